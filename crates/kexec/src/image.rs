@@ -1,0 +1,367 @@
+//! The arm64 `Image` format: the 64-byte header every arm64 Linux kernel and linmap itself begin with
+//! (Documentation/arch/arm64/booting.rst, "Call the kernel image").
+
+use core::fmt;
+
+use linmap_vmsa::Granule;
+use thiserror::Error;
+
+/// Length of the header in bytes.
+const HEADER_LEN: usize = 64;
+/// `ARM\x64` at offset 56.
+const MAGIC: [u8; 4] = *b"ARM\x64";
+/// The base an image is placed from is a multiple of this many bytes.
+pub(crate) const BASE_ALIGN: u64 = 0x20_0000;
+/// An image starts on a page of the smallest granule.
+const TEXT_OFFSET_ALIGN: u64 = 0x1000;
+
+/// Where the kernel may be placed: bit 3 of the header's flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// As near the start of DRAM as possible: the kernel can't use memory below its 2 MiB aligned base.
+    NearDramBase,
+    /// At any 2 MiB aligned base, the image ending within the first 2^48 bytes of physical memory.
+    Anywhere,
+}
+
+/// What the header of a usable arm64 image says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Distance in bytes of the image's start from a 2 MiB aligned base; a multiple of 4 KiB below 2 MiB.
+    pub text_offset: u64,
+    /// Bytes from the start of the image that must be free for it: the file, .bss and what follows; never
+    /// less than the file.
+    pub image_size: u64,
+    /// Length of the file in bytes: what has to be loaded at the image's start.
+    pub file_len: u64,
+    /// The granule the kernel was built for; `None` when the header leaves it unsaid.
+    pub page_size: Option<Granule>,
+    /// Where the kernel may be placed.
+    pub placement: Placement,
+}
+
+/// What a file that is no arm64 image looks like, told by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A gzip stream, such as `Image.gz`.
+    Gzip,
+    /// A Zstandard stream.
+    Zstd,
+    /// An xz stream.
+    Xz,
+    /// An LZ4 stream, framed or legacy.
+    Lz4,
+    /// An EFI zboot image, such as `vmlinuz.efi`: a compressed kernel in a PE file.
+    EfiZboot,
+    /// Some other PE (EFI) executable.
+    Pe,
+    /// An ELF file, such as `vmlinux`.
+    Elf,
+    /// A U-Boot legacy image.
+    UImage,
+    /// A flattened device tree, or a FIT image, which is one.
+    DeviceTree,
+    /// A cpio archive.
+    Cpio,
+    /// None of these.
+    Unknown,
+}
+
+impl Content {
+    /// Tells what `file` looks like.
+    pub fn of(file: &[u8]) -> Self {
+        const STARTS: [(&[u8], Content); 11] = [
+            (&[0x1f, 0x8b], Content::Gzip),
+            (&[0x28, 0xb5, 0x2f, 0xfd], Content::Zstd),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], Content::Xz),
+            (&[0x04, 0x22, 0x4d, 0x18], Content::Lz4),
+            (&[0x02, 0x21, 0x4c, 0x18], Content::Lz4),
+            (b"\x7fELF", Content::Elf),
+            (&[0x27, 0x05, 0x19, 0x56], Content::UImage),
+            (&[0xd0, 0x0d, 0xfe, 0xed], Content::DeviceTree),
+            (b"070701", Content::Cpio),
+            (b"070702", Content::Cpio),
+            (b"MZ", Content::Pe),
+        ];
+        if file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg") {
+            return Self::EfiZboot;
+        }
+        STARTS.iter().find(|(start, _)| file.starts_with(start)).map_or(Self::Unknown, |&(_, content)| content)
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "a gzip stream: decompress it first",
+            Self::Zstd => "a zstd stream: decompress it first",
+            Self::Xz => "an xz stream: decompress it first",
+            Self::Lz4 => "an LZ4 stream: decompress it first",
+            Self::EfiZboot => "an EFI zboot image: extract the kernel it holds first",
+            Self::Pe => "a PE executable that is no arm64 kernel",
+            Self::Elf => "an ELF file: make a flat Image of it with objcopy -O binary",
+            Self::UImage => "a U-Boot legacy image: take the kernel out of it first",
+            Self::DeviceTree => "a device tree or FIT image",
+            Self::Cpio => "a cpio archive",
+            Self::Unknown => "no kind of file known here",
+        })
+    }
+}
+
+/// Why a file can't be started as an arm64 image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The file ends before its header does.
+    #[error("the image has {len} bytes, its header alone has 64; it looks like {content}")]
+    TooShort {
+        /// Length of the file in bytes.
+        len: u64,
+        /// What the file looks like.
+        content: Content,
+    },
+    /// `ARM\x64` isn't there.
+    #[error("the image has {found:02x?} at offset 56 instead of [41, 52, 4d, 64]; it looks like {content}")]
+    WrongMagic {
+        /// The bytes at offset 56.
+        found: [u8; 4],
+        /// What the file looks like.
+        content: Content,
+    },
+    /// The kernel was built big-endian.
+    #[error("the image is big-endian (flags {flags:#x}); the machine is started little-endian")]
+    BigEndian {
+        /// The header's flags.
+        flags: u64,
+    },
+    /// `image_size` is 0, as before Linux 3.17: nobody can tell how much memory the kernel needs.
+    #[error("the image's header has no image_size (Linux before 3.17): the memory it needs is unknown")]
+    NoImageSize,
+    /// `image_size` is less than the file.
+    #[error("the image's header asks for {image_size:#x} bytes, its file has {file_len:#x}")]
+    ImageSizeBelowFile {
+        /// `image_size` of the header, in bytes.
+        image_size: u64,
+        /// Length of the file in bytes.
+        file_len: u64,
+    },
+    /// `text_offset` isn't a multiple of 4 KiB below 2 MiB.
+    #[error("the image's text_offset {text_offset:#x} is not a multiple of 4 KiB below 2 MiB")]
+    TextOffset {
+        /// `text_offset` of the header, in bytes.
+        text_offset: u64,
+    },
+    /// The CPU has no such granule.
+    #[error("the image was built for {page_size:?} pages, which this CPU does not have")]
+    PageSize {
+        /// The granule the image was built for.
+        page_size: Granule,
+    },
+}
+
+impl Image {
+    /// Reads and checks the header. `head` is the file or its beginning, at least 64 bytes; `file_len` is the
+    /// length of the whole file in bytes.
+    ///
+    /// # Errors
+    ///
+    /// - [`ImageError::TooShort`]: `head` or the file has fewer than 64 bytes.
+    /// - [`ImageError::WrongMagic`]: the file is no arm64 image.
+    /// - [`ImageError::BigEndian`]: it is, for a big-endian kernel.
+    /// - [`ImageError::NoImageSize`]: the header doesn't say how much memory the kernel needs. booting.rst then
+    ///   only asks for "as much memory as possible", which can't be checked against other segments.
+    /// - [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite what follows it, or was cut wrongly.
+    /// - [`ImageError::TextOffset`]: no base can satisfy it.
+    pub fn parse(head: &[u8], file_len: u64) -> Result<Self, ImageError> {
+        let content = Content::of(head);
+        let too_short = ImageError::TooShort { len: file_len.min(head.len() as u64), content };
+        if file_len < HEADER_LEN as u64 {
+            return Err(too_short);
+        }
+        let (header, _) = head.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
+        // The header is eight little-endian words of 8 bytes: code, text_offset, image_size, flags, three
+        // reserved, and the magic with a reserved half.
+        let (words, _) = header.as_chunks::<8>();
+        let &[_, text_offset, image_size, flags, _, _, _, [m0, m1, m2, m3, ..]] = words else {
+            return Err(too_short);
+        };
+        let found = [m0, m1, m2, m3];
+        if found != MAGIC {
+            return Err(ImageError::WrongMagic { found, content });
+        }
+        let text_offset = u64::from_le_bytes(text_offset);
+        let image_size = u64::from_le_bytes(image_size);
+        let flags = u64::from_le_bytes(flags);
+        if flags & 1 != 0 {
+            return Err(ImageError::BigEndian { flags });
+        }
+        if image_size == 0 {
+            return Err(ImageError::NoImageSize);
+        }
+        if image_size < file_len {
+            return Err(ImageError::ImageSizeBelowFile { image_size, file_len });
+        }
+        if text_offset >= BASE_ALIGN || !text_offset.is_multiple_of(TEXT_OFFSET_ALIGN) {
+            return Err(ImageError::TextOffset { text_offset });
+        }
+        let page_size = match flags >> 1 & 3 {
+            1 => Some(Granule::K4),
+            2 => Some(Granule::K16),
+            3 => Some(Granule::K64),
+            _ => None,
+        };
+        let placement = if flags >> 3 & 1 == 0 { Placement::NearDramBase } else { Placement::Anywhere };
+        Ok(Self { text_offset, image_size, file_len, page_size, placement })
+    }
+
+    /// Checks that the CPU has the granule the kernel was built for; `supported` are the CPU's stage 1
+    /// granules (ID_AA64MMFR0_EL1.TGran4, TGran16, TGran64). A kernel that doesn't say passes.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::PageSize`]: the granule is not among `supported`.
+    pub fn check_page_size(&self, supported: &[Granule]) -> Result<(), ImageError> {
+        match self.page_size {
+            Some(page_size) if !supported.contains(&page_size) => Err(ImageError::PageSize { page_size }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEN: u64 = 0x1000;
+
+    /// A header with the given fields before `LEN` bytes of file in all.
+    fn file(text_offset: u64, image_size: u64, flags: u64) -> Vec<u8> {
+        let mut file = std::vec![0; LEN as usize];
+        file[8..16].copy_from_slice(&text_offset.to_le_bytes());
+        file[16..24].copy_from_slice(&image_size.to_le_bytes());
+        file[24..32].copy_from_slice(&flags.to_le_bytes());
+        file[56..60].copy_from_slice(&MAGIC);
+        file
+    }
+
+    fn parse(file: &[u8]) -> Result<Image, ImageError> {
+        Image::parse(file, file.len() as u64)
+    }
+
+    #[test]
+    fn a_current_kernel_may_be_placed_anywhere() {
+        assert_eq!(
+            parse(&file(0, 0x240_0000, 0b1010)),
+            Ok(Image {
+                text_offset: 0,
+                image_size: 0x240_0000,
+                file_len: LEN,
+                page_size: Some(Granule::K4),
+                placement: Placement::Anywhere,
+            })
+        );
+    }
+
+    #[test]
+    fn a_kernel_with_no_flags_leaves_its_page_size_unsaid_and_wants_the_dram_base() {
+        let image = parse(&file(0x8_0000, LEN, 0)).unwrap();
+        assert_eq!((image.page_size, image.placement), (None, Placement::NearDramBase));
+        assert_eq!(image.check_page_size(&[]), Ok(()));
+    }
+
+    #[test]
+    fn a_file_without_a_whole_header_is_too_short() {
+        let whole = file(0, LEN, 0);
+        assert!(matches!(parse(&whole[..63]), Err(ImageError::TooShort { len: 63, .. })));
+        assert!(matches!(Image::parse(&whole, 63), Err(ImageError::TooShort { len: 63, .. })));
+        assert!(matches!(Image::parse(&whole[..40], LEN), Err(ImageError::TooShort { len: 40, .. })));
+        let gzip = parse(&[0x1f, 0x8b, 8]).unwrap_err();
+        assert_eq!(gzip, ImageError::TooShort { len: 3, content: Content::Gzip });
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_named_in_the_error() {
+        let mut zboot = file(0, LEN, 0);
+        zboot[..8].copy_from_slice(b"MZ\0\0zimg");
+        zboot[56..60].copy_from_slice(&[0xcd, 0x23, 0x82, 0x81]);
+        let error = parse(&zboot).unwrap_err();
+        assert_eq!(
+            error,
+            ImageError::WrongMagic { found: [0xcd, 0x23, 0x82, 0x81], content: Content::EfiZboot }
+        );
+        assert!(error.to_string().contains("EFI zboot"), "{error}");
+        for (start, content) in [
+            (&b"\x1f\x8b\x08"[..], Content::Gzip),
+            (b"\x28\xb5\x2f\xfd", Content::Zstd),
+            (b"\x7fELF\x02", Content::Elf),
+            (b"MZ\0\0\0\0", Content::Pe),
+            (b"070701", Content::Cpio),
+            (b"\xd0\x0d\xfe\xed", Content::DeviceTree),
+            (b"#!/bin/sh", Content::Unknown),
+            (b"", Content::Unknown),
+        ] {
+            assert_eq!(Content::of(start), content);
+        }
+    }
+
+    #[test]
+    fn a_big_endian_kernel_is_refused() {
+        assert_eq!(parse(&file(0, LEN, 0b1011)), Err(ImageError::BigEndian { flags: 0b1011 }));
+    }
+
+    #[test]
+    fn an_image_that_does_not_say_its_size_is_refused() {
+        assert_eq!(parse(&file(0x8_0000, 0, 0)), Err(ImageError::NoImageSize));
+    }
+
+    #[test]
+    fn an_image_larger_than_it_says_is_refused() {
+        assert_eq!(
+            parse(&file(0, LEN - 1, 0b1010)),
+            Err(ImageError::ImageSizeBelowFile { image_size: LEN - 1, file_len: LEN })
+        );
+    }
+
+    #[test]
+    fn a_text_offset_that_no_base_satisfies_is_refused() {
+        for text_offset in [0x20_0000, 0x800, u64::MAX] {
+            assert_eq!(parse(&file(text_offset, LEN, 0)), Err(ImageError::TextOffset { text_offset }));
+        }
+        assert!(parse(&file(0x1f_f000, LEN, 0)).is_ok());
+    }
+
+    #[test]
+    fn a_page_size_the_cpu_lacks_is_refused() {
+        let image = parse(&file(0, LEN, 0b1110)).unwrap();
+        assert_eq!(image.page_size, Some(Granule::K64));
+        assert_eq!(image.check_page_size(&[Granule::K4, Granule::K64]), Ok(()));
+        assert_eq!(
+            image.check_page_size(&[Granule::K4, Granule::K16]),
+            Err(ImageError::PageSize { page_size: Granule::K64 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_to_a_header_panics_and_what_passes_keeps_the_rules(
+            flips in prop::collection::vec((0usize..64, any::<u8>()), 0..6),
+            cut in 0usize..80,
+            any_len in any::<u64>(),
+        ) {
+            let mut bytes = file(0x8_0000, 0x10_0000, 0b1010);
+            for (at, value) in flips {
+                bytes[at] ^= value;
+            }
+            let _ = parse(&bytes[..cut]);
+            if let Ok(image) = Image::parse(&bytes, any_len) {
+                prop_assert!(image.text_offset < BASE_ALIGN);
+                prop_assert!(image.image_size >= any_len && any_len >= HEADER_LEN as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The destinations of a hand-over: where each part of the payload has to lie when it is started.
+
+use core::cmp::Ordering;
+
+use linmap_vmsa::PaRange;
+use thiserror::Error;
+
+/// Destinations, sources and lengths of moves are multiples of this many bytes: the smallest page.
+pub const SEGMENT_ALIGN: u64 = 0x1000;
+
+/// Checked destinations: page-aligned, none empty, no two overlapping.
+///
+/// Each is contiguous. Its content may be scattered over frames anywhere else until it is moved: see
+/// [`MovePlan`](crate::MovePlan).
+#[derive(Clone, Copy, Debug)]
+pub struct Segments<'a> {
+    destinations: &'a [PaRange],
+}
+
+/// Why destinations can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// An end of the range is not a multiple of 4 KiB.
+    #[error("segment destination {destination} is not aligned to 0x1000 at both ends")]
+    Unaligned {
+        /// The destination.
+        destination: PaRange,
+    },
+    /// The range holds no byte.
+    #[error("segment destination {destination} is empty")]
+    Empty {
+        /// The destination.
+        destination: PaRange,
+    },
+    /// Two destinations have a byte in common.
+    #[error("segment destinations {first} and {second} overlap")]
+    Overlap {
+        /// One of them.
+        first: PaRange,
+        /// The other.
+        second: PaRange,
+    },
+    /// Memory that has to survive the move lies in a destination.
+    #[error("{range} has to outlive the move but overlaps the segment destination {destination}")]
+    Overwritten {
+        /// The range.
+        range: PaRange,
+        /// The destination.
+        destination: PaRange,
+    },
+}
+
+impl<'a> Segments<'a> {
+    /// Checks destinations, in any order. Round them with [`PaRange::align_outward`] first.
+    ///
+    /// # Errors
+    ///
+    /// - [`SegmentError::Unaligned`], [`SegmentError::Empty`]: the destination can't be one.
+    /// - [`SegmentError::Overlap`]: two can't both be filled.
+    pub fn new(destinations: &'a [PaRange]) -> Result<Self, SegmentError> {
+        let mut rest = destinations;
+        while let Some((&first, others)) = rest.split_first() {
+            if !first.start.0.is_multiple_of(SEGMENT_ALIGN) || !first.end.0.is_multiple_of(SEGMENT_ALIGN) {
+                return Err(SegmentError::Unaligned { destination: first });
+            }
+            if first.start.cmp(&first.end) != Ordering::Less {
+                return Err(SegmentError::Empty { destination: first });
+            }
+            if let Some(&second) = others.iter().find(|other| other.overlaps(first)) {
+                return Err(SegmentError::Overlap { first, second });
+            }
+            rest = others;
+        }
+        Ok(Self { destinations })
+    }
+
+    /// The destinations in the order given.
+    pub fn destinations(self) -> &'a [PaRange] {
+        self.destinations
+    }
+
+    /// Checks that no destination touches `range`: the relocation code, its tables, its stack, its vectors,
+    /// the frames of the move list.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Overwritten`]: the move would write to `range`.
+    pub fn check_outside(self, range: PaRange) -> Result<(), SegmentError> {
+        match self.overlapping(range) {
+            Some(destination) => Err(SegmentError::Overwritten { range, destination }),
+            None => Ok(()),
+        }
+    }
+
+    /// The first destination that has a byte in common with `range`.
+    pub fn overlapping(self, range: PaRange) -> Option<PaRange> {
+        self.destinations.iter().copied().find(|destination| destination.overlaps(range))
+    }
+
+    /// Whether one destination holds all of `range`.
+    pub fn cover(self, range: PaRange) -> bool {
+        self.destinations.iter().any(|destination| destination.covers(range))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linmap_vmsa::Pa;
+
+    use super::*;
+
+    const fn range(start: u64, end: u64) -> PaRange {
+        PaRange::new(Pa(start), Pa(end))
+    }
+
+    #[test]
+    fn destinations_that_only_touch_are_accepted_in_any_order() {
+        let destinations = [range(0x3000, 0x4000), range(0, 0x1000), range(0x1000, 0x3000)];
+        let segments = Segments::new(&destinations).unwrap();
+        assert!(segments.cover(range(0x1000, 0x2000)));
+        assert!(!segments.cover(range(0, 0x2000)), "no single destination holds it");
+        assert_eq!(segments.overlapping(range(0x4000, 0x5000)), None);
+    }
+
+    #[test]
+    fn destinations_that_overlap_are_refused() {
+        let [first, other, second] =
+            [range(0x1000, 0x3000), range(0x8000, 0x9000), range(0x2000, 0x4000)];
+        assert_eq!(
+            Segments::new(&[first, other, second]).unwrap_err(),
+            SegmentError::Overlap { first, second }
+        );
+        assert_eq!(
+            Segments::new(&[first, first]).unwrap_err(),
+            SegmentError::Overlap { first, second: first }
+        );
+    }
+
+    #[test]
+    fn destinations_that_are_unaligned_or_empty_are_refused() {
+        for destination in [range(0x1008, 0x3000), range(0x1000, 0x1fff)] {
+            let refused = Segments::new(&[destination]).unwrap_err();
+            assert_eq!(refused, SegmentError::Unaligned { destination });
+        }
+        let destination = range(0x1000, 0x1000);
+        assert_eq!(Segments::new(&[destination]).unwrap_err(), SegmentError::Empty { destination });
+    }
+
+    #[test]
+    fn memory_that_the_move_would_overwrite_is_named() {
+        let destinations = [range(0, 0x1000), range(0x4000, 0x8000)];
+        let segments = Segments::new(&destinations).unwrap();
+        assert_eq!(segments.check_outside(range(0x1000, 0x4000)), Ok(()));
+        let overwritten = range(0x7fff, 0x9000);
+        assert_eq!(
+            segments.check_outside(overwritten),
+            Err(SegmentError::Overwritten { range: overwritten, destination: destinations[1] })
+        );
+    }
+}

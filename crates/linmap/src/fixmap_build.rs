@@ -1,0 +1,302 @@
+//! The historic builders: live tables written through fixmap slots, in five steps of the same walk.
+//!
+//! Every table that is written is mapped in its level's slot first and unmapped afterwards, which costs a broadcast
+//! TLBI. The steps differ in how often that happens and where barriers stand; what each does to a table of 512 page
+//! entries, on top of linking it (one store, DSB ISHST, ISB):
+//!
+//! | step | slot uses | barriers an entry | zeroed |
+//! |---|---|---|---|
+//! | base | 1 + 32, one a contiguous run | DSB ISHST, ISB | in a use of its own |
+//! | no-cont-remap | 1 + 1 | DSB ISHST, ISB | in a use of its own |
+//! | batch-barriers | 1 + 1 | none | in a use of its own |
+//! | no-alloc-remap | 1 | none | in the same use, then DSB ISHST |
+//! | lazy-unmap | 1 of 16, cleared together | none | in the same use, then DSB ISHST |
+//!
+//! A slot use is a store, DSB ISHST and ISB, and at its end a store, DSB ISHST, TLBI, DSB ISH and ISB; the sixteen lazy
+//! slots share the two DSBs and the last ISB. Only leaf tables are cleared lazily.
+//!
+//! These are the published steps, kept to reproduce their figures. On an error the map stays partly built.
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use core::slice;
+
+use linmap_table::cpu::{Cpu, Dsb};
+use linmap_table::{
+    Built, EntryInUse, Fixmap, FrameSource, Leaves, Mapping, Mappings, clear, contiguous_part, fill,
+};
+use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
+
+use crate::build::BuildError;
+use crate::layout::slot;
+
+/// The published steps, each with all the improvements of those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FixmapStep {
+    /// As it was: a leaf table is mapped once for every contiguous run of entries, and once more to be zeroed.
+    Base,
+    /// A table is mapped once to be written, however many runs it holds.
+    NoContRemap,
+    /// Page entries are stored without barriers of their own.
+    BatchBarriers,
+    /// A new table is zeroed and written in one use of its slot.
+    NoAllocRemap,
+    /// Leaf tables use sixteen slots in turn, cleared together.
+    LazyUnmap,
+}
+
+/// Builds the linear map into the live root table `root` through fixmap slots.
+///
+/// # Errors
+/// [`BuildError`]; what was mapped before stays mapped.
+///
+/// # Safety
+/// TTBR1 leads to `root`, which nothing else changes meanwhile; the frames of `frames` and the tables below `root` that
+/// the mappings touch are memory that nothing else accesses; the fixmap's table slots are free.
+pub unsafe fn build_by_fixmap<C: Cpu, F: FrameSource>(
+    step: FixmapStep,
+    mappings: &Mappings<'_>,
+    root: Pa,
+    fixmap: &mut Fixmap,
+    cpu: &mut C,
+    frames: &mut F,
+) -> Result<Built, BuildError> {
+    let geometry = mappings.geometry();
+    let level = geometry.start_level();
+    let mut walk = Walk { geometry, step, fixmap, cpu, frames, lazy: 0, built: Built::default() };
+    let table = walk.open(level, root);
+    let mut result = Ok(());
+    for mapping in mappings.list() {
+        result = walk.entries(table, root, level, *mapping);
+        walk.clear_lazy();
+        if result.is_err() {
+            break;
+        }
+    }
+    walk.close(level);
+    result.map(|()| walk.built)
+}
+
+struct Walk<'a, C, F> {
+    geometry: Geometry,
+    step: FixmapStep,
+    fixmap: &'a mut Fixmap,
+    cpu: &'a mut C,
+    frames: &'a mut F,
+    /// Lazy slots in use.
+    lazy: usize,
+    built: Built,
+}
+
+impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
+    fn slot(level: Level) -> usize {
+        slot::TABLES + level.above_pages() as usize
+    }
+
+    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+        let slot = if level == Level::L3 && self.step == FixmapStep::LazyUnmap {
+            if self.lazy == slot::LAZY_LEAF_TABLES.len() {
+                self.clear_lazy();
+            }
+            self.lazy += 1;
+            slot::LAZY_LEAF_TABLES.start + self.lazy - 1
+        } else {
+            Self::slot(level)
+        };
+        self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
+    }
+
+    fn close(&mut self, level: Level) {
+        if level != Level::L3 || self.step != FixmapStep::LazyUnmap {
+            self.fixmap.clear(self.cpu, Self::slot(level));
+        }
+    }
+
+    fn clear_lazy(&mut self) {
+        if self.lazy > 0 {
+            let first = slot::LAZY_LEAF_TABLES.start;
+            self.fixmap.clear_all(self.cpu, first..first + self.lazy);
+            self.lazy = 0;
+        }
+    }
+
+    /// Zeroes the open table at `table`.
+    fn zero(&mut self, table: NonNull<u64>) {
+        let entries = self.geometry.granule().entries();
+        // SAFETY: a slot maps a whole granule, which is in no tree yet.
+        clear(unsafe { slice::from_raw_parts_mut(table.cast::<MaybeUninit<u64>>().as_ptr(), entries) });
+    }
+
+    /// Stores one entry and makes it visible.
+    ///
+    /// # Safety
+    /// `entry` must be an entry of an open table.
+    unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
+        // SAFETY: the caller's; walkers may read it at the same time, so it is one volatile store.
+        unsafe { entry.write_volatile(descriptor.0) };
+        self.cpu.dsb(Dsb::Ishst);
+        self.cpu.isb();
+    }
+
+    /// Maps `part`, which the open table at `level` translates, by entries of it or of tables below.
+    fn entries(
+        &mut self,
+        table: NonNull<u64>,
+        frame: Pa,
+        level: Level,
+        part: Mapping,
+    ) -> Result<(), BuildError> {
+        let size = self.geometry.entry_bytes(level);
+        if level == Level::L3 {
+            return self.pages(table, frame, part);
+        }
+        let mut rest = part;
+        while rest.len > 0 {
+            let here = first(rest, size);
+            let index = self.geometry.index(here.va, level);
+            // SAFETY: an index is below the number of entries of the open table.
+            let entry = unsafe { table.add(index) };
+            let aligned = here.len == size && here.pa.0 & (size - 1) == 0;
+            if aligned && rest.leaves != Leaves::Pages && self.geometry.has_leaf(level) {
+                // The run this block may belong to, if all of it lies in the whole part that this table maps.
+                let mut attributes = rest.attributes;
+                attributes.contiguous = in_run(self.geometry, level, part, here.va);
+                self.vacant(entry, frame, index, here.va)?;
+                // SAFETY: as above.
+                unsafe { self.store(entry, Descriptor::leaf(self.geometry, level, here.pa, attributes)) };
+                self.built.entries += 1;
+                self.built.bytes += size;
+            } else if let Some(next) = level.next() {
+                self.below(entry, frame, index, level, next, here)?;
+            }
+            rest = advance(rest, here.len);
+        }
+        Ok(())
+    }
+
+    /// Maps `part`, which the table that `entry` leads to translates; makes the table if there is none.
+    fn below(
+        &mut self,
+        entry: NonNull<u64>,
+        frame: Pa,
+        index: usize,
+        level: Level,
+        next: Level,
+        part: Mapping,
+    ) -> Result<(), BuildError> {
+        // SAFETY: `entry` is an entry of an open table; walkers may read it, so it is one volatile load.
+        let descriptor = Descriptor(unsafe { entry.read_volatile() });
+        let (child, fresh) = match descriptor.decode(self.geometry, level) {
+            Decoded::Table(child) => (child, false),
+            Decoded::Leaf(_) => {
+                return Err(EntryInUse { va: part.va, table: frame, index, found: descriptor }.into());
+            }
+            Decoded::Invalid => (self.frames.alloc()?, true),
+        };
+        let link = Descriptor::table(self.geometry, child);
+        self.built.tables += u64::from(fresh);
+        if self.step >= FixmapStep::NoAllocRemap {
+            let table = self.open(next, child);
+            if fresh {
+                self.zero(table);
+                self.cpu.dsb(Dsb::Ishst);
+                // SAFETY: `entry` is an entry of an open table.
+                unsafe { self.store(entry, link) };
+            }
+            let result = self.entries(table, child, next, part);
+            self.close(next);
+            return result;
+        }
+        if fresh {
+            let table = self.open(Level::L3, child);
+            self.zero(table);
+            self.close(Level::L3);
+            // SAFETY: as above.
+            unsafe { self.store(entry, link) };
+        }
+        // The base step maps the table anew for every contiguous run that it could hold.
+        let chunk = match self.geometry.contiguous_entries(next) {
+            Some(run) if self.step == FixmapStep::Base => run as u64 * self.geometry.entry_bytes(next),
+            _ => self.geometry.entry_bytes(level),
+        };
+        let mut rest = part;
+        while rest.len > 0 {
+            let now = first(rest, chunk);
+            let table = self.open(next, child);
+            let result = self.entries(table, child, next, now);
+            self.close(next);
+            result?;
+            rest = advance(rest, now.len);
+        }
+        Ok(())
+    }
+
+    /// Maps `part` by pages in the open table.
+    fn pages(&mut self, table: NonNull<u64>, frame: Pa, part: Mapping) -> Result<(), BuildError> {
+        let geometry = self.geometry;
+        let size = geometry.entry_bytes(Level::L3);
+        let index = geometry.index(part.va, Level::L3);
+        let count = (part.len / size) as usize;
+        // SAFETY: the part lies in what this table translates, so its first entry is one of the open table's.
+        let entries = unsafe { table.add(index) };
+        for i in 0..count {
+            // SAFETY: so does the whole part, so these are `count` entries of the open table.
+            self.vacant(unsafe { entries.add(i) }, frame, index + i, Va(part.va.0 + i as u64 * size))?;
+        }
+        let (head, body) = contiguous_part(geometry, Level::L3, part, count).unwrap_or((count, 0));
+        for (from, to, contiguous) in
+            [(0, head, false), (head, head + body, true), (head + body, count, false)]
+        {
+            let attributes = Attributes { contiguous, ..part.attributes };
+            let pa = Pa(part.pa.0 + from as u64 * size);
+            let leaf = Descriptor::leaf(geometry, Level::L3, pa, attributes).0;
+            // SAFETY: `from..to` lies within the `count` entries.
+            let run = unsafe { entries.add(from) };
+            if self.step < FixmapStep::BatchBarriers {
+                for i in 0..to - from {
+                    // SAFETY: as above.
+                    unsafe { self.store(run.add(i), Descriptor(leaf + i as u64 * size)) };
+                }
+            } else {
+                // SAFETY: as above. The entries are invalid, so no walker's view of them matters until the barriers at
+                // the end of the slot's use.
+                let run =
+                    unsafe { slice::from_raw_parts_mut(run.cast::<MaybeUninit<u64>>().as_ptr(), to - from) };
+                fill(run, leaf, size);
+            }
+        }
+        self.built.entries += count as u64;
+        self.built.bytes += part.len;
+        Ok(())
+    }
+
+    /// Refuses to write over a valid entry.
+    fn vacant(&self, entry: NonNull<u64>, frame: Pa, index: usize, va: Va) -> Result<(), EntryInUse> {
+        // SAFETY: every caller passes an entry of an open table.
+        let found = Descriptor(unsafe { entry.read_volatile() });
+        if found.is_valid() { Err(EntryInUse { va, table: frame, index, found }) } else { Ok(()) }
+    }
+}
+
+/// The beginning of `mapping` up to the next multiple of `size` in VA.
+fn first(mapping: Mapping, size: u64) -> Mapping {
+    Mapping { len: mapping.len.min(size - (mapping.va.0 & (size - 1))), ..mapping }
+}
+
+/// `mapping` without its first `bytes`.
+fn advance(mapping: Mapping, bytes: u64) -> Mapping {
+    Mapping {
+        va: Va(mapping.va.0.wrapping_add(bytes)),
+        pa: Pa(mapping.pa.0 + bytes),
+        len: mapping.len - bytes,
+        ..mapping
+    }
+}
+
+/// Whether the block at `va` belongs to a contiguous run all of which lies in `part`.
+fn in_run(geometry: Geometry, level: Level, part: Mapping, va: Va) -> bool {
+    let shift = geometry.shift(level);
+    let index = ((va.0 - part.va.0) >> shift) as usize;
+    contiguous_part(geometry, level, part, (part.len >> shift) as usize)
+        .is_some_and(|(head, body)| (head..head + body).contains(&index))
+}

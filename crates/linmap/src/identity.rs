@@ -1,0 +1,115 @@
+//! The default builder: a temporary 1:1 map of memory in TTBR0, through which the linear map's tables are written.
+//!
+//! The 1:1 map is built through fixmap slots, by the largest leaves, so it takes a handful of tables. Once it is in
+//! TTBR0, every frame is at VA = PA: the linear map is built as a detached tree without a single barrier or
+//! invalidation, published by one store a root entry, and the 1:1 map is taken down by one local TLBI.
+
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, OffsetWindow};
+use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_vmsa::{Pa, Va};
+
+use crate::build::BuildError;
+use crate::layout::{Layout, slot};
+
+/// What TTBR0 and TCR hold while no user space and no 1:1 map is installed.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserved {
+    /// A TTBR0 value that leads to an empty table.
+    pub ttbr0: u64,
+    /// The kernel's TCR value.
+    pub tcr: u64,
+}
+
+/// A 1:1 map in TTBR0. It is walked by hardware until [`remove`](Self::remove).
+#[must_use = "TTBR0 keeps translating until the map is removed"]
+struct Installed {
+    tree: DetachedTree,
+}
+
+impl Installed {
+    /// Installs `tree` with its own T0SZ. Until now TTBR0 led to an empty table, and nothing it translated is cached;
+    /// T0SZ changes first, while every walk through TTBR0 still faults.
+    fn install<C: Cpu>(tree: DetachedTree, reserved: Reserved, cpu: &mut C) -> Self {
+        // The fixmap's last clear ordered the tables' stores before this (DSB ISHST and DSB ISH).
+        cpu.write_tcr(tcr_with_t0sz(reserved.tcr, tree.geometry()));
+        cpu.isb();
+        cpu.write_ttbr0(ttbr(tree.geometry(), tree.root(), 0));
+        cpu.isb();
+        Self { tree }
+    }
+
+    /// Leaves TTBR0 on the reserved table with nothing of the 1:1 map cached: only this CPU ever walked it, so the
+    /// invalidation is local. TCR goes back last, as T0SZ may be cached with the translations.
+    fn remove<C: Cpu>(self, reserved: Reserved, cpu: &mut C) -> DetachedTree {
+        cpu.write_ttbr0(reserved.ttbr0);
+        cpu.isb();
+        cpu.tlbi(Tlbi::AllLocal);
+        cpu.dsb(Dsb::Nsh);
+        cpu.write_tcr(reserved.tcr);
+        cpu.isb();
+        self.tree
+    }
+}
+
+/// Builds the linear map into the live root table `root` through a temporary 1:1 map.
+///
+/// # Errors
+/// [`BuildError`]; then TTBR0 is on the reserved table, nothing is mapped and every frame is back.
+///
+/// # Safety
+/// - `linear` maps every frame that `frames` hands out, at `layout`'s address, and `identity` maps the same memory and
+///   the frame `root` at VA = PA.
+/// - TTBR1 leads to `root`; TTBR0 and TCR hold what `reserved` says; no TLB holds a translation of TTBR0; no other CPU
+///   runs; no code touches TTBR0's half of the address space meanwhile.
+/// - The frames are memory that nothing else accesses.
+#[expect(clippy::too_many_arguments, reason = "each is one of the seams that the builder joins")]
+pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
+    layout: &Layout,
+    linear: &Mappings<'_>,
+    identity: &Mappings<'_>,
+    root: Pa,
+    reserved: Reserved,
+    fixmap: &mut Fixmap,
+    cpu: &mut C,
+    frames: &mut F,
+) -> Result<Built, BuildError> {
+    let geometry = identity.geometry();
+    // SAFETY: frames fresh from `frames` are accessed by nothing else (this function's contract).
+    let mut slots = unsafe { FixmapWindow::new(fixmap, cpu, slot::TABLES) };
+    let tree =
+        DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut slots, frames)?;
+    let installed = Installed::install(tree, reserved, cpu);
+
+    // SAFETY: from `install` to `remove` TTBR0 maps all of `identity` at VA = PA, which holds every frame of `frames`
+    // and the root table.
+    let mut one_to_one = unsafe { OffsetWindow::new(0) };
+    let start = layout.geometry().start_level();
+    let base = Layout::base(layout.geometry());
+    let built = match DetachedTree::build(&mut linear.cursor(), start, base, &mut one_to_one, frames) {
+        // SAFETY: `root` is the live root that only this function changes (its contract).
+        Ok(tree) => match unsafe { tree.publish(root, &mut one_to_one, frames, cpu) } {
+            Ok(built) => Ok(built),
+            Err((tree, error)) => {
+                tree.release(&mut one_to_one, frames);
+                Err(error.into())
+            }
+        },
+        Err(error) => Err(error.into()),
+    };
+
+    let tree = installed.remove(reserved, cpu);
+    match built {
+        Ok(built) => {
+            // SAFETY: the linear map is live now and maps every frame of `frames` at this offset.
+            tree.release(&mut unsafe { OffsetWindow::new(layout.offset()) }, frames);
+            Ok(built)
+        }
+        Err(error) => {
+            // SAFETY: as for building it; there is no linear map to reach the tables through.
+            let mut slots = unsafe { FixmapWindow::new(fixmap, cpu, slot::TABLES) };
+            tree.release(&mut slots, frames);
+            Err(error)
+        }
+    }
+}

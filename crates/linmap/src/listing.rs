@@ -1,0 +1,184 @@
+//! Tables for people: leaves folded into runs, with what each run allows.
+
+use core::fmt;
+
+use linmap_table::Leaf;
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, Shareability, Va};
+
+/// Consecutive leaves of one level with equal attributes, at consecutive physical addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    geometry: Geometry,
+    /// First address.
+    pub va: Va,
+    /// What it translates to.
+    pub pa: Pa,
+    /// Bytes.
+    pub len: u64,
+    /// Level of the leaves.
+    pub level: Level,
+    /// Their attributes, or `None` when they are ones linmap never writes.
+    pub attributes: Option<Attributes>,
+}
+
+impl Run {
+    /// Whether the run can be both written and executed.
+    pub fn writable_and_executable(&self) -> bool {
+        self.attributes.is_some_and(Attributes::writable_and_executable)
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.va.0.wrapping_add(self.len);
+        write!(f, "{}-{:#018x} {:#014x} ", self.va, end, self.pa.0)?;
+        write!(f, "{:>6} L{} ", Size(self.len), self.level)?;
+        let Some(attributes) = self.attributes else { return f.write_str("attributes unknown") };
+        let leaf = self.geometry.entry_bytes(self.level);
+        write!(f, "{:>4} {} ", Size(leaf), if attributes.contiguous { "CON" } else { "   " })?;
+        f.write_str(match attributes.access {
+            Access::KernelReadWrite => "RW ",
+            Access::KernelReadOnly => "ro ",
+            Access::UserReadWrite => "RW USR ",
+            Access::UserReadOnly => "ro USR ",
+        })?;
+        f.write_str(match attributes.execute {
+            Execute::Never => "NX ",
+            Execute::Kernel => "x  ",
+            Execute::User => "UX ",
+            Execute::Both => "xUX",
+        })?;
+        f.write_str(match attributes.shareability {
+            Shareability::Inner => " ISH",
+            Shareability::Outer => " OSH",
+            Shareability::Non => " NSH",
+        })?;
+        f.write_str(if attributes.global { " G " } else { " nG" })?;
+        f.write_str(if attributes.accessed { " AF " } else { "    " })?;
+        f.write_str(match attributes.memory {
+            MemoryType::Normal => "MEM/NORMAL",
+            MemoryType::NormalTagged => "MEM/NORMAL-TAGGED",
+            MemoryType::NormalNonCacheable => "MEM/NORMAL-NC",
+            MemoryType::DeviceNgnre => "DEVICE/nGnRE",
+            MemoryType::DeviceNgnrne => "DEVICE/nGnRnE",
+        })?;
+        if attributes.writable_and_executable() {
+            f.write_str(" W+X")?;
+        }
+        Ok(())
+    }
+}
+
+/// A size in bytes by the largest unit that divides it: `2M`, `60K`.
+#[derive(Clone, Copy, Debug)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut count, mut unit) = (self.0, 0);
+        const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
+        while count >= 1024 && count.is_multiple_of(1024) && unit + 1 < UNITS.len() {
+            count /= 1024;
+            unit += 1;
+        }
+        // Padding counts the unit as part of the number.
+        let width = f.width().unwrap_or(0).saturating_sub(1);
+        write!(f, "{count:>width$}{}", UNITS[unit])
+    }
+}
+
+/// Folds leaves into runs.
+#[derive(Debug)]
+pub struct Runs<I> {
+    geometry: Geometry,
+    leaves: I,
+    next: Option<Run>,
+}
+
+impl<I: Iterator<Item = Leaf>> Runs<I> {
+    /// The runs of `leaves`, which ascend.
+    pub fn new(geometry: Geometry, leaves: I) -> Self {
+        Self { geometry, leaves, next: None }
+    }
+
+    /// What the runs were made of.
+    pub fn into_leaves(self) -> I {
+        self.leaves
+    }
+}
+
+impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        loop {
+            let leaf = self.leaves.next().map(|leaf| Run {
+                geometry: self.geometry,
+                va: leaf.va,
+                pa: leaf.pa,
+                len: self.geometry.entry_bytes(leaf.level),
+                level: leaf.level,
+                attributes: leaf.descriptor.attributes(self.geometry, leaf.level),
+            });
+            match (&mut self.next, leaf) {
+                (Some(run), Some(leaf))
+                    if run.va.0.wrapping_add(run.len) == leaf.va.0
+                        && run.pa.0 + run.len == leaf.pa.0
+                        && run.level == leaf.level
+                        && run.attributes == leaf.attributes =>
+                {
+                    run.len += leaf.len;
+                }
+                (None, Some(leaf)) => self.next = Some(leaf),
+                (_, leaf) => return core::mem::replace(&mut self.next, leaf),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linmap_vmsa::Descriptor;
+    use std::{string::ToString, vec::Vec};
+
+    const G: Geometry = Geometry::K4_48;
+
+    fn page(va: u64, pa: u64, attributes: Attributes) -> Leaf {
+        let descriptor = Descriptor::leaf(G, Level::L3, Pa(pa), attributes);
+        Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor }
+    }
+
+    #[test]
+    fn leaves_fold_only_where_address_level_and_attributes_go_on() {
+        let data = Attributes::KERNEL_DATA;
+        let leaves = [
+            page(0x1000, 0x1000, data),
+            page(0x2000, 0x2000, data),
+            page(0x3000, 0x9000, data),
+            page(0x4000, 0xa000, Attributes::KERNEL_RODATA),
+            page(0x6000, 0xc000, Attributes::KERNEL_RODATA),
+        ];
+        let runs: Vec<_> = Runs::new(G, leaves.into_iter()).map(|run| (run.va.0, run.len)).collect();
+        assert_eq!(runs, [(0x1000, 0x2000), (0x3000, 0x1000), (0x4000, 0x1000), (0x6000, 0x1000)]);
+    }
+
+    #[test]
+    fn a_line_says_what_a_run_allows_and_flags_w_plus_x() {
+        let both = Attributes { execute: Execute::Kernel, ..Attributes::KERNEL_DATA };
+        let mut runs = Runs::new(G, [page(0xffff_0000_0000_1000, 0x4000_1000, both)].into_iter());
+        let run = runs.next().unwrap();
+        assert!(run.writable_and_executable());
+        let expected = "0xffff000000001000-0xffff000000002000 0x000040001000     4K L3   4K     RW x   ISH G  AF MEM/NORMAL W+X";
+        assert_eq!(run.to_string(), expected);
+    }
+
+    #[test]
+    fn a_size_has_the_largest_unit_that_divides_it() {
+        let text = |bytes| Size(bytes).to_string();
+        assert_eq!(
+            [text(0), text(4096), text(60 << 10), text(2 << 20), text(3 << 40)],
+            ["0B", "4K", "60K", "2M", "3T"]
+        );
+    }
+}

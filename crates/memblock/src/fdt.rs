@@ -1,0 +1,306 @@
+//! Filling the memory map from a flattened device tree.
+
+use crate::memblock::{Memblock, PA_LIMIT, RegionError};
+use dtoolkit::error::PropertyError;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::standard::NodeStandard;
+use dtoolkit::{Node, Property};
+use linmap_vmsa::{Pa, PaRange};
+use thiserror::Error;
+
+/// Firmware describes memory in pages of at least this size; what is smaller at the ends of RAM is left out.
+const PAGE: u64 = 0x1000;
+
+/// Why a device tree does not describe memory that a kernel can run in. `'a` is the lifetime of the tree, since
+/// the errors name its nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FdtError<'a> {
+    /// No node of the root has `device_type = "memory"` and is enabled.
+    #[error("the device tree has no enabled memory node")]
+    NoMemoryNode,
+    /// There is RAM, but not one page of it may be mapped.
+    #[error("no memory is left: all of the {memory:#x} bytes of RAM are no-map or less than a page")]
+    NothingMapped {
+        /// Bytes of RAM that the memory nodes give, in whole pages.
+        memory: u64,
+    },
+    /// An enabled memory node has no `reg` property, or an empty one.
+    #[error("memory node {node} has no reg entry")]
+    NoReg {
+        /// The node's name.
+        node: &'a str,
+    },
+    /// The node that decides how addresses and sizes are written asks for a form no 64-bit number has.
+    #[error("{property} of node \"{node}\" is malformed or not 1 or 2")]
+    Cells {
+        /// The parent of the nodes with `reg`; empty for the root.
+        node: &'a str,
+        /// `#address-cells` or `#size-cells`.
+        property: &'static str,
+    },
+    /// A `reg` property is no whole number of entries.
+    #[error("reg of node {node} has {len} bytes, not a multiple of {entry}")]
+    RegLength {
+        /// The node's name.
+        node: &'a str,
+        /// Length of the property in bytes.
+        len: usize,
+        /// Length of one entry in bytes.
+        entry: usize,
+    },
+    /// A `reg` entry of a memory node describes no byte.
+    #[error("memory node {node} has a region of size 0 at {address:#x}")]
+    ZeroSized {
+        /// The node's name.
+        node: &'a str,
+        /// Where the region begins.
+        address: u64,
+    },
+    /// A region ends beyond 2^64.
+    #[error("{node}: {size:#x} bytes at {address:#x} wrap around the 64-bit address space")]
+    Wraps {
+        /// The name of the node, or `/memreserve/`.
+        node: &'a str,
+        /// Where the region begins.
+        address: u64,
+        /// How long it is, in bytes.
+        size: u64,
+    },
+    /// A region ends above [`PA_LIMIT`].
+    #[error("{node}: {range} ends above {PA_LIMIT}, the end of the 52-bit physical address space")]
+    AbovePaLimit {
+        /// The name of the node, or `/memreserve/`.
+        node: &'a str,
+        /// The region.
+        range: PaRange,
+    },
+    /// Two `reg` entries of memory nodes describe the same bytes.
+    #[error("memory regions overlap: {range} of node {node} and {other} of node {other_node}")]
+    Overlap {
+        /// The node of the later entry.
+        node: &'a str,
+        /// The later entry.
+        range: PaRange,
+        /// The node of the earlier entry.
+        other_node: &'a str,
+        /// The earlier entry.
+        other: PaRange,
+    },
+    /// An end of the initrd is neither a 32-bit nor a 64-bit number.
+    #[error("/chosen: {property} has {len} bytes, not 4 or 8")]
+    InitrdLength {
+        /// `linux,initrd-start` or `linux,initrd-end`.
+        property: &'static str,
+        /// Length of the property in bytes.
+        len: usize,
+    },
+    /// The initrd ends before it starts.
+    #[error("/chosen: linux,initrd-end {end} lies below linux,initrd-start {start}")]
+    InitrdReversed {
+        /// `linux,initrd-start`.
+        start: Pa,
+        /// `linux,initrd-end`.
+        end: Pa,
+    },
+    /// Only one end of the initrd is given.
+    #[error("/chosen: {missing} is missing beside the other end of the initrd")]
+    InitrdHalf {
+        /// The property that is missing.
+        missing: &'static str,
+    },
+    /// The memory map has no room for a region.
+    #[error("{node}: {source}")]
+    Regions {
+        /// The name of the node, or `/memreserve/`.
+        node: &'a str,
+        /// Which list is full, at which range.
+        source: RegionError,
+    },
+}
+
+impl<const N: usize> Memblock<N> {
+    /// Replaces all that the map holds by what the device tree says. [`parse_dtb`](crate::parse_dtb) makes the `fdt`
+    /// from bytes; from a blob that it has not checked, reading may panic.
+    ///
+    /// - Memory: the `reg` entries of all enabled children of the root with `device_type = "memory"`. Regions that
+    ///   touch become one; then their ends are aligned inward to 4 KiB.
+    /// - Reserved: the memory reservation block, the enabled children of `/reserved-memory` with `reg`, and the
+    ///   initrd of `/chosen`, aligned outward to 4 KiB. Where a child says `no-map` its range is marked no-map and
+    ///   not reserved. All may lie outside RAM, and reservations of size 0 say nothing.
+    /// - Not read: children of `/reserved-memory` without `reg`. They ask whoever runs the driver to allocate
+    ///   a range (`size`, `alignment`, `alloc-ranges`), a choice that the next kernel makes for itself.
+    ///
+    /// The caller reserves what the tree does not know: the running image, and the device tree blob.
+    ///
+    /// # Errors
+    /// [`FdtError`], after which the map is empty.
+    pub fn fill_from_fdt<'a>(&mut self, fdt: Fdt<'a>) -> Result<(), FdtError<'a>> {
+        self.clear();
+        let filled = self.fill(fdt);
+        if filled.is_err() {
+            self.clear();
+        }
+        filled
+    }
+
+    fn fill<'a>(&mut self, fdt: Fdt<'a>) -> Result<(), FdtError<'a>> {
+        self.add_memory(fdt.root())?;
+        for entry in fdt.memory_reservations() {
+            self.reserve_pages("/memreserve/", entry.address(), entry.size())?;
+        }
+        if let Some(parent) = fdt.find_node("/reserved-memory") {
+            self.add_reserved_memory(parent)?;
+        }
+        if let Some(chosen) = fdt.find_node("/chosen") {
+            self.reserve_initrd(chosen)?;
+        }
+        if self.mapped(PAGE).next().is_none() {
+            return Err(FdtError::NothingMapped { memory: self.memory_len() });
+        }
+        Ok(())
+    }
+
+    fn add_memory<'a>(&mut self, root: FdtNode<'a>) -> Result<(), FdtError<'a>> {
+        check_cells(&root)?;
+        let mut seen = false;
+        for node in memory_nodes(root) {
+            seen = true;
+            let node_name = node.name();
+            let mut entries = reg(node)?.peekable();
+            if entries.peek().is_none() {
+                return Err(FdtError::NoReg { node: node_name });
+            }
+            for (address, size) in entries {
+                if size == 0 {
+                    return Err(FdtError::ZeroSized { node: node_name, address });
+                }
+                let range = region(node_name, address, size)?;
+                if self.overlapping_memory(range).is_some() {
+                    return Err(overlap(root, node_name, range));
+                }
+                self.add(range).map_err(|source| FdtError::Regions { node: node_name, source })?;
+            }
+        }
+        if !seen {
+            return Err(FdtError::NoMemoryNode);
+        }
+        self.align_memory_inward(PAGE);
+        Ok(())
+    }
+
+    fn add_reserved_memory<'a>(&mut self, parent: FdtNode<'a>) -> Result<(), FdtError<'a>> {
+        check_cells(&parent)?;
+        for node in parent.children().filter(is_enabled) {
+            for (address, size) in reg(node)? {
+                let name = node.name();
+                if node.property("no-map").is_some() {
+                    let pages = pages(name, address, size)?;
+                    self.mark_no_map(pages).map_err(|source| FdtError::Regions { node: name, source })?;
+                } else {
+                    self.reserve_pages(name, address, size)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve_initrd<'a>(&mut self, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
+        const START: &str = "linux,initrd-start";
+        const END: &str = "linux,initrd-end";
+        let (start, end) = match (initrd_address(&chosen, START)?, initrd_address(&chosen, END)?) {
+            (Some(start), Some(end)) => (start, end),
+            (None, None) => return Ok(()),
+            (None, Some(_)) => return Err(FdtError::InitrdHalf { missing: START }),
+            (Some(_), None) => return Err(FdtError::InitrdHalf { missing: END }),
+        };
+        let size =
+            end.checked_sub(start).ok_or(FdtError::InitrdReversed { start: Pa(start), end: Pa(end) })?;
+        self.reserve_pages(chosen.name(), start, size)
+    }
+
+    /// Reserves the pages around `size` bytes at `address`; none when `size` is 0.
+    fn reserve_pages<'a>(&mut self, node: &'a str, address: u64, size: u64) -> Result<(), FdtError<'a>> {
+        self.reserve(pages(node, address, size)?).map_err(|source| FdtError::Regions { node, source })
+    }
+}
+
+/// The enabled children of the root that describe RAM.
+fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
+    root.children().filter(|node| {
+        node.property("device_type").is_some_and(|property| property.value() == b"memory\0")
+            && is_enabled(node)
+    })
+}
+
+/// Whether the node has no `status` or the status `okay`. `ok` is an old form of it that firmware still writes.
+fn is_enabled(node: &FdtNode<'_>) -> bool {
+    node.property("status").is_none_or(|status| matches!(status.value(), b"okay\0" | b"ok\0"))
+}
+
+/// Checks that the children of `parent` write addresses and sizes as 32-bit or 64-bit numbers.
+fn check_cells<'a>(parent: &FdtNode<'a>) -> Result<(), FdtError<'a>> {
+    let fail = |property| Err(FdtError::Cells { node: parent.name(), property });
+    match (parent.address_cells(), parent.size_cells()) {
+        (Ok(1 | 2), Ok(1 | 2)) => Ok(()),
+        (Ok(1 | 2), _) => fail("#size-cells"),
+        _ => fail("#address-cells"),
+    }
+}
+
+/// The `reg` entries of a node as (address, size) in bytes; none when it has no `reg`. The parent has passed
+/// [`check_cells`].
+fn reg<'a>(node: FdtNode<'a>) -> Result<impl Iterator<Item = (u64, u64)> + 'a, FdtError<'a>> {
+    let entries = node.reg().map_err(|error| match error {
+        PropertyError::PropEncodedArraySizeMismatch { size, chunk } => {
+            FdtError::RegLength { node: node.name(), len: size, entry: chunk * size_of::<u32>() }
+        }
+        _ => FdtError::NoReg { node: node.name() },
+    })?;
+    // One or two cells always fit, so no entry is dropped.
+    let numbers = |reg: dtoolkit::standard::Reg<'a>| Some((reg.address().ok()?, reg.size().ok()?));
+    Ok(entries.into_iter().flatten().filter_map(numbers))
+}
+
+/// `size` bytes at `address` as a range of addresses that a machine can have.
+fn region(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> {
+    let range = PaRange::from_len(Pa(address), size).ok_or(FdtError::Wraps { node, address, size })?;
+    if range.end > PA_LIMIT {
+        return Err(FdtError::AbovePaLimit { node, range });
+    }
+    Ok(range)
+}
+
+/// The pages around `size` bytes at `address`; none when `size` is 0.
+fn pages(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> {
+    let range = region(node, address, size)?;
+    if range.is_empty() {
+        return Ok(range);
+    }
+    range.align_outward(PAGE).ok_or(FdtError::AbovePaLimit { node, range })
+}
+
+/// The error for a `reg` entry that overlaps an earlier one: looks for that one again, to name it.
+fn overlap<'a>(root: FdtNode<'a>, node: &'a str, range: PaRange) -> FdtError<'a> {
+    for other in memory_nodes(root) {
+        for (address, size) in reg(other).into_iter().flatten() {
+            if let Some(other_range) = PaRange::from_len(Pa(address), size)
+                && other_range.overlaps(range)
+            {
+                return FdtError::Overlap { node, range, other_node: other.name(), other: other_range };
+            }
+        }
+    }
+    FdtError::Overlap { node, range, other_node: node, other: range }
+}
+
+/// The address in a property of `/chosen`, if it is given.
+fn initrd_address<'a>(node: &FdtNode<'a>, property: &'static str) -> Result<Option<u64>, FdtError<'a>> {
+    let Some(found) = node.property(property) else {
+        return Ok(None);
+    };
+    match *found.value() {
+        [a, b, c, d] => Ok(Some(u64::from(u32::from_be_bytes([a, b, c, d])))),
+        [a, b, c, d, e, f, g, h] => Ok(Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))),
+        ref other => Err(FdtError::InitrdLength { property, len: other.len() }),
+    }
+}

@@ -1,0 +1,29 @@
+//! Which physical memory a machine has, and which of it is taken.
+//!
+//! [`Memblock`] is what a kernel knows about memory before it has a page allocator: what is RAM, what the
+//! firmware forbids to map (*no-map*), and what is in use (*reserved*). It owns no memory itself, needs no heap,
+//! and can be a `static`: its three lists have a capacity fixed at build time.
+//!
+//! It is filled from a flattened device tree: [`parse_dtb`] checks the blob, [`Memblock::fill_from_fdt`] reads
+//! the memory nodes, the reservation block, `/reserved-memory` and the initrd. Both treat the tree as hostile:
+//! whatever is wrong with it ends in an error that says what, where and why.
+//!
+//! Frames are then taken with [`Memblock::alloc`], from the top of a given range downwards. The usual request,
+//! one table frame after another, is answered from a cursor in a few instructions; the lists are exact after
+//! every call all the same, so a memblock compares equal before and after everything taken was given back.
+//!
+//! Addresses and lengths are in bytes throughout.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod alloc;
+mod dtb;
+mod fdt;
+mod memblock;
+mod range_set;
+
+pub use alloc::AllocError;
+pub use dtb::{DtbError, parse_dtb};
+pub use fdt::FdtError;
+pub use memblock::{Memblock, MemoryRegion, PA_LIMIT, RegionError};

@@ -1,0 +1,251 @@
+//! A set of physical addresses, kept as sorted ranges that neither overlap nor touch.
+
+use arrayvec::ArrayVec;
+use linmap_vmsa::{Pa, PaRange};
+
+/// The set needs one more range than it has room for. The set is unchanged.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// Up to `N` ranges in ascending order. Ranges that would overlap or touch are one range, so that equal sets
+/// are equal lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RangeSet<const N: usize> {
+    ranges: ArrayVec<PaRange, N>,
+}
+
+impl<const N: usize> RangeSet<N> {
+    pub(crate) const fn new() -> Self {
+        Self { ranges: ArrayVec::new_const() }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[PaRange] {
+        &self.ranges
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.ranges.clear();
+    }
+
+    /// The range that contains `pa`.
+    pub(crate) fn containing(&self, pa: Pa) -> Option<PaRange> {
+        self.first_ending_above(pa).filter(|range| range.start <= pa)
+    }
+
+    /// The lowest range that has a byte at or above `pa`.
+    pub(crate) fn first_ending_above(&self, pa: Pa) -> Option<PaRange> {
+        self.ranges.get(self.ranges.partition_point(|range| range.end <= pa)).copied()
+    }
+
+    /// The highest range that has a byte below `pa`.
+    pub(crate) fn last_starting_below(&self, pa: Pa) -> Option<PaRange> {
+        self.ranges
+            .partition_point(|range| range.start < pa)
+            .checked_sub(1)
+            .and_then(|i| self.ranges.get(i))
+            .copied()
+    }
+
+    /// The lowest address in `range` that is not in the set; `None` when all of it is.
+    pub(crate) fn first_missing(&self, range: PaRange) -> Option<Pa> {
+        if range.end <= range.start {
+            return None;
+        }
+        match self.containing(range.start) {
+            None => Some(range.start),
+            Some(found) if found.end < range.end => Some(found.end),
+            Some(_) => None,
+        }
+    }
+
+    /// Adds every byte of `range`, which must not be empty. Returns the index of the range that now holds it.
+    pub(crate) fn insert(&mut self, range: PaRange) -> Result<usize, Full> {
+        let first = self.ranges.partition_point(|old| old.end < range.start);
+        let last = self.ranges.partition_point(|old| old.start <= range.end);
+        let (low, high) = match self.ranges.get(first..last) {
+            Some([one]) => (*one, *one),
+            Some([low, .., high]) => (*low, *high),
+            _ => {
+                self.ranges.try_insert(first, range).map_err(|_| Full)?;
+                return Ok(first);
+            }
+        };
+        if let Some(slot) = self.ranges.get_mut(first) {
+            *slot = PaRange::new(low.start.min(range.start), high.end.max(range.end));
+        }
+        self.ranges.drain(first + 1..last);
+        Ok(first)
+    }
+
+    /// Removes every byte of `range`, wherever the set has it.
+    pub(crate) fn remove(&mut self, range: PaRange) -> Result<(), Full> {
+        let first = self.ranges.partition_point(|old| old.end <= range.start);
+        let last = self.ranges.partition_point(|old| old.start < range.end);
+        let (low, high) = match self.ranges.get(first..last) {
+            Some([one]) => (*one, *one),
+            Some([low, .., high]) => (*low, *high),
+            _ => return Ok(()),
+        };
+        let below = PaRange::new(low.start, range.start);
+        let above = PaRange::new(range.end, high.end);
+        if low == high && !below.is_empty() && !above.is_empty() {
+            self.ranges.try_insert(first + 1, above).map_err(|_| Full)?;
+            if let Some(slot) = self.ranges.get_mut(first) {
+                *slot = below;
+            }
+            return Ok(());
+        }
+        let mut kept = first;
+        for piece in [below, above] {
+            if !piece.is_empty()
+                && let Some(slot) = self.ranges.get_mut(kept)
+            {
+                *slot = piece;
+                kept += 1;
+            }
+        }
+        self.ranges.drain(kept..last);
+        Ok(())
+    }
+
+    /// The range at `index`, to move its start. The caller keeps it above the end of the range before.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut PaRange> {
+        self.ranges.get_mut(index)
+    }
+
+    /// The range at `index`.
+    pub(crate) fn get(&self, index: usize) -> Option<PaRange> {
+        self.ranges.get(index).copied()
+    }
+
+    /// Shrinks each range to whole pages of `page` bytes, a power of two; what holds no whole page goes.
+    pub(crate) fn align_inward(&mut self, page: u64) {
+        self.ranges.retain(|range| {
+            *range = range.align_inward(page);
+            !range.is_empty()
+        });
+    }
+}
+
+/// The ranges of one set without those of `K` others, inside a window, from either end.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference<'a, const N: usize, const K: usize> {
+    base: &'a RangeSet<N>,
+    without: [&'a RangeSet<N>; K],
+    /// What neither end has reached yet.
+    window: PaRange,
+}
+
+impl<'a, const N: usize, const K: usize> Difference<'a, N, K> {
+    pub(crate) fn new(base: &'a RangeSet<N>, without: [&'a RangeSet<N>; K], window: PaRange) -> Self {
+        Self { base, without, window }
+    }
+}
+
+impl<const N: usize, const K: usize> Iterator for Difference<'_, N, K> {
+    type Item = PaRange;
+
+    fn next(&mut self) -> Option<PaRange> {
+        loop {
+            let run = self.base.first_ending_above(self.window.start)?.intersection(self.window);
+            if run.is_empty() {
+                return None;
+            }
+            if let Some(hole) = self.without.iter().find_map(|set| set.containing(run.start)) {
+                self.window = PaRange::new(hole.end, self.window.end);
+                continue;
+            }
+            let holes = self.without.iter().filter_map(|set| set.first_ending_above(run.start));
+            let end = holes.map(|hole| hole.start).min().map_or(run.end, |start| start.min(run.end));
+            self.window.start = end;
+            return Some(PaRange::new(run.start, end));
+        }
+    }
+}
+
+impl<const N: usize, const K: usize> DoubleEndedIterator for Difference<'_, N, K> {
+    fn next_back(&mut self) -> Option<PaRange> {
+        loop {
+            let run = self.base.last_starting_below(self.window.end)?.intersection(self.window);
+            if run.is_empty() {
+                return None;
+            }
+            let holes = self.without.iter().filter_map(|set| set.last_starting_below(run.end));
+            let Some(hole) = holes.max_by_key(|hole| hole.end) else {
+                self.window.end = run.start;
+                return Some(run);
+            };
+            if hole.end >= run.end {
+                self.window = PaRange::new(self.window.start, hole.start);
+                continue;
+            }
+            let start = hole.end.max(run.start);
+            self.window.end = start;
+            return Some(PaRange::new(start, run.end));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn range(start: u64, end: u64) -> PaRange {
+        PaRange::new(Pa(start), Pa(end))
+    }
+
+    fn set(ranges: &[(u64, u64)]) -> RangeSet<4> {
+        let mut set = RangeSet::new();
+        for &(start, end) in ranges {
+            set.insert(range(start, end)).unwrap();
+        }
+        set
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        assert_eq!(set(&[(0, 1), (2, 3), (1, 2)]).as_slice(), [range(0, 3)]);
+        assert_eq!(set(&[(5, 6), (1, 2), (3, 4)]).as_slice(), [range(1, 2), range(3, 4), range(5, 6)]);
+        assert_eq!(set(&[(1, 2), (3, 4), (0, 9)]).as_slice(), [range(0, 9)]);
+    }
+
+    #[test]
+    fn a_full_set_still_takes_what_merges_and_refuses_the_rest_unchanged() {
+        let mut full = set(&[(0, 1), (2, 3), (4, 5), (6, 7)]);
+        let before = full.clone();
+        assert_eq!(full.insert(range(8, 9)), Err(Full));
+        assert_eq!(full, before);
+        assert_eq!(full.insert(range(7, 9)), Ok(3));
+        let before = full.clone();
+        assert_eq!(full.remove(range(7, 8)), Err(Full), "a hole needs a fifth range");
+        assert_eq!(full, before);
+        assert_eq!(full.remove(range(0, 8)), Ok(()));
+        assert_eq!(full.as_slice(), [range(8, 9)]);
+    }
+
+    #[test]
+    fn removing_cuts_the_ends_and_drops_the_middle() {
+        let mut cut = set(&[(0, 4), (6, 8), (10, 14)]);
+        cut.remove(range(2, 12)).unwrap();
+        assert_eq!(cut.as_slice(), [range(0, 2), range(12, 14)]);
+        cut.remove(range(0, 2)).unwrap();
+        assert_eq!(cut.as_slice(), [range(12, 14)]);
+    }
+
+    #[test]
+    fn the_first_missing_byte_is_found_at_the_start_and_behind_a_range() {
+        let some = set(&[(0, 4), (6, 8)]);
+        assert_eq!(some.first_missing(range(5, 7)), Some(Pa(5)));
+        assert_eq!(some.first_missing(range(1, 7)), Some(Pa(4)));
+        assert_eq!(some.first_missing(range(1, 4)), None);
+        assert_eq!(some.first_missing(range(9, 9)), None);
+    }
+
+    #[test]
+    fn aligning_inward_drops_what_holds_no_page() {
+        let mut pages = set(&[(1, 0x0fff), (0x1800, 0x3800), (0x4000, 0x5000)]);
+        pages.align_inward(0x1000);
+        assert_eq!(pages.as_slice(), [range(0x2000, 0x3000), range(0x4000, 0x5000)]);
+    }
+}

@@ -1,0 +1,508 @@
+//! Memory maps from device trees, good and bad. vm-fdt writes them, so that reader and writer check each other.
+
+use linmap_memblock::{DtbError, FdtError, Memblock, MemoryRegion, PA_LIMIT, RegionError, parse_dtb};
+use linmap_vmsa::{Pa, PaRange};
+use proptest::prelude::*;
+use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+type Map = Memblock<32>;
+
+fn range(start: u64, len: u64) -> PaRange {
+    PaRange::from_len(Pa(start), len).unwrap()
+}
+
+/// A property: its name and its value.
+type Property<'a> = (&'a str, Vec<u8>);
+
+fn cells(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_be_bytes()).collect()
+}
+
+fn wide(values: &[u64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_be_bytes()).collect()
+}
+
+fn string(value: &str) -> Vec<u8> {
+    [value.as_bytes(), &[0]].concat()
+}
+
+/// A device tree with what this crate reads; everything else is added by name and value.
+struct Tree {
+    writer: FdtWriter,
+    root: vm_fdt::FdtWriterNode,
+}
+
+impl Tree {
+    fn new(address_cells: u32, size_cells: u32, memreserve: &[(u64, u64)]) -> Self {
+        let entries: Vec<_> =
+            memreserve.iter().map(|&(start, len)| FdtReserveEntry::new(start, len).unwrap()).collect();
+        let mut writer = FdtWriter::new_with_mem_reserv(&entries).unwrap();
+        let root = writer.begin_node("").unwrap();
+        writer.property_u32("#address-cells", address_cells).unwrap();
+        writer.property_u32("#size-cells", size_cells).unwrap();
+        Self { writer, root }
+    }
+
+    fn node(mut self, name: &str, properties: &[Property]) -> Self {
+        let node = self.writer.begin_node(name).unwrap();
+        for (name, value) in properties {
+            self.writer.property(name, value).unwrap();
+        }
+        self.writer.end_node(node).unwrap();
+        self
+    }
+
+    fn memory(self, name: &str, reg: Vec<u8>) -> Self {
+        self.node(name, &[("device_type", string("memory")), ("reg", reg)])
+    }
+
+    /// `/reserved-memory` with two cells for addresses and sizes.
+    fn reserved_memory(mut self, children: &[(&str, &[Property])]) -> Self {
+        let parent = self.writer.begin_node("reserved-memory").unwrap();
+        self.writer.property_u32("#address-cells", 2).unwrap();
+        self.writer.property_u32("#size-cells", 2).unwrap();
+        self.writer.property_null("ranges").unwrap();
+        for &(name, properties) in children {
+            self = self.node(name, properties);
+        }
+        self.writer.end_node(parent).unwrap();
+        self
+    }
+
+    fn blob(mut self) -> Vec<u8> {
+        self.writer.end_node(self.root).unwrap();
+        self.writer.finish().unwrap()
+    }
+}
+
+/// Two cells each, one gigabyte of RAM at 1 GiB.
+fn one_gigabyte() -> Tree {
+    Tree::new(2, 2, &[]).memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000]))
+}
+
+/// A tree in which every part that is read occurs.
+fn everything() -> Vec<u8> {
+    Tree::new(2, 2, &[(0x4800_0000, 0x1001)])
+        .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000, 0x8_0000_0000, 0x1_8000_0000]))
+        .memory("memory@80000000", wide(&[0x8000_0000, 0x1000_0000]))
+        .node("cpus", &[("device_type", string("cpu"))])
+        .reserved_memory(&[
+            ("secure@50000000", &[("reg", wide(&[0x5000_0000, 0x0020_0000])), ("no-map", vec![])]),
+            ("ramoops@60000000", &[("reg", wide(&[0x6000_0000, 0x1000, 0x6000_4800, 0x1000]))]),
+            ("off@61000000", &[("reg", wide(&[0x6100_0000, 0x1000])), ("status", string("disabled"))]),
+            ("outside@10000000", &[("reg", wide(&[0x1000_0000, 0x1000])), ("no-map", vec![])]),
+            ("cma", &[("size", wide(&[0x0400_0000])), ("reusable", vec![])]),
+        ])
+        .node(
+            "chosen",
+            &[("linux,initrd-start", cells(&[0x4400_0000])), ("linux,initrd-end", wide(&[0x4412_3456]))],
+        )
+        .blob()
+}
+
+fn fill(dtb: &[u8]) -> Result<Map, FdtError<'_>> {
+    let mut map = Map::new();
+    map.fill_from_fdt(parse_dtb(dtb).unwrap()).map(|()| map)
+}
+
+/// What filling a map from the tree ends in. The map held something before, and is empty afterwards.
+fn error(dtb: &[u8]) -> FdtError<'_> {
+    let mut map = Map::new();
+    map.add(range(0x1000, 0x1000)).unwrap();
+    let error = map.fill_from_fdt(parse_dtb(dtb).unwrap()).unwrap_err();
+    assert_eq!(map, Map::new());
+    assert!(!error.to_string().contains('\n'));
+    error
+}
+
+#[test]
+fn every_source_of_the_tree_reaches_the_map() {
+    let dtb = everything();
+    let map = fill(&dtb).unwrap();
+    let ram = |start, len| MemoryRegion { range: range(start, len), no_map: false };
+    assert_eq!(
+        map.regions().collect::<Vec<_>>(),
+        [
+            ram(0x4000_0000, 0x1000_0000),
+            MemoryRegion { range: range(0x5000_0000, 0x0020_0000), no_map: true },
+            ram(0x5020_0000, 0x3fe0_0000),
+            ram(0x8_0000_0000, 0x1_8000_0000),
+        ],
+        "touching memory nodes are one region"
+    );
+    assert_eq!(
+        map.reserved(),
+        [
+            range(0x4400_0000, 0x0012_4000),
+            range(0x4800_0000, 0x2000),
+            range(0x6000_0000, 0x1000),
+            range(0x6000_4000, 0x2000),
+        ],
+        "reservations grow to whole pages"
+    );
+    assert!(map.is_no_map(Pa(0x1000_0000)), "a no-map range outside RAM is kept");
+}
+
+#[test]
+fn any_number_of_cells_from_one_to_two_is_read() {
+    let wanted = [range(0x8000_0000, 0x1000_0000), range(0xa000_0000, 0x2000_0000)];
+    for (address_cells, size_cells) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let number =
+            |count: u32, value: u64| if count == 1 { cells(&[value as u32]) } else { wide(&[value]) };
+        let entry = |r: &PaRange| [number(address_cells, r.start.0), number(size_cells, r.len())].concat();
+        let reg = wanted.iter().flat_map(entry).collect();
+        let dtb = Tree::new(address_cells, size_cells, &[]).memory("memory@80000000", reg).blob();
+        assert_eq!(fill(&dtb).unwrap().mapped(0x1000).collect::<Vec<_>>(), wanted);
+    }
+}
+
+#[test]
+fn ram_shrinks_to_whole_pages_after_touching_entries_were_joined() {
+    let dtb = Tree::new(2, 2, &[])
+        .memory("memory@0", wide(&[0x800, 0x3000, 0x3800, 0x1000, 0x9000, 0x0fff]))
+        .blob();
+    let map = fill(&dtb).unwrap();
+    assert_eq!(map.mapped(0x1000).collect::<Vec<_>>(), [range(0x1000, 0x3000)]);
+}
+
+#[test]
+fn only_enabled_nodes_with_the_device_type_are_memory() {
+    let ram = ("device_type", string("memory"));
+    let reg = |start| ("reg", wide(&[start, 0x1000_0000]));
+    let status = |value| ("status", string(value));
+    let dtb = Tree::new(2, 2, &[])
+        .node("memory@0", &[reg(0)])
+        .node("memory@40000000", &[ram.clone(), reg(0x4000_0000), status("okay")])
+        .node("memory@60000000", &[ram.clone(), reg(0x6000_0000), status("disabled")])
+        .node("memory@80000000", &[ram.clone(), reg(0x8000_0000), status("ok")])
+        .node("memory@a0000000", &[ram, reg(0xa000_0000), ("status", vec![])])
+        .blob();
+    let map = fill(&dtb).unwrap();
+    let wanted = [range(0x4000_0000, 0x1000_0000), range(0x8000_0000, 0x1000_0000)];
+    assert_eq!(map.mapped(0x1000).collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn reservations_of_size_zero_say_nothing() {
+    let dtb = one_gigabyte()
+        .reserved_memory(&[("none@41000800", &[("reg", wide(&[0x4100_0800, 0]))])])
+        .node("chosen", &[("linux,initrd-start", cells(&[0])), ("linux,initrd-end", cells(&[0]))])
+        .blob();
+    assert_eq!(fill(&dtb).unwrap().reserved(), []);
+}
+
+#[test]
+fn a_tree_without_memory_is_an_error() {
+    let dtb = Tree::new(2, 2, &[]).blob();
+    assert_eq!(error(&dtb), FdtError::NoMemoryNode);
+    let dtb = Tree::new(2, 2, &[]).memory("memory@0", wide(&[0x800, 0x1000])).blob();
+    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0 });
+    let all = [("reg", wide(&[0x4000_0000, 0x4000_0000])), ("no-map", vec![])];
+    let dtb = one_gigabyte().reserved_memory(&[("all@40000000", &all)]).blob();
+    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0x4000_0000 });
+}
+
+#[test]
+fn a_memory_node_without_reg_entries_is_an_error() {
+    for properties in
+        [&[("device_type", string("memory"))][..], &[("device_type", string("memory")), ("reg", vec![])]]
+    {
+        let dtb = Tree::new(2, 2, &[]).node("memory@0", properties).blob();
+        assert_eq!(error(&dtb), FdtError::NoReg { node: "memory@0" });
+    }
+}
+
+#[test]
+fn cells_other_than_one_or_two_are_an_error() {
+    for (address_cells, size_cells, property) in [
+        (0, 2, "#address-cells"),
+        (3, 2, "#address-cells"),
+        (2, 0, "#size-cells"),
+        (1, u32::MAX, "#size-cells"),
+    ] {
+        let dtb = Tree::new(address_cells, size_cells, &[]).memory("memory@0", vec![]).blob();
+        assert_eq!(error(&dtb), FdtError::Cells { node: "", property });
+    }
+}
+
+#[test]
+fn a_reg_that_is_no_whole_number_of_entries_is_an_error() {
+    let dtb = Tree::new(2, 2, &[]).memory("memory@0", cells(&[0, 0, 0, 1, 2])).blob();
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@0", len: 20, entry: 16 });
+    let dtb = one_gigabyte().reserved_memory(&[("odd@0", &[("reg", vec![1, 2, 3])])]).blob();
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "odd@0", len: 3, entry: 16 });
+}
+
+#[test]
+fn a_region_of_size_zero_is_an_error() {
+    let dtb = one_gigabyte().memory("memory@90000000", wide(&[0x9000_0000, 0])).blob();
+    let error = error(&dtb);
+    assert_eq!(error, FdtError::ZeroSized { node: "memory@90000000", address: 0x9000_0000 });
+    assert_eq!(error.to_string(), "memory node memory@90000000 has a region of size 0 at 0x90000000");
+}
+
+#[test]
+fn a_region_that_wraps_is_an_error_wherever_it_stands() {
+    let (address, size) = (u64::MAX - 0xfff, 0x2000);
+    let reg = wide(&[address, size]);
+    let wraps = |node| FdtError::Wraps { node, address, size };
+    let dtb = Tree::new(2, 2, &[]).memory("memory@f", reg.clone()).blob();
+    assert_eq!(error(&dtb), wraps("memory@f"));
+    let dtb = one_gigabyte().reserved_memory(&[("high@f", &[("reg", reg)])]).blob();
+    assert_eq!(error(&dtb), wraps("high@f"));
+}
+
+#[test]
+fn a_region_beyond_the_address_limit_is_an_error_wherever_it_stands() {
+    let beyond = range(PA_LIMIT.0 - 0x1000, 0x2000);
+    let reg = wide(&[beyond.start.0, beyond.len()]);
+    let above = |node| FdtError::AbovePaLimit { node, range: beyond };
+    let dtb = Tree::new(2, 2, &[]).memory("memory@f", reg.clone()).blob();
+    assert_eq!(error(&dtb), above("memory@f"));
+    let dtb = one_gigabyte().reserved_memory(&[("high@f", &[("reg", reg), ("no-map", vec![])])]).blob();
+    assert_eq!(error(&dtb), above("high@f"));
+    let dtb =
+        Tree::new(2, 2, &[(beyond.start.0, beyond.len())]).memory("memory@0", wide(&[0, 0x1000])).blob();
+    assert_eq!(error(&dtb), above("/memreserve/"));
+}
+
+#[test]
+fn overlapping_memory_is_an_error_that_gives_both_regions() {
+    // The second entry was joined with the first by the time the third comes: still the second is named.
+    let reg = wide(&[0x4000_0000, 0x1000_0000, 0x5000_0000, 0x1000_0000]);
+    let dtb = Tree::new(2, 2, &[])
+        .memory("memory@40000000", reg)
+        .memory("memory@5ffff000", wide(&[0x5fff_f000, 0x2000]))
+        .blob();
+    let error = error(&dtb);
+    assert_eq!(
+        error,
+        FdtError::Overlap {
+            node: "memory@5ffff000",
+            range: range(0x5fff_f000, 0x2000),
+            other_node: "memory@40000000",
+            other: range(0x5000_0000, 0x1000_0000),
+        }
+    );
+    assert_eq!(
+        error.to_string(),
+        "memory regions overlap: 0x5ffff000..0x60001000 of node memory@5ffff000 and \
+         0x50000000..0x60000000 of node memory@40000000"
+    );
+}
+
+#[test]
+fn more_regions_than_the_map_holds_are_an_error() {
+    let reg = wide(&(0..33).flat_map(|i| [i * 0x2000, 0x1000]).collect::<Vec<_>>());
+    let dtb = Tree::new(2, 2, &[]).memory("memory@0", reg).blob();
+    let source = RegionError::Full { list: "memory", range: range(32 * 0x2000, 0x1000), capacity: 32 };
+    assert_eq!(error(&dtb), FdtError::Regions { node: "memory@0", source });
+    let memreserve: Vec<_> = (0..33).map(|i| (0x4000_0000 + i * 0x2000, 0x1000)).collect();
+    let dtb =
+        Tree::new(2, 2, &memreserve).memory("memory@40000000", wide(&[0x4000_0000, 0x1000_0000])).blob();
+    let source =
+        RegionError::Full { list: "reserved", range: range(0x4000_0000 + 32 * 0x2000, 0x1000), capacity: 32 };
+    assert_eq!(error(&dtb), FdtError::Regions { node: "/memreserve/", source });
+}
+
+#[test]
+fn an_initrd_that_makes_no_sense_is_an_error() {
+    let chosen = |properties: &[Property]| one_gigabyte().node("chosen", properties).blob();
+    let start = ("linux,initrd-start", cells(&[0x4800_0000]));
+    let end = ("linux,initrd-end", wide(&[0x47ff_ffff]));
+    let dtb = chosen(&[start.clone(), end.clone()]);
+    let reversed = FdtError::InitrdReversed { start: Pa(0x4800_0000), end: Pa(0x47ff_ffff) };
+    assert_eq!(error(&dtb), reversed);
+    assert_eq!(error(&chosen(std::slice::from_ref(&start))), FdtError::InitrdHalf { missing: "linux,initrd-end" });
+    assert_eq!(error(&chosen(&[end])), FdtError::InitrdHalf { missing: "linux,initrd-start" });
+    let odd = ("linux,initrd-end", vec![0; 12]);
+    let wrong = FdtError::InitrdLength { property: "linux,initrd-end", len: 12 };
+    assert_eq!(error(&chosen(&[start, odd])), wrong);
+}
+
+/// Offsets of fields in the header, in bytes.
+const TOTAL_SIZE: usize = 4;
+const STRUCTURE: usize = 8;
+const STRINGS: usize = 12;
+const RESERVATIONS: usize = 16;
+const STRINGS_SIZE: usize = 32;
+
+fn get(dtb: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(dtb[at..at + 4].try_into().unwrap())
+}
+
+fn set(dtb: &[u8], at: usize, value: u32) -> Vec<u8> {
+    let mut changed = dtb.to_vec();
+    changed[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    changed
+}
+
+#[test]
+fn a_corrupt_header_is_an_error_that_says_which_field() {
+    let dtb = everything();
+    let len = dtb.len();
+    let fails = |dtb: &[u8]| parse_dtb(dtb).unwrap_err();
+    assert_eq!(fails(&[]), DtbError::NoHeader { len: 0 });
+    assert_eq!(fails(&dtb[..39]), DtbError::NoHeader { len: 39 });
+    assert_eq!(fails(&dtb[..len - 1]), DtbError::Truncated { len: len - 1, total: len });
+    assert_eq!(fails(&set(&dtb, 0, 0xedfe_0dd0)), DtbError::Magic { found: 0xedfe_0dd0 });
+    assert_eq!(fails(&set(&dtb, 20, 16)), DtbError::Version { version: 16, last_compatible: 16 });
+    assert_eq!(fails(&set(&dtb, 24, 18)), DtbError::Version { version: 17, last_compatible: 18 });
+    for (field, name) in
+        [(STRUCTURE, "structure"), (STRINGS, "strings"), (RESERVATIONS, "memory reservation")]
+    {
+        for bad in [0, 39, len as u32, u32::MAX] {
+            let error = fails(&set(&dtb, field, bad));
+            assert!(
+                matches!(error, DtbError::Block { block, offset, .. } if block == name && offset == bad as usize),
+                "{error}"
+            );
+        }
+    }
+    assert!(matches!(fails(&set(&dtb, STRUCTURE, get(&dtb, STRUCTURE) + 2)), DtbError::Block { .. }));
+    let huge = DtbError::Block {
+        block: "strings",
+        offset: get(&dtb, STRINGS) as usize,
+        size: u32::MAX as usize,
+        total: len,
+    };
+    assert_eq!(fails(&set(&dtb, STRINGS_SIZE, u32::MAX)), huge);
+}
+
+#[test]
+fn a_corrupt_structure_is_an_error_that_says_where() {
+    let dtb = one_gigabyte().blob();
+    let start = get(&dtb, STRUCTURE) as usize;
+    let fails = |dtb: &[u8], at: usize| match parse_dtb(dtb).unwrap_err() {
+        DtbError::Structure { offset, why } => {
+            assert_eq!(offset, at, "{why}");
+            why
+        }
+        error => panic!("{error}"),
+    };
+    // The root begins with its token, the padded empty name, and its first property: token, length, name, value.
+    let property = start + 8;
+    assert_eq!(get(&dtb, property), 3);
+    assert_eq!(fails(&set(&dtb, start, 7), start), "there is no such token");
+    assert_eq!(fails(&set(&dtb, start, 9), start), "the tree ends inside a node");
+    assert_eq!(fails(&set(&dtb, start, 2), start), "a node ends that never began");
+    assert_eq!(fails(&set(&dtb, start, 4), start + 4), "there is no such token");
+    assert_eq!(fails(&set(&dtb, start + 4, 0x6100_0000), start + 4), "only the root node has no name");
+    let value = "a property value reaches beyond the structure block";
+    assert_eq!(fails(&set(&dtb, property + 4, u32::MAX), property + 4), value);
+    assert!(fails(&set(&dtb, property + 8, u32::MAX), property + 8).starts_with("a property name"));
+    // The size of the structure block, cut behind the first property's token.
+    assert_eq!(fails(&set(&dtb, 36, 12), property + 4), "the structure block ends inside a property");
+    // The blob ends with END_NODE of the memory node and of the root, and END.
+    let end = start + get(&dtb, 36) as usize;
+    assert_eq!(get(&dtb, end - 12), 2);
+    assert_eq!(fails(&set(&dtb, end - 12, 3), end - 8), value);
+    assert_eq!(fails(&set(&dtb, end - 4, 4), end), "the structure block ends inside the tree");
+    assert_eq!(fails(&set(&dtb, end - 8, 9), end - 8), "the tree ends inside a node");
+    // A reservation block without its pair of zeros runs on to the end of the blob.
+    let reservations = get(&dtb, RESERVATIONS) as usize;
+    let mut endless = dtb.clone();
+    endless[reservations..].fill(1);
+    assert_eq!(fails(&endless, reservations), "the memory reservation block has no end");
+}
+
+#[test]
+fn a_property_behind_a_subnode_is_an_error() {
+    // The END_NODE of the subnode and the nodes behind it become: END_NODE, then a property of the root.
+    let dtb = Tree::new(2, 2, &[]).node("a", &[]).node("b", &[("reg", vec![])]).blob();
+    let at =
+        (get(&dtb, STRUCTURE) as usize..).step_by(4).find(|&at| get(&dtb, at) == 1 && dtb[at + 4] == b'b');
+    let at = at.unwrap();
+    // BEGIN_NODE "b" becomes two NOPs, so that its property stands in the root.
+    let dtb = set(&set(&dtb, at, 4), at + 4, 4);
+    let why = "a property stands outside a node or behind a subnode";
+    assert_eq!(parse_dtb(&dtb).unwrap_err(), DtbError::Structure { offset: at + 8, why });
+}
+
+#[test]
+fn names_longer_than_the_specification_allows_are_read() {
+    // The Raspberry Pi 4's tree has such a name. The last name of the strings block grows.
+    let dtb = one_gigabyte().node("cpus", &[("arm,cpu-registers", vec![])]).blob();
+    let strings = get(&dtb, STRINGS) as usize + get(&dtb, STRINGS_SIZE) as usize;
+    assert_eq!(dtb[strings - 18..strings], *b"arm,cpu-registers\0");
+    let more = b"-not-fw-configured\0";
+    let mut long = set(&dtb, TOTAL_SIZE, get(&dtb, TOTAL_SIZE) + more.len() as u32);
+    long = set(&long, STRINGS_SIZE, get(&dtb, STRINGS_SIZE) + more.len() as u32 - 1);
+    long.splice(strings - 1..strings, more.iter().copied());
+    long.push(0);
+    assert_eq!(fill(&long).unwrap(), fill(&dtb).unwrap());
+}
+
+#[test]
+fn bytes_behind_the_tree_are_ignored() {
+    let dtb = everything();
+    let longer = [&dtb[..], &[0xff; 100]].concat();
+    assert_eq!(fill(&longer).unwrap(), fill(&dtb).unwrap());
+}
+
+/// Reads all that can be read, as a kernel would.
+fn read(dtb: &[u8]) {
+    let mut map = Map::new();
+    match parse_dtb(dtb) {
+        Ok(fdt) => {
+            if let Err(error) = map.fill_from_fdt(fdt) {
+                assert_eq!(map, Map::new());
+                assert!(!error.to_string().contains('\n'));
+            }
+            // Visits every node, property and string.
+            assert!(!fdt.to_string().is_empty());
+        }
+        Err(error) => assert!(!error.to_string().contains('\n')),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn no_corruption_makes_reading_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut dtb = everything();
+        for (index, value) in flips {
+            let index = index.index(dtb.len());
+            dtb[index] = value;
+        }
+        if let Some(cut) = cut {
+            dtb.truncate(cut.index(dtb.len()));
+        }
+        read(&dtb);
+    }
+
+    #[test]
+    fn no_changed_word_makes_reading_panic(
+        words in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![0..12_u32, Just(u32::MAX), 0..1024_u32, any::<u32>()]),
+            1..4,
+        ),
+    ) {
+        let mut dtb = everything();
+        for (index, value) in words {
+            dtb = set(&dtb, index.index(dtb.len() / 4) * 4, value);
+        }
+        read(&dtb);
+    }
+}
+
+#[test]
+fn no_single_word_and_no_length_makes_reading_panic() {
+    let dtb = everything();
+    for len in 0..dtb.len() {
+        // Both with the size in the header left alone and with it made to fit.
+        read(&dtb[..len]);
+        if len >= 8 {
+            read(&set(&dtb, TOTAL_SIZE, len as u32)[..len]);
+        }
+    }
+    for at in (0..dtb.len() / 4).map(|word| word * 4) {
+        for value in [0, 1, 2, 3, 4, 9, 0x10, 0x7fff_ffff, u32::MAX - 3, u32::MAX] {
+            read(&set(&dtb, at, value));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Detached trees: tables that are in no TTBR, so that nothing but their builder can see them.
+//!
+//! A table is written once, entry by entry in ascending order: leaves in straight loops, invalid entries only where
+//! nothing is mapped, a table descriptor after the table it leads to. Nothing is zeroed first, nothing is read back,
+//! and no barrier or invalidation is needed until the whole tree is published by one store or one TTBR write.
+
+use core::mem::MaybeUninit;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::slice;
+
+use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
+use thiserror::Error;
+
+use crate::cpu::{Cpu, Dsb};
+use crate::fill::{clear, fill_leaves};
+use crate::frames::{FrameSource, OutOfFrames};
+use crate::mapping::{Cursor, Leaves, Mapping};
+use crate::walk::read;
+use crate::window::TableWindow;
+
+/// How much was built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Built {
+    /// Tables, each one granule.
+    pub tables: u64,
+    /// Leaf entries.
+    pub entries: u64,
+    /// Bytes mapped.
+    pub bytes: u64,
+}
+
+impl core::ops::AddAssign for Built {
+    fn add_assign(&mut self, other: Self) {
+        self.tables += other.tables;
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+    }
+}
+
+/// A complete tree, or subtree, that no walker can reach.
+///
+/// Dropping one leaks its frames: publish it or [`release`](Self::release) it.
+#[must_use = "a tree that is neither published nor released leaks its frames"]
+#[derive(Debug)]
+pub struct DetachedTree {
+    geometry: Geometry,
+    root: Pa,
+    level: Level,
+    base: Va,
+    /// The root's entries from the first to the last that translate something.
+    used: Range<usize>,
+    built: Built,
+}
+
+/// An entry that a tree should be published in is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("entry {index} of the live table at {table} is in use ({found:?}), so {va} cannot be mapped by it")]
+pub struct EntryInUse {
+    /// First address that the entry translates.
+    pub va: Va,
+    /// The live table.
+    pub table: Pa,
+    /// The entry's index.
+    pub index: usize,
+    /// What stands there.
+    pub found: Descriptor,
+}
+
+impl DetachedTree {
+    /// Builds the table at `level` that translates from `base`, and everything below it, from the mappings at the
+    /// cursor that lie in its reach. The cursor ends at the first byte beyond.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`]; every frame taken is back then. The cursor's place is undefined.
+    pub fn build<W: TableWindow, F: FrameSource>(
+        mappings: &mut Cursor<'_>,
+        level: Level,
+        base: Va,
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Self, OutOfFrames> {
+        let geometry = mappings.geometry();
+        let root = frames.alloc()?;
+        let first = mappings.peek().map_or(base, |mapping| mapping.va);
+        let mut builder =
+            Builder { geometry, mappings, window, frames, last: first, built: Built::default() };
+        match builder.table(root, level, base) {
+            Ok(()) => {
+                let built = builder.built;
+                let end = if built.entries == 0 { 0 } else { geometry.index(builder.last, level) + 1 };
+                let used = geometry.index(first, level).min(end)..end;
+                Ok(Self { geometry, root, level, base, used, built })
+            }
+            Err(error) => {
+                frames.free(root);
+                Err(error)
+            }
+        }
+    }
+
+    /// The root table's frame.
+    pub fn root(&self) -> Pa {
+        self.root
+    }
+
+    /// The tree's shape.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// How much the tree holds.
+    pub fn built(&self) -> Built {
+        self.built
+    }
+
+    /// Publishes the tree as a part of a live one: moves the root's entries into the live root table `live`, which
+    /// translates the same half of the VA space, and returns the detached root's frame.
+    ///
+    /// Invalid to valid: no invalidation is needed (Arm ARM D8.16.1, RWHZWS), but DSB ISHST between the tree's own
+    /// stores and those of the links, and DSB ISHST and ISB before the first access through them.
+    ///
+    /// # Errors
+    /// [`EntryInUse`], with the tree, when one of the live entries is valid; nothing is published then.
+    ///
+    /// # Safety
+    /// `live` must be the root table of the live tree, which nothing else changes meanwhile, and what the tree maps must
+    /// be memory that may be accessed as its attributes say.
+    pub unsafe fn publish<W: TableWindow, F: FrameSource, C: Cpu>(
+        self,
+        live: Pa,
+        window: &mut W,
+        frames: &mut F,
+        cpu: &mut C,
+    ) -> Result<Built, (Self, EntryInUse)> {
+        let level = self.level;
+        for index in self.used.clone() {
+            let found = read(window, level, live, index);
+            if found.is_valid() {
+                let va = Va(self.base.0 + ((index as u64) << self.geometry.shift(level)));
+                return Err((self, EntryInUse { va, table: live, index, found }));
+            }
+        }
+        cpu.dsb(Dsb::Ishst);
+        for index in self.used {
+            let link = read(window, level, self.root, index);
+            let pointer = window.open(level, live);
+            // SAFETY: `open` gives a whole table and `index` is one of its entries. Walkers may read it meanwhile, so it
+            // is written by one volatile 64-bit store.
+            unsafe { pointer.add(index).write_volatile(link.0) };
+            window.close(level);
+        }
+        cpu.dsb(Dsb::Ishst);
+        cpu.isb();
+        frames.free(self.root);
+        Ok(Built { tables: self.built.tables - 1, ..self.built })
+    }
+
+    /// Returns every frame of the tree, depth first.
+    pub fn release<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
+        let entries = self.geometry.entries(self.level);
+        release_below(self.geometry, self.root, self.level, entries, window, frames);
+        frames.free(self.root);
+    }
+}
+
+/// Returns the frames of all tables that the first `entries` entries of `table` lead to, the deepest first.
+fn release_below<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    table: Pa,
+    level: Level,
+    entries: usize,
+    window: &mut W,
+    frames: &mut F,
+) {
+    let Some(next) = level.next() else { return };
+    let pointer = window.open(level, table);
+    for index in 0..entries {
+        // SAFETY: `open` gives a whole table, which stays open while deeper levels are; `index` is one of its entries,
+        // and the builder wrote it.
+        let descriptor = Descriptor(unsafe { pointer.add(index).read() });
+        if let Decoded::Table(child) = descriptor.decode(geometry, level) {
+            release_below(geometry, child, next, geometry.entries(next), window, frames);
+            frames.free(child);
+        }
+    }
+    window.close(level);
+}
+
+struct Builder<'b, 'm, W, F> {
+    geometry: Geometry,
+    mappings: &'b mut Cursor<'m>,
+    window: &'b mut W,
+    frames: &'b mut F,
+    /// An address that the last leaf written translates.
+    last: Va,
+    built: Built,
+}
+
+impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
+    /// Writes the table in frame `table`. On an error every frame below it is back.
+    fn table(&mut self, table: Pa, level: Level, base: Va) -> Result<(), OutOfFrames> {
+        let pointer = self.window.open(level, table);
+        self.built.tables += 1;
+        let result = match level.next() {
+            None => {
+                self.pages(pointer, base);
+                Ok(())
+            }
+            Some(next) => self.upper(pointer, table, level, next, base),
+        };
+        self.window.close(level);
+        result
+    }
+
+    /// The entries of an open table.
+    ///
+    /// # Safety
+    /// `pointer` must come from the window and still be open, and the slice must be dropped before any entry of the
+    /// table is reached in another way.
+    unsafe fn entries<'t>(&self, pointer: NonNull<u64>, level: Level) -> &'t mut [MaybeUninit<u64>] {
+        // SAFETY: an open table is valid for reads and writes of a whole granule, which holds at least this many
+        // entries; `MaybeUninit` asks nothing of what the frame held before.
+        unsafe { slice::from_raw_parts_mut(pointer.cast().as_ptr(), self.geometry.entries(level)) }
+    }
+
+    /// Writes a whole table of pages.
+    fn pages(&mut self, pointer: NonNull<u64>, base: Va) {
+        // SAFETY: the table is open until `table` closes it, and this function alone writes to it.
+        let entries = unsafe { self.entries(pointer, Level::L3) };
+        let shift = self.geometry.shift(Level::L3);
+        let mut index = 0;
+        while index < entries.len() {
+            let next = self.mappings.peek();
+            let start = match next {
+                Some(mapping) => ((mapping.va.0 - base.0) >> shift).min(entries.len() as u64) as usize,
+                None => entries.len(),
+            };
+            clear(&mut entries[index..start]);
+            index = start;
+            if let Some(mapping) = next.filter(|_| start < entries.len()) {
+                index += self.leaves(&mut entries[index..], Level::L3, mapping, mapping.len >> shift);
+            }
+        }
+    }
+
+    /// Writes a whole table above the level of pages.
+    fn upper(
+        &mut self,
+        pointer: NonNull<u64>,
+        table: Pa,
+        level: Level,
+        next_level: Level,
+        base: Va,
+    ) -> Result<(), OutOfFrames> {
+        let shift = self.geometry.shift(level);
+        let count = self.geometry.entries(level);
+        let mut index = 0;
+        while index < count {
+            let next = self.mappings.peek();
+            // The first entry that the next mapping has a part in.
+            let start = match next {
+                Some(mapping) => ((mapping.va.0 - base.0) >> shift).min(count as u64) as usize,
+                None => count,
+            };
+            if index < start {
+                // SAFETY: the table is open until `table` closes it; the slice ends with this block.
+                let entries = unsafe { self.entries(pointer, level) };
+                clear(&mut entries[index..start]);
+                index = start;
+            }
+            let Some(mapping) = next.filter(|_| start < count) else { continue };
+            let leaves = self.mappings.leaves_at(&mapping, level);
+            if leaves > 0 {
+                // SAFETY: as above.
+                let entries = unsafe { self.entries(pointer, level) };
+                index += self.leaves(&mut entries[index..], level, mapping, leaves);
+                continue;
+            }
+            let below = match self.frames.alloc() {
+                Ok(child) => {
+                    let child_base = Va(base.0 + ((index as u64) << shift));
+                    match self.table(child, next_level, child_base) {
+                        Ok(()) => Ok(child),
+                        Err(error) => {
+                            self.frames.free(child);
+                            Err(error)
+                        }
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            match below {
+                Ok(child) => {
+                    // SAFETY: the table is open and `index` is below the number of its entries.
+                    unsafe { pointer.add(index).write(Descriptor::table(self.geometry, child).0) };
+                    index += 1;
+                }
+                Err(error) => {
+                    release_below(self.geometry, table, level, index, self.window, self.frames);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes leaves of `mapping` from the first of `entries` on, as many as fit and at most `leaves`; returns how many.
+    fn leaves(
+        &mut self,
+        entries: &mut [MaybeUninit<u64>],
+        level: Level,
+        mapping: Mapping,
+        leaves: u64,
+    ) -> usize {
+        let geometry = self.geometry;
+        let count = leaves.min(entries.len() as u64) as usize;
+        let mut attributes = mapping.attributes;
+        attributes.contiguous = false;
+        let entries = &mut entries[..count];
+        match contiguous_part(geometry, level, mapping, count) {
+            None => fill_leaves(geometry, level, entries, mapping.pa, attributes),
+            Some((head, body)) => {
+                let bytes = geometry.entry_bytes(level);
+                let (before, rest) = entries.split_at_mut(head);
+                let (run, after) = rest.split_at_mut(body);
+                fill_leaves(geometry, level, before, mapping.pa, attributes);
+                let run_pa = Pa(mapping.pa.0 + head as u64 * bytes);
+                attributes.contiguous = true;
+                fill_leaves(geometry, level, run, run_pa, attributes);
+                attributes.contiguous = false;
+                fill_leaves(geometry, level, after, Pa(run_pa.0 + body as u64 * bytes), attributes);
+            }
+        }
+        self.last = Va(mapping.va.0 + ((count as u64 - 1) << geometry.shift(level)));
+        self.built.entries += count as u64;
+        self.built.bytes += (count as u64) << geometry.shift(level);
+        self.mappings.advance((count as u64) << geometry.shift(level));
+        count
+    }
+}
+
+/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`: how many leaves stand in front
+/// of the first run, and how many the runs hold together. `None` when there is none. A run must be aligned in VA and in
+/// PA alike to its own size (Arm ARM D8.7.1).
+pub fn contiguous_part(
+    geometry: Geometry,
+    level: Level,
+    mapping: Mapping,
+    count: usize,
+) -> Option<(usize, usize)> {
+    if mapping.leaves != Leaves::ContiguousBlocks {
+        return None;
+    }
+    let run = geometry.contiguous_entries(level)?;
+    let run_bytes = (run as u64) << geometry.shift(level);
+    if (mapping.va.0 ^ mapping.pa.0) & (run_bytes - 1) != 0 {
+        return None;
+    }
+    let head = (mapping.va.0.wrapping_neg() & (run_bytes - 1)) >> geometry.shift(level);
+    let head = usize::try_from(head).ok().filter(|head| *head < count)?;
+    let body = (count - head) / run * run;
+    (body > 0).then_some((head, body))
+}

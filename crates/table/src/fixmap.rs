@@ -1,0 +1,122 @@
+//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be mapped for a moment.
+//!
+//! Using a slot again for another frame is a change of output address, so it always needs break-before-make: the slot's
+//! PTE is cleared and the old translation invalidated before the next one is stored (Arm ARM D8.16.1, RWHZWS).
+
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+
+use linmap_vmsa::tlbi::VaOperand;
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
+
+use crate::cpu::{Cpu, Dsb, Tlbi};
+use crate::window::TableWindow;
+
+/// The live table of pages whose entries are the slots.
+#[derive(Debug)]
+pub struct Fixmap {
+    geometry: Geometry,
+    ptes: NonNull<u64>,
+    base: Va,
+}
+
+impl Fixmap {
+    /// The fixmap whose slots are the entries of the table of pages at `ptes`, mapped from `base` on.
+    ///
+    /// # Safety
+    /// `ptes` must point to a live table at level 3 that this value alone changes from now on and that translates from
+    /// `base`, and all its entries must be invalid and held by no TLB.
+    pub const unsafe fn new(geometry: Geometry, ptes: NonNull<u64>, base: Va) -> Self {
+        Self { geometry, ptes, base }
+    }
+
+    fn pte(&self, slot: usize) -> NonNull<u64> {
+        assert!(slot < self.geometry.entries(Level::L3), "fixmap slot {slot} does not exist");
+        // SAFETY: the table has this many entries.
+        unsafe { self.ptes.add(slot) }
+    }
+
+    /// The address at which `slot` is mapped.
+    pub fn address(&self, slot: usize) -> Va {
+        Va(self.base.0 + (slot as u64 * self.geometry.granule().bytes()))
+    }
+
+    /// Maps the frame `pa` in the free slot `slot`: one store, DSB ISHST, ISB.
+    ///
+    /// # Panics
+    /// If the slot is in use.
+    #[inline]
+    pub fn map<C: Cpu>(&mut self, cpu: &mut C, slot: usize, pa: Pa, attributes: Attributes) -> NonNull<u64> {
+        let pte = self.pte(slot);
+        let descriptor = Descriptor::leaf(self.geometry, Level::L3, pa, attributes);
+        // SAFETY: `pte` gives an entry of the live table that only `self` changes.
+        unsafe {
+            assert!(!Descriptor(pte.read_volatile()).is_valid(), "fixmap slot {slot} is in use");
+            pte.write_volatile(descriptor.0);
+        }
+        cpu.dsb(Dsb::Ishst);
+        cpu.isb();
+        let address = self.address(slot).0 as usize;
+        // SAFETY: the fixmap lies in the kernel's half of the address space, far from address 0.
+        unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
+    }
+
+    /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB ISH, ISB. The first
+    /// DSB also completes whatever was written through the slot.
+    #[inline]
+    pub fn clear<C: Cpu>(&mut self, cpu: &mut C, slot: usize) {
+        self.clear_all(cpu, slot..slot + 1);
+    }
+
+    /// Unmaps the slots in `slots` and invalidates their translations everywhere, one TLBI a slot between one pair of
+    /// DSBs.
+    #[inline]
+    pub fn clear_all<C: Cpu>(&mut self, cpu: &mut C, slots: Range<usize>) {
+        for slot in slots.clone() {
+            // SAFETY: `pte` gives an entry of the live table that only `self` changes.
+            unsafe { self.pte(slot).write_volatile(Descriptor::INVALID.0) };
+        }
+        cpu.dsb(Dsb::Ishst);
+        for slot in slots {
+            cpu.tlbi(Tlbi::LastLevelByVa(VaOperand::any_asid(self.address(slot))));
+        }
+        cpu.dsb(Dsb::Ish);
+        cpu.isb();
+    }
+}
+
+/// Table frames reached through one fixmap slot a level, cleared after every use.
+#[derive(Debug)]
+pub struct FixmapWindow<'f, C> {
+    fixmap: &'f mut Fixmap,
+    cpu: &'f mut C,
+    first_slot: usize,
+}
+
+impl<'f, C: Cpu> FixmapWindow<'f, C> {
+    /// Uses the five slots from `first_slot` on, one for each level from −1 to 3.
+    ///
+    /// # Safety
+    /// The frames that are opened must be memory that nothing else accesses meanwhile.
+    pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, first_slot: usize) -> Self {
+        Self { fixmap, cpu, first_slot }
+    }
+
+    fn slot(&self, level: Level) -> usize {
+        self.first_slot + level.above_pages() as usize
+    }
+}
+
+// SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears the slot; by the
+// contract of `new` nothing else accesses it.
+unsafe impl<C: Cpu> TableWindow for FixmapWindow<'_, C> {
+    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+        let slot = self.slot(level);
+        self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
+    }
+
+    fn close(&mut self, level: Level) {
+        let slot = self.slot(level);
+        self.fixmap.clear(self.cpu, slot);
+    }
+}

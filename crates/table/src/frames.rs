@@ -1,0 +1,32 @@
+//! Where table frames come from.
+
+use linmap_vmsa::Pa;
+use thiserror::Error;
+
+/// There is no frame left for a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error(
+    "no room for a translation table: {wanted:#x} bytes wanted, the largest free run has {largest_free:#x}"
+)]
+pub struct OutOfFrames {
+    /// Bytes of one table.
+    pub wanted: u64,
+    /// Bytes of the largest free run that the source has.
+    pub largest_free: u64,
+}
+
+/// A source of frames for tables, each one granule.
+///
+/// # Safety
+/// A frame that was handed out and not returned since must belong to the caller alone, must be aligned to the granule,
+/// and must not be frame 0.
+pub unsafe trait FrameSource {
+    /// Hands out a frame. What it holds is undefined.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] when no frame is free.
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames>;
+
+    /// Takes back a frame that this source handed out.
+    fn free(&mut self, frame: Pa);
+}

@@ -1,0 +1,30 @@
+//! AArch64 translation tables in memory.
+//!
+//! Two kinds of tree, and the difference is a type. A [`DetachedTree`] is in no TTBR: it is written freely, a table at a
+//! time, without barriers or invalidations, and published once. Live tables are changed here only by the two fixed
+//! sequences that a boot needs: publishing a detached tree into an invalid entry, and [`Fixmap`] slots.
+//!
+//! What varies is behind three small traits: how a table frame is reached ([`TableWindow`]), where frames come from
+//! ([`FrameSource`]), and what the CPU does ([`cpu::Cpu`]).
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod cpu;
+mod detached;
+mod fill;
+mod fixmap;
+mod frames;
+mod mapping;
+mod walk;
+mod window;
+
+pub use detached::{Built, DetachedTree, EntryInUse, contiguous_part};
+pub use fill::{clear, fill};
+pub use fixmap::{Fixmap, FixmapWindow};
+pub use frames::{FrameSource, OutOfFrames};
+pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings};
+pub use walk::{Leaf, LeafIter, Walk, walk};
+pub use window::{OffsetWindow, TableWindow};

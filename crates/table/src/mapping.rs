@@ -1,0 +1,257 @@
+//! What a tree is to translate: a list of ranges, checked once.
+
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
+use thiserror::Error;
+
+/// Which leaves a mapping may be made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Leaves {
+    /// Pages alone, none with the contiguous bit, so that any one page can be changed at any BBM level.
+    Pages,
+    /// Blocks where alignment and length allow, pages elsewhere, none with the contiguous bit.
+    Blocks,
+    /// Blocks and pages, with the contiguous bit on every aligned run of them.
+    ContiguousBlocks,
+}
+
+/// A range of virtual addresses that translates to consecutive physical ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// First virtual address; a multiple of the granule.
+    pub va: Va,
+    /// What it translates to; a multiple of the granule.
+    pub pa: Pa,
+    /// Length in bytes; a multiple of the granule, not 0.
+    pub len: u64,
+    /// The leaves' attributes. The builder sets the contiguous bit itself.
+    pub attributes: Attributes,
+    /// Which leaves may be used.
+    pub leaves: Leaves,
+}
+
+/// Why a list of mappings was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum MappingError {
+    /// An address or the length is not a multiple of the granule, or the length is 0.
+    #[error("mapping of {va} to {pa}, {len:#x} bytes: not whole pages of {granule:#x} bytes")]
+    Unaligned {
+        /// The mapping's virtual address.
+        va: Va,
+        /// The mapping's physical address.
+        pa: Pa,
+        /// The mapping's length in bytes.
+        len: u64,
+        /// The granule in bytes.
+        granule: u64,
+    },
+    /// The virtual range leaves the half of the address space that its TTBR translates.
+    #[error("mapping of {va}, {len:#x} bytes, leaves the {bits} bits of its address space")]
+    OutsideVaSpace {
+        /// The mapping's virtual address.
+        va: Va,
+        /// The mapping's length in bytes.
+        len: u64,
+        /// The VA size in bits.
+        bits: u8,
+    },
+    /// The physical range needs more bits than descriptors have.
+    #[error("mapping of {va} to {pa}, {len:#x} bytes, leaves the {bits} bits of physical address")]
+    OutsidePaSpace {
+        /// The mapping's virtual address.
+        va: Va,
+        /// The mapping's physical address.
+        pa: Pa,
+        /// The mapping's length in bytes.
+        len: u64,
+        /// The PA size in bits.
+        bits: u8,
+    },
+    /// A mapping begins before the one in front of it ends: the list must ascend and not overlap.
+    #[error("mapping of {va} begins before the mapping in front of it ends at {previous_end}")]
+    OutOfOrder {
+        /// The later mapping's virtual address.
+        va: Va,
+        /// Where the earlier one ends.
+        previous_end: Va,
+    },
+    /// The mapping could be both written and executed.
+    #[error("mapping of {va} would be writable and executable")]
+    WritableAndExecutable {
+        /// The mapping's virtual address.
+        va: Va,
+    },
+}
+
+/// A list of mappings that ascends, does not overlap, is made of whole pages, fits the geometry, and lets nothing be
+/// both written and executed.
+#[derive(Clone, Copy, Debug)]
+pub struct Mappings<'a> {
+    geometry: Geometry,
+    list: &'a [Mapping],
+}
+
+impl<'a> Mappings<'a> {
+    /// Checks `list` against `geometry`. All of it must lie in one half of the VA space: that of the first mapping.
+    ///
+    /// # Errors
+    /// The [`MappingError`] of the first mapping that breaks a rule.
+    pub fn new(geometry: Geometry, list: &'a [Mapping]) -> Result<Self, MappingError> {
+        let granule = geometry.granule().bytes();
+        let mut previous_end: Option<Va> = None;
+        for &Mapping { va, pa, len, attributes, .. } in list {
+            if len == 0 || (va.0 | pa.0 | len) & (granule - 1) != 0 {
+                return Err(MappingError::Unaligned { va, pa, len, granule });
+            }
+            let bits = geometry.va_bits();
+            let last = va.0.checked_add(len - 1).filter(|last| {
+                // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends must agree.
+                let top = va.0 >> bits;
+                (top == 0 || top == u64::MAX >> bits) && last >> bits == top
+            });
+            let Some(last) = last else { return Err(MappingError::OutsideVaSpace { va, len, bits }) };
+            let bits = geometry.pa_bits();
+            if pa.0.checked_add(len - 1).is_none_or(|last| !geometry.holds(Pa(last))) {
+                return Err(MappingError::OutsidePaSpace { va, pa, len, bits });
+            }
+            if attributes.writable_and_executable() {
+                return Err(MappingError::WritableAndExecutable { va });
+            }
+            if let Some(previous_end) = previous_end.filter(|end| va < *end) {
+                return Err(MappingError::OutOfOrder { va, previous_end });
+            }
+            // A mapping that ends at the top of the address space ends at 0; nothing can follow it.
+            previous_end = Some(Va(last.wrapping_add(1)));
+            if last == u64::MAX {
+                previous_end = Some(Va(u64::MAX));
+            }
+        }
+        Ok(Self { geometry, list })
+    }
+
+    /// The geometry the list was checked against.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The mappings, ascending.
+    pub fn list(&self) -> &'a [Mapping] {
+        self.list
+    }
+
+    /// A cursor at the first mapping.
+    pub fn cursor(&self) -> Cursor<'a> {
+        Cursor { geometry: self.geometry, list: self.list, done: 0 }
+    }
+}
+
+/// How far a builder has come through a list of mappings.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor<'a> {
+    geometry: Geometry,
+    list: &'a [Mapping],
+    /// Bytes of the first mapping that are behind the cursor.
+    done: u64,
+}
+
+impl Cursor<'_> {
+    /// The shape of the tree being built.
+    #[inline]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// What remains of the mapping at the cursor, or `None` at the end.
+    #[inline]
+    pub fn peek(&self) -> Option<Mapping> {
+        self.list.first().map(|first| Mapping {
+            va: Va(first.va.0 + self.done),
+            pa: Pa(first.pa.0 + self.done),
+            len: first.len - self.done,
+            ..*first
+        })
+    }
+
+    /// Moves on by `bytes`, no more than what remains of the mapping at the cursor.
+    #[inline]
+    pub fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        if let Some((first, rest)) = self.list.split_first()
+            && self.done >= first.len
+        {
+            self.list = rest;
+            self.done = 0;
+        }
+    }
+
+    /// The next leaves to write at `level`, when the cursor stands at a multiple of what an entry covers: how many
+    /// entries of the kind that `mapping` allows, 0 when it has to be made of smaller ones.
+    #[inline]
+    pub(crate) fn leaves_at(&self, mapping: &Mapping, level: Level) -> u64 {
+        let geometry = self.geometry;
+        if level != Level::L3 && (mapping.leaves == Leaves::Pages || !geometry.has_leaf(level)) {
+            return 0;
+        }
+        let bytes = geometry.entry_bytes(level);
+        if (mapping.va.0 | mapping.pa.0) & (bytes - 1) != 0 {
+            return 0;
+        }
+        mapping.len >> geometry.shift(level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linmap_vmsa::{Access, Execute};
+
+    const G: Geometry = Geometry::K4_48;
+
+    fn mapping(va: u64, pa: u64, len: u64) -> Mapping {
+        Mapping { va: Va(va), pa: Pa(pa), len, attributes: Attributes::KERNEL_DATA, leaves: Leaves::Pages }
+    }
+
+    fn refused(list: &[Mapping]) -> MappingError {
+        Mappings::new(G, list).unwrap_err()
+    }
+
+    #[test]
+    fn parts_of_pages_and_empty_ranges_are_refused() {
+        assert!(matches!(refused(&[mapping(0x1800, 0, 0x1000)]), MappingError::Unaligned { .. }));
+        assert!(matches!(refused(&[mapping(0, 0x10, 0x1000)]), MappingError::Unaligned { .. }));
+        assert!(matches!(refused(&[mapping(0, 0, 0)]), MappingError::Unaligned { .. }));
+    }
+
+    #[test]
+    fn a_range_that_leaves_its_half_of_the_va_space_is_refused() {
+        let top = 0xffff_ffff_ffff_f000;
+        assert!(Mappings::new(G, &[mapping(top, 0, 0x1000)]).is_ok());
+        assert!(matches!(refused(&[mapping(top, 0, 0x2000)]), MappingError::OutsideVaSpace { .. }));
+        assert!(matches!(
+            refused(&[mapping(0xffff_ffff_f000, 0, 0x2000)]),
+            MappingError::OutsideVaSpace { .. }
+        ));
+        assert!(matches!(refused(&[mapping(0xfffe << 48, 0, 0x1000)]), MappingError::OutsideVaSpace { .. }));
+    }
+
+    #[test]
+    fn a_physical_range_beyond_the_pa_size_is_refused() {
+        let error = refused(&[mapping(0, (1 << 48) - 0x1000, 0x2000)]);
+        assert!(matches!(error, MappingError::OutsidePaSpace { bits: 48, .. }));
+    }
+
+    #[test]
+    fn overlapping_and_descending_ranges_are_refused() {
+        let list = [mapping(0x1000, 0, 0x2000), mapping(0x2000, 0x10_0000, 0x1000)];
+        assert_eq!(refused(&list), MappingError::OutOfOrder { va: Va(0x2000), previous_end: Va(0x3000) });
+        assert!(Mappings::new(G, &[mapping(0x1000, 0, 0x1000), mapping(0x2000, 0, 0x1000)]).is_ok());
+    }
+
+    #[test]
+    fn writable_and_executable_is_refused() {
+        let mut both = mapping(0x1000, 0, 0x1000);
+        both.attributes = Attributes { execute: Execute::Kernel, ..both.attributes };
+        assert_eq!(refused(&[both]), MappingError::WritableAndExecutable { va: Va(0x1000) });
+        both.attributes = Attributes { access: Access::KernelReadOnly, ..both.attributes };
+        assert!(Mappings::new(G, &[both]).is_ok());
+    }
+}

@@ -1,0 +1,130 @@
+//! Software walks: what the tables in memory say, read through a window.
+
+use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
+
+use crate::window::TableWindow;
+
+/// The end of a walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walk {
+    /// The address translates.
+    Leaf {
+        /// What it translates to.
+        pa: Pa,
+        /// The level of the leaf.
+        level: Level,
+        /// The leaf.
+        descriptor: Descriptor,
+    },
+    /// The walk meets an invalid entry at this level: a translation fault.
+    Fault {
+        /// The level of the invalid entry.
+        level: Level,
+    },
+}
+
+/// Reads one entry of the table in frame `table`, which may be live.
+pub(crate) fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
+    let pointer = window.open(level, table);
+    // SAFETY: `open` gives a whole table, and every caller's index is below the number of its entries. The table may be
+    // live: hardware may set access flags, so the read is volatile.
+    let descriptor = Descriptor(unsafe { pointer.add(index).read_volatile() });
+    window.close(level);
+    descriptor
+}
+
+/// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the VA size are not
+/// looked at.
+pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
+    let mut level = geometry.start_level();
+    let mut table = root;
+    loop {
+        let descriptor = read(window, level, table, geometry.index(va, level));
+        match (descriptor.decode(geometry, level), level.next()) {
+            (Decoded::Table(next_table), Some(next)) => (table, level) = (next_table, next),
+            (Decoded::Leaf(pa), _) => {
+                let offset = va.0 & (geometry.entry_bytes(level) - 1);
+                return Walk::Leaf { pa: Pa(pa.0 + offset), level, descriptor };
+            }
+            _ => return Walk::Fault { level },
+        }
+    }
+}
+
+/// A leaf met on the way through a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// First address it translates.
+    pub va: Va,
+    /// What that translates to.
+    pub pa: Pa,
+    /// Its level.
+    pub level: Level,
+    /// The entry itself.
+    pub descriptor: Descriptor,
+}
+
+/// The deepest tree there is: levels −1 to 3.
+const LEVELS: usize = 5;
+
+/// All leaves of a tree in ascending order, and a count of its tables.
+pub struct LeafIter<'w, W> {
+    geometry: Geometry,
+    window: &'w mut W,
+    /// The tables from the root to where the iteration stands, each with the next index to look at.
+    path: [(Pa, usize); LEVELS],
+    depth: usize,
+    start: Level,
+    base: Va,
+    tables: u64,
+}
+
+impl<'w, W: TableWindow> LeafIter<'w, W> {
+    /// Starts at the table in frame `table`, which stands at `level` and translates from `base`.
+    pub fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
+        let mut path = [(Pa(0), 0); LEVELS];
+        path[0] = (table, 0);
+        Self { geometry, window, path, depth: 0, start: level, base, tables: 1 }
+    }
+
+    /// Tables entered so far, the first one included.
+    pub fn tables(&self) -> u64 {
+        self.tables
+    }
+}
+
+impl<W: TableWindow> Iterator for LeafIter<'_, W> {
+    type Item = Leaf;
+
+    fn next(&mut self) -> Option<Leaf> {
+        loop {
+            let level = Level::new(self.start.number() + self.depth as i8)?;
+            let (table, index) = self.path[self.depth];
+            if index == self.geometry.entries(level) {
+                if self.depth == 0 {
+                    return None;
+                }
+                self.depth -= 1;
+                continue;
+            }
+            self.path[self.depth].1 += 1;
+            let descriptor = read(self.window, level, table, index);
+            match descriptor.decode(self.geometry, level) {
+                Decoded::Invalid => {}
+                Decoded::Table(next) => {
+                    self.depth += 1;
+                    self.path[self.depth] = (next, 0);
+                    self.tables += 1;
+                }
+                Decoded::Leaf(pa) => {
+                    let mut va = self.base.0;
+                    for above in 0..=self.depth {
+                        let at = Level::new(self.start.number() + above as i8)?;
+                        va += (self.path[above].1 as u64 - 1) << self.geometry.shift(at);
+                    }
+                    return Some(Leaf { va: Va(va), pa, level, descriptor });
+                }
+            }
+        }
+    }
+}

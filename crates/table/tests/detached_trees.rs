@@ -1,0 +1,201 @@
+//! Detached trees on host memory: every page translates as the list of mappings says, by leaves that the architecture
+//! allows, and every frame comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linmap_table::{
+    DetachedTree, FrameSource, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames, Walk, walk,
+};
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va};
+use proptest::prelude::*;
+
+/// Host memory that stands for RAM from physical address `RAM` on, every byte poisoned.
+struct Arena {
+    memory: Vec<u64>,
+    granule: u64,
+    free: BTreeSet<u64>,
+    allowed: usize,
+}
+
+const RAM: u64 = 0x4000_0000;
+
+impl Arena {
+    fn new(granule: Granule, frames: u64) -> Self {
+        let granule = granule.bytes();
+        let memory = vec![0xdead_beef_dead_beef; (frames * granule / 8) as usize];
+        let free = (0..frames).map(|i| RAM + i * granule).collect();
+        Self { memory, granule, free, allowed: usize::MAX }
+    }
+
+    fn window(&mut self) -> OffsetWindow {
+        let address = self.memory.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory` lives and is not
+        // touched otherwise as long as the arena.
+        unsafe { OffsetWindow::new(address.wrapping_sub(RAM)) }
+    }
+}
+
+// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the granule from `RAM`.
+unsafe impl FrameSource for Arena {
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        let none = OutOfFrames { wanted: self.granule, largest_free: 0 };
+        self.allowed = self.allowed.checked_sub(1).ok_or(none)?;
+        self.free.pop_last().map(Pa).ok_or(none)
+    }
+
+    fn free(&mut self, frame: Pa) {
+        assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
+    }
+}
+
+/// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules of the geometry.
+fn mappings(geometry: Geometry, base: u64, specs: &[(u64, u64, u64, u8, bool)]) -> Vec<Mapping> {
+    let granule = geometry.granule().bytes();
+    let mut va = base;
+    let mut list = Vec::new();
+    for &(gap, len, page, leaves, read_only) in specs {
+        va += gap * granule;
+        list.push(Mapping {
+            va: Va(va),
+            pa: Pa(page * granule),
+            len: len * granule,
+            attributes: if read_only { Attributes::KERNEL_RODATA } else { Attributes::KERNEL_DATA },
+            leaves: [Leaves::Pages, Leaves::Blocks, Leaves::ContiguousBlocks][leaves as usize],
+        });
+        va += len * granule;
+    }
+    list
+}
+
+fn check(geometry: Geometry, list: &[Mapping], tree: &DetachedTree, window: &mut OffsetWindow) {
+    let granule = geometry.granule().bytes();
+    let mut bytes = 0;
+    for mapping in list {
+        bytes += mapping.len;
+        for offset in (0..mapping.len).step_by(granule as usize) {
+            let va = Va(mapping.va.0 + offset);
+            let Walk::Leaf { pa, level, descriptor } = walk(geometry, tree.root(), va, window) else {
+                panic!("{va} is not mapped");
+            };
+            assert_eq!(pa, Pa(mapping.pa.0 + offset), "{va}");
+            let found = descriptor.attributes(geometry, level).expect("attributes that linmap writes");
+            assert_eq!(Attributes { contiguous: false, ..found }, mapping.attributes);
+            assert!(mapping.leaves != Leaves::Pages || level == Level::L3);
+            assert!(mapping.leaves == Leaves::ContiguousBlocks || !found.contiguous);
+        }
+    }
+    let leaves: BTreeMap<u64, _> =
+        LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), window)
+            .map(|l| (l.va.0, l))
+            .collect();
+    let total: u64 = leaves.values().map(|leaf| geometry.entry_bytes(leaf.level)).sum();
+    assert_eq!(total, bytes, "nothing else is mapped");
+    assert_eq!(tree.built().entries, leaves.len() as u64);
+    assert_eq!(tree.built().bytes, bytes);
+    // A contiguous run: every entry of it has the bit, and VA and PA are aligned to the whole run.
+    for leaf in leaves.values().filter(|leaf| leaf.descriptor.is_contiguous()) {
+        let size = geometry.entry_bytes(leaf.level);
+        let run = size * geometry.contiguous_entries(leaf.level).expect("a level with runs") as u64;
+        let (first, first_pa) = (leaf.va.0 & !(run - 1), leaf.pa.0 & !(run - 1));
+        assert_eq!(leaf.va.0 - first, leaf.pa.0 - first_pa, "a run that is not aligned alike in VA and PA");
+        for va in (first..first + run).step_by(size as usize) {
+            let other = leaves.get(&va).expect("a whole run");
+            assert!(other.descriptor.is_contiguous() && other.level == leaf.level);
+        }
+    }
+}
+
+fn geometries() -> impl Strategy<Value = Geometry> {
+    prop_oneof![
+        Just((Granule::K4, 48, 48)),
+        Just((Granule::K4, 39, 48)),
+        Just((Granule::K4, 33, 48)),
+        Just((Granule::K4, 52, 52)),
+        Just((Granule::K16, 47, 48)),
+        Just((Granule::K16, 48, 52)),
+        Just((Granule::K64, 42, 48)),
+        Just((Granule::K64, 48, 52)),
+    ]
+    .prop_map(|(granule, va, pa)| Geometry::new(granule, va, pa).expect("a geometry of the architecture"))
+}
+
+fn specs() -> impl Strategy<Value = Vec<(u64, u64, u64, u8, bool)>> {
+    // Gaps and physical pages at several alignments, so that blocks, runs and pages all occur.
+    let count =
+        |max: u64| prop_oneof![0..40u64, (0..max).prop_map(|n| n * 16), (0..4u64).prop_map(|n| n * 512)];
+    let page = prop_oneof![
+        0..0x10_0000u64,
+        (0..0x1000u64).prop_map(|n| n * 16),
+        (0..64u64).prop_map(|n| n * 0x4_0000)
+    ];
+    prop::collection::vec((count(64), count(80).prop_map(|n| n + 1), page, 0..3u8, any::<bool>()), 0..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_tree_translates_exactly_what_its_mappings_say(geometry in geometries(), specs in specs()) {
+        let list = mappings(geometry, 0, &specs);
+        let checked = Mappings::new(geometry, &list).unwrap();
+        let mut arena = Arena::new(geometry.granule(), 80);
+        let before = arena.free.clone();
+        let mut window = arena.window();
+        let mut cursor = checked.cursor();
+        let tree = DetachedTree::build(&mut cursor, geometry.start_level(), Va(0), &mut window, &mut arena).unwrap();
+        prop_assert!(cursor.peek().is_none());
+        prop_assert_eq!(before.len() - arena.free.len(), tree.built().tables as usize);
+        check(geometry, &list, &tree, &mut window);
+        tree.release(&mut window, &mut arena);
+        prop_assert_eq!(arena.free, before);
+    }
+
+    #[test]
+    fn running_out_of_frames_anywhere_returns_every_frame(geometry in geometries(), specs in specs(), allowed in 0..40usize) {
+        let list = mappings(geometry, 0, &specs);
+        let checked = Mappings::new(geometry, &list).unwrap();
+        let mut arena = Arena::new(geometry.granule(), 80);
+        let before = arena.free.clone();
+        let mut window = arena.window();
+        arena.allowed = allowed;
+        match DetachedTree::build(&mut checked.cursor(), geometry.start_level(), Va(0), &mut window, &mut arena) {
+            Ok(tree) => {
+                prop_assert!(tree.built().tables as usize <= allowed);
+                tree.release(&mut window, &mut arena);
+            }
+            Err(error) => prop_assert_eq!(error.wanted, geometry.granule().bytes()),
+        }
+        prop_assert_eq!(arena.free, before);
+    }
+}
+
+#[test]
+fn the_largest_leaves_that_alignment_allows_are_used() {
+    let geometry = Geometry::K4_48;
+    let list = [Mapping {
+        va: Va((1 << 30) - (32 << 20) - (64 << 10) - 0x1000),
+        pa: Pa((5 << 30) - (32 << 20) - (64 << 10) - 0x1000),
+        len: 0x1000 + (64 << 10) + (32 << 20) + (1 << 30) + (2 << 20) + 0x2000,
+        attributes: Attributes { access: Access::KernelReadOnly, ..Attributes::KERNEL_DATA },
+        leaves: Leaves::ContiguousBlocks,
+    }];
+    let checked = Mappings::new(geometry, &list).unwrap();
+    let mut arena = Arena::new(Granule::K4, 16);
+    let mut window = arena.window();
+    let tree = DetachedTree::build(&mut checked.cursor(), Level::L0, Va(0), &mut window, &mut arena).unwrap();
+    check(geometry, &list, &tree, &mut window);
+    let mut sizes: Vec<(i8, bool, usize)> = Vec::new();
+    for leaf in LeafIter::new(geometry, tree.root(), Level::L0, Va(0), &mut window) {
+        let kind = (leaf.level.number(), leaf.descriptor.is_contiguous());
+        match sizes.last_mut() {
+            Some((level, contiguous, count)) if (*level, *contiguous) == kind => *count += 1,
+            _ => sizes.push((kind.0, kind.1, 1)),
+        }
+    }
+    assert_eq!(
+        sizes,
+        [(3, false, 1), (3, true, 16), (2, true, 16), (1, false, 1), (2, false, 1), (3, false, 2)],
+        "a page, a contiguous 64K, a contiguous 32M, a 1G block, a 2M block, two pages"
+    );
+    tree.release(&mut window, &mut arena);
+}

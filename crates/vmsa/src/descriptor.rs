@@ -1,0 +1,216 @@
+//! Translation table descriptors: the 64-bit entries of a table.
+
+use crate::attributes::{CONTIGUOUS, NO_TRANSLATION};
+use crate::{Attributes, Geometry, Granule, Level, Pa};
+
+/// A raw translation table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Descriptor(pub u64);
+
+impl core::fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#018x}", self.0)
+    }
+}
+
+/// What a descriptor means at its level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded {
+    /// Translates nothing: bit 0 is clear, or the encoding is reserved at this level.
+    Invalid,
+    /// Leads to the table at this address, one level on.
+    Table(Pa),
+    /// A block, or a page at level 3, at this address. The attribute bits are decoded with [`Attributes::from_bits`].
+    Leaf(Pa),
+}
+
+const VALID: u64 = 1;
+/// Bit 1: a table above level 3, a page at level 3; a block has it clear.
+const TABLE_OR_PAGE: u64 = 1 << 1;
+/// Everything between the low and the high attribute bits that can hold an address: bits 49:12.
+const ADDRESS_FIELD: u64 = ((1 << 50) - 1) & !0xfff;
+
+impl Descriptor {
+    /// An entry that translates nothing.
+    pub const INVALID: Self = Self(0);
+
+    /// The entry that leads to the table in frame `table`. Hierarchical attributes (APTable, XNTable) stay zero:
+    /// permissions are those of the leaf.
+    pub const fn table(geometry: Geometry, table: Pa) -> Self {
+        Self(encode_address(geometry, table) | TABLE_OR_PAGE | VALID)
+    }
+
+    /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`. `pa` must be a
+    /// multiple of what an entry at `level` covers and fit the geometry's PA size.
+    pub const fn leaf(geometry: Geometry, level: Level, pa: Pa, attributes: Attributes) -> Self {
+        Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level))
+    }
+
+    /// What the entry means at `level`. Block encodings at a level that has none are reserved, so invalid.
+    pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
+        if self.0 & VALID == 0 {
+            return Decoded::Invalid;
+        }
+        let is_pages = level.number() == 3;
+        match (self.0 & TABLE_OR_PAGE != 0, is_pages) {
+            (true, false) => {
+                Decoded::Table(decode_address(geometry, self.0, Granule::bytes(geometry.granule())))
+            }
+            (true, true) => Decoded::Leaf(decode_address(geometry, self.0, geometry.entry_bytes(level))),
+            (false, false) if geometry.has_leaf(level) => {
+                Decoded::Leaf(decode_address(geometry, self.0, geometry.entry_bytes(level)))
+            }
+            (false, _) => Decoded::Invalid,
+        }
+    }
+
+    /// The attributes of a leaf at `level`; `None` when they are ones linmap never writes.
+    pub const fn attributes(self, geometry: Geometry, level: Level) -> Option<Attributes> {
+        Attributes::from_bits(self.0, geometry, level.number() != 3)
+    }
+
+    /// Whether the contiguous bit is set.
+    pub const fn is_contiguous(self) -> bool {
+        self.0 & CONTIGUOUS != 0
+    }
+
+    /// Whether the entry is valid.
+    pub const fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+}
+
+/// What consecutive leaf entries at `level` differ by, as long as their addresses do not cross a multiple of
+/// [`LINEAR_SPAN`].
+pub const fn leaf_step(geometry: Geometry, level: Level) -> u64 {
+    geometry.entry_bytes(level)
+}
+
+/// Within a multiple of this many bytes a descriptor's address bits count up with the address: the bits that LPA and
+/// LPA2 keep elsewhere in the descriptor start at address bit 48.
+pub const LINEAR_SPAN: u64 = 1 << 48;
+
+/// The type bits of a leaf: a page at level 3, a block above.
+pub const fn leaf_type(level: Level) -> u64 {
+    if level.number() == 3 { TABLE_OR_PAGE | VALID } else { VALID }
+}
+
+/// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): OA[47:12] in place; for 64K, OA[51:48] in bits 15:12;
+/// under LPA2, OA[49:48] in place and OA[51:50] in bits 9:8.
+const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
+    if geometry.lpa2() {
+        pa.0 & ADDRESS_FIELD | (pa.0 >> 50 & 0b11) << 8
+    } else {
+        let low = pa.0 & (LINEAR_SPAN - 1) & !0xfff;
+        match geometry.granule() {
+            Granule::K64 => low | (pa.0 >> 48 & 0xf) << 12,
+            Granule::K4 | Granule::K16 => low,
+        }
+    }
+}
+
+/// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of other fields drop out.
+const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
+    let pa = if geometry.lpa2() {
+        bits & ADDRESS_FIELD | (bits >> 8 & 0b11) << 50
+    } else {
+        let low = bits & (LINEAR_SPAN - 1) & !0xfff;
+        match geometry.granule() {
+            Granule::K64 if geometry.pa_bits() == 52 => low & !0xffff | (bits >> 12 & 0xf) << 48,
+            _ => low,
+        }
+    };
+    Pa(pa & !(align - 1))
+}
+
+const _: () = assert!(NO_TRANSLATION == 1 << 16, "nT is bit 16 of a block (Arm ARM D8.3.1.2)");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Access, Execute, MemoryType, Shareability};
+
+    fn geometries() -> impl Iterator<Item = Geometry> {
+        [
+            (Granule::K4, 48, 48),
+            (Granule::K4, 52, 52),
+            (Granule::K16, 48, 48),
+            (Granule::K16, 52, 52),
+            (Granule::K64, 48, 48),
+            (Granule::K64, 52, 52),
+        ]
+        .into_iter()
+        .map(|(granule, va, pa)| Geometry::new(granule, va, pa).unwrap())
+    }
+
+    #[test]
+    fn a_page_of_kernel_data_has_the_bits_of_the_architecture() {
+        // UXN, PXN, AF, SH = inner, AP = kernel read-write, AttrIndx 0, page.
+        let d = Descriptor::leaf(Geometry::K4_48, Level::L3, Pa(0x4000_1000), Attributes::KERNEL_DATA);
+        assert_eq!(d.0, 0x0060_0000_4000_1703);
+        let d = Descriptor::leaf(Geometry::K4_48, Level::L2, Pa(0x4020_0000), Attributes::KERNEL_TEXT);
+        assert_eq!(d.0, 0x0040_0000_4020_0781);
+        assert_eq!(Descriptor::table(Geometry::K4_48, Pa(0x4000_3000)).0, 0x4000_3003);
+    }
+
+    #[test]
+    fn the_high_address_bits_of_52_bit_descriptors_move() {
+        let pa = Pa(0x000f_0000_4000_0000);
+        let k64 = Geometry::new(Granule::K64, 52, 52).unwrap();
+        assert_eq!(Descriptor::table(k64, pa).0, 0x4000_f003);
+        let lpa2 = Geometry::new(Granule::K4, 52, 52).unwrap();
+        assert_eq!(Descriptor::table(lpa2, pa).0, 0x0003_0000_4000_0303);
+    }
+
+    #[test]
+    fn every_leaf_decodes_to_what_was_encoded() {
+        for geometry in geometries() {
+            for level in [Level::L0, Level::L1, Level::L2, Level::L3] {
+                if !geometry.has_leaf(level) {
+                    continue;
+                }
+                for access in [
+                    Access::KernelReadWrite,
+                    Access::KernelReadOnly,
+                    Access::UserReadWrite,
+                    Access::UserReadOnly,
+                ] {
+                    for execute in [Execute::Never, Execute::Kernel, Execute::User, Execute::Both] {
+                        let attributes = Attributes {
+                            memory: MemoryType::NormalTagged,
+                            access,
+                            execute,
+                            shareability: Shareability::Inner,
+                            global: matches!(execute, Execute::Never),
+                            accessed: true,
+                            contiguous: matches!(access, Access::KernelReadOnly),
+                            no_translation: level != Level::L3,
+                        };
+                        let top = 1u64 << (geometry.pa_bits() - 1);
+                        let pa = Pa(top | (geometry.entry_bytes(level) * 3));
+                        let pa = if geometry.holds(pa) { pa } else { Pa(top) };
+                        let d = Descriptor::leaf(geometry, level, pa, attributes);
+                        assert_eq!(d.decode(geometry, level), Decoded::Leaf(pa), "{geometry:?} {level:?}");
+                        assert_eq!(d.attributes(geometry, level), Some(attributes));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_where_the_geometry_has_none_is_invalid() {
+        let block = Descriptor(0x4000_0000 | VALID);
+        assert_eq!(block.decode(Geometry::K4_48, Level::L0), Decoded::Invalid);
+        assert_eq!(block.decode(Geometry::K4_48, Level::L3), Decoded::Invalid);
+        assert_eq!(block.decode(Geometry::K4_48, Level::L1), Decoded::Leaf(Pa(0x4000_0000)));
+    }
+
+    #[test]
+    fn pa_0_is_an_address_like_any_other() {
+        let d = Descriptor::leaf(Geometry::K4_48, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        assert_eq!(d.decode(Geometry::K4_48, Level::L3), Decoded::Leaf(Pa(0)));
+        assert_eq!(Descriptor::INVALID.decode(Geometry::K4_48, Level::L3), Decoded::Invalid);
+    }
+}

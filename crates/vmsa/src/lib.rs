@@ -1,0 +1,25 @@
+//! The AArch64 virtual memory system architecture (VMSAv8-64) as values: granules, levels, descriptors, attributes by
+//! meaning, register values, TLBI operands and ID register fields.
+//!
+//! Nothing here touches memory or a register; almost everything is `const`. Section numbers are those of the Arm
+//! Architecture Reference Manual, DDI 0487, issue M.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod attributes;
+mod descriptor;
+mod geometry;
+mod granule;
+pub mod id;
+mod level;
+pub mod registers;
+pub mod tlbi;
+
+pub use address::{Pa, PaRange, Va};
+pub use attributes::{Access, Attributes, Execute, MemoryType, Shareability};
+pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, leaf_step, leaf_type};
+pub use geometry::{Geometry, GeometryError};
+pub use granule::Granule;
+pub use level::Level;

@@ -1,0 +1,62 @@
+//! Builds the kernel and makes its flat Image: target/linmap/Image, beside it the ELF file for its symbols.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::Image;
+use crate::setup::toolchain::{Toolchain, TARGET};
+use crate::workspace::{Workspace, write_atomically};
+use crate::{process, progress, setup};
+
+/// A built kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The flat Image, as written to [`Kernel::image_path`].
+    pub image: Image,
+    /// target/linmap/Image.
+    pub image_path: PathBuf,
+    /// target/linmap/linmap-kernel.elf.
+    pub elf_path: PathBuf,
+}
+
+/// `cargo xtask build`: builds the kernel and says where it is.
+pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+    let toolchain = setup::toolchain::ensure(workspace)?;
+    let kernel = kernel(workspace, &toolchain)?;
+    println!("{} ({} bytes, {} in memory)", kernel.image_path.display(), kernel.image.bytes().len(), kernel.image.image_size());
+    println!("{} (symbols)", kernel.elf_path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the kernel with `toolchain`. Compiler errors and warnings go to standard error.
+pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> Result<Kernel> {
+    let folder = workspace.target.join(format!("kernel-{}", toolchain.name()));
+    let mut build = cargo(workspace, toolchain, "build");
+    build.args(["--quiet", "--package", "linmap-kernel", "--bin", "linmap-kernel", "--profile", "kernel"]);
+    let output = progress::during("building the kernel", || process::output(&mut build))?;
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("building the kernel failed: {}", process::line(&build));
+    }
+    let built = folder.join(TARGET).join("kernel/linmap-kernel");
+    let elf = std::fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+    let image = Image::from_elf(&elf).with_context(|| format!("making an Image of {}", built.display()))?;
+    let image_path = workspace.target.join("linmap/Image");
+    let elf_path = workspace.target.join("linmap/linmap-kernel.elf");
+    if std::fs::read(&image_path).is_ok_and(|old| old == image.bytes()) && elf_path.exists() {
+        return Ok(Kernel { image, image_path, elf_path });
+    }
+    write_atomically(&elf_path, &elf)?;
+    write_atomically(&image_path, image.bytes())?;
+    Ok(Kernel { image, image_path, elf_path })
+}
+
+/// `cargo <subcommand>` for the bare-metal target, in the toolchain's own target folder.
+pub fn cargo(workspace: &Workspace, toolchain: &Toolchain, subcommand: &str) -> Command {
+    let mut cargo = toolchain.cargo(subcommand);
+    cargo.current_dir(&workspace.root);
+    cargo.arg("--target-dir").arg(workspace.target.join(format!("kernel-{}", toolchain.name())));
+    cargo
+}

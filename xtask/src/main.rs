@@ -1,0 +1,79 @@
+//! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and measures it, and
+//! installs what is missing on the machine first.
+//!
+//! Exit codes: 0 success, 1 a boot, step or installation failed, 2 the command line was wrong, 130 interrupted.
+//! Where files are put is described in [`workspace`].
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod bench;
+mod boot;
+mod build;
+mod console;
+mod devicetree;
+mod image;
+mod initramfs;
+mod machine;
+mod placement;
+mod process;
+mod progress;
+mod qemu;
+mod record;
+mod setup;
+mod size;
+mod test;
+mod usage;
+mod verdict;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::usage::UsageError;
+use crate::workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, boot, test and measure linmap")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot the kernel in QEMU, build the linear map, and kexec into Linux with the MMU on
+    Boot(boot::BootArgs),
+    /// Run every test: host, kernel build, end-to-end in QEMU
+    Test(test::TestArgs),
+    /// Run every benchmark
+    Bench(bench::BenchArgs),
+    /// Install what is missing: QEMU, the bare-metal target, the Linux payloads
+    #[command(after_help = setup::toolchain::HELP)]
+    Setup,
+    /// Build the kernel's Image and print where it is
+    Build,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Boot(arguments) => boot::run(&workspace, &arguments),
+        Command::Test(arguments) => test::run(&workspace, &arguments),
+        Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Setup => setup::run(&workspace),
+        Command::Build => build::run(&workspace),
+    }
+}
