@@ -22,13 +22,14 @@ pub fn with_chosen(tree: &[u8], chosen: &Chosen) -> Option<Vec<u8>> {
     let properties = properties(chosen)?;
     if fdt.find_node("/chosen").is_some() {
         // Edited in place, so that whatever else is odd about the tree stays so.
-        let mut edited = FdtMut::new(tree.to_vec()).ok()?;
-        let mut node = edited.find_node_mut("/chosen")?;
+        let mut edited = tree.to_vec();
+        let mut in_place = FdtMut::new(&mut edited).ok()?;
+        let mut node = in_place.find_node_mut("/chosen")?;
         for (name, value) in properties {
             node.remove_property(name);
             node.add_property(name, value).ok()?;
         }
-        return Some(edited.data);
+        return Some(edited);
     }
     let mut model = DeviceTree::from_fdt(&fdt);
     let mut node = DeviceTreeNode::new("chosen").ok()?;

@@ -29,19 +29,26 @@ impl FreeMemory {
     /// The parts of `ram` that `usable` has as well, without `taken`.
     pub fn new(ram: &[Range<u64>], usable: &[Range<u64>], taken: &[Range<u64>]) -> Self {
         let common = |a: &Range<u64>, b: &Range<u64>| a.start.max(b.start)..a.end.min(b.end);
-        let mut free: Vec<_> =
+        let mut ranges: Vec<_> =
             ram.iter().flat_map(|bank| usable.iter().map(move |range| common(bank, range))).collect();
-        for hole in taken {
-            free = free
-                .into_iter()
-                .flat_map(|range| {
-                    [range.start..range.end.min(hole.start), range.start.max(hole.end)..range.end]
-                })
-                .collect();
+        ranges.retain(|range| !range.is_empty());
+        ranges.sort_by_key(|range| range.start);
+        let mut free = Self(Vec::new());
+        for range in ranges {
+            match free.0.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => free.0.push(range),
+            }
         }
-        free.retain(|range| range.start < range.end);
-        free.sort_by_key(|range| (range.start, range.end));
-        Self(free)
+        taken.iter().for_each(|hole| free.remove(hole));
+        free
+    }
+
+    fn remove(&mut self, hole: &Range<u64>) {
+        let around = |range: &Range<u64>| {
+            [range.start..range.end.min(hole.start), range.start.max(hole.end)..range.end]
+        };
+        self.0 = self.0.iter().flat_map(around).filter(|range| !range.is_empty()).collect();
     }
 
     /// Takes the lowest `size` bytes that start at a multiple of `align` (a power of two).
@@ -52,7 +59,7 @@ impl FreeMemory {
             (end <= free.end).then_some(start..end)
         };
         let place = self.0.iter().find_map(fitting).ok_or(NoRoom { what, size, align })?;
-        *self = Self::new(&self.0, &self.0, std::slice::from_ref(&place));
+        self.remove(&place);
         Ok(place)
     }
 }

@@ -33,7 +33,9 @@ pub struct Member<'a> {
 #[non_exhaustive]
 pub enum ArchiveError {
     /// No member begins where one should.
-    #[error("the archive has {found:02x?} at offset {offset:#x}, where a member should begin with 070701 or 070702")]
+    #[error(
+        "the archive has {found:02x?} at offset {offset:#x}, where a member should begin with 070701 or 070702"
+    )]
     WrongMagic {
         /// Where the member should begin.
         offset: usize,
@@ -41,7 +43,9 @@ pub enum ArchiveError {
         found: [u8; 6],
     },
     /// A number in a header isn't eight hexadecimal digits.
-    #[error("the archive has {found:02x?} at offset {offset:#x}, where {field} should be eight hexadecimal digits")]
+    #[error(
+        "the archive has {found:02x?} at offset {offset:#x}, where {field} should be eight hexadecimal digits"
+    )]
     BadNumber {
         /// Where the number should be.
         offset: usize,
@@ -51,7 +55,9 @@ pub enum ArchiveError {
         found: [u8; 8],
     },
     /// The archive ends inside a header, name or content.
-    #[error("the archive is cut short: {part} at offset {offset:#x} needs {needed:#x} bytes, {left:#x} are left")]
+    #[error(
+        "the archive is cut short: {part} at offset {offset:#x} needs {needed:#x} bytes, {left:#x} are left"
+    )]
     CutShort {
         /// What is cut: header, name or data.
         part: &'static str,
@@ -124,7 +130,9 @@ impl<'a> Archive<'a> {
         }
         let padding = bytes.get(offset..).unwrap_or_default();
         match padding.iter().enumerate().find(|&(_, &byte)| byte != 0) {
-            Some((at, &found)) => Err(ArchiveError::AfterTrailer { offset: offset.saturating_add(at), found }),
+            Some((at, &found)) => {
+                Err(ArchiveError::AfterTrailer { offset: offset.saturating_add(at), found })
+            }
             None => Ok(Self { bytes }),
         }
     }

@@ -141,11 +141,7 @@ impl Chosen<'_> {
                     written = true;
                     continue;
                 }
-                Token::Property { name } if in_chosen && piece.depth == 2 => {
-                    if REPLACED.iter().any(|replaced| replaced.as_bytes() == name) {
-                        continue;
-                    }
-                }
+                Token::Property { name } if in_chosen && piece.depth == 2 && is_replaced(name) => continue,
                 Token::EndNode if piece.depth == 2 => in_chosen = false,
                 Token::EndNode if piece.depth == 1 && !written => {
                     output.put_u32(BEGIN_NODE);
@@ -183,6 +179,11 @@ impl Chosen<'_> {
 /// Whether a child of the root is what `/chosen` finds.
 fn is_chosen(name: &[u8]) -> bool {
     name.strip_prefix(b"chosen").is_some_and(|rest| matches!(rest, [] | [b'@', ..]))
+}
+
+/// Whether a property of `/chosen` is one of [`REPLACED`].
+fn is_replaced(name: &[u8]) -> bool {
+    REPLACED.iter().any(|replaced| replaced.as_bytes() == name)
 }
 
 /// Where the names of [`REPLACED`] are in the strings block of the result.
@@ -280,6 +281,7 @@ mod tests {
         }
         let memory = fdt.begin_node("memory@80000000").unwrap();
         fdt.property_array_u64("reg", &[0x8000_0000, 0x4000_0000]).unwrap();
+        fdt.property_string("bootargs", "nor this").unwrap();
         let chosen = fdt.begin_node("chosen").unwrap();
         fdt.end_node(chosen).unwrap();
         fdt.end_node(memory).unwrap();
@@ -329,7 +331,8 @@ mod tests {
         let fdt = Fdt::new(tree).unwrap();
         let node = fdt.find_node("/chosen").unwrap();
         let get = |name| {
-            let mut all = node.properties().filter(|property| property.name() == name);
+            // dtoolkit's iterator panics when it is asked again after its end, hence fuse.
+            let mut all = node.properties().fuse().filter(|property| property.name() == name);
             let first = all.next();
             assert!(all.next().is_none(), "{name} stands twice");
             first

@@ -1,7 +1,8 @@
 //! Reading a flattened device tree token by token (Devicetree Specification v0.4, chapter 5), so that it can be
 //! copied with changes.
 //!
-//! Names are not judged: real trees have longer ones than the specification allows.
+//! Names are not judged but for their length, and that generously: real trees have longer ones than the
+//! specification allows.
 
 use thiserror::Error;
 
@@ -11,6 +12,9 @@ pub(crate) const VERSION: u32 = 17;
 /// Length of the header in bytes.
 pub(crate) const HEADER_LEN: usize = 40;
 const RESERVATION_LEN: usize = 16;
+/// Longest name in bytes. A bound keeps the walk linear when a hostile tree points all its properties at one
+/// endless name.
+const LONGEST_NAME: usize = 255;
 
 pub(crate) const BEGIN_NODE: u32 = 1;
 pub(crate) const END_NODE: u32 = 2;
@@ -45,7 +49,9 @@ pub enum DeviceTreeError {
         last_compatible: u32,
     },
     /// A block doesn't lie within the tree, or is unaligned.
-    #[error("the device tree's {block} at offset {offset:#x} is unaligned, unended or leaves the {total:#x} bytes of the tree")]
+    #[error(
+        "the device tree's {block} at offset {offset:#x} is unaligned, unended or leaves the {total:#x} bytes of the tree"
+    )]
     BadBlock {
         /// Which block.
         block: &'static str,
@@ -107,7 +113,18 @@ impl<'a> DeviceTree<'a> {
         let cut = DeviceTreeError::CutShort { needed: HEADER_LEN, len: bytes.len() };
         let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(cut)?;
         let (words, _) = header.as_chunks::<4>();
-        let &[magic, total, structure, strings, reservations, version, compatible, boot_cpu, strings_len, len] = words
+        let &[
+            magic,
+            total,
+            structure,
+            strings,
+            reservations,
+            version,
+            compatible,
+            boot_cpu,
+            strings_len,
+            len,
+        ] = words
         else {
             return Err(cut);
         };
@@ -185,18 +202,25 @@ impl<'a> Tokens<'a> {
         let rest = self.tree.structure.get(self.at..).unwrap_or_default();
         let (words, _) = rest.as_chunks::<4>();
         let word = |index: usize| {
-            words.get(index).map(|&word| u32::from_be_bytes(word)).ok_or(corrupt("the block ends within a token"))
+            words
+                .get(index)
+                .map(|&word| u32::from_be_bytes(word))
+                .ok_or(corrupt("the block ends within a token"))
         };
         let (token, len) = match word(0)? {
             BEGIN_NODE => {
-                let name = rest.get(4..).and_then(nul_terminated).ok_or(corrupt("a node name has no end"))?;
+                let name = rest
+                    .get(4..)
+                    .and_then(name_of)
+                    .ok_or(corrupt("a node name does not end within 255 bytes"))?;
                 (Token::BeginNode { name }, 4 + name.len() + 1)
             }
             END_NODE => (Token::EndNode, 4),
             PROPERTY => {
                 let [value_len, name_at] = [word(1)? as usize, word(2)? as usize];
-                let name = self.tree.strings.get(name_at..).and_then(nul_terminated);
-                let name = name.ok_or(corrupt("a property's name lies outside the strings block"))?;
+                let name = self.tree.strings.get(name_at..).and_then(name_of);
+                let name = name
+                    .ok_or(corrupt("a property's name does not end within 255 bytes of the strings block"))?;
                 (Token::Property { name }, value_len.saturating_add(12))
             }
             NOP => (Token::Nop, 4),
@@ -222,7 +246,9 @@ impl<'a> Tokens<'a> {
             (Token::End, Place::AfterRoot) => Place::Ended,
             (Token::BeginNode { .. }, _) => return Err(corrupt("a second root node")),
             (Token::EndNode, _) => return Err(corrupt("the end of a node that never began")),
-            (Token::Property { .. }, _) => return Err(corrupt("a property outside a node or after a child node")),
+            (Token::Property { .. }, _) => {
+                return Err(corrupt("a property outside a node or after a child node"));
+            }
             (Token::End, _) => return Err(corrupt("the end of the tree within a node")),
         };
         self.at += bytes.len();
@@ -245,6 +271,138 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-fn nul_terminated(bytes: &[u8]) -> Option<&[u8]> {
-    bytes.iter().position(|&byte| byte == 0).and_then(|end| bytes.get(..end))
+/// The name at the start of `bytes`, without its NUL.
+fn name_of(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.iter().take(LONGEST_NAME + 1).position(|&byte| byte == 0).and_then(|end| bytes.get(..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    const RESERVATIONS_AT: u32 = 40;
+    const STRUCTURE_AT: u32 = 56;
+
+    /// A tree of the words given as its structure block, and the strings `a` and (unended) `b`.
+    fn tree(structure: &[u32]) -> Vec<u8> {
+        let structure_len = 4 * structure.len() as u32;
+        let strings_at = STRUCTURE_AT + structure_len;
+        let header =
+            [MAGIC, strings_at + 3, STRUCTURE_AT, strings_at, RESERVATIONS_AT, 17, 16, 0, 3, structure_len];
+        let words = header.iter().chain(&[0; 4]).chain(structure);
+        words.flat_map(|word| word.to_be_bytes()).chain(*b"a\0b").collect()
+    }
+
+    /// A tree that is right, with one word of its header changed.
+    fn changed(word: usize, value: u32) -> Vec<u8> {
+        let mut bytes = tree(&[BEGIN_NODE, 0, END_NODE, END]);
+        bytes[4 * word..4 * word + 4].copy_from_slice(&value.to_be_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<usize, DeviceTreeError> {
+        let tree = DeviceTree::parse(bytes)?;
+        tree.tokens().try_fold(0, |count, piece| piece.map(|_| count + 1))
+    }
+
+    fn corrupt_at(structure: &[u32]) -> u32 {
+        match read(&tree(structure)) {
+            Err(DeviceTreeError::Corrupt { offset, .. }) => offset as u32 - STRUCTURE_AT,
+            other => panic!("{structure:x?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn tokens_come_with_the_depth_of_their_node() {
+        let name = u32::from_be_bytes(*b"abc\0");
+        let bytes = tree(&[
+            NOP,
+            BEGIN_NODE,
+            0,
+            PROPERTY,
+            2,
+            0,
+            0xffff_0000,
+            BEGIN_NODE,
+            name,
+            END_NODE,
+            NOP,
+            END_NODE,
+            END,
+        ]);
+        let tokens: Vec<_> = DeviceTree::parse(&bytes).unwrap().tokens().map(Result::unwrap).collect();
+        let seen: Vec<_> = tokens.iter().map(|piece| (piece.token, piece.depth, piece.bytes.len())).collect();
+        assert_eq!(
+            seen,
+            [
+                (Token::Nop, 0, 4),
+                (Token::BeginNode { name: b"" }, 1, 8),
+                (Token::Property { name: b"a" }, 1, 16),
+                (Token::BeginNode { name: b"abc" }, 2, 8),
+                (Token::EndNode, 2, 4),
+                (Token::Nop, 1, 4),
+                (Token::EndNode, 1, 4),
+                (Token::End, 0, 4),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tree_that_is_cut_short_is_refused() {
+        let bytes = tree(&[BEGIN_NODE, 0, END_NODE, END]);
+        assert_eq!(read(&bytes), Ok(3));
+        let needed = bytes.len();
+        let len = needed - 1;
+        assert_eq!(read(&bytes[..len]), Err(DeviceTreeError::CutShort { needed, len }));
+        assert_eq!(read(&bytes[..39]), Err(DeviceTreeError::CutShort { needed: 40, len: 39 }));
+        assert_eq!(read(&changed(1, 39)), Err(DeviceTreeError::CutShort { needed: 40, len: needed }));
+    }
+
+    #[test]
+    fn another_kind_of_file_or_version_is_refused() {
+        assert_eq!(read(&changed(0, 7)), Err(DeviceTreeError::WrongMagic { found: 7 }));
+        for (word, version, last_compatible) in [(5, 16, 16), (6, 17, 18)] {
+            let value = if word == 5 { version } else { last_compatible };
+            assert_eq!(
+                read(&changed(word, value)),
+                Err(DeviceTreeError::Version { version, last_compatible })
+            );
+        }
+    }
+
+    #[test]
+    fn blocks_outside_the_tree_or_unaligned_are_refused() {
+        for (word, value) in
+            [(2, 0xffff_fffc), (2, 57), (3, 0xffff_ffff), (4, 44), (4, 64), (8, 4), (9, 0xffff_fff0)]
+        {
+            let error = read(&changed(word, value)).unwrap_err();
+            assert!(matches!(error, DeviceTreeError::BadBlock { .. }), "word {word} {value:#x}: {error}");
+        }
+        let mut unended = tree(&[BEGIN_NODE, 0, END_NODE, END]);
+        unended[47] = 1;
+        let error = read(&unended).unwrap_err();
+        assert!(matches!(error, DeviceTreeError::BadBlock { offset: 40, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_structure_block_that_breaks_the_grammar_is_refused_where_it_does() {
+        assert_eq!(corrupt_at(&[]), 0);
+        assert_eq!(corrupt_at(&[END]), 0);
+        assert_eq!(corrupt_at(&[END_NODE]), 0);
+        assert_eq!(corrupt_at(&[5]), 0);
+        assert_eq!(corrupt_at(&[PROPERTY, 0, 0]), 0);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, END]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0x6161_6161]), 0);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, END_NODE]), 12);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, END_NODE, BEGIN_NODE, 0]), 12);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, PROPERTY, 8, 0, 1]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, PROPERTY, u32::MAX, 0, 1]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, PROPERTY, 0]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, PROPERTY, 0, 2]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, PROPERTY, 0, u32::MAX]), 8);
+        assert_eq!(corrupt_at(&[BEGIN_NODE, 0, BEGIN_NODE, 0, END_NODE, PROPERTY, 0, 0]), 20);
+    }
 }

@@ -86,7 +86,10 @@ impl Content {
         if file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg") {
             return Self::EfiZboot;
         }
-        STARTS.iter().find(|(start, _)| file.starts_with(start)).map_or(Self::Unknown, |&(_, content)| content)
+        STARTS
+            .iter()
+            .find(|(start, _)| file.starts_with(start))
+            .map_or(Self::Unknown, |&(_, content)| content)
     }
 }
 

@@ -20,6 +20,7 @@ mod chosen;
 mod command_line;
 mod device_tree;
 mod image;
+mod move_list;
 mod move_plan;
 mod placement;
 mod segment;
@@ -29,8 +30,10 @@ pub use chosen::{Chosen, ChosenError};
 pub use command_line::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word, Words};
 pub use device_tree::DeviceTreeError;
 pub use image::{Content, Image, ImageError, Placement};
-pub use move_plan::{
-    Extent, Extents, LIST_FRAME_LEN, ListFrame, MoveError, MoveList, MovePlan, RECORDS_PER_FRAME, WireError,
+pub use move_list::{
+    Extent, Extents, LENGTH_OF_END, LENGTH_OF_LINK, LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORD_WORDS,
+    RECORDS_PER_FRAME, WireError,
 };
+pub use move_plan::{ListFrame, MoveError, MovePlan};
 pub use placement::{Initrd, Part, Placed, PlacementError, initrd_window};
 pub use segment::{SEGMENT_ALIGN, SegmentError, Segments};

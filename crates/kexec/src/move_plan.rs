@@ -1,68 +1,16 @@
-//! The move plan: what has to be copied where before the payload starts, in the form the relocation code reads.
+//! Making a move plan: what has to be copied where before the payload starts.
 //!
-//! # Wire form
-//!
-//! A list is a chain of frames of [`LIST_FRAME_LEN`] bytes, each at a physical address that is a multiple of
-//! that. A frame is an array of [`RECORDS_PER_FRAME`] records of three little-endian 64-bit words, from its
-//! start; the 16 bytes left over mean nothing. Every address is physical.
-//!
-//! | source | destination | length | means |
-//! |---|---|---|---|
-//! | S | D | L, not 0 and not all ones | copy L bytes from S to D, go on with the next record |
-//! | F | 0 | all ones | go on with the first record of the frame at F |
-//! | 0 | 0 | 0 | end |
-//!
-//! The length alone tells which: address 0 is an address like any other. S, D and L are multiples of
-//! [`SEGMENT_ALIGN`]. The last record of a frame is never a copy. Neither a source nor a list frame shares a
-//! byte with any destination, so that the order of the copies is free and all of them could run at once.
-
-use core::fmt;
+//! A segment's destination is contiguous, its content scattered over frames that lie in no destination. The plan
+//! is written as a move list, in the form the relocation code reads: see [`MoveList`](crate::MoveList).
 
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-use crate::segment::{SEGMENT_ALIGN, SegmentError, Segments};
-
-/// Length of a list frame in bytes, whatever the translation granule.
-pub const LIST_FRAME_LEN: u64 = 0x1000;
-/// Records in a list frame. The last holds a link or the end, never a copy.
-pub const RECORDS_PER_FRAME: usize = FRAME_WORDS / RECORD_WORDS;
-
-const FRAME_WORDS: usize = LIST_FRAME_LEN as usize / size_of::<u64>();
-const RECORD_WORDS: usize = 3;
-const LENGTH_OF_LINK: u64 = u64::MAX;
-const LENGTH_OF_END: u64 = 0;
-
-/// A run of bytes to copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Where the first byte is.
-    pub source: Pa,
-    /// Where it has to go.
-    pub destination: Pa,
-    /// How many bytes; a multiple of [`SEGMENT_ALIGN`], not 0.
-    pub len: u64,
-}
-
-impl fmt::Display for Extent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x} bytes from {} to {}", self.len, self.source, self.destination)
-    }
-}
-
-impl Extent {
-    /// The extent with `next` behind it, if that goes on where this one ends at both sides.
-    fn joined(self, next: Self) -> Option<Self> {
-        let len = self.len.checked_add(next.len).filter(|&len| len != LENGTH_OF_LINK)?;
-        let goes_on = |from: Pa, to: Pa| from.0.checked_add(self.len) == Some(to.0);
-        (goes_on(self.source, next.source) && goes_on(self.destination, next.destination))
-            .then_some(Self { len, ..self })
-    }
-
-    fn is_aligned(self) -> bool {
-        self.len != 0 && [self.source.0, self.destination.0, self.len].iter().all(|n| n.is_multiple_of(SEGMENT_ALIGN))
-    }
-}
+use crate::move_list::{
+    Extent, LENGTH_OF_END, LENGTH_OF_LINK, LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORDS_PER_FRAME,
+    write_record,
+};
+use crate::segment::{SegmentError, Segments};
 
 /// A frame for the list: its physical address and its content, which is overwritten.
 #[derive(Debug)]
@@ -70,34 +18,19 @@ pub struct ListFrame<'f> {
     /// Where the frame is; a multiple of [`LIST_FRAME_LEN`].
     pub pa: Pa,
     /// The frame's memory.
-    pub words: &'f mut [u64; FRAME_WORDS],
+    pub words: &'f mut [u64; LIST_FRAME_WORDS],
 }
 
 /// A move plan being made: extents are pushed, in any order, into frames the caller hands out.
 #[derive(Debug)]
 pub struct MovePlan<'s, 'f> {
     segments: Segments<'s>,
-    frame: &'f mut [u64; FRAME_WORDS],
+    frame: &'f mut [u64; LIST_FRAME_WORDS],
     /// The records of `frame` that are written.
     used: usize,
     /// The last record of `frame`.
     last: Option<Extent>,
     list: MoveList,
-}
-
-/// A finished list, and what it amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MoveList {
-    /// Where its first frame is.
-    pub first: Pa,
-    /// How many frames it has.
-    pub frames: u64,
-    /// How many copies it has.
-    pub extents: u64,
-    /// How many bytes it moves.
-    pub bytes: u64,
-    /// How many bytes were pushed that already lie where they have to; the list doesn't hold them.
-    pub in_place: u64,
 }
 
 /// Why something can't be put into a move plan, which is left as it was.
@@ -226,126 +159,6 @@ fn check_frame(segments: Segments<'_>, frame: Pa) -> Result<(), MoveError> {
     }
 }
 
-/// `at` is below [`RECORDS_PER_FRAME`] wherever this is called.
-fn write_record(frame: &mut [u64; FRAME_WORDS], at: usize, record: [u64; RECORD_WORDS]) {
-    let (records, _) = frame.as_chunks_mut::<RECORD_WORDS>();
-    if let Some(slot) = records.get_mut(at) {
-        *slot = record.map(u64::to_le);
-    }
-}
-
-impl MoveList {
-    /// The extents as the relocation code will read them. `frame_at` is how a list frame is reached: it returns
-    /// the content of the frame at a physical address, or `None` when there is no such memory.
-    pub fn extents<'m, F>(&self, frame_at: F) -> Extents<'m, F>
-    where
-        F: FnMut(Pa) -> Option<&'m [u64; FRAME_WORDS]>,
-    {
-        Extents { frame_at, frames_left: self.frames, place: Place::Link(self.first) }
-    }
-}
-
-/// The extents of a move list: see [`MoveList::extents`]. Nothing follows an error.
-#[derive(Clone, Debug)]
-pub struct Extents<'m, F> {
-    frame_at: F,
-    frames_left: u64,
-    place: Place<'m>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place<'m> {
-    /// Before the first record of the frame here.
-    Link(Pa),
-    /// Before a record of a frame.
-    Record { frame: Pa, words: &'m [u64; FRAME_WORDS], index: usize },
-    /// After the end.
-    End,
-}
-
-/// What is wrong with a list in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum WireError {
-    /// A link leads where no memory is.
-    #[error("the move list leads to a frame at {frame}, where there is no memory")]
-    NoFrame {
-        /// Where it leads.
-        frame: Pa,
-    },
-    /// There are more frames than the list was finished with, as when they are linked in a circle.
-    #[error("the move list links to {frame} after its last frame")]
-    TooManyFrames {
-        /// Where the link leads.
-        frame: Pa,
-    },
-    /// The last record of a frame is neither a link nor the end.
-    #[error("the move list frame at {frame} neither ends nor links to another")]
-    NotEnded {
-        /// The frame.
-        frame: Pa,
-    },
-    /// A record isn't one that a plan can hold.
-    #[error("the move list frame at {frame} has a bad record {index}: {words:#x?}")]
-    BadRecord {
-        /// The frame.
-        frame: Pa,
-        /// Which record, counted from 0.
-        index: usize,
-        /// Its words.
-        words: [u64; RECORD_WORDS],
-    },
-}
-
-impl<'m, F> Extents<'m, F>
-where
-    F: FnMut(Pa) -> Option<&'m [u64; FRAME_WORDS]>,
-{
-    fn step(&mut self) -> Result<Option<Extent>, WireError> {
-        loop {
-            let (frame, words, index) = match self.place {
-                Place::End => return Ok(None),
-                Place::Link(frame) => {
-                    self.frames_left = self.frames_left.checked_sub(1).ok_or(WireError::TooManyFrames { frame })?;
-                    (frame, (self.frame_at)(frame).ok_or(WireError::NoFrame { frame })?, 0)
-                }
-                Place::Record { frame, words, index } => (frame, words, index),
-            };
-            let (records, _) = words.as_chunks::<RECORD_WORDS>();
-            let &record = records.get(index).ok_or(WireError::NotEnded { frame })?;
-            let record = record.map(u64::from_le);
-            match record {
-                [0, 0, LENGTH_OF_END] => self.place = Place::End,
-                [link, 0, LENGTH_OF_LINK] => self.place = Place::Link(Pa(link)),
-                _ if index + 1 == RECORDS_PER_FRAME => return Err(WireError::NotEnded { frame }),
-                [source, destination, len] => {
-                    let extent = Extent { source: Pa(source), destination: Pa(destination), len };
-                    if !extent.is_aligned() {
-                        return Err(WireError::BadRecord { frame, index, words: record });
-                    }
-                    self.place = Place::Record { frame, words, index: index + 1 };
-                    return Ok(Some(extent));
-                }
-            }
-        }
-    }
-}
-
-impl<'m, F> Iterator for Extents<'m, F>
-where
-    F: FnMut(Pa) -> Option<&'m [u64; FRAME_WORDS]>,
-{
-    type Item = Result<Extent, WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let step = self.step();
-        if step.is_err() {
-            self.place = Place::End;
-        }
-        step.transpose()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::boxed::Box;
@@ -355,8 +168,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::move_list::{RECORD_WORDS, WireError};
 
-    type Frame = Box<[u64; FRAME_WORDS]>;
+    type Frame = Box<[u64; LIST_FRAME_WORDS]>;
 
     fn extent(source: u64, destination: u64, len: u64) -> Extent {
         Extent { source: Pa(source), destination: Pa(destination), len }
@@ -364,7 +178,7 @@ mod tests {
 
     fn frames(at: impl Iterator<Item = u64>) -> Vec<(u64, Frame)> {
         // Old content must not matter.
-        at.map(|pa| (pa, Box::new([0x5a5a_5a5a_5a5a_5a5a; FRAME_WORDS]))).collect()
+        at.map(|pa| (pa, Box::new([0x5a5a_5a5a_5a5a_5a5a; LIST_FRAME_WORDS]))).collect()
     }
 
     /// Makes a plan of all extents in the frames given, taking each only when it is needed.
@@ -422,7 +236,8 @@ mod tests {
     fn a_full_frame_links_to_the_next_in_its_last_record() {
         let copies = RECORDS_PER_FRAME as u64 - 1;
         // Every other page, so that nothing can be joined.
-        let pushed: Vec<_> = (0..=copies).map(|n| extent(0x100_0000 + n * 0x2000, n * 0x1000, 0x1000)).collect();
+        let pushed: Vec<_> =
+            (0..=copies).map(|n| extent(0x100_0000 + n * 0x2000, n * 0x1000, 0x1000)).collect();
         let mut list_frames = frames([0x80_0000, 0x70_0000].into_iter());
         let list = build(&[range(0, (copies + 1) * 0x1000)], &pushed, &mut list_frames);
         assert_eq!((list.first, list.frames, list.extents), (Pa(0x80_0000), 2, copies + 1));
@@ -435,10 +250,25 @@ mod tests {
     #[test]
     fn a_frame_that_ends_exactly_full_needs_no_other() {
         let copies = RECORDS_PER_FRAME as u64 - 1;
-        let pushed: Vec<_> = (0..copies).map(|n| extent(0x100_0000 + n * 0x2000, n * 0x1000, 0x1000)).collect();
+        let pushed: Vec<_> =
+            (0..copies).map(|n| extent(0x100_0000 + n * 0x2000, n * 0x1000, 0x1000)).collect();
         let mut list_frames = frames([0x80_0000].into_iter());
         let list = build(&[range(0, copies * 0x1000)], &pushed, &mut list_frames);
         assert_eq!(read(list, &list_frames).len() as u64, copies);
+    }
+
+    #[test]
+    fn an_extent_is_not_joined_with_one_in_an_earlier_frame() {
+        let destinations = [range(0, 0x2000)];
+        let pushed = [extent(0x10_0000, 0, 0x1000), extent(0x10_1000, 0x1000, 0x1000)];
+        let mut list_frames = frames([0x80_0000, 0x70_0000].into_iter());
+        let mut given = list_frames.iter_mut().map(|(pa, words)| ListFrame { pa: Pa(*pa), words });
+        let mut plan = MovePlan::new(Segments::new(&destinations).unwrap(), given.next().unwrap()).unwrap();
+        plan.push(pushed[0]).unwrap();
+        plan.add_frame(given.next().unwrap()).unwrap();
+        plan.push(pushed[1]).unwrap();
+        let list = plan.finish();
+        assert_eq!(read(list, &list_frames), pushed.map(Ok));
     }
 
     #[test]
@@ -469,7 +299,8 @@ mod tests {
         let good = extent(0x10_0000, 0, 0x1000);
         plan.push(good).unwrap();
 
-        let unaligned = [extent(0x10_1008, 0x1000, 0x1000), extent(0x10_1000, 0x1000, 0x800), extent(0, 0, 0)];
+        let unaligned =
+            [extent(0x10_1008, 0x1000, 0x1000), extent(0x10_1000, 0x1000, 0x800), extent(0, 0, 0)];
         for extent in unaligned {
             assert_eq!(plan.push(extent), Err(MoveError::Unaligned { extent }));
         }
@@ -483,10 +314,7 @@ mod tests {
             (extent(0x1000, 0, 0x1000), destinations[0]),
             (extent(0x7000, 0x1000, 0x2000), destinations[1]),
         ] {
-            assert_eq!(
-                plan.push(lost),
-                Err(MoveError::SourceOverwritten { extent: lost, destination })
-            );
+            assert_eq!(plan.push(lost), Err(MoveError::SourceOverwritten { extent: lost, destination }));
         }
         let list = plan.finish();
         assert_eq!(read(list, &list_frames), [Ok(good)]);
@@ -496,19 +324,18 @@ mod tests {
     fn a_list_frame_in_a_destination_or_unaligned_is_refused() {
         let destinations = [range(0x8000, 0xa000)];
         let segments = Segments::new(&destinations).unwrap();
-        let mut list_frames = frames([0, 1].into_iter());
-        let (first, second) = list_frames.split_at_mut(1);
-        let mut plan = MovePlan::new(segments, ListFrame { pa: Pa(0xa000), words: &mut first[0].1 }).unwrap();
-        let words = &mut second[0].1;
+        let mut list_frames = frames([0xa000, 0x9000, 0x800].into_iter());
+        let mut list_frames = list_frames.iter_mut().map(|(pa, words)| ListFrame { pa: Pa(*pa), words });
+        let mut plan = MovePlan::new(segments, list_frames.next().unwrap()).unwrap();
         assert_eq!(
-            plan.add_frame(ListFrame { pa: Pa(0x9000), words }),
+            plan.add_frame(list_frames.next().unwrap()),
             Err(MoveError::FrameOverwritten(SegmentError::Overwritten {
                 range: range(0x9000, 0xa000),
                 destination: destinations[0]
             }))
         );
         assert_eq!(
-            plan.add_frame(ListFrame { pa: Pa(0x800), words }),
+            plan.add_frame(list_frames.next().unwrap()),
             Err(MoveError::FrameUnaligned { frame: Pa(0x800) })
         );
     }

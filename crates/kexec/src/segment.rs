@@ -125,8 +125,7 @@ mod tests {
 
     #[test]
     fn destinations_that_overlap_are_refused() {
-        let [first, other, second] =
-            [range(0x1000, 0x3000), range(0x8000, 0x9000), range(0x2000, 0x4000)];
+        let [first, other, second] = [range(0x1000, 0x3000), range(0x8000, 0x9000), range(0x2000, 0x4000)];
         assert_eq!(
             Segments::new(&[first, other, second]).unwrap_err(),
             SegmentError::Overlap { first, second }

@@ -121,7 +121,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
     }
 
     /// Zeroes the open table at `table`.
-    fn zero(&mut self, table: NonNull<u64>) {
+    fn zero(&self, table: NonNull<u64>) {
         let entries = self.geometry.granule().entries();
         // SAFETY: a slot maps a whole granule, which is in no tree yet.
         clear(unsafe { slice::from_raw_parts_mut(table.cast::<MaybeUninit<u64>>().as_ptr(), entries) });

@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod build;
 pub mod fixmap_build;
+pub mod frames;
 pub mod identity;
 pub mod layout;
 pub mod listing;

@@ -120,11 +120,8 @@ impl<const N: usize> Memblock<N> {
             range,
             capacity: N,
         })?;
-        // A range that starts lower has merged with one below: then there is no room left here.
-        let room = match self.reserved.get(index) {
-            Some(reserved) if reserved.start == start => start.0 - floor.0,
-            _ => 0,
-        };
+        // Had the range merged with one below, that one would end here, where the free range then starts: no room.
+        let room = start.0 - floor.0;
         self.cursor = Cursor { request, index, room };
         Ok(start)
     }

@@ -31,9 +31,9 @@ pub enum FdtError<'a> {
         node: &'a str,
     },
     /// The node that decides how addresses and sizes are written asks for a form no 64-bit number has.
-    #[error("{property} of node \"{node}\" is malformed or not 1 or 2")]
+    #[error("{property} of {node} is malformed or not 1 or 2")]
     Cells {
-        /// The parent of the nodes with `reg`; empty for the root.
+        /// The parent of the nodes with `reg`; `/` for the root.
         node: &'a str,
         /// `#address-cells` or `#size-cells`.
         property: &'static str,
@@ -239,7 +239,8 @@ fn is_enabled(node: &FdtNode<'_>) -> bool {
 
 /// Checks that the children of `parent` write addresses and sizes as 32-bit or 64-bit numbers.
 fn check_cells<'a>(parent: &FdtNode<'a>) -> Result<(), FdtError<'a>> {
-    let fail = |property| Err(FdtError::Cells { node: parent.name(), property });
+    let node = if parent.name().is_empty() { "/" } else { parent.name() };
+    let fail = |property| Err(FdtError::Cells { node, property });
     match (parent.address_cells(), parent.size_cells()) {
         (Ok(1 | 2), Ok(1 | 2)) => Ok(()),
         (Ok(1 | 2), _) => fail("#size-cells"),

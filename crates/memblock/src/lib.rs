@@ -13,6 +13,22 @@
 //! every call all the same, so a memblock compares equal before and after everything taken was given back.
 //!
 //! Addresses and lengths are in bytes throughout.
+//!
+//! ```
+//! use linmap_memblock::{Memblock, PA_LIMIT};
+//! use linmap_vmsa::{Pa, PaRange};
+//!
+//! let mut memory = Memblock::<16>::new();
+//! memory.add(PaRange::new(Pa(0x4000_0000), Pa(0x8000_0000)))?;
+//! memory.mark_no_map(PaRange::new(Pa(0x7000_0000), Pa(0x7010_0000)))?;
+//! memory.reserve(PaRange::new(Pa(0x7fff_f000), Pa(0x8000_0000)))?;
+//!
+//! let table = memory.alloc(0x1000, 0x1000, PaRange::new(Pa(0), PA_LIMIT))?;
+//! assert_eq!(table, Pa(0x7fff_e000));
+//! let mapped: Vec<_> = memory.mapped(0x1000).map(|range| range.to_string()).collect();
+//! assert_eq!(mapped, ["0x40000000..0x70000000", "0x70100000..0x80000000"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]

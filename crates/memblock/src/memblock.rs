@@ -5,8 +5,8 @@ use crate::range_set::{Difference, Full, RangeSet};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-/// First address that no region may reach beyond: physical addresses have at most 52 bits (Arm ARM D8.1.6,
-/// FEAT_LPA, FEAT_LPA2).
+/// Where every region must end at the latest: physical addresses have at most 52 bits in VMSAv8-64 (FEAT_LPA,
+/// FEAT_LPA2).
 pub const PA_LIMIT: Pa = Pa(1 << 52);
 
 /// Every address that a region can hold.

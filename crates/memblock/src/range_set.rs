@@ -114,11 +114,6 @@ impl<const N: usize> RangeSet<N> {
         self.ranges.get_mut(index)
     }
 
-    /// The range at `index`.
-    pub(crate) fn get(&self, index: usize) -> Option<PaRange> {
-        self.ranges.get(index).copied()
-    }
-
     /// Shrinks each range to whole pages of `page` bytes, a power of two; what holds no whole page goes.
     pub(crate) fn align_inward(&mut self, page: u64) {
         self.ranges.retain(|range| {

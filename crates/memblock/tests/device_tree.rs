@@ -221,7 +221,7 @@ fn cells_other_than_one_or_two_are_an_error() {
         (1, u32::MAX, "#size-cells"),
     ] {
         let dtb = Tree::new(address_cells, size_cells, &[]).memory("memory@0", vec![]).blob();
-        assert_eq!(error(&dtb), FdtError::Cells { node: "", property });
+        assert_eq!(error(&dtb), FdtError::Cells { node: "/", property });
     }
 }
 
@@ -313,7 +313,10 @@ fn an_initrd_that_makes_no_sense_is_an_error() {
     let dtb = chosen(&[start.clone(), end.clone()]);
     let reversed = FdtError::InitrdReversed { start: Pa(0x4800_0000), end: Pa(0x47ff_ffff) };
     assert_eq!(error(&dtb), reversed);
-    assert_eq!(error(&chosen(std::slice::from_ref(&start))), FdtError::InitrdHalf { missing: "linux,initrd-end" });
+    assert_eq!(
+        error(&chosen(std::slice::from_ref(&start))),
+        FdtError::InitrdHalf { missing: "linux,initrd-end" }
+    );
     assert_eq!(error(&chosen(&[end])), FdtError::InitrdHalf { missing: "linux,initrd-start" });
     let odd = ("linux,initrd-end", vec![0; 12]);
     let wrong = FdtError::InitrdLength { property: "linux,initrd-end", len: 12 };

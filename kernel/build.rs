@@ -1,0 +1,9 @@
+//! Passes the linker script on.
+
+fn main() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    println!("cargo:rerun-if-changed={script}");
+    println!("cargo:rustc-link-arg-bins=-T{script}");
+    // The file offset of each segment is its offset in the Image, so pages need no larger alignment.
+    println!("cargo:rustc-link-arg-bins=-zmax-page-size=4096");
+}

@@ -1,0 +1,142 @@
+//! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance, address translation.
+
+use core::arch::asm;
+
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_vmsa::{Pa, Va};
+
+/// Reads a system register.
+macro_rules! read_register {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading this register has no effect besides its value.
+        unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) };
+        value
+    }};
+}
+
+/// The CPU this code runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThisCpu;
+
+// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay on their side.
+impl Cpu for ThisCpu {
+    #[inline(always)]
+    fn dsb(&mut self, dsb: Dsb) {
+        // SAFETY: a barrier only orders.
+        unsafe {
+            match dsb {
+                Dsb::Ishst => asm!("dsb ishst", options(nostack, preserves_flags)),
+                Dsb::Ish => asm!("dsb ish", options(nostack, preserves_flags)),
+                Dsb::Nsh => asm!("dsb nsh", options(nostack, preserves_flags)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn isb(&mut self) {
+        // SAFETY: a barrier only orders.
+        unsafe { asm!("isb", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn tlbi(&mut self, tlbi: Tlbi) {
+        // SAFETY: dropping cached translations changes no translation.
+        unsafe {
+            match tlbi {
+                Tlbi::LastLevelByVa(operand) => {
+                    asm!("tlbi vaale1is, {}", in(reg) operand.0, options(nostack, preserves_flags));
+                }
+                Tlbi::AllLocal => asm!("tlbi vmalle1", options(nostack, preserves_flags)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_ttbr0(&mut self, value: u64) {
+        // SAFETY: no code or data of the kernel is reached through TTBR0; who installs a map there answers for it.
+        unsafe { asm!("msr ttbr0_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn write_tcr(&mut self, value: u64) {
+        // SAFETY: the callers change T0SZ alone, which concerns TTBR0's half only.
+        unsafe { asm!("msr tcr_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
+    }
+}
+
+/// MIDR_EL1.
+pub fn midr() -> u64 {
+    read_register!("midr_el1")
+}
+
+/// ID_AA64MMFR0_EL1.
+pub fn mmfr0() -> u64 {
+    read_register!("id_aa64mmfr0_el1")
+}
+
+/// ID_AA64MMFR2_EL1.
+pub fn mmfr2() -> u64 {
+    read_register!("id_aa64mmfr2_el1")
+}
+
+/// TCR_EL1 as it is now.
+pub fn tcr() -> u64 {
+    read_register!("tcr_el1")
+}
+
+/// The frequency of [`counter`] in Hz.
+pub fn counter_frequency() -> u64 {
+    read_register!("cntfrq_el0")
+}
+
+/// The virtual counter, after everything before it has been executed.
+#[inline(always)]
+pub fn counter() -> u64 {
+    let value: u64;
+    // SAFETY: reads a counter; the ISB keeps it from being read early.
+    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nostack, preserves_flags)) };
+    value
+}
+
+/// What `AT S1E1R` makes of `va`: the physical address, or the fault status of PAR_EL1 (FST, Arm ARM D24.2).
+pub fn translate(va: Va) -> Result<Pa, u8> {
+    let par: u64;
+    // SAFETY: AT only asks; the ISB is what makes its answer readable.
+    unsafe {
+        asm!("at s1e1r, {va}", "isb", "mrs {par}, par_el1",
+            va = in(reg) va.0, par = out(reg) par, options(nostack, preserves_flags));
+    }
+    if par & 1 != 0 {
+        return Err((par >> 1 & 0x3f) as u8);
+    }
+    // PA[51:12] in place.
+    Ok(Pa(par & 0x000f_ffff_ffff_f000 | va.0 & 0xfff))
+}
+
+/// Cleans and invalidates the lines of `len` bytes from `va` to the point of coherency, and waits.
+pub fn clean_and_invalidate(va: Va, len: u64) {
+    let line = 4u64 << (read_register!("ctr_el0") >> 16 & 0xf);
+    let mut address = va.0 & !(line - 1);
+    while address < va.0 + len {
+        // SAFETY: writing a line back and dropping it changes no memory.
+        unsafe { asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags)) };
+        address += line;
+    }
+    // SAFETY: a barrier only orders.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
+
+/// Drops all instructions this CPU has cached, after code was written and cleaned.
+pub fn invalidate_instructions() {
+    // SAFETY: dropping cached instructions changes none.
+    unsafe { asm!("ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
+}
+
+/// Stops for good.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: waits for an interrupt, all of which are masked.
+        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) };
+    }
+}

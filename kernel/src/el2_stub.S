@@ -1,0 +1,36 @@
+// What stays at EL2 when the kernel runs at EL1: vectors that know one call, the restart of a payload at EL2.
+//
+// HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters it at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's
+// MMU off as it always was. The caller has turned EL1's MMU off and cleaned what it hands over to the point of
+// coherency. Anything else that traps here is left to spin: there is nothing it could be returned to.
+
+.macro spin_vector
+    .balign 128
+0:  wfi
+    b       0b
+.endm
+
+.section .vectors, "ax"
+.balign 2048
+.global el2_stub_vectors
+el2_stub_vectors:
+    .rept 8
+    spin_vector
+    .endr
+    .balign 128                         // synchronous, from a lower EL in AArch64
+    cmp     x0, #{hvc_restart}
+    b.ne    0f
+    mov     x4, x1
+    mov     x0, x2
+    mov     x1, xzr
+    mov     x2, xzr
+    mov     x3, xzr
+    ic      iallu
+    dsb     nsh
+    isb
+    br      x4
+0:  wfi
+    b       0b
+    .rept 7
+    spin_vector
+    .endr

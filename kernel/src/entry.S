@@ -1,0 +1,246 @@
+// From the boot loader to Rust. Entered with the MMU off, at EL2 or EL1, x0 = DTB, at any multiple of 2 MiB.
+//
+// Until the MMU and the caches are on every access is Device-nGnRnE: aligned, no exclusives, no DC ZVA. Whatever is
+// stored here is stored past the caches, so the lines it lies in are invalidated before the stores (a dirty line left
+// by the loader must not be written back over them) and after them (a clean line fetched meanwhile must not hide them).
+//
+// Registers kept throughout: x19 DTB, x20 how we were entered (ENTERED_*), x21 the image's physical start.
+
+.macro adr_l reg, symbol
+    adrp    \reg, \symbol
+    add     \reg, \reg, :lo12:\symbol
+.endm
+
+// The address of a constant in a register, 64 bits.
+.macro mov_q reg, value
+    movz    \reg, :abs_g3:\value
+    movk    \reg, :abs_g2_nc:\value
+    movk    \reg, :abs_g1_nc:\value
+    movk    \reg, :abs_g0_nc:\value
+.endm
+
+// ---- The header of a Linux arm64 Image (booting.rst) ----
+.section .head.text, "ax"
+.global _start
+_start:
+    b       primary_entry
+    .long   0                           // code1
+    .quad   0                           // text_offset
+    .quad   __image_len                 // image_size, the zeroed part included
+    .quad   {image_flags}               // little-endian, 4K pages, anywhere in memory
+    .quad   0
+    .quad   0
+    .quad   0
+    .ascii  "ARM\x64"
+    .long   0
+
+// ---- Everything up to the switch of the MMU runs from the identity-mapped page ----
+.section .idmap.text, "ax"
+primary_entry:
+    msr     daifset, #0xf
+    mov     x19, x0
+    adr_l   x21, __image_start
+    bl      enter_el
+
+    // The image's writable part, and with it all tables and stacks.
+    adr_l   x0, __rodata_end
+    adr_l   x1, __image_end
+    bl      invalidate_to_poc
+    adr_l   x0, __bss_start
+    adr_l   x1, __bss_end
+0:  stp     xzr, xzr, [x0], #16
+    cmp     x0, x1
+    b.lo    0b
+    bl      make_tables
+    dsb     sy
+    adr_l   x0, __rodata_end
+    adr_l   x1, __image_end
+    bl      invalidate_to_poc
+
+    // The granule, before it is used: TGran4 (bits 31:28) is signed, 0b1111 says no. There is no console to complain on.
+    mrs     x0, id_aa64mmfr0_el1
+    sbfx    x1, x0, #28, #4
+    tbnz    x1, #63, stop
+
+    mov_q   x1, {tcr}
+    and     x0, x0, #0xf                // PARange, at most 48 bits: IPS
+    mov     x2, #5
+    cmp     x0, x2
+    csel    x0, x0, x2, lo
+    bfi     x1, x0, #32, #3
+    msr     tcr_el1, x1
+    mov_q   x0, {mair}
+    msr     mair_el1, x0
+    adr_l   x0, __idmap_tables
+    msr     ttbr0_el1, x0
+    adr_l   x0, __swapper
+    msr     ttbr1_el1, x0
+    isb
+    tlbi    vmalle1
+    dsb     nsh
+    ic      iallu
+    dsb     nsh
+    isb
+    mov_q   x0, {sctlr_on}
+    msr     sctlr_el1, x0
+    isb
+    ldr     x0, =virtual_entry
+    br      x0
+
+stop:
+    wfi
+    b       stop
+
+// Invalidates the lines of [x0, x1) to the point of coherency. Both ends are page boundaries, so no line is shared.
+invalidate_to_poc:
+    mrs     x2, ctr_el0
+    ubfx    x2, x2, #16, #4             // DminLine: log2 of words
+    mov     x3, #4
+    lsl     x2, x3, x2
+0:  dc      ivac, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    0b
+    dsb     sy
+    ret
+
+// The early tables. The identity-mapped page: one table a level, read-only and executable. The image: its three
+// segments by pages, at the link address. The fixmap: an empty table of pages. Clobbers x0-x9.
+make_tables:
+    mov     x9, x30
+    // The identity map.
+    adr_l   x4, __idmap_start
+    adr_l   x0, __idmap_tables
+    mov     x5, #39
+0:  lsr     x6, x4, x5
+    and     x6, x6, #0x1ff
+    add     x7, x0, #4096
+    orr     x8, x7, #3                  // the next table
+    str     x8, [x0, x6, lsl #3]
+    mov     x0, x7
+    sub     x5, x5, #9
+    cmp     x5, #12
+    b.ne    0b
+    lsr     x6, x4, #12
+    and     x6, x6, #0x1ff
+    mov_q   x8, {text_page}
+    orr     x8, x8, x4
+    str     x8, [x0, x6, lsl #3]
+
+    // The kernel's half: levels 0 to 2 lead to the image's and the fixmap's pages.
+    adr_l   x0, __swapper
+    add     x1, x0, #4096
+    orr     x8, x1, #3
+    str     x8, [x0, #{image_index_0} * 8]
+    add     x0, x1, #4096
+    orr     x8, x0, #3
+    str     x8, [x1, #{image_index_1} * 8]
+    add     x1, x0, #4096
+    orr     x8, x1, #3
+    str     x8, [x0, #{image_index_2} * 8]
+    add     x2, x1, #4096
+    orr     x8, x2, #3
+    str     x8, [x0, #{fixmap_index_2} * 8]
+
+    adr_l   x2, __image_start
+    adr_l   x3, __text_end
+    mov_q   x4, {text_page}
+    bl      map_segment
+    adr_l   x2, __text_end
+    adr_l   x3, __rodata_end
+    mov_q   x4, {rodata_page}
+    bl      map_segment
+    adr_l   x2, __rodata_end
+    adr_l   x3, __image_end
+    mov_q   x4, {data_page}
+    bl      map_segment
+    // The guards of the stacks stay unmapped.
+    adr_l   x2, __stack_guard
+    sub     x2, x2, x21
+    lsr     x2, x2, #12
+    str     xzr, [x1, x2, lsl #3]
+    adr_l   x2, __exception_stack_guard
+    sub     x2, x2, x21
+    lsr     x2, x2, #12
+    str     xzr, [x1, x2, lsl #3]
+    ret     x9
+
+// Pages [x2, x3) of the image with descriptor bits x4, in the image's table of pages x1. Clobbers x5, x6.
+map_segment:
+    sub     x5, x2, x21
+    lsr     x5, x5, #12
+    orr     x6, x2, x4
+    str     x6, [x1, x5, lsl #3]
+    add     x2, x2, #4096
+    cmp     x2, x3
+    b.lo    map_segment
+    ret
+
+// Settles the exception level: with VHE we stay at EL2 with E2H and TGE set, so that the _EL1 names are EL2's own;
+// without it we drop to EL1 and leave a stub at EL2. Sets x20. Clobbers x0-x2.
+enter_el:
+    mov     x2, x30
+    mov_q   x0, {sctlr_off}
+    mrs     x1, currentel
+    cmp     x1, #(2 << 2)
+    b.eq    0f
+    mov     x20, #{entered_el1}
+    msr     sctlr_el1, x0
+    isb
+    ret     x2
+0:  msr     cntvoff_el2, xzr
+    msr     vttbr_el2, xzr
+    msr     hstr_el2, xzr
+    mrs     x1, id_aa64mmfr1_el1
+    ubfx    x1, x1, #8, #4              // VH
+    cbz     x1, 1f
+    mov_q   x1, {hcr_vhe}
+    msr     hcr_el2, x1
+    isb
+    msr     sctlr_el1, x0               // SCTLR_EL2 by its E2H name
+    mov     x1, #(0b11 << 20)           // CPTR_EL2.FPEN: nothing traps
+    msr     cpacr_el1, x1
+    isb
+    mov     x20, #{entered_el2_vhe}
+    ret     x2
+1:  mov_q   x1, {sctlr_el2_off}
+    msr     sctlr_el2, x1
+    mov_q   x1, {hcr_nvhe}
+    msr     hcr_el2, x1
+    mrs     x1, midr_el1
+    msr     vpidr_el2, x1
+    mrs     x1, mpidr_el1
+    msr     vmpidr_el2, x1
+    mov     x1, #3                      // EL1PCTEN, EL1PCEN: EL1 may read the physical counter and timer
+    msr     cnthctl_el2, x1
+    mov     x1, #0x33ff                 // the RES1 bits: nothing traps
+    msr     cptr_el2, x1
+    adr_l   x1, el2_stub_vectors
+    msr     vbar_el2, x1
+    msr     sctlr_el1, x0
+    mov     x20, #{entered_el2_stub}
+    mov     x1, #0x3c5                  // EL1h, DAIF masked
+    msr     spsr_el2, x1
+    msr     elr_el2, x2
+    isb
+    eret
+
+// ---- At the link address, MMU and caches on ----
+.section .text.virtual_entry, "ax"
+virtual_entry:
+    adr_l   x0, vectors
+    msr     vbar_el1, x0
+    // Rust runs on SP_EL0. Exceptions come on SP_ELx, a stack of their own, so that they work when the first overflowed.
+    adr_l   x0, __exception_stack_top
+    msr     spsel, #1
+    mov     sp, x0
+    adr_l   x0, __stack_top
+    msr     spsel, #0
+    mov     sp, x0
+    isb
+    mov     x0, x19
+    mov     x1, x21
+    mov     x2, x20
+    mov     x29, xzr
+    mov     x30, xzr
+    b       kernel_main

@@ -1,0 +1,147 @@
+//! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
+
+use linmap::build::{BuildError, Builder};
+use linmap::fixmap_build::build_by_fixmap;
+use linmap::frames::MemblockFrames;
+use linmap::identity::{Reserved, build_by_identity};
+use linmap::layout::{self, Layout, LayoutError};
+use linmap::policy::{LeafPolicy, leaves_name};
+use linmap::ranges::{TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
+use linmap_kexec::CommandLine;
+use linmap_memblock::Memblock;
+use linmap_table::cpu::Counted;
+use linmap_table::{Fixmap, Leaves, MappingError, Mappings};
+use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
+use thiserror::Error;
+
+use crate::cpu::{self, ThisCpu};
+use crate::entry::Image;
+use crate::machine::{Features, REGIONS};
+use crate::report;
+
+/// Why there is no linear map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum LinearMapError {
+    /// `linmap.build=` names no builder.
+    #[error("linmap.build= names no builder; there are base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap and identity")]
+    UnknownBuilder,
+    /// `linmap.leaf=` names no policy.
+    #[error("linmap.leaf= names no policy; there are auto, block and page")]
+    UnknownLeaf,
+    /// Memory does not fit the linear region.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Memory is in too many parts.
+    #[error(transparent)]
+    Ranges(#[from] TooManyRanges),
+    /// Memory can't be mapped as it is.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// Memory lies where no 1:1 map reaches.
+    #[error("no 1:1 map reaches the end of memory: {0}")]
+    Identity(#[from] GeometryError),
+    /// The build itself failed.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+/// The live linear map.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearMap {
+    /// Where it has everything.
+    pub layout: Layout,
+    /// Which leaves it is made of.
+    pub leaves: Leaves,
+}
+
+/// The TTBR0 value that translates nothing.
+pub fn reserved_ttbr0(image: Image) -> u64 {
+    ttbr(layout::GEOMETRY, image.reserved_table(), 0)
+}
+
+/// Builds the linear map of `memblock` as the command line asks, and reports the phase.
+pub fn build(
+    image: Image,
+    features: Features,
+    command_line: CommandLine<'_>,
+    memblock: &mut Memblock<REGIONS>,
+    fixmap: &mut Fixmap,
+) -> Result<LinearMap, LinearMapError> {
+    let builder = match command_line.get("linmap.build") {
+        None => Builder::default(),
+        Some(name) => Builder::from_name(name).ok_or(LinearMapError::UnknownBuilder)?,
+    };
+    let policy = match command_line.get("linmap.leaf") {
+        None => LeafPolicy::default(),
+        Some(name) => LeafPolicy::from_name(name).ok_or(LinearMapError::UnknownLeaf)?,
+    };
+    let leaves = policy.leaves(features.bbm);
+    let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
+
+    let started = cpu::counter();
+    let memory = PaRange::new(
+        memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).next().unwrap_or_default().start,
+        memblock.memory_end(),
+    );
+    let geometry = Geometry::new(layout::GEOMETRY.granule(), layout::GEOMETRY.va_bits(), features.pa_bits())?;
+    let layout = Layout::new(geometry, memory)?;
+    let linear_list = linear_mappings(&layout, memblock, image.range(), leaves)?;
+    let linear = Mappings::new(geometry, &linear_list)?;
+    let root = image.swapper();
+    let built = match builder {
+        Builder::Fixmap(step) => {
+            let mut frames = MemblockFrames::new(memblock, geometry);
+            // SAFETY: TTBR1 leads to the swapper table, which only this boot changes; memblock's frames are free
+            // memory; the table slots of the fixmap are free.
+            unsafe { build_by_fixmap(step, &linear, root, fixmap, &mut cpu, &mut frames) }
+        }
+        Builder::Identity => {
+            let shape = identity_geometry(geometry, memory.end.0)?;
+            let identity_list = identity_mappings(shape, memblock)?;
+            let identity = Mappings::new(shape, &identity_list)?;
+            let reserved = Reserved { ttbr0: reserved_ttbr0(image), tcr: cpu::tcr() };
+            let mut frames = MemblockFrames::new(memblock, geometry);
+            // SAFETY: both lists map all of memblock's memory, the image with the root table included; TTBR0 has been
+            // on the reserved table with nothing cached since the early identity map was left; this CPU is the only
+            // one running, and all its code and data lie in TTBR1's half.
+            unsafe {
+                build_by_identity(
+                    &layout, &linear, &identity, root, reserved, fixmap, &mut cpu, &mut frames,
+                )
+            }
+        }
+    }?;
+    let ticks = cpu::counter() - started;
+
+    let counts = cpu.counts;
+    report!(
+        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",
+        builder.name(),
+        leaves_name(leaves),
+        TicksPerInstruction(command_line),
+        counts.tlbi,
+        counts.dsb,
+        counts.isb,
+        built.tables,
+        built.entries,
+        built.bytes
+    );
+    Ok(LinearMap { layout, leaves })
+}
+
+/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a tick that is; nothing
+/// when it is one whole tick.
+struct TicksPerInstruction<'a>(CommandLine<'a>);
+
+impl core::fmt::Display for TicksPerInstruction<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        const INSTRUCTIONS_PER_SECOND: u64 = 1_000_000_000;
+        let frequency = cpu::counter_frequency();
+        if self.0.get("linmap.icount").is_none() || frequency == INSTRUCTIONS_PER_SECOND {
+            return Ok(());
+        }
+        let ratio = frequency.saturating_mul(1_000_000) / INSTRUCTIONS_PER_SECOND;
+        write!(f, " ticks_per_insn={}.{:06}", ratio / 1_000_000, ratio % 1_000_000)
+    }
+}

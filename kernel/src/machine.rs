@@ -1,0 +1,164 @@
+//! What the kernel knows of the machine it runs on.
+
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node, Property};
+use linmap::layout::Layout;
+use linmap_memblock::Memblock;
+use linmap_table::{Fixmap, OffsetWindow};
+use linmap_vmsa::id::{BbmLevel, Midr, Mmfr0, Mmfr2};
+use linmap_vmsa::{Geometry, Level, Pa, PaRange};
+
+use crate::cpu;
+use crate::entry::{Entered, Image};
+use crate::psci::Psci;
+
+/// Regions that memblock has room for, in each of its lists.
+pub const REGIONS: usize = 256;
+
+/// What the CPU can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// MIDR_EL1.
+    pub midr: u64,
+    /// Granules and PA size.
+    pub mmfr0: Mmfr0,
+    /// The BBM level to rely on.
+    pub bbm: BbmLevel,
+}
+
+impl Features {
+    /// Reads the ID registers of this CPU.
+    pub fn read() -> Self {
+        let midr = cpu::midr();
+        Self { midr, mmfr0: Mmfr0(cpu::mmfr0()), bbm: Midr(midr).bbm(Mmfr2(cpu::mmfr2()).bbm()) }
+    }
+
+    /// Bits of physical address that the kernel's tables reach: the CPU's, at most 48 with this granule.
+    pub fn pa_bits(&self) -> u8 {
+        self.mmfr0.pa_bits().min(48)
+    }
+}
+
+/// The machine once its linear map is live.
+pub struct Machine<'m> {
+    /// How we were entered.
+    pub entered: Entered,
+    /// The CPU.
+    pub features: Features,
+    /// The running image.
+    pub image: Image,
+    /// How to switch off.
+    pub psci: Option<Psci>,
+    /// The device tree blob as the boot loader gave it.
+    pub dtb: &'static [u8],
+    /// The boot command line.
+    pub command_line: &'static str,
+    /// The boot loader's initrd, which is our archive.
+    pub initrd: Option<PaRange>,
+    /// Memory.
+    pub memblock: &'m mut Memblock<REGIONS>,
+    /// Where memory is mapped.
+    pub layout: Layout,
+    /// Which leaves the linear map was made of.
+    pub leaves: linmap_table::Leaves,
+    /// The fixmap.
+    pub fixmap: &'m mut Fixmap,
+}
+
+impl Machine<'_> {
+    /// The shape of the kernel's own half.
+    pub fn geometry(&self) -> Geometry {
+        self.layout.geometry()
+    }
+
+    /// Tables by their linear addresses, for reading: all of them lie in memory that the linear map has.
+    pub fn tables(&self) -> OffsetWindow {
+        // SAFETY: every table frame is in mapped memory, and nothing holds a Rust reference to one.
+        unsafe { OffsetWindow::new(self.layout.offset()) }
+    }
+
+    /// Memory that is mapped, ascending.
+    pub fn mapped(&self) -> impl DoubleEndedIterator<Item = PaRange> {
+        self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
+    }
+
+    /// Switches the machine off.
+    pub fn power_off(&self) -> ! {
+        power_off(self.psci)
+    }
+}
+
+/// Switches the machine off, or stops when there is no way to.
+pub fn power_off(psci: Option<Psci>) -> ! {
+    if let Some(psci) = psci {
+        psci.system_off();
+    }
+    cpu::halt()
+}
+
+/// A string property of /chosen.
+pub fn chosen_string<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
+    fdt.find_node("/chosen")?.property(name)?.value_as::<&'a str>().ok()
+}
+
+/// The boot loader's initrd, as /chosen gives it. Memblock has already refused one that is malformed.
+pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
+    let chosen = fdt.find_node("/chosen")?;
+    let address = |name: &str| {
+        let property = chosen.property(name)?;
+        let wide = property.value_as::<u64>().ok();
+        wide.or_else(|| property.value_as::<u32>().ok().map(u64::from)).map(Pa)
+    };
+    let range = PaRange::new(address("linux,initrd-start")?, address("linux,initrd-end")?);
+    (!range.is_empty()).then_some(range)
+}
+
+/// The registers of the PL011 that stdout-path names, if it names one: a path or an alias, with options after a colon.
+pub fn stdout_pl011(fdt: Fdt<'_>) -> Option<u64> {
+    let path = chosen_string(fdt, "stdout-path")?.split(':').next()?;
+    let path = if path.starts_with('/') {
+        path
+    } else {
+        fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
+    };
+    let node = fdt.find_node(path)?;
+    let is_pl011 = node.compatible()?.any(|name| name == "arm,pl011" || name == "arm,sbsa-uart");
+    is_pl011.then(|| registers(fdt, path)).flatten()
+}
+
+/// The first `reg` address of the node at `path`, as the CPU sees it: each bus above it translates by its `ranges`, an
+/// empty one 1:1.
+fn registers(fdt: Fdt<'_>, path: &str) -> Option<u64> {
+    let mut address = fdt.find_node(path)?.reg().ok()??.next()?.address::<u64>().ok()?;
+    let mut below = path;
+    while let Some((bus_path, _)) = below.rsplit_once('/')
+        && !bus_path.is_empty()
+    {
+        let mut windows = fdt.find_node(bus_path)?.ranges().ok()??.peekable();
+        if windows.peek().is_some() {
+            address = windows.find_map(|window| {
+                let offset = address.checked_sub(window.child_bus_address::<u64>().ok()?)?;
+                if offset >= window.length::<u64>().ok()? {
+                    return None;
+                }
+                window.parent_bus_address::<u64>().ok()?.checked_add(offset)
+            })?;
+        }
+        below = bus_path;
+    }
+    Some(address)
+}
+
+/// The address in `earlycon=pl011,0x9000000`, also with an access width: `earlycon=pl011,mmio32,0x9000000`.
+pub fn earlycon_pl011(value: &str) -> Option<u64> {
+    let mut parts = value.split(',');
+    if parts.next()? != "pl011" {
+        return None;
+    }
+    let address = match parts.next()? {
+        "mmio32" | "mmio" => parts.next()?,
+        address => address,
+    };
+    let digits = address.strip_prefix("0x")?;
+    u64::from_str_radix(digits, 16).ok()
+}

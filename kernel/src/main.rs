@@ -1,0 +1,163 @@
+//! linmap's kernel: boots on an arm64 machine, builds the linear map of its memory, shows and proves what it built, and
+//! hands over to the next kernel with the MMU on.
+//!
+//! The order of a boot is that of [`kernel_main`]. Lines that begin with `linmap: ` are for machines.
+
+#![no_std]
+#![no_main]
+
+mod console;
+mod cpu;
+mod dtb;
+mod entry;
+mod exceptions;
+mod linear_map;
+mod machine;
+mod psci;
+mod shell;
+mod verify;
+
+use core::fmt::Display;
+use core::panic::PanicInfo;
+use core::ptr::NonNull;
+
+use linmap::layout::{self, slot};
+use linmap_kexec::CommandLine;
+use linmap_memblock::{Memblock, parse_dtb};
+use linmap_table::Fixmap;
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_vmsa::{Attributes, Pa, PaRange};
+
+use crate::console::{Console, Quoted};
+use crate::cpu::ThisCpu;
+use crate::entry::{Entered, Image};
+use crate::machine::{Features, Machine, REGIONS};
+use crate::psci::Psci;
+
+/// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
+/// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
+#[used]
+static BUILT_IN_COMMAND_LINE: [u8; 256] = {
+    let name = *b"LINMAP-CMDLINE\0\0";
+    let mut line = [0; 256];
+    let mut i = 0;
+    while i < name.len() {
+        line[i] = name[i];
+        i += 1;
+    }
+    line
+};
+
+/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
+    let entered = Entered::from_code(entered);
+    let image = Image::at(Pa(image_pa));
+    let mut cpu = ThisCpu;
+    leave_identity_map(image, &mut cpu);
+
+    let ptes = NonNull::new(entry::fixmap_table()).unwrap_or_else(|| unreachable!("a linker symbol"));
+    // SAFETY: this is the live table of pages at `FIXMAP`, empty since `entry.S` made it, and nothing else changes it.
+    let mut fixmap = unsafe { Fixmap::new(layout::GEOMETRY, ptes, layout::FIXMAP) };
+    let built_in = built_in_command_line();
+    if let Some(registers) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
+        use_console(Pa(registers), &mut fixmap, &mut cpu);
+    }
+
+    let dtb = dtb::map(Pa(dtb_pa), &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
+    let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
+    let psci = Psci::from_fdt(fdt);
+    let command_line = machine::chosen_string(fdt, "bootargs").unwrap_or("");
+    let earlycon = CommandLine(command_line).get("earlycon").and_then(machine::earlycon_pl011);
+    if let Some(registers) = machine::stdout_pl011(fdt).or(earlycon) {
+        use_console(Pa(registers), &mut fixmap, &mut cpu);
+    }
+    let features = Features::read();
+    let generation = CommandLine(command_line).get("linmap.generation").unwrap_or("0");
+    report!(
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
+        entered.el(),
+        u8::from(entered == Entered::El2Vhe),
+        features.midr,
+        features.bbm.number(),
+        features.pa_bits(),
+        image.range().start,
+        dtb_pa
+    );
+
+    let started = cpu::counter();
+    let mut memblock = Memblock::<REGIONS>::new();
+    memblock.fill_from_fdt(fdt).unwrap_or_else(|error| fail("memory", &error, psci));
+    let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
+    let page = layout::GEOMETRY.granule().bytes();
+    for range in [Some(image.range()), dtb_range.align_outward(page)].into_iter().flatten() {
+        memblock.reserve(range).unwrap_or_else(|error| fail("memory", &error, psci));
+    }
+    report!(
+        "phase=memblock ticks={} regions={} reserved={} bytes={}",
+        cpu::counter() - started,
+        memblock.regions().count(),
+        memblock.reserved().len(),
+        memblock.memory_len()
+    );
+
+    let built = linear_map::build(image, features, CommandLine(command_line), &mut memblock, &mut fixmap)
+        .unwrap_or_else(|error| fail("linear-map", &error, psci));
+
+    let mut machine = Machine {
+        entered,
+        features,
+        image,
+        psci,
+        dtb,
+        command_line,
+        initrd: machine::initrd(fdt),
+        memblock: &mut memblock,
+        layout: built.layout,
+        leaves: built.leaves,
+        fixmap: &mut fixmap,
+    };
+    shell::run(&mut machine)
+}
+
+/// Takes TTBR0 off the early identity map: the reserved table, and nothing cached.
+fn leave_identity_map(image: Image, cpu: &mut ThisCpu) {
+    cpu.write_ttbr0(linear_map::reserved_ttbr0(image));
+    cpu.isb();
+    cpu.tlbi(Tlbi::AllLocal);
+    cpu.dsb(Dsb::Nsh);
+    cpu.isb();
+}
+
+fn use_console(registers: Pa, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
+    let page = layout::GEOMETRY.granule().bytes();
+    // The same slot may hold the console named first.
+    fixmap.clear(cpu, slot::CONSOLE);
+    let mapped = fixmap.map(cpu, slot::CONSOLE, Pa(registers.0 & !(page - 1)), Attributes::DEVICE);
+    // SAFETY: the offset is below a page and a multiple of a PL011's size; the DTB or the command line says that one is
+    // there; the slot stays mapped.
+    unsafe { Console::use_pl011(mapped.byte_add((registers.0 & (page - 1)) as usize)) };
+}
+
+fn built_in_command_line() -> &'static str {
+    // Volatile: the text was not there when this was compiled.
+    // SAFETY: reads a static of this type.
+    let text = &unsafe { (&raw const BUILT_IN_COMMAND_LINE).read_volatile() }[16..];
+    let len = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let text: &'static [u8] = &BUILT_IN_COMMAND_LINE[16..16 + len];
+    core::str::from_utf8(text).unwrap_or("")
+}
+
+/// Ends the kernel with an error of kind `kind`: one line for people, one for machines, power off if that is possible.
+fn fail(kind: &str, error: &dyn Display, psci: Option<Psci>) -> ! {
+    say!("linmap cannot go on: {error}");
+    report!("error={kind} what={}", Quoted(error));
+    machine::power_off(psci)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    say!("{info}");
+    report!("error=panic what={}", Quoted(info.message()));
+    cpu::halt()
+}

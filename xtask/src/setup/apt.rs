@@ -1,0 +1,258 @@
+//! apt, without touching the machine's own sources and lists.
+//!
+//! [`HostApt`] installs packages on this machine, with a source list and package lists of its own under target/setup/apt.
+//! [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs no root and changes nothing outside. Both
+//! check signatures as apt always does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::host;
+use super::sources::Mirrors;
+use crate::workspace::Workspace;
+use crate::{process, progress};
+
+/// A version of a package that a source offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The Debian version, such as 1:10.0.2+ds-2.
+    pub version: String,
+    /// The suite it is in.
+    pub suite: String,
+}
+
+impl Offer {
+    /// The first number of the upstream version.
+    pub fn major(&self) -> u32 {
+        let upstream = self.version.split_once(':').map_or(self.version.as_str(), |(_, upstream)| upstream);
+        let digits = upstream.find(|c: char| !c.is_ascii_digit()).unwrap_or(upstream.len());
+        upstream[..digits].parse().unwrap_or(0)
+    }
+}
+
+/// apt for this machine's own packages.
+#[derive(Debug)]
+pub struct HostApt {
+    options: Vec<String>,
+    codename: String,
+}
+
+impl HostApt {
+    /// Writes the source list and fetches the package lists.
+    pub fn update(workspace: &Workspace) -> Result<Self> {
+        let mirrors = Mirrors::of_this_machine()?;
+        let folder = workspace.folder("setup/apt")?;
+        fs::create_dir_all(folder.join("lists/partial"))?;
+        fs::create_dir_all(folder.join("cache/archives/partial"))?;
+        let list = folder.join("debian.sources");
+        let architecture = process::capture(Command::new("dpkg").arg("--print-architecture"))?;
+        let apt = Self {
+            options: vec![
+                format!("Dir::Etc::sourcelist={}", list.display()),
+                "Dir::Etc::sourceparts=-".into(),
+                format!("Dir::State::lists={}", folder.join("lists").display()),
+                format!("Dir::Cache={}", folder.join("cache").display()),
+                "APT::Sandbox::User=root".into(),
+            ],
+            codename: mirrors.codename.clone(),
+        };
+        update_with_or_without_backports(&mirrors, &[&mirrors.codename], architecture.trim(), &list, || {
+            apt.command("apt-get", &["update"])
+        })?;
+        Ok(apt)
+    }
+
+    /// The versions of a package on offer.
+    pub fn offers(&self, package: &str) -> Result<Vec<Offer>> {
+        Ok(offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?))
+    }
+
+    /// Installs `packages` once that is allowed; from the release's backports if `from_backports` says so.
+    pub fn install(&self, what: &str, packages: &[&str], from: &Suite) -> Result<()> {
+        let backports = format!("{}-backports", self.codename);
+        let mut words = vec!["install", "-y", "--no-install-recommends"];
+        if *from == Suite::Backports {
+            words.extend(["-t", &backports]);
+        }
+        words.extend(packages);
+        let mut install = self.command("apt-get", &words);
+        host::permission_for_root(what, &install)?;
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        progress::during(&format!("installing {}", packages.join(", ")), || process::capture(&mut install))?;
+        Ok(())
+    }
+
+    fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
+        for option in &self.options {
+            command.args(["-o", option]);
+        }
+        command.args(words);
+        command
+    }
+}
+
+/// Which of a release's suites a package is installed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// The release itself and its security updates.
+    Release,
+    /// Its backports.
+    Backports,
+}
+
+/// apt for arm64 packages that are unpacked and never installed.
+#[derive(Debug)]
+pub struct PrivateApt {
+    folder: PathBuf,
+}
+
+impl PrivateApt {
+    /// Sets the private root up and fetches the package lists.
+    pub fn update(workspace: &Workspace) -> Result<Self> {
+        let mirrors = Mirrors::of_this_machine()?;
+        let apt = Self { folder: workspace.folder("payload/apt")? };
+        for folder in ["etc/empty", "state/lists/partial", "cache/archives/partial", "packages"] {
+            fs::create_dir_all(apt.folder.join(folder))?;
+        }
+        fs::write(apt.folder.join("state/status"), "")?;
+        let of_host = process::capture(Command::new("apt-config").arg("dump"))?;
+        fs::write(apt.configuration(), configuration(&apt.folder, &of_host))?;
+        // The older line is in bookworm, whatever runs here.
+        let mut releases = vec![mirrors.codename.as_str()];
+        releases.extend((mirrors.codename != "bookworm").then_some("bookworm"));
+        let list = apt.folder.join("etc/debian.sources");
+        update_with_or_without_backports(&mirrors, &releases, "arm64", &list, || {
+            apt.command("apt-get", &["update"])
+        })?;
+        Ok(apt)
+    }
+
+    /// The names of all packages on offer that match a POSIX extended regular expression.
+    pub fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let found = process::capture(&mut self.command("apt-cache", &["search", "--names-only", pattern]))?;
+        Ok(found.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// Downloads a package. Gives its file and its version.
+    pub fn download(&self, package: &str) -> Result<(PathBuf, String)> {
+        let offers = offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?);
+        let Some(newest) = offers.first() else { bail!("no configured source offers {package} for arm64") };
+        // A folder for each package, so that the file is found whatever apt calls it.
+        let folder = self.folder.join("packages").join(package);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        let mut download = self.command("apt-get", &["download", &format!("{package}={}", newest.version)]);
+        download.current_dir(&folder);
+        progress::during(&format!("downloading {package} {}", newest.version), || process::capture(&mut download))?;
+        let mut files = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+        let file = files.find(|file| file.extension().is_some_and(|extension| extension == "deb"));
+        let file = file.with_context(|| format!("apt-get download left no package in {}", folder.display()))?;
+        Ok((file, newest.version.clone()))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("etc/apt.conf")
+    }
+
+    fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.configuration()).env("LC_ALL", "C").args(words);
+        command
+    }
+}
+
+/// apt's configuration for the private root. Of the machine's own only how things are acquired is kept (proxies,
+/// time-outs); its hooks, pins and architectures have no business here.
+fn configuration(folder: &Path, of_host: &str) -> String {
+    let unwanted = ["Acquire::IndexTargets", "Acquire::Languages"];
+    let kept = of_host.lines().filter(|line| {
+        line.starts_with("Acquire::") && !unwanted.iter().any(|prefix| line.starts_with(prefix))
+    });
+    let mut text: String = kept.flat_map(|line| [line, "\n"]).collect();
+    let root = folder.display();
+    text.push_str(&format!(
+        r#"Acquire::Languages "none";
+APT::Architecture "arm64";
+APT::Architectures {{ "arm64"; }};
+APT::Sandbox::User "root";
+Dir::State "{root}/state";
+Dir::State::status "{root}/state/status";
+Dir::Cache "{root}/cache";
+Dir::Etc::main "{root}/etc/none";
+Dir::Etc::parts "{root}/etc/empty";
+Dir::Etc::sourcelist "{root}/etc/debian.sources";
+Dir::Etc::sourceparts "{root}/etc/empty";
+Dir::Etc::preferences "{root}/etc/none";
+Dir::Etc::preferencesparts "{root}/etc/empty";
+"#
+    ));
+    text
+}
+
+/// Backports of an old release leave the mirrors one day; what else is there must still be had then.
+fn update_with_or_without_backports(
+    mirrors: &Mirrors,
+    releases: &[&str],
+    architecture: &str,
+    list: &Path,
+    update: impl Fn() -> Command,
+) -> Result<()> {
+    let attempt = |backports| {
+        fs::write(list, mirrors.source_list(releases, backports, architecture))
+            .with_context(|| format!("writing {}", list.display()))?;
+        let mut update = update();
+        update.args(["-o", "APT::Update::Error-Mode=any"]);
+        progress::during("fetching package lists", || process::capture(&mut update))
+    };
+    if let Err(with_backports) = attempt(true) {
+        attempt(false).map_err(|_| with_backports)?;
+    }
+    Ok(())
+}
+
+/// `apt-cache madison`: lines of "package | version | source", newest first.
+fn offers(madison: &str) -> Vec<Offer> {
+    let offer = |line: &str| {
+        let mut columns = line.split('|').map(str::trim);
+        let (version, source) = (columns.nth(1)?, columns.next()?);
+        let suite = source.split_whitespace().nth(1)?.split('/').next()?;
+        Some(Offer { version: version.to_owned(), suite: suite.to_owned() })
+    };
+    madison.lines().filter_map(offer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_are_read_with_their_suites() {
+        let found = offers(
+            "qemu-system-arm | 1:10.0.2+ds-2~bpo12+1 | http://m.example/debian bookworm-backports/main amd64 Packages\n\
+             qemu-system-arm | 1:7.2+dfsg-7 | http://m.example/debian bookworm/main amd64 Packages\nW: odd line\n",
+        );
+        let majors: Vec<_> = found.iter().map(|offer| (offer.major(), offer.suite.as_str())).collect();
+        assert_eq!(majors, [(10, "bookworm-backports"), (7, "bookworm")]);
+    }
+
+    #[test]
+    fn only_how_things_are_acquired_comes_from_the_machine() {
+        let of_host = "APT::Architectures:: \"amd64\";\n\
+                       APT::Update::Post-Invoke:: \"rm -f /var/cache/apt/archives/*.deb\";\n\
+                       Acquire::http::Proxy \"http://proxy.example:3128\";\n\
+                       Acquire::Languages \"de\";\n\
+                       Dir::Cache::pkgcache \"\";\n";
+        let text = configuration(Path::new("/t"), of_host);
+        assert!(text.contains("Acquire::http::Proxy \"http://proxy.example:3128\";\n"));
+        for unwanted in ["amd64", "Post-Invoke", "\"de\"", "pkgcache"] {
+            assert!(!text.contains(unwanted), "{unwanted}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Finds what the other commands need, and installs what is missing.
+//!
+//! What changes the machine is asked for on a terminal; without one, root on Debian installs and says so; everybody
+//! else is shown the commands. What stays in target/ (the payloads) is fetched without asking.
+
+mod apt;
+mod host;
+pub mod payload;
+mod qemu;
+mod sources;
+pub mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+pub use qemu::{FOR_BOOT, FOR_TEST, ensure as ensure_qemu};
+
+/// `cargo xtask setup`: everything that `test` needs.
+pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+    println!("QEMU {}", qemu::ensure(workspace, FOR_TEST)?);
+    println!("bare-metal target: {}", toolchain::ensure(workspace)?);
+    for line in [payload::Line::Linux6_12, payload::Line::Linux6_1] {
+        println!("payload: {}", payload::linux(workspace, line)?);
+    }
+    println!("payload: {}", payload::busybox(workspace)?);
+    Ok(ExitCode::SUCCESS)
+}
