@@ -6,7 +6,7 @@ use linmap::frames::MemblockFrames;
 use linmap::identity::{Reserved, build_by_identity};
 use linmap::layout::{self, Layout, LayoutError};
 use linmap::policy::{LeafPolicy, leaves_name};
-use linmap::ranges::{TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
+use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
 use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
 use linmap_table::cpu::Counted;
@@ -86,7 +86,8 @@ pub fn build(
     );
     let geometry = Geometry::new(layout::GEOMETRY.granule(), layout::GEOMETRY.va_bits(), features.pa_bits())?;
     let layout = Layout::new(geometry, memory)?;
-    let linear_list = linear_mappings(&layout, memblock, image.range(), leaves)?;
+    let mut linear_list = MappingList::new();
+    linear_mappings(&layout, memblock, image.range(), leaves, &mut linear_list)?;
     let linear = Mappings::new(geometry, &linear_list)?;
     let root = image.swapper();
     let built = match builder {
@@ -98,7 +99,8 @@ pub fn build(
         }
         Builder::Identity => {
             let shape = identity_geometry(geometry, memory.end.0)?;
-            let identity_list = identity_mappings(shape, memblock)?;
+            let mut identity_list = MappingList::new();
+            identity_mappings(shape, memblock, &mut identity_list)?;
             let identity = Mappings::new(shape, &identity_list)?;
             let reserved = Reserved { ttbr0: reserved_ttbr0(image), tcr: cpu::tcr() };
             let mut frames = MemblockFrames::new(memblock, geometry);

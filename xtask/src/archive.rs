@@ -83,8 +83,16 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// (name, mode, rdev, data) of every member, read by the format's definition.
-    fn members(archive: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    #[derive(Debug, PartialEq)]
+    struct Member {
+        name: String,
+        mode: u32,
+        device: (u32, u32),
+        data: Vec<u8>,
+    }
+
+    /// All members, read by the format's definition.
+    fn members(archive: &[u8]) -> Vec<Member> {
         let mut found = Vec::new();
         let mut at = 0;
         loop {
@@ -102,9 +110,14 @@ mod tests {
                 assert_eq!(end.next_multiple_of(4), archive.len());
                 return found;
             }
-            found.push((name, field(1), (field(9), field(10)), archive[data..end].to_vec()));
+            let device = (field(9), field(10));
+            found.push(Member { name, mode: field(1), device, data: archive[data..end].to_vec() });
             at = end.next_multiple_of(4);
         }
+    }
+
+    fn member(name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> Member {
+        Member { name: name.into(), mode, device, data: data.into() }
     }
 
     #[test]
@@ -118,12 +131,15 @@ mod tests {
         archive.program("init", b"#!/bin/sh\n").unwrap();
         let found = members(&archive.finish().unwrap());
         assert_eq!(found.len(), 12);
-        assert_eq!(found[0], ("d".into(), 0o040_755, (0, 0), vec![]));
-        assert_eq!(found[1], ("d/console".into(), 0o020_600, (5, 1), vec![]));
+        assert_eq!(found[0], member("d", 0o040_755, (0, 0), b""));
+        assert_eq!(found[1], member("d/console", 0o020_600, (5, 1), b""));
         for length in 0..9 {
-            assert_eq!(found[2 + length], ("n".repeat(length + 1), 0o100_644, (0, 0), vec![b'x'; length]));
+            assert_eq!(
+                found[2 + length],
+                member(&"n".repeat(length + 1), 0o100_644, (0, 0), &vec![b'x'; length])
+            );
         }
-        assert_eq!(found[11].1, 0o100_755);
+        assert_eq!(found[11], member("init", 0o100_755, (0, 0), b"#!/bin/sh\n"));
     }
 
     #[test]

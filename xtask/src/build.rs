@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::image::Image;
-use crate::setup::toolchain::{Toolchain, TARGET};
+use crate::setup::toolchain::{TARGET, Toolchain};
 use crate::workspace::{Workspace, write_atomically};
 use crate::{process, progress, setup};
 
@@ -25,7 +25,12 @@ pub struct Kernel {
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     let kernel = kernel(workspace, &toolchain)?;
-    println!("{} ({} bytes, {} in memory)", kernel.image_path.display(), kernel.image.bytes().len(), kernel.image.image_size());
+    println!(
+        "{} ({} bytes, {} in memory)",
+        kernel.image_path.display(),
+        kernel.image.bytes().len(),
+        kernel.image.image_size()
+    );
     println!("{} (symbols)", kernel.elf_path.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -111,10 +111,12 @@ impl Image {
             return Err(ImageError::CommandLineLength(line.to_owned()));
         }
         let windows = self.bytes.windows(COMMAND_LINE_MAGIC.len()).enumerate();
-        let places: Vec<_> = windows.filter(|(_, bytes)| bytes == COMMAND_LINE_MAGIC).map(|(at, _)| at).collect();
+        let places: Vec<_> =
+            windows.filter(|(_, bytes)| bytes == COMMAND_LINE_MAGIC).map(|(at, _)| at).collect();
         let &[at] = places.as_slice() else { return Err(ImageError::CommandLineMagic(places.len())) };
         let start = at + COMMAND_LINE_MAGIC.len();
-        let place = self.bytes.get_mut(start..start + COMMAND_LINE_BYTES).ok_or(ImageError::CommandLineMagic(0))?;
+        let place =
+            self.bytes.get_mut(start..start + COMMAND_LINE_BYTES).ok_or(ImageError::CommandLineMagic(0))?;
         place.fill(0);
         place[..line.len()].copy_from_slice(line.as_bytes());
         Ok(self)
@@ -136,7 +138,8 @@ mod tests {
     /// An ELF file with one PT_LOAD segment per (address, data).
     fn elf(segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        let put16 = |file: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| file.extend(v.to_le_bytes()));
+        let put16 =
+            |file: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| file.extend(v.to_le_bytes()));
         put16(&mut file, &[2, 183]);
         file.extend(1u32.to_le_bytes());
         for value in [BASE, 64, 0] {
@@ -193,7 +196,10 @@ mod tests {
         assert!(matches!(refused(&[]), ImageError::Empty));
         assert!(matches!(refused(&[(BASE, vec![0; 64])]), ImageError::Magic(BASE, [0, 0, 0, 0])));
         assert!(matches!(refused(&[(BASE, vec![0; 8])]), ImageError::Magic(..)));
-        assert!(matches!(refused(&[(BASE, header(0x3ff))]), ImageError::ImageSize { image_size: 0x3ff, file: 0x400 }));
+        assert!(matches!(
+            refused(&[(BASE, header(0x3ff))]),
+            ImageError::ImageSize { image_size: 0x3ff, file: 0x400 }
+        ));
         assert!(matches!(refused(&[(BASE, header(9)), (BASE + 0x3ff, vec![1])]), ImageError::Overlap(_)));
         assert!(matches!(refused(&[(BASE, header(9)), (0x1000, vec![1])]), ImageError::Span(_)));
         assert!(matches!(Image::from_elf(b"MZ"), Err(ImageError::Elf(_))));

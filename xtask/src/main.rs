@@ -5,6 +5,7 @@
 //! Where files are put is described in [`workspace`].
 
 #![forbid(unsafe_code)]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of memory ranges may have one entry")]
 
 mod archive;
 mod bench;
@@ -12,6 +13,7 @@ mod boot;
 mod build;
 mod console;
 mod devicetree;
+mod handover;
 mod image;
 mod initramfs;
 mod machine;
@@ -20,6 +22,7 @@ mod process;
 mod progress;
 mod qemu;
 mod record;
+mod run;
 mod setup;
 mod size;
 mod test;

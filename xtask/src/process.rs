@@ -15,7 +15,8 @@ pub fn output(command: &mut Command) -> Result<Output> {
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+        let said =
+            String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
         bail!("{} failed ({}):\n{}", line(command), output.status, said.trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", line(command)))
@@ -55,7 +56,8 @@ mod tests {
 
     #[test]
     fn a_failing_command_shows_what_it_said() {
-        let error = capture(Command::new("sh").args(["-c", "echo reason >&2; exit 3"])).unwrap_err().to_string();
+        let error =
+            capture(Command::new("sh").args(["-c", "echo reason >&2; exit 3"])).unwrap_err().to_string();
         assert!(error.contains("reason") && error.contains("exit status: 3"), "{error}");
     }
 }

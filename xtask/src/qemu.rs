@@ -90,7 +90,14 @@ pub fn arguments(hardware: &Hardware, load: &Load, keyboard: Keyboard) -> Vec<Os
     match keyboard {
         Keyboard::Terminal => add(&["-serial", "mon:stdio"]),
         Keyboard::Pipe | Keyboard::Nobody => {
-            add(&["-monitor", "none", "-chardev", "stdio,id=console,signal=on", "-serial", "chardev:console"]);
+            add(&[
+                "-monitor",
+                "none",
+                "-chardev",
+                "stdio,id=console,signal=on",
+                "-serial",
+                "chardev:console",
+            ]);
         }
     }
     match load {
@@ -312,7 +319,9 @@ mod tests {
             ..hardware(Machine::Virt)
         };
         let line = joined(&hardware, &boot_loader(), Keyboard::Terminal);
-        assert!(line.contains("-machine virt,memory-backend=ram,dtb-randomness=off,gic-version=3,virtualization=on "));
+        assert!(line.contains(
+            "-machine virt,memory-backend=ram,dtb-randomness=off,gic-version=3,virtualization=on "
+        ));
         assert!(line.contains("-m 67108864M -cpu neoverse-n1 -smp 9 -icount shift=0 "), "{line}");
         assert!(line.contains("-serial mon:stdio -kernel"), "{line}");
     }
@@ -352,7 +361,10 @@ mod tests {
     #[test]
     fn versions_are_read_from_what_qemu_says() {
         let version = |said| parse_version(said).map(|version| version.to_string());
-        assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright"), Some("10.0.2".into()));
+        assert_eq!(
+            version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright"),
+            Some("10.0.2".into())
+        );
         assert_eq!(version("QEMU emulator version 7.2.22\n"), Some("7.2.22".into()));
         assert_eq!(version("qemu 3"), None);
         assert!(Version { major: 10, minor: 0, patch: 0 } > Version { major: 7, minor: 2, patch: 22 });

@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn keys_keep_their_order_and_numbers_are_numbers() {
-        let record = parse("linmap: phase=linear-map ticks=1234 base=0xffff_ bytes=0x4000 share=0.25 delta=-3");
+        let record =
+            parse("linmap: phase=linear-map ticks=1234 base=0xffff_ bytes=0x4000 share=0.25 delta=-3");
         let record = record.unwrap().unwrap();
         assert_eq!(record.keys().collect::<Vec<_>>(), ["phase", "ticks", "base", "bytes", "share", "delta"]);
         assert_eq!(

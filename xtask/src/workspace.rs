@@ -15,6 +15,7 @@
 //!   setup/apt/                 source list and package lists used to install host packages
 //! ```
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -63,7 +64,9 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().context("a file needs a folder")?;
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        // Others may build in this folder after root has set it up.
+        let readable = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
         std::io::Write::write_all(&mut file, content)?;
         file.persist(path)?;
         Ok(())

@@ -22,7 +22,7 @@ pub struct TooManyRanges {
     pub range: PaRange,
 }
 
-/// The linear map's mappings, ascending: all memory that is not no-map, each byte once. `image`, the kernel image in
+/// Fills `list` with the linear map's mappings, ascending: all memory that is not no-map, each byte once. `image`, the kernel image in
 /// whole pages, is mapped read-only (its text and data have their own mapping elsewhere) and without the contiguous bit.
 ///
 /// # Errors
@@ -32,8 +32,9 @@ pub fn linear_mappings<const N: usize>(
     memblock: &Memblock<N>,
     image: PaRange,
     leaves: Leaves,
-) -> Result<MappingList, TooManyRanges> {
-    let mut list = MappingList::new();
+    list: &mut MappingList,
+) -> Result<(), TooManyRanges> {
+    list.clear();
     let alias_leaves = match leaves {
         Leaves::Pages => Leaves::Pages,
         Leaves::Blocks | Leaves::ContiguousBlocks => Leaves::Blocks,
@@ -58,18 +59,19 @@ pub fn linear_mappings<const N: usize>(
             list.try_push(mapping).map_err(|_| TooManyRanges { range: part })?;
         }
     }
-    Ok(list)
+    Ok(())
 }
 
-/// A 1:1 map of the same memory by the largest leaves there are, writable all over and executable nowhere.
+/// Fills `list` with a 1:1 map of the same memory by the largest leaves there are, writable all over and executable nowhere.
 ///
 /// # Errors
 /// [`TooManyRanges`].
 pub fn identity_mappings<const N: usize>(
     geometry: Geometry,
     memblock: &Memblock<N>,
-) -> Result<MappingList, TooManyRanges> {
-    let mut list = MappingList::new();
+    list: &mut MappingList,
+) -> Result<(), TooManyRanges> {
+    list.clear();
     for range in memblock.mapped(geometry.granule().bytes()) {
         let mapping = Mapping {
             va: Va(range.start.0),
@@ -80,7 +82,7 @@ pub fn identity_mappings<const N: usize>(
         };
         list.try_push(mapping).map_err(|_| TooManyRanges { range })?;
     }
-    Ok(list)
+    Ok(())
 }
 
 /// The shape of a TTBR0 map that reaches up to `end` and no further than it must: a smaller VA size means fewer levels

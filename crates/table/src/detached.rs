@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 
-use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 use thiserror::Error;
 
 use crate::cpu::{Cpu, Dsb};
@@ -277,6 +277,17 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                 index += self.leaves(&mut entries[index..], level, mapping, leaves);
                 continue;
             }
+            if next_level == Level::L3 && mapping.va.0 & ((1 << shift) - 1) == 0 && mapping.len >> shift > 0 {
+                match self.full_page_tables(pointer, index, count - index, mapping) {
+                    Ok(tables) => index += tables,
+                    Err((tables, error)) => {
+                        let written = index + tables;
+                        release_below(self.geometry, table, level, written, self.window, self.frames);
+                        return Err(error);
+                    }
+                }
+                continue;
+            }
             let below = match self.frames.alloc() {
                 Ok(child) => {
                     let child_base = Va(base.0 + ((index as u64) << shift));
@@ -305,6 +316,57 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         Ok(())
     }
 
+    /// Writes as many whole tables of pages as `mapping` fills, up to `limit`, and links them from the entry `index` of
+    /// the open table on: almost all the work of a map made of pages. Returns how many.
+    ///
+    /// A whole table begins at a multiple of every contiguous run, so either all its entries make runs or none does.
+    fn full_page_tables(
+        &mut self,
+        pointer: NonNull<u64>,
+        index: usize,
+        limit: usize,
+        mapping: Mapping,
+    ) -> Result<usize, (usize, OutOfFrames)> {
+        let geometry = self.geometry;
+        let shift = geometry.shift(Level::L3);
+        let entries = geometry.entries(Level::L3);
+        let table_bytes = (entries as u64) << shift;
+        let count = (mapping.len / table_bytes).min(limit as u64) as usize;
+        let contiguous = contiguous_part(geometry, Level::L3, mapping, entries).is_some();
+        let attributes = Attributes { contiguous, ..mapping.attributes };
+        let leaf = Descriptor::leaf(geometry, Level::L3, Pa(0), attributes);
+        let link = Descriptor::table(geometry, Pa(0));
+        let mut written = Ok(count);
+        let mut pa = mapping.pa;
+        for table in 0..count {
+            let child = match self.frames.alloc() {
+                Ok(child) => child,
+                Err(error) => {
+                    written = Err((table, error));
+                    break;
+                }
+            };
+            let pages = self.window.open(Level::L3, child);
+            // SAFETY: the child is open until it is closed below, and this loop alone writes to it.
+            fill_leaves(geometry, shift, unsafe { self.entries(pages, Level::L3) }, leaf, pa);
+            self.window.close(Level::L3);
+            // SAFETY: `index + table` is below the number of entries of the open table.
+            unsafe { pointer.add(index + table).write(link.at(geometry, child).0) };
+            pa = Pa(pa.0 + table_bytes);
+        }
+        let tables = match written {
+            Ok(count) | Err((count, _)) => count as u64,
+        };
+        if tables > 0 {
+            self.last = Va(mapping.va.0 + (tables * table_bytes - 1));
+            self.built.tables += tables;
+            self.built.entries += tables * entries as u64;
+            self.built.bytes += tables * table_bytes;
+            self.mappings.advance(tables * table_bytes);
+        }
+        written
+    }
+
     /// Writes leaves of `mapping` from the first of `entries` on, as many as fit and at most `leaves`; returns how many.
     fn leaves(
         &mut self,
@@ -314,28 +376,30 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         leaves: u64,
     ) -> usize {
         let geometry = self.geometry;
+        let shift = geometry.shift(level);
         let count = leaves.min(entries.len() as u64) as usize;
-        let mut attributes = mapping.attributes;
-        attributes.contiguous = false;
+        let single = Attributes { contiguous: false, ..mapping.attributes };
+        let single = Descriptor::leaf(geometry, level, Pa(0), single);
         let entries = &mut entries[..count];
         match contiguous_part(geometry, level, mapping, count) {
-            None => fill_leaves(geometry, level, entries, mapping.pa, attributes),
+            None => fill_leaves(geometry, shift, entries, single, mapping.pa),
             Some((head, body)) => {
-                let bytes = geometry.entry_bytes(level);
                 let (before, rest) = entries.split_at_mut(head);
                 let (run, after) = rest.split_at_mut(body);
-                fill_leaves(geometry, level, before, mapping.pa, attributes);
-                let run_pa = Pa(mapping.pa.0 + head as u64 * bytes);
-                attributes.contiguous = true;
-                fill_leaves(geometry, level, run, run_pa, attributes);
-                attributes.contiguous = false;
-                fill_leaves(geometry, level, after, Pa(run_pa.0 + body as u64 * bytes), attributes);
+                let contiguous = Attributes { contiguous: true, ..mapping.attributes };
+                let contiguous = Descriptor::leaf(geometry, level, Pa(0), contiguous);
+                let run_pa = Pa(mapping.pa.0 + ((head as u64) << shift));
+                let after_pa = Pa(run_pa.0 + ((body as u64) << shift));
+                fill_leaves(geometry, shift, before, single, mapping.pa);
+                fill_leaves(geometry, shift, run, contiguous, run_pa);
+                fill_leaves(geometry, shift, after, single, after_pa);
             }
         }
-        self.last = Va(mapping.va.0 + ((count as u64 - 1) << geometry.shift(level)));
+        let bytes = (count as u64) << shift;
+        self.last = Va(mapping.va.0 + (bytes - 1));
         self.built.entries += count as u64;
-        self.built.bytes += (count as u64) << geometry.shift(level);
-        self.mappings.advance((count as u64) << geometry.shift(level));
+        self.built.bytes += bytes;
+        self.mappings.advance(bytes);
         count
     }
 }

@@ -1,8 +1,9 @@
 //! The store loop that everything else is measured against: consecutive descriptors into consecutive entries.
 
+use core::hint::black_box;
 use core::mem::MaybeUninit;
 
-use linmap_vmsa::{Attributes, Descriptor, Geometry, LINEAR_SPAN, Level, Pa};
+use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Pa};
 
 /// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is stored once and none
 /// is read; on AArch64 the loop becomes pair stores.
@@ -25,28 +26,30 @@ pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
 /// Makes all `entries` invalid.
 #[inline]
 pub fn clear(entries: &mut [MaybeUninit<u64>]) {
-    fill(entries, 0, 0);
+    // Were the value known, the loop would become a call of memset, whose portable form stores a word at a time.
+    fill(entries, black_box(0), 0);
 }
 
-/// Fills `entries`, which stand at `level`, with leaves for consecutive memory from `pa`, all with `attributes`.
+/// Fills `entries` with leaves for consecutive memory from `pa`, each of `1 << shift` bytes and otherwise as `leaf`, a
+/// leaf for address 0.
+#[inline]
 pub(crate) fn fill_leaves(
     geometry: Geometry,
-    level: Level,
+    shift: u32,
     mut entries: &mut [MaybeUninit<u64>],
+    leaf: Descriptor,
     mut pa: Pa,
-    attributes: Attributes,
 ) {
-    let step = geometry.entry_bytes(level);
     loop {
         // Address bits above LINEAR_SPAN lie elsewhere in a 52-bit descriptor, so that adding would not carry there.
-        let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) / step;
+        let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) >> shift;
         let count = entries.len().min(before_carry as usize);
         let (now, later) = entries.split_at_mut(count);
-        fill(now, Descriptor::leaf(geometry, level, pa, attributes).0, step);
+        fill(now, leaf.at(geometry, pa).0, 1 << shift);
         if later.is_empty() {
             return;
         }
-        pa = Pa(pa.0 + count as u64 * step);
+        pa = Pa(pa.0 + ((count as u64) << shift));
         entries = later;
     }
 }
@@ -54,7 +57,7 @@ pub(crate) fn fill_leaves(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linmap_vmsa::{Decoded, Granule};
+    use linmap_vmsa::{Attributes, Decoded, Granule, Level};
     use std::{vec, vec::Vec};
 
     fn filled(count: usize, run: impl FnOnce(&mut [MaybeUninit<u64>])) -> Vec<u64> {
@@ -76,7 +79,8 @@ mod tests {
     fn a_run_that_crosses_bit_48_keeps_its_high_address_bits() {
         let geometry = Geometry::new(Granule::K64, 52, 52).unwrap();
         let start = Pa(LINEAR_SPAN - 2 * 0x1_0000);
-        let entries = filled(5, |e| fill_leaves(geometry, Level::L3, e, start, Attributes::KERNEL_DATA));
+        let leaf = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        let entries = filled(5, |e| fill_leaves(geometry, 16, e, leaf, start));
         for (i, entry) in entries.into_iter().enumerate() {
             let pa = Pa(start.0 + i as u64 * 0x1_0000);
             assert_eq!(Descriptor(entry).decode(geometry, Level::L3), Decoded::Leaf(pa));

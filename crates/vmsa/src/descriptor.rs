@@ -47,6 +47,12 @@ impl Descriptor {
         Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level))
     }
 
+    /// The same leaf or table descriptor for the address `pa`, when this one is for address 0.
+    #[inline]
+    pub const fn at(self, geometry: Geometry, pa: Pa) -> Self {
+        Self(self.0 | encode_address(geometry, pa))
+    }
+
     /// What the entry means at `level`. Block encodings at a level that has none are reserved, so invalid.
     pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
         if self.0 & VALID == 0 {
@@ -81,12 +87,6 @@ impl Descriptor {
     }
 }
 
-/// What consecutive leaf entries at `level` differ by, as long as their addresses do not cross a multiple of
-/// [`LINEAR_SPAN`].
-pub const fn leaf_step(geometry: Geometry, level: Level) -> u64 {
-    geometry.entry_bytes(level)
-}
-
 /// Within a multiple of this many bytes a descriptor's address bits count up with the address: the bits that LPA and
 /// LPA2 keep elsewhere in the descriptor start at address bit 48.
 pub const LINEAR_SPAN: u64 = 1 << 48;
@@ -98,6 +98,7 @@ pub const fn leaf_type(level: Level) -> u64 {
 
 /// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): OA[47:12] in place; for 64K, OA[51:48] in bits 15:12;
 /// under LPA2, OA[49:48] in place and OA[51:50] in bits 9:8.
+#[inline]
 const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
     if geometry.lpa2() {
         pa.0 & ADDRESS_FIELD | (pa.0 >> 50 & 0b11) << 8
@@ -196,6 +197,18 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_leaf_for_address_0_moves_to_any_other() {
+        for geometry in geometries() {
+            let pa = Pa((1 << (geometry.pa_bits() - 1)) | 0x4000_0000);
+            let template = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+            assert_eq!(
+                template.at(geometry, pa),
+                Descriptor::leaf(geometry, Level::L3, pa, Attributes::KERNEL_DATA)
+            );
         }
     }
 

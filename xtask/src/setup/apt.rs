@@ -150,10 +150,13 @@ impl PrivateApt {
         fs::create_dir_all(&folder)?;
         let mut download = self.command("apt-get", &["download", &format!("{package}={}", newest.version)]);
         download.current_dir(&folder);
-        progress::during(&format!("downloading {package} {}", newest.version), || process::capture(&mut download))?;
+        progress::during(&format!("downloading {package} {}", newest.version), || {
+            process::capture(&mut download)
+        })?;
         let mut files = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
         let file = files.find(|file| file.extension().is_some_and(|extension| extension == "deb"));
-        let file = file.with_context(|| format!("apt-get download left no package in {}", folder.display()))?;
+        let file =
+            file.with_context(|| format!("apt-get download left no package in {}", folder.display()))?;
         Ok((file, newest.version.clone()))
     }
 

@@ -5,6 +5,7 @@
 
 mod apt;
 mod host;
+pub mod lints;
 pub mod payload;
 mod qemu;
 mod sources;

@@ -52,8 +52,9 @@ pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
     let release = line.release();
     let find = |apt: &PrivateApt| {
         let names = apt.names(&format!("^linux-image-{}\\..*-arm64$", release.replace('.', "\\.")))?;
-        newest_kernel(&names, release)
-            .with_context(|| format!("the configured Debian mirrors offer no arm64 kernel of the {release} line"))
+        newest_kernel(&names, release).with_context(|| {
+            format!("the configured Debian mirrors offer no arm64 kernel of the {release} line")
+        })
     };
     fetch(workspace, &format!("linux-{release}"), "Image", "./boot/vmlinuz-*", find)
         .with_context(|| hint(&format!("the Linux {release} payload")))
@@ -66,7 +67,9 @@ pub fn busybox(workspace: &Workspace) -> Result<Payload> {
 }
 
 fn hint(what: &str) -> String {
-    format!("{what} can't be had; `boot --payload self` needs no download, `--kernel` and `--initrd` take your own")
+    format!(
+        "{what} can't be had; `boot --payload self` needs no download, `--kernel` and `--initrd` take your own"
+    )
 }
 
 /// The cached file of `name`, downloaded when it is not there or not what was put there.
@@ -105,8 +108,11 @@ fn cached(manifest: &Path, name: &str, path: &Path) -> Option<Payload> {
     let entries = read_manifest(manifest);
     let text = |key: &str| Some(entries.get(name)?.get(key)?.as_str()?.to_owned());
     let content = fs::read(path).ok()?;
-    (text("sha256")? == sha256(&content))
-        .then_some(Payload { path: path.to_owned(), package: text("package")?, version: text("version")? })
+    (text("sha256")? == sha256(&content)).then_some(Payload {
+        path: path.to_owned(),
+        package: text("package")?,
+        version: text("version")?,
+    })
 }
 
 /// The manifest's entries; none where it is missing or no manifest, so that all is fetched anew.
@@ -142,7 +148,9 @@ fn newest_kernel(names: &[String], line: &str) -> Option<String> {
         let release = name.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix("-arm64"));
         let after = release.and_then(|release| release.strip_prefix(line)?.strip_prefix('.'));
         // A flavour is a word behind a hyphen; what may stand there otherwise is the ABI number.
-        after.is_some_and(|after| after.split('-').skip(1).all(|part| part.starts_with(|c: char| c.is_ascii_digit())))
+        after.is_some_and(|after| {
+            after.split('-').skip(1).all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
+        })
     };
     names.iter().filter(plain).max_by_key(|name| numbers(name)).cloned()
 }

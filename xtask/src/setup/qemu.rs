@@ -23,7 +23,9 @@ pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
         return Ok(found);
     }
     if let Err(reason) = Mirrors::of_this_machine() {
-        bail!("{PROGRAM} {minimum} or newer is missing, and it can be installed for you on Debian only: {reason}");
+        bail!(
+            "{PROGRAM} {minimum} or newer is missing, and it can be installed for you on Debian only: {reason}"
+        );
     }
     let apt = HostApt::update(workspace)?;
     let Some(suite) = choose(&apt.offers(PACKAGE)?, minimum) else {
@@ -58,7 +60,8 @@ mod tests {
 
     #[test]
     fn the_release_is_preferred_when_it_is_new_enough() {
-        let bookworm = [offer("1:10.0.2+ds-2~bpo12+1", "bookworm-backports"), offer("1:7.2+dfsg-7", "bookworm")];
+        let bookworm =
+            [offer("1:10.0.2+ds-2~bpo12+1", "bookworm-backports"), offer("1:7.2+dfsg-7", "bookworm")];
         assert_eq!(choose(&bookworm, FOR_TEST), Some(Suite::Backports));
         assert_eq!(choose(&bookworm, FOR_BOOT), Some(Suite::Backports));
         let trixie = [offer("1:11.1.3", "trixie-backports"), offer("1:10.0.13", "trixie")];

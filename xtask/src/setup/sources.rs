@@ -59,7 +59,10 @@ impl Mirrors {
                 && source.components.iter().any(|component| component == "main")
         };
         let best = |suffix: &str| {
-            sources.iter().filter(|source| has_suite(source, suffix)).max_by_key(|source| likely_debian(source))
+            sources
+                .iter()
+                .filter(|source| has_suite(source, suffix))
+                .max_by_key(|source| likely_debian(source))
         };
         let debian = best("").ok_or_else(|| MirrorsError::NoSource(codename.to_owned()))?;
         let security = best("-security").or_else(|| best("/updates"));
@@ -86,7 +89,9 @@ impl Mirrors {
 fn stanza(source: &Source, suites: &str, architecture: &str) -> String {
     let signed_by = source.signed_by.as_ref().map_or_else(String::new, |key| format!("Signed-By: {key}\n"));
     let uri = &source.uri;
-    format!("Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: {architecture}\n{signed_by}")
+    format!(
+        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: {architecture}\n{signed_by}"
+    )
 }
 
 /// Other vendors name their suites after Debian's releases too; of the oldest of equals the first is kept.
@@ -105,7 +110,9 @@ fn debian_codename(os_release: &str) -> Result<String, MirrorsError> {
     };
     match value("ID") {
         Some(id) if id == "debian" => value("VERSION_CODENAME").ok_or(MirrorsError::NoCodename),
-        other => Err(MirrorsError::NotDebian(value("PRETTY_NAME").or(other).unwrap_or_else(|| "no known system".into()))),
+        other => Err(MirrorsError::NotDebian(
+            value("PRETTY_NAME").or(other).unwrap_or_else(|| "no known system".into()),
+        )),
     }
 }
 
@@ -163,12 +170,15 @@ fn deb822_stanza(lines: &[&str]) -> Vec<Source> {
                 value.push('\n');
                 value.push_str(line);
             }
-            (false, _, Some((name, value))) => fields.push((name.to_ascii_lowercase(), value.trim().to_owned())),
+            (false, _, Some((name, value))) => {
+                fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            }
             _ => {}
         }
     }
     let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
-    let words = |name| field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let words =
+        |name| field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let disabled = field("enabled").is_some_and(|value| value.eq_ignore_ascii_case("no") || value == "false");
     if disabled || !words("types").iter().any(|kind| kind == "deb") {
         return Vec::new();
@@ -180,8 +190,11 @@ fn deb822_stanza(lines: &[&str]) -> Vec<Source> {
         components: components.clone(),
         signed_by: field("signed-by").map(str::to_owned),
     };
-    words("uris").into_iter().flat_map(|uri| suites.iter().map(move |suite| (uri.clone(), suite)))
-        .map(|(uri, suite)| source(uri, suite)).collect()
+    words("uris")
+        .into_iter()
+        .flat_map(|uri| suites.iter().map(move |suite| (uri.clone(), suite)))
+        .map(|(uri, suite)| source(uri, suite))
+        .collect()
 }
 
 #[cfg(test)]
@@ -241,7 +254,8 @@ Components: main
 
     #[test]
     fn debians_own_mirror_is_told_from_a_vendors() {
-        let vendor = "deb [signed-by=/usr/share/keyrings/vendor.gpg] https://vendor.example/linux bookworm main\n";
+        let vendor =
+            "deb [signed-by=/usr/share/keyrings/vendor.gpg] https://vendor.example/linux bookworm main\n";
         let mut sources = one_line(vendor);
         sources.extend(deb822(DEB822));
         sources.extend(one_line(vendor));
@@ -256,9 +270,15 @@ Components: main
         let list = mirrors.source_list(&["trixie", "bookworm"], true, "arm64");
         let sources = deb822(&list);
         let suites: Vec<_> = sources.iter().map(|source| source.suite.as_str()).collect();
-        assert_eq!(suites, ["trixie", "bookworm", "bookworm-backports", "trixie-security", "bookworm-security"]);
+        assert_eq!(
+            suites,
+            ["trixie", "bookworm", "bookworm-backports", "trixie-security", "bookworm-security"]
+        );
         assert_eq!(sources[0].signed_by, mirrors.debian.signed_by);
-        assert_eq!(sources[4].signed_by.as_ref().map(|key| key.trim()), mirrors.security.unwrap().signed_by.as_ref().map(|key| key.trim()));
+        assert_eq!(
+            sources[4].signed_by.as_ref().map(|key| key.trim()),
+            mirrors.security.unwrap().signed_by.as_ref().map(|key| key.trim())
+        );
         assert!(list.contains("Architectures: arm64"));
     }
 

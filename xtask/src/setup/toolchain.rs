@@ -72,11 +72,14 @@ impl Toolchain {
                 command.args([subcommand, "-Zbuild-std=core,alloc"]);
                 command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
                 command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER", linker);
-                command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_RUSTFLAGS", "-Clinker-flavor=ld.lld");
+                command
+                    .env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_RUSTFLAGS", "-Clinker-flavor=ld.lld");
                 command
             }
         };
-        for name in ["CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        for name in
+            ["CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+        {
             command.env_remove(name);
         }
         command.args(["--target", TARGET]);
@@ -153,7 +156,9 @@ fn debian_or_install(workspace: &Workspace) -> Result<Toolchain> {
     let apt = HostApt::update(workspace)?;
     for package in &packages {
         if apt.offers(package)?.is_empty() {
-            bail!("Debian's configured mirrors offer no {package}; it is in the security archive's main component");
+            bail!(
+                "Debian's configured mirrors offer no {package}; it is in the security archive's main component"
+            );
         }
     }
     apt.install("a compiler for the bare-metal target", &packages, &Suite::Release)?;
@@ -174,7 +179,8 @@ fn has_debian_compiler() -> bool {
     let version = process::capture(Command::new(DEBIAN_RUSTC).arg("--version")).unwrap_or_default();
     rustc_minor(&version).is_some_and(|minor| minor >= OLDEST_RUSTC_MINOR)
         && Path::new(DEBIAN_CARGO).exists()
-        && sysroot(Path::new(DEBIAN_RUSTC)).is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").exists())
+        && sysroot(Path::new(DEBIAN_RUSTC))
+            .is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").exists())
 }
 
 /// Debian's LLD or, where there is none, the one inside rustup's toolchain.
@@ -204,7 +210,10 @@ mod tests {
 
     #[test]
     fn the_compilers_version_is_read_from_what_it_says() {
-        assert_eq!(rustc_minor("rustc 1.96.0 (ac68faa20 2026-07-04) (built from a source tarball)\n"), Some(96));
+        assert_eq!(
+            rustc_minor("rustc 1.96.0 (ac68faa20 2026-07-04) (built from a source tarball)\n"),
+            Some(96)
+        );
         assert_eq!(rustc_minor("rustc 1.63.0\n"), Some(63));
         assert_eq!(rustc_minor(""), None);
     }

@@ -1,0 +1,350 @@
+//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it should.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::handover::{Files, Handover, PayloadKind};
+use crate::machine::{ExceptionLevel, Machine};
+use crate::qemu::{self, Hardware, Keyboard, Qemu};
+use crate::run::{self, Ending};
+use crate::setup::{self, payload};
+use crate::size::MemorySize;
+use crate::usage::UsageError;
+use crate::verdict::{Goal, Watch};
+use crate::workspace::Workspace;
+use crate::{build, initramfs};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Boot the kernel in QEMU.
+///
+/// Exit code: 0 when the run got where it should (Linux's user space; the end of the script; the last of linmap's own
+/// generations), 1 when it did not or took too long, 2 when an option is wrong.
+#[derive(Debug, clap::Args)]
+pub struct BootArgs {
+    /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and xlnx-zcu102]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<MemorySize>,
+    /// How many CPUs [default: the machine's own number; 1 on virt]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    cpus: Option<u32>,
+    /// QEMU's CPU type [default: max on virt]
+    #[arg(long, value_name = "TYPE")]
+    cpu: Option<String>,
+    /// The exception level to be entered at [default: 1 on virt and xlnx-zcu102]
+    #[arg(long, value_name = "1|2", value_parser = exception_level)]
+    el: Option<ExceptionLevel>,
+    /// QEMU's machine
+    #[arg(long, value_enum, default_value = "virt", value_name = "NAME")]
+    machine: Machine,
+    /// Boot this device tree as it is, but for /chosen, instead of QEMU's own
+    #[arg(long, value_name = "FILE")]
+    dtb: Option<PathBuf>,
+    /// More words for the command line: linmap.* are for linmap, the rest for the payload
+    #[arg(
+        long,
+        value_name = "STR",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then powers off
+    #[arg(long, conflicts_with = "script")]
+    shell: bool,
+    /// Run these commands in linmap's shell, then power off
+    #[arg(long, value_name = "CMD; CMD", value_parser = script)]
+    script: Option<String>,
+    /// What to hand over to [default: linux; none for a script without kexec]
+    #[arg(long, value_enum)]
+    payload: Option<PayloadKind>,
+    /// An arm64 Image to hand over to instead of Debian's
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Let the virtual counter count instructions: every run takes the same number of ticks
+    #[arg(long)]
+    icount: bool,
+    /// Write every `linmap: ` line to this file, as a JSON array of objects
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Give up after this many seconds [default: 120; never on a terminal]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+}
+
+fn exception_level(text: &str) -> Result<ExceptionLevel, String> {
+    match text {
+        "1" => Ok(ExceptionLevel::El1),
+        "2" => Ok(ExceptionLevel::El2),
+        _ => Err("kernels are entered at 1 or 2".into()),
+    }
+}
+
+fn script(text: &str) -> Result<String, String> {
+    match commands(text).next() {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("a script needs a command".into()),
+    }
+}
+
+/// A script's commands: separated by semicolons or line ends.
+fn commands(script: &str) -> impl Iterator<Item = &str> {
+    script.split([';', '\n']).map(str::trim).filter(|command| !command.is_empty())
+}
+
+/// `cargo xtask boot`.
+pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
+    let payload = payload_kind(arguments)?;
+    check_machine(arguments)?;
+    for (option, file) in
+        [("--dtb", &arguments.dtb), ("--kernel", &arguments.kernel), ("--initrd", &arguments.initrd)]
+    {
+        if let Some(file) = file {
+            std::fs::File::open(file)
+                .map_err(|error| UsageError(format!("{option} {}: {error}", file.display())))?;
+        }
+    }
+    write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
+
+    setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
+    let toolchain = setup::toolchain::ensure(workspace)?;
+    let interactive = std::io::stdin().is_terminal() && arguments.script.is_none();
+    let handover = Handover {
+        payload,
+        payload_kernel: payload_kernel(workspace, arguments, payload)?,
+        payload_initrd: payload_initrd(workspace, arguments, payload)?,
+        script: arguments.script.clone(),
+        shell: arguments.shell,
+        icount: arguments.icount,
+        power_off: !interactive,
+        append: arguments.append.clone(),
+    };
+    let kernel = build::kernel(workspace, &toolchain)?;
+
+    let hardware = Hardware {
+        machine: arguments.machine,
+        memory: arguments.memory.unwrap_or(arguments.machine.default_memory()),
+        cpus: arguments.cpus,
+        cpu: arguments.cpu.clone(),
+        exception_level: arguments.el,
+        icount: arguments.icount,
+    };
+    let image = kernel.image.with_command_line(arguments.machine.early_console())?;
+    let tree = match &arguments.dtb {
+        Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
+        None => None,
+    };
+    let files = Files::new(workspace)?;
+    let load = handover.load(&files, &hardware, &image, tree.as_deref())?;
+
+    let goal = goal(arguments, payload);
+    let keyboard = match (interactive, goal) {
+        (true, _) => Keyboard::Terminal,
+        (false, Goal::Shell) => Keyboard::Pipe,
+        (false, _) => Keyboard::Nobody,
+    };
+    let timeout = match arguments.timeout {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None if interactive => None,
+        None => Some(DEFAULT_TIMEOUT),
+    };
+    let mut qemu = Qemu::start(&qemu::arguments(&hardware, &load, keyboard), keyboard)?;
+    let mut watch = Watch::new(goal);
+    let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout);
+    drop(qemu);
+    write_records(arguments, watch.records())?;
+    match ending? {
+        Ending::Reached => Ok(ExitCode::SUCCESS),
+        Ending::Interrupted => Ok(ExitCode::from(130)),
+        Ending::Failed { why, last_lines } => {
+            eprintln!("error: boot failed: {why}");
+            if !last_lines.is_empty() {
+                eprintln!("the last lines of the console:");
+            }
+            last_lines.iter().for_each(|line| eprintln!("  {line}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
+    let runs_kexec = arguments.script.as_deref().is_none_or(script_runs_kexec);
+    let own_files = arguments.kernel.is_some() || arguments.initrd.is_some();
+    match arguments.payload {
+        Some(kind @ (PayloadKind::ItSelf | PayloadKind::None)) if own_files => Err(UsageError(format!(
+            "--kernel and --initrd are files of a Linux payload; this is --payload {kind}"
+        ))),
+        Some(kind) => Ok(kind),
+        None if runs_kexec || own_files => Ok(PayloadKind::Linux),
+        None => Ok(PayloadKind::None),
+    }
+}
+
+fn script_runs_kexec(script: &str) -> bool {
+    commands(script).any(|command| command.split_whitespace().next() == Some("kexec"))
+}
+
+fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
+    let own_user_space = arguments.initrd.is_some();
+    match (&arguments.script, payload) {
+        _ if arguments.shell => Goal::Shell,
+        (Some(script), _) if !script_runs_kexec(script) => Goal::Script,
+        (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
+        (_, PayloadKind::Linux | PayloadKind::Linux6_1) if own_user_space => Goal::PowerOff,
+        (_, PayloadKind::Linux | PayloadKind::Linux6_1) => Goal::Userspace,
+    }
+}
+
+/// Refuses what QEMU would ignore without a word, and what it has no tree for.
+fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
+    let machine = arguments.machine;
+    let name = machine.name();
+    if !machine.generates_device_tree() && arguments.dtb.is_none() {
+        return Err(UsageError(format!("QEMU makes no device tree for {name}: give one with --dtb FILE")));
+    }
+    if let (Some(level), Some(only)) = (arguments.el, machine.only_exception_level())
+        && level != only
+    {
+        return Err(UsageError(format!("{name} enters kernels at EL2 only")));
+    }
+    if let (Some(cpu), Some(only)) = (&arguments.cpu, machine.only_cpu())
+        && cpu != only
+    {
+        return Err(UsageError(format!("{name} has CPUs of type {only} only")));
+    }
+    if let (Some(cpus), Some(only)) = (arguments.cpus, machine.only_cpus())
+        && cpus != only
+    {
+        return Err(UsageError(format!("{name} always has {only} CPUs")));
+    }
+    Ok(())
+}
+
+fn payload_kernel(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
+    let line = match kind {
+        PayloadKind::Linux => payload::Line::Linux6_12,
+        PayloadKind::Linux6_1 => payload::Line::Linux6_1,
+        PayloadKind::ItSelf | PayloadKind::None => return Ok(None),
+    };
+    let path = match &arguments.kernel {
+        Some(own) => own.clone(),
+        None => payload::linux(workspace, line)?.path,
+    };
+    Ok(Some(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?))
+}
+
+fn payload_initrd(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
+    if matches!(kind, PayloadKind::ItSelf | PayloadKind::None) {
+        return Ok(None);
+    }
+    if let Some(own) = &arguments.initrd {
+        return Ok(Some(std::fs::read(own).with_context(|| format!("reading {}", own.display()))?));
+    }
+    let busybox = payload::busybox(workspace)?.path;
+    let busybox = std::fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?;
+    Ok(Some(initramfs::build(&busybox)?))
+}
+
+fn write_records(arguments: &BootArgs, records: &[crate::record::Record]) -> Result<()> {
+    let Some(file) = &arguments.json else { return Ok(()) };
+    let lines: Vec<_> =
+        records.iter().map(|record| format!("\n  {}", Value::Object(record.clone()))).collect();
+    std::fs::write(file, format!("[{}\n]\n", lines.join(",")))
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        boot: BootArgs,
+    }
+
+    fn arguments(words: &[&str]) -> BootArgs {
+        Line::try_parse_from(std::iter::once("boot").chain(words.iter().copied())).unwrap().boot
+    }
+
+    fn aims_at(words: &[&str]) -> (PayloadKind, Goal) {
+        let arguments = arguments(words);
+        let payload = payload_kind(&arguments).unwrap();
+        (payload, goal(&arguments, payload))
+    }
+
+    #[test]
+    fn what_a_run_shall_reach_follows_from_the_options() {
+        assert_eq!(aims_at(&[]), (PayloadKind::Linux, Goal::Userspace));
+        assert_eq!(aims_at(&["--payload", "linux-6.1"]), (PayloadKind::Linux6_1, Goal::Userspace));
+        assert_eq!(aims_at(&["--payload", "self"]), (PayloadKind::ItSelf, Goal::Done));
+        assert_eq!(aims_at(&["--payload", "none"]), (PayloadKind::None, Goal::Done));
+        assert_eq!(aims_at(&["--initrd", "x"]), (PayloadKind::Linux, Goal::PowerOff));
+        assert_eq!(aims_at(&["--kernel", "x"]), (PayloadKind::Linux, Goal::Userspace));
+        assert_eq!(aims_at(&["--shell"]), (PayloadKind::Linux, Goal::Shell));
+    }
+
+    #[test]
+    fn a_script_needs_a_payload_only_if_it_runs_kexec() {
+        assert_eq!(aims_at(&["--script", "mem; verify"]), (PayloadKind::None, Goal::Script));
+        assert_eq!(aims_at(&["--script", "mem;kexec"]), (PayloadKind::Linux, Goal::Userspace));
+        assert_eq!(aims_at(&["--script", "kexec\n", "--payload", "self"]), (PayloadKind::ItSelf, Goal::Done));
+        assert_eq!(aims_at(&["--script", "mem", "--payload", "linux"]), (PayloadKind::Linux, Goal::Script));
+        assert_eq!(aims_at(&["--script", "help kexec"]), (PayloadKind::None, Goal::Script));
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        let refused: [&[&str]; 9] = [
+            &["--el", "3"],
+            &["--memory", "4"],
+            &["--cpus", "0"],
+            &["--timeout", "0"],
+            &["--script", " ; "],
+            &["--script", "mem", "--shell"],
+            &["--machine", "virtual"],
+            &["--payload", "windows"],
+            &["extra"],
+        ];
+        for words in refused {
+            assert!(Line::try_parse_from(std::iter::once(&"boot").chain(words)).is_err(), "{words:?}");
+        }
+        assert!(payload_kind(&arguments(&["--payload", "self", "--kernel", "x"])).is_err());
+    }
+
+    #[test]
+    fn what_a_machine_can_not_do_is_refused_before_qemu_ignores_it() {
+        let refused = |words: &[&str]| check_machine(&arguments(words)).is_err();
+        assert!(refused(&["--machine", "raspi4b"]));
+        assert!(refused(&["--machine", "xlnx-zcu102"]));
+        assert!(refused(&["--machine", "xlnx-versal-virt", "--el", "1"]));
+        assert!(refused(&["--machine", "xlnx-versal-virt", "--cpu", "max"]));
+        assert!(refused(&["--machine", "xlnx-versal-virt", "--cpus", "1"]));
+        assert!(!refused(&[
+            "--machine",
+            "xlnx-versal-virt",
+            "--el",
+            "2",
+            "--cpus",
+            "2",
+            "--cpu",
+            "cortex-a72"
+        ]));
+        assert!(!refused(&["--machine", "raspi4b", "--dtb", "x"]));
+        assert!(!refused(&["--cpu", "neoverse-n1", "--el", "1", "--cpus", "12"]));
+    }
+
+    #[test]
+    fn words_of_the_command_line_may_begin_with_a_hyphen() {
+        assert_eq!(arguments(&["--append", "-- -x linmap.leaf=page"]).append, "-- -x linmap.leaf=page");
+    }
+}
