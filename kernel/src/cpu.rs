@@ -99,19 +99,34 @@ pub fn counter() -> u64 {
     value
 }
 
-/// What `AT S1E1R` makes of `va`: the physical address, or the fault status of PAR_EL1 (FST, Arm ARM D24.2).
+/// Asks the MMU with one of the AT instructions: the physical address of `$va`, or the fault status of PAR_EL1 (FST,
+/// Arm ARM D24.2).
+macro_rules! address_translation {
+    ($at:literal, $va:expr) => {{
+        let va: Va = $va;
+        let par: u64;
+        // SAFETY: AT only asks; the ISB is what makes its answer readable.
+        unsafe {
+            asm!(concat!("at ", $at, ", {va}"), "isb", "mrs {par}, par_el1",
+                va = in(reg) va.0, par = out(reg) par, options(nostack, preserves_flags));
+        }
+        if par & 1 != 0 {
+            Err((par >> 1 & 0x3f) as u8)
+        } else {
+            // PA[51:12] in place.
+            Ok(Pa(par & 0x000f_ffff_ffff_f000 | va.0 & 0xfff))
+        }
+    }};
+}
+
+/// What the MMU makes of a read of `va`: the physical address, or the fault status.
 pub fn translate(va: Va) -> Result<Pa, u8> {
-    let par: u64;
-    // SAFETY: AT only asks; the ISB is what makes its answer readable.
-    unsafe {
-        asm!("at s1e1r, {va}", "isb", "mrs {par}, par_el1",
-            va = in(reg) va.0, par = out(reg) par, options(nostack, preserves_flags));
-    }
-    if par & 1 != 0 {
-        return Err((par >> 1 & 0x3f) as u8);
-    }
-    // PA[51:12] in place.
-    Ok(Pa(par & 0x000f_ffff_ffff_f000 | va.0 & 0xfff))
+    address_translation!("s1e1r", va)
+}
+
+/// What the MMU makes of a write to `va`: the physical address, or the fault status.
+pub fn translate_write(va: Va) -> Result<Pa, u8> {
+    address_translation!("s1e1w", va)
 }
 
 /// Cleans and invalidates the lines of `len` bytes from `va` to the point of coherency, and waits.

@@ -52,7 +52,8 @@ pub const SCTLR_OFF: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 <
 /// SCTLR_EL1 with M, C and I, stack alignment checks, and WXN: what is writable is never executable.
 const SCTLR_ON: u64 = SCTLR_OFF | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
 /// SCTLR_EL2 without VHE, MMU and caches off: its RES1 bits.
-const SCTLR_EL2_OFF: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 18 | 1 << 16 | 1 << 11 | 1 << 5 | 1 << 4;
+const SCTLR_EL2_OFF: u64 =
+    1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 18 | 1 << 16 | 1 << 11 | 1 << 5 | 1 << 4;
 /// HCR_EL2: EL1 is AArch64 (RW), pointer authentication does not trap (API, APK).
 const HCR_NVHE: u64 = 1 << 31 | 1 << 41 | 1 << 40;
 /// The same with E2H and TGE.
@@ -145,6 +146,6 @@ pub fn fixmap_table() -> *mut u64 {
 
 /// The pages that are mapped nowhere in the image, below each stack.
 pub fn guards() -> [Va; 2] {
-    [&raw const __stack_guard, &raw const __exception_stack_guard].map(|guard| Va(guard.expose_provenance() as u64))
+    [&raw const __stack_guard, &raw const __exception_stack_guard]
+        .map(|guard| Va(guard.expose_provenance() as u64))
 }
-

@@ -82,7 +82,11 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
     }
     let name = NAMES[vector as usize % 4];
     let class = frame.esr >> 26 & 0x3f;
-    say!("{name} exception (vector {vector}), class {class:#x}, at {:#018x}, address {:#018x}", frame.elr, frame.far);
+    say!(
+        "{name} exception (vector {vector}), class {class:#x}, at {:#018x}, address {:#018x}",
+        frame.elr,
+        frame.far
+    );
     for (i, pair) in frame.x.chunks(2).enumerate() {
         match *pair {
             [a, b] => say!("  x{:<2} {a:#018x}  x{:<2} {b:#018x}", 2 * i, 2 * i + 1),

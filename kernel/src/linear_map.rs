@@ -10,7 +10,7 @@ use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_map
 use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Leaves, MappingError, Mappings};
+use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
 use thiserror::Error;
@@ -24,7 +24,9 @@ use crate::report;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum LinearMapError {
     /// `linmap.build=` names no builder.
-    #[error("linmap.build= names no builder; there are base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap and identity")]
+    #[error(
+        "linmap.build= names no builder; there are base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap and identity"
+    )]
     UnknownBuilder,
     /// `linmap.leaf=` names no policy.
     #[error("linmap.leaf= names no policy; there are auto, block and page")]
@@ -46,28 +48,20 @@ pub enum LinearMapError {
     Build(#[from] BuildError),
 }
 
-/// The live linear map.
-#[derive(Clone, Copy, Debug)]
-pub struct LinearMap {
-    /// Where it has everything.
-    pub layout: Layout,
-    /// Which leaves it is made of.
-    pub leaves: Leaves,
-}
-
 /// The TTBR0 value that translates nothing.
 pub fn reserved_ttbr0(image: Image) -> u64 {
     ttbr(layout::GEOMETRY, image.reserved_table(), 0)
 }
 
-/// Builds the linear map of `memblock` as the command line asks, and reports the phase.
+/// Builds the linear map of `memblock` as the command line asks, and reports the
+/// phase. Returns where everything is.
 pub fn build(
     image: Image,
     features: Features,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
     fixmap: &mut Fixmap,
-) -> Result<LinearMap, LinearMapError> {
+) -> Result<Layout, LinearMapError> {
     let builder = match command_line.get("linmap.build") {
         None => Builder::default(),
         Some(name) => Builder::from_name(name).ok_or(LinearMapError::UnknownBuilder)?,
@@ -78,8 +72,36 @@ pub fn build(
     };
     let leaves = policy.leaves(features.bbm);
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
-
     let started = cpu::counter();
+    let (layout, built) = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu)?;
+    let ticks = cpu::counter() - started;
+    let counts = cpu.counts;
+    report!(
+        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",
+        builder.name(),
+        leaves_name(leaves),
+        TicksPerInstruction(command_line),
+        counts.tlbi,
+        counts.dsb,
+        counts.isb,
+        built.tables,
+        built.entries,
+        built.bytes
+    );
+    Ok(layout)
+}
+
+/// The phase itself. Not inlined, so that instructions can be counted from outside, between its symbol and its return.
+#[inline(never)]
+fn paint(
+    builder: Builder,
+    image: Image,
+    features: Features,
+    leaves: Leaves,
+    memblock: &mut Memblock<REGIONS>,
+    fixmap: &mut Fixmap,
+    cpu: &mut Counted<ThisCpu>,
+) -> Result<(Layout, Built), LinearMapError> {
     let memory = PaRange::new(
         memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).next().unwrap_or_default().start,
         memblock.memory_end(),
@@ -95,7 +117,7 @@ pub fn build(
             let mut frames = MemblockFrames::new(memblock, geometry);
             // SAFETY: TTBR1 leads to the swapper table, which only this boot changes; memblock's frames are free
             // memory; the table slots of the fixmap are free.
-            unsafe { build_by_fixmap(step, &linear, root, fixmap, &mut cpu, &mut frames) }
+            unsafe { build_by_fixmap(step, &linear, root, fixmap, cpu, &mut frames) }
         }
         Builder::Identity => {
             let shape = identity_geometry(geometry, memory.end.0)?;
@@ -108,28 +130,11 @@ pub fn build(
             // on the reserved table with nothing cached since the early identity map was left; this CPU is the only
             // one running, and all its code and data lie in TTBR1's half.
             unsafe {
-                build_by_identity(
-                    &layout, &linear, &identity, root, reserved, fixmap, &mut cpu, &mut frames,
-                )
+                build_by_identity(&layout, &linear, &identity, root, reserved, fixmap, cpu, &mut frames)
             }
         }
     }?;
-    let ticks = cpu::counter() - started;
-
-    let counts = cpu.counts;
-    report!(
-        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",
-        builder.name(),
-        leaves_name(leaves),
-        TicksPerInstruction(command_line),
-        counts.tlbi,
-        counts.dsb,
-        counts.isb,
-        built.tables,
-        built.entries,
-        built.bytes
-    );
-    Ok(LinearMap { layout, leaves })
+    Ok((layout, built))
 }
 
 /// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a tick that is; nothing

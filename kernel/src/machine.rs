@@ -1,12 +1,16 @@
 //! What the kernel knows of the machine it runs on.
 
+use core::slice;
+
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 use linmap::layout::Layout;
+use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
-use linmap_table::{Fixmap, OffsetWindow};
+use linmap_table::OffsetWindow;
 use linmap_vmsa::id::{BbmLevel, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
+use thiserror::Error;
 
 use crate::cpu;
 use crate::entry::{Entered, Image};
@@ -39,6 +43,30 @@ impl Features {
     }
 }
 
+/// Why there is no archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum MachineError {
+    /// The initrd's memory is not mapped.
+    #[error("the initrd at {initrd} does not lie in one mapped range of memory")]
+    InitrdNotMapped {
+        /// Where /chosen has it.
+        initrd: PaRange,
+    },
+    /// The initrd is no archive.
+    #[error("archive: {0}")]
+    Archive(#[from] ArchiveError),
+}
+
+impl MachineError {
+    /// The error's kind in a line for machines.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::InitrdNotMapped { .. } => "initrd",
+            Self::Archive(_) => "archive",
+        }
+    }
+}
+
 /// The machine once its linear map is live.
 pub struct Machine<'m> {
     /// How we were entered.
@@ -59,10 +87,6 @@ pub struct Machine<'m> {
     pub memblock: &'m mut Memblock<REGIONS>,
     /// Where memory is mapped.
     pub layout: Layout,
-    /// Which leaves the linear map was made of.
-    pub leaves: linmap_table::Leaves,
-    /// The fixmap.
-    pub fixmap: &'m mut Fixmap,
 }
 
 impl Machine<'_> {
@@ -80,6 +104,21 @@ impl Machine<'_> {
     /// Memory that is mapped, ascending.
     pub fn mapped(&self) -> impl DoubleEndedIterator<Item = PaRange> {
         self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
+    }
+
+    /// The archive that the boot loader passed as initrd.
+    ///
+    /// # Errors
+    /// [`MachineError`] when it does not lie in mapped memory, or is no archive.
+    pub fn archive(&self) -> Result<Option<Archive<'static>>, MachineError> {
+        let Some(range) = self.initrd else { return Ok(None) };
+        if !self.mapped().any(|mapped| mapped.covers(range)) {
+            return Err(MachineError::InitrdNotMapped { initrd: range });
+        }
+        let start = self.layout.linear(range.start).0 as *const u8;
+        // SAFETY: the linear map has all of it, memblock reserved it from the start, and nothing writes to it.
+        let bytes = unsafe { slice::from_raw_parts(start, range.len() as usize) };
+        Ok(Some(Archive::parse(bytes)?))
     }
 
     /// Switches the machine off.

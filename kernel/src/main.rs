@@ -11,9 +11,11 @@ mod cpu;
 mod dtb;
 mod entry;
 mod exceptions;
+mod kexec;
 mod linear_map;
 mod machine;
 mod psci;
+mod relocation;
 mod shell;
 mod verify;
 
@@ -101,7 +103,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         memblock.memory_len()
     );
 
-    let built = linear_map::build(image, features, CommandLine(command_line), &mut memblock, &mut fixmap)
+    let layout = linear_map::build(image, features, CommandLine(command_line), &mut memblock, &mut fixmap)
         .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
     let mut machine = Machine {
@@ -113,9 +115,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         command_line,
         initrd: machine::initrd(fdt),
         memblock: &mut memblock,
-        layout: built.layout,
-        leaves: built.leaves,
-        fixmap: &mut fixmap,
+        layout,
     };
     shell::run(&mut machine)
 }

@@ -1,9 +1,328 @@
-//! The shell.
-use crate::machine::Machine;
-use crate::report;
+//! What happens once the linear map is live: a script, the shell, or the payload; and the shell's commands.
 
-/// Runs.
+use core::fmt;
+
+use arrayvec::ArrayString;
+use linmap::layout::Layout;
+use linmap::listing::{Run, Runs, Size};
+use linmap_kexec::CommandLine;
+use linmap_table::{LeafIter, Walk, walk};
+use linmap_vmsa::{Level, Va};
+use thiserror::Error;
+
+use crate::console::{Console, Quoted};
+use crate::kexec::{self, KexecError};
+use crate::machine::Machine;
+use crate::verify::{Mismatch, verify};
+use crate::{cpu, fail, report, say};
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// There is no such command.
+    #[error("no command {0:?}; `help` lists them")]
+    Unknown(ArrayString<32>),
+    /// The command was given the wrong words.
+    #[error("usage: {0}")]
+    Usage(&'static str),
+    /// The map is wrong.
+    #[error(transparent)]
+    Verify(#[from] Mismatch),
+    /// The payload can't be handed over to.
+    #[error(transparent)]
+    Kexec(#[from] KexecError),
+    /// Something maps memory both writable and executable.
+    #[error("{0} runs are both writable and executable")]
+    WritableAndExecutable(u64),
+}
+
+type Handler = fn(&mut Machine<'_>, &str) -> Result<(), CommandError>;
+
+struct Command {
+    name: &'static str,
+    usage: &'static str,
+    help: &'static str,
+    run: Handler,
+}
+
+const COMMANDS: &[Command] = &[
+    Command { name: "help", usage: "help", help: "this list", run: help },
+    Command { name: "mem", usage: "mem", help: "memblock: memory, no-map and reserved ranges", run: mem },
+    Command { name: "map", usage: "map", help: "the linear map: ranges, leaf sizes, tables", run: map },
+    Command {
+        name: "dump",
+        usage: "dump",
+        help: "all live TTBR1 mappings, runs folded, W+X flagged",
+        run: dump,
+    },
+    Command {
+        name: "translate",
+        usage: "translate VA",
+        help: "what the tables and the MMU make of an address",
+        run: translate,
+    },
+    Command { name: "verify", usage: "verify", help: "prove the linear map", run: run_verify },
+    Command { name: "kexec", usage: "kexec", help: "load the payload and hand over to it", run: run_kexec },
+    Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
+];
+
+/// Goes on as the command line and the archive ask; never returns.
 pub fn run(machine: &mut Machine<'_>) -> ! {
-    report!("state=done generation=0");
+    let archive = machine.archive();
+    let command_line = CommandLine(machine.command_line);
+    let next = kexec::generation(command_line);
+    // A script is for the first generation.
+    if let Ok(Some(archive)) = &archive
+        && let Some(script) = archive.find("script").filter(|_| next == 0)
+    {
+        run_script(machine, script.data);
+    }
+    if command_line.get("linmap.shell").is_some() {
+        interact(machine);
+    }
+    if let Err(error) = archive {
+        fail(error.kind(), &error, machine.psci);
+    }
+    match kexec::payload(machine) {
+        Ok(Some(_)) => {
+            let Err(error) = kexec::run(machine);
+            fail(error.kind(), &error, machine.psci)
+        }
+        Ok(None) => {
+            report!("state=done generation={next}");
+            machine.power_off()
+        }
+        Err(error) => fail(error.kind(), &error, machine.psci),
+    }
+}
+
+/// Runs the commands of a script, separated by `;` or line ends, up to the first that fails; then switches off.
+fn run_script(machine: &mut Machine<'_>, script: &[u8]) -> ! {
+    let mut count = 0;
+    for line in script.split(|byte| matches!(byte, b';' | b'\n')) {
+        let line = core::str::from_utf8(line).unwrap_or("?").trim();
+        if line.is_empty() {
+            continue;
+        }
+        say!("linmap> {line}");
+        count += 1;
+        if let Err(error) = execute(machine, line) {
+            say!("{error}");
+            report!("script=failed command={} what={}", Quoted(line), Quoted(&error));
+            machine.power_off();
+        }
+    }
+    report!("script=ok commands={count}");
+    machine.power_off()
+}
+
+/// Reads and runs commands until one of them leaves.
+fn interact(machine: &mut Machine<'_>) -> ! {
+    report!("shell=ready");
+    say!("linmap's shell; `help` lists the commands");
+    loop {
+        let mut line = ArrayString::new();
+        if !read_line(&mut line) {
+            machine.power_off();
+        }
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        if let Err(error) = execute(machine, line) {
+            say!("{error}");
+        }
+    }
+}
+
+/// Reads a line with echo; backspace and ^U edit it, ^D on an empty line ends the input (`false`).
+fn read_line(line: &mut ArrayString<256>) -> bool {
+    let echo = |text: fmt::Arguments<'_>| {
+        let _ = fmt::Write::write_fmt(&mut Console, text);
+    };
+    echo(format_args!("linmap> "));
+    loop {
+        let Some(byte) = Console::get() else { return false };
+        match byte {
+            b'\r' | b'\n' => {
+                echo(format_args!("\n"));
+                return true;
+            }
+            0x08 | 0x7f => {
+                if line.pop().is_some() {
+                    echo(format_args!("\x08 \x08"));
+                }
+            }
+            0x15 => {
+                while line.pop().is_some() {
+                    echo(format_args!("\x08 \x08"));
+                }
+            }
+            0x04 if line.is_empty() => return false,
+            b' '..=b'~' if line.try_push(char::from(byte)).is_ok() => {
+                echo(format_args!("{}", char::from(byte)))
+            }
+            _ => {}
+        }
+    }
+}
+
+fn execute(machine: &mut Machine<'_>, line: &str) -> Result<(), CommandError> {
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        let mut unknown = ArrayString::new();
+        for c in name.chars() {
+            if unknown.try_push(c).is_err() {
+                break;
+            }
+        }
+        return Err(CommandError::Unknown(unknown));
+    };
+    let rest = rest.trim();
+    if rest.is_empty() == command.usage.contains(' ') {
+        return Err(CommandError::Usage(command.usage));
+    }
+    (command.run)(machine, rest)
+}
+
+fn help(_: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    for command in COMMANDS {
+        say!("  {:<14} {}", command.usage, command.help);
+    }
+    Ok(())
+}
+
+fn mem(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    let line = |kind: &str, range| say!("  {kind:<9} {range}  {}", Size(linmap_vmsa::PaRange::len(range)));
+    for region in machine.memblock.regions() {
+        line(if region.no_map { "no-map" } else { "memory" }, region.range);
+    }
+    for range in machine.memblock.reserved() {
+        line("reserved", *range);
+    }
+    let reserved: u64 = machine.memblock.reserved().iter().map(|range| range.len()).sum();
+    report!("memory={} reserved={reserved}", machine.memblock.memory_len());
+    Ok(())
+}
+
+/// Counts of one kind of leaf.
+#[derive(Clone, Copy, Default)]
+struct LeafCount {
+    entries: u64,
+    bytes: u64,
+}
+
+fn map(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    let geometry = machine.geometry();
+    let base = Layout::base(geometry);
+    let linear_end = base.0 + (1 << (geometry.va_bits() - 1));
+    say!("linear map from {base}, memstart {}", machine.layout.memstart());
+    for range in machine.mapped() {
+        say!("  {} {range}  {}", machine.layout.linear(range.start), Size(range.len()));
+    }
+    // By level, 0 to 3, and by the contiguous bit.
+    let mut counts = [[LeafCount::default(); 2]; 4];
+    let mut window = machine.tables();
+    let mut leaves =
+        LeafIter::new(geometry, machine.image.swapper(), geometry.start_level(), base, &mut window);
+    let mut tables = 0;
+    while let Some(leaf) = leaves.next() {
+        if leaf.va.0 >= linear_end {
+            break;
+        }
+        // All tables entered so far are the linear map's, but for the root.
+        tables = leaves.tables() - 1;
+        let level = usize::try_from(leaf.level.number()).unwrap_or(0);
+        let count = &mut counts[level][usize::from(leaf.descriptor.is_contiguous())];
+        count.entries += 1;
+        count.bytes += geometry.entry_bytes(leaf.level);
+    }
+    for (number, by_level) in (0..).zip(&counts) {
+        let Some(level) = Level::new(number) else { continue };
+        for (count, contiguous) in by_level.iter().zip(["", " contiguous"]) {
+            if count.entries > 0 {
+                let leaf = Size(geometry.entry_bytes(level));
+                say!("  {leaf:>4}{contiguous:<11} {:>10} entries  {}", count.entries, Size(count.bytes));
+            }
+        }
+    }
+    let table_bytes = tables * geometry.granule().bytes();
+    say!("  {tables} tables, {}", Size(table_bytes));
+    report!("map=ok tables={tables} table_bytes={table_bytes}");
+    Ok(())
+}
+
+fn dump(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    let geometry = machine.geometry();
+    let base = Layout::base(geometry);
+    let mut window = machine.tables();
+    let leaves = LeafIter::new(geometry, machine.image.swapper(), geometry.start_level(), base, &mut window);
+    let (mut runs, mut both) = (0, 0u64);
+    let mut area = "";
+    for run in Runs::new(geometry, leaves) {
+        let here = area_of(&run, base, geometry.va_bits());
+        if here != area {
+            say!("---[ {here} ]---");
+            area = here;
+        }
+        say!("{run}");
+        runs += 1;
+        both += u64::from(run.writable_and_executable());
+    }
+    report!("dump=ok runs={runs} wx={both}");
+    if both > 0 { Err(CommandError::WritableAndExecutable(both)) } else { Ok(()) }
+}
+
+fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
+    use linmap::layout::{DTB_WINDOW, FIXMAP, IMAGE};
+    if run.va.0 < base.0 + (1 << (va_bits - 1)) {
+        "linear map"
+    } else if run.va < DTB_WINDOW && run.va >= IMAGE {
+        "kernel image"
+    } else if run.va < FIXMAP {
+        "device tree"
+    } else {
+        "fixmap"
+    }
+}
+
+fn translate(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
+    const USAGE: CommandError = CommandError::Usage("translate VA (hexadecimal)");
+    let va = Va(u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).map_err(|_| USAGE)?);
+    let in_ttbr1 = va.0 >= Layout::base(machine.geometry()).0;
+    match walk(machine.geometry(), machine.image.swapper(), va, &mut machine.tables()) {
+        _ if !in_ttbr1 => say!("  tables: not an address of TTBR1"),
+        Walk::Leaf { pa, level, descriptor } => say!("  tables: {pa}, level {level}, {descriptor:?}"),
+        Walk::Fault { level } => say!("  tables: translation fault, level {level}"),
+    }
+    match cpu::translate(va) {
+        Ok(pa) => say!("  AT:     {pa}"),
+        Err(status) => say!("  AT:     fault, status {status:#x}"),
+    }
+    Ok(())
+}
+
+fn run_verify(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    let started = cpu::counter();
+    let verified = verify(machine).inspect_err(|mismatch| {
+        report!("verify=failed what={}", Quoted(mismatch));
+    })?;
+    report!(
+        "verify=ok mapped={} faults={} ranges={} holes={} ticks={}",
+        verified.mapped,
+        verified.faults,
+        verified.ranges,
+        verified.holes,
+        cpu::counter() - started
+    );
+    Ok(())
+}
+
+fn run_kexec(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    let Err(error) = kexec::run(machine);
+    Err(error.into())
+}
+
+fn power_off(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
     machine.power_off()
 }

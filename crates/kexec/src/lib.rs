@@ -24,6 +24,7 @@ mod move_list;
 mod move_plan;
 mod placement;
 mod segment;
+mod transition;
 
 pub use archive::{Archive, ArchiveError, Member, Members};
 pub use chosen::{Chosen, ChosenError};
@@ -37,3 +38,4 @@ pub use move_list::{
 pub use move_plan::{ListFrame, MoveError, MovePlan};
 pub use placement::{Initrd, Part, Placed, PlacementError, initrd_window};
 pub use segment::{SEGMENT_ALIGN, SegmentError, Segments};
+pub use transition::{Transition, TransitionError};

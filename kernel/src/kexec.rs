@@ -1,0 +1,337 @@
+//! Loading the payload and handing over to it. Everything that can fail fails while loading; then memblock is as before.
+
+use core::convert::Infallible;
+use core::ops::Range;
+use core::slice;
+
+use linmap::frames::MemblockFrames;
+use linmap::ranges::MappingList;
+use linmap_kexec::{
+    Archive, COMMAND_LINE_MAX, Chosen, ChosenError, CommandLine, CommandLineError, Extent, Image, ImageError,
+    Initrd, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MoveError, MovePlan, Placed, PlacementError,
+    SEGMENT_ALIGN, SegmentError, Segments, Transition, TransitionError,
+};
+use linmap_memblock::{AllocError, RegionError};
+use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_vmsa::{Granule, Pa, PaRange, Va};
+use thiserror::Error;
+
+use crate::machine::{Machine, MachineError};
+use crate::relocation::{self, HandOver};
+use crate::{cpu, linear_map, report};
+
+/// Why the payload was not entered.
+#[derive(Debug, Error)]
+pub enum KexecError {
+    /// There is nothing to load.
+    #[error("there is no payload: {0}")]
+    NoPayload(&'static str),
+    /// `linmap.payload=` names none.
+    #[error("linmap.payload= names no payload; there are linux, self and none")]
+    UnknownPayload,
+    /// The archive can't be read.
+    #[error(transparent)]
+    Archive(#[from] MachineError),
+    /// A member of the archive is no text.
+    #[error("the archive's {name} is no text: byte {at} is not UTF-8")]
+    NotText {
+        /// The member.
+        name: &'static str,
+        /// Where the text ends.
+        at: usize,
+    },
+    /// The image is none, or one that can't run here.
+    #[error("Image: {0}")]
+    Image(#[from] ImageError),
+    /// The command line can't be made.
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
+    /// The device tree can't be rewritten.
+    #[error(transparent)]
+    DeviceTree(#[from] ChosenError),
+    /// There is no place for a part of the payload.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The destinations are no segments.
+    #[error(transparent)]
+    Segments(#[from] SegmentError),
+    /// The plan refuses a move.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    /// No memory is left for the payload's pages or the move list.
+    #[error(transparent)]
+    Memory(#[from] AllocError),
+    /// Memblock has no room to note a destination.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// There are no transitional tables.
+    #[error("transitional tables: {0}")]
+    Transition(#[from] TransitionError),
+}
+
+impl KexecError {
+    /// The error's kind in a line for machines.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Archive(error) => error.kind(),
+            Self::Image(_) => "image",
+            Self::Placement(_) => "placement",
+            _ => "kexec",
+        }
+    }
+}
+
+/// What to hand over to.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload {
+    /// The kernel of the archive.
+    Linux,
+    /// linmap again, with the same archive, as this generation.
+    Myself(u64),
+}
+
+/// How many kexecs of linmap into itself led here.
+pub fn generation(command_line: CommandLine<'_>) -> u64 {
+    number(command_line, "linmap.generation").unwrap_or(0)
+}
+
+fn number(command_line: CommandLine<'_>, key: &str) -> Option<u64> {
+    command_line.get(key)?.parse().ok()
+}
+
+/// The payload that the command line and the archive ask for, or `None` when the boot ends here.
+pub fn payload(machine: &Machine<'_>) -> Result<Option<Payload>, KexecError> {
+    let command_line = CommandLine(machine.command_line);
+    let generation = generation(command_line);
+    match command_line.get("linmap.payload") {
+        Some("none") => Ok(None),
+        Some("self") if generation < number(command_line, "linmap.generations").unwrap_or(1) => {
+            Ok(Some(Payload::Myself(generation + 1)))
+        }
+        Some("self") => Ok(None),
+        Some("linux") | None => Ok(machine.archive()?.map(|_| Payload::Linux)),
+        Some(_) => Err(KexecError::UnknownPayload),
+    }
+}
+
+/// Loads the payload and enters it; returns only with an error.
+pub fn run(machine: &mut Machine<'_>) -> Result<Infallible, KexecError> {
+    let payload = payload(machine)?.ok_or(KexecError::NoPayload("this is the last generation"))?;
+    let before = machine.memblock.clone();
+    match load(machine, payload) {
+        Ok(hand_over) => {
+            report!(
+                "state=kexec entry={} dtb={} el={}",
+                hand_over.entry,
+                hand_over.dtb,
+                machine.entered.el()
+            );
+            // SAFETY: `load` made what the contract asks for; interrupts have been masked since the entry, and no
+            // other CPU was ever started.
+            unsafe { hand_over.go() }
+        }
+        Err(error) => {
+            machine.memblock.clone_from(&before);
+            Err(error)
+        }
+    }
+}
+
+fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecError> {
+    let started = cpu::counter();
+    let archive = machine.archive()?.ok_or(KexecError::NoPayload("the boot loader passed no archive"))?;
+    let file = archive.find("Image").ok_or(KexecError::NoPayload("the archive has no Image"))?.data;
+    let image = Image::parse(file, file.len() as u64)?;
+    let granules = [Granule::K4, Granule::K16, Granule::K64];
+    let supported = granules.map(|granule| machine.features.mmfr0.supports(granule).then_some(granule));
+    let mut list = arrayvec::ArrayVec::<Granule, 3>::new();
+    list.extend(supported.into_iter().flatten());
+    image.check_page_size(&list)?;
+
+    let mut text = [0; COMMAND_LINE_MAX - 1];
+    let own = CommandLine(machine.command_line);
+    let (bootargs, initrd_file, initrd) = match payload {
+        Payload::Linux => {
+            let theirs = CommandLine(member_text(&archive, "cmdline")?);
+            let initrd_file =
+                archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
+            let initrd = initrd_file.map_or(Initrd::Absent, |data| Initrd::Len(data.len() as u64));
+            (own.for_payload(theirs, &mut text)?, initrd_file, initrd)
+        }
+        // The archive goes on as it lies.
+        Payload::Myself(next) => {
+            let initrd = machine.initrd.map_or(Initrd::Absent, Initrd::At);
+            (own.for_generation(next, &mut text)?, None, initrd)
+        }
+    };
+
+    let measure = Chosen {
+        bootargs,
+        initrd: machine.initrd.or(Some(PaRange::default())).filter(|_| !matches!(initrd, Initrd::Absent)),
+    };
+    let dtb_len = measure.measure(machine.dtb)?;
+    let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+    let free = machine.memblock.free_ranges(everywhere);
+    let free: arrayvec::ArrayVec<PaRange, { crate::machine::REGIONS }> =
+        free.take(crate::machine::REGIONS).collect();
+    let placed = Placed::lowest(free.iter().copied(), &image, initrd, dtb_len as u64)?;
+    let chosen = Chosen { bootargs, initrd: placed.initrd };
+
+    // From here on nothing that is taken from memblock lies in a destination.
+    let mut destinations = arrayvec::ArrayVec::<PaRange, 3>::new();
+    let moved_initrd = placed.initrd.filter(|_| initrd_file.is_some());
+    for range in [Some(placed.image), moved_initrd, Some(placed.dtb)].into_iter().flatten() {
+        let whole = range.align_outward(SEGMENT_ALIGN).unwrap_or(range);
+        machine.memblock.reserve(whole)?;
+        destinations.push(whole);
+    }
+    let segments = Segments::new(&destinations)?;
+    // The move cleans what it writes. The rest of the image's memory, and an initrd that stays, are cleaned now.
+    for range in destinations.iter().copied().chain(machine.initrd) {
+        cpu::clean_and_invalidate(machine.layout.linear(range.start), range.len());
+    }
+
+    let mut loader = Loader { machine, limit: everywhere };
+    let mut plan = MovePlan::new(segments, loader.list_frame()?)?;
+    loader.scatter(&mut plan, file, placed.image.start)?;
+    if let (Some(data), Some(place)) = (initrd_file, placed.initrd) {
+        loader.scatter(&mut plan, data, place.start)?;
+    }
+    loader.device_tree(&mut plan, &chosen, placed.dtb)?;
+    let moves = plan.finish();
+
+    let code = loader.page()?;
+    let page = code.range(loader.machine);
+    // SAFETY: the page was just taken and is larger than the code.
+    let bytes = unsafe { code.bytes(loader.machine) };
+    bytes[..relocation::code().len()].copy_from_slice(relocation::code());
+    cpu::clean_and_invalidate(Va(page.start), page.end - page.start);
+    cpu::invalidate_instructions();
+
+    let mut mappings = MappingList::new();
+    let layout = loader.machine.layout;
+    let (mut window, memory) = (loader.machine.tables(), loader.machine.memblock.clone());
+    let mut frames = MemblockFrames::new(loader.machine.memblock, layout.geometry());
+    let transition = Transition::build(&layout, &memory, code.0, &mut mappings, &mut window, &mut frames)?;
+    let tables = transition.linear.built().tables + transition.code.built().tables;
+    report!(
+        "phase=kexec-load ticks={} segments={} bytes={} extents={} list_frames={} tables={tables} image={} dtb={}",
+        cpu::counter() - started,
+        destinations.len(),
+        moves.bytes,
+        moves.extents,
+        moves.frames,
+        placed.image.start,
+        placed.dtb.start
+    );
+    Ok(HandOver {
+        list: moves,
+        entry: placed.entry(),
+        dtb: placed.dtb.start,
+        code: code.0,
+        offset: layout.offset(),
+        tcr: tcr_with_t0sz(cpu::tcr(), transition.code.geometry()),
+        ttbr0: ttbr(transition.code.geometry(), transition.code.root(), 0),
+        ttbr1: ttbr(layout.geometry(), transition.linear.root(), 0),
+        reserved: linear_map::reserved_ttbr0(machine.image),
+        entered: machine.entered,
+    })
+}
+
+fn member_text<'a>(archive: &Archive<'a>, name: &'static str) -> Result<&'a str, KexecError> {
+    let Some(member) = archive.find(name) else { return Ok("") };
+    let text = core::str::from_utf8(member.data)
+        .map_err(|error| KexecError::NotText { name, at: error.valid_up_to() })?;
+    Ok(text.trim_end_matches('\0').trim())
+}
+
+/// A page taken from memblock.
+#[derive(Clone, Copy)]
+struct Page(Pa);
+
+impl Page {
+    /// Where the linear map has the page.
+    fn range(self, machine: &Machine<'_>) -> Range<u64> {
+        let start = machine.layout.linear(self.0).0;
+        start..start + SEGMENT_ALIGN
+    }
+
+    /// The page's bytes.
+    ///
+    /// # Safety
+    /// The page must have been taken by `page` and be referred to by nothing else.
+    unsafe fn bytes<'p>(self, machine: &Machine<'_>) -> &'p mut [u8] {
+        let range = self.range(machine);
+        // SAFETY: the linear map has the page there, writable, since memblock hands out only memory that it maps; the
+        // caller vouches that this is the only reference.
+        unsafe { slice::from_raw_parts_mut(range.start as *mut u8, SEGMENT_ALIGN as usize) }
+    }
+}
+
+/// Takes the pages that the payload waits in.
+struct Loader<'a, 'm> {
+    machine: &'a mut Machine<'m>,
+    limit: PaRange,
+}
+
+impl Loader<'_, '_> {
+    fn page(&mut self) -> Result<Page, KexecError> {
+        Ok(Page(self.machine.memblock.alloc(SEGMENT_ALIGN, SEGMENT_ALIGN, self.limit)?))
+    }
+
+    fn list_frame(&mut self) -> Result<ListFrame<'static>, KexecError> {
+        const { assert!(LIST_FRAME_LEN == SEGMENT_ALIGN, "a list frame is a page") };
+        let page = self.page()?;
+        let start = page.range(self.machine).start as *mut [u64; LIST_FRAME_WORDS];
+        // SAFETY: as for `Page::bytes`; the page was just taken, is aligned, and any bytes are valid words.
+        Ok(ListFrame { pa: page.0, words: unsafe { &mut *start } })
+    }
+
+    /// Adds an extent, and a list frame when the plan asks for one.
+    fn push(&mut self, plan: &mut MovePlan<'_, '_>, extent: Extent) -> Result<(), KexecError> {
+        match plan.push(extent) {
+            Err(MoveError::Full) => {
+                plan.add_frame(self.list_frame()?)?;
+                Ok(plan.push(extent)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Copies `data` into pages of its own, as a loader has to that gets it piece by piece, to be moved to `destination`.
+    fn scatter(
+        &mut self,
+        plan: &mut MovePlan<'_, '_>,
+        data: &[u8],
+        destination: Pa,
+    ) -> Result<(), KexecError> {
+        let mut destination = destination;
+        for part in data.chunks(SEGMENT_ALIGN as usize) {
+            let page = self.page()?;
+            // SAFETY: the page was just taken.
+            let (content, rest) = unsafe { page.bytes(self.machine) }.split_at_mut(part.len());
+            content.copy_from_slice(part);
+            rest.fill(0);
+            self.push(plan, Extent { source: page.0, destination, len: SEGMENT_ALIGN })?;
+            destination = Pa(destination.0 + SEGMENT_ALIGN);
+        }
+        Ok(())
+    }
+
+    /// Writes the payload's device tree, to be moved to `place`.
+    fn device_tree(
+        &mut self,
+        plan: &mut MovePlan<'_, '_>,
+        chosen: &Chosen<'_>,
+        place: PaRange,
+    ) -> Result<(), KexecError> {
+        let len = place.len().next_multiple_of(SEGMENT_ALIGN);
+        let source = self.machine.memblock.alloc(len, SEGMENT_ALIGN, self.limit)?;
+        let start = self.machine.layout.linear(source).0 as *mut u8;
+        // SAFETY: as for `Page::bytes`; these bytes were just taken.
+        let buffer = unsafe { slice::from_raw_parts_mut(start, len as usize) };
+        buffer.fill(0);
+        chosen.rewrite(self.machine.dtb, buffer)?;
+        self.push(plan, Extent { source, destination: place.start, len })
+    }
+}
