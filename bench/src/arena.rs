@@ -3,6 +3,7 @@
 //! It is taken once, backed by huge pages where the host has them, and touched before anything is measured: what is
 //! measured is the writing of tables, not the host's page faults. All contestants write to the same memory.
 
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use anyhow::{Context, Result};
@@ -31,9 +32,10 @@ impl Arena {
         let bytes = usize::try_from(len)?.checked_next_multiple_of(ALIGN).context("arena size")?;
         let whole = bytes.checked_add(ALIGN).context("arena size")?;
         // SAFETY: a new private mapping at an address of the host's choice touches no memory in use.
-        let mapping =
-            unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }
-                .with_context(|| format!("taking {whole:#x} bytes of memory for the tables"))?;
+        let mapping = unsafe {
+            mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }
+        .with_context(|| format!("taking {whole:#x} bytes of memory for the tables"))?;
         let skip = mapping.cast::<u8>().align_offset(ALIGN);
         // SAFETY: `skip` is below ALIGN and `whole` is ALIGN larger than `bytes`, so start and end lie in the mapping.
         let start = unsafe { mapping.cast::<u8>().add(skip) };
@@ -96,16 +98,19 @@ impl TableMemory<'_> {
 
 /// Frames handed out one after the other.
 #[derive(Debug)]
-pub struct BumpFrames {
+pub struct BumpFrames<'m> {
     next: Pa,
     end: Pa,
     offset: u64,
+    /// Nobody else hands out the same frames meanwhile.
+    _memory: PhantomData<&'m mut u64>,
 }
 
-impl BumpFrames {
+impl<'m> BumpFrames<'m> {
     /// All frames of `memory`.
-    pub fn new(memory: &mut TableMemory<'_>) -> Self {
-        Self { next: memory.frames.start, end: memory.frames.end, offset: memory.offset }
+    pub fn new(memory: &'m mut TableMemory<'_>) -> Self {
+        let PaRange { start, end } = memory.frames;
+        Self { next: start, end, offset: memory.offset, _memory: PhantomData }
     }
 
     /// The next frame, with its host address. What it holds is undefined.
@@ -123,7 +128,7 @@ impl BumpFrames {
 
 // SAFETY: every frame of the memory, which was borrowed exclusively, is handed out once; they are multiples of 4096 and
 // lie at the end of RAM that does not begin at 0.
-unsafe impl FrameSource for BumpFrames {
+unsafe impl FrameSource for BumpFrames<'_> {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         match self.take() {

@@ -1,7 +1,7 @@
 //! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it should.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,8 +108,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         [("--dtb", &arguments.dtb), ("--kernel", &arguments.kernel), ("--initrd", &arguments.initrd)]
     {
         if let Some(file) = file {
-            std::fs::File::open(file)
-                .map_err(|error| UsageError(format!("{option} {}: {error}", file.display())))?;
+            readable(file).map_err(|error| UsageError(format!("{option} {}: {error}", file.display())))?;
         }
     }
     write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
@@ -172,6 +171,13 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
             last_lines.iter().for_each(|line| eprintln!("  {line}"));
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+fn readable(file: &Path) -> std::io::Result<()> {
+    match std::fs::File::open(file)?.metadata()?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
     }
 }
 

@@ -2,12 +2,12 @@
 //! user's, where everything lies.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::archive::{Archive, ArchiveError};
-use crate::devicetree::{self, Chosen};
+use crate::devicetree;
 use crate::image::Image;
 use crate::initramfs::POWER_OFF_WORD;
 use crate::placement::{FRAME, FreeMemory, IMAGE_ALIGN, NoRoom, TREE_ALIGN};
@@ -67,10 +67,19 @@ pub struct Handover {
 pub struct Files(tempfile::TempDir);
 
 impl Files {
-    /// An empty folder.
+    /// An empty folder. Folders of runs that were killed go now.
     pub fn new(workspace: &Workspace) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(workspace.folder("linmap")?)?;
-        Ok(Self(folder))
+        let parent = workspace.folder("linmap")?;
+        for old in std::fs::read_dir(&parent)?.flatten() {
+            let name = old.file_name();
+            let process = name.to_str().and_then(|name| name.strip_prefix("run-")?.split('-').next());
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                // Another run may be removing it as well.
+                let _ = std::fs::remove_dir_all(old.path());
+            }
+        }
+        let prefix = format!("run-{}-", std::process::id());
+        Ok(Self(tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?))
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
@@ -178,9 +187,10 @@ impl Handover {
         let archive_place =
             archive.map(|bytes| free.take("the archive", bytes.len() as u64, FRAME)).transpose()?;
         let archive_address = archive_place.as_ref().map(|place| place.start);
-        let chosen = Chosen { bootargs: self.command_line(), initrd: archive_place };
-        let tree = devicetree::with_chosen(tree, &chosen).unwrap_or_else(|| tree.to_vec());
-        let tree_place = free.take("the device tree", tree.len() as u64, TREE_ALIGN)?;
+        let edited = devicetree::with_chosen(tree, &self.command_line(), archive_place.as_ref());
+        let tree = edited.unwrap_or_else(|| tree.to_vec());
+        // A tree cut off anywhere, even to nothing, is followed by a frame of zeros and not by another piece.
+        let tree_place = free.take("the device tree", tree.len() as u64 + FRAME, TREE_ALIGN)?;
         let stub_place = free.take("the entry stub", FRAME, FRAME)?;
         Ok(Placed {
             entry: image_place.start + image.text_offset(),

@@ -25,6 +25,8 @@ const DTB_BLOCK: u64 = 0x20_0000;
 const OLD_DTB_REACH: u64 = 0x2000_0000;
 /// Kernels are placed below this, whatever the machine's physical addresses can be.
 const REACH: PaRange = PaRange::new(Pa(0), Pa(1 << 48));
+/// Where a device tree or an initrd may be: Linux takes one at address 0 for none.
+const NOT_NULL: PaRange = PaRange::new(Pa(PAGE), REACH.end);
 /// Image and initrd share no page with anything else, whatever the payload's granule: it frees whole pages.
 const PAGE: u64 = Granule::K64.bytes();
 
@@ -237,11 +239,11 @@ impl<I> Space<I>
 where
     I: Iterator<Item = PaRange> + Clone,
 {
-    /// The same free memory, with other bounds and other ranges taken.
+    /// The same free memory for a device tree or an initrd, with other bounds and other ranges taken.
     fn with(&self, within: PaRange, one: PaRange, other: PaRange) -> Self {
         // By their ends: an empty range at 0 must come before one that starts at 0.
         let taken = if one.end < other.end { [one, other] } else { [other, one] };
-        Self { free: self.free.clone(), within: within.intersection(REACH), taken }
+        Self { free: self.free.clone(), within: within.intersection(NOT_NULL), taken }
     }
 
     /// What is free, within and not taken, ascending.
@@ -326,6 +328,13 @@ mod tests {
     }
 
     #[test]
+    fn neither_device_tree_nor_initrd_is_put_at_address_zero() {
+        let placed = place(&[range(0, 6 * MIB), range(GIB, 2 * GIB)], &CURRENT, Initrd::Len(0x1234), 8).unwrap();
+        assert_eq!(placed.dtb.start, Pa(2 * MIB));
+        assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(Pa(PAGE)));
+    }
+
+    #[test]
     fn an_old_kernel_is_entered_above_its_base_and_gets_nothing_below_it() {
         let free = [range(0x8000_0000, 0x8030_0000), range(0x8800_0000, 0xc000_0000)];
         let placed = place(&free, &OLD, Initrd::Len(MIB), 0x5678).unwrap();
@@ -384,7 +393,7 @@ mod tests {
                 part: Part::Initrd,
                 len: 64 * MIB,
                 align: 0x1_0000,
-                within: range(0, 33 * GIB),
+                within: range(0x1_0000, 33 * GIB),
                 largest: 20 * MIB,
             })
         );
@@ -423,7 +432,7 @@ mod tests {
         let initrd = range(8 * MIB, 9 * MIB);
         let placed = place(&[range(0, GIB)], &CURRENT, Initrd::At(initrd), 2 * MIB).unwrap();
         assert_eq!(placed.image.start, Pa(10 * MIB));
-        assert_eq!(placed.dtb, range(0, 2 * MIB));
+        assert_eq!(placed.dtb, range(2 * MIB, 4 * MIB));
         assert_eq!(placed.initrd, Some(initrd));
     }
 

@@ -1,0 +1,173 @@
+//! Who builds the maps.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use linmap_vmsa::Pa;
+
+use crate::arena::TableMemory;
+use crate::case::{Case, LeafKind};
+use crate::{floor, ours, peers};
+
+/// What a contestant finds in the frames it takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frames {
+    /// Whatever was there before: it writes every entry itself, or zeroes what it needs zeroed.
+    AsTheyAre,
+    /// Zeros, written before the clock starts.
+    Zeroed,
+}
+
+/// One finished build.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// How long it took.
+    pub time: Duration,
+    /// The root table.
+    pub root: Pa,
+}
+
+impl Run {
+    /// Builds with `build`, which returns the root table, and takes the time.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    #[inline]
+    pub fn timed<E>(build: impl FnOnce() -> Result<Pa, E>) -> Result<Self, E> {
+        let start = Instant::now();
+        let root = build()?;
+        Ok(Self { time: start.elapsed(), root })
+    }
+}
+
+/// A way to build the linear map of a case in the frames given.
+#[derive(Clone, Copy, Debug)]
+pub struct Contestant {
+    /// Its name in the table and in JSON.
+    pub name: &'static str,
+    /// Which part it plays in the ratios.
+    pub role: Role,
+    /// What it finds in its frames.
+    pub frames: Frames,
+    /// Whether its leaves have the contiguous bit.
+    pub contiguous: bool,
+    /// Builds the map.
+    pub build: fn(Case, &mut TableMemory<'_>) -> Result<Run>,
+}
+
+/// The part that a contestant plays in the ratios.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The raw store loop.
+    Floor,
+    /// linmap as a kernel uses it.
+    Subject,
+    /// linmap in another setting.
+    Variant,
+    /// The peer that linmap's aims are stated against.
+    Rival,
+    /// Another peer.
+    Peer,
+}
+
+const FLOOR: Contestant = Contestant {
+    name: "raw stores",
+    role: Role::Floor,
+    frames: Frames::AsTheyAre,
+    contiguous: false,
+    build: floor::build,
+};
+
+const MEMBLOCK: Contestant = Contestant {
+    name: "linmap",
+    role: Role::Subject,
+    frames: Frames::AsTheyAre,
+    contiguous: false,
+    build: ours::from_memblock,
+};
+
+const BUMP: Contestant = Contestant {
+    name: "linmap, bump frames",
+    role: Role::Variant,
+    frames: Frames::AsTheyAre,
+    contiguous: false,
+    build: ours::from_bump_frames,
+};
+
+const CONTIGUOUS: Contestant = Contestant {
+    name: "linmap, contiguous bit",
+    role: Role::Variant,
+    frames: Frames::AsTheyAre,
+    contiguous: true,
+    build: ours::with_contiguous_bit,
+};
+
+const AARCH64_PAGING: Contestant = Contestant {
+    name: "aarch64-paging 0.12.3",
+    role: Role::Rival,
+    frames: Frames::AsTheyAre,
+    contiguous: false,
+    build: peers::aarch64_paging::build_zeroing,
+};
+
+const AARCH64_PAGING_ZEROED: Contestant = Contestant {
+    name: "aarch64-paging, zeroed before",
+    role: Role::Peer,
+    frames: Frames::Zeroed,
+    contiguous: false,
+    build: peers::aarch64_paging::build_in_zeroed,
+};
+
+const PAGE_TABLE_GENERIC: Contestant = Contestant {
+    name: "page-table-generic 0.9.1",
+    role: Role::Peer,
+    frames: Frames::AsTheyAre,
+    contiguous: false,
+    build: peers::page_table_generic::build,
+};
+
+impl Contestant {
+    /// Everyone who takes part in `case`.
+    pub fn all(case: Case) -> &'static [Self] {
+        match case.leaf {
+            LeafKind::Page => {
+                &[FLOOR, MEMBLOCK, BUMP, AARCH64_PAGING, AARCH64_PAGING_ZEROED, PAGE_TABLE_GENERIC]
+            }
+            LeafKind::Block => &[
+                FLOOR,
+                MEMBLOCK,
+                BUMP,
+                CONTIGUOUS,
+                AARCH64_PAGING,
+                AARCH64_PAGING_ZEROED,
+                PAGE_TABLE_GENERIC,
+            ],
+        }
+    }
+
+    /// Prepares the frames and builds the map of `case` in them. Only the building is timed.
+    ///
+    /// # Errors
+    /// Whatever kept the contestant from building it.
+    pub fn run(&self, case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+        if self.frames == Frames::Zeroed {
+            memory.set(0);
+        }
+        (self.build)(case, memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_are_the_releases_that_their_names_say() {
+        let manifest = include_str!("../Cargo.toml");
+        for name in [AARCH64_PAGING.name, PAGE_TABLE_GENERIC.name] {
+            let (peer, release) = name.split_once(' ').unwrap();
+            let line = manifest.lines().find(|line| line.starts_with(peer)).unwrap();
+            assert!(line.contains(&format!("\"={release}\"")), "{line}");
+        }
+    }
+}

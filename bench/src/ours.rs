@@ -1,0 +1,68 @@
+//! linmap's own builder, as the kernel runs it once its 1:1 map stands.
+
+use anyhow::Result;
+use linmap::frames::MemblockFrames;
+use linmap::layout::{GEOMETRY, Layout};
+use linmap_memblock::Memblock;
+use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow};
+use linmap_vmsa::PaRange;
+
+use crate::arena::{BumpFrames, TableMemory};
+use crate::case::{Case, LeafKind};
+use crate::contestant::Run;
+
+/// As many ranges as the kernel's own memblock holds.
+const REGIONS: usize = 256;
+
+/// With frames from memblock, whose other memory is all in use.
+///
+/// # Errors
+/// Those of memblock and of the builder.
+pub fn from_memblock(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let ram = case.ram();
+    let offset = memory.offset();
+    let mut memblock = Box::new(Memblock::<REGIONS>::new());
+    memblock.add(ram)?;
+    memblock.reserve(PaRange::new(ram.start, memory.frames().start))?;
+    build(case, plain(case), offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
+}
+
+/// With frames handed out one after the other.
+///
+/// # Errors
+/// Those of the builder.
+pub fn from_bump_frames(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let offset = memory.offset();
+    build(case, plain(case), offset, &mut BumpFrames::new(memory))
+}
+
+/// With the contiguous bit, and frames handed out one after the other.
+///
+/// # Errors
+/// Those of the builder.
+pub fn with_contiguous_bit(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let offset = memory.offset();
+    build(case, Leaves::ContiguousBlocks, offset, &mut BumpFrames::new(memory))
+}
+
+/// The case's leaves without the contiguous bit.
+fn plain(case: Case) -> Leaves {
+    match case.leaf {
+        LeafKind::Page => Leaves::Pages,
+        LeafKind::Block => Leaves::Blocks,
+    }
+}
+
+fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &mut F) -> Result<Run> {
+    let list = [case.mapping(leaves)];
+    // SAFETY: both sources hand out frames of a `TableMemory` alone, which lie at this offset, writable and with
+    // exposed provenance, and are borrowed exclusively by our caller.
+    let mut window = unsafe { OffsetWindow::new(offset) };
+    Run::timed(|| {
+        let mappings = Mappings::new(GEOMETRY, &list)?;
+        let level = GEOMETRY.start_level();
+        let base = Layout::base(GEOMETRY);
+        let tree = DetachedTree::build(&mut mappings.cursor(), level, base, &mut window, frames)?;
+        Ok(tree.root())
+    })
+}
