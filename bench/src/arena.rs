@@ -86,6 +86,10 @@ impl TableMemory<'_> {
     }
 
     /// Sets every entry of every frame to `value`.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "the exclusive borrow is what keeps others from the frames"
+    )]
     pub fn set(&mut self, value: u64) {
         let start = self.pointer(self.frames.start);
         for index in 0..(self.frames.len() / 8) as usize {
@@ -108,6 +112,10 @@ pub struct BumpFrames<'m> {
 
 impl<'m> BumpFrames<'m> {
     /// All frames of `memory`.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "the exclusive borrow is what keeps others from the frames"
+    )]
     pub fn new(memory: &'m mut TableMemory<'_>) -> Self {
         let PaRange { start, end } = memory.frames;
         Self { next: start, end, offset: memory.offset, _memory: PhantomData }

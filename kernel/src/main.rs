@@ -96,11 +96,12 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         memblock.reserve(range).unwrap_or_else(|error| fail("memory", &error, psci));
     }
     report!(
-        "phase=memblock ticks={} regions={} reserved={} bytes={}",
+        "phase=memblock ticks={} regions={} bytes={} reserved={} reserved_bytes={}",
         cpu::counter() - started,
         memblock.regions().count(),
+        memblock.memory_len(),
         memblock.reserved().len(),
-        memblock.memory_len()
+        memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
     let layout = linear_map::build(image, features, CommandLine(command_line), &mut memblock, &mut fixmap)

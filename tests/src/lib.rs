@@ -1,1 +1,11 @@
-//! Being written.
+//! What the end-to-end tests share: boots by `cargo xtask boot`, boots of an archive made by hand, and device trees.
+//!
+//! The tests use the same command as a person does, and read what it writes with `--json`; nothing looks for prose.
+
+mod boot;
+mod raw;
+mod tree;
+
+pub use boot::{Boot, Outcome};
+pub use raw::{RawBoot, archive};
+pub use tree::{RAM, Tree, file};

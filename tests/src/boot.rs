@@ -1,0 +1,136 @@
+//! A run of `cargo xtask boot`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Map, Value};
+
+/// The workspace's folder.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// `cargo xtask`, without a second build when it is xtask that runs the tests.
+fn xtask() -> Command {
+    let mut command = match env::var_os("LINMAP_XTASK") {
+        Some(xtask) => Command::new(xtask),
+        None => {
+            let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+            cargo.arg("xtask");
+            cargo
+        }
+    };
+    command.current_dir(workspace());
+    command
+}
+
+/// A boot to be made.
+#[derive(Debug)]
+pub struct Boot {
+    arguments: Vec<String>,
+    json: tempfile::NamedTempFile,
+}
+
+impl Boot {
+    /// A boot with these options, separated by white space.
+    pub fn new(options: &str) -> Self {
+        let json = tempfile::NamedTempFile::new().expect("a temporary file");
+        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json }
+    }
+
+    /// With one more option and its value.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl AsRef<Path>) -> Self {
+        self.arguments.extend([option.to_owned(), value.as_ref().display().to_string()]);
+        self
+    }
+
+    /// Boots and waits for the end.
+    pub fn run(self) -> Outcome {
+        let mut command = xtask();
+        command.arg("boot").args(&self.arguments).arg("--json").arg(self.json.path());
+        if !self.arguments.iter().any(|argument| argument == "--timeout") {
+            command.args(["--timeout", "240"]);
+        }
+        let output = command.stdin(std::process::Stdio::null()).output().expect("xtask starts");
+        let json = std::fs::read_to_string(self.json.path()).unwrap_or_default();
+        let records = match serde_json::from_str(&json) {
+            Ok(Value::Array(records)) => {
+                records.into_iter().filter_map(|record| record.as_object().cloned()).collect()
+            }
+            _ => Vec::new(),
+        };
+        Outcome {
+            code: output.status.code(),
+            records,
+            console: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// How a boot ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// The kernel's lines for machines.
+    pub records: Vec<Map<String, Value>>,
+    /// The console.
+    pub console: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl Outcome {
+    /// Panics with the console unless the boot ended well.
+    #[track_caller]
+    pub fn expect_success(&self) -> &Self {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.console, self.errors);
+        self
+    }
+
+    /// Panics unless the boot failed with an `error=` line of this kind whose text holds all of `parts`.
+    #[track_caller]
+    pub fn expect_error(&self, kind: &str, parts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{}\n{}", self.console, self.errors);
+        let record = self.with("error").unwrap_or_else(|| panic!("no error line: {}", self.console));
+        assert_eq!(record["error"], kind, "{record:?}");
+        let what = record["what"].as_str().unwrap_or_default();
+        for part in parts {
+            assert!(what.contains(part), "{what:?} does not say {part:?}");
+        }
+        assert!(self.console.contains(what), "the console says it to people too");
+    }
+
+    /// The first record that has `key`.
+    pub fn with(&self, key: &str) -> Option<&Map<String, Value>> {
+        self.records.iter().find(|record| record.contains_key(key))
+    }
+
+    /// The record of the phase named `name`.
+    #[track_caller]
+    pub fn phase(&self, name: &str) -> &Map<String, Value> {
+        let phase = self.records.iter().find(|record| record.get("phase").is_some_and(|phase| phase == name));
+        phase.unwrap_or_else(|| panic!("no phase {name}: {}\n{}", self.console, self.errors))
+    }
+
+    /// A number of the linear map's phase.
+    #[track_caller]
+    pub fn linear_map(&self, key: &str) -> u64 {
+        let phase = self.phase("linear-map");
+        phase[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {phase:?}"))
+    }
+}
+
+/// The flat Image of the kernel, built by `cargo xtask build`.
+pub(crate) fn image() -> PathBuf {
+    static BUILD: std::sync::Once = std::sync::Once::new();
+    BUILD.call_once(|| {
+        let status = xtask().arg("build").status().expect("xtask starts");
+        assert!(status.success(), "the kernel is built");
+    });
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    target.join("linmap/Image")
+}

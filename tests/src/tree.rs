@@ -1,0 +1,88 @@
+//! Device trees for QEMU's `virt` machine, with any memory.
+
+use std::io::Write;
+
+use vm_fdt::FdtWriter;
+
+/// A tree with what linmap needs (memory, console, PSCI), to be changed and made into a file.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    /// The `reg` of the memory node: starts and lengths in bytes. Without any there is no memory node.
+    pub memory: Vec<(u64, u64)>,
+    /// Reserved ranges without no-map.
+    pub reserved: Vec<(u64, u64)>,
+    /// Reserved ranges with no-map.
+    pub no_map: Vec<(u64, u64)>,
+}
+
+/// RAM of `virt` begins here.
+pub const RAM: u64 = 0x4000_0000;
+
+impl Tree {
+    /// A tree with memory of `len` bytes at the start of RAM.
+    pub fn with_memory(len: u64) -> Self {
+        Self { memory: vec![(RAM, len)], ..Self::default() }
+    }
+
+    /// The blob.
+    pub fn blob(&self) -> Vec<u8> {
+        self.write().expect("a tree that the writer accepts")
+    }
+
+    /// The blob in a file.
+    pub fn file(&self) -> tempfile::NamedTempFile {
+        file(&self.blob())
+    }
+
+    fn write(&self) -> vm_fdt::FdtWriterResult<Vec<u8>> {
+        let mut fdt = FdtWriter::new()?;
+        let root = fdt.begin_node("")?;
+        fdt.property_string("compatible", "linux,dummy-virt")?;
+        fdt.property_u32("#address-cells", 2)?;
+        fdt.property_u32("#size-cells", 2)?;
+        let psci = fdt.begin_node("psci")?;
+        fdt.property_string("compatible", "arm,psci-1.0")?;
+        fdt.property_string("method", "hvc")?;
+        fdt.end_node(psci)?;
+        let console = fdt.begin_node("pl011@9000000")?;
+        fdt.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
+        fdt.property_array_u64("reg", &[0x0900_0000, 0x1000])?;
+        fdt.end_node(console)?;
+        if !self.memory.is_empty() {
+            let memory = fdt.begin_node("memory@40000000")?;
+            fdt.property_string("device_type", "memory")?;
+            let cells: Vec<u64> = self.memory.iter().flat_map(|(start, len)| [*start, *len]).collect();
+            fdt.property_array_u64("reg", &cells)?;
+            fdt.end_node(memory)?;
+        }
+        if !self.reserved.is_empty() || !self.no_map.is_empty() {
+            let parent = fdt.begin_node("reserved-memory")?;
+            fdt.property_u32("#address-cells", 2)?;
+            fdt.property_u32("#size-cells", 2)?;
+            fdt.property_null("ranges")?;
+            for (ranges, no_map) in [(&self.reserved, false), (&self.no_map, true)] {
+                for (start, len) in ranges {
+                    let node = fdt.begin_node(&format!("firmware@{start:x}"))?;
+                    fdt.property_array_u64("reg", &[*start, *len])?;
+                    if no_map {
+                        fdt.property_null("no-map")?;
+                    }
+                    fdt.end_node(node)?;
+                }
+            }
+            fdt.end_node(parent)?;
+        }
+        let chosen = fdt.begin_node("chosen")?;
+        fdt.property_string("stdout-path", "/pl011@9000000")?;
+        fdt.end_node(chosen)?;
+        fdt.end_node(root)?;
+        fdt.finish()
+    }
+}
+
+/// A file with these bytes.
+pub fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(bytes).expect("room for the file");
+    file
+}

@@ -1,0 +1,183 @@
+//! Hostile and broken input: each ends with one line for people, an `error=` line, exit code 1, and no hang.
+
+use std::path::PathBuf;
+
+use linmap_tests::{Boot, Outcome, RAM, RawBoot, Tree, archive, file};
+
+const GIB: u64 = 1 << 30;
+
+fn boot_with(blob: &[u8]) -> Outcome {
+    let file = file(blob);
+    Boot::new("--memory 1G --payload none --timeout 30").with("--dtb", file.path()).run()
+}
+
+#[test]
+fn a_tree_without_memory_is_refused() {
+    boot_with(&Tree::default().blob()).expect_error("memory", &["memory"]);
+}
+
+#[test]
+fn a_tree_that_is_none_is_refused() {
+    let mut blob = Tree::with_memory(GIB).blob();
+    blob[0] ^= 0xff;
+    boot_with(&blob).expect_error("dtb", &["0x"]);
+}
+
+#[test]
+fn a_truncated_tree_is_refused() {
+    let blob = Tree::with_memory(GIB).blob();
+    boot_with(&blob[..blob.len() / 2]).expect_error("dtb", &["0x"]);
+}
+
+#[test]
+fn a_corrupt_tree_is_refused() {
+    let mut blob = Tree::with_memory(GIB).blob();
+    // The structure block's second token.
+    let structure = u32::from_be_bytes(blob[8..12].try_into().expect("four bytes")) as usize;
+    blob[structure + 8..structure + 12].fill(0x5a);
+    boot_with(&blob).expect_error("dtb", &["0x"]);
+}
+
+#[test]
+fn a_tree_of_more_than_2_mib_is_refused() {
+    let mut blob = Tree::with_memory(GIB).blob();
+    blob[4..8].copy_from_slice(&0x0030_0000u32.to_be_bytes());
+    boot_with(&blob).expect_error("dtb", &["0x300000", "0x200000"]);
+}
+
+#[test]
+fn memory_that_wraps_is_refused() {
+    let tree = Tree { memory: vec![(RAM, GIB), (u64::MAX - 0xfff, 0x2000)], ..Tree::default() };
+    boot_with(&tree.blob()).expect_error("memory", &["0xfffffffffffff000", "0x2000"]);
+}
+
+#[test]
+fn memory_that_overlaps_is_refused() {
+    let tree = Tree { memory: vec![(RAM, GIB), (RAM + GIB - 0x1000, 0x2000)], ..Tree::default() };
+    boot_with(&tree.blob()).expect_error("memory", &["0x7ffff000", "0x40000000"]);
+}
+
+#[test]
+fn memory_of_no_size_is_refused() {
+    let tree = Tree { memory: vec![(RAM, GIB), (0x9000_0000, 0)], ..Tree::default() };
+    boot_with(&tree.blob()).expect_error("memory", &["0x90000000"]);
+}
+
+#[test]
+fn memory_beyond_the_cpus_reach_is_refused() {
+    // The kernel's tables reach 48 bits.
+    let tree = Tree { memory: vec![(RAM, GIB), (1 << 49, GIB)], ..Tree::default() };
+    boot_with(&tree.blob()).expect_error("linear-map", &["0x"]);
+}
+
+#[test]
+fn no_room_for_tables_is_an_error() {
+    for builder in ["identity", "base"] {
+        // All but half a MiB of RAM is the firmware's, and what is loaded lies in what is left.
+        let tree = Tree {
+            memory: vec![(RAM, GIB)],
+            reserved: vec![(RAM + 0x0200_0000, GIB - 0x0200_0000)],
+            ..Tree::default()
+        };
+        let mut full = tree.clone();
+        // Everything that nothing was loaded to is reserved: the loader leaves no single free page in the rest.
+        full.reserved.push((RAM, 0x0200_0000));
+        let file = full.file();
+        let outcome = Boot::new("--memory 1G --payload none --timeout 30")
+            .with("--append", format!("linmap.leaf=page linmap.build={builder}"))
+            .with("--dtb", file.path())
+            .run();
+        outcome.expect_error("linear-map", &["no room for a translation table", "0x1000"]);
+    }
+}
+
+#[test]
+fn an_unknown_builder_or_leaf_is_an_error_that_lists_the_known() {
+    let boot = |append| Boot::new("--memory 1G --payload none --timeout 30").with("--append", append).run();
+    boot("linmap.build=magic").expect_error("linear-map", &["linmap.build", "identity"]);
+    boot("linmap.leaf=huge").expect_error("linear-map", &["linmap.leaf", "auto"]);
+    boot("linmap.payload=windows").expect_error("kexec", &["linmap.payload", "linux"]);
+}
+
+/// linmap's own Image, with the bytes at `at` replaced.
+fn patched_image(at: usize, bytes: &[u8]) -> tempfile::NamedTempFile {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
+    let mut image =
+        std::fs::read(target.join("linmap/Image")).expect("the kernel is built before these tests");
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+    file(&image)
+}
+
+fn boot_payload(at: usize, bytes: &[u8]) -> Outcome {
+    let image = patched_image(at, bytes);
+    Boot::new("--memory 1G --cpu cortex-a72 --timeout 30").with("--kernel", image.path()).run()
+}
+
+#[test]
+fn an_image_with_the_wrong_magic_is_refused() {
+    boot_payload(56, b"ELF!").expect_error("image", &["Image"]);
+}
+
+#[test]
+fn a_big_endian_image_is_refused() {
+    boot_payload(24, &0b1011u64.to_le_bytes()).expect_error("image", &["endian"]);
+}
+
+#[test]
+fn an_image_for_pages_that_the_cpu_lacks_is_refused() {
+    // 16K, which a Cortex-A72 does not have.
+    boot_payload(24, &0b1100u64.to_le_bytes()).expect_error("image", &["16"]);
+}
+
+#[test]
+fn an_image_that_is_longer_than_it_says_is_refused() {
+    boot_payload(16, &0x1000u64.to_le_bytes()).expect_error("image", &["0x1000"]);
+}
+
+#[test]
+fn an_image_that_does_not_fit_memory_is_refused() {
+    boot_payload(16, &(1u64 << 40).to_le_bytes()).expect_error("placement", &["0x10000000000"]);
+}
+
+#[track_caller]
+fn expect_raw_error(initrd: &[u8], command_line: &str, kind: &str) {
+    let console = RawBoot { initrd, command_line }.run();
+    assert!(console.contains(&format!("linmap: error={kind} what=")), "{console}");
+    assert!(console.contains("linmap cannot go on: "), "{console}");
+}
+
+#[test]
+fn an_archive_that_is_cut_short_is_refused() {
+    let whole = archive(&[("cmdline", b"quiet"), ("Image", &[0x5a; 0x1234])]);
+    for len in [1, 50, 109, 200, whole.len() / 2, whole.len() - 20] {
+        expect_raw_error(&whole[..len], "", "archive");
+    }
+}
+
+#[test]
+fn an_initrd_that_is_no_archive_is_refused() {
+    expect_raw_error(&[0x5a; 4096], "", "archive");
+}
+
+#[test]
+fn an_archive_without_an_image_is_refused() {
+    expect_raw_error(&archive(&[("cmdline", b"quiet")]), "", "kexec");
+}
+
+#[test]
+fn a_command_line_that_is_no_text_is_refused() {
+    let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
+    expect_raw_error(&archive(&[("cmdline", b"a\xffb"), ("Image", &image)]), "", "kexec");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for options in
+        ["--memory lots", "--el 3", "--payload windows", "--kernel /no/such/file", "--no-such-option"]
+    {
+        let outcome = Boot::new(options).run();
+        assert_eq!(outcome.code, Some(2), "{options}: {}", outcome.errors);
+        assert!(!outcome.errors.is_empty());
+    }
+}

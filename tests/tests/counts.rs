@@ -1,0 +1,82 @@
+//! What the six builders cost, in instructions, invalidations and barriers. Under `--icount` these are exact and the same
+//! in every run.
+
+use linmap_tests::{Boot, Outcome};
+
+fn build(builder: &str, leaf: &str, memory: &str) -> Outcome {
+    let append = format!("linmap.build={builder} linmap.leaf={leaf}");
+    let outcome =
+        Boot::new(&format!("--memory {memory} --icount --payload none")).with("--append", append).run();
+    outcome.expect_success();
+    outcome
+}
+
+/// Leaf tables of 4 GiB in pages.
+const LEAF_TABLES: u64 = 2048;
+
+#[test]
+fn the_published_steps_cost_the_published_invalidations_and_barriers_per_leaf_table() {
+    // TLBIs, DSBs and ISBs for one leaf table of 512 entries. A slot use is 1 + 2 DSBs, 1 + 1 ISBs and a TLBI; the link
+    // from the level above is one pair more.
+    for (builder, tlbi, dsb, isb) in [
+        ("base", 33.0, 512.0 + 33.0 * 3.0 + 1.0, 512.0 + 33.0 * 2.0 + 1.0),
+        ("no-cont-remap", 2.0, 512.0 + 2.0 * 3.0 + 1.0, 512.0 + 2.0 * 2.0 + 1.0),
+        ("batch-barriers", 2.0, 2.0 * 3.0 + 1.0, 2.0 * 2.0 + 1.0),
+        // Zeroed in place, which takes a DSB of its own.
+        ("no-alloc-remap", 1.0, 5.0, 3.0),
+        // The pair of DSBs and the ISB at the end of a use are shared by 16.
+        ("lazy-unmap", 1.0, 3.0 + 2.0 / 16.0, 2.0 + 1.0 / 16.0),
+    ] {
+        let outcome = build(builder, "page", "4G");
+        for (key, each) in [("tlbi", tlbi), ("dsb", dsb), ("isb", isb)] {
+            let found = outcome.linear_map(key) as f64 / LEAF_TABLES as f64;
+            // Above the leaf tables there are 4 tables at level 2 and one at level 1; `base` maps those at level 2 anew
+            // for every 32 MiB.
+            assert!((each..each * 1.01 + 0.2).contains(&found), "{builder} {key}: {found} for {each}");
+        }
+    }
+}
+
+#[test]
+fn the_identity_builder_invalidates_once_for_each_of_its_own_tables_and_once_at_the_end() {
+    for memory in ["4G", "16G"] {
+        for leaf in ["page", "block"] {
+            let outcome = build("identity", leaf, memory);
+            assert!(outcome.linear_map("tlbi") <= 4, "{memory} {leaf}");
+            assert!(outcome.linear_map("dsb") <= 12, "{memory} {leaf}");
+        }
+    }
+}
+
+#[test]
+fn the_identity_builder_needs_few_instructions() {
+    let outcome = build("identity", "page", "16G");
+    let each = outcome.linear_map("ticks") as f64 / outcome.linear_map("entries") as f64;
+    assert!(each <= 2.5, "{each} instructions a page entry");
+    let outcome = build("identity", "block", "4G");
+    assert!(outcome.linear_map("ticks") <= 12_000, "{:?}", outcome.phase("linear-map"));
+}
+
+#[test]
+fn a_page_map_takes_a_512th_of_memory_and_all_other_tables_come_back() {
+    let outcome = Boot::new("--memory 16G --append linmap.leaf=page").with("--script", "mem; map").run();
+    outcome.expect_success();
+    let tables = outcome.linear_map("tables");
+    let memory = 16u64 << 30;
+    assert!(tables * 4096 <= memory / 512 * 1003 / 1000, "{tables}");
+    let map = outcome.with("map").expect("a summary");
+    assert_eq!(map["tables"], tables, "the live tree has as many tables as were built");
+    // What is reserved is what was before the phase, and the tables.
+    let before = outcome.phase("memblock")["reserved_bytes"].as_u64().expect("a number");
+    let after = outcome.with("memory").expect("totals")["reserved"].as_u64().expect("a number");
+    assert_eq!(after, before + tables * 4096);
+}
+
+#[test]
+fn a_tick_that_is_not_one_instruction_says_its_ratio() {
+    let outcome = Boot::new("--memory 1G --icount --payload none --cpu cortex-a72").run();
+    let phase = outcome.expect_success().phase("linear-map");
+    assert_eq!(phase["ticks_per_insn"].as_f64(), Some(0.0625));
+    let outcome = Boot::new("--memory 1G --icount --payload none").run();
+    assert!(!outcome.expect_success().phase("linear-map").contains_key("ticks_per_insn"));
+}
