@@ -42,7 +42,7 @@ pub enum DtbPlaceError {
 /// Maps the DTB at `pa` read-only by blocks in its window and returns what its header says is its length: at least the
 /// header. Only then can it be told whether it is one.
 pub fn map(pa: Pa, cpu: &mut ThisCpu) -> Result<&'static [u8], DtbPlaceError> {
-    if pa.0 % 8 != 0 {
+    if !pa.0.is_multiple_of(8) {
         return Err(DtbPlaceError::Unaligned { pa });
     }
     if !GEOMETRY.holds(Pa(pa.0.saturating_add(2 * MAX_LEN))) {

@@ -73,8 +73,9 @@ pub fn build(
     let leaves = policy.leaves(features.bbm);
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let (layout, built) = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu)?;
+    let painted = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu);
     let ticks = cpu::counter() - started;
+    let (layout, built) = painted?;
     let counts = cpu.counts;
     report!(
         "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",

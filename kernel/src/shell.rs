@@ -148,11 +148,7 @@ fn read_line(line: &mut ArrayString<256>) -> bool {
                 echo(format_args!("\n"));
                 return true;
             }
-            0x08 | 0x7f => {
-                if line.pop().is_some() {
-                    echo(format_args!("\x08 \x08"));
-                }
-            }
+            0x08 | 0x7f if line.pop().is_some() => echo(format_args!("\x08 \x08")),
             0x15 => {
                 while line.pop().is_some() {
                     echo(format_args!("\x08 \x08"));
@@ -160,7 +156,7 @@ fn read_line(line: &mut ArrayString<256>) -> bool {
             }
             0x04 if line.is_empty() => return false,
             b' '..=b'~' if line.try_push(char::from(byte)).is_ok() => {
-                echo(format_args!("{}", char::from(byte)))
+                echo(format_args!("{}", char::from(byte)));
             }
             _ => {}
         }

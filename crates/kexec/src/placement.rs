@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn neither_device_tree_nor_initrd_is_put_at_address_zero() {
-        let placed = place(&[range(0, 6 * MIB), range(GIB, 2 * GIB)], &CURRENT, Initrd::Len(0x1234), 8).unwrap();
+        let placed =
+            place(&[range(0, 6 * MIB), range(GIB, 2 * GIB)], &CURRENT, Initrd::Len(0x1234), 8).unwrap();
         assert_eq!(placed.dtb.start, Pa(2 * MIB));
         assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(Pa(PAGE)));
     }

@@ -149,8 +149,8 @@ mod tests {
         let gib = |va: Va| va.0 >> 30;
         assert_eq!(gib(IMAGE), gib(FIXMAP));
         assert_eq!(gib(IMAGE), gib(DTB_WINDOW));
-        assert!(IMAGE.0 + IMAGE_MAX_LEN <= DTB_WINDOW.0);
-        assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0);
+        const { assert!(IMAGE.0 + IMAGE_MAX_LEN <= DTB_WINDOW.0) };
+        const { assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0) };
         assert!(IMAGE.0 >= Layout::base(GEOMETRY).0 + (1 << 47), "outside the linear region");
     }
 }
