@@ -179,6 +179,10 @@ fn release_below<W: TableWindow, F: FrameSource>(
         // SAFETY: `open` gives a whole table, which stays open while deeper levels are; `index` is one of its entries,
         // and the builder wrote it.
         let descriptor = Descriptor(unsafe { pointer.add(index).read() });
+        // Most entries are leaves or invalid.
+        if !descriptor.may_be_table() {
+            continue;
+        }
         if let Decoded::Table(child) = descriptor.decode(geometry, level) {
             release_below(geometry, child, next, geometry.entries(next), window, frames);
             frames.free(child);

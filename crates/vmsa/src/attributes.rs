@@ -56,6 +56,7 @@ pub enum Access {
 
 impl Access {
     /// Whether somebody may write.
+    #[inline]
     pub const fn writable(self) -> bool {
         matches!(self, Self::KernelReadWrite | Self::UserReadWrite)
     }
@@ -147,6 +148,7 @@ impl Attributes {
 
     /// The attribute bits of a leaf descriptor (Arm ARM D8.3.2, "Block and Page descriptor attributes") without
     /// type and address. nT is encoded as asked; at level 3 the bit is part of the address, so it must be unset.
+    #[inline]
     pub const fn bits(self, geometry: Geometry) -> u64 {
         let mut bits = self.memory.mair_index() << 2;
         if matches!(self.access, Access::UserReadWrite | Access::UserReadOnly) {

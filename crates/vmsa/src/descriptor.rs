@@ -37,12 +37,14 @@ impl Descriptor {
 
     /// The entry that leads to the table in frame `table`. Hierarchical attributes (APTable, XNTable) stay zero:
     /// permissions are those of the leaf.
+    #[inline]
     pub const fn table(geometry: Geometry, table: Pa) -> Self {
         Self(encode_address(geometry, table) | TABLE_OR_PAGE | VALID)
     }
 
     /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`. `pa` must be a
     /// multiple of what an entry at `level` covers and fit the geometry's PA size.
+    #[inline]
     pub const fn leaf(geometry: Geometry, level: Level, pa: Pa, attributes: Attributes) -> Self {
         Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level))
     }
@@ -54,6 +56,7 @@ impl Descriptor {
     }
 
     /// What the entry means at `level`. Block encodings at a level that has none are reserved, so invalid.
+    #[inline]
     pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
         if self.0 & VALID == 0 {
             return Decoded::Invalid;
@@ -72,16 +75,25 @@ impl Descriptor {
     }
 
     /// The attributes of a leaf at `level`; `None` when they are ones linmap never writes.
+    #[inline]
     pub const fn attributes(self, geometry: Geometry, level: Level) -> Option<Attributes> {
         Attributes::from_bits(self.0, geometry, level.number() != 3)
     }
 
     /// Whether the contiguous bit is set.
+    #[inline]
     pub const fn is_contiguous(self) -> bool {
         self.0 & CONTIGUOUS != 0
     }
 
+    /// Whether the entry's type is that of a table above level 3, and of a page at level 3.
+    #[inline]
+    pub const fn may_be_table(self) -> bool {
+        self.0 & (TABLE_OR_PAGE | VALID) == TABLE_OR_PAGE | VALID
+    }
+
     /// Whether the entry is valid.
+    #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
@@ -92,6 +104,7 @@ impl Descriptor {
 pub const LINEAR_SPAN: u64 = 1 << 48;
 
 /// The type bits of a leaf: a page at level 3, a block above.
+#[inline]
 pub const fn leaf_type(level: Level) -> u64 {
     if level.number() == 3 { TABLE_OR_PAGE | VALID } else { VALID }
 }
@@ -112,6 +125,7 @@ const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
 }
 
 /// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of other fields drop out.
+#[inline]
 const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
     let pa = if geometry.lpa2() {
         bits & ADDRESS_FIELD | (bits >> 8 & 0b11) << 50

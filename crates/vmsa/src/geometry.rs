@@ -52,6 +52,7 @@ impl Geometry {
     }
 
     /// Page and table size.
+    #[inline]
     pub const fn granule(self) -> Granule {
         self.granule
     }
@@ -67,11 +68,13 @@ impl Geometry {
     }
 
     /// Whether descriptors have the LPA2 form (TCR.DS = 1): OA[51:50] in bits 9:8 and shareability in TCR.
+    #[inline]
     pub const fn lpa2(self) -> bool {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
     }
 
     /// The level at which a walk starts (Arm ARM D8.2.2).
+    #[inline]
     pub const fn start_level(self) -> Level {
         let resolved = self.va_bits as u32 - self.granule.shift();
         let levels = resolved.div_ceil(self.granule.index_bits());
@@ -83,16 +86,19 @@ impl Geometry {
     }
 
     /// log2 of the bytes that one entry at `level` covers.
+    #[inline]
     pub const fn shift(self, level: Level) -> u32 {
         self.granule.shift() + self.granule.index_bits() * level.above_pages()
     }
 
     /// Bytes that one entry at `level` covers.
+    #[inline]
     pub const fn entry_bytes(self, level: Level) -> u64 {
         1 << self.shift(level)
     }
 
     /// Entries in a table at `level`: fewer than a full table at the start level when the VA size cuts it short.
+    #[inline]
     pub const fn entries(self, level: Level) -> usize {
         if level.number() == self.start_level().number() {
             1 << (self.va_bits as u32 - self.shift(level))
@@ -102,12 +108,14 @@ impl Geometry {
     }
 
     /// The index of the entry for `va` in its table at `level`.
+    #[inline]
     pub const fn index(self, va: Va, level: Level) -> usize {
         (va.0 >> self.shift(level)) as usize & (self.entries(level) - 1)
     }
 
     /// Whether a leaf may stand at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1 (level 1 with 4K,
     /// or with 16K under LPA2, or with 64K and 52-bit PA; level 0 with 4K under LPA2; level 2 always).
+    #[inline]
     pub const fn has_leaf(self, level: Level) -> bool {
         match level.number() {
             3 | 2 => true,
@@ -123,6 +131,7 @@ impl Geometry {
 
     /// How many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous bit"), or `None` where
     /// linmap makes none: blocks above level 2 are as large as any TLB entry.
+    #[inline]
     pub const fn contiguous_entries(self, level: Level) -> Option<usize> {
         match (self.granule, level.number()) {
             (Granule::K4, 2 | 3) => Some(16),
@@ -133,6 +142,7 @@ impl Geometry {
     }
 
     /// Whether a descriptor can hold `pa`.
+    #[inline]
     pub const fn holds(self, pa: Pa) -> bool {
         pa.0 >> self.pa_bits == 0
     }

@@ -13,6 +13,7 @@ pub enum Granule {
 
 impl Granule {
     /// log2 of the page size in bytes.
+    #[inline]
     pub const fn shift(self) -> u32 {
         match self {
             Self::K4 => 12,
@@ -22,16 +23,19 @@ impl Granule {
     }
 
     /// Bytes in a page and in a full table.
+    #[inline]
     pub const fn bytes(self) -> u64 {
         1 << self.shift()
     }
 
     /// Address bits that one full table resolves: log2 of its entries, 8 bytes each.
+    #[inline]
     pub const fn index_bits(self) -> u32 {
         self.shift() - 3
     }
 
     /// Entries in a full table.
+    #[inline]
     pub const fn entries(self) -> usize {
         1 << self.index_bits()
     }

@@ -21,21 +21,25 @@ impl Level {
     pub const L3: Self = Self(3);
 
     /// The level with number `number`, or `None` outside −1 to 3.
+    #[inline]
     pub const fn new(number: i8) -> Option<Self> {
         if number >= -1 && number <= 3 { Some(Self(number)) } else { None }
     }
 
     /// The level's number, −1 to 3.
+    #[inline]
     pub const fn number(self) -> i8 {
         self.0
     }
 
     /// How many levels lie below: 0 for the level of pages, 4 for level −1.
+    #[inline]
     pub const fn above_pages(self) -> u32 {
         (3 - self.0) as u32
     }
 
     /// The level that a table descriptor found at this level leads to, or `None` at the level of pages.
+    #[inline]
     pub const fn next(self) -> Option<Self> {
         Self::new(self.0 + 1)
     }
