@@ -131,6 +131,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
     ///
     /// # Safety
     /// `entry` must be an entry of an open table.
+    #[inline]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's; walkers may read it at the same time, so it is one volatile store.
         unsafe { entry.write_volatile(descriptor.0) };
@@ -150,6 +151,10 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         if level == Level::L3 {
             return self.pages(table, frame, part);
         }
+        // Which of the entries belong to contiguous runs that lie wholly in what this table maps of the part.
+        let shift = self.geometry.shift(level);
+        let runs = contiguous_part(self.geometry, level, part, (part.len >> shift) as usize);
+        let (head, body) = runs.unwrap_or((0, 0));
         let mut rest = part;
         while rest.len > 0 {
             let here = first(rest, size);
@@ -158,10 +163,11 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             let entry = unsafe { table.add(index) };
             let aligned = here.len == size && here.pa.0 & (size - 1) == 0;
             if aligned && rest.leaves != Leaves::Pages && self.geometry.has_leaf(level) {
-                // The run this block may belong to, if all of it lies in the whole part that this table maps.
-                let mut attributes = rest.attributes;
-                attributes.contiguous = in_run(self.geometry, level, part, here.va);
-                self.vacant(entry, frame, index, here.va)?;
+                let nth = ((here.va.0 - part.va.0) >> shift) as usize;
+                let attributes =
+                    Attributes { contiguous: (head..head + body).contains(&nth), ..rest.attributes };
+                // SAFETY: one entry, of the open table.
+                unsafe { vacant(entry, 1, frame, index, here.va, size) }?;
                 // SAFETY: as above.
                 unsafe { self.store(entry, Descriptor::leaf(self.geometry, level, here.pa, attributes)) };
                 self.built.entries += 1;
@@ -239,10 +245,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         let count = (part.len / size) as usize;
         // SAFETY: the part lies in what this table translates, so its first entry is one of the open table's.
         let entries = unsafe { table.add(index) };
-        for i in 0..count {
-            // SAFETY: so does the whole part, so these are `count` entries of the open table.
-            self.vacant(unsafe { entries.add(i) }, frame, index + i, Va(part.va.0 + i as u64 * size))?;
-        }
+        // SAFETY: so does the whole part, so these are `count` entries of the open table.
+        unsafe { vacant(entries, count, frame, index, part.va, size) }?;
         let (head, body) = contiguous_part(geometry, Level::L3, part, count).unwrap_or((count, 0));
         for (from, to, contiguous) in
             [(0, head, false), (head, head + body, true), (head + body, count, false)]
@@ -269,13 +273,30 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         self.built.bytes += part.len;
         Ok(())
     }
+}
 
-    /// Refuses to write over a valid entry.
-    fn vacant(&self, entry: NonNull<u64>, frame: Pa, index: usize, va: Va) -> Result<(), EntryInUse> {
-        // SAFETY: every caller passes an entry of an open table.
-        let found = Descriptor(unsafe { entry.read_volatile() });
-        if found.is_valid() { Err(EntryInUse { va, table: frame, index, found }) } else { Ok(()) }
+/// Refuses to write over a valid entry: none of the `count` entries from `entries` on may be one. They are those from
+/// `index` on of the table in `frame`, the first for `va`, each for `size` bytes.
+///
+/// # Safety
+/// All of them must be entries of an open table.
+unsafe fn vacant(
+    entries: NonNull<u64>,
+    count: usize,
+    frame: Pa,
+    index: usize,
+    va: Va,
+    size: u64,
+) -> Result<(), EntryInUse> {
+    for i in 0..count {
+        // SAFETY: the caller's.
+        let found = Descriptor(unsafe { entries.add(i).read_volatile() });
+        if found.is_valid() {
+            let va = Va(va.0 + i as u64 * size);
+            return Err(EntryInUse { va, table: frame, index: index + i, found });
+        }
     }
+    Ok(())
 }
 
 /// The beginning of `mapping` up to the next multiple of `size` in VA.
@@ -291,12 +312,4 @@ fn advance(mapping: Mapping, bytes: u64) -> Mapping {
         len: mapping.len - bytes,
         ..mapping
     }
-}
-
-/// Whether the block at `va` belongs to a contiguous run all of which lies in `part`.
-fn in_run(geometry: Geometry, level: Level, part: Mapping, va: Va) -> bool {
-    let shift = geometry.shift(level);
-    let index = ((va.0 - part.va.0) >> shift) as usize;
-    contiguous_part(geometry, level, part, (part.len >> shift) as usize)
-        .is_some_and(|(head, body)| (head..head + body).contains(&index))
 }
