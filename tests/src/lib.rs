@@ -7,5 +7,5 @@ mod raw;
 mod tree;
 
 pub use boot::{Boot, Outcome};
-pub use raw::{RawBoot, archive};
+pub use raw::{PlacedBoot, RawBoot, archive};
 pub use tree::{RAM, Tree, file};

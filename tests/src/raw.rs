@@ -1,4 +1,4 @@
-//! A boot without `cargo xtask`: QEMU started by hand, with an archive as it comes, as any boot loader might.
+//! Boots without `cargo xtask`: QEMU started by hand, with an archive as it comes, as any boot loader might.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::boot::image;
+use crate::tree::{RAM, Tree, file};
 
 /// Longest that a machine may take before it has to have switched itself off.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,37 +27,85 @@ impl RawBoot<'_> {
     /// # Panics
     /// When it does not.
     pub fn run(&self) -> String {
-        let mut archive = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::io::Write::write_all(&mut archive, self.initrd).expect("room for the archive");
-        let mut qemu = Command::new("qemu-system-aarch64")
-            .args(["-M", "virt,dtb-randomness=off", "-cpu", "max", "-m", "1G", "-nographic", "-nic", "none"])
-            .arg("-kernel")
-            .arg(image())
-            .arg("-initrd")
-            .arg(archive.path())
-            .args(["-append", self.command_line])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("QEMU starts");
-        let mut stdout = qemu.stdout.take().expect("a pipe");
-        let (sender, receiver) = mpsc::channel();
-        let reader = thread::spawn(move || {
-            let mut console = Vec::new();
-            // An error ends the console as the end of the machine does.
-            let _ = stdout.read_to_end(&mut console);
-            let _ = sender.send(());
-            String::from_utf8_lossy(&console).into_owned()
-        });
-        let ended = receiver.recv_timeout(PATIENCE);
-        // It has ended, or has to.
-        let _ = qemu.kill();
-        let _ = qemu.wait();
-        let console = reader.join().expect("the reader does not panic");
-        assert!(ended.is_ok(), "the machine did not switch itself off: {console}");
-        console
+        let archive = file(self.initrd);
+        let mut qemu = Command::new("qemu-system-aarch64");
+        qemu.args(["-M", "virt,dtb-randomness=off", "-m", "1G"]);
+        qemu.arg("-kernel").arg(image()).arg("-initrd").arg(archive.path());
+        qemu.args(["-append", self.command_line]);
+        console(qemu)
     }
+}
+
+/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the kernel 2 MiB above
+/// the start of RAM, the device tree 16 MiB above.
+#[derive(Debug)]
+pub struct PlacedBoot<'a> {
+    /// The device tree, which says where the initrd is.
+    pub tree: &'a Tree,
+    /// The initrd.
+    pub initrd: &'a [u8],
+}
+
+impl PlacedBoot<'_> {
+    /// The console of the machine until it switches itself off.
+    ///
+    /// # Panics
+    /// When it does not, or the tree names no initrd.
+    pub fn run(&self) -> String {
+        const IMAGE_AT: u64 = RAM + 0x20_0000;
+        const DTB_AT: u64 = RAM + 0x100_0000;
+        const STUB_AT: u64 = RAM + 0x180_0000;
+        let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
+        let (tree, initrd) = (self.tree.file(), file(self.initrd));
+        let mut stub = Vec::new();
+        // ldr x0, DTB; mov x1, #0; mov x2, #0; mov x3, #0; ldr x4, IMAGE; br x4; DTB: .quad; IMAGE: .quad
+        for word in [0x5800_00c0u32, 0xd280_0001, 0xd280_0002, 0xd280_0003, 0x5800_0084, 0xd61f_0080] {
+            stub.extend_from_slice(&word.to_le_bytes());
+        }
+        stub.extend_from_slice(&DTB_AT.to_le_bytes());
+        stub.extend_from_slice(&IMAGE_AT.to_le_bytes());
+        let stub = file(&stub);
+        let mut qemu = Command::new("qemu-system-aarch64");
+        qemu.args(["-object", "memory-backend-ram,id=ram,size=64G,reserve=off"]);
+        qemu.args(["-M", "virt,memory-backend=ram", "-m", "64G"]);
+        for (path, at) in [
+            (image().as_path(), IMAGE_AT),
+            (tree.path(), DTB_AT),
+            (initrd.path(), initrd_at),
+            (stub.path(), STUB_AT),
+        ] {
+            qemu.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", path.display()));
+        }
+        qemu.arg("-device").arg(format!("loader,addr={STUB_AT:#x},cpu-num=0"));
+        console(qemu)
+    }
+}
+
+/// Starts `qemu` and reads its console until it ends.
+fn console(mut qemu: Command) -> String {
+    let mut qemu = qemu
+        .args(["-cpu", "max", "-nographic", "-nic", "none"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("QEMU starts");
+    let mut stdout = qemu.stdout.take().expect("a pipe");
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut console = Vec::new();
+        // An error ends the console as the end of the machine does.
+        let _ = stdout.read_to_end(&mut console);
+        let _ = sender.send(());
+        String::from_utf8_lossy(&console).into_owned()
+    });
+    let ended = receiver.recv_timeout(PATIENCE);
+    // It has ended, or has to.
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    let console = reader.join().expect("the reader does not panic");
+    assert!(ended.is_ok(), "the machine did not switch itself off: {console}");
+    console
 }
 
 /// A newc cpio archive.

@@ -13,6 +13,10 @@ pub struct Tree {
     pub reserved: Vec<(u64, u64)>,
     /// Reserved ranges with no-map.
     pub no_map: Vec<(u64, u64)>,
+    /// The command line.
+    pub bootargs: String,
+    /// Start and length of the initrd.
+    pub initrd: Option<(u64, u64)>,
 }
 
 /// RAM of `virt` begins here.
@@ -74,6 +78,11 @@ impl Tree {
         }
         let chosen = fdt.begin_node("chosen")?;
         fdt.property_string("stdout-path", "/pl011@9000000")?;
+        fdt.property_string("bootargs", &self.bootargs)?;
+        if let Some((start, len)) = self.initrd {
+            fdt.property_u64("linux,initrd-start", start)?;
+            fdt.property_u64("linux,initrd-end", start + len)?;
+        }
         fdt.end_node(chosen)?;
         fdt.end_node(root)?;
         fdt.finish()

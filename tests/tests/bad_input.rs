@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use linmap_tests::{Boot, Outcome, RAM, RawBoot, Tree, archive, file};
+use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, RawBoot, Tree, archive, file};
 
 const GIB: u64 = 1 << 30;
 
@@ -169,6 +169,32 @@ fn an_archive_without_an_image_is_refused() {
 fn a_command_line_that_is_no_text_is_refused() {
     let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
     expect_raw_error(&archive(&[("cmdline", b"a\xffb"), ("Image", &image)]), "", "kexec");
+}
+
+#[test]
+fn an_initrd_outside_the_payloads_window_is_refused() {
+    // Beside the archive there is no room for an image, and from low memory the window of 32 GiB does not reach it.
+    let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
+    let archive = archive(&[("Image", &image)]);
+    let far = RAM + 40 * GIB;
+    let tree = Tree {
+        memory: vec![(RAM, 0x400_0000), (far, 0x10_0000)],
+        bootargs: "linmap.payload=self".to_owned(),
+        initrd: Some((far, archive.len() as u64)),
+        ..Tree::default()
+    };
+    let console = PlacedBoot { tree: &tree, initrd: &archive }.run();
+    assert!(console.contains("linmap: error=placement what="), "{console}");
+    assert!(console.contains(&format!("the initrd at {far:#x}..")), "{console}");
+}
+
+#[test]
+fn an_initrd_outside_memory_is_refused() {
+    let archive = archive(&[("cmdline", b"quiet")]);
+    let far = RAM + 40 * GIB;
+    let tree = Tree { initrd: Some((far, archive.len() as u64)), ..Tree::with_memory(0x400_0000) };
+    let console = PlacedBoot { tree: &tree, initrd: &archive }.run();
+    assert!(console.contains("linmap: error=initrd what="), "{console}");
 }
 
 #[test]
