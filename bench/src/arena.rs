@@ -100,7 +100,7 @@ impl TableMemory<'_> {
     }
 }
 
-/// Frames handed out one after the other.
+/// Frames handed out one after the other, from the lowest up.
 #[derive(Debug)]
 pub struct BumpFrames<'m> {
     next: Pa,

@@ -41,6 +41,8 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         let va = Va(mapping.va.0 + offset);
         let pa = Pa(mapping.pa.0 + offset);
         let found = walk(GEOMETRY, root, va, &mut window);
+        let name = contestant.name;
+        ensure!(window.stray.is_none(), "{name}: the walk of {va} leaves the frames: {:x?}", window.stray);
         let right = match found {
             Walk::Leaf { pa: to, level, descriptor } => {
                 let attributes = Attributes { contiguous: contestant.contiguous, ..mapping.attributes };
@@ -50,9 +52,7 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
             }
             Walk::Fault { .. } => false,
         };
-        let name = contestant.name;
         ensure!(right, "{name}: {va} should translate to {pa} by {}, but: {found:?}", case.leaf.name());
-        ensure!(window.stray.is_none(), "{name}: the walk of {va} leaves the frames: {:x?}", window.stray);
     }
 
     // Right behind the RAM, at the end of its table at level 1, and at the end of the root.
@@ -92,4 +92,71 @@ unsafe impl TableWindow for Inside<'_, '_> {
     }
 
     fn close(&mut self, _: Level) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+    use crate::case::LeafKind;
+    use crate::contestant::{Role, Run};
+    use crate::{floor, ours};
+
+    const PAGES: Case = Case { gib: 1, leaf: LeafKind::Page };
+    const BLOCKS: Case = Case { gib: 1, leaf: LeafKind::Block };
+
+    fn checked(contestant: &Contestant, case: Case) -> Result<()> {
+        let mut arena = Arena::new(case.table_bytes()).unwrap();
+        check(contestant, case, &mut arena.tables(case.tables(), case.ram().end).unwrap())
+    }
+
+    /// The message that a contestant's map of `case` is refused with.
+    fn refused(case: Case, build: fn(Case, &mut TableMemory<'_>) -> Result<Run>) -> String {
+        let (frames, role) = (Frames::AsTheyAre, Role::Peer);
+        let contestant = Contestant { name: "wrong", role, frames, contiguous: false, build };
+        checked(&contestant, case).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_contestant_builds_the_right_map() {
+        for case in [PAGES, BLOCKS] {
+            for contestant in Contestant::all(case) {
+                checked(contestant, case).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_left_as_it_was_is_found() {
+        fn last_root_entry(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+            let run = floor::build(case, memory)?;
+            let first_frame = Descriptor::table(GEOMETRY, memory.frames().start).0;
+            let last = GEOMETRY.entries(Level::L0) - 1;
+            // SAFETY: the entry lies in the root table, a frame of `memory`, which is borrowed exclusively.
+            unsafe { memory.pointer(run.root).add(last).write(first_frame) };
+            Ok(run)
+        }
+        assert!(refused(PAGES, last_root_entry).contains("0xfffffffffffff000 should fault"));
+    }
+
+    #[test]
+    fn a_table_outside_the_frames_is_found() {
+        fn root_entry(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+            let run = floor::build(case, memory)?;
+            let outside = Descriptor::table(GEOMETRY, memory.frames().end).0;
+            // SAFETY: the first entry of the root table, a frame of `memory`, which is borrowed exclusively.
+            unsafe { memory.pointer(run.root).write(outside) };
+            Ok(run)
+        }
+        assert!(refused(PAGES, root_entry).contains("the walk of 0xffff000000000000 leaves the frames"));
+    }
+
+    #[test]
+    fn leaves_of_the_wrong_kind_are_found() {
+        fn blocks(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+            ours::from_memblock(Case { leaf: LeafKind::Block, ..case }, memory)
+        }
+        assert!(refused(PAGES, blocks).contains("4 KiB pages"));
+        assert!(refused(BLOCKS, ours::with_contiguous_bit).contains("2 MiB blocks"));
+    }
 }

@@ -60,7 +60,7 @@ pub struct Contestant {
 pub enum Role {
     /// The raw store loop.
     Floor,
-    /// linmap as a kernel uses it.
+    /// linmap as the kernel uses it: with frames from memblock.
     Subject,
     /// linmap in another setting.
     Variant,

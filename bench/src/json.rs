@@ -22,6 +22,7 @@ pub fn write(folder: &Path, machine: &Machine, effort: Effort, all: &[Results]) 
         "machine": {
             "cpu": machine.cpu,
             "cpus": machine.cpus,
+            "arena_bytes": machine.arena_bytes,
             "huge_bytes": machine.huge_bytes,
         },
         "rustc": machine.rustc,
@@ -65,8 +66,7 @@ fn row(results: &Results, row: &Row) -> Value {
 /// How each of linmap's rows does beside an aim.
 fn wanted(wanted: Wanted, all: &[Results]) -> Vec<Value> {
     let Some(results) = all.iter().find(|results| results.case == wanted.case) else { return Vec::new() };
-    let ours = results.rows.iter().filter(|row| matches!(row.contestant.role, Role::Subject | Role::Variant));
-    ours.filter_map(|row| {
+    let judged = results.ours().filter_map(|row| {
         let verdict = wanted.bound.judge(results, row)?;
         Some(json!({
             "gib": wanted.case.gib,
@@ -77,8 +77,8 @@ fn wanted(wanted: Wanted, all: &[Results]) -> Vec<Value> {
             "measured": rounded(verdict.measured),
             "met": verdict.met,
         }))
-    })
-    .collect()
+    });
+    judged.collect()
 }
 
 /// To four decimal places.

@@ -12,19 +12,22 @@ pub struct Machine {
     pub cpus: usize,
     /// The compiler that built the benchmarks.
     pub rustc: &'static str,
-    /// Bytes of the process's memory that huge pages back.
+    /// Bytes of the memory that the tables are written to.
+    pub arena_bytes: u64,
+    /// How many of them huge pages back.
     pub huge_bytes: u64,
 }
 
 impl Machine {
-    /// This machine; to be asked once the arena is there.
-    pub fn this() -> Self {
+    /// This machine, with an arena of `arena_bytes` bytes, which must be there already.
+    pub fn with_arena(arena_bytes: u64) -> Self {
         let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let huge_kib = field("/proc/self/smaps_rollup", "AnonHugePages")
             .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok())
             .unwrap_or(0);
-        Self { cpu, cpus, rustc: env!("BENCH_RUSTC"), huge_bytes: huge_kib.saturating_mul(1024) }
+        let huge_bytes = huge_kib.saturating_mul(1024).min(arena_bytes);
+        Self { cpu, cpus, rustc: env!("BENCH_RUSTC"), arena_bytes, huge_bytes }
     }
 }
 

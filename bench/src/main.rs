@@ -19,6 +19,7 @@ mod table;
 mod wanted;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -29,7 +30,8 @@ use crate::machine::Machine;
 use crate::measure::{Effort, measure};
 use crate::progress::Progress;
 
-/// Build the linear map on host memory, beside other crates and beside raw stores
+/// Build the linear map in host memory, beside other crates and beside raw stores. Takes about 1 GiB of memory and two
+/// to three minutes
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
@@ -41,25 +43,34 @@ struct Arguments {
     json_dir: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
     let json_dir = match arguments.json_dir {
         Some(folder) => folder,
         None => default_json_dir()?,
     };
-    let largest = Case::ALL.iter().map(|case| case.table_bytes()).max().unwrap_or(0);
-    let mut arena = Arena::new(largest)?;
+    let arena_bytes = Case::ALL.iter().map(|case| case.table_bytes()).max().unwrap_or(0);
+    let mut arena = Arena::new(arena_bytes)?;
+    let machine = Machine::with_arena(arena_bytes);
     let mut progress = Progress::new();
     let mut all = Vec::new();
     for case in Case::ALL {
         all.push(measure(case, effort, &mut arena, &mut progress)?);
     }
     progress.finish();
-    let machine = Machine::this();
-    table::print(&machine, &all);
     let path = json::write(&json_dir, &machine, effort, &all)?;
-    anstream::println!("\nWritten to {}", path.display());
+    table::print(&machine, &all).context("writing the results")?;
+    eprintln!("written to {}", path.display());
     Ok(())
 }
 

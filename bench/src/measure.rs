@@ -89,6 +89,11 @@ pub struct Results {
 }
 
 impl Results {
+    /// linmap's rows.
+    pub fn ours(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| matches!(row.contestant.role, Role::Subject | Role::Variant))
+    }
+
     /// The row of the contestant that plays `role`.
     pub fn of(&self, role: Role) -> Option<&Row> {
         self.rows.iter().find(|row| row.contestant.role == role)

@@ -19,12 +19,7 @@ const REGIONS: usize = 256;
 /// # Errors
 /// Those of memblock and of the builder.
 pub fn from_memblock(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
-    let ram = case.ram();
-    let offset = memory.offset();
-    let mut memblock = Box::new(Memblock::<REGIONS>::new());
-    memblock.add(ram)?;
-    memblock.reserve(PaRange::new(ram.start, memory.frames().start))?;
-    build(case, plain(case), offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
+    build_from_memblock(case, plain(case), memory)
 }
 
 /// With frames handed out one after the other.
@@ -36,13 +31,12 @@ pub fn from_bump_frames(case: Case, memory: &mut TableMemory<'_>) -> Result<Run>
     build(case, plain(case), offset, &mut BumpFrames::new(memory))
 }
 
-/// With the contiguous bit, and frames handed out one after the other.
+/// With the contiguous bit, and frames from memblock.
 ///
 /// # Errors
-/// Those of the builder.
+/// Those of memblock and of the builder.
 pub fn with_contiguous_bit(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
-    let offset = memory.offset();
-    build(case, Leaves::ContiguousBlocks, offset, &mut BumpFrames::new(memory))
+    build_from_memblock(case, Leaves::ContiguousBlocks, memory)
 }
 
 /// The case's leaves without the contiguous bit.
@@ -51,6 +45,19 @@ fn plain(case: Case) -> Leaves {
         LeafKind::Page => Leaves::Pages,
         LeafKind::Block => Leaves::Blocks,
     }
+}
+
+#[expect(
+    clippy::needless_pass_by_ref_mut,
+    reason = "the exclusive borrow is what keeps others from the frames"
+)]
+fn build_from_memblock(case: Case, leaves: Leaves, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let ram = case.ram();
+    let offset = memory.offset();
+    let mut memblock = Box::new(Memblock::<REGIONS>::new());
+    memblock.add(ram)?;
+    memblock.reserve(PaRange::new(ram.start, memory.frames().start))?;
+    build(case, leaves, offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
 }
 
 fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &mut F) -> Result<Run> {

@@ -50,7 +50,7 @@ impl Bound {
     pub fn describe(self, results: &Results) -> String {
         let name = |role| results.of(role).map_or("", |row| row.contestant.name);
         match self {
-            Self::TimesFloor(limit) => format!("at most {limit} × {}", name(Role::Floor)),
+            Self::TimesFloor(limit) => format!("in at most {limit} × the time of {}", name(Role::Floor)),
             Self::FasterThanRival(limit) => format!("at least {limit} × faster than {}", name(Role::Rival)),
         }
     }

@@ -1,7 +1,7 @@
 //! page-table-generic, which leaves the descriptor format to its user. It zeroes every table itself.
 
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ::page_table_generic::{
     FrameAllocator, MapConfig, PageTable, PageTableEntry, PhysAddr, TableMeta, VirtAddr,
@@ -84,9 +84,11 @@ impl TableMeta for FourLevels {
     fn flush(_: Option<VirtAddr>) {}
 }
 
-/// The frame that is handed out next. The crate clones its allocator at every table, so the state is kept elsewhere and
-/// the allocator itself is a few plain words.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// The frame that is handed out next. The crate clones its allocator at every table and wants it `Sync`, so the
+    /// state is kept here and the allocator itself is two plain words.
+    static NEXT: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Frames handed out one after the other.
 #[derive(Clone, Copy)]
@@ -98,11 +100,11 @@ struct Bump {
 impl FrameAllocator for Bump {
     #[inline]
     fn alloc_frame(&self) -> Option<PhysAddr> {
-        let frame = NEXT.load(Relaxed);
+        let frame = NEXT.get();
         if frame == self.end {
             return None;
         }
-        NEXT.store(frame + FRAME, Relaxed);
+        NEXT.set(frame + FRAME);
         Some(PhysAddr::from_usize(frame as usize))
     }
 
@@ -128,7 +130,7 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
         allow_huge: case.leaf == LeafKind::Block,
         flush: false,
     };
-    NEXT.store(memory.frames().start.0, Relaxed);
+    NEXT.set(memory.frames().start.0);
     let frames = Bump { end: memory.frames().end.0, offset: memory.offset() };
     Run::timed(|| {
         let table = PageTable::<FourLevels, _>::new(frames).map_err(named)?;
