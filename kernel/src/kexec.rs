@@ -4,6 +4,7 @@ use core::convert::Infallible;
 use core::ops::Range;
 use core::slice;
 
+use arrayvec::ArrayVec;
 use linmap::frames::MemblockFrames;
 use linmap::ranges::MappingList;
 use linmap_kexec::{
@@ -16,7 +17,7 @@ use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
 use thiserror::Error;
 
-use crate::machine::{Machine, MachineError};
+use crate::machine::{Machine, MachineError, REGIONS};
 use crate::relocation::{self, HandOver};
 use crate::{cpu, linear_map, report};
 
@@ -144,9 +145,8 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
     let image = Image::parse(file, file.len() as u64)?;
     let granules = [Granule::K4, Granule::K16, Granule::K64];
     let supported = granules.map(|granule| machine.features.mmfr0.supports(granule).then_some(granule));
-    let mut list = arrayvec::ArrayVec::<Granule, 3>::new();
-    list.extend(supported.into_iter().flatten());
-    image.check_page_size(&list)?;
+    let supported: ArrayVec<Granule, 3> = supported.into_iter().flatten().collect();
+    image.check_page_size(&supported)?;
 
     let mut text = [0; COMMAND_LINE_MAX - 1];
     let own = CommandLine(machine.command_line);
@@ -165,20 +165,16 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
         }
     };
 
-    let measure = Chosen {
-        bootargs,
-        initrd: machine.initrd.or(Some(PaRange::default())).filter(|_| !matches!(initrd, Initrd::Absent)),
-    };
-    let dtb_len = measure.measure(machine.dtb)?;
+    // The tree's length does not depend on where the initrd is.
+    let anywhere = (initrd != Initrd::Absent).then(PaRange::default);
+    let dtb_len = Chosen { bootargs, initrd: anywhere }.measure(machine.dtb)?;
     let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
-    let free = machine.memblock.free_ranges(everywhere);
-    let free: arrayvec::ArrayVec<PaRange, { crate::machine::REGIONS }> =
-        free.take(crate::machine::REGIONS).collect();
+    let free: ArrayVec<PaRange, REGIONS> = machine.memblock.free_ranges(everywhere).take(REGIONS).collect();
     let placed = Placed::lowest(free.iter().copied(), &image, initrd, dtb_len as u64)?;
     let chosen = Chosen { bootargs, initrd: placed.initrd };
 
     // From here on nothing that is taken from memblock lies in a destination.
-    let mut destinations = arrayvec::ArrayVec::<PaRange, 3>::new();
+    let mut destinations = ArrayVec::<PaRange, 3>::new();
     let moved_initrd = placed.initrd.filter(|_| initrd_file.is_some());
     for range in [Some(placed.image), moved_initrd, Some(placed.dtb)].into_iter().flatten() {
         let whole = range.align_outward(SEGMENT_ALIGN).unwrap_or(range);

@@ -68,6 +68,7 @@ fn discrete_unaligned_memory_with_no_map_ranges_is_mapped_exactly() {
         memory: vec![(RAM, 0x1000), (RAM + 0x5000, 0x12_3000), (RAM + 0x20_0000, 0xbfe0_0000)],
         reserved: vec![(RAM + 0x1000_0000, 0x10_0000)],
         no_map: vec![(RAM + 0x3000_1000, 0x3000), (RAM + 0x8000_0000, 0x4000_0000)],
+        ..Tree::default()
     };
     for leaf in ["block", "page"] {
         for builder in ["identity", "base", "lazy-unmap"] {

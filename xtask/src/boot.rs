@@ -21,10 +21,14 @@ use crate::{build, initramfs};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Boot the kernel in QEMU.
-///
-/// Exit code: 0 when the run got where it should (Linux's user space; the end of the script; the last of linmap's own
-/// generations), 1 when it did not or took too long, 2 when an option is wrong.
+/// For `boot --help`.
+pub const EXIT_CODES: &str = "\
+Exit code:
+  0  the run got where it should: Linux's user space; all commands of the script; the last of linmap's own generations
+  1  it did not, or took too long; the last lines of the console are shown
+  2  an option is wrong";
+
+/// The options of `boot`.
 #[derive(Debug, clap::Args)]
 pub struct BootArgs {
     /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and xlnx-zcu102]

@@ -7,7 +7,7 @@ use crate::size::MemorySize;
 /// A QEMU machine that linmap boots on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Machine {
-    /// QEMU's own machine: any CPU type, any amount of memory from 1 GiB on
+    /// QEMU's own machine: any CPU type, any amount of memory, which begins at address 0x40000000
     Virt,
     /// Two Cortex-A72; memory from address 0 with a hole above 2 GiB; entered at EL2
     XlnxVersalVirt,

@@ -47,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Boot the kernel in QEMU, build the linear map, and kexec into Linux with the MMU on
+    #[command(after_help = boot::EXIT_CODES)]
     Boot(boot::BootArgs),
     /// Run every test: host, kernel build, end-to-end in QEMU
     Test(test::TestArgs),

@@ -31,17 +31,19 @@ enum Outcome {
 
 /// `cargo xtask test`.
 pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
+    // Now: a later step may build us anew, and then our own path is no more.
+    let xtask = std::env::current_exe().context("finding our own program")?;
     let started = Instant::now();
     let setup = setup::run(workspace);
     let mut steps = vec![finished("setup", started, setup.is_ok())];
     setup?;
     let toolchain = setup::toolchain::ensure(workspace)?;
     match &arguments.filter {
-        Some(filter) => end_to_end(workspace, &toolchain, Some(filter), &mut steps)?,
+        Some(filter) => end_to_end(workspace, &toolchain, &xtask, Some(filter), &mut steps)?,
         None => {
             lints(workspace, &toolchain, &mut steps)?;
             host_tests(workspace, &mut steps)?;
-            end_to_end(workspace, &toolchain, None, &mut steps)?;
+            end_to_end(workspace, &toolchain, &xtask, None, &mut steps)?;
         }
     }
     Ok(summary(&steps))
@@ -80,6 +82,7 @@ fn host_tests(workspace: &Workspace, steps: &mut Vec<Step>) -> Result<()> {
 fn end_to_end(
     workspace: &Workspace,
     toolchain: &Toolchain,
+    xtask: &Path,
     filter: Option<&str>,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
@@ -95,7 +98,7 @@ fn end_to_end(
     }
     let mut tests = cargo_in(workspace, &["test", "--package", "linmap-tests"]);
     tests.args(filter);
-    tests.env("LINMAP_XTASK", std::env::current_exe().context("finding our own program")?);
+    tests.env("LINMAP_XTASK", xtask);
     run_step("end-to-end tests", tests, steps)
 }
 

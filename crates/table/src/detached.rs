@@ -340,27 +340,32 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         let attributes = Attributes { contiguous, ..mapping.attributes };
         let leaf = Descriptor::leaf(geometry, Level::L3, Pa(0), attributes);
         let link = Descriptor::table(geometry, Pa(0));
-        let mut written = Ok(count);
-        let mut pa = mapping.pa;
+        let mut result = Ok(count);
         for table in 0..count {
-            let child = match self.frames.alloc() {
-                Ok(child) => child,
+            match self.frames.alloc() {
+                // SAFETY: `index + table` is below the number of entries of the open table.
+                Ok(child) => unsafe { pointer.add(index + table).write(link.at(geometry, child).0) },
                 Err(error) => {
-                    written = Err((table, error));
+                    result = Err((table, error));
                     break;
                 }
-            };
-            let pages = self.window.open(Level::L3, child);
+            }
+        }
+        let linked = match result {
+            Ok(linked) | Err((linked, _)) => linked,
+        };
+        // Frames that come from the top of memory downwards are filled from the last to the first: then all tables are
+        // one ascending stream of stores, which prefetchers follow from page to page.
+        let descending = linked > 1 && self.child(pointer, index) > self.child(pointer, index + linked - 1);
+        for nth in 0..linked {
+            let table = if descending { linked - 1 - nth } else { nth };
+            let pages = self.window.open(Level::L3, self.child(pointer, index + table));
+            let pa = Pa(mapping.pa.0 + table as u64 * table_bytes);
             // SAFETY: the child is open until it is closed below, and this loop alone writes to it.
             fill_leaves(geometry, shift, unsafe { self.entries(pages, Level::L3) }, leaf, pa);
             self.window.close(Level::L3);
-            // SAFETY: `index + table` is below the number of entries of the open table.
-            unsafe { pointer.add(index + table).write(link.at(geometry, child).0) };
-            pa = Pa(pa.0 + table_bytes);
         }
-        let tables = match written {
-            Ok(count) | Err((count, _)) => count as u64,
-        };
+        let tables = linked as u64;
         if tables > 0 {
             self.last = Va(mapping.va.0 + (tables * table_bytes - 1));
             self.built.tables += tables;
@@ -368,7 +373,18 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
             self.built.bytes += tables * table_bytes;
             self.mappings.advance(tables * table_bytes);
         }
-        written
+        result
+    }
+
+    /// The table of pages that an entry of an open table leads to, which [`full_page_tables`](Self::full_page_tables)
+    /// has linked.
+    fn child(&self, pointer: NonNull<u64>, index: usize) -> Pa {
+        // SAFETY: the entry is one of the open table's, and has been written.
+        let link = Descriptor(unsafe { pointer.add(index).read() });
+        match link.decode(self.geometry, Level::L2) {
+            Decoded::Table(child) => child,
+            Decoded::Leaf(_) | Decoded::Invalid => unreachable!("the entry was linked to a table"),
+        }
     }
 
     /// Writes leaves of `mapping` from the first of `entries` on, as many as fit and at most `leaves`; returns how many.

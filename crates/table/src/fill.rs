@@ -5,17 +5,24 @@ use core::mem::MaybeUninit;
 
 use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Pa};
 
+/// Entries that are written by one turn of the loop.
+const CHUNK: usize = 16;
+
 /// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is stored once and none
 /// is read; on AArch64 the loop becomes pair stores.
 #[inline]
 pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
+    // Each entry of a chunk is a sum of its own: were it the sum of the entry before and `step`, it would wait for it, and
+    // sixteen additions in a chain are slower than the stores. What the offsets are is hidden from the compiler, or it
+    // would make them that chain.
+    let offsets: [u64; CHUNK] = black_box(core::array::from_fn(|index| step.wrapping_mul(index as u64)));
     let mut descriptor = first;
-    let (chunks, rest) = entries.as_chunks_mut::<16>();
+    let (chunks, rest) = entries.as_chunks_mut::<CHUNK>();
     for chunk in chunks {
-        for entry in chunk {
-            entry.write(descriptor);
-            descriptor = descriptor.wrapping_add(step);
+        for (entry, offset) in chunk.iter_mut().zip(offsets) {
+            entry.write(descriptor.wrapping_add(offset));
         }
+        descriptor = descriptor.wrapping_add(step.wrapping_mul(CHUNK as u64));
     }
     for entry in rest {
         entry.write(descriptor);
@@ -27,7 +34,14 @@ pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
 #[inline]
 pub fn clear(entries: &mut [MaybeUninit<u64>]) {
     // Were the value known, the loop would become a call of memset, whose portable form stores a word at a time.
-    fill(entries, black_box(0), 0);
+    let invalid = black_box(Descriptor::INVALID.0);
+    let (chunks, rest) = entries.as_chunks_mut::<CHUNK>();
+    for chunk in chunks {
+        *chunk = [MaybeUninit::new(invalid); CHUNK];
+    }
+    for entry in rest {
+        entry.write(invalid);
+    }
 }
 
 /// Fills `entries` with leaves for consecutive memory from `pa`, each of `1 << shift` bytes and otherwise as `leaf`, a

@@ -18,7 +18,7 @@ pub enum MemoryType {
 }
 
 impl MemoryType {
-    /// The type's MAIR slot, as AttrIndx[2:0] names it.
+    /// The type's MAIR slot, as `AttrIndx[2:0]` names it.
     pub const fn mair_index(self) -> u64 {
         match self {
             Self::Normal => 0,
@@ -41,7 +41,7 @@ impl MemoryType {
     }
 }
 
-/// Who may read and write (AP[2:1], Arm ARM D8.4.1.2).
+/// Who may read and write (`AP[2:1]`, Arm ARM D8.4.1.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
     /// The kernel reads and writes; user space has no access.
@@ -75,7 +75,7 @@ pub enum Execute {
     Both,
 }
 
-/// Who keeps the memory coherent (SH[1:0]).
+/// Who keeps the memory coherent (`SH[1:0]`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shareability {
     /// This CPU alone.

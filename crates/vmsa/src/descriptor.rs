@@ -109,8 +109,8 @@ pub const fn leaf_type(level: Level) -> u64 {
     if level.number() == 3 { TABLE_OR_PAGE | VALID } else { VALID }
 }
 
-/// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): OA[47:12] in place; for 64K, OA[51:48] in bits 15:12;
-/// under LPA2, OA[49:48] in place and OA[51:50] in bits 9:8.
+/// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): `OA[47:12]` in place; for 64K, `OA[51:48]` in bits 15:12;
+/// under LPA2, `OA[49:48]` in place and `OA[51:50]` in bits 9:8.
 #[inline]
 const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
     if geometry.lpa2() {

@@ -67,7 +67,7 @@ impl Geometry {
         self.pa_bits
     }
 
-    /// Whether descriptors have the LPA2 form (TCR.DS = 1): OA[51:50] in bits 9:8 and shareability in TCR.
+    /// Whether descriptors have the LPA2 form (TCR.DS = 1): `OA[51:50]` in bits 9:8 and shareability in TCR.
     #[inline]
     pub const fn lpa2(self) -> bool {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)

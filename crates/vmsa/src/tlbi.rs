@@ -4,7 +4,7 @@ use crate::{Geometry, Granule, Level, Va};
 
 /// The argument of a TLBI by virtual address (VAE1, VAAE1, VALE1, VAALE1 and their broadcast forms; Arm ARM C5.5).
 ///
-/// Bits 43:0 are VA[55:12] for **every** granule: shifting by the page size would be wrong for 16K and 64K.
+/// Bits 43:0 are `VA[55:12]` for **every** granule: shifting by the page size would be wrong for 16K and 64K.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct VaOperand(pub u64);
@@ -44,7 +44,7 @@ pub struct RangeOperand(pub u64);
 impl RangeOperand {
     /// The largest operand that covers no more than `pages` pages (in granules, 2 or more) from `va`, with the number
     /// of pages that it covers, or `None` when there is less than the smallest range, 2 pages; under LPA2 `va` must be
-    /// 64 KiB aligned, since the base is VA[52:16] there.
+    /// 64 KiB aligned, since the base is `VA[52:16]` there.
     ///
     /// A range covers (NUM + 1) × 2^(5 × SCALE + 1) pages.
     pub const fn any_asid(geometry: Geometry, va: Va, pages: u64) -> Option<(Self, u64)> {
