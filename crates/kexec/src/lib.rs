@@ -18,7 +18,6 @@ extern crate std;
 mod archive;
 mod chosen;
 mod command_line;
-mod device_tree;
 mod image;
 mod move_list;
 mod move_plan;
@@ -29,7 +28,6 @@ mod transition;
 pub use archive::{Archive, ArchiveError, Member, Members};
 pub use chosen::{Chosen, ChosenError};
 pub use command_line::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word, Words};
-pub use device_tree::DeviceTreeError;
 pub use image::{Content, Image, ImageError, Placement};
 pub use move_list::{
     Extent, Extents, LENGTH_OF_END, LENGTH_OF_LINK, LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORD_WORDS,
