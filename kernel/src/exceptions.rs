@@ -2,6 +2,7 @@
 
 use core::arch::global_asm;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linmap_vmsa::Va;
 
@@ -70,6 +71,9 @@ pub fn probe(va: Va) -> Result<u8, Fault> {
     if result.faulted == 0 { Ok(result.value as u8) } else { Err(Fault { esr: result.value }) }
 }
 
+/// Whether an exception that ends the kernel is being printed.
+static FATAL: AtomicBool = AtomicBool::new(false);
+
 const NAMES: [&str; 4] = ["synchronous", "IRQ", "FIQ", "SError"];
 
 /// Called by `vectors.S` with the number of the vector, 0 to 15.
@@ -79,6 +83,10 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
         frame.x[0] = frame.esr;
         frame.elr = probe_fault as *const () as u64;
         return;
+    }
+    // A fault while one is being printed is the console's own: there is nothing left to say it with.
+    if FATAL.swap(true, Ordering::Relaxed) {
+        cpu::halt();
     }
     let name = NAMES[vector as usize % 4];
     let class = frame.esr >> 26 & 0x3f;

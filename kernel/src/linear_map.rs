@@ -31,6 +31,12 @@ pub enum LinearMapError {
     /// `linmap.leaf=` names no policy.
     #[error("linmap.leaf= names no policy; there are auto, block and page")]
     UnknownLeaf,
+    /// The image, whose tables are reached like all others, is not in memory that is mapped.
+    #[error("the kernel image at {image} does not lie in one mapped range of memory")]
+    ImageNotMapped {
+        /// Where the boot loader put it.
+        image: PaRange,
+    },
     /// Memory does not fit the linear region.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -71,6 +77,9 @@ pub fn build(
         Some(name) => LeafPolicy::from_name(name).ok_or(LinearMapError::UnknownLeaf)?,
     };
     let leaves = policy.leaves(features.bbm);
+    if !memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).any(|range| range.covers(image.range())) {
+        return Err(LinearMapError::ImageNotMapped { image: image.range() });
+    }
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
     let painted = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu);
@@ -103,10 +112,8 @@ fn paint(
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<(Layout, Built), LinearMapError> {
-    let memory = PaRange::new(
-        memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).next().unwrap_or_default().start,
-        memblock.memory_end(),
-    );
+    let page = layout::GEOMETRY.entry_bytes(Level::L3);
+    let memory = PaRange::new(memblock.mapped(page).next().unwrap_or_default().start, memblock.memory_end());
     let geometry = Geometry::new(layout::GEOMETRY.granule(), layout::GEOMETRY.va_bits(), features.pa_bits())?;
     let layout = Layout::new(geometry, memory)?;
     let mut linear_list = MappingList::new();

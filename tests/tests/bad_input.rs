@@ -189,6 +189,22 @@ fn an_initrd_outside_the_payloads_window_is_refused() {
 }
 
 #[test]
+fn an_image_outside_memory_is_refused() {
+    // What the tree calls memory begins above the image; or firmware claims the image's own place.
+    let archive = archive(&[("cmdline", b"quiet")]);
+    let initrd = Some((RAM + 0x200_0000, archive.len() as u64));
+    let above = Tree { memory: vec![(RAM + 0x80_0000, 0x400_0000)], initrd, ..Tree::default() };
+    let claimed = Tree { no_map: vec![(RAM + 0x20_0000, 0x1000)], initrd, ..Tree::with_memory(0x400_0000) };
+    for tree in [above, claimed] {
+        let console = PlacedBoot { tree: &tree, initrd: &archive }.run();
+        assert!(
+            console.contains("linmap: error=linear-map what=\"the kernel image at 0x40200000.."),
+            "{console}"
+        );
+    }
+}
+
+#[test]
 fn an_initrd_outside_memory_is_refused() {
     let archive = archive(&[("cmdline", b"quiet")]);
     let far = RAM + 40 * GIB;
