@@ -1,8 +1,10 @@
-//! The console: a PL011, found from the DTB's stdout-path or named by `earlycon=`.
+//! The console: a PL011 or an SBSA UART, found from the DTB's stdout-path or named by `earlycon=`.
 
 use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+use linmap_vmsa::Pa;
 
 /// Where the registers are mapped; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);
@@ -20,19 +22,41 @@ const CONTROL_ENABLE: u32 = 1;
 /// Transmit and receive.
 const CONTROL_BOTH_WAYS: u32 = 1 << 8 | 1 << 9;
 
+/// What drives a UART.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UartKind {
+    /// A PL011.
+    Pl011,
+    /// The part of a PL011 that the Arm Base System Architecture asks for: no control and no line registers.
+    Sbsa,
+}
+
+/// A UART and where its registers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uart {
+    /// What it is.
+    pub kind: UartKind,
+    /// Its first register.
+    pub registers: Pa,
+}
+
 /// The console.
 #[derive(Clone, Copy, Debug)]
 pub struct Console;
 
 impl Console {
-    /// Sends everything to the PL011 whose registers are mapped at `registers` from now on; turns it on if the firmware
-    /// has not. The line's speed stays as it was.
+    /// Bytes of registers from a UART's first to the last that is used.
+    pub const REGISTERS_LEN: u64 = CONTROL as u64 + 4;
+
+    /// Sends everything to the UART whose registers are mapped at `registers` from now on; turns a PL011 on if the
+    /// firmware has not. The line's speed stays as it was.
     ///
     /// # Safety
-    /// The registers of a PL011 must be mapped there, as device memory, for as long as the kernel runs.
-    pub unsafe fn use_pl011(registers: ptr::NonNull<u64>) {
+    /// The registers of such a UART must be mapped there, as device memory, for as long as the kernel runs.
+    pub unsafe fn use_uart(registers: ptr::NonNull<u64>, kind: UartKind) {
         REGISTERS.store(registers.as_ptr().expose_provenance(), Ordering::Relaxed);
-        if Self::read(CONTROL).is_some_and(|control| control & CONTROL_ENABLE == 0) {
+        if kind == UartKind::Pl011 && Self::read(CONTROL).is_some_and(|control| control & CONTROL_ENABLE == 0)
+        {
             Self::write(LINE_CONTROL, LINE_8_BITS_FIFO);
             Self::write(CONTROL, CONTROL_BOTH_WAYS | CONTROL_ENABLE);
         }
@@ -44,7 +68,7 @@ impl Console {
     }
 
     fn read(offset: usize) -> Option<u32> {
-        // SAFETY: `use_pl011`'s caller vouched for the registers.
+        // SAFETY: `use_uart`'s caller vouched for the registers.
         Self::register(offset).map(|register| unsafe { register.read_volatile() })
     }
 

@@ -119,6 +119,12 @@ macro_rules! address_translation {
     }};
 }
 
+/// Ticks of [`counter`] since it read `start`. It wraps, because the counters of some CPUs can be read a little early.
+#[inline(always)]
+pub fn ticks_since(start: u64) -> u64 {
+    counter().wrapping_sub(start)
+}
+
 /// What the MMU makes of a read of `va`: the physical address, or the fault status.
 pub fn translate(va: Va) -> Result<Pa, u8> {
     address_translation!("s1e1r", va)

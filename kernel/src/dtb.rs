@@ -23,11 +23,13 @@ pub enum DtbPlaceError {
         /// What x0 held.
         pa: Pa,
     },
-    /// x0 is not a physical address that the kernel's tables can hold.
-    #[error("the device tree at {pa} lies beyond 48 bits of physical address")]
+    /// x0 is not a physical address that the CPU has and the kernel's tables can hold.
+    #[error("the device tree at {pa} lies beyond {bits} bits of physical address")]
     OutOfReach {
         /// What x0 held.
         pa: Pa,
+        /// The bits that are in reach.
+        bits: u8,
     },
     /// The header says more than the boot protocol allows.
     #[error("the device tree at {pa} has {len:#x} bytes, the boot protocol allows {MAX_LEN:#x}")]
@@ -41,12 +43,12 @@ pub enum DtbPlaceError {
 
 /// Maps the DTB at `pa` read-only by blocks in its window and returns what its header says is its length: at least the
 /// header. Only then can it be told whether it is one.
-pub fn map(pa: Pa, cpu: &mut ThisCpu) -> Result<&'static [u8], DtbPlaceError> {
+pub fn map(pa: Pa, pa_bits: u8, cpu: &mut ThisCpu) -> Result<&'static [u8], DtbPlaceError> {
     if !pa.0.is_multiple_of(8) {
         return Err(DtbPlaceError::Unaligned { pa });
     }
-    if !GEOMETRY.holds(Pa(pa.0.saturating_add(2 * MAX_LEN))) {
-        return Err(DtbPlaceError::OutOfReach { pa });
+    if pa.0.saturating_add(2 * MAX_LEN) >> pa_bits != 0 {
+        return Err(DtbPlaceError::OutOfReach { pa, bits: pa_bits });
     }
     let block = GEOMETRY.entry_bytes(Level::L2);
     let first_block = pa.0 & !(block - 1);

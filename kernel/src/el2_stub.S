@@ -2,7 +2,8 @@
 //
 // HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters it at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's
 // MMU off as it always was. The caller has turned EL1's MMU off and cleaned what it hands over to the point of
-// coherency. Anything else that traps here is left to spin: there is nothing it could be returned to.
+// coherency. Any other HVC returns -1 in x0, as SMCCC has it for unknown calls. Anything else that traps here is left to
+// spin: there is nothing it could be returned to.
 
 .macro spin_vector
     .balign 128
@@ -18,6 +19,10 @@ el2_stub_vectors:
     spin_vector
     .endr
     .balign 128                         // synchronous, from a lower EL in AArch64
+    mrs     x9, esr_el2
+    lsr     x9, x9, #26
+    cmp     x9, #0x16                   // HVC from AArch64
+    b.ne    1f
     cmp     x0, #{hvc_restart}
     b.ne    0f
     mov     x4, x1
@@ -29,8 +34,10 @@ el2_stub_vectors:
     dsb     nsh
     isb
     br      x4
-0:  wfi
-    b       0b
+0:  mov     x0, #-1
+    eret
+1:  wfi
+    b       1b
     .rept 7
     spin_vector
     .endr

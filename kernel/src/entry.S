@@ -81,6 +81,16 @@ primary_entry:
     ic      iallu
     dsb     nsh
     isb
+    // Later features keep more state that earlier software may have set: TCR2_EL1 (permission indirection would read
+    // the tables otherwise) and SCTLR2_EL1, where ID_AA64MMFR3_EL1 says that they exist.
+    mrs     x0, S3_0_C0_C7_3
+    tst     x0, #0xf
+    b.eq    0f
+    msr     S3_0_C2_C0_3, xzr           // TCR2_EL1
+0:  tst     x0, #0xf0
+    b.eq    0f
+    msr     S3_0_C1_C0_3, xzr           // SCTLR2_EL1
+0:  isb
     mov_q   x0, {sctlr_on}
     msr     sctlr_el1, x0
     isb
@@ -184,6 +194,8 @@ enter_el:
     mrs     x1, currentel
     cmp     x1, #(2 << 2)
     b.eq    0f
+    cmp     x1, #(1 << 2)
+    b.ne    stop                        // EL3: no boot loader enters a kernel there
     mov     x20, #{entered_el1}
     msr     sctlr_el1, x0
     isb
@@ -198,7 +210,7 @@ enter_el:
     msr     hcr_el2, x1
     isb
     msr     sctlr_el1, x0               // SCTLR_EL2 by its E2H name
-    mov     x1, #(0b11 << 20)           // CPTR_EL2.FPEN: nothing traps
+    mov     x1, #(0b11 << 20)           // CPTR_EL2.FPEN: floating point does not trap
     msr     cpacr_el1, x1
     isb
     mov     x20, #{entered_el2_vhe}
@@ -213,7 +225,7 @@ enter_el:
     msr     vmpidr_el2, x1
     mov     x1, #3                      // EL1PCTEN, EL1PCEN: EL1 may read the physical counter and timer
     msr     cnthctl_el2, x1
-    mov     x1, #0x33ff                 // the RES1 bits: nothing traps
+    mov     x1, #0x33ff                 // the RES1 bits: floating point does not trap
     msr     cptr_el2, x1
     adr_l   x1, el2_stub_vectors
     msr     vbar_el2, x1

@@ -2,6 +2,7 @@
 //! `el2_stub.S`; their constants come from here.
 
 use core::arch::global_asm;
+use core::ptr;
 
 use linmap::layout;
 use linmap_vmsa::registers::{MAIR, tcr};
@@ -54,7 +55,8 @@ const SCTLR_ON: u64 = SCTLR_OFF | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
 /// SCTLR_EL2 without VHE, MMU and caches off: its RES1 bits.
 const SCTLR_EL2_OFF: u64 =
     1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 18 | 1 << 16 | 1 << 11 | 1 << 5 | 1 << 4;
-/// HCR_EL2: EL1 is AArch64 (RW), pointer authentication does not trap (API, APK).
+/// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK), should a CPU whose VHE is hidden
+/// have it.
 const HCR_NVHE: u64 = 1 << 31 | 1 << 41 | 1 << 40;
 /// The same with E2H and TGE.
 const HCR_VHE: u64 = HCR_NVHE | 1 << 34 | 1 << 27;
@@ -133,15 +135,20 @@ impl Image {
     }
 }
 
+/// The address of a table in the image, `frames` frames after the symbol `first`. The tables are memory of the linker
+/// script, of which Rust knows a symbol and no size, so the address is all that is taken from it.
+fn table(first: *const u8, frames: usize) -> *mut u64 {
+    ptr::with_exposed_provenance_mut(first.expose_provenance() + frames * G.granule().bytes() as usize)
+}
+
 /// The entry of the live level-2 table that `va`, an address in the 1 GiB of the image, goes through.
 pub fn level_2_entry(va: Va) -> *mut u64 {
-    let table = (&raw const __swapper).wrapping_add(2 * 4096).cast_mut().cast::<u64>();
-    table.wrapping_add(G.index(va, Level::L2))
+    table(&raw const __swapper, 2).wrapping_add(G.index(va, Level::L2))
 }
 
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> *mut u64 {
-    (&raw const __swapper).wrapping_add(4 * 4096).cast_mut().cast()
+    table(&raw const __swapper, 4)
 }
 
 /// The pages that are mapped nowhere in the image, below each stack.

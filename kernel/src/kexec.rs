@@ -183,7 +183,8 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
     }
     let segments = Segments::new(&destinations)?;
     // The move cleans what it writes. The rest of the image's memory, and an initrd that stays, are cleaned now.
-    for range in destinations.iter().copied().chain(machine.initrd) {
+    let stays = placed.initrd.filter(|_| moved_initrd.is_none());
+    for range in destinations.iter().copied().chain(stays) {
         cpu::clean_and_invalidate(machine.layout.linear(range.start), range.len());
     }
 
@@ -212,7 +213,7 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
     let tables = transition.linear.built().tables + transition.code.built().tables;
     report!(
         "phase=kexec-load ticks={} segments={} bytes={} extents={} list_frames={} tables={tables} image={} dtb={}",
-        cpu::counter() - started,
+        cpu::ticks_since(started),
         destinations.len(),
         moves.bytes,
         moves.extents,

@@ -83,7 +83,7 @@ pub fn build(
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
     let painted = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu);
-    let ticks = cpu::counter() - started;
+    let ticks = cpu::ticks_since(started);
     let (layout, built) = painted?;
     let counts = cpu.counts;
     report!(
@@ -113,7 +113,9 @@ fn paint(
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<(Layout, Built), LinearMapError> {
     let page = layout::GEOMETRY.entry_bytes(Level::L3);
-    let memory = PaRange::new(memblock.mapped(page).next().unwrap_or_default().start, memblock.memory_end());
+    let first = memblock.mapped(page).next().unwrap_or_default();
+    let last = memblock.mapped(page).next_back().unwrap_or_default();
+    let memory = PaRange::new(first.start, last.end);
     let geometry = Geometry::new(layout::GEOMETRY.granule(), layout::GEOMETRY.va_bits(), features.pa_bits())?;
     let layout = Layout::new(geometry, memory)?;
     let mut linear_list = MappingList::new();

@@ -12,6 +12,7 @@ use linmap_vmsa::id::{BbmLevel, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 use thiserror::Error;
 
+use crate::console::{Uart, UartKind};
 use crate::cpu;
 use crate::entry::{Entered, Image};
 use crate::psci::Psci;
@@ -52,6 +53,14 @@ pub enum MachineError {
         /// Where /chosen has it.
         initrd: PaRange,
     },
+    /// The initrd and the running kernel claim the same memory.
+    #[error("the initrd at {initrd} overlaps the kernel image at {image}")]
+    InitrdOverImage {
+        /// Where /chosen has it.
+        initrd: PaRange,
+        /// Where the image is.
+        image: PaRange,
+    },
     /// The initrd is no archive.
     #[error("archive: {0}")]
     Archive(#[from] ArchiveError),
@@ -61,7 +70,7 @@ impl MachineError {
     /// The error's kind in a line for machines.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::InitrdNotMapped { .. } => "initrd",
+            Self::InitrdNotMapped { .. } | Self::InitrdOverImage { .. } => "initrd",
             Self::Archive(_) => "archive",
         }
     }
@@ -115,8 +124,12 @@ impl Machine<'_> {
         if !self.mapped().any(|mapped| mapped.covers(range)) {
             return Err(MachineError::InitrdNotMapped { initrd: range });
         }
+        if range.overlaps(self.image.range()) {
+            return Err(MachineError::InitrdOverImage { initrd: range, image: self.image.range() });
+        }
         let start = self.layout.linear(range.start).0 as *const u8;
-        // SAFETY: the linear map has all of it, memblock reserved it from the start, and nothing writes to it.
+        // SAFETY: the linear map has all of it, memblock reserved it from the start, and nothing writes to it: it shares
+        // no byte with the image.
         let bytes = unsafe { slice::from_raw_parts(start, range.len() as usize) };
         Ok(Some(Archive::parse(bytes)?))
     }
@@ -152,8 +165,9 @@ pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
     (!range.is_empty()).then_some(range)
 }
 
-/// The registers of the PL011 that stdout-path names, if it names one: a path or an alias, with options after a colon.
-pub fn stdout_pl011(fdt: Fdt<'_>) -> Option<u64> {
+/// The UART that stdout-path names, if it is one that the console can drive: a path or an alias, with options after a
+/// colon.
+pub fn stdout_uart(fdt: Fdt<'_>) -> Option<Uart> {
     let path = chosen_string(fdt, "stdout-path")?.split(':').next()?;
     let path = if path.starts_with('/') {
         path
@@ -161,8 +175,12 @@ pub fn stdout_pl011(fdt: Fdt<'_>) -> Option<u64> {
         fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
     };
     let node = fdt.find_node(path)?;
-    let is_pl011 = node.compatible()?.any(|name| name == "arm,pl011" || name == "arm,sbsa-uart");
-    is_pl011.then(|| registers(fdt, path)).flatten()
+    let kind = node.compatible()?.find_map(|name| match name {
+        "arm,pl011" => Some(UartKind::Pl011),
+        "arm,sbsa-uart" => Some(UartKind::Sbsa),
+        _ => None,
+    })?;
+    Some(Uart { kind, registers: Pa(registers(fdt, path)?) })
 }
 
 /// The first `reg` address of the node at `path`, as the CPU sees it: each bus above it translates by its `ranges`, an
@@ -189,7 +207,7 @@ fn registers(fdt: Fdt<'_>, path: &str) -> Option<u64> {
 }
 
 /// The address in `earlycon=pl011,0x9000000`, also with an access width: `earlycon=pl011,mmio32,0x9000000`.
-pub fn earlycon_pl011(value: &str) -> Option<u64> {
+pub fn earlycon_pl011(value: &str) -> Option<Uart> {
     let mut parts = value.split(',');
     if parts.next()? != "pl011" {
         return None;
@@ -199,5 +217,6 @@ pub fn earlycon_pl011(value: &str) -> Option<u64> {
         address => address,
     };
     let digits = address.strip_prefix("0x")?;
-    u64::from_str_radix(digits, 16).ok()
+    let registers = Pa(u64::from_str_radix(digits, 16).ok()?);
+    Some(Uart { kind: UartKind::Pl011, registers })
 }

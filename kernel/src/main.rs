@@ -30,7 +30,7 @@ use linmap_table::Fixmap;
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
-use crate::console::{Console, Quoted};
+use crate::console::{Console, Quoted, Uart};
 use crate::cpu::ThisCpu;
 use crate::entry::{Entered, Image};
 use crate::machine::{Features, Machine, REGIONS};
@@ -62,19 +62,20 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     // SAFETY: this is the live table of pages at `FIXMAP`, empty since `entry.S` made it, and nothing else changes it.
     let mut fixmap = unsafe { Fixmap::new(layout::GEOMETRY, ptes, layout::FIXMAP) };
     let built_in = built_in_command_line();
-    if let Some(registers) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
-        use_console(Pa(registers), &mut fixmap, &mut cpu);
+    let features = Features::read();
+    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
+        use_console(uart, features, &mut fixmap, &mut cpu);
     }
 
-    let dtb = dtb::map(Pa(dtb_pa), &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
+    let dtb =
+        dtb::map(Pa(dtb_pa), features.pa_bits(), &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
     let psci = Psci::from_fdt(fdt);
     let command_line = machine::chosen_string(fdt, "bootargs").unwrap_or("");
     let earlycon = CommandLine(command_line).get("earlycon").and_then(machine::earlycon_pl011);
-    if let Some(registers) = machine::stdout_pl011(fdt).or(earlycon) {
-        use_console(Pa(registers), &mut fixmap, &mut cpu);
+    if let Some(uart) = machine::stdout_uart(fdt).or(earlycon) {
+        use_console(uart, features, &mut fixmap, &mut cpu);
     }
-    let features = Features::read();
     let generation = CommandLine(command_line).get("linmap.generation").unwrap_or("0");
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
@@ -97,7 +98,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     }
     report!(
         "phase=memblock ticks={} regions={} bytes={} reserved={} reserved_bytes={}",
-        cpu::counter() - started,
+        cpu::ticks_since(started),
         memblock.regions().count(),
         memblock.memory_len(),
         memblock.reserved().len(),
@@ -130,22 +131,27 @@ fn leave_identity_map(image: Image, cpu: &mut ThisCpu) {
     cpu.isb();
 }
 
-fn use_console(registers: Pa, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
+/// Uses `uart` as the console, unless its registers can't be where they are said to be: then the one before stays.
+fn use_console(uart: Uart, features: Features, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
     let page = layout::GEOMETRY.granule().bytes();
+    let offset = uart.registers.0 & (page - 1);
+    let in_reach = uart.registers.0 >> features.pa_bits() == 0;
+    if !in_reach || !offset.is_multiple_of(4) || offset > page - Console::REGISTERS_LEN {
+        return;
+    }
     // The same slot may hold the console named first.
     fixmap.clear(cpu, slot::CONSOLE);
-    let mapped = fixmap.map(cpu, slot::CONSOLE, Pa(registers.0 & !(page - 1)), Attributes::DEVICE);
-    // SAFETY: the offset is below a page and a multiple of a PL011's size; the DTB or the command line says that one is
-    // there; the slot stays mapped.
-    unsafe { Console::use_pl011(mapped.byte_add((registers.0 & (page - 1)) as usize)) };
+    let frame = Pa(uart.registers.0 - offset);
+    let mapped = fixmap.map(cpu, slot::CONSOLE, frame, Attributes::DEVICE);
+    // SAFETY: all registers lie in the page that was just mapped, aligned, and the slot stays mapped. That it is a PL011
+    // or an SBSA UART is what the device tree or the command line says.
+    unsafe { Console::use_uart(mapped.byte_add(offset as usize), uart.kind) };
 }
 
 fn built_in_command_line() -> &'static str {
-    // Volatile: the text was not there when this was compiled.
-    // SAFETY: reads a static of this type.
-    let text = &unsafe { (&raw const BUILT_IN_COMMAND_LINE).read_volatile() }[16..];
-    let len = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    let text: &'static [u8] = &BUILT_IN_COMMAND_LINE[16..16 + len];
+    // The text was not there when this was compiled, so what the compiler knows of it must be hidden.
+    let line: &'static [u8; 256] = core::hint::black_box(&BUILT_IN_COMMAND_LINE);
+    let text = line[16..].split(|byte| *byte == 0).next().unwrap_or(&[]);
     core::str::from_utf8(text).unwrap_or("")
 }
 

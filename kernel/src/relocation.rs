@@ -1,10 +1,10 @@
 //! Entering the payload: the code of `relocate.S` and the jump into it.
 
 use core::arch::{asm, global_asm};
-use core::slice;
+use core::{ptr, slice};
 
 use linmap_kexec::MoveList;
-use linmap_table::cpu::Cpu;
+use linmap_table::cpu::{Cpu, Dsb};
 use linmap_vmsa::Pa;
 
 use crate::cpu::ThisCpu;
@@ -19,9 +19,10 @@ unsafe extern "C" {
 
 /// The relocation code, position independent.
 pub fn code() -> &'static [u8] {
-    let (start, end) = (&raw const relocate_start, &raw const relocate_end);
+    let [start, end] =
+        [&raw const relocate_start, &raw const relocate_end].map(|symbol| symbol.expose_provenance());
     // SAFETY: both symbols bound one stretch of read-only data in the image.
-    unsafe { slice::from_raw_parts(start, end as usize - start as usize) }
+    unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(start), end - start) }
 }
 
 /// A payload that is ready to be entered; nothing can fail any more.
@@ -58,6 +59,8 @@ impl HandOver {
     /// nothing that is still needed. Interrupts are masked and no other CPU runs.
     pub unsafe fn go(self) -> ! {
         let mut cpu = ThisCpu;
+        // The transitional tables' stores, before the walks that TTBR0 starts.
+        cpu.dsb(Dsb::Ishst);
         // TTBR0 is on the reserved table with nothing cached, so T0SZ may change, and then the root.
         cpu.write_tcr(self.tcr);
         cpu.isb();

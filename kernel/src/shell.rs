@@ -309,7 +309,7 @@ fn run_verify(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
         verified.faults,
         verified.ranges,
         verified.holes,
-        cpu::counter() - started
+        cpu::ticks_since(started)
     );
     Ok(())
 }

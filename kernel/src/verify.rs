@@ -6,7 +6,7 @@
 //! recovered through the vectors.
 
 use linmap_table::{Walk, walk};
-use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::cpu;
@@ -52,6 +52,14 @@ pub enum Mismatch {
         found: Option<Attributes>,
         /// What it should say.
         expected: Attributes,
+    },
+    /// The contiguous bit is set, but not all of the run is there: a TLB may translate more than the tables say.
+    #[error("{va}: the contiguous bit is set at level {level}, but the run is not whole")]
+    Run {
+        /// The address.
+        va: Va,
+        /// The level of the leaf.
+        level: Level,
     },
     /// AT gives another answer.
     #[error("{va}: AT says {found:x?} (fault status on error), memblock says {expected}")]
@@ -159,6 +167,9 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
     if found.map(|found| Attributes { contiguous: false, ..found }) != Some(meant) {
         return Err(Mismatch::Attributes { va, found, expected: meant });
     }
+    if descriptor.is_contiguous() && !whole_run(machine, va, pa, level, descriptor) {
+        return Err(Mismatch::Run { va, level });
+    }
     let found = cpu::translate(va);
     if found != Ok(expected) {
         return Err(Mismatch::Mmu { va, found, expected });
@@ -182,4 +193,20 @@ fn unmapped(machine: &Machine<'_>, va: Va, verified: &mut Verified) -> Result<()
     }
     verified.faults += 1;
     Ok(())
+}
+
+/// Whether every entry of the contiguous run that `va` lies in is a leaf of the same level, with equal attributes, at
+/// consecutive addresses from one that is aligned to the run.
+fn whole_run(machine: &Machine<'_>, va: Va, pa: Pa, level: Level, leaf: Descriptor) -> bool {
+    let geometry = machine.geometry();
+    let Some(entries) = geometry.contiguous_entries(level) else { return false };
+    let run = entries as u64 * geometry.entry_bytes(level);
+    let (first, first_pa) = (va.0 & !(run - 1), pa.0 & !(run - 1));
+    (0..run).step_by(geometry.entry_bytes(level) as usize).all(|offset| {
+        let found = walk(geometry, machine.image.swapper(), Va(first + offset), &mut machine.tables());
+        matches!(found, Walk::Leaf { pa, level: at, descriptor }
+            if pa.0 == first_pa + offset
+                && at == level
+                && descriptor.attributes(geometry, at) == leaf.attributes(geometry, level))
+    })
 }

@@ -13,6 +13,8 @@ pub struct Tree {
     pub reserved: Vec<(u64, u64)>,
     /// Reserved ranges with no-map.
     pub no_map: Vec<(u64, u64)>,
+    /// Where the console's registers are said to be; where they are, unless set.
+    pub console: Option<u64>,
     /// The command line.
     pub bootargs: String,
     /// Start and length of the initrd.
@@ -50,7 +52,7 @@ impl Tree {
         fdt.end_node(psci)?;
         let console = fdt.begin_node("pl011@9000000")?;
         fdt.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
-        fdt.property_array_u64("reg", &[0x0900_0000, 0x1000])?;
+        fdt.property_array_u64("reg", &[self.console.unwrap_or(0x0900_0000), 0x1000])?;
         fdt.end_node(console)?;
         if !self.memory.is_empty() {
             let memory = fdt.begin_node("memory@40000000")?;

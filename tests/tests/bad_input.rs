@@ -205,6 +205,45 @@ fn an_image_outside_memory_is_refused() {
 }
 
 #[test]
+fn too_few_frames_for_the_map_or_its_1_to_1_map_are_an_error_and_no_panic() {
+    let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
+    let len = u64::from_le_bytes(image[16..24].try_into().expect("eight bytes"));
+    let archive = archive(&[("cmdline", b"quiet")]);
+    for frames in 0..6 {
+        let tree = Tree {
+            memory: vec![(RAM + 0x20_0000, len + frames * 0x1000)],
+            initrd: Some((RAM + 0x200_0000, archive.len() as u64)),
+            ..Tree::default()
+        };
+        let console = PlacedBoot { tree: &tree, initrd: &archive }.run();
+        assert!(
+            !console.contains("error=panic") && !console.contains("error=exception"),
+            "{frames}: {console}"
+        );
+        let wanted = if frames < 3 { "linmap: error=linear-map what=\"no room" } else { "linmap: error=" };
+        assert!(console.contains(wanted), "{frames}: {console}");
+    }
+}
+
+#[test]
+fn a_console_that_can_not_be_there_leaves_the_one_before() {
+    for console in [0x900_0ffd, 0x900_0ff0, 1 << 50 | 0x900_0000] {
+        let tree = Tree { console: Some(console), ..Tree::with_memory(GIB) };
+        let file = tree.file();
+        let outcome = Boot::new("--memory 1G --payload none --timeout 30").with("--dtb", file.path()).run();
+        outcome.expect_success();
+        assert!(outcome.console.contains("phase=linear-map"));
+    }
+}
+
+#[test]
+fn an_initrd_over_the_image_is_refused() {
+    let tree = Tree { initrd: Some((RAM + 0x28_0000, 0x1000)), ..Tree::with_memory(0x400_0000) };
+    let console = PlacedBoot { tree: &tree, initrd: &[] }.run();
+    assert!(console.contains("linmap: error=initrd what="), "{console}");
+}
+
+#[test]
 fn an_initrd_outside_memory_is_refused() {
     let archive = archive(&[("cmdline", b"quiet")]);
     let far = RAM + 40 * GIB;

@@ -89,6 +89,36 @@ fn discrete_unaligned_memory_with_no_map_ranges_is_mapped_exactly() {
 }
 
 #[test]
+fn all_builders_make_the_same_map_of_memory_that_begins_and_ends_within_blocks() {
+    let tree = Tree {
+        memory: vec![(RAM, 0x400_0000), (RAM + 0x7d0_0000, 0x220_0000), (RAM + 0x2345_6000, 0x5000_3000)],
+        no_map: vec![(RAM + 0x4bcd_e000, 0x1000)],
+        ..Tree::default()
+    };
+    let file = tree.file();
+    let map = |builder: &str| {
+        let outcome = Boot::new("--memory 4G")
+            .with("--dtb", file.path())
+            .with("--append", format!("linmap.leaf=block linmap.build={builder}"))
+            .with("--script", "verify; dump")
+            .run();
+        let verified = outcome.expect_success().with("verify").expect("a verdict").clone();
+        assert_eq!(verified["verify"], "ok");
+        outcome
+            .console
+            .lines()
+            .filter(|line| line.starts_with("0xffff0"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let identity = map("identity");
+    assert!(identity.iter().any(|line| line.contains("CON")), "{identity:#?}");
+    for builder in ["base", "no-cont-remap", "batch-barriers", "no-alloc-remap", "lazy-unmap"] {
+        assert_eq!(map(builder), identity, "{builder}");
+    }
+}
+
+#[test]
 fn a_script_ends_at_its_first_failure_with_exit_code_1() {
     let outcome = Boot::new("--memory 1G").with("--script", "mem; translate; verify").run();
     assert_eq!(outcome.code, Some(1));

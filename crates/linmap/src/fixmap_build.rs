@@ -151,10 +151,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         if level == Level::L3 {
             return self.pages(table, frame, part);
         }
-        // Which of the entries belong to contiguous runs that lie wholly in what this table maps of the part.
-        let shift = self.geometry.shift(level);
-        let runs = contiguous_part(self.geometry, level, part, (part.len >> shift) as usize);
-        let (head, body) = runs.unwrap_or((0, 0));
+        let (run_start, run_len) = runs(self.geometry, level, part);
         let mut rest = part;
         while rest.len > 0 {
             let here = first(rest, size);
@@ -163,9 +160,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             let entry = unsafe { table.add(index) };
             let aligned = here.len == size && here.pa.0 & (size - 1) == 0;
             if aligned && rest.leaves != Leaves::Pages && self.geometry.has_leaf(level) {
-                let nth = ((here.va.0 - part.va.0) >> shift) as usize;
-                let attributes =
-                    Attributes { contiguous: (head..head + body).contains(&nth), ..rest.attributes };
+                let contiguous = here.va.0.wrapping_sub(run_start.0) < run_len;
+                let attributes = Attributes { contiguous, ..rest.attributes };
                 // SAFETY: one entry, of the open table.
                 unsafe { vacant(entry, 1, frame, index, here.va, size) }?;
                 // SAFETY: as above.
@@ -311,5 +307,49 @@ fn advance(mapping: Mapping, bytes: u64) -> Mapping {
         pa: Pa(mapping.pa.0 + bytes),
         len: mapping.len - bytes,
         ..mapping
+    }
+}
+
+/// Where the blocks of `part` at `level` that make whole contiguous runs begin, and how many bytes they cover together.
+/// The part may begin and end within an entry of that level, which is then made of smaller leaves.
+fn runs(geometry: Geometry, level: Level, part: Mapping) -> (Va, u64) {
+    let none = (part.va, 0);
+    let size = geometry.entry_bytes(level);
+    let skip = part.va.0.wrapping_neg() & (size - 1);
+    if skip >= part.len {
+        return none;
+    }
+    let blocks = advance(part, skip);
+    let shift = geometry.shift(level);
+    match contiguous_part(geometry, level, blocks, (blocks.len >> shift) as usize) {
+        Some((head, body)) => (Va(blocks.va.0.wrapping_add((head as u64) << shift)), (body as u64) << shift),
+        None => none,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_contiguous_only_when_all_of_it_lies_in_the_part() {
+        let part = |va, len| Mapping {
+            va: Va(va),
+            pa: Pa(va),
+            len,
+            attributes: Attributes::KERNEL_DATA,
+            leaves: Leaves::ContiguousBlocks,
+        };
+        let found = |va, len| {
+            let (start, len) = runs(Geometry::K4_48, Level::L2, part(va, len));
+            (len > 0).then_some((start.0, len))
+        };
+        const RUN: u64 = 32 << 20;
+        // Begins and ends within a block, and would be one run too long if both ends were rounded alike.
+        assert_eq!(found(RUN - 0x30_0000, RUN + 0x20_0000), None);
+        assert_eq!(found(RUN - 0x30_0000, RUN + 0x30_0000), Some((RUN, RUN)));
+        assert_eq!(found(RUN, 3 * RUN + 0x1000), Some((RUN, 3 * RUN)));
+        assert_eq!(found(RUN + 0x1000, 0x1000), None);
+        assert_eq!(found(RUN - 0x1000, 0x800), None);
     }
 }

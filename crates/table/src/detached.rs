@@ -158,37 +158,49 @@ impl DetachedTree {
 
     /// Returns every frame of the tree, depth first.
     pub fn release<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        let entries = self.geometry.entries(self.level);
-        release_below(self.geometry, self.root, self.level, entries, window, frames);
+        release_below(self.geometry, self.root, self.level, window, frames);
         frames.free(self.root);
     }
 }
 
-/// Returns the frames of all tables that the first `entries` entries of `table` lead to, the deepest first.
+/// Returns the frames of all tables below `table`, the deepest first.
 fn release_below<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     table: Pa,
+    level: Level,
+    window: &mut W,
+    frames: &mut F,
+) {
+    if level.next().is_some() {
+        let pointer = window.open(level, table);
+        release_children(geometry, pointer, level, geometry.entries(level), window, frames);
+        window.close(level);
+    }
+}
+
+/// Returns the frames of all tables that the first `entries` entries of an open table lead to, and of those below.
+fn release_children<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    pointer: NonNull<u64>,
     level: Level,
     entries: usize,
     window: &mut W,
     frames: &mut F,
 ) {
     let Some(next) = level.next() else { return };
-    let pointer = window.open(level, table);
     for index in 0..entries {
-        // SAFETY: `open` gives a whole table, which stays open while deeper levels are; `index` is one of its entries,
-        // and the builder wrote it.
+        // SAFETY: the caller's table is open and stays open while deeper levels are; `index` is one of its entries, and
+        // the builder wrote it.
         let descriptor = Descriptor(unsafe { pointer.add(index).read() });
         // Most entries are leaves or invalid.
         if !descriptor.may_be_table() {
             continue;
         }
         if let Decoded::Table(child) = descriptor.decode(geometry, level) {
-            release_below(geometry, child, next, geometry.entries(next), window, frames);
+            release_below(geometry, child, next, window, frames);
             frames.free(child);
         }
     }
-    window.close(level);
 }
 
 struct Builder<'b, 'm, W, F> {
@@ -211,7 +223,7 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                 self.pages(pointer, base);
                 Ok(())
             }
-            Some(next) => self.upper(pointer, table, level, next, base),
+            Some(next) => self.upper(pointer, level, next, base),
         };
         self.window.close(level);
         result
@@ -252,7 +264,6 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
     fn upper(
         &mut self,
         pointer: NonNull<u64>,
-        table: Pa,
         level: Level,
         next_level: Level,
         base: Va,
@@ -286,7 +297,7 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                     Ok(tables) => index += tables,
                     Err((tables, error)) => {
                         let written = index + tables;
-                        release_below(self.geometry, table, level, written, self.window, self.frames);
+                        release_children(self.geometry, pointer, level, written, self.window, self.frames);
                         return Err(error);
                     }
                 }
@@ -312,7 +323,7 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                     index += 1;
                 }
                 Err(error) => {
-                    release_below(self.geometry, table, level, index, self.window, self.frames);
+                    release_children(self.geometry, pointer, level, index, self.window, self.frames);
                     return Err(error);
                 }
             }
@@ -424,7 +435,7 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
     }
 }
 
-/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`: how many leaves stand in front
+/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`, at the first of which it begins: how many leaves stand in front
 /// of the first run, and how many the runs hold together. `None` when there is none. A run must be aligned in VA and in
 /// PA alike to its own size (Arm ARM D8.7.1).
 pub fn contiguous_part(
@@ -436,6 +447,11 @@ pub fn contiguous_part(
     if mapping.leaves != Leaves::ContiguousBlocks {
         return None;
     }
+    debug_assert!(
+        mapping.va.0.is_multiple_of(geometry.entry_bytes(level)),
+        "{} begins within a leaf",
+        mapping.va
+    );
     let run = geometry.contiguous_entries(level)?;
     let run_bytes = (run as u64) << geometry.shift(level);
     if (mapping.va.0 ^ mapping.pa.0) & (run_bytes - 1) != 0 {

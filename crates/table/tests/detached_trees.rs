@@ -2,9 +2,11 @@
 //! allows, and every frame comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ptr::NonNull;
 
 use linmap_table::{
-    DetachedTree, FrameSource, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames, Walk, walk,
+    DetachedTree, FrameSource, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames, TableWindow,
+    Walk, walk,
 };
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va};
 use proptest::prelude::*;
@@ -45,6 +47,29 @@ unsafe impl FrameSource for Arena {
 
     fn free(&mut self, frame: Pa) {
         assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
+    }
+}
+
+/// A window with one slot a level, as a fixmap has it.
+struct OneSlotALevel {
+    window: OffsetWindow,
+    open: [bool; 5],
+}
+
+// SAFETY: the pointers are those of the inner window.
+unsafe impl TableWindow for OneSlotALevel {
+    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+        let open = &mut self.open[level.above_pages() as usize];
+        assert!(!std::mem::replace(open, true), "a table is open at {level:?}");
+        self.window.open(level, table)
+    }
+
+    fn close(&mut self, level: Level) {
+        assert!(
+            std::mem::take(&mut self.open[level.above_pages() as usize]),
+            "no table is open at {level:?}"
+        );
+        self.window.close(level);
     }
 }
 
@@ -156,7 +181,7 @@ proptest! {
         let checked = Mappings::new(geometry, &list).unwrap();
         let mut arena = Arena::new(geometry.granule(), 80);
         let before = arena.free.clone();
-        let mut window = arena.window();
+        let mut window = OneSlotALevel { window: arena.window(), open: [false; 5] };
         arena.allowed = allowed;
         match DetachedTree::build(&mut checked.cursor(), geometry.start_level(), Va(0), &mut window, &mut arena) {
             Ok(tree) => {
@@ -165,6 +190,7 @@ proptest! {
             }
             Err(error) => prop_assert_eq!(error.wanted, geometry.granule().bytes()),
         }
+        prop_assert_eq!(window.open, [false; 5]);
         prop_assert_eq!(arena.free, before);
     }
 }

@@ -7,7 +7,8 @@ use crate::Geometry;
 pub enum MemoryType {
     /// Write-back cacheable memory.
     Normal,
-    /// Write-back cacheable memory with MTE allocation tags.
+    /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2: elsewhere its MAIR encoding is
+    /// reserved.
     NormalTagged,
     /// Memory that no cache holds.
     NormalNonCacheable,

@@ -35,11 +35,6 @@ impl Mmfr0 {
         }
     }
 
-    /// Whether 4K stage 1 tables can have the LPA2 form.
-    pub const fn lpa2_4k(self) -> bool {
-        self.0 >> 28 & 0xf == 1
-    }
-
     /// Whether ASIDs have 16 bits (ASIDBits).
     pub const fn asid16(self) -> bool {
         self.0 >> 4 & 0xf == 0b0010
