@@ -140,9 +140,11 @@ fn summary(steps: &[Step]) -> ExitCode {
     }
     let failed: Vec<_> =
         steps.iter().filter(|step| matches!(step.outcome, Outcome::Failed)).map(|step| step.name).collect();
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
+    let passed = steps.iter().filter(|step| matches!(step.outcome, Outcome::Passed)).count();
+    let skipped = steps.len() - passed - failed.len();
+    if !failed.is_empty() {
+        eprintln!("error: failed: {}", failed.join(", "));
     }
-    eprintln!("error: failed: {}", failed.join(", "));
-    ExitCode::FAILURE
+    println!("steps: {passed} passed, {} failed, {skipped} skipped", failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
