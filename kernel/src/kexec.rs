@@ -30,6 +30,12 @@ pub enum KexecError {
     /// `linmap.payload=` names none.
     #[error("linmap.payload= names no payload; there are linux, self and none")]
     UnknownPayload,
+    /// A word of the command line should have a number.
+    #[error("{key}= is set to what is no number")]
+    NotANumber {
+        /// The word.
+        key: &'static str,
+    },
     /// The archive can't be read.
     #[error(transparent)]
     Archive(#[from] MachineError),
@@ -92,24 +98,26 @@ pub enum Payload {
 }
 
 /// How many kexecs of linmap into itself led here.
-pub fn generation(command_line: CommandLine<'_>) -> u64 {
-    number(command_line, "linmap.generation").unwrap_or(0)
+pub fn generation(command_line: CommandLine<'_>) -> Result<u64, KexecError> {
+    number(command_line, "linmap.generation", 0)
 }
 
-fn number(command_line: CommandLine<'_>, key: &str) -> Option<u64> {
-    command_line.get(key)?.parse().ok()
+/// The number that `key` is set to, or `unset`.
+fn number(command_line: CommandLine<'_>, key: &'static str, unset: u64) -> Result<u64, KexecError> {
+    match command_line.get(key) {
+        None => Ok(unset),
+        Some(value) => value.parse().map_err(|_| KexecError::NotANumber { key }),
+    }
 }
 
 /// The payload that the command line and the archive ask for, or `None` when the boot ends here.
 pub fn payload(machine: &Machine<'_>) -> Result<Option<Payload>, KexecError> {
     let command_line = CommandLine(machine.command_line);
-    let generation = generation(command_line);
+    let generation = machine.generation;
+    let last = number(command_line, "linmap.generations", 1)?;
     match command_line.get("linmap.payload") {
         Some("none") => Ok(None),
-        Some("self") if generation < number(command_line, "linmap.generations").unwrap_or(1) => {
-            Ok(Some(Payload::Myself(generation + 1)))
-        }
-        Some("self") => Ok(None),
+        Some("self") => Ok((generation < last).then(|| Payload::Myself(generation + 1))),
         Some("linux") | None => Ok(machine.archive()?.map(|_| Payload::Linux)),
         Some(_) => Err(KexecError::UnknownPayload),
     }

@@ -80,6 +80,8 @@ impl MachineError {
 pub struct Machine<'m> {
     /// How we were entered.
     pub entered: Entered,
+    /// How many kexecs of linmap into itself led here.
+    pub generation: u64,
     /// The CPU.
     pub features: Features,
     /// The running image.

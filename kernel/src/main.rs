@@ -50,6 +50,17 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
     line
 };
 
+/// The words of the command line that mean something to linmap.
+const WORDS: [&str; 7] = [
+    "linmap.build",
+    "linmap.generation",
+    "linmap.generations",
+    "linmap.icount",
+    "linmap.leaf",
+    "linmap.payload",
+    "linmap.shell",
+];
+
 /// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
@@ -76,7 +87,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     if let Some(uart) = machine::stdout_uart(fdt).or(earlycon) {
         use_console(uart, features, &mut fixmap, &mut cpu);
     }
-    let generation = CommandLine(command_line).get("linmap.generation").unwrap_or("0");
+    let generation =
+        kexec::generation(CommandLine(command_line)).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
         entered.el(),
@@ -87,6 +99,13 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         image.range().start,
         dtb_pa
     );
+
+    for word in CommandLine(command_line).words().filter(|word| word.is_ours()) {
+        if !WORDS.contains(&word.key()) {
+            say!("linmap does not know the word {}", word.as_str());
+            report!("warning=unknown-word word={}", Quoted(word.as_str()));
+        }
+    }
 
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
@@ -110,6 +129,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
 
     let mut machine = Machine {
         entered,
+        generation,
         features,
         image,
         psci,

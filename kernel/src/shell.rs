@@ -70,10 +70,10 @@ const COMMANDS: &[Command] = &[
 pub fn run(machine: &mut Machine<'_>) -> ! {
     let archive = machine.archive();
     let command_line = CommandLine(machine.command_line);
-    let next = kexec::generation(command_line);
+    let generation = machine.generation;
     // A script is for the first generation.
     if let Ok(Some(archive)) = &archive
-        && let Some(script) = archive.find("script").filter(|_| next == 0)
+        && let Some(script) = archive.find("script").filter(|_| generation == 0)
     {
         run_script(machine, script.data);
     }
@@ -89,7 +89,7 @@ pub fn run(machine: &mut Machine<'_>) -> ! {
             fail(error.kind(), &error, machine.psci)
         }
         Ok(None) => {
-            report!("state=done generation={next}");
+            report!("state=done generation={generation}");
             machine.power_off()
         }
         Err(error) => fail(error.kind(), &error, machine.psci),

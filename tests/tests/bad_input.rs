@@ -96,6 +96,9 @@ fn an_unknown_builder_or_leaf_is_an_error_that_lists_the_known() {
     let boot = |append| Boot::new("--memory 1G --payload none --timeout 30").with("--append", append).run();
     boot("linmap.build=magic").expect_error("linear-map", &["linmap.build", "identity"]);
     boot("linmap.leaf=huge").expect_error("linear-map", &["linmap.leaf", "auto"]);
+    boot("linmap.generation=first").expect_error("kexec", &["linmap.generation", "number"]);
+    let outcome = boot("linmap.leafs=block");
+    assert_eq!(outcome.expect_success().with("warning").expect("a warning")["word"], "linmap.leafs=block");
     boot("linmap.payload=windows").expect_error("kexec", &["linmap.payload", "linux"]);
 }
 
