@@ -19,6 +19,14 @@
     movk    \reg, :abs_g0_nc:\value
 .endm
 
+// Takes the page at a symbol of the image out of the image's table of pages x1. Clobbers x2.
+.macro unmap_page symbol
+    adr_l   x2, \symbol
+    sub     x2, x2, x21
+    lsr     x2, x2, #12
+    str     xzr, [x1, x2, lsl #3]
+.endm
+
 // ---- The header of a Linux arm64 Image (booting.rst) ----
 .section .head.text, "ax"
 .global _start
@@ -165,14 +173,8 @@ make_tables:
     mov_q   x4, {data_page}
     bl      map_segment
     // The guards of the stacks stay unmapped.
-    adr_l   x2, __stack_guard
-    sub     x2, x2, x21
-    lsr     x2, x2, #12
-    str     xzr, [x1, x2, lsl #3]
-    adr_l   x2, __exception_stack_guard
-    sub     x2, x2, x21
-    lsr     x2, x2, #12
-    str     xzr, [x1, x2, lsl #3]
+    unmap_page __stack_guard
+    unmap_page __exception_stack_guard
     ret     x9
 
 // Pages [x2, x3) of the image with descriptor bits x4, in the image's table of pages x1. Clobbers x5, x6.

@@ -190,9 +190,11 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
         destinations.push(whole);
     }
     let segments = Segments::new(&destinations)?;
-    // The move cleans what it writes. The rest of the image's memory, and an initrd that stays, are cleaned now.
+    // The move cleans what it writes. What it leaves alone is cleaned now: the image's memory behind its file, and an
+    // initrd that stays.
+    let file_end = Pa(placed.image.start.0 + (file.len() as u64).next_multiple_of(SEGMENT_ALIGN));
     let stays = placed.initrd.filter(|_| moved_initrd.is_none());
-    for range in destinations.iter().copied().chain(stays) {
+    for range in [Some(PaRange::new(file_end, placed.image.end)), stays].into_iter().flatten() {
         cpu::clean_and_invalidate(machine.layout.linear(range.start), range.len());
     }
 

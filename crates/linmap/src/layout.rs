@@ -106,12 +106,6 @@ impl Layout {
     pub fn linear(&self, pa: Pa) -> Va {
         Va(pa.0.wrapping_add(self.offset()))
     }
-
-    /// What the linear map has at `va`, or `None` outside the linear region.
-    pub fn physical(&self, va: Va) -> Option<Pa> {
-        let offset = va.0.wrapping_sub(Self::base(self.geometry).0);
-        (offset < 1 << (self.geometry.va_bits() - 1)).then(|| Pa(self.memstart.0 + offset))
-    }
 }
 
 #[cfg(test)]
@@ -127,8 +121,6 @@ mod tests {
         let layout = Layout::new(GEOMETRY, range(0x4800_0000, 0x8_0000_0000)).unwrap();
         assert_eq!(layout.memstart(), Pa(0x4000_0000));
         assert_eq!(layout.linear(Pa(0x4800_0000)), Va(0xffff_0000_0800_0000));
-        assert_eq!(layout.physical(Va(0xffff_0000_0800_0000)), Some(Pa(0x4800_0000)));
-        assert_eq!(layout.physical(IMAGE), None);
     }
 
     #[test]

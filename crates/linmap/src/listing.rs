@@ -100,11 +100,6 @@ impl<I: Iterator<Item = Leaf>> Runs<I> {
     pub fn new(geometry: Geometry, leaves: I) -> Self {
         Self { geometry, leaves, next: None }
     }
-
-    /// What the runs were made of.
-    pub fn into_leaves(self) -> I {
-        self.leaves
-    }
 }
 
 impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {

@@ -71,15 +71,6 @@ pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> u64 {
     base | (asid as u64) << 48
 }
 
-/// The root table's frame in a TTBR value.
-pub const fn ttbr_root(geometry: Geometry, ttbr: u64) -> Pa {
-    if geometry.pa_bits() == 52 {
-        Pa(ttbr & 0xffff_ffff_ffc0 | (ttbr >> 2 & 0xf) << 48)
-    } else {
-        Pa(ttbr & 0xffff_ffff_fffe)
-    }
-}
-
 /// TCR.IPS, and the encoding of ID_AA64MMFR0_EL1.PARange, for a PA size in bits.
 const fn ips(pa_bits: u8) -> u64 {
     match pa_bits {
@@ -140,14 +131,8 @@ mod tests {
     }
 
     #[test]
-    fn a_ttbr_gives_back_its_root() {
-        for (geometry, root) in [
-            (Geometry::K4_48, Pa(0x8_4020_3000)),
-            (Geometry::new(Granule::K64, 52, 52).unwrap(), Pa(0x000f_0000_4001_0000)),
-        ] {
-            assert_eq!(ttbr_root(geometry, ttbr(geometry, root, 0)), root);
-            assert_eq!(ttbr_root(geometry, ttbr(geometry, root, 7) & 0xffff_ffff_ffff), root);
-        }
+    fn a_ttbr_holds_its_root_and_the_high_bits_of_a_52_bit_one_below() {
+        assert_eq!(ttbr(Geometry::K4_48, Pa(0x8_4020_3000), 7), 0x0007_0008_4020_3000);
         let k64 = Geometry::new(Granule::K64, 52, 52).unwrap();
         assert_eq!(ttbr(k64, Pa(0x000f_0000_4001_0000), 1), 0x0001_0000_4001_003c);
     }
