@@ -1,9 +1,11 @@
 //! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance, address translation.
 
 use core::arch::asm;
+use core::ptr::{self, NonNull};
 
+use linmap_table::OffsetWindow;
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
-use linmap_vmsa::{Pa, Va};
+use linmap_vmsa::{Descriptor, Pa, Va};
 
 /// Reads a system register.
 macro_rules! read_register {
@@ -21,6 +23,26 @@ pub struct ThisCpu;
 
 // The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay on their side.
 impl Cpu for ThisCpu {
+    type Frames = OffsetWindow;
+
+    #[inline(always)]
+    unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
+        // SAFETY: the caller's; one volatile store of an aligned word is one single-copy atomic store.
+        unsafe { entry.write_volatile(descriptor.0) };
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, va: Va) -> NonNull<u64> {
+        // SAFETY: the kernel's half of the address space is far from address 0, and so is what callers map elsewhere.
+        unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(va.0 as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn frames_at(&mut self, offset: u64) -> OffsetWindow {
+        // SAFETY: the caller's contract is the same.
+        unsafe { OffsetWindow::new(offset) }
+    }
+
     #[inline(always)]
     fn dsb(&mut self, dsb: Dsb) {
         // SAFETY: a barrier only orders.
@@ -44,9 +66,21 @@ impl Cpu for ThisCpu {
         // SAFETY: dropping cached translations changes no translation.
         unsafe {
             match tlbi {
+                Tlbi::ByVa(operand) => {
+                    asm!("tlbi vaae1is, {}", in(reg) operand.0, options(nostack, preserves_flags));
+                }
                 Tlbi::LastLevelByVa(operand) => {
                     asm!("tlbi vaale1is, {}", in(reg) operand.0, options(nostack, preserves_flags));
                 }
+                // The assembler names the range forms only when told of FEAT_TLBIRANGE: these are RVAAE1IS and RVAALE1IS
+                // (Arm ARM C5.5).
+                Tlbi::ByRange(operand) => {
+                    asm!("sys #0, c8, c2, #3, {}", in(reg) operand.0, options(nostack, preserves_flags));
+                }
+                Tlbi::LastLevelByRange(operand) => {
+                    asm!("sys #0, c8, c2, #7, {}", in(reg) operand.0, options(nostack, preserves_flags));
+                }
+                Tlbi::All => asm!("tlbi vmalle1is", options(nostack, preserves_flags)),
                 Tlbi::AllLocal => asm!("tlbi vmalle1", options(nostack, preserves_flags)),
             }
         }
@@ -56,6 +90,12 @@ impl Cpu for ThisCpu {
     fn write_ttbr0(&mut self, value: u64) {
         // SAFETY: no code or data of the kernel is reached through TTBR0; who installs a map there answers for it.
         unsafe { asm!("msr ttbr0_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn write_ttbr1(&mut self, value: u64) {
+        // SAFETY: who installs a root answers for it mapping the code that runs.
+        unsafe { asm!("msr ttbr1_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
     #[inline(always)]

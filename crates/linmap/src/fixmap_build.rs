@@ -133,8 +133,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
     /// `entry` must be an entry of an open table.
     #[inline]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        // SAFETY: the caller's; walkers may read it at the same time, so it is one volatile store.
-        unsafe { entry.write_volatile(descriptor.0) };
+        // SAFETY: the caller's; the mappings are memory that may be mapped (the contract of `build_by_fixmap`).
+        unsafe { self.cpu.store(entry, descriptor) };
         self.cpu.dsb(Dsb::Ishst);
         self.cpu.isb();
     }

@@ -5,7 +5,7 @@
 //! invalidation, published by one store a root entry, and the 1:1 map is taken down by one local TLBI.
 
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
-use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, OffsetWindow};
+use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings};
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 use linmap_vmsa::{Pa, Va};
 
@@ -83,7 +83,7 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
 
     // SAFETY: from `install` to `remove` TTBR0 maps all of `identity` at VA = PA, which holds every frame of `frames`
     // and the root table.
-    let mut one_to_one = unsafe { OffsetWindow::new(0) };
+    let mut one_to_one = unsafe { cpu.frames_at(0) };
     let start = layout.geometry().start_level();
     let base = Layout::base(layout.geometry());
     let built = match DetachedTree::build(&mut linear.cursor(), start, base, &mut one_to_one, frames) {
@@ -102,7 +102,7 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     match built {
         Ok(built) => {
             // SAFETY: the linear map is live now and maps every frame of `frames` at this offset.
-            tree.release(&mut unsafe { OffsetWindow::new(layout.offset()) }, frames);
+            tree.release(&mut unsafe { cpu.frames_at(layout.offset()) }, frames);
             Ok(built)
         }
         Err(error) => {

@@ -1,8 +1,14 @@
-//! What a CPU is asked to do besides storing descriptors: barriers, TLB invalidations, writes of TTBR0 and TCR.
+//! What a CPU is asked to do: stores to live tables, barriers, TLB invalidations, writes of the registers that name the
+//! tables.
 //!
-//! The kernel implements [`Cpu`] with instructions, tests with a recording; [`Counted`] counts around either.
+//! The kernel implements [`Cpu`] with instructions, the machine model with events; [`Counted`] counts around either.
 
-use linmap_vmsa::tlbi::VaOperand;
+use core::ptr::NonNull;
+
+use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
+use linmap_vmsa::{Descriptor, Va};
+
+use crate::window::TableWindow;
 
 /// A data synchronization barrier, by what it waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,14 +24,39 @@ pub enum Dsb {
 /// A TLB invalidation of the regime the kernel runs in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
+    /// VAAE1IS: everything that translates one address, walk-cache entries too, every ASID, on every CPU of the inner
+    /// domain.
+    ByVa(VaOperand),
     /// VAALE1IS: leaf entries for one address, every ASID, on every CPU of the inner domain.
     LastLevelByVa(VaOperand),
+    /// RVAAE1IS: as [`ByVa`](Self::ByVa) for a range; FEAT_TLBIRANGE.
+    ByRange(RangeOperand),
+    /// RVAALE1IS: as [`LastLevelByVa`](Self::LastLevelByVa) for a range; FEAT_TLBIRANGE.
+    LastLevelByRange(RangeOperand),
+    /// VMALLE1IS: everything, on every CPU of the inner domain.
+    All,
     /// VMALLE1: everything, on this CPU alone.
     AllLocal,
 }
 
-/// The instructions that order and publish table writes.
+/// The instructions that write live tables, and order and publish what was written.
 pub trait Cpu {
+    /// Table frames at one offset from their physical address, as this CPU reaches them.
+    type Frames: TableWindow;
+
+    /// Stores `descriptor` in an entry of a table that walkers may read meanwhile: one single-copy atomic 64-bit store.
+    ///
+    /// # Safety
+    /// `entry` must be valid for writes and aligned, and what the descriptor maps must be memory that may be accessed as
+    /// its attributes say.
+    unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor);
+    /// The address by which this CPU reaches what is mapped at `va`, which is not 0.
+    fn reach(&mut self, va: Va) -> NonNull<u64>;
+    /// The window in which the frame at PA p is reached at VA p + `offset` (wrapping).
+    ///
+    /// # Safety
+    /// As for [`OffsetWindow::new`](crate::OffsetWindow::new).
+    unsafe fn frames_at(&mut self, offset: u64) -> Self::Frames;
     /// Waits as `dsb` says.
     fn dsb(&mut self, dsb: Dsb);
     /// Synchronises the context: what follows is fetched and translated anew.
@@ -34,6 +65,8 @@ pub trait Cpu {
     fn tlbi(&mut self, tlbi: Tlbi);
     /// Writes TTBR0.
     fn write_ttbr0(&mut self, value: u64);
+    /// Writes TTBR1.
+    fn write_ttbr1(&mut self, value: u64);
     /// Writes TCR.
     fn write_tcr(&mut self, value: u64);
 }
@@ -59,6 +92,25 @@ pub struct Counted<C> {
 }
 
 impl<C: Cpu> Cpu for Counted<C> {
+    type Frames = C::Frames;
+
+    #[inline]
+    unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.store(entry, descriptor) };
+    }
+
+    #[inline]
+    fn reach(&mut self, va: Va) -> NonNull<u64> {
+        self.cpu.reach(va)
+    }
+
+    #[inline]
+    unsafe fn frames_at(&mut self, offset: u64) -> C::Frames {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.frames_at(offset) }
+    }
+
     #[inline]
     fn dsb(&mut self, dsb: Dsb) {
         self.counts.dsb += 1;
@@ -80,6 +132,11 @@ impl<C: Cpu> Cpu for Counted<C> {
     #[inline]
     fn write_ttbr0(&mut self, value: u64) {
         self.cpu.write_ttbr0(value);
+    }
+
+    #[inline]
+    fn write_ttbr1(&mut self, value: u64) {
+        self.cpu.write_ttbr1(value);
     }
 
     #[inline]

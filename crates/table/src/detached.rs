@@ -145,9 +145,9 @@ impl DetachedTree {
         for index in self.used {
             let link = read(window, level, self.root, index);
             let pointer = window.open(level, live);
-            // SAFETY: `open` gives a whole table and `index` is one of its entries. Walkers may read it meanwhile, so it
-            // is written by one volatile 64-bit store.
-            unsafe { pointer.add(index).write_volatile(link.0) };
+            // SAFETY: `open` gives a whole table and `index` is one of its entries; the caller vouches for what the tree
+            // maps.
+            unsafe { cpu.store(pointer.add(index), link) };
             window.close(level);
         }
         cpu.dsb(Dsb::Ishst);

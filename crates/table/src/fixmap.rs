@@ -4,7 +4,7 @@
 //! PTE is cleared and the old translation invalidated before the next one is stored (Arm ARM D8.16.1, RWHZWS).
 
 use core::ops::Range;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use linmap_vmsa::tlbi::VaOperand;
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
@@ -52,13 +52,11 @@ impl Fixmap {
         // SAFETY: `pte` gives an entry of the live table that only `self` changes.
         unsafe {
             assert!(!Descriptor(pte.read_volatile()).is_valid(), "fixmap slot {slot} is in use");
-            pte.write_volatile(descriptor.0);
+            cpu.store(pte, descriptor);
         }
         cpu.dsb(Dsb::Ishst);
         cpu.isb();
-        let address = self.address(slot).0 as usize;
-        // SAFETY: the fixmap lies in the kernel's half of the address space, far from address 0.
-        unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
+        cpu.reach(self.address(slot))
     }
 
     /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB ISH, ISB. The first
@@ -74,7 +72,7 @@ impl Fixmap {
     pub fn clear_all<C: Cpu>(&mut self, cpu: &mut C, slots: Range<usize>) {
         for slot in slots.clone() {
             // SAFETY: `pte` gives an entry of the live table that only `self` changes.
-            unsafe { self.pte(slot).write_volatile(Descriptor::INVALID.0) };
+            unsafe { cpu.store(self.pte(slot), Descriptor::INVALID) };
         }
         cpu.dsb(Dsb::Ishst);
         for slot in slots {
