@@ -1,0 +1,82 @@
+//! The machine that a trace runs on.
+
+use thiserror::Error;
+
+/// What kind of machine: the head of every trace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// CPUs, 1 to 64.
+    pub cpus: usize,
+    /// FEAT_BBM level of every CPU, 0 to 3.
+    pub bbm: u8,
+    /// Granule in bytes: 0x1000, 0x4000 or 0x10000.
+    pub granule: u64,
+    /// Bits of virtual address that the tables resolve, 25 to 52; of intermediate physical address for stage 2.
+    pub va_bits: u8,
+    /// Bits of physical address, one of 32, 36, 40, 42, 44, 48, 52.
+    pub pa_bits: u8,
+    /// Where memory is: (first byte, bytes), page aligned. What it holds is unknown until something is stored.
+    pub ram: Vec<(u64, u64)>,
+}
+
+/// A machine that can't be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ConfigError {
+    /// The number of CPUs.
+    #[error("cpus={0}: there are 1 to 64")]
+    Cpus(usize),
+    /// The BBM level.
+    #[error("bbm={0}: the levels are 0 to 3")]
+    Bbm(u8),
+    /// The granule.
+    #[error("granule={0:#x}: there are 0x1000, 0x4000 and 0x10000")]
+    Granule(u64),
+    /// The VA size.
+    #[error("va={0}: there are 25 to 52 bits")]
+    VaBits(u8),
+    /// The PA size.
+    #[error("pa={0}: there are 32, 36, 40, 42, 44, 48 and 52 bits")]
+    PaBits(u8),
+    /// A range of memory.
+    #[error("ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical address space, or overlapping another range")]
+    Ram {
+        /// The first byte.
+        start: u64,
+        /// The length in bytes.
+        len: u64,
+    },
+}
+
+impl Config {
+    /// Whether there can be such a machine.
+    ///
+    /// # Errors
+    /// The [`ConfigError`] that names the impossible field.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=64).contains(&self.cpus) {
+            return Err(ConfigError::Cpus(self.cpus));
+        }
+        if self.bbm > 3 {
+            return Err(ConfigError::Bbm(self.bbm));
+        }
+        if !matches!(self.granule, 0x1000 | 0x4000 | 0x1_0000) {
+            return Err(ConfigError::Granule(self.granule));
+        }
+        if !(25..=52).contains(&self.va_bits) {
+            return Err(ConfigError::VaBits(self.va_bits));
+        }
+        if !matches!(self.pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
+            return Err(ConfigError::PaBits(self.pa_bits));
+        }
+        for (nth, &(start, len)) in self.ram.iter().enumerate() {
+            let end = start.checked_add(len).filter(|end| len > 0 && *end <= 1 << self.pa_bits);
+            let overlaps = |&(other, other_len): &(u64, u64)| {
+                end.is_some_and(|end| other < end) && start < other.saturating_add(other_len)
+            };
+            if (start | len) & 0xfff != 0 || end.is_none() || self.ram[..nth].iter().any(overlaps) {
+                return Err(ConfigError::Ram { start, len });
+            }
+        }
+        Ok(())
+    }
+}
