@@ -1,12 +1,40 @@
 //! A machine to run table edits against: what its walkers may see and its TLBs may hold, at every moment, and whether
 //! that is safe.
+//!
+//! [`Machine`] takes [`Event`]s, one an instruction, and says after each whether some caching and some order of stores
+//! that the architecture allows makes it unsafe. Nothing is enumerated: the machine keeps, for every entry of every
+//! table that can be walked, the set of values that a walker may still see and that each CPU may still hold.
+//!
+//! It is written from the architecture alone (Arm ARM DDI 0487, chapter D8), and shares no rule with the crates that it
+//! checks.
+//!
+//! Where a set would be costly to keep exactly it is kept larger, so that an unsafe sequence is never called legal:
+//! a DSB NSH orders stores only on a machine with one CPU; a tree that a TTBR left counts as walkable until an
+//! invalidation of all of it; hierarchical permissions (table attributes) are refused as unmodelled.
 #![forbid(unsafe_code)]
 
+mod cached;
+mod compare;
+mod descriptor;
 pub mod event;
+mod invalidate;
+mod machine;
+mod memory;
+pub mod minimise;
+mod outcome;
+mod roots;
+mod rules;
 mod shape;
+mod space;
+pub mod trace;
+mod violation;
 
 pub use event::Event;
+pub use machine::Machine;
+pub use rules::Rule;
 pub use shape::{Config, ConfigError};
+pub use space::Space;
+pub use violation::Violation;
 
 /// A machine and what happens on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,4 +43,15 @@ pub struct Trace {
     pub config: Config,
     /// What happens, in order.
     pub events: Vec<Event>,
+}
+
+impl Trace {
+    /// Lets everything happen.
+    ///
+    /// # Errors
+    /// The first [`Violation`]; of an impossible machine, [`ConfigError`].
+    pub fn check(&self) -> Result<Result<(), Violation>, ConfigError> {
+        let mut machine = Machine::new(&self.config)?;
+        Ok(self.events.iter().try_for_each(|event| machine.step(event)))
+    }
 }

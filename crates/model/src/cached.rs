@@ -1,0 +1,170 @@
+//! What TLBs and walk caches may still hold although it is gone from the tables, or about to go.
+//!
+//! What the tables say now may always be cached, and is not noted. A descriptor that was overwritten is noted with the
+//! CPUs that may hold it, from its overwriting until an invalidation that reaches it has completed on each.
+
+use std::collections::BTreeMap;
+
+use crate::space::{Shape, Space};
+
+/// Of an overwritten descriptor that walkers may still see: no invalidation helps yet.
+pub(crate) const SEEN: u64 = u64::MAX;
+
+/// A descriptor that may be cached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    /// The tree it was found in.
+    pub root: u32,
+    /// ASID or VMID.
+    pub id: u16,
+    pub level: i8,
+    /// The first address it translates, or that its table does.
+    pub va: u64,
+    pub value: u64,
+    /// Since when no walker sees it any more; [`SEEN`] until then. A TLBI issued later removes it.
+    pub since: u64,
+    /// The CPUs that may hold it.
+    pub cpus: u64,
+    /// Those among them that may hold it as one entry for its whole contiguous run.
+    pub runs: u64,
+    /// At stage 2: only translations that combine both stages are left of it.
+    pub combined: bool,
+}
+
+/// All that may be cached in one space.
+#[derive(Debug, Default)]
+pub(crate) struct Cached {
+    /// By level (−1 first) and address.
+    levels: [BTreeMap<u64, Vec<Held>>; 5],
+    count: usize,
+}
+
+fn slot(level: i8) -> usize {
+    (level + 1) as usize
+}
+
+impl Cached {
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Notes `held`; joins it with an equal one that is there. Gives whether it was there.
+    pub fn add(&mut self, held: Held) -> bool {
+        let list = self.levels[slot(held.level)].entry(held.va).or_default();
+        let same = |other: &&mut Held| {
+            other.root == held.root && other.value == held.value && other.combined == held.combined
+        };
+        if let Some(other) = list.iter_mut().find(same) {
+            other.since = other.since.max(held.since);
+            other.cpus |= held.cpus;
+            other.runs |= held.runs;
+            return true;
+        }
+        list.push(held);
+        self.count += 1;
+        false
+    }
+
+    /// The one entry that was noted for this place and value.
+    pub fn find(&mut self, root: u32, level: i8, va: u64, value: u64) -> Option<&mut Held> {
+        let list = self.levels[slot(level)].get_mut(&va)?;
+        list.iter_mut().find(|held| held.root == root && held.value == value && !held.combined)
+    }
+
+    /// Takes out all that lies at or around `start..=last` and that `take` wants.
+    pub fn take(
+        &mut self,
+        shape: Shape,
+        start: u64,
+        last: u64,
+        mut take: impl FnMut(&Held) -> bool,
+    ) -> Vec<Held> {
+        let mut taken = Vec::new();
+        if self.count == 0 {
+            return taken;
+        }
+        for level in -1..=3i8 {
+            let Some((from, to)) = bounds(shape, level, start, last) else { continue };
+            let mut emptied = Vec::new();
+            for (&va, list) in self.levels[slot(level)].range_mut(from..=to) {
+                list.retain(|held| {
+                    let take = touches(shape, held, start, last) && take(held);
+                    if take {
+                        taken.push(*held);
+                    }
+                    !take
+                });
+                if list.is_empty() {
+                    emptied.push(va);
+                }
+            }
+            for va in emptied {
+                self.levels[slot(level)].remove(&va);
+            }
+        }
+        self.count -= taken.len();
+        taken
+    }
+
+    /// All that may translate, or lead to what translates, an address of `start..=last`.
+    pub fn touching(&self, shape: Shape, start: u64, last: u64) -> Vec<Held> {
+        let mut found = Vec::new();
+        if self.count == 0 {
+            return found;
+        }
+        for level in -1..=3i8 {
+            let Some((from, to)) = bounds(shape, level, start, last) else { continue };
+            for list in self.levels[slot(level)].range(from..=to).map(|(_, list)| list) {
+                found.extend(list.iter().filter(|held| touches(shape, held, start, last)));
+            }
+        }
+        found
+    }
+
+    /// All of it.
+    pub fn all(&self) -> impl Iterator<Item = &Held> {
+        self.levels.iter().flat_map(|level| level.values().flatten())
+    }
+
+    /// All of it, to be changed.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.levels.iter_mut().flat_map(|level| level.values_mut().flatten())
+    }
+}
+
+/// log2 of the bytes of a contiguous run at `level`, or of an entry where there are none.
+pub(crate) fn run_shift(shape: Shape, level: i8) -> u32 {
+    let run = shape.run(level);
+    shape.shift(level) + if run > 0 { run.trailing_zeros() } else { 0 }
+}
+
+/// Where entries at `level` begin that may have to do with `start..=last`.
+fn bounds(shape: Shape, level: i8, start: u64, last: u64) -> Option<(u64, u64)> {
+    let shift = run_shift(shape, level);
+    if shift >= 64 {
+        return None;
+    }
+    let mask = (1u64 << shift) - 1;
+    Some((start & !mask, last | mask))
+}
+
+fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool {
+    let shift =
+        if held.runs != 0 { run_shift(shape, held.level) } else { shape.shift(held.level) };
+    let mask = (1u64 << shift) - 1;
+    held.va & !mask <= last && start <= held.va | mask
+}
+
+/// The part of machine state that is one for each space.
+#[derive(Debug, Default)]
+pub(crate) struct CachedSpaces([Cached; 4]);
+
+impl CachedSpaces {
+    pub fn of(&self, space: Space) -> &Cached {
+        &self.0[space.index()]
+    }
+
+    pub fn of_mut(&mut self, space: Space) -> &mut Cached {
+        &mut self.0[space.index()]
+    }
+}

@@ -1,0 +1,200 @@
+//! Whether two descriptors may be used at the same time: the one in the tables, and the one that may be cached.
+
+use crate::cached::run_shift;
+use crate::descriptor::{Entry, cacheable, read};
+use crate::machine::{Check, Machine, Place, Root};
+use crate::rules::{Placed, Rule, clash};
+use crate::violation::Violation;
+
+/// A descriptor where it translates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Side {
+    pub root: u32,
+    pub level: i8,
+    pub va: u64,
+    pub value: u64,
+    /// Whether a TLB may hold it as one entry for its whole contiguous run.
+    pub run: bool,
+}
+
+impl Machine {
+    /// `new` comes to `place`: checked against everything that the same CPUs may hold there.
+    pub(crate) fn joins(&mut self, place: Place, new: u64) -> Check {
+        let root = self.roots[place.root as usize];
+        if !cacheable(root.shape, root.space, place.level, new) {
+            return Ok(());
+        }
+        let run = self
+            .leaf(place.root, place.level, new)
+            .is_some_and(|leaf| leaf.contiguous && root.shape.run(place.level) > 0);
+        let side = Side { root: place.root, level: place.level, va: place.va, value: new, run };
+        if !self.cached.of(root.space).is_empty() {
+            let shift = if run { run_shift(root.shape, place.level) } else { root.shape.shift(place.level) };
+            let mask = (1u64 << shift) - 1;
+            let (start, last) = (place.va & !mask, place.va | mask);
+            for held in self.cached.of(root.space).touching(root.shape, start, last) {
+                if held.cpus & root.cpus == 0 || held.combined {
+                    continue;
+                }
+                let own = (held.root, held.level, held.va, held.value)
+                    == (place.root, place.level, place.va, new);
+                if !own {
+                    let old = Side {
+                        root: held.root,
+                        level: held.level,
+                        va: held.va,
+                        value: held.value,
+                        run: held.runs & root.cpus != 0,
+                    };
+                    self.clash(old, side)
+                        .map_err(|violation| violation.on(first(held.cpus & root.cpus)))?;
+                }
+            }
+        }
+        for other in 0..self.roots.len() as u32 {
+            let Root { space, cpus, .. } = self.roots[other as usize];
+            if other != place.root && space == root.space && cpus & root.cpus != 0 {
+                self.clash_with_tree(other, side)
+                    .map_err(|violation| violation.on(first(cpus & root.cpus)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks `new` against the tree of another root, which the same CPU walks or may hold a part of.
+    fn clash_with_tree(&mut self, other: u32, new: Side) -> Check {
+        let Root { shape, table, space, .. } = self.roots[other as usize];
+        if !shape.holds(space, new.va) {
+            return Ok(());
+        }
+        self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
+            machine.clash(old, new)
+        })
+    }
+
+    /// Checks everything under two roots that one CPU walks or may hold.
+    pub(crate) fn clash_roots(&mut self, old: u32, new: u32) -> Check {
+        let Root { shape, table, space, .. } = self.roots[new as usize];
+        let level = shape.start();
+        for index in 0..shape.entries(level) as u64 {
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            if cacheable(shape, space, level, value) {
+                let va = shape.base(space) + (index << shape.shift(level));
+                self.clash_with_tree(old, Side { root: new, level, va, value, run: false })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every entry of the table at `table` that translates an address of `around`.
+    fn each_below(
+        &mut self,
+        root: u32,
+        table: u64,
+        level: i8,
+        va: u64,
+        around: Side,
+        mut each: impl FnMut(&mut Self, Side) -> Check,
+    ) -> Check {
+        let Root { shape, space, .. } = self.roots[root as usize];
+        let shift = shape.shift(level);
+        let entries = shape.entries(level) as u64;
+        let reach = self.reach(&around);
+        let from = around.va & !(reach - 1);
+        let to = around.va | (reach - 1);
+        let first = if from <= va { 0 } else { (from - va) >> shift };
+        let last = to.checked_sub(va).map_or(0, |offset| (offset >> shift).min(entries - 1));
+        if first >= entries || to < va {
+            return Ok(());
+        }
+        for index in first..=last {
+            self.spend()?;
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            if cacheable(shape, space, level, value) {
+                let run = self.leaf(root, level, value).is_some_and(|leaf| leaf.contiguous);
+                let run = run && shape.run(level) > 0;
+                each(self, Side { root, level, va: va + (index << shift), value, run })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that `side` may translate as one TLB entry.
+    fn reach(&self, side: &Side) -> u64 {
+        let shape = self.roots[side.root as usize].shape;
+        1 << if side.run { run_shift(shape, side.level) } else { shape.shift(side.level) }
+    }
+
+    /// Refuses `new` while `old` may be cached.
+    pub(crate) fn clash(&mut self, old: Side, new: Side) -> Check {
+        self.spend()?;
+        let [old_root, new_root] = [old.root, new.root].map(|root| self.roots[root as usize]);
+        let violation =
+            |rule| Violation::of(rule).at(old.va.max(new.va)).values(old.value, new.value);
+        let entries = [(&old, &old_root), (&new, &new_root)]
+            .map(|(side, root)| read(root.shape, root.space, side.level, side.value));
+        match entries {
+            [Entry::Invalid, _] | [_, Entry::Invalid] => Ok(()),
+            [Entry::Leaf(leaf), Entry::Leaf(other)] => {
+                let placed = |leaf, side: &Side, root: &Root| Placed {
+                    leaf,
+                    level: side.level,
+                    va: side.va,
+                    id: root.id,
+                    reach: self.reach(side),
+                };
+                let old_placed = placed(leaf, &old, &old_root);
+                let new_placed = placed(other, &new, &new_root);
+                let found = clash(self.config.bbm, &old_placed, &new_placed, |index| self.memory_type(index));
+                found.map_or(Ok(()), |rule| Err(violation(rule)))
+            }
+            [Entry::Leaf(leaf), Entry::Table(table)] => {
+                let forbidden = old_root.id == new_root.id || leaf.global;
+                if old.level >= new.level && forbidden && !self.resizes(leaf.no_translation) {
+                    return Err(violation(Rule::Size));
+                }
+                self.each_below(new.root, table, new.level + 1, new.va, old, |machine, new| {
+                    machine.clash(old, new)
+                })
+            }
+            [Entry::Table(table), Entry::Leaf(leaf)] => {
+                let forbidden = old_root.id == new_root.id || leaf.global;
+                if new.level >= old.level && forbidden && !self.resizes(leaf.no_translation) {
+                    return Err(violation(Rule::Size));
+                }
+                self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
+                    machine.clash(old, new)
+                })
+            }
+            [Entry::Table(table), Entry::Table(other)] => {
+                if old.level == new.level {
+                    if table == other || old.va != new.va {
+                        return Ok(());
+                    }
+                    if old_root.id == new_root.id {
+                        return Err(violation(Rule::NextTable));
+                    }
+                }
+                if old.level <= new.level {
+                    self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
+                        machine.clash(old, new)
+                    })
+                } else {
+                    self.each_below(new.root, other, new.level + 1, new.va, old, |machine, new| {
+                        machine.clash(old, new)
+                    })
+                }
+            }
+        }
+    }
+
+    /// Whether a block, with nT or without, may take the place of a table or give way to one.
+    fn resizes(&self, no_translation: bool) -> bool {
+        self.config.bbm >= 2 || (self.config.bbm == 1 && no_translation)
+    }
+}
+
+/// The first CPU of a set.
+pub(crate) fn first(cpus: u64) -> usize {
+    cpus.trailing_zeros() as usize
+}

@@ -1,0 +1,124 @@
+//! What the bits of a descriptor mean to a walker.
+
+use crate::space::{Shape, Space};
+
+/// A descriptor as a walker reads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// The walk ends in a translation fault, which no TLB holds.
+    Invalid,
+    /// The walk goes on in the table at this address.
+    Table(u64),
+    /// The walk ends here.
+    Leaf(Leaf),
+}
+
+/// The end of a walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leaf {
+    /// First output address.
+    pub pa: u64,
+    /// log2 of the bytes translated.
+    pub shift: u32,
+    /// What the memory type follows from: AttrIndx, or MemAttr at stage 2.
+    pub memory: u8,
+    /// SH; 0 where it lies in TCR (LPA2).
+    pub share: u8,
+    /// Who may do what, as the bits stand: AP or S2AP, PXN and UXN or XN.
+    pub permissions: u8,
+    /// Holds for every ASID.
+    pub global: bool,
+    /// The access flag. Without it the access faults, and no TLB holds the entry.
+    pub accessed: bool,
+    /// The contiguous bit.
+    pub contiguous: bool,
+    /// nT: accesses may fault.
+    pub no_translation: bool,
+}
+
+/// Table attributes (hierarchical permissions), bits 63:59.
+pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
+
+const AP: u64 = 6;
+const READ_ONLY: u8 = 0b10;
+const PXN: u8 = 0b0100;
+const XN: u8 = 0b1000;
+
+/// Reads `value`, found at `level` of a table of `space`.
+pub(crate) fn read(shape: Shape, space: Space, level: i8, value: u64) -> Entry {
+    if value & 1 == 0 {
+        return Entry::Invalid;
+    }
+    let typed = value & 2 != 0;
+    match (level, typed) {
+        (3, false) => Entry::Invalid,
+        (3, true) => Entry::Leaf(leaf(shape, space, level, value)),
+        (_, true) => Entry::Table(address(shape, value) & (u64::MAX << shape.granule)),
+        (_, false) if shape.has_block(level) => Entry::Leaf(leaf(shape, space, level, value)),
+        (_, false) => Entry::Invalid,
+    }
+}
+
+fn address(shape: Shape, value: u64) -> u64 {
+    const IN_PLACE: u64 = 0x0000_ffff_ffff_f000;
+    if shape.ds() {
+        value & 0x0003_ffff_ffff_f000 | (value >> 8 & 3) << 50
+    } else if shape.granule == 16 && shape.pa_bits == 52 {
+        value & IN_PLACE & !0xffff | (value >> 12 & 0xf) << 48
+    } else {
+        value & IN_PLACE
+    }
+}
+
+fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
+    let shift = shape.shift(level);
+    let execute = (value >> 53 & 3) as u8;
+    let (memory, global) = match space {
+        Space::Stage2 => (value >> 2 & 0xf, false),
+        Space::El2 => (value >> 2 & 7, true),
+        Space::Low | Space::High => (value >> 2 & 7, value >> 11 & 1 == 0),
+    };
+    Leaf {
+        pa: address(shape, value) & (u64::MAX << shift),
+        shift,
+        memory: memory as u8,
+        share: if shape.ds() { 0 } else { (value >> 8 & 3) as u8 },
+        permissions: (value >> AP & 3) as u8 | execute << 2,
+        global,
+        accessed: value >> 10 & 1 == 1,
+        contiguous: value >> 52 & 1 == 1,
+        no_translation: level < 3 && value >> 16 & 1 == 1,
+    }
+}
+
+impl Leaf {
+    /// Whether the kernel (or the guest, at stage 2) may read through it.
+    pub fn readable(&self, space: Space) -> bool {
+        space != Space::Stage2 || self.permissions & 1 != 0
+    }
+
+    /// Whether the kernel may write through it.
+    pub fn writable(&self, space: Space) -> bool {
+        match space {
+            Space::Stage2 => self.permissions & READ_ONLY != 0,
+            Space::Low | Space::High | Space::El2 => self.permissions & READ_ONLY == 0,
+        }
+    }
+
+    /// Whether the kernel may execute through it.
+    pub fn executable(&self, space: Space) -> bool {
+        match space {
+            Space::Low | Space::High => self.permissions & PXN == 0,
+            Space::El2 | Space::Stage2 => self.permissions & XN == 0,
+        }
+    }
+}
+
+/// Whether a TLB or a walk cache may hold what `value` says.
+pub(crate) fn cacheable(shape: Shape, space: Space, level: i8, value: u64) -> bool {
+    match read(shape, space, level, value) {
+        Entry::Invalid => false,
+        Entry::Table(_) => true,
+        Entry::Leaf(leaf) => leaf.accessed,
+    }
+}

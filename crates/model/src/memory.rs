@@ -1,0 +1,294 @@
+//! Physical memory, and for every word which values a walker may still see.
+//!
+//! A store reaches walkers at any time, in any order with other stores, until a DSB of the CPU that stored orders it.
+//! Until then a walker may see the new value or any older one that was not ruled out before.
+
+use rustc_hash::FxHashMap;
+
+use crate::shape::Config;
+
+const PAGE: u64 = 0x1000;
+const WORDS: usize = 512;
+
+/// One bit a word of a page.
+type Bits = [u64; WORDS / 64];
+
+fn bit(bits: &Bits, word: usize) -> bool {
+    bits[word / 64] >> (word % 64) & 1 == 1
+}
+
+fn set(bits: &mut Bits, word: usize, value: bool) {
+    let mask = 1 << (word % 64);
+    if value {
+        bits[word / 64] |= mask;
+    } else {
+        bits[word / 64] &= !mask;
+    }
+}
+
+struct Page {
+    words: Box<[u64; WORDS]>,
+    /// Words whose newest value is known: something was stored.
+    known: Bits,
+    /// Words that a walker may still see as they were before anything was stored.
+    unknown_seen: Bits,
+    /// Words with entries in [`Memory::older`].
+    older: Bits,
+    /// The CPU whose first stores are not ordered yet: all of `unknown_seen` are its own.
+    first_by: u8,
+    /// Whether the page holds a part of a table that can be walked.
+    pub table: bool,
+}
+
+/// An older value that a walker may still see.
+#[derive(Clone, Copy, Debug)]
+struct Older {
+    /// The value; `None` when it is unknown.
+    value: Option<u64>,
+    /// The CPU that stored what came after it.
+    by: u8,
+}
+
+/// All of memory.
+pub(crate) struct Memory {
+    ram: Vec<(u64, u64)>,
+    index: FxHashMap<u64, u32>,
+    pages: Vec<Page>,
+    last: (u64, u32),
+    older: FxHashMap<u64, Vec<Older>>,
+    /// Per CPU: words with older values that its next DSB rules out, in the order of its stores.
+    unordered: Vec<Vec<u64>>,
+    /// Per CPU: pages whose `unknown_seen` its next DSB clears.
+    unordered_first: Vec<Vec<u32>>,
+}
+
+/// What a store replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stored {
+    /// The value before; `None` when nothing was known of it.
+    pub before: Option<u64>,
+    /// Whether the page holds a part of a table that can be walked.
+    pub table: bool,
+}
+
+impl Memory {
+    pub fn new(config: &Config) -> Self {
+        let mut ram = config.ram.clone();
+        ram.sort_unstable();
+        Self {
+            ram,
+            index: FxHashMap::default(),
+            pages: Vec::new(),
+            last: (u64::MAX, 0),
+            older: FxHashMap::default(),
+            unordered: vec![Vec::new(); config.cpus],
+            unordered_first: vec![Vec::new(); config.cpus],
+        }
+    }
+
+    /// Whether all of `len` bytes from `pa` on are memory.
+    pub fn holds(&self, pa: u64, len: u64) -> bool {
+        let Some(end) = pa.checked_add(len) else { return false };
+        let mut at = pa;
+        while at < end {
+            let after = self.ram.partition_point(|&(start, _)| start <= at);
+            let Some(&(start, len)) = after.checked_sub(1).and_then(|nth| self.ram.get(nth)) else {
+                return false;
+            };
+            if start + len <= at {
+                return false;
+            }
+            at = start + len;
+        }
+        true
+    }
+
+    /// The page of `pa`, made when it is not there yet.
+    fn page(&mut self, pa: u64) -> u32 {
+        let number = pa / PAGE;
+        if self.last.0 == number {
+            return self.last.1;
+        }
+        let next = self.pages.len() as u32;
+        let at = *self.index.entry(number).or_insert(next);
+        if at == next {
+            self.pages.push(Page {
+                words: Box::new([0; WORDS]),
+                known: [0; WORDS / 64],
+                unknown_seen: [0; WORDS / 64],
+                older: [0; WORDS / 64],
+                first_by: u8::MAX,
+                table: false,
+            });
+        }
+        self.last = (number, at);
+        at
+    }
+
+    fn existing(&self, pa: u64) -> Option<&Page> {
+        let number = pa / PAGE;
+        let at = if self.last.0 == number { self.last.1 } else { *self.index.get(&number)? };
+        self.pages.get(at as usize)
+    }
+
+    fn word(pa: u64) -> usize {
+        (pa % PAGE / 8) as usize
+    }
+
+    /// Stores `value` at `pa`, an aligned word of memory.
+    pub fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Stored {
+        let at = self.page(pa);
+        let word = Self::word(pa);
+        let page = &mut self.pages[at as usize];
+        let known = bit(&page.known, word);
+        let before = known.then_some(page.words[word]);
+        let table = page.table;
+        page.words[word] = value;
+        if !known {
+            set(&mut page.known, word, true);
+            let by = cpu as u8;
+            if page.first_by == u8::MAX {
+                page.first_by = by;
+                self.unordered_first[cpu].push(at);
+            }
+            if page.first_by == by {
+                set(&mut page.unknown_seen, word, true);
+                return Stored { before, table };
+            }
+        } else if before == Some(value) {
+            // Storing what is there already changes nothing that a walker can see.
+            return Stored { before, table };
+        }
+        set(&mut page.older, word, true);
+        self.older.entry(pa).or_default().push(Older { value: before, by: cpu as u8 });
+        self.unordered[cpu].push(pa);
+        Stored { before, table }
+    }
+
+    /// The newest value at `pa`; `None` when nothing was stored there.
+    pub fn newest(&self, pa: u64) -> Option<u64> {
+        let page = self.existing(pa)?;
+        let word = Self::word(pa);
+        bit(&page.known, word).then(|| page.words[word])
+    }
+
+    /// Every value that a walker may see at `pa`, the newest first; `None` stands for an unknown one.
+    pub fn seen(&self, pa: u64, mut each: impl FnMut(Option<u64>)) {
+        let Some(page) = self.existing(pa) else { return each(None) };
+        let word = Self::word(pa);
+        each(bit(&page.known, word).then(|| page.words[word]));
+        if bit(&page.unknown_seen, word) {
+            each(None);
+        }
+        if bit(&page.older, word) {
+            for older in self.older.get(&pa).into_iter().flatten() {
+                each(older.value);
+            }
+        }
+    }
+
+    /// Whether a walker can see nothing but the newest value at `pa`.
+    pub fn settled(&self, pa: u64) -> bool {
+        let Some(page) = self.existing(pa) else { return false };
+        let word = Self::word(pa);
+        bit(&page.known, word) && !bit(&page.unknown_seen, word) && !bit(&page.older, word)
+    }
+
+    /// The first of `count` words from `pa` on, all in one page, of which a walker may see an unknown value.
+    pub fn first_unknown(&self, pa: u64, count: usize) -> Option<u64> {
+        let Some(page) = self.existing(pa) else { return Some(pa) };
+        let first = Self::word(pa);
+        // Whole groups at a time: a table that is linked is almost always whole.
+        let mut word = first;
+        while word < first + count {
+            if word.is_multiple_of(64)
+                && first + count - word >= 64
+                && page.known[word / 64] == u64::MAX
+                && page.unknown_seen[word / 64] == 0
+                && page.older[word / 64] == 0
+            {
+                word += 64;
+                continue;
+            }
+            let at = pa + 8 * (word - first) as u64;
+            let mut unknown = false;
+            self.seen(at, |value| unknown |= value.is_none());
+            if unknown {
+                return Some(at);
+            }
+            word += 1;
+        }
+        None
+    }
+
+    /// The newest values of the words from `pa` on that lie in one page.
+    pub fn words(&self, pa: u64, count: usize) -> &[u64] {
+        let first = Self::word(pa);
+        self.existing(pa).map_or(&[], |page| &page.words[first..(first + count).min(WORDS)])
+    }
+
+    /// Whether any word of the page of `pa` has older values that a walker may see.
+    pub fn any_older(&self, pa: u64) -> bool {
+        self.existing(pa).is_some_and(|page| page.older != [0; WORDS / 64])
+    }
+
+    /// Notes whether the page of `pa` holds a part of a table that can be walked.
+    pub fn mark_table(&mut self, pa: u64, table: bool) {
+        let at = self.page(pa);
+        self.pages[at as usize].table = table;
+    }
+
+    /// Words with a store that is not ordered yet, first stores left out.
+    pub fn unordered(&self) -> impl Iterator<Item = u64> {
+        self.older.keys().copied()
+    }
+
+    /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Gives every word outside first stores
+    /// with the values that can't be seen any more, in the order of the stores.
+    pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
+        for at in std::mem::take(&mut self.unordered_first[cpu]) {
+            let page = &mut self.pages[at as usize];
+            page.unknown_seen = [0; WORDS / 64];
+            page.first_by = u8::MAX;
+        }
+        let words = std::mem::take(&mut self.unordered[cpu]);
+        for &pa in &words {
+            let Some(older) = self.older.get_mut(&pa) else { continue };
+            // In the order of coherence: whatever came before this CPU's last store to the word is gone.
+            let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
+            let dropped: Vec<Option<u64>> = older.drain(..=last).map(|older| older.value).collect();
+            if older.is_empty() {
+                self.older.remove(&pa);
+                let at = self.page(pa);
+                set(&mut self.pages[at as usize].older, Self::word(pa), false);
+            }
+            gone(self, pa, &dropped);
+        }
+        // Keeps the buffer.
+        if self.unordered[cpu].is_empty() {
+            let mut words = words;
+            words.clear();
+            self.unordered[cpu] = words;
+        }
+    }
+
+    /// Forgets what `len` bytes from `pa` on hold.
+    pub fn forget(&mut self, pa: u64, len: u64) {
+        let mut at = pa;
+        while at < pa + len {
+            if let Some(&page) = self.index.get(&(at / PAGE)) {
+                let page = &mut self.pages[page as usize];
+                let word = Self::word(at);
+                set(&mut page.known, word, false);
+                set(&mut page.unknown_seen, word, false);
+                if bit(&page.older, word) {
+                    set(&mut page.older, word, false);
+                    self.older.remove(&at);
+                }
+                at += 8;
+            } else {
+                at = (at / PAGE + 1) * PAGE;
+            }
+        }
+    }
+}

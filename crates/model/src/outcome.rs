@@ -1,0 +1,425 @@
+//! What an access may meet: every outcome that some legal caching gives, and whether all of them are right.
+
+use std::ops::ControlFlow;
+
+use crate::cached::SEEN;
+use crate::compare::{Side, first};
+use crate::descriptor::{Entry, Leaf, cacheable, read};
+use crate::event::Use;
+use crate::machine::{Check, InUse, Machine, Root};
+use crate::rules::Rule;
+use crate::space::{Shape, Space};
+use crate::violation::Violation;
+
+/// One way an access may go.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    leaf: Leaf,
+    level: i8,
+    value: u64,
+    /// The first address that the leaf translates.
+    va: u64,
+}
+
+/// All ways an access may go.
+#[derive(Default)]
+struct Outcomes {
+    found: Vec<Found>,
+    /// Why it may fault, if it may.
+    fault: Option<Rule>,
+    /// log2 of the bytes around the address for which all this holds.
+    shift: u32,
+}
+
+impl Outcomes {
+    fn narrow(&mut self, shift: u32) {
+        self.shift = self.shift.min(shift);
+    }
+}
+
+impl Machine {
+    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1 has no tables.
+    fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
+        let state = &self.cpus[cpu];
+        Space::ALL.into_iter().find(|space| {
+            self.shapes[space.index()].holds(*space, va) && !state.walks[space.index()].is_empty()
+        })
+    }
+
+    fn outcomes(&mut self, cpu: usize, space: Space, va: u64) -> Check<Outcomes> {
+        let shape = self.shapes[space.index()];
+        let own = 1u64 << cpu;
+        let mut outcomes = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
+        let walks = self.cpus[cpu].walks[space.index()].clone();
+        let ids: Vec<u16> = walks.iter().map(|root| self.roots[*root as usize].id).collect();
+        for &root in &walks {
+            let Root { table, .. } = self.roots[root as usize];
+            self.walk(root, table, shape.start(), shape.base(space), va, &mut outcomes)?;
+        }
+        let left = self.cpus[cpu].left[space.index()].clone();
+        for (root, _) in left {
+            let Root { table, id, shape, .. } = self.roots[root as usize];
+            let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
+            if shape.holds(space, va) {
+                self.walk(root, table, shape.start(), shape.base(space), va, &mut others)?;
+            }
+            outcomes.narrow(others.shift);
+            outcomes.found.extend(others.found.into_iter().filter(|found| found.leaf.global || ids.contains(&id)));
+        }
+        for held in self.cached.of(space).touching(shape, va, va) {
+            if held.cpus & own == 0 || held.combined {
+                continue;
+            }
+            match read(shape, space, held.level, held.value) {
+                Entry::Leaf(leaf) if leaf.global || ids.contains(&held.id) => {
+                    // One entry for its run translates its neighbours as if they were in step with it.
+                    let size = 1u64 << leaf.shift;
+                    let start = va & !(size - 1);
+                    let pa = leaf.pa.wrapping_add(start.wrapping_sub(held.va));
+                    let leaf = Leaf { pa, ..leaf };
+                    outcomes.found.push(Found { leaf, level: held.level, value: held.value, va: start });
+                    outcomes.narrow(leaf.shift);
+                }
+                Entry::Table(table) if ids.contains(&held.id) && held.since != SEEN => {
+                    let mut others = Outcomes { shift: shape.shift(held.level), ..Outcomes::default() };
+                    self.walk(held.root, table, held.level + 1, held.va, va, &mut others)?;
+                    outcomes.narrow(others.shift);
+                    outcomes.found.extend(others.found);
+                }
+                _ => {}
+            }
+        }
+        // Other entries may begin anywhere below: only a page is sure to be alike.
+        if !self.cached.of(space).is_empty() {
+            outcomes.narrow(shape.granule);
+        }
+        let waits = |fresh: &&crate::machine::Fresh| {
+            fresh.space == space && fresh.cpus & own != 0 && fresh.va <= va && va <= fresh.last
+        };
+        if self.fresh.iter().any(|fresh| waits(&fresh)) {
+            outcomes.fault = outcomes.fault.or(Some(Rule::NoIsb));
+            outcomes.narrow(shape.granule);
+        }
+        Ok(outcomes)
+    }
+
+    /// Adds what a walk from `table` on may find.
+    fn walk(
+        &mut self,
+        root: u32,
+        table: u64,
+        level: i8,
+        base: u64,
+        va: u64,
+        outcomes: &mut Outcomes,
+    ) -> Check {
+        self.spend()?;
+        let Root { shape, space, .. } = self.roots[root as usize];
+        let shift = shape.shift(level);
+        let index = (va - base) >> shift;
+        let pa = table + 8 * index;
+        let start = base + (index << shift);
+        outcomes.narrow(shift);
+        let mut values = Vec::new();
+        self.memory.seen(pa, |value| values.push(value));
+        let newest = values.first().copied().flatten();
+        for value in values {
+            let entry = value.map_or(Entry::Invalid, |value| read(shape, space, level, value));
+            match entry {
+                Entry::Table(next) => self.walk(root, next, level + 1, start, va, outcomes)?,
+                Entry::Leaf(leaf) if leaf.accessed => {
+                    if leaf.no_translation {
+                        outcomes.fault = Some(Rule::MayAbort);
+                    }
+                    outcomes.found.push(Found { leaf, level, value: value.unwrap_or(0), va: start });
+                }
+                Entry::Leaf(_) | Entry::Invalid => {
+                    let valid_now = newest.is_some_and(|newest| cacheable(shape, space, level, newest));
+                    outcomes.fault = Some(if valid_now { Rule::Unordered } else { Rule::MayFault });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the outcomes may include a TLB conflict abort: below level 3 that takes two entries of different size, or
+    /// of one run with and without the contiguous bit.
+    fn may_abort(&self, outcomes: &Outcomes) -> bool {
+        matches!(self.config.bbm, 1 | 2)
+            && outcomes.found.windows(2).any(|pair| {
+                pair[0].level != pair[1].level || pair[0].leaf.contiguous != pair[1].leaf.contiguous
+            })
+    }
+
+    fn allows(leaf: &Leaf, space: Space, kind: Use) -> bool {
+        match kind {
+            Use::Read => leaf.readable(space),
+            Use::Write => leaf.writable(space),
+            Use::Execute => leaf.executable(space),
+        }
+    }
+
+    /// The access must succeed, whatever is cached; gives log2 of the bytes around it for which that was shown, and an
+    /// outcome.
+    fn succeeds(&mut self, cpu: usize, va: u64, kind: Use) -> Check<(u32, Vec<Found>)> {
+        let violation = |rule| Violation::of(rule).on(cpu).at(va);
+        let space = self.space_of(cpu, va).ok_or(violation(Rule::MayFault))?;
+        let outcomes = self.outcomes(cpu, space, va)?;
+        if let Some(rule) = outcomes.fault {
+            return Err(violation(rule));
+        }
+        if self.may_abort(&outcomes) {
+            return Err(violation(Rule::MayAbort));
+        }
+        match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
+            Some(found) => Err(violation(Rule::MayFault).values(found.value, found.value)),
+            None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
+            None => Ok((outcomes.shift, outcomes.found)),
+        }
+    }
+
+    /// The access must reach `pa`.
+    pub(crate) fn reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
+        let (_, found) = self.succeeds(cpu, va, kind)?;
+        match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
+            Some(found) => Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the access translates to, when it succeeds whatever is cached and always goes to one place.
+    ///
+    /// # Errors
+    /// The [`Violation`] that stands against it.
+    pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
+        self.work = 1 << 20;
+        let (_, found) = self.succeeds(cpu, va, kind)?;
+        let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
+        let pa = found.first().map_or(0, to);
+        match found.iter().find(|found| to(found) != pa) {
+            Some(found) => Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa)),
+            None => Ok(pa),
+        }
+    }
+
+    /// The access must fault.
+    pub(crate) fn faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
+        let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
+        let outcomes = self.outcomes(cpu, space, va)?;
+        match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
+            Some(found) => {
+                Err(Violation::of(Rule::MayPass).on(cpu).at(va).values(found.value, found.leaf.pa))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Every byte of a range in use must be accessible.
+    pub(crate) fn keeps(&mut self, cpu: usize, in_use: InUse) -> Check {
+        let mut va = in_use.va;
+        loop {
+            let (shift, _) = self.succeeds(cpu, va, in_use.kind)?;
+            match (va | ((1u64 << shift) - 1)).checked_add(1) {
+                Some(next) if next <= in_use.last => va = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// What CPUs have in use of `start..=last` must stay accessible.
+    pub(crate) fn still_kept(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
+        for cpu in 0..self.cpus.len() {
+            if cpus >> cpu & 1 == 0 {
+                continue;
+            }
+            for nth in 0..self.cpus[cpu].uses.len() {
+                let in_use = self.cpus[cpu].uses[nth];
+                let part = InUse { va: in_use.va.max(start), last: in_use.last.min(last), ..in_use };
+                if part.va <= part.last && self.space_of(cpu, part.va) == Some(space) {
+                    self.keeps(cpu, part)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Software relies on the tables as they are in memory now.
+    pub(crate) fn settle(&mut self) -> Check {
+        for space in Space::ALL {
+            let shape = self.shapes[space.index()];
+            let held: Vec<_> = self.cached.of(space).all().copied().collect();
+            for held in held {
+                let violation = |rule| {
+                    Violation::of(rule).on(first(held.cpus)).at(held.va).values(held.value, held.value)
+                };
+                if held.since == SEEN {
+                    return Err(violation(Rule::Unordered));
+                }
+                let live = |cpu: &usize| {
+                    held.cpus >> cpu & 1 == 1 && self.cpus[*cpu].walks[space.index()].contains(&held.root)
+                };
+                let global = self.leaf(held.root, held.level, held.value).is_some_and(|leaf| leaf.global);
+                if global || (0..self.cpus.len()).any(|cpu| live(&cpu)) {
+                    let side = Side {
+                        root: held.root,
+                        level: held.level,
+                        va: held.va,
+                        value: held.value,
+                        run: held.runs != 0,
+                    };
+                    let root = if (0..self.cpus.len()).any(|cpu| live(&cpu)) {
+                        held.root
+                    } else {
+                        let walks = self.cpus[first(held.cpus)].walks[space.index()].last();
+                        walks.copied().unwrap_or(held.root)
+                    };
+                    self.agrees(shape, space, root, side).map_err(|rule| {
+                        Violation { va: rule.va.or(Some(held.va)), ..violation(rule.rule) }
+                    })?;
+                }
+            }
+        }
+        if let Some(fresh) = self.fresh.iter().find(|fresh| fresh.cpus >> fresh.by & 1 == 1) {
+            return Err(Violation::of(Rule::NoIsb).on(fresh.by).at(fresh.va));
+        }
+        self.settle_unordered()?;
+        self.settle_runs()
+    }
+
+    /// No entry that can be walked may have a store to it that no DSB has ordered.
+    fn settle_unordered(&self) -> Check {
+        let found = self.memory.unordered().find_map(|pa| {
+            let mut found = None;
+            self.each_place(pa, |place| {
+                found = Some(Violation::of(Rule::Unordered).at(place.va).entry(pa));
+            });
+            found
+        });
+        found.map_or(Ok(()), Err)
+    }
+
+    /// What is held must translate as the tables of `root` do now.
+    fn agrees(&mut self, shape: Shape, space: Space, root: u32, side: Side) -> Check {
+        self.spend()?;
+        let leaf = match read(shape, space, side.level, side.value) {
+            Entry::Invalid => return Ok(()),
+            Entry::Table(table) => {
+                for index in 0..shape.entries(side.level + 1) as u64 {
+                    let level = side.level + 1;
+                    let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+                    if cacheable(shape, space, level, value) {
+                        let va = side.va + (index << shape.shift(level));
+                        self.agrees(shape, space, root, Side { level, va, value, run: false, ..side })?;
+                    }
+                }
+                return Ok(());
+            }
+            Entry::Leaf(leaf) => leaf,
+        };
+        let last = side.va + ((1u64 << leaf.shift) - 1);
+        let mut va = side.va;
+        loop {
+            let now = self.now_at(root, va);
+            let violation = |rule| Err(Violation::of(rule).at(va));
+            let Some((found, level)) = now else { return violation(Rule::StaleTranslation) };
+            let start = va & (u64::MAX << found.shift);
+            let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va - side.va)
+                && found.permissions == leaf.permissions
+                && found.global == leaf.global
+                && self.memory_type(found.memory) == self.memory_type(leaf.memory)
+                && found.share == leaf.share;
+            if !same {
+                return violation(Rule::StaleTranslation);
+            }
+            let sized = level == side.level && found.contiguous == leaf.contiguous;
+            if !sized && matches!(self.config.bbm, 1 | 2) {
+                return violation(Rule::MayAbort);
+            }
+            match (va | ((1u64 << found.shift) - 1)).checked_add(1) {
+                Some(next) if next <= last => va = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The leaf that the tables of `root` have for `va` now.
+    fn now_at(&self, root: u32, va: u64) -> Option<(Leaf, i8)> {
+        let Root { shape, space, table, .. } = self.roots[root as usize];
+        let (mut table, mut level) = (table, shape.start());
+        let mut base = shape.base(space);
+        loop {
+            let index = (va - base) >> shape.shift(level);
+            match read(shape, space, level, self.memory.newest(table + 8 * index)?) {
+                Entry::Invalid => return None,
+                Entry::Leaf(leaf) => return leaf.accessed.then_some((leaf, level)),
+                Entry::Table(next) => {
+                    base += index << shape.shift(level);
+                    (table, level) = (next, level + 1);
+                }
+            }
+        }
+    }
+
+    /// Contiguous runs that were written to must be whole, or not be.
+    fn settle_runs(&mut self) -> Check {
+        let runs = std::mem::take(&mut self.runs);
+        let mut runs: Vec<_> = runs.into_iter().collect();
+        runs.sort_unstable();
+        for (root, level, first, va) in runs {
+            if !self.is_table(first, root, level) {
+                continue;
+            }
+            let Root { shape, .. } = self.roots[root as usize];
+            let words = self.memory.words(first, shape.run(level)).to_vec();
+            let leaves: Vec<_> = words.iter().map(|value| self.leaf(root, level, *value)).collect();
+            let Some(model) = leaves.iter().flatten().find(|leaf| leaf.contiguous).copied() else { continue };
+            for (nth, leaf) in leaves.iter().enumerate() {
+                let even = leaf.is_some_and(|leaf| {
+                    leaf.contiguous && leaf.permissions == model.permissions && leaf.global == model.global
+                });
+                if !even {
+                    let at = va + ((nth as u64) << shape.shift(level));
+                    let pa = first + 8 * nth as u64;
+                    return Err(Violation::of(Rule::IncompleteRun).at(at).entry(pa).values(words[0], words[nth]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every leaf of the tree that `cpu` walks in `space` now, in ascending order, as (first address, first output
+    /// address, log2 of its bytes, descriptor, level); stops when `each` breaks.
+    pub fn leaves<B>(
+        &self,
+        cpu: usize,
+        space: Space,
+        mut each: impl FnMut(u64, u64, u32, u64, i8) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let Some(&root) = self.cpus.get(cpu).and_then(|cpu| cpu.walks[space.index()].last()) else {
+            return ControlFlow::Continue(());
+        };
+        let Root { shape, table, .. } = self.roots[root as usize];
+        self.leaves_below(root, table, shape.start(), shape.base(space), &mut each)
+    }
+
+    fn leaves_below<B>(
+        &self,
+        root: u32,
+        table: u64,
+        level: i8,
+        va: u64,
+        each: &mut impl FnMut(u64, u64, u32, u64, i8) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let Root { shape, space, .. } = self.roots[root as usize];
+        for index in 0..shape.entries(level) as u64 {
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            let va = va + (index << shape.shift(level));
+            match read(shape, space, level, value) {
+                Entry::Invalid => {}
+                Entry::Table(next) => self.leaves_below(root, next, level + 1, va, each)?,
+                Entry::Leaf(leaf) => each(va, leaf.pa, leaf.shift, value, level)?,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}

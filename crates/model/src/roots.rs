@@ -1,0 +1,162 @@
+//! The registers that say where tables are and how they are read.
+
+use crate::descriptor::cacheable;
+use crate::machine::{Check, Machine, Root};
+use crate::rules::Rule;
+use crate::space::Space;
+use crate::violation::Violation;
+
+impl Machine {
+    /// A base register is written. Until an ISB, walks may start at the old table or at the new one.
+    pub(crate) fn write_base(&mut self, cpu: usize, space: Space, value: u64) -> Check {
+        let shape = self.shapes[space.index()];
+        let table = if shape.pa_bits == 52 {
+            value & 0xffff_ffff_ffc0 | (value >> 2 & 0xf) << 48
+        } else {
+            value & 0xffff_ffff_fffe
+        };
+        let id = (value >> 48) as u16;
+        let entries = shape.entries(shape.start());
+        let bytes = (8 * entries as u64).max(64);
+        let violation = |rule| Violation::of(rule).on(cpu).entry(table);
+        if space == Space::El2 && id != 0 {
+            return Err(violation(Rule::AsidInEl2));
+        }
+        if !table.is_multiple_of(bytes) {
+            return Err(violation(Rule::MisalignedTable));
+        }
+        if !self.memory.holds(table, 8 * entries as u64) {
+            return Err(violation(Rule::NotMemory));
+        }
+        self.walk_from(cpu, space, table, id)
+    }
+
+    fn walk_from(&mut self, cpu: usize, space: Space, table: u64, id: u16) -> Check {
+        let own = 1u64 << cpu;
+        let root = self.root(space, table, id);
+        let at = space.index();
+        if self.cpus[cpu].walks[at].last() == Some(&root) {
+            return Ok(());
+        }
+        if self.cpus[cpu].control_pending && !self.is_empty(root) {
+            return Err(Violation::of(Rule::TranslationControl).on(cpu).entry(table));
+        }
+        let Root { shape, cpus, .. } = self.roots[root as usize];
+        if cpus == 0 {
+            self.link(root, table, shape.start(), shape.base(space))?;
+        }
+        let mut others: Vec<u32> = self.cpus[cpu].walks[at].clone();
+        others.extend(self.cpus[cpu].left[at].iter().map(|(left, _)| *left));
+        for other in others.into_iter().filter(|other| *other != root) {
+            self.clash_roots(other, root).map_err(|violation| violation.on(cpu).entry(table))?;
+        }
+        self.roots[root as usize].cpus |= own;
+        let state = &mut self.cpus[cpu];
+        state.left[at].retain(|(left, _)| *left != root);
+        state.walks[at].push(root);
+        // Whatever may still be held of trees that were left long ago.
+        let level = shape.start();
+        for index in 0..shape.entries(level) as u64 {
+            let pa = table + 8 * index;
+            let Some(value) = self.memory.newest(pa) else { continue };
+            if cacheable(shape, space, level, value) {
+                let va = shape.base(space) + (index << shape.shift(level));
+                self.joins(crate::machine::Place { root, level, va, pa }, value)?;
+            }
+        }
+        self.still_kept(space, own, shape.base(space), u64::MAX >> (64 - shape.va_bits) | shape.base(space))
+    }
+
+    /// Whether nothing under `root` can be walked.
+    fn is_empty(&self, root: u32) -> bool {
+        let Root { shape, space, table, .. } = self.roots[root as usize];
+        let level = shape.start();
+        (0..shape.entries(level) as u64).all(|index| {
+            let mut empty = true;
+            self.memory.seen(table + 8 * index, |value| {
+                empty &= value.is_some_and(|value| !cacheable(shape, space, level, value));
+            });
+            empty
+        })
+    }
+
+    /// Whether `cpu` can neither walk nor hold anything in `space`.
+    fn nothing_in(&self, cpu: usize, space: Space) -> bool {
+        let state = &self.cpus[cpu];
+        let at = space.index();
+        state.walks[at].iter().chain(state.left[at].iter().map(|(left, _)| left)).all(|root| self.is_empty(*root))
+            && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
+    }
+
+    pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
+        let violation = |rule| Violation::of(rule).on(cpu).values(0, value);
+        let granule = self.shapes[Space::Low.index()].granule;
+        let [tg0, tg1] = match granule {
+            12 => [0b00, 0b10],
+            14 => [0b10, 0b01],
+            _ => [0b01, 0b11],
+        };
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 {
+            return Err(violation(Rule::Unmodelled));
+        }
+        let ds = value >> 59 & 1 == 1;
+        for (space, size) in [(Space::Low, value & 0x3f), (Space::High, value >> 16 & 0x3f)] {
+            let va_bits = 64 - size as u32;
+            let mut shape = self.shapes[space.index()];
+            if shape.va_bits == va_bits {
+                continue;
+            }
+            shape.va_bits = va_bits;
+            if !(25..=52).contains(&va_bits) || (granule < 16 && shape.ds() != ds) {
+                return Err(violation(Rule::Unmodelled));
+            }
+            // TCR can't differ between CPUs in this model, so nobody may have anything there.
+            for other in 0..self.cpus.len() {
+                if !self.nothing_in(other, space) {
+                    return Err(Violation::of(Rule::TranslationControl).on(other).values(0, value));
+                }
+            }
+            self.shapes[space.index()] = shape;
+            self.cpus[cpu].control_pending = true;
+            for other in 0..self.cpus.len() {
+                let at = space.index();
+                let walks = std::mem::take(&mut self.cpus[other].walks[at]);
+                let left = std::mem::take(&mut self.cpus[other].left[at]);
+                for &root in walks.iter().chain(left.iter().map(|(left, _)| left)) {
+                    self.leave(other, root)?;
+                }
+                if let Some(&root) = walks.last() {
+                    let Root { table, id, .. } = self.roots[root as usize];
+                    let pending = std::mem::take(&mut self.cpus[other].control_pending);
+                    self.walk_from(other, space, table, id)?;
+                    self.cpus[other].control_pending = pending;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of `root` is walked or held by `cpu` any more.
+    pub(crate) fn leave(&mut self, cpu: usize, root: u32) -> Check {
+        let Root { table, shape, space, cpus, .. } = self.roots[root as usize];
+        let rest = cpus & !(1 << cpu);
+        if cpus != 0 && rest == 0 {
+            self.unlink(root, table, shape.start(), shape.base(space))?;
+        }
+        self.roots[root as usize].cpus = rest;
+        Ok(())
+    }
+
+    pub(crate) fn write_mair(&mut self, value: u64) -> Check {
+        if self.mair == Some(value) {
+            return Ok(());
+        }
+        for cpu in 0..self.cpus.len() {
+            if !self.nothing_in(cpu, Space::Low) || !self.nothing_in(cpu, Space::High) {
+                return Err(Violation::of(Rule::MemoryAttributes).on(cpu).values(self.mair.unwrap_or(0), value));
+            }
+        }
+        self.mair = Some(value);
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! The rules that a sequence can break.
+
+use std::fmt;
+
+use crate::descriptor::Leaf;
+
+/// What is wrong with a sequence.
+///
+/// The first group are changes that always, or at this machine's BBM level, need break-before-make: invalid, DSB, TLBI,
+/// DSB, then the new entry (Arm ARM D8.16.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Rule {
+    /// The output address changes while the old translation may be cached.
+    OutputAddress,
+    /// The memory type changes while the old translation may be cached.
+    MemoryType,
+    /// Shareability changes while the old translation may be cached.
+    Shareability,
+    /// A global entry where a non-global one may be cached.
+    Global,
+    /// The size changes (block to table or back) on a CPU that does not allow that in place.
+    Size,
+    /// The contiguous bit, or permissions under it, change on a CPU that does not allow that in place.
+    Contiguous,
+    /// A table descriptor changes to another table while the old pointer may be cached.
+    NextTable,
+    /// nT is set on a CPU without FEAT_BBM level 1.
+    NoTranslation,
+    /// Two entries of one contiguous run disagree about address or type.
+    MixedRun,
+    /// An entry with the contiguous bit whose address does not fit its place in a run.
+    MisalignedRun,
+    /// A contiguous run stays incomplete or uneven.
+    IncompleteRun,
+    /// A walk can read an entry of which nobody knows what it holds: linked before it was filled, or before the stores
+    /// that filled it were ordered.
+    UnknownEntry,
+    /// A frame is given away while some walk may still go through it.
+    TableReachable,
+    /// A translation that is gone from the tables may still be cached when software relies on its absence.
+    StaleTranslation,
+    /// A store has not been ordered by a DSB when software relies on it.
+    Unordered,
+    /// No ISB (or exception) came between the DSB and what relies on the new entry: the CPU may have walked already.
+    NoIsb,
+    /// An access may fault that has to succeed.
+    MayFault,
+    /// An access may raise a TLB conflict abort, or hit an entry that says no translation.
+    MayAbort,
+    /// An access may reach another address than it should.
+    WrongAddress,
+    /// An access may succeed that has to fault.
+    MayPass,
+    /// TTBR0_EL2 with an ASID, in a regime that has none.
+    AsidInEl2,
+    /// TCR changes while something may be walked or cached under the old value.
+    TranslationControl,
+    /// MAIR changes while something is mapped.
+    MemoryAttributes,
+    /// A table base that its size does not divide.
+    MisalignedTable,
+    /// An address outside the machine's memory, or not a multiple of 8.
+    NotMemory,
+    /// A CPU that the machine does not have.
+    NoSuchCpu,
+    /// Something legal that the model does not know.
+    Unmodelled,
+    /// Tables so tangled that following them takes too long.
+    TooComplex,
+}
+
+impl Rule {
+    /// The Arm ARM's name for the rule (DDI 0487), where it has one.
+    pub const fn id(self) -> Option<&'static str> {
+        match self {
+            Self::OutputAddress
+            | Self::MemoryType
+            | Self::Shareability
+            | Self::Global
+            | Self::Size
+            | Self::NextTable => Some("RWHZWS"),
+            Self::NoTranslation => Some("D8.3.1.2"),
+            Self::Contiguous | Self::MixedRun | Self::MisalignedRun | Self::IncompleteRun => Some("D8.7.1"),
+            Self::StaleTranslation | Self::TableReachable => Some("D8.16"),
+            Self::Unordered | Self::NoIsb => Some("D8.2.6"),
+            _ => None,
+        }
+    }
+
+    /// The rule in a sentence.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::OutputAddress => "the output address changes while the old translation may be cached",
+            Self::MemoryType => "the memory type changes while the old translation may be cached",
+            Self::Shareability => "shareability changes while the old translation may be cached",
+            Self::Global => "a global entry appears where a non-global one may be cached",
+            Self::Size => "the block size changes in place, which this BBM level forbids",
+            Self::Contiguous => "the contiguous bit, or what lies under it, changes in place, which this BBM level forbids",
+            Self::NextTable => "a table descriptor leads to another table while the old pointer may be cached",
+            Self::NoTranslation => "nT is set, which this BBM level does not have",
+            Self::MixedRun => "entries of one contiguous run disagree",
+            Self::MisalignedRun => "the address does not fit the entry's place in its contiguous run",
+            Self::IncompleteRun => "a contiguous run stays incomplete or uneven",
+            Self::UnknownEntry => "a walk can read an entry before what it holds is known",
+            Self::TableReachable => "a frame is given away while a walk may still go through it",
+            Self::StaleTranslation => "a translation that is gone from the tables may still be cached",
+            Self::Unordered => "no DSB ordered a store that software relies on",
+            Self::NoIsb => "no ISB follows the DSB that ordered an entry which software relies on",
+            Self::MayFault => "an access that has to succeed may fault",
+            Self::MayAbort => "an access that has to succeed may abort: two sizes may be cached, or nT is set",
+            Self::WrongAddress => "an access may reach another address",
+            Self::MayPass => "an access that has to fault may succeed",
+            Self::AsidInEl2 => "this regime has no ASIDs",
+            Self::TranslationControl => "TCR changes while something may be walked or cached under the old value",
+            Self::MemoryAttributes => "MAIR changes while something is mapped",
+            Self::MisalignedTable => "the table base is not a multiple of the table's size",
+            Self::NotMemory => "this is no aligned address in the machine's memory",
+            Self::NoSuchCpu => "the machine has no such CPU",
+            Self::Unmodelled => "the model does not know this",
+            Self::TooComplex => "the tables are too tangled to follow",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.text())?;
+        match self.id() {
+            Some(id) => write!(f, " ({id})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A leaf where it stands, or may be held by a TLB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub leaf: Leaf,
+    pub level: i8,
+    /// The first address it translates.
+    pub va: u64,
+    /// ASID or VMID.
+    pub id: u16,
+    /// Bytes that a TLB entry made of it may cover: those of its contiguous run, or its own.
+    pub reach: u64,
+}
+
+impl Placed {
+    /// The first address of what a TLB entry may cover.
+    pub fn start(&self) -> u64 {
+        self.va & !(self.reach - 1)
+    }
+
+    /// What `va`, within reach, translates to.
+    pub fn output(&self, va: u64) -> u64 {
+        self.leaf.pa.wrapping_add(va.wrapping_sub(self.va))
+    }
+
+    /// Whether both may translate some address.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start() <= other.start().wrapping_add(other.reach - 1)
+            && other.start() <= self.start().wrapping_add(self.reach - 1)
+    }
+}
+
+/// Whether `new` may be used while `old` may be cached. `memory` tells memory types apart.
+pub(crate) fn clash(bbm: u8, old: &Placed, new: &Placed, memory: impl Fn(u8) -> u8) -> Option<Rule> {
+    if !old.overlaps(new) || !old.leaf.accessed || !new.leaf.accessed {
+        return None;
+    }
+    if !old.leaf.global && !new.leaf.global && old.id != new.id {
+        return None;
+    }
+    let at = old.start().max(new.start());
+    if old.output(at) != new.output(at) {
+        return Some(Rule::OutputAddress);
+    }
+    if memory(old.leaf.memory) != memory(new.leaf.memory) {
+        return Some(Rule::MemoryType);
+    }
+    if old.leaf.share != new.leaf.share {
+        return Some(Rule::Shareability);
+    }
+    if new.leaf.global && !old.leaf.global {
+        return Some(Rule::Global);
+    }
+    if old.level != new.level {
+        let larger = if old.level < new.level { &old.leaf } else { &new.leaf };
+        return (bbm == 0 || (bbm == 1 && !larger.no_translation)).then_some(Rule::Size);
+    }
+    let runs = old.leaf.contiguous || new.leaf.contiguous;
+    let same = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
+    (runs && !same && bbm == 0).then_some(Rule::Contiguous)
+}

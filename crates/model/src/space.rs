@@ -1,0 +1,119 @@
+//! The address spaces that tables can translate, and the shape of a walk through each.
+
+use crate::shape::Config;
+
+/// What one translation table base register translates.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Space {
+    /// TTBR0_EL1's half.
+    Low,
+    /// TTBR1_EL1's half.
+    High,
+    /// TTBR0_EL2's, of a regime with one half.
+    El2,
+    /// Intermediate physical addresses: VTTBR_EL2's.
+    Stage2,
+}
+
+impl Space {
+    /// All spaces.
+    pub const ALL: [Self; 4] = [Self::Low, Self::High, Self::El2, Self::Stage2];
+
+    /// The space's number, its place in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The base register's name.
+    pub const fn register(self) -> &'static str {
+        match self {
+            Self::Low => "ttbr0",
+            Self::High => "ttbr1",
+            Self::El2 => "ttbr0_el2",
+            Self::Stage2 => "vttbr_el2",
+        }
+    }
+}
+
+/// How a space is walked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    /// log2 of the granule.
+    pub granule: u32,
+    /// Bits of input address.
+    pub va_bits: u32,
+    /// Bits of output address.
+    pub pa_bits: u32,
+}
+
+impl Shape {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            granule: config.granule.trailing_zeros(),
+            va_bits: u32::from(config.va_bits),
+            pa_bits: u32::from(config.pa_bits),
+        }
+    }
+
+    /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
+    pub fn ds(self) -> bool {
+        self.granule < 16 && (self.va_bits > 48 || self.pa_bits > 48)
+    }
+
+    fn index_bits(self) -> u32 {
+        self.granule - 3
+    }
+
+    /// log2 of the bytes that an entry at `level` translates.
+    pub fn shift(self, level: i8) -> u32 {
+        self.granule + self.index_bits() * (3 - i32::from(level)) as u32
+    }
+
+    /// The first level of a walk.
+    pub fn start(self) -> i8 {
+        4 - (self.va_bits - self.granule).div_ceil(self.index_bits()) as i8
+    }
+
+    /// How many entries a table at `level` has.
+    pub fn entries(self, level: i8) -> usize {
+        if level == self.start() {
+            1 << (self.va_bits - self.shift(level))
+        } else {
+            1 << self.index_bits()
+        }
+    }
+
+    /// How many entries a contiguous run at `level` has, 0 where the bit means nothing here.
+    ///
+    /// Arm ARM D8.7.1. Level 1 has runs only with 4K (16 blocks of 1 GiB).
+    pub fn run(self, level: i8) -> usize {
+        match (self.granule, level) {
+            (12, 1..=3) => 16,
+            (14, 3) => 128,
+            (14, 2) | (16, 2 | 3) => 32,
+            _ => 0,
+        }
+    }
+
+    /// Whether a block may stand at `level`, which is not 3.
+    pub fn has_block(self, level: i8) -> bool {
+        match self.granule {
+            12 => level >= 1 || (level == 0 && self.ds()),
+            14 => level == 2 || (level == 1 && self.ds()),
+            _ => level == 2 || (level == 1 && self.pa_bits == 52),
+        }
+    }
+
+    /// The first address of `space`.
+    pub fn base(self, space: Space) -> u64 {
+        match space {
+            Space::High => u64::MAX << self.va_bits,
+            Space::Low | Space::El2 | Space::Stage2 => 0,
+        }
+    }
+
+    /// Whether `va` is one of `space`'s addresses.
+    pub fn holds(self, space: Space, va: u64) -> bool {
+        va >> self.va_bits == self.base(space) >> self.va_bits
+    }
+}

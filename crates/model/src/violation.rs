@@ -1,0 +1,76 @@
+//! A verdict that is not "legal".
+
+use std::fmt;
+
+use crate::rules::Rule;
+
+/// A rule that was broken, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Violation {
+    /// The rule.
+    pub rule: Rule,
+    /// The event that broke it, by its place in the trace.
+    pub event: usize,
+    /// The CPU that is in danger, where it is one.
+    pub cpu: Option<usize>,
+    /// The input address concerned.
+    pub va: Option<u64>,
+    /// The entry concerned, or the physical address.
+    pub pa: Option<u64>,
+    /// What may be cached or seen.
+    pub old: Option<u64>,
+    /// What stands against it.
+    pub new: Option<u64>,
+}
+
+impl Violation {
+    /// Of `rule`, at a place to be told.
+    pub(crate) const fn of(rule: Rule) -> Self {
+        Self { rule, event: 0, cpu: None, va: None, pa: None, old: None, new: None }
+    }
+
+    pub(crate) const fn at(self, va: u64) -> Self {
+        Self { va: Some(va), ..self }
+    }
+
+    pub(crate) const fn on(self, cpu: usize) -> Self {
+        Self { cpu: Some(cpu), ..self }
+    }
+
+    pub(crate) const fn entry(self, pa: u64) -> Self {
+        Self { pa: Some(pa), ..self }
+    }
+
+    pub(crate) const fn values(self, old: u64, new: u64) -> Self {
+        Self { old: Some(old), new: Some(new), ..self }
+    }
+
+    /// Whether both say the same of the same place: what makes two traces the same mistake.
+    pub fn same_mistake(&self, other: &Self) -> bool {
+        self.rule == other.rule && self.va == other.va && self.pa == other.pa
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event {}: {}", self.event, self.rule)?;
+        if let Some(cpu) = self.cpu {
+            write!(f, "; cpu {cpu}")?;
+        }
+        if let Some(va) = self.va {
+            write!(f, "; address {va:#018x}")?;
+        }
+        if let Some(pa) = self.pa {
+            write!(f, "; at {pa:#x}")?;
+        }
+        if let Some(old) = self.old {
+            write!(f, "; old {old:#018x}")?;
+        }
+        if let Some(new) = self.new {
+            write!(f, "; new {new:#018x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violation {}
