@@ -149,8 +149,7 @@ fn bounds(shape: Shape, level: i8, start: u64, last: u64) -> Option<(u64, u64)> 
 }
 
 fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool {
-    let shift =
-        if held.runs != 0 { run_shift(shape, held.level) } else { shape.shift(held.level) };
+    let shift = if held.runs != 0 { run_shift(shape, held.level) } else { shape.shift(held.level) };
     let mask = (1u64 << shift) - 1;
     held.va & !mask <= last && start <= held.va | mask
 }

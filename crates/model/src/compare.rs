@@ -33,11 +33,11 @@ impl Machine {
             let mask = (1u64 << shift) - 1;
             let (start, last) = (place.va & !mask, place.va | mask);
             for held in self.cached.of(root.space).touching(root.shape, start, last) {
-                if held.cpus & root.cpus == 0 || held.combined {
+                if held.cpus & root.cpus == 0 {
                     continue;
                 }
-                let own = (held.root, held.level, held.va, held.value)
-                    == (place.root, place.level, place.va, new);
+                let own =
+                    (held.root, held.level, held.va, held.value) == (place.root, place.level, place.va, new);
                 if !own {
                     let old = Side {
                         root: held.root,
@@ -46,8 +46,7 @@ impl Machine {
                         value: held.value,
                         run: held.runs & root.cpus != 0,
                     };
-                    self.clash(old, side)
-                        .map_err(|violation| violation.on(first(held.cpus & root.cpus)))?;
+                    self.clash(old, side).map_err(|violation| violation.on(first(held.cpus & root.cpus)))?;
                 }
             }
         }
@@ -129,8 +128,7 @@ impl Machine {
     pub(crate) fn clash(&mut self, old: Side, new: Side) -> Check {
         self.spend()?;
         let [old_root, new_root] = [old.root, new.root].map(|root| self.roots[root as usize]);
-        let violation =
-            |rule| Violation::of(rule).at(old.va.max(new.va)).values(old.value, new.value);
+        let violation = |rule| Violation::of(rule).at(old.va.max(new.va)).values(old.value, new.value);
         let entries = [(&old, &old_root), (&new, &new_root)]
             .map(|(side, root)| read(root.shape, root.space, side.level, side.value));
         match entries {
@@ -150,7 +148,7 @@ impl Machine {
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {
                 let forbidden = old_root.id == new_root.id || leaf.global;
-                if old.level >= new.level && forbidden && !self.resizes(leaf.no_translation) {
+                if old.level <= new.level && forbidden && !self.resizes(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
                 self.each_below(new.root, table, new.level + 1, new.va, old, |machine, new| {
@@ -159,7 +157,7 @@ impl Machine {
             }
             [Entry::Table(table), Entry::Leaf(leaf)] => {
                 let forbidden = old_root.id == new_root.id || leaf.global;
-                if new.level >= old.level && forbidden && !self.resizes(leaf.no_translation) {
+                if new.level <= old.level && forbidden && !self.resizes(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
                 self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {

@@ -142,6 +142,11 @@ impl Scope {
 }
 
 impl Machine {
+    /// The first and last address that a TLBI reaches, when it is for addresses.
+    pub(crate) fn reach_of(&self, tlbi: Tlbi, operand: u64) -> Option<(u64, u64)> {
+        Scope::of(tlbi, operand, self.shapes[Space::Low.index()], 0).range
+    }
+
     /// A TLBI issued at `since` has completed on `reached`.
     pub(crate) fn invalidate(&mut self, scope: &Scope, since: u64, reached: u64) -> Check {
         if scope.void {
@@ -199,7 +204,8 @@ impl Machine {
                 }
                 if scope.stage2_alone {
                     let whole = scope.touches(held.va, last) && held.cpus & !reached == 0;
-                    let (combined, since) = if whole { (true, self.now) } else { (held.combined, held.since) };
+                    let (combined, since) =
+                        if whole { (true, self.now) } else { (held.combined, held.since) };
                     return keep(self, Held { combined, since, ..held });
                 }
                 if held.combined && scope.range.is_some() {
@@ -271,7 +277,9 @@ impl Machine {
             let mut kept = Vec::new();
             for (root, from) in left {
                 let id = self.roots[root as usize].id;
-                let gone = from <= since && scope.is_of(id, false) && !(scope.spare_global && self.has_global(root)?);
+                let gone = from <= since
+                    && scope.is_of(id, false)
+                    && !(scope.spare_global && self.has_global(root)?);
                 if gone { self.leave(cpu, root)? } else { kept.push((root, from)) }
             }
             self.cpus[cpu].left[space.index()] = kept;

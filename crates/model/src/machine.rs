@@ -85,11 +85,17 @@ pub(crate) struct Cpu {
     pub tlbis: Vec<(Scope, u64)>,
 }
 
-/// The most places that tables may be used in; honest trees stay far below.
-const MAX_PLACES: usize = 1 << 22;
+/// The most places that one table may be used in, and that all may be; honest trees stay far below.
+const MAX_PLACES: (usize, usize) = (1 << 12, 1 << 22);
 
 /// The most entries that one event may make the model compare.
 const MAX_WORK: u64 = 1 << 28;
+
+/// The most words that one event stores: more than any table has.
+const MAX_FILL: u64 = 1 << 20;
+
+/// The most pages of memory that may be stored to: 8 GiB.
+const MAX_PAGES: usize = 1 << 21;
 
 /// A machine to run events on.
 pub struct Machine {
@@ -111,6 +117,7 @@ pub struct Machine {
     /// Root tables that do not begin at a multiple of the granule.
     odd_roots: Vec<u64>,
     events: usize,
+    broken: Option<Violation>,
 }
 
 impl Machine {
@@ -135,6 +142,7 @@ impl Machine {
             places: 0,
             odd_roots: Vec::new(),
             events: 0,
+            broken: None,
             config: config.clone(),
         })
     }
@@ -144,16 +152,34 @@ impl Machine {
         self.memory.newest(pa)
     }
 
+    /// The page of `pa` as it is in memory, when every word of it is known.
+    pub(crate) fn page(&self, pa: u64) -> Option<&[u64]> {
+        self.memory.known_page(pa)
+    }
+
+    /// Whether `cpu` said that it uses `va`.
+    pub(crate) fn in_use(&self, cpu: usize, va: u64) -> bool {
+        self.cpus[cpu].uses.iter().any(|in_use| in_use.va <= va && va <= in_use.last)
+    }
+
     /// Lets `event` happen.
     ///
     /// # Errors
-    /// The [`Violation`] that makes it, or what was legal before it, unsafe. The machine is of no further use then.
+    /// The [`Violation`] that makes it, or what was legal before it, unsafe. What such a machine does afterwards means
+    /// nothing, so every later event gives the same violation.
     pub fn step(&mut self, event: &Event) -> Check {
+        if let Some(violation) = self.broken {
+            return Err(violation);
+        }
         self.now += 1;
         self.work = MAX_WORK;
         let number = self.events;
         self.events += 1;
-        self.run(event).map_err(|violation| Violation { event: number, ..violation })
+        self.run(event).map_err(|violation| {
+            let violation = Violation { event: number, ..violation };
+            self.broken = Some(violation);
+            violation
+        })
     }
 
     fn run(&mut self, event: &Event) -> Check {
@@ -170,6 +196,9 @@ impl Machine {
                 self.cpu(cpu)?;
                 let len = count.checked_mul(8).ok_or(Violation::of(Rule::NotMemory).entry(pa))?;
                 self.in_memory(pa, len)?;
+                if count > MAX_FILL {
+                    return Err(Violation::of(Rule::TooComplex).entry(pa));
+                }
                 let mut value = first;
                 for at in (pa..pa + len).step_by(8) {
                     self.store(cpu, at, value)?;
@@ -282,6 +311,9 @@ impl Machine {
 
     fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
         let stored = self.memory.store(cpu, pa, value);
+        if self.memory.pages() > MAX_PAGES {
+            return Err(Violation::of(Rule::TooComplex).entry(pa));
+        }
         if !stored.table || stored.before == Some(value) {
             return Ok(());
         }
@@ -393,10 +425,7 @@ impl Machine {
                     || other.share != mine.share
                     || (self.config.bbm == 0 && !alike)
                 {
-                    return Err(Violation::of(Rule::MixedRun)
-                        .at(place.va)
-                        .entry(place.pa)
-                        .values(word, new));
+                    return Err(Violation::of(Rule::MixedRun).at(place.va).entry(place.pa).values(word, new));
                 }
             }
         }
@@ -425,7 +454,7 @@ impl Machine {
         }
         list.push(At { root, level, va, references: 1 });
         self.places += 1;
-        if self.places > MAX_PLACES {
+        if list.len() > MAX_PLACES.0 || self.places > MAX_PLACES.1 {
             return Err(Violation::of(Rule::TooComplex).at(va).entry(table));
         }
         let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
@@ -547,18 +576,16 @@ impl Machine {
     fn shares_page(&self, page: u64, table: u64) -> bool {
         let page = page & !0xfff;
         let granule = self.config.granule;
-        self.odd_roots
-            .iter()
-            .chain([&(page & !(granule - 1))])
-            .any(|&base| base != table && base < page + 0x1000 && page < base + granule && self.tables.contains_key(&base))
+        self.odd_roots.iter().chain([&(page & !(granule - 1))]).any(|&base| {
+            base != table && base < page + 0x1000 && page < base + granule && self.tables.contains_key(&base)
+        })
     }
 
     /// A root table to be walked. Roots are never forgotten: there are few, and what was held of one names it.
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
-        let same = |root: &Root| {
-            root.space == space && root.shape == shape && root.table == table && root.id == id
-        };
+        let same =
+            |root: &Root| root.space == space && root.shape == shape && root.table == table && root.id == id;
         if let Some(nth) = self.roots.iter().position(same) {
             return nth as u32;
         }
@@ -604,18 +631,25 @@ impl Machine {
     }
 
     /// No walker sees `old` at `pa` any more, unless another store made it `visible` again.
-    fn ordered(&mut self, cpu: usize, pa: u64, old: Option<u64>, newest: Option<u64>, visible: bool) -> Check {
+    fn ordered(
+        &mut self,
+        cpu: usize,
+        pa: u64,
+        old: Option<u64>,
+        newest: Option<u64>,
+        visible: bool,
+    ) -> Check {
         let mut places = Places::default();
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             let Root { space, shape, cpus, .. } = self.roots[place.root as usize];
-            let valid = |value: Option<u64>| {
-                value.filter(|value| cacheable(shape, space, place.level, *value))
-            };
+            let valid =
+                |value: Option<u64>| value.filter(|value| cacheable(shape, space, place.level, *value));
             match valid(old) {
                 Some(old) if !visible => {
                     let now = self.now;
-                    if let Some(held) = self.cached.of_mut(space).find(place.root, place.level, place.va, old) {
+                    if let Some(held) = self.cached.of_mut(space).find(place.root, place.level, place.va, old)
+                    {
                         held.since = held.since.min(now);
                     }
                 }

@@ -103,6 +103,11 @@ impl Memory {
         true
     }
 
+    /// How many pages were stored to.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
     /// The page of `pa`, made when it is not there yet.
     fn page(&mut self, pa: u64) -> u32 {
         let number = pa / PAGE;
@@ -225,6 +230,12 @@ impl Memory {
     pub fn words(&self, pa: u64, count: usize) -> &[u64] {
         let first = Self::word(pa);
         self.existing(pa).map_or(&[], |page| &page.words[first..(first + count).min(WORDS)])
+    }
+
+    /// The words of the page of `pa`, when all are known.
+    pub fn known_page(&self, pa: u64) -> Option<&[u64]> {
+        let page = self.existing(pa).filter(|page| page.known == [u64::MAX; WORDS / 64])?;
+        Some(&page.words[..])
     }
 
     /// Whether any word of the page of `pa` has older values that a walker may see.

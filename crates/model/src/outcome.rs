@@ -64,10 +64,12 @@ impl Machine {
                 self.walk(root, table, shape.start(), shape.base(space), va, &mut others)?;
             }
             outcomes.narrow(others.shift);
-            outcomes.found.extend(others.found.into_iter().filter(|found| found.leaf.global || ids.contains(&id)));
+            outcomes
+                .found
+                .extend(others.found.into_iter().filter(|found| found.leaf.global || ids.contains(&id)));
         }
         for held in self.cached.of(space).touching(shape, va, va) {
-            if held.cpus & own == 0 || held.combined {
+            if held.cpus & own == 0 {
                 continue;
             }
             match read(shape, space, held.level, held.value) {
@@ -182,7 +184,9 @@ impl Machine {
     pub(crate) fn reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
         let (_, found) = self.succeeds(cpu, va, kind)?;
         match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
-            Some(found) => Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa)),
+            Some(found) => {
+                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
+            }
             None => Ok(()),
         }
     }
@@ -197,7 +201,9 @@ impl Machine {
         let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
         let pa = found.first().map_or(0, to);
         match found.iter().find(|found| to(found) != pa) {
-            Some(found) => Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa)),
+            Some(found) => {
+                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
+            }
             None => Ok(pa),
         }
     }
@@ -273,8 +279,9 @@ impl Machine {
                         let walks = self.cpus[first(held.cpus)].walks[space.index()].last();
                         walks.copied().unwrap_or(held.root)
                     };
-                    self.agrees(shape, space, root, side).map_err(|rule| {
-                        Violation { va: rule.va.or(Some(held.va)), ..violation(rule.rule) }
+                    self.agrees(shape, space, root, side).map_err(|rule| Violation {
+                        va: rule.va.or(Some(held.va)),
+                        ..violation(rule.rule)
                     })?;
                 }
             }
@@ -380,7 +387,10 @@ impl Machine {
                 if !even {
                     let at = va + ((nth as u64) << shape.shift(level));
                     let pa = first + 8 * nth as u64;
-                    return Err(Violation::of(Rule::IncompleteRun).at(at).entry(pa).values(words[0], words[nth]));
+                    return Err(Violation::of(Rule::IncompleteRun)
+                        .at(at)
+                        .entry(pa)
+                        .values(words[0], words[nth]));
                 }
             }
         }

@@ -42,6 +42,7 @@ impl Machine {
             return Err(Violation::of(Rule::TranslationControl).on(cpu).entry(table));
         }
         let Root { shape, cpus, .. } = self.roots[root as usize];
+        self.roots[root as usize].cpus |= own;
         if cpus == 0 {
             self.link(root, table, shape.start(), shape.base(space))?;
         }
@@ -50,7 +51,6 @@ impl Machine {
         for other in others.into_iter().filter(|other| *other != root) {
             self.clash_roots(other, root).map_err(|violation| violation.on(cpu).entry(table))?;
         }
-        self.roots[root as usize].cpus |= own;
         let state = &mut self.cpus[cpu];
         state.left[at].retain(|(left, _)| *left != root);
         state.walks[at].push(root);
@@ -84,7 +84,10 @@ impl Machine {
     fn nothing_in(&self, cpu: usize, space: Space) -> bool {
         let state = &self.cpus[cpu];
         let at = space.index();
-        state.walks[at].iter().chain(state.left[at].iter().map(|(left, _)| left)).all(|root| self.is_empty(*root))
+        state.walks[at]
+            .iter()
+            .chain(state.left[at].iter().map(|(left, _)| left))
+            .all(|root| self.is_empty(*root))
             && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
     }
 
@@ -153,7 +156,9 @@ impl Machine {
         }
         for cpu in 0..self.cpus.len() {
             if !self.nothing_in(cpu, Space::Low) || !self.nothing_in(cpu, Space::High) {
-                return Err(Violation::of(Rule::MemoryAttributes).on(cpu).values(self.mair.unwrap_or(0), value));
+                return Err(Violation::of(Rule::MemoryAttributes)
+                    .on(cpu)
+                    .values(self.mair.unwrap_or(0), value));
             }
         }
         self.mair = Some(value);

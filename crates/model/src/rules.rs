@@ -61,6 +61,8 @@ pub enum Rule {
     MisalignedTable,
     /// An address outside the machine's memory, or not a multiple of 8.
     NotMemory,
+    /// Memory was written through an address that is not open for it any more.
+    ClosedWindow,
     /// A CPU that the machine does not have.
     NoSuchCpu,
     /// Something legal that the model does not know.
@@ -95,8 +97,12 @@ impl Rule {
             Self::Shareability => "shareability changes while the old translation may be cached",
             Self::Global => "a global entry appears where a non-global one may be cached",
             Self::Size => "the block size changes in place, which this BBM level forbids",
-            Self::Contiguous => "the contiguous bit, or what lies under it, changes in place, which this BBM level forbids",
-            Self::NextTable => "a table descriptor leads to another table while the old pointer may be cached",
+            Self::Contiguous => {
+                "the contiguous bit, or what lies under it, changes in place, which this BBM level forbids"
+            }
+            Self::NextTable => {
+                "a table descriptor leads to another table while the old pointer may be cached"
+            }
             Self::NoTranslation => "nT is set, which this BBM level does not have",
             Self::MixedRun => "entries of one contiguous run disagree",
             Self::MisalignedRun => "the address does not fit the entry's place in its contiguous run",
@@ -107,14 +113,19 @@ impl Rule {
             Self::Unordered => "no DSB ordered a store that software relies on",
             Self::NoIsb => "no ISB follows the DSB that ordered an entry which software relies on",
             Self::MayFault => "an access that has to succeed may fault",
-            Self::MayAbort => "an access that has to succeed may abort: two sizes may be cached, or nT is set",
+            Self::MayAbort => {
+                "an access that has to succeed may abort: two sizes may be cached, or nT is set"
+            }
             Self::WrongAddress => "an access may reach another address",
             Self::MayPass => "an access that has to fault may succeed",
             Self::AsidInEl2 => "this regime has no ASIDs",
-            Self::TranslationControl => "TCR changes while something may be walked or cached under the old value",
+            Self::TranslationControl => {
+                "TCR changes while something may be walked or cached under the old value"
+            }
             Self::MemoryAttributes => "MAIR changes while something is mapped",
             Self::MisalignedTable => "the table base is not a multiple of the table's size",
             Self::NotMemory => "this is no aligned address in the machine's memory",
+            Self::ClosedWindow => "memory was written through a window that was closed",
             Self::NoSuchCpu => "the machine has no such CPU",
             Self::Unmodelled => "the model does not know this",
             Self::TooComplex => "the tables are too tangled to follow",

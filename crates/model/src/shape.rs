@@ -38,7 +38,9 @@ pub enum ConfigError {
     #[error("pa={0}: there are 32, 36, 40, 42, 44, 48 and 52 bits")]
     PaBits(u8),
     /// A range of memory.
-    #[error("ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical address space, or overlapping another range")]
+    #[error(
+        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical address space, or overlapping another range"
+    )]
     Ram {
         /// The first byte.
         start: u64,
@@ -68,13 +70,14 @@ impl Config {
         if !matches!(self.pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
             return Err(ConfigError::PaBits(self.pa_bits));
         }
-        for (nth, &(start, len)) in self.ram.iter().enumerate() {
+        let mut ram = self.ram.clone();
+        ram.sort_unstable();
+        let mut previous_end = 0;
+        for (start, len) in ram {
             let end = start.checked_add(len).filter(|end| len > 0 && *end <= 1 << self.pa_bits);
-            let overlaps = |&(other, other_len): &(u64, u64)| {
-                end.is_some_and(|end| other < end) && start < other.saturating_add(other_len)
-            };
-            if (start | len) & 0xfff != 0 || end.is_none() || self.ram[..nth].iter().any(overlaps) {
-                return Err(ConfigError::Ram { start, len });
+            match end {
+                Some(end) if (start | len) & 0xfff == 0 && previous_end <= start => previous_end = end,
+                _ => return Err(ConfigError::Ram { start, len }),
             }
         }
         Ok(())

@@ -76,11 +76,7 @@ impl Shape {
 
     /// How many entries a table at `level` has.
     pub fn entries(self, level: i8) -> usize {
-        if level == self.start() {
-            1 << (self.va_bits - self.shift(level))
-        } else {
-            1 << self.index_bits()
-        }
+        if level == self.start() { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
     }
 
     /// How many entries a contiguous run at `level` has, 0 where the bit means nothing here.

@@ -1,0 +1,245 @@
+//! The records of a casemate trace: s-expressions one level deep.
+
+use crate::trace::{Problem, ReadError, TooLarge, number, quoted};
+
+/// The most fields of any record, `id` and `tid` among them.
+const MOST_FIELDS: usize = 5;
+
+/// Where something stands in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Place {
+    pub fn error(self, problem: Problem) -> ReadError {
+        ReadError { line: self.line, column: self.column, problem }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Token<'a> {
+    Open,
+    Close,
+    Atom(&'a [u8]),
+    Text(&'a [u8]),
+    /// `!` and the rest of the line.
+    Message(&'a [u8]),
+    End,
+}
+
+impl Token<'_> {
+    fn unexpected(self, place: Place, expected: &'static str) -> ReadError {
+        let found = match self {
+            Token::Open => "`(`".into(),
+            Token::Close => "`)`".into(),
+            Token::Atom(word) | Token::Text(word) | Token::Message(word) => quoted(word),
+            Token::End => "the end of the trace".into(),
+        };
+        place.error(Problem::Expected { expected, found })
+    }
+}
+
+/// The value of a field, and its name if it is given.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a> {
+    /// Where the value stands.
+    pub place: Place,
+    /// Where the name stands, or the value without one.
+    start: Place,
+    key: Option<&'a [u8]>,
+    pub value: &'a [u8],
+}
+
+impl Field<'_> {
+    pub fn unexpected(&self, expected: &'static str) -> ReadError {
+        self.place.error(Problem::Expected { expected, found: quoted(self.value) })
+    }
+
+    fn number(&self, digits: &[u8], radix: u32) -> Result<u64, ReadError> {
+        let value = number(digits, radix).ok_or_else(|| self.unexpected("a number"))?;
+        value.map_err(|TooLarge| self.place.error(Problem::TooLarge(quoted(self.value))))
+    }
+
+    /// A decimal number.
+    pub fn decimal(&self) -> Result<u64, ReadError> {
+        self.number(self.value, 10)
+    }
+
+    /// A hexadecimal number, with or without `0x`.
+    pub fn hex(&self) -> Result<u64, ReadError> {
+        self.number(self.value.strip_prefix(b"0x").unwrap_or(self.value), 16)
+    }
+}
+
+/// One record.
+pub(super) struct Record<'a> {
+    pub place: Place,
+    pub name: &'a [u8],
+    fields: Vec<Field<'a>>,
+    next: usize,
+    end: Place,
+}
+
+impl<'a> Record<'a> {
+    /// The next field, which must be called one of `names` if it is named at all.
+    pub fn field(&mut self, names: &[&'static str]) -> Result<Field<'a>, ReadError> {
+        let expected = names.first().copied().unwrap_or_default();
+        let Some(&field) = self.fields.get(self.next) else {
+            let found = "the end of the record".into();
+            return Err(self.end.error(Problem::Expected { expected, found }));
+        };
+        self.next += 1;
+        match field.key {
+            Some(key) if !names.iter().any(|name| key.eq_ignore_ascii_case(name.as_bytes())) => {
+                Err(field.start.error(Problem::Expected { expected, found: quoted(key) }))
+            }
+            _ => Ok(field),
+        }
+    }
+
+    /// That all fields were asked for.
+    pub fn end(&self) -> Result<(), ReadError> {
+        match self.fields.get(self.next) {
+            None => Ok(()),
+            Some(field) => {
+                Err(field.start.error(Problem::Trailing(quoted(field.key.unwrap_or(field.value)))))
+            }
+        }
+    }
+}
+
+/// What stands at the outermost level of a trace.
+pub(super) enum Item<'a> {
+    Record(Record<'a>),
+    Message(&'a [u8]),
+}
+
+/// The text of a trace, read from front to back.
+pub(super) struct Records<'a> {
+    file: &'a [u8],
+    at: usize,
+    line: usize,
+    line_start: usize,
+}
+
+impl<'a> Records<'a> {
+    pub fn new(file: &'a [u8]) -> Self {
+        Self { file, at: 0, line: 1, line_start: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.file.get(self.at..).unwrap_or_default()
+    }
+
+    /// Steps over bytes up to the first that fits, and gives them.
+    fn until(&mut self, fits: fn(u8) -> bool) -> &'a [u8] {
+        let rest = self.rest();
+        let len = rest.iter().position(|&byte| fits(byte)).unwrap_or(rest.len());
+        self.at += len;
+        rest.get(..len).unwrap_or_default()
+    }
+
+    /// Steps over white space and comments.
+    fn skip_blank(&mut self) {
+        while let Some(&byte) = self.rest().first() {
+            match byte {
+                b'\n' => {
+                    self.at += 1;
+                    self.line += 1;
+                    self.line_start = self.at;
+                }
+                b';' => {
+                    self.until(|byte| byte == b'\n');
+                }
+                _ if byte.is_ascii_whitespace() => self.at += 1,
+                _ => break,
+            }
+        }
+    }
+
+    fn token(&mut self) -> Result<(Place, Token<'a>), ReadError> {
+        self.skip_blank();
+        let place = Place { line: self.line, column: self.at - self.line_start + 1 };
+        let Some(&first) = self.rest().first() else { return Ok((place, Token::End)) };
+        let token = match first {
+            b'(' => {
+                self.at += 1;
+                Token::Open
+            }
+            b')' => {
+                self.at += 1;
+                Token::Close
+            }
+            b'!' => {
+                self.at += 1;
+                Token::Message(self.until(|byte| byte == b'\n').trim_ascii())
+            }
+            b'"' => {
+                self.at += 1;
+                let text = self.until(|byte| byte == b'"' || byte == b'\n');
+                if self.rest().first() != Some(&b'"') {
+                    let found = quoted(text);
+                    return Err(
+                        place.error(Problem::Expected { expected: "a closing quotation mark", found })
+                    );
+                }
+                self.at += 1;
+                Token::Text(text)
+            }
+            _ => Token::Atom(self.until(|byte| byte.is_ascii_whitespace() || b"()\";".contains(&byte))),
+        };
+        Ok((place, token))
+    }
+
+    fn atom(&mut self, expected: &'static str) -> Result<(Place, &'a [u8]), ReadError> {
+        match self.token()? {
+            (place, Token::Atom(word)) => Ok((place, word)),
+            (place, token) => Err(token.unexpected(place, expected)),
+        }
+    }
+
+    /// The next record or message; `None` at the end of the trace.
+    pub fn next(&mut self) -> Result<Option<Item<'a>>, ReadError> {
+        let place = match self.token()? {
+            (place, Token::Open) => place,
+            (_, Token::Message(message)) => return Ok(Some(Item::Message(message))),
+            (_, Token::End) => return Ok(None),
+            (place, token) => return Err(token.unexpected(place, "a record")),
+        };
+        let (_, name) = self.atom("the name of a record")?;
+        let mut record = Record { place, name, fields: Vec::new(), next: 0, end: place };
+        let mut has_source = false;
+        loop {
+            let field = match self.token()? {
+                (place, Token::Close) => {
+                    record.end = place;
+                    return Ok(Some(Item::Record(record)));
+                }
+                (place, Token::Atom(value)) => Field { place, start: place, key: None, value },
+                (place, Token::Text(value)) => Field { place, start: place, key: Some(b"src"), value },
+                (_, Token::Open) => {
+                    let (start, key) = self.atom("the name of a field")?;
+                    let (place, value) = match self.token()? {
+                        (place, Token::Atom(value) | Token::Text(value)) => (place, value),
+                        (place, token) => return Err(token.unexpected(place, "the value of a field")),
+                    };
+                    match self.token()? {
+                        (_, Token::Close) => Field { place, start, key: Some(key), value },
+                        (place, token) => return Err(token.unexpected(place, "`)`")),
+                    }
+                }
+                (place, token) => return Err(token.unexpected(place, "a field or `)`")),
+            };
+            // Where the source is said matters nowhere: what it says is not kept.
+            if field.key.is_some_and(|key| key.eq_ignore_ascii_case(b"src")) && !has_source {
+                has_source = true;
+            } else if record.fields.len() == MOST_FIELDS {
+                return Err(field.start.error(Problem::Trailing(quoted(field.key.unwrap_or(field.value)))));
+            } else {
+                record.fields.push(field);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A mistake, shown by as few events as it takes.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::event::{Event, Register};
+use crate::machine::Machine;
+use crate::minimise::minimise;
+use crate::{ConfigError, Trace, Violation};
+
+/// A trace that breaks a rule and from which no event can be dropped: without any one of them the same rule is not
+/// broken at the same place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Witness {
+    /// The events that matter, on the same machine.
+    pub trace: Trace,
+    /// What they break; its event is one of theirs.
+    pub violation: Violation,
+    /// For each event, what it concerns: the level and address of an entry that it stores.
+    notes: Vec<Option<String>>,
+}
+
+impl Trace {
+    /// The mistake in the trace, if there is one, as the fewest events that still make it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] of an impossible machine.
+    pub fn witness(&self) -> Result<Option<Witness>, ConfigError> {
+        let Err(found) = self.check()? else { return Ok(None) };
+        let trace = minimise(
+            self,
+            |trace| matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found)),
+        );
+        let violation = trace.check()?.err().unwrap_or(found);
+        let notes = notes(&trace)?;
+        Ok(Some(Witness { trace, violation, notes }))
+    }
+}
+
+/// What each event of `trace` concerns.
+fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
+    let mut machine = Machine::new(&trace.config)?;
+    let mut notes: Vec<Option<String>> = vec![None; trace.events.len()];
+    for event in &trace.events {
+        let stop = machine.step(event).is_err();
+        // A store may become one to a table only by a later event that links it.
+        for (note, event) in notes.iter_mut().zip(&trace.events) {
+            let (Event::Store { pa, .. } | Event::Fill { pa, .. }) = *event else { continue };
+            if note.is_none() {
+                machine.each_place(pa, |place| {
+                    *note = Some(format!("level {} entry for {:#x}", place.level, place.va));
+                });
+            }
+        }
+        if stop {
+            break;
+        }
+    }
+    for (note, event) in notes.iter_mut().zip(&trace.events) {
+        *note = match *event {
+            Event::Tlbi { tlbi, operand, .. } => {
+                machine.reach_of(tlbi, operand).map(|(from, last)| format!("{from:#x} to {last:#x}"))
+            }
+            Event::Write { register: Register::Ttbr0 | Register::Ttbr1, value, .. } => {
+                Some(format!("root {:#x}", value & 0xffff_ffff_fffe))
+            }
+            _ => note.take(),
+        };
+    }
+    Ok(notes)
+}
+
+impl Display for Witness {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Violation { rule, cpu, va, pa, old, new, event } = self.violation;
+        writeln!(f, "{rule}")?;
+        let lines: Vec<String> = self.trace.events.iter().map(Event::to_string).collect();
+        let width = lines.iter().map(String::len).max().unwrap_or(0).min(72);
+        for (nth, (line, note)) in lines.iter().zip(&self.notes).enumerate() {
+            let mark = if nth == event { '>' } else { ' ' };
+            match note {
+                Some(note) => writeln!(f, "{mark} {nth:3}  {line:width$}  # {note}")?,
+                None => writeln!(f, "{mark} {nth:3}  {line}")?,
+            }
+        }
+        let line = |f: &mut Formatter<'_>, name, value: Option<u64>| match value {
+            Some(value) => writeln!(f, "  {name:<10} {value:#018x}"),
+            None => Ok(()),
+        };
+        if let Some(cpu) = cpu {
+            writeln!(f, "  {:<10} {cpu}", "cpu")?;
+        }
+        line(f, "address", va)?;
+        line(f, "entry at", pa)?;
+        line(f, "may hold", old)?;
+        line(f, "meets", new.filter(|new| Some(*new) != old))
+    }
+}

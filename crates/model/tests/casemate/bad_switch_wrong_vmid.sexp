@@ -1,0 +1,13 @@
+; Stage 2. The same root is installed for a second VMID.
+(sysreg-write (id 0) (tid 0) (sysreg vtcr_el2) (value 0x10))
+(sysreg-write (id 1) (tid 0) (sysreg tcr_el2) (value 0x10))
+(sysreg-write (id 2) (tid 0) (sysreg mair_el2) (value 0x0))
+(sysreg-write (id 3) (tid 0) (sysreg hcr_el2) (value 0x0))
+(sysreg-write (id 4) (tid 0) (sysreg sctlr_el2) (value 0x0))
+(mem-init (id 5) (tid 0) (address 0x40000000) (size 0x1000))
+(hint (id 6) (tid 0) (kind set_root_lock) (location 0x40000000) (value 0x40080000))
+(sysreg-write (id 7) (tid 0) (sysreg vttbr_el2) (value 0x40000000))
+(sysreg-write (id 8) (tid 0) (sysreg hcr_el2) (value 0x1))
+(barrier (id 9) (tid 0) dsb (kind ish))
+(barrier (id 10) (tid 0) isb)
+(sysreg-write (id 11) (tid 0) (sysreg vttbr_el2) (value 0x1000040000000))

@@ -1,0 +1,13 @@
+; A lock is taken, taken twice more by who holds it, and let go.
+(sysreg-write 0 0 vtcr_el2 0x10)
+(sysreg-write 1 0 tcr_el2 0x10)
+(sysreg-write 2 0 mair_el2 0x0)
+(sysreg-write 3 0 hcr_el2 0x0)
+(sysreg-write 4 0 sctlr_el2 0x0)
+(lock 5 0 0x40080000)
+(unlock 6 0 0x40080000)
+(lock 7 0 0x40080000)
+(trylock 8 0 0x40080000)
+(trylock 9 0 0x40080000)
+(unlock 10 0 0x40080000)
+(unlock 11 0 0x40080000)
