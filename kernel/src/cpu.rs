@@ -1,10 +1,12 @@
 //! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance, address translation.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::slice;
 
-use linmap_table::OffsetWindow;
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::{OffsetWindow, fill};
 use linmap_vmsa::{Descriptor, Pa, Va};
 
 /// Reads a system register.
@@ -29,6 +31,15 @@ impl Cpu for ThisCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's; one volatile store of an aligned word is one single-copy atomic store.
         unsafe { entry.write_volatile(descriptor.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
+        // SAFETY: the caller's: these are `count` entries, which no Rust reference leads to. `fill` stores each once, as an
+        // aligned word or as half of a pair, either of which is single-copy atomic (Arm ARM B2.2.1).
+        let entries =
+            unsafe { slice::from_raw_parts_mut(entries.cast::<MaybeUninit<u64>>().as_ptr(), count) };
+        fill(entries, first.0, step);
     }
 
     #[inline(always)]

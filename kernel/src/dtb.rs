@@ -3,7 +3,7 @@
 use core::slice;
 
 use linmap::layout::{DTB_WINDOW, GEOMETRY};
-use linmap_table::cpu::{Cpu, Dsb};
+use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use thiserror::Error;
 
@@ -76,12 +76,11 @@ pub fn map(pa: Pa, pa_bits: u8, cpu: &mut ThisCpu) -> Result<&'static [u8], DtbP
     Ok(unsafe { slice::from_raw_parts(start, len as usize) })
 }
 
-/// Maps one block of the window: invalid to valid, so a store, DSB ISHST and ISB.
+/// Maps one block of the window.
 fn map_block(index: u64, pa: Pa, cpu: &mut ThisCpu) {
     let va = Va(DTB_WINDOW.0 + index * GEOMETRY.entry_bytes(Level::L2));
     let descriptor = Descriptor::leaf(GEOMETRY, Level::L2, pa, Attributes::KERNEL_RODATA);
-    // SAFETY: this entry of the live table belongs to the window, is invalid until now, and only this function sets it.
-    unsafe { level_2_entry(va).write_volatile(descriptor.0) };
-    cpu.dsb(Dsb::Ishst);
-    cpu.isb();
+    // SAFETY: this entry of the live table belongs to the window, is invalid until now, and only this function sets it;
+    // booting.rst has the loader put the DTB where memory may be mapped cacheable by blocks.
+    unsafe { store_valid(cpu, level_2_entry(va), descriptor) };
 }

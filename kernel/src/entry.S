@@ -83,12 +83,6 @@ primary_entry:
     msr     ttbr0_el1, x0
     adr_l   x0, __swapper
     msr     ttbr1_el1, x0
-    isb
-    tlbi    vmalle1
-    dsb     nsh
-    ic      iallu
-    dsb     nsh
-    isb
     // Later features keep more state that earlier software may have set: TCR2_EL1 (permission indirection would read
     // the tables otherwise) and SCTLR2_EL1, where ID_AA64MMFR3_EL1 says that they exist.
     mrs     x0, S3_0_C0_C7_3
@@ -98,7 +92,13 @@ primary_entry:
 0:  tst     x0, #0xf0
     b.eq    0f
     msr     S3_0_C1_C0_3, xzr           // SCTLR2_EL1
+    // After all of these registers: a TLB may keep fields of most of them with what it caches.
 0:  isb
+    tlbi    vmalle1
+    dsb     nsh
+    ic      iallu
+    dsb     nsh
+    isb
     mov_q   x0, {sctlr_on}
     msr     sctlr_el1, x0
     isb

@@ -2,7 +2,7 @@
 //! `el2_stub.S`; their constants come from here.
 
 use core::arch::global_asm;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use linmap::layout;
 use linmap_vmsa::registers::{MAIR, tcr};
@@ -137,17 +137,20 @@ impl Image {
 
 /// The address of a table in the image, `frames` frames after the symbol `first`. The tables are memory of the linker
 /// script, of which Rust knows a symbol and no size, so the address is all that is taken from it.
-fn table(first: *const u8, frames: usize) -> *mut u64 {
-    ptr::with_exposed_provenance_mut(first.expose_provenance() + frames * G.granule().bytes() as usize)
+fn table(first: *const u8, frames: usize) -> NonNull<u64> {
+    let address = first.expose_provenance() + frames * G.granule().bytes() as usize;
+    // SAFETY: the image is linked into the upper half of the address space, far from address 0.
+    unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
 
 /// The entry of the live level-2 table that `va`, an address in the 1 GiB of the image, goes through.
-pub fn level_2_entry(va: Va) -> *mut u64 {
-    table(&raw const __swapper, 2).wrapping_add(G.index(va, Level::L2))
+pub fn level_2_entry(va: Va) -> NonNull<u64> {
+    // SAFETY: an index is below the number of entries of the table.
+    unsafe { table(&raw const __swapper, 2).add(G.index(va, Level::L2)) }
 }
 
 /// The fixmap's live table of pages.
-pub fn fixmap_table() -> *mut u64 {
+pub fn fixmap_table() -> NonNull<u64> {
     table(&raw const __swapper, 4)
 }
 

@@ -13,13 +13,13 @@ use linmap_kexec::{
     SEGMENT_ALIGN, SegmentError, Segments, Transition, TransitionError,
 };
 use linmap_memblock::{AllocError, RegionError};
-use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::machine::{Machine, MachineError, REGIONS};
 use crate::relocation::{self, HandOver};
-use crate::{cpu, linear_map, report};
+use crate::{cpu, report};
 
 /// Why the payload was not entered.
 #[derive(Debug, Error)]
@@ -135,8 +135,9 @@ pub fn run(machine: &mut Machine<'_>) -> Result<Infallible, KexecError> {
                 hand_over.dtb,
                 machine.entered.el()
             );
-            // SAFETY: `load` made what the contract asks for; interrupts have been masked since the entry, and no
-            // other CPU was ever started.
+            // SAFETY: `load` made what the contract asks for; TTBR0 has been on the reserved table, with nothing cached,
+            // since the linear map was built; interrupts have been masked since the entry, and no other CPU was ever
+            // started.
             unsafe { hand_over.go() }
         }
         Err(error) => {
@@ -237,10 +238,9 @@ fn load(machine: &mut Machine<'_>, payload: Payload) -> Result<HandOver, KexecEr
         dtb: placed.dtb.start,
         code: code.0,
         offset: layout.offset(),
-        tcr: tcr_with_t0sz(cpu::tcr(), transition.code.geometry()),
-        ttbr0: ttbr(transition.code.geometry(), transition.code.root(), 0),
+        code_map: transition.code,
         ttbr1: ttbr(layout.geometry(), transition.linear.root(), 0),
-        reserved: linear_map::reserved_ttbr0(machine.image),
+        reserved: machine.reserved,
         entered: machine.entered,
     })
 }

@@ -3,15 +3,14 @@
 use linmap::build::{BuildError, Builder};
 use linmap::fixmap_build::build_by_fixmap;
 use linmap::frames::MemblockFrames;
-use linmap::identity::{Reserved, build_by_identity};
+use linmap::identity::build_by_identity;
 use linmap::layout::{self, Layout, LayoutError};
 use linmap::policy::{LeafPolicy, leaves_name};
 use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
 use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
 use linmap_table::cpu::Counted;
-use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings};
-use linmap_vmsa::registers::ttbr;
+use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
 use thiserror::Error;
 
@@ -54,15 +53,10 @@ pub enum LinearMapError {
     Build(#[from] BuildError),
 }
 
-/// The TTBR0 value that translates nothing.
-pub fn reserved_ttbr0(image: Image) -> u64 {
-    ttbr(layout::GEOMETRY, image.reserved_table(), 0)
-}
-
-/// Builds the linear map of `memblock` as the command line asks, and reports the
-/// phase. Returns where everything is.
+/// Builds the linear map of `memblock` as the command line asks, and reports the phase. Returns where everything is.
 pub fn build(
     image: Image,
+    reserved: Reserved,
     features: Features,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
@@ -82,7 +76,7 @@ pub fn build(
     }
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(builder, image, features, leaves, memblock, fixmap, &mut cpu);
+    let painted = paint(builder, image, reserved, features, leaves, memblock, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
     let (layout, built) = painted?;
     let counts = cpu.counts;
@@ -103,9 +97,11 @@ pub fn build(
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its symbol and its return.
 #[inline(never)]
+#[expect(clippy::too_many_arguments, reason = "what a builder joins, and who builds")]
 fn paint(
     builder: Builder,
     image: Image,
+    reserved: Reserved,
     features: Features,
     leaves: Leaves,
     memblock: &mut Memblock<REGIONS>,
@@ -134,7 +130,6 @@ fn paint(
             let mut identity_list = MappingList::new();
             identity_mappings(shape, memblock, &mut identity_list)?;
             let identity = Mappings::new(shape, &identity_list)?;
-            let reserved = Reserved { ttbr0: reserved_ttbr0(image), tcr: cpu::tcr() };
             let mut frames = MemblockFrames::new(memblock, geometry);
             // SAFETY: both lists map all of memblock's memory, the image with the root table included; TTBR0 has been
             // on the reserved table with nothing cached since the early identity map was left; this CPU is the only

@@ -7,7 +7,7 @@ use dtoolkit::{Node, Property};
 use linmap::layout::Layout;
 use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
-use linmap_table::OffsetWindow;
+use linmap_table::{OffsetWindow, Reserved};
 use linmap_vmsa::id::{BbmLevel, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 use thiserror::Error;
@@ -86,6 +86,8 @@ pub struct Machine<'m> {
     pub features: Features,
     /// The running image.
     pub image: Image,
+    /// What TTBR0 and TCR hold.
+    pub reserved: Reserved,
     /// How to switch off.
     pub psci: Option<Psci>,
     /// The device tree blob as the boot loader gave it.

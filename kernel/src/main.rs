@@ -21,13 +21,12 @@ mod verify;
 
 use core::fmt::Display;
 use core::panic::PanicInfo;
-use core::ptr::NonNull;
 
 use linmap::layout::{self, slot};
 use linmap_kexec::CommandLine;
 use linmap_memblock::{Memblock, parse_dtb};
-use linmap_table::Fixmap;
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::{Fixmap, Reserved};
+use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
 use crate::console::{Console, Quoted, Uart};
@@ -67,11 +66,12 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     let entered = Entered::from_code(entered);
     let image = Image::at(Pa(image_pa));
     let mut cpu = ThisCpu;
-    leave_identity_map(image, &mut cpu);
+    let reserved = Reserved { ttbr0: ttbr(layout::GEOMETRY, image.reserved_table(), 0), tcr: cpu::tcr() };
+    // TTBR0 leaves the early identity map, which has the T0SZ that `entry.S` set for good.
+    reserved.restore(&mut cpu);
 
-    let ptes = NonNull::new(entry::fixmap_table()).unwrap_or_else(|| unreachable!("a linker symbol"));
     // SAFETY: this is the live table of pages at `FIXMAP`, empty since `entry.S` made it, and nothing else changes it.
-    let mut fixmap = unsafe { Fixmap::new(layout::GEOMETRY, ptes, layout::FIXMAP) };
+    let mut fixmap = unsafe { Fixmap::new(layout::GEOMETRY, entry::fixmap_table(), layout::FIXMAP) };
     let built_in = built_in_command_line();
     let features = Features::read();
     if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
@@ -124,14 +124,16 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
-    let layout = linear_map::build(image, features, CommandLine(command_line), &mut memblock, &mut fixmap)
-        .unwrap_or_else(|error| fail("linear-map", &error, psci));
+    let layout =
+        linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
+            .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
     let mut machine = Machine {
         entered,
         generation,
         features,
         image,
+        reserved,
         psci,
         dtb,
         command_line,
@@ -140,15 +142,6 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         layout,
     };
     shell::run(&mut machine)
-}
-
-/// Takes TTBR0 off the early identity map: the reserved table, and nothing cached.
-fn leave_identity_map(image: Image, cpu: &mut ThisCpu) {
-    cpu.write_ttbr0(linear_map::reserved_ttbr0(image));
-    cpu.isb();
-    cpu.tlbi(Tlbi::AllLocal);
-    cpu.dsb(Dsb::Nsh);
-    cpu.isb();
 }
 
 /// Uses `uart` as the console, unless its registers can't be where they are said to be: then the one before stays.

@@ -5,6 +5,7 @@ use core::{ptr, slice};
 
 use linmap_kexec::MoveList;
 use linmap_table::cpu::{Cpu, Dsb};
+use linmap_table::{DetachedTree, Reserved};
 use linmap_vmsa::Pa;
 
 use crate::cpu::ThisCpu;
@@ -26,7 +27,7 @@ pub fn code() -> &'static [u8] {
 }
 
 /// A payload that is ready to be entered; nothing can fail any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct HandOver {
     /// What has to move where.
     pub list: MoveList,
@@ -38,14 +39,12 @@ pub struct HandOver {
     pub code: Pa,
     /// VA − PA of the linear map.
     pub offset: u64,
-    /// TCR with the T0SZ of the 1:1 map of the code.
-    pub tcr: u64,
-    /// TTBR0 value of that map.
-    pub ttbr0: u64,
+    /// The 1:1 map of the code, for TTBR0.
+    pub code_map: DetachedTree,
     /// TTBR1 value of the transitional linear map.
     pub ttbr1: u64,
-    /// TTBR1 value that translates nothing.
-    pub reserved: u64,
+    /// What TTBR0 and TCR hold until then. The empty table serves TTBR1 as well.
+    pub reserved: Reserved,
     /// How we were entered, and so how the payload will be.
     pub entered: Entered,
 }
@@ -54,18 +53,17 @@ impl HandOver {
     /// Leaves this kernel for the payload.
     ///
     /// # Safety
-    /// TTBR0's map must have the code page at VA = PA, executable; TTBR1's must have the move list, all sources and all
-    /// destinations at `offset`, writable; the code must be cleaned to the point of coherency. Destinations may hold
-    /// nothing that is still needed. Interrupts are masked and no other CPU runs.
+    /// `code_map` must have the code page at VA = PA, executable; the tree of `ttbr1` must have the move list, all sources
+    /// and all destinations at `offset`, writable; the code must be cleaned to the point of coherency. Destinations may
+    /// hold nothing that is still needed. TTBR0 and TCR hold what `reserved` says, and no TLB holds a translation of
+    /// TTBR0. Interrupts are masked and no other CPU runs.
     pub unsafe fn go(self) -> ! {
         let mut cpu = ThisCpu;
-        // The transitional tables' stores, before the walks that TTBR0 starts.
+        // Both transitional trees' stores, before the walks that TTBR0 starts here and TTBR1 in the routine.
         cpu.dsb(Dsb::Ishst);
-        // TTBR0 is on the reserved table with nothing cached, so T0SZ may change, and then the root.
-        cpu.write_tcr(self.tcr);
-        cpu.isb();
-        cpu.write_ttbr0(self.ttbr0);
-        cpu.isb();
+        // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (the caller's contract); the stores have just
+        // been ordered; the tree maps a page of memory by the type that the linear map has it. The map is never removed.
+        let _walked = unsafe { self.reserved.install(self.code_map, &mut cpu) };
         let restart = match self.entered {
             Entered::El2Stub => HVC_RESTART,
             Entered::El1 | Entered::El2Vhe => 0,
@@ -79,7 +77,7 @@ impl HandOver {
                 in("x2") self.entry.0,
                 in("x3") self.dtb.0,
                 in("x4") self.ttbr1,
-                in("x5") self.reserved,
+                in("x5") self.reserved.ttbr0,
                 in("x6") restart,
                 in("x7") SCTLR_OFF,
                 options(noreturn));

@@ -21,9 +21,9 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::slice;
 
-use linmap_table::cpu::{Cpu, Dsb};
+use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{
-    Built, EntryInUse, Fixmap, FrameSource, Leaves, Mapping, Mappings, clear, contiguous_part, fill,
+    Built, EntryInUse, Fixmap, FrameSource, Leaves, Mapping, Mappings, clear, contiguous_part,
 };
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 
@@ -127,16 +127,14 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         clear(unsafe { slice::from_raw_parts_mut(table.cast::<MaybeUninit<u64>>().as_ptr(), entries) });
     }
 
-    /// Stores one entry and makes it visible.
+    /// Makes one entry valid.
     ///
     /// # Safety
-    /// `entry` must be an entry of an open table.
+    /// `entry` must be an entry of an open table, and invalid; a table it leads to must have been ordered.
     #[inline]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's; the mappings are memory that may be mapped (the contract of `build_by_fixmap`).
-        unsafe { self.cpu.store(entry, descriptor) };
-        self.cpu.dsb(Dsb::Ishst);
-        self.cpu.isb();
+        unsafe { store_valid(self.cpu, entry, descriptor) };
     }
 
     /// Maps `part`, which the open table at `level` translates, by entries of it or of tables below.
@@ -260,9 +258,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             } else {
                 // SAFETY: as above. The entries are invalid, so no walker's view of them matters until the barriers at
                 // the end of the slot's use.
-                let run =
-                    unsafe { slice::from_raw_parts_mut(run.cast::<MaybeUninit<u64>>().as_ptr(), to - from) };
-                fill(run, leaf, size);
+                unsafe { self.cpu.store_run(run, to - from, Descriptor(leaf), size) };
             }
         }
         self.built.entries += count as u64;

@@ -4,53 +4,12 @@
 //! TTBR0, every frame is at VA = PA: the linear map is built as a detached tree without a single barrier or
 //! invalidation, published by one store a root entry, and the 1:1 map is taken down by one local TLBI.
 
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
-use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings};
-use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_table::cpu::Cpu;
+use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, Reserved};
 use linmap_vmsa::{Pa, Va};
 
 use crate::build::BuildError;
 use crate::layout::{Layout, slot};
-
-/// What TTBR0 and TCR hold while no user space and no 1:1 map is installed.
-#[derive(Clone, Copy, Debug)]
-pub struct Reserved {
-    /// A TTBR0 value that leads to an empty table.
-    pub ttbr0: u64,
-    /// The kernel's TCR value.
-    pub tcr: u64,
-}
-
-/// A 1:1 map in TTBR0. It is walked by hardware until [`remove`](Self::remove).
-#[must_use = "TTBR0 keeps translating until the map is removed"]
-struct Installed {
-    tree: DetachedTree,
-}
-
-impl Installed {
-    /// Installs `tree` with its own T0SZ. Until now TTBR0 led to an empty table, and nothing it translated is cached;
-    /// T0SZ changes first, while every walk through TTBR0 still faults.
-    fn install<C: Cpu>(tree: DetachedTree, reserved: Reserved, cpu: &mut C) -> Self {
-        // The fixmap's last clear ordered the tables' stores before this (DSB ISHST and DSB ISH).
-        cpu.write_tcr(tcr_with_t0sz(reserved.tcr, tree.geometry()));
-        cpu.isb();
-        cpu.write_ttbr0(ttbr(tree.geometry(), tree.root(), 0));
-        cpu.isb();
-        Self { tree }
-    }
-
-    /// Leaves TTBR0 on the reserved table with nothing of the 1:1 map cached: only this CPU ever walked it, so the
-    /// invalidation is local. TCR goes back last, as T0SZ may be cached with the translations.
-    fn remove<C: Cpu>(self, reserved: Reserved, cpu: &mut C) -> DetachedTree {
-        cpu.write_ttbr0(reserved.ttbr0);
-        cpu.isb();
-        cpu.tlbi(Tlbi::AllLocal);
-        cpu.dsb(Dsb::Nsh);
-        cpu.write_tcr(reserved.tcr);
-        cpu.isb();
-        self.tree
-    }
-}
 
 /// Builds the linear map into the live root table `root` through a temporary 1:1 map.
 ///
@@ -79,9 +38,11 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     let mut slots = unsafe { FixmapWindow::new(fixmap, cpu, slot::TABLES) };
     let tree =
         DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut slots, frames)?;
-    let installed = Installed::install(tree, reserved, cpu);
+    // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (this function's contract). The fixmap's last clear
+    // ordered the tables' stores (DSB ISHST, DSB ISH). The tree maps memory by a cacheable type, as the linear map does.
+    let installed = unsafe { reserved.install(tree, cpu) };
 
-    // SAFETY: from `install` to `remove` TTBR0 maps all of `identity` at VA = PA, which holds every frame of `frames`
+    // SAFETY: until it is removed, TTBR0 maps all of `identity` at VA = PA, which holds every frame of `frames`
     // and the root table.
     let mut one_to_one = unsafe { cpu.frames_at(0) };
     let start = layout.geometry().start_level();
@@ -98,7 +59,7 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
         Err(error) => Err(error.into()),
     };
 
-    let tree = installed.remove(reserved, cpu);
+    let tree = installed.remove(cpu);
     match built {
         Ok(built) => {
             // SAFETY: the linear map is live now and maps every frame of `frames` at this offset.

@@ -276,7 +276,7 @@ impl BoardCpu {
         self.board.event(event);
     }
 
-    fn write(&mut self, register: Register, value: u64) {
+    fn write(&self, register: Register, value: u64) {
         self.event(Event::Write { cpu: self.number, register, value });
     }
 }

@@ -50,6 +50,19 @@ pub trait Cpu {
     /// `entry` must be valid for writes and aligned, and what the descriptor maps must be memory that may be accessed as
     /// its attributes say.
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor);
+    /// Stores `count` consecutive entries of a table that walkers may read meanwhile, `first`, `first` + `step` and so on:
+    /// each as [`store`](Self::store) does, but in no particular order.
+    ///
+    /// # Safety
+    /// As for `store`, for each of them.
+    #[inline]
+    unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
+        for i in 0..count {
+            let descriptor = Descriptor(first.0.wrapping_add(step.wrapping_mul(i as u64)));
+            // SAFETY: the caller's.
+            unsafe { self.store(entries.add(i), descriptor) };
+        }
+    }
     /// The address by which this CPU reaches what is mapped at `va`, which is not 0.
     fn reach(&mut self, va: Va) -> NonNull<u64>;
     /// The window in which the frame at PA p is reached at VA p + `offset` (wrapping).
@@ -69,6 +82,23 @@ pub trait Cpu {
     fn write_ttbr1(&mut self, value: u64);
     /// Writes TCR.
     fn write_tcr(&mut self, value: u64);
+}
+
+/// Makes an invalid entry of a live table valid: the store, DSB ISHST, ISB.
+///
+/// No invalidation is needed, since a TLB never holds an invalid entry (Arm ARM D8.16.1, RWHZWS). The DSB takes the store
+/// to the walkers; the ISB is for this CPU, which may have walked ahead, met the entry while it was invalid, and would
+/// still raise the fault.
+///
+/// # Safety
+/// As for [`Cpu::store`]; the entry must be invalid, and what a table descriptor leads to must have been ordered by a
+/// DSB ISHST already.
+#[inline]
+pub unsafe fn store_valid<C: Cpu>(cpu: &mut C, entry: NonNull<u64>, descriptor: Descriptor) {
+    // SAFETY: the caller's.
+    unsafe { cpu.store(entry, descriptor) };
+    cpu.dsb(Dsb::Ishst);
+    cpu.isb();
 }
 
 /// How many of the expensive instructions ran.
@@ -98,6 +128,12 @@ impl<C: Cpu> Cpu for Counted<C> {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's contract is the same.
         unsafe { self.cpu.store(entry, descriptor) };
+    }
+
+    #[inline]
+    unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.store_run(entries, count, first, step) };
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use linmap_vmsa::tlbi::VaOperand;
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
 
-use crate::cpu::{Cpu, Dsb, Tlbi};
+use crate::cpu::{Cpu, Dsb, Tlbi, store_valid};
 use crate::window::TableWindow;
 
 /// The live table of pages whose entries are the slots.
@@ -52,10 +52,8 @@ impl Fixmap {
         // SAFETY: `pte` gives an entry of the live table that only `self` changes.
         unsafe {
             assert!(!Descriptor(pte.read_volatile()).is_valid(), "fixmap slot {slot} is in use");
-            cpu.store(pte, descriptor);
+            store_valid(cpu, pte, descriptor);
         }
-        cpu.dsb(Dsb::Ishst);
-        cpu.isb();
         cpu.reach(self.address(slot))
     }
 

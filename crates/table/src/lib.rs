@@ -17,7 +17,9 @@ mod detached;
 mod fill;
 mod fixmap;
 mod frames;
+pub mod live;
 mod mapping;
+mod ttbr0;
 mod walk;
 mod window;
 
@@ -26,5 +28,6 @@ pub use fill::{clear, fill};
 pub use fixmap::{Fixmap, FixmapWindow};
 pub use frames::{FrameSource, OutOfFrames};
 pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings};
+pub use ttbr0::{Installed, Reserved};
 pub use walk::{Leaf, LeafIter, Walk, walk};
 pub use window::{OffsetWindow, TableWindow};

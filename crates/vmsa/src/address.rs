@@ -1,4 +1,4 @@
-//! Physical and virtual addresses, and ranges of physical ones, in bytes.
+//! Physical and virtual addresses, and ranges of them, in bytes.
 
 use core::fmt;
 
@@ -119,6 +119,46 @@ impl PaRange {
             Some(end) => Some(Self { start: Pa(self.start.0 & !(align - 1)), end: Pa(end) }),
             None => None,
         }
+    }
+}
+
+/// A range of virtual addresses, in bytes. It is kept as start and length, since a range may end at the top of the address
+/// space, 2^64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VaRange {
+    /// First address in the range.
+    pub start: Va,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl VaRange {
+    /// `len` bytes from `start`.
+    pub const fn new(start: Va, len: u64) -> Self {
+        Self { start, len }
+    }
+
+    /// The last address in the range, or `None` when it is empty or reaches beyond 2^64.
+    pub const fn last(self) -> Option<Va> {
+        match self.len.checked_sub(1) {
+            Some(len) => match self.start.0.checked_add(len) {
+                Some(last) => Some(Va(last)),
+                None => None,
+            },
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for VaRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{:#x}", self.start, self.len)
+    }
+}
+
+impl fmt::Display for VaRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{:#x}", self.start, self.len)
     }
 }
 

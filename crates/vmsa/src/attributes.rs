@@ -61,6 +61,16 @@ impl Access {
     pub const fn writable(self) -> bool {
         matches!(self, Self::KernelReadWrite | Self::UserReadWrite)
     }
+
+    /// The bits of a leaf that say who may read and write.
+    pub const MASK: u64 = USER | READ_ONLY;
+
+    /// The value of the bits in [`MASK`](Self::MASK).
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        let user = if matches!(self, Self::UserReadWrite | Self::UserReadOnly) { USER } else { 0 };
+        if self.writable() { user } else { user | READ_ONLY }
+    }
 }
 
 /// Who may execute (PXN and UXN, Arm ARM D8.4.1.2.3).
@@ -74,6 +84,22 @@ pub enum Execute {
     User,
     /// Both.
     Both,
+}
+
+impl Execute {
+    /// The bits of a leaf that say who may execute.
+    pub const MASK: u64 = PXN | UXN;
+
+    /// The value of the bits in [`MASK`](Self::MASK).
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        match self {
+            Self::Never => PXN | UXN,
+            Self::Kernel => UXN,
+            Self::User => PXN,
+            Self::Both => 0,
+        }
+    }
 }
 
 /// Who keeps the memory coherent (`SH[1:0]`).
@@ -151,13 +177,7 @@ impl Attributes {
     /// type and address. nT is encoded as asked; at level 3 the bit is part of the address, so it must be unset.
     #[inline]
     pub const fn bits(self, geometry: Geometry) -> u64 {
-        let mut bits = self.memory.mair_index() << 2;
-        if matches!(self.access, Access::UserReadWrite | Access::UserReadOnly) {
-            bits |= USER;
-        }
-        if !self.access.writable() {
-            bits |= READ_ONLY;
-        }
+        let mut bits = self.memory.mair_index() << 2 | self.access.bits() | self.execute.bits();
         if !geometry.lpa2() {
             bits |= match self.shareability {
                 Shareability::Non => 0,
@@ -165,12 +185,6 @@ impl Attributes {
                 Shareability::Inner => 0b11,
             } << SHAREABILITY_SHIFT;
         }
-        bits |= match self.execute {
-            Execute::Never => PXN | UXN,
-            Execute::Kernel => UXN,
-            Execute::User => PXN,
-            Execute::Both => 0,
-        };
         if !self.global {
             bits |= NOT_GLOBAL;
         }

@@ -25,9 +25,9 @@ pub enum Decoded {
     Leaf(Pa),
 }
 
-const VALID: u64 = 1;
+pub(crate) const VALID: u64 = 1;
 /// Bit 1: a table above level 3, a page at level 3; a block has it clear.
-const TABLE_OR_PAGE: u64 = 1 << 1;
+pub(crate) const TABLE_OR_PAGE: u64 = 1 << 1;
 /// Everything between the low and the high attribute bits that can hold an address: bits 49:12.
 const ADDRESS_FIELD: u64 = ((1 << 50) - 1) & !0xfff;
 
@@ -96,6 +96,12 @@ impl Descriptor {
     #[inline]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
+    }
+
+    /// All bits that can hold an address in a descriptor of this geometry.
+    #[inline]
+    pub const fn address_bits(geometry: Geometry) -> u64 {
+        encode_address(geometry, Pa((1 << 52) - 1))
     }
 }
 

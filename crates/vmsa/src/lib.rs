@@ -9,6 +9,7 @@
 
 mod address;
 mod attributes;
+pub mod bbm;
 mod descriptor;
 mod geometry;
 mod granule;
@@ -17,7 +18,7 @@ mod level;
 pub mod registers;
 pub mod tlbi;
 
-pub use address::{Pa, PaRange, Va};
+pub use address::{Pa, PaRange, Va, VaRange};
 pub use attributes::{Access, Attributes, Execute, MemoryType, Shareability};
 pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, leaf_type};
 pub use geometry::{Geometry, GeometryError};

@@ -1,0 +1,61 @@
+//! What stands in an entry of a live table.
+
+use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa};
+
+/// The valid bit of every descriptor.
+pub(super) const VALID_BIT: u64 = 1;
+
+/// The contiguous bit of a leaf (Arm ARM D8.7.1).
+pub(super) const CONTIGUOUS: u64 = 1 << 52;
+
+/// nT of a block (Arm ARM D8.3.1.2).
+const NO_TRANSLATION: u64 = 1 << 16;
+
+/// Set in the descriptors of tables and pages, clear in those of blocks.
+const TABLE_OR_PAGE: u64 = 0b10;
+
+/// An entry as the planners see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// All bits are clear.
+    Empty,
+    /// Leads to a table.
+    Table(Pa),
+    /// A leaf for this address; with its valid bit clear it is an *invalidated leaf*, which keeps what it said but
+    /// translates nothing.
+    Leaf(Pa),
+    /// Nothing linmap writes.
+    Foreign,
+}
+
+/// What `descriptor` is at `level`.
+#[inline]
+pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) -> Entry {
+    if descriptor.0 == 0 {
+        return Entry::Empty;
+    }
+    match Descriptor(descriptor.0 | VALID_BIT).decode(geometry, level) {
+        Decoded::Table(table) if descriptor.is_valid() => Entry::Table(table),
+        Decoded::Leaf(_) if descriptor.is_contiguous() && geometry.contiguous_entries(level).is_none() => {
+            Entry::Foreign
+        }
+        Decoded::Leaf(_) if level != Level::L3 && descriptor.0 & NO_TRANSLATION != 0 => Entry::Foreign,
+        Decoded::Leaf(pa) => Entry::Leaf(pa),
+        Decoded::Table(_) | Decoded::Invalid => Entry::Foreign,
+    }
+}
+
+/// What a leaf at `level` says besides its address, its size and the contiguous bit: what it has in common with smaller and
+/// larger leaves for the same memory. The valid bit is part of it.
+#[inline]
+pub(super) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
+    // Bit 16 lies in the address field, so that nT drops out too.
+    descriptor.0 & !(Descriptor::address_bits(geometry) | TABLE_OR_PAGE | CONTIGUOUS)
+}
+
+/// The leaf at `level` for `pa` that has the attributes `attributes`.
+#[inline]
+pub(super) fn leaf(geometry: Geometry, level: Level, attributes: u64, pa: Pa) -> Descriptor {
+    let kind = if level == Level::L3 { TABLE_OR_PAGE } else { 0 };
+    Descriptor(attributes | kind).at(geometry, pa)
+}

@@ -1,0 +1,234 @@
+//! Which addresses have to be invalidated, and by what.
+
+use linmap_vmsa::tlbi::RangeOperand;
+use linmap_vmsa::{Geometry, Level, Va};
+
+use super::plan::{Invalidation, Reach, Step};
+use super::planner::Script;
+use super::PlanError;
+
+/// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
+/// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
+pub const MAX_INVALIDATIONS: u64 = 512;
+
+/// Addresses whose entries changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Span {
+    pub first: u64,
+    pub last: u64,
+    /// log2 of the bytes that one entry covers, the smallest that a TLB may hold here.
+    pub shift: u32,
+    pub reach: Reach,
+}
+
+impl Span {
+    /// `count` leaves of `1 << shift` bytes from `va` on.
+    pub fn leaves(va: u64, count: usize, shift: u32) -> Self {
+        // The last byte of a half may be the last byte there is.
+        Self { first: va, last: va + (((count as u64) << shift) - 1), shift, reach: Reach::LastLevel }
+    }
+
+    /// What the table that the entry at `level` for `va` leads to translates: whatever its leaves are, every page
+    /// of it, and the walk-cache entries above.
+    pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
+        let last = va + (geometry.entry_bytes(level) - 1);
+        Self { first: va, last, shift: geometry.granule().shift(), reach: Reach::AllLevels }
+    }
+
+    /// The span that `self` and the `next` one make together, if they touch and are of one kind.
+    pub fn joined(self, next: Self) -> Option<Self> {
+        let alike = self.shift == next.shift && self.reach == next.reach;
+        (alike && self.last.checked_add(1) == Some(next.first)).then_some(Self { last: next.last, ..self })
+    }
+
+    fn entries(self) -> u64 {
+        ((self.last - self.first) >> self.shift) + 1
+    }
+}
+
+/// A list of spans that stays small: when it overflows it means everything.
+#[derive(Debug)]
+pub(super) struct Spans {
+    list: [Option<Span>; Self::CAPACITY],
+    len: usize,
+    everything: bool,
+}
+
+impl Spans {
+    const CAPACITY: usize = 8;
+
+    pub const fn new() -> Self {
+        Self { list: [None; Self::CAPACITY], len: 0, everything: false }
+    }
+
+    pub fn push(&mut self, span: Span) {
+        if self.everything {
+            return;
+        }
+        if let Some(last) = self.len.checked_sub(1).and_then(|last| self.list.get_mut(last))
+            && let Some(joined) = last.and_then(|last| last.joined(span))
+        {
+            *last = Some(joined);
+            return;
+        }
+        match self.list.get_mut(self.len) {
+            Some(slot) => {
+                *slot = Some(span);
+                self.len += 1;
+            }
+            None => self.everything = true,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when it is empty.
+    pub fn drain(
+        &mut self,
+        geometry: Geometry,
+        ranges: bool,
+        script: &mut Script<'_>,
+    ) -> Result<(), PlanError> {
+        let mut total = 0u64;
+        for span in self.list.into_iter().flatten() {
+            total = total.saturating_add(cheapest(geometry, ranges, span).0);
+        }
+        let spans = core::mem::replace(self, Self::new());
+        if spans.everything || total > MAX_INVALIDATIONS {
+            return script.push(Step::Invalidate(Invalidation::All));
+        }
+        for span in spans.list.into_iter().flatten() {
+            let (_, by_range) = cheapest(geometry, ranges, span);
+            if by_range {
+                pieces(geometry, span, |piece| script.push(Step::Invalidate(piece)))?;
+            } else {
+                script.push(Step::Invalidate(by_va(span)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One invalidation for each entry of `span`; for spans of few entries.
+fn by_va(span: Span) -> Invalidation {
+    let count = span.entries().min(u64::from(u32::MAX)) as u32;
+    Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
+}
+
+/// How many instructions invalidate `span`, and whether they should be ranges where they can.
+fn cheapest(geometry: Geometry, ranges: bool, span: Span) -> (u64, bool) {
+    let single = span.entries();
+    if !ranges || single == 1 {
+        return (single, false);
+    }
+    let mut instructions = 0u64;
+    let counted = pieces(geometry, span, |piece| {
+        instructions += match piece {
+            Invalidation::ByVa { count, .. } => u64::from(count),
+            _ => 1,
+        };
+        Ok(())
+    });
+    if counted.is_ok() && instructions < single { (instructions, true) } else { (single, false) }
+}
+
+/// Cuts `span` into ranges, and single pages where no range can say it: an odd page at the end, and under LPA2 what lies in
+/// front of the first multiple of 64 KiB.
+fn pieces(
+    geometry: Geometry,
+    span: Span,
+    mut push: impl FnMut(Invalidation) -> Result<(), PlanError>,
+) -> Result<(), PlanError> {
+    let shift = geometry.granule().shift();
+    let mut pages = ((span.last - span.first) >> shift) + 1;
+    let mut va = span.first;
+    while pages > 0 {
+        let (piece, covered) = match RangeOperand::any_asid(geometry, Va(va), pages) {
+            Some((_, covered)) => {
+                (Invalidation::ByRange { va: Va(va), pages: covered, reach: span.reach }, covered)
+            }
+            None => {
+                let unaligned = if geometry.lpa2() { (va.wrapping_neg() & 0xffff) >> shift } else { 0 };
+                let count = unaligned.max(1).min(pages);
+                (Invalidation::ByVa { va: Va(va), count: count as u32, shift, reach: span.reach }, count)
+            }
+        };
+        push(piece)?;
+        pages -= covered;
+        // After the last page of the address space nothing is left.
+        va = va.wrapping_add(covered << shift);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linmap_vmsa::Granule;
+    use std::{vec, vec::Vec};
+
+    fn drained(geometry: Geometry, ranges: bool, spans: &[Span]) -> Vec<Invalidation> {
+        let mut list = Spans::new();
+        spans.iter().for_each(|span| list.push(*span));
+        let mut steps = vec![Step::Isb; 64];
+        let mut script = Script::new(&mut steps);
+        list.drain(geometry, ranges, &mut script).unwrap();
+        let invalidation = |step: &Step| match step {
+            Step::Invalidate(invalidation) => *invalidation,
+            other => panic!("{other}"),
+        };
+        script.into_steps().iter().map(invalidation).collect()
+    }
+
+    fn pages(first: u64, count: usize) -> Span {
+        Span::leaves(first, count, 12)
+    }
+
+    #[test]
+    fn few_entries_are_invalidated_one_by_one_and_many_at_once() {
+        let g = Geometry::K4_48;
+        let one_by_one =
+            Invalidation::ByVa { va: Va(0x1000), count: 512, shift: 12, reach: Reach::LastLevel };
+        assert_eq!(drained(g, false, &[pages(0x1000, 512)]), [one_by_one]);
+        assert_eq!(drained(g, false, &[pages(0x1000, 513)]), [Invalidation::All]);
+        assert_eq!(drained(g, false, &[pages(0x1000, 500), pages(0x80_0000, 13)]), [Invalidation::All]);
+    }
+
+    #[test]
+    fn spans_that_touch_are_one() {
+        let one = drained(Geometry::K4_48, false, &[pages(0x1000, 2), pages(0x3000, 1)]);
+        assert_eq!(one, [Invalidation::ByVa { va: Va(0x1000), count: 3, shift: 12, reach: Reach::LastLevel }]);
+    }
+
+    #[test]
+    fn more_spans_than_the_list_holds_mean_everything() {
+        let spans: Vec<Span> = (0..9).map(|i| pages(i * 0x10_0000, 1)).collect();
+        assert_eq!(drained(Geometry::K4_48, true, &spans), [Invalidation::All]);
+        assert_eq!(drained(Geometry::K4_48, true, &spans[..8]).len(), 8);
+    }
+
+    #[test]
+    fn ranges_cover_a_span_exactly_up_to_the_last_page_of_the_address_space() {
+        let lpa2 = Geometry::new(Granule::K4, 52, 52).unwrap();
+        for geometry in [Geometry::K4_48, lpa2] {
+            let shift = geometry.granule().shift();
+            for count in [2u64, 3, 17, 512, 513, 0x1_0001, (1 << 21) + 5] {
+                let first = 0u64.wrapping_sub(count << shift);
+                let span = Span { first, last: u64::MAX, shift, reach: Reach::AllLevels };
+                let mut next = first;
+                for piece in drained(geometry, true, &[span]) {
+                    let (va, covered) = match piece {
+                        Invalidation::ByRange { va, pages, .. } => (va, pages),
+                        Invalidation::ByVa { va, count, .. } => (va, u64::from(count)),
+                        Invalidation::All => panic!("{count} pages are few ranges"),
+                    };
+                    assert_eq!(va, Va(next));
+                    next = next.wrapping_add(covered << shift);
+                }
+                assert_eq!(next, 0, "{count} pages");
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What all planners share: the list of steps, reading entries as they will be, barriers and invalidations.
+
+use core::slice;
+
+use linmap_vmsa::{Descriptor, Level, Pa, Va};
+
+use super::invalidate::{Span, Spans};
+use super::plan::{Edit, Step, Store};
+use super::{PlanError, Regime};
+use crate::cpu::Dsb;
+use crate::frames::FrameSource;
+use crate::walk::read;
+use crate::window::TableWindow;
+
+/// Steps being written to the caller's list.
+#[derive(Debug)]
+pub(super) struct Script<'b> {
+    steps: &'b mut [Step],
+    len: usize,
+}
+
+impl<'b> Script<'b> {
+    pub fn new(steps: &'b mut [Step]) -> Self {
+        Self { steps, len: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn steps(&self) -> &[Step] {
+        self.steps.get(..self.len).unwrap_or_default()
+    }
+
+    pub fn into_steps(self) -> &'b [Step] {
+        self.steps.get(..self.len).unwrap_or_default()
+    }
+
+    pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
+        let capacity = self.steps.len();
+        let slot = self.steps.get_mut(self.len).ok_or(PlanError::TooLong { capacity })?;
+        *slot = step;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Pushes a store, as a part of the one in front of it where both are one run.
+    pub fn push_store(&mut self, store: Store) -> Result<(), PlanError> {
+        if let Some(Step::Store(last)) = self.len.checked_sub(1).and_then(|last| self.steps.get_mut(last))
+            && last.table == store.table
+            && last.level == store.level
+            && usize::from(last.index) + usize::from(last.count) == usize::from(store.index)
+            && let Some(edit) = joined(last, &store)
+        {
+            last.edit = edit;
+            last.count += store.count;
+            return Ok(());
+        }
+        self.push(Step::Store(store))
+    }
+}
+
+/// The edit that does what the stores `last` and, right behind it, `next` do.
+fn joined(last: &Store, next: &Store) -> Option<Edit> {
+    match (last.edit, next.edit) {
+        (Edit::Bits { .. }, Edit::Bits { .. }) => (last.edit == next.edit).then_some(last.edit),
+        (Edit::Write { first, step }, Edit::Write { first: next_first, step: next_step })
+            if (first == Descriptor::INVALID) == (next_first == Descriptor::INVALID) =>
+        {
+            // A single value has no step yet, so that any will do.
+            let step = if last.count == 1 { next_first.0.wrapping_sub(first.0) } else { step };
+            let behind = first.0.wrapping_add(step.wrapping_mul(u64::from(last.count)));
+            let fits = next_first.0 == behind && (next.count == 1 || next_step == step);
+            fits.then_some(Edit::Write { first, step })
+        }
+        _ => None,
+    }
+}
+
+/// A table on the way down a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Node {
+    pub table: Pa,
+    pub level: Level,
+    /// First address that the table translates.
+    pub base: u64,
+}
+
+/// One edit being planned.
+pub(super) struct Planner<'p, 'b, W, F> {
+    pub regime: Regime,
+    pub quiescent: bool,
+    pub script: &'p mut Script<'b>,
+    pub spans: Spans,
+    pub window: &'p mut W,
+    pub frames: &'p mut F,
+    /// Whether the stores that wrote new tables are ordered before what is pushed next.
+    tables_ordered: bool,
+    /// Whether a store was pushed since the last DSB.
+    unordered: bool,
+    /// Where the steps end that change sizes; later ones are planned on what these make.
+    split_end: usize,
+}
+
+impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
+    pub fn new(
+        regime: Regime,
+        quiescent: bool,
+        script: &'p mut Script<'b>,
+        window: &'p mut W,
+        frames: &'p mut F,
+    ) -> Self {
+        Self {
+            regime,
+            quiescent,
+            script,
+            spans: Spans::new(),
+            window,
+            frames,
+            tables_ordered: false,
+            unordered: false,
+            split_end: 0,
+        }
+    }
+
+    pub fn root(&self) -> Node {
+        Node {
+            table: self.regime.root,
+            level: self.regime.geometry.start_level(),
+            base: self.regime.base(),
+        }
+    }
+
+    /// First address that entry `index` of `node` translates.
+    pub fn va(&self, node: Node, index: usize) -> u64 {
+        node.base + ((index as u64) << self.regime.geometry.shift(node.level))
+    }
+
+    /// Last address that entry `index` of `node` translates.
+    pub fn last(&self, node: Node, index: usize) -> u64 {
+        self.va(node, index) + (self.regime.geometry.entry_bytes(node.level) - 1)
+    }
+
+    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
+    pub fn indices(&self, node: Node, first: u64, last: u64) -> (usize, usize) {
+        let geometry = self.regime.geometry;
+        let reach = ((geometry.entries(node.level) as u64) << geometry.shift(node.level)) - 1;
+        let from = first.max(node.base);
+        let to = last.min(node.base + reach);
+        (geometry.index(Va(from), node.level), geometry.index(Va(to), node.level))
+    }
+
+    /// The entry as it is in memory.
+    pub fn read(&mut self, node: Node, index: usize) -> Descriptor {
+        read(self.window, node.level, node.table, index)
+    }
+
+    /// The entry as it will be when the splits of this plan are done. Only few entries are ever in question: the two at the
+    /// ends of a range.
+    pub fn after_split(&mut self, node: Node, index: usize) -> Descriptor {
+        let mut descriptor = self.read(node, index);
+        for step in self.script.steps().get(..self.split_end).unwrap_or_default() {
+            if let Step::Store(store) = step
+                && store.table == node.table
+                && let Some(nth) = index.checked_sub(usize::from(store.index))
+                && nth < usize::from(store.count)
+            {
+                descriptor = store.edit.of(descriptor, nth);
+            }
+        }
+        descriptor
+    }
+
+    /// Runs `look` on the entries `from..=to` of `node` as they are in memory.
+    pub fn look<T>(&mut self, node: Node, from: usize, to: usize, look: impl FnOnce(&[u64]) -> T) -> T {
+        let pointer = self.window.open(node.level, node.table);
+        // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of its entries, initialised
+        // by whoever built the tree. Nothing writes to them meanwhile: the tree is changed by its one `LiveTree` alone,
+        // which is borrowed, and hardware updates are off.
+        let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
+        let result = look(entries);
+        self.window.close(node.level);
+        result
+    }
+
+    /// Pushes stores to the entries from `index` on.
+    pub fn store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
+        self.unordered = true;
+        let store = Store {
+            va: Va(self.va(node, index)),
+            table: node.table,
+            level: node.level,
+            // A table has at most 8192 entries.
+            index: index as u16,
+            count: count as u16,
+            edit,
+        };
+        // The steps of the splits are read again and stay as they are.
+        if self.script.len() == self.split_end {
+            return self.script.push(Step::Store(store));
+        }
+        self.script.push_store(store)
+    }
+
+    /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders what was written there.
+    pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
+        if !self.tables_ordered {
+            self.script.push(Step::Dsb(Dsb::Ishst))?;
+            self.tables_ordered = true;
+            self.unordered = false;
+        }
+        let first = Descriptor::table(self.regime.geometry, table);
+        self.store(node, index, 1, Edit::Write { first, step: 0 })
+    }
+
+    /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to hear of.
+    pub fn invalidate_leaves(&mut self, node: Node, index: usize, count: usize) {
+        let shift = self.regime.geometry.shift(node.level);
+        self.spans.push(Span::leaves(self.va(node, index), count, shift));
+    }
+
+    /// The entry no longer leads to a table.
+    pub fn invalidate_table(&mut self, node: Node, index: usize) {
+        self.spans.push(Span::table(self.regime.geometry, node.level, self.va(node, index)));
+    }
+
+    /// Orders the stores so far and completes the invalidations they ask for.
+    pub fn settle(&mut self) -> Result<(), PlanError> {
+        if self.unordered {
+            self.script.push(Step::Dsb(Dsb::Ishst))?;
+            self.unordered = false;
+            self.tables_ordered = true;
+        }
+        if !self.spans.is_empty() {
+            let Regime { geometry, range_invalidation, .. } = self.regime;
+            self.spans.drain(geometry, range_invalidation, self.script)?;
+            self.script.push(Step::Dsb(Dsb::Ish))?;
+        }
+        Ok(())
+    }
+
+    /// What follows is planned on the splits so far.
+    pub fn splits_end(&mut self) {
+        self.split_end = self.script.len();
+    }
+
+    /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
+    pub fn finish(&mut self) -> Result<(), PlanError> {
+        self.settle()?;
+        if self.script.len() > 0 && !matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. })) {
+            self.script.push(Step::Isb)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! Changing what leaves say, without changing their size.
+
+use linmap_vmsa::{Access, Execute, Level, Va};
+
+use super::PlanError;
+use super::entry::{Entry, VALID_BIT, entry};
+use super::plan::Edit;
+use super::planner::{Node, Planner};
+use crate::frames::FrameSource;
+use crate::window::TableWindow;
+
+/// The attributes to change; `None` leaves one as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    /// Who may read and write.
+    pub access: Option<Access>,
+    /// Who may execute.
+    pub execute: Option<Execute>,
+    /// Whether the leaves translate anything.
+    pub valid: Option<bool>,
+}
+
+impl Change {
+    /// Which bits the change clears and sets. The two have none in common.
+    pub(super) const fn masks(self) -> (u64, u64) {
+        let (mut clear, mut set) = (0, 0);
+        if let Some(access) = self.access {
+            clear |= Access::MASK;
+            set |= access.bits();
+        }
+        if let Some(execute) = self.execute {
+            clear |= Execute::MASK;
+            set |= execute.bits();
+        }
+        match self.valid {
+            Some(true) => set |= VALID_BIT,
+            Some(false) => clear |= VALID_BIT,
+            None => {}
+        }
+        (clear & !set, set)
+    }
+
+    /// Whether the change alone says that memory becomes writable and executable.
+    pub(super) const fn writable_and_executable(self) -> bool {
+        match (self.access, self.execute) {
+            (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
+            _ => false,
+        }
+    }
+
+    /// Whether leaves have to be looked at to know whether they become writable and executable.
+    const fn may_become_both(self) -> bool {
+        match (self.access, self.execute) {
+            (Some(access), None) => access.writable(),
+            (None, Some(execute)) => !matches!(execute, Execute::Never),
+            _ => false,
+        }
+    }
+}
+
+/// The bit of a leaf that makes it read-only (AP[2]).
+const READ_ONLY: u64 = Access::KernelReadOnly.bits();
+
+/// Whether a leaf lets somebody write and somebody execute.
+const fn is_both(bits: u64) -> bool {
+    bits & READ_ONLY == 0 && bits & Execute::MASK != Execute::MASK
+}
+
+/// What some leaves have in common.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Bits set in every entry.
+    and: u64,
+    /// Bits set in some entry.
+    or: u64,
+}
+
+impl Seen {
+    #[inline]
+    fn of(entries: &[u64]) -> Self {
+        // Two folds over the same slice, which the compiler turns into vectors.
+        let (mut and, mut or) = (u64::MAX, 0);
+        for entry in entries {
+            and &= *entry;
+            or |= *entry;
+        }
+        Self { and, or }
+    }
+}
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
+    pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+        let root = self.root();
+        self.protect_below(root, first, last, change)
+    }
+
+    fn protect_below(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+        let (from, to) = self.indices(node, first, last);
+        if node.level == Level::L3 {
+            return self.protect_pages(node, from, to, change);
+        }
+        let geometry = self.regime.geometry;
+        let mut leaves = from..from;
+        for index in from..=to {
+            // Splits happen at the ends of the range alone.
+            let split = index == from || index == to;
+            let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
+            match entry(geometry, node.level, descriptor) {
+                Entry::Leaf(_) => {
+                    if leaves.end != index {
+                        leaves = index..index;
+                    }
+                    leaves.end = index + 1;
+                }
+                Entry::Table(table) => {
+                    self.protect_leaves(node, leaves.start, leaves.end, change)?;
+                    leaves = index + 1..index + 1;
+                    let Some(level) = node.level.next() else { continue };
+                    let below = Node { table, level, base: self.va(node, index) };
+                    self.protect_below(below, first, last, change)?;
+                }
+                Entry::Empty => {
+                    let va = Va(self.va(node, index).max(first));
+                    return Err(PlanError::Hole { va });
+                }
+                Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
+            }
+        }
+        self.protect_leaves(node, leaves.start, leaves.end, change)
+    }
+
+    /// The entries `from..=to` of a table of pages.
+    fn protect_pages(
+        &mut self,
+        node: Node,
+        from: usize,
+        to: usize,
+        change: Change,
+    ) -> Result<(), PlanError> {
+        // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
+        let seen = self.look(node, from, to, Seen::of);
+        if seen.and & 0b10 == 0 {
+            for index in from..=to {
+                let found = self.read(node, index);
+                match entry(self.regime.geometry, node.level, found) {
+                    Entry::Leaf(_) => {}
+                    Entry::Empty => return Err(PlanError::Hole { va: Va(self.va(node, index)) }),
+                    Entry::Table(_) | Entry::Foreign => return Err(self.foreign(node, index, found)),
+                }
+            }
+        }
+        self.protect_seen(node, from, to, seen, change)
+    }
+
+    /// The leaves `from..end` of a table above the level of pages; there may be none.
+    fn protect_leaves(
+        &mut self,
+        node: Node,
+        from: usize,
+        end: usize,
+        change: Change,
+    ) -> Result<(), PlanError> {
+        if from >= end {
+            return Ok(());
+        }
+        let seen = self.look(node, from, end - 1, Seen::of);
+        self.protect_seen(node, from, end - 1, seen, change)
+    }
+
+    /// The leaves `from..=to`, of which `seen` is known.
+    fn protect_seen(
+        &mut self,
+        node: Node,
+        from: usize,
+        to: usize,
+        seen: Seen,
+        change: Change,
+    ) -> Result<(), PlanError> {
+        let (clear, set) = change.masks();
+        if change.may_become_both() {
+            let writable = (seen.and & !clear | set) & READ_ONLY == 0;
+            let executable = (seen.and & !clear | set) & Execute::MASK != Execute::MASK;
+            if writable && executable {
+                let both = |bits: &u64| is_both(bits & !clear | set);
+                if let Some(nth) = self.look(node, from, to, |entries| entries.iter().position(both)) {
+                    return Err(PlanError::WritableAndExecutable { va: Va(self.va(node, from + nth)) });
+                }
+            }
+        }
+        if seen.and & set == set && seen.or & clear == 0 {
+            return Ok(());
+        }
+        // From the first leaf that changes to the last. What lies between may be stored as it is.
+        let changes = |bits: &u64| bits & !clear | set != *bits;
+        let ends = self.look(node, from, to, |entries| {
+            Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
+        });
+        let Some((lead, end)) = ends else { return Ok(()) };
+        let (lead, end) = self.whole_runs(node, from, from + lead, from + end, to);
+        let count = end - lead + 1;
+        self.store(node, lead, count, Edit::Bits { clear, set })?;
+        // What was invalid is in no TLB, and what stays as it is may stay there.
+        let held = |bits: &u64| bits & VALID_BIT != 0 && changes(bits);
+        if self.look(node, lead, end, |entries| entries.iter().any(held)) {
+            self.invalidate_leaves(node, lead, count);
+        }
+        Ok(())
+    }
+
+    /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change together.
+    fn whole_runs(
+        &mut self,
+        node: Node,
+        from: usize,
+        lead: usize,
+        end: usize,
+        to: usize,
+    ) -> (usize, usize) {
+        let Some(run) = self.regime.run(node.level) else { return (lead, end) };
+        let mut grown = (lead, end);
+        if self.after_split(node, lead).is_contiguous() {
+            grown.0 = (lead & !(run - 1)).max(from);
+        }
+        if self.after_split(node, end).is_contiguous() {
+            grown.1 = (end | (run - 1)).min(to);
+        }
+        grown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linmap_vmsa::Descriptor;
+
+    #[test]
+    fn a_change_sets_and_clears_no_bit_twice() {
+        for access in [None, Some(Access::KernelReadWrite), Some(Access::UserReadOnly)] {
+            for execute in [None, Some(Execute::Never), Some(Execute::Kernel), Some(Execute::Both)] {
+                for valid in [None, Some(false), Some(true)] {
+                    let (clear, set) = Change { access, execute, valid }.masks();
+                    assert_eq!(clear & set, 0);
+                    let bits = Descriptor(!0 & !clear | set);
+                    assert_eq!(bits.is_valid(), valid != Some(false));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Making leaves smaller: contiguous runs unfolded, blocks replaced by tables that say the same.
+
+use core::mem::MaybeUninit;
+use core::slice;
+
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Descriptor, Level, Pa, Va};
+
+use super::PlanError;
+use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
+use super::plan::Edit;
+use super::planner::{Node, Planner};
+use crate::detached::release_below;
+use crate::fill::fill;
+use crate::frames::{FrameSource, OutOfFrames};
+use crate::window::TableWindow;
+
+/// Which leaves are too large.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    /// Those that reach over one of the ends of the range `first..=last`, unless they have the bits `clear` clear and those
+    /// in `set` set already; with no bits given none has.
+    Ends { first: u64, last: u64, clear: u64, set: u64 },
+    /// Those in the range that are larger than an entry at `to`.
+    Down { first: u64, last: u64, to: Level },
+}
+
+impl Cut {
+    /// Whether a leaf at `level`, or a run of them, for `start..=end` is cut.
+    fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
+        match self {
+            Self::Ends { first, last, .. } => (start < first && first <= end) || (start <= last && last < end),
+            Self::Down { first, last, to } => {
+                start <= last && first <= end && (level < to || (is_run && level == to))
+            }
+        }
+    }
+
+    /// Whether a leaf needs no cut because it is what it should become.
+    fn spares(self, descriptor: Descriptor) -> bool {
+        match self {
+            Self::Ends { clear, set, .. } => {
+                clear | set != 0 && descriptor.0 & clear & !set == 0 && descriptor.0 & set == set
+            }
+            Self::Down { .. } => false,
+        }
+    }
+}
+
+/// What a walk that splits does with what it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Stores the smaller leaves over the larger ones.
+    InPlace,
+    /// Makes the larger ones invalid.
+    Break,
+    /// Stores the smaller leaves where the larger ones were made invalid, and over those that were invalid before.
+    Make,
+}
+
+/// A leaf, or a contiguous run of leaves, in a table.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    node: Node,
+    index: usize,
+    count: usize,
+    is_run: bool,
+    valid: bool,
+}
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to make all leaves smaller that `cut` cuts.
+    pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
+        let bbm = self.regime.bbm;
+        if self.quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
+            // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
+            self.walk_splits(cut, Phase::Break)?;
+            self.settle()?;
+            self.walk_splits(cut, Phase::Make)?;
+        } else {
+            self.walk_splits(cut, Phase::InPlace)?;
+        }
+        self.splits_end();
+        Ok(())
+    }
+
+    fn walk_splits(&mut self, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+        let root = self.root();
+        match cut {
+            Cut::Ends { first, last, .. } => {
+                let handled = self.split_below(root, first, first, cut, phase)?;
+                if handled < last {
+                    self.split_below(root, last, last, cut, phase)?;
+                }
+            }
+            Cut::Down { first, last, .. } => {
+                self.split_below(root, first, last, cut, phase)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits what `cut` cuts of the leaves in `first..=last` below `node`. Returns the last address that it has looked at.
+    fn split_below(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        cut: Cut,
+        phase: Phase,
+    ) -> Result<u64, PlanError> {
+        let (mut index, to) = self.indices(node, first, last);
+        let mut handled = first;
+        while index <= to {
+            let descriptor = self.read(node, index);
+            match entry(self.regime.geometry, node.level, descriptor) {
+                Entry::Empty => handled = self.last(node, index),
+                Entry::Table(table) => {
+                    let next = node.level.next().ok_or(self.foreign(node, index, descriptor))?;
+                    let below = Node { table, level: next, base: self.va(node, index) };
+                    handled = self.split_below(below, first, last, cut, phase)?;
+                }
+                Entry::Leaf(_) => {
+                    let unit = self.unit(node, index, descriptor)?;
+                    self.split_unit(unit, descriptor, cut, phase)?;
+                    index = unit.index + unit.count - 1;
+                    handled = self.last(node, index);
+                }
+                Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
+            }
+            index += 1;
+        }
+        Ok(handled)
+    }
+
+    pub(super) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
+        let Node { table, level, .. } = node;
+        PlanError::Foreign { va: Va(self.va(node, index)), table, level, index, found }
+    }
+
+    /// The leaf at `index`, or the run that it is one of. The entries of a run must be alike.
+    fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
+        let single = Unit { node, index, count: 1, is_run: false, valid: descriptor.is_valid() };
+        if !descriptor.is_contiguous() {
+            return Ok(single);
+        }
+        let Some(count) = self.regime.run(node.level) else {
+            return Err(self.foreign(node, index, descriptor));
+        };
+        let start = index & !(count - 1);
+        let shift = self.regime.geometry.shift(node.level);
+        let other = self.look(node, start, start + count - 1, |entries| odd_one(entries, shift));
+        match other {
+            Some((nth, found)) => Err(self.foreign(node, start + nth, found)),
+            None => Ok(Unit { index: start, count, is_run: true, ..single }),
+        }
+    }
+
+    fn split_unit(
+        &mut self,
+        unit: Unit,
+        descriptor: Descriptor,
+        cut: Cut,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let Unit { node, index, count, is_run, valid } = unit;
+        let (start, end) = (self.va(node, index), self.last(node, index + count - 1));
+        if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
+            return Ok(());
+        }
+        let bbm = self.regime.bbm;
+        if valid && !self.quiescent && bbm != BbmLevel::L3 {
+            return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
+        }
+        match phase {
+            Phase::Break => {
+                if valid {
+                    self.store(node, index, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                    self.invalidate_leaves(node, index, count);
+                }
+                return Ok(());
+            }
+            Phase::InPlace => {
+                // Level 3 lets a TLB go on with the larger entries, which say the same.
+                if valid && bbm != BbmLevel::L3 {
+                    self.invalidate_leaves(node, index, count);
+                }
+                if is_run {
+                    self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
+                }
+            }
+            Phase::Make => {}
+        }
+        let remade = Edit::Bits { clear: CONTIGUOUS, set: if valid { VALID_BIT } else { 0 } };
+        for nth in index..index + count {
+            if cut.cuts(node.level, false, self.va(node, nth), self.last(node, nth)) {
+                let whole = self.read(node, nth);
+                self.replace(node, nth, whole, cut)?;
+            } else if phase == Phase::Make {
+                self.store(node, nth, 1, remade)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans to link a new table over the block `whole`.
+    fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<(), PlanError> {
+        let geometry = self.regime.geometry;
+        let (Entry::Leaf(pa), Some(next)) = (entry(geometry, node.level, whole), node.level.next()) else {
+            return Err(self.foreign(node, index, whole));
+        };
+        let attributes = attributes_of(geometry, whole);
+        let base = self.va(node, index);
+        let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
+        self.link(node, index, table).inspect_err(|_| {
+            release_below(geometry, table, next, self.window, self.frames);
+            self.frames.free(table);
+        })
+    }
+
+    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the largest leaves that `cut`
+    /// leaves. On an error every frame is back.
+    fn table_of_leaves(
+        &mut self,
+        level: Level,
+        base: u64,
+        attributes: u64,
+        pa: Pa,
+        cut: Cut,
+    ) -> Result<Pa, OutOfFrames> {
+        let geometry = self.regime.geometry;
+        let shift = geometry.shift(level);
+        let count = geometry.entries(level);
+        let table = self.frames.alloc()?;
+        let pointer = self.window.open(level, table);
+        // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame, and the slice is not
+        // used any more when the loop below opens tables of deeper levels and writes through the pointer.
+        let entries =
+            unsafe { slice::from_raw_parts_mut(pointer.cast::<MaybeUninit<u64>>().as_ptr(), count) };
+        let single = leaf(geometry, level, attributes, pa);
+        let run = self.regime.run(level);
+        let common = if run.is_some() { single.0 | CONTIGUOUS } else { single.0 };
+        // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
+        fill(entries, common, 1 << shift);
+        if let Some(run) = run {
+            let cut_runs = (0..count).step_by(run).filter(|start| {
+                let va = base + ((*start as u64) << shift);
+                cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
+            });
+            for start in cut_runs {
+                if let Some(entries) = entries.get_mut(start..start + run) {
+                    fill(entries, single.0 + ((start as u64) << shift), 1 << shift);
+                }
+            }
+        }
+        let mut result = Ok(());
+        let Some(next) = level.next() else {
+            self.window.close(level);
+            return Ok(table);
+        };
+        for index in 0..count {
+            let va = base + ((index as u64) << shift);
+            if !cut.cuts(level, false, va, va + ((1u64 << shift) - 1)) {
+                continue;
+            }
+            let part = Pa(pa.0 + ((index as u64) << shift));
+            match self.table_of_leaves(next, va, attributes, part, cut) {
+                // SAFETY: the table is still open and has more than `index` entries.
+                Ok(below) => unsafe { pointer.add(index).write(Descriptor::table(geometry, below).0) },
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.window.close(level);
+        match result {
+            Ok(()) => Ok(table),
+            Err(error) => {
+                // Every entry is written, so that those linked so far are found.
+                release_below(geometry, table, level, self.window, self.frames);
+                self.frames.free(table);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The first of `entries` that is not the one before it with its address moved on by `1 << shift` bytes.
+fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
+    let (first, _) = entries.split_first()?;
+    entries
+        .iter()
+        .enumerate()
+        .find(|(nth, value)| **value != first.wrapping_add((*nth as u64) << shift))
+        .map(|(nth, value)| (nth, Descriptor(*value)))
+}

@@ -1,0 +1,192 @@
+//! TTBR0 on and off: a map in the lower half of the address space for a while, with a VA size of its own.
+//!
+//! Two registers change, and both decide what a walk through TTBR0 finds: TTBR0 names the root, TCR.T0SZ says at which
+//! level a walk starts and how long the root is. A walk that met one map's root under the other's T0SZ would read it as
+//! a table of another level. So T0SZ changes only while TTBR0 leads to the [`Reserved`] table, which is empty at every
+//! level, and while nothing that was walked through TTBR0 is cached: T0SZ is one of the fields that a TLB may keep with
+//! what it caches (Arm ARM D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
+
+use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+
+use crate::cpu::{Cpu, Dsb, Tlbi};
+use crate::detached::DetachedTree;
+
+/// What TTBR0 and TCR hold while the lower half of the address space translates nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reserved {
+    /// A TTBR0 value that leads to an empty table: one whole granule of invalid entries that nobody writes, so that
+    /// every walk faults at its start level, whichever level T0SZ makes that.
+    pub ttbr0: u64,
+    /// The kernel's TCR value. Only its T0SZ field ever changes.
+    pub tcr: u64,
+}
+
+/// A tree in TTBR0. It is walked by hardware until [`remove`](Self::remove).
+#[must_use = "TTBR0 keeps translating until the map is removed"]
+#[derive(Debug)]
+pub struct Installed {
+    tree: DetachedTree,
+    reserved: Reserved,
+}
+
+impl Reserved {
+    /// Puts `tree` in TTBR0, with the T0SZ of its own VA size: TCR, ISB, TTBR0, ISB.
+    ///
+    /// 1. TCR, while TTBR0 leads to the empty table: whichever T0SZ a walk sees, it faults, and nothing is cached.
+    /// 2. ISB: no walk uses the old T0SZ from here on. Without it the CPU could take the two register writes in either
+    ///    order and walk the new root by the old size.
+    /// 3. TTBR0. Nothing has to be invalidated: what was invalid is in no TLB (Arm ARM D8.16.1, RWHZWS).
+    /// 4. ISB: what follows is translated through the new root.
+    ///
+    /// # Safety
+    /// - TTBR0 and TCR of this CPU hold what `self` says, and no TLB of it holds a translation of TTBR0.
+    /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and this.
+    /// - What the tree maps may be accessed as its attributes say, by speculation too.
+    // A call would copy the tree in and out for four instructions.
+    #[inline(always)]
+    pub unsafe fn install<C: Cpu>(self, tree: DetachedTree, cpu: &mut C) -> Installed {
+        cpu.write_tcr(tcr_with_t0sz(self.tcr, tree.geometry()));
+        cpu.isb();
+        cpu.write_ttbr0(ttbr(tree.geometry(), tree.root(), 0));
+        cpu.isb();
+        Installed { tree, reserved: self }
+    }
+
+    /// Leaves TTBR0 on the empty table, with nothing that it translated cached, whatever map it led to: TTBR0, ISB,
+    /// TLBI VMALLE1, DSB NSH, TCR, ISB.
+    ///
+    /// 1. TTBR0, while T0SZ is still the map's: a walk that sees either root reads it by a size that fits it.
+    /// 2. ISB: no walk starts from the old root from here on, so that nothing is cached behind the invalidation's back.
+    /// 3. TLBI of everything on this CPU. Only this CPU ever walked the map, so it is not broadcast.
+    /// 4. DSB NSH completes it: the map's tables are in no walk and no TLB any more, and may be given away.
+    /// 5. TCR last, since T0SZ may be cached with the translations: they have to be gone first.
+    /// 6. ISB: what follows is translated by the registers as they are now.
+    #[inline]
+    pub fn restore<C: Cpu>(self, cpu: &mut C) {
+        cpu.write_ttbr0(self.ttbr0);
+        cpu.isb();
+        cpu.tlbi(Tlbi::AllLocal);
+        cpu.dsb(Dsb::Nsh);
+        cpu.write_tcr(self.tcr);
+        cpu.isb();
+    }
+}
+
+impl Installed {
+    /// Takes the tree out of TTBR0 again, by [`Reserved::restore`]: it is detached as before.
+    #[inline]
+    pub fn remove<C: Cpu>(self, cpu: &mut C) -> DetachedTree {
+        self.reserved.restore(cpu);
+        self.tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Pa, Va};
+
+    use super::*;
+    use crate::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames};
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Did {
+        Ttbr0(u64),
+        Tcr(u64),
+        Isb,
+        Dsb(Dsb),
+        Tlbi(Tlbi),
+    }
+
+    #[derive(Default)]
+    struct Recorder(Vec<Did>);
+
+    impl Cpu for Recorder {
+        type Frames = OffsetWindow;
+
+        unsafe fn store(&mut self, _entry: NonNull<u64>, _descriptor: Descriptor) {
+            unreachable!("no live table changes");
+        }
+        fn reach(&mut self, _va: Va) -> NonNull<u64> {
+            unreachable!("nothing is accessed");
+        }
+        unsafe fn frames_at(&mut self, _offset: u64) -> OffsetWindow {
+            unreachable!("nothing is accessed");
+        }
+        fn dsb(&mut self, dsb: Dsb) {
+            self.0.push(Did::Dsb(dsb));
+        }
+        fn isb(&mut self) {
+            self.0.push(Did::Isb);
+        }
+        fn tlbi(&mut self, tlbi: Tlbi) {
+            self.0.push(Did::Tlbi(tlbi));
+        }
+        fn write_ttbr0(&mut self, value: u64) {
+            self.0.push(Did::Ttbr0(value));
+        }
+        fn write_ttbr1(&mut self, _value: u64) {
+            unreachable!("the upper half stays");
+        }
+        fn write_tcr(&mut self, value: u64) {
+            self.0.push(Did::Tcr(value));
+        }
+    }
+
+    #[repr(align(4096))]
+    struct Frame([u64; 512]);
+
+    struct OneFrame(Pa);
+
+    // SAFETY: the test below makes one tree of one table, so the frame is handed out once.
+    unsafe impl FrameSource for OneFrame {
+        fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+            Ok(self.0)
+        }
+        fn free(&mut self, _frame: Pa) {}
+    }
+
+    #[test]
+    fn t0sz_changes_only_while_ttbr0_is_on_the_reserved_table_and_nothing_is_cached() {
+        let shape = Geometry::new(Granule::K4, 31, 48).unwrap();
+        let mut frame = Box::new(Frame([0; 512]));
+        let root = Pa(frame.0.as_mut_ptr().expose_provenance() as u64);
+        let gib = Mapping {
+            va: Va(1 << 30),
+            pa: Pa(1 << 30),
+            len: 1 << 30,
+            attributes: Attributes::KERNEL_DATA,
+            leaves: Leaves::ContiguousBlocks,
+        };
+        let list = [gib];
+        let mappings = Mappings::new(shape, &list).unwrap();
+        // SAFETY: the one frame is at its own address.
+        let mut window = unsafe { OffsetWindow::new(0) };
+        let mut frames = OneFrame(root);
+        let tree =
+            DetachedTree::build(&mut mappings.cursor(), shape.start_level(), Va(0), &mut window, &mut frames);
+
+        let reserved = Reserved { ttbr0: 0x4000_0000, tcr: 16 | 16 << 16 };
+        let mut cpu = Recorder::default();
+        // SAFETY: the recorder has no TTBR0 and walks nothing.
+        let installed = unsafe { reserved.install(tree.unwrap(), &mut cpu) };
+        assert_eq!(cpu.0, [Did::Tcr(33 | 16 << 16), Did::Isb, Did::Ttbr0(root.0), Did::Isb]);
+
+        cpu.0.clear();
+        installed.remove(&mut cpu).release(&mut window, &mut frames);
+        assert_eq!(
+            cpu.0,
+            [
+                Did::Ttbr0(reserved.ttbr0),
+                Did::Isb,
+                Did::Tlbi(Tlbi::AllLocal),
+                Did::Dsb(Dsb::Nsh),
+                Did::Tcr(reserved.tcr),
+                Did::Isb
+            ]
+        );
+    }
+}

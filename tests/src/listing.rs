@@ -1,0 +1,489 @@
+//! The system instructions of an assembly source, in the order they stand in, so that the kernel's own instructions can
+//! be run against a machine model instead of a copy of them.
+//!
+//! The reader knows the instructions that change, order or drop translations, and those that leave a straight line. What
+//! is left out is everything that only computes, and branches to a label, taken or not. Nothing of a system instruction is guessed: a register, an operation or
+//! a barrier that it does not know is an error. Operands stay as they are written, since only who calls the routine knows
+//! what a register holds.
+
+use thiserror::Error;
+
+/// A label or a system instruction. Operands are as written, without white space around them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Instruction<'s> {
+    /// `name:`, a numeric local label too.
+    Label(&'s str),
+    /// `msr register, value`; the value is a general register, or an immediate with its `#`.
+    Msr {
+        /// What is written.
+        register: Register,
+        /// With what.
+        value: &'s str,
+    },
+    /// `tlbi operation` and its register, if it takes one.
+    Tlbi {
+        /// What is invalidated.
+        operation: Tlbi,
+        /// The register with the address.
+        operand: Option<&'s str>,
+    },
+    /// `dsb`.
+    Dsb(Dsb),
+    /// `isb`.
+    Isb,
+    /// `ic iallu`: all instructions that this CPU has cached.
+    IcIallu,
+    /// `dc`, by the address in a register.
+    Dc {
+        /// What happens to the line.
+        operation: Dc,
+        /// The register with the address.
+        address: &'s str,
+    },
+    /// `br register`.
+    Br(&'s str),
+    /// `bl label`: the label's instructions come next, up to a `ret`.
+    Bl(&'s str),
+    /// `ret`, by the register it names or else x30.
+    Ret(&'s str),
+    /// `eret`: goes on at ELR with SPSR, and synchronises the context.
+    Eret,
+    /// `hvc immediate`.
+    Hvc(&'s str),
+}
+
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant,)+
+        }
+
+        impl $name {
+            fn from_text(text: &str) -> Option<Self> {
+                [$(($text, Self::$variant)),+]
+                    .into_iter()
+                    .find_map(|(name, value)| name.eq_ignore_ascii_case(text).then_some(value))
+            }
+        }
+    };
+}
+
+named! {
+    /// A register that the kernel's assembly writes.
+    Register {
+        /// The root of the lower half.
+        Ttbr0El1 = "ttbr0_el1",
+        /// The root of the upper half.
+        Ttbr1El1 = "ttbr1_el1",
+        /// The shape of both halves.
+        TcrEl1 = "tcr_el1",
+        /// TCR2_EL1, by its encoding.
+        Tcr2El1 = "s3_0_c2_c0_3",
+        /// Memory types.
+        MairEl1 = "mair_el1",
+        /// MMU and caches on and off.
+        SctlrEl1 = "sctlr_el1",
+        /// SCTLR2_EL1, by its encoding.
+        Sctlr2El1 = "s3_0_c1_c0_3",
+        /// Exception vectors.
+        VbarEl1 = "vbar_el1",
+        /// Where an exception returns to.
+        ElrEl1 = "elr_el1",
+        /// The state it returns to.
+        SpsrEl1 = "spsr_el1",
+        /// Floating-point traps.
+        CpacrEl1 = "cpacr_el1",
+        /// Which stack pointer is used.
+        SpSel = "spsel",
+        /// Masks interrupts.
+        DaifSet = "daifset",
+        /// EL2's configuration, E2H and TGE.
+        HcrEl2 = "hcr_el2",
+        /// EL2's MMU and caches on and off.
+        SctlrEl2 = "sctlr_el2",
+        /// The root of stage 2, and the VMID.
+        VttbrEl2 = "vttbr_el2",
+        /// EL2's exception vectors.
+        VbarEl2 = "vbar_el2",
+        /// Where EL2's exception returns to.
+        ElrEl2 = "elr_el2",
+        /// The state it returns to.
+        SpsrEl2 = "spsr_el2",
+        /// EL2's floating-point traps.
+        CptrEl2 = "cptr_el2",
+        /// Traps of AArch32 system registers.
+        HstrEl2 = "hstr_el2",
+        /// Who may use counters and timers.
+        CnthctlEl2 = "cnthctl_el2",
+        /// What is subtracted from the counter.
+        CntvoffEl2 = "cntvoff_el2",
+        /// The MIDR that EL1 reads.
+        VpidrEl2 = "vpidr_el2",
+        /// The MPIDR that EL1 reads.
+        VmpidrEl2 = "vmpidr_el2",
+    }
+}
+
+named! {
+    /// A TLB invalidation.
+    Tlbi {
+        /// Everything of the regime, on this CPU.
+        Vmalle1 = "vmalle1",
+        /// Everything of the regime, on every CPU of the inner domain.
+        Vmalle1is = "vmalle1is",
+        /// One address, every ASID, walk-cache entries too, on every CPU of the inner domain.
+        Vaae1is = "vaae1is",
+        /// One address, every ASID, leaf entries alone, on every CPU of the inner domain.
+        Vaale1is = "vaale1is",
+    }
+}
+
+named! {
+    /// What a DSB waits for.
+    Dsb {
+        /// All accesses, the whole system.
+        Sy = "sy",
+        /// All accesses, the inner domain.
+        Ish = "ish",
+        /// Stores, the inner domain.
+        Ishst = "ishst",
+        /// All accesses, this CPU.
+        Nsh = "nsh",
+    }
+}
+
+named! {
+    /// What happens to a cache line.
+    Dc {
+        /// Written back and dropped, to the point of coherency.
+        Civac = "civac",
+        /// Dropped, to the point of coherency.
+        Ivac = "ivac",
+    }
+}
+
+/// Why a source can't be read. Lines are counted from 1.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ListingError {
+    /// A system instruction, or a part of one, that the reader does not know.
+    #[error("line {line}: the reader does not know `{text}`")]
+    Unknown {
+        /// The line.
+        line: usize,
+        /// The instruction as written.
+        text: String,
+    },
+    /// A system instruction in the body of a macro or a repetition, which the reader does not expand.
+    #[error("line {line}: `{text}` stands in a macro or a repetition, which the reader does not expand")]
+    Repeated {
+        /// The line.
+        line: usize,
+        /// The instruction as written.
+        text: String,
+    },
+}
+
+/// Reads `source`, in the syntax of the GNU assembler for AArch64.
+///
+/// # Errors
+/// [`ListingError`], for the first line that can't be read.
+pub fn read(source: &str) -> Result<Vec<Instruction<'_>>, ListingError> {
+    let mut listing = Vec::new();
+    // How many bodies of macros and repetitions are open.
+    let mut bodies = 0usize;
+    for (index, line) in source.lines().enumerate() {
+        let line_number = index + 1;
+        let unknown = |text: &str| ListingError::Unknown { line: line_number, text: text.to_owned() };
+        let code = line.split_once("//").map_or(line, |(code, _)| code);
+        if code.contains("/*") {
+            return Err(unknown(code.trim()));
+        }
+        for statement in code.split(';') {
+            let (labels, statement) = split_labels(statement);
+            if bodies == 0 {
+                listing.extend(labels.into_iter().map(Instruction::Label));
+            }
+            match statement.split_whitespace().next() {
+                Some(".macro" | ".rept") => bodies += 1,
+                Some(".endm" | ".endr") => {
+                    bodies = bodies.checked_sub(1).ok_or_else(|| unknown(statement))?;
+                }
+                // Text that may or may not be assembled, or is not here at all.
+                Some(word) if [".if", ".irp", ".include"].iter().any(|start| word.starts_with(start)) => {
+                    return Err(unknown(statement));
+                }
+                _ => {
+                    let parsed = instruction(statement).map_err(|Unknown| unknown(statement))?;
+                    if parsed.is_some() && bodies > 0 {
+                        return Err(ListingError::Repeated { line: line_number, text: statement.to_owned() });
+                    }
+                    listing.extend(parsed);
+                }
+            }
+        }
+    }
+    Ok(listing)
+}
+
+/// The labels at the beginning of a statement, and the rest.
+fn split_labels(statement: &str) -> (Vec<&str>, &str) {
+    let mut labels = Vec::new();
+    let mut rest = statement.trim();
+    while let Some((label, after)) = rest.split_once(':')
+        && !label.is_empty()
+        && label.chars().all(|c| c.is_ascii_alphanumeric() || "_.$".contains(c))
+    {
+        labels.push(label);
+        rest = after.trim();
+    }
+    (labels, rest)
+}
+
+struct Unknown;
+
+/// The system instruction that `statement` is; `None` for what only computes, or is none.
+fn instruction(statement: &str) -> Result<Option<Instruction<'_>>, Unknown> {
+    let (mnemonic, operands) = statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
+    let operands = operands.trim();
+    let (first, second) = match operands.split_once(',') {
+        Some((first, second)) => (first.trim(), Some(second.trim())),
+        None => (operands, None),
+    };
+    let instruction = match (mnemonic.to_ascii_lowercase().as_str(), first, second) {
+        ("msr", register, Some(value)) => {
+            Instruction::Msr { register: Register::from_text(register).ok_or(Unknown)?, value }
+        }
+        ("tlbi", operation, operand) => {
+            let operation = Tlbi::from_text(operation).ok_or(Unknown)?;
+            let by_address = matches!(operation, Tlbi::Vaae1is | Tlbi::Vaale1is);
+            if operand.is_some() != by_address {
+                return Err(Unknown);
+            }
+            Instruction::Tlbi { operation, operand }
+        }
+        ("dsb", kind, None) => Instruction::Dsb(Dsb::from_text(kind).ok_or(Unknown)?),
+        ("isb", "", None) => Instruction::Isb,
+        ("ic", operation, None) if operation.eq_ignore_ascii_case("iallu") => Instruction::IcIallu,
+        ("dc", operation, Some(address)) => {
+            Instruction::Dc { operation: Dc::from_text(operation).ok_or(Unknown)?, address }
+        }
+        ("br", register, None) => Instruction::Br(register),
+        ("bl", label, None) => Instruction::Bl(label),
+        ("ret", "", None) => Instruction::Ret("x30"),
+        ("ret", register, None) => Instruction::Ret(register),
+        ("eret", "", None) => Instruction::Eret,
+        ("hvc", immediate, None) => Instruction::Hvc(immediate),
+        (
+            "msr" | "msrr" | "dsb" | "dmb" | "isb" | "ic" | "dc" | "at" | "sys" | "sysp" | "tlbip" | "br"
+            | "bl" | "blr" | "ret" | "eret" | "hvc" | "smc" | "svc",
+            ..,
+        ) => return Err(Unknown),
+        // Reading a register changes nothing.
+        _ => return Ok(None),
+    };
+    Ok(Some(instruction))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELOCATE: &str = include_str!("../../kernel/src/relocate.S");
+    const ENTRY: &str = include_str!("../../kernel/src/entry.S");
+    const EL2_STUB: &str = include_str!("../../kernel/src/el2_stub.S");
+    const VECTORS: &str = include_str!("../../kernel/src/vectors.S");
+
+    const VMALLE1: Instruction<'_> = Instruction::Tlbi { operation: Tlbi::Vmalle1, operand: None };
+
+    const fn msr(register: Register, value: &str) -> Instruction<'_> {
+        Instruction::Msr { register, value }
+    }
+
+    /// The instructions behind the first label `name`, up to the next label that is not local.
+    fn routine<'l>(listing: &'l [Instruction<'l>], name: &str) -> &'l [Instruction<'l>] {
+        let start = listing.iter().position(|i| *i == Instruction::Label(name)).expect("the label") + 1;
+        let global = |i: &Instruction<'_>| matches!(i, Instruction::Label(l) if l.parse::<u8>().is_err());
+        let len = listing[start..].iter().position(global).unwrap_or(listing.len() - start);
+        &listing[start..start + len]
+    }
+
+    fn position(listing: &[Instruction<'_>], wanted: Instruction<'_>) -> usize {
+        listing.iter().position(|i| *i == wanted).unwrap_or_else(|| panic!("no {wanted:?} in {listing:?}"))
+    }
+
+    #[test]
+    fn the_relocation_code_changes_the_upper_root_by_break_before_make() {
+        let listing = read(RELOCATE).unwrap();
+        let [Instruction::Label("relocate_start"), rest @ ..] = &listing[..] else { panic!("{listing:?}") };
+        let switch = [
+            msr(Register::SpSel, "#1"),
+            msr(Register::Ttbr1El1, "x5"),
+            Instruction::Isb,
+            VMALLE1,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            msr(Register::Ttbr1El1, "x4"),
+            Instruction::Isb,
+        ];
+        assert_eq!(rest[..switch.len()], switch);
+        let roots = |i: &Instruction<'_>| {
+            matches!(
+                i,
+                Instruction::Msr { register: Register::Ttbr0El1 | Register::Ttbr1El1 | Register::TcrEl1, .. }
+            )
+        };
+        assert_eq!(listing.iter().filter(|i| roots(i)).count(), 2, "no other root changes");
+    }
+
+    #[test]
+    fn the_relocation_code_turns_the_mmu_off_after_everything_is_cleaned_and_then_leaves() {
+        let listing = read(RELOCATE).unwrap();
+        let copied = position(&listing, Instruction::Dc { operation: Dc::Civac, address: "x11" });
+        let end = [
+            Instruction::Dsb(Dsb::Sy),
+            Instruction::IcIallu,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            msr(Register::SctlrEl1, "x7"),
+            Instruction::Isb,
+            Instruction::Br("x4"),
+            Instruction::Label("5"),
+            Instruction::Hvc("#0"),
+            Instruction::Label("relocate_end"),
+        ];
+        assert_eq!(
+            listing[copied + 1..],
+            [&[Instruction::Label("3"), Instruction::Label("4")], &end[..]].concat()
+        );
+    }
+
+    #[test]
+    fn the_mmu_goes_on_after_tables_are_ordered_registers_written_and_tlbs_and_instructions_dropped() {
+        let listing = read(ENTRY).unwrap();
+        let entry = routine(&listing, "primary_entry");
+        let made = position(entry, Instruction::Bl("make_tables"));
+        assert_eq!(
+            entry[made + 1..made + 3],
+            [Instruction::Dsb(Dsb::Sy), Instruction::Bl("invalidate_to_poc")]
+        );
+        let end = [
+            msr(Register::TcrEl1, "x1"),
+            msr(Register::MairEl1, "x0"),
+            msr(Register::Ttbr0El1, "x0"),
+            msr(Register::Ttbr1El1, "x0"),
+            msr(Register::Tcr2El1, "xzr"),
+            Instruction::Label("0"),
+            msr(Register::Sctlr2El1, "xzr"),
+            Instruction::Label("0"),
+            Instruction::Isb,
+            VMALLE1,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::IcIallu,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            msr(Register::SctlrEl1, "x0"),
+            Instruction::Isb,
+            Instruction::Br("x0"),
+        ];
+        assert_eq!(entry[made + 3..], end);
+    }
+
+    #[test]
+    fn lines_are_invalidated_one_by_one_and_waited_for() {
+        let listing = read(ENTRY).unwrap();
+        let invalidate = Instruction::Dc { operation: Dc::Ivac, address: "x0" };
+        assert_eq!(
+            routine(&listing, "invalidate_to_poc"),
+            [Instruction::Label("0"), invalidate, Instruction::Dsb(Dsb::Sy), Instruction::Ret("x30")]
+        );
+        assert!(
+            routine(&listing, "make_tables")
+                .iter()
+                .all(|i| matches!(i, Instruction::Label(_) | Instruction::Bl(_) | Instruction::Ret("x9"))),
+            "tables are made by stores alone"
+        );
+    }
+
+    #[test]
+    fn the_mmu_is_off_when_the_exception_level_is_settled_whichever_it_is() {
+        let listing = read(ENTRY).unwrap();
+        let settle = routine(&listing, "enter_el");
+        let off = msr(Register::SctlrEl1, "x0");
+        let offs: Vec<usize> = (0..settle.len()).filter(|i| settle[*i] == off).collect();
+        let leaves: Vec<usize> = (0..settle.len())
+            .filter(|i| matches!(settle[*i], Instruction::Ret(_) | Instruction::Eret))
+            .collect();
+        assert_eq!(offs.len(), 3, "EL1, EL2 with VHE, EL2 without");
+        for (off, leave) in offs.into_iter().zip(leaves) {
+            assert!(settle[off..leave].contains(&Instruction::Isb), "{:?}", &settle[off..leave]);
+        }
+        // Without VHE, nothing of stage 2 is on and EL2's own MMU is off before EL1 is entered.
+        let stage_2 = position(settle, msr(Register::VttbrEl2, "xzr"));
+        let el2_off = position(settle, msr(Register::SctlrEl2, "x1"));
+        assert!(stage_2 < el2_off && el2_off < position(settle, Instruction::Eret));
+    }
+
+    #[test]
+    fn the_stub_drops_cached_instructions_before_it_enters_the_payload() {
+        let listing = read(EL2_STUB).unwrap();
+        let at = position(&listing, Instruction::IcIallu);
+        let end = [Instruction::Dsb(Dsb::Nsh), Instruction::Isb, Instruction::Br("x4")];
+        assert_eq!(listing[at + 1..at + 4], end);
+    }
+
+    #[test]
+    fn the_vectors_change_nothing_that_translates() {
+        let listing = read(VECTORS).unwrap();
+        let written: Vec<_> = listing.iter().filter(|i| matches!(i, Instruction::Msr { .. })).collect();
+        assert_eq!(written, [&msr(Register::ElrEl1, "x2"), &msr(Register::SpsrEl1, "x2")]);
+    }
+
+    #[test]
+    fn labels_statements_and_comments_are_told_apart() {
+        let source = "a: 0: ISB; tlbi VAAE1IS, x3 // tlbi vmalle1\n  .ascii \"ARM\"\n mrs x0, tcr_el1\n add x0, x0, :lo12:b";
+        assert_eq!(
+            read(source).unwrap(),
+            [
+                Instruction::Label("a"),
+                Instruction::Label("0"),
+                Instruction::Isb,
+                Instruction::Tlbi { operation: Tlbi::Vaae1is, operand: Some("x3") },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_reader_does_not_know_is_an_error_that_names_its_line() {
+        for (source, text) in [
+            ("nop\nmsr ttbr0_el2, x0", "msr ttbr0_el2, x0"),
+            ("nop\ntlbi alle1", "tlbi alle1"),
+            ("nop\ntlbi vaae1is", "tlbi vaae1is"),
+            ("nop\ntlbi vmalle1, x0", "tlbi vmalle1, x0"),
+            ("nop\n0: dsb oshst", "dsb oshst"),
+            ("nop\ndc zva, x0", "dc zva, x0"),
+            ("nop\nsys #0, c8, c2, #3, x0", "sys #0, c8, c2, #3, x0"),
+            ("nop\nsmc #0", "smc #0"),
+            ("nop\n.ifdef A", ".ifdef A"),
+            ("nop\n.endm", ".endm"),
+            ("nop\nisb /* late */", "isb /* late */"),
+        ] {
+            assert_eq!(
+                read(source),
+                Err(ListingError::Unknown { line: 2, text: text.to_owned() }),
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_system_instruction_in_a_macro_or_repetition_is_an_error() {
+        for (start, end) in [(".macro m", ".endm"), (".rept 2", ".endr")] {
+            let source = format!("{start}\n0: nop\n{end}\nisb");
+            assert_eq!(read(&source).unwrap(), [Instruction::Isb]);
+            let source = format!("{start}\n isb\n{end}");
+            assert_eq!(read(&source), Err(ListingError::Repeated { line: 2, text: "isb".to_owned() }));
+        }
+    }
+}
