@@ -86,7 +86,7 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
     let domain = prop::sample::select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
     let access = prop::sample::select(vec![Access::All, Access::Stores]);
     let value = prop_oneof![
-        (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| RAM + frame * granule | id << 48),
+        (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
         any::<u64>()
     ];
     let operand = prop_oneof![va(va_bits).prop_map(|va| va >> 12 & 0xfff_ffff_ffff), any::<u64>()];

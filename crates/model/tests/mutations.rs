@@ -1,0 +1,486 @@
+//! Deliberate mistakes in real plans, one at a time: the machine finds every one.
+//!
+//! Each plan is made, checked and applied on the machine and recorded; then its events are replayed with one change, and
+//! with what software does afterwards: it relies on the edit, and every CPU looks at both sides of it.
+
+mod world;
+
+use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
+use linmap_model::{Config, Event, Machine, Violation};
+use linmap_table::Leaves;
+use linmap_table::live::{Change, Half};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
+use world::{Done, Op, Setting, World};
+
+const MIB: u64 = 1 << 20;
+const CONTIGUOUS: u64 = 1 << 52;
+
+/// The events of one edit, of all before it, and of all that relies on it.
+struct Recorded {
+    config: Config,
+    before: Vec<Event>,
+    edit: Vec<Event>,
+    after: Vec<Event>,
+}
+
+impl Recorded {
+    fn verdict(&self, edit: &[Event]) -> Result<(), Violation> {
+        let mut machine = Machine::new(&self.config).unwrap();
+        for event in &self.before {
+            machine.step(event).unwrap();
+        }
+        edit.iter().chain(&self.after).try_for_each(|event| machine.step(event))
+    }
+}
+
+fn setting(granule: Granule, bbm: BbmLevel) -> Setting {
+    let va_bits = if granule == Granule::K4 { 39 } else { 36 };
+    Setting {
+        geometry: Geometry::new(granule, va_bits, 48).unwrap(),
+        bbm,
+        cpus: 2,
+        half: Half::High,
+        area_at: 1 << 34,
+        area_len: 64 * MIB,
+        frames: 80,
+        own_window: false,
+        window_leaves: Leaves::Pages,
+        range_invalidation: false,
+    }
+}
+
+fn mapped(leaves: Leaves) -> Op {
+    Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes: Attributes::KERNEL_DATA, leaves }
+}
+
+fn read_only(at: u64, len: u64) -> Op {
+    let change = Change { access: Some(Access::KernelReadOnly), ..Change::default() };
+    Op::Protect { at, len, change }
+}
+
+/// Does all of `ops`, and records the last of them.
+fn record(setting: Setting, initial: Op, ops: &[Op], quiescent: bool) -> Recorded {
+    let mut world = World::new(setting, &[initial], true);
+    let (last, first) = ops.split_last().unwrap();
+    for op in first {
+        assert_eq!(world.apply(*op, quiescent, 0), Ok(Done::Applied));
+    }
+    let before = world.board.trace().unwrap().events;
+    assert_eq!(world.apply(*last, quiescent, 0), Ok(Done::Applied));
+    world.agree().unwrap();
+    let edited = world.board.trace().unwrap().events.len();
+    let (at, len) = last.range();
+    let page = setting.geometry.granule().bytes();
+    let places = [at, at + len / 2 & !(page - 1), at + len - page, at + len, at.saturating_sub(page)];
+    for cpu in 0..setting.cpus {
+        for place in places {
+            world.probe(cpu, place).unwrap();
+        }
+    }
+    let trace = world.board.trace().unwrap();
+    // `apply` ends with `Settled`, which is what comes after the edit.
+    let edit = single(&trace.events[before.len()..edited - 1]);
+    let after = trace.events[edited - 1..].to_vec();
+    assert_eq!(after[0], Event::Settled);
+    let recorded = Recorded { config: trace.config, before, edit, after };
+    assert_eq!(recorded.verdict(&recorded.edit), Ok(()));
+    recorded
+}
+
+/// A page of a 2 MiB block becomes read-only at level 3: split, link, protect, invalidate.
+fn split() -> Recorded {
+    let page = read_only(2 * MIB + 0x5000, 0x1000);
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[page], false)
+}
+
+/// The same by full break-before-make.
+fn broken_split() -> Recorded {
+    let to = Level::L3;
+    let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to };
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Blocks), &[split], true)
+}
+
+/// The same in place at level 2, with the invalidation that it needs there.
+fn split_at_level_2() -> Recorded {
+    let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to: Level::L3 };
+    record(setting(Granule::K4, BbmLevel::L2), mapped(Leaves::Blocks), &[split], true)
+}
+
+/// A table of pages becomes a block again.
+fn fold() -> Recorded {
+    let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to: Level::L3 };
+    let fold = Op::Fold { at: 2 * MIB, len: 2 * MIB };
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[split, fold], false)
+}
+
+/// A page of a contiguous run becomes read-only.
+fn unfold() -> Recorded {
+    let unblocked = Op::Split { at: 0, len: 2 * MIB, to: Level::L2 };
+    let split = read_only(0x2_0000, 0x1_0000);
+    let page = read_only(0x4_3000, 0x1000);
+    record(
+        setting(Granule::K4, BbmLevel::L3),
+        mapped(Leaves::ContiguousBlocks),
+        &[unblocked, split, page],
+        false,
+    )
+}
+
+/// Sixteen pages become a contiguous run.
+fn fold_run() -> Recorded {
+    let fold = Op::Fold { at: 0x4_0000, len: 0x1_0000 };
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Pages), &[fold], false)
+}
+
+/// Three pages become read-only.
+fn protect(granule: Granule) -> Recorded {
+    let page = Geometry::new(granule, 36, 48).unwrap().granule().bytes();
+    record(setting(granule, BbmLevel::L0), mapped(Leaves::Pages), &[read_only(7 * page, 3 * page)], false)
+}
+
+/// Two hundred pages go, invalidated by ranges.
+fn unmap() -> Recorded {
+    let setting = Setting { range_invalidation: true, ..setting(Granule::K4, BbmLevel::L0) };
+    record(setting, mapped(Leaves::Pages), &[Op::Unmap { at: 0x8000, len: 200 << 12 }], false)
+}
+
+/// A whole table of pages goes.
+fn unmap_table() -> Recorded {
+    let unmap = Op::Unmap { at: 4 * MIB, len: 2 * MIB };
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap], false)
+}
+
+/// Pages come where nothing was, with a table for them.
+fn map() -> Recorded {
+    let unmap = Op::Unmap { at: 4 * MIB, len: 2 * MIB };
+    let attributes = Attributes::KERNEL_DATA;
+    let map = Op::Map { at: 4 * MIB, len: 2 * MIB, shift: 0, attributes, leaves: Leaves::Pages };
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], false)
+}
+
+/// Pages come into a table that is there.
+fn map_pages() -> Recorded {
+    let unmap = Op::Unmap { at: 4 * MIB, len: 0x1_0000 };
+    let attributes = Attributes::KERNEL_DATA;
+    let map = Op::Map { at: 4 * MIB, len: 0x1_0000, shift: 0x1000, attributes, leaves: Leaves::Pages };
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], false)
+}
+
+fn is_dsb(event: &Event) -> bool {
+    matches!(event, Event::Dsb { .. })
+}
+
+fn is_tlbi(event: &Event) -> bool {
+    matches!(event, Event::Tlbi { .. })
+}
+
+fn is_free(event: &Event) -> bool {
+    matches!(event, Event::Free { .. })
+}
+
+fn is_isb(event: &Event) -> bool {
+    matches!(event, Event::Isb { .. })
+}
+
+/// Where the first, or the last, event of a kind stands.
+fn first(events: &[Event], is: fn(&Event) -> bool) -> usize {
+    events.iter().position(is).unwrap()
+}
+
+fn last(events: &[Event], is: fn(&Event) -> bool) -> usize {
+    events.iter().rposition(is).unwrap()
+}
+
+/// Where the one store of a table descriptor stands.
+fn link(events: &[Event]) -> usize {
+    let is = |event: &Event| matches!(event, Event::Store { value, .. } if value & 0xfff == 3);
+    events.iter().rposition(is).unwrap()
+}
+
+fn moved(events: &[Event], from: usize, to: usize) -> Vec<Event> {
+    let mut events = events.to_vec();
+    let event = events.remove(from);
+    events.insert(to, event);
+    events
+}
+
+fn without(events: &[Event], nth: usize) -> Vec<Event> {
+    let mut events = events.to_vec();
+    events.remove(nth);
+    events
+}
+
+/// Every TLBI changed.
+fn tlbis(events: &[Event], change: fn(&mut TlbiScope, &mut bool, &mut u64)) -> Vec<Event> {
+    let mut events = events.to_vec();
+    for event in &mut events {
+        if let Event::Tlbi { tlbi, operand, .. } = event {
+            change(&mut tlbi.scope, &mut tlbi.broadcast, operand);
+        }
+    }
+    events
+}
+
+/// One store changed; the last that `pick` wants.
+fn stored(events: &[Event], pick: fn(u64) -> bool, change: fn(&mut u64, &mut u64)) -> Vec<Event> {
+    let mut events = events.to_vec();
+    let store = events.iter_mut().rev().find_map(|event| match event {
+        Event::Store { pa, value, .. } if pick(*value) => Some((pa, value)),
+        _ => None,
+    });
+    let (pa, value) = store.unwrap();
+    change(pa, value);
+    events
+}
+
+/// Fills of more than one word as single stores, so that one of them can be changed.
+fn single(events: &[Event]) -> Vec<Event> {
+    let mut singles = Vec::new();
+    for event in events {
+        match *event {
+            Event::Fill { cpu, pa, count, first, step } => {
+                singles.extend((0..count).map(|nth| Event::Store {
+                    cpu,
+                    pa: pa + 8 * nth,
+                    value: first.wrapping_add(step.wrapping_mul(nth)),
+                    via: None,
+                }))
+            }
+            event => singles.push(event),
+        }
+    }
+    singles
+}
+
+fn any(_: u64) -> bool {
+    true
+}
+
+fn is_page(value: u64) -> bool {
+    value & 3 == 3 && value & 0x400 != 0
+}
+
+type Mistake = (&'static str, fn() -> Recorded, fn(&[Event]) -> Vec<Event>);
+
+/// The hint that the leaf stands at level 2, 4K.
+const HINT_LEVEL_2: u64 = (0b01 << 2 | 2) << 44;
+/// The hint that the leaf stands at level 3, 4K.
+const HINT_LEVEL_3: u64 = (0b01 << 2 | 3) << 44;
+
+const MISTAKES: &[Mistake] = &[
+    // Barriers.
+    ("split: no DSB before the link", split, |e| without(e, first(e, is_dsb))),
+    ("split: no DSB between protect and TLBI", split, |e| without(e, first(e, is_tlbi) - 1)),
+    ("split: no DSB after the TLBI", split, |e| without(e, last(e, is_dsb))),
+    ("protect: no DSB before the TLBI", || protect(Granule::K4), |e| without(e, first(e, is_dsb))),
+    ("protect: no DSB after the TLBI", || protect(Granule::K4), |e| without(e, last(e, is_dsb))),
+    ("map: no DSB before the link", map, |e| without(e, first(e, is_dsb))),
+    ("map: no DSB after the link", map, |e| without(e, last(e, is_dsb))),
+    ("map: no ISB", map, |e| without(e, last(e, is_isb))),
+    ("map into a table: no DSB", map_pages, |e| without(e, last(e, is_dsb))),
+    ("map into a table: no ISB", map_pages, |e| without(e, last(e, is_isb))),
+    ("unmap: DSB ISHST after the TLBI", unmap, |e| {
+        let mut events = e.to_vec();
+        let nth = last(e, is_dsb);
+        events[nth] = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::Stores };
+        events
+    }),
+    ("unmap: DSB NSH after the TLBI", unmap, |e| {
+        let mut events = e.to_vec();
+        let nth = last(e, is_dsb);
+        events[nth] = Event::Dsb { cpu: 0, domain: Domain::Nsh, access: Barrier::All };
+        events
+    }),
+    // Invalidations left out, too small, or too early.
+    ("split: no TLBI", split, |e| without(e, first(e, is_tlbi))),
+    (
+        "protect: no TLBI",
+        || protect(Granule::K4),
+        |e| e.iter().copied().filter(|event| !is_tlbi(event)).collect(),
+    ),
+    ("protect: the last page is not invalidated", || protect(Granule::K4), |e| without(e, last(e, is_tlbi))),
+    ("protect: local TLBI", || protect(Granule::K4), |e| tlbis(e, |_, broadcast, _| *broadcast = false)),
+    ("protect: the TLBI names the next page", || protect(Granule::K4), |e| tlbis(e, |_, _, va| *va += 1)),
+    (
+        "protect: the TLBI's address shifted by the granule",
+        || protect(Granule::K16),
+        |e| tlbis(e, |_, _, va| *va = *va >> 2 | 0x3ff << 34),
+    ),
+    ("protect: a level hint of 2", || protect(Granule::K4), |e| tlbis(e, |_, _, va| *va |= HINT_LEVEL_2)),
+    ("split: a level hint of 3, while the block may be cached", split, |e| {
+        tlbis(e, |_, _, va| *va |= HINT_LEVEL_3)
+    }),
+    (
+        "protect: a hint of another granule",
+        || protect(Granule::K16),
+        |e| tlbis(e, |_, _, va| *va |= HINT_LEVEL_3),
+    ),
+    (
+        "protect: the TLBI before the DSB",
+        || protect(Granule::K4),
+        |e| {
+            let dsb = first(e, is_dsb);
+            moved(e, dsb, last(e, is_tlbi))
+        },
+    ),
+    ("protect: the TLBI before the store", || protect(Granule::K4), |e| moved(e, last(e, is_tlbi), 0)),
+    (
+        "protect: one CPU forgotten",
+        || protect(Granule::K4),
+        |e| {
+            // Each CPU but the last invalidates for itself: with two, that is the editor alone.
+            tlbis(e, |scope, broadcast, va| (*scope, *broadcast, *va) = (TlbiScope::AllEl1, false, 0))
+        },
+    ),
+    ("unmap: one page too few in the range", unmap, |e| {
+        tlbis(e, |scope, _, operand| {
+            if *scope == TlbiScope::RangeAnyAsidLast {
+                *operand -= 1 << 39;
+            }
+        })
+    }),
+    ("unmap: a range of another scale", unmap, |e| {
+        tlbis(e, |scope, _, operand| {
+            if *scope == TlbiScope::RangeAnyAsidLast {
+                *operand &= !(3 << 44);
+            }
+        })
+    }),
+    ("unmap: a range of another granule", unmap, |e| tlbis(e, |_, _, operand| *operand |= 0b11 << 46)),
+    ("unmap of a table: last levels only", unmap_table, |e| {
+        tlbis(e, |scope, _, _| {
+            if *scope == TlbiScope::VaAnyAsid {
+                *scope = TlbiScope::VaAnyAsidLast;
+            }
+        })
+    }),
+    ("split in place at level 2: no TLBI", split_at_level_2, |e| {
+        e.iter().copied().filter(|event| !is_tlbi(event)).collect()
+    }),
+    // Frames.
+    ("unmap of a table: freed before the TLBI", unmap_table, |e| {
+        moved(e, last(e, is_free), first(e, is_tlbi))
+    }),
+    ("unmap of a table: freed before the last DSB", unmap_table, |e| {
+        moved(e, last(e, is_free), last(e, is_dsb))
+    }),
+    ("fold: freed before the TLBI", fold, |e| moved(e, last(e, is_free), first(e, is_tlbi))),
+    ("fold: freed before the last DSB", fold, |e| moved(e, last(e, is_free), last(e, is_dsb))),
+    ("fold: last levels only", fold, |e| {
+        tlbis(e, |scope, _, _| {
+            if *scope == TlbiScope::VaAnyAsid {
+                *scope = TlbiScope::VaAnyAsidLast;
+            }
+        })
+    }),
+    ("fold: no TLBI", fold, |e| e.iter().copied().filter(|event| !is_tlbi(event)).collect()),
+    ("map: the link goes before the table is filled", map, |e| moved(e, link(e), 0)),
+    ("split: the link goes before the DSB", split, |e| moved(e, link(e), first(e, is_dsb))),
+    // Break-before-make.
+    ("break-before-make: no break", broken_split, |e| without(e, first_break(e))),
+    ("break-before-make: no TLBI after the break", broken_split, |e| without(e, first(e, is_tlbi))),
+    ("break-before-make: made before the DSB that ends the TLBI", broken_split, |e| {
+        moved(e, link(e), first(e, is_tlbi) + 1)
+    }),
+    // What is stored.
+    ("split: the last entry of the new table is forgotten", split, |e| {
+        let nth = e.iter().position(|event| matches!(event, Event::Store { pa, .. } if pa & 0xfff == 0xff8));
+        without(e, nth.unwrap())
+    }),
+    ("split: an entry of the new table has its neighbour's address", split, |e| {
+        let nth = e.iter().position(|event| matches!(event, Event::Store { pa, .. } if pa & 0xfff == 0x800));
+        let mut events = e.to_vec();
+        if let Event::Store { value, .. } = &mut events[nth.unwrap()] {
+            *value += 0x1000;
+        }
+        events
+    }),
+    ("split: an entry of the new table has another memory type", split, |e| {
+        let nth = e.iter().position(|event| matches!(event, Event::Store { pa, .. } if pa & 0xfff == 0x800));
+        let mut events = e.to_vec();
+        if let Event::Store { value, .. } = &mut events[nth.unwrap()] {
+            *value |= 0b100;
+        }
+        events
+    }),
+    ("split: an entry of the new table is not shareable", split, |e| {
+        let nth = e.iter().position(|event| matches!(event, Event::Store { pa, .. } if pa & 0xfff == 0x800));
+        let mut events = e.to_vec();
+        if let Event::Store { value, .. } = &mut events[nth.unwrap()] {
+            *value &= !0x300;
+        }
+        events
+    }),
+    ("split: the link is stored in the next entry", split, |e| {
+        let mut events = e.to_vec();
+        let nth = link(e);
+        if let Event::Store { pa, .. } = &mut events[nth] {
+            *pa += 8;
+        }
+        events
+    }),
+    ("protect: the next page is written", || protect(Granule::K4), |e| stored(e, is_page, |pa, _| *pa += 8)),
+    (
+        "protect: the memory type changes too",
+        || protect(Granule::K4),
+        |e| stored(e, is_page, |_, value| *value |= 0b100),
+    ),
+    ("map into a table: stored over what is not invalidated", map_pages, |e| {
+        stored(e, is_page, |pa, _| *pa += 8)
+    }),
+    ("unmap: one page is left", unmap, |e| {
+        let events = e.to_vec();
+        let nth = events.iter().rposition(|event| matches!(event, Event::Store { .. })).unwrap();
+        without(&events, nth)
+    }),
+    // Contiguous runs.
+    ("unfold: one entry keeps the bit", unfold, |e| {
+        let events = e.to_vec();
+        let cleared = |event: &Event| matches!(event, Event::Store { value, .. } if value & CONTIGUOUS == 0);
+        let nth = events.iter().position(cleared).unwrap();
+        without(&events, nth)
+    }),
+    ("unfold: the changed page keeps the bit", unfold, |e| {
+        stored(e, is_page, |_, value| *value |= CONTIGUOUS)
+    }),
+    ("fold to a run: one entry stays without the bit", fold_run, |e| {
+        let events = e.to_vec();
+        let nth = events.iter().rposition(|event| matches!(event, Event::Store { .. })).unwrap();
+        without(&events, nth)
+    }),
+    ("fold to a run: one page further", fold_run, |e| {
+        let mut events = e.to_vec();
+        for event in &mut events {
+            if let Event::Store { pa, value, .. } = event {
+                *pa += 8;
+                *value += 0x1000;
+            }
+        }
+        events
+    }),
+    ("fold to a run: an address out of step", fold_run, |e| stored(e, any, |_, value| *value += 0x1000)),
+];
+
+/// The store that makes something invalid.
+fn first_break(events: &[Event]) -> usize {
+    let is = |event: &Event| matches!(event, Event::Store { value, .. } if value & 1 == 0);
+    events.iter().position(is).unwrap()
+}
+
+#[test]
+fn every_deliberate_mistake_in_a_real_plan_is_found() {
+    let mut missed = Vec::new();
+    for (name, recorded, mistake) in MISTAKES {
+        let recorded = recorded();
+        let edit = mistake(&recorded.edit);
+        assert_ne!(edit, recorded.edit, "{name}: nothing was changed");
+        match recorded.verdict(&edit) {
+            Ok(()) => missed.push(*name),
+            Err(violation) => println!("{name:60} {violation}"),
+        }
+    }
+    println!("{} of {} mistakes found", MISTAKES.len() - missed.len(), MISTAKES.len());
+    assert!(MISTAKES.len() >= 30);
+    assert!(missed.is_empty(), "missed: {missed:#?}");
+}
