@@ -19,7 +19,7 @@ pub(crate) struct Scope {
     /// The ASID or VMID; every one when `None`.
     id: Option<u16>,
     /// Leaf entries alone.
-    last_level: bool,
+    pub last_level: bool,
     /// The level that all leaves in the range are said to have.
     hint: Option<i8>,
     /// Non-global entries alone (by ASID).
@@ -239,7 +239,6 @@ impl Machine {
     fn scatter(&mut self, scope: &Scope, cpus: u64, held: &Held, table: u64) -> Check {
         let Root { shape, space, .. } = self.roots[held.root as usize];
         let level = held.level + 1;
-        let now = self.now;
         for index in 0..shape.entries(level) as u64 {
             self.spend()?;
             let mut values = Vec::new();
@@ -252,7 +251,7 @@ impl Machine {
                 }
                 let run = self.leaf(held.root, level, value).is_some_and(|leaf| leaf.contiguous);
                 let runs = if run && shape.run(level) > 0 { cpus } else { 0 };
-                let part = Held { level, va, value, since: now, cpus, runs, ..*held };
+                let part = Held { level, va, value, cpus, runs, ..*held };
                 let last = va + ((1u64 << shape.shift(level)) - 1);
                 if scope.touches(va, last) || runs != 0 {
                     self.invalidate_one(space, scope, cpus, part)?;

@@ -618,7 +618,11 @@ impl Machine {
             }
         }
         if access == Access::All {
-            let issued = std::mem::take(&mut self.cpus[cpu].tlbis);
+            let mut issued = std::mem::take(&mut self.cpus[cpu].tlbis);
+            // What one DSB completes may have been done in any order. A leaf that was invalidated alone comes back
+            // while a walk cache leads to it, so the worst order is last levels first; of the others each takes the
+            // pointers with it.
+            issued.sort_by_key(|(scope, _)| !scope.last_level);
             for (scope, since) in issued {
                 let reached = if scope.broadcast && wide { everyone } else { own };
                 self.invalidate(&scope, since, reached)?;

@@ -412,6 +412,29 @@ impl Machine {
         self.leaves_below(root, table, shape.start(), shape.base(space), &mut each)
     }
 
+    /// How many tables the tree has that `cpu` walks in `space` now, the root included.
+    pub fn tables(&self, cpu: usize, space: Space) -> u64 {
+        let Some(&root) = self.cpus.get(cpu).and_then(|cpu| cpu.walks[space.index()].last()) else {
+            return 0;
+        };
+        let Root { shape, table, .. } = self.roots[root as usize];
+        self.tables_below(root, table, shape.start())
+    }
+
+    fn tables_below(&self, root: u32, table: u64, level: i8) -> u64 {
+        let Root { shape, space, .. } = self.roots[root as usize];
+        if level == 3 {
+            return 1;
+        }
+        let entries =
+            (0..shape.entries(level) as u64).filter_map(|index| self.memory.newest(table + 8 * index));
+        let below = entries.map(|value| match read(shape, space, level, value) {
+            Entry::Table(next) => self.tables_below(root, next, level + 1),
+            Entry::Invalid | Entry::Leaf(_) => 0,
+        });
+        1 + below.sum::<u64>()
+    }
+
     fn leaves_below<B>(
         &self,
         root: u32,

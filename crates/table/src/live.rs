@@ -14,14 +14,15 @@ mod map;
 mod plan;
 mod planner;
 mod protect;
+mod refused;
 mod split;
 mod unmap;
 
 pub use apply::{Applied, CheckedPlan};
-pub use check::{Refused, Violation};
 pub use invalidate::MAX_INVALIDATIONS;
 pub use plan::{Edit, Invalidation, Plan, Reach, Step, Store};
 pub use protect::Change;
+pub use refused::{Refused, Violation};
 
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va, VaRange};
@@ -204,6 +205,14 @@ pub enum PlanError {
         /// First such address.
         va: Va,
     },
+    /// A contiguous run would have to change while it is in use, one entry after the other.
+    #[error(
+        "the contiguous run for {va} would change while it is in use, which BBM level 0 can't do (D8.7.1): level 1 can"
+    )]
+    RunInUse {
+        /// First address of the run.
+        va: Va,
+    },
     /// A leaf would have to change its size while it is in use.
     #[error(
         "the leaf for {va} would change its size while it is in use, which BBM level {} can't do (D8.16.2): level 3 can",
@@ -293,7 +302,8 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.regime.bounds(target.range())?;
         self.plan(target.is_quiescent(), steps, window, frames, |planner| {
-            planner.split(Cut::Ends { first, last, clear: 0, set: 0 })?;
+            planner.split(Cut::Ends { first, last, wanted: None })?;
+            planner.order_runs()?;
             planner.unmap(first, last)
         })
     }
@@ -306,7 +316,7 @@ impl LiveTree {
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Hole`], [`PlanError::WritableAndExecutable`],
-    /// [`PlanError::NeedsLevel3`], [`PlanError::Foreign`], [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    /// [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`], [`PlanError::Foreign`], [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
     pub fn plan_protect<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         target: Target,
@@ -316,12 +326,12 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.regime.bounds(target.range())?;
-        let (clear, set) = change.masks();
         if change.writable_and_executable() {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
         self.plan(target.is_quiescent(), steps, window, frames, |planner| {
-            planner.split(Cut::Ends { first, last, clear, set })?;
+            planner.split(Cut::Ends { first, last, wanted: Some(change.masks()) })?;
+            planner.order_runs()?;
             planner.protect(first, last, change)
         })
     }

@@ -3,6 +3,7 @@
 
 mod live;
 
+use linmap_table::cpu::Dsb;
 use linmap_table::live::{Change, Half, LiveTree, Plan, PlanError, Quiescent, Step, Target, Violation};
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
@@ -41,12 +42,7 @@ impl Segments {
     }
 
     /// The segments with `change` done to what lies in `first..=last`; `None` removes it.
-    fn changed(
-        &self,
-        first: u64,
-        last: u64,
-        mut change: impl FnMut(Segment) -> Option<Segment>,
-    ) -> Self {
+    fn changed(&self, first: u64, last: u64, mut change: impl FnMut(Segment) -> Option<Segment>) -> Self {
         let mut result = Self::default();
         for segment in &self.0 {
             let part = |from: u64, to: u64| Segment {
@@ -175,8 +171,12 @@ fn ops() -> impl Strategy<Value = Edit> {
         2 => (1..=3i8).prop_map(|level| Op::Split(Level::new(level).unwrap())),
         3 => Just(Op::Fold),
     ];
-    (op, any::<bool>(), (0..5u8, 0..40u64), (0..5u8, 1..40u64))
-        .prop_map(|(op, quiescent, start, len)| Edit { op, quiescent, start, len })
+    (op, any::<bool>(), (0..5u8, 0..40u64), (0..5u8, 1..40u64)).prop_map(|(op, quiescent, start, len)| Edit {
+        op,
+        quiescent,
+        start,
+        len,
+    })
 }
 
 /// A live tree in host memory.
@@ -292,7 +292,8 @@ impl Machine {
                 });
                 // SAFETY: the window is the same, and no CPU runs.
                 let applied = unsafe { checked.apply(&mut window, &mut HostCpu::default(), arena) };
-                let stored: u64 = steps.iter().map(|s| if let Step::Store(s) = s { s.count.into() } else { 0 }).sum();
+                let stored: u64 =
+                    steps.iter().map(|s| if let Step::Store(s) = s { s.count.into() } else { 0 }).sum();
                 assert_eq!(applied.entries, stored);
                 None
             }
@@ -385,13 +386,12 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
     ]
     .prop_map(|(granule, va, pa)| Geometry::new(granule, va, pa).unwrap());
     let half = prop_oneof![Just(Half::Low), Just(Half::High)];
-    let bbm =
-        prop_oneof![1 => Just(BbmLevel::L0), 1 => Just(BbmLevel::L1), 1 => Just(BbmLevel::L2), 2 => Just(BbmLevel::L3)];
+    let bbm = prop_oneof![1 => Just(BbmLevel::L0), 1 => Just(BbmLevel::L1), 1 => Just(BbmLevel::L2), 2 => Just(BbmLevel::L3)];
     (geometry, half, bbm, any::<bool>())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6000, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_tree_says_what_the_edits_made_of_it(
@@ -491,6 +491,12 @@ fn mutate(machine: &mut Machine, edit: Edit) {
         match removed {
             Step::Store(_) | Step::Free { .. } => {}
             Step::Invalidate(_) if !single => {}
+            // Between an unfolded run and the link of a block elsewhere.
+            Step::Dsb(Dsb::Ishst)
+                if matches!(edit.op, Op::Split(_)) && at > 0 && matches!(without[at], Step::Store(_)) => {}
+            // Above level 0 rounds may become one: what the first invalidates, the second completes.
+            Step::Dsb(Dsb::Ish)
+                if without.iter().skip(at).any(|s| *s == removed) && machine.bbm != BbmLevel::L0 => {}
             _ => {
                 refused(&without, &format!("without {removed}"), &mut window);
             }

@@ -37,8 +37,8 @@ pub enum Reason {
     Global,
     /// A block and a table replace each other, and the CPU has BBM level 0.
     Size,
-    /// The contiguous bit changes and the CPU has BBM level 0; or it changes in the same store as the size, which cuts
-    /// through the run.
+    /// The contiguous bit, or an attribute of a leaf that has it, changes and the CPU has BBM level 0; or the bit changes in
+    /// the same store as the size, which cuts through the run.
     Contiguous,
     /// The entry leads to another table.
     NextTable,
@@ -64,7 +64,7 @@ impl Reason {
             Self::Shareability => "the shareability changes",
             Self::Global => "a global entry replaces one that is not",
             Self::Size => "a block and a table replace each other at BBM level 0",
-            Self::Contiguous => "the contiguous bit changes",
+            Self::Contiguous => "a contiguous run changes in place",
             Self::NextTable => "the next table changes",
         }
     }
@@ -164,7 +164,9 @@ const fn attributes_change(
     if changed & old.0 & NOT_GLOBAL != 0 {
         return Requirement::BreakBeforeMake(Reason::Global);
     }
-    if changed & CONTIGUOUS != 0 && bbm.number() == 0 {
+    // One entry after the other, a run's entries would differ for a while, and below level 1 a lookup in such a run may
+    // give what none of them says.
+    if (old.0 | new.0) & CONTIGUOUS != 0 && changed & !SOFTWARE != 0 && bbm.number() == 0 {
         return Requirement::BreakBeforeMake(Reason::Contiguous);
     }
     let mut free = SOFTWARE;
@@ -194,7 +196,7 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
 /// Whether clearing the bits `clear` and setting the bits `set` in a leaf asks for no more than
 /// [`Requirement::Invalidate`] whatever the leaf is, and leaves it of the same size: permissions, bits that the hardware
 /// ignores, valid to invalid, global to non-global. Setting the valid bit is not among them, since what an invalid entry
-/// then maps depends on the entry.
+/// then maps depends on the entry. At BBM level 0 it holds of leaves without the contiguous bit.
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
     const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;
     clear & !(EITHER | VALID | ACCESSED) == 0 && set & !(EITHER | NOT_GLOBAL) == 0

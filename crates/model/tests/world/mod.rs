@@ -307,7 +307,12 @@ impl World {
                 }
                 let asked = PlanError::TooLong { capacity: self.steps.len() };
                 let unasked = error != asked
-                    && !matches!(error, PlanError::OutOfFrames(_) | PlanError::NeedsLevel3 { .. });
+                    && !matches!(
+                        error,
+                        PlanError::OutOfFrames(_)
+                            | PlanError::NeedsLevel3 { .. }
+                            | PlanError::RunInUse { .. }
+                    );
                 if expected.is_none() && unasked {
                     return Err(format!("{op:?} refused for no reason: {error}"));
                 }

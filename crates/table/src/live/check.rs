@@ -4,11 +4,12 @@
 //! It knows nothing of how plans are made. A plan that it accepts breaks no rule of Arm ARM D8.16 on CPUs with the tree's BBM
 //! level, whoever made it; it may refuse unusual ones that would be legal.
 
+use core::slice;
+
 use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Decoded, Descriptor, Level, Pa, Va};
-use thiserror::Error;
 
 use super::Regime;
 use super::entry::{CONTIGUOUS, attributes_of};
@@ -16,145 +17,10 @@ use super::fold::uniform;
 use super::history::History;
 use super::invalidate::Span;
 use super::plan::{Edit, Invalidation, Reach, Step, Store};
+use super::refused::{Refused, Violation};
 use crate::cpu::Dsb;
 use crate::walk::read;
 use crate::window::TableWindow;
-
-/// A plan that must not be applied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("step {step}: {violation}")]
-pub struct Refused {
-    /// The step that breaks the rule, counted from 0; the number of steps when the plan ends too early.
-    pub step: usize,
-    /// The rule.
-    pub violation: Violation,
-}
-
-/// The rule that a plan breaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum Violation {
-    /// The store names no entries of a table: too many, none, or an address that they do not translate.
-    #[error("{count} entries from {index} on in a level {level} table do not translate {va}")]
-    NoSuchEntries {
-        /// The address given.
-        va: Va,
-        /// The level given.
-        level: Level,
-        /// The first index.
-        index: u16,
-        /// How many.
-        count: u16,
-    },
-    /// The walk for the address does not come through the table.
-    #[error("the level {level} table for {va} is not at {table}")]
-    OtherTable {
-        /// The address.
-        va: Va,
-        /// The level.
-        level: Level,
-        /// The table that the step names.
-        table: Pa,
-    },
-    /// The change needs more than the store and an invalidation.
-    #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs {requirement} at BBM level {}",
-        bbm.number()
-    )]
-    Forbidden {
-        /// First address that the entry translates.
-        va: Va,
-        /// The table.
-        table: Pa,
-        /// The table's level.
-        level: Level,
-        /// The entry's index.
-        index: usize,
-        /// What TLBs may hold of the entry.
-        old: Descriptor,
-        /// What is stored.
-        new: Descriptor,
-        /// What the change asks for.
-        requirement: Requirement,
-        /// The level of the CPUs.
-        bbm: BbmLevel,
-    },
-    /// A leaf in use changes its size below BBM level 3, or is made invalid for a moment.
-    #[error(
-        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM level 3 (D8.16.2)"
-    )]
-    InUse {
-        /// First address that the entry translates.
-        va: Va,
-        /// What TLBs may hold of the entry.
-        old: Descriptor,
-        /// What is stored.
-        new: Descriptor,
-    },
-    /// A table and a block that replace each other do not translate alike.
-    #[error("the table at {table} and the block {block:?} for {va} do not translate alike")]
-    Differs {
-        /// First address.
-        va: Va,
-        /// The table.
-        table: Pa,
-        /// The block.
-        block: Descriptor,
-    },
-    /// The entries of a contiguous run are not changed together, or would differ (D8.7.1).
-    #[error("entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run changes")]
-    PartOfRun {
-        /// First address that the entry translates.
-        va: Va,
-        /// The table.
-        table: Pa,
-        /// The table's level.
-        level: Level,
-        /// The entry's index.
-        index: usize,
-    },
-    /// A table is linked before a DSB orders what was written there.
-    #[error("the table at {table} for {va} is linked before a DSB orders its entries")]
-    TableUnordered {
-        /// First address that the table translates.
-        va: Va,
-        /// The table.
-        table: Pa,
-    },
-    /// An invalidation is not ordered behind the stores it is for.
-    #[error("an invalidation before the DSB that orders the stores")]
-    InvalidationUnordered,
-    /// No instruction can say the invalidation.
-    #[error("no instruction of these CPUs does the invalidation {0:?}")]
-    NoSuchInvalidation(Invalidation),
-    /// A frame is freed that a walk may still reach.
-    #[error("the table at {table} for {va} is freed before its removal is invalidated everywhere")]
-    FreedEarly {
-        /// First address that the table translated.
-        va: Va,
-        /// The table.
-        table: Pa,
-    },
-    /// A frame is freed that the plan has not removed from the tree, or twice.
-    #[error("the table at {table} for {va} is freed, but the plan has not removed it")]
-    NotRemoved {
-        /// First address that the step names.
-        va: Va,
-        /// The table.
-        table: Pa,
-    },
-    /// The plan ends with stores that no DSB orders.
-    #[error("the plan ends with stores that no DSB orders")]
-    StoresUnordered,
-    /// The plan ends with translations in TLBs that the tables no longer hold.
-    #[error("the plan ends before all that changed is invalidated everywhere; {va} is not")]
-    NotInvalidated {
-        /// An address of which TLBs may hold an old translation.
-        va: Va,
-    },
-    /// The plan ends without an ISB behind all that it does.
-    #[error("the plan ends without an ISB")]
-    NoIsb,
-}
 
 /// Checks `steps` on the tree as it is in memory.
 pub(super) fn check<W: TableWindow>(
@@ -176,6 +42,7 @@ pub(super) fn check<W: TableWindow>(
         issued: false,
         unordered: false,
         tables_ordered: false,
+        ordered_to: 0,
         unsynchronised: false,
         freed_to: None,
         compared: 0,
@@ -205,6 +72,8 @@ struct Checker<'c, 's, W> {
     issued: bool,
     unordered: bool,
     tables_ordered: bool,
+    /// The step behind the last DSB.
+    ordered_to: usize,
     unsynchronised: bool,
     /// The last address of the last table freed. They are freed in ascending order, so that none is freed twice.
     freed_to: Option<u64>,
@@ -231,6 +100,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             Step::Dsb(dsb) => {
                 self.unordered = false;
                 self.tables_ordered = true;
+                self.ordered_to = at + 1;
                 self.stale_unordered = false;
                 if *dsb == Dsb::Ish && self.issued {
                     self.complete(at);
@@ -344,6 +214,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             && store.level == Level::L3
             && !touched
             && bbm::never_breaks(clear, set)
+            && (self.regime.bbm != BbmLevel::L0 || !self.any_contiguous(store))
         {
             self.ends_of_runs(store)?;
             let first = usize::from(store.index);
@@ -376,6 +247,18 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             need(pending);
         }
         Ok(())
+    }
+
+    /// Whether an entry that `store` changes has the contiguous bit in memory.
+    fn any_contiguous(&mut self, store: &Store) -> bool {
+        let pointer = self.window.open(store.level, store.table);
+        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie in it, and nothing
+        // writes to it meanwhile: the tree's one `LiveTree` is borrowed, and hardware updates are off.
+        let entries =
+            unsafe { slice::from_raw_parts(pointer.as_ptr().add(store.index.into()), store.count.into()) };
+        let any = entries.iter().fold(0, |any, entry| any | entry);
+        self.window.close(store.level);
+        any & CONTIGUOUS != 0
     }
 
     /// Refuses a store of permissions that begins or ends within a contiguous run.
@@ -420,7 +303,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let mut now = memory;
         if touched {
             let clean_from = self.clean_from;
+            let ordered_to = self.ordered_to;
+            let mut before = memory;
+            let mut unfolding = false;
             now = self.history.values(at, (table, index, va), memory, |step, value| {
+                unfolding |= step >= ordered_to && before.is_valid() && before.0 & !value.0 & CONTIGUOUS != 0;
+                before = value;
                 if step < clean_from {
                     held[0] = value;
                 } else {
@@ -430,6 +318,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                     versions = (versions + 1).min(VERSIONS);
                 }
             });
+            if unfolding && at >= self.compared {
+                return Err(Violation::RunUnordered { va: Va(va) });
+            }
         }
         let new = edit.of(now, nth);
         let refuse_part = self.part_of_run(store, index);

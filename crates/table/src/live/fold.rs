@@ -1,5 +1,7 @@
 //! Making leaves larger: tables that say one thing become blocks, leaves side by side become contiguous runs.
 
+use core::slice;
+
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 
@@ -25,6 +27,9 @@ enum Phase {
     /// Frees the tables.
     Free,
 }
+
+/// Entries that are compared by one turn of a loop; a divisor of the entries of every table of pages below a root.
+const CHUNK: usize = 16;
 
 /// The longest contiguous run there is: 128 pages of 16 KiB.
 const LONGEST_RUN: usize = 128;
@@ -124,7 +129,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let lead = Descriptor(group.folded[0]);
         if let (true, Entry::Leaf(pa)) = (count > 1, entry(geometry, node.level, lead)) {
-            let consecutive = |(nth, bits): (usize, &u64)| *bits == lead.0.wrapping_add((nth as u64) << shift);
+            let consecutive =
+                |(nth, bits): (usize, &u64)| *bits == lead.0.wrapping_add((nth as u64) << shift);
             let aligned = pa.0 & (((count as u64) << shift) - 1) == 0;
             let alike = group.folded.iter().take(count).enumerate().all(consecutive);
             group.becomes_run = !contiguous && aligned && alike;
@@ -228,11 +234,18 @@ pub(super) fn uniform<W: TableWindow>(
     }
     let lead = leaf(geometry, level, attributes, start).0;
     let pointer = window.open(level, table);
+    // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing writes to them
+    // meanwhile: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
+    let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
+    let offsets: [u64; CHUNK] = core::array::from_fn(|nth| (nth as u64) << shift);
     let mut odd = 0;
-    for index in 0..count {
-        // SAFETY: an open table has `count` entries, which are initialised in every tree.
-        let found = unsafe { pointer.add(index).read() };
-        odd |= (found & !CONTIGUOUS) ^ (lead + ((index as u64) << shift));
+    let mut expected = lead;
+    let (chunks, _) = entries.as_chunks::<CHUNK>();
+    for chunk in chunks {
+        for (found, offset) in chunk.iter().zip(offsets) {
+            odd |= (found & !CONTIGUOUS) ^ expected.wrapping_add(offset);
+        }
+        expected += (CHUNK as u64) << shift;
     }
     window.close(level);
     (odd == 0).then_some((attributes, start))

@@ -3,9 +3,9 @@
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Geometry, Level, Va};
 
+use super::PlanError;
 use super::plan::{Invalidation, Reach, Step};
 use super::planner::Script;
-use super::PlanError;
 
 /// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
 /// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
@@ -49,7 +49,7 @@ impl Span {
 /// A list of spans that stays small: when it overflows it means everything.
 #[derive(Debug)]
 pub(super) struct Spans {
-    list: [Option<Span>; Self::CAPACITY],
+    list: [Span; Self::CAPACITY],
     len: usize,
     everything: bool,
 }
@@ -58,7 +58,8 @@ impl Spans {
     const CAPACITY: usize = 8;
 
     pub const fn new() -> Self {
-        Self { list: [None; Self::CAPACITY], len: 0, everything: false }
+        let none = Span { first: 0, last: 0, shift: 0, reach: Reach::LastLevel };
+        Self { list: [none; Self::CAPACITY], len: 0, everything: false }
     }
 
     pub fn push(&mut self, span: Span) {
@@ -66,14 +67,14 @@ impl Spans {
             return;
         }
         if let Some(last) = self.len.checked_sub(1).and_then(|last| self.list.get_mut(last))
-            && let Some(joined) = last.and_then(|last| last.joined(span))
+            && let Some(joined) = last.joined(span)
         {
-            *last = Some(joined);
+            *last = joined;
             return;
         }
         match self.list.get_mut(self.len) {
             Some(slot) => {
-                *slot = Some(span);
+                *slot = span;
                 self.len += 1;
             }
             None => self.everything = true,
@@ -91,23 +92,22 @@ impl Spans {
         ranges: bool,
         script: &mut Script<'_>,
     ) -> Result<(), PlanError> {
+        let spans = self.list.get(..self.len).unwrap_or_default();
         let mut total = 0u64;
-        for span in self.list.into_iter().flatten() {
-            total = total.saturating_add(cheapest(geometry, ranges, span).0);
+        for span in spans {
+            total = total.saturating_add(cheapest(geometry, ranges, *span).0);
         }
-        let spans = core::mem::replace(self, Self::new());
-        if spans.everything || total > MAX_INVALIDATIONS {
-            return script.push(Step::Invalidate(Invalidation::All));
-        }
-        for span in spans.list.into_iter().flatten() {
-            let (_, by_range) = cheapest(geometry, ranges, span);
-            if by_range {
-                pieces(geometry, span, |piece| script.push(Step::Invalidate(piece)))?;
-            } else {
-                script.push(Step::Invalidate(by_va(span)))?;
-            }
-        }
-        Ok(())
+        let result = if self.everything || total > MAX_INVALIDATIONS {
+            script.push(Step::Invalidate(Invalidation::All))
+        } else {
+            spans.iter().try_for_each(|span| match cheapest(geometry, ranges, *span) {
+                (_, true) => pieces(geometry, *span, |piece| script.push(Step::Invalidate(piece))),
+                (_, false) => script.push(Step::Invalidate(by_va(*span))),
+            })
+        };
+        self.len = 0;
+        self.everything = false;
+        result
     }
 }
 
@@ -199,7 +199,10 @@ mod tests {
     #[test]
     fn spans_that_touch_are_one() {
         let one = drained(Geometry::K4_48, false, &[pages(0x1000, 2), pages(0x3000, 1)]);
-        assert_eq!(one, [Invalidation::ByVa { va: Va(0x1000), count: 3, shift: 12, reach: Reach::LastLevel }]);
+        assert_eq!(
+            one,
+            [Invalidation::ByVa { va: Va(0x1000), count: 3, shift: 12, reach: Reach::LastLevel }]
+        );
     }
 
     #[test]

@@ -44,8 +44,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         cursor.advance((count as u64) << geometry.shift(node.level));
                     } else if let Some(next) = next {
                         let base = Va(self.va(node, index));
-                        let table =
-                            DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
+                        let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
                         self.link(node, index, table).inspect_err(|_| {
                             release_below(geometry, table, next, self.window, self.frames);
                             self.frames.free(table);

@@ -5,7 +5,8 @@ use core::fmt;
 use linmap_vmsa::{Decoded, Descriptor, Level, Pa, Va};
 
 use super::apply::CheckedPlan;
-use super::check::{Refused, check};
+use super::check::check;
+use super::refused::Refused;
 use super::{LiveTree, Regime};
 use crate::cpu::Dsb;
 use crate::detached::release_below;

@@ -4,6 +4,7 @@ use core::slice;
 
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
+use super::entry::CONTIGUOUS;
 use super::invalidate::{Span, Spans};
 use super::plan::{Edit, Step, Store};
 use super::{PlanError, Regime};
@@ -60,12 +61,15 @@ impl<'b> Script<'b> {
     }
 }
 
+/// Bits of descriptors in which the entries of one run may differ.
+const ADDRESS: u64 = 0xffff_ffff_f000;
+
 /// The edit that does what the stores `last` and, right behind it, `next` do.
 fn joined(last: &Store, next: &Store) -> Option<Edit> {
     match (last.edit, next.edit) {
         (Edit::Bits { .. }, Edit::Bits { .. }) => (last.edit == next.edit).then_some(last.edit),
         (Edit::Write { first, step }, Edit::Write { first: next_first, step: next_step })
-            if (first == Descriptor::INVALID) == (next_first == Descriptor::INVALID) =>
+            if (first.0 ^ next_first.0) & !ADDRESS == 0 =>
         {
             // A single value has no step yet, so that any will do.
             let step = if last.count == 1 { next_first.0.wrapping_sub(first.0) } else { step };
@@ -98,8 +102,12 @@ pub(super) struct Planner<'p, 'b, W, F> {
     tables_ordered: bool,
     /// Whether a store was pushed since the last DSB.
     unordered: bool,
+    /// Whether one of those took the contiguous bit from a run.
+    unfolded: bool,
     /// Where the steps end that change sizes; later ones are planned on what these make.
     split_end: usize,
+    /// The table that holds the leaf at one end of the range: where a short range is looked for first.
+    pub near: Option<Node>,
 }
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
@@ -119,16 +127,24 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             frames,
             tables_ordered: false,
             unordered: false,
+            unfolded: false,
             split_end: 0,
+            near: None,
         }
     }
 
     pub fn root(&self) -> Node {
-        Node {
-            table: self.regime.root,
-            level: self.regime.geometry.start_level(),
-            base: self.regime.base(),
-        }
+        Node { table: self.regime.root, level: self.regime.geometry.start_level(), base: self.regime.base() }
+    }
+
+    /// The lowest table at hand that translates all of `first..=last`.
+    pub fn nearest(&self, first: u64, last: u64) -> Node {
+        let geometry = self.regime.geometry;
+        let near = self.near.filter(|node| {
+            let reach = (geometry.entries(node.level) as u64) << geometry.shift(node.level);
+            node.base <= first && last <= node.base + (reach - 1)
+        });
+        near.unwrap_or(self.root())
     }
 
     /// First address that entry `index` of `node` translates.
@@ -204,10 +220,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
 
     /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders what was written there.
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
-        if !self.tables_ordered {
-            self.script.push(Step::Dsb(Dsb::Ishst))?;
-            self.tables_ordered = true;
-            self.unordered = false;
+        if !self.tables_ordered || self.unfolded {
+            self.order()?;
         }
         let first = Descriptor::table(self.regime.geometry, table);
         self.store(node, index, 1, Edit::Write { first, step: 0 })
@@ -224,12 +238,27 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.spans.push(Span::table(self.regime.geometry, node.level, self.va(node, index)));
     }
 
+    /// Takes the contiguous bit from the run of `count` entries from `index` on. All of them must have lost it, for every
+    /// walker, before one of them changes in another way (Arm ARM D8.7.1).
+    pub fn unfold(&mut self, node: Node, index: usize, count: usize) -> Result<(), PlanError> {
+        self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
+        // Walkers make nothing of a run of invalidated leaves. The entries of a run are alike.
+        self.unfolded |= self.read(node, index).is_valid();
+        Ok(())
+    }
+
+    /// Orders the stores so far.
+    fn order(&mut self) -> Result<(), PlanError> {
+        self.unordered = false;
+        self.unfolded = false;
+        self.tables_ordered = true;
+        self.script.push(Step::Dsb(Dsb::Ishst))
+    }
+
     /// Orders the stores so far and completes the invalidations they ask for.
     pub fn settle(&mut self) -> Result<(), PlanError> {
         if self.unordered {
-            self.script.push(Step::Dsb(Dsb::Ishst))?;
-            self.unordered = false;
-            self.tables_ordered = true;
+            self.order()?;
         }
         if !self.spans.is_empty() {
             let Regime { geometry, range_invalidation, .. } = self.regime;
@@ -244,10 +273,16 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.split_end = self.script.len();
     }
 
+    /// Orders runs that were unfolded before what follows.
+    pub fn order_runs(&mut self) -> Result<(), PlanError> {
+        if self.unfolded { self.order() } else { Ok(()) }
+    }
+
     /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
     pub fn finish(&mut self) -> Result<(), PlanError> {
         self.settle()?;
-        if self.script.len() > 0 && !matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. })) {
+        if self.script.len() > 0 && !matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. }))
+        {
             self.script.push(Step::Isb)?;
         }
         Ok(())

@@ -1,11 +1,15 @@
 //! Changing what leaves say, without changing their size.
 
+use core::ops::Range;
+
+use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Execute, Level, Va};
 
 use super::PlanError;
-use super::entry::{Entry, VALID_BIT, entry};
+use super::entry::{CONTIGUOUS, Entry, VALID_BIT, entry};
 use super::plan::Edit;
 use super::planner::{Node, Planner};
+use super::split::Phase;
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
 
@@ -91,14 +95,26 @@ impl Seen {
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        let root = self.root();
-        self.protect_below(root, first, last, change)
+        let node = self.nearest(first, last);
+        if self.quiescent && self.regime.bbm == BbmLevel::L0 {
+            self.protect_below(node, first, last, change, Phase::Break)?;
+            self.settle()?;
+            return self.protect_below(node, first, last, change, Phase::Make);
+        }
+        self.protect_below(node, first, last, change, Phase::InPlace)
     }
 
-    fn protect_below(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+    fn protect_below(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        change: Change,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
         let (from, to) = self.indices(node, first, last);
         if node.level == Level::L3 {
-            return self.protect_pages(node, from, to, change);
+            return self.protect_pages(node, from, to, change, phase);
         }
         let geometry = self.regime.geometry;
         let mut leaves = from..from;
@@ -114,11 +130,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     leaves.end = index + 1;
                 }
                 Entry::Table(table) => {
-                    self.protect_leaves(node, leaves.start, leaves.end, change)?;
+                    self.protect_leaves(node, leaves, change, phase)?;
                     leaves = index + 1..index + 1;
                     let Some(level) = node.level.next() else { continue };
                     let below = Node { table, level, base: self.va(node, index) };
-                    self.protect_below(below, first, last, change)?;
+                    self.protect_below(below, first, last, change, phase)?;
                 }
                 Entry::Empty => {
                     let va = Va(self.va(node, index).max(first));
@@ -127,7 +143,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
             }
         }
-        self.protect_leaves(node, leaves.start, leaves.end, change)
+        self.protect_leaves(node, leaves, change, phase)
     }
 
     /// The entries `from..=to` of a table of pages.
@@ -137,6 +153,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         from: usize,
         to: usize,
         change: Change,
+        phase: Phase,
     ) -> Result<(), PlanError> {
         // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
         let seen = self.look(node, from, to, Seen::of);
@@ -150,33 +167,34 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
             }
         }
-        self.protect_seen(node, from, to, seen, change)
+        self.protect_seen(node, from..to + 1, seen, change, phase)
     }
 
-    /// The leaves `from..end` of a table above the level of pages; there may be none.
+    /// Some leaves of a table above the level of pages; there may be none.
     fn protect_leaves(
         &mut self,
         node: Node,
-        from: usize,
-        end: usize,
+        leaves: Range<usize>,
         change: Change,
+        phase: Phase,
     ) -> Result<(), PlanError> {
-        if from >= end {
+        if leaves.is_empty() {
             return Ok(());
         }
-        let seen = self.look(node, from, end - 1, Seen::of);
-        self.protect_seen(node, from, end - 1, seen, change)
+        let seen = self.look(node, leaves.start, leaves.end - 1, Seen::of);
+        self.protect_seen(node, leaves, seen, change, phase)
     }
 
-    /// The leaves `from..=to`, of which `seen` is known.
+    /// Leaves, at least one, of which `seen` is known.
     fn protect_seen(
         &mut self,
         node: Node,
-        from: usize,
-        to: usize,
+        leaves: Range<usize>,
         seen: Seen,
         change: Change,
+        phase: Phase,
     ) -> Result<(), PlanError> {
+        let (from, to) = (leaves.start, leaves.end - 1);
         let (clear, set) = change.masks();
         if change.may_become_both() {
             let writable = (seen.and & !clear | set) & READ_ONLY == 0;
@@ -198,6 +216,80 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         });
         let Some((lead, end)) = ends else { return Ok(()) };
         let (lead, end) = self.whole_runs(node, from, from + lead, from + end, to);
+        if self.regime.bbm == BbmLevel::L0
+            && change.valid != Some(false)
+            && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
+        {
+            return self.protect_runs(node, lead, end, (clear, set), phase);
+        }
+        self.protect_alike(node, lead, end, (clear, set), phase)
+    }
+
+    /// The leaves `lead..=end`, none or all of which have to be made invalid before they change: runs at BBM level 0 each by
+    /// itself, since some of them may be invalid or as they should be.
+    fn protect_runs(
+        &mut self,
+        node: Node,
+        lead: usize,
+        end: usize,
+        masks: (u64, u64),
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let run = self.regime.run(node.level).unwrap_or(1);
+        let mut index = lead;
+        while index <= end {
+            let last = (index | (run - 1)).min(end);
+            let found = self.after_split(node, index);
+            if found.is_contiguous() && found.is_valid() {
+                let changes = found.0 & !masks.0 | masks.1 != found.0;
+                if changes {
+                    self.remake_run(node, index, last, masks, phase)?;
+                }
+            } else {
+                self.protect_alike(node, index, last, masks, phase)?;
+            }
+            index = last + 1;
+        }
+        Ok(())
+    }
+
+    /// A valid contiguous run at BBM level 0, where its entries must not differ while it is valid (Arm ARM D8.7.1).
+    fn remake_run(
+        &mut self,
+        node: Node,
+        first: usize,
+        last: usize,
+        (clear, set): (u64, u64),
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let count = last - first + 1;
+        match phase {
+            Phase::InPlace => Err(PlanError::RunInUse { va: Va(self.va(node, first)) }),
+            Phase::Break => {
+                self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, first, count);
+                Ok(())
+            }
+            Phase::Make => self.store(node, first, count, Edit::Bits { clear, set: set | VALID_BIT }),
+        }
+    }
+
+    /// The leaves `lead..=end`, which change in place.
+    fn protect_alike(
+        &mut self,
+        node: Node,
+        lead: usize,
+        end: usize,
+        (clear, set): (u64, u64),
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        if phase == Phase::Make {
+            return Ok(());
+        }
+        let changes = |bits: &u64| bits & !clear | set != *bits;
+        if !self.look(node, lead, end, |entries| entries.iter().any(changes)) {
+            return Ok(());
+        }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
         // What was invalid is in no TLB, and what stays as it is may stay there.
@@ -209,14 +301,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change together.
-    fn whole_runs(
-        &mut self,
-        node: Node,
-        from: usize,
-        lead: usize,
-        end: usize,
-        to: usize,
-    ) -> (usize, usize) {
+    fn whole_runs(&mut self, node: Node, from: usize, lead: usize, end: usize, to: usize) -> (usize, usize) {
         let Some(run) = self.regime.run(node.level) else { return (lead, end) };
         let mut grown = (lead, end);
         if self.after_split(node, lead).is_contiguous() {
@@ -241,7 +326,7 @@ mod tests {
                 for valid in [None, Some(false), Some(true)] {
                     let (clear, set) = Change { access, execute, valid }.masks();
                     assert_eq!(clear & set, 0);
-                    let bits = Descriptor(!0 & !clear | set);
+                    let bits = Descriptor(!clear | set);
                     assert_eq!(bits.is_valid(), valid != Some(false));
                 }
             }

@@ -1,6 +1,7 @@
 //! Making leaves smaller: contiguous runs unfolded, blocks replaced by tables that say the same.
 
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::slice;
 
 use linmap_vmsa::id::BbmLevel;
@@ -18,9 +19,9 @@ use crate::window::TableWindow;
 /// Which leaves are too large.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
-    /// Those that reach over one of the ends of the range `first..=last`, unless they have the bits `clear` clear and those
-    /// in `set` set already; with no bits given none has.
-    Ends { first: u64, last: u64, clear: u64, set: u64 },
+    /// Those that reach over one of the ends of the range `first..=last`, unless they are already what `wanted` makes of a
+    /// leaf: the first bits clear, the second ones set.
+    Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
     /// Those in the range that are larger than an entry at `to`.
     Down { first: u64, last: u64, to: Level },
 }
@@ -29,9 +30,30 @@ impl Cut {
     /// Whether a leaf at `level`, or a run of them, for `start..=end` is cut.
     fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
         match self {
-            Self::Ends { first, last, .. } => (start < first && first <= end) || (start <= last && last < end),
+            Self::Ends { first, last, .. } => {
+                (start < first && first <= end) || (start <= last && last < end)
+            }
             Self::Down { first, last, to } => {
                 start <= last && first <= end && (level < to || (is_run && level == to))
+            }
+        }
+    }
+
+    /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to be cut.
+    fn candidates(self, base: u64, count: usize, shift: u32) -> [Range<usize>; 2] {
+        let reach = (count as u64) << shift;
+        let index =
+            |va: u64| Some(va.wrapping_sub(base)).filter(|at| *at < reach).map(|at| (at >> shift) as usize);
+        match self {
+            Self::Ends { first, last, .. } => {
+                let at = |index: Option<usize>| index.map_or(0..0, |index| index..index + 1);
+                let (from, to) = (index(first), index(last));
+                [at(from), if from == to { 0..0 } else { at(to) }]
+            }
+            Self::Down { first, last, .. } => {
+                let from = if first <= base { Some(0) } else { index(first) };
+                let to = if last - base >= reach { Some(count - 1) } else { index(last) };
+                [from.zip(to).map_or(0..0, |(from, to)| from..to + 1), 0..0]
             }
         }
     }
@@ -39,22 +61,22 @@ impl Cut {
     /// Whether a leaf needs no cut because it is what it should become.
     fn spares(self, descriptor: Descriptor) -> bool {
         match self {
-            Self::Ends { clear, set, .. } => {
-                clear | set != 0 && descriptor.0 & clear & !set == 0 && descriptor.0 & set == set
+            Self::Ends { wanted: Some((clear, set)), .. } => {
+                descriptor.0 & clear == 0 && descriptor.0 & set == set
             }
-            Self::Down { .. } => false,
+            Self::Ends { wanted: None, .. } | Self::Down { .. } => false,
         }
     }
 }
 
-/// What a walk that splits does with what it finds.
+/// What a walk does with what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Stores the smaller leaves over the larger ones.
+pub(super) enum Phase {
+    /// Stores what is new over what was.
     InPlace,
-    /// Makes the larger ones invalid.
+    /// Makes invalid what can't change in place.
     Break,
-    /// Stores the smaller leaves where the larger ones were made invalid, and over those that were invalid before.
+    /// Stores what is new where something was made invalid.
     Make,
 }
 
@@ -88,19 +110,39 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let root = self.root();
         match cut {
             Cut::Ends { first, last, .. } => {
-                let handled = self.split_below(root, first, first, cut, phase)?;
+                let handled = self.split_at(root, first, cut, phase)?;
                 if handled < last {
-                    self.split_below(root, last, last, cut, phase)?;
+                    self.split_at(root, last, cut, phase)?;
                 }
+                Ok(())
             }
-            Cut::Down { first, last, .. } => {
-                self.split_below(root, first, last, cut, phase)?;
-            }
+            Cut::Down { first, last, .. } => self.split_below(root, first, last, cut, phase),
         }
-        Ok(())
     }
 
-    /// Splits what `cut` cuts of the leaves in `first..=last` below `node`. Returns the last address that it has looked at.
+    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that has been looked at.
+    fn split_at(&mut self, root: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
+        let mut node = root;
+        loop {
+            let index = self.regime.geometry.index(Va(va), node.level);
+            let descriptor = self.read(node, index);
+            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+                (Entry::Empty, _) => return Ok(self.last(node, index)),
+                (Entry::Table(table), Some(level)) => {
+                    node = Node { table, level, base: self.va(node, index) };
+                }
+                (Entry::Leaf(_), _) => {
+                    let unit = self.unit(node, index, descriptor)?;
+                    self.split_unit(unit, descriptor, cut, phase)?;
+                    self.near = Some(node);
+                    return Ok(self.last(node, unit.index + unit.count - 1));
+                }
+                _ => return Err(self.foreign(node, index, descriptor)),
+            }
+        }
+    }
+
+    /// Splits what `cut` cuts of the leaves in `first..=last` below `node`.
     fn split_below(
         &mut self,
         node: Node,
@@ -108,29 +150,26 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         last: u64,
         cut: Cut,
         phase: Phase,
-    ) -> Result<u64, PlanError> {
+    ) -> Result<(), PlanError> {
         let (mut index, to) = self.indices(node, first, last);
-        let mut handled = first;
         while index <= to {
             let descriptor = self.read(node, index);
-            match entry(self.regime.geometry, node.level, descriptor) {
-                Entry::Empty => handled = self.last(node, index),
-                Entry::Table(table) => {
-                    let next = node.level.next().ok_or(self.foreign(node, index, descriptor))?;
-                    let below = Node { table, level: next, base: self.va(node, index) };
-                    handled = self.split_below(below, first, last, cut, phase)?;
+            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+                (Entry::Empty, _) => {}
+                (Entry::Table(table), Some(level)) => {
+                    let below = Node { table, level, base: self.va(node, index) };
+                    self.split_below(below, first, last, cut, phase)?;
                 }
-                Entry::Leaf(_) => {
+                (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
                     self.split_unit(unit, descriptor, cut, phase)?;
                     index = unit.index + unit.count - 1;
-                    handled = self.last(node, index);
                 }
-                Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
+                _ => return Err(self.foreign(node, index, descriptor)),
             }
             index += 1;
         }
-        Ok(handled)
+        Ok(())
     }
 
     pub(super) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
@@ -186,7 +225,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     self.invalidate_leaves(node, index, count);
                 }
                 if is_run {
-                    self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
+                    self.unfold(node, index, count)?;
                 }
             }
             Phase::Make => {}
@@ -242,13 +281,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let common = if run.is_some() { single.0 | CONTIGUOUS } else { single.0 };
         // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
         fill(entries, common, 1 << shift);
+        let candidates = cut.candidates(base, count, shift);
         if let Some(run) = run {
-            let cut_runs = (0..count).step_by(run).filter(|start| {
-                let va = base + ((*start as u64) << shift);
-                cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
-            });
-            for start in cut_runs {
-                if let Some(entries) = entries.get_mut(start..start + run) {
+            for start in candidates.iter().flat_map(|part| (part.start & !(run - 1)..part.end).step_by(run)) {
+                let va = base + ((start as u64) << shift);
+                if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
+                    && let Some(entries) = entries.get_mut(start..start + run)
+                {
                     fill(entries, single.0 + ((start as u64) << shift), 1 << shift);
                 }
             }
@@ -258,7 +297,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             self.window.close(level);
             return Ok(table);
         };
-        for index in 0..count {
+        for index in candidates.into_iter().flatten() {
             let va = base + ((index as u64) << shift);
             if !cut.cuts(level, false, va, va + ((1u64 << shift) - 1)) {
                 continue;
