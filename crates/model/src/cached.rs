@@ -126,9 +126,9 @@ impl Cached {
         self.levels.iter().flat_map(|level| level.values().flatten())
     }
 
-    /// All of it, to be changed.
-    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
-        self.levels.iter_mut().flat_map(|level| level.values_mut().flatten())
+    /// What begins in `start..=last` at `level`, to be changed.
+    pub fn at_level_mut(&mut self, level: i8, start: u64, last: u64) -> impl Iterator<Item = &mut Held> {
+        self.levels[slot(level)].range_mut(start..=last).flat_map(|(_, list)| list)
     }
 }
 
@@ -148,7 +148,8 @@ fn bounds(shape: Shape, level: i8, start: u64, last: u64) -> Option<(u64, u64)> 
     Some((start & !mask, last | mask))
 }
 
-fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool {
+/// Whether what may be held of `held` translates, or leads to what translates, an address of `start..=last`.
+pub(crate) fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool {
     let shift = if held.runs != 0 { run_shift(shape, held.level) } else { shape.shift(held.level) };
     let mask = (1u64 << shift) - 1;
     held.va & !mask <= last && start <= held.va | mask

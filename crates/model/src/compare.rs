@@ -1,7 +1,7 @@
 //! Whether two descriptors may be used at the same time: the one in the tables, and the one that may be cached.
 
 use crate::cached::run_shift;
-use crate::descriptor::{Entry, cacheable, read};
+use crate::descriptor::{CONTIGUOUS, Entry, cacheable, read};
 use crate::machine::{Check, Machine, Place, Root};
 use crate::rules::{Placed, Rule, clash};
 use crate::violation::Violation;
@@ -24,13 +24,9 @@ impl Machine {
         if !cacheable(root.shape, root.space, place.level, new) {
             return Ok(());
         }
-        let run = self
-            .leaf(place.root, place.level, new)
-            .is_some_and(|leaf| leaf.contiguous && root.shape.run(place.level) > 0);
-        let side = Side { root: place.root, level: place.level, va: place.va, value: new, run };
+        let side = self.side(place.root, place.level, place.va, new);
         if !self.cached.of(root.space).is_empty() {
-            let shift = if run { run_shift(root.shape, place.level) } else { root.shape.shift(place.level) };
-            let mask = (1u64 << shift) - 1;
+            let mask = self.reach(&side) - 1;
             let (start, last) = (place.va & !mask, place.va | mask);
             for held in self.cached.of(root.space).touching(root.shape, start, last) {
                 if held.cpus & root.cpus == 0 {
@@ -74,6 +70,9 @@ impl Machine {
     /// Checks everything under two roots that one CPU walks or may hold.
     pub(crate) fn clash_roots(&mut self, old: u32, new: u32) -> Check {
         let Root { shape, table, space, .. } = self.roots[new as usize];
+        if self.roots[old as usize].table == table {
+            return Ok(());
+        }
         let level = shape.start();
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
@@ -85,7 +84,76 @@ impl Machine {
         Ok(())
     }
 
-    /// Calls `each` for every entry of the table at `table` that translates an address of `around`.
+    /// Checks `new`, which is at `place` now, against the rest of its own tree: the place may be behind a pointer that is
+    /// only cached, or among the entries of a contiguous run.
+    pub(crate) fn fits_in(&mut self, place: Place, new: u64) -> Check {
+        let root = self.roots[place.root as usize];
+        if !cacheable(root.shape, root.space, place.level, new) {
+            return Ok(());
+        }
+        let mut side = self.side(place.root, place.level, place.va, new);
+        if side.run {
+            // The leaves of its run were compared already.
+            let run = root.shape.run(place.level);
+            let words = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
+            let table =
+                |word: &u64| matches!(read(root.shape, root.space, place.level, *word), Entry::Table(_));
+            side.run = words.iter().any(table);
+        }
+        self.clash_with_tree(place.root, side).map_err(|violation| violation.on(first(root.cpus)))
+    }
+
+    /// The descriptor `value` at a place of a tree.
+    fn side(&self, root: u32, level: i8, va: u64, value: u64) -> Side {
+        let leaf = self.leaf(root, level, value);
+        let run = leaf.is_some_and(|leaf| leaf.contiguous && self.roots[root as usize].shape.run(level) > 0);
+        Side { root, level, va, value, run }
+    }
+
+    /// The entries of the table at `table` that translate addresses of `start..=last`, and those that may through the
+    /// contiguous runs they are in.
+    pub(crate) fn around(
+        &mut self,
+        root: u32,
+        table: u64,
+        level: i8,
+        va: u64,
+        (start, last): (u64, u64),
+    ) -> Check<Vec<Side>> {
+        let mut found = Vec::new();
+        let Root { shape, space, .. } = self.roots[root as usize];
+        let shift = shape.shift(level);
+        let entries = shape.entries(level) as u64;
+        if last < va || start.saturating_sub(va) >> shift >= entries {
+            return Ok(found);
+        }
+        let from = start.saturating_sub(va) >> shift;
+        let to = ((last - va) >> shift).min(entries - 1);
+        let run = (shape.run(level) as u64).clamp(1, entries);
+        let (before, end) = (from & !(run - 1), (to | (run - 1)) + 1);
+        for (mut index, end, near) in [(before, from, false), (from, to + 1, true), (to + 1, end, false)] {
+            while index < end {
+                let words = self.memory.words(table + 8 * index, (end - index) as usize);
+                let count = words.len().max(1) as u64;
+                if near || words.iter().fold(0, |any, word| any | word) & CONTIGUOUS != 0 {
+                    for (nth, &value) in words.iter().enumerate() {
+                        let va = va + ((index + nth as u64) << shift);
+                        if cacheable(shape, space, level, value) {
+                            let side = self.side(root, level, va, value);
+                            if side.run || near {
+                                found.push(side);
+                            }
+                        }
+                    }
+                }
+                self.spend_all(count)?;
+                index += count;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Calls `each` for every entry of the table at `table` that may translate an address of `around`.
     fn each_below(
         &mut self,
         root: u32,
@@ -95,31 +163,16 @@ impl Machine {
         around: Side,
         mut each: impl FnMut(&mut Self, Side) -> Check,
     ) -> Check {
-        let Root { shape, space, .. } = self.roots[root as usize];
-        let shift = shape.shift(level);
-        let entries = shape.entries(level) as u64;
         let reach = self.reach(&around);
-        let from = around.va & !(reach - 1);
-        let to = around.va | (reach - 1);
-        let first = if from <= va { 0 } else { (from - va) >> shift };
-        let last = to.checked_sub(va).map_or(0, |offset| (offset >> shift).min(entries - 1));
-        if first >= entries || to < va {
-            return Ok(());
-        }
-        for index in first..=last {
-            self.spend()?;
-            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if cacheable(shape, space, level, value) {
-                let run = self.leaf(root, level, value).is_some_and(|leaf| leaf.contiguous);
-                let run = run && shape.run(level) > 0;
-                each(self, Side { root, level, va: va + (index << shift), value, run })?;
-            }
+        let range = (around.va & !(reach - 1), around.va | (reach - 1));
+        for side in self.around(root, table, level, va, range)? {
+            each(self, side)?;
         }
         Ok(())
     }
 
     /// Bytes that `side` may translate as one TLB entry.
-    fn reach(&self, side: &Side) -> u64 {
+    pub(crate) fn reach(&self, side: &Side) -> u64 {
         let shape = self.roots[side.root as usize].shape;
         1 << if side.run { run_shift(shape, side.level) } else { shape.shift(side.level) }
     }
@@ -143,7 +196,8 @@ impl Machine {
                 };
                 let old_placed = placed(leaf, &old, &old_root);
                 let new_placed = placed(other, &new, &new_root);
-                let found = clash(self.config.bbm, &old_placed, &new_placed, |index| self.memory_type(index));
+                let memory = |index| self.memory_type(new_root.space, index);
+                let found = clash(self.config.bbm, &old_placed, &new_placed, memory);
                 found.map_or(Ok(()), |rule| Err(violation(rule)))
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {

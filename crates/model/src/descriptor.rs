@@ -24,7 +24,7 @@ pub(crate) struct Leaf {
     pub memory: u8,
     /// SH; 0 where it lies in TCR (LPA2).
     pub share: u8,
-    /// Who may do what, as the bits stand: AP or S2AP, PXN and UXN or XN.
+    /// Who may do what, as the bits stand: AP or S2AP, PXN and UXN or XN, GP and DBM.
     pub permissions: u8,
     /// Holds for every ASID.
     pub global: bool,
@@ -38,6 +38,9 @@ pub(crate) struct Leaf {
 
 /// Table attributes (hierarchical permissions), bits 63:59.
 pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
+
+/// The contiguous bit.
+pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
 const READ_ONLY: u8 = 0b10;
@@ -83,10 +86,10 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
         shift,
         memory: memory as u8,
         share: if shape.ds() { 0 } else { (value >> 8 & 3) as u8 },
-        permissions: (value >> AP & 3) as u8 | execute << 2,
+        permissions: (value >> AP & 3) as u8 | execute << 2 | ((value >> 50 & 3) as u8) << 4,
         global,
         accessed: value >> 10 & 1 == 1,
-        contiguous: value >> 52 & 1 == 1,
+        contiguous: value & CONTIGUOUS != 0,
         no_translation: level < 3 && value >> 16 & 1 == 1,
     }
 }

@@ -75,7 +75,7 @@ pub enum TlbiScope {
 pub enum Register {
     /// TTBR0_EL1.
     Ttbr0,
-    /// TTBR1_EL1.
+    /// TTBR1_EL1. Its ASID field means nothing: TCR.A1 is 0.
     Ttbr1,
     /// TCR_EL1.
     Tcr,

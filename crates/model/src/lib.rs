@@ -10,7 +10,9 @@
 //!
 //! Where a set would be costly to keep exactly it is kept larger, so that an unsafe sequence is never called legal:
 //! a DSB NSH orders stores only on a machine with one CPU; a tree that a TTBR left counts as walkable until an
-//! invalidation of all of it; hierarchical permissions (table attributes) are refused as unmodelled.
+//! invalidation of all of it. Refused as unmodelled are hierarchical permissions (table attributes), TTBR.CnP on a
+//! machine with several CPUs, and of TCR the ASID of TTBR1 (A1), walks that are off (EPD) and updates by hardware (HA,
+//! HD). Of optional features that make more sequences legal only FEAT_BBM's levels count: none of FEAT_ETS2, for one.
 #![deny(unsafe_code)]
 
 #[expect(unsafe_code, reason = "code under test writes through pointers")]
@@ -19,6 +21,7 @@ mod cached;
 mod compare;
 mod descriptor;
 pub mod event;
+mod fresh;
 mod invalidate;
 mod machine;
 mod memory;

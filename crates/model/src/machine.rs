@@ -3,8 +3,10 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cached::{CachedSpaces, Held, SEEN};
-use crate::descriptor::{Entry, HIERARCHICAL, Leaf, cacheable, read};
+use crate::compare::first;
+use crate::descriptor::{CONTIGUOUS, Entry, HIERARCHICAL, Leaf, cacheable, read};
 use crate::event::{Access, Domain, Event, Register, Tlbi, Use};
+use crate::fresh::FreshEntries;
 use crate::invalidate::Scope;
 use crate::memory::Memory;
 use crate::rules::Rule;
@@ -58,31 +60,22 @@ pub(crate) struct InUse {
     pub kind: Use,
 }
 
-/// An address range whose entries became valid, for CPUs that may have walked before.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fresh {
-    pub space: Space,
-    pub va: u64,
-    pub last: u64,
-    /// CPUs without a context synchronization since.
-    pub cpus: u64,
-    /// The CPU that stored the entries.
-    pub by: usize,
-    /// When they were ordered.
-    pub ordered: u64,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Cpu {
     /// Per space: the roots that a walk may start from; several until an ISB makes the last one certain.
     pub walks: [Vec<u32>; 4],
     /// Per space: roots of which something may be held, and since when they are walked no more.
     pub left: [Vec<(u32, u64)>; 4],
-    /// TCR was written and no ISB came yet.
-    pub control_pending: bool,
+    /// Per space: bits of input address that this CPU's TCR says.
+    pub va_bits: [u32; 4],
+    /// Per space: TCR changed and no ISB came yet.
+    pub control_pending: [bool; 4],
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
     pub tlbis: Vec<(Scope, u64)>,
+    /// What this CPU's own invalidations took from it. Without FEAT_ETS2 it is certain to be gone only with the ISB
+    /// after the DSB (Arm ARM D8.17, RBLDZX).
+    pub invalidated: Vec<Held>,
 }
 
 /// The most places that one table may be used in, and that all may be; honest trees stay far below.
@@ -93,6 +86,9 @@ const MAX_WORK: u64 = 1 << 28;
 
 /// The most words that one event stores: more than any table has.
 const MAX_FILL: u64 = 1 << 20;
+
+/// The most older values of one word that walkers may see.
+const MAX_OLDER: usize = 1 << 10;
 
 /// The most pages of memory that may be stored to: 8 GiB.
 const MAX_PAGES: usize = 1 << 21;
@@ -107,7 +103,7 @@ pub struct Machine {
     /// The shape of each space as TCR says now.
     pub(crate) shapes: [Shape; 4],
     pub(crate) mair: Option<u64>,
-    pub(crate) fresh: Vec<Fresh>,
+    pub(crate) fresh: FreshEntries,
     /// Contiguous runs to look at when software relies on them: their first entry.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
     pub(crate) now: u64,
@@ -131,10 +127,12 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
-            cpus: (0..config.cpus).map(|_| Cpu::default()).collect(),
+            cpus: (0..config.cpus)
+                .map(|_| Cpu { va_bits: [u32::from(config.va_bits); 4], ..Cpu::default() })
+                .collect(),
             shapes: [Shape::of(config); 4],
             mair: None,
-            fresh: Vec::new(),
+            fresh: FreshEntries::new(config.cpus),
             runs: FxHashSet::default(),
             now: 0,
             work: 0,
@@ -265,7 +263,7 @@ impl Machine {
         }
     }
 
-    fn cpu(&self, cpu: usize) -> Check {
+    pub(crate) fn cpu(&self, cpu: usize) -> Check {
         if cpu < self.cpus.len() { Ok(()) } else { Err(Violation::of(Rule::NoSuchCpu).on(cpu)) }
     }
 
@@ -279,7 +277,12 @@ impl Machine {
 
     /// Counts a step of a search that hostile tables could make endless.
     pub(crate) fn spend(&mut self) -> Check {
-        self.work -= 1;
+        self.spend_all(1)
+    }
+
+    /// Counts `steps` at once.
+    pub(crate) fn spend_all(&mut self, steps: u64) -> Check {
+        self.work = self.work.saturating_sub(steps);
         if self.work == 0 { Err(Violation::of(Rule::TooComplex)) } else { Ok(()) }
     }
 
@@ -311,7 +314,7 @@ impl Machine {
 
     fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
         let stored = self.memory.store(cpu, pa, value);
-        if self.memory.pages() > MAX_PAGES {
+        if self.memory.pages() > MAX_PAGES || stored.older > MAX_OLDER {
             return Err(Violation::of(Rule::TooComplex).entry(pa));
         }
         if !stored.table || stored.before == Some(value) {
@@ -336,6 +339,9 @@ impl Machine {
         };
         let entry = read(shape, space, place.level, new);
         self.well_formed(place, entry, new)?;
+        if cacheable(shape, space, place.level, new) {
+            self.well_read(space, root.cpus).map_err(mark)?;
+        }
         if cacheable(shape, space, place.level, old) {
             let runs = match read(shape, space, place.level, old) {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(place.level) > 0 => root.cpus,
@@ -363,6 +369,7 @@ impl Machine {
         }
         self.joins(place, new).map_err(mark)?;
         self.run_of(place, old, new, entry)?;
+        self.fits_in(place, new).map_err(mark)?;
         let last = place.va + ((1u64 << shape.shift(place.level)) - 1);
         self.still_kept(space, root.cpus, place.va, last).map_err(mark)
     }
@@ -382,8 +389,11 @@ impl Machine {
                     return Err(violation(Rule::NoTranslation));
                 }
                 let shape = self.roots[place.root as usize].shape;
-                let run = (shape.run(place.level) as u64) << leaf.shift;
-                if leaf.contiguous && run > 0 && (leaf.pa ^ place.va) & (run - 1) != 0 {
+                let entries = shape.run(place.level);
+                let run = (entries as u64) << leaf.shift;
+                // A root may be shorter than a run.
+                let fits = entries <= shape.entries(place.level);
+                if leaf.contiguous && run > 0 && (!fits || (leaf.pa ^ place.va) & (run - 1) != 0) {
                     return Err(violation(Rule::MisalignedRun));
                 }
                 Ok(())
@@ -393,7 +403,6 @@ impl Machine {
 
     /// A change of `old` to `new` and the other entries of its contiguous run.
     fn run_of(&mut self, place: Place, old: u64, new: u64, entry: Entry) -> Check {
-        const CONTIGUOUS: u64 = 1 << 52;
         let root = self.roots[place.root as usize];
         let run = root.shape.run(place.level);
         if run == 0 {
@@ -420,9 +429,11 @@ impl Machine {
                 let alike = other.permissions == mine.permissions
                     && other.global == mine.global
                     && other.contiguous == mine.contiguous;
+                let above = mine.global && !other.global;
                 if other.pa != expected
-                    || self.memory_type(other.memory) != self.memory_type(mine.memory)
+                    || self.memory_type(root.space, other.memory) != self.memory_type(root.space, mine.memory)
                     || other.share != mine.share
+                    || above
                     || (self.config.bbm == 0 && !alike)
                 {
                     return Err(Violation::of(Rule::MixedRun).at(place.va).entry(place.pa).values(word, new));
@@ -436,10 +447,11 @@ impl Machine {
         Ok(())
     }
 
-    /// What MAIR gives for a memory attribute index; the index itself while MAIR was not written.
-    pub(crate) fn memory_type(&self, index: u8) -> u8 {
-        match self.mair {
-            Some(mair) if index < 8 => (mair >> (8 * index)) as u8,
+    /// What MAIR_EL1 gives for the memory attribute index of a leaf of `space`; the index itself while MAIR was not
+    /// written, and where another register or none holds the types.
+    pub(crate) fn memory_type(&self, space: Space, index: u8) -> u8 {
+        match (space, self.mair) {
+            (Space::Low | Space::High, Some(mair)) => (mair >> (8 * index)) as u8,
             _ => index,
         }
     }
@@ -563,8 +575,8 @@ impl Machine {
             // What walkers could still see there is only held from now on.
             let last = va + ((entries << shape.shift(level)) - 1);
             let now = self.now;
-            for held in self.cached.of_mut(space).all_mut() {
-                if held.root == root && held.level == level && va <= held.va && held.va <= last {
+            for held in self.cached.of_mut(space).at_level_mut(level, va, last) {
+                if held.root == root {
                     held.since = held.since.min(now);
                 }
             }
@@ -600,20 +612,18 @@ impl Machine {
         let own = 1u64 << cpu;
         let everyone = self.everyone();
         // NSH reaches the CPU itself: all there is of a machine with one.
-        let wide = domain != Domain::Nsh || everyone == own;
-        if wide {
+        if domain != Domain::Nsh || everyone == own {
             let mut ordered = Vec::new();
             self.memory.order(cpu, |memory, pa, gone| {
                 let newest = memory.newest(pa);
-                let mut first = true;
-                for &value in gone {
+                for &old in gone {
+                    // Another CPU's store may have left it visible.
                     let mut visible = false;
-                    memory.seen(pa, |seen| visible |= seen == value);
-                    ordered.push((pa, value, newest, visible, first));
-                    first = false;
+                    memory.seen(pa, |seen| visible |= seen == old);
+                    ordered.push((pa, old, newest, visible && newest != old));
                 }
             });
-            for (pa, old, newest, visible, _) in ordered {
+            for (pa, old, newest, visible) in ordered {
                 self.ordered(cpu, pa, old, newest, visible)?;
             }
         }
@@ -624,17 +634,19 @@ impl Machine {
             // pointers with it.
             issued.sort_by_key(|(scope, _)| !scope.last_level);
             for (scope, since) in issued {
-                let reached = if scope.broadcast && wide { everyone } else { own };
-                self.invalidate(&scope, since, reached)?;
-                if scope.broadcast && !wide {
+                // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
+                if scope.broadcast && domain == Domain::Nsh {
                     self.cpus[cpu].tlbis.push((scope, since));
+                } else {
+                    self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { own })?;
                 }
             }
         }
         Ok(())
     }
 
-    /// No walker sees `old` at `pa` any more, unless another store made it `visible` again.
+    /// No walker sees `old` at `pa` any more as what was there before, unless it is still `visible` as that. As the
+    /// newest value it may be cached anyhow.
     fn ordered(
         &mut self,
         cpu: usize,
@@ -652,65 +664,26 @@ impl Machine {
             match valid(old) {
                 Some(old) if !visible => {
                     let now = self.now;
-                    if let Some(held) = self.cached.of_mut(space).find(place.root, place.level, place.va, old)
-                    {
+                    let held = self.cached.of_mut(space).find(place.root, place.level, place.va, old);
+                    if let Some(held) = held {
                         held.since = held.since.min(now);
                     }
                 }
-                Some(old) if newest == Some(old) => {
-                    let (shape, va) = (shape, place.va);
-                    let gone = self.cached.of_mut(space).take(shape, va, va, |held| {
-                        (held.root, held.level, held.va, held.value)
-                            == (place.root, place.level, place.va, old)
-                            && held.since == SEEN
-                    });
-                    for held in gone {
-                        self.release(held.root, held.level, held.va, held.value)?;
-                    }
-                }
                 Some(_) => {}
-                None => {
-                    if valid(newest).is_some() {
-                        let last = place.va + ((1u64 << shape.shift(place.level)) - 1);
-                        self.became_valid(space, place.va, last, cpu, cpus);
-                    }
+                None if valid(newest).is_some() => {
+                    self.fresh.became_valid(self.now, space, place.level, place.va, cpu, cpus);
                 }
+                None => {}
             }
         }
         Ok(())
     }
 
-    fn became_valid(&mut self, space: Space, va: u64, last: u64, by: usize, cpus: u64) {
-        let ordered = self.now;
-        if let Some(fresh) = self.fresh.last_mut()
-            && (fresh.space, fresh.by, fresh.ordered, fresh.cpus) == (space, by, ordered, cpus)
-            && fresh.last.wrapping_add(1) == va
-        {
-            fresh.last = last;
-            return;
-        }
-        // Without an ISB on some CPU this would grow for ever: what is old enough is joined, so that no more than what
-        // may fault is thought to.
-        const MANY: usize = 4096;
-        if self.fresh.len() >= MANY {
-            self.fresh.sort_unstable_by_key(|fresh| (fresh.space, fresh.by, fresh.cpus, fresh.va));
-            self.fresh.dedup_by(|next, fresh| {
-                let join = (fresh.space, fresh.by, fresh.cpus) == (next.space, next.by, next.cpus)
-                    && next.va <= fresh.last.saturating_add(1);
-                if join {
-                    fresh.last = fresh.last.max(next.last);
-                    fresh.ordered = fresh.ordered.max(next.ordered);
-                }
-                join
-            });
-        }
-        self.fresh.push(Fresh { space, va, last, cpus, by, ordered });
-    }
-
     fn isb(&mut self, cpu: usize) {
         let now = self.now;
         let state = &mut self.cpus[cpu];
-        state.control_pending = false;
+        state.control_pending = [false; 4];
+        state.invalidated.clear();
         for space in Space::ALL.map(Space::index) {
             let certain = state.walks[space].len().saturating_sub(1);
             let kept = state.walks[space].last().copied();
@@ -720,18 +693,15 @@ impl Machine {
                 }
             }
         }
-        if !self.fresh.is_empty() {
-            let own = 1u64 << cpu;
-            self.fresh.retain_mut(|fresh| {
-                fresh.cpus &= !own;
-                fresh.cpus != 0
-            });
-        }
+        self.fresh.synchronized(cpu, now);
     }
 
     fn tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) {
-        let vmid = self.cpus[cpu].walks[Space::Stage2.index()].last();
-        let vmid = vmid.map_or(0, |root| self.roots[*root as usize].id);
+        // Until an ISB a VTTBR that was just written may not be the current one.
+        let mut vmids =
+            self.cpus[cpu].walks[Space::Stage2.index()].iter().map(|root| self.roots[*root as usize].id);
+        let first = vmids.next().unwrap_or(0);
+        let vmid = vmids.all(|vmid| vmid == first).then_some(first);
         let scope = Scope::of(tlbi, operand, self.shapes[Space::Low.index()], vmid);
         self.cpus[cpu].tlbis.push((scope, self.now));
     }
@@ -745,12 +715,15 @@ impl Machine {
         let granule = self.config.granule;
         let regular = (pa & !(granule - 1)..end).step_by(granule as usize);
         for base in regular.chain(self.odd_roots.iter().copied()) {
-            let Some(at) = self.tables.get(&base).and_then(|list| list.first()) else { continue };
-            let root = self.roots[at.root as usize];
-            let bytes = 8 * root.shape.entries(at.level) as u64;
-            if base < end && pa < base + bytes {
-                let cpu = root.cpus.trailing_zeros() as usize;
-                return Err(Violation::of(Rule::TableReachable).at(at.va).entry(base).on(cpu));
+            for at in self.tables.get(&base).into_iter().flatten() {
+                let root = self.roots[at.root as usize];
+                let bytes = 8 * root.shape.entries(at.level) as u64;
+                if base < end && pa < base + bytes {
+                    return Err(Violation::of(Rule::TableReachable)
+                        .at(at.va)
+                        .entry(base)
+                        .on(first(root.cpus)));
+                }
             }
         }
         self.memory.forget(pa, len);

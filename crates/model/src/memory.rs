@@ -41,7 +41,7 @@ struct Page {
 }
 
 /// An older value that a walker may still see.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Older {
     /// The value; `None` when it is unknown.
     value: Option<u64>,
@@ -69,6 +69,8 @@ pub(crate) struct Stored {
     pub before: Option<u64>,
     /// Whether the page holds a part of a table that can be walked.
     pub table: bool,
+    /// How many older values walkers may see now.
+    pub older: usize,
 }
 
 impl Memory {
@@ -158,16 +160,20 @@ impl Memory {
             }
             if page.first_by == by {
                 set(&mut page.unknown_seen, word, true);
-                return Stored { before, table };
+                return Stored { before, table, older: 0 };
             }
         } else if before == Some(value) {
             // Storing what is there already changes nothing that a walker can see.
-            return Stored { before, table };
+            return Stored { before, table, older: 0 };
         }
         set(&mut page.older, word, true);
-        self.older.entry(pa).or_default().push(Older { value: before, by: cpu as u8 });
+        // Of two equal ones the later is ruled out last.
+        let older = self.older.entry(pa).or_default();
+        let replaced = Older { value: before, by: cpu as u8 };
+        older.retain(|older| *older != replaced);
+        older.push(replaced);
         self.unordered[cpu].push(pa);
-        Stored { before, table }
+        Stored { before, table, older: older.len() }
     }
 
     /// The newest value at `pa`; `None` when nothing was stored there.

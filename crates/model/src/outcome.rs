@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use crate::cached::SEEN;
+use crate::cached::{Held, SEEN, run_shift, touches};
 use crate::compare::{Side, first};
 use crate::descriptor::{Entry, Leaf, cacheable, read};
 use crate::event::Use;
 use crate::machine::{Check, InUse, Machine, Root};
 use crate::rules::Rule;
-use crate::space::{Shape, Space};
+use crate::space::Space;
 use crate::violation::Violation;
 
 /// One way an access may go.
@@ -32,6 +32,25 @@ struct Outcomes {
 }
 
 impl Outcomes {
+    /// Adds what a TLB entry made of `held`, a leaf, gives for `va`.
+    fn held(&mut self, leaf: Leaf, held: &Held, va: u64) {
+        if leaf.no_translation {
+            self.fault = self.fault.or(Some(Rule::MayAbort));
+        }
+        self.run(leaf, held.level, held.value, held.va, va);
+    }
+
+    /// Adds the leaf for `start`, whose contiguous run one entry may stand for: it translates `va` as if the leaf there
+    /// were in step with it.
+    fn run(&mut self, leaf: Leaf, level: i8, value: u64, start: u64, va: u64) {
+        let at = va & (u64::MAX << leaf.shift);
+        let leaf = Leaf { pa: leaf.pa.wrapping_add(at.wrapping_sub(start)), ..leaf };
+        self.narrow(leaf.shift);
+        if self.found.last().is_none_or(|last| (last.leaf, last.level, last.va) != (leaf, level, at)) {
+            self.found.push(Found { leaf, level, value, va: at });
+        }
+    }
+
     fn narrow(&mut self, shift: u32) {
         self.shift = self.shift.min(shift);
     }
@@ -72,33 +91,34 @@ impl Machine {
             if held.cpus & own == 0 {
                 continue;
             }
+            let in_use = ids.contains(&held.id);
             match read(shape, space, held.level, held.value) {
-                Entry::Leaf(leaf) if leaf.global || ids.contains(&held.id) => {
-                    // One entry for its run translates its neighbours as if they were in step with it.
-                    let size = 1u64 << leaf.shift;
-                    let start = va & !(size - 1);
-                    let pa = leaf.pa.wrapping_add(start.wrapping_sub(held.va));
-                    let leaf = Leaf { pa, ..leaf };
-                    outcomes.found.push(Found { leaf, level: held.level, value: held.value, va: start });
-                    outcomes.narrow(leaf.shift);
-                }
-                Entry::Table(table) if ids.contains(&held.id) && held.since != SEEN => {
+                Entry::Leaf(leaf) if leaf.global || in_use => outcomes.held(leaf, &held, va),
+                Entry::Table(table) if held.since != SEEN => {
                     let mut others = Outcomes { shift: shape.shift(held.level), ..Outcomes::default() };
                     self.walk(held.root, table, held.level + 1, held.va, va, &mut others)?;
                     outcomes.narrow(others.shift);
-                    outcomes.found.extend(others.found);
+                    outcomes
+                        .found
+                        .extend(others.found.into_iter().filter(|found| found.leaf.global || in_use));
                 }
                 _ => {}
+            }
+        }
+        for held in self.cpus[cpu].invalidated.iter().filter(|held| touches(shape, held, va, va)) {
+            let root = self.roots[held.root as usize];
+            if let Some(leaf) = self.leaf(held.root, held.level, held.value)
+                && root.space == space
+                && (leaf.global || ids.contains(&held.id))
+            {
+                outcomes.held(leaf, held, va);
             }
         }
         // Other entries may begin anywhere below: only a page is sure to be alike.
         if !self.cached.of(space).is_empty() {
             outcomes.narrow(shape.granule);
         }
-        let waits = |fresh: &&crate::machine::Fresh| {
-            fresh.space == space && fresh.cpus & own != 0 && fresh.va <= va && va <= fresh.last
-        };
-        if self.fresh.iter().any(|fresh| waits(&fresh)) {
+        if self.fresh.may_fault(cpu, space, shape, va) {
             outcomes.fault = outcomes.fault.or(Some(Rule::NoIsb));
             outcomes.narrow(shape.granule);
         }
@@ -122,6 +142,13 @@ impl Machine {
         let pa = table + 8 * index;
         let start = base + (index << shift);
         outcomes.narrow(shift);
+        for side in self.around(root, table, level, base, (va, va))? {
+            if let Some(leaf) = self.leaf(root, level, side.value)
+                && side.va != start
+            {
+                outcomes.run(leaf, level, side.value, side.va, va);
+            }
+        }
         let mut values = Vec::new();
         self.memory.seen(pa, |value| values.push(value));
         let newest = values.first().copied().flatten();
@@ -196,6 +223,7 @@ impl Machine {
     /// # Errors
     /// The [`Violation`] that stands against it.
     pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
+        self.cpu(cpu)?;
         self.work = 1 << 20;
         let (_, found) = self.succeeds(cpu, va, kind)?;
         let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
@@ -216,6 +244,20 @@ impl Machine {
             Some(found) => {
                 Err(Violation::of(Rule::MayPass).on(cpu).at(va).values(found.value, found.leaf.pa))
             }
+            None => self.finished(cpu, space, va),
+        }
+    }
+
+    /// No pointer that was invalidated may still lead a walk for `va`, for want of an ISB.
+    fn finished(&self, cpu: usize, space: Space, va: u64) -> Check {
+        let leads = |held: &&Held| {
+            let Root { space: own, shape, .. } = self.roots[held.root as usize];
+            own == space
+                && touches(shape, held, va, va)
+                && self.leaf(held.root, held.level, held.value).is_none()
+        };
+        match self.cpus[cpu].invalidated.iter().find(leads) {
+            Some(held) => Err(Violation::of(Rule::NoIsb).on(cpu).at(va).values(held.value, held.value)),
             None => Ok(()),
         }
     }
@@ -252,45 +294,87 @@ impl Machine {
     /// Software relies on the tables as they are in memory now.
     pub(crate) fn settle(&mut self) -> Check {
         for space in Space::ALL {
-            let shape = self.shapes[space.index()];
             let held: Vec<_> = self.cached.of(space).all().copied().collect();
+            let mut run = None;
             for held in held {
-                let violation = |rule| {
-                    Violation::of(rule).on(first(held.cpus)).at(held.va).values(held.value, held.value)
-                };
-                if held.since == SEEN {
-                    return Err(violation(Rule::Unordered));
-                }
-                let live = |cpu: &usize| {
-                    held.cpus >> cpu & 1 == 1 && self.cpus[*cpu].walks[space.index()].contains(&held.root)
-                };
-                let global = self.leaf(held.root, held.level, held.value).is_some_and(|leaf| leaf.global);
-                if global || (0..self.cpus.len()).any(|cpu| live(&cpu)) {
-                    let side = Side {
-                        root: held.root,
-                        level: held.level,
-                        va: held.va,
-                        value: held.value,
-                        run: held.runs != 0,
-                    };
-                    let root = if (0..self.cpus.len()).any(|cpu| live(&cpu)) {
-                        held.root
-                    } else {
-                        let walks = self.cpus[first(held.cpus)].walks[space.index()].last();
-                        walks.copied().unwrap_or(held.root)
-                    };
-                    self.agrees(shape, space, root, side).map_err(|rule| Violation {
-                        va: rule.va.or(Some(held.va)),
-                        ..violation(rule.rule)
-                    })?;
+                // The leaves of one run mostly say the same of all of it.
+                let says = self.whole_run(&held);
+                if says.is_none() || says != run {
+                    self.settle_held(held)?;
+                    run = says;
                 }
             }
+            for cpu in 0..self.cpus.len() {
+                self.settle_left(space, cpu)?;
+            }
         }
-        if let Some(fresh) = self.fresh.iter().find(|fresh| fresh.cpus >> fresh.by & 1 == 1) {
-            return Err(Violation::of(Rule::NoIsb).on(fresh.by).at(fresh.va));
+        for cpu in 0..self.cpus.len() {
+            let invalidated = self.cpus[cpu].invalidated.clone();
+            for held in invalidated {
+                self.settle_held(Held { cpus: 1 << cpu, ..held })
+                    .map_err(|violation| Violation { rule: Rule::NoIsb, ..violation })?;
+            }
+        }
+        if let Some((cpu, va)) = self.fresh.forgotten() {
+            return Err(Violation::of(Rule::NoIsb).on(cpu).at(va));
         }
         self.settle_unordered()?;
         self.settle_runs()
+    }
+
+    /// The first address of the contiguous run that CPUs may hold as one entry made of `held`, what that would say, and
+    /// who they are.
+    fn whole_run(&self, held: &Held) -> Option<(u64, Leaf, u32, u64)> {
+        let leaf = self.leaf(held.root, held.level, held.value)?;
+        let start = held.va & (u64::MAX << run_shift(self.roots[held.root as usize].shape, held.level));
+        let leaf = Leaf { pa: leaf.pa.wrapping_sub(held.va - start), ..leaf };
+        (held.runs == held.cpus && held.since != SEEN).then_some((start, leaf, held.root, held.cpus))
+    }
+
+    /// What CPUs may hold of something that is gone must say what each CPU's own tables say.
+    fn settle_held(&mut self, held: Held) -> Check {
+        let violation =
+            |rule| Violation::of(rule).on(first(held.cpus)).at(held.va).values(held.value, held.value);
+        if held.since == SEEN {
+            return Err(violation(Rule::Unordered));
+        }
+        let space = self.roots[held.root as usize].space;
+        let mut roots = Vec::new();
+        for cpu in 0..self.cpus.len() {
+            let Some(&root) = self.cpus[cpu].walks[space.index()].last() else { continue };
+            if held.cpus >> cpu & 1 == 0 || roots.contains(&root) {
+                continue;
+            }
+            roots.push(root);
+            let side = Side {
+                root: held.root,
+                level: held.level,
+                va: held.va,
+                value: held.value,
+                run: held.runs >> cpu & 1 == 1,
+            };
+            self.agrees(root, side).map_err(|found| Violation {
+                va: found.va.or(Some(held.va)),
+                ..violation(found.rule).on(cpu)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Trees that `cpu` walks no more, but may hold anything of, must say what the tree says that it walks.
+    fn settle_left(&mut self, space: Space, cpu: usize) -> Check {
+        let state = &self.cpus[cpu];
+        let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
+        let left = state.left[space.index()].iter().map(|(left, _)| left);
+        for other in before.iter().chain(left).copied().collect::<Vec<_>>() {
+            let Root { table, shape, .. } = self.roots[other as usize];
+            if table == self.roots[root as usize].table {
+                continue;
+            }
+            self.agrees_below(root, other, table, shape.start(), shape.base(space))
+                .map_err(|violation| violation.on(cpu).entry(table))?;
+        }
+        Ok(())
     }
 
     /// No entry that can be walked may have a store to it that no DSB has ordered.
@@ -305,41 +389,40 @@ impl Machine {
         found.map_or(Ok(()), Err)
     }
 
-    /// What is held must translate as the tables of `root` do now.
-    fn agrees(&mut self, shape: Shape, space: Space, root: u32, side: Side) -> Check {
+    /// What may be held must translate as the tables of `root` do now, where a CPU that walks those can use it.
+    fn agrees(&mut self, root: u32, side: Side) -> Check {
         self.spend()?;
+        let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
+        let Root { shape, space, .. } = own;
         let leaf = match read(shape, space, side.level, side.value) {
             Entry::Invalid => return Ok(()),
-            Entry::Table(table) => {
-                for index in 0..shape.entries(side.level + 1) as u64 {
-                    let level = side.level + 1;
-                    let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-                    if cacheable(shape, space, level, value) {
-                        let va = side.va + (index << shape.shift(level));
-                        self.agrees(shape, space, root, Side { level, va, value, run: false, ..side })?;
-                    }
-                }
-                return Ok(());
-            }
+            Entry::Table(table) => return self.agrees_below(root, side.root, table, side.level + 1, side.va),
             Entry::Leaf(leaf) => leaf,
         };
-        let last = side.va + ((1u64 << leaf.shift) - 1);
-        let mut va = side.va;
+        if !leaf.global && own.id != now.id {
+            return Ok(());
+        }
+        let reach = self.reach(&side);
+        let last = side.va | (reach - 1);
+        let mut va = side.va & !(reach - 1);
         loop {
-            let now = self.now_at(root, va);
+            self.spend()?;
             let violation = |rule| Err(Violation::of(rule).at(va));
-            let Some((found, level)) = now else { return violation(Rule::StaleTranslation) };
+            let Some((found, level)) = self.now_at(root, va) else {
+                return violation(Rule::StaleTranslation);
+            };
             let start = va & (u64::MAX << found.shift);
-            let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va - side.va)
+            let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
                 && found.permissions == leaf.permissions
                 && found.global == leaf.global
-                && self.memory_type(found.memory) == self.memory_type(leaf.memory)
+                && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
                 && found.share == leaf.share;
             if !same {
                 return violation(Rule::StaleTranslation);
             }
             let sized = level == side.level && found.contiguous == leaf.contiguous;
-            if !sized && matches!(self.config.bbm, 1 | 2) {
+            if (!sized && matches!(self.config.bbm, 1 | 2)) || (leaf.no_translation && !found.no_translation)
+            {
                 return violation(Rule::MayAbort);
             }
             match (va | ((1u64 << found.shift) - 1)).checked_add(1) {
@@ -347,6 +430,19 @@ impl Machine {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// The same for all of a table of the tree of `other`.
+    fn agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
+        let Root { shape, space, .. } = self.roots[other as usize];
+        for index in 0..shape.entries(level) as u64 {
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            if cacheable(shape, space, level, value) {
+                let va = va + (index << shape.shift(level));
+                self.agrees(root, Side { root: other, level, va, value, run: false })?;
+            }
+        }
+        Ok(())
     }
 
     /// The leaf that the tables of `root` have for `va` now.

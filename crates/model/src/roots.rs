@@ -3,7 +3,7 @@
 use crate::descriptor::cacheable;
 use crate::machine::{Check, Machine, Root};
 use crate::rules::Rule;
-use crate::space::Space;
+use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 impl Machine {
@@ -15,10 +15,15 @@ impl Machine {
         } else {
             value & 0xffff_ffff_fffe
         };
-        let id = (value >> 48) as u16;
+        // TCR.A1 = 0: TTBR1 has no say in the ASID.
+        let id = if space == Space::High { 0 } else { (value >> 48) as u16 };
         let entries = shape.entries(shape.start());
         let bytes = (8 * entries as u64).max(64);
         let violation = |rule| Violation::of(rule).on(cpu).entry(table);
+        // CnP: translations of one CPU may be used by another.
+        if value & 1 == 1 && self.cpus.len() > 1 {
+            return Err(violation(Rule::Unmodelled));
+        }
         if space == Space::El2 && id != 0 {
             return Err(violation(Rule::AsidInEl2));
         }
@@ -38,8 +43,8 @@ impl Machine {
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());
         }
-        if self.cpus[cpu].control_pending && !self.is_empty(root) {
-            return Err(Violation::of(Rule::TranslationControl).on(cpu).entry(table));
+        if !self.is_empty(root) {
+            self.well_read(space, own).map_err(|violation| violation.entry(table))?;
         }
         let Root { shape, cpus, .. } = self.roots[root as usize];
         self.roots[root as usize].cpus |= own;
@@ -53,6 +58,7 @@ impl Machine {
         }
         let state = &mut self.cpus[cpu];
         state.left[at].retain(|(left, _)| *left != root);
+        state.walks[at].retain(|walked| *walked != root);
         state.walks[at].push(root);
         // Whatever may still be held of trees that were left long ago.
         let level = shape.start();
@@ -91,7 +97,23 @@ impl Machine {
             && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
     }
 
+    /// Whether all of `cpus` would read tables of `space` as long as they are: a TCR that another CPU wrote, or that no
+    /// ISB has made certain, may say another size.
+    pub(crate) fn well_read(&self, space: Space, cpus: u64) -> Check {
+        let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
+        let misreads = |cpu: &usize| {
+            let state = &self.cpus[*cpu];
+            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.va_bits[at] != va_bits)
+        };
+        match (0..self.cpus.len()).find(misreads) {
+            Some(cpu) => Err(Violation::of(Rule::TranslationControl).on(cpu)),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
+        // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
+        const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
         let violation = |rule| Violation::of(rule).on(cpu).values(0, value);
         let granule = self.shapes[Space::Low.index()].granule;
         let [tg0, tg1] = match granule {
@@ -99,30 +121,32 @@ impl Machine {
             14 => [0b10, 0b01],
             _ => [0b01, 0b11],
         };
-        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 {
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 {
             return Err(violation(Rule::Unmodelled));
         }
         let ds = value >> 59 & 1 == 1;
         for (space, size) in [(Space::Low, value & 0x3f), (Space::High, value >> 16 & 0x3f)] {
             let va_bits = 64 - size as u32;
-            let mut shape = self.shapes[space.index()];
-            if shape.va_bits == va_bits {
-                continue;
-            }
-            shape.va_bits = va_bits;
+            let at = space.index();
+            let shape = Shape { va_bits, ..self.shapes[at] };
+            // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (granule < 16 && shape.ds() != ds) {
                 return Err(violation(Rule::Unmodelled));
             }
-            // TCR can't differ between CPUs in this model, so nobody may have anything there.
+            let state = &mut self.cpus[cpu];
+            state.control_pending[at] |= state.va_bits[at] != va_bits;
+            state.va_bits[at] = va_bits;
+            if self.shapes[at] == shape {
+                continue;
+            }
+            // Tables of a half have one shape for all CPUs in this model, so nobody may have anything there.
             for other in 0..self.cpus.len() {
                 if !self.nothing_in(other, space) {
                     return Err(Violation::of(Rule::TranslationControl).on(other).values(0, value));
                 }
             }
-            self.shapes[space.index()] = shape;
-            self.cpus[cpu].control_pending = true;
+            self.shapes[at] = shape;
             for other in 0..self.cpus.len() {
-                let at = space.index();
                 let walks = std::mem::take(&mut self.cpus[other].walks[at]);
                 let left = std::mem::take(&mut self.cpus[other].left[at]);
                 for &root in walks.iter().chain(left.iter().map(|(left, _)| left)) {
@@ -130,9 +154,7 @@ impl Machine {
                 }
                 if let Some(&root) = walks.last() {
                     let Root { table, id, .. } = self.roots[root as usize];
-                    let pending = std::mem::take(&mut self.cpus[other].control_pending);
                     self.walk_from(other, space, table, id)?;
-                    self.cpus[other].control_pending = pending;
                 }
             }
         }

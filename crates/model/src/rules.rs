@@ -97,9 +97,7 @@ impl Rule {
             Self::Shareability => "shareability changes while the old translation may be cached",
             Self::Global => "a global entry appears where a non-global one may be cached",
             Self::Size => "the block size changes in place, which this BBM level forbids",
-            Self::Contiguous => {
-                "the contiguous bit, or what lies under it, changes in place, which this BBM level forbids"
-            }
+            Self::Contiguous => "a contiguous run changes in place, which this BBM level forbids",
             Self::NextTable => {
                 "a table descriptor leads to another table while the old pointer may be cached"
             }
@@ -199,7 +197,10 @@ pub(crate) fn clash(bbm: u8, old: &Placed, new: &Placed, memory: impl Fn(u8) -> 
         let larger = if old.level < new.level { &old.leaf } else { &new.leaf };
         return (bbm == 0 || (bbm == 1 && !larger.no_translation)).then_some(Rule::Size);
     }
+    // Of entries that differ in the contiguous bit a TLB makes, below level 1, something of both (RNGLXZ). Of those that
+    // agree about it and differ in permissions it uses one or the other (RJQQTC); but earlier issues counted permissions
+    // among what a run must agree about, and there are CPUs without FEAT_BBM that raise conflict aborts over it.
     let runs = old.leaf.contiguous || new.leaf.contiguous;
-    let same = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
-    (runs && !same && bbm == 0).then_some(Rule::Contiguous)
+    let alike = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
+    (bbm == 0 && runs && !alike).then_some(Rule::Contiguous)
 }

@@ -5,6 +5,8 @@
 
 mod world;
 
+use std::io::Write;
+
 use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
@@ -201,32 +203,21 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
     world.board.verdict().map_err(|violation| violation.to_string())?;
     for edit in edits {
         // While the range is in use, what stays mapped may be read at any moment, by every CPU.
-        let kept: Vec<u64> = edit
-            .probes
-            .into_iter()
-            .filter(|probe| !edit.quiescent && stays(&mut world, edit.op, *probe))
-            .collect();
-        let uses = |begin: bool| {
-            for (&probe, cpu) in kept.iter().zip((0..setting.cpus).cycle().skip(edit.cpu)) {
-                let (va, len, kind) = (world.setting.va(probe & !0xfff).0, 0x1000, Use::Read);
-                let event = if begin {
-                    Event::Uses { cpu, va, len, kind }
-                } else {
-                    Event::Unuses { cpu, va, len, kind }
-                };
+        let mut read = Vec::new();
+        for (probe, cpu) in edit.probes.into_iter().zip((0..setting.cpus).cycle().skip(edit.cpu)) {
+            if !edit.quiescent && stays(&mut world, edit.op, probe) {
+                let va = world.setting.va(probe & !0xfff).0;
+                read.push((cpu, va));
                 world.board.event(Event::Isb { cpu });
-                world.board.event(event);
+                world.board.event(Event::Uses { cpu, va, len: 0x1000, kind: Use::Read });
             }
-        };
-        uses(true);
-        let done = world.apply(edit.op, edit.quiescent, edit.cpu)?;
-        match done {
+        }
+        match world.apply(edit.op, edit.quiescent, edit.cpu)? {
             Done::Applied => tally.applied += 1,
             Done::Refused(_) => tally.refused += 1,
         }
-        for (&probe, cpu) in kept.iter().zip((0..setting.cpus).cycle().skip(edit.cpu)) {
-            let (va, len, kind) = (world.setting.va(probe & !0xfff).0, 0x1000, Use::Read);
-            world.board.event(Event::Unuses { cpu, va, len, kind });
+        for (cpu, va) in read {
+            world.board.event(Event::Unuses { cpu, va, len: 0x1000, kind: Use::Read });
         }
         for (probe, cpu) in edit.probes.into_iter().zip(0..) {
             world.probe(cpu % setting.cpus, probe)?;
@@ -252,12 +243,18 @@ fn sequences() -> u32 {
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(34_000)
 }
 
+/// Says something that is seen of a test that passes, too.
+fn say(text: std::fmt::Arguments<'_>) {
+    // A test can go on without it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn check(granule: Granule) {
     let seed = std::env::var("LINMAP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |now| now.as_nanos() as u64)
     });
-    println!("{granule:?}: LINMAP_SEED={seed} LINMAP_SEQUENCES={}", sequences());
+    say(format_args!("{granule:?}: LINMAP_SEED={seed} LINMAP_SEQUENCES={}", sequences()));
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig {
@@ -272,7 +269,7 @@ fn check(granule: Granule) {
         run(&sequence, &mut tally.borrow_mut()).map_err(TestCaseError::fail)
     });
     let Tally { applied, refused } = tally.into_inner();
-    println!("{granule:?}: {applied} edits applied, {refused} plans refused");
+    say(format_args!("{granule:?}: {applied} edits applied, {refused} plans refused"));
     match result {
         Ok(()) => assert!(applied > refused, "most edits have to be ones that can be made"),
         Err(TestError::Fail(reason, sequence)) => {

@@ -72,7 +72,7 @@ fn record(setting: Setting, initial: Op, ops: &[Op], quiescent: bool) -> Recorde
     let edited = world.board.trace().unwrap().events.len();
     let (at, len) = last.range();
     let page = setting.geometry.granule().bytes();
-    let places = [at, at + len / 2 & !(page - 1), at + len - page, at + len, at.saturating_sub(page)];
+    let places = [at, (at + len / 2) & !(page - 1), at + len - page, at + len, at.saturating_sub(page)];
     for cpu in 0..setting.cpus {
         for place in places {
             world.probe(cpu, place).unwrap();
@@ -245,7 +245,7 @@ fn single(events: &[Event]) -> Vec<Event> {
                     pa: pa + 8 * nth,
                     value: first.wrapping_add(step.wrapping_mul(nth)),
                     via: None,
-                }))
+                }));
             }
             event => singles.push(event),
         }

@@ -53,20 +53,22 @@ impl Reserved {
     }
 
     /// Leaves TTBR0 on the empty table, with nothing that it translated cached, whatever map it led to: TTBR0, ISB,
-    /// TLBI VMALLE1, DSB NSH, TCR, ISB.
+    /// TLBI VMALLE1, DSB NSH, ISB, TCR, ISB.
     ///
     /// 1. TTBR0, while T0SZ is still the map's: a walk that sees either root reads it by a size that fits it.
     /// 2. ISB: no walk starts from the old root from here on, so that nothing is cached behind the invalidation's back.
     /// 3. TLBI of everything on this CPU. Only this CPU ever walked the map, so it is not broadcast.
     /// 4. DSB NSH completes it: the map's tables are in no walk and no TLB any more, and may be given away.
-    /// 5. TCR last, since T0SZ may be cached with the translations: they have to be gone first.
-    /// 6. ISB: what follows is translated by the registers as they are now.
+    /// 5. ISB: this CPU itself is sure to be rid of them only now (RBLDZX).
+    /// 6. TCR last, since T0SZ may be cached with the translations: they have to be gone first.
+    /// 7. ISB: what follows is translated by the registers as they are now.
     #[inline]
     pub fn restore<C: Cpu>(self, cpu: &mut C) {
         cpu.write_ttbr0(self.ttbr0);
         cpu.isb();
         cpu.tlbi(Tlbi::AllLocal);
         cpu.dsb(Dsb::Nsh);
+        cpu.isb();
         cpu.write_tcr(self.tcr);
         cpu.isb();
     }
@@ -184,6 +186,7 @@ mod tests {
                 Did::Isb,
                 Did::Tlbi(Tlbi::AllLocal),
                 Did::Dsb(Dsb::Nsh),
+                Did::Isb,
                 Did::Tcr(reserved.tcr),
                 Did::Isb
             ]

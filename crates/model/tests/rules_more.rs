@@ -1,0 +1,548 @@
+//! What is easily got wrong about TLBs: trees that were left, ASIDs and global entries, contiguous runs, operands of
+//! TLBI, several CPUs.
+
+mod scene;
+
+use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
+use linmap_model::{Config, Event, Rule};
+use scene::*;
+
+const LOCAL_BY_VA: Tlbi = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: false };
+const BLOCK_VA: u64 = VA + 0x20_0000;
+/// Two trees for TTBR0: the roots. Tables for level 1, 2 and 3 follow.
+const A: u64 = RAM + 0x8_0000;
+const B: u64 = RAM + 0x9_0000;
+const A3: u64 = A + 0x3000;
+const B3: u64 = B + 0x3000;
+
+fn broadcast(scope: TlbiScope) -> Tlbi {
+    Tlbi { scope, broadcast: true }
+}
+
+fn asid(asid: u64) -> u64 {
+    asid << 48
+}
+
+fn free(pa: u64) -> Event {
+    Event::Free { pa, len: 0x1000 }
+}
+
+/// `A` in TTBR0 with ASID 1, a leaf at address 0, and `B` in no TTBR.
+fn user(leaf: u64, cpus: usize) -> Scene {
+    let mut scene = Scene::new(3, cpus);
+    scene.tree(A).tree(B);
+    for cpu in 0..cpus {
+        scene.write(cpu, Register::Ttbr0, A | asid(1)).isb(cpu);
+    }
+    scene.store(A3, leaf).ordered();
+    scene
+}
+
+#[test]
+fn a_tree_that_was_left_may_be_cached_when_software_relies_on_its_absence() {
+    let left = || {
+        let mut scene = Scene::new(3, 2);
+        scene.store(L3, PAGE).zero(SPARE).ordered().root(1, SPARE);
+        scene
+    };
+    left().settled().breaks(Rule::StaleTranslation);
+    let mut scene = left();
+    scene.event(Event::Tlbi { cpu: 1, tlbi: ALL_LOCAL, operand: 0 });
+    scene.event(Event::Dsb { cpu: 1, domain: Domain::Nsh, access: Access::All }).isb(1).settled().legal();
+    // Before the ISB it may even be walked.
+    let mut scene = Scene::new(3, 1);
+    scene.store(L3, PAGE).zero(SPARE).ordered().write(0, Register::Ttbr1, SPARE).invalidated(ALL, 0);
+    scene.settled().breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn asids_keep_what_is_not_global_apart() {
+    let switch = |leaf, other, id| {
+        let mut scene = user(leaf, 1);
+        scene.store(B3, other).ordered().write(0, Register::Ttbr0, B | asid(id)).isb(0);
+        scene
+    };
+    let local = PAGE | NON_GLOBAL;
+    switch(local, local | 0x1000, 2).reaches(0, 0, Use::Read, 0x1000).settled().legal();
+    // The same ASID without an invalidation in between.
+    switch(local, local | 0x1000, 1).breaks(Rule::NextTable);
+    // A global leaf counts for every ASID.
+    switch(PAGE, local | 0x1000, 2).breaks(Rule::OutputAddress);
+    switch(local, PAGE, 2).breaks(Rule::Global);
+    switch(PAGE, PAGE, 2).reaches(0, 0, Use::Read, 0).settled().legal();
+    switch(PAGE, 0, 2).settled().breaks(Rule::StaleTranslation);
+    switch(local, 0, 2).event(Event::Faults { cpu: 0, va: 0, kind: Use::Read }).settled().legal();
+}
+
+#[test]
+fn a_global_leaf_stays_cached_although_its_asid_and_its_pointer_are_gone() {
+    let gone = |leaf| {
+        let mut scene = user(leaf, 1);
+        scene.store(A + 0x2000, 0).ordered().write(0, Register::Ttbr0, B | asid(2)).isb(0);
+        scene
+    };
+    let fault = Event::Faults { cpu: 0, va: 0, kind: Use::Read };
+    gone(PAGE).event(fault).breaks(Rule::MayPass);
+    gone(PAGE).settled().breaks(Rule::StaleTranslation);
+    gone(PAGE | NON_GLOBAL).event(fault).settled().legal();
+}
+
+#[test]
+fn an_asid_is_used_again_after_an_invalidation_of_it() {
+    let reuse = |leaf, tlbi, operand| {
+        let mut scene = user(leaf, 1);
+        scene.zero(SPARE).store(B3, PAGE | NON_GLOBAL | 0x1000).ordered();
+        scene.write(0, Register::Ttbr0, SPARE | asid(3)).isb(0).invalidated(tlbi, operand);
+        scene.write(0, Register::Ttbr0, B | asid(1)).isb(0);
+        scene
+    };
+    let by_asid = broadcast(TlbiScope::Asid);
+    reuse(PAGE | NON_GLOBAL, by_asid, asid(1)).settled().legal();
+    reuse(PAGE | NON_GLOBAL, by_asid, asid(2)).breaks(Rule::NextTable);
+    // Global leaves are spared.
+    reuse(PAGE, by_asid, asid(1)).breaks(Rule::NextTable);
+    reuse(PAGE, ALL, 0).settled().legal();
+}
+
+#[test]
+fn an_invalidation_by_address_and_asid_reaches_global_leaves_and_no_other_asid() {
+    let unmapped = |leaf, tlbi, operand| {
+        let mut scene = user(leaf, 1);
+        scene.store(A3, 0).invalidated(broadcast(tlbi), operand).settled();
+        scene
+    };
+    for tlbi in [TlbiScope::Va, TlbiScope::VaLast] {
+        unmapped(PAGE | NON_GLOBAL, tlbi, asid(1)).legal();
+        unmapped(PAGE | NON_GLOBAL, tlbi, asid(2)).breaks(Rule::StaleTranslation);
+        unmapped(PAGE, tlbi, asid(2)).legal();
+    }
+    // Pointers in walk caches have an ASID whatever lies behind them.
+    let freed = |operand| {
+        let mut scene = user(PAGE, 1);
+        scene.store(A3, 0).store(A + 0x2000, 0).invalidated(broadcast(TlbiScope::Va), operand);
+        scene.event(free(A3));
+        scene
+    };
+    freed(asid(1)).legal();
+    freed(asid(2)).breaks(Rule::TableReachable);
+}
+
+#[test]
+fn what_is_not_global_in_ttbr1s_half_has_the_asid_of_ttbr0() {
+    let unmapped = |tlbi| {
+        let mut scene = Scene::new(0, 1);
+        scene
+            .store(L3, PAGE | NON_GLOBAL)
+            .ordered()
+            .store(L3, 0)
+            .invalidated(broadcast(tlbi), va(VA))
+            .settled();
+        scene
+    };
+    unmapped(TlbiScope::Va).breaks(Rule::StaleTranslation);
+    unmapped(TlbiScope::VaAnyAsid).legal();
+    unmapped(TlbiScope::Asid).breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn a_value_that_comes_back_is_as_it_was() {
+    let mut scene = Scene::new(0, 1);
+    scene.store(L3, PAGE).ordered().store(L3, 0).store(L3, PAGE).ordered().reaches(0, VA, Use::Read, 0);
+    scene.settled().legal();
+    scene.store(L3, 0).store(L3, PAGE).ordered().store(L3, 0).ordered().settled();
+    scene.breaks(Rule::StaleTranslation);
+    // The same store by another CPU orders nothing of the first one's.
+    let mut scene = Scene::new(0, 2);
+    scene.store(L3, PAGE).event(Event::Store { cpu: 1, pa: L3, value: PAGE, via: None });
+    scene.event(Event::Dsb { cpu: 1, domain: Domain::Ish, access: Access::All }).isb(1);
+    scene.settled().breaks(Rule::Unordered);
+}
+
+#[test]
+fn stores_of_two_cpus_to_one_entry_are_ordered_by_the_last_ones_dsb() {
+    let dsb = |cpu| Event::Dsb { cpu, domain: Domain::Ish, access: Access::Stores };
+    let stored = || {
+        let mut scene = Scene::new(0, 2);
+        scene.store(L3, PAGE).ordered().isb(1).store(L3, PAGE | READ_ONLY);
+        scene.event(Event::Store { cpu: 1, pa: L3, value: 0, via: None });
+        scene
+    };
+    stored().event(dsb(1)).tlbi(BY_VA, va(VA)).dsb(Access::All).isb(0).settled().legal();
+    stored().event(dsb(0)).tlbi(BY_VA, va(VA)).dsb(Access::All).isb(0).settled().breaks(Rule::Unordered);
+}
+
+#[test]
+fn a_tlbi_is_completed_by_the_cpu_that_issued_it() {
+    let unmapped = || {
+        let mut scene = Scene::new(0, 2);
+        scene.store(L3, PAGE).ordered().store(L3, 0).dsb(Access::Stores).tlbi(BY_VA, va(VA));
+        scene
+    };
+    let other = Event::Dsb { cpu: 1, domain: Domain::Ish, access: Access::All };
+    unmapped().event(other).isb(0).isb(1).settled().breaks(Rule::StaleTranslation);
+    unmapped().dsb(Access::All).isb(0).settled().legal();
+}
+
+#[test]
+fn each_cpu_may_invalidate_for_itself() {
+    let unmapped = |cpus: &[usize]| {
+        let mut scene = Scene::new(0, 2);
+        scene.store(L3, PAGE).ordered().store(L3, 0).dsb(Access::Stores);
+        for &cpu in cpus {
+            scene.event(Event::Tlbi { cpu, tlbi: LOCAL_BY_VA, operand: va(VA) });
+            scene.event(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All }).isb(cpu);
+        }
+        scene.settled();
+        scene
+    };
+    unmapped(&[0, 1]).legal();
+    unmapped(&[0, 0]).breaks(Rule::StaleTranslation);
+    unmapped(&[1]).breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn a_broadcast_tlbi_needs_a_dsb_of_the_inner_domain() {
+    for cpus in [1, 2] {
+        let mut scene = Scene::new(0, cpus);
+        scene.store(L3, PAGE).ordered().store(L3, 0).dsb(Access::Stores).tlbi(BY_VA, va(VA));
+        scene.event(Event::Dsb { cpu: 0, domain: Domain::Nsh, access: Access::All }).isb(0);
+        scene.settled().breaks(Rule::StaleTranslation);
+    }
+}
+
+#[test]
+fn the_cpu_that_invalidates_has_to_synchronize_its_context() {
+    let unmapped = || {
+        let mut scene = Scene::new(0, 2);
+        scene.store(L3, PAGE).ordered().store(L3, 0).dsb(Access::Stores).tlbi(BY_VA, va(VA)).dsb(Access::All);
+        scene
+    };
+    unmapped().faults(0, VA).breaks(Rule::MayPass);
+    unmapped().settled().breaks(Rule::NoIsb);
+    unmapped().isb(0).faults(0, VA).settled().legal();
+    // For another CPU the DSB is enough, and so it is for break-before-make.
+    unmapped().faults(1, VA).store(L3, PAGE | 0x1000).legal();
+    let mut scene = Scene::new(0, 1);
+    scene.store(L3, PAGE).ordered().store(L2, 0).dsb(Access::Stores).tlbi(ALL, 0).dsb(Access::All);
+    scene.faults(0, VA).breaks(Rule::NoIsb);
+}
+
+#[test]
+fn a_cached_block_with_nt_may_fault_after_the_bit_is_gone() {
+    let cleared = || {
+        let mut scene = Scene::new(1, 1);
+        let block = BLOCK | 0x20_0000;
+        scene.store(L2 + 8, block).ordered().store(L2 + 8, block | NO_TRANSLATION);
+        scene.invalidated(BY_VA, va(BLOCK_VA)).store(L2 + 8, block);
+        scene
+    };
+    cleared().ordered().reaches(0, BLOCK_VA, Use::Read, 0x20_0000).breaks(Rule::MayAbort);
+    cleared().ordered().settled().breaks(Rule::MayAbort);
+    let mut scene = cleared();
+    scene.invalidated(BY_VA, va(BLOCK_VA)).reaches(0, BLOCK_VA, Use::Read, 0x20_0000).settled().legal();
+}
+
+#[test]
+fn a_neighbour_in_a_run_translates_for_the_page_that_is_gone() {
+    let changed = |bbm, value| {
+        let mut scene = Scene::new(bbm, 1);
+        scene.run(0).ordered().store(L3 + 8, value).invalidated(ALL, 0);
+        scene
+    };
+    changed(0, 0).faults(0, VA + 0x1000).breaks(Rule::MayPass);
+    let write = Event::Faults { cpu: 0, va: VA + 0x1000, kind: Use::Write };
+    changed(3, PAGE | CONTIGUOUS | READ_ONLY | 0x1000).event(write).breaks(Rule::MayPass);
+    // Half a run may abort below level 3.
+    let page = VA + 0x1000;
+    changed(2, PAGE | 0x1000).reaches(0, page, Use::Read, 0x1000).breaks(Rule::MayAbort);
+    changed(3, PAGE | 0x1000).reaches(0, page, Use::Read, 0x1000).legal();
+}
+
+#[test]
+fn permissions_of_a_whole_run_change_in_place_above_level_0() {
+    let changed = |bbm| {
+        let mut scene = Scene::new(bbm, 2);
+        let first = PAGE | CONTIGUOUS | READ_ONLY;
+        scene.run(0).ordered().isb(1);
+        scene.event(Event::Fill { cpu: 0, pa: L3, count: 16, first, step: 0x1000 });
+        scene
+    };
+    changed(0).breaks(Rule::Contiguous);
+    let mut scene = changed(1);
+    scene.reaches(1, VA + 0x3000, Use::Read, 0x3000);
+    scene.invalidated(BY_RANGE, range(VA, 7, 0)).event(Event::Faults { cpu: 1, va: VA, kind: Use::Write });
+    scene.settled().legal();
+}
+
+#[test]
+fn a_block_inside_a_run_is_not_split_alone() {
+    let split = |fill: u64| {
+        let mut scene = Scene::new(3, 1);
+        scene.store(L2, 0).invalidated(ALL, 0);
+        scene.event(Event::Fill { cpu: 0, pa: L2, count: 16, first: BLOCK | CONTIGUOUS, step: 0x20_0000 });
+        scene.pages(SPARE, 0x20_0000).ordered();
+        scene.event(Event::Fill { cpu: 0, pa: L2, count: 16, first: BLOCK | fill, step: 0x20_0000 });
+        scene.invalidated(ALL, 0).store(L2 + 8, SPARE | TABLE).invalidated(ALL, 0);
+        // Another page for one of the block's: the other blocks' one entry still covers it.
+        scene.store(SPARE, 0).invalidated(ALL, 0).store(SPARE, PAGE | 0x99_9000);
+        scene
+    };
+    split(CONTIGUOUS).breaks(Rule::OutputAddress);
+    split(0).ordered().settled().legal();
+}
+
+#[test]
+fn a_table_behind_a_cached_pointer_is_still_a_table() {
+    // The table was empty, so nothing is overwritten; but what is stored there meets the block that replaced it.
+    let mut scene = Scene::new(3, 1);
+    scene.store(L2, BLOCK).ordered().store(L3 + 5 * 8, PAGE | 0x77_7000).breaks(Rule::OutputAddress);
+    let mut scene = Scene::new(3, 1);
+    scene.store(L2, BLOCK).invalidated(BY_VA, va(VA)).store(L3 + 5 * 8, PAGE | 0x77_7000).settled().legal();
+}
+
+#[test]
+fn a_run_never_stands_in_a_root_that_is_shorter() {
+    let ram = vec![(RAM, 0x1_0000)];
+    let config = Config { cpus: 1, bbm: 3, granule: 0x1000, va_bits: 31, pa_bits: 48, ram };
+    let mut scene = Scene::bare(&config);
+    scene.zero(ROOT).ordered().root(0, ROOT).store(ROOT, BLOCK | CONTIGUOUS).breaks(Rule::MisalignedRun);
+    let mut scene = Scene::bare(&config);
+    scene.zero(ROOT).ordered().root(0, ROOT).store(ROOT, BLOCK).ordered();
+    scene.reaches(0, 0u64.wrapping_sub(1 << 31), Use::Read, 0).settled().legal();
+}
+
+#[test]
+fn a_level_hint_says_what_the_architecture_lets_it_say() {
+    let unmapped = |ttl: u64| {
+        let mut scene = Scene::new(0, 1);
+        scene.store(L3, PAGE).ordered().store(L3, 0).invalidated(BY_VA, va(VA) | ttl << 44).settled();
+        scene
+    };
+    // Level 0 of 4K: nothing on a CPU without FEAT_LPA2, level 0 on one that has it and does not use it.
+    unmapped(0b0100).breaks(Rule::StaleTranslation);
+    // Level 0 of 16K and 64K is reserved, and taken as no hint.
+    unmapped(0b1000).legal();
+    unmapped(0b1100).legal();
+    unmapped(0b0011).legal();
+}
+
+#[test]
+fn a_hinted_range_begins_where_a_leaf_may() {
+    let unmapped = |start: u64, level: u64| {
+        let mut scene = Scene::new(0, 1);
+        scene.store(L2 + 8, BLOCK | 0x20_0000).ordered().store(L2 + 8, 0);
+        scene.invalidated(BY_RANGE, range(start, 7, 1) | level << 37).settled();
+        scene
+    };
+    unmapped(BLOCK_VA, 2).legal();
+    unmapped(BLOCK_VA + 0x1000, 0).legal();
+    unmapped(BLOCK_VA + 0x1000, 2).breaks(Rule::StaleTranslation);
+    unmapped(BLOCK_VA, 1).breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn a_range_under_lpa2_begins_at_a_multiple_of_64_kib() {
+    let ram = vec![(RAM, 0x10_0000)];
+    let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 52, pa_bits: 52, ram };
+    let high = 0u64.wrapping_sub(1 << 52);
+    let leaf = PAGE & !0x300;
+    let unmapped = |operand| {
+        let mut scene = Scene::bare(&config);
+        scene.zero(SPARE).tree(ROOT).store(SPARE, ROOT | TABLE).ordered().root(0, SPARE);
+        let page = ROOT + 0x3000 + 16 * 8;
+        scene.store(page, leaf).ordered().reaches(0, high + 0x1_0000, Use::Read, 0).store(page, 0);
+        scene.invalidated(BY_RANGE, operand | 0b01 << 46).settled();
+        scene
+    };
+    let base = high + 0x1_0000;
+    unmapped(base >> 16 & 0x1f_ffff_ffff).legal();
+    unmapped(base >> 12 & 0x1f_ffff_ffff).breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn the_last_page_of_the_address_space_is_like_any_other() {
+    let last = 0u64.wrapping_sub(0x1000);
+    let mapped = || {
+        let mut scene = Scene::new(0, 1);
+        scene.tree(A);
+        for level in 0..3 {
+            scene.store(A + 0x1000 * level, 0);
+            scene.store(A + 0x1000 * level + 511 * 8, (A + 0x1000 * (level + 1)) | TABLE);
+        }
+        scene.ordered().store(ROOT + 511 * 8, (A + 0x1000) | TABLE).ordered();
+        scene.store(A3 + 511 * 8, PAGE).ordered().uses(last, 0x1000, Use::Read).reaches(
+            0,
+            last,
+            Use::Read,
+            0,
+        );
+        scene.event(Event::Unuses { cpu: 0, va: last, len: 0x1000, kind: Use::Read }).store(A3 + 511 * 8, 0);
+        scene
+    };
+    mapped().invalidated(BY_VA, va(last)).faults(0, last).settled().legal();
+    mapped().invalidated(BY_RANGE, range(last, 31, 3)).faults(0, last).settled().legal();
+    mapped().invalidated(BY_RANGE, range(last - 0x2000, 0, 0)).settled().breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn attributes_of_el2_and_stage_2_are_not_those_of_mair_el1() {
+    for register in [Register::Ttbr0El2, Register::Vttbr] {
+        let mut scene = Scene::new(3, 1);
+        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0).write(0, Register::Mair, 0).isb(0);
+        scene.write(0, register, ROOT).isb(0).store(L3, PAGE).ordered().store(L3, PAGE | DEVICE);
+        scene.breaks(Rule::MemoryType);
+    }
+}
+
+#[test]
+fn a_tlbi_of_the_current_vmid_waits_for_the_isb_that_makes_it_current() {
+    let switched = |isb: bool| {
+        let mut scene = Scene::new(0, 1);
+        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0);
+        scene
+            .write(0, Register::Vttbr, ROOT | asid(1))
+            .isb(0)
+            .store(L3, 0x7ff)
+            .ordered()
+            .store(L3, 0)
+            .ordered();
+        scene.write(0, Register::Vttbr, SPARE | asid(2)).isb(0).write(0, Register::Vttbr, ROOT | asid(1));
+        if isb {
+            scene.isb(0);
+        }
+        scene.invalidated(broadcast(TlbiScope::AllStagesVmid), 0).store(L3, 0x17ff);
+        scene
+    };
+    switched(true).legal();
+    switched(false).breaks(Rule::OutputAddress);
+}
+
+#[test]
+fn a_table_of_stage_2_is_free_after_its_address_and_the_combined_entries_were_invalidated() {
+    let unlinked = |combined: bool| {
+        let mut scene = Scene::new(0, 1);
+        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0);
+        scene.write(0, Register::Vttbr, ROOT).isb(0).store(L2, 0).invalidated(broadcast(TlbiScope::Ipa), 0);
+        if combined {
+            scene.invalidated(ALL, 0);
+        }
+        scene.event(free(L3));
+        scene
+    };
+    unlinked(true).legal();
+    unlinked(false).breaks(Rule::TableReachable);
+}
+
+#[test]
+fn every_cpu_writes_its_own_tcr_before_it_walks_tables_of_another_size() {
+    // T0SZ = 25, T1SZ = 16, TG1 = 4K.
+    let tcr = 25 | 16 << 16 | 0b10 << 30;
+    let reserved = || {
+        let mut scene = Scene::new(0, 2);
+        scene.zero(SPARE).ordered();
+        for cpu in 0..2 {
+            scene.write(cpu, Register::Ttbr0, SPARE).isb(cpu);
+        }
+        scene.write(0, Register::Tcr, tcr).isb(0);
+        scene
+    };
+    reserved().write(0, Register::Ttbr0, L1).isb(0).legal();
+    reserved().write(1, Register::Ttbr0, L1).breaks(Rule::TranslationControl);
+    reserved().write(1, Register::Tcr, tcr).isb(1).write(1, Register::Ttbr0, L1).isb(1).legal();
+    // An entry in the table that was empty is no better.
+    reserved().store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
+    reserved().write(1, Register::Tcr, tcr).store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
+    reserved().write(1, Register::Tcr, tcr).isb(1).store(SPARE, L2 | TABLE).ordered().legal();
+}
+
+#[test]
+fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
+    let written = |value: u64| {
+        let mut scene = Scene::new(0, 1);
+        scene.write(0, Register::Tcr, 16 | 16 << 16 | 0b10 << 30 | value);
+        scene
+    };
+    written(0).legal();
+    // EPD0, A1, EPD1, HA, HD.
+    for bit in [7, 22, 23, 39, 40] {
+        written(1 << bit).breaks(Rule::Unmodelled);
+    }
+    // DS changes what the mapped half's descriptors mean.
+    let mut scene = Scene::new(0, 1);
+    scene.zero(SPARE).ordered().write(0, Register::Ttbr0, SPARE).isb(0);
+    scene.write(0, Register::Tcr, 12 | 16 << 16 | 0b10 << 30 | 1 << 59).breaks(Rule::Unmodelled);
+}
+
+#[test]
+fn leaves_that_another_cpu_invalidates_come_back_by_a_pointer() {
+    // Both TLBIs are issued before either DSB: the second may be done first, and the leaf cached again by the pointer.
+    let unlinked = |tlbi, operand| {
+        let mut scene = Scene::new(0, 2);
+        scene.pages(L3, 0).ordered().store(L2, 0).dsb(Access::Stores).tlbi(BY_VA, va(VA));
+        scene.event(Event::Tlbi { cpu: 1, tlbi, operand }).dsb(Access::All).isb(0);
+        scene.event(Event::Dsb { cpu: 1, domain: Domain::Ish, access: Access::All }).isb(1).settled();
+        scene
+    };
+    let last_levels = broadcast(TlbiScope::RangeAnyAsidLast);
+    unlinked(BY_RANGE, range(VA, 7, 1)).legal();
+    unlinked(last_levels, range(VA, 7, 1)).breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn common_translations_are_for_one_cpu_alone() {
+    Scene::new(0, 1).write(0, Register::Ttbr1, ROOT | 1).legal();
+    Scene::new(0, 2).write(0, Register::Ttbr1, ROOT | 1).breaks(Rule::Unmodelled);
+}
+
+#[test]
+fn guarded_pages_and_dirty_tracking_are_attributes_like_permissions() {
+    for bit in [50, 51] {
+        let mut scene = Scene::new(0, 1);
+        scene.store(L3, PAGE).ordered().store(L3, PAGE | 1 << bit).ordered().settled();
+        scene.breaks(Rule::StaleTranslation);
+        let mut scene = Scene::new(0, 1);
+        scene
+            .store(L3, PAGE)
+            .ordered()
+            .store(L3, PAGE | 1 << bit)
+            .invalidated(BY_VA, va(VA))
+            .settled()
+            .legal();
+    }
+}
+
+#[test]
+fn a_leaf_without_access_flag_is_in_no_tlb() {
+    let unaccessed = PAGE & !(1 << 10);
+    let mut scene = Scene::new(0, 1);
+    scene.store(L3, unaccessed).ordered().faults(0, VA).store(L3, PAGE | 0x1000).ordered();
+    scene.reaches(0, VA, Use::Read, 0x1000).settled().legal();
+    let mut scene = Scene::new(0, 1);
+    scene.store(L3, PAGE).ordered().store(L3, unaccessed).ordered().faults(0, VA).breaks(Rule::MayPass);
+    // Nor is what is not valid, whatever else it says.
+    let mut scene = Scene::new(0, 1);
+    scene.store(L3, PAGE & !1).ordered().faults(0, VA).store(L3, PAGE | 0x1000).ordered().settled().legal();
+}
+
+#[test]
+fn a_short_root_shares_its_page_with_anything() {
+    // A root of 8 entries in the middle of a page whose other words change as they like.
+    let config = |pa_bits, ram| Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 33, pa_bits, ram };
+    let base = 0u64.wrapping_sub(1 << 33);
+    let scene = |ram: u64, pa_bits, root: u64| {
+        let mut scene = Scene::bare(&config(pa_bits, vec![(ram, 0x1_0000)]));
+        scene.zero(ram).ordered().root(0, root);
+        scene
+    };
+    let root = RAM + 0x7c0;
+    let mut short = scene(RAM, 48, root);
+    short.store(root - 8, PAGE).store(root - 8, DEVICE).store(root + 64, PAGE).store(root + 64, !0).legal();
+    short.store(root, BLOCK).ordered().reaches(0, base, Use::Read, 0).settled().legal();
+    short.store(root, BLOCK | 0x4000_0000).breaks(Rule::OutputAddress);
+    short = scene(RAM, 48, root);
+    short.event(free(RAM)).breaks(Rule::TableReachable);
+    // At a 52-bit address: bits 51:48 are bits 5:2 of the register.
+    let far = 0x000a_0000_4000_0000;
+    let mut short = scene(far, 52, 0x4000_07c0 | 0xa << 2);
+    short.store(far + 0x7c0, BLOCK & !0x300).ordered().reaches(0, base, Use::Read, 0).settled().legal();
+}
