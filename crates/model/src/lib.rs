@@ -26,13 +26,18 @@ mod invalidate;
 mod machine;
 mod memory;
 pub mod minimise;
+mod order;
 mod outcome;
 mod roots;
 mod rules;
+mod settle;
 mod shape;
 mod space;
+mod store;
+mod tables;
 pub mod trace;
 mod violation;
+mod walk;
 mod witness;
 
 pub use board::{Board, BoardCpu, BoardFrames, BoardWindow};

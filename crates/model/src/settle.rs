@@ -1,0 +1,213 @@
+//! Software relies on the tables as they are: nothing that may be cached may say otherwise.
+
+use crate::cached::{Held, SEEN, run_shift};
+use crate::compare::{Side, first};
+use crate::descriptor::{Entry, Leaf, cacheable, read};
+use crate::machine::{Check, Machine, Root};
+use crate::rules::Rule;
+use crate::space::Space;
+use crate::violation::Violation;
+
+impl Machine {
+    /// Software relies on the tables as they are in memory now.
+    pub(crate) fn settle(&mut self) -> Check {
+        for space in Space::ALL {
+            let held: Vec<_> = self.cached.of(space).all().copied().collect();
+            let mut run = None;
+            for held in held {
+                // The leaves of one run mostly say the same of all of it.
+                let says = self.whole_run(&held);
+                if says.is_none() || says != run {
+                    self.settle_held(held)?;
+                    run = says;
+                }
+            }
+            for cpu in 0..self.cpus.len() {
+                self.settle_left(space, cpu)?;
+            }
+        }
+        for cpu in 0..self.cpus.len() {
+            let invalidated = self.cpus[cpu].invalidated.clone();
+            for held in invalidated {
+                self.settle_held(Held { cpus: 1 << cpu, ..held })
+                    .map_err(|violation| Violation { rule: Rule::NoIsb, ..violation })?;
+            }
+        }
+        if let Some((cpu, va)) = self.fresh.forgotten() {
+            return Err(Violation::of(Rule::NoIsb).on(cpu).at(va));
+        }
+        self.settle_unordered()?;
+        self.settle_runs()
+    }
+
+    /// The first address of the contiguous run that CPUs may hold as one entry made of `held`, what that would say, and
+    /// who they are.
+    fn whole_run(&self, held: &Held) -> Option<(u64, Leaf, u32, u64)> {
+        let leaf = self.leaf(held.root, held.level, held.value)?;
+        let start = held.va & (u64::MAX << run_shift(self.roots[held.root as usize].shape, held.level));
+        let leaf = Leaf { pa: leaf.pa.wrapping_sub(held.va - start), ..leaf };
+        (held.runs == held.cpus && held.since != SEEN).then_some((start, leaf, held.root, held.cpus))
+    }
+
+    /// What CPUs may hold of something that is gone must say what each CPU's own tables say.
+    fn settle_held(&mut self, held: Held) -> Check {
+        let violation =
+            |rule| Violation::of(rule).on(first(held.cpus)).at(held.va).values(held.value, held.value);
+        if held.since == SEEN {
+            return Err(violation(Rule::Unordered));
+        }
+        let space = self.roots[held.root as usize].space;
+        let mut roots = Vec::new();
+        for cpu in 0..self.cpus.len() {
+            let Some(&root) = self.cpus[cpu].walks[space.index()].last() else { continue };
+            if held.cpus >> cpu & 1 == 0 || roots.contains(&root) {
+                continue;
+            }
+            roots.push(root);
+            let side = Side {
+                root: held.root,
+                level: held.level,
+                va: held.va,
+                value: held.value,
+                run: held.runs >> cpu & 1 == 1,
+            };
+            self.agrees(root, side).map_err(|found| Violation {
+                va: found.va.or(Some(held.va)),
+                ..violation(found.rule).on(cpu)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Trees that `cpu` walks no more, but may hold anything of, must say what the tree says that it walks.
+    fn settle_left(&mut self, space: Space, cpu: usize) -> Check {
+        let state = &self.cpus[cpu];
+        let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
+        let left = state.left[space.index()].iter().map(|(left, _)| left);
+        for other in before.iter().chain(left).copied().collect::<Vec<_>>() {
+            let Root { table, shape, .. } = self.roots[other as usize];
+            if table == self.roots[root as usize].table {
+                continue;
+            }
+            self.agrees_below(root, other, table, shape.start(), shape.base(space))
+                .map_err(|violation| violation.on(cpu).entry(table))?;
+        }
+        Ok(())
+    }
+
+    /// No entry that can be walked may have a store to it that no DSB has ordered.
+    fn settle_unordered(&self) -> Check {
+        let found = self.memory.unordered().find_map(|pa| {
+            let mut found = None;
+            self.each_place(pa, |place| {
+                found = Some(Violation::of(Rule::Unordered).at(place.va).entry(pa));
+            });
+            found
+        });
+        found.map_or(Ok(()), Err)
+    }
+
+    /// What may be held must translate as the tables of `root` do now, where a CPU that walks those can use it.
+    fn agrees(&mut self, root: u32, side: Side) -> Check {
+        self.spend()?;
+        let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
+        let Root { shape, space, .. } = own;
+        let leaf = match read(shape, space, side.level, side.value) {
+            Entry::Invalid => return Ok(()),
+            Entry::Table(table) => return self.agrees_below(root, side.root, table, side.level + 1, side.va),
+            Entry::Leaf(leaf) => leaf,
+        };
+        if !leaf.global && own.id != now.id {
+            return Ok(());
+        }
+        let reach = self.reach(&side);
+        let last = side.va | (reach - 1);
+        let mut va = side.va & !(reach - 1);
+        loop {
+            self.spend()?;
+            let violation = |rule| Err(Violation::of(rule).at(va));
+            let Some((found, level)) = self.now_at(root, va) else {
+                return violation(Rule::StaleTranslation);
+            };
+            let start = va & (u64::MAX << found.shift);
+            let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
+                && found.permissions == leaf.permissions
+                && found.global == leaf.global
+                && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
+                && found.share == leaf.share;
+            if !same {
+                return violation(Rule::StaleTranslation);
+            }
+            let sized = level == side.level && found.contiguous == leaf.contiguous;
+            if (!sized && matches!(self.config.bbm, 1 | 2)) || (leaf.no_translation && !found.no_translation)
+            {
+                return violation(Rule::MayAbort);
+            }
+            match (va | ((1u64 << found.shift) - 1)).checked_add(1) {
+                Some(next) if next <= last => va = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The same for all of a table of the tree of `other`.
+    fn agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
+        let Root { shape, space, .. } = self.roots[other as usize];
+        for index in 0..shape.entries(level) as u64 {
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            if cacheable(shape, space, level, value) {
+                let va = va + (index << shape.shift(level));
+                self.agrees(root, Side { root: other, level, va, value, run: false })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaf that the tables of `root` have for `va` now.
+    fn now_at(&self, root: u32, va: u64) -> Option<(Leaf, i8)> {
+        let Root { shape, space, table, .. } = self.roots[root as usize];
+        let (mut table, mut level) = (table, shape.start());
+        let mut base = shape.base(space);
+        loop {
+            let index = (va - base) >> shape.shift(level);
+            match read(shape, space, level, self.memory.newest(table + 8 * index)?) {
+                Entry::Invalid => return None,
+                Entry::Leaf(leaf) => return leaf.accessed.then_some((leaf, level)),
+                Entry::Table(next) => {
+                    base += index << shape.shift(level);
+                    (table, level) = (next, level + 1);
+                }
+            }
+        }
+    }
+
+    /// Contiguous runs that were written to must be whole, or not be.
+    fn settle_runs(&mut self) -> Check {
+        let runs = std::mem::take(&mut self.runs);
+        let mut runs: Vec<_> = runs.into_iter().collect();
+        runs.sort_unstable();
+        for (root, level, first, va) in runs {
+            if !self.is_table(first, root, level) {
+                continue;
+            }
+            let Root { shape, .. } = self.roots[root as usize];
+            let words = self.memory.words(first, shape.run(level)).to_vec();
+            let leaves: Vec<_> = words.iter().map(|value| self.leaf(root, level, *value)).collect();
+            let Some(model) = leaves.iter().flatten().find(|leaf| leaf.contiguous).copied() else { continue };
+            for (nth, leaf) in leaves.iter().enumerate() {
+                let even = leaf.is_some_and(|leaf| {
+                    leaf.contiguous && leaf.permissions == model.permissions && leaf.global == model.global
+                });
+                if !even {
+                    let at = va + ((nth as u64) << shape.shift(level));
+                    let pa = first + 8 * nth as u64;
+                    return Err(Violation::of(Rule::IncompleteRun)
+                        .at(at)
+                        .entry(pa)
+                        .values(words[0], words[nth]));
+                }
+            }
+        }
+        Ok(())
+    }
+}
