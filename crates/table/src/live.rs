@@ -31,6 +31,7 @@ use thiserror::Error;
 use crate::detached::EntryInUse;
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::Mappings;
+use crate::walk::read;
 use crate::window::TableWindow;
 use planner::{Planner, Script};
 use split::Cut;
@@ -54,7 +55,45 @@ pub(crate) struct Regime {
     pub range_invalidation: bool,
 }
 
+/// A table on the way down a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Node {
+    pub table: Pa,
+    pub level: Level,
+    /// First address that the table translates.
+    pub base: u64,
+}
+
 impl Regime {
+    /// The root table.
+    pub fn top(&self) -> Node {
+        Node { table: self.root, level: self.geometry.start_level(), base: self.base() }
+    }
+
+    /// The lowest table that the walk from `node` on for `va`, an address that `node` translates, comes to by entries of `1 << shift` bytes for which
+    /// `goes_on(shift)`. Of an entry of a table and what stands there in memory `value` makes what is walked.
+    #[inline]
+    pub fn descend<W: TableWindow>(
+        &self,
+        mut node: Node,
+        window: &mut W,
+        va: u64,
+        goes_on: impl Fn(u32) -> bool,
+        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+    ) -> Node {
+        let mut shift = self.geometry.shift(node.level);
+        while let Some(level) = node.level.next()
+            && goes_on(shift)
+        {
+            let index = ((va - node.base) >> shift) as usize;
+            let memory = read(window, node.level, node.table, index);
+            let Some(table) = value(node.table, index, memory).next_table(self.geometry) else { break };
+            node = Node { table, level, base: va >> shift << shift };
+            shift -= self.geometry.granule().index_bits();
+        }
+        node
+    }
+
     /// First address that the root table translates.
     pub fn base(&self) -> u64 {
         match self.half {

@@ -6,7 +6,7 @@ use linmap_table::cpu::Dsb;
 use linmap_table::live::{
     Change, Edit, Half, Invalidation, LiveTree, PlanError, Quiescent, Reach, Step, Store, Target, Violation,
 };
-use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
+use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow, TableWindow};
 use linmap_vmsa::bbm::{Reason, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
@@ -313,6 +313,47 @@ fn a_table_that_does_not_say_what_the_block_said_is_refused() {
     let mut beyond = steps;
     beyond[1] = Step::Store(Store { count: 513, ..link });
     assert!(matches!(machine.check(target, &beyond), Err(Violation::NoSuchEntries { .. })));
+}
+
+#[test]
+fn a_table_of_which_any_one_entry_differs_from_the_block_is_refused() {
+    let mut machine = Machine::new(BbmLevel::L3, 2 * MIB, Leaves::ContiguousBlocks);
+    let entries = [0, 1, 5, 15, 16, 100, 255, 256, 510, 511];
+    for (index, bit) in entries.into_iter().flat_map(|index| [0, 7, 12, 47, 52, 54].map(|bit| (index, bit))) {
+        let mut steps = [Step::Isb; 16];
+        let Machine { arena, window, tree } = &mut machine;
+        let plan = tree.plan_protect(in_use(0x5000, 0x1000), READ_ONLY, &mut steps, window, arena).unwrap();
+        let Step::Store(Store { edit: Edit::Write { first, .. }, .. }) = plan.steps()[1] else {
+            panic!("{}", plan.steps()[1])
+        };
+        let table = first.next_table(G).unwrap();
+        // SAFETY: the table is one of the arena's frames, and nothing else refers to it.
+        unsafe { *window.open(Level::L3, table).add(index).as_ptr() ^= 1 << bit };
+        match plan.check(window) {
+            Err((plan, refused)) => {
+                assert!(matches!(refused.violation, Violation::Differs { .. }), "{refused}");
+                plan.abandon(window, arena);
+            }
+            Ok(_) => panic!("bit {bit} of entry {index} was not looked at"),
+        }
+    }
+}
+
+#[test]
+fn an_invalidation_does_not_cover_a_store_behind_it() {
+    let mut machine = Machine::new(BbmLevel::L3, 2 * MIB, Leaves::Pages);
+    let target = in_use(0x5000, 0x2000);
+    let both = machine.steps(target, READ_ONLY).unwrap();
+    let [Step::Store(store), ishst, tlbi, ish, isb] = both[..] else { panic!("{}", both.len()) };
+    let first = Step::Store(Store { count: 1, ..store });
+    let va = Va(store.va.0 + 0x1000);
+    let second = Step::Store(Store { va, index: store.index + 1, count: 1, ..store });
+    assert_eq!(machine.check(target, &[first, second, ishst, tlbi, ish, isb]), Ok(()));
+    assert_eq!(machine.check(target, &[first, ishst, second, ishst, tlbi, ish, isb]), Ok(()));
+    assert_eq!(machine.check(target, &[first, ishst, tlbi, second, ishst, tlbi, ish, isb]), Ok(()));
+    let late = Err(Violation::NotInvalidated { va });
+    assert_eq!(machine.check(target, &[first, ishst, tlbi, second, ishst, ish, isb]), late);
+    assert_eq!(machine.check(target, &[first, ishst, tlbi, ish, second, ishst, isb]), late);
 }
 
 #[test]

@@ -345,6 +345,9 @@ impl Machine {
             PlanError::NeedsLevel3 { .. } => {
                 assert!(!edit.quiescent && self.bbm != BbmLevel::L3 && !matches!(edit.op, Op::Map { .. }));
             }
+            PlanError::RunInUse { .. } => {
+                assert!(!edit.quiescent && self.bbm == BbmLevel::L0 && matches!(edit.op, Op::Protect(_)));
+            }
             PlanError::WritableAndExecutable { .. } => assert!(matches!(edit.op, Op::Protect(_))),
             PlanError::OutOfFrames(_) => assert!(self.arena.free.len() < 1024),
             other => panic!("{other}"),

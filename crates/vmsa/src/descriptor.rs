@@ -74,6 +74,16 @@ impl Descriptor {
         }
     }
 
+    /// The table that the entry leads to when it stands above the level of pages.
+    #[inline]
+    pub const fn next_table(self, geometry: Geometry) -> Option<Pa> {
+        if self.may_be_table() {
+            Some(decode_address(geometry, self.0, geometry.granule().bytes()))
+        } else {
+            None
+        }
+    }
+
     /// The attributes of a leaf at `level`; `None` when they are ones linmap never writes.
     #[inline]
     pub const fn attributes(self, geometry: Geometry, level: Level) -> Option<Attributes> {
@@ -133,6 +143,9 @@ const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
 /// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of other fields drop out.
 #[inline]
 const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
+    if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
+        return Pa(bits & (LINEAR_SPAN - 1) & !(align - 1));
+    }
     let pa = if geometry.lpa2() {
         bits & ADDRESS_FIELD | (bits >> 8 & 0b11) << 50
     } else {

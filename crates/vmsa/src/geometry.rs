@@ -58,11 +58,13 @@ impl Geometry {
     }
 
     /// Bits of virtual address that the tables resolve.
+    #[inline]
     pub const fn va_bits(self) -> u8 {
         self.va_bits
     }
 
     /// Bits of physical address that descriptors can hold.
+    #[inline]
     pub const fn pa_bits(self) -> u8 {
         self.pa_bits
     }
@@ -100,11 +102,10 @@ impl Geometry {
     /// Entries in a table at `level`: fewer than a full table at the start level when the VA size cuts it short.
     #[inline]
     pub const fn entries(self, level: Level) -> usize {
-        if level.number() == self.start_level().number() {
-            1 << (self.va_bits as u32 - self.shift(level))
-        } else {
-            self.granule.entries()
-        }
+        // Where a full table would resolve more bits than are left, this is the start level.
+        let left = (self.va_bits as u32).saturating_sub(self.shift(level));
+        let full = self.granule.index_bits();
+        1 << if left < full { left } else { full }
     }
 
     /// The index of the entry for `va` in its table at `level`.

@@ -11,13 +11,13 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Decoded, Descriptor, Level, Pa, Va};
 
-use super::Regime;
 use super::entry::{CONTIGUOUS, attributes_of};
 use super::fold::uniform;
 use super::history::History;
 use super::invalidate::Span;
 use super::plan::{Edit, Invalidation, Reach, Step, Store};
 use super::refused::{Refused, Violation};
+use super::{Node, Regime};
 use crate::cpu::Dsb;
 use crate::walk::read;
 use crate::window::TableWindow;
@@ -38,6 +38,7 @@ pub(super) fn check<W: TableWindow>(
         clean_from: 0,
         stale: None,
         stale_unordered: false,
+        hull: Hull::Nothing,
         everything_issued: false,
         issued: false,
         unordered: false,
@@ -66,6 +67,8 @@ struct Checker<'c, 's, W> {
     stale: Option<Va>,
     /// Whether a store that made one so is not ordered yet.
     stale_unordered: bool,
+    /// What the stores since everything was clean ask to be invalidated together, and the last that asks.
+    hull: Hull,
     /// Whether everything is being invalidated, behind all stores that ask for it.
     everything_issued: bool,
     /// Whether anything is being invalidated.
@@ -79,8 +82,18 @@ struct Checker<'c, 's, W> {
     freed_to: Option<u64>,
     /// Up to this step, tables and blocks that replace each other were compared.
     compared: usize,
-    /// The last table that a walk has come to: its level, its frame and the addresses it translates.
-    reached: Option<(Level, Pa, u64, u64)>,
+    /// The last table that a walk has come to.
+    reached: Option<Node>,
+}
+
+/// What all stores since everything was clean ask to be invalidated.
+#[derive(Clone, Copy, Debug)]
+enum Hull {
+    Nothing,
+    /// All of one span, the last part of it by the store at this step.
+    One(Span, usize),
+    /// More than one span.
+    Many,
 }
 
 /// How many values of one entry are told apart since everything was clean.
@@ -146,10 +159,17 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(Violation::OtherTable { va, level, table });
         }
         let mut stale = None;
+        let mut hull = self.hull;
         self.needs(at, store, |span| {
             stale = Some(Va(span.first));
+            hull = match hull {
+                Hull::Nothing => Hull::One(span, at),
+                Hull::One(before, _) => before.joined(span).map_or(Hull::Many, |span| Hull::One(span, at)),
+                Hull::Many => Hull::Many,
+            };
             true
         })?;
+        self.hull = hull;
         self.compared = at + 1;
         if stale.is_some() {
             self.stale = stale;
@@ -158,7 +178,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         self.unordered = true;
         self.unsynchronised = true;
-        if self.reached.is_some_and(|(reached, ..)| reached > level) {
+        if self.reached.is_some_and(|reached| reached.level > level) {
             self.reached = None;
         }
         self.history.push(at, store);
@@ -167,37 +187,22 @@ impl<W: TableWindow> Checker<'_, '_, W> {
 
     /// Whether the walk for `va`, with the stores before step `at` done, comes to `table` at `level`.
     fn is_reached(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
-        if let Some((at_level, at_table, first, last)) = self.reached
-            && at_level == level
-            && first <= va
-            && va <= last
-        {
-            return at_table == table;
-        }
-        let found = self.walk(at, va, level);
-        if let Some(found) = found {
-            let geometry = self.regime.geometry;
-            let reach = (geometry.entries(level) as u64) << geometry.shift(level);
-            let first = va & !(reach - 1);
-            self.reached = Some((level, found, first, first + (reach - 1)));
-        }
-        found == Some(table)
+        let geometry = self.regime.geometry;
+        let near = self.reached.filter(|node| {
+            let index = va.wrapping_sub(node.base) >> geometry.shift(node.level);
+            node.level <= level && index < geometry.entries(node.level) as u64
+        });
+        let node = self.walk(at, near.unwrap_or(self.regime.top()), va, level);
+        self.reached = Some(node);
+        node.level == level && node.table == table
     }
 
-    /// The table at `level` that the walk for `va` comes to, with the stores before step `at` done.
-    fn walk(&mut self, at: usize, va: u64, level: Level) -> Option<Pa> {
-        let geometry = self.regime.geometry;
-        let mut table = self.regime.root;
-        let mut here = geometry.start_level();
-        while here < level {
-            let index = geometry.index(Va(va), here);
-            let memory = read(self.window, here, table, index);
-            let value = self.history.values(at, (table, index, va), memory, |_, _| {});
-            let Decoded::Table(next) = value.decode(geometry, here) else { return None };
-            table = next;
-            here = here.next()?;
-        }
-        Some(table)
+    /// The table at `level`, or the last above it, that the walk for `va` from `node` on comes to, with the stores before step
+    /// `at` done.
+    fn walk(&mut self, at: usize, node: Node, va: u64, level: Level) -> Node {
+        let shift = self.regime.geometry.shift(level);
+        let value = |table, index, memory| self.history.values(at, (table, index, va), memory, |_, _| {});
+        self.regime.descend(node, self.window, va, |above| above > shift, value)
     }
 
     /// Runs `need` on each part of what `store`, step `at`, asks to be invalidated, until it returns false.
@@ -277,6 +282,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
+    /// Whether the walk from the root, with the stores before step `at` done, comes to `table` at `level`.
+    fn leads_to(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
+        let node = self.walk(at, self.regime.top(), va, level);
+        node.level == level && node.table == table
+    }
+
     fn part_of_run(&self, store: &Store, index: usize) -> Violation {
         let nth = (index - usize::from(store.index)) as u64;
         let va = Va(store.va.0 + (nth << self.regime.geometry.shift(store.level)));
@@ -323,8 +334,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             }
         }
         let new = edit.of(now, nth);
-        let refuse_part = self.part_of_run(store, index);
-        run.check(self.regime, store, index, now, new).ok_or(refuse_part)?;
+        run.check(self.regime, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
         let back = memory.is_valid() && !now.is_valid() && new.is_valid();
         if back && !self.quiescent {
             return Err(Violation::InUse { va: Va(va), old: memory, new });
@@ -405,7 +415,16 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// A DSB at step `at` has completed the invalidations before it: whether those cover all that changed.
     fn complete(&mut self, at: usize) {
         self.issued = false;
-        if !self.everything_issued {
+        let page_shift = self.regime.geometry.granule().shift();
+        let invalidated = match self.hull {
+            Hull::One(span, step) => {
+                let from = self.next_dsb(step, at).unwrap_or(at);
+                covered(page_shift, self.steps.get(from..at).unwrap_or_default(), span)
+            }
+            Hull::Nothing => true,
+            Hull::Many => false,
+        };
+        if !self.everything_issued && !invalidated {
             let mut open = None;
             let mut ordered_from = 0;
             for step in self.clean_from..at {
@@ -414,7 +433,6 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                     ordered_from = self.next_dsb(step, at).unwrap_or(at);
                 }
                 let steps = self.steps.get(ordered_from..at).unwrap_or_default();
-                let page_shift = self.regime.geometry.granule().shift();
                 // What was legal when the store was checked still is.
                 let _ = self.needs(step, store, |span| {
                     if !covered(page_shift, steps, span) {
@@ -430,6 +448,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         self.everything_issued = false;
         self.stale = None;
+        self.hull = Hull::Nothing;
         self.clean_from = at;
     }
 
@@ -446,8 +465,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let removed = level > geometry.start_level()
             && va.0 >> geometry.va_bits() == self.regime.base() >> geometry.va_bits()
             && self.freed_to.is_none_or(|last| last < va.0)
-            && self.walk(0, va.0, level) == Some(table)
-            && self.walk(at, va.0, level) != Some(table);
+            && self.leads_to(0, va.0, level, table)
+            && !self.leads_to(at, va.0, level, table);
         let reach = (geometry.entries(level) as u64) << geometry.shift(level);
         if !removed || va.0 & (reach - 1) != 0 {
             return Err(Violation::NotRemoved { va, table });
@@ -483,8 +502,8 @@ impl Run {
             return (new.0 == expected).then_some(());
         }
         let one_of_run = |descriptor: Descriptor| {
-            let leaf = matches!(descriptor.decode(regime.geometry, store.level), Decoded::Leaf(_));
-            leaf && descriptor.is_contiguous()
+            descriptor.is_contiguous()
+                && matches!(descriptor.decode(regime.geometry, store.level), Decoded::Leaf(_))
         };
         if !one_of_run(now) && !one_of_run(new) {
             return Some(());

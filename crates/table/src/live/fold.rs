@@ -5,10 +5,10 @@ use core::slice;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 
-use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
-use super::plan::{Edit, Step};
-use super::planner::{Node, Planner};
+use super::plan::Edit;
+use super::planner::Planner;
+use super::{Node, PlanError};
 use crate::frames::FrameSource;
 use crate::walk::read;
 use crate::window::TableWindow;
@@ -24,8 +24,6 @@ enum Phase {
     Break,
     /// Stores the larger leaves where the smaller ones were made invalid.
     Make,
-    /// Frees the tables.
-    Free,
 }
 
 /// Entries that are compared by one turn of a loop; a divisor of the entries of every table of pages below a root.
@@ -48,36 +46,43 @@ struct Group {
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to fold what lies in `first..=last`.
     pub fn fold(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
-        let root = self.root();
+        let top = self.lowest(first, last);
         let breaks = self.quiescent && matches!(self.regime.bbm, BbmLevel::L0 | BbmLevel::L1);
         // The blocks are in force everywhere before they are said to be a run.
         let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
-        for phase in phases {
-            self.fold_below(root, first, last, phase)?;
-            self.settle()?;
+        let mut runs = self.fold_below(top, first, last, phases[0])?;
+        let removed = self.script.len();
+        self.settle()?;
+        runs |= breaks;
+        if runs {
+            self.fold_below(top, first, last, phases[1])?;
         }
         self.finish()?;
-        self.fold_below(root, first, last, Phase::Free)
+        self.free_tables(removed)
     }
 
-    fn fold_below(&mut self, node: Node, first: u64, last: u64, phase: Phase) -> Result<(), PlanError> {
-        if node.level == Level::L3 && matches!(phase, Phase::Blocks | Phase::Free) {
-            return Ok(());
+    /// Returns whether there may be runs to fold when the blocks are.
+    fn fold_below(&mut self, node: Node, first: u64, last: u64, phase: Phase) -> Result<bool, PlanError> {
+        if node.level == Level::L3 && phase == Phase::Blocks {
+            return Ok(true);
         }
         let (from, to) = self.indices(node, first, last);
         let run = self.regime.run(node.level).unwrap_or(1).min(LONGEST_RUN);
         let mut start = from & !(run - 1);
+        let mut runs = false;
+        let mut group = Group { index: 0, count: run, folded: [0; LONGEST_RUN], becomes_run: false };
         while start <= to {
-            let group = self.group(node, start, run, first, last);
+            self.look_at_group(node, start, &mut group, first, last);
             self.fold_group(node, &group, phase)?;
+            runs |= group.becomes_run;
             if node.level != Level::L3 {
                 for index in start.max(from)..=(start + run - 1).min(to) {
-                    self.fold_child(node, index, &group, first, last, phase)?;
+                    runs |= self.fold_child(node, index, &group, first, last, phase)?;
                 }
             }
             start += run;
         }
-        Ok(())
+        Ok(runs)
     }
 
     /// Folds below a table that stays one.
@@ -89,29 +94,32 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         first: u64,
         last: u64,
         phase: Phase,
-    ) -> Result<(), PlanError> {
+    ) -> Result<bool, PlanError> {
         if group.folded.get(index - group.index).is_some_and(|folded| *folded != 0) {
-            return Ok(());
+            return Ok(false);
         }
         let found = self.read(node, index);
         if let (Entry::Table(table), Some(level)) =
             (entry(self.regime.geometry, node.level, found), node.level.next())
         {
             let below = Node { table, level, base: self.va(node, index) };
-            self.fold_below(below, first, last, phase)?;
+            return self.fold_below(below, first, last, phase);
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// What becomes of `count` entries from `index` on, of which those are looked at that lie in `first..=last` whole.
-    fn group(&mut self, node: Node, index: usize, count: usize, first: u64, last: u64) -> Group {
+    /// Finds out what becomes of the entries of `group`, from `index` on, of which those are looked at that lie in `first..=last` whole.
+    fn look_at_group(&mut self, node: Node, index: usize, group: &mut Group, first: u64, last: u64) {
         let geometry = self.regime.geometry;
         let shift = geometry.shift(node.level);
-        let mut group = Group { index, count, folded: [0; LONGEST_RUN], becomes_run: false };
+        let count = group.count;
+        group.index = index;
+        group.becomes_run = false;
         let mut contiguous = true;
         for (nth, folded) in group.folded.iter_mut().enumerate().take(count) {
-            let (va, end) = (self.va(node, index + nth), self.last(node, index + nth));
-            if va < first || end > last {
+            *folded = 0;
+            let va = node.base + (((index + nth) as u64) << shift);
+            if va < first || va + ((1 << shift) - 1) > last {
                 continue;
             }
             let found = self.read(node, index + nth);
@@ -135,7 +143,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let alike = group.folded.iter().take(count).enumerate().all(consecutive);
             group.becomes_run = !contiguous && aligned && alike;
         }
-        group
     }
 
     fn fold_group(&mut self, node: Node, group: &Group, phase: Phase) -> Result<(), PlanError> {
@@ -149,33 +156,28 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 continue;
             }
             let found = self.read(node, index);
-            let table = match (entry(geometry, node.level, found), node.level.next()) {
-                (Entry::Table(table), Some(level)) => Some((table, level)),
-                _ if group.becomes_run => None,
-                _ => continue,
-            };
+            let is_table = node.level != Level::L3 && found.next_table(geometry).is_some();
+            if !is_table && !group.becomes_run {
+                continue;
+            }
             let common = if group.becomes_run { CONTIGUOUS } else { 0 };
-            match (phase, table) {
-                (Phase::Blocks, Some(_)) => {
+            match (phase, is_table) {
+                (Phase::Blocks, true) => {
                     self.may_resize(node, index, folded)?;
                     self.store(node, index, 1, Edit::Write { first: folded, step: 0 })?;
                     self.invalidate_table(node, index);
                 }
-                (Phase::Break, Some(_)) => {
+                (Phase::Break, true) => {
                     self.store(node, index, 1, Edit::Write { first: Descriptor::INVALID, step: 0 })?;
                     self.invalidate_table(node, index);
                 }
-                (Phase::Break, None) if found.is_valid() => {
+                (Phase::Break, false) if found.is_valid() => {
                     self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
                     self.invalidate_leaves(node, index, 1);
                 }
                 (Phase::Make, _) => {
                     let first = Descriptor(folded.0 | common);
                     self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-                }
-                (Phase::Free, Some((table, level))) => {
-                    let va = Va(self.va(node, index));
-                    self.script.push(Step::Free { va, table, level })?;
                 }
                 _ => {}
             }
@@ -237,16 +239,21 @@ pub(super) fn uniform<W: TableWindow>(
     // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing writes to them
     // meanwhile: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
-    let offsets: [u64; CHUNK] = core::array::from_fn(|nth| (nth as u64) << shift);
-    let mut odd = 0;
     let mut expected = lead;
     let (chunks, _) = entries.as_chunks::<CHUNK>();
+    let mut alike = true;
     for chunk in chunks {
-        for (found, offset) in chunk.iter().zip(offsets) {
-            odd |= (found & !CONTIGUOUS) ^ expected.wrapping_add(offset);
+        // A chunk is a run or a part of one, the entries of which have the contiguous bit all or none. Without a branch an
+        // entry is half a load, an addition and a conditional comparison on AArch64.
+        let mut next = expected | chunk[0] & CONTIGUOUS;
+        let mut chunk_alike = true;
+        for found in chunk {
+            chunk_alike &= *found == next;
+            next = next.wrapping_add(1 << shift);
         }
-        expected += (CHUNK as u64) << shift;
+        alike &= chunk_alike;
+        expected = expected.wrapping_add((CHUNK as u64) << shift);
     }
     window.close(level);
-    (odd == 0).then_some((attributes, start))
+    alike.then_some((attributes, start))
 }

@@ -62,7 +62,7 @@ impl<'s> History<'s> {
 
     /// Runs `each` on the stores before step `before` that overlap `first..=last`, in order.
     pub fn overlapping(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
-        for pass in self.passes.iter().take(self.len) {
+        for pass in self.passes.iter().take(self.len).take_while(|pass| pass.from < before) {
             let steps = self.steps.get(pass.from..pass.end.min(before)).unwrap_or_default();
             let skip = if pass.sorted {
                 steps.partition_point(|step| match step {

@@ -2,10 +2,10 @@
 
 use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
-use super::PlanError;
 use super::entry::{Entry, entry};
 use super::plan::Edit;
-use super::planner::{Node, Planner};
+use super::planner::Planner;
+use super::{Node, PlanError};
 use crate::detached::{DetachedTree, EntryInUse, contiguous_part, release_below};
 use crate::frames::FrameSource;
 use crate::mapping::{Cursor, Mapping};

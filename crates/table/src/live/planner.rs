@@ -2,12 +2,12 @@
 
 use core::slice;
 
-use linmap_vmsa::{Descriptor, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Pa, Va};
 
 use super::entry::CONTIGUOUS;
 use super::invalidate::{Span, Spans};
 use super::plan::{Edit, Step, Store};
-use super::{PlanError, Regime};
+use super::{Node, PlanError, Regime};
 use crate::cpu::Dsb;
 use crate::frames::FrameSource;
 use crate::walk::read;
@@ -81,15 +81,6 @@ fn joined(last: &Store, next: &Store) -> Option<Edit> {
     }
 }
 
-/// A table on the way down a tree.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Node {
-    pub table: Pa,
-    pub level: Level,
-    /// First address that the table translates.
-    pub base: u64,
-}
-
 /// One edit being planned.
 pub(super) struct Planner<'p, 'b, W, F> {
     pub regime: Regime,
@@ -106,8 +97,8 @@ pub(super) struct Planner<'p, 'b, W, F> {
     unfolded: bool,
     /// Where the steps end that change sizes; later ones are planned on what these make.
     split_end: usize,
-    /// The table that holds the leaf at one end of the range: where a short range is looked for first.
-    pub near: Option<Node>,
+    /// The lowest table known to translate all that the edit is about.
+    pub top: Node,
 }
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
@@ -129,22 +120,22 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unordered: false,
             unfolded: false,
             split_end: 0,
-            near: None,
+            top: regime.top(),
         }
     }
 
     pub fn root(&self) -> Node {
-        Node { table: self.regime.root, level: self.regime.geometry.start_level(), base: self.regime.base() }
+        self.regime.top()
     }
 
-    /// The lowest table at hand that translates all of `first..=last`.
-    pub fn nearest(&self, first: u64, last: u64) -> Node {
-        let geometry = self.regime.geometry;
-        let near = self.near.filter(|node| {
-            let reach = (geometry.entries(node.level) as u64) << geometry.shift(node.level);
-            node.base <= first && last <= node.base + (reach - 1)
-        });
-        near.unwrap_or(self.root())
+    /// The lowest table in memory that translates all of `first..=last`, a part of what the root does. It does not lie
+    /// below an entry that translates just that.
+    pub fn lowest(&mut self, first: u64, last: u64) -> Node {
+        let is_part = |shift: u32| {
+            let offset = (1u64 << shift) - 1;
+            (first ^ last) & !offset == 0 && (first | !last) & offset != 0
+        };
+        self.regime.descend(self.regime.top(), self.window, first, is_part, |_, _, memory| memory)
     }
 
     /// First address that entry `index` of `node` translates.
@@ -276,6 +267,23 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Orders runs that were unfolded before what follows.
     pub fn order_runs(&mut self) -> Result<(), PlanError> {
         if self.unfolded { self.order() } else { Ok(()) }
+    }
+
+    /// Frees the tables that the stores among the first `count` steps remove.
+    pub fn free_tables(&mut self, count: usize) -> Result<(), PlanError> {
+        let geometry = self.regime.geometry;
+        for at in 0..count {
+            let Some(Step::Store(store)) = self.script.steps().get(at).copied() else { continue };
+            let (Edit::Write { .. }, Some(level)) = (store.edit, store.level.next()) else { continue };
+            for nth in 0..usize::from(store.count) {
+                let found = read(self.window, store.level, store.table, usize::from(store.index) + nth);
+                if let Some(table) = found.next_table(geometry) {
+                    let va = Va(store.va.0 + ((nth as u64) << geometry.shift(store.level)));
+                    self.script.push(Step::Free { va, table, level })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ends the plan: everything ordered, invalidated, and in force on this CPU.

@@ -5,11 +5,11 @@ use core::ops::Range;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Execute, Level, Va};
 
-use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, VALID_BIT, entry};
 use super::plan::Edit;
-use super::planner::{Node, Planner};
+use super::planner::Planner;
 use super::split::Phase;
+use super::{Node, PlanError};
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
 
@@ -95,13 +95,13 @@ impl Seen {
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        let node = self.nearest(first, last);
+        let top = self.top;
         if self.quiescent && self.regime.bbm == BbmLevel::L0 {
-            self.protect_below(node, first, last, change, Phase::Break)?;
+            self.protect_below(top, first, last, change, Phase::Break)?;
             self.settle()?;
-            return self.protect_below(node, first, last, change, Phase::Make);
+            return self.protect_below(top, first, last, change, Phase::Make);
         }
-        self.protect_below(node, first, last, change, Phase::InPlace)
+        self.protect_below(top, first, last, change, Phase::InPlace)
     }
 
     fn protect_below(
@@ -215,14 +215,17 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
         });
         let Some((lead, end)) = ends else { return Ok(()) };
-        let (lead, end) = self.whole_runs(node, from, from + lead, from + end, to);
+        let (mut lead, mut end) = (from + lead, from + end);
+        if seen.or & CONTIGUOUS != 0 {
+            (lead, end) = self.whole_runs(node, from, lead, end, to);
+        }
         if self.regime.bbm == BbmLevel::L0
             && change.valid != Some(false)
             && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
         {
-            return self.protect_runs(node, lead, end, (clear, set), phase);
+            return self.protect_runs(node, lead, end, (clear, set), seen, phase);
         }
-        self.protect_alike(node, lead, end, (clear, set), phase)
+        self.protect_alike(node, lead, end, (clear, set), seen, phase)
     }
 
     /// The leaves `lead..=end`, none or all of which have to be made invalid before they change: runs at BBM level 0 each by
@@ -233,20 +236,21 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         lead: usize,
         end: usize,
         masks: (u64, u64),
+        seen: Seen,
         phase: Phase,
     ) -> Result<(), PlanError> {
+        let changes = |bits: &u64| bits & !masks.0 | masks.1 != *bits;
         let run = self.regime.run(node.level).unwrap_or(1);
         let mut index = lead;
         while index <= end {
             let last = (index | (run - 1)).min(end);
             let found = self.after_split(node, index);
             if found.is_contiguous() && found.is_valid() {
-                let changes = found.0 & !masks.0 | masks.1 != found.0;
-                if changes {
+                if found.0 & !masks.0 | masks.1 != found.0 {
                     self.remake_run(node, index, last, masks, phase)?;
                 }
-            } else {
-                self.protect_alike(node, index, last, masks, phase)?;
+            } else if self.look(node, index, last, |entries| entries.iter().any(changes)) {
+                self.protect_alike(node, index, last, masks, seen, phase)?;
             }
             index = last + 1;
         }
@@ -274,27 +278,24 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// The leaves `lead..=end`, which change in place.
+    /// The leaves `lead..=end`, some of which change, in place.
     fn protect_alike(
         &mut self,
         node: Node,
         lead: usize,
         end: usize,
         (clear, set): (u64, u64),
+        seen: Seen,
         phase: Phase,
     ) -> Result<(), PlanError> {
         if phase == Phase::Make {
             return Ok(());
         }
-        let changes = |bits: &u64| bits & !clear | set != *bits;
-        if !self.look(node, lead, end, |entries| entries.iter().any(changes)) {
-            return Ok(());
-        }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
         // What was invalid is in no TLB, and what stays as it is may stay there.
-        let held = |bits: &u64| bits & VALID_BIT != 0 && changes(bits);
-        if self.look(node, lead, end, |entries| entries.iter().any(held)) {
+        let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
+        if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
             self.invalidate_leaves(node, lead, count);
         }
         Ok(())

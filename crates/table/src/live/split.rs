@@ -7,10 +7,10 @@ use core::slice;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
-use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
 use super::plan::Edit;
-use super::planner::{Node, Planner};
+use super::planner::Planner;
+use super::{Node, PlanError};
 use crate::detached::release_below;
 use crate::fill::fill;
 use crate::frames::{FrameSource, OutOfFrames};
@@ -94,35 +94,37 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to make all leaves smaller that `cut` cuts.
     pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
         let bbm = self.regime.bbm;
+        let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
+        let top = self.lowest(first, last);
         if self.quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
             // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
-            self.walk_splits(cut, Phase::Break)?;
+            self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
-            self.walk_splits(cut, Phase::Make)?;
+            self.walk_splits(top, cut, Phase::Make)?;
         } else {
-            self.walk_splits(cut, Phase::InPlace)?;
+            self.walk_splits(top, cut, Phase::InPlace)?;
         }
         self.splits_end();
+        self.top = top;
         Ok(())
     }
 
-    fn walk_splits(&mut self, cut: Cut, phase: Phase) -> Result<(), PlanError> {
-        let root = self.root();
+    fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
         match cut {
             Cut::Ends { first, last, .. } => {
-                let handled = self.split_at(root, first, cut, phase)?;
+                let handled = self.split_at(top, first, cut, phase)?;
                 if handled < last {
-                    self.split_at(root, last, cut, phase)?;
+                    self.split_at(top, last, cut, phase)?;
                 }
                 Ok(())
             }
-            Cut::Down { first, last, .. } => self.split_below(root, first, last, cut, phase),
+            Cut::Down { first, last, .. } => self.split_below(top, first, last, cut, phase),
         }
     }
 
     /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that has been looked at.
-    fn split_at(&mut self, root: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
-        let mut node = root;
+    fn split_at(&mut self, top: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
+        let mut node = top;
         loop {
             let index = self.regime.geometry.index(Va(va), node.level);
             let descriptor = self.read(node, index);
@@ -131,10 +133,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 (Entry::Table(table), Some(level)) => {
                     node = Node { table, level, base: self.va(node, index) };
                 }
+                // Nothing is smaller than a page.
+                (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(self.last(node, index)),
                 (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
                     self.split_unit(unit, descriptor, cut, phase)?;
-                    self.near = Some(node);
                     return Ok(self.last(node, unit.index + unit.count - 1));
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),

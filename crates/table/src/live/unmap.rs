@@ -1,22 +1,15 @@
 //! Unmapping: leaves cleared, or the one entry above a table of which nothing stays.
 
-use linmap_vmsa::{Descriptor, Level, Va};
+use core::ops::Range;
 
-use super::PlanError;
+use linmap_vmsa::{Descriptor, Level};
+
 use super::entry::{Entry, entry};
-use super::plan::{Edit, Step};
-use super::planner::{Node, Planner};
+use super::plan::Edit;
+use super::planner::Planner;
+use super::{Node, PlanError};
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
-
-/// What a walk does with the entries that go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Clears them.
-    Clear,
-    /// Frees the tables they led to.
-    Free,
-}
 
 const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
 
@@ -24,18 +17,16 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to clear everything in `first..=last`, over whose ends no leaf reaches.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
         let root = self.root();
-        self.unmap_below(root, first, last, Phase::Clear)?;
+        self.unmap_below(root, first, last)?;
+        let removed = self.script.len();
         self.finish()?;
-        self.unmap_below(root, first, last, Phase::Free)
+        self.free_tables(removed)
     }
 
-    fn unmap_below(&mut self, node: Node, first: u64, last: u64, phase: Phase) -> Result<(), PlanError> {
+    fn unmap_below(&mut self, node: Node, first: u64, last: u64) -> Result<(), PlanError> {
         let (from, to) = self.indices(node, first, last);
         if node.level == Level::L3 {
-            return match phase {
-                Phase::Clear => self.unmap_pages(node, from, to),
-                Phase::Free => Ok(()),
-            };
+            return self.unmap_pages(node, from, to);
         }
         // The entries that go, with empty ones in between.
         let mut gone = from..from;
@@ -46,7 +37,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             match entry(self.regime.geometry, node.level, descriptor) {
                 Entry::Empty => continue,
                 Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
-                Entry::Leaf(_) if phase == Phase::Free => continue,
                 Entry::Leaf(_) => {
                     if descriptor.is_valid() {
                         self.invalidate_leaves(node, index, 1);
@@ -57,18 +47,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     let below = Node { table, level, base: self.va(node, index) };
                     let whole = first <= below.base && self.last(node, index) <= last;
                     if !whole && !self.empties(below, first, last) {
-                        self.clear(node, gone.start, gone.end, phase)?;
+                        self.clear(node, gone)?;
                         gone = index + 1..index + 1;
-                        self.unmap_below(below, first, last, phase)?;
+                        self.unmap_below(below, first, last)?;
                         continue;
                     }
-                    match phase {
-                        Phase::Clear => self.invalidate_table(node, index),
-                        Phase::Free => {
-                            let va = Va(below.base);
-                            self.script.push(Step::Free { va, table, level })?;
-                        }
-                    }
+                    self.invalidate_table(node, index);
                 }
             }
             if gone.is_empty() {
@@ -76,14 +60,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
             gone.end = index + 1;
         }
-        self.clear(node, gone.start, gone.end, phase)
+        self.clear(node, gone)
     }
 
-    fn clear(&mut self, node: Node, from: usize, end: usize, phase: Phase) -> Result<(), PlanError> {
-        if from >= end || phase == Phase::Free {
-            return Ok(());
-        }
-        self.store(node, from, end - from, CLEARED)
+    fn clear(&mut self, node: Node, gone: Range<usize>) -> Result<(), PlanError> {
+        if gone.is_empty() { Ok(()) } else { self.store(node, gone.start, gone.len(), CLEARED) }
     }
 
     /// Clears the pages `from..=to` of a table.
