@@ -1,4 +1,4 @@
-//! What is mapped: so much RAM, in one kind of leaf.
+//! What is measured: so much RAM in one kind of leaf, being mapped or made read-only.
 //!
 //! The RAM begins 32 MiB behind a multiple of 1 GiB and the linear map on one. So 1 GiB blocks cannot be used, while
 //! 2 MiB blocks and contiguous runs of them line up, and every table of the map but the top two is full.
@@ -46,9 +46,30 @@ impl LeafKind {
     }
 }
 
-/// One linear map to build.
+/// What is done to a map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// It is built.
+    Build,
+    /// It stands, read-write, and all of it is made read-only.
+    Protect,
+}
+
+impl Work {
+    /// The work's name in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Protect => "protect",
+        }
+    }
+}
+
+/// One linear map, and what is done to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Case {
+    /// What is done.
+    pub work: Work,
     /// GiB of RAM, 1 to 512: what one table at level 1 covers.
     pub gib: u64,
     /// The leaves to use.
@@ -57,13 +78,14 @@ pub struct Case {
 
 impl Case {
     /// Everything that is measured.
-    pub const ALL: [Self; 6] = [
-        Self { gib: 16, leaf: LeafKind::Page },
-        Self { gib: 64, leaf: LeafKind::Page },
-        Self { gib: 512, leaf: LeafKind::Page },
-        Self { gib: 16, leaf: LeafKind::Block },
-        Self { gib: 64, leaf: LeafKind::Block },
-        Self { gib: 512, leaf: LeafKind::Block },
+    pub const ALL: [Self; 7] = [
+        Self { work: Work::Build, gib: 16, leaf: LeafKind::Page },
+        Self { work: Work::Build, gib: 64, leaf: LeafKind::Page },
+        Self { work: Work::Build, gib: 512, leaf: LeafKind::Page },
+        Self { work: Work::Build, gib: 16, leaf: LeafKind::Block },
+        Self { work: Work::Build, gib: 64, leaf: LeafKind::Block },
+        Self { work: Work::Build, gib: 512, leaf: LeafKind::Block },
+        Self { work: Work::Protect, gib: 16, leaf: LeafKind::Page },
     ];
 
     /// The RAM to map.
@@ -71,7 +93,24 @@ impl Case {
         PaRange::new(RAM_START, Pa(RAM_START.0 + self.gib * GIB))
     }
 
-    /// The RAM as the one mapping of the linear map, to be made of `leaves`.
+    /// The case in words.
+    pub fn title(self) -> String {
+        let Self { work, gib, leaf } = self;
+        match work {
+            Work::Build => format!("{gib} GiB in {}", leaf.name()),
+            Work::Protect => format!("{gib} GiB in {}, made read-only", leaf.name()),
+        }
+    }
+
+    /// What all leaves say in the end.
+    pub fn attributes(self) -> Attributes {
+        match self.work {
+            Work::Build => Attributes::KERNEL_DATA,
+            Work::Protect => Attributes::KERNEL_RODATA,
+        }
+    }
+
+    /// The RAM as the one mapping of the linear map that is built, to be made of `leaves`.
     pub fn mapping(self, leaves: Leaves) -> Mapping {
         let ram = self.ram();
         Mapping {
@@ -116,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_page_map_of_512_gib_is_full_at_every_level_but_the_top() {
-        let case = Case { gib: 512, leaf: LeafKind::Page };
+        let case = Case { work: Work::Build, gib: 512, leaf: LeafKind::Page };
         assert_eq!(case.entries(), 1 << 27);
         assert_eq!(case.tables(), (1 << 18) + 512 + 1 + 1);
     }

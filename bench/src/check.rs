@@ -1,4 +1,4 @@
-//! Whether a contestant built the map that was asked for: software walks from its root table, outside of all timing.
+//! Whether a contestant made the map that was asked for: software walks from its root table, outside of all timing.
 
 use std::ptr::NonNull;
 
@@ -8,14 +8,14 @@ use linmap_table::{Leaves, TableWindow, Walk, walk};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arena::TableMemory;
-use crate::case::Case;
+use crate::case::{Case, Work};
 use crate::contestant::{Contestant, Frames};
 
 /// Pages from one walk to the next: a prime, so that every index of every table comes up.
 const STRIDE: u64 = 1021;
 
-/// Builds the map of `case` in frames full of rubbish and walks it at the edges of every table at level 2, at a stride,
-/// and around the RAM.
+/// Makes the map of `case` in frames full of rubbish and walks it at the edges of every table at level 2, at a stride, and
+/// around the RAM. A map that was changed is walked at every page.
 ///
 /// # Errors
 /// The contestant's own, or the first address that does not translate as it should.
@@ -36,7 +36,11 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         let start = index * table;
         [start, start + table - 1]
     });
-    let strided = (0..mapping.len / page / STRIDE).map(|index| index * STRIDE * page);
+    let stride = match case.work {
+        Work::Build => STRIDE,
+        Work::Protect => 1,
+    };
+    let strided = (0..mapping.len / page / stride).map(|index| index * stride * page);
     for offset in edges.chain(strided) {
         let va = Va(mapping.va.0 + offset);
         let pa = Pa(mapping.pa.0 + offset);
@@ -45,14 +49,14 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         ensure!(window.stray.is_none(), "{name}: the walk of {va} leaves the frames: {:x?}", window.stray);
         let right = match found {
             Walk::Leaf { pa: to, level, descriptor } => {
-                let attributes = Attributes { contiguous: contestant.contiguous, ..mapping.attributes };
+                let attributes = Attributes { contiguous: contestant.contiguous, ..case.attributes() };
                 to == pa
                     && level == case.leaf.level()
                     && descriptor.attributes(GEOMETRY, level) == Some(attributes)
             }
             Walk::Fault { .. } => false,
         };
-        ensure!(right, "{name}: {va} should translate to {pa} by {}, but: {found:?}", case.leaf.name());
+        ensure!(right, "{name}: {va} should translate to {pa} ({}), but: {found:?}", case.title());
     }
 
     // Right behind the RAM, at the end of its table at level 1, and at the end of the root.
@@ -97,13 +101,16 @@ unsafe impl TableWindow for Inside<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linmap_vmsa::Access;
+
     use crate::arena::Arena;
     use crate::case::LeafKind;
     use crate::contestant::{Role, Run};
     use crate::{floor, ours};
 
-    const PAGES: Case = Case { gib: 1, leaf: LeafKind::Page };
-    const BLOCKS: Case = Case { gib: 1, leaf: LeafKind::Block };
+    const PAGES: Case = Case { work: Work::Build, gib: 1, leaf: LeafKind::Page };
+    const BLOCKS: Case = Case { leaf: LeafKind::Block, ..PAGES };
+    const READ_ONLY: Case = Case { work: Work::Protect, ..PAGES };
 
     fn checked(contestant: &Contestant, case: Case) -> Result<()> {
         let mut arena = Arena::new(case.table_bytes()).unwrap();
@@ -111,15 +118,15 @@ mod tests {
     }
 
     /// The message that a contestant's map of `case` is refused with.
-    fn refused(case: Case, build: fn(Case, &mut TableMemory<'_>) -> Result<Run>) -> String {
+    fn refused(case: Case, run: fn(Case, &mut TableMemory<'_>) -> Result<Run>) -> String {
         let (frames, role) = (Frames::AsTheyAre, Role::Peer);
-        let contestant = Contestant { name: "wrong", role, frames, contiguous: false, build };
+        let contestant = Contestant { name: "wrong", role, frames, contiguous: false, run };
         checked(&contestant, case).unwrap_err().to_string()
     }
 
     #[test]
-    fn every_contestant_builds_the_right_map() {
-        for case in [PAGES, BLOCKS] {
+    fn every_contestant_makes_the_right_map() {
+        for case in [PAGES, BLOCKS, READ_ONLY] {
             for contestant in Contestant::all(case) {
                 checked(contestant, case).unwrap();
             }
@@ -158,5 +165,16 @@ mod tests {
         }
         assert!(refused(PAGES, blocks).contains("4 KiB pages"));
         assert!(refused(BLOCKS, ours::with_contiguous_bit).contains("2 MiB blocks"));
+    }
+    #[test]
+    fn a_page_left_writable_is_found_wherever_it_is() {
+        fn all_but_one(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+            let run = floor::protect(case, memory)?;
+            let entry = memory.pointer(memory.frames().start);
+            // SAFETY: the entry lies in the first frame of `memory`, which is borrowed exclusively.
+            unsafe { entry.add(77).write(entry.add(77).read() & !Access::MASK) };
+            Ok(run)
+        }
+        assert!(refused(READ_ONLY, all_but_one).contains("0xffff00000004d000 should translate to"));
     }
 }

@@ -1,4 +1,4 @@
-//! Who builds the maps.
+//! Who makes the maps.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 use linmap_vmsa::Pa;
 
 use crate::arena::TableMemory;
-use crate::case::{Case, LeafKind};
-use crate::{floor, ours, peers};
+use crate::case::{Case, LeafKind, Work};
+use crate::{floor, live, ours, peers};
 
 /// What a contestant finds in the frames it takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,29 +18,31 @@ pub enum Frames {
     Zeroed,
 }
 
-/// One finished build.
+/// One finished map.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// How long it took.
+    /// How long the case's work took.
     pub time: Duration,
     /// The root table.
     pub root: Pa,
+    /// TLB invalidations asked for meanwhile. The host has none to execute.
+    pub tlbis: u64,
 }
 
 impl Run {
-    /// Builds with `build`, which returns the root table, and takes the time.
+    /// Does `work`, which returns the root table, and takes the time.
     ///
     /// # Errors
-    /// Those of `build`.
+    /// Those of `work`.
     #[inline]
-    pub fn timed<E>(build: impl FnOnce() -> Result<Pa, E>) -> Result<Self, E> {
+    pub fn timed<E>(work: impl FnOnce() -> Result<Pa, E>) -> Result<Self, E> {
         let start = Instant::now();
-        let root = build()?;
-        Ok(Self { time: start.elapsed(), root })
+        let root = work()?;
+        Ok(Self { time: start.elapsed(), root, tlbis: 0 })
     }
 }
 
-/// A way to build the linear map of a case in the frames given.
+/// A way to make the linear map of a case in the frames given.
 #[derive(Clone, Copy, Debug)]
 pub struct Contestant {
     /// Its name in the table and in JSON.
@@ -51,8 +53,8 @@ pub struct Contestant {
     pub frames: Frames,
     /// Whether its leaves have the contiguous bit.
     pub contiguous: bool,
-    /// Builds the map.
-    pub build: fn(Case, &mut TableMemory<'_>) -> Result<Run>,
+    /// Makes the map.
+    pub run: fn(Case, &mut TableMemory<'_>) -> Result<Run>,
 }
 
 /// The part that a contestant plays in the ratios.
@@ -60,7 +62,7 @@ pub struct Contestant {
 pub enum Role {
     /// The raw store loop.
     Floor,
-    /// linmap as the kernel uses it: with frames from memblock.
+    /// linmap as the kernel uses it.
     Subject,
     /// linmap in another setting.
     Variant,
@@ -75,7 +77,7 @@ const FLOOR: Contestant = Contestant {
     role: Role::Floor,
     frames: Frames::AsTheyAre,
     contiguous: false,
-    build: floor::build,
+    run: floor::build,
 };
 
 const MEMBLOCK: Contestant = Contestant {
@@ -83,7 +85,7 @@ const MEMBLOCK: Contestant = Contestant {
     role: Role::Subject,
     frames: Frames::AsTheyAre,
     contiguous: false,
-    build: ours::from_memblock,
+    run: ours::from_memblock,
 };
 
 const BUMP: Contestant = Contestant {
@@ -91,7 +93,7 @@ const BUMP: Contestant = Contestant {
     role: Role::Variant,
     frames: Frames::AsTheyAre,
     contiguous: false,
-    build: ours::from_bump_frames,
+    run: ours::from_bump_frames,
 };
 
 const CONTIGUOUS: Contestant = Contestant {
@@ -99,7 +101,7 @@ const CONTIGUOUS: Contestant = Contestant {
     role: Role::Variant,
     frames: Frames::AsTheyAre,
     contiguous: true,
-    build: ours::with_contiguous_bit,
+    run: ours::with_contiguous_bit,
 };
 
 const AARCH64_PAGING: Contestant = Contestant {
@@ -107,7 +109,7 @@ const AARCH64_PAGING: Contestant = Contestant {
     role: Role::Rival,
     frames: Frames::AsTheyAre,
     contiguous: false,
-    build: peers::aarch64_paging::build_zeroing,
+    run: peers::aarch64_paging::build_zeroing,
 };
 
 const AARCH64_PAGING_ZEROED: Contestant = Contestant {
@@ -115,7 +117,7 @@ const AARCH64_PAGING_ZEROED: Contestant = Contestant {
     role: Role::Peer,
     frames: Frames::Zeroed,
     contiguous: false,
-    build: peers::aarch64_paging::build_in_zeroed,
+    run: peers::aarch64_paging::build_in_zeroed,
 };
 
 const PAGE_TABLE_GENERIC: Contestant = Contestant {
@@ -123,17 +125,27 @@ const PAGE_TABLE_GENERIC: Contestant = Contestant {
     role: Role::Peer,
     frames: Frames::AsTheyAre,
     contiguous: false,
-    build: peers::page_table_generic::build,
+    run: peers::page_table_generic::build,
 };
+
+const FLOOR_PROTECT: Contestant = Contestant { name: "raw stores", run: floor::protect, ..FLOOR };
+
+const LIVE: Contestant = Contestant { name: "linmap", run: live::protect, ..MEMBLOCK };
+
+const AARCH64_PAGING_PROTECT: Contestant =
+    Contestant { role: Role::Peer, run: peers::aarch64_paging::protect, ..AARCH64_PAGING };
+
+const PAGE_TABLE_GENERIC_PROTECT: Contestant =
+    Contestant { run: peers::page_table_generic::protect, ..PAGE_TABLE_GENERIC };
 
 impl Contestant {
     /// Everyone who takes part in `case`.
     pub fn all(case: Case) -> &'static [Self] {
-        match case.leaf {
-            LeafKind::Page => {
+        match (case.work, case.leaf) {
+            (Work::Build, LeafKind::Page) => {
                 &[FLOOR, MEMBLOCK, BUMP, AARCH64_PAGING, AARCH64_PAGING_ZEROED, PAGE_TABLE_GENERIC]
             }
-            LeafKind::Block => &[
+            (Work::Build, LeafKind::Block) => &[
                 FLOOR,
                 MEMBLOCK,
                 BUMP,
@@ -142,18 +154,19 @@ impl Contestant {
                 AARCH64_PAGING_ZEROED,
                 PAGE_TABLE_GENERIC,
             ],
+            (Work::Protect, _) => &[FLOOR_PROTECT, LIVE, AARCH64_PAGING_PROTECT, PAGE_TABLE_GENERIC_PROTECT],
         }
     }
 
-    /// Prepares the frames and builds the map of `case` in them. Only the building is timed.
+    /// Prepares the frames and makes the map of `case` in them. Only the case's work is timed.
     ///
     /// # Errors
-    /// Whatever kept the contestant from building it.
+    /// Whatever kept the contestant from making it.
     pub fn run(&self, case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
         if self.frames == Frames::Zeroed {
             memory.set(0);
         }
-        (self.build)(case, memory)
+        (self.run)(case, memory)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The floor: the same tables written by straight loops of plain stores, with nothing decided on the way. Tables that
-//! get filled are not zeroed first; the rest of the top two is.
+//! The floor: the same tables written, or changed, by straight loops of plain stores, with nothing decided on the way.
+//! Tables that get filled are not zeroed first; the rest of the top two is.
 
 use std::mem::MaybeUninit;
 use std::slice;
@@ -7,7 +7,7 @@ use std::slice;
 use anyhow::Result;
 use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
-use linmap_vmsa::{Descriptor, Pa};
+use linmap_vmsa::{Access, Descriptor, Pa};
 
 use crate::arena::TableMemory;
 use crate::case::Case;
@@ -56,5 +56,23 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
             frame = Pa(frame.0 + row_tables as u64 * TABLE);
             entries = above;
         }
+    })
+}
+
+/// Builds the map, then makes all leaves read-only in one loop over the row of leaf tables.
+///
+/// # Errors
+/// None.
+pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let root = build(case, memory)?.root;
+    // SAFETY: the leaf tables are the first frames, all full and just written, and are borrowed exclusively for as long
+    // as the slice is used.
+    let leaves: &mut [u64] =
+        unsafe { slice::from_raw_parts_mut(memory.pointer(memory.frames().start), case.entries() as usize) };
+    Run::timed(|| {
+        for leaf in leaves {
+            *leaf = *leaf & !Access::MASK | Access::KernelReadOnly.bits();
+        }
+        Ok(root)
     })
 }

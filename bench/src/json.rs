@@ -8,14 +8,21 @@ use serde_json::{Value, json};
 use crate::contestant::Role;
 use crate::machine::Machine;
 use crate::measure::{Effort, Results, Row};
-use crate::table::{gib_per_second, ns_per_entry};
-use crate::wanted::{WANTED, Wanted};
+use crate::model::Outcome;
+use crate::table::gib_per_second;
+use crate::wanted::{MODEL_WANTED, ModelBound, WANTED, Wanted};
 
 /// Writes `host.json` into `folder`, which is created when missing, and returns its path.
 ///
 /// # Errors
 /// When the folder or the file cannot be written.
-pub fn write(folder: &Path, machine: &Machine, effort: Effort, all: &[Results]) -> Result<PathBuf> {
+pub fn write(
+    folder: &Path,
+    machine: &Machine,
+    effort: Effort,
+    all: &[Results],
+    model: &[Outcome],
+) -> Result<PathBuf> {
     let value = json!({
         "bench": "host",
         "effort": match effort { Effort::Quick => "quick", Effort::Full => "full" },
@@ -28,6 +35,8 @@ pub fn write(folder: &Path, machine: &Machine, effort: Effort, all: &[Results]) 
         "rustc": machine.rustc,
         "cases": all.iter().map(case).collect::<Vec<_>>(),
         "wanted": WANTED.iter().flat_map(|aim| wanted(*aim, all)).collect::<Vec<_>>(),
+        "model": model.iter().map(outcome).collect::<Vec<_>>(),
+        "model_wanted": MODEL_WANTED.iter().flat_map(|aim| model_wanted(*aim, model)).collect::<Vec<_>>(),
     });
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let path = folder.join("host.json");
@@ -38,6 +47,7 @@ pub fn write(folder: &Path, machine: &Machine, effort: Effort, all: &[Results]) 
 
 fn case(results: &Results) -> Value {
     json!({
+        "work": results.case.work.key(),
         "gib": results.case.gib,
         "leaf": results.case.leaf.key(),
         "entries": results.case.entries(),
@@ -56,7 +66,8 @@ fn row(results: &Results, row: &Row) -> Value {
         "min_ns": times.min.as_nanos() as u64,
         "max_ns": times.max.as_nanos() as u64,
         "samples": times.samples,
-        "ns_per_entry": rounded(ns_per_entry(results, row)),
+        "tlbis": row.tlbis,
+        "ns_per_entry": rounded(row.ns_per_entry(results.case)),
         "gib_per_s": rounded(gib_per_second(results, row)),
         "times_raw": compared(Role::Floor),
         "times_linmap": compared(Role::Subject),
@@ -69,11 +80,41 @@ fn wanted(wanted: Wanted, all: &[Results]) -> Vec<Value> {
     let judged = results.ours().filter_map(|row| {
         let verdict = wanted.bound.judge(results, row)?;
         Some(json!({
+            "work": wanted.case.work.key(),
             "gib": wanted.case.gib,
             "leaf": wanted.case.leaf.key(),
             "name": row.contestant.name,
             "want": wanted.bound.describe(results),
             "limit": wanted.bound.limit(),
+            "measured": rounded(verdict.measured),
+            "met": verdict.met,
+        }))
+    });
+    judged.collect()
+}
+
+fn outcome(outcome: &Outcome) -> Value {
+    json!({
+        "source": outcome.job.source.key(),
+        "gib": outcome.job.gib,
+        "events": outcome.events,
+        "ns": outcome.time.as_nanos() as u64,
+        "events_per_s": outcome.events_per_second().round(),
+        "table_bytes": outcome.table_bytes,
+        "peak_bytes": outcome.peak_bytes,
+        "times_tables": rounded(outcome.times_tables()),
+    })
+}
+
+/// How each of the model's jobs does beside an aim.
+fn model_wanted(bound: ModelBound, model: &[Outcome]) -> Vec<Value> {
+    let judged = model.iter().filter_map(|outcome| {
+        let verdict = bound.judge(outcome)?;
+        Some(json!({
+            "source": outcome.job.source.key(),
+            "gib": outcome.job.gib,
+            "want": bound.describe(),
+            "limit": bound.limit(),
             "measured": rounded(verdict.measured),
             "met": verdict.met,
         }))

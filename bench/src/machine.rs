@@ -32,7 +32,7 @@ impl Machine {
 }
 
 /// The value of the first line `name: value` in a file of the kernel's.
-fn field(path: &str, name: &str) -> Option<String> {
+pub fn field(path: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: the crates that build the linear map, on host memory, beside other crates that build such tables
-//! and beside the raw store loop that is the floor.
+//! `cargo xtask bench`: the crates that build and change the linear map, on host memory, beside other crates that write
+//! such tables and beside the raw store loop that is the floor; and the checker of the machine model.
 //!
-//! Everyone builds the same map into the same memory, in rounds of one run each; medians count. Each map is checked
-//! once by software walks. Aims are shown with the results, and the exit code does not depend on them.
+//! Everyone makes the same map in the same memory, in rounds of one run each; medians count. Each map is checked once by
+//! software walks. Aims are shown with the results, and the exit code does not depend on them.
 
 mod arena;
 mod case;
@@ -10,8 +10,10 @@ mod check;
 mod contestant;
 mod floor;
 mod json;
+mod live;
 mod machine;
 mod measure;
+mod model;
 mod ours;
 mod peers;
 mod progress;
@@ -28,10 +30,11 @@ use crate::arena::Arena;
 use crate::case::Case;
 use crate::machine::Machine;
 use crate::measure::{Effort, measure};
+use crate::model::{Job, Source};
 use crate::progress::Progress;
 
-/// Build the linear map in host memory, beside other crates and beside raw stores. Takes about 1 GiB of memory and two
-/// to three minutes
+/// Build the linear map in host memory and make it read-only, beside other crates and beside raw stores; check builds on
+/// the machine model. Takes about 1 GiB of memory for tables, and four minutes
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
@@ -41,6 +44,12 @@ struct Arguments {
     /// Where to write host.json [default: bench in cargo's target directory]
     #[arg(long, value_name = "DIR")]
     json_dir: Option<PathBuf>,
+    /// One job of the model in this process, for the benchmarks themselves
+    #[arg(long, hide = true, requires = "model_gib")]
+    model_job: Option<Source>,
+    /// Its GiB
+    #[arg(long, hide = true, requires = "model_job")]
+    model_gib: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +63,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
+    if let (Some(source), Some(gib)) = (arguments.model_job, arguments.model_gib) {
+        println!("{}", Job { source, gib }.run()?);
+        return Ok(());
+    }
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
     let json_dir = match arguments.json_dir {
         Some(folder) => folder,
@@ -67,9 +80,10 @@ fn run(arguments: Arguments) -> Result<()> {
     for case in Case::ALL {
         all.push(measure(case, effort, &mut arena, &mut progress)?);
     }
+    let model = model::measure(effort, &mut progress)?;
     progress.finish();
-    let path = json::write(&json_dir, &machine, effort, &all)?;
-    table::print(&machine, &all).context("writing the results")?;
+    let path = json::write(&json_dir, &machine, effort, &all, &model)?;
+    table::print(&machine, &all, &model).context("writing the results")?;
     eprintln!("written to {}", path.display());
     Ok(())
 }

@@ -70,9 +70,16 @@ pub struct Row {
     pub contestant: Contestant,
     /// How fast.
     pub times: Times,
+    /// TLB invalidations of one run.
+    pub tlbis: u64,
 }
 
 impl Row {
+    /// Nanoseconds for each leaf entry of `case`.
+    pub fn ns_per_entry(&self, case: Case) -> f64 {
+        self.times.median.as_secs_f64() * 1e9 / case.entries() as f64
+    }
+
     /// How many times the median of `other` this one's is.
     pub fn ratio(&self, other: &Self) -> f64 {
         self.times.median.as_secs_f64() / other.times.median.as_secs_f64()
@@ -82,7 +89,7 @@ impl Row {
 /// Everyone in one case.
 #[derive(Clone, Debug)]
 pub struct Results {
-    /// What was built.
+    /// What was measured.
     pub case: Case,
     /// In the order of [`Contestant::all`].
     pub rows: Vec<Row>,
@@ -100,15 +107,15 @@ impl Results {
     }
 }
 
-/// Checks everyone's map of `case` once, then measures: in each round everyone builds it once, and from one round to the
+/// Checks everyone's map of `case` once, then measures: in each round everyone makes it once, and from one round to the
 /// next the order turns round, so that nobody always follows the same neighbour.
 ///
 /// # Errors
-/// A contestant that fails or builds a wrong map.
+/// A contestant that fails or makes a wrong map.
 pub fn measure(case: Case, effort: Effort, arena: &mut Arena, progress: &mut Progress) -> Result<Results> {
     let contestants = Contestant::all(case);
     let mut memory = arena.tables(case.tables(), case.ram().end)?;
-    progress.case(case);
+    progress.part(case.title());
     for contestant in contestants {
         progress.step(|| format!("checking {}", contestant.name));
         check(contestant, case, &mut memory)?;
@@ -125,13 +132,14 @@ pub fn measure(case: Case, effort: Effort, arena: &mut Arena, progress: &mut Pro
         }
         for (contestant, samples) in order {
             progress.step(|| format!("round {}: {}", round + 1, contestant.name));
-            samples.push(contestant.run(case, &mut memory)?.time);
+            samples.push(contestant.run(case, &mut memory)?);
         }
     }
-    let rows = contestants
-        .iter()
-        .zip(samples)
-        .map(|(contestant, samples)| Some(Row { contestant: *contestant, times: Times::of(samples)? }));
+    let rows = contestants.iter().zip(samples).map(|(contestant, runs)| {
+        let tlbis = runs.last()?.tlbis;
+        let times = Times::of(runs.iter().map(|run| run.time).collect())?;
+        Some(Row { contestant: *contestant, times, tlbis })
+    });
     Ok(Results { case, rows: rows.collect::<Option<_>>().context("no round was measured")? })
 }
 

@@ -60,7 +60,11 @@ fn build_from_memblock(case: Case, leaves: Leaves, memory: &mut TableMemory<'_>)
     build(case, leaves, offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
 }
 
-fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &mut F) -> Result<Run> {
+/// Builds the map of `case` by `leaves`, in `frames`, which lie at `offset` on the host.
+///
+/// # Errors
+/// Those of the builder.
+pub fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &mut F) -> Result<Run> {
     let list = [case.mapping(leaves)];
     // SAFETY: both sources hand out frames of a `TableMemory` alone, which lie at this offset, writable and with
     // exposed provenance, and are borrowed exclusively by our caller.

@@ -1,11 +1,9 @@
-//! What is being measured, on standard error: a line that keeps changing on a terminal, one for each case elsewhere.
+//! What is being measured, on standard error: a line that keeps changing on a terminal, one for each part elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::case::Case;
 
 /// The shortest time between two changes of the line, so that showing it costs nothing.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -15,7 +13,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 pub struct Progress {
     /// On a terminal.
     bar: Option<ProgressBar>,
-    case: String,
+    part: String,
     changed: Instant,
 }
 
@@ -29,24 +27,24 @@ impl Progress {
             }
             bar
         });
-        Self { bar, case: String::new(), changed: Instant::now() }
+        Self { bar, part: String::new(), changed: Instant::now() }
     }
 
-    /// Another case begins.
-    pub fn case(&mut self, case: Case) {
-        self.case = format!("{} GiB in {}", case.gib, case.leaf.name());
+    /// Another part begins.
+    pub fn part(&mut self, part: String) {
+        self.part = part;
         if self.bar.is_none() {
-            eprintln!("{} …", self.case);
+            eprintln!("{} …", self.part);
         }
     }
 
-    /// Another step of the case begins.
+    /// Another step of the part begins.
     pub fn step(&mut self, what: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar
             && self.changed.elapsed() >= PERIOD
         {
             self.changed = Instant::now();
-            bar.set_message(format!("{}, {}", self.case, what()));
+            bar.set_message(format!("{}, {}", self.part, what()));
             bar.tick();
         }
     }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::case::Work;
 use crate::contestant::Role;
 use crate::machine::Machine;
 use crate::measure::{Results, Row};
-use crate::wanted::{WANTED, Wanted};
+use crate::model::Outcome;
+use crate::wanted::{MODEL_WANTED, Verdict, WANTED, Wanted};
 
 const GIB: f64 = (1u64 << 30) as f64;
+const MIB: f64 = (1u64 << 20) as f64;
 const HEADING: Style = Style::new().bold();
 const MET: Style = AnsiColor::Green.on_default();
 const MISSED: Style = AnsiColor::Yellow.on_default();
@@ -19,12 +22,12 @@ const MISSED: Style = AnsiColor::Yellow.on_default();
 ///
 /// # Errors
 /// Those of standard output.
-pub fn print(machine: &Machine, all: &[Results]) -> io::Result<()> {
+pub fn print(machine: &Machine, all: &[Results], model: &[Outcome]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     let Machine { cpu, cpus, rustc, arena_bytes, huge_bytes } = machine;
     let gib = *arena_bytes as f64 / GIB;
     let huge = 100.0 * *huge_bytes as f64 / *arena_bytes as f64;
-    writeln!(out, "{HEADING}The linear map built in host memory{HEADING:#}")?;
+    writeln!(out, "{HEADING}The linear map built and changed in host memory{HEADING:#}")?;
     writeln!(out, "{cpu}, {cpus} CPUs, {rustc}; {gib:.2} GiB for tables, {huge:.0} % of it in huge pages")?;
     for results in all {
         print_case(&mut out, results)?;
@@ -34,22 +37,38 @@ pub fn print(machine: &Machine, all: &[Results]) -> io::Result<()> {
     writeln!(out, "× raw     times the median of the raw stores: the same tables in straight loops")?;
     writeln!(
         out,
-        "× linmap  times linmap's median, with frames from memblock as in the kernel: how many times faster"
+        "× linmap  times linmap's median: how many times faster linmap is. It builds with frames from"
     )?;
-    writeln!(out, "          linmap is")?;
-    print_wanted(&mut out, all)
+    writeln!(out, "          memblock, as in the kernel, and changes what stands by plan, check and apply")?;
+    writeln!(
+        out,
+        "TLBIs     that a live tree would cost; here they are counted and do nothing. aarch64-paging changes a"
+    )?;
+    writeln!(out, "          map that is not active")?;
+    print_model(&mut out, model)?;
+    print_wanted(&mut out, all)?;
+    print_model_wanted(&mut out, model)
 }
 
 fn print_case(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let case = results.case;
-    let (gib, leaves) = (case.gib, case.leaf.name());
+    let title = case.title();
     let (entries, tables) = (grouped(case.entries()), grouped(case.tables()));
     writeln!(out)?;
-    writeln!(out, "{HEADING}{gib} GiB in {leaves}{HEADING:#}: {entries} entries in {tables} tables")?;
+    writeln!(out, "{HEADING}{title}{HEADING:#}: {entries} entries in {tables} tables")?;
     writeln!(
         out,
-        "{:30} {:>9} {:>9} {:>9} {:>7} {:>8} {:>6} {:>7} {:>8}",
-        "", "median", "min", "max", "samples", "ns/entry", "GiB/s", "× raw", "× linmap"
+        "{:30} {:>9} {:>9} {:>9} {:>7} {:>8} {:>6} {:>7} {:>8}{}",
+        "",
+        "median",
+        "min",
+        "max",
+        "samples",
+        "ns/entry",
+        "GiB/s",
+        "× raw",
+        "× linmap",
+        if case.work == Work::Protect { "     TLBIs" } else { "" }
     )?;
     for row in &results.rows {
         let times = row.times;
@@ -57,16 +76,17 @@ fn print_case(out: &mut impl Write, results: &Results) -> io::Result<()> {
             |role| results.of(role).map_or(String::new(), |other| format!("{:.2}", row.ratio(other)));
         writeln!(
             out,
-            "{:30} {:>9} {:>9} {:>9} {:>7} {:>8.2} {:>6.1} {:>7} {:>8}",
+            "{:30} {:>9} {:>9} {:>9} {:>7} {:>8.2} {:>6.1} {:>7} {:>8}{}",
             row.contestant.name,
             human(times.median),
             human(times.min),
             human(times.max),
             times.samples,
-            ns_per_entry(results, row),
+            row.ns_per_entry(results.case),
             gib_per_second(results, row),
             compared(Role::Floor),
-            compared(Role::Subject)
+            compared(Role::Subject),
+            if case.work == Work::Protect { format!(" {:>9}", grouped(row.tlbis)) } else { String::new() }
         )?;
     }
     Ok(())
@@ -76,21 +96,67 @@ fn print_wanted(out: &mut impl Write, all: &[Results]) -> io::Result<()> {
     writeln!(out)?;
     for Wanted { case, bound } in WANTED {
         let Some(results) = all.iter().find(|results| results.case == case) else { continue };
-        let (gib, leaves) = (case.gib, case.leaf.name());
-        writeln!(out, "{HEADING}want{HEADING:#}  {gib} GiB in {leaves} {}", bound.describe(results))?;
+        writeln!(out, "{HEADING}want{HEADING:#}  {} {}", case.title(), bound.describe(results))?;
         for row in results.ours() {
             let Some(verdict) = bound.judge(results, row) else { continue };
-            let (style, word) = if verdict.met { (MET, "met") } else { (MISSED, "not met") };
-            let (name, measured) = (row.contestant.name, verdict.measured);
-            writeln!(out, "      {name:24} {measured:>6.2}  {style}{word}{style:#}")?;
+            print_verdict(out, row.contestant.name, verdict)?;
         }
     }
     Ok(())
 }
 
-/// Nanoseconds for each leaf entry.
-pub fn ns_per_entry(results: &Results, row: &Row) -> f64 {
-    row.times.median.as_secs_f64() * 1e9 / results.case.entries() as f64
+fn print_model(out: &mut impl Write, model: &[Outcome]) -> io::Result<()> {
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{HEADING}The model's checker{HEADING:#}: builds in 4 KiB pages, each in a process of its own, one run on one CPU"
+    )?;
+    writeln!(
+        out,
+        "{:42} {:>11} {:>9} {:>9} {:>10} {:>10} {:>8}",
+        "", "events", "time", "M/s", "tables", "memory", "× tables"
+    )?;
+    for outcome in model {
+        writeln!(
+            out,
+            "{:42} {:>11} {:>9} {:>9.2} {:>6.1} MiB {:>6.1} MiB {:>8.2}",
+            name(outcome),
+            grouped(outcome.events),
+            human(outcome.time),
+            outcome.events_per_second() / 1e6,
+            outcome.table_bytes as f64 / MIB,
+            outcome.peak_bytes as f64 / MIB,
+            outcome.times_tables()
+        )?;
+    }
+    writeln!(out)?;
+    writeln!(out, "M/s       million events a second, their making included")?;
+    writeln!(
+        out,
+        "memory    the most that the process had; on the board the tables themselves are a part of it"
+    )
+}
+
+fn print_model_wanted(out: &mut impl Write, model: &[Outcome]) -> io::Result<()> {
+    for bound in MODEL_WANTED {
+        writeln!(out, "{HEADING}want{HEADING:#}  the model's checker: {}", bound.describe())?;
+        for outcome in model {
+            let Some(verdict) = bound.judge(outcome) else { continue };
+            print_verdict(out, &name(outcome), verdict)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_verdict(out: &mut impl Write, name: &str, verdict: Verdict) -> io::Result<()> {
+    let Verdict { measured, met } = verdict;
+    let (style, word) = if met { (MET, "met") } else { (MISSED, "not met") };
+    let measured = if measured < 1e6 { format!("{measured:.2}") } else { grouped(measured as u64) };
+    writeln!(out, "      {name:42} {measured:>10}  {style}{word}{style:#}")
+}
+
+fn name(outcome: &Outcome) -> String {
+    format!("{} GiB, {}", outcome.job.gib, outcome.job.source.name())
 }
 
 /// GiB of tables written in a second.

@@ -1,8 +1,9 @@
 //! What linmap aims at. It is shown beside what was measured and decides nothing.
 
-use crate::case::{Case, LeafKind};
+use crate::case::{Case, LeafKind, Work};
 use crate::contestant::Role;
 use crate::measure::{Results, Row};
+use crate::model::Outcome;
 
 /// An aim.
 #[derive(Clone, Copy, Debug)]
@@ -13,36 +14,51 @@ pub struct Wanted {
     pub bound: Bound,
 }
 
-/// How fast linmap should be, beside somebody else in the same run.
+/// How fast linmap should be, by itself or beside somebody else in the same run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Bound {
     /// At most so many times the raw stores' time.
     TimesFloor(f64),
     /// At least so many times as fast as the rival.
     FasterThanRival(f64),
+    /// At most so many nanoseconds an entry.
+    NsPerEntry(f64),
 }
 
 /// All aims.
-pub const WANTED: [Wanted; 3] = [
-    Wanted { case: Case { gib: 512, leaf: LeafKind::Page }, bound: Bound::TimesFloor(1.25) },
-    Wanted { case: Case { gib: 512, leaf: LeafKind::Page }, bound: Bound::FasterThanRival(4.0) },
-    Wanted { case: Case { gib: 512, leaf: LeafKind::Block }, bound: Bound::FasterThanRival(8.0) },
+pub const WANTED: [Wanted; 4] = [
+    Wanted {
+        case: Case { work: Work::Build, gib: 512, leaf: LeafKind::Page },
+        bound: Bound::TimesFloor(1.25),
+    },
+    Wanted {
+        case: Case { work: Work::Build, gib: 512, leaf: LeafKind::Page },
+        bound: Bound::FasterThanRival(4.0),
+    },
+    Wanted {
+        case: Case { work: Work::Build, gib: 512, leaf: LeafKind::Block },
+        bound: Bound::FasterThanRival(8.0),
+    },
+    Wanted {
+        case: Case { work: Work::Protect, gib: 16, leaf: LeafKind::Page },
+        bound: Bound::NsPerEntry(2.0),
+    },
 ];
 
 /// What was measured beside an aim.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
-    /// The ratio that the aim bounds.
+    /// The number that the aim bounds.
     pub measured: f64,
     /// Whether it is met.
     pub met: bool,
 }
 
 impl Bound {
-    /// The number that bounds the ratio.
+    /// The bound as a number.
     pub fn limit(self) -> f64 {
         match self {
-            Self::TimesFloor(limit) | Self::FasterThanRival(limit) => limit,
+            Self::TimesFloor(limit) | Self::FasterThanRival(limit) | Self::NsPerEntry(limit) => limit,
         }
     }
 
@@ -52,6 +68,7 @@ impl Bound {
         match self {
             Self::TimesFloor(limit) => format!("in at most {limit} × the time of {}", name(Role::Floor)),
             Self::FasterThanRival(limit) => format!("at least {limit} × faster than {}", name(Role::Rival)),
+            Self::NsPerEntry(limit) => format!("at most {limit} ns an entry, TLBIs left out"),
         }
     }
 
@@ -65,6 +82,61 @@ impl Bound {
             Self::FasterThanRival(limit) => {
                 let measured = results.of(Role::Rival)?.ratio(row);
                 Verdict { measured, met: measured >= limit }
+            }
+            Self::NsPerEntry(limit) => {
+                let measured = row.ns_per_entry(results.case);
+                Verdict { measured, met: measured <= limit }
+            }
+        })
+    }
+}
+
+/// An aim for the model's checker.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum ModelBound {
+    /// At least so many events a second.
+    EventsPerSecond(f64),
+    /// A build of so many GiB, every store an event, in at most so many seconds.
+    Seconds(u64, f64),
+    /// At most so many times the memory that the tables take.
+    TimesTables(f64),
+}
+
+/// All aims for the model's checker.
+pub const MODEL_WANTED: [ModelBound; 3] =
+    [ModelBound::EventsPerSecond(1e6), ModelBound::Seconds(64, 60.0), ModelBound::TimesTables(4.0)];
+
+impl ModelBound {
+    /// The aim in words.
+    pub fn describe(self) -> String {
+        match self {
+            Self::EventsPerSecond(limit) => format!("at least {} million events a second", limit / 1e6),
+            Self::Seconds(gib, limit) => format!("{gib} GiB page by page in at most {limit} s"),
+            Self::TimesTables(limit) => format!("in at most {limit} × the memory of the tables"),
+        }
+    }
+
+    /// The bound as a number.
+    pub fn limit(self) -> f64 {
+        match self {
+            Self::EventsPerSecond(limit) | Self::Seconds(_, limit) | Self::TimesTables(limit) => limit,
+        }
+    }
+
+    /// How `outcome` does; `None` when the aim is for another job.
+    pub fn judge(self, outcome: &Outcome) -> Option<Verdict> {
+        Some(match self {
+            Self::EventsPerSecond(limit) => {
+                let measured = outcome.events_per_second();
+                Verdict { measured, met: measured >= limit }
+            }
+            Self::Seconds(gib, limit) => {
+                let measured = outcome.time.as_secs_f64();
+                (outcome.job.gib == gib).then_some(Verdict { measured, met: measured <= limit })?
+            }
+            Self::TimesTables(limit) => {
+                let measured = outcome.times_tables();
+                Verdict { measured, met: measured <= limit }
             }
         })
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, cargo};
 
-/// Run every benchmark. Results are printed as a table and written below target/bench/.
+/// Run every benchmark: of builds, of changes, of the model's checker. Results are printed as a table and written below target/bench/.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     /// Fewer and smaller runs, in under two minutes

@@ -1,7 +1,7 @@
 //! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and measures it, and
 //! installs what is missing on the machine first.
 //!
-//! Exit codes: 0 success, 1 a boot, step or installation failed, 2 the command line was wrong, 130 interrupted.
+//! Exit codes: 0 success, 1 a boot, step, test or installation failed, 2 the command line was wrong, 130 interrupted.
 //! Where files are put is described in [`workspace`].
 
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod boot;
 mod build;
 mod console;
 mod devicetree;
+mod fuzz;
 mod handover;
 mod image;
 mod initramfs;
@@ -53,6 +54,9 @@ enum Command {
     Test(test::TestArgs),
     /// Run every benchmark
     Bench(bench::BenchArgs),
+    /// Run the property tests of the machine model for long
+    #[command(after_help = fuzz::HELP)]
+    Fuzz(fuzz::FuzzArgs),
     /// Install what is missing: QEMU, the bare-metal target, the Linux payloads
     #[command(after_help = setup::toolchain::HELP)]
     Setup,
@@ -77,6 +81,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Boot(arguments) => boot::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Setup => setup::run(&workspace),
         Command::Build => build::run(&workspace),
     }

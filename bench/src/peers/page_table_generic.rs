@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
 use ::page_table_generic::{
-    FrameAllocator, MapConfig, PageTable, PageTableEntry, PhysAddr, TableMeta, VirtAddr,
+    FrameAllocator, MapConfig, PageTable, PageTableEntry, PageTableRef, PhysAddr, TableMeta, VirtAddr,
 };
 use anyhow::{Result, anyhow};
 use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa, leaf_type};
 
-use super::ATTRIBUTES;
+use super::{ATTRIBUTES, READ_ONLY_ATTRIBUTES};
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind};
 use crate::contestant::Run;
@@ -80,14 +80,19 @@ impl TableMeta for FourLevels {
     const LEVEL_BITS: &[usize] = &[9, 9, 9, 9];
     const MAX_BLOCK_LEVEL: usize = 3;
 
-    /// The tables are not live.
-    fn flush(_: Option<VirtAddr>) {}
+    /// Nothing is cached on the host. Changing a map asks for an invalidation a page.
+    #[inline]
+    fn flush(_: Option<VirtAddr>) {
+        TLBIS.set(TLBIS.get() + 1);
+    }
 }
 
 thread_local! {
     /// The frame that is handed out next. The crate clones its allocator at every table and wants it `Sync`, so the
     /// state is kept here and the allocator itself is two plain words.
     static NEXT: Cell<u64> = const { Cell::new(0) };
+    /// Invalidations asked for since the last map began.
+    static TLBIS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Frames handed out one after the other.
@@ -139,6 +144,26 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
         table.map(&config).map_err(named)?;
         Ok(Pa(table.root_paddr().as_usize() as u64))
     })
+}
+
+/// Builds the map, then changes it by one call.
+///
+/// # Errors
+/// The crate's own.
+pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
+    let root = build(case, memory)?.root;
+    let mapping = case.mapping(Leaves::Blocks);
+    let frames = Bump { end: memory.frames().end.0, offset: memory.offset() };
+    let root_frame = PhysAddr::from_usize(root.0 as usize);
+    // SAFETY: the root table of the tree that was just built with frames of the same memory.
+    let mut table = unsafe { PageTableRef::<FourLevels, _>::from_paddr(root_frame, frames) };
+    let start = VirtAddr::from_usize(mapping.va.0 as usize);
+    TLBIS.set(0);
+    let run = Run::timed(|| {
+        table.protect_region(start, mapping.len as usize, READ_ONLY_ATTRIBUTES).map_err(named)?;
+        Ok::<_, anyhow::Error>(root)
+    })?;
+    Ok(Run { tlbis: TLBIS.get(), ..run })
 }
 
 fn named(error: ::page_table_generic::PagingError) -> anyhow::Error {

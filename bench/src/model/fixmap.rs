@@ -1,0 +1,64 @@
+//! The builder `base` on the model's board.
+
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
+use linmap::frames::MemblockFrames;
+use linmap::layout::{FIXMAP, GEOMETRY};
+use linmap_memblock::Memblock;
+use linmap_model::event::{Access, Domain, Register};
+use linmap_model::{Board, BoardFrames, Event};
+use linmap_table::{Fixmap, Leaves, Mappings};
+use linmap_vmsa::{Descriptor, Level, Pa, PaRange};
+
+use super::{Checked, Job, events};
+
+const TABLE: u64 = GEOMETRY.granule().bytes();
+/// Tables that stand before the build begins: the root and the fixmap's at levels 1, 2 and 3.
+const EARLY: [Level; 4] = [Level::L0, Level::L1, Level::L2, Level::L3];
+
+/// Checks the build of `job`, whose early tables are the first frames of RAM.
+pub(super) fn run(job: Job) -> Result<Checked> {
+    let case = job.case();
+    let ram = case.ram();
+    let board = Board::new(&job.config(), false)?;
+    let early = |nth: usize| Pa(ram.start.0 + nth as u64 * TABLE);
+    turn_on(&board, early);
+
+    let mut memblock = Box::new(Memblock::<4>::new());
+    memblock.add(ram)?;
+    memblock.reserve(PaRange::new(ram.start, early(EARLY.len())))?;
+    let mut frames = BoardFrames::new(&board, MemblockFrames::new(&mut memblock, GEOMETRY));
+    let list = [case.mapping(Leaves::Pages)];
+    let mappings = Mappings::new(GEOMETRY, &list)?;
+    // SAFETY: the live table of the fixmap, empty since it was made.
+    let mut fixmap = unsafe { Fixmap::new(GEOMETRY, board.pointer(early(3)), FIXMAP) };
+    let mut cpu = board.cpu(0);
+
+    let start = Instant::now();
+    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is nobody's.
+    let built = unsafe {
+        build_by_fixmap(FixmapStep::Base, &mappings, early(0), &mut fixmap, &mut cpu, &mut frames)?
+    };
+    board.event(Event::Settled);
+    board.verdict().map_err(|violation| anyhow!("{violation}"))?;
+    let time = start.elapsed();
+    let events = board.with_machine(events)?;
+    Ok(Checked { events, time, table_bytes: built.tables * TABLE })
+}
+
+/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1 on the root.
+fn turn_on(board: &Board, early: impl Fn(usize) -> Pa) {
+    for (nth, _) in EARLY.iter().enumerate() {
+        board.event(Event::Fill { cpu: 0, pa: early(nth).0, count: TABLE / 8, first: 0, step: 0 });
+    }
+    for (nth, level) in EARLY.into_iter().enumerate().take(EARLY.len() - 1) {
+        let pa = early(nth).0 + 8 * GEOMETRY.index(FIXMAP, level) as u64;
+        let value = Descriptor::table(GEOMETRY, early(nth + 1)).0;
+        board.event(Event::Store { cpu: 0, pa, value, via: None });
+    }
+    board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All });
+    board.event(Event::Write { cpu: 0, register: Register::Ttbr1, value: early(0).0 });
+    board.event(Event::Isb { cpu: 0 });
+}
