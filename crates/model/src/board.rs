@@ -297,7 +297,9 @@ impl Cpu for BoardCpu {
         open.retain(|open| {
             open.cpu != cpu
                 || open.va.is_none_or(|va| {
-                    machine.in_use(cpu, va) || machine.translate(cpu, va, Use::Write) == Ok(open.frame)
+                    !machine.is_entry_for(pa, va)
+                        || machine.in_use(cpu, va)
+                        || machine.translate(cpu, va, Use::Write) == Ok(open.frame)
                 })
         });
     }

@@ -88,7 +88,7 @@ impl Machine {
     /// only cached, or among the entries of a contiguous run.
     pub(crate) fn fits_in(&mut self, place: Place, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !cacheable(root.shape, root.space, place.level, new) {
+        if !cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
             return Ok(());
         }
         let mut side = self.side(place.root, place.level, place.va, new);
@@ -101,6 +101,37 @@ impl Machine {
             side.run = words.iter().any(table);
         }
         self.clash_with_tree(place.root, side).map_err(|violation| violation.on(first(root.cpus)))
+    }
+
+    /// Whether `place` is a page that the tree leads to by table descriptors with no contiguous run beside any of them:
+    /// then all there is to compare with it are its neighbours in its own table.
+    fn is_straight(&mut self, place: Place) -> bool {
+        let target = (place.root, place.pa & !(self.config.granule - 1));
+        if place.level != 3 || self.straight == Some(target) {
+            return place.level == 3;
+        }
+        let Root { shape, space, table, .. } = self.roots[place.root as usize];
+        let mut table = table;
+        let mut base = shape.base(space);
+        for level in shape.start()..3 {
+            let index = (place.va - base) >> shape.shift(level);
+            let run = (shape.run(level).max(1) as u64).min(shape.entries(level) as u64);
+            let words = self.memory.words(table + 8 * (index & !(run - 1)), run as usize);
+            let runs = words.iter().fold(0, |any, word| any | word) & CONTIGUOUS != 0;
+            let entry =
+                words.get((index & (run - 1)) as usize).map(|value| read(shape, space, level, *value));
+            let Some(Entry::Table(next)) = entry else { return false };
+            if runs {
+                return false;
+            }
+            base += index << shape.shift(level);
+            table = next;
+        }
+        if table != target.1 {
+            return false;
+        }
+        self.straight = Some(target);
+        true
     }
 
     /// The descriptor `value` at a place of a tree.

@@ -110,6 +110,8 @@ pub struct Machine {
     pub(crate) places: usize,
     /// Root tables that do not begin at a multiple of the granule.
     pub(crate) odd_roots: Vec<u64>,
+    /// The last table of pages that was found where [`fits_in`](Self::fits_in) need not look further.
+    pub(crate) straight: Option<(u32, u64)>,
     events: usize,
     broken: Option<Violation>,
 }
@@ -137,6 +139,7 @@ impl Machine {
             tables: FxHashMap::default(),
             places: 0,
             odd_roots: Vec::new(),
+            straight: None,
             events: 0,
             broken: None,
             config: config.clone(),

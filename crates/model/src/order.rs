@@ -71,7 +71,8 @@ impl Machine {
                 }
                 Some(_) => {}
                 None if valid(newest).is_some() => {
-                    self.fresh.became_valid(self.now, space, place.level, place.va, cpu, cpus);
+                    let shift = shape.shift(place.level);
+                    self.fresh.became_valid(self.now, (space, place.level, place.va), shift, cpu, cpus);
                 }
                 None => {}
             }

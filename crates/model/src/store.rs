@@ -29,6 +29,9 @@ impl Machine {
     pub(crate) fn changed(&mut self, place: Place, old: u64, new: u64) -> Check {
         let root = self.roots[place.root as usize];
         let (space, shape) = (root.space, root.shape);
+        if place.level < 3 {
+            self.straight = None;
+        }
         let mark = |violation: Violation| {
             let mut violation = violation;
             violation.pa = violation.pa.or(Some(place.pa));

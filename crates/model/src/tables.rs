@@ -30,6 +30,16 @@ impl Machine {
         }
     }
 
+    /// Whether the word at `pa` is an entry that a walk for `va` may read.
+    pub(crate) fn is_entry_for(&self, pa: u64, va: u64) -> bool {
+        let mut found = false;
+        self.each_place(pa, |place| {
+            let shift = self.roots[place.root as usize].shape.shift(place.level);
+            found |= place.va >> shift == va >> shift;
+        });
+        found
+    }
+
     /// Whether the word at `pa` is still an entry at `level` of a table of `root`.
     pub(crate) fn is_table(&self, pa: u64, root: u32, level: i8) -> bool {
         let mut found = false;

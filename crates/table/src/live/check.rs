@@ -222,13 +222,16 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             && (self.regime.bbm != BbmLevel::L0 || !self.any_contiguous(store))
         {
             self.ends_of_runs(store)?;
-            let first = usize::from(store.index);
-            for index in first..first + usize::from(store.count) {
+            // From the first leaf that a TLB may hold and that changes to the last.
+            let mut changes = |nth: &usize| {
+                let index = usize::from(store.index) + nth;
                 let found = read(self.window, store.level, store.table, index);
-                if found.is_valid() && store.edit.of(found, 0) != found {
-                    need(Span::leaves(store.va.0, usize::from(store.count), shift));
-                    break;
-                }
+                found.is_valid() && store.edit.of(found, *nth) != found
+            };
+            let count = usize::from(store.count);
+            if let Some(first) = (0..count).find(&mut changes) {
+                let end = (first..count).rfind(changes).unwrap_or(first) + 1;
+                need(Span::leaves(store.va.0 + ((first as u64) << shift), end - first, shift));
             }
             return Ok(());
         }
