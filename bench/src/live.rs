@@ -40,7 +40,8 @@ pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
         let plan = tree.plan_protect(target, change, &mut steps, &mut window, &mut frames)?;
         let checked = plan.check(&mut window).map_err(|(_, refused)| anyhow!("{refused}"))?;
         // SAFETY: the window is the plan's and nothing has written meanwhile; nobody accesses what is mapped.
-        unsafe { checked.apply(&mut window, &mut cpu, &mut frames) };
+        let applied = unsafe { checked.apply(&mut window, &mut cpu) };
+        applied.free(&mut window, &mut frames);
         Ok::<_, anyhow::Error>(root)
     })?;
     Ok(Run { tlbis: cpu.counts.tlbi, ..run })

@@ -1,10 +1,12 @@
 //! The console: a PL011 or an SBSA UART, found from the DTB's stdout-path or named by `earlycon=`.
 
 use core::fmt::{self, Write};
-use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::{hint, ptr};
 
 use linmap_vmsa::Pa;
+
+use crate::{cpu, fatal, percpu};
 
 /// Where the registers are mapped; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);
@@ -103,24 +105,56 @@ impl Write for Console {
     }
 }
 
+/// The CPU that prints a line: its number plus 1, 0 for none.
+static PRINTER: AtomicUsize = AtomicUsize::new(0);
+
+/// How long a CPU that ends the kernel waits for another to finish its line, in milliseconds.
+const LAST_WORDS_PATIENCE: u64 = 200;
+
+/// Prints `prefix` and `text` as one line, which no other CPU's text gets into. An exception may come while this CPU prints,
+/// and print as well; a CPU that ends the kernel does not wait for one that has stopped in the middle of a line.
+pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
+    let me = percpu::this_cpu() + 1;
+    let nested = PRINTER.load(Ordering::Relaxed) == me;
+    if !nested {
+        let free = || PRINTER.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if fatal::is_here() {
+            if !percpu::wait_until(LAST_WORDS_PATIENCE, free) {
+                PRINTER.store(me, Ordering::Relaxed);
+            }
+        } else {
+            while !free() {
+                fatal::stop_if_elsewhere();
+                hint::spin_loop();
+            }
+            if fatal::is_elsewhere() {
+                PRINTER.store(0, Ordering::Release);
+                cpu::halt();
+            }
+        }
+    }
+    // The console can't fail.
+    let _ = writeln!(Console, "{prefix}{text}");
+    if !nested {
+        // Unless it was taken from us.
+        let _ = PRINTER.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
 /// Prints a line for people.
 #[macro_export]
 macro_rules! say {
-    ($($arg:tt)*) => {{
-        use core::fmt::Write as _;
-        // The console can't fail.
-        let _ = writeln!($crate::console::Console, $($arg)*);
-    }};
+    ($($arg:tt)*) => {
+        $crate::console::line("", format_args!($($arg)*))
+    };
 }
 
 /// Prints a line for machines: `linmap: ` and `key=value` pairs.
 #[macro_export]
 macro_rules! report {
-    ($($arg:tt)*) => {{
-        use core::fmt::Write as _;
-        let _ = write!($crate::console::Console, "linmap: ");
-        let _ = writeln!($crate::console::Console, $($arg)*);
-    }};
+    ($($arg:tt)*) => {
+        $crate::console::line("linmap: ", format_args!($($arg)*))
+    };
 }
 
 /// A value for machines that may hold spaces: in double quotes, with `"` and `\` escaped and control characters dropped.

@@ -131,6 +131,21 @@ pub fn mmfr2() -> u64 {
     read_register!("id_aa64mmfr2_el1")
 }
 
+/// ID_AA64ISAR0_EL1.
+pub fn isar0() -> u64 {
+    read_register!("id_aa64isar0_el1")
+}
+
+/// ID_AA64PFR0_EL1.
+pub fn pfr0() -> u64 {
+    read_register!("id_aa64pfr0_el1")
+}
+
+/// MPIDR_EL1.
+pub fn mpidr() -> u64 {
+    read_register!("mpidr_el1")
+}
+
 /// TCR_EL1 as it is now.
 pub fn tcr() -> u64 {
     read_register!("tcr_el1")
@@ -139,6 +154,17 @@ pub fn tcr() -> u64 {
 /// The frequency of [`counter`] in Hz.
 pub fn counter_frequency() -> u64 {
     read_register!("cntfrq_el0")
+}
+
+/// Ticks of [`counter`] in so many milliseconds. Where the firmware has not set the frequency, that of the fastest
+/// counters is taken: a wait is then too long and not too short.
+pub fn ticks_of_milliseconds(milliseconds: u64) -> u64 {
+    const FASTEST: u64 = 1_000_000_000;
+    let frequency = match counter_frequency() {
+        0 => FASTEST,
+        frequency => frequency,
+    };
+    frequency.saturating_mul(milliseconds) / 1000
 }
 
 /// The virtual counter, after everything before it has been executed.
@@ -205,10 +231,61 @@ pub fn invalidate_instructions() {
     unsafe { asm!("ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
 }
 
+/// Drops the lines of the word at `va`, so that it is next read from memory. For words that this CPU never stores to:
+/// what was stored and is not written back yet would be lost.
+pub fn invalidate_word(va: Va) {
+    // SAFETY: the caller has no dirty data in the line.
+    unsafe { asm!("dc ivac, {}", "dsb sy", in(reg) va.0, options(nostack, preserves_flags)) };
+}
+
+/// Orders all stores before it before whatever other observers are told afterwards: by an interrupt, by an event.
+pub fn order_stores() {
+    // SAFETY: a barrier only orders.
+    unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+}
+
+/// Wakes all CPUs that wait for an event, once everything before is done.
+pub fn send_event() {
+    // SAFETY: an event only ends waits.
+    unsafe { asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
+}
+
+/// Takes the interrupts that are pending, and masks them again.
+pub fn take_interrupts() {
+    // SAFETY: the vectors are set up wherever Rust code runs; the ISB makes sure that what is pending is taken in between.
+    unsafe { asm!("msr daifclr, #2", "isb", "msr daifset, #2", options(nostack)) };
+}
+
+/// Lets interrupts through.
+pub fn unmask_interrupts() {
+    // SAFETY: the vectors are set up wherever Rust code runs.
+    unsafe { asm!("msr daifclr, #2", options(nostack)) };
+}
+
+/// Keeps interrupts back.
+pub fn mask_interrupts() {
+    // SAFETY: masking interrupts changes nothing else.
+    unsafe { asm!("msr daifset, #2", options(nostack)) };
+}
+
+/// Waits until an interrupt is pending, masked or not.
+pub fn wait_for_interrupt() {
+    // SAFETY: only waits; the DSB completes what was stored before.
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+}
+
+/// Waits until everything before is done and seen by the other CPUs: DSB ISH.
+#[inline(always)]
+pub fn barrier() {
+    // SAFETY: a barrier only orders.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+}
+
 /// Stops for good.
 pub fn halt() -> ! {
+    // SAFETY: masking interrupts changes nothing else.
+    unsafe { asm!("msr daifset, #0xf", options(nostack)) };
     loop {
-        // SAFETY: waits for an interrupt, all of which are masked.
-        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) };
+        wait_for_interrupt();
     }
 }

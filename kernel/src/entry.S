@@ -69,7 +69,17 @@ primary_entry:
     mrs     x0, id_aa64mmfr0_el1
     sbfx    x1, x0, #28, #4
     tbnz    x1, #63, stop
+    ldr     x3, =virtual_entry
+    b       enable_mmu
 
+stop:
+    wfi
+    b       stop
+
+// Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and goes to x3, a link
+// address. Clobbers x0-x2.
+enable_mmu:
+    mrs     x0, id_aa64mmfr0_el1
     mov_q   x1, {tcr}
     and     x0, x0, #0xf                // PARange, at most 48 bits: IPS
     mov     x2, #5
@@ -102,12 +112,7 @@ primary_entry:
     mov_q   x0, {sctlr_on}
     msr     sctlr_el1, x0
     isb
-    ldr     x0, =virtual_entry
-    br      x0
-
-stop:
-    wfi
-    b       stop
+    br      x3
 
 // Invalidates the lines of [x0, x1) to the point of coherency. Both ends are page boundaries, so no line is shared.
 invalidate_to_poc:
@@ -205,7 +210,20 @@ enter_el:
 0:  msr     cntvoff_el2, xzr
     msr     vttbr_el2, xzr
     msr     hstr_el2, xzr
-    mrs     x1, id_aa64mmfr1_el1
+    // Where ID_AA64PFR0_EL1.GIC says that there are system registers of a GICv3: they are to be used here and at EL1
+    // (ICC_SRE_EL2), if the firmware allows it, and no virtual interrupts are made.
+    mrs     x1, id_aa64pfr0_el1
+    tst     x1, #(0xf << 24)
+    b.eq    2f
+    mrs     x1, S3_4_C12_C9_5           // ICC_SRE_EL2
+    orr     x1, x1, #1                  // SRE
+    orr     x1, x1, #(1 << 3)           // Enable
+    msr     S3_4_C12_C9_5, x1
+    isb
+    mrs     x1, S3_4_C12_C9_5
+    tbz     x1, #0, 2f
+    msr     S3_4_C12_C11_0, xzr         // ICH_HCR_EL2
+2:  mrs     x1, id_aa64mmfr1_el1
     ubfx    x1, x1, #8, #4              // VH
     cbz     x1, 1f
     mov_q   x1, {hcr_vhe}

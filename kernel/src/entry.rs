@@ -1,12 +1,15 @@
-//! The way in: the Image header, the exception level, the early tables, MMU on. The instructions are in `entry.S` and
-//! `el2_stub.S`; their constants come from here.
+//! The way in: the Image header, the exception level, the early tables, MMU on. The instructions are in `entry.S`,
+//! `secondary.S` and `el2_stub.S`; their constants come from here.
 
 use core::arch::global_asm;
 use core::ptr::{self, NonNull};
 
-use linmap::layout;
+use linmap::layout::{self, stack};
 use linmap_vmsa::registers::{MAIR, tcr};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va, leaf_type};
+
+use crate::secondary;
+use crate::topology::Affinity;
 
 const G: Geometry = layout::GEOMETRY;
 
@@ -28,6 +31,15 @@ impl Entered {
             ENTERED_EL2_VHE => Self::El2Vhe,
             ENTERED_EL2_STUB => Self::El2Stub,
             _ => Self::El1,
+        }
+    }
+
+    /// The value that `entry.S` has for it.
+    pub fn code(self) -> u64 {
+        match self {
+            Self::El1 => ENTERED_EL1,
+            Self::El2Vhe => ENTERED_EL2_VHE,
+            Self::El2Stub => ENTERED_EL2_STUB,
         }
     }
 
@@ -70,6 +82,8 @@ const fn page(attributes: Attributes) -> u64 {
 
 global_asm!(
     include_str!("entry.S"),
+    // In the same piece, because it uses the macros and `enter_el` of the first.
+    include_str!("secondary.S"),
     // 4K pages (bits 2:1 = 1), placement anywhere (bit 3).
     image_flags = const 0b1010,
     tcr = const TCR,
@@ -89,6 +103,21 @@ global_asm!(
     entered_el1 = const ENTERED_EL1,
     entered_el2_vhe = const ENTERED_EL2_VHE,
     entered_el2_stub = const ENTERED_EL2_STUB,
+    affinity_mask = const Affinity::MASK,
+    boot_entered = const secondary::BOOT_ENTERED,
+    boot_pa_range = const secondary::BOOT_PA_RANGE,
+    boot_conduit = const secondary::BOOT_CONDUIT,
+    boot_called = const secondary::BOOT_CALLED,
+    boot_status = const secondary::BOOT_STATUS,
+    refused_level = const secondary::REFUSED_LEVEL,
+    refused_granule = const secondary::REFUSED_GRANULE,
+    refused_pa_range = const secondary::REFUSED_PA_RANGE,
+    conduit_hvc = const secondary::CONDUIT_HVC,
+    conduit_smc = const secondary::CONDUIT_SMC,
+    stacks = const layout::STACKS.0,
+    stack_slot = const stack::SLOT,
+    stack_top = const stack::MAIN + stack::MAIN_LEN,
+    exception_stack_top = const stack::EXCEPTION + stack::EXCEPTION_LEN,
 );
 
 global_asm!(include_str!("el2_stub.S"), hvc_restart = const HVC_RESTART);
@@ -96,6 +125,8 @@ global_asm!(include_str!("el2_stub.S"), hvc_restart = const HVC_RESTART);
 unsafe extern "C" {
     static __image_start: u8;
     static __image_end: u8;
+    static __rodata_end: u8;
+    static __idmap_tables: u8;
     static __swapper: u8;
     static __reserved_table: u8;
     static __stack_guard: u8;
@@ -115,7 +146,8 @@ impl Image {
         Self { start }
     }
 
-    fn physical(self, symbol: *const u8) -> Pa {
+    /// Where an address of the image is in memory.
+    pub fn physical(self, symbol: *const u8) -> Pa {
         Pa(symbol as u64 - layout::IMAGE.0 + self.start.0)
     }
 
@@ -127,6 +159,16 @@ impl Image {
     /// The root table of the kernel's half.
     pub fn swapper(self) -> Pa {
         self.physical(&raw const __swapper)
+    }
+
+    /// Text and read-only data, whole pages.
+    pub fn read_only(self) -> PaRange {
+        PaRange::new(self.start, self.physical(&raw const __rodata_end))
+    }
+
+    /// The root table of the early identity map, of the code that switches tables and little else.
+    pub fn identity_map(self) -> Pa {
+        self.physical(&raw const __idmap_tables)
     }
 
     /// An empty table for a TTBR that is to translate nothing.
@@ -149,12 +191,23 @@ pub fn level_2_entry(va: Va) -> NonNull<u64> {
     unsafe { table(&raw const __swapper, 2).add(G.index(va, Level::L2)) }
 }
 
+/// The entry of the identity map's table of pages for `va`, an address in the 2 MiB of the image.
+pub fn identity_page(va: Va) -> NonNull<u64> {
+    // SAFETY: an index is below the number of entries of the table.
+    unsafe { table(&raw const __idmap_tables, 3).add(G.index(va, Level::L3)) }
+}
+
+/// The image's live table of pages.
+pub fn image_table() -> NonNull<u64> {
+    table(&raw const __swapper, 3)
+}
+
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> NonNull<u64> {
     table(&raw const __swapper, 4)
 }
 
-/// The pages that are mapped nowhere in the image, below each stack.
+/// The pages that are mapped nowhere in the image, below each of the boot CPU's stacks.
 pub fn guards() -> [Va; 2] {
     [&raw const __stack_guard, &raw const __exception_stack_guard]
         .map(|guard| Va(guard.expose_provenance() as u64))

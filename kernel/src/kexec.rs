@@ -17,9 +17,10 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
 use thiserror::Error;
 
+use crate::cpus::CpuError;
 use crate::machine::{Machine, MachineError, REGIONS};
 use crate::relocation::{self, HandOver};
-use crate::{cpu, report};
+use crate::{cpu, cpus, report};
 
 /// Why the payload was not entered.
 #[derive(Debug, Error)]
@@ -71,6 +72,9 @@ pub enum KexecError {
     /// Memblock has no room to note a destination.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// Another CPU can't be switched off.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// There are no transitional tables.
     #[error("transitional tables: {0}")]
     Transition(#[from] TransitionError),
@@ -83,6 +87,7 @@ impl KexecError {
             Self::Archive(error) => error.kind(),
             Self::Image(_) => "image",
             Self::Placement(_) => "placement",
+            Self::Cpu(_) => "cpus",
             _ => "kexec",
         }
     }
@@ -126,8 +131,13 @@ pub fn payload(machine: &Machine<'_>) -> Result<Option<Payload>, KexecError> {
 /// Loads the payload and enters it; returns only with an error.
 pub fn run(machine: &mut Machine<'_>) -> Result<Infallible, KexecError> {
     let payload = payload(machine)?.ok_or(KexecError::NoPayload("this is the last generation"))?;
+    cpus::can_stop_all(machine)?;
     let before = machine.memblock.clone();
-    match load(machine, payload) {
+    let loaded = load(machine, payload).and_then(|hand_over| {
+        cpus::stop_all(machine)?;
+        Ok(hand_over)
+    });
+    match loaded {
         Ok(hand_over) => {
             report!(
                 "state=kexec entry={} dtb={} el={}",
@@ -136,8 +146,7 @@ pub fn run(machine: &mut Machine<'_>) -> Result<Infallible, KexecError> {
                 machine.entered.el()
             );
             // SAFETY: `load` made what the contract asks for; TTBR0 has been on the reserved table, with nothing cached,
-            // since the linear map was built; interrupts have been masked since the entry, and no other CPU was ever
-            // started.
+            // since the linear map was built; interrupts have been masked since the entry, and all other CPUs are off.
             unsafe { hand_over.go() }
         }
         Err(error) => {

@@ -1,10 +1,12 @@
 //! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
 
 use linmap::build::{BuildError, Builder};
+use linmap::features::Features;
 use linmap::fixmap_build::build_by_fixmap;
 use linmap::frames::MemblockFrames;
 use linmap::identity::build_by_identity;
 use linmap::layout::{self, Layout, LayoutError};
+use linmap::live::Repaint;
 use linmap::policy::{LeafPolicy, leaves_name};
 use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
 use linmap_kexec::CommandLine;
@@ -16,7 +18,7 @@ use thiserror::Error;
 
 use crate::cpu::{self, ThisCpu};
 use crate::entry::Image;
-use crate::machine::{Features, REGIONS};
+use crate::machine::REGIONS;
 use crate::report;
 
 /// Why there is no linear map.
@@ -30,6 +32,9 @@ pub enum LinearMapError {
     /// `linmap.leaf=` names no policy.
     #[error("linmap.leaf= names no policy; there are auto, block and page")]
     UnknownLeaf,
+    /// `linmap.repaint=` names no choice.
+    #[error("linmap.repaint= names no choice; there are pages and keep-blocks")]
+    UnknownRepaint,
     /// The image, whose tables are reached like all others, is not in memory that is mapped.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
@@ -53,6 +58,19 @@ pub enum LinearMapError {
     Build(#[from] BuildError),
 }
 
+/// The linear map as it was painted.
+#[derive(Clone, Copy, Debug)]
+pub struct Painted {
+    /// Where everything is.
+    pub layout: Layout,
+    /// What the user asked for.
+    pub policy: LeafPolicy,
+    /// What leaves the map may be made of.
+    pub leaves: Leaves,
+    /// What becomes of it when a CPU lacks the boot CPU's BBM level.
+    pub repaint: Repaint,
+}
+
 /// Builds the linear map of `memblock` as the command line asks, and reports the phase. Returns where everything is.
 pub fn build(
     image: Image,
@@ -61,7 +79,7 @@ pub fn build(
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
     fixmap: &mut Fixmap,
-) -> Result<Layout, LinearMapError> {
+) -> Result<Painted, LinearMapError> {
     let builder = match command_line.get("linmap.build") {
         None => Builder::default(),
         Some(name) => Builder::from_name(name).ok_or(LinearMapError::UnknownBuilder)?,
@@ -70,7 +88,11 @@ pub fn build(
         None => LeafPolicy::default(),
         Some(name) => LeafPolicy::from_name(name).ok_or(LinearMapError::UnknownLeaf)?,
     };
-    let leaves = policy.leaves(features.bbm);
+    let repaint = match command_line.get("linmap.repaint") {
+        None => Repaint::default(),
+        Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
+    };
+    let leaves = policy.leaves();
     if !memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
@@ -92,7 +114,7 @@ pub fn build(
         built.entries,
         built.bytes
     );
-    Ok(layout)
+    Ok(Painted { layout, policy, leaves, repaint })
 }
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its symbol and its return.

@@ -2,47 +2,26 @@
 
 use core::slice;
 
+use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
+use linmap::features::Features;
 use linmap::layout::Layout;
 use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
-use linmap_table::{OffsetWindow, Reserved};
-use linmap_vmsa::id::{BbmLevel, Midr, Mmfr0, Mmfr2};
+use linmap_table::{Fixmap, OffsetWindow, Reserved};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 use thiserror::Error;
 
 use crate::console::{Uart, UartKind};
-use crate::cpu;
+use crate::cpus::Cpus;
 use crate::entry::{Entered, Image};
+use crate::live::Live;
 use crate::psci::Psci;
+use crate::{cpu, device_tree};
 
 /// Regions that memblock has room for, in each of its lists.
 pub const REGIONS: usize = 256;
-
-/// What the CPU can do.
-#[derive(Clone, Copy, Debug)]
-pub struct Features {
-    /// MIDR_EL1.
-    pub midr: u64,
-    /// Granules and PA size.
-    pub mmfr0: Mmfr0,
-    /// The BBM level to rely on.
-    pub bbm: BbmLevel,
-}
-
-impl Features {
-    /// Reads the ID registers of this CPU.
-    pub fn read() -> Self {
-        let midr = cpu::midr();
-        Self { midr, mmfr0: Mmfr0(cpu::mmfr0()), bbm: Midr(midr).bbm(Mmfr2(cpu::mmfr2()).bbm()) }
-    }
-
-    /// Bits of physical address that the kernel's tables reach: the CPU's, at most 48 with this granule.
-    pub fn pa_bits(&self) -> u8 {
-        self.mmfr0.pa_bits().min(48)
-    }
-}
 
 /// Why there is no archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -82,7 +61,7 @@ pub struct Machine<'m> {
     pub entered: Entered,
     /// How many kexecs of linmap into itself led here.
     pub generation: u64,
-    /// The CPU.
+    /// The boot CPU.
     pub features: Features,
     /// The running image.
     pub image: Image,
@@ -98,8 +77,16 @@ pub struct Machine<'m> {
     pub initrd: Option<PaRange>,
     /// Memory.
     pub memblock: &'m mut Memblock<REGIONS>,
+    /// Single frames, for a moment.
+    pub fixmap: &'m mut Fixmap,
+    /// All CPUs.
+    pub cpus: Cpus,
     /// Where memory is mapped.
     pub layout: Layout,
+    /// The memory that there was at boot and that may be mapped.
+    pub hardware: ArrayVec<PaRange, REGIONS>,
+    /// The linear map in use.
+    pub live: Live,
 }
 
 impl Machine<'_> {
@@ -178,36 +165,13 @@ pub fn stdout_uart(fdt: Fdt<'_>) -> Option<Uart> {
     } else {
         fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
     };
-    let node = fdt.find_node(path)?;
-    let kind = node.compatible()?.find_map(|name| match name {
+    let device = device_tree::at(fdt, path)?;
+    let kind = device.node.compatible()?.find_map(|name| match name {
         "arm,pl011" => Some(UartKind::Pl011),
         "arm,sbsa-uart" => Some(UartKind::Sbsa),
         _ => None,
     })?;
-    Some(Uart { kind, registers: Pa(registers(fdt, path)?) })
-}
-
-/// The first `reg` address of the node at `path`, as the CPU sees it: each bus above it translates by its `ranges`, an
-/// empty one 1:1.
-fn registers(fdt: Fdt<'_>, path: &str) -> Option<u64> {
-    let mut address = fdt.find_node(path)?.reg().ok()??.next()?.address::<u64>().ok()?;
-    let mut below = path;
-    while let Some((bus_path, _)) = below.rsplit_once('/')
-        && !bus_path.is_empty()
-    {
-        let mut windows = fdt.find_node(bus_path)?.ranges().ok()??.peekable();
-        if windows.peek().is_some() {
-            address = windows.find_map(|window| {
-                let offset = address.checked_sub(window.child_bus_address::<u64>().ok()?)?;
-                if offset >= window.length::<u64>().ok()? {
-                    return None;
-                }
-                window.parent_bus_address::<u64>().ok()?.checked_add(offset)
-            })?;
-        }
-        below = bus_path;
-    }
-    Some(address)
+    Some(Uart { kind, registers: device.registers.first()?.start })
 }
 
 /// The address in `earlycon=pl011,0x9000000`, also with an access width: `earlycon=pl011,mmio32,0x9000000`.

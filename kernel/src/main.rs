@@ -6,17 +6,34 @@
 #![no_std]
 #![no_main]
 
+mod changes;
 mod console;
 mod cpu;
+mod cpus;
+mod cross_call;
+mod device_tree;
 mod dtb;
 mod entry;
 mod exceptions;
+mod fatal;
+mod gic;
+mod gic_v2;
+mod gic_v3;
 mod kexec;
 mod linear_map;
+mod live;
 mod machine;
+mod park;
+mod percpu;
+mod probe;
 mod psci;
 mod relocation;
+mod secondary;
 mod shell;
+mod stacks;
+mod stress;
+mod surgery;
+mod topology;
 mod verify;
 
 use core::fmt::Display;
@@ -31,9 +48,12 @@ use linmap_vmsa::{Attributes, Pa, PaRange};
 
 use crate::console::{Console, Quoted, Uart};
 use crate::cpu::ThisCpu;
+use crate::cpus::Cpus;
 use crate::entry::{Entered, Image};
-use crate::machine::{Features, Machine, REGIONS};
+use crate::live::Live;
+use crate::machine::{Machine, REGIONS};
 use crate::psci::Psci;
+use crate::topology::{Affinity, Topology};
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -50,19 +70,23 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 };
 
 /// The words of the command line that mean something to linmap.
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 10] = [
+    "linmap.bbm",
     "linmap.build",
+    "linmap.cpus",
     "linmap.generation",
     "linmap.generations",
     "linmap.icount",
     "linmap.leaf",
     "linmap.payload",
+    "linmap.repaint",
     "linmap.shell",
 ];
 
 /// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
+    percpu::become_boot_cpu();
     let entered = Entered::from_code(entered);
     let image = Image::at(Pa(image_pa));
     let mut cpu = ThisCpu;
@@ -73,27 +97,29 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     // SAFETY: this is the live table of pages at `FIXMAP`, empty since `entry.S` made it, and nothing else changes it.
     let mut fixmap = unsafe { Fixmap::new(layout::GEOMETRY, entry::fixmap_table(), layout::FIXMAP) };
     let built_in = built_in_command_line();
-    let features = Features::read();
+    let pa_bits = cpus::boot_pa_bits();
+    let mut console = None;
     if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
-        use_console(uart, features, &mut fixmap, &mut cpu);
+        console = use_console(uart, pa_bits, &mut fixmap, &mut cpu);
     }
 
-    let dtb =
-        dtb::map(Pa(dtb_pa), features.pa_bits(), &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
+    let dtb = dtb::map(Pa(dtb_pa), pa_bits, &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
-    let psci = Psci::from_fdt(fdt);
+    let psci = Psci::from_fdt(fdt, entered);
     let command_line = machine::chosen_string(fdt, "bootargs").unwrap_or("");
     let earlycon = CommandLine(command_line).get("earlycon").and_then(machine::earlycon_pl011);
     if let Some(uart) = machine::stdout_uart(fdt).or(earlycon) {
-        use_console(uart, features, &mut fixmap, &mut cpu);
+        console = use_console(uart, pa_bits, &mut fixmap, &mut cpu).or(console);
     }
+    let features =
+        cpus::boot_features(CommandLine(command_line)).unwrap_or_else(|error| fail("cpus", &error, psci));
     let generation =
         kexec::generation(CommandLine(command_line)).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
         entered.el(),
         u8::from(entered == Entered::El2Vhe),
-        features.midr,
+        features.midr.0,
         features.bbm.number(),
         features.pa_bits(),
         image.range().start,
@@ -101,7 +127,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     );
 
     for word in CommandLine(command_line).words().filter(|word| word.is_ours()) {
-        if !WORDS.contains(&word.key()) {
+        if !WORDS.contains(&word.key()) && !cpus::is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());
             report!("warning=unknown-word word={}", Quoted(word.as_str()));
         }
@@ -111,6 +137,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     let mut memblock = Memblock::<REGIONS>::new();
     memblock.fill_from_fdt(fdt).unwrap_or_else(|error| fail("memory", &error, psci));
     let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
+    let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
+    topology.check_mailboxes(&memblock, &[image.range(), dtb_range]);
     let page = layout::GEOMETRY.granule().bytes();
     for range in [Some(image.range()), dtb_range.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range).unwrap_or_else(|error| fail("memory", &error, psci));
@@ -124,10 +152,14 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
-    let layout =
+    let painted =
         linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
+    let hardware = memblock.mapped(page).collect();
+    park::prepare(image, reserved);
+    let memory = PaRange::new(Pa(0), memblock.memory_end());
+    let in_use = cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console));
     let mut machine = Machine {
         entered,
         generation,
@@ -139,18 +171,25 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         command_line,
         initrd: machine::initrd(fdt),
         memblock: &mut memblock,
-        layout,
+        fixmap: &mut fixmap,
+        cpus: Cpus::new(&topology, features, in_use),
+        layout: painted.layout,
+        hardware,
+        live: Live::new(image, features, painted),
     };
+    cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
+    live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
     shell::run(&mut machine)
 }
 
-/// Uses `uart` as the console, unless its registers can't be where they are said to be: then the one before stays.
-fn use_console(uart: Uart, features: Features, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
+/// Uses `uart` as the console, unless its registers can't be where they are said to be: then the one before stays, and this
+/// is `None`. Says where the registers are.
+fn use_console(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Option<PaRange> {
     let page = layout::GEOMETRY.granule().bytes();
     let offset = uart.registers.0 & (page - 1);
-    let in_reach = uart.registers.0 >> features.pa_bits() == 0;
+    let in_reach = uart.registers.0 >> pa_bits == 0;
     if !in_reach || !offset.is_multiple_of(4) || offset > page - Console::REGISTERS_LEN {
-        return;
+        return None;
     }
     // The same slot may hold the console named first.
     fixmap.clear(cpu, slot::CONSOLE);
@@ -159,6 +198,7 @@ fn use_console(uart: Uart, features: Features, fixmap: &mut Fixmap, cpu: &mut Th
     // SAFETY: all registers lie in the page that was just mapped, aligned, and the slot stays mapped. That it is a PL011
     // or an SBSA UART is what the device tree or the command line says.
     unsafe { Console::use_uart(mapped.byte_add(offset as usize), uart.kind) };
+    PaRange::from_len(frame, page)
 }
 
 fn built_in_command_line() -> &'static str {
@@ -177,7 +217,9 @@ fn fail(kind: &str, error: &dyn Display, psci: Option<Psci>) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    say!("{info}");
-    report!("error=panic what={}", Quoted(info.message()));
-    cpu::halt()
+    fatal::begin();
+    let cpu = percpu::this_cpu();
+    say!("CPU {cpu}: {info}");
+    report!("error=panic cpu={cpu} what={}", Quoted(info.message()));
+    fatal::stop()
 }

@@ -10,11 +10,14 @@ use linmap_table::{LeafIter, Walk, walk};
 use linmap_vmsa::{Level, Va};
 use thiserror::Error;
 
+use crate::changes::{self, ChangesError};
 use crate::console::{Console, Quoted};
+use crate::cpus::CpuError;
+use crate::cross_call::DidNotAnswer;
 use crate::kexec::{self, KexecError};
 use crate::machine::Machine;
 use crate::verify::{Mismatch, verify};
-use crate::{cpu, fail, report, say};
+use crate::{cpu, cpus, fail, report, say};
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -31,6 +34,18 @@ pub enum CommandError {
     /// The payload can't be handed over to.
     #[error(transparent)]
     Kexec(#[from] KexecError),
+    /// A CPU can't be started or switched off.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// CPUs do not answer.
+    #[error(transparent)]
+    Silent(#[from] DidNotAnswer),
+    /// A command behind an exclamation mark was done.
+    #[error("this should have been refused")]
+    NotRefused,
+    /// The map can't be changed so.
+    #[error(transparent)]
+    Change(#[from] ChangesError),
     /// Something maps memory both writable and executable.
     #[error("{0} runs are both writable and executable")]
     WritableAndExecutable(u64),
@@ -62,6 +77,74 @@ const COMMANDS: &[Command] = &[
         run: translate,
     },
     Command { name: "verify", usage: "verify", help: "prove the linear map", run: run_verify },
+    Command {
+        name: "cpus",
+        usage: "cpus",
+        help: "all CPUs: state, model, BBM level, and whether they answer",
+        run: show_cpus,
+    },
+    Command { name: "cpu-on", usage: "cpu-on N", help: "start a CPU", run: cpu_on },
+    Command { name: "cpu-off", usage: "cpu-off N", help: "switch a CPU off", run: cpu_off },
+    Command {
+        name: "reserve",
+        usage: "reserve START LENGTH",
+        help: "take free memory, to try protections on",
+        run: |machine, rest| Ok(changes::reserve(machine, rest)?),
+    },
+    Command {
+        name: "free",
+        usage: "free START LENGTH",
+        help: "give it back",
+        run: |machine, rest| Ok(changes::free(machine, rest)?),
+    },
+    Command {
+        name: "protect",
+        usage: "protect ro|rw|nx|invalid|valid START LENGTH",
+        help: "change what memory may be used for",
+        run: |machine, rest| Ok(changes::protect(machine, rest)?),
+    },
+    Command {
+        name: "text",
+        usage: "text START LENGTH",
+        help: "make memory read-only and executable",
+        run: |machine, rest| Ok(changes::text(machine, rest)?),
+    },
+    Command {
+        name: "split",
+        usage: "split LEVEL START LENGTH",
+        help: "make leaves smaller, to level 2 or 3",
+        run: |machine, rest| Ok(changes::split(machine, rest)?),
+    },
+    Command {
+        name: "fold",
+        usage: "fold START LENGTH",
+        help: "make leaves as large as they can be",
+        run: |machine, rest| Ok(changes::fold(machine, rest)?),
+    },
+    Command {
+        name: "ng",
+        usage: "ng on|off",
+        help: "make all translations non-global, or global",
+        run: |machine, rest| Ok(changes::non_global(machine, rest)?),
+    },
+    Command {
+        name: "memory",
+        usage: "memory add|remove START LENGTH",
+        help: "add memory to the map, or take it away",
+        run: |machine, rest| Ok(changes::memory(machine, rest)?),
+    },
+    Command {
+        name: "mask",
+        usage: "mask CPU MILLISECONDS",
+        help: "keep interrupts from a CPU for a while, from now on",
+        run: |machine, rest| Ok(changes::mask(machine, rest)?),
+    },
+    Command {
+        name: "stress",
+        usage: "stress CALLS [SEED]",
+        help: "random changes while all other CPUs use the map",
+        run: |machine, rest| Ok(changes::stress(machine, rest)?),
+    },
     Command { name: "kexec", usage: "kexec", help: "load the payload and hand over to it", run: run_kexec },
     Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
 ];
@@ -106,7 +189,19 @@ fn run_script(machine: &mut Machine<'_>, script: &[u8]) -> ! {
         }
         say!("linmap> {line}");
         count += 1;
-        if let Err(error) = execute(machine, line) {
+        // As in a shell of Unix: a command behind an exclamation mark has to fail.
+        let result = match line.strip_prefix('!') {
+            None => execute(machine, line),
+            Some(command) => match execute(machine, command.trim()) {
+                Ok(()) => Err(CommandError::NotRefused),
+                Err(error) => {
+                    say!("{error}");
+                    report!("refused={} what={}", Quoted(command.trim()), Quoted(&error));
+                    Ok(())
+                }
+            },
+        };
+        if let Err(error) = result {
             say!("{error}");
             report!("script=failed command={} what={}", Quoted(line), Quoted(&error));
             machine.power_off();
@@ -244,7 +339,9 @@ fn map(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
     }
     let table_bytes = tables * geometry.granule().bytes();
     say!("  {tables} tables, {}", Size(table_bytes));
-    report!("map=ok tables={tables} table_bytes={table_bytes}");
+    let [.., pages] = counts.map(|by_level| by_level[0].entries + by_level[1].entries);
+    let blocks: u64 = counts.iter().flatten().map(|count| count.entries).sum::<u64>() - pages;
+    report!("map=ok tables={tables} table_bytes={table_bytes} blocks={blocks} pages={pages}");
     Ok(())
 }
 
@@ -270,11 +367,13 @@ fn dump(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
 }
 
 fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
-    use linmap::layout::{DTB_WINDOW, FIXMAP, IMAGE};
+    use linmap::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
     if run.va.0 < base.0 + (1 << (va_bits - 1)) {
         "linear map"
-    } else if run.va < DTB_WINDOW && run.va >= IMAGE {
+    } else if run.va < STACKS && run.va >= IMAGE {
         "kernel image"
+    } else if run.va < DTB_WINDOW {
+        "stacks of CPUs"
     } else if run.va < FIXMAP {
         "device tree"
     } else {
@@ -312,6 +411,30 @@ fn run_verify(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
         cpu::ticks_since(started)
     );
     Ok(())
+}
+
+fn show_cpus(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
+    Ok(cpus::show(machine)?)
+}
+
+fn cpu_on(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
+    let number = cpu_number(word, "cpu-on N")?;
+    let started = cpu::counter();
+    cpus::start_late(machine, number)?;
+    report!("cpu={number} state=online ticks={}", cpu::ticks_since(started));
+    Ok(())
+}
+
+fn cpu_off(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
+    let number = cpu_number(word, "cpu-off N")?;
+    let started = cpu::counter();
+    cpus::stop(machine, number)?;
+    report!("cpu={number} state=off ticks={}", cpu::ticks_since(started));
+    Ok(())
+}
+
+fn cpu_number(word: &str, usage: &'static str) -> Result<usize, CommandError> {
+    word.parse().map_err(|_| CommandError::Usage(usage))
 }
 
 fn run_kexec(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {

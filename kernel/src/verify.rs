@@ -2,17 +2,19 @@
 //!
 //! For every range of memory the first and the last page and a stride between: a walk of the tables, `AT` and the
 //! expected physical address agree, the attributes are the ones meant, and a load works. Everything else in the linear
-//! region's reach, and the stack guards, must fault: in the walk, in `AT`, and in a load that is really taken and
+//! region's reach, and the guards below the stacks of all CPUs, must fault: in the walk, in `AT`, and in a load that is really taken and
 //! recovered through the vectors.
 
+use linmap_table::live::Global;
 use linmap_table::{Walk, walk};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::cpu;
 use crate::entry::guards;
-use crate::exceptions::{Fault, probe};
 use crate::machine::Machine;
+use crate::probe::{Fault, load_byte};
+use crate::stacks;
 
 /// Pages probed inside each range, besides its edges.
 const STRIDES: u64 = 1024;
@@ -71,6 +73,14 @@ pub enum Mismatch {
         /// Where it should lead.
         expected: Pa,
     },
+    /// AT says otherwise than the tables whether memory may be written.
+    #[error("{va}: the tables say writable={writable}, AT for a write says otherwise")]
+    Write {
+        /// The address.
+        va: Va,
+        /// What the tables say.
+        writable: bool,
+    },
     /// A load from mapped memory faults.
     #[error("{va}: a load faults with ESR {esr:#x}")]
     Load {
@@ -116,7 +126,8 @@ pub fn verify(machine: &Machine<'_>) -> Result<Verified, Mismatch> {
     // The rest of the linear region.
     let end = Pa(memstart.0 + (1 << (machine.geometry().va_bits() - 1)));
     hole(machine, PaRange::new(hole_start, end), &mut verified)?;
-    for guard in guards() {
+    let secondaries = (1..machine.cpus.with_stacks()).flat_map(stacks::guards);
+    for guard in guards().into_iter().chain(secondaries) {
         unmapped(machine, guard, &mut verified)?;
         unmapped(machine, Va(guard.0 + page - 1), &mut verified)?;
         verified.holes += 1;
@@ -152,6 +163,12 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
     let va = machine.layout.linear(expected);
     let geometry = machine.geometry();
     let found = walk(geometry, machine.image.swapper(), va, &mut machine.tables());
+    // What the user has reserved may have been given any protection, and the image's data be made invalid.
+    let yours = machine.live.reserved.iter().any(|range| range.contains(expected));
+    let in_image = machine.image.range().contains(expected);
+    if (yours || in_image) && matches!(found, Walk::Fault { .. }) {
+        return unmapped(machine, va, verified);
+    }
     let Walk::Leaf { pa, level, descriptor } = found else {
         return Err(Mismatch::Tables { va, walk: found, expected });
     };
@@ -159,13 +176,18 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
         return Err(Mismatch::Tables { va, walk: found, expected });
     }
     let found = descriptor.attributes(geometry, level);
-    let meant = if machine.image.range().contains(expected) {
-        Attributes::KERNEL_RODATA
-    } else {
-        Attributes::KERNEL_DATA
+    let meant = if in_image { Attributes::KERNEL_RODATA } else { Attributes::KERNEL_DATA };
+    let global = machine.live.map.global() == Global::Global;
+    let is = |meant| {
+        found.map(|found| Attributes { contiguous: false, ..found }) == Some(Attributes { global, ..meant })
     };
-    if found.map(|found| Attributes { contiguous: false, ..found }) != Some(meant) {
+    let may_be = yours && (is(Attributes::KERNEL_RODATA) || is(Attributes::KERNEL_TEXT));
+    if !is(meant) && !may_be {
         return Err(Mismatch::Attributes { va, found, expected: meant });
+    }
+    let writable = found.is_some_and(|found| found.access.writable());
+    if cpu::translate_write(va).is_ok() != writable {
+        return Err(Mismatch::Write { va, writable });
     }
     if descriptor.is_contiguous() && !whole_run(machine, va, pa, level, descriptor) {
         return Err(Mismatch::Run { va, level });
@@ -174,7 +196,7 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
     if found != Ok(expected) {
         return Err(Mismatch::Mmu { va, found, expected });
     }
-    probe(va).map_err(|Fault { esr }| Mismatch::Load { va, esr })?;
+    load_byte(va).map_err(|Fault { esr }| Mismatch::Load { va, esr })?;
     verified.mapped += 1;
     Ok(())
 }
@@ -186,7 +208,7 @@ fn unmapped(machine: &Machine<'_>, va: Va, verified: &mut Verified) -> Result<()
     if cpu::translate(va).is_ok() {
         return Err(Mismatch::Translates { va, by: "AT" });
     }
-    match probe(va) {
+    match load_byte(va) {
         Ok(_) => return Err(Mismatch::Translates { va, by: "a load" }),
         Err(fault) if !fault.is_translation() => return Err(Mismatch::OtherFault { va, esr: fault.esr }),
         Err(_) => {}

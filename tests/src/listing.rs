@@ -119,6 +119,10 @@ named! {
         CnthctlEl2 = "cnthctl_el2",
         /// What is subtracted from the counter.
         CntvoffEl2 = "cntvoff_el2",
+        /// The system registers of a GICv3's CPU interface on and off, by its encoding: ICC_SRE_EL2.
+        IccSreEl2 = "s3_4_c12_c9_5",
+        /// Virtual interrupts, by its encoding: ICH_HCR_EL2.
+        IchHcrEl2 = "s3_4_c12_c11_0",
         /// The MIDR that EL1 reads.
         VpidrEl2 = "vpidr_el2",
         /// The MPIDR that EL1 reads.
@@ -364,10 +368,8 @@ mod tests {
         let listing = read(ENTRY).unwrap();
         let entry = routine(&listing, "primary_entry");
         let made = position(entry, Instruction::Bl("make_tables"));
-        assert_eq!(
-            entry[made + 1..made + 3],
-            [Instruction::Dsb(Dsb::Sy), Instruction::Bl("invalidate_to_poc")]
-        );
+        assert_eq!(entry[made + 1..], [Instruction::Dsb(Dsb::Sy), Instruction::Bl("invalidate_to_poc")]);
+        // All CPUs come this way.
         let end = [
             msr(Register::TcrEl1, "x1"),
             msr(Register::MairEl1, "x0"),
@@ -385,9 +387,9 @@ mod tests {
             Instruction::Isb,
             msr(Register::SctlrEl1, "x0"),
             Instruction::Isb,
-            Instruction::Br("x0"),
+            Instruction::Br("x3"),
         ];
-        assert_eq!(entry[made + 3..], end);
+        assert_eq!(routine(&listing, "enable_mmu"), end);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::handover::{Files, Handover, PayloadKind};
-use crate::machine::{ExceptionLevel, Machine};
+use crate::machine::{ExceptionLevel, GicVersion, Machine};
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
 use crate::run::{self, Ending};
 use crate::setup::{self, payload};
@@ -43,6 +43,9 @@ pub struct BootArgs {
     /// The exception level to be entered at [default: 1 on virt and xlnx-zcu102]
     #[arg(long, value_name = "1|2", value_parser = exception_level)]
     el: Option<ExceptionLevel>,
+    /// The interrupt controller's version, on virt [default: 2; 3 for more than 8 CPUs]
+    #[arg(long, value_name = "2|3", value_parser = gic_version)]
+    gic: Option<GicVersion>,
     /// QEMU's machine
     #[arg(long, value_enum, default_value = "virt", value_name = "NAME")]
     machine: Machine,
@@ -92,6 +95,14 @@ fn exception_level(text: &str) -> Result<ExceptionLevel, String> {
     }
 }
 
+fn gic_version(text: &str) -> Result<GicVersion, String> {
+    match text {
+        "2" => Ok(GicVersion::V2),
+        "3" => Ok(GicVersion::V3),
+        _ => Err("linmap knows GICv2 and GICv3".into()),
+    }
+}
+
 fn script(text: &str) -> Result<String, String> {
     match commands(text).next() {
         Some(_) => Ok(text.to_owned()),
@@ -138,6 +149,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         cpus: arguments.cpus,
         cpu: arguments.cpu.clone(),
         exception_level: arguments.el,
+        gic: arguments.gic,
         icount: arguments.icount,
     };
     let image = kernel.image.with_command_line(arguments.machine.early_console())?;
@@ -235,6 +247,14 @@ fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
     {
         return Err(UsageError(format!("{name} always has {only} CPUs")));
     }
+    if arguments.gic.is_some() && machine != Machine::Virt {
+        return Err(UsageError(format!("{name} has an interrupt controller of its own: no --gic")));
+    }
+    if let (Some(GicVersion::V2), Some(cpus)) = (arguments.gic, arguments.cpus)
+        && cpus > GicVersion::V2_CPUS
+    {
+        return Err(UsageError(format!("a GICv2 is for at most {} CPUs", GicVersion::V2_CPUS)));
+    }
     Ok(())
 }
 
@@ -314,8 +334,9 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused() {
-        let refused: [&[&str]; 9] = [
+        let refused: [&[&str]; 10] = [
             &["--el", "3"],
+            &["--gic", "4"],
             &["--memory", "4"],
             &["--cpus", "0"],
             &["--timeout", "0"],
@@ -339,6 +360,9 @@ mod tests {
         assert!(refused(&["--machine", "xlnx-versal-virt", "--el", "1"]));
         assert!(refused(&["--machine", "xlnx-versal-virt", "--cpu", "max"]));
         assert!(refused(&["--machine", "xlnx-versal-virt", "--cpus", "1"]));
+        assert!(refused(&["--machine", "xlnx-versal-virt", "--gic", "3"]));
+        assert!(refused(&["--gic", "2", "--cpus", "9"]));
+        assert!(!refused(&["--gic", "3", "--cpus", "9"]));
         assert!(!refused(&[
             "--machine",
             "xlnx-versal-virt",

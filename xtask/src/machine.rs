@@ -26,6 +26,20 @@ pub enum ExceptionLevel {
     El2,
 }
 
+/// A version of the Arm Generic Interrupt Controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GicVersion {
+    /// GICv2.
+    V2,
+    /// GICv3.
+    V3,
+}
+
+impl GicVersion {
+    /// How many CPUs a GICv2 is for.
+    pub const V2_CPUS: u32 = 8;
+}
+
 /// How QEMU is made to enter a kernel that we have put into memory ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use crate::machine::{Entry, ExceptionLevel, Machine};
+use crate::machine::{Entry, ExceptionLevel, GicVersion, Machine};
 use crate::process;
 use crate::size::MemorySize;
 
@@ -30,6 +30,8 @@ pub struct Hardware {
     pub cpu: Option<String>,
     /// The exception level to enter at, where the machine has a choice.
     pub exception_level: Option<ExceptionLevel>,
+    /// The interrupt controller, where the machine has a choice.
+    pub gic: Option<GicVersion>,
     /// Whether the virtual counter counts instructions.
     pub icount: bool,
 }
@@ -130,9 +132,12 @@ fn machine_option(hardware: &Hardware) -> String {
     if hardware.machine == Machine::Virt {
         // Seeds in the device tree differ from run to run otherwise.
         option.push_str(",dtb-randomness=off");
-        // GICv2 ends at 8 CPUs.
-        if hardware.cpus.is_some_and(|cpus| cpus > 8) {
-            option.push_str(",gic-version=3");
+        let needs_v3 = hardware.cpus.is_some_and(|cpus| cpus > GicVersion::V2_CPUS);
+        match hardware.gic {
+            None if needs_v3 => option.push_str(",gic-version=3"),
+            None => {}
+            Some(GicVersion::V2) => option.push_str(",gic-version=2"),
+            Some(GicVersion::V3) => option.push_str(",gic-version=3"),
         }
     }
     if hardware.machine.only_exception_level().is_none() {
@@ -284,6 +289,7 @@ mod tests {
             cpus: None,
             cpu: None,
             exception_level: None,
+            gic: None,
             icount: false,
         }
     }
@@ -330,6 +336,14 @@ mod tests {
     fn eight_cpus_keep_the_machines_own_interrupt_controller() {
         let hardware = Hardware { cpus: Some(8), ..hardware(Machine::Virt) };
         assert!(!joined(&hardware, &boot_loader(), Keyboard::Nobody).contains("gic-version"));
+    }
+
+    #[test]
+    fn the_interrupt_controller_that_is_asked_for_is_made() {
+        for (gic, option) in [(GicVersion::V2, "gic-version=2"), (GicVersion::V3, "gic-version=3")] {
+            let hardware = Hardware { cpus: Some(4), gic: Some(gic), ..hardware(Machine::Virt) };
+            assert!(joined(&hardware, &boot_loader(), Keyboard::Nobody).contains(option));
+        }
     }
 
     #[test]

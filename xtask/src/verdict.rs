@@ -62,7 +62,8 @@ impl Watch {
                 told
             }
             Some(Err(error)) => Verdict::Failed(format!("a line for machines that is none: {error}: {line}")),
-            None if line == USERSPACE_LINE && self.goal == Goal::Userspace => Verdict::Reached,
+            // Another CPU of the payload may print behind it on the same line.
+            None if line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace => Verdict::Reached,
             None => Verdict::Running,
         };
         // The first failure is the cause. In the shell what fails afterwards is for the user to judge.
@@ -136,6 +137,12 @@ mod tests {
                 assert_eq!(after(goal, &["linmap: phase=entry ticks=1", line]), expected, "{goal:?}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn user_space_is_reached_when_another_cpu_prints_behind_it() {
+        let line = "linmap-userspace: ok[    3.49] reboot: Power down";
+        assert_eq!(after(Goal::Userspace, &[line]), Verdict::Reached);
     }
 
     #[test]

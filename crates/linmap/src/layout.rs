@@ -4,10 +4,12 @@
 //! −2^va_bits       the linear map: half of the space, memstart first
 //! −2^(va_bits−1)   nothing for 2 GiB
 //!   + 2 GiB        the kernel image, 2 MiB
+//!   + 2.5 GiB      the stacks of CPUs, 32 KiB each, 8 MiB
 //!   + 3 GiB − 8 MiB  the DTB's window, 4 MiB of blocks
 //!   + 3 GiB − 2 MiB  the fixmap, one table of pages
 //! ```
-//! (with the 4K granule and 48 bits, the shape that boots). Image, DTB window and fixmap share one table at level 2.
+//! (with the 4K granule and 48 bits, the shape that boots). Image, stacks, DTB window and
+//! fixmap share one table at level 2.
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
 use thiserror::Error;
@@ -18,11 +20,37 @@ pub const GEOMETRY: Geometry = Geometry::K4_48;
 pub const IMAGE: Va = Va(0xffff_8000_8000_0000);
 /// The most that the image may span: one table of pages.
 pub const IMAGE_MAX_LEN: u64 = 2 << 20;
+/// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty, since the boot CPU's
+/// stacks are in the image.
+pub const STACKS: Va = Va(0xffff_8000_a000_0000);
+/// The most CPUs that the kernel runs on.
+pub const MAX_CPUS: usize = 256;
 /// Where the DTB is mapped by 2 MiB blocks before memory is known: up to two, since a DTB of at most 2 MiB may begin
 /// anywhere in a block.
 pub const DTB_WINDOW: Va = Va(0xffff_8000_bf80_0000);
 /// The first fixmap slot.
 pub const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
+
+/// One CPU's slot of [`STACKS`], in bytes from its start: a page that is mapped nowhere, the stack that grows down to it, and
+/// the same again for exceptions.
+pub mod stack {
+    /// Bytes from one CPU's slot to the next.
+    pub const SLOT: u64 = 32 << 10;
+    /// Where the guard below the stack is: a page.
+    pub const GUARD: u64 = 0;
+    /// Where the stack begins.
+    pub const MAIN: u64 = 4 << 10;
+    /// Length of the stack.
+    pub const MAIN_LEN: u64 = 16 << 10;
+    /// Where the guard below the exceptions' stack is: a page.
+    pub const EXCEPTION_GUARD: u64 = MAIN + MAIN_LEN;
+    /// Where the exceptions' stack begins.
+    pub const EXCEPTION: u64 = EXCEPTION_GUARD + (4 << 10);
+    /// Length of the exceptions' stack.
+    pub const EXCEPTION_LEN: u64 = 8 << 10;
+
+    const _: () = assert!(EXCEPTION + EXCEPTION_LEN == SLOT);
+}
 
 /// Fixmap slots by use.
 pub mod slot {
@@ -32,6 +60,16 @@ pub mod slot {
     pub const TABLES: usize = 1;
     /// Sixteen slots for leaf tables that are cleared in a batch.
     pub const LAZY_LEAF_TABLES: core::ops::Range<usize> = 8..24;
+    /// The interrupt controller's distributor.
+    pub const DISTRIBUTOR: usize = 24;
+    /// A GICv2's CPU interface.
+    pub const CPU_INTERFACE: usize = 25;
+    /// A GICv3 redistributor's control frame, while one is read or set up.
+    pub const REDISTRIBUTOR: usize = 26;
+    /// The same redistributor's SGI frame.
+    pub const REDISTRIBUTOR_SGI: usize = 27;
+    /// The mailbox of a spin-table CPU, while it is written.
+    pub const MAILBOX: usize = 28;
 }
 
 /// The linear map's place: a virtual address for every physical one in reach.
@@ -137,11 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn image_dtb_window_and_fixmap_share_a_table_at_level_2_and_do_not_overlap() {
+    fn image_stacks_dtb_window_and_fixmap_share_a_table_at_level_2_and_do_not_overlap() {
         let gib = |va: Va| va.0 >> 30;
         assert_eq!(gib(IMAGE), gib(FIXMAP));
+        assert_eq!(gib(IMAGE), gib(STACKS));
         assert_eq!(gib(IMAGE), gib(DTB_WINDOW));
-        const { assert!(IMAGE.0 + IMAGE_MAX_LEN <= DTB_WINDOW.0) };
+        const { assert!(IMAGE.0 + IMAGE_MAX_LEN <= STACKS.0) };
+        const { assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0) };
+        assert_eq!(STACKS.0 % GEOMETRY.entry_bytes(Level::L2), 0, "whole tables of pages");
         const { assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0) };
         assert!(IMAGE.0 >= Layout::base(GEOMETRY).0 + (1 << 47), "outside the linear region");
     }

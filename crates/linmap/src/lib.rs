@@ -10,10 +10,12 @@
 extern crate std;
 
 pub mod build;
+pub mod features;
 pub mod fixmap_build;
 pub mod frames;
 pub mod identity;
 pub mod layout;
 pub mod listing;
+pub mod live;
 pub mod policy;
 pub mod ranges;

@@ -1,17 +1,17 @@
 //! Which leaves the linear map is made of.
 
 use linmap_table::Leaves;
-use linmap_vmsa::id::BbmLevel;
 
 /// `linmap.leaf=`: what the user asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LeafPolicy {
-    /// Blocks where they can be split live afterwards, pages elsewhere.
+    /// Blocks and contiguous runs on any CPU: what can't be split live is split parked. Where some CPU lacks the BBM level
+    /// that the boot CPU has, what `linmap.repaint=` says.
     #[default]
     Auto,
-    /// Blocks and contiguous runs on any CPU.
+    /// Blocks and contiguous runs, whatever CPUs there are.
     Block,
-    /// Pages alone: full read-only-data protection on a CPU without live splitting.
+    /// Pages alone.
     Page,
 }
 
@@ -26,14 +26,11 @@ impl LeafPolicy {
         }
     }
 
-    /// The leaves to use on CPUs of BBM level `bbm`. Only level 3 lets a block of the map the kernel runs on be split
-    /// live: below it the split could raise a conflict abort on the handler's own stack or tables.
-    pub fn leaves(self, bbm: BbmLevel) -> Leaves {
+    /// The leaves to paint the map with.
+    pub fn leaves(self) -> Leaves {
         match self {
-            Self::Block => Leaves::ContiguousBlocks,
+            Self::Auto | Self::Block => Leaves::ContiguousBlocks,
             Self::Page => Leaves::Pages,
-            Self::Auto if bbm >= BbmLevel::L3 => Leaves::ContiguousBlocks,
-            Self::Auto => Leaves::Pages,
         }
     }
 }
@@ -49,14 +46,6 @@ pub fn leaves_name(leaves: Leaves) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_bbm_level_3_gets_blocks_unasked() {
-        assert_eq!(LeafPolicy::Auto.leaves(BbmLevel::L2), Leaves::Pages);
-        assert_eq!(LeafPolicy::Auto.leaves(BbmLevel::L3), Leaves::ContiguousBlocks);
-        assert_eq!(LeafPolicy::Block.leaves(BbmLevel::L0), Leaves::ContiguousBlocks);
-        assert_eq!(LeafPolicy::Page.leaves(BbmLevel::L3), Leaves::Pages);
-    }
 
     #[test]
     fn an_unknown_name_is_no_policy() {

@@ -10,12 +10,12 @@ use std::io::Write;
 use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
-use linmap_table::live::{Change, Half};
+use linmap_table::live::{Change, Global, Half};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use world::{Done, Op, Setting, World};
+use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -134,6 +134,7 @@ fn map(setting: Setting) -> impl Strategy<Value = Op> {
 
 fn op(setting: Setting) -> impl Strategy<Value = Op> {
     let levels = prop::sample::select(vec![Level::L3, Level::L3, Level::L2]);
+    let global = prop::sample::select(vec![Global::Global, Global::NonGlobal]);
     prop_oneof![
         6 => (range(setting), change()).prop_map(|((at, len), change)| Op::Protect { at, len, change }),
         2 => map(setting),
@@ -141,6 +142,7 @@ fn op(setting: Setting) -> impl Strategy<Value = Op> {
         2 => (range(setting), levels).prop_map(|((at, len), to)| Op::Split { at, len, to }),
         2 => range(setting).prop_map(|(at, len)| Op::Fold { at, len }),
         1 => Just(Op::Fold { at: 0, len: setting.area_len }),
+        1 => (range(setting), global).prop_map(|((at, len), global)| Op::Global { at, len, global }),
     ]
 }
 
@@ -168,7 +170,7 @@ fn initial(setting: Setting) -> impl Strategy<Value = Vec<Op>> {
 #[derive(Clone, Debug)]
 struct Edit {
     op: Op,
-    quiescent: bool,
+    who: Who,
     cpu: usize,
     probes: [u64; 2],
 }
@@ -183,8 +185,12 @@ struct Sequence {
 fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
     setting(granule).prop_flat_map(|setting| {
         let probe = 0..setting.area_len;
-        let edit = (op(setting), any::<bool>(), 0..setting.cpus, [probe.clone(), probe])
-            .prop_map(|(op, quiescent, cpu, probes)| Edit { op, quiescent, cpu, probes });
+        let who = prop::sample::select(vec![Who::Anybody, Who::Anybody, Who::Nobody, Who::Parked]);
+        let edit =
+            (op(setting), who, 0..setting.cpus, [probe.clone(), probe]).prop_map(|(op, who, cpu, probes)| {
+                let who = if matches!(op, Op::Global { .. }) { Who::Parked } else { who };
+                Edit { op, who, cpu, probes }
+            });
         (Just(setting), initial(setting), prop::collection::vec(edit, 1..=20))
             .prop_map(|(setting, initial, edits)| Sequence { setting, initial, edits })
     })
@@ -205,14 +211,14 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
         // While the range is in use, what stays mapped may be read at any moment, by every CPU.
         let mut read = Vec::new();
         for (probe, cpu) in edit.probes.into_iter().zip((0..setting.cpus).cycle().skip(edit.cpu)) {
-            if !edit.quiescent && stays(&mut world, edit.op, probe) {
+            if edit.who == Who::Anybody && stays(&mut world, edit.op, probe) {
                 let va = world.setting.va(probe & !0xfff).0;
                 read.push((cpu, va));
                 world.board.event(Event::Isb { cpu });
                 world.board.event(Event::Uses { cpu, va, len: 0x1000, kind: Use::Read });
             }
         }
-        match world.apply(edit.op, edit.quiescent, edit.cpu)? {
+        match world.apply(edit.op, edit.who, edit.cpu)? {
             Done::Applied => tally.applied += 1,
             Done::Refused(_) => tally.refused += 1,
         }
@@ -233,7 +239,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
     let goes = match op {
         Op::Unmap { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
-        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } => false,
+        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
     };
     let valid = world.plain.parts(offset & !0xfff, 0x1000).first().is_some_and(|(_, part)| part.valid);
     valid && !(touched && goes)

@@ -3,115 +3,45 @@
 //! Each plan is made, checked and applied on the machine and recorded; then its events are replayed with one change, and
 //! with what software does afterwards: it relies on the edit, and every CPU looks at both sides of it.
 
+mod recorded;
 mod world;
 
+use linmap_model::Event;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
-use linmap_model::{Config, Event, Machine, Violation};
 use linmap_table::Leaves;
-use linmap_table::live::{Change, Half};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
-use world::{Done, Op, Setting, World};
+use linmap_vmsa::{Attributes, Geometry, Granule, Level};
+use recorded::{
+    MIB, Recorded, is_dsb, is_free, is_isb, is_tlbi, mapped, moved, read_only, record, setting, without,
+};
+use world::{Op, Setting, Who};
 
-const MIB: u64 = 1 << 20;
 const CONTIGUOUS: u64 = 1 << 52;
-
-/// The events of one edit, of all before it, and of all that relies on it.
-struct Recorded {
-    config: Config,
-    before: Vec<Event>,
-    edit: Vec<Event>,
-    after: Vec<Event>,
-}
-
-impl Recorded {
-    fn verdict(&self, edit: &[Event]) -> Result<(), Violation> {
-        let mut machine = Machine::new(&self.config).unwrap();
-        for event in &self.before {
-            machine.step(event).unwrap();
-        }
-        edit.iter().chain(&self.after).try_for_each(|event| machine.step(event))
-    }
-}
-
-fn setting(granule: Granule, bbm: BbmLevel) -> Setting {
-    let va_bits = if granule == Granule::K4 { 39 } else { 36 };
-    Setting {
-        geometry: Geometry::new(granule, va_bits, 48).unwrap(),
-        bbm,
-        cpus: 2,
-        half: Half::High,
-        area_at: 1 << 34,
-        area_len: 64 * MIB,
-        frames: 80,
-        own_window: false,
-        window_leaves: Leaves::Pages,
-        range_invalidation: false,
-    }
-}
-
-fn mapped(leaves: Leaves) -> Op {
-    Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes: Attributes::KERNEL_DATA, leaves }
-}
-
-fn read_only(at: u64, len: u64) -> Op {
-    let change = Change { access: Some(Access::KernelReadOnly), ..Change::default() };
-    Op::Protect { at, len, change }
-}
-
-/// Does all of `ops`, and records the last of them.
-fn record(setting: Setting, initial: Op, ops: &[Op], quiescent: bool) -> Recorded {
-    let mut world = World::new(setting, &[initial], true);
-    let (last, first) = ops.split_last().unwrap();
-    for op in first {
-        assert_eq!(world.apply(*op, quiescent, 0), Ok(Done::Applied));
-    }
-    let before = world.board.trace().unwrap().events;
-    assert_eq!(world.apply(*last, quiescent, 0), Ok(Done::Applied));
-    world.agree().unwrap();
-    let edited = world.board.trace().unwrap().events.len();
-    let (at, len) = last.range();
-    let page = setting.geometry.granule().bytes();
-    let places = [at, (at + len / 2) & !(page - 1), at + len - page, at + len, at.saturating_sub(page)];
-    for cpu in 0..setting.cpus {
-        for place in places {
-            world.probe(cpu, place).unwrap();
-        }
-    }
-    let trace = world.board.trace().unwrap();
-    // `apply` ends with `Settled`, which is what comes after the edit.
-    let edit = single(&trace.events[before.len()..edited - 1]);
-    let after = trace.events[edited - 1..].to_vec();
-    assert_eq!(after[0], Event::Settled);
-    let recorded = Recorded { config: trace.config, before, edit, after };
-    assert_eq!(recorded.verdict(&recorded.edit), Ok(()));
-    recorded
-}
 
 /// A page of a 2 MiB block becomes read-only at level 3: split, link, protect, invalidate.
 fn split() -> Recorded {
     let page = read_only(2 * MIB + 0x5000, 0x1000);
-    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[page], false)
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[page], Who::Anybody)
 }
 
 /// The same by full break-before-make.
 fn broken_split() -> Recorded {
     let to = Level::L3;
     let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to };
-    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Blocks), &[split], true)
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Blocks), &[split], Who::Nobody)
 }
 
 /// The same in place at level 2, with the invalidation that it needs there.
 fn split_at_level_2() -> Recorded {
     let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to: Level::L3 };
-    record(setting(Granule::K4, BbmLevel::L2), mapped(Leaves::Blocks), &[split], true)
+    record(setting(Granule::K4, BbmLevel::L2), mapped(Leaves::Blocks), &[split], Who::Nobody)
 }
 
 /// A table of pages becomes a block again.
 fn fold() -> Recorded {
     let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to: Level::L3 };
     let fold = Op::Fold { at: 2 * MIB, len: 2 * MIB };
-    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[split, fold], false)
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Blocks), &[split, fold], Who::Anybody)
 }
 
 /// A page of a contiguous run becomes read-only.
@@ -123,32 +53,37 @@ fn unfold() -> Recorded {
         setting(Granule::K4, BbmLevel::L3),
         mapped(Leaves::ContiguousBlocks),
         &[unblocked, split, page],
-        false,
+        Who::Anybody,
     )
 }
 
 /// Sixteen pages become a contiguous run.
 fn fold_run() -> Recorded {
     let fold = Op::Fold { at: 0x4_0000, len: 0x1_0000 };
-    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Pages), &[fold], false)
+    record(setting(Granule::K4, BbmLevel::L3), mapped(Leaves::Pages), &[fold], Who::Anybody)
 }
 
 /// Three pages become read-only.
 fn protect(granule: Granule) -> Recorded {
     let page = Geometry::new(granule, 36, 48).unwrap().granule().bytes();
-    record(setting(granule, BbmLevel::L0), mapped(Leaves::Pages), &[read_only(7 * page, 3 * page)], false)
+    record(
+        setting(granule, BbmLevel::L0),
+        mapped(Leaves::Pages),
+        &[read_only(7 * page, 3 * page)],
+        Who::Anybody,
+    )
 }
 
 /// Two hundred pages go, invalidated by ranges.
 fn unmap() -> Recorded {
     let setting = Setting { range_invalidation: true, ..setting(Granule::K4, BbmLevel::L0) };
-    record(setting, mapped(Leaves::Pages), &[Op::Unmap { at: 0x8000, len: 200 << 12 }], false)
+    record(setting, mapped(Leaves::Pages), &[Op::Unmap { at: 0x8000, len: 200 << 12 }], Who::Anybody)
 }
 
 /// A whole table of pages goes.
 fn unmap_table() -> Recorded {
     let unmap = Op::Unmap { at: 4 * MIB, len: 2 * MIB };
-    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap], false)
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap], Who::Anybody)
 }
 
 /// Pages come where nothing was, with a table for them.
@@ -156,7 +91,7 @@ fn map() -> Recorded {
     let unmap = Op::Unmap { at: 4 * MIB, len: 2 * MIB };
     let attributes = Attributes::KERNEL_DATA;
     let map = Op::Map { at: 4 * MIB, len: 2 * MIB, shift: 0, attributes, leaves: Leaves::Pages };
-    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], false)
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], Who::Anybody)
 }
 
 /// Pages come into a table that is there.
@@ -164,23 +99,7 @@ fn map_pages() -> Recorded {
     let unmap = Op::Unmap { at: 4 * MIB, len: 0x1_0000 };
     let attributes = Attributes::KERNEL_DATA;
     let map = Op::Map { at: 4 * MIB, len: 0x1_0000, shift: 0x1000, attributes, leaves: Leaves::Pages };
-    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], false)
-}
-
-fn is_dsb(event: &Event) -> bool {
-    matches!(event, Event::Dsb { .. })
-}
-
-fn is_tlbi(event: &Event) -> bool {
-    matches!(event, Event::Tlbi { .. })
-}
-
-fn is_free(event: &Event) -> bool {
-    matches!(event, Event::Free { .. })
-}
-
-fn is_isb(event: &Event) -> bool {
-    matches!(event, Event::Isb { .. })
+    record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], Who::Anybody)
 }
 
 /// Where the first, or the last, event of a kind stands.
@@ -196,19 +115,6 @@ fn last(events: &[Event], is: fn(&Event) -> bool) -> usize {
 fn link(events: &[Event]) -> usize {
     let is = |event: &Event| matches!(event, Event::Store { value, .. } if value & 0xfff == 3);
     events.iter().rposition(is).unwrap()
-}
-
-fn moved(events: &[Event], from: usize, to: usize) -> Vec<Event> {
-    let mut events = events.to_vec();
-    let event = events.remove(from);
-    events.insert(to, event);
-    events
-}
-
-fn without(events: &[Event], nth: usize) -> Vec<Event> {
-    let mut events = events.to_vec();
-    events.remove(nth);
-    events
 }
 
 /// Every TLBI changed.
@@ -232,25 +138,6 @@ fn stored(events: &[Event], pick: fn(u64) -> bool, change: fn(&mut u64, &mut u64
     let (pa, value) = store.unwrap();
     change(pa, value);
     events
-}
-
-/// Fills of more than one word as single stores, so that one of them can be changed.
-fn single(events: &[Event]) -> Vec<Event> {
-    let mut singles = Vec::new();
-    for event in events {
-        match *event {
-            Event::Fill { cpu, pa, count, first, step } => {
-                singles.extend((0..count).map(|nth| Event::Store {
-                    cpu,
-                    pa: pa + 8 * nth,
-                    value: first.wrapping_add(step.wrapping_mul(nth)),
-                    via: None,
-                }));
-            }
-            event => singles.push(event),
-        }
-    }
-    singles
 }
 
 fn any(_: u64) -> bool {

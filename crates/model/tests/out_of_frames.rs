@@ -6,7 +6,7 @@ use linmap_table::Leaves;
 use linmap_table::live::{Change, Half, PlanError};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
-use world::{Done, Op, Setting, World};
+use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -32,14 +32,14 @@ fn edits(page: u64) -> Vec<Op> {
 }
 
 /// Runs `op` with 0, 1, 2 … frames until it succeeds; gives how often it could not.
-fn exhaust(setting: Setting, op: Op, quiescent: bool) -> u64 {
+fn exhaust(setting: Setting, op: Op, who: Who) -> u64 {
     let attributes = Attributes::KERNEL_DATA;
     let initial = Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes, leaves: Leaves::ContiguousBlocks };
     let mut world = World::new(setting, &[initial], false);
     let before = world.words();
     for frames in 0.. {
         world.pool.0.borrow_mut().left = Some(frames);
-        match world.apply(op, quiescent, 0).unwrap() {
+        match world.apply(op, who, 0).unwrap() {
             Done::Applied => {
                 world.agree().unwrap();
                 return frames;
@@ -59,7 +59,12 @@ fn exhaust(setting: Setting, op: Op, quiescent: bool) -> u64 {
 fn frames_that_run_out_anywhere_leave_the_tree_as_it_was() {
     let mut failures = 0;
     for (granule, va_bits) in [(Granule::K4, 39), (Granule::K16, 36), (Granule::K64, 42)] {
-        for (bbm, quiescent) in [(BbmLevel::L3, false), (BbmLevel::L0, true), (BbmLevel::L2, true)] {
+        for (bbm, who) in [
+            (BbmLevel::L3, Who::Anybody),
+            (BbmLevel::L0, Who::Nobody),
+            (BbmLevel::L2, Who::Nobody),
+            (BbmLevel::L0, Who::Parked),
+        ] {
             let geometry = Geometry::new(granule, va_bits, 48).unwrap();
             let setting = Setting {
                 geometry,
@@ -74,7 +79,7 @@ fn frames_that_run_out_anywhere_leave_the_tree_as_it_was() {
                 range_invalidation: true,
             };
             for op in edits(geometry.granule().bytes()) {
-                failures += exhaust(setting, op, quiescent);
+                failures += exhaust(setting, op, who);
             }
         }
     }
@@ -105,7 +110,7 @@ fn a_plan_longer_than_the_list_of_steps_changes_nothing() {
         for steps in 0.. {
             world.steps.truncate(0);
             world.steps.resize(steps, linmap_table::live::Step::Isb);
-            match world.apply(op, false, 0).unwrap_or_else(|error| panic!("{steps} steps: {error}")) {
+            match world.apply(op, Who::Anybody, 0).unwrap_or_else(|error| panic!("{steps} steps: {error}")) {
                 Done::Applied => break,
                 Done::Refused(error) => {
                     assert_eq!(error, PlanError::TooLong { capacity: steps });

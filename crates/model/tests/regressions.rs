@@ -9,7 +9,7 @@ use linmap_table::cpu::Dsb;
 use linmap_table::live::{Change, Edit, Half, PlanError, Step, Store};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Level, Pa};
-use world::{Done, Op, Setting, World};
+use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -55,10 +55,10 @@ fn events(world: &World) -> usize {
 }
 
 /// Does the edit and gives the machine's verdict on it with `spoil`.
-fn instead(bbm: BbmLevel, op: Op, quiescent: bool, spoil: impl Fn(&mut Vec<Event>)) -> Rule {
+fn instead(bbm: BbmLevel, op: Op, who: Who, spoil: impl Fn(&mut Vec<Event>)) -> Rule {
     let mut world = world(setting(bbm));
     let from = events(&world);
-    assert_eq!(world.apply(op, quiescent, 0), Ok(Done::Applied));
+    assert_eq!(world.apply(op, who, 0), Ok(Done::Applied));
     spoilt(&world, from, spoil).expect_err("the mistake").rule
 }
 
@@ -67,7 +67,7 @@ const PAGE: Op = Op::Protect { at: 4 * MIB, len: 2 * MIB, change: READ_ONLY };
 #[test]
 fn no_dsb_before_the_tlbi() {
     // page_table_multiarch 0.6.2 on AArch64: TLBI VAAE1IS, DSB SY, ISB, and nothing between the store and the TLBI.
-    let rule = instead(BbmLevel::L0, PAGE, false, |edit| {
+    let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         let dsb = edit.iter().position(|event| matches!(event, Event::Dsb { .. }));
         edit.remove(dsb.unwrap());
     });
@@ -77,7 +77,7 @@ fn no_dsb_before_the_tlbi() {
 #[test]
 fn local_invalidation_on_several_cpus() {
     // page_table_multiarch's full flush, tgoskits 2008, zephyr 98344: VMALLE1 for everybody's translations.
-    let rule = instead(BbmLevel::L0, PAGE, false, |edit| {
+    let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         for event in edit {
             if let Event::Tlbi { tlbi, operand, .. } = event {
                 (*tlbi, *operand) = (Tlbi { scope: TlbiScope::AllEl1, broadcast: false }, 0);
@@ -101,7 +101,7 @@ fn the_tlbi_operand_shifted_by_the_granule() {
     let mut world = World::new(k16, &[initial], true);
     let from = events(&world);
     let page = Op::Protect { at: 0x4000, len: 0x4000, change: READ_ONLY };
-    assert_eq!(world.apply(page, false, 0), Ok(Done::Applied));
+    assert_eq!(world.apply(page, Who::Anybody, 0), Ok(Done::Applied));
     let verdict = spoilt(&world, from, |edit| {
         for event in edit {
             if let Event::Tlbi { operand, .. } = event {
@@ -115,7 +115,7 @@ fn the_tlbi_operand_shifted_by_the_granule() {
 #[test]
 fn a_tlbi_operand_whose_address_spills_into_the_level_hint() {
     // aarch64-paging before 0.12.3: the address was shifted and not masked, so that ones of a high address became TTL.
-    let rule = instead(BbmLevel::L0, PAGE, false, |edit| {
+    let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         for event in edit {
             if let Event::Tlbi { operand, .. } = event {
                 *operand |= 0xf << 44;
@@ -132,15 +132,18 @@ fn a_split_that_unmaps_its_own_table() {
         let mut world = world(Setting { own_window: true, ..setting(bbm) });
         let at = world.setting.window();
         let split = Op::Split { at, len: 0x1000, to: Level::L3 };
-        assert!(matches!(world.apply(split, false, 0), Ok(Done::Refused(PlanError::NeedsLevel3 { .. }))));
+        assert!(matches!(
+            world.apply(split, Who::Anybody, 0),
+            Ok(Done::Refused(PlanError::NeedsLevel3 { .. }))
+        ));
         // As if nobody used it: the machine sees that the editor does.
-        let error = world.apply(split, true, 0).unwrap_err();
+        let error = world.apply(split, Who::Nobody, 0).unwrap_err();
         let expected = if bbm == BbmLevel::L2 { Rule::MayAbort } else { Rule::MayFault };
         assert_eq!(world.board.verdict().unwrap_err().rule, expected, "{error}");
     }
     let mut world = world(Setting { own_window: true, ..setting(BbmLevel::L3) });
     let at = world.setting.window();
-    assert_eq!(world.apply(Op::Split { at, len: 0x1000, to: Level::L3 }, false, 0), Ok(Done::Applied));
+    assert_eq!(world.apply(Op::Split { at, len: 0x1000, to: Level::L3 }, Who::Anybody, 0), Ok(Done::Applied));
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn a_split_within_the_split_that_allocates_for_it() {
     // that of the inner one. Here a plan borrows the tree and has its frames before it stores: there is no inner one.
     let split = Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 };
     for bbm in [BbmLevel::L2, BbmLevel::L3] {
-        let rule = instead(bbm, split, true, |edit| {
+        let rule = instead(bbm, split, Who::Nobody, |edit| {
             let spare = 0x1_0000_0000 + 500 * 0x1000;
             let link = edit.iter().rposition(|event| match event {
                 Event::Store { value, .. } | Event::Fill { first: value, .. } => value & 0xfff == 3,
@@ -173,25 +176,26 @@ fn a_split_within_the_split_that_allocates_for_it() {
 #[test]
 fn a_dry_run_that_an_updater_slips_past() {
     // aarch64-paging 0.12.3: the dry run sees an updater that changes nothing, and the live block is split by one store.
-    let rule = instead(BbmLevel::L0, Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, true, |edit| {
-        // The link alone, without break, invalidation and make.
-        let link = edit.iter().rposition(|event| match event {
-            Event::Store { value, .. } | Event::Fill { first: value, .. } => value & 0xfff == 3,
-            _ => false,
+    let rule =
+        instead(BbmLevel::L0, Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, Who::Nobody, |edit| {
+            // The link alone, without break, invalidation and make.
+            let link = edit.iter().rposition(|event| match event {
+                Event::Store { value, .. } | Event::Fill { first: value, .. } => value & 0xfff == 3,
+                _ => false,
+            });
+            let link = edit[link.unwrap()];
+            edit.retain(|event| match event {
+                Event::Store { .. } => true,
+                event => *event == link || matches!(event, Event::Dsb { .. }),
+            });
+            edit.retain(|event| !matches!(event, Event::Tlbi { .. }));
+            edit.retain(|event| !matches!(event, Event::Store { value: 0, .. }));
+            edit.retain(|event| !matches!(event, Event::Fill { first, .. } if first & 1 == 0));
         });
-        let link = edit[link.unwrap()];
-        edit.retain(|event| match event {
-            Event::Store { .. } => true,
-            event => *event == link || matches!(event, Event::Dsb { .. }),
-        });
-        edit.retain(|event| !matches!(event, Event::Tlbi { .. }));
-        edit.retain(|event| !matches!(event, Event::Store { value: 0, .. }));
-        edit.retain(|event| !matches!(event, Event::Fill { first, .. } if first & 1 == 0));
-    });
     assert_eq!(rule, Rule::Size);
     // Our check looks at what is stored, not at what somebody says is.
     let world = world(setting(BbmLevel::L0));
-    let target = world.target(Op::Fold { at: 4 * MIB, len: 2 * MIB }, true);
+    let target = world.target(Op::Fold { at: 4 * MIB, len: 2 * MIB }, Who::Nobody);
     let va = world.setting.va(4 * MIB);
     let mut window = world.board.window(0, None);
     let table = Pa(world
@@ -253,7 +257,7 @@ fn a_misaligned_contiguous_run() {
     for shift in [0, 0x1000, 0x8000] {
         let mut world = World::new(setting, &[], true);
         let from = events(&world);
-        assert_eq!(world.apply(map(shift), false, 0), Ok(Done::Applied));
+        assert_eq!(world.apply(map(shift), Who::Anybody, 0), Ok(Done::Applied));
         world.agree().unwrap();
         if shift != 0 {
             let verdict = spoilt(&world, from, |edit| {
@@ -275,9 +279,9 @@ fn a_table_freed_while_walks_may_go_through_it() {
     // aarch64-paging before 0.12.3: last-level invalidation, and walk caches that still lead to the freed table.
     let fold = Op::Fold { at: 4 * MIB, len: 2 * MIB };
     let mut world = world(setting(BbmLevel::L3));
-    world.apply(Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, false, 0).unwrap();
+    world.apply(Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, Who::Anybody, 0).unwrap();
     let from = events(&world);
-    assert_eq!(world.apply(fold, false, 0), Ok(Done::Applied));
+    assert_eq!(world.apply(fold, Who::Anybody, 0), Ok(Done::Applied));
     let verdict = spoilt(&world, from, |edit| {
         for event in edit {
             if let Event::Tlbi { tlbi, .. } = event {
@@ -294,7 +298,7 @@ fn a_table_freed_while_walks_may_go_through_it() {
 #[test]
 fn a_table_published_before_it_is_filled() {
     let split = Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 };
-    let rule = instead(BbmLevel::L3, split, false, |edit| {
+    let rule = instead(BbmLevel::L3, split, Who::Anybody, |edit| {
         let link = edit.iter().rposition(|event| match event {
             Event::Store { value, .. } | Event::Fill { first: value, .. } => value & 0xfff == 3,
             _ => false,
@@ -308,7 +312,7 @@ fn a_table_published_before_it_is_filled() {
 #[test]
 fn a_break_without_an_invalidation() {
     let split = Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 };
-    let rule = instead(BbmLevel::L0, split, true, |edit| {
+    let rule = instead(BbmLevel::L0, split, Who::Nobody, |edit| {
         edit.retain(|event| !matches!(event, Event::Tlbi { .. }));
     });
     assert_eq!(rule, Rule::Size);
@@ -318,14 +322,14 @@ fn a_break_without_an_invalidation() {
 fn a_page_mapped_without_the_barriers_of_another_cpu() {
     // A new page is read by another CPU: the DSB is the editor's, the context synchronization the reader's own.
     let mut world = world(setting(BbmLevel::L0));
-    world.apply(Op::Unmap { at: 0, len: 2 * MIB }, false, 0).unwrap();
+    world.apply(Op::Unmap { at: 0, len: 2 * MIB }, Who::Anybody, 0).unwrap();
     let attributes = Attributes::KERNEL_DATA;
     let map = Op::Map { at: 0, len: 2 * MIB, shift: 0, attributes, leaves: Leaves::Blocks };
-    assert_eq!(world.apply(map, false, 0), Ok(Done::Applied));
+    assert_eq!(world.apply(map, Who::Anybody, 0), Ok(Done::Applied));
     world.probe(1, 0x1234).unwrap();
     let (va, pa) = (world.setting.va(0).0, world::AREA_PA);
-    world.apply(Op::Unmap { at: 0, len: 2 * MIB }, false, 0).unwrap();
-    assert_eq!(world.apply(map, false, 0), Ok(Done::Applied));
+    world.apply(Op::Unmap { at: 0, len: 2 * MIB }, Who::Anybody, 0).unwrap();
+    assert_eq!(world.apply(map, Who::Anybody, 0), Ok(Done::Applied));
     world.board.event(Event::Access { cpu: 1, va, kind: Use::Read, pa });
     assert_eq!(world.board.verdict().unwrap_err().rule, Rule::NoIsb);
 }

@@ -4,149 +4,56 @@
 mod live;
 
 use linmap_table::cpu::Dsb;
-use linmap_table::live::{Change, Half, LiveTree, Plan, PlanError, Quiescent, Step, Target, Violation};
+use linmap_table::live::{
+    Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step, Target, Violation,
+};
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Descriptor, Execute, Geometry, Granule, Level, Pa, Va, VaRange};
-use live::{Arena, Found, HostCpu, Tables, live, tables};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Pa, Va, VaRange};
+use live::segments::{Segment, Segments, said};
+use live::{Arena, HostCpu, Tables, live, tables};
 use proptest::prelude::*;
 
 const CONTIGUOUS: u64 = 1 << 52;
 
-/// What is mapped somewhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Segment {
-    first: u64,
-    last: u64,
-    pa: u64,
-    access: Access,
-    execute: Execute,
-    valid: bool,
-}
-
-/// A list of segments that are as long as they can be, ascending.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Segments(Vec<Segment>);
-
-impl Segments {
-    fn push(&mut self, next: Segment) {
-        if let Some(last) = self.0.last_mut()
-            && last.last.wrapping_add(1) == next.first
-            && last.pa + (next.first - last.first) == next.pa
-            && (last.access, last.execute, last.valid) == (next.access, next.execute, next.valid)
-        {
-            last.last = next.last;
-            return;
-        }
-        self.0.push(next);
-    }
-
-    /// The segments with `change` done to what lies in `first..=last`; `None` removes it.
-    fn changed(&self, first: u64, last: u64, mut change: impl FnMut(Segment) -> Option<Segment>) -> Self {
-        let mut result = Self::default();
-        for segment in &self.0 {
-            let part = |from: u64, to: u64| Segment {
-                first: from,
-                last: to,
-                pa: segment.pa + (from - segment.first),
-                ..*segment
-            };
-            if segment.last < first || segment.first > last {
-                result.push(*segment);
-                continue;
-            }
-            if segment.first < first {
-                result.push(part(segment.first, first - 1));
-            }
-            if let Some(changed) = change(part(segment.first.max(first), segment.last.min(last))) {
-                result.push(changed);
-            }
-            if segment.last > last {
-                result.push(part(last + 1, segment.last));
-            }
-        }
-        result
-    }
-
-    fn with(&self, new: Segment) -> Self {
-        let mut all = self.0.clone();
-        all.push(new);
-        all.sort_by_key(|segment| segment.first);
-        let mut result = Self::default();
-        all.into_iter().for_each(|segment| result.push(segment));
-        result
-    }
-
-    /// Whether no page of `first..=last` is missing.
-    fn covers(&self, first: u64, last: u64) -> bool {
-        let mut next = Some(first);
-        for segment in self.0.iter().filter(|s| s.last >= first && s.first <= last) {
-            if next.is_none_or(|next| segment.first > next) {
-                return false;
-            }
-            next = segment.last.checked_add(1);
-            if segment.last >= last {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn touches(&self, first: u64, last: u64) -> bool {
-        self.0.iter().any(|s| s.last >= first && s.first <= last)
-    }
-}
-
-/// What the tables say, as segments; runs and sizes are checked on the way.
-fn said(geometry: Geometry, found: &Tables) -> Segments {
-    let mut result = Segments::default();
-    let mut run: Option<(Found, u64)> = None;
-    for leaf in &found.leaves {
-        let bytes = geometry.entry_bytes(leaf.level);
-        assert_eq!(leaf.pa & (bytes - 1), 0);
-        let attributes = Descriptor(leaf.bits).attributes(geometry, leaf.level).unwrap();
-        if let Some((lead, left)) = run.take().filter(|(_, left)| *left > 0) {
-            assert_eq!(leaf.level, lead.level, "a run is cut at {:#x}", leaf.va);
-            assert_eq!(leaf.bits - lead.bits, leaf.va - lead.va, "a run changes at {:#x}", leaf.va);
-            run = Some((lead, left - 1));
-        } else if attributes.contiguous {
-            let count = geometry.contiguous_entries(leaf.level).unwrap() as u64;
-            assert_eq!((leaf.va | leaf.pa) & (count * bytes - 1), 0, "a run begins at {:#x}", leaf.va);
-            run = Some((*leaf, count - 1));
-        }
-        let plain = Attributes {
-            access: attributes.access,
-            execute: attributes.execute,
-            contiguous: false,
-            ..Attributes::KERNEL_DATA
-        };
-        assert_eq!(Attributes { contiguous: false, ..attributes }, plain);
-        result.push(Segment {
-            first: leaf.va,
-            last: leaf.va + (bytes - 1),
-            pa: leaf.pa,
-            access: attributes.access,
-            execute: attributes.execute,
-            valid: leaf.bits & 1 != 0,
-        });
-    }
-    assert!(run.is_none_or(|(_, left)| left == 0), "the last run is cut");
-    result
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Map { leaves: Leaves, shift: bool },
+    Map {
+        leaves: Leaves,
+        shift: bool,
+    },
     Unmap,
     Protect(Change),
     Split(Level),
     Fold,
+    /// Of parked trees alone.
+    Global(Global),
+}
+
+/// Who uses the range while it is edited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Who {
+    Anybody,
+    Nobody,
+    Parked,
+}
+
+impl Who {
+    fn target(self, range: VaRange) -> Target {
+        match self {
+            Self::Anybody => Target::InUse(range),
+            // SAFETY: no CPU runs.
+            Self::Nobody => Target::Quiescent(unsafe { Quiescent::new(range) }),
+            // SAFETY: no CPU walks the tree.
+            Self::Parked => Target::Parked(unsafe { Parked::new(range) }),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Edit {
     op: Op,
-    quiescent: bool,
+    who: Who,
     /// Start and length in units: the unit's kind (page, run, block ...) and how many.
     start: (u8, u64),
     len: (u8, u64),
@@ -170,10 +77,17 @@ fn ops() -> impl Strategy<Value = Edit> {
         5 => change,
         2 => (1..=3i8).prop_map(|level| Op::Split(Level::new(level).unwrap())),
         3 => Just(Op::Fold),
+        1 => prop_oneof![Just(Op::Global(Global::Global)), Just(Op::Global(Global::NonGlobal))],
     ];
-    (op, any::<bool>(), (0..5u8, 0..40u64), (0..5u8, 1..40u64)).prop_map(|(op, quiescent, start, len)| Edit {
+    let who = prop_oneof![Just(Who::Anybody), Just(Who::Nobody), Just(Who::Parked)];
+    (op, who, (0..5u8, 0..40u64), (0..5u8, 1..40u64)).prop_map(|(op, who, start, len)| Edit {
         op,
-        quiescent,
+        who: match op {
+            Op::Global(_) => Who::Parked,
+            // Into what is invalid everybody may look.
+            Op::Map { .. } => Who::Anybody,
+            _ => who,
+        },
         start,
         len,
     })
@@ -229,15 +143,10 @@ impl Machine {
         &'b mut self,
         op: Op,
         range: VaRange,
-        quiescent: bool,
+        who: Who,
         steps: &'b mut [Step],
     ) -> Result<(Plan<'b>, OffsetWindow, &'b mut Arena), PlanError> {
-        let target = if quiescent {
-            // SAFETY: no CPU runs.
-            Target::Quiescent(unsafe { Quiescent::new(range) })
-        } else {
-            Target::InUse(range)
-        };
+        let target = who.target(range);
         let Self { tree, window, arena, geometry, .. } = self;
         let geometry = *geometry;
         let plan = match op {
@@ -250,6 +159,10 @@ impl Machine {
             Op::Protect(change) => tree.plan_protect(target, change, steps, window, arena),
             Op::Split(to) => tree.plan_split(target, to, steps, window, arena),
             Op::Fold => tree.plan_fold(target, steps, window, arena),
+            Op::Global(global) => {
+                // SAFETY: no CPU walks the tree.
+                tree.plan_global(unsafe { Parked::new(range) }, global, steps, window, arena)
+            }
         }?;
         Ok((plan, *window, arena))
     }
@@ -263,7 +176,7 @@ impl Machine {
         for allowed in (0..if self.quick { 0 } else { 8 }).rev() {
             self.arena.allowed = allowed;
             let mut steps = vec![Step::Isb; 0x4000];
-            let result = self.plan(edit.op, range, edit.quiescent, &mut steps);
+            let result = self.plan(edit.op, range, edit.who, &mut steps);
             match result {
                 Ok((plan, mut window, arena)) => plan.abandon(&mut window, arena),
                 Err(PlanError::OutOfFrames(_)) => {}
@@ -275,7 +188,7 @@ impl Machine {
         for room in 0..if self.quick { 0 } else { 4 } {
             self.arena.allowed = usize::MAX;
             let mut steps = vec![Step::Isb; room];
-            if let Ok((plan, mut window, arena)) = self.plan(edit.op, range, edit.quiescent, &mut steps) {
+            if let Ok((plan, mut window, arena)) = self.plan(edit.op, range, edit.who, &mut steps) {
                 plan.abandon(&mut window, arena);
             }
             assert_eq!(self.arena.used(), used, "a frame leaked");
@@ -283,7 +196,7 @@ impl Machine {
         self.arena.allowed = usize::MAX;
         let mut steps = vec![Step::Isb; 0x4000];
         let bbm = self.bbm;
-        let error = match self.plan(edit.op, range, edit.quiescent, &mut steps) {
+        let error = match self.plan(edit.op, range, edit.who, &mut steps) {
             Ok((plan, mut window, arena)) => {
                 let steps = plan.steps().to_vec();
                 let checked = plan.check(&mut window).unwrap_or_else(|(_, refused)| {
@@ -291,10 +204,18 @@ impl Machine {
                     panic!("{edit:?} {bbm:?}: {refused}\n{}", listing.join("\n"))
                 });
                 // SAFETY: the window is the same, and no CPU runs.
-                let applied = unsafe { checked.apply(&mut window, &mut HostCpu::default(), arena) };
+                let applied = unsafe { checked.apply(&mut window, &mut HostCpu::default()) };
+                let counts = applied.free(&mut window, arena);
                 let stored: u64 =
                     steps.iter().map(|s| if let Step::Store(s) = s { s.count.into() } else { 0 }).sum();
-                assert_eq!(applied.entries, stored);
+                // How many leaves there are is not in the plan.
+                let every_leaf = steps.iter().any(|step| matches!(step, Step::EveryLeaf(_)));
+                assert!(if every_leaf { counts.entries > stored } else { counts.entries == stored });
+                let frees = steps.iter().filter(|step| matches!(step, Step::Free { .. })).count();
+                assert_eq!(counts.freed, frees as u64);
+                if edit.who == Who::Parked {
+                    closes(&steps);
+                }
                 None
             }
             Err(error) => Some(error),
@@ -310,7 +231,15 @@ impl Machine {
                 assert!(!model.touches(first, last), "mapped over something");
                 let mapping = mapping(self.geometry, range, leaves, shift);
                 let Attributes { access, execute, .. } = mapping.attributes;
-                model.with(Segment { first, last, pa: mapping.pa.0, access, execute, valid: true })
+                model.with(Segment {
+                    first,
+                    last,
+                    pa: mapping.pa.0,
+                    access,
+                    execute,
+                    global: true,
+                    valid: true,
+                })
             }
             Op::Unmap => model.changed(first, last, |_| None),
             Op::Protect(change) => {
@@ -322,6 +251,9 @@ impl Machine {
                     Some(Segment { access, execute, valid: change.valid.unwrap_or(segment.valid), ..segment })
                 })
             }
+            Op::Global(global) => model.changed(first, last, |segment| {
+                Some(Segment { global: global == Global::Global, ..segment })
+            }),
             Op::Split(_) | Op::Fold => model.clone(),
         };
         let after = self.tables();
@@ -343,10 +275,16 @@ impl Machine {
                 assert!(matches!(edit.op, Op::Protect(_)) && !model.covers(first, last));
             }
             PlanError::NeedsLevel3 { .. } => {
-                assert!(!edit.quiescent && self.bbm != BbmLevel::L3 && !matches!(edit.op, Op::Map { .. }));
+                assert!(
+                    edit.who == Who::Anybody
+                        && self.bbm != BbmLevel::L3
+                        && !matches!(edit.op, Op::Map { .. })
+                );
             }
             PlanError::RunInUse { .. } => {
-                assert!(!edit.quiescent && self.bbm == BbmLevel::L0 && matches!(edit.op, Op::Protect(_)));
+                assert!(
+                    edit.who == Who::Anybody && self.bbm == BbmLevel::L0 && matches!(edit.op, Op::Protect(_))
+                );
             }
             PlanError::WritableAndExecutable { .. } => assert!(matches!(edit.op, Op::Protect(_))),
             PlanError::OutOfFrames(_) => assert!(self.arena.free.len() < 1024),
@@ -393,6 +331,19 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
     (geometry, half, bbm, any::<bool>())
 }
 
+/// A parked plan is stores, the closing sequence, and what is freed.
+fn closes(steps: &[Step]) {
+    let Some(end) = steps.iter().position(|step| matches!(step, Step::Dsb(_))) else {
+        assert!(steps.is_empty());
+        return;
+    };
+    assert!(steps[..end].iter().all(|step| matches!(step, Step::Store(_) | Step::EveryLeaf(_))));
+    let closing =
+        [Step::Dsb(Dsb::Ishst), Step::Invalidate(Invalidation::All), Step::Dsb(Dsb::Ish), Step::Isb];
+    assert_eq!(steps[end..end + 4], closing);
+    assert!(steps[end + 4..].iter().all(|step| matches!(step, Step::Free { .. })));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -406,13 +357,13 @@ proptest! {
         let mut model = Segments::default();
         if mapped {
             let op = Op::Map { leaves: Leaves::ContiguousBlocks, shift: false };
-            machine.run(Edit { op, quiescent: false, start: (0, 0), len: (4, 2) }, &mut model);
+            machine.run(Edit { op, who: Who::Anybody, start: (0, 0), len: (4, 2) }, &mut model);
         }
         for edit in edits {
             machine.run(edit, &mut model);
         }
         // Unmapping everything leaves the root alone.
-        machine.run(Edit { op: Op::Unmap, quiescent: false, start: (0, 0), len: (4, 2) }, &mut model);
+        machine.run(Edit { op: Op::Unmap, who: Who::Anybody, start: (0, 0), len: (4, 2) }, &mut model);
         prop_assert_eq!(machine.arena.used(), 1);
     }
 
@@ -424,12 +375,12 @@ proptest! {
         let mut machine = Machine::new(geometry, half, bbm, ranges);
         machine.quick = true;
         let mut model = Segments::default();
-        let whole = |op| Edit { op, quiescent: true, start: (0, 0), len: (4, 2) };
+        let whole = |op| Edit { op, who: Who::Nobody, start: (0, 0), len: (4, 2) };
         machine.run(whole(Op::Map { leaves: Leaves::ContiguousBlocks, shift: false }), &mut model);
         machine.run(whole(Op::Fold), &mut model);
         let start = machine.tables();
         for edit in edits {
-            if matches!(edit.op, Op::Protect(_) | Op::Split(_) | Op::Fold) {
+            if matches!(edit.op, Op::Protect(_) | Op::Split(_) | Op::Fold | Op::Global(_)) {
                 machine.run(edit, &mut model);
             }
         }
@@ -439,6 +390,7 @@ proptest! {
             valid: Some(true),
         };
         machine.run(whole(Op::Protect(undo)), &mut model);
+        machine.run(Edit { who: Who::Parked, ..whole(Op::Global(Global::Global)) }, &mut model);
         machine.run(whole(Op::Fold), &mut model);
         let end = machine.tables();
         // Table frames may be others; what they hold is the same.
@@ -455,7 +407,7 @@ proptest! {
         machine.quick = true;
         let mut model = Segments::default();
         let op = Op::Map { leaves: Leaves::ContiguousBlocks, shift: false };
-        machine.run(Edit { op, quiescent: false, start: (0, 0), len: (4, 2) }, &mut model);
+        machine.run(Edit { op, who: Who::Anybody, start: (0, 0), len: (4, 2) }, &mut model);
         for edit in edits {
             mutate(&mut machine, edit);
             machine.run(edit, &mut model);
@@ -467,18 +419,13 @@ proptest! {
 fn mutate(machine: &mut Machine, edit: Edit) {
     let Some(range) = machine.range(edit) else { return };
     let mut steps = vec![Step::Isb; 0x4000];
-    let Ok((plan, mut window, arena)) = machine.plan(edit.op, range, edit.quiescent, &mut steps) else {
+    let Ok((plan, mut window, arena)) = machine.plan(edit.op, range, edit.who, &mut steps) else {
         return;
     };
     let steps = plan.steps().to_vec();
     // The new tables stay as they are until the next plan takes their frames.
     plan.abandon(&mut window, arena);
-    let target = if edit.quiescent {
-        // SAFETY: no CPU runs.
-        Target::Quiescent(unsafe { Quiescent::new(range) })
-    } else {
-        Target::InUse(range)
-    };
+    let target = edit.who.target(range);
     let listing = || steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert_eq!(machine.tree.check(target, &steps, &mut window), Ok(()), "\n{}", listing());
     let refused = |steps: &[Step], what: &str, window: &mut OffsetWindow| {
@@ -492,11 +439,14 @@ fn mutate(machine: &mut Machine, edit: Edit) {
         let mut without = steps.clone();
         let removed = without.remove(at);
         match removed {
-            Step::Store(_) | Step::Free { .. } => {}
+            Step::Store(_) | Step::EveryLeaf(_) | Step::Free { .. } => {}
             Step::Invalidate(_) if !single => {}
             // Between an unfolded run and the link of a block elsewhere.
             Step::Dsb(Dsb::Ishst)
-                if matches!(edit.op, Op::Split(_)) && at > 0 && matches!(without[at], Step::Store(_)) => {}
+                if edit.who != Who::Parked
+                    && matches!(edit.op, Op::Split(_))
+                    && at > 0
+                    && matches!(without[at], Step::Store(_)) => {}
             // Above level 0 rounds may become one: what the first invalidates, the second completes.
             Step::Dsb(Dsb::Ish)
                 if without.iter().skip(at).any(|s| *s == removed) && machine.bbm != BbmLevel::L0 => {}

@@ -22,6 +22,19 @@ impl Mmfr0 {
         }
     }
 
+    /// The encoding of the least PARange that has `bits` bits of physical address, at most 52.
+    pub const fn least_pa_range(bits: u8) -> u64 {
+        match bits {
+            0..=32 => 0,
+            33..=36 => 1,
+            37..=40 => 2,
+            41..=42 => 3,
+            43..=44 => 4,
+            45..=48 => 5,
+            _ => 6,
+        }
+    }
+
     /// Whether stage 1 can use `granule` (TGran4, TGran16, TGran64).
     pub const fn supports(self, granule: Granule) -> bool {
         match granule {
@@ -78,6 +91,18 @@ impl Mmfr2 {
     }
 }
 
+/// ID_AA64ISAR0_EL1: instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Isar0(pub u64);
+
+impl Isar0 {
+    /// Whether TLBs are invalidated by range (TLB, FEAT_TLBIRANGE). Value 1 is the outer shareable forms alone.
+    pub const fn tlbi_range(self) -> bool {
+        self.0 >> 56 & 0xf >= 2
+    }
+}
+
 /// MIDR_EL1: which CPU this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
@@ -95,27 +120,85 @@ const fn since(implementer: u8, part: u16, revision: u8) -> NoConflictAbort {
     NoConflictAbort { implementer, part, since: revision }
 }
 
-/// The CPUs whose makers promise level 3's behaviour. C1-Ultra and C1-Premium before r1p1 can livelock without
-/// break-before-make (erratum 3683289); Neoverse-V3AE before r0p2 has erratum 3053180.
-const NO_CONFLICT_ABORT: [NoConflictAbort; 6] = [
+/// The CPUs whose makers promise level 3's behaviour: Linux's list, as its arm64 maintainers collected it from Arm and the
+/// vendors (arch/arm64/kernel/cpufeature.c, September 2025 and July 2026). C1-Ultra and C1-Premium before r1p1 can livelock
+/// without break-before-make (erratum 3683289); Neoverse-V3AE before r0p2 has erratum 3053180. Part numbers are those of
+/// the CPUs' technical reference manuals (MIDR_EL1) and of Trusted Firmware-A's headers; Cortex-A520AE's is LLVM's.
+const NO_CONFLICT_ABORT: [NoConflictAbort; 15] = [
+    since(0x41, 0xd4d, 0x00), // Cortex-A715
     since(0x41, 0xd82, 0x03), // Cortex-X4
-    since(0x41, 0xd84, 0x02), // Neoverse-V3
     since(0x41, 0xd83, 0x02), // Neoverse-V3AE
+    since(0x41, 0xd84, 0x02), // Neoverse-V3
+    since(0x41, 0xd87, 0x00), // Cortex-A725
+    since(0x41, 0xd88, 0x00), // Cortex-A520AE
+    since(0x41, 0xd89, 0x00), // Cortex-A720AE
+    since(0x41, 0xd8a, 0x00), // C1-Nano
+    since(0x41, 0xd8b, 0x00), // C1-Pro
+    since(0x41, 0xd8c, 0x11), // C1-Ultra
+    since(0x41, 0xd8e, 0x00), // Neoverse-N3
+    since(0x41, 0xd90, 0x11), // C1-Premium
     since(0x4e, 0x010, 0x00), // NVIDIA Olympus
     since(0xc0, 0xac3, 0x00), // AmpereOne
     since(0xc0, 0xac4, 0x00), // AmpereOne A
 ];
 
+/// Names of CPUs, by implementer and part number: those of the list, and others that are common or that QEMU has.
+const NAMES: [(u8, u16, &str); 29] = [
+    (0x41, 0xd03, "Cortex-A53"),
+    (0x41, 0xd04, "Cortex-A35"),
+    (0x41, 0xd05, "Cortex-A55"),
+    (0x41, 0xd07, "Cortex-A57"),
+    (0x41, 0xd08, "Cortex-A72"),
+    (0x41, 0xd0b, "Cortex-A76"),
+    (0x41, 0xd0c, "Neoverse-N1"),
+    (0x41, 0xd40, "Neoverse-V1"),
+    (0x41, 0xd41, "Cortex-A78"),
+    (0x41, 0xd47, "Cortex-A710"),
+    (0x41, 0xd49, "Neoverse-N2"),
+    (0x41, 0xd4d, "Cortex-A715"),
+    (0x41, 0xd4f, "Neoverse-V2"),
+    (0x41, 0xd82, "Cortex-X4"),
+    (0x41, 0xd83, "Neoverse-V3AE"),
+    (0x41, 0xd84, "Neoverse-V3"),
+    (0x41, 0xd87, "Cortex-A725"),
+    (0x41, 0xd88, "Cortex-A520AE"),
+    (0x41, 0xd89, "Cortex-A720AE"),
+    (0x41, 0xd8a, "C1-Nano"),
+    (0x41, 0xd8b, "C1-Pro"),
+    (0x41, 0xd8c, "C1-Ultra"),
+    (0x41, 0xd8e, "Neoverse-N3"),
+    (0x41, 0xd90, "C1-Premium"),
+    (0x46, 0x001, "A64FX"),
+    (0x4e, 0x010, "Olympus"),
+    (0x00, 0x051, "QEMU max"),
+    (0xc0, 0xac3, "AmpereOne"),
+    (0xc0, 0xac4, "AmpereOne A"),
+];
+
 impl Midr {
+    const fn implementer(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    const fn part(self) -> u16 {
+        (self.0 >> 4 & 0xfff) as u16
+    }
+
+    /// What the CPU is called, if it is a common one.
+    pub fn name(self) -> Option<&'static str> {
+        let named = NAMES
+            .iter()
+            .find(|(implementer, part, _)| *implementer == self.implementer() && *part == self.part());
+        named.map(|(_, _, name)| *name)
+    }
+
     /// The BBM level to rely on, given what the ID register reports: level 3 for the CPUs known never to raise
     /// conflict aborts, what is reported for all others.
     pub fn bbm(self, reported: BbmLevel) -> BbmLevel {
-        let implementer = (self.0 >> 24) as u8;
-        let part = (self.0 >> 4 & 0xfff) as u16;
         let revision = (self.0 >> 16 & 0xf0 | self.0 & 0xf) as u8;
-        let listed = NO_CONFLICT_ABORT
-            .iter()
-            .any(|cpu| cpu.implementer == implementer && cpu.part == part && revision >= cpu.since);
+        let listed = NO_CONFLICT_ABORT.iter().any(|cpu| {
+            cpu.implementer == self.implementer() && cpu.part == self.part() && revision >= cpu.since
+        });
         if listed { BbmLevel::L3 } else { reported }
     }
 }
@@ -143,6 +226,67 @@ mod tests {
         // Variant counts before revision: r1p0 is newer than r0p2.
         assert_eq!(Midr(0x411f_d840).bbm(BbmLevel::L2), BbmLevel::L3);
         assert_eq!(Midr(0x411f_d0c0).bbm(BbmLevel::L0), BbmLevel::L0, "Neoverse-N1 is not listed");
+    }
+
+    #[test]
+    fn revisions_with_an_erratum_keep_what_they_report() {
+        // C1-Ultra and C1-Premium: r0p0, r0p1 and r1p0 can livelock, r1p1 and later are fixed.
+        for part in [0xd8c, 0xd90] {
+            let midr = |variant: u64, revision: u64| {
+                Midr(0x41 << 24 | variant << 20 | 0xf << 16 | part << 4 | revision).bbm(BbmLevel::L2)
+            };
+            for affected in [(0, 0), (0, 1), (0, 0xf), (1, 0)] {
+                assert_eq!(midr(affected.0, affected.1), BbmLevel::L2, "{part:#x} {affected:?}");
+            }
+            for fixed in [(1, 1), (1, 2), (2, 0)] {
+                assert_eq!(midr(fixed.0, fixed.1), BbmLevel::L3, "{part:#x} {fixed:?}");
+            }
+        }
+        // Cortex-X4 r0p2 and r0p3, Neoverse-V3AE r0p1 (erratum 3053180) and r0p2.
+        assert_eq!(Midr(0x410f_d822).bbm(BbmLevel::L2), BbmLevel::L2);
+        assert_eq!(Midr(0x410f_d823).bbm(BbmLevel::L2), BbmLevel::L3);
+        assert_eq!(Midr(0x410f_d831).bbm(BbmLevel::L2), BbmLevel::L2);
+        assert_eq!(Midr(0x410f_d832).bbm(BbmLevel::L2), BbmLevel::L3);
+    }
+
+    #[test]
+    fn every_revision_of_a_cpu_without_errata_is_listed() {
+        for part in [0xd4d, 0xd87, 0xd88, 0xd89, 0xd8a, 0xd8b, 0xd8e] {
+            let midr = Midr(0x410f_0000 | part << 4);
+            assert_eq!(midr.bbm(BbmLevel::L2), BbmLevel::L3, "{:?}", midr.name());
+        }
+        assert_eq!(Midr(0x4e0f_0100).bbm(BbmLevel::L2), BbmLevel::L3);
+        // The same part number of another implementer is another CPU; Cortex-A720 and A520 are not listed.
+        assert_eq!(Midr(0x420f_d4d0).bbm(BbmLevel::L1), BbmLevel::L1);
+        assert_eq!(Midr(0x410f_d810).bbm(BbmLevel::L2), BbmLevel::L2);
+        assert_eq!(Midr(0x410f_d800).bbm(BbmLevel::L2), BbmLevel::L2);
+    }
+
+    #[test]
+    fn every_listed_cpu_has_a_name_and_no_name_stands_twice() {
+        for cpu in &NO_CONFLICT_ABORT {
+            let midr = Midr(u64::from(cpu.implementer) << 24 | u64::from(cpu.part) << 4);
+            assert!(midr.name().is_some(), "{midr:x?}");
+        }
+        for (i, name) in NAMES.iter().enumerate() {
+            assert!(
+                !NAMES[..i].iter().any(|other| other.2 == name.2 || (other.0, other.1) == (name.0, name.1))
+            );
+        }
+    }
+
+    #[test]
+    fn the_least_pa_range_has_the_bits_and_the_one_below_has_not() {
+        for bits in 1..=52 {
+            let encoding = Mmfr0::least_pa_range(bits);
+            assert!(Mmfr0(encoding).pa_bits() >= bits, "{bits}");
+            assert!(encoding == 0 || Mmfr0(encoding - 1).pa_bits() < bits, "{bits}");
+        }
+    }
+
+    #[test]
+    fn range_invalidation_is_the_field_s_second_value() {
+        assert!(!Isar0(0).tlbi_range() && !Isar0(1 << 56).tlbi_range() && Isar0(2 << 56).tlbi_range());
     }
 
     #[test]

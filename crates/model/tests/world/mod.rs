@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+mod parking;
+mod plain;
+mod pool;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,14 +13,21 @@ use std::rc::Rc;
 
 use linmap_model::event::{Access as Barrier, Domain, Register, Use};
 use linmap_model::{Board, BoardFrames, Config, Event, Space};
-use linmap_table::live::{Change, Half, LiveTree, PlanError, Quiescent, Step, Target};
-use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames, TableWindow};
+use linmap_table::live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Step, Target};
+use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, TableWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, Pa, Va, VaRange};
 
+pub use parking::Parking;
+use plain::join;
+pub use plain::{Part, Plain};
+use pool::{Pool, PoolHandle};
+
 /// Where the frames for tables begin.
 const POOL: u64 = 0x1_0000_0000;
+/// The table that CPUs are on while the tree is parked: one granule of invalid entries.
+const RESERVED: u64 = 0x8000_0000;
 /// What the area's first byte translates to, unless a mapping says otherwise: a multiple of every block.
 pub const AREA_PA: u64 = 0x40_0000_0000;
 
@@ -56,6 +67,18 @@ impl Setting {
         0u64.wrapping_sub(self.area_at)
     }
 
+    /// What to add to a frame's address for that in the tree itself, if tables are reached there.
+    fn window_offset(&self) -> Option<u64> {
+        self.own_window.then_some(self.base().wrapping_sub(POOL))
+    }
+
+    fn register(&self) -> Register {
+        match self.half {
+            Half::Low => Register::Ttbr0,
+            Half::High => Register::Ttbr1,
+        }
+    }
+
     fn space(&self) -> Space {
         match self.half {
             Half::Low => Space::Low,
@@ -64,106 +87,51 @@ impl Setting {
     }
 }
 
-/// Frames for tables, which may run out when a test says so.
-#[derive(Debug, Default)]
-pub struct Pool {
-    free: Vec<u64>,
-    pub taken: u64,
-    /// How many more requests succeed.
-    pub left: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-pub struct PoolHandle(pub Rc<RefCell<Pool>>);
-
-// SAFETY: a frame is in `free` or out; all are multiples of the granule from POOL on.
-unsafe impl FrameSource for PoolHandle {
-    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        let mut pool = self.0.borrow_mut();
-        if pool.left == Some(0) {
-            return Err(OutOfFrames { wanted: 0, largest_free: 0 });
-        }
-        if let Some(left) = &mut pool.left {
-            *left -= 1;
-        }
-        let frame = pool.free.pop().ok_or(OutOfFrames { wanted: 0, largest_free: 0 })?;
-        pool.taken += 1;
-        Ok(Pa(frame))
-    }
-
-    fn free(&mut self, frame: Pa) {
-        let mut pool = self.0.borrow_mut();
-        assert!(!pool.free.contains(&frame.0), "{frame} was freed twice");
-        pool.free.push(frame.0);
-        pool.taken -= 1;
-    }
-}
-
-/// What a stretch of the area translates to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Part {
-    pub len: u64,
-    pub pa: u64,
-    pub attributes: Attributes,
-    pub valid: bool,
-}
-
-/// The area as a list of parts by offset, none overlapping.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Plain(pub BTreeMap<u64, Part>);
-
-impl Plain {
-    fn cut(&mut self, at: u64) {
-        let Some((&start, &part)) = self.0.range(..at).next_back() else { return };
-        if at - start < part.len {
-            let done = at - start;
-            self.0.insert(start, Part { len: done, ..part });
-            self.0.insert(at, Part { len: part.len - done, pa: part.pa + done, ..part });
-        }
-    }
-
-    pub fn parts(&mut self, start: u64, len: u64) -> Vec<(u64, Part)> {
-        self.cut(start);
-        self.cut(start + len);
-        self.0.range(start..start + len).map(|(at, part)| (*at, *part)).collect()
-    }
-
-    /// Whether some byte of the range has no translation, not even an invalidated one.
-    pub fn has_hole(&mut self, start: u64, len: u64) -> bool {
-        self.parts(start, len).iter().map(|(_, part)| part.len).sum::<u64>() < len
-    }
-
-    /// What is valid, with neighbours that go on joined.
-    pub fn valid(&self) -> Vec<(u64, Part)> {
-        let mut joined: Vec<(u64, Part)> = Vec::new();
-        for (&at, part) in self.0.iter().filter(|(_, part)| part.valid) {
-            join(&mut joined, at, *part);
-        }
-        joined
-    }
-}
-
-fn join(joined: &mut Vec<(u64, Part)>, at: u64, part: Part) {
-    match joined.last_mut() {
-        Some((before, last))
-            if *before + last.len == at
-                && last.pa + last.len == part.pa
-                && last.attributes == part.attributes =>
-        {
-            last.len += part.len;
-        }
-        _ => joined.push((at, part)),
-    }
-}
-
 /// One edit. Offsets and lengths are in bytes, in the area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    Map { at: u64, len: u64, shift: u64, attributes: Attributes, leaves: Leaves },
-    Unmap { at: u64, len: u64 },
-    Protect { at: u64, len: u64, change: Change },
-    Split { at: u64, len: u64, to: Level },
-    Fold { at: u64, len: u64 },
+    Map {
+        at: u64,
+        len: u64,
+        shift: u64,
+        attributes: Attributes,
+        leaves: Leaves,
+    },
+    Unmap {
+        at: u64,
+        len: u64,
+    },
+    Protect {
+        at: u64,
+        len: u64,
+        change: Change,
+    },
+    Split {
+        at: u64,
+        len: u64,
+        to: Level,
+    },
+    Fold {
+        at: u64,
+        len: u64,
+    },
+    /// Of parked trees alone.
+    Global {
+        at: u64,
+        len: u64,
+        global: Global,
+    },
+}
+
+/// Who uses the addresses of an edit while it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    /// Every CPU, at any moment.
+    Anybody,
+    /// No CPU uses the range.
+    Nobody,
+    /// No CPU walks the tree.
+    Parked,
 }
 
 impl Op {
@@ -173,7 +141,8 @@ impl Op {
             | Self::Unmap { at, len }
             | Self::Protect { at, len, .. }
             | Self::Split { at, len, .. }
-            | Self::Fold { at, len } => (at, len),
+            | Self::Fold { at, len }
+            | Self::Global { at, len, .. } => (at, len),
         }
     }
 }
@@ -204,7 +173,7 @@ impl World {
             granule,
             va_bits: setting.geometry.va_bits(),
             pa_bits: setting.geometry.pa_bits(),
-            ram: vec![(POOL, setting.frames * granule)],
+            ram: vec![(RESERVED, granule), (POOL, setting.frames * granule)],
         };
         let board = Board::new(&config, record).unwrap();
         let free = (0..setting.frames).rev().map(|nth| POOL + nth * granule).collect();
@@ -238,9 +207,16 @@ impl World {
             &mut frames,
         );
         let root = tree.unwrap().root();
+        {
+            let mut window = board.window(0, None);
+            let reserved = window.open(level, Pa(RESERVED));
+            // SAFETY: an open table is valid for writes of a whole granule.
+            unsafe { reserved.write_bytes(0, granule as usize / 8) };
+            window.close(level);
+        }
         // What the frame holds behind a short root is none of the table's.
         board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::All });
-        let register = if setting.half == Half::High { Register::Ttbr1 } else { Register::Ttbr0 };
+        let register = setting.register();
         for cpu in 0..setting.cpus {
             let value = ttbr(setting.geometry, root, 0);
             board.event(Event::Write { cpu, register, value });
@@ -260,26 +236,27 @@ impl World {
 
     /// The window to the tables for `cpu`.
     pub fn window(&self, cpu: usize) -> impl TableWindow + use<> {
-        let offset = self.setting.base().wrapping_sub(POOL);
-        self.board.window(cpu, self.setting.own_window.then_some(offset))
+        self.board.window(cpu, self.setting.window_offset())
     }
 
-    pub fn target(&self, op: Op, quiescent: bool) -> Target {
+    pub fn target(&self, op: Op, who: Who) -> Target {
         let (at, len) = op.range();
         let range = VaRange::new(self.setting.va(at), len);
-        if quiescent {
+        match who {
+            Who::Anybody => Target::InUse(range),
             // SAFETY: on the model nobody accesses the area but where the tests say so.
-            Target::Quiescent(unsafe { Quiescent::new(range) })
-        } else {
-            Target::InUse(range)
+            Who::Nobody => Target::Quiescent(unsafe { Quiescent::new(range) }),
+            // SAFETY: all CPUs leave before a plan for it is applied.
+            Who::Parked => Target::Parked(unsafe { Parked::new(range) }),
         }
     }
 
     /// Plans, checks and applies on `cpu`. On an error of the plan the tree must be as before.
-    pub fn apply(&mut self, op: Op, quiescent: bool, cpu: usize) -> Result<Done, String> {
+    pub fn apply(&mut self, op: Op, who: Who, cpu: usize) -> Result<Done, String> {
         let expected = self.expected_error(op);
         let before = self.pool.0.borrow().taken;
-        let target = self.target(op, quiescent);
+        let root = self.tree.root();
+        let target = self.target(op, who);
         let mut window = self.window(cpu);
         let mut frames = self.frames();
         let steps = &mut self.steps;
@@ -297,6 +274,10 @@ impl World {
             }
             Op::Split { to, .. } => self.tree.plan_split(target, to, steps, &mut window, &mut frames),
             Op::Fold { .. } => self.tree.plan_fold(target, steps, &mut window, &mut frames),
+            Op::Global { global, .. } => {
+                let Target::Parked(parked) = target else { panic!("{op:?} of a tree that is walked") };
+                self.tree.plan_global(parked, global, steps, &mut window, &mut frames)
+            }
         };
         let plan = match plan {
             Ok(plan) => plan,
@@ -331,9 +312,24 @@ impl World {
             }
         };
         let mut processor = self.board.cpu(cpu);
-        // SAFETY: on the model; what is mapped is never accessed.
-        unsafe { checked.apply(&mut window, &mut processor, &mut frames) };
-        drop(window);
+        if who == Who::Parked {
+            drop(window);
+            let parking = Parking { board: &self.board, setting: self.setting, root };
+            (0..self.setting.cpus).for_each(|cpu| parking.leave(cpu));
+            // Not through the map itself, which nobody walks now.
+            let mut window = self.board.window(cpu, None);
+            // SAFETY: on the model, where all CPUs have left.
+            let applied = unsafe { checked.apply(&mut window, &mut processor) };
+            drop(window);
+            (0..self.setting.cpus).for_each(|cpu| parking.come_back(cpu));
+            let mut window = self.board.window(cpu, self.setting.window_offset());
+            applied.free(&mut window, &mut frames);
+        } else {
+            // SAFETY: on the model; what is mapped is never accessed.
+            let applied = unsafe { checked.apply(&mut window, &mut processor) };
+            applied.free(&mut window, &mut frames);
+            drop(window);
+        }
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| format!("{op:?}: {violation}\n{}", printed.join("\n")))?;
         self.note(op);
@@ -354,7 +350,7 @@ impl World {
                 let parts = self.plain.parts(at, len);
                 parts.iter().any(|(_, part)| both(part)).then_some("writable and executable")
             }
-            Op::Unmap { .. } | Op::Split { .. } | Op::Fold { .. } => None,
+            Op::Unmap { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => None,
         }
     }
 
@@ -374,6 +370,12 @@ impl World {
                     let attributes = changed(part.attributes, change);
                     let valid = change.valid.unwrap_or(part.valid);
                     self.plain.0.insert(at, Part { attributes, valid, ..part });
+                }
+            }
+            Op::Global { at, len, global } => {
+                for (at, part) in self.plain.parts(at, len) {
+                    let attributes = Attributes { global: global == Global::Global, ..part.attributes };
+                    self.plain.0.insert(at, Part { attributes, ..part });
                 }
             }
             Op::Split { .. } | Op::Fold { .. } => {}

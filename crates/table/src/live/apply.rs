@@ -3,7 +3,9 @@
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Geometry, Va};
 
-use super::plan::{Edit, Invalidation, Plan, Reach, Step, Store};
+use super::every_leaf::store_every_leaf;
+use super::plan::Plan;
+use super::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::cpu::{Cpu, Tlbi};
 use crate::detached::release_below;
 use crate::frames::FrameSource;
@@ -18,15 +20,25 @@ pub struct CheckedPlan<'b> {
     plan: Plan<'b>,
 }
 
-/// What applying a plan did.
+/// What a plan did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Applied {
+pub struct Counts {
     /// Entries stored.
     pub entries: u64,
     /// TLBI instructions.
     pub invalidations: u64,
     /// Subtrees whose frames went back.
     pub freed: u64,
+}
+
+/// A plan that was applied. Everything it changes is in force; the tables that it removed still wait to be given back.
+///
+/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed: [`free`](Self::free) it.
+#[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
+#[derive(Debug)]
+pub struct Applied<'b> {
+    plan: Plan<'b>,
+    counts: Counts,
 }
 
 impl<'b> CheckedPlan<'b> {
@@ -44,41 +56,60 @@ impl<'b> CheckedPlan<'b> {
         self.plan.abandon(window, frames);
     }
 
-    /// Executes the steps. Cannot fail.
+    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the pause.
     ///
     /// # Safety
-    /// `window` must reach the same tables as when the plan was made, and nothing may have written to them since. What
-    /// becomes mapped must be memory that may be accessed as its attributes say; nobody may use what becomes unmapped or
-    /// loses a permission, except to fault; and for a [`Quiescent`](super::Quiescent) target its promise must still hold.
-    pub unsafe fn apply<W: TableWindow, C: Cpu, F: FrameSource>(
-        self,
-        window: &mut W,
-        cpu: &mut C,
-        frames: &mut F,
-    ) -> Applied {
-        let geometry = self.plan.regime().geometry;
-        let mut applied = Applied::default();
+    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps, and nothing may have
+    /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
+    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](super::Quiescent) target its
+    /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
+    pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
+        let regime = self.plan.regime();
+        let mut counts = Counts::default();
         for step in self.plan.steps() {
-            match *step {
+            match step {
                 Step::Store(store) => {
                     // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
                     // for what they map.
                     unsafe { apply_store(store, window, cpu) };
-                    applied.entries += u64::from(store.count);
+                    counts.entries += u64::from(store.count);
                 }
-                Step::Dsb(dsb) => cpu.dsb(dsb),
+                Step::EveryLeaf(leaves) => {
+                    // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
+                    // its ends; the caller vouches that nobody walks it.
+                    counts.entries += unsafe { store_every_leaf(regime, leaves, window, cpu) };
+                }
+                Step::Dsb(dsb) => cpu.dsb(*dsb),
                 Step::Isb => cpu.isb(),
                 Step::Invalidate(invalidation) => {
-                    applied.invalidations += invalidate(geometry, invalidation, cpu);
+                    counts.invalidations += invalidate(regime.geometry, *invalidation, cpu);
                 }
-                Step::Free { table, level, .. } => {
-                    release_below(geometry, table, level, window, frames);
-                    frames.free(table);
-                    applied.freed += 1;
-                }
+                Step::Free { .. } => {}
             }
         }
-        applied
+        Applied { plan: self.plan, counts }
+    }
+}
+
+impl Applied<'_> {
+    /// The steps, in order.
+    pub fn steps(&self) -> &[Step] {
+        self.plan.steps()
+    }
+
+    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
+    /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
+    pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
+        let geometry = self.plan.regime().geometry;
+        let mut counts = self.counts;
+        // Planners end their plans with them.
+        for step in self.plan.steps().iter().rev() {
+            let Step::Free { table, level, .. } = *step else { break };
+            release_below(geometry, table, level, window, frames);
+            frames.free(table);
+            counts.freed += 1;
+        }
+        counts
     }
 }
 
@@ -87,7 +118,7 @@ impl<'b> CheckedPlan<'b> {
 /// # Safety
 /// `store` must name entries of a table that `window` reaches, and what they map must be memory that may be accessed as
 /// their attributes say.
-unsafe fn apply_store<W: TableWindow, C: Cpu>(store: Store, window: &mut W, cpu: &mut C) {
+unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
     let count = usize::from(store.count);
     let table = window.open(store.level, store.table);
     // SAFETY: the run lies in the table.

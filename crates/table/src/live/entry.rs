@@ -14,6 +14,9 @@ const NO_TRANSLATION: u64 = 1 << 16;
 /// Set in the descriptors of tables and pages, clear in those of blocks.
 const TABLE_OR_PAGE: u64 = 0b10;
 
+/// Set in every page, valid or invalidated.
+pub(super) const PAGE_BIT: u64 = TABLE_OR_PAGE;
+
 /// An entry as the planners see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
@@ -34,12 +37,16 @@ pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
     if descriptor.0 == 0 {
         return Entry::Empty;
     }
+    match (descriptor.0 & TABLE_OR_PAGE != 0, level == Level::L3) {
+        (true, true) => {}
+        (true, false) => return descriptor.next_table(geometry).map_or(Entry::Foreign, Entry::Table),
+        (false, false) if geometry.has_leaf(level) && descriptor.0 & NO_TRANSLATION == 0 => {}
+        (false, _) => return Entry::Foreign,
+    }
+    if descriptor.is_contiguous() && geometry.contiguous_entries(level).is_none() {
+        return Entry::Foreign;
+    }
     match Descriptor(descriptor.0 | VALID_BIT).decode(geometry, level) {
-        Decoded::Table(table) if descriptor.is_valid() => Entry::Table(table),
-        Decoded::Leaf(_) if descriptor.is_contiguous() && geometry.contiguous_entries(level).is_none() => {
-            Entry::Foreign
-        }
-        Decoded::Leaf(_) if level != Level::L3 && descriptor.0 & NO_TRANSLATION != 0 => Entry::Foreign,
         Decoded::Leaf(pa) => Entry::Leaf(pa),
         Decoded::Table(_) | Decoded::Invalid => Entry::Foreign,
     }

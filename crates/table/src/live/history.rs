@@ -1,11 +1,12 @@
 //! What the stores of a plan make of an entry, step by step.
 
+use arrayvec::ArrayVec;
 use linmap_vmsa::{Descriptor, Geometry, Pa};
 
-use super::plan::{Step, Store};
+use super::step::{Step, Store};
 
 /// Stores that follow each other and ascend, so that one is found by its addresses.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Pass {
     from: usize,
     end: usize,
@@ -21,13 +22,17 @@ const PASSES: usize = 12;
 pub(super) struct History<'s> {
     geometry: Geometry,
     steps: &'s [Step],
-    passes: [Pass; PASSES],
-    len: usize,
+    passes: ArrayVec<Pass, PASSES>,
 }
 
 impl<'s> History<'s> {
     pub fn new(geometry: Geometry, steps: &'s [Step]) -> Self {
-        Self { geometry, steps, passes: [Pass::default(); PASSES], len: 0 }
+        Self { geometry, steps, passes: ArrayVec::new_const() }
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.passes.is_empty()
     }
 
     /// Last address that the entries of `store` translate.
@@ -38,12 +43,12 @@ impl<'s> History<'s> {
 
     /// Takes in the store at step `at`, which is behind all those before.
     pub fn push(&mut self, at: usize, store: &Store) {
-        let full = self.len == PASSES;
         let ascends = at.checked_sub(1).and_then(|before| match self.steps.get(before) {
             Some(Step::Store(before)) => Some(self.last(before) < store.va.0),
             _ => None,
         });
-        if let Some(pass) = self.len.checked_sub(1).and_then(|last| self.passes.get_mut(last)) {
+        let full = self.passes.is_full();
+        if let Some(pass) = self.passes.last_mut() {
             if ascends == Some(true) && pass.end == at {
                 pass.end = at + 1;
                 return;
@@ -54,15 +59,12 @@ impl<'s> History<'s> {
                 return;
             }
         }
-        if let Some(pass) = self.passes.get_mut(self.len) {
-            *pass = Pass { from: at, end: at + 1, sorted: true };
-            self.len += 1;
-        }
+        self.passes.push(Pass { from: at, end: at + 1, sorted: true });
     }
 
     /// Runs `each` on the stores before step `before` that overlap `first..=last`, in order.
-    pub fn overlapping(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
-        for pass in self.passes.iter().take(self.len).take_while(|pass| pass.from < before) {
+    fn overlapping(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
+        for pass in self.passes.iter().take_while(|pass| pass.from < before) {
             let steps = self.steps.get(pass.from..pass.end.min(before)).unwrap_or_default();
             let skip = if pass.sorted {
                 steps.partition_point(|step| match step {
@@ -87,6 +89,9 @@ impl<'s> History<'s> {
 
     /// Whether a store before step `before` overlaps `first..=last`.
     pub fn touches(&self, before: usize, first: u64, last: u64) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let mut touches = false;
         self.overlapping(before, first, last, |_, _| touches = true);
         touches

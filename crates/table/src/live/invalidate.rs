@@ -1,11 +1,12 @@
 //! Which addresses have to be invalidated, and by what.
 
+use arrayvec::ArrayVec;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Geometry, Level, Va};
 
 use super::PlanError;
-use super::plan::{Invalidation, Reach, Step};
 use super::planner::Script;
+use super::step::{Invalidation, Reach, Step};
 
 /// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
 /// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
@@ -41,73 +42,90 @@ impl Span {
         (alike && self.last.checked_add(1) == Some(next.first)).then_some(Self { last: next.last, ..self })
     }
 
-    fn entries(self) -> u64 {
+    pub fn entries(self) -> u64 {
         ((self.last - self.first) >> self.shift) + 1
     }
 }
 
+/// More separate spans than this in one round mean everything.
+const SPANS: usize = 8;
+
 /// A list of spans that stays small: when it overflows it means everything.
 #[derive(Debug)]
 pub(super) struct Spans {
-    list: [Span; Self::CAPACITY],
-    len: usize,
+    list: ArrayVec<Span, SPANS>,
     everything: bool,
 }
 
 impl Spans {
-    const CAPACITY: usize = 8;
-
+    #[inline]
     pub const fn new() -> Self {
-        let none = Span { first: 0, last: 0, shift: 0, reach: Reach::LastLevel };
-        Self { list: [none; Self::CAPACITY], len: 0, everything: false }
+        Self { list: ArrayVec::new_const(), everything: false }
     }
 
+    #[inline]
     pub fn push(&mut self, span: Span) {
-        if self.everything {
-            return;
-        }
-        if let Some(last) = self.len.checked_sub(1).and_then(|last| self.list.get_mut(last))
+        if let Some(last) = self.list.last_mut()
             && let Some(joined) = last.joined(span)
         {
             *last = joined;
             return;
         }
-        match self.list.get_mut(self.len) {
-            Some(slot) => {
-                *slot = span;
-                self.len += 1;
-            }
-            None => self.everything = true,
-        }
+        self.everything |= self.list.try_push(span).is_err();
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.list.is_empty()
     }
 
     /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when it is empty.
+    #[inline]
     pub fn drain(
         &mut self,
         geometry: Geometry,
         ranges: bool,
         script: &mut Script<'_>,
     ) -> Result<(), PlanError> {
-        let spans = self.list.get(..self.len).unwrap_or_default();
-        let mut total = 0u64;
-        for span in spans {
-            total = total.saturating_add(cheapest(geometry, ranges, *span).0);
-        }
-        let result = if self.everything || total > MAX_INVALIDATIONS {
-            script.push(Step::Invalidate(Invalidation::All))
-        } else {
-            spans.iter().try_for_each(|span| match cheapest(geometry, ranges, *span) {
-                (_, true) => pieces(geometry, *span, |piece| script.push(Step::Invalidate(piece))),
-                (_, false) => script.push(Step::Invalidate(by_va(*span))),
-            })
+        let result = match *self.list.as_slice() {
+            [single] if !self.everything => push_one(geometry, ranges, single, script),
+            _ => self.push_all(geometry, ranges, script),
         };
-        self.len = 0;
+        self.list.clear();
         self.everything = false;
         result
+    }
+
+    fn push_all(&self, geometry: Geometry, ranges: bool, script: &mut Script<'_>) -> Result<(), PlanError> {
+        let mut total = 0u64;
+        for span in &self.list {
+            total = total.saturating_add(cheapest(geometry, ranges, *span).0);
+        }
+        if self.everything || total > MAX_INVALIDATIONS {
+            return script.push(Step::Invalidate(Invalidation::All));
+        }
+        self.list.iter().try_for_each(|span| push_one(geometry, ranges, *span, script))
+    }
+}
+
+/// Pushes the cheapest invalidations that cover `span`.
+#[inline]
+pub(super) fn push_one(
+    geometry: Geometry,
+    ranges: bool,
+    span: Span,
+    script: &mut Script<'_>,
+) -> Result<(), PlanError> {
+    // As after the change of one page.
+    if span.entries() == 1 {
+        return script.push(Step::Invalidate(by_va(span)));
+    }
+    match cheapest(geometry, ranges, span) {
+        (instructions, _) if instructions > MAX_INVALIDATIONS => {
+            script.push(Step::Invalidate(Invalidation::All))
+        }
+        (_, true) => pieces(geometry, span, |piece| script.push(Step::Invalidate(piece))),
+        (_, false) => script.push(Step::Invalidate(by_va(span))),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
+use super::PlanError;
 use super::entry::{Entry, entry};
-use super::plan::Edit;
 use super::planner::Planner;
-use super::{Node, PlanError};
+use super::regime::Node;
+use super::step::Edit;
 use crate::detached::{DetachedTree, EntryInUse, contiguous_part, release_below};
 use crate::frames::FrameSource;
 use crate::mapping::{Cursor, Mapping};
@@ -14,7 +15,7 @@ use crate::window::TableWindow;
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to map everything from the cursor on.
     pub fn map(&mut self, mut cursor: Cursor<'_>) -> Result<(), PlanError> {
-        let root = self.root();
+        let root = self.regime.top;
         self.map_below(root, &mut cursor)
     }
 
@@ -23,14 +24,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let geometry = self.regime.geometry;
         let entries = geometry.entries(node.level);
         while let Some(mapping) = cursor.peek() {
-            if mapping.va.0.wrapping_sub(node.base) >> geometry.shift(node.level) >= entries as u64 {
+            if mapping.va.0.wrapping_sub(node.base) >> node.shift >= entries as u64 {
                 return Ok(());
             }
             let index = geometry.index(mapping.va, node.level);
             let found = self.read(node, index);
             match (entry(geometry, node.level, found), node.level.next()) {
-                (Entry::Table(table), Some(level)) => {
-                    let below = Node { table, level, base: self.va(node, index) };
+                (Entry::Table(table), Some(_)) => {
+                    let below = self.regime.below(node, index, table);
                     self.map_below(below, cursor)?;
                 }
                 (Entry::Empty, next) => {
@@ -41,9 +42,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                             entries.iter().position(|bits| *bits != 0).unwrap_or(entries.len())
                         });
                         self.write_leaves(node, index, count, mapping)?;
-                        cursor.advance((count as u64) << geometry.shift(node.level));
+                        cursor.advance((count as u64) << node.shift);
                     } else if let Some(next) = next {
-                        let base = Va(self.va(node, index));
+                        let base = Va(node.va(index));
                         let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
                         self.link(node, index, table).inspect_err(|_| {
                             release_below(geometry, table, next, self.window, self.frames);
@@ -52,7 +53,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     }
                 }
                 _ => {
-                    let va = Va(self.va(node, index));
+                    let va = Va(node.va(index));
                     return Err(EntryInUse { va, table: node.table, index, found }.into());
                 }
             }
@@ -89,7 +90,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         contiguous: bool,
     ) -> Result<(), PlanError> {
         let geometry = self.regime.geometry;
-        let shift = geometry.shift(node.level);
+        let shift = node.shift;
         let attributes = Attributes { contiguous, ..mapping.attributes };
         let mut done = 0;
         while done < count {

@@ -4,10 +4,12 @@ use core::slice;
 
 use linmap_vmsa::{Descriptor, Pa, Va};
 
+use super::PlanError;
 use super::entry::CONTIGUOUS;
-use super::invalidate::{Span, Spans};
-use super::plan::{Edit, Step, Store};
-use super::{Node, PlanError, Regime};
+use super::invalidate::{Span, Spans, push_one};
+use super::regime::{Node, Regime};
+use super::step::{Edit, Invalidation, Step, Store};
+use super::target::Meanwhile;
 use crate::cpu::Dsb;
 use crate::frames::FrameSource;
 use crate::walk::read;
@@ -37,27 +39,29 @@ impl<'b> Script<'b> {
         self.steps.get(..self.len).unwrap_or_default()
     }
 
+    // A step is larger than what is copied without a call: built where it stays, it is not copied at all.
+    #[inline(always)]
     pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
         let capacity = self.steps.len();
-        let slot = self.steps.get_mut(self.len).ok_or(PlanError::TooLong { capacity })?;
+        let Some(slot) = self.steps.get_mut(self.len) else { return Err(PlanError::TooLong { capacity }) };
         *slot = step;
         self.len += 1;
         Ok(())
     }
 
-    /// Pushes a store, as a part of the one in front of it where both are one run.
-    pub fn push_store(&mut self, store: Store) -> Result<(), PlanError> {
+    /// Makes `store` a part of the store that was pushed last, where both are one run. Returns whether it is.
+    fn join(&mut self, store: &Store) -> bool {
         if let Some(Step::Store(last)) = self.len.checked_sub(1).and_then(|last| self.steps.get_mut(last))
             && last.table == store.table
             && last.level == store.level
             && usize::from(last.index) + usize::from(last.count) == usize::from(store.index)
-            && let Some(edit) = joined(last, &store)
+            && let Some(edit) = joined(last, store)
         {
             last.edit = edit;
             last.count += store.count;
-            return Ok(());
+            return true;
         }
-        self.push(Step::Store(store))
+        false
     }
 }
 
@@ -83,8 +87,8 @@ fn joined(last: &Store, next: &Store) -> Option<Edit> {
 
 /// One edit being planned.
 pub(super) struct Planner<'p, 'b, W, F> {
-    pub regime: Regime,
-    pub quiescent: bool,
+    pub regime: &'p Regime,
+    pub meanwhile: Meanwhile,
     pub script: &'p mut Script<'b>,
     pub spans: Spans,
     pub window: &'p mut W,
@@ -103,15 +107,15 @@ pub(super) struct Planner<'p, 'b, W, F> {
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     pub fn new(
-        regime: Regime,
-        quiescent: bool,
+        regime: &'p Regime,
+        meanwhile: Meanwhile,
         script: &'p mut Script<'b>,
         window: &'p mut W,
         frames: &'p mut F,
     ) -> Self {
         Self {
             regime,
-            quiescent,
+            meanwhile,
             script,
             spans: Spans::new(),
             window,
@@ -120,41 +124,25 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unordered: false,
             unfolded: false,
             split_end: 0,
-            top: regime.top(),
+            top: regime.top,
         }
-    }
-
-    pub fn root(&self) -> Node {
-        self.regime.top()
     }
 
     /// The lowest table in memory that translates all of `first..=last`, a part of what the root does. It does not lie
     /// below an entry that translates just that.
     pub fn lowest(&mut self, first: u64, last: u64) -> Node {
-        let is_part = |shift: u32| {
-            let offset = (1u64 << shift) - 1;
-            (first ^ last) & !offset == 0 && (first | !last) & offset != 0
-        };
-        self.regime.descend(self.regime.top(), self.window, first, is_part, |_, _, memory| memory)
-    }
-
-    /// First address that entry `index` of `node` translates.
-    pub fn va(&self, node: Node, index: usize) -> u64 {
-        node.base + ((index as u64) << self.regime.geometry.shift(node.level))
-    }
-
-    /// Last address that entry `index` of `node` translates.
-    pub fn last(&self, node: Node, index: usize) -> u64 {
-        self.va(node, index) + (self.regime.geometry.entry_bytes(node.level) - 1)
+        // As many low bits as the addresses differ in; an entry of just so many may be the whole range.
+        let bits = u64::BITS - (first ^ last).leading_zeros();
+        let is_whole = (first | !last).trailing_zeros() >= bits;
+        let to = if is_whole { bits } else { bits.wrapping_sub(1) };
+        let to = to.max(self.regime.page_shift);
+        self.regime.descend(self.regime.top, self.window, first, to, |_, _, memory| memory)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
+    #[inline]
     pub fn indices(&self, node: Node, first: u64, last: u64) -> (usize, usize) {
-        let geometry = self.regime.geometry;
-        let reach = ((geometry.entries(node.level) as u64) << geometry.shift(node.level)) - 1;
-        let from = first.max(node.base);
-        let to = last.min(node.base + reach);
-        (geometry.index(Va(from), node.level), geometry.index(Va(to), node.level))
+        self.regime.indices(node, first, last)
     }
 
     /// The entry as it is in memory.
@@ -191,27 +179,23 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Pushes stores to the entries from `index` on.
+    #[inline]
     pub fn store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
         self.unordered = true;
-        let store = Store {
-            va: Va(self.va(node, index)),
-            table: node.table,
-            level: node.level,
-            // A table has at most 8192 entries.
-            index: index as u16,
-            count: count as u16,
-            edit,
-        };
+        // A table has at most 8192 entries.
+        let (va, first, entries) = (Va(node.va(index)), index as u16, count as u16);
+        let store = || Store { va, table: node.table, level: node.level, index: first, count: entries, edit };
         // The steps of the splits are read again and stay as they are.
-        if self.script.len() == self.split_end {
-            return self.script.push(Step::Store(store));
+        if self.script.len() > self.split_end && self.script.join(&store()) {
+            return Ok(());
         }
-        self.script.push_store(store)
+        self.script.push(Step::Store(store()))
     }
 
     /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders what was written there.
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
-        if !self.tables_ordered || self.unfolded {
+        // Nobody follows a link of a parked tree before the end of the plan.
+        if self.meanwhile != Meanwhile::Parked && (!self.tables_ordered || self.unfolded) {
             self.order()?;
         }
         let first = Descriptor::table(self.regime.geometry, table);
@@ -219,26 +203,35 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to hear of.
+    #[inline]
     pub fn invalidate_leaves(&mut self, node: Node, index: usize, count: usize) {
-        let shift = self.regime.geometry.shift(node.level);
-        self.spans.push(Span::leaves(self.va(node, index), count, shift));
+        if self.meanwhile == Meanwhile::Parked {
+            // The end of the plan invalidates everything.
+            return;
+        }
+        let shift = node.shift;
+        self.spans.push(Span::leaves(node.va(index), count, shift));
     }
 
     /// The entry no longer leads to a table.
     pub fn invalidate_table(&mut self, node: Node, index: usize) {
-        self.spans.push(Span::table(self.regime.geometry, node.level, self.va(node, index)));
+        if self.meanwhile == Meanwhile::Parked {
+            return;
+        }
+        self.spans.push(Span::table(self.regime.geometry, node.level, node.va(index)));
     }
 
     /// Takes the contiguous bit from the run of `count` entries from `index` on. All of them must have lost it, for every
     /// walker, before one of them changes in another way (Arm ARM D8.7.1).
     pub fn unfold(&mut self, node: Node, index: usize, count: usize) -> Result<(), PlanError> {
         self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
-        // Walkers make nothing of a run of invalidated leaves. The entries of a run are alike.
-        self.unfolded |= self.read(node, index).is_valid();
+        // Walkers make nothing of a run of invalidated leaves, and nobody walks a parked tree. The entries of a run are alike.
+        self.unfolded |= self.meanwhile != Meanwhile::Parked && self.read(node, index).is_valid();
         Ok(())
     }
 
     /// Orders the stores so far.
+    #[inline]
     fn order(&mut self) -> Result<(), PlanError> {
         self.unordered = false;
         self.unfolded = false;
@@ -247,16 +240,28 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Orders the stores so far and completes the invalidations they ask for.
+    #[inline]
     pub fn settle(&mut self) -> Result<(), PlanError> {
         if self.unordered {
             self.order()?;
         }
         if !self.spans.is_empty() {
-            let Regime { geometry, range_invalidation, .. } = self.regime;
+            let Regime { geometry, range_invalidation, .. } = *self.regime;
             self.spans.drain(geometry, range_invalidation, self.script)?;
             self.script.push(Step::Dsb(Dsb::Ish))?;
         }
         Ok(())
+    }
+
+    /// Ends a plan of one store, which asks for `span` to be invalidated.
+    #[inline]
+    pub fn finish_one(&mut self, span: Option<Span>) -> Result<(), PlanError> {
+        self.order()?;
+        if let Some(span) = span {
+            push_one(self.regime.geometry, self.regime.range_invalidation, span, self.script)?;
+            self.script.push(Step::Dsb(Dsb::Ish))?;
+        }
+        self.script.push(Step::Isb)
     }
 
     /// What follows is planned on the splits so far.
@@ -287,12 +292,19 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
+    #[inline]
     pub fn finish(&mut self) -> Result<(), PlanError> {
-        self.settle()?;
-        if self.script.len() > 0 && !matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. }))
+        if self.script.len() == 0 || matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. }))
         {
-            self.script.push(Step::Isb)?;
+            return Ok(());
         }
-        Ok(())
+        if self.meanwhile == Meanwhile::Parked {
+            self.order()?;
+            self.script.push(Step::Invalidate(Invalidation::All))?;
+            self.script.push(Step::Dsb(Dsb::Ish))?;
+        } else {
+            self.settle()?;
+        }
+        self.script.push(Step::Isb)
     }
 }

@@ -5,11 +5,14 @@ use core::ops::Range;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Execute, Level, Va};
 
-use super::entry::{CONTIGUOUS, Entry, VALID_BIT, entry};
-use super::plan::Edit;
+use super::PlanError;
+use super::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
+use super::invalidate::Span;
 use super::planner::Planner;
+use super::regime::Node;
 use super::split::Phase;
-use super::{Node, PlanError};
+use super::step::Edit;
+use super::target::Meanwhile;
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
 
@@ -72,16 +75,16 @@ const fn is_both(bits: u64) -> bool {
 
 /// What some leaves have in common.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
     /// Bits set in every entry.
-    and: u64,
+    pub and: u64,
     /// Bits set in some entry.
-    or: u64,
+    pub or: u64,
 }
 
 impl Seen {
     #[inline]
-    fn of(entries: &[u64]) -> Self {
+    pub fn of(entries: &[u64]) -> Self {
         // Two folds over the same slice, which the compiler turns into vectors.
         let (mut and, mut or) = (u64::MAX, 0);
         for entry in entries {
@@ -90,13 +93,54 @@ impl Seen {
         }
         Self { and, or }
     }
+
+    /// Whether clearing and setting these bits changes any.
+    #[inline]
+    pub const fn changes(self, clear: u64, set: u64) -> bool {
+        self.and & set != set || self.or & clear != 0
+    }
 }
 
+/// Pages that are changed at once without looking at them in several passes.
+const FEW: usize = 16;
+
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to change the leaves in `first..=last` where those are a few pages of one table, none of them one of a run, as
+    /// most are that change. Returns whether they are; what is wrong with them, [`protect`](Self::protect) finds out.
+    pub fn protect_few(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
+        let node = self.regime.lowest(self.window, first);
+        let (from, to) = (node.index(first), node.index(last));
+        if node.level != Level::L3 || to - from >= FEW || to >= self.regime.entries(Level::L3) {
+            return Ok(false);
+        }
+        let (clear, set) = change.masks();
+        let asks = change.may_become_both();
+        // The first and the last that change, and whether TLBs may hold one of those.
+        let (mut ends, mut held) = (None, false);
+        for index in from..=to {
+            let old = self.read(node, index).0;
+            let new = old & !clear | set;
+            if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(new)) {
+                return Ok(false);
+            }
+            if old != new {
+                ends = Some((ends.map_or(index, |(lead, _)| lead), index));
+                held |= old & VALID_BIT != 0;
+            }
+        }
+        let Some((lead, end)) = ends else { return Ok(true) };
+        self.store(node, lead, end - lead + 1, Edit::Bits { clear, set })?;
+        if self.meanwhile != Meanwhile::Parked {
+            let span = Span::leaves(node.va(lead), end - lead + 1, node.shift);
+            self.finish_one(held.then_some(span))?;
+        }
+        Ok(true)
+    }
+
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let top = self.top;
-        if self.quiescent && self.regime.bbm == BbmLevel::L0 {
+        if self.meanwhile == Meanwhile::Quiescent && self.regime.bbm == BbmLevel::L0 {
             self.protect_below(top, first, last, change, Phase::Break)?;
             self.settle()?;
             return self.protect_below(top, first, last, change, Phase::Make);
@@ -132,12 +176,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 Entry::Table(table) => {
                     self.protect_leaves(node, leaves, change, phase)?;
                     leaves = index + 1..index + 1;
-                    let Some(level) = node.level.next() else { continue };
-                    let below = Node { table, level, base: self.va(node, index) };
+                    let below = self.regime.below(node, index, table);
                     self.protect_below(below, first, last, change, phase)?;
                 }
                 Entry::Empty => {
-                    let va = Va(self.va(node, index).max(first));
+                    let va = Va(node.va(index).max(first));
                     return Err(PlanError::Hole { va });
                 }
                 Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
@@ -157,12 +200,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     ) -> Result<(), PlanError> {
         // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
         let seen = self.look(node, from, to, Seen::of);
-        if seen.and & 0b10 == 0 {
+        if seen.and & PAGE_BIT == 0 {
             for index in from..=to {
                 let found = self.read(node, index);
                 match entry(self.regime.geometry, node.level, found) {
                     Entry::Leaf(_) => {}
-                    Entry::Empty => return Err(PlanError::Hole { va: Va(self.va(node, index)) }),
+                    Entry::Empty => return Err(PlanError::Hole { va: Va(node.va(index)) }),
                     Entry::Table(_) | Entry::Foreign => return Err(self.foreign(node, index, found)),
                 }
             }
@@ -202,11 +245,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             if writable && executable {
                 let both = |bits: &u64| is_both(bits & !clear | set);
                 if let Some(nth) = self.look(node, from, to, |entries| entries.iter().position(both)) {
-                    return Err(PlanError::WritableAndExecutable { va: Va(self.va(node, from + nth)) });
+                    return Err(PlanError::WritableAndExecutable { va: Va(node.va(from + nth)) });
                 }
             }
         }
-        if seen.and & set == set && seen.or & clear == 0 {
+        if !seen.changes(clear, set) {
             return Ok(());
         }
         // From the first leaf that changes to the last. What lies between may be stored as it is.
@@ -220,6 +263,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             (lead, end) = self.whole_runs(node, from, lead, end, to);
         }
         if self.regime.bbm == BbmLevel::L0
+            && self.meanwhile != Meanwhile::Parked
             && change.valid != Some(false)
             && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
         {
@@ -268,7 +312,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     ) -> Result<(), PlanError> {
         let count = last - first + 1;
         match phase {
-            Phase::InPlace => Err(PlanError::RunInUse { va: Va(self.va(node, first)) }),
+            Phase::InPlace => Err(PlanError::RunInUse { va: Va(node.va(first)) }),
             Phase::Break => {
                 self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
                 self.invalidate_leaves(node, first, count);
@@ -293,6 +337,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
+        if self.meanwhile == Meanwhile::Parked {
+            return Ok(());
+        }
         // What was invalid is in no TLB, and what stays as it is may stay there.
         let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
         if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {

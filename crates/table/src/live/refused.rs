@@ -5,7 +5,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 use thiserror::Error;
 
-use super::plan::Invalidation;
+use super::step::{EveryLeaf, Invalidation};
 
 /// A plan that must not be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -114,6 +114,27 @@ pub enum Violation {
         va: Va,
         /// The table.
         table: Pa,
+    },
+    /// A change of all leaves where CPUs may walk the tree.
+    #[error("all leaves from {first} on change, which a parked tree alone can do")]
+    NotParked {
+        /// First address of the range.
+        first: Va,
+    },
+    /// A change of all leaves that names no range of the tree, or bits other than nG.
+    #[error("no change of all leaves: {0:?}")]
+    NoSuchLeaves(EveryLeaf),
+    /// A change of all leaves that begins or ends within a leaf or a contiguous run that it changes.
+    #[error("the leaf or run for {va} reaches over an end of the range in which all leaves change")]
+    PartOfLeaf {
+        /// An address in the leaf, the first or the last of the range.
+        va: Va,
+    },
+    /// A store behind a change of all leaves, which must be the last.
+    #[error("the entries for {va} change behind a change of all leaves, which must be the last")]
+    BehindEveryLeaf {
+        /// First address that changes.
+        va: Va,
     },
     /// An invalidation is not ordered behind the stores it is for.
     #[error("an invalidation before the DSB that orders the stores")]

@@ -7,10 +7,12 @@ use core::slice;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
+use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
-use super::plan::Edit;
 use super::planner::Planner;
-use super::{Node, PlanError};
+use super::regime::Node;
+use super::step::Edit;
+use super::target::Meanwhile;
 use crate::detached::release_below;
 use crate::fill::fill;
 use crate::frames::{FrameSource, OutOfFrames};
@@ -37,6 +39,11 @@ impl Cut {
                 start <= last && first <= end && (level < to || (is_run && level == to))
             }
         }
+    }
+
+    /// Whether no run stays in a table at `level` that translates `bytes` and one byte from `base` on.
+    fn leaves_no_run(self, level: Level, base: u64, bytes: u64) -> bool {
+        matches!(self, Self::Down { first, last, to } if level <= to && first <= base && base + bytes <= last)
     }
 
     /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to be cut.
@@ -96,7 +103,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let bbm = self.regime.bbm;
         let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
         let top = self.lowest(first, last);
-        if self.quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
+        if bbm == BbmLevel::L3 && self.split_one(top, first, last, cut)? {
+            return Ok(());
+        }
+        if self.meanwhile == Meanwhile::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
             // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
@@ -107,6 +117,23 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.splits_end();
         self.top = top;
         Ok(())
+    }
+
+    /// Plans to split the one block that `first..=last` is a part of, if it is one of no run. Returns whether it is; at level 3
+    /// nothing else has to be done for it.
+    fn split_one(&mut self, top: Node, first: u64, last: u64, cut: Cut) -> Result<bool, PlanError> {
+        let index = top.index(first);
+        let found = self.read(top, index);
+        let is_block = found.is_valid() && !found.may_be_table() && !found.is_contiguous();
+        if top.level == Level::L3 || !is_block || last > top.last(index) {
+            return Ok(false);
+        }
+        if cut.cuts(top.level, false, top.va(index), top.last(index)) && !cut.spares(found) {
+            self.replace(top, index, found, cut)?;
+        }
+        self.splits_end();
+        self.top = top;
+        Ok(true)
     }
 
     fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
@@ -129,16 +156,16 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let index = self.regime.geometry.index(Va(va), node.level);
             let descriptor = self.read(node, index);
             match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
-                (Entry::Empty, _) => return Ok(self.last(node, index)),
-                (Entry::Table(table), Some(level)) => {
-                    node = Node { table, level, base: self.va(node, index) };
+                (Entry::Empty, _) => return Ok(node.last(index)),
+                (Entry::Table(table), Some(_)) => {
+                    node = self.regime.below(node, index, table);
                 }
                 // Nothing is smaller than a page.
-                (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(self.last(node, index)),
+                (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
                 (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
                     self.split_unit(unit, descriptor, cut, phase)?;
-                    return Ok(self.last(node, unit.index + unit.count - 1));
+                    return Ok(node.last(unit.index + unit.count - 1));
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
             }
@@ -159,8 +186,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let descriptor = self.read(node, index);
             match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
                 (Entry::Empty, _) => {}
-                (Entry::Table(table), Some(level)) => {
-                    let below = Node { table, level, base: self.va(node, index) };
+                (Entry::Table(table), Some(_)) => {
+                    let below = self.regime.below(node, index, table);
                     self.split_below(below, first, last, cut, phase)?;
                 }
                 (Entry::Leaf(_), _) => {
@@ -177,7 +204,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     pub(super) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
         let Node { table, level, .. } = node;
-        PlanError::Foreign { va: Va(self.va(node, index)), table, level, index, found }
+        PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
     }
 
     /// The leaf at `index`, or the run that it is one of. The entries of a run must be alike.
@@ -190,7 +217,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Err(self.foreign(node, index, descriptor));
         };
         let start = index & !(count - 1);
-        let shift = self.regime.geometry.shift(node.level);
+        let shift = node.shift;
         let other = self.look(node, start, start + count - 1, |entries| odd_one(entries, shift));
         match other {
             Some((nth, found)) => Err(self.foreign(node, start + nth, found)),
@@ -206,12 +233,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         phase: Phase,
     ) -> Result<(), PlanError> {
         let Unit { node, index, count, is_run, valid } = unit;
-        let (start, end) = (self.va(node, index), self.last(node, index + count - 1));
+        let (start, end) = (node.va(index), node.last(index + count - 1));
         if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
             return Ok(());
         }
         let bbm = self.regime.bbm;
-        if valid && !self.quiescent && bbm != BbmLevel::L3 {
+        if valid && self.meanwhile == Meanwhile::InUse && bbm != BbmLevel::L3 {
             return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
         }
         match phase {
@@ -235,7 +262,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let remade = Edit::Bits { clear: CONTIGUOUS, set: if valid { VALID_BIT } else { 0 } };
         for nth in index..index + count {
-            if cut.cuts(node.level, false, self.va(node, nth), self.last(node, nth)) {
+            if cut.cuts(node.level, false, node.va(nth), node.last(nth)) {
                 let whole = self.read(node, nth);
                 self.replace(node, nth, whole, cut)?;
             } else if phase == Phase::Make {
@@ -252,7 +279,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Err(self.foreign(node, index, whole));
         };
         let attributes = attributes_of(geometry, whole);
-        let base = self.va(node, index);
+        let base = node.va(index);
         let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
         self.link(node, index, table).inspect_err(|_| {
             release_below(geometry, table, next, self.window, self.frames);
@@ -280,20 +307,23 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let entries =
             unsafe { slice::from_raw_parts_mut(pointer.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         let single = leaf(geometry, level, attributes, pa);
-        let run = self.regime.run(level);
-        let common = if run.is_some() { single.0 | CONTIGUOUS } else { single.0 };
         // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
-        fill(entries, common, 1 << shift);
         let candidates = cut.candidates(base, count, shift);
-        if let Some(run) = run {
-            for start in candidates.iter().flat_map(|part| (part.start & !(run - 1)..part.end).step_by(run)) {
-                let va = base + ((start as u64) << shift);
-                if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
-                    && let Some(entries) = entries.get_mut(start..start + run)
-                {
-                    fill(entries, single.0 + ((start as u64) << shift), 1 << shift);
+        match self.regime.run(level) {
+            Some(run) if !cut.leaves_no_run(level, base, ((count as u64) << shift) - 1) => {
+                fill(entries, single.0 | CONTIGUOUS, 1 << shift);
+                let runs =
+                    candidates.iter().flat_map(|part| (part.start & !(run - 1)..part.end).step_by(run));
+                for start in runs {
+                    let va = base + ((start as u64) << shift);
+                    if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
+                        && let Some(entries) = entries.get_mut(start..start + run)
+                    {
+                        fill(entries, single.0 + ((start as u64) << shift), 1 << shift);
+                    }
                 }
             }
+            _ => fill(entries, single.0, 1 << shift),
         }
         let mut result = Ok(());
         let Some(next) = level.next() else {

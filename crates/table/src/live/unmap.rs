@@ -4,10 +4,11 @@ use core::ops::Range;
 
 use linmap_vmsa::{Descriptor, Level};
 
+use super::PlanError;
 use super::entry::{Entry, entry};
-use super::plan::Edit;
 use super::planner::Planner;
-use super::{Node, PlanError};
+use super::regime::Node;
+use super::step::Edit;
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
 
@@ -16,7 +17,7 @@ const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to clear everything in `first..=last`, over whose ends no leaf reaches.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
-        let root = self.root();
+        let root = self.regime.top;
         self.unmap_below(root, first, last)?;
         let removed = self.script.len();
         self.finish()?;
@@ -43,9 +44,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     }
                 }
                 Entry::Table(table) => {
-                    let Some(level) = node.level.next() else { continue };
-                    let below = Node { table, level, base: self.va(node, index) };
-                    let whole = first <= below.base && self.last(node, index) <= last;
+                    let below = self.regime.below(node, index, table);
+                    let whole = first <= below.base && node.last(index) <= last;
                     if !whole && !self.empties(below, first, last) {
                         self.clear(node, gone)?;
                         gone = index + 1..index + 1;
@@ -105,9 +105,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let Entry::Table(table) = entry(self.regime.geometry, node.level, descriptor) else {
                 return true;
             };
-            let Some(level) = node.level.next() else { return true };
-            let below = Node { table, level, base: self.va(node, index) };
-            let whole = first <= below.base && self.last(node, index) <= last;
+            let below = self.regime.below(node, index, table);
+            let whole = first <= below.base && node.last(index) <= last;
             whole || self.empties(below, first, last)
         })
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod segments;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 

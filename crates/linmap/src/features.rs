@@ -1,0 +1,239 @@
+//! What the CPUs can do that the linear map relies on: of each CPU, and of all together.
+//!
+//! The level of break-before-make and range invalidation are the system's only if every CPU has them, because any CPU may
+//! walk what is edited and has to carry out what is broadcast. CPUs that are there when the kernel boots lower what the
+//! system has; a CPU that comes later must have it.
+
+use linmap_vmsa::id::{BbmLevel, Isar0, Midr, Mmfr0, Mmfr2};
+use thiserror::Error;
+
+/// What one CPU can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// Which CPU it is.
+    pub midr: Midr,
+    /// Granules and PA size.
+    pub mmfr0: Mmfr0,
+    /// The BBM level that its registers and the list of CPUs without conflict aborts give.
+    pub reported: BbmLevel,
+    /// The BBM level to rely on: `reported` unless the user said otherwise.
+    pub bbm: BbmLevel,
+    /// Whether it invalidates by range (FEAT_TLBIRANGE).
+    pub tlbi_range: bool,
+}
+
+impl Features {
+    /// What the values of the ID registers of a CPU say.
+    pub fn new(midr: Midr, mmfr0: Mmfr0, mmfr2: Mmfr2, isar0: Isar0) -> Self {
+        let reported = midr.bbm(mmfr2.bbm());
+        Self { midr, mmfr0, reported, bbm: reported, tlbi_range: isar0.tlbi_range() }
+    }
+
+    /// Bits of physical address that the kernel's tables reach: the CPU's, at most 48 without LPA2.
+    pub fn pa_bits(&self) -> u8 {
+        self.mmfr0.pa_bits().min(48)
+    }
+
+    /// The same CPU with the BBM level that the user wants.
+    ///
+    /// # Errors
+    /// [`Overclaimed`], when the CPU reports less and the user has not said `force`.
+    pub fn with_bbm(self, wanted: BbmOverride) -> Result<Self, Overclaimed> {
+        if wanted.level > self.reported && !wanted.force {
+            return Err(Overclaimed { wanted: wanted.level, midr: self.midr, reported: self.reported });
+        }
+        Ok(Self { bbm: wanted.level, ..self })
+    }
+}
+
+/// `linmap.bbm=N` or `linmap.bbm=N,force`: the BBM level to assume. Assuming less than a CPU has is always safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BbmOverride {
+    /// The level.
+    pub level: BbmLevel,
+    /// Whether it holds for CPUs that report less.
+    pub force: bool,
+}
+
+/// The value of `linmap.bbm=` is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("a BBM level is 0, 1, 2 or 3, or one of these with ,force")]
+pub struct NotALevel;
+
+impl core::str::FromStr for BbmOverride {
+    type Err = NotALevel;
+
+    fn from_str(value: &str) -> Result<Self, NotALevel> {
+        let (number, force) = match value.strip_suffix(",force") {
+            Some(number) => (number, true),
+            None => (value, false),
+        };
+        let level = match number {
+            "0" => BbmLevel::L0,
+            "1" => BbmLevel::L1,
+            "2" => BbmLevel::L2,
+            "3" => BbmLevel::L3,
+            _ => return Err(NotALevel),
+        };
+        Ok(Self { level, force })
+    }
+}
+
+/// The user claims a BBM level that the CPU does not report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error(
+    "BBM level {} is wanted, but the CPU (MIDR_EL1 {:#x}) reports level {} (ID_AA64MMFR2_EL1.BBM, or its model); {},force takes it at its word",
+    wanted.number(), midr.0, reported.number(), wanted.number()
+)]
+pub struct Overclaimed {
+    /// What the user wants.
+    pub wanted: BbmLevel,
+    /// Which CPU.
+    pub midr: Midr,
+    /// What it reports.
+    pub reported: BbmLevel,
+}
+
+/// What a CPU lacks that others already rely on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum Lacks {
+    /// Its BBM level is below the system's.
+    #[error("ID_AA64MMFR2_EL1.BBM: BBM level {}, and the system relies on level {}", has.number(), needs.number())]
+    Bbm {
+        /// The CPU's level.
+        has: BbmLevel,
+        /// The system's.
+        needs: BbmLevel,
+    },
+    /// It has no range invalidation.
+    #[error("ID_AA64ISAR0_EL1.TLB: no invalidation by range, and the system uses it")]
+    TlbiRange,
+    /// Its physical addresses are too short.
+    #[error("ID_AA64MMFR0_EL1.PARange: {has} bits of physical address, and {needs} are in use")]
+    PaBits {
+        /// Bits that the CPU has.
+        has: u8,
+        /// Bits of the highest address in use.
+        needs: u8,
+    },
+}
+
+/// What all CPUs together can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct System {
+    /// The least BBM level.
+    pub bbm: BbmLevel,
+    /// Whether all invalidate by range.
+    pub tlbi_range: bool,
+    /// Bits of the highest physical address in use: memory's and mapped devices'.
+    pub pa_bits: u8,
+}
+
+impl System {
+    /// The system while the boot CPU is its only CPU.
+    pub fn of_boot_cpu(boot: &Features, pa_bits: u8) -> Self {
+        Self { bbm: boot.bbm, tlbi_range: boot.tlbi_range, pa_bits }
+    }
+
+    /// Takes a CPU in while the kernel boots: what it lacks, the system lacks from now on.
+    ///
+    /// # Errors
+    /// [`Lacks::PaBits`], which can't be done without; the system is as before.
+    pub fn take_in(&mut self, cpu: &Features) -> Result<(), Lacks> {
+        self.reaches(cpu)?;
+        self.bbm = self.bbm.min(cpu.bbm);
+        self.tlbi_range &= cpu.tlbi_range;
+        Ok(())
+    }
+
+    /// Whether a CPU that comes when the system is in use has all that it relies on.
+    ///
+    /// # Errors
+    /// [`Lacks`]: the first thing it has not.
+    pub fn admits(&self, late: &Features) -> Result<(), Lacks> {
+        self.reaches(late)?;
+        if late.bbm < self.bbm {
+            return Err(Lacks::Bbm { has: late.bbm, needs: self.bbm });
+        }
+        if self.tlbi_range && !late.tlbi_range {
+            return Err(Lacks::TlbiRange);
+        }
+        Ok(())
+    }
+
+    fn reaches(&self, cpu: &Features) -> Result<(), Lacks> {
+        let has = cpu.pa_bits();
+        if has < self.pa_bits { Err(Lacks::PaBits { has, needs: self.pa_bits }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    /// A CPU with `bbm` in its register, 44 bits of physical address, and range invalidation or not.
+    fn cpu(bbm: u64, tlbi_range: bool) -> Features {
+        let isar0 = if tlbi_range { 2 << 56 } else { 1 << 56 };
+        Features::new(Midr(0x410f_d0c1), Mmfr0(4), Mmfr2(bbm << 52), Isar0(isar0))
+    }
+
+    fn wanted(value: &str) -> BbmOverride {
+        value.parse().unwrap()
+    }
+
+    #[test]
+    fn the_system_has_the_least_bbm_level_and_what_all_cpus_have() {
+        let mut system = System::of_boot_cpu(&cpu(3, true), 40);
+        assert_eq!((system.bbm, system.tlbi_range), (BbmLevel::L3, true));
+        system.take_in(&cpu(2, true)).unwrap();
+        assert_eq!((system.bbm, system.tlbi_range), (BbmLevel::L2, true));
+        system.take_in(&cpu(3, false)).unwrap();
+        assert_eq!((system.bbm, system.tlbi_range), (BbmLevel::L2, false));
+    }
+
+    #[test]
+    fn a_late_cpu_needs_what_the_system_has_and_may_have_more() {
+        let system = System::of_boot_cpu(&cpu(2, true), 40);
+        assert_eq!(system.admits(&cpu(3, true)), Ok(()));
+        let lacks = Lacks::Bbm { has: BbmLevel::L1, needs: BbmLevel::L2 };
+        assert_eq!(system.admits(&cpu(1, true)), Err(lacks));
+        assert!(lacks.to_string().contains("ID_AA64MMFR2_EL1.BBM"), "{lacks}");
+        assert_eq!(system.admits(&cpu(2, false)), Err(Lacks::TlbiRange));
+        assert_eq!(System::of_boot_cpu(&cpu(0, false), 40).admits(&cpu(0, false)), Ok(()));
+    }
+
+    #[test]
+    fn physical_addresses_in_use_can_not_be_done_without_at_any_time() {
+        let mut system = System::of_boot_cpu(&cpu(2, true), 45);
+        let lacks = Err(Lacks::PaBits { has: 44, needs: 45 });
+        assert_eq!(system.admits(&cpu(3, true)), lacks);
+        let before = system;
+        assert_eq!(system.take_in(&cpu(0, false)), lacks);
+        assert_eq!(system, before);
+    }
+
+    #[test]
+    fn an_override_may_lower_and_is_refused_where_it_claims_too_much() {
+        assert_eq!(cpu(2, true).with_bbm(wanted("0")).unwrap().bbm, BbmLevel::L0);
+        assert_eq!(cpu(2, true).with_bbm(wanted("2")).unwrap().bbm, BbmLevel::L2);
+        let refused = cpu(2, true).with_bbm(wanted("3")).unwrap_err();
+        assert_eq!((refused.wanted, refused.reported), (BbmLevel::L3, BbmLevel::L2));
+        assert!(refused.to_string().contains("0x410fd0c1"), "{refused}");
+        let forced = cpu(2, true).with_bbm(wanted("3,force")).unwrap();
+        assert_eq!((forced.bbm, forced.reported), (BbmLevel::L3, BbmLevel::L2));
+        // The list of CPUs counts as their own word.
+        let listed = Features::new(Midr(0x410f_d842), Mmfr0(4), Mmfr2(2 << 52), Isar0(0));
+        assert_eq!(listed.with_bbm(wanted("3")).unwrap().bbm, BbmLevel::L3);
+    }
+
+    #[test]
+    fn an_override_is_a_level_and_perhaps_force() {
+        assert_eq!("1".parse(), Ok(BbmOverride { level: BbmLevel::L1, force: false }));
+        assert_eq!("3,force".parse(), Ok(BbmOverride { level: BbmLevel::L3, force: true }));
+        for wrong in ["", "4", "-1", "3 ", "03", "3,", "3,forced", ",force", "force", "3,force,force"] {
+            assert_eq!(wrong.parse::<BbmOverride>(), Err(NotALevel), "{wrong:?}");
+        }
+    }
+}

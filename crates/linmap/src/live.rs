@@ -1,0 +1,393 @@
+//! The linear map while the machine runs on it: protections, leaf sizes, memory that comes and goes.
+//!
+//! Every change is planned in use first. Where the CPUs' BBM level does not allow that, the same change is planned parked and
+//! applied while no CPU has the tree in a TTBR. Either way nothing has changed when a call returns an error.
+
+mod editor;
+mod global;
+mod leaf_size;
+mod memory;
+mod protect;
+pub mod trace;
+
+pub use editor::{Editor, ParkError, Pause};
+pub use leaf_size::Repaint;
+pub use memory::MemoryError;
+pub use protect::Protection;
+
+use linmap_memblock::Memblock;
+use linmap_table::live::{
+    Change, CheckedPlan, Global, Half, LiveTree, Parked, Plan, PlanError, Refused, Step, Target,
+};
+use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Geometry, Level, Pa, PaRange, Va, VaRange};
+use thiserror::Error;
+
+use crate::layout::Layout;
+
+/// The kernel image as the linear map has to know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ImageParts {
+    /// Text and read-only data, whole pages: what no call may change.
+    pub read_only: PaRange,
+    /// All that is written to, whole pages, right behind.
+    pub data: PaRange,
+    /// Where the image is mapped for itself.
+    pub va: Va,
+}
+
+impl ImageParts {
+    /// All of the image.
+    pub fn range(&self) -> PaRange {
+        PaRange::new(self.read_only.start, self.data.end)
+    }
+
+    /// Where the image's own mapping has `pa`.
+    fn own(&self, pa: Pa) -> Va {
+        Va(self.va.0 + (pa.0 - self.read_only.start.0))
+    }
+}
+
+/// What a change did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Changed {
+    /// Entries of live tables stored.
+    pub entries: u64,
+    /// TLBI instructions.
+    pub invalidations: u64,
+    /// Subtrees whose frames went back.
+    pub freed: u64,
+    /// How often all CPUs parked for it.
+    pub parked: u64,
+    /// How long they did, in ticks of the virtual counter.
+    pub paused: u64,
+}
+
+impl Changed {
+    /// What this and then `other` did.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            entries: self.entries + other.entries,
+            invalidations: self.invalidations + other.invalidations,
+            freed: self.freed + other.freed,
+            parked: self.parked + other.parked,
+            paused: self.paused + other.paused,
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ChangeError {
+    /// The range is empty or not made of whole pages.
+    #[error("{range}: not one or more whole pages of {granule:#x} bytes")]
+    Unaligned {
+        /// The range asked for.
+        range: PaRange,
+        /// The granule in bytes.
+        granule: u64,
+    },
+    /// The linear region does not reach all of the range.
+    #[error("{range} leaves the linear region, which has {reach}")]
+    OutOfReach {
+        /// The range asked for.
+        range: PaRange,
+        /// The physical addresses with a linear address.
+        reach: PaRange,
+    },
+    /// There is no memory.
+    #[error("{pa} in {range} is no memory")]
+    NotMemory {
+        /// The range asked for.
+        range: PaRange,
+        /// First address that is none.
+        pa: Pa,
+    },
+    /// The memory must not be mapped.
+    #[error("{pa} in {range} is no-map: the firmware keeps it")]
+    NoMap {
+        /// The range asked for.
+        range: PaRange,
+        /// First such address.
+        pa: Pa,
+    },
+    /// The range holds the kernel's text or read-only data, which stay as they are.
+    #[error("{range} holds text or read-only data of the kernel image, which are at {image}")]
+    ImageText {
+        /// The range asked for.
+        range: PaRange,
+        /// Text and read-only data.
+        image: PaRange,
+    },
+    /// The range is partly in the kernel image and partly not.
+    #[error("{range} is only partly in the kernel image's data at {image}, which is mapped twice")]
+    PartlyImage {
+        /// The range asked for.
+        range: PaRange,
+        /// The image's data.
+        image: PaRange,
+    },
+    /// There is no plan for it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan was refused by the check, which is a bug of the planner.
+    #[error("the plan was refused: {0}")]
+    Refused(#[from] Refused),
+    /// Not all CPUs left the map.
+    #[error(transparent)]
+    Park(#[from] ParkError),
+}
+
+/// The linear map in use: the tree that it is a part of, and what may be done to it.
+#[derive(Debug)]
+pub struct LinearMap {
+    tree: LiveTree,
+    layout: Layout,
+    image: ImageParts,
+    leaves: Leaves,
+    global: Global,
+}
+
+/// A change as a value.
+#[derive(Clone, Copy, Debug)]
+enum Request<'m> {
+    Map(&'m Mappings<'m>),
+    Unmap,
+    Protect(Change),
+    Split(Level),
+    Fold,
+}
+
+impl Request<'_> {
+    fn plan<'b, W: TableWindow, F: FrameSource>(
+        self,
+        tree: &'b mut LiveTree,
+        target: Target,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        match self {
+            Self::Map(mappings) => tree.plan_map(mappings, steps, window, frames),
+            Self::Unmap => tree.plan_unmap(target, steps, window, frames),
+            Self::Protect(change) => tree.plan_protect(target, change, steps, window, frames),
+            Self::Split(to) => tree.plan_split(target, to, steps, window, frames),
+            Self::Fold => tree.plan_fold(target, steps, window, frames),
+        }
+    }
+}
+
+impl LinearMap {
+    /// The linear map that lies in `tree`, laid out by `layout`, painted from leaves as `leaves` allows, all of them
+    /// global.
+    pub fn new(tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+        Self { tree, layout, image, leaves, global: Global::Global }
+    }
+
+    /// Relies from now on on CPUs of which the least has BBM level `bbm`, and that all have invalidations by range or not.
+    ///
+    /// # Safety
+    /// Every CPU that walks the tree must have that.
+    pub unsafe fn rely_on(&mut self, bbm: BbmLevel, range_invalidation: bool) {
+        // SAFETY: the same tree, by the word of whoever made it first, and still changed by this value alone; the level is
+        // the caller's.
+        let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
+        self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &LiveTree {
+        &self.tree
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// What leaves the map may be made of.
+    pub fn leaves(&self) -> Leaves {
+        self.leaves
+    }
+
+    /// Whether translations are global.
+    pub fn global(&self) -> Global {
+        self.global
+    }
+
+    /// The addresses of the linear region, all of which have a linear address.
+    fn reach(&self) -> PaRange {
+        let memstart = self.layout.memstart();
+        PaRange::new(memstart, Pa(memstart.0 + (1 << (self.layout.geometry().va_bits() - 1))))
+    }
+
+    /// Where `range` is in the linear map.
+    fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
+        let granule = self.layout.geometry().granule().bytes();
+        if range.is_empty() || (range.start.0 | range.end.0) & (granule - 1) != 0 {
+            return Err(ChangeError::Unaligned { range, granule });
+        }
+        let reach = self.reach();
+        if !reach.covers(range) {
+            return Err(ChangeError::OutOfReach { range, reach });
+        }
+        Ok(VaRange::new(self.layout.linear(range.start), range.len()))
+    }
+
+    /// Runs a change of the linear addresses of `range`. A hole in it is no memory, or memory that must not be mapped.
+    fn change<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+        request: Request<'_>,
+    ) -> Result<Changed, ChangeError> {
+        let target = self.linear(range)?;
+        self.run(editor, steps, target, request).map_err(|error| match error {
+            ChangeError::Plan(PlanError::Hole { va }) => {
+                let pa = Pa(va.0.wrapping_sub(self.layout.offset()));
+                let bytes = self.layout.geometry().granule().bytes();
+                hole(editor.memblock(), range, pa, bytes).unwrap_or(error)
+            }
+            other => other,
+        })
+    }
+
+    /// Plans, checks and applies `request` on `range`: in use where that can be, else parked.
+    fn run<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: VaRange,
+        request: Request<'_>,
+    ) -> Result<Changed, ChangeError> {
+        let mut window = editor.window();
+        let target = Target::InUse(range);
+        let plan = request.plan(&mut self.tree, target, steps, &mut window, &mut editor.frames());
+        match plan {
+            Ok(plan) => in_use(editor, plan),
+            Err(PlanError::NeedsLevel3 { .. } | PlanError::RunInUse { .. }) => {
+                self.run_parked(editor, steps, range, request)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Plans, checks and applies `request` on `range` with all CPUs parked.
+    fn run_parked<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: VaRange,
+        request: Request<'_>,
+    ) -> Result<Changed, ChangeError> {
+        let mut window = editor.window();
+        // SAFETY: the plan is applied by `parked` alone, in `Editor::park`.
+        let target = Target::Parked(unsafe { Parked::new(range) });
+        let plan = request.plan(&mut self.tree, target, steps, &mut window, &mut editor.frames())?;
+        parked(editor, plan)
+    }
+}
+
+/// Refuses a range that is not all memory, or that must not be mapped in parts.
+fn all_mapped<const N: usize>(
+    memblock: &Memblock<N>,
+    geometry: Geometry,
+    range: PaRange,
+) -> Result<(), ChangeError> {
+    let bytes = geometry.granule().bytes();
+    let mut next = range.start;
+    for mapped in memblock.mapped(bytes) {
+        if mapped.start > next || next >= range.end {
+            break;
+        }
+        next = next.max(mapped.end);
+    }
+    if next >= range.end {
+        return Ok(());
+    }
+    Err(hole(memblock, range, next, bytes).unwrap_or(ChangeError::NotMemory { range, pa: next }))
+}
+
+/// Why the page of `bytes` bytes at `pa` is not mapped, by memblock; `None` when memblock has all of it.
+fn hole<const N: usize>(
+    memblock: &Memblock<N>,
+    range: PaRange,
+    pa: Pa,
+    bytes: u64,
+) -> Option<ChangeError> {
+    if memblock.is_no_map(pa) {
+        return Some(ChangeError::NoMap { range, pa });
+    }
+    // Only whole pages are mapped, so that it may be a part of the page that is missing.
+    let page = PaRange::new(pa, Pa(pa.0 + bytes));
+    let mut next = pa;
+    for region in memblock.regions().filter(|region| region.range.overlaps(page)) {
+        if region.range.start > next {
+            break;
+        }
+        if region.no_map {
+            return Some(ChangeError::NoMap { range, pa: next });
+        }
+        next = region.range.end;
+    }
+    (next < page.end).then_some(ChangeError::NotMemory { range, pa: next })
+}
+
+fn checked<'b, const N: usize, E: Editor<N>>(
+    editor: &mut E,
+    plan: Plan<'b>,
+) -> Result<CheckedPlan<'b>, ChangeError> {
+    let mut window = editor.window();
+    match plan.check(&mut window) {
+        Ok(checked) => Ok(checked),
+        Err((plan, refused)) => {
+            plan.abandon(&mut window, &mut editor.frames());
+            Err(refused.into())
+        }
+    }
+}
+
+fn in_use<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
+    if plan.steps().is_empty() {
+        return Ok(Changed::default());
+    }
+    let checked = checked(editor, plan)?;
+    editor.planned(checked.steps());
+    let mut window = editor.window();
+    // SAFETY: the window is the one of planning, and the tree has been borrowed since; what is mapped is memory, which may be
+    // accessed; that nobody uses what loses a permission is up to who calls for the change.
+    let applied = unsafe { checked.apply(&mut window, editor.cpu()) };
+    let counts = applied.free(&mut window, &mut editor.frames());
+    let (entries, invalidations, freed) = (counts.entries, counts.invalidations, counts.freed);
+    Ok(Changed { entries, invalidations, freed, ..Changed::default() })
+}
+
+fn parked<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
+    if plan.steps().is_empty() {
+        return Ok(Changed::default());
+    }
+    let mut waiting = Some(checked(editor, plan)?);
+    // SAFETY: as in `in_use`; and `Editor::park` promises what `Parked::new` asks for.
+    let result = editor.park(|window, cpu| waiting.take().map(|plan| unsafe { plan.apply(window, cpu) }));
+    let mut window = editor.window();
+    match result {
+        Ok((applied, pause)) => {
+            let counts = applied.map(|applied| {
+                editor.applied_parked(applied.steps());
+                applied.free(&mut window, &mut editor.frames())
+            });
+            let counts = counts.unwrap_or_default();
+            let (entries, invalidations, freed) = (counts.entries, counts.invalidations, counts.freed);
+            Ok(Changed { entries, invalidations, freed, parked: 1, paused: pause.ticks })
+        }
+        Err(error) => {
+            if let Some(plan) = waiting {
+                plan.abandon(&mut window, &mut editor.frames());
+            }
+            Err(error.into())
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What memory may be used for: calls in the manner of `set_memory`, on page ranges of the linear map.
+
+use linmap_table::live::{Change, Step};
+use linmap_vmsa::{Access, Execute, PaRange, VaRange};
+
+use super::{ChangeError, Changed, Editor, LinearMap, Request};
+
+/// What a range of memory becomes. Nothing but [`LinearMap::make_text`] makes memory executable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protection {
+    /// Writes fault.
+    ReadOnly,
+    /// Writes are allowed; refused where memory is executable.
+    ReadWrite,
+    /// Instruction fetches fault.
+    NoExecute,
+    /// Every access faults. What the leaves said is kept.
+    Invalid,
+    /// Accesses are allowed again, as they were.
+    Valid,
+}
+
+impl Protection {
+    /// The name in the shell: `ro`, `rw`, `nx`, `invalid`, `valid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "ro",
+            Self::ReadWrite => "rw",
+            Self::NoExecute => "nx",
+            Self::Invalid => "invalid",
+            Self::Valid => "valid",
+        }
+    }
+
+    /// The protection with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        const ALL: [Protection; 5] = [
+            Protection::ReadOnly,
+            Protection::ReadWrite,
+            Protection::NoExecute,
+            Protection::Invalid,
+            Protection::Valid,
+        ];
+        ALL.into_iter().find(|protection| protection.name() == name)
+    }
+
+    fn change(self) -> Change {
+        let nothing = Change::default();
+        match self {
+            Self::ReadOnly => Change { access: Some(Access::KernelReadOnly), ..nothing },
+            Self::ReadWrite => Change { access: Some(Access::KernelReadWrite), ..nothing },
+            Self::NoExecute => Change { execute: Some(Execute::Never), ..nothing },
+            Self::Invalid => Change { valid: Some(false), ..nothing },
+            Self::Valid => Change { valid: Some(true), ..nothing },
+        }
+    }
+}
+
+impl LinearMap {
+    /// Gives `range`, whole pages of mapped memory, another protection. Larger leaves that reach beyond it are split to the
+    /// largest leaves that do not; where it makes leaves alike again and no parking is needed for it, they are folded.
+    ///
+    /// When the call returns, no CPU has a translation any more by which the range was used before. A range in the
+    /// image's data changes in the image's own mapping, and its linear alias follows: the alias is never writable, and
+    /// invalid when the range is.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub fn protect<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+        protection: Protection,
+    ) -> Result<Changed, ChangeError> {
+        self.linear(range)?;
+        let image = self.image;
+        if range.overlaps(image.read_only) {
+            return Err(ChangeError::ImageText { range, image: image.read_only });
+        }
+        if !range.overlaps(image.data) {
+            return self.protect_memory(editor, steps, range, protection.change());
+        }
+        if !image.data.covers(range) {
+            return Err(ChangeError::PartlyImage { range, image: image.data });
+        }
+        let own = VaRange::new(image.own(range.start), range.len());
+        let changed = self.run(editor, steps, own, Request::Protect(protection.change()))?;
+        match protection {
+            // The alias is read-only and never executable anyway.
+            Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Ok(changed),
+            Protection::Invalid | Protection::Valid => {
+                let alias = self.change(editor, steps, range, Request::Protect(protection.change()))?;
+                Ok(changed.and(alias))
+            }
+        }
+    }
+
+    /// Makes `range` read-only and executable by the kernel: text. The one call that makes memory executable. The
+    /// instructions must have been written, and cleaned to the point of unification, before; the caller
+    /// invalidates instruction caches afterwards.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub fn make_text<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+    ) -> Result<Changed, ChangeError> {
+        self.linear(range)?;
+        let image = self.image.range();
+        if range.overlaps(image) {
+            return Err(ChangeError::ImageText { range, image });
+        }
+        let change = Change {
+            access: Some(Access::KernelReadOnly),
+            execute: Some(Execute::Kernel),
+            ..Change::default()
+        };
+        self.protect_memory(editor, steps, range, change)
+    }
+
+    /// Changes memory that is mapped once, and folds what became alike.
+    fn protect_memory<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+        change: Change,
+    ) -> Result<Changed, ChangeError> {
+        let changed = self.change(editor, steps, range, Request::Protect(change))?;
+        let folded = self.fold_around(editor, steps, range);
+        Ok(changed.and(folded))
+    }
+}

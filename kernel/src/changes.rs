@@ -1,0 +1,298 @@
+//! The shell's commands that change the linear map. Addresses are physical.
+
+use core::fmt::Display;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::CapacityError;
+use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap_memblock::RegionError;
+use linmap_table::live::Global;
+use linmap_vmsa::{Level, Pa, PaRange};
+use thiserror::Error;
+
+use crate::cross_call::{self, NotIdle};
+use crate::live::{Fields, RESERVATIONS, timed};
+use crate::machine::Machine;
+use crate::stress::{self, StressError, Summary};
+use crate::{cpu, percpu, report};
+
+/// Why a command changed nothing.
+#[derive(Debug, Error)]
+pub enum ChangesError {
+    /// A word is not what it should be.
+    #[error("usage: {0}")]
+    Usage(&'static str),
+    /// The range ends beyond the last address.
+    #[error("{start:#x} and {len:#x} bytes end beyond the last address")]
+    Overflow {
+        /// Where it starts.
+        start: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// Not memory that the user has reserved.
+    #[error("{0} is not reserved by you: `reserve` it first, so that nobody else gets it meanwhile")]
+    NotYours(PaRange),
+    /// Somebody has it.
+    #[error("{range} can't be reserved: {taken} is in use")]
+    Taken {
+        /// What was asked for.
+        range: PaRange,
+        /// The first range that is in use.
+        taken: PaRange,
+    },
+    /// Not memory of the machine.
+    #[error("{0} is no memory that the device tree names")]
+    NoHardware(PaRange),
+    /// Too many reservations.
+    #[error("there are {RESERVATIONS} reservations already: `free` one")]
+    Full,
+    /// Memblock can't say it.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The map can't change.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The memory can't be added or removed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A CPU can't be given something to do.
+    #[error(transparent)]
+    NotIdle(#[from] NotIdle),
+    /// The stress run failed.
+    #[error(transparent)]
+    Stress(#[from] StressError),
+}
+
+impl<T> From<CapacityError<T>> for ChangesError {
+    fn from(_: CapacityError<T>) -> Self {
+        Self::Full
+    }
+}
+
+/// A number: hexadecimal after `0x`, else decimal, with K, M or G behind it.
+fn number(word: &str) -> Option<u64> {
+    if let Some(digits) = word.strip_prefix("0x") {
+        return u64::from_str_radix(digits, 16).ok();
+    }
+    let (digits, shift) = match word.as_bytes().last()? {
+        b'K' => (&word[..word.len() - 1], 10),
+        b'M' => (&word[..word.len() - 1], 20),
+        b'G' => (&word[..word.len() - 1], 30),
+        _ => (word, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// The words START and LENGTH.
+fn range<'w>(
+    words: &mut impl Iterator<Item = &'w str>,
+    usage: &'static str,
+) -> Result<PaRange, ChangesError> {
+    let mut next = || words.next().and_then(number).ok_or(ChangesError::Usage(usage));
+    let (start, len) = (next()?, next()?);
+    let end = start.checked_add(len).ok_or(ChangesError::Overflow { start, len })?;
+    Ok(PaRange::new(Pa(start), Pa(end)))
+}
+
+/// Refuses words that are left.
+fn end<'w>(mut words: impl Iterator<Item = &'w str>, usage: &'static str) -> Result<(), ChangesError> {
+    words.next().map_or(Ok(()), |_| Err(ChangesError::Usage(usage)))
+}
+
+fn reported<E>(
+    name: &str,
+    what: impl Display,
+    (result, ticks): (Result<Changed, E>, u64),
+) -> Result<(), ChangesError>
+where
+    ChangesError: From<E>,
+{
+    report!("change={name} what=\"{what}\" ticks={ticks} {}", Fields(result?));
+    Ok(())
+}
+
+/// Takes free memory for the user.
+pub fn reserve(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "reserve START LENGTH";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    if let Some(taken) = machine.memblock.reserved().iter().find(|taken| taken.overlaps(range)) {
+        return Err(ChangesError::Taken { range, taken: *taken });
+    }
+    let page = machine.geometry().granule().bytes();
+    if !machine.mapped().any(|mapped| mapped.covers(range)) || range.align_inward(page) != range {
+        return Err(ChangeError::Unaligned { range, granule: page }.into());
+    }
+    machine.live.reserved.try_push(range)?;
+    machine.memblock.reserve(range).inspect_err(|_| {
+        machine.live.reserved.pop();
+    })?;
+    Ok(())
+}
+
+/// Gives back what was reserved.
+pub fn free(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "free START LENGTH";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    let Some(nth) = machine.live.reserved.iter().position(|reserved| *reserved == range) else {
+        return Err(ChangesError::NotYours(range));
+    };
+    // Whoever gets the memory next may write to it.
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    for protection in [Protection::Valid, Protection::NoExecute, Protection::ReadWrite] {
+        map.protect(&mut editor, steps, range, protection)?;
+    }
+    machine.memblock.free(range)?;
+    machine.live.reserved.remove(nth);
+    Ok(())
+}
+
+/// Whether the user may change what `range` may be used for: reserved memory, or the image, of which the map itself says what
+/// may change.
+fn is_yours(machine: &Machine<'_>, range: PaRange) -> Result<(), ChangesError> {
+    let yours = machine.live.reserved.iter().any(|reserved| reserved.covers(range));
+    // Memory that is none is for the map to refuse, and to say why.
+    let taken_or_free = machine.mapped().any(|mapped| mapped.covers(range));
+    if yours || range.is_empty() || range.overlaps(machine.image.range()) || !taken_or_free {
+        Ok(())
+    } else {
+        Err(ChangesError::NotYours(range))
+    }
+}
+
+/// Gives memory another protection.
+pub fn protect(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "protect ro|rw|nx|invalid|valid START LENGTH (`text` makes memory executable)";
+    let mut words = rest.split_whitespace();
+    let protection = words.next().and_then(Protection::from_name).ok_or(ChangesError::Usage(USAGE))?;
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    is_yours(machine, range)?;
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = timed(|| map.protect(&mut editor, steps, range, protection));
+    reported("protect", format_args!("{} {range}", protection.name()), changed)
+}
+
+/// Makes memory read-only and executable.
+pub fn text(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "text START LENGTH";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    is_yours(machine, range)?;
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = timed(|| map.make_text(&mut editor, steps, range));
+    reported("text", range, changed)
+}
+
+/// Makes leaves smaller.
+pub fn split(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "split LEVEL START LENGTH (LEVEL 2 or 3)";
+    let mut words = rest.split_whitespace();
+    let level = words.next().and_then(number).filter(|level| matches!(level, 2 | 3));
+    let level = level.and_then(|level| Level::new(level as i8)).ok_or(ChangesError::Usage(USAGE))?;
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = timed(|| map.split(&mut editor, steps, range, level));
+    reported("split", format_args!("{range} to level {level}"), changed)
+}
+
+/// Makes leaves as large as they can be.
+pub fn fold(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "fold START LENGTH";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = timed(|| map.fold(&mut editor, steps, range));
+    reported("fold", range, changed)
+}
+
+/// Makes all translations global or not.
+pub fn non_global(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    let global = match rest {
+        "on" => Global::NonGlobal,
+        "off" => Global::Global,
+        _ => return Err(ChangesError::Usage("ng on|off")),
+    };
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = timed(|| map.set_global(&mut editor, steps, global));
+    reported("ng", rest, changed)
+}
+
+/// Adds memory to the map or takes it away.
+pub fn memory(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "memory add|remove START LENGTH";
+    let mut words = rest.split_whitespace();
+    let what = words.next().unwrap_or_default();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    let changed = match what {
+        "add" => {
+            if !machine.hardware.iter().any(|memory| memory.covers(range)) {
+                return Err(ChangesError::NoHardware(range));
+            }
+            let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+            timed(|| map.add_memory(&mut editor, steps, range))
+        }
+        "remove" => {
+            let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+            timed(|| map.remove_memory(&mut editor, steps, range))
+        }
+        _ => return Err(ChangesError::Usage(USAGE)),
+    };
+    reported("memory", format_args!("{what} {range}"), changed)
+}
+
+/// Keeps interrupts from a CPU for a while, to see what a change does that needs it.
+pub fn mask(_: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "mask CPU MILLISECONDS";
+    let mut words = rest.split_whitespace();
+    let mut next = || words.next().and_then(number).ok_or(ChangesError::Usage(USAGE));
+    let (cpu, milliseconds) = (next()?, next()?);
+    end(words, USAGE)?;
+    let is_cpu = percpu::online().iter().any(|number| number as u64 == cpu);
+    if !is_cpu {
+        return Err(NotIdle::NotOnline(cpu as usize).into());
+    }
+    static MASKED: AtomicBool = AtomicBool::new(false);
+    MASKED.store(false, Ordering::Release);
+    cross_call::start_work(
+        cpu as usize,
+        |milliseconds| {
+            cpu::mask_interrupts();
+            MASKED.store(true, Ordering::Release);
+            percpu::wait_until(milliseconds as u64, || false);
+            cpu::unmask_interrupts();
+        },
+        milliseconds as usize,
+    )?;
+    percpu::wait_until(cross_call::PATIENCE, || MASKED.load(Ordering::Acquire));
+    Ok(())
+}
+
+/// Random changes with all other CPUs at work.
+pub fn stress(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "stress CALLS [SEED]";
+    let mut words = rest.split_whitespace();
+    let calls = words.next().and_then(number).ok_or(ChangesError::Usage(USAGE))?;
+    let seed = match words.next() {
+        // Whoever wants the same run again takes it from the first line.
+        None => cpu::counter(),
+        Some(word) => number(word).ok_or(ChangesError::Usage(USAGE))?,
+    };
+    end(words, USAGE)?;
+    let (summary, ticks) = timed(|| stress::run(machine, calls, seed));
+    let Summary { calls, refused, too_long, workers, accesses, faults, probed, changed } = summary?;
+    report!(
+        "stress=ok calls={calls} seed={seed:#x} workers={workers} accesses={accesses} faults={faults} \
+         probed={probed} refused={refused} too_long={too_long} ticks={ticks} {}",
+        Fields(changed)
+    );
+    Ok(())
+}

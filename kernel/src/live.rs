@@ -1,0 +1,192 @@
+//! The linear map in use: how this kernel carries out changes of it.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use linmap::features::Features;
+use linmap::frames::{FramePool, PooledFrames};
+use linmap::layout::{GEOMETRY, IMAGE};
+use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
+use linmap::policy::LeafPolicy;
+use linmap_memblock::Memblock;
+use linmap_table::cpu::Cpu;
+use linmap_table::live::{Half, LiveTree, Step};
+use linmap_table::{Leaves, TableWindow};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Level, Pa, PaRange, Va};
+
+use crate::cpu::{self, ThisCpu};
+use crate::entry::Image;
+use crate::linear_map::Painted;
+use crate::machine::{Machine, REGIONS};
+use crate::surgery::{Surgery, SurgeryWindow};
+use crate::{park, report};
+
+/// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
+pub const STEPS: usize = 1024;
+
+/// Ranges of memory that the user has reserved.
+pub const RESERVATIONS: usize = 32;
+
+static mut PLAN: [Step; STEPS] = [Step::Isb; STEPS];
+
+/// The linear map, and what changing it needs.
+pub struct Live {
+    /// The map.
+    pub map: LinearMap,
+    /// Frames for tables.
+    pub pool: FramePool,
+    /// Memory that the user has reserved to try protections on.
+    pub reserved: ArrayVec<PaRange, RESERVATIONS>,
+    image: PaRange,
+    surgery: Surgery,
+    steps: &'static mut [Step],
+}
+
+impl Live {
+    /// The map as it was painted, on the boot CPU alone. To be called once, when the console is where it stays.
+    pub fn new(image: Image, features: Features, painted: Painted) -> Self {
+        static MADE: AtomicBool = AtomicBool::new(false);
+        assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
+        let layout = painted.layout;
+        // SAFETY: TTBR1 holds the swapper table with this geometry, nothing else changes it from now on but the fixmap
+        // its own table, and TCR has hardware updates off; this is the only CPU yet.
+        let tree = unsafe { LiveTree::new(layout.geometry(), image.swapper(), Half::High, features.bbm) };
+        let read_only = image.read_only();
+        let data = PaRange::new(read_only.end, image.range().end);
+        let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
+        // SAFETY: this function is left once.
+        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *(&raw mut PLAN)) };
+        let image = image.range();
+        Self { map, pool: FramePool::new(), reserved: ArrayVec::new(), image, surgery, steps }
+    }
+
+    /// The three things that a change takes: the map, who carries it out, and room for its plan.
+    pub fn parts<'l>(
+        &'l mut self,
+        memblock: &'l mut Memblock<REGIONS>,
+    ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
+        let tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        let editor =
+            KernelEditor { memblock, pool: &mut self.pool, surgery: &mut self.surgery, cpu: ThisCpu, tables };
+        (&mut self.map, editor, self.steps)
+    }
+}
+
+/// This kernel as the one that carries out a change: on the boot CPU.
+pub struct KernelEditor<'l> {
+    memblock: &'l mut Memblock<REGIONS>,
+    pool: &'l mut FramePool,
+    surgery: &'l mut Surgery,
+    cpu: ThisCpu,
+    tables: Tables,
+}
+
+/// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
+/// linear alias is read-only, all others in the linear map.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    linear: u64,
+    image: PaRange,
+}
+
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which nobody makes invalid or
+// read-only, so that the frame is mapped writable at one of the two addresses, always the same; nothing holds a Rust
+// reference to a table.
+unsafe impl TableWindow for Tables {
+    #[inline]
+    fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
+        let offset =
+            if self.image.contains(table) { IMAGE.0.wrapping_sub(self.image.start.0) } else { self.linear };
+        ThisCpu.reach(Va(table.0.wrapping_add(offset)))
+    }
+
+    #[inline]
+    fn close(&mut self, _level: Level) {}
+}
+
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `park::all` runs the edit on the surgery root when all others have parked, and
+// this CPU has invalidated what it held.
+unsafe impl Editor<REGIONS> for KernelEditor<'_> {
+    type Window = Tables;
+    type ParkedWindow = SurgeryWindow;
+    type Cpu = ThisCpu;
+    type Frames<'e>
+        = PooledFrames<'e, REGIONS>
+    where
+        Self: 'e;
+
+    #[inline]
+    fn window(&mut self) -> Tables {
+        self.tables
+    }
+
+    #[inline]
+    fn cpu(&mut self) -> &mut ThisCpu {
+        &mut self.cpu
+    }
+
+    #[inline]
+    fn frames(&mut self) -> PooledFrames<'_, REGIONS> {
+        self.pool.frames(self.memblock, GEOMETRY)
+    }
+
+    fn memblock(&mut self) -> &mut Memblock<REGIONS> {
+        self.memblock
+    }
+
+    #[inline]
+    fn planned(&mut self, _steps: &[Step]) {}
+
+    fn park<R>(
+        &mut self,
+        edit: impl FnOnce(&mut SurgeryWindow, &mut ThisCpu) -> R,
+    ) -> Result<(R, Pause), ParkError> {
+        let Surgery { ttbr1, window } = self.surgery;
+        let cpu = &mut self.cpu;
+        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
+        // the image and what it reaches through the window.
+        unsafe {
+            park::all(*ttbr1, || {
+                let result = edit(window, cpu);
+                window.close_all();
+                result
+            })
+        }
+    }
+}
+
+/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
+/// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
+pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), ChangeError> {
+    let system = machine.cpus.system();
+    let blocks = painted.policy == LeafPolicy::Auto && painted.leaves != Leaves::Pages;
+    let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
+    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
+    unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
+    if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
+        return Ok(());
+    }
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
+    report!("phase=repaint ticks={ticks} {}", Fields(changed?));
+    Ok(())
+}
+
+/// Runs `change` and says how many ticks it took.
+pub fn timed<T>(change: impl FnOnce() -> T) -> (T, u64) {
+    let started = cpu::counter();
+    let result = change();
+    (result, cpu::ticks_since(started))
+}
+
+/// The fields of a change in a line for machines.
+pub struct Fields(pub Changed);
+
+impl core::fmt::Display for Fields {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Changed { entries, invalidations, freed, parked, paused } = self.0;
+        write!(f, "entries={entries} tlbi={invalidations} freed={freed} parked={parked} paused={paused}")
+    }
+}

@@ -1,0 +1,110 @@
+//! Probes: accesses that may fault, and then return what the CPU says of the fault.
+
+use core::arch::global_asm;
+
+use linmap_vmsa::Va;
+
+global_asm!(include_str!("probe.S"));
+
+#[repr(C)]
+struct ProbeResult {
+    value: u64,
+    faulted: u64,
+}
+
+unsafe extern "C" {
+    fn probe_load(va: u64) -> ProbeResult;
+    fn probe_load_byte(va: u64) -> ProbeResult;
+    fn probe_store(va: u64, value: u64) -> ProbeResult;
+    fn probe_execute(va: u64) -> ProbeResult;
+    fn probe_executed();
+    fn probe_execute_fault();
+    fn probe_fault();
+}
+
+/// A fault that a probe met, from ESR_ELx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The syndrome.
+    pub esr: u64,
+}
+
+/// Exception class of an instruction abort at the current EL (Arm ARM D24.2, ESR_EL1.EC).
+const INSTRUCTION_ABORT: u64 = 0x21;
+/// Exception class of a data abort at the current EL.
+const DATA_ABORT: u64 = 0x25;
+
+impl Fault {
+    fn class(self) -> u64 {
+        self.esr >> 26 & 0x3f
+    }
+
+    fn is_abort(self) -> bool {
+        matches!(self.class(), INSTRUCTION_ABORT | DATA_ABORT)
+    }
+
+    /// Whether the fault is an abort from a translation fault, at any level: FSC 0b0001xx, or level −1's 0b101011
+    /// (Arm ARM D24.2, ESR_EL1).
+    pub fn is_translation(self) -> bool {
+        let status = self.esr & 0x3f;
+        self.is_abort() && (status & 0x3c == 0b00_0100 || status == 0b10_1011)
+    }
+
+    /// Whether the fault is an abort from a permission fault, at any level: FSC 0b0011xx.
+    pub fn is_permission(self) -> bool {
+        self.is_abort() && self.esr & 0x3c == 0b00_1100
+    }
+}
+
+fn outcome(result: ProbeResult) -> Result<u64, Fault> {
+    if result.faulted == 0 { Ok(result.value) } else { Err(Fault { esr: result.value }) }
+}
+
+/// Loads the byte at `va`, through the MMU and the vectors.
+pub fn load_byte(va: Va) -> Result<u8, Fault> {
+    // SAFETY: the routine only loads; a fault at its one load is recovered. Addresses that map devices, where a load could
+    // have an effect, are never asked for: the callers probe memory, holes and guards.
+    outcome(unsafe { probe_load_byte(va.0) }).map(|value| value as u8)
+}
+
+/// Loads the word at `va`.
+pub fn load(va: Va) -> Result<u64, Fault> {
+    // SAFETY: as for `load_byte`.
+    outcome(unsafe { probe_load(va.0) })
+}
+
+/// Stores `value` in the word at `va`.
+///
+/// # Safety
+/// If `va` is writable, no Rust reference may lead to it, and nobody may rely on what is there.
+pub unsafe fn store(va: Va, value: u64) -> Result<(), Fault> {
+    // SAFETY: a fault at the one store is recovered; the rest is the caller's.
+    outcome(unsafe { probe_store(va.0, value) }).map(|_| ())
+}
+
+/// Executes the instruction at `va`.
+///
+/// # Safety
+/// It must be RET.
+pub unsafe fn execute(va: Va) -> Result<(), Fault> {
+    // SAFETY: the caller's; a fault at the fetch is recovered.
+    outcome(unsafe { probe_execute(va.0) }).map(|_| ())
+}
+
+/// What the exception handler does with a synchronous exception at `elr`: the address to go on at when it is a probe's, with
+/// the syndrome in x0.
+pub fn recovered(esr: u64, elr: u64, link: u64) -> Option<u64> {
+    let fault = Fault { esr };
+    let accesses = [
+        probe_load_byte as *const () as u64,
+        probe_load as *const () as u64,
+        probe_store as *const () as u64,
+    ];
+    if fault.class() == DATA_ABORT && accesses.contains(&elr) {
+        return Some(probe_fault as *const () as u64);
+    }
+    if fault.class() == INSTRUCTION_ABORT && link == probe_executed as *const () as u64 {
+        return Some(probe_execute_fault as *const () as u64);
+    }
+    None
+}

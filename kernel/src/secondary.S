@@ -1,0 +1,88 @@
+// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON or from a spin table.
+//
+// Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in SECONDARY_BOOT, which it has cleaned
+// to the point of coherency. All that is stored is why a CPU can't stay, in a line of its own that no CPU ever stores to
+// through a cache; the boot CPU drops its copy before it looks.
+//
+// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT.
+
+.section .idmap.text, "ax"
+.global secondary_entry
+secondary_entry:
+    msr     daifset, #0xf
+    bl      enter_el
+    mrs     x0, mpidr_el1
+    mov_q   x1, {affinity_mask}
+    and     x19, x0, x1
+    adr_l   x22, SECONDARY_BOOT
+    // Spin-table CPUs may share a mailbox, and a CPU may come when it was given up: who is not called waits here, where it
+    // walks no tables.
+0:  ldr     x0, [x22, #{boot_called}]
+    cmp     x0, x19
+    b.eq    1f
+    wfe
+    b       0b
+1:
+    // The same exception level as the boot CPU's, or its TLB maintenance is not for us.
+    ldr     x0, [x22, #{boot_entered}]
+    mov     x2, #{refused_level}
+    cmp     x0, x20
+    b.ne    refused
+    mrs     x0, id_aa64mmfr0_el1
+    sbfx    x1, x0, #28, #4             // TGran4, as in entry.S
+    mov     x2, #{refused_granule}
+    tbnz    x1, #63, refused
+    and     x0, x0, #0xf                // PARange
+    ldr     x1, [x22, #{boot_pa_range}]
+    mov     x2, #{refused_pa_range}
+    cmp     x0, x1
+    b.lo    refused
+    ldr     x3, =secondary_virtual_entry
+    b       enable_mmu
+
+// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off.
+refused:
+    lsl     x2, x2, #56
+    orr     x2, x2, x19
+    str     x2, [x22, #{boot_status}]
+    dsb     sy
+    ldr     x1, [x22, #{boot_conduit}]
+    movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
+    movk    x0, #0x0002
+    cmp     x1, #{conduit_hvc}
+    b.ne    0f
+    hvc     #0
+0:  cmp     x1, #{conduit_smc}
+    b.ne    1f
+    smc     #0
+1:  wfi
+    b       1b
+
+// ---- At the link address, MMU and caches on ----
+.section .text.secondary_virtual_entry, "ax"
+secondary_virtual_entry:
+    adr_l   x0, vectors
+    msr     vbar_el1, x0
+    // Our number: the place of our affinity in the boot CPU's list.
+    adr_l   x0, SECONDARY_AFFINITIES
+    mov     x1, xzr
+0:  ldr     x2, [x0, x1, lsl #3]
+    cmp     x2, x19
+    b.eq    1f
+    add     x1, x1, #1                  // it is there, or nobody would have called us
+    b       0b
+1:  msr     tpidr_el1, x1
+    // Our slot of stacks. As on the boot CPU, exceptions have their own.
+    mov_q   x2, {stacks}
+    mov     x3, #{stack_slot}
+    madd    x2, x1, x3, x2
+    add     x3, x2, #{exception_stack_top}
+    msr     spsel, #1
+    mov     sp, x3
+    add     x3, x2, #{stack_top}
+    msr     spsel, #0
+    mov     sp, x3
+    isb
+    mov     x29, xzr
+    mov     x30, xzr
+    b       secondary_main

@@ -1,0 +1,522 @@
+//! Several CPUs: brought up, interrupted, refused, switched off and on, and handed over, on machines of many kinds and with
+//! device trees that lie.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use linmap_tests::{Boot, Outcome, RAM, file};
+use serde_json::Value;
+use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+/// A machine's device tree, as far as CPUs are concerned.
+struct Tree {
+    /// /cpus: the lowest affinity field, how it is started, and a status.
+    cpus: Vec<Node>,
+    gic: Gic,
+    psci: Option<&'static str>,
+    memory: (u64, u64),
+    console: u64,
+}
+
+#[derive(Clone)]
+struct Node {
+    reg: Option<u64>,
+    method: Option<Method>,
+    status: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Psci,
+    SpinTable(Option<u64>),
+}
+
+enum Gic {
+    None,
+    Unknown,
+    V2 { distributor: u64, cpu_interface: u64 },
+}
+
+const VIRT_GIC: Gic = Gic::V2 { distributor: 0x0800_0000, cpu_interface: 0x0801_0000 };
+
+fn psci(reg: u64) -> Node {
+    Node { reg: Some(reg), method: Some(Method::Psci), status: None }
+}
+
+impl Tree {
+    /// QEMU's `virt` with a GICv2, PSCI, and these CPUs.
+    fn virt(cpus: Vec<Node>) -> Self {
+        Self { cpus, gic: VIRT_GIC, psci: Some("hvc"), memory: (RAM, 1 << 30), console: 0x0900_0000 }
+    }
+
+    /// A Raspberry Pi 4, whose firmware leaves CPUs in a spin table.
+    fn raspi4b() -> Self {
+        let cpu =
+            |n: u64| Node { reg: Some(n), method: Some(Method::SpinTable(Some(0xd8 + 8 * n))), status: None };
+        Self {
+            cpus: (0..4).map(cpu).collect(),
+            gic: Gic::V2 { distributor: 0xff84_1000, cpu_interface: 0xff84_2000 },
+            psci: None,
+            memory: (0, 2 << 30),
+            console: 0xfe20_1000,
+        }
+    }
+
+    fn write(&self) -> vm_fdt::FdtWriterResult<Vec<u8>> {
+        // The first page is the firmware's, on machines that have memory there.
+        let reservations = [FdtReserveEntry::new(0, 0x1000)?];
+        let mut fdt = FdtWriter::new_with_mem_reserv(&reservations)?;
+        let root = fdt.begin_node("")?;
+        fdt.property_u32("#address-cells", 2)?;
+        fdt.property_u32("#size-cells", 2)?;
+        if let Some(method) = self.psci {
+            let node = fdt.begin_node("psci")?;
+            fdt.property_string("compatible", "arm,psci-1.0")?;
+            fdt.property_string("method", method)?;
+            fdt.end_node(node)?;
+        }
+        let cpus = fdt.begin_node("cpus")?;
+        fdt.property_u32("#address-cells", 2)?;
+        fdt.property_u32("#size-cells", 0)?;
+        for (i, cpu) in self.cpus.iter().enumerate() {
+            let node = fdt.begin_node(&format!("cpu@{i:x}"))?;
+            fdt.property_string("device_type", "cpu")?;
+            if let Some(reg) = cpu.reg {
+                fdt.property_u64("reg", reg)?;
+            }
+            if let Some(status) = cpu.status {
+                fdt.property_string("status", status)?;
+            }
+            match cpu.method {
+                Some(Method::Psci) => fdt.property_string("enable-method", "psci")?,
+                Some(Method::SpinTable(release)) => {
+                    fdt.property_string("enable-method", "spin-table")?;
+                    if let Some(release) = release {
+                        fdt.property_u64("cpu-release-addr", release)?;
+                    }
+                }
+                None => {}
+            }
+            fdt.end_node(node)?;
+        }
+        fdt.end_node(cpus)?;
+        // Behind a bus that moves addresses, as on many boards.
+        const BUS: u64 = 0x10_0000_0000;
+        let bus = fdt.begin_node("soc")?;
+        fdt.property_u32("#address-cells", 2)?;
+        fdt.property_u32("#size-cells", 2)?;
+        fdt.property_array_u64("ranges", &[BUS, 0, 0x1_0000_0000])?;
+        match self.gic {
+            Gic::None => {}
+            Gic::Unknown => {
+                let node = fdt.begin_node("intc")?;
+                fdt.property_string("compatible", "arm,gic-v5")?;
+                fdt.property_null("interrupt-controller")?;
+                fdt.end_node(node)?;
+            }
+            Gic::V2 { distributor, cpu_interface } => {
+                let node = fdt.begin_node("intc")?;
+                fdt.property_string("compatible", "arm,gic-400")?;
+                fdt.property_null("interrupt-controller")?;
+                fdt.property_array_u64("reg", &[BUS + distributor, 0x1000, BUS + cpu_interface, 0x2000])?;
+                fdt.end_node(node)?;
+            }
+        }
+        fdt.end_node(bus)?;
+        let console = fdt.begin_node("serial")?;
+        fdt.property_string("compatible", "arm,pl011")?;
+        fdt.property_array_u64("reg", &[self.console, 0x1000])?;
+        fdt.end_node(console)?;
+        let memory = fdt.begin_node("memory")?;
+        fdt.property_string("device_type", "memory")?;
+        fdt.property_array_u64("reg", &[self.memory.0, self.memory.1])?;
+        fdt.end_node(memory)?;
+        let chosen = fdt.begin_node("chosen")?;
+        fdt.property_string("stdout-path", "/serial")?;
+        fdt.end_node(chosen)?;
+        fdt.end_node(root)?;
+        fdt.finish()
+    }
+
+    fn boot(&self, options: &str, append: &str, script: &str) -> Outcome {
+        let tree = file(&self.write().expect("a tree that the writer accepts"));
+        let boot = Boot::new(options).with("--dtb", tree.path()).with("--append", append);
+        boot.with("--script", script).run()
+    }
+
+    fn boot_virt(&self, append: &str, script: &str) -> Outcome {
+        self.boot("--memory 1G --cpus 4", append, script)
+    }
+}
+
+/// The records of the shell's `cpus`, by number.
+fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
+    outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
+}
+
+/// Expects `online` of `present` CPUs, all of which answered the call of the shell's `cpus`.
+#[track_caller]
+fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
+    let phase = outcome.expect_success().phase("cpus");
+    assert_eq!(phase["online"], online, "{phase:?}\n{}", outcome.console);
+    assert_eq!(phase["present"], present, "{phase:?}");
+    let asked = outcome.with("asked").unwrap_or_else(|| panic!("{}", outcome.console));
+    assert_eq!(asked["asked"], online - 1, "{asked:?}");
+    assert_eq!(asked["answered"], online - 1, "{asked:?}");
+    let states = shown(outcome);
+    assert_eq!(states.len() as u64, present);
+    assert_eq!(states.iter().filter(|cpu| cpu["state"] == "online").count() as u64, online);
+}
+
+#[track_caller]
+fn expect_warning(outcome: &Outcome, parts: &[&str]) {
+    let said = outcome.records.iter().any(|record| {
+        let what = record.get("what").and_then(Value::as_str).unwrap_or_default();
+        record.get("warning").is_some_and(|kind| kind == "cpu")
+            && parts.iter().all(|part| what.contains(part))
+    });
+    assert!(said, "no warning says {parts:?}: {}", outcome.console);
+}
+
+#[test]
+fn all_cpus_come_and_answer_with_both_gics_at_both_levels() {
+    for cpu in ["max", "neoverse-n1", "cortex-a72"] {
+        for gic in [2, 3] {
+            for el in [1, 2] {
+                let options = format!("--memory 1G --cpus 4 --cpu {cpu} --gic {gic} --el {el}");
+                let outcome = Boot::new(&options).with("--script", "cpus; verify").run();
+                expect_cpus(&outcome, 4, 4);
+                let phase = outcome.phase("cpus");
+                assert_eq!(phase["gic"], gic, "{options}");
+                assert_eq!(phase["method"], "psci", "{options}");
+                // Two stacks more for each of three CPUs, with a guard each.
+                assert_eq!(outcome.with("verify").expect("a verdict")["verify"], "ok", "{options}");
+            }
+        }
+    }
+}
+
+#[test]
+fn more_cpus_than_a_gicv2_has_places_for_come_too() {
+    let outcome = Boot::new("--memory 1G --cpus 9").with("--script", "cpus; verify").run();
+    expect_cpus(&outcome, 9, 9);
+    // QEMU has 16 CPUs in a cluster, and the redistributors of 123 in a region; 64 share a table of stacks.
+    let outcome = Boot::new("--memory 1G --cpus 130").with("--script", "cpus; verify").run();
+    expect_cpus(&outcome, 130, 130);
+    assert_eq!(shown(&outcome)[17]["mpidr"], 0x101, "{}", outcome.console);
+    assert_eq!(shown(&outcome)[129]["mpidr"], 0x801, "{}", outcome.console);
+}
+
+#[test]
+fn versal_has_two_cpus() {
+    let outcome = Boot::new("--machine xlnx-versal-virt --memory 2G").with("--script", "cpus; verify").run();
+    expect_cpus(&outcome, 2, 2);
+}
+
+#[test]
+fn one_cpu_needs_no_interrupt_controller() {
+    let outcome = Boot::new("--memory 1G --cpus 1").with("--script", "cpus").run();
+    expect_cpus(&outcome, 1, 1);
+    assert_eq!(outcome.phase("cpus")["method"], "none");
+}
+
+#[test]
+fn as_many_cpus_come_as_are_wanted() {
+    for (wanted, online) in [(1, 1), (3, 3), (4, 4), (64, 4)] {
+        let outcome = Boot::new("--memory 1G --cpus 4")
+            .with("--append", format!("linmap.cpus={wanted}"))
+            .with("--script", "cpus")
+            .run();
+        expect_cpus(&outcome, online, 4);
+    }
+    for wrong in ["0", "-1", "many", ""] {
+        let append = format!("linmap.cpus={wrong}");
+        let outcome = Boot::new("--memory 1G --cpus 2 --payload none").with("--append", append).run();
+        outcome.expect_error("cpus", &["linmap.cpus="]);
+    }
+}
+
+#[test]
+fn cpus_of_a_spin_table_come_only_when_they_are_wanted_and_keep_kexec_from_happening() {
+    const MACHINE: &str = "--machine raspi4b --memory 2G";
+    let tree = Tree::raspi4b();
+    expect_cpus(&tree.boot(MACHINE, "", "cpus"), 1, 4);
+    let outcome = tree.boot(MACHINE, "linmap.cpus=4", "cpus; verify");
+    expect_cpus(&outcome, 4, 4);
+    assert_eq!(outcome.phase("cpus")["method"], "spin-table");
+    let outcome = tree.boot("--machine raspi4b --memory 2G --payload self", "linmap.cpus=2", "kexec");
+    assert_eq!(outcome.code, Some(1));
+    let what = outcome.with("script").expect("a verdict")["what"].as_str().expect("text").to_owned();
+    assert!(what.contains("CPU 1") && what.contains("spin table"), "{what}");
+}
+
+#[test]
+fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
+    // The mailboxes of 1 and 2 are exchanged: the call of 1 brings 2, which is not meant yet.
+    let mut tree = Tree::raspi4b();
+    tree.cpus[1].method = Some(Method::SpinTable(Some(0xe8)));
+    tree.cpus[2].method = Some(Method::SpinTable(Some(0xe0)));
+    let outcome = tree.boot("--machine raspi4b --memory 2G", "linmap.cpus=4", "cpus; verify");
+    expect_cpus(&outcome, 3, 4);
+    expect_warning(&outcome, &["CPU 1", "did not come within 5000 ms"]);
+    assert_eq!(shown(&outcome)[1]["state"], "lost");
+    // All share one that only 1 watches.
+    let mut tree = Tree::raspi4b();
+    for cpu in &mut tree.cpus {
+        cpu.method = Some(Method::SpinTable(Some(0xe0)));
+    }
+    let outcome = tree.boot("--machine raspi4b --memory 2G --payload self", "linmap.cpus=2", "cpus; kexec");
+    let states: Vec<_> = shown(&outcome).iter().map(|cpu| cpu["state"].clone()).collect();
+    assert_eq!(states, ["online", "online", "uncalled", "uncalled"]);
+    let what = outcome.with("script").expect("a verdict")["what"].as_str().expect("text").to_owned();
+    assert!(what.contains("spin table"), "{what}");
+}
+
+#[test]
+fn cpus_go_and_come_back() {
+    let script = "cpu-off 2; cpus; cpu-on 2; cpu-off 1; cpu-off 3; cpu-on 3; cpu-on 1; verify";
+    let outcome = Boot::new("--memory 1G --cpus 4").with("--script", script).run();
+    outcome.expect_success();
+    let states: Vec<_> = shown(&outcome).iter().map(|cpu| cpu["state"].clone()).collect();
+    assert_eq!(states, ["online", "online", "off", "online"]);
+    for gic in [2, 3] {
+        let script = "cpu-off 3; cpu-on 3; cpus";
+        let options = format!("--memory 1G --cpus 4 --el 2 --cpu cortex-a72 --gic {gic}");
+        expect_cpus(&Boot::new(&options).with("--script", script).run(), 4, 4);
+    }
+}
+
+#[test]
+fn what_can_not_be_done_with_a_cpu_is_refused_by_name() {
+    for (command, says) in [
+        ("cpu-off 0", "CPU 0: it is the boot CPU"),
+        ("cpu-on 0", "CPU 0: it is the boot CPU"),
+        ("cpu-on 1", "CPU 1: it is online already"),
+        ("cpu-off 9", "CPU 9: there is no such CPU"),
+        ("cpu-on 300", "CPU 300: there is no such CPU"),
+        ("cpu-off 2; cpu-off 2", "CPU 2: it is not online"),
+        ("cpu-on x", "usage: cpu-on N"),
+    ] {
+        let outcome = Boot::new("--memory 1G --cpus 4").with("--script", command).run();
+        let verdict = outcome.with("script").unwrap_or_else(|| panic!("{command}: {}", outcome.console));
+        assert_eq!(verdict["what"], says, "{command}");
+    }
+}
+
+#[test]
+fn the_bbm_level_is_the_least_of_all_cpus() {
+    let boot = |append: &str| {
+        let outcome = Boot::new("--memory 1G --cpus 4 --cpu max,midr=0x410fd842")
+            .with("--append", append)
+            .with("--script", "cpus")
+            .run();
+        expect_cpus(&outcome, 4, 4);
+        let own: Vec<_> = shown(&outcome).iter().map(|cpu| cpu["bbm"].as_u64()).collect();
+        assert!(shown(&outcome).iter().all(|cpu| cpu["bbm_reported"] == 3), "{}", outcome.console);
+        (outcome.phase("cpus")["bbm"].as_u64(), own)
+    };
+    assert_eq!(boot(""), (Some(3), vec![Some(3); 4]));
+    assert_eq!(boot("linmap.bbm=1"), (Some(1), vec![Some(1); 4]));
+    assert_eq!(boot("linmap.bbm.cpu2=2"), (Some(2), vec![Some(3), Some(3), Some(2), Some(3)]));
+    // What is said of one CPU comes before what is said of all.
+    assert_eq!(
+        boot("linmap.bbm=2 linmap.bbm.cpu0=3 linmap.bbm.cpu3=0"),
+        (Some(0), vec![Some(3), Some(2), Some(2), Some(0)])
+    );
+}
+
+#[test]
+fn a_bbm_level_above_what_a_cpu_reports_needs_force() {
+    let boot = |append: &str| {
+        Boot::new("--memory 1G --cpus 2 --timeout 60").with("--append", append).with("--script", "cpus").run()
+    };
+    boot("linmap.bbm=3").expect_error("cpus", &["CPU 0", "level 3", "level 2", "ID_AA64MMFR2_EL1.BBM"]);
+    boot("linmap.bbm.cpu1=3").expect_error("cpus", &["CPU 1", "level 3", "level 2"]);
+    boot("linmap.bbm=4").expect_error("cpus", &["linmap.bbm=", "0, 1, 2 or 3"]);
+    boot("linmap.bbm.cpu200=two").expect_error("cpus", &["linmap.bbm.cpu200="]);
+    let outcome = boot("linmap.bbm=3,force");
+    expect_cpus(&outcome, 2, 2);
+    assert_eq!(outcome.phase("cpus")["bbm"], 3);
+    let outcome = boot("linmap.bbm.cpu1=1,force linmap.bbm.cpu1000=1");
+    expect_cpus(&outcome, 2, 2);
+    assert_eq!(outcome.phase("cpus")["bbm"], 1);
+    assert_eq!(outcome.with("word").expect("a warning")["word"], "linmap.bbm.cpu1000=1");
+}
+
+#[test]
+fn a_late_cpu_that_lacks_what_is_in_use_is_sent_away_and_the_others_go_on() {
+    let boot = |append: &str, script: &str| {
+        Boot::new("--memory 1G --cpus 4").with("--append", append).with("--script", script).run()
+    };
+    let outcome = boot("linmap.cpus=2 linmap.bbm.cpu3=1", "cpu-on 2; cpu-on 3");
+    assert_eq!(outcome.code, Some(1));
+    let what = outcome.with("script").expect("a verdict")["what"].as_str().expect("text").to_owned();
+    for part in ["CPU 3", "ID_AA64MMFR2_EL1.BBM", "level 1", "level 2"] {
+        assert!(what.contains(part), "{what}");
+    }
+    // Where the boot had taken it in, the same CPU may come back.
+    let outcome = boot("linmap.bbm.cpu3=1", "cpu-off 3; cpu-on 3; cpus");
+    expect_cpus(&outcome, 4, 4);
+    assert_eq!(outcome.phase("cpus")["bbm"], 1);
+}
+
+#[test]
+fn a_refused_cpu_is_off_again_and_refused_again() {
+    let lines = "cpu-on 3\ncpu-on 3\ncpus\n";
+    let console = typed("--memory 1G --cpus 4", "linmap.cpus=3 linmap.bbm.cpu3=0", lines);
+    assert_eq!(console.matches("CPU 3: ID_AA64MMFR2_EL1.BBM").count(), 2, "{console}");
+    assert!(console.contains("linmap: cpu=3 mpidr=0x3 method=psci state=off"), "{console}");
+}
+
+/// The console of a boot with these options, words and lines typed into the shell.
+fn typed(options: &str, append: &str, lines: &str) -> String {
+    let mut command = match std::env::var_os("LINMAP_XTASK") {
+        Some(xtask) => Command::new(xtask),
+        None => Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())),
+    };
+    if std::env::var_os("LINMAP_XTASK").is_none() {
+        command.arg("xtask");
+    }
+    let input = file(lines.as_bytes());
+    let output = command
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .arg("boot")
+        .args(options.split_whitespace())
+        .args(["--shell", "--timeout", "240", "--append", append])
+        .stdin(input.reopen().expect("the lines"))
+        .output()
+        .expect("xtask starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_cpu_that_does_not_exist_is_named_and_the_boot_goes_on() {
+    let mut cpus: Vec<_> = (0..4).map(psci).collect();
+    cpus.insert(1, psci(0x7_0000_0009));
+    let outcome = Tree::virt(cpus).boot_virt("", "cpus; verify");
+    expect_cpus(&outcome, 4, 5);
+    expect_warning(&outcome, &["CPU 1", "PSCI CPU_ON"]);
+    // A spin table that nobody watches.
+    let mut cpus: Vec<_> = (0..4).map(psci).collect();
+    cpus[2].method = Some(Method::SpinTable(Some(0x0a00_0000)));
+    let mut tree = Tree::virt(cpus);
+    tree.memory = (RAM, 1 << 30);
+    let outcome = tree.boot_virt("linmap.cpus=4", "cpus; verify");
+    expect_cpus(&outcome, 3, 4);
+    expect_warning(&outcome, &["CPU 2", "did not come within 5000 ms"]);
+}
+
+#[test]
+fn nodes_that_are_no_cpus_are_named_and_left_out() {
+    let mut cpus: Vec<_> = (0..4).map(psci).collect();
+    cpus[1].status = Some("fail");
+    cpus[2].reg = None;
+    cpus[3].reg = Some(1 << 31);
+    cpus.push(psci(0));
+    cpus.push(psci(3));
+    cpus.push(Node { method: Some(Method::SpinTable(None)), ..psci(0x101) });
+    cpus.push(Node { method: Some(Method::SpinTable(Some(RAM + 0x1000_0000))), ..psci(0x102) });
+    cpus.push(Node { method: None, ..psci(0x103) });
+    let outcome = Tree::virt(cpus).boot_virt("", "cpus; verify");
+    // The boot CPU, 3, and two that have an affinity but can't be started.
+    expect_cpus(&outcome, 2, 4);
+    expect_warning(&outcome, &["cpu@2", "no reg"]);
+    expect_warning(&outcome, &["cpu@3", "0x80000000", "no MPIDR_EL1 affinity"]);
+    expect_warning(&outcome, &["cpu@4", "reg 0x0", "an earlier node's"]);
+    expect_warning(&outcome, &["cpu@6", "cpu-release-addr"]);
+    expect_warning(&outcome, &["CPU 0x102", "cpu-release-addr 0x50000000", "does not reserve"]);
+    expect_warning(&outcome, &["CPU 3", "names no way to start it"]);
+}
+
+#[test]
+fn more_cpus_than_there_is_room_for_are_left_out() {
+    let outcome = Tree::virt((0..300).map(|n| psci(((n & 0xff) << 32) | (n % 251))).collect()).boot(
+        "--memory 1G --cpus 1",
+        "linmap.cpus=1",
+        "cpus",
+    );
+    outcome.expect_success();
+    assert_eq!(outcome.phase("cpus")["present"], 256, "{}", outcome.console);
+    expect_warning(&outcome, &["one more than the 256 CPUs"]);
+    expect_warning(&outcome, &["44 nodes of /cpus can't be used in all"]);
+}
+
+#[test]
+fn a_boot_cpu_that_the_tree_does_not_know_runs_all_the_same() {
+    let outcome = Tree::virt(vec![psci(1), psci(2), psci(3)]).boot_virt("", "cpus");
+    expect_cpus(&outcome, 4, 4);
+    expect_warning(&outcome, &["0x0", "boot CPU"]);
+    let outcome = Tree::virt(Vec::new()).boot_virt("", "cpus");
+    expect_cpus(&outcome, 1, 1);
+}
+
+#[test]
+fn without_an_interrupt_controller_that_is_known_the_other_cpus_stay_off() {
+    let unaligned = Gic::V2 { distributor: 0x0800_0800, cpu_interface: 0x0801_0000 };
+    let in_memory = Gic::V2 { distributor: RAM + 0x200_0000, cpu_interface: 0x0801_0000 };
+    for (gic, says) in [
+        (Gic::None, "no GICv2"),
+        (Gic::Unknown, "no GICv2"),
+        (unaligned, "whole pages"),
+        (in_memory, "0x42000000..0x42001000 lie in what the device tree calls memory"),
+    ] {
+        let tree = Tree { gic, ..Tree::virt((0..4).map(psci).collect()) };
+        let outcome = tree.boot_virt("", "cpus");
+        expect_cpus(&outcome, 1, 4);
+        expect_warning(&outcome, &["3 CPUs stay off", says]);
+    }
+}
+
+#[test]
+fn psci_that_can_not_be_called_starts_nobody() {
+    let mut tree = Tree::virt((0..2).map(psci).collect());
+    tree.psci = None;
+    let outcome = tree.boot("--memory 1G --cpus 2", "", "cpus");
+    expect_cpus(&outcome, 1, 2);
+    expect_warning(&outcome, &["CPU 1", "/psci"]);
+    // An HVC from EL2 would come back to ourselves.
+    tree.psci = Some("hvc");
+    let outcome = tree.boot("--memory 1G --cpus 2 --el 2", "", "cpus");
+    expect_cpus(&outcome, 1, 2);
+    expect_warning(&outcome, &["CPU 1", "/psci"]);
+}
+
+/// Debian's kernel of this line, as `cargo xtask setup` left it.
+fn debian(line: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
+    target.join(format!("payload/linux-{line}/Image"))
+}
+
+#[test]
+fn linux_gets_all_cpus_after_they_were_ours() {
+    for options in ["--gic 2 --el 1", "--gic 3 --el 1", "--gic 2 --el 2", "--gic 3 --el 2 --cpu cortex-a72"] {
+        let outcome = Boot::new(&format!("--memory 2G --cpus 4 {options}"))
+            .with("--kernel", debian("6.12"))
+            .with("--script", "cpus; kexec")
+            .run();
+        let console = &outcome.console;
+        assert!(console.contains("linmap-userspace: ok"), "{options}: {console}");
+        assert!(console.contains("smp: Brought up 1 node, 4 CPUs"), "{options}: {console}");
+        for complaint in ["[Firmware Bug]", "Kernel panic", "failed to come online"] {
+            assert!(!console.contains(complaint), "{options}: {complaint}\n{console}");
+        }
+    }
+}
+
+#[test]
+fn linmap_gets_all_cpus_back_from_itself() {
+    for options in ["--gic 2 --el 1", "--gic 3 --el 2", "--gic 3 --el 2 --cpu cortex-a72"] {
+        let outcome = Boot::new(&format!("--memory 1G --cpus 4 --payload self {options}"))
+            .with("--append", "linmap.generations=2")
+            .run();
+        outcome.expect_success();
+        let phases: Vec<_> = outcome
+            .records
+            .iter()
+            .filter(|record| record.get("phase").is_some_and(|phase| phase == "cpus"))
+            .collect();
+        assert_eq!(phases.len(), 3, "{options}");
+        assert!(phases.iter().all(|phase| phase["online"] == 4), "{options}: {phases:?}");
+    }
+}

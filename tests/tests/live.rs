@@ -1,0 +1,193 @@
+//! Changes of the linear map on a running machine: one CPU changes it while three others read, write, checksum and execute.
+
+use linmap_tests::{Boot, Outcome};
+
+/// CPUs of BBM level 3 by the list of those that raise no conflict aborts, and of what level the command line says.
+const LEVEL_3: &str = "--cpu max,midr=0x410fd842";
+
+fn script(options: &str, append: &str, commands: &str) -> Outcome {
+    Boot::new(options).with("--append", append).with("--script", commands).run()
+}
+
+fn number(outcome: &Outcome, key: &str, of: &str) -> u64 {
+    let record = outcome.with(key).unwrap_or_else(|| panic!("no {key}: {}", outcome.console));
+    record[of].as_u64().unwrap_or_else(|| panic!("{of} is no number in {record:?}"))
+}
+
+/// The records of changes, in order.
+fn changes(outcome: &Outcome) -> Vec<&serde_json::Map<String, serde_json::Value>> {
+    outcome.expect_success().records.iter().filter(|record| record.contains_key("change")).collect()
+}
+
+fn stress(level: &str, calls: u64) -> Outcome {
+    let options = format!("--cpus 4 --memory 4G {LEVEL_3} --timeout 900");
+    let outcome = script(&options, level, &format!("stress {calls} 0x1a7; verify"));
+    outcome.expect_success();
+    assert_eq!(number(&outcome, "workers", "calls"), calls);
+    assert_eq!(number(&outcome, "workers", "workers"), 3);
+    assert!(number(&outcome, "workers", "faults") > 0, "some accesses met the protections");
+    outcome
+}
+
+#[test]
+fn ten_thousand_random_changes_at_level_3_disturb_nobody() {
+    let outcome = stress("linmap.bbm=3", 10_000);
+    // Nothing but the rewriting of nG is parked.
+    assert!(number(&outcome, "workers", "parked") < 100);
+}
+
+#[test]
+fn ten_thousand_random_changes_at_levels_0_1_and_2_disturb_nobody() {
+    for level in ["linmap.bbm=0", "linmap.bbm=1", "linmap.bbm=2"] {
+        let outcome = stress(level, 10_000);
+        assert!(number(&outcome, "workers", "parked") > 1000, "{level}: splits and folds are parked");
+    }
+}
+
+#[test]
+fn a_page_is_made_read_only_in_one_rendezvous_on_a_cpu_of_level_0() {
+    let outcome = script(
+        "--cpus 4 --cpu neoverse-n1",
+        "linmap.leaf=auto",
+        "map; reserve 0x80000000 2M; protect ro 0x80000000 4K; protect rw 0x80000000 4K; fold 0x80000000 1G; verify",
+    );
+    let all = changes(&outcome);
+    assert_eq!(outcome.phase("linear-map")["leaf"], "block");
+    let parked: Vec<_> = all.iter().map(|change| change["parked"].as_u64().unwrap()).collect();
+    assert_eq!(parked, [1, 0, 1], "{all:?}");
+}
+
+#[test]
+fn the_map_goes_to_pages_when_a_secondary_cpu_lacks_level_3() {
+    let outcome =
+        script(&format!("--cpus 4 --memory 64G {LEVEL_3}"), "linmap.bbm.cpu2=0", "map; dump; verify");
+    outcome.expect_success();
+    let repaint = outcome.phase("repaint");
+    assert_eq!(repaint["parked"], 1, "one rendezvous: {repaint:?}");
+    assert_eq!(repaint["tlbi"], 1, "one invalidation: {repaint:?}");
+    assert_eq!(number(&outcome, "map", "blocks"), 0, "{}", outcome.console);
+}
+
+#[test]
+fn blocks_are_kept_where_the_command_line_says_so() {
+    let outcome = script(
+        &format!("--cpus 4 {LEVEL_3}"),
+        "linmap.bbm.cpu2=0 linmap.repaint=keep-blocks",
+        "map; reserve 0x80000000 2M; protect ro 0x80000000 4K; verify",
+    );
+    assert_eq!(changes(&outcome)[0]["parked"], 1);
+    assert!(number(&outcome, "map", "blocks") > 0);
+}
+
+/// The maps that the command `map` found, in order.
+fn maps(outcome: &Outcome) -> Vec<&serde_json::Map<String, serde_json::Value>> {
+    outcome.records.iter().filter(|record| record.contains_key("map")).collect()
+}
+
+#[test]
+fn what_cannot_be_changed_is_refused_and_the_map_stays() {
+    // Each refusal, and what it has to say.
+    let refused = [
+        ("protect ro 0x80000800 4K", "whole pages"),
+        ("protect ro 0x80000000 0", "whole pages"),
+        ("protect ro 0x80000000 0xfffffffffffff000", "beyond the last address"),
+        ("protect ro 0x8000000000000 4K", "linear region"),
+        ("protect ro 0x200000000 4K", "no memory"),
+        ("protect ro 0x90000000 4K", "not reserved by you"),
+        ("protect x 0x80000000 4K", "text"),
+        ("protect ro 0x40200000 4K", "kernel image"),
+        ("protect ro 0x401ff000 8K", "not reserved by you"),
+        ("text 0x40200000 4K", "kernel image"),
+        ("text 0x200000000 4K", "no memory"),
+        ("protect rw 0x80100000 4K", "writable and executable"),
+        ("memory add 0x80000000 2M", "overlaps memory"),
+        ("memory add 0x200000000 2M", "device tree"),
+        ("memory add 0x80000800 2M", "device tree"),
+        ("memory remove 0x40200000 2M", "in use"),
+        ("memory remove 0x200000000 2M", "no memory"),
+        ("memory remove 0x90000001 2M", "whole pages"),
+        ("split 1 0x80000000 2M", "usage"),
+        ("split 3 0x200000000 2M", "no memory"),
+        ("ng maybe", "usage"),
+        ("reserve 0x40200000 4K", "in use"),
+        ("free 0x80000000 4K", "not reserved by you"),
+        ("mask 9 1", "CPU 9"),
+        ("stress", "usage"),
+        ("map", "refused"),
+    ];
+    let lines: Vec<_> =
+        refused[..refused.len() - 1].iter().map(|(command, _)| format!("! {command}")).collect();
+    let commands =
+        format!("reserve 0x80000000 2M; text 0x80100000 4K; map; {}; map; verify", lines.join("; "));
+    let outcome = script("--memory 4G", "", &commands);
+    outcome.expect_success();
+    for (command, says) in &refused[..refused.len() - 1] {
+        let record =
+            outcome.records.iter().find(|record| record.get("refused").is_some_and(|it| it == command));
+        let what = record.unwrap_or_else(|| panic!("{command} was not refused"))["what"].as_str().unwrap();
+        assert!(what.contains(says), "{command}: {what:?} does not say {says:?}");
+    }
+    let maps = maps(&outcome);
+    assert_eq!(maps[0], maps[1], "no refusal changed anything");
+    // What should have been refused and was not ends the script.
+    let outcome = script("", "", "! map");
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.console.contains("should have been refused"));
+}
+
+#[test]
+fn a_cpu_that_does_not_park_is_named_and_nothing_changes() {
+    let outcome = script(
+        "--cpus 3 --cpu neoverse-n1 --timeout 120",
+        "",
+        "reserve 0x80000000 2M; map; mask 2 9000; ! protect ro 0x80000000 4K; map; verify; mask 1 0; \
+         protect ro 0x80000000 4K; verify; cpus",
+    );
+    outcome.expect_success();
+    let refused = outcome.with("refused").expect("a refusal")["what"].as_str().unwrap();
+    assert!(refused.contains("CPU 2 did not park"), "{refused}");
+    let maps = maps(&outcome);
+    assert_eq!(maps[0], maps[1]);
+    let change = outcome.with("change").expect("the second try");
+    assert_eq!(change["parked"], 1, "the CPU parks when it can again");
+}
+
+#[test]
+fn memory_disappears_and_comes_back() {
+    for level in ["linmap.bbm=0", "linmap.bbm=3"] {
+        let outcome = script(
+            &format!("--cpus 2 --memory 4G {LEVEL_3}"),
+            level,
+            "map; memory remove 0x80201000 4K; verify; memory remove 0xc0000000 512M; verify; \
+             memory add 0x80201000 4K; memory add 0xc0000000 512M; fold 0x80000000 2G; verify; map",
+        );
+        outcome.expect_success();
+        let maps = maps(&outcome);
+        assert_eq!(maps[0], maps[1], "{level}: {}", outcome.console);
+    }
+}
+
+#[test]
+fn small_changes_cost_few_instructions() {
+    // On CPUs of type max a tick is an instruction under --icount.
+    let outcome = script(
+        &format!("--icount --memory 4G {LEVEL_3}"),
+        "",
+        "reserve 0x80000000 64M; \
+         protect ro 0x80000000 4K; protect rw 0x80000000 4K; \
+         split 2 0x80000000 2M; split 3 0x80200000 4K; protect ro 0x80205000 4K; \
+         protect rw 0x80205000 4K; protect ro 0x80405000 4K; split 3 0x80601000 4K; fold 0x80600000 2M",
+    );
+    let all = changes(&outcome);
+    for change in &all {
+        println!("{:?} {}", change["what"], change["ticks"]);
+    }
+    assert!(all.iter().all(|change| change["parked"] == 0));
+    let of = |what: &str| {
+        let change = all.iter().find(|change| change["what"].as_str().unwrap().starts_with(what)).unwrap();
+        change["ticks"].as_u64().unwrap()
+    };
+    assert!(of("0x80200000..0x80201000 to level 3") <= 2000, "split of one 2M block");
+    assert!(of("ro 0x80205000") <= 600, "one page of a table read-only");
+    assert!(of("0x80600000..0x80800000") <= 3000, "fold of a 2M block");
+}
