@@ -1,5 +1,6 @@
 //! The linear map in use: how this kernel carries out changes of it.
 
+use core::fmt::Arguments;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,8 +8,10 @@ use arrayvec::ArrayVec;
 use linmap::features::Features;
 use linmap::frames::{FramePool, PooledFrames};
 use linmap::layout::{GEOMETRY, IMAGE};
+use linmap::live::trace::{self, Roots};
 use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
 use linmap::policy::LeafPolicy;
+use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
 use linmap_table::cpu::Cpu;
 use linmap_table::live::{Half, LiveTree, Step};
@@ -21,7 +24,7 @@ use crate::entry::Image;
 use crate::linear_map::Painted;
 use crate::machine::{Machine, REGIONS};
 use crate::surgery::{Surgery, SurgeryWindow};
-use crate::{park, report};
+use crate::{park, percpu, report};
 
 /// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
@@ -41,6 +44,8 @@ pub struct Live {
     pub reserved: ArrayVec<PaRange, RESERVATIONS>,
     image: PaRange,
     surgery: Surgery,
+    roots: Roots,
+    traced: bool,
     steps: &'static mut [Step],
 }
 
@@ -56,10 +61,19 @@ impl Live {
         let read_only = image.read_only();
         let data = PaRange::new(read_only.end, image.range().end);
         let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
-        // SAFETY: this function is left once.
-        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *(&raw mut PLAN)) };
-        let image = image.range();
-        Self { map, pool: FramePool::new(), reserved: ArrayVec::new(), image, surgery, steps }
+        let plan = &raw mut PLAN;
+        // SAFETY: this function is left once, so that these are the only references.
+        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *plan) };
+        Self {
+            map,
+            pool: FramePool::new(),
+            reserved: ArrayVec::new(),
+            image: image.range(),
+            roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
+            surgery,
+            traced: false,
+            steps,
+        }
     }
 
     /// The three things that a change takes: the map, who carries it out, and room for its plan.
@@ -68,8 +82,14 @@ impl Live {
         memblock: &'l mut Memblock<REGIONS>,
     ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
         let tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        let editor =
-            KernelEditor { memblock, pool: &mut self.pool, surgery: &mut self.surgery, cpu: ThisCpu, tables };
+        let editor = KernelEditor {
+            memblock,
+            pool: &mut self.pool,
+            surgery: &mut self.surgery,
+            cpu: ThisCpu,
+            tables,
+            traced: self.traced.then_some(self.roots),
+        };
         (&mut self.map, editor, self.steps)
     }
 }
@@ -81,6 +101,8 @@ pub struct KernelEditor<'l> {
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
+    /// The roots of the trace, if one is printed.
+    traced: Option<Roots>,
 }
 
 /// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
@@ -137,13 +159,25 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 
     #[inline]
-    fn planned(&mut self, _steps: &[Step]) {}
+    fn planned(&mut self, steps: &[Step]) {
+        if let Some(roots) = self.traced {
+            trace::plan(&mut event, GEOMETRY, roots, steps, &mut self.tables);
+        }
+    }
+
+    #[inline]
+    fn applied_parked(&mut self, steps: &[Step]) {
+        if let Some(roots) = self.traced {
+            let running = percpu::online().iter();
+            trace::parked_plan(&mut event, GEOMETRY, roots, running, steps, &mut self.tables);
+        }
+    }
 
     fn park<R>(
         &mut self,
         edit: impl FnOnce(&mut SurgeryWindow, &mut ThisCpu) -> R,
     ) -> Result<(R, Pause), ParkError> {
-        let Surgery { ttbr1, window } = self.surgery;
+        let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
         // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
         // the image and what it reaches through the window.
@@ -157,6 +191,37 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 }
 
+/// Prints an event of a trace.
+fn event(words: Arguments<'_>) {
+    report!("event=\"{words}\"");
+}
+
+impl Live {
+    /// Prints from now on what is done to the tables, as the machine model reads it.
+    fn trace(&mut self, bbm: BbmLevel) {
+        self.traced = true;
+        let geometry = self.map.layout().geometry();
+        let machine = trace::Machine { cpus: trace::MAX_CPUS, bbm, geometry };
+        let memory = [PaRange::new(Pa(0), Pa(1 << geometry.pa_bits()))];
+        let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        trace::opening(&mut event, machine, memory, self.roots, percpu::online().iter(), &mut tables);
+    }
+
+    /// Notes that a CPU came online later.
+    pub fn cpu_started(&self, number: usize) {
+        if self.traced {
+            trace::starts(&mut event, GEOMETRY, self.roots, number);
+        }
+    }
+
+    /// Notes that a CPU went off.
+    pub fn cpu_stopped(&self, number: usize) {
+        if self.traced {
+            trace::stops(&mut event, GEOMETRY, self.roots, number);
+        }
+    }
+}
+
 /// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
 /// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
 pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), ChangeError> {
@@ -165,6 +230,9 @@ pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), Change
     let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
     // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
     unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
+    if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
+        machine.live.trace(system.bbm);
+    }
     if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
         return Ok(());
     }

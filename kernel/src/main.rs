@@ -70,7 +70,7 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 };
 
 /// The words of the command line that mean something to linmap.
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 11] = [
     "linmap.bbm",
     "linmap.build",
     "linmap.cpus",
@@ -81,6 +81,7 @@ const WORDS: [&str; 10] = [
     "linmap.payload",
     "linmap.repaint",
     "linmap.shell",
+    "linmap.trace",
 ];
 
 /// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image.

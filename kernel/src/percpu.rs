@@ -50,7 +50,7 @@ impl CpuSet {
     }
 
     /// Their numbers, ascending.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
+    pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
         (0..MAX_CPUS).filter(move |&number| self.contains(number))
     }
 }

@@ -421,6 +421,7 @@ fn cpu_on(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
     let number = cpu_number(word, "cpu-on N")?;
     let started = cpu::counter();
     cpus::start_late(machine, number)?;
+    machine.live.cpu_started(number);
     report!("cpu={number} state=online ticks={}", cpu::ticks_since(started));
     Ok(())
 }
@@ -429,6 +430,7 @@ fn cpu_off(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
     let number = cpu_number(word, "cpu-off N")?;
     let started = cpu::counter();
     cpus::stop(machine, number)?;
+    machine.live.cpu_stopped(number);
     report!("cpu={number} state=off ticks={}", cpu::ticks_since(started));
     Ok(())
 }

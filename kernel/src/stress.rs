@@ -207,7 +207,7 @@ impl Footprint {
         let mut leaves =
             LeafIter::new(geometry, machine.image.swapper(), level, Layout::base(geometry), &mut window);
         let (mut entries, mut digest) = (0, 0);
-        while let Some(leaf) = leaves.next() {
+        for leaf in leaves.by_ref() {
             if first <= leaf.va && leaf.va < end {
                 entries += 1;
                 digest = mix(digest ^ leaf.descriptor.0 ^ leaf.level.above_pages() as u64);
@@ -342,7 +342,7 @@ fn change(
             && arena.any(first, count, PageState::executable);
         // The others use what is about to change.
         arena.set_focus(first, count);
-        let probed = (summary.calls % 8 == 0).then(|| first + random.below(count));
+        let probed = summary.calls.is_multiple_of(8).then(|| first + random.below(count));
         if let Some(page) = probed {
             probe_everywhere(arena, page, summary)?;
         }

@@ -26,6 +26,8 @@ static mut TABLES: Tables = Tables { levels: [[0; WORDS]; 3], image: [0; WORDS],
 /// The surgery root and its windows.
 #[derive(Debug)]
 pub struct Surgery {
+    /// Its root table.
+    pub root: Pa,
     /// Its TTBR1 value.
     pub ttbr1: u64,
     /// How tables are reached from it.
@@ -60,7 +62,8 @@ impl Surgery {
             // Before the walks that a later write of TTBR1 starts.
             ThisCpu.dsb(Dsb::Ishst);
             let window = SurgeryWindow { ptes: NonNull::new_unchecked(fixmap_pages), open: [None; LEVELS] };
-            Self { ttbr1: ttbr(GEOMETRY, pa(levels[0]), 0), window }
+            let root = pa(levels[0]);
+            Self { root, ttbr1: ttbr(GEOMETRY, root, 0), window }
         }
     }
 }

@@ -161,6 +161,7 @@ enum Request<'m> {
 }
 
 impl Request<'_> {
+    #[inline]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         self,
         tree: &'b mut LiveTree,
@@ -224,6 +225,7 @@ impl LinearMap {
     }
 
     /// Where `range` is in the linear map.
+    #[inline]
     fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
         let granule = self.layout.geometry().granule().bytes();
         if range.is_empty() || (range.start.0 | range.end.0) & (granule - 1) != 0 {
@@ -237,6 +239,7 @@ impl LinearMap {
     }
 
     /// Runs a change of the linear addresses of `range`. A hole in it is no memory, or memory that must not be mapped.
+    #[inline]
     fn change<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
@@ -245,17 +248,29 @@ impl LinearMap {
         request: Request<'_>,
     ) -> Result<Changed, ChangeError> {
         let target = self.linear(range)?;
-        self.run(editor, steps, target, request).map_err(|error| match error {
-            ChangeError::Plan(PlanError::Hole { va }) => {
-                let pa = Pa(va.0.wrapping_sub(self.layout.offset()));
-                let bytes = self.layout.geometry().granule().bytes();
-                hole(editor.memblock(), range, pa, bytes).unwrap_or(error)
-            }
-            other => other,
-        })
+        match self.run(editor, steps, target, request) {
+            Err(error) => Err(self.explained(editor.memblock(), range, error)),
+            changed => changed,
+        }
+    }
+
+    /// Says of a hole in the linear addresses of `range` why it is one.
+    #[cold]
+    #[inline(never)]
+    fn explained<const N: usize>(
+        &self,
+        memblock: &Memblock<N>,
+        range: PaRange,
+        error: ChangeError,
+    ) -> ChangeError {
+        let ChangeError::Plan(PlanError::Hole { va }) = error else { return error };
+        let pa = Pa(va.0.wrapping_sub(self.layout.offset()));
+        let bytes = self.layout.geometry().granule().bytes();
+        hole(memblock, range, pa, bytes).unwrap_or(error)
     }
 
     /// Plans, checks and applies `request` on `range`: in use where that can be, else parked.
+    #[inline]
     fn run<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
@@ -276,6 +291,8 @@ impl LinearMap {
     }
 
     /// Plans, checks and applies `request` on `range` with all CPUs parked.
+    #[cold]
+    #[inline(never)]
     fn run_parked<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
@@ -312,12 +329,7 @@ fn all_mapped<const N: usize>(
 }
 
 /// Why the page of `bytes` bytes at `pa` is not mapped, by memblock; `None` when memblock has all of it.
-fn hole<const N: usize>(
-    memblock: &Memblock<N>,
-    range: PaRange,
-    pa: Pa,
-    bytes: u64,
-) -> Option<ChangeError> {
+fn hole<const N: usize>(memblock: &Memblock<N>, range: PaRange, pa: Pa, bytes: u64) -> Option<ChangeError> {
     if memblock.is_no_map(pa) {
         return Some(ChangeError::NoMap { range, pa });
     }
@@ -336,6 +348,7 @@ fn hole<const N: usize>(
     (next < page.end).then_some(ChangeError::NotMemory { range, pa: next })
 }
 
+#[inline]
 fn checked<'b, const N: usize, E: Editor<N>>(
     editor: &mut E,
     plan: Plan<'b>,
@@ -350,6 +363,7 @@ fn checked<'b, const N: usize, E: Editor<N>>(
     }
 }
 
+#[inline]
 fn in_use<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
     if plan.steps().is_empty() {
         return Ok(Changed::default());

@@ -1,5 +1,5 @@
-//! Changes of the linear map that fail: a CPU that does not park, no frames left at any request, plans that are too long.
-//! Each leaves every entry of every table as it was, and every frame where it was.
+//! Changes of the linear map that fail: what must not be changed, a CPU that does not park, no frames left at any request,
+//! plans that are too long. Each leaves every entry of every table as it was, and every frame where it was.
 
 mod machine;
 
@@ -13,7 +13,7 @@ use linmap_table::live::{Global, PlanError, Step};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
-use machine::op::Op;
+use machine::op::{Op, Wrong};
 use machine::setting::{Setting, range};
 use machine::{REGIONS, Running};
 
@@ -71,6 +71,60 @@ fn succeeds(running: &mut Running, op: Op) -> u64 {
     changed.parked
 }
 
+#[test]
+fn what_must_not_be_changed_is_refused_with_its_own_error() {
+    const TOP: u64 = 1 << 47;
+    let rw = Protection::ReadWrite;
+    let add = |start, len| Op::Add(range(start, len));
+    let remove = |start, len| Op::Remove(range(start, len));
+    let protect = |start, len, protection| Op::Protect(range(start, len), protection);
+    for bbm in [BbmLevel::L0, BbmLevel::L3] {
+        let mut running = Running::new(&Setting::ragged().with_bbm(bbm), 1, false);
+        for (op, wrong) in [
+            (protect(0x4200_1000, 0, rw), Wrong::Unaligned),
+            (protect(0x4200_1800, 0x1000, rw), Wrong::Unaligned),
+            (Op::Split(range(0x4200_1000, 0x800), Level::L3), Wrong::Unaligned),
+            (Op::Fold(range(TOP, 0x1000)), Wrong::OutOfReach),
+            (protect(TOP - 0x1000, 0x2000, rw), Wrong::OutOfReach),
+            (remove(TOP, 0x1000), Wrong::OutOfReach),
+            (add(TOP - 0x1000, 0x2000), Wrong::OutOfReach),
+            // Between regions, and where a region begins or ends within a page.
+            (protect(0x8000, 0x3000, Protection::Invalid), Wrong::NotMemory(0x9000)),
+            (protect(0x4000_0000, 0x3000, rw), Wrong::NotMemory(0x4000_0000)),
+            (Op::MakeText(range(0x4000_1000, 0x1000)), Wrong::NotMemory(0x4000_1000)),
+            (protect(0x4460_0000, 0x2000, rw), Wrong::NotMemory(0x4460_1c00)),
+            (remove(0x4460_0000, 0x2000), Wrong::NotMemory(0x4460_1c00)),
+            (Op::Fold(range(0x4460_0000, 0x8000)), Wrong::NotMemory(0x4460_1c00)),
+            // What the firmware keeps, from a page's beginning or not.
+            (protect(0x4123_3000, 0x2000, rw), Wrong::NoMap(0x4123_4000)),
+            (Op::MakeText(range(0x4123_8000, 0x2000)), Wrong::NoMap(0x4123_8000)),
+            (protect(0x41ff_f000, 0x2000, Protection::ReadOnly), Wrong::NoMap(0x4200_0800)),
+            (remove(0x503f_f000, 0x2000), Wrong::NoMap(0x5040_0000)),
+            (add(0x46f0_0000, 0x20_0000), Wrong::NoMap(0x4700_0000)),
+            // The image.
+            (protect(0x4040_0000, 0x1000, Protection::NoExecute), Wrong::ImageText),
+            (protect(0x4047_f000, 0x2000, Protection::Valid), Wrong::ImageText),
+            (protect(0x405b_2000, 0x2000, Protection::ReadOnly), Wrong::PartlyImage),
+            (Op::MakeText(range(0x405b_2000, 0x2000)), Wrong::ImageText),
+            (remove(0x405b_2000, 0x2000), Wrong::InUse),
+            (add(0x4200_1000, 0x1000), Wrong::Present),
+            (add(0x4000_0000, 0x2000), Wrong::Present),
+        ] {
+            assert_eq!(running.wrong(op), [wrong], "{op:x?}");
+            assert_eq!(Wrong::of(&fails(&mut running, op)), wrong, "{op:x?}");
+        }
+        // What is to be written must not be executable, whatever it was split from, and valid or not.
+        let text = range(0x4210_0000, 0x1000);
+        succeeds(&mut running, Op::MakeText(text));
+        for range in [text, range(0x420f_f000, 0x3000)] {
+            let error = Wrong::of(&fails(&mut running, Op::Protect(range, rw)));
+            assert_eq!(error, Wrong::WritableAndExecutable);
+        }
+        succeeds(&mut running, Op::Protect(text, Protection::Invalid));
+        assert_eq!(Wrong::of(&fails(&mut running, Op::Protect(text, rw))), Wrong::WritableAndExecutable);
+    }
+}
+
 /// Calls that park below level 3, and where from.
 fn parked_calls() -> [(Setting, &'static [Op]); 3] {
     const JOINED: &[Op] = &[
@@ -80,7 +134,6 @@ fn parked_calls() -> [(Setting, &'static [Op]); 3] {
         Op::Split(range(0x4000_0000, 64 * MIB), Level::L3),
         Op::Remove(range(0x4400_1000, 0x3000)),
         Op::Global(Global::NonGlobal),
-        Op::Repaint,
     ];
     const LARGE: &[Op] = &[
         Op::Protect(range(0xc000_1000, 0x1000), Protection::ReadOnly),
@@ -98,9 +151,10 @@ fn parked_calls() -> [(Setting, &'static [Op]); 3] {
 fn a_cpu_that_does_not_park_stops_every_change_that_parks() {
     for (setting, ops) in parked_calls() {
         let setting = Setting { cpus: 3, ..setting };
+        let ops = ops.iter().copied().chain([Op::Repaint]);
         for stubborn in [1, 2] {
             let mut running = Running::new(&setting, 1, false);
-            for op in ops.iter().copied() {
+            for op in ops.clone() {
                 running.editor.stubborn = Some(stubborn);
                 let error = fails(&mut running, op);
                 let park = matches!(
@@ -111,7 +165,7 @@ fn a_cpu_that_does_not_park_stops_every_change_that_parks() {
             }
             // And they all go when it does.
             running.editor.stubborn = None;
-            for op in ops.iter().copied() {
+            for op in ops.clone() {
                 assert!(succeeds(&mut running, op) > 0, "{op:x?} parks");
             }
         }

@@ -37,11 +37,7 @@ impl PageState {
     const VERSION: u32 = 16;
 
     const fn new(valid: bool, writable: bool, executable: bool) -> Self {
-        Self(
-            Self::VALID * valid as u32
-                | Self::WRITABLE * writable as u32
-                | Self::EXECUTABLE * executable as u32,
-        )
+        Self(valid as u32 + writable as u32 * Self::WRITABLE + executable as u32 * Self::EXECUTABLE)
     }
 
     /// Loads and stores work, fetches fault: as all memory begins.

@@ -59,9 +59,7 @@ pub unsafe trait Editor<const N: usize> {
     /// Is told the steps of a plan that was applied while all CPUs were parked: when they are back, and before any frame of a
     /// table that it removed goes back. Not before, since a CPU may fail to park; and not while they are parked, since one of
     /// them may have been about to print.
-    fn applied_parked(&mut self, steps: &[Step]) {
-        let _ = steps;
-    }
+    fn applied_parked(&mut self, steps: &[Step]);
 
     /// Runs `edit` while every CPU is away from the live root.
     ///

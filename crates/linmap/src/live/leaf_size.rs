@@ -111,6 +111,7 @@ impl LinearMap {
 
     /// Folds what a change of `range` made alike, if that needs no parking. A fold that can't be is none that must be: the
     /// map says the same without it.
+    #[inline]
     pub(super) fn fold_around<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
@@ -120,10 +121,22 @@ impl LinearMap {
         if self.leaves == Leaves::Pages || self.tree.bbm() != BbmLevel::L3 {
             return Changed::default();
         }
-        let mut window = editor.window();
         let Ok(target) = self.linear(range) else { return Changed::default() };
-        let Some(around) = self.tree.foldable(target, &mut window) else { return Changed::default() };
-        let around = self.without_image(around, target);
+        match self.tree.foldable(target, &mut editor.window()) {
+            None => Changed::default(),
+            Some(around) => self.fold_in_use(editor, steps, self.without_image(around, target)),
+        }
+    }
+
+    /// Folds `around`, linear addresses beside the image's alias, if the CPUs can do that in use.
+    #[inline(never)]
+    fn fold_in_use<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        around: VaRange,
+    ) -> Changed {
+        let mut window = editor.window();
         let plan = Request::Fold.plan(
             &mut self.tree,
             Target::InUse(around),

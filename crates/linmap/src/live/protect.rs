@@ -122,6 +122,7 @@ impl LinearMap {
     }
 
     /// Changes memory that is mapped once, and folds what became alike.
+    #[inline]
     fn protect_memory<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,

@@ -43,9 +43,9 @@ pub struct Machine {
     pub geometry: Geometry,
 }
 
-/// Prints what a trace begins with: the machine, the memory that tables may ever lie in (memory that may be added included; whole pages
-/// of it are printed), the tables of all roots as they are, and TTBR1 of the CPUs in `running`. For a CPU that starts later there is
-/// [`starts`].
+/// Prints what a trace begins with: the machine, the memory that tables may ever lie in (whole pages of it, memory that may be
+/// added included), the tables of all roots as they are, and TTBR1 of the CPUs in `running`. For a CPU that starts
+/// later there is [`starts`].
 pub fn opening<W: TableWindow>(
     line: &mut impl FnMut(Arguments<'_>),
     machine: Machine,
@@ -106,9 +106,9 @@ pub fn plan<W: TableWindow>(
     line(format_args!("settled"));
 }
 
-/// Prints the plan that was applied while the CPUs in `running`, CPU 0 among them, were parked: how they left, new tables, all that the plan did,
-/// how they came back. `window` reaches the tables as they are now, before any frame goes back; since nobody walked
-/// them, it does not matter which values an entry had in between.
+/// Prints the plan that was applied while the CPUs in `running`, CPU 0 among them, were parked: how they left, new tables,
+/// all that the plan did, how they came back. `window` reaches the tables as they are now, before any frame goes back; since
+/// nobody walked them, it does not matter which values an entry had in between.
 pub fn parked_plan<W: TableWindow>(
     line: &mut impl FnMut(Arguments<'_>),
     geometry: Geometry,

@@ -132,10 +132,8 @@ impl Running {
                     .into_iter()
                     .collect();
             }
-            Op::Remove(_) => {
-                if self.editor.memblock.reserved().iter().any(|reserved| reserved.overlaps(range)) {
-                    return vec![Wrong::InUse];
-                }
+            Op::Remove(_) if self.editor.memblock.reserved().iter().any(|taken| taken.overlaps(range)) => {
+                return vec![Wrong::InUse];
             }
             _ => {}
         }
@@ -256,7 +254,7 @@ impl Running {
         marks
     }
 
-    fn random_range(&mut self, random: &mut Random) -> PaRange {
+    fn random_range(&self, random: &mut Random) -> PaRange {
         let setting = self.setting.clone();
         let page = setting.page();
         let mark = if random.percent(50) {
@@ -289,7 +287,7 @@ impl Running {
     }
 
     /// The part of `range`, or of what lies behind it, that is mapped memory, and no part of the image that is needed.
-    fn clipped(&mut self, range: PaRange, random: &mut Random) -> PaRange {
+    fn clipped(&self, range: PaRange, random: &mut Random) -> PaRange {
         let setting = &self.setting;
         let mut list = Vec::new();
         for mapped in self.shadow.mapped() {
@@ -310,7 +308,7 @@ impl Running {
         PaRange::new(part.start, part.end.min(Pa(part.start.0 + range.len().max(setting.page()))))
     }
 
-    pub fn random_op(&mut self, random: &mut Random) -> Op {
+    pub fn random_op(&self, random: &mut Random) -> Op {
         const PROTECTIONS: [Protection; 5] = [
             Protection::ReadOnly,
             Protection::ReadWrite,
@@ -347,7 +345,7 @@ impl Running {
     }
 
     /// The calls that give every page back what it said at first, beginning with those that must come first.
-    pub fn undo(&mut self) -> Vec<Op> {
+    pub fn undo(&self) -> Vec<Op> {
         let setting = self.setting.clone();
         let mut ops = Vec::new();
         if self.shadow.global != Global::Global {

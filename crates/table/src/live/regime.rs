@@ -67,6 +67,15 @@ impl Node {
     }
 }
 
+/// The level with this number, which no walk takes beyond the level of pages.
+#[inline(always)]
+const fn level(number: i8) -> Level {
+    match Level::new(number) {
+        Some(level) => level,
+        None => Level::L3,
+    }
+}
+
 /// The table that an entry leads to whose address bits do not all lie in place.
 #[cold]
 #[inline(never)]
@@ -107,10 +116,7 @@ impl Regime {
     /// The table that entry `index` of `node`, a table above the level of pages, leads to.
     #[inline]
     pub const fn below(&self, node: Node, index: usize, table: Pa) -> Node {
-        let level = match Level::new(node.level.number().wrapping_add(1)) {
-            Some(level) => level,
-            None => Level::L3,
-        };
+        let level = level(node.level.number().wrapping_add(1));
         Node { table, base: node.va(index), shift: node.shift.wrapping_sub(self.index_bits), level }
     }
 
@@ -130,19 +136,30 @@ impl Regime {
     #[inline(always)]
     pub fn descend<W: TableWindow>(
         &self,
-        mut node: Node,
+        node: Node,
         window: &mut W,
         va: u64,
         to: u32,
         value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
     ) -> Node {
-        while node.shift > to {
-            let index = node.index(va);
-            let memory = read(window, node.level, node.table, index);
-            let Some(table) = self.next_table(value(node.table, index, memory)) else { break };
-            node = self.below(node, index, table);
+        // A turn keeps no more than the table and where it stands; the rest follows from that at the end.
+        let Node { mut table, mut shift, .. } = node;
+        let offset = va.wrapping_sub(node.base);
+        let mut number = node.level.number();
+        while shift > to {
+            let index = offset.wrapping_shr(shift) as usize & self.last_index();
+            let memory = read(window, level(number), table, index);
+            let Some(next) = self.next_table(value(table, index, memory)) else { break };
+            (table, shift, number) = (next, shift.wrapping_sub(self.index_bits), number.wrapping_add(1));
         }
-        node
+        let within = 1u64.wrapping_shl(shift.wrapping_add(self.index_bits)).wrapping_sub(1);
+        Node { table, base: va.wrapping_sub(offset & within), shift, level: level(number) }
+    }
+
+    /// Index of the last entry of a full table.
+    #[inline(always)]
+    const fn last_index(&self) -> usize {
+        1usize.wrapping_shl(self.index_bits).wrapping_sub(1)
     }
 
     /// The lowest table in memory for `va`, an address of the half.
@@ -204,18 +221,25 @@ impl Regime {
     }
 
     /// The first and the last address of `range`, if it is made of whole pages of this half.
+    #[inline]
     pub fn bounds(&self, range: VaRange) -> Result<(u64, u64), PlanError> {
-        let granule = 1 << self.page_shift;
-        if range.len == 0 || (range.start.0 | range.len) & (granule - 1) != 0 {
-            return Err(PlanError::Unaligned { range, granule });
+        let (first, last) = (range.start.0, range.start.0.wrapping_add(range.len).wrapping_sub(1));
+        let page = 1u64.wrapping_shl(self.page_shift).wrapping_sub(1);
+        let is_pages = range.len != 0 && (range.start.0 | range.len) & page == 0;
+        // The half has no gap: what begins and ends in it, and does not wrap, lies in it.
+        if is_pages && first <= last && self.holds(first) && self.holds(last) {
+            return Ok((first, last));
         }
-        match range.last() {
-            Some(last) if self.holds(last.0) && self.holds(range.start.0) => Ok((range.start.0, last.0)),
-            _ => {
-                let bits = self.geometry.va_bits();
-                Err(PlanError::OutsideHalf { range, base: Va(self.base()), bits })
-            }
+        Err(self.no_bounds(range, is_pages))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_bounds(&self, range: VaRange, is_pages: bool) -> PlanError {
+        if !is_pages {
+            return PlanError::Unaligned { range, granule: 1 << self.page_shift };
         }
+        PlanError::OutsideHalf { range, base: Va(self.base()), bits: self.geometry.va_bits() }
     }
 
     /// How many entries at `level` make a contiguous run, where the table is long enough for one.
