@@ -2,8 +2,8 @@
 
 use core::arch::asm;
 use core::fmt;
-use core::hint;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::{hint, iter};
 
 use linmap::layout::MAX_CPUS;
 
@@ -34,11 +34,6 @@ impl CpuSet {
         self.0[number / 64] &= !(1 << (number % 64));
     }
 
-    /// Whether the CPU `number` is in the set.
-    pub fn contains(&self, number: usize) -> bool {
-        self.0[number / 64] & 1 << (number % 64) != 0
-    }
-
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         *self == Self::EMPTY
@@ -51,7 +46,14 @@ impl CpuSet {
 
     /// Their numbers, ascending.
     pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
-        (0..MAX_CPUS).filter(move |&number| self.contains(number))
+        self.0.into_iter().enumerate().flat_map(|(nth, word)| {
+            let mut left = word;
+            iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < u64::BITS).then_some(nth * 64 + bit as usize)
+            })
+        })
     }
 }
 

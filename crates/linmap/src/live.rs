@@ -161,7 +161,7 @@ enum Request<'m> {
 }
 
 impl Request<'_> {
-    #[inline]
+    #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         self,
         tree: &'b mut LiveTree,
@@ -227,15 +227,25 @@ impl LinearMap {
     /// Where `range` is in the linear map.
     #[inline]
     fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
-        let granule = self.layout.geometry().granule().bytes();
-        if range.is_empty() || (range.start.0 | range.end.0) & (granule - 1) != 0 {
-            return Err(ChangeError::Unaligned { range, granule });
+        let geometry = self.layout.geometry();
+        let (first, last) = (range.start.0, range.end.0.wrapping_sub(1));
+        let is_pages = first <= last && (first | range.end.0) & (geometry.granule().bytes() - 1) == 0;
+        // The linear region is half of what the tree translates.
+        let memstart = self.layout.memstart().0;
+        let in_reach = memstart <= first && (last.wrapping_sub(memstart) << 1) >> geometry.va_bits() == 0;
+        if !is_pages || !in_reach {
+            return Err(self.not_linear(range, is_pages));
         }
-        let reach = self.reach();
-        if !reach.covers(range) {
-            return Err(ChangeError::OutOfReach { range, reach });
+        Ok(VaRange::new(self.layout.linear(range.start), range.end.0.wrapping_sub(first)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_linear(&self, range: PaRange, is_pages: bool) -> ChangeError {
+        if !is_pages {
+            return ChangeError::Unaligned { range, granule: self.layout.geometry().granule().bytes() };
         }
-        Ok(VaRange::new(self.layout.linear(range.start), range.len()))
+        ChangeError::OutOfReach { range, reach: self.reach() }
     }
 
     /// Runs a change of the linear addresses of `range`. A hole in it is no memory, or memory that must not be mapped.
@@ -270,7 +280,7 @@ impl LinearMap {
     }
 
     /// Plans, checks and applies `request` on `range`: in use where that can be, else parked.
-    #[inline]
+    #[inline(always)]
     fn run<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
@@ -283,10 +293,26 @@ impl LinearMap {
         let plan = request.plan(&mut self.tree, target, steps, &mut window, &mut editor.frames());
         match plan {
             Ok(plan) => in_use(editor, plan),
-            Err(PlanError::NeedsLevel3 { .. } | PlanError::RunInUse { .. }) => {
+            Err(error) => self.run_otherwise(editor, steps, range, request, error),
+        }
+    }
+
+    /// Runs `request` on `range` with all CPUs parked where `error` says that it can't be planned in use.
+    #[cold]
+    #[inline(never)]
+    fn run_otherwise<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: VaRange,
+        request: Request<'_>,
+        error: PlanError,
+    ) -> Result<Changed, ChangeError> {
+        match error {
+            PlanError::NeedsLevel3 { .. } | PlanError::RunInUse { .. } => {
                 self.run_parked(editor, steps, range, request)
             }
-            Err(error) => Err(error.into()),
+            _ => Err(error.into()),
         }
     }
 
@@ -348,7 +374,7 @@ fn hole<const N: usize>(memblock: &Memblock<N>, range: PaRange, pa: Pa, bytes: u
     (next < page.end).then_some(ChangeError::NotMemory { range, pa: next })
 }
 
-#[inline]
+#[inline(always)]
 fn checked<'b, const N: usize, E: Editor<N>>(
     editor: &mut E,
     plan: Plan<'b>,
@@ -356,14 +382,18 @@ fn checked<'b, const N: usize, E: Editor<N>>(
     let mut window = editor.window();
     match plan.check(&mut window) {
         Ok(checked) => Ok(checked),
-        Err((plan, refused)) => {
-            plan.abandon(&mut window, &mut editor.frames());
-            Err(refused.into())
-        }
+        Err((plan, refused)) => Err(abandoned(editor, plan, refused)),
     }
 }
 
-#[inline]
+#[cold]
+#[inline(never)]
+fn abandoned<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>, refused: Refused) -> ChangeError {
+    plan.abandon(&mut editor.window(), &mut editor.frames());
+    refused.into()
+}
+
+#[inline(always)]
 fn in_use<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
     if plan.steps().is_empty() {
         return Ok(Changed::default());

@@ -149,6 +149,7 @@ impl LiveTree {
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Hole`], [`PlanError::WritableAndExecutable`],
     /// [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`], [`PlanError::Foreign`], [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    #[inline(always)]
     pub fn plan_protect<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         target: Target,
@@ -161,14 +162,7 @@ impl LiveTree {
         if change.writable_and_executable() {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
-        self.plan(target.meanwhile(), steps, window, frames, |planner| {
-            if planner.protect_few(first, last, change)? {
-                return Ok(());
-            }
-            planner.split(Cut::Ends { first, last, wanted: Some(change.masks()) })?;
-            planner.order_runs()?;
-            planner.protect(first, last, change)
-        })
+        self.plan(target.meanwhile(), steps, window, frames, |planner| planner.change(first, last, change))
     }
 
     /// Plans to make the leaves in `target` no larger than one entry at `to`, without the contiguous bit where it would make
@@ -247,6 +241,7 @@ impl LiveTree {
     }
 
     /// Runs a planner; on an error what it took is given back.
+    #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         meanwhile: Meanwhile,
@@ -258,7 +253,8 @@ impl LiveTree {
         let mut script = Script::new(steps);
         let mut planner = Planner::new(&self.regime, meanwhile, &mut script, window, frames);
         let result = edit(&mut planner).and_then(|()| planner.finish());
-        let plan = Plan::new(self, meanwhile, script.into_steps());
+        let odd_page = planner.odd_page;
+        let plan = Plan::new(self, meanwhile, script.into_steps(), odd_page);
         match result {
             Ok(()) => Ok(plan),
             Err(error) => {

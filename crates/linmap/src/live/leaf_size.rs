@@ -111,7 +111,7 @@ impl LinearMap {
 
     /// Folds what a change of `range` made alike, if that needs no parking. A fold that can't be is none that must be: the
     /// map says the same without it.
-    #[inline]
+    #[inline(never)]
     pub(super) fn fold_around<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,

@@ -1,9 +1,9 @@
 //! What memory may be used for: calls in the manner of `set_memory`, on page ranges of the linear map.
 
-use linmap_table::live::{Change, Step};
+use linmap_table::live::{Change, Step, Target};
 use linmap_vmsa::{Access, Execute, PaRange, VaRange};
 
-use super::{ChangeError, Changed, Editor, LinearMap, Request};
+use super::{ChangeError, Changed, Editor, LinearMap, Request, in_use};
 
 /// What a range of memory becomes. Nothing but [`LinearMap::make_text`] makes memory executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,13 +73,26 @@ impl LinearMap {
         range: PaRange,
         protection: Protection,
     ) -> Result<Changed, ChangeError> {
-        self.linear(range)?;
+        let target = self.linear(range)?;
+        if range.overlaps(self.image.range()) {
+            return self.protect_image(editor, steps, range, protection);
+        }
+        self.protect_memory(editor, steps, range, target, protection.change())
+    }
+
+    /// Gives `range`, which overlaps the image, another protection.
+    #[cold]
+    #[inline(never)]
+    fn protect_image<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+        protection: Protection,
+    ) -> Result<Changed, ChangeError> {
         let image = self.image;
         if range.overlaps(image.read_only) {
             return Err(ChangeError::ImageText { range, image: image.read_only });
-        }
-        if !range.overlaps(image.data) {
-            return self.protect_memory(editor, steps, range, protection.change());
         }
         if !image.data.covers(range) {
             return Err(ChangeError::PartlyImage { range, image: image.data });
@@ -108,7 +121,7 @@ impl LinearMap {
         steps: &mut [Step],
         range: PaRange,
     ) -> Result<Changed, ChangeError> {
-        self.linear(range)?;
+        let target = self.linear(range)?;
         let image = self.image.range();
         if range.overlaps(image) {
             return Err(ChangeError::ImageText { range, image });
@@ -118,20 +131,37 @@ impl LinearMap {
             execute: Some(Execute::Kernel),
             ..Change::default()
         };
-        self.protect_memory(editor, steps, range, change)
+        self.protect_memory(editor, steps, range, target, change)
     }
 
-    /// Changes memory that is mapped once, and folds what became alike.
-    #[inline]
+    /// Changes memory at `range` that is mapped once, at `target`, and folds what became alike.
+    #[inline(always)]
     fn protect_memory<const N: usize, E: Editor<N>>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
         range: PaRange,
+        target: VaRange,
         change: Change,
     ) -> Result<Changed, ChangeError> {
-        let changed = self.change(editor, steps, range, Request::Protect(change))?;
-        let folded = self.fold_around(editor, steps, range);
-        Ok(changed.and(folded))
+        let request = Request::Protect(change);
+        let (mut window, in_use_target) = (editor.window(), Target::InUse(target));
+        let plan =
+            request.plan(&mut self.tree, in_use_target, steps, &mut window, &mut editor.frames());
+        let changed = match plan {
+            Ok(plan) => {
+                let may_fold = plan.may_fold();
+                let changed = in_use(editor, plan);
+                if !may_fold {
+                    return changed;
+                }
+                changed?
+            }
+            Err(error) => match self.run_otherwise(editor, steps, target, request, error) {
+                Ok(changed) => changed,
+                Err(error) => return Err(self.explained(editor.memblock(), range, error)),
+            },
+        };
+        Ok(changed.and(self.fold_around(editor, steps, range)))
     }
 }

@@ -42,11 +42,13 @@ pub struct Applied<'b> {
 }
 
 impl<'b> CheckedPlan<'b> {
+    #[inline(always)]
     pub(super) fn new(plan: Plan<'b>) -> Self {
         Self { plan }
     }
 
     /// The steps, in order.
+    #[inline]
     pub fn steps(&self) -> &[Step] {
         self.plan.steps()
     }
@@ -63,6 +65,7 @@ impl<'b> CheckedPlan<'b> {
     /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
     /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](super::Quiescent) target its
     /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
+    #[inline]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let regime = self.plan.regime();
         let mut counts = Counts::default();
@@ -99,10 +102,19 @@ impl Applied<'_> {
 
     /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
     /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
+    #[inline]
     pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
+        // Planners end their plans with them.
+        if matches!(self.plan.steps().last(), Some(Step::Free { .. })) {
+            return self.free_all(window, frames);
+        }
+        self.counts
+    }
+
+    #[inline(never)]
+    fn free_all<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
         let geometry = self.plan.regime().geometry;
         let mut counts = self.counts;
-        // Planners end their plans with them.
         for step in self.plan.steps().iter().rev() {
             let Step::Free { table, level, .. } = *step else { break };
             release_below(geometry, table, level, window, frames);
@@ -118,6 +130,7 @@ impl Applied<'_> {
 /// # Safety
 /// `store` must name entries of a table that `window` reaches, and what they map must be memory that may be accessed as
 /// their attributes say.
+#[inline]
 unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
     let count = usize::from(store.count);
     let table = window.open(store.level, store.table);
@@ -125,6 +138,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
     let entries = unsafe { table.add(usize::from(store.index)) };
     match store.edit {
         // SAFETY: an open table is valid for writes and aligned; the rest is the caller's.
+        Edit::Write { first, .. } if count == 1 => unsafe { cpu.store(entries, first) },
+        // SAFETY: likewise.
         Edit::Write { first, step } => unsafe { cpu.store_run(entries, count, first, step) },
         Edit::Bits { clear, set } => {
             for nth in 0..count {
@@ -141,6 +156,7 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
 }
 
 /// Issues the instructions of one invalidation and returns how many they were.
+#[inline]
 fn invalidate<C: Cpu>(geometry: Geometry, invalidation: Invalidation, cpu: &mut C) -> u64 {
     match invalidation {
         Invalidation::ByVa { va, count, shift, reach } => {

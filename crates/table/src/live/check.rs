@@ -31,6 +31,7 @@ pub(super) enum Author {
 }
 
 /// Checks `steps` on the tree as it is in memory.
+#[inline(always)]
 pub(super) fn check<W: TableWindow>(
     regime: &Regime,
     meanwhile: Meanwhile,

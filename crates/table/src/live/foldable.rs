@@ -30,7 +30,13 @@ fn is_odd_page<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: &
     }
     let index = node.index(first);
     let [page, beside] = [index, index ^ 1].map(|index| read(window, node.level, node.table, index).0);
-    page & CONTIGUOUS == 0 && (page ^ beside) & !(regime.address_bits | CONTIGUOUS) != 0
+    page & CONTIGUOUS == 0 && differ(regime, page, beside)
+}
+
+/// Whether two pages, of which the first is one of no run, say different things of their memory.
+#[inline(always)]
+pub(super) const fn differ(regime: &Regime, page: u64, beside: u64) -> bool {
+    (page ^ beside) & !(regime.address_bits | CONTIGUOUS) != 0
 }
 
 /// What `first..=last` grows to.

@@ -24,13 +24,16 @@ pub(super) struct Span {
 
 impl Span {
     /// `count` leaves of `1 << shift` bytes from `va` on.
+    #[inline(always)]
     pub fn leaves(va: u64, count: usize, shift: u32) -> Self {
         // The last byte of a half may be the last byte there is.
-        Self { first: va, last: va + (((count as u64) << shift) - 1), shift, reach: Reach::LastLevel }
+        let last = va.wrapping_add((count as u64).wrapping_shl(shift).wrapping_sub(1));
+        Self { first: va, last, shift, reach: Reach::LastLevel }
     }
 
     /// What the table that the entry at `level` for `va` leads to translates: whatever its leaves are, every page
     /// of it, and the walk-cache entries above.
+    #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);
         Self { first: va, last, shift: geometry.granule().shift(), reach: Reach::AllLevels }
@@ -42,8 +45,9 @@ impl Span {
         (alike && self.last.checked_add(1) == Some(next.first)).then_some(Self { last: next.last, ..self })
     }
 
+    #[inline(always)]
     pub fn entries(self) -> u64 {
-        ((self.last - self.first) >> self.shift) + 1
+        (self.last.wrapping_sub(self.first).wrapping_shr(self.shift)).wrapping_add(1)
     }
 }
 
@@ -109,17 +113,12 @@ impl Spans {
 }
 
 /// Pushes the cheapest invalidations that cover `span`.
-#[inline]
 pub(super) fn push_one(
     geometry: Geometry,
     ranges: bool,
     span: Span,
     script: &mut Script<'_>,
 ) -> Result<(), PlanError> {
-    // As after the change of one page.
-    if span.entries() == 1 {
-        return script.push(Step::Invalidate(by_va(span)));
-    }
     match cheapest(geometry, ranges, span) {
         (instructions, _) if instructions > MAX_INVALIDATIONS => {
             script.push(Step::Invalidate(Invalidation::All))
@@ -130,7 +129,8 @@ pub(super) fn push_one(
 }
 
 /// One invalidation for each entry of `span`; for spans of few entries.
-fn by_va(span: Span) -> Invalidation {
+#[inline(always)]
+pub(super) fn by_va(span: Span) -> Invalidation {
     let count = span.entries().min(u64::from(u32::MAX)) as u32;
     Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
 }

@@ -23,18 +23,34 @@ pub struct Plan<'b> {
     tree: &'b mut LiveTree,
     meanwhile: Meanwhile,
     steps: &'b [Step],
+    odd_page: bool,
 }
 
 impl<'b> Plan<'b> {
-    pub(super) fn new(tree: &'b mut LiveTree, meanwhile: Meanwhile, steps: &'b [Step]) -> Self {
-        Self { tree, meanwhile, steps }
+    #[inline(always)]
+    pub(super) fn new(
+        tree: &'b mut LiveTree,
+        meanwhile: Meanwhile,
+        steps: &'b [Step],
+        odd_page: bool,
+    ) -> Self {
+        Self { tree, meanwhile, steps, odd_page }
+    }
+
+    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
+    /// answer: it makes one page that differs from the page beside it.
+    #[inline(always)]
+    pub fn may_fold(&self) -> bool {
+        !self.odd_page
     }
 
     /// The steps, in order. There is none when nothing has to change.
+    #[inline(always)]
     pub fn steps(&self) -> &[Step] {
         self.steps
     }
 
+    #[inline(always)]
     pub(super) fn regime(&self) -> &Regime {
         &self.tree.regime
     }
@@ -47,6 +63,7 @@ impl<'b> Plan<'b> {
     ///
     /// # Errors
     /// The first rule broken, with the plan, which can only be abandoned then.
+    #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
         match check(self.regime(), self.meanwhile, Author::Planner, self.steps, window) {
             Ok(()) => Ok(CheckedPlan::new(self)),

@@ -6,7 +6,7 @@ use linmap_vmsa::{Descriptor, Pa, Va};
 
 use super::PlanError;
 use super::entry::CONTIGUOUS;
-use super::invalidate::{Span, Spans, push_one};
+use super::invalidate::{Span, Spans, by_va, push_one};
 use super::regime::{Node, Regime};
 use super::step::{Edit, Invalidation, Step, Store};
 use super::target::Meanwhile;
@@ -42,11 +42,19 @@ impl<'b> Script<'b> {
     // A step is larger than what is copied without a call: built where it stays, it is not copied at all.
     #[inline(always)]
     pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
-        let capacity = self.steps.len();
-        let Some(slot) = self.steps.get_mut(self.len) else { return Err(PlanError::TooLong { capacity }) };
+        let [slot] = self.room()?;
         *slot = step;
-        self.len += 1;
         Ok(())
+    }
+
+    /// The next `N` steps, for the caller to write.
+    #[inline(always)]
+    pub fn room<const N: usize>(&mut self) -> Result<&mut [Step; N], PlanError> {
+        let capacity = self.steps.len();
+        let rest = self.steps.get_mut(self.len..).unwrap_or_default();
+        let Some(slots) = rest.first_chunk_mut() else { return Err(too_long(capacity)) };
+        self.len = self.len.wrapping_add(N);
+        Ok(slots)
     }
 
     /// Makes `store` a part of the store that was pushed last, where both are one run. Returns whether it is.
@@ -63,6 +71,12 @@ impl<'b> Script<'b> {
         }
         false
     }
+}
+
+#[cold]
+#[inline(never)]
+const fn too_long(capacity: usize) -> PlanError {
+    PlanError::TooLong { capacity }
 }
 
 /// Bits of descriptors in which the entries of one run may differ.
@@ -101,6 +115,8 @@ pub(super) struct Planner<'p, 'b, W, F> {
     unfolded: bool,
     /// Where the steps end that change sizes; later ones are planned on what these make.
     split_end: usize,
+    /// Whether the plan changes one page that differs from the one beside it then.
+    pub odd_page: bool,
     /// The lowest table known to translate all that the edit is about.
     pub top: Node,
 }
@@ -124,6 +140,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unordered: false,
             unfolded: false,
             split_end: 0,
+            odd_page: false,
             top: regime.top,
         }
     }
@@ -146,6 +163,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// The entry as it is in memory.
+    #[inline(always)]
     pub fn read(&mut self, node: Node, index: usize) -> Descriptor {
         read(self.window, node.level, node.table, index)
     }
@@ -256,7 +274,19 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Ends a plan of one store, which asks for `span` to be invalidated.
     #[inline]
     pub fn finish_one(&mut self, span: Option<Span>) -> Result<(), PlanError> {
-        self.order()?;
+        self.unordered = false;
+        // As after the change of one page.
+        if let Some(span) = span
+            && span.entries() == 1
+        {
+            let [order, invalidate, complete, isb] = self.script.room()?;
+            *order = Step::Dsb(Dsb::Ishst);
+            *invalidate = Step::Invalidate(by_va(span));
+            *complete = Step::Dsb(Dsb::Ish);
+            *isb = Step::Isb;
+            return Ok(());
+        }
+        self.script.push(Step::Dsb(Dsb::Ishst))?;
         if let Some(span) = span {
             push_one(self.regime.geometry, self.regime.range_invalidation, span, self.script)?;
             self.script.push(Step::Dsb(Dsb::Ish))?;
@@ -294,10 +324,14 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
     #[inline]
     pub fn finish(&mut self) -> Result<(), PlanError> {
-        if self.script.len() == 0 || matches!(self.script.steps().last(), Some(Step::Isb | Step::Free { .. }))
-        {
+        if matches!(self.script.steps().last(), None | Some(Step::Isb | Step::Free { .. })) {
             return Ok(());
         }
+        self.end()
+    }
+
+    #[inline(never)]
+    fn end(&mut self) -> Result<(), PlanError> {
         if self.meanwhile == Meanwhile::Parked {
             self.order()?;
             self.script.push(Step::Invalidate(Invalidation::All))?;

@@ -7,10 +7,11 @@ use linmap_vmsa::{Access, Execute, Level, Va};
 
 use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
+use super::foldable::differ;
 use super::invalidate::Span;
 use super::planner::Planner;
 use super::regime::Node;
-use super::split::Phase;
+use super::split::{Cut, Phase};
 use super::step::Edit;
 use super::target::Meanwhile;
 use crate::frames::FrameSource;
@@ -29,6 +30,7 @@ pub struct Change {
 
 impl Change {
     /// Which bits the change clears and sets. The two have none in common.
+    #[inline(always)]
     pub(super) const fn masks(self) -> (u64, u64) {
         let (mut clear, mut set) = (0, 0);
         if let Some(access) = self.access {
@@ -105,40 +107,80 @@ impl Seen {
 const FEW: usize = 16;
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to change the leaves in `first..=last` where those are a few pages of one table, none of them one of a run, as
-    /// most are that change. Returns whether they are; what is wrong with them, [`protect`](Self::protect) finds out.
-    pub fn protect_few(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
+    /// Plans to split and change what lies in `first..=last`.
+    #[inline(always)]
+    pub fn change(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let node = self.regime.lowest(self.window, first);
+        if self.protect_few(node, first, last, change)? {
+            return Ok(());
+        }
+        self.split_and_protect(node, first, last, change)
+    }
+
+    /// Plans to change what is more than a few pages of the table `node`, the lowest for `first`.
+    #[inline(never)]
+    fn split_and_protect(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        change: Change,
+    ) -> Result<(), PlanError> {
+        let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
+        match self.split_one(node, first, last, cut)? {
+            Some(below) => {
+                let to = self.regime.page_shift;
+                let node = self.regime.descend(below, self.window, first, to, |_, _, memory| memory);
+                if self.protect_few(node, first, last, change)? {
+                    return Ok(());
+                }
+            }
+            None => self.split(cut)?,
+        }
+        self.order_runs()?;
+        self.protect(first, last, change)
+    }
+
+    /// Plans to change the leaves in `first..=last` where those are a few pages of the table `node`, none of them one of a
+    /// run, as most are that change. Returns whether they are; what is wrong with them, [`protect`](Self::protect) finds out.
+    #[inline(always)]
+    fn protect_few(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
         let (from, to) = (node.index(first), node.index(last));
-        if node.level != Level::L3 || to - from >= FEW || to >= self.regime.entries(Level::L3) {
+        let count = to.wrapping_sub(from);
+        if node.level != Level::L3 || count >= FEW || to >= self.regime.entries(Level::L3) {
             return Ok(false);
         }
         let (clear, set) = change.masks();
         let asks = change.may_become_both();
         // The first and the last that change, and whether TLBs may hold one of those.
-        let (mut ends, mut held) = (None, false);
+        let (mut ends, mut held, mut page) = (None, false, 0);
         for index in from..=to {
             let old = self.read(node, index).0;
-            let new = old & !clear | set;
-            if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(new)) {
+            page = old & !clear | set;
+            if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(page)) {
                 return Ok(false);
             }
-            if old != new {
+            if old != page {
                 ends = Some((ends.map_or(index, |(lead, _)| lead), index));
                 held |= old & VALID_BIT != 0;
             }
         }
+        if from == to {
+            let beside = self.read(node, from ^ 1).0;
+            self.odd_page = differ(self.regime, page, beside);
+        }
         let Some((lead, end)) = ends else { return Ok(true) };
-        self.store(node, lead, end - lead + 1, Edit::Bits { clear, set })?;
+        let count = end.wrapping_sub(lead).wrapping_add(1);
+        self.store(node, lead, count, Edit::Bits { clear, set })?;
         if self.meanwhile != Meanwhile::Parked {
-            let span = Span::leaves(node.va(lead), end - lead + 1, node.shift);
+            let span = Span::leaves(node.va(lead), count, node.shift);
             self.finish_one(held.then_some(span))?;
         }
         Ok(true)
     }
 
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
-    pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+    fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let top = self.top;
         if self.meanwhile == Meanwhile::Quiescent && self.regime.bbm == BbmLevel::L0 {
             self.protect_below(top, first, last, change, Phase::Break)?;

@@ -103,7 +103,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let bbm = self.regime.bbm;
         let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
         let top = self.lowest(first, last);
-        if bbm == BbmLevel::L3 && self.split_one(top, first, last, cut)? {
+        if self.split_one(top, first, last, cut)?.is_some() {
             return Ok(());
         }
         if self.meanwhile == Meanwhile::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
@@ -119,21 +119,32 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Plans to split the one block that `first..=last` is a part of, if it is one of no run. Returns whether it is; at level 3
-    /// nothing else has to be done for it.
-    fn split_one(&mut self, top: Node, first: u64, last: u64, cut: Cut) -> Result<bool, PlanError> {
+    /// Plans to split the one block that `first..=last` is a part of, if it is one of no run, cut, and all CPUs can do it in
+    /// place: then nothing else has to be split. Returns the new table.
+    #[inline]
+    pub fn split_one(
+        &mut self,
+        top: Node,
+        first: u64,
+        last: u64,
+        cut: Cut,
+    ) -> Result<Option<Node>, PlanError> {
         let index = top.index(first);
         let found = self.read(top, index);
         let is_block = found.is_valid() && !found.may_be_table() && !found.is_contiguous();
-        if top.level == Level::L3 || !is_block || last > top.last(index) {
-            return Ok(false);
+        if self.regime.bbm != BbmLevel::L3
+            || top.level == Level::L3
+            || !is_block
+            || last > top.last(index)
+            || !cut.cuts(top.level, false, top.va(index), top.last(index))
+            || cut.spares(found)
+        {
+            return Ok(None);
         }
-        if cut.cuts(top.level, false, top.va(index), top.last(index)) && !cut.spares(found) {
-            self.replace(top, index, found, cut)?;
-        }
+        let table = self.replace(top, index, found, cut)?;
         self.splits_end();
         self.top = top;
-        Ok(true)
+        Ok(Some(self.regime.below(top, index, table)))
     }
 
     fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
@@ -273,7 +284,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// Plans to link a new table over the block `whole`.
-    fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<(), PlanError> {
+    fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<Pa, PlanError> {
         let geometry = self.regime.geometry;
         let (Entry::Leaf(pa), Some(next)) = (entry(geometry, node.level, whole), node.level.next()) else {
             return Err(self.foreign(node, index, whole));
@@ -284,7 +295,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.link(node, index, table).inspect_err(|_| {
             release_below(geometry, table, next, self.window, self.frames);
             self.frames.free(table);
-        })
+        })?;
+        Ok(table)
     }
 
     /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the largest leaves that `cut`

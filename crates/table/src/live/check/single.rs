@@ -1,6 +1,6 @@
-//! The check of small plans: one store, and what has to follow it.
+//! The check of small plans: one store, or a table linked and a store to its pages, and what has to follow.
 //!
-//! Most edits are such plans, and nothing that came before can have changed what their one store meets. What is accepted
+//! Most edits are such plans, and nothing that came before can have changed what their stores meet. What is accepted
 //! here the whole check accepts, too; what is not it looks at again.
 
 use linmap_vmsa::bbm::{self, Requirement};
@@ -21,7 +21,9 @@ use crate::window::TableWindow;
 const FEW: u16 = 16;
 
 /// Whether `steps` are one store of a few entries that may be made in place, with the barriers, the invalidation and the
-/// returned table that it asks for. A table and a block that replace each other are not compared.
+/// returned table that it asks for; or a table linked over a block, and such a store to a few pages that it leads to. A
+/// table and a block that replace each other are not compared.
+#[inline]
 pub(super) fn is_accepted<W: TableWindow>(
     regime: &Regime,
     meanwhile: Meanwhile,
@@ -32,6 +34,10 @@ pub(super) fn is_accepted<W: TableWindow>(
         [Step::Store(store), rest @ ..] => (false, store, rest),
         [Step::Dsb(Dsb::Ishst), Step::Store(store), rest @ ..] => (true, store, rest),
         _ => return false,
+    };
+    let (pages, rest) = match rest {
+        [Step::Store(pages), rest @ ..] => (Some(pages), rest),
+        _ => (None, rest),
     };
     let (invalidation, frees) = match rest {
         [Step::Dsb(Dsb::Ishst), Step::Isb, frees @ ..] => (None, frees),
@@ -47,34 +53,49 @@ pub(super) fn is_accepted<W: TableWindow>(
     if meanwhile == Meanwhile::Parked || store.count > FEW || !regime.holds(store.va.0) {
         return false;
     }
-    let Some(node) = find(regime, store, window) else { return false };
-    match (store.edit, frees) {
-        (Edit::Bits { clear, set }, []) if node.level == Level::L3 && bbm::never_breaks(clear, set) => {
-            pages_accepted(regime, node, store, invalidation, window)
+    let Some(node) = find(regime, regime.top, store, window) else { return false };
+    match (store.edit, pages) {
+        (Edit::Bits { .. }, None) => {
+            frees.is_empty() && pages_accepted(regime, node, store, invalidation, window)
         }
         (Edit::Write { first, .. }, _) if store.count == 1 => {
-            let old = read(window, node.level, node.table, store.index.into());
-            if matches!(first.decode(regime.geometry, node.level), Decoded::Table(_)) && !tables_ordered {
+            let index = store.index.into();
+            let old = read(window, node.level, node.table, index);
+            let linked =
+                if node.level == Level::L3 { None } else { regime.next_table(first).filter(|_| first != old) };
+            if linked.is_some() && !tables_ordered {
                 return false;
             }
-            replacement_accepted(regime, meanwhile, node, store, [old, first], invalidation, frees)
+            let replaced = [old, first];
+            let (Some(pages), Some(table)) = (pages, linked) else {
+                return pages.is_none()
+                    && replacement_accepted(regime, meanwhile, node, store, replaced, invalidation, frees);
+            };
+            // The link is in force as it is stored, and asks for no invalidation: what follows is for the pages alone.
+            let below = regime.below(node, index, table);
+            frees.is_empty()
+                && pages.count <= FEW
+                && pages.va.0.wrapping_sub(below.base) <= node.last(index).wrapping_sub(below.base)
+                && replacement_accepted(regime, meanwhile, node, store, replaced, None, &[])
+                && find(regime, below, pages, window)
+                    .is_some_and(|node| pages_accepted(regime, node, pages, invalidation, window))
         }
         _ => false,
     }
 }
 
-/// The table that `store` names entries of.
+/// The table that `store` names entries of, as the walk from `top` on, a table for its addresses, comes to it.
 #[inline]
-fn find<W: TableWindow>(regime: &Regime, store: &Store, window: &mut W) -> Option<Node> {
+fn find<W: TableWindow>(regime: &Regime, top: Node, store: &Store, window: &mut W) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
-    let node = regime.lowest_to(window, va.0, level);
+    let node = regime.descend(top, window, va.0, regime.shift(level), |_, _, memory| memory);
     let end = usize::from(index).wrapping_add(count.into());
     let fits = node.level == level && node.table == table && end <= regime.entries(level) && count > 0;
     (fits && va.0 == node.va(index.into())).then_some(node)
 }
 
 /// Permissions of pages, none of which is one of a run.
-#[inline]
+#[inline(always)]
 fn pages_accepted<W: TableWindow>(
     regime: &Regime,
     node: Node,
@@ -82,6 +103,10 @@ fn pages_accepted<W: TableWindow>(
     invalidation: Option<&Invalidation>,
     window: &mut W,
 ) -> bool {
+    let Edit::Bits { clear, set } = store.edit else { return false };
+    if node.level != Level::L3 || !bbm::never_breaks(clear, set) {
+        return false;
+    }
     let mut any = 0;
     for nth in 0..store.count {
         any |= read(window, node.level, node.table, store.index.wrapping_add(nth).into()).0;
@@ -134,6 +159,7 @@ fn replacement_accepted(
 }
 
 /// Whether `invalidation` alone removes `span`, and an instruction can say it.
+#[inline]
 fn covers(regime: &Regime, invalidation: &Invalidation, span: Span) -> bool {
     let exact = match *invalidation {
         // As our planners do it for leaves: one for each.
