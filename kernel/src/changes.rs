@@ -121,10 +121,7 @@ pub fn reserve(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError
     if let Some(taken) = machine.memblock.reserved().iter().find(|taken| taken.overlaps(range)) {
         return Err(ChangesError::Taken { range, taken: *taken });
     }
-    let page = machine.geometry().granule().bytes();
-    if !machine.mapped().any(|mapped| mapped.covers(range)) || range.align_inward(page) != range {
-        return Err(ChangeError::Unaligned { range, granule: page }.into());
-    }
+    machine.live.map.is_memory(machine.memblock, range)?;
     machine.live.reserved.try_push(range)?;
     machine.memblock.reserve(range).inspect_err(|_| {
         machine.live.reserved.pop();
@@ -151,13 +148,13 @@ pub fn free(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     Ok(())
 }
 
-/// Whether the user may change what `range` may be used for: reserved memory, or the image, of which the map itself says what
-/// may change.
+/// Whether the user may change what `range` may be used for: reserved memory alone. Of the image the map itself says what
+/// can't change; its data are the kernel's own.
 fn is_yours(machine: &Machine<'_>, range: PaRange) -> Result<(), ChangesError> {
     let yours = machine.live.reserved.iter().any(|reserved| reserved.covers(range));
     // Memory that is none is for the map to refuse, and to say why.
     let taken_or_free = machine.mapped().any(|mapped| mapped.covers(range));
-    if yours || range.is_empty() || range.overlaps(machine.image.range()) || !taken_or_free {
+    if yours || range.is_empty() || range.overlaps(machine.image.read_only()) || !taken_or_free {
         Ok(())
     } else {
         Err(ChangesError::NotYours(range))

@@ -281,6 +281,12 @@ pub fn barrier() {
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
 }
 
+/// Drops all instructions that any CPU has cached.
+pub fn invalidate_instructions_everywhere() {
+    // SAFETY: dropping cached instructions changes none.
+    unsafe { asm!("ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
 /// Stops for good.
 pub fn halt() -> ! {
     // SAFETY: masking interrupts changes nothing else.

@@ -97,7 +97,8 @@ fn level(word: &str, value: &str) -> Result<BbmOverride, CpuWordError> {
 /// Whether a word of the command line says what one CPU can do.
 pub fn is_bbm_of_cpu(word: &str) -> bool {
     word.strip_prefix(BBM_OF_CPU).is_some_and(|number| {
-        number.parse::<usize>().is_ok_and(|number| number < MAX_CPUS) && !number.starts_with('+')
+        let is_plain = number == "0" || !number.starts_with(['0', '+']);
+        is_plain && number.parse::<usize>().is_ok_and(|number| number < MAX_CPUS)
     })
 }
 

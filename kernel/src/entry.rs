@@ -108,6 +108,7 @@ global_asm!(
     boot_pa_range = const secondary::BOOT_PA_RANGE,
     boot_conduit = const secondary::BOOT_CONDUIT,
     boot_called = const secondary::BOOT_CALLED,
+    coming = const secondary::COMING,
     boot_status = const secondary::BOOT_STATUS,
     refused_level = const secondary::REFUSED_LEVEL,
     refused_granule = const secondary::REFUSED_GRANULE,

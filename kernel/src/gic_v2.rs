@@ -7,7 +7,7 @@ use linmap::layout::{FIXMAP, GEOMETRY, slot};
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Va};
 
-use crate::cpu::ThisCpu;
+use crate::cpu::{self, ThisCpu};
 use crate::cross_call::Sgi;
 use crate::device_tree::Device;
 use crate::gic::{GicError, PRIORITY_MASK, SGI_PRIORITIES};
@@ -111,7 +111,10 @@ pub fn send(sgi: u32, targets: u8) {
 
 /// GICC_IAR: the interrupt's number, and for an SGI the sender's above it.
 pub fn acknowledge() -> u32 {
-    read(CPU_INTERFACE, GICC_IAR)
+    let acknowledged = read(CPU_INTERFACE, GICC_IAR);
+    // What the sender stored before it sent is looked at after this, not before.
+    cpu::barrier();
+    acknowledged
 }
 
 /// Ends the interrupt that [`acknowledge`] gave.

@@ -164,7 +164,8 @@ impl Redistributors {
                 }
                 // Virtual LPIs have two frames more.
                 let own = if typer & TYPER_VLPIS != 0 { 4 * FRAME } else { 2 * FRAME };
-                at = Pa(at.0 + stride.max(own));
+                let Some(next) = at.0.checked_add(stride.max(own)) else { break };
+                at = Pa(next);
             }
         }
         Self(found)

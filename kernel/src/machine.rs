@@ -7,6 +7,7 @@ use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 use linmap::features::Features;
 use linmap::layout::Layout;
+use linmap::ranges::MAX_MAPPINGS;
 use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow, Reserved};
@@ -84,7 +85,7 @@ pub struct Machine<'m> {
     /// Where memory is mapped.
     pub layout: Layout,
     /// The memory that there was at boot and that may be mapped.
-    pub hardware: ArrayVec<PaRange, REGIONS>,
+    pub hardware: ArrayVec<PaRange, MAX_MAPPINGS>,
     /// The linear map in use.
     pub live: Live,
 }

@@ -16,9 +16,10 @@ use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use crate::cpu::{self, ThisCpu};
 use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::entry::{self, Image};
-use crate::percpu::{self, wait_until};
+use crate::percpu::{self, State, wait_until};
+use crate::secondary::{CONDUIT_HVC, CONDUIT_SMC};
 
-global_asm!(include_str!("park.S"));
+global_asm!(include_str!("park.S"), conduit_hvc = const CONDUIT_HVC, conduit_smc = const CONDUIT_SMC);
 
 unsafe extern "C" {
     fn park(
@@ -33,6 +34,7 @@ unsafe extern "C" {
     );
     fn park_and_wait();
     fn park_and_go_on();
+    fn park_for_good();
     static park_vectors: u8;
 }
 
@@ -62,6 +64,9 @@ static WAYS: Ways = Ways {
     identity: AtomicU64::new(0),
     image_offset: AtomicU64::new(0),
 };
+
+/// A CPU's word when it has left the live root for good.
+const LEFT: u64 = u64::MAX;
 
 /// Prepares the identity map for parking. To be called once, before other CPUs are started.
 pub fn prepare(image: Image, reserved: Reserved) {
@@ -120,6 +125,33 @@ pub fn interrupted() {
     unsafe { leave(WAYS.live.load(Ordering::Relaxed), park_and_wait, own, request) };
 }
 
+/// Leaves the live root for good and goes off by PSCI, called as `conduit` says. Interrupts are masked.
+pub fn for_good(conduit: u64) -> ! {
+    let own = &PAGE.parked[percpu::this_cpu()];
+    // SAFETY: interrupts are masked wherever a CPU decides to go, and TTBR0 holds the reserved table. The routine takes the
+    // conduit in place of a root to come back with, because it does not come back.
+    unsafe { leave(conduit, park_for_good, own, LEFT) };
+    cpu::halt()
+}
+
+/// From here on the CPU `number`, which does not run yet, may come to the live root.
+pub fn expect(number: usize) {
+    PAGE.parked[number].store(0, Ordering::Release);
+}
+
+/// The CPU `number` can't come to the live root any more.
+pub fn forget(number: usize) {
+    PAGE.parked[number].store(LEFT, Ordering::Release);
+}
+
+/// A CPU that is not online, and that may all the same be on the live root: on its way in or out, or lost there.
+fn astray() -> Option<usize> {
+    let on_its_way = |state| !matches!(state, State::Off | State::Uncalled | State::Online);
+    (0..MAX_CPUS).find(|&number| {
+        on_its_way(percpu::of(number).state()) && PAGE.parked[number].load(Ordering::Acquire) != LEFT
+    })
+}
+
 /// Runs `edit` on the root `surgery` while all other CPUs are parked.
 ///
 /// # Errors
@@ -130,6 +162,9 @@ pub fn interrupted() {
 /// the image, and all that `edit` touches.
 pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause), ParkError> {
     let started = cpu::counter();
+    if let Some(cpu) = astray() {
+        return Err(ParkError { cpu, ticks: 0 });
+    }
     let request = PAGE.request.load(Ordering::Relaxed) + 1;
     PAGE.request.store(request, Ordering::Release);
     let mut missing = percpu::others();

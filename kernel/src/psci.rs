@@ -53,11 +53,6 @@ impl Psci {
         through!(self, cpu_on(affinity.bits(), entry.0, 0))
     }
 
-    /// Switches this CPU off; returns only if the firmware refuses.
-    pub fn cpu_off(self) {
-        let _ = through!(self, cpu_off());
-    }
-
     /// What the firmware says of the CPU at `affinity`.
     pub fn affinity_info(self, affinity: Affinity) -> Result<AffinityState, Error> {
         through!(self, affinity_info(affinity.bits(), LowestAffinityLevel::All))

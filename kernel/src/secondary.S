@@ -22,7 +22,19 @@ secondary_entry:
     b.eq    1f
     wfe
     b       0b
-1:
+    // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or is seen by the other.
+1:  mov     x2, #{coming}
+    lsl     x2, x2, #56
+    orr     x2, x2, x19
+    str     x2, [x22, #{boot_status}]
+    dsb     sy
+    ldr     x0, [x22, #{boot_called}]
+    cmp     x0, x19
+    b.eq    2f
+    str     xzr, [x22, #{boot_status}]
+    dsb     sy
+    b       0b
+2:
     // The same exception level as the boot CPU's, or its TLB maintenance is not for us.
     ldr     x0, [x22, #{boot_entered}]
     mov     x2, #{refused_level}

@@ -13,7 +13,7 @@ use crate::entry::Entered;
 use crate::percpu::{self, State};
 use crate::psci::Psci;
 use crate::topology::Affinity;
-use crate::{fatal, gic};
+use crate::{fatal, gic, park};
 
 /// What a CPU needs to know before its MMU is on, and where it says why it can't stay: one page, so that the two are in
 /// no line together, and with nothing else.
@@ -85,6 +85,9 @@ pub const REFUSED_LEVEL: u64 = 1;
 pub const REFUSED_GRANULE: u64 = 2;
 /// `secondary.S`: too few bits of physical address.
 pub const REFUSED_PA_RANGE: u64 = 3;
+
+/// `secondary.S`: it heard the call and comes.
+pub const COMING: u64 = 0x80;
 
 /// Why a CPU went off before its MMU was on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -174,6 +177,14 @@ pub fn unfit(affinity: Affinity) -> Option<Unfit> {
     }
 }
 
+/// Whether the CPU at `affinity` heard the last call before it was taken back by [`call_nobody`]. If not, it waits for the next one
+/// without a table.
+pub fn is_coming(affinity: Affinity) -> bool {
+    cpu::invalidate_word(Va(address().0 + BOOT_STATUS as u64));
+    let status = SECONDARY_BOOT.status.load(Ordering::Relaxed);
+    status != 0 && Affinity::of_mpidr(status) == affinity
+}
+
 /// Entered from `secondary.S`, MMU and caches on, at the link address, on this CPU's own stacks.
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main() -> ! {
@@ -192,12 +203,12 @@ extern "C" fn secondary_main() -> ! {
         match me.state() {
             State::Arrived => core::hint::spin_loop(),
             State::Admitted => break,
-            _ => leave(),
+            _ => leave_early(),
         }
         fatal::stop_if_elsewhere();
     }
     if !gic::start_this_cpu() {
-        leave();
+        leave_early();
     }
     if !me.change_state(State::Admitted, State::Online) {
         off();
@@ -216,22 +227,19 @@ extern "C" fn secondary_main() -> ! {
     }
 }
 
-/// Switches this CPU off, and says before that it does.
+/// Switches this CPU off, which takes interrupts, and says before that it does.
 pub fn leave() -> ! {
     gic::stop_this_cpu();
+    leave_early()
+}
+
+/// The same before this CPU takes interrupts: its interface of the GIC may not even be there.
+fn leave_early() -> ! {
     percpu::of(percpu::this_cpu()).set_state(State::Leaving);
     off()
 }
 
-/// Switches this CPU off, or stops it where nobody can.
+/// Leaves the live tables and switches this CPU off, or stops it where nobody can.
 fn off() -> ! {
-    let psci = match SECONDARY_BOOT.conduit.load(Ordering::Acquire) {
-        CONDUIT_HVC => Some(Psci::Hvc),
-        CONDUIT_SMC => Some(Psci::Smc),
-        _ => None,
-    };
-    if let Some(psci) = psci {
-        psci.cpu_off();
-    }
-    cpu::halt()
+    park::for_good(SECONDARY_BOOT.conduit.load(Ordering::Acquire))
 }

@@ -5,6 +5,7 @@ mod random;
 mod worker;
 
 use core::fmt;
+use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -16,12 +17,13 @@ use linmap_table::{LeafIter, OutOfFrames};
 use linmap_vmsa::{Level, PaRange};
 use thiserror::Error;
 
-use crate::cross_call::NotIdle;
+use crate::cross_call::{NotIdle, PATIENCE};
 use crate::machine::Machine;
-use crate::{cpu, cross_call, percpu, probe, report};
+use crate::percpu::CpuSet;
+use crate::{cross_call, percpu, probe, report};
 use arena::{Arena, KEPT_WORD, PAGE, PageState, TEXT_WORD};
 use random::{Random, mix};
-use worker::{Tally, Wrong};
+use worker::{Access, Tally, Wrong, is_right};
 
 /// Why a stress run ended early or badly.
 #[derive(Clone, Copy, Debug, Error)]
@@ -247,7 +249,7 @@ static TALLIES: [Tally; MAX_CPUS] = [const { Tally::new() }; MAX_CPUS];
 
 /// Runs on the other CPUs: `worker` counts them from 0.
 fn work(worker: usize) {
-    // SAFETY: set before any worker is started, and valid until all have finished.
+    // SAFETY: set before any worker is started, in a place of its own that no run writes to while a CPU works.
     let arena = unsafe { &*ARENA.load(Ordering::Acquire) };
     if let Some(tally) = TALLIES.get(percpu::this_cpu()) {
         worker::work(arena, tally, &STOP, worker);
@@ -263,45 +265,75 @@ fn probe_page(page: usize) {
     // SAFETY: as in `work`.
     let arena = unsafe { &*ARENA.load(Ordering::Acquire) };
     let state = arena.state(page);
-    let loaded = probe::load(arena.word(page, TEXT_WORD));
+    let place = arena.word(page, KEPT_WORD);
+    let expected = arena.expected(page, KEPT_WORD);
+    let loaded = probe::load(place);
+    // SAFETY: the word behind those of the workers, which this leaves as it is.
+    let stored = unsafe { probe::store(place, expected) };
     // SAFETY: two RETs.
     let executed = unsafe { probe::execute(arena.word(page, TEXT_WORD)) };
-    // SAFETY: the word behind those of the workers, which this leaves as it is.
-    let stored = unsafe { probe::store(arena.word(page, KEPT_WORD), arena.expected(page, KEPT_WORD)) };
-    let right = loaded.is_ok() == state.valid()
-        && executed.is_ok() == (state.valid() && state.executable())
-        && stored.is_ok() == (state.valid() && state.writable());
+    let right = loaded.is_ok_and(|value| value == expected) == loaded.is_ok()
+        && is_right(state, Access::Read, loaded.map(|_| ())).is_ok()
+        && is_right(state, Access::Write, stored).is_ok()
+        && is_right(state, Access::Execute, executed).is_ok();
     if !right {
         FOUND_WRONG.store(1 + percpu::this_cpu(), Ordering::Release);
     }
 }
 
+/// The arena of the run. It stays where it is when a run ends badly: a CPU that does not answer may still look at it.
+static mut PLACE: MaybeUninit<Arena> = MaybeUninit::uninit();
+
 /// Makes `calls` random calls with all other CPUs at work, undoes them, and compares.
 pub fn run(machine: &mut Machine<'_>, calls: u64, seed: u64) -> Result<Summary, StressError> {
-    let mut arena = Arena::take(machine.memblock, machine.layout)?;
-    let before = Footprint::of(machine, &arena);
-    report!("stress=begin calls={calls} seed={seed:#x} arena={} pages={}", arena.range, arena.pages());
-    ARENA.store(&raw mut arena, Ordering::Release);
-    STOP.store(false, Ordering::Release);
-    let mut summary = Summary::default();
     let others = percpu::others();
+    if let Some(busy) = others.iter().find(|&cpu| !cross_call::finished(cpu)) {
+        return Err(NotIdle::Busy(busy).into());
+    }
+    let taken = Arena::take(machine.memblock, machine.layout)?;
+    let place = &raw mut PLACE;
+    // SAFETY: this runs on the boot CPU alone, and no other CPU has work or a call left of an earlier run.
+    let arena: &'static Arena = unsafe { (*place).write(taken) };
+    let result = run_in(machine, arena, others, calls, seed);
+    // After a failure the memory stays reserved, as it is.
+    if result.is_ok() {
+        arena.release(machine.memblock);
+    }
+    result
+}
+
+fn run_in(
+    machine: &mut Machine<'_>,
+    arena: &'static Arena,
+    others: CpuSet,
+    calls: u64,
+    seed: u64,
+) -> Result<Summary, StressError> {
+    let mut summary = Summary::default();
+    // What earlier changes left small is large before the run as it will be after it.
+    let all_around = Call { kind: Kind::Fold, first: 0, count: arena.pages() };
+    let around = around(machine, arena);
+    let fold = |machine: &mut Machine<'_>| {
+        let folded = all_around.run(machine, around);
+        folded.map_err(|error| StressError::Refused { call: 0, what: all_around, error })
+    };
+    fold(machine)?;
+    let before = Footprint::of(machine, arena);
+    let global = machine.live.map.global();
+    report!("stress=begin calls={calls} seed={seed:#x} arena={} pages={}", arena.range, arena.pages());
+    ARENA.store(ptr::from_ref(arena).cast_mut(), Ordering::Release);
+    STOP.store(false, Ordering::Release);
+    let mut result = Ok(());
     for (worker, cpu) in others.iter().enumerate() {
         TALLIES[cpu].clear();
-        if let Err(error) = cross_call::start_work(cpu, work, worker) {
-            STOP.store(true, Ordering::Release);
-            return Err(error.into());
-        }
+        result = result.and_then(|()| Ok(cross_call::start_work(cpu, work, worker)?));
         summary.workers += 1;
     }
-    let mut result = change(machine, &arena, calls, Random(seed), &mut summary);
+    result = result.and_then(|()| change(machine, arena, calls, Random(seed), &mut summary));
     STOP.store(true, Ordering::Release);
-    let deadline = cpu::counter();
     for cpu in others.iter() {
-        while !cross_call::finished(cpu) {
-            if cpu::ticks_since(deadline) > 30 * cpu::counter_frequency() {
-                // The arena must stay: that CPU may still be at work on it.
-                return Err(StressError::Silent { cpu, call: summary.calls });
-            }
+        if !percpu::wait_until(6 * PATIENCE, || cross_call::finished(cpu)) {
+            return Err(StressError::Silent { cpu, call: summary.calls });
         }
         let tally = &TALLIES[cpu];
         summary.accesses += tally.accesses.load(Ordering::Relaxed);
@@ -309,13 +341,26 @@ pub fn run(machine: &mut Machine<'_>, calls: u64, seed: u64) -> Result<Summary, 
         result = result.and_then(|()| wrong(cpu, summary.calls));
     }
     result?;
-    undo(machine, &arena, &mut summary)?;
-    let after = Footprint::of(machine, &arena);
+    undo(machine, arena, global, &mut summary)?;
+    fold(machine)?;
+    let after = Footprint::of(machine, arena);
     if before != after {
         return Err(StressError::Differs { before, after });
     }
-    arena.release(machine.memblock);
+    if let Some((address, expected, found)) = arena.first_wrong() {
+        let (address, call, what) = (address.0, summary.calls, "a word at the end");
+        return Err(StressError::Wrong { cpu: 0, call, what, address, expected, found });
+    }
     Ok(summary)
+}
+
+/// The memory around the arena that the largest block or run could join with it.
+fn around(machine: &Machine<'_>, arena: &Arena) -> PaRange {
+    let whole = arena.range.align_outward(1 << 30).unwrap_or(arena.range);
+    machine
+        .mapped()
+        .find(|mapped| mapped.covers(arena.range))
+        .map_or(arena.range, |mapped| mapped.intersection(whole))
 }
 
 fn wrong(cpu: usize, call: u64) -> Result<(), StressError> {
@@ -401,14 +446,19 @@ fn probe_everywhere(arena: &Arena, page: u64, summary: &mut Summary) -> Result<(
 }
 
 /// Makes all of the arena what it was, and folds it.
-fn undo(machine: &mut Machine<'_>, arena: &Arena, summary: &mut Summary) -> Result<(), StressError> {
+fn undo(
+    machine: &mut Machine<'_>,
+    arena: &Arena,
+    global: Global,
+    summary: &mut Summary,
+) -> Result<(), StressError> {
     let all = |kind| Call { kind, first: 0, count: arena.pages() };
     let calls = [
         all(Kind::Protect(Protection::Valid)),
         all(Kind::Protect(Protection::NoExecute)),
         all(Kind::Protect(Protection::ReadWrite)),
         all(Kind::Fold),
-        all(Kind::Global(Global::Global)),
+        all(Kind::Global(global)),
     ];
     for call in calls {
         let changed = call.run(machine, arena.range).map_err(|error| StressError::Refused {

@@ -138,7 +138,7 @@ fn what_cannot_be_changed_is_refused_and_the_map_stays() {
         ("protect rw 0x80100000 4K", "writable and executable"),
         ("memory add 0x80000000 2M", "overlaps memory"),
         ("memory add 0x200000000 2M", "device tree"),
-        ("memory add 0x80000800 2M", "device tree"),
+        ("memory add 0x80000800 2M", "whole pages"),
         ("memory remove 0x40200000 2M", "in use"),
         ("memory remove 0x200000000 2M", "no memory"),
         ("memory remove 0x90000001 2M", "whole pages"),
@@ -226,4 +226,31 @@ fn small_changes_cost_few_instructions() {
     assert!(of("0x80200000..0x80201000 to level 3") <= 2000, "split of one 2M block");
     assert!(of("ro 0x80205000") <= 600, "one page of a table read-only");
     assert!(of("0x80600000..0x80800000") <= 3000, "fold of a 2M block");
+}
+
+#[test]
+fn changes_disturb_nobody_at_any_exception_level_and_with_any_interrupt_controller() {
+    let machines = [
+        "--cpus 4 --gic 3 --el 2 --cpu max,midr=0x410fd842",
+        "--cpus 4 --gic 3 --cpu neoverse-n1",
+        "--cpus 4 --gic 2 --el 2 --cpu cortex-a72",
+        "--machine xlnx-versal-virt",
+    ];
+    for machine in machines {
+        let outcome = script(&format!("{machine} --timeout 300"), "linmap.bbm=0", "stress 300 7; verify");
+        outcome.expect_success();
+        assert!(number(&outcome, "workers", "parked") > 50, "{machine}");
+    }
+}
+
+#[test]
+fn linux_boots_on_all_cpus_after_the_map_was_changed() {
+    let commands = "ng on; reserve 0x80000000 2M; protect invalid 0x80000000 4K; memory remove 0x90000000 4K; \
+                    stress 100 3; kexec";
+    for level in ["linmap.bbm=0", "linmap.bbm=3"] {
+        let options = format!("--cpus 4 {LEVEL_3} --payload linux --timeout 300");
+        let outcome = script(&options, level, commands);
+        outcome.expect_success();
+        assert!(outcome.console.contains("Brought up 1 node, 4 CPUs"), "{level}: {}", outcome.console);
+    }
 }

@@ -10,14 +10,13 @@ use linmap_vmsa::{Geometry, Pa, PaRange};
 pub struct MemblockFrames<'m, const N: usize> {
     memblock: &'m mut Memblock<N>,
     bytes: u64,
-    limit: PaRange,
 }
 
 impl<'m, const N: usize> MemblockFrames<'m, N> {
     /// Frames for tables of shape `geometry`, anywhere in `memblock`.
+    #[inline]
     pub fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
-        let limit = PaRange::new(Pa(0), memblock.memory_end());
-        Self { memblock, bytes: geometry.granule().bytes(), limit }
+        Self { memblock, bytes: geometry.granule().bytes() }
     }
 }
 
@@ -25,7 +24,8 @@ impl<'m, const N: usize> MemblockFrames<'m, N> {
 unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        self.memblock.alloc(self.bytes, self.bytes, self.limit).map_err(|error| OutOfFrames {
+        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
+        self.memblock.alloc(self.bytes, self.bytes, limit).map_err(|error| OutOfFrames {
             wanted: self.bytes,
             largest_free: match error {
                 AllocError::NoSpace { largest, .. } => largest,

@@ -1,7 +1,8 @@
 //! The linear map while the machine runs on it: protections, leaf sizes, memory that comes and goes.
 //!
 //! Every change is planned in use first. Where the CPUs' BBM level does not allow that, the same change is planned parked and
-//! applied while no CPU has the tree in a TTBR. Either way nothing has changed when a call returns an error.
+//! applied while no CPU has the tree in a TTBR. Either way nothing has changed when a call returns an error, but for `fold` and
+//! `repaint` of so much that it takes several plans: those that were applied say the same as before.
 
 mod editor;
 mod global;
@@ -229,10 +230,11 @@ impl LinearMap {
     fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
         let geometry = self.layout.geometry();
         let (first, last) = (range.start.0, range.end.0.wrapping_sub(1));
-        let is_pages = first <= last && (first | range.end.0) & (geometry.granule().bytes() - 1) == 0;
+        let is_pages = first < range.end.0 && (first | range.end.0) & (geometry.granule().bytes() - 1) == 0;
         // The linear region is half of what the tree translates.
         let memstart = self.layout.memstart().0;
-        let in_reach = memstart <= first && (last.wrapping_sub(memstart) << 1) >> geometry.va_bits() == 0;
+        let bits = u32::from(geometry.va_bits()).wrapping_sub(1);
+        let in_reach = memstart <= first && last.wrapping_sub(memstart).wrapping_shr(bits) == 0;
         if !is_pages || !in_reach {
             return Err(self.not_linear(range, is_pages));
         }
@@ -246,6 +248,19 @@ impl LinearMap {
             return ChangeError::Unaligned { range, granule: self.layout.geometry().granule().bytes() };
         }
         ChangeError::OutOfReach { range, reach: self.reach() }
+    }
+
+    /// Whether `range` is whole pages of memory that are mapped.
+    ///
+    /// # Errors
+    /// [`ChangeError`] that says what is not.
+    pub fn is_memory<const N: usize>(
+        &self,
+        memblock: &Memblock<N>,
+        range: PaRange,
+    ) -> Result<(), ChangeError> {
+        self.linear(range)?;
+        all_mapped(memblock, self.layout.geometry(), range)
     }
 
     /// Runs a change of the linear addresses of `range`. A hole in it is no memory, or memory that must not be mapped.
@@ -432,6 +447,49 @@ fn parked<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Resul
                 plan.abandon(&mut window, &mut editor.frames());
             }
             Err(error.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_pages_within_reach_have_linear_addresses() {
+        let geometry = Geometry::K4_48;
+        let range = |start, end| PaRange { start: Pa(start), end: Pa(end) };
+        for memstart in [0, 0x4000_0000] {
+            let layout = Layout::new(geometry, range(memstart, 0x8000_0000)).unwrap();
+            let end = memstart + (1 << 47);
+            // SAFETY: nothing walks or changes the tree.
+            let tree = unsafe { LiveTree::new(geometry, Pa(0x1000), Half::High, BbmLevel::L3) };
+            let (read_only, data) =
+                (range(memstart, memstart + 0x1000), range(memstart + 0x1000, memstart + 0x2000));
+            let image = ImageParts { read_only, data, va: Va(0xffff_8000_8000_0000) };
+            let map = LinearMap::new(tree, layout, image, Leaves::ContiguousBlocks);
+            let whole = map.linear(range(memstart, end)).unwrap();
+            assert_eq!(whole, VaRange::new(Va(0xffff_0000_0000_0000), 1 << 47));
+            let last = map.linear(range(end - 0x1000, end)).unwrap();
+            assert_eq!(last, VaRange::new(Va(0xffff_7fff_ffff_f000), 0x1000));
+            for bad in
+                [(0, 0), (memstart, memstart), (0x5000_0000, 0x4000_0000), (memstart, memstart + 0x800)]
+            {
+                let found = map.linear(range(bad.0, bad.1));
+                assert!(matches!(found, Err(ChangeError::Unaligned { .. })), "{bad:x?}: {found:?}");
+            }
+            let beyond = [
+                (end, end + 0x1000),
+                (memstart, end + 0x1000),
+                (1 << 63, (1 << 63) + 0x1000),
+                (0, 0u64.wrapping_sub(0x1000)),
+            ];
+            for bad in beyond {
+                let found = map.linear(range(bad.0, bad.1));
+                assert!(matches!(found, Err(ChangeError::OutOfReach { .. })), "{bad:x?}: {found:?}");
+            }
+            let below = map.linear(range(memstart.wrapping_sub(0x1000), memstart));
+            assert!(below.is_err(), "{below:?}");
         }
     }
 }

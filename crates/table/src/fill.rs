@@ -15,11 +15,14 @@ pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
     // Each entry of a chunk is a sum of its own: were it the sum of the entry before and `step`, it would wait for it, and
     // sixteen additions in a chain are slower than the stores. What the offsets are is hidden from the compiler, or it
     // would make them that chain.
-    let offsets: [u64; CHUNK] = black_box(core::array::from_fn(|index| step.wrapping_mul(index as u64)));
+    let offsets: [u64; CHUNK - 1] =
+        black_box(core::array::from_fn(|index| step.wrapping_mul(index as u64 + 1)));
     let mut descriptor = first;
     let (chunks, rest) = entries.as_chunks_mut::<CHUNK>();
     for chunk in chunks {
-        for (entry, offset) in chunk.iter_mut().zip(offsets) {
+        let [lead, others @ ..] = chunk;
+        lead.write(descriptor);
+        for (entry, offset) in others.iter_mut().zip(offsets) {
             entry.write(descriptor.wrapping_add(offset));
         }
         descriptor = descriptor.wrapping_add(step.wrapping_mul(CHUNK as u64));

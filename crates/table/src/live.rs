@@ -162,7 +162,16 @@ impl LiveTree {
         if change.writable_and_executable() {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
-        self.plan(target.meanwhile(), steps, window, frames, |planner| planner.change(first, last, change))
+        let meanwhile = target.meanwhile();
+        let mut script = Script::new(steps);
+        let mut planner = Planner::new(&self.regime, meanwhile, &mut script, window, frames);
+        let result = planner.change(first, last, change);
+        let odd_page = planner.odd_page;
+        let plan = Plan::new(self, meanwhile, odd_page, script.into_steps());
+        match result {
+            Ok(()) => Ok(plan),
+            Err(error) => Err(abandoned(plan, error, window, frames)),
+        }
     }
 
     /// Plans to make the leaves in `target` no larger than one entry at `to`, without the contiguous bit where it would make
@@ -253,14 +262,10 @@ impl LiveTree {
         let mut script = Script::new(steps);
         let mut planner = Planner::new(&self.regime, meanwhile, &mut script, window, frames);
         let result = edit(&mut planner).and_then(|()| planner.finish());
-        let odd_page = planner.odd_page;
-        let plan = Plan::new(self, meanwhile, script.into_steps(), odd_page);
+        let plan = Plan::new(self, meanwhile, false, script.into_steps());
         match result {
             Ok(()) => Ok(plan),
-            Err(error) => {
-                plan.abandon(window, frames);
-                Err(error)
-            }
+            Err(error) => Err(abandoned(plan, error, window, frames)),
         }
     }
 
@@ -277,4 +282,17 @@ impl LiveTree {
     ) -> Result<(), Refused> {
         check::check(&self.regime, target.meanwhile(), Author::Anybody, steps, window)
     }
+}
+
+/// Gives back what an edit took that can't be planned because of `error`.
+#[cold]
+#[inline(never)]
+fn abandoned<W: TableWindow, F: FrameSource>(
+    plan: Plan<'_>,
+    error: PlanError,
+    window: &mut W,
+    frames: &mut F,
+) -> PlanError {
+    plan.abandon(window, frames);
+    error
 }

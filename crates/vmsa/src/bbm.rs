@@ -93,6 +93,7 @@ const SOFTWARE: u64 = 0b1111 << 55;
 const HIERARCHICAL: u64 = 0b1_1111 << 59;
 
 /// What replacing `old` by `new`, both entries at `level`, asks for on CPUs with BBM level `bbm`.
+#[inline(always)]
 pub const fn change(
     geometry: Geometry,
     level: Level,
@@ -130,6 +131,7 @@ pub const fn change(
 
 /// What a block asks for that replaces a table or is replaced by one; `at_level_3` is what BBM level 3 leaves of it: a
 /// removed table must leave the walk caches before its frame is used again, a removed block may stay in a TLB.
+#[inline]
 const fn size_change(block: Descriptor, bbm: BbmLevel, at_level_3: Requirement) -> Requirement {
     if block.0 & CONTIGUOUS != 0 {
         return Requirement::BreakBeforeMake(Reason::Contiguous);
@@ -182,6 +184,7 @@ const fn attributes_change(
 
 /// Whether `old` and `new`, both valid at `level`, differ in the size of what a TLB may hold for them, or in nT: the
 /// changes that D8.16.2 is about, during which accesses may fault or raise a conflict abort below BBM level 3.
+#[inline]
 pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Descriptor) -> bool {
     match (old.decode(geometry, level), new.decode(geometry, level)) {
         (Decoded::Leaf(_), Decoded::Leaf(_)) => {
@@ -197,6 +200,7 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
 /// [`Requirement::Invalidate`] whatever the leaf is, and leaves it of the same size: permissions, bits that the hardware
 /// ignores, valid to invalid, global to non-global. Setting the valid bit is not among them, since what an invalid entry
 /// then maps depends on the entry. At BBM level 0 it holds of leaves without the contiguous bit.
+#[inline]
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
     const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;
     clear & !(EITHER | VALID | ACCESSED) == 0 && set & !(EITHER | NOT_GLOBAL) == 0

@@ -56,7 +56,7 @@ impl Descriptor {
     }
 
     /// What the entry means at `level`. Block encodings at a level that has none are reserved, so invalid.
-    #[inline]
+    #[inline(always)]
     pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
         if self.0 & VALID == 0 {
             return Decoded::Invalid;
@@ -141,7 +141,7 @@ const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
 }
 
 /// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of other fields drop out.
-#[inline]
+#[inline(always)]
 const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
     if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
         return Pa(bits & (LINEAR_SPAN - 1) & !(align - 1));

@@ -88,7 +88,7 @@ impl Geometry {
     }
 
     /// log2 of the bytes that one entry at `level` covers.
-    #[inline]
+    #[inline(always)]
     pub const fn shift(self, level: Level) -> u32 {
         self.granule.shift() + self.granule.index_bits() * level.above_pages()
     }
@@ -116,7 +116,7 @@ impl Geometry {
 
     /// Whether a leaf may stand at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1 (level 1 with 4K,
     /// or with 16K under LPA2, or with 64K and 52-bit PA; level 0 with 4K under LPA2; level 2 always).
-    #[inline]
+    #[inline(always)]
     pub const fn has_leaf(self, level: Level) -> bool {
         match level.number() {
             3 | 2 => true,

@@ -17,6 +17,7 @@ use crate::cpu::{self, ThisCpu};
 use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::gic::GicError;
 use crate::machine::Machine;
+use crate::park;
 use crate::percpu::{self, CpuSet, State, wait_until};
 use crate::secondary::{self, Unfit};
 use crate::stacks::StackError;
@@ -155,6 +156,7 @@ fn start(
     }
 
     let before = percpu.state();
+    park::expect(number);
     percpu.set_state(State::Starting);
     secondary::call(described.affinity);
     if let Err(why) = send_here(machine, described) {
@@ -169,11 +171,16 @@ fn start(
     });
     secondary::call_nobody();
     if let Some(unfit) = unfit {
+        // Its MMU was never on.
+        park::forget(number);
         give_up(machine, number);
         return Err(fail(Why::Unfit(unfit)));
     }
     // It may come between the last look and now.
     if !came && percpu.change_state(State::Starting, State::Lost) {
+        if !secondary::is_coming(described.affinity) {
+            park::forget(number);
+        }
         return Err(fail(Why::DidNotCome));
     }
 

@@ -149,12 +149,28 @@ impl Arena {
         }
         // The text in it.
         cpu::clean_and_invalidate(arena.linear, range.len());
-        cpu::invalidate_instructions();
+        cpu::invalidate_instructions_everywhere();
         Ok(arena)
     }
 
+    /// The first word that is not what it should be, and what it is. To be asked when all is readable and nobody works.
+    pub fn first_wrong(&self) -> Option<(Va, u64, u64)> {
+        for page in 0..self.pages() {
+            for word in 0..WORDS {
+                let place = self.word(page, word);
+                // SAFETY: memory of the arena, mapped, initialised by `take`.
+                let found = unsafe { (place.0 as *const u64).read() };
+                let expected = self.expected(page, word);
+                if found != expected {
+                    return Some((place, expected, found));
+                }
+            }
+        }
+        None
+    }
+
     /// Gives the memory back.
-    pub fn release(self, memblock: &mut Memblock<REGIONS>) {
+    pub fn release(&self, memblock: &mut Memblock<REGIONS>) {
         for range in [self.range, self.notes] {
             // Memblock handed both out; what it has no room to note stays reserved.
             let _ = memblock.free(range);

@@ -86,8 +86,8 @@ pub enum Access {
     Execute,
 }
 
-/// How `access` to a page in `state` should end, given how it did. `true` when it is right.
-fn is_right(state: PageState, access: Access, result: Result<(), Fault>) -> Result<(), usize> {
+/// Whether `access` to a page in `state` may end as it did; which of [`WHAT`] is wrong if not.
+pub fn is_right(state: PageState, access: Access, result: Result<(), Fault>) -> Result<(), usize> {
     let allowed = match access {
         Access::Read => true,
         Access::Write => state.writable(),
@@ -129,6 +129,20 @@ fn judged(
 ) -> bool {
     let before = arena.state(page);
     let result = run();
+    judge(arena, tally, page, word, access, before, result);
+    result.is_ok()
+}
+
+/// Judges an access to a page that was in state `before` in front of it.
+fn judge(
+    arena: &Arena,
+    tally: &Tally,
+    page: u64,
+    word: u64,
+    access: Access,
+    before: PageState,
+    result: Result<(), Fault>,
+) {
     // The access, and the walk that it took, before the second look at the state.
     cpu::barrier();
     let after = arena.state(page);
@@ -143,7 +157,6 @@ fn judged(
         let found = result.err().map_or(0, |fault| fault.esr);
         tally.set_wrong(what, arena.word(page, word).0, before.bits(), found);
     }
-    result.is_ok()
 }
 
 /// Words of other writers change at any time.
@@ -184,12 +197,15 @@ fn execute(arena: &Arena, tally: &Tally, page: u64) {
 
 /// Adds up all words that no other worker writes to.
 fn checksum(arena: &Arena, tally: &Tally, worker: usize, page: u64) {
+    let before = arena.state(page);
     let (mut sum, mut expected) = (0u64, 0u64);
     for word in (0..WORDS).filter(|word| !is_foreign(worker, *word)) {
-        // A page may become invalid in the middle; then there is nothing to compare.
-        let Ok(value) = probe::load(arena.word(page, word)) else {
-            read(arena, tally, worker, page, word);
-            return;
+        let value = match probe::load(arena.word(page, word)) {
+            Ok(value) => value,
+            Err(fault) => {
+                judge(arena, tally, page, word, Access::Read, before, Err(fault));
+                return;
+            }
         };
         sum = sum.rotate_left(1) ^ value;
         expected = expected.rotate_left(1) ^ arena.expected(page, word);

@@ -6,13 +6,13 @@ use linmap_table::live::Step;
 use linmap_table::{FrameSource, TableWindow};
 use thiserror::Error;
 
-/// A CPU did not leave the live root in time. All that had are back, and nothing was changed.
+/// A CPU did not leave the live root in time, or nobody knows whether it has. All that had are back, and the plan was abandoned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("CPU {cpu} did not park within {ticks} ticks; nothing was changed")]
+#[error("CPU {cpu} did not park within {ticks} ticks, so the map stays as it is")]
 pub struct ParkError {
     /// The CPU's number.
     pub cpu: usize,
-    /// How long it was waited for, in ticks of the virtual counter.
+    /// How long it was waited for, in ticks of the virtual counter. 0 for one that was given up before and may be anywhere.
     pub ticks: u64,
 }
 

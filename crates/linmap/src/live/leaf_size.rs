@@ -40,9 +40,9 @@ impl LinearMap {
         range: PaRange,
         to: Level,
     ) -> Result<Changed, ChangeError> {
-        self.linear(range)?;
+        let target = self.linear(range)?;
         all_mapped(editor.memblock(), self.layout.geometry(), range)?;
-        self.change(editor, steps, range, Request::Split(to))
+        self.run(editor, steps, target, Request::Split(to))
     }
 
     /// Makes the leaves in `range` as large as addresses, attributes and the map's policy allow, and returns the tables that

@@ -20,7 +20,7 @@ pub enum MemoryError {
         memory: PaRange,
     },
     /// Somebody uses the memory.
-    #[error("{range} can't be removed: {reserved} is in use")]
+    #[error("{range} can't be added or removed: {reserved} is in use")]
     InUse {
         /// The range asked for.
         range: PaRange,
@@ -53,6 +53,11 @@ impl LinearMap {
         let target = self.linear(range)?;
         if let Some(memory) = editor.memblock().regions().find(|region| region.range.overlaps(range)) {
             return Err(MemoryError::Present { range, memory: memory.range });
+        }
+        // A reservation that was made before there is memory would be lost below.
+        if let Some(reserved) = editor.memblock().reserved().iter().find(|reserved| reserved.overlaps(range))
+        {
+            return Err(MemoryError::InUse { range, reserved: *reserved });
         }
         let list = [Mapping {
             va: target.start,

@@ -97,21 +97,22 @@ impl LinearMap {
         if !image.data.covers(range) {
             return Err(ChangeError::PartlyImage { range, image: image.data });
         }
+        let alias = match protection {
+            // The alias is read-only and never executable anyway.
+            Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Changed::default(),
+            // First, since it may have to be split, for which there may be no frame. The image itself is made of pages.
+            Protection::Invalid | Protection::Valid => {
+                self.change(editor, steps, range, Request::Protect(protection.change()))?
+            }
+        };
         let own = VaRange::new(image.own(range.start), range.len());
         let changed = self.run(editor, steps, own, Request::Protect(protection.change()))?;
-        match protection {
-            // The alias is read-only and never executable anyway.
-            Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Ok(changed),
-            Protection::Invalid | Protection::Valid => {
-                let alias = self.change(editor, steps, range, Request::Protect(protection.change()))?;
-                Ok(changed.and(alias))
-            }
-        }
+        Ok(alias.and(changed))
     }
 
     /// Makes `range` read-only and executable by the kernel: text. The one call that makes memory executable. The
     /// instructions must have been written, and cleaned to the point of unification, before; the caller
-    /// invalidates instruction caches afterwards.
+    /// invalidates the instruction caches of all CPUs afterwards, each of which needs an ISB before it executes them.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -146,8 +147,7 @@ impl LinearMap {
     ) -> Result<Changed, ChangeError> {
         let request = Request::Protect(change);
         let (mut window, in_use_target) = (editor.window(), Target::InUse(target));
-        let plan =
-            request.plan(&mut self.tree, in_use_target, steps, &mut window, &mut editor.frames());
+        let plan = request.plan(&mut self.tree, in_use_target, steps, &mut window, &mut editor.frames());
         let changed = match plan {
             Ok(plan) => {
                 let may_fold = plan.may_fold();

@@ -65,7 +65,7 @@ impl<'b> CheckedPlan<'b> {
     /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
     /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](super::Quiescent) target its
     /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let regime = self.plan.regime();
         let mut counts = Counts::default();
@@ -85,7 +85,7 @@ impl<'b> CheckedPlan<'b> {
                 Step::Dsb(dsb) => cpu.dsb(*dsb),
                 Step::Isb => cpu.isb(),
                 Step::Invalidate(invalidation) => {
-                    counts.invalidations += invalidate(regime.geometry, *invalidation, cpu);
+                    counts.invalidations += invalidate(regime.geometry, invalidation, cpu);
                 }
                 Step::Free { .. } => {}
             }
@@ -102,7 +102,7 @@ impl Applied<'_> {
 
     /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
     /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
-    #[inline]
+    #[inline(always)]
     pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
         // Planners end their plans with them.
         if matches!(self.plan.steps().last(), Some(Step::Free { .. })) {
@@ -156,12 +156,12 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
 }
 
 /// Issues the instructions of one invalidation and returns how many they were.
-#[inline]
-fn invalidate<C: Cpu>(geometry: Geometry, invalidation: Invalidation, cpu: &mut C) -> u64 {
-    match invalidation {
+#[inline(always)]
+fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut C) -> u64 {
+    match *invalidation {
         Invalidation::ByVa { va, count, shift, reach } => {
             for nth in 0..u64::from(count) {
-                let operand = VaOperand::any_asid(Va(va.0.wrapping_add(nth << shift)));
+                let operand = VaOperand::any_asid(Va(va.0.wrapping_add(nth.wrapping_shl(shift))));
                 cpu.tlbi(match reach {
                     Reach::LastLevel => Tlbi::LastLevelByVa(operand),
                     Reach::AllLevels => Tlbi::ByVa(operand),

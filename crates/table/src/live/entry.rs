@@ -32,7 +32,7 @@ pub(super) enum Entry {
 }
 
 /// What `descriptor` is at `level`.
-#[inline]
+#[inline(always)]
 pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) -> Entry {
     if descriptor.0 == 0 {
         return Entry::Empty;
@@ -56,8 +56,14 @@ pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
 /// larger leaves for the same memory. The valid bit is part of it.
 #[inline]
 pub(super) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
+    attributes_beside(Descriptor::address_bits(geometry), descriptor)
+}
+
+/// [`attributes_of`] where the bits that can hold an address are known.
+#[inline(always)]
+pub(super) fn attributes_beside(address_bits: u64, descriptor: Descriptor) -> u64 {
     // Bit 16 lies in the address field, so that nT drops out too.
-    descriptor.0 & !(Descriptor::address_bits(geometry) | TABLE_OR_PAGE | CONTIGUOUS)
+    descriptor.0 & !(address_bits | TABLE_OR_PAGE | CONTIGUOUS)
 }
 
 /// The leaf at `level` for `pa` that has the attributes `attributes`.

@@ -119,6 +119,14 @@ pub(super) fn push_one(
     span: Span,
     script: &mut Script<'_>,
 ) -> Result<(), PlanError> {
+    // As after a fold: one range says it all.
+    let pages = (span.last.wrapping_sub(span.first) >> geometry.granule().shift()).wrapping_add(1);
+    if ranges
+        && matches!(RangeOperand::any_asid(geometry, Va(span.first), pages), Some((_, all)) if all == pages)
+    {
+        let (va, reach) = (Va(span.first), span.reach);
+        return script.push(Step::Invalidate(Invalidation::ByRange { va, pages, reach }));
+    }
     match cheapest(geometry, ranges, span) {
         (instructions, _) if instructions > MAX_INVALIDATIONS => {
             script.push(Step::Invalidate(Invalidation::All))

@@ -22,8 +22,9 @@ pub struct Plan<'b> {
     /// The tree that is planned for, which nothing else can change meanwhile.
     tree: &'b mut LiveTree,
     meanwhile: Meanwhile,
-    steps: &'b [Step],
+    /// Whether it changes one page that differs from the one beside it then.
     odd_page: bool,
+    steps: &'b [Step],
 }
 
 impl<'b> Plan<'b> {
@@ -31,10 +32,10 @@ impl<'b> Plan<'b> {
     pub(super) fn new(
         tree: &'b mut LiveTree,
         meanwhile: Meanwhile,
-        steps: &'b [Step],
         odd_page: bool,
+        steps: &'b [Step],
     ) -> Self {
-        Self { tree, meanwhile, steps, odd_page }
+        Self { tree, meanwhile, odd_page, steps }
     }
 
     /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the

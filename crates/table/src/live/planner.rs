@@ -58,6 +58,7 @@ impl<'b> Script<'b> {
     }
 
     /// Makes `store` a part of the store that was pushed last, where both are one run. Returns whether it is.
+    #[inline(never)]
     fn join(&mut self, store: &Store) -> bool {
         if let Some(Step::Store(last)) = self.len.checked_sub(1).and_then(|last| self.steps.get_mut(last))
             && last.table == store.table
@@ -77,6 +78,14 @@ impl<'b> Script<'b> {
 #[inline(never)]
 const fn too_long(capacity: usize) -> PlanError {
     PlanError::TooLong { capacity }
+}
+
+/// The stores of `edit` to the `count` entries of `node` from `index` on.
+#[inline(always)]
+const fn store_of(node: Node, index: usize, count: usize, edit: Edit) -> Store {
+    // A table has at most 8192 entries.
+    let (va, index, count) = (Va(node.va(index)), index as u16, count as u16);
+    Store { va, table: node.table, level: node.level, index, count, edit }
 }
 
 /// Bits of descriptors in which the entries of one run may differ.
@@ -147,6 +156,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
 
     /// The lowest table in memory that translates all of `first..=last`, a part of what the root does. It does not lie
     /// below an entry that translates just that.
+    #[inline(always)]
     pub fn lowest(&mut self, first: u64, last: u64) -> Node {
         // As many low bits as the addresses differ in; an entry of just so many may be the whole range.
         let bits = u64::BITS - (first ^ last).leading_zeros();
@@ -197,27 +207,34 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Pushes stores to the entries from `index` on.
-    #[inline]
+    #[inline(always)]
     pub fn store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
-        self.unordered = true;
-        // A table has at most 8192 entries.
-        let (va, first, entries) = (Va(node.va(index)), index as u16, count as u16);
-        let store = || Store { va, table: node.table, level: node.level, index: first, count: entries, edit };
         // The steps of the splits are read again and stay as they are.
-        if self.script.len() > self.split_end && self.script.join(&store()) {
+        if self.script.len() > self.split_end && self.script.join(&store_of(node, index, count, edit)) {
+            self.unordered = true;
             return Ok(());
         }
-        self.script.push(Step::Store(store()))
+        self.push_store(node, index, count, edit)
+    }
+
+    /// Pushes stores to the entries from `index` on as a step of their own.
+    #[inline(always)]
+    fn push_store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
+        self.unordered = true;
+        self.script.push(Step::Store(store_of(node, index, count, edit)))
     }
 
     /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders what was written there.
+    #[inline(always)]
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
         // Nobody follows a link of a parked tree before the end of the plan.
+        let first = Descriptor::table(self.regime.geometry, table);
+        let edit = Edit::Write { first, step: 0 };
         if self.meanwhile != Meanwhile::Parked && (!self.tables_ordered || self.unfolded) {
             self.order()?;
+            return self.push_store(node, index, 1, edit);
         }
-        let first = Descriptor::table(self.regime.geometry, table);
-        self.store(node, index, 1, Edit::Write { first, step: 0 })
+        self.store(node, index, 1, edit)
     }
 
     /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to hear of.
@@ -249,7 +266,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Orders the stores so far.
-    #[inline]
+    #[inline(always)]
     fn order(&mut self) -> Result<(), PlanError> {
         self.unordered = false;
         self.unfolded = false;
@@ -271,8 +288,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         Ok(())
     }
 
-    /// Ends a plan of one store, which asks for `span` to be invalidated.
-    #[inline]
+    /// Ends a plan of which the last store asks for `span` to be invalidated.
+    #[inline(always)]
     pub fn finish_one(&mut self, span: Option<Span>) -> Result<(), PlanError> {
         self.unordered = false;
         // As after the change of one page.
@@ -286,6 +303,11 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             *isb = Step::Isb;
             return Ok(());
         }
+        self.finish_span(span)
+    }
+
+    #[inline(never)]
+    fn finish_span(&mut self, span: Option<Span>) -> Result<(), PlanError> {
         self.script.push(Step::Dsb(Dsb::Ishst))?;
         if let Some(span) = span {
             push_one(self.regime.geometry, self.regime.range_invalidation, span, self.script)?;
@@ -325,6 +347,14 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     #[inline]
     pub fn finish(&mut self) -> Result<(), PlanError> {
         if matches!(self.script.steps().last(), None | Some(Step::Isb | Step::Free { .. })) {
+            return Ok(());
+        }
+        // As after the split of one block.
+        if self.spans.is_empty() && self.unordered && self.meanwhile != Meanwhile::Parked {
+            self.unordered = false;
+            let [order, isb] = self.script.room()?;
+            *order = Step::Dsb(Dsb::Ishst);
+            *isb = Step::Isb;
             return Ok(());
         }
         self.end()

@@ -112,20 +112,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     pub fn change(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let node = self.regime.lowest(self.window, first);
         if self.protect_few(node, first, last, change)? {
-            return Ok(());
+            Ok(())
+        } else {
+            self.protect_many(node, first, last, change)
         }
-        self.split_and_protect(node, first, last, change)
     }
 
     /// Plans to change what is more than a few pages of the table `node`, the lowest for `first`.
     #[inline(never)]
-    fn split_and_protect(
-        &mut self,
-        node: Node,
-        first: u64,
-        last: u64,
-        change: Change,
-    ) -> Result<(), PlanError> {
+    fn protect_many(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
         match self.split_one(node, first, last, cut)? {
             Some(below) => {
@@ -138,7 +133,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             None => self.split(cut)?,
         }
         self.order_runs()?;
-        self.protect(first, last, change)
+        self.protect(first, last, change)?;
+        self.finish()
     }
 
     /// Plans to change the leaves in `first..=last` where those are a few pages of the table `node`, none of them one of a
@@ -172,7 +168,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let Some((lead, end)) = ends else { return Ok(true) };
         let count = end.wrapping_sub(lead).wrapping_add(1);
         self.store(node, lead, count, Edit::Bits { clear, set })?;
-        if self.meanwhile != Meanwhile::Parked {
+        if self.meanwhile == Meanwhile::Parked {
+            self.finish()?;
+        } else {
             let span = Span::leaves(node.va(lead), count, node.shift);
             self.finish_one(held.then_some(span))?;
         }

@@ -196,7 +196,7 @@ impl Regime {
         if level.number() == self.top.level.number() {
             self.geometry.entries(level)
         } else {
-            1 << self.index_bits
+            self.last_index().wrapping_add(1)
         }
     }
 

@@ -8,7 +8,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use super::PlanError;
-use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
+use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
 use super::planner::Planner;
 use super::regime::Node;
 use super::step::Edit;
@@ -30,6 +30,7 @@ pub(super) enum Cut {
 
 impl Cut {
     /// Whether a leaf at `level`, or a run of them, for `start..=end` is cut.
+    #[inline(always)]
     fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
         match self {
             Self::Ends { first, last, .. } => {
@@ -47,6 +48,7 @@ impl Cut {
     }
 
     /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to be cut.
+    #[inline(always)]
     fn candidates(self, base: u64, count: usize, shift: u32) -> [Range<usize>; 2] {
         let reach = (count as u64) << shift;
         let index =
@@ -66,6 +68,7 @@ impl Cut {
     }
 
     /// Whether a leaf needs no cut because it is what it should become.
+    #[inline(always)]
     fn spares(self, descriptor: Descriptor) -> bool {
         match self {
             Self::Ends { wanted: Some((clear, set)), .. } => {
@@ -99,13 +102,17 @@ struct Unit {
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to make all leaves smaller that `cut` cuts.
+    #[inline(always)]
     pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
-        let bbm = self.regime.bbm;
         let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
         let top = self.lowest(first, last);
-        if self.split_one(top, first, last, cut)?.is_some() {
-            return Ok(());
-        }
+        if self.split_one(top, first, last, cut)?.is_some() { Ok(()) } else { self.split_all(top, cut) }
+    }
+
+    /// Plans to make all leaves in the table `top` and below smaller that `cut` cuts.
+    #[inline(never)]
+    fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
+        let bbm = self.regime.bbm;
         if self.meanwhile == Meanwhile::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
             // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
             self.walk_splits(top, cut, Phase::Break)?;
@@ -121,7 +128,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to split the one block that `first..=last` is a part of, if it is one of no run, cut, and all CPUs can do it in
     /// place: then nothing else has to be split. Returns the new table.
-    #[inline]
+    #[inline(always)]
     pub fn split_one(
         &mut self,
         top: Node,
@@ -284,19 +291,28 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// Plans to link a new table over the block `whole`.
+    #[inline(always)]
     fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<Pa, PlanError> {
         let geometry = self.regime.geometry;
         let (Entry::Leaf(pa), Some(next)) = (entry(geometry, node.level, whole), node.level.next()) else {
             return Err(self.foreign(node, index, whole));
         };
-        let attributes = attributes_of(geometry, whole);
+        let attributes = attributes_beside(self.regime.address_bits, whole);
         let base = node.va(index);
         let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
-        self.link(node, index, table).inspect_err(|_| {
-            release_below(geometry, table, next, self.window, self.frames);
-            self.frames.free(table);
-        })?;
+        if let Err(error) = self.link(node, index, table) {
+            self.release(table, next);
+            return Err(error);
+        }
         Ok(table)
+    }
+
+    /// Gives back a new table at `level` and those below.
+    #[cold]
+    #[inline(never)]
+    fn release(&mut self, table: Pa, level: Level) {
+        release_below(self.regime.geometry, table, level, self.window, self.frames);
+        self.frames.free(table);
     }
 
     /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the largest leaves that `cut`
@@ -310,8 +326,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         cut: Cut,
     ) -> Result<Pa, OutOfFrames> {
         let geometry = self.regime.geometry;
-        let shift = geometry.shift(level);
-        let count = geometry.entries(level);
+        let shift = self.regime.shift(level);
+        let count = self.regime.entries(level);
         let table = self.frames.alloc()?;
         let pointer = self.window.open(level, table);
         // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame, and the slice is not
@@ -324,14 +340,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         match self.regime.run(level) {
             Some(run) if !cut.leaves_no_run(level, base, ((count as u64) << shift) - 1) => {
                 fill(entries, single.0 | CONTIGUOUS, 1 << shift);
-                let runs =
-                    candidates.iter().flat_map(|part| (part.start & !(run - 1)..part.end).step_by(run));
-                for start in runs {
-                    let va = base + ((start as u64) << shift);
-                    if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1))
-                        && let Some(entries) = entries.get_mut(start..start + run)
-                    {
-                        fill(entries, single.0 + ((start as u64) << shift), 1 << shift);
+                for part in candidates.iter().filter(|part| !part.is_empty()) {
+                    let runs = entries.chunks_exact_mut(run).enumerate().take(part.end.div_ceil(run));
+                    for (nth, entries) in runs.skip(part.start / run) {
+                        let start = ((nth * run) as u64) << shift;
+                        let va = base + start;
+                        if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1)) {
+                            let mut descriptor = single.0 + start;
+                            for entry in entries {
+                                entry.write(descriptor);
+                                descriptor = descriptor.wrapping_add(1 << shift);
+                            }
+                        }
                     }
                 }
             }
@@ -362,8 +382,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             Ok(()) => Ok(table),
             Err(error) => {
                 // Every entry is written, so that those linked so far are found.
-                release_below(geometry, table, level, self.window, self.frames);
-                self.frames.free(table);
+                self.release(table, level);
                 Err(error)
             }
         }
