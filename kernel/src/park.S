@@ -56,28 +56,6 @@ park_and_go_on:
     msr     vbar_el1, x9
     br      x10
 
-// Never comes back: says in the word at x6 that it has left, and goes off by PSCI, called as x0 says (CONDUIT_*), where it can.
-.global park_for_good
-park_for_good:
-    msr     vbar_el1, x4
-    msr     ttbr1_el1, x1
-    isb
-    tlbi    vmalle1
-    dsb     nsh
-    isb
-    stlr    x7, [x6]
-    mov     x9, x0
-    movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
-    movk    x0, #0x0002
-    cmp     x9, #{conduit_hvc}
-    b.ne    2f
-    hvc     #0
-2:  cmp     x9, #{conduit_smc}
-    b.ne    3f
-    smc     #0
-3:  wfi
-    b       3b
-
 // All that can come here is a fault in the few instructions above: the CPU stays, and is missed.
 .section .vectors, "ax"
 .balign 2048

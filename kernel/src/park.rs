@@ -1,7 +1,8 @@
 //! Parking: every CPU leaves the live root, so that its tables can be changed in ways that no CPU allows live.
 //!
 //! The waiters spin in the identity map with TTBR1 on the reserved table; the boot CPU, which edits, goes to the
-//! [surgery root](crate::surgery). The routine is `park.S`.
+//! [surgery root](crate::surgery). The routines are
+//! `park.S` and, for a CPU that goes off, `leave.S`.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,8 @@ use crate::entry::{self, Image};
 use crate::percpu::{self, State, wait_until};
 use crate::secondary::{CONDUIT_HVC, CONDUIT_SMC};
 
-global_asm!(include_str!("park.S"), conduit_hvc = const CONDUIT_HVC, conduit_smc = const CONDUIT_SMC);
+global_asm!(include_str!("park.S"));
+global_asm!(include_str!("leave.S"), conduit_hvc = const CONDUIT_HVC, conduit_smc = const CONDUIT_SMC);
 
 unsafe extern "C" {
     fn park(

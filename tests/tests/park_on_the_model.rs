@@ -322,6 +322,18 @@ fn every_invalidation_of_the_routine_is_waited_for_and_synchronised() {
     assert_eq!(tlbis, 3);
 }
 
+/// What `leave.S` does to roots and TLBs is what `park.S` does before it waits.
+#[test]
+fn a_cpu_that_goes_off_leaves_the_live_root_as_one_that_parks() {
+    let lines = |source: &'static str, label: &str| {
+        let body = source.split_once(label).expect("the routine").1;
+        body.lines().map(str::trim).skip(1).take_while(|line| !line.starts_with("stlr")).collect::<Vec<_>>()
+    };
+    let leaves = lines(include_str!("../../kernel/src/leave.S"), "\npark_for_good:");
+    assert_eq!(leaves, lines(PARK, "\npark_and_wait:"));
+    assert_eq!(leaves.len(), 6, "{leaves:?}");
+}
+
 #[test]
 fn no_other_instruction_of_the_routine_can_be_left_out() {
     let unseen = behind_an_invalidation();
