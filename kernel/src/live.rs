@@ -161,7 +161,7 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     #[inline]
     fn planned(&mut self, steps: &[Step]) {
         if let Some(roots) = self.traced {
-            trace::plan(&mut event, GEOMETRY, roots, steps, &mut self.tables);
+            print_plan(roots, steps, &mut self.tables);
         }
     }
 
@@ -189,6 +189,13 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
             })
         }
     }
+}
+
+/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
+#[cold]
+#[inline(never)]
+fn print_plan(roots: Roots, steps: &[Step], tables: &mut Tables) {
+    trace::plan(&mut event, GEOMETRY, roots, steps, tables);
 }
 
 /// Prints an event of a trace.
