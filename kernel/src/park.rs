@@ -149,9 +149,10 @@ pub fn forget(number: usize) {
 /// A CPU that is not online, and that may all the same be on the live root: on its way in or out, or lost there.
 fn astray() -> Option<usize> {
     let on_its_way = |state| !matches!(state, State::Off | State::Uncalled | State::Online);
-    (0..MAX_CPUS).find(|&number| {
-        on_its_way(percpu::of(number).state()) && PAGE.parked[number].load(Ordering::Acquire) != LEFT
-    })
+    percpu::known()
+        .filter(|(_, cpu)| on_its_way(cpu.state()))
+        .map(|(number, _)| number)
+        .find(|&number| PAGE.parked[number].load(Ordering::Acquire) != LEFT)
 }
 
 /// Runs `edit` on the root `surgery` while all other CPUs are parked.

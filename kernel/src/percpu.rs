@@ -230,13 +230,22 @@ pub fn of(number: usize) -> &'static PerCpu {
     &CPUS[number]
 }
 
+/// How many numbers are given.
+static KNOWN: AtomicUsize = AtomicUsize::new(1);
+
+/// From here on there is a CPU `number`.
+pub fn introduce(number: usize) {
+    KNOWN.fetch_max(number + 1, Ordering::Relaxed);
+}
+
+/// All CPUs that have a number, in order.
+pub fn known() -> impl Iterator<Item = (usize, &'static PerCpu)> {
+    CPUS.iter().take(KNOWN.load(Ordering::Relaxed)).enumerate()
+}
+
 /// All CPUs that are online, the boot CPU among them.
 pub fn online() -> CpuSet {
-    CPUS.iter()
-        .enumerate()
-        .filter(|(_, cpu)| cpu.state() == State::Online)
-        .map(|(number, _)| number)
-        .collect()
+    known().filter(|(_, cpu)| cpu.state() == State::Online).map(|(number, _)| number).collect()
 }
 
 /// All CPUs that are online but this one.

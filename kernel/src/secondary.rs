@@ -136,6 +136,7 @@ fn address() -> Va {
 /// Gives the number `number` to the CPU at `affinity`. The boot CPU's is known to it.
 pub fn name(number: usize, affinity: Affinity) {
     SECONDARY_AFFINITIES[number].store(affinity.bits(), Ordering::Release);
+    percpu::introduce(number);
 }
 
 /// The affinity of the CPU `number`.
