@@ -55,9 +55,9 @@ fn every_builder_makes_a_right_map_of_blocks_and_of_pages() {
 
 #[test]
 fn blocks_are_chosen_unasked_on_every_cpu() {
-    for (cpu, leaf) in [("max", "block"), ("neoverse-n1", "block"), ("max,midr=0x410fd842", "block")] {
+    for cpu in ["max", "neoverse-n1", "max,midr=0x410fd842"] {
         let outcome = Boot::new("--memory 1G --payload none").with("--cpu", cpu).run();
-        assert_eq!(outcome.expect_success().phase("linear-map")["leaf"], leaf, "{cpu}");
+        assert_eq!(outcome.expect_success().phase("linear-map")["leaf"], "block", "{cpu}");
     }
 }
 
