@@ -304,24 +304,6 @@ fn without(nth: usize) -> String {
     PARK.lines().enumerate().map(keep).collect()
 }
 
-/// The ISBs behind a DSB that waits for an invalidation. Without FEAT_ETS2 it is they that make certain that this CPU uses
-/// nothing any more of what it invalidated (Arm ARM D8.17, RBLDZX). The model drops what may be held of a root that was left with
-/// the DSB already, so it can't miss them.
-fn behind_an_invalidation() -> Vec<usize> {
-    let all = instructions();
-    let behind = all.windows(3).filter(|three| {
-        three[0].1.starts_with("tlbi") && three[1].1.starts_with("dsb") && three[2].1.starts_with("isb")
-    });
-    behind.map(|three| three[2].0).collect()
-}
-
-#[test]
-fn every_invalidation_of_the_routine_is_waited_for_and_synchronised() {
-    let tlbis = instructions().iter().filter(|(_, line)| line.starts_with("tlbi")).count();
-    assert_eq!(behind_an_invalidation().len(), tlbis);
-    assert_eq!(tlbis, 3);
-}
-
 /// What `leave.S` does to roots and TLBs is what `park.S` does before it waits.
 #[test]
 fn a_cpu_that_goes_off_leaves_the_live_root_as_one_that_parks() {
@@ -335,19 +317,36 @@ fn a_cpu_that_goes_off_leaves_the_live_root_as_one_that_parks() {
 }
 
 #[test]
-fn no_other_instruction_of_the_routine_can_be_left_out() {
-    let unseen = behind_an_invalidation();
-    for (nth, line) in instructions() {
+fn no_instruction_of_the_routine_can_be_left_out() {
+    let all = instructions();
+    assert_eq!(all.len(), 22);
+    for (nth, line) in all {
         let number = nth + 1;
         match verdict(&without(nth), &[]) {
-            Ok(()) => assert!(unseen.contains(&nth), "line {number}, {line}, is not missed"),
-            Err(violation) => {
-                println!("{number:3} {line:24} {violation}");
-                assert!(
-                    !unseen.contains(&nth),
-                    "line {number}: the model sees it, so it belongs with the others"
-                );
-            }
+            Ok(()) => panic!("line {number}, {line}, is not missed"),
+            Err(violation) => println!("{number:3} {line:24} {violation}"),
         }
     }
+}
+
+/// Without FEAT_ETS2 an invalidation is complete for the TLB of the CPU that issued it only with the context synchronization
+/// behind the DSB (Arm ARM D8.17, RBLDZX).
+#[test]
+fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
+    let all = instructions();
+    let behind = all.windows(3).filter(|three| {
+        three[0].1.starts_with("tlbi") && three[1].1.starts_with("dsb") && three[2].1.starts_with("isb")
+    });
+    let missed: Vec<_> = behind
+        .map(|three| {
+            let violation = verdict(&without(three[2].0), &[]).expect_err(three[2].1);
+            (violation.rule, violation.cpu)
+        })
+        .collect();
+    // The identity map is still there for who came back; the tree is edited while somebody who waits may hold it; the boot
+    // CPU may hold it when it takes the surgery root.
+    assert_eq!(
+        missed,
+        [(Rule::MayPass, Some(0)), (Rule::OutputAddress, Some(1)), (Rule::NextTable, Some(0))]
+    );
 }

@@ -366,6 +366,11 @@ const MISTAKES: &[Mistake] = &[
     // Parked, where the list breaks before it makes.
     ("parked: a CPU stays", parked_split, without_leaving),
     ("parked: no TLBI after leaving", parked_split, |e| without(e, first(e, is_tlbi))),
+    ("parked: no ISB behind the DSB that ends the TLBI", parked_split, |e| {
+        let behind = first(e, is_tlbi) + 2;
+        assert!(is_isb(&e[behind]));
+        without(e, behind)
+    }),
     ("parked: made before the DSB that ends the TLBI", parked_split, |e| {
         moved(e, link(e), first(e, is_tlbi) + 1)
     }),

@@ -2,12 +2,13 @@
 //!
 //! A TLBI has done its work only when a DSB (of reads and writes) of the CPU that issued it completes. It then reaches
 //! everything that no walker could see any more when the TLBI was issued; what could still be walked then may have been
-//! cached again behind it.
+//! cached again behind it. On the CPU that issued it, what it reached is certain to be gone only with the context
+//! synchronization behind the DSB (Arm ARM D8.17, RBLDZX); on every other CPU with the DSB (RYNJCP).
 
 use crate::cached::Held;
 use crate::descriptor::{Entry, cacheable, read};
 use crate::event::{Tlbi, TlbiScope};
-use crate::machine::{Check, Machine, Root};
+use crate::machine::{Check, Left, Machine, Root};
 use crate::space::{Shape, Space};
 
 /// What a TLBI asks for.
@@ -159,7 +160,7 @@ impl Machine {
         for space in Space::ALL {
             if scope.spaces[space.index()] {
                 self.invalidate_held(space, by, scope, since, reached)?;
-                self.invalidate_roots(space, scope, since, reached)?;
+                self.invalidate_roots(space, by, scope, since, reached)?;
             }
         }
         // VMALLE1 also reaches what combines both stages, of the current VMID.
@@ -269,7 +270,14 @@ impl Machine {
         Ok(())
     }
 
-    fn invalidate_roots(&mut self, space: Space, scope: &Scope, since: u64, reached: u64) -> Check {
+    fn invalidate_roots(
+        &mut self,
+        space: Space,
+        by: usize,
+        scope: &Scope,
+        since: u64,
+        reached: u64,
+    ) -> Check {
         if scope.range.is_some() || scope.stage2_alone {
             // A part of a tree that was left: the rest may still be held, so the tree may.
             return Ok(());
@@ -280,12 +288,16 @@ impl Machine {
             }
             let left = std::mem::take(&mut self.cpus[cpu].left[space.index()]);
             let mut kept = Vec::new();
-            for (root, from) in left {
-                let id = self.roots[root as usize].id;
-                let gone = from <= since
+            for left in left {
+                let id = self.roots[left.root as usize].id;
+                let gone = left.since <= since
                     && scope.is_of(space, id, false)
-                    && !(scope.spare_global && self.has_global(root)?);
-                if gone { self.leave(cpu, root)? } else { kept.push((root, from)) }
+                    && !(scope.spare_global && self.has_global(left.root)?);
+                if gone && cpu != by {
+                    self.leave(cpu, left.root)?;
+                } else {
+                    kept.push(Left { invalidated: left.invalidated || gone, ..left });
+                }
             }
             self.cpus[cpu].left[space.index()] = kept;
         }

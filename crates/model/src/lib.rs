@@ -10,7 +10,7 @@
 //!
 //! Where a set would be costly to keep exactly it is kept larger, so that an unsafe sequence is never called legal:
 //! a DSB NSH orders stores only on a machine with one CPU; a tree that a TTBR left counts as walkable until an
-//! invalidation of all of it. Refused as unmodelled are hierarchical permissions (table attributes), TTBR.CnP on a
+//! invalidation of all of it, and until the ISB behind its DSB where the CPU issued that itself. Refused as unmodelled are hierarchical permissions (table attributes), TTBR.CnP on a
 //! machine with several CPUs, and of TCR the ASID of TTBR1 (A1), walks that are off (EPD) and updates by hardware (HA,
 //! HD). Of optional features that make more sequences legal only FEAT_BBM's levels count: none of FEAT_ETS2, for one.
 #![deny(unsafe_code)]

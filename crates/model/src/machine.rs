@@ -39,6 +39,17 @@ pub(crate) struct Root {
     pub cpus: u64,
 }
 
+/// A root that a CPU walks no more, but may hold something of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub root: u32,
+    /// Since when it is walked no more.
+    pub since: u64,
+    /// An invalidation by this CPU itself has reached all of it, and lacks the context synchronization behind its DSB:
+    /// without FEAT_ETS2 the CPU's own TLB may hold it until then (Arm ARM D8.17, RBLDZX).
+    pub invalidated: bool,
+}
+
 /// One entry of one table in one tree.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -62,8 +73,8 @@ pub(crate) struct InUse {
 pub(crate) struct Cpu {
     /// Per space: the roots that a walk may start from; several until an ISB makes the last one certain.
     pub walks: [Vec<u32>; 4],
-    /// Per space: roots of which something may be held, and since when they are walked no more.
-    pub left: [Vec<(u32, u64)>; 4],
+    /// Per space: roots that were left, and of which something may be held.
+    pub left: [Vec<Left>; 4],
     /// Per space: bits of input address that this CPU's TCR says.
     pub va_bits: [u32; 4],
     /// Per space: TCR changed and no ISB came yet.
@@ -211,8 +222,7 @@ impl Machine {
             }
             Event::Isb { cpu } => {
                 self.cpu(cpu)?;
-                self.isb(cpu);
-                Ok(())
+                self.isb(cpu)
             }
             Event::Tlbi { cpu, tlbi, operand } => {
                 self.cpu(cpu)?;

@@ -3,7 +3,7 @@
 use crate::descriptor::cacheable;
 use crate::event::{Access, Domain, Tlbi};
 use crate::invalidate::Scope;
-use crate::machine::{Check, Machine, Root};
+use crate::machine::{Check, Left, Machine, Root};
 use crate::space::Space;
 use crate::tables::Places;
 
@@ -80,21 +80,28 @@ impl Machine {
         Ok(())
     }
 
-    pub(crate) fn isb(&mut self, cpu: usize) {
+    pub(crate) fn isb(&mut self, cpu: usize) -> Check {
         let now = self.now;
-        let state = &mut self.cpus[cpu];
-        state.control_pending = [false; 4];
-        state.invalidated.clear();
+        self.cpus[cpu].control_pending = [false; 4];
+        self.cpus[cpu].invalidated.clear();
         for space in Space::ALL.map(Space::index) {
+            let left = std::mem::take(&mut self.cpus[cpu].left[space]);
+            let (gone, kept): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.invalidated);
+            self.cpus[cpu].left[space] = kept;
+            for left in gone {
+                self.leave(cpu, left.root)?;
+            }
+            let state = &mut self.cpus[cpu];
             let certain = state.walks[space].len().saturating_sub(1);
             let kept = state.walks[space].last().copied();
             for root in state.walks[space].drain(..certain) {
-                if Some(root) != kept && !state.left[space].iter().any(|(left, _)| *left == root) {
-                    state.left[space].push((root, now));
+                if Some(root) != kept && !state.left[space].iter().any(|left| left.root == root) {
+                    state.left[space].push(Left { root, since: now, invalidated: false });
                 }
             }
         }
         self.fresh.synchronized(cpu, now);
+        Ok(())
     }
 
     pub(crate) fn tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) {

@@ -3,7 +3,7 @@
 use crate::cached::{Held, SEEN, touches};
 use crate::descriptor::{Entry, Leaf, cacheable, read};
 use crate::event::Use;
-use crate::machine::{Check, InUse, Machine, Root};
+use crate::machine::{Check, InUse, Left, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
@@ -73,7 +73,7 @@ impl Machine {
             self.walk(root, table, shape.start(), shape.base(space), va, &mut outcomes)?;
         }
         let left = self.cpus[cpu].left[space.index()].clone();
-        for (root, _) in left {
+        for Left { root, .. } in left {
             let Root { table, id, shape, .. } = self.roots[root as usize];
             let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
             if shape.holds(space, va) {

@@ -52,12 +52,12 @@ impl Machine {
             self.link(root, table, shape.start(), shape.base(space))?;
         }
         let mut others: Vec<u32> = self.cpus[cpu].walks[at].clone();
-        others.extend(self.cpus[cpu].left[at].iter().map(|(left, _)| *left));
+        others.extend(self.cpus[cpu].left[at].iter().map(|left| left.root));
         for other in others.into_iter().filter(|other| *other != root) {
             self.clash_roots(other, root).map_err(|violation| violation.on(cpu).entry(table))?;
         }
         let state = &mut self.cpus[cpu];
-        state.left[at].retain(|(left, _)| *left != root);
+        state.left[at].retain(|left| left.root != root);
         state.walks[at].retain(|walked| *walked != root);
         state.walks[at].push(root);
         // Whatever may still be held of trees that were left long ago.
@@ -92,9 +92,10 @@ impl Machine {
         let at = space.index();
         state.walks[at]
             .iter()
-            .chain(state.left[at].iter().map(|(left, _)| left))
+            .chain(state.left[at].iter().map(|left| &left.root))
             .all(|root| self.is_empty(*root))
             && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
+            && state.invalidated.iter().all(|held| self.roots[held.root as usize].space != space)
     }
 
     /// Whether all of `cpus` would read tables of `space` as long as they are: a TCR that another CPU wrote, or that no
@@ -149,7 +150,7 @@ impl Machine {
             for other in 0..self.cpus.len() {
                 let walks = std::mem::take(&mut self.cpus[other].walks[at]);
                 let left = std::mem::take(&mut self.cpus[other].left[at]);
-                for &root in walks.iter().chain(left.iter().map(|(left, _)| left)) {
+                for &root in walks.iter().chain(left.iter().map(|left| &left.root)) {
                     self.leave(other, root)?;
                 }
                 if let Some(&root) = walks.last() {

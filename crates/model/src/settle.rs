@@ -83,14 +83,16 @@ impl Machine {
     fn settle_left(&mut self, space: Space, cpu: usize) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
-        let left = state.left[space.index()].iter().map(|(left, _)| left);
-        for other in before.iter().chain(left).copied().collect::<Vec<_>>() {
+        let left = state.left[space.index()].iter().map(|left| (left.root, left.invalidated));
+        for (other, invalidated) in before.iter().map(|root| (*root, false)).chain(left).collect::<Vec<_>>() {
             let Root { table, shape, .. } = self.roots[other as usize];
             if table == self.roots[root as usize].table {
                 continue;
             }
-            self.agrees_below(root, other, table, shape.start(), shape.base(space))
-                .map_err(|violation| violation.on(cpu).entry(table))?;
+            self.agrees_below(root, other, table, shape.start(), shape.base(space)).map_err(|violation| {
+                let rule = if invalidated { Rule::NoIsb } else { violation.rule };
+                Violation { rule, ..violation }.on(cpu).entry(table)
+            })?;
         }
         Ok(())
     }

@@ -92,6 +92,14 @@ fn without_isb(events: &[Event]) -> Vec<Event> {
     without(events, leaving(events).0 + 1)
 }
 
+/// The ISB behind the DSB that ends the TLBI.
+fn without_isb_behind_dsb(events: &[Event]) -> Vec<Event> {
+    let dsb = |event: &Event| of_other(event) && matches!(event, Event::Dsb { .. });
+    let behind = events.iter().position(dsb).unwrap() + 1;
+    assert!(of_other(&events[behind]) && matches!(events[behind], Event::Isb { .. }));
+    without(events, behind)
+}
+
 /// The other CPU comes back before the first store to the tree.
 fn back_early(events: &[Event]) -> Vec<Event> {
     let (left, back) = leaving(events);
@@ -115,6 +123,7 @@ const MISTAKES: &[Mistake] = &[
     ("a CPU has left without a TLBI", without_tlbi),
     ("a CPU has left without the DSB behind its TLBI", without_dsb),
     ("a CPU has left without the ISB before its TLBI", without_isb),
+    ("a CPU has left without the ISB behind its DSB", without_isb_behind_dsb),
     ("a CPU is back before the first store", back_early),
 ];
 

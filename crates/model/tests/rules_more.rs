@@ -9,34 +9,6 @@ use scene::*;
 
 const LOCAL_BY_VA: Tlbi = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: false };
 const BLOCK_VA: u64 = VA + 0x20_0000;
-/// Two trees for TTBR0: the roots. Tables for level 1, 2 and 3 follow.
-const A: u64 = RAM + 0x8_0000;
-const B: u64 = RAM + 0x9_0000;
-const A3: u64 = A + 0x3000;
-const B3: u64 = B + 0x3000;
-
-fn broadcast(scope: TlbiScope) -> Tlbi {
-    Tlbi { scope, broadcast: true }
-}
-
-fn asid(asid: u64) -> u64 {
-    asid << 48
-}
-
-fn free(pa: u64) -> Event {
-    Event::Free { pa, len: 0x1000 }
-}
-
-/// `A` in TTBR0 with ASID 1, a leaf at address 0, and `B` in no TTBR.
-fn user(leaf: u64, cpus: usize) -> Scene {
-    let mut scene = Scene::new(3, cpus);
-    scene.tree(A).tree(B);
-    for cpu in 0..cpus {
-        scene.write(cpu, Register::Ttbr0, A | asid(1)).isb(cpu);
-    }
-    scene.store(A3, leaf).ordered();
-    scene
-}
 
 #[test]
 fn a_tree_that_was_left_may_be_cached_when_software_relies_on_its_absence() {

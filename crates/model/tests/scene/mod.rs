@@ -11,6 +11,11 @@ pub const L2: u64 = RAM + 0x2_0000;
 pub const L3: u64 = RAM + 0x3_0000;
 pub const SPARE: u64 = RAM + 0x4_0000;
 pub const OTHER: u64 = RAM + 0x5_0000;
+/// Two trees for TTBR0: the roots. Tables for level 1, 2 and 3 follow.
+pub const A: u64 = RAM + 0x8_0000;
+pub const B: u64 = RAM + 0x9_0000;
+pub const A3: u64 = A + 0x3000;
+pub const B3: u64 = B + 0x3000;
 /// The first address of TTBR1's half.
 pub const VA: u64 = 0xffff_0000_0000_0000;
 
@@ -167,4 +172,27 @@ pub fn va(address: u64) -> u64 {
 /// The operand of a TLBI by range over 4K pages: (num + 1) << (5 * scale + 1) of them.
 pub fn range(address: u64, num: u64, scale: u64) -> u64 {
     address >> 12 & 0x1f_ffff_ffff | num << 39 | scale << 44 | 0b01 << 46
+}
+
+pub fn broadcast(scope: TlbiScope) -> Tlbi {
+    Tlbi { scope, broadcast: true }
+}
+
+pub fn asid(asid: u64) -> u64 {
+    asid << 48
+}
+
+pub fn free(pa: u64) -> Event {
+    Event::Free { pa, len: 0x1000 }
+}
+
+/// `A` in TTBR0 with ASID 1, a leaf at address 0, and `B` in no TTBR.
+pub fn user(leaf: u64, cpus: usize) -> Scene {
+    let mut scene = Scene::new(3, cpus);
+    scene.tree(A).tree(B);
+    for cpu in 0..cpus {
+        scene.write(cpu, Register::Ttbr0, A | asid(1)).isb(cpu);
+    }
+    scene.store(A3, leaf).ordered();
+    scene
 }
