@@ -11,6 +11,7 @@ use linmap_vmsa::{Level, Pa, PaRange};
 use thiserror::Error;
 
 use crate::cross_call::{self, NotIdle};
+use crate::kept::{self, KeepError};
 use crate::live::{Fields, RESERVATIONS, timed};
 use crate::machine::Machine;
 use crate::stress::{self, StressError, Summary};
@@ -50,6 +51,9 @@ pub enum ChangesError {
     /// Memblock can't say it.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// The memory can't be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The map can't change.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -126,6 +130,66 @@ pub fn reserve(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError
     machine.memblock.reserve(range).inspect_err(|_| {
         machine.live.reserved.pop();
     })?;
+    Ok(())
+}
+
+/// Takes all free memory for good, but for so many bytes at its top: to see how the kernel fares when memory is short.
+pub fn hoard(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "hoard ALL-BUT";
+    let mut words = rest.split_whitespace();
+    let mut left = words.next().and_then(number).ok_or(ChangesError::Usage(USAGE))?;
+    end(words, USAGE)?;
+    let page = machine.geometry().granule().bytes();
+    let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+    let mut below = everywhere;
+    loop {
+        let free = machine.memblock.free_ranges(below).next_back();
+        let Some(free) = free else { break };
+        let leave = left.min(free.len()) & !(page - 1);
+        left -= leave;
+        let taken = PaRange::new(free.start, Pa(free.end.0 - leave));
+        if !taken.is_empty() {
+            machine.memblock.reserve(taken)?;
+        }
+        below.end = free.start;
+    }
+    let free: u64 = machine.memblock.free_ranges(everywhere).map(PaRange::len).sum();
+    report!("hoard=ok free={free}");
+    Ok(())
+}
+
+/// Keeps reserved memory through hand-overs.
+pub fn keep(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "keep START LENGTH LABEL";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    let label = words.next().ok_or(ChangesError::Usage(USAGE))?;
+    end(words, USAGE)?;
+    kept::keep(machine, range, label)?;
+    kept::show(machine);
+    Ok(())
+}
+
+/// Keeps memory no longer.
+pub fn unkeep(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "unkeep LABEL";
+    let mut words = rest.split_whitespace();
+    let label = words.next().ok_or(ChangesError::Usage(USAGE))?;
+    end(words, USAGE)?;
+    Ok(kept::drop_label(machine, label)?)
+}
+
+/// Fills reserved memory with a pattern.
+pub fn fill(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "fill START LENGTH SEED";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    let seed = words.next().and_then(number).ok_or(ChangesError::Usage(USAGE))?;
+    end(words, USAGE)?;
+    if !machine.live.reserved.iter().any(|reserved| reserved.covers(range)) {
+        return Err(ChangesError::NotYours(range));
+    }
+    kept::fill(machine, range, seed);
     Ok(())
 }
 

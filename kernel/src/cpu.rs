@@ -141,9 +141,27 @@ pub fn pfr0() -> u64 {
     read_register!("id_aa64pfr0_el1")
 }
 
+/// A random number of the CPU's own, where ID_AA64ISAR0_EL1.RNDR says that it makes some. It may have none just now.
+pub fn random() -> Option<u64> {
+    if isar0() >> 60 == 0 {
+        return None;
+    }
+    let (value, made): (u64, u64);
+    // SAFETY: RNDR, by its encoding, is there; reading it has no effect but on the flags.
+    unsafe {
+        asm!("mrs {}, S3_3_C2_C4_0", "cset {}, ne", out(reg) value, out(reg) made, options(nomem, nostack));
+    };
+    (made != 0).then_some(value)
+}
+
 /// MPIDR_EL1.
 pub fn mpidr() -> u64 {
     read_register!("mpidr_el1")
+}
+
+/// TPIDR_EL0, which the kernel itself does not use.
+pub fn thread_id() -> u64 {
+    read_register!("tpidr_el0")
 }
 
 /// TCR_EL1 as it is now.
@@ -225,12 +243,6 @@ pub fn clean_and_invalidate(va: Va, len: u64) {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// Drops all instructions this CPU has cached, after code was written and cleaned.
-pub fn invalidate_instructions() {
-    // SAFETY: dropping cached instructions changes none.
-    unsafe { asm!("ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags)) };
-}
-
 /// Drops the lines of the word at `va`, so that it is next read from memory. For words that this CPU never stores to:
 /// what was stored and is not written back yet would be lost.
 pub fn invalidate_word(va: Va) {
@@ -266,6 +278,15 @@ pub fn unmask_interrupts() {
 pub fn mask_interrupts() {
     // SAFETY: masking interrupts changes nothing else.
     unsafe { asm!("msr daifset, #2", options(nostack)) };
+}
+
+/// Lets this CPU use its vector registers, as assembly does here and there: CPACR_EL1.FPEN.
+pub fn allow_vector_registers() {
+    // SAFETY: compiled code uses none of them, so nothing is lost and nothing changes for it.
+    unsafe {
+        asm!("mrs {value}, cpacr_el1", "orr {value}, {value}, #(3 << 20)", "msr cpacr_el1, {value}", "isb",
+            value = out(reg) _, options(nomem, nostack, preserves_flags));
+    }
 }
 
 /// Waits until an interrupt is pending, masked or not.

@@ -26,7 +26,7 @@ use crate::stacks::{self, StackError};
 use crate::topology::{Described, Method, Topology};
 use crate::{report, say};
 
-pub use bring_up::{CpuError, can_stop_all, start_late, stop, stop_all};
+pub use bring_up::{CpuError, can_stop_all, left, start_late, stop, stop_interrupts};
 
 /// The word of the command line that says what all CPUs can do.
 const BBM: &str = "linmap.bbm";

@@ -1,6 +1,7 @@
-// What stays at EL2 when the kernel runs at EL1: vectors that know one call, the restart of a payload at EL2.
+// What stays at EL2 when the kernel runs at EL1: vectors that know two calls.
 //
-// HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters it at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's
+// HVC with x0 = {hvc_set_vectors}, x1 = a physical address: EL2 takes its exceptions there from now on, where a copy of this
+// stub is. HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters it at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's
 // MMU off as it always was. The caller has turned EL1's MMU off and cleaned what it hands over to the point of
 // coherency. Any other HVC returns -1 in x0, as SMCCC has it for unknown calls. Anything else that traps here is left to
 // spin: there is nothing it could be returned to.
@@ -23,7 +24,11 @@ el2_stub_vectors:
     lsr     x9, x9, #26
     cmp     x9, #0x16                   // HVC from AArch64
     b.ne    1f
-    cmp     x0, #{hvc_restart}
+    cmp     x0, #{hvc_set_vectors}
+    b.ne    2f
+    msr     vbar_el2, x1
+    eret
+2:  cmp     x0, #{hvc_restart}
     b.ne    0f
     mov     x4, x1
     mov     x0, x2

@@ -4,7 +4,8 @@
 // stored here is stored past the caches, so the lines it lies in are invalidated before the stores (a dirty line left
 // by the loader must not be written back over them) and after them (a clean line fetched meanwhile must not hide them).
 //
-// Registers kept throughout: x19 DTB, x20 how we were entered (ENTERED_*), x21 the image's physical start.
+// Registers kept throughout: x19 DTB, x20 how we were entered (ENTERED_*), x21 the image's physical start, x22 when that
+// was (CNTVCT).
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
@@ -45,6 +46,7 @@ _start:
 // ---- Everything up to the switch of the MMU runs from the identity-mapped page ----
 .section .idmap.text, "ax"
 primary_entry:
+    mrs     x22, cntvct_el0
     msr     daifset, #0xf
     mov     x19, x0
     adr_l   x21, __image_start
@@ -273,6 +275,7 @@ virtual_entry:
     mov     x0, x19
     mov     x1, x21
     mov     x2, x20
+    mov     x3, x22
     mov     x29, xzr
     mov     x30, xzr
     b       kernel_main

@@ -56,8 +56,10 @@ const ENTERED_EL1: u64 = 1;
 const ENTERED_EL2_VHE: u64 = 2;
 const ENTERED_EL2_STUB: u64 = 3;
 
-/// HVC number of the EL2 stub's one call.
+/// HVC number of the EL2 stub's restart of a payload.
 pub const HVC_RESTART: u64 = 0x4c4;
+/// HVC number of the EL2 stub's move to another place.
+pub const HVC_SET_VECTORS: u64 = 0x4c5;
 
 /// SCTLR_EL1 with MMU and caches off: the bits that are RES1 without later features (LSMAOE, nTLSMD, SPAN, EIS, TSCXT,
 /// EOS; Arm ARM D24.2).
@@ -121,9 +123,14 @@ global_asm!(
     exception_stack_top = const stack::EXCEPTION + stack::EXCEPTION_LEN,
 );
 
-global_asm!(include_str!("el2_stub.S"), hvc_restart = const HVC_RESTART);
+global_asm!(
+    include_str!("el2_stub.S"),
+    hvc_restart = const HVC_RESTART,
+    hvc_set_vectors = const HVC_SET_VECTORS
+);
 
 unsafe extern "C" {
+    static el2_stub_vectors: u8;
     static __image_start: u8;
     static __image_end: u8;
     static __rodata_end: u8;
@@ -212,4 +219,10 @@ pub fn fixmap_table() -> NonNull<u64> {
 pub fn guards() -> [Va; 2] {
     [&raw const __stack_guard, &raw const __exception_stack_guard]
         .map(|guard| Va(guard.expose_provenance() as u64))
+}
+
+/// The EL2 stub's vectors, position independent.
+pub fn el2_stub() -> &'static [u8] {
+    // SAFETY: sixteen vectors of 128 bytes of the image's text, which is readable.
+    unsafe { core::slice::from_raw_parts(&raw const el2_stub_vectors, 0x800) }
 }

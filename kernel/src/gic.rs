@@ -131,6 +131,14 @@ impl Gic {
         Ok(Self { redistributors })
     }
 
+    /// Turns forwarding off, as the next kernel expects to find it.
+    pub fn stop(&self, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
+        match &self.redistributors {
+            None => gic_v2::stop(),
+            Some(redistributors) => redistributors.stop_distributor(fixmap, cpu),
+        }
+    }
+
     /// Sets up what is outside the CPU `number` and is done for it, once it is there; says whether it works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
         let Some(redistributors) = &self.redistributors else { return true };

@@ -104,6 +104,11 @@ pub fn stop_this_cpu() {
     write(CPU_INTERFACE, GICC_CTLR, bypass);
 }
 
+/// Forwards nothing to any CPU any more.
+pub fn stop() {
+    write(DISTRIBUTOR, GICD_CTLR, 0);
+}
+
 /// Sends `sgi` to the CPUs of the target list `targets`.
 pub fn send(sgi: u32, targets: u8) {
     write(DISTRIBUTOR, GICD_SGIR, u32::from(targets) << 16 | sgi);

@@ -77,9 +77,12 @@ impl Frame {
     }
 }
 
-/// The redistributors of the CPUs, by number.
+/// The distributor, and the redistributors of the CPUs by number.
 #[derive(Debug)]
-pub struct Redistributors(ArrayVec<Option<Pa>, MAX_CPUS>);
+pub struct Redistributors {
+    distributor: Pa,
+    of_cpus: ArrayVec<Option<Pa>, MAX_CPUS>,
+}
 
 /// Sets up the distributor, with the interrupts of devices off, and finds the CPUs' redistributors.
 pub fn start(
@@ -116,7 +119,7 @@ pub fn start(
     let set_up = start_distributor(&frame);
     fixmap.clear(cpu, slot::DISTRIBUTOR);
     set_up?;
-    Ok(Redistributors::find(regions, stride, topology, fixmap, cpu))
+    Ok(Redistributors::find(distributor.start, regions, stride, topology, fixmap, cpu))
 }
 
 fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
@@ -139,6 +142,7 @@ fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
 impl Redistributors {
     /// Walks the `regions`: the last redistributor of each says so.
     fn find(
+        distributor: Pa,
         regions: &[PaRange],
         stride: u64,
         topology: &Topology,
@@ -168,12 +172,21 @@ impl Redistributors {
                 at = Pa(next);
             }
         }
-        Self(found)
+        Self { distributor, of_cpus: found }
+    }
+
+    /// Has the distributor forward nothing any more.
+    pub fn stop_distributor(&self, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
+        let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, self.distributor, Attributes::DEVICE));
+        frame.write(GICD_CTLR, CTLR_ARE);
+        // The next kernel waits for itself, should this be in vain.
+        percpu::wait_until(PATIENCE, || frame.read(GICD_CTLR) & CTLR_RWP == 0);
+        fixmap.clear(cpu, slot::DISTRIBUTOR);
     }
 
     /// Sets up the redistributor of the CPU `number`, which is powered on; says whether there is one and it works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
-        let Some(Some(at)) = self.0.get(number).copied() else { return false };
+        let Some(Some(at)) = self.of_cpus.get(number).copied() else { return false };
         let control = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
         let sgi_at = Pa(at.0 + FRAME);
         let sgis = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR_SGI, sgi_at, Attributes::DEVICE));

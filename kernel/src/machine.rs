@@ -17,6 +17,8 @@ use thiserror::Error;
 use crate::console::{Uart, UartKind};
 use crate::cpus::Cpus;
 use crate::entry::{Entered, Image};
+use crate::kept::KeptRanges;
+use crate::kexec::Loaded;
 use crate::live::Live;
 use crate::psci::Psci;
 use crate::{cpu, device_tree};
@@ -88,6 +90,14 @@ pub struct Machine<'m> {
     pub hardware: ArrayVec<PaRange, MAX_MAPPINGS>,
     /// The linear map in use.
     pub live: Live,
+    /// Memory that no payload may have: what the firmware reserves.
+    pub firmware: ArrayVec<PaRange, REGIONS>,
+    /// The console's first register.
+    pub uart: Option<Pa>,
+    /// The payload that waits to be entered.
+    pub loaded: Option<Loaded>,
+    /// Memory that goes through hand-overs untouched.
+    pub kept: KeptRanges,
 }
 
 impl Machine<'_> {
@@ -105,6 +115,35 @@ impl Machine<'_> {
     /// Memory that is mapped, ascending.
     pub fn mapped(&self) -> impl DoubleEndedIterator<Item = PaRange> {
         self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
+    }
+
+    /// The bytes of `range`.
+    ///
+    /// # Safety
+    /// The linear map has all of it, and nothing writes to it as long as they are used.
+    pub unsafe fn bytes(&self, range: PaRange) -> &[u8] {
+        // SAFETY: the caller's.
+        unsafe { self.bytes_for_ever(range) }
+    }
+
+    /// The bytes of `range`, which stay.
+    ///
+    /// # Safety
+    /// The linear map has all of it, and nothing ever writes to it.
+    pub unsafe fn bytes_for_ever(&self, range: PaRange) -> &'static [u8] {
+        let start = self.layout.linear(range.start).0 as *const u8;
+        // SAFETY: the caller's.
+        unsafe { slice::from_raw_parts(start, range.len() as usize) }
+    }
+
+    /// The bytes of `range`, to be written.
+    ///
+    /// # Safety
+    /// The linear map has all of it, writable, and nothing else refers to it as long as they are used.
+    pub unsafe fn bytes_mut<'b>(&self, range: PaRange) -> &'b mut [u8] {
+        let start = self.layout.linear(range.start).0 as *mut u8;
+        // SAFETY: the caller's.
+        unsafe { slice::from_raw_parts_mut(start, range.len() as usize) }
     }
 
     /// The archive that the boot loader passed as initrd.

@@ -19,6 +19,8 @@ mod fatal;
 mod gic;
 mod gic_v2;
 mod gic_v3;
+mod heap;
+mod kept;
 mod kexec;
 mod linear_map;
 mod live;
@@ -29,6 +31,7 @@ mod probe;
 mod psci;
 mod relocation;
 mod secondary;
+mod sha256;
 mod shell;
 mod stacks;
 mod stress;
@@ -39,6 +42,7 @@ mod verify;
 use core::fmt::Display;
 use core::panic::PanicInfo;
 
+use arrayvec::ArrayVec;
 use linmap::layout::{self, slot};
 use linmap_kexec::CommandLine;
 use linmap_memblock::{Memblock, parse_dtb};
@@ -84,9 +88,10 @@ const WORDS: [&str; 11] = [
     "linmap.trace",
 ];
 
-/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image.
+/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image, how the
+/// boot loader entered us, and when.
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
+extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
     percpu::become_boot_cpu();
     let entered = Entered::from_code(entered);
     let image = Image::at(Pa(image_pa));
@@ -127,6 +132,11 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         dtb_pa
     );
 
+    if generation > 0 {
+        // Our predecessor left the time of its departure in a register that means nothing to anyone.
+        report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
+    }
+
     for word in CommandLine(command_line).words().filter(|word| word.is_ours()) {
         if !WORDS.contains(&word.key()) && !cpus::is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());
@@ -137,7 +147,11 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
     memblock.fill_from_fdt(fdt).unwrap_or_else(|error| fail("memory", &error, psci));
+    let initrd = machine::initrd(fdt);
+    let firmware = reserved_but(&memblock, initrd);
     let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
+    let in_use = [image.range(), dtb_range, initrd.unwrap_or_default()];
+    let kept = kept::from_tree(fdt, &memblock, &in_use);
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &[image.range(), dtb_range]);
     let page = layout::GEOMETRY.granule().bytes();
@@ -160,7 +174,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
     let hardware = memblock.mapped(page).collect();
     park::prepare(image, reserved);
     let memory = PaRange::new(Pa(0), memblock.memory_end());
-    let in_use = cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console));
+    let in_use =
+        cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console.map(registers)));
     let mut machine = Machine {
         entered,
         generation,
@@ -170,22 +185,44 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64) -> ! {
         psci,
         dtb,
         command_line,
-        initrd: machine::initrd(fdt),
+        initrd,
         memblock: &mut memblock,
         fixmap: &mut fixmap,
         cpus: Cpus::new(&topology, features, in_use),
         layout: painted.layout,
         hardware,
         live: Live::new(image, features, painted),
+        firmware,
+        uart: console.map(|uart| uart.registers),
+        loaded: None,
+        kept,
     };
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
     live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
+    kept::show(&machine);
     shell::run(&mut machine)
 }
 
+/// What is reserved, without `initrd`, which was reserved as well.
+fn reserved_but(memblock: &Memblock<REGIONS>, initrd: Option<PaRange>) -> ArrayVec<PaRange, REGIONS> {
+    let initrd = initrd.unwrap_or_default();
+    let around = |range: &PaRange| {
+        let below = PaRange::new(range.start, range.end.min(initrd.start));
+        let above = PaRange::new(range.start.max(initrd.end), range.end);
+        [if initrd.is_empty() { *range } else { below }, if initrd.is_empty() { initrd } else { above }]
+    };
+    memblock
+        .reserved()
+        .iter()
+        .flat_map(around)
+        .filter(|range| range.start < range.end)
+        .take(REGIONS)
+        .collect()
+}
+
 /// Uses `uart` as the console, unless its registers can't be where they are said to be: then the one before stays, and this
-/// is `None`. Says where the registers are.
-fn use_console(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Option<PaRange> {
+/// is `None`.
+fn use_console(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Option<Uart> {
     let page = layout::GEOMETRY.granule().bytes();
     let offset = uart.registers.0 & (page - 1);
     let in_reach = uart.registers.0 >> pa_bits == 0;
@@ -199,7 +236,14 @@ fn use_console(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap, cpu: &mut ThisCpu) 
     // SAFETY: all registers lie in the page that was just mapped, aligned, and the slot stays mapped. That it is a PL011
     // or an SBSA UART is what the device tree or the command line says.
     unsafe { Console::use_uart(mapped.byte_add(offset as usize), uart.kind) };
-    PaRange::from_len(frame, page)
+    Some(uart)
+}
+
+/// The page with the registers of `uart`, which was checked.
+fn registers(uart: Uart) -> PaRange {
+    let page = layout::GEOMETRY.granule().bytes();
+    let start = uart.registers.0 & !(page - 1);
+    PaRange::new(Pa(start), Pa(start + page))
 }
 
 fn built_in_command_line() -> &'static str {

@@ -1,24 +1,46 @@
-// The last code that runs: moves the payload where it belongs, turns MMU and caches off, and enters it. It runs from a
-// copy in a frame of its own, mapped 1:1 by TTBR0, uses no stack and no memory but what the move list names, and
+// The last code that runs: moves the payload where it belongs, checks it, turns MMU and caches off, and enters it. It runs
+// from a copy in a frame of its own, uses no stack and no memory but its orders, the move list and what that names, and
 // touches neither vectors nor the old tables after the first few instructions.
 //
-// x0 first frame of the move list (physical)    x4 TTBR1 value of the transitional linear map
-// x1 VA - PA of the linear map                  x5 TTBR1 value that translates nothing
-// x2 entry point (physical)                     x6 0, or the HVC number of the EL2 stub's restart
-// x3 DTB (physical)                             x7 SCTLR_EL1 value, MMU and caches off
+// With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first. With the MMU off it needs
+// no table, and cleans the caches itself: an offset of 0 makes the same code work on physical addresses.
 //
-// The move list's form is linmap_kexec::MoveList's: records of source, destination, length; length 0 ends the list,
-// all ones links to the frame in `source`. Lengths are whole pages.
+// x0 the orders (physical), laid out as in relocation.rs
+// x1 VA - PA of the linear map, 0 with the MMU off
+// x2 which list of the orders to work off: 0 on the boot CPU, which enters the payload
+//
+// The lists' form is linmap_kexec::MoveList's: records of source, destination, length and kind.
+//
+// Registers kept: x19 the orders, x20 the offset, x21 which list, x22 the size of a cache line, x26 the
+// list in work, x27 the conduit of PSCI.
 
-.section .rodata.relocate, "a"
-.balign 8
+.section .text.relocate, "ax"
+.arch_extension simd
+.balign 16
 .global relocate_start
 relocate_start:
     msr     spsel, #1
+    mov     x20, x1
+    add     x19, x0, x1
+    mov     x21, x2
+    ldr     x27, [x19, #{conduit}]
     mrs     x8, ctr_el0
     ubfx    x8, x8, #16, #4             // DminLine
-    mov     x9, #4
-    lsl     x8, x9, x8
+    mov     x22, #4
+    lsl     x22, x22, x8
+    // The vector registers may be used.
+    mrs     x8, cpacr_el1
+    orr     x8, x8, #(0b11 << 20)       // FPEN
+    msr     cpacr_el1, x8
+    isb
+    // The stub at EL2 goes on in a frame that nothing is moved to.
+    ldr     x1, [x19, #{vectors}]
+    cbz     x1, 0f
+    mov     x0, #{hvc_set_vectors}
+    hvc     #0
+0:  ldr     x5, [x19, #{nothing}]
+    ldr     x4, [x19, #{ttbr1}]
+    cbz     x4, clean_before
     // The root changes by break-before-make: nothing, nothing cached, then the transitional tables.
     msr     ttbr1_el1, x5
     isb
@@ -27,53 +49,370 @@ relocate_start:
     isb
     msr     ttbr1_el1, x4
     isb
-    add     x9, x0, x1
-0:  ldp     x10, x11, [x9]
+    cbz     x21, move
+    // Another CPU says that it is here, and waits: 1 is go, 2 is leave.
+    mov     x4, #{state_here}
+    bl      say
+    add     x5, x19, #{go}
+0:  ldar    x4, [x5]
+    cbnz    x4, 1f
+    wfe
+    b       0b
+1:  cmp     x4, #{go_leave}
+    b.eq    switch_off
+
+move:
+    mov     x26, x21
+next_list:
+    add     x9, x19, #{lists}
+    ldr     x9, [x9, x26, lsl #3]
+    add     x9, x9, x20
+next:
+    ldp     x10, x11, [x9]
     ldr     x12, [x9, #16]
-    cbz     x12, 4f
-    add     x10, x10, x1
-    cmn     x12, #1
-    b.eq    3f
     add     x9, x9, #24
-    add     x11, x11, x1
+    and     x13, x12, #0xfff            // the kind
+    sub     x12, x12, x13               // the length, whole pages
+    add     x11, x11, x20
     add     x14, x11, x12
-    mov     x13, x11
-1:  ldp     x15, x16, [x10]
-    ldp     x17, x18, [x10, #16]
-    ldp     x19, x20, [x10, #32]
-    ldp     x21, x22, [x10, #48]
-    add     x10, x10, #64
-    stp     x15, x16, [x13]
-    stp     x17, x18, [x13, #16]
-    stp     x19, x20, [x13, #32]
-    stp     x21, x22, [x13, #48]
-    add     x13, x13, #64
-    cmp     x13, x14
-    b.lo    1b
-    // Cleaned, because the payload is entered with caches off; invalidated, because it may map the memory otherwise.
-2:  dc      civac, x11
-    add     x11, x11, x8
+    cbnz    x13, other_kind
+    cbz     x12, moved
+    // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and invalidated, because it may
+    // map the memory otherwise. Lines larger than 64 bytes are cleaned more than once, smaller ones in a pass of their own.
+    add     x10, x10, x20
+.macro load_512
+    ldp     q0, q1, [x10, #0]
+    ldp     q2, q3, [x10, #32]
+    ldp     q4, q5, [x10, #64]
+    ldp     q6, q7, [x10, #96]
+    ldp     q8, q9, [x10, #128]
+    ldp     q10, q11, [x10, #160]
+    ldp     q12, q13, [x10, #192]
+    ldp     q14, q15, [x10, #224]
+    ldp     q16, q17, [x10, #256]
+    ldp     q18, q19, [x10, #288]
+    ldp     q20, q21, [x10, #320]
+    ldp     q22, q23, [x10, #352]
+    ldp     q24, q25, [x10, #384]
+    ldp     q26, q27, [x10, #416]
+    ldp     q28, q29, [x10, #448]
+    ldp     q30, q31, [x10, #480]
+.endm
+.macro clean_512
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+    dc      civac, x11
+    add     x11, x11, #64
+.endm
+.macro store_512
+    stp     q0, q1, [x11, #0]
+    stp     q2, q3, [x11, #32]
+    stp     q4, q5, [x11, #64]
+    stp     q6, q7, [x11, #96]
+    stp     q8, q9, [x11, #128]
+    stp     q10, q11, [x11, #160]
+    stp     q12, q13, [x11, #192]
+    stp     q14, q15, [x11, #224]
+    stp     q16, q17, [x11, #256]
+    stp     q18, q19, [x11, #288]
+    stp     q20, q21, [x11, #320]
+    stp     q22, q23, [x11, #352]
+    stp     q24, q25, [x11, #384]
+    stp     q26, q27, [x11, #416]
+    stp     q28, q29, [x11, #448]
+    stp     q30, q31, [x11, #480]
+.endm
+0:  load_512
+    add     x10, x10, #512
+    store_512
+    clean_512
     cmp     x11, x14
-    b.lo    2b
+    b.lo    0b
+    cmp     x22, #64
+    b.hs    next
+small_lines:
+    sub     x11, x14, x12
+0:  dc      civac, x11
+    add     x11, x11, x22
+    cmp     x11, x14
+    b.lo    0b
+    b       next
+
+other_kind:
+    cmp     x13, #{kind_down}
+    b.eq    down
+    cmp     x13, #{kind_clear}
+    b.eq    clear
+    cmp     x13, #{kind_link}
+    b.eq    link
+    // Everything that has an order is done: the other CPUs may start.
+    mov     x4, #{go_move}
+    add     x5, x19, #{go}
+    stlr    x4, [x5]
+    dsb     ish
+    sev
+    b       next
+link:
+    add     x9, x10, x20
+    b       next
+    // Copy downwards, for a destination above its own source.
+down:
+    add     x10, x10, x20
+    add     x10, x10, x12
+    mov     x15, x11
+    mov     x11, x14
+0:  sub     x10, x10, #512
+    sub     x11, x11, #512
+    load_512
+    store_512
+    clean_512
+    sub     x11, x11, #512
+    cmp     x11, x15
+    b.hi    0b
+    cmp     x22, #64
+    b.lo    small_lines
+    b       next
+clear:
+    movi    v0.2d, #0
+    movi    v1.2d, #0
+    movi    v2.2d, #0
+    movi    v3.2d, #0
+    movi    v4.2d, #0
+    movi    v5.2d, #0
+    movi    v6.2d, #0
+    movi    v7.2d, #0
+    movi    v8.2d, #0
+    movi    v9.2d, #0
+    movi    v10.2d, #0
+    movi    v11.2d, #0
+    movi    v12.2d, #0
+    movi    v13.2d, #0
+    movi    v14.2d, #0
+    movi    v15.2d, #0
+    movi    v16.2d, #0
+    movi    v17.2d, #0
+    movi    v18.2d, #0
+    movi    v19.2d, #0
+    movi    v20.2d, #0
+    movi    v21.2d, #0
+    movi    v22.2d, #0
+    movi    v23.2d, #0
+    movi    v24.2d, #0
+    movi    v25.2d, #0
+    movi    v26.2d, #0
+    movi    v27.2d, #0
+    movi    v28.2d, #0
+    movi    v29.2d, #0
+    movi    v30.2d, #0
+    movi    v31.2d, #0
+0:  store_512
+    clean_512
+    cmp     x11, x14
+    b.lo    0b
+    cmp     x22, #64
+    b.lo    small_lines
+    b       next
+
+moved:
+    // The next list of this CPU, if there are more lists than CPUs.
+    ldr     x4, [x19, #{others}]
+    ldr     x5, [x19, #{list_count}]
+    add     x26, x26, x4
+    add     x26, x26, #1
+    cmp     x26, x5
+    b.lo    next_list
+    dsb     sy
+    cbz     x21, join
+    mov     x4, #{state_done}
+    bl      say
+switch_off:
+    movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
+    movk    x0, #0x0002
+    bl      firmware
+0:  wfi
     b       0b
-3:  mov     x9, x10
+
+    // The boot CPU waits until all others are done, and off.
+join:
+    ldr     x23, [x19, #{others}]
+0:  cbz     x23, 3f
+    add     x5, x19, #{states}
+    add     x5, x5, x23, lsl #3
+1:  ldar    x4, [x5]
+    cmp     x4, #{state_done}
+    b.eq    2f
+    wfe
+    b       1b
+2:  movz    x0, #0xc400, lsl #16        // PSCI AFFINITY_INFO, the 64-bit form
+    movk    x0, #0x0004
+    add     x5, x19, #{affinities}
+    ldr     x1, [x5, x23, lsl #3]
+    mov     x2, xzr
+    bl      firmware
+    cmp     x0, #1                      // OFF
+    b.ne    2b
+    sub     x23, x23, #1
     b       0b
-4:  dsb     sy
+
+    // What lies at the destinations now, against what was loaded.
+3:  ldr     x23, [x19, #{checks}]
+    add     x24, x19, #{check}
+    mov     x25, xzr
+0:  cmp     x25, x23
+    b.eq    enter
+    add     x26, x19, #{scratch}
+    adr     x4, sha256_initial
+    ldp     q0, q1, [x4]
+    stp     q0, q1, [x26]
+    // The last block: a one, zeros, the length in bits.
+    movi    v0.2d, #0
+    stp     q0, q0, [x26, #32]
+    stp     q0, q0, [x26, #64]
+    mov     w4, #0x80
+    str     w4, [x26, #32]
+    ldr     x2, [x24, #8]
+    lsl     x4, x2, #9
+    rev     x4, x4
+    str     x4, [x26, #88]
+    mov     x0, x26
+    ldr     x1, [x24]
+    add     x1, x1, x20
+    add     x3, x26, #96
+    bl      sha256_blocks
+    mov     x0, x26
+    add     x1, x26, #32
+    mov     x2, #1
+    add     x3, x26, #96
+    bl      sha256_blocks
+    ldp     x4, x5, [x26]
+    ldp     x6, x7, [x26, #16]
+    ldp     x8, x9, [x24, #16]
+    ldp     x10, x11, [x24, #32]
+    cmp     x4, x8
+    ccmp    x5, x9, #0, eq
+    ccmp    x6, x10, #0, eq
+    ccmp    x7, x11, #0, eq
+    b.ne    differs
+    add     x24, x24, #{check_len}
+    add     x25, x25, #1
+    b       0b
+
+enter:
+    ldr     x2, [x19, #{entry}]
+    ldr     x3, [x19, #{dtb}]
+    ldr     x6, [x19, #{restart}]
+    ldr     x7, [x19, #{sctlr_off}]
+    dsb     sy
     ic      iallu
     dsb     nsh
     isb
     msr     sctlr_el1, x7
     isb
-    cbnz    x6, 5f
+    cbnz    x6, 0f
     mov     x4, x2
     mov     x0, x3
     mov     x1, xzr
     mov     x2, xzr
     mov     x3, xzr
     br      x4
-5:  mov     x0, x6
+0:  mov     x0, x6
     mov     x1, x2
     mov     x2, x3
     hvc     #0
-.global relocate_end
-relocate_end:
+
+    // The payload is not what was loaded: it is not entered. Says so on the console, and switches off.
+differs:
+    ldr     x7, [x19, #{sctlr_off}]
+    ldr     x3, [x19, #{uart}]
+    dsb     sy
+    msr     sctlr_el1, x7
+    isb
+    cbz     x3, 3f
+    adr     x4, words
+0:  ldrb    w5, [x4], #1
+    cbz     w5, 3f
+    cmp     w5, #'#'
+    b.ne    1f
+    add     w5, w25, #'0'
+1:  ldr     w6, [x3, #0x18]             // UARTFR
+    tbnz    w6, #5, 1b                  // TXFF
+    str     w5, [x3]                    // UARTDR
+    b       0b
+3:  movz    x0, #0x8400, lsl #16        // PSCI SYSTEM_OFF
+    movk    x0, #0x0008
+    bl      firmware
+0:  wfi
+    b       0b
+words:
+    .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
+    .balign 4
+
+    // This CPU's word, and an event. x4 is the value; x5 changes.
+say:
+    add     x5, x19, #{states}
+    add     x5, x5, x21, lsl #3
+    stlr    x4, [x5]
+    dsb     ish
+    sev
+    ret
+
+    // PSCI, by the conduit. x0-x17 change.
+firmware:
+    cmp     x27, #{conduit_hvc}
+    b.eq    0f
+    cmp     x27, #{conduit_smc}
+    b.ne    1f
+    smc     #0
+1:  ret
+0:  hvc     #0
+    ret
+
+    // The MMU is off: what lies in caches, of sources and destinations alike, goes to memory before anything is moved past
+    // them. Lines of the destinations are in no cache then, and nothing brings them back.
+clean_before:
+    mov     x26, xzr
+6:  add     x9, x19, #{lists}
+    ldr     x9, [x9, x26, lsl #3]
+0:  ldp     x10, x11, [x9]
+    ldr     x12, [x9, #16]
+    add     x9, x9, #24
+    and     x13, x12, #0xfff
+    sub     x12, x12, x13
+    cmp     x13, #{kind_link}
+    b.ne    1f
+    mov     x9, x10
+    b       0b
+1:  cbz     x12, 5f
+    add     x14, x11, x12
+2:  dc      civac, x11
+    add     x11, x11, x22
+    cmp     x11, x14
+    b.lo    2b
+    cmp     x13, #{kind_clear}
+    b.eq    0b
+    add     x14, x10, x12
+3:  dc      civac, x10
+    add     x10, x10, x22
+    cmp     x10, x14
+    b.lo    3b
+    b       0b
+5:  cbnz    x13, 0b
+    add     x26, x26, #1
+    ldr     x5, [x19, #{list_count}]
+    cmp     x26, x5
+    b.lo    6b
+    dsb     sy
+    b       move
+.arch_extension nosimd

@@ -115,11 +115,7 @@ pub fn entry(image: Pa) -> Pa {
 /// Writes down what every CPU that comes needs: how the boot CPU was `entered`, the encoding of the least PARange, and
 /// what TTBR0 holds while it translates nothing.
 pub fn publish(entered: Entered, pa_range: u64, psci: Option<Psci>, ttbr0: u64) {
-    let conduit = match psci {
-        None => CONDUIT_NONE,
-        Some(Psci::Hvc) => CONDUIT_HVC,
-        Some(Psci::Smc) => CONDUIT_SMC,
-    };
+    let conduit = conduit(psci);
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
     page.pa_range.store(pa_range, Ordering::Relaxed);
@@ -127,6 +123,15 @@ pub fn publish(entered: Entered, pa_range: u64, psci: Option<Psci>, ttbr0: u64) 
     page.ttbr0.store(ttbr0, Ordering::Relaxed);
     // To memory, where a CPU without MMU reads it; and no line of the status stays, which such a CPU writes.
     cpu::clean_and_invalidate(address(), size_of::<BootPage>() as u64);
+}
+
+/// How assembly calls `psci`: a `CONDUIT_`.
+pub fn conduit(psci: Option<Psci>) -> u64 {
+    match psci {
+        None => CONDUIT_NONE,
+        Some(Psci::Hvc) => CONDUIT_HVC,
+        Some(Psci::Smc) => CONDUIT_SMC,
+    }
 }
 
 fn address() -> Va {

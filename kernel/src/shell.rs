@@ -98,6 +98,30 @@ const COMMANDS: &[Command] = &[
         run: |machine, rest| Ok(changes::free(machine, rest)?),
     },
     Command {
+        name: "hoard",
+        usage: "hoard ALL-BUT",
+        help: "take all free memory but so many bytes",
+        run: |machine, rest| Ok(changes::hoard(machine, rest)?),
+    },
+    Command {
+        name: "fill",
+        usage: "fill START LENGTH SEED",
+        help: "fill reserved memory with a pattern",
+        run: |machine, rest| Ok(changes::fill(machine, rest)?),
+    },
+    Command {
+        name: "keep",
+        usage: "keep START LENGTH LABEL",
+        help: "have reserved memory go through kexec untouched",
+        run: |machine, rest| Ok(changes::keep(machine, rest)?),
+    },
+    Command {
+        name: "unkeep",
+        usage: "unkeep LABEL",
+        help: "end that",
+        run: |machine, rest| Ok(changes::unkeep(machine, rest)?),
+    },
+    Command {
         name: "protect",
         usage: "protect ro|rw|nx|invalid|valid START LENGTH",
         help: "change what memory may be used for",
@@ -145,7 +169,12 @@ const COMMANDS: &[Command] = &[
         help: "random changes while all other CPUs use the map",
         run: |machine, rest| Ok(changes::stress(machine, rest)?),
     },
-    Command { name: "kexec", usage: "kexec", help: "load the payload and hand over to it", run: run_kexec },
+    Command {
+        name: "kexec",
+        usage: "kexec [load|unload|plan|list|exec]",
+        help: "load the payload and enter it, or one step of that",
+        run: run_kexec,
+    },
     Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
 ];
 
@@ -270,7 +299,12 @@ fn execute(machine: &mut Machine<'_>, line: &str) -> Result<(), CommandError> {
         return Err(CommandError::Unknown(unknown));
     };
     let rest = rest.trim();
-    if rest.is_empty() == command.usage.contains(' ') {
+    // Words in brackets may be left out.
+    let (any, needed) = match command.usage.split_once(' ') {
+        None => (false, false),
+        Some((_, words)) => (true, !words.starts_with('[')),
+    };
+    if rest.is_empty() && needed || !rest.is_empty() && !any {
         return Err(CommandError::Usage(command.usage));
     }
     (command.run)(machine, rest)
@@ -439,9 +473,8 @@ fn cpu_number(word: &str, usage: &'static str) -> Result<usize, CommandError> {
     word.parse().map_err(|_| CommandError::Usage(usage))
 }
 
-fn run_kexec(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
-    let Err(error) = kexec::run(machine);
-    Err(error.into())
+fn run_kexec(machine: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
+    Ok(kexec::command(machine, rest)?)
 }
 
 fn power_off(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {

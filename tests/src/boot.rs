@@ -104,6 +104,14 @@ impl Outcome {
         assert!(self.console.contains(what), "the console says it to people too");
     }
 
+    /// What Linux's user space says of `key`.
+    #[track_caller]
+    pub fn user_space(&self, key: &str) -> &str {
+        let start = format!("linmap-userspace: {key}=");
+        let value = self.console.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no line {start}: {}", self.console)).trim_end()
+    }
+
     /// The first record that has `key`.
     pub fn with(&self, key: &str) -> Option<&Map<String, Value>> {
         self.records.iter().find(|record| record.contains_key(key))

@@ -179,7 +179,7 @@ pub enum ListingError {
         /// The instruction as written.
         text: String,
     },
-    /// A system instruction in the body of a macro or a repetition, which the reader does not expand.
+    /// A system instruction, other than `dc`, in the body of a macro or a repetition, which the reader does not expand.
     #[error("line {line}: `{text}` stands in a macro or a repetition, which the reader does not expand")]
     Repeated {
         /// The line.
@@ -220,6 +220,10 @@ pub fn read(source: &str) -> Result<Vec<Instruction<'_>>, ListingError> {
                 }
                 _ => {
                     let parsed = instruction(statement).map_err(|Unknown| unknown(statement))?;
+                    // How often lines are cleaned concerns no translation.
+                    if bodies > 0 && matches!(parsed, Some(Instruction::Dc { .. })) {
+                        continue;
+                    }
                     if parsed.is_some() && bodies > 0 {
                         return Err(ListingError::Repeated { line: line_number, text: statement.to_owned() });
                     }

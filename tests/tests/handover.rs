@@ -1,34 +1,35 @@
 //! kexec with the MMU on, into real Linux kernels and into linmap itself.
 
-use std::path::PathBuf;
+use linmap_tests::{Boot, Outcome};
 
-use linmap_tests::Boot;
+/// What Linux gets as its command line before the words of `--append`.
+const OWN_WORDS: &str = "earlycon panic=-1 linmap_poweroff";
 
-/// Debian's kernel of this line, as `cargo xtask setup` left it.
-fn debian(line: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
-    target.join(format!("payload/linux-{line}/Image"))
-}
-
+/// Boots into Linux, which has to find everything as it was given: the level, the CPUs, its command line, and an initrd
+/// of which no byte has changed.
 #[track_caller]
-fn reaches_user_space(options: &str, line: &str, el: u64) {
-    let outcome = Boot::new(options).with("--kernel", debian(line)).run();
+fn reaches_user_space(options: &str, el: u64, cpus: u64) -> Outcome {
+    let outcome = Boot::new(options).with("--append", "hello=\"big world\" linmap.leaf=auto last").run();
     outcome.expect_success();
     assert!(outcome.console.contains("linmap-userspace: ok"), "{options}");
     assert_eq!(outcome.with("generation").expect("our first line")["el"], el, "{options}");
     let level = format!("CPU: All CPU(s) started at EL{el}");
     assert!(outcome.console.contains(&level), "{options}: Linux is entered at our own level");
-    for complaint in ["[Firmware Bug]", "Kernel panic", "tainted"] {
+    for complaint in ["[Firmware Bug]", "Kernel panic", "tainted", "failed to come online"] {
         assert!(!outcome.console.contains(complaint), "{options}: {complaint}\n{}", outcome.console);
     }
+    let command_line = format!("{OWN_WORDS} hello=\"big world\" last");
+    assert_eq!(outcome.user_space("cmdline"), command_line, "{options}");
+    assert_eq!(outcome.user_space("cpus"), cpus.to_string(), "{options}");
+    assert_eq!(outcome.user_space("initrd"), "ok", "{options}");
+    outcome
 }
 
 #[test]
 fn linux_6_12_reaches_user_space_on_every_cpu_at_both_levels() {
     for cpu in ["max", "neoverse-n1", "cortex-a72"] {
         for el in [1, 2] {
-            reaches_user_space(&format!("--memory 2G --cpu {cpu} --el {el}"), "6.12", el);
+            reaches_user_space(&format!("--memory 2G --cpu {cpu} --el {el}"), el, 1);
         }
     }
 }
@@ -37,30 +38,91 @@ fn linux_6_12_reaches_user_space_on_every_cpu_at_both_levels() {
 fn linux_6_1_reaches_user_space_on_every_cpu_at_both_levels() {
     for cpu in ["max", "neoverse-n1", "cortex-a72"] {
         for el in [1, 2] {
-            reaches_user_space(&format!("--memory 2G --cpu {cpu} --el {el}"), "6.1", el);
+            reaches_user_space(&format!("--payload linux-6.1 --memory 2G --cpu {cpu} --el {el}"), el, 1);
         }
     }
 }
 
+// Every kernel at both levels, with one CPU and four, in little memory and much: with the boots above, any two of these
+// meet somewhere.
+
 #[test]
-fn linux_reaches_user_space_where_ram_begins_at_0() {
-    reaches_user_space("--machine xlnx-versal-virt --memory 8G", "6.12", 2);
+fn linux_6_1_finds_four_cpus_and_64_gib() {
+    reaches_user_space("--payload linux-6.1 --memory 64G --cpus 4 --cpu neoverse-n1 --el 2", 2, 4);
 }
 
 #[test]
-fn linux_gets_the_command_line_that_is_not_ours() {
+fn linux_6_12_finds_four_cpus_and_64_gib() {
+    reaches_user_space("--memory 64G --cpus 4", 1, 4);
+}
+
+#[test]
+fn linux_6_18_finds_its_machine_and_its_files_as_given() {
+    reaches_user_space("--payload linux-6.18 --memory 2G --cpus 4 --el 2", 2, 4);
+    reaches_user_space("--payload linux-6.18 --memory 64G", 1, 1);
+}
+
+#[test]
+fn the_newest_linux_finds_its_machine_and_its_files_as_given() {
+    reaches_user_space("--payload linux-newest --memory 2G --cpus 4", 1, 4);
+    reaches_user_space("--payload linux-newest --memory 64G --cpu neoverse-n1 --el 2", 2, 1);
+}
+
+#[test]
+fn linux_with_pages_of_16k_finds_its_machine_and_its_files_as_given() {
+    reaches_user_space("--payload linux-16k --memory 2G --cpu max", 1, 1);
+    reaches_user_space("--payload linux-16k --memory 64G --cpus 4 --cpu max --el 2", 2, 4);
+}
+
+#[test]
+fn a_kernel_compressed_by_gzip_reaches_user_space() {
+    reaches_user_space("--packing gzip --memory 2G --cpu neoverse-n1", 1, 1);
+}
+
+#[test]
+fn a_kernel_compressed_by_zstd_reaches_user_space() {
+    reaches_user_space("--packing zstd --memory 2G --el 2", 2, 1);
+}
+
+#[test]
+fn a_zboot_with_gzip_reaches_user_space() {
+    reaches_user_space("--packing zboot-gzip --memory 2G --el 2 --cpu neoverse-n1", 2, 1);
+}
+
+#[test]
+fn a_zboot_with_zstd_reaches_user_space() {
+    reaches_user_space("--packing zboot-zstd --memory 2G --cpus 4", 1, 4);
+}
+
+#[test]
+fn linux_reaches_user_space_where_ram_begins_at_0() {
+    reaches_user_space("--machine xlnx-versal-virt --memory 8G", 2, 2);
+}
+
+#[test]
+fn words_for_us_are_heard_and_not_passed_on() {
     let outcome = Boot::new("--memory 2G").with("--append", "linmap.leaf=block hello=world").run();
     outcome.expect_success();
-    let line =
-        outcome.console.lines().find(|line| line.contains("Kernel command line: ")).expect("its own line");
-    assert!(line.contains("hello=world") && !line.contains("linmap."), "{line}");
+    assert_eq!(outcome.user_space("cmdline"), format!("{OWN_WORDS} hello=world"));
     assert_eq!(outcome.phase("linear-map")["leaf"], "block");
 }
 
 #[test]
-fn a_payload_lies_page_by_page_before_it_is_moved() {
+fn a_payload_is_loaded_to_where_it_is_entered_and_not_moved() {
     let outcome = Boot::new("--memory 2G").run();
     let load = outcome.expect_success().phase("kexec-load");
+    // The initrd, too, which lies on a page in the archive.
+    assert!(load["in_place"].as_u64() > Some(45_000_000), "{load:?}");
+    for nothing in ["bytes", "extents", "list_frames", "tables"] {
+        assert_eq!(load[nothing], 0, "{nothing}: {load:?}");
+    }
+}
+
+#[test]
+fn a_payload_lies_page_by_page_before_it_is_moved_if_asked_for() {
+    let outcome = Boot::new("--memory 2G").with("--script", "kexec load --scattered; kexec exec").run();
+    let load = outcome.expect_success().phase("kexec-load");
+    assert_eq!(outcome.user_space("initrd"), "ok");
     let (bytes, extents) = (load["bytes"].as_u64(), load["extents"].as_u64());
     assert!(extents > Some(10_000), "{load:?}");
     assert!(bytes > extents.map(|extents| extents * 4000), "{load:?}");

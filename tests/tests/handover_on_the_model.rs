@@ -101,7 +101,9 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
         other => panic!("{other} holds no root"),
     };
     let mut events = Vec::new();
-    for instruction in listing::read(source).unwrap() {
+    // The firmware's calls come behind the end of this path.
+    let (path, _) = source.split_once("firmware:\n").expect("the calls of PSCI");
+    for instruction in listing::read(path).unwrap() {
         events.push(match instruction {
             Instruction::Msr { register: listing::Register::Ttbr1El1, value: operand } => {
                 Event::Write { cpu: 0, register: Register::Ttbr1, value: value(operand) }
@@ -118,10 +120,19 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
             Instruction::Isb => Event::Isb { cpu: 0 },
             // From here on the MMU is off.
             Instruction::Msr { register: listing::Register::SctlrEl1, .. } => break,
+            // Other CPUs are told of this one's stores.
+            Instruction::Dsb(listing::Dsb::Ish) => {
+                Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All }
+            }
+            // EL2's own call, and calls within the routine that change no translation.
             Instruction::Label(_)
             | Instruction::IcIallu
             | Instruction::Dc { .. }
-            | Instruction::Msr { register: listing::Register::SpSel, .. } => continue,
+            | Instruction::Hvc(_)
+            | Instruction::Bl(_)
+            | Instruction::Msr { register: listing::Register::SpSel | listing::Register::CpacrEl1, .. } => {
+                continue;
+            }
             other => panic!("{other:?} in the relocation code"),
         });
     }
@@ -132,7 +143,7 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
 fn hand_over(source: &str) -> Board {
     let Loaded { board, transition, reserved, layout } = loaded();
     let mut cpu = board.cpu(0);
-    // `HandOver::go`.
+    // `Departure::go`.
     cpu.dsb(Dsb::Ishst);
     let ttbr1 = ttbr(GEOMETRY, transition.linear.root(), 0);
     // SAFETY: TTBR0 and TCR are as `reserved` says; the tables were ordered just now.

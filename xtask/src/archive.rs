@@ -23,6 +23,13 @@ pub struct Archive {
     members: u32,
 }
 
+/// The members of zeros that move the next one's data to the start of a page.
+const ALIGN: &str = "align";
+/// The smallest page. The archive itself is loaded on one.
+const PAGE: usize = 4096;
+
+/// Magic and numbers, before the name.
+const HEADER: usize = 110;
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
@@ -36,6 +43,18 @@ impl Archive {
     /// Adds a regular file with the permissions 0644.
     pub fn file(&mut self, name: &str, data: &[u8]) -> Result<(), ArchiveError> {
         self.member(name, REGULAR | 0o644, (0, 0), data)
+    }
+
+    /// Adds a regular file with the permissions 0644 whose data begins on a page, seen from the archive's start, so that
+    /// it can be used where it lies. The space before it is a member as well.
+    pub fn file_on_a_page(&mut self, name: &str, data: &[u8]) -> Result<(), ArchiveError> {
+        let start = |at: usize, name: &str| (at + HEADER + name.len() + 1).next_multiple_of(4);
+        if !start(self.bytes.len(), name).is_multiple_of(PAGE) {
+            let zeros_start = start(self.bytes.len(), ALIGN);
+            let without_zeros = start(zeros_start, name);
+            self.file(ALIGN, &vec![0; without_zeros.next_multiple_of(PAGE) - without_zeros])?;
+        }
+        self.file(name, data)
     }
 
     /// Adds a regular file with the permissions 0755.
@@ -140,6 +159,26 @@ mod tests {
             );
         }
         assert_eq!(found[11], member("init", 0o100_755, (0, 0), b"#!/bin/sh\n"));
+    }
+
+    #[test]
+    fn data_begins_on_a_page_wherever_the_archive_has_got_to() {
+        // All positions in a page that a member can end at, and two that are far into the archive.
+        for before in (0..PAGE).step_by(4).chain([3 * PAGE + 1, 9 * PAGE]) {
+            let mut archive = Archive::default();
+            archive.file("before", &vec![1; before]).unwrap();
+            archive.file_on_a_page("Image", b"on a page").unwrap();
+            archive.file_on_a_page("initrd", &[2; 5000]).unwrap();
+            let bytes = archive.finish().unwrap();
+            let start = bytes.windows(9).position(|window| window == b"on a page").unwrap();
+            assert!(start.is_multiple_of(PAGE), "{before}: {start:#x}");
+            assert_eq!(bytes[start + PAGE..][..5000], [2; 5000], "{before}");
+            let found = members(&bytes);
+            let (zeros, files): (Vec<_>, Vec<_>) = found.iter().partition(|member| member.name == ALIGN);
+            assert!(zeros.iter().all(|member| member.data.iter().all(|&byte| byte == 0)));
+            assert!(zeros.iter().all(|member| member.data.len() < PAGE));
+            assert_eq!(files.len(), 3, "{before}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::handover::{Files, Handover, PayloadKind};
 use crate::machine::{ExceptionLevel, GicVersion, Machine};
+use crate::packing::Packing;
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
 use crate::run::{self, Ending};
 use crate::setup::{self, payload};
@@ -73,6 +74,9 @@ pub struct BootArgs {
     /// An arm64 Image to hand over to instead of Debian's
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// How the payload's kernel is packed
+    #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
+    packing: Packing,
     /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -134,6 +138,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let handover = Handover {
         payload,
         payload_kernel: payload_kernel(workspace, arguments, payload)?,
+        packing: arguments.packing,
         payload_initrd: payload_initrd(workspace, arguments, payload)?,
         script: arguments.script.clone(),
         shell: arguments.shell,
@@ -198,30 +203,45 @@ fn readable(file: &Path) -> std::io::Result<()> {
 }
 
 fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
-    let runs_kexec = arguments.script.as_deref().is_none_or(script_runs_kexec);
+    let runs_kexec = arguments.script.as_deref().is_none_or(script_needs_payload);
     let own_files = arguments.kernel.is_some() || arguments.initrd.is_some();
-    match arguments.payload {
-        Some(kind @ (PayloadKind::ItSelf | PayloadKind::None)) if own_files => Err(UsageError(format!(
-            "--kernel and --initrd are files of a Linux payload; this is --payload {kind}"
-        ))),
-        Some(kind) => Ok(kind),
-        None if runs_kexec || own_files => Ok(PayloadKind::Linux),
-        None => Ok(PayloadKind::None),
+    let kind = match arguments.payload {
+        Some(kind) if own_files && kind.line().is_none() => {
+            return Err(UsageError(format!(
+                "--kernel and --initrd are files of a Linux payload; this is --payload {kind}"
+            )));
+        }
+        Some(kind) => kind,
+        None if runs_kexec || own_files => PayloadKind::Linux,
+        None => PayloadKind::None,
+    };
+    if kind == PayloadKind::None && arguments.packing != Packing::Raw {
+        return Err(UsageError("--packing is for a payload's kernel; there is no payload".into()));
     }
+    Ok(kind)
 }
 
-fn script_runs_kexec(script: &str) -> bool {
-    commands(script).any(|command| command.split_whitespace().next() == Some("kexec"))
+/// Whether a command of the script loads a payload, be it in vain.
+fn script_needs_payload(script: &str) -> bool {
+    commands(script).any(|command| command.trim_start_matches('!').split_whitespace().next() == Some("kexec"))
+}
+
+/// Whether a command of the script enters one.
+fn script_enters_payload(script: &str) -> bool {
+    commands(script).any(|command| {
+        let mut words = command.split_whitespace();
+        words.next() == Some("kexec") && words.next().is_none_or(|word| word == "exec")
+    })
 }
 
 fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
     let own_user_space = arguments.initrd.is_some();
     match (&arguments.script, payload) {
         _ if arguments.shell => Goal::Shell,
-        (Some(script), _) if !script_runs_kexec(script) => Goal::Script,
+        (Some(script), _) if !script_enters_payload(script) => Goal::Script,
         (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
-        (_, PayloadKind::Linux | PayloadKind::Linux6_1) if own_user_space => Goal::PowerOff,
-        (_, PayloadKind::Linux | PayloadKind::Linux6_1) => Goal::Userspace,
+        _ if own_user_space => Goal::PowerOff,
+        _ => Goal::Userspace,
     }
 }
 
@@ -259,11 +279,7 @@ fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
 }
 
 fn payload_kernel(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
-    let line = match kind {
-        PayloadKind::Linux => payload::Line::Linux6_12,
-        PayloadKind::Linux6_1 => payload::Line::Linux6_1,
-        PayloadKind::ItSelf | PayloadKind::None => return Ok(None),
-    };
+    let Some(line) = kind.line() else { return Ok(None) };
     let path = match &arguments.kernel {
         Some(own) => own.clone(),
         None => payload::linux(workspace, line)?.path,
@@ -272,7 +288,7 @@ fn payload_kernel(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind
 }
 
 fn payload_initrd(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
-    if matches!(kind, PayloadKind::ItSelf | PayloadKind::None) {
+    if kind.line().is_none() {
         return Ok(None);
     }
     if let Some(own) = &arguments.initrd {
@@ -316,6 +332,10 @@ mod tests {
     fn what_a_run_shall_reach_follows_from_the_options() {
         assert_eq!(aims_at(&[]), (PayloadKind::Linux, Goal::Userspace));
         assert_eq!(aims_at(&["--payload", "linux-6.1"]), (PayloadKind::Linux6_1, Goal::Userspace));
+        for newer in [PayloadKind::Linux6_18, PayloadKind::LinuxNewest, PayloadKind::Linux16K] {
+            let name = clap::ValueEnum::to_possible_value(&newer).unwrap();
+            assert_eq!(aims_at(&["--payload", name.get_name()]), (newer, Goal::Userspace));
+        }
         assert_eq!(aims_at(&["--payload", "self"]), (PayloadKind::ItSelf, Goal::Done));
         assert_eq!(aims_at(&["--payload", "none"]), (PayloadKind::None, Goal::Done));
         assert_eq!(aims_at(&["--initrd", "x"]), (PayloadKind::Linux, Goal::PowerOff));
@@ -329,12 +349,17 @@ mod tests {
         assert_eq!(aims_at(&["--script", "mem;kexec"]), (PayloadKind::Linux, Goal::Userspace));
         assert_eq!(aims_at(&["--script", "kexec\n", "--payload", "self"]), (PayloadKind::ItSelf, Goal::Done));
         assert_eq!(aims_at(&["--script", "mem", "--payload", "linux"]), (PayloadKind::Linux, Goal::Script));
+        assert_eq!(aims_at(&["--script", "kexec load; kexec plan"]), (PayloadKind::Linux, Goal::Script));
+        assert_eq!(
+            aims_at(&["--script", "kexec load; kexec exec --verify"]),
+            (PayloadKind::Linux, Goal::Userspace)
+        );
         assert_eq!(aims_at(&["--script", "help kexec"]), (PayloadKind::None, Goal::Script));
     }
 
     #[test]
     fn wrong_options_are_refused() {
-        let refused: [&[&str]; 10] = [
+        let refused: [&[&str]; 11] = [
             &["--el", "3"],
             &["--gic", "4"],
             &["--memory", "4"],
@@ -344,12 +369,15 @@ mod tests {
             &["--script", "mem", "--shell"],
             &["--machine", "virtual"],
             &["--payload", "windows"],
+            &["--packing", "xz"],
             &["extra"],
         ];
         for words in refused {
             assert!(Line::try_parse_from(std::iter::once(&"boot").chain(words)).is_err(), "{words:?}");
         }
         assert!(payload_kind(&arguments(&["--payload", "self", "--kernel", "x"])).is_err());
+        assert!(payload_kind(&arguments(&["--payload", "none", "--packing", "gzip"])).is_err());
+        assert!(payload_kind(&arguments(&["--script", "mem", "--packing", "raw"])).is_ok());
     }
 
     #[test]

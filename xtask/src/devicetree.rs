@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
-use linmap_kexec::Chosen;
+use linmap_kexec::NextTree;
 use linmap_memblock::parse_dtb;
 use linmap_vmsa::{Pa, PaRange};
 
 /// The tree with its /chosen filled in and all else as it was; `None` where it is too broken to be edited.
 pub fn with_chosen(tree: &[u8], bootargs: &str, initrd: Option<&Range<u64>>) -> Option<Vec<u8>> {
     let initrd = initrd.map(|range| PaRange::new(Pa(range.start), Pa(range.end)));
-    let chosen = Chosen { bootargs, initrd };
-    let mut edited = vec![0; chosen.measure(tree).ok()?];
-    chosen.rewrite(tree, &mut edited).ok()?;
+    let next = NextTree { bootargs, initrd, ..NextTree::default() };
+    let mut edited = vec![0; next.measure(tree).ok()?];
+    next.rewrite(tree, &mut edited).ok()?;
     Some(edited)
 }
 

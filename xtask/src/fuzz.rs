@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the property tests of the machine model, for as long as one likes.
+//! `cargo xtask fuzz`: the property tests of the machine model and of unpacking kernels, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,8 @@ three to four hours.
 
 Exit code: 0 nothing was found, 1 something was";
 
-/// Run random edits of live trees on the machine model, and random bytes and events through its readers and the machine.
+/// Run random edits of live trees on the machine model, random bytes and events through its readers and the machine, and
+/// random bytes through what unpacks kernels.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -29,6 +30,9 @@ pub struct FuzzArgs {
     seed: Option<u64>,
 }
 
+/// The packages that have the tests.
+const MODEL: &str = "linmap-model";
+const KEXEC: &str = "linmap-kexec";
 /// Sequences of one round.
 const ROUND: u64 = 30_000;
 /// Tests in `live_edits`, which share them.
@@ -42,7 +46,7 @@ pub fn run(workspace: &Workspace, arguments: &FuzzArgs) -> Result<ExitCode> {
     let seed = arguments.seed.unwrap_or_else(now);
     let count = sequences.div_ceil(ROUND);
     println!("{sequences} sequences in rounds of {ROUND}, seed {seed}");
-    let mut build = test(workspace, &["--no-run"]);
+    let mut build = test(workspace, &["--package", MODEL, "--package", KEXEC, "--no-run"]);
     progress::during("building the tests", || process::capture(&mut build))?;
     let started = Instant::now();
     for (round, number) in rounds(sequences, seed).zip(1u64..) {
@@ -88,14 +92,21 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 3] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 4] {
         [
             (
+                MODEL,
                 "live_edits",
                 [("LINMAP_SEED", self.seed), ("LINMAP_SEQUENCES", self.sequences.div_ceil(LIVE_EDITS))],
             ),
-            ("fuzz_readers", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
             (
+                MODEL,
+                "fuzz_readers",
+                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
+            ),
+            (KEXEC, "unpack_fuzz", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
+            (
+                MODEL,
                 "fuzz_machine",
                 [
                     ("PROPTEST_RNG_SEED", self.seed),
@@ -103,8 +114,8 @@ impl Round {
                 ],
             ),
         ]
-        .map(|(name, variables)| {
-            let mut command = test(workspace, &["--test", name]);
+        .map(|(package, name, variables)| {
+            let mut command = test(workspace, &["--package", package, "--test", name]);
             command.envs(variables.map(|(name, value)| (name, value.to_string())));
             (name, command)
         })
@@ -113,7 +124,7 @@ impl Round {
 
 fn test(workspace: &Workspace, words: &[&str]) -> Command {
     let mut command = Command::new(cargo());
-    command.args(["test", "--quiet", "--package", "linmap-model"]).args(words).current_dir(&workspace.root);
+    command.args(["test", "--quiet"]).args(words).current_dir(&workspace.root);
     command
 }
 
@@ -154,9 +165,9 @@ mod tests {
         let shown = round.commands(&workspace).map(|(_, command)| shown(&command));
         assert!(shown[0].starts_with("LINMAP_SEED=7 LINMAP_SEQUENCES=20 "), "{}", shown[0]);
         assert!(
-            shown[2].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
+            shown[3].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
             "{}",
-            shown[2]
+            shown[3]
         );
     }
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::Archive;
 use crate::devicetree;
 use crate::image::Image;
 use crate::initramfs::POWER_OFF_WORD;
+use crate::packing::{self, Packing};
 use crate::placement::{FRAME, FreeMemory, IMAGE_ALIGN, NoRoom, TREE_ALIGN};
+use crate::progress;
 use crate::qemu::{Hardware, Load};
+use crate::setup::payload::Line;
 use crate::workspace::Workspace;
 
 /// What linmap hands over to.
@@ -23,6 +26,15 @@ pub enum PayloadKind {
     /// The newest of Debian's 6.1 line
     #[value(name = "linux-6.1")]
     Linux6_1,
+    /// The newest of Debian's 6.18 line
+    #[value(name = "linux-6.18")]
+    Linux6_18,
+    /// The newest that Debian has, as a backport for trixie
+    #[value(name = "linux-newest")]
+    LinuxNewest,
+    /// The newest of the 6.12 line with pages of 16K, which not every CPU has
+    #[value(name = "linux-16k")]
+    Linux16K,
     /// linmap again
     #[value(name = "self")]
     ItSelf,
@@ -30,13 +42,27 @@ pub enum PayloadKind {
     None,
 }
 
+impl PayloadKind {
+    /// The kernel's line, if it is Linux.
+    pub fn line(self) -> Option<Line> {
+        match self {
+            Self::Linux => Some(Line::Linux6_12),
+            Self::Linux6_1 => Some(Line::Linux6_1),
+            Self::Linux6_18 => Some(Line::Linux6_18),
+            Self::LinuxNewest => Some(Line::Newest),
+            Self::Linux16K => Some(Line::Linux16K),
+            Self::ItSelf | Self::None => None,
+        }
+    }
+}
+
 impl fmt::Display for PayloadKind {
     /// As `linmap.payload=` has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Linux | Self::Linux6_1 => "linux",
             Self::ItSelf => "self",
             Self::None => "none",
+            _ => "linux",
         })
     }
 }
@@ -48,6 +74,8 @@ pub struct Handover {
     pub payload: PayloadKind,
     /// Linux's Image.
     pub payload_kernel: Option<Vec<u8>>,
+    /// How the payload's kernel is packed.
+    pub packing: Packing,
     /// Linux's initramfs.
     pub payload_initrd: Option<Vec<u8>>,
     /// Commands for linmap's shell.
@@ -127,34 +155,33 @@ impl Handover {
         format!("earlycon panic=-1{power_off}")
     }
 
-    /// `cmdline`, `script`, `Image`, `initrd`, in this order, as far as there is one.
-    fn archive(&self, image: &Image) -> Result<Option<Vec<u8>>, ArchiveError> {
-        let payload_image = match self.payload {
+    /// `cmdline`, `script`, `Image`, `initrd`, in this order, as far as there is one. The last two lie on pages, so that
+    /// the kernel can leave them there.
+    fn archive(&self, image: &Image) -> Result<Option<Vec<u8>>> {
+        let payload_kernel = match self.payload {
             PayloadKind::ItSelf => Some(image.bytes()),
-            PayloadKind::Linux | PayloadKind::Linux6_1 | PayloadKind::None => self.payload_kernel.as_deref(),
+            _ => self.payload_kernel.as_deref(),
         };
-        if payload_image.is_none() && self.script.is_none() {
+        if payload_kernel.is_none() && self.script.is_none() {
             return Ok(None);
         }
         let mut archive = Archive::default();
-        match self.payload {
-            PayloadKind::Linux | PayloadKind::Linux6_1 => {
-                archive.file("cmdline", self.payload_command_line().as_bytes())?;
-            }
-            PayloadKind::ItSelf => archive.file("cmdline", b"")?,
-            PayloadKind::None => {}
+        if self.payload.line().is_some() {
+            archive.file("cmdline", self.payload_command_line().as_bytes())?;
+        } else if self.payload == PayloadKind::ItSelf {
+            archive.file("cmdline", b"")?;
         }
-        let members = [
-            ("script", self.script.as_deref().map(str::as_bytes)),
-            ("Image", payload_image),
-            ("initrd", self.payload_initrd.as_deref()),
-        ];
-        for (name, data) in members {
-            if let Some(data) = data {
-                archive.file(name, data)?;
-            }
+        if let Some(script) = &self.script {
+            archive.file("script", script.as_bytes())?;
         }
-        archive.finish().map(Some)
+        if let Some(kernel) = payload_kernel {
+            let packed = progress::during("packing the payload", || packing::pack(kernel, self.packing))?;
+            archive.file_on_a_page("Image", &packed)?;
+        }
+        if let Some(initrd) = &self.payload_initrd {
+            archive.file_on_a_page("initrd", initrd)?;
+        }
+        Ok(Some(archive.finish()?))
     }
 
     /// Places everything in memory that both the tree and the machine have. Where the tree has none for it, or can't be
@@ -231,10 +258,11 @@ mod tests {
     use super::*;
 
     fn handover(payload: PayloadKind) -> Handover {
-        let linux = matches!(payload, PayloadKind::Linux | PayloadKind::Linux6_1);
+        let linux = payload.line().is_some();
         Handover {
             payload,
             payload_kernel: linux.then(|| b"kernel".to_vec()),
+            packing: Packing::Raw,
             payload_initrd: linux.then(|| b"initrd".to_vec()),
             script: None,
             shell: false,

@@ -1,6 +1,6 @@
 //! What a run shall reach, and what each console line means for that.
 
-use crate::initramfs::USERSPACE_LINE;
+use crate::initramfs::{INITRD_LINE, USERSPACE_LINE};
 use crate::record::{self, Record};
 
 /// What a run shall reach.
@@ -62,9 +62,7 @@ impl Watch {
                 told
             }
             Some(Err(error)) => Verdict::Failed(format!("a line for machines that is none: {error}: {line}")),
-            // Another CPU of the payload may print behind it on the same line.
-            None if line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace => Verdict::Reached,
-            None => Verdict::Running,
+            None => self.judge_user_space(line),
         };
         // The first failure is the cause. In the shell what fails afterwards is for the user to judge.
         let in_shell = self.goal == Goal::Shell && self.verdict == Verdict::Reached;
@@ -86,6 +84,15 @@ impl Watch {
         }
     }
 
+    fn judge_user_space(&self, line: &str) -> Verdict {
+        if let Some(file) = corrupt_file(line) {
+            return Verdict::Failed(format!("Linux got an initrd whose {file} is not what was packed"));
+        }
+        // Another CPU of the payload may print behind it on the same line.
+        let reached = line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace;
+        if reached { Verdict::Reached } else { Verdict::Running }
+    }
+
     fn judge(&self, record: &Record) -> Verdict {
         let text = |key: &str| record.get(key).map(plain);
         if let Some(kind) = text("error") {
@@ -103,6 +110,11 @@ impl Watch {
         let shell = text("shell").as_deref() == Some("ready") && self.goal == Goal::Shell;
         if done || shell { Verdict::Reached } else { Verdict::Running }
     }
+}
+
+/// The file of Linux's initramfs that /init found corrupt.
+fn corrupt_file(line: &str) -> Option<&str> {
+    line.strip_prefix(INITRD_LINE)?.strip_prefix("corrupt").map(str::trim)
 }
 
 fn missing(what: &str) -> Verdict {
@@ -143,6 +155,15 @@ mod tests {
     fn user_space_is_reached_when_another_cpu_prints_behind_it() {
         let line = "linmap-userspace: ok[    3.49] reboot: Power down";
         assert_eq!(after(Goal::Userspace, &[line]), Verdict::Reached);
+    }
+
+    #[test]
+    fn a_corrupt_initrd_fails_the_run_though_user_space_is_reached() {
+        let ok = "linmap-userspace: ok";
+        assert_eq!(after(Goal::Userspace, &["linmap-userspace: initrd=ok", ok]), Verdict::Reached);
+        let corrupt = after(Goal::Userspace, &["linmap-userspace: initrd=corrupt bin/busybox", ok]);
+        let why = "Linux got an initrd whose bin/busybox is not what was packed";
+        assert_eq!(corrupt, Verdict::Failed(why.into()));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //!   linmap/linmap-kernel.elf   the ELF it was made from, for symbols
 //!   linmap/run-*/              what one run of `boot` hands to QEMU; removed when it ends
 //!   payload/manifest.json      which packages the payload came from, and the SHA-256 of each file
-//!   payload/linux-6.12/Image   Debian's kernels, one folder for each line
-//!   payload/linux-6.1/Image
+//!   payload/linux-6.12/Image   Debian's kernels, one folder for each line: linux-6.1, linux-6.12, linux-16k,
+//!                              linux-6.18, linux-newest
 //!   payload/busybox/busybox    Debian's static BusyBox for arm64
 //!   payload/apt/               the private apt root they were downloaded with
 //!   setup/apt/                 source list and package lists used to install host packages

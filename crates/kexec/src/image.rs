@@ -7,9 +7,9 @@ use linmap_vmsa::Granule;
 use thiserror::Error;
 
 /// Length of the header in bytes.
-const HEADER_LEN: usize = 64;
+pub(crate) const HEADER_LEN: usize = 64;
 /// `ARM\x64` at offset 56.
-const MAGIC: [u8; 4] = *b"ARM\x64";
+pub(crate) const MAGIC: [u8; 4] = *b"ARM\x64";
 /// The base an image is placed from is a multiple of this many bytes.
 pub(crate) const BASE_ALIGN: u64 = 0x20_0000;
 /// An image starts on a page of the smallest granule.
@@ -29,11 +29,8 @@ pub enum Placement {
 pub struct Image {
     /// Distance in bytes of the image's start from a 2 MiB aligned base; a multiple of 4 KiB below 2 MiB.
     pub text_offset: u64,
-    /// Bytes from the start of the image that must be free for it: the file, .bss and what follows; never
-    /// less than the file.
+    /// Bytes from the start of the image that must be free for it: the file, .bss and what follows.
     pub image_size: u64,
-    /// Length of the file in bytes: what has to be loaded at the image's start.
-    pub file_len: u64,
     /// The granule the kernel was built for; `None` when the header leaves it unsaid.
     pub page_size: Option<Granule>,
     /// Where the kernel may be placed.
@@ -96,11 +93,11 @@ impl Content {
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Gzip => "a gzip stream: decompress it first",
-            Self::Zstd => "a zstd stream: decompress it first",
+            Self::Gzip => "a gzip stream",
+            Self::Zstd => "a zstd stream",
             Self::Xz => "an xz stream: decompress it first",
             Self::Lz4 => "an LZ4 stream: decompress it first",
-            Self::EfiZboot => "an EFI zboot image: extract the kernel it holds first",
+            Self::EfiZboot => "an EFI zboot image",
             Self::Pe => "a PE executable that is no arm64 kernel",
             Self::Elf => "an ELF file: make a flat Image of it with objcopy -O binary",
             Self::UImage => "a U-Boot legacy image: take the kernel out of it first",
@@ -163,24 +160,19 @@ pub enum ImageError {
 }
 
 impl Image {
-    /// Reads and checks the header. `head` is the file or its beginning, at least 64 bytes; `file_len` is the
-    /// length of the whole file in bytes.
+    /// Reads and checks the header. `head` is the file or its beginning, at least 64 bytes.
     ///
     /// # Errors
     ///
-    /// - [`ImageError::TooShort`]: `head` or the file has fewer than 64 bytes.
+    /// - [`ImageError::TooShort`]: `head` has fewer than 64 bytes.
     /// - [`ImageError::WrongMagic`]: the file is no arm64 image.
     /// - [`ImageError::BigEndian`]: it is, for a big-endian kernel.
     /// - [`ImageError::NoImageSize`]: the header doesn't say how much memory the kernel needs. booting.rst then
     ///   only asks for "as much memory as possible", which can't be checked against other segments.
-    /// - [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite what follows it, or was cut wrongly.
     /// - [`ImageError::TextOffset`]: no base can satisfy it.
-    pub fn parse(head: &[u8], file_len: u64) -> Result<Self, ImageError> {
+    pub fn parse(head: &[u8]) -> Result<Self, ImageError> {
         let content = Content::of(head);
-        let too_short = ImageError::TooShort { len: file_len.min(head.len() as u64), content };
-        if file_len < HEADER_LEN as u64 {
-            return Err(too_short);
-        }
+        let too_short = ImageError::TooShort { len: head.len() as u64, content };
         let (header, _) = head.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
         // The header is eight little-endian words of 8 bytes: code, text_offset, image_size, flags, three
         // reserved, and the magic with a reserved half.
@@ -201,9 +193,6 @@ impl Image {
         if image_size == 0 {
             return Err(ImageError::NoImageSize);
         }
-        if image_size < file_len {
-            return Err(ImageError::ImageSizeBelowFile { image_size, file_len });
-        }
         if text_offset >= BASE_ALIGN || !text_offset.is_multiple_of(TEXT_OFFSET_ALIGN) {
             return Err(ImageError::TextOffset { text_offset });
         }
@@ -214,7 +203,20 @@ impl Image {
             _ => None,
         };
         let placement = if flags >> 3 & 1 == 0 { Placement::NearDramBase } else { Placement::Anywhere };
-        Ok(Self { text_offset, image_size, file_len, page_size, placement })
+        Ok(Self { text_offset, image_size, page_size, placement })
+    }
+
+    /// Checks that a file of `file_len` bytes fits the memory that the header asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite what follows it, or was cut wrongly.
+    pub fn check_file_len(&self, file_len: u64) -> Result<(), ImageError> {
+        let image_size = self.image_size;
+        if file_len > image_size {
+            return Err(ImageError::ImageSizeBelowFile { image_size, file_len });
+        }
+        Ok(())
     }
 
     /// Checks that the CPU has the granule the kernel was built for; `supported` are the CPU's stage 1
@@ -252,18 +254,13 @@ mod tests {
         file
     }
 
-    fn parse(file: &[u8]) -> Result<Image, ImageError> {
-        Image::parse(file, file.len() as u64)
-    }
-
     #[test]
     fn a_current_kernel_may_be_placed_anywhere() {
         assert_eq!(
-            parse(&file(0, 0x240_0000, 0b1010)),
+            Image::parse(&file(0, 0x240_0000, 0b1010)),
             Ok(Image {
                 text_offset: 0,
                 image_size: 0x240_0000,
-                file_len: LEN,
                 page_size: Some(Granule::K4),
                 placement: Placement::Anywhere,
             })
@@ -272,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_kernel_with_no_flags_leaves_its_page_size_unsaid_and_wants_the_dram_base() {
-        let image = parse(&file(0x8_0000, LEN, 0)).unwrap();
+        let image = Image::parse(&file(0x8_0000, LEN, 0)).unwrap();
         assert_eq!((image.page_size, image.placement), (None, Placement::NearDramBase));
         assert_eq!(image.check_page_size(&[]), Ok(()));
     }
@@ -280,10 +277,8 @@ mod tests {
     #[test]
     fn a_file_without_a_whole_header_is_too_short() {
         let whole = file(0, LEN, 0);
-        assert!(matches!(parse(&whole[..63]), Err(ImageError::TooShort { len: 63, .. })));
-        assert!(matches!(Image::parse(&whole, 63), Err(ImageError::TooShort { len: 63, .. })));
-        assert!(matches!(Image::parse(&whole[..40], LEN), Err(ImageError::TooShort { len: 40, .. })));
-        let gzip = parse(&[0x1f, 0x8b, 8]).unwrap_err();
+        assert!(matches!(Image::parse(&whole[..63]), Err(ImageError::TooShort { len: 63, .. })));
+        let gzip = Image::parse(&[0x1f, 0x8b, 8]).unwrap_err();
         assert_eq!(gzip, ImageError::TooShort { len: 3, content: Content::Gzip });
     }
 
@@ -292,7 +287,7 @@ mod tests {
         let mut zboot = file(0, LEN, 0);
         zboot[..8].copy_from_slice(b"MZ\0\0zimg");
         zboot[56..60].copy_from_slice(&[0xcd, 0x23, 0x82, 0x81]);
-        let error = parse(&zboot).unwrap_err();
+        let error = Image::parse(&zboot).unwrap_err();
         assert_eq!(
             error,
             ImageError::WrongMagic { found: [0xcd, 0x23, 0x82, 0x81], content: Content::EfiZboot }
@@ -314,18 +309,20 @@ mod tests {
 
     #[test]
     fn a_big_endian_kernel_is_refused() {
-        assert_eq!(parse(&file(0, LEN, 0b1011)), Err(ImageError::BigEndian { flags: 0b1011 }));
+        assert_eq!(Image::parse(&file(0, LEN, 0b1011)), Err(ImageError::BigEndian { flags: 0b1011 }));
     }
 
     #[test]
     fn an_image_that_does_not_say_its_size_is_refused() {
-        assert_eq!(parse(&file(0x8_0000, 0, 0)), Err(ImageError::NoImageSize));
+        assert_eq!(Image::parse(&file(0x8_0000, 0, 0)), Err(ImageError::NoImageSize));
     }
 
     #[test]
     fn an_image_larger_than_it_says_is_refused() {
+        let image = Image::parse(&file(0, LEN - 1, 0b1010)).unwrap();
+        assert_eq!(image.check_file_len(LEN - 1), Ok(()));
         assert_eq!(
-            parse(&file(0, LEN - 1, 0b1010)),
+            image.check_file_len(LEN),
             Err(ImageError::ImageSizeBelowFile { image_size: LEN - 1, file_len: LEN })
         );
     }
@@ -333,14 +330,14 @@ mod tests {
     #[test]
     fn a_text_offset_that_no_base_satisfies_is_refused() {
         for text_offset in [0x20_0000, 0x800, u64::MAX] {
-            assert_eq!(parse(&file(text_offset, LEN, 0)), Err(ImageError::TextOffset { text_offset }));
+            assert_eq!(Image::parse(&file(text_offset, LEN, 0)), Err(ImageError::TextOffset { text_offset }));
         }
-        assert!(parse(&file(0x1f_f000, LEN, 0)).is_ok());
+        assert!(Image::parse(&file(0x1f_f000, LEN, 0)).is_ok());
     }
 
     #[test]
     fn a_page_size_the_cpu_lacks_is_refused() {
-        let image = parse(&file(0, LEN, 0b1110)).unwrap();
+        let image = Image::parse(&file(0, LEN, 0b1110)).unwrap();
         assert_eq!(image.page_size, Some(Granule::K64));
         assert_eq!(image.check_page_size(&[Granule::K4, Granule::K64]), Ok(()));
         assert_eq!(
@@ -354,16 +351,14 @@ mod tests {
         fn no_change_to_a_header_panics_and_what_passes_keeps_the_rules(
             flips in prop::collection::vec((0usize..64, any::<u8>()), 0..6),
             cut in 0usize..80,
-            any_len in any::<u64>(),
         ) {
             let mut bytes = file(0x8_0000, 0x10_0000, 0b1010);
             for (at, value) in flips {
                 bytes[at] ^= value;
             }
-            let _ = parse(&bytes[..cut]);
-            if let Ok(image) = Image::parse(&bytes, any_len) {
-                prop_assert!(image.text_offset < BASE_ALIGN);
-                prop_assert!(image.image_size >= any_len && any_len >= HEADER_LEN as u64);
+            let _ = Image::parse(&bytes[..cut]);
+            if let Ok(image) = Image::parse(&bytes) {
+                prop_assert!(image.text_offset < BASE_ALIGN && image.image_size != 0);
             }
         }
     }

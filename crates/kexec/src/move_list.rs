@@ -1,55 +1,189 @@
-//! The move list: a move plan in the form the relocation code reads.
+//! The move list: moves in the form the relocation code reads, written and read back.
 
 use core::fmt;
+use core::slice;
 
-use linmap_vmsa::Pa;
+use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::segment::SEGMENT_ALIGN;
 
 /// Length of a list frame in bytes, whatever the translation granule.
 pub const LIST_FRAME_LEN: u64 = 0x1000;
-/// Records in a list frame. The last holds a link or the end, never a copy.
-pub const RECORDS_PER_FRAME: usize = LIST_FRAME_WORDS / RECORD_WORDS;
-
 /// Length of a list frame in 64-bit words.
 pub const LIST_FRAME_WORDS: usize = LIST_FRAME_LEN as usize / size_of::<u64>();
 /// Length of a record in 64-bit words.
 pub const RECORD_WORDS: usize = 3;
-/// The length in a record that links to the next frame.
-pub const LENGTH_OF_LINK: u64 = u64::MAX;
-/// The length in the record that ends the list.
-pub const LENGTH_OF_END: u64 = 0;
+/// Records in a list frame. The last holds a link or the end.
+pub const RECORDS_PER_FRAME: usize = LIST_FRAME_WORDS / RECORD_WORDS;
 
-/// A run of bytes to copy.
+/// The bits of a record's third word that hold its kind; the others hold its length.
+pub const KIND_MASK: u64 = SEGMENT_ALIGN - 1;
+/// The kind of a copy from the lowest address to the highest and, with length 0, of the end.
+pub const KIND_COPY: u64 = 0;
+/// The kind of a copy from the highest address to the lowest.
+pub const KIND_COPY_DOWNWARDS: u64 = 1;
+/// The kind of a record that clears memory.
+pub const KIND_CLEAR: u64 = 2;
+/// The kind of a record that links to the next frame.
+pub const KIND_LINK: u64 = 3;
+/// The kind of the record that lets the other CPUs start.
+pub const KIND_GO: u64 = 4;
+
+/// In which order a copy has to go, where source and destination overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Where the first byte is.
-    pub source: Pa,
-    /// Where it has to go.
-    pub destination: Pa,
-    /// How many bytes; a multiple of [`SEGMENT_ALIGN`], not 0.
-    pub len: u64,
+pub enum Direction {
+    /// The lowest address first: right unless the destination starts within the source.
+    Upwards,
+    /// The highest address first: right unless the source starts within the destination.
+    Downwards,
 }
 
-impl fmt::Display for Extent {
+/// What one record of a list asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Copy memory.
+    Copy {
+        /// Where the first byte is.
+        source: Pa,
+        /// Where it has to go.
+        destination: Pa,
+        /// How many bytes; a multiple of [`SEGMENT_ALIGN`], not 0.
+        len: u64,
+        /// In which order.
+        direction: Direction,
+    },
+    /// Fill memory with zeros.
+    Clear {
+        /// The first byte.
+        destination: Pa,
+        /// How many bytes; a multiple of [`SEGMENT_ALIGN`], not 0.
+        len: u64,
+    },
+    /// Let the other CPUs start with their lists: what depends on an order is done.
+    Go,
+}
+
+impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x} bytes from {} to {}", self.len, self.source, self.destination)
+        match self {
+            Self::Copy { source, destination, len, direction } => {
+                let direction = match direction {
+                    Direction::Upwards => "upwards",
+                    Direction::Downwards => "downwards",
+                };
+                write!(f, "copy {len:#x} bytes from {source} to {destination}, {direction}")
+            }
+            Self::Clear { destination, len } => write!(f, "clear {len:#x} bytes at {destination}"),
+            Self::Go => write!(f, "go"),
+        }
     }
 }
 
-impl Extent {
-    /// The extent with `next` behind it, if that goes on where this one ends at both sides.
-    pub(crate) fn joined(self, next: Self) -> Option<Self> {
-        let len = self.len.checked_add(next.len).filter(|&len| len != LENGTH_OF_LINK)?;
-        let goes_on = |from: Pa, to: Pa| from.0.checked_add(self.len) == Some(to.0);
-        (goes_on(self.source, next.source) && goes_on(self.destination, next.destination))
-            .then_some(Self { len, ..self })
+impl Record {
+    /// The copy of `len` bytes, in the direction that keeps what overlaps.
+    pub(crate) fn copy(source: Pa, destination: Pa, len: u64) -> Self {
+        let starts_within = destination.0 > source.0 && destination.0 - source.0 < len;
+        let direction = if starts_within { Direction::Downwards } else { Direction::Upwards };
+        Self::Copy { source, destination, len, direction }
     }
 
-    pub(crate) fn is_aligned(self) -> bool {
-        self.len != 0
-            && [self.source.0, self.destination.0, self.len].iter().all(|n| n.is_multiple_of(SEGMENT_ALIGN))
+    /// How many bytes are written.
+    pub fn len(self) -> u64 {
+        match self {
+            Self::Copy { len, .. } | Self::Clear { len, .. } => len,
+            Self::Go => 0,
+        }
+    }
+
+    /// Whether no byte is written.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is read: empty, at 0, where nothing is.
+    pub(crate) fn source(self) -> PaRange {
+        match self {
+            Self::Copy { source, len, .. } => PaRange::from_len(source, len).unwrap_or_default(),
+            Self::Clear { .. } | Self::Go => PaRange::default(),
+        }
+    }
+
+    /// The first `len` bytes of it and the rest, where it is longer.
+    pub(crate) fn cut(self, len: u64) -> (Self, Option<Self>) {
+        let Some(rest) = self.len().checked_sub(len).filter(|&rest| rest != 0) else { return (self, None) };
+        let behind = |pa: Pa| Pa(pa.0.saturating_add(len));
+        match self {
+            Self::Copy { source, destination, direction, .. } => (
+                Self::Copy { source, destination, len, direction },
+                Some(Self::Copy {
+                    source: behind(source),
+                    destination: behind(destination),
+                    len: rest,
+                    direction,
+                }),
+            ),
+            Self::Clear { destination, .. } => (
+                Self::Clear { destination, len },
+                Some(Self::Clear { destination: behind(destination), len: rest }),
+            ),
+            Self::Go => (self, None),
+        }
+    }
+
+    /// The record with `next` behind it, if that goes on where this one ends at both sides. Neither may overlap itself.
+    pub(crate) fn joined(self, next: Self) -> Option<Self> {
+        let sum = self.len().checked_add(next.len())?;
+        let goes_on = |from: Pa, to: Pa| from.0.checked_add(self.len()) == Some(to.0);
+        match (self, next) {
+            (
+                Self::Copy { source, destination, direction: Direction::Upwards, .. },
+                Self::Copy { source: then, destination: to, direction: Direction::Upwards, .. },
+            ) if goes_on(source, then) && goes_on(destination, to) => {
+                Some(Self::Copy { source, destination, len: sum, direction: Direction::Upwards })
+            }
+            (Self::Clear { destination, .. }, Self::Clear { destination: to, .. })
+                if goes_on(destination, to) =>
+            {
+                Some(Self::Clear { destination, len: sum })
+            }
+            _ => None,
+        }
+    }
+
+    /// The record as a list holds it.
+    pub(crate) fn words(self) -> [u64; RECORD_WORDS] {
+        match self {
+            Self::Copy { source, destination, len, direction: Direction::Upwards } => {
+                [source.0, destination.0, len | KIND_COPY]
+            }
+            Self::Copy { source, destination, len, direction: Direction::Downwards } => {
+                [source.0, destination.0, len | KIND_COPY_DOWNWARDS]
+            }
+            Self::Clear { destination, len } => [0, destination.0, len | KIND_CLEAR],
+            Self::Go => [0, 0, KIND_GO],
+        }
+    }
+
+    /// The copy or clear of these words, if a plan can hold it.
+    fn from_words([source, destination, word]: [u64; RECORD_WORDS]) -> Option<Self> {
+        let (len, kind) = (word & !KIND_MASK, word & KIND_MASK);
+        let whole = |start: u64| start.is_multiple_of(SEGMENT_ALIGN) && start.checked_add(len).is_some();
+        if kind == KIND_GO {
+            return (source == 0 && destination == 0 && len == 0).then_some(Self::Go);
+        }
+        if len == 0 || !whole(source) || !whole(destination) {
+            return None;
+        }
+        let apart = source.abs_diff(destination) >= len;
+        let copy =
+            |direction| Self::Copy { source: Pa(source), destination: Pa(destination), len, direction };
+        match kind {
+            KIND_COPY if apart || destination < source => Some(copy(Direction::Upwards)),
+            KIND_COPY_DOWNWARDS if apart || destination > source => Some(copy(Direction::Downwards)),
+            KIND_CLEAR if source == 0 => Some(Self::Clear { destination: Pa(destination), len }),
+            _ => None,
+        }
     }
 }
 
@@ -59,54 +193,54 @@ impl Extent {
 ///
 /// A list is a chain of frames of [`LIST_FRAME_LEN`] bytes, each at a physical address that is a multiple of
 /// that. A frame is an array of [`RECORDS_PER_FRAME`] records of three little-endian 64-bit words, from its
-/// start; the 16 bytes left over mean nothing. Every address is physical.
+/// start; the 16 bytes left over mean nothing. Every address is physical. Bits 11:0 of the third word
+/// ([`KIND_MASK`]) hold the record's kind, the word without them is a length in bytes.
 ///
-/// | source | destination | length | means |
-/// |---|---|---|---|
-/// | S | D | L, not 0 and not all ones | copy L bytes from S to D, go on with the next record |
-/// | F | 0 | all ones | go on with the first record of the frame at F |
-/// | 0 | 0 | 0 | end |
+/// | source | destination | length | kind | means |
+/// |---|---|---|---|---|
+/// | S | D | L | [`KIND_COPY`] | copy L bytes from S to D, the lowest address first |
+/// | S | D | L | [`KIND_COPY_DOWNWARDS`] | copy L bytes from S to D, the highest address first |
+/// | 0 | D | L | [`KIND_CLEAR`] | fill L bytes at D with zeros |
+/// | F | 0 | 0 | [`KIND_LINK`] | go on with the first record of the frame at F |
+/// | 0 | 0 | 0 | [`KIND_GO`] | the other CPUs may start with their lists |
+/// | 0 | 0 | 0 | [`KIND_COPY`] | end of the list |
 ///
-/// The length alone tells which: address 0 is an address like any other. S, D and L are multiples of
-/// [`SEGMENT_ALIGN`]. The last record of a frame is never a copy. Neither a source nor a list frame shares a
-/// byte with any destination, so that the order of the copies is free and all of them could run at once.
+/// The third word alone tells which: address 0 is an address like any other. S, D and L are multiples of
+/// [`SEGMENT_ALIGN`], L is not 0. The last record of a frame is a link or the end.
+///
+/// Of several lists, the first is the boot CPU's. Only that may have a [`KIND_GO`], once, and has it if there are
+/// others. What stands before it goes in the order of the list; the source and the destination of such a copy may
+/// overlap, where its direction allows it. They are a multiple of [`SEGMENT_ALIGN`] apart, so that many bytes may be
+/// read before they are written. What follows, and all that is in the other lists, may go in any order and at the
+/// same time. A list without [`KIND_GO`] goes in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MoveList {
     /// Where its first frame is.
     pub first: Pa,
     /// How many frames it has.
     pub frames: u64,
-    /// How many copies it has.
+    /// How many copies and clears it has.
     pub extents: u64,
-    /// How many bytes it moves.
+    /// How many bytes they write.
     pub bytes: u64,
-    /// How many bytes were pushed that already lie where they have to; the list doesn't hold them.
-    pub in_place: u64,
-}
-
-/// `at` is below [`RECORDS_PER_FRAME`] wherever this is called.
-pub(crate) fn write_record(frame: &mut [u64; LIST_FRAME_WORDS], at: usize, record: [u64; RECORD_WORDS]) {
-    let (records, _) = frame.as_chunks_mut::<RECORD_WORDS>();
-    if let Some(slot) = records.get_mut(at) {
-        *slot = record.map(u64::to_le);
-    }
 }
 
 impl MoveList {
-    /// The extents as the relocation code will read them. `frame_at` is how a list frame is reached: it returns
+    /// The records as the relocation code will read them. `frame_at` is how a list frame is reached: it returns
     /// the content of the frame at a physical address, or `None` when there is no such memory.
-    pub fn extents<'m, F>(&self, frame_at: F) -> Extents<'m, F>
+    pub fn records<'l, 'm, F>(&'l self, frame_at: F) -> Records<'l, 'm, F>
     where
         F: FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
     {
-        Extents { frame_at, frames_left: self.frames, place: Place::Link(self.first) }
+        Records::new(slice::from_ref(self), frame_at)
     }
 }
 
-/// The extents of a move list: see [`MoveList::extents`]. Nothing follows an error.
+/// The records of one list after the other: see [`MoveList::records`]. Nothing follows an error.
 #[derive(Clone, Debug)]
-pub struct Extents<'m, F> {
+pub struct Records<'l, 'm, F> {
     frame_at: F,
+    lists: &'l [MoveList],
     frames_left: u64,
     place: Place<'m>,
 }
@@ -117,7 +251,7 @@ enum Place<'m> {
     Link(Pa),
     /// Before a record of a frame.
     Record { frame: Pa, words: &'m [u64; LIST_FRAME_WORDS], index: usize },
-    /// After the end.
+    /// After the end of a list.
     End,
 }
 
@@ -153,16 +287,35 @@ pub enum WireError {
         /// Its words.
         words: [u64; RECORD_WORDS],
     },
+    /// The list lies on what is still to be copied, which it has overwritten.
+    #[error("the move list frame at {frame} lies in the memory {source_range} that the list copies")]
+    FrameInSource {
+        /// The frame.
+        frame: Pa,
+        /// The source.
+        source_range: PaRange,
+    },
 }
 
-impl<'m, F> Extents<'m, F>
+impl<'l, 'm, F> Records<'l, 'm, F>
 where
     F: FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
 {
-    fn step(&mut self) -> Result<Option<Extent>, WireError> {
+    pub(crate) fn new(lists: &'l [MoveList], frame_at: F) -> Self {
+        Self { frame_at, lists, frames_left: 0, place: Place::End }
+    }
+
+    /// The next record and the frame it stands in.
+    pub(crate) fn step(&mut self) -> Result<Option<(Pa, Record)>, WireError> {
         loop {
             let (frame, words, index) = match self.place {
-                Place::End => return Ok(None),
+                Place::End => {
+                    let Some((next, others)) = self.lists.split_first() else { return Ok(None) };
+                    self.lists = others;
+                    self.frames_left = next.frames;
+                    self.place = Place::Link(next.first);
+                    continue;
+                }
                 Place::Link(frame) => {
                     self.frames_left =
                         self.frames_left.checked_sub(1).ok_or(WireError::TooManyFrames { frame })?;
@@ -174,33 +327,112 @@ where
             let &record = records.get(index).ok_or(WireError::NotEnded { frame })?;
             let record = record.map(u64::from_le);
             match record {
-                [0, 0, LENGTH_OF_END] => self.place = Place::End,
-                [link, 0, LENGTH_OF_LINK] => self.place = Place::Link(Pa(link)),
+                [0, 0, KIND_COPY] => self.place = Place::End,
+                [link, 0, KIND_LINK] => self.place = Place::Link(Pa(link)),
                 _ if index + 1 == RECORDS_PER_FRAME => return Err(WireError::NotEnded { frame }),
-                [source, destination, len] => {
-                    let extent = Extent { source: Pa(source), destination: Pa(destination), len };
-                    if !extent.is_aligned() {
-                        return Err(WireError::BadRecord { frame, index, words: record });
-                    }
+                words_here => {
+                    let bad = WireError::BadRecord { frame, index, words: words_here };
+                    let record = Record::from_words(words_here).ok_or(bad)?;
                     self.place = Place::Record { frame, words, index: index + 1 };
-                    return Ok(Some(extent));
+                    return Ok(Some((frame, record)));
                 }
             }
         }
     }
 }
 
-impl<'m, F> Iterator for Extents<'m, F>
+impl<'m, F> Iterator for Records<'_, 'm, F>
 where
     F: FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
 {
-    type Item = Result<Extent, WireError>;
+    type Item = Result<Record, WireError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.step();
         if step.is_err() {
+            self.lists = &[];
             self.place = Place::End;
         }
-        step.transpose()
+        step.map(|step| step.map(|(_, record)| record)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use super::*;
+
+    type Frame = [u64; LIST_FRAME_WORDS];
+
+    fn read(frames: &[(u64, Box<Frame>)], count: u64) -> Vec<Result<Record, WireError>> {
+        let list = MoveList { first: Pa(0), frames: count, extents: 0, bytes: 0 };
+        let at = |pa: Pa| frames.iter().find(|(at, _)| *at == pa.0).map(|(_, words)| &**words);
+        list.records(at).collect()
+    }
+
+    fn frame_of(records: &[[u64; RECORD_WORDS]]) -> Box<Frame> {
+        let mut frame = Box::new([0x5a5a_5a5a_5a5a_5a5a; LIST_FRAME_WORDS]);
+        for (at, record) in records.iter().enumerate() {
+            frame.as_chunks_mut::<RECORD_WORDS>().0[at] = record.map(u64::to_le);
+        }
+        frame
+    }
+
+    #[test]
+    fn a_copy_goes_downwards_only_if_its_destination_starts_within_its_source() {
+        let direction = |source, destination, len| match Record::copy(Pa(source), Pa(destination), len) {
+            Record::Copy { direction, .. } => direction,
+            other => panic!("{other}"),
+        };
+        assert_eq!(direction(0x1000, 0x2000, 0x2000), Direction::Downwards);
+        assert_eq!(direction(0x1000, 0x2000, 0x1000), Direction::Upwards);
+        assert_eq!(direction(0x2000, 0x1000, 0x8000), Direction::Upwards);
+    }
+
+    #[test]
+    fn records_that_no_plan_can_hold_are_refused() {
+        for words in [
+            [0, 0, 8],
+            [0, 0, 5],
+            [0, 0, 0x1005],
+            [8, 0, 0x1000],
+            [0, 0x10, 0x1000],
+            [0, 0x1000, 0],
+            [0x1000, 0, KIND_COPY],
+            [0x1000, 0x2000, KIND_COPY_DOWNWARDS],
+            // In the wrong direction.
+            [0, 0x1000, 0x2000],
+            [0x1000, 0, 0x2001],
+            [0x1000, 0x1000, 0x2000],
+            // Clears with a source, or of nothing.
+            [0x1000, 0x2000, 0x1002],
+            [0, 0x2000, KIND_CLEAR],
+            // Links and starts that carry more.
+            [0, 0x1000, KIND_LINK],
+            [0, 0, 0x1000 | KIND_LINK],
+            [0x1000, 0, KIND_GO],
+            [0, 0, 0x1000 | KIND_GO],
+            // Beyond the last address.
+            [0, 0xffff_ffff_ffff_f000, 0x1000],
+            [0xffff_ffff_ffff_f000, 0, 0x1000],
+            [0, 0, u64::MAX],
+        ] {
+            let frames = [(0, frame_of(&[words]))];
+            assert_eq!(read(&frames, 1), [Err(WireError::BadRecord { frame: Pa(0), index: 0, words })]);
+        }
+    }
+
+    #[test]
+    fn a_list_that_was_damaged_is_an_error_and_never_endless() {
+        let circle = [(0, frame_of(&[[0, 0, KIND_LINK]]))];
+        assert_eq!(read(&circle, 3), [Err(WireError::TooManyFrames { frame: Pa(0) })]);
+        let astray = [(0, frame_of(&[[0x1000, 0, KIND_LINK]]))];
+        assert_eq!(read(&astray, 3), [Err(WireError::NoFrame { frame: Pa(0x1000) })]);
+        let endless = [(0, frame_of(&[[0x1000, 0x2000, 0x1000]; RECORDS_PER_FRAME]))];
+        let read = read(&endless, 3);
+        assert_eq!(read.len(), RECORDS_PER_FRAME);
+        assert_eq!(read.last(), Some(&Err(WireError::NotEnded { frame: Pa(0) })));
     }
 }

@@ -143,7 +143,7 @@ impl Placed {
     ///
     /// `free` are the ranges a payload may be put in, ascending and apart: RAM without what the firmware
     /// reserves. An initrd that stays where it is need not be left out of them. `dtb_len` is in bytes: see
-    /// [`Chosen::measure`](crate::Chosen::measure).
+    /// [`NextTree::measure`](crate::NextTree::measure).
     ///
     /// # Errors
     ///
@@ -294,7 +294,6 @@ mod tests {
     const CURRENT: Image = Image {
         text_offset: 0,
         image_size: 40 * MIB + 0x123,
-        file_len: 30 * MIB,
         page_size: Some(Granule::K4),
         placement: Placement::Anywhere,
     };

@@ -8,9 +8,12 @@ use thiserror::Error;
 /// Destinations, sources and lengths of moves are multiples of this many bytes: the smallest page.
 pub const SEGMENT_ALIGN: u64 = 0x1000;
 
+/// How many destinations there may be, as for Linux's `kexec_load`.
+pub const MAX_SEGMENTS: usize = 16;
+
 /// Checked destinations: page-aligned, none empty, no two overlapping.
 ///
-/// Each is contiguous. Its content may be scattered over frames anywhere else until it is moved: see
+/// Each is contiguous. Its content may be scattered over frames anywhere until it is moved: see
 /// [`MovePlan`](crate::MovePlan).
 #[derive(Clone, Copy, Debug)]
 pub struct Segments<'a> {
@@ -21,6 +24,12 @@ pub struct Segments<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SegmentError {
+    /// There are more than [`MAX_SEGMENTS`].
+    #[error("{count} segment destinations, more than {MAX_SEGMENTS}")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
     /// An end of the range is not a multiple of 4 KiB.
     #[error("segment destination {destination} is not aligned to 0x1000 at both ends")]
     Unaligned {
@@ -56,9 +65,13 @@ impl<'a> Segments<'a> {
     ///
     /// # Errors
     ///
+    /// - [`SegmentError::TooMany`]: there are more than [`MAX_SEGMENTS`].
     /// - [`SegmentError::Unaligned`], [`SegmentError::Empty`]: the destination can't be one.
     /// - [`SegmentError::Overlap`]: two can't both be filled.
     pub fn new(destinations: &'a [PaRange]) -> Result<Self, SegmentError> {
+        if destinations.len() > MAX_SEGMENTS {
+            return Err(SegmentError::TooMany { count: destinations.len() });
+        }
         let mut rest = destinations;
         while let Some((&first, others)) = rest.split_first() {
             if !first.start.0.is_multiple_of(SEGMENT_ALIGN) || !first.end.0.is_multiple_of(SEGMENT_ALIGN) {
@@ -100,7 +113,25 @@ impl<'a> Segments<'a> {
 
     /// Whether one destination holds all of `range`.
     pub fn cover(self, range: PaRange) -> bool {
-        self.destinations.iter().any(|destination| destination.covers(range))
+        self.holding(range).is_some()
+    }
+
+    /// Which destination holds all of `range`, counted from 0.
+    pub(crate) fn holding(self, range: PaRange) -> Option<usize> {
+        self.destinations.iter().position(|destination| destination.covers(range))
+    }
+
+    /// How far `range`, which isn't empty, stays in one destination or outside all of them: this much of its front,
+    /// and whether it lies in a destination.
+    pub(crate) fn front(self, range: PaRange) -> (PaRange, bool) {
+        if let Some(destination) =
+            self.destinations.iter().find(|destination| destination.contains(range.start))
+        {
+            return (destination.intersection(range), true);
+        }
+        let starts = self.destinations.iter().map(|destination| destination.start);
+        let next = starts.filter(|&start| range.contains(start)).min().unwrap_or(range.end);
+        (PaRange::new(range.start, next), false)
     }
 }
 
@@ -144,6 +175,31 @@ mod tests {
         }
         let destination = range(0x1000, 0x1000);
         assert_eq!(Segments::new(&[destination]).unwrap_err(), SegmentError::Empty { destination });
+    }
+
+    #[test]
+    fn more_destinations_than_linux_takes_are_refused() {
+        let destinations: std::vec::Vec<_> = (0..17).map(|n| range(n << 16, (n << 16) + 0x1000)).collect();
+        assert!(Segments::new(&destinations[..16]).is_ok());
+        assert_eq!(Segments::new(&destinations).unwrap_err(), SegmentError::TooMany { count: 17 });
+    }
+
+    #[test]
+    fn a_range_is_cut_where_destinations_start_and_end() {
+        let destinations = [range(0x8000, 0x9000), range(0x2000, 0x4000), range(0x4000, 0x5000)];
+        let segments = Segments::new(&destinations).unwrap();
+        let mut rest = range(0x1000, 0xa000);
+        for (end, inside) in [
+            (0x2000, false),
+            (0x4000, true),
+            (0x5000, true),
+            (0x8000, false),
+            (0x9000, true),
+            (0xa000, false),
+        ] {
+            assert_eq!(segments.front(rest), (PaRange::new(rest.start, Pa(end)), inside));
+            rest.start = Pa(end);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod global;
 mod leaf_size;
 mod memory;
 mod protect;
+mod region;
 pub mod trace;
 
 pub use editor::{Editor, ParkError, Pause};
@@ -16,16 +17,16 @@ pub use leaf_size::Repaint;
 pub use memory::MemoryError;
 pub use protect::Protection;
 
-use linmap_memblock::Memblock;
 use linmap_table::live::{
     Change, CheckedPlan, Global, Half, LiveTree, Parked, Plan, PlanError, Refused, Step, Target,
 };
 use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Geometry, Level, Pa, PaRange, Va, VaRange};
+use linmap_vmsa::{Level, Pa, PaRange, Va, VaRange};
 use thiserror::Error;
 
 use crate::layout::Layout;
+use region::Region;
 
 /// The kernel image as the linear map has to know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ pub struct ImageParts {
 impl ImageParts {
     /// All of the image.
     pub fn range(&self) -> PaRange {
-        PaRange::new(self.read_only.start, self.data.end)
+        PaRange { start: self.read_only.start, end: self.data.end }
     }
 
     /// Where the image's own mapping has `pa`.
@@ -146,6 +147,7 @@ pub enum ChangeError {
 pub struct LinearMap {
     tree: LiveTree,
     layout: Layout,
+    region: Region,
     image: ImageParts,
     leaves: Leaves,
     global: Global,
@@ -185,7 +187,7 @@ impl LinearMap {
     /// The linear map that lies in `tree`, laid out by `layout`, painted from leaves as `leaves` allows, all of them
     /// global.
     pub fn new(tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
-        Self { tree, layout, image, leaves, global: Global::Global }
+        Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
     }
 
     /// Relies from now on on CPUs of which the least has BBM level `bbm`, and that all have invalidations by range or not.
@@ -219,50 +221,6 @@ impl LinearMap {
         self.global
     }
 
-    /// The addresses of the linear region, all of which have a linear address.
-    fn reach(&self) -> PaRange {
-        let memstart = self.layout.memstart();
-        PaRange::new(memstart, Pa(memstart.0 + (1 << (self.layout.geometry().va_bits() - 1))))
-    }
-
-    /// Where `range` is in the linear map.
-    #[inline]
-    fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
-        let geometry = self.layout.geometry();
-        let (first, last) = (range.start.0, range.end.0.wrapping_sub(1));
-        let is_pages = first < range.end.0 && (first | range.end.0) & (geometry.granule().bytes() - 1) == 0;
-        // The linear region is half of what the tree translates.
-        let memstart = self.layout.memstart().0;
-        let bits = u32::from(geometry.va_bits()).wrapping_sub(1);
-        let in_reach = memstart <= first && last.wrapping_sub(memstart).wrapping_shr(bits) == 0;
-        if !is_pages || !in_reach {
-            return Err(self.not_linear(range, is_pages));
-        }
-        Ok(VaRange::new(self.layout.linear(range.start), range.end.0.wrapping_sub(first)))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn not_linear(&self, range: PaRange, is_pages: bool) -> ChangeError {
-        if !is_pages {
-            return ChangeError::Unaligned { range, granule: self.layout.geometry().granule().bytes() };
-        }
-        ChangeError::OutOfReach { range, reach: self.reach() }
-    }
-
-    /// Whether `range` is whole pages of memory that are mapped.
-    ///
-    /// # Errors
-    /// [`ChangeError`] that says what is not.
-    pub fn is_memory<const N: usize>(
-        &self,
-        memblock: &Memblock<N>,
-        range: PaRange,
-    ) -> Result<(), ChangeError> {
-        self.linear(range)?;
-        all_mapped(memblock, self.layout.geometry(), range)
-    }
-
     /// Runs a change of the linear addresses of `range`. A hole in it is no memory, or memory that must not be mapped.
     #[inline]
     fn change<const N: usize, E: Editor<N>>(
@@ -279,21 +237,6 @@ impl LinearMap {
         }
     }
 
-    /// Says of a hole in the linear addresses of `range` why it is one.
-    #[cold]
-    #[inline(never)]
-    fn explained<const N: usize>(
-        &self,
-        memblock: &Memblock<N>,
-        range: PaRange,
-        error: ChangeError,
-    ) -> ChangeError {
-        let ChangeError::Plan(PlanError::Hole { va }) = error else { return error };
-        let pa = Pa(va.0.wrapping_sub(self.layout.offset()));
-        let bytes = self.layout.geometry().granule().bytes();
-        hole(memblock, range, pa, bytes).unwrap_or(error)
-    }
-
     /// Plans, checks and applies `request` on `range`: in use where that can be, else parked.
     #[inline(always)]
     fn run<const N: usize, E: Editor<N>>(
@@ -307,7 +250,7 @@ impl LinearMap {
         let target = Target::InUse(range);
         let plan = request.plan(&mut self.tree, target, steps, &mut window, &mut editor.frames());
         match plan {
-            Ok(plan) => in_use(editor, plan),
+            Ok(plan) => in_use(editor, &mut window, plan),
             Err(error) => self.run_otherwise(editor, steps, range, request, error),
         }
     }
@@ -349,89 +292,52 @@ impl LinearMap {
     }
 }
 
-/// Refuses a range that is not all memory, or that must not be mapped in parts.
-fn all_mapped<const N: usize>(
-    memblock: &Memblock<N>,
-    geometry: Geometry,
-    range: PaRange,
-) -> Result<(), ChangeError> {
-    let bytes = geometry.granule().bytes();
-    let mut next = range.start;
-    for mapped in memblock.mapped(bytes) {
-        if mapped.start > next || next >= range.end {
-            break;
-        }
-        next = next.max(mapped.end);
-    }
-    if next >= range.end {
-        return Ok(());
-    }
-    Err(hole(memblock, range, next, bytes).unwrap_or(ChangeError::NotMemory { range, pa: next }))
-}
-
-/// Why the page of `bytes` bytes at `pa` is not mapped, by memblock; `None` when memblock has all of it.
-fn hole<const N: usize>(memblock: &Memblock<N>, range: PaRange, pa: Pa, bytes: u64) -> Option<ChangeError> {
-    if memblock.is_no_map(pa) {
-        return Some(ChangeError::NoMap { range, pa });
-    }
-    // Only whole pages are mapped, so that it may be a part of the page that is missing.
-    let page = PaRange::new(pa, Pa(pa.0 + bytes));
-    let mut next = pa;
-    for region in memblock.regions().filter(|region| region.range.overlaps(page)) {
-        if region.range.start > next {
-            break;
-        }
-        if region.no_map {
-            return Some(ChangeError::NoMap { range, pa: next });
-        }
-        next = region.range.end;
-    }
-    (next < page.end).then_some(ChangeError::NotMemory { range, pa: next })
-}
-
+/// Checks `plan`, or gives back what it took.
 #[inline(always)]
 fn checked<'b, const N: usize, E: Editor<N>>(
     editor: &mut E,
+    window: &mut E::Window,
     plan: Plan<'b>,
 ) -> Result<CheckedPlan<'b>, ChangeError> {
-    let mut window = editor.window();
-    match plan.check(&mut window) {
+    match plan.check(window) {
         Ok(checked) => Ok(checked),
-        Err((plan, refused)) => Err(abandoned(editor, plan, refused)),
+        Err((plan, refused)) => {
+            plan.abandon(window, &mut editor.frames());
+            Err(refused.into())
+        }
     }
 }
 
-#[cold]
-#[inline(never)]
-fn abandoned<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>, refused: Refused) -> ChangeError {
-    plan.abandon(&mut editor.window(), &mut editor.frames());
-    refused.into()
-}
-
+/// Checks and applies `plan` while the map is in use, through the window that it was planned through.
 #[inline(always)]
-fn in_use<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
+fn in_use<const N: usize, E: Editor<N>>(
+    editor: &mut E,
+    window: &mut E::Window,
+    plan: Plan<'_>,
+) -> Result<Changed, ChangeError> {
     if plan.steps().is_empty() {
         return Ok(Changed::default());
     }
-    let checked = checked(editor, plan)?;
+    let checked = checked(editor, window, plan)?;
     editor.planned(checked.steps());
-    let mut window = editor.window();
     // SAFETY: the window is the one of planning, and the tree has been borrowed since; what is mapped is memory, which may be
     // accessed; that nobody uses what loses a permission is up to who calls for the change.
-    let applied = unsafe { checked.apply(&mut window, editor.cpu()) };
-    let counts = applied.free(&mut window, &mut editor.frames());
+    let applied = unsafe { checked.apply(window, editor.cpu()) };
+    let removes_tables = applied.removes_tables();
+    let counts = if removes_tables { applied.free(window, &mut editor.frames()) } else { applied.counts() };
     let (entries, invalidations, freed) = (counts.entries, counts.invalidations, counts.freed);
     Ok(Changed { entries, invalidations, freed, ..Changed::default() })
 }
 
+/// Checks `plan` and applies it with all CPUs parked.
 fn parked<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Result<Changed, ChangeError> {
     if plan.steps().is_empty() {
         return Ok(Changed::default());
     }
-    let mut waiting = Some(checked(editor, plan)?);
+    let mut window = editor.window();
+    let mut waiting = Some(checked(editor, &mut window, plan)?);
     // SAFETY: as in `in_use`; and `Editor::park` promises what `Parked::new` asks for.
     let result = editor.park(|window, cpu| waiting.take().map(|plan| unsafe { plan.apply(window, cpu) }));
-    let mut window = editor.window();
     match result {
         Ok((applied, pause)) => {
             let counts = applied.map(|applied| {
@@ -447,49 +353,6 @@ fn parked<const N: usize, E: Editor<N>>(editor: &mut E, plan: Plan<'_>) -> Resul
                 plan.abandon(&mut window, &mut editor.frames());
             }
             Err(error.into())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_pages_within_reach_have_linear_addresses() {
-        let geometry = Geometry::K4_48;
-        let range = |start, end| PaRange { start: Pa(start), end: Pa(end) };
-        for memstart in [0, 0x4000_0000] {
-            let layout = Layout::new(geometry, range(memstart, 0x8000_0000)).unwrap();
-            let end = memstart + (1 << 47);
-            // SAFETY: nothing walks or changes the tree.
-            let tree = unsafe { LiveTree::new(geometry, Pa(0x1000), Half::High, BbmLevel::L3) };
-            let (read_only, data) =
-                (range(memstart, memstart + 0x1000), range(memstart + 0x1000, memstart + 0x2000));
-            let image = ImageParts { read_only, data, va: Va(0xffff_8000_8000_0000) };
-            let map = LinearMap::new(tree, layout, image, Leaves::ContiguousBlocks);
-            let whole = map.linear(range(memstart, end)).unwrap();
-            assert_eq!(whole, VaRange::new(Va(0xffff_0000_0000_0000), 1 << 47));
-            let last = map.linear(range(end - 0x1000, end)).unwrap();
-            assert_eq!(last, VaRange::new(Va(0xffff_7fff_ffff_f000), 0x1000));
-            for bad in
-                [(0, 0), (memstart, memstart), (0x5000_0000, 0x4000_0000), (memstart, memstart + 0x800)]
-            {
-                let found = map.linear(range(bad.0, bad.1));
-                assert!(matches!(found, Err(ChangeError::Unaligned { .. })), "{bad:x?}: {found:?}");
-            }
-            let beyond = [
-                (end, end + 0x1000),
-                (memstart, end + 0x1000),
-                (1 << 63, (1 << 63) + 0x1000),
-                (0, 0u64.wrapping_sub(0x1000)),
-            ];
-            for bad in beyond {
-                let found = map.linear(range(bad.0, bad.1));
-                assert!(matches!(found, Err(ChangeError::OutOfReach { .. })), "{bad:x?}: {found:?}");
-            }
-            let below = map.linear(range(memstart.wrapping_sub(0x1000), memstart));
-            assert!(below.is_err(), "{below:?}");
         }
     }
 }

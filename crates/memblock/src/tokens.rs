@@ -8,6 +8,9 @@ use crate::DtbError;
 /// Longest node or property name in bytes. Far above what exists; a bound keeps the walk linear when a hostile
 /// tree points a thousand properties at one endless name.
 const LONGEST_NAME: usize = 255;
+/// What stands before a property's value: its token, the value's length, where the name is.
+const PROPERTY_HEAD: usize = 12;
+const BEYOND: &str = "a name or value reaches beyond the structure block";
 
 /// What stands in the structure block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Token<'a> {
     Property {
         /// Its name from the strings block.
         name: &'a str,
+        /// Its value without padding.
+        value: &'a [u8],
     },
     /// Nothing.
     Nop,
@@ -92,7 +97,7 @@ impl<'a> Tokens<'a> {
         let (token, len) = self.token()?;
         let (place, depth) = self.after(token)?;
         let padded = len.checked_next_multiple_of(4).and_then(|len| self.rest.split_at_checked(len));
-        let (bytes, rest) = padded.ok_or(corrupt(4, "a name or value reaches beyond the structure block"))?;
+        let (bytes, rest) = padded.ok_or(corrupt(4, BEYOND))?;
         // A node's depth is that after its beginning and before its end.
         let piece = Piece { token, bytes, offset, depth: self.depth.max(depth) };
         *self = Self { rest, offset: offset + bytes.len(), strings: self.strings, depth, place };
@@ -114,12 +119,16 @@ impl<'a> Tokens<'a> {
                 let (Some(len), Some(name)) = (word(1), word(2)) else {
                     return corrupt(4, "the structure block ends inside a property");
                 };
-                match self.strings.get(name as usize..).and_then(name_of) {
-                    Some(name) => Ok((Token::Property { name }, (len as usize).saturating_add(12))),
-                    None => corrupt(
+                let Some(name) = self.strings.get(name as usize..).and_then(name_of) else {
+                    return corrupt(
                         8,
                         "a property name lies outside the strings block, has no end, over 255 bytes or no UTF-8",
-                    ),
+                    );
+                };
+                let end = (len as usize).saturating_add(PROPERTY_HEAD);
+                match self.rest.get(PROPERTY_HEAD..end) {
+                    Some(value) => Ok((Token::Property { name, value }, end)),
+                    None => corrupt(4, BEYOND),
                 }
             }
             Some(Token::NOP) => Ok((Token::Nop, 4)),

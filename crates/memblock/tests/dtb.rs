@@ -65,7 +65,7 @@ fn tokens_come_with_the_depth_of_their_node() {
         seen,
         [
             (BeginNode { name: "" }, 1, 8),
-            (Property { name: "a" }, 1, 16),
+            (Property { name: "a", value: &[0xff, 0xff] }, 1, 16),
             (BeginNode { name: "abc" }, 2, 8),
             (EndNode, 2, 4),
             (Nop, 1, 4),

@@ -5,31 +5,45 @@ use core::mem::MaybeUninit;
 
 use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Pa};
 
+/// Values that are kept at once, for consecutive entries.
+const LANES: usize = 4;
+
 /// Entries that are written by one turn of the loop.
-const CHUNK: usize = 16;
+const TURN: usize = 32;
 
 /// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is stored once and none
 /// is read; on AArch64 the loop becomes pair stores.
 #[inline]
 pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
-    // Each entry of a chunk is a sum of its own: were it the sum of the entry before and `step`, it would wait for it, and
-    // sixteen additions in a chain are slower than the stores. What the offsets are is hidden from the compiler, or it
-    // would make them that chain.
-    let offsets: [u64; CHUNK - 1] =
-        black_box(core::array::from_fn(|index| step.wrapping_mul(index as u64 + 1)));
-    let mut descriptor = first;
-    let (chunks, rest) = entries.as_chunks_mut::<CHUNK>();
-    for chunk in chunks {
-        let [lead, others @ ..] = chunk;
-        lead.write(descriptor);
-        for (entry, offset) in others.iter_mut().zip(offsets) {
-            entry.write(descriptor.wrapping_add(offset));
-        }
-        descriptor = descriptor.wrapping_add(step.wrapping_mul(CHUNK as u64));
+    // Each lane is a sum of its own: were every entry the sum of the entry before and `step`, it would wait for it, and
+    // additions in one chain are slower than the stores. That the lanes depend on each other is hidden from the compiler,
+    // or it would make them that chain.
+    let mut lanes: [u64; LANES] =
+        black_box(core::array::from_fn(|index| first.wrapping_add(step.wrapping_mul(index as u64))));
+    let stride = step.wrapping_mul(LANES as u64);
+    let (turns, rest) = entries.as_chunks_mut::<TURN>();
+    for turn in turns {
+        write_lanes(turn, &mut lanes, stride);
     }
+    let (half, rest) = rest.as_chunks_mut::<{ TURN / 2 }>();
+    if let [half] = half {
+        write_lanes(half, &mut lanes, stride);
+    }
+    let mut descriptor = lanes[0];
     for entry in rest {
         entry.write(descriptor);
         descriptor = descriptor.wrapping_add(step);
+    }
+}
+
+/// Writes the lanes in turn, each moved on when it is written. `N` is a multiple of their number.
+#[inline(always)]
+fn write_lanes<const N: usize>(entries: &mut [MaybeUninit<u64>; N], lanes: &mut [u64; LANES], stride: u64) {
+    for chunk in entries.as_chunks_mut::<LANES>().0 {
+        for (entry, lane) in chunk.iter_mut().zip(lanes.iter_mut()) {
+            entry.write(*lane);
+            *lane = lane.wrapping_add(stride);
+        }
     }
 }
 
@@ -38,9 +52,9 @@ pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
 pub fn clear(entries: &mut [MaybeUninit<u64>]) {
     // Were the value known, the loop would become a call of memset, whose portable form stores a word at a time.
     let invalid = black_box(Descriptor::INVALID.0);
-    let (chunks, rest) = entries.as_chunks_mut::<CHUNK>();
+    let (chunks, rest) = entries.as_chunks_mut::<TURN>();
     for chunk in chunks {
-        *chunk = [MaybeUninit::new(invalid); CHUNK];
+        *chunk = [MaybeUninit::new(invalid); TURN];
     }
     for entry in rest {
         entry.write(invalid);

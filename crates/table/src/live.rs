@@ -21,6 +21,7 @@ mod protect;
 mod refused;
 mod regime;
 mod run;
+mod small;
 mod split;
 mod step;
 mod target;
@@ -44,7 +45,9 @@ use crate::frames::FrameSource;
 use crate::mapping::Mappings;
 use crate::window::TableWindow;
 use check::Author;
+use plan::abandon;
 use planner::{Planner, Script};
+use protect::protect_few;
 use regime::Regime;
 use split::Cut;
 use target::Meanwhile;
@@ -163,15 +166,40 @@ impl LiveTree {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
         let meanwhile = target.meanwhile();
-        let mut script = Script::new(steps);
-        let mut planner = Planner::new(&self.regime, meanwhile, &mut script, window, frames);
-        let result = planner.change(first, last, change);
-        let odd_page = planner.odd_page;
-        let plan = Plan::new(self, meanwhile, odd_page, script.into_steps());
-        match result {
-            Ok(()) => Ok(plan),
-            Err(error) => Err(abandoned(plan, error, window, frames)),
+        let regime = &self.regime;
+        let mut few = None;
+        if meanwhile != Meanwhile::Parked
+            && let Some(pages) = regime.table_at(regime.top, window, first, Level::L3)
+        {
+            let mut script = Script::new(&mut *steps);
+            let is_odd = protect_few(regime, pages, (first, last), change, &mut script, window)?;
+            few = is_odd.map(|is_odd| (is_odd, script.len()));
         }
+        let (odd_page, len) = match few {
+            Some(few) => few,
+            None => self.plan_protect_many(meanwhile, (first, last), change, steps, window, frames)?,
+        };
+        Ok(Plan::new(self, meanwhile, odd_page, steps.get(..len).unwrap_or_default()))
+    }
+
+    /// [`plan_protect`](Self::plan_protect) for what is more than a few pages of one table. Returns whether the plan changes
+    /// one page that differs from the one beside it then, and how many steps it has.
+    #[inline(never)]
+    fn plan_protect_many<W: TableWindow, F: FrameSource>(
+        &self,
+        meanwhile: Meanwhile,
+        (first, last): (u64, u64),
+        change: Change,
+        steps: &mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<(bool, usize), PlanError> {
+        let mut odd_page = false;
+        let len = self.planned(meanwhile, steps, window, frames, |planner| {
+            odd_page = planner.protect_many(first, last, change)?;
+            Ok(())
+        })?;
+        Ok((odd_page, len))
     }
 
     /// Plans to make the leaves in `target` no larger than one entry at `to`, without the contiguous bit where it would make
@@ -249,7 +277,7 @@ impl LiveTree {
         foldable::foldable(&self.regime, first, last, window)
     }
 
-    /// Runs a planner; on an error what it took is given back.
+    /// Runs a planner and makes a plan of its steps.
     #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
@@ -259,13 +287,28 @@ impl LiveTree {
         frames: &mut F,
         edit: impl FnOnce(&mut Planner<'_, '_, W, F>) -> Result<(), PlanError>,
     ) -> Result<Plan<'b>, PlanError> {
+        let len = self.planned(meanwhile, steps, window, frames, edit)?;
+        Ok(Plan::new(self, meanwhile, false, steps.get(..len).unwrap_or_default()))
+    }
+
+    /// Runs a planner and returns how many steps it wrote; on an error what it took is given back.
+    #[inline(always)]
+    fn planned<W: TableWindow, F: FrameSource>(
+        &self,
+        meanwhile: Meanwhile,
+        steps: &mut [Step],
+        window: &mut W,
+        frames: &mut F,
+        edit: impl FnOnce(&mut Planner<'_, '_, W, F>) -> Result<(), PlanError>,
+    ) -> Result<usize, PlanError> {
         let mut script = Script::new(steps);
         let mut planner = Planner::new(&self.regime, meanwhile, &mut script, window, frames);
-        let result = edit(&mut planner).and_then(|()| planner.finish());
-        let plan = Plan::new(self, meanwhile, false, script.into_steps());
-        match result {
-            Ok(()) => Ok(plan),
-            Err(error) => Err(abandoned(plan, error, window, frames)),
+        match edit(&mut planner).and_then(|()| planner.finish()) {
+            Ok(()) => Ok(script.len()),
+            Err(error) => {
+                abandon(self.regime.geometry, script.steps(), window, frames);
+                Err(error)
+            }
         }
     }
 
@@ -280,19 +323,6 @@ impl LiveTree {
         steps: &[Step],
         window: &mut W,
     ) -> Result<(), Refused> {
-        check::check(&self.regime, target.meanwhile(), Author::Anybody, steps, window)
+        check::check(&self.regime, target.meanwhile(), Author::Anybody, steps, window).map(|_| ())
     }
-}
-
-/// Gives back what an edit took that can't be planned because of `error`.
-#[cold]
-#[inline(never)]
-fn abandoned<W: TableWindow, F: FrameSource>(
-    plan: Plan<'_>,
-    error: PlanError,
-    window: &mut W,
-    frames: &mut F,
-) -> PlanError {
-    plan.abandon(window, frames);
-    error
 }

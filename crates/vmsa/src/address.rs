@@ -74,7 +74,8 @@ impl PaRange {
 
     /// Length in bytes.
     pub const fn len(self) -> u64 {
-        self.end.0 - self.start.0
+        // A literal may have its ends the wrong way round.
+        self.end.0.saturating_sub(self.start.0)
     }
 
     /// Whether the range holds no byte.

@@ -42,24 +42,24 @@ impl MemoryType {
     }
 }
 
-/// Who may read and write (`AP[2:1]`, Arm ARM D8.4.1.2).
+/// Who may read and write: `AP[2:1]` (Arm ARM D8.4.1.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
     /// The kernel reads and writes; user space has no access.
-    KernelReadWrite,
-    /// The kernel reads; user space has no access.
-    KernelReadOnly,
+    KernelReadWrite = 0b00,
     /// Kernel and user space read and write.
-    UserReadWrite,
+    UserReadWrite = 0b01,
+    /// The kernel reads; user space has no access.
+    KernelReadOnly = 0b10,
     /// Kernel and user space read.
-    UserReadOnly,
+    UserReadOnly = 0b11,
 }
 
 impl Access {
     /// Whether somebody may write.
     #[inline]
     pub const fn writable(self) -> bool {
-        matches!(self, Self::KernelReadWrite | Self::UserReadWrite)
+        self.bits() & READ_ONLY == 0
     }
 
     /// The bits of a leaf that say who may read and write.
@@ -68,10 +68,11 @@ impl Access {
     /// The value of the bits in [`MASK`](Self::MASK).
     #[inline]
     pub const fn bits(self) -> u64 {
-        let user = if matches!(self, Self::UserReadWrite | Self::UserReadOnly) { USER } else { 0 };
-        if self.writable() { user } else { user | READ_ONLY }
+        (self as u64) << 6
     }
 }
+
+const _: () = assert!(USER == 1 << 6 && READ_ONLY == 1 << 7, "AP[2:1] are bits 7:6 (Arm ARM D8.3.1.2)");
 
 /// Who may execute (PXN and UXN, Arm ARM D8.4.1.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

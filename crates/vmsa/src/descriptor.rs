@@ -127,8 +127,11 @@ pub const fn leaf_type(level: Level) -> u64 {
 
 /// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): `OA[47:12]` in place; for 64K, `OA[51:48]` in bits 15:12;
 /// under LPA2, `OA[49:48]` in place and `OA[51:50]` in bits 9:8.
-#[inline]
+#[inline(always)]
 const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
+    if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
+        return pa.0 & (LINEAR_SPAN - 1) & !0xfff;
+    }
     if geometry.lpa2() {
         pa.0 & ADDRESS_FIELD | (pa.0 >> 50 & 0b11) << 8
     } else {

@@ -8,7 +8,9 @@ use crate::{Granule, Level, Pa, Va};
 ///
 /// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits; the 64K granule
 /// reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
+// Aligned, so that it is loaded and stored as one word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(align(4))]
 pub struct Geometry {
     granule: Granule,
     va_bits: u8,

@@ -292,6 +292,21 @@ fn give_up(machine: &Machine<'_>, number: usize) -> bool {
     gone
 }
 
+/// The CPU `number`, which was told to leave its work, goes off or is lost.
+pub fn left(machine: &Machine<'_>, number: usize) {
+    if give_up(machine, number) {
+        percpu::of(number).working.store(0, Ordering::Release);
+        park::forget(number);
+    }
+}
+
+/// Turns the interrupt controller off, for a hand-over.
+pub fn stop_interrupts(machine: &mut Machine<'_>) {
+    if let Ok(gic) = &machine.cpus.gic {
+        gic.stop(machine.fixmap, &mut ThisCpu);
+    }
+}
+
 /// Switches the CPU `number` off.
 ///
 /// # Errors
@@ -316,7 +331,10 @@ pub fn stop(machine: &Machine<'_>, number: usize) -> Result<(), CpuError> {
     if give_up(machine, number) { Ok(()) } else { Err(fail(Why::DidNotGo)) }
 }
 
-/// Whether all other CPUs could be switched off now.
+/// Whether all other CPUs could be switched off now, for a hand-over.
+///
+/// CPUs from a spin table stay where they are, and with them the hand-over: they could only wait in a page of ours, which
+/// the payload's device tree does not reserve. That is why they are not started unless that is asked for.
 ///
 /// # Errors
 /// [`CpuError`]: the first that could not, or that is nobody knows where.
@@ -332,19 +350,6 @@ pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
         return Err(CpuError { number, why });
     }
     Ok(())
-}
-
-/// Switches all other CPUs off, for a hand-over. Nothing has changed if one of them can't be; one that does not go when it is
-/// told to leaves the others off.
-///
-/// CPUs from a spin table stay where they are, and with them the hand-over: they could only wait in a page of ours, which
-/// the payload's device tree does not reserve. That is why they are not started unless that is asked for.
-///
-/// # Errors
-/// [`CpuError`].
-pub fn stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
-    can_stop_all(machine)?;
-    percpu::others().iter().try_for_each(|number| stop(machine, number))
 }
 
 fn described(machine: &Machine<'_>, number: usize) -> Result<Described, CpuError> {

@@ -59,7 +59,8 @@ impl HostApt {
             ],
             codename: mirrors.codename.clone(),
         };
-        update_with_or_without_backports(&mirrors, &[&mirrors.codename], architecture.trim(), &list, || {
+        let own: &[&str] = &[&mirrors.codename];
+        update_with_what_backports_there_are(&mirrors, own, own, architecture.trim(), &list, || {
             apt.command("apt-get", &["update"])
         })?;
         Ok(apt)
@@ -122,11 +123,14 @@ impl PrivateApt {
         fs::write(apt.folder.join("state/status"), "")?;
         let of_host = process::capture(Command::new("apt-config").arg("dump"))?;
         fs::write(apt.configuration(), configuration(&apt.folder, &of_host))?;
-        // The older line is in bookworm, whatever runs here.
-        let mut releases = vec![mirrors.codename.as_str()];
-        releases.extend((mirrors.codename != "bookworm").then_some("bookworm"));
+        // Whatever runs here, the oldest line is in bookworm, and the newest are among trixie's backports.
+        let own = mirrors.codename.as_str();
+        let mut releases = vec![own];
+        releases.extend((own != "bookworm").then_some("bookworm"));
+        let mut backports = vec![own];
+        backports.extend((own != "trixie").then_some("trixie"));
         let list = apt.folder.join("etc/debian.sources");
-        update_with_or_without_backports(&mirrors, &releases, "arm64", &list, || {
+        update_with_what_backports_there_are(&mirrors, &releases, &backports, "arm64", &list, || {
             apt.command("apt-get", &["update"])
         })?;
         Ok(apt)
@@ -199,25 +203,29 @@ Dir::Etc::preferencesparts "{root}/etc/empty";
     text
 }
 
-/// Backports of an old release leave the mirrors one day; what else is there must still be had then.
-fn update_with_or_without_backports(
+/// Backports of an old release leave the mirrors one day; what else is there must still be had then. Tried are all
+/// `backports`, each alone, and none.
+fn update_with_what_backports_there_are(
     mirrors: &Mirrors,
     releases: &[&str],
+    backports: &[&str],
     architecture: &str,
     list: &Path,
     update: impl Fn() -> Command,
 ) -> Result<()> {
-    let attempt = |backports| {
+    let attempt = |backports: &[&str]| {
         fs::write(list, mirrors.source_list(releases, backports, architecture))
             .with_context(|| format!("writing {}", list.display()))?;
         let mut update = update();
         update.args(["-o", "APT::Update::Error-Mode=any"]);
         progress::during("fetching package lists", || process::capture(&mut update))
     };
-    if let Err(with_backports) = attempt(true) {
-        attempt(false).map_err(|_| with_backports)?;
+    let Err(with_all) = attempt(backports) else { return Ok(()) };
+    let fewer = backports.chunks(1).filter(|_| backports.len() > 1).chain([&[][..]]);
+    match fewer.map(attempt).any(|outcome| outcome.is_ok()) {
+        true => Ok(()),
+        false => Err(with_all),
     }
-    Ok(())
 }
 
 /// `apt-cache madison`: lines of "package | version | source", newest first.

@@ -23,7 +23,7 @@ pub use qemu::{FOR_BOOT, FOR_TEST, ensure as ensure_qemu};
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     println!("QEMU {}", qemu::ensure(workspace, FOR_TEST)?);
     println!("bare-metal target: {}", toolchain::ensure(workspace)?);
-    for line in [payload::Line::Linux6_12, payload::Line::Linux6_1] {
+    for line in payload::Line::ALL {
         println!("payload: {}", payload::linux(workspace, line)?);
     }
     println!("payload: {}", payload::busybox(workspace)?);

@@ -8,27 +8,95 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::apt::PrivateApt;
+use crate::checksum::sha256;
 use crate::workspace::{Workspace, write_atomically};
 use crate::{process, progress};
 
 /// A line of Debian's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// 6.12, with the 2024 improvements to building the linear map.
-    Linux6_12,
-    /// 6.1, from before them.
+    /// 6.1, from before the 2024 improvements to building the linear map.
     Linux6_1,
+    /// 6.12, with them.
+    Linux6_12,
+    /// 6.12 with pages of 16K.
+    Linux16K,
+    /// 6.18, the first long-term line that maps blocks on CPUs with BBML2.
+    Linux6_18,
+    /// The newest of all.
+    Newest,
 }
 
 impl Line {
-    fn release(self) -> &'static str {
+    /// All lines that there are.
+    pub const ALL: [Self; 5] =
+        [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest];
+
+    /// The folder below target/payload, and what messages call the line.
+    fn name(self) -> &'static str {
         match self {
-            Self::Linux6_12 => "6.12",
-            Self::Linux6_1 => "6.1",
+            Self::Linux6_1 => "linux-6.1",
+            Self::Linux6_12 => "linux-6.12",
+            Self::Linux16K => "linux-16k",
+            Self::Linux6_18 => "linux-6.18",
+            Self::Newest => "linux-newest",
         }
+    }
+
+    fn packages(self) -> Packages {
+        let image = |release, flavour| Packages {
+            start: "linux-image-",
+            release: Some(release),
+            flavour,
+            member: "./boot/vmlinuz-*",
+        };
+        match self {
+            Self::Linux6_1 => image("6.1", "arm64"),
+            Self::Linux6_12 => image("6.12", "arm64"),
+            Self::Linux16K => image("6.12", "arm64-16k"),
+            Self::Linux6_18 => image("6.18", "arm64"),
+            // Since 6.19 the kernel is in a package of its own, without the modules.
+            Self::Newest => Packages {
+                start: "linux-binary-",
+                release: None,
+                flavour: "arm64",
+                member: "*/lib/modules/*/vmlinuz",
+            },
+        }
+    }
+}
+
+/// How a line's packages are called, and what in them is the kernel.
+#[derive(Debug, Clone, Copy)]
+struct Packages {
+    start: &'static str,
+    /// The release's first numbers; any release without them.
+    release: Option<&'static str>,
+    /// What follows the release.
+    flavour: &'static str,
+    member: &'static str,
+}
+
+impl Packages {
+    /// Of these packages, the line's own with the highest release.
+    fn newest(self, names: &[String]) -> Option<String> {
+        names.iter().filter(|name| self.has(name)).max_by_key(|name| numbers(name)).cloned()
+    }
+
+    fn has(self, name: &str) -> bool {
+        let release = || {
+            let release = name.strip_prefix(self.start)?.strip_suffix(self.flavour)?.strip_suffix('-')?;
+            match self.release {
+                Some(first) => release.strip_prefix(first)?.strip_prefix('.'),
+                None => Some(release),
+            }
+        };
+        // Behind a hyphen there is an ABI number, or a word that makes it another flavour.
+        release().is_some_and(|release| {
+            release.split('-').all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
+        })
     }
 }
 
@@ -49,15 +117,17 @@ impl fmt::Display for Payload {
 
 /// The newest kernel of a line.
 pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
-    let release = line.release();
+    let packages = line.packages();
     let find = |apt: &PrivateApt| {
-        let names = apt.names(&format!("^linux-image-{}\\..*-arm64$", release.replace('.', "\\.")))?;
-        newest_kernel(&names, release).with_context(|| {
-            format!("the configured Debian mirrors offer no arm64 kernel of the {release} line")
+        let names = apt.names(&format!("^{}[0-9].*-{}$", packages.start, packages.flavour))?;
+        packages.newest(&names).with_context(|| {
+            let release = packages.release.map_or(String::new(), |release| format!("{release}."));
+            let (start, flavour) = (packages.start, packages.flavour);
+            format!("the configured Debian mirrors offer no {start}{release}*-{flavour}")
         })
     };
-    fetch(workspace, &format!("linux-{release}"), "Image", "./boot/vmlinuz-*", find)
-        .with_context(|| hint(&format!("the Linux {release} payload")))
+    fetch(workspace, line.name(), "Image", packages.member, find)
+        .with_context(|| hint(&format!("the payload {}", line.name())))
 }
 
 /// Static BusyBox.
@@ -121,10 +191,6 @@ fn read_manifest(manifest: &Path) -> Value {
     serde_json::from_str(&text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
 }
 
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The one member of a package that `pattern` matches.
 fn unpack(deb: &Path, pattern: &str) -> Result<Vec<u8>> {
     let mut unpack = Command::new("dpkg-deb");
@@ -142,19 +208,6 @@ fn unpack(deb: &Path, pattern: &str) -> Result<Vec<u8>> {
     Ok(extracted.stdout)
 }
 
-/// Of these packages, the plain kernel of the line with the highest release: no -rt, -cloud, -16k or -dbg.
-fn newest_kernel(names: &[String], line: &str) -> Option<String> {
-    let plain = |name: &&String| {
-        let release = name.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix("-arm64"));
-        let after = release.and_then(|release| release.strip_prefix(line)?.strip_prefix('.'));
-        // A flavour is a word behind a hyphen; what may stand there otherwise is the ABI number.
-        after.is_some_and(|after| {
-            after.split('-').skip(1).all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
-        })
-    };
-    names.iter().filter(plain).max_by_key(|name| numbers(name)).cloned()
-}
-
 /// The numbers in a release in their order, which is how kernel releases of one line compare.
 fn numbers(release: &str) -> Vec<u64> {
     let runs = release.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
@@ -165,8 +218,8 @@ fn numbers(release: &str) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    fn newest(names: &[&str], line: &str) -> Option<String> {
-        newest_kernel(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), line)
+    fn newest(names: &[&str], line: Line) -> Option<String> {
+        line.packages().newest(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -185,7 +238,7 @@ mod tests {
             "linux-image-arm64",
             "linux-image-6.1.0-9-arm64",
         ];
-        assert_eq!(newest(&names, "6.12").as_deref(), Some("linux-image-6.12.117+deb12-arm64"));
+        assert_eq!(newest(&names, Line::Linux6_12).as_deref(), Some("linux-image-6.12.117+deb12-arm64"));
     }
 
     #[test]
@@ -198,8 +251,35 @@ mod tests {
             "linux-image-6.1.0-0.deb11.60-arm64",
             "linux-image-6.12.117+deb12-arm64",
         ];
-        assert_eq!(newest(&names, "6.1").as_deref(), Some("linux-image-6.1.0-56-arm64"));
-        assert_eq!(newest(&names[5..], "6.1"), None);
+        assert_eq!(newest(&names, Line::Linux6_1).as_deref(), Some("linux-image-6.1.0-56-arm64"));
+        assert_eq!(newest(&names[5..], Line::Linux6_1), None);
+    }
+
+    #[test]
+    fn a_flavour_is_chosen_only_by_the_line_that_names_it() {
+        let names = [
+            "linux-image-6.12.9+deb12-arm64-16k",
+            "linux-image-6.12.95+deb12-arm64-16k",
+            "linux-image-6.12.200+deb12-arm64",
+            "linux-image-6.12.200+deb12-rt-arm64-16k",
+            "linux-image-6.18.15+deb13-arm64-16k",
+            "linux-image-6.12.200+deb12-arm64-16k-unsigned",
+        ];
+        assert_eq!(newest(&names, Line::Linux16K).as_deref(), Some("linux-image-6.12.95+deb12-arm64-16k"));
+        assert_eq!(newest(&names, Line::Linux6_18), None);
+    }
+
+    #[test]
+    fn the_newest_of_all_is_the_plain_kernel_with_the_highest_release() {
+        let names = [
+            "linux-binary-6.19.14+deb13-arm64",
+            "linux-binary-7.2.13+deb14-arm64",
+            "linux-binary-7.10.4+deb13-arm64",
+            "linux-binary-7.11.1+deb13-rt-arm64",
+            "linux-binary-7.11.1+deb13-arm64-16k",
+            "linux-image-7.12.1+deb13-arm64",
+        ];
+        assert_eq!(newest(&names, Line::Newest).as_deref(), Some("linux-binary-7.10.4+deb13-arm64"));
     }
 
     #[test]
@@ -215,6 +295,5 @@ mod tests {
         assert!(cached(&manifest, "x", &path).is_none());
         fs::write(&manifest, b"[").unwrap();
         assert!(cached(&manifest, "x", &path).is_none());
-        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

@@ -70,11 +70,11 @@ impl Mirrors {
     }
 
     /// A deb822 source list with these releases, for `architecture`: each release's main suite, its security suite where
-    /// the machine has a security mirror, and with `backports` the machine's own release's backports.
-    pub fn source_list(&self, releases: &[&str], backports: bool, architecture: &str) -> String {
+    /// the machine has a security mirror, and the backports of the releases in `backports`.
+    pub fn source_list(&self, releases: &[&str], backports: &[&str], architecture: &str) -> String {
         let mut suites = releases.join(" ");
-        if backports {
-            let _ = write!(suites, " {}-backports", self.codename);
+        for release in backports {
+            let _ = write!(suites, " {release}-backports");
         }
         let mut list = stanza(&self.debian, &suites, architecture);
         if let Some(security) = &self.security {
@@ -267,7 +267,7 @@ Components: main
     #[test]
     fn the_written_list_is_read_back_as_the_same_mirrors() {
         let mirrors = Mirrors::choose("bookworm", &deb822(DEB822)).unwrap();
-        let list = mirrors.source_list(&["trixie", "bookworm"], true, "arm64");
+        let list = mirrors.source_list(&["trixie", "bookworm"], &["bookworm"], "arm64");
         let sources = deb822(&list);
         let suites: Vec<_> = sources.iter().map(|source| source.suite.as_str()).collect();
         assert_eq!(
@@ -286,7 +286,7 @@ Components: main
     fn a_machine_that_names_its_release_stable_is_understood() {
         let sources = one_line("deb http://mirror.example/debian stable main\n");
         let mirrors = Mirrors::choose("trixie", &sources).unwrap();
-        assert_eq!(mirrors.source_list(&["trixie"], false, "amd64").lines().nth(2), Some("Suites: trixie"));
+        assert_eq!(mirrors.source_list(&["trixie"], &[], "amd64").lines().nth(2), Some("Suites: trixie"));
     }
 
     #[test]

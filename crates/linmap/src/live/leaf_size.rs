@@ -5,7 +5,7 @@ use linmap_table::live::{PlanError, Step, Target};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va, VaRange};
 
-use super::{ChangeError, Changed, Editor, LinearMap, Request, all_mapped, in_use};
+use super::{ChangeError, Changed, Editor, LinearMap, Request, in_use};
 
 /// What becomes of a map of blocks when a CPU turns out to lack the BBM level that it was painted for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +41,7 @@ impl LinearMap {
         to: Level,
     ) -> Result<Changed, ChangeError> {
         let target = self.linear(range)?;
-        all_mapped(editor.memblock(), self.layout.geometry(), range)?;
+        self.all_mapped(editor.memblock(), range)?;
         self.run(editor, steps, target, Request::Split(to))
     }
 
@@ -57,7 +57,7 @@ impl LinearMap {
         range: PaRange,
     ) -> Result<Changed, ChangeError> {
         self.linear(range)?;
-        all_mapped(editor.memblock(), self.layout.geometry(), range)?;
+        self.all_mapped(editor.memblock(), range)?;
         if self.leaves == Leaves::Pages {
             return Ok(Changed::default());
         }
@@ -145,7 +145,7 @@ impl LinearMap {
             &mut editor.frames(),
         );
         match plan {
-            Ok(plan) => in_use(editor, plan).unwrap_or_default(),
+            Ok(plan) => in_use(editor, &mut window, plan).unwrap_or_default(),
             Err(_) => Changed::default(),
         }
     }

@@ -6,7 +6,7 @@ use linmap_table::{Mapping, MappingError, Mappings};
 use linmap_vmsa::{Attributes, PaRange};
 use thiserror::Error;
 
-use super::{ChangeError, Changed, Editor, LinearMap, Request, all_mapped};
+use super::{ChangeError, Changed, Editor, LinearMap, Request};
 
 /// Why memory was neither added nor removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -105,7 +105,7 @@ impl LinearMap {
         if let Some(reserved) = memblock.reserved().iter().find(|reserved| reserved.overlaps(range)) {
             return Err(MemoryError::InUse { range, reserved: *reserved });
         }
-        all_mapped(memblock, self.layout.geometry(), range)?;
+        self.all_mapped(memblock, range)?;
         // First, so that no table of the split comes from it; taken back if the map can't change.
         memblock.remove(range)?;
         match self.change(editor, steps, range, Request::Unmap) {

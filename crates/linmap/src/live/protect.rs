@@ -44,15 +44,17 @@ impl Protection {
         ALL.into_iter().find(|protection| protection.name() == name)
     }
 
-    fn change(self) -> Change {
-        let nothing = Change::default();
-        match self {
-            Self::ReadOnly => Change { access: Some(Access::KernelReadOnly), ..nothing },
-            Self::ReadWrite => Change { access: Some(Access::KernelReadWrite), ..nothing },
-            Self::NoExecute => Change { execute: Some(Execute::Never), ..nothing },
-            Self::Invalid => Change { valid: Some(false), ..nothing },
-            Self::Valid => Change { valid: Some(true), ..nothing },
-        }
+    const fn change(self) -> Change {
+        const NOTHING: Change = Change { access: None, execute: None, valid: None };
+        // A table, in the order of the names: what a match would be made of takes longer to work out.
+        const CHANGES: [Change; 5] = [
+            Change { access: Some(Access::KernelReadOnly), ..NOTHING },
+            Change { access: Some(Access::KernelReadWrite), ..NOTHING },
+            Change { execute: Some(Execute::Never), ..NOTHING },
+            Change { valid: Some(false), ..NOTHING },
+            Change { valid: Some(true), ..NOTHING },
+        ];
+        CHANGES[self as usize]
     }
 }
 
@@ -145,19 +147,19 @@ impl LinearMap {
         target: VaRange,
         change: Change,
     ) -> Result<Changed, ChangeError> {
-        let request = Request::Protect(change);
-        let (mut window, in_use_target) = (editor.window(), Target::InUse(target));
-        let plan = request.plan(&mut self.tree, in_use_target, steps, &mut window, &mut editor.frames());
+        let mut window = editor.window();
+        let in_use_target = Target::InUse(target);
+        let plan = self.tree.plan_protect(in_use_target, change, steps, &mut window, &mut editor.frames());
         let changed = match plan {
             Ok(plan) => {
                 let may_fold = plan.may_fold();
-                let changed = in_use(editor, plan);
+                let changed = in_use(editor, &mut window, plan);
                 if !may_fold {
                     return changed;
                 }
                 changed?
             }
-            Err(error) => match self.run_otherwise(editor, steps, target, request, error) {
+            Err(error) => match self.run_otherwise(editor, steps, target, Request::Protect(change), error) {
                 Ok(changed) => changed,
                 Err(error) => return Err(self.explained(editor.memblock(), range, error)),
             },

@@ -5,8 +5,10 @@ use linmap_vmsa::{Descriptor, Geometry, Va};
 
 use super::every_leaf::store_every_leaf;
 use super::plan::Plan;
+use super::regime::Regime;
+use super::small::Small;
 use super::step::{Edit, Invalidation, Reach, Step, Store};
-use crate::cpu::{Cpu, Tlbi};
+use crate::cpu::{Cpu, Dsb, Tlbi};
 use crate::detached::release_below;
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
@@ -18,6 +20,8 @@ use crate::window::TableWindow;
 #[derive(Debug)]
 pub struct CheckedPlan<'b> {
     plan: Plan<'b>,
+    /// The plan as a small one, where it was checked as one.
+    small: Option<Small<'b>>,
 }
 
 /// What a plan did.
@@ -39,12 +43,13 @@ pub struct Counts {
 pub struct Applied<'b> {
     plan: Plan<'b>,
     counts: Counts,
+    removes_tables: bool,
 }
 
 impl<'b> CheckedPlan<'b> {
     #[inline(always)]
-    pub(super) fn new(plan: Plan<'b>) -> Self {
-        Self { plan }
+    pub(super) fn new(plan: Plan<'b>, small: Option<Small<'b>>) -> Self {
+        Self { plan, small }
     }
 
     /// The steps, in order.
@@ -67,31 +72,90 @@ impl<'b> CheckedPlan<'b> {
     /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
-        let regime = self.plan.regime();
-        let mut counts = Counts::default();
-        for step in self.plan.steps() {
-            match step {
-                Step::Store(store) => {
-                    // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
-                    // for what they map.
-                    unsafe { apply_store(store, window, cpu) };
-                    counts.entries += u64::from(store.count);
-                }
-                Step::EveryLeaf(leaves) => {
-                    // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
-                    // its ends; the caller vouches that nobody walks it.
-                    counts.entries += unsafe { store_every_leaf(regime, leaves, window, cpu) };
-                }
-                Step::Dsb(dsb) => cpu.dsb(*dsb),
-                Step::Isb => cpu.isb(),
-                Step::Invalidate(invalidation) => {
-                    counts.invalidations += invalidate(regime.geometry, invalidation, cpu);
-                }
-                Step::Free { .. } => {}
+        let (regime, steps) = (self.plan.regime(), self.plan.steps());
+        let (counts, removes_tables) = match self.small {
+            Some(small) => {
+                // SAFETY: the caller's, and the check has accepted the plan.
+                let counts = unsafe { apply_small(regime.geometry, small, window, cpu) };
+                (counts, !small.frees.is_empty())
             }
-        }
-        Applied { plan: self.plan, counts }
+            None => {
+                // SAFETY: likewise.
+                let counts = unsafe { apply_all(regime, steps, window, cpu) };
+                // Planners end their plans with them.
+                (counts, matches!(steps.last(), Some(Step::Free { .. })))
+            }
+        };
+        Applied { plan: self.plan, counts, removes_tables }
     }
+}
+
+/// Executes the steps of a small plan.
+///
+/// # Safety
+/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
+#[inline(always)]
+unsafe fn apply_small<W: TableWindow, C: Cpu>(
+    geometry: Geometry,
+    small: Small<'_>,
+    window: &mut W,
+    cpu: &mut C,
+) -> Counts {
+    let mut counts = Counts { entries: u64::from(small.store.count), ..Counts::default() };
+    if small.order.is_some() {
+        cpu.dsb(Dsb::Ishst);
+    }
+    // SAFETY: the check has found the store to name entries of a table of this tree, and the caller vouches for what they
+    // map.
+    unsafe { apply_store(small.store, window, cpu) };
+    if let Some(pages) = small.pages {
+        // SAFETY: likewise.
+        unsafe { apply_store(pages, window, cpu) };
+        counts.entries += u64::from(pages.count);
+    }
+    cpu.dsb(Dsb::Ishst);
+    if let Some(invalidation) = small.invalidation {
+        counts.invalidations = invalidate(geometry, invalidation, cpu);
+        cpu.dsb(Dsb::Ish);
+    }
+    cpu.isb();
+    counts
+}
+
+/// Executes all `steps` of a plan but those that return frames, one after the other.
+///
+/// # Safety
+/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
+#[inline]
+unsafe fn apply_all<W: TableWindow, C: Cpu>(
+    regime: &Regime,
+    steps: &[Step],
+    window: &mut W,
+    cpu: &mut C,
+) -> Counts {
+    let mut counts = Counts::default();
+    for step in steps {
+        match step {
+            Step::Store(store) => {
+                // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
+                // for what they map.
+                unsafe { apply_store(store, window, cpu) };
+                counts.entries += u64::from(store.count);
+            }
+            Step::EveryLeaf(leaves) => {
+                // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
+                // its ends; the caller vouches that nobody walks it.
+                counts.entries += unsafe { store_every_leaf(regime, leaves, window, cpu) };
+            }
+            Step::Dsb(dsb) => cpu.dsb(*dsb),
+            Step::Isb => cpu.isb(),
+            Step::Invalidate(invalidation) => {
+                counts.invalidations += invalidate(regime.geometry, invalidation, cpu);
+            }
+            Step::Free { .. } => {}
+        }
+    }
+    counts
 }
 
 impl Applied<'_> {
@@ -104,25 +168,42 @@ impl Applied<'_> {
     /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
     #[inline(always)]
     pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
-        // Planners end their plans with them.
-        if matches!(self.plan.steps().last(), Some(Step::Free { .. })) {
-            return self.free_all(window, frames);
-        }
-        self.counts
-    }
-
-    #[inline(never)]
-    fn free_all<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
-        let geometry = self.plan.regime().geometry;
         let mut counts = self.counts;
-        for step in self.plan.steps().iter().rev() {
-            let Step::Free { table, level, .. } = *step else { break };
-            release_below(geometry, table, level, window, frames);
-            frames.free(table);
-            counts.freed += 1;
+        if self.removes_tables {
+            counts.freed = free_all(self.plan.regime().geometry, self.plan.steps(), window, frames);
         }
         counts
     }
+
+    /// Whether the plan removed tables: if not, [`free`](Self::free) has nothing to do.
+    #[inline(always)]
+    pub fn removes_tables(&self) -> bool {
+        self.removes_tables
+    }
+
+    /// What the plan did until now.
+    #[inline(always)]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that are.
+#[inline(never)]
+fn free_all<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    steps: &[Step],
+    window: &mut W,
+    frames: &mut F,
+) -> u64 {
+    let mut freed = 0;
+    for step in steps.iter().rev() {
+        let Step::Free { table, level, .. } = *step else { break };
+        release_below(geometry, table, level, window, frames);
+        frames.free(table);
+        freed += 1;
+    }
+    freed
 }
 
 /// Stores the entries of one run.

@@ -15,6 +15,7 @@ use super::history::History;
 use super::invalidate::Span;
 use super::refused::{Refused, Violation};
 use super::regime::{Node, Regime};
+use super::small::Small;
 use super::step::{Invalidation, Step, Store};
 use super::target::Meanwhile;
 use crate::cpu::Dsb;
@@ -30,28 +31,29 @@ pub(super) enum Author {
     Anybody,
 }
 
-/// Checks `steps` on the tree as it is in memory.
+/// Checks `steps` on the tree as it is in memory. Returns them as a small plan where they were checked as one.
 #[inline(always)]
-pub(super) fn check<W: TableWindow>(
+pub(super) fn check<'s, W: TableWindow>(
     regime: &Regime,
     meanwhile: Meanwhile,
     author: Author,
-    steps: &[Step],
+    steps: &'s [Step],
     window: &mut W,
-) -> Result<(), Refused> {
+) -> Result<Option<Small<'s>>, Refused> {
     let compares = author == Author::Anybody || cfg!(debug_assertions);
-    let accepted =
-        (!compares || cfg!(debug_assertions)) && single::is_accepted(regime, meanwhile, steps, window);
-    if accepted && !compares {
-        return Ok(());
+    let may_be_small = !compares || cfg!(debug_assertions);
+    let small = if may_be_small { Small::of(steps) } else { None };
+    let small = small.filter(|small| single::is_accepted(regime, meanwhile, small, window));
+    if small.is_some() && !compares {
+        return Ok(small);
     }
     let result = whole(regime, meanwhile, compares, steps, window);
     debug_assert!(
-        !accepted
+        small.is_none()
             || !matches!(result, Err(refused) if !matches!(refused.violation, Violation::Differs { .. })),
         "{result:?} of a plan that is accepted as one store"
     );
-    result
+    result.map(|()| small)
 }
 
 /// Checks all steps one after the other.
@@ -239,12 +241,11 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// The table at `level`, or the last above it, that the walk for `va` from `node` on comes to, with the stores before step
     /// `at` done.
     fn walk(&mut self, at: usize, node: Node, va: u64, level: Level) -> Node {
-        let to = self.regime.shift(level);
         if self.history.is_empty() {
-            return self.regime.descend(node, self.window, va, to, |_, _, memory| memory);
+            return self.regime.descend(node, self.window, va, level, |_, _, memory| memory);
         }
         let value = |table, index, memory| self.history.values(at, (table, index, va), memory, |_, _| {});
-        self.regime.descend(node, self.window, va, to, value)
+        self.regime.descend(node, self.window, va, level, value)
     }
 
     /// Whether the walk from the root, with the stores before step `at` done, comes to `table` at `level`.

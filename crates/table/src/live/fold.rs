@@ -32,10 +32,13 @@ enum Phase {
 }
 
 /// Entries that are compared by one turn of a loop; a divisor of the entries of every table of pages below a root.
-const CHUNK: usize = 16;
+const CHUNK: usize = 32;
+
+/// The shortest contiguous run there is, or a part of a longer one.
+const RUN: usize = 16;
 
 /// Chunks that are compared before it is asked whether the rest need be.
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 4;
 
 /// The longest contiguous run there is: 128 pages of 16 KiB.
 const LONGEST_RUN: usize = 128;
@@ -102,7 +105,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.finish_one(Some(Span::table(geometry, node.level, node.va(index))))?;
+        self.script.finish_one(self.regime, Some(Span::table(geometry, node.level, node.va(index))))?;
         self.script.push(Step::Free { va: Va(node.va(index)), table, level })
     }
 
@@ -316,15 +319,18 @@ fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     let mut expected = expected;
     let mut alike = true;
     for chunk in chunks {
-        // A chunk is a run or a part of one, the entries of which have the contiguous bit all or none.
-        let mut next = expected | chunk[0] & CONTIGUOUS;
+        // A chunk is two runs, or a part of one, the entries of which have the contiguous bit all or none.
+        let (runs, _) = chunk.as_chunks::<RUN>();
         let mut chunk_alike = true;
-        for found in chunk {
-            chunk_alike &= *found == next;
-            next = next.wrapping_add(step);
+        for run in runs {
+            let mut next = expected | run[0] & CONTIGUOUS;
+            for found in run {
+                chunk_alike &= *found == next;
+                next = next.wrapping_add(step);
+            }
+            expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
         }
         alike &= chunk_alike;
-        expected = expected.wrapping_add(step.wrapping_mul(CHUNK as u64));
     }
     alike
 }

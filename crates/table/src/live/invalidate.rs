@@ -205,7 +205,7 @@ mod tests {
             Step::Invalidate(invalidation) => *invalidation,
             other => panic!("{other}"),
         };
-        script.into_steps().iter().map(invalidation).collect()
+        script.steps().iter().map(invalidation).collect()
     }
 
     fn pages(first: u64, count: usize) -> Span {

@@ -1,6 +1,6 @@
 //! A planned edit.
 
-use linmap_vmsa::{Decoded, Descriptor};
+use linmap_vmsa::{Decoded, Descriptor, Geometry};
 
 use super::LiveTree;
 use super::apply::CheckedPlan;
@@ -22,9 +22,23 @@ pub struct Plan<'b> {
     /// The tree that is planned for, which nothing else can change meanwhile.
     tree: &'b mut LiveTree,
     meanwhile: Meanwhile,
-    /// Whether it changes one page that differs from the one beside it then.
-    odd_page: bool,
+    alone: Alone,
     steps: &'b [Step],
+}
+
+/// Whether a plan is known to change one page that differs from the one beside it then.
+// Of four bytes, as `Meanwhile` is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+enum Alone {
+    OnePage,
+    Perhaps,
+}
+
+impl Alone {
+    const fn of(odd_page: bool) -> Self {
+        if odd_page { Self::OnePage } else { Self::Perhaps }
+    }
 }
 
 impl<'b> Plan<'b> {
@@ -35,14 +49,14 @@ impl<'b> Plan<'b> {
         odd_page: bool,
         steps: &'b [Step],
     ) -> Self {
-        Self { tree, meanwhile, odd_page, steps }
+        Self { tree, meanwhile, alone: Alone::of(odd_page), steps }
     }
 
     /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
     /// answer: it makes one page that differs from the page beside it.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
-        !self.odd_page
+        self.alone == Alone::Perhaps
     }
 
     /// The steps, in order. There is none when nothing has to change.
@@ -67,24 +81,36 @@ impl<'b> Plan<'b> {
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
         match check(self.regime(), self.meanwhile, Author::Planner, self.steps, window) {
-            Ok(()) => Ok(CheckedPlan::new(self)),
+            Ok(small) => Ok(CheckedPlan::new(self, small)),
             Err(refused) => Err((self, refused)),
         }
     }
 
     /// Gives back the frames of the new tables.
+    #[inline(always)]
     pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        let geometry = self.regime().geometry;
-        for step in self.steps {
-            let Step::Store(Store { level, count, edit: edit @ Edit::Write { .. }, .. }) = step else {
-                continue;
-            };
-            let Some(next) = level.next() else { continue };
-            for nth in 0..usize::from(*count) {
-                if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
-                    release_below(geometry, table, next, window, frames);
-                    frames.free(table);
-                }
+        abandon(self.regime().geometry, self.steps, window, frames);
+    }
+}
+
+/// Gives back the frames of the new tables that `steps` link.
+#[cold]
+#[inline(never)]
+pub(super) fn abandon<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    steps: &[Step],
+    window: &mut W,
+    frames: &mut F,
+) {
+    for step in steps {
+        let Step::Store(Store { level, count, edit: edit @ Edit::Write { .. }, .. }) = step else {
+            continue;
+        };
+        let Some(next) = level.next() else { continue };
+        for nth in 0..usize::from(*count) {
+            if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
+                release_below(geometry, table, next, window, frames);
+                frames.free(table);
             }
         }
     }

@@ -35,10 +35,6 @@ impl<'b> Script<'b> {
         self.steps.get(..self.len).unwrap_or_default()
     }
 
-    pub fn into_steps(self) -> &'b [Step] {
-        self.steps.get(..self.len).unwrap_or_default()
-    }
-
     // A step is larger than what is copied without a call: built where it stays, it is not copied at all.
     #[inline(always)]
     pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
@@ -55,6 +51,33 @@ impl<'b> Script<'b> {
         let Some(slots) = rest.first_chunk_mut() else { return Err(too_long(capacity)) };
         self.len = self.len.wrapping_add(N);
         Ok(slots)
+    }
+
+    /// Ends a plan of which the last store asks for `span` to be invalidated.
+    #[inline(always)]
+    pub fn finish_one(&mut self, regime: &Regime, span: Option<Span>) -> Result<(), PlanError> {
+        // As after the change of one page.
+        if let Some(span) = span
+            && span.entries() == 1
+        {
+            let [order, invalidate, complete, isb] = self.room()?;
+            *order = Step::Dsb(Dsb::Ishst);
+            *invalidate = Step::Invalidate(by_va(span));
+            *complete = Step::Dsb(Dsb::Ish);
+            *isb = Step::Isb;
+            return Ok(());
+        }
+        self.finish_span(regime, span)
+    }
+
+    #[inline(never)]
+    fn finish_span(&mut self, regime: &Regime, span: Option<Span>) -> Result<(), PlanError> {
+        self.push(Step::Dsb(Dsb::Ishst))?;
+        if let Some(span) = span {
+            push_one(regime.geometry, regime.range_invalidation, span, self)?;
+            self.push(Step::Dsb(Dsb::Ish))?;
+        }
+        self.push(Step::Isb)
     }
 
     /// Makes `store` a part of the store that was pushed last, where both are one run. Returns whether it is.
@@ -82,7 +105,7 @@ const fn too_long(capacity: usize) -> PlanError {
 
 /// The stores of `edit` to the `count` entries of `node` from `index` on.
 #[inline(always)]
-const fn store_of(node: Node, index: usize, count: usize, edit: Edit) -> Store {
+pub(super) const fn store_of(node: Node, index: usize, count: usize, edit: Edit) -> Store {
     // A table has at most 8192 entries.
     let (va, index, count) = (Va(node.va(index)), index as u16, count as u16);
     Store { va, table: node.table, level: node.level, index, count, edit }
@@ -124,8 +147,6 @@ pub(super) struct Planner<'p, 'b, W, F> {
     unfolded: bool,
     /// Where the steps end that change sizes; later ones are planned on what these make.
     split_end: usize,
-    /// Whether the plan changes one page that differs from the one beside it then.
-    pub odd_page: bool,
     /// The lowest table known to translate all that the edit is about.
     pub top: Node,
 }
@@ -149,7 +170,6 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unordered: false,
             unfolded: false,
             split_end: 0,
-            odd_page: false,
             top: regime.top,
         }
     }
@@ -163,7 +183,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         let is_whole = (first | !last).trailing_zeros() >= bits;
         let to = if is_whole { bits } else { bits.wrapping_sub(1) };
         let to = to.max(self.regime.page_shift);
-        self.regime.descend(self.regime.top, self.window, first, to, |_, _, memory| memory)
+        self.regime.descend_to(self.regime.top, self.window, first, to, |_, _, memory| memory)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
@@ -286,34 +306,6 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             self.script.push(Step::Dsb(Dsb::Ish))?;
         }
         Ok(())
-    }
-
-    /// Ends a plan of which the last store asks for `span` to be invalidated.
-    #[inline(always)]
-    pub fn finish_one(&mut self, span: Option<Span>) -> Result<(), PlanError> {
-        self.unordered = false;
-        // As after the change of one page.
-        if let Some(span) = span
-            && span.entries() == 1
-        {
-            let [order, invalidate, complete, isb] = self.script.room()?;
-            *order = Step::Dsb(Dsb::Ishst);
-            *invalidate = Step::Invalidate(by_va(span));
-            *complete = Step::Dsb(Dsb::Ish);
-            *isb = Step::Isb;
-            return Ok(());
-        }
-        self.finish_span(span)
-    }
-
-    #[inline(never)]
-    fn finish_span(&mut self, span: Option<Span>) -> Result<(), PlanError> {
-        self.script.push(Step::Dsb(Dsb::Ishst))?;
-        if let Some(span) = span {
-            push_one(self.regime.geometry, self.regime.range_invalidation, span, self.script)?;
-            self.script.push(Step::Dsb(Dsb::Ish))?;
-        }
-        self.script.push(Step::Isb)
     }
 
     /// What follows is planned on the splits so far.

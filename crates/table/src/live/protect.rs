@@ -9,16 +9,19 @@ use super::PlanError;
 use super::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use super::foldable::differ;
 use super::invalidate::Span;
-use super::planner::Planner;
-use super::regime::Node;
+use super::planner::{Planner, Script, store_of};
+use super::regime::{Node, Regime};
 use super::split::{Cut, Phase};
-use super::step::Edit;
+use super::step::{Edit, Step};
 use super::target::Meanwhile;
 use crate::frames::FrameSource;
+use crate::walk::read;
 use crate::window::TableWindow;
 
 /// The attributes to change; `None` leaves one as it is.
+// Aligned, so that it is loaded as one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(align(4))]
 pub struct Change {
     /// Who may read and write.
     pub access: Option<Access>,
@@ -106,75 +109,74 @@ impl Seen {
 /// Pages that are changed at once without looking at them in several passes.
 const FEW: usize = 16;
 
-impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to split and change what lies in `first..=last`.
-    #[inline(always)]
-    pub fn change(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        let node = self.regime.lowest(self.window, first);
-        if self.protect_few(node, first, last, change)? {
-            Ok(())
-        } else {
-            self.protect_many(node, first, last, change)
+/// Plans to change the leaves in `first..=last` of a tree that CPUs walk where those are a few pages of the table `node`, none
+/// of them one of a run, as most are that change. Returns `None` where they are not, else whether it is one page that
+/// differs from the one beside it then. What is wrong with them, [`Planner::protect_many`] finds out.
+#[inline(always)]
+pub(super) fn protect_few<W: TableWindow>(
+    regime: &Regime,
+    node: Node,
+    (first, last): (u64, u64),
+    change: Change,
+    script: &mut Script<'_>,
+    window: &mut W,
+) -> Result<Option<bool>, PlanError> {
+    let (from, to) = (node.index(first), node.index(last));
+    let count = to.wrapping_sub(from);
+    if count >= FEW || to >= regime.entries(Level::L3) {
+        return Ok(None);
+    }
+    let (clear, set) = change.masks();
+    let asks = change.may_become_both();
+    // The first and the last that change, and whether TLBs may hold one of those.
+    let (mut ends, mut held, mut page) = (None, false, 0);
+    for index in from..=to {
+        let old = read(window, node.level, node.table, index).0;
+        page = old & !clear | set;
+        if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(page)) {
+            return Ok(None);
+        }
+        if old != page {
+            ends = Some((ends.map_or(index, |(lead, _)| lead), index));
+            held |= old & VALID_BIT != 0;
         }
     }
+    let is_odd = from == to && differ(regime, page, read(window, node.level, node.table, from ^ 1).0);
+    let Some((lead, end)) = ends else { return Ok(Some(is_odd)) };
+    let count = end.wrapping_sub(lead).wrapping_add(1);
+    script.push(Step::Store(store_of(node, lead, count, Edit::Bits { clear, set })))?;
+    let span = Span::leaves(node.va(lead), count, node.shift);
+    script.finish_one(regime, held.then_some(span))?;
+    Ok(Some(is_odd))
+}
 
-    /// Plans to change what is more than a few pages of the table `node`, the lowest for `first`.
-    #[inline(never)]
-    fn protect_many(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to split and change what lies in `first..=last`, more than a few pages of one table. Returns whether it is one
+    /// page then that differs from the one beside it.
+    pub fn protect_many(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
         let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
-        match self.split_one(node, first, last, cut)? {
-            Some(below) => {
-                let to = self.regime.page_shift;
-                let node = self.regime.descend(below, self.window, first, to, |_, _, memory| memory);
-                if self.protect_few(node, first, last, change)? {
-                    return Ok(());
-                }
-            }
-            None => self.split(cut)?,
+        let top = self.regime.lowest(self.window, first);
+        let Some(below) = self.split_one(top, first, last, cut)? else {
+            self.split(cut)?;
+            return self.protect_all(first, last, change);
+        };
+        let pages = self.regime.table_at(below, self.window, first, Level::L3);
+        if let Some(pages) = pages
+            && self.meanwhile != Meanwhile::Parked
+            && let Some(is_odd) =
+                protect_few(self.regime, pages, (first, last), change, self.script, self.window)?
+        {
+            return Ok(is_odd);
         }
+        self.protect_all(first, last, change)
+    }
+
+    /// Plans to change all that lies in `first..=last`, behind the splits. Never says that it is one odd page.
+    fn protect_all(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
         self.order_runs()?;
         self.protect(first, last, change)?;
-        self.finish()
-    }
-
-    /// Plans to change the leaves in `first..=last` where those are a few pages of the table `node`, none of them one of a
-    /// run, as most are that change. Returns whether they are; what is wrong with them, [`protect`](Self::protect) finds out.
-    #[inline(always)]
-    fn protect_few(&mut self, node: Node, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
-        let (from, to) = (node.index(first), node.index(last));
-        let count = to.wrapping_sub(from);
-        if node.level != Level::L3 || count >= FEW || to >= self.regime.entries(Level::L3) {
-            return Ok(false);
-        }
-        let (clear, set) = change.masks();
-        let asks = change.may_become_both();
-        // The first and the last that change, and whether TLBs may hold one of those.
-        let (mut ends, mut held, mut page) = (None, false, 0);
-        for index in from..=to {
-            let old = self.read(node, index).0;
-            page = old & !clear | set;
-            if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(page)) {
-                return Ok(false);
-            }
-            if old != page {
-                ends = Some((ends.map_or(index, |(lead, _)| lead), index));
-                held |= old & VALID_BIT != 0;
-            }
-        }
-        if from == to {
-            let beside = self.read(node, from ^ 1).0;
-            self.odd_page = differ(self.regime, page, beside);
-        }
-        let Some((lead, end)) = ends else { return Ok(true) };
-        let count = end.wrapping_sub(lead).wrapping_add(1);
-        self.store(node, lead, count, Edit::Bits { clear, set })?;
-        if self.meanwhile == Meanwhile::Parked {
-            self.finish()?;
-        } else {
-            let span = Span::leaves(node.va(lead), count, node.shift);
-            self.finish_one(held.then_some(span))?;
-        }
-        Ok(true)
+        self.finish()?;
+        Ok(false)
     }
 
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.

@@ -25,6 +25,8 @@ pub(in crate::live) struct Regime {
     pub range_invalidation: bool,
     /// Bits of an address that a full table resolves.
     index_bits: u32,
+    /// Index of the last entry of a full table.
+    last_index: usize,
     /// log2 of the bytes of a page.
     pub page_shift: u32,
     /// The bits of a table descriptor that are the address, where they lie in place: up to 48 bits. 0 where some do not.
@@ -101,6 +103,7 @@ impl Regime {
             bbm,
             range_invalidation: false,
             index_bits,
+            last_index: (1 << index_bits) - 1,
             page_shift,
             table_bits,
             address_bits,
@@ -129,12 +132,37 @@ impl Regime {
         if entry.may_be_table() { Some(Pa(entry.0 & self.table_bits)) } else { None }
     }
 
-    /// The lowest table that the walk from `node` on for `va`, an address that `node` translates, comes to: one whose
-    /// entries translate `1 << to` bytes, or the last above it. Of an entry of a table and what stands there in memory
-    /// `value` makes what is walked.
-    // A walk is three or four turns of this loop; the call around it would cost more than one of them.
+    /// The table at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
+    /// translates, comes to; `node` itself where that is lower. Of an entry of a table and what stands there in memory `value`
+    /// makes what is walked.
     #[inline(always)]
     pub fn descend<W: TableWindow>(
+        &self,
+        node: Node,
+        window: &mut W,
+        va: u64,
+        to: Level,
+        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+    ) -> Node {
+        let shift = self.shift(to);
+        let node = self.descend_to(node, window, va, shift, value);
+        // Which nearly always spares to make the level of the number of turns.
+        if node.shift == shift { Node { level: to, ..node } } else { node }
+    }
+
+    /// The table at level `to` that the walk in memory from `node` on for `va`, an address that `node` translates, comes to, if
+    /// it comes to one.
+    #[inline(always)]
+    pub fn table_at<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Option<Node> {
+        let shift = self.shift(to);
+        let node = self.descend_to(node, window, va, shift, |_, _, memory| memory);
+        (node.shift == shift).then_some(Node { level: to, ..node })
+    }
+
+    /// As [`descend`](Self::descend), to entries that translate `1 << to` bytes or the next larger.
+    // A walk is three or four turns of this loop; the call around it would cost more than one of them.
+    #[inline(always)]
+    pub fn descend_to<W: TableWindow>(
         &self,
         node: Node,
         window: &mut W,
@@ -147,7 +175,7 @@ impl Regime {
         let offset = va.wrapping_sub(node.base);
         let mut number = node.level.number();
         while shift > to {
-            let index = offset.wrapping_shr(shift) as usize & self.last_index();
+            let index = offset.wrapping_shr(shift) as usize & self.last_index;
             let memory = read(window, level(number), table, index);
             let Some(next) = self.next_table(value(table, index, memory)) else { break };
             (table, shift, number) = (next, shift.wrapping_sub(self.index_bits), number.wrapping_add(1));
@@ -156,22 +184,16 @@ impl Regime {
         Node { table, base: va.wrapping_sub(offset & within), shift, level: level(number) }
     }
 
-    /// Index of the last entry of a full table.
-    #[inline(always)]
-    const fn last_index(&self) -> usize {
-        1usize.wrapping_shl(self.index_bits).wrapping_sub(1)
-    }
-
     /// The lowest table in memory for `va`, an address of the half.
     #[inline]
     pub fn lowest<W: TableWindow>(&self, window: &mut W, va: u64) -> Node {
-        self.descend(self.top, window, va, self.page_shift, |_, _, memory| memory)
+        self.descend(self.top, window, va, Level::L3, |_, _, memory| memory)
     }
 
     /// The table in memory at `level`, or the lowest above it, for `va`, an address of the half.
     #[inline]
     pub fn lowest_to<W: TableWindow>(&self, window: &mut W, va: u64, level: Level) -> Node {
-        self.descend(self.top, window, va, self.shift(level), |_, _, memory| memory)
+        self.descend(self.top, window, va, level, |_, _, memory| memory)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
@@ -196,7 +218,7 @@ impl Regime {
         if level.number() == self.top.level.number() {
             self.geometry.entries(level)
         } else {
-            self.last_index().wrapping_add(1)
+            self.last_index.wrapping_add(1)
         }
     }
 

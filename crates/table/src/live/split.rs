@@ -337,25 +337,26 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let single = leaf(geometry, level, attributes, pa);
         // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
         let candidates = cut.candidates(base, count, shift);
-        match self.regime.run(level) {
-            Some(run) if !cut.leaves_no_run(level, base, ((count as u64) << shift) - 1) => {
-                fill(entries, single.0 | CONTIGUOUS, 1 << shift);
-                for part in candidates.iter().filter(|part| !part.is_empty()) {
-                    let runs = entries.chunks_exact_mut(run).enumerate().take(part.end.div_ceil(run));
-                    for (nth, entries) in runs.skip(part.start / run) {
-                        let start = ((nth * run) as u64) << shift;
-                        let va = base + start;
-                        if cut.cuts(level, true, va, va + (((run as u64) << shift) - 1)) {
-                            let mut descriptor = single.0 + start;
-                            for entry in entries {
-                                entry.write(descriptor);
-                                descriptor = descriptor.wrapping_add(1 << shift);
-                            }
-                        }
+        let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
+        let run = self.regime.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
+        fill(entries, single.0 | if run.is_some() { CONTIGUOUS } else { 0 }, 1 << shift);
+        if let Some(run) = run {
+            let bytes = (run as u64).wrapping_shl(shift);
+            for part in candidates.iter().filter(|part| !part.is_empty()) {
+                let from = part.start & !(run - 1);
+                let rest = entries.get_mut(from..).unwrap_or_default();
+                for (nth, entries) in rest.chunks_exact_mut(run).enumerate() {
+                    if from + nth * run >= part.end {
+                        break;
+                    }
+                    let start =
+                        (from as u64).wrapping_shl(shift).wrapping_add(bytes.wrapping_mul(nth as u64));
+                    let va = base.wrapping_add(start);
+                    if cut.cuts(level, true, va, va.wrapping_add(bytes.wrapping_sub(1))) {
+                        fill(entries, single.0.wrapping_add(start), 1 << shift);
                     }
                 }
             }
-            _ => fill(entries, single.0, 1 << shift),
         }
         let mut result = Ok(());
         let Some(next) = level.next() else {

@@ -78,7 +78,9 @@ impl Target {
 }
 
 /// A [`Target`] without its addresses.
+// Of four bytes, so that a plan has no padding, which would be moved byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub(super) enum Meanwhile {
     /// Any CPU may use any of it at any moment.
     InUse,

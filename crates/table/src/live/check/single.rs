@@ -7,11 +7,11 @@ use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level};
 
-use crate::cpu::Dsb;
 use crate::live::covered::hit;
 use crate::live::entry::CONTIGUOUS;
 use crate::live::invalidate::Span;
 use crate::live::regime::{Node, Regime};
+use crate::live::small::Small;
 use crate::live::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::live::target::Meanwhile;
 use crate::walk::read;
@@ -20,33 +20,26 @@ use crate::window::TableWindow;
 /// More entries in one store are worth the whole check.
 const FEW: u16 = 16;
 
-/// Whether `steps` are one store of a few entries that may be made in place, with the barriers, the invalidation and the
+/// Whether `small` is one store of a few entries that may be made in place, with the barriers, the invalidation and the
 /// returned table that it asks for; or a table linked over a block, and such a store to a few pages that it leads to. A
 /// table and a block that replace each other are not compared.
 #[inline(always)]
 pub(super) fn is_accepted<W: TableWindow>(
     regime: &Regime,
     meanwhile: Meanwhile,
-    steps: &[Step],
+    small: &Small<'_>,
     window: &mut W,
 ) -> bool {
     // As after the change of one page.
-    if let [
-        Step::Store(store),
-        Step::Dsb(Dsb::Ishst),
-        Step::Invalidate(invalidation),
-        Step::Dsb(Dsb::Ish),
-        Step::Isb,
-    ] = steps
-        && matches!(store.edit, Edit::Bits { .. })
-    {
+    if small.is_change_in_place() {
+        let store = small.store;
         return meanwhile != Meanwhile::Parked
             && store.count <= FEW
             && regime.holds(store.va.0)
             && find(regime, regime.top, store, window)
-                .is_some_and(|node| pages_accepted(regime, node, store, Some(invalidation), window));
+                .is_some_and(|node| pages_accepted(regime, node, store, small.invalidation, window));
     }
-    is_larger_accepted(regime, meanwhile, steps, window)
+    is_larger_accepted(regime, meanwhile, *small, window)
 }
 
 /// [`is_accepted`] for plans of other shapes.
@@ -54,29 +47,10 @@ pub(super) fn is_accepted<W: TableWindow>(
 fn is_larger_accepted<W: TableWindow>(
     regime: &Regime,
     meanwhile: Meanwhile,
-    steps: &[Step],
+    small: Small<'_>,
     window: &mut W,
 ) -> bool {
-    let (tables_ordered, store, rest) = match steps {
-        [Step::Store(store), rest @ ..] => (false, store, rest),
-        [Step::Dsb(Dsb::Ishst), Step::Store(store), rest @ ..] => (true, store, rest),
-        _ => return false,
-    };
-    let (pages, rest) = match rest {
-        [Step::Store(pages), rest @ ..] => (Some(pages), rest),
-        _ => (None, rest),
-    };
-    let (invalidation, frees) = match rest {
-        [Step::Dsb(Dsb::Ishst), Step::Isb, frees @ ..] => (None, frees),
-        [
-            Step::Dsb(Dsb::Ishst),
-            Step::Invalidate(invalidation),
-            Step::Dsb(Dsb::Ish),
-            Step::Isb,
-            frees @ ..,
-        ] => (Some(invalidation), frees),
-        _ => return false,
-    };
+    let Small { order, store, pages, invalidation, frees } = small;
     if meanwhile == Meanwhile::Parked || store.count > FEW || !regime.holds(store.va.0) {
         return false;
     }
@@ -93,7 +67,7 @@ fn is_larger_accepted<W: TableWindow>(
             } else {
                 regime.next_table(first).filter(|_| first != old)
             };
-            if linked.is_some() && !tables_ordered {
+            if linked.is_some() && order.is_none() {
                 return false;
             }
             let replaced = [old, first];
@@ -119,10 +93,10 @@ fn is_larger_accepted<W: TableWindow>(
 #[inline(always)]
 fn find<W: TableWindow>(regime: &Regime, top: Node, store: &Store, window: &mut W) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
-    let node = regime.descend(top, window, va.0, regime.shift(level), |_, _, memory| memory);
+    let node = regime.table_at(top, window, va.0, level)?;
     let end = usize::from(index).wrapping_add(count.into());
-    let fits = node.level == level && node.table == table && end <= regime.entries(level) && count > 0;
-    (fits && va.0 == node.va(index.into())).then_some(node)
+    let fits = node.table == table && end <= regime.entries(level) && count > 0;
+    (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(node.shift)).then_some(node)
 }
 
 /// Permissions of pages, none of which is one of a run.
@@ -196,11 +170,21 @@ fn covers(regime: &Regime, invalidation: &Invalidation, span: Span) -> bool {
             && u64::from(count) == span.entries()
             && (reach == Reach::AllLevels || span.reach == Reach::LastLevel);
     }
-    covers_range(regime, invalidation, span)
+    let Span { first, last, shift, reach } = span;
+    covers_range(regime, invalidation, first, last, shift, reach)
 }
 
+/// [`covers`] for what is not one for each. In parts, since a whole span would be written to memory by who does not call this.
 #[inline(never)]
-fn covers_range(regime: &Regime, invalidation: &Invalidation, span: Span) -> bool {
+fn covers_range(
+    regime: &Regime,
+    invalidation: &Invalidation,
+    first: u64,
+    last: u64,
+    shift: u32,
+    reach: Reach,
+) -> bool {
+    let span = Span { first, last, shift, reach };
     let possible = match *invalidation {
         Invalidation::ByRange { va, pages, .. } => regime.can_say(va, pages),
         Invalidation::All => true,
@@ -215,6 +199,7 @@ fn covers_range(regime: &Regime, invalidation: &Invalidation, span: Span) -> boo
 mod tests {
     use super::*;
     use crate::OffsetWindow;
+    use crate::cpu::Dsb;
     use crate::live::regime::Half;
     use linmap_vmsa::{Access, Attributes, Geometry, Pa, Va};
     use std::{vec, vec::Vec};
@@ -263,7 +248,7 @@ mod tests {
         let regime = Regime::new(G, Pa(0x1000), Half::Low, bbm);
         // SAFETY: the frames of all tables lie in `entries`, which nothing else accesses meanwhile.
         let mut window = unsafe { OffsetWindow::new(entries.as_mut_ptr().expose_provenance() as u64) };
-        is_accepted(&regime, meanwhile, steps, &mut window)
+        Small::of(steps).is_some_and(|small| is_accepted(&regime, meanwhile, &small, &mut window))
     }
 
     fn accepts(steps: &[Step]) -> bool {

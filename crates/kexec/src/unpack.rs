@@ -1,0 +1,249 @@
+//! Unpacking a kernel, pulled piece by piece and straight to where the caller wants it.
+
+use thiserror::Error;
+
+use crate::gzip::Gunzip;
+use crate::image::{HEADER_LEN, Image, ImageError};
+use crate::kernel_file::{Packed, Packing};
+#[cfg(feature = "zstd")]
+use crate::zstd::Unzstd;
+
+/// Why a kernel can't be unpacked. Offsets are in bytes from the start of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    /// The file ends too early.
+    #[error("the {packing} stream is cut short: the file ends at offset {at:#x}, within {within}")]
+    Truncated {
+        /// What it is packed with.
+        packing: Packing,
+        /// What is incomplete.
+        within: &'static str,
+        /// Where the stream ends.
+        at: u64,
+    },
+    /// The stream breaks a rule of its format.
+    #[error("the {packing} stream is corrupt at offset {at:#x}: {what}")]
+    Corrupt {
+        /// What it is packed with.
+        packing: Packing,
+        /// The rule that is broken.
+        what: &'static str,
+        /// Where; for packed data, at or before the bytes that break it.
+        at: u64,
+    },
+    /// The unpacked bytes aren't those that were packed.
+    #[error(
+        "the {packing} stream is corrupt: its checksum at offset {at:#x} is {expected:#x}, its content has {found:#x}"
+    )]
+    Checksum {
+        /// What it is packed with.
+        packing: Packing,
+        /// Where the checksum is.
+        at: u64,
+        /// The checksum there.
+        expected: u32,
+        /// The checksum of what was unpacked.
+        found: u32,
+    },
+    /// The unpacked bytes aren't as many as were packed.
+    #[error(
+        "the {packing} stream is corrupt: offset {at:#x} says that its content has {expected:#x} bytes, it has {found:#x}"
+    )]
+    Length {
+        /// What it is packed with.
+        packing: Packing,
+        /// Where the length is.
+        at: u64,
+        /// The length there.
+        expected: u64,
+        /// How many bytes were unpacked; for gzip modulo 2^32.
+        found: u64,
+    },
+    /// Something follows the stream that is no part of it.
+    #[error("{len:#x} bytes follow the {packing} stream from offset {at:#x} and are no part of it")]
+    TrailingData {
+        /// What it is packed with.
+        packing: Packing,
+        /// Where they begin.
+        at: u64,
+        /// How many they are.
+        len: u64,
+    },
+    /// The image goes on behind the memory that its header asks for: a wrong file, or a decompression bomb.
+    #[error("the image's header asks for {image_size:#x} bytes, but its {packing} stream has more")]
+    LargerThanImage {
+        /// What it is packed with.
+        packing: Packing,
+        /// `image_size` of the header, in bytes.
+        image_size: u64,
+    },
+    /// A zstd frame needs too long a window.
+    #[error(
+        "the zstd frame at offset {at:#x} needs a window of {window:#x} bytes, at most {max:#x} are allowed"
+    )]
+    Window {
+        /// Where the frame begins.
+        at: u64,
+        /// The window in bytes: the shorter of what the frame says and what it can hold.
+        window: u64,
+        /// [`ZSTD_WINDOW_MAX`](crate::ZSTD_WINDOW_MAX).
+        max: u64,
+    },
+    /// The heap is too small.
+    #[error("unpacking takes {needed:#x} bytes of heap, which there are not")]
+    NoMemory {
+        /// How many bytes it takes.
+        needed: u64,
+    },
+    /// What is packed is no usable image.
+    #[error("the unpacked file: {0}")]
+    Image(#[from] ImageError),
+    /// An earlier call failed: the rest of the stream means nothing.
+    #[error("unpacking failed before")]
+    Failed,
+}
+
+/// A kernel being unpacked. Has about 45 KiB, which are gzip's window and tables.
+pub struct Unpacker<'a> {
+    packing: Packing,
+    stream: Stream<'a>,
+    image: Image,
+    /// What was unpacked to see the header.
+    head: [u8; HEADER_LEN],
+    /// Bytes handed out, those of the head included.
+    read: u64,
+    failed: bool,
+}
+
+impl<'a> Unpacker<'a> {
+    pub(crate) fn new(packed: Packed<'a>) -> Result<Self, UnpackError> {
+        let packing = packed.packing;
+        let mut stream = Stream::new(packed)?;
+        let mut head = [0; HEADER_LEN];
+        let mut len = 0;
+        while let Some(rest) = head.get_mut(len..).filter(|rest| !rest.is_empty()) {
+            match stream.read(rest)? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        let image = Image::parse(head.get(..len).unwrap_or_default())?;
+        if let Some(file_len) = stream.len() {
+            image.check_file_len(file_len)?;
+        }
+        Ok(Self { packing, stream, image, head, read: 0, failed: false })
+    }
+
+    /// What the image's header says. The image's file has at most `image_size` bytes.
+    pub fn image(&self) -> Image {
+        self.image
+    }
+
+    /// How many bytes were handed out so far: the length of the image's file once [`Unpacker::read`] gave 0.
+    pub fn read_so_far(&self) -> u64 {
+        self.read
+    }
+
+    /// Unpacks the next bytes of the image's file, its header included, to the start of `out`, and says how many: at
+    /// least one unless `out` is empty, or 0 when the file is complete and all checksums and lengths were right.
+    /// Nothing may be believed of what was unpacked until then. `out` is written only so far, and what is in it is
+    /// not read again.
+    ///
+    /// # Errors
+    ///
+    /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the stream is damaged.
+    /// - [`UnpackError::Checksum`], [`UnpackError::Length`]: what was unpacked isn't what was packed.
+    /// - [`UnpackError::LargerThanImage`]: there is more than the image's header asks memory for; all that was handed
+    ///   out is within it.
+    /// - [`UnpackError::Failed`]: an earlier call failed.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
+        if self.failed {
+            return Err(UnpackError::Failed);
+        }
+        let result = self.next(out);
+        self.failed = result.is_err();
+        self.read += result.unwrap_or(0) as u64;
+        result
+    }
+
+    fn next(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        let head = usize::try_from(self.read).ok().and_then(|read| self.head.get(read..));
+        // A header's image_size may be less than the header.
+        let left = self.image.image_size.saturating_sub(self.read);
+        if let Some(head) = head.filter(|head| !head.is_empty()) {
+            if left < head.len() as u64 {
+                return Err(self.larger());
+            }
+            let len = head.len().min(out.len());
+            out.iter_mut().zip(head).for_each(|(to, &from)| *to = from);
+            return Ok(len);
+        }
+        if left == 0 {
+            return match self.stream.read(&mut [0])? {
+                0 => Ok(0),
+                _ => Err(self.larger()),
+            };
+        }
+        let len = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
+        self.stream.read(out.get_mut(..len).unwrap_or_default())
+    }
+
+    fn larger(&self) -> UnpackError {
+        UnpackError::LargerThanImage { packing: self.packing, image_size: self.image.image_size }
+    }
+}
+
+/// Where the bytes come from. Reading gives at least one, or 0 at the end.
+#[allow(clippy::large_enum_variant)] // There is one at a time, and no heap to put it on.
+enum Stream<'a> {
+    Raw(&'a [u8]),
+    Gzip(Gunzip<'a>),
+    #[cfg(feature = "zstd")]
+    Zstd(Unzstd<'a>),
+}
+
+impl<'a> Stream<'a> {
+    fn new(packed: Packed<'a>) -> Result<Self, UnpackError> {
+        Ok(match packed.packing {
+            Packing::Raw => Self::Raw(packed.bytes),
+            Packing::Gzip => Self::Gzip(Gunzip::new(packed)),
+            #[cfg(feature = "zstd")]
+            Packing::Zstd => Self::Zstd(Unzstd::new(packed)?),
+            #[cfg(not(feature = "zstd"))]
+            Packing::Zstd => {
+                let what = "this build cannot unpack zstd";
+                return Err(UnpackError::Corrupt { packing: Packing::Zstd, what, at: packed.offset as u64 });
+            }
+        })
+    }
+
+    /// How many bytes there are in all, where that is known from the start.
+    fn len(&self) -> Option<u64> {
+        match self {
+            // The head was taken.
+            Self::Raw(rest) => Some(rest.len() as u64 + HEADER_LEN as u64),
+            Self::Gzip(_) => None,
+            #[cfg(feature = "zstd")]
+            Self::Zstd(stream) => stream.content_len(),
+        }
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
+        match self {
+            Self::Raw(rest) => {
+                let len = rest.len().min(out.len());
+                let (now, later) = rest.split_at_checked(len).unwrap_or_default();
+                out.get_mut(..len).unwrap_or_default().copy_from_slice(now);
+                *rest = later;
+                Ok(len)
+            }
+            Self::Gzip(stream) => stream.read(out),
+            #[cfg(feature = "zstd")]
+            Self::Zstd(stream) => stream.read(out),
+        }
+    }
+}

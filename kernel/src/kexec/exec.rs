@@ -1,0 +1,144 @@
+//! Entering a payload that is loaded.
+
+use core::convert::Infallible;
+
+use linmap::layout::{GEOMETRY, IMAGE};
+use linmap_kexec::MAX_SHARES;
+use linmap_vmsa::Pa;
+use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+
+use super::KexecError;
+use super::loaded::{Loaded, Source};
+use crate::cross_call::{self, PATIENCE};
+use crate::entry::{Entered, HVC_RESTART};
+use crate::machine::Machine;
+use crate::percpu::{CpuSet, wait_until};
+use crate::relocation::{self, Check, Departure, Orders, Way};
+use crate::sha256::BLOCK;
+use crate::{cpu, cpus, percpu, report, secondary};
+
+/// Enters `loaded`; returns only with an error, and then everything is as before, but for CPUs that are off.
+///
+/// # Errors
+/// [`KexecError`].
+pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<Infallible, KexecError> {
+    cpus::can_stop_all(machine)?;
+    if verify {
+        let started = cpu::counter();
+        loaded.check(machine)?;
+        report!("phase=kexec-verify ticks={}", cpu::ticks_since(started));
+    }
+    let frames = loaded.control;
+    let orders_at = Pa(frames.start.0 + size_of::<Orders>() as u64);
+    let layout = machine.layout;
+    let way = match &loaded.transition {
+        Some(both) => {
+            let shape = both.code.geometry();
+            Way::Mapped {
+                ttbr0: ttbr(shape, both.code.root(), 0),
+                tcr: tcr_with_t0sz(machine.reserved.tcr, shape),
+                offset: layout.offset(),
+            }
+        }
+        None => Way::Unmapped {
+            identity: ttbr(GEOMETRY, machine.image.identity_map(), 0),
+            image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
+        },
+    };
+    let departure = Departure { code: frames.start, orders: orders_at, way, reserved: machine.reserved };
+    let with = helpers(loaded);
+    let orders = orders(machine, loaded, with, verify, orders_at);
+    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else refers to it.
+    let orders: &Orders = unsafe {
+        let place = layout.linear(orders_at).0 as *mut Orders;
+        place.write(orders);
+        &*place
+    };
+    cpu::clean_and_invalidate(layout.linear(orders_at), size_of::<Orders>() as u64);
+
+    for other in percpu::others().iter().filter(|&other| !contains(with, other)) {
+        cpus::stop(machine, other)?;
+    }
+    report!(
+        "state=kexec entry={} dtb={} el={} mmu={} cpus={}",
+        loaded.entry,
+        loaded.dtb(),
+        machine.entered.el(),
+        if loaded.transition.is_some() { "on" } else { "off" },
+        with.len() + 1
+    );
+    departure.publish();
+    take_along(machine, orders, with)?;
+    cpus::stop_interrupts(machine);
+    // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
+    // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
+    // off, or have left the live tables.
+    unsafe { departure.go(0) }
+}
+
+/// The other CPUs that take part in the move.
+fn helpers(loaded: &Loaded) -> CpuSet {
+    let mut with = CpuSet::EMPTY;
+    if loaded.transition.is_some() {
+        let lists = loaded.moves.lists.len();
+        percpu::others().iter().take(lists.saturating_sub(1)).for_each(|other| with.insert(other));
+    }
+    with
+}
+
+fn contains(set: CpuSet, number: usize) -> bool {
+    set.iter().any(|member| member == number)
+}
+
+fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at: Pa) -> Orders {
+    let dtb = loaded.dtb();
+    let mut orders = Orders::new(loaded.entry, dtb);
+    orders.nothing = machine.reserved.ttbr0;
+    if let Some(both) = &loaded.transition {
+        orders.ttbr1 = ttbr(machine.geometry(), both.linear.root(), 0);
+    }
+    if machine.entered == Entered::El2Stub {
+        orders.restart = HVC_RESTART;
+        orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
+    }
+    orders.conduit = secondary::conduit(machine.psci);
+    orders.uart = machine.uart.unwrap_or(Pa(0));
+    orders.others = with.len() as u64;
+    // Without anything to move there is one list, which is empty: zeros.
+    orders.list_count = loaded.moves.lists.len().max(1) as u64;
+    orders.lists = [Pa(at.0 + relocation::ZEROS as u64); MAX_SHARES];
+    for (first, list) in orders.lists.iter_mut().zip(&loaded.moves.lists) {
+        *first = list.first;
+    }
+    for (list, other) in (1..).zip(with.iter()) {
+        orders.affinities[list] = secondary::affinity_of(other).bits();
+    }
+    // What lies in place was checked just now, and nothing is moved there.
+    let moved = loaded.segments.iter().filter(|segment| segment.source != Source::InPlace);
+    if verify && !loaded.moves.lists.is_empty() {
+        for (check, segment) in orders.check.iter_mut().zip(moved) {
+            const { assert!(4096 % BLOCK == 0, "pages are whole blocks") };
+            *check = Check::new(segment.destination.start, segment.destination.len(), segment.digest);
+            orders.checks += 1;
+        }
+    }
+    orders
+}
+
+/// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
+fn take_along(machine: &Machine<'_>, orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
+    for (list, other) in (1..).zip(with.iter()) {
+        cross_call::start_work(other, relocation::follow, list)?;
+    }
+    let here = |list: usize| orders.is_here(list);
+    if wait_until(PATIENCE, || (1..=with.len()).all(here)) {
+        with.iter().for_each(crate::park::forget);
+        return Ok(());
+    }
+    orders.call_off();
+    let missing = (1..).zip(with.iter()).find(|&(list, _)| !here(list)).map_or(0, |(_, other)| other);
+    for other in with.iter() {
+        cpus::left(machine, other);
+    }
+    Err(KexecError::DidNotCome { cpu: missing })
+}

@@ -1,0 +1,572 @@
+//! Loading a payload. Everything that can fail fails here, and then memblock is as before.
+//!
+//! A part of the payload is put where it belongs, if that memory is free: then nothing has to move when the payload is
+//! entered. Where it is not, because the running kernel or the archive lies there, it waits elsewhere.
+
+use core::iter;
+use core::mem::MaybeUninit;
+use core::num::NonZeroUsize;
+
+use arrayvec::ArrayVec;
+use linmap::frames::MemblockFrames;
+use linmap::ranges::MappingList;
+use linmap_kexec::{
+    Archive, COMMAND_LINE_MAX, CommandLine, Extent, Initrd, KernelFile, LIST_FRAME_LEN, LIST_FRAME_WORDS,
+    ListFrame, MAX_SHARES, MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN, Segments,
+    Source as From, Transition, TransitionError, Unpacker,
+};
+use linmap_memblock::Memblock;
+use linmap_vmsa::{Granule, Pa, PaRange};
+
+use super::loaded::{self, Loaded, MAX_SEGMENTS, Segment, Source, frame_at};
+use super::taken::Taken;
+use super::{KexecError, Payload, seeds};
+use crate::entry::{self, Entered};
+use crate::machine::{Machine, REGIONS};
+use crate::sha256::{Digest, Sha256};
+use crate::{cpu, heap, kept, percpu, relocation, report};
+
+/// Extents that may have to be put in order, cut to pieces as that may take.
+const WORKSPACE: usize = 512;
+
+/// How a payload is loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Manner {
+    /// Page by page to memory that belongs to no destination, as a loader has to that gets it piece by piece.
+    pub scattered: bool,
+    /// Without transitional tables: to be moved with the MMU off.
+    pub mmu_off: bool,
+}
+
+/// Loads `payload`.
+///
+/// # Errors
+/// [`KexecError`]; memblock is as before.
+pub fn load(machine: &mut Machine<'_>, payload: Payload, manner: Manner) -> Result<Loaded, KexecError> {
+    let started = cpu::counter();
+    let mut loader = Loader { machine, taken: Taken::new(), manner };
+    match loader.load(payload) {
+        Ok(parts) => {
+            let Loader { taken, .. } = loader;
+            let loaded = Loaded {
+                segments: parts.segments,
+                moves: parts.moves,
+                bounce: parts.bounce,
+                waiting: parts.waiting,
+                transition: parts.transition,
+                control: parts.control,
+                entry: parts.entry,
+                taken,
+            };
+            report_phase(&loaded, cpu::ticks_since(started));
+            Ok(loaded)
+        }
+        Err(error) => {
+            let Loader { machine, taken, .. } = loader;
+            taken.release(machine);
+            Err(error)
+        }
+    }
+}
+
+fn report_phase(loaded: &Loaded, ticks: u64) {
+    let moves = &loaded.moves;
+    report!(
+        "phase=kexec-load ticks={ticks} segments={} bytes={} in_place={} extents={} list_frames={} tables={} lists={} image={} dtb={}",
+        loaded.segments.len(),
+        moves.moved,
+        loaded
+            .segments
+            .iter()
+            .filter(|s| s.source == Source::InPlace)
+            .map(|s| s.destination.len())
+            .sum::<u64>(),
+        moves.extents,
+        moves.frames,
+        loaded.transition.as_ref().map_or(0, |both| both.linear.built().tables + both.code.built().tables),
+        moves.lists.len(),
+        loaded.entry,
+        loaded.dtb()
+    );
+}
+
+/// What a load has made, but for what it took.
+struct Parts {
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    moves: Moves,
+    bounce: PaRange,
+    waiting: Digest,
+    transition: Option<Transition>,
+    control: PaRange,
+    entry: Pa,
+}
+
+/// Where destinations may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Domain {
+    /// In memory that nobody uses.
+    Free,
+    /// In all memory that the payload may have: what the running kernel uses is overwritten when it is left.
+    Usable,
+}
+
+/// Bytes that the boot loader put somewhere.
+#[derive(Clone, Copy)]
+struct Lying {
+    bytes: &'static [u8],
+    at: PaRange,
+}
+
+struct Loader<'a, 'm> {
+    machine: &'a mut Machine<'m>,
+    taken: Taken,
+    manner: Manner,
+}
+
+impl Loader<'_, '_> {
+    fn load(&mut self, payload: Payload) -> Result<Parts, KexecError> {
+        let archive =
+            self.machine.archive()?.ok_or(KexecError::NoPayload("the boot loader passed no archive"))?;
+        let file = archive.find("Image").ok_or(KexecError::NoPayload("the archive has no Image"))?.data;
+        let kernel = KernelFile::recognise(file)?;
+        // What unpacking takes is lent for that time only.
+        let heap_len = kernel.memory_needed()? as u64;
+        if heap_len == 0 {
+            return self.load_image(payload, &archive, file, kernel);
+        }
+        let heap_at = self.taken.alloc(self.machine, heap_len, SEGMENT_ALIGN)?;
+        let heap_range = PaRange::new(heap_at, Pa(heap_at.0 + heap_len));
+        // SAFETY: these bytes were just taken, and are given back after the heap has ended.
+        let memory = unsafe { self.machine.bytes_mut(heap_range) };
+        // SAFETY: bytes that are written to as such or not at all.
+        let memory = unsafe { &mut *(&raw mut *memory as *mut [MaybeUninit<u8>]) };
+        let parts = heap::lend(memory, || self.load_image(payload, &archive, file, kernel))?;
+        self.taken.give_back(self.machine, heap_range)?;
+        Ok(parts)
+    }
+
+    fn load_image(
+        &mut self,
+        payload: Payload,
+        archive: &Archive<'static>,
+        file: &'static [u8],
+        kernel: KernelFile<'static>,
+    ) -> Result<Parts, KexecError> {
+        let mut unpacker = kernel.unpack()?;
+        let image = unpacker.image();
+        let granules = [Granule::K4, Granule::K16, Granule::K64];
+        let supported =
+            granules.map(|granule| self.machine.features.mmfr0.supports(granule).then_some(granule));
+        let supported: ArrayVec<Granule, 3> = supported.into_iter().flatten().collect();
+        image.check_page_size(&supported)?;
+
+        let mut text = [0; COMMAND_LINE_MAX - 1];
+        let own = CommandLine(self.machine.command_line);
+        let (bootargs, initrd) = match payload {
+            Payload::Linux => {
+                let theirs = CommandLine(super::member_text(archive, "cmdline")?);
+                let data = archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
+                (own.for_payload(theirs, &mut text)?, data.map(|bytes| self.lying(bytes)))
+            }
+            Payload::Myself(next) => {
+                let whole = self.machine.initrd;
+                let initrd = whole.map(|at| {
+                    // SAFETY: `archive` has checked that the range is mapped; nothing writes to it.
+                    Lying { bytes: unsafe { self.machine.bytes_for_ever(at) }, at }
+                });
+                (own.for_generation(next, &mut text)?, initrd)
+            }
+        };
+
+        // The tree's length does not depend on where the initrd is.
+        let kept_ranges = self.machine.kept.clone();
+        let kept = kept::for_tree(&kept_ranges);
+        let seeds = seeds::new(linmap_memblock::parse_dtb(self.machine.dtb)?);
+        let at = initrd.map(|lying| lying.at);
+        let tree = NextTree { bootargs, initrd: at, seeds, kept: &kept, ..NextTree::default() };
+        let dtb_len = tree.measure(self.machine.dtb)? as u64;
+        let control = self.control()?;
+        let (placed, domain, initrd_stays) = self.place(&image, initrd, dtb_len, control)?;
+
+        // From here on nothing that is taken from memblock lies in a destination.
+        let mut destinations = ArrayVec::<PaRange, MAX_SEGMENTS>::new();
+        let moved_initrd = placed.initrd.filter(|_| !initrd_stays);
+        for range in [Some(placed.image), moved_initrd, Some(placed.dtb)].into_iter().flatten() {
+            let whole = whole_pages(range);
+            self.taken.reserve_free(self.machine, whole)?;
+            destinations.push(whole);
+        }
+        let segments = Segments::new(&destinations)?;
+        let here = domain == Domain::Free && !self.manner.scattered;
+        let bounce = if domain == Domain::Usable { self.bounce()? } else { None };
+        let mut workspace = [Pending::UNUSED; WORKSPACE];
+        let plan = MovePlan::new(segments, &mut workspace, bounce, self.shares())?;
+        let mut put = Put { plan, segments: ArrayVec::new(), here };
+
+        let raw = self.lying(file);
+        let direct = domain == Domain::Usable && kernel.packing() == linmap_kexec::Packing::Raw;
+        if direct && raw.at.start.0.is_multiple_of(SEGMENT_ALIGN) {
+            self.put_lying(&mut put, "image", raw, placed.image.start)?;
+        } else {
+            let mut content = Content::Packed(&mut unpacker);
+            let room = whole_pages(placed.image);
+            self.put(&mut put, "image", &mut content, room)?;
+        }
+        if let (Some(lying), Some(place)) = (initrd, placed.initrd) {
+            if initrd_stays {
+                let range = whole_pages(place);
+                let digest = loaded::digest(self.machine, range);
+                cpu::clean_and_invalidate(self.machine.layout.linear(range.start), range.len());
+                put.segments.push(Segment {
+                    name: "initrd",
+                    destination: range,
+                    source: Source::InPlace,
+                    len: lying.at.len(),
+                    zero: 0,
+                    digest,
+                });
+            } else if domain == Domain::Usable && lying.at.start.0.is_multiple_of(SEGMENT_ALIGN) {
+                self.put_lying(&mut put, "initrd", lying, place.start)?;
+            } else {
+                self.put(&mut put, "initrd", &mut Content::Bytes(lying.bytes), whole_pages(place))?;
+            }
+        }
+        let tree = NextTree { initrd: placed.initrd, ..tree };
+        self.put_tree(&mut put, &tree, placed.dtb)?;
+
+        let Put { plan, segments, .. } = put;
+        let moves = plan.finish(&mut iter::from_fn(|| self.list_frame()))?;
+        moves.check(frame_at(self.machine))?;
+        self.clean_lists(&moves)?;
+        let bounce = bounce.unwrap_or_default();
+        let waiting = loaded::waiting(self.machine, &moves, bounce)?;
+        self.write_code(control);
+        let transition =
+            if moves.lists.is_empty() || self.manner.mmu_off { None } else { self.transition(control)? };
+        Ok(Parts { segments, moves, bounce, waiting, transition, control, entry: placed.entry() })
+    }
+
+    /// Bytes of the archive, and where they are in memory.
+    fn lying(&self, bytes: &'static [u8]) -> Lying {
+        let start = Pa(bytes.as_ptr().expose_provenance() as u64 - self.machine.layout.offset());
+        Lying { bytes, at: PaRange::new(start, Pa(start.0 + bytes.len() as u64)) }
+    }
+
+    /// Frames for the relocation code, its orders, and the EL2 stub where there is one.
+    fn control(&mut self) -> Result<PaRange, KexecError> {
+        let frames = if self.machine.entered == Entered::El2Stub { 3 } else { 2 };
+        let len = frames * SEGMENT_ALIGN;
+        let start = self.taken.alloc(self.machine, len, SEGMENT_ALIGN)?;
+        Ok(PaRange::new(start, Pa(start.0 + len)))
+    }
+
+    /// Chooses destinations so that as little as possible has to be moved: in free memory, with the initrd where it is;
+    /// with the initrd copied there; at last anywhere.
+    fn place(
+        &self,
+        image: &linmap_kexec::Image,
+        initrd: Option<Lying>,
+        dtb_len: u64,
+        control: PaRange,
+    ) -> Result<(Placed, Domain, bool), KexecError> {
+        let copied = initrd.map_or(Initrd::Absent, |lying| Initrd::Len(lying.at.len()));
+        let stays =
+            initrd.filter(|lying| lying.at.start.0.is_multiple_of(SEGMENT_ALIGN) && !self.manner.scattered);
+        let stays = stays.map(|lying| Initrd::At(lying.at));
+        let mut first_error = None;
+        for domain in [Domain::Free, Domain::Usable] {
+            if domain == Domain::Usable && self.manner.scattered {
+                break;
+            }
+            let ranges = self.ranges(domain, control)?;
+            for initrd in [stays, Some(copied)].into_iter().flatten() {
+                match Placed::lowest(ranges.iter().copied(), image, initrd, dtb_len) {
+                    Ok(placed) => return Ok((placed, domain, matches!(initrd, Initrd::At(_)))),
+                    Err(error) => first_error = first_error.or(Some(error)),
+                }
+            }
+        }
+        // There was at least one attempt.
+        Err(first_error.map_or(KexecError::NoPayload("it was not placed"), KexecError::Placement))
+    }
+
+    fn ranges(&self, domain: Domain, control: PaRange) -> Result<ArrayVec<PaRange, REGIONS>, KexecError> {
+        let everywhere = PaRange::new(Pa(0), self.machine.memblock.memory_end());
+        if domain == Domain::Free {
+            return Ok(self.machine.memblock.free_ranges(everywhere).take(REGIONS).collect());
+        }
+        let mut usable = Memblock::<REGIONS>::new();
+        for range in self.machine.mapped() {
+            usable.add(range)?;
+        }
+        let kept = self.machine.kept.iter().map(|kept| &kept.range);
+        for &range in self.machine.firmware.iter().chain(kept).chain([&control]) {
+            usable.reserve(range)?;
+        }
+        Ok(usable.free_ranges(everywhere).take(REGIONS).collect())
+    }
+
+    /// Memory to break circles with: at most a quarter of what is free, down to a page.
+    fn bounce(&mut self) -> Result<Option<PaRange>, KexecError> {
+        let everywhere = PaRange::new(Pa(0), self.machine.memblock.memory_end());
+        let free: u64 = self.machine.memblock.free_ranges(everywhere).map(PaRange::len).sum();
+        let mut len = linmap_kexec::BOUNCE_MAX;
+        while len * 4 > free && len > SEGMENT_ALIGN {
+            len /= 2;
+        }
+        while len >= SEGMENT_ALIGN {
+            if let Ok(start) = self.taken.alloc(self.machine, len, SEGMENT_ALIGN) {
+                return Ok(Some(PaRange::new(start, Pa(start.0 + len))));
+            }
+            len /= 2;
+        }
+        Ok(None)
+    }
+
+    /// How many CPUs take part in the move.
+    fn shares(&self) -> NonZeroUsize {
+        let cpus = if self.manner.mmu_off { 1 } else { percpu::online().len().min(MAX_SHARES) };
+        NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// A frame for the move list.
+    fn list_frame(&mut self) -> Option<ListFrame<'static>> {
+        const { assert!(LIST_FRAME_LEN == SEGMENT_ALIGN, "a list frame is a page") };
+        let pa = self.taken.alloc(self.machine, LIST_FRAME_LEN, LIST_FRAME_LEN).ok()?;
+        let start = self.machine.layout.linear(pa).0 as *mut [u64; LIST_FRAME_WORDS];
+        // SAFETY: the frame was just taken, is mapped there and aligned; any bytes are valid words.
+        Some(ListFrame { pa, words: unsafe { &mut *start } })
+    }
+
+    /// Puts `content` into the segment `room`: to its place, or page by page elsewhere.
+    fn put(
+        &mut self,
+        put: &mut Put<'_, '_>,
+        name: &'static str,
+        content: &mut Content<'_, '_>,
+        room: PaRange,
+    ) -> Result<(), KexecError> {
+        let (mut len, mut zero) = (0u64, 0u64);
+        let mut digest = Sha256::new();
+        let mut at = room.start;
+        // A page that was zeros serves again.
+        let mut spare = None;
+        loop {
+            if at >= room.end {
+                // The room is full: nothing may be left.
+                content.end()?;
+                break;
+            }
+            let page = match (put.here, spare.take()) {
+                (true, _) => at,
+                (false, Some(page)) => page,
+                (false, None) => self.taken.alloc(self.machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?,
+            };
+            let range = PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN));
+            // SAFETY: the page was taken for this, and nothing else refers to it.
+            let bytes = unsafe { self.machine.bytes_mut(range) };
+            let filled = content.fill(bytes)?;
+            if filled == 0 {
+                if !put.here {
+                    spare = Some(page);
+                }
+                break;
+            }
+            bytes[filled..].fill(0);
+            digest.update(bytes);
+            len += filled as u64;
+            if !put.here {
+                let source = if bytes.iter().all(|byte| *byte == 0) {
+                    zero += SEGMENT_ALIGN;
+                    spare = Some(page);
+                    From::Zeros
+                } else {
+                    From::At(page)
+                };
+                let extent = Extent { source, destination: at, len: SEGMENT_ALIGN };
+                put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
+            }
+            at = Pa(at.0 + SEGMENT_ALIGN);
+        }
+        if let Some(page) = spare {
+            self.taken.give_back(self.machine, PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN)))?;
+        }
+        // What the move does not write is cleaned now: all of a segment in place, and the image's memory behind its file.
+        let clean = if put.here { room } else { PaRange::new(at, room.end) };
+        cpu::clean_and_invalidate(self.machine.layout.linear(clean.start), clean.len());
+        put.segments.push(Segment {
+            name,
+            destination: PaRange::new(room.start, at),
+            source: if put.here { Source::InPlace } else { Source::Pages },
+            len,
+            zero,
+            digest: digest.finish(),
+        });
+        Ok(())
+    }
+
+    /// Has `lying` moved from where it is to `destination`.
+    fn put_lying(
+        &mut self,
+        put: &mut Put<'_, '_>,
+        name: &'static str,
+        lying: Lying,
+        destination: Pa,
+    ) -> Result<(), KexecError> {
+        let pages = whole_pages(lying.at);
+        let place = PaRange::new(destination, Pa(destination.0 + pages.len()));
+        let extent = Extent { source: From::At(pages.start), destination, len: pages.len() };
+        put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
+        let digest = loaded::digest(self.machine, pages);
+        put.segments.push(Segment {
+            name,
+            destination: place,
+            source: if pages == place { Source::InPlace } else { Source::At(pages.start) },
+            len: lying.at.len(),
+            zero: 0,
+            digest,
+        });
+        Ok(())
+    }
+
+    /// Writes the payload's device tree.
+    fn put_tree(
+        &mut self,
+        put: &mut Put<'_, '_>,
+        tree: &NextTree<'_>,
+        place: PaRange,
+    ) -> Result<(), KexecError> {
+        let destination = whole_pages(place);
+        let start = if put.here {
+            destination.start
+        } else {
+            self.taken.alloc(self.machine, destination.len(), SEGMENT_ALIGN)?
+        };
+        let range = PaRange::new(start, Pa(start.0 + destination.len()));
+        // SAFETY: these bytes were taken for this, and nothing else refers to them.
+        let buffer = unsafe { self.machine.bytes_mut(range) };
+        buffer.fill(0);
+        tree.rewrite(self.machine.dtb, buffer)?;
+        let mut digest = Sha256::new();
+        digest.update(buffer);
+        if put.here {
+            cpu::clean_and_invalidate(self.machine.layout.linear(start), range.len());
+        } else {
+            let extent = Extent { source: From::At(start), destination: destination.start, len: range.len() };
+            put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
+        }
+        put.segments.push(Segment {
+            name: "dtb",
+            destination,
+            source: if put.here { Source::InPlace } else { Source::At(start) },
+            len: place.len(),
+            zero: 0,
+            digest: digest.finish(),
+        });
+        Ok(())
+    }
+
+    /// Cleans the lists, which are read with the MMU off when tables can't be had.
+    fn clean_lists(&self, moves: &Moves) -> Result<(), KexecError> {
+        let layout = self.machine.layout;
+        let mut at = frame_at(self.machine);
+        // Each frame is asked for once.
+        let clean = |frame| {
+            cpu::clean_and_invalidate(layout.linear(frame), LIST_FRAME_LEN);
+            at(frame)
+        };
+        Ok(moves.records(clean).try_for_each(|record| record.map(|_| ()))?)
+    }
+
+    /// Copies the relocation code, and EL2's stub, to their frames.
+    fn write_code(&self, control: PaRange) {
+        // SAFETY: the frames were taken for this.
+        let bytes = unsafe { self.machine.bytes_mut(control) };
+        bytes.fill(0);
+        let code = relocation::code();
+        bytes[..code.len()].copy_from_slice(code);
+        if let Some(stub) = bytes.get_mut(2 * SEGMENT_ALIGN as usize..).filter(|rest| !rest.is_empty()) {
+            let vectors = entry::el2_stub();
+            stub[..vectors.len()].copy_from_slice(vectors);
+        }
+        cpu::clean_and_invalidate(self.machine.layout.linear(control.start), control.len());
+        cpu::invalidate_instructions_everywhere();
+    }
+
+    /// The tables to move by; `None` when there is no memory for them.
+    fn transition(&mut self, control: PaRange) -> Result<Option<Transition>, KexecError> {
+        let started = cpu::counter();
+        let mut mappings = MappingList::new();
+        let layout = self.machine.layout;
+        let (mut window, memory) = (self.machine.tables(), self.machine.memblock.clone());
+        let mut frames = MemblockFrames::new(self.machine.memblock, layout.geometry());
+        match Transition::build(&layout, &memory, control.start, &mut mappings, &mut window, &mut frames) {
+            Ok(both) => {
+                report!(
+                    "phase=kexec-tables ticks={} tables={}",
+                    cpu::ticks_since(started),
+                    both.linear.built().tables + both.code.built().tables
+                );
+                Ok(Some(both))
+            }
+            Err(TransitionError::OutOfFrames(error)) => {
+                crate::say!(
+                    "no memory for transitional tables ({error}): the payload is moved with the MMU off, slowly"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The plan, and the segments so far.
+struct Put<'s, 'w> {
+    plan: MovePlan<'s, 'static, 'w>,
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    /// Whether everything goes to its place at once.
+    here: bool,
+}
+
+/// What fills a segment.
+enum Content<'c, 'a> {
+    Bytes(&'c [u8]),
+    Packed(&'c mut Unpacker<'a>),
+}
+
+impl Content<'_, '_> {
+    /// Fills `page` as far as there are bytes, and says how many.
+    fn fill(&mut self, page: &mut [u8]) -> Result<usize, KexecError> {
+        match self {
+            Self::Bytes(bytes) => {
+                let (now, later) = bytes.split_at(bytes.len().min(page.len()));
+                page[..now.len()].copy_from_slice(now);
+                *bytes = later;
+                Ok(now.len())
+            }
+            Self::Packed(unpacker) => {
+                let mut filled = 0;
+                while filled < page.len() {
+                    match unpacker.read(&mut page[filled..])? {
+                        0 => break,
+                        more => filled += more,
+                    }
+                }
+                Ok(filled)
+            }
+        }
+    }
+
+    /// Checks that there is nothing left.
+    fn end(&mut self) -> Result<(), KexecError> {
+        let mut one = [0];
+        match self.fill(&mut one)? {
+            0 => Ok(()),
+            _ => Err(KexecError::NoPayload("a part of it is longer than its place")),
+        }
+    }
+}
+
+fn whole_pages(range: PaRange) -> PaRange {
+    range.align_outward(SEGMENT_ALIGN).unwrap_or(range)
+}

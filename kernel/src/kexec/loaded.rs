@@ -1,0 +1,224 @@
+//! A payload that is loaded: what it amounts to, whether it is still what was loaded.
+
+use core::fmt::Write;
+
+use arrayvec::{ArrayString, ArrayVec};
+use linmap::frames::MemblockFrames;
+use linmap::listing::Size;
+use linmap_kexec::{IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, Transition, WireError};
+use linmap_vmsa::{Pa, PaRange};
+
+use super::KexecError;
+use super::taken::Taken;
+use crate::machine::Machine;
+use crate::sha256::{Digest, Sha256};
+use crate::{report, say};
+
+/// Segments of a payload, at most: image, initrd, device tree, ELF core header.
+pub const MAX_SEGMENTS: usize = 4;
+
+/// Where a segment's bytes wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// At the destination.
+    InPlace,
+    /// In one piece from here.
+    At(Pa),
+    /// In pages from anywhere.
+    Pages,
+}
+
+/// One part of the payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// What it is.
+    pub name: &'static str,
+    /// Where it belongs: the whole pages that it fills.
+    pub destination: PaRange,
+    /// Where it is.
+    pub source: Source,
+    /// Its bytes, without what fills the last page.
+    pub len: u64,
+    /// Bytes that are cleared instead of moved, because they are zero.
+    pub zero: u64,
+    /// The digest of its pages, in place.
+    pub digest: Digest,
+}
+
+/// A payload that is ready to be entered.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its parts.
+    pub segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    /// What has to move.
+    pub moves: Moves,
+    /// Where what goes round in circles is put meanwhile.
+    pub bounce: PaRange,
+    /// The digest of what has to move, in the order of the lists.
+    pub waiting: Digest,
+    /// The tables to move it by, `None` to move it with the MMU off, or when nothing moves.
+    pub transition: Option<Transition>,
+    /// Frames of the relocation code, its orders and, at EL1 below EL2, EL2's stub.
+    pub control: PaRange,
+    /// Where the payload is entered.
+    pub entry: Pa,
+    /// Everything that was taken from memblock for it, but the tables.
+    pub taken: Taken,
+}
+
+impl Loaded {
+    /// Gives all its memory back.
+    pub fn unload(self, machine: &mut Machine<'_>) {
+        if let Some(transition) = self.transition {
+            let mut window = machine.tables();
+            let mut frames = MemblockFrames::new(machine.memblock, machine.layout.geometry());
+            transition.linear.release(&mut window, &mut frames);
+            transition.code.release(&mut window, &mut frames);
+        }
+        self.taken.release(machine);
+    }
+
+    /// Where its device tree is going to be.
+    pub fn dtb(&self) -> Pa {
+        self.segments.iter().find(|segment| segment.name == "dtb").map_or(Pa(0), |dtb| dtb.destination.start)
+    }
+
+    /// Checks that everything is still what was loaded.
+    ///
+    /// # Errors
+    /// [`KexecError::Changed`], [`KexecError::List`].
+    pub fn check(&self, machine: &Machine<'_>) -> Result<(), KexecError> {
+        for segment in &self.segments {
+            if segment.source == Source::InPlace && digest(machine, segment.destination) != segment.digest {
+                return Err(KexecError::Changed { what: segment.name });
+            }
+        }
+        if waiting(machine, &self.moves, self.bounce)? != self.waiting {
+            return Err(KexecError::Changed { what: "what waits to be moved" });
+        }
+        Ok(())
+    }
+
+    /// Prints what would be moved where.
+    pub fn show(&self) {
+        say!(
+            "  {:<8} {:>18} {:>18} {:>10} {:>10} {:>10} {:>10}",
+            "segment",
+            "source",
+            "destination",
+            "bytes",
+            "moved",
+            "in place",
+            "zero"
+        );
+        for segment in &self.segments {
+            let pages = segment.destination.len();
+            let in_place = if segment.source == Source::InPlace { pages } else { 0 };
+            let moved = pages - in_place - segment.zero;
+            let mut source = ArrayString::<18>::new();
+            // It fits: an address has 18 characters.
+            let _ = match segment.source {
+                Source::InPlace => source.write_str("in place"),
+                Source::Pages => source.write_str("pages"),
+                Source::At(pa) => write!(source, "{pa}"),
+            };
+            say!(
+                "  {:<8} {source:>18} {:>#18x} {:>10} {:>10} {:>10} {:>10}",
+                segment.name,
+                segment.destination.start.0,
+                segment.len,
+                Size(moved),
+                Size(in_place),
+                Size(segment.zero)
+            );
+            report!(
+                "segment={} source={} destination={} bytes={} moved={moved} in_place={in_place} zero={} sha256={}",
+                segment.name,
+                match segment.source {
+                    Source::InPlace => segment.destination.start,
+                    Source::At(pa) => pa,
+                    Source::Pages => Pa(0),
+                },
+                segment.destination.start,
+                segment.len,
+                segment.zero,
+                segment.digest
+            );
+        }
+        self.report("plan");
+    }
+
+    /// Prints the moves as Linux's list has them, a word for each page.
+    ///
+    /// # Errors
+    /// [`KexecError::Ind`]: the moves have an order.
+    pub fn list(&self, machine: &Machine<'_>) -> Result<(), KexecError> {
+        let mut counts = [0u64; 3];
+        // The pages that the list itself would take are not taken: their addresses do not matter.
+        let pages = core::iter::repeat(Pa(0));
+        for entry in self.moves.ind_list(self.control.start, pages, frame_at(machine))? {
+            let entry = entry?;
+            match entry {
+                IndEntry::Destination(_) => counts[0] += 1,
+                IndEntry::Source(_) => counts[1] += 1,
+                IndEntry::Indirection(_) => counts[2] += 1,
+                IndEntry::Done => {}
+            }
+            say!("  {:#018x}", entry.word());
+        }
+        report!("kexec=list destinations={} sources={} indirections={}", counts[0], counts[1], counts[2]);
+        Ok(())
+    }
+
+    /// The line for machines.
+    pub fn report(&self, name: &str) {
+        let moves = &self.moves;
+        report!(
+            "kexec={name} segments={} mmu={} lists={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={}",
+            self.segments.len(),
+            if self.transition.is_some() { "on" } else { "off" },
+            moves.lists.len(),
+            moves.extents,
+            moves.ordered,
+            moves.frames,
+            moves.moved,
+            moves.cleared,
+            moves.bounced,
+            self.transition.as_ref().map_or(0, |both| both.linear.built().tables + both.code.built().tables),
+            self.control.start
+        );
+    }
+}
+
+/// The digest of the pages of `range`, which the linear map has.
+pub fn digest(machine: &Machine<'_>, range: PaRange) -> Digest {
+    let mut digest = Sha256::new();
+    // SAFETY: who asks has put bytes there, or found some, and nothing writes to them meanwhile.
+    digest.update(unsafe { machine.bytes(range) });
+    digest.finish()
+}
+
+/// The digest of what `moves` copies, in that order, but for what only passes through `bounce`.
+pub fn waiting(machine: &Machine<'_>, moves: &Moves, bounce: PaRange) -> Result<Digest, WireError> {
+    let mut digest = Sha256::new();
+    for record in moves.records(frame_at(machine)) {
+        if let Record::Copy { source, len, .. } = record? {
+            let range = PaRange::new(source, Pa(source.0 + len));
+            if !bounce.overlaps(range) {
+                // SAFETY: sources are memory that was loaded, and nothing writes to them.
+                digest.update(unsafe { machine.bytes(range) });
+            }
+        }
+    }
+    Ok(digest.finish())
+}
+
+/// How the frames of a move list are read.
+pub fn frame_at<'m>(machine: &'m Machine<'_>) -> impl FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]> {
+    |frame| {
+        let range = PaRange::from_len(frame, LIST_FRAME_LEN)?;
+        machine.mapped().any(|mapped| mapped.covers(range)).then_some(())?;
+        // SAFETY: the linear map has the frame, aligned; any bytes are valid words, and nothing writes to them meanwhile.
+        Some(unsafe { &*(machine.layout.linear(frame).0 as *const [u64; LIST_FRAME_WORDS]) })
+    }
+}

@@ -1,0 +1,53 @@
+//! Random numbers for the next kernel. What our own device tree has, we have used or may be asked for: it is not passed on.
+
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node, Property};
+use linmap_kexec::Seeds;
+
+use crate::cpu;
+use crate::sha256::{BLOCK, Digest, Sha256};
+
+/// Blocks that go into each seed: what the tree has, what the CPU gives.
+const BLOCKS: usize = 4;
+
+#[repr(C, align(16))]
+struct Pool([u8; BLOCKS * BLOCK as usize]);
+
+/// New seeds, made of those of the tree, of the CPU's own random numbers (FEAT_RNG) and of the time. Without the first two
+/// nothing would be random about them: then there are none.
+pub fn new(fdt: Fdt<'_>) -> Seeds {
+    let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
+    let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);
+    let mut known = false;
+    if let Some(chosen) = fdt.find_node("/chosen") {
+        let (kaslr, rng) = from_tree.split_at_mut(8);
+        for (name, place) in [("kaslr-seed", kaslr), ("rng-seed", rng)] {
+            if let Some(property) = chosen.property(name) {
+                let value = property.value();
+                let len = value.len().min(place.len());
+                place[..len].copy_from_slice(&value[..len]);
+                known |= value.iter().any(|byte| *byte != 0);
+            }
+        }
+    }
+    let (from_cpu, time) = rest.split_at_mut(BLOCK as usize);
+    for word in from_cpu.as_chunks_mut::<8>().0 {
+        if let Some(random) = cpu::random() {
+            *word = random.to_le_bytes();
+            known = true;
+        }
+    }
+    if !known {
+        return Seeds::Unused;
+    }
+    time[..8].copy_from_slice(&cpu::counter().to_le_bytes());
+    // Two that can't be told from each other.
+    let mut seed = |which: u8| -> Digest {
+        pool.0[BLOCKS * BLOCK as usize - 1] = which;
+        let mut digest = Sha256::new();
+        digest.update(&pool.0);
+        digest.finish()
+    };
+    let (kaslr, rng) = (seed(1), seed(2));
+    Seeds::New { kaslr: u64::from_le_bytes(*kaslr.0.first_chunk().unwrap_or(&[1; 8])), rng: rng.0 }
+}
