@@ -50,6 +50,8 @@ pub enum Instruction<'s> {
     Eret,
     /// `hvc immediate`.
     Hvc(&'s str),
+    /// `smc immediate`.
+    Smc(&'s str),
 }
 
 macro_rules! named {
@@ -283,6 +285,7 @@ fn instruction(statement: &str) -> Result<Option<Instruction<'_>>, Unknown> {
         ("ret", register, None) => Instruction::Ret(register),
         ("eret", "", None) => Instruction::Eret,
         ("hvc", immediate, None) => Instruction::Hvc(immediate),
+        ("smc", immediate, None) => Instruction::Smc(immediate),
         (
             "msr" | "msrr" | "dsb" | "dmb" | "isb" | "ic" | "dc" | "at" | "sys" | "sysp" | "tlbip" | "br"
             | "bl" | "blr" | "ret" | "eret" | "hvc" | "smc" | "svc",
@@ -327,6 +330,10 @@ mod tests {
         let [Instruction::Label("relocate_start"), rest @ ..] = &listing[..] else { panic!("{listing:?}") };
         let switch = [
             msr(Register::SpSel, "#1"),
+            msr(Register::CpacrEl1, "x8"),
+            Instruction::Isb,
+            Instruction::Hvc("#0"),
+            Instruction::Label("0"),
             msr(Register::Ttbr1El1, "x5"),
             Instruction::Isb,
             VMALLE1,
@@ -348,8 +355,14 @@ mod tests {
     #[test]
     fn the_relocation_code_turns_the_mmu_off_after_everything_is_cleaned_and_then_leaves() {
         let listing = read(RELOCATE).unwrap();
-        let copied = position(&listing, Instruction::Dc { operation: Dc::Civac, address: "x11" });
-        let end = [
+        // Whatever a CPU has moved and cleaned is waited for before it says so, or goes on to the payload.
+        let say = [Instruction::Dsb(Dsb::Sy), Instruction::Bl("say")];
+        assert_eq!(routine(&listing, "moved"), say);
+        let moved = position(&listing, Instruction::Label("moved"));
+        let cleaned = position(&listing, Instruction::Dc { operation: Dc::Civac, address: "x11" });
+        assert!(cleaned < moved);
+        assert!(moved < position(&listing, Instruction::Label("enter")));
+        let enter = [
             Instruction::Dsb(Dsb::Sy),
             Instruction::IcIallu,
             Instruction::Dsb(Dsb::Nsh),
@@ -357,14 +370,13 @@ mod tests {
             msr(Register::SctlrEl1, "x7"),
             Instruction::Isb,
             Instruction::Br("x4"),
-            Instruction::Label("5"),
+            Instruction::Label("0"),
             Instruction::Hvc("#0"),
-            Instruction::Label("relocate_end"),
         ];
-        assert_eq!(
-            listing[copied + 1..],
-            [&[Instruction::Label("3"), Instruction::Label("4")], &end[..]].concat()
-        );
+        assert_eq!(routine(&listing, "enter"), enter);
+        let offs =
+            listing.iter().filter(|i| matches!(i, Instruction::Msr { register: Register::SctlrEl1, .. }));
+        assert_eq!(offs.count(), 2, "off to enter the payload, and to say that it is not what was loaded");
     }
 
     #[test]
@@ -470,7 +482,7 @@ mod tests {
             ("nop\n0: dsb oshst", "dsb oshst"),
             ("nop\ndc zva, x0", "dc zva, x0"),
             ("nop\nsys #0, c8, c2, #3, x0", "sys #0, c8, c2, #3, x0"),
-            ("nop\nsmc #0", "smc #0"),
+            ("nop\nsvc #0", "svc #0"),
             ("nop\n.ifdef A", ".ifdef A"),
             ("nop\n.endm", ".endm"),
             ("nop\nisb /* late */", "isb /* late */"),

@@ -159,7 +159,7 @@ impl<'a> KernelFile<'a> {
     ///
     /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the stream's outline is
     ///   damaged.
-    /// - [`UnpackError::Window`]: it needs a longer window than [`ZSTD_WINDOW_MAX`](crate::ZSTD_WINDOW_MAX).
+    /// - [`UnpackError::Window`]: it needs a longer window than `ZSTD_WINDOW_MAX`, 128 MiB.
     pub fn memory_needed(&self) -> Result<usize, UnpackError> {
         match self.packed.packing {
             Packing::Raw | Packing::Gzip => Ok(0),

@@ -87,7 +87,7 @@ pub enum UnpackError {
         at: u64,
         /// The window in bytes: the shorter of what the frame says and what it can hold.
         window: u64,
-        /// [`ZSTD_WINDOW_MAX`](crate::ZSTD_WINDOW_MAX).
+        /// `ZSTD_WINDOW_MAX`, 128 MiB.
         max: u64,
     },
     /// The heap is too small.
