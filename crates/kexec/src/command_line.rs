@@ -17,6 +17,13 @@ pub const COMMAND_LINE_MAX: usize = 2048;
 const OURS: &str = "linmap.";
 /// How many kexecs of linmap into itself came before this boot.
 const GENERATION: &str = "linmap.generation";
+/// How many CPUs linmap starts.
+const CPUS: &str = "linmap.cpus";
+/// What linmap reserves for a crash kernel.
+const CRASH_KERNEL: &str = "linmap.crashkernel";
+/// What every crash kernel of Linux is told: the crashed kernel's other CPUs can't be started, and devices are as it left
+/// them (admin-guide/kdump).
+const CRASHED: CommandLine<'static> = CommandLine("maxcpus=1 reset_devices");
 
 /// A command line as the boot loader or an archive gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,22 @@ impl<'a> CommandLine<'a> {
         join(archive.words().chain(passed_on).map(Word::as_str), buffer)
     }
 
+    /// Writes the command line for a crash kernel into `buffer`: `maxcpus=1 reset_devices`, and the words of
+    /// [`for_payload`](Self::for_payload).
+    ///
+    /// # Errors
+    ///
+    /// As [`for_payload`](Self::for_payload).
+    pub fn for_crash_kernel<'b>(
+        self,
+        archive: CommandLine<'_>,
+        buffer: &'b mut [u8],
+    ) -> Result<&'b str, CommandLineError> {
+        // First, since a `--` in the archive's may be followed by arguments of init.
+        let passed_on = self.words().filter(|word| !word.is_ours());
+        join(CRASHED.words().chain(archive.words()).chain(passed_on).map(Word::as_str), buffer)
+    }
+
     /// Writes the command line for linmap as its own payload into `buffer`: all words of this line but
     /// `linmap.generation`, then `linmap.generation=` with the number given.
     ///
@@ -85,13 +108,33 @@ impl<'a> CommandLine<'a> {
     /// - [`CommandLineError::NoRoom`]: the line is longer;
     /// - [`CommandLineError::OpenQuote`]: a double quote is never closed.
     pub fn for_generation(self, generation: u64, buffer: &mut [u8]) -> Result<&str, CommandLineError> {
-        let mut last = ArrayString::<{ GENERATION.len() + 21 }>::new();
-        // A u64 has at most 20 digits, so that this always fits.
-        let written = write!(last, "{GENERATION}={generation}");
-        debug_assert!(written.is_ok());
+        let last = generation_word(generation);
         let kept = self.words().filter(|word| word.key() != GENERATION).map(Word::as_str);
         join(kept.chain([last.as_str()]), buffer)
     }
+
+    /// Writes the command line for linmap as its own crash kernel into `buffer`: as
+    /// [`for_generation`](Self::for_generation), with one CPU and nothing reserved for another crash kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_generation`](Self::for_generation).
+    pub fn for_crash_generation(self, generation: u64, buffer: &mut [u8]) -> Result<&str, CommandLineError> {
+        let last = generation_word(generation);
+        let mut one = ArrayString::<{ CPUS.len() + 2 }>::new();
+        let written = write!(one, "{CPUS}=1");
+        debug_assert!(written.is_ok());
+        let kept = self.words().filter(|word| ![GENERATION, CPUS, CRASH_KERNEL].contains(&word.key()));
+        join(kept.map(Word::as_str).chain([one.as_str(), last.as_str()]), buffer)
+    }
+}
+
+fn generation_word(generation: u64) -> ArrayString<{ GENERATION.len() + 21 }> {
+    let mut word = ArrayString::new();
+    // A u64 has at most 20 digits, so that this always fits.
+    let written = write!(word, "{GENERATION}={generation}");
+    debug_assert!(written.is_ok());
+    word
 }
 
 impl<'a> Word<'a> {
@@ -242,6 +285,17 @@ mod tests {
             CommandLine("").for_generation(u64::MAX, &mut buffer),
             Ok("linmap.generation=18446744073709551615")
         );
+    }
+
+    #[test]
+    fn a_crash_kernel_is_told_first_that_it_has_one_cpu() {
+        let boot = CommandLine("linmap.crashkernel=256M linmap.cpus=4 quiet linmap.generation=1");
+        let mut buffer = [0; 80];
+        assert_eq!(
+            boot.for_crash_kernel(CommandLine("a -- b"), &mut buffer),
+            Ok("maxcpus=1 reset_devices a -- b quiet")
+        );
+        assert_eq!(boot.for_crash_generation(2, &mut buffer), Ok("quiet linmap.cpus=1 linmap.generation=2"));
     }
 
     #[test]

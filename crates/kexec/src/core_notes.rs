@@ -92,10 +92,14 @@ impl CoreNotes<'_> {
     /// # Errors
     ///
     /// [`NotesError`] when there is less room than [`measure`](Self::measure) says; then `buffer` is left as it was.
-    pub fn write(&self, cpus: &[CpuRegisters], buffer: &mut [u8]) -> Result<(), NotesError> {
-        let (needed, capacity) = (self.measure(cpus.len()), buffer.len());
+    pub fn write<I>(&self, cpus: I, buffer: &mut [u8]) -> Result<(), NotesError>
+    where
+        I: Iterator<Item = CpuRegisters> + Clone,
+    {
+        let count = cpus.clone().count();
+        let (needed, capacity) = (self.measure(count), buffer.len());
         if needed > capacity {
-            return Err(NotesError { cpus: cpus.len(), needed, capacity });
+            return Err(NotesError { cpus: count, needed, capacity });
         }
         let mut output = Output::new(buffer);
         for registers in cpus {
@@ -196,7 +200,7 @@ mod tests {
             notes: PaRange::new(Pa(NOTES as u64), Pa((NOTES + len) as u64)),
         };
         core.write(&mut memory[..NOTES]).unwrap();
-        notes.write(cpus, &mut memory[NOTES..]).unwrap();
+        notes.write(cpus.iter().copied(), &mut memory[NOTES..]).unwrap();
 
         let header = FileHeader64::<Endianness>::parse(&*memory).unwrap();
         let endian = header.endian().unwrap();
@@ -244,7 +248,7 @@ mod tests {
         let capacity = needed - 1;
         let mut buffer = std::vec![0xaa; capacity];
         let error = NotesError { cpus: 1, needed, capacity };
-        assert_eq!(notes.write(&[registers(0)], &mut buffer), Err(error));
+        assert_eq!(notes.write([registers(0)].into_iter(), &mut buffer), Err(error));
         assert!(buffer.iter().all(|&byte| byte == 0xaa));
     }
 

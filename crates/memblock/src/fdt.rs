@@ -1,6 +1,7 @@
 //! Filling the memory map from a flattened device tree.
 
 use crate::memblock::{Memblock, PA_LIMIT, RegionError};
+use crate::range_set::RangeSet;
 use dtoolkit::error::PropertyError;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
@@ -102,6 +103,14 @@ pub enum FdtError<'a> {
         /// `linux,initrd-end`.
         end: Pa,
     },
+    /// `linux,usable-memory-range` is no whole number of entries.
+    #[error("/chosen: linux,usable-memory-range has {len} bytes, not a multiple of {entry}")]
+    UsableLength {
+        /// Length of the property in bytes.
+        len: usize,
+        /// Length of one entry in bytes.
+        entry: usize,
+    },
     /// Only one end of the initrd is given.
     #[error("/chosen: {missing} is missing beside the other end of the initrd")]
     InitrdHalf {
@@ -129,6 +138,8 @@ impl<const N: usize> Memblock<N> {
     ///   not reserved. All may lie outside RAM, and reservations of size 0 say nothing.
     /// - Not read: children of `/reserved-memory` without `reg`. They ask whoever runs the driver to allocate
     ///   a range (`size`, `alignment`, `alloc-ranges`), a choice that the next kernel makes for itself.
+    /// - Left out: memory that `linux,usable-memory-range` of `/chosen` does not name, if it is there. A crash kernel
+    ///   is told so to keep off what the crashed one used.
     ///
     /// The caller reserves what the tree does not know: the running image, and the device tree blob.
     ///
@@ -153,6 +164,7 @@ impl<const N: usize> Memblock<N> {
         }
         if let Some(chosen) = fdt.find_node("/chosen") {
             self.reserve_initrd(chosen)?;
+            self.keep_usable(fdt.root(), chosen)?;
         }
         if self.mapped(PAGE).next().is_none() {
             return Err(FdtError::NothingMapped { memory: self.memory_len() });
@@ -216,6 +228,39 @@ impl<const N: usize> Memblock<N> {
         let size =
             end.checked_sub(start).ok_or(FdtError::InitrdReversed { start: Pa(start), end: Pa(end) })?;
         self.reserve_pages(chosen.name(), start, size)
+    }
+
+    /// Removes the memory that `/chosen` does not name as usable. Its cells are the root's, which were checked. An empty
+    /// property says nothing, as in Linux.
+    fn keep_usable<'a>(&mut self, root: FdtNode<'a>, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
+        let Some(property) = chosen.property("linux,usable-memory-range") else { return Ok(()) };
+        let value = property.value();
+        let [address_len, size_len] = [root.address_cells(), root.size_cells()]
+            .map(|cells| cells.map_or(2, |cells| cells as usize) * 4);
+        let entry = address_len + size_len;
+        if !value.len().is_multiple_of(entry) {
+            return Err(FdtError::UsableLength { len: value.len(), entry });
+        }
+        let full = |source| FdtError::Regions { node: chosen.name(), source };
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let mut usable = RangeSet::<N>::new();
+        for entry in value.chunks_exact(entry) {
+            let (address, size) = entry.split_at(address_len);
+            let range = region(chosen.name(), number(address), number(size))?.align_inward(PAGE);
+            if !range.is_empty() {
+                let over = |_| full(RegionError::Full { list: "usable", range, capacity: N });
+                usable.insert(range).map_err(over)?;
+            }
+        }
+        if value.is_empty() {
+            return Ok(());
+        }
+        let mut end = Pa(0);
+        for &range in usable.as_slice().iter().chain([&PaRange::new(PA_LIMIT, PA_LIMIT)]) {
+            self.remove(PaRange::new(end, range.start)).map_err(full)?;
+            end = range.end;
+        }
+        Ok(())
     }
 
     /// Reserves the pages around `size` bytes at `address`; none when `size` is 0.

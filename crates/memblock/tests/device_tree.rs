@@ -115,6 +115,41 @@ fn error(dtb: &[u8]) -> FdtError<'_> {
     error
 }
 
+/// RAM in two places, of which `/chosen` names these ranges as usable.
+fn usable(ranges: &[u64]) -> Vec<u8> {
+    Tree::new(2, 2, &[])
+        .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000, 0x8_0000_0000, 0x1_8000_0000]))
+        .node("chosen", &[("linux,usable-memory-range", wide(ranges))])
+        .blob()
+}
+
+#[test]
+fn a_crash_kernel_uses_the_memory_that_it_is_given_and_no_other() {
+    let memory = |ranges: &[u64]| -> Vec<PaRange> {
+        let dtb = usable(ranges);
+        let map = fill(&dtb).unwrap();
+        map.regions().map(|region| region.range).collect()
+    };
+    let all = [range(0x4000_0000, 0x4000_0000), range(0x8_0000_0000, 0x1_8000_0000)];
+    assert_eq!(memory(&[]), all, "an empty property says nothing");
+    assert_eq!(memory(&[0x5000_0000, 0x1000_0000]), [range(0x5000_0000, 0x1000_0000)]);
+    // Out of order, and partly where there is no RAM.
+    let two = [0x8_0000_1000, 0x2000, 0x7fff_0000, 0x1_0000_0000];
+    assert_eq!(memory(&two), [range(0x7fff_0000, 0x1_0000), range(0x8_0000_1000, 0x2000)]);
+    // Whole pages alone.
+    assert_eq!(memory(&[0x5000_0800, 0x1800]), [range(0x5000_1000, 0x1000)]);
+}
+
+#[test]
+fn usable_memory_that_makes_no_sense_is_refused() {
+    let dtb = usable(&[0x5000_0000]);
+    assert_eq!(error(&dtb), FdtError::UsableLength { len: 8, entry: 16 });
+    let dtb = usable(&[u64::MAX, 2]);
+    assert_eq!(error(&dtb), FdtError::Wraps { node: "chosen", address: u64::MAX, size: 2 });
+    let dtb = usable(&[0x1000_0000, 0x1000]);
+    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0 });
+}
+
 #[test]
 fn every_source_of_the_tree_reaches_the_map() {
     let dtb = everything();
