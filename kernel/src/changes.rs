@@ -75,7 +75,7 @@ impl<T> From<CapacityError<T>> for ChangesError {
 }
 
 /// A number: hexadecimal after `0x`, else decimal, with K, M or G behind it.
-fn number(word: &str) -> Option<u64> {
+pub fn number(word: &str) -> Option<u64> {
     if let Some(digits) = word.strip_prefix("0x") {
         return u64::from_str_radix(digits, 16).ok();
     }

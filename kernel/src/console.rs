@@ -6,7 +6,7 @@ use core::{hint, ptr};
 
 use linmap_vmsa::Pa;
 
-use crate::{cpu, fatal, percpu};
+use crate::{fatal, percpu};
 
 /// Where the registers are mapped; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);
@@ -129,7 +129,7 @@ pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
             }
             if fatal::is_elsewhere() {
                 PRINTER.store(0, Ordering::Release);
-                cpu::halt();
+                fatal::stop_if_elsewhere();
             }
         }
     }

@@ -6,8 +6,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use crate::exceptions::Frame;
 use crate::percpu::{self, CpuSet, State, wait_until};
-use crate::{cpu, gic, park, secondary};
+use crate::{fatal, gic, park, secondary};
 
 /// How long a CPU may take to answer, in milliseconds. Emulated CPUs of a busy host take seconds.
 pub const PATIENCE: u64 = 5000;
@@ -127,8 +128,8 @@ pub fn finished(number: usize) -> bool {
     percpu::of(number).working.load(Ordering::Acquire) == 0
 }
 
-/// An interrupt, from the vectors: does what it says. `false` when there is nothing that could have interrupted.
-pub fn interrupted() -> bool {
+/// An interrupt of what `frame` has, from the vectors: does what it says. `false` when there is nothing that could have interrupted.
+pub fn interrupted(frame: &Frame) -> bool {
     let Some(id) = gic::take() else {
         // Taken back before we came, or there is no controller in use, so that nothing of ours interrupts.
         return gic::is_in_use();
@@ -138,7 +139,7 @@ pub fn interrupted() -> bool {
         // The idle loop looks by itself.
         Some(Sgi::Work) => {}
         Some(Sgi::Park) => park::interrupted(),
-        Some(Sgi::Stop) => cpu::halt(),
+        Some(Sgi::Stop) => fatal::stopped(frame),
         Some(Sgi::Off) => secondary::leave(),
         // Nothing else is switched on; one that was pending from before is taken once and never again.
         None => {}

@@ -2,7 +2,9 @@
 //! ends the kernel.
 
 use core::arch::global_asm;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
+
+use linmap_kexec::CpuRegisters;
 
 use crate::{cross_call, fatal, percpu, probe, report, say};
 
@@ -19,6 +21,29 @@ pub struct Frame {
 }
 
 const _: () = assert!(offset_of!(Frame, elr) == 248 && offset_of!(Frame, far) == 272);
+
+impl Frame {
+    /// The registers as a core file has them, of CPU 0.
+    pub fn registers(&self) -> CpuRegisters {
+        CpuRegisters { cpu: 0, x: self.x, sp: self.sp, pc: self.elr, pstate: self.spsr }
+    }
+
+    /// The registers of who calls this.
+    // In the caller: the program counter is to be there.
+    #[inline(always)]
+    pub fn here() -> Self {
+        let mut frame = MaybeUninit::uninit();
+        // SAFETY: the routine stores every word of the frame.
+        unsafe {
+            store_registers(frame.as_mut_ptr());
+            frame.assume_init()
+        }
+    }
+}
+
+unsafe extern "C" {
+    fn store_registers(frame: *mut Frame);
+}
 
 global_asm!(include_str!("vectors.S"), frame_len = const size_of::<Frame>());
 
@@ -37,7 +62,7 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
                 return;
             }
         }
-        1 | 5 if cross_call::interrupted() => return,
+        1 | 5 if cross_call::interrupted(frame) => return,
         _ => {}
     }
     // A fault while one is being printed is the console's own: there is nothing left to say it with.
@@ -62,5 +87,5 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
         frame.elr,
         frame.spsr
     );
-    fatal::stop()
+    fatal::stop(frame)
 }

@@ -1,9 +1,11 @@
 //! The end of the kernel: one CPU says why, all others stop.
 
+use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cross_call::{self, Sgi};
-use crate::{cpu, percpu};
+use crate::exceptions::Frame;
+use crate::{cpu, crash, percpu};
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
@@ -13,14 +15,21 @@ static OWNER: AtomicUsize = AtomicUsize::new(0);
 pub fn begin() {
     let me = percpu::this_cpu();
     if OWNER.compare_exchange(0, me + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        cpu::halt();
+        stopped(&Frame::here());
     }
 }
 
-/// Stops this CPU, which has said why, and all others by an interrupt. The boot CPU takes none: it stops at the next line it
-/// prints, or the next time it waits.
-pub fn stop() -> ! {
+/// Stops this CPU, which has said why and where `frame` was, and all others by an interrupt. The boot CPU takes none: it
+/// stops at the next line it prints, or the next time it waits. A crash kernel is entered, if one waits.
+pub fn stop(frame: &Frame) -> ! {
     cross_call::interrupt(Sgi::Stop, percpu::others());
+    crash::enter(frame);
+    cpu::halt()
+}
+
+/// Stops this CPU, which was where `frame` says, because another met its end.
+pub fn stopped(frame: &Frame) -> ! {
+    percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     cpu::halt()
 }
 
@@ -38,6 +47,6 @@ pub fn is_elsewhere() -> bool {
 /// Stops for good if another CPU ends the kernel.
 pub fn stop_if_elsewhere() {
     if is_elsewhere() {
-        cpu::halt();
+        stopped(&Frame::here());
     }
 }

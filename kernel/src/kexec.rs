@@ -1,5 +1,6 @@
 //! Loading a payload, looking at what is loaded, and entering it. Everything that can fail fails while loading.
 
+mod core_file;
 mod exec;
 mod load;
 mod loaded;
@@ -9,15 +10,18 @@ mod taken;
 use core::convert::Infallible;
 
 use linmap_kexec::{
-    Archive, CommandLine, CommandLineError, ImageError, IndError, KernelFileError, MoveError, PlacementError,
-    SegmentError, TransitionError, TreeError, UnpackError, WireError,
+    Archive, CommandLine, CommandLineError, ElfCoreError, ImageError, IndError, KernelFileError, MoveError,
+    PlacementError, SegmentError, TransitionError, TreeError, UnpackError, WireError,
 };
 use linmap_memblock::{AllocError, DtbError, RegionError};
 use thiserror::Error;
 
 pub use self::load::Manner;
 pub use self::loaded::Loaded;
+use self::taken::Pool;
+pub use self::taken::TakenRanges;
 use crate::cpus::{self, CpuError};
+use crate::crash::{self, WORD};
 use crate::cross_call::NotIdle;
 use crate::machine::{Machine, MachineError};
 
@@ -111,8 +115,16 @@ pub enum KexecError {
     #[error("no payload is loaded: `kexec load` it first")]
     NotLoaded,
     /// The command has the wrong words.
-    #[error("usage: kexec [load [--scattered] [--mmu-off] | unload | plan | list | exec [--verify]]")]
+    #[error(
+        "usage: kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan [--crash] | list | exec [--verify]]"
+    )]
     Usage,
+    /// There is no memory for a crash kernel.
+    #[error("no memory is reserved for a crash kernel: {WORD}=SIZE on the command line does that")]
+    NoCrashMemory,
+    /// The memory can't be shown to a crash kernel.
+    #[error(transparent)]
+    CoreFile(#[from] ElfCoreError),
     /// There are no transitional tables.
     #[error("transitional tables: {0}")]
     Transition(#[from] TransitionError),
@@ -181,18 +193,31 @@ pub fn command(machine: &mut Machine<'_>, rest: &str) -> Result<(), KexecError> 
             (Some("load"), "--scattered") => manner.scattered = true,
             (Some("load"), "--mmu-off") => manner.mmu_off = true,
             (Some("exec"), "--verify") => verify = true,
+            (Some("load" | "unload" | "plan"), "--crash") => manner.pool = Pool::CrashKernel,
             _ => return Err(KexecError::Usage),
         }
     }
+    let crash = manner.pool == Pool::CrashKernel;
+    if crash && (manner.scattered || manner.mmu_off) {
+        return Err(KexecError::Usage);
+    }
     match what {
         None => run(machine).map(|never| match never {}),
+        Some("load") if crash => load_crash(machine, manner),
         Some("load") => load(machine, manner),
+        Some("unload") if crash => {
+            let loaded = machine.crash.loaded.take().ok_or(KexecError::NotLoaded)?;
+            crash::withdraw();
+            loaded.unload(machine, Pool::CrashKernel);
+            Ok(())
+        }
         Some("unload") => {
-            machine.loaded.take().ok_or(KexecError::NotLoaded)?.unload(machine);
+            machine.loaded.take().ok_or(KexecError::NotLoaded)?.unload(machine, Pool::Machine);
             Ok(())
         }
         Some("plan") => {
-            machine.loaded.as_ref().ok_or(KexecError::NotLoaded)?.show();
+            let loaded = if crash { &machine.crash.loaded } else { &machine.loaded };
+            loaded.as_ref().ok_or(KexecError::NotLoaded)?.show();
             Ok(())
         }
         Some("list") => machine.loaded.as_ref().ok_or(KexecError::NotLoaded)?.list(machine),
@@ -221,6 +246,28 @@ fn load(machine: &mut Machine<'_>, manner: Manner) -> Result<(), KexecError> {
     let loaded = load::load(machine, payload, manner)?;
     machine.loaded = Some(loaded);
     Ok(())
+}
+
+/// Loads a crash kernel, which waits for the end of this one.
+fn load_crash(machine: &mut Machine<'_>, manner: Manner) -> Result<(), KexecError> {
+    if machine.crash.loaded.is_some() {
+        return Err(KexecError::Loaded);
+    }
+    if machine.crash.range.is_empty() {
+        return Err(KexecError::NoCrashMemory);
+    }
+    let payload = payload(machine)?.ok_or(KexecError::NoPayload("this is the last generation"))?;
+    let loaded = load::load(machine, payload, manner)?;
+    match exec::wait_for_crash(machine, &loaded) {
+        Ok(()) => {
+            machine.crash.loaded = Some(loaded);
+            Ok(())
+        }
+        Err(error) => {
+            loaded.unload(machine, Pool::CrashKernel);
+            Err(error)
+        }
+    }
 }
 
 /// Enters what is loaded. It stays loaded if that fails.

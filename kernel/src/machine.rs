@@ -16,9 +16,10 @@ use thiserror::Error;
 
 use crate::console::{Uart, UartKind};
 use crate::cpus::Cpus;
+use crate::crash::CrashKernel;
 use crate::entry::{Entered, Image};
 use crate::kept::KeptRanges;
-use crate::kexec::Loaded;
+use crate::kexec::{Loaded, TakenRanges};
 use crate::live::Live;
 use crate::psci::Psci;
 use crate::{cpu, device_tree};
@@ -96,6 +97,10 @@ pub struct Machine<'m> {
     pub uart: Option<Pa>,
     /// The payload that waits to be entered.
     pub loaded: Option<Loaded>,
+    /// What was taken from memblock for that.
+    pub taken: TakenRanges,
+    /// The memory for a crash kernel, and what waits there.
+    pub crash: CrashKernel,
     /// Memory that goes through hand-overs untouched.
     pub kept: KeptRanges,
 }

@@ -10,6 +10,7 @@ mod changes;
 mod console;
 mod cpu;
 mod cpus;
+mod crash;
 mod cross_call;
 mod device_tree;
 mod dtb;
@@ -53,7 +54,10 @@ use linmap_vmsa::{Attributes, Pa, PaRange};
 use crate::console::{Console, Quoted, Uart};
 use crate::cpu::ThisCpu;
 use crate::cpus::Cpus;
+use crate::crash::CrashKernel;
 use crate::entry::{Entered, Image};
+use crate::exceptions::Frame;
+use crate::kexec::TakenRanges;
 use crate::live::Live;
 use crate::machine::{Machine, REGIONS};
 use crate::psci::Psci;
@@ -74,10 +78,11 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 };
 
 /// The words of the command line that mean something to linmap.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 12] = [
     "linmap.bbm",
     "linmap.build",
     "linmap.cpus",
+    crash::WORD,
     "linmap.generation",
     "linmap.generations",
     "linmap.icount",
@@ -158,6 +163,11 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     for range in [Some(image.range()), dtb_range.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range).unwrap_or_else(|error| fail("memory", &error, psci));
     }
+    let crash = crash::reserve(CommandLine(command_line), &mut memblock).unwrap_or_else(|error| {
+        say!("no memory is reserved for a crash kernel: {error}");
+        report!("warning=crash-kernel what={}", Quoted(&error));
+        CrashKernel::default()
+    });
     report!(
         "phase=memblock ticks={} regions={} bytes={} reserved={} reserved_bytes={}",
         cpu::ticks_since(started),
@@ -195,6 +205,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         firmware,
         uart: console.map(|uart| uart.registers),
         loaded: None,
+        taken: TakenRanges::new(),
+        crash,
         kept,
     };
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
@@ -266,5 +278,5 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let cpu = percpu::this_cpu();
     say!("CPU {cpu}: {info}");
     report!("error=panic cpu={cpu} what={}", Quoted(info.message()));
-    fatal::stop()
+    fatal::stop(&Frame::here())
 }

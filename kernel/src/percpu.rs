@@ -3,10 +3,11 @@
 use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use core::{hint, iter};
+use core::{hint, iter, ptr};
 
 use linmap::layout::MAX_CPUS;
 
+use crate::exceptions::Frame;
 use crate::{cpu, fatal};
 
 /// A set of CPUs, by number.
@@ -159,6 +160,8 @@ pub struct PerCpu {
     pub call_done: AtomicU64,
     /// What to do outside interrupts.
     pub work: Job,
+    /// Where the CPU was when it stopped for good, on its own stack; null before that.
+    pub stopped: AtomicPtr<Frame>,
     /// 1 while `work` waits or runs: set by who gives it, cleared by the CPU itself.
     pub working: AtomicU8,
 }
@@ -173,6 +176,7 @@ impl PerCpu {
         call_wanted: AtomicU64::new(0),
         call_done: AtomicU64::new(0),
         work: Job::NONE,
+        stopped: AtomicPtr::new(ptr::null_mut()),
         working: AtomicU8::new(0),
     };
 
@@ -202,8 +206,7 @@ pub struct Job {
 
 impl Job {
     #[expect(clippy::declare_interior_mutable_const, reason = "a pattern for statics, never used as a value")]
-    const NONE: Self =
-        Self { function: AtomicPtr::new(core::ptr::null_mut()), argument: AtomicUsize::new(0) };
+    const NONE: Self = Self { function: AtomicPtr::new(ptr::null_mut()), argument: AtomicUsize::new(0) };
 
     /// Notes what to do. Publishing it is the caller's.
     pub fn set(&self, function: fn(usize), argument: usize) {
@@ -239,7 +242,7 @@ pub fn introduce(number: usize) {
 }
 
 /// All CPUs that have a number, in order.
-pub fn known() -> impl Iterator<Item = (usize, &'static PerCpu)> {
+pub fn known() -> impl Iterator<Item = (usize, &'static PerCpu)> + Clone {
     CPUS.iter().take(KNOWN.load(Ordering::Relaxed)).enumerate()
 }
 

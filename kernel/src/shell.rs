@@ -13,11 +13,11 @@ use thiserror::Error;
 use crate::changes::{self, ChangesError};
 use crate::console::{Console, Quoted};
 use crate::cpus::CpuError;
-use crate::cross_call::DidNotAnswer;
+use crate::cross_call::{self, DidNotAnswer};
 use crate::kexec::{self, KexecError};
 use crate::machine::Machine;
 use crate::verify::{Mismatch, verify};
-use crate::{cpu, cpus, fail, report, say};
+use crate::{cpu, cpus, entry, fail, percpu, report, say};
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -174,6 +174,18 @@ const COMMANDS: &[Command] = &[
         usage: "kexec [load|unload|plan|list|exec]",
         help: "load the payload and enter it, or one step of that",
         run: run_kexec,
+    },
+    Command {
+        name: "panic",
+        usage: "panic [CPU]",
+        help: "meet the end, on this CPU or another: a crash kernel is entered, if one waits",
+        run: run_panic,
+    },
+    Command {
+        name: "fault",
+        usage: "fault [CPU]",
+        help: "the same by reading what is not mapped",
+        run: run_fault,
     },
     Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
 ];
@@ -475,6 +487,31 @@ fn cpu_number(word: &str, usage: &'static str) -> Result<usize, CommandError> {
 
 fn run_kexec(machine: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
     Ok(kexec::command(machine, rest)?)
+}
+
+fn run_panic(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
+    meet_the_end(rest, "panic [CPU]", |cpu| panic!("CPU {cpu} was asked to"))
+}
+
+fn run_fault(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
+    meet_the_end(rest, "fault [CPU]", |_| {
+        let [guard, _] = entry::guards();
+        // SAFETY: nothing is mapped there, so that nothing is read.
+        unsafe { core::ptr::with_exposed_provenance::<u64>(guard.0 as usize).read_volatile() };
+    })
+}
+
+fn meet_the_end(rest: &str, usage: &'static str, end: fn(usize)) -> Result<(), CommandError> {
+    let cpu = if rest.is_empty() { 0 } else { cpu_number(rest, usage)? };
+    report!("end=asked cpu={cpu}");
+    if cpu == 0 {
+        end(cpu);
+        return Ok(());
+    }
+    cross_call::start_work(cpu, end, cpu).map_err(KexecError::from)?;
+    // This CPU is stopped while it waits.
+    percpu::wait_until(cross_call::PATIENCE, || false);
+    Ok(())
 }
 
 fn power_off(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {

@@ -66,3 +66,35 @@ exception_entry:
     ldp     x0, x1, [sp]
     add     sp, sp, #{frame_len}
     eret
+
+// Stores the registers of the caller in the frame at x0, as if it had been interrupted where it goes on. x1 and x2 change.
+.section .text.store_registers, "ax"
+.global store_registers
+store_registers:
+    stp     x0, x1, [x0]
+    stp     x2, x3, [x0, #16]
+    stp     x4, x5, [x0, #32]
+    stp     x6, x7, [x0, #48]
+    stp     x8, x9, [x0, #64]
+    stp     x10, x11, [x0, #80]
+    stp     x12, x13, [x0, #96]
+    stp     x14, x15, [x0, #112]
+    stp     x16, x17, [x0, #128]
+    stp     x18, x19, [x0, #144]
+    stp     x20, x21, [x0, #160]
+    stp     x22, x23, [x0, #176]
+    stp     x24, x25, [x0, #192]
+    stp     x26, x27, [x0, #208]
+    stp     x28, x29, [x0, #224]
+    stp     x30, x30, [x0, #240]
+    mrs     x1, nzcv
+    mrs     x2, daif
+    orr     x1, x1, x2
+    mrs     x2, currentel
+    orr     x1, x1, x2
+    mrs     x2, spsel
+    orr     x1, x1, x2
+    stp     x1, xzr, [x0, #256]
+    mov     x2, sp
+    stp     xzr, x2, [x0, #272]
+    ret

@@ -226,11 +226,15 @@ fn script_needs_payload(script: &str) -> bool {
     commands(script).any(|command| command.trim_start_matches('!').split_whitespace().next() == Some("kexec"))
 }
 
-/// Whether a command of the script enters one.
+/// Whether a command of the script enters one: by kexec, or by a crash.
 fn script_enters_payload(script: &str) -> bool {
     commands(script).any(|command| {
         let mut words = command.split_whitespace();
-        words.next() == Some("kexec") && words.next().is_none_or(|word| word == "exec")
+        match words.next() {
+            Some("kexec") => words.next().is_none_or(|word| word == "exec"),
+            Some("panic" | "fault") => script_needs_payload(script),
+            _ => false,
+        }
     })
 }
 

@@ -42,6 +42,36 @@ else
 fi
 "#;
 
+/// /init of a crash kernel: how large the crashed one's memory is. With `linmap_vmcore=START,LENGTH` on its command line, the
+/// first 8 KiB of its core file, which are headers and notes, and the SHA-256 of that memory, in whole pages.
+const VMCORE: &str = r#"
+long() { od -A n -t u8 -j "$1" -N 8 /proc/vmcore | tr -d ' '; }
+if [ -r /proc/vmcore ]; then
+    echo "linmap-userspace: vmcore=$(stat -c %s /proc/vmcore)"
+    wanted=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^linmap_vmcore=//p')
+    if [ -n "$wanted" ]; then
+        echo "linmap-userspace: vmcore-head=$(od -v -A n -t x1 -N 8192 /proc/vmcore | tr -d ' \n')"
+        start=$((${wanted%,*}))
+        length=$((${wanted#*,}))
+        segments=$(od -A n -t u2 -j 56 -N 2 /proc/vmcore | tr -d ' ')
+        segment=0
+        while [ "$segment" -lt "$segments" ]; do
+            header=$((64 + 56 * segment))
+            segment=$((segment + 1))
+            kind=$(od -A n -t u4 -j "$header" -N 4 /proc/vmcore | tr -d ' ')
+            from=$(long $((header + 24)))
+            bytes=$(long $((header + 32)))
+            if [ "$kind" = 1 ] && [ "$start" -ge "$from" ] && [ $((start + length)) -le $((from + bytes)) ]; then
+                page=$((($(long $((header + 8))) + start - from) / 4096))
+                sum=$(dd if=/proc/vmcore bs=4096 skip="$page" count=$((length / 4096)) 2>/dev/null | sha256sum)
+                echo "linmap-userspace: vmcore-sha256=${sum%% *}"
+                break
+            fi
+        done
+    fi
+fi
+"#;
+
 /// /init after the check.
 const GO_ON: &str = r#"
 echo "linmap-userspace: ok"
@@ -80,7 +110,7 @@ pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
 }
 
 fn init() -> String {
-    format!("{ARRIVE}files={FILES}{CHECK}{GO_ON}")
+    format!("{ARRIVE}files={FILES}{CHECK}{VMCORE}{GO_ON}")
 }
 
 /// The same bytes every time, without a repetition: the hashes of 0, 1, 2, ….

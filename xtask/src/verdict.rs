@@ -35,12 +35,14 @@ pub struct Watch {
     goal: Goal,
     verdict: Verdict,
     records: Vec<Record>,
+    /// The kernel was asked to meet its end, by a command of the shell: that is no failure.
+    end_is_asked_for: bool,
 }
 
 impl Watch {
     /// A run that shall reach `goal`.
     pub fn new(goal: Goal) -> Self {
-        Self { goal, verdict: Verdict::Running, records: Vec::new() }
+        Self { goal, verdict: Verdict::Running, records: Vec::new(), end_is_asked_for: false }
     }
 
     /// How far the run is.
@@ -57,6 +59,7 @@ impl Watch {
     pub fn line(&mut self, line: &str) {
         let told = match record::parse(line) {
             Some(Ok(record)) => {
+                self.end_is_asked_for |= record.get("end").is_some_and(|end| end == "asked");
                 let told = self.judge(&record);
                 self.records.push(record);
                 told
@@ -95,7 +98,9 @@ impl Watch {
 
     fn judge(&self, record: &Record) -> Verdict {
         let text = |key: &str| record.get(key).map(plain);
-        if let Some(kind) = text("error") {
+        let error = text("error")
+            .filter(|kind| !(self.end_is_asked_for && ["panic", "exception"].contains(&kind.as_str())));
+        if let Some(kind) = error {
             return Verdict::Failed(text("what").map_or(kind.clone(), |what| format!("{kind}: {what}")));
         }
         match (text("script").as_deref(), self.goal) {
@@ -173,6 +178,16 @@ mod tests {
             assert_eq!(after(goal, &lines), Verdict::Failed("dtb: bad magic 0x0 at 0x44000000".into()));
         }
         assert_eq!(after(Goal::Done, &["linmap: error=panic"]), Verdict::Failed("panic".into()));
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_is_no_failure_and_another_error_after_it_is() {
+        let asked = ["linmap: end=asked cpu=1", "linmap: error=panic cpu=1", "linmap: error=exception cpu=1"];
+        assert_eq!(after(Goal::Userspace, &asked), Verdict::Running);
+        let lines = [&asked[..], &["linmap-userspace: ok"]].concat();
+        assert_eq!(after(Goal::Userspace, &lines), Verdict::Reached);
+        let lines = [&asked[..], &["linmap: error=verify"]].concat();
+        assert_eq!(after(Goal::Userspace, &lines), Verdict::Failed("verify".into()));
     }
 
     #[test]

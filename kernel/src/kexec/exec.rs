@@ -3,12 +3,14 @@
 use core::convert::Infallible;
 
 use linmap::layout::{GEOMETRY, IMAGE};
-use linmap_kexec::MAX_SHARES;
+use linmap_kexec::{MAX_SHARES, SEGMENT_ALIGN};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
-use super::KexecError;
-use super::loaded::{Loaded, Source};
+use super::loaded::{self, Loaded, Source};
+use super::taken::Pool;
+use super::{KexecError, core_file};
+use crate::crash::{self, Checked, Waiting};
 use crate::cross_call::{self, PATIENCE};
 use crate::entry::{Entered, HVC_RESTART};
 use crate::machine::Machine;
@@ -28,33 +30,9 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<
         loaded.check(machine)?;
         report!("phase=kexec-verify ticks={}", cpu::ticks_since(started));
     }
-    let frames = loaded.control;
-    let orders_at = Pa(frames.start.0 + size_of::<Orders>() as u64);
-    let layout = machine.layout;
-    let way = match &loaded.transition {
-        Some(both) => {
-            let shape = both.code.geometry();
-            Way::Mapped {
-                ttbr0: ttbr(shape, both.code.root(), 0),
-                tcr: tcr_with_t0sz(machine.reserved.tcr, shape),
-                offset: layout.offset(),
-            }
-        }
-        None => Way::Unmapped {
-            identity: ttbr(GEOMETRY, machine.image.identity_map(), 0),
-            image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
-        },
-    };
-    let departure = Departure { code: frames.start, orders: orders_at, way, reserved: machine.reserved };
+    let departure = departure(machine, loaded);
     let with = helpers(loaded);
-    let orders = orders(machine, loaded, with, verify, orders_at);
-    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else refers to it.
-    let orders: &Orders = unsafe {
-        let place = layout.linear(orders_at).0 as *mut Orders;
-        place.write(orders);
-        &*place
-    };
-    cpu::clean_and_invalidate(layout.linear(orders_at), size_of::<Orders>() as u64);
+    let orders = write(machine, departure.orders, orders(machine, loaded, with, verify, departure.orders));
 
     for other in percpu::others().iter().filter(|&other| !contains(with, other)) {
         cpus::stop(machine, other)?;
@@ -74,6 +52,73 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<
     // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
     // off, or have left the live tables.
     unsafe { departure.go(0) }
+}
+
+/// Has `loaded` entered when this kernel meets its end.
+///
+/// # Errors
+/// [`KexecError::Memory`].
+pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), KexecError> {
+    const { assert!(size_of::<Waiting>() <= SEGMENT_ALIGN as usize && align_of::<Waiting>() <= 16) };
+    let at = Pool::CrashKernel.alloc(machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?;
+    let departure = departure(machine, loaded);
+    let _ = write(machine, departure.orders, orders(machine, loaded, CpuSet::EMPTY, false, departure.orders));
+    let parts = loaded.segments.iter().map(|segment| (segment.name, segment.destination, segment.digest));
+    let control = ("relocation code", loaded.control, loaded::digest(machine, loaded.control));
+    let checked = parts.chain([control]).map(|(what, range, digest)| Checked { what, range, digest });
+    let waiting = Waiting {
+        departure,
+        checked: checked.take(crash::MAX_CHECKED).collect(),
+        notes: loaded.notes,
+        info: core_file::info(machine),
+        offset: machine.layout.offset(),
+        entry: loaded.entry,
+        dtb: loaded.dtb(),
+        el: machine.entered.el(),
+    };
+    // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long as it is loaded.
+    let waiting: &'static Waiting = unsafe {
+        let place = machine.layout.linear(at).0 as *mut Waiting;
+        place.write(waiting);
+        &*place
+    };
+    crash::publish(waiting);
+    report!("crash-kernel=loaded entry={} dtb={} notes={}", waiting.entry, waiting.dtb, waiting.notes.start);
+    Ok(())
+}
+
+/// How `loaded` is reached.
+fn departure(machine: &Machine<'_>, loaded: &Loaded) -> Departure {
+    let code = loaded.control.start;
+    let way = match &loaded.transition {
+        Some(both) => {
+            let shape = both.code.geometry();
+            Way::Mapped {
+                ttbr0: ttbr(shape, both.code.root(), 0),
+                tcr: tcr_with_t0sz(machine.reserved.tcr, shape),
+                offset: machine.layout.offset(),
+            }
+        }
+        None => Way::Unmapped {
+            identity: ttbr(GEOMETRY, machine.image.identity_map(), 0),
+            image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
+        },
+    };
+    let orders = Pa(code.0 + size_of::<Orders>() as u64);
+    Departure { code, orders, way, reserved: machine.reserved }
+}
+
+/// Writes `orders` to their frame.
+fn write(machine: &Machine<'_>, at: Pa, orders: Orders) -> &'static Orders {
+    let va = machine.layout.linear(at);
+    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else refers to it.
+    let orders: &Orders = unsafe {
+        let place = va.0 as *mut Orders;
+        place.write(orders);
+        &*place
+    };
+    cpu::clean_and_invalidate(va, size_of::<Orders>() as u64);
+    orders
 }
 
 /// The other CPUs that take part in the move.

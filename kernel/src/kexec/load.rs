@@ -11,15 +11,16 @@ use arrayvec::ArrayVec;
 use linmap::frames::MemblockFrames;
 use linmap::ranges::MappingList;
 use linmap_kexec::{
-    Archive, COMMAND_LINE_MAX, CommandLine, Extent, Initrd, KernelFile, LIST_FRAME_LEN, LIST_FRAME_WORDS,
-    ListFrame, MAX_SHARES, MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN, Segments,
-    Source as From, Transition, TransitionError, Unpacker,
+    Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Extent, Initrd, KernelFile, LIST_FRAME_LEN,
+    LIST_FRAME_WORDS, ListFrame, MAX_SHARES, MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN,
+    Segments, Source as From, Transition, TransitionError, Unpacker,
 };
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
+use super::core_file::CoreFile;
 use super::loaded::{self, Loaded, MAX_SEGMENTS, Segment, Source, frame_at};
-use super::taken::Taken;
+use super::taken::Pool;
 use super::{KexecError, Payload, seeds};
 use crate::entry::{self, Entered};
 use crate::machine::{Machine, REGIONS};
@@ -36,6 +37,8 @@ pub struct Manner {
     pub scattered: bool,
     /// Without transitional tables: to be moved with the MMU off.
     pub mmu_off: bool,
+    /// Whose memory it goes to: as a crash kernel, to that alone.
+    pub pool: Pool,
 }
 
 /// Loads `payload`.
@@ -44,10 +47,11 @@ pub struct Manner {
 /// [`KexecError`]; memblock is as before.
 pub fn load(machine: &mut Machine<'_>, payload: Payload, manner: Manner) -> Result<Loaded, KexecError> {
     let started = cpu::counter();
-    let mut loader = Loader { machine, taken: Taken::new(), manner };
+    let pool = manner.pool;
+    let mut loader = Loader { machine, pool, notes: PaRange::default(), manner };
     match loader.load(payload) {
         Ok(parts) => {
-            let Loader { taken, .. } = loader;
+            let notes = loader.notes;
             let loaded = Loaded {
                 segments: parts.segments,
                 moves: parts.moves,
@@ -56,14 +60,15 @@ pub fn load(machine: &mut Machine<'_>, payload: Payload, manner: Manner) -> Resu
                 transition: parts.transition,
                 control: parts.control,
                 entry: parts.entry,
-                taken,
+                notes,
             };
             report_phase(&loaded, cpu::ticks_since(started));
             Ok(loaded)
         }
         Err(error) => {
-            let Loader { machine, taken, .. } = loader;
-            taken.release(machine);
+            let Loader { machine, notes, .. } = loader;
+            pool.release(machine);
+            loaded::free_notes(machine, notes);
             Err(error)
         }
     }
@@ -104,7 +109,7 @@ struct Parts {
 /// Where destinations may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Domain {
-    /// In memory that nobody uses.
+    /// In memory of the pool that nobody uses.
     Free,
     /// In all memory that the payload may have: what the running kernel uses is overwritten when it is left.
     Usable,
@@ -117,9 +122,14 @@ struct Lying {
     at: PaRange,
 }
 
-struct Loader<'a, 'm> {
-    machine: &'a mut Machine<'m>,
-    taken: Taken,
+/// A load on its way.
+pub struct Loader<'a, 'm> {
+    /// The machine.
+    pub machine: &'a mut Machine<'m>,
+    /// Whose memory is taken for the payload.
+    pub pool: Pool,
+    /// What a crash kernel takes of the machine's own: memory for the notes of its core file.
+    pub notes: PaRange,
     manner: Manner,
 }
 
@@ -134,15 +144,16 @@ impl Loader<'_, '_> {
         if heap_len == 0 {
             return self.load_image(payload, &archive, file, kernel);
         }
-        let heap_at = self.taken.alloc(self.machine, heap_len, SEGMENT_ALIGN)?;
+        let everywhere = PaRange::new(Pa(0), self.machine.memblock.memory_end());
+        let heap_at = self.machine.memblock.alloc(heap_len, SEGMENT_ALIGN, everywhere)?;
         let heap_range = PaRange::new(heap_at, Pa(heap_at.0 + heap_len));
         // SAFETY: these bytes were just taken, and are given back after the heap has ended.
         let memory = unsafe { self.machine.bytes_mut(heap_range) };
         // SAFETY: bytes that are written to as such or not at all.
         let memory = unsafe { &mut *(&raw mut *memory as *mut [MaybeUninit<u8>]) };
-        let parts = heap::lend(memory, || self.load_image(payload, &archive, file, kernel))?;
-        self.taken.give_back(self.machine, heap_range)?;
-        Ok(parts)
+        let parts = heap::lend(memory, || self.load_image(payload, &archive, file, kernel));
+        self.machine.memblock.free(heap_range)?;
+        parts
     }
 
     fn load_image(
@@ -166,7 +177,11 @@ impl Loader<'_, '_> {
             Payload::Linux => {
                 let theirs = CommandLine(super::member_text(archive, "cmdline")?);
                 let data = archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
-                (own.for_payload(theirs, &mut text)?, data.map(|bytes| self.lying(bytes)))
+                let line = match self.pool {
+                    Pool::Machine => own.for_payload(theirs, &mut text),
+                    Pool::CrashKernel => own.for_crash_kernel(theirs, &mut text),
+                };
+                (line?, data.map(|bytes| self.lying(bytes)))
             }
             Payload::Myself(next) => {
                 let whole = self.machine.initrd;
@@ -174,7 +189,11 @@ impl Loader<'_, '_> {
                     // SAFETY: `archive` has checked that the range is mapped; nothing writes to it.
                     Lying { bytes: unsafe { self.machine.bytes_for_ever(at) }, at }
                 });
-                (own.for_generation(next, &mut text)?, initrd)
+                let line = match self.pool {
+                    Pool::Machine => own.for_generation(next, &mut text),
+                    Pool::CrashKernel => own.for_crash_generation(next, &mut text),
+                };
+                (line?, initrd)
             }
         };
 
@@ -183,7 +202,20 @@ impl Loader<'_, '_> {
         let kept = kept::for_tree(&kept_ranges);
         let seeds = seeds::new(linmap_memblock::parse_dtb(self.machine.dtb)?);
         let at = initrd.map(|lying| lying.at);
-        let tree = NextTree { bootargs, initrd: at, seeds, kept: &kept, ..NextTree::default() };
+        let mut tree = NextTree { bootargs, initrd: at, seeds, kept: &kept, ..NextTree::default() };
+        let usable = [self.machine.crash.range];
+        let core = match self.pool {
+            Pool::Machine => None,
+            Pool::CrashKernel => Some(CoreFile::take(self)?),
+        };
+        if let Some(core) = &core {
+            // What is kept lies in memory that a crash kernel does not use.
+            tree.kept = &[];
+            // A stand-in, which is checked as the real one is.
+            let end = |lying: Lying| usable[0].end.min(Pa(usable[0].start.0.saturating_add(lying.at.len())));
+            tree.initrd = initrd.map(|lying| PaRange::new(usable[0].start, end(lying)));
+            tree.crash = Some(CrashMemory { usable: &usable, elf_core_header: core.header });
+        }
         let dtb_len = tree.measure(self.machine.dtb)? as u64;
         let control = self.control()?;
         let (placed, domain, initrd_stays) = self.place(&image, initrd, dtb_len, control)?;
@@ -191,9 +223,10 @@ impl Loader<'_, '_> {
         // From here on nothing that is taken from memblock lies in a destination.
         let mut destinations = ArrayVec::<PaRange, MAX_SEGMENTS>::new();
         let moved_initrd = placed.initrd.filter(|_| !initrd_stays);
-        for range in [Some(placed.image), moved_initrd, Some(placed.dtb)].into_iter().flatten() {
+        let header = core.as_ref().map(|core| core.header);
+        for range in [Some(placed.image), moved_initrd, Some(placed.dtb), header].into_iter().flatten() {
             let whole = whole_pages(range);
-            self.taken.reserve_free(self.machine, whole)?;
+            self.pool.reserve_free(self.machine, whole)?;
             destinations.push(whole);
         }
         let segments = Segments::new(&destinations)?;
@@ -233,6 +266,9 @@ impl Loader<'_, '_> {
         }
         let tree = NextTree { initrd: placed.initrd, ..tree };
         self.put_tree(&mut put, &tree, placed.dtb)?;
+        if let Some(core) = &core {
+            put.segments.push(core.write(self)?);
+        }
 
         let Put { plan, segments, .. } = put;
         let moves = plan.finish(&mut iter::from_fn(|| self.list_frame()))?;
@@ -256,7 +292,7 @@ impl Loader<'_, '_> {
     fn control(&mut self) -> Result<PaRange, KexecError> {
         let frames = if self.machine.entered == Entered::El2Stub { 3 } else { 2 };
         let len = frames * SEGMENT_ALIGN;
-        let start = self.taken.alloc(self.machine, len, SEGMENT_ALIGN)?;
+        let start = self.pool.alloc(self.machine, len, SEGMENT_ALIGN)?;
         Ok(PaRange::new(start, Pa(start.0 + len)))
     }
 
@@ -270,12 +306,12 @@ impl Loader<'_, '_> {
         control: PaRange,
     ) -> Result<(Placed, Domain, bool), KexecError> {
         let copied = initrd.map_or(Initrd::Absent, |lying| Initrd::Len(lying.at.len()));
-        let stays =
-            initrd.filter(|lying| lying.at.start.0.is_multiple_of(SEGMENT_ALIGN) && !self.manner.scattered);
+        let may_stay = self.pool == Pool::Machine && !self.manner.scattered;
+        let stays = initrd.filter(|lying| may_stay && lying.at.start.0.is_multiple_of(SEGMENT_ALIGN));
         let stays = stays.map(|lying| Initrd::At(lying.at));
         let mut first_error = None;
         for domain in [Domain::Free, Domain::Usable] {
-            if domain == Domain::Usable && self.manner.scattered {
+            if domain == Domain::Usable && (self.manner.scattered || self.pool == Pool::CrashKernel) {
                 break;
             }
             let ranges = self.ranges(domain, control)?;
@@ -293,14 +329,15 @@ impl Loader<'_, '_> {
     fn ranges(&self, domain: Domain, control: PaRange) -> Result<ArrayVec<PaRange, REGIONS>, KexecError> {
         let everywhere = PaRange::new(Pa(0), self.machine.memblock.memory_end());
         if domain == Domain::Free {
-            return Ok(self.machine.memblock.free_ranges(everywhere).take(REGIONS).collect());
+            let memblock = self.pool.memblock(self.machine);
+            return Ok(memblock.free_ranges(everywhere).take(REGIONS).collect());
         }
         let mut usable = Memblock::<REGIONS>::new();
         for range in self.machine.mapped() {
             usable.add(range)?;
         }
         let kept = self.machine.kept.iter().map(|kept| &kept.range);
-        for &range in self.machine.firmware.iter().chain(kept).chain([&control]) {
+        for &range in self.machine.firmware.iter().chain(kept).chain([&control, &self.machine.crash.range]) {
             usable.reserve(range)?;
         }
         Ok(usable.free_ranges(everywhere).take(REGIONS).collect())
@@ -315,7 +352,7 @@ impl Loader<'_, '_> {
             len /= 2;
         }
         while len >= SEGMENT_ALIGN {
-            if let Ok(start) = self.taken.alloc(self.machine, len, SEGMENT_ALIGN) {
+            if let Ok(start) = self.pool.alloc(self.machine, len, SEGMENT_ALIGN) {
                 return Ok(Some(PaRange::new(start, Pa(start.0 + len))));
             }
             len /= 2;
@@ -332,7 +369,7 @@ impl Loader<'_, '_> {
     /// A frame for the move list.
     fn list_frame(&mut self) -> Option<ListFrame<'static>> {
         const { assert!(LIST_FRAME_LEN == SEGMENT_ALIGN, "a list frame is a page") };
-        let pa = self.taken.alloc(self.machine, LIST_FRAME_LEN, LIST_FRAME_LEN).ok()?;
+        let pa = self.pool.alloc(self.machine, LIST_FRAME_LEN, LIST_FRAME_LEN).ok()?;
         let start = self.machine.layout.linear(pa).0 as *mut [u64; LIST_FRAME_WORDS];
         // SAFETY: the frame was just taken, is mapped there and aligned; any bytes are valid words.
         Some(ListFrame { pa, words: unsafe { &mut *start } })
@@ -360,7 +397,7 @@ impl Loader<'_, '_> {
             let page = match (put.here, spare.take()) {
                 (true, _) => at,
                 (false, Some(page)) => page,
-                (false, None) => self.taken.alloc(self.machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?,
+                (false, None) => self.pool.alloc(self.machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?,
             };
             let range = PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN));
             // SAFETY: the page was taken for this, and nothing else refers to it.
@@ -389,7 +426,7 @@ impl Loader<'_, '_> {
             at = Pa(at.0 + SEGMENT_ALIGN);
         }
         if let Some(page) = spare {
-            self.taken.give_back(self.machine, PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN)))?;
+            self.pool.give_back(self.machine, PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN)))?;
         }
         // What the move does not write is cleaned now: all of a segment in place, and the image's memory behind its file.
         let clean = if put.here { room } else { PaRange::new(at, room.end) };
@@ -440,7 +477,7 @@ impl Loader<'_, '_> {
         let start = if put.here {
             destination.start
         } else {
-            self.taken.alloc(self.machine, destination.len(), SEGMENT_ALIGN)?
+            self.pool.alloc(self.machine, destination.len(), SEGMENT_ALIGN)?
         };
         let range = PaRange::new(start, Pa(start.0 + destination.len()));
         // SAFETY: these bytes were taken for this, and nothing else refers to them.
@@ -567,6 +604,7 @@ impl Content<'_, '_> {
     }
 }
 
-fn whole_pages(range: PaRange) -> PaRange {
+/// The pages that `range` touches.
+pub fn whole_pages(range: PaRange) -> PaRange {
     range.align_outward(SEGMENT_ALIGN).unwrap_or(range)
 }

@@ -9,7 +9,7 @@ use linmap_kexec::{IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, Tr
 use linmap_vmsa::{Pa, PaRange};
 
 use super::KexecError;
-use super::taken::Taken;
+use super::taken::Pool;
 use crate::machine::Machine;
 use crate::sha256::{Digest, Sha256};
 use crate::{report, say};
@@ -62,20 +62,21 @@ pub struct Loaded {
     pub control: PaRange,
     /// Where the payload is entered.
     pub entry: Pa,
-    /// Everything that was taken from memblock for it, but the tables.
-    pub taken: Taken,
+    /// Where a crash kernel finds the notes of the core file; empty for any other.
+    pub notes: PaRange,
 }
 
 impl Loaded {
-    /// Gives all its memory back.
-    pub fn unload(self, machine: &mut Machine<'_>) {
+    /// Gives all its memory back, to the `pool` that it came from.
+    pub fn unload(self, machine: &mut Machine<'_>, pool: Pool) {
         if let Some(transition) = self.transition {
             let mut window = machine.tables();
             let mut frames = MemblockFrames::new(machine.memblock, machine.layout.geometry());
             transition.linear.release(&mut window, &mut frames);
             transition.code.release(&mut window, &mut frames);
         }
-        self.taken.release(machine);
+        pool.release(machine);
+        free_notes(machine, self.notes);
     }
 
     /// Where its device tree is going to be.
@@ -187,6 +188,14 @@ impl Loaded {
             self.transition.as_ref().map_or(0, |both| both.linear.built().tables + both.code.built().tables),
             self.control.start
         );
+    }
+}
+
+/// Gives the memory of a core file's notes back, if there is any.
+pub fn free_notes(machine: &mut Machine<'_>, notes: PaRange) {
+    if !notes.is_empty() {
+        // As what else is given back: memblock may have no room to note it.
+        let _ = machine.memblock.free(notes);
     }
 }
 

@@ -1,0 +1,250 @@
+//! The crash kernel: memory that is kept for it from the boot on, and the way into it when this kernel meets its end.
+//!
+//! Whoever meets the end has no machine at hand and trusts little: what it needs is found by one pointer, in the crash
+//! kernel's own memory, and is checked against its digest before it is entered.
+
+use core::ptr;
+use core::slice;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use arrayvec::ArrayVec;
+use linmap::layout::GEOMETRY;
+use linmap_kexec::{CommandLine, CoreNotes, CpuRegisters, VmcoreInfo};
+use linmap_memblock::{AllocError, Memblock, RegionError};
+use linmap_table::Reserved;
+use linmap_vmsa::registers::tcr_with_t0sz;
+use linmap_vmsa::{Pa, PaRange};
+use thiserror::Error;
+
+use crate::console::Quoted;
+use crate::cpu::{self, ThisCpu};
+use crate::cross_call::PATIENCE;
+use crate::exceptions::Frame;
+use crate::kexec::Loaded;
+use crate::machine::REGIONS;
+use crate::percpu::{self, wait_until};
+use crate::relocation::Departure;
+use crate::sha256::{Digest, Sha256};
+use crate::{changes, gic, report, say};
+
+/// What is reserved begins and ends at a multiple of this: an image does, and block mappings of it stay whole.
+const ALIGN: u64 = 0x20_0000;
+/// Devices of 32 address bits reach memory below this, so that it is tried first.
+const LOW: u64 = 1 << 32;
+/// The word that reserves.
+pub const WORD: &str = "linmap.crashkernel";
+
+/// Memory for a crash kernel, and what waits there.
+#[derive(Debug, Default)]
+pub struct CrashKernel {
+    /// Its memory; empty when none is reserved. Nobody else uses it.
+    pub range: PaRange,
+    /// What of it is free.
+    pub memory: Memblock<REGIONS>,
+    /// The kernel that waits.
+    pub loaded: Option<Loaded>,
+}
+
+impl CrashKernel {
+    /// Takes all that is in the memory for nothing.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+        // An empty memblock has room for one range, which it had before.
+        let _ = self.memory.add(self.range);
+    }
+}
+
+/// Why no memory is reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ReserveError {
+    /// The word can't be read.
+    #[error("{WORD}= is SIZE or SIZE@ADDRESS, in numbers with K, M or G behind them")]
+    Word,
+    /// What it says is no whole number of 2 MiB.
+    #[error(
+        "{WORD}={size:#x}@{start:#x}: size and address have to be multiples of {ALIGN:#x}, and there has to be a size"
+    )]
+    Unaligned {
+        /// The size in bytes.
+        size: u64,
+        /// The address.
+        start: u64,
+    },
+    /// The memory is not there, or taken.
+    #[error("{WORD}: {range} is not all free memory")]
+    Taken {
+        /// What was asked for.
+        range: PaRange,
+    },
+    /// There is no such memory.
+    #[error("{WORD}: {0}")]
+    Memory(#[from] AllocError),
+    /// Memblock has no room to note it.
+    #[error("{WORD}: {0}")]
+    Regions(#[from] RegionError),
+}
+
+/// Reserves what the command line asks for.
+///
+/// # Errors
+/// [`ReserveError`]; nothing is reserved.
+pub fn reserve(line: CommandLine<'_>, memblock: &mut Memblock<REGIONS>) -> Result<CrashKernel, ReserveError> {
+    let Some(value) = line.get(WORD) else { return Ok(CrashKernel::default()) };
+    let (size, start) = value.split_once('@').map_or((value, None), |(size, start)| (size, Some(start)));
+    let size = changes::number(size).ok_or(ReserveError::Word)?;
+    let start = start.map(|start| changes::number(start).ok_or(ReserveError::Word)).transpose()?;
+    let unaligned = ReserveError::Unaligned { size, start: start.unwrap_or(0) };
+    if size == 0 || !(size | start.unwrap_or(0)).is_multiple_of(ALIGN) {
+        return Err(unaligned);
+    }
+    let range = match start {
+        Some(start) => {
+            let range = PaRange::from_len(Pa(start), size).ok_or(unaligned)?;
+            if !memblock.free_ranges(range).any(|free| free == range) {
+                return Err(ReserveError::Taken { range });
+            }
+            memblock.reserve(range)?;
+            range
+        }
+        None => {
+            let everywhere = PaRange::new(Pa(0), memblock.memory_end());
+            let low = PaRange::new(Pa(0), Pa(LOW.min(everywhere.end.0)));
+            let start =
+                memblock.alloc(size, ALIGN, low).or_else(|_| memblock.alloc(size, ALIGN, everywhere))?;
+            PaRange::new(start, Pa(start.0 + size))
+        }
+    };
+    let mut memory = Memblock::new();
+    memory.add(range)?;
+    report!("crash-kernel=reserved start={} bytes={size}", range.start);
+    Ok(CrashKernel { range, memory, loaded: None })
+}
+
+/// Whole pages that have to be as they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked {
+    /// What they are.
+    pub what: &'static str,
+    /// Where they are.
+    pub range: PaRange,
+    /// Their digest.
+    pub digest: Digest,
+}
+
+/// Parts of a crash kernel, and the code and orders that enter it.
+pub const MAX_CHECKED: usize = 5;
+
+/// What there is to know when it comes to the end.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The way there.
+    pub departure: Departure,
+    /// What has to be as it was loaded.
+    pub checked: ArrayVec<Checked, MAX_CHECKED>,
+    /// Where the notes of the core file go.
+    pub notes: PaRange,
+    /// What they say of this kernel.
+    pub info: VmcoreInfo<'static>,
+    /// VA − PA of the linear map.
+    pub offset: u64,
+    /// Where the crash kernel is entered.
+    pub entry: Pa,
+    /// Its device tree.
+    pub dtb: Pa,
+    /// The exception level that it is entered at.
+    pub el: u8,
+}
+
+static WAITING: AtomicPtr<Waiting> = AtomicPtr::new(ptr::null_mut());
+
+/// From here on the kernel that `waiting` names is entered when this one meets its end. What it names stays as it is until
+/// [`withdraw`].
+pub fn publish(waiting: &'static Waiting) {
+    WAITING.store(ptr::from_ref(waiting).cast_mut(), Ordering::Release);
+}
+
+/// No crash kernel is entered from here on.
+pub fn withdraw() {
+    WAITING.store(ptr::null_mut(), Ordering::Release);
+}
+
+impl Waiting {
+    /// The bytes of `range`, by the linear map.
+    ///
+    /// # Safety
+    /// The linear map has it, and nobody writes to it as long as the bytes are used.
+    unsafe fn bytes(&self, range: PaRange) -> &[u8] {
+        let start = range.start.0.wrapping_add(self.offset) as usize;
+        // SAFETY: the caller's.
+        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(start), range.len() as usize) }
+    }
+
+    /// The first part that is not what was loaded.
+    fn changed(&self) -> Option<&'static str> {
+        let changed = self.checked.iter().find(|checked| {
+            let mut digest = Sha256::new();
+            // SAFETY: memory of the crash kernel, which the linear map has and nobody writes to.
+            digest.update(unsafe { self.bytes(checked.range) });
+            digest.finish() != checked.digest
+        });
+        changed.map(|checked| checked.what)
+    }
+
+    /// Writes down where every CPU that has stopped was.
+    fn write_notes(&self) {
+        let start = self.notes.start.0.wrapping_add(self.offset) as usize;
+        // SAFETY: memory that was taken for the notes and nothing else, mapped there; all other CPUs have stopped, or never
+        // refer to it.
+        let buffer = unsafe {
+            slice::from_raw_parts_mut(
+                ptr::with_exposed_provenance_mut::<u8>(start),
+                self.notes.len() as usize,
+            )
+        };
+        let stopped = percpu::known().filter_map(|(number, cpu)| {
+            let frame = cpu.stopped.load(Ordering::Acquire);
+            // SAFETY: a CPU's registers, on its own stack, which it never leaves once it has stored the pointer.
+            let frame = unsafe { frame.as_ref() }?;
+            Some(CpuRegisters { cpu: number as u32, ..frame.registers() })
+        });
+        if let Err(error) = (CoreNotes { info: self.info }).write(stopped, buffer) {
+            report!("warning=crash-notes what={}", Quoted(&error));
+        }
+    }
+}
+
+/// Enters the crash kernel, from the CPU whose last words were said, where `frame` was. Returns when none waits, or when it
+/// is not what was loaded.
+pub fn enter(frame: &Frame) {
+    let waiting = WAITING.load(Ordering::Acquire);
+    // SAFETY: what was published stays as it is.
+    let Some(waiting) = (unsafe { waiting.as_ref() }) else { return };
+    let others = percpu::others();
+    let stands = |number: usize| !percpu::of(number).stopped.load(Ordering::Acquire).is_null();
+    wait_until(PATIENCE, || others.iter().all(stands));
+    percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
+    waiting.write_notes();
+    if let Some(what) = waiting.changed() {
+        say!("the crash kernel's {what} is not what was loaded: it is not entered");
+        report!("error=verify when=before what={}", Quoted(what));
+        return;
+    }
+    report!(
+        "state=crash-kexec cpu={} stopped={} running={} entry={} dtb={} el={}",
+        percpu::this_cpu(),
+        others.iter().filter(|&number| stands(number)).count(),
+        others.iter().filter(|&number| !stands(number)).count(),
+        waiting.entry,
+        waiting.dtb,
+        waiting.el
+    );
+    gic::stop_this_cpu();
+    cpu::mask_interrupts();
+    // Whatever this CPU was in the middle of: TTBR0 goes to the reserved table, and nothing of it stays cached.
+    let nothing = waiting.departure.reserved.ttbr0;
+    let reserved = Reserved { ttbr0: nothing, tcr: tcr_with_t0sz(cpu::tcr(), GEOMETRY) };
+    reserved.restore(&mut ThisCpu);
+    // SAFETY: the load has written and cleaned code and orders, and they are as they were; their list is empty, so that
+    // nothing is moved, whatever the other CPUs do; the MMU is left by the image's identity map. Interrupts are masked.
+    unsafe { waiting.departure.go(0) }
+}
