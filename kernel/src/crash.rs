@@ -168,6 +168,11 @@ pub fn withdraw() {
     WAITING.store(ptr::null_mut(), Ordering::Release);
 }
 
+/// Whether a crash kernel waits.
+pub fn waits() -> bool {
+    !WAITING.load(Ordering::Acquire).is_null()
+}
+
 impl Waiting {
     /// The bytes of `range`, by the linear map.
     ///

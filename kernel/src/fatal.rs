@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cross_call::{self, Sgi};
 use crate::exceptions::Frame;
-use crate::{cpu, crash, percpu};
+use crate::{cpu, crash, percpu, secondary};
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
@@ -27,9 +27,14 @@ pub fn stop(frame: &Frame) -> ! {
     cpu::halt()
 }
 
-/// Stops this CPU, which was where `frame` says, because another met its end.
+/// Stops this CPU, which was where `frame` says, because another met its end. If a crash kernel waits it goes off, since
+/// sooner or later somebody uses the memory that it would wait in.
 pub fn stopped(frame: &Frame) -> ! {
     percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
+    if crash::waits() {
+        cpu::mask_interrupts();
+        secondary::off();
+    }
     cpu::halt()
 }
 

@@ -245,7 +245,7 @@ fn leave_early() -> ! {
     off()
 }
 
-/// Leaves the live tables and switches this CPU off, or stops it where nobody can.
-fn off() -> ! {
+/// Leaves the live tables and switches this CPU off, or stops it where nobody can. Interrupts are masked.
+pub fn off() -> ! {
     park::for_good(SECONDARY_BOOT.conduit.load(Ordering::Acquire))
 }
