@@ -9,6 +9,7 @@ mod taken;
 
 use core::convert::Infallible;
 
+use linmap::live::{ChangeError, Protection};
 use linmap_kexec::{
     Archive, CommandLine, CommandLineError, ElfCoreError, ImageError, IndError, KernelFileError, MoveError,
     PlacementError, SegmentError, TransitionError, TreeError, UnpackError, WireError,
@@ -23,7 +24,9 @@ pub use self::taken::TakenRanges;
 use crate::cpus::{self, CpuError};
 use crate::crash::{self, WORD};
 use crate::cross_call::NotIdle;
+use crate::live::Fields;
 use crate::machine::{Machine, MachineError};
+use crate::report;
 
 /// Why the payload was not entered.
 #[derive(Debug, Error)]
@@ -122,6 +125,9 @@ pub enum KexecError {
     /// There is no memory for a crash kernel.
     #[error("no memory is reserved for a crash kernel: {WORD}=SIZE on the command line does that")]
     NoCrashMemory,
+    /// The crash kernel can't be protected.
+    #[error(transparent)]
+    Protect(#[from] ChangeError),
     /// The memory can't be shown to a crash kernel.
     #[error(transparent)]
     CoreFile(#[from] ElfCoreError),
@@ -206,9 +212,14 @@ pub fn command(machine: &mut Machine<'_>, rest: &str) -> Result<(), KexecError> 
         Some("load") if crash => load_crash(machine, manner),
         Some("load") => load(machine, manner),
         Some("unload") if crash => {
-            let loaded = machine.crash.loaded.take().ok_or(KexecError::NotLoaded)?;
+            if machine.crash.loaded.is_none() {
+                return Err(KexecError::NotLoaded);
+            }
+            protect_crash_kernel(machine, Protection::ReadWrite)?;
             crash::withdraw();
-            loaded.unload(machine, Pool::CrashKernel);
+            if let Some(loaded) = machine.crash.loaded.take() {
+                loaded.unload(machine, Pool::CrashKernel);
+            }
             Ok(())
         }
         Some("unload") => {
@@ -258,16 +269,28 @@ fn load_crash(machine: &mut Machine<'_>, manner: Manner) -> Result<(), KexecErro
     }
     let payload = payload(machine)?.ok_or(KexecError::NoPayload("this is the last generation"))?;
     let loaded = load::load(machine, payload, manner)?;
-    match exec::wait_for_crash(machine, &loaded) {
+    let ready = exec::wait_for_crash(machine, &loaded)
+        .and_then(|()| protect_crash_kernel(machine, Protection::ReadOnly));
+    match ready {
         Ok(()) => {
             machine.crash.loaded = Some(loaded);
             Ok(())
         }
         Err(error) => {
+            crash::withdraw();
             loaded.unload(machine, Pool::CrashKernel);
             Err(error)
         }
     }
+}
+
+/// Keeps a crash kernel from being overwritten by mistake, or ends that.
+fn protect_crash_kernel(machine: &mut Machine<'_>, protection: Protection) -> Result<(), KexecError> {
+    let range = machine.crash.range;
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let changed = map.protect(&mut editor, steps, range, protection)?;
+    report!("crash-kernel={} {}", protection.name(), Fields(changed));
+    Ok(())
 }
 
 /// Enters what is loaded. It stays loaded if that fails.

@@ -176,7 +176,8 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
         return Err(Mismatch::Tables { va, walk: found, expected });
     }
     let found = descriptor.attributes(geometry, level);
-    let meant = if in_image { Attributes::KERNEL_RODATA } else { Attributes::KERNEL_DATA };
+    let protected = in_image || machine.crash.loaded.is_some() && machine.crash.range.contains(expected);
+    let meant = if protected { Attributes::KERNEL_RODATA } else { Attributes::KERNEL_DATA };
     let global = machine.live.map.global() == Global::Global;
     let is = |meant| {
         found.map(|found| Attributes { contiguous: false, ..found }) == Some(Attributes { global, ..meant })
