@@ -293,10 +293,15 @@ fn protect_crash_kernel(machine: &mut Machine<'_>, protection: Protection) -> Re
     Ok(())
 }
 
-/// Enters what is loaded. It stays loaded if that fails.
+/// Enters what is loaded. It stays loaded if that fails, unless a CPU may still come to read its orders: then nothing of it is
+/// given back any more.
 fn exec(machine: &mut Machine<'_>, verify: bool) -> Result<Infallible, KexecError> {
     let loaded = machine.loaded.take().ok_or(KexecError::NotLoaded)?;
     let result = exec::exec(machine, &loaded, verify);
+    if matches!(result, Err(KexecError::DidNotCome { .. })) {
+        machine.taken.clear();
+        return result;
+    }
     machine.loaded = Some(loaded);
     result
 }
