@@ -1,5 +1,7 @@
-//! What the six builders cost, in instructions, invalidations and barriers. Under `--icount` these are exact and the same
-//! in every run.
+//! What the six builders and kexec cost, in instructions, invalidations and barriers. Under `--icount` these are exact and
+//! the same in every run.
+
+use std::io::Write;
 
 use linmap_tests::{Boot, Outcome};
 
@@ -79,4 +81,59 @@ fn a_tick_that_is_not_one_instruction_says_its_ratio() {
     assert_eq!(phase["ticks_per_insn"].as_f64(), Some(0.0625));
     let outcome = Boot::new("--memory 1G --icount --payload none").run();
     assert!(!outcome.expect_success().phase("linear-map").contains_key("ticks_per_insn"));
+}
+
+/// What Linux 7.2.13 moved to enter itself, bytes in whole pages, and the instructions that it took.
+const LINUX_MOVED: u64 = 50_335_744;
+const LINUX_JUMP: u64 = 12_774_626;
+
+/// Kexecs into itself with an archive that has `more` bytes more, all of it scattered.
+fn kexec_scattered(options: &str, more: u64) -> Outcome {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    // No word is zero: no page can be cleared instead of moved.
+    let words: Vec<u8> = (1..=more / 8).flat_map(u64::to_le_bytes).collect();
+    file.write_all(&words).expect("room for the file");
+    let outcome = Boot::new(&format!("--memory 4G --icount --payload self {options}"))
+        .with("--initrd", file.path())
+        .with("--script", "kexec load --scattered; kexec plan; kexec exec")
+        .run();
+    outcome.expect_success();
+    outcome
+}
+
+fn plan(outcome: &Outcome, key: &str) -> u64 {
+    let plan = outcome.with("kexec").expect("the plan");
+    plan[key].as_u64().unwrap_or_else(|| panic!("{key} in {plan:?}"))
+}
+
+#[test]
+fn a_scattered_payload_of_linuxs_size_is_moved_in_45_hundredths_of_its_instructions() {
+    let outcome = kexec_scattered("", LINUX_MOVED - (2 << 20));
+    let moved = plan(&outcome, "moved");
+    assert!(moved.abs_diff(LINUX_MOVED) < 2 << 20 && plan(&outcome, "cleared") == 0, "{moved}");
+    let ticks = outcome.phase("kexec-jump")["ticks"].as_u64().unwrap();
+    // For as many bytes as Linux moved.
+    assert!(ticks * LINUX_MOVED / moved <= LINUX_JUMP * 45 / 100, "{ticks} instructions for {moved} bytes");
+}
+
+#[test]
+fn four_cpus_share_a_move_evenly_and_execute_together_what_one_would() {
+    let one = kexec_scattered("", 8 << 20);
+    let four = kexec_scattered("--cpus 4", 8 << 20);
+    assert_eq!((plan(&one, "lists"), plan(&four, "lists")), (1, 4));
+    let moved = plan(&four, "moved");
+    assert!(plan(&four, "longest") * 400 <= moved * 101, "the longest list is a quarter");
+    let ticks = |outcome: &Outcome| outcome.phase("kexec-jump")["ticks"].as_u64().unwrap();
+    assert!(ticks(&four) * 100 <= ticks(&one) * 101, "{} and {}", ticks(&four), ticks(&one));
+}
+
+#[test]
+fn the_transitional_tables_take_at_most_20_000_instructions_at_4_and_at_512_gib() {
+    for memory in ["4G", "512G"] {
+        let outcome = Boot::new(&format!("--memory {memory} --icount --payload self"))
+            .with("--script", "kexec load --scattered")
+            .run();
+        let phase = outcome.expect_success().phase("kexec-tables");
+        assert!(phase["ticks"].as_u64() <= Some(20_000), "{memory}: {phase:?}");
+    }
 }

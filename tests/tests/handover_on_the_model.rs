@@ -198,3 +198,23 @@ fn the_hand_over_needs_each_step_of_its_root_switch() {
     let without = RELOCATE.replacen(isb, "msr     ttbr1_el1, x5", 1);
     assert!(hand_over(&without).verdict().is_err());
 }
+
+#[test]
+fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
+    let instructions = listing::read(RELOCATE).unwrap();
+    let barriers = |from: &str, to: &str| {
+        let at = |label: &str| {
+            instructions
+                .iter()
+                .position(|instruction| *instruction == Instruction::Label(label))
+                .expect(label)
+        };
+        let path = &instructions[at(from)..at(to)];
+        path.iter().filter(|instruction| matches!(instruction, Instruction::Dsb(_))).count()
+    };
+    // All that is executed for a record of the list. The one barrier is the GO record's, of which there is one.
+    assert_eq!(barriers("next", "moved"), 1);
+    assert_eq!(barriers("other_kind", "link"), 1);
+    // Behind the last list.
+    assert_eq!(barriers("moved", "join"), 1);
+}

@@ -1,27 +1,54 @@
-//! `cargo xtask bench`: runs the benchmarks of the bench crate.
+//! `cargo xtask bench`: runs the benchmarks of the bench crate on the host, and measures kexec in QEMU.
+
+mod kexec;
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::workspace::{Workspace, cargo};
 
-/// Run every benchmark: of builds, of changes, of the model's checker. Results are printed as a table and written below target/bench/.
+/// Run every benchmark: of builds, of changes, of the model's checker, of kexec. Results are printed as tables and written
+/// below target/bench/.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// Fewer and smaller runs, in under two minutes
+    /// Only these
+    #[arg(value_enum)]
+    only: Option<Part>,
+    /// Fewer and smaller runs, in about two minutes
     #[arg(long)]
     quick: bool,
-    /// More arguments for the benchmarks
+    /// More arguments for the benchmarks on the host
     #[arg(last = true)]
     more: Vec<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Builds, changes and the model's checker, in host memory
+    Host,
+    /// Instructions of kexec, in QEMU
+    Kexec,
+}
+
 /// `cargo xtask bench`.
 pub fn run(workspace: &Workspace, arguments: &BenchArgs) -> Result<ExitCode> {
+    if arguments.only != Some(Part::Kexec) {
+        host(workspace, arguments)?;
+    }
+    if arguments.only != Some(Part::Host) {
+        kexec::run(workspace, arguments.quick)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn host(workspace: &Workspace, arguments: &BenchArgs) -> Result<()> {
     let mut bench = Command::new(cargo());
     bench.args(["run", "--quiet", "--release", "--package", "linmap-bench", "--"]);
     bench.args(arguments.quick.then_some("--quick")).args(&arguments.more).current_dir(&workspace.root);
     let status = bench.status().context("starting the benchmarks")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if !status.success() {
+        bail!("the benchmarks on the host ended with {status}");
+    }
+    Ok(())
 }

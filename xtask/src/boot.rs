@@ -77,7 +77,8 @@ pub struct BootArgs {
     /// How the payload's kernel is packed
     #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
     packing: Packing,
-    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off
+    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off. With
+    /// --payload self it is only taken along
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// Let the virtual counter count instructions: every run takes the same number of ticks
@@ -205,8 +206,13 @@ fn readable(file: &Path) -> std::io::Result<()> {
 fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
     let runs_kexec = arguments.script.as_deref().is_none_or(script_needs_payload);
     let own_files = arguments.kernel.is_some() || arguments.initrd.is_some();
+    let takes_none = match arguments.payload {
+        Some(PayloadKind::ItSelf) => arguments.kernel.is_some(),
+        Some(kind) => own_files && kind.line().is_none(),
+        None => false,
+    };
     let kind = match arguments.payload {
-        Some(kind) if own_files && kind.line().is_none() => {
+        Some(kind) if takes_none => {
             return Err(UsageError(format!(
                 "--kernel and --initrd are files of a Linux payload; this is --payload {kind}"
             )));
@@ -292,11 +298,11 @@ fn payload_kernel(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind
 }
 
 fn payload_initrd(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
-    if kind.line().is_none() {
-        return Ok(None);
-    }
     if let Some(own) = &arguments.initrd {
         return Ok(Some(std::fs::read(own).with_context(|| format!("reading {}", own.display()))?));
+    }
+    if kind.line().is_none() {
+        return Ok(None);
     }
     let busybox = payload::busybox(workspace)?.path;
     let busybox = std::fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?;
@@ -341,6 +347,7 @@ mod tests {
             assert_eq!(aims_at(&["--payload", name.get_name()]), (newer, Goal::Userspace));
         }
         assert_eq!(aims_at(&["--payload", "self"]), (PayloadKind::ItSelf, Goal::Done));
+        assert_eq!(aims_at(&["--payload", "self", "--initrd", "x"]), (PayloadKind::ItSelf, Goal::Done));
         assert_eq!(aims_at(&["--payload", "none"]), (PayloadKind::None, Goal::Done));
         assert_eq!(aims_at(&["--initrd", "x"]), (PayloadKind::Linux, Goal::PowerOff));
         assert_eq!(aims_at(&["--kernel", "x"]), (PayloadKind::Linux, Goal::Userspace));
@@ -380,6 +387,7 @@ mod tests {
             assert!(Line::try_parse_from(std::iter::once(&"boot").chain(words)).is_err(), "{words:?}");
         }
         assert!(payload_kind(&arguments(&["--payload", "self", "--kernel", "x"])).is_err());
+        assert!(payload_kind(&arguments(&["--payload", "none", "--initrd", "x"])).is_err());
         assert!(payload_kind(&arguments(&["--payload", "none", "--packing", "gzip"])).is_err());
         assert!(payload_kind(&arguments(&["--script", "mem", "--packing", "raw"])).is_ok());
     }

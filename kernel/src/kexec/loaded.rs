@@ -175,10 +175,11 @@ impl Loaded {
     pub fn report(&self, name: &str) {
         let moves = &self.moves;
         report!(
-            "kexec={name} segments={} mmu={} lists={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={}",
+            "kexec={name} segments={} mmu={} lists={} longest={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={}",
             self.segments.len(),
             if self.transition.is_some() { "on" } else { "off" },
             moves.lists.len(),
+            moves.lists.iter().map(|list| list.bytes).max().unwrap_or(0),
             moves.extents,
             moves.ordered,
             moves.frames,
