@@ -51,6 +51,11 @@ pub enum ChangesError {
     /// Memblock can't say it.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// A crash kernel would be shown other memory than there is.
+    #[error(
+        "a crash kernel waits, which is told of the memory that there was when it was loaded: `kexec unload --crash` first"
+    )]
+    CrashKernel,
     /// The memory can't be kept.
     #[error(transparent)]
     Keep(#[from] KeepError),
@@ -293,6 +298,9 @@ pub fn memory(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError>
     let what = words.next().unwrap_or_default();
     let range = range(&mut words, USAGE)?;
     end(words, USAGE)?;
+    if machine.crash.loaded.is_some() {
+        return Err(ChangesError::CrashKernel);
+    }
     let changed = match what {
         "add" => {
             if !machine.hardware.iter().any(|memory| memory.covers(range)) {

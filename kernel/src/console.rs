@@ -86,9 +86,11 @@ impl Console {
         Self::write(DATA, byte.into());
     }
 
-    /// Waits for a byte to be received; `None` when there is no console to receive one.
+    /// Waits for a byte to be received, or stops when another CPU met its end; `None` when there is no console to receive one.
     pub fn get() -> Option<u8> {
-        while Self::read(FLAGS)? & FLAG_RECEIVE_EMPTY != 0 {}
+        while Self::read(FLAGS)? & FLAG_RECEIVE_EMPTY != 0 {
+            fatal::stop_if_elsewhere();
+        }
         Self::read(DATA).map(|data| data as u8)
     }
 }

@@ -5,7 +5,7 @@
 
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use linmap::layout::GEOMETRY;
@@ -25,7 +25,7 @@ use crate::machine::REGIONS;
 use crate::percpu::{self, wait_until};
 use crate::relocation::Departure;
 use crate::sha256::{Digest, Sha256};
-use crate::{changes, gic, report, say};
+use crate::{changes, fatal, report, say};
 
 /// What is reserved begins and ends at a multiple of this: an image does, and block mappings of it stay whole.
 const ALIGN: u64 = 0x20_0000;
@@ -155,17 +155,46 @@ pub struct Waiting {
     pub el: u8,
 }
 
-static WAITING: AtomicPtr<Waiting> = AtomicPtr::new(ptr::null_mut());
+/// A page with what there is to know, in the crash kernel's own memory.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Page {
+    /// What there is to know.
+    pub waiting: Waiting,
+}
 
-/// From here on the kernel that `waiting` names is entered when this one meets its end. What it names stays as it is until
+const _: () = assert!(size_of::<Page>() == 4096);
+
+static WAITING: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
+
+/// The digest of that page, which decides what else is checked.
+static PAGE_DIGEST: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// From here on the kernel that `page` names is entered when this one meets its end. What it names stays as it is until
 /// [`withdraw`].
-pub fn publish(waiting: &'static Waiting) {
-    WAITING.store(ptr::from_ref(waiting).cast_mut(), Ordering::Release);
+pub fn publish(page: &'static Page) {
+    for (word, value) in PAGE_DIGEST.iter().zip(page.digest()) {
+        word.store(value, Ordering::Relaxed);
+    }
+    WAITING.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
 }
 
 /// No crash kernel is entered from here on.
 pub fn withdraw() {
     WAITING.store(ptr::null_mut(), Ordering::Release);
+}
+
+impl Page {
+    fn digest(&self) -> [u64; 4] {
+        let mut digest = Sha256::new();
+        // SAFETY: a page of memory that was zeroed before the value was written, so that all of its bytes have values.
+        digest.update(unsafe { slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>()) });
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(digest.finish().0.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
 }
 
 /// Whether a crash kernel waits.
@@ -218,38 +247,76 @@ impl Waiting {
     }
 }
 
-/// Enters the crash kernel, from the CPU whose last words were said, where `frame` was. Returns when none waits, or when it
-/// is not what was loaded.
-pub fn enter(frame: &Frame) {
-    let waiting = WAITING.load(Ordering::Acquire);
-    // SAFETY: what was published stays as it is.
-    let Some(waiting) = (unsafe { waiting.as_ref() }) else { return };
+/// A crash kernel that is what was loaded.
+struct Ready {
+    waiting: &'static Waiting,
+    /// Other CPUs that have stopped, and those that have not.
+    stopped: usize,
+    running: usize,
+}
+
+/// What of a crash kernel is not what was loaded.
+struct Changed(&'static str);
+
+/// Waits for the other CPUs, writes the notes, and checks the crash kernel. `None` when there is none.
+fn ready(frame: &Frame) -> Option<Result<Ready, Changed>> {
+    let page = WAITING.load(Ordering::Acquire);
+    // SAFETY: what was published stays as it is, and is mapped.
+    let page = unsafe { page.as_ref() }?;
+    if page.digest().iter().zip(&PAGE_DIGEST).any(|(found, meant)| *found != meant.load(Ordering::Relaxed)) {
+        return Some(Err(Changed("description")));
+    }
+    let waiting = &page.waiting;
     let others = percpu::others();
-    let stands = |number: usize| !percpu::of(number).stopped.load(Ordering::Acquire).is_null();
-    wait_until(PATIENCE, || others.iter().all(stands));
+    wait_until(PATIENCE, || others.iter().all(fatal::has_stopped));
     percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     waiting.write_notes();
     if let Some(what) = waiting.changed() {
-        say!("the crash kernel's {what} is not what was loaded: it is not entered");
-        report!("error=verify when=before what={}", Quoted(what));
-        return;
+        return Some(Err(Changed(what)));
     }
-    report!(
-        "state=crash-kexec cpu={} stopped={} running={} entry={} dtb={} el={}",
-        percpu::this_cpu(),
-        others.iter().filter(|&number| stands(number)).count(),
-        others.iter().filter(|&number| !stands(number)).count(),
-        waiting.entry,
-        waiting.dtb,
-        waiting.el
-    );
-    gic::stop_this_cpu();
-    cpu::mask_interrupts();
-    // Whatever this CPU was in the middle of: TTBR0 goes to the reserved table, and nothing of it stays cached.
-    let nothing = waiting.departure.reserved.ttbr0;
-    let reserved = Reserved { ttbr0: nothing, tcr: tcr_with_t0sz(cpu::tcr(), GEOMETRY) };
-    reserved.restore(&mut ThisCpu);
-    // SAFETY: the load has written and cleaned code and orders, and they are as they were; their list is empty, so that
-    // nothing is moved, whatever the other CPUs do; the MMU is left by the image's identity map. Interrupts are masked.
-    unsafe { waiting.departure.go(0) }
+    let stopped = others.iter().filter(|&number| fatal::has_stopped(number)).count();
+    Some(Ok(Ready { waiting, stopped, running: others.len() - stopped }))
+}
+
+/// Enters the crash kernel, from the CPU whose last words were said, where `frame` was. Returns when none waits, or when it
+/// is not what was loaded.
+pub fn enter(frame: &Frame) {
+    match ready(frame) {
+        None => {}
+        Some(Err(Changed(what))) => {
+            say!("the crash kernel's {what} is not what was loaded: it is not entered");
+            report!("error=verify when=before what={}", Quoted(what));
+        }
+        Some(Ok(ready)) => {
+            let Waiting { entry, dtb, el, .. } = *ready.waiting;
+            report!(
+                "state=crash-kexec cpu={} stopped={} running={} entry={entry} dtb={dtb} el={el}",
+                percpu::this_cpu(),
+                ready.stopped,
+                ready.running,
+            );
+            ready.go();
+        }
+    }
+}
+
+/// The same without a word.
+pub fn enter_silently(frame: &Frame) {
+    if let Some(Ok(ready)) = ready(frame) {
+        ready.go();
+    }
+}
+
+impl Ready {
+    fn go(self) -> ! {
+        let departure = &self.waiting.departure;
+        fatal::leave_interrupts();
+        // Whatever this CPU was in the middle of: TTBR0 goes to the reserved table, and nothing of it stays cached.
+        let nothing = departure.reserved.ttbr0;
+        let reserved = Reserved { ttbr0: nothing, tcr: tcr_with_t0sz(cpu::tcr(), GEOMETRY) };
+        reserved.restore(&mut ThisCpu);
+        // SAFETY: the load has written and cleaned code and orders, and they are as they were; their list is empty, so that
+        // nothing is moved, whatever the other CPUs do; the MMU is left by the image's identity map. Interrupts are masked.
+        unsafe { departure.go(0) }
+    }
 }

@@ -66,7 +66,7 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
         _ => {}
     }
     // A fault while one is being printed is the console's own: there is nothing left to say it with.
-    fatal::begin();
+    fatal::begin(frame);
     let cpu = percpu::this_cpu();
     let name = NAMES[vector as usize % 4];
     say!(

@@ -274,9 +274,10 @@ fn fail(kind: &str, error: &dyn Display, psci: Option<Psci>) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    fatal::begin();
+    let frame = Frame::here();
+    fatal::begin(&frame);
     let cpu = percpu::this_cpu();
     say!("CPU {cpu}: {info}");
     report!("error=panic cpu={cpu} what={}", Quoted(info.message()));
-    fatal::stop(&Frame::here())
+    fatal::stop(&frame)
 }

@@ -5,7 +5,7 @@
 //! `park.S` and, for a CPU that goes off, `leave.S`.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linmap::layout::{GEOMETRY, IMAGE, MAX_CPUS};
 use linmap::live::{ParkError, Pause};
@@ -66,6 +66,9 @@ static WAYS: Ways = Ways {
     identity: AtomicU64::new(0),
     image_offset: AtomicU64::new(0),
 };
+
+/// The boot CPU is on the surgery root.
+static EDITING: AtomicBool = AtomicBool::new(false);
 
 /// A CPU's word when it has left the live root for good.
 const LEFT: u64 = u64::MAX;
@@ -185,13 +188,24 @@ pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause
         let cpu = missing.iter().next().unwrap_or_default();
         return Err(ParkError { cpu, ticks: cpu::ticks_since(started) });
     }
+    EDITING.store(true, Ordering::Relaxed);
     // SAFETY: the surgery root maps the image as the live one does; the caller vouches for the rest.
     unsafe { leave(surgery, park_and_go_on, &PAGE.request, 0) };
     let result = edit();
     // SAFETY: the live root maps the image.
     unsafe { leave(WAYS.live.load(Ordering::Relaxed), park_and_go_on, &PAGE.request, 0) };
+    EDITING.store(false, Ordering::Relaxed);
     release(request);
     Ok((result, Pause { ticks: cpu::ticks_since(started) }))
+}
+
+/// Another CPU has met its end while this one, the boot CPU, waited for all to park: those that have come back, and stop. While
+/// the map is being changed nobody can.
+pub fn abandon() {
+    let request = PAGE.request.load(Ordering::Relaxed);
+    if !request.is_multiple_of(2) && !EDITING.load(Ordering::Relaxed) {
+        release(request);
+    }
 }
 
 /// Lets the waiters go.

@@ -206,7 +206,7 @@ pub struct Job {
 
 impl Job {
     #[expect(clippy::declare_interior_mutable_const, reason = "a pattern for statics, never used as a value")]
-    const NONE: Self = Self { function: AtomicPtr::new(ptr::null_mut()), argument: AtomicUsize::new(0) };
+    pub const NONE: Self = Self { function: AtomicPtr::new(ptr::null_mut()), argument: AtomicUsize::new(0) };
 
     /// Notes what to do. Publishing it is the caller's.
     pub fn set(&self, function: fn(usize), argument: usize) {

@@ -1,6 +1,7 @@
 //! What happens once the linear map is live: a script, the shell, or the payload; and the shell's commands.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use linmap::layout::Layout;
@@ -16,6 +17,7 @@ use crate::cpus::CpuError;
 use crate::cross_call::{self, DidNotAnswer};
 use crate::kexec::{self, KexecError};
 use crate::machine::Machine;
+use crate::percpu::Job;
 use crate::verify::{Mismatch, verify};
 use crate::{cpu, cpus, entry, fail, percpu, report, say};
 
@@ -177,16 +179,11 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "panic",
-        usage: "panic [CPU]",
+        usage: PANIC,
         help: "meet the end, on this CPU or another: a crash kernel is entered, if one waits",
         run: run_panic,
     },
-    Command {
-        name: "fault",
-        usage: "fault [CPU]",
-        help: "the same by reading what is not mapped",
-        run: run_fault,
-    },
+    Command { name: "fault", usage: FAULT, help: "the same by reading what is not mapped", run: run_fault },
     Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
 ];
 
@@ -490,27 +487,47 @@ fn run_kexec(machine: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> 
 }
 
 fn run_panic(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, "panic [CPU]", |cpu| panic!("CPU {cpu} was asked to"))
+    meet_the_end(rest, PANIC, |cpu| panic!("CPU {cpu} was asked to"))
 }
 
 fn run_fault(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, "fault [CPU]", |_| {
+    meet_the_end(rest, FAULT, |_| {
         let [guard, _] = entry::guards();
         // SAFETY: nothing is mapped there, so that nothing is read.
         unsafe { core::ptr::with_exposed_provenance::<u64>(guard.0 as usize).read_volatile() };
     })
 }
 
+const PANIC: &str = "panic [CPU [MILLISECONDS]]";
+const FAULT: &str = "fault [CPU [MILLISECONDS]]";
+
+/// Has a CPU do what ends the kernel. With a time given, another CPU waits so long, and this one goes on meanwhile.
 fn meet_the_end(rest: &str, usage: &'static str, end: fn(usize)) -> Result<(), CommandError> {
-    let cpu = if rest.is_empty() { 0 } else { cpu_number(rest, usage)? };
+    static END: Job = Job::NONE;
+    static DELAY: AtomicU64 = AtomicU64::new(0);
+    let mut words = rest.split_whitespace();
+    let cpu = words.next().map_or(Ok(0), |word| cpu_number(word, usage))?;
+    let delay =
+        words.next().map(|word| word.parse::<u64>().map_err(|_| CommandError::Usage(usage))).transpose()?;
+    if words.next().is_some() {
+        return Err(CommandError::Usage(usage));
+    }
+    END.set(end, cpu);
+    DELAY.store(delay.unwrap_or(0), Ordering::Relaxed);
     report!("end=asked cpu={cpu}");
     if cpu == 0 {
         end(cpu);
         return Ok(());
     }
-    cross_call::start_work(cpu, end, cpu).map_err(KexecError::from)?;
-    // This CPU is stopped while it waits.
-    percpu::wait_until(cross_call::PATIENCE, || false);
+    let job = |_| {
+        percpu::wait_until(DELAY.load(Ordering::Relaxed), || false);
+        END.run();
+    };
+    cross_call::start_work(cpu, job, 0).map_err(KexecError::from)?;
+    if delay.is_none() {
+        // This CPU is stopped while it waits.
+        percpu::wait_until(cross_call::PATIENCE, || false);
+    }
     Ok(())
 }
 

@@ -42,7 +42,9 @@ exception_entry:
     stp     x2, x3, [sp, #256]
     mrs     x2, far_el1
     mrs     x3, sp_el0
-    stp     x2, x3, [sp, #272]
+    tbz     x0, #2, 0f
+    add     x3, sp, #{frame_len}        // it was a handler, on this stack
+0:  stp     x2, x3, [sp, #272]
     mov     x1, sp
     bl      exception
     ldp     x30, x2, [sp, #240]

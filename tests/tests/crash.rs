@@ -105,6 +105,30 @@ fn all_other_cpus_are_off_when_a_crash_kernel_runs() {
 }
 
 #[test]
+fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stays_behind() {
+    // Each of them parked.
+    let edits = "split 3 0x60000000 2M; fold 0x60000000 2M; ".repeat(400);
+    for end in ["panic 2 30", "fault 1 30"] {
+        let outcome = run(
+            "--memory 2G --cpus 4 --gic 3",
+            &format!("{RESERVE} linmap.bbm=0 maxcpus=4"),
+            &format!("reserve 0x60000000 2M; kexec load --crash; {end}; {edits}"),
+        );
+        outcome.expect_success();
+        let state = outcome.with("stopped").expect("the way into the crash kernel");
+        assert_eq!((&state["stopped"], &state["running"]), (&3.into(), &0.into()));
+        assert_eq!(outcome.user_space("cpus"), "4", "no stop waits for a CPU that Linux starts");
+    }
+}
+
+#[test]
+fn memory_stays_as_a_crash_kernel_was_told() {
+    let script =
+        "kexec load --crash; !memory remove 0x60000000 2M; kexec unload --crash; memory remove 0x60000000 2M";
+    run("--memory 1G --payload self", RESERVE, script).expect_success();
+}
+
+#[test]
 fn linmap_is_a_crash_kernel_that_keeps_to_its_memory() {
     let outcome = run(
         "--memory 2G --cpus 2 --payload self",

@@ -84,7 +84,7 @@ impl<'a> CommandLine<'a> {
     }
 
     /// Writes the command line for a crash kernel into `buffer`: `maxcpus=1 reset_devices`, and the words of
-    /// [`for_payload`](Self::for_payload).
+    /// [`for_payload`](Self::for_payload) but `crashkernel`: it has no memory to spare for another.
     ///
     /// # Errors
     ///
@@ -94,9 +94,10 @@ impl<'a> CommandLine<'a> {
         archive: CommandLine<'_>,
         buffer: &'b mut [u8],
     ) -> Result<&'b str, CommandLineError> {
-        // First, since a `--` in the archive's may be followed by arguments of init.
         let passed_on = self.words().filter(|word| !word.is_ours());
-        join(CRASHED.words().chain(archive.words()).chain(passed_on).map(Word::as_str), buffer)
+        let theirs = archive.words().chain(passed_on).filter(|word| word.key() != "crashkernel");
+        // First, since a `--` in the archive's may be followed by arguments of init.
+        join(CRASHED.words().chain(theirs).map(Word::as_str), buffer)
     }
 
     /// Writes the command line for linmap as its own payload into `buffer`: all words of this line but
@@ -292,7 +293,7 @@ mod tests {
         let boot = CommandLine("linmap.crashkernel=256M linmap.cpus=4 quiet linmap.generation=1");
         let mut buffer = [0; 80];
         assert_eq!(
-            boot.for_crash_kernel(CommandLine("a -- b"), &mut buffer),
+            boot.for_crash_kernel(CommandLine("a crashkernel=64M -- b"), &mut buffer),
             Ok("maxcpus=1 reset_devices a -- b quiet")
         );
         assert_eq!(boot.for_crash_generation(2, &mut buffer), Ok("quiet linmap.cpus=1 linmap.generation=2"));

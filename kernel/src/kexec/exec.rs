@@ -3,7 +3,7 @@
 use core::convert::Infallible;
 
 use linmap::layout::{GEOMETRY, IMAGE};
-use linmap_kexec::{MAX_SHARES, SEGMENT_ALIGN};
+use linmap_kexec::MAX_SHARES;
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -59,8 +59,8 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<
 /// # Errors
 /// [`KexecError::Memory`].
 pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), KexecError> {
-    const { assert!(size_of::<Waiting>() <= SEGMENT_ALIGN as usize && align_of::<Waiting>() <= 16) };
-    let at = Pool::CrashKernel.alloc(machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?;
+    let page_len = size_of::<crash::Page>() as u64;
+    let at = Pool::CrashKernel.alloc(machine, page_len, page_len)?;
     let departure = departure(machine, loaded);
     let _ = write(machine, departure.orders, orders(machine, loaded, CpuSet::EMPTY, false, departure.orders));
     let parts = loaded.segments.iter().map(|segment| (segment.name, segment.destination, segment.digest));
@@ -77,13 +77,15 @@ pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), 
         el: machine.entered.el(),
     };
     // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long as it is loaded.
-    let waiting: &'static Waiting = unsafe {
-        let place = machine.layout.linear(at).0 as *mut Waiting;
-        place.write(waiting);
+    let page: &'static crash::Page = unsafe {
+        let place = machine.layout.linear(at).0 as *mut crash::Page;
+        place.write_bytes(0, 1);
+        (&raw mut (*place).waiting).write(waiting);
         &*place
     };
-    crash::publish(waiting);
-    report!("crash-kernel=loaded entry={} dtb={} notes={}", waiting.entry, waiting.dtb, waiting.notes.start);
+    crash::publish(page);
+    let Waiting { entry, dtb, notes, .. } = &page.waiting;
+    report!("crash-kernel=loaded entry={entry} dtb={dtb} notes={}", notes.start);
     Ok(())
 }
 
@@ -172,11 +174,12 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
 
 /// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
 fn take_along(machine: &Machine<'_>, orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
-    for (list, other) in (1..).zip(with.iter()) {
-        cross_call::start_work(other, relocation::follow, list)?;
-    }
+    let started = (1..)
+        .zip(with.iter())
+        .take_while(|&(list, other)| cross_call::start_work(other, relocation::follow, list).is_ok())
+        .count();
     let here = |list: usize| orders.is_here(list);
-    if wait_until(PATIENCE, || (1..=with.len()).all(here)) {
+    if started == with.len() && wait_until(PATIENCE, || (1..=with.len()).all(here)) {
         with.iter().for_each(crate::park::forget);
         return Ok(());
     }
