@@ -4,12 +4,14 @@ use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::CapacityError;
+use linmap::layout::slot;
 use linmap::live::{ChangeError, Changed, MemoryError, Protection};
 use linmap_memblock::RegionError;
 use linmap_table::live::Global;
-use linmap_vmsa::{Level, Pa, PaRange};
+use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
+use crate::cpu::ThisCpu;
 use crate::cross_call::{self, NotIdle};
 use crate::kept::{self, KeepError};
 use crate::live::{Fields, RESERVATIONS, timed};
@@ -45,6 +47,9 @@ pub enum ChangesError {
     /// Not memory of the machine.
     #[error("{0} is no memory that the device tree names")]
     NoHardware(PaRange),
+    /// No memory that is mapped.
+    #[error("{0} is no memory that is mapped")]
+    NotMapped(Pa),
     /// Too many reservations.
     #[error("there are {RESERVATIONS} reservations already: `free` one")]
     Full,
@@ -195,6 +200,29 @@ pub fn fill(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
         return Err(ChangesError::NotYours(range));
     }
     kept::fill(machine, range, seed);
+    Ok(())
+}
+
+/// Stores a byte to memory, whoever has it and however it is protected, as a fault of the memory would.
+pub fn poke(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "poke ADDRESS BYTE";
+    let mut words = rest.split_whitespace();
+    let mut next = || words.next().and_then(number).ok_or(ChangesError::Usage(USAGE));
+    let (at, value) = (Pa(next()?), next()?);
+    let value = u8::try_from(value).map_err(|_| ChangesError::Usage(USAGE))?;
+    end(words, USAGE)?;
+    if !machine.mapped().any(|mapped| mapped.contains(at)) {
+        return Err(ChangesError::NotMapped(at));
+    }
+    let page = machine.geometry().granule().bytes();
+    let frame = Pa(at.0 & !(page - 1));
+    let _ = machine.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA);
+    let va = Va(machine.fixmap.address(slot::MOMENT).0 + (at.0 - frame.0));
+    // SAFETY: the byte's frame is mapped there, writable. The assembly hides the store from the compiler, which is what a fault
+    // of the memory does too. What it breaks is the user's wish.
+    let was = unsafe { cpu::exchange_byte(va, value) };
+    machine.fixmap.clear(&mut ThisCpu, slot::MOMENT);
+    report!("poke={at} was={was:#x} now={value:#x}");
     Ok(())
 }
 

@@ -230,6 +230,20 @@ pub fn translate_write(va: Va) -> Result<Pa, u8> {
     address_translation!("s1e1w", va)
 }
 
+/// Stores a byte at `va`, and says what was there.
+///
+/// # Safety
+/// `va` is mapped, writable. The compiler must not need to know of the store.
+pub unsafe fn exchange_byte(va: Va, value: u8) -> u8 {
+    let was: u64;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("ldrb {was:w}, [{va}]", "strb {value:w}, [{va}]", was = out(reg) was, va = in(reg) va.0,
+            value = in(reg) u64::from(value), options(nostack, preserves_flags));
+    }
+    was as u8
+}
+
 /// Cleans and invalidates the lines of `len` bytes from `va` to the point of coherency, and waits.
 pub fn clean_and_invalidate(va: Va, len: u64) {
     let line = 4u64 << (read_register!("ctr_el0") >> 16 & 0xf);

@@ -5,6 +5,7 @@ mod exec;
 mod load;
 mod loaded;
 mod seeds;
+mod tables;
 mod taken;
 
 use core::convert::Infallible;
@@ -100,7 +101,7 @@ pub enum KexecError {
         cpu: usize,
     },
     /// What was loaded has changed.
-    #[error("{what} is not what was loaded: its SHA-256 has changed")]
+    #[error("{what} is no longer what was loaded")]
     Changed {
         /// The segment, or what waits to be moved.
         what: &'static str,

@@ -112,6 +112,12 @@ const COMMANDS: &[Command] = &[
         run: |machine, rest| Ok(changes::fill(machine, rest)?),
     },
     Command {
+        name: "poke",
+        usage: "poke ADDRESS BYTE",
+        help: "store a byte to memory, whoever has it: to see whether that is noticed",
+        run: |machine, rest| Ok(changes::poke(machine, rest)?),
+    },
+    Command {
         name: "keep",
         usage: "keep START LENGTH LABEL",
         help: "have reserved memory go through kexec untouched",

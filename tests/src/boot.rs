@@ -30,13 +30,23 @@ fn xtask() -> Command {
 pub struct Boot {
     arguments: Vec<String>,
     json: tempfile::NamedTempFile,
+    /// What is typed into the shell.
+    lines: Option<tempfile::NamedTempFile>,
 }
 
 impl Boot {
     /// A boot with these options, separated by white space.
     pub fn new(options: &str) -> Self {
         let json = tempfile::NamedTempFile::new().expect("a temporary file");
-        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json }
+        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None }
+    }
+
+    /// A boot with these options that stops in the shell, where `lines` are typed; a command that fails ends nothing.
+    pub fn typed(options: &str, lines: &str) -> Self {
+        let mut boot = Self::new(options);
+        boot.arguments.push("--shell".to_owned());
+        boot.lines = Some(crate::tree::file(lines.as_bytes()));
+        boot
     }
 
     /// With one more option and its value.
@@ -53,7 +63,11 @@ impl Boot {
         if !self.arguments.iter().any(|argument| argument == "--timeout") {
             command.args(["--timeout", "240"]);
         }
-        let output = command.stdin(std::process::Stdio::null()).output().expect("xtask starts");
+        match &self.lines {
+            Some(lines) => command.stdin(lines.reopen().expect("the lines")),
+            None => command.stdin(std::process::Stdio::null()),
+        };
+        let output = command.output().expect("xtask starts");
         let json = std::fs::read_to_string(self.json.path()).unwrap_or_default();
         let records = match serde_json::from_str(&json) {
             Ok(Value::Array(records)) => {
@@ -141,4 +155,12 @@ pub(crate) fn image() -> PathBuf {
     });
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     target.join("linmap/Image")
+}
+
+/// linmap's own Image.
+///
+/// # Panics
+/// When it can't be built or read.
+pub fn own_image() -> Vec<u8> {
+    std::fs::read(image()).expect("the Image")
 }

@@ -7,6 +7,6 @@ pub mod listing;
 mod raw;
 mod tree;
 
-pub use boot::{Boot, Outcome};
+pub use boot::{Boot, Outcome, own_image};
 pub use raw::{PlacedBoot, RawBoot, archive};
 pub use tree::{RAM, Tree, file};

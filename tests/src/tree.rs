@@ -19,6 +19,8 @@ pub struct Tree {
     pub bootargs: String,
     /// Start and length of the initrd.
     pub initrd: Option<(u64, u64)>,
+    /// Bytes of a property that means nothing.
+    pub padding: usize,
 }
 
 /// RAM of `virt` begins here.
@@ -46,6 +48,9 @@ impl Tree {
         fdt.property_string("compatible", "linux,dummy-virt")?;
         fdt.property_u32("#address-cells", 2)?;
         fdt.property_u32("#size-cells", 2)?;
+        if self.padding > 0 {
+            fdt.property("padding", &vec![0x5a; self.padding])?;
+        }
         let psci = fdt.begin_node("psci")?;
         fdt.property_string("compatible", "arm,psci-1.0")?;
         fdt.property_string("method", "hvc")?;

@@ -122,6 +122,29 @@ fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stay
 }
 
 #[test]
+fn a_crash_kernel_that_has_changed_is_not_entered() {
+    let load = "kexec load --crash; kexec plan --crash";
+    let first = run("--memory 1G --payload self", RESERVE, load);
+    let loaded = first.expect_success().with("notes").expect("what is loaded").clone();
+    let [entry, dtb, description] = ["entry", "dtb", "description"].map(|key| loaded[key].as_u64().unwrap());
+    let plan = first.records.iter().find(|r| r.get("kexec").is_some_and(|kexec| kexec == "plan")).unwrap();
+    let control = plan["control"].as_u64().unwrap();
+    for (at, what) in [
+        (entry + 0x1_2345, "image"),
+        (dtb + 0x40, "dtb"),
+        (control + 0x1040, "relocation code"),
+        (description, "description"),
+    ] {
+        let outcome =
+            run("--memory 1G --payload self", RESERVE, &format!("{load}; poke {at:#x} 0x5a; panic"));
+        let error =
+            outcome.records.iter().filter_map(|r| r.get("error").map(|error| (error, r.get("what")))).last();
+        assert_eq!(error, Some((&"verify".into(), Some(&what.into()))), "{at:#x}\n{}", outcome.console);
+        assert!(!outcome.console.contains("generation=1"), "{what}");
+    }
+}
+
+#[test]
 fn memory_stays_as_a_crash_kernel_was_told() {
     let script =
         "kexec load --crash; !memory remove 0x60000000 2M; kexec unload --crash; memory remove 0x60000000 2M";

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the property tests of the machine model and of unpacking kernels, for as long as one likes.
+//! `cargo xtask fuzz`: the property tests of the machine model, of unpacking kernels and of all parsers of a payload, for as
+//! long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,7 @@ three to four hours.
 Exit code: 0 nothing was found, 1 something was";
 
 /// Run random edits of live trees on the machine model, random bytes and events through its readers and the machine, and
-/// random bytes through what unpacks kernels.
+/// random bytes through what unpacks kernels and reads move lists, archives, command lines and device trees.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -92,7 +93,7 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 4] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 6] {
         [
             (
                 MODEL,
@@ -113,6 +114,12 @@ impl Round {
                     ("LINMAP_FUZZ_CASES", self.sequences.div_ceil(SEQUENCES_PER_MACHINE)),
                 ],
             ),
+            (
+                KEXEC,
+                "parsers_fuzz",
+                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
+            ),
+            (KEXEC, "device_tree", [("PROPTEST_RNG_SEED", self.seed), ("PROPTEST_CASES", self.sequences)]),
         ]
         .map(|(package, name, variables)| {
             let mut command = test(workspace, &["--package", package, "--test", name]);

@@ -42,6 +42,7 @@ mod spin_table;
 mod transition;
 mod tree_output;
 mod unpack;
+mod usable;
 mod zboot;
 #[cfg(feature = "zstd")]
 mod zstd;
@@ -72,5 +73,6 @@ pub use segment::{MAX_SEGMENTS, SEGMENT_ALIGN, SegmentError, Segments};
 pub use spin_table::SpinTable;
 pub use transition::{Transition, TransitionError};
 pub use unpack::{UnpackError, Unpacker};
+pub use usable::usable;
 #[cfg(feature = "zstd")]
 pub use zstd_survey::ZSTD_WINDOW_MAX;

@@ -68,8 +68,8 @@ pub mod slot {
     pub const REDISTRIBUTOR: usize = 26;
     /// The same redistributor's SGI frame.
     pub const REDISTRIBUTOR_SGI: usize = 27;
-    /// The mailbox of a spin-table CPU, while it is written.
-    pub const MAILBOX: usize = 28;
+    /// A frame with something to be written once: a spin-table CPU's mailbox.
+    pub const MOMENT: usize = 28;
 }
 
 /// The linear map's place: a virtual address for every physical one in reach.

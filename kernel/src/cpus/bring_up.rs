@@ -241,8 +241,8 @@ fn write_mailbox(machine: &mut Machine<'_>, release: Pa, entry: Pa) -> Result<()
     } else {
         const PAGE: u64 = 0x1000;
         let frame = Pa(release.0 & !(PAGE - 1));
-        let _ = machine.fixmap.map(&mut ThisCpu, slot::MAILBOX, frame, Attributes::KERNEL_DATA);
-        let mapped = machine.fixmap.address(slot::MAILBOX);
+        let _ = machine.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA);
+        let mapped = machine.fixmap.address(slot::MOMENT);
         Va(mapped.0 + (release.0 & (PAGE - 1)))
     };
     let pointer = ptr::with_exposed_provenance_mut::<u64>(va.0 as usize);
@@ -252,7 +252,7 @@ fn write_mailbox(machine: &mut Machine<'_>, release: Pa, entry: Pa) -> Result<()
     cpu::clean_and_invalidate(va, 8);
     cpu::send_event();
     if !in_linear_map {
-        machine.fixmap.clear(&mut ThisCpu, slot::MAILBOX);
+        machine.fixmap.clear(&mut ThisCpu, slot::MOMENT);
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), 
     };
     crash::publish(page);
     let Waiting { entry, dtb, notes, .. } = &page.waiting;
-    report!("crash-kernel=loaded entry={entry} dtb={dtb} notes={}", notes.start);
+    report!("crash-kernel=loaded entry={entry} dtb={dtb} notes={} description={at}", notes.start);
     Ok(())
 }
 

@@ -15,13 +15,12 @@ use linmap_kexec::{
     LIST_FRAME_WORDS, ListFrame, MAX_SHARES, MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN,
     Segments, Source as From, Transition, TransitionError, Unpacker,
 };
-use linmap_memblock::Memblock;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use super::core_file::CoreFile;
 use super::loaded::{self, Loaded, MAX_SEGMENTS, Segment, Source, frame_at};
 use super::taken::Pool;
-use super::{KexecError, Payload, seeds};
+use super::{KexecError, Payload, seeds, tables};
 use crate::entry::{self, Entered};
 use crate::machine::{Machine, REGIONS};
 use crate::sha256::{Digest, Sha256};
@@ -56,8 +55,10 @@ pub fn load(machine: &mut Machine<'_>, payload: Payload, manner: Manner) -> Resu
                 segments: parts.segments,
                 moves: parts.moves,
                 bounce: parts.bounce,
+                lists: parts.lists,
                 waiting: parts.waiting,
                 transition: parts.transition,
+                tables: parts.tables,
                 control: parts.control,
                 entry: parts.entry,
                 notes,
@@ -100,8 +101,10 @@ struct Parts {
     segments: ArrayVec<Segment, MAX_SEGMENTS>,
     moves: Moves,
     bounce: PaRange,
+    lists: Digest,
     waiting: Digest,
     transition: Option<Transition>,
+    tables: Digest,
     control: PaRange,
     entry: Pa,
 }
@@ -276,11 +279,23 @@ impl Loader<'_, '_> {
         moves.check(frame_at(self.machine))?;
         self.clean_lists(&moves)?;
         let bounce = bounce.unwrap_or_default();
+        let lists = loaded::lists(self.machine, &moves)?;
         let waiting = loaded::waiting(self.machine, &moves, bounce)?;
         self.write_code(control);
         let transition =
             if moves.lists.is_empty() || self.manner.mmu_off { None } else { self.transition(control)? };
-        Ok(Parts { segments, moves, bounce, waiting, transition, control, entry: placed.entry() })
+        let tables = tables::digest(self.machine, transition.as_ref());
+        Ok(Parts {
+            segments,
+            moves,
+            bounce,
+            lists,
+            waiting,
+            transition,
+            tables,
+            control,
+            entry: placed.entry(),
+        })
     }
 
     /// Bytes of the archive, and where they are in memory.
@@ -333,14 +348,10 @@ impl Loader<'_, '_> {
             let memblock = self.pool.memblock(self.machine);
             return Ok(memblock.free_ranges(everywhere).take(REGIONS).collect());
         }
-        let mut usable = Memblock::<REGIONS>::new();
-        for range in self.machine.mapped() {
-            usable.add(range)?;
-        }
-        let kept = self.machine.kept.iter().map(|kept| &kept.range);
-        for &range in self.machine.firmware.iter().chain(kept).chain([&control, &self.machine.crash.range]) {
-            usable.reserve(range)?;
-        }
+        let kept = self.machine.kept.iter().map(|kept| kept.range);
+        let not =
+            self.machine.firmware.iter().copied().chain(kept).chain([control, self.machine.crash.range]);
+        let usable = linmap_kexec::usable(self.machine.memblock, not)?;
         Ok(usable.free_ranges(everywhere).take(REGIONS).collect())
     }
 

@@ -5,14 +5,16 @@ use core::fmt::Write;
 use arrayvec::{ArrayString, ArrayVec};
 use linmap::frames::MemblockFrames;
 use linmap::listing::Size;
-use linmap_kexec::{IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, Transition, WireError};
+use linmap_kexec::{
+    IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, SEGMENT_ALIGN, Transition, WireError,
+};
 use linmap_vmsa::{Pa, PaRange};
 
-use super::KexecError;
 use super::taken::Pool;
+use super::{KexecError, tables};
 use crate::machine::Machine;
 use crate::sha256::{Digest, Sha256};
-use crate::{report, say};
+use crate::{entry, relocation, report, say};
 
 /// Segments of a payload, at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;
@@ -54,10 +56,14 @@ pub struct Loaded {
     pub moves: Moves,
     /// Where what goes round in circles is put meanwhile.
     pub bounce: PaRange,
+    /// The digest of the frames of all lists.
+    pub lists: Digest,
     /// The digest of what has to move, in the order of the lists.
     pub waiting: Digest,
     /// The tables to move it by, `None` to move it with the MMU off, or when nothing moves.
     pub transition: Option<Transition>,
+    /// Their digest.
+    pub tables: Digest,
     /// Frames of the relocation code, its orders and, at EL1 below EL2, EL2's stub.
     pub control: PaRange,
     /// Where the payload is entered.
@@ -87,12 +93,27 @@ impl Loaded {
     /// Checks that everything is still what was loaded.
     ///
     /// # Errors
-    /// [`KexecError::Changed`], [`KexecError::List`].
+    /// [`KexecError::Changed`], [`KexecError::List`]; nothing of it depends on what is not checked yet.
     pub fn check(&self, machine: &Machine<'_>) -> Result<(), KexecError> {
         for segment in &self.segments {
             if segment.source == Source::InPlace && digest(machine, segment.destination) != segment.digest {
                 return Err(KexecError::Changed { what: segment.name });
             }
+        }
+        // SAFETY: the frames were taken for the load; they are written to at the load, and later than this at the jump.
+        let control = unsafe { machine.bytes(self.control) };
+        let stub = control.get(2 * SEGMENT_ALIGN as usize..).unwrap_or_default();
+        if !control.starts_with(relocation::code())
+            || !stub.is_empty() && !stub.starts_with(entry::el2_stub())
+        {
+            return Err(KexecError::Changed { what: "the relocation code" });
+        }
+        if tables::digest(machine, self.transition.as_ref()) != self.tables {
+            return Err(KexecError::Changed { what: "one of the transitional tables" });
+        }
+        // Before what it names: what a list says that has changed may lie where no memory is.
+        if lists(machine, &self.moves)? != self.lists {
+            return Err(KexecError::Changed { what: "the move list" });
         }
         if waiting(machine, &self.moves, self.bounce)? != self.waiting {
             return Err(KexecError::Changed { what: "what waits to be moved" });
@@ -175,7 +196,7 @@ impl Loaded {
     pub fn report(&self, name: &str) {
         let moves = &self.moves;
         report!(
-            "kexec={name} segments={} mmu={} lists={} longest={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={}",
+            "kexec={name} segments={} mmu={} lists={} longest={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={} list={} root={}",
             self.segments.len(),
             if self.transition.is_some() { "on" } else { "off" },
             moves.lists.len(),
@@ -187,7 +208,9 @@ impl Loaded {
             moves.cleared,
             moves.bounced,
             self.transition.as_ref().map_or(0, |both| both.linear.built().tables + both.code.built().tables),
-            self.control.start
+            self.control.start,
+            moves.lists.first().map_or(Pa(0), |list| list.first),
+            self.transition.as_ref().map_or(Pa(0), |both| both.linear.root())
         );
     }
 }
@@ -206,6 +229,21 @@ pub fn digest(machine: &Machine<'_>, range: PaRange) -> Digest {
     // SAFETY: who asks has put bytes there, or found some, and nothing writes to them meanwhile.
     digest.update(unsafe { machine.bytes(range) });
     digest.finish()
+}
+
+/// The digest of the frames of all of `moves`'s lists, one after the other.
+pub fn lists(machine: &Machine<'_>, moves: &Moves) -> Result<Digest, WireError> {
+    let mut digest = Sha256::new();
+    let mut at = frame_at(machine);
+    // Each frame is asked for once.
+    let take_in = |frame| {
+        let words = at(frame)?;
+        // SAFETY: it was found mapped; nothing writes to it.
+        digest.update(unsafe { machine.bytes(PaRange::from_len(frame, LIST_FRAME_LEN)?) });
+        Some(words)
+    };
+    moves.records(take_in).try_for_each(|record| record.map(|_| ()))?;
+    Ok(digest.finish())
 }
 
 /// The digest of what `moves` copies, in that order, but for what only passes through `bounce`.

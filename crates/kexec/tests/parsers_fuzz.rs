@@ -1,0 +1,376 @@
+//! Input that nobody made: move lists, archives, command lines, device trees and what a core file is made of. Nothing panics,
+//! nothing is endless, and what is accepted keeps the rules.
+//!
+//! `LINMAP_FUZZ_CASES` says how many of each; without it some thousands.
+
+use arrayvec::ArrayVec;
+use linmap_kexec::{
+    Archive, CommandLine, CoreNotes, CpuRegisters, Direction, ElfCore, Extent, IndEntry, KIND_MASK,
+    KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, RECORDS_PER_FRAME,
+    Record, Seeds, Segments, Source, VmcoreInfo, WireError,
+};
+use linmap_memblock::{Memblock, parse_dtb};
+use linmap_vmsa::{Granule, Pa, PaRange, Va};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use std::num::NonZeroUsize;
+
+const PAGE: u64 = 0x1000;
+/// Where list frames are.
+const FRAMES_AT: u64 = 0x4000_0000;
+
+type Frame = [u64; LIST_FRAME_WORDS];
+
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(3_000))
+}
+
+/// A word as lists have them, or any.
+fn word() -> impl Strategy<Value = u64> {
+    let frame = (0..5u64).prop_map(|nth| FRAMES_AT + nth * PAGE);
+    prop_oneof![
+        4 => frame,
+        4 => (0..64u64).prop_map(|page| page * PAGE),
+        3 => (0..64u64, 0..8u64).prop_map(|(pages, kind)| (pages * PAGE) | kind),
+        2 => Just(0),
+        1 => (0..64u64).prop_map(|page| 0u64.wrapping_sub(page * PAGE)),
+        1 => any::<u64>(),
+    ]
+}
+
+fn frame_at<'f>(frames: &'f [Frame]) -> impl Fn(Pa) -> Option<&'f Frame> {
+    |pa| {
+        let nth = pa.0.checked_sub(FRAMES_AT)?;
+        frames.get((nth / PAGE) as usize).filter(|_| nth.is_multiple_of(PAGE))
+    }
+}
+
+/// Reads lists as whatever they are, and checks what is read.
+fn survive(moves: &Moves, frames: &[Frame]) -> Result<(), TestCaseError> {
+    let most = moves.frames as usize * RECORDS_PER_FRAME;
+    let mut count = 0;
+    for record in moves.records(frame_at(frames)) {
+        count += 1;
+        let Ok(record) = record else { break };
+        let whole = |pa: Pa, len: u64| pa.0.is_multiple_of(PAGE) && pa.0.checked_add(len).is_some();
+        match record {
+            Record::Copy { source, destination, len, direction } => {
+                prop_assert!(
+                    len != 0 && len & KIND_MASK == 0 && whole(source, len) && whole(destination, len)
+                );
+                let apart = source.0.abs_diff(destination.0) >= len;
+                let right = match direction {
+                    Direction::Upwards => destination < source,
+                    Direction::Downwards => destination > source,
+                };
+                prop_assert!(apart || right, "{record}");
+            }
+            Record::Clear { destination, len } => {
+                prop_assert!(len != 0 && len & KIND_MASK == 0 && whole(destination, len));
+            }
+            Record::Go => {}
+        }
+    }
+    prop_assert!(count <= most + 1, "{count} records in {} frames", moves.frames);
+    if let Ok(()) = moves.check(frame_at(frames)) {
+        prop_assert!(moves.records(frame_at(frames)).all(|record| record.is_ok()));
+    }
+    let list = moves.ind_list(Pa(0), (0..).map(|nth| Pa(nth * PAGE)), frame_at(frames));
+    // A record may name any number of pages.
+    if let Ok(mut list) = list {
+        let done =
+            list.by_ref().take(10_000).find(|entry| !matches!(entry, Ok(entry) if *entry != IndEntry::Done));
+        prop_assert!(done.is_none_or(|_| list.next().is_none()), "nothing follows the end");
+    }
+    Ok(())
+}
+
+fn moves(frames: impl IntoIterator<Item = (u64, u64)>) -> Moves {
+    let lists: ArrayVec<MoveList, 16> = frames
+        .into_iter()
+        .map(|(first, frames)| MoveList { first: Pa(first), frames, extents: 0, bytes: 0 })
+        .collect();
+    let frames = lists.iter().map(|list| list.frames).sum();
+    Moves { lists, extents: 0, ordered: 0, moved: 0, cleared: 0, in_place: 0, bounced: 0, frames }
+}
+
+/// A plan of one page after the other, over several frames and lists.
+fn real_plan(pages: u64, shares: usize) -> (Moves, Vec<Frame>) {
+    let destinations = [PaRange::new(Pa(0x100_0000), Pa(0x100_0000 + pages * PAGE))];
+    let segments = Segments::new(&destinations).unwrap();
+    let mut workspace = [Pending::UNUSED; 8];
+    let shares = NonZeroUsize::new(shares).unwrap();
+    let mut frames = vec![[0; LIST_FRAME_WORDS]; 16];
+    let moves = {
+        let addresses = (0..).map(|nth| Pa(FRAMES_AT + nth * PAGE));
+        let mut free = addresses.zip(&mut frames).map(|(pa, words)| ListFrame { pa, words });
+        let mut plan = MovePlan::new(segments, &mut workspace, None, shares).unwrap();
+        for nth in 0..pages {
+            let from = if nth % 7 == 0 { Source::Zeros } else { Source::At(Pa(0x200_0000 + nth * 2 * PAGE)) };
+            let extent = Extent { source: from, destination: Pa(0x100_0000 + nth * PAGE), len: PAGE };
+            plan.push(extent, &mut free).unwrap();
+        }
+        plan.finish(&mut free).unwrap()
+    };
+    (moves, frames)
+}
+
+/// Text in which quotes, spaces and linmap's own words are likely.
+fn line() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        select(vec![
+            "linmap.",
+            "generation=",
+            "generation",
+            "\"",
+            " ",
+            "\t",
+            "=",
+            "--",
+            "a",
+            "é",
+            "\0",
+            "\n"
+        ])
+        .prop_map(str::to_owned),
+        any::<String>(),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+fn archive() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, data) in
+        [("cmdline", &b"quiet"[..]), ("Image", &[7; 99]), ("initrd", &[]), ("TRAILER!!!", &[])]
+    {
+        bytes.extend_from_slice(b"070701");
+        for field in [1, 0o100_644, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0] {
+            bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
+}
+
+/// A tree with what is read and edited, as linmap leaves it for the next kernel.
+fn tree() -> Vec<u8> {
+    let mut fdt = vm_fdt::FdtWriter::new().unwrap();
+    let root = fdt.begin_node("").unwrap();
+    fdt.property_u32("#address-cells", 2).unwrap();
+    fdt.property_u32("#size-cells", 2).unwrap();
+    let memory = fdt.begin_node("memory@40000000").unwrap();
+    fdt.property_string("device_type", "memory").unwrap();
+    fdt.property_array_u64("reg", &[0x4000_0000, 0x4000_0000]).unwrap();
+    fdt.end_node(memory).unwrap();
+    let reserved = fdt.begin_node("reserved-memory").unwrap();
+    fdt.property_u32("#address-cells", 2).unwrap();
+    fdt.property_u32("#size-cells", 2).unwrap();
+    fdt.property_null("ranges").unwrap();
+    for (at, label) in [(0x5000_0000u64, "log"), (0x5100_0000, "pages")] {
+        let node = fdt.begin_node(&format!("linmap-kept@{at:x}")).unwrap();
+        fdt.property_string("compatible", "linmap,kept").unwrap();
+        fdt.property_array_u64("reg", &[at, 0x2000]).unwrap();
+        fdt.property_string("label", label).unwrap();
+        fdt.end_node(node).unwrap();
+    }
+    fdt.end_node(reserved).unwrap();
+    let chosen = fdt.begin_node("chosen").unwrap();
+    fdt.property_string("bootargs", "linmap.payload=self quiet").unwrap();
+    fdt.property_u64("linux,initrd-start", 0x4800_0000).unwrap();
+    fdt.property_u64("linux,initrd-end", 0x4900_0000).unwrap();
+    fdt.property_u64("kaslr-seed", 7).unwrap();
+    fdt.end_node(chosen).unwrap();
+    fdt.end_node(root).unwrap();
+    fdt.finish().unwrap()
+}
+
+#[test]
+fn what_the_harm_is_done_to_is_accepted() {
+    for shares in [1, 3] {
+        let (moves, frames) = real_plan(600, shares);
+        moves.check(frame_at(&frames)).unwrap();
+        assert!(moves.frames > 2 && moves.lists.len() == shares);
+    }
+    assert_eq!(Archive::parse(&archive()).unwrap().members().count(), 3);
+    let blob = tree();
+    let fdt = parse_dtb(&blob).unwrap();
+    let mut memory = Memblock::<16>::new();
+    memory.fill_from_fdt(fdt).unwrap();
+    assert_eq!(KeptRange::read_all(fdt, &memory, &[]).unwrap().len(), 2);
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn no_list_of_chance_words_is_believed_or_endless(
+        words in prop::collection::vec(prop::collection::vec(word(), 0..40), 1..5),
+        lists in prop::collection::vec((0..6u64, 1..6u64), 0..4),
+        fill in word(),
+    ) {
+        let frames: Vec<Frame> = words
+            .iter()
+            .map(|words| {
+                let mut frame = [fill; LIST_FRAME_WORDS];
+                frame[..words.len()].copy_from_slice(words);
+                frame.map(u64::to_le)
+            })
+            .collect();
+        survive(&moves(lists.into_iter().map(|(first, frames)| (FRAMES_AT + first * PAGE, frames))), &frames)?;
+    }
+
+    #[test]
+    fn a_harmed_list_is_an_error_or_keeps_the_rules(
+        pages in 1..1200u64,
+        shares in 1..5usize,
+        harms in prop::collection::vec((0..8usize, 0..LIST_FRAME_WORDS, prop_oneof![
+            (0..64u32).prop_map(Ok),
+            word().prop_map(Err),
+        ]), 1..6),
+    ) {
+        let (moves, mut frames) = real_plan(pages, shares);
+        for (frame, word, harm) in harms {
+            let word = &mut frames[frame % moves.frames as usize][word];
+            match harm {
+                Ok(bit) => *word ^= 1 << bit,
+                Err(new) => *word = new,
+            }
+        }
+        survive(&moves, &frames)?;
+    }
+
+    #[test]
+    fn a_list_that_leads_nowhere_says_where(first in any::<u64>(), frames in 1..9u64) {
+        let error = moves([(first, frames)]).check(frame_at(&[]));
+        prop_assert_eq!(error, Err(WireError::NoFrame { frame: Pa(first) }));
+    }
+
+    #[test]
+    fn no_harmed_archive_panics_or_has_more_than_its_bytes(
+        harms in prop::collection::vec((any::<Index>(), any::<u8>()), 0..8),
+        cut in any::<Index>(),
+        name in "[a-zA-Z]{0,8}",
+    ) {
+        let mut bytes = archive();
+        for (at, value) in harms {
+            *at.get_mut(&mut bytes) ^= value;
+        }
+        bytes.truncate(cut.index(bytes.len() + 1));
+        if let Ok(archive) = Archive::parse(&bytes) {
+            let _ = archive.find(&name);
+            let sum: usize = archive.members().map(|member| member.data.len() + member.name.len()).sum();
+            prop_assert!(sum <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn no_command_line_panics_and_what_is_passed_on_has_no_word_of_ours(
+        own in line(),
+        theirs in line(),
+        room in 0..120usize,
+        generation in any::<u64>(),
+    ) {
+        let mut buffer = vec![0x5a; room];
+        if let Ok(line) = CommandLine(&own).for_payload(CommandLine(&theirs), &mut buffer) {
+            let ours = |line: &str| CommandLine(line).words().filter(|word| word.is_ours()).count();
+            prop_assert_eq!(ours(line), ours(&theirs));
+        }
+        if let Ok(line) = CommandLine(&own).for_generation(generation, &mut buffer) {
+            let generation = generation.to_string();
+            prop_assert_eq!(CommandLine(line).get("linmap.generation"), Some(&*generation));
+        }
+        for word in CommandLine(&own).words() {
+            let _ = (word.key(), word.value(), CommandLine(&own).get(word.key()));
+        }
+    }
+
+    #[test]
+    fn no_harmed_tree_panics_and_what_it_keeps_is_reserved_memory(
+        harms in prop::collection::vec((any::<Index>(), any::<u8>()), 0..6),
+        cut in any::<Index>(),
+        whole in any::<bool>(),
+        bootargs in "[ -~]{0,40}",
+        initrd in prop::option::of((any::<u64>(), any::<u64>())),
+        seeds in any::<bool>(),
+    ) {
+        let mut blob = tree();
+        for (at, value) in harms {
+            *at.get_mut(&mut blob) ^= value;
+        }
+        if !whole {
+            blob.truncate(cut.index(blob.len() + 1));
+        }
+        let initrd = initrd.map(|(start, end)| PaRange::new(Pa(start), Pa(end)));
+        let seeds = if seeds { Seeds::New { kaslr: 1, rng: [2; 32] } } else { Seeds::Removed };
+        let kept = [KeptRange { label: "log", range: PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000)) }];
+        let next = NextTree { bootargs: &bootargs, initrd, seeds, kept: &kept, ..NextTree::default() };
+        if let Ok(len) = next.measure(&blob) {
+            let mut output = vec![0xaa; len];
+            prop_assert_eq!(next.rewrite(&blob, &mut output), Ok(len));
+            prop_assert!(parse_dtb(&output).is_ok());
+            let mut short = vec![0xaa; len - 1];
+            prop_assert!(next.rewrite(&blob, &mut short).is_err());
+            prop_assert!(short.iter().all(|byte| *byte == 0xaa), "no effect after an error");
+        }
+        let Ok(fdt) = parse_dtb(&blob) else { return Ok(()) };
+        let mut memory = Memblock::<16>::new();
+        if memory.fill_from_fdt(fdt).is_err() {
+            return Ok(());
+        }
+        let in_use = [PaRange::new(Pa(0x5100_1000), Pa(0x5100_3000))];
+        for kept in KeptRange::read_all(fdt, &memory, &in_use).into_iter().flatten() {
+            prop_assert!(memory.mapped(PAGE).any(|mapped| mapped.covers(kept.range)));
+            prop_assert!(memory.is_reserved(kept.range.start) && !kept.range.overlaps(in_use[0]));
+        }
+    }
+
+    #[test]
+    fn a_core_file_of_chance_numbers_is_refused_or_fits_its_measure(
+        memory in prop::collection::vec((any::<u64>(), any::<u64>()), 0..5),
+        image in (any::<u64>(), any::<u64>()),
+        notes in (any::<u64>(), any::<u64>()),
+        offset in any::<u64>(),
+        release in any::<String>(),
+        cpus in 0..4u32,
+        room in 0..2000usize,
+    ) {
+        let range = |(start, end)| PaRange::new(Pa(start), Pa(end));
+        let mut memory: Vec<PaRange> = memory.into_iter().map(range).collect();
+        memory.sort_by_key(|range| range.start);
+        let inside = memory.first().copied().unwrap_or_default();
+        for image in [range(image), inside] {
+            let core = ElfCore {
+                memory: &memory,
+                linear_offset: offset,
+                image,
+                image_va: Va(offset),
+                notes: range(notes),
+            };
+            let mut buffer = vec![0x5a; room];
+            match (core.measure(), core.write(&mut buffer)) {
+                (Ok(len), Ok(written)) => prop_assert!(len == written && len <= room),
+                (Ok(len), Err(_)) => prop_assert!(len > room),
+                (Err(error), written) => prop_assert_eq!(written, Err(error)),
+            }
+        }
+        let info = VmcoreInfo {
+            release: &release,
+            granule: Granule::K4,
+            va_bits: 48,
+            memstart: Pa(offset),
+            image_offset: offset,
+        };
+        let registers: Vec<_> =
+            (0..cpus).map(|cpu| CpuRegisters { cpu, x: [offset; 31], sp: offset, pc: offset, pstate: 0 }).collect();
+        let notes = CoreNotes { info };
+        let mut buffer = vec![0x5a; room];
+        let written = notes.write(&registers, &mut buffer);
+        prop_assert_eq!(written.is_ok(), notes.measure(registers.len()) <= room);
+        prop_assert!(written.is_ok() || buffer.iter().all(|byte| *byte == 0x5a));
+    }
+}

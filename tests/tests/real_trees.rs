@@ -1,0 +1,87 @@
+//! Device trees of QEMU's machines, rewritten for the next kernel with all that can be asked for, whole and harmed.
+
+use std::process::Command;
+
+use linmap_kexec::{CrashMemory, KeptRange, NextTree, Seeds, SpinTable};
+use linmap_memblock::parse_dtb;
+use linmap_vmsa::{Pa, PaRange};
+
+const fn range(start: u64, len: u64) -> PaRange {
+    PaRange::new(Pa(start), Pa(start + len))
+}
+
+const USABLE: [PaRange; 2] = [range(0x5000_0000, 0x1000_0000), range(0x4800_0000, 0x10_0000)];
+const NEXT: NextTree<'static> = NextTree {
+    bootargs: "console=ttyAMA0 quiet",
+    initrd: Some(range(0x5100_0000, 0x1234)),
+    seeds: Seeds::New { kaslr: 1, rng: [2; 32] },
+    crash: Some(CrashMemory { usable: &USABLE, elf_core_header: range(0x4800_0000, 0x158) }),
+    spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8) }),
+    kept: &[KeptRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
+};
+
+/// The tree that QEMU makes for its `virt` with these options, without the room behind it.
+fn tree(machine: &str, options: &str) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let machine = format!("virt,{machine}dumpdtb={}", file.path().display());
+    let output = Command::new("qemu-system-aarch64")
+        .args(["-M", &machine, "-nographic", "-nic", "none"])
+        .args(options.split_whitespace())
+        .output()
+        .expect("QEMU starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut blob = std::fs::read(file.path()).expect("the tree");
+    // The strings are last; what follows is padding, and harm to it is none.
+    let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().expect("four bytes")) as usize;
+    let end = word(12) + word(32);
+    assert!(end < blob.len() && word(8) < word(12));
+    blob.truncate(end);
+    blob[4..8].copy_from_slice(&(end as u32).to_be_bytes());
+    blob
+}
+
+/// Rewrites `blob` if it is accepted, checks what comes of it, and says whether it was.
+fn is_rewritten(blob: &[u8]) -> bool {
+    let Ok(len) = NEXT.measure(blob) else { return false };
+    let mut output = vec![0xaa; len];
+    assert_eq!(NEXT.rewrite(blob, &mut output), Ok(len));
+    parse_dtb(&output).expect("what is written can be read");
+    // Once more says the same.
+    let mut again = vec![0xaa; len];
+    assert_eq!(NEXT.rewrite(&output, &mut again), Ok(len));
+    assert_eq!(again, output);
+    true
+}
+
+#[test]
+fn trees_of_real_machines_are_rewritten_and_harmed_ones_rewritten_or_refused() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % below
+    };
+    for (machine, options) in [
+        ("", "-cpu max -m 1G"),
+        ("gic-version=3,", "-cpu max -m 4G -smp 4"),
+        ("virtualization=on,", "-cpu cortex-a72 -m 2G -smp 2,clusters=2"),
+    ] {
+        let blob = tree(machine, options);
+        assert!(is_rewritten(&blob));
+        let mut accepted = 0;
+        for _ in 0..10_000 {
+            let mut harmed = blob.clone();
+            for _ in 0..=random(4) {
+                let at = random(harmed.len());
+                harmed[at] ^= [1 << random(8), 0xff, random(256) as u8][random(3)];
+            }
+            if random(16) == 0 {
+                harmed.truncate(random(harmed.len()));
+            }
+            accepted += usize::from(is_rewritten(&harmed));
+        }
+        // Most harm is to values that nothing is made of.
+        assert!((1_000..9_700).contains(&accepted), "{accepted}");
+    }
+}
