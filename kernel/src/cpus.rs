@@ -26,7 +26,9 @@ use crate::stacks::{self, StackError};
 use crate::topology::{Described, Method, Topology};
 use crate::{report, say};
 
-pub use bring_up::{CpuError, can_stop_all, left, start_late, stop, stop_interrupts};
+pub use bring_up::{
+    CpuError, Why, can_stop_all, have_left_firmware, left, send_to_pen, start_late, stop, stop_interrupts,
+};
 
 /// The word of the command line that says what all CPUs can do.
 const BBM: &str = "linmap.bbm";
@@ -179,11 +181,8 @@ fn wanted(line: CommandLine<'_>) -> Result<Option<usize>, CpuWordError> {
     }
 }
 
-/// Starts the CPUs that the command line wants, all of PSCI's if it does not say, and reports the phase. A CPU that can't
-/// be started, or does not come, is named and left out.
-///
-/// CPUs from a spin table are started only if the command line gives a number, because kexec is impossible afterwards: see
-/// [`bring_up::stop_all`].
+/// Starts the CPUs that the command line wants, all if it does not say, and reports the phase. A CPU that can't be started,
+/// or does not come, is named and left out.
 ///
 /// # Errors
 /// [`CpuWordError`].
@@ -221,23 +220,16 @@ pub fn start_at_boot(
         machine.cpus.gic = started;
         machine.cpus.stacks = stacks::map(machine, present).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(machine.cpus.system.pa_bits);
-        secondary::publish(machine.entered, pa_range, machine.psci, machine.reserved.ttbr0);
+        secondary::publish(machine.entered, pa_range, machine.reserved.ttbr0);
     }
     let count = wanted.unwrap_or(present).min(present);
     if let (2.., Err(error)) = (count, &machine.cpus.gic) {
         warn(&format_args!("the other {} CPUs stay off: {error}", present - 1));
     } else {
         for number in 1..count {
-            let method = machine.cpus.list[number].method;
-            if matches!(method, Method::SpinTable { .. }) && wanted.is_none() {
-                say!(
-                    "CPU {number} stays in its spin table: linmap.cpus=N starts N CPUs, and rules kexec out"
-                );
-                continue;
-            }
             match bring_up::start_early(machine, number) {
                 Ok(()) => {}
-                Err(error @ CpuError { why: bring_up::Why::Overclaimed(_), .. }) => {
+                Err(error @ CpuError { why: Why::Overclaimed(_), .. }) => {
                     return Err(CpuWordError::OverclaimedLater(error));
                 }
                 Err(error) => warn(&error),

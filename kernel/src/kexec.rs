@@ -95,7 +95,9 @@ pub enum KexecError {
     #[error(transparent)]
     NotIdle(#[from] NotIdle),
     /// Another CPU did not come along.
-    #[error("CPU {cpu} did not leave the live tables in time; the CPUs that did are off")]
+    #[error(
+        "CPU {cpu} did not leave the live tables in time; the CPUs that did are off, or wait to be called"
+    )]
     DidNotCome {
         /// Its number.
         cpu: usize,
@@ -115,6 +117,9 @@ pub enum KexecError {
     /// There is something loaded.
     #[error("a payload is loaded already: `kexec unload` it first")]
     Loaded,
+    /// A CPU may need what is loaded.
+    #[error("a CPU that was given up may still come to what is loaded: it stays")]
+    InUse,
     /// There is nothing loaded.
     #[error("no payload is loaded: `kexec load` it first")]
     NotLoaded,
@@ -224,6 +229,9 @@ pub fn command(machine: &mut Machine<'_>, rest: &str) -> Result<(), KexecError> 
             Ok(())
         }
         Some("unload") => {
+            if machine.loaded.as_ref().is_some_and(|loaded| loaded.is_in_use) {
+                return Err(KexecError::InUse);
+            }
             machine.loaded.take().ok_or(KexecError::NotLoaded)?.unload(machine, Pool::Machine);
             Ok(())
         }
@@ -297,12 +305,8 @@ fn protect_crash_kernel(machine: &mut Machine<'_>, protection: Protection) -> Re
 /// Enters what is loaded. It stays loaded if that fails, unless a CPU may still come to read its orders: then nothing of it is
 /// given back any more.
 fn exec(machine: &mut Machine<'_>, verify: bool) -> Result<Infallible, KexecError> {
-    let loaded = machine.loaded.take().ok_or(KexecError::NotLoaded)?;
-    let result = exec::exec(machine, &loaded, verify);
-    if matches!(result, Err(KexecError::DidNotCome { .. })) {
-        machine.taken.clear();
-        return result;
-    }
+    let mut loaded = machine.loaded.take().ok_or(KexecError::NotLoaded)?;
+    let result = exec::exec(machine, &mut loaded, verify);
     machine.loaded = Some(loaded);
     result
 }

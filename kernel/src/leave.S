@@ -1,5 +1,5 @@
 // Leaving the live root for good, as park.S does it for a while: from the identity map, with the registers that its head
-// names. x0 says how PSCI is called (CONDUIT_*). x7 goes to the CPU's own word when it has left.
+// names. x0 says how the CPU goes off (CONDUIT_*). x7 goes to the CPU's own word when it has left.
 
 .section .idmap.text, "ax"
 .global park_for_good
@@ -12,6 +12,8 @@ park_for_good:
     isb
     stlr    x7, [x6]
     mov     x9, x0
+    cmp     x9, #{conduit_wait}
+    b.eq    secondary_again
     movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
     movk    x0, #0x0002
     cmp     x9, #{conduit_hvc}

@@ -27,6 +27,7 @@ mod linear_map;
 mod live;
 mod machine;
 mod park;
+mod pen;
 mod percpu;
 mod probe;
 mod psci;

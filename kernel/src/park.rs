@@ -18,10 +18,15 @@ use crate::cpu::{self, ThisCpu};
 use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::entry::{self, Image};
 use crate::percpu::{self, State, wait_until};
-use crate::secondary::{CONDUIT_HVC, CONDUIT_SMC};
+use crate::secondary::{CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
 
 global_asm!(include_str!("park.S"));
-global_asm!(include_str!("leave.S"), conduit_hvc = const CONDUIT_HVC, conduit_smc = const CONDUIT_SMC);
+global_asm!(
+    include_str!("leave.S"),
+    conduit_hvc = const CONDUIT_HVC,
+    conduit_smc = const CONDUIT_SMC,
+    conduit_wait = const CONDUIT_WAIT
+);
 
 unsafe extern "C" {
     fn park(
@@ -130,7 +135,8 @@ pub fn interrupted() {
     unsafe { leave(WAYS.live.load(Ordering::Relaxed), park_and_wait, own, request) };
 }
 
-/// Leaves the live root for good and goes off by PSCI, called as `conduit` says. Interrupts are masked.
+/// Leaves the live root for good and goes off by PSCI, called as `conduit` says, or to where CPUs from a spin table wait.
+/// Interrupts are masked.
 pub fn for_good(conduit: u64) -> ! {
     let own = &PAGE.parked[percpu::this_cpu()];
     // SAFETY: interrupts are masked wherever a CPU decides to go, and TTBR0 holds the reserved table. The routine takes the

@@ -102,7 +102,8 @@ pub enum State {
     /// It did not come in time, or did not go. It is never started again: should it come, it stays where it walks no
     /// tables.
     Lost,
-    /// It has left its spin table together with another CPU that shares its mailbox, and waits to be called.
+    /// It has left its spin table, with its MMU off, and waits to be called: it shares a mailbox with another CPU that was,
+    /// or it was switched off.
     Uncalled,
 }
 
@@ -152,6 +153,8 @@ pub struct PerCpu {
     pub id: [AtomicU64; 4],
     /// The bit that stands for the CPU in a GICv2's target lists, by the CPU itself.
     pub gic_target: AtomicU8,
+    /// How the CPU goes off, a `CONDUIT_` of [`secondary`](crate::secondary), by who starts it.
+    pub conduit: AtomicU64,
     /// What to call: written by the caller before `call_wanted`.
     pub call: Job,
     /// Number of the newest call, by the caller.
@@ -172,6 +175,7 @@ impl PerCpu {
         state: AtomicU8::new(State::Off as u8),
         id: [const { AtomicU64::new(0) }; 4],
         gic_target: AtomicU8::new(0),
+        conduit: AtomicU64::new(0),
         call: Job::NONE,
         call_wanted: AtomicU64::new(0),
         call_done: AtomicU64::new(0),

@@ -58,7 +58,8 @@ relocate_start:
     cbnz    x4, 1f
     wfe
     b       0b
-1:  cmp     x4, #{go_leave}
+1:  ldr     x2, [x19, #{back}]
+    cmp     x4, #{go_leave}
     b.eq    switch_off
 
 move:
@@ -237,14 +238,19 @@ moved:
     cbz     x21, join
     mov     x4, #{state_done}
     bl      say
+    ldr     x2, [x19, #{pen}]
+    // Off, or to x2 if this CPU came from a spin table: then it has a mark.
 switch_off:
+    add     x5, x19, #{marks}
+    ldr     x3, [x5, x21, lsl #3]
+    cbnz    x3, enter_at
     movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
     movk    x0, #0x0002
     bl      firmware
 0:  wfi
     b       0b
 
-    // The boot CPU waits until all others are done, and off.
+    // The boot CPU waits until all others are done, and off or in the pen.
 join:
     ldr     x23, [x19, #{others}]
 0:  cbz     x23, 3f
@@ -255,15 +261,25 @@ join:
     b.eq    2f
     wfe
     b       1b
-2:  movz    x0, #0xc400, lsl #16        // PSCI AFFINITY_INFO, the 64-bit form
+2:  add     x5, x19, #{marks}
+    ldr     x5, [x5, x23, lsl #3]
+    cbz     x5, 4f
+    // The mark is stored past the caches.
+    add     x5, x5, x20
+1:  dc      ivac, x5
+    dsb     sy
+    ldr     w4, [x5]
+    cbz     w4, 1b
+    b       5f
+4:  movz    x0, #0xc400, lsl #16        // PSCI AFFINITY_INFO, the 64-bit form
     movk    x0, #0x0004
     add     x5, x19, #{affinities}
     ldr     x1, [x5, x23, lsl #3]
     mov     x2, xzr
     bl      firmware
     cmp     x0, #1                      // OFF
-    b.ne    2b
-    sub     x23, x23, #1
+    b.ne    4b
+5:  sub     x23, x23, #1
     b       0b
 
     // What lies at the destinations now, against what was loaded.
@@ -312,6 +328,8 @@ join:
 enter:
     ldr     x2, [x19, #{entry}]
     ldr     x3, [x19, #{dtb}]
+    // With the MMU off to x2, at the level that this CPU was entered at, with x3 in x0.
+enter_at:
     ldr     x6, [x19, #{restart}]
     ldr     x7, [x19, #{sctlr_off}]
     dsb     sy

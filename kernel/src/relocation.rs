@@ -50,7 +50,11 @@ pub struct Orders {
     pub list_count: u64,
     /// The first frame of each CPU's list.
     pub lists: [Pa; MAX_SHARES],
-    _to_256: [u64; 4],
+    /// Where CPUs from a spin table go when they are done: the pen's entry.
+    pub pen: Pa,
+    /// Where they go if the hand-over is called off: [`secondary::entry`](crate::secondary::entry).
+    pub back: Pa,
+    _to_256: [u64; 2],
     /// What other CPUs wait for: a `GO_`. In no line with what others store to.
     pub go: AtomicU64,
     _to_512: [u64; 31],
@@ -65,7 +69,9 @@ pub struct Orders {
     _to_2048: [u64; 32],
     /// The affinity of each other CPU, by its list.
     pub affinities: [u64; MAX_SHARES],
-    _to_4096: [u64; 240],
+    /// Where each other CPU says that it is in the pen, by its list: 0 for those that PSCI switches off.
+    pub marks: [Pa; MAX_SHARES],
+    _to_4096: [u64; 224],
 }
 
 /// A segment at its destination.
@@ -99,7 +105,7 @@ pub const ZEROS: usize = offset_of!(Orders, _to_4096);
 
 /// Other CPUs may start with their lists.
 const GO_MOVE: u64 = 1;
-/// The hand-over is called off: they go off.
+/// The hand-over is called off: they go off, or back to where CPUs from a spin table wait.
 const GO_LEAVE: u64 = 2;
 /// A CPU has left the live tables.
 const STATE_HERE: u64 = 1;
@@ -130,6 +136,9 @@ global_asm!(
     check_len = const size_of::<Check>(),
     scratch = const offset_of!(Orders, scratch),
     affinities = const offset_of!(Orders, affinities),
+    pen = const offset_of!(Orders, pen),
+    back = const offset_of!(Orders, back),
+    marks = const offset_of!(Orders, marks),
     kind_down = const KIND_COPY_DOWNWARDS,
     kind_clear = const KIND_CLEAR,
     kind_link = const KIND_LINK,
@@ -183,7 +192,9 @@ impl Orders {
             others: 0,
             list_count: 0,
             lists: [Pa(0); MAX_SHARES],
-            _to_256: [0; 4],
+            pen: Pa(0),
+            back: Pa(0),
+            _to_256: [0; 2],
             go: AtomicU64::new(0),
             _to_512: [0; 31],
             states: [const { AtomicU64::new(0) }; MAX_SHARES],
@@ -193,7 +204,8 @@ impl Orders {
             scratch: [0; 32],
             _to_2048: [0; 32],
             affinities: [0; MAX_SHARES],
-            _to_4096: [0; 240],
+            marks: [Pa(0); MAX_SHARES],
+            _to_4096: [0; 224],
         }
     }
 
@@ -320,7 +332,7 @@ impl Departure {
     }
 }
 
-/// Work for another CPU: to leave with the boot CPU and work off the list `list`, and go off.
+/// Work for another CPU: to leave with the boot CPU and work off the list `list`, and go off or to the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
     gic::stop_this_cpu();

@@ -4,7 +4,8 @@
 // to the point of coherency. All that is stored is why a CPU can't stay, in a line of its own that no CPU ever stores to
 // through a cache; the boot CPU drops its copy before it looks.
 //
-// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT.
+// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT, x23 the last question
+// that was answered.
 
 .section .idmap.text, "ax"
 .global secondary_entry
@@ -15,12 +16,23 @@ secondary_entry:
     mov_q   x1, {affinity_mask}
     and     x19, x0, x1
     adr_l   x22, SECONDARY_BOOT
-    // Spin-table CPUs may share a mailbox, and a CPU may come when it was given up: who is not called waits here, where it
-    // walks no tables.
+    mov     x23, xzr
+wait_for_call:
+    // Spin-table CPUs may share a mailbox, a CPU may come when it was given up, and one that came from a spin table has
+    // nowhere else to go: who is not called waits here, where it walks no tables, and says so when it is asked.
 0:  ldr     x0, [x22, #{boot_called}]
     cmp     x0, x19
     b.eq    1f
-    wfe
+    ldr     x0, [x22, #{boot_asked}]
+    eor     x1, x0, x19                 // the affinity asked for, below the question's number
+    lsl     x1, x1, #(64 - {asked_number_at})
+    cbnz    x1, 3f
+    cmp     x0, x23
+    b.eq    3f
+    mov     x23, x0
+    str     x0, [x22, #{boot_answer}]
+    dsb     sy
+3:  wfe
     b       0b
     // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or is seen by the other.
 1:  mov     x2, #{coming}
@@ -34,7 +46,8 @@ secondary_entry:
     str     xzr, [x22, #{boot_status}]
     dsb     sy
     b       0b
-2:
+2:  ldr     x2, [x22, #{boot_pen}]
+    cbnz    x2, to_pen
     // The same exception level as the boot CPU's, or its TLB maintenance is not for us.
     ldr     x0, [x22, #{boot_entered}]
     mov     x2, #{refused_level}
@@ -52,13 +65,41 @@ secondary_entry:
     ldr     x3, =secondary_virtual_entry
     b       enable_mmu
 
-// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off.
+// To the pen at x2, as the firmware entered us: at EL2 again, if we left it.
+to_pen:
+    ldr     x0, [x22, #{boot_mark}]
+    cmp     x20, #{entered_el2_stub}
+    b.eq    0f
+    br      x2
+0:  mov     x1, x2
+    mov     x2, x0
+    mov     x0, #{hvc_restart}
+    hvc     #0
+
+// From park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
+.global secondary_again
+secondary_again:
+    mov_q   x0, {sctlr_off}
+    dsb     sy
+    msr     sctlr_el1, x0
+    isb
+    mrs     x0, mpidr_el1
+    mov_q   x1, {affinity_mask}
+    and     x19, x0, x1
+    adr_l   x22, SECONDARY_BOOT
+    ldr     x20, [x22, #{boot_entered}] // it was admitted, so it was entered like the boot CPU
+    mov     x23, xzr
+    b       wait_for_call
+
+// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off or waits again.
 refused:
     lsl     x2, x2, #56
     orr     x2, x2, x19
     str     x2, [x22, #{boot_status}]
     dsb     sy
     ldr     x1, [x22, #{boot_conduit}]
+    cmp     x1, #{conduit_wait}
+    b.eq    wait_for_call
     movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
     movk    x0, #0x0002
     cmp     x1, #{conduit_hvc}

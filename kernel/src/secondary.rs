@@ -9,8 +9,9 @@ use linmap_vmsa::{Pa, Va};
 use thiserror::Error;
 
 use crate::cpu::{self, ThisCpu};
+use crate::cross_call::PATIENCE;
 use crate::entry::Entered;
-use crate::percpu::{self, State};
+use crate::percpu::{self, State, wait_until};
 use crate::psci::Psci;
 use crate::topology::Affinity;
 use crate::{fatal, gic, park};
@@ -24,16 +25,24 @@ pub struct BootPage {
     entered: AtomicU64,
     /// The least ID_AA64MMFR0_EL1.PARange that will do.
     pa_range: AtomicU64,
-    /// How PSCI is called, for CPUs that can't stay: a `CONDUIT_`.
+    /// How the CPU that is to come goes off, if it can't stay: a `CONDUIT_`.
     conduit: AtomicU64,
     /// The affinity of the CPU that is to come, all ones for none: who comes uncalled waits until it is called.
     called: AtomicU64,
     /// What TTBR0 holds when it translates nothing; read with the MMU on.
     ttbr0: AtomicU64,
-    _rest: [u64; 251],
+    /// The affinity of the CPU that is asked whether it waits to be called, below the question's number; all ones for none.
+    asked: AtomicU64,
+    /// 0, or the pen that the CPU which is called goes to instead of coming.
+    pen: AtomicU64,
+    /// Where it says in the pen that it is there.
+    mark: AtomicU64,
+    _rest: [u64; 248],
     /// 0, or the affinity of a CPU that can't stay with the reason in bits 63:56. Stored to with the MMU off alone.
     status: AtomicU64,
-    _rest_of_page: [u64; 255],
+    /// The last question that a CPU has answered, as it stood in `asked`. Stored to with the MMU off alone.
+    answer: AtomicU64,
+    _rest_of_page: [u64; 254],
 }
 
 const _: () = {
@@ -50,9 +59,13 @@ static SECONDARY_BOOT: BootPage = BootPage {
     conduit: AtomicU64::new(CONDUIT_NONE),
     called: AtomicU64::new(NOBODY),
     ttbr0: AtomicU64::new(0),
-    _rest: [0; 251],
+    asked: AtomicU64::new(NOBODY),
+    pen: AtomicU64::new(0),
+    mark: AtomicU64::new(0),
+    _rest: [0; 248],
     status: AtomicU64::new(0),
-    _rest_of_page: [0; 255],
+    answer: AtomicU64::new(0),
+    _rest_of_page: [0; 254],
 };
 
 /// The affinity of each CPU by number, all ones where there is none.
@@ -67,6 +80,8 @@ const CONDUIT_NONE: u64 = 0;
 pub const CONDUIT_HVC: u64 = 1;
 /// `secondary.S` calls PSCI by SMC.
 pub const CONDUIT_SMC: u64 = 2;
+/// PSCI is not called: the CPU came from a spin table, and waits in `secondary.S` with its MMU off.
+pub const CONDUIT_WAIT: u64 = 3;
 
 /// The offsets of [`BootPage`]'s fields, for `secondary.S`.
 pub const BOOT_ENTERED: usize = offset_of!(BootPage, entered);
@@ -78,6 +93,18 @@ pub const BOOT_CONDUIT: usize = offset_of!(BootPage, conduit);
 pub const BOOT_CALLED: usize = offset_of!(BootPage, called);
 /// See [`BOOT_ENTERED`].
 pub const BOOT_STATUS: usize = offset_of!(BootPage, status);
+/// See [`BOOT_ENTERED`].
+pub const BOOT_ASKED: usize = offset_of!(BootPage, asked);
+/// See [`BOOT_ENTERED`].
+pub const BOOT_ANSWER: usize = offset_of!(BootPage, answer);
+/// See [`BOOT_ENTERED`].
+pub const BOOT_PEN: usize = offset_of!(BootPage, pen);
+/// See [`BOOT_ENTERED`].
+pub const BOOT_MARK: usize = offset_of!(BootPage, mark);
+/// The lowest bit of a question's number, above all affinity fields.
+pub const ASKED_NUMBER_AT: u32 = 40;
+
+const _: () = assert!(Affinity::MASK >> ASKED_NUMBER_AT == 0);
 
 /// `secondary.S`: another exception level than the boot CPU's.
 pub const REFUSED_LEVEL: u64 = 1;
@@ -114,12 +141,10 @@ pub fn entry(image: Pa) -> Pa {
 
 /// Writes down what every CPU that comes needs: how the boot CPU was `entered`, the encoding of the least PARange, and
 /// what TTBR0 holds while it translates nothing.
-pub fn publish(entered: Entered, pa_range: u64, psci: Option<Psci>, ttbr0: u64) {
-    let conduit = conduit(psci);
+pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64) {
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
     page.pa_range.store(pa_range, Ordering::Relaxed);
-    page.conduit.store(conduit, Ordering::Relaxed);
     page.ttbr0.store(ttbr0, Ordering::Relaxed);
     // To memory, where a CPU without MMU reads it; and no line of the status stays, which such a CPU writes.
     cpu::clean_and_invalidate(address(), size_of::<BootPage>() as u64);
@@ -149,11 +174,47 @@ pub fn affinity_of(number: usize) -> Affinity {
     Affinity::of_mpidr(SECONDARY_AFFINITIES[number].load(Ordering::Acquire))
 }
 
-/// Lets the CPU at `affinity` come, and no other. Why the last one went off before its MMU was on is forgotten.
-pub fn call(affinity: Affinity) {
-    SECONDARY_BOOT.status.store(0, Ordering::Relaxed);
+/// Lets the CPU at `affinity` come, and no other; `conduit` says how it goes off if it can't stay. Why the last one went
+/// off before its MMU was on is forgotten.
+pub fn call(affinity: Affinity, conduit: u64) {
+    SECONDARY_BOOT.conduit.store(conduit, Ordering::Relaxed);
+    call_to(affinity, 0, 0);
+}
+
+/// Sends the CPU at `affinity`, which waits to be called, to the pen that is entered at `pen`, with its mark.
+pub fn send_to_pen(affinity: Affinity, pen: Pa, mark: Pa) {
+    call_to(affinity, pen.0, mark.0);
+}
+
+fn call_to(affinity: Affinity, pen: u64, mark: u64) {
+    let page = &SECONDARY_BOOT;
+    page.pen.store(pen, Ordering::Relaxed);
+    page.mark.store(mark, Ordering::Relaxed);
+    cpu::clean_and_invalidate(address(), BOOT_STATUS as u64);
+    page.status.store(0, Ordering::Relaxed);
     cpu::clean_and_invalidate(Va(address().0 + BOOT_STATUS as u64), size_of::<u64>() as u64);
     set_called(affinity.bits());
+}
+
+/// Whether the CPU at `affinity` waits to be called, where its MMU is off and it runs no code but a few instructions of the
+/// image's. What it does otherwise it has to have ended within [`PATIENCE`].
+pub fn is_waiting(affinity: Affinity) -> bool {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+    let question = number << ASKED_NUMBER_AT | affinity.bits();
+    set_asked(question);
+    let answered = wait_until(PATIENCE, || {
+        cpu::invalidate_word(Va(address().0 + BOOT_ANSWER as u64));
+        SECONDARY_BOOT.answer.load(Ordering::Relaxed) == question
+    });
+    set_asked(NOBODY);
+    answered
+}
+
+fn set_asked(asked: u64) {
+    SECONDARY_BOOT.asked.store(asked, Ordering::Relaxed);
+    cpu::clean_and_invalidate(Va(address().0 + BOOT_ASKED as u64), size_of::<u64>() as u64);
+    cpu::send_event();
 }
 
 /// Lets no CPU come from now on. One that has passed already still comes.
@@ -245,7 +306,8 @@ fn leave_early() -> ! {
     off()
 }
 
-/// Leaves the live tables and switches this CPU off, or stops it where nobody can. Interrupts are masked.
+/// Leaves the live tables and switches this CPU off, or waits with its MMU off if it came from a spin table, or stops it
+/// where nobody can do either. Interrupts are masked.
 pub fn off() -> ! {
-    park::for_good(SECONDARY_BOOT.conduit.load(Ordering::Acquire))
+    park::for_good(percpu::of(percpu::this_cpu()).conduit.load(Ordering::Acquire))
 }

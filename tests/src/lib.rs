@@ -8,5 +8,5 @@ mod raw;
 mod tree;
 
 pub use boot::{Boot, Outcome, own_image};
-pub use raw::{PlacedBoot, RawBoot, archive};
+pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use tree::{RAM, Tree, file};

@@ -99,6 +99,8 @@ named! {
         CpacrEl1 = "cpacr_el1",
         /// Which stack pointer is used.
         SpSel = "spsel",
+        /// Where EL1 keeps the number of the CPU.
+        TpidrEl1 = "tpidr_el1",
         /// Masks interrupts.
         DaifSet = "daifset",
         /// EL2's configuration, E2H and TGE.
@@ -305,6 +307,8 @@ mod tests {
     const ENTRY: &str = include_str!("../../kernel/src/entry.S");
     const EL2_STUB: &str = include_str!("../../kernel/src/el2_stub.S");
     const VECTORS: &str = include_str!("../../kernel/src/vectors.S");
+    const PEN: &str = include_str!("../../kernel/src/pen.S");
+    const SECONDARY: &str = include_str!("../../kernel/src/secondary.S");
 
     const VMALLE1: Instruction<'_> = Instruction::Tlbi { operation: Tlbi::Vmalle1, operand: None };
 
@@ -373,7 +377,7 @@ mod tests {
             Instruction::Label("0"),
             Instruction::Hvc("#0"),
         ];
-        assert_eq!(routine(&listing, "enter"), enter);
+        assert_eq!(routine(&listing, "enter_at"), enter);
         let offs =
             listing.iter().filter(|i| matches!(i, Instruction::Msr { register: Register::SctlrEl1, .. }));
         assert_eq!(offs.count(), 2, "off to enter the payload, and to say that it is not what was loaded");
@@ -449,6 +453,36 @@ mod tests {
         let at = position(&listing, Instruction::IcIallu);
         let end = [Instruction::Dsb(Dsb::Nsh), Instruction::Isb, Instruction::Br("x4")];
         assert_eq!(listing[at + 1..at + 4], end);
+    }
+
+    #[test]
+    fn a_cpu_in_the_pen_says_so_first_and_leaves_it_with_nothing_cached_that_it_fetched_before() {
+        let listing = read(PEN).unwrap();
+        let pen = [
+            Instruction::Label("pen_start"),
+            msr(Register::DaifSet, "#0xf"),
+            Instruction::Dsb(Dsb::Sy),
+            Instruction::Label("0"),
+            Instruction::Label("1"),
+            Instruction::IcIallu,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            Instruction::Br("x4"),
+            Instruction::Label("pen_end"),
+        ];
+        assert_eq!(listing, pen);
+        // From the relocation code it is entered like the payload, with the MMU off.
+        let moved = read(RELOCATE).unwrap();
+        assert_eq!(routine(&moved, "switch_off"), [Instruction::Bl("firmware"), Instruction::Label("0")]);
+    }
+
+    #[test]
+    fn a_cpu_that_waits_to_be_called_again_has_its_mmu_off_before_it_looks() {
+        let listing = read(SECONDARY).unwrap();
+        let off = [Instruction::Dsb(Dsb::Sy), msr(Register::SctlrEl1, "x0"), Instruction::Isb];
+        assert_eq!(routine(&listing, "secondary_again"), off);
+        let writes = |i: &Instruction<'_>| matches!(i, Instruction::Msr { register: Register::SctlrEl1, .. });
+        assert_eq!(listing.iter().filter(|i| writes(i)).count(), 1, "it is on nowhere before");
     }
 
     #[test]

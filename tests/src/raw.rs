@@ -10,7 +10,7 @@ use crate::boot::image;
 use crate::tree::{RAM, Tree, file};
 
 /// Longest that a machine may take before it has to have switched itself off.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A machine to be started with this initrd and command line.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl RawBoot<'_> {
         qemu.args(["-M", "virt,dtb-randomness=off", "-m", "1G"]);
         qemu.arg("-kernel").arg(image()).arg("-initrd").arg(archive.path());
         qemu.args(["-append", self.command_line]);
-        console(qemu)
+        console(qemu, "max")
     }
 }
 
@@ -77,14 +77,109 @@ impl PlacedBoot<'_> {
             qemu.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", path.display()));
         }
         qemu.arg("-device").arg(format!("loader,addr={STUB_AT:#x},cpu-num=0"));
-        console(qemu)
+        console(qemu, "max")
     }
 }
 
-/// Starts `qemu` and reads its console until it ends.
-fn console(mut qemu: Command) -> String {
+/// A `virt` of 1 GiB with four CPUs and a GICv2, of which the firmware leaves three in a spin table: a page of ours, which
+/// has PSCI start them and then enters the kernel.
+#[derive(Debug)]
+pub struct SpinTableBoot<'a> {
+    /// QEMU's CPU type.
+    pub cpu: &'a str,
+    /// How PSCI is called, and with that the level at which the kernel is entered.
+    pub conduit: Conduit,
+    /// The device tree.
+    pub tree: &'a [u8],
+    /// The initrd, at [`INITRD_AT`](Self::INITRD_AT).
+    pub initrd: &'a [u8],
+    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN) bytes.
+    pub mailboxes: [u64; 4],
+}
+
+/// How PSCI is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conduit {
+    /// From EL1.
+    Hvc,
+    /// From EL2.
+    Smc,
+}
+
+impl SpinTableBoot<'_> {
+    /// The firmware's page, which the tree has to reserve.
+    pub const FIRMWARE: u64 = RAM + 0x3ff0_0000;
+    /// Bytes at its start that are no mailboxes.
+    pub const CODE_LEN: u64 = 0x800;
+    /// Where the initrd is.
+    pub const INITRD_AT: u64 = RAM + 0x1000_0000;
+
+    /// The console of the machine until it switches itself off or resets.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn run(&self) -> String {
+        const IMAGE_AT: u64 = RAM + 0x20_0000;
+        const DTB_AT: u64 = RAM + 0x100_0000;
+        let (call, virtualization) = match self.conduit {
+            Conduit::Hvc => (0xd400_0002, "off"),
+            Conduit::Smc => (0xd400_0003, "on"),
+        };
+        let mut firmware = Vec::new();
+        for word in [
+            // x19 from 1 to 3: CPU_ON of CPU x19 at `wait` with its mailbox in x0
+            0xd280_0033u32, // mov x19, #1
+            0x1000_02b4,    // adr x20, table
+            0xd2b8_8000,    // 0: movz x0, #0xc400, lsl #16
+            0xf280_0060,    // movk x0, #3
+            0xaa13_03e1,    // mov x1, x19
+            0x1000_0182,    // adr x2, wait
+            0xf873_7a83,    // ldr x3, [x20, x19, lsl #3]
+            call,
+            0x9100_0673, // add x19, x19, #1
+            0xf100_127f, // cmp x19, #4
+            0x54ff_ff03, // b.lo 0b
+            // the kernel
+            0x5800_0260, // ldr x0, table + 32
+            0xaa1f_03e1, // mov x1, xzr
+            0xaa1f_03e2, // mov x2, xzr
+            0xaa1f_03e3, // mov x3, xzr
+            0x5800_0224, // ldr x4, table + 40
+            0xd61f_0080, // br x4
+            // wait:
+            0xf940_0004, // 0: ldr x4, [x0]
+            0xb500_0064, // cbnz x4, 1f
+            0xd503_205f, // wfe
+            0x17ff_fffd, // b 0b
+            0xd61f_0080, // 1: br x4
+        ] {
+            firmware.extend_from_slice(&word.to_le_bytes());
+        }
+        // table:
+        for word in self.mailboxes.into_iter().chain([DTB_AT, IMAGE_AT]) {
+            firmware.extend_from_slice(&word.to_le_bytes());
+        }
+        let (firmware, tree, initrd) = (file(&firmware), file(self.tree), file(self.initrd));
+        let mut qemu = Command::new("qemu-system-aarch64");
+        qemu.arg("-M").arg(format!("virt,gic-version=2,virtualization={virtualization}"));
+        qemu.args(["-m", "1G", "-smp", "4", "-no-reboot"]);
+        for (path, at) in [
+            (image().as_path(), IMAGE_AT),
+            (tree.path(), DTB_AT),
+            (initrd.path(), Self::INITRD_AT),
+            (firmware.path(), Self::FIRMWARE),
+        ] {
+            qemu.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", path.display()));
+        }
+        qemu.arg("-device").arg(format!("loader,addr={:#x},cpu-num=0", Self::FIRMWARE));
+        console(qemu, self.cpu)
+    }
+}
+
+/// Starts `qemu` with CPUs of this type and reads its console until it ends.
+fn console(mut qemu: Command, cpu: &str) -> String {
     let mut qemu = qemu
-        .args(["-cpu", "max", "-nographic", "-nic", "none"])
+        .args(["-cpu", cpu, "-nographic", "-nic", "none"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

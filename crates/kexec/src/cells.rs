@@ -1,7 +1,7 @@
 //! How a device tree writes addresses and sizes: as one or two 32-bit cells, as the parent of the nodes says.
 
 use arrayvec::ArrayVec;
-use linmap_vmsa::PaRange;
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::TreeError;
 use crate::tree_output::Name;
@@ -31,6 +31,14 @@ impl Width {
         match self {
             Self::One => Some(u32::try_from(number).ok()?.to_be_bytes().into_iter().collect()),
             Self::Two => Some(number.to_be_bytes().into()),
+        }
+    }
+
+    /// The number in the first bytes, and the bytes after it.
+    fn read(self, bytes: &[u8]) -> Option<(u64, &[u8])> {
+        match self {
+            Self::One => bytes.split_first_chunk().map(|(n, rest)| (u32::from_be_bytes(*n).into(), rest)),
+            Self::Two => bytes.split_first_chunk().map(|(n, rest)| (u64::from_be_bytes(*n), rest)),
         }
     }
 
@@ -97,6 +105,13 @@ impl Widths {
     /// Length of a range in bytes.
     pub fn len(self) -> usize {
         self.address.len() + self.size.len()
+    }
+
+    /// The range that `bytes` are, and nothing else.
+    pub fn range(self, bytes: &[u8]) -> Option<PaRange> {
+        let (start, bytes) = self.address.read(bytes)?;
+        let (len, bytes) = self.size.read(bytes)?;
+        PaRange::from_len(Pa(start), len).filter(|_| bytes.is_empty())
     }
 
     /// Address and size of `range` as they are written.

@@ -70,7 +70,7 @@ pub use next_tree::{NextTree, TreeError};
 pub use order::Pending;
 pub use placement::{Initrd, Part, Placed, PlacementError, initrd_window};
 pub use segment::{MAX_SEGMENTS, SEGMENT_ALIGN, SegmentError, Segments};
-pub use spin_table::SpinTable;
+pub use spin_table::{MAX_PENNED, SpinTable};
 pub use transition::{Transition, TransitionError};
 pub use unpack::{UnpackError, Unpacker};
 pub use usable::usable;

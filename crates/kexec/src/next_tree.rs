@@ -11,8 +11,8 @@ use thiserror::Error;
 use crate::cells::Cells;
 use crate::chosen::{self, CrashMemory, Seeds};
 use crate::kept::{self, KeptRange, MAX_KEPT};
-use crate::reserved_memory::{self, ReservedMemory};
-use crate::spin_table::{self, SpinTable};
+use crate::reserved_memory::ReservedMemory;
+use crate::spin_table::{Found, MAX_PENNED, SpinTable};
 use crate::tree_output::{Name, TreeOutput};
 
 /// What the next kernel's device tree says that the running one's doesn't.
@@ -26,9 +26,9 @@ pub struct NextTree<'a> {
     pub seeds: Seeds,
     /// What a crash kernel is told. `None`, for an ordinary one, removes what the tree says about it.
     pub crash: Option<CrashMemory<'a>>,
-    /// Where all CPUs with `enable-method = "spin-table"` wait now. `None` when they wait where the tree says, be it
-    /// the firmware's pen or an earlier one of ours: then the tree keeps both.
-    pub spin_table: Option<SpinTable>,
+    /// Which CPUs with `enable-method = "spin-table"` wait in a pen of ours now, and where that is. All others wait where
+    /// the tree says, be it the firmware's pen or an earlier one of ours.
+    pub spin_table: Option<SpinTable<'a>>,
     /// Memory that is kept, at most [`MAX_KEPT`] ranges. They replace those that the tree has.
     pub kept: &'a [KeptRange<'a>],
 }
@@ -108,6 +108,20 @@ pub enum TreeError {
         /// The address.
         release: Pa,
     },
+    /// More CPUs wait than a pen is for.
+    #[error("{count} CPUs in the spin-table pen, and it is for at most {MAX_PENNED}")]
+    TooManyPenned {
+        /// How many there are.
+        count: usize,
+    },
+    /// The next kernel would not look for a CPU in the pen.
+    #[error(
+        "CPU {reg:#x} is in the spin-table pen, and no node of /cpus with that reg has enable-method spin-table and a cpu-release-addr of one or two cells"
+    )]
+    PennedUnknown {
+        /// Its `reg`.
+        reg: u64,
+    },
     /// There are more kept ranges than a next kernel reads.
     #[error("{count} ranges to keep, and a device tree says at most {MAX_KEPT}")]
     TooManyKept {
@@ -172,12 +186,12 @@ impl NextTree<'_> {
     ///
     /// - `/chosen` is made if there is none. It gets `bootargs`, the initrd, seeds and what a crash kernel needs.
     /// - `/reserved-memory` gets a node for the pen, `linmap-pen@…`, and one for each kept range, `linmap-kept@…`;
-    ///   nodes that say the same of earlier generations are removed. They are known by their `compatible`,
-    ///   `linmap,pen` and `linmap,kept`. `/reserved-memory` is made if there is none.
+    ///   nodes that say the same of earlier generations are removed, pens once no CPU waits in them. They are known by
+    ///   their `compatible`, `linmap,pen` and `linmap,kept`. `/reserved-memory` is made if there is none.
     ///   None is `no-map`: Linux then allocates nothing there, as for the memory reservation block, and maps the memory
     ///   with what lies around it, so that whoever reads kept bytes finds them in its linear map.
     /// - `cpu-release-addr` of the CPUs in the pen is set, as a 32-bit or 64-bit number like the one that was there.
-    ///   CPUs without such a number stay without: nobody has started those.
+    ///   All other CPUs keep theirs.
     ///
     /// `source` may be longer than its header says.
     ///
@@ -190,8 +204,9 @@ impl NextTree<'_> {
     /// - [`TreeError::Nul`]: the command line or a label can't be stored;
     /// - [`TreeError::RootCells`], [`TreeError::TooFewCells`], [`TreeError::ReservedMemory`]: the tree has no way to
     ///   say a range so that it is read;
-    /// - [`TreeError::PenUnaligned`], [`TreeError::ReleaseOutsidePen`], [`TreeError::ReleaseTooHigh`]: CPUs would not be
-    ///   safe in the pen, or not be found there;
+    /// - [`TreeError::PenUnaligned`], [`TreeError::ReleaseOutsidePen`], [`TreeError::ReleaseTooHigh`],
+    ///   [`TreeError::TooManyPenned`], [`TreeError::PennedUnknown`]: CPUs would not be safe in the pen, or not be found
+    ///   there;
     /// - [`TreeError::TooManyKept`], [`TreeError::KeptUnaligned`], [`TreeError::KeptOverlap`]: the next kernel would
     ///   refuse the kept ranges;
     /// - [`TreeError::UsableCount`], [`TreeError::OutsideUsable`]: a crash kernel would not find its memory, its
@@ -250,20 +265,21 @@ impl NextTree<'_> {
                     walk.reserved.note(name, value);
                 }
                 (Token::BeginNode { .. }, Some(Section::ReservedMemory), 3)
-                    if reserved_memory::replaces(self, properties()) =>
+                    if walk.reserved.gives_way(self, tree, properties()) =>
                 {
                     walk.removing = true;
                     continue;
                 }
                 (Token::BeginNode { .. }, Some(Section::Cpus), 3) => {
-                    walk.in_pen = self.spin_table.filter(|_| spin_table::is_used_by(properties()));
+                    walk.in_pen = self.spin_table.and_then(|pen| Some((pen, pen.nth(properties())?)));
                 }
                 (Token::Property { name, value }, Some(Section::Cpus), 3) => {
-                    if let Some(spin_table) = walk.in_pen
+                    if let Some((spin_table, nth)) = walk.in_pen
                         && name == Name::ReleaseAddress.text()
                         && let Some(release) = spin_table.release_value(value.len(), piece.offset)?
                     {
                         output.property(Name::ReleaseAddress, &release)?;
+                        walk.found.insert(nth);
                         continue;
                     }
                 }
@@ -278,13 +294,16 @@ impl NextTree<'_> {
             }
             output.put(piece.bytes);
         }
+        if let Some(spin_table) = self.spin_table {
+            walk.found.check(spin_table)?;
+        }
         output.finish()
     }
 
     /// Writes the children of the root that the tree doesn't have.
     fn write_missing(
         &self,
-        walk: &Walk,
+        walk: &Walk<'_>,
         end_of_root: &Piece<'_>,
         output: &mut TreeOutput<'_, '_>,
     ) -> Result<(), TreeError> {
@@ -326,7 +345,7 @@ pub(crate) fn properties_of<'a>(
 
 /// A child of the root that is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
+pub(crate) enum Section {
     Chosen,
     Cpus,
     ReservedMemory,
@@ -344,25 +363,27 @@ impl Section {
     }
 
     /// Whether a child of the root is what readers find by this name: with or without a unit address.
-    fn is_named(self, name: &str) -> bool {
+    pub fn is_named(self, name: &str) -> bool {
         name.strip_prefix(self.name()).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
     }
 }
 
 /// Where the walk over the source is, and what it has seen.
 #[derive(Default)]
-struct Walk {
+struct Walk<'a> {
     root: Cells,
     reserved: ReservedMemory,
     seen: [Option<Section>; Section::ALL.len()],
     section: Option<Section>,
     /// In a child of /reserved-memory that is left out.
     removing: bool,
-    /// Set in the node of a CPU in the pen.
-    in_pen: Option<SpinTable>,
+    /// Set in the node of a CPU in the pen, with its place in the list.
+    in_pen: Option<(SpinTable<'a>, usize)>,
+    /// CPUs in the pen that the next kernel will find.
+    found: Found,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// A child of the root begins.
     fn enter(&mut self, name: &str, offset: usize) -> Result<(), TreeError> {
         self.section = Section::ALL.into_iter().find(|section| section.is_named(name));

@@ -1,6 +1,6 @@
 //! Our nodes in `/reserved-memory`: memory that the next kernel must leave alone.
 
-use linmap_memblock::Piece;
+use linmap_memblock::{DeviceTree, Piece};
 
 use crate::cells::Cells;
 use crate::next_tree::properties_of;
@@ -35,6 +35,28 @@ impl ReservedMemory {
         self.has_ranges |= name == Name::Ranges.text();
     }
 
+    /// Whether the child that goes on with `pieces` gives way to what `next` says: a kept range, and a pen that CPUs have
+    /// left. One of which nobody can tell where it is stays.
+    pub fn gives_way<'a>(
+        &self,
+        next: &NextTree<'_>,
+        tree: &DeviceTree<'_>,
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
+    ) -> bool {
+        let value = |wanted: Name| {
+            let mut properties = properties_of(pieces.clone());
+            properties.find(|(name, _)| *name == wanted.text()).map(|(_, value)| value)
+        };
+        let is = |what| value(Name::Compatible).is_some_and(|value| is_compatible(value, what));
+        if is(KEPT) {
+            return true;
+        }
+        let Some(new) = next.spin_table.filter(|_| is(PEN)) else { return false };
+        let widths = self.cells.of_root().ok();
+        let pen = value(Name::Reg).zip(widths).and_then(|(reg, widths)| widths.range(reg));
+        pen.is_some_and(|pen| pen == new.pen || !new.leaves_anyone_in(pen, tree))
+    }
+
     /// Writes the nodes for the pen and the kept ranges behind the other children; the node ends at `offset` of the
     /// source.
     pub fn write_nodes(
@@ -67,13 +89,6 @@ impl ReservedMemory {
         }
         Ok(())
     }
-}
-
-/// Whether the child that goes on with `pieces` gives way to what `next` says.
-pub(crate) fn replaces<'a>(next: &NextTree<'_>, pieces: impl Iterator<Item = Piece<'a>>) -> bool {
-    let compatible = properties_of(pieces).find(|(name, _)| *name == Name::Compatible.text());
-    let is = |what| compatible.is_some_and(|(_, value)| is_compatible(value, what));
-    is(KEPT) || (next.spin_table.is_some() && is(PEN))
 }
 
 /// Whether the value of a `compatible` property names `what`.

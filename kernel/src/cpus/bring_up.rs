@@ -18,8 +18,9 @@ use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::gic::GicError;
 use crate::machine::Machine;
 use crate::park;
+use crate::pen::Pen;
 use crate::percpu::{self, CpuSet, State, wait_until};
-use crate::secondary::{self, Unfit};
+use crate::secondary::{self, CONDUIT_WAIT, Unfit};
 use crate::stacks::StackError;
 use crate::topology::{Described, Method};
 
@@ -45,6 +46,9 @@ pub enum Why {
     /// It is online.
     #[error("it is online already")]
     Online,
+    /// It runs something else.
+    #[error("the firmware says that it is on, and we never started it: whatever it runs may be overwritten")]
+    NotOurs,
     /// It is not online.
     #[error("it is not online")]
     NotOnline,
@@ -102,11 +106,19 @@ pub enum Why {
     /// It does not go.
     #[error("it did not go within {PATIENCE} ms")]
     DidNotGo,
-    /// It can go nowhere.
+    /// It has left the firmware's spin table, perhaps.
     #[error(
-        "it came from a spin table, to which it can't go back: no page for it to wait in would be reserved for the next kernel"
+        "the mailbox that it watches was written, and it does not wait where that led it: what is moved there would be under its feet (linmap.cpus=1 leaves it with the firmware)"
     )]
-    SpinTable,
+    Astray,
+    /// The payload's device tree does not have it in the pen.
+    #[error(
+        "it left the firmware's spin table after the payload was loaded: `kexec unload`, and load it again"
+    )]
+    NotInPen,
+    /// It does not reach the pen.
+    #[error("it did not say within {PATIENCE} ms that it is in the pen")]
+    NotPenned,
 }
 
 /// Starts the CPU `number` now that the system is in use: it has to have all that the system relies on.
@@ -156,9 +168,14 @@ fn start(
     }
 
     let before = percpu.state();
+    let conduit = match described.method {
+        Method::SpinTable { .. } => CONDUIT_WAIT,
+        Method::Psci | Method::Unknown => secondary::conduit(machine.psci),
+    };
     park::expect(number);
+    percpu.conduit.store(conduit, Ordering::Release);
     percpu.set_state(State::Starting);
-    secondary::call(described.affinity);
+    secondary::call(described.affinity, conduit);
     if let Err(why) = send_here(machine, described) {
         secondary::call_nobody();
         percpu.set_state(before);
@@ -280,24 +297,30 @@ fn judge(
     }
 }
 
-/// Waits until a CPU that was told to go, or went by itself, is off; says whether it is. If not it is lost.
+/// Waits until a CPU that was told to go, or went by itself, is off, or waits to be called if it came from a spin table;
+/// says whether it does. If not it is lost.
 fn give_up(machine: &Machine<'_>, number: usize) -> bool {
-    let gone = match (machine.cpus.list[number].method, machine.psci) {
-        (Method::Psci, Some(psci)) => wait_until(PATIENCE, || {
-            psci.affinity_info(machine.cpus.list[number].affinity) == Ok(AffinityState::Off)
-        }),
-        _ => false,
+    let Described { affinity, method } = machine.cpus.list[number];
+    let gone = match (method, machine.psci) {
+        (Method::Psci, Some(psci)) => {
+            wait_until(PATIENCE, || psci.affinity_info(affinity) == Ok(AffinityState::Off))
+                .then_some(State::Off)
+        }
+        (Method::SpinTable { .. }, _) => secondary::is_waiting(affinity).then_some(State::Uncalled),
+        _ => None,
     };
-    percpu::of(number).set_state(if gone { State::Off } else { State::Lost });
-    gone
+    percpu::of(number).set_state(gone.unwrap_or(State::Lost));
+    gone.is_some()
 }
 
-/// The CPU `number`, which was told to leave its work, goes off or is lost.
-pub fn left(machine: &Machine<'_>, number: usize) {
-    if give_up(machine, number) {
+/// The CPU `number`, which was told to leave its work, goes off; says whether it is known to.
+pub fn left(machine: &Machine<'_>, number: usize) -> bool {
+    let gone = give_up(machine, number);
+    if gone {
         percpu::of(number).working.store(0, Ordering::Release);
         park::forget(number);
     }
+    gone
 }
 
 /// Turns the interrupt controller off, for a hand-over.
@@ -307,21 +330,18 @@ pub fn stop_interrupts(machine: &mut Machine<'_>) {
     }
 }
 
-/// Switches the CPU `number` off.
+/// Switches the CPU `number` off; one from a spin table waits to be called again.
 ///
 /// # Errors
 /// [`CpuError`].
 pub fn stop(machine: &Machine<'_>, number: usize) -> Result<(), CpuError> {
     let fail = |why| CpuError { number, why };
-    let described = described(machine, number)?;
+    described(machine, number)?;
     if number == 0 {
         return Err(fail(Why::BootCpu));
     }
     if percpu::of(number).state() != State::Online {
         return Err(fail(Why::NotOnline));
-    }
-    if described.method != Method::Psci {
-        return Err(fail(Why::SpinTable));
     }
     if !cross_call::finished(number) {
         return Err(fail(Why::Busy));
@@ -331,23 +351,68 @@ pub fn stop(machine: &Machine<'_>, number: usize) -> Result<(), CpuError> {
     if give_up(machine, number) { Ok(()) } else { Err(fail(Why::DidNotGo)) }
 }
 
-/// Whether all other CPUs could be switched off now, for a hand-over.
+/// Whether all other CPUs could be switched off now, or sent to a pen, for a hand-over. Those that the firmware never let go
+/// stay with it.
 ///
-/// CPUs from a spin table stay where they are, and with them the hand-over: they could only wait in a page of ours, which
-/// the payload's device tree does not reserve. That is why they are not started unless that is asked for.
+/// A CPU from a spin table of which nobody knew whether it waits to be called is asked.
 ///
 /// # Errors
 /// [`CpuError`]: the first that could not, or that is nobody knows where.
 pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
     for (number, described) in machine.cpus.list.iter().enumerate().skip(1) {
-        let why = match (percpu::of(number).state(), described.method) {
+        let percpu = percpu::of(number);
+        let is_on = || {
+            let said = machine.psci.map(|psci| psci.affinity_info(described.affinity));
+            said == Some(Ok(AffinityState::On))
+        };
+        let why = match (percpu.state(), described.method) {
+            // As a kernel leaves it that crashed and could not stop it.
+            (State::Off, Method::Psci) if is_on() => Why::NotOurs,
             (State::Off, _) => continue,
-            (State::Online, Method::Psci) if cross_call::finished(number) => continue,
-            (State::Online, Method::Psci) => Why::Busy,
-            (State::Online | State::Uncalled, _) => Why::SpinTable,
+            (State::Online, _) if cross_call::finished(number) => continue,
+            (State::Online, _) => Why::Busy,
+            (State::Uncalled | State::Lost, Method::SpinTable { .. }) => {
+                if secondary::is_waiting(described.affinity) {
+                    park::forget(number);
+                    percpu.set_state(State::Uncalled);
+                    continue;
+                }
+                Why::Astray
+            }
             _ => Why::Lost,
         };
         return Err(CpuError { number, why });
+    }
+    Ok(())
+}
+
+/// The CPUs from spin tables that are not with the firmware any more: those that a payload has to find in a pen.
+pub fn have_left_firmware(machine: &Machine<'_>) -> CpuSet {
+    let from_spin_table = |described: &Described| matches!(described.method, Method::SpinTable { .. });
+    let list = machine.cpus.list.iter().enumerate().skip(1);
+    list.filter(|(number, described)| from_spin_table(described) && percpu::of(*number).state() != State::Off)
+        .map(|(number, _)| number)
+        .collect()
+}
+
+/// Sends all CPUs that wait to be called to `pen`, and waits for each until it is there.
+///
+/// # Errors
+/// [`CpuError`]: one does not say that it is there. It is lost, and so are those that are there already.
+pub fn send_to_pen(machine: &Machine<'_>, pen: Pen) -> Result<(), CpuError> {
+    for number in have_left_firmware(machine).iter() {
+        let percpu = percpu::of(number);
+        if percpu.state() != State::Uncalled {
+            continue;
+        }
+        let affinity = machine.cpus.list[number].affinity;
+        secondary::send_to_pen(affinity, pen.entry(), pen.mark(number));
+        let there = wait_until(PATIENCE, || pen.has(&machine.layout, number));
+        secondary::call_nobody();
+        percpu.set_state(State::Lost);
+        if !there {
+            return Err(CpuError { number, why: Why::NotPenned });
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 use super::loaded::{self, Loaded, Source};
 use super::taken::Pool;
 use super::{KexecError, core_file};
+use crate::cpus::{CpuError, Why};
 use crate::crash::{self, Checked, Waiting};
 use crate::cross_call::{self, PATIENCE};
 use crate::entry::{Entered, HVC_RESTART};
@@ -23,8 +24,12 @@ use crate::{cpu, cpus, percpu, report, secondary};
 ///
 /// # Errors
 /// [`KexecError`].
-pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<Infallible, KexecError> {
+pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Result<Infallible, KexecError> {
     cpus::can_stop_all(machine)?;
+    let penned = cpus::have_left_firmware(machine);
+    if let Some(number) = penned.iter().find(|&number| !contains(loaded.penned, number)) {
+        return Err(CpuError { number, why: Why::NotInPen }.into());
+    }
     if verify {
         let started = cpu::counter();
         loaded.check(machine)?;
@@ -46,11 +51,18 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &Loaded, verify: bool) -> Result<
         with.len() + 1
     );
     departure.publish();
-    take_along(machine, orders, with)?;
+    // A CPU that does not answer in time may do so later, and needs what is loaded then.
+    if let Err(error) = take_along(orders, with).and_then(|()| to_pen(machine, loaded)) {
+        orders.call_off();
+        let astray = with.iter().filter(|&other| !cpus::left(machine, other)).count();
+        loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
+        return Err(error);
+    }
+    with.iter().for_each(crate::park::forget);
     cpus::stop_interrupts(machine);
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
-    // off, or have left the live tables.
+    // off, in the pen, with the firmware, or have left the live tables.
     unsafe { departure.go(0) }
 }
 
@@ -160,6 +172,13 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
     for (list, other) in (1..).zip(with.iter()) {
         orders.affinities[list] = secondary::affinity_of(other).bits();
     }
+    if let Some(pen) = loaded.pen {
+        orders.pen = pen.entry();
+        orders.back = secondary::entry(machine.image.range().start);
+        for (list, other) in (1..).zip(with.iter()).filter(|&(_, other)| contains(loaded.penned, other)) {
+            orders.marks[list] = pen.mark(other);
+        }
+    }
     // What lies in place was checked just now, and nothing is moved there.
     let moved = loaded.segments.iter().filter(|segment| segment.source != Source::InPlace);
     if verify && !loaded.moves.lists.is_empty() {
@@ -173,20 +192,20 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
 }
 
 /// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
-fn take_along(machine: &Machine<'_>, orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
-    let started = (1..)
-        .zip(with.iter())
-        .take_while(|&(list, other)| cross_call::start_work(other, relocation::follow, list).is_ok())
-        .count();
+fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
+    for (list, other) in (1..).zip(with.iter()) {
+        cross_call::start_work(other, relocation::follow, list)?;
+    }
     let here = |list: usize| orders.is_here(list);
-    if started == with.len() && wait_until(PATIENCE, || (1..=with.len()).all(here)) {
-        with.iter().for_each(crate::park::forget);
+    if wait_until(PATIENCE, || (1..=with.len()).all(here)) {
         return Ok(());
     }
-    orders.call_off();
     let missing = (1..).zip(with.iter()).find(|&(list, _)| !here(list)).map_or(0, |(_, other)| other);
-    for other in with.iter() {
-        cpus::left(machine, other);
-    }
     Err(KexecError::DidNotCome { cpu: missing })
+}
+
+/// Sends the CPUs from spin tables that do not take part in the move to the pen; the others follow when they are done.
+fn to_pen(machine: &Machine<'_>, loaded: &Loaded) -> Result<(), KexecError> {
+    let Some(pen) = loaded.pen else { return Ok(()) };
+    Ok(cpus::send_to_pen(machine, pen)?)
 }

@@ -9,6 +9,7 @@ use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
 use linmap::frames::MemblockFrames;
+use linmap::layout::MAX_CPUS;
 use linmap::ranges::MappingList;
 use linmap_kexec::{
     Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Extent, Initrd, KernelFile, LIST_FRAME_LEN,
@@ -23,8 +24,10 @@ use super::taken::Pool;
 use super::{KexecError, Payload, seeds, tables};
 use crate::entry::{self, Entered};
 use crate::machine::{Machine, REGIONS};
+use crate::pen::Pen;
+use crate::percpu::CpuSet;
 use crate::sha256::{Digest, Sha256};
-use crate::{cpu, heap, kept, percpu, relocation, report};
+use crate::{cpu, cpus, heap, kept, pen, percpu, relocation, report, secondary};
 
 /// Extents that may have to be put in order, cut to pieces as that may take.
 const WORKSPACE: usize = 512;
@@ -60,6 +63,9 @@ pub fn load(machine: &mut Machine<'_>, payload: Payload, manner: Manner) -> Resu
                 transition: parts.transition,
                 tables: parts.tables,
                 control: parts.control,
+                pen: parts.pen,
+                penned: parts.penned,
+                is_in_use: false,
                 entry: parts.entry,
                 notes,
             };
@@ -106,6 +112,8 @@ struct Parts {
     transition: Option<Transition>,
     tables: Digest,
     control: PaRange,
+    pen: Option<Pen>,
+    penned: CpuSet,
     entry: Pa,
 }
 
@@ -206,12 +214,19 @@ impl Loader<'_, '_> {
         let kept = kept::for_tree(&kept_ranges);
         let seeds = seeds::new(linmap_memblock::parse_dtb(self.machine.dtb)?);
         let at = initrd.map(|lying| lying.at);
-        let mut tree = NextTree { bootargs, initrd: at, seeds, kept: &kept, ..NextTree::default() };
         let usable = [self.machine.crash.range];
-        let core = match self.pool {
-            Pool::Machine => None,
-            Pool::CrashKernel => Some(CoreFile::take(self)?),
+        // Nobody goes to a pen when a crash kernel is entered.
+        let (core, penned) = match self.pool {
+            Pool::Machine => (None, cpus::have_left_firmware(self.machine)),
+            Pool::CrashKernel => (Some(CoreFile::take(self)?), CpuSet::EMPTY),
         };
+        let affinities: ArrayVec<u64, MAX_CPUS> =
+            penned.iter().map(|cpu| secondary::affinity_of(cpu).bits()).collect();
+        let control = self.control(&penned)?;
+        let pen_at = (!penned.is_empty()).then_some(Pa(control.end.0 - pen::LEN));
+        let spin_table = pen_at.map(|at| Pen::spin_table(at, &affinities));
+        let mut tree =
+            NextTree { bootargs, initrd: at, seeds, spin_table, kept: &kept, ..NextTree::default() };
         if let Some(core) = &core {
             // What is kept lies in memory that a crash kernel does not use.
             tree.kept = &[];
@@ -221,7 +236,6 @@ impl Loader<'_, '_> {
             tree.crash = Some(CrashMemory { usable: &usable, elf_core_header: core.header });
         }
         let dtb_len = tree.measure(self.machine.dtb)? as u64;
-        let control = self.control()?;
         let (placed, domain, initrd_stays) = self.place(&image, initrd, dtb_len, control)?;
 
         // From here on nothing that is taken from memblock lies in a destination.
@@ -281,21 +295,12 @@ impl Loader<'_, '_> {
         let bounce = bounce.unwrap_or_default();
         let lists = loaded::lists(self.machine, &moves)?;
         let waiting = loaded::waiting(self.machine, &moves, bounce)?;
-        self.write_code(control);
+        let pen = self.write_code(control, pen_at);
         let transition =
             if moves.lists.is_empty() || self.manner.mmu_off { None } else { self.transition(control)? };
         let tables = tables::digest(self.machine, transition.as_ref());
-        Ok(Parts {
-            segments,
-            moves,
-            bounce,
-            lists,
-            waiting,
-            transition,
-            tables,
-            control,
-            entry: placed.entry(),
-        })
+        let entry = placed.entry();
+        Ok(Parts { segments, moves, bounce, lists, waiting, transition, tables, control, pen, penned, entry })
     }
 
     /// Bytes of the archive, and where they are in memory.
@@ -304,10 +309,11 @@ impl Loader<'_, '_> {
         Lying { bytes, at: PaRange::new(start, Pa(start.0 + bytes.len() as u64)) }
     }
 
-    /// Frames for the relocation code, its orders, and the EL2 stub where there is one.
-    fn control(&mut self) -> Result<PaRange, KexecError> {
-        let frames = if self.machine.entered == Entered::El2Stub { 3 } else { 2 };
-        let len = frames * SEGMENT_ALIGN;
+    /// Frames for the relocation code, its orders, the EL2 stub where there is one, and at last a pen for `penned`.
+    fn control(&mut self, penned: &CpuSet) -> Result<PaRange, KexecError> {
+        const { assert!(pen::LEN == SEGMENT_ALIGN, "a pen is a page") };
+        let stub = u64::from(self.machine.entered == Entered::El2Stub);
+        let len = (2 + stub + u64::from(!penned.is_empty())) * SEGMENT_ALIGN;
         let start = self.pool.alloc(self.machine, len, SEGMENT_ALIGN)?;
         Ok(PaRange::new(start, Pa(start.0 + len)))
     }
@@ -527,19 +533,21 @@ impl Loader<'_, '_> {
         Ok(moves.records(clean).try_for_each(|record| record.map(|_| ()))?)
     }
 
-    /// Copies the relocation code, and EL2's stub, to their frames.
-    fn write_code(&self, control: PaRange) {
+    /// Copies the relocation code, EL2's stub, and the pen's code, to their frames.
+    fn write_code(&self, control: PaRange, pen: Option<Pa>) -> Option<Pen> {
         // SAFETY: the frames were taken for this.
         let bytes = unsafe { self.machine.bytes_mut(control) };
         bytes.fill(0);
         let code = relocation::code();
         bytes[..code.len()].copy_from_slice(code);
-        if let Some(stub) = bytes.get_mut(2 * SEGMENT_ALIGN as usize..).filter(|rest| !rest.is_empty()) {
+        if self.machine.entered == Entered::El2Stub {
             let vectors = entry::el2_stub();
-            stub[..vectors.len()].copy_from_slice(vectors);
+            bytes[2 * SEGMENT_ALIGN as usize..][..vectors.len()].copy_from_slice(vectors);
         }
+        let pen = pen.map(|at| Pen::write(at, &mut bytes[(at.0 - control.start.0) as usize..]));
         cpu::clean_and_invalidate(self.machine.layout.linear(control.start), control.len());
         cpu::invalidate_instructions_everywhere();
+        pen
     }
 
     /// The tables to move by; `None` when there is no memory for them.

@@ -12,9 +12,12 @@ use linmap_vmsa::{Pa, PaRange};
 
 use super::taken::Pool;
 use super::{KexecError, tables};
+use crate::entry::Entered;
 use crate::machine::Machine;
+use crate::pen::Pen;
+use crate::percpu::CpuSet;
 use crate::sha256::{Digest, Sha256};
-use crate::{entry, relocation, report, say};
+use crate::{entry, pen, relocation, report, say};
 
 /// Segments of a payload, at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;
@@ -64,8 +67,14 @@ pub struct Loaded {
     pub transition: Option<Transition>,
     /// Their digest.
     pub tables: Digest,
-    /// Frames of the relocation code, its orders and, at EL1 below EL2, EL2's stub.
+    /// Frames of the relocation code, its orders, at EL1 below EL2 EL2's stub, and the pen if there is one.
     pub control: PaRange,
+    /// Where CPUs from spin tables wait for the payload.
+    pub pen: Option<Pen>,
+    /// Which those are.
+    pub penned: CpuSet,
+    /// Whether a CPU that was given up may be in these frames, now or later.
+    pub is_in_use: bool,
     /// Where the payload is entered.
     pub entry: Pa,
     /// Where a crash kernel finds the notes of the core file; empty for any other.
@@ -102,9 +111,14 @@ impl Loaded {
         }
         // SAFETY: the frames were taken for the load; they are written to at the load, and later than this at the jump.
         let control = unsafe { machine.bytes(self.control) };
-        let stub = control.get(2 * SEGMENT_ALIGN as usize..).unwrap_or_default();
-        if !control.starts_with(relocation::code())
-            || !stub.is_empty() && !stub.starts_with(entry::el2_stub())
+        let (pages, _) = control.as_chunks::<{ SEGMENT_ALIGN as usize }>();
+        let is = |page: Option<&[u8; SEGMENT_ALIGN as usize]>, code: &[u8]| {
+            page.is_some_and(|page| page.starts_with(code))
+        };
+        let stub = machine.entered == Entered::El2Stub;
+        if !is(pages.first(), relocation::code())
+            || stub && !is(pages.get(2), entry::el2_stub())
+            || self.pen.is_some() && !is(pages.last(), pen::code())
         {
             return Err(KexecError::Changed { what: "the relocation code" });
         }

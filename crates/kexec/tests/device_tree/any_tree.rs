@@ -1,6 +1,6 @@
 //! Whatever the tree is, it is edited as it should be or refused.
 
-use crate::next_tree::{ALL, CRASH, USABLE, check, rewritten};
+use crate::next_tree::{ALL, CRASH, USABLE, check, pennable, rewritten};
 use crate::tree::{Node, Property, full, memory, psci_cpu, reserved_memory, root, waiting_cpu};
 use linmap_kexec::{KeptRange, NextTree, Seeds, SpinTable, TreeError};
 use linmap_memblock::{DtbError, parse_dtb};
@@ -75,10 +75,12 @@ fn chosen_properties() -> impl Strategy<Value = Vec<Property>> {
 }
 
 fn cpu(number: usize) -> impl Strategy<Value = Node> {
-    let name = format!("cpu@{number:x}");
+    let number = number as u64;
+    // In the pen of `ALL` as well, which the tree may have from an edit before.
+    let release = prop_oneof![any::<u32>(), Just(0x8900_0ff8)];
     prop_oneof![
-        Just(psci_cpu(&name)),
-        (any::<u32>(), 1u32..=2).prop_map(move |(at, cells)| waiting_cpu(&name, at.into(), cells)),
+        Just(psci_cpu(number)),
+        (release, 1u32..=2).prop_map(move |(at, cells)| waiting_cpu(number, at.into(), cells)),
     ]
 }
 
@@ -116,7 +118,7 @@ proptest! {
             (any::<u64>(), any::<[u8; 32]>()).prop_map(|(kaslr, rng)| Seeds::New { kaslr, rng }),
         ],
         crash in prop::option::of(Just(CRASH)),
-        pen in prop::option::of((0u64..0x1000, 0u64..512)),
+        pen in prop::option::of((0u64..0x1000, 0u64..512, any::<u8>())),
         // Gap before it, and its length, in pages.
         kept in prop::collection::vec((1u64..0x1000, 1u64..0x1000, "\\PC{0,12}"), 0..6),
     ) {
@@ -124,9 +126,14 @@ proptest! {
             let start = USABLE[0].start.0 + start;
             PaRange::new(Pa(start), Pa(start + len))
         });
-        let spin_table = pen.map(|(page, word)| {
+        // Some of the CPUs that can be in a pen.
+        let waiting = source.child("cpus").into_iter().flat_map(|cpus| cpus.children.iter().filter_map(pennable));
+        let chosen = |(nth, cpu): (u32, u64)| (pen?.2 >> nth & 1 == 1).then_some(cpu);
+        let cpus: Vec<u64> = (0..).zip(waiting).filter_map(chosen).collect();
+        let spin_table = pen.map(|(page, word, _)| {
             let start = page << 12;
-            SpinTable { pen: PaRange::new(Pa(start), Pa(start + 0x1000)), release: Pa(start + word * 8) }
+            let pen = PaRange::new(Pa(start), Pa(start + 0x1000));
+            SpinTable { pen, release: Pa(start + word * 8), cpus: &cpus }
         });
         let mut end = 0x1000u64 << 12;
         let kept: Vec<KeptRange<'_>> = kept

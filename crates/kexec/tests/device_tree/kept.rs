@@ -18,7 +18,7 @@ const PEN: PaRange = PaRange::new(Pa(0x8900_0000), Pa(0x8900_1000));
 
 /// The tree with the pen and these ranges kept, as a blob.
 fn keeping(kept: &[KeptRange<'_>], source: &[u8]) -> Vec<u8> {
-    let spin_table = Some(SpinTable { pen: PEN, release: PEN.start });
+    let spin_table = Some(SpinTable { pen: PEN, release: PEN.start, cpus: &[] });
     let next = NextTree { spin_table, kept, ..NextTree::default() };
     let mut output = vec![0; next.measure(source).unwrap()];
     next.rewrite(source, &mut output).unwrap();

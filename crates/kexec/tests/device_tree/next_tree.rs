@@ -1,7 +1,7 @@
 //! The next kernel's device tree says what it should, and all else as before.
 
 use crate::tree::{Node, Property, full, memory, reserved_memory, root, waiting_cpu, wide};
-use linmap_kexec::{CrashMemory, KeptRange, MAX_KEPT, NextTree, Seeds, SpinTable, TreeError};
+use linmap_kexec::{CrashMemory, KeptRange, MAX_KEPT, MAX_PENNED, NextTree, Seeds, SpinTable, TreeError};
 use linmap_memblock::{DeviceTree, Memblock, Token, parse_dtb};
 use linmap_vmsa::{Pa, PaRange};
 
@@ -14,8 +14,10 @@ const NEW: NextTree<'static> = NextTree {
     spin_table: None,
     kept: &[],
 };
-const SPIN_TABLE: SpinTable =
-    SpinTable { pen: PaRange::new(Pa(0x8900_0000), Pa(0x8900_1000)), release: Pa(0x8900_0ff8) };
+const SPIN_TABLE: SpinTable<'static> =
+    SpinTable { pen: PaRange::new(Pa(0x8900_0000), Pa(0x8900_1000)), release: Pa(0x8900_0ff8), cpus: &[] };
+/// With two CPUs of [`full`], and without a third that could be in it.
+const PENNED: SpinTable<'static> = SpinTable { cpus: &[2, 0], ..SPIN_TABLE };
 const KEPT: [KeptRange<'static>; 2] = [
     KeptRange { label: "pages of the guest", range: PaRange::new(Pa(0x8a00_0000), Pa(0x8e00_0000)) },
     KeptRange { label: "log", range: PaRange::new(Pa(0x8900_1000), Pa(0x8900_2000)) },
@@ -40,6 +42,15 @@ pub fn rewritten(next: &NextTree<'_>, source: &[u8]) -> Vec<u8> {
 
 fn measure(next: &NextTree<'_>, source: &Node) -> Result<usize, TreeError> {
     next.measure(&source.blob())
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// `reg` of a CPU that can be in a pen.
+pub fn pennable(cpu: &Node) -> Option<u64> {
+    (cpu.value("enable-method") == Some(b"spin-table\0")).then(|| number(cpu.value("reg").unwrap()))
 }
 
 /// What the tree has to say afterwards, by plain edits of it.
@@ -83,9 +94,13 @@ fn expected(next: &NextTree<'_>, source: &Node) -> Node {
     chosen.properties.retain(|property| !replaced.contains(&property.name.as_str()));
     chosen.properties.splice(0..0, said);
 
+    let mut in_use = Vec::new();
     if let (Some(spin_table), Some(cpus)) = (next.spin_table, tree.child_mut("cpus")) {
         for cpu in &mut cpus.children {
-            if cpu.value("enable-method") == Some(b"spin-table\0") {
+            let Some(reg) = pennable(cpu) else { continue };
+            if !spin_table.cpus.contains(&reg) {
+                in_use.push(number(cpu.value("cpu-release-addr").unwrap()));
+            } else {
                 for property in &mut cpu.properties {
                     if property.name == "cpu-release-addr" {
                         let address = spin_table.release.0.to_be_bytes();
@@ -118,7 +133,12 @@ fn expected(next: &NextTree<'_>, source: &Node) -> Node {
     if let Some(parent) = tree.child_mut("reserved-memory") {
         parent.children.retain(|child| match child.value("compatible") {
             Some(b"linmap,kept\0") => false,
-            Some(b"linmap,pen\0") => next.spin_table.is_none(),
+            Some(b"linmap,pen\0") => {
+                let (start, len) = child.value("reg").map(|reg| reg.split_at(reg.len() / 2)).unwrap();
+                let (start, len) = (number(start), number(len));
+                let has = |release: &u64| (start..start + len).contains(release);
+                next.spin_table.is_none_or(|new| new.pen.start.0 != start && in_use.iter().any(has))
+            }
             _ => true,
         });
         parent.children.extend(nodes);
@@ -139,6 +159,7 @@ pub fn check(next: &NextTree<'_>, source: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_is_named_is_replaced_and_all_else_is_kept() {
+    check(&NextTree { spin_table: Some(PENNED), ..ALL }, &full().blob());
     for next in [NEW, ALL] {
         for source in [full(), root(2), root(2).with([memory(), Node::new("chosen", vec![])])] {
             check(&next, &source.blob());
@@ -184,19 +205,40 @@ fn printing_seeds_does_not_tell_them() {
 
 #[test]
 fn cpus_in_the_pen_watch_its_word_and_others_stay() {
-    let result = Node::read(&check(&NextTree { spin_table: Some(SPIN_TABLE), ..NEW }, &full().blob()));
+    let result = Node::read(&check(&NextTree { spin_table: Some(PENNED), ..NEW }, &full().blob()));
     let cpus = result.child("cpus").unwrap();
     let release = |cpu: usize| cpus.children[cpu].value("cpu-release-addr").unwrap().to_vec();
     assert_eq!(release(0), SPIN_TABLE.release.0.to_be_bytes());
     assert_eq!(release(1), 0x1234u64.to_be_bytes());
     assert_eq!(release(2), (SPIN_TABLE.release.0 as u32).to_be_bytes());
+    assert_eq!(release(3), 0x8800_0008u64.to_be_bytes());
+}
+
+#[test]
+fn a_cpu_in_the_pen_that_the_next_kernel_would_not_look_for_there_is_refused() {
+    // Nobody's, one that PSCI starts, and more than there is room for.
+    for reg in [1, 4, 0x1_0000_0000] {
+        let spin_table = Some(SpinTable { cpus: &[2, reg], ..SPIN_TABLE });
+        let next = NextTree { spin_table, ..NEW };
+        assert_eq!(measure(&next, &full()), Err(TreeError::PennedUnknown { reg }));
+    }
+    let many: Vec<u64> = (0..=MAX_PENNED as u64).collect();
+    let next = NextTree { spin_table: Some(SpinTable { cpus: &many, ..SPIN_TABLE }), ..NEW };
+    assert_eq!(measure(&next, &full()), Err(TreeError::TooManyPenned { count: MAX_PENNED + 1 }));
+    // As many as that, in nodes of any order.
+    let cpus = many[1..].iter().rev().map(|&number| waiting_cpu(number, 0, 2));
+    let source = root(2).with([Node::new("cpus", vec![]).with(cpus)]);
+    check(
+        &NextTree { spin_table: Some(SpinTable { cpus: &many[1..], ..SPIN_TABLE }), ..NEW },
+        &source.blob(),
+    );
 }
 
 #[test]
 fn a_later_pen_replaces_the_earlier_one_and_no_pen_leaves_it() {
-    let first = rewritten(&ALL, &full().blob());
+    let first = rewritten(&NextTree { spin_table: Some(PENNED), ..ALL }, &full().blob());
     let pen = PaRange::new(Pa(0x8e00_0000), Pa(0x8e00_2000));
-    let second = SpinTable { pen, release: Pa(0x8e00_1000) };
+    let second = SpinTable { pen, release: Pa(0x8e00_1000), cpus: &[0, 2, 3] };
     let pens = |tree: &[u8]| {
         let tree = Node::read(tree);
         let children = tree.child("reserved-memory").unwrap().children.clone();
@@ -205,6 +247,12 @@ fn a_later_pen_replaces_the_earlier_one_and_no_pen_leaves_it() {
     };
     assert_eq!(pens(&check(&NextTree { spin_table: Some(second), ..ALL }, &first)), ["linmap-pen@8e000000"]);
     assert_eq!(pens(&check(&NextTree { spin_table: None, ..ALL }, &first)), ["linmap-pen@89000000"]);
+    // 2 was not called from the first, and is still there.
+    let second = NextTree { spin_table: Some(SpinTable { cpus: &[0], ..second }), ..ALL };
+    let both = ["linmap-pen@89000000", "linmap-pen@8e000000"];
+    let tree = check(&second, &first);
+    assert_eq!(pens(&tree), both);
+    assert_eq!(rewritten(&second, &tree), tree);
 }
 
 #[test]
@@ -338,8 +386,8 @@ fn an_edited_node_that_is_there_twice_is_refused() {
 #[test]
 fn a_pen_that_cpus_would_not_find_is_refused() {
     let with = |pen, release| {
-        let next = NextTree { spin_table: Some(SpinTable { pen, release }), ..NEW };
-        measure(&next, &root(2).with([Node::new("cpus", vec![]).with([waiting_cpu("cpu@0", 0, 1)])]))
+        let next = NextTree { spin_table: Some(SpinTable { pen, release, cpus: &[0] }), ..NEW };
+        measure(&next, &root(2).with([Node::new("cpus", vec![]).with([waiting_cpu(0, 0, 1)])]))
     };
     let pen = SPIN_TABLE.pen;
     for release in [pen.start.0 + 4, pen.end.0, pen.start.0 - 8, u64::MAX - 7].map(Pa) {
@@ -356,17 +404,19 @@ fn a_pen_that_cpus_would_not_find_is_refused() {
 
 #[test]
 fn a_cpu_whose_release_address_is_no_number_stays_as_it_is() {
-    let mut cpu = waiting_cpu("cpu@0", 0, 2);
+    let mut cpu = waiting_cpu(0, 0, 2);
     cpu.properties[1].value = vec![0; 5];
     let source = root(2).with([Node::new("cpus", vec![]).with([cpu.clone()])]);
     let result = Node::read(&rewritten(&ALL, &source.blob()));
     assert_eq!(result.child("cpus").unwrap().children, [cpu]);
+    let next = NextTree { spin_table: Some(SpinTable { cpus: &[0], ..SPIN_TABLE }), ..NEW };
+    assert_eq!(measure(&next, &source), Err(TreeError::PennedUnknown { reg: 0 }));
 }
 
 #[test]
 fn tokens_that_say_nothing_are_kept_and_looked_past() {
     let filler = || Property::new("filler", []);
-    let mut cpu = waiting_cpu("cpu@0", 0, 2);
+    let mut cpu = waiting_cpu(0, 0, 2);
     cpu.properties.insert(0, filler());
     let mut foreign = memory();
     foreign.properties.push(filler());
@@ -389,7 +439,8 @@ fn tokens_that_say_nothing_are_kept_and_looked_past() {
     for (at, len) in fillers {
         blob[at..at + len].copy_from_slice(&nops);
     }
-    let result = check(&ALL, &blob);
+    let spin_table = Some(SpinTable { cpus: &[0], ..SPIN_TABLE });
+    let result = check(&NextTree { spin_table, ..ALL }, &blob);
     let tree = DeviceTree::parse(&result).unwrap();
     let left = tree.tokens().map(Result::unwrap).filter(|piece| piece.token == Token::Nop);
     assert_eq!(left.count(), 6);

@@ -152,28 +152,30 @@ pub fn reserved_memory(cells: u32) -> Node {
     Node::new("reserved-memory", properties).with([Node::new("firmware@88000000", firmware)])
 }
 
-/// A CPU that waits for `release`, which has `cells` cells.
-pub fn waiting_cpu(name: &str, release: u64, cells: u32) -> Node {
-    let address = match cells {
-        1 => Property::new("cpu-release-addr", (release as u32).to_be_bytes()),
-        _ => Property::new("cpu-release-addr", release.to_be_bytes()),
+/// The CPU `number`, which waits for `release`; both have `cells` cells.
+pub fn waiting_cpu(number: u64, release: u64, cells: u32) -> Node {
+    let of_cells = |name: &str, value: u64| match cells {
+        1 => Property::new(name, (value as u32).to_be_bytes()),
+        _ => Property::new(name, value.to_be_bytes()),
     };
     let properties = vec![
         Property::string("device_type", "cpu"),
         // The address stands before what says that it counts.
-        address,
+        of_cells("cpu-release-addr", release),
         Property::string("enable-method", "spin-table"),
+        of_cells("reg", number),
     ];
-    Node::new(name, properties)
+    Node::new(&format!("cpu@{number:x}"), properties)
 }
 
-/// A CPU that the firmware starts; its address means nothing.
-pub fn psci_cpu(name: &str) -> Node {
+/// The CPU `number`, which the firmware starts; its address means nothing.
+pub fn psci_cpu(number: u64) -> Node {
     let properties = vec![
+        Property::new("reg", number.to_be_bytes()),
         Property::string("enable-method", "psci"),
         Property::new("cpu-release-addr", 0x1234u64.to_be_bytes()),
     ];
-    Node::new(name, properties)
+    Node::new(&format!("cpu@{number:x}"), properties)
 }
 
 /// A tree with all that is edited.
@@ -187,8 +189,12 @@ pub fn full() -> Node {
         Property::new("rng-seed", [7; 64]),
     ];
     let framebuffer = Node::new("framebuffer", vec![Property::string("bootargs", "nor this")]);
-    let cpus =
-        [waiting_cpu("cpu@0", 0x8800_0000, 2), psci_cpu("cpu@1"), waiting_cpu("cpu@2", 0x8800_0000, 1)];
+    let cpus = [
+        waiting_cpu(0, 0x8800_0000, 2),
+        psci_cpu(1),
+        waiting_cpu(2, 0x8800_0000, 1),
+        waiting_cpu(3, 0x8800_0008, 2),
+    ];
     root(2).with([
         Node::new("cpus", vec![]).with(cpus),
         Node::new("chosen", chosen).with([framebuffer]),
