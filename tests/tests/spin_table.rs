@@ -247,3 +247,13 @@ fn linux_gets_those_that_share_a_mailbox_with_one_that_was_called() {
         }
     }
 }
+
+#[test]
+fn they_stop_for_a_crash_kernel_that_one_of_them_enters() {
+    let outcome = raspi4b("linmap.crashkernel=256M", "linux", "kexec load --crash; panic 2");
+    outcome.expect_success();
+    let state = outcome.with("stopped").expect("the way into the crash kernel");
+    assert_eq!((&state["cpu"], &state["stopped"], &state["running"]), (&2.into(), &3.into(), &0.into()));
+    assert_eq!(outcome.user_space("initrd"), "ok");
+    assert!(outcome.console.contains("linmap-userspace: vmcore="), "{}", outcome.console);
+}
