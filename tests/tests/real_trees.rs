@@ -16,7 +16,7 @@ const NEXT: NextTree<'static> = NextTree {
     initrd: Some(range(0x5100_0000, 0x1234)),
     seeds: Seeds::New { kaslr: 1, rng: [2; 32] },
     crash: Some(CrashMemory { usable: &USABLE, elf_core_header: range(0x4800_0000, 0x158) }),
-    spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8) }),
+    spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8), cpus: &[] }),
     kept: &[KeptRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
 
