@@ -137,8 +137,11 @@ fn a_crash_kernel_that_has_changed_is_not_entered() {
     ] {
         let outcome =
             run("--memory 1G --payload self", RESERVE, &format!("{load}; poke {at:#x} 0x5a; panic"));
-        let error =
-            outcome.records.iter().filter_map(|r| r.get("error").map(|error| (error, r.get("what")))).last();
+        let error = outcome
+            .records
+            .iter()
+            .filter_map(|r| r.get("error").map(|error| (error, r.get("what"))))
+            .next_back();
         assert_eq!(error, Some((&"verify".into(), Some(&what.into()))), "{at:#x}\n{}", outcome.console);
         assert!(!outcome.console.contains("generation=1"), "{what}");
     }

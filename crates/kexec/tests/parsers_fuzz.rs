@@ -369,7 +369,7 @@ proptest! {
             (0..cpus).map(|cpu| CpuRegisters { cpu, x: [offset; 31], sp: offset, pc: offset, pstate: 0 }).collect();
         let notes = CoreNotes { info };
         let mut buffer = vec![0x5a; room];
-        let written = notes.write(&registers, &mut buffer);
+        let written = notes.write(registers.iter().copied(), &mut buffer);
         prop_assert_eq!(written.is_ok(), notes.measure(registers.len()) <= room);
         prop_assert!(written.is_ok() || buffer.iter().all(|byte| *byte == 0x5a));
     }
