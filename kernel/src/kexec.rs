@@ -4,6 +4,7 @@ mod core_file;
 mod exec;
 mod load;
 mod loaded;
+mod put;
 mod seeds;
 mod tables;
 mod taken;

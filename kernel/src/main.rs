@@ -14,6 +14,7 @@ mod crash;
 mod cross_call;
 mod device_tree;
 mod dtb;
+mod end;
 mod entry;
 mod exceptions;
 mod fatal;

@@ -1,7 +1,6 @@
 //! What happens once the linear map is live: a script, the shell, or the payload; and the shell's commands.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use linmap::layout::Layout;
@@ -14,12 +13,11 @@ use thiserror::Error;
 use crate::changes::{self, ChangesError};
 use crate::console::{Console, Quoted};
 use crate::cpus::CpuError;
-use crate::cross_call::{self, DidNotAnswer};
+use crate::cross_call::DidNotAnswer;
 use crate::kexec::{self, KexecError};
 use crate::machine::Machine;
-use crate::percpu::Job;
 use crate::verify::{Mismatch, verify};
-use crate::{cpu, cpus, entry, fail, percpu, report, say};
+use crate::{cpu, cpus, end, fail, report, say};
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -185,11 +183,16 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "panic",
-        usage: PANIC,
+        usage: end::PANIC,
         help: "meet the end, on this CPU or another: a crash kernel is entered, if one waits",
-        run: run_panic,
+        run: |_, rest| end::panic(rest),
     },
-    Command { name: "fault", usage: FAULT, help: "the same by reading what is not mapped", run: run_fault },
+    Command {
+        name: "fault",
+        usage: end::FAULT,
+        help: "the same by reading what is not mapped",
+        run: |_, rest| end::fault(rest),
+    },
     Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
 ];
 
@@ -490,51 +493,6 @@ fn cpu_number(word: &str, usage: &'static str) -> Result<usize, CommandError> {
 
 fn run_kexec(machine: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
     Ok(kexec::command(machine, rest)?)
-}
-
-fn run_panic(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, PANIC, |cpu| panic!("CPU {cpu} was asked to"))
-}
-
-fn run_fault(_: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, FAULT, |_| {
-        let [guard, _] = entry::guards();
-        // SAFETY: nothing is mapped there, so that nothing is read.
-        unsafe { core::ptr::with_exposed_provenance::<u64>(guard.0 as usize).read_volatile() };
-    })
-}
-
-const PANIC: &str = "panic [CPU [MILLISECONDS]]";
-const FAULT: &str = "fault [CPU [MILLISECONDS]]";
-
-/// Has a CPU do what ends the kernel. With a time given, another CPU waits so long, and this one goes on meanwhile.
-fn meet_the_end(rest: &str, usage: &'static str, end: fn(usize)) -> Result<(), CommandError> {
-    static END: Job = Job::NONE;
-    static DELAY: AtomicU64 = AtomicU64::new(0);
-    let mut words = rest.split_whitespace();
-    let cpu = words.next().map_or(Ok(0), |word| cpu_number(word, usage))?;
-    let delay =
-        words.next().map(|word| word.parse::<u64>().map_err(|_| CommandError::Usage(usage))).transpose()?;
-    if words.next().is_some() {
-        return Err(CommandError::Usage(usage));
-    }
-    END.set(end, cpu);
-    DELAY.store(delay.unwrap_or(0), Ordering::Relaxed);
-    report!("end=asked cpu={cpu}");
-    if cpu == 0 {
-        end(cpu);
-        return Ok(());
-    }
-    let job = |_| {
-        percpu::wait_until(DELAY.load(Ordering::Relaxed), || false);
-        END.run();
-    };
-    cross_call::start_work(cpu, job, 0).map_err(KexecError::from)?;
-    if delay.is_none() {
-        // This CPU is stopped while it waits.
-        percpu::wait_until(cross_call::PATIENCE, || false);
-    }
-    Ok(())
 }
 
 fn power_off(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {

@@ -7,8 +7,9 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 use super::KexecError;
-use super::load::{Loader, whole_pages};
+use super::load::Loader;
 use super::loaded::{self, Segment, Source};
+use super::put::whole_pages;
 use crate::machine::{Machine, REGIONS};
 use crate::{cpu, percpu};
 

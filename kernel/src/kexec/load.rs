@@ -12,21 +12,21 @@ use linmap::frames::MemblockFrames;
 use linmap::layout::MAX_CPUS;
 use linmap::ranges::MappingList;
 use linmap_kexec::{
-    Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Extent, Initrd, KernelFile, LIST_FRAME_LEN,
-    LIST_FRAME_WORDS, ListFrame, MAX_SHARES, MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN,
-    Segments, Source as From, Transition, TransitionError, Unpacker,
+    Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES,
+    MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use super::core_file::CoreFile;
 use super::loaded::{self, Loaded, MAX_SEGMENTS, Segment, Source, frame_at};
+use super::put::{Content, Lying, Put, whole_pages};
 use super::taken::Pool;
 use super::{KexecError, Payload, seeds, tables};
 use crate::entry::{self, Entered};
 use crate::machine::{Machine, REGIONS};
 use crate::pen::Pen;
 use crate::percpu::CpuSet;
-use crate::sha256::{Digest, Sha256};
+use crate::sha256::Digest;
 use crate::{cpu, cpus, heap, kept, pen, percpu, relocation, report, secondary};
 
 /// Extents that may have to be put in order, cut to pieces as that may take.
@@ -124,13 +124,6 @@ enum Domain {
     Free,
     /// In all memory that the payload may have: what the running kernel uses is overwritten when it is left.
     Usable,
-}
-
-/// Bytes that the boot loader put somewhere.
-#[derive(Clone, Copy)]
-struct Lying {
-    bytes: &'static [u8],
-    at: PaRange,
 }
 
 /// A load on its way.
@@ -384,143 +377,6 @@ impl Loader<'_, '_> {
         NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// A frame for the move list.
-    fn list_frame(&mut self) -> Option<ListFrame<'static>> {
-        const { assert!(LIST_FRAME_LEN == SEGMENT_ALIGN, "a list frame is a page") };
-        let pa = self.pool.alloc(self.machine, LIST_FRAME_LEN, LIST_FRAME_LEN).ok()?;
-        let start = self.machine.layout.linear(pa).0 as *mut [u64; LIST_FRAME_WORDS];
-        // SAFETY: the frame was just taken, is mapped there and aligned; any bytes are valid words.
-        Some(ListFrame { pa, words: unsafe { &mut *start } })
-    }
-
-    /// Puts `content` into the segment `room`: to its place, or page by page elsewhere.
-    fn put(
-        &mut self,
-        put: &mut Put<'_, '_>,
-        name: &'static str,
-        content: &mut Content<'_, '_>,
-        room: PaRange,
-    ) -> Result<(), KexecError> {
-        let (mut len, mut zero) = (0u64, 0u64);
-        let mut digest = Sha256::new();
-        let mut at = room.start;
-        // A page that was zeros serves again.
-        let mut spare = None;
-        loop {
-            if at >= room.end {
-                // The room is full: nothing may be left.
-                content.end()?;
-                break;
-            }
-            let page = match (put.here, spare.take()) {
-                (true, _) => at,
-                (false, Some(page)) => page,
-                (false, None) => self.pool.alloc(self.machine, SEGMENT_ALIGN, SEGMENT_ALIGN)?,
-            };
-            let range = PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN));
-            // SAFETY: the page was taken for this, and nothing else refers to it.
-            let bytes = unsafe { self.machine.bytes_mut(range) };
-            let filled = content.fill(bytes)?;
-            if filled == 0 {
-                if !put.here {
-                    spare = Some(page);
-                }
-                break;
-            }
-            bytes[filled..].fill(0);
-            digest.update(bytes);
-            len += filled as u64;
-            if !put.here {
-                let source = if bytes.iter().all(|byte| *byte == 0) {
-                    zero += SEGMENT_ALIGN;
-                    spare = Some(page);
-                    From::Zeros
-                } else {
-                    From::At(page)
-                };
-                let extent = Extent { source, destination: at, len: SEGMENT_ALIGN };
-                put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
-            }
-            at = Pa(at.0 + SEGMENT_ALIGN);
-        }
-        if let Some(page) = spare {
-            self.pool.give_back(self.machine, PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN)))?;
-        }
-        // What the move does not write is cleaned now: all of a segment in place, and the image's memory behind its file.
-        let clean = if put.here { room } else { PaRange::new(at, room.end) };
-        cpu::clean_and_invalidate(self.machine.layout.linear(clean.start), clean.len());
-        put.segments.push(Segment {
-            name,
-            destination: PaRange::new(room.start, at),
-            source: if put.here { Source::InPlace } else { Source::Pages },
-            len,
-            zero,
-            digest: digest.finish(),
-        });
-        Ok(())
-    }
-
-    /// Has `lying` moved from where it is to `destination`.
-    fn put_lying(
-        &mut self,
-        put: &mut Put<'_, '_>,
-        name: &'static str,
-        lying: Lying,
-        destination: Pa,
-    ) -> Result<(), KexecError> {
-        let pages = whole_pages(lying.at);
-        let place = PaRange::new(destination, Pa(destination.0 + pages.len()));
-        let extent = Extent { source: From::At(pages.start), destination, len: pages.len() };
-        put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
-        let digest = loaded::digest(self.machine, pages);
-        put.segments.push(Segment {
-            name,
-            destination: place,
-            source: if pages == place { Source::InPlace } else { Source::At(pages.start) },
-            len: lying.at.len(),
-            zero: 0,
-            digest,
-        });
-        Ok(())
-    }
-
-    /// Writes the payload's device tree.
-    fn put_tree(
-        &mut self,
-        put: &mut Put<'_, '_>,
-        tree: &NextTree<'_>,
-        place: PaRange,
-    ) -> Result<(), KexecError> {
-        let destination = whole_pages(place);
-        let start = if put.here {
-            destination.start
-        } else {
-            self.pool.alloc(self.machine, destination.len(), SEGMENT_ALIGN)?
-        };
-        let range = PaRange::new(start, Pa(start.0 + destination.len()));
-        // SAFETY: these bytes were taken for this, and nothing else refers to them.
-        let buffer = unsafe { self.machine.bytes_mut(range) };
-        buffer.fill(0);
-        tree.rewrite(self.machine.dtb, buffer)?;
-        let mut digest = Sha256::new();
-        digest.update(buffer);
-        if put.here {
-            cpu::clean_and_invalidate(self.machine.layout.linear(start), range.len());
-        } else {
-            let extent = Extent { source: From::At(start), destination: destination.start, len: range.len() };
-            put.plan.push(extent, &mut iter::from_fn(|| self.list_frame()))?;
-        }
-        put.segments.push(Segment {
-            name: "dtb",
-            destination,
-            source: if put.here { Source::InPlace } else { Source::At(start) },
-            len: place.len(),
-            zero: 0,
-            digest: digest.finish(),
-        });
-        Ok(())
-    }
-
     /// Cleans the lists, which are read with the MMU off when tables can't be had.
     fn clean_lists(&self, moves: &Moves) -> Result<(), KexecError> {
         let layout = self.machine.layout;
@@ -575,56 +431,4 @@ impl Loader<'_, '_> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The plan, and the segments so far.
-struct Put<'s, 'w> {
-    plan: MovePlan<'s, 'static, 'w>,
-    segments: ArrayVec<Segment, MAX_SEGMENTS>,
-    /// Whether everything goes to its place at once.
-    here: bool,
-}
-
-/// What fills a segment.
-enum Content<'c, 'a> {
-    Bytes(&'c [u8]),
-    Packed(&'c mut Unpacker<'a>),
-}
-
-impl Content<'_, '_> {
-    /// Fills `page` as far as there are bytes, and says how many.
-    fn fill(&mut self, page: &mut [u8]) -> Result<usize, KexecError> {
-        match self {
-            Self::Bytes(bytes) => {
-                let (now, later) = bytes.split_at(bytes.len().min(page.len()));
-                page[..now.len()].copy_from_slice(now);
-                *bytes = later;
-                Ok(now.len())
-            }
-            Self::Packed(unpacker) => {
-                let mut filled = 0;
-                while filled < page.len() {
-                    match unpacker.read(&mut page[filled..])? {
-                        0 => break,
-                        more => filled += more,
-                    }
-                }
-                Ok(filled)
-            }
-        }
-    }
-
-    /// Checks that there is nothing left.
-    fn end(&mut self) -> Result<(), KexecError> {
-        let mut one = [0];
-        match self.fill(&mut one)? {
-            0 => Ok(()),
-            _ => Err(KexecError::NoPayload("a part of it is longer than its place")),
-        }
-    }
-}
-
-/// The pages that `range` touches.
-pub fn whole_pages(range: PaRange) -> PaRange {
-    range.align_outward(SEGMENT_ALIGN).unwrap_or(range)
 }
