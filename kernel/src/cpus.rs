@@ -221,6 +221,9 @@ pub fn start_at_boot(
         machine.cpus.stacks = stacks::map(machine, present).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(machine.cpus.system.pa_bits);
         secondary::publish(machine.entered, pa_range, machine.reserved.ttbr0);
+        // It goes off when another CPU meets its end and a crash kernel waits.
+        let way_off = secondary::way_off(machine.cpus.list[0].method, machine.psci);
+        percpu::of(0).conduit.store(way_off, Ordering::Release);
     }
     let count = wanted.unwrap_or(present).min(present);
     if let (2.., Err(error)) = (count, &machine.cpus.gic) {

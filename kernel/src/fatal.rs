@@ -49,7 +49,7 @@ pub fn has_stopped(number: usize) -> bool {
 }
 
 /// Stops this CPU, which was where `frame` says, because another met its end. If a crash kernel waits it goes off, since
-/// sooner or later somebody uses the memory that it would wait in.
+/// sooner or later somebody uses the memory that it would wait in; one from a spin table has no other place.
 pub fn stopped(frame: &Frame) -> ! {
     cpu::mask_interrupts();
     let me = percpu::this_cpu();

@@ -230,7 +230,10 @@ pub fn command(machine: &mut Machine<'_>, rest: &str) -> Result<(), KexecError> 
             Ok(())
         }
         Some("unload") => {
-            if machine.loaded.as_ref().is_some_and(|loaded| loaded.is_in_use) {
+            // Unless all are where they should be by now.
+            if machine.loaded.as_ref().is_some_and(|loaded| loaded.is_in_use)
+                && cpus::can_stop_all(machine).is_err()
+            {
                 return Err(KexecError::InUse);
             }
             machine.loaded.take().ok_or(KexecError::NotLoaded)?.unload(machine, Pool::Machine);
@@ -303,8 +306,8 @@ fn protect_crash_kernel(machine: &mut Machine<'_>, protection: Protection) -> Re
     Ok(())
 }
 
-/// Enters what is loaded. It stays loaded if that fails, unless a CPU may still come to read its orders: then nothing of it is
-/// given back any more.
+/// Enters what is loaded. It stays loaded if that fails; as long as a CPU may still come to read its orders it can't be
+/// unloaded.
 fn exec(machine: &mut Machine<'_>, verify: bool) -> Result<Infallible, KexecError> {
     let mut loaded = machine.loaded.take().ok_or(KexecError::NotLoaded)?;
     let result = exec::exec(machine, &mut loaded, verify);

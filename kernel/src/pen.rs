@@ -35,6 +35,11 @@ pub fn code() -> &'static [u8] {
     unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(start), end - start) }
 }
 
+/// Whether `page` is a pen as it is written: nobody waits there, and nobody is let go.
+pub fn is_empty(page: &[u8; LEN as usize]) -> bool {
+    page.strip_prefix(code()).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+}
+
 /// A pen that is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pen(Pa);

@@ -99,8 +99,8 @@ pub enum State {
     Online,
     /// It is on its way off.
     Leaving,
-    /// It did not come in time, or did not go. It is never started again: should it come, it stays where it walks no
-    /// tables.
+    /// It did not come in time, or did not go. It is not started again, unless it is found where CPUs wait to be called:
+    /// should it come, it stays where it walks no tables.
     Lost,
     /// It has left its spin table, with its MMU off, and waits to be called: it shares a mailbox with another CPU that was,
     /// or it was switched off.

@@ -1,5 +1,5 @@
 // The last code that runs: moves the payload where it belongs, checks it, turns MMU and caches off, and enters it. It runs
-// from a copy in a frame of its own, uses no stack and no memory but its orders, the move list and what that names, and
+// from a copy in a frame of its own, uses no stack and no memory but its orders, the move list and what that names, and marks in the pen, and
 // touches neither vectors nor the old tables after the first few instructions.
 //
 // With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first. With the MMU off it needs

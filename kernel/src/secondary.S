@@ -1,8 +1,8 @@
 // From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON or from a spin table.
 //
 // Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in SECONDARY_BOOT, which it has cleaned
-// to the point of coherency. All that is stored is why a CPU can't stay, in a line of its own that no CPU ever stores to
-// through a cache; the boot CPU drops its copy before it looks.
+// to the point of coherency. What is stored, why a CPU can't stay, that it comes, what it was asked, has lines of its own, of
+// which the boot CPU drops its copies before it looks; and a mark in the pen.
 //
 // Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT, x23 the last question
 // that was answered.
@@ -70,6 +70,10 @@ to_pen:
     ldr     x0, [x22, #{boot_mark}]
     cmp     x20, #{entered_el2_stub}
     b.eq    0f
+    // The pen was written while this CPU waited: nothing that was fetched from there before is left.
+    ic      iallu
+    dsb     nsh
+    isb
     br      x2
 0:  mov     x1, x2
     mov     x2, x0

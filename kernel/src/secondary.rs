@@ -13,7 +13,7 @@ use crate::cross_call::PATIENCE;
 use crate::entry::Entered;
 use crate::percpu::{self, State, wait_until};
 use crate::psci::Psci;
-use crate::topology::Affinity;
+use crate::topology::{Affinity, Method};
 use crate::{fatal, gic, park};
 
 /// What a CPU needs to know before its MMU is on, and where it says why it can't stay: one page, so that the two are in
@@ -38,7 +38,8 @@ pub struct BootPage {
     /// Where it says in the pen that it is there.
     mark: AtomicU64,
     _rest: [u64; 248],
-    /// 0, or the affinity of a CPU that can't stay with the reason in bits 63:56. Stored to with the MMU off alone.
+    /// 0, or the affinity of a CPU that can't stay with the reason in bits 63:56. Stored to with the
+    /// MMU off, and by the boot CPU, with the MMU on, only while nobody else may store here.
     status: AtomicU64,
     /// The last question that a CPU has answered, as it stood in `asked`. Stored to with the MMU off alone.
     answer: AtomicU64,
@@ -150,6 +151,14 @@ pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64) {
     cpu::clean_and_invalidate(address(), size_of::<BootPage>() as u64);
 }
 
+/// How a CPU that is started by `method` goes off: a `CONDUIT_`.
+pub fn way_off(method: Method, psci: Option<Psci>) -> u64 {
+    match method {
+        Method::SpinTable { .. } => CONDUIT_WAIT,
+        Method::Psci | Method::Unknown => conduit(psci),
+    }
+}
+
 /// How assembly calls `psci`: a `CONDUIT_`.
 pub fn conduit(psci: Option<Psci>) -> u64 {
     match psci {
@@ -191,6 +200,7 @@ fn call_to(affinity: Affinity, pen: u64, mark: u64) {
     page.pen.store(pen, Ordering::Relaxed);
     page.mark.store(mark, Ordering::Relaxed);
     cpu::clean_and_invalidate(address(), BOOT_STATUS as u64);
+    // No CPU is called and none is asked at this moment, so that nobody stores to the line past the caches.
     page.status.store(0, Ordering::Relaxed);
     cpu::clean_and_invalidate(Va(address().0 + BOOT_STATUS as u64), size_of::<u64>() as u64);
     set_called(affinity.bits());

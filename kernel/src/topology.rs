@@ -117,6 +117,16 @@ pub enum Unusable {
         /// Its `cpu-release-addr`.
         release: Pa,
     },
+    /// A spin-table CPU that can't be called alone.
+    #[error(
+        "CPU {affinity}: cpu-release-addr {release} is also that of a CPU which is disabled or can't be told from others, and would come along"
+    )]
+    SharedMailbox {
+        /// Which CPU.
+        affinity: Affinity,
+        /// Its `cpu-release-addr`.
+        release: Pa,
+    },
     /// There are more CPUs than the kernel has room for.
     #[error("node {node:?} of /cpus is one more than the {MAX_CPUS} CPUs there is room for")]
     TooMany {
@@ -140,6 +150,8 @@ pub struct Topology {
     pub unusable: ArrayVec<Unusable, 8>,
     /// How many nodes can't be used.
     pub unusable_count: usize,
+    /// Words that CPUs watch which are in no list: disabled, or not to be told from others.
+    unlisted: ArrayVec<Pa, MAX_CPUS>,
 }
 
 impl Topology {
@@ -148,12 +160,24 @@ impl Topology {
     pub fn from_fdt(fdt: Fdt<'_>, boot: Affinity) -> Self {
         let mut cpus = ArrayVec::new();
         cpus.push(Described { affinity: boot, method: Method::Unknown });
-        let mut topology = Self { cpus, unusable: ArrayVec::new(), unusable_count: 0 };
+        let mut topology =
+            Self { cpus, unusable: ArrayVec::new(), unusable_count: 0, unlisted: ArrayVec::new() };
         let mut boot_seen = false;
         for node in fdt.find_node("/cpus").into_iter().flat_map(|parent| parent.children()) {
-            if is_cpu(&node) && is_enabled(&node) {
-                let added = topology.add(&node, &mut boot_seen);
-                added.unwrap_or_else(|unusable| topology.refuse(unusable));
+            if !is_cpu(&node) {
+                continue;
+            }
+            let added = if is_enabled(&node) { Some(topology.add(&node, &mut boot_seen)) } else { None };
+            // A second node of a CPU that is listed watches nothing of its own.
+            if !matches!(added, Some(Ok(()) | Err(Unusable::Duplicate { .. })))
+                && let Some(Method::SpinTable { release }) = method(&node)
+                && !topology.unlisted.contains(&release)
+            {
+                // Once there is no room for one more, none counts as its CPU's own.
+                let _ = topology.unlisted.try_push(release);
+            }
+            if let Some(Err(unusable)) = added {
+                topology.refuse(unusable);
             }
         }
         if !boot_seen {
@@ -189,7 +213,8 @@ impl Topology {
         }
     }
 
-    /// Gives up spin-table CPUs whose word to watch is memory that the firmware has not kept for itself, or in one of `ours`.
+    /// Gives up spin-table CPUs whose word to watch is memory that the firmware has not kept for itself, or in one of `ours`, or
+    /// that of a CPU which would come uncalled.
     /// `memblock` is as the device tree has it.
     pub fn check_mailboxes<const N: usize>(&mut self, memblock: &Memblock<N>, ours: &[PaRange]) {
         for number in 0..self.cpus.len() {
@@ -198,7 +223,10 @@ impl Topology {
             };
             let is_free =
                 memblock.is_memory(release) && !memblock.is_no_map(release) && !memblock.is_reserved(release);
-            if is_free || ours.iter().any(|range| range.contains(release)) {
+            if self.unlisted.is_full() || self.unlisted.contains(&release) {
+                self.cpus[number].method = Method::Unknown;
+                self.refuse(Unusable::SharedMailbox { affinity, release });
+            } else if is_free || ours.iter().any(|range| range.contains(release)) {
                 self.cpus[number].method = Method::Unknown;
                 self.refuse(Unusable::UnreservedMailbox { affinity, release });
             }

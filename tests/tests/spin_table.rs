@@ -257,3 +257,20 @@ fn they_stop_for_a_crash_kernel_that_one_of_them_enters() {
     assert_eq!(outcome.user_space("initrd"), "ok");
     assert!(outcome.console.contains("linmap-userspace: vmcore="), "{}", outcome.console);
 }
+
+#[test]
+fn a_pen_that_is_not_as_it_was_written_is_noticed_before_anyone_goes_there() {
+    let load = "kexec load; kexec plan";
+    let first = raspi4b("", "self", load);
+    let plan = first.expect_success().with("control").expect("a plan").clone();
+    // Code, orders, EL2's stub, the pen.
+    let pen = plan["control"].as_u64().unwrap() + 0x3000;
+    for (offset, byte) in [(0, 0), (1024 + 4, 1), (2048, 1)] {
+        let at = pen + offset;
+        let outcome =
+            raspi4b("", "self", &format!("{load}; poke {at:#x} {byte}; !kexec exec --verify; cpus"));
+        outcome.expect_success();
+        let refused = outcome.with("refused").expect("a refusal")["what"].as_str().unwrap().to_owned();
+        assert!(refused.contains("the relocation code is no longer what was loaded"), "{offset}: {refused}");
+    }
+}

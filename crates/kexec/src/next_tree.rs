@@ -239,6 +239,8 @@ impl NextTree<'_> {
     fn write(&self, tree: &DeviceTree<'_>, buffer: &mut [u8]) -> Result<usize, TreeError> {
         let mut output = TreeOutput::new(tree, buffer);
         let mut walk = Walk::default();
+        let left_behind = self.spin_table.and_then(|spin_table| spin_table.left_behind(tree));
+        let left_behind = left_behind.as_deref();
         let mut tokens = tree.tokens();
         while let Some(piece) = tokens.next() {
             let piece = piece?;
@@ -265,7 +267,7 @@ impl NextTree<'_> {
                     walk.reserved.note(name, value);
                 }
                 (Token::BeginNode { .. }, Some(Section::ReservedMemory), 3)
-                    if walk.reserved.gives_way(self, tree, properties()) =>
+                    if walk.reserved.gives_way(self, left_behind, properties()) =>
                 {
                     walk.removing = true;
                     continue;

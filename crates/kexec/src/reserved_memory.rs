@@ -1,6 +1,7 @@
 //! Our nodes in `/reserved-memory`: memory that the next kernel must leave alone.
 
-use linmap_memblock::{DeviceTree, Piece};
+use linmap_memblock::Piece;
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::cells::Cells;
 use crate::next_tree::properties_of;
@@ -35,12 +36,12 @@ impl ReservedMemory {
         self.has_ranges |= name == Name::Ranges.text();
     }
 
-    /// Whether the child that goes on with `pieces` gives way to what `next` says: a kept range, and a pen that CPUs have
-    /// left. One of which nobody can tell where it is stays.
+    /// Whether the child that goes on with `pieces` gives way to what `next` says: a kept range, and a pen in which no CPU
+    /// watches any word of `left_behind`. One of which nobody can tell where it is stays.
     pub fn gives_way<'a>(
         &self,
         next: &NextTree<'_>,
-        tree: &DeviceTree<'_>,
+        left_behind: Option<&[Pa]>,
         pieces: impl Iterator<Item = Piece<'a>> + Clone,
     ) -> bool {
         let value = |wanted: Name| {
@@ -54,7 +55,10 @@ impl ReservedMemory {
         let Some(new) = next.spin_table.filter(|_| is(PEN)) else { return false };
         let widths = self.cells.of_root().ok();
         let pen = value(Name::Reg).zip(widths).and_then(|(reg, widths)| widths.range(reg));
-        pen.is_some_and(|pen| pen == new.pen || !new.leaves_anyone_in(pen, tree))
+        // Where nobody can tell who waits, somebody may.
+        let waits =
+            |pen: PaRange| left_behind.is_none_or(|words| words.iter().any(|&word| pen.contains(word)));
+        pen.is_some_and(|pen| pen == new.pen || !waits(pen))
     }
 
     /// Writes the nodes for the pen and the kept ranges behind the other children; the node ends at `offset` of the

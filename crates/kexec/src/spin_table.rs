@@ -60,8 +60,10 @@ impl SpinTable<'_> {
         watches_a_word(pieces).then_some(nth)
     }
 
-    /// Whether a CPU of `tree` that is not in this pen watches a word in `earlier`, the pen of an earlier kernel.
-    pub(crate) fn leaves_anyone_in(&self, earlier: PaRange, tree: &DeviceTree<'_>) -> bool {
+    /// The words that CPUs of `tree` watch which are not in this pen: in the firmware's memory, or in the pen of an earlier
+    /// kernel. `None` when there are more than [`MAX_PENNED`].
+    pub(crate) fn left_behind(&self, tree: &DeviceTree<'_>) -> Option<ArrayVec<Pa, MAX_PENNED>> {
+        let mut words = ArrayVec::new();
         let mut in_cpus = false;
         let mut tokens = tree.tokens();
         while let Some(Ok(piece)) = tokens.next() {
@@ -70,15 +72,18 @@ impl SpinTable<'_> {
                 (Token::BeginNode { .. }, 3) if in_cpus => {
                     let properties = || tokens.clone().map_while(Result::ok);
                     let release = value_of(properties(), Name::ReleaseAddress.text()).and_then(number);
-                    let is_there = release.is_some_and(|release| earlier.contains(Pa(release)));
-                    if is_there && watches_a_word(properties()) && self.nth(properties()).is_none() {
-                        return true;
+                    if let Some(release) = release.map(Pa)
+                        && !words.contains(&release)
+                        && watches_a_word(properties())
+                        && self.nth(properties()).is_none()
+                    {
+                        words.try_push(release).ok()?;
                     }
                 }
                 _ => {}
             }
         }
-        false
+        Some(words)
     }
 }
 

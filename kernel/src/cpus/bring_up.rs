@@ -20,7 +20,7 @@ use crate::machine::Machine;
 use crate::park;
 use crate::pen::Pen;
 use crate::percpu::{self, CpuSet, State, wait_until};
-use crate::secondary::{self, CONDUIT_WAIT, Unfit};
+use crate::secondary::{self, Unfit};
 use crate::stacks::StackError;
 use crate::topology::{Described, Method};
 
@@ -168,10 +168,7 @@ fn start(
     }
 
     let before = percpu.state();
-    let conduit = match described.method {
-        Method::SpinTable { .. } => CONDUIT_WAIT,
-        Method::Psci | Method::Unknown => secondary::conduit(machine.psci),
-    };
+    let conduit = secondary::way_off(described.method, machine.psci);
     park::expect(number);
     percpu.conduit.store(conduit, Ordering::Release);
     percpu.set_state(State::Starting);
@@ -371,8 +368,10 @@ pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
             (State::Off, _) => continue,
             (State::Online, _) if cross_call::finished(number) => continue,
             (State::Online, _) => Why::Busy,
-            (State::Uncalled | State::Lost, Method::SpinTable { .. }) => {
+            // One that was given up may say that it goes long after that.
+            (State::Uncalled | State::Lost | State::Leaving, Method::SpinTable { .. }) => {
                 if secondary::is_waiting(described.affinity) {
+                    percpu.working.store(0, Ordering::Release);
                     park::forget(number);
                     percpu.set_state(State::Uncalled);
                     continue;

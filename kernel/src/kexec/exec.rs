@@ -20,7 +20,8 @@ use crate::relocation::{self, Check, Departure, Orders, Way};
 use crate::sha256::BLOCK;
 use crate::{cpu, cpus, percpu, report, secondary};
 
-/// Enters `loaded`; returns only with an error, and then everything is as before, but for CPUs that are off.
+/// Enters `loaded`; returns only with an error, and then everything is as before, but for CPUs
+/// that are off, in the pen, or lost.
 ///
 /// # Errors
 /// [`KexecError`].

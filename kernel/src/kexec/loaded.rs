@@ -118,7 +118,7 @@ impl Loaded {
         let stub = machine.entered == Entered::El2Stub;
         if !is(pages.first(), relocation::code())
             || stub && !is(pages.get(2), entry::el2_stub())
-            || self.pen.is_some() && !is(pages.last(), pen::code())
+            || self.pen.is_some() && !pages.last().is_some_and(pen::is_empty)
         {
             return Err(KexecError::Changed { what: "the relocation code" });
         }
