@@ -280,6 +280,16 @@ fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
 }
 
 #[test]
+fn a_word_that_a_cpu_in_no_list_watches_as_well_is_not_written() {
+    let mut tree = Tree::raspi4b();
+    tree.cpus[2].status = Some("disabled");
+    tree.cpus[3].method = Some(Method::SpinTable(Some(0xe8)));
+    let outcome = tree.boot("--machine raspi4b --memory 2G", "", "cpus; verify");
+    expect_cpus(&outcome, 2, 3);
+    expect_warning(&outcome, &["CPU 0x3: cpu-release-addr 0xe8 is also that of a CPU which is disabled"]);
+}
+
+#[test]
 fn cpus_go_and_come_back() {
     let script = "cpu-off 2; cpus; cpu-on 2; cpu-off 1; cpu-off 3; cpu-on 3; cpu-on 1; verify";
     let outcome = Boot::new("--memory 1G --cpus 4").with("--script", script).run();
