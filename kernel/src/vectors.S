@@ -9,6 +9,23 @@
     b       exception_entry
 .endm
 
+.macro store_x2_to_x29 frame
+    stp     x2, x3, [\frame, #16]
+    stp     x4, x5, [\frame, #32]
+    stp     x6, x7, [\frame, #48]
+    stp     x8, x9, [\frame, #64]
+    stp     x10, x11, [\frame, #80]
+    stp     x12, x13, [\frame, #96]
+    stp     x14, x15, [\frame, #112]
+    stp     x16, x17, [\frame, #128]
+    stp     x18, x19, [\frame, #144]
+    stp     x20, x21, [\frame, #160]
+    stp     x22, x23, [\frame, #176]
+    stp     x24, x25, [\frame, #192]
+    stp     x26, x27, [\frame, #208]
+    stp     x28, x29, [\frame, #224]
+.endm
+
 .section .vectors, "ax"
 .balign 2048
 .global vectors
@@ -21,20 +38,7 @@ vectors:
 
 .section .text.exception_entry, "ax"
 exception_entry:
-    stp     x2, x3, [sp, #16]
-    stp     x4, x5, [sp, #32]
-    stp     x6, x7, [sp, #48]
-    stp     x8, x9, [sp, #64]
-    stp     x10, x11, [sp, #80]
-    stp     x12, x13, [sp, #96]
-    stp     x14, x15, [sp, #112]
-    stp     x16, x17, [sp, #128]
-    stp     x18, x19, [sp, #144]
-    stp     x20, x21, [sp, #160]
-    stp     x22, x23, [sp, #176]
-    stp     x24, x25, [sp, #192]
-    stp     x26, x27, [sp, #208]
-    stp     x28, x29, [sp, #224]
+    store_x2_to_x29 sp
     mrs     x2, elr_el1
     stp     x30, x2, [sp, #240]
     mrs     x2, spsr_el1
@@ -74,20 +78,7 @@ exception_entry:
 .global store_registers
 store_registers:
     stp     x0, x1, [x0]
-    stp     x2, x3, [x0, #16]
-    stp     x4, x5, [x0, #32]
-    stp     x6, x7, [x0, #48]
-    stp     x8, x9, [x0, #64]
-    stp     x10, x11, [x0, #80]
-    stp     x12, x13, [x0, #96]
-    stp     x14, x15, [x0, #112]
-    stp     x16, x17, [x0, #128]
-    stp     x18, x19, [x0, #144]
-    stp     x20, x21, [x0, #160]
-    stp     x22, x23, [x0, #176]
-    stp     x24, x25, [x0, #192]
-    stp     x26, x27, [x0, #208]
-    stp     x28, x29, [x0, #224]
+    store_x2_to_x29 x0
     stp     x30, x30, [x0, #240]
     mrs     x1, nzcv
     mrs     x2, daif
