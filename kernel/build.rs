@@ -1,7 +1,9 @@
 //! Passes the linker script on.
 
 fn main() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    // Where the folder is now, which need not be where this was compiled.
+    let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let script = format!("{folder}/kernel.ld");
     println!("cargo:rerun-if-changed={script}");
     println!("cargo:rustc-link-arg-bins=-T{script}");
     // The file offset of each segment is its offset in the Image, so pages need no larger alignment.

@@ -139,7 +139,7 @@ pub fn interrupted(frame: &Frame) -> bool {
         // The idle loop looks by itself.
         Some(Sgi::Work) => {}
         Some(Sgi::Park) => park::interrupted(),
-        Some(Sgi::Stop) => fatal::stopped(frame),
+        Some(Sgi::Stop) => fatal::told_to_stop(frame),
         Some(Sgi::Off) => secondary::leave(),
         // Nothing else is switched on; one that was pending from before is taken once and never again.
         None => {}

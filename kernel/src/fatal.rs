@@ -3,9 +3,9 @@
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::cross_call::{self, Sgi};
+use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::exceptions::Frame;
-use crate::percpu::{self, CpuSet, State};
+use crate::percpu::{self, State};
 use crate::{cpu, crash, gic, park, secondary};
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
@@ -25,6 +25,7 @@ pub fn begin(frame: &Frame) {
         Err(owner) if owner != me => stopped(frame),
         Err(_) => {
             if !AGAIN.swap(true, Ordering::AcqRel) {
+                interrupt_others();
                 crash::enter_silently(frame);
             }
             cpu::halt();
@@ -35,12 +36,19 @@ pub fn begin(frame: &Frame) {
 /// Stops this CPU, which has said why and where `frame` was, and all others by an interrupt. The boot CPU takes none: it
 /// stops at the next line it prints, or the next time it waits. A crash kernel is entered, if one waits.
 pub fn stop(frame: &Frame) -> ! {
-    // What is sent to a CPU that is on its way off would wait there for the next kernel.
-    let mut running: CpuSet = percpu::others().iter().filter(|&number| !has_stopped(number)).collect();
-    running.remove(0);
-    cross_call::interrupt(Sgi::Stop, running);
+    interrupt_others();
     crash::enter(frame);
     cpu::halt()
+}
+
+/// Interrupts all others, once; those too that have stopped by themselves, since they wait for it.
+fn interrupt_others() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::AcqRel) {
+        let mut others = percpu::others();
+        others.remove(0);
+        cross_call::interrupt(Sgi::Stop, others);
+    }
 }
 
 /// Whether the CPU `number` has stopped for good.
@@ -51,6 +59,22 @@ pub fn has_stopped(number: usize) -> bool {
 /// Stops this CPU, which was where `frame` says, because another met its end. If a crash kernel waits it goes off, since
 /// sooner or later somebody uses the memory that it would wait in; one from a spin table has no other place.
 pub fn stopped(frame: &Frame) -> ! {
+    note(frame);
+    if crash::waits() && takes_interrupts() {
+        // Nobody knows yet that this CPU has stopped. What comes once it is off waits for the next kernel, to which the
+        // number may mean something else: Linux would stop it again.
+        percpu::poll_until(PATIENCE, || gic::take() == Some(Sgi::Stop as u32));
+    }
+    leave()
+}
+
+/// The same, when [`Sgi::Stop`] has come.
+pub fn told_to_stop(frame: &Frame) -> ! {
+    note(frame);
+    leave()
+}
+
+fn note(frame: &Frame) {
     cpu::mask_interrupts();
     let me = percpu::this_cpu();
     percpu::of(me).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
@@ -58,18 +82,27 @@ pub fn stopped(frame: &Frame) -> ! {
         // Nobody else lets those go that wait for it.
         park::abandon();
     }
+}
+
+fn leave() -> ! {
     if crash::waits() {
+        // The boot CPU sends interrupts until it has stopped, or until it says why the kernel ends.
+        percpu::poll_until(PATIENCE, || has_stopped(0) || OWNER.load(Ordering::Acquire) == 1);
         leave_interrupts();
         secondary::off();
     }
     cpu::halt()
 }
 
+/// Whether others interrupt this CPU. The boot CPU is sent none; any other's interface works once it is online.
+fn takes_interrupts() -> bool {
+    let me = percpu::this_cpu();
+    me != 0 && percpu::of(me).state() == State::Online
+}
+
 /// Takes what interrupts wait for this CPU, so that the next kernel does not, and lets no more through.
 pub fn leave_interrupts() {
-    let me = percpu::this_cpu();
-    // The boot CPU is sent none. Any other's interface works once it is online.
-    if me != 0 && percpu::of(me).state() == State::Online {
+    if takes_interrupts() {
         while gic::take().is_some() {}
         gic::stop_this_cpu();
     }

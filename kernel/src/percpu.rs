@@ -280,13 +280,22 @@ pub fn become_boot_cpu() {
 
 /// Waits until `done`, at most `milliseconds`; says whether it was. Stops for good when another CPU met its end.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
+    poll_until(milliseconds, || {
+        done() || {
+            fatal::stop_if_elsewhere();
+            false
+        }
+    })
+}
+
+/// The same, whoever meets the end meanwhile.
+pub fn poll_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let started = cpu::counter();
     let patience = cpu::ticks_of_milliseconds(milliseconds);
     loop {
         if done() {
             return true;
         }
-        fatal::stop_if_elsewhere();
         if cpu::ticks_since(started) > patience {
             return done();
         }

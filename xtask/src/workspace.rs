@@ -37,7 +37,10 @@ impl Workspace {
     pub fn find() -> Result<Self> {
         let mut metadata = Command::new(cargo());
         metadata.args(["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"]);
-        metadata.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        // What cargo says now comes before what it said when this was compiled: the folder may have moved since.
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        metadata.arg(package.join("Cargo.toml"));
         let metadata: serde_json::Value =
             serde_json::from_str(&process::capture(&mut metadata)?).context("reading cargo metadata")?;
         match (metadata["workspace_root"].as_str(), metadata["target_directory"].as_str()) {
