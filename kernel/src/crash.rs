@@ -253,6 +253,8 @@ struct Ready {
     /// Other CPUs that have stopped, and those that have not.
     stopped: usize,
     running: usize,
+    /// How long the check took.
+    ticks: u64,
 }
 
 /// What of a crash kernel is not what was loaded.
@@ -271,11 +273,13 @@ fn ready(frame: &Frame) -> Option<Result<Ready, Changed>> {
     wait_until(PATIENCE, || others.iter().all(fatal::has_stopped));
     percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     waiting.write_notes();
+    let started = cpu::counter();
     if let Some(what) = waiting.changed() {
         return Some(Err(Changed(what)));
     }
+    let ticks = cpu::ticks_since(started);
     let stopped = others.iter().filter(|&number| fatal::has_stopped(number)).count();
-    Some(Ok(Ready { waiting, stopped, running: others.len() - stopped }))
+    Some(Ok(Ready { waiting, stopped, running: others.len() - stopped, ticks }))
 }
 
 /// Enters the crash kernel, from the CPU whose last words were said, where `frame` was. Returns when none waits, or when it
@@ -289,6 +293,7 @@ pub fn enter(frame: &Frame) {
         }
         Some(Ok(ready)) => {
             let Waiting { entry, dtb, el, .. } = *ready.waiting;
+            report!("phase=kexec-verify when=before ticks={}", ready.ticks);
             report!(
                 "state=crash-kexec cpu={} stopped={} running={} entry={entry} dtb={dtb} el={el}",
                 percpu::this_cpu(),

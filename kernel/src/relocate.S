@@ -12,7 +12,7 @@
 // The lists' form is linmap_kexec::MoveList's: records of source, destination, length and kind.
 //
 // Registers kept: x19 the orders, x20 the offset, x21 which list, x22 the size of a cache line, x26 the
-// list in work, x27 the conduit of PSCI.
+// list in work, x27 the conduit of PSCI, x28 when the check began.
 
 .section .text.relocate, "ax"
 .arch_extension simd
@@ -242,8 +242,8 @@ moved:
     // Off, or to x2 if this CPU came from a spin table: then it has a mark.
 switch_off:
     add     x5, x19, #{marks}
-    ldr     x3, [x5, x21, lsl #3]
-    cbnz    x3, enter_at
+    ldr     x0, [x5, x21, lsl #3]
+    cbnz    x0, enter_at
     movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
     movk    x0, #0x0002
     bl      firmware
@@ -284,10 +284,13 @@ join:
 
     // What lies at the destinations now, against what was loaded.
 3:  ldr     x23, [x19, #{checks}]
+    cbz     x23, enter
+    isb
+    mrs     x28, cntvct_el0
     add     x24, x19, #{check}
     mov     x25, xzr
 0:  cmp     x25, x23
-    b.eq    enter
+    b.eq    as_loaded
     add     x26, x19, #{scratch}
     adr     x4, sha256_initial
     ldp     q0, q1, [x4]
@@ -325,12 +328,53 @@ join:
     add     x25, x25, #1
     b       0b
 
+    // How long that took, for the console.
+as_loaded:
+    isb
+    mrs     x4, cntvct_el0
+    sub     x28, x4, x28
+    bl      mmu_off
+    adr     x4, as_loaded_line
+    bl      print
+
 enter:
     ldr     x2, [x19, #{entry}]
-    ldr     x3, [x19, #{dtb}]
-    // With the MMU off to x2, at the level that this CPU was entered at, with x3 in x0.
+    ldr     x0, [x19, #{dtb}]
+    // With the MMU off to x2, at the level that this CPU was entered at, with x0 as it is.
 enter_at:
     ldr     x6, [x19, #{restart}]
+    bl      mmu_off
+    cbnz    x6, 0f
+    mov     x4, x2
+    mov     x1, xzr
+    mov     x2, xzr
+    mov     x3, xzr
+    br      x4
+0:  mov     x1, x2
+    mov     x2, x0
+    mov     x0, x6
+    hvc     #0
+
+    // The payload is not what was loaded: it is not entered. Says so on the console, and switches off.
+differs:
+    mov     x28, x25
+    bl      mmu_off
+    adr     x4, differs_line
+    bl      print
+    movz    x0, #0x8400, lsl #16        // PSCI SYSTEM_OFF
+    movk    x0, #0x0008
+    bl      firmware
+0:  wfi
+    b       0b
+as_loaded_line:
+    .asciz  "\r\nlinmap: phase=kexec-verify when=after ticks=0x#\r\n"
+differs_line:
+    .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
+    .balign 4
+
+    // Devices are in none of the transitional maps: from here on addresses are physical. The orders that are read then have
+    // not changed since they were cleaned. x7 changes.
+mmu_off:
     ldr     x7, [x19, #{sctlr_off}]
     dsb     sy
     ic      iallu
@@ -338,44 +382,38 @@ enter_at:
     isb
     msr     sctlr_el1, x7
     isb
-    cbnz    x6, 0f
-    mov     x4, x2
-    mov     x0, x3
-    mov     x1, xzr
-    mov     x2, xzr
-    mov     x3, xzr
-    br      x4
-0:  mov     x0, x6
-    mov     x1, x2
-    mov     x2, x3
-    hvc     #0
+    sub     x19, x19, x20
+    mov     x20, xzr
+    ret
 
-    // The payload is not what was loaded: it is not entered. Says so on the console, and switches off.
-differs:
-    ldr     x7, [x19, #{sctlr_off}]
+    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU is off. x3-x8, x28 change.
+print:
     ldr     x3, [x19, #{uart}]
-    dsb     sy
-    msr     sctlr_el1, x7
-    isb
-    cbz     x3, 3f
-    adr     x4, words
-0:  ldrb    w5, [x4], #1
-    cbz     w5, 3f
+    cbz     x3, 4f
+    mov     x8, xzr                     // how many bits of x28 are left to print
+0:  cbnz    x8, 1f
+    ldrb    w5, [x4], #1
+    cbz     w5, 4f
     cmp     w5, #'#'
-    b.ne    1f
-    add     w5, w25, #'0'
-1:  ldr     w6, [x3, #0x18]             // UARTFR
-    tbnz    w6, #5, 1b                  // TXFF
+    b.ne    2f
+    orr     x7, x28, #1
+    clz     x7, x7
+    and     x7, x7, #0x3c               // the zeros in front
+    lsl     x28, x28, x7
+    mov     x8, #64
+    sub     x8, x8, x7
+1:  sub     x8, x8, #4
+    ror     x28, x28, #60
+    and     w5, w28, #0xf
+    add     w5, w5, #'0'
+    cmp     w5, #'9'
+    b.ls    2f
+    add     w5, w5, #('a' - '9' - 1)
+2:  ldr     w6, [x3, #0x18]             // UARTFR
+    tbnz    w6, #5, 2b                  // TXFF
     str     w5, [x3]                    // UARTDR
     b       0b
-3:  movz    x0, #0x8400, lsl #16        // PSCI SYSTEM_OFF
-    movk    x0, #0x0008
-    bl      firmware
-0:  wfi
-    b       0b
-words:
-    .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
-    .balign 4
+4:  ret
 
     // This CPU's word, and an event. x4 is the value; x5 changes.
 say:

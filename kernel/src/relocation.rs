@@ -42,7 +42,7 @@ pub struct Orders {
     pub vectors: Pa,
     /// How many of `check` are to be made.
     pub checks: u64,
-    /// A PL011's first register, 0 for none: for a check that fails.
+    /// A PL011's first register, 0 for none: for what the checks say.
     pub uart: Pa,
     /// How many other CPUs work off lists. Each CPU takes one, and the next by how many CPUs there are.
     pub others: u64,

@@ -39,12 +39,21 @@ fn a_scattered_payload_is_moved_in_a_tenth_of_an_instruction_per_byte() {
     assert!(outcome.phase("kexec-tables")["ticks"].as_u64() <= Some(20_000), "{}", outcome.console);
 }
 
+/// Whether the times of both checks are there: of the one before the move and of the one behind it.
+fn tells_what_checks_cost(outcome: &Outcome) -> bool {
+    let checks =
+        outcome.records.iter().filter(|r| r.get("phase").is_some_and(|phase| phase == "kexec-verify"));
+    let told: Vec<_> = checks.map(|check| (check["when"].as_str(), check["ticks"].as_u64())).collect();
+    matches!(told[..], [(Some("before"), Some(1..)), (Some("after"), Some(1..))])
+}
+
 #[test]
 fn all_cpus_move_a_scattered_payload_and_it_is_checked_at_its_place() {
     for options in ["--memory 2G --cpus 4", "--memory 2G --cpus 4 --el 2 --cpu cortex-a72"] {
         let outcome = run(options, "kexec load --scattered; kexec plan; kexec exec --verify");
         assert_eq!(number(&outcome, "kexec", "lists"), 4);
         assert_eq!(number(&outcome, "state", "cpus"), 4);
+        assert!(tells_what_checks_cost(&outcome), "{options}\n{}", outcome.console);
         assert!(reached_linux(&outcome), "{options}\n{}", outcome.console);
     }
 }
@@ -59,6 +68,7 @@ fn a_payload_is_moved_with_the_mmu_off_at_both_levels() {
         let outcome = run(options, "kexec load --scattered --mmu-off; kexec plan; kexec exec --verify");
         assert_eq!(outcome.with("kexec").unwrap()["mmu"], "off");
         assert!(number(&outcome, "kexec", "moved") > 40 << 20);
+        assert!(tells_what_checks_cost(&outcome), "{options}\n{}", outcome.console);
         assert!(reached_linux(&outcome), "{options}\n{}", outcome.console);
     }
 }

@@ -34,7 +34,7 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
     if verify {
         let started = cpu::counter();
         loaded.check(machine)?;
-        report!("phase=kexec-verify ticks={}", cpu::ticks_since(started));
+        report!("phase=kexec-verify when=before ticks={}", cpu::ticks_since(started));
     }
     let departure = departure(machine, loaded);
     let with = helpers(loaded);
