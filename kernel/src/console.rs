@@ -6,6 +6,7 @@ use core::{hint, ptr};
 
 use linmap_vmsa::Pa;
 
+use crate::cross_call::PATIENCE;
 use crate::{fatal, percpu};
 
 /// Where the registers are mapped; 0 while there is no console.
@@ -110,9 +111,6 @@ impl Write for Console {
 /// The CPU that prints a line: its number plus 1, 0 for none.
 static PRINTER: AtomicUsize = AtomicUsize::new(0);
 
-/// How long a CPU that ends the kernel waits for another to finish its line, in milliseconds.
-const LAST_WORDS_PATIENCE: u64 = 200;
-
 /// Prints `prefix` and `text` as one line, which no other CPU's text gets into. An exception may come while this CPU prints,
 /// and print as well; a CPU that ends the kernel does not wait for one that has stopped in the middle of a line.
 pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
@@ -121,9 +119,9 @@ pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
     if !nested {
         let free = || PRINTER.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
         if fatal::is_here() {
-            if !percpu::wait_until(LAST_WORDS_PATIENCE, free) {
-                PRINTER.store(me, Ordering::Relaxed);
-            }
+            let stopped = || PRINTER.load(Ordering::Relaxed).checked_sub(1).is_some_and(fatal::has_stopped);
+            percpu::wait_until(PATIENCE, || free() || stopped());
+            PRINTER.store(me, Ordering::Relaxed);
         } else {
             while !free() {
                 fatal::stop_if_elsewhere();

@@ -20,12 +20,13 @@ use crate::console::Quoted;
 use crate::cpu::{self, ThisCpu};
 use crate::cross_call::PATIENCE;
 use crate::exceptions::Frame;
+use crate::fatal::LAST_PATIENCE;
 use crate::kexec::Loaded;
 use crate::machine::REGIONS;
-use crate::percpu::{self, wait_until};
+use crate::percpu::{self, State, wait_until};
 use crate::relocation::Departure;
 use crate::sha256::{Digest, Sha256};
-use crate::{changes, fatal, report, say};
+use crate::{changes, fatal, report, say, secondary};
 
 /// What is reserved begins and ends at a multiple of this: an image does, and block mappings of it stay whole.
 const ALIGN: u64 = 0x20_0000;
@@ -260,8 +261,19 @@ struct Ready {
 /// What of a crash kernel is not what was loaded.
 struct Changed(&'static str);
 
+/// Whether the CPU `number`, which was online, has stopped, or was on its way off.
+fn has_gone(number: usize) -> bool {
+    fatal::has_stopped(number) || percpu::of(number).state() != State::Online
+}
+
 /// Waits for the other CPUs, writes the notes, and checks the crash kernel. `None` when there is none.
 fn ready(frame: &Frame) -> Option<Result<Ready, Changed>> {
+    if !waits() {
+        return None;
+    }
+    let others = percpu::others();
+    wait_until(LAST_PATIENCE, || others.iter().all(has_gone));
+    // Nobody publishes or withdraws any more.
     let page = WAITING.load(Ordering::Acquire);
     // SAFETY: what was published stays as it is, and is mapped.
     let page = unsafe { page.as_ref() }?;
@@ -269,8 +281,6 @@ fn ready(frame: &Frame) -> Option<Result<Ready, Changed>> {
         return Some(Err(Changed("description")));
     }
     let waiting = &page.waiting;
-    let others = percpu::others();
-    wait_until(PATIENCE, || others.iter().all(fatal::has_stopped));
     percpu::of(percpu::this_cpu()).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     waiting.write_notes();
     let started = cpu::counter();
@@ -278,7 +288,7 @@ fn ready(frame: &Frame) -> Option<Result<Ready, Changed>> {
         return Some(Err(Changed(what)));
     }
     let ticks = cpu::ticks_since(started);
-    let stopped = others.iter().filter(|&number| fatal::has_stopped(number)).count();
+    let stopped = others.iter().filter(|&number| has_gone(number)).count();
     Some(Ok(Ready { waiting, stopped, running: others.len() - stopped, ticks }))
 }
 
@@ -315,6 +325,11 @@ pub fn enter_silently(frame: &Frame) {
 impl Ready {
     fn go(self) -> ! {
         let departure = &self.waiting.departure;
+        // The next kernel may start them at once, and they have stopped a moment before they are off.
+        let me = percpu::this_cpu();
+        let numbers = percpu::known().map(|(number, _)| number);
+        let others = numbers.filter(|&number| number != me && fatal::has_stopped(number));
+        wait_until(PATIENCE, || others.clone().all(secondary::is_off));
         fatal::leave_interrupts();
         // Whatever this CPU was in the middle of: TTBR0 goes to the reserved table, and nothing of it stays cached.
         let nothing = departure.reserved.ttbr0;

@@ -61,8 +61,10 @@ pub enum NotIdle {
     Busy(usize),
 }
 
-/// Interrupts each of `targets` with `sgi`. What this CPU stored before is visible to them when they take it.
+/// Interrupts each of `targets` with `sgi`. What this CPU stored before is visible to them when they take it. Stops for good when
+/// another CPU met its end: the targets may be in the next kernel already.
 pub fn interrupt(sgi: Sgi, targets: CpuSet) {
+    fatal::stop_if_elsewhere();
     for number in targets.iter() {
         gic::send(sgi as u32, number, secondary::affinity_of(number));
     }

@@ -1,15 +1,22 @@
 //! The end of the kernel: one CPU says why, all others stop.
 
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crate::cross_call::{self, PATIENCE, Sgi};
 use crate::exceptions::Frame;
 use crate::percpu::{self, State};
-use crate::{cpu, crash, gic, park, secondary};
+use crate::{cpu, crash, gic, park, relocation, secondary};
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
+
+/// All others have been told to stop.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// How long CPUs wait for each other when one has met its end, in milliseconds: any of them may be in the middle of work that looks
+/// for nothing else.
+pub const LAST_PATIENCE: u64 = 6 * PATIENCE;
 
 /// That CPU has failed again while it said why.
 static AGAIN: AtomicBool = AtomicBool::new(false);
@@ -43,12 +50,18 @@ pub fn stop(frame: &Frame) -> ! {
 
 /// Interrupts all others, once; those too that have stopped by themselves, since they wait for it.
 fn interrupt_others() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if !DONE.swap(true, Ordering::AcqRel) {
-        let mut others = percpu::others();
-        others.remove(0);
-        cross_call::interrupt(Sgi::Stop, others);
+    if TOLD.load(Ordering::Acquire) {
+        return;
     }
+    // Either a CPU that leaves sees that one met its end, or it is seen to leave.
+    fence(Ordering::SeqCst);
+    let mut others = percpu::others();
+    others.remove(0);
+    for number in others.iter() {
+        percpu::of(number).told_to_stop.store(true, Ordering::Release);
+    }
+    cross_call::interrupt(Sgi::Stop, others);
+    TOLD.store(true, Ordering::Release);
 }
 
 /// Whether the CPU `number` has stopped for good.
@@ -61,9 +74,12 @@ pub fn has_stopped(number: usize) -> bool {
 pub fn stopped(frame: &Frame) -> ! {
     note(frame);
     if crash::waits() && takes_interrupts() {
-        // Nobody knows yet that this CPU has stopped. What comes once it is off waits for the next kernel, to which the
-        // number may mean something else: Linux would stop it again.
-        percpu::poll_until(PATIENCE, || gic::take() == Some(Sgi::Stop as u32));
+        // What comes once this CPU is off waits for the next kernel, to which the number may mean something else: Linux
+        // would stop it again.
+        percpu::poll_until(LAST_PATIENCE, || TOLD.load(Ordering::Acquire));
+        if percpu::of(percpu::this_cpu()).told_to_stop.load(Ordering::Acquire) {
+            percpu::poll_until(PATIENCE, || gic::take() == Some(Sgi::Stop as u32));
+        }
     }
     leave()
 }
@@ -81,23 +97,33 @@ fn note(frame: &Frame) {
     if me == 0 {
         // Nobody else lets those go that wait for it.
         park::abandon();
+        relocation::call_off();
     }
 }
 
 fn leave() -> ! {
     if crash::waits() {
         // The boot CPU sends interrupts until it has stopped, or until it says why the kernel ends.
-        percpu::poll_until(PATIENCE, || has_stopped(0) || OWNER.load(Ordering::Acquire) == 1);
+        percpu::poll_until(LAST_PATIENCE, || has_stopped(0) || OWNER.load(Ordering::Acquire) == 1);
         leave_interrupts();
         secondary::off();
     }
     cpu::halt()
 }
 
-/// Whether others interrupt this CPU. The boot CPU is sent none; any other's interface works once it is online.
+/// Whether others interrupt this CPU. The boot CPU is sent none; any other's interface works once it is online, and one that
+/// leaves early never comes here.
 fn takes_interrupts() -> bool {
     let me = percpu::this_cpu();
-    me != 0 && percpu::of(me).state() == State::Online
+    me != 0 && matches!(percpu::of(me).state(), State::Online | State::Leaving)
+}
+
+/// Takes this CPU, which is online, from the others: no interrupt is sent to it any more, and none waits for the next kernel.
+pub fn leave_others() {
+    percpu::of(percpu::this_cpu()).set_state(State::Leaving);
+    fence(Ordering::SeqCst);
+    stop_if_elsewhere();
+    leave_interrupts();
 }
 
 /// Takes what interrupts wait for this CPU, so that the next kernel does not, and lets no more through.

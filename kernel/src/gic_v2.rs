@@ -18,9 +18,11 @@ const GICD_CTLR: usize = 0x000;
 const GICD_TYPER: usize = 0x004;
 const GICD_ISENABLER0: usize = 0x100;
 const GICD_ICENABLER0: usize = 0x180;
+const GICD_ICACTIVER0: usize = 0x380;
 const GICD_IPRIORITYR0: usize = 0x400;
 const GICD_ITARGETSR0: usize = 0x800;
 const GICD_SGIR: usize = 0xf00;
+const GICD_CPENDSGIR0: usize = 0xf10;
 // The CPU interface's.
 const GICC_CTLR: usize = 0x00;
 const GICC_PMR: usize = 0x04;
@@ -85,7 +87,10 @@ pub fn start_this_cpu() -> bool {
     let Some(target) = target else { return false };
     percpu::of(percpu::this_cpu()).gic_target.store(target, Ordering::Release);
     write(DISTRIBUTOR, GICD_ICENABLER0, u32::MAX);
+    // What an earlier kernel left behind.
+    write(DISTRIBUTOR, GICD_ICACTIVER0, u32::MAX);
     for register in 0..4 {
+        write(DISTRIBUTOR, GICD_CPENDSGIR0 + 4 * register, u32::MAX);
         write(DISTRIBUTOR, GICD_IPRIORITYR0 + 4 * register, SGI_PRIORITIES);
     }
     write(DISTRIBUTOR, GICD_ISENABLER0, Sgi::MASK);
@@ -97,7 +102,7 @@ pub fn start_this_cpu() -> bool {
     true
 }
 
-/// Lets nothing through to this CPU, and takes what is pending for it.
+/// Lets nothing through to this CPU.
 pub fn stop_this_cpu() {
     write(DISTRIBUTOR, GICD_ICENABLER0, u32::MAX);
     let bypass = read(CPU_INTERFACE, GICC_CTLR) & 0x1e0;

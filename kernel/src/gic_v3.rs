@@ -45,6 +45,7 @@ const GICR_IGROUPR0: usize = 0x0080;
 const GICR_ISENABLER0: usize = 0x0100;
 const GICR_ICENABLER0: usize = 0x0180;
 const GICR_ICPENDR0: usize = 0x0280;
+const GICR_ICACTIVER0: usize = 0x0380;
 const GICR_IPRIORITYR0: usize = 0x0400;
 
 /// How long the controller may take for what it was told, in milliseconds.
@@ -201,7 +202,9 @@ fn start_redistributor(control: &Frame, sgis: &Frame) -> bool {
     let awake = percpu::wait_until(PATIENCE, || control.read(GICR_WAKER) & WAKER_CHILDREN_ASLEEP == 0);
     sgis.write(GICR_ICENABLER0, u32::MAX);
     sgis.write(GICR_IGROUPR0, u32::MAX);
+    // What an earlier kernel left behind.
     sgis.write(GICR_ICPENDR0, u32::MAX);
+    sgis.write(GICR_ICACTIVER0, u32::MAX);
     for register in 0..4 {
         sgis.write(GICR_IPRIORITYR0 + 4 * register, SGI_PRIORITIES);
     }

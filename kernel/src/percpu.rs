@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 use core::fmt;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::{hint, iter, ptr};
 
 use linmap::layout::MAX_CPUS;
@@ -165,6 +165,8 @@ pub struct PerCpu {
     pub work: Job,
     /// Where the CPU was when it stopped for good, on its own stack; null before that.
     pub stopped: AtomicPtr<Frame>,
+    /// The CPU that met its end interrupts this one to stop it.
+    pub told_to_stop: AtomicBool,
     /// 1 while `work` waits or runs: set by who gives it, cleared by the CPU itself.
     pub working: AtomicU8,
 }
@@ -181,6 +183,7 @@ impl PerCpu {
         call_done: AtomicU64::new(0),
         work: Job::NONE,
         stopped: AtomicPtr::new(ptr::null_mut()),
+        told_to_stop: AtomicBool::new(false),
         working: AtomicU8::new(0),
     };
 

@@ -2,7 +2,7 @@
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use core::{ptr, slice};
 
 use linmap_kexec::{KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_LINK, MAX_SHARES};
@@ -12,8 +12,7 @@ use linmap_vmsa::Pa;
 
 use crate::cpu::{self, ThisCpu};
 use crate::entry::{HVC_SET_VECTORS, SCTLR_OFF};
-use crate::gic;
-use crate::percpu::{self, State};
+use crate::fatal;
 use crate::secondary::{CONDUIT_HVC, CONDUIT_SMC};
 use crate::sha256::Digest;
 
@@ -213,13 +212,18 @@ impl Orders {
     pub fn is_here(&self, list: usize) -> bool {
         self.states[list].load(Ordering::Acquire) == STATE_HERE
     }
+}
 
-    /// Sends the CPUs that are here off again.
-    pub fn call_off(&self) {
-        self.go.store(GO_LEAVE, Ordering::Release);
-        ThisCpu.dsb(Dsb::Ish);
-        cpu::send_event();
-    }
+/// The orders that other CPUs wait for, once they may.
+static AWAITED: AtomicPtr<Orders> = AtomicPtr::new(ptr::null_mut());
+
+/// Sends the CPUs that have left the live tables for the relocation code off again.
+pub fn call_off() {
+    // SAFETY: the orders' frame stays as long as a CPU may wait there.
+    let Some(orders) = (unsafe { AWAITED.swap(ptr::null_mut(), Ordering::AcqRel).as_ref() }) else { return };
+    orders.go.store(GO_LEAVE, Ordering::Release);
+    ThisCpu.dsb(Dsb::Ish);
+    cpu::send_event();
 }
 
 /// What other CPUs need to know to come along, by words: written before they are told to.
@@ -261,8 +265,9 @@ pub struct Departure {
 
 impl Departure {
     /// Lets other CPUs come along by [`follow`]. By [`Way::Unmapped`] none can.
-    pub fn publish(self) {
+    pub fn publish(self, orders: &'static Orders) {
         let Way::Mapped { ttbr0, tcr, offset } = self.way else { return };
+        AWAITED.store(ptr::from_ref(orders).cast_mut(), Ordering::Release);
         let words = [self.code.0, self.orders.0, ttbr0, tcr, offset, self.reserved.ttbr0, self.reserved.tcr];
         for (word, value) in TOGETHER.iter().zip(words) {
             word.store(value, Ordering::Release);
@@ -335,8 +340,7 @@ impl Departure {
 /// Work for another CPU: to leave with the boot CPU and work off the list `list`, and go off or to the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
-    gic::stop_this_cpu();
-    percpu::of(percpu::this_cpu()).set_state(State::Leaving);
+    fatal::leave_others();
     // SAFETY: whoever gives this work answers for what was published, as `go` asks; a CPU that works has its TTBR0 on the
     // reserved table.
     unsafe { Departure::published().go(list) }

@@ -1,11 +1,12 @@
 //! What a secondary CPU does: comes, asks whether it may stay, waits for work, leaves. How it gets here is `secondary.S`.
 
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use linmap::layout::{IMAGE, MAX_CPUS};
 use linmap_table::Reserved;
 use linmap_vmsa::{Pa, Va};
+use smccc::psci::AffinityState;
 use thiserror::Error;
 
 use crate::cpu::{self, ThisCpu};
@@ -183,6 +184,16 @@ pub fn affinity_of(number: usize) -> Affinity {
     Affinity::of_mpidr(SECONDARY_AFFINITIES[number].load(Ordering::Acquire))
 }
 
+/// Whether PSCI says that the CPU `number` is off; `true` for one that goes elsewhere.
+pub fn is_off(number: usize) -> bool {
+    let psci = match percpu::of(number).conduit.load(Ordering::Acquire) {
+        CONDUIT_HVC => Psci::Hvc,
+        CONDUIT_SMC => Psci::Smc,
+        _ => return true,
+    };
+    psci.affinity_info(affinity_of(number)) == Ok(AffinityState::Off)
+}
+
 /// Lets the CPU at `affinity` come, and no other; `conduit` says how it goes off if it can't stay. Why the last one went
 /// off before its MMU was on is forgotten.
 pub fn call(affinity: Affinity, conduit: u64) {
@@ -290,6 +301,9 @@ extern "C" fn secondary_main() -> ! {
     if !me.change_state(State::Admitted, State::Online) {
         off();
     }
+    // One that met its end just before has told those that were online.
+    fence(Ordering::SeqCst);
+    fatal::stop_if_elsewhere();
     loop {
         // An interrupt that comes between the look and the wait is pending and ends the wait.
         if me.working.load(Ordering::Acquire) == 0 {
@@ -306,8 +320,8 @@ extern "C" fn secondary_main() -> ! {
 
 /// Switches this CPU off, which takes interrupts, and says before that it does.
 pub fn leave() -> ! {
-    gic::stop_this_cpu();
-    leave_early()
+    fatal::leave_others();
+    off()
 }
 
 /// The same before this CPU takes interrupts: its interface of the GIC may not even be there.

@@ -122,6 +122,21 @@ fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stay
 }
 
 #[test]
+fn no_interrupt_that_parks_waits_for_a_cpu_that_the_crash_kernel_starts() {
+    // The boot CPU plans for longer than the others need to go, looks at nothing meanwhile, and parks them then; to Linux the
+    // same interrupt means to stop.
+    for gic in ["2", "3"] {
+        let outcome = run(
+            &format!("--memory 16G --cpus 4 --gic {gic}"),
+            &format!("{RESERVE} linmap.bbm=0 linmap.leaf=page maxcpus=4"),
+            "kexec load --crash; fault 1 0; ng on; ng off",
+        );
+        outcome.expect_success();
+        assert_eq!(outcome.user_space("cpus"), "4");
+    }
+}
+
+#[test]
 fn a_crash_kernel_that_has_changed_is_not_entered() {
     let load = "kexec load --crash; kexec plan --crash";
     let first = run("--memory 1G --payload self", RESERVE, load);

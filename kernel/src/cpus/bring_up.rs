@@ -208,14 +208,15 @@ fn start(
         }
     };
     percpu.set_state(State::Admitted);
-    let stays = wait_until(PATIENCE, || percpu.state() != State::Admitted);
+    wait_until(PATIENCE, || percpu.state() != State::Admitted);
+    // It may decide between the last look and now.
+    if percpu.change_state(State::Admitted, State::Lost) {
+        return Err(fail(Why::DidNotCome));
+    }
     if percpu.state() == State::Online {
         machine.cpus.features[number] = Some(features);
         machine.cpus.system = system;
         return Ok(());
-    }
-    if !stays && percpu.change_state(State::Admitted, State::Lost) {
-        return Err(fail(Why::DidNotCome));
     }
     give_up(machine, number);
     Err(fail(Why::NoCpuInterface))
@@ -358,16 +359,22 @@ pub fn stop(machine: &Machine<'_>, number: usize) -> Result<(), CpuError> {
 pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
     for (number, described) in machine.cpus.list.iter().enumerate().skip(1) {
         let percpu = percpu::of(number);
-        let is_on = || {
-            let said = machine.psci.map(|psci| psci.affinity_info(described.affinity));
-            said == Some(Ok(AffinityState::On))
-        };
+        let said = || machine.psci.map(|psci| psci.affinity_info(described.affinity));
+        let is_on = || said() == Some(Ok(AffinityState::On));
+        let is_off = || said() == Some(Ok(AffinityState::Off));
         let why = match (percpu.state(), described.method) {
             // As a kernel leaves it that crashed and could not stop it.
             (State::Off, Method::Psci) if is_on() => Why::NotOurs,
             (State::Off, _) => continue,
             (State::Online, _) if cross_call::finished(number) => continue,
             (State::Online, _) => Why::Busy,
+            // One that was given up may go off long after that.
+            (State::Lost | State::Leaving, Method::Psci) if is_off() => {
+                percpu.working.store(0, Ordering::Release);
+                park::forget(number);
+                percpu.set_state(State::Off);
+                continue;
+            }
             // One that was given up may say that it goes long after that.
             (State::Uncalled | State::Lost | State::Leaving, Method::SpinTable { .. }) => {
                 if secondary::is_waiting(described.affinity) {

@@ -51,10 +51,10 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
         if loaded.transition.is_some() { "on" } else { "off" },
         with.len() + 1
     );
-    departure.publish();
+    departure.publish(orders);
     // A CPU that does not answer in time may do so later, and needs what is loaded then.
     if let Err(error) = take_along(orders, with).and_then(|()| to_pen(machine, loaded)) {
-        orders.call_off();
+        relocation::call_off();
         let astray = with.iter().filter(|&other| !cpus::left(machine, other)).count();
         loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
