@@ -244,8 +244,9 @@ pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), Change
         return Ok(());
     }
     let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let before = park::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
-    report!("phase=repaint ticks={ticks} {}", Fields(changed?));
+    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), park::waited() - before);
     Ok(())
 }
 

@@ -75,6 +75,9 @@ static WAYS: Ways = Ways {
 /// The boot CPU is on the surgery root.
 static EDITING: AtomicBool = AtomicBool::new(false);
 
+/// How long CPUs have been waited for until all had parked, in ticks of the virtual counter.
+static WAITED: AtomicU64 = AtomicU64::new(0);
+
 /// A CPU's word when it has left the live root for good.
 const LEFT: u64 = u64::MAX;
 
@@ -194,6 +197,7 @@ pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause
         let cpu = missing.iter().next().unwrap_or_default();
         return Err(ParkError { cpu, ticks: cpu::ticks_since(started) });
     }
+    WAITED.fetch_add(cpu::ticks_since(started), Ordering::Relaxed);
     EDITING.store(true, Ordering::Relaxed);
     // SAFETY: the surgery root maps the image as the live one does; the caller vouches for the rest.
     unsafe { leave(surgery, park_and_go_on, &PAGE.request, 0) };
@@ -203,6 +207,11 @@ pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause
     EDITING.store(false, Ordering::Relaxed);
     release(request);
     Ok((result, Pause { ticks: cpu::ticks_since(started) }))
+}
+
+/// How long it took until all had parked, in all rendezvous so far, in ticks of the virtual counter.
+pub fn waited() -> u64 {
+    WAITED.load(Ordering::Relaxed)
 }
 
 /// Another CPU has met its end while this one, the boot CPU, waited for all to park: those that have come back, and stop. While

@@ -103,7 +103,11 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
     let mut events = Vec::new();
     // The firmware's calls come behind the end of this path.
     let (path, _) = source.split_once("firmware:\n").expect("the calls of PSCI");
-    for instruction in listing::read(path).unwrap() {
+    // It ends in the routine that turns the MMU off.
+    let instructions = listing::read(path).unwrap();
+    let position = |wanted| instructions.iter().position(|instruction| *instruction == wanted).unwrap();
+    let last = &instructions[position(Instruction::Label("mmu_off"))..];
+    for &instruction in instructions[..position(Instruction::Bl("mmu_off"))].iter().chain(last) {
         events.push(match instruction {
             Instruction::Msr { register: listing::Register::Ttbr1El1, value: operand } => {
                 Event::Write { cpu: 0, register: Register::Ttbr1, value: value(operand) }
@@ -217,4 +221,7 @@ fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
     assert_eq!(barriers("other_kind", "link"), 1);
     // Behind the last list.
     assert_eq!(barriers("moved", "join"), 1);
+    // The switch to the transitional tables, and the MMU's going off: four in all, if one CPU does it.
+    assert_eq!(barriers("relocate_start", "move"), 1);
+    assert_eq!(barriers("mmu_off", "print"), 2);
 }
