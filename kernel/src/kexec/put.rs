@@ -138,9 +138,10 @@ impl Loader<'_, '_> {
         if let Some(page) = spare {
             self.pool.give_back(self.machine, PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN)))?;
         }
-        // What the move does not write is cleaned now: all of a segment in place, and the image's memory behind its file.
-        let clean = if put.here { room } else { PaRange::new(at, room.end) };
-        cpu::clean_and_invalidate(self.machine.layout.linear(clean.start), clean.len());
+        if put.here {
+            // The image's memory behind its file too. Where a move writes, it cleans; what it leaves may be in use until then.
+            cpu::clean_and_invalidate(self.machine.layout.linear(room.start), room.len());
+        }
         put.segments.push(Segment {
             name,
             destination: PaRange::new(room.start, at),
