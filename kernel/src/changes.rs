@@ -16,6 +16,7 @@ use crate::cross_call::{self, NotIdle};
 use crate::kept::{self, KeepError};
 use crate::live::{Fields, RESERVATIONS, timed};
 use crate::machine::Machine;
+use crate::sha256::Sha256;
 use crate::stress::{self, StressError, Summary};
 use crate::{cpu, percpu, report};
 
@@ -50,6 +51,12 @@ pub enum ChangesError {
     /// No memory that is mapped.
     #[error("{0} is no memory that is mapped")]
     NotMapped(Pa),
+    /// The map does not let memory be read.
+    #[error("{0} can't be read: `protect valid` it first")]
+    NotReadable(Pa),
+    /// The map does not let memory be written to.
+    #[error("{0} can't be written to: `protect valid` and `protect rw` it first")]
+    NotWritable(Pa),
     /// Too many reservations.
     #[error("there are {RESERVATIONS} reservations already: `free` one")]
     Full,
@@ -151,6 +158,7 @@ pub fn hoard(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> 
     end(words, USAGE)?;
     let page = machine.geometry().granule().bytes();
     let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+    let before = machine.memblock.clone();
     let mut below = everywhere;
     loop {
         let free = machine.memblock.free_ranges(below).next_back();
@@ -158,8 +166,11 @@ pub fn hoard(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> 
         let leave = left.min(free.len()) & !(page - 1);
         left -= leave;
         let taken = PaRange::new(free.start, Pa(free.end.0 - leave));
-        if !taken.is_empty() {
-            machine.memblock.reserve(taken)?;
+        if !taken.is_empty()
+            && let Err(error) = machine.memblock.reserve(taken)
+        {
+            *machine.memblock = before;
+            return Err(error.into());
         }
         below.end = free.start;
     }
@@ -196,10 +207,37 @@ pub fn fill(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     let range = range(&mut words, USAGE)?;
     let seed = words.next().and_then(number).ok_or(ChangesError::Usage(USAGE))?;
     end(words, USAGE)?;
+    machine.live.map.is_memory(machine.memblock, range)?;
     if !machine.live.reserved.iter().any(|reserved| reserved.covers(range)) {
         return Err(ChangesError::NotYours(range));
     }
+    if let Some(page) = machine.first_unwritable(range) {
+        return Err(ChangesError::NotWritable(page));
+    }
     kept::fill(machine, range, seed);
+    Ok(())
+}
+
+/// Prints the SHA-256 of memory that is reserved or kept, by the CPU's instructions for it and without them.
+pub fn digest(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
+    const USAGE: &str = "digest START LENGTH";
+    let mut words = rest.split_whitespace();
+    let range = range(&mut words, USAGE)?;
+    end(words, USAGE)?;
+    machine.live.map.is_memory(machine.memblock, range)?;
+    let mut yours = machine.live.reserved.iter().copied().chain(machine.kept.iter().map(|kept| kept.range));
+    if !yours.any(|yours| yours.covers(range)) {
+        return Err(ChangesError::NotYours(range));
+    }
+    if let Some(page) = machine.first_unreadable(range) {
+        return Err(ChangesError::NotReadable(page));
+    }
+    // SAFETY: it is mapped and readable, and the boot CPU alone writes to what is reserved or kept.
+    let bytes = unsafe { machine.bytes(range) };
+    if let Some(by_instructions) = Sha256::by_instructions() {
+        report!("digest={} by=instructions bytes={}", by_instructions.of(bytes), range.len());
+    }
+    report!("digest={} by=words bytes={}", Sha256::by_words().of(bytes), range.len());
     Ok(())
 }
 
@@ -235,11 +273,12 @@ pub fn free(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     let Some(nth) = machine.live.reserved.iter().position(|reserved| *reserved == range) else {
         return Err(ChangesError::NotYours(range));
     };
+    // Whether memblock can say it, before the map changes; taken again so that no table comes from it.
+    machine.memblock.free(range)?;
+    machine.memblock.reserve(range)?;
     // Whoever gets the memory next may write to it.
     let (map, mut editor, steps) = machine.live.parts(machine.memblock);
-    for protection in [Protection::Valid, Protection::NoExecute, Protection::ReadWrite] {
-        map.protect(&mut editor, steps, range, protection)?;
-    }
+    map.make_data(&mut editor, steps, range)?;
     machine.memblock.free(range)?;
     machine.live.reserved.remove(nth);
     Ok(())
@@ -353,10 +392,6 @@ pub fn mask(_: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     let mut next = || words.next().and_then(number).ok_or(ChangesError::Usage(USAGE));
     let (cpu, milliseconds) = (next()?, next()?);
     end(words, USAGE)?;
-    let is_cpu = percpu::online().iter().any(|number| number as u64 == cpu);
-    if !is_cpu {
-        return Err(NotIdle::NotOnline(cpu as usize).into());
-    }
     static MASKED: AtomicBool = AtomicBool::new(false);
     MASKED.store(false, Ordering::Release);
     cross_call::start_work(

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use crate::exceptions::Frame;
-use crate::percpu::{self, CpuSet, State, wait_until};
+use crate::percpu::{self, CpuSet, PerCpu, State, wait_until};
 use crate::{fatal, gic, park, secondary};
 
 /// How long a CPU may take to answer, in milliseconds. Emulated CPUs of a busy host take seconds.
@@ -106,19 +106,24 @@ pub fn call(targets: CpuSet, function: fn(usize), argument: usize) -> Result<(),
     if late.is_empty() { Ok(()) } else { Err(DidNotAnswer(late)) }
 }
 
+/// The CPU `number`, if it can be given work.
+///
+/// # Errors
+/// [`NotIdle`].
+pub fn idle(number: usize) -> Result<&'static PerCpu, NotIdle> {
+    let is_it = |(other, cpu): &(usize, &PerCpu)| *other == number && cpu.state() == State::Online;
+    let found = percpu::known().find(is_it).filter(|_| number != percpu::this_cpu());
+    let (_, cpu) = found.ok_or(NotIdle::NotOnline(number))?;
+    if finished(number) { Ok(cpu) } else { Err(NotIdle::Busy(number)) }
+}
+
 /// Has the CPU `number` run `function(argument)` outside interrupt context, where it can be interrupted by calls and by
 /// [`Sgi::Park`]; does not wait. It runs on the CPU's own stack of 16 KiB.
 ///
 /// # Errors
 /// [`NotIdle`].
 pub fn start_work(number: usize, function: fn(usize), argument: usize) -> Result<(), NotIdle> {
-    let cpu = percpu::of(number);
-    if number == percpu::this_cpu() || cpu.state() != State::Online {
-        return Err(NotIdle::NotOnline(number));
-    }
-    if !finished(number) {
-        return Err(NotIdle::Busy(number));
-    }
+    let cpu = idle(number)?;
     cpu.work.set(function, argument);
     cpu.working.store(1, Ordering::Release);
     interrupt(Sgi::Work, CpuSet::one(number));

@@ -1,20 +1,21 @@
 //! Meeting the end because somebody asks for it, to see what comes of it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use crate::kexec::KexecError;
-use crate::percpu::Job;
 use crate::shell::CommandError;
 use crate::{cross_call, entry, percpu, report};
 
 /// Panics.
 pub fn panic(rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, PANIC, |cpu| panic!("CPU {cpu} was asked to"))
+    meet_the_end(rest, PANIC, |milliseconds| {
+        percpu::wait_until(milliseconds as u64, || false);
+        panic!("CPU {} was asked to", percpu::this_cpu())
+    })
 }
 
 /// Reads what is not mapped.
 pub fn fault(rest: &str) -> Result<(), CommandError> {
-    meet_the_end(rest, FAULT, |_| {
+    meet_the_end(rest, FAULT, |milliseconds| {
+        percpu::wait_until(milliseconds as u64, || false);
         let [guard, _] = entry::guards();
         // SAFETY: nothing is mapped there, so that nothing is read.
         unsafe { core::ptr::with_exposed_provenance::<u64>(guard.0 as usize).read_volatile() };
@@ -26,29 +27,24 @@ pub const PANIC: &str = "panic [CPU [MILLISECONDS]]";
 /// The words of `fault`.
 pub const FAULT: &str = "fault [CPU [MILLISECONDS]]";
 
-/// Has a CPU do what ends the kernel. With a time given, another CPU waits so long, and this one goes on meanwhile.
+/// Has a CPU do `end`, which ends the kernel after so many milliseconds. With a time given, this CPU goes on while another
+/// waits.
 fn meet_the_end(rest: &str, usage: &'static str, end: fn(usize)) -> Result<(), CommandError> {
-    static END: Job = Job::NONE;
-    static DELAY: AtomicU64 = AtomicU64::new(0);
     let mut words = rest.split_whitespace();
-    let cpu = words.next().map_or(Ok(0), |word| word.parse().map_err(|_| CommandError::Usage(usage)))?;
-    let delay =
-        words.next().map(|word| word.parse::<u64>().map_err(|_| CommandError::Usage(usage))).transpose()?;
+    let mut next = || words.next().map(|word| word.parse::<usize>().map_err(|_| CommandError::Usage(usage)));
+    let (cpu, delay) = (next().transpose()?.unwrap_or(0), next().transpose()?);
     if words.next().is_some() {
         return Err(CommandError::Usage(usage));
     }
-    END.set(end, cpu);
-    DELAY.store(delay.unwrap_or(0), Ordering::Relaxed);
+    if cpu != 0 {
+        cross_call::idle(cpu).map_err(KexecError::from)?;
+    }
     report!("end=asked cpu={cpu}");
     if cpu == 0 {
-        end(cpu);
+        end(delay.unwrap_or(0));
         return Ok(());
     }
-    let job = |_| {
-        percpu::wait_until(DELAY.load(Ordering::Relaxed), || false);
-        END.run();
-    };
-    cross_call::start_work(cpu, job, 0).map_err(KexecError::from)?;
+    cross_call::start_work(cpu, end, delay.unwrap_or(0)).map_err(KexecError::from)?;
     if delay.is_none() {
         // This CPU is stopped while it waits.
         percpu::wait_until(cross_call::PATIENCE, || false);

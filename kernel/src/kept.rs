@@ -4,13 +4,14 @@ use arrayvec::{ArrayString, ArrayVec, CapacityError};
 use dtoolkit::fdt::Fdt;
 use linmap_kexec::{KeptRange, MAX_KEPT};
 use linmap_memblock::Memblock;
-use linmap_vmsa::PaRange;
+use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::console::Quoted;
 use crate::cpu;
+use crate::live::RESERVATIONS;
 use crate::machine::{Machine, REGIONS};
-use crate::sha256::{Digest, Sha256};
+use crate::sha256::Sha256;
 use crate::{report, say};
 
 /// The longest label in bytes.
@@ -37,9 +38,34 @@ pub enum KeepError {
         /// As much of it as fits.
         label: ArrayString<LABEL>,
     },
+    /// A label ends at its first NUL in a device tree.
+    #[error("the label {label:?} has a NUL in it")]
+    Nul {
+        /// The label.
+        label: ArrayString<LABEL>,
+    },
     /// There are enough.
     #[error("there are {MAX_KEPT} kept ranges already")]
     Full,
+    /// What is kept no longer has to be the user's again.
+    #[error("there are too many of {RESERVATIONS} reservations for what is kept as {label:?}: `free` some")]
+    NoRoom {
+        /// The label.
+        label: ArrayString<LABEL>,
+    },
+    /// The next kernel has been told already.
+    #[error(
+        "a payload is loaded, whose device tree says what was kept when it was loaded: `kexec unload` it first"
+    )]
+    Loaded,
+    /// Its digest can't be made.
+    #[error("{range} can't be kept: {pa} can't be read (`protect valid` it first)")]
+    NotReadable {
+        /// The range.
+        range: PaRange,
+        /// The first page in it that can't be read.
+        pa: Pa,
+    },
     /// It is no memory of the user's.
     #[error("{0} is not reserved by you: `reserve` it first")]
     NotYours(PaRange),
@@ -58,7 +84,7 @@ impl<T> From<CapacityError<T>> for KeepError {
 }
 
 fn label(text: &str) -> Result<ArrayString<LABEL>, KeepError> {
-    ArrayString::from(text).map_err(|_| {
+    let label = ArrayString::from(text).map_err(|_| {
         let mut label = ArrayString::new();
         for c in text.chars() {
             if label.try_push(c).is_err() {
@@ -66,7 +92,8 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, KeepError> {
             }
         }
         KeepError::Label { label }
-    })
+    })?;
+    if label.contains('\0') { Err(KeepError::Nul { label }) } else { Ok(label) }
 }
 
 /// What the kernel before us has kept. One range that is wrong is said, and then nothing counts as kept; all of it stays
@@ -97,8 +124,12 @@ pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange])
 /// [`KeepError`].
 pub fn keep(machine: &mut Machine<'_>, range: PaRange, text: &str) -> Result<(), KeepError> {
     let label = label(text)?;
+    is_not_told(machine)?;
     let nth = machine.live.reserved.iter().position(|reserved| *reserved == range);
     let nth = nth.ok_or(KeepError::NotYours(range))?;
+    if let Some(pa) = machine.first_unreadable(range) {
+        return Err(KeepError::NotReadable { range, pa });
+    }
     machine.kept.try_push(Kept { label, range })?;
     machine.live.reserved.remove(nth);
     Ok(())
@@ -110,19 +141,33 @@ pub fn keep(machine: &mut Machine<'_>, range: PaRange, text: &str) -> Result<(),
 /// [`KeepError`].
 pub fn drop_label(machine: &mut Machine<'_>, text: &str) -> Result<(), KeepError> {
     let label = label(text)?;
-    let before = machine.kept.len();
-    for kept in machine.kept.iter().filter(|kept| kept.label == label) {
-        machine.live.reserved.try_push(kept.range)?;
+    is_not_told(machine)?;
+    let ranges = machine.kept.iter().filter(|kept| kept.label == label);
+    match ranges.clone().count() {
+        0 => return Err(KeepError::Nothing { label }),
+        // Before any of them is both kept and reserved.
+        count if count > machine.live.reserved.remaining_capacity() => {
+            return Err(KeepError::NoRoom { label });
+        }
+        _ => machine.live.reserved.extend(ranges.map(|kept| kept.range)),
     }
     machine.kept.retain(|kept| kept.label != label);
-    if machine.kept.len() == before { Err(KeepError::Nothing { label }) } else { Ok(()) }
+    Ok(())
+}
+
+/// Refuses a change of what is kept once a payload's tree has been written. A crash kernel's says nothing of it, since all of
+/// it lies in memory that a crash kernel does not use.
+fn is_not_told(machine: &Machine<'_>) -> Result<(), KeepError> {
+    if machine.loaded.is_some() { Err(KeepError::Loaded) } else { Ok(()) }
 }
 
 /// Prints what is kept, with its digest.
 pub fn show(machine: &Machine<'_>) {
     for kept in &machine.kept {
         let started = cpu::counter();
-        let digest = digest(machine, kept.range);
+        // SAFETY: kept memory is mapped, was readable when it was kept, and stays so: it is not the user's to protect. Nobody
+        // writes to it while the boot CPU reads.
+        let digest = Sha256::new().of(unsafe { machine.bytes(kept.range) });
         report!(
             "kept={} start={} bytes={} sha256={digest} ticks={}",
             Quoted(kept.label.as_str()),
@@ -133,16 +178,10 @@ pub fn show(machine: &Machine<'_>) {
     }
 }
 
-fn digest(machine: &Machine<'_>, range: PaRange) -> Digest {
-    let mut digest = Sha256::new();
-    // SAFETY: kept memory is mapped and reserved, and nobody writes to it while the boot CPU reads.
-    digest.update(unsafe { machine.bytes(range) });
-    digest.finish()
-}
-
-/// Fills `range` with words that can't be guessed from a few of them, from `seed` on (splitmix64).
+/// Fills `range`, whole pages that this kernel may write to, with words that can't be guessed from a few of them, from `seed`
+/// on (splitmix64).
 pub fn fill(machine: &Machine<'_>, range: PaRange, seed: u64) {
-    // SAFETY: memory that the user has reserved, of which the boot CPU alone makes anything.
+    // SAFETY: memory that the user has reserved, of which the boot CPU alone makes anything; it is writable, as asked for.
     let bytes = unsafe { machine.bytes_mut(range) };
     let mut state = seed;
     for word in bytes.as_chunks_mut::<8>().0 {

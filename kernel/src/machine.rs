@@ -122,6 +122,22 @@ impl Machine<'_> {
         self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
     }
 
+    /// The first page of `range`, memory that is mapped, that the MMU does not let this kernel read just now: the user may
+    /// have made it invalid.
+    pub fn first_unreadable(&self, range: PaRange) -> Option<Pa> {
+        self.pages(range).find(|page| cpu::translate(self.layout.linear(*page)).is_err())
+    }
+
+    /// The same for writing: the user may have made it read-only too.
+    pub fn first_unwritable(&self, range: PaRange) -> Option<Pa> {
+        self.pages(range).find(|page| cpu::translate_write(self.layout.linear(*page)).is_err())
+    }
+
+    fn pages(&self, range: PaRange) -> impl Iterator<Item = Pa> {
+        let page = self.geometry().granule().bytes();
+        (range.start.0..range.end.0).step_by(page as usize).map(Pa)
+    }
+
     /// The bytes of `range`.
     ///
     /// # Safety

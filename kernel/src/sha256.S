@@ -1,6 +1,8 @@
 // SHA-256 (FIPS 180-4) of whole blocks, with the CPU's SHA-256 instructions where ID_AA64ISAR0_EL1.SHA2 says that it has
 // them. Position independent, without a stack: it goes along with the relocation code, and runs with the MMU on or off.
 //
+// sha256_by_instructions and sha256_by_words are its two ways, to be called by themselves when they are compared.
+//
 // x0 state, eight words of 32 bits        x2 how many blocks of 64 bytes, at least 1
 // x1 data, aligned to 16 bytes            x3 room for 128 bytes, aligned to 16
 //
@@ -11,11 +13,13 @@
 .balign 4
 .global sha256_blocks
 sha256_blocks:
-    adr     x4, sha256_constants
     mrs     x5, id_aa64isar0_el1
     tst     x5, #(0xf << 12)
     b.eq    sha256_by_words
 
+.global sha256_by_instructions
+sha256_by_instructions:
+    adr     x4, sha256_constants
     // Four rounds with the words in w0; and the four words that come 16 later, made in their place.
 .macro four_rounds w0, w1, w2, w3
     four_last_rounds \w0, "sha256su0 \w0\().4s, \w1\().4s"
@@ -57,7 +61,9 @@ sha256_blocks:
     ret
 
     // One round after the other: a to h in w6 to w13, the last 16 words in the room at x3.
+.global sha256_by_words
 sha256_by_words:
+    adr     x4, sha256_constants
     stp     x19, x20, [x3, #64]
     stp     x21, x22, [x3, #80]
 0:  ldp     w6, w7, [x0]

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use linmap_vmsa::id::Isar0;
+
 use crate::cpu;
 
 /// What the digest is made of: whole blocks of this many bytes.
@@ -9,6 +11,8 @@ pub const BLOCK: u64 = 64;
 
 unsafe extern "C" {
     fn sha256_blocks(state: *mut State, data: *const u8, blocks: u64, room: *mut Room);
+    fn sha256_by_instructions(state: *mut State, data: *const u8, blocks: u64, room: *mut Room);
+    fn sha256_by_words(state: *mut State, data: *const u8, blocks: u64, room: *mut Room);
     static sha256_initial: [u32; 8];
 }
 
@@ -43,19 +47,46 @@ impl fmt::Display for Digest {
     }
 }
 
+/// One of the routines of `sha256.S`.
+type Routine = unsafe extern "C" fn(*mut State, *const u8, u64, *mut Room);
+
 /// A digest in the making.
 #[derive(Clone, Copy, Debug)]
 pub struct Sha256 {
     state: State,
     blocks: u64,
+    routine: Routine,
 }
 
 impl Sha256 {
     /// The digest of nothing yet.
     pub fn new() -> Self {
+        Self::by(sha256_blocks)
+    }
+
+    /// The same, to be made by the CPU's SHA-256 instructions; `None` when it has none.
+    pub fn by_instructions() -> Option<Self> {
+        Isar0(cpu::isar0()).sha2().then(|| Self::by(sha256_by_instructions))
+    }
+
+    /// The same, to be made without them, as on a CPU that has none.
+    pub fn by_words() -> Self {
+        Self::by(sha256_by_words)
+    }
+
+    fn by(routine: Routine) -> Self {
         cpu::allow_vector_registers();
         // SAFETY: a constant of `sha256.S`.
-        Self { state: State(unsafe { sha256_initial }), blocks: 0 }
+        Self { state: State(unsafe { sha256_initial }), blocks: 0, routine }
+    }
+
+    /// The digest of `bytes` alone, behind what was taken in so far.
+    ///
+    /// # Panics
+    /// As [`update`](Self::update).
+    pub fn of(mut self, bytes: &[u8]) -> Digest {
+        self.update(bytes);
+        self.finish()
     }
 
     /// Takes in `bytes`: whole blocks, aligned to 16 bytes.
@@ -68,8 +99,8 @@ impl Sha256 {
         if blocks > 0 {
             let mut room = Room([0; 16]);
             // SAFETY: as its head asks: the state, so many whole blocks, room, all aligned. The kernel itself uses no vector
-            // registers, and `new` has allowed them.
-            unsafe { sha256_blocks(&mut self.state, bytes.as_ptr(), blocks, &mut room) };
+            // registers, and `by` has allowed them; the routine is one that the CPU has the instructions for.
+            unsafe { (self.routine)(&mut self.state, bytes.as_ptr(), blocks, &mut room) };
         }
         self.blocks += blocks;
     }

@@ -81,7 +81,7 @@ const COMMANDS: &[Command] = &[
         name: "cpus",
         usage: "cpus",
         help: "all CPUs: state, model, BBM level, and whether they answer",
-        run: show_cpus,
+        run: |machine, _| Ok(cpus::show(machine)?),
     },
     Command { name: "cpu-on", usage: "cpu-on N", help: "start a CPU", run: cpu_on },
     Command { name: "cpu-off", usage: "cpu-off N", help: "switch a CPU off", run: cpu_off },
@@ -108,6 +108,12 @@ const COMMANDS: &[Command] = &[
         usage: "fill START LENGTH SEED",
         help: "fill reserved memory with a pattern",
         run: |machine, rest| Ok(changes::fill(machine, rest)?),
+    },
+    Command {
+        name: "digest",
+        usage: "digest START LENGTH",
+        help: "the SHA-256 of reserved or kept memory, made in both ways there are",
+        run: |machine, rest| Ok(changes::digest(machine, rest)?),
     },
     Command {
         name: "poke",
@@ -179,7 +185,7 @@ const COMMANDS: &[Command] = &[
         name: "kexec",
         usage: "kexec [load|unload|plan|list|exec]",
         help: "load the payload and enter it, or one step of that",
-        run: run_kexec,
+        run: |machine, rest| Ok(kexec::command(machine, rest)?),
     },
     Command {
         name: "panic",
@@ -193,7 +199,12 @@ const COMMANDS: &[Command] = &[
         help: "the same by reading what is not mapped",
         run: |_, rest| end::fault(rest),
     },
-    Command { name: "poweroff", usage: "poweroff", help: "switch the machine off", run: power_off },
+    Command {
+        name: "poweroff",
+        usage: "poweroff",
+        help: "switch the machine off",
+        run: |machine, _| machine.power_off(),
+    },
 ];
 
 /// Goes on as the command line and the archive ask; never returns.
@@ -465,10 +476,6 @@ fn run_verify(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn show_cpus(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
-    Ok(cpus::show(machine)?)
-}
-
 fn cpu_on(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
     let number = cpu_number(word, "cpu-on N")?;
     let started = cpu::counter();
@@ -489,12 +496,4 @@ fn cpu_off(machine: &mut Machine<'_>, word: &str) -> Result<(), CommandError> {
 
 fn cpu_number(word: &str, usage: &'static str) -> Result<usize, CommandError> {
     word.parse().map_err(|_| CommandError::Usage(usage))
-}
-
-fn run_kexec(machine: &mut Machine<'_>, rest: &str) -> Result<(), CommandError> {
-    Ok(kexec::command(machine, rest)?)
-}
-
-fn power_off(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
-    machine.power_off()
 }

@@ -163,8 +163,10 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
     let va = machine.layout.linear(expected);
     let geometry = machine.geometry();
     let found = walk(geometry, machine.image.swapper(), va, &mut machine.tables());
-    // What the user has reserved may have been given any protection, and the image's data be made invalid.
+    // What the user has reserved may have been given any protection, what is kept any that lets it be read, and the image's data
+    // be made invalid.
     let yours = machine.live.reserved.iter().any(|range| range.contains(expected));
+    let kept = machine.kept.iter().any(|kept| kept.range.contains(expected));
     let in_image = machine.image.range().contains(expected);
     if (yours || in_image) && matches!(found, Walk::Fault { .. }) {
         return unmapped(machine, va, verified);
@@ -182,7 +184,7 @@ fn mapped(machine: &Machine<'_>, expected: Pa, verified: &mut Verified) -> Resul
     let is = |meant| {
         found.map(|found| Attributes { contiguous: false, ..found }) == Some(Attributes { global, ..meant })
     };
-    let may_be = yours && (is(Attributes::KERNEL_RODATA) || is(Attributes::KERNEL_TEXT));
+    let may_be = (yours || kept) && (is(Attributes::KERNEL_RODATA) || is(Attributes::KERNEL_TEXT));
     if !is(meant) && !may_be {
         return Err(Mismatch::Attributes { va, found, expected: meant });
     }

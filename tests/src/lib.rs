@@ -4,9 +4,11 @@
 
 mod boot;
 pub mod listing;
+mod pattern;
 mod raw;
 mod tree;
 
 pub use boot::{Boot, Outcome, own_image};
+pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use tree::{RAM, Tree, file};

@@ -175,6 +175,14 @@ fn a_command_line_that_is_no_text_is_refused() {
 }
 
 #[test]
+fn a_label_that_no_tree_can_say_is_refused() {
+    let script = b"reserve 0x60000000 4K; !keep 0x60000000 4K a\0b; keep 0x60000000 4K ab; unkeep ab";
+    let console = RawBoot { initrd: &archive(&[("script", script)]), command_line: "" }.run();
+    assert!(console.contains("has a NUL in it"), "{console}");
+    assert!(console.contains("linmap: script=ok commands=4"), "{console}");
+}
+
+#[test]
 fn an_initrd_outside_the_payloads_window_is_copied_into_it() {
     // Beside the archive there is no room for an image, and from low memory the window of 32 GiB does not reach it.
     let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");

@@ -378,6 +378,33 @@ fn a_late_cpu_that_lacks_what_is_in_use_is_sent_away_and_the_others_go_on() {
 }
 
 #[test]
+fn a_number_of_no_cpu_is_refused_by_every_command_and_the_kernel_goes_on() {
+    let commands = ["panic", "fault", "cpu-on", "cpu-off", "mask"];
+    let numbers = ["2", "255", "256", "257", "4294967296", "18446744073709551615"];
+    let mut script = String::new();
+    for command in commands {
+        for number in numbers {
+            // A time, where one is asked for or may be given.
+            let time = if command.starts_with("cpu") { "" } else { " 1" };
+            script.push_str(&format!("!{command} {number}{time}; "));
+        }
+    }
+    // The CPU itself, what is no number, and a CPU that has something to do.
+    script.push_str("!cpu-on 0; !cpu-off 0; !mask 0 1; !panic -1; !fault 1 x; !panic 1 2 3; mask 1 3000; !panic 1 0; verify");
+    let outcome = Boot::new("--memory 1G --cpus 2").with("--script", script).run();
+    outcome.expect_success();
+    let refused: Vec<_> = outcome.records.iter().filter(|record| record.contains_key("refused")).collect();
+    assert_eq!(refused.len(), commands.len() * numbers.len() + 7);
+    for record in &refused[..commands.len() * numbers.len()] {
+        let number = record["refused"].as_str().unwrap().split(' ').nth(1).unwrap();
+        let what = record["what"].as_str().unwrap();
+        assert!(what.contains(&format!("CPU {number}")), "{record:?}");
+    }
+    assert!(refused.last().unwrap()["what"].as_str().unwrap().contains("has not finished its work"));
+    assert!(!outcome.console.contains("end=asked"), "{}", outcome.console);
+}
+
+#[test]
 fn a_refused_cpu_is_off_again_and_refused_again() {
     let lines = "cpu-on 3\ncpu-on 3\ncpus\n";
     let console = typed("--memory 1G --cpus 4", "linmap.cpus=3 linmap.bbm.cpu3=0", lines);

@@ -1,6 +1,6 @@
 //! Crash kernels: reserved for, loaded, entered when the kernel meets its end, and shown its memory.
 
-use linmap_tests::{Boot, Outcome};
+use linmap_tests::{Boot, Outcome, pattern};
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, U64};
@@ -12,17 +12,6 @@ const IMAGE: std::ops::Range<u64> = 0xffff_8000_8000_0000..0xffff_8000_8040_0000
 
 fn run(options: &str, append: &str, script: &str) -> Outcome {
     Boot::new(options).with("--append", append).with("--script", script).run()
-}
-
-/// What `fill` writes from `seed` on (splitmix64).
-fn pattern(bytes: usize, seed: u64) -> Vec<u8> {
-    let words = (1..=bytes as u64 / 8).map(|number| {
-        let value = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    });
-    words.flat_map(u64::to_le_bytes).collect()
 }
 
 fn from_hex(text: &str) -> Vec<u8> {

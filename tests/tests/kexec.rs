@@ -1,7 +1,8 @@
 //! The steps of a kexec: loaded in place, scattered, over memory in use, with the MMU on and off, by one CPU and by all.
 
-use linmap_tests::{Boot, Outcome};
-use serde_json::Value;
+use linmap_tests::{Boot, Outcome, pattern};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 fn run(options: &str, script: &str) -> Outcome {
     let outcome = Boot::new(options).with("--script", script).run();
@@ -13,6 +14,25 @@ fn run(options: &str, script: &str) -> Outcome {
 fn number(outcome: &Outcome, record: &str, key: &str) -> u64 {
     let found = outcome.with(record).unwrap_or_else(|| panic!("{record}\n{}", outcome.console));
     found[key].as_u64().unwrap_or_else(|| panic!("{record}.{key}\n{}", outcome.console))
+}
+
+/// The records that have `key`, in order.
+fn all<'o>(outcome: &'o Outcome, key: &str) -> Vec<&'o Map<String, Value>> {
+    outcome.records.iter().filter(|record| record.contains_key(key)).collect()
+}
+
+/// Checks that all commands that were refused were so for this reason.
+#[track_caller]
+fn refused(outcome: &Outcome, count: usize, says: &str) {
+    let whats: Vec<_> =
+        all(outcome, "refused").iter().map(|record| record["what"].as_str().unwrap()).collect();
+    assert_eq!(whats.len(), count, "{whats:?}");
+    assert!(whats.iter().all(|what| what.contains(says)), "{whats:?} do not say {says:?}");
+}
+
+/// The SHA-256 of what `fill` writes, by another implementation.
+fn sha256_of_fill(bytes: usize, seed: u64) -> String {
+    Sha256::digest(pattern(bytes, seed)).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn reached_linux(outcome: &Outcome) -> bool {
@@ -106,5 +126,93 @@ fn kept_memory_goes_through_ten_generations_untouched() {
     let kept: Vec<&Value> =
         outcome.records.iter().filter(|r| r.contains_key("kept")).map(|r| &r["sha256"]).collect();
     assert_eq!(kept.len(), 11, "once when it is kept, and once a generation");
-    assert!(kept.iter().all(|digest| *digest == kept[0]), "{kept:?}");
+    let expected = sha256_of_fill(64 << 20, 7);
+    assert!(kept.iter().all(|digest| **digest == expected), "{kept:?}, not {expected}");
+}
+
+#[test]
+fn what_is_kept_stays_as_the_tree_of_a_loaded_payload_says() {
+    let outcome = run(
+        "--memory 1G --payload self",
+        "reserve 0x60000000 2M; reserve 0x60400000 2M; fill 0x60400000 2M 9; keep 0x60000000 2M first; kexec load; \
+         !keep 0x60400000 2M second; !unkeep first; verify; kexec unload; \
+         unkeep first; keep 0x60400000 2M second; kexec load; kexec exec --verify",
+    );
+    refused(&outcome, 2, "`kexec unload` it first");
+    let kept = all(&outcome, "kept");
+    let labels: Vec<_> = kept.iter().map(|record| record["kept"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["first", "second", "second"], "as each is kept, and what the next generation finds");
+    assert_eq!(kept[2]["start"], 0x6040_0000);
+    assert_eq!(kept[2]["sha256"], sha256_of_fill(2 << 20, 9));
+}
+
+#[test]
+fn what_is_kept_may_change_while_a_crash_kernel_waits_which_is_told_nothing_of_it() {
+    let outcome = Boot::new("--memory 1G --payload self")
+        .with("--append", "linmap.crashkernel=128M")
+        .with(
+            "--script",
+            "reserve 0x50000000 2M; keep 0x50000000 2M first; kexec load --crash; unkeep first; \
+             keep 0x50000000 2M second; panic",
+        )
+        .run();
+    outcome.expect_success();
+    assert!(outcome.console.contains("linmap: generation=1"), "{}", outcome.console);
+    let kept = all(&outcome, "kept");
+    let labels: Vec<_> = kept.iter().map(|record| record["kept"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["first", "second"], "as each is kept");
+}
+
+#[test]
+fn what_is_kept_as_one_stays_so_as_a_whole_where_there_is_no_room_for_reservations() {
+    // All but one of the 32 reservations that there may be.
+    let full: String =
+        (0..31).map(|page| format!("reserve {:#x} 4K; ", 0x6000_0000 + page * 0x2000)).collect();
+    let outcome = run(
+        "--memory 1G --payload self",
+        &format!(
+            "reserve 0x50000000 4K; reserve 0x50002000 4K; keep 0x50000000 4K pair; keep 0x50002000 4K pair; {full}\
+             !unkeep pair; !free 0x50000000 4K; !free 0x50002000 4K; free 0x60000000 4K; unkeep pair; \
+             !unkeep pair; free 0x50000000 4K; free 0x50002000 4K; verify"
+        ),
+    );
+    let whats: Vec<_> =
+        all(&outcome, "refused").iter().map(|record| record["what"].as_str().unwrap()).collect();
+    assert_eq!(whats.len(), 4, "{whats:?}");
+    assert!(whats[0].contains("too many of 32 reservations"), "{whats:?}");
+    assert!(whats[1..3].iter().all(|what| what.contains("not reserved by you")), "{whats:?}");
+    assert!(whats[3].contains("nothing is kept as \"pair\""), "{whats:?}");
+}
+
+#[test]
+fn digests_by_the_cpus_instructions_and_by_words_are_those_of_another_implementation() {
+    let ranges = [
+        (0x6000_0000, 0x1000),
+        (0x6000_3000, 0x2000),
+        (0x6001_0000, 0x5000),
+        (0x6020_0000, 0x10_0000),
+        (0x6040_7000, 0x12_3000),
+    ];
+    let script: String = ranges
+        .iter()
+        .map(|(start, len)| {
+            format!("reserve {start:#x} {len}; fill {start:#x} {len} {start}; digest {start:#x} {len}; ")
+        })
+        .collect();
+    // One of them as kept memory, and nothing that is neither.
+    let script = format!("{script}keep 0x60003000 0x2000 x; digest 0x60003000 0x2000; !digest 0x60008000 4K");
+    for cpu in ["max", "cortex-a72"] {
+        let outcome = run(&format!("--memory 1G --payload self --cpu {cpu}"), &script);
+        refused(&outcome, 1, "not reserved by you");
+        let digests = all(&outcome, "digest");
+        assert_eq!(digests.len(), 2 * (ranges.len() + 1), "{}", outcome.console);
+        for (pair, (start, len)) in digests.chunks(2).zip(ranges.iter().chain([&ranges[1]])) {
+            assert_eq!([&pair[0]["by"], &pair[1]["by"]], ["instructions", "words"]);
+            let expected = sha256_of_fill(*len, *start);
+            assert!(
+                pair.iter().all(|digest| digest["digest"] == expected),
+                "{len:#x}: {pair:?}, not {expected}"
+            );
+        }
+    }
 }

@@ -206,6 +206,60 @@ fn what_cannot_be_changed_is_refused_and_the_map_stays() {
 }
 
 #[test]
+fn memory_that_the_map_protects_is_refused_where_it_would_be_read_or_written() {
+    let outcome = script(
+        "--memory 4G",
+        "",
+        "map; reserve 0x80000000 2M; protect ro 0x80001000 4K; text 0x80002000 4K; \
+         !fill 0x80000000 2M 1; !fill 0x80001000 4K 1; !fill 0x80002000 4K 1; digest 0x80000000 2M; verify; \
+         keep 0x80000000 2M protected; verify; !protect rw 0x80001000 4K; unkeep protected; verify; \
+         protect invalid 0x80003000 4K; fill 0x80000000 4K 1; \
+         !fill 0x80003000 4K 1; !fill 0x80000000 0 1; !fill 0x80000000 12 1; !digest 0x80000000 2M; !digest 0x80003000 0; \
+         !keep 0x80000000 2M invalid; !unkeep invalid; verify; poke 0x80003000 1; \
+         free 0x80000000 2M; fold 0x80000000 1G; map; verify; reserve 0x80000000 2M; fill 0x80000000 2M 1",
+    );
+    outcome.expect_success();
+    let says = [
+        ("fill 0x80000000 2M 1", "0x80001000 can't be written to"),
+        ("fill 0x80001000 4K 1", "0x80001000 can't be written to"),
+        ("fill 0x80002000 4K 1", "0x80002000 can't be written to"),
+        ("protect rw 0x80001000 4K", "not reserved by you"),
+        ("fill 0x80003000 4K 1", "0x80003000 can't be written to"),
+        ("fill 0x80000000 0 1", "whole pages"),
+        ("fill 0x80000000 12 1", "whole pages"),
+        ("digest 0x80000000 2M", "0x80003000 can't be read"),
+        ("digest 0x80003000 0", "whole pages"),
+        ("keep 0x80000000 2M invalid", "0x80003000 can't be read"),
+        ("unkeep invalid", "nothing is kept"),
+    ];
+    let refused: Vec<_> = outcome.records.iter().filter(|record| record.contains_key("refused")).collect();
+    assert_eq!(refused.len(), says.len(), "{refused:?}");
+    for (record, (command, says)) in refused.iter().zip(says) {
+        assert_eq!(record["refused"], command);
+        let what = record["what"].as_str().unwrap();
+        assert!(what.contains(says), "{command}: {what:?} does not say {says:?}");
+    }
+    let maps = maps(&outcome);
+    assert_eq!(maps[0], maps[1]);
+}
+
+#[test]
+fn memory_is_given_back_as_a_whole_or_not_at_all() {
+    // The run of read-only pages changes parked alone, and the page that is invalid in use as well.
+    let outcome = script(
+        "--cpus 3 --cpu neoverse-n1 --timeout 120",
+        "",
+        "reserve 0x80000000 2M; protect ro 0x80000000 64K; fold 0x80000000 64K; protect invalid 0x80010000 4K; \
+         map; mask 2 9000; !free 0x80000000 2M; map; verify; mask 1 0; free 0x80000000 2M; verify",
+    );
+    outcome.expect_success();
+    let refused = outcome.with("refused").expect("a refusal")["what"].as_str().unwrap();
+    assert!(refused.contains("CPU 2 did not park"), "{refused}");
+    let maps = maps(&outcome);
+    assert_eq!(maps[0], maps[1]);
+}
+
+#[test]
 fn a_cpu_that_does_not_park_is_named_and_nothing_changes() {
     let outcome = script(
         "--cpus 3 --cpu neoverse-n1 --timeout 120",

@@ -106,6 +106,7 @@ fn what_must_not_be_changed_is_refused_with_its_own_error() {
             (protect(0x4047_f000, 0x2000, Protection::Valid), Wrong::ImageText),
             (protect(0x405b_2000, 0x2000, Protection::ReadOnly), Wrong::PartlyImage),
             (Op::MakeText(range(0x405b_2000, 0x2000)), Wrong::ImageText),
+            (Op::MakeData(range(0x405b_2000, 0x2000)), Wrong::ImageText),
             (remove(0x405b_2000, 0x2000), Wrong::InUse),
             (add(0x4200_1000, 0x1000), Wrong::Present),
             (add(0x4000_0000, 0x2000), Wrong::Present),
@@ -122,6 +123,8 @@ fn what_must_not_be_changed_is_refused_with_its_own_error() {
         }
         succeeds(&mut running, Op::Protect(text, Protection::Invalid));
         assert_eq!(Wrong::of(&fails(&mut running, Op::Protect(text, rw))), Wrong::WritableAndExecutable);
+        // All at once is no such mistake.
+        succeeds(&mut running, Op::MakeData(text));
     }
 }
 

@@ -101,6 +101,11 @@ impl Isar0 {
     pub const fn tlbi_range(self) -> bool {
         self.0 >> 56 & 0xf >= 2
     }
+
+    /// Whether there are instructions for SHA-256 (SHA2, FEAT_SHA256).
+    pub const fn sha2(self) -> bool {
+        self.0 >> 12 & 0xf != 0
+    }
 }
 
 /// MIDR_EL1: which CPU this is.
@@ -287,6 +292,11 @@ mod tests {
     #[test]
     fn range_invalidation_is_the_field_s_second_value() {
         assert!(!Isar0(0).tlbi_range() && !Isar0(1 << 56).tlbi_range() && Isar0(2 << 56).tlbi_range());
+    }
+
+    #[test]
+    fn instructions_for_sha_256_are_there_from_the_field_s_first_value_on() {
+        assert!(!Isar0(!(0xf << 12)).sha2() && Isar0(1 << 12).sha2() && Isar0(2 << 12).sha2());
     }
 
     #[test]

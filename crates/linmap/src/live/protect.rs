@@ -137,6 +137,30 @@ impl LinearMap {
         self.protect_memory(editor, steps, range, target, change)
     }
 
+    /// Makes `range` what memory is before anything is changed: readable and writable, and not executable. One change, so that
+    /// none of it is made when it fails.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub fn make_data<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+    ) -> Result<Changed, ChangeError> {
+        let target = self.linear(range)?;
+        let image = self.image.range();
+        if range.overlaps(image) {
+            return Err(ChangeError::ImageText { range, image });
+        }
+        let change = Change {
+            access: Some(Access::KernelReadWrite),
+            execute: Some(Execute::Never),
+            valid: Some(true),
+        };
+        self.protect_memory(editor, steps, range, target, change)
+    }
+
     /// Changes memory at `range` that is mapped once, at `target`, and folds what became alike.
     #[inline(always)]
     fn protect_memory<const N: usize, E: Editor<N>>(

@@ -15,6 +15,7 @@ use super::shadow::{DATA, State};
 pub enum Op {
     Protect(PaRange, Protection),
     MakeText(PaRange),
+    MakeData(PaRange),
     Split(PaRange, Level),
     Fold(PaRange),
     Global(Global),
@@ -75,6 +76,7 @@ impl Op {
         match self {
             Self::Protect(range, _)
             | Self::MakeText(range)
+            | Self::MakeData(range)
             | Self::Split(range, _)
             | Self::Fold(range)
             | Self::Add(range)
@@ -91,6 +93,7 @@ impl Running {
         Ok(match op {
             Op::Protect(range, protection) => map.protect(editor, steps, range, protection)?,
             Op::MakeText(range) => map.make_text(editor, steps, range)?,
+            Op::MakeData(range) => map.make_data(editor, steps, range)?,
             Op::Split(range, to) => map.split(editor, steps, range, to)?,
             Op::Fold(range) => map.fold(editor, steps, range)?,
             Op::Global(global) => map.set_global(editor, steps, global)?,
@@ -120,7 +123,7 @@ impl Running {
                 return vec![Wrong::PartlyImage];
             }
             Op::Protect(..) if range.overlaps(image) => own = Some(self.shadow.own(range.start)),
-            Op::MakeText(_) if range.overlaps(image) => return vec![Wrong::ImageText],
+            Op::MakeText(_) | Op::MakeData(_) if range.overlaps(image) => return vec![Wrong::ImageText],
             Op::Add(_) => {
                 let ram = self.editor.memblock.regions().any(|region| region.range.overlaps(range));
                 if ram {
@@ -185,6 +188,10 @@ impl Running {
                 };
                 shadow.set(start, range.len(), text);
             }
+            Op::MakeData(range) => {
+                let start = shadow.linear(range.start);
+                shadow.set(start, range.len(), |state| *state = DATA);
+            }
             Op::Global(global) => shadow.global = global,
             Op::Add(range) => shadow.add(range),
             Op::Remove(range) => shadow.remove(range),
@@ -232,7 +239,9 @@ impl Running {
             Op::MakeText(range) if range.contains(Pa(pa)) => accesses.retain(|event| {
                 matches!(event, Event::Access { kind: Use::Read, .. } | Event::Faults { kind: Use::Read, .. })
             }),
-            Op::Remove(range) | Op::Add(range) if range.contains(Pa(pa)) => accesses.clear(),
+            Op::MakeData(range) | Op::Remove(range) | Op::Add(range) if range.contains(Pa(pa)) => {
+                accesses.clear();
+            }
             _ => {}
         }
         accesses
@@ -323,7 +332,8 @@ impl Running {
         let needed = range.overlaps(tables) || range.overlaps(stack);
         match random.below(100) {
             0..46 if !needed => Op::Protect(range, random.pick(&PROTECTIONS)),
-            46..56 if !range.overlaps(tables) => Op::MakeText(range),
+            46..53 if !range.overlaps(tables) => Op::MakeText(range),
+            53..56 if !range.overlaps(tables) => Op::MakeData(range),
             0..68 => Op::Split(range, random.pick(&[Level::L3, Level::L3, Level::L2])),
             68..80 => Op::Fold(range),
             80..84 => Op::Global(random.pick(&[Global::Global, Global::NonGlobal])),
