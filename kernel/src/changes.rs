@@ -16,6 +16,7 @@ use crate::cross_call::{self, NotIdle};
 use crate::kept::{self, KeepError};
 use crate::live::{Fields, RESERVATIONS, timed};
 use crate::machine::Machine;
+use crate::number::number;
 use crate::sha256::Sha256;
 use crate::stress::{self, StressError, Summary};
 use crate::{cpu, percpu, report};
@@ -89,20 +90,6 @@ impl<T> From<CapacityError<T>> for ChangesError {
     fn from(_: CapacityError<T>) -> Self {
         Self::Full
     }
-}
-
-/// A number: hexadecimal after `0x`, else decimal, with K, M or G behind it.
-pub fn number(word: &str) -> Option<u64> {
-    if let Some(digits) = word.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok();
-    }
-    let (digits, shift) = match word.as_bytes().last()? {
-        b'K' => (&word[..word.len() - 1], 10),
-        b'M' => (&word[..word.len() - 1], 20),
-        b'G' => (&word[..word.len() - 1], 30),
-        _ => (word, 0),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The words START and LENGTH.

@@ -4,9 +4,8 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::{hint, ptr};
 
-use linmap_vmsa::Pa;
-
 use crate::cross_call::PATIENCE;
+use crate::uart::UartKind;
 use crate::{fatal, percpu};
 
 /// Where the registers are mapped; 0 while there is no console.
@@ -24,24 +23,6 @@ const LINE_8_BITS_FIFO: u32 = 0b11 << 5 | 1 << 4;
 const CONTROL_ENABLE: u32 = 1;
 /// Transmit and receive.
 const CONTROL_BOTH_WAYS: u32 = 1 << 8 | 1 << 9;
-
-/// What drives a UART.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UartKind {
-    /// A PL011.
-    Pl011,
-    /// The part of a PL011 that the Arm Base System Architecture asks for: no control and no line registers.
-    Sbsa,
-}
-
-/// A UART and where its registers are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Uart {
-    /// What it is.
-    pub kind: UartKind,
-    /// Its first register.
-    pub registers: Pa,
-}
 
 /// The console.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,8 @@
 //! Whoever meets the end has no machine at hand and trusts little: what it needs is found by one pointer, in the crash
 //! kernel's own memory, and is checked against its digest before it is entered.
 
+mod reserve;
+
 use core::ptr;
 use core::slice;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -10,11 +12,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 use linmap::layout::GEOMETRY;
 use linmap_kexec::{CommandLine, CoreNotes, CpuRegisters, VmcoreInfo};
-use linmap_memblock::{AllocError, Memblock, RegionError};
+use linmap_memblock::Memblock;
 use linmap_table::Reserved;
 use linmap_vmsa::registers::tcr_with_t0sz;
 use linmap_vmsa::{Pa, PaRange};
-use thiserror::Error;
 
 use crate::console::Quoted;
 use crate::cpu::{self, ThisCpu};
@@ -26,14 +27,9 @@ use crate::machine::REGIONS;
 use crate::percpu::{self, State, wait_until};
 use crate::relocation::Departure;
 use crate::sha256::{Digest, Sha256};
-use crate::{changes, fatal, report, say, secondary};
+use crate::{fatal, report, say, secondary};
 
-/// What is reserved begins and ends at a multiple of this: an image does, and block mappings of it stay whole.
-const ALIGN: u64 = 0x20_0000;
-/// Devices of 32 address bits reach memory below this, so that it is tried first.
-const LOW: u64 = 1 << 32;
-/// The word that reserves.
-pub const WORD: &str = "linmap.crashkernel";
+pub use reserve::{ReserveError, WORD};
 
 /// Memory for a crash kernel, and what waits there.
 #[derive(Debug, Default)]
@@ -55,70 +51,16 @@ impl CrashKernel {
     }
 }
 
-/// Why no memory is reserved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum ReserveError {
-    /// The word can't be read.
-    #[error("{WORD}= is SIZE or SIZE@ADDRESS, in numbers with K, M or G behind them")]
-    Word,
-    /// What it says is no whole number of 2 MiB.
-    #[error(
-        "{WORD}={size:#x}@{start:#x}: size and address have to be multiples of {ALIGN:#x}, and there has to be a size"
-    )]
-    Unaligned {
-        /// The size in bytes.
-        size: u64,
-        /// The address.
-        start: u64,
-    },
-    /// The memory is not there, or taken.
-    #[error("{WORD}: {range} is not all free memory")]
-    Taken {
-        /// What was asked for.
-        range: PaRange,
-    },
-    /// There is no such memory.
-    #[error("{WORD}: {0}")]
-    Memory(#[from] AllocError),
-    /// Memblock has no room to note it.
-    #[error("{WORD}: {0}")]
-    Regions(#[from] RegionError),
-}
-
 /// Reserves what the command line asks for.
 ///
 /// # Errors
 /// [`ReserveError`]; nothing is reserved.
 pub fn reserve(line: CommandLine<'_>, memblock: &mut Memblock<REGIONS>) -> Result<CrashKernel, ReserveError> {
-    let Some(value) = line.get(WORD) else { return Ok(CrashKernel::default()) };
-    let (size, start) = value.split_once('@').map_or((value, None), |(size, start)| (size, Some(start)));
-    let size = changes::number(size).ok_or(ReserveError::Word)?;
-    let start = start.map(|start| changes::number(start).ok_or(ReserveError::Word)).transpose()?;
-    let unaligned = ReserveError::Unaligned { size, start: start.unwrap_or(0) };
-    if size == 0 || !(size | start.unwrap_or(0)).is_multiple_of(ALIGN) {
-        return Err(unaligned);
-    }
-    let range = match start {
-        Some(start) => {
-            let range = PaRange::from_len(Pa(start), size).ok_or(unaligned)?;
-            if !memblock.free_ranges(range).any(|free| free == range) {
-                return Err(ReserveError::Taken { range });
-            }
-            memblock.reserve(range)?;
-            range
-        }
-        None => {
-            let everywhere = PaRange::new(Pa(0), memblock.memory_end());
-            let low = PaRange::new(Pa(0), Pa(LOW.min(everywhere.end.0)));
-            let start =
-                memblock.alloc(size, ALIGN, low).or_else(|_| memblock.alloc(size, ALIGN, everywhere))?;
-            PaRange::new(start, Pa(start.0 + size))
-        }
-    };
-    let mut memory = Memblock::new();
-    memory.add(range)?;
-    report!("crash-kernel=reserved start={} bytes={size}", range.start);
-    Ok(CrashKernel { range, memory, loaded: None })
+    let Some(range) = reserve::reserve(line, memblock)? else { return Ok(CrashKernel::default()) };
+    let mut crash = CrashKernel { range, ..CrashKernel::default() };
+    crash.clear();
+    report!("crash-kernel=reserved start={} bytes={}", range.start, range.len());
+    Ok(crash)
 }
 
 /// Whole pages that have to be as they were.

@@ -1,8 +1,8 @@
 //! Finding devices in the device tree, and where the CPU sees their registers.
 
 use arrayvec::ArrayVec;
-use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Cells, Node, ToCellInt};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::topology::is_enabled;
@@ -74,9 +74,7 @@ fn registers(node: FdtNode<'_>, buses: &[FdtNode<'_>]) -> Registers {
     let mut registers = Registers::new();
     let Ok(Some(entries)) = node.reg() else { return registers };
     for entry in entries {
-        let range = entry
-            .address::<u64>()
-            .ok()
+        let range = address(entry.address)
             .zip(entry.size::<u64>().ok())
             .and_then(|(address, size)| PaRange::from_len(Pa(through(buses, address)?), size));
         if range.is_none_or(|range| registers.try_push(range).is_err()) {
@@ -88,19 +86,24 @@ fn registers(node: FdtNode<'_>, buses: &[FdtNode<'_>]) -> Registers {
 
 /// An address as the innermost of `buses` has it, as the CPU sees it: each bus translates by its `ranges`, an empty one
 /// 1:1.
-fn through(buses: &[FdtNode<'_>], address: u64) -> Option<u64> {
-    let mut address = address;
+fn through(buses: &[FdtNode<'_>], from: u64) -> Option<u64> {
+    let mut at = from;
     for bus in buses.iter().rev() {
         let mut windows = bus.ranges().ok()??.peekable();
         if windows.peek().is_some() {
-            address = windows.find_map(|window| {
-                let offset = address.checked_sub(window.child_bus_address::<u64>().ok()?)?;
+            at = windows.find_map(|window| {
+                let offset = at.checked_sub(address(window.child_bus_address)?)?;
                 if offset >= window.length::<u64>().ok()? {
                     return None;
                 }
-                window.parent_bus_address::<u64>().ok()?.checked_add(offset)
+                address(window.parent_bus_address)?.checked_add(offset)
             })?;
         }
     }
-    Some(address)
+    Some(at)
+}
+
+/// The address in `cells`: one or two of them. No cells are no address, where `#address-cells` is 0.
+pub fn address(cells: Cells<'_>) -> Option<u64> {
+    if cells.as_ref().is_empty() { None } else { cells.to_int().ok() }
 }

@@ -3,18 +3,21 @@
 //! All other interrupts are switched off: the distributor's by the boot CPU, a CPU's own when it comes. The boot CPU sends
 //! and never receives, so its CPU interface stays as the firmware left it.
 
+mod node;
+
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use dtoolkit::fdt::{Fdt, FdtNode};
 use linmap_table::Fixmap;
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::cpu::{self, ThisCpu};
-use crate::device_tree::{self, Device};
+use crate::device_tree::Device;
 use crate::gic_v3::Redistributors;
 use crate::topology::{Affinity, Topology};
 use crate::{gic_v2, gic_v3, percpu};
+
+pub use node::{FRAME, RegistersError, V2, V3, Version, describe};
 
 /// Four interrupt numbers from here on mean that there was none (GIC architecture specification, IHI 0069, 2.2.1).
 const SPECIAL: u32 = 1020;
@@ -22,25 +25,6 @@ const SPECIAL: u32 = 1020;
 pub const SGI_PRIORITIES: u32 = 0xa0a0_a0a0;
 /// The lowest priority that is let through: all that is used, on implementations with few bits too.
 pub const PRIORITY_MASK: u32 = 0xf0;
-
-/// What the device tree says the interrupt controller is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Version {
-    /// A GICv2.
-    V2,
-    /// A GICv3 or GICv4.
-    V3,
-}
-
-impl Version {
-    /// Its number in reports.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::V2 => 2,
-            Self::V3 => 3,
-        }
-    }
-}
 
 /// The version that is in use, by its number; 0 while CPUs can't interrupt each other.
 static IN_USE: AtomicU8 = AtomicU8::new(0);
@@ -65,13 +49,8 @@ pub enum GicError {
     #[error("the device tree has no GICv2 or GICv3 that linmap knows")]
     Unknown,
     /// Its registers can't be where the device tree says.
-    #[error("the GIC's registers ({what}) are not whole pages within {pa_bits} bits of physical address")]
-    Registers {
-        /// Which.
-        what: &'static str,
-        /// The bits in reach.
-        pa_bits: u8,
-    },
+    #[error(transparent)]
+    Registers(#[from] RegistersError),
     /// Its registers would be memory.
     #[error("the GIC's registers at {registers} lie in what the device tree calls memory")]
     InMemory {
@@ -91,20 +70,6 @@ pub enum GicError {
 pub struct Gic {
     /// What a GICv3 has for each CPU; a GICv2 has nothing that others could set up.
     redistributors: Option<Redistributors>,
-}
-
-fn version(node: &FdtNode<'_>) -> Option<Version> {
-    node.compatible()?.find_map(|name| match name {
-        "arm,gic-400" | "arm,cortex-a15-gic" | "arm,cortex-a9-gic" | "arm,cortex-a7-gic" => Some(Version::V2),
-        "arm,gic-v3" => Some(Version::V3),
-        _ => None,
-    })
-}
-
-/// The interrupt controller of the device tree.
-pub fn describe(fdt: Fdt<'_>) -> Option<(Version, Device<'_>)> {
-    let device = device_tree::find(fdt, |node| version(node).is_some())?;
-    Some((version(&device.node)?, device))
 }
 
 impl Gic {

@@ -10,7 +10,7 @@ use linmap_vmsa::{Attributes, Va};
 use crate::cpu::{self, ThisCpu};
 use crate::cross_call::Sgi;
 use crate::device_tree::Device;
-use crate::gic::{GicError, PRIORITY_MASK, SGI_PRIORITIES};
+use crate::gic::{GicError, PRIORITY_MASK, SGI_PRIORITIES, V2};
 use crate::percpu;
 
 // The distributor's registers.
@@ -56,15 +56,7 @@ pub fn start(
     fixmap: &mut Fixmap,
     cpu: &mut ThisCpu,
 ) -> Result<(), GicError> {
-    const PAGE: u64 = 0x1000;
-    let page = |index: usize, what| {
-        let range = device.registers.get(index).filter(|range| {
-            range.len() >= PAGE && range.start.0.is_multiple_of(PAGE) && (range.end.0 - 1) >> pa_bits == 0
-        });
-        range.map(|range| range.start).ok_or(GicError::Registers { what, pa_bits })
-    };
-    let distributor = page(0, "distributor")?;
-    let cpu_interface = page(1, "CPU interface")?;
+    let V2 { distributor, cpu_interface } = V2::of(device, pa_bits)?;
     let _ = fixmap.map(cpu, slot::DISTRIBUTOR, distributor, Attributes::DEVICE);
     let _ = fixmap.map(cpu, slot::CPU_INTERFACE, cpu_interface, Attributes::DEVICE);
     write(DISTRIBUTOR, GICD_CTLR, 0);

@@ -5,20 +5,17 @@ use core::arch::asm;
 use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use dtoolkit::{Node, Property};
 use linmap::layout::{MAX_CPUS, slot};
 use linmap_table::Fixmap;
-use linmap_vmsa::{Attributes, Pa, PaRange};
+use linmap_vmsa::{Attributes, Pa};
 
 use crate::cpu::ThisCpu;
 use crate::cross_call::Sgi;
 use crate::device_tree::Device;
-use crate::gic::{GicError, PRIORITY_MASK, SGI_PRIORITIES};
+use crate::gic::{FRAME, GicError, PRIORITY_MASK, SGI_PRIORITIES, V3};
 use crate::percpu;
 use crate::topology::{Affinity, Topology};
 
-/// Distributor and redistributors come in frames of this size.
-const FRAME: u64 = 0x1_0000;
 /// The most frames that are looked at for redistributors.
 const MAX_FRAMES: usize = 4 * MAX_CPUS;
 
@@ -93,34 +90,16 @@ pub fn start(
     fixmap: &mut Fixmap,
     cpu: &mut ThisCpu,
 ) -> Result<Redistributors, GicError> {
-    let in_reach = |range: &&PaRange| {
-        range.len() >= FRAME && range.start.0.is_multiple_of(FRAME) && (range.end.0 - 1) >> pa_bits == 0
-    };
-    let [distributor, regions @ ..] = device.registers.as_slice() else {
-        return Err(GicError::Registers { what: "distributor", pa_bits });
-    };
-    let distributor =
-        Some(distributor).filter(in_reach).ok_or(GicError::Registers { what: "distributor", pa_bits })?;
-    // After the redistributors come a GICv2's registers, for guests.
-    let number = |name: &str| device.node.property(name)?.value_as::<u32>().ok();
-    let count = number("#redistributor-regions").unwrap_or(1) as usize;
-    let wide_stride = device.node.property("redistributor-stride").and_then(|p| p.value_as::<u64>().ok());
-    let stride = wide_stride.or(number("redistributor-stride").map(u64::from)).unwrap_or(0);
-    let regions = regions.get(..count).unwrap_or(regions);
-    let redistributors = GicError::Registers { what: "redistributors", pa_bits };
-    if regions.is_empty() || !stride.is_multiple_of(FRAME) || !regions.iter().all(|region| in_reach(&region))
-    {
-        return Err(redistributors);
-    }
+    let described = V3::of(device, pa_bits)?;
     if !use_system_registers() {
         return Err(GicError::SystemRegisters);
     }
 
-    let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, distributor.start, Attributes::DEVICE));
+    let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, described.distributor, Attributes::DEVICE));
     let set_up = start_distributor(&frame);
     fixmap.clear(cpu, slot::DISTRIBUTOR);
     set_up?;
-    Ok(Redistributors::find(distributor.start, regions, stride, topology, fixmap, cpu))
+    Ok(Redistributors::find(&described, topology, fixmap, cpu))
 }
 
 fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
@@ -142,19 +121,14 @@ fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
 
 impl Redistributors {
     /// Walks the `regions`: the last redistributor of each says so.
-    fn find(
-        distributor: Pa,
-        regions: &[PaRange],
-        stride: u64,
-        topology: &Topology,
-        fixmap: &mut Fixmap,
-        cpu: &mut ThisCpu,
-    ) -> Self {
+    fn find(described: &V3<'_>, topology: &Topology, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Self {
         let mut found: ArrayVec<Option<Pa>, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         let mut frames = 0;
-        for region in regions {
-            let mut at = region.start;
-            while region.covers(PaRange::new(at, Pa(at.0 + 2 * FRAME))) && frames < MAX_FRAMES {
+        for region in described.regions {
+            let mut next = V3::first(*region);
+            while let Some(at) = next
+                && frames < MAX_FRAMES
+            {
                 frames += 1;
                 let frame = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
                 let typer = frame.read_wide(GICR_TYPER);
@@ -169,11 +143,10 @@ impl Redistributors {
                 }
                 // Virtual LPIs have two frames more.
                 let own = if typer & TYPER_VLPIS != 0 { 4 * FRAME } else { 2 * FRAME };
-                let Some(next) = at.0.checked_add(stride.max(own)) else { break };
-                at = Pa(next);
+                next = described.next(*region, at, own);
             }
         }
-        Self { distributor, of_cpus: found }
+        Self { distributor: described.distributor, of_cpus: found }
     }
 
     /// Has the distributor forward nothing any more.

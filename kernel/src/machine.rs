@@ -3,8 +3,6 @@
 use core::slice;
 
 use arrayvec::ArrayVec;
-use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
 use linmap::features::Features;
 use linmap::layout::Layout;
 use linmap::ranges::MAX_MAPPINGS;
@@ -14,7 +12,7 @@ use linmap_table::{Fixmap, OffsetWindow, Reserved};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 use thiserror::Error;
 
-use crate::console::{Uart, UartKind};
+use crate::cpu;
 use crate::cpus::Cpus;
 use crate::crash::CrashKernel;
 use crate::entry::{Entered, Image};
@@ -22,7 +20,6 @@ use crate::kept::KeptRanges;
 use crate::kexec::{Loaded, TakenRanges};
 use crate::live::Live;
 use crate::psci::Psci;
-use crate::{cpu, device_tree};
 
 /// Regions that memblock has room for, in each of its lists.
 pub const REGIONS: usize = 256;
@@ -198,54 +195,4 @@ pub fn power_off(psci: Option<Psci>) -> ! {
         psci.system_off();
     }
     cpu::halt()
-}
-
-/// A string property of /chosen.
-pub fn chosen_string<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
-    fdt.find_node("/chosen")?.property(name)?.value_as::<&'a str>().ok()
-}
-
-/// The boot loader's initrd, as /chosen gives it. Memblock has already refused one that is malformed.
-pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
-    let chosen = fdt.find_node("/chosen")?;
-    let address = |name: &str| {
-        let property = chosen.property(name)?;
-        let wide = property.value_as::<u64>().ok();
-        wide.or_else(|| property.value_as::<u32>().ok().map(u64::from)).map(Pa)
-    };
-    let range = PaRange::new(address("linux,initrd-start")?, address("linux,initrd-end")?);
-    (!range.is_empty()).then_some(range)
-}
-
-/// The UART that stdout-path names, if it is one that the console can drive: a path or an alias, with options after a
-/// colon.
-pub fn stdout_uart(fdt: Fdt<'_>) -> Option<Uart> {
-    let path = chosen_string(fdt, "stdout-path")?.split(':').next()?;
-    let path = if path.starts_with('/') {
-        path
-    } else {
-        fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
-    };
-    let device = device_tree::at(fdt, path)?;
-    let kind = device.node.compatible()?.find_map(|name| match name {
-        "arm,pl011" => Some(UartKind::Pl011),
-        "arm,sbsa-uart" => Some(UartKind::Sbsa),
-        _ => None,
-    })?;
-    Some(Uart { kind, registers: device.registers.first()?.start })
-}
-
-/// The address in `earlycon=pl011,0x9000000`, also with an access width: `earlycon=pl011,mmio32,0x9000000`.
-pub fn earlycon_pl011(value: &str) -> Option<Uart> {
-    let mut parts = value.split(',');
-    if parts.next()? != "pl011" {
-        return None;
-    }
-    let address = match parts.next()? {
-        "mmio32" | "mmio" => parts.next()?,
-        address => address,
-    };
-    let digits = address.strip_prefix("0x")?;
-    let registers = Pa(u64::from_str_radix(digits, 16).ok()?);
-    Some(Uart { kind: UartKind::Pl011, registers })
 }

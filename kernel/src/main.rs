@@ -7,6 +7,7 @@
 #![no_main]
 
 mod changes;
+mod chosen;
 mod console;
 mod cpu;
 mod cpus;
@@ -27,6 +28,7 @@ mod kexec;
 mod linear_map;
 mod live;
 mod machine;
+mod number;
 mod park;
 mod pen;
 mod percpu;
@@ -40,6 +42,7 @@ mod stacks;
 mod stress;
 mod surgery;
 mod topology;
+mod uart;
 mod verify;
 
 use core::fmt::Display;
@@ -53,7 +56,7 @@ use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
-use crate::console::{Console, Quoted, Uart};
+use crate::console::{Console, Quoted};
 use crate::cpu::ThisCpu;
 use crate::cpus::Cpus;
 use crate::crash::CrashKernel;
@@ -64,6 +67,7 @@ use crate::live::Live;
 use crate::machine::{Machine, REGIONS};
 use crate::psci::Psci;
 use crate::topology::{Affinity, Topology};
+use crate::uart::Uart;
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -112,16 +116,16 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let built_in = built_in_command_line();
     let pa_bits = cpus::boot_pa_bits();
     let mut console = None;
-    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(machine::earlycon_pl011) {
+    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(uart::earlycon_pl011) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu);
     }
 
     let dtb = dtb::map(Pa(dtb_pa), pa_bits, &mut cpu).unwrap_or_else(|error| fail("dtb", &error, None));
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
-    let psci = Psci::from_fdt(fdt, entered);
-    let command_line = machine::chosen_string(fdt, "bootargs").unwrap_or("");
-    let earlycon = CommandLine(command_line).get("earlycon").and_then(machine::earlycon_pl011);
-    if let Some(uart) = machine::stdout_uart(fdt).or(earlycon) {
+    let psci = Psci::reachable(fdt, entered);
+    let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
+    let earlycon = CommandLine(command_line).get("earlycon").and_then(uart::earlycon_pl011);
+    if let Some(uart) = uart::stdout_uart(fdt).or(earlycon) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu).or(console);
     }
     let features =
@@ -154,13 +158,13 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
     memblock.fill_from_fdt(fdt).unwrap_or_else(|error| fail("memory", &error, psci));
-    let initrd = machine::initrd(fdt);
+    let initrd = chosen::initrd(fdt);
     let firmware = reserved_but(&memblock, initrd);
     let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
     let in_use = [image.range(), dtb_range, initrd.unwrap_or_default()];
     let kept = kept::from_tree(fdt, &memblock, &in_use);
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
-    topology.check_mailboxes(&memblock, &[image.range(), dtb_range]);
+    topology.check_mailboxes(&memblock, &in_use);
     let page = layout::GEOMETRY.granule().bytes();
     for range in [Some(image.range()), dtb_range.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range).unwrap_or_else(|error| fail("memory", &error, psci));

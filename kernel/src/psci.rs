@@ -1,7 +1,8 @@
 //! PSCI: switching CPUs on and off, and the machine off.
 
+mod node;
+
 use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
 use linmap_vmsa::Pa;
 use smccc::psci::{self, AffinityState, Error, LowestAffinityLevel};
 use smccc::{Hvc, Smc};
@@ -9,14 +10,7 @@ use smccc::{Hvc, Smc};
 use crate::entry::Entered;
 use crate::topology::Affinity;
 
-/// How PSCI is called.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Psci {
-    /// By HVC.
-    Hvc,
-    /// By SMC.
-    Smc,
-}
+pub use node::Psci;
 
 /// Runs a function of `smccc::psci` through the conduit.
 macro_rules! through {
@@ -29,18 +23,9 @@ macro_rules! through {
 }
 
 impl Psci {
-    /// The conduit that the DTB's /psci node names. None for a PSCI older than 0.2, whose functions have no fixed numbers,
-    /// and none for HVC where that would call ourselves: in a kernel that was entered at EL2.
-    pub fn from_fdt(fdt: Fdt<'_>, entered: Entered) -> Option<Self> {
-        let node = fdt.find_node("/psci")?;
-        if !node.compatible()?.any(|name| matches!(name, "arm,psci-0.2" | "arm,psci-1.0")) {
-            return None;
-        }
-        match node.property("method")?.value_as::<&str>().ok()? {
-            "hvc" if entered == Entered::El1 => Some(Self::Hvc),
-            "smc" => Some(Self::Smc),
-            _ => None,
-        }
+    /// The conduit that the DTB names, but for HVC where that would call ourselves: in a kernel that was entered at EL2.
+    pub fn reachable(fdt: Fdt<'_>, entered: Entered) -> Option<Self> {
+        Self::from_fdt(fdt).filter(|psci| *psci == Self::Smc || entered == Entered::El1)
     }
 
     /// Switches the machine off; returns only if the firmware refuses.

@@ -10,6 +10,8 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
+use crate::device_tree::address;
+
 /// Which CPU: the affinity fields of MPIDR_EL1, Aff3 in bits 39:32 and Aff2 to Aff0 in bits 23:0 (Arm ARM D24.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Affinity(u64);
@@ -192,7 +194,7 @@ impl Topology {
             .reg()
             .ok()
             .flatten()
-            .and_then(|mut entries| entries.next()?.address::<u64>().ok())
+            .and_then(|mut entries| address(entries.next()?.address))
             .ok_or(Unusable::NoReg { node: name })?;
         let affinity = Affinity::of_mpidr(reg);
         if affinity.bits() != reg {

@@ -11,4 +11,4 @@ mod tree;
 pub use boot::{Boot, Outcome, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
-pub use tree::{RAM, Tree, file};
+pub use tree::{RAM, Tree, file, virt_tree};

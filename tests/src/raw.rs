@@ -27,12 +27,30 @@ impl RawBoot<'_> {
     /// # Panics
     /// When it does not.
     pub fn run(&self) -> String {
+        self.run_on("virt,dtb-randomness=off", &["-m", "1G"], "max")
+    }
+
+    /// The console of this machine, with CPUs of this type and 256 MiB of RAM, until it switches itself off, and what its
+    /// RAM holds then.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn run_and_read_memory(&self, machine: &str, cpu: &str) -> (String, tempfile::NamedTempFile) {
+        let memory = file(&[]);
+        let backend =
+            format!("memory-backend-file,id=ram,size=256M,share=on,mem-path={}", memory.path().display());
+        let options = ["-object", &backend, "-m", "256M"];
+        let console = self.run_on(&format!("{machine},memory-backend=ram"), &options, cpu);
+        (console, memory)
+    }
+
+    fn run_on(&self, machine: &str, options: &[&str], cpu: &str) -> String {
         let archive = file(self.initrd);
         let mut qemu = Command::new("qemu-system-aarch64");
-        qemu.args(["-M", "virt,dtb-randomness=off", "-m", "1G"]);
+        qemu.args(["-M", machine]).args(options);
         qemu.arg("-kernel").arg(image()).arg("-initrd").arg(archive.path());
         qemu.args(["-append", self.command_line]);
-        console(qemu, "max")
+        console(qemu, cpu)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Device trees for QEMU's `virt` machine, with any memory.
 
 use std::io::Write;
+use std::process::Command;
 
 use vm_fdt::FdtWriter;
 
@@ -101,4 +102,27 @@ pub fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(bytes).expect("room for the file");
     file
+}
+
+/// The tree that QEMU makes for its `virt` with these options, without the room behind it.
+///
+/// # Panics
+/// When QEMU does not start, or makes none.
+pub fn virt_tree(machine: &str, options: &str) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let machine = format!("virt,{machine}dumpdtb={}", file.path().display());
+    let output = Command::new("qemu-system-aarch64")
+        .args(["-M", &machine, "-nographic", "-nic", "none"])
+        .args(options.split_whitespace())
+        .output()
+        .expect("QEMU starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut blob = std::fs::read(file.path()).expect("the tree");
+    // The strings are last; what follows is padding, and harm to it is none.
+    let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().expect("four bytes")) as usize;
+    let end = word(12) + word(32);
+    assert!(end < blob.len() && word(8) < word(12));
+    blob.truncate(end);
+    blob[4..8].copy_from_slice(&(end as u32).to_be_bytes());
+    blob
 }

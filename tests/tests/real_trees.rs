@@ -1,9 +1,8 @@
 //! Device trees of QEMU's machines, rewritten for the next kernel with all that can be asked for, whole and harmed.
 
-use std::process::Command;
-
 use linmap_kexec::{CrashMemory, KeptRange, NextTree, Seeds, SpinTable};
 use linmap_memblock::parse_dtb;
+use linmap_tests::virt_tree;
 use linmap_vmsa::{Pa, PaRange};
 
 const fn range(start: u64, len: u64) -> PaRange {
@@ -19,26 +18,6 @@ const NEXT: NextTree<'static> = NextTree {
     spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8), cpus: &[] }),
     kept: &[KeptRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
-
-/// The tree that QEMU makes for its `virt` with these options, without the room behind it.
-fn tree(machine: &str, options: &str) -> Vec<u8> {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let machine = format!("virt,{machine}dumpdtb={}", file.path().display());
-    let output = Command::new("qemu-system-aarch64")
-        .args(["-M", &machine, "-nographic", "-nic", "none"])
-        .args(options.split_whitespace())
-        .output()
-        .expect("QEMU starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut blob = std::fs::read(file.path()).expect("the tree");
-    // The strings are last; what follows is padding, and harm to it is none.
-    let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().expect("four bytes")) as usize;
-    let end = word(12) + word(32);
-    assert!(end < blob.len() && word(8) < word(12));
-    blob.truncate(end);
-    blob[4..8].copy_from_slice(&(end as u32).to_be_bytes());
-    blob
-}
 
 /// Rewrites `blob` if it is accepted, checks what comes of it, and says whether it was.
 fn is_rewritten(blob: &[u8]) -> bool {
@@ -67,7 +46,7 @@ fn trees_of_real_machines_are_rewritten_and_harmed_ones_rewritten_or_refused() {
         ("gic-version=3,", "-cpu max -m 4G -smp 4"),
         ("virtualization=on,", "-cpu cortex-a72 -m 2G -smp 2,clusters=2"),
     ] {
-        let blob = tree(machine, options);
+        let blob = virt_tree(machine, options);
         assert!(is_rewritten(&blob));
         let mut accepted = 0;
         for _ in 0..10_000 {

@@ -8,14 +8,12 @@ use crate::cells::Cells;
 use crate::tree_output::{Name, TreeOutput};
 use crate::{NextTree, TreeError};
 
-/// Random numbers that the next kernel takes from `/chosen`. Who has used a seed must not pass it on: the next
-/// kernel's addresses and keys could be told from it.
+/// Random numbers that the next kernel takes from `/chosen`. Those of the tree are never passed on: this
+/// kernel may have used them, and the next one's addresses and keys could be told from them.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Seeds {
-    /// `kaslr-seed` and `rng-seed` of the tree stay, since nothing has used them.
+    /// `kaslr-seed` and `rng-seed` of the tree are removed, and there are no new ones.
     #[default]
-    Unused,
-    /// Those of the tree are removed, and there are no new ones.
     Removed,
     /// New ones replace them.
     New {
@@ -30,7 +28,6 @@ pub enum Seeds {
 impl fmt::Debug for Seeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unused => "Unused",
             Self::Removed => "Removed",
             Self::New { .. } => "New",
         })
@@ -65,13 +62,18 @@ impl CrashMemory<'_> {
     }
 }
 
-/// Whether the tree's property of `/chosen` gives way to what `next` says, if anything.
-pub(crate) fn replaces(next: &NextTree<'_>, property: &str) -> bool {
-    const ALWAYS: [Name; 5] =
-        [Name::Bootargs, Name::InitrdStart, Name::InitrdEnd, Name::UsableMemory, Name::ElfCoreHeader];
-    const SEEDS: [Name; 2] = [Name::KaslrSeed, Name::RngSeed];
-    let is_one_of = |names: &[Name]| names.iter().any(|name| name.text() == property);
-    is_one_of(&ALWAYS) || (next.seeds != Seeds::Unused && is_one_of(&SEEDS))
+/// Whether the tree's property of `/chosen` gives way to what the next one says, if anything.
+pub(crate) fn replaces(property: &str) -> bool {
+    const REPLACED: [Name; 7] = [
+        Name::Bootargs,
+        Name::InitrdStart,
+        Name::InitrdEnd,
+        Name::KaslrSeed,
+        Name::RngSeed,
+        Name::UsableMemory,
+        Name::ElfCoreHeader,
+    ];
+    REPLACED.iter().any(|name| name.text() == property)
 }
 
 /// Writes what `next` says.

@@ -260,7 +260,7 @@ impl NextTree<'_> {
                         continue;
                     }
                 }
-                (Token::Property { name, .. }, Some(Section::Chosen), 2) if chosen::replaces(self, name) => {
+                (Token::Property { name, .. }, Some(Section::Chosen), 2) if chosen::replaces(name) => {
                     continue;
                 }
                 (Token::Property { name, value }, Some(Section::ReservedMemory), 2) => {

@@ -38,7 +38,7 @@ pub fn new(fdt: Fdt<'_>) -> Seeds {
         }
     }
     if !known {
-        return Seeds::Unused;
+        return Seeds::Removed;
     }
     time[..8].copy_from_slice(&cpu::counter().to_le_bytes());
     // Two that can't be told from each other.

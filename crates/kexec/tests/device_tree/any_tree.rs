@@ -113,7 +113,6 @@ proptest! {
         bootargs in "[ -~]{0,80}",
         initrd in prop::option::of((0u64..1 << 20, 1u64..1 << 20)),
         seeds in prop_oneof![
-            Just(Seeds::Unused),
             Just(Seeds::Removed),
             (any::<u64>(), any::<[u8; 32]>()).prop_map(|(kaslr, rng)| Seeds::New { kaslr, rng }),
         ],
