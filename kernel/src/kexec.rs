@@ -112,7 +112,7 @@ pub enum KexecError {
     /// The move list has changed.
     #[error(transparent)]
     List(#[from] WireError),
-    /// The moves can't be said as a list of pages.
+    /// The moves can't be written as a list of pages.
     #[error(transparent)]
     Ind(#[from] IndError),
     /// There is something loaded.
@@ -244,7 +244,12 @@ pub fn command(machine: &mut Machine<'_>, rest: &str) -> Result<(), KexecError> 
             loaded.as_ref().ok_or(KexecError::NotLoaded)?.show();
             Ok(())
         }
-        Some("list") => machine.loaded.as_ref().ok_or(KexecError::NotLoaded)?.list(machine),
+        Some("list") => {
+            let loaded = machine.loaded.take().ok_or(KexecError::NotLoaded)?;
+            let listed = loaded.list(machine);
+            machine.loaded = Some(loaded);
+            listed
+        }
         Some("exec") => exec(machine, verify).map(|never| match never {}),
         Some(_) => Err(KexecError::Usage),
     }

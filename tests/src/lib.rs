@@ -3,6 +3,7 @@
 //! The tests use the same command as a person does, and read what it writes with `--json`; nothing looks for prose.
 
 mod boot;
+pub mod ind_list;
 pub mod listing;
 mod pattern;
 mod raw;

@@ -3,13 +3,14 @@
 //! The machine has just enough memory for linmap's own Image, a device tree and the archive, and the archive lies where the
 //! Image has to go. So both are moved, one over the other.
 
+use linmap_tests::ind_list::CarriedOut;
 use linmap_tests::{PlacedBoot, RAM, Tree, archive, own_image};
 
 const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
 /// The running kernel is in the block below.
 const ARCHIVE_AT: u64 = RAM + 2 * BLOCK;
-/// The device tree's block, and one more that is too short for an image or a device tree once frames are taken from it.
+/// The device tree's block, and behind it memory for frames that is too short for an image or a device tree.
 const DTB_AT: u64 = RAM + 8 * BLOCK;
 
 /// An archive of whole pages whose Image begins so many bytes from its start.
@@ -29,14 +30,14 @@ fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
 
 /// What the plan has under these names, once the payload was entered and has found its archive.
 fn moved(offset: u64, load: &str) -> [u64; 2] {
-    let script = format!("kexec load {load}; kexec plan; kexec exec --verify");
+    let script = format!("kexec load {load}; kexec plan; kexec list; kexec exec --verify");
     let archive = archive_with_image_at(offset, &script);
     let image_size = u64::from_le_bytes(own_image()[16..24].try_into().expect("eight bytes"));
     let room = image_size.next_multiple_of(0x1_0000);
     let tree = Tree {
         memory: vec![
             (RAM + BLOCK, ARCHIVE_AT + room + archive.len() as u64 + 0x2_0000 - (RAM + BLOCK)),
-            (DTB_AT, 2 * BLOCK),
+            (DTB_AT, BLOCK + room - 0x1_0000),
         ],
         // No room for an image over the running kernel.
         reserved: vec![(RAM + BLOCK + room - PAGE, PAGE)],
@@ -56,6 +57,21 @@ fn moved(offset: u64, load: &str) -> [u64; 2] {
         console.contains(&format!("linmap: segment=initrd source={ARCHIVE_AT:#x} destination=")),
         "{console}"
     );
+    // The list of pages has the order too, and ends with the same bytes at the same places.
+    let list = CarriedOut::read(&console);
+    let goes = |from: u64, to: u64, len: u64| {
+        (0..len).step_by(PAGE as usize).all(|at| match list.content.get(&(to + at)) {
+            Some(content) => *content == from + at || *content == list.zeros,
+            None => from == to,
+        })
+    };
+    let file = own_image().len() as u64;
+    assert!(goes(ARCHIVE_AT + offset, ARCHIVE_AT, file), "{list:#x?}");
+    let (_, initrd) = console
+        .split_once(&format!("linmap: segment=initrd source={ARCHIVE_AT:#x} destination="))
+        .expect("the initrd's segment");
+    let to = initrd.split(' ').next().and_then(|to| u64::from_str_radix(to.strip_prefix("0x")?, 16).ok());
+    assert!(goes(ARCHIVE_AT, to.expect("an address"), archive.len() as u64), "{list:#x?}");
     // It was right behind the move, and the next kernel loads the archive once more.
     assert!(console.contains("linmap: state=done generation=2"), "{console}");
     let plan = console.lines().find(|line| line.starts_with("linmap: kexec=plan ")).expect("a plan");

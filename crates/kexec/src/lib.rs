@@ -36,6 +36,7 @@ mod next_tree;
 mod order;
 mod output;
 mod placement;
+mod placement_search;
 mod reserved_memory;
 mod segment;
 mod spin_table;

@@ -11,24 +11,17 @@
 
 use core::fmt;
 
-use linmap_vmsa::{Granule, Pa, PaRange};
+use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-use crate::image::{BASE_ALIGN, Image, Placement};
+use crate::image::Image;
+use crate::placement_search::Search;
 
-const GIB: u64 = 0x4000_0000;
+pub(crate) const GIB: u64 = 0x4000_0000;
 /// The longest window that holds image and initrd.
-const WINDOW_LEN: u64 = 32 * GIB;
+pub(crate) const WINDOW_LEN: u64 = 32 * GIB;
 /// What a device tree may have at most, and gets.
-const DTB_BLOCK: u64 = 0x20_0000;
-/// How far above its base an old kernel looks for its device tree.
-const OLD_DTB_REACH: u64 = 0x2000_0000;
-/// Kernels are placed below this, whatever the machine's physical addresses can be.
-const REACH: PaRange = PaRange::new(Pa(0), Pa(1 << 48));
-/// Where a device tree or an initrd may be: Linux takes one at address 0 for none.
-const NOT_NULL: PaRange = PaRange::new(Pa(PAGE), REACH.end);
-/// Image and initrd share no page with anything else, whatever the payload's granule: it frees whole pages.
-const PAGE: u64 = Granule::K64.bytes();
+pub(crate) const DTB_BLOCK: u64 = 0x20_0000;
 
 /// What is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,14 +125,15 @@ pub fn initrd_window(image: PaRange) -> PaRange {
 }
 
 /// Start of the GiB that holds the byte at `pa`.
-fn floor_gib(pa: Pa) -> u64 {
+pub(crate) fn floor_gib(pa: Pa) -> u64 {
     pa.0 & !(GIB - 1)
 }
 
 impl Placed {
-    /// Chooses the lowest places that keep the rules, all below 2^48. The image is chosen first, then the device
-    /// tree, then the initrd; when those don't fit, the next place for the image is tried: further free ranges,
-    /// and further 1 GiB boundaries within a range, since those move the window.
+    /// Chooses places that keep the rules, all below 2^48, as low as they can be: the lowest place for the image in
+    /// each free range, and in each GiB of it, since the GiB says where the window is; for each the lowest for device
+    /// tree and initrd. When they go with none of these, places for the image above the others are tried. Whatever
+    /// fits is placed.
     ///
     /// `free` are the ranges a payload may be put in, ascending and apart: RAM without what the firmware
     /// reserves. An initrd that stays where it is need not be left out of them. `dtb_len` is in bytes: see
@@ -147,7 +141,7 @@ impl Placed {
     ///
     /// # Errors
     ///
-    /// When image, device tree and initrd don't go together, the error tells what is wrong with the image in its
+    /// When image, device tree and initrd can't be placed together, the error tells what is wrong with the image in its
     /// lowest place.
     ///
     /// - [`PlacementError::NoRoom`]: something doesn't fit.
@@ -168,57 +162,15 @@ impl Placed {
             1..=DTB_BLOCK => {}
             len => return Err(PlacementError::DtbTooLarge { len }),
         }
-        let asked = image.text_offset.saturating_add(whole_pages(image.image_size));
-        let space = Space { free, within: REACH, taken: [PaRange::default(), stays] };
+        let search = Search::new(free, image, initrd, stays);
         let mut first_error = None;
-        for mut gap in space.gaps() {
-            while let Some(base) = fit(gap, asked, BASE_ALIGN) {
-                match Self::at(&space, base, image, initrd, dtb_len) {
-                    Ok(placed) => return Ok(placed),
-                    Err(error) => first_error = first_error.or(Some(error)),
-                }
-                gap = PaRange::new(Pa(floor_gib(base).saturating_add(GIB)), gap.end);
+        for base in search.bases() {
+            match search.at(base, dtb_len) {
+                Ok(placed) => return Ok(placed),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| space.no_room(Part::Image, asked, BASE_ALIGN)))
-    }
-
-    /// Tries one base for the image, which fits there. `space` is what is free without an initrd that stays.
-    fn at<I>(
-        space: &Space<I>,
-        base: Pa,
-        image: &Image,
-        initrd: Initrd,
-        dtb_len: u64,
-    ) -> Result<Self, PlacementError>
-    where
-        I: Iterator<Item = PaRange> + Clone,
-    {
-        // Sums can't saturate: the image fits at this base, below 2^48.
-        let from = |start: Pa, len: u64| PaRange::new(start, Pa(start.0.saturating_add(len)));
-        let start = Pa(base.0.saturating_add(image.text_offset));
-        let at = from(start, image.image_size);
-        let claimed = from(start, whole_pages(image.image_size));
-        let [for_dtb, for_initrd] = match image.placement {
-            Placement::Anywhere => [REACH, REACH],
-            Placement::NearDramBase => [from(base, OLD_DTB_REACH), PaRange::new(base, REACH.end)],
-        };
-        let window = initrd_window(at).intersection(for_initrd);
-
-        let [_, stays] = space.taken;
-        if !window.covers(stays) {
-            return Err(PlacementError::InitrdOutsideWindow { initrd: stays, image: at, window });
-        }
-        let block = space.with(for_dtb, stays, claimed).lowest(Part::Dtb, DTB_BLOCK, DTB_BLOCK)?;
-        let initrd = match initrd {
-            Initrd::Absent => None,
-            Initrd::At(stays) => Some(stays),
-            Initrd::Len(len) => {
-                let room = space.with(window, block, claimed).lowest(Part::Initrd, whole_pages(len), PAGE)?;
-                Some(from(room.start, len))
-            }
-        };
-        Ok(Self { image: at, initrd, dtb: from(block.start, dtb_len) })
+        Err(first_error.unwrap_or_else(|| search.no_base()))
     }
 
     /// Where the payload is entered: the image's first byte.
@@ -227,69 +179,17 @@ impl Placed {
     }
 }
 
-/// Free memory to choose from.
-struct Space<I> {
-    free: I,
-    within: PaRange,
-    /// What is taken already: ascending and apart; an empty range is one at 0.
-    taken: [PaRange; 2],
-}
-
-impl<I> Space<I>
-where
-    I: Iterator<Item = PaRange> + Clone,
-{
-    /// The same free memory for a device tree or an initrd, with other bounds and other ranges taken.
-    fn with(&self, within: PaRange, one: PaRange, other: PaRange) -> Self {
-        // By their ends: an empty range at 0 must come before one that starts at 0.
-        let taken = if one.end < other.end { [one, other] } else { [other, one] };
-        Self { free: self.free.clone(), within: within.intersection(NOT_NULL), taken }
-    }
-
-    /// What is free, within and not taken, ascending.
-    fn gaps(&self) -> impl Iterator<Item = PaRange> + use<I> {
-        let (within, [first, second]) = (self.within, self.taken);
-        let between = [
-            PaRange::new(Pa(0), first.start),
-            PaRange::new(first.end, second.start),
-            PaRange::new(second.end, Pa(u64::MAX)),
-        ];
-        let pieces = move |range| between.map(|gap| gap.intersection(range).intersection(within));
-        self.free.clone().flat_map(pieces)
-    }
-
-    fn lowest(&self, part: Part, len: u64, align: u64) -> Result<PaRange, PlacementError> {
-        self.gaps()
-            .find_map(|gap| fit(gap, len, align).and_then(|start| PaRange::from_len(start, len)))
-            .ok_or_else(|| self.no_room(part, len, align))
-    }
-
-    fn no_room(&self, part: Part, len: u64, align: u64) -> PlacementError {
-        let largest = self.gaps().map(PaRange::len).max().unwrap_or(0);
-        PlacementError::NoRoom { part, len, align, within: self.within, largest }
-    }
-}
-
-/// The lowest aligned start in `range` with `len` bytes from it in the range.
-fn fit(range: PaRange, len: u64, align: u64) -> Option<Pa> {
-    let start = Pa(range.start.0.checked_next_multiple_of(align)?);
-    let wanted = PaRange::from_len(start, len)?;
-    (wanted.end <= range.end).then_some(start)
-}
-
-/// `len` rounded up to whole pages of any granule. Lengths that can't be are as good as infinite.
-fn whole_pages(len: u64) -> u64 {
-    len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
 
+    use linmap_vmsa::Granule;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::image::Placement;
 
+    const PAGE: u64 = 0x1_0000;
     const MIB: u64 = 0x10_0000;
     const CURRENT: Image = Image {
         text_offset: 0,
@@ -408,6 +308,53 @@ mod tests {
         let stays = Initrd::At(range(32 * GIB, 32 * GIB + MIB));
         let placed = place(&free, &CURRENT, stays, MIB).unwrap();
         assert_eq!(placed.image.start, Pa(GIB));
+    }
+
+    #[test]
+    fn a_device_tree_that_leaves_the_initrd_no_room_goes_behind_it() {
+        let hole = [range(GIB, GIB + 100 * MIB)];
+        let placed = place(&hole, &CURRENT, Initrd::Len(57 * MIB), MIB).unwrap();
+        assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(Pa(GIB + 40 * MIB + PAGE)));
+        assert_eq!(placed.dtb.start, Pa(GIB + 98 * MIB));
+    }
+
+    #[test]
+    fn an_image_that_leaves_the_others_no_room_goes_behind_them() {
+        // A MiB less behind the image than a device tree of its own block needs, so it goes below.
+        let image = Image { image_size: 39 * MIB, ..CURRENT };
+        let placed = place(&[range(GIB, GIB + 41 * MIB)], &image, Initrd::Absent, MIB).unwrap();
+        assert_eq!([placed.dtb.start, placed.image.start], [Pa(GIB), Pa(GIB + 2 * MIB)]);
+        // Or the initrd does.
+        let free = [range(GIB, GIB + 45 * MIB), range(2 * GIB, 2 * GIB + 2 * MIB)];
+        let placed = place(&free, &image, Initrd::Len(6 * MIB), MIB).unwrap();
+        assert_eq!(placed.initrd, Some(range(GIB + 39 * MIB, GIB + 45 * MIB)));
+        let image = Image { image_size: 38 * MIB + 1, ..CURRENT };
+        let free = [range(GIB + 2 * MIB - PAGE, GIB + 46 * MIB + PAGE), range(2 * GIB, 2 * GIB + 2 * MIB)];
+        let placed = place(&free, &image, Initrd::Len(6 * MIB + PAGE), MIB).unwrap();
+        assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(free[0].start));
+        assert_eq!(placed.image.start, Pa(GIB + 8 * MIB));
+    }
+
+    #[test]
+    fn an_old_kernel_moves_up_within_its_range_to_reach_its_device_tree() {
+        let image = Image { text_offset: 0, image_size: 7 * MIB, ..OLD };
+        let free = [range(GIB, GIB + 9 * MIB), range(GIB + 512 * MIB, GIB + 514 * MIB)];
+        let placed = place(&free, &image, Initrd::Absent, MIB).unwrap();
+        assert_eq!([placed.image.start, placed.dtb.start], [Pa(GIB + 2 * MIB), Pa(GIB + 512 * MIB)]);
+        // The same with an initrd that has room only below the device tree.
+        let free = [free[0], range(GIB + 510 * MIB - PAGE, GIB + 514 * MIB)];
+        let placed = place(&free, &image, Initrd::Len(2 * MIB + PAGE), MIB).unwrap();
+        assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(free[1].start));
+        assert_eq!([placed.image.start, placed.dtb.start], [Pa(GIB + 2 * MIB), Pa(GIB + 512 * MIB)]);
+    }
+
+    #[test]
+    fn an_initrd_that_has_room_outside_the_window_does_not_keep_the_image_from_moving_up() {
+        let image = Image { image_size: 40 * MIB, ..CURRENT };
+        let free = [range(GIB, GIB + 8 * MIB), range(40 * GIB + 2 * MIB - PAGE, 40 * GIB + 44 * MIB)];
+        let placed = place(&free, &image, Initrd::Len(2 * MIB + PAGE), MIB).unwrap();
+        assert_eq!(placed.initrd.map(|initrd| initrd.start), Some(free[1].start));
+        assert_eq!([placed.image.start, placed.dtb.start], [Pa(40 * GIB + 4 * MIB), Pa(GIB)]);
     }
 
     #[test]

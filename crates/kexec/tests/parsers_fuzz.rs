@@ -4,10 +4,11 @@
 //! `LINMAP_FUZZ_CASES` says how many of each; without it some thousands.
 
 use arrayvec::ArrayVec;
+use dtoolkit::{Node, Property};
 use linmap_kexec::{
-    Archive, CommandLine, CoreNotes, CpuRegisters, Direction, ElfCore, Extent, IndEntry, KIND_MASK,
-    KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, RECORDS_PER_FRAME,
-    Record, Seeds, Segments, Source, VmcoreInfo, WireError,
+    Archive, COMMAND_LINE_MAX, CommandLine, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent,
+    IndEntry, KIND_MASK, KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree,
+    Pending, RECORDS_PER_FRAME, Record, Seeds, Segments, Source, VmcoreInfo, WireError, Word,
 };
 use linmap_memblock::{Memblock, parse_dtb};
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
@@ -76,13 +77,12 @@ fn survive(moves: &Moves, frames: &[Frame]) -> Result<(), TestCaseError> {
     if let Ok(()) = moves.check(frame_at(frames)) {
         prop_assert!(moves.records(frame_at(frames)).all(|record| record.is_ok()));
     }
-    let list = moves.ind_list(Pa(0), (0..).map(|nth| Pa(nth * PAGE)), frame_at(frames));
     // A record may name any number of pages.
-    if let Ok(mut list) = list {
-        let done =
-            list.by_ref().take(10_000).find(|entry| !matches!(entry, Ok(entry) if *entry != IndEntry::Done));
-        prop_assert!(done.is_none_or(|_| list.next().is_none()), "nothing follows the end");
-    }
+    let mut pages = vec![[0; LIST_FRAME_WORDS]; 20];
+    let pages = pages.iter_mut().map(|words| ListFrame { pa: Pa(0), words });
+    let mut list = moves.ind_list(Pa(0), pages, frame_at(frames));
+    let done = list.by_ref().find(|entry| !matches!(entry, Ok(entry) if *entry != IndEntry::Done));
+    prop_assert!(done.is_some() && list.next().is_none(), "nothing follows the end");
     Ok(())
 }
 
@@ -123,6 +123,9 @@ fn line() -> impl Strategy<Value = String> {
             "linmap.",
             "generation=",
             "generation",
+            "cpus=4",
+            "crashkernel=",
+            "crashkernel",
             "\"",
             " ",
             "\t",
@@ -187,6 +190,23 @@ fn tree() -> Vec<u8> {
     fdt.end_node(chosen).unwrap();
     fdt.end_node(root).unwrap();
     fdt.finish().unwrap()
+}
+
+/// The command line that a tree has, as the kernel reads it.
+fn bootargs_of(blob: &[u8]) -> Option<&str> {
+    parse_dtb(blob).ok()?.find_node("/chosen")?.property("bootargs")?.value_as::<&str>().ok()
+}
+
+/// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where that has no room.
+fn rewritten_or_refused(next: &NextTree<'_>, blob: &[u8]) -> Result<Option<Vec<u8>>, TestCaseError> {
+    let Ok(len) = next.measure(blob) else { return Ok(None) };
+    let mut output = vec![0xaa; len];
+    prop_assert_eq!(next.rewrite(blob, &mut output), Ok(len));
+    prop_assert!(parse_dtb(&output).is_ok());
+    let mut short = vec![0xaa; len - 1];
+    prop_assert!(next.rewrite(blob, &mut short).is_err());
+    prop_assert!(short.iter().all(|byte| *byte == 0xaa), "no effect after an error");
+    Ok(Some(output))
 }
 
 #[test]
@@ -284,6 +304,25 @@ proptest! {
             let generation = generation.to_string();
             prop_assert_eq!(CommandLine(line).get("linmap.generation"), Some(&*generation));
         }
+        if let Ok(line) = CommandLine(&own).for_crash_kernel(CommandLine(&theirs), &mut buffer) {
+            let line = CommandLine(line);
+            prop_assert!(line.words().map(Word::as_str).take(2).eq(["maxcpus=1", "reset_devices"]));
+            prop_assert!(line.words().all(|word| word.key() != "crashkernel"));
+            let ours = |line: CommandLine<'_>| line.words().filter(|word| word.is_ours()).count();
+            prop_assert_eq!(ours(line), ours(CommandLine(&theirs)));
+        }
+        if let Ok(line) = CommandLine(&own).for_crash_generation(generation, &mut buffer) {
+            let line = CommandLine(line);
+            let generation = generation.to_string();
+            prop_assert_eq!(line.get("linmap.generation"), Some(&*generation));
+            prop_assert_eq!(line.get("linmap.cpus"), Some("1"));
+            prop_assert_eq!(line.get("linmap.crashkernel"), None);
+            let others = ["linmap.generation", "linmap.cpus", "linmap.crashkernel"];
+            let kept = |line: CommandLine<'_>| {
+                line.words().filter(|word| !others.contains(&word.key())).map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(kept(line), kept(CommandLine(&own)));
+        }
         for word in CommandLine(&own).words() {
             let _ = (word.key(), word.value(), CommandLine(&own).get(word.key()));
         }
@@ -297,6 +336,10 @@ proptest! {
         bootargs in "[ -~]{0,40}",
         initrd in prop::option::of((any::<u64>(), any::<u64>())),
         seeds in any::<bool>(),
+        header in prop_oneof![
+            (0x6000_0000..0x6100_0000u64, 0x6100_0000..0x6200_0000u64),
+            (any::<u64>(), any::<u64>()),
+        ],
     ) {
         let mut blob = tree();
         for (at, value) in harms {
@@ -309,13 +352,23 @@ proptest! {
         let seeds = if seeds { Seeds::New { kaslr: 1, rng: [2; 32] } } else { Seeds::Removed };
         let kept = [KeptRange { label: "log", range: PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000)) }];
         let next = NextTree { bootargs: &bootargs, initrd, seeds, kept: &kept, ..NextTree::default() };
-        if let Ok(len) = next.measure(&blob) {
-            let mut output = vec![0xaa; len];
-            prop_assert_eq!(next.rewrite(&blob, &mut output), Ok(len));
-            prop_assert!(parse_dtb(&output).is_ok());
-            let mut short = vec![0xaa; len - 1];
-            prop_assert!(next.rewrite(&blob, &mut short).is_err());
-            prop_assert!(short.iter().all(|byte| *byte == 0xaa), "no effect after an error");
+        rewritten_or_refused(&next, &blob)?;
+        // As for a crash kernel, whose command line is made of the harmed tree's.
+        let usable = [PaRange::new(Pa(0x6000_0000), Pa(0x7000_0000))];
+        let header = PaRange::new(Pa(header.0), Pa(header.1));
+        let crash = Some(CrashMemory { usable: &usable, elf_core_header: header });
+        let own = CommandLine(bootargs_of(&blob).unwrap_or_default());
+        let mut buffers = [[0; COMMAND_LINE_MAX]; 2];
+        let [one, other] = &mut buffers;
+        let lines = [own.for_crash_kernel(CommandLine(&bootargs), one), own.for_crash_generation(7, other)];
+        for bootargs in lines.into_iter().flatten() {
+            for initrd in [None, initrd, Some(usable[0])] {
+                let next = NextTree { bootargs, initrd, seeds, crash, ..NextTree::default() };
+                if let Some(tree) = rewritten_or_refused(&next, &blob)? {
+                    prop_assert!(usable[0].covers(header) && initrd.is_none_or(|initrd| usable[0].covers(initrd)));
+                    prop_assert_eq!(bootargs_of(&tree), Some(bootargs));
+                }
+            }
         }
         let Ok(fdt) = parse_dtb(&blob) else { return Ok(()) };
         let mut memory = Memblock::<16>::new();

@@ -6,7 +6,8 @@ use arrayvec::{ArrayString, ArrayVec};
 use linmap::frames::MemblockFrames;
 use linmap::listing::Size;
 use linmap_kexec::{
-    IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, SEGMENT_ALIGN, Transition, WireError,
+    IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, Moves, Record, SEGMENT_ALIGN, Transition,
+    WireError,
 };
 use linmap_vmsa::{Pa, PaRange};
 
@@ -184,15 +185,42 @@ impl Loaded {
         self.report("plan");
     }
 
-    /// Prints the moves as Linux's list has them, a word for each page.
+    /// Prints the moves as Linux's list has them, a word for each page. The list and its page of zeros are written to
+    /// memory that belongs to nothing else, and that is given back.
     ///
     /// # Errors
-    /// [`KexecError::Ind`]: the moves have an order.
-    pub fn list(&self, machine: &Machine<'_>) -> Result<(), KexecError> {
+    /// [`KexecError::Changed`], [`KexecError::List`]: the plan is not what it was; [`KexecError::Memory`]: there is no
+    /// memory for the list.
+    pub fn list(&self, machine: &mut Machine<'_>) -> Result<(), KexecError> {
+        // A plan that has changed may say any number of pages.
+        if lists(machine, &self.moves)? != self.lists {
+            return Err(KexecError::Changed { what: "the move list" });
+        }
+        let pages = self.moves.ind_pages(frame_at(machine))?;
+        let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+        let len = (1 + pages) * LIST_FRAME_LEN;
+        // All that is free is no destination: those were taken at the load.
+        let start = machine.memblock.alloc(len, LIST_FRAME_LEN, everywhere)?;
+        let range = PaRange::new(start, Pa(start.0 + len));
+        let listed = self.list_in(machine, range);
+        machine.memblock.free(range)?;
+        listed
+    }
+
+    /// Writes Linux's list into `range`, a page of zeros first, and prints it.
+    fn list_in(&self, machine: &Machine<'_>, range: PaRange) -> Result<(), KexecError> {
+        // SAFETY: the range was just taken.
+        let bytes = unsafe { machine.bytes_mut(range) };
+        bytes.fill(0);
+        let zeros = range.start;
+        let addresses = (1..range.len() / LIST_FRAME_LEN).map(|nth| Pa(zeros.0 + nth * LIST_FRAME_LEN));
+        let pages = addresses.map(|pa| {
+            let words = machine.layout.linear(pa).0 as *mut [u64; LIST_FRAME_WORDS];
+            // SAFETY: it lies in the range, page by page, and is aligned; `bytes` is not used again.
+            ListFrame { pa, words: unsafe { &mut *words } }
+        });
         let mut counts = [0u64; 3];
-        // The pages that the list itself would take are not taken: their addresses do not matter.
-        let pages = core::iter::repeat(Pa(0));
-        for entry in self.moves.ind_list(self.control.start, pages, frame_at(machine))? {
+        for entry in self.moves.ind_list(zeros, pages, frame_at(machine)) {
             let entry = entry?;
             match entry {
                 IndEntry::Destination(_) => counts[0] += 1,
@@ -202,7 +230,12 @@ impl Loaded {
             }
             say!("  {:#018x}", entry.word());
         }
-        report!("kexec=list destinations={} sources={} indirections={}", counts[0], counts[1], counts[2]);
+        report!(
+            "kexec=list zeros={zeros} destinations={} sources={} indirections={}",
+            counts[0],
+            counts[1],
+            counts[2]
+        );
         Ok(())
     }
 

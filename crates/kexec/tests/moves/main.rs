@@ -10,7 +10,7 @@ use linmap_kexec::{
     RECORDS_PER_FRAME, Record, SegmentError, Segments, Source, WireError,
 };
 use linmap_vmsa::{Pa, PaRange};
-use memory::{Done, Frames, Memory, PAGE, Random, Setup, copy, pages, read, run, run_ind_list, zeros};
+use memory::{Done, Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, read, run, zeros};
 
 /// How many CPUs take part.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
@@ -337,19 +337,38 @@ fn linux_s_list_says_the_same_page_by_page() {
     let extents = [copy(100, 0, 2), zeros(2, 1), copy(102, 3, 1), copy(110, 9, 1)];
     let moves = setup.plan(&extents, &mut frames).unwrap();
     let zero_page = Pa(0x20_0000);
-    let entries: Result<Vec<_>, _> =
-        moves.ind_list(zero_page, [Pa(0x30_0000)].into_iter(), |pa| frames.at(pa)).unwrap().collect();
+    let mut list = Frames::new([0x300]);
+    let entries: Result<Vec<_>, _> = moves.ind_list(zero_page, list.hand_out(), |pa| frames.at(pa)).collect();
     let words: Vec<_> = entries.unwrap().into_iter().map(IndEntry::word).collect();
     // The second list has the second and the third extent, since it had less to do.
     let expected = [0x30_0002, 0x1, 0x6_4008, 0x6_5008, 0x9001, 0x6_e008, 0x2001, 0x20_0008, 0x6_6008, 0x4];
     assert_eq!(words, expected);
+    assert_eq!(list.at(Pa(0x30_0000)).unwrap()[..9], expected[1..], "all but the head is in the page");
     let empty = setup.plan(&[], &mut frames).unwrap();
-    let entries: Vec<_> =
-        empty.ind_list(zero_page, std::iter::empty(), |pa| frames.at(pa)).unwrap().collect();
+    assert_eq!(empty.ind_pages(|pa| frames.at(pa)), Ok(0));
+    let entries: Vec<_> = empty.ind_list(zero_page, std::iter::empty(), |pa| frames.at(pa)).collect();
     assert_eq!(entries, [Ok(IndEntry::Done)]);
-    let overlapping = setup.plan(&[copy(1, 0, 1)], &mut frames).unwrap();
-    let refused = overlapping.ind_list(zero_page, std::iter::empty(), |pa| frames.at(pa));
-    assert_eq!(refused.map(|_| ()).unwrap_err(), IndError::Ordered { extents: 1 });
+}
+
+#[test]
+fn linux_s_list_says_an_order_and_a_bounce_buffer_too() {
+    let destinations = [pages(0, 8)];
+    let setup = Setup { destinations: &destinations, bounce: Some(pages(20, 1)), shares: 2, workspace: 8 };
+    let mut frames = Frames::new([30, 31]);
+    let words = |extents: &[Extent], frames: &mut Frames| -> Vec<u64> {
+        let moves = setup.plan(extents, frames).unwrap();
+        let mut list = Frames::new([40]);
+        let entries = moves.ind_list(Pa(50 * PAGE), list.hand_out(), |pa| frames.at(pa));
+        entries.map(|entry| entry.unwrap().word()).collect()
+    };
+    // Upwards, and downwards with each page's own destination.
+    let up = words(&[copy(1, 0, 3)], &mut frames);
+    assert_eq!(up, [0x2_8002, 0x1, 0x1008, 0x2008, 0x3008, 0x4]);
+    let down = words(&[copy(0, 1, 3)], &mut frames);
+    assert_eq!(down, [0x2_8002, 0x3001, 0x2008, 0x2001, 0x1008, 0x1001, 0x8, 0x4]);
+    // Two pages change places.
+    let swapped = words(&[copy(1, 0, 1), copy(0, 1, 1)], &mut frames);
+    assert_eq!(swapped, [0x2_8002, 0x1_4001, 0x8, 0x1, 0x1008, 0x1_4008, 0x4]);
 }
 
 #[test]
@@ -361,14 +380,15 @@ fn linux_s_list_links_its_pages_and_fails_without_one() {
         let mut frames = Frames::new([2000]);
         let extents = [copy(3000, 0, sources)];
         let moves = setup.plan(&extents, &mut frames).unwrap();
-        let entries = |count| {
-            let given = (0..count).map(|n| Pa((2100 + n) * PAGE));
-            moves.ind_list(Pa(2050 * PAGE), given, |pa| frames.at(pa)).unwrap().collect::<Result<Vec<_>, _>>()
-        };
-        assert_eq!(entries(list_pages - 1), Err(IndError::NoPage));
-        let before = Memory::new(0, 5000, 4);
+        assert_eq!(moves.ind_pages(|pa| frames.at(pa)), Ok(list_pages));
+        let mut too_few = Frames::new((1..list_pages).map(|n| 2100 + n));
+        let refused = moves.ind_list(Pa(0), too_few.hand_out(), |pa| frames.at(pa)).last();
+        assert_eq!(refused, Some(Err(IndError::NoPage)));
+        let list = IndListed::new(&moves, &frames, 2050);
+        let mut before = Memory::new(0, 5000, PAGE as usize);
+        list.put(&mut before);
         let mut memory = before.clone();
-        run_ind_list(&entries(list_pages).unwrap(), &mut memory, Pa(2050 * PAGE));
+        list.carry_out(&mut memory);
         assert!(memory.is_like(&before.after(&extents), None));
     }
 }

@@ -334,27 +334,73 @@ pub fn run(
     done
 }
 
-/// Follows Linux's list as its relocation code does.
-pub fn run_ind_list(entries: &[IndEntry], memory: &mut Memory, zeros: Pa) {
-    assert_eq!(entries.last(), Some(&IndEntry::Done));
-    let mut destination = None;
-    // The head stands alone; then come pages of 512 words, of which only the last may link.
-    for (nth, &entry) in entries.iter().enumerate() {
-        let links = nth % 512 == 0 && entry != IndEntry::Done;
-        assert_eq!(matches!(entry, IndEntry::Indirection(_)), links, "word {nth}: {entry:?}");
-        match entry {
-            IndEntry::Destination(pa) => destination = Some(pa),
-            IndEntry::Source(pa) => {
-                let to: &mut Pa = destination.as_mut().expect("a destination comes first");
-                if pa == zeros {
-                    memory.clear_page(*to);
-                } else {
-                    memory.copy_page(pa, *to);
+/// Linux's list of `moves`, written into `pages`: its head, and where in memory its pages of zeros and of words are.
+pub struct IndListed {
+    pub head: u64,
+    pub zeros: Pa,
+    pub pages: Frames,
+}
+
+impl IndListed {
+    /// The page of zeros is page number `first`, and as many pages of the list as are needed follow it.
+    pub fn new(moves: &Moves, frames: &Frames, first: u64) -> Self {
+        let zeros = Pa(first * PAGE);
+        let count = moves.ind_pages(|pa| frames.at(pa)).unwrap();
+        let mut pages = Frames::new(first + 1..=first + count);
+        let list = moves.ind_list(zeros, pages.hand_out(), |pa| frames.at(pa));
+        let entries: Vec<_> = list.collect::<Result<_, _>>().unwrap();
+        assert_eq!(entries.last(), Some(&IndEntry::Done));
+        let links = entries.iter().filter(|entry| matches!(entry, IndEntry::Indirection(_))).count();
+        assert_eq!(links as u64, count, "every page is needed");
+        Self { head: entries[0].word(), zeros, pages }
+    }
+
+    /// How many pages there are, with that of zeros.
+    pub fn page_count(&self) -> usize {
+        1 + self.pages.0.len()
+    }
+
+    /// Puts the page of zeros and, where pages of memory are whole pages, the list into memory.
+    pub fn put(&self, memory: &mut Memory) {
+        memory.clear_page(self.zeros);
+        for (page, words) in self.pages.0.iter().filter(|_| memory.grain == PAGE as usize) {
+            let at = memory.at(Pa(page * PAGE));
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            memory.bytes[at..at + memory.grain].copy_from_slice(&bytes);
+        }
+    }
+
+    /// Carries the list out as `arm64_relocate_new_kernel` does: word by word from the head, each told by the flags in
+    /// its low bits; all that is done is to copy pages. Where pages of memory are whole pages, the words are those that
+    /// are in memory by then.
+    pub fn carry_out(&self, memory: &mut Memory) {
+        let (mut word, mut next_word, mut destination) = (self.head, None, None);
+        loop {
+            let pa = Pa(word & !0xfff);
+            match word & 0xfff {
+                1 => destination = Some(pa),
+                2 => next_word = Some(pa.0),
+                4 => {
+                    assert_eq!(pa, Pa(0));
+                    return;
                 }
-                to.0 += PAGE;
+                8 => {
+                    let to: &mut Pa = destination.as_mut().expect("a destination comes first");
+                    assert!(*to != self.zeros && self.pages.at(*to).is_none(), "{to} is the list's own");
+                    memory.copy_page(pa, *to);
+                    to.0 += PAGE;
+                }
+                flags => panic!("flags {flags:#x}"),
             }
-            IndEntry::Indirection(_) => {}
-            IndEntry::Done => assert_eq!(nth + 1, entries.len()),
+            let at = next_word.as_mut().expect("the head links or ends");
+            let page = Pa(*at & !0xfff);
+            let nth = (*at % PAGE / 8) as usize;
+            word = if memory.grain == PAGE as usize {
+                u64::from_le_bytes(*memory.page(page)[nth * 8..].first_chunk().unwrap())
+            } else {
+                u64::from_le(self.pages.at(page).expect("a page of the list")[nth])
+            };
+            *at += 8;
         }
     }
 }
