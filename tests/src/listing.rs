@@ -367,20 +367,25 @@ mod tests {
         assert!(cleaned < moved);
         assert!(moved < position(&listing, Instruction::Label("enter")));
         let enter = [
+            Instruction::Bl("mmu_off"),
+            Instruction::Br("x4"),
+            Instruction::Label("0"),
+            Instruction::Hvc("#0"),
+        ];
+        assert_eq!(routine(&listing, "enter_at"), enter);
+        let mmu_off = [
             Instruction::Dsb(Dsb::Sy),
             Instruction::IcIallu,
             Instruction::Dsb(Dsb::Nsh),
             Instruction::Isb,
             msr(Register::SctlrEl1, "x7"),
             Instruction::Isb,
-            Instruction::Br("x4"),
-            Instruction::Label("0"),
-            Instruction::Hvc("#0"),
+            Instruction::Ret("x30"),
         ];
-        assert_eq!(routine(&listing, "enter_at"), enter);
+        assert_eq!(routine(&listing, "mmu_off"), mmu_off);
         let offs =
             listing.iter().filter(|i| matches!(i, Instruction::Msr { register: Register::SctlrEl1, .. }));
-        assert_eq!(offs.count(), 2, "off to enter the payload, and to say that it is not what was loaded");
+        assert_eq!(offs.count(), 1, "everybody goes that way");
     }
 
     #[test]
