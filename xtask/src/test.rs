@@ -74,7 +74,9 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Vec<Step>) ->
 }
 
 fn host_tests(workspace: &Workspace, steps: &mut Vec<Step>) -> Result<()> {
-    let words = ["test", "--workspace", "--exclude", "linmap-kernel", "--exclude", "linmap-tests"];
+    // All that fails is to be seen, not only the first.
+    let words =
+        ["test", "--no-fail-fast", "--workspace", "--exclude", "linmap-kernel", "--exclude", "linmap-tests"];
     run_step("host tests", cargo_in(workspace, &words), steps)
 }
 
@@ -96,7 +98,7 @@ fn end_to_end(
         skip("end-to-end tests", "there is no kernel", steps);
         return Ok(());
     }
-    let mut tests = cargo_in(workspace, &["test", "--package", "linmap-tests"]);
+    let mut tests = cargo_in(workspace, &["test", "--no-fail-fast", "--package", "linmap-tests"]);
     tests.args(filter);
     tests.env("LINMAP_XTASK", xtask);
     run_step("end-to-end tests", tests, steps)
