@@ -84,13 +84,25 @@ impl Boot {
     }
 }
 
+/// A line for machines.
+pub type Record = Map<String, Value>;
+
+/// The number at `key`, or an address as the console has it.
+#[track_caller]
+pub fn number(record: &Record, key: &str) -> u64 {
+    let value = &record[key];
+    let address = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let found = value.as_u64().or_else(|| value.as_str().and_then(address));
+    found.unwrap_or_else(|| panic!("{key} is no number in {record:?}"))
+}
+
 /// How a boot ended.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit code.
     pub code: Option<i32>,
     /// The kernel's lines for machines.
-    pub records: Vec<Map<String, Value>>,
+    pub records: Vec<Record>,
     /// The console.
     pub console: String,
     /// Standard error.

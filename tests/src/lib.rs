@@ -9,7 +9,7 @@ mod pattern;
 mod raw;
 mod tree;
 
-pub use boot::{Boot, Outcome, own_image};
+pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use tree::{RAM, Tree, file, virt_tree};

@@ -1,10 +1,7 @@
 //! What changes between loading a payload and entering it is noticed: before anything is moved, with everything as it was,
 //! and at its place.
 
-use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Tree, archive, own_image};
-use serde_json::{Map, Value};
-
-type Record = Map<String, Value>;
+use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Record, Tree, archive, number, own_image};
 
 /// Two CPUs, so that there are two lists, and EL2's stub goes along.
 const OPTIONS: &str = "--memory 1G --cpus 2 --cpu cortex-a72 --el 2 --payload linux";
@@ -13,15 +10,6 @@ fn run(script: &str) -> Outcome {
     let outcome = Boot::new(OPTIONS).with("--script", script).run();
     outcome.expect_success();
     outcome
-}
-
-/// A number, or an address as the console has it.
-#[track_caller]
-fn number(record: &Record, key: &str) -> u64 {
-    let value = &record[key];
-    let address = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-    let found = value.as_u64().or_else(|| value.as_str().and_then(address));
-    found.unwrap_or_else(|| panic!("{key} is no number in {record:?}"))
 }
 
 /// Where things were in a boot that loaded the payload in place first, and scattered then.

@@ -1,22 +1,12 @@
 //! Linux's list of pages says what the plan says.
 
 use linmap_tests::ind_list::CarriedOut;
-use linmap_tests::{Boot, Outcome};
-use serde_json::{Map, Value};
-
-type Record = Map<String, Value>;
+use linmap_tests::{Boot, Outcome, Record, number};
 
 fn run(script: &str) -> Outcome {
     let outcome = Boot::new("--memory 512M --cpus 2 --payload linux").with("--script", script).run();
     outcome.expect_success();
     outcome
-}
-
-#[track_caller]
-fn number(record: &Record, key: &str) -> u64 {
-    let value = &record[key];
-    let address = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-    value.as_u64().or_else(|| value.as_str().and_then(address)).expect(key)
 }
 
 #[test]

@@ -124,17 +124,12 @@ impl LinearMap {
         steps: &mut [Step],
         range: PaRange,
     ) -> Result<Changed, ChangeError> {
-        let target = self.linear(range)?;
-        let image = self.image.range();
-        if range.overlaps(image) {
-            return Err(ChangeError::ImageText { range, image });
-        }
         let change = Change {
             access: Some(Access::KernelReadOnly),
             execute: Some(Execute::Kernel),
             ..Change::default()
         };
-        self.protect_memory(editor, steps, range, target, change)
+        self.protect_outside_image(editor, steps, range, change)
     }
 
     /// Makes `range` what memory is before anything is changed: readable and writable, and not executable. One change, so that
@@ -148,16 +143,26 @@ impl LinearMap {
         steps: &mut [Step],
         range: PaRange,
     ) -> Result<Changed, ChangeError> {
-        let target = self.linear(range)?;
-        let image = self.image.range();
-        if range.overlaps(image) {
-            return Err(ChangeError::ImageText { range, image });
-        }
         let change = Change {
             access: Some(Access::KernelReadWrite),
             execute: Some(Execute::Never),
             valid: Some(true),
         };
+        self.protect_outside_image(editor, steps, range, change)
+    }
+
+    fn protect_outside_image<const N: usize, E: Editor<N>>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+        change: Change,
+    ) -> Result<Changed, ChangeError> {
+        let target = self.linear(range)?;
+        let image = self.image.range();
+        if range.overlaps(image) {
+            return Err(ChangeError::ImageText { range, image });
+        }
         self.protect_memory(editor, steps, range, target, change)
     }
 
