@@ -4,8 +4,8 @@ use std::ptr::NonNull;
 
 use anyhow::{Result, anyhow};
 use linmap::layout::GEOMETRY;
+use linmap_live::{Change, Half, LiveTree, Step, Target};
 use linmap_table::cpu::{Counted, Cpu, Dsb, Tlbi};
-use linmap_table::live::{Change, Half, LiveTree, Step, Target};
 use linmap_table::{Leaves, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Descriptor, Va, VaRange};

@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use arrayvec::CapacityError;
 use linmap::layout::slot;
 use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap_live::Global;
 use linmap_memblock::RegionError;
-use linmap_table::live::Global;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 

@@ -12,11 +12,12 @@ mod taken;
 use core::convert::Infallible;
 
 use linmap::live::{ChangeError, Protection};
+use linmap_fdt::DtbError;
 use linmap_kexec::{
     Archive, CommandLine, CommandLineError, ElfCoreError, ImageError, IndError, KernelFileError, MoveError,
     PlacementError, SegmentError, TransitionError, TreeError, UnpackError, WireError,
 };
-use linmap_memblock::{AllocError, DtbError, RegionError};
+use linmap_memblock::{AllocError, RegionError};
 use thiserror::Error;
 
 pub use self::load::Manner;

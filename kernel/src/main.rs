@@ -50,8 +50,9 @@ use core::panic::PanicInfo;
 
 use arrayvec::ArrayVec;
 use linmap::layout::{self, slot};
+use linmap_fdt::parse_dtb;
 use linmap_kexec::CommandLine;
-use linmap_memblock::{Memblock, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};

@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use linmap::layout::{Layout, MAX_CPUS};
 use linmap::live::{ChangeError, Changed, Protection};
+use linmap_live::{Global, PlanError};
 use linmap_memblock::AllocError;
-use linmap_table::live::{Global, PlanError};
 use linmap_table::{LeafIter, OutOfFrames};
 use linmap_vmsa::{Level, PaRange};
 use thiserror::Error;

@@ -5,7 +5,7 @@
 //! region's reach, and the guards below the stacks of all CPUs, must fault: in the walk, in `AT`, and in a load that is really taken and
 //! recovered through the vectors.
 
-use linmap_table::live::Global;
+use linmap_live::Global;
 use linmap_table::{Walk, walk};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;

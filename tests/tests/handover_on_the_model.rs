@@ -3,10 +3,11 @@
 
 use linmap::layout::{GEOMETRY, Layout};
 use linmap::ranges::MappingList;
+use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
-use linmap_model::{Board, BoardFrames, Config, Event, Rule};
+use linmap_model::{Config, Event, Rule};
 use linmap_table::cpu::{Cpu, Dsb};
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OutOfFrames, Reserved};
 use linmap_tests::listing::{self, Instruction};

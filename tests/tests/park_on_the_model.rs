@@ -2,9 +2,10 @@
 //! running CPU allows. Each instruction is then left out in turn.
 
 use linmap::layout::{GEOMETRY, IMAGE};
+use linmap_board::{Board, BoardFrames};
+use linmap_live::{Half, LiveTree, Parked, Step, Target};
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
-use linmap_model::{Board, BoardFrames, Config, Event, Rule, Violation};
-use linmap_table::live::{Half, LiveTree, Parked, Step, Target};
+use linmap_model::{Config, Event, Rule, Violation};
 use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames};
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::id::BbmLevel;

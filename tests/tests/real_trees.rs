@@ -1,7 +1,7 @@
 //! Device trees of QEMU's machines, rewritten for the next kernel with all that can be asked for, whole and harmed.
 
+use linmap_fdt::parse_dtb;
 use linmap_kexec::{CrashMemory, KeptRange, NextTree, Seeds, SpinTable};
-use linmap_memblock::parse_dtb;
 use linmap_tests::virt_tree;
 use linmap_vmsa::{Pa, PaRange};
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use linmap_memblock::{DeviceTree, Token};
+use linmap_fdt::{DeviceTree, Token};
 use linmap_tests::{RAM, RawBoot, archive, own_image};
 
 /// `kaslr-seed` and `rng-seed`.

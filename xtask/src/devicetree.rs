@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
+use linmap_fdt::parse_dtb;
 use linmap_kexec::{KeptRange, NextTree};
-use linmap_memblock::{Memblock, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 /// Regions of memory that a tree may have for its kept ranges to be read, as in the kernel.

@@ -6,9 +6,10 @@ use anyhow::{Result, anyhow};
 use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
 use linmap::frames::MemblockFrames;
 use linmap::layout::{FIXMAP, GEOMETRY};
+use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
+use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register};
-use linmap_model::{Board, BoardFrames, Event};
 use linmap_table::{Fixmap, Leaves, Mappings};
 use linmap_vmsa::{Descriptor, Level, Pa, PaRange};
 

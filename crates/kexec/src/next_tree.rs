@@ -4,7 +4,7 @@
 //! memory reservations keep their bytes and their order. Rewriting a rewritten tree with the same values gives the
 //! same bytes, so that a tree doesn't grow from kexec to kexec.
 
-use linmap_memblock::{DeviceTree, DtbError, Piece, Token};
+use linmap_fdt::{DeviceTree, DtbError, Piece, Token};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 //! Our nodes in `/reserved-memory`: memory that the next kernel must leave alone.
 
-use linmap_memblock::Piece;
+use linmap_fdt::Piece;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::cells::Cells;

@@ -1,7 +1,7 @@
 //! CPUs that wait in a pen of ours for the next kernel (arm64 boot protocol, `enable-method = "spin-table"`).
 
 use arrayvec::ArrayVec;
-use linmap_memblock::{DeviceTree, Piece, Token};
+use linmap_fdt::{DeviceTree, Piece, Token};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::TreeError;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use linmap_memblock::{DeviceTree, Token};
+use linmap_fdt::{DeviceTree, Token};
 use linmap_vmsa::PaRange;
 
 use crate::TreeError;

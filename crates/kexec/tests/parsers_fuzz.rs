@@ -5,12 +5,13 @@
 
 use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
+use linmap_fdt::parse_dtb;
 use linmap_kexec::{
     Archive, COMMAND_LINE_MAX, CommandLine, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent,
     IndEntry, KIND_MASK, KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree,
     Pending, RECORDS_PER_FRAME, Record, Seeds, Segments, Source, VmcoreInfo, WireError, Word,
 };
-use linmap_memblock::{Memblock, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -17,7 +17,7 @@ pub use leaf_size::Repaint;
 pub use memory::MemoryError;
 pub use protect::Protection;
 
-use linmap_table::live::{
+use linmap_live::{
     Change, CheckedPlan, Global, Half, LiveTree, Parked, Plan, PlanError, Refused, Step, Target,
 };
 use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};

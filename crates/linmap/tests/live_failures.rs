@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use linmap::live::{ChangeError, MemoryError, ParkError, Protection};
+use linmap_live::{Global, PlanError, Step};
 use linmap_memblock::Memblock;
 use linmap_model::Space;
-use linmap_table::live::{Global, PlanError, Step};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 

@@ -6,9 +6,9 @@ mod machine;
 use std::ops::{ControlFlow, Range};
 
 use linmap::live::Protection;
+use linmap_live::Global;
 use linmap_model::trace::text;
 use linmap_model::{Machine, Space, Trace};
-use linmap_table::live::Global;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 

@@ -4,10 +4,8 @@
 //! firmware forbids to map (*no-map*), and what is in use (*reserved*). It owns no memory itself, needs no heap,
 //! and can be a `static`: its three lists have a capacity fixed at build time.
 //!
-//! It is filled from a flattened device tree: [`parse_dtb`] checks the blob, [`Memblock::fill_from_fdt`] reads
-//! the memory nodes, the reservation block, `/reserved-memory` and the initrd. Both treat the tree as hostile:
-//! whatever is wrong with it ends in an error that says what, where and why. Who copies a tree with changes walks
-//! it piece by piece with the same check: [`DeviceTree::tokens`].
+//! [`Memblock::fill_from_fdt`] fills it from a flattened device tree: the memory nodes, the reservation block,
+//! `/reserved-memory` and the initrd. It treats the tree as hostile: an error says what is wrong, where and why.
 //!
 //! Frames are then taken with [`Memblock::alloc`], from the top of a given range downwards. The usual request,
 //! one table frame after another, is answered from a cursor in a few instructions; the lists are exact after
@@ -35,14 +33,10 @@
 #![forbid(unsafe_code)]
 
 mod alloc;
-mod dtb;
 mod fdt;
 mod memblock;
 mod range_set;
-mod tokens;
 
 pub use alloc::AllocError;
-pub use dtb::{DeviceTree, DtbError, parse_dtb};
 pub use fdt::FdtError;
 pub use memblock::{Memblock, MemoryRegion, PA_LIMIT, RegionError};
-pub use tokens::{Piece, Token, Tokens};

@@ -1,6 +1,7 @@
 //! Memory maps from device trees, good and bad. vm-fdt writes them, so that reader and writer check each other.
 
-use linmap_memblock::{FdtError, Memblock, MemoryRegion, PA_LIMIT, RegionError, parse_dtb};
+use linmap_fdt::parse_dtb;
+use linmap_memblock::{FdtError, Memblock, MemoryRegion, PA_LIMIT, RegionError};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 use vm_fdt::{FdtReserveEntry, FdtWriter};

@@ -13,10 +13,8 @@
 //! invalidation of all of it, and until the ISB behind its DSB where the CPU issued that itself. Refused as unmodelled are hierarchical permissions (table attributes), TTBR.CnP on a
 //! machine with several CPUs, and of TCR the ASID of TTBR1 (A1), walks that are off (EPD) and updates by hardware (HA,
 //! HD). Of optional features that make more sequences legal only FEAT_BBM's levels count: none of FEAT_ETS2, for one.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
-#[expect(unsafe_code, reason = "code under test writes through pointers")]
-mod board;
 mod cached;
 mod compare;
 mod descriptor;
@@ -40,7 +38,6 @@ mod violation;
 mod walk;
 mod witness;
 
-pub use board::{Board, BoardCpu, BoardFrames, BoardWindow};
 pub use event::Event;
 pub use machine::Machine;
 pub use rules::Rule;

@@ -163,12 +163,12 @@ impl Machine {
     }
 
     /// The page of `pa` as it is in memory, when every word of it is known.
-    pub(crate) fn page(&self, pa: u64) -> Option<&[u64]> {
+    pub fn page(&self, pa: u64) -> Option<&[u64]> {
         self.memory.known_page(pa)
     }
 
     /// Whether `cpu` said that it uses `va`.
-    pub(crate) fn in_use(&self, cpu: usize, va: u64) -> bool {
+    pub fn in_use(&self, cpu: usize, va: u64) -> bool {
         self.cpus[cpu].uses.iter().any(|in_use| in_use.va <= va && va <= in_use.last)
     }
 

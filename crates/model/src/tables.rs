@@ -31,7 +31,7 @@ impl Machine {
     }
 
     /// Whether the word at `pa` is an entry that a walk for `va` may read.
-    pub(crate) fn is_entry_for(&self, pa: u64, va: u64) -> bool {
+    pub fn is_entry_for(&self, pa: u64, va: u64) -> bool {
         let mut found = false;
         self.each_place(pa, |place| {
             let shift = self.roots[place.root as usize].shape.shift(place.level);

@@ -24,8 +24,8 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Of `rule`, at a place to be told.
-    pub(crate) const fn of(rule: Rule) -> Self {
+    /// A violation of `rule`, whose place is set by the methods below.
+    pub const fn of(rule: Rule) -> Self {
         Self { rule, event: 0, cpu: None, va: None, pa: None, old: None, new: None }
     }
 
@@ -37,7 +37,9 @@ impl Violation {
         Self { cpu: Some(cpu), ..self }
     }
 
-    pub(crate) const fn entry(self, pa: u64) -> Self {
+    /// The same violation at the entry or physical address `pa`.
+    #[must_use]
+    pub const fn entry(self, pa: u64) -> Self {
         Self { pa: Some(pa), ..self }
     }
 

@@ -164,7 +164,7 @@ impl DetachedTree {
 }
 
 /// Returns the frames of all tables below `table`, the deepest first.
-pub(crate) fn release_below<W: TableWindow, F: FrameSource>(
+pub fn release_below<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     table: Pa,
     level: Level,

@@ -1,7 +1,7 @@
 //! AArch64 translation tables in memory.
 //!
 //! Two kinds of tree, and the difference is a type. A [`DetachedTree`] is in no TTBR: it is written freely, a table at a
-//! time, without barriers or invalidations, and published once. A [`live::LiveTree`] is walked by hardware: every change of
+//! time, without barriers or invalidations, and published once. A `linmap_live::LiveTree` is walked by hardware: every change of
 //! it is planned, checked and applied. Besides, a boot changes live tables by two fixed sequences: publishing a detached tree
 //! into an invalid entry, and [`Fixmap`] slots.
 //!
@@ -18,17 +18,16 @@ mod detached;
 mod fill;
 mod fixmap;
 mod frames;
-pub mod live;
 mod mapping;
 mod ttbr0;
 mod walk;
 mod window;
 
-pub use detached::{Built, DetachedTree, EntryInUse, contiguous_part};
+pub use detached::{Built, DetachedTree, EntryInUse, contiguous_part, release_below};
 pub use fill::{clear, fill};
 pub use fixmap::{Fixmap, FixmapWindow};
 pub use frames::{FrameSource, OutOfFrames};
 pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings};
 pub use ttbr0::{Installed, Reserved};
-pub use walk::{Leaf, LeafIter, Walk, walk};
+pub use walk::{Leaf, LeafIter, Walk, read, walk};
 pub use window::{OffsetWindow, TableWindow};

@@ -186,7 +186,7 @@ impl Cursor<'_> {
     /// The next leaves to write at `level`, when the cursor stands at a multiple of what an entry covers: how many
     /// entries of the kind that `mapping` allows, 0 when it has to be made of smaller ones.
     #[inline]
-    pub(crate) fn leaves_at(&self, mapping: &Mapping, level: Level) -> u64 {
+    pub fn leaves_at(&self, mapping: &Mapping, level: Level) -> u64 {
         let geometry = self.geometry;
         if level != Level::L3 && (mapping.leaves == Leaves::Pages || !geometry.has_leaf(level)) {
             return 0;

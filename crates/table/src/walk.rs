@@ -24,7 +24,7 @@ pub enum Walk {
 }
 
 /// Reads one entry of the table in frame `table`, which may be live.
-pub(crate) fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
+pub fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
     let pointer = window.open(level, table);
     // SAFETY: `open` gives a whole table, and every caller's index is below the number of its entries. The table may be
     // live: hardware may set access flags, so the read is volatile.

@@ -205,7 +205,7 @@ impl Loader<'_, '_> {
         // The tree's length does not depend on where the initrd is.
         let kept_ranges = self.machine.kept.clone();
         let kept = kept::for_tree(&kept_ranges);
-        let seeds = seeds::new(linmap_memblock::parse_dtb(self.machine.dtb)?);
+        let seeds = seeds::new(linmap_fdt::parse_dtb(self.machine.dtb)?);
         let at = initrd.map(|lying| lying.at);
         let usable = [self.machine.crash.range];
         // Nobody goes to a pen when a crash kernel is entered.

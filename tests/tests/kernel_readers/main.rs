@@ -27,8 +27,9 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use linmap::layout::MAX_CPUS;
+use linmap_fdt::parse_dtb;
 use linmap_kexec::CommandLine;
-use linmap_memblock::{Memblock, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_tests::{RAM, virt_tree};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;

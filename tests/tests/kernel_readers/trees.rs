@@ -1,6 +1,6 @@
 //! Device trees to read: made by hand, and by chance.
 
-use linmap_memblock::{DeviceTree, Token};
+use linmap_fdt::{DeviceTree, Token};
 use linmap_tests::RAM;
 use linmap_vmsa::PaRange;
 use proptest::prelude::*;

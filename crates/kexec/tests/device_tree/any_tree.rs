@@ -2,8 +2,8 @@
 
 use crate::next_tree::{ALL, CRASH, USABLE, check, pennable, rewritten};
 use crate::tree::{Node, Property, full, memory, psci_cpu, reserved_memory, root, waiting_cpu};
+use linmap_fdt::{DtbError, parse_dtb};
 use linmap_kexec::{KeptRange, NextTree, Seeds, SpinTable, TreeError};
-use linmap_memblock::{DtbError, parse_dtb};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 

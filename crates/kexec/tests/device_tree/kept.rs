@@ -1,8 +1,9 @@
 //! What one kernel keeps the next one finds, and leaves alone.
 
 use crate::tree::{Node, Property, memory, reserved_memory, root, wide};
+use linmap_fdt::parse_dtb;
 use linmap_kexec::{KeptError, KeptRange, MAX_KEPT, NextTree, SpinTable};
-use linmap_memblock::{Memblock, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 

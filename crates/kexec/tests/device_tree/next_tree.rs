@@ -1,8 +1,9 @@
 //! The next kernel's device tree says what it should, and all else as before.
 
 use crate::tree::{Node, Property, full, memory, reserved_memory, root, waiting_cpu, wide};
+use linmap_fdt::{DeviceTree, Token, parse_dtb};
 use linmap_kexec::{CrashMemory, KeptRange, MAX_KEPT, MAX_PENNED, NextTree, Seeds, SpinTable, TreeError};
-use linmap_memblock::{DeviceTree, Memblock, Token, parse_dtb};
+use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 const INITRD: PaRange = PaRange::new(Pa(0x9000_0000), Pa(0x9fff_f123));

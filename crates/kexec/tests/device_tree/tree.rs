@@ -1,6 +1,6 @@
 //! Device trees to edit, and what they say.
 
-use linmap_memblock::{DeviceTree, Token, parse_dtb};
+use linmap_fdt::{DeviceTree, Token, parse_dtb};
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 /// A property with its name and value.

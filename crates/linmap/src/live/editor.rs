@@ -1,8 +1,8 @@
 //! Who carries out a change: the CPU that runs it, how it reaches tables, and how all CPUs get out of the way.
 
+use linmap_live::Step;
 use linmap_memblock::Memblock;
 use linmap_table::cpu::Cpu;
-use linmap_table::live::Step;
 use linmap_table::{FrameSource, TableWindow};
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 //! Translations of one address space, or of all: the nG bit in every leaf of the kernel's half.
 
-use linmap_table::live::{Global, Parked, Step};
+use linmap_live::{Global, Parked, Step};
 use linmap_vmsa::VaRange;
 
 use super::{ChangeError, Changed, Editor, LinearMap, parked};

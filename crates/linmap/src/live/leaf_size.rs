@@ -1,7 +1,7 @@
 //! How large leaves are: split, fold, repaint.
 
+use linmap_live::{PlanError, Step, Target};
 use linmap_table::Leaves;
-use linmap_table::live::{PlanError, Step, Target};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va, VaRange};
 

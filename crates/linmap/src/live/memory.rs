@@ -1,7 +1,7 @@
 //! Memory that appears and disappears while the machine runs.
 
+use linmap_live::{Global, Step};
 use linmap_memblock::RegionError;
-use linmap_table::live::{Global, Step};
 use linmap_table::{Mapping, MappingError, Mappings};
 use linmap_vmsa::{Attributes, PaRange};
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! What memory may be used for: calls in the manner of `set_memory`, on page ranges of the linear map.
 
-use linmap_table::live::{Change, Step, Target};
+use linmap_live::{Change, Step, Target};
 use linmap_vmsa::{Access, Execute, PaRange, VaRange};
 
 use super::{ChangeError, Changed, Editor, LinearMap, Request, in_use};

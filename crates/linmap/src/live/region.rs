@@ -1,7 +1,7 @@
 //! Which physical ranges a change may name: pages that the linear region reaches, all of them memory.
 
+use linmap_live::PlanError;
 use linmap_memblock::Memblock;
-use linmap_table::live::PlanError;
 use linmap_vmsa::{Pa, PaRange, Va, VaRange};
 
 use super::{ChangeError, LinearMap};
@@ -134,8 +134,8 @@ fn hole<const N: usize>(memblock: &Memblock<N>, range: PaRange, pa: Pa, bytes: u
 mod tests {
     use super::*;
     use crate::live::ImageParts;
+    use linmap_live::{Half, LiveTree};
     use linmap_table::Leaves;
-    use linmap_table::live::{Half, LiveTree};
     use linmap_vmsa::Geometry;
     use linmap_vmsa::id::BbmLevel;
 

@@ -8,9 +8,9 @@
 
 use core::fmt::Arguments;
 
+use linmap_live::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
-use linmap_table::live::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};

@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use linmap_board::{Board, BoardCpu, BoardWindow};
+use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
-use linmap_model::{Board, BoardCpu, BoardWindow, Event};
 use linmap_table::cpu::{self, Cpu};
 use linmap_vmsa::{Descriptor, Va};
 

@@ -7,9 +7,9 @@ use linmap::frames::{FramePool, PooledFrames};
 use linmap::layout::slot;
 use linmap::live::trace::{self, Roots};
 use linmap::live::{Editor, ParkError, Pause};
+use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
+use linmap_live::Step;
 use linmap_memblock::Memblock;
-use linmap_model::{Board, BoardCpu, BoardFrames, BoardWindow};
-use linmap_table::live::Step;
 use linmap_table::{Fixmap, FrameSource, OutOfFrames, TableWindow};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange};
 

@@ -1,9 +1,9 @@
 //! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the plain record.
 
 use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap_live::{Global, PlanError};
 use linmap_model::Event;
 use linmap_model::event::Use;
-use linmap_table::live::{Global, PlanError};
 use linmap_vmsa::{Level, Pa, PaRange};
 
 use super::Running;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use linmap::layout::Layout;
+use linmap_board::Board;
+use linmap_live::Global;
 use linmap_memblock::Memblock;
-use linmap_model::{Board, Space};
-use linmap_table::live::Global;
+use linmap_model::Space;
 use linmap_vmsa::{Pa, PaRange};
 
 use super::REGIONS;

@@ -1,0 +1,267 @@
+//! Applying a checked plan: the only code that changes live tables.
+
+use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
+use linmap_vmsa::{Descriptor, Geometry, Va};
+
+use super::every_leaf::store_every_leaf;
+use super::plan::Plan;
+use super::regime::Regime;
+use super::small::Small;
+use super::step::{Edit, Invalidation, Reach, Step, Store};
+use linmap_table::FrameSource;
+use linmap_table::TableWindow;
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::release_below;
+
+/// A plan that may be applied.
+///
+/// Dropping one leaks the frames of its new tables: apply or [`abandon`](Self::abandon) it.
+#[must_use = "a plan that is neither applied nor abandoned leaks its frames"]
+#[derive(Debug)]
+pub struct CheckedPlan<'b> {
+    plan: Plan<'b>,
+    /// The plan as a small one, where it was checked as one.
+    small: Option<Small<'b>>,
+}
+
+/// What a plan did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Entries stored.
+    pub entries: u64,
+    /// TLBI instructions.
+    pub invalidations: u64,
+    /// Subtrees whose frames went back.
+    pub freed: u64,
+}
+
+/// A plan that was applied. Everything it changes is in force; the tables that it removed still wait to be given back.
+///
+/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed: [`free`](Self::free) it.
+#[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
+#[derive(Debug)]
+pub struct Applied<'b> {
+    plan: Plan<'b>,
+    counts: Counts,
+    removes_tables: bool,
+}
+
+impl<'b> CheckedPlan<'b> {
+    #[inline(always)]
+    pub(super) fn new(plan: Plan<'b>, small: Option<Small<'b>>) -> Self {
+        Self { plan, small }
+    }
+
+    /// The steps, in order.
+    #[inline]
+    pub fn steps(&self) -> &[Step] {
+        self.plan.steps()
+    }
+
+    /// Gives back the frames of the new tables.
+    pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
+        self.plan.abandon(window, frames);
+    }
+
+    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the pause.
+    ///
+    /// # Safety
+    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps, and nothing may have
+    /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
+    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](super::Quiescent) target its
+    /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
+    #[inline(always)]
+    pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
+        let (regime, steps) = (self.plan.regime(), self.plan.steps());
+        let (counts, removes_tables) = match self.small {
+            Some(small) => {
+                // SAFETY: the caller's, and the check has accepted the plan.
+                let counts = unsafe { apply_small(regime.geometry, small, window, cpu) };
+                (counts, !small.frees.is_empty())
+            }
+            None => {
+                // SAFETY: likewise.
+                let counts = unsafe { apply_all(regime, steps, window, cpu) };
+                // Planners end their plans with them.
+                (counts, matches!(steps.last(), Some(Step::Free { .. })))
+            }
+        };
+        Applied { plan: self.plan, counts, removes_tables }
+    }
+}
+
+/// Executes the steps of a small plan.
+///
+/// # Safety
+/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
+#[inline(always)]
+unsafe fn apply_small<W: TableWindow, C: Cpu>(
+    geometry: Geometry,
+    small: Small<'_>,
+    window: &mut W,
+    cpu: &mut C,
+) -> Counts {
+    let mut counts = Counts { entries: u64::from(small.store.count), ..Counts::default() };
+    if small.order.is_some() {
+        cpu.dsb(Dsb::Ishst);
+    }
+    // SAFETY: the check has found the store to name entries of a table of this tree, and the caller vouches for what they
+    // map.
+    unsafe { apply_store(small.store, window, cpu) };
+    if let Some(pages) = small.pages {
+        // SAFETY: likewise.
+        unsafe { apply_store(pages, window, cpu) };
+        counts.entries += u64::from(pages.count);
+    }
+    cpu.dsb(Dsb::Ishst);
+    if let Some(invalidation) = small.invalidation {
+        counts.invalidations = invalidate(geometry, invalidation, cpu);
+        cpu.dsb(Dsb::Ish);
+    }
+    cpu.isb();
+    counts
+}
+
+/// Executes all `steps` of a plan but those that return frames, one after the other.
+///
+/// # Safety
+/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
+#[inline]
+unsafe fn apply_all<W: TableWindow, C: Cpu>(
+    regime: &Regime,
+    steps: &[Step],
+    window: &mut W,
+    cpu: &mut C,
+) -> Counts {
+    let mut counts = Counts::default();
+    for step in steps {
+        match step {
+            Step::Store(store) => {
+                // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
+                // for what they map.
+                unsafe { apply_store(store, window, cpu) };
+                counts.entries += u64::from(store.count);
+            }
+            Step::EveryLeaf(leaves) => {
+                // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
+                // its ends; the caller vouches that nobody walks it.
+                counts.entries += unsafe { store_every_leaf(regime, leaves, window, cpu) };
+            }
+            Step::Dsb(dsb) => cpu.dsb(*dsb),
+            Step::Isb => cpu.isb(),
+            Step::Invalidate(invalidation) => {
+                counts.invalidations += invalidate(regime.geometry, invalidation, cpu);
+            }
+            Step::Free { .. } => {}
+        }
+    }
+    counts
+}
+
+impl Applied<'_> {
+    /// The steps, in order.
+    pub fn steps(&self) -> &[Step] {
+        self.plan.steps()
+    }
+
+    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
+    /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
+    #[inline(always)]
+    pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
+        let mut counts = self.counts;
+        if self.removes_tables {
+            counts.freed = free_all(self.plan.regime().geometry, self.plan.steps(), window, frames);
+        }
+        counts
+    }
+
+    /// Whether the plan removed tables: if not, [`free`](Self::free) has nothing to do.
+    #[inline(always)]
+    pub fn removes_tables(&self) -> bool {
+        self.removes_tables
+    }
+
+    /// What the plan did until now.
+    #[inline(always)]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that are.
+#[inline(never)]
+fn free_all<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    steps: &[Step],
+    window: &mut W,
+    frames: &mut F,
+) -> u64 {
+    let mut freed = 0;
+    for step in steps.iter().rev() {
+        let Step::Free { table, level, .. } = *step else { break };
+        release_below(geometry, table, level, window, frames);
+        frames.free(table);
+        freed += 1;
+    }
+    freed
+}
+
+/// Stores the entries of one run.
+///
+/// # Safety
+/// `store` must name entries of a table that `window` reaches, and what they map must be memory that may be accessed as
+/// their attributes say.
+#[inline]
+unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
+    let count = usize::from(store.count);
+    let table = window.open(store.level, store.table);
+    // SAFETY: the run lies in the table.
+    let entries = unsafe { table.add(usize::from(store.index)) };
+    match store.edit {
+        // SAFETY: an open table is valid for writes and aligned; the rest is the caller's.
+        Edit::Write { first, .. } if count == 1 => unsafe { cpu.store(entries, first) },
+        // SAFETY: likewise.
+        Edit::Write { first, step } => unsafe { cpu.store_run(entries, count, first, step) },
+        Edit::Bits { clear, set } => {
+            for nth in 0..count {
+                // SAFETY: as above. Nobody else writes between the read and the store: only this tree's one `LiveTree`
+                // changes it, and hardware updates are off.
+                unsafe {
+                    let entry = entries.add(nth);
+                    cpu.store(entry, Descriptor(entry.read() & !clear | set));
+                }
+            }
+        }
+    }
+    window.close(store.level);
+}
+
+/// Issues the instructions of one invalidation and returns how many they were.
+#[inline(always)]
+fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut C) -> u64 {
+    match *invalidation {
+        Invalidation::ByVa { va, count, shift, reach } => {
+            for nth in 0..u64::from(count) {
+                let operand = VaOperand::any_asid(Va(va.0.wrapping_add(nth.wrapping_shl(shift))));
+                cpu.tlbi(match reach {
+                    Reach::LastLevel => Tlbi::LastLevelByVa(operand),
+                    Reach::AllLevels => Tlbi::ByVa(operand),
+                });
+            }
+            u64::from(count)
+        }
+        Invalidation::ByRange { va, pages, reach } => {
+            cpu.tlbi(match (RangeOperand::any_asid(geometry, va, pages), reach) {
+                (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
+                (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
+                // The check refuses ranges that no operand can say; everything would hold them all the same.
+                (None, _) => Tlbi::All,
+            });
+            1
+        }
+        Invalidation::All => {
+            cpu.tlbi(Tlbi::All);
+            1
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Whether leaves could become larger where attributes have just changed.
+
+use linmap_vmsa::{Level, Pa, Va, VaRange};
+
+use super::entry::{CONTIGUOUS, Entry, attributes_of, entry};
+use super::fold::uniform;
+use super::regime::{Node, Regime};
+use linmap_table::TableWindow;
+use linmap_table::read;
+
+/// What to fold after the leaves of `first..=last` changed.
+#[inline]
+pub(super) fn foldable<W: TableWindow>(
+    regime: &Regime,
+    first: u64,
+    last: u64,
+    window: &mut W,
+) -> Option<VaRange> {
+    if is_odd_page(regime, first, last, window) { None } else { grown_around(regime, first, last, window) }
+}
+
+/// Whether `first..=last` is one page, of no run, that differs from the page beside it: every larger leaf would hold both.
+fn is_odd_page<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: &mut W) -> bool {
+    if (last - first) >> regime.page_shift != 0 {
+        return false;
+    }
+    let node = regime.lowest(window, first);
+    if node.level != Level::L3 {
+        return false;
+    }
+    let index = node.index(first);
+    let [page, beside] = [index, index ^ 1].map(|index| read(window, node.level, node.table, index).0);
+    page & CONTIGUOUS == 0 && differ(regime, page, beside)
+}
+
+/// Whether two pages, of which the first is one of no run, say different things of their memory.
+#[inline(always)]
+pub(super) const fn differ(regime: &Regime, page: u64, beside: u64) -> bool {
+    (page ^ beside) & !(regime.address_bits | CONTIGUOUS) != 0
+}
+
+/// What `first..=last` grows to.
+#[inline(never)]
+fn grown_around<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: &mut W) -> Option<VaRange> {
+    let (mut from, mut to) = (first, last);
+    let mut folds = false;
+    let mut seen: Option<u64> = None;
+    for end in [first, last] {
+        if seen.is_some_and(|seen| end <= seen) {
+            continue;
+        }
+        let Some(place) = Place::of(regime, end, window) else { continue };
+        // A leaf or a run that the whole range lies in has no other leaves between its ends.
+        seen = Some(place.last());
+        if end == first && place.last() < last {
+            folds |= holds_run(regime, first, last);
+        }
+        if let Some(larger) = place.grown(regime, end, window) {
+            folds = true;
+            seen = Some(larger.last());
+            from = from.min(larger.first());
+            to = to.max(larger.last());
+        }
+    }
+    folds.then(|| VaRange::new(Va(from), (to - from).wrapping_add(1)))
+}
+
+/// Whether a contiguous run of pages lies in the range whole, so that leaves may fold between its ends.
+fn holds_run(regime: &Regime, first: u64, last: u64) -> bool {
+    let run = regime.run(Level::L3).unwrap_or(1) as u64;
+    let end = (run << regime.page_shift) - 1;
+    let start = first.checked_add(end).map(|start| start & !end);
+    start.and_then(|start| start.checked_add(end)).is_some_and(|end| end <= last)
+}
+
+/// Entries of a table that say one thing: a leaf, or a contiguous run, or what could become one.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    node: Node,
+    start: usize,
+    count: usize,
+    attributes: u64,
+    /// What to add (wrapping) to an address for what it translates to.
+    offset: u64,
+}
+
+impl Place {
+    /// The leaf for `va`, or the run that it is one of.
+    fn of<W: TableWindow>(regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
+        let geometry = regime.geometry;
+        let node = regime.lowest(window, va);
+        let index = node.index(va);
+        let found = read(window, node.level, node.table, index);
+        let Entry::Leaf(pa) = entry(geometry, node.level, found) else { return None };
+        let offset = pa.0.wrapping_sub(node.va(index));
+        let count = if found.is_contiguous() { regime.run(node.level).unwrap_or(1) } else { 1 };
+        let start = index & !(count - 1);
+        Some(Self { node, start, count, attributes: attributes_of(geometry, found), offset })
+    }
+
+    fn first(&self) -> u64 {
+        self.node.va(self.start)
+    }
+
+    fn last(&self) -> u64 {
+        self.node.last(self.start + self.count - 1)
+    }
+
+    /// The largest run or block around `self`, which translates `va`, that could be made, if there is a larger one.
+    fn grown<W: TableWindow>(&self, regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
+        let mut grown: Option<Self> = None;
+        loop {
+            let place = grown.as_ref().unwrap_or(self);
+            let larger = place.in_a_run(regime, window).or_else(|| place.in_a_block(regime, va, window));
+            if larger.is_none() {
+                return grown;
+            }
+            grown = larger;
+        }
+    }
+
+    /// The contiguous run that `self` could be one entry of.
+    fn in_a_run<W: TableWindow>(&self, regime: &Regime, window: &mut W) -> Option<Self> {
+        let run = regime.run(self.node.level).filter(|run| self.count < *run)?;
+        // The entry beside decides nearly always.
+        if !self.is_alike(regime, self.start ^ 1, window) {
+            return None;
+        }
+        let start = self.start & !(run - 1);
+        let larger = Self { start, count: run, ..*self };
+        let bytes = (run as u64) << self.node.shift;
+        let aligned = larger.first().wrapping_add(self.offset) & (bytes - 1) == 0;
+        let mut others = (start..start + run).filter(|index| *index != self.start);
+        (aligned && others.all(|index| self.is_alike(regime, index, window))).then_some(larger)
+    }
+
+    /// The block that could take the place of the table.
+    fn in_a_block<W: TableWindow>(&self, regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
+        let geometry = regime.geometry;
+        let Node { table, level, base, .. } = self.node;
+        // Where there are runs, a block is made of nothing but runs.
+        if regime.run(level).is_some_and(|run| self.count < run) {
+            return None;
+        }
+        let above = Level::new(level.number() - 1)?;
+        if above < geometry.start_level() || !geometry.has_leaf(above) {
+            return None;
+        }
+        let beside = if self.start > 0 { self.start - 1 } else { self.start + self.count };
+        if beside < regime.entries(level) && !self.is_alike(regime, beside, window) {
+            return None;
+        }
+        let whole = Some((self.attributes, Pa(base.wrapping_add(self.offset))));
+        if uniform(geometry, window, table, level) != whole {
+            return None;
+        }
+        let node = regime.lowest_to(window, va, above);
+        Some(Self { node, start: node.index(va), count: 1, ..*self })
+    }
+
+    /// Whether the entry at `index` says, with all below it, what `self` says.
+    fn is_alike<W: TableWindow>(&self, regime: &Regime, index: usize, window: &mut W) -> bool {
+        let geometry = regime.geometry;
+        let level = self.node.level;
+        let found = read(window, level, self.node.table, index);
+        let expected = (self.attributes, Pa(self.node.va(index).wrapping_add(self.offset)));
+        match (entry(geometry, level, found), level.next()) {
+            (Entry::Leaf(pa), _) => (attributes_of(geometry, found), pa) == expected,
+            (Entry::Table(table), Some(next)) => uniform(geometry, window, table, next) == Some(expected),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Mapping where nothing is mapped: leaves into empty entries, and whole new tables behind one store.
+
+use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
+
+use super::PlanError;
+use super::entry::{Entry, entry};
+use super::planner::Planner;
+use super::regime::Node;
+use super::step::Edit;
+use linmap_table::FrameSource;
+use linmap_table::TableWindow;
+use linmap_table::{Cursor, Mapping};
+use linmap_table::{DetachedTree, EntryInUse, contiguous_part, release_below};
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to map everything from the cursor on.
+    pub fn map(&mut self, mut cursor: Cursor<'_>) -> Result<(), PlanError> {
+        let root = self.regime.top;
+        self.map_below(root, &mut cursor)
+    }
+
+    /// Maps what lies at the cursor in the reach of `node`.
+    fn map_below(&mut self, node: Node, cursor: &mut Cursor<'_>) -> Result<(), PlanError> {
+        let geometry = self.regime.geometry;
+        let entries = geometry.entries(node.level);
+        while let Some(mapping) = cursor.peek() {
+            if mapping.va.0.wrapping_sub(node.base) >> node.shift >= entries as u64 {
+                return Ok(());
+            }
+            let index = geometry.index(mapping.va, node.level);
+            let found = self.read(node, index);
+            match (entry(geometry, node.level, found), node.level.next()) {
+                (Entry::Table(table), Some(_)) => {
+                    let below = self.regime.below(node, index, table);
+                    self.map_below(below, cursor)?;
+                }
+                (Entry::Empty, next) => {
+                    let leaves = cursor.leaves_at(&mapping, node.level).min((entries - index) as u64);
+                    if let Some(count) = (leaves as usize).checked_sub(1) {
+                        let end = index + count;
+                        let count = self.look(node, index, end, |entries| {
+                            entries.iter().position(|bits| *bits != 0).unwrap_or(entries.len())
+                        });
+                        self.write_leaves(node, index, count, mapping)?;
+                        cursor.advance((count as u64) << node.shift);
+                    } else if let Some(next) = next {
+                        let base = Va(node.va(index));
+                        let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
+                        self.link(node, index, table).inspect_err(|_| {
+                            release_below(geometry, table, next, self.window, self.frames);
+                            self.frames.free(table);
+                        })?;
+                    }
+                }
+                _ => {
+                    let va = Va(node.va(index));
+                    return Err(EntryInUse { va, table: node.table, index, found }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores `count` leaves of `mapping`, which begins at the entry `index`.
+    fn write_leaves(
+        &mut self,
+        node: Node,
+        index: usize,
+        count: usize,
+        mapping: Mapping,
+    ) -> Result<(), PlanError> {
+        let (head, body) =
+            contiguous_part(self.regime.geometry, node.level, mapping, count).unwrap_or((count, 0));
+        for (from, count, contiguous) in
+            [(0, head, false), (head, body, true), (head + body, count - head - body, false)]
+        {
+            self.write_alike(node, index + from, count, mapping, from, contiguous)?;
+        }
+        Ok(())
+    }
+
+    /// Stores `count` leaves that differ in nothing but their address; the first stands `from` leaves into `mapping`.
+    fn write_alike(
+        &mut self,
+        node: Node,
+        index: usize,
+        count: usize,
+        mapping: Mapping,
+        from: usize,
+        contiguous: bool,
+    ) -> Result<(), PlanError> {
+        let geometry = self.regime.geometry;
+        let shift = node.shift;
+        let attributes = Attributes { contiguous, ..mapping.attributes };
+        let mut done = 0;
+        while done < count {
+            let pa = Pa(mapping.pa.0 + (((from + done) as u64) << shift));
+            // Consecutive descriptors have consecutive addresses within this span alone.
+            let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) >> shift;
+            let part = (before_carry as usize).min(count - done);
+            let first = Descriptor::leaf(geometry, node.level, pa, attributes);
+            self.store(node, index + done, part, Edit::Write { first, step: 1 << shift })?;
+            done += part;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! A planned edit.
+
+use linmap_vmsa::{Decoded, Descriptor, Geometry};
+
+use super::LiveTree;
+use super::apply::CheckedPlan;
+use super::check::{Author, check};
+use super::refused::Refused;
+use super::regime::Regime;
+use super::step::{Edit, Step, Store};
+use super::target::Meanwhile;
+use linmap_table::FrameSource;
+use linmap_table::TableWindow;
+use linmap_table::release_below;
+
+/// A planned edit. Nothing has changed yet in what the hardware walks.
+///
+/// Dropping one leaks the frames of its new tables: apply or [`abandon`](Self::abandon) it.
+#[must_use = "a plan that is neither applied nor abandoned leaks its frames"]
+#[derive(Debug)]
+pub struct Plan<'b> {
+    /// The tree that is planned for, which nothing else can change meanwhile.
+    tree: &'b mut LiveTree,
+    meanwhile: Meanwhile,
+    alone: Alone,
+    steps: &'b [Step],
+}
+
+/// Whether a plan is known to change one page that differs from the one beside it then.
+// Of four bytes, as `Meanwhile` is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+enum Alone {
+    OnePage,
+    Perhaps,
+}
+
+impl Alone {
+    const fn of(odd_page: bool) -> Self {
+        if odd_page { Self::OnePage } else { Self::Perhaps }
+    }
+}
+
+impl<'b> Plan<'b> {
+    #[inline(always)]
+    pub(super) fn new(
+        tree: &'b mut LiveTree,
+        meanwhile: Meanwhile,
+        odd_page: bool,
+        steps: &'b [Step],
+    ) -> Self {
+        Self { tree, meanwhile, alone: Alone::of(odd_page), steps }
+    }
+
+    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
+    /// answer: it makes one page that differs from the page beside it.
+    #[inline(always)]
+    pub fn may_fold(&self) -> bool {
+        self.alone == Alone::Perhaps
+    }
+
+    /// The steps, in order. There is none when nothing has to change.
+    #[inline(always)]
+    pub fn steps(&self) -> &[Step] {
+        self.steps
+    }
+
+    #[inline(always)]
+    pub(super) fn regime(&self) -> &Regime {
+        &self.tree.regime
+    }
+
+    /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
+    ///
+    /// A table that the planner has just written for a block, or has just compared to make one of it, is not compared once
+    /// more: the plan borrows the tree, so that nothing can have changed it. With debug assertions it is, as
+    /// [`LiveTree::check`] does for steps from anywhere.
+    ///
+    /// # Errors
+    /// The first rule broken, with the plan, which can only be abandoned then.
+    #[inline(always)]
+    pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
+        match check(self.regime(), self.meanwhile, Author::Planner, self.steps, window) {
+            Ok(small) => Ok(CheckedPlan::new(self, small)),
+            Err(refused) => Err((self, refused)),
+        }
+    }
+
+    /// Gives back the frames of the new tables.
+    #[inline(always)]
+    pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
+        abandon(self.regime().geometry, self.steps, window, frames);
+    }
+}
+
+/// Gives back the frames of the new tables that `steps` link.
+#[cold]
+#[inline(never)]
+pub(super) fn abandon<W: TableWindow, F: FrameSource>(
+    geometry: Geometry,
+    steps: &[Step],
+    window: &mut W,
+    frames: &mut F,
+) {
+    for step in steps {
+        let Step::Store(Store { level, count, edit: edit @ Edit::Write { .. }, .. }) = step else {
+            continue;
+        };
+        let Some(next) = level.next() else { continue };
+        for nth in 0..usize::from(*count) {
+            if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
+                release_below(geometry, table, next, window, frames);
+                frames.free(table);
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Changing what leaves say, without changing their size.
+
+use core::ops::Range;
+
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Access, Execute, Level, Va};
+
+use super::PlanError;
+use super::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
+use super::foldable::differ;
+use super::invalidate::Span;
+use super::planner::{Planner, Script, store_of};
+use super::regime::{Node, Regime};
+use super::split::{Cut, Phase};
+use super::step::{Edit, Step};
+use super::target::Meanwhile;
+use linmap_table::FrameSource;
+use linmap_table::TableWindow;
+use linmap_table::read;
+
+/// The attributes to change; `None` leaves one as it is.
+// Aligned, so that it is loaded as one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(align(4))]
+pub struct Change {
+    /// Who may read and write.
+    pub access: Option<Access>,
+    /// Who may execute.
+    pub execute: Option<Execute>,
+    /// Whether the leaves translate anything.
+    pub valid: Option<bool>,
+}
+
+impl Change {
+    /// Which bits the change clears and sets. The two have none in common.
+    #[inline(always)]
+    pub(super) const fn masks(self) -> (u64, u64) {
+        let (mut clear, mut set) = (0, 0);
+        if let Some(access) = self.access {
+            clear |= Access::MASK;
+            set |= access.bits();
+        }
+        if let Some(execute) = self.execute {
+            clear |= Execute::MASK;
+            set |= execute.bits();
+        }
+        match self.valid {
+            Some(true) => set |= VALID_BIT,
+            Some(false) => clear |= VALID_BIT,
+            None => {}
+        }
+        (clear & !set, set)
+    }
+
+    /// Whether the change alone says that memory becomes writable and executable.
+    pub(super) const fn writable_and_executable(self) -> bool {
+        match (self.access, self.execute) {
+            (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
+            _ => false,
+        }
+    }
+
+    /// Whether leaves have to be looked at to know whether they become writable and executable.
+    const fn may_become_both(self) -> bool {
+        match (self.access, self.execute) {
+            (Some(access), None) => access.writable(),
+            (None, Some(execute)) => !matches!(execute, Execute::Never),
+            _ => false,
+        }
+    }
+}
+
+/// The bit of a leaf that makes it read-only (AP[2]).
+const READ_ONLY: u64 = Access::KernelReadOnly.bits();
+
+/// Whether a leaf lets somebody write and somebody execute.
+const fn is_both(bits: u64) -> bool {
+    bits & READ_ONLY == 0 && bits & Execute::MASK != Execute::MASK
+}
+
+/// What some leaves have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Bits set in every entry.
+    pub and: u64,
+    /// Bits set in some entry.
+    pub or: u64,
+}
+
+impl Seen {
+    #[inline]
+    pub fn of(entries: &[u64]) -> Self {
+        // Two folds over the same slice, which the compiler turns into vectors.
+        let (mut and, mut or) = (u64::MAX, 0);
+        for entry in entries {
+            and &= *entry;
+            or |= *entry;
+        }
+        Self { and, or }
+    }
+
+    /// Whether clearing and setting these bits changes any.
+    #[inline]
+    pub const fn changes(self, clear: u64, set: u64) -> bool {
+        self.and & set != set || self.or & clear != 0
+    }
+}
+
+/// Pages that are changed at once without looking at them in several passes.
+const FEW: usize = 16;
+
+/// Plans to change the leaves in `first..=last` of a tree that CPUs walk where those are a few pages of the table `node`, none
+/// of them one of a run, as most are that change. Returns `None` where they are not, else whether it is one page that
+/// differs from the one beside it then. What is wrong with them, [`Planner::protect_many`] finds out.
+#[inline(always)]
+pub(super) fn protect_few<W: TableWindow>(
+    regime: &Regime,
+    node: Node,
+    (first, last): (u64, u64),
+    change: Change,
+    script: &mut Script<'_>,
+    window: &mut W,
+) -> Result<Option<bool>, PlanError> {
+    let (from, to) = (node.index(first), node.index(last));
+    let count = to.wrapping_sub(from);
+    if count >= FEW || to >= regime.entries(Level::L3) {
+        return Ok(None);
+    }
+    let (clear, set) = change.masks();
+    let asks = change.may_become_both();
+    // The first and the last that change, and whether TLBs may hold one of those.
+    let (mut ends, mut held, mut page) = (None, false, 0);
+    for index in from..=to {
+        let old = read(window, node.level, node.table, index).0;
+        page = old & !clear | set;
+        if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(page)) {
+            return Ok(None);
+        }
+        if old != page {
+            ends = Some((ends.map_or(index, |(lead, _)| lead), index));
+            held |= old & VALID_BIT != 0;
+        }
+    }
+    let is_odd = from == to && differ(regime, page, read(window, node.level, node.table, from ^ 1).0);
+    let Some((lead, end)) = ends else { return Ok(Some(is_odd)) };
+    let count = end.wrapping_sub(lead).wrapping_add(1);
+    script.push(Step::Store(store_of(node, lead, count, Edit::Bits { clear, set })))?;
+    let span = Span::leaves(node.va(lead), count, node.shift);
+    script.finish_one(regime, held.then_some(span))?;
+    Ok(Some(is_odd))
+}
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to split and change what lies in `first..=last`, more than a few pages of one table. Returns whether it is one
+    /// page then that differs from the one beside it.
+    pub fn protect_many(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
+        let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
+        let top = self.regime.lowest(self.window, first);
+        let Some(below) = self.split_one(top, first, last, cut)? else {
+            self.split(cut)?;
+            return self.protect_all(first, last, change);
+        };
+        let pages = self.regime.table_at(below, self.window, first, Level::L3);
+        if let Some(pages) = pages
+            && self.meanwhile != Meanwhile::Parked
+            && let Some(is_odd) =
+                protect_few(self.regime, pages, (first, last), change, self.script, self.window)?
+        {
+            return Ok(is_odd);
+        }
+        self.protect_all(first, last, change)
+    }
+
+    /// Plans to change all that lies in `first..=last`, behind the splits. Never says that it is one odd page.
+    fn protect_all(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
+        self.order_runs()?;
+        self.protect(first, last, change)?;
+        self.finish()?;
+        Ok(false)
+    }
+
+    /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
+    fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+        let top = self.top;
+        if self.meanwhile == Meanwhile::Quiescent && self.regime.bbm == BbmLevel::L0 {
+            self.protect_below(top, first, last, change, Phase::Break)?;
+            self.settle()?;
+            return self.protect_below(top, first, last, change, Phase::Make);
+        }
+        self.protect_below(top, first, last, change, Phase::InPlace)
+    }
+
+    fn protect_below(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        change: Change,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let (from, to) = self.indices(node, first, last);
+        if node.level == Level::L3 {
+            return self.protect_pages(node, from, to, change, phase);
+        }
+        let geometry = self.regime.geometry;
+        let mut leaves = from..from;
+        for index in from..=to {
+            // Splits happen at the ends of the range alone.
+            let split = index == from || index == to;
+            let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
+            match entry(geometry, node.level, descriptor) {
+                Entry::Leaf(_) => {
+                    if leaves.end != index {
+                        leaves = index..index;
+                    }
+                    leaves.end = index + 1;
+                }
+                Entry::Table(table) => {
+                    self.protect_leaves(node, leaves, change, phase)?;
+                    leaves = index + 1..index + 1;
+                    let below = self.regime.below(node, index, table);
+                    self.protect_below(below, first, last, change, phase)?;
+                }
+                Entry::Empty => {
+                    let va = Va(node.va(index).max(first));
+                    return Err(PlanError::Hole { va });
+                }
+                Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
+            }
+        }
+        self.protect_leaves(node, leaves, change, phase)
+    }
+
+    /// The entries `from..=to` of a table of pages.
+    fn protect_pages(
+        &mut self,
+        node: Node,
+        from: usize,
+        to: usize,
+        change: Change,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
+        let seen = self.look(node, from, to, Seen::of);
+        if seen.and & PAGE_BIT == 0 {
+            for index in from..=to {
+                let found = self.read(node, index);
+                match entry(self.regime.geometry, node.level, found) {
+                    Entry::Leaf(_) => {}
+                    Entry::Empty => return Err(PlanError::Hole { va: Va(node.va(index)) }),
+                    Entry::Table(_) | Entry::Foreign => return Err(self.foreign(node, index, found)),
+                }
+            }
+        }
+        self.protect_seen(node, from..to + 1, seen, change, phase)
+    }
+
+    /// Some leaves of a table above the level of pages; there may be none.
+    fn protect_leaves(
+        &mut self,
+        node: Node,
+        leaves: Range<usize>,
+        change: Change,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let seen = self.look(node, leaves.start, leaves.end - 1, Seen::of);
+        self.protect_seen(node, leaves, seen, change, phase)
+    }
+
+    /// Leaves, at least one, of which `seen` is known.
+    fn protect_seen(
+        &mut self,
+        node: Node,
+        leaves: Range<usize>,
+        seen: Seen,
+        change: Change,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let (from, to) = (leaves.start, leaves.end - 1);
+        let (clear, set) = change.masks();
+        if change.may_become_both() {
+            let writable = (seen.and & !clear | set) & READ_ONLY == 0;
+            let executable = (seen.and & !clear | set) & Execute::MASK != Execute::MASK;
+            if writable && executable {
+                let both = |bits: &u64| is_both(bits & !clear | set);
+                if let Some(nth) = self.look(node, from, to, |entries| entries.iter().position(both)) {
+                    return Err(PlanError::WritableAndExecutable { va: Va(node.va(from + nth)) });
+                }
+            }
+        }
+        if !seen.changes(clear, set) {
+            return Ok(());
+        }
+        // From the first leaf that changes to the last. What lies between may be stored as it is.
+        let changes = |bits: &u64| bits & !clear | set != *bits;
+        let ends = self.look(node, from, to, |entries| {
+            Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
+        });
+        let Some((lead, end)) = ends else { return Ok(()) };
+        let (mut lead, mut end) = (from + lead, from + end);
+        if seen.or & CONTIGUOUS != 0 {
+            (lead, end) = self.whole_runs(node, from, lead, end, to);
+        }
+        if self.regime.bbm == BbmLevel::L0
+            && self.meanwhile != Meanwhile::Parked
+            && change.valid != Some(false)
+            && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
+        {
+            return self.protect_runs(node, lead, end, (clear, set), seen, phase);
+        }
+        self.protect_alike(node, lead, end, (clear, set), seen, phase)
+    }
+
+    /// The leaves `lead..=end`, none or all of which have to be made invalid before they change: runs at BBM level 0 each by
+    /// itself, since some of them may be invalid or as they should be.
+    fn protect_runs(
+        &mut self,
+        node: Node,
+        lead: usize,
+        end: usize,
+        masks: (u64, u64),
+        seen: Seen,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let changes = |bits: &u64| bits & !masks.0 | masks.1 != *bits;
+        let run = self.regime.run(node.level).unwrap_or(1);
+        let mut index = lead;
+        while index <= end {
+            let last = (index | (run - 1)).min(end);
+            let found = self.after_split(node, index);
+            if found.is_contiguous() && found.is_valid() {
+                if found.0 & !masks.0 | masks.1 != found.0 {
+                    self.remake_run(node, index, last, masks, phase)?;
+                }
+            } else if self.look(node, index, last, |entries| entries.iter().any(changes)) {
+                self.protect_alike(node, index, last, masks, seen, phase)?;
+            }
+            index = last + 1;
+        }
+        Ok(())
+    }
+
+    /// A valid contiguous run at BBM level 0, where its entries must not differ while it is valid (Arm ARM D8.7.1).
+    fn remake_run(
+        &mut self,
+        node: Node,
+        first: usize,
+        last: usize,
+        (clear, set): (u64, u64),
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let count = last - first + 1;
+        match phase {
+            Phase::InPlace => Err(PlanError::RunInUse { va: Va(node.va(first)) }),
+            Phase::Break => {
+                self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, first, count);
+                Ok(())
+            }
+            Phase::Make => self.store(node, first, count, Edit::Bits { clear, set: set | VALID_BIT }),
+        }
+    }
+
+    /// The leaves `lead..=end`, some of which change, in place.
+    fn protect_alike(
+        &mut self,
+        node: Node,
+        lead: usize,
+        end: usize,
+        (clear, set): (u64, u64),
+        seen: Seen,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        if phase == Phase::Make {
+            return Ok(());
+        }
+        let count = end - lead + 1;
+        self.store(node, lead, count, Edit::Bits { clear, set })?;
+        if self.meanwhile == Meanwhile::Parked {
+            return Ok(());
+        }
+        // What was invalid is in no TLB, and what stays as it is may stay there.
+        let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
+        if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
+            self.invalidate_leaves(node, lead, count);
+        }
+        Ok(())
+    }
+
+    /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change together.
+    fn whole_runs(&mut self, node: Node, from: usize, lead: usize, end: usize, to: usize) -> (usize, usize) {
+        let Some(run) = self.regime.run(node.level) else { return (lead, end) };
+        let mut grown = (lead, end);
+        if self.after_split(node, lead).is_contiguous() {
+            grown.0 = (lead & !(run - 1)).max(from);
+        }
+        if self.after_split(node, end).is_contiguous() {
+            grown.1 = (end | (run - 1)).min(to);
+        }
+        grown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linmap_vmsa::Descriptor;
+
+    #[test]
+    fn a_change_sets_and_clears_no_bit_twice() {
+        for access in [None, Some(Access::KernelReadWrite), Some(Access::UserReadOnly)] {
+            for execute in [None, Some(Execute::Never), Some(Execute::Kernel), Some(Execute::Both)] {
+                for valid in [None, Some(false), Some(true)] {
+                    let (clear, set) = Change { access, execute, valid }.masks();
+                    assert_eq!(clear & set, 0);
+                    let bits = Descriptor(!clear | set);
+                    assert_eq!(bits.is_valid(), valid != Some(false));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Making leaves smaller: contiguous runs unfolded, blocks replaced by tables that say the same.
+
+use core::mem::MaybeUninit;
+use core::ops::Range;
+use core::slice;
+
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Descriptor, Level, Pa, Va};
+
+use super::PlanError;
+use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
+use super::planner::Planner;
+use super::regime::Node;
+use super::step::Edit;
+use super::target::Meanwhile;
+use linmap_table::TableWindow;
+use linmap_table::fill;
+use linmap_table::release_below;
+use linmap_table::{FrameSource, OutOfFrames};
+
+/// Which leaves are too large.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    /// Those that reach over one of the ends of the range `first..=last`, unless they are already what `wanted` makes of a
+    /// leaf: the first bits clear, the second ones set.
+    Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
+    /// Those in the range that are larger than an entry at `to`.
+    Down { first: u64, last: u64, to: Level },
+}
+
+impl Cut {
+    /// Whether a leaf at `level`, or a run of them, for `start..=end` is cut.
+    #[inline(always)]
+    fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
+        match self {
+            Self::Ends { first, last, .. } => {
+                (start < first && first <= end) || (start <= last && last < end)
+            }
+            Self::Down { first, last, to } => {
+                start <= last && first <= end && (level < to || (is_run && level == to))
+            }
+        }
+    }
+
+    /// Whether no run stays in a table at `level` that translates `bytes` and one byte from `base` on.
+    fn leaves_no_run(self, level: Level, base: u64, bytes: u64) -> bool {
+        matches!(self, Self::Down { first, last, to } if level <= to && first <= base && base + bytes <= last)
+    }
+
+    /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to be cut.
+    #[inline(always)]
+    fn candidates(self, base: u64, count: usize, shift: u32) -> [Range<usize>; 2] {
+        let reach = (count as u64) << shift;
+        let index =
+            |va: u64| Some(va.wrapping_sub(base)).filter(|at| *at < reach).map(|at| (at >> shift) as usize);
+        match self {
+            Self::Ends { first, last, .. } => {
+                let at = |index: Option<usize>| index.map_or(0..0, |index| index..index + 1);
+                let (from, to) = (index(first), index(last));
+                [at(from), if from == to { 0..0 } else { at(to) }]
+            }
+            Self::Down { first, last, .. } => {
+                let from = if first <= base { Some(0) } else { index(first) };
+                let to = if last - base >= reach { Some(count - 1) } else { index(last) };
+                [from.zip(to).map_or(0..0, |(from, to)| from..to + 1), 0..0]
+            }
+        }
+    }
+
+    /// Whether a leaf needs no cut because it is what it should become.
+    #[inline(always)]
+    fn spares(self, descriptor: Descriptor) -> bool {
+        match self {
+            Self::Ends { wanted: Some((clear, set)), .. } => {
+                descriptor.0 & clear == 0 && descriptor.0 & set == set
+            }
+            Self::Ends { wanted: None, .. } | Self::Down { .. } => false,
+        }
+    }
+}
+
+/// What a walk does with what it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Stores what is new over what was.
+    InPlace,
+    /// Makes invalid what can't change in place.
+    Break,
+    /// Stores what is new where something was made invalid.
+    Make,
+}
+
+/// A leaf, or a contiguous run of leaves, in a table.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    node: Node,
+    index: usize,
+    count: usize,
+    is_run: bool,
+    valid: bool,
+}
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to make all leaves smaller that `cut` cuts.
+    #[inline(always)]
+    pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
+        let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
+        let top = self.lowest(first, last);
+        if self.split_one(top, first, last, cut)?.is_some() { Ok(()) } else { self.split_all(top, cut) }
+    }
+
+    /// Plans to make all leaves in the table `top` and below smaller that `cut` cuts.
+    #[inline(never)]
+    fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
+        let bbm = self.regime.bbm;
+        if self.meanwhile == Meanwhile::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
+            // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
+            self.walk_splits(top, cut, Phase::Break)?;
+            self.settle()?;
+            self.walk_splits(top, cut, Phase::Make)?;
+        } else {
+            self.walk_splits(top, cut, Phase::InPlace)?;
+        }
+        self.splits_end();
+        self.top = top;
+        Ok(())
+    }
+
+    /// Plans to split the one block that `first..=last` is a part of, if it is one of no run, cut, and all CPUs can do it in
+    /// place: then nothing else has to be split. Returns the new table.
+    #[inline(always)]
+    pub fn split_one(
+        &mut self,
+        top: Node,
+        first: u64,
+        last: u64,
+        cut: Cut,
+    ) -> Result<Option<Node>, PlanError> {
+        let index = top.index(first);
+        let found = self.read(top, index);
+        let is_block = found.is_valid() && !found.may_be_table() && !found.is_contiguous();
+        if self.regime.bbm != BbmLevel::L3
+            || top.level == Level::L3
+            || !is_block
+            || last > top.last(index)
+            || !cut.cuts(top.level, false, top.va(index), top.last(index))
+            || cut.spares(found)
+        {
+            return Ok(None);
+        }
+        let table = self.replace(top, index, found, cut)?;
+        self.splits_end();
+        self.top = top;
+        Ok(Some(self.regime.below(top, index, table)))
+    }
+
+    fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+        match cut {
+            Cut::Ends { first, last, .. } => {
+                let handled = self.split_at(top, first, cut, phase)?;
+                if handled < last {
+                    self.split_at(top, last, cut, phase)?;
+                }
+                Ok(())
+            }
+            Cut::Down { first, last, .. } => self.split_below(top, first, last, cut, phase),
+        }
+    }
+
+    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that has been looked at.
+    fn split_at(&mut self, top: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
+        let mut node = top;
+        loop {
+            let index = self.regime.geometry.index(Va(va), node.level);
+            let descriptor = self.read(node, index);
+            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+                (Entry::Empty, _) => return Ok(node.last(index)),
+                (Entry::Table(table), Some(_)) => {
+                    node = self.regime.below(node, index, table);
+                }
+                // Nothing is smaller than a page.
+                (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
+                (Entry::Leaf(_), _) => {
+                    let unit = self.unit(node, index, descriptor)?;
+                    self.split_unit(unit, descriptor, cut, phase)?;
+                    return Ok(node.last(unit.index + unit.count - 1));
+                }
+                _ => return Err(self.foreign(node, index, descriptor)),
+            }
+        }
+    }
+
+    /// Splits what `cut` cuts of the leaves in `first..=last` below `node`.
+    fn split_below(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        cut: Cut,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let (mut index, to) = self.indices(node, first, last);
+        while index <= to {
+            let descriptor = self.read(node, index);
+            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+                (Entry::Empty, _) => {}
+                (Entry::Table(table), Some(_)) => {
+                    let below = self.regime.below(node, index, table);
+                    self.split_below(below, first, last, cut, phase)?;
+                }
+                (Entry::Leaf(_), _) => {
+                    let unit = self.unit(node, index, descriptor)?;
+                    self.split_unit(unit, descriptor, cut, phase)?;
+                    index = unit.index + unit.count - 1;
+                }
+                _ => return Err(self.foreign(node, index, descriptor)),
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
+        let Node { table, level, .. } = node;
+        PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
+    }
+
+    /// The leaf at `index`, or the run that it is one of. The entries of a run must be alike.
+    fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
+        let single = Unit { node, index, count: 1, is_run: false, valid: descriptor.is_valid() };
+        if !descriptor.is_contiguous() {
+            return Ok(single);
+        }
+        let Some(count) = self.regime.run(node.level) else {
+            return Err(self.foreign(node, index, descriptor));
+        };
+        let start = index & !(count - 1);
+        let shift = node.shift;
+        let other = self.look(node, start, start + count - 1, |entries| odd_one(entries, shift));
+        match other {
+            Some((nth, found)) => Err(self.foreign(node, start + nth, found)),
+            None => Ok(Unit { index: start, count, is_run: true, ..single }),
+        }
+    }
+
+    fn split_unit(
+        &mut self,
+        unit: Unit,
+        descriptor: Descriptor,
+        cut: Cut,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let Unit { node, index, count, is_run, valid } = unit;
+        let (start, end) = (node.va(index), node.last(index + count - 1));
+        if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
+            return Ok(());
+        }
+        let bbm = self.regime.bbm;
+        if valid && self.meanwhile == Meanwhile::InUse && bbm != BbmLevel::L3 {
+            return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
+        }
+        match phase {
+            Phase::Break => {
+                if valid {
+                    self.store(node, index, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                    self.invalidate_leaves(node, index, count);
+                }
+                return Ok(());
+            }
+            Phase::InPlace => {
+                // Level 3 lets a TLB go on with the larger entries, which say the same.
+                if valid && bbm != BbmLevel::L3 {
+                    self.invalidate_leaves(node, index, count);
+                }
+                if is_run {
+                    self.unfold(node, index, count)?;
+                }
+            }
+            Phase::Make => {}
+        }
+        let remade = Edit::Bits { clear: CONTIGUOUS, set: if valid { VALID_BIT } else { 0 } };
+        for nth in index..index + count {
+            if cut.cuts(node.level, false, node.va(nth), node.last(nth)) {
+                let whole = self.read(node, nth);
+                self.replace(node, nth, whole, cut)?;
+            } else if phase == Phase::Make {
+                self.store(node, nth, 1, remade)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans to link a new table over the block `whole`.
+    #[inline(always)]
+    fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<Pa, PlanError> {
+        let geometry = self.regime.geometry;
+        let (Entry::Leaf(pa), Some(next)) = (entry(geometry, node.level, whole), node.level.next()) else {
+            return Err(self.foreign(node, index, whole));
+        };
+        let attributes = attributes_beside(self.regime.address_bits, whole);
+        let base = node.va(index);
+        let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
+        if let Err(error) = self.link(node, index, table) {
+            self.release(table, next);
+            return Err(error);
+        }
+        Ok(table)
+    }
+
+    /// Gives back a new table at `level` and those below.
+    #[cold]
+    #[inline(never)]
+    fn release(&mut self, table: Pa, level: Level) {
+        release_below(self.regime.geometry, table, level, self.window, self.frames);
+        self.frames.free(table);
+    }
+
+    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the largest leaves that `cut`
+    /// leaves. On an error every frame is back.
+    fn table_of_leaves(
+        &mut self,
+        level: Level,
+        base: u64,
+        attributes: u64,
+        pa: Pa,
+        cut: Cut,
+    ) -> Result<Pa, OutOfFrames> {
+        let geometry = self.regime.geometry;
+        let shift = self.regime.shift(level);
+        let count = self.regime.entries(level);
+        let table = self.frames.alloc()?;
+        let pointer = self.window.open(level, table);
+        // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame, and the slice is not
+        // used any more when the loop below opens tables of deeper levels and writes through the pointer.
+        let entries =
+            unsafe { slice::from_raw_parts_mut(pointer.cast::<MaybeUninit<u64>>().as_ptr(), count) };
+        let single = leaf(geometry, level, attributes, pa);
+        // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
+        let candidates = cut.candidates(base, count, shift);
+        let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
+        let run = self.regime.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
+        fill(entries, single.0 | if run.is_some() { CONTIGUOUS } else { 0 }, 1 << shift);
+        if let Some(run) = run {
+            let bytes = (run as u64).wrapping_shl(shift);
+            for part in candidates.iter().filter(|part| !part.is_empty()) {
+                let from = part.start & !(run - 1);
+                let rest = entries.get_mut(from..).unwrap_or_default();
+                for (nth, entries) in rest.chunks_exact_mut(run).enumerate() {
+                    if from + nth * run >= part.end {
+                        break;
+                    }
+                    let start =
+                        (from as u64).wrapping_shl(shift).wrapping_add(bytes.wrapping_mul(nth as u64));
+                    let va = base.wrapping_add(start);
+                    if cut.cuts(level, true, va, va.wrapping_add(bytes.wrapping_sub(1))) {
+                        fill(entries, single.0.wrapping_add(start), 1 << shift);
+                    }
+                }
+            }
+        }
+        let mut result = Ok(());
+        let Some(next) = level.next() else {
+            self.window.close(level);
+            return Ok(table);
+        };
+        for index in candidates.into_iter().flatten() {
+            let va = base + ((index as u64) << shift);
+            if !cut.cuts(level, false, va, va + ((1u64 << shift) - 1)) {
+                continue;
+            }
+            let part = Pa(pa.0 + ((index as u64) << shift));
+            match self.table_of_leaves(next, va, attributes, part, cut) {
+                // SAFETY: the table is still open and has more than `index` entries.
+                Ok(below) => unsafe { pointer.add(index).write(Descriptor::table(geometry, below).0) },
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.window.close(level);
+        match result {
+            Ok(()) => Ok(table),
+            Err(error) => {
+                // Every entry is written, so that those linked so far are found.
+                self.release(table, level);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The first of `entries` that is not the one before it with its address moved on by `1 << shift` bytes.
+fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
+    let (first, _) = entries.split_first()?;
+    entries
+        .iter()
+        .enumerate()
+        .find(|(nth, value)| **value != first.wrapping_add((*nth as u64) << shift))
+        .map(|(nth, value)| (nth, Descriptor(*value)))
+}

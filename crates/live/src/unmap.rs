@@ -1,0 +1,113 @@
+//! Unmapping: leaves cleared, or the one entry above a table of which nothing stays.
+
+use core::ops::Range;
+
+use linmap_vmsa::{Descriptor, Level};
+
+use super::PlanError;
+use super::entry::{Entry, entry};
+use super::planner::Planner;
+use super::regime::Node;
+use super::step::Edit;
+use linmap_table::FrameSource;
+use linmap_table::TableWindow;
+
+const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to clear everything in `first..=last`, over whose ends no leaf reaches.
+    pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
+        let root = self.regime.top;
+        self.unmap_below(root, first, last)?;
+        let removed = self.script.len();
+        self.finish()?;
+        self.free_tables(removed)
+    }
+
+    fn unmap_below(&mut self, node: Node, first: u64, last: u64) -> Result<(), PlanError> {
+        let (from, to) = self.indices(node, first, last);
+        if node.level == Level::L3 {
+            return self.unmap_pages(node, from, to);
+        }
+        // The entries that go, with empty ones in between.
+        let mut gone = from..from;
+        for index in from..=to {
+            // Splits happen at the ends of the range alone.
+            let split = index == from || index == to;
+            let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
+            match entry(self.regime.geometry, node.level, descriptor) {
+                Entry::Empty => continue,
+                Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
+                Entry::Leaf(_) => {
+                    if descriptor.is_valid() {
+                        self.invalidate_leaves(node, index, 1);
+                    }
+                }
+                Entry::Table(table) => {
+                    let below = self.regime.below(node, index, table);
+                    let whole = first <= below.base && node.last(index) <= last;
+                    if !whole && !self.empties(below, first, last) {
+                        self.clear(node, gone)?;
+                        gone = index + 1..index + 1;
+                        self.unmap_below(below, first, last)?;
+                        continue;
+                    }
+                    self.invalidate_table(node, index);
+                }
+            }
+            if gone.is_empty() {
+                gone.start = index;
+            }
+            gone.end = index + 1;
+        }
+        self.clear(node, gone)
+    }
+
+    fn clear(&mut self, node: Node, gone: Range<usize>) -> Result<(), PlanError> {
+        if gone.is_empty() { Ok(()) } else { self.store(node, gone.start, gone.len(), CLEARED) }
+    }
+
+    /// Clears the pages `from..=to` of a table.
+    fn unmap_pages(&mut self, node: Node, from: usize, to: usize) -> Result<(), PlanError> {
+        let used = self.look(node, from, to, |entries| {
+            let lead = entries.iter().position(|bits| *bits != 0)?;
+            let end = entries.iter().rposition(|bits| *bits != 0)?;
+            let valid = |bits: &u64| Descriptor(*bits).is_valid();
+            let valid = entries.iter().position(valid).zip(entries.iter().rposition(valid));
+            // A page has bit 1 set, valid or not.
+            let foreign = entries.iter().position(|bits| *bits != 0 && bits & 0b10 == 0);
+            Some((lead, end, valid, foreign))
+        });
+        let Some((lead, end, valid, foreign)) = used else { return Ok(()) };
+        if let Some(nth) = foreign {
+            let found = self.read(node, from + nth);
+            return Err(self.foreign(node, from + nth, found));
+        }
+        if let Some((lead, end)) = valid {
+            self.invalidate_leaves(node, from + lead, end - lead + 1);
+        }
+        self.store(node, from + lead, end - lead + 1, CLEARED)
+    }
+
+    /// Whether nothing stays in the table `node` when `first..=last`, a part of what it translates, is unmapped.
+    fn empties(&mut self, node: Node, first: u64, last: u64) -> bool {
+        let (from, to) = self.indices(node, first, last);
+        let count = self.regime.geometry.entries(node.level);
+        let others = self.look(node, 0, count - 1, |entries| {
+            let mut entries = entries.iter().enumerate();
+            entries.any(|(index, bits)| (index < from || index > to) && *bits != 0)
+        });
+        if others {
+            return false;
+        }
+        [from, to].into_iter().all(|index| {
+            let descriptor = self.after_split(node, index);
+            let Entry::Table(table) = entry(self.regime.geometry, node.level, descriptor) else {
+                return true;
+            };
+            let below = self.regime.below(node, index, table);
+            let whole = first <= below.base && node.last(index) <= last;
+            whole || self.empties(below, first, last)
+        })
+    }
+}
