@@ -80,7 +80,7 @@ impl<'b> Plan<'b> {
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
         match check(self.context(), self.exclusivity, Author::Planner, self.steps, window) {
-            Ok(small) => Ok(CheckedPlan::new(self, small)),
+            Ok(()) => Ok(CheckedPlan::new(self)),
             Err(refused) => Err((self, refused)),
         }
     }

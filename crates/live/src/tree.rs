@@ -296,6 +296,6 @@ impl LiveTree {
         steps: &[Step],
         window: &mut W,
     ) -> Result<(), Refused> {
-        check(&self.context, target.exclusivity(), Author::Anybody, steps, window).map(|_| ())
+        check(&self.context, target.exclusivity(), Author::Anybody, steps, window)
     }
 }
