@@ -82,7 +82,7 @@ impl<'b> CheckedPlan<'b> {
 ///
 /// # Safety
 /// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
-#[inline]
+#[inline(always)]
 unsafe fn apply_all<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     steps: &[Step],
@@ -207,17 +207,24 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
             u64::from(count)
         }
         Invalidation::ByRange { va, pages, reach } => {
-            cpu.tlbi(match (RangeOperand::any_asid(geometry, va, pages), reach) {
-                (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
-                (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-                // The check refuses ranges that no operand can say; everything would hold them all the same.
-                (None, _) => Tlbi::All,
-            });
+            cpu.tlbi(by_range(geometry, va, pages, reach));
             1
         }
         Invalidation::All => {
             cpu.tlbi(Tlbi::All);
             1
         }
+    }
+}
+
+/// The invalidation of `pages` pages from `va` on.
+// Known to the loop over steps, what the operand needs of the geometry would be worked out for every plan.
+#[inline(never)]
+fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
+    match (RangeOperand::any_asid(geometry, va, pages), reach) {
+        (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
+        (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
+        // The check refuses ranges that no operand can say. To invalidate everything covers them all the same.
+        (None, _) => Tlbi::All,
     }
 }

@@ -9,7 +9,6 @@ use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
 use crate::exclusivity::Exclusivity;
-use crate::invalidate::Span;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -105,7 +104,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.script.finish_one(self.context, Some(Span::table(geometry, node.level, node.va(index))))?;
+        self.invalidate_table(node, index);
+        self.finish()?;
         self.script.push(Step::Free { va: Va(node.va(index)), table, level })
     }
 
