@@ -189,7 +189,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Orders the stores so far and completes the invalidations they ask for.
-    #[inline(never)]
+    #[inline]
     pub fn settle(&mut self) -> Result<(), PlanError> {
         if self.unordered {
             self.order()?;

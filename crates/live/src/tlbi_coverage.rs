@@ -27,7 +27,7 @@ pub(crate) fn covers(page_shift: u32, steps: &[Step], span: Span) -> bool {
 
 /// The first and the last address of the entries of `span`'s size that `invalidation` removes.
 #[inline(always)]
-pub(crate) fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
+fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
     let (va, count, shift, reach) = match invalidation {
         Invalidation::All => return Some((0, u64::MAX)),
         Invalidation::ByVa { va, count, shift, reach } => (va, u64::from(count), shift, reach),
