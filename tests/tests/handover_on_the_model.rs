@@ -14,7 +14,7 @@ use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
-const RELOCATE: &str = include_str!("../../kernel/src/relocate.S");
+const RELOCATE: &str = include_str!("../../kernel/src/kexec/relocate.S");
 const RAM: u64 = 0x4000_0000;
 const RAM_LEN: u64 = 0x1000_0000;
 const RESERVED: u64 = RAM;

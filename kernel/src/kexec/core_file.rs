@@ -6,12 +6,13 @@ use linmap_kexec::{CoreNotes, ElfCore, SEGMENT_ALIGN, VmcoreInfo};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
-use super::KexecError;
+use super::command::KexecError;
 use super::load::Loader;
 use super::loaded::{self, Segment, Source};
 use super::put::whole_pages;
-use crate::machine::{Machine, REGIONS};
-use crate::{cpu, percpu};
+use crate::arch::cpu;
+use crate::arch::percpu;
+use crate::memory::machine::{Machine, REGIONS};
 
 /// The core file of this kernel.
 pub struct CoreFile {

@@ -4,21 +4,21 @@
 //!
 //! `LINMAP_FUZZ_CASES` says how many of each; without it some hundreds.
 
-#[path = "../../../kernel/src/chosen.rs"]
+#[path = "../../../kernel/src/boot/chosen.rs"]
 mod chosen;
-#[path = "../../../kernel/src/device_tree.rs"]
+#[path = "../../../kernel/src/boot/device_tree.rs"]
 mod device_tree;
 #[path = "../../../kernel/src/gic/node.rs"]
 mod gic;
-#[path = "../../../kernel/src/number.rs"]
+#[path = "../../../kernel/src/boot/number.rs"]
 mod number;
-#[path = "../../../kernel/src/psci/node.rs"]
+#[path = "../../../kernel/src/arch/psci/node.rs"]
 mod psci;
-#[path = "../../../kernel/src/crash/reserve.rs"]
+#[path = "../../../kernel/src/kexec/crash/reserve.rs"]
 mod reserve;
-#[path = "../../../kernel/src/topology.rs"]
+#[path = "../../../kernel/src/boot/topology.rs"]
 mod topology;
-#[path = "../../../kernel/src/uart.rs"]
+#[path = "../../../kernel/src/boot/uart.rs"]
 mod uart;
 
 mod trees;

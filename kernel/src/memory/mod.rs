@@ -1,0 +1,8 @@
+//! The linear map of this machine: built, changed, verified.
+
+pub mod kept;
+pub mod linear_map;
+pub mod live;
+pub mod machine;
+pub mod surgery;
+pub mod verify;
