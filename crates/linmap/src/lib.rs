@@ -19,3 +19,4 @@ pub mod listing;
 pub mod live;
 pub mod policy;
 pub mod ranges;
+pub mod slots;

@@ -9,7 +9,6 @@ use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
 use linmap::frames::MemblockFrames;
-use linmap::layout::MAX_CPUS;
 use linmap::ranges::MappingList;
 use linmap_kexec::{
     Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES,
@@ -31,6 +30,7 @@ use crate::boot::entry::{self, Entered};
 use crate::kexec::heap;
 use crate::kexec::relocation;
 use crate::memory::kept;
+use crate::memory::layout::MAX_CPUS;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::report;
 use crate::smp::cpus;
