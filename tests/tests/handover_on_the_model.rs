@@ -2,7 +2,7 @@
 //! sources.
 
 use linmap::layout::Layout;
-use linmap::ranges::MappingList;
+use linmap::mapping_list::MappingList;
 use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
 use linmap_memblock::Memblock;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
-use linmap::frames::MemblockFrames;
+use linmap::frame_pool::MemblockFrames;
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use linmap::build::{BuildError, Builder};
+use linmap::builder::{BuildError, Builder};
 use linmap::fixmap_build::build_by_fixmap;
-use linmap::frames::MemblockFrames;
-use linmap::identity::build_by_identity;
+use linmap::frame_pool::MemblockFrames;
+use linmap::identity_build::build_by_identity;
 use linmap::layout::Layout;
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;

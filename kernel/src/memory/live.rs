@@ -5,11 +5,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
+use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
 use linmap::features::Features;
-use linmap::frames::{FramePool, PooledFrames};
+use linmap::frame_pool::{FramePool, PooledFrames};
+use linmap::leaf_policy::LeafPolicy;
 use linmap::live::trace::{self, Roots};
-use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::policy::LeafPolicy;
 use linmap_kexec::CommandLine;
 use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;

@@ -4,7 +4,7 @@ use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::CapacityError;
-use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap::change::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};

@@ -3,9 +3,9 @@
 use std::fmt::Arguments;
 use std::ptr::NonNull;
 
-use linmap::frames::{FramePool, PooledFrames};
+use linmap::change::{Editor, ParkError, Pause};
+use linmap::frame_pool::{FramePool, PooledFrames};
 use linmap::live::trace::{self, Roots};
-use linmap::live::{Editor, ParkError, Pause};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_live::Step;
 use linmap_memblock::Memblock;

@@ -15,12 +15,12 @@ use std::fmt::Arguments;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use linmap::frames::{FramePool, MemblockFrames};
-use linmap::identity::build_by_identity;
+use linmap::change::{Editor, ImageParts, LinearMap};
+use linmap::frame_pool::{FramePool, MemblockFrames};
+use linmap::identity_build::build_by_identity;
 use linmap::layout::Layout;
 use linmap::live::trace::{self, Roots};
-use linmap::live::{Editor, ImageParts, LinearMap};
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_live::{Half, LiveTree, Step};
