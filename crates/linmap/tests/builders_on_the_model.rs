@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use linmap::build::{BuildError, Builder};
+use linmap::builder::{BuildError, Builder};
 use linmap::fixmap_build::build_by_fixmap;
-use linmap::frames::MemblockFrames;
-use linmap::identity::build_by_identity;
-use linmap::layout::{self, FIXMAP, IMAGE, Layout};
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::frame_pool::MemblockFrames;
+use linmap::identity_build::build_by_identity;
+use linmap::layout::Layout;
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
@@ -19,7 +20,10 @@ use linmap_table::{Built, Fixmap, Leaves, Mappings, Reserved};
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, PaRange, Va};
 
-const G: Geometry = layout::GEOMETRY;
+const G: Geometry = Geometry::K4_48;
+const IMAGE: Va = Va(0xffff_8000_8000_0000);
+const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
+const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 const IMAGE_LEN: u64 = 2 << 20;
 
 /// Frames of the image, from its beginning.
@@ -120,7 +124,7 @@ impl Booted {
         let built = match builder {
             // SAFETY: as `turn_on` left the machine.
             Builder::Fixmap(step) => unsafe {
-                build_by_fixmap(step, &linear, root, &mut fixmap, &mut cpu, &mut frames)
+                build_by_fixmap(step, &linear, root, &SLOTS, &mut fixmap, &mut cpu, &mut frames)
             },
             // SAFETY: as above; TTBR0 is on the reserved table.
             Builder::Identity => unsafe {
@@ -130,6 +134,7 @@ impl Booted {
                     &identity,
                     root,
                     reserved,
+                    &SLOTS,
                     &mut fixmap,
                     &mut cpu,
                     &mut frames,

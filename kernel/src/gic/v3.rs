@@ -5,7 +5,6 @@ use core::arch::asm;
 use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{MAX_CPUS, slot};
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa};
 
@@ -14,6 +13,7 @@ use crate::arch::percpu;
 use crate::boot::device_tree::Device;
 use crate::boot::topology::{Affinity, Topology};
 use crate::gic::controller::{FRAME, GicError, PRIORITY_MASK, SGI_PRIORITIES, V3};
+use crate::memory::layout::{MAX_CPUS, slot};
 use crate::smp::cross_call::Sgi;
 
 /// The most frames that are looked at for redistributors.

@@ -5,7 +5,6 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use linmap::features::{Features, Lacks, Overclaimed, System};
-use linmap::layout::slot;
 use linmap_kexec::CommandLine;
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
@@ -17,6 +16,7 @@ use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, CpuSet, State, wait_until};
 use crate::boot::topology::{Described, Method};
 use crate::gic::controller::GicError;
+use crate::memory::layout::slot;
 use crate::memory::machine::Machine;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
 use crate::smp::park;
