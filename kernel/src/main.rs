@@ -6,50 +6,20 @@
 #![no_std]
 #![no_main]
 
-mod changes;
-mod chosen;
-mod console;
-mod cpu;
-mod cpus;
-mod crash;
-mod cross_call;
-mod device_tree;
-mod dtb;
+mod arch;
+mod boot;
 mod end;
-mod entry;
-mod exceptions;
-mod fatal;
 mod gic;
-mod gic_v2;
-mod gic_v3;
-mod heap;
-mod kept;
 mod kexec;
-mod linear_map;
-mod live;
-mod machine;
-mod number;
-mod park;
-mod pen;
-mod percpu;
-mod probe;
-mod psci;
-mod relocation;
-mod secondary;
-mod sha256;
+mod memory;
 mod shell;
-mod stacks;
+mod smp;
 mod stress;
-mod surgery;
-mod topology;
-mod uart;
-mod verify;
 
 use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{self, slot};
 use linmap_fdt::parse_dtb;
 use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
@@ -57,18 +27,33 @@ use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
-use crate::console::{Console, Quoted};
-use crate::cpu::ThisCpu;
-use crate::cpus::Cpus;
-use crate::crash::CrashKernel;
-use crate::entry::{Entered, Image};
-use crate::exceptions::Frame;
-use crate::kexec::TakenRanges;
-use crate::live::Live;
-use crate::machine::{Machine, REGIONS};
-use crate::psci::Psci;
-use crate::topology::{Affinity, Topology};
-use crate::uart::Uart;
+use crate::arch::console::{Console, Quoted};
+use crate::arch::cpu;
+use crate::arch::cpu::ThisCpu;
+use crate::arch::exceptions::Frame;
+use crate::arch::percpu;
+use crate::arch::psci::Psci;
+use crate::boot::chosen;
+use crate::boot::dtb;
+use crate::boot::entry;
+use crate::boot::entry::{Entered, Image};
+use crate::boot::topology::{Affinity, Topology};
+use crate::boot::uart;
+use crate::boot::uart::Uart;
+use crate::end::fatal;
+use crate::kexec::command::TakenRanges;
+use crate::kexec::crash;
+use crate::kexec::crash::CrashKernel;
+use crate::memory::kept;
+use crate::memory::layout::{self, slot};
+use crate::memory::linear_map;
+use crate::memory::live;
+use crate::memory::live::Live;
+use crate::memory::machine;
+use crate::memory::machine::{Machine, REGIONS};
+use crate::smp::cpus;
+use crate::smp::cpus::Cpus;
+use crate::smp::park;
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -131,8 +116,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     }
     let features =
         cpus::boot_features(CommandLine(command_line)).unwrap_or_else(|error| fail("cpus", &error, psci));
-    let generation =
-        kexec::generation(CommandLine(command_line)).unwrap_or_else(|error| fail(error.kind(), &error, psci));
+    let generation = kexec::command::generation(CommandLine(command_line))
+        .unwrap_or_else(|error| fail(error.kind(), &error, psci));
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
         entered.el(),
@@ -219,7 +204,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
     live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
     kept::show(&machine);
-    shell::run(&mut machine)
+    shell::commands::run(&mut machine)
 }
 
 /// What is reserved, without `initrd`, which was reserved as well.

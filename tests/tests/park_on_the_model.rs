@@ -1,7 +1,6 @@
 //! Parking on the machine model: the kernel's own instructions, read from `park.S`, for three CPUs, around an edit that no
 //! running CPU allows. Each instruction is then left out in turn.
 
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_board::{Board, BoardFrames};
 use linmap_live::{Half, LiveTree, Parked, Step, Target};
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
@@ -10,9 +9,11 @@ use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFr
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
 
-const PARK: &str = include_str!("../../kernel/src/park.S");
+const GEOMETRY: Geometry = Geometry::K4_48;
+const IMAGE: Va = Va(0xffff_8000_8000_0000);
+const PARK: &str = include_str!("../../kernel/src/smp/park.S");
 const CPUS: usize = 3;
 const RAM: u64 = 0x4000_0000;
 const RAM_LEN: u64 = 0x1000_0000;
@@ -312,7 +313,7 @@ fn a_cpu_that_goes_off_leaves_the_live_root_as_one_that_parks() {
         let body = source.split_once(label).expect("the routine").1;
         body.lines().map(str::trim).skip(1).take_while(|line| !line.starts_with("stlr")).collect::<Vec<_>>()
     };
-    let leaves = lines(include_str!("../../kernel/src/leave.S"), "\npark_for_good:");
+    let leaves = lines(include_str!("../../kernel/src/smp/leave.S"), "\npark_for_good:");
     assert_eq!(leaves, lines(PARK, "\npark_and_wait:"));
     assert_eq!(leaves.len(), 6, "{leaves:?}");
 }

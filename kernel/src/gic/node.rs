@@ -5,7 +5,7 @@ use dtoolkit::{Node, Property};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-use crate::device_tree::{self, Device};
+use crate::boot::device_tree::{self, Device};
 
 /// Distributor and CPU interface of a GICv2 are pages of this size.
 const PAGE: u64 = 0x1000;

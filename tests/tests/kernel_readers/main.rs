@@ -4,29 +4,35 @@
 //!
 //! `LINMAP_FUZZ_CASES` says how many of each; without it some hundreds.
 
-#[path = "../../../kernel/src/chosen.rs"]
+#[path = "../../../kernel/src/boot/chosen.rs"]
 mod chosen;
-#[path = "../../../kernel/src/device_tree.rs"]
+#[path = "../../../kernel/src/boot/device_tree.rs"]
 mod device_tree;
 #[path = "../../../kernel/src/gic/node.rs"]
 mod gic;
-#[path = "../../../kernel/src/number.rs"]
+#[path = "../../../kernel/src/boot/number.rs"]
 mod number;
-#[path = "../../../kernel/src/psci/node.rs"]
+#[path = "../../../kernel/src/arch/psci/node.rs"]
 mod psci;
-#[path = "../../../kernel/src/crash/reserve.rs"]
+#[path = "../../../kernel/src/kexec/crash/reserve.rs"]
 mod reserve;
-#[path = "../../../kernel/src/topology.rs"]
+#[path = "../../../kernel/src/boot/topology.rs"]
 mod topology;
-#[path = "../../../kernel/src/uart.rs"]
+#[path = "../../../kernel/src/boot/uart.rs"]
 mod uart;
 
 mod trees;
 
+/// The kernel's limit, at the path by which the files above import it.
+mod memory {
+    pub mod layout {
+        pub const MAX_CPUS: usize = 256;
+    }
+}
+
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use linmap::layout::MAX_CPUS;
 use linmap_fdt::parse_dtb;
 use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
@@ -35,6 +41,7 @@ use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use crate::memory::layout::MAX_CPUS;
 use gic::{FRAME, RegistersError, V2, V3, Version};
 use number::number;
 use psci::Psci;
