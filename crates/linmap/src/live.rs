@@ -10,7 +10,6 @@ mod leaf_size;
 mod memory;
 mod protect;
 mod region;
-pub mod trace;
 
 pub use editor::{Editor, ParkError, Pause};
 pub use leaf_size::Repaint;

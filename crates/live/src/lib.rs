@@ -13,6 +13,7 @@ mod apply;
 mod check;
 mod covered;
 mod entry;
+pub mod events;
 mod every_leaf;
 mod fold;
 mod foldable;
