@@ -8,6 +8,7 @@ use linmap::layout::slot;
 use linmap::live::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
+use linmap_platform::parse_number as number;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
@@ -15,7 +16,6 @@ use crate::arch::cpu;
 use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
 use crate::arch::sha256::Sha256;
-use crate::boot::number::number;
 use crate::memory::kept::{self, KeepError};
 use crate::memory::live::{Fields, RESERVATIONS, timed};
 use crate::memory::machine::Machine;
