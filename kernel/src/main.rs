@@ -20,7 +20,6 @@ use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{self, slot};
 use linmap_fdt::parse_dtb;
 use linmap_memblock::Memblock;
 use linmap_platform::{Affinity, CommandLine, Uart, chosen};
@@ -44,6 +43,7 @@ use crate::kexec::command::TakenRanges;
 use crate::kexec::crash;
 use crate::kexec::crash::CrashKernel;
 use crate::memory::kept;
+use crate::memory::layout::{self, slot};
 use crate::memory::linear_map;
 use crate::memory::live;
 use crate::memory::live::Live;

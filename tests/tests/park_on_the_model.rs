@@ -1,7 +1,6 @@
 //! Parking on the machine model: the kernel's own instructions, read from `park.S`, for three CPUs, around an edit that no
 //! running CPU allows. Each instruction is then left out in turn.
 
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_board::{Board, BoardFrames};
 use linmap_live::{Half, LiveTree, Parked, Step, Target};
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
@@ -10,8 +9,10 @@ use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFr
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
 
+const GEOMETRY: Geometry = Geometry::K4_48;
+const IMAGE: Va = Va(0xffff_8000_8000_0000);
 const PARK: &str = include_str!("../../kernel/src/smp/park.S");
 const CPUS: usize = 3;
 const RAM: u64 = 0x4000_0000;

@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::live::{ChangeError, Protection};
+use linmap::change::{ChangeError, Protection};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     Archive, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,

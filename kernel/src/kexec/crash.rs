@@ -8,7 +8,6 @@ use core::slice;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
-use linmap::layout::GEOMETRY;
 use linmap_kexec::{CoreNotes, CpuRegisters, VmcoreInfo};
 use linmap_memblock::Memblock;
 use linmap_platform::{CommandLine, CrashReservation, CrashReservationError};
@@ -26,6 +25,7 @@ use crate::end::fatal;
 use crate::end::fatal::LAST_PATIENCE;
 use crate::kexec::command::Loaded;
 use crate::kexec::relocation::Departure;
+use crate::memory::layout::GEOMETRY;
 use crate::memory::machine::REGIONS;
 use crate::smp::cross_call::PATIENCE;
 use crate::smp::secondary;

@@ -2,7 +2,6 @@
 
 use core::convert::Infallible;
 
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_kexec::MAX_SHARES;
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
@@ -18,6 +17,7 @@ use crate::arch::sha256::BLOCK;
 use crate::boot::entry::{Entered, HVC_RESTART};
 use crate::kexec::crash::{self, Checked, Waiting};
 use crate::kexec::relocation::{self, Check, Departure, Orders, Way};
+use crate::memory::layout::{GEOMETRY, IMAGE};
 use crate::memory::machine::Machine;
 use crate::report;
 use crate::smp::cpus;

@@ -8,9 +8,8 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
-use linmap::frames::MemblockFrames;
-use linmap::layout::MAX_CPUS;
-use linmap::ranges::MappingList;
+use linmap::frame_pool::MemblockFrames;
+use linmap::mapping_list::MappingList;
 use linmap_kexec::{
     Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree, Pending,
     Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
@@ -33,6 +32,7 @@ use crate::kexec::heap;
 use crate::kexec::next_line;
 use crate::kexec::relocation;
 use crate::memory::kept;
+use crate::memory::layout::MAX_CPUS;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::report;
 use crate::smp::cpus;

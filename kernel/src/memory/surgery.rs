@@ -3,7 +3,6 @@
 
 use core::ptr::{self, NonNull};
 
-use linmap::layout::{self, GEOMETRY, slot};
 use linmap_table::TableWindow;
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_vmsa::registers::ttbr;
@@ -11,6 +10,7 @@ use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::ThisCpu;
 use crate::boot::entry::{self, Image};
+use crate::memory::layout::{self, GEOMETRY, slot};
 
 const WORDS: usize = GEOMETRY.entries(Level::L3);
 

@@ -4,8 +4,7 @@ use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::CapacityError;
-use linmap::layout::slot;
-use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap::change::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
 use linmap_platform::parse_number as number;
@@ -17,6 +16,7 @@ use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
 use crate::arch::sha256::Sha256;
 use crate::memory::kept::{self, KeepError};
+use crate::memory::layout::slot;
 use crate::memory::live::{Fields, RESERVATIONS, timed};
 use crate::memory::machine::Machine;
 use crate::report;

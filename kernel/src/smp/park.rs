@@ -7,8 +7,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use linmap::layout::{GEOMETRY, IMAGE, MAX_CPUS};
-use linmap::live::{ParkError, Pause};
+use linmap::change::{ParkError, Pause};
 use linmap_table::Reserved;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_vmsa::registers::ttbr;
@@ -17,6 +16,7 @@ use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, State, wait_until};
 use crate::boot::entry::{self, Image};
+use crate::memory::layout::{GEOMETRY, IMAGE, MAX_CPUS};
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
 use crate::smp::secondary::{CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
 

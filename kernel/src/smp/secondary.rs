@@ -3,7 +3,6 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use linmap::layout::{IMAGE, MAX_CPUS};
 use linmap_platform::{Affinity, Conduit, EnableMethod as Method};
 use linmap_table::Reserved;
 use linmap_vmsa::{Pa, Va};
@@ -16,6 +15,7 @@ use crate::arch::psci::Psci;
 use crate::boot::entry::Entered;
 use crate::end::fatal;
 use crate::gic::controller as gic;
+use crate::memory::layout::{IMAGE, MAX_CPUS};
 use crate::smp::cross_call::PATIENCE;
 use crate::smp::park;
 

@@ -5,7 +5,6 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use linmap::features::{Features, Lacks, Overclaimed, System};
-use linmap::layout::slot;
 use linmap_platform::{CommandLine, CpuNode as Described, EnableMethod as Method};
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
@@ -16,6 +15,7 @@ use super::bbm_override;
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, CpuSet, State, wait_until};
 use crate::gic::controller::GicError;
+use crate::memory::layout::slot;
 use crate::memory::machine::Machine;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
 use crate::smp::park;

@@ -4,22 +4,15 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
 
-use super::plan_error::PlanError;
+use crate::half::Half;
+use crate::node::Node;
+use crate::plan_error::PlanError;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
-/// Which half of the VA space a tree translates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Half {
-    /// From 0 on: the tree of a TTBR0.
-    Low,
-    /// Up to 2^64: the tree of a TTBR1.
-    High,
-}
-
 /// What is known of a live tree, as a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Regime {
+pub(crate) struct TreeContext {
     pub geometry: Geometry,
     pub bbm: BbmLevel,
     pub range_invalidation: bool,
@@ -35,38 +28,6 @@ pub(crate) struct Regime {
     pub address_bits: u64,
     /// The root table.
     pub top: Node,
-}
-
-/// A table on the way down a tree.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Node {
-    pub table: Pa,
-    /// First address that the table translates.
-    pub base: u64,
-    /// log2 of the bytes that one entry translates.
-    pub shift: u32,
-    pub level: Level,
-}
-
-// No entry lies beyond the address space, and every shift is one of a level: what wraps is nothing.
-impl Node {
-    /// First address that entry `index` translates.
-    #[inline]
-    pub const fn va(&self, index: usize) -> u64 {
-        self.base.wrapping_add((index as u64).wrapping_shl(self.shift))
-    }
-
-    /// Last address that entry `index` translates.
-    #[inline]
-    pub const fn last(&self, index: usize) -> u64 {
-        self.va(index) | 1u64.wrapping_shl(self.shift).wrapping_sub(1)
-    }
-
-    /// The entry for `va`, an address that the table translates.
-    #[inline]
-    pub const fn index(&self, va: u64) -> usize {
-        va.wrapping_sub(self.base).wrapping_shr(self.shift) as usize
-    }
 }
 
 /// The level with this number, which no walk takes beyond the level of pages.
@@ -85,7 +46,7 @@ const fn next_table_of_52_bits(geometry: Geometry, entry: Descriptor) -> Option<
     entry.next_table(geometry)
 }
 
-impl Regime {
+impl TreeContext {
     pub const fn new(geometry: Geometry, root: Pa, half: Half, bbm: BbmLevel) -> Self {
         let level = geometry.start_level();
         let base = match half {

@@ -29,11 +29,7 @@ impl Builder {
     /// The builder's name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Fixmap(FixmapStep::Base) => "base",
-            Self::Fixmap(FixmapStep::NoContRemap) => "no-cont-remap",
-            Self::Fixmap(FixmapStep::BatchBarriers) => "batch-barriers",
-            Self::Fixmap(FixmapStep::NoAllocRemap) => "no-alloc-remap",
-            Self::Fixmap(FixmapStep::LazyUnmap) => "lazy-unmap",
+            Self::Fixmap(step) => step.name(),
             Self::Identity => "identity",
         }
     }

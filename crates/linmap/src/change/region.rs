@@ -133,7 +133,7 @@ fn hole<const N: usize>(memblock: &Memblock<N>, range: PaRange, pa: Pa, bytes: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::ImageParts;
+    use crate::change::ImageParts;
     use linmap_live::{Half, LiveTree};
     use linmap_table::Leaves;
     use linmap_vmsa::Geometry;

@@ -8,8 +8,9 @@ use linmap_table::cpu::Cpu;
 use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, Reserved};
 use linmap_vmsa::{Pa, Va};
 
-use crate::build::BuildError;
-use crate::layout::{Layout, slot};
+use crate::builder::BuildError;
+use crate::layout::Layout;
+use crate::slots::BuilderSlots;
 
 /// Builds the linear map into the live root table `root` through a temporary 1:1 map.
 ///
@@ -29,15 +30,16 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     identity: &Mappings<'_>,
     root: Pa,
     reserved: Reserved,
+    slots: &BuilderSlots,
     fixmap: &mut Fixmap,
     cpu: &mut C,
     frames: &mut F,
 ) -> Result<Built, BuildError> {
     let geometry = identity.geometry();
     // SAFETY: frames fresh from `frames` are accessed by nothing else (this function's contract).
-    let mut slots = unsafe { FixmapWindow::new(fixmap, cpu, slot::TABLES) };
+    let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
     let tree =
-        DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut slots, frames)?;
+        DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut window, frames)?;
     // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (this function's contract). The fixmap's last clear
     // ordered the tables' stores (DSB ISHST, DSB ISH). The tree maps memory by a cacheable type, as the linear map does.
     let installed = unsafe { reserved.install(tree, cpu) };
@@ -68,8 +70,8 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
         }
         Err(error) => {
             // SAFETY: as for building it; there is no linear map to reach the tables through.
-            let mut slots = unsafe { FixmapWindow::new(fixmap, cpu, slot::TABLES) };
-            tree.release(&mut slots, frames);
+            let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
+            tree.release(&mut window, frames);
             Err(error)
         }
     }

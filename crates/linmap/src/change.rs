@@ -5,16 +5,15 @@
 //! `repaint` of so much that it takes several plans: those that were applied say the same as before.
 
 mod editor;
+mod fold;
 mod global;
-mod leaf_size;
-mod memory;
+mod hotplug;
 mod protect;
 mod region;
-pub mod trace;
 
 pub use editor::{Editor, ParkError, Pause};
-pub use leaf_size::Repaint;
-pub use memory::MemoryError;
+pub use fold::Repaint;
+pub use hotplug::MemoryError;
 pub use protect::Protection;
 
 use linmap_live::{

@@ -1,10 +1,10 @@
 //! What the invalidations of a plan remove.
 
-use super::invalidate::Span;
-use super::step::{Invalidation, Reach, Step};
+use crate::invalidate::Span;
+use crate::step::{Invalidation, Reach, Step};
 
 /// Whether the invalidations among `steps` together cover `span`.
-pub(super) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
+pub(crate) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
     let mut next = span.first;
     loop {
         let before = next;
@@ -25,7 +25,7 @@ pub(super) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
 }
 
 /// The first and the last address of the entries of `span`'s size that `invalidation` removes.
-pub(super) fn hit(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
+pub(crate) fn hit(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
     let (va, count, shift, reach) = match invalidation {
         Invalidation::All => return Some((0, u64::MAX)),
         Invalidation::ByVa { va, count, shift, reach } => (va, u64::from(count), shift, reach),
