@@ -9,13 +9,6 @@
 
 mod trees;
 
-/// The kernel's limit, at the path by which the files above import it.
-mod memory {
-    pub mod layout {
-        pub const MAX_CPUS: usize = 256;
-    }
-}
-
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
