@@ -11,8 +11,8 @@ use linmap::leaf_policy::{LeafPolicy, leaves_name};
 use linmap::mapping_list::{
     MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings,
 };
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
 use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};

@@ -8,10 +8,10 @@ use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkEr
 use linmap::features::Features;
 use linmap::frame_pool::{FramePool, PooledFrames};
 use linmap::leaf_policy::LeafPolicy;
-use linmap_kexec::CommandLine;
 use linmap_live::events::{Roots, TracedTree};
 use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, TableWindow};
 use linmap_trace::{Line, MAX_CPUS};

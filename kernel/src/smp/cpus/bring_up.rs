@@ -5,7 +5,7 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use linmap::features::{Features, Lacks, Overclaimed, System};
-use linmap_kexec::CommandLine;
+use linmap_platform::{CommandLine, CpuNode as Described, EnableMethod as Method};
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 use smccc::psci::AffinityState;
@@ -14,7 +14,6 @@ use thiserror::Error;
 use super::bbm_override;
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, CpuSet, State, wait_until};
-use crate::boot::topology::{Described, Method};
 use crate::gic::controller::GicError;
 use crate::memory::layout::slot;
 use crate::memory::machine::Machine;

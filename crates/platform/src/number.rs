@@ -1,9 +1,9 @@
-//! Numbers in words of the shell and of the command line.
+//! Numbers in words of a command line.
 
-/// A number: hexadecimal after `0x`, else decimal, with K, M or G behind it. `None` for anything else, and for what does not
-/// fit into 64 bits.
-pub fn number(word: &str) -> Option<u64> {
-    // The library's readers take a sign.
+/// Reads a number: hexadecimal digits after `0x`, or decimal digits with an optional K, M or G (powers of 1024) at
+/// the end. Returns `None` for any other text, and for a number of more than 64 bits.
+pub fn parse_number(word: &str) -> Option<u64> {
+    // The standard library's readers accept a sign.
     if let Some(digits) = word.strip_prefix("0x") {
         return u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
     }

@@ -1,59 +1,35 @@
-//! What the kernel itself reads of the device tree and of the command line, on the host: trees of QEMU's machines, whole and
-//! harmed, trees of whatever may stand in them, and words of any kind. Nothing panics or is endless, and what is read keeps
-//! the rules that the kernel relies on.
+//! Reading device trees and words: trees of QEMU's machines, whole and damaged, trees with random contents, and random
+//! words. Nothing panics or runs for ever, and what is read satisfies the rules that the crate documents.
 //!
-//! `LINMAP_FUZZ_CASES` says how many of each; without it some hundreds.
-
-#[path = "../../../kernel/src/boot/chosen.rs"]
-mod chosen;
-#[path = "../../../kernel/src/boot/device_tree.rs"]
-mod device_tree;
-#[path = "../../../kernel/src/gic/node.rs"]
-mod gic;
-#[path = "../../../kernel/src/boot/number.rs"]
-mod number;
-#[path = "../../../kernel/src/arch/psci/node.rs"]
-mod psci;
-#[path = "../../../kernel/src/kexec/crash/reserve.rs"]
-mod reserve;
-#[path = "../../../kernel/src/boot/topology.rs"]
-mod topology;
-#[path = "../../../kernel/src/boot/uart.rs"]
-mod uart;
+//! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500.
+//!
+//! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space at their end:
+//! `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with `gic-version=3` and `-cpu max -m 4G -smp 200`,
+//! `virt-el2` with `virtualization=on` and `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
 mod trees;
-
-/// The kernel's limit, at the path by which the files above import it.
-mod memory {
-    pub mod layout {
-        pub const MAX_CPUS: usize = 256;
-    }
-}
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use linmap_fdt::parse_dtb;
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
-use linmap_tests::{RAM, virt_tree};
+use linmap_platform::gic::{self, FRAME, RegistersError, V2, V3, Version};
+use linmap_platform::{
+    Affinity, Conduit, CrashReservation, CrashReservationError, EnableMethod, Uart, UartKind, UnusableCpu,
+    chosen, parse_number,
+};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::memory::layout::MAX_CPUS;
-use gic::{FRAME, RegistersError, V2, V3, Version};
-use number::number;
-use psci::Psci;
-use reserve::ReserveError;
-use topology::{Affinity, Method, Topology, Unusable};
 use trees::{
-    Bus, CELLS_2_2, Properties, cell, cells, gic_v3, memory, node, number_of_cells, on_a_bus, strings, tree,
-    words_of_values,
+    Bus, CELLS_2_2, Properties, RAM, cell, cells, gic_v3, memory, node, number_of_cells, on_a_bus, strings,
+    tree, words_of_values,
 };
-use uart::{Uart, UartKind};
 
-/// As the kernel has it.
+const MAX_CPUS: usize = 256;
+type Topology = linmap_platform::Topology<MAX_CPUS>;
 type Map = Memblock<256>;
 
 const PA_BITS: u8 = 48;
@@ -71,7 +47,7 @@ const fn range(start: u64, len: u64) -> PaRange {
 /// Reads all that the kernel reads, if `blob` is a tree, and checks what is read.
 fn read(blob: &[u8], boot: Affinity) {
     let Ok(fdt) = parse_dtb(blob) else { return };
-    let _ = (Psci::from_fdt(fdt), chosen::string(fdt, "bootargs"), uart::stdout_uart(fdt));
+    let _ = (Conduit::of_psci(fdt), chosen::string(fdt, "bootargs"), Uart::from_stdout_path(fdt));
     read_gic(blob);
     let mut topology = read_cpus(blob, boot);
     let mut memory = Map::new();
@@ -86,7 +62,7 @@ fn read(blob: &[u8], boot: Affinity) {
     let ours = [range(RAM + 0x20_0000, 0x10_0000), initrd];
     topology.check_mailboxes(&memory, &ours);
     for cpu in &topology.cpus {
-        if let Method::SpinTable { release } = cpu.method {
+        if let EnableMethod::SpinTable { release } = cpu.method {
             let is_firmware =
                 !memory.is_memory(release) || memory.is_no_map(release) || memory.is_reserved(release);
             assert!(is_firmware && !ours.iter().any(|ours| ours.contains(release)), "{release}");
@@ -103,7 +79,7 @@ fn read_cpus(blob: &[u8], boot: Affinity) -> Topology {
         assert_eq!(affinity.bits() & !Affinity::MASK, 0);
         assert_eq!(u64::from(affinity.packed()), affinity.bits() >> 32 << 24 | affinity.bits() & 0xff_ffff);
         assert!(topology.cpus[..number].iter().all(|earlier| earlier.affinity != affinity), "{affinity}");
-        if let Method::SpinTable { release } = cpu.method {
+        if let EnableMethod::SpinTable { release } = cpu.method {
             assert!(release.0.is_multiple_of(8), "{release}");
         }
     }
@@ -152,9 +128,9 @@ fn walk(described: &V3<'_>, region: PaRange, pa_bits: u8) {
 /// All that harm is done to.
 static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     [
-        virt_tree("", "-cpu max -m 1G -smp 4"),
-        virt_tree("gic-version=3,", "-cpu max -m 4G -smp 200"),
-        virt_tree("virtualization=on,", "-cpu cortex-a72 -m 2G -smp 2,clusters=2"),
+        include_bytes!("../trees/virt-gicv2.dtb").to_vec(),
+        include_bytes!("../trees/virt-gicv3-200-cpus.dtb").to_vec(),
+        include_bytes!("../trees/virt-el2.dtb").to_vec(),
         on_a_bus(),
         gic_v3(range(0x080a_0000, 0x10_0000), 0x4_0000),
     ]
@@ -163,13 +139,16 @@ static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
 #[test]
 fn trees_that_nobody_harmed_are_read_as_they_are_meant() {
     let [v2, v3, el2, bus, _] = &*WHOLE;
-    for (blob, count, psci) in [(v2, 4, Psci::Hvc), (v3, 200, Psci::Hvc), (el2, 2, Psci::Smc)] {
+    for (blob, count, psci) in [(v2, 4, Conduit::Hvc), (v3, 200, Conduit::Hvc), (el2, 2, Conduit::Smc)] {
         let fdt = parse_dtb(blob).expect("a tree");
-        assert_eq!(Psci::from_fdt(fdt), Some(psci));
-        assert_eq!(uart::stdout_uart(fdt), Some(Uart { kind: UartKind::Pl011, registers: Pa(0x0900_0000) }));
+        assert_eq!(Conduit::of_psci(fdt), Some(psci));
+        assert_eq!(
+            Uart::from_stdout_path(fdt),
+            Some(Uart { kind: UartKind::Pl011, registers: Pa(0x0900_0000) })
+        );
         let topology = read_cpus(blob, BOOT);
         assert_eq!((topology.cpus.len(), topology.unusable_count), (count, 0));
-        assert!(topology.cpus.iter().all(|cpu| cpu.method == Method::Psci));
+        assert!(topology.cpus.iter().all(|cpu| cpu.method == EnableMethod::Psci));
     }
     for (blob, interface) in [(v2, 0x0801_0000), (el2, 0x0801_0000), (bus, 0xff84_2000)] {
         let (version, device) = gic::describe(parse_dtb(blob).expect("a tree")).expect("a GIC");
@@ -184,10 +163,10 @@ fn trees_that_nobody_harmed_are_read_as_they_are_meant() {
     assert_eq!(V3::of(&device, 32), Err(RegistersError { what: "redistributors", pa_bits: 32 }));
 
     let fdt = parse_dtb(bus).expect("a tree");
-    assert_eq!(uart::stdout_uart(fdt), Some(Uart { kind: UartKind::Pl011, registers: Pa(0xfe20_1000) }));
+    assert_eq!(Uart::from_stdout_path(fdt), Some(Uart { kind: UartKind::Pl011, registers: Pa(0xfe20_1000) }));
     assert_eq!(chosen::initrd(fdt), Some(range(0x4800_0000, 0x100_0000)));
     let topology = read_cpus(bus, BOOT);
-    let release = |number: u64| Method::SpinTable { release: Pa(RAM + 0xd8 + 8 * number) };
+    let release = |number: u64| EnableMethod::SpinTable { release: Pa(RAM + 0xd8 + 8 * number) };
     assert!((0..).zip(&topology.cpus).all(|(number, cpu)| cpu.method == release(number)));
     assert_eq!((topology.cpus.len(), topology.unusable_count), (4, 0));
 }
@@ -219,7 +198,10 @@ fn no_cells_are_no_address() {
         });
     });
     let unusable = read_cpus(&blob, BOOT).unusable;
-    assert!(matches!(unusable[..], [Unusable::NoReg { .. }, Unusable::NoBootCpu { .. }]), "{unusable:?}");
+    assert!(
+        matches!(unusable[..], [UnusableCpu::NoReg { .. }, UnusableCpu::NoBootCpu { .. }]),
+        "{unusable:?}"
+    );
     let (_, device) = gic::describe(parse_dtb(&blob).expect("a tree")).expect("a GIC");
     assert!(device.registers.is_empty());
 }
@@ -234,7 +216,7 @@ fn mailboxes_in_memory_of_ours_are_not_the_firmwares() {
     topology.check_mailboxes(&memory, &[]);
     assert_eq!(topology.unusable_count, 0);
     topology.check_mailboxes(&memory, &[range(RAM, 0x1000)]);
-    assert!(matches!(topology.unusable[..], [Unusable::UnreservedMailbox { .. }, ..]));
+    assert!(matches!(topology.unusable[..], [UnusableCpu::UnreservedMailbox { .. }, ..]));
     assert_eq!(topology.unusable_count, 4);
 }
 
@@ -274,7 +256,9 @@ fn a_tree_of_the_most_bytes_is_read_soon_and_names_the_first_cpu_too_many() {
     let topology = read_cpus(&cpus, BOOT);
     assert_eq!(topology.cpus.len(), MAX_CPUS);
     assert_eq!(topology.unusable_count, 30_000 - MAX_CPUS);
-    assert!(matches!(topology.unusable[0], Unusable::TooMany { node } if &*node == "cpu@100"));
+    assert!(
+        matches!(topology.unusable[0], UnusableCpu::TooMany { node, max: MAX_CPUS } if &*node == "cpu@100")
+    );
 }
 
 #[test]
@@ -363,13 +347,13 @@ proptest! {
         value in any::<u64>(),
     ) {
         let word = word.concat();
-        let _ = (number(&word), uart::earlycon_pl011(&word));
-        prop_assert!(!word.contains(['+', '-']) || number(&word).is_none());
-        prop_assert_eq!(number(&format!("{value}")), Some(value));
-        prop_assert_eq!(number(&format!("{value:#x}")), Some(value));
-        prop_assert_eq!(number(&format!("{value}G")), value.checked_mul(1 << 30));
+        let _ = (parse_number(&word), Uart::from_earlycon(&word));
+        prop_assert!(!word.contains(['+', '-']) || parse_number(&word).is_none());
+        prop_assert_eq!(parse_number(&format!("{value}")), Some(value));
+        prop_assert_eq!(parse_number(&format!("{value:#x}")), Some(value));
+        prop_assert_eq!(parse_number(&format!("{value}G")), value.checked_mul(1 << 30));
         let uart = Uart { kind: UartKind::Pl011, registers: Pa(value) };
-        prop_assert_eq!(uart::earlycon_pl011(&format!("pl011,mmio32,{value:#x}")), Some(uart));
+        prop_assert_eq!(Uart::from_earlycon(&format!("pl011,mmio32,{value:#x}")), Some(uart));
     }
 
     #[test]
@@ -387,10 +371,9 @@ proptest! {
         }
         let before = memory.clone();
         let written = start.map_or(format!("{size:#x}"), |start| format!("{size:#x}@{start}"));
-        let line = format!("quiet {}={}", reserve::WORD, text.as_ref().unwrap_or(&written));
-        match reserve::reserve(CommandLine(&line), &mut memory) {
+        let wanted = text.as_ref().unwrap_or(&written).parse::<CrashReservation>();
+        match wanted.and_then(|wanted| wanted.reserve(&mut memory)) {
             Ok(reserved) => {
-                let reserved = reserved.expect("the word is there");
                 prop_assert!(!reserved.is_empty() && (reserved.start.0 | reserved.end.0).is_multiple_of(0x20_0000));
                 prop_assert!(before.free_ranges(reserved).eq([reserved]));
                 prop_assert_eq!(memory.free_ranges(reserved).next(), None);
@@ -400,13 +383,8 @@ proptest! {
                 }
                 memory.free(reserved).unwrap();
             }
-            Err(error) => prop_assert!(text.is_some() || error != ReserveError::Word),
+            Err(error) => prop_assert!(text.is_some() || error != CrashReservationError::Syntax),
         }
         prop_assert_eq!(memory, before);
     }
-}
-
-#[test]
-fn without_the_word_nothing_is_reserved_for_a_crash_kernel() {
-    assert_eq!(reserve::reserve(CommandLine("quiet"), &mut Map::new()), Ok(None));
 }

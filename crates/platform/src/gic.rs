@@ -1,28 +1,28 @@
-//! What the device tree says of the interrupt controller: which it is, and where its registers are.
+//! The GIC that the device tree describes: its version, and where its registers are.
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-use crate::boot::device_tree::{self, Device};
+use crate::device::Device;
 
-/// Distributor and CPU interface of a GICv2 are pages of this size.
+/// The distributor and the CPU interface of a GICv2 are mapped in pages of this size.
 const PAGE: u64 = 0x1000;
-/// Distributor and redistributors of a GICv3 come in frames of this size.
+/// The distributor and the redistributors of a GICv3 consist of frames of this size.
 pub const FRAME: u64 = 0x1_0000;
 
-/// The registers can't be where the device tree says.
+/// The device tree gives registers that the GIC cannot have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("the GIC's registers ({what}) are not whole pages within {pa_bits} bits of physical address")]
 pub struct RegistersError {
-    /// Which.
+    /// Which registers.
     pub what: &'static str,
-    /// The bits in reach.
+    /// The limit in bits.
     pub pa_bits: u8,
 }
 
-/// What the device tree says the interrupt controller is.
+/// The programming model of a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Version {
     /// A GICv2.
@@ -32,7 +32,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// Its number in reports.
+    /// Returns the version's number.
     pub fn number(self) -> u8 {
         match self {
             Self::V2 => 2,
@@ -49,9 +49,9 @@ fn version(node: &FdtNode<'_>) -> Option<Version> {
     })
 }
 
-/// The interrupt controller of the device tree.
+/// Returns the first enabled GIC of the device tree, with its version.
 pub fn describe(fdt: Fdt<'_>) -> Option<(Version, Device<'_>)> {
-    let device = device_tree::find(fdt, |node| version(node).is_some())?;
+    let device = Device::find(fdt, |node| version(node).is_some())?;
     Some((version(&device.node)?, device))
 }
 
@@ -65,10 +65,11 @@ pub struct V2 {
 }
 
 impl V2 {
-    /// Reads them off the device's registers.
+    /// Takes them from the device's registers.
     ///
     /// # Errors
-    /// [`RegistersError`] when one of both is no whole page within `pa_bits` bits of physical address.
+    /// [`RegistersError`] if one of both does not begin with a whole page, or ends above `pa_bits` bits of physical
+    /// address.
     pub fn of(device: &Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let page = |index: usize, what| {
             let range = device.registers.get(index).filter(|range| is_in_reach(**range, PAGE, pa_bits));
@@ -83,25 +84,25 @@ impl V2 {
 pub struct V3<'d> {
     /// The distributor's frame.
     pub distributor: Pa,
-    /// Where redistributors are, one behind the other in each.
+    /// The regions with redistributors. Those of one region follow each other.
     pub regions: &'d [PaRange],
-    /// Bytes from a redistributor to the next, unless it has more itself: a multiple of [`FRAME`].
+    /// The least distance in bytes from a redistributor to the next, a multiple of [`FRAME`].
     stride: u64,
 }
 
 impl<'d> V3<'d> {
-    /// Reads them off the device's registers and properties.
+    /// Takes them from the device's registers and properties.
     ///
     /// # Errors
-    /// [`RegistersError`] when one is no whole frame within `pa_bits` bits of physical address, or the stride is no whole
-    /// number of frames.
+    /// [`RegistersError`] if one does not begin with a whole frame, or ends above `pa_bits` bits of physical address,
+    /// and if the stride is not a multiple of a frame.
     pub fn of(device: &'d Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let error = |what| RegistersError { what, pa_bits };
         let (distributor, regions) = device.registers.split_first().ok_or_else(|| error("distributor"))?;
         if !is_in_reach(*distributor, FRAME, pa_bits) {
             return Err(error("distributor"));
         }
-        // After the redistributors come a GICv2's registers, for guests.
+        // A GICv2's registers, for guests, follow the redistributors.
         let number = |name: &str| device.node.property(name)?.value_as::<u32>().ok();
         let count = number("#redistributor-regions").unwrap_or(1) as usize;
         let wide_stride = device.node.property("redistributor-stride").and_then(|p| p.value_as::<u64>().ok());
@@ -114,24 +115,25 @@ impl<'d> V3<'d> {
         Ok(Self { distributor: distributor.start, regions, stride })
     }
 
-    /// The first redistributor of `region`.
+    /// Returns the first redistributor of `region`.
     pub fn first(region: PaRange) -> Option<Pa> {
         redistributor(region, region.start.0)
     }
 
-    /// The redistributor of `region` behind the one at `at`, which has `own` bytes itself.
+    /// Returns the redistributor of `region` that follows the one at `at`, whose size is `own` bytes.
     pub fn next(&self, region: PaRange, at: Pa, own: u64) -> Option<Pa> {
         redistributor(region, at.0.checked_add(self.stride.max(own))?)
     }
 }
 
-/// The redistributor at `at`, if `region` has its two frames.
+/// Returns the redistributor at `at` if its two frames lie in `region`.
 fn redistributor(region: PaRange, at: u64) -> Option<Pa> {
     let frames = PaRange::from_len(Pa(at), 2 * FRAME)?;
     region.covers(frames).then_some(frames.start)
 }
 
-/// Whether `range` begins with a whole unit of `unit` bytes and ends within `pa_bits` bits of physical address.
+/// Returns whether `range` begins with a whole unit of `unit` bytes and ends within `pa_bits` bits of physical
+/// address.
 fn is_in_reach(range: PaRange, unit: u64, pa_bits: u8) -> bool {
     range.len() >= unit && range.start.0.is_multiple_of(unit) && (range.end.0 - 1) >> pa_bits == 0
 }

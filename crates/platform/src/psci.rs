@@ -1,20 +1,21 @@
-//! What the device tree says of PSCI.
+//! How PSCI is called.
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 
-/// How PSCI is called.
+/// The instruction that calls the firmware (SMC Calling Convention, Arm DEN 0028).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Psci {
-    /// By HVC.
+pub enum Conduit {
+    /// HVC, to EL2.
     Hvc,
-    /// By SMC.
+    /// SMC, to EL3.
     Smc,
 }
 
-impl Psci {
-    /// The conduit that the DTB's /psci node names. None for a PSCI older than 0.2, whose functions have no fixed numbers.
-    pub fn from_fdt(fdt: Fdt<'_>) -> Option<Self> {
+impl Conduit {
+    /// Returns the conduit that the tree's `/psci` node names. Returns `None` for a PSCI older than 0.2, whose
+    /// functions have no fixed numbers.
+    pub fn of_psci(fdt: Fdt<'_>) -> Option<Self> {
         let node = fdt.find_node("/psci")?;
         if !node.compatible()?.any(|name| matches!(name, "arm,psci-0.2" | "arm,psci-1.0")) {
             return None;

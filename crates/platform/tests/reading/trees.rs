@@ -1,13 +1,14 @@
 //! Device trees to read: made by hand, and by chance.
 
 use linmap_fdt::{DeviceTree, Token};
-use linmap_tests::RAM;
+use linmap_platform::gic::FRAME;
 use linmap_vmsa::PaRange;
 use proptest::prelude::*;
 use proptest::sample::select;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
-use crate::gic::FRAME;
+/// Where the RAM of QEMU's `virt` begins.
+pub const RAM: u64 = 0x4000_0000;
 
 /// What a node has.
 pub type Properties<'a> = &'a [(&'a str, &'a [u32])];
