@@ -51,7 +51,7 @@ use crate::memory::machine;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::smp::cpus;
 use crate::smp::cpus::Cpus;
-use crate::smp::park;
+use crate::smp::parking;
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -172,7 +172,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
     let hardware = memblock.mapped(page).collect();
-    park::prepare(image, reserved);
+    parking::prepare(image, reserved);
     let memory = PaRange::new(Pa(0), memblock.memory_end());
     let in_use =
         cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console.map(registers)));

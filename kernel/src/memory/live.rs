@@ -24,9 +24,9 @@ use crate::boot::entry::Image;
 use crate::memory::layout::{GEOMETRY, IMAGE};
 use crate::memory::linear_map::Painted;
 use crate::memory::machine::{Machine, REGIONS};
-use crate::memory::surgery::{Surgery, SurgeryWindow};
+use crate::memory::surgery::{self, Surgery};
 use crate::report;
-use crate::smp::park;
+use crate::smp::parking;
 
 /// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
@@ -65,7 +65,7 @@ impl Live {
         let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
         let plan = &raw mut PLAN;
         // SAFETY: this function is left once, so that these are the only references.
-        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *plan) };
+        let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
         Self {
             map,
             pool: FramePool::new(),
@@ -130,11 +130,11 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `park::all` runs the edit on the surgery root when all others have parked, and
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root when all others have parked, and
 // this CPU has invalidated what it held.
 unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     type Window = Tables;
-    type ParkedWindow = SurgeryWindow;
+    type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
     type Frames<'e>
         = PooledFrames<'e, REGIONS>
@@ -177,14 +177,14 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
 
     fn park<R>(
         &mut self,
-        edit: impl FnOnce(&mut SurgeryWindow, &mut ThisCpu) -> R,
+        edit: impl FnOnce(&mut surgery::Window, &mut ThisCpu) -> R,
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
         // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
         // the image and what it reaches through the window.
         unsafe {
-            park::all(*ttbr1, || {
+            parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
                 window.close_all();
                 result
@@ -250,9 +250,9 @@ pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), Change
         return Ok(());
     }
     let (map, mut editor, steps) = machine.live.parts(machine.memblock);
-    let before = park::waited();
+    let before = parking::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
-    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), park::waited() - before);
+    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), parking::waited() - before);
     Ok(())
 }
 
