@@ -16,12 +16,7 @@ pub mod fixmap_build;
 pub mod frame_pool;
 pub mod identity_build;
 pub mod layout;
-pub mod listing;
-pub mod live {
-    //! Changes as they happen.
-
-    pub mod trace;
-}
 pub mod leaf_policy;
+pub mod listing;
 pub mod mapping_list;
 pub mod slots;

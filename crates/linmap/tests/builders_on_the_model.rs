@@ -15,7 +15,7 @@ use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Config, Event, Rule, Space};
-use linmap_table::cpu::{Counted, InstructionCounts, Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Counted, Cpu, Dsb, InstructionCounts, Tlbi};
 use linmap_table::{Built, Fixmap, Leaves, Mappings, Reserved};
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, PaRange, Va};

@@ -1,11 +1,12 @@
 //! Barriers: what they order, complete and synchronise.
 
-use crate::descriptor::cacheable;
-use crate::event::{Access, Domain, Tlbi};
-use crate::invalidate::Scope;
-use crate::machine::{Check, Left, Machine, Root};
+use linmap_trace::{Access, Domain, Tlbi};
+
+use crate::descriptor::is_cacheable;
+use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::places::EntryPlaces;
+use crate::scope::Scope;
 use crate::space::Space;
-use crate::tables::Places;
 
 impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
@@ -55,12 +56,12 @@ impl Machine {
         newest: Option<u64>,
         visible: bool,
     ) -> Check {
-        let mut places = Places::default();
+        let mut places = EntryPlaces::default();
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             let Root { space, shape, cpus, .. } = self.roots[place.root as usize];
             let valid =
-                |value: Option<u64>| value.filter(|value| cacheable(shape, space, place.level, *value));
+                |value: Option<u64>| value.filter(|value| is_cacheable(shape, space, place.level, *value));
             match valid(old) {
                 Some(old) if !visible => {
                     let now = self.now;
@@ -96,7 +97,7 @@ impl Machine {
             let kept = state.walks[space].last().copied();
             for root in state.walks[space].drain(..certain) {
                 if Some(root) != kept && !state.left[space].iter().any(|left| left.root == root) {
-                    state.left[space].push(Left { root, since: now, invalidated: false });
+                    state.left[space].push(LeftRoot { root, since: now, invalidated: false });
                 }
             }
         }

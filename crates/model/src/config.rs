@@ -1,11 +1,12 @@
 //! The machine that a trace runs on.
 
+use linmap_trace::{Head, MAX_CPUS};
 use thiserror::Error;
 
-/// What kind of machine: the head of every trace.
+/// A machine and its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// CPUs, 1 to 64.
+    /// The number of CPUs, 1 to [`MAX_CPUS`].
     pub cpus: usize,
     /// FEAT_BBM level of every CPU, 0 to 3.
     pub bbm: u8,
@@ -15,31 +16,32 @@ pub struct Config {
     pub va_bits: u8,
     /// Bits of physical address, one of 32, 36, 40, 42, 44, 48, 52.
     pub pa_bits: u8,
-    /// Where memory is: (first byte, bytes), page aligned. What it holds is unknown until something is stored.
+    /// Memory as (first byte, length in bytes), in whole pages. Its content is unknown until it is stored to.
     pub ram: Vec<(u64, u64)>,
 }
 
-/// A machine that can't be.
+/// An impossible machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The number of CPUs.
-    #[error("cpus={0}: there are 1 to 64")]
+    #[error("cpus={0}: must be 1 to 64")]
     Cpus(usize),
     /// The BBM level.
-    #[error("bbm={0}: the levels are 0 to 3")]
+    #[error("bbm={0}: must be 0 to 3")]
     Bbm(u8),
     /// The granule.
-    #[error("granule={0:#x}: there are 0x1000, 0x4000 and 0x10000")]
+    #[error("granule={0:#x}: must be 0x1000, 0x4000 or 0x10000")]
     Granule(u64),
     /// The VA size.
-    #[error("va={0}: there are 25 to 52 bits")]
+    #[error("va={0}: must be 25 to 52 bits")]
     VaBits(u8),
     /// The PA size.
-    #[error("pa={0}: there are 32, 36, 40, 42, 44, 48 and 52 bits")]
+    #[error("pa={0}: must be 32, 36, 40, 42, 44, 48 or 52 bits")]
     PaBits(u8),
     /// A range of memory.
     #[error(
-        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical address space, or overlapping another range"
+        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical addresses, or overlapping another range"
     )]
     Ram {
         /// The first byte.
@@ -50,12 +52,18 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Whether there can be such a machine.
+    /// The machine without its memory.
+    pub const fn head(&self) -> Head {
+        let Self { cpus, bbm, granule, va_bits, pa_bits, .. } = *self;
+        Head { cpus, bbm, granule, va_bits, pa_bits }
+    }
+
+    /// Checks that the machine is possible.
     ///
     /// # Errors
     /// The [`ConfigError`] that names the impossible field.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=64).contains(&self.cpus) {
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
             return Err(ConfigError::Cpus(self.cpus));
         }
         if self.bbm > 3 {
@@ -81,5 +89,13 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl From<Head> for Config {
+    /// The machine without memory.
+    fn from(head: Head) -> Self {
+        let Head { cpus, bbm, granule, va_bits, pa_bits } = head;
+        Self { cpus, bbm, granule, va_bits, pa_bits, ram: Vec::new() }
     }
 }

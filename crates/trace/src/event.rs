@@ -1,4 +1,4 @@
-//! What happens on the modelled machine, one event an instruction.
+//! Events: what CPUs do to translation tables and rely on, one event per instruction.
 
 /// What a DSB waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -9,7 +9,7 @@ pub enum Access {
     Stores,
 }
 
-/// The observers a DSB waits for.
+/// The observers that a DSB waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Domain {
     /// NSH: the CPU itself.
@@ -18,55 +18,54 @@ pub enum Domain {
     Ish,
     /// OSH: at least as far as ISH.
     Osh,
-    /// The full system.
+    /// SY: the full system.
     Sy,
 }
 
-/// The TLBI instructions of the model.
-///
-/// Names are the architecture's, in lower case without `tlbi`.
+/// A TLBI instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tlbi {
     /// What it invalidates.
     pub scope: TlbiScope,
-    /// Whether every CPU of the inner domain does so (the IS forms), or this one alone.
+    /// Whether it reaches every CPU of the inner domain (the IS forms) or the issuing CPU alone.
     pub broadcast: bool,
 }
 
-/// What a TLBI invalidates. The operand comes with the event.
+/// What a TLBI invalidates. The operand is a field of the event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TlbiScope {
     /// VMALLE1: all of EL1&0.
     AllEl1,
-    /// ASIDE1: what is not global, of one ASID.
+    /// ASIDE1: non-global entries of one ASID.
     Asid,
     /// VAE1: one address in one ASID, and global entries for it.
     Va,
-    /// VALE1: the same, leaf entries alone.
+    /// VALE1: as VAE1, leaf entries alone.
     VaLast,
     /// VAAE1: one address in every ASID.
     VaAnyAsid,
-    /// VAALE1: the same, leaf entries alone.
+    /// VAALE1: as VAAE1, leaf entries alone.
     VaAnyAsidLast,
     /// RVAE1: a range of addresses in one ASID, and global entries for it.
     Range,
-    /// RVALE1: the same, leaf entries alone.
+    /// RVALE1: as RVAE1, leaf entries alone.
     RangeLast,
     /// RVAAE1: a range of addresses in every ASID.
     RangeAnyAsid,
-    /// RVAALE1: the same, leaf entries alone.
+    /// RVAALE1: as RVAAE1, leaf entries alone.
     RangeAnyAsidLast,
     /// ALLE2: all of EL2.
     AllEl2,
     /// VAE2: one address of EL2.
     VaEl2,
-    /// VALE2: the same, leaf entries alone.
+    /// VALE2: as VAE2, leaf entries alone.
     VaEl2Last,
     /// ALLE1: all of EL1&0, both stages, every VMID.
     AllStages,
     /// VMALLS12E1: both stages of the current VMID.
     AllStagesVmid,
-    /// IPAS2E1: stage 2 of one intermediate physical address in the current VMID; nothing that combines both stages.
+    /// IPAS2E1: stage 2 of one intermediate physical address in the current VMID. Entries that
+    /// combine both stages stay.
     Ipa,
 }
 
@@ -75,7 +74,7 @@ pub enum TlbiScope {
 pub enum Register {
     /// TTBR0_EL1.
     Ttbr0,
-    /// TTBR1_EL1. Its ASID field means nothing: TCR.A1 is 0.
+    /// TTBR1_EL1. Its ASID field is ignored: TCR.A1 is 0.
     Ttbr1,
     /// TCR_EL1.
     Tcr,
@@ -105,21 +104,22 @@ pub enum Event {
     Store {
         /// The CPU that stores.
         cpu: usize,
-        /// Where, physically; a multiple of 8.
+        /// The physical address, a multiple of 8.
         pa: u64,
-        /// What.
+        /// The value stored.
         value: u64,
-        /// The virtual address that the store went through, to be checked like any access; `None` with the MMU off or
-        /// when it does not matter.
+        /// The virtual address that the store goes through, checked like any access. `None` with
+        /// the MMU off, or when it does not matter.
         via: Option<u64>,
     },
-    /// `count` 64-bit stores to consecutive words: `first`, `first + step` and so on (wrapping), in no particular order.
+    /// `count` 64-bit stores to consecutive words, in no particular order: `first`,
+    /// `first + step` and so on (wrapping).
     Fill {
         /// The CPU that stores.
         cpu: usize,
-        /// The first word, physically; a multiple of 8.
+        /// The physical address of the first word, a multiple of 8.
         pa: u64,
-        /// How many words.
+        /// The number of words.
         count: u64,
         /// The first value.
         first: u64,
@@ -130,30 +130,31 @@ pub enum Event {
     Dsb {
         /// The CPU that waits.
         cpu: usize,
-        /// For whom.
+        /// The observers it waits for.
         domain: Domain,
-        /// For what.
+        /// The accesses it waits for.
         access: Access,
     },
-    /// An instruction synchronization barrier, or another context synchronization event: exception entry and return.
+    /// An instruction synchronization barrier, or another context synchronization event: exception
+    /// entry and return.
     Isb {
-        /// The CPU whose context is synchronised.
+        /// The CPU whose context is synchronized.
         cpu: usize,
     },
     /// A TLB invalidation.
     Tlbi {
         /// The CPU that issues it.
         cpu: usize,
-        /// Which.
+        /// The instruction.
         tlbi: Tlbi,
         /// The register operand; 0 for the forms without one.
         operand: u64,
     },
     /// A write of a system register.
     Write {
-        /// The CPU whose register it is.
+        /// The CPU whose register is written.
         cpu: usize,
-        /// Which.
+        /// The register.
         register: Register,
         /// The new value.
         value: u64,
@@ -162,51 +163,84 @@ pub enum Event {
     Access {
         /// The CPU that accesses.
         cpu: usize,
-        /// Where.
+        /// The virtual address.
         va: u64,
-        /// How.
+        /// How it is accessed.
         kind: Use,
-        /// What it must translate to.
+        /// The physical address it must translate to.
         pa: u64,
     },
     /// An access that must fault whatever the TLBs hold.
     Faults {
         /// The CPU that accesses.
         cpu: usize,
-        /// Where.
+        /// The virtual address.
         va: u64,
-        /// How.
+        /// How it is accessed.
         kind: Use,
     },
-    /// From here on the CPU may access any byte of a range at any moment: its code, stack, vectors, or tables.
+    /// From here on the CPU may access any byte of a range at any moment: its code, stack, vectors,
+    /// or tables.
     Uses {
         /// The CPU.
         cpu: usize,
         /// The first address.
         va: u64,
-        /// How many bytes.
+        /// The length in bytes.
         len: u64,
-        /// How.
+        /// How it is accessed.
         kind: Use,
     },
-    /// The end of what [`Uses`](Self::Uses) said of exactly this range.
+    /// Ends what [`Uses`](Self::Uses) said of exactly this range.
     Unuses {
         /// The CPU.
         cpu: usize,
         /// The first address.
         va: u64,
-        /// How many bytes.
+        /// The length in bytes.
         len: u64,
-        /// How.
+        /// How it was accessed.
         kind: Use,
     },
-    /// Frames go to somebody else: they must be reachable by no walk, and what they hold is unknown from now on.
+    /// Frames are given to another owner: no walk may reach them, and their content is unknown from
+    /// now on.
     Free {
         /// The first frame.
         pa: u64,
-        /// How many bytes.
+        /// The length in bytes.
         len: u64,
     },
-    /// Software considers the edit complete: every access from now on has to see the tables as they are in memory.
+    /// Software considers the edit complete: every access from now on has to see the tables as they
+    /// are in memory.
     Settled,
+}
+
+impl Event {
+    /// The CPU that the event happens on; `None` for events of the whole machine.
+    pub const fn cpu(&self) -> Option<usize> {
+        match *self {
+            Self::Store { cpu, .. }
+            | Self::Fill { cpu, .. }
+            | Self::Dsb { cpu, .. }
+            | Self::Isb { cpu }
+            | Self::Tlbi { cpu, .. }
+            | Self::Write { cpu, .. }
+            | Self::Access { cpu, .. }
+            | Self::Faults { cpu, .. }
+            | Self::Uses { cpu, .. }
+            | Self::Unuses { cpu, .. } => Some(cpu),
+            Self::Free { .. } | Self::Settled => None,
+        }
+    }
+
+    /// The physical memory that the event stores to or frees, as its first byte and its length;
+    /// the length is `None` when it exceeds 64 bits. `None` for all other events.
+    pub const fn memory(&self) -> Option<(u64, Option<u64>)> {
+        match *self {
+            Self::Store { pa, .. } => Some((pa, Some(8))),
+            Self::Fill { pa, count, .. } => Some((pa, count.checked_mul(8))),
+            Self::Free { pa, len } => Some((pa, Some(len))),
+            _ => None,
+        }
+    }
 }
