@@ -105,7 +105,8 @@ mod tests {
 
     use crate::arena::Arena;
     use crate::case::LeafKind;
-    use crate::contestant::{Role, Run};
+    use crate::contestant::Role;
+    use crate::run::Run;
     use crate::{floor, ours};
 
     const PAGES: Case = Case { work: Work::Build, gib: 1, leaf: LeafKind::Page };

@@ -11,7 +11,7 @@ use linmap_vmsa::{Access, Descriptor, Pa};
 
 use crate::arena::TableMemory;
 use crate::case::Case;
-use crate::contestant::Run;
+use crate::run::Run;
 
 /// Bytes and entries of a table.
 const TABLE: u64 = GEOMETRY.granule().bytes();

@@ -12,8 +12,8 @@ use linmap_vmsa::{Access, Descriptor, Va, VaRange};
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::Case;
-use crate::contestant::Run;
 use crate::ours;
+use crate::run::Run;
 
 /// Steps of a plan beside its one run of stores a table: barriers and invalidations.
 const OTHER_STEPS: usize = 16;

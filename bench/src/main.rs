@@ -17,6 +17,7 @@ mod model;
 mod ours;
 mod peers;
 mod progress;
+mod run;
 mod table;
 mod wanted;
 

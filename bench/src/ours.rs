@@ -9,7 +9,7 @@ use linmap_vmsa::PaRange;
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
+use crate::run::Run;
 
 /// As many ranges as the kernel's own memblock holds.
 const REGIONS: usize = 256;

@@ -13,7 +13,8 @@ use linmap_model::event::{Access, Domain, Register};
 use linmap_table::{Fixmap, Leaves, Mappings};
 use linmap_vmsa::{Descriptor, Level, Pa, PaRange};
 
-use super::{Checked, Job, events};
+use super::checked::{Checked, events};
+use super::job::Job;
 
 const TABLE: u64 = GEOMETRY.granule().bytes();
 /// Tables that stand before the build begins: the root and the fixmap's at levels 1, 2 and 3.

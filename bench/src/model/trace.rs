@@ -9,7 +9,8 @@ use linmap_model::{Event, Machine, Violation};
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa};
 
-use super::{Checked, Job, events};
+use super::checked::{Checked, events};
+use super::job::Job;
 use crate::case::Case;
 
 /// Bytes and entries of a table.

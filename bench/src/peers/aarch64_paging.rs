@@ -16,7 +16,7 @@ use linmap_vmsa::Pa;
 use super::ATTRIBUTES;
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
+use crate::run::Run;
 
 type Table = PageTable<El1Attributes>;
 

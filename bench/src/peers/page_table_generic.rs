@@ -14,7 +14,7 @@ use linmap_vmsa::{Descriptor, Level, Pa, leaf_type};
 use super::{ATTRIBUTES, READ_ONLY_ATTRIBUTES};
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
+use crate::run::Run;
 
 const FRAME: u64 = GEOMETRY.granule().bytes();
 
