@@ -1,8 +1,8 @@
-//! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and measures it, and
-//! installs what is missing on the machine first.
+//! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and
+//! measures it, and installs what is missing on the machine first.
 //!
-//! Exit codes: 0 success, 1 a boot, step, test or installation failed, 2 the command line was wrong, 130 interrupted.
-//! Where files are put is described in [`workspace`].
+//! Exit codes: 0 success, 1 a boot, step, test or installation failed, 2 the command line was
+//! wrong, 130 interrupted. Where files are put is described in [`workspace`].
 
 #![forbid(unsafe_code)]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of memory ranges may have one entry")]

@@ -1,7 +1,7 @@
 //! `cargo xtask width`: how long lines may be.
 //!
-//! Comments and Markdown have at most 100 columns, code at most 110. Tables, links and fenced blocks are left out, since
-//! they can't be broken.
+//! Comments and Markdown have at most 100 columns, code at most 110. Tables, links and fenced
+//! blocks are left out, since they can't be broken.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

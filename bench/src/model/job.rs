@@ -8,11 +8,13 @@ use crate::measure::Effort;
 /// Whose events are checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Source {
-    /// A trace of one store an entry into tables that nobody walks yet, then the barriers and the root.
+    /// A trace of one store an entry into tables that nobody walks yet, then the barriers and the
+    /// root.
     Straight,
     /// A trace of one store an entry into tables that are walked already, each linked empty.
     Live,
-    /// The builder `base`, as it runs on the model's board: every store to a live table, every barrier and invalidation.
+    /// The builder `base`, as it runs on the model's board: every store to a live table, every
+    /// barrier and invalidation.
     Base,
 }
 

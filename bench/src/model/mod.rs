@@ -1,7 +1,7 @@
 //! The checker of the machine model: how many events a second it takes, and how much memory.
 //!
-//! Each job runs in a process of its own, this program with `--model-job`, so that the peak of its memory is the
-//! checker's. Nothing in such a process is done by more than one thread.
+//! Each job runs in a process of its own, this program with `--model-job`, so that the peak of its
+//! memory is the checker's. Nothing in such a process is done by more than one thread.
 
 mod checked;
 mod fixmap;

@@ -1,6 +1,6 @@
-//! What the kernel itself reads of the device tree and of the command line, on the host: trees of QEMU's machines, whole and
-//! harmed, trees of whatever may stand in them, and words of any kind. Nothing panics or is endless, and what is read keeps
-//! the rules that the kernel relies on.
+//! What the kernel itself reads of the device tree and of the command line, on the host: trees of
+//! QEMU's machines, whole and harmed, trees of whatever may stand in them, and words of any kind.
+//! Nothing panics or is endless, and what is read keeps the rules that the kernel relies on.
 //!
 //! `LINMAP_FUZZ_CASES` says how many of each; without it some hundreds.
 

@@ -1,9 +1,10 @@
 //! `cargo xtask house`: imports run downward only.
 //!
-//! Reads the sources of all packages and fails on two files of a package that import each other, at any depth, and on an
-//! import that runs up: from a package to one that stands above it, and from a wing of a package to one above it. An import
-//! is any path in code: a `use`, a path inline, a macro. It counts from the file that has it to the file that defines the
-//! item, whatever re-exports lie between. `mod` and `pub use` declarations and `#[cfg(test)]` do not count.
+//! Reads the sources of all packages and fails on two files of a package that import each other, at
+//! any depth, and on an import that runs up: from a package to one that stands above it, and from a
+//! wing of a package to one above it. An import is any path in code: a `use`, a path inline, a
+//! macro. It counts from the file that has it to the file that defines the item, whatever
+//! re-exports lie between. `mod` and `pub use` declarations and `#[cfg(test)]` do not count.
 
 mod circles;
 mod code_path;

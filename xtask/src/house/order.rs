@@ -101,7 +101,8 @@ impl Order {
     }
 }
 
-/// The first part of a file's path below the folder of the package's sources; `None` for a root file.
+/// The first part of a file's path below the folder of the package's sources; `None` for a root
+/// file.
 fn wing<'f>(package: &Package, file: &'f Path) -> Option<&'f str> {
     if package.roots().any(|root| root == file) {
         return None;

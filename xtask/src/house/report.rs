@@ -39,7 +39,8 @@ pub fn unlisted(package: &Package, part: &str) -> String {
     )
 }
 
-/// The names, each with its first line. A name that is imported and then used is shown as it is used.
+/// The names, each with its first line. A name that is imported and then used is shown as it is
+/// used.
 fn listed(names: &Names) -> String {
     let last = |name: &str| name.rsplit("::").next().map(str::to_owned);
     let is_used = |import: &str| {

@@ -41,7 +41,8 @@ impl<'t> Resolver<'t> {
         Self { tree, crates, own_crate, open: RefCell::default() }
     }
 
-    /// What a path in `module` names, in every space that it is looked up in; nothing for what is not of the workspace.
+    /// What a path in `module` names, in every space that it is looked up in; nothing for what is
+    /// not of the workspace.
     pub fn targets(&self, module: ModuleId, used: &UsedPath) -> Vec<Target> {
         let mut targets = Vec::new();
         for space in used.spaces {
@@ -106,7 +107,8 @@ impl<'t> Resolver<'t> {
         let Place::Module(module) = place else { return vec![place] };
         let found = self.lookup(module, segment, wanted);
         let this = &self.tree.modules[module];
-        // It may be there in another space, where it is looked up too, or come from a crate of others.
+        // It may be there in another space, where it is looked up too, or come from a crate of
+        // others.
         let is_known = Space::ALL.iter().any(|space| !self.lookup(module, segment, *space).is_empty())
             || this.imports.iter().any(|import| import.name == segment);
         match is_known {
@@ -160,7 +162,8 @@ impl<'t> Resolver<'t> {
         within.flatten().collect()
     }
 
-    /// A macro by its name alone: of this module or one around it, else of any that lets it out by `#[macro_use]`.
+    /// A macro by its name alone: of this module or one around it, else of any that lets it out by
+    /// `#[macro_use]`.
     fn textual_macro(&self, module: ModuleId, name: &str) -> Vec<Place> {
         let defines = |module: ModuleId| {
             let module = &self.tree.modules[module];

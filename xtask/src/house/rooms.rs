@@ -1,6 +1,7 @@
 //! The order of the house: who may import whom.
 //!
-//! Both lists stand lowest first. What stands higher may import what stands lower, never the other way round.
+//! Both lists stand lowest first. What stands higher may import what stands lower, never the other
+//! way round.
 
 /// A package of the workspace, by its folder.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,7 @@ pub const ROOMS: &[Room] = &[
     room("xtask"),
 ];
 
-/// The parts of a package, by its folder: the files and folders beside its root, without `.rs`. The root itself stands
-/// above them all. A package that is not listed has no order of parts.
+/// The parts of a package, by its folder: the files and folders beside its root, without `.rs`. The
+/// root itself stands above them all. A package that is not listed has no order of parts.
 pub const WINGS: &[(&str, &[&str])] =
     &[("kernel", &["arch", "gic", "smp", "memory", "kexec", "end", "stress", "shell", "boot"])];

@@ -15,7 +15,8 @@ const ORDER: Order = Order {
     wings: &[("high", &["cellar", "attic"])],
 };
 
-/// What is wrong in packages made of these files. A package is a folder with a src/lib.rs or a src/main.rs.
+/// What is wrong in packages made of these files. A package is a folder with a src/lib.rs or a
+/// src/main.rs.
 fn faults(files: &[(&str, &str)]) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
     let mut packages: Vec<Package> = Vec::new();

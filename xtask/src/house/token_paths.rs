@@ -1,7 +1,7 @@
 //! The paths among the tokens that a macro is given or consists of.
 //!
-//! What a macro makes of its tokens is unknown. So every run of names with `::` between them is a path, and so is a single
-//! name unless a dot stands before it.
+//! What a macro makes of its tokens is unknown. So every run of names with `::` between them is a
+//! path, and so is a single name unless a dot stands before it.
 
 use proc_macro2::{Ident, Spacing, TokenStream, TokenTree};
 
@@ -68,7 +68,8 @@ fn is_macro_call(tokens: &[TokenTree]) -> bool {
     matches!(tokens.get(1), Some(TokenTree::Group(_) | TokenTree::Ident(_)))
 }
 
-/// Whether what follows `before` is a field, a method or a lifetime. Behind `..` it is an expression.
+/// Whether what follows `before` is a field, a method or a lifetime. Behind `..` it is an
+/// expression.
 fn is_member(before: &[TokenTree]) -> bool {
     match before {
         [.., first, last] if is_punctuation(Some(last), '.') => !is_punctuation(Some(first), '.'),

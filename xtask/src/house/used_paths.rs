@@ -1,4 +1,5 @@
-//! The paths in a module's code: in `use` declarations, in types, expressions and patterns, and in what macros are given.
+//! The paths in a module's code: in `use` declarations, in types, expressions and patterns, and in
+//! what macros are given.
 //!
 //! `pub use` and `mod` declarations, attributes and what is compiled for tests alone are left out.
 
@@ -19,7 +20,8 @@ pub fn of(items: &[&Item]) -> Vec<UsedPath> {
 #[derive(Default)]
 struct Collector {
     found: Vec<UsedPath>,
-    /// The names that the open blocks import, and what they stand for; `None` for those that they define.
+    /// The names that the open blocks import, and what they stand for; `None` for those that they
+    /// define.
     blocks: Vec<Vec<(String, Option<CodePath>)>>,
 }
 
@@ -79,7 +81,8 @@ impl<'ast> Visit<'ast> for Collector {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         if matches!(item.vis, Visibility::Inherited) {
             for import in use_tree::imports(item) {
-                // A name that a block imports is among its own names already, and would stand for itself.
+                // A name that a block imports is among its own names already, and would stand for
+                // itself.
                 self.found.push(UsedPath { path: import.path, spaces: import.spaces });
             }
         }
@@ -138,7 +141,8 @@ impl<'ast> Visit<'ast> for Collector {
 }
 
 impl Collector {
-    /// `path`, or with a `type` before it `<type as …>::…`, whose parts behind the trait are no names of a module.
+    /// `path`, or with a `type` before it `<type as …>::…`, whose parts behind the trait are no
+    /// names of a module.
     fn qualified(&mut self, of: Option<&syn::QSelf>, path: &syn::Path, spaces: &'static [Space]) {
         match of {
             Some(of) => {
