@@ -1,4 +1,6 @@
 //! Machines of every shape under events of every kind, sensible or not: a verdict, and never a panic.
+//!
+//! `LINMAP_FUZZ_CASES` sets how many machines; without it 800, or 20 000 with `LINMAP_SOAK=1`.
 
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Machine};
@@ -112,10 +114,13 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
     ]
 }
 
+fn cases() -> u32 {
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 800 };
+    std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(unset)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
-    ))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn any_machine_gives_a_verdict_on_any_events(

@@ -1,6 +1,6 @@
 //! Files that nobody wrote: the readers refuse them or read them, and come back.
 //!
-//! `LINMAP_FUZZ_CASES` says how many files of each kind; without it some thousands.
+//! `LINMAP_FUZZ_CASES` sets how many files of each kind; without it 20 000, or 1 000 000 with `LINMAP_SOAK=1`.
 
 use std::fs;
 use std::path::Path;
@@ -54,8 +54,9 @@ static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 fn cases() -> ProptestConfig {
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 1_000_000 } else { 20_000 };
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(20_000))
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 /// One thing done to a file.
