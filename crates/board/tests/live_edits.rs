@@ -1,8 +1,8 @@
-//! Random edits of live trees on the machine model: the machine finds nothing to object to, and the tree translates
-//! exactly as a plain list of mappings says.
+//! Random edits of live trees on the machine model: the machine finds nothing to object to, and the
+//! tree translates exactly as a plain list of mappings says.
 //!
-//! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the random numbers begin.
-//! Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
+//! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the
+//! random numbers begin. Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
 
 mod world;
 

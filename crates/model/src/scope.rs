@@ -46,8 +46,8 @@ fn sign_extend(value: u64, bits: u32) -> u64 {
 }
 
 impl Scope {
-    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without one, nothing of a VMID
-    /// need be invalidated.
+    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without
+    /// one, nothing of a VMID need be invalidated.
     pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
         let base = Self {
             spaces: EL1,
@@ -66,8 +66,8 @@ impl Scope {
         let address = sign_extend(operand & 0xfff_ffff_ffff, 44) << 12;
         let point = |scope: Self| {
             let (granule, level) = (granule(operand >> 46), (operand >> 44 & 3) as i8);
-            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have and not use, it says
-            // nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
+            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have
+            // and not use, it says nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
             let hinted = granule == 12 || (granule != 0 && level != 0);
             let last = address | ((1u64 << shape.granule) - 1);
             Self {
@@ -83,7 +83,8 @@ impl Scope {
             let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
             let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
             let level = (operand >> 37 & 3) as i8;
-            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM D8.17.5.2).
+            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM
+            // D8.17.5.2).
             let odd = level != 0 && start & ((1u64 << shape.shift(level)) - 1) != 0;
             Self {
                 range: Some((start, start.saturating_add(bytes - 1))),
@@ -144,8 +145,8 @@ impl Scope {
         self.range.is_none_or(|(from, to)| from <= last && start <= to)
     }
 
-    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's half has the ASID of
-    /// TTBR0 (TCR.A1 = 0), whichever that was.
+    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's
+    /// half has the ASID of TTBR0 (TCR.A1 = 0), whichever that was.
     pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
         if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && space != Space::High) }
     }

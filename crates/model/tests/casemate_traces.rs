@@ -62,7 +62,8 @@ fn every_example_reads_and_each_record_becomes_events_or_is_accounted_for() {
         read.trace.config.check().unwrap();
         let records = text.lines().filter(|line| line.starts_with('(')).count();
         let count = |what: &str| text.matches(what).count();
-        // An initialisation is two events, a switch of translation none unless it is on, TCR and VTCR none.
+        // An initialisation is two events, a switch of translation none unless it is on, TCR and
+        // VTCR none.
         let quiet = count("tcr_el2") + count("(sysreg hcr_el2)") + count("(sysreg sctlr_el2)");
         let quiet = quiet + count(" hcr_el2 0x") + count(" sctlr_el2 0x");
         let expected = records + count("(mem-init") - quiet - read.out_of_scope.len();

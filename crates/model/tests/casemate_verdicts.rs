@@ -1,5 +1,5 @@
-//! casemate's examples, told in its own format: the same verdicts as casemate's wherever the question is one that this
-//! model asks.
+//! casemate's examples, told in its own format: the same verdicts as casemate's wherever the
+//! question is one that this model asks.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,8 @@ enum Expected {
     Legal,
     /// casemate's verdict: illegal, by the rule named here.
     Illegal(Rule),
-    /// Another verdict than casemate's, for the reason given: what casemate asks here, the architecture does not.
+    /// Another verdict than casemate's, for the reason given: what casemate asks here, the
+    /// architecture does not.
     OutOfScope(&'static str),
 }
 

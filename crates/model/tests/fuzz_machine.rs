@@ -1,4 +1,5 @@
-//! Machines of every shape under events of every kind, sensible or not: a verdict, and never a panic.
+//! Machines of every shape under events of every kind, sensible or not: a verdict, and never a
+//! panic.
 //!
 //! `LINMAP_FUZZ_CASES` sets how many machines; without it 800, or 20 000 with `LINMAP_SOAK=1`.
 

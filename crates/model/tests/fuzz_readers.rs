@@ -1,6 +1,7 @@
 //! Files that nobody wrote: the readers refuse them or read them, and come back.
 //!
-//! `LINMAP_FUZZ_CASES` sets how many files of each kind; without it 20 000, or 1 000 000 with `LINMAP_SOAK=1`.
+//! `LINMAP_FUZZ_CASES` sets how many files of each kind; without it 20 000, or 1 000 000 with
+//! `LINMAP_SOAK=1`.
 
 use std::fs;
 use std::path::Path;
@@ -137,7 +138,8 @@ fn harmed(mut file: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
     file
 }
 
-/// Reads a file as both formats. What can be read is a possible machine, and survives being written.
+/// Reads a file as both formats. What can be read is a possible machine, and survives being
+/// written.
 fn read(file: &[u8]) -> Result<(), TestCaseError> {
     let whole = |line: usize, column: usize| {
         let line = line.checked_sub(1).and_then(|line| file.split(|byte| *byte == b'\n').nth(line));

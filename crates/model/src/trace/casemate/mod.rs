@@ -1,12 +1,14 @@
 //! casemate's traces, so that its checker and this one can judge the same runs.
 //!
-//! casemate (REMS, Cambridge) checks what a hypervisor does to the tables of EL2 and of stage 2, at 4 KiB granules and
-//! 48 bits. Its traces are s-expressions, a record an event; fields are named, `(address 40000000)`, or bare in the same
-//! order. What is read here follows its manual and its checker; where they differ:
+//! casemate (REMS, Cambridge) checks what a hypervisor does to the tables of EL2 and of stage 2, at
+//! 4 KiB granules and 48 bits. Its traces are s-expressions, a record an event; fields are named,
+//! `(address 40000000)`, or bare in the same order. What is read here follows its manual and its
+//! checker; where they differ:
 //!
-//! - `id` and `tid` (or `thread`) are decimal. Every other number is hexadecimal, with or without `0x`: casemate's
-//!   checker reads them so, and what it writes today has no prefix.
-//! - `src` may stand anywhere and may be missing; `msr` is another name of `sysreg-write`; `;` begins a comment.
+//! - `id` and `tid` (or `thread`) are decimal. Every other number is hexadecimal, with or without
+//!   `0x`: casemate's checker reads them so, and what it writes today has no prefix.
+//! - `src` may stand anywhere and may be missing; `msr` is another name of `sysreg-write`; `;`
+//!   begins a comment.
 //! - `! message` after the last record is the verdict that casemate came to.
 //!
 //! | casemate | here |
@@ -24,8 +26,8 @@
 //! | `hint set_owner_root` and the other hints | out of scope. The frame keeps what it holds: an owner of none means that it may be linked elsewhere, and that store is judged |
 //! | `lock`, `trylock`, `unlock`, `mem-read` | out of scope |
 //!
-//! Memory of the machine is every page that a record initialises, writes or frees; CPUs are as many as the largest
-//! `tid` asks for. FEAT_BBM is level 0: casemate knows no other.
+//! Memory of the machine is every page that a record initialises, writes or frees; CPUs are as many
+//! as the largest `tid` asks for. FEAT_BBM is level 0: casemate knows no other.
 
 mod read;
 mod record;

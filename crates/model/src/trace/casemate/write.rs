@@ -51,24 +51,27 @@ pub enum WriteError {
     },
 }
 
-/// Writes a trace for casemate's checker, which should be told not to look at locks (`casemate-check --racy`) and to take
-/// translation as switched on, as it does by itself.
+/// Writes a trace for casemate's checker, which should be told not to look at locks
+/// (`casemate-check --racy`) and to take translation as switched on, as it does by itself.
 ///
-/// What is not a store, a barrier, a TLBI, a root or a frame that goes is left out: `via`, accesses, uses and `Settled`
-/// are expectations that casemate has no words for. Otherwise, beside what [`read`](super::read) lists:
+/// What is not a store, a barrier, a TLBI, a root or a frame that goes is left out: `via`,
+/// accesses, uses and `Settled` are expectations that casemate has no words for. Otherwise, beside
+/// what [`read`](super::read) lists:
 ///
-/// - Each word is initialised by a `mem-init` of its own or with its neighbours when it is first stored, so that casemate
-///   objects to a walk of any other. Words that are freed are forgotten.
+/// - Each word is initialised by a `mem-init` of its own or with its neighbours when it is first
+///   stored, so that casemate objects to a walk of any other. Words that are freed are forgotten.
 /// - DSB OSH and SY are written as `ish`, which is as far as they reach here.
 /// - A freed root is released first.
-/// - TCR, MAIR and FEAT_BBM are not told; casemate takes level 0, so it objects to some of what is legal at the others.
+/// - TCR, MAIR and FEAT_BBM are not told; casemate takes level 0, so it objects to some of what is
+///   legal at the others.
 ///
-/// **EL1 as EL2.** A half of EL1 is a tree of the same shape as that of EL2, 48 bits from one root. Only the operands of
-/// TLBIs name virtual addresses: VA\[55:48\] says which half they mean, and EL2 has the lower half alone, so these bits
-/// are cleared for the half that is told, and a TLBI of the other half, which leaves this one as it is, is left out.
-/// VMALLE1 becomes ALLE2, VAAE1 and VAALE1 become VAE2 and VALE2, and a range becomes as many of these as it has pages. EL2
-/// has no ASIDs: forms that name one are refused, for they may invalidate less. casemate takes each root of EL2 for
-/// a rival of the one before, so a trace with two roots of the told half is refused too.
+/// **EL1 as EL2.** A half of EL1 is a tree of the same shape as that of EL2, 48 bits from one root.
+/// Only the operands of TLBIs name virtual addresses: VA\[55:48\] says which half they mean, and
+/// EL2 has the lower half alone, so these bits are cleared for the half that is told, and a TLBI of
+/// the other half, which leaves this one as it is, is left out. VMALLE1 becomes ALLE2, VAAE1 and
+/// VAALE1 become VAE2 and VALE2, and a range becomes as many of these as it has pages. EL2 has no
+/// ASIDs: forms that name one are refused, for they may invalidate less. casemate takes each root
+/// of EL2 for a rival of the one before, so a trace with two roots of the told half is refused too.
 ///
 /// # Errors
 /// [`WriteError`]: the machine, or the first event that can't be told.
@@ -255,15 +258,16 @@ impl Writer {
             _ => return Err(self.cannot("a TLBI of EL2 or stage 2 beside EL1 told as EL2")),
         };
         let (first, pages, hint) = if matches!(tlbi.scope, TlbiScope::VaAnyAsid | TlbiScope::VaAnyAsidLast) {
-            // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half are all the same.
+            // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half
+            // are all the same.
             let half = if upper { 0xff } else { 0 };
             if operand >> (VA_BITS - 12) & 0xff != half {
                 return Ok(());
             }
             (operand & (VA_PAGES - 1), 1, operand & (0xf << 44))
         } else {
-            // VA[48:12] in bits 36:0, NUM in 43:39, SCALE in 45:44, the granule in 47:46. Bit 48 of the address is
-            // sign-extended.
+            // VA[48:12] in bits 36:0, NUM in 43:39, SCALE in 45:44, the granule in 47:46. Bit 48 of
+            // the address is sign-extended.
             if operand >> 46 & 3 != 1 {
                 return Err(self.cannot("a range of another granule than 4 KiB"));
             }
