@@ -46,8 +46,8 @@ impl Machine {
         Ok(())
     }
 
-    /// No walker sees `old` at `pa` any more as what was there before, unless it is still `visible`
-    /// as that. As the newest value it may be cached anyhow.
+    /// Records that no walker sees `old` at `pa` as an older value, unless it is still `visible`. As
+    /// the newest value it may be cached anyway.
     pub(crate) fn ordered(
         &mut self,
         cpu: usize,

@@ -43,7 +43,8 @@ pub enum ConfigError {
     PaBits(u8),
     /// A range of memory.
     #[error(
-        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical addresses, or overlapping another range"
+        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical addresses, or overlapping \
+         another range"
     )]
     Ram {
         /// The first byte.

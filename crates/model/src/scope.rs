@@ -1,10 +1,10 @@
-//! What a TLBI asks for, as its operand says.
+//! The scope of a TLBI: what its name and operand invalidate.
 
 use linmap_trace::{Tlbi, TlbiScope};
 
 use crate::space::{Shape, Space};
 
-/// What a TLBI asks for.
+/// What a TLBI invalidates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Scope {
     spaces: [bool; 4],
@@ -14,7 +14,7 @@ pub(crate) struct Scope {
     id: Option<u16>,
     /// Leaf entries alone.
     pub last_level: bool,
-    /// The level that all leaves in the range are said to have.
+    /// The level hint: the level of all leaves in the range.
     pub hint: Option<i8>,
     /// Non-global entries alone (by ASID).
     pub spare_global: bool,
@@ -31,7 +31,7 @@ const EL1: [bool; 4] = [true, true, false, false];
 const EL2: [bool; 4] = [false, false, true, false];
 const STAGE2: [bool; 4] = [false, false, false, true];
 
-/// log2 of the granule that a TG field, the low two bits of `field`, says; 0 when it says none.
+/// log2 of the granule of a TG field, the low two bits of `field`; 0 if it has none.
 fn granule(field: u64) -> u32 {
     match field & 3 {
         0b01 => 12,
@@ -46,8 +46,8 @@ fn sign_extend(value: u64, bits: u32) -> u64 {
 }
 
 impl Scope {
-    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without
-    /// one, nothing of a VMID need be invalidated.
+    /// The scope of `tlbi` with `operand` on a machine of this shape, in the VMID `vmid`. Without
+    /// one, entries of a VMID need not be invalidated.
     pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
         let base = Self {
             spaces: EL1,

@@ -21,8 +21,8 @@ enum Expected {
 use Expected::{Illegal, Legal, OutOfScope};
 
 const LOCKS: &str = "about who holds a lock, which no MMU asks";
-const DISCIPLINE: &str = "casemate lets a table be in one tree, with one VMID, at a time; the architecture lets it be in several, as \
-                          long as what is cached of each fits";
+const DISCIPLINE: &str = "casemate lets a table be in one tree, with one VMID, at a time; the \
+                          architecture lets it be in several, as long as what is cached of each fits";
 
 const EXAMPLES: [(&str, Expected); 24] = [
     ("bad_EL2_ASID", Illegal(Rule::AsidInEl2)),

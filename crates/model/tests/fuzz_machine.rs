@@ -99,10 +99,13 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         6 => (cpu.clone(), 0..FRAMES, descriptor(granule), prop_oneof![Just(0), Just(granule)])
             .prop_map(move |(cpu, frame, first, step)| Event::Fill {
                 cpu, pa: RAM + frame * granule, count: granule / 8, first, step }),
-        4 => (cpu.clone(), domain, access).prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
+        4 => (cpu.clone(), domain, access)
+            .prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
         3 => cpu.clone().prop_map(|cpu| Event::Isb { cpu }),
-        4 => (cpu.clone(), tlbi(), operand).prop_map(|(cpu, tlbi, operand)| Event::Tlbi { cpu, tlbi, operand }),
-        4 => (cpu.clone(), register, value).prop_map(|(cpu, register, value)| Event::Write { cpu, register, value }),
+        4 => (cpu.clone(), tlbi(), operand)
+            .prop_map(|(cpu, tlbi, operand)| Event::Tlbi { cpu, tlbi, operand }),
+        4 => (cpu.clone(), register, value)
+            .prop_map(|(cpu, register, value)| Event::Write { cpu, register, value }),
         1 => (cpu.clone(), va(va_bits), kind(), any::<u64>())
             .prop_map(|(cpu, va, kind, pa)| Event::Access { cpu, va, kind, pa }),
         2 => (cpu.clone(), va(va_bits), kind()).prop_map(|(cpu, va, kind)| Event::Faults { cpu, va, kind }),
