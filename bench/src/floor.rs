@@ -5,13 +5,13 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 use anyhow::Result;
-use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
 use linmap_vmsa::{Access, Descriptor, Pa};
 
 use crate::arena::TableMemory;
 use crate::case::Case;
 use crate::contestant::Run;
+use crate::geometry::GEOMETRY;
 
 /// Bytes and entries of a table.
 const TABLE: u64 = GEOMETRY.granule().bytes();

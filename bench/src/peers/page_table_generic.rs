@@ -7,7 +7,6 @@ use ::page_table_generic::{
     FrameAllocator, MapConfig, PageTable, PageTableEntry, PageTableRef, PhysAddr, TableMeta, VirtAddr,
 };
 use anyhow::{Result, anyhow};
-use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa, leaf_type};
 
@@ -15,6 +14,7 @@ use super::{ATTRIBUTES, READ_ONLY_ATTRIBUTES};
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind};
 use crate::contestant::Run;
+use crate::geometry::GEOMETRY;
 
 const FRAME: u64 = GEOMETRY.granule().bytes();
 

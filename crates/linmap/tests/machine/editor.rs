@@ -2,9 +2,8 @@
 
 use std::ptr::NonNull;
 
-use linmap::frames::{FramePool, PooledFrames};
-use linmap::layout::slot;
-use linmap::live::{Editor, ParkError, Pause};
+use linmap::change::{Editor, ParkError, Pause};
+use linmap::frame_pool::{FramePool, PooledFrames};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
@@ -15,6 +14,9 @@ use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange};
 
 use super::REGIONS;
 use super::cpus::{Cpus, EditingCpu};
+
+/// The first of the fixmap slots for tables, one a level.
+const TABLE_SLOTS: usize = 1;
 
 /// Levels −1 to 3.
 const LEVELS: usize = 5;
@@ -62,7 +64,7 @@ impl SurgeryWindow {
     pub fn clear(&mut self) {
         for above in 0..LEVELS {
             if self.open[above].take().is_some() {
-                self.fixmap.clear(&mut self.cpu.0, slot::TABLES + above);
+                self.fixmap.clear(&mut self.cpu.0, TABLE_SLOTS + above);
             }
         }
     }
@@ -72,7 +74,7 @@ impl SurgeryWindow {
 unsafe impl TableWindow for SurgeryWindow {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let above = level.above_pages() as usize;
-        let slot = slot::TABLES + above;
+        let slot = TABLE_SLOTS + above;
         match self.open[above] {
             Some((open, pointer)) if open == table => return pointer,
             Some(_) => self.fixmap.clear(&mut self.cpu.0, slot),

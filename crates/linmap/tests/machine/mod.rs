@@ -14,11 +14,12 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use linmap::frames::{FramePool, MemblockFrames};
-use linmap::identity::build_by_identity;
+use linmap::change::{Editor, ImageParts, LinearMap};
+use linmap::frame_pool::{FramePool, MemblockFrames};
+use linmap::identity_build::build_by_identity;
 use linmap::layout::Layout;
-use linmap::live::{Editor, ImageParts, LinearMap};
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_live::events::Roots;
 use linmap_live::{Half, LiveTree, Step};
@@ -35,6 +36,9 @@ use editor::BoardEditor;
 use random::Random;
 use setting::Setting;
 use shadow::Shadow;
+
+/// What the builder uses of the fixmap.
+const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 
 /// Ranges that memblock has room for.
 pub const REGIONS: usize = 64;
@@ -327,6 +331,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
             &identity,
             root,
             reserved,
+            &SLOTS,
             &mut fixmap,
             &mut board.cpu(0),
             &mut frames,
