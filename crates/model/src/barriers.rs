@@ -46,8 +46,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Records that no walker sees `old` at `pa` as an older value, unless it is still `visible`. As
-    /// the newest value it may be cached anyway.
+    /// Records that no walker sees `old` at `pa` as an older value, unless it is still `visible`.
+    /// As the newest value it may be cached anyway.
     pub(crate) fn ordered(
         &mut self,
         cpu: usize,

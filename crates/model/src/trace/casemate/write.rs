@@ -62,8 +62,8 @@ pub enum WriteError {
 ///   store, so that casemate objects to a walk of any other word. Freed words are forgotten.
 /// - DSB OSH and SY are written as `ish`, which is as far as they reach here.
 /// - A freed root is released first.
-/// - TCR, MAIR and FEAT_BBM are left out. casemate assumes level 0, so it objects to some edits that
-///   are legal at higher levels.
+/// - TCR, MAIR and FEAT_BBM are left out. casemate assumes level 0, so it objects to some edits
+///   that are legal at higher levels.
 ///
 /// **EL1 as EL2.** A half of EL1 is a tree of the same shape as that of EL2, 48 bits from one root.
 /// Only the operands of TLBIs name virtual addresses. VA\[55:48\] selects the half, and EL2 has
