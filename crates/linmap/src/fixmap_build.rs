@@ -27,36 +27,9 @@ use linmap_table::{
 };
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 
-use crate::builder::BuildError;
+use crate::build_error::BuildError;
 use crate::slots::BuilderSlots;
-
-/// The published steps, each with all the improvements of those before it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum FixmapStep {
-    /// As it was: a leaf table is mapped once for every contiguous run of entries, and once more to be zeroed.
-    Base,
-    /// A table is mapped once to be written, however many runs it holds.
-    NoContRemap,
-    /// Page entries are stored without barriers of their own.
-    BatchBarriers,
-    /// A new table is zeroed and written in one use of its slot.
-    NoAllocRemap,
-    /// Leaf tables use sixteen slots in turn, cleared together.
-    LazyUnmap,
-}
-
-impl FixmapStep {
-    /// Returns the name of the step in publications and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::NoContRemap => "no-cont-remap",
-            Self::BatchBarriers => "batch-barriers",
-            Self::NoAllocRemap => "no-alloc-remap",
-            Self::LazyUnmap => "lazy-unmap",
-        }
-    }
-}
+use crate::step::FixmapStep;
 
 /// Builds the linear map into the live root table `root` through fixmap slots.
 ///

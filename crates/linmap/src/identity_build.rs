@@ -8,7 +8,7 @@ use linmap_table::cpu::Cpu;
 use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, Reserved};
 use linmap_vmsa::{Pa, Va};
 
-use crate::builder::BuildError;
+use crate::build_error::BuildError;
 use crate::layout::Layout;
 use crate::slots::BuilderSlots;
 

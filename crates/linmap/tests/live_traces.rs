@@ -5,7 +5,7 @@ mod machine;
 
 use std::ops::{ControlFlow, Range};
 
-use linmap::change::Protection;
+use linmap::Protection;
 use linmap_live::Global;
 use linmap_model::trace::text;
 use linmap_model::{Machine, Space, Trace};

@@ -31,7 +31,8 @@ impl Fixmap {
     }
 
     /// Returns how many slots there are.
-    pub fn slot_count(&self) -> usize {
+    #[inline]
+    pub const fn slot_count(&self) -> usize {
         self.geometry.entries(Level::L3)
     }
 
@@ -39,6 +40,7 @@ impl Fixmap {
     ///
     /// # Panics
     /// If the slot does not exist.
+    #[inline]
     pub fn is_free(&self, slot: usize) -> bool {
         // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile load.
         !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()

@@ -78,3 +78,33 @@ pub trait PhysicalMemory {
     /// Ends the reservation that [`reserve`](Self::reserve) made of the same range.
     fn release(&mut self, range: PaRange);
 }
+
+impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &mut M {
+    fn first_unmappable(&self, range: PaRange) -> Option<Unmappable> {
+        (**self).first_unmappable(range)
+    }
+
+    fn overlapping_memory(&self, range: PaRange) -> Option<PaRange> {
+        (**self).overlapping_memory(range)
+    }
+
+    fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange> {
+        (**self).overlapping_reserved(range)
+    }
+
+    fn add(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).add(range)
+    }
+
+    fn remove(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).remove(range)
+    }
+
+    fn reserve(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).reserve(range)
+    }
+
+    fn release(&mut self, range: PaRange) {
+        (**self).release(range);
+    }
+}

@@ -10,7 +10,7 @@
 //! ```
 //! (with the 4K granule and 48 bits). Image, stacks, DTB window and fixmap share one table at level 2.
 
-use linmap::slots::BuilderSlots;
+use linmap::BuilderSlots;
 use linmap_vmsa::{Geometry, Level, Va};
 
 /// The shape of the kernel's own half, TTBR1.
@@ -19,6 +19,8 @@ pub const GEOMETRY: Geometry = Geometry::K4_48;
 pub const IMAGE: Va = Va(0xffff_8000_8000_0000);
 /// The most that the image may span: one table of pages.
 const IMAGE_MAX_LEN: u64 = 2 << 20;
+/// The most mappings that the linear map is built from: one for each range of memory, and two for the image.
+pub const MAX_MAPPINGS: usize = 512;
 /// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty, since the boot CPU's
 /// stacks are in the image.
 pub const STACKS: Va = Va(0xffff_8000_a000_0000);

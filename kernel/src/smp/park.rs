@@ -7,7 +7,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use linmap::change::{ParkError, Pause};
+use linmap::{ParkError, Pause};
 use linmap_table::Reserved;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_vmsa::registers::ttbr;

@@ -1,6 +1,6 @@
 //! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the plain record.
 
-use linmap::change::{ChangeError, Changed, MemoryError, Protection};
+use linmap::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_model::Event;
 use linmap_model::event::Use;
@@ -45,7 +45,6 @@ impl Wrong {
         match error {
             MemoryError::Present { .. } => Self::Present,
             MemoryError::InUse { .. } => Self::InUse,
-            MemoryError::Region(_) | MemoryError::Mapping(_) => Self::Other,
             MemoryError::Change(change) => match change {
                 ChangeError::Unaligned { .. } => Self::Unaligned,
                 ChangeError::OutOfReach { .. } => Self::OutOfReach,
@@ -54,8 +53,9 @@ impl Wrong {
                 ChangeError::ImageText { .. } => Self::ImageText,
                 ChangeError::PartlyImage { .. } => Self::PartlyImage,
                 ChangeError::Plan(PlanError::WritableAndExecutable { .. }) => Self::WritableAndExecutable,
-                ChangeError::Plan(_) | ChangeError::Refused(_) | ChangeError::Park(_) => Self::Other,
+                _ => Self::Other,
             },
+            _ => Self::Other,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_board::Board;
 use linmap_live::Global;
 use linmap_memblock::Memblock;
