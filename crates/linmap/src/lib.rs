@@ -16,11 +16,6 @@ mod image;
 mod layout;
 mod leaf_policy;
 pub mod listing;
-pub mod live {
-    //! Changes as they happen.
-
-    pub mod trace;
-}
 mod mapping_list;
 #[cfg(feature = "memblock")]
 mod memblock;

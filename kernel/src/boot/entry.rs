@@ -4,10 +4,10 @@
 use core::arch::global_asm;
 use core::ptr::{self, NonNull};
 
+use linmap_platform::Affinity;
 use linmap_vmsa::registers::{MAIR, tcr};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va, leaf_type};
 
-use crate::boot::topology::Affinity;
 use crate::memory::layout::{self, stack};
 use crate::smp::secondary;
 
@@ -210,11 +210,6 @@ pub fn level_2_entry(va: Va) -> NonNull<u64> {
 pub fn identity_page(va: Va) -> NonNull<u64> {
     // SAFETY: an index is below the number of entries of the table.
     unsafe { table(&raw const __idmap_tables, 3).add(G.index(va, Level::L3)) }
-}
-
-/// The image's live table of pages.
-pub fn image_table() -> NonNull<u64> {
-    table(&raw const __swapper, 3)
 }
 
 /// The fixmap's live table of pages.

@@ -10,7 +10,7 @@ use crate::gic::controller as gic;
 use crate::kexec::crash;
 use crate::kexec::relocation;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
-use crate::smp::park;
+use crate::smp::parking;
 use crate::smp::secondary;
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
@@ -101,7 +101,7 @@ fn note(frame: &Frame) {
     percpu::of(me).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     if me == 0 {
         // Nobody else lets those go that wait for it.
-        park::abandon();
+        parking::abandon();
         relocation::call_off();
     }
 }

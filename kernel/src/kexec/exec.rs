@@ -64,7 +64,7 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
         loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
     }
-    with.iter().for_each(crate::smp::park::forget);
+    with.iter().for_each(crate::smp::parking::forget);
     cpus::stop_interrupts(machine);
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are

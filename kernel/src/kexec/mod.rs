@@ -7,6 +7,7 @@ pub mod exec;
 pub mod heap;
 pub mod load;
 pub mod loaded;
+mod next_line;
 pub mod put;
 pub mod relocation;
 pub mod seeds;

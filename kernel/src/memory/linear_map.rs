@@ -5,8 +5,8 @@ use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
     MappingLists, MemblockFrames, Repaint, leaves_name,
 };
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, PaRange};

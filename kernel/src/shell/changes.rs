@@ -7,6 +7,7 @@ use arrayvec::CapacityError;
 use linmap::{ChangeError, Changed, MemoryError, Protection, first_unmappable};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
+use linmap_platform::parse_number as number;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
@@ -14,7 +15,6 @@ use crate::arch::cpu;
 use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
 use crate::arch::sha256::Sha256;
-use crate::boot::number::number;
 use crate::memory::kept::{self, KeepError};
 use crate::memory::layout::slot;
 use crate::memory::live::{Fields, RESERVATIONS, timed};

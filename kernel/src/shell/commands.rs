@@ -5,7 +5,7 @@ use core::fmt;
 use arrayvec::ArrayString;
 use linmap::Layout;
 use linmap::listing::{Run, Runs, Size};
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 use linmap_table::{LeafIter, Walk, walk};
 use linmap_vmsa::{Level, Va};
 use thiserror::Error;
