@@ -8,7 +8,8 @@ use linmap_vmsa::{Decoded, Descriptor, Geometry, Pa, Va};
 
 use crate::board::Board;
 
-/// The tables on which a kernel starts: a tree for TTBR1 with an empty fixmap, and an empty table for TTBR0.
+/// The tables on which a kernel starts: a tree for TTBR1 with an empty fixmap, and an empty table
+/// for TTBR0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EarlyTables {
     geometry: Geometry,
@@ -21,8 +22,8 @@ pub struct EarlyTables {
 }
 
 impl EarlyTables {
-    /// Writes a tree that maps `mappings`, and the tables down to the one whose pages begin at `fixmap`, as CPU 0 does with its
-    /// MMU off.
+    /// Writes a tree that maps `mappings`, and the tables down to the one whose pages begin at
+    /// `fixmap`, as CPU 0 does with its MMU off.
     ///
     /// # Errors
     /// [`OutOfFrames`].

@@ -11,13 +11,15 @@ use crate::layout::LayoutError;
 use crate::mapping_list::TooManyRanges;
 use crate::slots::BuilderSlots;
 
-/// What a linear map is built from: facts about the kernel and the boot CPU, and the kernel's choices.
+/// What a linear map is built from: facts about the kernel and the boot CPU, and the kernel's
+/// choices.
 ///
-/// [`prepare`](Self::prepare) adds the memory and checks everything that can be checked before the machine is touched.
+/// [`prepare`](Self::prepare) adds the memory and checks everything that can be checked before the
+/// machine is touched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinearMapConfig {
-    /// Granule and address sizes of the kernel's half of the address space, which TTBR1 translates. The linear map takes the
-    /// lower half of it.
+    /// Granule and address sizes of the kernel's half of the address space, which TTBR1 translates.
+    /// The linear map takes the lower half of it.
     pub geometry: Geometry,
     /// The kernel image.
     pub image: ImageParts,

@@ -4,8 +4,8 @@ use arrayvec::ArrayVec;
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::Pa;
 
-/// Up to `N` frames in stock, for edits that come one at a time: to hand one out or take one back is a few instructions. The
-/// allocator behind it sees half of `N` frames at once.
+/// Up to `N` frames in stock, for edits that come one at a time: to hand one out or take one back
+/// is a few instructions. The allocator behind it sees half of `N` frames at once.
 #[derive(Debug, Default)]
 pub struct FramePool<const N: usize = 64> {
     frames: ArrayVec<Pa, N>,
@@ -27,8 +27,8 @@ impl<const N: usize> FramePool<N> {
         self.frames.is_empty()
     }
 
-    /// Returns the pool as a source of frames, backed by `source` where it runs empty or full. It has to be the same allocator
-    /// at every call.
+    /// Returns the pool as a source of frames, backed by `source` where it runs empty or full. It
+    /// has to be the same allocator at every call.
     #[inline]
     pub fn over<F: FrameSource>(&mut self, source: F) -> PooledFrames<'_, F, N> {
         PooledFrames { pool: &mut self.frames, source }
@@ -59,7 +59,8 @@ impl<F: FrameSource, const N: usize> PooledFrames<'_, F, N> {
     }
 }
 
-// SAFETY: every frame is the source's, allocated until it is returned there; it is in the pool or with the caller, never both.
+// SAFETY: every frame is the source's, allocated until it is returned there; it is in the pool or
+// with the caller, never both.
 unsafe impl<F: FrameSource, const N: usize> FrameSource for PooledFrames<'_, F, N> {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {

@@ -4,8 +4,8 @@ use linmap_vmsa::{Pa, PaRange, Va};
 
 /// Where the kernel image lies and where it has a mapping of its own.
 ///
-/// Its linear alias is read-only and never executable. A kernel whose image lies outside of all memory that the linear
-/// map covers gives empty ranges.
+/// Its linear alias is read-only and never executable. A kernel whose image lies outside of all
+/// memory that the linear map covers gives empty ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ImageParts {
     /// Text and read-only data, whole pages. No call changes them.

@@ -5,8 +5,9 @@ use linmap_table::Leaves;
 /// Which leaves a kernel asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LeafPolicy {
-    /// Blocks and contiguous runs on any CPU: a leaf that can't be split in use is split while all CPUs are parked. Where a
-    /// CPU lacks the BBM level that the boot CPU has, [`Repaint`](crate::Repaint) says what follows.
+    /// Blocks and contiguous runs on any CPU: a leaf that can't be split in use is split while all
+    /// CPUs are parked. Where a CPU lacks the BBM level that the boot CPU has,
+    /// [`Repaint`](crate::Repaint) says what follows.
     #[default]
     Auto,
     /// Blocks and contiguous runs, whatever CPUs there are.

@@ -1,4 +1,4 @@
-//! The arm64 kernel linear map: built at boot, changed while the machine runs on it.
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 #[cfg(test)]

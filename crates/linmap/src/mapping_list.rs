@@ -7,11 +7,12 @@ use thiserror::Error;
 
 use crate::layout::Layout;
 
-/// A list of mappings of fixed capacity. It holds one for each range of memory, and two more in a linear map for the kernel
-/// image.
+/// A list of mappings of fixed capacity. It holds one for each range of memory, and two more in a
+/// linear map for the kernel image.
 pub type MappingList<const N: usize = 512> = ArrayVec<Mapping, N>;
 
-/// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory has ranges.
+/// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory
+/// has ranges.
 ///
 /// 80 bytes a mapping: keep it off small stacks.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +38,9 @@ pub struct TooManyRanges {
     pub capacity: usize,
 }
 
-/// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never executable. `image`, the
-/// kernel image in whole pages, is read-only and has no contiguous bit, since it has another mapping elsewhere.
+/// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never
+/// executable. `image`, the kernel image in whole pages, is read-only and has no contiguous bit,
+/// since it has another mapping elsewhere.
 ///
 /// # Errors
 /// [`TooManyRanges`].
@@ -93,8 +95,8 @@ fn push<const N: usize>(list: &mut MappingList<N>, mapping: Mapping) -> Result<(
     list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity: N })
 }
 
-/// Returns the geometry of a TTBR0 map that reaches up to `end` and no further than it must: fewer VA bits mean fewer levels and
-/// a shorter root.
+/// Returns the geometry of a TTBR0 map that reaches up to `end` and no further than it must: fewer
+/// VA bits mean fewer levels and a shorter root.
 ///
 /// # Errors
 /// [`GeometryError::VaBits`] when `end` needs more VA bits than the kernel's half has.

@@ -33,8 +33,8 @@ enum Method<'l> {
 }
 
 impl LinearMapConfig {
-    /// Lays the linear map of `memory` out, in `lists`. `memory` is every range that may be mapped: whole pages, ascending,
-    /// disjoint.
+    /// Lays the linear map of `memory` out, in `lists`. `memory` is every range that may be mapped:
+    /// whole pages, ascending, disjoint.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -72,17 +72,18 @@ impl<'c> PreparedMap<'c, '_> {
     /// Builds the map. It translates from here on.
     ///
     /// # Errors
-    /// [`BuildError`]. The identity builder has then undone everything. A fixmap builder leaves mapped what it had mapped
-    /// before.
+    /// [`BuildError`]. The identity builder has then undone everything. A fixmap builder leaves
+    /// mapped what it had mapped before.
     ///
     /// # Safety
-    /// - TTBR1 leads to the configuration's `root`. Nothing else changes the tables below it from now on, apart from
-    ///   `fixmap`'s own. Hardware updates of the access flag and of dirty state are off.
-    /// - TTBR0 and TCR hold what the configuration's `reserved` says, and no TLB holds a translation of TTBR0. No code uses
-    ///   TTBR0's half of the address space during the build.
+    /// - TTBR1 leads to the configuration's `root`. Nothing else changes the tables below it from
+    ///   now on, apart from `fixmap`'s own. Hardware updates of the access flag and of dirty state
+    ///   are off.
+    /// - TTBR0 and TCR hold what the configuration's `reserved` says, and no TLB holds a
+    ///   translation of TTBR0. No code uses TTBR0's half of the address space during the build.
     /// - No other CPU runs.
-    /// - The frames of `frames`, the root table and every table that is in use already lie in the memory that is mapped. Nothing
-    ///   else accesses the frames.
+    /// - The frames of `frames`, the root table and every table that is in use already lie in the
+    ///   memory that is mapped. Nothing else accesses the frames.
     /// - The ranges are memory that the CPU may access at any time, by speculation too.
     #[inline]
     pub unsafe fn build<C: Cpu, F: FrameSource>(
@@ -130,8 +131,8 @@ impl BuiltMap<'_> {
     /// Returns the right to change the map.
     pub fn into_map(self) -> LinearMap {
         let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
-        // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the map alone changes the tree from
-        // then on, and hardware updates are off.
+        // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
+        // map alone changes the tree from then on, and hardware updates are off.
         let tree = unsafe { LiveTree::new(geometry, root, Half::High, bbm) };
         LinearMap::new(tree, self.layout, image, leaves)
     }

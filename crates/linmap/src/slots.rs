@@ -13,8 +13,8 @@ use crate::step::FixmapStep;
 pub struct BuilderSlots {
     /// One slot for the open table of each level: the first for level 3, the last for level −1.
     pub tables: [usize; 5],
-    /// Slots for leaf tables that are cleared together. [`FixmapStep::LazyUnmap`] alone uses them; the published step has
-    /// sixteen.
+    /// Slots for leaf tables that are cleared together. [`FixmapStep::LazyUnmap`] alone uses them;
+    /// the published step has sixteen.
     pub leaf_tables: Range<usize>,
 }
 

@@ -3,7 +3,8 @@
 /// A published step. Each has all the improvements of those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FixmapStep {
-    /// The starting point: a leaf table is mapped once for every contiguous run of entries, and once more to be zeroed.
+    /// The starting point: a leaf table is mapped once for every contiguous run of entries, and
+    /// once more to be zeroed.
     Base,
     /// A table is mapped once to be written, however many runs it holds.
     NoContRemap,

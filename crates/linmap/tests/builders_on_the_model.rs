@@ -1,4 +1,5 @@
-//! The six builders of the linear map, on the machine model: every store, barrier and invalidation in its order.
+//! The six builders of the linear map, on the machine model: every store, barrier and invalidation
+//! in its order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -129,7 +130,8 @@ impl Booted {
         Ok((layout, built, cpu.counts))
     }
 
-    /// The linear half as the machine walks it: for every page its address and whether it can be written.
+    /// The linear half as the machine walks it: for every page its address and whether it can be
+    /// written.
     fn pages(&self) -> BTreeMap<u64, (u64, bool)> {
         let mut pages = BTreeMap::new();
         self.board.with_machine(|machine| {

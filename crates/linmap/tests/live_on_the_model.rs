@@ -1,8 +1,10 @@
-//! Random changes of the linear map on the machine model: protect, split, fold, global, repaint, memory that comes and goes,
-//! live where the CPUs allow it and parked where not. The machine has nothing to object to, the tables say what a plain
-//! record does, and when all is undone the leaves are as they were built.
+//! Random changes of the linear map on the machine model: protect, split, fold, global, repaint,
+//! memory that comes and goes, live where the CPUs allow it and parked where not. The machine has
+//! nothing to object to, the tables say what a plain record does, and when all is undone the leaves
+//! are as they were built.
 //!
-//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers begin.
+//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers
+//! begin.
 
 mod machine;
 
@@ -56,7 +58,8 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     {
         vas.push(running.shadow.own(range.start));
     }
-    // What the call does not touch goes on meanwhile: some of it at any moment, some at random moments.
+    // What the call does not touch goes on meanwhile: some of it at any moment, some at random
+    // moments.
     let mut uses = Vec::new();
     for va in &vas {
         let cpu = random.below(cpus) as usize;
@@ -170,7 +173,8 @@ fn run(setting: &Setting, seed: u64, record: bool, tally: &mut Tally) -> Result<
     }
     undo(&mut running, &mut random, tally).map_err(|reason| format!("{reason}\nafter\n{log}"))?;
     if running.map.leaves() != setting.leaves || running.shadow.mapped() != memory {
-        // Repainted: there is nothing but pages any more. Or tables lie in memory that came, which stays.
+        // Repainted: there is nothing but pages any more. Or tables lie in memory that came, which
+        // stays.
         return Ok(());
     }
     let (start, end) =

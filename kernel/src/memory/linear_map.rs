@@ -117,7 +117,8 @@ pub fn build(
     Ok((painted.into_map(), Choices { policy, repaint }))
 }
 
-/// The phase itself. Not inlined, so that instructions can be counted from outside, between its symbol and its return.
+/// The phase itself. Not inlined, so that instructions can be counted from outside, between its
+/// symbol and its return.
 #[inline(never)]
 fn paint<'c>(
     config: &'c LinearMapConfig,
@@ -128,15 +129,16 @@ fn paint<'c>(
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
     let prepared = config.prepare(memblock.mapped(config.geometry.granule().bytes()), &mut lists)?;
     let mut frames = MemblockFrames::new(memblock, config.geometry);
-    // SAFETY: TTBR1 leads to the swapper table, which the map alone changes from here on but for the fixmap's own table; hardware
-    // updates are off in TCR. TTBR0 has been on the reserved table with nothing cached since the early identity map was left.
-    // This CPU is the only one that runs, and its code and data lie in TTBR1's half. Memblock's frames are free memory, and the
+    // SAFETY: TTBR1 leads to the swapper table, which the map alone changes from here on but for
+    // the fixmap's own table; hardware updates are off in TCR. TTBR0 has been on the reserved table
+    // with nothing cached since the early identity map was left. This CPU is the only one that
+    // runs, and its code and data lie in TTBR1's half. Memblock's frames are free memory, and the
     // image, which has all tables in use, lies in memory that is mapped (`build` checked that).
     Ok(unsafe { prepared.build(fixmap, cpu, &mut frames) }?)
 }
 
-/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a tick that is; nothing
-/// when it is one whole tick.
+/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a
+/// tick that is; nothing when it is one whole tick.
 struct TicksPerInstruction<'a>(CommandLine<'a>);
 
 impl core::fmt::Display for TicksPerInstruction<'_> {

@@ -52,7 +52,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where it stays.
+    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where
+    /// it stays.
     pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
@@ -100,17 +101,17 @@ pub struct KernelEditor<'l> {
     traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
-/// linear alias is read-only, all others in the linear map.
+/// Tables by the addresses at which they may be written: those of the image where the image is
+/// mapped for itself, since its linear alias is read-only, all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which nobody makes invalid or
-// read-only, so that the frame is mapped writable at one of the two addresses, always the same; nothing holds a Rust
-// reference to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which
+// nobody makes invalid or read-only, so that the frame is mapped writable at one of the two
+// addresses, always the same; nothing holds a Rust reference to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -123,8 +124,8 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root when all others have parked, and
-// this CPU has invalidated what it held.
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
+// the surgery root when all others have parked, and this CPU has invalidated what it held.
 unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
     type ParkedWindow = surgery::Window;
@@ -170,8 +171,8 @@ unsafe impl Editor for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
-        // the image and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are
+        // masked; the edit touches the image and what it reaches through the window.
         unsafe {
             parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
@@ -182,7 +183,8 @@ unsafe impl Editor for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
+/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay
+/// for it.
 #[cold]
 #[inline(never)]
 fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
@@ -224,13 +226,15 @@ impl Live {
     }
 }
 
-/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
-/// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
+/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where
+/// the boot CPU has BBM level 3 and another one has less, the map is repainted, unless the user
+/// wants it otherwise.
 pub fn settle(machine: &mut Machine<'_>, choices: Choices) -> Result<(), ChangeError> {
     let system = machine.cpus.system();
     let blocks = choices.policy == LeafPolicy::Auto;
     let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
+    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if
+    // it has less.
     unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
     if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
         machine.live.trace(system.bbm);

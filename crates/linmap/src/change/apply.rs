@@ -22,7 +22,8 @@ fn checked<'b, E: Editor>(
     }
 }
 
-/// Checks and applies `plan` while the map is in use, through the window that it was planned through.
+/// Checks and applies `plan` while the map is in use, through the window that it was planned
+/// through.
 #[inline(always)]
 pub(super) fn in_use<E: Editor>(
     editor: &mut E,
@@ -34,8 +35,9 @@ pub(super) fn in_use<E: Editor>(
     }
     let checked = checked(editor, window, plan)?;
     editor.planned(checked.steps());
-    // SAFETY: the window is the one of planning, and the tree has been borrowed since. What is mapped is memory, which may be
-    // accessed. That nothing uses what loses a permission is the promise of the change's caller.
+    // SAFETY: the window is the one of planning, and the tree has been borrowed since. What is
+    // mapped is memory, which may be accessed. That nothing uses what loses a permission is the
+    // promise of the change's caller.
     let applied = unsafe { checked.apply(window, editor.cpu()) };
     let removes_tables = applied.removes_tables();
     let counts = if removes_tables { applied.free(window, &mut editor.frames()) } else { applied.counts() };

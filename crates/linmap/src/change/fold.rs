@@ -14,8 +14,9 @@ use super::mappable::check_mappable;
 use super::request::Request;
 
 impl LinearMap {
-    /// Makes the leaves in `range` as large as addresses, attributes and [`leaves`](Self::leaves) allow, and frees tables
-    /// that become empty. The image's alias stays split, so that parts of it can change alone.
+    /// Makes the leaves in `range` as large as addresses, attributes and [`leaves`](Self::leaves)
+    /// allow, and frees tables that become empty. The image's alias stays split, so that parts
+    /// of it can change alone.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -42,8 +43,8 @@ impl LinearMap {
         Ok(changed)
     }
 
-    /// Folds `range`, or each half by itself where one plan would be too long. A half stays folded even if the other can't
-    /// be.
+    /// Folds `range`, or each half by itself where one plan would be too long. A half stays folded
+    /// even if the other can't be.
     fn fold_part<E: Editor>(
         &mut self,
         editor: &mut E,
@@ -66,8 +67,8 @@ impl LinearMap {
         }
     }
 
-    /// Folds leaves that a change of `range` made equal, if that needs no parking. A fold that fails is skipped: the map
-    /// translates the same without it.
+    /// Folds leaves that a change of `range` made equal, if that needs no parking. A fold that
+    /// fails is skipped: the map translates the same without it.
     #[inline(never)]
     pub(super) fn fold_around<E: Editor>(
         &mut self,
@@ -102,7 +103,8 @@ impl LinearMap {
         }
     }
 
-    /// Returns the part of `range` on the same side of the image's alias as `changed`, a part of `range` outside the alias.
+    /// Returns the part of `range` on the same side of the image's alias as `changed`, a part of
+    /// `range` outside the alias.
     fn without_image(&self, range: VaRange, changed: VaRange) -> VaRange {
         let image = self.image.range();
         let (alias, alias_end) = (self.layout().linear(image.start).0, self.layout().linear(image.end).0);

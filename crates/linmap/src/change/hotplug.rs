@@ -44,8 +44,8 @@ pub enum MemoryError {
 }
 
 impl LinearMap {
-    /// Maps `range`, memory that was absent, and records it. Leaves that can join its neighbours' are folded, if that needs no
-    /// parking.
+    /// Maps `range`, memory that was absent, and records it. Leaves that can join its neighbours'
+    /// are folded, if that needs no parking.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -78,7 +78,8 @@ impl LinearMap {
         }
     }
 
-    /// Unmaps `range`, memory that is not in use, and removes it from the record. Leaves that reach beyond are split.
+    /// Unmaps `range`, memory that is not in use, and removes it from the record. Leaves that reach
+    /// beyond are split.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -101,7 +102,8 @@ impl LinearMap {
     }
 }
 
-/// Records that there is memory at `range`. It is reserved, so that no table comes from memory that is not mapped yet.
+/// Records that there is memory at `range`. It is reserved, so that no table comes from memory that
+/// is not mapped yet.
 fn record_added(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
     if let Some(memory) = memory.overlapping_memory(range) {
         return Err(MemoryError::Present { range, memory });
@@ -118,7 +120,8 @@ fn record_added(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), 
     Ok(())
 }
 
-/// Records that there is no memory at `range`, before it is unmapped, so that no table of a split comes from it.
+/// Records that there is no memory at `range`, before it is unmapped, so that no table of a split
+/// comes from it.
 fn record_removed(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
     if let Some(reserved) = memory.overlapping_reserved(range) {
         return Err(MemoryError::InUse { range, reserved });

@@ -33,7 +33,8 @@ impl LinearMap {
     /// # Safety
     /// Every CPU that walks the tree has at least that.
     pub unsafe fn rely_on(&mut self, bbm: BbmLevel, range_invalidation: bool) {
-        // SAFETY: the same tree, still changed by this value alone; the level is the caller's promise.
+        // SAFETY: the same tree, still changed by this value alone; the level is the caller's
+        // promise.
         let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
         self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
     }
@@ -58,8 +59,10 @@ impl LinearMap {
         self.global
     }
 
-    /// Checks that `range` consists of whole pages of memory that is mapped, valid or not. `first_unmappable` is
-    /// [`PhysicalMemory::first_unmappable`](linmap_table::PhysicalMemory::first_unmappable) of the kernel's memory.
+    /// Checks that `range` consists of whole pages of memory that is mapped, valid or not.
+    /// `first_unmappable` is
+    /// [`PhysicalMemory::first_unmappable`](linmap_table::PhysicalMemory::first_unmappable) of the
+    /// kernel's memory.
     ///
     /// # Errors
     /// [`ChangeError`] for the first address where it is not.

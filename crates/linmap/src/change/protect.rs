@@ -65,11 +65,13 @@ impl Protection {
 }
 
 impl LinearMap {
-    /// Gives `range`, whole pages of mapped memory, another protection. Leaves that reach beyond it are split no further than
-    /// needed. Leaves that become equal are folded, if that needs no parking.
+    /// Gives `range`, whole pages of mapped memory, another protection. Leaves that reach beyond it
+    /// are split no further than needed. Leaves that become equal are folded, if that needs no
+    /// parking.
     ///
-    /// When the call returns, no CPU holds an old translation of the range. A range in the image's data changes in the image's
-    /// own mapping. Its linear alias is never writable, and is invalid when the range is.
+    /// When the call returns, no CPU holds an old translation of the range. A range in the image's
+    /// data changes in the image's own mapping. Its linear alias is never writable, and is
+    /// invalid when the range is.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -107,7 +109,8 @@ impl LinearMap {
         let alias = match protection {
             // The alias is always read-only and never executable.
             Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Changed::default(),
-            // First, since a split of the alias may fail for want of a frame. The image itself is made of pages.
+            // First, since a split of the alias may fail for want of a frame. The image itself is
+            // made of pages.
             Protection::Invalid | Protection::Valid => {
                 self.change(editor, steps, range, Request::Protect(protection.change()))?
             }
@@ -117,10 +120,12 @@ impl LinearMap {
         Ok(alias.and(changed))
     }
 
-    /// Makes `range` text: read-only, and executable by the kernel. No other call makes memory executable.
+    /// Makes `range` text: read-only, and executable by the kernel. No other call makes memory
+    /// executable.
     ///
-    /// The caller writes the instructions before the call and cleans them to the point of unification. After it, the caller
-    /// invalidates the instruction caches of all CPUs, and each CPU needs an ISB before it executes the instructions.
+    /// The caller writes the instructions before the call and cleans them to the point of
+    /// unification. After it, the caller invalidates the instruction caches of all CPUs, and
+    /// each CPU needs an ISB before it executes the instructions.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -138,8 +143,8 @@ impl LinearMap {
         self.protect_outside_image(editor, steps, range, change)
     }
 
-    /// Makes `range` data, as memory is after the build: valid, writable, not executable. It is one change: if it fails,
-    /// nothing is changed.
+    /// Makes `range` data, as memory is after the build: valid, writable, not executable. It is one
+    /// change: if it fails, nothing is changed.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -172,7 +177,8 @@ impl LinearMap {
         self.protect_memory(editor, steps, range, target, change)
     }
 
-    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves that become equal.
+    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves that become
+    /// equal.
     #[inline(always)]
     fn protect_memory<E: Editor>(
         &mut self,

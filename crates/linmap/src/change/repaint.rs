@@ -32,9 +32,10 @@ impl Repaint {
 }
 
 impl LinearMap {
-    /// Splits the whole map to pages, with all CPUs parked: for a map of blocks when a CPU lacks the BBM level that it was built
-    /// for. All tables are written before any CPU parks, so the pause is one store for each block of the largest size. From
-    /// then on the map is made of pages alone.
+    /// Splits the whole map to pages, with all CPUs parked: for a map of blocks when a CPU lacks
+    /// the BBM level that it was built for. All tables are written before any CPU parks, so the
+    /// pause is one store for each block of the largest size. From then on the map is made of
+    /// pages alone.
     ///
     /// # Errors
     /// [`ChangeError`]. What was repainted before stays repainted, and translates the same.

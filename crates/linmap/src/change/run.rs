@@ -46,7 +46,8 @@ impl LinearMap {
         }
     }
 
-    /// Runs `request` on `range` with all CPUs parked, if `error` says that it can't be planned in use.
+    /// Runs `request` on `range` with all CPUs parked, if `error` says that it can't be planned in
+    /// use.
     #[cold]
     #[inline(never)]
     pub(super) fn run_otherwise<E: Editor>(

@@ -8,8 +8,8 @@ use linmap_vmsa::PaRange;
 #[derive(Debug)]
 pub struct MemblockRecord<'m, const N: usize>(pub &'m mut Memblock<N>);
 
-/// Returns the lowest byte in `range` that must not be mapped: [`PhysicalMemory::first_unmappable`] of memblock that is only
-/// read.
+/// Returns the lowest byte in `range` that must not be mapped: [`PhysicalMemory::first_unmappable`]
+/// of memblock that is only read.
 pub fn first_unmappable<const N: usize>(memblock: &Memblock<N>, range: PaRange) -> Option<Unmappable> {
     let mut next = range.start;
     // By bytes, not by pages: the answer is an address within the page that is not mappable.

@@ -1,6 +1,6 @@
-//! Another kernel takes the crate: its image and fixmap lie elsewhere, its UART is in fixmap slot 3, its frames come from its
-//! own allocator, and its CPUs, host threads, park in their own way. It runs on the machine model, which judges every
-//! store, barrier and invalidation.
+//! Another kernel takes the crate: its image and fixmap lie elsewhere, its UART is in fixmap slot
+//! 3, its frames come from its own allocator, and its CPUs, host threads, park in their own way. It
+//! runs on the machine model, which judges every store, barrier and invalidation.
 
 mod kernel;
 mod layout;

@@ -1,4 +1,5 @@
-//! How the other kernel parks its CPUs, which are host threads: they poll a request and acknowledge it.
+//! How the other kernel parks its CPUs, which are host threads: they poll a request and acknowledge
+//! it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;

@@ -20,8 +20,8 @@ const TABLE_SLOTS: usize = 1;
 /// Levels −1 to 3.
 const LEVELS: usize = 5;
 
-/// Tables as the kernel reaches them on the live root: those in the image by the image's own mapping, since its linear alias
-/// is read-only, all others by the linear map.
+/// Tables as the kernel reaches them on the live root: those in the image by the image's own
+/// mapping, since its linear alias is read-only, all others by the linear map.
 pub struct LiveWindow {
     pub image: PaRange,
     pub own: BoardWindow,
@@ -134,7 +134,8 @@ pub struct BoardEditor {
     pub trace: Option<String>,
 }
 
-// SAFETY: the windows reach every frame on the board; `park` runs the edit when all CPUs have left the live root.
+// SAFETY: the windows reach every frame on the board; `park` runs the edit when all CPUs have left
+// the live root.
 unsafe impl Editor for BoardEditor {
     type Window = LiveWindow;
     type ParkedWindow = SurgeryWindow;

@@ -1,5 +1,5 @@
-//! A machine on the board whose CPUs run on the linear map, built by the crate itself, and a plain record of what the
-//! map has to say.
+//! A machine on the board whose CPUs run on the linear map, built by the crate itself, and a plain
+//! record of what the map has to say.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -192,7 +192,8 @@ impl Running {
         self.editor.trace = Some(text);
     }
 
-    /// Every leaf of the kernel's half: first address, log2 of its bytes, whether it is one of a run.
+    /// Every leaf of the kernel's half: first address, log2 of its bytes, whether it is one of a
+    /// run.
     pub fn leaf_shapes(&self) -> Vec<(u64, u32, bool)> {
         let mut shapes = Vec::new();
         self.board.with_machine(|machine| {
@@ -211,8 +212,8 @@ impl Running {
         out - self.editor.pool.len() as u64
     }
 
-    /// The machine has nothing to object to, the tables say what the shadow does, memblock has what is mapped, and all
-    /// frames that are out are tables of the tree.
+    /// The machine has nothing to object to, the tables say what the shadow does, memblock has what
+    /// is mapped, and all frames that are out are tables of the tree.
     pub fn agree(&self) -> Result<(), String> {
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| violation.to_string())?;
@@ -242,7 +243,8 @@ fn link(setting: &Setting, board: &Board, from: Frame, va: Va, level: Level, to:
     board.event(Event::Store { cpu: 0, pa, value, via: None });
 }
 
-/// A chain of tables, from the root to the level above the pages, for the image's table of pages and the fixmap's.
+/// A chain of tables, from the root to the level above the pages, for the image's table of pages
+/// and the fixmap's.
 fn chain(setting: &Setting, board: &Board, at: fn(Level) -> Frame, image: Frame, fixmap: Frame) {
     for level in levels(setting) {
         zero(setting, board, at(level));
@@ -319,7 +321,8 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
     built.expect("frames enough").into_map()
 }
 
-/// The map at VA = PA of the one page of code that CPUs park in, and of the page of words that they wait for.
+/// The map at VA = PA of the one page of code that CPUs park in, and of the page of words that they
+/// wait for.
 fn identity_map(setting: &Setting, board: &Board) -> Ways {
     let geometry = setting.geometry;
     let page = setting.page();
