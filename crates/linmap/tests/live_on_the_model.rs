@@ -20,7 +20,7 @@ use linmap_vmsa::{Level, PaRange};
 use machine::Running;
 use machine::cpus::InUse;
 use machine::op::{Op, Wrong};
-use machine::random::{Random, seed};
+use machine::random::{Random, seed, sequences};
 use machine::setting::Setting;
 
 /// How many calls a sequence has.
@@ -199,17 +199,14 @@ fn last_events(running: &Running) -> String {
     last.iter().map(|event| format!("{event}\n")).collect()
 }
 
-fn sequences() -> u64 {
-    std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
-}
-
 #[test]
 fn random_changes_are_legal_and_right_and_can_be_undone() {
     let seed = seed();
     let mut tally = Tally::default();
     // A test that passes says so, too; it can go on without.
-    let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={}", sequences());
-    for nth in 0..sequences() {
+    let sequences = sequences(100);
+    let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={sequences}");
+    for nth in 0..sequences {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);

@@ -15,7 +15,7 @@ use linmap_vmsa::{Level, PaRange};
 
 use machine::Running;
 use machine::op::Op;
-use machine::random::{Random, seed};
+use machine::random::{Random, seed, sequences};
 use machine::setting::{Setting, range};
 
 const MIB: u64 = 1 << 20;
@@ -69,7 +69,7 @@ fn replays(running: &Running) -> Result<(), String> {
 #[test]
 fn what_is_printed_of_random_changes_is_legal_and_ends_with_the_same_tables() {
     let seed = seed();
-    for nth in 0..30 {
+    for nth in 0..sequences(30) {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);

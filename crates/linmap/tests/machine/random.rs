@@ -40,6 +40,12 @@ impl Random {
     }
 }
 
+/// How many random sequences a test runs: `LINMAP_SEQUENCES`, or `default`.
+pub fn sequences(default: u64) -> u64 {
+    let given = std::env::var("LINMAP_SEQUENCES").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 /// Where random numbers begin: `LINMAP_SEED`, or the time.
 pub fn seed() -> u64 {
     let given = std::env::var("LINMAP_SEED").ok().and_then(|text| text.parse().ok());
