@@ -8,8 +8,7 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
-use linmap::frame_pool::MemblockFrames;
-use linmap::mapping_list::MappingList;
+use linmap::{MappingList, MemblockFrames};
 use linmap_kexec::{
     Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree, Pending,
     Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,

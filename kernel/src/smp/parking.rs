@@ -4,7 +4,7 @@
 //! [surgery root](crate::memory::surgery).
 
 use crate::memory::layout::{GEOMETRY, IMAGE, MAX_CPUS};
-use linmap::change::{ParkError, Pause};
+use linmap::{ParkError, Pause};
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};
 use linmap_table::Reserved;
 use linmap_table::cpu::store_valid;
