@@ -1,5 +1,6 @@
 //! The windows of the surgery root: how the editor reaches tables while it walks no linear map.
 
+use core::array::from_fn;
 use core::ptr::NonNull;
 
 use linmap_table::TableWindow;
@@ -19,8 +20,9 @@ pub struct SurgeryWindow<C> {
     cpu: C,
     /// The entries of the pages: that of level 3 first.
     entries: NonNull<u64>,
-    /// The address of the first page.
-    base: Va,
+    /// The pages, and the entry of each for physical address 0.
+    pages: [NonNull<u64>; LEVELS],
+    page: Descriptor,
     open: [Option<Pa>; LEVELS],
 }
 
@@ -33,13 +35,33 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// # Safety
     /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of pages of the surgery root.
     /// They are invalid, writable while that root is in use, and nothing else accesses them or uses the pages.
-    pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
-        Self { geometry, cpu, entries, base, open: [None; LEVELS] }
+    pub(crate) unsafe fn new(geometry: Geometry, mut cpu: C, entries: NonNull<u64>, base: Va) -> Self {
+        let page_len = geometry.granule().bytes();
+        let pages = from_fn(|above| cpu.reach(Va(base.0 + above as u64 * page_len)));
+        let page = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        Self { geometry, cpu, entries, pages, page, open: [None; LEVELS] }
     }
 
     fn set(&mut self, above: usize, descriptor: Descriptor) {
         // SAFETY: `new`'s contract: there is an entry for each level, which nothing else changes.
         unsafe { self.cpu.store(self.entries.add(above), descriptor) };
+    }
+
+    /// Maps the frame `table` in the window `above` pages.
+    #[inline(never)]
+    fn map(&mut self, above: usize, table: Pa) {
+        // Another output address: break-before-make (Arm ARM D8.16.1, RWHZWS), on this CPU alone.
+        if self.open[above].take().is_some() {
+            self.set(above, Descriptor::INVALID);
+            self.cpu.dsb(Dsb::Nsh);
+            self.cpu.tlbi(Tlbi::AllLocal);
+            self.cpu.dsb(Dsb::Nsh);
+            self.cpu.isb();
+        }
+        self.set(above, self.page.at(self.geometry, table));
+        self.cpu.dsb(Dsb::Nsh);
+        self.cpu.isb();
+        self.open[above] = Some(table);
     }
 
     /// Unmaps all frames, which may be freed once all CPUs are back.
@@ -58,25 +80,15 @@ impl<C: Cpu> SurgeryWindow<C> {
 // SAFETY: a window maps its frame readable and writable until another one is opened at its level or all are closed. The
 // addresses mean this on the surgery root alone, which is where `SurgeryRoot::window` allows its use.
 unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
+    #[inline]
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let above = level.above_pages() as usize;
         if self.open[above] != Some(table) {
-            // Another output address: break-before-make (Arm ARM D8.16.1, RWHZWS), on this CPU alone.
-            if self.open[above].take().is_some() {
-                self.set(above, Descriptor::INVALID);
-                self.cpu.dsb(Dsb::Nsh);
-                self.cpu.tlbi(Tlbi::AllLocal);
-                self.cpu.dsb(Dsb::Nsh);
-                self.cpu.isb();
-            }
-            let page = Descriptor::leaf(self.geometry, Level::L3, table, Attributes::KERNEL_DATA);
-            self.set(above, page);
-            self.cpu.dsb(Dsb::Nsh);
-            self.cpu.isb();
-            self.open[above] = Some(table);
+            self.map(above, table);
         }
-        self.cpu.reach(Va(self.base.0 + above as u64 * self.geometry.granule().bytes()))
+        self.pages[above]
     }
 
+    #[inline]
     fn close(&mut self, _level: Level) {}
 }
