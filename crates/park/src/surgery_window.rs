@@ -20,8 +20,9 @@ pub struct SurgeryWindow<C> {
     cpu: C,
     /// The entries of the pages: that of level 3 first.
     entries: NonNull<u64>,
-    /// The pages, and the entry of each for physical address 0.
-    pages: [NonNull<u64>; LEVELS],
+    /// The pages.
+    pages: [Va; LEVELS],
+    /// The entry of any of them for physical address 0.
     page: Descriptor,
     open: [Option<Pa>; LEVELS],
 }
@@ -35,9 +36,9 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// # Safety
     /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of pages of the surgery root.
     /// They are invalid, writable while that root is in use, and nothing else accesses them or uses the pages.
-    pub(crate) unsafe fn new(geometry: Geometry, mut cpu: C, entries: NonNull<u64>, base: Va) -> Self {
+    pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
         let page_len = geometry.granule().bytes();
-        let pages = from_fn(|above| cpu.reach(Va(base.0 + above as u64 * page_len)));
+        let pages = from_fn(|above| Va(base.0 + above as u64 * page_len));
         let page = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
         Self { geometry, cpu, entries, pages, page, open: [None; LEVELS] }
     }
@@ -86,7 +87,7 @@ unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
         if self.open[above] != Some(table) {
             self.map(above, table);
         }
-        self.pages[above]
+        self.cpu.reach(self.pages[above])
     }
 
     #[inline]
