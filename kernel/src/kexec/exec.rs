@@ -4,6 +4,7 @@ use core::convert::Infallible;
 
 use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_kexec::MAX_SHARES;
+use linmap_relocate::{BLOCK, Check, Conduit, Departure, EMPTY_LIST, Orders, Way};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -11,13 +12,13 @@ use super::command::KexecError;
 use super::core_file;
 use super::loaded::{self, Loaded, Source};
 use super::taken::Pool;
-use crate::arch::cpu;
+use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
 use crate::arch::percpu::{CpuSet, wait_until};
-use crate::arch::sha256::BLOCK;
-use crate::boot::entry::{Entered, HVC_RESTART};
+use crate::arch::psci::Psci;
+use crate::boot::entry::{Entered, HVC_RESTART, HVC_SET_VECTORS, SCTLR_OFF};
 use crate::kexec::crash::{self, Checked, Waiting};
-use crate::kexec::relocation::{self, Check, Departure, Orders, Way};
+use crate::kexec::departure;
 use crate::memory::machine::Machine;
 use crate::report;
 use crate::smp::cpus;
@@ -56,10 +57,10 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
         if loaded.transition.is_some() { "on" } else { "off" },
         with.len() + 1
     );
-    departure.publish(orders);
+    departure::publish(departure, orders);
     // A CPU that does not answer in time may do so later, and needs what is loaded then.
     if let Err(error) = take_along(orders, with).and_then(|()| to_pen(machine, loaded)) {
-        relocation::call_off();
+        departure::call_off();
         let astray = with.iter().filter(|&other| !cpus::left(machine, other)).count();
         loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
@@ -69,7 +70,7 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
     // off, in the pen, with the firmware, or have left the live tables.
-    unsafe { departure.go(0) }
+    unsafe { departure.go(&mut ThisCpu, 0) }
 }
 
 /// Has `loaded` entered when this kernel meets its end.
@@ -122,6 +123,7 @@ fn departure(machine: &Machine<'_>, loaded: &Loaded) -> Departure {
         None => Way::Unmapped {
             identity: ttbr(GEOMETRY, machine.image.identity_map(), 0),
             image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
+            sctlr_off: SCTLR_OFF,
         },
     };
     let orders = Pa(code.0 + size_of::<Orders>() as u64);
@@ -157,21 +159,26 @@ fn contains(set: CpuSet, number: usize) -> bool {
 
 fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at: Pa) -> Orders {
     let dtb = loaded.dtb();
-    let mut orders = Orders::new(loaded.entry, dtb);
+    let mut orders = Orders::new(loaded.entry, dtb, SCTLR_OFF);
     orders.nothing = machine.reserved.ttbr0;
     if let Some(both) = &loaded.transition {
         orders.ttbr1 = ttbr(machine.geometry(), both.linear.root(), 0);
     }
     if machine.entered == Entered::El2Stub {
         orders.restart = HVC_RESTART;
+        orders.set_vectors = HVC_SET_VECTORS;
         orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
     }
-    orders.conduit = secondary::conduit(machine.psci);
+    orders.conduit = match machine.psci {
+        None => Conduit::None,
+        Some(Psci::Hvc) => Conduit::Hvc,
+        Some(Psci::Smc) => Conduit::Smc,
+    };
     orders.uart = machine.uart.unwrap_or(Pa(0));
     orders.others = with.len() as u64;
     // Without anything to move there is one list, which is empty: zeros.
     orders.list_count = loaded.moves.lists.len().max(1) as u64;
-    orders.lists = [Pa(at.0 + relocation::ZEROS as u64); MAX_SHARES];
+    orders.lists = [Pa(at.0 + EMPTY_LIST as u64); MAX_SHARES];
     for (first, list) in orders.lists.iter_mut().zip(&loaded.moves.lists) {
         *first = list.first;
     }
@@ -200,9 +207,9 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
 /// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
 fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
     for (list, other) in (1..).zip(with.iter()) {
-        cross_call::start_work(other, relocation::follow, list)?;
+        cross_call::start_work(other, departure::follow, list)?;
     }
-    let here = |list: usize| orders.is_here(list);
+    let here = |list: usize| orders.has_arrived(list);
     if wait_until(PATIENCE, || (1..=with.len()).all(here)) {
         return Ok(());
     }

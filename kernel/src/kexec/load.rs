@@ -15,6 +15,7 @@ use linmap_kexec::{
     Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES,
     MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
+use linmap_relocate::Digest;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use super::command::{KexecError, Payload};
@@ -26,10 +27,8 @@ use super::{seeds, tables};
 use crate::arch::cpu;
 use crate::arch::percpu;
 use crate::arch::percpu::CpuSet;
-use crate::arch::sha256::Digest;
 use crate::boot::entry::{self, Entered};
 use crate::kexec::heap;
-use crate::kexec::relocation;
 use crate::memory::kept;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::report;
@@ -403,7 +402,7 @@ impl Loader<'_, '_> {
         // SAFETY: the frames were taken for this.
         let bytes = unsafe { self.machine.bytes_mut(control) };
         bytes.fill(0);
-        let code = relocation::code();
+        let code = linmap_relocate::code();
         bytes[..code.len()].copy_from_slice(code);
         if self.machine.entered == Entered::El2Stub {
             let vectors = entry::el2_stub();

@@ -3,12 +3,12 @@
 pub mod command;
 pub mod core_file;
 pub mod crash;
+pub mod departure;
 pub mod exec;
 pub mod heap;
 pub mod load;
 pub mod loaded;
 pub mod put;
-pub mod relocation;
 pub mod seeds;
 pub mod tables;
 pub mod taken;

@@ -17,8 +17,8 @@
 .section .text.relocate, "ax"
 .arch_extension simd
 .balign 16
-.global relocate_start
-relocate_start:
+.global linmap_relocate_start
+linmap_relocate_start:
     msr     spsel, #1
     mov     x20, x1
     add     x19, x0, x1
@@ -36,7 +36,7 @@ relocate_start:
     // The stub at EL2 goes on in a frame that nothing is moved to.
     ldr     x1, [x19, #{vectors}]
     cbz     x1, 0f
-    mov     x0, #{hvc_set_vectors}
+    ldr     x0, [x19, #{set_vectors}]
     hvc     #0
 0:  ldr     x5, [x19, #{nothing}]
     ldr     x4, [x19, #{ttbr1}]
@@ -292,7 +292,7 @@ join:
 0:  cmp     x25, x23
     b.eq    as_loaded
     add     x26, x19, #{scratch}
-    adr     x4, sha256_initial
+    adr     x4, linmap_sha256_initial
     ldp     q0, q1, [x4]
     stp     q0, q1, [x26]
     // The last block: a one, zeros, the length in bits.
@@ -309,12 +309,12 @@ join:
     ldr     x1, [x24]
     add     x1, x1, x20
     add     x3, x26, #96
-    bl      sha256_blocks
+    bl      linmap_sha256_blocks
     mov     x0, x26
     add     x1, x26, #32
     mov     x2, #1
     add     x3, x26, #96
-    bl      sha256_blocks
+    bl      linmap_sha256_blocks
     ldp     x4, x5, [x26]
     ldp     x6, x7, [x26, #16]
     ldp     x8, x9, [x24, #16]
