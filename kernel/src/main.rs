@@ -20,10 +20,9 @@ use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{self, slot};
 use linmap_fdt::parse_dtb;
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
+use linmap_platform::{Affinity, CommandLine, Uart, chosen};
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};
@@ -34,18 +33,17 @@ use crate::arch::cpu::ThisCpu;
 use crate::arch::exceptions::Frame;
 use crate::arch::percpu;
 use crate::arch::psci::Psci;
-use crate::boot::chosen;
+use crate::boot::command_line::is_ours;
 use crate::boot::dtb;
 use crate::boot::entry;
 use crate::boot::entry::{Entered, Image};
-use crate::boot::topology::{Affinity, Topology};
-use crate::boot::uart;
-use crate::boot::uart::Uart;
+use crate::boot::topology::Topology;
 use crate::end::fatal;
 use crate::kexec::command::TakenRanges;
 use crate::kexec::crash;
 use crate::kexec::crash::CrashKernel;
 use crate::memory::kept;
+use crate::memory::layout::{self, slot};
 use crate::memory::linear_map;
 use crate::memory::live;
 use crate::memory::live::Live;
@@ -102,7 +100,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let built_in = built_in_command_line();
     let pa_bits = cpus::boot_pa_bits();
     let mut console = None;
-    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(uart::earlycon_pl011) {
+    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(Uart::from_earlycon) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu);
     }
 
@@ -110,8 +108,8 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
     let psci = Psci::reachable(fdt, entered);
     let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
-    let earlycon = CommandLine(command_line).get("earlycon").and_then(uart::earlycon_pl011);
-    if let Some(uart) = uart::stdout_uart(fdt).or(earlycon) {
+    let earlycon = CommandLine(command_line).get("earlycon").and_then(Uart::from_earlycon);
+    if let Some(uart) = Uart::from_stdout_path(fdt).or(earlycon) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu).or(console);
     }
     let features =
@@ -134,7 +132,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
     }
 
-    for word in CommandLine(command_line).words().filter(|word| word.is_ours()) {
+    for word in CommandLine(command_line).words().filter(is_ours) {
         if !WORDS.contains(&word.key()) && !cpus::is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());
             report!("warning=unknown-word word={}", Quoted(word.as_str()));

@@ -4,7 +4,7 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 use core::{ptr, slice};
 
-use crate::orders::{Check, Conduit, GO_LEAVE, GO_MOVE, Orders, STATE_DONE, STATE_HERE};
+use crate::orders::{Check, GO_LEAVE, GO_MOVE, Orders, PsciConduit, STATE_DONE, STATE_HERE};
 use crate::record::{KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_LINK};
 
 global_asm!(
@@ -42,8 +42,8 @@ global_asm!(
     go_leave = const GO_LEAVE,
     state_here = const STATE_HERE,
     state_done = const STATE_DONE,
-    conduit_hvc = const Conduit::Hvc as u64,
-    conduit_smc = const Conduit::Smc as u64,
+    conduit_hvc = const PsciConduit::Hvc as u64,
+    conduit_smc = const PsciConduit::Smc as u64,
 );
 
 unsafe extern "C" {

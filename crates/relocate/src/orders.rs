@@ -15,7 +15,7 @@ pub const MAX_CHECKS: usize = 8;
 /// How PSCI is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u64)]
-pub enum Conduit {
+pub enum PsciConduit {
     /// There is no PSCI.
     #[default]
     None,
@@ -42,7 +42,7 @@ pub struct Orders {
     /// SCTLR_EL1 with MMU and caches off.
     pub sctlr_off: u64,
     /// How PSCI is called.
-    pub conduit: Conduit,
+    pub conduit: PsciConduit,
     /// 0, or where the stub at EL2 has its vectors from now on: a frame that nothing is moved to.
     pub vectors: Pa,
     /// How many of `check` are made.
@@ -132,7 +132,7 @@ impl Orders {
             dtb,
             restart: 0,
             sctlr_off,
-            conduit: Conduit::None,
+            conduit: PsciConduit::None,
             vectors: Pa(0),
             checks: 0,
             uart: Pa(0),

@@ -4,8 +4,9 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::{hint, ptr};
 
+use linmap_platform::UartKind;
+
 use crate::arch::percpu;
-use crate::boot::uart::UartKind;
 use crate::end::fatal;
 use crate::smp::cross_call::PATIENCE;
 

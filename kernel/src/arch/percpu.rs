@@ -5,11 +5,10 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::{hint, iter, ptr};
 
-use linmap::layout::MAX_CPUS;
-
 use crate::arch::cpu;
 use crate::arch::exceptions::Frame;
 use crate::end::fatal;
+use crate::memory::layout::MAX_CPUS;
 
 /// A set of CPUs, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

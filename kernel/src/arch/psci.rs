@@ -1,23 +1,23 @@
 //! PSCI: switching CPUs on and off, and the machine off.
 
-mod node;
-
 use dtoolkit::fdt::Fdt;
+use linmap_platform::{Affinity, Conduit};
 use linmap_vmsa::Pa;
 use smccc::psci::{self, AffinityState, Error, LowestAffinityLevel};
 use smccc::{Hvc, Smc};
 
 use crate::boot::entry::Entered;
-use crate::boot::topology::Affinity;
 
-pub use node::Psci;
+/// PSCI, called through a conduit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Psci(pub Conduit);
 
 /// Runs a function of `smccc::psci` through the conduit.
 macro_rules! through {
     ($conduit:expr, $function:ident($($argument:expr),*)) => {
         match $conduit {
-            Psci::Hvc => psci::$function::<Hvc>($($argument),*),
-            Psci::Smc => psci::$function::<Smc>($($argument),*),
+            Psci(Conduit::Hvc) => psci::$function::<Hvc>($($argument),*),
+            Psci(Conduit::Smc) => psci::$function::<Smc>($($argument),*),
         }
     };
 }
@@ -25,7 +25,8 @@ macro_rules! through {
 impl Psci {
     /// The conduit that the DTB names, but for HVC where that would call ourselves: in a kernel that was entered at EL2.
     pub fn reachable(fdt: Fdt<'_>, entered: Entered) -> Option<Self> {
-        Self::from_fdt(fdt).filter(|psci| *psci == Self::Smc || entered == Entered::El1)
+        let conduit = Conduit::of_psci(fdt)?;
+        (conduit == Conduit::Smc || entered == Entered::El1).then_some(Self(conduit))
     }
 
     /// Switches the machine off; returns only if the firmware refuses.

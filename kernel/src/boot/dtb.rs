@@ -2,13 +2,13 @@
 
 use core::slice;
 
-use linmap::layout::{DTB_WINDOW, GEOMETRY};
 use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
 use crate::boot::entry::level_2_entry;
+use crate::memory::layout::{DTB_WINDOW, GEOMETRY};
 
 /// The most a DTB may have (booting.rst).
 const MAX_LEN: u64 = 2 << 20;

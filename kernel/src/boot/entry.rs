@@ -4,11 +4,11 @@
 use core::arch::global_asm;
 use core::ptr::{self, NonNull};
 
-use linmap::layout::{self, stack};
+use linmap_platform::Affinity;
 use linmap_vmsa::registers::{MAIR, tcr};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va, leaf_type};
 
-use crate::boot::topology::Affinity;
+use crate::memory::layout::{self, stack};
 use crate::smp::secondary;
 
 const G: Geometry = layout::GEOMETRY;

@@ -5,19 +5,20 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
 use linmap_table::Fixmap;
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
-use crate::boot::device_tree::Device;
-use crate::boot::topology::{Affinity, Topology};
+use crate::boot::topology::Topology;
 use crate::gic::v2 as gic_v2;
 use crate::gic::v3 as gic_v3;
 use crate::gic::v3::Redistributors;
 
-pub use super::node::{FRAME, RegistersError, V2, V3, Version, describe};
+pub use linmap_platform::gic::{FRAME, RegistersError, V2, V3, Version, describe};
 
 /// Four interrupt numbers from here on mean that there was none (GIC architecture specification, IHI 0069, 2.2.1).
 const SPECIAL: u32 = 1020;

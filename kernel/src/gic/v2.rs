@@ -3,14 +3,14 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use linmap::layout::{FIXMAP, GEOMETRY, slot};
+use linmap_platform::device::Device;
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
-use crate::boot::device_tree::Device;
 use crate::gic::controller::{GicError, PRIORITY_MASK, SGI_PRIORITIES, V2};
+use crate::memory::layout::{FIXMAP, GEOMETRY, slot};
 use crate::smp::cross_call::Sgi;
 
 // The distributor's registers.

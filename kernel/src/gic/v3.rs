@@ -5,15 +5,16 @@ use core::arch::asm;
 use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{MAX_CPUS, slot};
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa};
 
 use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
-use crate::boot::device_tree::Device;
-use crate::boot::topology::{Affinity, Topology};
+use crate::boot::topology::Topology;
 use crate::gic::controller::{FRAME, GicError, PRIORITY_MASK, SGI_PRIORITIES, V3};
+use crate::memory::layout::{MAX_CPUS, slot};
 use crate::smp::cross_call::Sgi;
 
 /// The most frames that are looked at for redistributors.

@@ -2,19 +2,21 @@
 
 use core::convert::Infallible;
 
-use linmap::live::{ChangeError, Protection};
+use linmap::change::{ChangeError, Protection};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
-    Archive, CommandLine, CommandLineError, ElfCoreError, ImageError, IndError, KernelFileError, MoveError,
-    PlacementError, SegmentError, TransitionError, TreeError, UnpackError, WireError,
+    Archive, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
+    TransitionError, TreeError, UnpackError, WireError,
 };
 use linmap_memblock::{AllocError, RegionError};
+use linmap_platform::{CommandLine, CommandLineError};
 use thiserror::Error;
 
 pub use super::load::Manner;
 pub use super::loaded::Loaded;
 use super::taken::Pool;
 pub use super::taken::TakenRanges;
+use crate::boot::command_line::GENERATION;
 use crate::kexec::crash::{self, WORD};
 use crate::memory::live::Fields;
 use crate::memory::machine::{Machine, MachineError};
@@ -160,7 +162,7 @@ pub enum Payload {
 
 /// How many kexecs of linmap into itself led here.
 pub fn generation(command_line: CommandLine<'_>) -> Result<u64, KexecError> {
-    number(command_line, "linmap.generation", 0)
+    number(command_line, GENERATION, 0)
 }
 
 /// The number that `key` is set to, or `unset`.

@@ -3,20 +3,19 @@
 //! Whoever meets the end has no machine at hand and trusts little: what it needs is found by one pointer, in the crash
 //! kernel's own memory, and is checked against its digest before it is entered.
 
-mod reserve;
-
 use core::ptr;
 use core::slice;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
-use linmap::layout::GEOMETRY;
-use linmap_kexec::{CommandLine, CoreNotes, CpuRegisters, VmcoreInfo};
+use linmap_kexec::{CoreNotes, CpuRegisters, VmcoreInfo};
 use linmap_memblock::Memblock;
+use linmap_platform::{CommandLine, CrashReservation, CrashReservationError};
 use linmap_relocate::{Departure, Digest, Sha256};
 use linmap_table::Reserved;
 use linmap_vmsa::registers::tcr_with_t0sz;
 use linmap_vmsa::{Pa, PaRange};
+use thiserror::Error;
 
 use crate::arch::console::Quoted;
 use crate::arch::cpu::{self, ThisCpu};
@@ -25,12 +24,18 @@ use crate::arch::percpu::{self, State, wait_until};
 use crate::end::fatal;
 use crate::end::fatal::LAST_PATIENCE;
 use crate::kexec::command::Loaded;
+use crate::memory::layout::GEOMETRY;
 use crate::memory::machine::REGIONS;
 use crate::smp::cross_call::PATIENCE;
 use crate::smp::secondary;
 use crate::{report, say};
 
-pub use reserve::{ReserveError, WORD};
+pub use crate::boot::command_line::CRASH_KERNEL as WORD;
+
+/// Why no memory is reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("{WORD}: {0}")]
+pub struct ReserveError(#[from] CrashReservationError);
 
 /// Memory for a crash kernel, and what waits there.
 #[derive(Debug, Default)]
@@ -57,7 +62,8 @@ impl CrashKernel {
 /// # Errors
 /// [`ReserveError`]; nothing is reserved.
 pub fn reserve(line: CommandLine<'_>, memblock: &mut Memblock<REGIONS>) -> Result<CrashKernel, ReserveError> {
-    let Some(range) = reserve::reserve(line, memblock)? else { return Ok(CrashKernel::default()) };
+    let Some(value) = line.get(WORD) else { return Ok(CrashKernel::default()) };
+    let range = value.parse::<CrashReservation>()?.reserve(memblock)?;
     let mut crash = CrashKernel { range, ..CrashKernel::default() };
     crash.clear();
     report!("crash-kernel=reserved start={} bytes={}", range.start, range.len());

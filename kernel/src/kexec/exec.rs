@@ -2,9 +2,9 @@
 
 use core::convert::Infallible;
 
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_kexec::MAX_SHARES;
-use linmap_relocate::{BLOCK, Check, Conduit, Departure, EMPTY_LIST, Orders, Way};
+use linmap_platform::Conduit;
+use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -19,6 +19,7 @@ use crate::arch::psci::Psci;
 use crate::boot::entry::{Entered, HVC_RESTART, HVC_SET_VECTORS, SCTLR_OFF};
 use crate::kexec::crash::{self, Checked, Waiting};
 use crate::kexec::departure;
+use crate::memory::layout::{GEOMETRY, IMAGE};
 use crate::memory::machine::Machine;
 use crate::report;
 use crate::smp::cpus;
@@ -170,9 +171,9 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
         orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
     }
     orders.conduit = match machine.psci {
-        None => Conduit::None,
-        Some(Psci::Hvc) => Conduit::Hvc,
-        Some(Psci::Smc) => Conduit::Smc,
+        None => PsciConduit::None,
+        Some(Psci(Conduit::Hvc)) => PsciConduit::Hvc,
+        Some(Psci(Conduit::Smc)) => PsciConduit::Smc,
     };
     orders.uart = machine.uart.unwrap_or(Pa(0));
     orders.others = with.len() as u64;

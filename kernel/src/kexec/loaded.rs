@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use arrayvec::{ArrayString, ArrayVec};
-use linmap::frames::MemblockFrames;
+use linmap::frame_pool::MemblockFrames;
 use linmap::listing::Size;
 use linmap_kexec::{
     IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, Moves, Record, SEGMENT_ALIGN, Transition,

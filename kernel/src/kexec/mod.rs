@@ -8,6 +8,7 @@ pub mod exec;
 pub mod heap;
 pub mod load;
 pub mod loaded;
+mod next_line;
 pub mod put;
 pub mod seeds;
 pub mod tables;

@@ -1,16 +1,18 @@
 //! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
 
-use linmap::build::{BuildError, Builder};
+use linmap::builder::{BuildError, Builder};
+use linmap::change::Repaint;
 use linmap::features::Features;
 use linmap::fixmap_build::build_by_fixmap;
-use linmap::frames::MemblockFrames;
-use linmap::identity::build_by_identity;
-use linmap::layout::{self, Layout, LayoutError};
-use linmap::live::Repaint;
-use linmap::policy::{LeafPolicy, leaves_name};
-use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
-use linmap_kexec::CommandLine;
+use linmap::frame_pool::MemblockFrames;
+use linmap::identity_build::build_by_identity;
+use linmap::layout::{Layout, LayoutError};
+use linmap::leaf_policy::{LeafPolicy, leaves_name};
+use linmap::mapping_list::{
+    MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings,
+};
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
 use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
@@ -18,6 +20,8 @@ use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::boot::entry::Image;
+use crate::memory::layout;
+use crate::memory::layout::BUILDER_SLOTS;
 use crate::memory::machine::REGIONS;
 use crate::report;
 
@@ -145,7 +149,7 @@ fn paint(
             let mut frames = MemblockFrames::new(memblock, geometry);
             // SAFETY: TTBR1 leads to the swapper table, which only this boot changes; memblock's frames are free
             // memory; the table slots of the fixmap are free.
-            unsafe { build_by_fixmap(step, &linear, root, fixmap, cpu, &mut frames) }
+            unsafe { build_by_fixmap(step, &linear, root, &BUILDER_SLOTS, fixmap, cpu, &mut frames) }
         }
         Builder::Identity => {
             let shape = identity_geometry(geometry, memory.end.0)?;
@@ -157,7 +161,17 @@ fn paint(
             // on the reserved table with nothing cached since the early identity map was left; this CPU is the only
             // one running, and all its code and data lie in TTBR1's half.
             unsafe {
-                build_by_identity(&layout, &linear, &identity, root, reserved, fixmap, cpu, &mut frames)
+                build_by_identity(
+                    &layout,
+                    &linear,
+                    &identity,
+                    root,
+                    reserved,
+                    &BUILDER_SLOTS,
+                    fixmap,
+                    cpu,
+                    &mut frames,
+                )
             }
         }
     }?;

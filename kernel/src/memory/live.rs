@@ -1,27 +1,27 @@
 //! The linear map in use: how this kernel carries out changes of it.
 
-use core::fmt::Arguments;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
+use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
 use linmap::features::Features;
-use linmap::frames::{FramePool, PooledFrames};
-use linmap::layout::{GEOMETRY, IMAGE};
-use linmap::live::trace::{self, Roots};
-use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::policy::LeafPolicy;
-use linmap_kexec::CommandLine;
+use linmap::frame_pool::{FramePool, PooledFrames};
+use linmap::leaf_policy::LeafPolicy;
+use linmap_live::events::{Roots, TracedTree};
 use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, TableWindow};
+use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
 use crate::boot::entry::Image;
+use crate::memory::layout::{GEOMETRY, IMAGE};
 use crate::memory::linear_map::Painted;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::memory::surgery::{self, Surgery};
@@ -90,7 +90,7 @@ impl Live {
             surgery: &mut self.surgery,
             cpu: ThisCpu,
             tables,
-            traced: self.traced.then_some(self.roots),
+            traced: self.traced.then_some(traced_tree(self.roots)),
         };
         (&mut self.map, editor, self.steps)
     }
@@ -103,8 +103,8 @@ pub struct KernelEditor<'l> {
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
-    /// The roots of the trace, if one is printed.
-    traced: Option<Roots>,
+    /// The tree as it is traced, if a trace is printed.
+    traced: Option<TracedTree>,
 }
 
 /// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
@@ -162,16 +162,16 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
 
     #[inline]
     fn planned(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
-            print_plan(roots, steps, &mut self.tables);
+        if let Some(tree) = self.traced {
+            print_plan(tree, steps, &mut self.tables);
         }
     }
 
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
+        if let Some(tree) = self.traced {
             let running = percpu::online().iter();
-            trace::parked_plan(&mut event, GEOMETRY, roots, running, steps, &mut self.tables);
+            tree.parked_plan(&mut print, running, steps, &mut self.tables);
         }
     }
 
@@ -196,37 +196,41 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
 /// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
 #[cold]
 #[inline(never)]
-fn print_plan(roots: Roots, steps: &[Step], tables: &mut Tables) {
-    trace::plan(&mut event, GEOMETRY, roots, steps, tables);
+fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
+    tree.plan(&mut print, steps, tables);
 }
 
-/// Prints an event of a trace.
-fn event(words: Arguments<'_>) {
-    report!("event=\"{words}\"");
+/// The linear map's tree as it is traced.
+const fn traced_tree(roots: Roots) -> TracedTree {
+    TracedTree { geometry: GEOMETRY, roots }
+}
+
+/// Prints a line of a trace.
+fn print(line: Line) {
+    report!("event=\"{line}\"");
 }
 
 impl Live {
     /// Prints from now on what is done to the tables, as the machine model reads it.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
-        let geometry = self.map.layout().geometry();
-        let machine = trace::Machine { cpus: trace::MAX_CPUS, bbm, geometry };
-        let memory = [PaRange::new(Pa(0), Pa(1 << geometry.pa_bits()))];
+        let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        trace::opening(&mut event, machine, memory, self.roots, percpu::online().iter(), &mut tables);
+        let running = percpu::online().iter();
+        traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
     /// Notes that a CPU came online later.
     pub fn cpu_started(&self, number: usize) {
         if self.traced {
-            trace::starts(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).starts(&mut print, number);
         }
     }
 
     /// Notes that a CPU went off.
     pub fn cpu_stopped(&self, number: usize) {
         if self.traced {
-            trace::stops(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).stops(&mut print, number);
         }
     }
 }

@@ -5,7 +5,7 @@ use core::slice;
 use arrayvec::ArrayVec;
 use linmap::features::Features;
 use linmap::layout::Layout;
-use linmap::ranges::MAX_MAPPINGS;
+use linmap::mapping_list::MAX_MAPPINGS;
 use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow, Reserved};

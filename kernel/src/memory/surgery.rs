@@ -1,13 +1,13 @@
 //! The surgery root of this kernel: what the boot CPU runs on while nobody may walk the live tables. It has the image, with
 //! the boot CPU's stacks, and the console.
 
-use linmap::layout::{self, GEOMETRY, slot};
 use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::{Level, Pa, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
 use crate::boot::entry::Image;
+use crate::memory::layout::{self, GEOMETRY, slot};
 
 /// The surgery root.
 pub type Surgery = SurgeryRoot<ThisCpu>;

@@ -5,7 +5,7 @@ use core::fmt;
 use arrayvec::ArrayString;
 use linmap::layout::Layout;
 use linmap::listing::{Run, Runs, Size};
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 use linmap_table::{LeafIter, Walk, walk};
 use linmap_vmsa::{Level, Va};
 use thiserror::Error;
@@ -433,7 +433,7 @@ fn dump(machine: &mut Machine<'_>, _: &str) -> Result<(), CommandError> {
 }
 
 fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
-    use linmap::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
+    use crate::memory::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
     if run.va.0 < base.0 + (1 << (va_bits - 1)) {
         "linear map"
     } else if run.va < STACKS && run.va >= IMAGE {

@@ -3,8 +3,7 @@
 //! The waiters spin in the identity map with TTBR1 on the reserved table; the boot CPU, which edits, goes to the
 //! [surgery root](crate::memory::surgery).
 
-use linmap::layout::{GEOMETRY, IMAGE, MAX_CPUS};
-use linmap::live::{ParkError, Pause};
+use linmap::change::{ParkError, Pause};
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};
 use linmap_table::Reserved;
 use linmap_table::cpu::store_valid;
@@ -14,6 +13,7 @@ use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, CpuSet, State, wait_until};
 use crate::boot::entry::{self, Image};
+use crate::memory::layout::{GEOMETRY, IMAGE, MAX_CPUS};
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
 
 static PARKING: Rendezvous<IdentitySwitch, MAX_CPUS> = Rendezvous::new(IdentitySwitch::new());

@@ -4,11 +4,12 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::{ptr, slice};
 
-use linmap::layout::{Layout, MAX_CPUS};
+use linmap::layout::Layout;
 use linmap_kexec::{MAX_PENNED, SpinTable};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::memory::layout::MAX_CPUS;
 
 /// Bytes of the page.
 pub const LEN: u64 = 4096;

@@ -3,8 +3,8 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use linmap::layout::{IMAGE, MAX_CPUS};
 use linmap_park::WayOff;
+use linmap_platform::{Affinity, Conduit, EnableMethod as Method};
 use linmap_table::Reserved;
 use linmap_vmsa::{Pa, Va};
 use smccc::psci::AffinityState;
@@ -14,9 +14,9 @@ use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu::{self, State, wait_until};
 use crate::arch::psci::Psci;
 use crate::boot::entry::Entered;
-use crate::boot::topology::{Affinity, Method};
 use crate::end::fatal;
 use crate::gic::controller as gic;
+use crate::memory::layout::{IMAGE, MAX_CPUS};
 use crate::smp::cross_call::PATIENCE;
 use crate::smp::parking;
 
@@ -168,8 +168,8 @@ pub fn way_off(method: Method, psci: Option<Psci>) -> u64 {
 pub fn conduit(psci: Option<Psci>) -> u64 {
     match psci {
         None => CONDUIT_NONE,
-        Some(Psci::Hvc) => CONDUIT_HVC,
-        Some(Psci::Smc) => CONDUIT_SMC,
+        Some(Psci(Conduit::Hvc)) => CONDUIT_HVC,
+        Some(Psci(Conduit::Smc)) => CONDUIT_SMC,
     }
 }
 
@@ -191,8 +191,8 @@ pub fn affinity_of(number: usize) -> Affinity {
 /// Whether PSCI says that the CPU `number` is off; `true` for one that goes elsewhere.
 pub fn is_off(number: usize) -> bool {
     let psci = match percpu::of(number).conduit.load(Ordering::Acquire) {
-        CONDUIT_HVC => Psci::Hvc,
-        CONDUIT_SMC => Psci::Smc,
+        CONDUIT_HVC => Psci(Conduit::Hvc),
+        CONDUIT_SMC => Psci(Conduit::Smc),
         _ => return true,
     };
     psci.affinity_info(affinity_of(number)) == Ok(AffinityState::Off)

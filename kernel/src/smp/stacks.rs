@@ -4,8 +4,7 @@
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
-use linmap::frames::MemblockFrames;
-use linmap::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
+use linmap::frame_pool::MemblockFrames;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
@@ -14,6 +13,7 @@ use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
 use crate::boot::entry::level_2_entry;
+use crate::memory::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
 use crate::memory::machine::Machine;
 
 /// CPUs whose slots share one table of pages.

@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use linmap::layout::{Layout, MAX_CPUS};
-use linmap::live::{ChangeError, Changed, Protection};
+use linmap::change::{ChangeError, Changed, Protection};
+use linmap::layout::Layout;
 use linmap_live::{Global, PlanError};
 use linmap_memblock::AllocError;
 use linmap_table::{LeafIter, OutOfFrames};
@@ -19,6 +19,7 @@ use super::worker::{Access, Tally, Wrong, is_right};
 use crate::arch::percpu;
 use crate::arch::percpu::CpuSet;
 use crate::arch::probe;
+use crate::memory::layout::MAX_CPUS;
 use crate::memory::machine::Machine;
 use crate::report;
 use crate::smp::cross_call;
