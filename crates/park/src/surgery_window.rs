@@ -12,8 +12,8 @@ pub(crate) const LEVELS: usize = 5;
 
 /// Table frames reached through pages of the surgery root, one for each level.
 ///
-/// A window stays on its frame until another frame is opened at its level. Only the CPU that edits walks the surgery
-/// root, so that no invalidation is broadcast.
+/// A window stays on its frame until another frame is opened at its level. Only the CPU that edits
+/// walks the surgery root, so that no invalidation is broadcast.
 #[derive(Debug)]
 pub struct SurgeryWindow<C> {
     geometry: Geometry,
@@ -34,8 +34,9 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// Returns the windows that the pages at `base` are, with all frames closed.
     ///
     /// # Safety
-    /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of pages of the surgery root.
-    /// They are invalid, writable while that root is in use, and nothing else accesses them or uses the pages.
+    /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of
+    /// pages of the surgery root. They are invalid, writable while that root is in use, and nothing
+    /// else accesses them or uses the pages.
     pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
         let page_len = geometry.granule().bytes();
         let pages = from_fn(|above| Va(base.0 + above as u64 * page_len));
@@ -67,7 +68,8 @@ impl<C: Cpu> SurgeryWindow<C> {
 
     /// Unmaps all frames, which may be freed once all CPUs are back.
     ///
-    /// To be called at the end of each edit: the CPU leaves the surgery root next and invalidates all it holds of it.
+    /// To be called at the end of each edit: the CPU leaves the surgery root next and invalidates
+    /// all it holds of it.
     pub fn close_all(&mut self) {
         for above in 0..LEVELS {
             if self.open[above].take().is_some() {
@@ -78,8 +80,9 @@ impl<C: Cpu> SurgeryWindow<C> {
     }
 }
 
-// SAFETY: a window maps its frame readable and writable until another one is opened at its level or all are closed. The
-// addresses mean this on the surgery root alone, which is where `SurgeryRoot::window` allows its use.
+// SAFETY: a window maps its frame readable and writable until another one is opened at its level or
+// all are closed. The addresses mean this on the surgery root alone, which is where
+// `SurgeryRoot::window` allows its use.
 unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
     #[inline]
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {

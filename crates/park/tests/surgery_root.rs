@@ -86,7 +86,8 @@ const LAYOUT: SurgeryLayout<'_> =
 
 fn build(kernel: &mut Kernel, layout: &SurgeryLayout<'_>) -> Result<SurgeryRoot<BoardCpu>, SurgeryError> {
     let cpu = kernel.board.cpu(0);
-    // SAFETY: all tables lie in the image's data, which both roots map at this offset, and nothing changes them.
+    // SAFETY: all tables lie in the image's data, which both roots map at this offset, and nothing
+    // changes them.
     unsafe { SurgeryRoot::build(layout, kernel.live, OFFSET, &mut kernel.frames, cpu) }
 }
 

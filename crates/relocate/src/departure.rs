@@ -57,26 +57,29 @@ pub struct Departure {
 }
 
 impl Departure {
-    /// Leaves this kernel and works off the list `list`. The boot CPU, whose list is 0, enters the payload; another CPU goes
-    /// off, or to the pen.
+    /// Leaves this kernel and works off the list `list`. The boot CPU, whose list is 0, enters the
+    /// payload; another CPU goes off, or to the pen.
     ///
     /// TPIDR_EL0 holds the virtual counter at the jump.
     ///
     /// # Safety
-    /// - The code is [`code`](crate::code), cleaned to the point of coherency, and nothing else is cached as instructions of
-    ///   its addresses.
-    /// - By [`Way::Mapped`], the 1:1 map has the code, executable. The tree of the orders' `ttbr1` maps the orders, the move
-    ///   lists and everything that they name at `offset`, writable. Both trees are ordered before this.
-    /// - By [`Way::Unmapped`], the orders' `ttbr1` is 0. The orders and the lists are cleaned to the point of coherency,
-    ///   and no other CPU runs.
+    /// - The code is [`code`](crate::code), cleaned to the point of coherency, and nothing else is
+    ///   cached as instructions of its addresses.
+    /// - By [`Way::Mapped`], the 1:1 map has the code, executable. The tree of the orders' `ttbr1`
+    ///   maps the orders, the move lists and everything that they name at `offset`, writable. Both
+    ///   trees are ordered before this.
+    /// - By [`Way::Unmapped`], the orders' `ttbr1` is 0. The orders and the lists are cleaned to
+    ///   the point of coherency, and no other CPU runs.
     /// - Destinations hold nothing that is still needed.
-    /// - TTBR0 and TCR hold what `reserved` says, and no TLB of this CPU holds a translation of TTBR0.
+    /// - TTBR0 and TCR hold what `reserved` says, and no TLB of this CPU holds a translation of
+    ///   TTBR0.
     /// - Interrupts are masked. `cpu` is the CPU this runs on.
     pub unsafe fn go(self, cpu: &mut impl Cpu, list: usize) -> ! {
         cpu.dsb(Dsb::Ishst);
         match self.way {
             Way::Mapped { ttbr0, tcr, offset } => {
-                // As `Reserved::install` has it: the size while nothing is translated, then the root.
+                // As `Reserved::install` has it: the size while nothing is translated, then the
+                // root.
                 cpu.write_tcr(tcr);
                 cpu.isb();
                 cpu.write_ttbr0(ttbr0);
@@ -96,7 +99,8 @@ impl Departure {
                 cpu.write_ttbr0(identity);
                 cpu.isb();
                 let there = (linmap_leave_mmu as *const () as u64).wrapping_sub(image_offset);
-                // SAFETY: the identity map has the few instructions at their physical address; the rest is the caller's.
+                // SAFETY: the identity map has the few instructions at their physical address; the
+                // rest is the caller's.
                 unsafe {
                     asm!("mrs x9, cntvct_el0", "msr tpidr_el0, x9", "br {there}",
                         in("x9") 0u64,

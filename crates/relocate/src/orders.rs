@@ -37,7 +37,8 @@ pub struct Orders {
     pub entry: Pa,
     /// Its device tree.
     pub dtb: Pa,
-    /// 0, or the HVC number by which the stub at EL2 restarts the payload at EL2: x1 is the entry, x2 the device tree.
+    /// 0, or the HVC number by which the stub at EL2 restarts the payload at EL2: x1 is the entry,
+    /// x2 the device tree.
     pub restart: u64,
     /// SCTLR_EL1 with MMU and caches off.
     pub sctlr_off: u64,
@@ -49,13 +50,15 @@ pub struct Orders {
     pub checks: u64,
     /// The first register of a PL011 to which the result of the checks goes, 0 for none.
     pub uart: Pa,
-    /// How many other CPUs work off lists. Each CPU takes one, and then the next by how many CPUs there are.
+    /// How many other CPUs work off lists. Each CPU takes one, and then the next by how many CPUs
+    /// there are.
     pub others: u64,
     /// How many lists there are.
     pub list_count: u64,
     /// The first frame of each list, in the order of the CPUs that begin with them.
     pub lists: [Pa; MAX_LISTS],
-    /// Where CPUs that have a mark in `marks` go when they are done, with the mark in x0 and the MMU off.
+    /// Where CPUs that have a mark in `marks` go when they are done, with the mark in x0 and the
+    /// MMU off.
     pub pen: Pa,
     /// Where they go, in the same way, if the hand-over is called off.
     pub back: Pa,
@@ -76,7 +79,8 @@ pub struct Orders {
     _to_2048: [u64; 32],
     /// The affinity of each other CPU, by its list.
     pub affinities: [u64; MAX_LISTS],
-    /// Where each other CPU says that it is in the pen, by its list: 0 for those that PSCI switches off.
+    /// Where each other CPU says that it is in the pen, by its list: 0 for those that PSCI switches
+    /// off.
     pub marks: [Pa; MAX_LISTS],
     _to_4096: [u64; 224],
 }
@@ -105,7 +109,8 @@ pub const EMPTY_LIST: usize = offset_of!(Orders, _to_4096);
 
 const _: () = {
     assert!(size_of::<Orders>() == 4096 && size_of::<Check>() == 48);
-    // A cache line, and what is written back with it (CTR_EL0.CWG), has at most 2 KiB; on the CPUs that exist, 256 bytes.
+    // A cache line, and what is written back with it (CTR_EL0.CWG), has at most 2 KiB; on the CPUs
+    // that exist, 256 bytes.
     assert!(offset_of!(Orders, go) == 256 && offset_of!(Orders, states) == 512);
     assert!(offset_of!(Orders, check) == 1024 && offset_of!(Orders, scratch) == 1536);
 };
@@ -122,8 +127,8 @@ pub(crate) const STATE_HERE: u64 = 1;
 pub(crate) const STATE_DONE: u64 = 2;
 
 impl Orders {
-    /// Returns orders with nothing to move, for a payload that starts at `entry` with the device tree `dtb` in x0.
-    /// `sctlr_off` is SCTLR_EL1 with MMU and caches off.
+    /// Returns orders with nothing to move, for a payload that starts at `entry` with the device
+    /// tree `dtb` in x0. `sctlr_off` is SCTLR_EL1 with MMU and caches off.
     pub fn new(entry: Pa, dtb: Pa, sctlr_off: u64) -> Self {
         Self {
             ttbr1: 0,
@@ -165,7 +170,8 @@ impl Orders {
         self.states[list].load(Ordering::Acquire) == STATE_HERE
     }
 
-    /// Calls the hand-over off: the CPUs that have left the live tables go off, or back. On AArch64 this wakes them.
+    /// Calls the hand-over off: the CPUs that have left the live tables go off, or back. On AArch64
+    /// this wakes them.
     pub fn call_off(&self) {
         self.go.store(GO_LEAVE, Ordering::Release);
         // SAFETY: a barrier orders, an event ends waits.
@@ -184,7 +190,8 @@ mod tests {
 
     #[test]
     fn every_field_is_where_the_assembly_can_address_it() {
-        // An unsigned offset of LDR is 12 bits in units of 8 bytes; the fields whose addresses are added have 12 bits.
+        // An unsigned offset of LDR is 12 bits in units of 8 bytes; the fields whose addresses are
+        // added have 12 bits.
         let offsets = [
             offset_of!(Orders, ttbr1),
             offset_of!(Orders, nothing),

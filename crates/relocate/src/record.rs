@@ -1,7 +1,8 @@
 //! The kinds of records in a move list.
 //!
-//! A record is three little-endian words of 64 bits: source, destination, and length with the kind in bits 11:0. Addresses
-//! are physical, lengths whole pages of 4096 bytes. A list ends with a copy of length 0.
+//! A record is three little-endian words of 64 bits: source, destination, and length with the kind
+//! in bits 11:0. Addresses are physical, lengths whole pages of 4096 bytes. A list ends with a copy
+//! of length 0.
 
 /// The bits of a record's third word that hold its kind; the others hold its length.
 pub const KIND_MASK: u64 = 0xfff;

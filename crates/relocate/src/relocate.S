@@ -1,9 +1,11 @@
-// The last code that runs: moves the payload to where it belongs, checks it, turns MMU and caches off, and enters it. It runs
-// from a copy in a frame of its own, without a stack. It accesses its orders, the move lists and what they name, and the
-// marks of the pen. After the first few instructions it uses neither the vectors nor the old tables.
+// The last code that runs: moves the payload to where it belongs, checks it, turns MMU and caches
+// off, and enters it. It runs from a copy in a frame of its own, without a stack. It accesses its
+// orders, the move lists and what they name, and the marks of the pen. After the first few
+// instructions it uses neither the vectors nor the old tables.
 //
-// With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first. With the MMU off it needs
-// no table, and cleans the caches itself: an offset of 0 makes the same code work on physical addresses.
+// With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first.
+// With the MMU off it needs no table, and cleans the caches itself: an offset of 0 makes the same
+// code work on physical addresses.
 //
 // x0 the orders (physical), laid out as in orders.rs
 // x1 VA - PA of the linear map, 0 with the MMU off
@@ -11,8 +13,9 @@
 //
 // The lists' format is in record.rs: records of source, destination, length and kind.
 //
-// Fixed registers: x19 the orders, x20 the offset, x21 the number of the first list, x22 the size of a cache line, x26 the
-// number of the current list, x27 the conduit of PSCI, x28 when the check began.
+// Fixed registers: x19 the orders, x20 the offset, x21 the number of the first list, x22 the size
+// of a cache line, x26 the number of the current list, x27 the conduit of PSCI, x28 when the check
+// began.
 
 .section .text.relocate, "ax"
 .arch_extension simd
@@ -41,7 +44,8 @@ linmap_relocate_start:
 0:  ldr     x5, [x19, #{nothing}]
     ldr     x4, [x19, #{ttbr1}]
     cbz     x4, clean_before
-    // Break-before-make of the root: one that translates nothing, nothing cached, then the transitional tables.
+    // Break-before-make of the root: one that translates nothing, nothing cached, then the
+    // transitional tables.
     msr     ttbr1_el1, x5
     isb
     tlbi    vmalle1
@@ -78,8 +82,9 @@ next:
     add     x14, x11, x12
     cbnz    x13, other_kind
     cbz     x12, moved
-    // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and invalidated, because it may
-    // map the memory otherwise. Lines larger than 64 bytes are cleaned more than once, smaller ones in a pass of their own.
+    // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and
+    // invalidated, because it may map the memory otherwise. Lines larger than 64 bytes are cleaned
+    // more than once, smaller ones in a pass of their own.
     add     x10, x10, x20
 .macro load_512
     ldp     q0, q1, [x10, #0]
@@ -340,7 +345,8 @@ as_loaded:
 enter:
     ldr     x2, [x19, #{entry}]
     ldr     x0, [x19, #{dtb}]
-    // Turns the MMU off and goes to x2, at the exception level at which this CPU was entered, with x0 as it is.
+    // Turns the MMU off and goes to x2, at the exception level at which this CPU was entered, with
+    // x0 as it is.
 enter_at:
     ldr     x6, [x19, #{restart}]
     bl      mmu_off
@@ -355,7 +361,8 @@ enter_at:
     mov     x0, x6
     hvc     #0
 
-    // The payload differs from what was loaded. Says so on the console, and switches the machine off.
+    // The payload differs from what was loaded. Says so on the console, and switches the machine
+    // off.
 differs:
     mov     x28, x25
     bl      mmu_off
@@ -372,8 +379,8 @@ differs_line:
     .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
     .balign 4
 
-    // Devices are in none of the transitional maps: from here on addresses are physical. The orders that are read then have
-    // not changed since they were cleaned. x7 changes.
+    // Devices are in none of the transitional maps: from here on addresses are physical. The orders
+    // that are read then have not changed since they were cleaned. x7 changes.
 mmu_off:
     ldr     x7, [x19, #{sctlr_off}]
     dsb     sy
@@ -386,7 +393,8 @@ mmu_off:
     mov     x20, xzr
     ret
 
-    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU is off. x3-x8, x28 change.
+    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU
+    // is off. x3-x8, x28 change.
 print:
     ldr     x3, [x19, #{uart}]
     cbz     x3, 4f
@@ -435,8 +443,9 @@ firmware:
 0:  hvc     #0
     ret
 
-    // The MMU is off: what caches hold of sources and destinations goes to memory before anything is moved past them. Then
-    // no cache has lines of the destinations, and nothing brings them back.
+    // The MMU is off: what caches hold of sources and destinations goes to memory before anything
+    // is moved past them. Then no cache has lines of the destinations, and nothing brings them
+    // back.
 clean_before:
     mov     x26, xzr
 6:  add     x9, x19, #{lists}

@@ -1,7 +1,9 @@
-// SHA-256 (FIPS 180-4) of whole blocks, with the CPU's SHA-256 instructions where ID_AA64ISAR0_EL1.SHA2 says that it has
-// them. Position independent, without a stack: it is part of the relocation code, and runs with the MMU on or off.
+// SHA-256 (FIPS 180-4) of whole blocks, with the CPU's SHA-256 instructions where
+// ID_AA64ISAR0_EL1.SHA2 says that it has them. Position independent, without a stack: it is part of
+// the relocation code, and runs with the MMU on or off.
 //
-// linmap_sha256_by_instructions and linmap_sha256_by_words are its two ways, for callers that compare them.
+// linmap_sha256_by_instructions and linmap_sha256_by_words are its two ways, for callers that
+// compare them.
 //
 // x0 state, eight words of 32 bits        x2 number of blocks of 64 bytes, at least 1
 // x1 data, aligned to 16 bytes            x3 room for 128 bytes, aligned to 16

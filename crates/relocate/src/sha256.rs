@@ -82,9 +82,9 @@ impl Sha256 {
         assert!((bytes.len() as u64).is_multiple_of(BLOCK) && bytes.as_ptr().addr().is_multiple_of(16));
         if blocks > 0 {
             let mut room = Room([0; 16]);
-            // SAFETY: as the head of `sha256.S` asks: the state, `blocks` whole blocks, room, all aligned. It changes what a
-            // call of `extern "C"` may change. `by` has allowed the vector registers; the CPU has the instructions of the
-            // routine.
+            // SAFETY: as the head of `sha256.S` asks: the state, `blocks` whole blocks, room, all
+            // aligned. It changes what a call of `extern "C"` may change. `by` has allowed the
+            // vector registers; the CPU has the instructions of the routine.
             unsafe { (self.routine)(&mut self.state, bytes.as_ptr(), blocks, &mut room) };
         }
         self.blocks += blocks;

@@ -1,4 +1,5 @@
-//! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and are sent off again.
+//! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and
+//! are sent off again.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -39,12 +40,13 @@ fn published() -> Departure {
     }
 }
 
-/// Work for another CPU: it leaves with the boot CPU, works off the list `list`, and goes off or to the pen.
+/// Work for another CPU: it leaves with the boot CPU, works off the list `list`, and goes off or to
+/// the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
     fatal::leave_others();
-    // SAFETY: whoever gives this work answers for what was published, as `go` asks; a CPU that works has its TTBR0 on the
-    // reserved table.
+    // SAFETY: whoever gives this work answers for what was published, as `go` asks; a CPU that
+    // works has its TTBR0 on the reserved table.
     unsafe { published().go(&mut ThisCpu, list) }
 }
 

@@ -68,9 +68,10 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
     }
     with.iter().for_each(crate::smp::parking::forget);
     cpus::stop_interrupts(machine);
-    // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
-    // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
-    // off, in the pen, with the firmware, or have left the live tables.
+    // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been
+    // on the reserved table, with nothing cached, since the linear map was built; the boot CPU's
+    // interrupts are always masked. All other CPUs are off, in the pen, with the firmware, or have
+    // left the live tables.
     unsafe { departure.go(&mut ThisCpu, 0) }
 }
 
@@ -96,7 +97,8 @@ pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), 
         dtb: loaded.dtb(),
         el: machine.entered.el(),
     };
-    // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long as it is loaded.
+    // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long
+    // as it is loaded.
     let page: &'static crash::Page = unsafe {
         let place = machine.layout.linear(at).0 as *mut crash::Page;
         place.write_bytes(0, 1);
@@ -134,7 +136,8 @@ fn departure(machine: &Machine<'_>, loaded: &Loaded) -> Departure {
 /// Writes `orders` to their frame.
 fn write(machine: &Machine<'_>, at: Pa, orders: Orders) -> &'static Orders {
     let va = machine.layout.linear(at);
-    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else refers to it.
+    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else
+    // refers to it.
     let orders: &Orders = unsafe {
         let place = va.0 as *mut Orders;
         place.write(orders);
@@ -205,7 +208,8 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
     orders
 }
 
-/// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
+/// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot
+/// CPU.
 fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
     for (list, other) in (1..).zip(with.iter()) {
         cross_call::start_work(other, departure::follow, list)?;
@@ -218,7 +222,8 @@ fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
     Err(KexecError::DidNotCome { cpu: missing })
 }
 
-/// Sends the CPUs from spin tables that do not take part in the move to the pen; the others follow when they are done.
+/// Sends the CPUs from spin tables that do not take part in the move to the pen; the others follow
+/// when they are done.
 fn to_pen(machine: &Machine<'_>, loaded: &Loaded) -> Result<(), KexecError> {
     let Some(pen) = loaded.pen else { return Ok(()) };
     Ok(cpus::send_to_pen(machine, pen)?)
