@@ -4,9 +4,11 @@
 //! cannot be used, while 2 MiB blocks and contiguous runs of them line up, and every table of the
 //! map but the top two is full.
 
-use linmap::layout::{GEOMETRY, Layout};
+use linmap::layout::Layout;
 use linmap_table::{Leaves, Mapping};
 use linmap_vmsa::{Attributes, Level, Pa, PaRange};
+
+use crate::geometry::GEOMETRY;
 
 const GIB: u64 = 1 << 30;
 /// First byte of RAM.

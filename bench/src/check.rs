@@ -4,13 +4,14 @@
 use std::ptr::NonNull;
 
 use anyhow::{Result, ensure};
-use linmap::layout::{GEOMETRY, Layout};
+use linmap::layout::Layout;
 use linmap_table::{Leaves, TableWindow, Walk, walk};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arena::TableMemory;
 use crate::case::{Case, Work};
 use crate::contestant::{Contestant, Frames};
+use crate::geometry::GEOMETRY;
 
 /// Pages from one walk to the next: a prime, so that every index of every table comes up.
 const STRIDE: u64 = 1021;

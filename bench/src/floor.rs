@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 use anyhow::Result;
-use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
 use linmap_vmsa::{Access, Descriptor, Pa};
 
 use crate::arena::TableMemory;
 use crate::case::Case;
+use crate::geometry::GEOMETRY;
 use crate::run::Run;
 
 /// Bytes and entries of a table.

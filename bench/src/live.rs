@@ -3,7 +3,6 @@
 use std::ptr::NonNull;
 
 use anyhow::{Result, anyhow};
-use linmap::layout::GEOMETRY;
 use linmap_live::{Change, Half, LiveTree, Step, Target};
 use linmap_table::cpu::{Counted, Cpu, Dsb, Tlbi};
 use linmap_table::{Leaves, OffsetWindow};
@@ -12,6 +11,7 @@ use linmap_vmsa::{Access, Descriptor, Va, VaRange};
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::Case;
+use crate::geometry::GEOMETRY;
 use crate::ours;
 use crate::run::Run;
 

@@ -11,6 +11,7 @@ mod case;
 mod check;
 mod contestant;
 mod floor;
+mod geometry;
 mod json;
 mod live;
 mod machine;

@@ -1,14 +1,15 @@
 //! linmap's own builder, as the kernel runs it once its 1:1 map stands.
 
 use anyhow::Result;
-use linmap::frames::MemblockFrames;
-use linmap::layout::{GEOMETRY, Layout};
+use linmap::frame_pool::MemblockFrames;
+use linmap::layout::Layout;
 use linmap_memblock::Memblock;
 use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow};
 use linmap_vmsa::PaRange;
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::{Case, LeafKind};
+use crate::geometry::GEOMETRY;
 use crate::run::Run;
 
 /// As many ranges as the kernel's own memblock holds.

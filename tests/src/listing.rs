@@ -306,12 +306,12 @@ fn instruction(statement: &str) -> Result<Option<Instruction<'_>>, Unknown> {
 mod tests {
     use super::*;
 
-    const RELOCATE: &str = include_str!("../../kernel/src/relocate.S");
-    const ENTRY: &str = include_str!("../../kernel/src/entry.S");
-    const EL2_STUB: &str = include_str!("../../kernel/src/el2_stub.S");
-    const VECTORS: &str = include_str!("../../kernel/src/vectors.S");
-    const PEN: &str = include_str!("../../kernel/src/pen.S");
-    const SECONDARY: &str = include_str!("../../kernel/src/secondary.S");
+    const RELOCATE: &str = include_str!("../../kernel/src/kexec/relocate.S");
+    const ENTRY: &str = include_str!("../../kernel/src/boot/entry.S");
+    const EL2_STUB: &str = include_str!("../../kernel/src/boot/el2_stub.S");
+    const VECTORS: &str = include_str!("../../kernel/src/arch/vectors.S");
+    const PEN: &str = include_str!("../../kernel/src/smp/pen.S");
+    const SECONDARY: &str = include_str!("../../kernel/src/smp/secondary.S");
 
     const VMALLE1: Instruction<'_> = Instruction::Tlbi { operation: Tlbi::Vmalle1, operand: None };
 

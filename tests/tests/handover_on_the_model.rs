@@ -1,8 +1,8 @@
 //! The hand-over's table switches on the machine model: the kernel's own sequences, the assembly
 //! ones read from its sources.
 
-use linmap::layout::{GEOMETRY, Layout};
-use linmap::ranges::MappingList;
+use linmap::layout::Layout;
+use linmap::mapping_list::MappingList;
 use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
 use linmap_memblock::Memblock;
@@ -12,9 +12,10 @@ use linmap_table::cpu::{Cpu, Dsb};
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OutOfFrames, Reserved};
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Attributes, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
 
-const RELOCATE: &str = include_str!("../../kernel/src/relocate.S");
+const GEOMETRY: Geometry = Geometry::K4_48;
+const RELOCATE: &str = include_str!("../../kernel/src/kexec/relocate.S");
 const RAM: u64 = 0x4000_0000;
 const RAM_LEN: u64 = 0x1000_0000;
 const RESERVED: u64 = RAM;

@@ -1,6 +1,5 @@
-//! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it,
-//! of unpacking kernels, of all parsers of a payload and of what the kernel reads of its device
-//! tree, for as long as one likes.
+//! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it, of unpacking kernels, of all
+//! parsers of a payload and of reading a machine's device tree, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -37,7 +36,7 @@ pub struct FuzzArgs {
 const MODEL: &str = "linmap-model";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
-const END_TO_END: &str = "linmap-tests";
+const PLATFORM: &str = "linmap-platform";
 /// Sequences of one round.
 const ROUND: u64 = 30_000;
 /// Tests in `live_edits`, which share them.
@@ -139,11 +138,7 @@ impl Round {
                 [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
             ),
             (KEXEC, "device_tree", [("PROPTEST_RNG_SEED", self.seed), ("PROPTEST_CASES", self.sequences)]),
-            (
-                END_TO_END,
-                "kernel_readers",
-                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
-            ),
+            (PLATFORM, "reading", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
         ]
         .map(|(package, name, variables)| {
             let mut command = test(workspace, &["--package", package, "--test", name]);

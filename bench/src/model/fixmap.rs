@@ -4,18 +4,22 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
-use linmap::frames::MemblockFrames;
-use linmap::layout::{FIXMAP, GEOMETRY};
+use linmap::frame_pool::MemblockFrames;
+use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register};
 use linmap_table::{Fixmap, Leaves, Mappings};
-use linmap_vmsa::{Descriptor, Level, Pa, PaRange};
+use linmap_vmsa::{Descriptor, Level, Pa, PaRange, Va};
 
 use super::checked::{Checked, events};
 use super::job::Job;
+use crate::geometry::GEOMETRY;
 
+/// Where the fixmap is, and which of its slots the builder uses.
+const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
+const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 const TABLE: u64 = GEOMETRY.granule().bytes();
 /// Tables that stand before the build begins: the root and the fixmap's at levels 1, 2 and 3.
 const EARLY: [Level; 4] = [Level::L0, Level::L1, Level::L2, Level::L3];
@@ -42,7 +46,7 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is
     // nobody's.
     let built = unsafe {
-        build_by_fixmap(FixmapStep::Base, &mappings, early(0), &mut fixmap, &mut cpu, &mut frames)?
+        build_by_fixmap(FixmapStep::Base, &mappings, early(0), &SLOTS, &mut fixmap, &mut cpu, &mut frames)?
     };
     board.event(Event::Settled);
     board.verdict().map_err(|violation| anyhow!("{violation}"))?;

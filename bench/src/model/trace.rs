@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use linmap::layout::GEOMETRY;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Event, Machine, Violation};
 use linmap_table::Leaves;
@@ -12,6 +11,7 @@ use linmap_vmsa::{Descriptor, Level, Pa};
 use super::checked::{Checked, events};
 use super::job::Job;
 use crate::case::Case;
+use crate::geometry::GEOMETRY;
 
 /// Bytes and entries of a table.
 const TABLE: u64 = GEOMETRY.granule().bytes();

@@ -4,8 +4,9 @@
 pub mod aarch64_paging;
 pub mod page_table_generic;
 
-use linmap::layout::GEOMETRY;
 use linmap_vmsa::Attributes;
+
+use crate::geometry::GEOMETRY;
 
 /// The attribute bits of every leaf, the same for all.
 const ATTRIBUTES: u64 = Attributes::KERNEL_DATA.bits(GEOMETRY);

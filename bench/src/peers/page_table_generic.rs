@@ -8,13 +8,13 @@ use ::page_table_generic::{
     FrameAllocator, MapConfig, PageTable, PageTableEntry, PageTableRef, PhysAddr, TableMeta, VirtAddr,
 };
 use anyhow::{Result, anyhow};
-use linmap::layout::GEOMETRY;
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa, leaf_type};
 
 use super::{ATTRIBUTES, READ_ONLY_ATTRIBUTES};
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind};
+use crate::geometry::GEOMETRY;
 use crate::run::Run;
 
 const FRAME: u64 = GEOMETRY.granule().bytes();

@@ -27,8 +27,8 @@ use linmap_table::{
 };
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 
-use crate::build::BuildError;
-use crate::layout::slot;
+use crate::builder::BuildError;
+use crate::slots::BuilderSlots;
 
 /// The published steps, each with all the improvements of those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,6 +45,19 @@ pub enum FixmapStep {
     LazyUnmap,
 }
 
+impl FixmapStep {
+    /// Returns the name of the step in publications and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::NoContRemap => "no-cont-remap",
+            Self::BatchBarriers => "batch-barriers",
+            Self::NoAllocRemap => "no-alloc-remap",
+            Self::LazyUnmap => "lazy-unmap",
+        }
+    }
+}
+
 /// Builds the linear map into the live root table `root` through fixmap slots.
 ///
 /// # Errors
@@ -57,13 +70,14 @@ pub unsafe fn build_by_fixmap<C: Cpu, F: FrameSource>(
     step: FixmapStep,
     mappings: &Mappings<'_>,
     root: Pa,
+    slots: &BuilderSlots,
     fixmap: &mut Fixmap,
     cpu: &mut C,
     frames: &mut F,
 ) -> Result<Built, BuildError> {
     let geometry = mappings.geometry();
     let level = geometry.start_level();
-    let mut walk = Walk { geometry, step, fixmap, cpu, frames, lazy: 0, built: Built::default() };
+    let mut walk = Walk { geometry, step, slots, fixmap, cpu, frames, lazy: 0, built: Built::default() };
     let table = walk.open(level, root);
     let mut result = Ok(());
     for mapping in mappings.list() {
@@ -80,6 +94,7 @@ pub unsafe fn build_by_fixmap<C: Cpu, F: FrameSource>(
 struct Walk<'a, C, F> {
     geometry: Geometry,
     step: FixmapStep,
+    slots: &'a BuilderSlots,
     fixmap: &'a mut Fixmap,
     cpu: &'a mut C,
     frames: &'a mut F,
@@ -89,32 +104,33 @@ struct Walk<'a, C, F> {
 }
 
 impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
-    fn slot(level: Level) -> usize {
-        slot::TABLES + level.above_pages() as usize
+    fn slot(&self, level: Level) -> usize {
+        self.slots.tables[level.above_pages() as usize]
     }
 
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let slot = if level == Level::L3 && self.step == FixmapStep::LazyUnmap {
-            if self.lazy == slot::LAZY_LEAF_TABLES.len() {
+            if self.lazy == self.slots.leaf_tables.len() {
                 self.clear_lazy();
             }
             self.lazy += 1;
-            slot::LAZY_LEAF_TABLES.start + self.lazy - 1
+            self.slots.leaf_tables.start + self.lazy - 1
         } else {
-            Self::slot(level)
+            self.slot(level)
         };
         self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
     }
 
     fn close(&mut self, level: Level) {
         if level != Level::L3 || self.step != FixmapStep::LazyUnmap {
-            self.fixmap.clear(self.cpu, Self::slot(level));
+            let slot = self.slot(level);
+            self.fixmap.clear(self.cpu, slot);
         }
     }
 
     fn clear_lazy(&mut self) {
         if self.lazy > 0 {
-            let first = slot::LAZY_LEAF_TABLES.start;
+            let first = self.slots.leaf_tables.start;
             self.fixmap.clear_all(self.cpu, first..first + self.lazy);
             self.lazy = 0;
         }

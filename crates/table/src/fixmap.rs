@@ -30,8 +30,22 @@ impl Fixmap {
         Self { geometry, ptes, base }
     }
 
+    /// Returns how many slots there are.
+    pub fn slot_count(&self) -> usize {
+        self.geometry.entries(Level::L3)
+    }
+
+    /// Returns whether nothing is mapped in `slot`, which must exist.
+    ///
+    /// # Panics
+    /// If the slot does not exist.
+    pub fn is_free(&self, slot: usize) -> bool {
+        // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile load.
+        !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()
+    }
+
     fn pte(&self, slot: usize) -> NonNull<u64> {
-        assert!(slot < self.geometry.entries(Level::L3), "fixmap slot {slot} does not exist");
+        assert!(slot < self.slot_count(), "fixmap slot {slot} does not exist");
         // SAFETY: the table has this many entries.
         unsafe { self.ptes.add(slot) }
     }
@@ -86,20 +100,20 @@ impl Fixmap {
 pub struct FixmapWindow<'f, C> {
     fixmap: &'f mut Fixmap,
     cpu: &'f mut C,
-    first_slot: usize,
+    slots: [usize; 5],
 }
 
 impl<'f, C: Cpu> FixmapWindow<'f, C> {
-    /// Uses the five slots from `first_slot` on, one for each level from −1 to 3.
+    /// Uses one of `slots` for each level: the first for level 3, the last for level −1.
     ///
     /// # Safety
     /// The frames that are opened must be memory that nothing else accesses meanwhile.
-    pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, first_slot: usize) -> Self {
-        Self { fixmap, cpu, first_slot }
+    pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, slots: [usize; 5]) -> Self {
+        Self { fixmap, cpu, slots }
     }
 
     fn slot(&self, level: Level) -> usize {
-        self.first_slot + level.above_pages() as usize
+        self.slots[level.above_pages() as usize]
     }
 }
 

@@ -2,23 +2,28 @@
 
 use core::convert::Infallible;
 
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_kexec::MAX_SHARES;
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
+use super::command::KexecError;
+use super::core_file;
 use super::loaded::{self, Loaded, Source};
 use super::taken::Pool;
-use super::{KexecError, core_file};
-use crate::cpus::{CpuError, Why};
-use crate::crash::{self, Checked, Waiting};
-use crate::cross_call::{self, PATIENCE};
-use crate::entry::{Entered, HVC_RESTART};
-use crate::machine::Machine;
-use crate::percpu::{CpuSet, wait_until};
-use crate::relocation::{self, Check, Departure, Orders, Way};
-use crate::sha256::BLOCK;
-use crate::{cpu, cpus, percpu, report, secondary};
+use crate::arch::cpu;
+use crate::arch::percpu;
+use crate::arch::percpu::{CpuSet, wait_until};
+use crate::arch::sha256::BLOCK;
+use crate::boot::entry::{Entered, HVC_RESTART};
+use crate::kexec::crash::{self, Checked, Waiting};
+use crate::kexec::relocation::{self, Check, Departure, Orders, Way};
+use crate::memory::layout::{GEOMETRY, IMAGE};
+use crate::memory::machine::Machine;
+use crate::report;
+use crate::smp::cpus;
+use crate::smp::cpus::{CpuError, Why};
+use crate::smp::cross_call::{self, PATIENCE};
+use crate::smp::secondary;
 
 /// Enters `loaded`; returns only with an error, and then everything is as before, but for CPUs
 /// that are off, in the pen, or lost.
@@ -59,7 +64,7 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
         loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
     }
-    with.iter().for_each(crate::park::forget);
+    with.iter().for_each(crate::smp::parking::forget);
     cpus::stop_interrupts(machine);
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use arrayvec::{ArrayString, ArrayVec};
-use linmap::frames::MemblockFrames;
+use linmap::frame_pool::MemblockFrames;
 use linmap::listing::Size;
 use linmap_kexec::{
     IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, Moves, Record, SEGMENT_ALIGN, Transition,
@@ -11,14 +11,18 @@ use linmap_kexec::{
 };
 use linmap_vmsa::{Pa, PaRange};
 
+use super::command::KexecError;
+use super::tables;
 use super::taken::Pool;
-use super::{KexecError, tables};
-use crate::entry::Entered;
-use crate::machine::Machine;
-use crate::pen::Pen;
-use crate::percpu::CpuSet;
-use crate::sha256::{Digest, Sha256};
-use crate::{entry, pen, relocation, report, say};
+use crate::arch::percpu::CpuSet;
+use crate::arch::sha256::{Digest, Sha256};
+use crate::boot::entry;
+use crate::boot::entry::Entered;
+use crate::kexec::relocation;
+use crate::memory::machine::Machine;
+use crate::smp::pen;
+use crate::smp::pen::Pen;
+use crate::{report, say};
 
 /// Segments of a payload, at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;

@@ -9,11 +9,11 @@ use linmap_kexec::{
 };
 use linmap_vmsa::{Pa, PaRange};
 
-use super::KexecError;
+use super::command::KexecError;
 use super::load::Loader;
 use super::loaded::{self, MAX_SEGMENTS, Segment, Source};
-use crate::cpu;
-use crate::sha256::Sha256;
+use crate::arch::cpu;
+use crate::arch::sha256::Sha256;
 
 /// Bytes that the boot loader put somewhere.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@ use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 use linmap_kexec::Seeds;
 
-use crate::cpu;
-use crate::sha256::{BLOCK, Digest, Sha256};
+use crate::arch::cpu;
+use crate::arch::sha256::{BLOCK, Digest, Sha256};
 
 /// Blocks that go into each seed: what the tree has, what the CPU gives.
 const BLOCKS: usize = 4;

@@ -1,0 +1,80 @@
+//! Which physical memory exists: what a change of a running map asks, and what it reports.
+
+use linmap_vmsa::{Pa, PaRange};
+use thiserror::Error;
+
+/// The first byte of a range that a map of memory must not map.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unmappable {
+    /// There is no memory at this address.
+    NotMemory(Pa),
+    /// The firmware owns this address and forbids to map it, with or without memory behind it
+    /// (DT spec, /reserved-memory, `no-map`).
+    NoMap(Pa),
+}
+
+/// Why the record of memory did not take a change. It is as it was before the call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The change needs one range more than a list has room for.
+    #[error("no room for {range}: all {capacity} ranges of the {list} list are in use")]
+    Full {
+        /// The name of the list.
+        list: &'static str,
+        /// The range of the change.
+        range: PaRange,
+        /// How many ranges the list can hold.
+        capacity: usize,
+    },
+    /// The record can't express the change.
+    #[error("{range} is refused: {reason}")]
+    Refused {
+        /// The range of the change.
+        range: PaRange,
+        /// The rule that the range breaks.
+        reason: &'static str,
+    },
+}
+
+/// The record of physical memory: what is memory, what must stay unmapped, what is in use.
+///
+/// A byte is *memory* or not, *no-map* or not, and *reserved* or not, each independently of the others. A byte is *mappable*
+/// when it is memory and not no-map. The kernel's allocator must not hand out a reserved byte.
+///
+/// Every range passed in consists of whole pages of the map and is not empty. A change that fails changes nothing.
+pub trait PhysicalMemory {
+    /// Returns the lowest byte in `range` that is not mappable, or `None` when all of it is.
+    fn first_unmappable(&self, range: PaRange) -> Option<Unmappable>;
+
+    /// Returns the lowest stretch of memory that overlaps `range`, whole, or `None`.
+    fn overlapping_memory(&self, range: PaRange) -> Option<PaRange>;
+
+    /// Returns the lowest reserved range that overlaps `range`, whole, or `None`.
+    fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange>;
+
+    /// Records that there is memory at `range`. It may be allocated from now on, unless it is reserved.
+    ///
+    /// A call that undoes a [`remove`](Self::remove) of the same range must succeed.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    fn add(&mut self, range: PaRange) -> Result<(), RecordError>;
+
+    /// Records that there is no memory at `range`. It must not be allocated from now on.
+    ///
+    /// A call that undoes an [`add`](Self::add) of the same range must succeed.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    fn remove(&mut self, range: PaRange) -> Result<(), RecordError>;
+
+    /// Reserves `range`, no part of which is reserved. There may be no memory at it yet.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    fn reserve(&mut self, range: PaRange) -> Result<(), RecordError>;
+
+    /// Ends the reservation that [`reserve`](Self::reserve) made of the same range.
+    fn release(&mut self, range: PaRange);
+}
