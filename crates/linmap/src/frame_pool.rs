@@ -90,6 +90,7 @@ impl<const N: usize> PooledFrames<'_, N> {
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> Result<Pa, OutOfFrames> {
+        self.refill_at_once();
         while self.pool.len() < POOL / 2
             && let Ok(frame) = self.behind.alloc()
         {
@@ -98,6 +99,17 @@ impl<const N: usize> PooledFrames<'_, N> {
         match self.pool.pop() {
             Some(frame) => Ok(frame),
             None => self.behind.alloc(),
+        }
+    }
+
+    /// Fills half of an empty pool with frames that lie side by side, if memory has so many. The highest is handed out last.
+    fn refill_at_once(&mut self) {
+        let bytes = self.behind.bytes;
+        let limit = PaRange::new(Pa(0), self.behind.memblock.memory_end());
+        if self.pool.is_empty()
+            && let Ok(first) = self.behind.memblock.alloc(bytes * (POOL / 2) as u64, bytes, limit)
+        {
+            self.pool.extend((0..POOL as u64 / 2).rev().map(|nth| Pa(first.0 + nth * bytes)));
         }
     }
 }

@@ -2,7 +2,8 @@
 //! live where the CPUs allow it and parked where not. The machine has nothing to object to, the tables say what a plain
 //! record does, and when all is undone the leaves are as they were built.
 //!
-//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers begin.
+//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers begin. Without the
+//! former it runs 50, or 1000 with `LINMAP_SOAK=1`.
 
 mod machine;
 
@@ -196,7 +197,8 @@ fn last_events(running: &Running) -> String {
 }
 
 fn sequences() -> u64 {
-    std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 1000 } else { 50 };
+    std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 
 #[test]

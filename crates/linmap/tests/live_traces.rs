@@ -69,7 +69,9 @@ fn replays(running: &Running) -> Result<(), String> {
 #[test]
 fn what_is_printed_of_random_changes_is_legal_and_ends_with_the_same_tables() {
     let seed = seed();
-    for nth in 0..30 {
+    // The long form with LINMAP_SOAK=1.
+    let sequences = if std::env::var_os("LINMAP_SOAK").is_some() { 300 } else { 15 };
+    for nth in 0..sequences {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);
