@@ -1,5 +1,5 @@
-//! Parking on the machine model: the kernel's own instructions, read from `park.S`, for three CPUs, around an edit that no
-//! running CPU allows. Each instruction is then left out in turn.
+//! Parking on the machine model: the kernel's own instructions, read from `park.S`, for three CPUs,
+//! around an edit that no running CPU allows. Each instruction is then left out in turn.
 
 use linmap_board::{Board, BoardFrames};
 use linmap_live::{Half, LiveTree, Parked, Step, Target};
@@ -21,7 +21,8 @@ const NOTHING: u64 = RAM;
 /// The image: code and vectors in its first MiB, data in the second.
 const IMAGE_PA: u64 = RAM + 0x20_0000;
 const PART: u64 = 0x10_0000;
-/// The pages of the image that the identity map has too: the code of `.idmap.text`, and the vectors of parked CPUs.
+/// The pages of the image that the identity map has too: the code of `.idmap.text`, and the vectors
+/// of parked CPUs.
 const CODE: u64 = IMAGE_PA + 0x1000;
 const PARK_VECTORS: u64 = IMAGE_PA + 0x2000;
 /// The vectors of CPUs that run, by their address in the image.
@@ -168,7 +169,8 @@ impl<'s> Routine<'s> {
                 }
                 Instruction::Msr { register: listing::Register::Ttbr1El1, value } => {
                     if value == "x1" {
-                        // Nothing of the upper half is needed from here on: code and vectors are at VA = PA.
+                        // Nothing of the upper half is needed from here on: code and vectors are at
+                        // VA = PA.
                         unuses(board, cpu, IMAGE.0 + PART, Use::Write);
                     }
                     write(Register::Ttbr1, value);
@@ -208,13 +210,14 @@ impl<'s> Routine<'s> {
     }
 }
 
-/// The block that becomes a table of pages, and the one that leads elsewhere: what always asks for break-before-make at BBM
-/// level 0, and the latter at every level.
+/// The block that becomes a table of pages, and the one that leads elsewhere: what always asks for
+/// break-before-make at BBM level 0, and the latter at every level.
 const SPLIT: u64 = 20 * BLOCK;
 const MOVED: u64 = 30 * BLOCK;
 const MOVED_TO: u64 = RAM + 40 * BLOCK;
 
-/// All CPUs but those in `stay` park, the boot CPU edits on the surgery root, all come back and go on.
+/// All CPUs but those in `stay` park, the boot CPU edits on the surgery root, all come back and go
+/// on.
 fn park_and_edit(source: &str, stay: &[usize]) -> Running {
     let mut running = running();
     let routine = Routine::read(source);
@@ -238,7 +241,8 @@ fn park_and_edit(source: &str, stay: &[usize]) -> Running {
     assert_eq!(routine.call(&running, 0, "linmap_park_and_go_on", running.surgery), Stop::Returned);
 
     let moved = Descriptor::leaf(GEOMETRY, Level::L2, Pa(MOVED_TO), Attributes::KERNEL_DATA);
-    // The tables of the linear map were made first: root, level 1, level 2 from the top of memory down.
+    // The tables of the linear map were made first: root, level 1, level 2 from the top of memory
+    // down.
     let level_2 = RAM + RAM_LEN - 3 * 0x1000;
     let pa = level_2 + 8 * (MOVED / BLOCK);
     board.event(Event::Store { cpu: 0, pa, value: moved.0, via: None });
@@ -331,8 +335,8 @@ fn no_instruction_of_the_routine_can_be_left_out() {
     }
 }
 
-/// Without FEAT_ETS2 an invalidation is complete for the TLB of the CPU that issued it only with the context synchronization
-/// behind the DSB (Arm ARM D8.17, RBLDZX).
+/// Without FEAT_ETS2 an invalidation is complete for the TLB of the CPU that issued it only with
+/// the context synchronization behind the DSB (Arm ARM D8.17, RBLDZX).
 #[test]
 fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
     let all = instructions();
@@ -345,8 +349,8 @@ fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
             (violation.rule, violation.cpu)
         })
         .collect();
-    // The identity map is still there for who came back; the tree is edited while somebody who waits may hold it; the boot
-    // CPU may hold it when it takes the surgery root.
+    // The identity map is still there for who came back; the tree is edited while somebody who
+    // waits may hold it; the boot CPU may hold it when it takes the surgery root.
     assert_eq!(
         missed,
         [(Rule::MayPass, Some(0)), (Rule::OutputAddress, Some(1)), (Rule::NextTable, Some(0))]

@@ -12,7 +12,8 @@ use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, PaRange, Va};
 
-use super::{Checked, Job, events};
+use super::checked::{Checked, events};
+use super::job::Job;
 use crate::geometry::GEOMETRY;
 
 /// Where the fixmap is.
@@ -51,7 +52,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     let mut cpu = board.cpu(0);
 
     let start = Instant::now();
-    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is nobody's.
+    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is
+    // nobody's.
     let built = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames)? }.built();
     board.event(Event::Settled);
     board.verdict().map_err(|violation| anyhow!("{violation}"))?;
@@ -60,7 +62,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     Ok(Checked { events, time, table_bytes: built.tables * TABLE })
 }
 
-/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1 on the root.
+/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1
+/// on the root.
 fn turn_on(board: &Board, early: impl Fn(usize) -> Pa) {
     for (nth, _) in EARLY.iter().enumerate() {
         board.event(Event::Fill { cpu: 0, pa: early(nth).0, count: TABLE / 8, first: 0, step: 0 });
