@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that has to pass before a change lands.
 
 mod executables;
+mod licences;
+mod package;
 mod runner;
 mod steps;
 
@@ -13,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
 use crate::{build, house, setup, width};
+use package::Published;
 use steps::Steps;
 
 /// Run every test.
@@ -44,6 +47,13 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     }
     let has_kernel = steps.run("kernel", || build::kernel(workspace, &toolchain).map(|_| true));
     tests(workspace, &xtask, has_kernel, arguments, &mut steps);
+    if arguments.filter.is_none() {
+        packages(workspace, &toolchain, &mut steps)?;
+        match licences::command(workspace) {
+            Ok(mut deny) => _ = steps.command("licences", &mut deny),
+            Err(why) => steps.skip("licences", why),
+        }
+    }
     Ok(steps.summary())
 }
 
@@ -68,6 +78,23 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
     }
     let mut doc = cargo_in(workspace, &["doc", "--no-deps", "--workspace", "--exclude", "linmap-kernel"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
+    Ok(())
+}
+
+/// Packages and verifies what is published.
+fn packages(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
+    let metadata = workspace.metadata()?;
+    let published = Published::read(&metadata)?;
+    steps.run("packages, host", || package::run(cargo_in(workspace, &["package"]), &published.host));
+    match toolchain {
+        Toolchain::Rustup { .. } => {
+            let package = build::cargo(workspace, toolchain, "package");
+            steps.run("packages, kernel", || package::run(package, &published.bare_metal));
+        }
+        Toolchain::Debian { .. } => {
+            steps.skip("packages, kernel", "Debian's compiler has no precompiled library for the target");
+        }
+    }
     Ok(())
 }
 
