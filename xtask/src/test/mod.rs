@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
 use crate::{build, house, setup, width};
-use package::Published;
+use package::{Published, Yard};
 use steps::Steps;
 
 /// Run every test.
@@ -57,6 +57,13 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     Ok(steps.summary())
 }
 
+/// `cargo xtask package`: the steps that package what is published, alone.
+pub fn package(workspace: &Workspace) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    packages(workspace, &setup::toolchain::ensure(workspace)?, &mut steps)?;
+    Ok(steps.summary())
+}
+
 fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
     if setup::lints::ensure(&cargo())? {
         steps.command("format", &mut cargo_in(workspace, &["fmt", "--all", "--check"]));
@@ -85,11 +92,14 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
 fn packages(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
     let metadata = workspace.metadata()?;
     let published = Published::read(&metadata)?;
-    steps.run("packages, host", || package::run(cargo_in(workspace, &["package"]), &published.host));
+    let yard = Yard::new(workspace)?;
+    let host = cargo_in(workspace, &["package"]);
+    steps.run("packages, host", || package::run(&yard, host, &published.host));
     match toolchain {
         Toolchain::Rustup { .. } => {
-            let package = build::cargo(workspace, toolchain, "package");
-            steps.run("packages, kernel", || package::run(package, &published.bare_metal));
+            let mut package = toolchain.cargo("package");
+            package.current_dir(&workspace.root);
+            steps.run("packages, kernel", || package::run(&yard, package, &published.bare_metal));
         }
         Toolchain::Debian { .. } => {
             steps.skip("packages, kernel", "Debian's compiler has no precompiled library for the target");

@@ -5,13 +5,17 @@
 //! ours that they need. cargo takes these from the archives made in the same run.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::process;
 use crate::setup::toolchain::TARGET;
+use crate::workspace::Workspace;
 
 /// The crates that are published, by where they are verified.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,10 +58,47 @@ fn needs(package: &Value, other: &Value) -> bool {
     all.is_some_and(|all| all.iter().any(|it| it["name"] == other["name"] && it["kind"].is_null()))
 }
 
+/// A folder for one run's archives and builds.
+///
+/// cargo unpacks the archives as it does crates from a registry, and never again while the version
+/// stays the same. So each run has a target folder and a cargo home of its own, whose downloads are
+/// those of the user's.
+#[derive(Debug)]
+pub struct Yard(TempDir);
+
+impl Yard {
+    /// Makes the folder below the target folder. It is removed at the end.
+    pub fn new(workspace: &Workspace) -> Result<Self> {
+        let parent = workspace.folder("packages")?;
+        let yard = Self(tempfile::Builder::new().prefix("run-").tempdir_in(parent)?);
+        let (home, users) = (yard.home(), cargo_home()?);
+        std::fs::create_dir_all(home.join("registry"))?;
+        for shared in ["registry/cache", "registry/index", "config.toml"] {
+            let from = users.join(shared);
+            if from.exists() {
+                symlink(&from, home.join(shared)).with_context(|| format!("linking {}", from.display()))?;
+            }
+        }
+        Ok(yard)
+    }
+
+    fn home(&self) -> PathBuf {
+        self.0.path().join("home")
+    }
+}
+
+/// The user's cargo home.
+fn cargo_home() -> Result<PathBuf> {
+    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let default = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    named.or_else(default).context("neither CARGO_HOME nor HOME is set")
+}
+
 /// Runs `cargo package` for `crates`. What cargo says of each file that it leaves out is not shown.
-pub fn run(mut cargo: Command, crates: &[&str]) -> Result<bool> {
+pub fn run(yard: &Yard, mut cargo: Command, crates: &[&str]) -> Result<bool> {
     // All that they need is there, since the workspace was built from the same lock file.
-    cargo.arg("--offline");
+    cargo.arg("--offline").arg("--target-dir").arg(yard.0.path().join("target"));
+    cargo.env("CARGO_HOME", yard.home());
     if has_changes(&cargo)? {
         eprintln!("there are uncommitted changes: packaging with --allow-dirty");
         cargo.arg("--allow-dirty");
