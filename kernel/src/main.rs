@@ -167,7 +167,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
-    let painted =
+    let (map, choices) =
         linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
@@ -189,9 +189,9 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock: &mut memblock,
         fixmap: &mut fixmap,
         cpus: Cpus::new(&topology, features, in_use),
-        layout: painted.layout,
+        layout: map.layout(),
         hardware,
-        live: Live::new(image, features, painted),
+        live: Live::new(image, map),
         firmware,
         uart: console.map(|uart| uart.registers),
         loaded: None,
@@ -200,7 +200,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         kept,
     };
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
-    live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
+    live::settle(&mut machine, choices).unwrap_or_else(|error| fail("repaint", &error, psci));
     kept::show(&machine);
     shell::commands::run(&mut machine)
 }

@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::change::{ChangeError, Protection};
+use linmap::{ChangeError, Protection};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     Archive, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,

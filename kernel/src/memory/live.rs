@@ -4,16 +4,16 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
-use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::features::Features;
-use linmap::frame_pool::{FramePool, PooledFrames};
-use linmap::leaf_policy::LeafPolicy;
+use linmap::{
+    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ParkError, Pause, Repaint,
+};
+use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
-use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
-use linmap_table::{Leaves, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
 use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
@@ -22,7 +22,7 @@ use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
 use crate::boot::entry::Image;
 use crate::memory::layout::{GEOMETRY, IMAGE};
-use crate::memory::linear_map::Painted;
+use crate::memory::linear_map::Choices;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::memory::surgery::{self, Surgery};
 use crate::report;
@@ -52,17 +52,11 @@ pub struct Live {
 }
 
 impl Live {
-    /// The map as it was painted, on the boot CPU alone. To be called once, when the console is where it stays.
-    pub fn new(image: Image, features: Features, painted: Painted) -> Self {
+    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where
+    /// it stays.
+    pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
-        let layout = painted.layout;
-        // SAFETY: TTBR1 holds the swapper table with this geometry, nothing else changes it from now on but the fixmap
-        // its own table, and TCR has hardware updates off; this is the only CPU yet.
-        let tree = unsafe { LiveTree::new(layout.geometry(), image.swapper(), Half::High, features.bbm) };
-        let read_only = image.read_only();
-        let data = PaRange::new(read_only.end, image.range().end);
-        let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
         let plan = &raw mut PLAN;
         // SAFETY: this function is left once, so that these are the only references.
         let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
@@ -107,17 +101,17 @@ pub struct KernelEditor<'l> {
     traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
-/// linear alias is read-only, all others in the linear map.
+/// Tables by the addresses at which they may be written: those of the image where the image is
+/// mapped for itself, since its linear alias is read-only, all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which nobody makes invalid or
-// read-only, so that the frame is mapped writable at one of the two addresses, always the same; nothing holds a Rust
-// reference to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which
+// nobody makes invalid or read-only, so that the frame is mapped writable at one of the two
+// addresses, always the same; nothing holds a Rust reference to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -130,16 +124,12 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root when all others have parked, and
-// this CPU has invalidated what it held.
-unsafe impl Editor<REGIONS> for KernelEditor<'_> {
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
+// the surgery root when all others have parked, and this CPU has invalidated what it held.
+unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
     type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
-    type Frames<'e>
-        = PooledFrames<'e, REGIONS>
-    where
-        Self: 'e;
 
     #[inline]
     fn window(&mut self) -> Tables {
@@ -152,12 +142,12 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 
     #[inline]
-    fn frames(&mut self) -> PooledFrames<'_, REGIONS> {
-        self.pool.frames(self.memblock, GEOMETRY)
+    fn frames(&mut self) -> impl FrameSource {
+        self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY))
     }
 
-    fn memblock(&mut self) -> &mut Memblock<REGIONS> {
-        self.memblock
+    fn memory(&mut self) -> impl PhysicalMemory {
+        MemblockRecord(self.memblock)
     }
 
     #[inline]
@@ -181,8 +171,8 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
-        // the image and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are
+        // masked; the edit touches the image and what it reaches through the window.
         unsafe {
             parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
@@ -193,7 +183,8 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
+/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay
+/// for it.
 #[cold]
 #[inline(never)]
 fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
@@ -235,18 +226,20 @@ impl Live {
     }
 }
 
-/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
-/// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
-pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), ChangeError> {
+/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where
+/// the boot CPU has BBM level 3 and another one has less, the map is repainted, unless the user
+/// wants it otherwise.
+pub fn settle(machine: &mut Machine<'_>, choices: Choices) -> Result<(), ChangeError> {
     let system = machine.cpus.system();
-    let blocks = painted.policy == LeafPolicy::Auto && painted.leaves != Leaves::Pages;
+    let blocks = choices.policy == LeafPolicy::Auto;
     let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
+    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if
+    // it has less.
     unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
     if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
         machine.live.trace(system.bbm);
     }
-    if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
+    if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {
         return Ok(());
     }
     let (map, mut editor, steps) = machine.live.parts(machine.memblock);
