@@ -6,69 +6,52 @@
 #![no_std]
 #![no_main]
 
-mod changes;
-mod chosen;
-mod console;
-mod cpu;
-mod cpus;
-mod crash;
-mod cross_call;
-mod device_tree;
-mod dtb;
+mod arch;
+mod boot;
 mod end;
-mod entry;
-mod exceptions;
-mod fatal;
 mod gic;
-mod gic_v2;
-mod gic_v3;
-mod heap;
-mod kept;
 mod kexec;
-mod linear_map;
-mod live;
-mod machine;
-mod number;
-mod park;
-mod pen;
-mod percpu;
-mod probe;
-mod psci;
-mod relocation;
-mod secondary;
-mod sha256;
+mod memory;
 mod shell;
-mod stacks;
+mod smp;
 mod stress;
-mod surgery;
-mod topology;
-mod uart;
-mod verify;
 
 use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayVec;
-use linmap::layout::{self, slot};
 use linmap_fdt::parse_dtb;
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
+use linmap_platform::{Affinity, CommandLine, Uart, chosen};
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
-use crate::console::{Console, Quoted};
-use crate::cpu::ThisCpu;
-use crate::cpus::Cpus;
-use crate::crash::CrashKernel;
-use crate::entry::{Entered, Image};
-use crate::exceptions::Frame;
-use crate::kexec::TakenRanges;
-use crate::live::Live;
-use crate::machine::{Machine, REGIONS};
-use crate::psci::Psci;
-use crate::topology::{Affinity, Topology};
-use crate::uart::Uart;
+use crate::arch::console::{Console, Quoted};
+use crate::arch::cpu;
+use crate::arch::cpu::ThisCpu;
+use crate::arch::exceptions::Frame;
+use crate::arch::percpu;
+use crate::arch::psci::Psci;
+use crate::boot::command_line::is_ours;
+use crate::boot::dtb;
+use crate::boot::entry;
+use crate::boot::entry::{Entered, Image};
+use crate::boot::topology::Topology;
+use crate::end::fatal;
+use crate::kexec::command::TakenRanges;
+use crate::kexec::crash;
+use crate::kexec::crash::CrashKernel;
+use crate::memory::kept;
+use crate::memory::layout::{self, slot};
+use crate::memory::linear_map;
+use crate::memory::live;
+use crate::memory::live::Live;
+use crate::memory::machine;
+use crate::memory::machine::{Machine, REGIONS};
+use crate::smp::cpus;
+use crate::smp::cpus::Cpus;
+use crate::smp::parking;
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -117,7 +100,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let built_in = built_in_command_line();
     let pa_bits = cpus::boot_pa_bits();
     let mut console = None;
-    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(uart::earlycon_pl011) {
+    if let Some(uart) = CommandLine(built_in).get("earlycon").and_then(Uart::from_earlycon) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu);
     }
 
@@ -125,14 +108,14 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
     let psci = Psci::reachable(fdt, entered);
     let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
-    let earlycon = CommandLine(command_line).get("earlycon").and_then(uart::earlycon_pl011);
-    if let Some(uart) = uart::stdout_uart(fdt).or(earlycon) {
+    let earlycon = CommandLine(command_line).get("earlycon").and_then(Uart::from_earlycon);
+    if let Some(uart) = Uart::from_stdout_path(fdt).or(earlycon) {
         console = use_console(uart, pa_bits, &mut fixmap, &mut cpu).or(console);
     }
     let features =
         cpus::boot_features(CommandLine(command_line)).unwrap_or_else(|error| fail("cpus", &error, psci));
-    let generation =
-        kexec::generation(CommandLine(command_line)).unwrap_or_else(|error| fail(error.kind(), &error, psci));
+    let generation = kexec::command::generation(CommandLine(command_line))
+        .unwrap_or_else(|error| fail(error.kind(), &error, psci));
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
         entered.el(),
@@ -149,7 +132,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
     }
 
-    for word in CommandLine(command_line).words().filter(|word| word.is_ours()) {
+    for word in CommandLine(command_line).words().filter(is_ours) {
         if !WORDS.contains(&word.key()) && !cpus::is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());
             report!("warning=unknown-word word={}", Quoted(word.as_str()));
@@ -184,12 +167,12 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
-    let painted =
+    let (map, choices) =
         linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
     let hardware = memblock.mapped(page).collect();
-    park::prepare(image, reserved);
+    parking::prepare(image, reserved);
     let memory = PaRange::new(Pa(0), memblock.memory_end());
     let in_use =
         cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console.map(registers)));
@@ -206,9 +189,9 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock: &mut memblock,
         fixmap: &mut fixmap,
         cpus: Cpus::new(&topology, features, in_use),
-        layout: painted.layout,
+        layout: map.layout(),
         hardware,
-        live: Live::new(image, features, painted),
+        live: Live::new(image, map),
         firmware,
         uart: console.map(|uart| uart.registers),
         loaded: None,
@@ -217,9 +200,9 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         kept,
     };
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
-    live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
+    live::settle(&mut machine, choices).unwrap_or_else(|error| fail("repaint", &error, psci));
     kept::show(&machine);
-    shell::run(&mut machine)
+    shell::commands::run(&mut machine)
 }
 
 /// What is reserved, without `initrd`, which was reserved as well.

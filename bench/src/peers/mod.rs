@@ -1,10 +1,12 @@
-//! Other crates that write AArch64 translation tables, each through the interface it is made to be used by.
+//! Other crates that write AArch64 translation tables, each through the interface it is made to be
+//! used by.
 
 pub mod aarch64_paging;
 pub mod page_table_generic;
 
-use linmap::layout::GEOMETRY;
 use linmap_vmsa::Attributes;
+
+use crate::geometry::GEOMETRY;
 
 /// The attribute bits of every leaf, the same for all.
 const ATTRIBUTES: u64 = Attributes::KERNEL_DATA.bits(GEOMETRY);

@@ -4,7 +4,7 @@
 //!
 //! 1. [`Archive`] finds the payload's files; [`KernelFile`] tells how its kernel is packed, [`Image`] checks it, an
 //!    [`Unpacker`] unpacks it;
-//! 2. [`CommandLine`] says which words are for the payload; [`NextTree`] measures its device tree;
+//! 2. [`payload_line`] writes its command line; [`NextTree`] measures its device tree;
 //! 3. [`Placed::lowest`] chooses where image, initrd and device tree go, by the arm64 boot protocol;
 //! 4. [`NextTree::rewrite`] writes the device tree that says so;
 //! 5. [`Segments`] checks the destinations, and a [`MovePlan`] lists what has to move where.
@@ -52,9 +52,11 @@ mod zstd_block;
 #[cfg(feature = "zstd")]
 mod zstd_survey;
 
+pub use linmap_relocate::{KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK};
+
 pub use archive::{Archive, ArchiveError, Member, Members};
 pub use chosen::{CrashMemory, Seeds};
-pub use command_line::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word, Words};
+pub use command_line::{crash_line, payload_line};
 pub use core_notes::{CoreNotes, CpuRegisters, NotesError, VmcoreInfo};
 pub use elf_core::{ElfCore, ElfCoreError};
 pub use image::{Content, Image, ImageError, Placement};
@@ -63,8 +65,8 @@ pub use kept::{KeptError, KeptRange, MAX_KEPT};
 pub use kernel_file::{KernelFile, KernelFileError, Packing};
 pub use list_writer::ListFrame;
 pub use move_list::{
-    Direction, KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK, LIST_FRAME_LEN,
-    LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record, Records, WireError,
+    Direction, LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record, Records,
+    WireError,
 };
 pub use move_plan::{BOUNCE_MAX, Extent, MAX_SHARES, MoveError, MovePlan, Moves, Source};
 pub use next_tree::{NextTree, TreeError};

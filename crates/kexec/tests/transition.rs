@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use linmap::layout::{GEOMETRY, Layout};
-use linmap::ranges::MappingList;
+use linmap::{Layout, MappingList};
 use linmap_kexec::{Transition, TransitionError};
 use linmap_memblock::Memblock;
 use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, Walk, walk};
-use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
 use proptest::prelude::*;
 
+const GEOMETRY: Geometry = Geometry::K4_48;
 const PAGE: u64 = 0x1000;
 const MIB: u64 = 0x10_0000;
 const GIB: u64 = 0x4000_0000;

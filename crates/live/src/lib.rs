@@ -12,6 +12,7 @@ extern crate std;
 mod apply;
 mod check;
 mod entry;
+pub mod events;
 mod every_leaf;
 mod exclusivity;
 mod fold;

@@ -1,7 +1,9 @@
-//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be mapped for a moment.
+//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be
+//! mapped for a moment.
 //!
-//! Using a slot again for another frame is a change of output address, so it always needs break-before-make: the slot's
-//! PTE is cleared and the old translation invalidated before the next one is stored (Arm ARM D8.16.1, RWHZWS).
+//! Using a slot again for another frame is a change of output address, so it always needs
+//! break-before-make: the slot's PTE is cleared and the old translation invalidated before the next
+//! one is stored (Arm ARM D8.16.1, RWHZWS).
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -21,17 +23,35 @@ pub struct Fixmap {
 }
 
 impl Fixmap {
-    /// The fixmap whose slots are the entries of the table of pages at `ptes`, mapped from `base` on.
+    /// The fixmap whose slots are the entries of the table of pages at `ptes`, mapped from `base`
+    /// on.
     ///
     /// # Safety
-    /// `ptes` must point to a live table at level 3 that this value alone changes from now on and that translates from
-    /// `base`, and all its entries must be invalid and held by no TLB.
+    /// `ptes` must point to a live table at level 3 that this value alone changes from now on and
+    /// that translates from `base`, and all its entries must be invalid and held by no TLB.
     pub const unsafe fn new(geometry: Geometry, ptes: NonNull<u64>, base: Va) -> Self {
         Self { geometry, ptes, base }
     }
 
+    /// Returns how many slots there are.
+    #[inline]
+    pub const fn slot_count(&self) -> usize {
+        self.geometry.entries(Level::L3)
+    }
+
+    /// Returns whether nothing is mapped in `slot`, which must exist.
+    ///
+    /// # Panics
+    /// If the slot does not exist.
+    #[inline]
+    pub fn is_free(&self, slot: usize) -> bool {
+        // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile
+        // load.
+        !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()
+    }
+
     fn pte(&self, slot: usize) -> NonNull<u64> {
-        assert!(slot < self.geometry.entries(Level::L3), "fixmap slot {slot} does not exist");
+        assert!(slot < self.slot_count(), "fixmap slot {slot} does not exist");
         // SAFETY: the table has this many entries.
         unsafe { self.ptes.add(slot) }
     }
@@ -57,15 +77,15 @@ impl Fixmap {
         cpu.reach(self.address(slot))
     }
 
-    /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB ISH, ISB. The first
-    /// DSB also completes whatever was written through the slot.
+    /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB
+    /// ISH, ISB. The first DSB also completes whatever was written through the slot.
     #[inline]
     pub fn clear<C: Cpu>(&mut self, cpu: &mut C, slot: usize) {
         self.clear_all(cpu, slot..slot + 1);
     }
 
-    /// Unmaps the slots in `slots` and invalidates their translations everywhere, one TLBI a slot between one pair of
-    /// DSBs.
+    /// Unmaps the slots in `slots` and invalidates their translations everywhere, one TLBI a slot
+    /// between one pair of DSBs.
     #[inline]
     pub fn clear_all<C: Cpu>(&mut self, cpu: &mut C, slots: Range<usize>) {
         for slot in slots.clone() {
@@ -86,25 +106,25 @@ impl Fixmap {
 pub struct FixmapWindow<'f, C> {
     fixmap: &'f mut Fixmap,
     cpu: &'f mut C,
-    first_slot: usize,
+    slots: [usize; 5],
 }
 
 impl<'f, C: Cpu> FixmapWindow<'f, C> {
-    /// Uses the five slots from `first_slot` on, one for each level from −1 to 3.
+    /// Uses one of `slots` for each level: the first for level 3, the last for level −1.
     ///
     /// # Safety
     /// The frames that are opened must be memory that nothing else accesses meanwhile.
-    pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, first_slot: usize) -> Self {
-        Self { fixmap, cpu, first_slot }
+    pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, slots: [usize; 5]) -> Self {
+        Self { fixmap, cpu, slots }
     }
 
     fn slot(&self, level: Level) -> usize {
-        self.first_slot + level.above_pages() as usize
+        self.slots[level.above_pages() as usize]
     }
 }
 
-// SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears the slot; by the
-// contract of `new` nothing else accesses it.
+// SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears
+// the slot; by the contract of `new` nothing else accesses it.
 unsafe impl<C: Cpu> TableWindow for FixmapWindow<'_, C> {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let slot = self.slot(level);

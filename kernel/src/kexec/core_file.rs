@@ -1,17 +1,18 @@
 //! What a crash kernel is shown of this one: the header of its core file, and room for the notes.
 
 use arrayvec::ArrayVec;
-use linmap::layout::{GEOMETRY, IMAGE};
 use linmap_kexec::{CoreNotes, ElfCore, SEGMENT_ALIGN, VmcoreInfo};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
-use super::KexecError;
+use super::command::KexecError;
 use super::load::Loader;
 use super::loaded::{self, Segment, Source};
 use super::put::whole_pages;
-use crate::machine::{Machine, REGIONS};
-use crate::{cpu, percpu};
+use crate::arch::cpu;
+use crate::arch::percpu;
+use crate::memory::layout::{GEOMETRY, IMAGE};
+use crate::memory::machine::{Machine, REGIONS};
 
 /// The core file of this kernel.
 pub struct CoreFile {

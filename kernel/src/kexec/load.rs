@@ -8,26 +8,35 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
-use linmap::frames::MemblockFrames;
-use linmap::layout::MAX_CPUS;
-use linmap::ranges::MappingList;
+use linmap::{MappingList, MemblockFrames};
 use linmap_kexec::{
-    Archive, COMMAND_LINE_MAX, CommandLine, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES,
-    MovePlan, Moves, NextTree, Pending, Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
+    Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree, Pending,
+    Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
+use linmap_platform::{COMMAND_LINE_MAX, CommandLine};
+use linmap_relocate::Digest;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
+use super::command::{KexecError, Payload};
 use super::core_file::CoreFile;
 use super::loaded::{self, Loaded, MAX_SEGMENTS, Segment, Source, frame_at};
 use super::put::{Content, Lying, Put, whole_pages};
 use super::taken::Pool;
-use super::{KexecError, Payload, seeds, tables};
-use crate::entry::{self, Entered};
-use crate::machine::{Machine, REGIONS};
-use crate::pen::Pen;
-use crate::percpu::CpuSet;
-use crate::sha256::Digest;
-use crate::{cpu, cpus, heap, kept, pen, percpu, relocation, report, secondary};
+use super::{seeds, tables};
+use crate::arch::cpu;
+use crate::arch::percpu;
+use crate::arch::percpu::CpuSet;
+use crate::boot::entry::{self, Entered};
+use crate::kexec::heap;
+use crate::kexec::next_line;
+use crate::memory::kept;
+use crate::memory::layout::MAX_CPUS;
+use crate::memory::machine::{Machine, REGIONS};
+use crate::report;
+use crate::smp::cpus;
+use crate::smp::pen;
+use crate::smp::pen::Pen;
+use crate::smp::secondary;
 
 /// Extents that may have to be put in order, cut to pieces as that may take.
 const WORKSPACE: usize = 512;
@@ -180,12 +189,9 @@ impl Loader<'_, '_> {
         let own = CommandLine(self.machine.command_line);
         let (bootargs, initrd) = match payload {
             Payload::Linux => {
-                let theirs = CommandLine(super::member_text(archive, "cmdline")?);
+                let theirs = CommandLine(super::command::member_text(archive, "cmdline")?);
                 let data = archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
-                let line = match self.pool {
-                    Pool::Machine => own.for_payload(theirs, &mut text),
-                    Pool::CrashKernel => own.for_crash_kernel(theirs, &mut text),
-                };
+                let line = next_line::for_payload(own, theirs, self.pool, &mut text);
                 (line?, data.map(|bytes| self.lying(bytes)))
             }
             Payload::Myself(next) => {
@@ -194,10 +200,7 @@ impl Loader<'_, '_> {
                     // SAFETY: `archive` has checked that the range is mapped; nothing writes to it.
                     Lying { bytes: unsafe { self.machine.bytes_for_ever(at) }, at }
                 });
-                let line = match self.pool {
-                    Pool::Machine => own.for_generation(next, &mut text),
-                    Pool::CrashKernel => own.for_crash_generation(next, &mut text),
-                };
+                let line = next_line::for_generation(own, next, self.pool, &mut text);
                 (line?, initrd)
             }
         };
@@ -394,7 +397,7 @@ impl Loader<'_, '_> {
         // SAFETY: the frames were taken for this.
         let bytes = unsafe { self.machine.bytes_mut(control) };
         bytes.fill(0);
-        let code = relocation::code();
+        let code = linmap_relocate::code();
         bytes[..code.len()].copy_from_slice(code);
         if self.machine.entered == Entered::El2Stub {
             let vectors = entry::el2_stub();

@@ -3,22 +3,25 @@
 use core::fmt::Write;
 
 use arrayvec::{ArrayString, ArrayVec};
-use linmap::frames::MemblockFrames;
+use linmap::MemblockFrames;
 use linmap::listing::Size;
 use linmap_kexec::{
     IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, Moves, Record, SEGMENT_ALIGN, Transition,
     WireError,
 };
+use linmap_relocate::{Digest, Sha256};
 use linmap_vmsa::{Pa, PaRange};
 
+use super::command::KexecError;
+use super::tables;
 use super::taken::Pool;
-use super::{KexecError, tables};
-use crate::entry::Entered;
-use crate::machine::Machine;
-use crate::pen::Pen;
-use crate::percpu::CpuSet;
-use crate::sha256::{Digest, Sha256};
-use crate::{entry, pen, relocation, report, say};
+use crate::arch::percpu::CpuSet;
+use crate::boot::entry;
+use crate::boot::entry::Entered;
+use crate::memory::machine::Machine;
+use crate::smp::pen;
+use crate::smp::pen::Pen;
+use crate::{report, say};
 
 /// Segments of a payload, at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;
@@ -117,7 +120,7 @@ impl Loaded {
             page.is_some_and(|page| page.starts_with(code))
         };
         let stub = machine.entered == Entered::El2Stub;
-        if !is(pages.first(), relocation::code())
+        if !is(pages.first(), linmap_relocate::code())
             || stub && !is(pages.get(2), entry::el2_stub())
             || self.pen.is_some() && !pages.last().is_some_and(pen::is_empty)
         {

@@ -3,11 +3,11 @@
 use core::ptr::NonNull;
 
 use linmap_kexec::Transition;
+use linmap_relocate::{Digest, Sha256};
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 
-use crate::machine::Machine;
-use crate::sha256::{Digest, Sha256};
+use crate::memory::machine::Machine;
 
 /// The digest of all tables, each in front of those below it: whatever has changed, the digest is another by then.
 pub fn digest(machine: &Machine<'_>, transition: Option<&Transition>) -> Digest {

@@ -4,8 +4,8 @@ use arrayvec::ArrayVec;
 use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_vmsa::{Pa, PaRange};
 
-use super::KexecError;
-use crate::machine::{Machine, REGIONS};
+use super::command::KexecError;
+use crate::memory::machine::{Machine, REGIONS};
 
 /// Ranges that are apart in memory, at most; memblock has no more gaps than that.
 const RANGES: usize = 512;

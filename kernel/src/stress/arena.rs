@@ -3,13 +3,13 @@
 use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_memblock::{AllocError, Memblock};
 use linmap_vmsa::{Pa, PaRange, Va};
 
 use super::random::{Random, mix};
-use crate::cpu;
-use crate::machine::REGIONS;
+use crate::arch::cpu;
+use crate::memory::machine::REGIONS;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;

@@ -4,8 +4,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::arena::{Arena, PageState, TEXT_WORD, WORDS, WRITERS};
 use super::random::Random;
-use crate::probe::{self, Fault};
-use crate::{cpu, percpu};
+use crate::arch::cpu;
+use crate::arch::percpu;
+use crate::arch::probe::{self, Fault};
 
 /// Something that must not be.
 #[derive(Clone, Copy, Debug)]

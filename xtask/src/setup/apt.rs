@@ -1,12 +1,13 @@
 //! apt, without touching the machine's own sources and lists.
 //!
-//! [`HostApt`] installs packages on this machine, with a source list and package lists of its own under target/setup/apt.
-//! [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs no root and changes nothing outside. Both
-//! check signatures as apt always does.
+//! [`HostApt`] installs packages on this machine, with a source list and package lists of its own
+//! under target/setup/apt. [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs
+//! no root and changes nothing outside. Both check signatures as apt always does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -66,19 +67,33 @@ impl HostApt {
         Ok(apt)
     }
 
+    /// How many packages would be installed for these, and how many bytes are downloaded for them.
+    pub fn size(&self, packages: &[&str], from: &Suite) -> Result<(usize, u64)> {
+        let mut words = self.words(packages, from);
+        words.insert(1, "--print-uris".to_owned());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Ok(sizes(&process::capture(&mut self.command("apt-get", &words))?))
+    }
+
+    fn words(&self, packages: &[&str], from: &Suite) -> Vec<String> {
+        let mut words: Vec<String> = ["install", "-y", "--no-install-recommends"].map(str::to_owned).into();
+        if *from == Suite::Backports {
+            words.extend(["-t".to_owned(), format!("{}-backports", self.codename)]);
+        }
+        words.extend(packages.iter().map(|package| (*package).to_owned()));
+        words
+    }
+
     /// The versions of a package on offer.
     pub fn offers(&self, package: &str) -> Result<Vec<Offer>> {
         Ok(offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?))
     }
 
-    /// Installs `packages` once that is allowed; from the release's backports if `from_backports` says so.
+    /// Installs `packages` once that is allowed; from the release's backports if `from_backports`
+    /// says so.
     pub fn install(&self, what: &str, packages: &[&str], from: &Suite) -> Result<()> {
-        let backports = format!("{}-backports", self.codename);
-        let mut words = vec!["install", "-y", "--no-install-recommends"];
-        if *from == Suite::Backports {
-            words.extend(["-t", &backports]);
-        }
-        words.extend(packages);
+        let words = self.words(packages, from);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut install = self.command("apt-get", &words);
         host::permission_for_root(what, &install)?;
         install.env("DEBIAN_FRONTEND", "noninteractive");
@@ -106,6 +121,9 @@ pub enum Suite {
     Backports,
 }
 
+/// Whether this run has fetched the lists of arm64 packages already.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
 /// apt for arm64 packages that are unpacked and never installed.
 #[derive(Debug)]
 pub struct PrivateApt {
@@ -123,16 +141,21 @@ impl PrivateApt {
         fs::write(apt.folder.join("state/status"), "")?;
         let of_host = process::capture(Command::new("apt-config").arg("dump"))?;
         fs::write(apt.configuration(), configuration(&apt.folder, &of_host))?;
-        // Whatever runs here, the oldest line is in bookworm, and the newest are among trixie's backports.
+        // Whatever runs here, the oldest line is in bookworm, and the newest are among trixie's
+        // backports.
         let own = mirrors.codename.as_str();
         let mut releases = vec![own];
         releases.extend((own != "bookworm").then_some("bookworm"));
         let mut backports = vec![own];
         backports.extend((own != "trixie").then_some("trixie"));
         let list = apt.folder.join("etc/debian.sources");
+        if UPDATED.load(Ordering::Relaxed) {
+            return Ok(apt);
+        }
         update_with_what_backports_there_are(&mirrors, &releases, &backports, "arm64", &list, || {
             apt.command("apt-get", &["update"])
         })?;
+        UPDATED.store(true, Ordering::Relaxed);
         Ok(apt)
     }
 
@@ -164,6 +187,14 @@ impl PrivateApt {
         Ok((file, newest.version.clone()))
     }
 
+    /// The bytes of the newest version of a package.
+    pub fn size(&self, package: &str) -> Result<u64> {
+        let shown =
+            process::capture(&mut self.command("apt-cache", &["show", "--no-all-versions", package]))?;
+        let size = shown.lines().find_map(|line| line.strip_prefix("Size: ")?.trim().parse().ok());
+        size.with_context(|| format!("apt-cache show says no size of {package}"))
+    }
+
     fn configuration(&self) -> PathBuf {
         self.folder.join("etc/apt.conf")
     }
@@ -175,8 +206,8 @@ impl PrivateApt {
     }
 }
 
-/// apt's configuration for the private root. Of the machine's own only how things are acquired is kept (proxies,
-/// time-outs); its hooks, pins and architectures have no business here.
+/// apt's configuration for the private root. Of the machine's own only how things are acquired is
+/// kept (proxies, time-outs); its hooks, pins and architectures have no business here.
 fn configuration(folder: &Path, of_host: &str) -> String {
     let unwanted = ["Acquire::IndexTargets", "Acquire::Languages"];
     let kept = of_host.lines().filter(|line| {
@@ -203,8 +234,8 @@ Dir::Etc::preferencesparts "{root}/etc/empty";
     text
 }
 
-/// Backports of an old release leave the mirrors one day; what else is there must still be had then. Tried are all
-/// `backports`, each alone, and none.
+/// Backports of an old release leave the mirrors one day; what else is there must still be had
+/// then. Tried are all `backports`, each alone, and none.
 fn update_with_what_backports_there_are(
     mirrors: &Mirrors,
     releases: &[&str],
@@ -226,6 +257,13 @@ fn update_with_what_backports_there_are(
         true => Ok(()),
         false => Err(with_all),
     }
+}
+
+/// `apt-get install --print-uris`: lines of "'uri' file size hash".
+fn sizes(printed: &str) -> (usize, u64) {
+    let size = |line: &str| line.strip_prefix('\'')?.split_whitespace().nth(2)?.parse::<u64>().ok();
+    let sizes: Vec<u64> = printed.lines().filter_map(size).collect();
+    (sizes.len(), sizes.iter().sum())
 }
 
 /// `apt-cache madison`: lines of "package | version | source", newest first.
@@ -251,6 +289,15 @@ mod tests {
         );
         let majors: Vec<_> = found.iter().map(|offer| (offer.major(), offer.suite.as_str())).collect();
         assert_eq!(majors, [(10, "bookworm-backports"), (7, "bookworm")]);
+    }
+
+    #[test]
+    fn sizes_are_read_from_the_uris_that_apt_would_fetch() {
+        let printed = "Reading package lists...\n\
+            'http://m.example/pool/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 1200 SHA256:00\n\
+            'http://m.example/pool/b_1_all.deb' b_1_all.deb 34 MD5Sum:00\n";
+        assert_eq!(sizes(printed), (2, 1234));
+        assert_eq!(sizes("Reading package lists...\n"), (0, 0));
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! Memory that is added and removed while the machine runs.
+
+use linmap_live::{Global, Step};
+use linmap_table::{Mapping, MappingError, Mappings, PhysicalMemory, RecordError};
+use linmap_vmsa::{Attributes, PaRange};
+use thiserror::Error;
+
+use super::change_error::ChangeError;
+use super::changed::Changed;
+use super::editor::Editor;
+use super::linear_map::LinearMap;
+use super::mappable::check_mappable;
+use super::request::Request;
+
+/// Why memory was neither added nor removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The range overlaps memory that is present.
+    #[error("{range} overlaps {memory}, which is present")]
+    Present {
+        /// The range asked for.
+        range: PaRange,
+        /// The first memory that it overlaps.
+        memory: PaRange,
+    },
+    /// The range overlaps memory that is in use.
+    #[error("{range} can't be added or removed: {reserved} is in use")]
+    InUse {
+        /// The range asked for.
+        range: PaRange,
+        /// The first reserved range that it overlaps.
+        reserved: PaRange,
+    },
+    /// The record of memory did not take the change.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The range can't be mapped.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// The map can't be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+impl LinearMap {
+    /// Maps `range`, memory that was absent, and records it. Leaves that can join its neighbours'
+    /// are folded, if that needs no parking.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn add_memory<E: Editor>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+    ) -> Result<Changed, MemoryError> {
+        let target = self.region.linear(range)?;
+        let list = [Mapping {
+            va: target.start,
+            pa: range.start,
+            len: range.len(),
+            attributes: Attributes { global: self.global == Global::Global, ..Attributes::KERNEL_DATA },
+            leaves: self.leaves,
+        }];
+        let mappings = Mappings::new(self.layout().geometry(), &list)?;
+        record_added(&mut editor.memory(), range)?;
+        let mappable = check_mappable(&editor.memory(), range);
+        let result = mappable.and_then(|()| self.run(editor, steps, target, Request::Map(&mappings)));
+        editor.memory().release(range);
+        match result {
+            Ok(changed) => Ok(changed.and(self.fold_around(editor, steps, range))),
+            Err(error) => {
+                // The undo of an `add` succeeds.
+                let _ = editor.memory().remove(range);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Unmaps `range`, memory that is not in use, and removes it from the record. Leaves that reach
+    /// beyond are split.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn remove_memory<E: Editor>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: PaRange,
+    ) -> Result<Changed, MemoryError> {
+        self.region.linear(range)?;
+        record_removed(&mut editor.memory(), range)?;
+        match self.change(editor, steps, range, Request::Unmap) {
+            Ok(changed) => Ok(changed),
+            Err(error) => {
+                // The undo of a `remove` succeeds.
+                let _ = editor.memory().add(range);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Records that there is memory at `range`. It is reserved, so that no table comes from memory that
+/// is not mapped yet.
+fn record_added(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
+    if let Some(memory) = memory.overlapping_memory(range) {
+        return Err(MemoryError::Present { range, memory });
+    }
+    // The release after the change would end a reservation that was made before.
+    if let Some(reserved) = memory.overlapping_reserved(range) {
+        return Err(MemoryError::InUse { range, reserved });
+    }
+    memory.reserve(range)?;
+    if let Err(error) = memory.add(range) {
+        memory.release(range);
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Records that there is no memory at `range`, before it is unmapped, so that no table of a split
+/// comes from it.
+fn record_removed(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
+    if let Some(reserved) = memory.overlapping_reserved(range) {
+        return Err(MemoryError::InUse { range, reserved });
+    }
+    check_mappable(memory, range)?;
+    Ok(memory.remove(range)?)
+}

@@ -1,0 +1,79 @@
+//! A small stock of table frames.
+
+use arrayvec::ArrayVec;
+use linmap_table::{FrameSource, OutOfFrames};
+use linmap_vmsa::Pa;
+
+/// Up to `N` frames in stock, for edits that come one at a time: to hand one out or take one back
+/// is a few instructions. The allocator behind it sees half of `N` frames at once.
+#[derive(Debug, Default)]
+pub struct FramePool<const N: usize = 64> {
+    frames: ArrayVec<Pa, N>,
+}
+
+impl<const N: usize> FramePool<N> {
+    /// Returns an empty pool.
+    pub const fn new() -> Self {
+        Self { frames: ArrayVec::new_const() }
+    }
+
+    /// Returns how many frames are in stock: allocated, and not a table.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Returns whether no frame is in stock.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Returns the pool as a source of frames, backed by `source` where it runs empty or full. It
+    /// has to be the same allocator at every call.
+    #[inline]
+    pub fn over<F: FrameSource>(&mut self, source: F) -> PooledFrames<'_, F, N> {
+        PooledFrames { pool: &mut self.frames, source }
+    }
+}
+
+/// A [`FramePool`] with the allocator behind it.
+#[derive(Debug)]
+pub struct PooledFrames<'p, F, const N: usize = 64> {
+    pool: &'p mut ArrayVec<Pa, N>,
+    source: F,
+}
+
+impl<F: FrameSource, const N: usize> PooledFrames<'_, F, N> {
+    /// Fills half of the pool, so that as many can come back, and hands out the last frame.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> Result<Pa, OutOfFrames> {
+        while self.pool.len() < N / 2
+            && let Ok(frame) = self.source.alloc()
+        {
+            self.pool.push(frame);
+        }
+        match self.pool.pop() {
+            Some(frame) => Ok(frame),
+            None => self.source.alloc(),
+        }
+    }
+}
+
+// SAFETY: every frame is the source's, allocated until it is returned there; it is in the pool or
+// with the caller, never both.
+unsafe impl<F: FrameSource, const N: usize> FrameSource for PooledFrames<'_, F, N> {
+    #[inline]
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        match self.pool.pop() {
+            Some(frame) => Ok(frame),
+            None => self.refill(),
+        }
+    }
+
+    #[inline]
+    fn free(&mut self, frame: Pa) {
+        if self.pool.try_push(frame).is_err() {
+            self.source.free(frame);
+        }
+    }
+}

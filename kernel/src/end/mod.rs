@@ -1,0 +1,4 @@
+//! How the kernel ends.
+
+pub mod fatal;
+pub mod halt;

@@ -1,0 +1,267 @@
+//! The linear map in use: how this kernel carries out changes of it.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use linmap::{
+    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ParkError, Pause, Repaint,
+};
+use linmap_live::Step;
+use linmap_live::events::{Roots, TracedTree};
+use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
+use linmap_table::cpu::Cpu;
+use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
+use linmap_trace::{Line, MAX_CPUS};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Level, Pa, PaRange, Va};
+
+use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::percpu;
+use crate::boot::entry::Image;
+use crate::memory::layout::{GEOMETRY, IMAGE};
+use crate::memory::linear_map::Choices;
+use crate::memory::machine::{Machine, REGIONS};
+use crate::memory::surgery::{self, Surgery};
+use crate::report;
+use crate::smp::parking;
+
+/// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
+pub const STEPS: usize = 1024;
+
+/// Ranges of memory that the user has reserved.
+pub const RESERVATIONS: usize = 32;
+
+static mut PLAN: [Step; STEPS] = [Step::Isb; STEPS];
+
+/// The linear map, and what changing it needs.
+pub struct Live {
+    /// The map.
+    pub map: LinearMap,
+    /// Frames for tables.
+    pub pool: FramePool,
+    /// Memory that the user has reserved to try protections on.
+    pub reserved: ArrayVec<PaRange, RESERVATIONS>,
+    image: PaRange,
+    surgery: Surgery,
+    roots: Roots,
+    traced: bool,
+    steps: &'static mut [Step],
+}
+
+impl Live {
+    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where
+    /// it stays.
+    pub fn new(image: Image, map: LinearMap) -> Self {
+        static MADE: AtomicBool = AtomicBool::new(false);
+        assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
+        let plan = &raw mut PLAN;
+        // SAFETY: this function is left once, so that these are the only references.
+        let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
+        Self {
+            map,
+            pool: FramePool::new(),
+            reserved: ArrayVec::new(),
+            image: image.range(),
+            roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
+            surgery,
+            traced: false,
+            steps,
+        }
+    }
+
+    /// The three things that a change takes: the map, who carries it out, and room for its plan.
+    pub fn parts<'l>(
+        &'l mut self,
+        memblock: &'l mut Memblock<REGIONS>,
+    ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
+        let tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        let editor = KernelEditor {
+            memblock,
+            pool: &mut self.pool,
+            surgery: &mut self.surgery,
+            cpu: ThisCpu,
+            tables,
+            traced: self.traced.then_some(traced_tree(self.roots)),
+        };
+        (&mut self.map, editor, self.steps)
+    }
+}
+
+/// This kernel as the one that carries out a change: on the boot CPU.
+pub struct KernelEditor<'l> {
+    memblock: &'l mut Memblock<REGIONS>,
+    pool: &'l mut FramePool,
+    surgery: &'l mut Surgery,
+    cpu: ThisCpu,
+    tables: Tables,
+    /// The tree as it is traced, if a trace is printed.
+    traced: Option<TracedTree>,
+}
+
+/// Tables by the addresses at which they may be written: those of the image where the image is
+/// mapped for itself, since its linear alias is read-only, all others in the linear map.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    linear: u64,
+    image: PaRange,
+}
+
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which
+// nobody makes invalid or read-only, so that the frame is mapped writable at one of the two
+// addresses, always the same; nothing holds a Rust reference to a table.
+unsafe impl TableWindow for Tables {
+    #[inline]
+    fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
+        let offset =
+            if self.image.contains(table) { IMAGE.0.wrapping_sub(self.image.start.0) } else { self.linear };
+        ThisCpu.reach(Va(table.0.wrapping_add(offset)))
+    }
+
+    #[inline]
+    fn close(&mut self, _level: Level) {}
+}
+
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
+// the surgery root when all others have parked, and this CPU has invalidated what it held.
+unsafe impl Editor for KernelEditor<'_> {
+    type Window = Tables;
+    type ParkedWindow = surgery::Window;
+    type Cpu = ThisCpu;
+
+    #[inline]
+    fn window(&mut self) -> Tables {
+        self.tables
+    }
+
+    #[inline]
+    fn cpu(&mut self) -> &mut ThisCpu {
+        &mut self.cpu
+    }
+
+    #[inline]
+    fn frames(&mut self) -> impl FrameSource {
+        self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY))
+    }
+
+    fn memory(&mut self) -> impl PhysicalMemory {
+        MemblockRecord(self.memblock)
+    }
+
+    #[inline]
+    fn planned(&mut self, steps: &[Step]) {
+        if let Some(tree) = self.traced {
+            print_plan(tree, steps, &mut self.tables);
+        }
+    }
+
+    #[inline]
+    fn applied_parked(&mut self, steps: &[Step]) {
+        if let Some(tree) = self.traced {
+            let running = percpu::online().iter();
+            tree.parked_plan(&mut print, running, steps, &mut self.tables);
+        }
+    }
+
+    fn park<R>(
+        &mut self,
+        edit: impl FnOnce(&mut surgery::Window, &mut ThisCpu) -> R,
+    ) -> Result<(R, Pause), ParkError> {
+        let Surgery { ttbr1, window, .. } = self.surgery;
+        let cpu = &mut self.cpu;
+        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are
+        // masked; the edit touches the image and what it reaches through the window.
+        unsafe {
+            parking::all(*ttbr1, || {
+                let result = edit(window, cpu);
+                window.close_all();
+                result
+            })
+        }
+    }
+}
+
+/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay
+/// for it.
+#[cold]
+#[inline(never)]
+fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
+    tree.plan(&mut print, steps, tables);
+}
+
+/// The linear map's tree as it is traced.
+const fn traced_tree(roots: Roots) -> TracedTree {
+    TracedTree { geometry: GEOMETRY, roots }
+}
+
+/// Prints a line of a trace.
+fn print(line: Line) {
+    report!("event=\"{line}\"");
+}
+
+impl Live {
+    /// Prints from now on what is done to the tables, as the machine model reads it.
+    fn trace(&mut self, bbm: BbmLevel) {
+        self.traced = true;
+        let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
+        let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        let running = percpu::online().iter();
+        traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
+    }
+
+    /// Notes that a CPU came online later.
+    pub fn cpu_started(&self, number: usize) {
+        if self.traced {
+            traced_tree(self.roots).starts(&mut print, number);
+        }
+    }
+
+    /// Notes that a CPU went off.
+    pub fn cpu_stopped(&self, number: usize) {
+        if self.traced {
+            traced_tree(self.roots).stops(&mut print, number);
+        }
+    }
+}
+
+/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where
+/// the boot CPU has BBM level 3 and another one has less, the map is repainted, unless the user
+/// wants it otherwise.
+pub fn settle(machine: &mut Machine<'_>, choices: Choices) -> Result<(), ChangeError> {
+    let system = machine.cpus.system();
+    let blocks = choices.policy == LeafPolicy::Auto;
+    let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
+    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if
+    // it has less.
+    unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
+    if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
+        machine.live.trace(system.bbm);
+    }
+    if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {
+        return Ok(());
+    }
+    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let before = parking::waited();
+    let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
+    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), parking::waited() - before);
+    Ok(())
+}
+
+/// Runs `change` and says how many ticks it took.
+pub fn timed<T>(change: impl FnOnce() -> T) -> (T, u64) {
+    let started = cpu::counter();
+    let result = change();
+    (result, cpu::ticks_since(started))
+}
+
+/// The fields of a change in a line for machines.
+pub struct Fields(pub Changed);
+
+impl core::fmt::Display for Fields {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Changed { entries, invalidations, freed, parked, paused } = self.0;
+        write!(f, "entries={entries} tlbi={invalidations} freed={freed} parked={parked} paused={paused}")
+    }
+}

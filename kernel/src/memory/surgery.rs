@@ -1,0 +1,73 @@
+//! The surgery root of this kernel: what the boot CPU runs on while nobody may walk the live
+//! tables. It has the image, with the boot CPU's stacks, and the console.
+
+use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
+use linmap_table::{FrameSource, OutOfFrames};
+use linmap_vmsa::{Level, Pa, Va, VaRange};
+
+use crate::arch::cpu::ThisCpu;
+use crate::boot::entry::Image;
+use crate::memory::layout::{self, GEOMETRY, slot};
+
+/// The surgery root.
+pub type Surgery = SurgeryRoot<ThisCpu>;
+
+/// How tables are reached from it.
+pub type Window = SurgeryWindow<ThisCpu>;
+
+/// A root, one table at level 1 and one at level 2, and the tables of pages of image and fixmap.
+const TABLES: usize = 5;
+
+const WORDS: usize = GEOMETRY.entries(Level::L3);
+
+#[repr(C, align(4096))]
+struct Tables([[u64; WORDS]; TABLES]);
+
+static mut MEMORY: Tables = Tables([[0; WORDS]; TABLES]);
+
+/// The tables' memory in the image.
+struct ImageFrames {
+    image: Image,
+    used: usize,
+}
+
+// SAFETY: each of the tables is handed out once; the image is not at physical address 0.
+unsafe impl FrameSource for ImageFrames {
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        if self.used == TABLES {
+            return Err(OutOfFrames { wanted: GEOMETRY.granule().bytes(), largest_free: 0 });
+        }
+        let table = (&raw const MEMORY).cast::<[u64; WORDS]>().wrapping_add(self.used);
+        table.expose_provenance();
+        self.used += 1;
+        Ok(self.image.physical(table.cast()))
+    }
+
+    fn free(&mut self, _frame: Pa) {}
+}
+
+/// Builds the root, once the console is where it stays.
+///
+/// # Safety
+/// To be called once.
+pub unsafe fn surgery_root(image: Image) -> Surgery {
+    let page = GEOMETRY.granule().bytes();
+    let fixmap = |slot: usize| Va(layout::FIXMAP.0 + slot as u64 * page);
+    let layout = SurgeryLayout {
+        geometry: GEOMETRY,
+        mapped_as_live: &[
+            VaRange::new(layout::IMAGE, image.range().len()),
+            // A panic prints through the console's slot.
+            VaRange::new(fixmap(slot::CONSOLE), page),
+        ],
+        windows: fixmap(slot::TABLES),
+    };
+    let offset = layout::IMAGE.0.wrapping_sub(image.range().start.0);
+    // SAFETY: all tables on the way to the image and the fixmap lie in the image, which is mapped
+    // at this offset by both roots, as is the memory of `ImageFrames`. The pages of the image never
+    // change, nor does the console's slot from now on.
+    let root = unsafe {
+        SurgeryRoot::build(&layout, image.swapper(), offset, &mut ImageFrames { image, used: 0 }, ThisCpu)
+    };
+    root.expect("five tables hold the image and the fixmap")
+}

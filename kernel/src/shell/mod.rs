@@ -1,0 +1,4 @@
+//! The shell and its commands.
+
+pub mod changes;
+pub mod commands;

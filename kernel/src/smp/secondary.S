@@ -1,0 +1,145 @@
+// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON or from a spin table.
+//
+// Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in SECONDARY_BOOT, which it has cleaned
+// to the point of coherency. What is stored, why a CPU can't stay, that it comes, what it was asked, has lines of its own, of
+// which the boot CPU drops its copies before it looks; and a mark in the pen.
+//
+// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT, x23 the last question
+// that was answered.
+
+.section .idmap.text, "ax"
+.global secondary_entry
+secondary_entry:
+    msr     daifset, #0xf
+    bl      enter_el
+    mrs     x0, mpidr_el1
+    mov_q   x1, {affinity_mask}
+    and     x19, x0, x1
+    adr_l   x22, SECONDARY_BOOT
+    mov     x23, xzr
+wait_for_call:
+    // Spin-table CPUs may share a mailbox, a CPU may come when it was given up, and one that came from a spin table has
+    // nowhere else to go: who is not called waits here, where it walks no tables, and says so when it is asked.
+0:  ldr     x0, [x22, #{boot_called}]
+    cmp     x0, x19
+    b.eq    1f
+    ldr     x0, [x22, #{boot_asked}]
+    eor     x1, x0, x19                 // the affinity asked for, below the question's number
+    lsl     x1, x1, #(64 - {asked_number_at})
+    cbnz    x1, 3f
+    cmp     x0, x23
+    b.eq    3f
+    mov     x23, x0
+    str     x0, [x22, #{boot_answer}]
+    dsb     sy
+3:  wfe
+    b       0b
+    // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or is seen by the other.
+1:  mov     x2, #{coming}
+    lsl     x2, x2, #56
+    orr     x2, x2, x19
+    str     x2, [x22, #{boot_status}]
+    dsb     sy
+    ldr     x0, [x22, #{boot_called}]
+    cmp     x0, x19
+    b.eq    2f
+    str     xzr, [x22, #{boot_status}]
+    dsb     sy
+    b       0b
+2:  ldr     x2, [x22, #{boot_pen}]
+    cbnz    x2, to_pen
+    // The same exception level as the boot CPU's, or its TLB maintenance is not for us.
+    ldr     x0, [x22, #{boot_entered}]
+    mov     x2, #{refused_level}
+    cmp     x0, x20
+    b.ne    refused
+    mrs     x0, id_aa64mmfr0_el1
+    sbfx    x1, x0, #28, #4             // TGran4, as in entry.S
+    mov     x2, #{refused_granule}
+    tbnz    x1, #63, refused
+    and     x0, x0, #0xf                // PARange
+    ldr     x1, [x22, #{boot_pa_range}]
+    mov     x2, #{refused_pa_range}
+    cmp     x0, x1
+    b.lo    refused
+    ldr     x3, =secondary_virtual_entry
+    b       enable_mmu
+
+// To the pen at x2, as the firmware entered us: at EL2 again, if we left it.
+to_pen:
+    ldr     x0, [x22, #{boot_mark}]
+    cmp     x20, #{entered_el2_stub}
+    b.eq    0f
+    // The pen was written while this CPU waited: nothing that was fetched from there before is left.
+    ic      iallu
+    dsb     nsh
+    isb
+    br      x2
+0:  mov     x1, x2
+    mov     x2, x0
+    mov     x0, #{hvc_restart}
+    hvc     #0
+
+// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
+.global secondary_again
+secondary_again:
+    mov_q   x0, {sctlr_off}
+    dsb     sy
+    msr     sctlr_el1, x0
+    isb
+    mrs     x0, mpidr_el1
+    mov_q   x1, {affinity_mask}
+    and     x19, x0, x1
+    adr_l   x22, SECONDARY_BOOT
+    ldr     x20, [x22, #{boot_entered}] // it was admitted, so it was entered like the boot CPU
+    mov     x23, xzr
+    b       wait_for_call
+
+// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off or waits again.
+refused:
+    lsl     x2, x2, #56
+    orr     x2, x2, x19
+    str     x2, [x22, #{boot_status}]
+    dsb     sy
+    ldr     x1, [x22, #{boot_conduit}]
+    cmp     x1, #{conduit_wait}
+    b.eq    wait_for_call
+    movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
+    movk    x0, #0x0002
+    cmp     x1, #{conduit_hvc}
+    b.ne    0f
+    hvc     #0
+0:  cmp     x1, #{conduit_smc}
+    b.ne    1f
+    smc     #0
+1:  wfi
+    b       1b
+
+// ---- At the link address, MMU and caches on ----
+.section .text.secondary_virtual_entry, "ax"
+secondary_virtual_entry:
+    adr_l   x0, vectors
+    msr     vbar_el1, x0
+    // Our number: the place of our affinity in the boot CPU's list.
+    adr_l   x0, SECONDARY_AFFINITIES
+    mov     x1, xzr
+0:  ldr     x2, [x0, x1, lsl #3]
+    cmp     x2, x19
+    b.eq    1f
+    add     x1, x1, #1                  // it is there, or nobody would have called us
+    b       0b
+1:  msr     tpidr_el1, x1
+    // Our slot of stacks. As on the boot CPU, exceptions have their own.
+    mov_q   x2, {stacks}
+    mov     x3, #{stack_slot}
+    madd    x2, x1, x3, x2
+    add     x3, x2, #{exception_stack_top}
+    msr     spsel, #1
+    mov     sp, x3
+    add     x3, x2, #{stack_top}
+    msr     spsel, #0
+    mov     sp, x3
+    isb
+    mov     x29, xzr
+    mov     x30, xzr
+    b       secondary_main

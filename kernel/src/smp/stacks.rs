@@ -1,0 +1,96 @@
+//! The stacks of secondary CPUs, each above a page that is mapped nowhere: in a window of their own, two ranges of pages a
+//! CPU.
+
+use core::ops::Range;
+
+use arrayvec::ArrayVec;
+use linmap::MemblockFrames;
+use linmap_memblock::AllocError;
+use linmap_table::cpu::{Cpu, Dsb, store_valid};
+use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
+use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
+use thiserror::Error;
+
+use crate::arch::cpu::ThisCpu;
+use crate::boot::entry::level_2_entry;
+use crate::memory::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
+use crate::memory::machine::Machine;
+
+/// CPUs whose slots share one table of pages.
+const PER_TABLE: usize = (GEOMETRY.entry_bytes(Level::L2) / stack::SLOT) as usize;
+
+/// Why there are no stacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum StackError {
+    /// No memory is left for them.
+    #[error("stacks of a secondary CPU: {0}")]
+    Memory(#[from] AllocError),
+    /// No memory is left for their table.
+    #[error("table of the stacks of secondary CPUs: {0}")]
+    Table(#[from] OutOfFrames),
+    /// They can't be mapped.
+    #[error("stacks of secondary CPUs: {0}")]
+    Mapping(#[from] MappingError),
+}
+
+/// Maps stacks for the CPUs with numbers from 1 to below `count`. To be called once.
+///
+/// # Errors
+/// [`StackError`], with the first CPU that has none; those before it have theirs.
+pub fn map(machine: &mut Machine<'_>, count: usize) -> Result<(), (usize, StackError)> {
+    let numbers = 0..count.min(MAX_CPUS);
+    for first in numbers.clone().step_by(PER_TABLE) {
+        // The first slot is the boot CPU's, which has its stacks in the image.
+        let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
+        let before = machine.memblock.clone();
+        map_sharing(machine, first, sharing).map_err(|error| {
+            machine.memblock.clone_from(&before);
+            (first, error)
+        })?;
+    }
+    Ok(())
+}
+
+/// Maps the stacks of CPUs whose slots share a table of pages, the first slot being `first`.
+fn map_sharing(machine: &mut Machine<'_>, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
+    let mut list = ArrayVec::<Mapping, { 2 * PER_TABLE }>::new();
+    for number in numbers {
+        let slot = slot(number);
+        for (offset, len) in [(stack::MAIN, stack::MAIN_LEN), (stack::EXCEPTION, stack::EXCEPTION_LEN)] {
+            let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+            list.push(Mapping {
+                va: Va(slot.0 + offset),
+                pa: machine.memblock.alloc(len, GEOMETRY.granule().bytes(), everywhere)?,
+                len,
+                attributes: Attributes::KERNEL_DATA,
+                leaves: Leaves::Pages,
+            });
+        }
+    }
+    if list.is_empty() {
+        return Ok(());
+    }
+    Ok(link(machine, slot(first), &Mappings::new(GEOMETRY, &list)?)?)
+}
+
+/// Builds the table of pages that translates from `base`, and links it.
+fn link(machine: &mut Machine<'_>, base: Va, mappings: &Mappings<'_>) -> Result<(), OutOfFrames> {
+    let mut window = machine.tables();
+    let mut frames = MemblockFrames::new(machine.memblock, GEOMETRY);
+    let table = DetachedTree::build(&mut mappings.cursor(), Level::L3, base, &mut window, &mut frames)?;
+    let cpu = &mut ThisCpu;
+    cpu.dsb(Dsb::Ishst);
+    // SAFETY: this entry of the live table belongs to the window of stacks, is invalid until now, and only this function
+    // sets it; the table was just ordered, and maps memory that memblock has just handed out.
+    unsafe { store_valid(cpu, level_2_entry(base), Descriptor::table(GEOMETRY, table.root())) };
+    Ok(())
+}
+
+fn slot(number: usize) -> Va {
+    Va(STACKS.0 + number as u64 * stack::SLOT)
+}
+
+/// The pages below the stacks of the CPU `number`.
+pub fn guards(number: usize) -> [Va; 2] {
+    [stack::GUARD, stack::EXCEPTION_GUARD].map(|offset| Va(slot(number).0 + offset))
+}
