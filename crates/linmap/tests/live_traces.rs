@@ -69,7 +69,7 @@ fn replays(running: &Running) -> Result<(), String> {
 #[test]
 fn what_is_printed_of_random_changes_is_legal_and_ends_with_the_same_tables() {
     let seed = seed();
-    for nth in 0..sequences(30) {
+    for nth in 0..sequences(15, 300) {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);

@@ -8,7 +8,7 @@ use crate::arch::exceptions::Frame;
 use crate::arch::percpu::{self, State};
 use crate::gic::controller as gic;
 use crate::kexec::crash;
-use crate::kexec::relocation;
+use crate::kexec::departure;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
 use crate::smp::parking;
 use crate::smp::secondary;
@@ -102,7 +102,7 @@ fn note(frame: &Frame) {
     if me == 0 {
         // Nobody else lets those go that wait for it.
         parking::abandon();
-        relocation::call_off();
+        departure::call_off();
     }
 }
 

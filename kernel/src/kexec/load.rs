@@ -14,6 +14,7 @@ use linmap_kexec::{
     Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
 use linmap_platform::{COMMAND_LINE_MAX, CommandLine};
+use linmap_relocate::Digest;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use super::command::{KexecError, Payload};
@@ -25,11 +26,9 @@ use super::{seeds, tables};
 use crate::arch::cpu;
 use crate::arch::percpu;
 use crate::arch::percpu::CpuSet;
-use crate::arch::sha256::Digest;
 use crate::boot::entry::{self, Entered};
 use crate::kexec::heap;
 use crate::kexec::next_line;
-use crate::kexec::relocation;
 use crate::memory::kept;
 use crate::memory::layout::MAX_CPUS;
 use crate::memory::machine::{Machine, REGIONS};
@@ -398,7 +397,7 @@ impl Loader<'_, '_> {
         // SAFETY: the frames were taken for this.
         let bytes = unsafe { self.machine.bytes_mut(control) };
         bytes.fill(0);
-        let code = relocation::code();
+        let code = linmap_relocate::code();
         bytes[..code.len()].copy_from_slice(code);
         if self.machine.entered == Entered::El2Stub {
             let vectors = entry::el2_stub();

@@ -8,13 +8,13 @@ use linmap::{ChangeError, Changed, MemoryError, Protection, first_unmappable};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
 use linmap_platform::parse_number as number;
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu;
 use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
-use crate::arch::sha256::Sha256;
 use crate::memory::kept::{self, KeepError};
 use crate::memory::layout::slot;
 use crate::memory::live::{Fields, RESERVATIONS, timed};
