@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use linmap::layout::Layout;
-use linmap::mapping_list::MappingList;
 use linmap_kexec::{Transition, TransitionError};
 use linmap_memblock::Memblock;
-use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, Walk, walk};
+use linmap_table::{FrameSource, Mapping, Mappings, OffsetWindow, OutOfFrames, Walk, walk};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
 use proptest::prelude::*;
 
 const GEOMETRY: Geometry = Geometry::K4_48;
+/// Where the kernel's half begins.
+const BASE: Va = Va(0xffff_0000_0000_0000);
 const PAGE: u64 = 0x1000;
 const MIB: u64 = 0x10_0000;
 const GIB: u64 = 0x4000_0000;
@@ -64,17 +64,26 @@ fn memblock(memory: &[PaRange], no_map: &[PaRange]) -> Memblock<64> {
     memblock
 }
 
+/// The address of `pa` in the linear map.
+fn linear(memstart: Pa, pa: Pa) -> Va {
+    Va(BASE.0 + (pa.0 - memstart.0))
+}
+
 /// Builds with 0, 1, 2 ... frames until that is enough, checks what then is there, and says how many were too few.
 fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
     let memory: Vec<PaRange> = memblock.mapped(PAGE).collect();
     let whole = PaRange::new(memory[0].start, memory[memory.len() - 1].end);
-    let layout = Layout::new(GEOMETRY, whole).unwrap();
-    let mut list = Box::new(MappingList::new());
+    let memstart = Pa(whole.start.0 & !(GIB - 1));
+    let mappings: Vec<Mapping> =
+        memory.iter().map(|range| Transition::mapping(*range, linear(memstart, range.start))).collect();
+    let mappings = Mappings::new(GEOMETRY, &mappings).unwrap();
+    let bits = (u64::BITS - (code.0 + PAGE - 1).leading_zeros()).max(25) as u8;
+    let code_geometry = Geometry::new(GEOMETRY.granule(), bits, GEOMETRY.pa_bits()).unwrap();
     let mut arena = Arena::new();
     let mut window = arena.window();
     for frames in 0.. {
         arena.left = frames;
-        let built = Transition::build(&layout, memblock, code, &mut list, &mut window, &mut arena);
+        let built = Transition::build(&mappings, BASE, code, code_geometry, &mut window, &mut arena);
         let both = match built {
             Ok(both) => both,
             Err(TransitionError::OutOfFrames(_)) => {
@@ -83,7 +92,7 @@ fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
             }
             Err(error) => panic!("{error}"),
         };
-        check(&layout, memblock, &memory, code, &both, &mut window);
+        check(memstart, memblock, &memory, code, &both, &mut window);
         let tables = both.linear.built().tables + both.code.built().tables;
         assert_eq!(tables, frames as u64, "every frame that was asked for is a table");
         both.linear.release(&mut window, &mut arena);
@@ -95,14 +104,14 @@ fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
 }
 
 fn check(
-    layout: &Layout,
+    memstart: Pa,
     memblock: &Memblock<64>,
     memory: &[PaRange],
     code: Pa,
     both: &Transition,
     window: &mut OffsetWindow,
 ) {
-    let geometry = layout.geometry();
+    let geometry = GEOMETRY;
     // The edges, beside them, and pages between.
     let at = |range: &PaRange| {
         let (start, end) = (range.start.0, range.end.0);
@@ -111,10 +120,10 @@ fn check(
     };
     for pa in memory.iter().flat_map(at) {
         let mapped = memory.iter().any(|range| range.contains(Pa(pa)));
-        if !mapped && pa < layout.memstart().0 {
+        if !mapped && pa < memstart.0 {
             continue;
         }
-        match walk(geometry, both.linear.root(), layout.linear(Pa(pa)), window) {
+        match walk(geometry, both.linear.root(), linear(memstart, Pa(pa)), window) {
             Walk::Leaf { pa: found, level, descriptor } => {
                 assert!(mapped && !memblock.is_no_map(Pa(pa)), "{pa:#x} is mapped");
                 assert_eq!(found, Pa(pa));

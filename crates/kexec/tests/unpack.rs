@@ -2,7 +2,7 @@
 
 mod unpack_files;
 
-use linmap_kexec::{Content, ImageError, KernelFile, KernelFileError, Packing, UnpackError};
+use linmap_kexec::{FileFormat, ImageError, KernelFile, KernelFileError, Packing, UnpackError};
 use proptest::prelude::*;
 use unpack_files::{ZstdFrame, gzip, image, unpack, zboot};
 
@@ -234,7 +234,7 @@ fn only_one_level_is_unpacked() {
     let twice = gzip(&gzip(&image, 6), 6);
     let error = recognise(&twice).unpack().err();
     assert!(
-        matches!(error, Some(UnpackError::Image(ImageError::WrongMagic { content: Content::Gzip, .. }))),
+        matches!(error, Some(UnpackError::Image(ImageError::WrongMagic { format: FileFormat::Gzip, .. }))),
         "{error:?}"
     );
     let short = gzip(b"ARM", 6);
@@ -271,7 +271,7 @@ fn a_zboot_image_must_be_whole_and_say_the_truth() {
     assert!(refused(&zboot(&gz, "xzkern")).to_string().contains("\"xzkern\""));
     assert_eq!(
         refused(&zboot(&zst, "gzip")),
-        KernelFileError::ZbootMismatch { named: Packing::Gzip, found: Content::Zstd, at: 0x400 }
+        KernelFileError::ZbootMismatch { named: Packing::Gzip, found: FileFormat::Zstd, at: 0x400 }
     );
     assert!(matches!(refused(&zboot(&image, "gzip")), KernelFileError::ZbootMismatch { .. }));
     let whole = zboot(&gz, "gzip");

@@ -1,6 +1,6 @@
 //! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that the hand-over needs.
 
-use linmap_kexec::{Image, Initrd, Placed, Placement, usable};
+use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, usable};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
@@ -59,14 +59,14 @@ proptest! {
         let usable = usable(&memblock, not.iter().copied()).unwrap();
         let free: Vec<PaRange> = usable.free_ranges(EVERYWHERE).collect();
 
-        let placement = if old { Placement::NearDramBase } else { Placement::Anywhere };
+        let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
         let image = Image { text_offset: if old { 0x8_0000 } else { 0 }, image_size, page_size: None, placement };
         let initrd = match (initrd, stays) {
             (Some(len), Some(at)) => Initrd::At(range(0x4000_0000 + at, len)),
             (Some(len), None) => Initrd::Len(len),
             (None, _) => Initrd::Absent,
         };
-        let Ok(placed) = Placed::lowest(free.iter().copied(), &image, initrd, dtb_len) else {
+        let Ok(placed) = PayloadPlacement::lowest(free.iter().copied(), &image, initrd, dtb_len) else {
             return Ok(());
         };
         let moved = placed.initrd.filter(|_| matches!(initrd, Initrd::Len(_)));

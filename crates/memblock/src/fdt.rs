@@ -6,7 +6,7 @@ use dtoolkit::error::PropertyError;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
-use linmap_fdt::is_enabled;
+use linmap_fdt::{is_enabled, number};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -243,11 +243,12 @@ impl<const N: usize> Memblock<N> {
             return Err(FdtError::UsableLength { len: value.len(), entry });
         }
         let full = |source| FdtError::Regions { node: chosen.name(), source };
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let mut usable = RangeSet::<N>::new();
         for entry in value.chunks_exact(entry) {
             let (address, size) = entry.split_at(address_len);
-            let range = region(chosen.name(), number(address), number(size))?.align_inward(PAGE);
+            // The root's cells were checked: both are numbers.
+            let (Some(address), Some(size)) = (number(address), number(size)) else { continue };
+            let range = region(chosen.name(), address, size)?.align_inward(PAGE);
             if !range.is_empty() {
                 let over = |_| full(RegionError::Full { list: "usable", range, capacity: N });
                 usable.insert(range).map_err(over)?;
@@ -340,9 +341,6 @@ fn initrd_address<'a>(node: &FdtNode<'a>, property: &'static str) -> Result<Opti
     let Some(found) = node.property(property) else {
         return Ok(None);
     };
-    match *found.value() {
-        [a, b, c, d] => Ok(Some(u64::from(u32::from_be_bytes([a, b, c, d])))),
-        [a, b, c, d, e, f, g, h] => Ok(Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))),
-        ref other => Err(FdtError::InitrdLength { property, len: other.len() }),
-    }
+    let value = found.value();
+    number(value).map(Some).ok_or(FdtError::InitrdLength { property, len: value.len() })
 }

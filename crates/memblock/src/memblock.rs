@@ -176,13 +176,13 @@ impl<const N: usize> Memblock<N> {
 
     /// Free memory inside `limit`, from either end. Page 0 is among it if it is free, although
     /// [`Memblock::alloc`] never hands it out.
-    pub fn free_ranges(&self, limit: PaRange) -> impl DoubleEndedIterator<Item = PaRange> {
+    pub fn free_ranges(&self, limit: PaRange) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
         Difference::new(&self.memory, [&self.no_map, &self.reserved], limit)
     }
 
     /// What a linear map maps: RAM without no-map ranges, in whole pages of `page` bytes (a power of two), from
     /// either end.
-    pub fn mapped(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> {
+    pub fn mapped(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
         Difference::new(&self.memory, [&self.no_map], ALL)
             .map(move |range| range.align_inward(page))
             .filter(|range| !range.is_empty())

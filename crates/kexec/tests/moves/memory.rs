@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use linmap_kexec::{
-    Direction, Extent, IndEntry, LIST_FRAME_WORDS, ListFrame, MoveError, MoveList, MovePlan, Moves, Pending,
-    Record, Records, Segments, Source, WireError,
+    Direction, Extent, ExtentSource, IndEntry, LIST_FRAME_WORDS, ListFrame, MoveError, MoveList, MovePlan,
+    Moves, Pending, Record, Records, Segments, WireError,
 };
 use linmap_vmsa::{Pa, PaRange};
 
@@ -33,11 +33,15 @@ pub fn pages(first: u64, count: u64) -> PaRange {
 
 /// Extents are written in page numbers.
 pub fn copy(source: u64, destination: u64, len: u64) -> Extent {
-    Extent { source: Source::At(Pa(source * PAGE)), destination: Pa(destination * PAGE), len: len * PAGE }
+    Extent {
+        source: ExtentSource::At(Pa(source * PAGE)),
+        destination: Pa(destination * PAGE),
+        len: len * PAGE,
+    }
 }
 
 pub fn zeros(destination: u64, len: u64) -> Extent {
-    Extent { source: Source::Zeros, destination: Pa(destination * PAGE), len: len * PAGE }
+    Extent { source: ExtentSource::Zeros, destination: Pa(destination * PAGE), len: len * PAGE }
 }
 
 type Words = [u64; LIST_FRAME_WORDS];
@@ -136,8 +140,8 @@ impl Memory {
             for offset in (0..extent.len).step_by(PAGE as usize) {
                 let destination = Pa(extent.destination.0 + offset);
                 match extent.source {
-                    Source::Zeros => after.clear_page(destination),
-                    Source::At(source) => {
+                    ExtentSource::Zeros => after.clear_page(destination),
+                    ExtentSource::At(source) => {
                         let at = after.at(destination);
                         after.bytes[at..at + self.grain].copy_from_slice(self.page(Pa(source.0 + offset)));
                     }
