@@ -11,10 +11,10 @@ use thiserror::Error;
 
 use crate::place::SEGMENT_ALIGN;
 
+use super::finished_plan::Moves;
 use super::list::{LIST_FRAME_WORDS, Records};
 use super::list_error::WireError;
 use super::list_writer::ListFrame;
-use super::moves::Moves;
 use super::record::{Direction, Record};
 
 /// The number of words of a page before its last word, which links to the next page or ends the list.

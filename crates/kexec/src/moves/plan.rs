@@ -11,10 +11,10 @@ use linmap_vmsa::{Pa, PaRange};
 use crate::place::{MAX_SEGMENTS, SEGMENT_ALIGN, Segments};
 
 use super::extent::{Extent, ExtentSource};
+use super::finished_plan::{MAX_SHARES, Moves};
 use super::list::{LIST_FRAME_LEN, MoveList};
 use super::list_writer::{ListFrame, ListWriter};
 use super::move_error::MoveError;
-use super::moves::{MAX_SHARES, Moves};
 use super::ordering::{CopyOrdering, Pending, Step};
 use super::record::Record;
 
