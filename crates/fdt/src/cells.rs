@@ -1,4 +1,5 @@
-//! How a device tree writes addresses and sizes: as numbers of 32-bit cells, whose counts the parent node gives.
+//! How a device tree writes addresses and sizes: as numbers of 32-bit cells, whose counts the
+//! parent node gives.
 
 use arrayvec::ArrayVec;
 
@@ -62,7 +63,8 @@ pub struct CellCounts {
 }
 
 impl CellCounts {
-    /// Notes a property of the node. Of two with the same name the first counts, as it does for readers.
+    /// Notes a property of the node. Of two with the same name the first counts, as it does for
+    /// readers.
     pub fn note(&mut self, name: &str, value: &[u8]) {
         // No reader can use a malformed count, nor a count of 0.
         let number = || value.try_into().map_or(0, u32::from_be_bytes);
@@ -76,7 +78,8 @@ impl CellCounts {
     /// Returns the format of `reg` in the children of the node.
     ///
     /// # Errors
-    /// The name of the property that is missing or not 1 or 2. There is no default, since readers differ in it.
+    /// The name of the property that is missing or not 1 or 2. There is no default, since readers
+    /// differ in it.
     pub fn reg_format(self) -> Result<RegFormat, &'static str> {
         let width = |cells, property| match cells {
             Some(1) => Ok(CellWidth::One),

@@ -1,8 +1,9 @@
 //! Checking a device tree blob before anything reads it (Devicetree Specification v0.4, chapter 5).
 //!
-//! dtoolkit's own check also enforces the specification's limit of 31 characters for the name of a node or property. It
-//! refuses trees of real machines: the Raspberry Pi 4's has `arm,cpu-registers-not-fw-configured`. This check accepts
-//! longer names, and guarantees everything that reading the tree relies on.
+//! dtoolkit's own check also enforces the specification's limit of 31 characters for the name of a
+//! node or property. It refuses trees of real machines: the Raspberry Pi 4's has
+//! `arm,cpu-registers-not-fw-configured`. This check accepts longer names, and guarantees
+//! everything that reading the tree relies on.
 
 use dtoolkit::fdt::Fdt;
 
@@ -12,12 +13,12 @@ use crate::tokens::Tokens;
 
 const RESERVATION_LEN: usize = 16;
 
-/// The blocks of a flattened device tree, found by its header. [`tokens`](Self::tokens) checks the content of the
-/// structure block.
+/// The blocks of a flattened device tree, found by its header. [`tokens`](Self::tokens) checks the
+/// content of the structure block.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceTree<'a> {
-    /// The memory reservation block: pairs of a 64-bit address and size, big-endian. A pair of zeros ends it and is
-    /// part of it.
+    /// The memory reservation block: pairs of a 64-bit address and size, big-endian. A pair of
+    /// zeros ends it and is part of it.
     pub reservations: &'a [u8],
     /// The strings block: the names of properties, each with a NUL at its end.
     pub strings: &'a [u8],
@@ -89,14 +90,16 @@ impl<'a> DeviceTree<'a> {
         })
     }
 
-    /// Returns the tokens of the structure block, its end included. Each is checked when it is reached.
+    /// Returns the tokens of the structure block, its end included. Each is checked when it is
+    /// reached.
     pub fn tokens(&self) -> Tokens<'a> {
         Tokens::new(self.structure, self.structure_at, self.strings)
     }
 }
 
-/// Checks that `dtb` begins with a well-formed device tree blob of format version 17, and returns it for reading. Bytes
-/// behind the blob are ignored. dtoolkit may panic when it reads a blob that was not checked.
+/// Checks that `dtb` begins with a well-formed device tree blob of format version 17, and returns
+/// it for reading. Bytes behind the blob are ignored. dtoolkit may panic when it reads a blob that
+/// was not checked.
 ///
 /// # Errors
 /// [`DtbError`]: one variant for each part of the blob that can be wrong.

@@ -53,7 +53,8 @@ pub enum DtbError {
         /// `totalsize` in the header.
         total: usize,
     },
-    /// The memory reservations have no end, or the tokens of the structure block break the grammar of a tree.
+    /// The memory reservations have no end, or the tokens of the structure block break the grammar
+    /// of a tree.
     #[error("device tree is corrupt at offset {offset:#x}: {rule}")]
     Corrupt {
         /// The start of the token, name, value or block that breaks the rule.
@@ -82,7 +83,8 @@ pub enum TreeRule {
     /// A node's name is UTF-8 of at most 255 bytes and ends with a NUL.
     #[error("a node name has no end, has over 255 bytes or is not UTF-8")]
     NodeName,
-    /// A property's name lies in the strings block, is UTF-8 of at most 255 bytes and ends with a NUL.
+    /// A property's name lies in the strings block, is UTF-8 of at most 255 bytes and ends with a
+    /// NUL.
     #[error("a property name lies outside the strings block, has no end, has over 255 bytes or is not UTF-8")]
     PropertyName,
     /// Properties stand in a node, before its subnodes.

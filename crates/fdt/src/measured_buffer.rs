@@ -1,8 +1,10 @@
-//! A buffer that counts all bytes and holds those that fit, so that the code that writes also measures.
+//! A buffer that counts all bytes and holds those that fit, so that the code that writes also
+//! measures.
 
 use core::fmt;
 
-/// A buffer for a binary format. It accepts any number of bytes, and holds the bytes that have room.
+/// A buffer for a binary format. It accepts any number of bytes, and holds the bytes that have
+/// room.
 #[derive(Debug)]
 pub struct MeasuredBuffer<'b> {
     bytes: &'b mut [u8],

@@ -1,12 +1,12 @@
-//! A walk over the structure block of a device tree that checks every token (Devicetree Specification v0.4,
-//! section 5.4).
+//! A walk over the structure block of a device tree that checks every token (Devicetree
+//! Specification v0.4, section 5.4).
 
 use core::str;
 
 use crate::dtb_error::{DtbError, TreeRule};
 
-/// The longest name of a node or property in bytes, far above all names in use. With a bound the walk stays linear even
-/// if a hostile tree points a thousand properties at one endless name.
+/// The longest name of a node or property in bytes, far above all names in use. With a bound the
+/// walk stays linear even if a hostile tree points a thousand properties at one endless name.
 const LONGEST_NAME: usize = 255;
 /// Length of the words before a property's value: the token, the value's length, the name's offset.
 const PROPERTY_HEAD: usize = 12;
@@ -58,10 +58,11 @@ pub struct Piece<'a> {
     pub depth: usize,
 }
 
-/// The tokens of a structure block in their order. An error and the end of the tree are the last items.
+/// The tokens of a structure block in their order. An error and the end of the tree are the last
+/// items.
 ///
-/// If the last item is [`Token::End`], the tokens form one tree: the root comes first, the properties of a node come
-/// before its subnodes, and all names are UTF-8 of at most 255 bytes.
+/// If the last item is [`Token::End`], the tokens form one tree: the root comes first, the
+/// properties of a node come before its subnodes, and all names are UTF-8 of at most 255 bytes.
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     /// The structure block from the next token on.
@@ -139,7 +140,8 @@ impl<'a> Tokens<'a> {
         let corrupt = |at, rule| Err(DtbError::Corrupt { offset: self.offset + at, rule });
         let depth = self.depth;
         match (token, self.position) {
-            // The specification allows it, but dtoolkit, as libfdt, looks for the root where the block begins.
+            // The specification allows it, but dtoolkit, as libfdt, looks for the root where the
+            // block begins.
             (Token::Nop, Position::BeforeRoot) => corrupt(0, TreeRule::RootFirst),
             (Token::Nop, position) => Ok((position, depth)),
             (Token::BeginNode { .. }, Position::AfterRoot | Position::Ended) => corrupt(0, TreeRule::OneRoot),

@@ -38,8 +38,8 @@ pub enum WriteError {
     },
 }
 
-/// Names of properties and their offsets in the strings block of the result. The names that the source lacks follow its
-/// strings, used or not: the block is the same whatever is written.
+/// Names of properties and their offsets in the strings block of the result. The names that the
+/// source lacks follow its strings, used or not: the block is the same whatever is written.
 #[derive(Debug)]
 struct Names<const N: usize> {
     names: [&'static str; N],
@@ -77,9 +77,9 @@ fn offset_of(name: &str, strings: &[u8]) -> Option<usize> {
     strings.windows(name.len() + 1).position(|end| end.split_last() == Some((&0, name.as_bytes())))
 }
 
-/// Writes a device tree that is a copy of another with changes: first the structure block, token by token, then
-/// [`finish`](Self::finish). It writes the bytes that have room, and counts all of them: writing into an empty buffer
-/// measures the tree.
+/// Writes a device tree that is a copy of another with changes: first the structure block, token by
+/// token, then [`finish`](Self::finish). It writes the bytes that have room, and counts all of
+/// them: writing into an empty buffer measures the tree.
 ///
 /// The caller keeps the grammar: each node ends, and its properties come before its subnodes.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ pub struct TreeWriter<'t, 'b, const N: usize> {
 }
 
 impl<'t, 'b, const N: usize> TreeWriter<'t, 'b, N> {
-    /// Begins a tree with the memory reservations of `tree`. `names` are the names of all properties that are written
-    /// by name.
+    /// Begins a tree with the memory reservations of `tree`. `names` are the names of all
+    /// properties that are written by name.
     pub fn new(tree: &'t DeviceTree<'t>, names: [&'static str; N], buffer: &'b mut [u8]) -> Self {
         let mut output = MeasuredBuffer::new(buffer);
         output.put(&[0; DeviceTree::HEADER_LEN]);
@@ -174,7 +174,8 @@ impl<'t, 'b, const N: usize> TreeWriter<'t, 'b, N> {
         self.put_len(self.names.offset(name)?)
     }
 
-    /// Writes the strings behind the structure block and the header before it, and returns the tree's length in bytes.
+    /// Writes the strings behind the structure block and the header before it, and returns the
+    /// tree's length in bytes.
     ///
     /// # Errors
     /// [`WriteError::TooLarge`].

@@ -18,7 +18,8 @@ const EMPTY_ROOT: [u32; 4] = [BEGIN, 0, CLOSE, END];
 /// A node name of one word.
 const ABC: u32 = u32::from_be_bytes(*b"abc\0");
 
-/// A blob of the words given as its structure block. Its strings are `a`, one that is no UTF-8, and `b` without end.
+/// A blob of the words given as its structure block. Its strings are `a`, one that is no UTF-8, and
+/// `b` without end.
 fn blob(structure: &[u32]) -> Vec<u8> {
     let structure_len = 4 * structure.len() as u32;
     let strings = *b"a\0\xff\0b";

@@ -1,7 +1,7 @@
-//! Input that nobody made: move lists, archives, command lines, device trees and what a core file is made of. Nothing panics,
-//! nothing is endless, and what is accepted keeps the rules.
+//! Input that nobody made: move lists, archives, command lines, device trees and what a core file
+//! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
 //!
-//! `LINMAP_FUZZ_CASES` says how many of each; without it some thousands.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000.
 
 use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
@@ -26,7 +26,7 @@ type Frame = [u64; LIST_FRAME_WORDS];
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(3_000))
+    ProptestConfig::with_cases(cases.unwrap_or(2_000))
 }
 
 fn is_ours(word: &Word<'_>) -> bool {
@@ -219,7 +219,8 @@ fn bootargs_of(blob: &[u8]) -> Option<&str> {
     parse_dtb(blob).ok()?.find_node("/chosen")?.property("bootargs")?.value_as::<&str>().ok()
 }
 
-/// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where that has no room.
+/// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where
+/// that has no room.
 fn rewritten_or_refused(next: &NextTree<'_>, blob: &[u8]) -> Result<Option<Vec<u8>>, TestCaseError> {
     let Ok(len) = next.measure(blob) else { return Ok(None) };
     let mut output = vec![0xaa; len];

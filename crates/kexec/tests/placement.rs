@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 const MIB: u64 = 0x10_0000;
 const GIB: u64 = 0x4000_0000;
-/// All free ranges and lengths here are multiples of this, so that parts that can be placed can be placed in such steps.
+/// All free ranges and lengths here are multiples of this, so that parts that can be placed can be
+/// placed in such steps.
 const STEP: u64 = MIB / 2;
 const BLOCK: u64 = 2 * MIB;
 

@@ -1,4 +1,5 @@
-//! Transitional tables: they map all of memory and the code, or there are none and every frame is back.
+//! Transitional tables: they map all of memory and the code, or there are none and every frame is
+//! back.
 
 use std::collections::BTreeSet;
 
@@ -34,13 +35,14 @@ impl Arena {
 
     fn window(&mut self) -> OffsetWindow {
         let address = self.memory.as_mut_ptr().expose_provenance() as u64;
-        // SAFETY: every frame that the arena hands out lies in `memory` at this offset; that lives as long as the arena, and
-        // is touched in no other way.
+        // SAFETY: every frame that the arena hands out lies in `memory` at this offset; that lives
+        // as long as the arena, and is touched in no other way.
         unsafe { OffsetWindow::new(address.wrapping_sub(FRAMES_AT)) }
     }
 }
 
-// SAFETY: frames leave the set when they are handed out and come back when they are freed; all are pages from `FRAMES_AT`.
+// SAFETY: frames leave the set when they are handed out and come back when they are freed; all are
+// pages from `FRAMES_AT`.
 unsafe impl FrameSource for Arena {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let none = OutOfFrames { wanted: PAGE, largest_free: 0 };
@@ -69,7 +71,8 @@ fn linear(memstart: Pa, pa: Pa) -> Va {
     Va(BASE.0 + (pa.0 - memstart.0))
 }
 
-/// Builds with 0, 1, 2 ... frames until that is enough, checks what then is there, and says how many were too few.
+/// Builds with 0, 1, 2 ... frames until that is enough, checks what then is there, and says how
+/// many were too few.
 fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
     let memory: Vec<PaRange> = memblock.mapped(PAGE).collect();
     let whole = PaRange::new(memory[0].start, memory[memory.len() - 1].end);
@@ -153,7 +156,7 @@ fn tables_fail_at_every_step_and_every_frame_is_back() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn tables_of_any_memory_map_it_and_nothing_else(

@@ -1,4 +1,5 @@
-//! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that the hand-over needs.
+//! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that
+//! the hand-over needs.
 
 use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, usable};
 use linmap_memblock::Memblock;

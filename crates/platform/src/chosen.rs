@@ -11,7 +11,8 @@ pub fn string<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
 }
 
 /// Returns the range of the initrd, if there is one.
-/// [`Memblock::fill_from_fdt`](linmap_memblock::Memblock::fill_from_fdt) refuses a tree whose initrd is malformed.
+/// [`Memblock::fill_from_fdt`](linmap_memblock::Memblock::fill_from_fdt) refuses a tree whose
+/// initrd is malformed.
 pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
     let chosen = fdt.find_node("/chosen")?;
     let address = |name: &str| number(chosen.property(name)?.value()).map(Pa);

@@ -1,6 +1,6 @@
-//! The notes of a core file: what the kernel was, and what its CPUs did when it crashed.
+//! The notes of a core file: the kernel that crashed, and the registers of its CPUs.
 //!
-//! They are written at the time of the crash, into memory that [`ElfCore::notes`](crate::ElfCore::notes) names.
+//! They are written during the crash, into the memory [`ElfCore::notes`](crate::ElfCore::notes).
 
 use core::fmt::{self, Write};
 
@@ -11,14 +11,15 @@ use thiserror::Error;
 const NT_PRSTATUS: u32 = 1;
 /// Length of `struct elf_prstatus` of an arm64 Linux in bytes.
 const PRSTATUS_LEN: u32 = 392;
-/// Where its thread number is, and where its registers are.
+/// The offsets of its thread number and its registers.
 const PRSTATUS_PID: usize = 32;
 const PRSTATUS_REGISTERS: usize = 112;
-/// A note without name and content, at which crash kernels stop reading.
+/// A note without name and content. Crash kernels stop reading at it.
 const END: [u8; NOTE_HEADER_LEN] = [0; NOTE_HEADER_LEN];
 const NOTE_HEADER_LEN: usize = 12;
 
-/// What debuggers have to know of the kernel, shown as the lines of a `VMCOREINFO` note (admin-guide/kdump/vmcoreinfo).
+/// The facts about the kernel that a debugger needs. Displayed as the lines of a `VMCOREINFO` note
+/// (admin-guide/kdump/vmcoreinfo).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VmcoreInfo<'a> {
     /// Name and version of the kernel, in one line.
@@ -46,7 +47,7 @@ impl fmt::Display for VmcoreInfo<'_> {
 /// The registers of a CPU when it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuRegisters {
-    /// The CPU's number. Debuggers show it as thread number `cpu + 1`, since 0 is no thread.
+    /// The CPU's number. Debuggers show it as thread `cpu + 1`, since 0 is not a thread.
     pub cpu: u32,
     /// x0 to x30.
     pub x: [u64; 31],
@@ -60,9 +61,9 @@ pub struct CpuRegisters {
 
 /// The notes' buffer is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the notes of {cpus} CPUs need {needed:#x} bytes, there is room for {capacity:#x}")]
+#[error("the notes of {cpus} CPUs have {needed:#x} bytes, their buffer {capacity:#x}")]
 pub struct NotesError {
-    /// How many CPUs have notes.
+    /// The number of CPUs.
     pub cpus: usize,
     /// Length of the notes in bytes.
     pub needed: usize,
@@ -78,7 +79,7 @@ pub struct CoreNotes<'a> {
 }
 
 impl CoreNotes<'_> {
-    /// Length in bytes of the notes when `cpus` CPUs have stopped.
+    /// Returns the length in bytes of the notes of `cpus` CPUs.
     pub fn measure(&self, cpus: usize) -> usize {
         let each = NOTE_HEADER_LEN + padded("CORE\0".len()) + PRSTATUS_LEN as usize;
         let mut output = MeasuredBuffer::new(&mut []);
@@ -86,11 +87,12 @@ impl CoreNotes<'_> {
         output.len().saturating_add(cpus.saturating_mul(each)).saturating_add(END.len())
     }
 
-    /// Writes the notes, those of the CPUs first, and zeros to the end of `buffer`, which end the notes.
+    /// Writes the notes, those of the CPUs first, and clears the rest of `buffer`, which ends the
+    /// notes.
     ///
     /// # Errors
     ///
-    /// [`NotesError`] when there is less room than [`measure`](Self::measure) says; then `buffer` is left as it was.
+    /// [`NotesError`] if `buffer` is shorter than [`measure`](Self::measure); it is unchanged then.
     pub fn write<I>(&self, cpus: I, buffer: &mut [u8]) -> Result<(), NotesError>
     where
         I: Iterator<Item = CpuRegisters> + Clone,
@@ -112,9 +114,9 @@ impl CoreNotes<'_> {
 
     fn put_info(&self, output: &mut MeasuredBuffer<'_>) {
         let mut text = MeasuredBuffer::new(&mut []);
-        // An output takes everything.
+        // The buffer accepts everything.
         let _ = write!(text, "{}", self.info);
-        // The length of a line is far below 4 GiB.
+        // The text is far below 4 GiB.
         let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         put_note_head(output, "VMCOREINFO\0", len, 0);
         let _ = write!(output, "{}", self.info);
@@ -123,7 +125,7 @@ impl CoreNotes<'_> {
 }
 
 impl CpuRegisters {
-    /// The registers as `struct elf_prstatus`; all else in it is 0.
+    /// Returns the registers as `struct elf_prstatus`; all other fields are 0.
     fn prstatus(&self) -> [u8; PRSTATUS_LEN as usize] {
         let mut bytes = [0; PRSTATUS_LEN as usize];
         let (before, rest) = bytes.split_at_mut(PRSTATUS_REGISTERS);
@@ -185,7 +187,8 @@ mod tests {
         }
     }
 
-    /// Name, type and content of the notes that a reader of the core file finds; the first without a name ends them.
+    /// Name, type and content of the notes that a reader of the core file finds; the first without
+    /// a name ends them.
     fn read(cpus: &[CpuRegisters], spare: usize) -> Vec<(Vec<u8>, u32, Vec<u8>)> {
         let notes = CoreNotes { info: INFO };
         let len = notes.measure(cpus.len()) + spare;

@@ -1,7 +1,7 @@
-//! The ELF header by which a crash kernel sees the memory of the one that crashed.
+//! The ELF header through which a crash kernel sees the memory of the crashed kernel.
 //!
-//! A crash kernel finds it through `linux,elfcorehdr` and makes /proc/vmcore of it: an ELF64 core file (System V ABI
-//! for the Arm 64-bit Architecture) whose file offsets are physical addresses.
+//! A crash kernel finds it by `linux,elfcorehdr` and shows it as /proc/vmcore: an ELF64 core file
+//! (System V ABI for the Arm 64-bit Architecture) whose file offsets are physical addresses.
 
 use linmap_fdt::MeasuredBuffer;
 use linmap_vmsa::{Pa, PaRange, Va};
@@ -9,9 +9,10 @@ use thiserror::Error;
 
 const FILE_HEADER_LEN: u16 = 64;
 const PROGRAM_HEADER_LEN: u16 = 56;
-/// Notes, and what they are made of, are aligned to this many bytes.
+/// Notes and their parts are aligned to this many bytes.
 const NOTE_ALIGN: u64 = 4;
-/// The most program headers: 0xffff says that another place has their number, which crash kernels don't read.
+/// The most program headers. 0xffff would mean that their number is stored elsewhere; crash kernels
+/// do not read that.
 const MAX_HEADERS: usize = 0xfffe;
 
 const ELF64: u8 = 2;
@@ -24,58 +25,62 @@ const PT_NOTE: u32 = 4;
 /// Executable, writable and readable.
 const RWX: u32 = 7;
 
-/// What a crash kernel is shown of the running one.
+/// The memory of the running kernel that a crash kernel sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElfCore<'a> {
-    /// The RAM to be shown, ascending: without the crash kernel's own, which is no longer what it was.
+    /// The RAM to show, ascending. It excludes the crash kernel's own memory, whose content
+    /// changes.
     pub memory: &'a [PaRange],
     /// VA − PA of the linear map, wrapping.
     pub linear_offset: u64,
     /// The kernel image in memory.
     pub image: PaRange,
-    /// Where the kernel's code sees the image, so that a debugger finds its variables.
+    /// The virtual address of the image, by which a debugger finds the kernel's variables.
     pub image_va: Va,
-    /// Where [`CoreNotes`](crate::CoreNotes) are written when it comes to a crash: a multiple of 4.
+    /// The memory into which [`CoreNotes`](crate::CoreNotes) are written during a crash; it starts
+    /// at a multiple of 4.
     pub notes: PaRange,
 }
 
-/// Why there is no header.
+/// Why a header cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ElfCoreError {
-    /// There is nothing to show.
-    #[error("no RAM is given for the ELF core header")]
+    /// There is no memory to show.
+    #[error("the ELF core header has no RAM to show")]
     NoMemory,
-    /// The ranges of RAM are not in order.
+    /// The ranges of RAM are not ascending.
     #[error(
-        "{range} of the ELF core header's RAM is empty or begins below {after}, where the one before it ends"
+        "{range} of the ELF core header's RAM is empty or begins below {after}, the end of the range before it"
     )]
     Order {
         /// The later range.
         range: PaRange,
-        /// Where the earlier one ends; 0 if there is none.
+        /// The end of the earlier range; 0 if there is none.
         after: Pa,
     },
-    /// The image is not in RAM that is shown.
+    /// The image is not in RAM to show.
     #[error("the kernel image {image} is empty or not in one of the ELF core header's ranges of RAM")]
     Image {
         /// The image.
         image: PaRange,
     },
-    /// The notes can't be found there.
+    /// The memory for notes is empty or misaligned.
     #[error("the notes at {notes} for the ELF core header are empty or not at a multiple of {NOTE_ALIGN}")]
     Notes {
-        /// Where they are.
+        /// Their range.
         notes: PaRange,
     },
-    /// There are more ranges than a header counts.
-    #[error("{ranges} ranges of RAM, and an ELF core header has at most {MAX_HEADERS} program headers")]
+    /// There are too many ranges.
+    #[error(
+        "{ranges} ranges of RAM are too many for the {MAX_HEADERS} program headers of an ELF core header"
+    )]
     TooMany {
-        /// How many ranges of RAM there are.
+        /// The number of ranges of RAM.
         ranges: usize,
     },
     /// The buffer is too small.
-    #[error("the ELF core header needs {needed:#x} bytes, there is room for {capacity:#x}")]
+    #[error("the ELF core header has {needed:#x} bytes, its buffer {capacity:#x}")]
     NoRoom {
         /// Length of the header in bytes.
         needed: usize,
@@ -85,7 +90,7 @@ pub enum ElfCoreError {
 }
 
 impl ElfCore<'_> {
-    /// Length of the header in bytes.
+    /// Returns the length of the header in bytes.
     ///
     /// # Errors
     ///
@@ -94,16 +99,17 @@ impl ElfCore<'_> {
         self.put(&mut [])
     }
 
-    /// Writes the header into `buffer` and returns its length in bytes, which `linux,elfcorehdr` has to say.
+    /// Writes the header into `buffer` and returns its length in bytes, which `linux,elfcorehdr`
+    /// must have.
     ///
     /// # Errors
     ///
-    /// `buffer` is left as it was when
-    /// - [`ElfCoreError::NoMemory`], [`ElfCoreError::Order`], [`ElfCoreError::TooMany`]: `memory` is empty, has an empty
-    ///   range, is not ascending or overlaps itself, or has too many ranges;
+    /// `buffer` is unchanged after
+    /// - [`ElfCoreError::NoMemory`], [`ElfCoreError::Order`], [`ElfCoreError::TooMany`]: `memory`
+    ///   is empty, has an empty range, is not ascending, or has too many ranges;
     /// - [`ElfCoreError::Image`]: the image is not in `memory`;
     /// - [`ElfCoreError::Notes`]: the notes are empty or misaligned;
-    /// - [`ElfCoreError::NoRoom`]: the header has no room.
+    /// - [`ElfCoreError::NoRoom`]: the header does not fit.
     pub fn write(&self, buffer: &mut [u8]) -> Result<usize, ElfCoreError> {
         let capacity = buffer.len();
         let needed = self.measure()?;
@@ -117,7 +123,7 @@ impl ElfCore<'_> {
         let count = self.check()?;
         let mut output = MeasuredBuffer::new(buffer);
         put_file_header(&mut output, count);
-        // Addresses in memory mean nothing for notes; crash kernels read them at the file offset.
+        // The virtual address of notes is meaningless: crash kernels read them at the file offset.
         put_program_header(&mut output, PT_NOTE, 0, self.notes, Va(0));
         put_program_header(&mut output, PT_LOAD, RWX, self.image, self.image_va);
         for &range in self.memory {
@@ -127,7 +133,7 @@ impl ElfCore<'_> {
         Ok(output.len())
     }
 
-    /// Checks all, and counts the program headers.
+    /// Checks all fields, and returns the number of program headers.
     fn check(&self) -> Result<u16, ElfCoreError> {
         let Self { memory, image, notes, .. } = *self;
         if memory.is_empty() {

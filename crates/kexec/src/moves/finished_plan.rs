@@ -12,11 +12,13 @@ pub const MAX_SHARES: usize = 16;
 /// A finished plan: lists in memory and their totals. If nothing must be moved, there is no list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moves {
-    /// The lists: the boot CPU's, then one for each other CPU. [`MoveList`] gives the order among them.
+    /// The lists: the boot CPU's, then one for each other CPU. [`MoveList`] gives the order among
+    /// them.
     pub lists: ArrayVec<MoveList, MAX_SHARES>,
     /// The number of copies and clears in all lists.
     pub extents: u64,
-    /// The number of copies among them that must be made in the given order, before the other lists start.
+    /// The number of copies among them that must be made in the given order, before the other lists
+    /// start.
     pub ordered: u64,
     /// The number of bytes copied to their destination.
     pub moved: u64,
@@ -31,8 +33,8 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// Returns the records of all lists, one list after the other, as the relocation code will read them. For `frame_at` see
-    /// [`MoveList::records`].
+    /// Returns the records of all lists, one list after the other, as the relocation code will read
+    /// them. For `frame_at` see [`MoveList::records`].
     pub fn records<'l, 'm, F>(&'l self, frame_at: F) -> Records<'l, 'm, F>
     where
         F: FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
@@ -40,8 +42,9 @@ impl Moves {
         Records::new(&self.lists, frame_at)
     }
 
-    /// Reads all lists in memory and checks that no list frame lies in the source of a copy. [`MovePlan`](crate::MovePlan)
-    /// cannot check that, since it stores neither all sources nor all frames.
+    /// Reads all lists in memory and checks that no list frame lies in the source of a copy.
+    /// [`MovePlan`](crate::MovePlan) cannot check that, since it stores neither all sources nor all
+    /// frames.
     ///
     /// # Errors
     ///

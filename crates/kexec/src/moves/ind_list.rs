@@ -1,10 +1,10 @@
 //! The move list in the form of Linux's `struct kimage`: a word for each page.
 //!
-//! Linux's list is a chain of pages of 512 words, each a page-aligned physical address with a flag in its low bits
-//! (`IND_*` of `include/linux/kexec.h`). It has no lengths, no directions and no clears. A copy downwards therefore gives
-//! each page's destination, and a clear becomes copies of a page of zeros. Linux processes the words in their order, so
-//! the list can express ordered plans too: pages that pass through the bounce buffer have it as destination and then as
-//! source.
+//! Linux's list is a chain of pages of 512 words, each a page-aligned physical address with a flag
+//! in its low bits (`IND_*` of `include/linux/kexec.h`). It has no lengths, no directions and no
+//! clears. A copy downwards therefore gives each page's destination, and a clear becomes copies of
+//! a page of zeros. Linux processes the words in their order, so the list can express ordered plans
+//! too: pages that pass through the bounce buffer have it as destination and then as source.
 
 use linmap_vmsa::Pa;
 use thiserror::Error;
@@ -17,7 +17,8 @@ use super::list_error::WireError;
 use super::list_writer::ListFrame;
 use super::record::{Direction, Record};
 
-/// The number of words of a page before its last word, which links to the next page or ends the list.
+/// The number of words of a page before its last word, which links to the next page or ends the
+/// list.
 const WORDS_BEFORE_LINK: usize = LIST_FRAME_WORDS - 1;
 
 /// A word of the list.
@@ -90,11 +91,13 @@ impl Moves {
         Ok(count.div_ceil(WORDS_BEFORE_LINK as u64))
     }
 
-    /// Writes the same moves into `pages` as Linux's list, one entry for each item that the caller takes. The first entry is
-    /// the head of the list, which is in no page: it is the link to the first page, or the end.
+    /// Writes the same moves into `pages` as Linux's list, one entry for each item that the caller
+    /// takes. The first entry is the head of the list, which is in no page: it is the link to the
+    /// first page, or the end.
     ///
-    /// `zeros` is a page of zeros, the source of all clears. The plan must not write to it or to `pages`, and must not read
-    /// from `pages`. For `frame_at` see [`MoveList::records`](crate::MoveList::records).
+    /// `zeros` is a page of zeros, the source of all clears. The plan must not write to it or to
+    /// `pages`, and must not read from `pages`. For `frame_at` see
+    /// [`MoveList::records`](crate::MoveList::records).
     pub fn ind_list<'l, 'm, 'f, P, F>(&'l self, zeros: Pa, pages: P, frame_at: F) -> IndList<'l, 'm, 'f, P, F>
     where
         P: Iterator<Item = ListFrame<'f>>,

@@ -18,10 +18,11 @@ pub const RECORDS_PER_FRAME: usize = LIST_FRAME_WORDS / RECORD_WORDS;
 ///
 /// # Wire form
 ///
-/// A list is a chain of frames of [`LIST_FRAME_LEN`] bytes, each at a physical address that is a multiple of
-/// that. A frame is an array of [`RECORDS_PER_FRAME`] records of three little-endian 64-bit words, from its
-/// start; the last 16 bytes are unused. Every address is physical. Bits 11:0 of the third word
-/// ([`KIND_MASK`](crate::KIND_MASK)) hold the record's kind, the word without them is a length in bytes.
+/// A list is a chain of frames of [`LIST_FRAME_LEN`] bytes, each at a physical address that is a
+/// multiple of that. A frame is an array of [`RECORDS_PER_FRAME`] records of three little-endian
+/// 64-bit words, from its start; the last 16 bytes are unused. Every address is physical. Bits 11:0
+/// of the third word ([`KIND_MASK`](crate::KIND_MASK)) hold the record's kind, the word without
+/// them is a length in bytes.
 ///
 /// | source | destination | length | kind | means |
 /// |---|---|---|---|---|
@@ -32,14 +33,17 @@ pub const RECORDS_PER_FRAME: usize = LIST_FRAME_WORDS / RECORD_WORDS;
 /// | 0 | 0 | 0 | [`KIND_GO`](crate::KIND_GO) | the other CPUs may start with their lists |
 /// | 0 | 0 | 0 | [`KIND_COPY`] | end of the list |
 ///
-/// The third word alone tells the kind: address 0 is an address like any other. S, D and L are multiples of
-/// [`SEGMENT_ALIGN`](crate::SEGMENT_ALIGN), L is not 0. The last record of a frame is a link or the end.
+/// The third word alone tells the kind: address 0 is an address like any other. S, D and L are
+/// multiples of [`SEGMENT_ALIGN`](crate::SEGMENT_ALIGN), L is not 0. The last record of a frame is
+/// a link or the end.
 ///
-/// Of several lists, the first is the boot CPU's. If there are others it has exactly one [`KIND_GO`](crate::KIND_GO); no other list has
-/// one. The records before it are processed in their order. Source and destination of such a copy may overlap if its
-/// direction allows it; they are a multiple of [`SEGMENT_ALIGN`](crate::SEGMENT_ALIGN) apart, so a reader may read that many
-/// bytes before it writes them. The records after it, and all other lists, may be processed in any order and at the same
-/// time. The records of a list without [`KIND_GO`](crate::KIND_GO) are processed in their order.
+/// Of several lists, the first is the boot CPU's. If there are others it has exactly one
+/// [`KIND_GO`](crate::KIND_GO); no other list has one. The records before it are processed in their
+/// order. Source and destination of such a copy may overlap if its direction allows it; they are a
+/// multiple of [`SEGMENT_ALIGN`](crate::SEGMENT_ALIGN) apart, so a reader may read that many bytes
+/// before it writes them. The records after it, and all other lists, may be processed in any order
+/// and at the same time. The records of a list without [`KIND_GO`](crate::KIND_GO) are processed in
+/// their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MoveList {
     /// The address of its first frame.
@@ -53,8 +57,8 @@ pub struct MoveList {
 }
 
 impl MoveList {
-    /// Returns the records as the relocation code will read them. `frame_at` returns the content of the list frame at a
-    /// physical address, or `None` if no memory is there.
+    /// Returns the records as the relocation code will read them. `frame_at` returns the content of
+    /// the list frame at a physical address, or `None` if no memory is there.
     pub fn records<'l, 'm, F>(&'l self, frame_at: F) -> Records<'l, 'm, F>
     where
         F: FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,

@@ -36,7 +36,8 @@ impl<'f> ListWriter<'f> {
         self.list
     }
 
-    /// Returns whether the next record needs [`ListWriter::link`]. The last record of a frame is the link or the end.
+    /// Returns whether the next record needs [`ListWriter::link`]. The last record of a frame is
+    /// the link or the end.
     pub(super) fn is_full(&self) -> bool {
         self.used + 1 >= RECORDS_PER_FRAME
     }
@@ -61,8 +62,8 @@ impl<'f> ListWriter<'f> {
         }
     }
 
-    /// Extends the last record by `record`, if that continues it, up to `limit` bytes. Returns the part of `record` that
-    /// was not merged. Only for records whose order does not matter.
+    /// Extends the last record by `record`, if that continues it, up to `limit` bytes. Returns the
+    /// part of `record` that was not merged. Only for records whose order does not matter.
     pub(super) fn extend(&mut self, record: Record, limit: u64) -> Option<Record> {
         let Some(last) = self.last else { return Some(record) };
         let (head, rest) = match limit.checked_sub(last.len()) {

@@ -7,7 +7,6 @@ mod list;
 mod list_error;
 mod list_writer;
 mod move_error;
-
 mod ordering;
 mod plan;
 mod record;

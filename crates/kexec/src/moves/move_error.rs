@@ -29,7 +29,8 @@ pub enum MoveError {
         /// The extent.
         extent: Extent,
     },
-    /// The destination lies below the filled part of its segment, so that a page could get two contents.
+    /// The destination lies below the filled part of its segment, so that a page could get two
+    /// contents.
     #[error("cannot move {extent}: its segment is filled up to {filled}, and can only be filled upwards")]
     Backwards {
         /// The extent.
@@ -54,7 +55,8 @@ pub enum MoveError {
     /// The bounce buffer overlaps a destination.
     #[error("bounce buffer: {0}")]
     BounceOverwritten(SegmentError),
-    /// Extents overwrite each other's sources in a circle, and there is no bounce buffer. One of 4 KiB is enough.
+    /// Extents overwrite each other's sources in a circle, and there is no bounce buffer. One of 4
+    /// KiB is enough.
     #[error(
         "{pending:#x} bytes overwrite each other in a circle: a bounce buffer of at least 0x1000 bytes is needed"
     )]

@@ -1,18 +1,23 @@
-//! Ordering copies whose sources lie in destinations, so that nothing is overwritten before it is read.
+//! Ordering copies whose sources lie in destinations, so that nothing is overwritten before it is
+//! read.
 //!
-//! A copy is blocked while its destination holds bytes that another copy still has to read. A copy that is not blocked is
-//! made at once, which may unblock others. If all are blocked, one of them is started from one of its ends:
+//! A copy is blocked while its destination holds bytes that another copy still has to read. A copy
+//! that is not blocked is made at once, which may unblock others. If all are blocked, one of them
+//! is started from one of its ends:
 //!
 //! - The part at that end may not be blocked. Then only this part is copied.
-//! - Otherwise the bytes that block it are saved to the bounce buffer, if they fit, and their readers read them there.
-//! - The copy and the end are chosen so that the most bytes are copied per byte saved. So a rotation by one page saves one
-//!   page, and two large segments are swapped in steps of the buffer's size.
-//! - If no end can be started because the buffer is full, a part from the middle of a copy can. The pages in the buffer
-//!   still have to be written, so more pages are to be written than to be read elsewhere, and no copy reads at least one
-//!   of the pages to be written.
+//! - Otherwise the bytes that block it are saved to the bounce buffer, if they fit, and their
+//!   readers read them there.
+//! - The copy and the end are chosen so that the most bytes are copied per byte saved. So a
+//!   rotation by one page saves one page, and two large segments are swapped in steps of the
+//!   buffer's size.
+//! - If no end can be started because the buffer is full, a part from the middle of a copy can. The
+//!   pages in the buffer still have to be written, so more pages are to be written than to be read
+//!   elsewhere, and no copy reads at least one of the pages to be written.
 //!
-//! Every byte is written to its destination once and saved at most once, so the ordering ends. It works on ranges: their
-//! number of pages does not matter. For n ranges in c circles it takes time in the order of n² (c + 1).
+//! Every byte is written to its destination once and saved at most once, so the ordering ends. It
+//! works on ranges: their number of pages does not matter. For n ranges in c circles it takes time
+//! in the order of n² (c + 1).
 
 use linmap_vmsa::{Pa, PaRange};
 
@@ -24,7 +29,8 @@ pub struct Pending {
     source: Pa,
     destination: Pa,
     len: u64,
-    /// The copy was found blocked, and nothing that blocked it was read since. This only saves another search.
+    /// The copy was found blocked, and nothing that blocked it was read since. This only saves
+    /// another search.
     blocked: bool,
 }
 
@@ -32,7 +38,8 @@ impl Pending {
     /// An unused element.
     pub const UNUSED: Self = Self { source: Pa(0), destination: Pa(0), len: 0, blocked: false };
 
-    // The ends do not overflow: `MovePlan::push` checked the whole extent, and its parts end before it does.
+    // The ends do not overflow: `MovePlan::push` checked the whole extent, and its parts end before
+    // it does.
     fn source(self) -> PaRange {
         PaRange::new(self.source, Pa(self.source.0.saturating_add(self.len)))
     }
@@ -98,8 +105,8 @@ pub(super) struct CopyOrdering<'w> {
 }
 
 impl<'w> CopyOrdering<'w> {
-    /// Returns an ordering of no copies. `bounce` is page-aligned and overlaps no source or destination. It is empty if there
-    /// is none.
+    /// Returns an ordering of no copies. `bounce` is page-aligned and overlaps no source or
+    /// destination. It is empty if there is none.
     pub(super) fn new(slots: &'w mut [Pending], bounce: PaRange) -> Self {
         Self { slots, used: 0, bounce, saved: 0 }
     }
@@ -171,7 +178,8 @@ impl<'w> CopyOrdering<'w> {
         None
     }
 
-    /// Returns the end of a copy from which the most bytes are copied beyond those saved, if one can be started.
+    /// Returns the end of a copy from which the most bytes are copied beyond those saved, if one
+    /// can be started.
     fn furthest(&self) -> Option<Reach> {
         let mut best: Option<(u64, Reach)> = None;
         for (index, copy) in self.pending().iter().enumerate() {
@@ -270,7 +278,8 @@ impl<'w> CopyOrdering<'w> {
         Ok(Step::Fill { source: taken.source, destination: taken.destination, len: taken.len })
     }
 
-    /// Saves `region` to the bounce buffer, which has room for it. All copies but `index` read it there.
+    /// Saves `region` to the bounce buffer, which has room for it. All copies but `index` read it
+    /// there.
     fn save(&mut self, index: usize, region: PaRange) -> Result<Step, MoveError> {
         let bounce = Pa(self.bounce.start.0.saturating_add(self.saved));
         self.saved = self.saved.saturating_add(region.len());
@@ -372,7 +381,8 @@ mod tests {
     fn what_is_read_goes_before_what_overwrites_it() {
         let chain = [(0, 10, 10), (10, 20, 10), (20, 30, 10)];
         let expected = [fill(20, 30, 10), fill(10, 20, 10), fill(0, 10, 10)];
-        // The first is joined with the others, since it goes on; so they are pushed the other way round, too.
+        // The first is joined with the others, since it goes on; so they are pushed the other way
+        // round, too.
         assert_eq!(steps(&chain, 0, 3), Ok([fill(0, 10, 30)].to_vec()));
         let mut reversed = chain;
         reversed.reverse();

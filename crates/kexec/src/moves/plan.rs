@@ -1,7 +1,8 @@
 //! Making a move plan: the copies and clears that place the payload before it starts.
 //!
-//! An extent whose source lies outside all destinations may be moved at any time: such extents are divided among as many
-//! lists as CPUs take part. All other extents are put in [order](super::ordering) at the start of the first list.
+//! An extent whose source lies outside all destinations may be moved at any time: such extents are
+//! divided among as many lists as CPUs take part. All other extents are put in
+//! [order](super::ordering) at the start of the first list.
 
 use core::num::NonZeroUsize;
 
@@ -20,10 +21,12 @@ use super::record::Record;
 
 /// The most bytes of the bounce buffer that are used. More would not make the move faster.
 pub const BOUNCE_MAX: u64 = 0x20_0000;
-/// An extent is divided among the lists in parts of this many bytes: the lists differ by at most one part.
+/// An extent is divided among the lists in parts of this many bytes: the lists differ by at most
+/// one part.
 const PART_LEN: u64 = 0x4_0000;
 
-/// A move plan in the making: the caller pushes extents, the plan writes lists into the caller's frames.
+/// A move plan in the making: the caller pushes extents, the plan writes lists into the caller's
+/// frames.
 ///
 /// The plan takes a frame from the caller's iterator when it needs one. It fails if none is left.
 #[derive(Debug)]
@@ -45,14 +48,16 @@ pub struct MovePlan<'s, 'f, 'w> {
 impl<'s, 'f, 'w> MovePlan<'s, 'f, 'w> {
     /// Returns a plan without extents.
     ///
-    /// `workspace` holds the extents whose sources lie in destinations until they are ordered. Ordering may cut an extent,
-    /// so the workspace should be larger than the number of such extents. The move overwrites the first [`BOUNCE_MAX`]
-    /// bytes of `bounce`. `shares` is the number of CPUs that take part: the plan makes at most as many lists, and at most
+    /// `workspace` holds the extents whose sources lie in destinations until they are ordered.
+    /// Ordering may cut an extent, so the workspace should be larger than the number of such
+    /// extents. The move overwrites the first [`BOUNCE_MAX`] bytes of `bounce`. `shares` is the
+    /// number of CPUs that take part: the plan makes at most as many lists, and at most
     /// [`MAX_SHARES`].
     ///
     /// # Errors
     ///
-    /// [`MoveError::BounceUnaligned`], [`MoveError::BounceOverwritten`]: the bounce buffer cannot be used.
+    /// [`MoveError::BounceUnaligned`], [`MoveError::BounceOverwritten`]: the bounce buffer cannot
+    /// be used.
     pub fn new(
         segments: Segments<'s>,
         workspace: &'w mut [Pending],
@@ -77,22 +82,24 @@ impl<'s, 'f, 'w> MovePlan<'s, 'f, 'w> {
         })
     }
 
-    /// Adds an extent. Each segment is filled upwards; memory in a gap keeps its content. The segments may be filled in any
-    /// order. An extent that continues the last one, at its source and at its destination, is merged with it. One whose
-    /// source is its destination is only counted.
+    /// Adds an extent. Each segment is filled upwards; memory in a gap keeps its content. The
+    /// segments may be filled in any order. An extent that continues the last one, at its source
+    /// and at its destination, is merged with it. One whose source is its destination is only
+    /// counted.
     ///
     /// # Errors
     ///
     /// The plan is unchanged after
-    /// - [`MoveError::Unaligned`], [`MoveError::Overflow`]: the extent is not whole pages of physical memory;
+    /// - [`MoveError::Unaligned`], [`MoveError::Overflow`]: the extent is not whole pages of
+    ///   physical memory;
     /// - [`MoveError::NotInSegment`]: it would overwrite memory outside the payload;
     /// - [`MoveError::Backwards`]: it would overwrite another extent;
     /// - [`MoveError::BounceInSource`]: the move would overwrite its source.
     ///
     /// All later calls return the same error after
     /// - [`MoveError::NoFrame`]: no frame is left;
-    /// - [`MoveError::FrameUnaligned`], [`MoveError::FrameOverwritten`], [`MoveError::FrameInBounce`]: a frame cannot
-    ///   hold a list;
+    /// - [`MoveError::FrameUnaligned`],
+    ///   [`MoveError::FrameOverwritten`], [`MoveError::FrameInBounce`]: a frame cannot hold a list;
     /// - [`MoveError::WorkspaceFull`]: the source lies in a destination, and the workspace is full.
     pub fn push(
         &mut self,
@@ -147,7 +154,8 @@ impl<'s, 'f, 'w> MovePlan<'s, 'f, 'w> {
     /// # Errors
     ///
     /// - The error of an earlier [`MovePlan::push`] that all later calls return.
-    /// - [`MoveError::NoBounce`]: extents overwrite each other in a circle, and there is no bounce buffer.
+    /// - [`MoveError::NoBounce`]: extents overwrite each other in a circle, and there is no bounce
+    ///   buffer.
     /// - [`MoveError::WorkspaceFull`]: ordering had to cut extents, and the workspace is full.
     /// - [`MoveError::NoFrame`], [`MoveError::FrameUnaligned`], [`MoveError::FrameOverwritten`],
     ///   [`MoveError::FrameInBounce`]: as for [`MovePlan::push`].
@@ -190,7 +198,8 @@ impl<'s, 'f, 'w> MovePlan<'s, 'f, 'w> {
         })
     }
 
-    /// Adds a copy: the parts that it reads outside all destinations to the lists, all others to the ordering.
+    /// Adds a copy: the parts that it reads outside all destinations to the lists, all others to
+    /// the ordering.
     fn add(
         &mut self,
         source: PaRange,

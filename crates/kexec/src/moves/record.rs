@@ -123,7 +123,8 @@ impl Record {
         }
     }
 
-    /// Returns this record merged with `next`, if `next` continues it at source and destination. Neither may overlap itself.
+    /// Returns this record merged with `next`, if `next` continues it at source and destination.
+    /// Neither may overlap itself.
     pub(super) fn joined(self, next: Self) -> Option<Self> {
         let sum = self.len().checked_add(next.len())?;
         let goes_on = |from: Pa, to: Pa| from.0.checked_add(self.len()) == Some(to.0);

@@ -1,4 +1,5 @@
-//! Transitional tables: the relocation code runs under them while it overwrites memory that may hold the kernel's tables.
+//! Transitional tables: the relocation code runs under them while it overwrites memory that may
+//! hold the kernel's tables.
 
 use linmap_table::{
     DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, OutOfFrames, TableWindow,
@@ -28,7 +29,8 @@ pub enum TransitionError {
 }
 
 impl Transition {
-    /// Returns the mapping of a range of memory at its linear address `va`: writable, by the largest leaves.
+    /// Returns the mapping of a range of memory at its linear address `va`: writable, by the
+    /// largest leaves.
     pub fn mapping(range: PaRange, va: Va) -> Mapping {
         Mapping {
             va,
@@ -41,8 +43,9 @@ impl Transition {
 
     /// Builds both trees in frames of `frames`, which must not lie in a destination.
     ///
-    /// `linear` are the [mappings](Self::mapping) of all memory; the half of the address space that they lie in begins at
-    /// `base`. `code` is the page of the relocation code, which is mapped 1:1 in a tree of `code_geometry`.
+    /// `linear` are the [mappings](Self::mapping) of all memory; the half of the address space that
+    /// they lie in begins at `base`. `code` is the page of the relocation code, which is mapped 1:1
+    /// in a tree of `code_geometry`.
     ///
     /// # Errors
     /// [`TransitionError`]; all frames are freed.

@@ -1,8 +1,9 @@
-//! Reading cpio archives of the "newc" kind, the format of an initramfs and of linmap's own payload archive.
+//! Reading cpio archives in the "newc" format, which an initramfs has too.
 //!
-//! A member is a header of 110 characters (a magic of six, then thirteen numbers of eight hexadecimal digits),
-//! the name with a NUL, and the data; name and data are each padded to a multiple of 4 bytes from the start.
-//! A member called `TRAILER!!!` ends the archive. Magic `070702` adds a checksum: the sum of the data's bytes.
+//! A member is a header of 110 characters (a magic of six, then thirteen numbers of eight
+//! hexadecimal digits), the name with a NUL, and the data; name and data are each padded to a
+//! multiple of 4 bytes from the start. A member named `TRAILER!!!` ends the archive. Magic `070702`
+//! adds a checksum: the sum of the data's bytes.
 
 use core::iter::FusedIterator;
 use core::ops::Range;
@@ -19,35 +20,35 @@ pub struct Archive<'a> {
     bytes: &'a [u8],
 }
 
-/// One file of an archive. Directories and the like are members without data.
+/// One file of an archive. A directory is a member without data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// The path, as the archive spells it.
+    /// The path as the archive has it.
     pub name: &'a str,
-    /// The content. It begins at a multiple of 4 bytes from the start of the archive.
+    /// The content. It starts at a multiple of 4 bytes from the start of the archive.
     pub data: &'a [u8],
 }
 
-/// Why an archive can't be used. Every offset is in bytes from the start of the archive.
+/// Why an archive cannot be used. Every offset is in bytes from the start of the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// No member begins where one should.
+    /// A member does not begin with a magic.
     #[error(
         "the archive has {found:02x?} at offset {offset:#x}, where a member should begin with 070701 or 070702"
     )]
     WrongMagic {
-        /// Where the member should begin.
+        /// The offset of the member.
         offset: usize,
         /// The bytes there.
         found: [u8; 6],
     },
-    /// A number in a header isn't eight hexadecimal digits.
+    /// A number of a header is not eight hexadecimal digits.
     #[error(
         "the archive has {found:02x?} at offset {offset:#x}, where {field} should be eight hexadecimal digits"
     )]
     BadNumber {
-        /// Where the number should be.
+        /// The offset of the number.
         offset: usize,
         /// The field's name.
         field: &'static str,
@@ -59,25 +60,25 @@ pub enum ArchiveError {
         "the archive is cut short: {part} at offset {offset:#x} needs {needed:#x} bytes, {left:#x} are left"
     )]
     CutShort {
-        /// What is cut: header, name or data.
+        /// The part that is cut: header, name or data.
         part: &'static str,
-        /// Where that begins.
+        /// The offset of its start.
         offset: usize,
         /// Its length in bytes.
         needed: usize,
-        /// The bytes from `offset` to the archive's end.
+        /// The number of bytes from `offset` to the end of the archive.
         left: usize,
     },
-    /// A name is empty, has no NUL at its end or one before it, or is not UTF-8.
+    /// A name is empty, is not UTF-8, or does not have its only NUL at its end.
     #[error("the archive has a member name at offset {offset:#x} that is not NUL-terminated UTF-8")]
     BadName {
-        /// Where the name begins.
+        /// The offset of the name.
         offset: usize,
     },
-    /// The data of a `070702` member doesn't have the sum its header states.
+    /// The data of a `070702` member does not have the sum in its header.
     #[error("the archive's data at offset {offset:#x} sums to {found:#x}, its header says {stated:#x}")]
     WrongChecksum {
-        /// Where the data begins.
+        /// The offset of the data.
         offset: usize,
         /// The sum in the header.
         stated: u32,
@@ -90,32 +91,33 @@ pub enum ArchiveError {
         /// Length of the archive in bytes.
         offset: usize,
     },
-    /// Something other than zeros follows `TRAILER!!!`.
+    /// A byte other than 0 follows `TRAILER!!!`.
     #[error("the archive has {found:#04x} at offset {offset:#x}, after TRAILER!!!")]
     AfterTrailer {
-        /// Where the first byte that is not zero is.
+        /// The offset of the first such byte.
         offset: usize,
         /// That byte.
         found: u8,
     },
 }
 
-/// A member with the place where the next one begins.
+/// A member and the offset of the next one.
 struct Read<'a> {
     member: Member<'a>,
     next: usize,
 }
 
 impl<'a> Archive<'a> {
-    /// Checks the whole archive. Zeros after `TRAILER!!!` are padding.
+    /// Checks the whole archive. Zeros may follow `TRAILER!!!`.
     ///
     /// # Errors
     ///
-    /// - [`ArchiveError::WrongMagic`], [`ArchiveError::BadNumber`], [`ArchiveError::BadName`]: a member is not
-    ///   in the format.
-    /// - [`ArchiveError::CutShort`], [`ArchiveError::NoTrailer`]: the end of the archive is missing.
+    /// - [`ArchiveError::WrongMagic`], [`ArchiveError::BadNumber`], [`ArchiveError::BadName`]: a
+    ///   member is malformed.
+    /// - [`ArchiveError::CutShort`], [`ArchiveError::NoTrailer`]: the end of the archive is
+    ///   missing.
     /// - [`ArchiveError::WrongChecksum`]: the content was altered.
-    /// - [`ArchiveError::AfterTrailer`]: the archive is followed by something else.
+    /// - [`ArchiveError::AfterTrailer`]: other data follows the archive.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
         let mut offset = 0;
         loop {
@@ -137,12 +139,12 @@ impl<'a> Archive<'a> {
         }
     }
 
-    /// The members in the archive's order, without `TRAILER!!!`.
+    /// Returns the members in the archive's order, without `TRAILER!!!`.
     pub fn members(&self) -> Members<'a> {
         Members { bytes: self.bytes, offset: 0 }
     }
 
-    /// The first member called exactly `name`.
+    /// Returns the first member whose name is exactly `name`.
     pub fn find(&self, name: &str) -> Option<Member<'a>> {
         self.members().find(|member| member.name == name)
     }
@@ -159,7 +161,7 @@ impl<'a> Iterator for Members<'a> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {
-        // The archive was checked: only its end stops the reading, and from there on it stays stopped.
+        // The archive was checked, so this fails only at its end, and then on every call.
         let read = read_member(self.bytes, self.offset).ok().filter(|read| read.member.name != TRAILER)?;
         self.offset = read.next;
         Some(read.member)
@@ -184,7 +186,7 @@ fn read_member(bytes: &[u8], offset: usize) -> Result<Read<'_>, ArchiveError> {
         let found = *numbers.get(index).ok_or(cut)?;
         hexadecimal(found).ok_or(ArchiveError::BadNumber { offset: offset + 6 + 8 * index, field, found })
     };
-    // Only these matter here; owner, mode and times do not.
+    // Owner, mode and times are not read.
     let data_len = number(6, "the file size")?;
     let name_len = number(11, "the name size")?;
     let stated = number(12, "the checksum")?;
@@ -208,16 +210,17 @@ fn read_member(bytes: &[u8], offset: usize) -> Result<Read<'_>, ArchiveError> {
     Ok(Read { member: Member { name, data }, next: aligned_end(data_at, data) })
 }
 
-/// The `len` bytes at `offset`.
+/// Returns the `len` bytes at `offset`.
 fn part<'a>(bytes: &'a [u8], offset: usize, len: u32, part: &'static str) -> Result<&'a [u8], ArchiveError> {
     let needed = len as usize;
     let range = offset.checked_add(needed).map(|end| Range { start: offset, end });
-    // The padding before an empty part may be missing at the very end.
+    // The padding before an empty part may be missing at the end of the archive.
     let found = if needed == 0 { Some(&[][..]) } else { range.and_then(|range| bytes.get(range)) };
     found.ok_or(ArchiveError::CutShort { part, offset, needed, left: bytes.len().saturating_sub(offset) })
 }
 
-/// Where the next part begins. A slice's end fits in `isize`, so rounding it up by at most 3 can't overflow.
+/// Returns the start of the next part. The end of a slice fits in `isize`, so rounding it up does
+/// not overflow.
 fn aligned_end(offset: usize, part: &[u8]) -> usize {
     (offset + part.len()).next_multiple_of(4)
 }

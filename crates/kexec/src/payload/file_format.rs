@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// What a file that is no arm64 image looks like, told by its first bytes.
+/// The format of a file that is not an arm64 image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// A gzip stream, such as `Image.gz`.
@@ -15,13 +15,13 @@ pub enum FileFormat {
     Lz4,
     /// An EFI zboot image, such as `vmlinuz.efi`: a compressed kernel in a PE file.
     EfiZboot,
-    /// Some other PE (EFI) executable.
+    /// Another PE (EFI) executable.
     Pe,
     /// An ELF file, such as `vmlinux`.
     Elf,
     /// A U-Boot legacy image.
     UImage,
-    /// A flattened device tree, or a FIT image, which is one.
+    /// A flattened device tree, or a FIT image, which has the same format.
     DeviceTree,
     /// A cpio archive.
     Cpio,
@@ -30,7 +30,7 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
-    /// Tells what `file` looks like.
+    /// Recognises the format of `file` by its first bytes.
     pub fn of(file: &[u8]) -> Self {
         const STARTS: [(&[u8], FileFormat); 11] = [
             (&[0x1f, 0x8b], FileFormat::Gzip),
@@ -60,12 +60,12 @@ impl fmt::Display for FileFormat {
             Self::Xz => "an xz stream: decompress it first",
             Self::Lz4 => "an LZ4 stream: decompress it first",
             Self::EfiZboot => "an EFI zboot image",
-            Self::Pe => "a PE executable that is no arm64 kernel",
-            Self::Elf => "an ELF file: make a flat Image of it with objcopy -O binary",
-            Self::UImage => "a U-Boot legacy image: take the kernel out of it first",
+            Self::Pe => "a PE executable, but not an arm64 kernel",
+            Self::Elf => "an ELF file: convert it to an Image with objcopy -O binary",
+            Self::UImage => "a U-Boot legacy image: extract the kernel first",
             Self::DeviceTree => "a device tree or FIT image",
             Self::Cpio => "a cpio archive",
-            Self::Unknown => "no kind of file known here",
+            Self::Unknown => "an unknown format",
         })
     }
 }

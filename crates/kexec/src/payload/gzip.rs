@@ -1,4 +1,5 @@
-//! Reading gzip members (RFC 1952): their headers and trailers here, their contents by miniz_oxide.
+//! Reading gzip members (RFC 1952). Headers and trailers are read here; miniz_oxide unpacks the
+//! content.
 
 use crc32fast::Hasher;
 use miniz_oxide::inflate::stream::{InflateState, MinReset, inflate};
@@ -8,7 +9,7 @@ use super::packing::{Packed, Packing};
 use super::unpack_error::UnpackError;
 
 const ID: [u8; 2] = [0x1f, 0x8b];
-/// The only method there is.
+/// The only compression method.
 const DEFLATE: u8 = 8;
 /// Flags of a member's header.
 const FHCRC: u8 = 1 << 1;
@@ -16,27 +17,27 @@ const FEXTRA: u8 = 1 << 2;
 const FNAME: u8 = 1 << 3;
 const FCOMMENT: u8 = 1 << 4;
 const RESERVED: u8 = 0b1110_0000;
-/// CRC-32 and length modulo 2^32.
+/// Length of CRC-32 and length modulo 2^32.
 const TRAILER_LEN: usize = 8;
 
-/// A gzip stream being read.
+/// Reads a gzip stream.
 pub(super) struct Gunzip<'a> {
     stream: &'a [u8],
-    /// Where `stream` is in the file.
+    /// The offset of `stream` in the file.
     offset: usize,
-    /// Bytes of `stream` that were taken.
+    /// The number of bytes of `stream` that were read.
     at: usize,
     inflate: InflateState,
-    /// Of the member so far.
+    /// The checksum of the member so far.
     crc: Hasher,
-    /// Of the member so far, modulo 2^32.
+    /// The length of the member so far, modulo 2^32.
     len: u32,
-    /// Whether a member's header was read and its trailer not yet.
+    /// Whether the reader is between a member's header and its trailer.
     within: bool,
 }
 
 impl<'a> Gunzip<'a> {
-    /// Begins to read a stream that starts with [`ID`].
+    /// Returns a reader of a stream that starts with [`ID`].
     pub fn new(packed: Packed<'a>) -> Self {
         Self {
             stream: packed.bytes,
@@ -49,7 +50,8 @@ impl<'a> Gunzip<'a> {
         }
     }
 
-    /// Unpacks to `out`, which isn't empty: at least one byte, or 0 at the end of the last member.
+    /// Unpacks at least one byte to `out`, which is not empty. Returns 0 at the end of the last
+    /// member.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
         loop {
             if !self.within {
@@ -67,7 +69,7 @@ impl<'a> Gunzip<'a> {
             self.at += step.bytes_consumed;
             let unpacked = out.get(..step.bytes_written).unwrap_or_default();
             self.crc.update(unpacked);
-            // No more than a file's length at once.
+            // At most the length of a file.
             self.len = self.len.wrapping_add(unpacked.len() as u32);
             match step.status {
                 Ok(MZStatus::StreamEnd) => {
@@ -128,7 +130,7 @@ impl<'a> Gunzip<'a> {
         Ok(())
     }
 
-    /// Reads a member's trailer and compares it with what was unpacked.
+    /// Reads a member's trailer and compares it with the unpacked bytes.
     fn trailer(&mut self) -> Result<(), UnpackError> {
         let at = self.place();
         let &[c0, c1, c2, c3, l0, l1, l2, l3] = self.take::<TRAILER_LEN>("a member's trailer")?;
@@ -154,7 +156,7 @@ impl<'a> Gunzip<'a> {
         Ok(bytes)
     }
 
-    /// Where the next byte is in the file.
+    /// Returns the offset of the next byte in the file.
     fn place(&self) -> u64 {
         (self.offset + self.at) as u64
     }

@@ -1,5 +1,5 @@
-//! A file that holds an arm64 kernel, as it is or packed: `Image`, `Image.gz`, `Image.zst` and `vmlinuz.efi` (EFI zboot),
-//! told by what is in it and not by its name.
+//! A file with an arm64 kernel, raw or packed: `Image`, `Image.gz`, `Image.zst` or `vmlinuz.efi`
+//! (EFI zboot). Its content tells which, not its name.
 
 use super::file_format::FileFormat;
 use super::image::{HEADER_LEN, MAGIC};
@@ -11,7 +11,7 @@ use super::zboot::Zboot;
 #[cfg(feature = "zstd")]
 use super::zstd_survey::Survey;
 
-/// A file that holds an arm64 kernel.
+/// A file with an arm64 kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelFile<'a> {
     packed: Packed<'a>,
@@ -19,15 +19,16 @@ pub struct KernelFile<'a> {
 }
 
 impl<'a> KernelFile<'a> {
-    /// Tells what `file` is. Only one level of packing is undone, besides that of EFI zboot: whether there is an image
-    /// below it is seen when it is unpacked.
+    /// Recognises the packing of `file`. Only one level of packing is undone, besides EFI zboot.
+    /// Whether the packed file is an image is checked when it is unpacked.
     ///
     /// # Errors
     ///
-    /// - [`KernelFileError::NoKernel`]: it is something else, such as an ELF file.
-    /// - [`KernelFileError::NoZstd`]: it needs the feature `zstd`.
-    /// - [`KernelFileError::ZbootHeader`], [`KernelFileError::ZbootPayload`], [`KernelFileError::ZbootCompression`],
-    ///   [`KernelFileError::ZbootMismatch`]: it is an EFI zboot image that is damaged or packed in an unknown way.
+    /// - [`KernelFileError::NoKernel`]: the file has another format, such as ELF.
+    /// - [`KernelFileError::NoZstd`]: unpacking needs the feature `zstd`.
+    /// - [`KernelFileError::ZbootHeader`], [`KernelFileError::ZbootPayload`],
+    ///   [`KernelFileError::ZbootCompression`],
+    ///   [`KernelFileError::ZbootMismatch`]: an EFI zboot image is damaged or has an unknown compression.
     pub fn recognise(file: &'a [u8]) -> Result<Self, KernelFileError> {
         let format = FileFormat::of(file);
         let is_image = file.get(HEADER_LEN - 8..).is_some_and(|rest| rest.starts_with(&MAGIC));
@@ -56,24 +57,25 @@ impl<'a> KernelFile<'a> {
         Ok(Self { packed, zboot })
     }
 
-    /// How the kernel is packed.
+    /// Returns how the kernel is packed.
     pub fn packing(&self) -> Packing {
         self.packed.packing
     }
 
-    /// Whether the file is an EFI zboot image.
+    /// Returns whether the file is an EFI zboot image.
     pub fn is_zboot(&self) -> bool {
         self.zboot
     }
 
-    /// How many bytes of heap unpacking takes at most, a multiple of 4096: 0 but for zstd. A heap of this length, aligned
-    /// to 4096 bytes and used for nothing else, is enough whatever the file holds.
+    /// Returns the heap that unpacking needs in bytes, a multiple of 4096. It is 0 unless the
+    /// packing is zstd. A heap of this length, aligned to 4096 bytes and used for nothing else, is
+    /// enough whatever the file contains.
     ///
     /// # Errors
     ///
-    /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the stream's outline is
-    ///   damaged.
-    /// - [`UnpackError::Window`]: it needs a longer window than `ZSTD_WINDOW_MAX`, 128 MiB.
+    /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the
+    ///   headers of the stream are damaged.
+    /// - [`UnpackError::Window`]: a frame needs a longer window than `ZSTD_WINDOW_MAX`, 128 MiB.
     pub fn memory_needed(&self) -> Result<usize, UnpackError> {
         match self.packed.packing {
             Packing::Raw | Packing::Gzip => Ok(0),
@@ -84,7 +86,7 @@ impl<'a> KernelFile<'a> {
         }
     }
 
-    /// Unpacks as far as the image's header.
+    /// Unpacks the image's header.
     ///
     /// # Errors
     ///
@@ -92,7 +94,7 @@ impl<'a> KernelFile<'a> {
     ///
     /// - [`UnpackError::Window`]: as for [`KernelFile::memory_needed`].
     /// - [`UnpackError::NoMemory`]: the heap has less than [`KernelFile::memory_needed`].
-    /// - [`UnpackError::Image`]: what was packed is no usable image.
+    /// - [`UnpackError::Image`]: the packed file is not a usable image.
     pub fn unpack(&self) -> Result<Unpacker<'a>, UnpackError> {
         Unpacker::new(self.packed)
     }

@@ -1,4 +1,5 @@
-//! What is entered: the archive with its files, and a kernel that is recognised, checked and unpacked.
+//! What is entered: the archive with its files, and a kernel that is recognised, checked and
+//! unpacked.
 
 mod archive;
 mod file_format;

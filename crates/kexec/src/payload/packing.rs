@@ -5,11 +5,11 @@ use core::fmt;
 /// How a kernel is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// Not at all.
+    /// Not packed.
     Raw,
-    /// As gzip members (RFC 1952), one after the other.
+    /// A sequence of gzip members (RFC 1952).
     Gzip,
-    /// As zstd frames (RFC 8878), one after the other.
+    /// A sequence of zstd frames (RFC 8878).
     Zstd,
 }
 
@@ -23,11 +23,11 @@ impl fmt::Display for Packing {
     }
 }
 
-/// Packed bytes and where they are from.
+/// Packed bytes and their offset in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed<'a> {
     pub packing: Packing,
     pub bytes: &'a [u8],
-    /// Where they are in the file, in bytes from its start.
+    /// Their offset in bytes from the start of the file.
     pub offset: usize,
 }

@@ -1,4 +1,4 @@
-//! Unpacking a kernel, pulled piece by piece and straight to where the caller wants it.
+//! Unpacking a kernel piece by piece into the caller's memory.
 
 use super::gzip::Gunzip;
 use super::image::{HEADER_LEN, Image};
@@ -7,14 +7,14 @@ use super::unpack_error::UnpackError;
 #[cfg(feature = "zstd")]
 use super::zstd::Unzstd;
 
-/// A kernel being unpacked. Has about 45 KiB, which are gzip's window and tables.
+/// Unpacks a kernel. Its size is about 45 KiB, gzip's window and tables.
 pub struct Unpacker<'a> {
     packing: Packing,
     stream: Stream<'a>,
     image: Image,
-    /// What was unpacked to see the header.
+    /// The unpacked header.
     head: [u8; HEADER_LEN],
-    /// Bytes handed out, those of the head included.
+    /// The number of bytes returned to the caller, the header included.
     read: u64,
     failed: bool,
 }
@@ -38,27 +38,30 @@ impl<'a> Unpacker<'a> {
         Ok(Self { packing, stream, image, head, read: 0, failed: false })
     }
 
-    /// What the image's header says. The image's file has at most `image_size` bytes.
+    /// Returns the image's header. The image's file has at most `image_size` bytes.
     pub fn image(&self) -> Image {
         self.image
     }
 
-    /// How many bytes were handed out so far: the length of the image's file once [`Unpacker::read`] gave 0.
+    /// Returns the number of bytes unpacked so far: the length of the image's file once
+    /// [`Unpacker::read`] has returned 0.
     pub fn read_so_far(&self) -> u64 {
         self.read
     }
 
-    /// Unpacks the next bytes of the image's file, its header included, to the start of `out`, and says how many: at
-    /// least one unless `out` is empty, or 0 when the file is complete and all checksums and lengths were right.
-    /// Nothing may be believed of what was unpacked until then. `out` is written only so far, and what is in it is
-    /// not read again.
+    /// Unpacks the next bytes of the image's file, its header included, to the start of `out`, and
+    /// returns their number. It is 0 if `out` is empty, or if the file is complete and all
+    /// checksums and lengths were correct. Until then the unpacked bytes are not trustworthy. The
+    /// rest of `out` is not written, and no byte of it is read.
     ///
     /// # Errors
     ///
-    /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the stream is damaged.
-    /// - [`UnpackError::Checksum`], [`UnpackError::Length`]: what was unpacked isn't what was packed.
-    /// - [`UnpackError::LargerThanImage`]: there is more than the image's header asks memory for; all that was handed
-    ///   out is within it.
+    /// - [`UnpackError::Truncated`], [`UnpackError::Corrupt`], [`UnpackError::TrailingData`]: the
+    ///   stream is damaged.
+    /// - [`UnpackError::Checksum`], [`UnpackError::Length`]: the unpacked bytes differ from the
+    ///   packed file.
+    /// - [`UnpackError::LargerThanImage`]: the file is longer than the memory that the image's
+    ///   header asks for. All bytes returned so far lie within that memory.
     /// - [`UnpackError::Failed`]: an earlier call failed.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
         if self.failed {
@@ -75,7 +78,7 @@ impl<'a> Unpacker<'a> {
             return Ok(0);
         }
         let head = usize::try_from(self.read).ok().and_then(|read| self.head.get(read..));
-        // A header's image_size may be less than the header.
+        // image_size may be less than the length of the header.
         let left = self.image.image_size.saturating_sub(self.read);
         if let Some(head) = head.filter(|head| !head.is_empty()) {
             if left < head.len() as u64 {
@@ -100,8 +103,8 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Where the bytes come from. Reading gives at least one, or 0 at the end.
-#[allow(clippy::large_enum_variant)] // There is one at a time, and no heap to put it on.
+/// The source of the bytes. Reading returns at least one byte, or 0 at the end.
+#[allow(clippy::large_enum_variant)] // Only one exists at a time, and there is no heap for it.
 enum Stream<'a> {
     Raw(&'a [u8]),
     Gzip(Gunzip<'a>),

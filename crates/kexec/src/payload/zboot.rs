@@ -1,5 +1,6 @@
-//! EFI zboot: a PE file that carries a compressed kernel. Its header, at the start of the file, is a PE header whose
-//! unused bytes say where the payload is (Linux, drivers/firmware/efi/libstub/zboot-header.S):
+//! EFI zboot: a PE file with a compressed kernel. Its header, at the start of the file, is a PE
+//! header whose unused bytes describe the payload (Linux,
+//! drivers/firmware/efi/libstub/zboot-header.S):
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -8,23 +9,23 @@
 //! | 8 | 4 | offset of the payload, little-endian |
 //! | 12 | 4 | length of the payload in bytes |
 //! | 24 | 32 | name of the compression, NUL-terminated |
-//! | 0x38 | 4 | the number that Linux's PE images have there |
+//! | 0x38 | 4 | the magic number of Linux's PE images |
 
 use core::ops::Range;
 
 use super::kernel_file_error::KernelFileError;
 use super::packing::Packing;
 
-/// Up to the end of the number at 0x38.
+/// Length of the header up to the magic number at 0x38.
 const HEADER_LEN: usize = 0x3c;
 /// `LINUX_PE_MAGIC`.
 const PE_MAGIC: [u8; 4] = [0xcd, 0x23, 0x82, 0x81];
 
-/// What the header says.
+/// The header.
 pub(super) struct Zboot {
-    /// Where the payload is in the file.
+    /// The range of the payload in the file.
     pub payload: Range<usize>,
-    /// What the header says of its packing.
+    /// The packing of the payload.
     pub packing: Packing,
 }
 
@@ -34,12 +35,12 @@ impl Zboot {
         let len = file.len() as u64;
         let header = file
             .first_chunk::<HEADER_LEN>()
-            .ok_or(KernelFileError::ZbootHeader { what: "further byte", at: len })?;
+            .ok_or(KernelFileError::ZbootHeader { what: "next byte", at: len })?;
         let word = |at: usize| -> u32 {
             header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
         };
         if word(0x38).to_le_bytes() != PE_MAGIC {
-            return Err(KernelFileError::ZbootHeader { what: "number of Linux's PE images", at: 0x38 });
+            return Err(KernelFileError::ZbootHeader { what: "magic number of Linux's PE images", at: 0x38 });
         }
         let (offset, payload_len) = (word(8), word(12));
         let bad = KernelFileError::ZbootPayload { offset, payload_len, len };
@@ -53,7 +54,7 @@ impl Zboot {
         let name = header.get(24..0x38).unwrap_or_default();
         let packing = match name.split(|&byte| byte == 0).next() {
             Some(b"gzip") => Packing::Gzip,
-            // Linux's build names what it runs: zstd with a level.
+            // Linux's build writes the name of its command: zstd with a level.
             Some(b"zstd" | b"zstd22") => Packing::Zstd,
             other => {
                 let mut name = [0; 8];

@@ -1,4 +1,4 @@
-//! Reading zstd frames (RFC 8878): their headers by the survey, their blocks by ruzstd.
+//! Reading zstd frames (RFC 8878). The survey reads the headers; ruzstd unpacks the blocks.
 
 use alloc::vec::Vec;
 
@@ -10,22 +10,22 @@ use super::packing::{Packed, Packing};
 use super::unpack_error::UnpackError;
 use super::zstd_survey::{Frame, MAGIC, Survey};
 
-/// A zstd stream being read.
+/// Reads a zstd stream.
 pub(super) struct Unzstd<'a> {
     packed: Packed<'a>,
     content_len: Option<u64>,
     decoder: FrameDecoder,
-    /// Where the next block or frame begins in the stream.
+    /// The offset of the next block or frame in the stream.
     at: usize,
-    /// The frame that is being read, and how many bytes were read from it.
+    /// The current frame, and the number of bytes unpacked from it.
     frame: Option<(Frame, u64)>,
 }
 
 impl<'a> Unzstd<'a> {
-    /// Looks at the whole stream and takes memory for it.
+    /// Surveys the whole stream and allocates memory for it.
     pub fn new(packed: Packed<'a>) -> Result<Self, UnpackError> {
         let survey = Survey::of(packed)?;
-        // The decoder can't be told that it has no memory: it panics. So it begins only if there is enough.
+        // The decoder panics if it has no memory. So it is made only if there is enough.
         let needed = survey.memory_needed();
         if Vec::<u8>::new().try_reserve_exact(needed).is_err() {
             return Err(UnpackError::NoMemory { needed: needed as u64 });
@@ -36,8 +36,8 @@ impl<'a> Unzstd<'a> {
         stream.with_ring(survey.ring())
     }
 
-    /// Makes the decoder's ring buffer as large as it is ever needed. It does not begin with one, but makes it whole for
-    /// the second frame that it sees.
+    /// Makes the decoder allocate its whole ring buffer. It does so for the second frame that it
+    /// sees.
     fn with_ring(mut self, window: u64) -> Result<Self, UnpackError> {
         for _ in 0..2 {
             self.begin(window, false)?;
@@ -45,14 +45,14 @@ impl<'a> Unzstd<'a> {
         Ok(self)
     }
 
-    /// How many bytes all frames hold, if they say so.
+    /// Returns the number of bytes of all frames, if all have it in their headers.
     pub fn content_len(&self) -> Option<u64> {
         self.content_len
     }
 
-    /// Begins a frame, with a header that asks for no more memory than it needs.
+    /// Begins a frame, with a header that asks only for the memory that the frame needs.
     fn begin(&mut self, window: u64, checksum: bool) -> Result<(), UnpackError> {
-        // A single segment, whose length has eight bytes and is the window.
+        // A single segment; its length, in eight bytes, is the window.
         let descriptor = 0b1110_0000 | u8::from(checksum) << 2;
         let mut header = [0; 13];
         header
@@ -62,7 +62,8 @@ impl<'a> Unzstd<'a> {
         self.decoder.reset(&header[..]).map_err(|_| self.corrupt("a frame's header"))
     }
 
-    /// Unpacks to `out`, which isn't empty: at least one byte, or 0 at the end of the last frame.
+    /// Unpacks at least one byte to `out`, which is not empty. Returns 0 at the end of the last
+    /// frame.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
         loop {
             let Some((frame, read)) = self.frame else {
@@ -72,7 +73,7 @@ impl<'a> Unzstd<'a> {
                 self.frame = Some((frame, 0));
                 continue;
             };
-            // What is still in the window of an unfinished frame isn't given out.
+            // The decoder does not return the bytes in the window of an unfinished frame.
             let len = self.decoder.read(out).map_err(|_| self.corrupt("a frame"))?;
             if len != 0 {
                 let read = read + len as u64;
@@ -92,7 +93,7 @@ impl<'a> Unzstd<'a> {
         }
     }
 
-    /// Unpacks the next block into the decoder's ring buffer, which has no more than the window in it.
+    /// Unpacks the next block into the decoder's ring buffer, which holds at most the window.
     fn block(&mut self, frame: Frame) -> Result<(), UnpackError> {
         let mut source = self.packed.bytes.get(self.at..frame.end).unwrap_or_default();
         let decoded = self.decoder.decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1));
@@ -106,7 +107,7 @@ impl<'a> Unzstd<'a> {
         Ok(())
     }
 
-    /// Checks a frame that was read to its end.
+    /// Checks a frame after its last byte.
     fn check(&self, frame: Frame, read: u64) -> Result<(), UnpackError> {
         if frame.content_len.is_some_and(|(expected, _)| read != expected) {
             return self.wrong_length(frame, read);
@@ -127,7 +128,7 @@ impl<'a> Unzstd<'a> {
         Err(UnpackError::Length { packing: Packing::Zstd, at: self.place(at), expected, found })
     }
 
-    /// Where an offset of the stream is in the file.
+    /// Returns the offset in the file of an offset in the stream.
     fn place(&self, at: usize) -> u64 {
         (self.packed.offset + at) as u64
     }

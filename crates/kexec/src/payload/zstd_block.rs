@@ -1,29 +1,30 @@
-//! What the headers inside a compressed zstd block promise (RFC 8878, 3.1.1.3): how much memory the block takes to unpack
-//! follows from that. A promise that no block may make is refused here, before the decoder acts on it.
+//! The headers inside a compressed zstd block (RFC 8878, 3.1.1.3). The memory that unpacking the
+//! block needs follows from them. Headers that break a rule are refused here, before the decoder
+//! acts on them.
 
-/// No block has more than this many bytes, packed or not.
+/// The most bytes of a block, packed or unpacked.
 pub(super) const BLOCK_MAX: usize = 0x2_0000;
-/// No table has more symbols than bytes have values.
+/// The most symbols of a table: one for each value of a byte.
 const SYMBOLS_MAX: u32 = 256;
 
 /// The outline of a compressed block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outline {
-    /// How many sequences it has.
+    /// The number of its sequences.
     pub sequences: usize,
 }
 
 impl Outline {
-    /// Reads the headers in the content of a compressed block, which may unpack to `most` bytes. Gives the rule that is
-    /// broken otherwise.
+    /// Reads the headers in the content of a compressed block, which may unpack to `most` bytes.
+    /// The error is the rule that they break.
     pub fn of(content: &[u8], most: usize) -> Result<Self, &'static str> {
         let literals = Literals::of(content).ok_or("a block ends within its literals")?;
         if literals.len > most {
             return Err("a block has more literals than it may have bytes");
         }
-        const TABLE: &str = "a block describes a table that there cannot be";
+        const TABLE: &str = "a block has an impossible table";
         if literals.has_tree {
-            // The tree is a list of weights, packed themselves if its first byte is below 128.
+            // The tree is a list of weights. It is compressed if its first byte is below 128.
             match literals.packed.split_first() {
                 Some((&len, weights)) if len < 128 => {
                     let weights = weights.get(..usize::from(len)).ok_or(TABLE)?;
@@ -50,12 +51,12 @@ impl Outline {
 
 /// A block's section of literals.
 struct Literals<'a> {
-    /// How many they are, unpacked.
+    /// The number of literals.
     len: usize,
-    /// Whether a Huffman tree comes before them.
+    /// Whether a Huffman tree precedes them.
     has_tree: bool,
     packed: &'a [u8],
-    /// What follows them.
+    /// The rest of the block.
     rest: &'a [u8],
 }
 
@@ -64,7 +65,8 @@ impl<'a> Literals<'a> {
         let byte = |at: usize| content.get(at).map(|&byte| u64::from(byte));
         let first = byte(0)?;
         let (kind, size_format) = (first & 3, first >> 2 & 3);
-        // Raw and repeated literals have one length, packed ones two, of the same number of bits.
+        // Raw and repeated literals have one length. Compressed literals have two, of the same
+        // number of bits.
         let (header_len, bits, first_bit) = match (kind, size_format) {
             (0 | 1, 0 | 2) => (1, 5, 3),
             (0 | 1, 1) => (2, 12, 4),
@@ -89,7 +91,7 @@ impl<'a> Literals<'a> {
     }
 }
 
-/// The number of sequences, how their tables are given, and what follows.
+/// Returns the number of sequences, the modes of their tables, and the rest of the section.
 fn sequences_header(section: &[u8]) -> Option<(usize, u8, &[u8])> {
     Some(match *section {
         [0, ref rest @ ..] | [128, 0, ref rest @ ..] => (0, 0, rest),
@@ -104,8 +106,8 @@ fn sequences_header(section: &[u8]) -> Option<(usize, u8, &[u8])> {
     })
 }
 
-/// The length in bytes of the table of probabilities at the start of `bytes` (RFC 8878, 4.1.1), or `None` when it does not
-/// end, or has more than [`SYMBOLS_MAX`] symbols.
+/// Returns the length in bytes of the table of probabilities at the start of `bytes` (RFC 8878,
+/// 4.1.1), or `None` if it does not end or has more than [`SYMBOLS_MAX`] symbols.
 fn table_len(bytes: &[u8]) -> Option<usize> {
     let mut bits = Bits { bytes, at: 0 };
     let accuracy = bits.peek(4)? + 5;
@@ -128,7 +130,7 @@ fn table_len(bytes: &[u8]) -> Option<usize> {
             if wide >= half { wide - short } else { wide }
         };
         symbols += 1;
-        // 0 stands for "less than one", which takes a point too.
+        // 0 means "less than one", which also uses a point.
         points = points.checked_sub(if number == 0 { 1 } else { number - 1 })?;
         if number == 1 {
             loop {
@@ -157,7 +159,7 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// The next `count` bits, at most 24.
+    /// Returns the next `count` bits, at most 24.
     fn peek(&self, count: u32) -> Option<u32> {
         let mut word = 0;
         for nth in 0..4 {
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_table_of_the_rfc_takes_its_bytes_and_no_more() {
-        // Accuracy 5: one symbol that has all 32 points: the number 33 in 6 bits, the highest.
+        // Accuracy 5, and one symbol with all 32 points: the number 33 in 6 bits, the highest.
         let table = [0b1111_0000, 0b11, 0xff];
         assert_eq!(table_len(&table), Some(2));
         assert_eq!(table_len(&table[..1]), None);
@@ -182,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_table_that_repeats_no_symbols_for_ever_is_refused() {
-        // Accuracy 5, a symbol without points (the number 1: five bits), then "three more, and go on" again and again.
+        // Accuracy 5, a symbol without points (the number 1: five bits), then "three more, and go
+        // on" again and again.
         let mut table = [0xff; 64];
         table[0] = 0b0001_0000;
         table[1] = 0b1111_1110;

@@ -1,35 +1,36 @@
-//! The outline of a zstd stream (RFC 8878): its frames and blocks, by their headers alone. It tells how much memory
-//! unpacking takes, and that nothing is missing or too much, before anything is unpacked.
+//! The outline of a zstd stream (RFC 8878): its frames and blocks, from their headers alone. Before
+//! anything is unpacked it gives the memory that unpacking needs, and checks that the stream is
+//! complete and has nothing behind it.
 
 use super::packing::{Packed, Packing};
 use super::unpack_error::UnpackError;
 use super::zstd_block::{BLOCK_MAX, Outline};
 
-/// The longest window that unpacking keeps, in bytes: what `zstd --ultra -22` needs at most.
+/// The longest window that is accepted, in bytes: the longest of `zstd --ultra -22`.
 pub const ZSTD_WINDOW_MAX: u64 = 0x800_0000;
-/// What a frame begins with.
+/// The first bytes of a frame.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// What a skippable frame begins with, but for the low four bits of the first byte.
+/// The second to fourth byte of a skippable frame. The high four bits of the first are 5.
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// The unit of memory that is asked for.
+/// The unit of the memory that is asked for.
 const UNIT: usize = 4096;
 
 /// A frame's outline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
-    /// Where its first block is in the stream, in bytes.
+    /// The offset of its first block in the stream.
     pub blocks: usize,
-    /// Where it ends, its checksum included.
+    /// The offset of its end, behind its checksum.
     pub end: usize,
-    /// How far back its matches may refer, in bytes; no more than it can hold.
+    /// The longest distance of a match in bytes, at most the frame's content.
     pub window: u64,
-    /// How many bytes it says that it holds, and where it says so.
+    /// The length of its content and the offset of that number, if it is in the header.
     pub content_len: Option<(u64, usize)>,
-    /// Whether a checksum ends it.
+    /// Whether it ends with a checksum.
     pub checksum: bool,
     /// Length of its longest compressed block in bytes.
     longest_block: usize,
-    /// Most sequences of a block.
+    /// The most sequences of a block.
     most_sequences: usize,
 }
 
@@ -40,12 +41,12 @@ pub(super) struct Survey {
     window: u64,
     longest_block: usize,
     most_sequences: usize,
-    /// How many bytes it holds, if all frames say so.
+    /// The length of its content, if all frames have it in their headers.
     pub content_len: Option<u64>,
 }
 
 impl Survey {
-    /// Looks at the whole of a stream.
+    /// Surveys the whole stream.
     pub fn of(packed: Packed<'_>) -> Result<Self, UnpackError> {
         let mut survey = Self { window: 0, longest_block: 0, most_sequences: 0, content_len: Some(0) };
         let mut at = 0;
@@ -60,32 +61,37 @@ impl Survey {
         Ok(survey)
     }
 
-    /// The window that the decoder is told of once, so that it makes its ring buffer as large as it is ever needed: what is
-    /// kept, and what a block adds before it is found to be too long: its literals, its matches, and one match more.
+    /// Returns the window with which the decoder allocates its ring buffer once and for all: the
+    /// longest window, and the most that a block adds before it is found to be too long, which is
+    /// its literals, its matches and one match more.
     pub fn ring(&self) -> u64 {
         self.window + 3 * BLOCK_MAX as u64 + 64
     }
 
-    /// Bytes of heap that suffice whatever the blocks hold, a multiple of [`UNIT`].
+    /// Returns the bytes of heap that suffice for any content of the blocks, a multiple of
+    /// [`UNIT`].
     pub fn memory_needed(&self) -> usize {
-        // How ruzstd rounds a ring buffer up.
+        // ruzstd rounds a ring buffer up like this.
         let slack = 2 * BLOCK_MAX as u64;
         let ring = (self.ring() - slack).next_power_of_two() + slack + 1;
-        // Its vectors grow by doubling. All that one ever had, before and after each doubling, is less than four times
-        // what it has to hold at last; so the bounds hold even if the heap never uses a hole again.
+        // Its vectors grow by doubling. The memory of a vector before and after all doublings is
+        // less than four times its final size. So the bounds hold even if the heap never reuses a
+        // hole.
         let packed = 4 * self.longest_block;
-        // The shortest code of a literal is one bit, and they are counted only after the last.
+        // The shortest code of a literal has one bit, and literals are counted only after the last.
         let literals = 4 * (8 * self.longest_block + BLOCK_MAX);
         let sequences = 4 * 12 * self.most_sequences;
-        // Tables, and the heap's own rounding.
+        // Tables, and the rounding of the heap.
         let tables = 0x2_0000;
-        // No window is longer than ZSTD_WINDOW_MAX, no block longer than BLOCK_MAX: this fits 32 bits.
+        // No window is longer than ZSTD_WINDOW_MAX, no block longer than BLOCK_MAX: this fits 32
+        // bits.
         (ring as usize + packed + literals + sequences + tables).next_multiple_of(UNIT)
     }
 }
 
 impl Frame {
-    /// The first frame from offset `at` of the stream that isn't skippable, or `None` when there is none.
+    /// Returns the first frame from offset `at` of the stream that is not skippable, or `None` if
+    /// there is none.
     pub fn next(packed: Packed<'_>, at: usize) -> Result<Option<Self>, UnpackError> {
         let mut reader = Reader { packed, at };
         loop {
@@ -115,7 +121,7 @@ impl Frame {
         }
     }
 
-    /// Reads a frame from behind its magic number. It begins at `start`.
+    /// Reads a frame that begins at `start`. The reader is behind its magic number.
     fn read(reader: &mut Reader<'_>, start: usize) -> Result<Self, UnpackError> {
         const HEADER: &str = "a frame's header";
         let descriptor = reader.number(1, HEADER)?;
@@ -176,7 +182,7 @@ impl Frame {
                 }
                 _ => return Err(reader.corrupt(block, "a block is of the reserved kind")),
             };
-            // Far below 2^64: each block has bytes in memory.
+            // Far below 2^64: the stream is in memory.
             most = most.saturating_add(unpacked as u64);
             if header & 1 != 0 {
                 break;
@@ -194,7 +200,7 @@ impl Frame {
     }
 }
 
-/// Takes bytes off a stream.
+/// Reads the bytes of a stream.
 struct Reader<'a> {
     packed: Packed<'a>,
     at: usize,
@@ -212,12 +218,12 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// A little-endian number of at most 8 bytes.
+    /// Reads a little-endian number of at most 8 bytes.
     fn number(&mut self, len: usize, within: &'static str) -> Result<u64, UnpackError> {
         Ok(self.take(len, within)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
-    /// Where an offset of the stream is in the file.
+    /// Returns the offset in the file of an offset in the stream.
     fn place(&self, at: usize) -> u64 {
         (self.packed.offset + at) as u64
     }

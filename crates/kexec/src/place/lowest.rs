@@ -1,12 +1,14 @@
-//! Placing a payload: the rules of the arm64 boot protocol (Documentation/arch/arm64/booting.rst, "Setup the device
-//! tree", "Decompress the kernel image", "Call the kernel image").
+//! Placing a payload: the rules of the arm64 boot protocol (Documentation/arch/arm64/booting.rst,
+//! "Setup the device tree", "Decompress the kernel image", "Call the kernel image").
 //!
-//! - The image lies `text_offset` bytes above a 2 MiB aligned base, with `image_size` bytes free from its start. A kernel
-//!   that must be near the start of DRAM cannot use memory below its base.
-//! - The initrd lies within a window of at most 32 GiB, aligned to 1 GiB, that holds all of the image too.
-//! - The device tree has at most 2 MiB, and the 2 MiB around it need no special memory type. It gets a free 2 MiB block of
-//!   its own. Kernels before 4.2 look for it within 512 MiB above the base. The placement flag is younger than that, so a
-//!   kernel that does not set it counts as one of these.
+//! - The image lies `text_offset` bytes above a 2 MiB aligned base, with `image_size` bytes free
+//!   from its start. A kernel that must be near the start of DRAM cannot use memory below its base.
+//! - The initrd lies within a window of at most 32 GiB, aligned to 1 GiB, that holds all of the
+//!   image too.
+//! - The device tree has at most 2 MiB, and the 2 MiB around it need no special memory type. It
+//!   gets a free 2 MiB block of its own. Kernels before 4.2 look for it within 512 MiB above the
+//!   base. The placement flag is younger than that, so a kernel that does not set it counts as one
+//!   of these.
 
 use linmap_vmsa::PaRange;
 
@@ -18,22 +20,26 @@ use super::placement_error::PlacementError;
 use super::search::Search;
 
 impl PayloadPlacement {
-    /// Chooses the lowest places below 2^48 that obey the rules. If the payload fits at all, it is placed.
+    /// Chooses the lowest places below 2^48 that obey the rules. If the payload fits at all, it is
+    /// placed.
     ///
-    /// The image is tried in the lowest place of each free range, and of each GiB of it, since the GiB decides where the
-    /// initrd's window is. For each place of the image, device tree and initrd get the lowest places. If that fails
-    /// everywhere, places for the image above the other parts are tried.
+    /// The image is tried in the lowest place of each free range, and of each GiB of it, since the
+    /// GiB decides where the initrd's window is. For each place of the image, device tree and
+    /// initrd get the lowest places. If that fails everywhere, places for the image above the other
+    /// parts are tried.
     ///
-    /// `free` are the ranges that a payload may occupy, ascending and apart: RAM without the firmware's reservations. They
-    /// may include an initrd that stays where it is. `dtb_len` is in bytes: see
-    /// [`NextTree::measure`](crate::NextTree::measure).
+    /// `free` are the ranges that a payload may occupy, ascending and apart: RAM without the
+    /// firmware's reservations. They may include an initrd that stays where it is. `dtb_len` is in
+    /// bytes: see [`NextTree::measure`](crate::NextTree::measure).
     ///
     /// # Errors
     ///
-    /// If image, device tree and initrd cannot be placed together, the error is that of the image's lowest place.
+    /// If image, device tree and initrd cannot be placed together, the error is that of the image's
+    /// lowest place.
     ///
     /// - [`PlacementError::NoRoom`]: a part does not fit.
-    /// - [`PlacementError::InitrdOutsideWindow`]: the kernel cannot reach an initrd that stays where it is.
+    /// - [`PlacementError::InitrdOutsideWindow`]: the kernel cannot reach an initrd that stays
+    ///   where it is.
     /// - [`PlacementError::DtbTooLarge`]: the protocol does not allow this device tree.
     /// - [`PlacementError::Empty`]: the device tree, or an initrd that exists, has no bytes.
     pub fn lowest<I>(free: I, image: &Image, initrd: Initrd, dtb_len: u64) -> Result<Self, PlacementError>

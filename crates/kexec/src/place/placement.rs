@@ -21,7 +21,8 @@ pub enum Initrd {
 pub struct PayloadPlacement {
     /// The image: `image_size` bytes. Its first byte is the entry point.
     pub image: PaRange,
-    /// The initrd, exactly as long as the initrd is. Unless it stays where it was, it starts at a multiple of 64 KiB.
+    /// The initrd, exactly as long as the initrd is. Unless it stays where it was, it starts at a
+    /// multiple of 64 KiB.
     pub initrd: Option<PaRange>,
     /// The device tree, exactly as long as the tree is. It starts at a multiple of 2 MiB.
     pub dtb: PaRange,

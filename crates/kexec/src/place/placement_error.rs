@@ -46,8 +46,8 @@ pub enum PlacementError {
         initrd: PaRange,
         /// The range of the image.
         image: PaRange,
-        /// Where the kernel can reach an initrd: [`initrd_window`](crate::initrd_window), for an old kernel only the part
-        /// above its base.
+        /// Where the kernel can reach an initrd: [`initrd_window`](crate::initrd_window), for an
+        /// old kernel only the part above its base.
         window: PaRange,
     },
 }

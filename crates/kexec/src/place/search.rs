@@ -1,4 +1,5 @@
-//! The search for places of image, device tree and initrd: which are tried, and why no others need be.
+//! The search for places of image, device tree and initrd: which places are tried, and why these
+//! are enough.
 
 use core::iter;
 
@@ -11,28 +12,30 @@ use super::placement::{DTB_BLOCK, Initrd, PayloadPlacement};
 use super::placement_error::PlacementError;
 use super::window::{GIB, WINDOW_LEN, floor_gib, initrd_window};
 
-/// How far above its base an old kernel looks for its device tree.
+/// The distance above its base within which an old kernel looks for its device tree.
 const OLD_DTB_REACH: u64 = 0x2000_0000;
-/// Kernels are placed below this, whatever the machine's physical addresses can be.
+/// Payloads are placed below 2^48, whatever the machine's physical address size is.
 const REACH: PaRange = PaRange::new(Pa(0), Pa(1 << 48));
-/// Where a device tree or an initrd may be: Linux takes one at address 0 for none.
+/// Where a device tree or an initrd may be. For Linux, one at address 0 does not exist.
 const NOT_NULL: PaRange = PaRange::new(Pa(PAGE), REACH.end);
-/// Image and initrd share no page with anything else, whatever the payload's granule: it frees whole pages.
+/// Image and initrd share no page of any granule with other data, since the payload frees whole
+/// pages.
 const PAGE: u64 = Granule::K64.bytes();
 
 /// The search for one payload's places.
 ///
-/// Few bases have to be tried for the image. Take places that keep the rules, and move the parts down: the lowest first,
-/// each to the lowest place that those before it leave free. None comes to lie higher than it did, so each finds room.
-/// So it is enough to try the image at the lowest base behind whatever may lie below it, as long as no rule breaks that
-/// ties one part to another: the initrd's window moves with the GiB that the image is in, so each GiB has bases of its
-/// own; and an old kernel that moves down may leave its device tree behind.
+/// Few bases must be tried for the image. Take places that obey the rules, and move the parts down:
+/// the lowest first, each to the lowest place that the parts before it leave free. No part ends up
+/// higher than before, so each finds room. So it is enough to try the image at the lowest base
+/// above the parts that may lie below it, unless this breaks a rule between two parts. There are
+/// two such rules. The initrd's window moves with the GiB of the image, so each GiB has its own
+/// bases. And an old kernel that moves down may lose reach of its device tree.
 pub(super) struct Search<'i, I> {
-    /// What is free, without an initrd that stays.
+    /// The free memory, without an initrd that stays.
     space: Space<I>,
     image: &'i Image,
     initrd: Initrd,
-    /// Where an initrd stays; empty, at 0, where none does.
+    /// The range of an initrd that stays; empty, at 0, if there is none.
     stays: PaRange,
 }
 
@@ -40,30 +43,30 @@ impl<'i, I> Search<'i, I>
 where
     I: Iterator<Item = PaRange> + Clone,
 {
-    /// `stays` is where an initrd stays; empty, at 0, where none does.
+    /// `stays` is the range of an initrd that stays; empty, at 0, if there is none.
     pub fn new(free: I, image: &'i Image, initrd: Initrd, stays: PaRange) -> Self {
         let space = Space { free, within: REACH, between: between(PaRange::default(), stays) };
         Self { space, image, initrd, stays }
     }
 
-    /// All bases to try, the best first.
+    /// Returns all bases to try, the best first.
     pub fn bases(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         let others = self.bases_behind_others().chain(self.bases_near_device_trees());
         self.lowest_bases().chain(others)
     }
 
-    /// What is wrong when there is not one base.
+    /// Returns the error for a search without any base.
     pub fn no_base(&self) -> PlacementError {
         self.space.no_room(Part::Image, self.asked(), BASE_ALIGN)
     }
 
-    /// How much has to be free from the base on.
+    /// Returns the number of bytes that must be free from the base on.
     fn asked(&self) -> u64 {
         self.image.text_offset.saturating_add(whole_pages(self.image.image_size))
     }
 
-    /// The lowest base in each free range, and in each GiB of it. An image that moves down within a GiB keeps the upper
-    /// end of its window, and the lower end moves down if at all.
+    /// Returns the lowest base in each free range, and in each GiB of it. If an image moves down
+    /// within a GiB, the upper end of its window stays, and the lower end does not rise.
     fn lowest_bases(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         let (asked, offset) = (self.asked(), self.image.text_offset);
         self.space.gaps().flat_map(move |gap| {
@@ -75,8 +78,8 @@ where
         })
     }
 
-    /// For each of [`lowest_bases`](Self::lowest_bases), the lowest that lie behind what may be placed below the image.
-    /// For a kernel that wants nothing below its base, none.
+    /// Returns for each of [`lowest_bases`](Self::lowest_bases) the lowest bases above the parts
+    /// that may lie below the image; none for a kernel that cannot use memory below its base.
     fn bases_behind_others(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         const BELOW: [&[Part]; 4] =
             [&[Part::Dtb], &[Part::Initrd], &[Part::Dtb, Part::Initrd], &[Part::Initrd, Part::Dtb]];
@@ -84,7 +87,8 @@ where
         bases.flat_map(move |base| {
             let at = self.image_at(base);
             let end = floor_gib(at.start).saturating_add(WINDOW_LEN);
-            // Where the window starts depends on the GiB that the image ends in, which may be the next one.
+            // The start of the window depends on the GiB in which the image ends, which may be the
+            // next one.
             let last_gib = at.end.0.checked_next_multiple_of(GIB).unwrap_or(u64::MAX);
             let windows = [last_gib, last_gib.saturating_add(GIB)]
                 .map(|last| PaRange::new(Pa(last.saturating_sub(WINDOW_LEN)), Pa(end)));
@@ -93,7 +97,8 @@ where
         })
     }
 
-    /// The lowest base from `lowest` on with the parts `below` placed first, an initrd in `window`.
+    /// Returns the lowest base from `lowest` on if the parts `below` are placed first, an initrd in
+    /// `window`.
     fn base_behind(&self, lowest: Pa, window: PaRange, below: &[Part]) -> Option<Pa> {
         let (mut block, mut initrd) = (PaRange::default(), self.stays);
         for part in below {
@@ -108,9 +113,9 @@ where
         self.base_from(lowest, block, initrd)
     }
 
-    /// For a kernel that looks for its device tree near its base only, the lowest bases from which it still finds one
-    /// that can't move down along with it: the lowest in a free range, or the lowest there behind the initrd. (One behind
-    /// the image can.) For other kernels, none.
+    /// Returns the lowest bases from which an old kernel reaches a device tree that cannot move
+    /// down with it: the lowest in a free range, or the lowest there above the initrd. (A device
+    /// tree above the image can move down with it.) Returns none for other kernels.
     fn bases_near_device_trees(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         let gaps = self.space.gaps().filter(|_| self.image.placement == PlacementFlag::NearDramBase);
         gaps.flat_map(move |gap| {
@@ -128,8 +133,8 @@ where
         })
     }
 
-    /// The lowest base from `lowest` on with room for the image beside `one` and `other`. They may lie between the base
-    /// and the image.
+    /// Returns the lowest base from `lowest` on with room for the image beside `one` and `other`.
+    /// These may lie between the base and the image.
     fn base_from(&self, lowest: Pa, one: PaRange, other: PaRange) -> Option<Pa> {
         let between = between(one, other);
         self.space.gaps().find_map(|gap| {
@@ -141,13 +146,13 @@ where
         })
     }
 
-    /// Where the image is with this base.
+    /// Returns the range of the image at this base.
     fn image_at(&self, base: Pa) -> PaRange {
         from(Pa(base.0.saturating_add(self.image.text_offset)), self.image.image_size)
     }
 
-    /// Tries one base for the image, which fits there. Device tree and initrd are placed one after the other: if they
-    /// can be placed at all, they can be when the lower one is first.
+    /// Tries a base at which the image fits. Device tree and initrd are placed one after the other,
+    /// in both orders: if they fit at all, they fit if the lower one is placed first.
     pub fn at(&self, base: Pa, dtb_len: u64) -> Result<PayloadPlacement, PlacementError> {
         let at = self.image_at(base);
         let claimed = from(at.start, whole_pages(self.image.image_size));
@@ -195,11 +200,11 @@ where
     }
 }
 
-/// Free memory to choose from.
+/// The free memory within a range.
 struct Space<I> {
     free: I,
     within: PaRange,
-    /// What lies between what is taken already.
+    /// The ranges between those that placed parts occupy.
     between: [PaRange; 3],
 }
 
@@ -207,12 +212,12 @@ impl<I> Space<I>
 where
     I: Iterator<Item = PaRange> + Clone,
 {
-    /// The same free memory with other bounds and other ranges taken.
+    /// Returns the same memory with other bounds, without the ranges `one` and `other`.
     fn with(&self, within: PaRange, one: PaRange, other: PaRange) -> Self {
         Self { free: self.free.clone(), within, between: between(one, other) }
     }
 
-    /// What is free, within and not taken, ascending.
+    /// Returns the free ranges, ascending.
     fn gaps(&self) -> impl Iterator<Item = PaRange> + use<I> {
         let (within, between) = (self.within, self.between);
         let pieces = move |range| between.map(|gap| gap.intersection(range).intersection(within));
@@ -231,9 +236,9 @@ where
     }
 }
 
-/// What lies below, between and above two ranges that are apart. An empty one is at 0.
+/// Returns the ranges below, between and above two ranges that are apart. An empty range is at 0.
 fn between(one: PaRange, other: PaRange) -> [PaRange; 3] {
-    // By their ends: an empty range at 0 must come before one that starts at 0.
+    // Ordered by their ends: an empty range at 0 must come before one that starts at 0.
     let [first, second] = if one.end < other.end { [one, other] } else { [other, one] };
     [
         PaRange::new(Pa(0), first.start),
@@ -242,19 +247,19 @@ fn between(one: PaRange, other: PaRange) -> [PaRange; 3] {
     ]
 }
 
-/// The lowest aligned start in `range` with `len` bytes from it in the range.
+/// Returns the lowest aligned start from which `len` bytes lie in `range`.
 fn fit(range: PaRange, len: u64, align: u64) -> Option<Pa> {
     let start = Pa(range.start.0.checked_next_multiple_of(align)?);
     let wanted = PaRange::from_len(start, len)?;
     (wanted.end <= range.end).then_some(start)
 }
 
-/// `len` rounded up to whole pages of any granule. Lengths that can't be are as good as infinite.
+/// Rounds `len` up to whole pages of any granule. A length that would overflow counts as infinite.
 fn whole_pages(len: u64) -> u64 {
     len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// `len` bytes from `start`. Sums that saturate are above all that is free.
+/// Returns `len` bytes from `start`. A sum that saturates lies above all free memory.
 fn from(start: Pa, len: u64) -> PaRange {
     PaRange::new(start, Pa(start.0.saturating_add(len)))
 }

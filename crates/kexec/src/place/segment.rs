@@ -1,4 +1,4 @@
-//! The destinations of a hand-over: where each part of the payload has to lie when it is started.
+//! The destinations of a hand-over: where the parts of the payload lie when it is started.
 
 use core::cmp::Ordering;
 
@@ -8,26 +8,26 @@ use thiserror::Error;
 /// Destinations, sources and lengths of moves are multiples of this many bytes: the smallest page.
 pub const SEGMENT_ALIGN: u64 = 0x1000;
 
-/// How many destinations there may be, as for Linux's `kexec_load`.
+/// The most destinations, as for Linux's `kexec_load`.
 pub const MAX_SEGMENTS: usize = 16;
 
-/// Checked destinations: page-aligned, none empty, no two overlapping.
+/// Checked destinations: page-aligned, not empty, without overlap.
 ///
-/// Each is contiguous. Its content may be scattered over frames anywhere until it is moved: see
+/// Each is contiguous. Until it is moved, its content may be scattered over frames anywhere: see
 /// [`MovePlan`](crate::MovePlan).
 #[derive(Clone, Copy, Debug)]
 pub struct Segments<'a> {
     destinations: &'a [PaRange],
 }
 
-/// Why destinations can't be used.
+/// Why destinations cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SegmentError {
     /// There are more than [`MAX_SEGMENTS`].
     #[error("{count} segment destinations, more than {MAX_SEGMENTS}")]
     TooMany {
-        /// How many.
+        /// The number of destinations.
         count: usize,
     },
     /// An end of the range is not a multiple of 4 KiB.
@@ -36,13 +36,13 @@ pub enum SegmentError {
         /// The destination.
         destination: PaRange,
     },
-    /// The range holds no byte.
+    /// The range is empty.
     #[error("segment destination {destination} is empty")]
     Empty {
         /// The destination.
         destination: PaRange,
     },
-    /// Two destinations have a byte in common.
+    /// Two destinations overlap.
     #[error("segment destinations {first} and {second} overlap")]
     Overlap {
         /// One of them.
@@ -50,8 +50,8 @@ pub enum SegmentError {
         /// The other.
         second: PaRange,
     },
-    /// Memory that has to survive the move lies in a destination.
-    #[error("{range} has to outlive the move but overlaps the segment destination {destination}")]
+    /// Memory that must survive the move overlaps a destination.
+    #[error("{range} must survive the move, but overlaps the segment destination {destination}")]
     Overwritten {
         /// The range.
         range: PaRange,
@@ -66,8 +66,8 @@ impl<'a> Segments<'a> {
     /// # Errors
     ///
     /// - [`SegmentError::TooMany`]: there are more than [`MAX_SEGMENTS`].
-    /// - [`SegmentError::Unaligned`], [`SegmentError::Empty`]: the destination can't be one.
-    /// - [`SegmentError::Overlap`]: two can't both be filled.
+    /// - [`SegmentError::Unaligned`], [`SegmentError::Empty`]: a destination is not whole pages.
+    /// - [`SegmentError::Overlap`]: two destinations overlap.
     pub fn new(destinations: &'a [PaRange]) -> Result<Self, SegmentError> {
         if destinations.len() > MAX_SEGMENTS {
             return Err(SegmentError::TooMany { count: destinations.len() });
@@ -88,17 +88,17 @@ impl<'a> Segments<'a> {
         Ok(Self { destinations })
     }
 
-    /// The destinations in the order given.
+    /// Returns the destinations in the caller's order.
     pub fn destinations(self) -> &'a [PaRange] {
         self.destinations
     }
 
-    /// Checks that no destination touches `range`: the relocation code, its tables, its stack, its vectors,
-    /// the frames of the move list.
+    /// Checks that no destination overlaps `range`, such as the relocation code, its tables, its
+    /// stack, its vectors, or a frame of the move list.
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Overwritten`]: the move would write to `range`.
+    /// [`SegmentError::Overwritten`]: the move would overwrite `range`.
     pub fn check_outside(self, range: PaRange) -> Result<(), SegmentError> {
         match self.overlapping(range) {
             Some(destination) => Err(SegmentError::Overwritten { range, destination }),
@@ -106,23 +106,23 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The first destination that has a byte in common with `range`.
+    /// Returns the first destination that overlaps `range`.
     pub fn overlapping(self, range: PaRange) -> Option<PaRange> {
         self.destinations.iter().copied().find(|destination| destination.overlaps(range))
     }
 
-    /// Whether one destination holds all of `range`.
+    /// Returns whether one destination holds all of `range`.
     pub fn cover(self, range: PaRange) -> bool {
         self.holding(range).is_some()
     }
 
-    /// Which destination holds all of `range`, counted from 0.
+    /// Returns the index of the destination that holds all of `range`.
     pub(crate) fn holding(self, range: PaRange) -> Option<usize> {
         self.destinations.iter().position(|destination| destination.covers(range))
     }
 
-    /// How far `range`, which isn't empty, stays in one destination or outside all of them: this much of its front,
-    /// and whether it lies in a destination.
+    /// Returns the longest start of `range` that lies in one destination or outside all of them,
+    /// and whether it lies in a destination. `range` is not empty.
     pub(crate) fn front(self, range: PaRange) -> (PaRange, bool) {
         if let Some(destination) =
             self.destinations.iter().find(|destination| destination.contains(range.start))

@@ -1,16 +1,17 @@
-//! Where a payload may be placed when free memory has no room for it: also where the running kernel is, since that ends with
-//! the hand-over.
+//! The memory for a payload that does not fit into free memory. It includes the memory of the
+//! running kernel, which ends with the hand-over.
 
 use linmap_memblock::{Memblock, RegionError};
 use linmap_vmsa::{Granule, PaRange};
 
-/// Memory that a payload may have: all that `memory` maps, free or not, without `not`. That has to name what outlives the
-/// running kernel (what the firmware reserves, what is kept) and what the hand-over itself needs. Its free ranges are for
-/// [`Placed::lowest`](crate::Placed::lowest).
+/// Returns the memory that a payload may occupy: all mappable memory of `memory`, free or not,
+/// without `not`. `not` must have all memory that outlives the running kernel (the firmware's
+/// reservations, preserved memory) and all memory that the hand-over itself needs. The result's
+/// free ranges are for [`PayloadPlacement::lowest`](crate::PayloadPlacement::lowest).
 ///
 /// # Errors
 ///
-/// [`RegionError`]: there are more ranges than a memblock of `N` has room for.
+/// [`RegionError`]: there are more ranges than fit into a memblock of this capacity.
 pub fn usable<const N: usize>(
     memory: &Memblock<N>,
     not: impl IntoIterator<Item = PaRange>,

@@ -6,9 +6,9 @@ pub(super) const GIB: u64 = 0x4000_0000;
 /// The longest window that holds image and initrd.
 pub(super) const WINDOW_LEN: u64 = 32 * GIB;
 
-/// Returns the memory in which a kernel at `image` finds an initrd: the union of the 1 GiB aligned windows of 32 GiB that
-/// hold all of the image. Any initrd inside lies in one window with the image. It is empty if the image is longer than
-/// a window.
+/// Returns the memory in which a kernel at `image` finds an initrd: the union of the 1 GiB aligned
+/// windows of 32 GiB that hold all of the image. Any initrd inside lies in one window with the
+/// image. It is empty if the image is longer than a window.
 pub fn initrd_window(image: PaRange) -> PaRange {
     let end = floor_gib(image.start).saturating_add(WINDOW_LEN);
     if end < image.end.0 {

@@ -9,8 +9,9 @@ use super::names::{self, Writer};
 use super::root_format::root_format;
 use super::tree_error::TreeError;
 
-/// The random numbers for the next kernel in `/chosen`. Those of the source are never passed on: this kernel may have
-/// used them, and who knows them could derive the next kernel's addresses and keys.
+/// The random numbers for the next kernel in `/chosen`. Those of the source are never passed on:
+/// this kernel may have used them, and who knows them could derive the next kernel's addresses and
+/// keys.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Seeds {
     /// `kaslr-seed` and `rng-seed` of the source are removed.
@@ -38,10 +39,11 @@ impl fmt::Debug for Seeds {
 /// The memory of a crash kernel, and the description of the crashed kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashMemory<'a> {
-    /// `linux,usable-memory-range`: the memory reserved for the crash kernel, one or two ranges. It uses no other.
+    /// `linux,usable-memory-range`: the memory reserved for the crash kernel, one or two ranges. It
+    /// uses no other.
     pub usable: &'a [PaRange],
-    /// `linux,elfcorehdr`: the range of the [`ElfCore`](crate::ElfCore) header. It lies in a usable range, because Linux
-    /// reads it through its linear map.
+    /// `linux,elfcorehdr`: the range of the [`ElfCore`](crate::ElfCore) header. It lies in a usable
+    /// range, because Linux reads it through its linear map.
     pub elf_core_header: PaRange,
 }
 

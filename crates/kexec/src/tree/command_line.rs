@@ -2,13 +2,13 @@
 
 use linmap_platform::{CommandLine, CommandLineError, Word, join_words};
 
-/// What every crash kernel of Linux is told: the other CPUs of the crashed kernel cannot be started, and devices are in
-/// the state in which it left them (admin-guide/kdump).
+/// What every crash kernel of Linux is told: the other CPUs of the crashed kernel cannot be
+/// started, and devices are in the state in which it left them (admin-guide/kdump).
 const CRASHED: CommandLine<'static> = CommandLine("maxcpus=1 reset_devices");
 
-/// Writes the payload's command line into `buffer`: the words of `archive`, the archive's `cmdline`, then `passed_on`,
-/// the words that this kernel was booted with and that are not for itself. A `--` in `archive` makes all words behind
-/// it arguments of init, as in Linux.
+/// Writes the payload's command line into `buffer`: the words of `archive`, the archive's
+/// `cmdline`, then `passed_on`, the words that this kernel was booted with and that are not for
+/// itself. A `--` in `archive` makes all words behind it arguments of init, as in Linux.
 ///
 /// # Errors
 /// As [`join_words`].
@@ -20,8 +20,9 @@ pub fn payload_line<'w, 'b>(
     join_words(archive.words().chain(passed_on).map(Word::as_str), buffer)
 }
 
-/// Writes the command line of a crash kernel into `buffer`: `maxcpus=1 reset_devices`, then the words of
-/// [`payload_line`] without `crashkernel`, since its memory has no room for a crash kernel of its own.
+/// Writes the command line of a crash kernel into `buffer`: `maxcpus=1 reset_devices`, then the
+/// words of [`payload_line`] without `crashkernel`, since its memory has no room for a crash kernel
+/// of its own.
 ///
 /// # Errors
 /// As [`join_words`].

@@ -1,8 +1,8 @@
 //! The next kernel's device tree: a copy of the running kernel's with changes.
 //!
-//! The tree is copied token by token. Only what [`NextTree`] names changes: all other nodes and properties and the memory
-//! reservations keep their bytes and their order. Rewriting a rewritten tree with the same values gives the same bytes,
-//! so a tree does not grow from kexec to kexec.
+//! The tree is copied token by token. Only what [`NextTree`] names changes: all other nodes and
+//! properties and the memory reservations keep their bytes and their order. Rewriting a rewritten
+//! tree with the same values gives the same bytes, so a tree does not grow from kexec to kexec.
 
 use linmap_fdt::{CellCounts, DeviceTree, Piece, Token};
 use linmap_vmsa::PaRange;
@@ -21,23 +21,26 @@ use super::tree_error::TreeError;
 pub struct NextTree<'a> {
     /// The command line, without a NUL.
     pub bootargs: &'a str,
-    /// The range of the initrd, exactly as long as the initrd. `None` removes the initrd of the tree.
+    /// The range of the initrd, exactly as long as the initrd. `None` removes the initrd of the
+    /// tree.
     pub initrd: Option<PaRange>,
     /// The random numbers for the next kernel.
     pub seeds: Seeds,
     /// The memory of a crash kernel. `None`, for an ordinary kernel, removes it from the tree.
     pub crash: Option<CrashMemory<'a>>,
-    /// The CPUs with `enable-method = "spin-table"` that wait in a pen of this kernel. All other CPUs wait where the tree
-    /// says: in the firmware's pen, or in the pen of an earlier kernel.
+    /// The CPUs with `enable-method = "spin-table"` that wait in a pen of this kernel. All other
+    /// CPUs wait where the tree says: in the firmware's pen, or in the pen of an earlier kernel.
     pub spin_table: Option<SpinTable<'a>>,
-    /// The preserved memory, at most [`MAX_PRESERVED`](crate::MAX_PRESERVED) ranges. They replace those of the tree.
+    /// The preserved memory, at most [`MAX_PRESERVED`](crate::MAX_PRESERVED) ranges. They replace
+    /// those of the tree.
     pub preserved: &'a [PreservedRange<'a>],
 }
 
 impl<'a> NextTree<'a> {
-    /// Returns the length of the rewritten tree in bytes. It does not depend on the addresses of the initrd and the ELF core
-    /// header, nor on the values of the seeds. So the tree can be measured before it is placed: any range that
-    /// [`rewrite`](Self::rewrite) accepts stands for them.
+    /// Returns the length of the rewritten tree in bytes. It does not depend on the addresses of
+    /// the initrd and the ELF core header, nor on the values of the seeds. So the tree can be
+    /// measured before it is placed: any range that [`rewrite`](Self::rewrite) accepts stands for
+    /// them.
     ///
     /// # Errors
     ///
@@ -47,15 +50,17 @@ impl<'a> NextTree<'a> {
         self.write(&DeviceTree::parse(source)?, &mut [])
     }
 
-    /// Writes the device tree `source` with the changes into `output` and returns its length in bytes.
+    /// Writes the device tree `source` with the changes into `output` and returns its length in
+    /// bytes.
     ///
-    /// - `/chosen` gets `bootargs`, the initrd, the seeds and the memory of a crash kernel. It is created if it is
-    ///   missing.
-    /// - `/reserved-memory` gets a node for the pen, `linmap-pen@…`, and one for each preserved range,
-    ///   `linmap-preserved@…`. It is created if it is missing. The nodes of earlier kernels, which have the `compatible`
-    ///   `linmap,pen` or `linmap,preserved`, are removed; the node of a pen stays while a CPU waits in the pen. None is
-    ///   `no-map`: Linux then allocates nothing in the range, as for the memory reservation block, but maps it, so that
-    ///   the reader of preserved memory finds it in the linear map.
+    /// - `/chosen` gets `bootargs`, the initrd, the seeds and the memory of a crash kernel. It is
+    ///   created if it is missing.
+    /// - `/reserved-memory` gets a node for the pen, `linmap-pen@…`, and one for each preserved
+    ///   range, `linmap-preserved@…`. It is created if it is missing. The nodes of earlier kernels,
+    ///   which have the `compatible` `linmap,pen` or `linmap,preserved`, are removed; the node of a
+    ///   pen stays while a CPU waits in the pen. None is `no-map`: Linux then allocates nothing in
+    ///   the range, as for the memory reservation block, but maps it, so that the reader of
+    ///   preserved memory finds it in the linear map.
     /// - `cpu-release-addr` of the CPUs in the pen is set. It keeps its width of 32 or 64 bits.
     ///
     /// `source` may have bytes behind the tree.
@@ -66,16 +71,18 @@ impl<'a> NextTree<'a> {
     /// - [`TreeError::DeviceTree`]: `source` is not a complete and well-formed device tree;
     /// - [`TreeError::SecondNode`]: `/chosen`, `/cpus` or `/reserved-memory` is ambiguous;
     /// - [`TreeError::Nul`]: the command line or a label has a NUL;
-    /// - [`TreeError::RootCells`], [`TreeError::ReservedMemory`]: the tree has no form for a range that Linux reads;
-    /// - [`TreeError::PenUnaligned`], [`TreeError::ReleaseOutsidePen`], [`TreeError::ReleaseTooHigh`],
-    ///   [`TreeError::TooManyPenned`], [`TreeError::PennedUnknown`]: the next kernel would not find the CPUs in the pen,
-    ///   or could overwrite the pen;
-    /// - [`TreeError::TooManyPreserved`], [`TreeError::PreservedUnaligned`], [`TreeError::PreservedOverlap`]: the next
-    ///   kernel would refuse the preserved ranges;
-    /// - [`TreeError::UsableCount`], [`TreeError::OutsideUsable`]: a crash kernel would not find its memory, its
-    ///   initrd or the ELF core header;
-    /// - [`TreeError::NoRoom`], [`TreeError::Write`]: the result does not fit into `output`, or a number into the
-    ///   tree.
+    /// - [`TreeError::RootCells`], [`TreeError::ReservedMemory`]: the tree has no form for a range
+    ///   that Linux reads;
+    /// - [`TreeError::PenUnaligned`], [`TreeError::ReleaseOutsidePen`],
+    ///   [`TreeError::ReleaseTooHigh`], [`TreeError::TooManyPenned`], [`TreeError::PennedUnknown`]:
+    ///   the next kernel would not find the CPUs in the pen, or could overwrite the pen;
+    /// - [`TreeError::TooManyPreserved`],
+    ///   [`TreeError::PreservedUnaligned`], [`TreeError::PreservedOverlap`]: the next kernel would
+    ///   refuse the preserved ranges;
+    /// - [`TreeError::UsableCount`], [`TreeError::OutsideUsable`]: a crash kernel would not find
+    ///   its memory, its initrd or the ELF core header;
+    /// - [`TreeError::NoRoom`], [`TreeError::Write`]: the result does not fit into `output`, or a
+    ///   number into the tree.
     pub fn rewrite(&self, source: &[u8], output: &mut [u8]) -> Result<usize, TreeError> {
         self.check()?;
         let tree = DeviceTree::parse(source)?;

@@ -1,4 +1,5 @@
-//! Preserved memory: ranges whose content survives the hand-over. The next kernel learns of them in its device tree.
+//! Preserved memory: ranges whose content survives the hand-over. The next kernel learns of them in
+//! its device tree.
 
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -19,14 +20,15 @@ pub(super) const COMPATIBLE: &str = "linmap,preserved";
 /// A range of preserved memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreservedRange<'a> {
-    /// A name for the content, by which its reader finds it: any text without a NUL. Several ranges may have the same.
+    /// A name for the content, by which its reader finds it: any text without a NUL. Several ranges
+    /// may have the same.
     pub label: &'a str,
     /// The range, in whole pages of 4 KiB.
     pub range: PaRange,
 }
 
-/// Why the preserved ranges of a device tree cannot be used. `'a` is the lifetime of the tree, since the errors name its
-/// nodes.
+/// Why the preserved ranges of a device tree cannot be used. `'a` is the lifetime of the tree,
+/// since the errors name its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PreservedError<'a> {
@@ -105,11 +107,12 @@ pub enum PreservedError<'a> {
 }
 
 impl<'a> PreservedRange<'a> {
-    /// Returns the preserved ranges that the earlier kernel left in a device tree, in the tree's order.
+    /// Returns the preserved ranges that the earlier kernel left in a device tree, in the tree's
+    /// order.
     ///
-    /// `mappable` are the ranges of RAM that may be mapped, `reserved` the ranges that are never allocated; both are read
-    /// from the same tree. `in_use` are the ranges that the running kernel used before it read the tree: its image, the
-    /// device tree, the initrd.
+    /// `mappable` are the ranges of RAM that may be mapped, `reserved` the ranges that are never
+    /// allocated; both are read from the same tree. `in_use` are the ranges that the running kernel
+    /// used before it read the tree: its image, the device tree, the initrd.
     ///
     /// # Errors
     ///

@@ -50,9 +50,9 @@ impl ReservedMemory {
         self.has_ranges |= name == names::RANGES;
     }
 
-    /// Returns whether `next` replaces the child whose tokens continue with `pieces`. It replaces every preserved range.
-    /// If it has a pen, it replaces the pens in which no CPU polls a word of `left_behind`; without that list, only
-    /// its own.
+    /// Returns whether `next` replaces the child whose tokens continue with `pieces`. It replaces
+    /// every preserved range. If it has a pen, it replaces the pens in which no CPU polls a word of
+    /// `left_behind`; without that list, only its own.
     pub fn is_replaced<'a>(
         &self,
         next: Reservations<'_>,
@@ -74,7 +74,8 @@ impl ReservedMemory {
         pen.is_some_and(|pen| pen == new || !waits(pen))
     }
 
-    /// Writes the nodes of `next` behind the other children. The node ends at `offset` of the source.
+    /// Writes the nodes of `next` behind the other children. The node ends at `offset` of the
+    /// source.
     pub fn write_nodes(
         &self,
         next: Reservations<'_>,

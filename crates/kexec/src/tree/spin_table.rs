@@ -1,4 +1,5 @@
-//! CPUs that wait in a pen for the next kernel (arm64 boot protocol, `enable-method = "spin-table"`).
+//! CPUs that wait in a pen for the next kernel (arm64 boot protocol,
+//! `enable-method = "spin-table"`).
 
 use arrayvec::ArrayVec;
 use linmap_fdt::{CellWidth, DeviceTree, Piece, Token, number, property};
@@ -14,10 +15,11 @@ use super::tree_error::TreeError;
 pub struct SpinTable<'a> {
     /// The memory with the loop that they run and the word that they poll, in whole pages of 4 KiB.
     pub pen: PaRange,
-    /// The word that all of them poll for the address to jump to: 8 aligned bytes in the pen, 0 while they wait.
+    /// The word that all of them poll for the address to jump to: 8 aligned bytes in the pen, 0
+    /// while they wait.
     pub release: Pa,
-    /// `reg` of the CPUs in the pen, at most [`MAX_PENNED`]: the affinity fields of their MPIDR_EL1. All other CPUs wait
-    /// where the tree says.
+    /// `reg` of the CPUs in the pen, at most [`MAX_PENNED`]: the affinity fields of their
+    /// MPIDR_EL1. All other CPUs wait where the tree says.
     pub cpus: &'a [u64],
 }
 
@@ -37,8 +39,8 @@ impl SpinTable<'_> {
         }
     }
 
-    /// Returns the new value of the `cpu-release-addr` at `offset`, which has `old_len` bytes and keeps this length.
-    /// Returns `None` if the old value is not an address.
+    /// Returns the new value of the `cpu-release-addr` at `offset`, which has `old_len` bytes and
+    /// keeps this length. Returns `None` if the old value is not an address.
     pub(super) fn release_value(
         &self,
         old_len: usize,
@@ -56,8 +58,8 @@ impl SpinTable<'_> {
         polls_a_word(pieces).then_some(nth)
     }
 
-    /// Returns the words that the other CPUs of `tree` poll: in the firmware's memory, or in the pen of an earlier kernel.
-    /// Returns `None` if there are more than [`MAX_PENNED`].
+    /// Returns the words that the other CPUs of `tree` poll: in the firmware's memory, or in the
+    /// pen of an earlier kernel. Returns `None` if there are more than [`MAX_PENNED`].
     pub(super) fn left_behind(&self, tree: &DeviceTree<'_>) -> Option<ArrayVec<Pa, MAX_PENNED>> {
         let mut words = ArrayVec::new();
         let mut in_cpus = false;

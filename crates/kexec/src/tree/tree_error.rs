@@ -16,7 +16,8 @@ pub enum TreeError {
     /// The result cannot be written.
     #[error("rewriting the device tree: {0}")]
     Write(#[from] WriteError),
-    /// The root has two children of this name. It is unknown which of them the next kernel would read.
+    /// The root has two children of this name. It is unknown which of them the next kernel would
+    /// read.
     #[error("the device tree has a second /{node} node at offset {offset:#x}")]
     SecondNode {
         /// `chosen`, `cpus` or `reserved-memory`.

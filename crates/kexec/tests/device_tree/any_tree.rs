@@ -7,7 +7,8 @@ use linmap_kexec::{NextTree, PreservedRange, Seeds, SpinTable, TreeError};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 
-/// Whatever the bytes are, nothing panics; what is written can be read, and is written again as it is.
+/// Whatever the bytes are, nothing panics; what is written can be read, and is written again as it
+/// is.
 fn check_hostile(source: &[u8], output: &mut Vec<u8>) {
     output.clear();
     let parsed = parse_dtb(source).err();

@@ -492,7 +492,8 @@ fn a_crash_kernel_that_would_not_find_its_parts_is_refused() {
 fn a_property_name_longer_than_the_specification_allows_does_no_harm() {
     let long = "snps,a-property-name-of-more-than-thirty-one-characters";
     let mut source = Node::new("", vec![Property::new("a", [])]).blob();
-    // vm-fdt checks names, so that the long one is put in afterwards: the name is the end of the tree.
+    // vm-fdt checks names, so that the long one is put in afterwards: the name is the end of the
+    // tree.
     assert!(source.ends_with(b"a\0"));
     source.truncate(source.len() - 2);
     source.extend(long.bytes().chain([0]));

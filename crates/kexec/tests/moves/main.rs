@@ -15,7 +15,8 @@ use memory::{Done, Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, 
 /// How many CPUs take part.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-/// Plans `extents` in `count` pages of memory from `first` on, carries the plan out and checks all of memory.
+/// Plans `extents` in `count` pages of memory from `first` on, carries the plan out and checks all
+/// of memory.
 fn carried_out(setup: &Setup<'_>, extents: &[Extent], frames: &mut Frames, first: u64, count: usize) -> Done {
     let moves = setup.plan(extents, frames).unwrap();
     moves.check(|pa| frames.at(pa)).unwrap();

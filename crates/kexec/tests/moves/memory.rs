@@ -302,7 +302,8 @@ pub fn run(
     let mut gone = false;
     if let Some(boot) = cpus.first_mut() {
         loop {
-            // With one CPU there is no mark: what follows the ordered part is told from it by count.
+            // With one CPU there is no mark: what follows the ordered part is told from it by
+            // count.
             let free = setup.shares == 1 && boot.extents >= moves.ordered;
             match boot.step(&mut machine, free) {
                 Did::Page => {}
@@ -338,7 +339,8 @@ pub fn run(
     done
 }
 
-/// Linux's list of `moves`, written into `pages`: its head, and where in memory its pages of zeros and of words are.
+/// Linux's list of `moves`, written into `pages`: its head, and where in memory its pages of zeros
+/// and of words are.
 pub struct IndListed {
     pub head: u64,
     pub zeros: Pa,
@@ -346,7 +348,8 @@ pub struct IndListed {
 }
 
 impl IndListed {
-    /// The page of zeros is page number `first`, and as many pages of the list as are needed follow it.
+    /// The page of zeros is page number `first`, and as many pages of the list as are needed follow
+    /// it.
     pub fn new(moves: &Moves, frames: &Frames, first: u64) -> Self {
         let zeros = Pa(first * PAGE);
         let count = moves.ind_pages(|pa| frames.at(pa)).unwrap();
@@ -374,9 +377,9 @@ impl IndListed {
         }
     }
 
-    /// Carries the list out as `arm64_relocate_new_kernel` does: word by word from the head, each told by the flags in
-    /// its low bits; all that is done is to copy pages. Where pages of memory are whole pages, the words are those that
-    /// are in memory by then.
+    /// Carries the list out as `arm64_relocate_new_kernel` does: word by word from the head, each
+    /// told by the flags in its low bits; all that is done is to copy pages. Where pages of memory
+    /// are whole pages, the words are those that are in memory by then.
     pub fn carry_out(&self, memory: &mut Memory) {
         let (mut word, mut next_word, mut destination) = (self.head, None, None);
         loop {

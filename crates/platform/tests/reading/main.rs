@@ -1,11 +1,13 @@
-//! Reading device trees and words: trees of QEMU's machines, whole and damaged, trees with random contents, and random
-//! words. Nothing panics or runs for ever, and what is read satisfies the rules that the crate documents.
+//! Reading device trees and words: trees of QEMU's machines, whole and damaged, trees with random
+//! contents, and random words. Nothing panics or runs for ever, and what is read satisfies the
+//! rules that the crate documents.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500.
 //!
-//! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space at their end:
-//! `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with `gic-version=3` and `-cpu max -m 4G -smp 200`,
-//! `virt-el2` with `virtualization=on` and `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
+//! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space
+//! at their end: `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with
+//! `gic-version=3` and `-cpu max -m 4G -smp 200`, `virt-el2` with `virtualization=on` and
+//! `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
 mod trees;
 

@@ -48,7 +48,8 @@ pub fn memory(fdt: &mut FdtWriter) {
     node(fdt, "memory@40000000", &[("reg", &reg)], |fdt| strings(fdt, &[("device_type", "memory")]));
 }
 
-/// A machine whose devices lie on a bus, as those of a Raspberry Pi 4 do, and whose CPUs watch words.
+/// A machine whose devices lie on a bus, as those of a Raspberry Pi 4 do, and whose CPUs watch
+/// words.
 pub fn on_a_bus() -> Vec<u8> {
     tree(CELLS_2_2, |fdt| {
         memory(fdt);
