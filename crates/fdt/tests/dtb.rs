@@ -1,4 +1,4 @@
-//! What is and what isn't a well-formed device tree blob, written word by word.
+//! Well-formed and malformed device tree blobs, written word by word.
 
 use dtoolkit::Node;
 use linmap_fdt::Token::{self, BeginNode, End, EndNode, Nop, Property};
@@ -18,7 +18,7 @@ const EMPTY_ROOT: [u32; 4] = [BEGIN, 0, CLOSE, END];
 /// A node name of one word.
 const ABC: u32 = u32::from_be_bytes(*b"abc\0");
 
-/// A blob of the words given as its structure block. Its strings are `a`, one that is no UTF-8, and
+/// A blob of the words given as its structure block. Its strings are `a`, one that is not UTF-8, and
 /// `b` without end.
 fn blob(structure: &[u32]) -> Vec<u8> {
     let structure_len = 4 * structure.len() as u32;

@@ -1,4 +1,4 @@
-//! Input that nobody made: move lists, archives, command lines, device trees and what a core file
+//! Random input: move lists, archives, command lines, device trees and what a core file
 //! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000.

@@ -1,4 +1,4 @@
-//! Kernel files that nobody packed: they are refused or unpacked, and no more memory is used than
+//! Random kernel files: they are refused or unpacked, and no more memory is used than
 //! was asked for.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of files; the default is 2000.

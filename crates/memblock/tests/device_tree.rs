@@ -118,7 +118,7 @@ fn error(dtb: &[u8]) -> FdtError<'_> {
     error
 }
 
-/// RAM in two places, of which `/chosen` names these ranges as usable.
+/// RAM in two places. `/chosen` names these ranges as usable.
 fn usable(ranges: &[u64]) -> Vec<u8> {
     Tree::new(2, 2, &[])
         .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000, 0x8_0000_0000, 0x1_8000_0000]))
@@ -178,7 +178,7 @@ fn every_source_of_the_tree_reaches_the_map() {
         ],
         "reservations grow to whole pages"
     );
-    assert!(map.is_no_map(Pa(0x1000_0000)), "a no-map range outside RAM is kept");
+    assert!(map.is_no_map(Pa(0x1000_0000)), "a no-map range outside RAM is recorded");
 }
 
 #[test]

@@ -209,13 +209,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize, within: &'static str) -> Result<&'a [u8], UnpackError> {
         let bytes = self.packed.bytes;
-        let taken = self.at.checked_add(len).and_then(|end| Some((bytes.get(self.at..end)?, end)));
-        let (taken, end) = taken.ok_or_else(|| {
+        let bytes_and_end = self.at.checked_add(len).and_then(|end| Some((bytes.get(self.at..end)?, end)));
+        let (read, end) = bytes_and_end.ok_or_else(|| {
             let at = self.place(bytes.len());
             UnpackError::Truncated { packing: Packing::Zstd, within, at }
         })?;
         self.at = end;
-        Ok(taken)
+        Ok(read)
     }
 
     /// Reads a little-endian number of at most 8 bytes.

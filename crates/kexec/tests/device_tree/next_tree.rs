@@ -1,4 +1,4 @@
-//! The next kernel's device tree says what it should, and all else as before.
+//! The next kernel's device tree has the changes, and everything else as before.
 
 use crate::preserved::read_all;
 use crate::tree::{Node, Property, full, memory, reserved_memory, root, waiting_cpu, wide};
@@ -218,7 +218,7 @@ fn cpus_in_the_pen_watch_its_word_and_others_stay() {
 
 #[test]
 fn a_cpu_in_the_pen_that_the_next_kernel_would_not_look_for_there_is_refused() {
-    // Nobody's, one that PSCI starts, and more than there is room for.
+    // An unknown CPU, one that PSCI starts, and too many.
     for reg in [1, 4, 0x1_0000_0000] {
         let spin_table = Some(SpinTable { cpus: &[2, reg], ..SPIN_TABLE });
         let next = NextTree { spin_table, ..NEW };
@@ -423,7 +423,7 @@ fn a_cpu_whose_release_address_is_no_number_stays_as_it_is() {
 }
 
 #[test]
-fn tokens_that_say_nothing_are_kept_and_looked_past() {
+fn tokens_that_say_nothing_are_preserved_and_looked_past() {
     let filler = || Property::new("filler", []);
     let mut cpu = waiting_cpu(0, 0, 2);
     cpu.properties.insert(0, filler());

@@ -62,7 +62,7 @@ fn tree_with(nodes: impl IntoIterator<Item = Node>) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_kept_is_found_again_generation_after_generation() {
+fn what_is_preserved_is_found_again_generation_after_generation() {
     let mut blob = tree_with([]);
     for _ in 0..10 {
         let next = preserving(&PRESERVED, &blob);
@@ -73,7 +73,7 @@ fn what_is_kept_is_found_again_generation_after_generation() {
 }
 
 #[test]
-fn the_memory_map_reserves_and_maps_what_is_kept_and_the_pen() {
+fn the_memory_map_reserves_and_maps_what_is_preserved_and_the_pen() {
     let memory = filled(&preserving(&PRESERVED, &tree_with([])));
     for range in PRESERVED.map(|preserved| preserved.range).into_iter().chain([PEN]) {
         assert!(memory.reserved().iter().any(|reserved| reserved.covers(range)), "{range}");
@@ -83,7 +83,7 @@ fn the_memory_map_reserves_and_maps_what_is_kept_and_the_pen() {
 }
 
 #[test]
-fn a_tree_that_keeps_nothing_has_no_kept_ranges() {
+fn a_tree_that_keeps_nothing_has_no_preserved_ranges() {
     for blob in [root(2).with([memory()]).blob(), tree_with([])] {
         assert_eq!(read(&blob, &[]).unwrap(), []);
     }
