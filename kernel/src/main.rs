@@ -51,7 +51,7 @@ use crate::memory::machine;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::smp::cpus;
 use crate::smp::cpus::Cpus;
-use crate::smp::park;
+use crate::smp::parking;
 
 /// A command line that is part of the image, for the loader's tool to write: `earlycon=` there gives a console even when
 /// the device tree can't be read. 16 bytes of name, 240 of text, padded with NULs.
@@ -167,12 +167,12 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
 
-    let painted =
+    let (map, choices) =
         linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
     let hardware = memblock.mapped(page).collect();
-    park::prepare(image, reserved);
+    parking::prepare(image, reserved);
     let memory = PaRange::new(Pa(0), memblock.memory_end());
     let in_use =
         cpus::bits_to_reach([memory, image.range(), dtb_range].into_iter().chain(console.map(registers)));
@@ -189,9 +189,9 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         memblock: &mut memblock,
         fixmap: &mut fixmap,
         cpus: Cpus::new(&topology, features, in_use),
-        layout: painted.layout,
+        layout: map.layout(),
         hardware,
-        live: Live::new(image, features, painted),
+        live: Live::new(image, map),
         firmware,
         uart: console.map(|uart| uart.registers),
         loaded: None,
@@ -200,7 +200,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         kept,
     };
     cpus::start_at_boot(&mut machine, fdt, &topology).unwrap_or_else(|error| fail("cpus", &error, psci));
-    live::settle(&mut machine, &painted).unwrap_or_else(|error| fail("repaint", &error, psci));
+    live::settle(&mut machine, choices).unwrap_or_else(|error| fail("repaint", &error, psci));
     kept::show(&machine);
     shell::commands::run(&mut machine)
 }

@@ -41,7 +41,8 @@ impl Boot {
         Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None }
     }
 
-    /// A boot with these options that stops in the shell, where `lines` are typed; a command that fails ends nothing.
+    /// A boot with these options that stops in the shell, where `lines` are typed; a command that
+    /// fails ends nothing.
     pub fn typed(options: &str, lines: &str) -> Self {
         let mut boot = Self::new(options);
         boot.arguments.push("--shell".to_owned());
@@ -54,6 +55,12 @@ impl Boot {
     pub fn with(mut self, option: &str, value: impl AsRef<Path>) -> Self {
         self.arguments.extend([option.to_owned(), value.as_ref().display().to_string()]);
         self
+    }
+
+    /// Stops at Linux's first line. A long run goes on to its user space.
+    #[must_use]
+    pub fn until_linux_starts(self) -> Self {
+        if crate::soak::is_soak() { self } else { self.with("--until", "first-line") }
     }
 
     /// Boots and waits for the end.
@@ -117,7 +124,20 @@ impl Outcome {
         self
     }
 
-    /// Panics unless the boot failed with an `error=` line of this kind whose text holds all of `parts`.
+    /// Panics unless Linux was entered, and with its initrd unchanged if its user space was
+    /// reached.
+    #[track_caller]
+    pub fn expect_linux(&self) -> &Self {
+        self.expect_success();
+        assert!(self.console.contains("Booting Linux on physical CPU"), "{}", self.console);
+        if crate::soak::is_soak() {
+            assert_eq!(self.user_space("initrd"), "ok", "{}", self.console);
+        }
+        self
+    }
+
+    /// Panics unless the boot failed with an `error=` line of this kind whose text holds all of
+    /// `parts`.
     #[track_caller]
     pub fn expect_error(&self, kind: &str, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}\n{}", self.console, self.errors);

@@ -1,15 +1,19 @@
-//! What the end-to-end tests share: boots by `cargo xtask boot`, boots of an archive made by hand, and device trees.
+//! What the end-to-end tests share: boots by `cargo xtask boot`, boots of an archive made by hand,
+//! and device trees.
 //!
-//! The tests use the same command as a person does, and read what it writes with `--json`; nothing looks for prose.
+//! The tests use the same command as a person does, and read what it writes with `--json`; nothing
+//! looks for prose.
 
 mod boot;
 pub mod ind_list;
 pub mod listing;
 mod pattern;
 mod raw;
+mod soak;
 mod tree;
 
 pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
+pub use soak::{is_soak, soak_or_first};
 pub use tree::{RAM, Tree, file, virt_tree};

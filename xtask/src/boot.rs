@@ -1,4 +1,5 @@
-//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it should.
+//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it
+//! should.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::handover::{Files, Handover, PayloadKind};
 use crate::machine::{ExceptionLevel, GicVersion, Machine};
 use crate::packing::Packing;
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
-use crate::run::{self, Ending};
+use crate::run::{self, Afterwards, Ending};
 use crate::setup::{self, payload};
 use crate::size::MemorySize;
 use crate::usage::UsageError;
@@ -32,7 +33,8 @@ Exit code:
 /// The options of `boot`.
 #[derive(Debug, clap::Args)]
 pub struct BootArgs {
-    /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and xlnx-zcu102]
+    /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and
+    /// xlnx-zcu102]
     #[arg(long, value_name = "SIZE")]
     memory: Option<MemorySize>,
     /// How many CPUs [default: the machine's own number; 1 on virt]
@@ -62,7 +64,8 @@ pub struct BootArgs {
         allow_hyphen_values = true
     )]
     append: String,
-    /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then powers off
+    /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then
+    /// powers off
     #[arg(long, conflicts_with = "script")]
     shell: bool,
     /// Run these commands in linmap's shell, then power off
@@ -77,10 +80,13 @@ pub struct BootArgs {
     /// How the payload's kernel is packed
     #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
     packing: Packing,
-    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off. With
-    /// --payload self it is only taken along
+    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine
+    /// powers off. With --payload self it is only taken along
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// How far Linux has to come [default: user-space]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    until: Option<Milestone>,
     /// Let the virtual counter count instructions: every run takes the same number of ticks
     #[arg(long)]
     icount: bool,
@@ -90,6 +96,15 @@ pub struct BootArgs {
     /// Give up after this many seconds [default: 120; never on a terminal]
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
+}
+
+/// How far Linux comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Milestone {
+    /// It prints its first line, and the machine is stopped
+    FirstLine,
+    /// Its user space runs
+    UserSpace,
 }
 
 fn exception_level(text: &str) -> Result<ExceptionLevel, String> {
@@ -179,7 +194,12 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     };
     let mut qemu = Qemu::start(&qemu::arguments(&hardware, &load, keyboard), keyboard)?;
     let mut watch = Watch::new(goal);
-    let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout);
+    let afterwards = match goal {
+        Goal::FirstLine => Afterwards::Stops,
+        _ if !arguments.machine.powers_off() => Afterwards::Prints,
+        _ => Afterwards::PowersOff,
+    };
+    let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout, afterwards);
     drop(qemu);
     write_records(arguments, watch.records())?;
     match ending? {
@@ -221,6 +241,9 @@ fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
         None if runs_kexec || own_files => PayloadKind::Linux,
         None => PayloadKind::None,
     };
+    if kind.line().is_none() && arguments.until.is_some() {
+        return Err(UsageError(format!("--until is for a Linux payload; this is --payload {kind}")));
+    }
     if kind == PayloadKind::None && arguments.packing != Packing::Raw {
         return Err(UsageError("--packing is for a payload's kernel; there is no payload".into()));
     }
@@ -250,6 +273,7 @@ fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
         _ if arguments.shell => Goal::Shell,
         (Some(script), _) if !script_enters_payload(script) => Goal::Script,
         (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
+        _ if arguments.until == Some(Milestone::FirstLine) => Goal::FirstLine,
         _ if own_user_space => Goal::PowerOff,
         _ => Goal::Userspace,
     }
@@ -352,6 +376,8 @@ mod tests {
         assert_eq!(aims_at(&["--initrd", "x"]), (PayloadKind::Linux, Goal::PowerOff));
         assert_eq!(aims_at(&["--kernel", "x"]), (PayloadKind::Linux, Goal::Userspace));
         assert_eq!(aims_at(&["--shell"]), (PayloadKind::Linux, Goal::Shell));
+        assert_eq!(aims_at(&["--until", "first-line"]), (PayloadKind::Linux, Goal::FirstLine));
+        assert_eq!(aims_at(&["--until", "user-space"]), (PayloadKind::Linux, Goal::Userspace));
     }
 
     #[test]
@@ -390,6 +416,7 @@ mod tests {
         assert!(payload_kind(&arguments(&["--payload", "none", "--initrd", "x"])).is_err());
         assert!(payload_kind(&arguments(&["--payload", "none", "--packing", "gzip"])).is_err());
         assert!(payload_kind(&arguments(&["--script", "mem", "--packing", "raw"])).is_ok());
+        assert!(payload_kind(&arguments(&["--payload", "self", "--until", "first-line"])).is_err());
     }
 
     #[test]

@@ -19,9 +19,9 @@ default four to five hours.
 
 Exit code: 0 nothing was found, 1 something was";
 
-/// Run random edits of live trees and random changes of the linear map on the machine model, random bytes and events through
-/// its readers and the machine, and random bytes through what unpacks kernels and reads move lists, archives, command lines
-/// and device trees.
+/// Run random edits of live trees and random changes of the linear map on the machine model, random
+/// bytes and events through its readers and the machine, and random bytes through what unpacks
+/// kernels and reads move lists, archives, command lines and device trees.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -34,6 +34,7 @@ pub struct FuzzArgs {
 
 /// The packages that have the tests.
 const MODEL: &str = "linmap-model";
+const BOARD: &str = "linmap-board";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
 const PLATFORM: &str = "linmap-platform";
@@ -43,7 +44,8 @@ const ROUND: u64 = 30_000;
 const LIVE_EDITS: u64 = 3;
 /// Sequences for each case of the machine's fuzzer, which takes about as long as one.
 const SEQUENCES_PER_MACHINE: u64 = 50;
-/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and taken down for it.
+/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and
+/// taken down for it.
 const SEQUENCES_PER_MAP: u64 = 100;
 
 /// `cargo xtask fuzz`.
@@ -103,7 +105,7 @@ impl Round {
     fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 8] {
         [
             (
-                MODEL,
+                BOARD,
                 "live_edits",
                 [("LINMAP_SEED", self.seed), ("LINMAP_SEQUENCES", self.sequences.div_ceil(LIVE_EDITS))],
             ),
@@ -111,7 +113,8 @@ impl Round {
                 LINMAP,
                 "live_on_the_model",
                 [
-                    // It counts on from its seed: rounds that follow each other would share most of what they do.
+                    // It counts on from its seed: rounds that follow each other would share most of
+                    // what they do.
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_MAP)),
                 ],

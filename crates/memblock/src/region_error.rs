@@ -35,3 +35,14 @@ pub enum RegionError {
         first_free: Pa,
     },
 }
+
+impl RegionError {
+    /// Returns the range of the refused change.
+    pub fn range(&self) -> PaRange {
+        match *self {
+            Self::Full { range, .. } | Self::AbovePaLimit { range } | Self::NotReserved { range, .. } => {
+                range
+            }
+        }
+    }
+}

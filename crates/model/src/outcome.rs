@@ -1,14 +1,15 @@
-//! What an access may meet: every outcome that some legal caching gives, and whether all of them are right.
+//! Accesses: every outcome that a legal caching allows, and whether all of them are right.
+
+use linmap_trace::Use;
 
 use crate::cached::{Held, SEEN, touches};
-use crate::descriptor::{Entry, Leaf, cacheable, read};
-use crate::event::Use;
-use crate::machine::{Check, InUse, Left, Machine, Root};
+use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::machine::{Check, InUse, LeftRoot, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
-/// One way an access may go.
+/// A leaf that an access may use.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     leaf: Leaf,
@@ -18,18 +19,18 @@ struct Found {
     va: u64,
 }
 
-/// All ways an access may go.
+/// All outcomes of an access.
 #[derive(Default)]
 struct Outcomes {
     found: Vec<Found>,
-    /// Why it may fault, if it may.
+    /// The reason why it may fault, if it may.
     fault: Option<Rule>,
-    /// log2 of the bytes around the address for which all this holds.
+    /// log2 of the bytes around the address with the same outcomes.
     shift: u32,
 }
 
 impl Outcomes {
-    /// Adds what a TLB entry made of `held`, a leaf, gives for `va`.
+    /// Adds the outcome for `va` of a TLB entry for `held`, whose leaf is `leaf`.
     fn held(&mut self, leaf: Leaf, held: &Held, va: u64) {
         if leaf.no_translation {
             self.fault = self.fault.or(Some(Rule::MayAbort));
@@ -37,8 +38,8 @@ impl Outcomes {
         self.run(leaf, held.level, held.value, held.va, va);
     }
 
-    /// Adds the leaf for `start`, whose contiguous run one entry may stand for: it translates `va` as if the leaf there
-    /// were in step with it.
+    /// Adds the leaf for `start`, which may be cached as one entry for its contiguous run: that
+    /// entry translates `va` at the same distance.
     fn run(&mut self, leaf: Leaf, level: i8, value: u64, start: u64, va: u64) {
         let at = va & (u64::MAX << leaf.shift);
         let leaf = Leaf { pa: leaf.pa.wrapping_add(at.wrapping_sub(start)), ..leaf };
@@ -54,7 +55,8 @@ impl Outcomes {
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1 has no tables.
+    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1
+    /// has no tables.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         Space::ALL.into_iter().find(|space| {
@@ -73,7 +75,7 @@ impl Machine {
             self.walk(root, table, shape.start(), shape.base(space), va, &mut outcomes)?;
         }
         let left = self.cpus[cpu].left[space.index()].clone();
-        for Left { root, .. } in left {
+        for LeftRoot { root, .. } in left {
             let Root { table, id, shape, .. } = self.roots[root as usize];
             let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
             if shape.holds(space, va) {
@@ -111,7 +113,7 @@ impl Machine {
                 outcomes.held(leaf, held, va);
             }
         }
-        // Other entries may begin anywhere below: only a page is sure to be alike.
+        // Other entries may begin at any page: the outcomes are certain for one page alone.
         if !self.cached.of(space).is_empty() {
             outcomes.narrow(shape.granule);
         }
@@ -122,7 +124,7 @@ impl Machine {
         Ok(outcomes)
     }
 
-    /// Adds what a walk from `table` on may find.
+    /// Adds the outcomes of a walk from `table` on.
     fn walk(
         &mut self,
         root: u32,
@@ -160,7 +162,7 @@ impl Machine {
                     outcomes.found.push(Found { leaf, level, value: value.unwrap_or(0), va: start });
                 }
                 Entry::Leaf(_) | Entry::Invalid => {
-                    let valid_now = newest.is_some_and(|newest| cacheable(shape, space, level, newest));
+                    let valid_now = newest.is_some_and(|newest| is_cacheable(shape, space, level, newest));
                     outcomes.fault = Some(if valid_now { Rule::Unordered } else { Rule::MayFault });
                 }
             }
@@ -168,8 +170,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether the outcomes may include a TLB conflict abort: below level 3 that takes two entries of different size, or
-    /// of one run with and without the contiguous bit.
+    /// Whether the outcomes include a TLB conflict abort. At levels 1 and 2 two entries of
+    /// different size raise one, or two entries of one run with and without the contiguous bit.
     fn may_abort(&self, outcomes: &Outcomes) -> bool {
         matches!(self.config.bbm, 1 | 2)
             && outcomes.found.windows(2).any(|pair| {
@@ -185,10 +187,10 @@ impl Machine {
         }
     }
 
-    /// The access must succeed, whatever is cached; gives log2 of the bytes around it for which that was shown, and an
-    /// outcome.
+    /// Checks that the access succeeds, whatever is cached. Returns log2 of the bytes around it for
+    /// which that was shown, and the outcomes.
     fn succeeds(&mut self, cpu: usize, va: u64, kind: Use) -> Check<(u32, Vec<Found>)> {
-        let violation = |rule| Violation::of(rule).on(cpu).at(va);
+        let violation = |rule| Violation::new(rule).on_cpu(cpu).at_va(va);
         let space = self.space_of(cpu, va).ok_or(violation(Rule::MayFault))?;
         let outcomes = self.outcomes(cpu, space, va)?;
         if let Some(rule) = outcomes.fault {
@@ -198,55 +200,60 @@ impl Machine {
             return Err(violation(Rule::MayAbort));
         }
         match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
-            Some(found) => Err(violation(Rule::MayFault).values(found.value, found.value)),
+            Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
             None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
             None => Ok((outcomes.shift, outcomes.found)),
         }
     }
 
-    /// The access must reach `pa`.
-    pub(crate) fn reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
+    /// Checks that the access reaches `pa`.
+    pub(crate) fn check_reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
         let (_, found) = self.succeeds(cpu, va, kind)?;
         match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
-            Some(found) => {
-                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
-            }
+            Some(found) => Err(Violation::new(Rule::WrongAddress)
+                .on_cpu(cpu)
+                .at_va(va)
+                .at_pa(pa)
+                .with_values(found.value, pa)),
             None => Ok(()),
         }
     }
 
-    /// What the access translates to, when it succeeds whatever is cached and always goes to one place.
+    /// The physical address of the access, if it succeeds and is the same whatever is cached.
     ///
     /// # Errors
-    /// The [`Violation`] that stands against it.
+    /// The [`Violation`] that the access would be.
     pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
-        self.cpu(cpu)?;
+        self.check_cpu(cpu)?;
         self.work = 1 << 20;
         let (_, found) = self.succeeds(cpu, va, kind)?;
         let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
         let pa = found.first().map_or(0, to);
         match found.iter().find(|found| to(found) != pa) {
-            Some(found) => {
-                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
-            }
+            Some(found) => Err(Violation::new(Rule::WrongAddress)
+                .on_cpu(cpu)
+                .at_va(va)
+                .at_pa(pa)
+                .with_values(found.value, pa)),
             None => Ok(pa),
         }
     }
 
-    /// The access must fault.
-    pub(crate) fn faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
+    /// Checks that the access faults.
+    pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
         match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
-            Some(found) => {
-                Err(Violation::of(Rule::MayPass).on(cpu).at(va).values(found.value, found.leaf.pa))
-            }
-            None => self.finished(cpu, space, va),
+            Some(found) => Err(Violation::new(Rule::MayPass)
+                .on_cpu(cpu)
+                .at_va(va)
+                .with_values(found.value, found.leaf.pa)),
+            None => self.check_finished(cpu, space, va),
         }
     }
 
-    /// No pointer that was invalidated may still lead a walk for `va`, for want of an ISB.
-    fn finished(&self, cpu: usize, space: Space, va: u64) -> Check {
+    /// Checks that no invalidated pointer may still lead a walk for `va` because an ISB is missing.
+    fn check_finished(&self, cpu: usize, space: Space, va: u64) -> Check {
         let leads = |held: &&Held| {
             let Root { space: own, shape, .. } = self.roots[held.root as usize];
             own == space
@@ -254,13 +261,15 @@ impl Machine {
                 && self.leaf(held.root, held.level, held.value).is_none()
         };
         match self.cpus[cpu].invalidated.iter().find(leads) {
-            Some(held) => Err(Violation::of(Rule::NoIsb).on(cpu).at(va).values(held.value, held.value)),
+            Some(held) => {
+                Err(Violation::new(Rule::NoIsb).on_cpu(cpu).at_va(va).with_values(held.value, held.value))
+            }
             None => Ok(()),
         }
     }
 
-    /// Every byte of a range in use must be accessible.
-    pub(crate) fn keeps(&mut self, cpu: usize, in_use: InUse) -> Check {
+    /// Checks that every byte of a range in use is accessible.
+    pub(crate) fn check_in_use(&mut self, cpu: usize, in_use: InUse) -> Check {
         let mut va = in_use.va;
         loop {
             let (shift, _) = self.succeeds(cpu, va, in_use.kind)?;
@@ -271,8 +280,8 @@ impl Machine {
         }
     }
 
-    /// What CPUs have in use of `start..=last` must stay accessible.
-    pub(crate) fn still_kept(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
+    /// Checks that what `cpus` have in use of `start..=last` is accessible.
+    pub(crate) fn check_all_in_use(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
         for cpu in 0..self.cpus.len() {
             if cpus >> cpu & 1 == 0 {
                 continue;
@@ -281,7 +290,7 @@ impl Machine {
                 let in_use = self.cpus[cpu].uses[nth];
                 let part = InUse { va: in_use.va.max(start), last: in_use.last.min(last), ..in_use };
                 if part.va <= part.last && self.space_of(cpu, part.va) == Some(space) {
-                    self.keeps(cpu, part)?;
+                    self.check_in_use(cpu, part)?;
                 }
             }
         }

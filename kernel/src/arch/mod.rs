@@ -6,4 +6,3 @@ pub mod exceptions;
 pub mod percpu;
 pub mod probe;
 pub mod psci;
-pub mod sha256;

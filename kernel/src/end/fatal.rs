@@ -8,9 +8,9 @@ use crate::arch::exceptions::Frame;
 use crate::arch::percpu::{self, State};
 use crate::gic::controller as gic;
 use crate::kexec::crash;
-use crate::kexec::relocation;
+use crate::kexec::departure;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
-use crate::smp::park;
+use crate::smp::parking;
 use crate::smp::secondary;
 
 /// The CPU whose last words are printed: its number plus 1, 0 for none.
@@ -101,8 +101,8 @@ fn note(frame: &Frame) {
     percpu::of(me).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     if me == 0 {
         // Nobody else lets those go that wait for it.
-        park::abandon();
-        relocation::call_off();
+        parking::abandon();
+        departure::call_off();
     }
 }
 

@@ -2,8 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::change::{ChangeError, Protection};
-use linmap::mapping_list::TooManyRanges;
+use linmap::{ChangeError, Protection, TooManyRanges};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     Archive, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,

@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 use linmap_kexec::{CoreNotes, CpuRegisters, VmcoreInfo};
 use linmap_memblock::Memblock;
 use linmap_platform::{CommandLine, CrashReservation, CrashReservationError};
+use linmap_relocate::{Departure, Digest, Sha256};
 use linmap_table::Reserved;
 use linmap_vmsa::registers::tcr_with_t0sz;
 use linmap_vmsa::{Pa, PaRange};
@@ -20,11 +21,9 @@ use crate::arch::console::Quoted;
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::exceptions::Frame;
 use crate::arch::percpu::{self, State, wait_until};
-use crate::arch::sha256::{Digest, Sha256};
 use crate::end::fatal;
 use crate::end::fatal::LAST_PATIENCE;
 use crate::kexec::command::Loaded;
-use crate::kexec::relocation::Departure;
 use crate::memory::layout::GEOMETRY;
 use crate::memory::machine::REGIONS;
 use crate::smp::cross_call::PATIENCE;
@@ -287,6 +286,6 @@ impl Ready {
         reserved.restore(&mut ThisCpu);
         // SAFETY: the load has written and cleaned code and orders, and they are as they were; their list is empty, so that
         // nothing is moved, whatever the other CPUs do; the MMU is left by the image's identity map. Interrupts are masked.
-        unsafe { departure.go(0) }
+        unsafe { departure.go(&mut ThisCpu, 0) }
     }
 }

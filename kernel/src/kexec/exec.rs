@@ -3,6 +3,8 @@
 use core::convert::Infallible;
 
 use linmap_kexec::MAX_SHARES;
+use linmap_platform::Conduit;
+use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -10,13 +12,13 @@ use super::command::KexecError;
 use super::core_file;
 use super::loaded::{self, Loaded, Source};
 use super::taken::Pool;
-use crate::arch::cpu;
+use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
 use crate::arch::percpu::{CpuSet, wait_until};
-use crate::arch::sha256::BLOCK;
-use crate::boot::entry::{Entered, HVC_RESTART};
+use crate::arch::psci::Psci;
+use crate::boot::entry::{Entered, HVC_RESTART, HVC_SET_VECTORS, SCTLR_OFF};
 use crate::kexec::crash::{self, Checked, Waiting};
-use crate::kexec::relocation::{self, Check, Departure, Orders, Way};
+use crate::kexec::departure;
 use crate::memory::layout::{GEOMETRY, IMAGE};
 use crate::memory::machine::Machine;
 use crate::report;
@@ -56,20 +58,21 @@ pub fn exec(machine: &mut Machine<'_>, loaded: &mut Loaded, verify: bool) -> Res
         if loaded.transition.is_some() { "on" } else { "off" },
         with.len() + 1
     );
-    departure.publish(orders);
+    departure::publish(departure, orders);
     // A CPU that does not answer in time may do so later, and needs what is loaded then.
     if let Err(error) = take_along(orders, with).and_then(|()| to_pen(machine, loaded)) {
-        relocation::call_off();
+        departure::call_off();
         let astray = with.iter().filter(|&other| !cpus::left(machine, other)).count();
         loaded.is_in_use |= astray > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
     }
-    with.iter().for_each(crate::smp::park::forget);
+    with.iter().for_each(crate::smp::parking::forget);
     cpus::stop_interrupts(machine);
-    // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been on the reserved table,
-    // with nothing cached, since the linear map was built; the boot CPU's interrupts are always masked. All other CPUs are
-    // off, in the pen, with the firmware, or have left the live tables.
-    unsafe { departure.go(0) }
+    // SAFETY: the load made and cleaned code, lists and tables as the contract asks; TTBR0 has been
+    // on the reserved table, with nothing cached, since the linear map was built; the boot CPU's
+    // interrupts are always masked. All other CPUs are off, in the pen, with the firmware, or have
+    // left the live tables.
+    unsafe { departure.go(&mut ThisCpu, 0) }
 }
 
 /// Has `loaded` entered when this kernel meets its end.
@@ -94,7 +97,8 @@ pub fn wait_for_crash(machine: &mut Machine<'_>, loaded: &Loaded) -> Result<(), 
         dtb: loaded.dtb(),
         el: machine.entered.el(),
     };
-    // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long as it is loaded.
+    // SAFETY: the page was taken for this, is mapped there, and nothing else refers to it as long
+    // as it is loaded.
     let page: &'static crash::Page = unsafe {
         let place = machine.layout.linear(at).0 as *mut crash::Page;
         place.write_bytes(0, 1);
@@ -122,6 +126,7 @@ fn departure(machine: &Machine<'_>, loaded: &Loaded) -> Departure {
         None => Way::Unmapped {
             identity: ttbr(GEOMETRY, machine.image.identity_map(), 0),
             image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
+            sctlr_off: SCTLR_OFF,
         },
     };
     let orders = Pa(code.0 + size_of::<Orders>() as u64);
@@ -131,7 +136,8 @@ fn departure(machine: &Machine<'_>, loaded: &Loaded) -> Departure {
 /// Writes `orders` to their frame.
 fn write(machine: &Machine<'_>, at: Pa, orders: Orders) -> &'static Orders {
     let va = machine.layout.linear(at);
-    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else refers to it.
+    // SAFETY: the frame was taken for the orders, is aligned and mapped there, and nothing else
+    // refers to it.
     let orders: &Orders = unsafe {
         let place = va.0 as *mut Orders;
         place.write(orders);
@@ -157,21 +163,26 @@ fn contains(set: CpuSet, number: usize) -> bool {
 
 fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at: Pa) -> Orders {
     let dtb = loaded.dtb();
-    let mut orders = Orders::new(loaded.entry, dtb);
+    let mut orders = Orders::new(loaded.entry, dtb, SCTLR_OFF);
     orders.nothing = machine.reserved.ttbr0;
     if let Some(both) = &loaded.transition {
         orders.ttbr1 = ttbr(machine.geometry(), both.linear.root(), 0);
     }
     if machine.entered == Entered::El2Stub {
         orders.restart = HVC_RESTART;
+        orders.set_vectors = HVC_SET_VECTORS;
         orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
     }
-    orders.conduit = secondary::conduit(machine.psci);
+    orders.conduit = match machine.psci {
+        None => PsciConduit::None,
+        Some(Psci(Conduit::Hvc)) => PsciConduit::Hvc,
+        Some(Psci(Conduit::Smc)) => PsciConduit::Smc,
+    };
     orders.uart = machine.uart.unwrap_or(Pa(0));
     orders.others = with.len() as u64;
     // Without anything to move there is one list, which is empty: zeros.
     orders.list_count = loaded.moves.lists.len().max(1) as u64;
-    orders.lists = [Pa(at.0 + relocation::ZEROS as u64); MAX_SHARES];
+    orders.lists = [Pa(at.0 + EMPTY_LIST as u64); MAX_SHARES];
     for (first, list) in orders.lists.iter_mut().zip(&loaded.moves.lists) {
         *first = list.first;
     }
@@ -197,12 +208,13 @@ fn orders(machine: &Machine<'_>, loaded: &Loaded, with: CpuSet, verify: bool, at
     orders
 }
 
-/// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot CPU.
+/// Has the CPUs `with` leave the live tables for the relocation code, where they wait for the boot
+/// CPU.
 fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
     for (list, other) in (1..).zip(with.iter()) {
-        cross_call::start_work(other, relocation::follow, list)?;
+        cross_call::start_work(other, departure::follow, list)?;
     }
-    let here = |list: usize| orders.is_here(list);
+    let here = |list: usize| orders.has_arrived(list);
     if wait_until(PATIENCE, || (1..=with.len()).all(here)) {
         return Ok(());
     }
@@ -210,7 +222,8 @@ fn take_along(orders: &Orders, with: CpuSet) -> Result<(), KexecError> {
     Err(KexecError::DidNotCome { cpu: missing })
 }
 
-/// Sends the CPUs from spin tables that do not take part in the move to the pen; the others follow when they are done.
+/// Sends the CPUs from spin tables that do not take part in the move to the pen; the others follow
+/// when they are done.
 fn to_pen(machine: &Machine<'_>, loaded: &Loaded) -> Result<(), KexecError> {
     let Some(pen) = loaded.pen else { return Ok(()) };
     Ok(cpus::send_to_pen(machine, pen)?)

@@ -8,14 +8,13 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
-use linmap::frame_pool::MemblockFrames;
-use linmap::layout::Layout;
-use linmap::mapping_list::{MappingList, TooManyRanges, identity_geometry};
+use linmap::{Layout, MappingList, MemblockFrames, TooManyRanges, identity_geometry};
 use linmap_kexec::{
     Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree,
     PayloadPlacement, Pending, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
 use linmap_platform::{COMMAND_LINE_MAX, CommandLine};
+use linmap_relocate::Digest;
 use linmap_table::Mappings;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
@@ -28,11 +27,9 @@ use super::{seeds, tables};
 use crate::arch::cpu;
 use crate::arch::percpu;
 use crate::arch::percpu::CpuSet;
-use crate::arch::sha256::Digest;
 use crate::boot::entry::{self, Entered};
 use crate::kexec::heap;
 use crate::kexec::next_line;
-use crate::kexec::relocation;
 use crate::memory::kept;
 use crate::memory::layout::MAX_CPUS;
 use crate::memory::machine::{Machine, REGIONS};
@@ -401,7 +398,7 @@ impl Loader<'_, '_> {
         // SAFETY: the frames were taken for this.
         let bytes = unsafe { self.machine.bytes_mut(control) };
         bytes.fill(0);
-        let code = relocation::code();
+        let code = linmap_relocate::code();
         bytes[..code.len()].copy_from_slice(code);
         if self.machine.entered == Entered::El2Stub {
             let vectors = entry::el2_stub();
@@ -419,10 +416,11 @@ impl Loader<'_, '_> {
         let layout = self.machine.layout;
         let geometry = layout.geometry();
         let page = geometry.granule().bytes();
-        let mut list = MappingList::new();
+        let mut list: MappingList = MappingList::new();
         for range in self.machine.memblock.mapped(page) {
             let mapping = Transition::mapping(range, layout.linear(range.start));
-            list.try_push(mapping).map_err(|_| TooManyRanges { range })?;
+            let capacity = list.capacity();
+            list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;
         }
         let linear = Mappings::new(geometry, &list).map_err(TransitionError::Mapping)?;
         let code = control.start;

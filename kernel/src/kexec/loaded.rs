@@ -3,22 +3,21 @@
 use core::fmt::Write;
 
 use arrayvec::{ArrayString, ArrayVec};
-use linmap::frame_pool::MemblockFrames;
+use linmap::MemblockFrames;
 use linmap::listing::Size;
 use linmap_kexec::{
     IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, Moves, Record, SEGMENT_ALIGN, Transition,
     WireError,
 };
+use linmap_relocate::{Digest, Sha256};
 use linmap_vmsa::{Pa, PaRange};
 
 use super::command::KexecError;
 use super::tables;
 use super::taken::Pool;
 use crate::arch::percpu::CpuSet;
-use crate::arch::sha256::{Digest, Sha256};
 use crate::boot::entry;
 use crate::boot::entry::Entered;
-use crate::kexec::relocation;
 use crate::memory::machine::Machine;
 use crate::smp::pen;
 use crate::smp::pen::Pen;
@@ -121,7 +120,7 @@ impl Loaded {
             page.is_some_and(|page| page.starts_with(code))
         };
         let stub = machine.entered == Entered::El2Stub;
-        if !is(pages.first(), relocation::code())
+        if !is(pages.first(), linmap_relocate::code())
             || stub && !is(pages.get(2), entry::el2_stub())
             || self.pen.is_some() && !pages.last().is_some_and(pen::is_empty)
         {

@@ -7,13 +7,13 @@ use linmap_kexec::{
     Extent, ExtentSource as From, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, NextTree,
     SEGMENT_ALIGN, Unpacker,
 };
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 
 use super::command::KexecError;
 use super::load::Loader;
 use super::loaded::{self, MAX_SEGMENTS, Segment, Source};
 use crate::arch::cpu;
-use crate::arch::sha256::Sha256;
 
 /// Bytes that the boot loader put somewhere.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 use linmap_kexec::Seeds;
+use linmap_relocate::{BLOCK, Digest, Sha256};
 
 use crate::arch::cpu;
-use crate::arch::sha256::{BLOCK, Digest, Sha256};
 
 /// Blocks that go into each seed: what the tree has, what the CPU gives.
 const BLOCKS: usize = 4;

@@ -3,10 +3,10 @@
 use core::ptr::NonNull;
 
 use linmap_kexec::Transition;
+use linmap_relocate::{Digest, Sha256};
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 
-use crate::arch::sha256::{Digest, Sha256};
 use crate::memory::machine::Machine;
 
 /// The digest of all tables, each in front of those below it: whatever has changed, the digest is another by then.

@@ -4,12 +4,12 @@ use arrayvec::{ArrayString, ArrayVec, CapacityError};
 use dtoolkit::fdt::Fdt;
 use linmap_kexec::{MAX_PRESERVED, PreservedRange};
 use linmap_memblock::Memblock;
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::console::Quoted;
 use crate::arch::cpu;
-use crate::arch::sha256::Sha256;
 use crate::memory::layout::GEOMETRY;
 use crate::memory::live::RESERVATIONS;
 use crate::memory::machine::{Machine, REGIONS};

@@ -1,20 +1,20 @@
 //! The linear map in use: how this kernel carries out changes of it.
 
-use core::fmt::Arguments;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
-use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::features::Features;
-use linmap::frame_pool::{FramePool, PooledFrames};
-use linmap::leaf_policy::LeafPolicy;
-use linmap::live::trace::{self, Roots};
-use linmap_live::{Half, LiveTree, Step};
+use linmap::{
+    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ParkError, Pause, Repaint,
+};
+use linmap_live::Step;
+use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
-use linmap_table::{Leaves, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
+use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
@@ -22,11 +22,11 @@ use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::percpu;
 use crate::boot::entry::Image;
 use crate::memory::layout::{GEOMETRY, IMAGE};
-use crate::memory::linear_map::Painted;
+use crate::memory::linear_map::Choices;
 use crate::memory::machine::{Machine, REGIONS};
-use crate::memory::surgery::{Surgery, SurgeryWindow};
+use crate::memory::surgery::{self, Surgery};
 use crate::report;
-use crate::smp::park;
+use crate::smp::parking;
 
 /// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
@@ -52,20 +52,14 @@ pub struct Live {
 }
 
 impl Live {
-    /// The map as it was painted, on the boot CPU alone. To be called once, when the console is where it stays.
-    pub fn new(image: Image, features: Features, painted: Painted) -> Self {
+    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where
+    /// it stays.
+    pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
-        let layout = painted.layout;
-        // SAFETY: TTBR1 holds the swapper table with this geometry, nothing else changes it from now on but the fixmap
-        // its own table, and TCR has hardware updates off; this is the only CPU yet.
-        let tree = unsafe { LiveTree::new(layout.geometry(), image.swapper(), Half::High, features.bbm) };
-        let read_only = image.read_only();
-        let data = PaRange::new(read_only.end, image.range().end);
-        let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
         let plan = &raw mut PLAN;
         // SAFETY: this function is left once, so that these are the only references.
-        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *plan) };
+        let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
         Self {
             map,
             pool: FramePool::new(),
@@ -90,7 +84,7 @@ impl Live {
             surgery: &mut self.surgery,
             cpu: ThisCpu,
             tables,
-            traced: self.traced.then_some(self.roots),
+            traced: self.traced.then_some(traced_tree(self.roots)),
         };
         (&mut self.map, editor, self.steps)
     }
@@ -103,21 +97,21 @@ pub struct KernelEditor<'l> {
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
-    /// The roots of the trace, if one is printed.
-    traced: Option<Roots>,
+    /// The tree as it is traced, if a trace is printed.
+    traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
-/// linear alias is read-only, all others in the linear map.
+/// Tables by the addresses at which they may be written: those of the image where the image is
+/// mapped for itself, since its linear alias is read-only, all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which nobody makes invalid or
-// read-only, so that the frame is mapped writable at one of the two addresses, always the same; nothing holds a Rust
-// reference to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which
+// nobody makes invalid or read-only, so that the frame is mapped writable at one of the two
+// addresses, always the same; nothing holds a Rust reference to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -130,16 +124,12 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `park::all` runs the edit on the surgery root when all others have parked, and
-// this CPU has invalidated what it held.
-unsafe impl Editor<REGIONS> for KernelEditor<'_> {
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
+// the surgery root when all others have parked, and this CPU has invalidated what it held.
+unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
-    type ParkedWindow = SurgeryWindow;
+    type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
-    type Frames<'e>
-        = PooledFrames<'e, REGIONS>
-    where
-        Self: 'e;
 
     #[inline]
     fn window(&mut self) -> Tables {
@@ -152,39 +142,39 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 
     #[inline]
-    fn frames(&mut self) -> PooledFrames<'_, REGIONS> {
-        self.pool.frames(self.memblock, GEOMETRY)
+    fn frames(&mut self) -> impl FrameSource {
+        self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY))
     }
 
-    fn memblock(&mut self) -> &mut Memblock<REGIONS> {
-        self.memblock
+    fn memory(&mut self) -> impl PhysicalMemory {
+        MemblockRecord(self.memblock)
     }
 
     #[inline]
     fn planned(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
-            print_plan(roots, steps, &mut self.tables);
+        if let Some(tree) = self.traced {
+            print_plan(tree, steps, &mut self.tables);
         }
     }
 
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
+        if let Some(tree) = self.traced {
             let running = percpu::online().iter();
-            trace::parked_plan(&mut event, GEOMETRY, roots, running, steps, &mut self.tables);
+            tree.parked_plan(&mut print, running, steps, &mut self.tables);
         }
     }
 
     fn park<R>(
         &mut self,
-        edit: impl FnOnce(&mut SurgeryWindow, &mut ThisCpu) -> R,
+        edit: impl FnOnce(&mut surgery::Window, &mut ThisCpu) -> R,
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
-        // the image and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are
+        // masked; the edit touches the image and what it reaches through the window.
         unsafe {
-            park::all(*ttbr1, || {
+            parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
                 window.close_all();
                 result
@@ -193,62 +183,69 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
+/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay
+/// for it.
 #[cold]
 #[inline(never)]
-fn print_plan(roots: Roots, steps: &[Step], tables: &mut Tables) {
-    trace::plan(&mut event, GEOMETRY, roots, steps, tables);
+fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
+    tree.plan(&mut print, steps, tables);
 }
 
-/// Prints an event of a trace.
-fn event(words: Arguments<'_>) {
-    report!("event=\"{words}\"");
+/// The linear map's tree as it is traced.
+const fn traced_tree(roots: Roots) -> TracedTree {
+    TracedTree { geometry: GEOMETRY, roots }
+}
+
+/// Prints a line of a trace.
+fn print(line: Line) {
+    report!("event=\"{line}\"");
 }
 
 impl Live {
     /// Prints from now on what is done to the tables, as the machine model reads it.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
-        let geometry = self.map.layout().geometry();
-        let machine = trace::Machine { cpus: trace::MAX_CPUS, bbm, geometry };
-        let memory = [PaRange::new(Pa(0), Pa(1 << geometry.pa_bits()))];
+        let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        trace::opening(&mut event, machine, memory, self.roots, percpu::online().iter(), &mut tables);
+        let running = percpu::online().iter();
+        traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
     /// Notes that a CPU came online later.
     pub fn cpu_started(&self, number: usize) {
         if self.traced {
-            trace::starts(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).starts(&mut print, number);
         }
     }
 
     /// Notes that a CPU went off.
     pub fn cpu_stopped(&self, number: usize) {
         if self.traced {
-            trace::stops(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).stops(&mut print, number);
         }
     }
 }
 
-/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
-/// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
-pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), ChangeError> {
+/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where
+/// the boot CPU has BBM level 3 and another one has less, the map is repainted, unless the user
+/// wants it otherwise.
+pub fn settle(machine: &mut Machine<'_>, choices: Choices) -> Result<(), ChangeError> {
     let system = machine.cpus.system();
-    let blocks = painted.policy == LeafPolicy::Auto && painted.leaves != Leaves::Pages;
+    let blocks = choices.policy == LeafPolicy::Auto;
     let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
+    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if
+    // it has less.
     unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
     if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
         machine.live.trace(system.bbm);
     }
-    if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
+    if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {
         return Ok(());
     }
     let (map, mut editor, steps) = machine.live.parts(machine.memblock);
-    let before = park::waited();
+    let before = parking::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
-    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), park::waited() - before);
+    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), parking::waited() - before);
     Ok(())
 }
 

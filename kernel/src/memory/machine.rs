@@ -3,9 +3,8 @@
 use core::slice;
 
 use arrayvec::ArrayVec;
+use linmap::Layout;
 use linmap::features::Features;
-use linmap::layout::Layout;
-use linmap::mapping_list::MAX_MAPPINGS;
 use linmap_kexec::{Archive, ArchiveError};
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow, Reserved};
@@ -18,6 +17,7 @@ use crate::boot::entry::{Entered, Image};
 use crate::kexec::command::{Loaded, TakenRanges};
 use crate::kexec::crash::CrashKernel;
 use crate::memory::kept::KeptRanges;
+use crate::memory::layout::MAX_MAPPINGS;
 use crate::memory::live::Live;
 use crate::smp::cpus::Cpus;
 

@@ -4,17 +4,17 @@ use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::CapacityError;
-use linmap::change::{ChangeError, Changed, MemoryError, Protection};
+use linmap::{ChangeError, Changed, MemoryError, Protection, first_unmappable};
 use linmap_live::Global;
 use linmap_memblock::RegionError;
 use linmap_platform::parse_number as number;
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu;
 use crate::arch::cpu::ThisCpu;
 use crate::arch::percpu;
-use crate::arch::sha256::Sha256;
 use crate::memory::kept::{self, KeepError};
 use crate::memory::layout::slot;
 use crate::memory::live::{Fields, RESERVATIONS, timed};
@@ -131,7 +131,7 @@ pub fn reserve(machine: &mut Machine<'_>, rest: &str) -> Result<(), ChangesError
     if let Some(taken) = machine.memblock.reserved().iter().find(|taken| taken.overlaps(range)) {
         return Err(ChangesError::Taken { range, taken: *taken });
     }
-    machine.live.map.is_memory(machine.memblock, range)?;
+    machine.live.map.check_mapped(range, |range| first_unmappable(machine.memblock, range))?;
     machine.live.reserved.try_push(range)?;
     machine.memblock.reserve(range).inspect_err(|_| {
         machine.live.reserved.pop();
@@ -196,7 +196,7 @@ pub fn fill(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     let range = range(&mut words, USAGE)?;
     let seed = words.next().and_then(number).ok_or(ChangesError::Usage(USAGE))?;
     end(words, USAGE)?;
-    machine.live.map.is_memory(machine.memblock, range)?;
+    machine.live.map.check_mapped(range, |range| first_unmappable(machine.memblock, range))?;
     if !machine.live.reserved.iter().any(|reserved| reserved.covers(range)) {
         return Err(ChangesError::NotYours(range));
     }
@@ -213,7 +213,7 @@ pub fn digest(machine: &Machine<'_>, rest: &str) -> Result<(), ChangesError> {
     let mut words = rest.split_whitespace();
     let range = range(&mut words, USAGE)?;
     end(words, USAGE)?;
-    machine.live.map.is_memory(machine.memblock, range)?;
+    machine.live.map.check_mapped(range, |range| first_unmappable(machine.memblock, range))?;
     let mut yours = machine.live.reserved.iter().copied().chain(machine.kept.iter().map(|kept| kept.range));
     if !yours.any(|yours| yours.covers(range)) {
         return Err(ChangesError::NotYours(range));

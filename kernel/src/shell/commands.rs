@@ -3,7 +3,7 @@
 use core::fmt;
 
 use arrayvec::ArrayString;
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap::listing::{Run, Runs, Size};
 use linmap_platform::CommandLine;
 use linmap_table::{LeafIter, Walk, walk};

@@ -10,7 +10,7 @@ use crate::arch::exceptions::Frame;
 use crate::arch::percpu::{self, CpuSet, PerCpu, State, wait_until};
 use crate::end::fatal;
 use crate::gic::controller as gic;
-use crate::smp::park;
+use crate::smp::parking;
 use crate::smp::secondary;
 
 /// How long a CPU may take to answer, in milliseconds. Emulated CPUs of a busy host take seconds.
@@ -24,7 +24,7 @@ pub enum Sgi {
     Call,
     /// Look whether there is work; the interrupt alone ends the wait for it.
     Work,
-    /// Leave the live tables: [`park::interrupted`].
+    /// Leave the live tables: [`parking::interrupted`].
     Park,
     /// Stop for good, because a CPU met its end.
     Stop,
@@ -148,7 +148,7 @@ pub fn interrupted(frame: &Frame) -> bool {
         Some(Sgi::Call) => answer_call(),
         // The idle loop looks by itself.
         Some(Sgi::Work) => {}
-        Some(Sgi::Park) => park::interrupted(),
+        Some(Sgi::Park) => parking::interrupted(),
         Some(Sgi::Stop) => fatal::told_to_stop(frame),
         Some(Sgi::Off) => secondary::leave(),
         // Nothing else is switched on; one that was pending from before is taken once and never again.

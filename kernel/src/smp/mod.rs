@@ -2,7 +2,7 @@
 
 pub mod cpus;
 pub mod cross_call;
-pub mod park;
+pub mod parking;
 pub mod pen;
 pub mod secondary;
 pub mod stacks;

@@ -3,6 +3,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use linmap_park::WayOff;
 use linmap_platform::{Affinity, Conduit, EnableMethod as Method};
 use linmap_table::Reserved;
 use linmap_vmsa::{Pa, Va};
@@ -17,7 +18,7 @@ use crate::end::fatal;
 use crate::gic::controller as gic;
 use crate::memory::layout::{IMAGE, MAX_CPUS};
 use crate::smp::cross_call::PATIENCE;
-use crate::smp::park;
+use crate::smp::parking;
 
 /// What a CPU needs to know before its MMU is on, and where it says why it can't stay: one page, so that the two are in
 /// no line together, and with nothing else.
@@ -136,6 +137,7 @@ pub enum Unfit {
 
 unsafe extern "C" {
     fn secondary_entry();
+    fn secondary_again() -> !;
 }
 
 /// Where CPUs are entered, for an image at `image`: a physical address.
@@ -335,5 +337,11 @@ fn leave_early() -> ! {
 /// Leaves the live tables and switches this CPU off, or waits with its MMU off if it came from a spin table, or stops it
 /// where nobody can do either. Interrupts are masked.
 pub fn off() -> ! {
-    park::for_good(percpu::of(percpu::this_cpu()).conduit.load(Ordering::Acquire))
+    let way = match percpu::of(percpu::this_cpu()).conduit.load(Ordering::Acquire) {
+        CONDUIT_HVC => WayOff::PsciHvc,
+        CONDUIT_SMC => WayOff::PsciSmc,
+        CONDUIT_WAIT => WayOff::Code(secondary_again),
+        _ => WayOff::Stay,
+    };
+    parking::for_good(way)
 }

@@ -5,8 +5,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use linmap::change::{ChangeError, Changed, Protection};
-use linmap::layout::Layout;
+use linmap::{ChangeError, Changed, Layout, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_memblock::AllocError;
 use linmap_table::{LeafIter, OutOfFrames};

@@ -7,7 +7,7 @@ use super::list::{LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, Records};
 use super::list_error::WireError;
 
 /// The most lists of a plan.
-pub const MAX_SHARES: usize = 16;
+pub const MAX_SHARES: usize = linmap_relocate::MAX_LISTS;
 
 /// A finished plan: lists in memory and their totals. If nothing must be moved, there is no list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use core::slice;
 
+use linmap_relocate::{KIND_COPY, KIND_LINK};
 use linmap_vmsa::Pa;
 
 use super::list_error::WireError;
-use super::record::{KIND_COPY, KIND_LINK, RECORD_WORDS, Record};
+use super::record::{RECORD_WORDS, Record};
 
 /// Length of a list frame in bytes, whatever the translation granule.
 pub const LIST_FRAME_LEN: u64 = 0x1000;
@@ -152,7 +153,8 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::moves::record::{Direction, KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_GO};
+    use crate::moves::record::Direction;
+    use linmap_relocate::{KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_GO};
 
     type Frame = [u64; LIST_FRAME_WORDS];
 

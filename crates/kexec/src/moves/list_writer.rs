@@ -1,9 +1,10 @@
 //! Writing a move list.
 
+use linmap_relocate::{KIND_COPY, KIND_LINK};
 use linmap_vmsa::Pa;
 
 use super::list::{LIST_FRAME_WORDS, MoveList, RECORDS_PER_FRAME};
-use super::record::{KIND_COPY, KIND_LINK, RECORD_WORDS, Record};
+use super::record::{RECORD_WORDS, Record};
 
 /// A frame for a list. Its content is overwritten.
 #[derive(Debug)]

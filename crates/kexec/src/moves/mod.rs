@@ -15,14 +15,12 @@ mod transition;
 pub use extent::{Extent, ExtentSource};
 pub use finished_plan::{MAX_SHARES, Moves};
 pub use ind_list::{IndEntry, IndError, IndList};
+pub use linmap_relocate::{KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK};
 pub use list::{LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORDS_PER_FRAME, Records};
 pub use list_error::WireError;
 pub use list_writer::ListFrame;
 pub use move_error::MoveError;
 pub use ordering::Pending;
 pub use plan::{BOUNCE_MAX, MovePlan};
-pub use record::{
-    Direction, KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK, RECORD_WORDS,
-    Record,
-};
+pub use record::{Direction, RECORD_WORDS, Record};
 pub use transition::{Transition, TransitionError};

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use linmap_relocate::{KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_MASK};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::place::SEGMENT_ALIGN;
@@ -9,18 +10,7 @@ use crate::place::SEGMENT_ALIGN;
 /// Length of a record in 64-bit words.
 pub const RECORD_WORDS: usize = 3;
 
-/// The bits of a record's third word that hold its kind. All other bits hold its length.
-pub const KIND_MASK: u64 = SEGMENT_ALIGN - 1;
-/// The kind of a copy from the lowest address to the highest. With length 0 it ends the list.
-pub const KIND_COPY: u64 = 0;
-/// The kind of a copy from the highest address to the lowest.
-pub const KIND_COPY_DOWNWARDS: u64 = 1;
-/// The kind of a record that clears memory.
-pub const KIND_CLEAR: u64 = 2;
-/// The kind of a record that links to the next frame.
-pub const KIND_LINK: u64 = 3;
-/// The kind of the record that lets the other CPUs start.
-pub const KIND_GO: u64 = 4;
+const _: () = assert!(KIND_MASK == SEGMENT_ALIGN - 1);
 
 /// The order of a copy's bytes. It matters if source and destination overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::gic::controller::GicError;
 use crate::memory::layout::slot;
 use crate::memory::machine::Machine;
 use crate::smp::cross_call::{self, PATIENCE, Sgi};
-use crate::smp::park;
+use crate::smp::parking;
 use crate::smp::pen::Pen;
 use crate::smp::secondary::{self, Unfit};
 use crate::smp::stacks::StackError;
@@ -168,7 +168,7 @@ fn start(
 
     let before = percpu.state();
     let conduit = secondary::way_off(described.method, machine.psci);
-    park::expect(number);
+    parking::expect(number);
     percpu.conduit.store(conduit, Ordering::Release);
     percpu.set_state(State::Starting);
     secondary::call(described.affinity, conduit);
@@ -185,14 +185,14 @@ fn start(
     secondary::call_nobody();
     if let Some(unfit) = unfit {
         // Its MMU was never on.
-        park::forget(number);
+        parking::forget(number);
         give_up(machine, number);
         return Err(fail(Why::Unfit(unfit)));
     }
     // It may come between the last look and now.
     if !came && percpu.change_state(State::Starting, State::Lost) {
         if !secondary::is_coming(described.affinity) {
-            park::forget(number);
+            parking::forget(number);
         }
         return Err(fail(Why::DidNotCome));
     }
@@ -315,7 +315,7 @@ pub fn left(machine: &Machine<'_>, number: usize) -> bool {
     let gone = give_up(machine, number);
     if gone {
         percpu::of(number).working.store(0, Ordering::Release);
-        park::forget(number);
+        parking::forget(number);
     }
     gone
 }
@@ -370,7 +370,7 @@ pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
             // One that was given up may go off long after that.
             (State::Lost | State::Leaving, Method::Psci) if is_off() => {
                 percpu.working.store(0, Ordering::Release);
-                park::forget(number);
+                parking::forget(number);
                 percpu.set_state(State::Off);
                 continue;
             }
@@ -378,7 +378,7 @@ pub fn can_stop_all(machine: &Machine<'_>) -> Result<(), CpuError> {
             (State::Uncalled | State::Lost | State::Leaving, Method::SpinTable { .. }) => {
                 if secondary::is_waiting(described.affinity) {
                     percpu.working.store(0, Ordering::Release);
-                    park::forget(number);
+                    parking::forget(number);
                     percpu.set_state(State::Uncalled);
                     continue;
                 }
