@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::{ChangeError, Protection};
+use linmap::{ChangeError, Protection, TooManyRanges};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     Archive, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
@@ -10,6 +10,7 @@ use linmap_kexec::{
 };
 use linmap_memblock::{AllocError, RegionError};
 use linmap_platform::{CommandLine, CommandLineError};
+use linmap_vmsa::GeometryError;
 use thiserror::Error;
 
 pub use super::load::Manner;
@@ -132,6 +133,12 @@ pub enum KexecError {
     /// The memory can't be shown to a crash kernel.
     #[error(transparent)]
     CoreFile(#[from] ElfCoreError),
+    /// Memory is in too many parts for transitional tables.
+    #[error("transitional tables: {0}")]
+    Ranges(#[from] TooManyRanges),
+    /// No 1:1 map reaches the relocation code.
+    #[error("transitional tables: no 1:1 map reaches the relocation code: {0}")]
+    Identity(#[from] GeometryError),
     /// There are no transitional tables.
     #[error("transitional tables: {0}")]
     Transition(#[from] TransitionError),

@@ -8,13 +8,14 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
-use linmap::{MappingList, MemblockFrames};
+use linmap::{Layout, MappingList, MemblockFrames, TooManyRanges, identity_geometry};
 use linmap_kexec::{
-    Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree, Pending,
-    Placed, SEGMENT_ALIGN, Segments, Transition, TransitionError,
+    Archive, CrashMemory, Initrd, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, NextTree,
+    PayloadPlacement, Pending, SEGMENT_ALIGN, Segments, Transition, TransitionError,
 };
 use linmap_platform::{COMMAND_LINE_MAX, CommandLine};
 use linmap_relocate::Digest;
+use linmap_table::Mappings;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use super::command::{KexecError, Payload};
@@ -222,10 +223,10 @@ impl Loader<'_, '_> {
         let pen_at = (!penned.is_empty()).then_some(Pa(control.end.0 - pen::LEN));
         let spin_table = pen_at.map(|at| Pen::spin_table(at, &affinities));
         let mut tree =
-            NextTree { bootargs, initrd: at, seeds, spin_table, kept: &kept, ..NextTree::default() };
+            NextTree { bootargs, initrd: at, seeds, spin_table, preserved: &kept, ..NextTree::default() };
         if let Some(core) = &core {
             // What is kept lies in memory that a crash kernel does not use.
-            tree.kept = &[];
+            tree.preserved = &[];
             // A stand-in, which is checked as the real one is.
             let end = |lying: Lying| usable[0].end.min(Pa(usable[0].start.0.saturating_add(lying.at.len())));
             tree.initrd = initrd.map(|lying| PaRange::new(usable[0].start, end(lying)));
@@ -322,7 +323,7 @@ impl Loader<'_, '_> {
         initrd: Option<Lying>,
         dtb_len: u64,
         control: PaRange,
-    ) -> Result<(Placed, Domain, bool), KexecError> {
+    ) -> Result<(PayloadPlacement, Domain, bool), KexecError> {
         let copied = initrd.map_or(Initrd::Absent, |lying| Initrd::Len(lying.at.len()));
         let may_stay = self.pool == Pool::Machine && !self.manner.scattered;
         let stays = initrd.filter(|lying| may_stay && lying.at.start.0.is_multiple_of(SEGMENT_ALIGN));
@@ -334,7 +335,7 @@ impl Loader<'_, '_> {
             }
             let ranges = self.ranges(domain, control)?;
             for initrd in [stays, Some(copied)].into_iter().flatten() {
-                match Placed::lowest(ranges.iter().copied(), image, initrd, dtb_len) {
+                match PayloadPlacement::lowest(ranges.iter().copied(), image, initrd, dtb_len) {
                     Ok(placed) => return Ok((placed, domain, matches!(initrd, Initrd::At(_)))),
                     Err(error) => first_error = first_error.or(Some(error)),
                 }
@@ -412,11 +413,22 @@ impl Loader<'_, '_> {
     /// The tables to move by; `None` when there is no memory for them.
     fn transition(&mut self, control: PaRange) -> Result<Option<Transition>, KexecError> {
         let started = cpu::counter();
-        let mut mappings = MappingList::new();
         let layout = self.machine.layout;
-        let (mut window, memory) = (self.machine.tables(), self.machine.memblock.clone());
-        let mut frames = MemblockFrames::new(self.machine.memblock, layout.geometry());
-        match Transition::build(&layout, &memory, control.start, &mut mappings, &mut window, &mut frames) {
+        let geometry = layout.geometry();
+        let page = geometry.granule().bytes();
+        let mut list: MappingList = MappingList::new();
+        for range in self.machine.memblock.mapped(page) {
+            let mapping = Transition::mapping(range, layout.linear(range.start));
+            let capacity = list.capacity();
+            list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;
+        }
+        let linear = Mappings::new(geometry, &list).map_err(TransitionError::Mapping)?;
+        let code = control.start;
+        let code_geometry = identity_geometry(geometry, code.0.saturating_add(page))?;
+        let mut window = self.machine.tables();
+        let mut frames = MemblockFrames::new(self.machine.memblock, geometry);
+        let base = Layout::base(geometry);
+        match Transition::build(&linear, base, code, code_geometry, &mut window, &mut frames) {
             Ok(both) => {
                 report!(
                     "phase=kexec-tables ticks={} tables={}",

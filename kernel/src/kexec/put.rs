@@ -4,8 +4,8 @@ use core::iter;
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{
-    Extent, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, NextTree, SEGMENT_ALIGN, Source as From,
-    Unpacker,
+    Extent, ExtentSource as From, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, NextTree,
+    SEGMENT_ALIGN, Unpacker,
 };
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};

@@ -2,7 +2,7 @@
 
 use arrayvec::{ArrayString, ArrayVec, CapacityError};
 use dtoolkit::fdt::Fdt;
-use linmap_kexec::{KeptRange, MAX_KEPT};
+use linmap_kexec::{MAX_PRESERVED, PreservedRange};
 use linmap_memblock::Memblock;
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::arch::console::Quoted;
 use crate::arch::cpu;
+use crate::memory::layout::GEOMETRY;
 use crate::memory::live::RESERVATIONS;
 use crate::memory::machine::{Machine, REGIONS};
 use crate::{report, say};
@@ -27,7 +28,7 @@ pub struct Kept {
 }
 
 /// All ranges that are kept.
-pub type KeptRanges = ArrayVec<Kept, MAX_KEPT>;
+pub type KeptRanges = ArrayVec<Kept, MAX_PRESERVED>;
 
 /// Why a range is not kept.
 #[derive(Debug, Error)]
@@ -45,7 +46,7 @@ pub enum KeepError {
         label: ArrayString<LABEL>,
     },
     /// There are enough.
-    #[error("there are {MAX_KEPT} kept ranges already")]
+    #[error("there are {MAX_PRESERVED} kept ranges already")]
     Full,
     /// What is kept no longer has to be the user's again.
     #[error("there are too many of {RESERVATIONS} reservations for what is kept as {label:?}: `free` some")]
@@ -99,7 +100,12 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, KeepError> {
 /// What the kernel before us has kept. One range that is wrong is said, and then nothing counts as kept; all of it stays
 /// reserved.
 pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> KeptRanges {
-    let read = KeptRange::read_all(fdt, memblock, in_use);
+    let read = PreservedRange::read_all(
+        fdt,
+        memblock.mapped(GEOMETRY.granule().bytes()),
+        memblock.reserved(),
+        in_use,
+    );
     let ranges = match read {
         Ok(ranges) => ranges,
         Err(error) => {
@@ -194,6 +200,6 @@ pub fn fill(machine: &Machine<'_>, range: PaRange, seed: u64) {
 }
 
 /// The ranges as the next kernel's tree has them.
-pub fn for_tree(kept: &KeptRanges) -> ArrayVec<KeptRange<'_>, MAX_KEPT> {
-    kept.iter().map(|kept| KeptRange { label: kept.label.as_str(), range: kept.range }).collect()
+pub fn for_tree(kept: &KeptRanges) -> ArrayVec<PreservedRange<'_>, MAX_PRESERVED> {
+    kept.iter().map(|kept| PreservedRange { label: kept.label.as_str(), range: kept.range }).collect()
 }
