@@ -1,4 +1,4 @@
-//! PSCI: switching CPUs on and off, and the machine off.
+//! PSCI: starting CPUs, asking for their state, switching the machine off.
 
 mod node;
 
@@ -7,10 +7,20 @@ use linmap_vmsa::Pa;
 use smccc::psci::{self, AffinityState, Error, LowestAffinityLevel};
 use smccc::{Hvc, Smc};
 
-use crate::boot::entry::Entered;
-use crate::boot::topology::Affinity;
+use crate::arch::cpu;
+use crate::arch::entered::Entered;
+use crate::boot::topology::{Affinity, Method};
 
 pub use node::Psci;
+
+/// PSCI can't be called.
+pub const CONDUIT_NONE: u64 = 0;
+/// Assembly calls PSCI by HVC.
+pub const CONDUIT_HVC: u64 = 1;
+/// Assembly calls PSCI by SMC.
+pub const CONDUIT_SMC: u64 = 2;
+/// PSCI is not called. The CPU came from a spin table, so it waits in `secondary.S` with its MMU off.
+pub const CONDUIT_WAIT: u64 = 3;
 
 /// Runs a function of `smccc::psci` through the conduit.
 macro_rules! through {
@@ -22,24 +32,42 @@ macro_rules! through {
     };
 }
 
-impl Psci {
-    /// The conduit that the DTB names, but for HVC where that would call ourselves: in a kernel that was entered at EL2.
-    pub fn reachable(fdt: Fdt<'_>, entered: Entered) -> Option<Self> {
-        Self::from_fdt(fdt).filter(|psci| *psci == Self::Smc || entered == Entered::El1)
-    }
+/// The conduit that the DTB names. `None` for HVC in a kernel that was entered at EL2, because it would call itself.
+pub fn reachable(fdt: Fdt<'_>, entered: Entered) -> Option<Psci> {
+    Psci::from_fdt(fdt).filter(|psci| *psci == Psci::Smc || entered == Entered::El1)
+}
 
-    /// Switches the machine off; returns only if the firmware refuses.
-    pub fn system_off(self) {
-        let _ = through!(self, system_off());
+/// How assembly calls `psci`: a `CONDUIT_`.
+pub fn conduit(psci: Option<Psci>) -> u64 {
+    match psci {
+        None => CONDUIT_NONE,
+        Some(Psci::Hvc) => CONDUIT_HVC,
+        Some(Psci::Smc) => CONDUIT_SMC,
     }
+}
 
-    /// Starts the CPU at `affinity` at `entry`, MMU off.
-    pub fn cpu_on(self, affinity: Affinity, entry: Pa) -> Result<(), Error> {
-        through!(self, cpu_on(affinity.bits(), entry.0, 0))
+/// Starts the CPU at `affinity` at `entry`, MMU off.
+pub fn cpu_on(psci: Psci, affinity: Affinity, entry: Pa) -> Result<(), Error> {
+    through!(psci, cpu_on(affinity.bits(), entry.0, 0))
+}
+
+/// The state of the CPU at `affinity`, as the firmware reports it.
+pub fn affinity_info(psci: Psci, affinity: Affinity) -> Result<AffinityState, Error> {
+    through!(psci, affinity_info(affinity.bits(), LowestAffinityLevel::All))
+}
+
+/// Switches the machine off. Halts where PSCI can't be called or refuses.
+pub fn power_off(psci: Option<Psci>) -> ! {
+    if let Some(psci) = psci {
+        let _ = through!(psci, system_off());
     }
+    cpu::halt()
+}
 
-    /// What the firmware says of the CPU at `affinity`.
-    pub fn affinity_info(self, affinity: Affinity) -> Result<AffinityState, Error> {
-        through!(self, affinity_info(affinity.bits(), LowestAffinityLevel::All))
+/// How a CPU that is started by `method` leaves: a `CONDUIT_`.
+pub fn way_off(method: Method, psci: Option<Psci>) -> u64 {
+    match method {
+        Method::SpinTable { .. } => CONDUIT_WAIT,
+        Method::Psci | Method::Unknown => conduit(psci),
     }
 }

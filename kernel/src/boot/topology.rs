@@ -9,8 +9,8 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
+use crate::arch::layout::MAX_CPUS;
 use crate::boot::device_tree::address;
-use crate::memory::layout::MAX_CPUS;
 
 /// Which CPU: the affinity fields of MPIDR_EL1, Aff3 in bits 39:32 and Aff2 to Aff0 in bits 23:0 (Arm ARM D24.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,10 +11,11 @@ use linmap_table::cpu::{Cpu, Dsb};
 use linmap_vmsa::Pa;
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::el2_stub::HVC_SET_VECTORS;
+use crate::arch::psci::{CONDUIT_HVC, CONDUIT_SMC};
+use crate::arch::sctlr::SCTLR_OFF;
 use crate::arch::sha256::Digest;
-use crate::boot::entry::{HVC_SET_VECTORS, SCTLR_OFF};
-use crate::end::fatal;
-use crate::smp::secondary::{CONDUIT_HVC, CONDUIT_SMC};
+use crate::smp::leave;
 
 /// How many segments can be checked at their destinations.
 pub const MAX_CHECKS: usize = 8;
@@ -340,7 +341,7 @@ impl Departure {
 /// Work for another CPU: to leave with the boot CPU and work off the list `list`, and go off or to the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
-    fatal::leave_others();
+    leave::leave_others();
     // SAFETY: whoever gives this work answers for what was published, as `go` asks; a CPU that works has its TTBR0 on the
     // reserved table.
     unsafe { Departure::published().go(list) }

@@ -17,10 +17,10 @@ use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::boot::entry::Image;
-use crate::memory::layout;
-use crate::memory::layout::BUILDER_SLOTS;
-use crate::memory::machine::REGIONS;
+use crate::arch::image::Image;
+use crate::arch::layout;
+use crate::arch::layout::BUILDER_SLOTS;
+use crate::memory::physical::REGIONS;
 use crate::report;
 
 /// Why there is no linear map.

@@ -4,8 +4,7 @@ use core::fmt::Arguments;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use arrayvec::ArrayVec;
-use linmap::features::Features;
+use linmap::features::{Features, System};
 use linmap::frames::{FramePool, PooledFrames};
 use linmap::live::trace::{self, Roots};
 use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
@@ -19,11 +18,12 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::percpu;
-use crate::boot::entry::Image;
-use crate::memory::layout::{GEOMETRY, IMAGE};
+use crate::arch::image::Image;
+use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::per_cpu;
+use crate::arch::platform::Platform;
 use crate::memory::linear_map::Painted;
-use crate::memory::machine::{Machine, REGIONS};
+use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::surgery::{Surgery, SurgeryWindow};
 use crate::report;
 use crate::smp::park;
@@ -31,19 +31,14 @@ use crate::smp::park;
 /// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
 
-/// Ranges of memory that the user has reserved.
-pub const RESERVATIONS: usize = 32;
-
 static mut PLAN: [Step; STEPS] = [Step::Isb; STEPS];
 
 /// The linear map, and what changing it needs.
-pub struct Live {
+pub struct LiveMap {
     /// The map.
     pub map: LinearMap,
     /// Frames for tables.
     pub pool: FramePool,
-    /// Memory that the user has reserved to try protections on.
-    pub reserved: ArrayVec<PaRange, RESERVATIONS>,
     image: PaRange,
     surgery: Surgery,
     roots: Roots,
@@ -51,7 +46,7 @@ pub struct Live {
     steps: &'static mut [Step],
 }
 
-impl Live {
+impl LiveMap {
     /// The map as it was painted, on the boot CPU alone. To be called once, when the console is where it stays.
     pub fn new(image: Image, features: Features, painted: Painted) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
@@ -69,7 +64,6 @@ impl Live {
         Self {
             map,
             pool: FramePool::new(),
-            reserved: ArrayVec::new(),
             image: image.range(),
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
@@ -170,7 +164,7 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
         if let Some(roots) = self.traced {
-            let running = percpu::online().iter();
+            let running = per_cpu::online().iter();
             trace::parked_plan(&mut event, GEOMETRY, roots, running, steps, &mut self.tables);
         }
     }
@@ -181,7 +175,7 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are masked; the edit touches
+        // SAFETY: only the boot CPU has a `LiveMap`, its stack is in the image, and its interrupts are masked; the edit touches
         // the image and what it reaches through the window.
         unsafe {
             park::all(*ttbr1, || {
@@ -205,7 +199,7 @@ fn event(words: Arguments<'_>) {
     report!("event=\"{words}\"");
 }
 
-impl Live {
+impl LiveMap {
     /// Prints from now on what is done to the tables, as the machine model reads it.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
@@ -213,7 +207,7 @@ impl Live {
         let machine = trace::Machine { cpus: trace::MAX_CPUS, bbm, geometry };
         let memory = [PaRange::new(Pa(0), Pa(1 << geometry.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        trace::opening(&mut event, machine, memory, self.roots, percpu::online().iter(), &mut tables);
+        trace::opening(&mut event, machine, memory, self.roots, per_cpu::online().iter(), &mut tables);
     }
 
     /// Notes that a CPU came online later.
@@ -231,21 +225,29 @@ impl Live {
     }
 }
 
-/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where the boot CPU has BBM level
-/// 3 and another one has less, the map is repainted, unless the user wants it otherwise.
-pub fn settle(machine: &mut Machine<'_>, painted: &Painted) -> Result<(), ChangeError> {
-    let system = machine.cpus.system();
+/// From here on the map relies on what all CPUs together can do, on `system` alone. Where the boot CPU has BBM level 3 and
+/// another CPU has less, the map is repainted, unless the command line says otherwise.
+///
+/// # Errors
+/// [`ChangeError`]: the map can't be repainted.
+pub fn rely_on(
+    map: &mut LiveMap,
+    memory: &mut Memory,
+    platform: &Platform,
+    system: System,
+    painted: &Painted,
+) -> Result<(), ChangeError> {
     let blocks = painted.policy == LeafPolicy::Auto && painted.leaves != Leaves::Pages;
-    let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if it has less.
-    unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
-    if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
-        machine.live.trace(system.bbm);
+    let lacks = platform.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
+    // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused if it has less.
+    unsafe { map.map.rely_on(system.bbm, system.tlbi_range) };
+    if CommandLine(platform.command_line).get("linmap.trace") == Some("1") {
+        map.trace(system.bbm);
     }
     if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
         return Ok(());
     }
-    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let (map, mut editor, steps) = map.parts(&mut memory.memblock);
     let before = park::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
     report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), park::waited() - before);

@@ -9,8 +9,8 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::ThisCpu;
-use crate::boot::entry::{self, Image};
-use crate::memory::layout::{self, GEOMETRY, slot};
+use crate::arch::image::{self, Image};
+use crate::arch::layout::{self, GEOMETRY, slot};
 
 const WORDS: usize = GEOMETRY.entries(Level::L3);
 
@@ -48,9 +48,9 @@ impl Surgery {
             let levels: [*mut u64; 3] = [0, 1, 2].map(|nth| (&raw mut (*tables).levels[nth]).cast());
             let image_pages: *mut u64 = (&raw mut (*tables).image).cast();
             let fixmap_pages: *mut u64 = (&raw mut (*tables).fixmap).cast();
-            ptr::copy_nonoverlapping(entry::image_table().as_ptr(), image_pages, WORDS);
+            ptr::copy_nonoverlapping(image::image_table().as_ptr(), image_pages, WORDS);
             // What is printed in a panic goes through the console's slot.
-            let live = entry::fixmap_table().as_ptr();
+            let live = image::fixmap_table().as_ptr();
             fixmap_pages.add(slot::CONSOLE).write(live.add(slot::CONSOLE).read());
             let link = |table: *mut u64, va: Va, level: Level, below: *mut u64| {
                 table.add(GEOMETRY.index(va, level)).write(Descriptor::table(GEOMETRY, pa(below)).0);

@@ -14,11 +14,13 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::percpu::{self, State, wait_until};
-use crate::boot::entry::{self, Image};
-use crate::memory::layout::{GEOMETRY, IMAGE, MAX_CPUS};
-use crate::smp::cross_call::{self, PATIENCE, Sgi};
-use crate::smp::secondary::{CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
+use crate::arch::image::{self, Image};
+use crate::arch::layout::{GEOMETRY, IMAGE, MAX_CPUS};
+use crate::arch::per_cpu::{self, State};
+use crate::arch::psci::{CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
+use crate::arch::wait::{PATIENCE, wait_until};
+use crate::gic::interrupt::interrupt;
+use crate::gic::sgi::Sgi;
 
 global_asm!(include_str!("park.S"));
 global_asm!(
@@ -95,7 +97,7 @@ pub fn prepare(image: Image, reserved: Reserved) {
         let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
         // SAFETY: the identity map's table of pages has an entry for every page of the image, of which these are the vectors
         // of parked CPUs and their words; nothing else was mapped there.
-        unsafe { store_valid(&mut cpu, entry::identity_page(Va(pa.0)), descriptor) };
+        unsafe { store_valid(&mut cpu, image::identity_page(Va(pa.0)), descriptor) };
     }
     WAYS.live.store(ttbr(GEOMETRY, image.swapper(), 0), Ordering::Relaxed);
     WAYS.nothing.store(reserved.ttbr0, Ordering::Relaxed);
@@ -132,7 +134,7 @@ pub fn interrupted() {
     if request.is_multiple_of(2) {
         return;
     }
-    let own = &PAGE.parked[percpu::this_cpu()];
+    let own = &PAGE.parked[per_cpu::this_cpu()];
     // SAFETY: an interrupt handler runs masked; TTBR0 of a CPU that runs holds the reserved table; the live root has the
     // handler's stack and code, as before.
     unsafe { leave(WAYS.live.load(Ordering::Relaxed), park_and_wait, own, request) };
@@ -141,7 +143,7 @@ pub fn interrupted() {
 /// Leaves the live root for good and goes off by PSCI, called as `conduit` says, or to where CPUs from a spin table wait.
 /// Interrupts are masked.
 pub fn for_good(conduit: u64) -> ! {
-    let own = &PAGE.parked[percpu::this_cpu()];
+    let own = &PAGE.parked[per_cpu::this_cpu()];
     // SAFETY: interrupts are masked wherever a CPU decides to go, and TTBR0 holds the reserved table. The routine takes the
     // conduit in place of a root to come back with, because it does not come back.
     unsafe { leave(conduit, park_for_good, own, LEFT) };
@@ -161,7 +163,7 @@ pub fn forget(number: usize) {
 /// A CPU that is not online, and that may all the same be on the live root: on its way in or out, or lost there.
 fn astray() -> Option<usize> {
     let on_its_way = |state| !matches!(state, State::Off | State::Uncalled | State::Online);
-    percpu::known()
+    per_cpu::known()
         .filter(|(_, cpu)| on_its_way(cpu.state()))
         .map(|(number, _)| number)
         .find(|&number| PAGE.parked[number].load(Ordering::Acquire) != LEFT)
@@ -182,8 +184,8 @@ pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause
     }
     let request = PAGE.request.load(Ordering::Relaxed) + 1;
     PAGE.request.store(request, Ordering::Release);
-    let mut missing = percpu::others();
-    cross_call::interrupt(Sgi::Park, missing);
+    let mut missing = per_cpu::others();
+    interrupt(Sgi::Park, missing);
     let parked = wait_until(PATIENCE, || {
         for cpu in missing.iter() {
             if PAGE.parked[cpu].load(Ordering::Acquire) == request {
