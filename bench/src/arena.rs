@@ -1,7 +1,8 @@
 //! Host memory that stands for the frames that tables are made of.
 //!
-//! It is taken once, backed by huge pages where the host has them, and touched before anything is measured: what is
-//! measured is the writing of tables, not the host's page faults. All contestants write to the same memory.
+//! It is taken once, backed by huge pages where the host has them, and touched before anything is
+//! measured: what is measured is the writing of tables, not the host's page faults. All contestants
+//! write to the same memory.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -31,23 +32,27 @@ impl Arena {
     pub fn new(len: u64) -> Result<Self> {
         let bytes = usize::try_from(len)?.checked_next_multiple_of(ALIGN).context("arena size")?;
         let whole = bytes.checked_add(ALIGN).context("arena size")?;
-        // SAFETY: a new private mapping at an address of the host's choice touches no memory in use.
+        // SAFETY: a new private mapping at an address of the host's choice touches no memory in
+        // use.
         let mapping = unsafe {
             mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         }
         .with_context(|| format!("taking {whole:#x} bytes of memory for the tables"))?;
         let skip = mapping.cast::<u8>().align_offset(ALIGN);
-        // SAFETY: `skip` is below ALIGN and `whole` is ALIGN larger than `bytes`, so start and end lie in the mapping.
+        // SAFETY: `skip` is below ALIGN and `whole` is ALIGN larger than `bytes`, so start and end
+        // lie in the mapping.
         let start = unsafe { mapping.cast::<u8>().add(skip) };
-        // SAFETY: the range lies in the mapping above, and the advice changes only what pages back it. A host without
-        // huge pages refuses it, which costs speed alone.
+        // SAFETY: the range lies in the mapping above, and the advice changes only what pages back
+        // it. A host without huge pages refuses it, which costs speed alone.
         let _ = unsafe { madvise(start.cast(), bytes, Advice::LinuxHugepage) };
-        // SAFETY: the range lies in the mapping above, which is writable, and nothing else refers to it.
+        // SAFETY: the range lies in the mapping above, which is writable, and nothing else refers
+        // to it.
         unsafe { start.write_bytes(0xff, bytes) };
         Ok(Self { start: start.expose_provenance(), len: bytes as u64 })
     }
 
-    /// The first `tables` frames of the arena, as the last frames of the RAM that ends at `ram_end`.
+    /// The first `tables` frames of the arena, as the last frames of the RAM that ends at
+    /// `ram_end`.
     ///
     /// # Errors
     /// When the arena has fewer frames.
@@ -74,12 +79,14 @@ impl TableMemory<'_> {
         self.frames
     }
 
-    /// Host address minus physical address of every frame, wrapping. The memory's provenance is exposed.
+    /// Host address minus physical address of every frame, wrapping. The memory's provenance is
+    /// exposed.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The host address of the byte at `pa`, to be accessed only while it lies inside [`frames`](Self::frames).
+    /// The host address of the byte at `pa`, to be accessed only while it lies inside
+    /// [`frames`](Self::frames).
     #[inline]
     pub fn pointer(&self, pa: Pa) -> *mut u64 {
         ptr::with_exposed_provenance_mut(pa.0.wrapping_add(self.offset) as usize)
@@ -93,8 +100,8 @@ impl TableMemory<'_> {
     pub fn set(&mut self, value: u64) {
         let start = self.pointer(self.frames.start);
         for index in 0..(self.frames.len() / 8) as usize {
-            // SAFETY: the index is that of a word inside the frames, which lie in the arena; `self` is borrowed
-            // exclusively, so nothing else accesses them.
+            // SAFETY: the index is that of a word inside the frames, which lie in the arena; `self`
+            // is borrowed exclusively, so nothing else accesses them.
             unsafe { start.add(index).write(value) };
         }
     }
@@ -134,8 +141,8 @@ impl<'m> BumpFrames<'m> {
     }
 }
 
-// SAFETY: every frame of the memory, which was borrowed exclusively, is handed out once; they are multiples of 4096 and
-// lie at the end of RAM that does not begin at 0.
+// SAFETY: every frame of the memory, which was borrowed exclusively, is handed out once; they are
+// multiples of 4096 and lie at the end of RAM that does not begin at 0.
 unsafe impl FrameSource for BumpFrames<'_> {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {

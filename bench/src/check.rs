@@ -1,4 +1,5 @@
-//! Whether a contestant made the map that was asked for: software walks from its root table, outside of all timing.
+//! Whether a contestant made the map that was asked for: software walks from its root table,
+//! outside of all timing.
 
 use std::ptr::NonNull;
 
@@ -15,8 +16,8 @@ use crate::geometry::GEOMETRY;
 /// Pages from one walk to the next: a prime, so that every index of every table comes up.
 const STRIDE: u64 = 1021;
 
-/// Makes the map of `case` in frames full of rubbish and walks it at the edges of every table at level 2, at a stride, and
-/// around the RAM. A map that was changed is walked at every page.
+/// Makes the map of `case` in frames full of rubbish and walks it at the edges of every table at
+/// level 2, at a stride, and around the RAM. A map that was changed is walked at every page.
 ///
 /// # Errors
 /// The contestant's own, or the first address that does not translate as it should.
@@ -80,8 +81,8 @@ struct Inside<'w, 'a> {
     stray: Option<Pa>,
 }
 
-// SAFETY: every pointer is that of a whole frame of the memory, which is borrowed exclusively; an address outside is
-// noted and always reached as the first frame.
+// SAFETY: every pointer is that of a whole frame of the memory, which is borrowed exclusively; an
+// address outside is noted and always reached as the first frame.
 unsafe impl TableWindow for Inside<'_, '_> {
     fn open(&mut self, _: Level, table: Pa) -> NonNull<u64> {
         let frames = self.memory.frames();
@@ -106,7 +107,8 @@ mod tests {
 
     use crate::arena::Arena;
     use crate::case::LeafKind;
-    use crate::contestant::{Role, Run};
+    use crate::contestant::Role;
+    use crate::run::Run;
     use crate::{floor, ours};
 
     const PAGES: Case = Case { work: Work::Build, gib: 1, leaf: LeafKind::Page };
@@ -140,7 +142,8 @@ mod tests {
             let run = floor::build(case, memory)?;
             let first_frame = Descriptor::table(GEOMETRY, memory.frames().start).0;
             let last = GEOMETRY.entries(Level::L0) - 1;
-            // SAFETY: the entry lies in the root table, a frame of `memory`, which is borrowed exclusively.
+            // SAFETY: the entry lies in the root table, a frame of `memory`, which is borrowed
+            // exclusively.
             unsafe { memory.pointer(run.root).add(last).write(first_frame) };
             Ok(run)
         }
@@ -152,7 +155,8 @@ mod tests {
         fn root_entry(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
             let run = floor::build(case, memory)?;
             let outside = Descriptor::table(GEOMETRY, memory.frames().end).0;
-            // SAFETY: the first entry of the root table, a frame of `memory`, which is borrowed exclusively.
+            // SAFETY: the first entry of the root table, a frame of `memory`, which is borrowed
+            // exclusively.
             unsafe { memory.pointer(run.root).write(outside) };
             Ok(run)
         }

@@ -1,12 +1,10 @@
 //! Who makes the maps.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
-use linmap_vmsa::Pa;
 
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind, Work};
+use crate::run::Run;
 use crate::{floor, live, ours, peers};
 
 /// What a contestant finds in the frames it takes.
@@ -16,30 +14,6 @@ pub enum Frames {
     AsTheyAre,
     /// Zeros, written before the clock starts.
     Zeroed,
-}
-
-/// One finished map.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// How long the case's work took.
-    pub time: Duration,
-    /// The root table.
-    pub root: Pa,
-    /// TLB invalidations asked for meanwhile. The host has none to execute.
-    pub tlbis: u64,
-}
-
-impl Run {
-    /// Does `work`, which returns the root table, and takes the time.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    #[inline]
-    pub fn timed<E>(work: impl FnOnce() -> Result<Pa, E>) -> Result<Self, E> {
-        let start = Instant::now();
-        let root = work()?;
-        Ok(Self { time: start.elapsed(), root, tlbis: 0 })
-    }
 }
 
 /// A way to make the linear map of a case in the frames given.

@@ -1,5 +1,5 @@
-//! The floor: the same tables written, or changed, by straight loops of plain stores, with nothing decided on the way.
-//! Tables that get filled are not zeroed first; the rest of the top two is.
+//! The floor: the same tables written, or changed, by straight loops of plain stores, with nothing
+//! decided on the way. Tables that get filled are not zeroed first; the rest of the top two is.
 
 use std::mem::MaybeUninit;
 use std::slice;
@@ -10,14 +10,15 @@ use linmap_vmsa::{Access, Descriptor, Pa};
 
 use crate::arena::TableMemory;
 use crate::case::Case;
-use crate::contestant::Run;
 use crate::geometry::GEOMETRY;
+use crate::run::Run;
 
 /// Bytes and entries of a table.
 const TABLE: u64 = GEOMETRY.granule().bytes();
 const ENTRIES: usize = GEOMETRY.granule().entries();
 
-/// Writes all leaf tables as one row of entries, then the tables above, each level as one row as well.
+/// Writes all leaf tables as one row of entries, then the tables above, each level as one row as
+/// well.
 ///
 /// # Errors
 /// None: the frames are as many as the map takes.
@@ -26,8 +27,9 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let level = case.leaf.level();
     let first = memory.frames().start;
     let tables = case.tables() as usize;
-    // SAFETY: the memory has as many frames as the map has tables, one after the other, and is borrowed exclusively for
-    // as long as the slice is used. `MaybeUninit` asks nothing of what they hold.
+    // SAFETY: the memory has as many frames as the map has tables, one after the other, and is
+    // borrowed exclusively for as long as the slice is used. `MaybeUninit` asks nothing of what
+    // they hold.
     let mut entries: &mut [MaybeUninit<u64>] =
         unsafe { slice::from_raw_parts_mut(memory.pointer(first).cast(), tables * ENTRIES) };
     Run::timed(|| {
@@ -65,8 +67,8 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
 /// None.
 pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let root = build(case, memory)?.root;
-    // SAFETY: the leaf tables are the first frames, all full and just written, and are borrowed exclusively for as long
-    // as the slice is used.
+    // SAFETY: the leaf tables are the first frames, all full and just written, and are borrowed
+    // exclusively for as long as the slice is used.
     let leaves: &mut [u64] =
         unsafe { slice::from_raw_parts_mut(memory.pointer(memory.frames().start), case.entries() as usize) };
     Run::timed(|| {

@@ -11,14 +11,15 @@ use linmap_vmsa::{Access, Descriptor, Va, VaRange};
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::Case;
-use crate::contestant::Run;
 use crate::geometry::GEOMETRY;
 use crate::ours;
+use crate::run::Run;
 
 /// Steps of a plan beside its one run of stores a table: barriers and invalidations.
 const OTHER_STEPS: usize = 16;
 
-/// Builds the map, then makes all of it read-only while it is in use, on CPUs that can't change sizes live.
+/// Builds the map, then makes all of it read-only while it is in use, on CPUs that can't change
+/// sizes live.
 ///
 /// # Errors
 /// Those of the builder, of the planner and of the check.
@@ -33,13 +34,14 @@ pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let change = Change { access: Some(Access::KernelReadOnly), ..Change::default() };
     let mut steps = vec![Step::Isb; case.leaf_tables() as usize + OTHER_STEPS];
     let mut cpu = Counted::<HostCpu>::default();
-    // SAFETY: all tables are frames of the memory, which lie at this offset, writable and with exposed provenance, and
-    // are borrowed exclusively through `frames`.
+    // SAFETY: all tables are frames of the memory, which lie at this offset, writable and with
+    // exposed provenance, and are borrowed exclusively through `frames`.
     let mut window = unsafe { OffsetWindow::new(offset) };
     let run = Run::timed(|| {
         let plan = tree.plan_protect(target, change, &mut steps, &mut window, &mut frames)?;
         let checked = plan.check(&mut window).map_err(|(_, refused)| anyhow!("{refused}"))?;
-        // SAFETY: the window is the plan's and nothing has written meanwhile; nobody accesses what is mapped.
+        // SAFETY: the window is the plan's and nothing has written meanwhile; nobody accesses what
+        // is mapped.
         let applied = unsafe { checked.apply(&mut window, &mut cpu) };
         applied.free(&mut window, &mut frames);
         Ok::<_, anyhow::Error>(root)
@@ -47,7 +49,8 @@ pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     Ok(Run { tlbis: cpu.counts.tlbi, ..run })
 }
 
-/// The host, where nothing walks the tables: a store is a store, and there is nothing to order or to invalidate.
+/// The host, where nothing walks the tables: a store is a store, and there is nothing to order or
+/// to invalidate.
 #[derive(Debug, Default)]
 struct HostCpu;
 

@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: the crates that build and change the linear map, on host memory, beside other crates that write
-//! such tables and beside the raw store loop that is the floor; and the checker of the machine model.
+//! `cargo xtask bench`: the crates that build and change the linear map, on host memory, beside
+//! other crates that write such tables and beside the raw store loop that is the floor; and the
+//! checker of the machine model.
 //!
-//! Everyone makes the same map in the same memory, in rounds of one run each; medians count. Each map is checked once by
-//! software walks. Aims are shown with the results, and the exit code does not depend on them.
+//! Everyone makes the same map in the same memory, in rounds of one run each; medians count. Each
+//! map is checked once by software walks. Aims are shown with the results, and the exit code does
+//! not depend on them.
 
 mod arena;
 mod case;
@@ -18,6 +20,7 @@ mod model;
 mod ours;
 mod peers;
 mod progress;
+mod run;
 mod table;
 mod wanted;
 
@@ -34,8 +37,9 @@ use crate::measure::{Effort, measure};
 use crate::model::{Job, Source};
 use crate::progress::Progress;
 
-/// Build the linear map in host memory and make it read-only, beside other crates and beside raw stores; check builds on
-/// the machine model. Takes about 1 GiB of memory for tables, and four minutes
+/// Build the linear map in host memory and make it read-only, beside other crates and beside raw
+/// stores; check builds on the machine model. Takes about 1 GiB of memory for tables, and four
+/// minutes
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {

@@ -107,8 +107,9 @@ impl Results {
     }
 }
 
-/// Checks everyone's map of `case` once, then measures: in each round everyone makes it once, and from one round to the
-/// next the order turns round, so that nobody always follows the same neighbour.
+/// Checks everyone's map of `case` once, then measures: in each round everyone makes it once, and
+/// from one round to the next the order turns round, so that nobody always follows the same
+/// neighbour.
 ///
 /// # Errors
 /// A contestant that fails or makes a wrong map.

@@ -1,7 +1,7 @@
 //! linmap's own builder, as the kernel runs it once its 1:1 map stands.
 
 use anyhow::Result;
-use linmap::frames::MemblockFrames;
+use linmap::frame_pool::MemblockFrames;
 use linmap::layout::Layout;
 use linmap_memblock::Memblock;
 use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow};
@@ -9,8 +9,8 @@ use linmap_vmsa::PaRange;
 
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
 use crate::geometry::GEOMETRY;
+use crate::run::Run;
 
 /// As many ranges as the kernel's own memblock holds.
 const REGIONS: usize = 256;
@@ -67,8 +67,8 @@ fn build_from_memblock(case: Case, leaves: Leaves, memory: &mut TableMemory<'_>)
 /// Those of the builder.
 pub fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &mut F) -> Result<Run> {
     let list = [case.mapping(leaves)];
-    // SAFETY: both sources hand out frames of a `TableMemory` alone, which lie at this offset, writable and with
-    // exposed provenance, and are borrowed exclusively by our caller.
+    // SAFETY: both sources hand out frames of a `TableMemory` alone, which lie at this offset,
+    // writable and with exposed provenance, and are borrowed exclusively by our caller.
     let mut window = unsafe { OffsetWindow::new(offset) };
     Run::timed(|| {
         let mappings = Mappings::new(GEOMETRY, &list)?;

@@ -1,4 +1,5 @@
-//! What is being measured, on standard error: a line that keeps changing on a terminal, one for each part elsewhere.
+//! What is being measured, on standard error: a line that keeps changing on a terminal, one for
+//! each part elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// The shortest time between two changes of the line, so that showing it costs nothing.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// Shows how far the benchmarks are. It changes only between two runs; nothing is drawn while one is timed.
+/// Shows how far the benchmarks are. It changes only between two runs; nothing is drawn while one
+/// is timed.
 #[derive(Debug)]
 pub struct Progress {
     /// On a terminal.

@@ -18,7 +18,8 @@ const HEADING: Style = Style::new().bold();
 const MET: Style = AnsiColor::Green.on_default();
 const MISSED: Style = AnsiColor::Yellow.on_default();
 
-/// Writes everything to standard output, with colours if it is a terminal and `NO_COLOR` is not set.
+/// Writes everything to standard output, with colours if it is a terminal and `NO_COLOR` is not
+/// set.
 ///
 /// # Errors
 /// Those of standard output.

@@ -41,7 +41,8 @@ impl Boot {
         Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None }
     }
 
-    /// A boot with these options that stops in the shell, where `lines` are typed; a command that fails ends nothing.
+    /// A boot with these options that stops in the shell, where `lines` are typed; a command that
+    /// fails ends nothing.
     pub fn typed(options: &str, lines: &str) -> Self {
         let mut boot = Self::new(options);
         boot.arguments.push("--shell".to_owned());
@@ -117,7 +118,8 @@ impl Outcome {
         self
     }
 
-    /// Panics unless the boot failed with an `error=` line of this kind whose text holds all of `parts`.
+    /// Panics unless the boot failed with an `error=` line of this kind whose text holds all of
+    /// `parts`.
     #[track_caller]
     pub fn expect_error(&self, kind: &str, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}\n{}", self.console, self.errors);

@@ -1,10 +1,11 @@
-//! The system instructions of an assembly source, in the order they stand in, so that the kernel's own instructions can
-//! be run against a machine model instead of a copy of them.
+//! The system instructions of an assembly source, in the order they stand in, so that the kernel's
+//! own instructions can be run against a machine model instead of a copy of them.
 //!
-//! The reader knows the instructions that change, order or drop translations, and those that leave a straight line. What
-//! is left out is everything that only computes, and branches to a label, taken or not. Nothing of a system instruction is guessed: a register, an operation or
-//! a barrier that it does not know is an error. Operands stay as they are written, since only who calls the routine knows
-//! what a register holds.
+//! The reader knows the instructions that change, order or drop translations, and those that leave
+//! a straight line. What is left out is everything that only computes, and branches to a label,
+//! taken or not. Nothing of a system instruction is guessed: a register, an operation or a barrier
+//! that it does not know is an error. Operands stay as they are written, since only who calls the
+//! routine knows what a register holds.
 
 use thiserror::Error;
 
@@ -123,7 +124,8 @@ named! {
         CnthctlEl2 = "cnthctl_el2",
         /// What is subtracted from the counter.
         CntvoffEl2 = "cntvoff_el2",
-        /// The system registers of a GICv3's CPU interface on and off, by its encoding: ICC_SRE_EL2.
+        /// The system registers of a GICv3's CPU interface on and off, by its encoding:
+        /// ICC_SRE_EL2.
         IccSreEl2 = "s3_4_c12_c9_5",
         /// Virtual interrupts, by its encoding: ICH_HCR_EL2.
         IchHcrEl2 = "s3_4_c12_c11_0",
@@ -183,7 +185,8 @@ pub enum ListingError {
         /// The instruction as written.
         text: String,
     },
-    /// A system instruction, other than `dc`, in the body of a macro or a repetition, which the reader does not expand.
+    /// A system instruction, other than `dc`, in the body of a macro or a repetition, which the
+    /// reader does not expand.
     #[error("line {line}: `{text}` stands in a macro or a repetition, which the reader does not expand")]
     Repeated {
         /// The line.
@@ -359,7 +362,8 @@ mod tests {
     #[test]
     fn the_relocation_code_turns_the_mmu_off_after_everything_is_cleaned_and_then_leaves() {
         let listing = read(RELOCATE).unwrap();
-        // Whatever a CPU has moved and cleaned is waited for before it says so, or goes on to the payload.
+        // Whatever a CPU has moved and cleaned is waited for before it says so, or goes on to the
+        // payload.
         let say = [Instruction::Dsb(Dsb::Sy), Instruction::Bl("say")];
         assert_eq!(routine(&listing, "moved"), say);
         let moved = position(&listing, Instruction::Label("moved"));

@@ -1,4 +1,5 @@
-//! Boots without `cargo xtask`: QEMU started by hand, with an archive as it comes, as any boot loader might.
+//! Boots without `cargo xtask`: QEMU started by hand, with an archive as it comes, as any boot
+//! loader might.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -30,8 +31,8 @@ impl RawBoot<'_> {
         self.run_on("virt,dtb-randomness=off", &["-m", "1G"], "max")
     }
 
-    /// The console of this machine, with CPUs of this type and 256 MiB of RAM, until it switches itself off, and what its
-    /// RAM holds then.
+    /// The console of this machine, with CPUs of this type and 256 MiB of RAM, until it switches
+    /// itself off, and what its RAM holds then.
     ///
     /// # Panics
     /// When it does not.
@@ -54,8 +55,8 @@ impl RawBoot<'_> {
     }
 }
 
-/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the kernel 2 MiB above
-/// the start of RAM, the device tree 16 MiB above.
+/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the
+/// kernel 2 MiB above the start of RAM, the device tree 16 MiB above.
 #[derive(Debug)]
 pub struct PlacedBoot<'a> {
     /// The device tree, which says where the initrd is.
@@ -76,7 +77,8 @@ impl PlacedBoot<'_> {
         let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
         let (tree, initrd) = (self.tree.file(), file(self.initrd));
         let mut stub = Vec::new();
-        // ldr x0, DTB; mov x1, #0; mov x2, #0; mov x3, #0; ldr x4, IMAGE; br x4; DTB: .quad; IMAGE: .quad
+        // ldr x0, DTB; mov x1, #0; mov x2, #0; mov x3, #0; ldr x4, IMAGE; br x4; DTB: .quad; IMAGE:
+        // .quad
         for word in [0x5800_00c0u32, 0xd280_0001, 0xd280_0002, 0xd280_0003, 0x5800_0084, 0xd61f_0080] {
             stub.extend_from_slice(&word.to_le_bytes());
         }
@@ -99,8 +101,8 @@ impl PlacedBoot<'_> {
     }
 }
 
-/// A `virt` of 1 GiB with four CPUs and a GICv2, of which the firmware leaves three in a spin table: a page of ours, which
-/// has PSCI start them and then enters the kernel.
+/// A `virt` of 1 GiB with four CPUs and a GICv2, of which the firmware leaves three in a spin
+/// table: a page of ours, which has PSCI start them and then enters the kernel.
 #[derive(Debug)]
 pub struct SpinTableBoot<'a> {
     /// QEMU's CPU type.
@@ -111,7 +113,8 @@ pub struct SpinTableBoot<'a> {
     pub tree: &'a [u8],
     /// The initrd, at [`INITRD_AT`](Self::INITRD_AT).
     pub initrd: &'a [u8],
-    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN) bytes.
+    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN)
+    /// bytes.
     pub mailboxes: [u64; 4],
 }
 

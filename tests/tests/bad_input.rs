@@ -1,4 +1,5 @@
-//! Hostile and broken input: each ends with one line for people, an `error=` line, exit code 1, and no hang.
+//! Hostile and broken input: each ends with one line for people, an `error=` line, exit code 1, and
+//! no hang.
 
 use std::path::PathBuf;
 
@@ -80,7 +81,8 @@ fn no_room_for_tables_is_an_error() {
             ..Tree::default()
         };
         let mut full = tree.clone();
-        // Everything that nothing was loaded to is reserved: the loader leaves no single free page in the rest.
+        // Everything that nothing was loaded to is reserved: the loader leaves no single free page
+        // in the rest.
         full.reserved.push((RAM, 0x0200_0000));
         let file = full.file();
         let outcome = Boot::new("--memory 1G --payload none --timeout 30")
@@ -184,7 +186,8 @@ fn a_label_that_no_tree_can_say_is_refused() {
 
 #[test]
 fn an_initrd_outside_the_payloads_window_is_copied_into_it() {
-    // Beside the archive there is no room for an image, and from low memory the window of 32 GiB does not reach it.
+    // Beside the archive there is no room for an image, and from low memory the window of 32 GiB
+    // does not reach it.
     let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
     let archive = archive(&[("Image", &image)]);
     let far = RAM + 40 * GIB;

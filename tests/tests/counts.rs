@@ -1,5 +1,5 @@
-//! What the six builders and kexec cost, in instructions, invalidations and barriers. Under `--icount` these are exact and
-//! the same in every run.
+//! What the six builders and kexec cost, in instructions, invalidations and barriers. Under
+//! `--icount` these are exact and the same in every run.
 
 use std::io::Write;
 
@@ -18,8 +18,8 @@ const LEAF_TABLES: u64 = 2048;
 
 #[test]
 fn the_published_steps_cost_the_published_invalidations_and_barriers_per_leaf_table() {
-    // TLBIs, DSBs and ISBs for one leaf table of 512 entries. A slot use is 1 + 2 DSBs, 1 + 1 ISBs and a TLBI; the link
-    // from the level above is one pair more.
+    // TLBIs, DSBs and ISBs for one leaf table of 512 entries. A slot use is 1 + 2 DSBs, 1 + 1 ISBs
+    // and a TLBI; the link from the level above is one pair more.
     for (builder, tlbi, dsb, isb) in [
         ("base", 33.0, 512.0 + 33.0 * 3.0 + 1.0, 512.0 + 33.0 * 2.0 + 1.0),
         ("no-cont-remap", 2.0, 512.0 + 2.0 * 3.0 + 1.0, 512.0 + 2.0 * 2.0 + 1.0),
@@ -32,8 +32,8 @@ fn the_published_steps_cost_the_published_invalidations_and_barriers_per_leaf_ta
         let outcome = build(builder, "page", "4G");
         for (key, each) in [("tlbi", tlbi), ("dsb", dsb), ("isb", isb)] {
             let found = outcome.linear_map(key) as f64 / LEAF_TABLES as f64;
-            // Above the leaf tables there are 4 tables at level 2 and one at level 1; `base` maps those at level 2 anew
-            // for every 32 MiB.
+            // Above the leaf tables there are 4 tables at level 2 and one at level 1; `base` maps
+            // those at level 2 anew for every 32 MiB.
             assert!((each..each * 1.01 + 0.2).contains(&found), "{builder} {key}: {found} for {each}");
         }
     }
@@ -83,7 +83,8 @@ fn a_tick_that_is_not_one_instruction_says_its_ratio() {
     assert!(!outcome.expect_success().phase("linear-map").contains_key("ticks_per_insn"));
 }
 
-/// What Linux 7.2.13 moved to enter itself, bytes in whole pages, and the instructions that it took.
+/// What Linux 7.2.13 moved to enter itself, bytes in whole pages, and the instructions that it
+/// took.
 const LINUX_MOVED: u64 = 50_335_744;
 const LINUX_JUMP: u64 = 12_774_626;
 

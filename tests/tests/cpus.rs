@@ -1,5 +1,5 @@
-//! Several CPUs: brought up, interrupted, refused, switched off and on, and handed over, on machines of many kinds and with
-//! device trees that lie.
+//! Several CPUs: brought up, interrupted, refused, switched off and on, and handed over, on
+//! machines of many kinds and with device trees that lie.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -200,7 +200,8 @@ fn all_cpus_come_and_answer_with_both_gics_at_both_levels() {
 fn more_cpus_than_a_gicv2_has_places_for_come_too() {
     let outcome = Boot::new("--memory 1G --cpus 9").with("--script", "cpus; verify").run();
     expect_cpus(&outcome, 9, 9);
-    // QEMU has 16 CPUs in a cluster, and the redistributors of 123 in a region; 64 share a table of stacks.
+    // QEMU has 16 CPUs in a cluster, and the redistributors of 123 in a region; 64 share a table of
+    // stacks.
     let outcome = Boot::new("--memory 1G --cpus 130").with("--script", "cpus; verify").run();
     expect_cpus(&outcome, 130, 130);
     assert_eq!(shown(&outcome)[17]["mpidr"], 0x101, "{}", outcome.console);

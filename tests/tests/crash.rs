@@ -1,4 +1,5 @@
-//! Crash kernels: reserved for, loaded, entered when the kernel meets its end, and shown its memory.
+//! Crash kernels: reserved for, loaded, entered when the kernel meets its end, and shown its
+//! memory.
 
 use linmap_tests::{Boot, Outcome, pattern};
 use object::elf::{self, FileHeader64};
@@ -19,7 +20,8 @@ fn from_hex(text: &str) -> Vec<u8> {
     text.as_bytes().chunks_exact(2).map(byte).collect()
 }
 
-/// The CPUs' numbers and program counters, and the text of VMCOREINFO, by the notes of a core file's first bytes.
+/// The CPUs' numbers and program counters, and the text of VMCOREINFO, by the notes of a core
+/// file's first bytes.
 fn notes(head: &[u8]) -> (Vec<(u32, u64)>, String) {
     let header = FileHeader64::<LittleEndian>::parse(head).unwrap();
     let segments = header.program_headers(LittleEndian, head).unwrap();
@@ -112,8 +114,8 @@ fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stay
 
 #[test]
 fn no_interrupt_that_parks_waits_for_a_cpu_that_the_crash_kernel_starts() {
-    // The boot CPU plans for longer than the others need to go, looks at nothing meanwhile, and parks them then; to Linux the
-    // same interrupt means to stop.
+    // The boot CPU plans for longer than the others need to go, looks at nothing meanwhile, and
+    // parks them then; to Linux the same interrupt means to stop.
     for gic in ["2", "3"] {
         let outcome = run(
             &format!("--memory 16G --cpus 4 --gic {gic}"),

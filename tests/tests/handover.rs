@@ -5,8 +5,8 @@ use linmap_tests::{Boot, Outcome};
 /// What Linux gets as its command line before the words of `--append`.
 const OWN_WORDS: &str = "earlycon panic=-1 linmap_poweroff";
 
-/// Boots into Linux, which has to find everything as it was given: the level, the CPUs, its command line, and an initrd
-/// of which no byte has changed.
+/// Boots into Linux, which has to find everything as it was given: the level, the CPUs, its command
+/// line, and an initrd of which no byte has changed.
 #[track_caller]
 fn reaches_user_space(options: &str, el: u64, cpus: u64) -> Outcome {
     let outcome = Boot::new(options).with("--append", "hello=\"big world\" linmap.leaf=auto last").run();
@@ -43,8 +43,8 @@ fn linux_6_1_reaches_user_space_on_every_cpu_at_both_levels() {
     }
 }
 
-// Every kernel at both levels, with one CPU and four, in little memory and much: with the boots above, any two of these
-// meet somewhere.
+// Every kernel at both levels, with one CPU and four, in little memory and much: with the boots
+// above, any two of these meet somewhere.
 
 #[test]
 fn linux_6_1_finds_four_cpus_and_64_gib() {

@@ -1,8 +1,8 @@
-//! The hand-over's table switches on the machine model: the kernel's own sequences, the assembly ones read from its
-//! sources.
+//! The hand-over's table switches on the machine model: the kernel's own sequences, the assembly
+//! ones read from its sources.
 
 use linmap::layout::Layout;
-use linmap::ranges::MappingList;
+use linmap::mapping_list::MappingList;
 use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
 use linmap_memblock::Memblock;
@@ -38,7 +38,8 @@ unsafe impl FrameSource for Pool {
     fn free(&mut self, _frame: Pa) {}
 }
 
-/// A machine whose kernel runs on a linear map of pages, with the payload loaded and the transitional tables built.
+/// A machine whose kernel runs on a linear map of pages, with the payload loaded and the
+/// transitional tables built.
 struct Loaded {
     board: Board,
     transition: Transition,
@@ -95,7 +96,8 @@ fn loaded() -> Loaded {
     Loaded { board, transition, reserved, layout }
 }
 
-/// What `relocate.S` does to the machine, with its registers as its head says, and the event it starts with.
+/// What `relocate.S` does to the machine, with its registers as its head says, and the event it
+/// starts with.
 fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
     let value = |operand| match operand {
         "x4" => ttbr1,
@@ -164,7 +166,8 @@ fn hand_over(source: &str) -> Board {
     let switched = switched.expect("the switch to the transitional tables");
     for (nth, event) in events.into_iter().enumerate() {
         board.event(event);
-        // After the ISB behind the switch everything is read and written through the transitional map.
+        // After the ISB behind the switch everything is read and written through the transitional
+        // map.
         if nth == switched + 1 {
             for pa in [RAM + 0x20_0000, RAM + RAM_LEN - 0x1000] {
                 let va = layout.linear(Pa(pa)).0;
@@ -218,12 +221,14 @@ fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
         let path = &instructions[at(from)..at(to)];
         path.iter().filter(|instruction| matches!(instruction, Instruction::Dsb(_))).count()
     };
-    // All that is executed for a record of the list. The one barrier is the GO record's, of which there is one.
+    // All that is executed for a record of the list. The one barrier is the GO record's, of which
+    // there is one.
     assert_eq!(barriers("next", "moved"), 1);
     assert_eq!(barriers("other_kind", "link"), 1);
     // Behind the last list.
     assert_eq!(barriers("moved", "join"), 1);
-    // The switch to the transitional tables, and the MMU's going off: four in all, if one CPU does it.
+    // The switch to the transitional tables, and the MMU's going off: four in all, if one CPU does
+    // it.
     assert_eq!(barriers("relocate_start", "move"), 1);
     assert_eq!(barriers("mmu_off", "print"), 2);
 }

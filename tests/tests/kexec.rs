@@ -1,4 +1,5 @@
-//! The steps of a kexec: loaded in place, scattered, over memory in use, with the MMU on and off, by one CPU and by all.
+//! The steps of a kexec: loaded in place, scattered, over memory in use, with the MMU on and off,
+//! by one CPU and by all.
 
 use linmap_tests::{Boot, Outcome, pattern};
 use serde_json::{Map, Value};

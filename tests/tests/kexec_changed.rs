@@ -1,5 +1,5 @@
-//! What changes between loading a payload and entering it is noticed: before anything is moved, with everything as it was,
-//! and at its place.
+//! What changes between loading a payload and entering it is noticed: before anything is moved,
+//! with everything as it was, and at its place.
 
 use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Record, Tree, archive, number, own_image};
 
@@ -26,7 +26,8 @@ struct Addresses {
     list: u64,
     /// The relocation code.
     control: u64,
-    /// The root of the transitional linear map. The table that its first entry leads to is in the frame below.
+    /// The root of the transitional linear map. The table that its first entry leads to is in the
+    /// frame below.
     root: u64,
 }
 
@@ -66,7 +67,8 @@ impl Addresses {
 struct Change(u64, u8, u8, &'static str);
 
 impl Change {
-    /// The commands: the change is noticed, the map is right, and once the byte is back nothing is wrong.
+    /// The commands: the change is noticed, the map is right, and once the byte is back nothing is
+    /// wrong.
     fn script(&self) -> String {
         let Self(at, was, now, _) = self;
         format!("poke {at:#x} {now:#x}; !kexec exec --verify; poke {at:#x} {was:#x};")
@@ -86,8 +88,8 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
     let waiting = "what waits to be moved is no longer what was loaded";
     let list = "the move list is no longer what was loaded";
     let tables = "one of the transitional tables is no longer what was loaded";
-    // Records of source, destination, length and kind. The first lets the other CPU start, the second is the image's first
-    // page; the last of a full frame links to the next.
+    // Records of source, destination, length and kind. The first lets the other CPU start, the
+    // second is the image's first page; the last of a full frame links to the next.
     let (page, link) = (at.list + 24, at.list + 169 * 24);
     let scattered = [
         Change(at.image_page + 56, b'A', b'B', waiting),
@@ -100,7 +102,8 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
         Change(page + 16, 0, 7, "bad record 1"),
         Change(at.list + 16, 4, 5, "bad record 0"),
         Change(link + 5, 0, 0x40, "where there is no memory"),
-        // The root's first entry, also where no memory is, and an entry of the table below that is invalid.
+        // The root's first entry, also where no memory is, and an entry of the table below that is
+        // invalid.
         Change(at.root + 1, byte(at.root - 0x1000, 1), byte(at.root - 0x1000, 1) ^ 0x20, tables),
         Change(at.root + 5, 0, 0x40, tables),
         Change(at.root - 8, 0, 1, tables),
@@ -149,8 +152,9 @@ fn memory_lists(outcome: &Outcome) -> Vec<Vec<String>> {
 
 #[test]
 fn what_is_right_before_the_move_and_wrong_behind_it_is_not_entered() {
-    // Flash, which the tree says is memory: it can be read, and does not hold what is stored. It is the lowest memory, so
-    // that it is where the payload goes; what waits to be moved there is right.
+    // Flash, which the tree says is memory: it can be read, and does not hold what is stored. It is
+    // the lowest memory, so that it is where the payload goes; what waits to be moved there is
+    // right.
     const FLASH: u64 = 0x400_0000;
     let archive = archive(&[
         ("cmdline", b""),

@@ -1,4 +1,5 @@
-//! A payload is loaded with less and less free memory: with transitional tables, then without, then not at all.
+//! A payload is loaded with less and less free memory: with transitional tables, then without, then
+//! not at all.
 
 use std::fmt::Write;
 

@@ -1,7 +1,8 @@
-//! Moves that overwrite what is still to be moved: in order, and through the bounce buffer where they go in a circle.
+//! Moves that overwrite what is still to be moved: in order, and through the bounce buffer where
+//! they go in a circle.
 //!
-//! The machine has just enough memory for linmap's own Image, a device tree and the archive, and the archive lies where the
-//! Image has to go. So both are moved, one over the other.
+//! The machine has just enough memory for linmap's own Image, a device tree and the archive, and
+//! the archive lies where the Image has to go. So both are moved, one over the other.
 
 use linmap_tests::ind_list::CarriedOut;
 use linmap_tests::{PlacedBoot, RAM, Tree, archive, own_image};
@@ -10,7 +11,8 @@ const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
 /// The running kernel is in the block below.
 const ARCHIVE_AT: u64 = RAM + 2 * BLOCK;
-/// The device tree's block, and behind it memory for frames that is too short for an image or a device tree.
+/// The device tree's block, and behind it memory for frames that is too short for an image or a
+/// device tree.
 const DTB_AT: u64 = RAM + 8 * BLOCK;
 
 /// An archive of whole pages whose Image begins so many bytes from its start.

@@ -1,4 +1,5 @@
-//! What can't be loaded is refused: memory is as before, the map is right, and the system stays in use.
+//! What can't be loaded is refused: memory is as before, the map is right, and the system stays in
+//! use.
 
 use std::io::Write;
 
@@ -6,8 +7,8 @@ use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Tree, archive, file, own_imag
 
 const MIB: usize = 1 << 20;
 
-/// Loads in both ways, and looks at memory after each; then uses memory that was free. The frames that changes of the map
-/// need are taken first.
+/// Loads in both ways, and looks at memory after each; then uses memory that was free. The frames
+/// that changes of the map need are taken first.
 const SCRIPT: &str = "reserve 0x41400000 4K; protect ro 0x41400000 4K; free 0x41400000 4K; mem; !kexec load; mem; \
                       !kexec load --scattered; mem; !kexec exec; verify; \
                       reserve 0x41400000 4K; protect ro 0x41400000 4K; free 0x41400000 4K; mem";
@@ -52,7 +53,8 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// With a checksum, as zstd(1) packs files: without one a wrong byte may well make another file that is as right.
+/// With a checksum, as zstd(1) packs files: without one a wrong byte may well make another file
+/// that is as right.
 fn zstd(content: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
     encoder.include_checksum(true).expect("memory");
@@ -163,7 +165,8 @@ fn a_kernel_that_can_not_run_here_is_refused() {
 
 #[test]
 fn an_initrd_for_which_there_is_no_room_is_refused() {
-    // It lies in memory once, where it could stay; there is no memory for the copies that are asked for.
+    // It lies in memory once, where it could stay; there is no memory for the copies that are asked
+    // for.
     let (kernel, initrd) = (file(&own_image()), file(&vec![0x5a; 110 * MIB]));
     let outcome = Boot::new("--memory 256M")
         .with("--kernel", kernel.path())

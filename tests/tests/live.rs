@@ -1,4 +1,5 @@
-//! Changes of the linear map on a running machine: one CPU changes it while three others read, write, checksum and execute.
+//! Changes of the linear map on a running machine: one CPU changes it while three others read,
+//! write, checksum and execute.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +7,8 @@ use linmap_model::trace::text;
 use linmap_model::{Event, Trace};
 use linmap_tests::{Boot, Outcome};
 
-/// CPUs of BBM level 3 by the list of those that raise no conflict aborts, and of what level the command line says.
+/// CPUs of BBM level 3 by the list of those that raise no conflict aborts, and of what level the
+/// command line says.
 const LEVEL_3: &str = "--cpu max,midr=0x410fd842";
 
 fn script(options: &str, append: &str, commands: &str) -> Outcome {
@@ -34,7 +36,8 @@ fn stress(level: &str) -> Outcome {
     assert_eq!(number(&outcome, "workers", "calls"), 10_000);
     assert_eq!(number(&outcome, "workers", "workers"), 3);
     assert!(number(&outcome, "workers", "faults") > 1000, "many accesses met the protections");
-    // Each call that is not to be writable and executable memory changes something or finds it as it should be.
+    // Each call that is not to be writable and executable memory changes something or finds it as
+    // it should be.
     assert_eq!(number(&outcome, "workers", "too_long"), 0);
     assert!(number(&outcome, "workers", "refused") < 1500);
     let trace = trace(&outcome);
@@ -109,8 +112,8 @@ fn the_map_goes_to_pages_when_a_secondary_cpu_lacks_level_3() {
 
 #[test]
 fn a_repaint_takes_few_instructions_for_an_entry_and_stands_still_for_none_of_them() {
-    // On CPUs of type max a tick is an instruction under --icount, whichever CPU executes it; that of waiting for the others is
-    // told apart.
+    // On CPUs of type max a tick is an instruction under --icount, whichever CPU executes it; that
+    // of waiting for the others is told apart.
     let outcome =
         script(&format!("--icount --cpus 2 --memory 64G {LEVEL_3}"), "linmap.bbm.cpu1=0", "map; verify");
     outcome.expect_success();
@@ -294,7 +297,8 @@ fn memory_disappears_and_comes_back() {
 
 #[test]
 fn small_changes_cost_no_more_instructions_than_they_did() {
-    // On CPUs of type max a tick is an instruction under --icount. What each change costs is in the README.
+    // On CPUs of type max a tick is an instruction under --icount. What each change costs is in the
+    // README.
     let costs = [
         ("protect ro 0x80000000 4K", "ro 0x80000000..0x80001000", 5_750),
         ("split 3 0x80200000 4K", "0x80200000..0x80201000 to level 3", 2_000),

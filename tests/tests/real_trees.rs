@@ -1,4 +1,5 @@
-//! Device trees of QEMU's machines, rewritten for the next kernel with all that can be asked for, whole and harmed.
+//! Device trees of QEMU's machines, rewritten for the next kernel with all that can be asked for,
+//! whole and harmed.
 
 use linmap_fdt::parse_dtb;
 use linmap_kexec::{CrashMemory, KeptRange, NextTree, Seeds, SpinTable};

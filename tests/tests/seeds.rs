@@ -1,4 +1,5 @@
-//! The seeds that a payload's device tree has: never those that linmap was booted with, and never the same twice.
+//! The seeds that a payload's device tree has: never those that linmap was booted with, and never
+//! the same twice.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -47,7 +48,8 @@ fn seeds_of(blob: &[u8]) -> Seeds {
     found
 }
 
-/// The seeds are there, of the length that Linux takes, and no eight bytes of them stand anywhere else in `all`.
+/// The seeds are there, of the length that Linux takes, and no eight bytes of them stand anywhere
+/// else in `all`.
 #[track_caller]
 fn expect_new(all: &[&Seeds]) {
     let mut pieces = Vec::new();

@@ -1,7 +1,8 @@
 //! Writing cpio archives in the "newc" format: what an arm64 boot loader calls an initrd.
 //!
-//! Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst. Each member is a header of "070701" and 13
-//! numbers of 8 hex digits, the NUL-terminated name padded to 4 bytes, the data padded to 4 bytes.
+//! Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst. Each member is a
+//! header of "070701" and 13 numbers of 8 hex digits, the NUL-terminated name padded to 4 bytes,
+//! the data padded to 4 bytes.
 
 /// Why a member cannot be put into an archive.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +46,9 @@ impl Archive {
         self.member(name, REGULAR | 0o644, (0, 0), data)
     }
 
-    /// Adds a regular file with the permissions 0644 whose data begins on a page, seen from the archive's start, so that
-    /// it can be used where it lies. The space before it is a member as well.
+    /// Adds a regular file with the permissions 0644 whose data begins on a page, seen from the
+    /// archive's start, so that it can be used where it lies. The space before it is a member as
+    /// well.
     pub fn file_on_a_page(&mut self, name: &str, data: &[u8]) -> Result<(), ArchiveError> {
         let start = |at: usize, name: &str| (at + HEADER + name.len() + 1).next_multiple_of(4);
         if !start(self.bytes.len(), name).is_multiple_of(PAGE) {
@@ -79,7 +81,8 @@ impl Archive {
         self.members += 1;
         let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
         let name_size = name.len() as u32 + 1;
-        // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
+        // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor,
+        // namesize, check
         let fields = [self.members, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: runs the benchmarks of the bench crate on the host, and measures kexec in QEMU.
+//! `cargo xtask bench`: runs the benchmarks of the bench crate on the host, and measures kexec in
+//! QEMU.
 
 mod kexec;
 
@@ -8,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::{Workspace, cargo};
 
-/// Run every benchmark: of builds, of changes, of the model's checker, of kexec. Results are printed as tables and written
-/// below target/bench/.
+/// Run every benchmark: of builds, of changes, of the model's checker, of kexec. Results are
+/// printed as tables and written below target/bench/.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     /// Only these

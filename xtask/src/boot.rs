@@ -1,4 +1,5 @@
-//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it should.
+//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it
+//! should.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ Exit code:
 /// The options of `boot`.
 #[derive(Debug, clap::Args)]
 pub struct BootArgs {
-    /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and xlnx-zcu102]
+    /// RAM: a number and M, G or T; may exceed the host's [default: 4G; 2G on raspi4b and
+    /// xlnx-zcu102]
     #[arg(long, value_name = "SIZE")]
     memory: Option<MemorySize>,
     /// How many CPUs [default: the machine's own number; 1 on virt]
@@ -62,7 +64,8 @@ pub struct BootArgs {
         allow_hyphen_values = true
     )]
     append: String,
-    /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then powers off
+    /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then
+    /// powers off
     #[arg(long, conflicts_with = "script")]
     shell: bool,
     /// Run these commands in linmap's shell, then power off
@@ -77,8 +80,8 @@ pub struct BootArgs {
     /// How the payload's kernel is packed
     #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
     packing: Packing,
-    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine powers off. With
-    /// --payload self it is only taken along
+    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine
+    /// powers off. With --payload self it is only taken along
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// Let the virtual counter count instructions: every run takes the same number of ticks

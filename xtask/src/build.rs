@@ -1,4 +1,5 @@
-//! Builds the kernel and makes its flat Image: target/linmap/Image, beside it the ELF file for its symbols.
+//! Builds the kernel and makes its flat Image: target/linmap/Image, beside it the ELF file for its
+//! symbols.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};

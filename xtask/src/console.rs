@@ -1,4 +1,5 @@
-//! Reading the machine's console: bytes into lines, and the last lines kept for the message of a failed boot.
+//! Reading the machine's console: bytes into lines, and the last lines kept for the message of a
+//! failed boot.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! Reading and editing the device tree given by `--dtb`: where it says memory is, and its /chosen node.
+//! Reading and editing the device tree given by `--dtb`: where it says memory is, and its /chosen
+//! node.
 
 use std::ops::Range;
 
@@ -12,10 +13,12 @@ use linmap_vmsa::{Pa, PaRange};
 /// Regions of memory that a tree may have for its kept ranges to be read, as in the kernel.
 const REGIONS: usize = 256;
 
-/// The tree with its /chosen filled in and all else as it was; `None` where it is too broken to be edited.
+/// The tree with its /chosen filled in and all else as it was; `None` where it is too broken to be
+/// edited.
 pub fn with_chosen(tree: &[u8], bootargs: &str, initrd: Option<&Range<u64>>) -> Option<Vec<u8>> {
     let initrd = initrd.map(|range| PaRange::new(Pa(range.start), Pa(range.end)));
-    // What the tree says is kept stays kept. Where it says nonsense, linmap would not believe it either.
+    // What the tree says is kept stays kept. Where it says nonsense, linmap would not believe it
+    // either.
     let fdt = parse_dtb(tree).ok()?;
     let mut memory = Memblock::<REGIONS>::new();
     let filled = memory.fill_from_fdt(fdt).is_ok();
@@ -26,7 +29,8 @@ pub fn with_chosen(tree: &[u8], bootargs: &str, initrd: Option<&Range<u64>>) -> 
     Some(edited)
 }
 
-/// The ranges of all memory nodes; none where the tree can't be read. Ranges that are empty or wrap are left out.
+/// The ranges of all memory nodes; none where the tree can't be read. Ranges that are empty or wrap
+/// are left out.
 pub fn memory(tree: &[u8]) -> Vec<Range<u64>> {
     let Ok(fdt) = parse_dtb(tree) else { return Vec::new() };
     let is_memory = |node: &FdtNode<'_>| {
@@ -59,7 +63,8 @@ mod tests {
     use dtoolkit::memreserve::MemoryReservation;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
-    /// Of 34 characters, in the tree that QEMU makes for xlnx-versal-virt. The specification allows 31.
+    /// Of 34 characters, in the tree that QEMU makes for xlnx-versal-virt. The specification
+    /// allows 31.
     const LONG_NAME: &str = "snps,quirk-frame-length-adjustment";
     const BOOTARGS: &str = "linmap.payload=none a=b";
     const INITRD: Range<u64> = 0x4400_0000..0x4400_1234;

@@ -1,5 +1,5 @@
 //! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it, of unpacking kernels, of all
-//! parsers of a payload and of what the kernel reads of its device tree, for as long as one likes.
+//! parsers of a payload and of reading a machine's device tree, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,9 +19,9 @@ default four to five hours.
 
 Exit code: 0 nothing was found, 1 something was";
 
-/// Run random edits of live trees and random changes of the linear map on the machine model, random bytes and events through
-/// its readers and the machine, and random bytes through what unpacks kernels and reads move lists, archives, command lines
-/// and device trees.
+/// Run random edits of live trees and random changes of the linear map on the machine model, random
+/// bytes and events through its readers and the machine, and random bytes through what unpacks
+/// kernels and reads move lists, archives, command lines and device trees.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -36,14 +36,15 @@ pub struct FuzzArgs {
 const MODEL: &str = "linmap-model";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
-const END_TO_END: &str = "linmap-tests";
+const PLATFORM: &str = "linmap-platform";
 /// Sequences of one round.
 const ROUND: u64 = 30_000;
 /// Tests in `live_edits`, which share them.
 const LIVE_EDITS: u64 = 3;
 /// Sequences for each case of the machine's fuzzer, which takes about as long as one.
 const SEQUENCES_PER_MACHINE: u64 = 50;
-/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and taken down for it.
+/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and
+/// taken down for it.
 const SEQUENCES_PER_MAP: u64 = 100;
 
 /// `cargo xtask fuzz`.
@@ -111,7 +112,8 @@ impl Round {
                 LINMAP,
                 "live_on_the_model",
                 [
-                    // It counts on from its seed: rounds that follow each other would share most of what they do.
+                    // It counts on from its seed: rounds that follow each other would share most of
+                    // what they do.
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_MAP)),
                 ],
@@ -136,11 +138,7 @@ impl Round {
                 [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
             ),
             (KEXEC, "device_tree", [("PROPTEST_RNG_SEED", self.seed), ("PROPTEST_CASES", self.sequences)]),
-            (
-                END_TO_END,
-                "kernel_readers",
-                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
-            ),
+            (PLATFORM, "reading", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
         ]
         .map(|(package, name, variables)| {
             let mut command = test(workspace, &["--package", package, "--test", name]);

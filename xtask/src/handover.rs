@@ -1,5 +1,5 @@
-//! What QEMU is given for the kernel: the command line, the archive with the payload, and, with a device tree of the
-//! user's, where everything lies.
+//! What QEMU is given for the kernel: the command line, the archive with the payload, and, with a
+//! device tree of the user's, where everything lies.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,8 @@ impl Files {
 }
 
 impl Handover {
-    /// Writes the files and says how QEMU loads them: by its own boot loader or, with a `tree`, each to its address.
+    /// Writes the files and says how QEMU loads them: by its own boot loader or, with a `tree`,
+    /// each to its address.
     pub fn load(
         &self,
         files: &Files,
@@ -149,14 +150,15 @@ impl Handover {
         words.join(" ")
     }
 
-    /// The payload's own command line, to which the kernel adds the user's words. A panic must end the run, not hang it.
+    /// The payload's own command line, to which the kernel adds the user's words. A panic must end
+    /// the run, not hang it.
     fn payload_command_line(&self) -> String {
         let power_off = if self.power_off { format!(" {POWER_OFF_WORD}") } else { String::new() };
         format!("earlycon panic=-1{power_off}")
     }
 
-    /// `cmdline`, `script`, `Image`, `initrd`, in this order, as far as there is one. The last two lie on pages, so that
-    /// the kernel can leave them there.
+    /// `cmdline`, `script`, `Image`, `initrd`, in this order, as far as there is one. The last two
+    /// lie on pages, so that the kernel can leave them there.
     fn archive(&self, image: &Image) -> Result<Option<Vec<u8>>> {
         let payload_kernel = match self.payload {
             PayloadKind::ItSelf => Some(image.bytes()),
@@ -184,8 +186,9 @@ impl Handover {
         Ok(Some(archive.finish()?))
     }
 
-    /// Places everything in memory that both the tree and the machine have. Where the tree has none for it, or can't be
-    /// read, the machine's memory alone decides: then it is the kernel that has to notice.
+    /// Places everything in memory that both the tree and the machine have. Where the tree has none
+    /// for it, or can't be read, the machine's memory alone decides: then it is the kernel that has
+    /// to notice.
     fn place(
         &self,
         hardware: &Hardware,
@@ -216,7 +219,8 @@ impl Handover {
         let archive_address = archive_place.as_ref().map(|place| place.start);
         let edited = devicetree::with_chosen(tree, &self.command_line(), archive_place.as_ref());
         let tree = edited.unwrap_or_else(|| tree.to_vec());
-        // A tree cut off anywhere, even to nothing, is followed by a frame of zeros and not by another piece.
+        // A tree cut off anywhere, even to nothing, is followed by a frame of zeros and not by
+        // another piece.
         let tree_place = free.take("the device tree", tree.len() as u64 + FRAME, TREE_ALIGN)?;
         let stub_place = free.take("the entry stub", FRAME, FRAME)?;
         Ok(Placed {

@@ -53,7 +53,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Lays an ELF file's PT_LOAD segments out from the lowest virtual address to the end of the file data.
+    /// Lays an ELF file's PT_LOAD segments out from the lowest virtual address to the end of the
+    /// file data.
     pub fn from_elf(elf: &[u8]) -> Result<Self, ImageError> {
         let file = ElfFile64::<object::Endianness>::parse(elf)?;
         let endian = file.endian();
@@ -100,12 +101,14 @@ impl Image {
         u64::from_le_bytes(self.field(8))
     }
 
-    /// How much memory from its load address on the Image uses, bytes: the file, .bss and whatever else it says.
+    /// How much memory from its load address on the Image uses, bytes: the file, .bss and whatever
+    /// else it says.
     pub fn image_size(&self) -> u64 {
         u64::from_le_bytes(self.field(16))
     }
 
-    /// The Image with `line` as the command line it falls back on when the device tree can't be read.
+    /// The Image with `line` as the command line it falls back on when the device tree can't be
+    /// read.
     pub fn with_command_line(mut self, line: &str) -> Result<Self, ImageError> {
         if line.len() > COMMAND_LINE_BYTES || line.contains('\0') {
             return Err(ImageError::CommandLineLength(line.to_owned()));

@@ -11,11 +11,12 @@ pub const POWER_OFF_WORD: &str = "linmap_poweroff";
 /// The console line that says Linux's user space runs.
 pub const USERSPACE_LINE: &str = "linmap-userspace: ok";
 
-/// The start of the console line with the verdict on the initramfs. `ok`, or `corrupt` and a file, follows.
+/// The start of the console line with the verdict on the initramfs. `ok`, or `corrupt` and a file,
+/// follows.
 pub const INITRD_LINE: &str = "linmap-userspace: initrd=";
 
-/// /init up to the check. The kernel's own messages are off the console while /init prints, so that they do not end up
-/// inside its lines.
+/// /init up to the check. The kernel's own messages are off the console while /init prints, so that
+/// they do not end up inside its lines.
 const ARRIVE: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/ TERM="${TERM:-vt100}"
@@ -28,7 +29,8 @@ echo "linmap-userspace: cpus=$(grep -c '^processor' /proc/cpuinfo)"
 cd /
 "#;
 
-/// Compares all files with their sums, and their number with `$files`: the list itself may be cut short.
+/// Compares all files with their sums, and their number with `$files`: the list itself may be cut
+/// short.
 const CHECK: &str = r#"
 sums=$(sha256sum -c check/sums 2>/dev/null)
 bad=$(echo "$sums" | grep -v ': OK$' | head -n 1)
@@ -42,8 +44,9 @@ else
 fi
 "#;
 
-/// /init of a crash kernel: how large the crashed one's memory is. With `linmap_vmcore=START,LENGTH` on its command line, the
-/// first 8 KiB of its core file, which are headers and notes, and the SHA-256 of that memory, in whole pages.
+/// /init of a crash kernel: how large the crashed one's memory is. With
+/// `linmap_vmcore=START,LENGTH` on its command line, the first 8 KiB of its core file, which are
+/// headers and notes, and the SHA-256 of that memory, in whole pages.
 const VMCORE: &str = r#"
 long() { od -A n -t u8 -j "$1" -N 8 /proc/vmcore | tr -d ' '; }
 if [ -r /proc/vmcore ]; then
@@ -89,8 +92,9 @@ const FILES: usize = 3;
 /// The size of the file that is there only to be checked, bytes: more than one extent of any move.
 const PATTERN_BYTES: usize = 1 << 20;
 
-/// A newc archive with BusyBox (a static arm64 executable), /init, and in /check what /init finds out by whether Linux got
-/// the archive as it was: a file of random-looking bytes, and the SHA-256 of each file.
+/// A newc archive with BusyBox (a static arm64 executable), /init, and in /check what /init finds
+/// out by whether Linux got the archive as it was: a file of random-looking bytes, and the SHA-256
+/// of each file.
 pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut archive = Archive::default();
     for folder in ["bin", "check", "dev", "proc", "sys"] {

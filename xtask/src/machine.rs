@@ -1,4 +1,5 @@
-//! What we know of QEMU's machines: where their memory is, how they are entered, which serial port is the console.
+//! What we know of QEMU's machines: where their memory is, how they are entered, which serial port
+//! is the console.
 
 use std::ops::Range;
 
@@ -45,7 +46,8 @@ impl GicVersion {
 pub enum Entry {
     /// The loader device sets the first CPU's PC. PSCI and the EL stay as for `-kernel`.
     LoaderDevice,
-    /// The entry stub is QEMU's `-kernel`: without a kernel these machines enter at EL3 and have no PSCI.
+    /// The entry stub is QEMU's `-kernel`: without a kernel these machines enter at EL3 and have no
+    /// PSCI.
     StubAsKernel,
 }
 
@@ -134,9 +136,10 @@ impl Machine {
         }
     }
 
-    /// Where QEMU puts pieces of its own before the first instruction, physical addresses. On `virt` its device tree
-    /// stands at the start of RAM; with a `-kernel` there are a boot loader of a few instructions, secondary CPUs' pens
-    /// and that kernel at the start, and a device tree 128 MiB, or half of a smaller memory, above it.
+    /// Where QEMU puts pieces of its own before the first instruction, physical addresses. On
+    /// `virt` its device tree stands at the start of RAM; with a `-kernel` there are a boot loader
+    /// of a few instructions, secondary CPUs' pens and that kernel at the start, and a device tree
+    /// 128 MiB, or half of a smaller memory, above it.
     pub fn taken_by_qemu(self, memory: MemorySize) -> Vec<Range<u64>> {
         const ROOM: u64 = 4 << 20;
         let base = self.ram(memory).first().map_or(0, |ram| ram.start);

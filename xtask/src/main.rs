@@ -1,8 +1,8 @@
-//! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and measures it, and
-//! installs what is missing on the machine first.
+//! `cargo xtask …`: everything a developer types. Builds the kernel, boots it in QEMU, tests and
+//! measures it, and installs what is missing on the machine first.
 //!
-//! Exit codes: 0 success, 1 a boot, step, test or installation failed, 2 the command line was wrong, 130 interrupted.
-//! Where files are put is described in [`workspace`].
+//! Exit codes: 0 success, 1 a boot, step, test or installation failed, 2 the command line was
+//! wrong, 130 interrupted. Where files are put is described in [`workspace`].
 
 #![forbid(unsafe_code)]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of memory ranges may have one entry")]
@@ -16,6 +16,7 @@ mod console;
 mod devicetree;
 mod fuzz;
 mod handover;
+mod house;
 mod image;
 mod initramfs;
 mod machine;
@@ -31,6 +32,7 @@ mod size;
 mod test;
 mod usage;
 mod verdict;
+mod width;
 mod workspace;
 
 use std::process::ExitCode;
@@ -64,6 +66,10 @@ enum Command {
     Setup,
     /// Build the kernel's Image and print where it is
     Build,
+    /// Check that imports run downward and that no two files import each other
+    House,
+    /// Check the length of lines: comments and Markdown 100 columns, code 110
+    Width,
 }
 
 fn main() -> ExitCode {
@@ -86,5 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Setup => setup::run(&workspace),
         Command::Build => build::run(&workspace),
+        Command::House => house::run(&workspace),
+        Command::Width => width::run(&workspace),
     }
 }

@@ -1,10 +1,12 @@
-//! The forms in which kernels are shipped: an arm64 Image as it is, compressed, or in an EFI zboot container.
+//! The forms in which kernels are shipped: an arm64 Image as it is, compressed, or in an EFI zboot
+//! container.
 //!
-//! Compressed files are as gzip and zstd write them. A zboot is what firmware takes for a PE executable that unpacks a
-//! kernel. Layout of its first bytes, all numbers little-endian: "MZ" at 0, "zimg" at 4, the payload's offset at 8 and
-//! its size at 12 (u32 each), the name of the compression with a NUL at 24, 0x8182_23cd at 0x38, the offset of the PE
-//! header at 0x3c. What is compressed is the Image with zeros up to its image_size. Behind a zstd payload, and not
-//! counted in its size, follow 4 bytes with the size of what is unpacked.
+//! Compressed files are as gzip and zstd write them. A zboot is what firmware takes for a PE
+//! executable that unpacks a kernel. Layout of its first bytes, all numbers little-endian: "MZ" at
+//! 0, "zimg" at 4, the payload's offset at 8 and its size at 12 (u32 each), the name of the
+//! compression with a NUL at 24, 0x8182_23cd at 0x38, the offset of the PE header at 0x3c. What is
+//! compressed is the Image with zeros up to its image_size. Behind a zstd payload, and not counted
+//! in its size, follow 4 bytes with the size of what is unpacked.
 
 use std::io::Write;
 
@@ -48,7 +50,8 @@ pub enum PackingError {
     Compressor(#[from] std::io::Error),
 }
 
-/// The largest image_size that is padded, bytes: far above any kernel, and well below what a zboot's fields hold.
+/// The largest image_size that is padded, bytes: far above any kernel, and well below what a
+/// zboot's fields hold.
 const LARGEST_IMAGE: u64 = 1 << 30;
 
 const IMAGE_SIZE: usize = 16;
@@ -86,8 +89,9 @@ fn gzip(data: &[u8]) -> Result<Vec<u8>, PackingError> {
     Ok(encoder.finish()?)
 }
 
-/// As Linux's build calls zstd: through a pipe, so that the frame does not say how much it holds, and with the largest
-/// window. The rest of that level would take half a minute; far matches keep the window in use.
+/// As Linux's build calls zstd: through a pipe, so that the frame does not say how much it holds,
+/// and with the largest window. The rest of that level would take half a minute; far matches keep
+/// the window in use.
 fn zstd_from_a_pipe(data: &[u8]) -> Result<Vec<u8>, PackingError> {
     let mut encoder = zstd::Encoder::new(Vec::new(), zstd::DEFAULT_COMPRESSION_LEVEL)?;
     encoder.include_checksum(true)?;
@@ -119,7 +123,8 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     bytes.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }
 
-/// The container. There is no program in it: firmware could not start it, a boot loader that unpacks it can.
+/// The container. There is no program in it: firmware could not start it, a boot loader that
+/// unpacks it can.
 fn zboot(compression: &str, payload: &[u8], trailer: &[u8]) -> Vec<u8> {
     const PE_MACHINE_ARM64: u16 = 0xaa64;
     let mut file = vec![0; PAYLOAD as usize];

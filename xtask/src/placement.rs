@@ -1,4 +1,5 @@
-//! Where Image, archive and device tree go when we, and not QEMU, put them into the machine's memory.
+//! Where Image, archive and device tree go when we, and not QEMU, put them into the machine's
+//! memory.
 
 use std::ops::Range;
 

@@ -11,7 +11,8 @@ pub fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("running {}", line(command)))
 }
 
-/// Runs a command and gives its standard output. Anything but success is an error that shows what the command said.
+/// Runs a command and gives its standard output. Anything but success is an error that shows what
+/// the command said.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {

@@ -1,5 +1,5 @@
-//! Progress of whatever takes longer than a second: a spinner on a terminal, a plain line elsewhere, nothing when it
-//! is quick. Always on standard error.
+//! Progress of whatever takes longer than a second: a spinner on a terminal, a plain line
+//! elsewhere, nothing when it is quick. Always on standard error.
 
 use std::io::IsTerminal;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -87,7 +87,8 @@ pub fn arguments(hardware: &Hardware, load: &Load, keyboard: Keyboard) -> Vec<Os
     if hardware.icount {
         add(&["-icount", "shift=0"]);
     }
-    // No NIC: its option ROM is in a package that is only recommended. No reboot: a reset ends the run.
+    // No NIC: its option ROM is in a package that is only recommended. No reboot: a reset ends the
+    // run.
     add(&["-nic", "none", "-display", "none", "-no-reboot"]);
     match keyboard {
         Keyboard::Terminal => add(&["-serial", "mon:stdio"]),
@@ -253,7 +254,8 @@ impl Drop for Qemu {
     }
 }
 
-/// QEMU under setpriv (util-linux), so that it ends even when we are killed by a signal that can't be caught.
+/// QEMU under setpriv (util-linux), so that it ends even when we are killed by a signal that can't
+/// be caught.
 fn dying_with_us() -> Command {
     if process::succeeds(Command::new("setpriv").args(["--pdeathsig", "KILL", "true"])) {
         let mut command = Command::new("setpriv");

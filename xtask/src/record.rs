@@ -1,5 +1,5 @@
-//! The kernel's lines for machines: `linmap: ` and `key=value` pairs, one space between them. A value with spaces
-//! stands in double quotes, with `\"` and `\\` inside.
+//! The kernel's lines for machines: `linmap: ` and `key=value` pairs, one space between them. A
+//! value with spaces stands in double quotes, with `\"` and `\\` inside.
 
 use serde_json::{Map, Number, Value};
 
@@ -79,8 +79,8 @@ fn quoted_value(text: &str, open_at: usize) -> Result<(Value, usize), RecordErro
     Err(RecordError::OpenQuote(open_at))
 }
 
-/// A number where the whole text is one: decimal, 0x and hex digits, or a decimal fraction. Anything else, and what
-/// no 64 bits can hold, stays text.
+/// A number where the whole text is one: decimal, 0x and hex digits, or a decimal fraction.
+/// Anything else, and what no 64 bits can hold, stays text.
 fn plain_value(text: &str) -> Value {
     number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
 }

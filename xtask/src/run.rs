@@ -35,7 +35,8 @@ const POWER_OFF_TIME: Duration = Duration::from_secs(10);
 const LAST_WORDS_TIME: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Shows the console and follows `watch` until the run has ended. QEMU may still run then, and is to be dropped.
+/// Shows the console and follows `watch` until the run has ended. QEMU may still run then, and is
+/// to be dropped.
 pub fn follow(
     qemu: &mut Qemu,
     watch: &mut Watch,
@@ -118,7 +119,8 @@ fn type_standard_input(mut pipe: ChildStdin) {
     let _ = type_text(&mut pipe, b"\rpoweroff\r");
 }
 
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set from now on, instead of killing us and leaving QEMU behind.
+/// A flag that Ctrl-C, SIGTERM and SIGHUP set from now on, instead of killing us and leaving QEMU
+/// behind.
 fn interruption() -> Result<&'static AtomicBool> {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
     static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, setup};
+use crate::{build, house, setup, width};
 
 /// Run every test.
 #[derive(Debug, clap::Args)]
@@ -41,12 +41,30 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     match &arguments.filter {
         Some(filter) => end_to_end(workspace, &toolchain, &xtask, Some(filter), &mut steps)?,
         None => {
+            own_step("house", workspace, house::run, &mut steps);
+            own_step("width of lines", workspace, width::run, &mut steps);
             lints(workspace, &toolchain, &mut steps)?;
             host_tests(workspace, &mut steps)?;
             end_to_end(workspace, &toolchain, &xtask, None, &mut steps)?;
         }
     }
     Ok(summary(&steps))
+}
+
+/// Runs one of our own commands as a step.
+fn own_step(
+    name: &'static str,
+    workspace: &Workspace,
+    command: fn(&Workspace) -> Result<ExitCode>,
+    steps: &mut Vec<Step>,
+) {
+    eprintln!("== {name}");
+    let started = Instant::now();
+    let outcome = command(workspace);
+    if let Err(error) = &outcome {
+        eprintln!("error: {error:#}");
+    }
+    steps.push(finished(name, started, outcome.is_ok_and(|code| code == ExitCode::SUCCESS)));
 }
 
 fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Vec<Step>) -> Result<()> {

@@ -67,7 +67,8 @@ impl Watch {
             Some(Err(error)) => Verdict::Failed(format!("a line for machines that is none: {error}: {line}")),
             None => self.judge_user_space(line),
         };
-        // The first failure is the cause. In the shell what fails afterwards is for the user to judge.
+        // The first failure is the cause. In the shell what fails afterwards is for the user to
+        // judge.
         let in_shell = self.goal == Goal::Shell && self.verdict == Verdict::Reached;
         if told != Verdict::Running && !in_shell && !matches!(self.verdict, Verdict::Failed(_)) {
             self.verdict = told;

@@ -35,18 +35,16 @@ pub struct Workspace {
 impl Workspace {
     /// Asks cargo for both folders.
     pub fn find() -> Result<Self> {
-        let mut metadata = Command::new(cargo());
-        metadata.args(["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"]);
-        // What cargo says now comes before what it said when this was compiled: the folder may have moved since.
-        let package = std::env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        metadata.arg(package.join("Cargo.toml"));
-        let metadata: serde_json::Value =
-            serde_json::from_str(&process::capture(&mut metadata)?).context("reading cargo metadata")?;
+        let metadata = metadata()?;
         match (metadata["workspace_root"].as_str(), metadata["target_directory"].as_str()) {
             (Some(root), Some(target)) => Ok(Self { root: root.into(), target: target.into() }),
             _ => bail!("cargo metadata names no workspace_root or no target_directory"),
         }
+    }
+
+    /// What `cargo metadata` says of the workspace's own packages.
+    pub fn metadata(&self) -> Result<serde_json::Value> {
+        metadata()
     }
 
     /// A folder below the target folder; created when missing.
@@ -55,6 +53,17 @@ impl Workspace {
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         Ok(folder)
     }
+}
+
+fn metadata() -> Result<serde_json::Value> {
+    let mut metadata = Command::new(cargo());
+    metadata.args(["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"]);
+    // What cargo says now comes before what it said when this was compiled: the folder may have
+    // moved since.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    metadata.arg(package.join("Cargo.toml"));
+    serde_json::from_str(&process::capture(&mut metadata)?).context("reading cargo metadata")
 }
 
 /// The cargo that runs us, or the one on the path.

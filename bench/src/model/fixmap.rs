@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
-use linmap::frames::MemblockFrames;
+use linmap::frame_pool::MemblockFrames;
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
@@ -13,7 +13,8 @@ use linmap_model::event::{Access, Domain, Register};
 use linmap_table::{Fixmap, Leaves, Mappings};
 use linmap_vmsa::{Descriptor, Level, Pa, PaRange, Va};
 
-use super::{Checked, Job, events};
+use super::checked::{Checked, events};
+use super::job::Job;
 use crate::geometry::GEOMETRY;
 
 /// Where the fixmap is, and which of its slots the builder uses.
@@ -42,7 +43,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     let mut cpu = board.cpu(0);
 
     let start = Instant::now();
-    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is nobody's.
+    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is
+    // nobody's.
     let built = unsafe {
         build_by_fixmap(FixmapStep::Base, &mappings, early(0), &SLOTS, &mut fixmap, &mut cpu, &mut frames)?
     };
@@ -53,7 +55,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     Ok(Checked { events, time, table_bytes: built.tables * TABLE })
 }
 
-/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1 on the root.
+/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1
+/// on the root.
 fn turn_on(board: &Board, early: impl Fn(usize) -> Pa) {
     for (nth, _) in EARLY.iter().enumerate() {
         board.event(Event::Fill { cpu: 0, pa: early(nth).0, count: TABLE / 8, first: 0, step: 0 });

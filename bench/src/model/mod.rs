@@ -1,97 +1,27 @@
 //! The checker of the machine model: how many events a second it takes, and how much memory.
 //!
-//! Each job runs in a process of its own, this program with `--model-job`, so that the peak of its memory is the
-//! checker's. Nothing in such a process is done by more than one thread.
+//! Each job runs in a process of its own, this program with `--model-job`, so that the peak of its
+//! memory is the checker's. Nothing in such a process is done by more than one thread.
 
+mod checked;
 mod fixmap;
+mod job;
 mod trace;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use linmap_model::{Config, Event, Machine};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::case::{Case, LeafKind, Work};
 use crate::machine::field;
 use crate::measure::Effort;
 use crate::progress::Progress;
+use checked::Checked;
 
-/// Whose events are checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Source {
-    /// A trace of one store an entry into tables that nobody walks yet, then the barriers and the root.
-    Straight,
-    /// A trace of one store an entry into tables that are walked already, each linked empty.
-    Live,
-    /// The builder `base`, as it runs on the model's board: every store to a live table, every barrier and invalidation.
-    Base,
-}
-
-impl Source {
-    /// The source in words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Straight => "one store an entry",
-            Self::Live => "one store an entry, live tables",
-            Self::Base => "the builder base, on the board",
-        }
-    }
-
-    /// The source's name on the command line and in JSON.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Straight => "straight",
-            Self::Live => "live",
-            Self::Base => "base",
-        }
-    }
-}
-
-/// One build, by pages, that is checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Job {
-    /// Who builds.
-    pub source: Source,
-    /// GiB of RAM, 1 to 512.
-    pub gib: u64,
-}
+pub use job::{Job, Source};
 
 impl Job {
-    /// The jobs that are measured.
-    pub fn all(effort: Effort) -> Vec<Self> {
-        let base = match effort {
-            Effort::Quick => 16,
-            Effort::Full => 64,
-        };
-        vec![
-            Self { source: Source::Straight, gib: 16 },
-            Self { source: Source::Straight, gib: 64 },
-            Self { source: Source::Live, gib: 16 },
-            Self { source: Source::Live, gib: 64 },
-            Self { source: Source::Base, gib: base },
-        ]
-    }
-
-    /// What is built.
-    fn case(self) -> Case {
-        Case { work: Work::Build, gib: self.gib, leaf: LeafKind::Page }
-    }
-
-    /// The machine: one CPU and the case's RAM.
-    fn config(self) -> Config {
-        let ram = self.case().ram();
-        Config {
-            cpus: 1,
-            bbm: 0,
-            granule: 0x1000,
-            va_bits: 48,
-            pa_bits: 48,
-            ram: vec![(ram.start.0, ram.len())],
-        }
-    }
-
     /// Runs the job here and describes the outcome in a line for [`measure`].
     ///
     /// # Errors
@@ -112,15 +42,6 @@ impl Job {
         })
         .to_string())
     }
-}
-
-/// A build that the checker found legal.
-#[derive(Clone, Copy, Debug)]
-struct Checked {
-    events: u64,
-    time: Duration,
-    /// Bytes of all tables built.
-    table_bytes: u64,
 }
 
 /// What a job took.
@@ -175,15 +96,6 @@ pub fn measure(effort: Effort, progress: &mut Progress) -> Result<Vec<Outcome>> 
         });
     }
     Ok(outcomes)
-}
-
-/// How many events `machine`, which has refused none, has taken.
-fn events(machine: &mut Machine) -> Result<u64> {
-    // A refusal says which event it is about. This one is by a CPU that no machine has.
-    match machine.step(&Event::Isb { cpu: usize::MAX }) {
-        Err(violation) => Ok(violation.event as u64),
-        Ok(()) => bail!("a CPU that isn't there got an ISB"),
-    }
 }
 
 #[cfg(test)]

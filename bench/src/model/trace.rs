@@ -8,7 +8,8 @@ use linmap_model::{Event, Machine, Violation};
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa};
 
-use super::{Checked, Job, events};
+use super::checked::{Checked, events};
+use super::job::Job;
 use crate::case::Case;
 use crate::geometry::GEOMETRY;
 
@@ -41,7 +42,8 @@ fn reaches_the_ends(case: Case, machine: &mut Machine) -> Result<(), Violation> 
     Ok(())
 }
 
-/// In the order of the raw stores: all leaf tables, then the tables above, the root last; then the barriers.
+/// In the order of the raw stores: all leaf tables, then the tables above, the root last; then the
+/// barriers.
 pub(super) fn straight(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let mut first = Descriptor::leaf(GEOMETRY, Level::L3, mapping.pa, mapping.attributes).0;
@@ -67,7 +69,8 @@ pub(super) fn straight(case: Case, machine: &mut Machine) -> Result<(), Violatio
     machine.step(&Event::Settled)
 }
 
-/// From the root down: every table is zeroed, ordered and linked, and filled when it is walked already.
+/// From the root down: every table is zeroed, ordered and linked, and filled when it is walked
+/// already.
 pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let mut free = (case.ram().end.0 - case.table_bytes()..).step_by(TABLE as usize);

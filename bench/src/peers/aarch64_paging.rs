@@ -1,5 +1,6 @@
-//! aarch64-paging. Maps are built through its root table: the interface for tables that are not live, without TLB
-//! maintenance. They are changed through its `Mapping`, never activated, which maintains no TLBs either.
+//! aarch64-paging. Maps are built through its root table: the interface for tables that are not
+//! live, without TLB maintenance. They are changed through its `Mapping`, never activated, which
+//! maintains no TLBs either.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -16,7 +17,7 @@ use linmap_vmsa::Pa;
 use super::ATTRIBUTES;
 use crate::arena::{BumpFrames, TableMemory};
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
+use crate::run::Run;
 
 type Table = PageTable<El1Attributes>;
 
@@ -72,7 +73,8 @@ fn build(case: Case, memory: &mut TableMemory<'_>, prepare: impl Fn(NonNull<Tabl
     let offset = memory.offset();
     let tables = Tables { frames: BumpFrames::new(memory), offset, prepare };
     Run::timed(|| {
-        // Dropping the root table would walk the whole tree to free it, which is no part of building it.
+        // Dropping the root table would walk the whole tree to free it, which is no part of
+        // building it.
         let mut root = ManuallyDrop::new(RootTable::with_va_range(tables, 0, El1And0, VaRange::Upper));
         root.map_range(&region, pa, flags, constraints).map_err(named)?;
         Ok(Pa(root.to_physical().0 as u64))

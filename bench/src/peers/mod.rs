@@ -1,4 +1,5 @@
-//! Other crates that write AArch64 translation tables, each through the interface it is made to be used by.
+//! Other crates that write AArch64 translation tables, each through the interface it is made to be
+//! used by.
 
 pub mod aarch64_paging;
 pub mod page_table_generic;

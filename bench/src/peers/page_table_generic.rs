@@ -1,4 +1,5 @@
-//! page-table-generic, which leaves the descriptor format to its user. It zeroes every table itself.
+//! page-table-generic, which leaves the descriptor format to its user. It zeroes every table
+//! itself.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -13,8 +14,8 @@ use linmap_vmsa::{Descriptor, Level, Pa, leaf_type};
 use super::{ATTRIBUTES, READ_ONLY_ATTRIBUTES};
 use crate::arena::TableMemory;
 use crate::case::{Case, LeafKind};
-use crate::contestant::Run;
 use crate::geometry::GEOMETRY;
+use crate::run::Run;
 
 const FRAME: u64 = GEOMETRY.granule().bytes();
 
@@ -88,8 +89,8 @@ impl TableMeta for FourLevels {
 }
 
 thread_local! {
-    /// The frame that is handed out next. The crate clones its allocator at every table and wants it `Sync`, so the
-    /// state is kept here and the allocator itself is two plain words.
+    /// The frame that is handed out next. The crate clones its allocator at every table and wants
+    /// it `Sync`, so the state is kept here and the allocator itself is two plain words.
     static NEXT: Cell<u64> = const { Cell::new(0) };
     /// Invalidations asked for since the last map began.
     static TLBIS: Cell<u64> = const { Cell::new(0) };

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod dtb;
+mod node;
 mod tokens;
 
 pub use dtb::{DeviceTree, DtbError, parse_dtb};
+pub use node::{address, is_enabled};
 pub use tokens::{Piece, Token, Tokens};

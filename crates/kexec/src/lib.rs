@@ -4,7 +4,7 @@
 //!
 //! 1. [`Archive`] finds the payload's files; [`KernelFile`] tells how its kernel is packed, [`Image`] checks it, an
 //!    [`Unpacker`] unpacks it;
-//! 2. [`CommandLine`] says which words are for the payload; [`NextTree`] measures its device tree;
+//! 2. [`payload_line`] writes its command line; [`NextTree`] measures its device tree;
 //! 3. [`Placed::lowest`] chooses where image, initrd and device tree go, by the arm64 boot protocol;
 //! 4. [`NextTree::rewrite`] writes the device tree that says so;
 //! 5. [`Segments`] checks the destinations, and a [`MovePlan`] lists what has to move where.
@@ -54,7 +54,7 @@ mod zstd_survey;
 
 pub use archive::{Archive, ArchiveError, Member, Members};
 pub use chosen::{CrashMemory, Seeds};
-pub use command_line::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word, Words};
+pub use command_line::{crash_line, payload_line};
 pub use core_notes::{CoreNotes, CpuRegisters, NotesError, VmcoreInfo};
 pub use elf_core::{ElfCore, ElfCoreError};
 pub use image::{Content, Image, ImageError, Placement};

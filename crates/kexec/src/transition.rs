@@ -2,7 +2,7 @@
 //! lie in.
 
 use linmap::layout::Layout;
-use linmap::ranges::{MappingList, TooManyRanges, identity_geometry};
+use linmap::mapping_list::{MappingList, TooManyRanges, identity_geometry};
 use linmap_memblock::Memblock;
 use linmap_table::{
     DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, OutOfFrames, TableWindow,

@@ -7,11 +7,12 @@ use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
 use linmap_fdt::parse_dtb;
 use linmap_kexec::{
-    Archive, COMMAND_LINE_MAX, CommandLine, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent,
-    IndEntry, KIND_MASK, KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree,
-    Pending, RECORDS_PER_FRAME, Record, Seeds, Segments, Source, VmcoreInfo, WireError, Word,
+    Archive, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent, IndEntry, KIND_MASK,
+    KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, RECORDS_PER_FRAME,
+    Record, Seeds, Segments, Source, VmcoreInfo, WireError, crash_line, payload_line,
 };
 use linmap_memblock::Memblock;
+use linmap_platform::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word};
 use linmap_vmsa::{Granule, Pa, PaRange, Va};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -26,6 +27,22 @@ type Frame = [u64; LIST_FRAME_WORDS];
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig::with_cases(cases.unwrap_or(3_000))
+}
+
+fn is_ours(word: &Word<'_>) -> bool {
+    word.key().starts_with("linmap.")
+}
+
+/// The words of a line that a kernel does not pass on when it loads itself.
+const REPLACED: [&str; 3] = ["linmap.generation", "linmap.cpus", "linmap.crashkernel"];
+
+/// A line as a kernel writes it that loads itself as its crash kernel.
+fn crash_generation<'b>(
+    own: CommandLine<'_>,
+    generation: u64,
+    buffer: &'b mut [u8],
+) -> Result<&'b str, CommandLineError> {
+    own.edited(&REPLACED, &["linmap.cpus=1", &format!("linmap.generation={generation}")], buffer)
 }
 
 /// A word as lists have them, or any.
@@ -297,32 +314,28 @@ proptest! {
         generation in any::<u64>(),
     ) {
         let mut buffer = vec![0x5a; room];
-        if let Ok(line) = CommandLine(&own).for_payload(CommandLine(&theirs), &mut buffer) {
-            let ours = |line: &str| CommandLine(line).words().filter(|word| word.is_ours()).count();
+        let passed_on = CommandLine(&own).words().filter(|word| !is_ours(word));
+        if let Ok(line) = payload_line(CommandLine(&theirs), passed_on.clone(), &mut buffer) {
+            let ours = |line: &str| CommandLine(line).words().filter(is_ours).count();
             prop_assert_eq!(ours(line), ours(&theirs));
         }
-        if let Ok(line) = CommandLine(&own).for_generation(generation, &mut buffer) {
-            let generation = generation.to_string();
-            prop_assert_eq!(CommandLine(line).get("linmap.generation"), Some(&*generation));
-        }
-        if let Ok(line) = CommandLine(&own).for_crash_kernel(CommandLine(&theirs), &mut buffer) {
+        if let Ok(line) = crash_line(CommandLine(&theirs), passed_on, &mut buffer) {
             let line = CommandLine(line);
             prop_assert!(line.words().map(Word::as_str).take(2).eq(["maxcpus=1", "reset_devices"]));
             prop_assert!(line.words().all(|word| word.key() != "crashkernel"));
-            let ours = |line: CommandLine<'_>| line.words().filter(|word| word.is_ours()).count();
+            let ours = |line: CommandLine<'_>| line.words().filter(is_ours).count();
             prop_assert_eq!(ours(line), ours(CommandLine(&theirs)));
         }
-        if let Ok(line) = CommandLine(&own).for_crash_generation(generation, &mut buffer) {
+        if let Ok(line) = crash_generation(CommandLine(&own), generation, &mut buffer) {
             let line = CommandLine(line);
             let generation = generation.to_string();
             prop_assert_eq!(line.get("linmap.generation"), Some(&*generation));
             prop_assert_eq!(line.get("linmap.cpus"), Some("1"));
             prop_assert_eq!(line.get("linmap.crashkernel"), None);
-            let others = ["linmap.generation", "linmap.cpus", "linmap.crashkernel"];
-            let kept = |line: CommandLine<'_>| {
-                line.words().filter(|word| !others.contains(&word.key())).map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
+            let remaining = |line: CommandLine<'_>| {
+                line.words().filter(|word| !REPLACED.contains(&word.key())).map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
             };
-            prop_assert_eq!(kept(line), kept(CommandLine(&own)));
+            prop_assert_eq!(remaining(line), remaining(CommandLine(&own)));
         }
         for word in CommandLine(&own).words() {
             let _ = (word.key(), word.value(), CommandLine(&own).get(word.key()));
@@ -361,7 +374,8 @@ proptest! {
         let own = CommandLine(bootargs_of(&blob).unwrap_or_default());
         let mut buffers = [[0; COMMAND_LINE_MAX]; 2];
         let [one, other] = &mut buffers;
-        let lines = [own.for_crash_kernel(CommandLine(&bootargs), one), own.for_crash_generation(7, other)];
+        let passed_on = own.words().filter(|word| !is_ours(word));
+        let lines = [crash_line(CommandLine(&bootargs), passed_on, one), crash_generation(own, 7, other)];
         for bootargs in lines.into_iter().flatten() {
             for initrd in [None, initrd, Some(usable[0])] {
                 let next = NextTree { bootargs, initrd, seeds, crash, ..NextTree::default() };

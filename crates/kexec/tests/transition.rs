@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use linmap::layout::Layout;
-use linmap::ranges::MappingList;
+use linmap::mapping_list::MappingList;
 use linmap_kexec::{Transition, TransitionError};
 use linmap_memblock::Memblock;
 use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, Walk, walk};

@@ -27,7 +27,7 @@ use linmap_table::{
 };
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 
-use crate::build::BuildError;
+use crate::builder::BuildError;
 use crate::slots::BuilderSlots;
 
 /// The published steps, each with all the improvements of those before it.

@@ -9,14 +9,14 @@
 #[cfg(test)]
 extern crate std;
 
-pub mod build;
+pub mod builder;
+pub mod change;
 pub mod features;
 pub mod fixmap_build;
-pub mod frames;
-pub mod identity;
+pub mod frame_pool;
+pub mod identity_build;
 pub mod layout;
+pub mod leaf_policy;
 pub mod listing;
-pub mod live;
-pub mod policy;
-pub mod ranges;
+pub mod mapping_list;
 pub mod slots;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use linmap::build::{BuildError, Builder};
+use linmap::builder::{BuildError, Builder};
 use linmap::fixmap_build::build_by_fixmap;
-use linmap::frames::MemblockFrames;
-use linmap::identity::build_by_identity;
+use linmap::frame_pool::MemblockFrames;
+use linmap::identity_build::build_by_identity;
 use linmap::layout::Layout;
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Config, Event, Rule, Space};
-use linmap_table::cpu::{Counted, Counts, Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Counted, Cpu, Dsb, InstructionCounts, Tlbi};
 use linmap_table::{Built, Fixmap, Leaves, Mappings, Reserved};
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, PaRange, Va};
@@ -102,7 +102,7 @@ impl Booted {
         builder: Builder,
         leaves: Leaves,
         forgets: Option<Forgets>,
-    ) -> Result<(Layout, Built, Counts), BuildError> {
+    ) -> Result<(Layout, Built, InstructionCounts), BuildError> {
         let first = self.memblock.mapped(0x1000).next().expect("some memory");
         let last = self.memblock.mapped(0x1000).next_back().expect("some memory");
         let memory = PaRange::new(first.start, last.end);
@@ -119,7 +119,7 @@ impl Booted {
         // SAFETY: the live table of the fixmap, empty since it was made.
         let mut fixmap = unsafe { Fixmap::new(G, self.board.pointer(self.at(frame::FIXMAP_PAGES)), FIXMAP) };
         let cpu = Forgetful { cpu: self.board.cpu(0), forgets };
-        let mut cpu = Counted { cpu, counts: Counts::default() };
+        let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
         let mut frames = BoardFrames::new(&self.board, MemblockFrames::new(&mut self.memblock, G));
         let built = match builder {
             // SAFETY: as `turn_on` left the machine.
@@ -175,7 +175,7 @@ impl Booted {
 /// Memory with holes, a no-map region, odd ends, and the image in the middle.
 const RAM: [(u64, u64); 3] = [(0x4000_0000, 0x400_0000), (0x4500_3000, 0x21_d000), (0x8000_0000, 0x300_0000)];
 
-fn legal(builder: Builder, leaves: Leaves) -> Counts {
+fn legal(builder: Builder, leaves: Leaves) -> InstructionCounts {
     let mut booted = Booted::new(&RAM, 0x4040_0000);
     let hole = PaRange::new(Pa(0x4123_4000), Pa(0x4123_9000));
     booted.memblock.mark_no_map(hole).expect("room for the range");

@@ -6,7 +6,7 @@ mod machine;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use linmap::live::{ChangeError, MemoryError, ParkError, Protection};
+use linmap::change::{ChangeError, MemoryError, ParkError, Protection};
 use linmap_live::{Global, PlanError, Step};
 use linmap_memblock::Memblock;
 use linmap_model::Space;

@@ -7,7 +7,7 @@
 
 mod machine;
 
-use linmap::live::Protection;
+use linmap::change::Protection;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
 use linmap_model::trace::text;
 use linmap_model::{Config, Event, Machine, Violation};

@@ -5,10 +5,11 @@ mod machine;
 
 use std::ops::{ControlFlow, Range};
 
-use linmap::live::Protection;
+use linmap::change::Protection;
 use linmap_live::Global;
 use linmap_model::trace::text;
 use linmap_model::{Machine, Space, Trace};
+use linmap_trace::Line;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
@@ -95,10 +96,10 @@ fn a_cpu_that_stops_and_starts_again_is_printed_too() {
     let mut running = Running::new(&setting, 1, false);
     running.start_trace();
     let mut text = running.editor.trace.take().expect("a trace");
-    let mut line = |words: std::fmt::Arguments<'_>| text.push_str(&format!("{words}\n"));
-    let roots = running.editor.roots;
-    linmap::live::trace::stops(&mut line, setting.geometry, roots, 1);
-    linmap::live::trace::starts(&mut line, setting.geometry, roots, 1);
+    let mut line = |line: Line| text.push_str(&format!("{line}\n"));
+    let tree = running.editor.traced_tree();
+    tree.stops(&mut line, 1);
+    tree.starts(&mut line, 1);
     running.editor.trace = Some(text);
     running.call(Op::Split(range(0x4100_0000, MIB), Level::L3)).expect("a split");
     replays(&running).expect("a legal trace");

@@ -3,11 +3,11 @@
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Geometry, Va};
 
-use super::every_leaf::store_every_leaf;
-use super::plan::Plan;
-use super::regime::Regime;
-use super::small::Small;
-use super::step::{Edit, Invalidation, Reach, Step, Store};
+use crate::every_leaf::store_every_leaf;
+use crate::plan::Plan;
+use crate::small::Small;
+use crate::step::{Edit, Invalidation, Reach, Step, Store};
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
@@ -26,7 +26,7 @@ pub struct CheckedPlan<'b> {
 
 /// What a plan did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
+pub struct EditCounts {
     /// Entries stored.
     pub entries: u64,
     /// TLBI instructions.
@@ -42,13 +42,13 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Applied<'b> {
     plan: Plan<'b>,
-    counts: Counts,
+    counts: EditCounts,
     removes_tables: bool,
 }
 
 impl<'b> CheckedPlan<'b> {
     #[inline(always)]
-    pub(super) fn new(plan: Plan<'b>, small: Option<Small<'b>>) -> Self {
+    pub(crate) fn new(plan: Plan<'b>, small: Option<Small<'b>>) -> Self {
         Self { plan, small }
     }
 
@@ -68,20 +68,20 @@ impl<'b> CheckedPlan<'b> {
     /// # Safety
     /// `window` must reach the same tables as when the plan was made, at other addresses perhaps, and nothing may have
     /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
-    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](super::Quiescent) target its
-    /// promise must still hold, and for a [`Parked`](super::Parked) one it must hold now.
+    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](crate::Quiescent) target its
+    /// promise must still hold, and for a [`Parked`](crate::Parked) one it must hold now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
-        let (regime, steps) = (self.plan.regime(), self.plan.steps());
+        let (context, steps) = (self.plan.context(), self.plan.steps());
         let (counts, removes_tables) = match self.small {
             Some(small) => {
                 // SAFETY: the caller's, and the check has accepted the plan.
-                let counts = unsafe { apply_small(regime.geometry, small, window, cpu) };
+                let counts = unsafe { apply_small(context.geometry, small, window, cpu) };
                 (counts, !small.frees.is_empty())
             }
             None => {
                 // SAFETY: likewise.
-                let counts = unsafe { apply_all(regime, steps, window, cpu) };
+                let counts = unsafe { apply_all(context, steps, window, cpu) };
                 // Planners end their plans with them.
                 (counts, matches!(steps.last(), Some(Step::Free { .. })))
             }
@@ -100,8 +100,8 @@ unsafe fn apply_small<W: TableWindow, C: Cpu>(
     small: Small<'_>,
     window: &mut W,
     cpu: &mut C,
-) -> Counts {
-    let mut counts = Counts { entries: u64::from(small.store.count), ..Counts::default() };
+) -> EditCounts {
+    let mut counts = EditCounts { entries: u64::from(small.store.count), ..EditCounts::default() };
     if small.order.is_some() {
         cpu.dsb(Dsb::Ishst);
     }
@@ -128,12 +128,12 @@ unsafe fn apply_small<W: TableWindow, C: Cpu>(
 /// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
 #[inline]
 unsafe fn apply_all<W: TableWindow, C: Cpu>(
-    regime: &Regime,
+    context: &TreeContext,
     steps: &[Step],
     window: &mut W,
     cpu: &mut C,
-) -> Counts {
-    let mut counts = Counts::default();
+) -> EditCounts {
+    let mut counts = EditCounts::default();
     for step in steps {
         match step {
             Step::Store(store) => {
@@ -145,12 +145,12 @@ unsafe fn apply_all<W: TableWindow, C: Cpu>(
             Step::EveryLeaf(leaves) => {
                 // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
                 // its ends; the caller vouches that nobody walks it.
-                counts.entries += unsafe { store_every_leaf(regime, leaves, window, cpu) };
+                counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
             Step::Isb => cpu.isb(),
             Step::Invalidate(invalidation) => {
-                counts.invalidations += invalidate(regime.geometry, invalidation, cpu);
+                counts.invalidations += invalidate(context.geometry, invalidation, cpu);
             }
             Step::Free { .. } => {}
         }
@@ -167,10 +167,10 @@ impl Applied<'_> {
     /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
     /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
     #[inline(always)]
-    pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> Counts {
+    pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> EditCounts {
         let mut counts = self.counts;
         if self.removes_tables {
-            counts.freed = free_all(self.plan.regime().geometry, self.plan.steps(), window, frames);
+            counts.freed = free_all(self.plan.context().geometry, self.plan.steps(), window, frames);
         }
         counts
     }
@@ -183,7 +183,7 @@ impl Applied<'_> {
 
     /// What the plan did until now.
     #[inline(always)]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> EditCounts {
         self.counts
     }
 }

@@ -10,20 +10,21 @@ mod single;
 
 use linmap_vmsa::{Level, Pa, Va};
 
-use super::covered::covered;
-use super::history::History;
-use super::invalidate::Span;
-use super::refused::{Refused, Violation};
-use super::regime::{Node, Regime};
-use super::small::Small;
-use super::step::{Invalidation, Step, Store};
-use super::target::Meanwhile;
+use crate::exclusivity::Exclusivity;
+use crate::history::History;
+use crate::invalidate::Span;
+use crate::node::Node;
+use crate::refused::{BrokenRule, Refused};
+use crate::small::Small;
+use crate::step::{Invalidation, Step, Store};
+use crate::tlbi_coverage::covered;
+use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
 
 /// Who made the steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Author {
+pub(crate) enum Author {
     /// A planner of this tree, which is borrowed since: what it wrote in a new table is what the block said, and the tables
     /// that it folds say one thing.
     Planner,
@@ -33,9 +34,9 @@ pub(super) enum Author {
 
 /// Checks `steps` on the tree as it is in memory. Returns them as a small plan where they were checked as one.
 #[inline(always)]
-pub(super) fn check<'s, W: TableWindow>(
-    regime: &Regime,
-    meanwhile: Meanwhile,
+pub(crate) fn check<'s, W: TableWindow>(
+    context: &TreeContext,
+    exclusivity: Exclusivity,
     author: Author,
     steps: &'s [Step],
     window: &mut W,
@@ -43,14 +44,14 @@ pub(super) fn check<'s, W: TableWindow>(
     let compares = author == Author::Anybody || cfg!(debug_assertions);
     let may_be_small = !compares || cfg!(debug_assertions);
     let small = if may_be_small { Small::of(steps) } else { None };
-    let small = small.filter(|small| single::is_accepted(regime, meanwhile, small, window));
+    let small = small.filter(|small| single::is_accepted(context, exclusivity, small, window));
     if small.is_some() && !compares {
         return Ok(small);
     }
-    let result = whole(regime, meanwhile, compares, steps, window);
+    let result = whole(context, exclusivity, compares, steps, window);
     debug_assert!(
         small.is_none()
-            || !matches!(result, Err(refused) if !matches!(refused.violation, Violation::Differs { .. })),
+            || !matches!(result, Err(refused) if !matches!(refused.rule, BrokenRule::Differs { .. })),
         "{result:?} of a plan that is accepted as one store"
     );
     result.map(|()| small)
@@ -59,19 +60,19 @@ pub(super) fn check<'s, W: TableWindow>(
 /// Checks all steps one after the other.
 #[inline(never)]
 fn whole<W: TableWindow>(
-    regime: &Regime,
-    meanwhile: Meanwhile,
+    context: &TreeContext,
+    exclusivity: Exclusivity,
     compares: bool,
     steps: &[Step],
     window: &mut W,
 ) -> Result<(), Refused> {
     let mut checker = Checker {
-        regime,
-        meanwhile,
+        context,
+        exclusivity,
         compares,
         steps,
         window,
-        history: History::new(regime.geometry, steps),
+        history: History::new(context.geometry, steps),
         clean_from: 0,
         stale: None,
         stale_unordered: false,
@@ -88,14 +89,14 @@ fn whole<W: TableWindow>(
         reached: None,
     };
     for (at, step) in steps.iter().enumerate() {
-        checker.step(at, step).map_err(|violation| Refused { step: at, violation })?;
+        checker.step(at, step).map_err(|rule| Refused { step: at, rule })?;
     }
-    checker.end().map_err(|violation| Refused { step: steps.len(), violation })
+    checker.end().map_err(|rule| Refused { step: steps.len(), rule })
 }
 
 struct Checker<'c, 's, W> {
-    regime: &'c Regime,
-    meanwhile: Meanwhile,
+    context: &'c TreeContext,
+    exclusivity: Exclusivity,
     /// Whether tables and blocks that replace each other are compared.
     compares: bool,
     steps: &'s [Step],
@@ -139,7 +140,7 @@ enum Hull {
 }
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    fn step(&mut self, at: usize, step: &Step) -> Result<(), Violation> {
+    fn step(&mut self, at: usize, step: &Step) -> Result<(), BrokenRule> {
         match step {
             Step::Store(store) => self.store(at, store),
             Step::EveryLeaf(leaves) => self.every_leaf(at, leaves),
@@ -163,38 +164,38 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
     }
 
-    fn end(&self) -> Result<(), Violation> {
+    fn end(&self) -> Result<(), BrokenRule> {
         if self.unordered {
-            return Err(Violation::StoresUnordered);
+            return Err(BrokenRule::StoresUnordered);
         }
         if let Some(va) = self.stale {
-            return Err(Violation::NotInvalidated { va });
+            return Err(BrokenRule::NotInvalidated { va });
         }
         if self.unsynchronised {
-            return Err(Violation::NoIsb);
+            return Err(BrokenRule::NoIsb);
         }
         Ok(())
     }
 
-    fn store(&mut self, at: usize, store: &Store) -> Result<(), Violation> {
+    fn store(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, index, count, .. } = *store;
-        let no_such = Violation::NoSuchEntries { va, level, index, count };
-        if !self.regime.holds(va.0) {
+        let no_such = BrokenRule::NoSuchEntries { va, level, index, count };
+        if !self.context.holds(va.0) {
             return Err(no_such);
         }
         let node = self.reach(at, va.0, level);
         if node.level != level || node.table != table {
-            return Err(Violation::OtherTable { va, level, table });
+            return Err(BrokenRule::OtherTable { va, level, table });
         }
         let end = usize::from(index) + usize::from(count);
-        if count == 0 || end > self.regime.entries(level) || va.0 != node.va(usize::from(index)) {
+        if count == 0 || end > self.context.entries(level) || va.0 != node.va(usize::from(index)) {
             return Err(no_such);
         }
         if self.every_leaf {
-            return Err(Violation::BehindEveryLeaf { va });
+            return Err(BrokenRule::BehindEveryLeaf { va });
         }
         let mut stale = None;
-        if self.meanwhile == Meanwhile::Parked {
+        if self.exclusivity == Exclusivity::Parked {
             self.parked(at, store)?;
             stale = Some(va);
         } else {
@@ -231,9 +232,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     fn reach(&mut self, at: usize, va: u64, level: Level) -> Node {
         let near = self.reached.filter(|node| {
             let index = va.wrapping_sub(node.base) >> node.shift;
-            node.level <= level && index < self.regime.entries(node.level) as u64
+            node.level <= level && index < self.context.entries(node.level) as u64
         });
-        let node = self.walk(at, near.unwrap_or(self.regime.top), va, level);
+        let node = self.walk(at, near.unwrap_or(self.context.top), va, level);
         self.reached = Some(node);
         node
     }
@@ -242,21 +243,21 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// `at` done.
     fn walk(&mut self, at: usize, node: Node, va: u64, level: Level) -> Node {
         if self.history.is_empty() {
-            return self.regime.descend(node, self.window, va, level, |_, _, memory| memory);
+            return self.context.descend(node, self.window, va, level, |_, _, memory| memory);
         }
         let value = |table, index, memory| self.history.values(at, (table, index, va), memory, |_, _| {});
-        self.regime.descend(node, self.window, va, level, value)
+        self.context.descend(node, self.window, va, level, value)
     }
 
     /// Whether the walk from the root, with the stores before step `at` done, comes to `table` at `level`.
     fn leads_to(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
-        let node = self.walk(at, self.regime.top, va, level);
+        let node = self.walk(at, self.context.top, va, level);
         node.level == level && node.table == table
     }
 
-    fn invalidate(&mut self, invalidation: Invalidation) -> Result<(), Violation> {
+    fn invalidate(&mut self, invalidation: Invalidation) -> Result<(), BrokenRule> {
         if self.stale_unordered {
-            return Err(Violation::InvalidationUnordered);
+            return Err(BrokenRule::InvalidationUnordered);
         }
         let possible = match invalidation {
             Invalidation::All => {
@@ -264,10 +265,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                 true
             }
             Invalidation::ByVa { count, shift, .. } => count > 0 && shift < 64,
-            Invalidation::ByRange { va, pages, .. } => self.regime.can_say(va, pages),
+            Invalidation::ByRange { va, pages, .. } => self.context.can_say(va, pages),
         };
         if !possible {
-            return Err(Violation::NoSuchInvalidation(invalidation));
+            return Err(BrokenRule::NoSuchInvalidation(invalidation));
         }
         self.issued = true;
         self.unsynchronised = true;
@@ -277,11 +278,11 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// A DSB at step `at` has completed the invalidations before it: whether those cover all that changed.
     fn complete(&mut self, at: usize) {
         self.issued = false;
-        if self.meanwhile == Meanwhile::Parked && !self.everything_issued {
+        if self.exclusivity == Exclusivity::Parked && !self.everything_issued {
             // The CPUs that come back have left at any time: everything is invalidated, whatever changed.
             return;
         }
-        let page_shift = self.regime.geometry.granule().shift();
+        let page_shift = self.context.geometry.granule().shift();
         let invalidated = match self.hull {
             Hull::One(span, step) => {
                 let from = self.next_dsb(step, at).unwrap_or(at);
@@ -323,19 +324,19 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         (step..end).find(|at| matches!(self.steps.get(*at), Some(Step::Dsb(Dsb::Ishst | Dsb::Ish))))
     }
 
-    fn free(&mut self, at: usize, va: Va, table: Pa, level: Level) -> Result<(), Violation> {
+    fn free(&mut self, at: usize, va: Va, table: Pa, level: Level) -> Result<(), BrokenRule> {
         if self.unordered || self.stale.is_some() {
-            return Err(Violation::FreedEarly { va, table });
+            return Err(BrokenRule::FreedEarly { va, table });
         }
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let removed = level > geometry.start_level()
-            && self.regime.holds(va.0)
+            && self.context.holds(va.0)
             && self.freed_to.is_none_or(|last| last < va.0)
             && self.leads_to(0, va.0, level, table)
             && !self.leads_to(at, va.0, level, table);
         let reach = (geometry.entries(level) as u64) << geometry.shift(level);
         if !removed || va.0 & (reach - 1) != 0 {
-            return Err(Violation::NotRemoved { va, table });
+            return Err(BrokenRule::NotRemoved { va, table });
         }
         self.freed_to = Some(va.0 + (reach - 1));
         Ok(())

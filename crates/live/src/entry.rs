@@ -3,10 +3,10 @@
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa};
 
 /// The valid bit of every descriptor.
-pub(super) const VALID_BIT: u64 = 1;
+pub(crate) const VALID_BIT: u64 = 1;
 
 /// The contiguous bit of a leaf (Arm ARM D8.7.1).
-pub(super) const CONTIGUOUS: u64 = 1 << 52;
+pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 /// nT of a block (Arm ARM D8.3.1.2).
 const NO_TRANSLATION: u64 = 1 << 16;
@@ -15,11 +15,11 @@ const NO_TRANSLATION: u64 = 1 << 16;
 const TABLE_OR_PAGE: u64 = 0b10;
 
 /// Set in every page, valid or invalidated.
-pub(super) const PAGE_BIT: u64 = TABLE_OR_PAGE;
+pub(crate) const PAGE_BIT: u64 = TABLE_OR_PAGE;
 
 /// An entry as the planners see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// All bits are clear.
     Empty,
     /// Leads to a table.
@@ -33,7 +33,7 @@ pub(super) enum Entry {
 
 /// What `descriptor` is at `level`.
 #[inline(always)]
-pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) -> Entry {
+pub(crate) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) -> Entry {
     if descriptor.0 == 0 {
         return Entry::Empty;
     }
@@ -55,20 +55,20 @@ pub(super) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
 /// What a leaf at `level` says besides its address, its size and the contiguous bit: what it has in common with smaller and
 /// larger leaves for the same memory. The valid bit is part of it.
 #[inline]
-pub(super) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
+pub(crate) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
     attributes_beside(Descriptor::address_bits(geometry), descriptor)
 }
 
 /// [`attributes_of`] where the bits that can hold an address are known.
 #[inline(always)]
-pub(super) fn attributes_beside(address_bits: u64, descriptor: Descriptor) -> u64 {
+pub(crate) fn attributes_beside(address_bits: u64, descriptor: Descriptor) -> u64 {
     // Bit 16 lies in the address field, so that nT drops out too.
     descriptor.0 & !(address_bits | TABLE_OR_PAGE | CONTIGUOUS)
 }
 
 /// The leaf at `level` for `pa` that has the attributes `attributes`.
 #[inline]
-pub(super) fn leaf(geometry: Geometry, level: Level, attributes: u64, pa: Pa) -> Descriptor {
+pub(crate) fn leaf(geometry: Geometry, level: Level, attributes: u64, pa: Pa) -> Descriptor {
     let kind = if level == Level::L3 { TABLE_OR_PAGE } else { 0 };
     Descriptor(attributes | kind).at(geometry, pa)
 }

@@ -4,12 +4,13 @@ use core::ptr::NonNull;
 
 use linmap_vmsa::{Descriptor, Level};
 
-use super::PlanError;
-use super::entry::{Entry, PAGE_BIT, entry};
-use super::planner::Planner;
-use super::protect::Seen;
-use super::regime::{Node, Regime};
-use super::step::{EveryLeaf, Step};
+use crate::entry::{Entry, PAGE_BIT, entry};
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::protect::Seen;
+use crate::step::{EveryLeaf, Step};
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Cpu;
@@ -27,11 +28,11 @@ pub enum Global {
 const CHUNK: usize = 8;
 
 /// nG of a leaf (Arm ARM D8.3.1).
-pub(super) const NOT_GLOBAL: u64 = 1 << 11;
+pub(crate) const NOT_GLOBAL: u64 = 1 << 11;
 
 impl Global {
     /// Which bits of a leaf become clear and which set.
-    pub(super) const fn masks(self) -> (u64, u64) {
+    pub(crate) const fn masks(self) -> (u64, u64) {
         match self {
             Self::Global => (NOT_GLOBAL, 0),
             Self::NonGlobal => (0, NOT_GLOBAL),
@@ -42,7 +43,7 @@ impl Global {
 impl EveryLeaf {
     /// What a leaf becomes.
     #[inline]
-    pub(super) const fn of(&self, bits: u64) -> u64 {
+    pub(crate) const fn of(&self, bits: u64) -> u64 {
         bits & !self.clear | self.set
     }
 }
@@ -69,11 +70,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let mut changes = false;
         for index in from..=to {
             let found = self.read(node, index);
-            match (entry(self.regime.geometry, node.level, found), node.level.next()) {
+            match (entry(self.context.geometry, node.level, found), node.level.next()) {
                 (Entry::Empty, _) => {}
                 (Entry::Leaf(_), _) => changes |= leaves.of(found.0) != found.0,
                 (Entry::Table(table), Some(_)) => {
-                    let below = self.regime.below(node, index, table);
+                    let below = self.context.below(node, index, table);
                     changes |= self.any_changes(below, leaves)?;
                 }
                 _ => return Err(self.foreign(node, index, found)),
@@ -109,16 +110,16 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 /// Changes every leaf as `leaves` says and returns how many were stored.
 ///
 /// # Safety
-/// `leaves` must name addresses of the tree that `regime` describes, over whose ends no leaf reaches that changes, and
+/// `leaves` must name addresses of the tree that `context` describes, over whose ends no leaf reaches that changes, and
 /// nobody may walk or change the tree meanwhile. `window` must reach its tables.
-pub(super) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
-    regime: &Regime,
+pub(crate) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
+    context: &TreeContext,
     leaves: &EveryLeaf,
     window: &mut W,
     cpu: &mut C,
 ) -> u64 {
     // SAFETY: the caller's.
-    unsafe { store_below(regime, regime.top, leaves, window, cpu) }
+    unsafe { store_below(context, context.top, leaves, window, cpu) }
 }
 
 /// What [`store_every_leaf`] does, from the table `node` on.
@@ -126,13 +127,13 @@ pub(super) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
 /// # Safety
 /// As there; `node` must be a table of the tree.
 unsafe fn store_below<W: TableWindow, C: Cpu>(
-    regime: &Regime,
+    context: &TreeContext,
     node: Node,
     leaves: &EveryLeaf,
     window: &mut W,
     cpu: &mut C,
 ) -> u64 {
-    let (from, to) = regime.indices(node, leaves.first.0, leaves.last.0);
+    let (from, to) = context.indices(node, leaves.first.0, leaves.last.0);
     let table = window.open(node.level, node.table);
     let mut stored = 0;
     if node.level == Level::L3 {
@@ -147,16 +148,16 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
             let slot = table.add(index);
             (slot, Descriptor(slot.read()))
         };
-        match (entry(regime.geometry, node.level, found), node.level.next()) {
+        match (entry(context.geometry, node.level, found), node.level.next()) {
             (Entry::Leaf(_), _) if leaves.of(found.0) != found.0 => {
                 // SAFETY: as above; what the leaf maps stays.
                 unsafe { cpu.store(slot, Descriptor(leaves.of(found.0))) };
                 stored += 1;
             }
             (Entry::Table(table), Some(_)) => {
-                let below = regime.below(node, index, table);
+                let below = context.below(node, index, table);
                 // SAFETY: the caller's; the entry leads to the table.
-                stored += unsafe { store_below(regime, below, leaves, window, cpu) };
+                stored += unsafe { store_below(context, below, leaves, window, cpu) };
             }
             _ => {}
         }

@@ -7,13 +7,13 @@ use arrayvec::ArrayVec;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 
-use super::PlanError;
-use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
-use super::invalidate::Span;
-use super::planner::Planner;
-use super::regime::Node;
-use super::step::{Edit, Step};
-use super::target::Meanwhile;
+use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
+use crate::exclusivity::Exclusivity;
+use crate::invalidate::Span;
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::step::{Edit, Step};
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::read;
@@ -58,8 +58,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     pub fn fold(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
         let top = self.lowest(first, last);
         let index = top.index(first);
-        if self.regime.bbm == BbmLevel::L3
-            && self.meanwhile != Meanwhile::Parked
+        if self.context.bbm == BbmLevel::L3
+            && self.exclusivity != Exclusivity::Parked
             && (top.va(index), top.last(index)) == (first, last)
             && let Some(level) = top.level.next()
         {
@@ -70,14 +70,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to fold what lies in `first..=last`, in the table `top` and below.
     fn fold_inside(&mut self, top: Node, first: u64, last: u64) -> Result<(), PlanError> {
-        if self.meanwhile == Meanwhile::Parked {
+        if self.exclusivity == Exclusivity::Parked {
             self.fold_below(top, first, last, Phase::Make)?;
             let removed = self.script.len();
             self.finish()?;
             return self.free_tables(removed);
         }
-        let breaks =
-            self.meanwhile == Meanwhile::Quiescent && matches!(self.regime.bbm, BbmLevel::L0 | BbmLevel::L1);
+        let breaks = self.exclusivity == Exclusivity::Quiescent
+            && matches!(self.context.bbm, BbmLevel::L0 | BbmLevel::L1);
         // The blocks are in force everywhere before they are said to be a run.
         let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
         let mut runs = self.fold_below(top, first, last, phases[0])?;
@@ -94,18 +94,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to fold the table at `level` that one entry leads to, if it does; as a block it is one of no run that lies in the
     /// range.
     fn fold_one(&mut self, node: Node, index: usize, level: Level) -> Result<(), PlanError> {
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let found = self.read(node, index);
         let Entry::Table(table) = entry(geometry, node.level, found) else { return Ok(()) };
         let whole =
             if geometry.has_leaf(node.level) { uniform(geometry, self.window, table, level) } else { None };
         let Some((attributes, pa)) = whole else {
-            let below = self.regime.below(node, index, table);
+            let below = self.context.below(node, index, table);
             return self.fold_inside(below, node.va(index), node.last(index));
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.script.finish_one(self.regime, Some(Span::table(geometry, node.level, node.va(index))))?;
+        self.script.finish_one(self.context, Some(Span::table(geometry, node.level, node.va(index))))?;
         self.script.push(Step::Free { va: Va(node.va(index)), table, level })
     }
 
@@ -115,7 +115,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Ok(true);
         }
         let (from, to) = self.indices(node, first, last);
-        let run = self.regime.run(node.level).unwrap_or(1).min(LONGEST_RUN);
+        let run = self.context.run(node.level).unwrap_or(1).min(LONGEST_RUN);
         let mut start = from & !(run - 1);
         let mut runs = false;
         let mut group = Group { index: 0, folded: ArrayVec::new_const(), becomes_run: false };
@@ -150,9 +150,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let found = self.read(node, index);
         if let (Entry::Table(table), Some(_)) =
-            (entry(self.regime.geometry, node.level, found), node.level.next())
+            (entry(self.context.geometry, node.level, found), node.level.next())
         {
-            let below = self.regime.below(node, index, table);
+            let below = self.context.below(node, index, table);
             return self.fold_below(below, first, last, phase);
         }
         Ok(false)
@@ -169,7 +169,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         first: u64,
         last: u64,
     ) {
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         group.folded.clear();
         group.becomes_run = false;
         let mut contiguous = true;
@@ -209,7 +209,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if phase == Phase::Runs {
             return self.fold_run(node, group);
         }
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         for (nth, folded) in group.folded.iter().enumerate() {
             let (index, folded) = (group.index + nth, Descriptor(*folded));
             if folded.0 == 0 {
@@ -252,7 +252,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let lead = Descriptor(group.folded[0]);
         self.may_resize(node, group.index, lead)?;
         self.store(node, group.index, group.folded.len(), Edit::Bits { clear: 0, set: CONTIGUOUS })?;
-        if lead.is_valid() && self.regime.bbm != BbmLevel::L3 {
+        if lead.is_valid() && self.context.bbm != BbmLevel::L3 {
             self.invalidate_leaves(node, group.index, group.folded.len());
         }
         Ok(())
@@ -260,8 +260,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Refuses to change the size of leaves in use where the CPUs can't.
     fn may_resize(&self, node: Node, index: usize, folded: Descriptor) -> Result<(), PlanError> {
-        let bbm = self.regime.bbm;
-        if folded.is_valid() && self.meanwhile == Meanwhile::InUse && bbm != BbmLevel::L3 {
+        let bbm = self.context.bbm;
+        if folded.is_valid() && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
             return Err(PlanError::NeedsLevel3 { va: Va(node.va(index)), bbm });
         }
         Ok(())
@@ -270,7 +270,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
 /// The attributes and the address of the one larger leaf that says what the table in frame `table` at `level` says, with
 /// all below it, or `None` when no leaf could.
-pub(super) fn uniform<W: TableWindow>(
+pub(crate) fn uniform<W: TableWindow>(
     geometry: Geometry,
     window: &mut W,
     table: Pa,
@@ -297,7 +297,7 @@ pub(super) fn uniform<W: TableWindow>(
     let lead = leaf(geometry, level, attributes, start).0;
     let pointer = window.open(level, table);
     // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing writes to them
-    // meanwhile: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
+    // exclusivity: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
     let (chunks, _) = entries.as_chunks::<CHUNK>();
     let step = 1u64 << shift;

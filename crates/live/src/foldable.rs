@@ -2,46 +2,52 @@
 
 use linmap_vmsa::{Level, Pa, Va, VaRange};
 
-use super::entry::{CONTIGUOUS, Entry, attributes_of, entry};
-use super::fold::uniform;
-use super::regime::{Node, Regime};
+use crate::entry::{CONTIGUOUS, Entry, attributes_of, entry};
+use crate::fold::uniform;
+use crate::node::Node;
+use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
 /// What to fold after the leaves of `first..=last` changed.
 #[inline]
-pub(super) fn foldable<W: TableWindow>(
-    regime: &Regime,
+pub(crate) fn foldable<W: TableWindow>(
+    context: &TreeContext,
     first: u64,
     last: u64,
     window: &mut W,
 ) -> Option<VaRange> {
-    if is_odd_page(regime, first, last, window) { None } else { grown_around(regime, first, last, window) }
+    if is_odd_page(context, first, last, window) { None } else { grown_around(context, first, last, window) }
 }
 
 /// Whether `first..=last` is one page, of no run, that differs from the page beside it: every larger leaf would hold both.
-fn is_odd_page<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: &mut W) -> bool {
-    if (last - first) >> regime.page_shift != 0 {
+fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, window: &mut W) -> bool {
+    if (last - first) >> context.page_shift != 0 {
         return false;
     }
-    let node = regime.lowest(window, first);
+    let node = context.lowest(window, first);
     if node.level != Level::L3 {
         return false;
     }
     let index = node.index(first);
     let [page, beside] = [index, index ^ 1].map(|index| read(window, node.level, node.table, index).0);
-    page & CONTIGUOUS == 0 && differ(regime, page, beside)
+    page & CONTIGUOUS == 0 && differ(context, page, beside)
 }
 
 /// Whether two pages, of which the first is one of no run, say different things of their memory.
 #[inline(always)]
-pub(super) const fn differ(regime: &Regime, page: u64, beside: u64) -> bool {
-    (page ^ beside) & !(regime.address_bits | CONTIGUOUS) != 0
+pub(crate) const fn differ(context: &TreeContext, page: u64, beside: u64) -> bool {
+    (page ^ beside) & !(context.address_bits | CONTIGUOUS) != 0
 }
 
 /// What `first..=last` grows to.
 #[inline(never)]
-fn grown_around<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: &mut W) -> Option<VaRange> {
+fn grown_around<W: TableWindow>(
+    context: &TreeContext,
+    first: u64,
+    last: u64,
+    window: &mut W,
+) -> Option<VaRange> {
     let (mut from, mut to) = (first, last);
     let mut folds = false;
     let mut seen: Option<u64> = None;
@@ -49,13 +55,13 @@ fn grown_around<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: 
         if seen.is_some_and(|seen| end <= seen) {
             continue;
         }
-        let Some(place) = Place::of(regime, end, window) else { continue };
+        let Some(place) = Place::of(context, end, window) else { continue };
         // A leaf or a run that the whole range lies in has no other leaves between its ends.
         seen = Some(place.last());
         if end == first && place.last() < last {
-            folds |= holds_run(regime, first, last);
+            folds |= holds_run(context, first, last);
         }
-        if let Some(larger) = place.grown(regime, end, window) {
+        if let Some(larger) = place.grown(context, end, window) {
             folds = true;
             seen = Some(larger.last());
             from = from.min(larger.first());
@@ -66,9 +72,9 @@ fn grown_around<W: TableWindow>(regime: &Regime, first: u64, last: u64, window: 
 }
 
 /// Whether a contiguous run of pages lies in the range whole, so that leaves may fold between its ends.
-fn holds_run(regime: &Regime, first: u64, last: u64) -> bool {
-    let run = regime.run(Level::L3).unwrap_or(1) as u64;
-    let end = (run << regime.page_shift) - 1;
+fn holds_run(context: &TreeContext, first: u64, last: u64) -> bool {
+    let run = context.run(Level::L3).unwrap_or(1) as u64;
+    let end = (run << context.page_shift) - 1;
     let start = first.checked_add(end).map(|start| start & !end);
     start.and_then(|start| start.checked_add(end)).is_some_and(|end| end <= last)
 }
@@ -86,14 +92,14 @@ struct Place {
 
 impl Place {
     /// The leaf for `va`, or the run that it is one of.
-    fn of<W: TableWindow>(regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
-        let geometry = regime.geometry;
-        let node = regime.lowest(window, va);
+    fn of<W: TableWindow>(context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
+        let geometry = context.geometry;
+        let node = context.lowest(window, va);
         let index = node.index(va);
         let found = read(window, node.level, node.table, index);
         let Entry::Leaf(pa) = entry(geometry, node.level, found) else { return None };
         let offset = pa.0.wrapping_sub(node.va(index));
-        let count = if found.is_contiguous() { regime.run(node.level).unwrap_or(1) } else { 1 };
+        let count = if found.is_contiguous() { context.run(node.level).unwrap_or(1) } else { 1 };
         let start = index & !(count - 1);
         Some(Self { node, start, count, attributes: attributes_of(geometry, found), offset })
     }
@@ -107,11 +113,11 @@ impl Place {
     }
 
     /// The largest run or block around `self`, which translates `va`, that could be made, if there is a larger one.
-    fn grown<W: TableWindow>(&self, regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
+    fn grown<W: TableWindow>(&self, context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
         let mut grown: Option<Self> = None;
         loop {
             let place = grown.as_ref().unwrap_or(self);
-            let larger = place.in_a_run(regime, window).or_else(|| place.in_a_block(regime, va, window));
+            let larger = place.in_a_run(context, window).or_else(|| place.in_a_block(context, va, window));
             if larger.is_none() {
                 return grown;
             }
@@ -120,10 +126,10 @@ impl Place {
     }
 
     /// The contiguous run that `self` could be one entry of.
-    fn in_a_run<W: TableWindow>(&self, regime: &Regime, window: &mut W) -> Option<Self> {
-        let run = regime.run(self.node.level).filter(|run| self.count < *run)?;
+    fn in_a_run<W: TableWindow>(&self, context: &TreeContext, window: &mut W) -> Option<Self> {
+        let run = context.run(self.node.level).filter(|run| self.count < *run)?;
         // The entry beside decides nearly always.
-        if !self.is_alike(regime, self.start ^ 1, window) {
+        if !self.is_alike(context, self.start ^ 1, window) {
             return None;
         }
         let start = self.start & !(run - 1);
@@ -131,15 +137,15 @@ impl Place {
         let bytes = (run as u64) << self.node.shift;
         let aligned = larger.first().wrapping_add(self.offset) & (bytes - 1) == 0;
         let mut others = (start..start + run).filter(|index| *index != self.start);
-        (aligned && others.all(|index| self.is_alike(regime, index, window))).then_some(larger)
+        (aligned && others.all(|index| self.is_alike(context, index, window))).then_some(larger)
     }
 
     /// The block that could take the place of the table.
-    fn in_a_block<W: TableWindow>(&self, regime: &Regime, va: u64, window: &mut W) -> Option<Self> {
-        let geometry = regime.geometry;
+    fn in_a_block<W: TableWindow>(&self, context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
+        let geometry = context.geometry;
         let Node { table, level, base, .. } = self.node;
         // Where there are runs, a block is made of nothing but runs.
-        if regime.run(level).is_some_and(|run| self.count < run) {
+        if context.run(level).is_some_and(|run| self.count < run) {
             return None;
         }
         let above = Level::new(level.number() - 1)?;
@@ -147,20 +153,20 @@ impl Place {
             return None;
         }
         let beside = if self.start > 0 { self.start - 1 } else { self.start + self.count };
-        if beside < regime.entries(level) && !self.is_alike(regime, beside, window) {
+        if beside < context.entries(level) && !self.is_alike(context, beside, window) {
             return None;
         }
         let whole = Some((self.attributes, Pa(base.wrapping_add(self.offset))));
         if uniform(geometry, window, table, level) != whole {
             return None;
         }
-        let node = regime.lowest_to(window, va, above);
+        let node = context.lowest_to(window, va, above);
         Some(Self { node, start: node.index(va), count: 1, ..*self })
     }
 
     /// Whether the entry at `index` says, with all below it, what `self` says.
-    fn is_alike<W: TableWindow>(&self, regime: &Regime, index: usize, window: &mut W) -> bool {
-        let geometry = regime.geometry;
+    fn is_alike<W: TableWindow>(&self, context: &TreeContext, index: usize, window: &mut W) -> bool {
+        let geometry = context.geometry;
         let level = self.node.level;
         let found = read(window, level, self.node.table, index);
         let expected = (self.attributes, Pa(self.node.va(index).wrapping_add(self.offset)));

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use linmap_vmsa::{Descriptor, Geometry, Pa};
 
-use super::step::{Step, Store};
+use crate::step::{Step, Store};
 
 /// Stores that follow each other and ascend, so that one is found by its addresses.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ const PASSES: usize = 12;
 
 /// The stores of a plan up to where a check stands.
 #[derive(Debug)]
-pub(super) struct History<'s> {
+pub(crate) struct History<'s> {
     geometry: Geometry,
     steps: &'s [Step],
     passes: ArrayVec<Pass, PASSES>,

@@ -4,9 +4,11 @@ use arrayvec::ArrayVec;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Geometry, Level, Va};
 
-use super::PlanError;
-use super::planner::Script;
-use super::step::{Invalidation, Reach, Step};
+use crate::plan_error::PlanError;
+use crate::script::Script;
+use crate::step::{Invalidation, Reach, Step};
+use crate::tree_context::TreeContext;
+use linmap_table::cpu::Dsb;
 
 /// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
 /// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
@@ -14,7 +16,7 @@ pub const MAX_INVALIDATIONS: u64 = 512;
 
 /// Addresses whose entries changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
+pub(crate) struct Span {
     pub first: u64,
     pub last: u64,
     /// log2 of the bytes that one entry covers, the smallest that a TLB may hold here.
@@ -56,7 +58,7 @@ const SPANS: usize = 8;
 
 /// A list of spans that stays small: when it overflows it means everything.
 #[derive(Debug)]
-pub(super) struct Spans {
+pub(crate) struct Spans {
     list: ArrayVec<Span, SPANS>,
     everything: bool,
 }
@@ -112,8 +114,37 @@ impl Spans {
     }
 }
 
+impl Script<'_> {
+    /// Ends a plan of which the last store asks for `span` to be invalidated.
+    #[inline(always)]
+    pub fn finish_one(&mut self, context: &TreeContext, span: Option<Span>) -> Result<(), PlanError> {
+        // As after the change of one page.
+        if let Some(span) = span
+            && span.entries() == 1
+        {
+            let [order, invalidate, complete, isb] = self.room()?;
+            *order = Step::Dsb(Dsb::Ishst);
+            *invalidate = Step::Invalidate(by_va(span));
+            *complete = Step::Dsb(Dsb::Ish);
+            *isb = Step::Isb;
+            return Ok(());
+        }
+        self.finish_span(context, span)
+    }
+
+    #[inline(never)]
+    fn finish_span(&mut self, context: &TreeContext, span: Option<Span>) -> Result<(), PlanError> {
+        self.push(Step::Dsb(Dsb::Ishst))?;
+        if let Some(span) = span {
+            push_one(context.geometry, context.range_invalidation, span, self)?;
+            self.push(Step::Dsb(Dsb::Ish))?;
+        }
+        self.push(Step::Isb)
+    }
+}
+
 /// Pushes the cheapest invalidations that cover `span`.
-pub(super) fn push_one(
+pub(crate) fn push_one(
     geometry: Geometry,
     ranges: bool,
     span: Span,
@@ -138,7 +169,7 @@ pub(super) fn push_one(
 
 /// One invalidation for each entry of `span`; for spans of few entries.
 #[inline(always)]
-pub(super) fn by_va(span: Span) -> Invalidation {
+pub(crate) fn by_va(span: Span) -> Invalidation {
     let count = span.entries().min(u64::from(u32::MAX)) as u32;
     Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
 }

@@ -2,11 +2,11 @@
 
 use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
-use super::PlanError;
-use super::entry::{Entry, entry};
-use super::planner::Planner;
-use super::regime::Node;
-use super::step::Edit;
+use crate::entry::{Entry, entry};
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::{Cursor, Mapping};
@@ -15,13 +15,13 @@ use linmap_table::{DetachedTree, EntryInUse, contiguous_part, release_below};
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to map everything from the cursor on.
     pub fn map(&mut self, mut cursor: Cursor<'_>) -> Result<(), PlanError> {
-        let root = self.regime.top;
+        let root = self.context.top;
         self.map_below(root, &mut cursor)
     }
 
     /// Maps what lies at the cursor in the reach of `node`.
     fn map_below(&mut self, node: Node, cursor: &mut Cursor<'_>) -> Result<(), PlanError> {
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let entries = geometry.entries(node.level);
         while let Some(mapping) = cursor.peek() {
             if mapping.va.0.wrapping_sub(node.base) >> node.shift >= entries as u64 {
@@ -31,7 +31,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let found = self.read(node, index);
             match (entry(geometry, node.level, found), node.level.next()) {
                 (Entry::Table(table), Some(_)) => {
-                    let below = self.regime.below(node, index, table);
+                    let below = self.context.below(node, index, table);
                     self.map_below(below, cursor)?;
                 }
                 (Entry::Empty, next) => {
@@ -70,7 +70,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         mapping: Mapping,
     ) -> Result<(), PlanError> {
         let (head, body) =
-            contiguous_part(self.regime.geometry, node.level, mapping, count).unwrap_or((count, 0));
+            contiguous_part(self.context.geometry, node.level, mapping, count).unwrap_or((count, 0));
         for (from, count, contiguous) in
             [(0, head, false), (head, body, true), (head + body, count - head - body, false)]
         {
@@ -89,7 +89,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         from: usize,
         contiguous: bool,
     ) -> Result<(), PlanError> {
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let shift = node.shift;
         let attributes = Attributes { contiguous, ..mapping.attributes };
         let mut done = 0;

@@ -2,13 +2,12 @@
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry};
 
-use super::LiveTree;
-use super::apply::CheckedPlan;
-use super::check::{Author, check};
-use super::refused::Refused;
-use super::regime::Regime;
-use super::step::{Edit, Step, Store};
-use super::target::Meanwhile;
+use crate::apply::CheckedPlan;
+use crate::check::{Author, check};
+use crate::exclusivity::Exclusivity;
+use crate::refused::Refused;
+use crate::step::{Edit, Step, Store};
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::release_below;
@@ -20,14 +19,14 @@ use linmap_table::release_below;
 #[derive(Debug)]
 pub struct Plan<'b> {
     /// The tree that is planned for, which nothing else can change meanwhile.
-    tree: &'b mut LiveTree,
-    meanwhile: Meanwhile,
+    context: &'b mut TreeContext,
+    exclusivity: Exclusivity,
     alone: Alone,
     steps: &'b [Step],
 }
 
 /// Whether a plan is known to change one page that differs from the one beside it then.
-// Of four bytes, as `Meanwhile` is.
+// Of four bytes, as `Exclusivity` is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 enum Alone {
@@ -43,13 +42,13 @@ impl Alone {
 
 impl<'b> Plan<'b> {
     #[inline(always)]
-    pub(super) fn new(
-        tree: &'b mut LiveTree,
-        meanwhile: Meanwhile,
+    pub(crate) fn new(
+        context: &'b mut TreeContext,
+        exclusivity: Exclusivity,
         odd_page: bool,
         steps: &'b [Step],
     ) -> Self {
-        Self { tree, meanwhile, alone: Alone::of(odd_page), steps }
+        Self { context, exclusivity, alone: Alone::of(odd_page), steps }
     }
 
     /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
@@ -66,8 +65,8 @@ impl<'b> Plan<'b> {
     }
 
     #[inline(always)]
-    pub(super) fn regime(&self) -> &Regime {
-        &self.tree.regime
+    pub(crate) fn context(&self) -> &TreeContext {
+        self.context
     }
 
     /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
@@ -80,7 +79,7 @@ impl<'b> Plan<'b> {
     /// The first rule broken, with the plan, which can only be abandoned then.
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
-        match check(self.regime(), self.meanwhile, Author::Planner, self.steps, window) {
+        match check(self.context(), self.exclusivity, Author::Planner, self.steps, window) {
             Ok(small) => Ok(CheckedPlan::new(self, small)),
             Err(refused) => Err((self, refused)),
         }
@@ -89,14 +88,14 @@ impl<'b> Plan<'b> {
     /// Gives back the frames of the new tables.
     #[inline(always)]
     pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        abandon(self.regime().geometry, self.steps, window, frames);
+        abandon(self.context().geometry, self.steps, window, frames);
     }
 }
 
 /// Gives back the frames of the new tables that `steps` link.
 #[cold]
 #[inline(never)]
-pub(super) fn abandon<W: TableWindow, F: FrameSource>(
+pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     steps: &[Step],
     window: &mut W,

@@ -5,15 +5,17 @@ use core::ops::Range;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Execute, Level, Va};
 
-use super::PlanError;
-use super::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
-use super::foldable::differ;
-use super::invalidate::Span;
-use super::planner::{Planner, Script, store_of};
-use super::regime::{Node, Regime};
-use super::split::{Cut, Phase};
-use super::step::{Edit, Step};
-use super::target::Meanwhile;
+use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
+use crate::exclusivity::Exclusivity;
+use crate::foldable::differ;
+use crate::invalidate::Span;
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::script::{Script, store_of};
+use crate::split::{Cut, Phase};
+use crate::step::{Edit, Step};
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::read;
@@ -34,7 +36,7 @@ pub struct Change {
 impl Change {
     /// Which bits the change clears and sets. The two have none in common.
     #[inline(always)]
-    pub(super) const fn masks(self) -> (u64, u64) {
+    pub(crate) const fn masks(self) -> (u64, u64) {
         let (mut clear, mut set) = (0, 0);
         if let Some(access) = self.access {
             clear |= Access::MASK;
@@ -53,7 +55,7 @@ impl Change {
     }
 
     /// Whether the change alone says that memory becomes writable and executable.
-    pub(super) const fn writable_and_executable(self) -> bool {
+    pub(crate) const fn writable_and_executable(self) -> bool {
         match (self.access, self.execute) {
             (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
             _ => false,
@@ -80,7 +82,7 @@ const fn is_both(bits: u64) -> bool {
 
 /// What some leaves have in common.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bits set in every entry.
     pub and: u64,
     /// Bits set in some entry.
@@ -113,8 +115,8 @@ const FEW: usize = 16;
 /// of them one of a run, as most are that change. Returns `None` where they are not, else whether it is one page that
 /// differs from the one beside it then. What is wrong with them, [`Planner::protect_many`] finds out.
 #[inline(always)]
-pub(super) fn protect_few<W: TableWindow>(
-    regime: &Regime,
+pub(crate) fn protect_few<W: TableWindow>(
+    context: &TreeContext,
     node: Node,
     (first, last): (u64, u64),
     change: Change,
@@ -123,7 +125,7 @@ pub(super) fn protect_few<W: TableWindow>(
 ) -> Result<Option<bool>, PlanError> {
     let (from, to) = (node.index(first), node.index(last));
     let count = to.wrapping_sub(from);
-    if count >= FEW || to >= regime.entries(Level::L3) {
+    if count >= FEW || to >= context.entries(Level::L3) {
         return Ok(None);
     }
     let (clear, set) = change.masks();
@@ -141,12 +143,12 @@ pub(super) fn protect_few<W: TableWindow>(
             held |= old & VALID_BIT != 0;
         }
     }
-    let is_odd = from == to && differ(regime, page, read(window, node.level, node.table, from ^ 1).0);
+    let is_odd = from == to && differ(context, page, read(window, node.level, node.table, from ^ 1).0);
     let Some((lead, end)) = ends else { return Ok(Some(is_odd)) };
     let count = end.wrapping_sub(lead).wrapping_add(1);
     script.push(Step::Store(store_of(node, lead, count, Edit::Bits { clear, set })))?;
     let span = Span::leaves(node.va(lead), count, node.shift);
-    script.finish_one(regime, held.then_some(span))?;
+    script.finish_one(context, held.then_some(span))?;
     Ok(Some(is_odd))
 }
 
@@ -155,16 +157,16 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// page then that differs from the one beside it.
     pub fn protect_many(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
         let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
-        let top = self.regime.lowest(self.window, first);
+        let top = self.context.lowest(self.window, first);
         let Some(below) = self.split_one(top, first, last, cut)? else {
             self.split(cut)?;
             return self.protect_all(first, last, change);
         };
-        let pages = self.regime.table_at(below, self.window, first, Level::L3);
+        let pages = self.context.table_at(below, self.window, first, Level::L3);
         if let Some(pages) = pages
-            && self.meanwhile != Meanwhile::Parked
+            && self.exclusivity != Exclusivity::Parked
             && let Some(is_odd) =
-                protect_few(self.regime, pages, (first, last), change, self.script, self.window)?
+                protect_few(self.context, pages, (first, last), change, self.script, self.window)?
         {
             return Ok(is_odd);
         }
@@ -182,7 +184,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
     fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let top = self.top;
-        if self.meanwhile == Meanwhile::Quiescent && self.regime.bbm == BbmLevel::L0 {
+        if self.exclusivity == Exclusivity::Quiescent && self.context.bbm == BbmLevel::L0 {
             self.protect_below(top, first, last, change, Phase::Break)?;
             self.settle()?;
             return self.protect_below(top, first, last, change, Phase::Make);
@@ -202,7 +204,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if node.level == Level::L3 {
             return self.protect_pages(node, from, to, change, phase);
         }
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let mut leaves = from..from;
         for index in from..=to {
             // Splits happen at the ends of the range alone.
@@ -218,7 +220,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 Entry::Table(table) => {
                     self.protect_leaves(node, leaves, change, phase)?;
                     leaves = index + 1..index + 1;
-                    let below = self.regime.below(node, index, table);
+                    let below = self.context.below(node, index, table);
                     self.protect_below(below, first, last, change, phase)?;
                 }
                 Entry::Empty => {
@@ -245,7 +247,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if seen.and & PAGE_BIT == 0 {
             for index in from..=to {
                 let found = self.read(node, index);
-                match entry(self.regime.geometry, node.level, found) {
+                match entry(self.context.geometry, node.level, found) {
                     Entry::Leaf(_) => {}
                     Entry::Empty => return Err(PlanError::Hole { va: Va(node.va(index)) }),
                     Entry::Table(_) | Entry::Foreign => return Err(self.foreign(node, index, found)),
@@ -304,8 +306,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if seen.or & CONTIGUOUS != 0 {
             (lead, end) = self.whole_runs(node, from, lead, end, to);
         }
-        if self.regime.bbm == BbmLevel::L0
-            && self.meanwhile != Meanwhile::Parked
+        if self.context.bbm == BbmLevel::L0
+            && self.exclusivity != Exclusivity::Parked
             && change.valid != Some(false)
             && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
         {
@@ -326,7 +328,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         phase: Phase,
     ) -> Result<(), PlanError> {
         let changes = |bits: &u64| bits & !masks.0 | masks.1 != *bits;
-        let run = self.regime.run(node.level).unwrap_or(1);
+        let run = self.context.run(node.level).unwrap_or(1);
         let mut index = lead;
         while index <= end {
             let last = (index | (run - 1)).min(end);
@@ -379,7 +381,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
-        if self.meanwhile == Meanwhile::Parked {
+        if self.exclusivity == Exclusivity::Parked {
             return Ok(());
         }
         // What was invalid is in no TLB, and what stays as it is may stay there.
@@ -392,7 +394,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change together.
     fn whole_runs(&mut self, node: Node, from: usize, lead: usize, end: usize, to: usize) -> (usize, usize) {
-        let Some(run) = self.regime.run(node.level) else { return (lead, end) };
+        let Some(run) = self.context.run(node.level) else { return (lead, end) };
         let mut grown = (lead, end);
         if self.after_split(node, lead).is_contiguous() {
             grown.0 = (lead & !(run - 1)).max(from);

@@ -5,21 +5,21 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 use thiserror::Error;
 
-use super::step::{EveryLeaf, Invalidation};
+use crate::step::{EveryLeaf, Invalidation};
 
 /// A plan that must not be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("step {step}: {violation}")]
+#[error("step {step}: {rule}")]
 pub struct Refused {
     /// The step that breaks the rule, counted from 0; the number of steps when the plan ends too early.
     pub step: usize,
     /// The rule.
-    pub violation: Violation,
+    pub rule: BrokenRule,
 }
 
 /// The rule that a plan breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum Violation {
+pub enum BrokenRule {
     /// The store names no entries of a table: too many, none, or an address that they do not translate.
     #[error("{count} entries from {index} on in a level {level} table do not translate {va}")]
     NoSuchEntries {

@@ -2,12 +2,12 @@
 
 use linmap_vmsa::{Decoded, Descriptor};
 
-use super::regime::Regime;
-use super::step::Store;
+use crate::step::Store;
+use crate::tree_context::TreeContext;
 
 /// A contiguous run on its way through the entries of a store.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// What the first entry of the run becomes, and the index behind the last.
     lead: Option<(Descriptor, usize, usize)>,
 }
@@ -17,13 +17,13 @@ impl Run {
     /// all is changed, or not alike.
     pub fn check(
         &mut self,
-        regime: &Regime,
+        context: &TreeContext,
         store: &Store,
         index: usize,
         now: Descriptor,
         new: Descriptor,
     ) -> Option<()> {
-        let shift = regime.geometry.shift(store.level);
+        let shift = context.geometry.shift(store.level);
         if let Some((lead, start, end)) = self.lead
             && index < end
         {
@@ -32,12 +32,12 @@ impl Run {
         }
         let one_of_run = |descriptor: Descriptor| {
             descriptor.is_contiguous()
-                && matches!(descriptor.decode(regime.geometry, store.level), Decoded::Leaf(_))
+                && matches!(descriptor.decode(context.geometry, store.level), Decoded::Leaf(_))
         };
         if !one_of_run(now) && !one_of_run(new) {
             return Some(());
         }
-        let count = regime.run(store.level)?;
+        let count = context.run(store.level)?;
         let start = index & !(count - 1);
         let whole = usize::from(store.index) <= start
             && start + count <= usize::from(store.index) + usize::from(store.count);
@@ -48,7 +48,7 @@ impl Run {
             return Some(());
         }
         // A run begins with its first entry, at an address that is a multiple of its size.
-        let Decoded::Leaf(pa) = new.decode(regime.geometry, store.level) else { return None };
+        let Decoded::Leaf(pa) = new.decode(context.geometry, store.level) else { return None };
         if index != start || pa.0 & (((count as u64) << shift) - 1) != 0 {
             return None;
         }

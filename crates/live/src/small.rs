@@ -1,12 +1,12 @@
 //! The shape of small plans, which most edits are: one store, or a table linked and a store to its pages, and what has to
 //! follow.
 
-use super::step::{Edit, Invalidation, Step, Store};
+use crate::step::{Edit, Invalidation, Step, Store};
 use linmap_table::cpu::Dsb;
 
 /// The steps of a plan of that shape, by name. In this order they are all that the plan has.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Small<'s> {
+pub(crate) struct Small<'s> {
     /// A DSB ISHST, which orders what new tables hold.
     pub order: Option<&'s Step>,
     /// The store, or the link of a new table.

@@ -7,12 +7,12 @@ use core::slice;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
-use super::PlanError;
-use super::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
-use super::planner::Planner;
-use super::regime::Node;
-use super::step::Edit;
-use super::target::Meanwhile;
+use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
+use crate::exclusivity::Exclusivity;
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::step::Edit;
 use linmap_table::TableWindow;
 use linmap_table::fill;
 use linmap_table::release_below;
@@ -20,7 +20,7 @@ use linmap_table::{FrameSource, OutOfFrames};
 
 /// Which leaves are too large.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// Those that reach over one of the ends of the range `first..=last`, unless they are already what `wanted` makes of a
     /// leaf: the first bits clear, the second ones set.
     Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
@@ -81,7 +81,7 @@ impl Cut {
 
 /// What a walk does with what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Stores what is new over what was.
     InPlace,
     /// Makes invalid what can't change in place.
@@ -112,8 +112,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to make all leaves in the table `top` and below smaller that `cut` cuts.
     #[inline(never)]
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
-        let bbm = self.regime.bbm;
-        if self.meanwhile == Meanwhile::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
+        let bbm = self.context.bbm;
+        if self.exclusivity == Exclusivity::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
             // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
@@ -139,7 +139,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let index = top.index(first);
         let found = self.read(top, index);
         let is_block = found.is_valid() && !found.may_be_table() && !found.is_contiguous();
-        if self.regime.bbm != BbmLevel::L3
+        if self.context.bbm != BbmLevel::L3
             || top.level == Level::L3
             || !is_block
             || last > top.last(index)
@@ -151,7 +151,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let table = self.replace(top, index, found, cut)?;
         self.splits_end();
         self.top = top;
-        Ok(Some(self.regime.below(top, index, table)))
+        Ok(Some(self.context.below(top, index, table)))
     }
 
     fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
@@ -171,12 +171,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     fn split_at(&mut self, top: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
         let mut node = top;
         loop {
-            let index = self.regime.geometry.index(Va(va), node.level);
+            let index = self.context.geometry.index(Va(va), node.level);
             let descriptor = self.read(node, index);
-            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+            match (entry(self.context.geometry, node.level, descriptor), node.level.next()) {
                 (Entry::Empty, _) => return Ok(node.last(index)),
                 (Entry::Table(table), Some(_)) => {
-                    node = self.regime.below(node, index, table);
+                    node = self.context.below(node, index, table);
                 }
                 // Nothing is smaller than a page.
                 (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
@@ -202,10 +202,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let (mut index, to) = self.indices(node, first, last);
         while index <= to {
             let descriptor = self.read(node, index);
-            match (entry(self.regime.geometry, node.level, descriptor), node.level.next()) {
+            match (entry(self.context.geometry, node.level, descriptor), node.level.next()) {
                 (Entry::Empty, _) => {}
                 (Entry::Table(table), Some(_)) => {
-                    let below = self.regime.below(node, index, table);
+                    let below = self.context.below(node, index, table);
                     self.split_below(below, first, last, cut, phase)?;
                 }
                 (Entry::Leaf(_), _) => {
@@ -220,7 +220,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    pub(super) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
+    pub(crate) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
         let Node { table, level, .. } = node;
         PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
     }
@@ -231,7 +231,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if !descriptor.is_contiguous() {
             return Ok(single);
         }
-        let Some(count) = self.regime.run(node.level) else {
+        let Some(count) = self.context.run(node.level) else {
             return Err(self.foreign(node, index, descriptor));
         };
         let start = index & !(count - 1);
@@ -255,8 +255,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
             return Ok(());
         }
-        let bbm = self.regime.bbm;
-        if valid && self.meanwhile == Meanwhile::InUse && bbm != BbmLevel::L3 {
+        let bbm = self.context.bbm;
+        if valid && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
             return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
         }
         match phase {
@@ -293,11 +293,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to link a new table over the block `whole`.
     #[inline(always)]
     fn replace(&mut self, node: Node, index: usize, whole: Descriptor, cut: Cut) -> Result<Pa, PlanError> {
-        let geometry = self.regime.geometry;
+        let geometry = self.context.geometry;
         let (Entry::Leaf(pa), Some(next)) = (entry(geometry, node.level, whole), node.level.next()) else {
             return Err(self.foreign(node, index, whole));
         };
-        let attributes = attributes_beside(self.regime.address_bits, whole);
+        let attributes = attributes_beside(self.context.address_bits, whole);
         let base = node.va(index);
         let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
         if let Err(error) = self.link(node, index, table) {
@@ -311,7 +311,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
-        release_below(self.regime.geometry, table, level, self.window, self.frames);
+        release_below(self.context.geometry, table, level, self.window, self.frames);
         self.frames.free(table);
     }
 
@@ -325,9 +325,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         pa: Pa,
         cut: Cut,
     ) -> Result<Pa, OutOfFrames> {
-        let geometry = self.regime.geometry;
-        let shift = self.regime.shift(level);
-        let count = self.regime.entries(level);
+        let geometry = self.context.geometry;
+        let shift = self.context.shift(level);
+        let count = self.context.entries(level);
         let table = self.frames.alloc()?;
         let pointer = self.window.open(level, table);
         // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame, and the slice is not
@@ -338,7 +338,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
         let candidates = cut.candidates(base, count, shift);
         let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
-        let run = self.regime.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
+        let run = self.context.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
         fill(entries, single.0 | if run.is_some() { CONTIGUOUS } else { 0 }, 1 << shift);
         if let Some(run) = run {
             let bytes = (run as u64).wrapping_shl(shift);

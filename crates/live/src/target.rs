@@ -2,6 +2,8 @@
 
 use linmap_vmsa::VaRange;
 
+use crate::exclusivity::Exclusivity;
+
 /// The caller's word that nobody uses a range of addresses while it is edited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quiescent {
@@ -68,24 +70,11 @@ impl Target {
         }
     }
 
-    pub(super) const fn meanwhile(self) -> Meanwhile {
+    pub(crate) const fn exclusivity(self) -> Exclusivity {
         match self {
-            Self::InUse(_) => Meanwhile::InUse,
-            Self::Quiescent(_) => Meanwhile::Quiescent,
-            Self::Parked(_) => Meanwhile::Parked,
+            Self::InUse(_) => Exclusivity::InUse,
+            Self::Quiescent(_) => Exclusivity::Quiescent,
+            Self::Parked(_) => Exclusivity::Parked,
         }
     }
-}
-
-/// A [`Target`] without its addresses.
-// Of four bytes, so that a plan has no padding, which would be moved byte by byte.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(super) enum Meanwhile {
-    /// Any CPU may use any of it at any moment.
-    InUse,
-    /// Nobody uses the addresses.
-    Quiescent,
-    /// Nobody walks the tree.
-    Parked,
 }

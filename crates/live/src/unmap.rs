@@ -4,11 +4,11 @@ use core::ops::Range;
 
 use linmap_vmsa::{Descriptor, Level};
 
-use super::PlanError;
-use super::entry::{Entry, entry};
-use super::planner::Planner;
-use super::regime::Node;
-use super::step::Edit;
+use crate::entry::{Entry, entry};
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -17,7 +17,7 @@ const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to clear everything in `first..=last`, over whose ends no leaf reaches.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
-        let root = self.regime.top;
+        let root = self.context.top;
         self.unmap_below(root, first, last)?;
         let removed = self.script.len();
         self.finish()?;
@@ -35,7 +35,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             // Splits happen at the ends of the range alone.
             let split = index == from || index == to;
             let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
-            match entry(self.regime.geometry, node.level, descriptor) {
+            match entry(self.context.geometry, node.level, descriptor) {
                 Entry::Empty => continue,
                 Entry::Foreign => return Err(self.foreign(node, index, descriptor)),
                 Entry::Leaf(_) => {
@@ -44,7 +44,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     }
                 }
                 Entry::Table(table) => {
-                    let below = self.regime.below(node, index, table);
+                    let below = self.context.below(node, index, table);
                     let whole = first <= below.base && node.last(index) <= last;
                     if !whole && !self.empties(below, first, last) {
                         self.clear(node, gone)?;
@@ -92,7 +92,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Whether nothing stays in the table `node` when `first..=last`, a part of what it translates, is unmapped.
     fn empties(&mut self, node: Node, first: u64, last: u64) -> bool {
         let (from, to) = self.indices(node, first, last);
-        let count = self.regime.geometry.entries(node.level);
+        let count = self.context.geometry.entries(node.level);
         let others = self.look(node, 0, count - 1, |entries| {
             let mut entries = entries.iter().enumerate();
             entries.any(|(index, bits)| (index < from || index > to) && *bits != 0)
@@ -102,10 +102,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         [from, to].into_iter().all(|index| {
             let descriptor = self.after_split(node, index);
-            let Entry::Table(table) = entry(self.regime.geometry, node.level, descriptor) else {
+            let Entry::Table(table) = entry(self.context.geometry, node.level, descriptor) else {
                 return true;
             };
-            let below = self.regime.below(node, index, table);
+            let below = self.context.below(node, index, table);
             let whole = first <= below.base && node.last(index) <= last;
             whole || self.empties(below, first, last)
         })

@@ -3,7 +3,7 @@
 mod live;
 
 use linmap_live::{
-    Change, Edit, Half, Invalidation, LiveTree, PlanError, Quiescent, Reach, Step, Store, Target, Violation,
+    BrokenRule, Change, Edit, Half, Invalidation, LiveTree, PlanError, Quiescent, Reach, Step, Store, Target,
 };
 use linmap_table::cpu::Dsb;
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, TableWindow};
@@ -67,8 +67,8 @@ impl Machine {
         unsafe { checked.apply(window, &mut HostCpu::default()) }.free(window, arena);
     }
 
-    fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), Violation> {
-        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.violation)
+    fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), BrokenRule> {
+        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.rule)
     }
 }
 
@@ -165,10 +165,10 @@ fn a_run_is_unfolded_for_every_walker_before_one_of_its_entries_changes() {
     let target = in_use(0x1_5000, 0x1000);
     assert_eq!(machine.check(target, &steps), Ok(()));
     let ordered = steps.remove(1);
-    assert!(matches!(machine.check(target, &steps), Err(Violation::RunUnordered { .. })));
+    assert!(matches!(machine.check(target, &steps), Err(BrokenRule::RunUnordered { .. })));
     steps.insert(1, ordered);
     steps.remove(0);
-    assert!(matches!(machine.check(target, &steps), Err(Violation::PartOfRun { .. })));
+    assert!(matches!(machine.check(target, &steps), Err(BrokenRule::PartOfRun { .. })));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn leaves_in_use_keep_their_size_below_level_3() {
         // The plan for nobody's use is refused in use.
         let steps = machine.steps(quiescent(0x5000, 0x1000), READ_ONLY).unwrap();
         assert_eq!(machine.check(quiescent(0x5000, 0x1000), &steps), Ok(()));
-        assert!(matches!(machine.check(target, &steps), Err(Violation::InUse { .. })), "{bbm:?}");
+        assert!(matches!(machine.check(target, &steps), Err(BrokenRule::InUse { .. })), "{bbm:?}");
         // Whole leaves change at every level.
         assert!(machine.steps(in_use(0, GIB), READ_ONLY).is_ok());
     }
@@ -217,7 +217,7 @@ fn the_plan_of_a_higher_level_is_refused_at_a_lower_one() {
     }
     let forbidden = check(BbmLevel::L0, &plan(BbmLevel::L3));
     let needs = Requirement::BreakBeforeMake(Reason::Size);
-    assert!(matches!(forbidden, Err(Violation::Forbidden { requirement, .. }) if requirement == needs));
+    assert!(matches!(forbidden, Err(BrokenRule::Forbidden { requirement, .. }) if requirement == needs));
 }
 
 #[test]
@@ -251,9 +251,9 @@ fn a_table_leaves_the_walk_caches_before_it_is_freed() {
             assert!(
                 matches!(
                     machine.check(target, &mutated),
-                    Err(Violation::FreedEarly { .. }
-                        | Violation::Forbidden { .. }
-                        | Violation::NotInvalidated { .. })
+                    Err(BrokenRule::FreedEarly { .. }
+                        | BrokenRule::Forbidden { .. }
+                        | BrokenRule::NotInvalidated { .. })
                 ),
                 "{mutant:?}"
             );
@@ -263,7 +263,7 @@ fn a_table_leaves_the_walk_caches_before_it_is_freed() {
         assert_eq!(machine.check(target, &everything), Ok(()));
         let range = Invalidation::ByRange { va, pages: 512, reach: Reach::AllLevels };
         everything[tlbi] = Step::Invalidate(range);
-        assert_eq!(machine.check(target, &everything), Err(Violation::NoSuchInvalidation(range)));
+        assert_eq!(machine.check(target, &everything), Err(BrokenRule::NoSuchInvalidation(range)));
     }
 }
 
@@ -276,7 +276,7 @@ fn changes_that_break_at_every_level_are_refused() {
     let mut device = l1.clone();
     device[0] = Step::Store(Store { edit: Edit::Bits { clear, set }, ..store });
     let reason = |result| match result {
-        Err(Violation::Forbidden { requirement: Requirement::BreakBeforeMake(reason), .. }) => reason,
+        Err(BrokenRule::Forbidden { requirement: Requirement::BreakBeforeMake(reason), .. }) => reason,
         other => panic!("{other:?}"),
     };
     assert_eq!(reason(machine.check(in_use(0, GIB), &device)), Reason::MemoryType);
@@ -289,7 +289,7 @@ fn changes_that_break_at_every_level_are_refused() {
     broken.extend(l1[1..4].iter().copied());
     broken.extend([device[0], Step::Dsb(Dsb::Ishst), Step::Isb]);
     assert_eq!(machine.check(quiescent(0, GIB), &broken), Ok(()));
-    assert!(matches!(machine.check(in_use(0, GIB), &broken), Err(Violation::InUse { .. })));
+    assert!(matches!(machine.check(in_use(0, GIB), &broken), Err(BrokenRule::InUse { .. })));
     for without in 1..4 {
         let mut hasty = broken.clone();
         hasty.remove(without);
@@ -308,13 +308,13 @@ fn a_table_that_does_not_say_what_the_block_said_is_refused() {
     let mut other = steps.clone();
     let first = Descriptor::table(G, root);
     other[1] = Step::Store(Store { edit: Edit::Write { first, step: 0 }, ..link });
-    assert!(matches!(machine.check(target, &other), Err(Violation::Differs { .. })));
+    assert!(matches!(machine.check(target, &other), Err(BrokenRule::Differs { .. })));
     let mut elsewhere = steps.clone();
     elsewhere[1] = Step::Store(Store { table: root, ..link });
-    assert!(matches!(machine.check(target, &elsewhere), Err(Violation::OtherTable { .. })));
+    assert!(matches!(machine.check(target, &elsewhere), Err(BrokenRule::OtherTable { .. })));
     let mut beyond = steps;
     beyond[1] = Step::Store(Store { count: 513, ..link });
-    assert!(matches!(machine.check(target, &beyond), Err(Violation::NoSuchEntries { .. })));
+    assert!(matches!(machine.check(target, &beyond), Err(BrokenRule::NoSuchEntries { .. })));
 }
 
 #[test]
@@ -334,8 +334,11 @@ fn a_table_of_which_any_one_entry_differs_from_the_block_is_refused() {
         assert_eq!(tree.check(target, &plan, window), Ok(()));
         // SAFETY: the table is one of the arena's frames, and nothing else refers to it.
         unsafe { *window.open(Level::L3, table).add(index).as_ptr() ^= 1 << bit };
-        let refused = tree.check(target, &plan, window).map_err(|refused| refused.violation);
-        assert!(matches!(refused, Err(Violation::Differs { .. })), "bit {bit} of entry {index}: {refused:?}");
+        let refused = tree.check(target, &plan, window).map_err(|refused| refused.rule);
+        assert!(
+            matches!(refused, Err(BrokenRule::Differs { .. })),
+            "bit {bit} of entry {index}: {refused:?}"
+        );
         arena.free(table);
     }
 }
@@ -352,7 +355,7 @@ fn an_invalidation_does_not_cover_a_store_behind_it() {
     assert_eq!(machine.check(target, &[first, second, ishst, tlbi, ish, isb]), Ok(()));
     assert_eq!(machine.check(target, &[first, ishst, second, ishst, tlbi, ish, isb]), Ok(()));
     assert_eq!(machine.check(target, &[first, ishst, tlbi, second, ishst, tlbi, ish, isb]), Ok(()));
-    let late = Err(Violation::NotInvalidated { va });
+    let late = Err(BrokenRule::NotInvalidated { va });
     assert_eq!(machine.check(target, &[first, ishst, tlbi, second, ishst, ish, isb]), late);
     assert_eq!(machine.check(target, &[first, ishst, tlbi, ish, second, ishst, isb]), late);
 }

@@ -4,7 +4,8 @@
 mod live;
 
 use linmap_live::{
-    Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step, Target, Violation,
+    BrokenRule, Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step,
+    Target,
 };
 use linmap_table::cpu::Dsb;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
@@ -431,7 +432,7 @@ fn mutate(machine: &mut Machine, edit: Edit) {
     let refused = |steps: &[Step], what: &str, window: &mut OffsetWindow| {
         let result = machine.tree.check(target, steps, window);
         assert!(result.is_err(), "{what} was accepted:\n{}", listing());
-        result.unwrap_err().violation
+        result.unwrap_err().rule
     };
     // Several invalidations may cover each other where an entry changed twice.
     let single = steps.iter().filter(|step| matches!(step, Step::Invalidate(_))).count() == 1;
@@ -459,11 +460,11 @@ fn mutate(machine: &mut Machine, edit: Edit) {
             let dsb = early.iter().rposition(|s| matches!(s, Step::Dsb(_))).unwrap();
             early.insert(dsb, removed);
             let violation = refused(&early, "an early free", &mut window);
-            assert!(matches!(violation, Violation::FreedEarly { .. } | Violation::NotRemoved { .. }));
+            assert!(matches!(violation, BrokenRule::FreedEarly { .. } | BrokenRule::NotRemoved { .. }));
             let mut twice = steps.clone();
             twice.push(removed);
             let violation = refused(&twice, "a double free", &mut window);
-            assert!(matches!(violation, Violation::NotRemoved { table: other, .. } if other == table));
+            assert!(matches!(violation, BrokenRule::NotRemoved { table: other, .. } if other == table));
         }
         if at > 0 {
             let mut swapped = steps.clone();

@@ -3,8 +3,8 @@
 mod live;
 
 use linmap_live::{
-    Change, Edit, EveryLeaf, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Step, Store,
-    Target, Violation,
+    BrokenRule, Change, Edit, EveryLeaf, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Step,
+    Store, Target,
 };
 use linmap_table::cpu::Dsb;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
@@ -81,8 +81,8 @@ impl Machine {
         tree.plan_split(parked(range(at, len)), to, &mut steps, window, arena).unwrap().steps().to_vec()
     }
 
-    fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), Violation> {
-        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.violation)
+    fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), BrokenRule> {
+        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.rule)
     }
 
     /// Bits of all leaves, valid or not.
@@ -180,26 +180,26 @@ fn a_change_of_all_leaves_is_refused_where_it_is_not_one() {
     plan.extend(CLOSING);
     assert_eq!(machine.check(parked(whole), &plan), Ok(()));
     let in_use = machine.check(Target::InUse(whole), &plan);
-    assert_eq!(in_use, Err(Violation::NotParked { first: leaves.first }));
+    assert_eq!(in_use, Err(BrokenRule::NotParked { first: leaves.first }));
     let mut with = |change: EveryLeaf| {
         plan[0] = Step::EveryLeaf(change);
         machine.check(parked(whole), &plan)
     };
     for (clear, set) in [(0, 0), (NOT_GLOBAL, NOT_GLOBAL), (0, 1 << 52), (1, 0), (0, 1 << 30), (0xc0, 0)] {
         let bad = EveryLeaf { clear, set, ..leaves };
-        assert_eq!(with(bad), Err(Violation::NoSuchLeaves(bad)));
+        assert_eq!(with(bad), Err(BrokenRule::NoSuchLeaves(bad)));
     }
     for (first, last) in [(BASE + 1, BASE + GIB - 1), (BASE, BASE + GIB), (BASE + GIB, BASE - 1), (0, 0xfff)]
     {
         let bad = EveryLeaf { first: Va(first), last: Va(last), ..leaves };
-        assert_eq!(with(bad), Err(Violation::NoSuchLeaves(bad)));
+        assert_eq!(with(bad), Err(BrokenRule::NoSuchLeaves(bad)));
     }
     let short = EveryLeaf { last: Va(BASE + 0x1fff), ..leaves };
-    assert_eq!(with(short), Err(Violation::PartOfLeaf { va: Va(BASE) }));
+    assert_eq!(with(short), Err(BrokenRule::PartOfLeaf { va: Va(BASE) }));
     let short = EveryLeaf { last: Va(BASE + GIB + 0x1fff), ..leaves };
-    assert_eq!(with(short), Err(Violation::PartOfLeaf { va: short.last }));
+    assert_eq!(with(short), Err(BrokenRule::PartOfLeaf { va: short.last }));
     let va = Va(BASE + GIB + 0x1000);
-    assert_eq!(with(EveryLeaf { first: va, ..leaves }), Err(Violation::PartOfLeaf { va }));
+    assert_eq!(with(EveryLeaf { first: va, ..leaves }), Err(BrokenRule::PartOfLeaf { va }));
     // Nothing changes of the block then.
     assert_eq!(with(EveryLeaf { first: va, clear: NOT_GLOBAL, set: 0, ..leaves }), Ok(()));
     // Behind the split it is whole, and behind the change nothing else is.
@@ -208,9 +208,9 @@ fn a_change_of_all_leaves_is_refused_where_it_is_not_one() {
     let [ishst, tlbi, ish, isb] = CLOSING;
     assert_eq!(machine.check(parked(whole), &[split, first, ishst, tlbi, ish, isb]), Ok(()));
     let late = machine.check(parked(whole), &[first, split, ishst, tlbi, ish, isb]);
-    assert!(matches!(late, Err(Violation::PartOfLeaf { .. })));
+    assert!(matches!(late, Err(BrokenRule::PartOfLeaf { .. })));
     let late = machine.check(parked(whole), &[Step::EveryLeaf(leaves), split, ishst, tlbi, ish, isb]);
-    assert_eq!(late, Err(Violation::BehindEveryLeaf { va: Va(BASE) }));
+    assert_eq!(late, Err(BrokenRule::BehindEveryLeaf { va: Va(BASE) }));
 }
 
 #[test]
@@ -227,14 +227,14 @@ fn what_a_parked_tree_may_not_lose_is_refused_all_the_same() {
     };
     // A part of the run, and none of it.
     let part = with(0, Store { count: 8, ..unfold });
-    assert!(matches!(machine.check(target, &part), Err(Violation::PartOfRun { .. })));
-    assert!(matches!(machine.check(target, &steps[1..]), Err(Violation::PartOfRun { .. })));
+    assert!(matches!(machine.check(target, &part), Err(BrokenRule::PartOfRun { .. })));
+    assert!(matches!(machine.check(target, &steps[1..]), Err(BrokenRule::PartOfRun { .. })));
     // A table that says something else, and one that is none.
     let other = Edit::Write { first: Descriptor::table(G, machine.tree.root()), step: 0 };
     let differs = with(1, Store { edit: other, ..link });
-    assert!(matches!(machine.check(target, &differs), Err(Violation::Differs { .. })));
+    assert!(matches!(machine.check(target, &differs), Err(BrokenRule::Differs { .. })));
     let elsewhere = with(1, Store { table: machine.tree.root(), ..link });
-    assert!(matches!(machine.check(target, &elsewhere), Err(Violation::OtherTable { .. })));
+    assert!(matches!(machine.check(target, &elsewhere), Err(BrokenRule::OtherTable { .. })));
     // The frames of a table go once, behind everything.
     machine.split(0, 2 * MIB, Level::L3);
     let mut steps = vec![Step::Isb; 16];
@@ -246,11 +246,14 @@ fn what_a_parked_tree_may_not_lose_is_refused_all_the_same() {
         let mut early = rest.to_vec();
         early.insert(at, *free);
         let refused = machine.check(target, &early);
-        assert!(matches!(refused, Err(Violation::FreedEarly { .. } | Violation::NotRemoved { .. })), "{at}");
+        assert!(
+            matches!(refused, Err(BrokenRule::FreedEarly { .. } | BrokenRule::NotRemoved { .. })),
+            "{at}"
+        );
     }
     let mut twice = steps.clone();
     twice.push(*free);
-    assert!(matches!(machine.check(target, &twice), Err(Violation::NotRemoved { .. })));
+    assert!(matches!(machine.check(target, &twice), Err(BrokenRule::NotRemoved { .. })));
 }
 
 #[test]
@@ -263,7 +266,7 @@ fn what_only_break_before_make_could_do_needs_none_in_a_parked_tree() {
     let mut steps = vec![Step::Store(Store { edit, ..store })];
     steps.extend(CLOSING);
     assert_eq!(machine.check(parked(range(0, GIB)), &steps), Ok(()));
-    assert!(matches!(machine.check(Target::InUse(range(0, GIB)), &steps), Err(Violation::Forbidden { .. })));
+    assert!(matches!(machine.check(Target::InUse(range(0, GIB)), &steps), Err(BrokenRule::Forbidden { .. })));
 }
 
 #[test]

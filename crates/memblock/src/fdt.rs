@@ -6,6 +6,7 @@ use dtoolkit::error::PropertyError;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
+use linmap_fdt::is_enabled;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -128,7 +129,7 @@ pub enum FdtError<'a> {
 }
 
 impl<const N: usize> Memblock<N> {
-    /// Replaces all that the map holds by what the device tree says. [`parse_dtb`](crate::parse_dtb) makes the `fdt`
+    /// Replaces all that the map holds by what the device tree says. [`parse_dtb`](linmap_fdt::parse_dtb) makes the `fdt`
     /// from bytes; from a blob that it has not checked, reading may panic.
     ///
     /// - Memory: the `reg` entries of all enabled children of the root with `device_type = "memory"`. Regions that
@@ -275,11 +276,6 @@ fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
         node.property("device_type").is_some_and(|property| property.value() == b"memory\0")
             && is_enabled(node)
     })
-}
-
-/// Whether the node has no `status` or the status `okay`. `ok` is an old form of it that firmware still writes.
-fn is_enabled(node: &FdtNode<'_>) -> bool {
-    node.property("status").is_none_or(|status| matches!(status.value(), b"okay\0" | b"ok\0"))
 }
 
 /// Checks that the children of `parent` write addresses and sizes as 32-bit or 64-bit numbers.

@@ -1,9 +1,10 @@
 //! Whether two descriptors may be used at the same time: the one in the tables, and the one that may be cached.
 
 use crate::cached::run_shift;
-use crate::descriptor::{CONTIGUOUS, Entry, cacheable, read};
-use crate::machine::{Check, Machine, Place, Root};
-use crate::rules::{Placed, Rule, clash};
+use crate::conflict::{PlacedLeaf, conflict};
+use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
+use crate::machine::{Check, EntryPlace, Machine, Root, first_cpu};
+use crate::rules::Rule;
 use crate::violation::Violation;
 
 /// A descriptor where it translates.
@@ -19,9 +20,9 @@ pub(crate) struct Side {
 
 impl Machine {
     /// `new` comes to `place`: checked against everything that the same CPUs may hold there.
-    pub(crate) fn joins(&mut self, place: Place, new: u64) -> Check {
+    pub(crate) fn check_against_cached(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !cacheable(root.shape, root.space, place.level, new) {
+        if !is_cacheable(root.shape, root.space, place.level, new) {
             return Ok(());
         }
         let side = self.side(place.root, place.level, place.va, new);
@@ -42,33 +43,34 @@ impl Machine {
                         value: held.value,
                         run: held.runs & root.cpus != 0,
                     };
-                    self.clash(old, side).map_err(|violation| violation.on(first(held.cpus & root.cpus)))?;
+                    self.check_pair(old, side)
+                        .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & root.cpus)))?;
                 }
             }
         }
         for other in 0..self.roots.len() as u32 {
             let Root { space, cpus, .. } = self.roots[other as usize];
             if other != place.root && space == root.space && cpus & root.cpus != 0 {
-                self.clash_with_tree(other, side)
-                    .map_err(|violation| violation.on(first(cpus & root.cpus)))?;
+                self.check_against_root(other, side)
+                    .map_err(|violation| violation.on_cpu(first_cpu(cpus & root.cpus)))?;
             }
         }
         Ok(())
     }
 
     /// Checks `new` against the tree of another root, which the same CPU walks or may hold a part of.
-    fn clash_with_tree(&mut self, other: u32, new: Side) -> Check {
+    fn check_against_root(&mut self, other: u32, new: Side) -> Check {
         let Root { shape, table, space, .. } = self.roots[other as usize];
         if !shape.holds(space, new.va) {
             return Ok(());
         }
         self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
-            machine.clash(old, new)
+            machine.check_pair(old, new)
         })
     }
 
     /// Checks everything under two roots that one CPU walks or may hold.
-    pub(crate) fn clash_roots(&mut self, old: u32, new: u32) -> Check {
+    pub(crate) fn check_roots(&mut self, old: u32, new: u32) -> Check {
         let Root { shape, table, space, .. } = self.roots[new as usize];
         if self.roots[old as usize].table == table {
             return Ok(());
@@ -76,9 +78,9 @@ impl Machine {
         let level = shape.start();
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if cacheable(shape, space, level, value) {
+            if is_cacheable(shape, space, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
-                self.clash_with_tree(old, Side { root: new, level, va, value, run: false })?;
+                self.check_against_root(old, Side { root: new, level, va, value, run: false })?;
             }
         }
         Ok(())
@@ -86,9 +88,9 @@ impl Machine {
 
     /// Checks `new`, which is at `place` now, against the rest of its own tree: the place may be behind a pointer that is
     /// only cached, or among the entries of a contiguous run.
-    pub(crate) fn fits_in(&mut self, place: Place, new: u64) -> Check {
+    pub(crate) fn check_against_tree(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
+        if !is_cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
             return Ok(());
         }
         let mut side = self.side(place.root, place.level, place.va, new);
@@ -100,12 +102,12 @@ impl Machine {
                 |word: &u64| matches!(read(root.shape, root.space, place.level, *word), Entry::Table(_));
             side.run = words.iter().any(table);
         }
-        self.clash_with_tree(place.root, side).map_err(|violation| violation.on(first(root.cpus)))
+        self.check_against_root(place.root, side).map_err(|violation| violation.on_cpu(first_cpu(root.cpus)))
     }
 
     /// Whether `place` is a page that the tree leads to by table descriptors with no contiguous run beside any of them:
     /// then all there is to compare with it are its neighbours in its own table.
-    fn is_straight(&mut self, place: Place) -> bool {
+    fn is_straight(&mut self, place: EntryPlace) -> bool {
         let target = (place.root, place.pa & !(self.config.granule - 1));
         if place.level != 3 || self.straight == Some(target) {
             return place.level == 3;
@@ -169,7 +171,7 @@ impl Machine {
                 if near || words.iter().fold(0, |any, word| any | word) & CONTIGUOUS != 0 {
                     for (nth, &value) in words.iter().enumerate() {
                         let va = va + ((index + nth as u64) << shift);
-                        if cacheable(shape, space, level, value) {
+                        if is_cacheable(shape, space, level, value) {
                             let side = self.side(root, level, va, value);
                             if side.run || near {
                                 found.push(side);
@@ -210,7 +212,7 @@ impl Machine {
 
     /// Whether both are leaves of one level that differ in nothing but the address, and in that as much as their places
     /// do: entries of one run, or one entry before and after it was unfolded, which is almost every pair.
-    fn in_step(&self, old: &Side, new: &Side) -> bool {
+    fn is_in_step(&self, old: &Side, new: &Side) -> bool {
         const ADDRESS: u64 = 0x0003_ffff_ffff_f000;
         let free = if self.config.bbm == 0 { 0 } else { CONTIGUOUS };
         let [one, other] = [old.value & !free, new.value & !free];
@@ -223,19 +225,20 @@ impl Machine {
     }
 
     /// Refuses `new` while `old` may be cached.
-    pub(crate) fn clash(&mut self, old: Side, new: Side) -> Check {
+    pub(crate) fn check_pair(&mut self, old: Side, new: Side) -> Check {
         self.spend()?;
-        if self.in_step(&old, &new) {
+        if self.is_in_step(&old, &new) {
             return Ok(());
         }
         let [old_root, new_root] = [old.root, new.root].map(|root| self.roots[root as usize]);
-        let violation = |rule| Violation::of(rule).at(old.va.max(new.va)).values(old.value, new.value);
+        let violation =
+            |rule| Violation::new(rule).at_va(old.va.max(new.va)).with_values(old.value, new.value);
         let entries = [(&old, &old_root), (&new, &new_root)]
             .map(|(side, root)| read(root.shape, root.space, side.level, side.value));
         match entries {
             [Entry::Invalid, _] | [_, Entry::Invalid] => Ok(()),
             [Entry::Leaf(leaf), Entry::Leaf(other)] => {
-                let placed = |leaf, side: &Side, root: &Root| Placed {
+                let placed = |leaf, side: &Side, root: &Root| PlacedLeaf {
                     leaf,
                     level: side.level,
                     va: side.va,
@@ -245,25 +248,25 @@ impl Machine {
                 let old_placed = placed(leaf, &old, &old_root);
                 let new_placed = placed(other, &new, &new_root);
                 let memory = |index| self.memory_type(new_root.space, index);
-                let found = clash(self.config.bbm, &old_placed, &new_placed, memory);
+                let found = conflict(self.config.bbm, &old_placed, &new_placed, memory);
                 found.map_or(Ok(()), |rule| Err(violation(rule)))
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {
                 let forbidden = old_root.id == new_root.id || leaf.global;
-                if old.level <= new.level && forbidden && !self.resizes(leaf.no_translation) {
+                if old.level <= new.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
                 self.each_below(new.root, table, new.level + 1, new.va, old, |machine, new| {
-                    machine.clash(old, new)
+                    machine.check_pair(old, new)
                 })
             }
             [Entry::Table(table), Entry::Leaf(leaf)] => {
                 let forbidden = old_root.id == new_root.id || leaf.global;
-                if new.level <= old.level && forbidden && !self.resizes(leaf.no_translation) {
+                if new.level <= old.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
                 self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                    machine.clash(old, new)
+                    machine.check_pair(old, new)
                 })
             }
             [Entry::Table(table), Entry::Table(other)] => {
@@ -277,11 +280,11 @@ impl Machine {
                 }
                 if old.level <= new.level {
                     self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                        machine.clash(old, new)
+                        machine.check_pair(old, new)
                     })
                 } else {
                     self.each_below(new.root, other, new.level + 1, new.va, old, |machine, new| {
-                        machine.clash(old, new)
+                        machine.check_pair(old, new)
                     })
                 }
             }
@@ -289,12 +292,7 @@ impl Machine {
     }
 
     /// Whether a block, with nT or without, may take the place of a table or give way to one.
-    fn resizes(&self, no_translation: bool) -> bool {
+    fn may_resize(&self, no_translation: bool) -> bool {
         self.config.bbm >= 2 || (self.config.bbm == 1 && no_translation)
     }
-}
-
-/// The first CPU of a set.
-pub(crate) fn first(cpus: u64) -> usize {
-    cpus.trailing_zeros() as usize
 }

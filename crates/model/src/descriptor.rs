@@ -118,7 +118,7 @@ impl Leaf {
 }
 
 /// Whether a TLB or a walk cache may hold what `value` says.
-pub(crate) fn cacheable(shape: Shape, space: Space, level: i8, value: u64) -> bool {
+pub(crate) fn is_cacheable(shape: Shape, space: Space, level: i8, value: u64) -> bool {
     match read(shape, space, level, value) {
         Entry::Invalid => false,
         Entry::Table(_) => true,

@@ -6,165 +6,25 @@
 //! synchronization behind the DSB (Arm ARM D8.17, RBLDZX); on every other CPU with the DSB (RYNJCP).
 
 use crate::cached::Held;
-use crate::descriptor::{Entry, cacheable, read};
-use crate::event::{Tlbi, TlbiScope};
-use crate::machine::{Check, Left, Machine, Root};
-use crate::space::{Shape, Space};
-
-/// What a TLBI asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Scope {
-    spaces: [bool; 4],
-    /// First and last address; everything when `None`.
-    range: Option<(u64, u64)>,
-    /// The ASID or VMID; every one when `None`.
-    id: Option<u16>,
-    /// Leaf entries alone.
-    pub last_level: bool,
-    /// The level that all leaves in the range are said to have.
-    hint: Option<i8>,
-    /// Non-global entries alone (by ASID).
-    spare_global: bool,
-    /// Stage 2 entries alone, not what combines both stages.
-    stage2_alone: bool,
-    /// The VMID it was issued in, where that is certain.
-    vmid: Option<u16>,
-    pub broadcast: bool,
-    /// The operand says nothing that this machine understands: nothing need be invalidated.
-    void: bool,
-}
-
-const EL1: [bool; 4] = [true, true, false, false];
-const EL2: [bool; 4] = [false, false, true, false];
-const STAGE2: [bool; 4] = [false, false, false, true];
-
-/// log2 of the granule that a TG field, the low two bits of `field`, says; 0 when it says none.
-fn granule(field: u64) -> u32 {
-    match field & 3 {
-        0b01 => 12,
-        0b10 => 14,
-        0b11 => 16,
-        _ => 0,
-    }
-}
-
-fn sign_extend(value: u64, bits: u32) -> u64 {
-    ((value << (64 - bits)) as i64 >> (64 - bits)) as u64
-}
-
-impl Scope {
-    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without one, nothing of a VMID
-    /// need be invalidated.
-    pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
-        let base = Self {
-            spaces: EL1,
-            range: None,
-            id: None,
-            last_level: false,
-            hint: None,
-            spare_global: false,
-            stage2_alone: false,
-            vmid,
-            broadcast: tlbi.broadcast,
-            void: false,
-        };
-        let asid = Some((operand >> 48) as u16);
-        // VA[55:12] whatever the granule, sign-extended.
-        let address = sign_extend(operand & 0xfff_ffff_ffff, 44) << 12;
-        let point = |scope: Self| {
-            let (granule, level) = (granule(operand >> 46), (operand >> 44 & 3) as i8);
-            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have and not use, it says
-            // nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
-            let hinted = granule == 12 || (granule != 0 && level != 0);
-            let last = address | ((1u64 << shape.granule) - 1);
-            Self {
-                range: Some((address & (u64::MAX << shape.granule), last)),
-                hint: hinted.then_some(level),
-                void: scope.void || (hinted && granule != shape.granule),
-                ..scope
-            }
-        };
-        let range = |scope: Self| {
-            let (shift, bits) = if shape.ds() { (16, 37) } else { (shape.granule, 37) };
-            let start = sign_extend(operand & 0x1f_ffff_ffff, bits) << shift;
-            let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
-            let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
-            let level = (operand >> 37 & 3) as i8;
-            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM D8.17.5.2).
-            let odd = level != 0 && start & ((1u64 << shape.shift(level)) - 1) != 0;
-            Self {
-                range: Some((start, start.saturating_add(bytes - 1))),
-                hint: (level != 0).then_some(level),
-                void: odd || granule(operand >> 46) != shape.granule,
-                ..scope
-            }
-        };
-        let last = |scope: Self| Self { last_level: true, ..scope };
-        let of_asid = Self { id: asid, ..base };
-        let of_vmid = Self { spaces: STAGE2, id: vmid, void: vmid.is_none(), ..base };
-        match tlbi.scope {
-            TlbiScope::AllEl1 => base,
-            TlbiScope::Asid => Self { spare_global: true, ..of_asid },
-            TlbiScope::Va => point(of_asid),
-            TlbiScope::VaLast => last(point(of_asid)),
-            TlbiScope::VaAnyAsid => point(base),
-            TlbiScope::VaAnyAsidLast => last(point(base)),
-            TlbiScope::Range => range(of_asid),
-            TlbiScope::RangeLast => last(range(of_asid)),
-            TlbiScope::RangeAnyAsid => range(base),
-            TlbiScope::RangeAnyAsidLast => last(range(base)),
-            TlbiScope::AllEl2 => Self { spaces: EL2, ..base },
-            TlbiScope::VaEl2 => point(Self { spaces: EL2, ..base }),
-            TlbiScope::VaEl2Last => last(point(Self { spaces: EL2, ..base })),
-            TlbiScope::AllStages => Self { spaces: [true, true, false, true], ..base },
-            TlbiScope::AllStagesVmid => of_vmid,
-            TlbiScope::Ipa => {
-                // IPA[51:12] in bits 39:0.
-                let start = (operand & 0xff_ffff_ffff) << 12 & (u64::MAX << shape.granule);
-                let last = start | ((1u64 << shape.granule) - 1);
-                point(Self { stage2_alone: true, ..of_vmid }).over(start, last)
-            }
-        }
-    }
-
-    fn over(self, start: u64, last: u64) -> Self {
-        Self { range: Some((start, last)), ..self }
-    }
-
-    fn covers(&self, start: u64, last: u64) -> bool {
-        self.range.is_none_or(|(from, to)| from <= start && last <= to)
-    }
-
-    fn touches(&self, start: u64, last: u64) -> bool {
-        self.range.is_none_or(|(from, to)| from <= last && start <= to)
-    }
-
-    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's half has the ASID of
-    /// TTBR0 (TCR.A1 = 0), whichever that was.
-    fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
-        if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && space != Space::High) }
-    }
-}
+use crate::descriptor::{Entry, is_cacheable, read};
+use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::scope::Scope;
+use crate::space::Space;
 
 impl Machine {
-    /// The first and last address that a TLBI reaches, when it is for addresses.
-    pub(crate) fn reach_of(&self, tlbi: Tlbi, operand: u64) -> Option<(u64, u64)> {
-        Scope::of(tlbi, operand, self.shapes[Space::Low.index()], None).range
-    }
-
     /// A TLBI that `by` issued at `since` has completed on `reached`.
     pub(crate) fn invalidate(&mut self, by: usize, scope: &Scope, since: u64, reached: u64) -> Check {
-        if scope.void {
+        if scope.is_void {
             return Ok(());
         }
         for space in Space::ALL {
-            if scope.spaces[space.index()] {
+            if scope.reaches(space) {
                 self.invalidate_held(space, by, scope, since, reached)?;
                 self.invalidate_roots(space, by, scope, since, reached)?;
             }
         }
         // VMALLE1 also reaches what combines both stages, of the current VMID.
-        if scope.spaces == EL1 && scope.range.is_none() && scope.id.is_none() {
+        if scope.is_all_of_el1() {
             self.invalidate_combined(scope.vmid, since, reached)?;
         }
         Ok(())
@@ -250,7 +110,7 @@ impl Machine {
             self.spend()?;
             let mut values = Vec::new();
             self.memory.seen(table + 8 * index, |value| values.extend(value));
-            values.retain(|value| cacheable(shape, space, level, *value));
+            values.retain(|value| is_cacheable(shape, space, level, *value));
             for value in values {
                 let va = held.va + (index << shape.shift(level));
                 if let Entry::Table(next) = read(shape, space, level, value) {
@@ -296,7 +156,7 @@ impl Machine {
                 if gone && cpu != by {
                     self.leave(cpu, left.root)?;
                 } else {
-                    kept.push(Left { invalidated: left.invalidated || gone, ..left });
+                    kept.push(LeftRoot { invalidated: left.invalidated || gone, ..left });
                 }
             }
             self.cpus[cpu].left[space.index()] = kept;

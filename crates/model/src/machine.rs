@@ -1,14 +1,17 @@
 //! The machine: what is true of it after each event, and the check of each.
 
+use std::fmt;
+
+use linmap_trace::Use;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cached::{CachedSpaces, Held};
-use crate::event::{Event, Register, Use};
+use crate::config::{Config, ConfigError};
+use crate::descriptor::{Entry, Leaf, read};
 use crate::fresh::FreshEntries;
-use crate::invalidate::Scope;
 use crate::memory::Memory;
 use crate::rules::Rule;
-use crate::shape::{Config, ConfigError};
+use crate::scope::Scope;
 use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
@@ -17,7 +20,7 @@ pub(crate) type Check<T = ()> = Result<T, Violation>;
 
 /// Where a table is used: a frame may serve several trees, and several places of one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct At {
+pub(crate) struct TableUse {
     pub root: u32,
     pub level: i8,
     /// The first address the table translates.
@@ -41,7 +44,7 @@ pub(crate) struct Root {
 
 /// A root that a CPU walks no more, but may hold something of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
+pub(crate) struct LeftRoot {
     pub root: u32,
     /// Since when it is walked no more.
     pub since: u64,
@@ -52,7 +55,7 @@ pub(crate) struct Left {
 
 /// One entry of one table in one tree.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct EntryPlace {
     pub root: u32,
     pub level: i8,
     /// The first address the entry translates.
@@ -74,7 +77,7 @@ pub(crate) struct Cpu {
     /// Per space: the roots that a walk may start from; several until an ISB makes the last one certain.
     pub walks: [Vec<u32>; 4],
     /// Per space: roots that were left, and of which something may be held.
-    pub left: [Vec<Left>; 4],
+    pub left: [Vec<LeftRoot>; 4],
     /// Per space: bits of input address that this CPU's TCR says.
     pub va_bits: [u32; 4],
     /// Per space: TCR changed and no ISB came yet.
@@ -89,12 +92,6 @@ pub(crate) struct Cpu {
 
 /// The most places that one table may be used in, and that all may be; honest trees stay far below.
 pub(crate) const MAX_PLACES: (usize, usize) = (1 << 12, 1 << 22);
-
-/// The most entries that one event may make the model compare.
-const MAX_WORK: u64 = 1 << 28;
-
-/// The most words that one event stores: more than any table has.
-const MAX_FILL: u64 = 1 << 20;
 
 /// The most older values of one word that walkers may see.
 pub(crate) const MAX_OLDER: usize = 1 << 10;
@@ -117,14 +114,27 @@ pub struct Machine {
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
     pub(crate) now: u64,
     pub(crate) work: u64,
-    pub(crate) tables: FxHashMap<u64, Vec<At>>,
+    pub(crate) tables: FxHashMap<u64, Vec<TableUse>>,
     pub(crate) places: usize,
     /// Root tables that do not begin at a multiple of the granule.
     pub(crate) odd_roots: Vec<u64>,
-    /// The last table of pages that was found where [`fits_in`](Self::fits_in) need not look further.
+    /// The last table of pages that was found where [`check_against_tree`](Self::check_against_tree) need not look further.
     pub(crate) straight: Option<(u32, u64)>,
-    events: usize,
-    broken: Option<Violation>,
+    /// How many events there were.
+    pub(crate) events: usize,
+    /// The first violation.
+    pub(crate) broken: Option<Violation>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, events, broken, .. } = self;
+        f.debug_struct("Machine")
+            .field("config", config)
+            .field("events", events)
+            .field("broken", broken)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Machine {
@@ -163,126 +173,24 @@ impl Machine {
     }
 
     /// The page of `pa` as it is in memory, when every word of it is known.
-    pub fn page(&self, pa: u64) -> Option<&[u64]> {
+    pub fn known_page(&self, pa: u64) -> Option<&[u64]> {
         self.memory.known_page(pa)
     }
 
     /// Whether `cpu` said that it uses `va`.
-    pub fn in_use(&self, cpu: usize, va: u64) -> bool {
+    pub fn is_in_use(&self, cpu: usize, va: u64) -> bool {
         self.cpus[cpu].uses.iter().any(|in_use| in_use.va <= va && va <= in_use.last)
     }
 
-    /// Lets `event` happen.
-    ///
-    /// # Errors
-    /// The [`Violation`] that makes it, or what was legal before it, unsafe. What such a machine does afterwards means
-    /// nothing, so every later event gives the same violation.
-    pub fn step(&mut self, event: &Event) -> Check {
-        if let Some(violation) = self.broken {
-            return Err(violation);
-        }
-        self.now += 1;
-        self.work = MAX_WORK;
-        let number = self.events;
-        self.events += 1;
-        self.run(event).map_err(|violation| {
-            let violation = Violation { event: number, ..violation };
-            self.broken = Some(violation);
-            violation
-        })
+    pub(crate) fn check_cpu(&self, cpu: usize) -> Check {
+        if cpu < self.cpus.len() { Ok(()) } else { Err(Violation::new(Rule::NoSuchCpu).on_cpu(cpu)) }
     }
 
-    fn run(&mut self, event: &Event) -> Check {
-        match *event {
-            Event::Store { cpu, pa, value, via } => {
-                self.cpu(cpu)?;
-                self.in_memory(pa, 8)?;
-                if let Some(via) = via {
-                    self.reaches(cpu, via, Use::Write, pa)?;
-                }
-                self.store(cpu, pa, value)
-            }
-            Event::Fill { cpu, pa, count, first, step } => {
-                self.cpu(cpu)?;
-                let len = count.checked_mul(8).ok_or(Violation::of(Rule::NotMemory).entry(pa))?;
-                self.in_memory(pa, len)?;
-                if count > MAX_FILL {
-                    return Err(Violation::of(Rule::TooComplex).entry(pa));
-                }
-                let mut value = first;
-                for at in (pa..pa + len).step_by(8) {
-                    self.store(cpu, at, value)?;
-                    value = value.wrapping_add(step);
-                }
-                Ok(())
-            }
-            Event::Dsb { cpu, domain, access } => {
-                self.cpu(cpu)?;
-                self.dsb(cpu, domain, access)
-            }
-            Event::Isb { cpu } => {
-                self.cpu(cpu)?;
-                self.isb(cpu)
-            }
-            Event::Tlbi { cpu, tlbi, operand } => {
-                self.cpu(cpu)?;
-                self.tlbi(cpu, tlbi, operand);
-                Ok(())
-            }
-            Event::Write { cpu, register, value } => {
-                self.cpu(cpu)?;
-                match register {
-                    Register::Ttbr0 => self.write_base(cpu, Space::Low, value),
-                    Register::Ttbr1 => self.write_base(cpu, Space::High, value),
-                    Register::Ttbr0El2 => self.write_base(cpu, Space::El2, value),
-                    Register::Vttbr => self.write_base(cpu, Space::Stage2, value),
-                    Register::Tcr => self.write_tcr(cpu, value),
-                    Register::Mair => self.write_mair(value),
-                }
-            }
-            Event::Access { cpu, va, kind, pa } => {
-                self.cpu(cpu)?;
-                self.reaches(cpu, va, kind, pa)
-            }
-            Event::Faults { cpu, va, kind } => {
-                self.cpu(cpu)?;
-                self.faults(cpu, va, kind)
-            }
-            Event::Uses { cpu, va, len, kind } => {
-                self.cpu(cpu)?;
-                let last = len.checked_sub(1).and_then(|len| va.checked_add(len));
-                let last = last.ok_or(Violation::of(Rule::Unmodelled).at(va))?;
-                let in_use = InUse { va, last, kind };
-                self.keeps(cpu, in_use)?;
-                self.cpus[cpu].uses.push(in_use);
-                Ok(())
-            }
-            Event::Unuses { cpu, va, len, kind } => {
-                self.cpu(cpu)?;
-                let last = va.wrapping_add(len).wrapping_sub(1);
-                let uses = &mut self.cpus[cpu].uses;
-                match uses.iter().position(|in_use| *in_use == InUse { va, last, kind }) {
-                    Some(nth) => {
-                        uses.swap_remove(nth);
-                        Ok(())
-                    }
-                    None => Err(Violation::of(Rule::Unmodelled).on(cpu).at(va)),
-                }
-            }
-            Event::Free { pa, len } => self.free(pa, len),
-            Event::Settled => self.settle(),
-        }
-    }
-
-    pub(crate) fn cpu(&self, cpu: usize) -> Check {
-        if cpu < self.cpus.len() { Ok(()) } else { Err(Violation::of(Rule::NoSuchCpu).on(cpu)) }
-    }
-
-    pub(crate) fn in_memory(&self, pa: u64, len: u64) -> Check {
+    pub(crate) fn check_memory(&self, pa: u64, len: u64) -> Check {
         if pa.is_multiple_of(8) && self.memory.holds(pa, len) {
             Ok(())
         } else {
-            Err(Violation::of(Rule::NotMemory).entry(pa))
+            Err(Violation::new(Rule::NotMemory).at_pa(pa))
         }
     }
 
@@ -294,11 +202,34 @@ impl Machine {
     /// Counts `steps` at once.
     pub(crate) fn spend_all(&mut self, steps: u64) -> Check {
         self.work = self.work.saturating_sub(steps);
-        if self.work == 0 { Err(Violation::of(Rule::TooComplex)) } else { Ok(()) }
+        if self.work == 0 { Err(Violation::new(Rule::TooComplex)) } else { Ok(()) }
     }
 
     /// All CPUs.
     pub(crate) fn everyone(&self) -> u64 {
         u64::MAX >> (64 - self.cpus.len())
     }
+
+    /// The leaf that `value` is at `place`, if it is one.
+    pub(crate) fn leaf(&self, root: u32, level: i8, value: u64) -> Option<Leaf> {
+        let Root { space, shape, .. } = self.roots[root as usize];
+        match read(shape, space, level, value) {
+            Entry::Leaf(leaf) => Some(leaf),
+            Entry::Invalid | Entry::Table(_) => None,
+        }
+    }
+
+    /// What MAIR_EL1 gives for the memory attribute index of a leaf of `space`; the index itself while MAIR was not
+    /// written, and where another register or none holds the types.
+    pub(crate) fn memory_type(&self, space: Space, index: u8) -> u8 {
+        match (space, self.mair) {
+            (Space::Low | Space::High, Some(mair)) => (mair >> (8 * index)) as u8,
+            _ => index,
+        }
+    }
+}
+
+/// The first CPU of a set.
+pub(crate) fn first_cpu(cpus: u64) -> usize {
+    cpus.trailing_zeros() as usize
 }

@@ -3,11 +3,11 @@
 //! A store reaches walkers at any time, in any order with other stores, until a DSB of the CPU that stored orders it.
 //! Until then a walker may see the new value or any older one that was not ruled out before.
 
+use linmap_trace::PAGE;
 use rustc_hash::FxHashMap;
 
-use crate::shape::Config;
+use crate::config::Config;
 
-const PAGE: u64 = 0x1000;
 const WORDS: usize = 512;
 
 /// One bit a word of a page.
@@ -199,7 +199,7 @@ impl Memory {
     }
 
     /// Whether a walker can see nothing but the newest value at `pa`.
-    pub fn settled(&self, pa: u64) -> bool {
+    pub fn is_settled(&self, pa: u64) -> bool {
         let Some(page) = self.existing(pa) else { return false };
         let word = Self::word(pa);
         bit(&page.known, word) && !bit(&page.unknown_seen, word) && !bit(&page.older, word)

@@ -1,7 +1,8 @@
 //! What of a trace a failure needs.
 
-use crate::Trace;
-use crate::event::Event;
+use linmap_trace::Event;
+
+use crate::trace::Trace;
 
 /// A trace that fails like `trace` and from which no event can be dropped: `fails` would be false of what is left. Of
 /// a [`Fill`](Event::Fill), no single word at either end can go. When `fails` is false of `trace`, the copy is whole.

@@ -1,9 +1,10 @@
 //! What an access may meet: every outcome that some legal caching gives, and whether all of them are right.
 
+use linmap_trace::Use;
+
 use crate::cached::{Held, SEEN, touches};
-use crate::descriptor::{Entry, Leaf, cacheable, read};
-use crate::event::Use;
-use crate::machine::{Check, InUse, Left, Machine, Root};
+use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::machine::{Check, InUse, LeftRoot, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
@@ -73,7 +74,7 @@ impl Machine {
             self.walk(root, table, shape.start(), shape.base(space), va, &mut outcomes)?;
         }
         let left = self.cpus[cpu].left[space.index()].clone();
-        for Left { root, .. } in left {
+        for LeftRoot { root, .. } in left {
             let Root { table, id, shape, .. } = self.roots[root as usize];
             let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
             if shape.holds(space, va) {
@@ -160,7 +161,7 @@ impl Machine {
                     outcomes.found.push(Found { leaf, level, value: value.unwrap_or(0), va: start });
                 }
                 Entry::Leaf(_) | Entry::Invalid => {
-                    let valid_now = newest.is_some_and(|newest| cacheable(shape, space, level, newest));
+                    let valid_now = newest.is_some_and(|newest| is_cacheable(shape, space, level, newest));
                     outcomes.fault = Some(if valid_now { Rule::Unordered } else { Rule::MayFault });
                 }
             }
@@ -188,7 +189,7 @@ impl Machine {
     /// The access must succeed, whatever is cached; gives log2 of the bytes around it for which that was shown, and an
     /// outcome.
     fn succeeds(&mut self, cpu: usize, va: u64, kind: Use) -> Check<(u32, Vec<Found>)> {
-        let violation = |rule| Violation::of(rule).on(cpu).at(va);
+        let violation = |rule| Violation::new(rule).on_cpu(cpu).at_va(va);
         let space = self.space_of(cpu, va).ok_or(violation(Rule::MayFault))?;
         let outcomes = self.outcomes(cpu, space, va)?;
         if let Some(rule) = outcomes.fault {
@@ -198,19 +199,21 @@ impl Machine {
             return Err(violation(Rule::MayAbort));
         }
         match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
-            Some(found) => Err(violation(Rule::MayFault).values(found.value, found.value)),
+            Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
             None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
             None => Ok((outcomes.shift, outcomes.found)),
         }
     }
 
     /// The access must reach `pa`.
-    pub(crate) fn reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
+    pub(crate) fn check_reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
         let (_, found) = self.succeeds(cpu, va, kind)?;
         match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
-            Some(found) => {
-                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
-            }
+            Some(found) => Err(Violation::new(Rule::WrongAddress)
+                .on_cpu(cpu)
+                .at_va(va)
+                .at_pa(pa)
+                .with_values(found.value, pa)),
             None => Ok(()),
         }
     }
@@ -220,33 +223,36 @@ impl Machine {
     /// # Errors
     /// The [`Violation`] that stands against it.
     pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
-        self.cpu(cpu)?;
+        self.check_cpu(cpu)?;
         self.work = 1 << 20;
         let (_, found) = self.succeeds(cpu, va, kind)?;
         let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
         let pa = found.first().map_or(0, to);
         match found.iter().find(|found| to(found) != pa) {
-            Some(found) => {
-                Err(Violation::of(Rule::WrongAddress).on(cpu).at(va).entry(pa).values(found.value, pa))
-            }
+            Some(found) => Err(Violation::new(Rule::WrongAddress)
+                .on_cpu(cpu)
+                .at_va(va)
+                .at_pa(pa)
+                .with_values(found.value, pa)),
             None => Ok(pa),
         }
     }
 
     /// The access must fault.
-    pub(crate) fn faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
+    pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
         match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
-            Some(found) => {
-                Err(Violation::of(Rule::MayPass).on(cpu).at(va).values(found.value, found.leaf.pa))
-            }
-            None => self.finished(cpu, space, va),
+            Some(found) => Err(Violation::new(Rule::MayPass)
+                .on_cpu(cpu)
+                .at_va(va)
+                .with_values(found.value, found.leaf.pa)),
+            None => self.check_finished(cpu, space, va),
         }
     }
 
     /// No pointer that was invalidated may still lead a walk for `va`, for want of an ISB.
-    fn finished(&self, cpu: usize, space: Space, va: u64) -> Check {
+    fn check_finished(&self, cpu: usize, space: Space, va: u64) -> Check {
         let leads = |held: &&Held| {
             let Root { space: own, shape, .. } = self.roots[held.root as usize];
             own == space
@@ -254,13 +260,15 @@ impl Machine {
                 && self.leaf(held.root, held.level, held.value).is_none()
         };
         match self.cpus[cpu].invalidated.iter().find(leads) {
-            Some(held) => Err(Violation::of(Rule::NoIsb).on(cpu).at(va).values(held.value, held.value)),
+            Some(held) => {
+                Err(Violation::new(Rule::NoIsb).on_cpu(cpu).at_va(va).with_values(held.value, held.value))
+            }
             None => Ok(()),
         }
     }
 
     /// Every byte of a range in use must be accessible.
-    pub(crate) fn keeps(&mut self, cpu: usize, in_use: InUse) -> Check {
+    pub(crate) fn check_in_use(&mut self, cpu: usize, in_use: InUse) -> Check {
         let mut va = in_use.va;
         loop {
             let (shift, _) = self.succeeds(cpu, va, in_use.kind)?;
@@ -272,7 +280,7 @@ impl Machine {
     }
 
     /// What CPUs have in use of `start..=last` must stay accessible.
-    pub(crate) fn still_kept(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
+    pub(crate) fn check_all_in_use(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
         for cpu in 0..self.cpus.len() {
             if cpus >> cpu & 1 == 0 {
                 continue;
@@ -281,7 +289,7 @@ impl Machine {
                 let in_use = self.cpus[cpu].uses[nth];
                 let part = InUse { va: in_use.va.max(start), last: in_use.last.min(last), ..in_use };
                 if part.va <= part.last && self.space_of(cpu, part.va) == Some(space) {
-                    self.keeps(cpu, part)?;
+                    self.check_in_use(cpu, part)?;
                 }
             }
         }

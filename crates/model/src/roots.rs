@@ -1,7 +1,7 @@
 //! The registers that say where tables are and how they are read.
 
-use crate::descriptor::cacheable;
-use crate::machine::{Check, Machine, Root};
+use crate::descriptor::is_cacheable;
+use crate::machine::{Check, EntryPlace, Machine, Root};
 use crate::rules::Rule;
 use crate::space::{Shape, Space};
 use crate::violation::Violation;
@@ -19,7 +19,7 @@ impl Machine {
         let id = if space == Space::High { 0 } else { (value >> 48) as u16 };
         let entries = shape.entries(shape.start());
         let bytes = (8 * entries as u64).max(64);
-        let violation = |rule| Violation::of(rule).on(cpu).entry(table);
+        let violation = |rule| Violation::new(rule).on_cpu(cpu).at_pa(table);
         // CnP: translations of one CPU may be used by another.
         if value & 1 == 1 && self.cpus.len() > 1 {
             return Err(violation(Rule::Unmodelled));
@@ -44,7 +44,7 @@ impl Machine {
             return Ok(());
         }
         if !self.is_empty(root) {
-            self.well_read(space, own).map_err(|violation| violation.entry(table))?;
+            self.check_well_read(space, own).map_err(|violation| violation.at_pa(table))?;
         }
         let Root { shape, cpus, .. } = self.roots[root as usize];
         self.roots[root as usize].cpus |= own;
@@ -54,7 +54,7 @@ impl Machine {
         let mut others: Vec<u32> = self.cpus[cpu].walks[at].clone();
         others.extend(self.cpus[cpu].left[at].iter().map(|left| left.root));
         for other in others.into_iter().filter(|other| *other != root) {
-            self.clash_roots(other, root).map_err(|violation| violation.on(cpu).entry(table))?;
+            self.check_roots(other, root).map_err(|violation| violation.on_cpu(cpu).at_pa(table))?;
         }
         let state = &mut self.cpus[cpu];
         state.left[at].retain(|left| left.root != root);
@@ -65,12 +65,17 @@ impl Machine {
         for index in 0..shape.entries(level) as u64 {
             let pa = table + 8 * index;
             let Some(value) = self.memory.newest(pa) else { continue };
-            if cacheable(shape, space, level, value) {
+            if is_cacheable(shape, space, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
-                self.joins(crate::machine::Place { root, level, va, pa }, value)?;
+                self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
             }
         }
-        self.still_kept(space, own, shape.base(space), u64::MAX >> (64 - shape.va_bits) | shape.base(space))
+        self.check_all_in_use(
+            space,
+            own,
+            shape.base(space),
+            u64::MAX >> (64 - shape.va_bits) | shape.base(space),
+        )
     }
 
     /// Whether nothing under `root` can be walked.
@@ -80,14 +85,14 @@ impl Machine {
         (0..shape.entries(level) as u64).all(|index| {
             let mut empty = true;
             self.memory.seen(table + 8 * index, |value| {
-                empty &= value.is_some_and(|value| !cacheable(shape, space, level, value));
+                empty &= value.is_some_and(|value| !is_cacheable(shape, space, level, value));
             });
             empty
         })
     }
 
     /// Whether `cpu` can neither walk nor hold anything in `space`.
-    fn nothing_in(&self, cpu: usize, space: Space) -> bool {
+    fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
         let state = &self.cpus[cpu];
         let at = space.index();
         state.walks[at]
@@ -100,14 +105,14 @@ impl Machine {
 
     /// Whether all of `cpus` would read tables of `space` as long as they are: a TCR that another CPU wrote, or that no
     /// ISB has made certain, may say another size.
-    pub(crate) fn well_read(&self, space: Space, cpus: u64) -> Check {
+    pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
         let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
         let misreads = |cpu: &usize| {
             let state = &self.cpus[*cpu];
             cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.va_bits[at] != va_bits)
         };
         match (0..self.cpus.len()).find(misreads) {
-            Some(cpu) => Err(Violation::of(Rule::TranslationControl).on(cpu)),
+            Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),
             None => Ok(()),
         }
     }
@@ -115,7 +120,7 @@ impl Machine {
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
         // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
         const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
-        let violation = |rule| Violation::of(rule).on(cpu).values(0, value);
+        let violation = |rule| Violation::new(rule).on_cpu(cpu).with_values(0, value);
         let granule = self.shapes[Space::Low.index()].granule;
         let [tg0, tg1] = match granule {
             12 => [0b00, 0b10],
@@ -142,8 +147,8 @@ impl Machine {
             }
             // Tables of a half have one shape for all CPUs in this model, so nobody may have anything there.
             for other in 0..self.cpus.len() {
-                if !self.nothing_in(other, space) {
-                    return Err(Violation::of(Rule::TranslationControl).on(other).values(0, value));
+                if !self.has_nothing_in(other, space) {
+                    return Err(Violation::new(Rule::TranslationControl).on_cpu(other).with_values(0, value));
                 }
             }
             self.shapes[at] = shape;
@@ -178,10 +183,10 @@ impl Machine {
             return Ok(());
         }
         for cpu in 0..self.cpus.len() {
-            if !self.nothing_in(cpu, Space::Low) || !self.nothing_in(cpu, Space::High) {
-                return Err(Violation::of(Rule::MemoryAttributes)
-                    .on(cpu)
-                    .values(self.mair.unwrap_or(0), value));
+            if !self.has_nothing_in(cpu, Space::Low) || !self.has_nothing_in(cpu, Space::High) {
+                return Err(Violation::new(Rule::MemoryAttributes)
+                    .on_cpu(cpu)
+                    .with_values(self.mair.unwrap_or(0), value));
             }
         }
         self.mair = Some(value);

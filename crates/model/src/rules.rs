@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::descriptor::Leaf;
-
 /// What is wrong with a sequence.
 ///
 /// The first group are changes that always, or at this machine's BBM level, need break-before-make: invalid, DSB, TLBI,
@@ -139,68 +137,4 @@ impl fmt::Display for Rule {
             None => Ok(()),
         }
     }
-}
-
-/// A leaf where it stands, or may be held by a TLB.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placed {
-    pub leaf: Leaf,
-    pub level: i8,
-    /// The first address it translates.
-    pub va: u64,
-    /// ASID or VMID.
-    pub id: u16,
-    /// Bytes that a TLB entry made of it may cover: those of its contiguous run, or its own.
-    pub reach: u64,
-}
-
-impl Placed {
-    /// The first address of what a TLB entry may cover.
-    pub fn start(&self) -> u64 {
-        self.va & !(self.reach - 1)
-    }
-
-    /// What `va`, within reach, translates to.
-    pub fn output(&self, va: u64) -> u64 {
-        self.leaf.pa.wrapping_add(va.wrapping_sub(self.va))
-    }
-
-    /// Whether both may translate some address.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.start() <= other.start().wrapping_add(other.reach - 1)
-            && other.start() <= self.start().wrapping_add(self.reach - 1)
-    }
-}
-
-/// Whether `new` may be used while `old` may be cached. `memory` tells memory types apart.
-pub(crate) fn clash(bbm: u8, old: &Placed, new: &Placed, memory: impl Fn(u8) -> u8) -> Option<Rule> {
-    if !old.overlaps(new) || !old.leaf.accessed || !new.leaf.accessed {
-        return None;
-    }
-    if !old.leaf.global && !new.leaf.global && old.id != new.id {
-        return None;
-    }
-    let at = old.start().max(new.start());
-    if old.output(at) != new.output(at) {
-        return Some(Rule::OutputAddress);
-    }
-    if memory(old.leaf.memory) != memory(new.leaf.memory) {
-        return Some(Rule::MemoryType);
-    }
-    if old.leaf.share != new.leaf.share {
-        return Some(Rule::Shareability);
-    }
-    if new.leaf.global && !old.leaf.global {
-        return Some(Rule::Global);
-    }
-    if old.level != new.level {
-        let larger = if old.level < new.level { &old.leaf } else { &new.leaf };
-        return (bbm == 0 || (bbm == 1 && !larger.no_translation)).then_some(Rule::Size);
-    }
-    // Of entries that differ in the contiguous bit a TLB makes, below level 1, something of both (RNGLXZ). Of those that
-    // agree about it and differ in permissions it uses one or the other (RJQQTC); but earlier issues counted permissions
-    // among what a run must agree about, and there are CPUs without FEAT_BBM that raise conflict aborts over it.
-    let runs = old.leaf.contiguous || new.leaf.contiguous;
-    let alike = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
-    (bbm == 0 && runs && !alike).then_some(Rule::Contiguous)
 }

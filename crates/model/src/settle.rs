@@ -1,16 +1,16 @@
 //! Software relies on the tables as they are: nothing that may be cached may say otherwise.
 
 use crate::cached::{Held, SEEN, run_shift};
-use crate::compare::{Side, first};
-use crate::descriptor::{Entry, Leaf, cacheable, read};
-use crate::machine::{Check, Machine, Root};
+use crate::compare::Side;
+use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::machine::{Check, Machine, Root, first_cpu};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
     /// Software relies on the tables as they are in memory now.
-    pub(crate) fn settle(&mut self) -> Check {
+    pub(crate) fn check_settled(&mut self) -> Check {
         for space in Space::ALL {
             let held: Vec<_> = self.cached.of(space).all().copied().collect();
             let mut run = None;
@@ -18,26 +18,26 @@ impl Machine {
                 // The leaves of one run mostly say the same of all of it.
                 let says = self.whole_run(&held);
                 if says.is_none() || says != run {
-                    self.settle_held(held)?;
+                    self.check_held(held)?;
                     run = says;
                 }
             }
             for cpu in 0..self.cpus.len() {
-                self.settle_left(space, cpu)?;
+                self.check_left(space, cpu)?;
             }
         }
         for cpu in 0..self.cpus.len() {
             let invalidated = self.cpus[cpu].invalidated.clone();
             for held in invalidated {
-                self.settle_held(Held { cpus: 1 << cpu, ..held })
+                self.check_held(Held { cpus: 1 << cpu, ..held })
                     .map_err(|violation| Violation { rule: Rule::NoIsb, ..violation })?;
             }
         }
         if let Some((cpu, va)) = self.fresh.forgotten() {
-            return Err(Violation::of(Rule::NoIsb).on(cpu).at(va));
+            return Err(Violation::new(Rule::NoIsb).on_cpu(cpu).at_va(va));
         }
-        self.settle_unordered()?;
-        self.settle_runs()
+        self.check_ordered()?;
+        self.check_runs()
     }
 
     /// The first address of the contiguous run that CPUs may hold as one entry made of `held`, what that would say, and
@@ -50,9 +50,13 @@ impl Machine {
     }
 
     /// What CPUs may hold of something that is gone must say what each CPU's own tables say.
-    fn settle_held(&mut self, held: Held) -> Check {
-        let violation =
-            |rule| Violation::of(rule).on(first(held.cpus)).at(held.va).values(held.value, held.value);
+    fn check_held(&mut self, held: Held) -> Check {
+        let violation = |rule| {
+            Violation::new(rule)
+                .on_cpu(first_cpu(held.cpus))
+                .at_va(held.va)
+                .with_values(held.value, held.value)
+        };
         if held.since == SEEN {
             return Err(violation(Rule::Unordered));
         }
@@ -71,16 +75,16 @@ impl Machine {
                 value: held.value,
                 run: held.runs >> cpu & 1 == 1,
             };
-            self.agrees(root, side).map_err(|found| Violation {
+            self.check_agrees(root, side).map_err(|found| Violation {
                 va: found.va.or(Some(held.va)),
-                ..violation(found.rule).on(cpu)
+                ..violation(found.rule).on_cpu(cpu)
             })?;
         }
         Ok(())
     }
 
     /// Trees that `cpu` walks no more, but may hold anything of, must say what the tree says that it walks.
-    fn settle_left(&mut self, space: Space, cpu: usize) -> Check {
+    fn check_left(&mut self, space: Space, cpu: usize) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
         let left = state.left[space.index()].iter().map(|left| (left.root, left.invalidated));
@@ -89,20 +93,22 @@ impl Machine {
             if table == self.roots[root as usize].table {
                 continue;
             }
-            self.agrees_below(root, other, table, shape.start(), shape.base(space)).map_err(|violation| {
-                let rule = if invalidated { Rule::NoIsb } else { violation.rule };
-                Violation { rule, ..violation }.on(cpu).entry(table)
-            })?;
+            self.check_agrees_below(root, other, table, shape.start(), shape.base(space)).map_err(
+                |violation| {
+                    let rule = if invalidated { Rule::NoIsb } else { violation.rule };
+                    Violation { rule, ..violation }.on_cpu(cpu).at_pa(table)
+                },
+            )?;
         }
         Ok(())
     }
 
     /// No entry that can be walked may have a store to it that no DSB has ordered.
-    fn settle_unordered(&self) -> Check {
+    fn check_ordered(&self) -> Check {
         let found = self.memory.unordered().find_map(|pa| {
             let mut found = None;
             self.each_place(pa, |place| {
-                found = Some(Violation::of(Rule::Unordered).at(place.va).entry(pa));
+                found = Some(Violation::new(Rule::Unordered).at_va(place.va).at_pa(pa));
             });
             found
         });
@@ -110,13 +116,15 @@ impl Machine {
     }
 
     /// What may be held must translate as the tables of `root` do now, where a CPU that walks those can use it.
-    fn agrees(&mut self, root: u32, side: Side) -> Check {
+    fn check_agrees(&mut self, root: u32, side: Side) -> Check {
         self.spend()?;
         let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
         let Root { shape, space, .. } = own;
         let leaf = match read(shape, space, side.level, side.value) {
             Entry::Invalid => return Ok(()),
-            Entry::Table(table) => return self.agrees_below(root, side.root, table, side.level + 1, side.va),
+            Entry::Table(table) => {
+                return self.check_agrees_below(root, side.root, table, side.level + 1, side.va);
+            }
             Entry::Leaf(leaf) => leaf,
         };
         if !leaf.global && own.id != now.id {
@@ -127,7 +135,7 @@ impl Machine {
         let mut va = side.va & !(reach - 1);
         loop {
             self.spend()?;
-            let violation = |rule| Err(Violation::of(rule).at(va));
+            let violation = |rule| Err(Violation::new(rule).at_va(va));
             let Some((found, level)) = self.now_at(root, va) else {
                 return violation(Rule::StaleTranslation);
             };
@@ -153,13 +161,13 @@ impl Machine {
     }
 
     /// The same for all of a table of the tree of `other`.
-    fn agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
+    fn check_agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
         let Root { shape, space, .. } = self.roots[other as usize];
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if cacheable(shape, space, level, value) {
+            if is_cacheable(shape, space, level, value) {
                 let va = va + (index << shape.shift(level));
-                self.agrees(root, Side { root: other, level, va, value, run: false })?;
+                self.check_agrees(root, Side { root: other, level, va, value, run: false })?;
             }
         }
         Ok(())
@@ -184,7 +192,7 @@ impl Machine {
     }
 
     /// Contiguous runs that were written to must be whole, or not be.
-    fn settle_runs(&mut self) -> Check {
+    fn check_runs(&mut self) -> Check {
         let runs = std::mem::take(&mut self.runs);
         let mut runs: Vec<_> = runs.into_iter().collect();
         runs.sort_unstable();
@@ -203,10 +211,10 @@ impl Machine {
                 if !even {
                     let at = va + ((nth as u64) << shape.shift(level));
                     let pa = first + 8 * nth as u64;
-                    return Err(Violation::of(Rule::IncompleteRun)
-                        .at(at)
-                        .entry(pa)
-                        .values(words[0], words[nth]));
+                    return Err(Violation::new(Rule::IncompleteRun)
+                        .at_va(at)
+                        .at_pa(pa)
+                        .with_values(words[0], words[nth]));
                 }
             }
         }

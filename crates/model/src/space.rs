@@ -1,6 +1,6 @@
 //! The address spaces that tables can translate, and the shape of a walk through each.
 
-use crate::shape::Config;
+use crate::config::Config;
 
 /// What one translation table base register translates.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,52 +1,13 @@
-//! Which tables a walk can come to, and where each is used.
+//! Which tables a walk can reach, and how tables enter and leave that set.
 
 use crate::cached::{Held, SEEN};
-use crate::compare::first;
-use crate::descriptor::{Entry, Leaf, cacheable, read};
-use crate::machine::{At, Check, MAX_PLACES, Machine, Place, Root};
+use crate::descriptor::{Entry, is_cacheable, read};
+use crate::machine::{Check, EntryPlace, MAX_PLACES, Machine, Root, TableUse, first_cpu};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
-    /// All places in trees that the word at `pa` is an entry of.
-    pub(crate) fn each_place(&self, pa: u64, mut each: impl FnMut(Place)) {
-        let granule = self.config.granule;
-        let mut of = |base: u64| {
-            for at in self.tables.get(&base).into_iter().flatten() {
-                let shape = self.roots[at.root as usize].shape;
-                let index = (pa - base) / 8;
-                if index < shape.entries(at.level) as u64 {
-                    let va = at.va + (index << shape.shift(at.level));
-                    each(Place { root: at.root, level: at.level, va, pa });
-                }
-            }
-        };
-        of(pa & !(granule - 1));
-        for &base in &self.odd_roots {
-            if base <= pa && pa - base < granule {
-                of(base);
-            }
-        }
-    }
-
-    /// Whether the word at `pa` is an entry that a walk for `va` may read.
-    pub fn is_entry_for(&self, pa: u64, va: u64) -> bool {
-        let mut found = false;
-        self.each_place(pa, |place| {
-            let shift = self.roots[place.root as usize].shape.shift(place.level);
-            found |= place.va >> shift == va >> shift;
-        });
-        found
-    }
-
-    /// Whether the word at `pa` is still an entry at `level` of a table of `root`.
-    pub(crate) fn is_table(&self, pa: u64, root: u32, level: i8) -> bool {
-        let mut found = false;
-        self.each_place(pa, |place| found |= place.root == root && place.level == level);
-        found
-    }
-
     /// A table can be walked at one more place, or by one more pointer.
     pub(crate) fn link(&mut self, root: u32, table: u64, level: i8, va: u64) -> Check {
         self.spend()?;
@@ -55,10 +16,10 @@ impl Machine {
             at.references += 1;
             return Ok(());
         }
-        list.push(At { root, level, va, references: 1 });
+        list.push(TableUse { root, level, va, references: 1 });
         self.places += 1;
         if list.len() > MAX_PLACES.0 || self.places > MAX_PLACES.1 {
-            return Err(Violation::of(Rule::TooComplex).at(va).entry(table));
+            return Err(Violation::new(Rule::TooComplex).at_va(va).at_pa(table));
         }
         let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
         let entries = shape.entries(level);
@@ -69,7 +30,7 @@ impl Machine {
             let words = ((0x1000 - page % 0x1000).min(end - page) / 8) as usize;
             if let Some(unknown) = self.memory.first_unknown(page, words) {
                 let index = (unknown - table) / 8;
-                return Err(Violation::of(Rule::UnknownEntry).at(va + (index << shift)).entry(unknown));
+                return Err(Violation::new(Rule::UnknownEntry).at_va(va + (index << shift)).at_pa(unknown));
             }
             self.memory.mark_table(page, true);
             page += 8 * words as u64;
@@ -78,24 +39,24 @@ impl Machine {
         for index in 0..entries as u64 {
             let pa = table + 8 * index;
             let Some(value) = self.memory.newest(pa) else { continue };
-            if value & 1 == 0 && self.memory.settled(pa) {
+            if value & 1 == 0 && self.memory.is_settled(pa) {
                 continue;
             }
-            let place = Place { root, level, va: va + (index << shift), pa };
+            let place = EntryPlace { root, level, va: va + (index << shift), pa };
             let entry = read(shape, space, level, value);
-            self.well_formed(place, entry, value)?;
+            self.check_well_formed(place, entry, value)?;
             match entry {
                 Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
-                Entry::Leaf(leaf) if leaf.contiguous => self.run_of(place, value, value, entry)?,
+                Entry::Leaf(leaf) if leaf.contiguous => self.check_run(place, value, value, entry)?,
                 Entry::Leaf(_) | Entry::Invalid => {}
             }
-            if self.memory.settled(pa) {
+            if self.memory.is_settled(pa) {
                 continue;
             }
             // Older values can be seen from here too.
             let mut older = Vec::new();
             self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != value)));
-            for old in older.into_iter().filter(|old| cacheable(shape, space, level, *old)) {
+            for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
                 let held = Held {
                     root,
                     id,
@@ -113,7 +74,7 @@ impl Machine {
                 if self.cached.of_mut(space).add(held) {
                     self.release(root, level, place.va, old)?;
                 }
-                self.joins(place, value)?;
+                self.check_against_cached(place, value)?;
             }
         }
         Ok(())
@@ -201,9 +162,9 @@ impl Machine {
 
     pub(crate) fn free(&mut self, pa: u64, len: u64) -> Check {
         if !(pa | len).is_multiple_of(0x1000) {
-            return Err(Violation::of(Rule::NotMemory).entry(pa));
+            return Err(Violation::new(Rule::NotMemory).at_pa(pa));
         }
-        self.in_memory(pa, len)?;
+        self.check_memory(pa, len)?;
         let end = pa + len;
         let granule = self.config.granule;
         let regular = (pa & !(granule - 1)..end).step_by(granule as usize);
@@ -212,44 +173,14 @@ impl Machine {
                 let root = self.roots[at.root as usize];
                 let bytes = 8 * root.shape.entries(at.level) as u64;
                 if base < end && pa < base + bytes {
-                    return Err(Violation::of(Rule::TableReachable)
-                        .at(at.va)
-                        .entry(base)
-                        .on(first(root.cpus)));
+                    return Err(Violation::new(Rule::TableReachable)
+                        .at_va(at.va)
+                        .at_pa(base)
+                        .on_cpu(first_cpu(root.cpus)));
                 }
             }
         }
         self.memory.forget(pa, len);
         Ok(())
-    }
-
-    /// The leaf that `value` is at `place`, if it is one.
-    pub(crate) fn leaf(&self, root: u32, level: i8, value: u64) -> Option<Leaf> {
-        let Root { space, shape, .. } = self.roots[root as usize];
-        match read(shape, space, level, value) {
-            Entry::Leaf(leaf) => Some(leaf),
-            Entry::Invalid | Entry::Table(_) => None,
-        }
-    }
-}
-
-/// The places of one entry: almost always one.
-#[derive(Default)]
-pub(crate) struct Places {
-    first: Option<Place>,
-    more: Vec<Place>,
-}
-
-impl Places {
-    pub fn push(&mut self, place: Place) {
-        if self.first.is_none() {
-            self.first = Some(place);
-        } else {
-            self.more.push(place);
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Place> {
-        self.first.into_iter().chain(self.more.iter().copied())
     }
 }

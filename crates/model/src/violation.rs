@@ -25,25 +25,31 @@ pub struct Violation {
 
 impl Violation {
     /// A violation of `rule`, whose place is set by the methods below.
-    pub const fn of(rule: Rule) -> Self {
+    pub const fn new(rule: Rule) -> Self {
         Self { rule, event: 0, cpu: None, va: None, pa: None, old: None, new: None }
     }
 
-    pub(crate) const fn at(self, va: u64) -> Self {
+    /// The same violation at the input address `va`.
+    #[must_use]
+    pub const fn at_va(self, va: u64) -> Self {
         Self { va: Some(va), ..self }
     }
 
-    pub(crate) const fn on(self, cpu: usize) -> Self {
+    /// The same violation with the CPU in danger.
+    #[must_use]
+    pub const fn on_cpu(self, cpu: usize) -> Self {
         Self { cpu: Some(cpu), ..self }
     }
 
     /// The same violation at the entry or physical address `pa`.
     #[must_use]
-    pub const fn entry(self, pa: u64) -> Self {
+    pub const fn at_pa(self, pa: u64) -> Self {
         Self { pa: Some(pa), ..self }
     }
 
-    pub(crate) const fn values(self, old: u64, new: u64) -> Self {
+    /// The same violation with what may be cached or seen, and what conflicts with it.
+    #[must_use]
+    pub const fn with_values(self, old: u64, new: u64) -> Self {
         Self { old: Some(old), new: Some(new), ..self }
     }
 

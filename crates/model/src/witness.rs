@@ -2,10 +2,15 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::event::{Event, Register};
+use linmap_trace::{Event, Register};
+
+use crate::config::ConfigError;
 use crate::machine::Machine;
 use crate::minimise::minimise;
-use crate::{ConfigError, Trace, Violation};
+use crate::scope::Scope;
+use crate::space::Space;
+use crate::trace::Trace;
+use crate::violation::Violation;
 
 /// A trace that breaks a rule and from which no event can be dropped: without any one of them the same rule is not
 /// broken at the same place.
@@ -58,7 +63,9 @@ fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
     for (note, event) in notes.iter_mut().zip(&trace.events) {
         *note = match *event {
             Event::Tlbi { tlbi, operand, .. } => {
-                machine.reach_of(tlbi, operand).map(|(from, last)| format!("{from:#x} to {last:#x}"))
+                let shape = machine.shapes[Space::Low.index()];
+                let range = Scope::of(tlbi, operand, shape, None).range;
+                range.map(|(from, last)| format!("{from:#x} to {last:#x}"))
             }
             Event::Write { register: Register::Ttbr0 | Register::Ttbr1, value, .. } => {
                 Some(format!("root {:#x}", value & 0xffff_ffff_fffe))

@@ -7,6 +7,7 @@ use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope};
 use linmap_model::trace::casemate::{CasemateTrace, Told, WriteError, read, write};
 use linmap_model::trace::{Problem, ReadError};
 use linmap_model::{Config, Event, Trace};
+use linmap_trace::{Found, Malformed, Quote};
 
 const ISH: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All };
 const ISHST: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores };
@@ -132,30 +133,37 @@ fn a_released_table_is_free_and_a_set_byte_is_in_every_byte() {
 
 #[test]
 fn what_is_wrong_is_said_where_it_stands() {
-    let expected = |expected: &'static str, found: &str| Problem::Expected { expected, found: found.into() };
+    let expected = |expected: &'static str, found| Problem::from(Malformed::Expected { expected, found });
+    let word = |found: &str| Found::Word(Quote::of(found.as_bytes()));
     assert_eq!(error("(lock 1 0 8)\n (lock (id 1) (tid 0) 8)"), (2, 12, Problem::Order { id: 1, last: 1 }));
     assert_eq!(error("(lock 0 64 8)"), (1, 9, Problem::NoSuchCpu { cpu: 64, cpus: 64 }));
-    assert_eq!(error("(look 0 0 8)"), (1, 1, Problem::UnknownEvent("`look`".into())));
-    assert_eq!(error("(lock 0 0 8 8)"), (1, 13, Problem::Trailing("`8`".into())));
-    assert_eq!(error("(lock 0 0)"), (1, 10, expected("address", "the end of the record")));
-    assert_eq!(error("(lock 0 0 (size 8))"), (1, 12, expected("address", "`size`")));
-    assert_eq!(error("(lock 0 0 8"), (1, 12, expected("a field or `)`", "the end of the trace")));
-    assert_eq!(error("(lock 0 0 ((8)))"), (1, 12, expected("the name of a field", "`(`")));
-    assert_eq!(error("lock"), (1, 1, expected("a record", "`lock`")));
-    assert_eq!(error("! bad\n(lock 0 0 8)"), (2, 1, expected("nothing after a message", "`lock`")));
-    assert_eq!(error("(lock a 0 8)"), (1, 7, expected("a number", "`a`")));
+    assert_eq!(error("(look 0 0 8)"), (1, 1, Malformed::UnknownEvent(Quote::of(b"look")).into()));
+    assert_eq!(error("(lock 0 0 8 8)"), (1, 13, Malformed::Trailing(Quote::of(b"8")).into()));
+    assert_eq!(error("(lock 0 0)"), (1, 10, expected("address", Found::End("record"))));
+    assert_eq!(error("(lock 0 0 (size 8))"), (1, 12, expected("address", word("size"))));
+    assert_eq!(error("(lock 0 0 8"), (1, 12, expected("a field or `)`", Found::End("trace"))));
+    assert_eq!(error("(lock 0 0 ((8)))"), (1, 12, expected("the name of a field", word("("))));
+    assert_eq!(error("lock"), (1, 1, expected("a record", word("lock"))));
+    assert_eq!(error("! bad\n(lock 0 0 8)"), (2, 1, expected("nothing after a message", word("lock"))));
+    assert_eq!(error("(lock a 0 8)"), (1, 7, expected("a number", word("a"))));
     let mem_write = |rest: &str| error(&format!("(mem-write 0 0 plain {rest})"));
-    assert_eq!(mem_write("4 0"), (1, 22, Problem::Unaligned { value: 4, multiple: 8 }));
+    assert_eq!(mem_write("4 0"), (1, 22, Malformed::Unaligned { value: 4, multiple: 8 }.into()));
     let outside = Problem::OutsideRam { start: 0x1_0000_0000_0000, len: 8 };
     assert_eq!(mem_write("1000000000000 0"), (1, 22, outside));
-    assert_eq!(mem_write("8 10000000000000000"), (1, 24, Problem::TooLarge("`10000000000000000`".into())));
-    assert_eq!(error("(mem-set 0 0 0 8 100)"), (1, 18, Problem::TooLarge("`100`".into())));
-    assert_eq!(error("(mem-init 0 0 0 0)"), (1, 17, Problem::Empty));
+    assert_eq!(
+        mem_write("8 10000000000000000"),
+        (1, 24, Malformed::TooLarge(Quote::of(b"10000000000000000")).into())
+    );
+    assert_eq!(error("(mem-set 0 0 0 8 100)"), (1, 18, Malformed::TooLarge(Quote::of(b"100")).into()));
+    assert_eq!(error("(mem-init 0 0 0 0)"), (1, 17, Malformed::Empty.into()));
     let refused = "a translation not of 48 bits at a granule of 4 KiB";
     assert_eq!(error("(sysreg-write 0 0 tcr_el2 19)"), (1, 27, Problem::Unsupported(refused)));
-    assert_eq!(error("(sysreg-write 0 0 sp_el2 19)"), (1, 19, Problem::UnknownRegister("`sp_el2`".into())));
-    assert_eq!(error("(tlbi 0 0 paallos)"), (1, 11, Problem::UnknownTlbi("`paallos`".into())));
-    assert_eq!(error("(barrier 0 0 dmb ish)"), (1, 14, Problem::UnknownBarrier("`dmb`".into())));
+    assert_eq!(
+        error("(sysreg-write 0 0 sp_el2 19)"),
+        (1, 19, Malformed::UnknownRegister(Quote::of(b"sp_el2")).into())
+    );
+    assert_eq!(error("(tlbi 0 0 paallos)"), (1, 11, Malformed::UnknownTlbi(Quote::of(b"paallos")).into()));
+    assert_eq!(error("(barrier 0 0 dmb ish)"), (1, 14, Malformed::UnknownBarrier(Quote::of(b"dmb")).into()));
 }
 
 fn trace(events: &[Event]) -> Trace {

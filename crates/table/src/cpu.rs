@@ -103,7 +103,7 @@ pub unsafe fn store_valid<C: Cpu>(cpu: &mut C, entry: NonNull<u64>, descriptor: 
 
 /// How many of the expensive instructions ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
+pub struct InstructionCounts {
     /// TLB invalidations.
     pub tlbi: u64,
     /// Data synchronization barriers.
@@ -118,7 +118,7 @@ pub struct Counted<C> {
     /// The CPU that executes them.
     pub cpu: C,
     /// What ran so far.
-    pub counts: Counts,
+    pub counts: InstructionCounts,
 }
 
 impl<C: Cpu> Cpu for Counted<C> {

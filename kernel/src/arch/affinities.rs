@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::arch::layout::MAX_CPUS;
 
 use crate::arch::per_cpu;
-use crate::boot::topology::Affinity;
+use linmap_platform::Affinity;
 
 /// The affinity of each CPU by number, [`NOBODY`] where there is none. `secondary.S` looks its own up.
 #[unsafe(no_mangle)]

@@ -5,7 +5,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::stop;
-use crate::boot::uart::UartKind;
+use linmap_platform::UartKind;
 
 /// Where the registers are mapped; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);

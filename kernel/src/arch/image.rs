@@ -85,11 +85,6 @@ pub fn identity_page(va: Va) -> NonNull<u64> {
     unsafe { table(&raw const __idmap_tables, 3).add(GEOMETRY.index(va, Level::L3)) }
 }
 
-/// The image's live table of pages.
-pub fn image_table() -> NonNull<u64> {
-    table(&raw const __swapper, 3)
-}
-
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> NonNull<u64> {
     table(&raw const __swapper, 4)

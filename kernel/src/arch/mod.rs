@@ -1,6 +1,7 @@
 //! The CPU and its console: the ground that every other wing stands on.
 
 pub mod affinities;
+pub mod command_line;
 pub mod console;
 pub mod cpu;
 pub mod cpu_set;
@@ -17,4 +18,5 @@ pub mod psci;
 pub mod sctlr;
 pub mod sha256;
 pub mod stop;
+pub mod topology;
 pub mod wait;

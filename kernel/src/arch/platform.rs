@@ -6,7 +6,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::entered::Entered;
 use crate::arch::image::Image;
-use crate::arch::psci::Psci;
+use linmap_platform::Conduit;
 
 /// What boot loader, device tree and boot CPU say of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Platform {
     /// The values of TTBR0 and TCR while TTBR0 translates nothing.
     pub reserved: Reserved,
     /// How PSCI is called.
-    pub psci: Option<Psci>,
+    pub psci: Option<Conduit>,
     /// The device tree blob of the boot loader.
     pub dtb: &'static [u8],
     /// The boot command line.

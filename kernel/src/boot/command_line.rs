@@ -2,10 +2,10 @@
 
 use core::hint;
 
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 
+use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
-use crate::kexec::crash::reserve;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
@@ -27,9 +27,9 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 const WORDS: [&str; 12] = [
     "linmap.bbm",
     "linmap.build",
-    "linmap.cpus",
-    reserve::WORD,
-    "linmap.generation",
+    CPUS,
+    CRASH_KERNEL,
+    GENERATION,
     "linmap.generations",
     "linmap.icount",
     "linmap.leaf",
@@ -49,7 +49,7 @@ pub fn built_in() -> CommandLine<'static> {
 
 /// Warns of all words for linmap that it does not know.
 pub fn warn_of_unknown_words(line: CommandLine<'_>) {
-    for word in line.words().filter(|word| word.is_ours()) {
+    for word in line.words().filter(is_ours) {
         if !WORDS.contains(&word.key()) && !is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());
             report!("warning=unknown-word word={}", Quoted(word.as_str()));

@@ -1,17 +1,16 @@
 //! Finding the console.
 
-use linmap_kexec::CommandLine;
+use linmap_platform::{CommandLine, Uart};
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa, PaRange};
 
 use crate::arch::console::Console;
 use crate::arch::cpu::ThisCpu;
 use crate::arch::layout::{GEOMETRY, slot};
-use crate::boot::uart::{self, Uart};
 
 /// The UART that `earlycon=` names.
 pub fn named_by(line: CommandLine<'_>) -> Option<Uart> {
-    line.get("earlycon").and_then(uart::earlycon_pl011)
+    line.get("earlycon").and_then(Uart::from_earlycon)
 }
 
 /// Makes `uart` the console and returns it. If its registers can't be where they are said to be, the previous console stays,

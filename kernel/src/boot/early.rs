@@ -12,9 +12,9 @@ use crate::arch::per_cpu;
 use crate::arch::stop;
 use crate::boot::command_line::built_in;
 use crate::boot::console;
-use crate::boot::uart::Uart;
 use crate::end::stopping;
 use crate::smp::boot_cpu;
+use linmap_platform::Uart;
 
 /// What the boot CPU knows without the device tree.
 pub struct Early {

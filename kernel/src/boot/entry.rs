@@ -11,8 +11,8 @@ use crate::arch::entered::Entered;
 use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE, STACKS, stack};
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
-use crate::boot::topology::Affinity;
 use crate::smp::boot_page;
+use linmap_platform::Affinity;
 
 /// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK), should a CPU whose VHE is hidden
 /// have it.

@@ -2,7 +2,7 @@
 
 use dtoolkit::fdt::Fdt;
 use linmap_fdt::parse_dtb;
-use linmap_kexec::CommandLine;
+use linmap_platform::{CommandLine, Uart};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
@@ -10,18 +10,17 @@ use crate::arch::entered::Entered;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::platform::Platform;
 use crate::arch::psci;
-use crate::boot::chosen;
 use crate::boot::command_line::warn_of_unknown_words;
 use crate::boot::console;
 use crate::boot::dtb;
 use crate::boot::early::Early;
 use crate::boot::memory::{self, Found};
-use crate::boot::uart;
 use crate::end::fail::fail;
 use crate::kexec::command_line::generation;
 use crate::kexec::hand_over::Payloads;
 use crate::memory::linear_map;
 use crate::memory::live::{self, LiveMap};
+use crate::memory::parking;
 use crate::memory::physical::Memory;
 use crate::memory::reservations::Reservations;
 use crate::report;
@@ -29,8 +28,8 @@ use crate::shell::owners::Owners;
 use crate::shell::session;
 use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
-use crate::smp::park;
 use crate::smp::start_all::start_all;
+use linmap_platform::chosen;
 
 /// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image, the code of
 /// the entry, and its time.
@@ -55,7 +54,7 @@ fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Pl
     let psci = psci::reachable(fdt, early.entered);
     let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
     let line = CommandLine(command_line);
-    early.use_console(uart::stdout_uart(fdt).or(console::named_by(line)));
+    early.use_console(Uart::from_stdout_path(fdt).or(console::named_by(line)));
     let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
     let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     Platform {
@@ -97,7 +96,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
     let line = CommandLine(platform.command_line);
     let painted = linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
         .unwrap_or_else(|error| fail("linear-map", &error, psci));
-    park::prepare(image, reserved);
+    parking::prepare(image, reserved);
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
     let pa_bits = bits_to_reach([ram, image.range(), dtb].into_iter().chain(console));

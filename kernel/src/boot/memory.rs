@@ -2,8 +2,8 @@
 
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
-use linmap_kexec::CommandLine;
 use linmap_memblock::{FdtError, Memblock, RegionError};
+use linmap_platform::CommandLine;
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
@@ -11,12 +11,13 @@ use crate::arch::cpu;
 use crate::arch::image::Image;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::print::Quoted;
-use crate::boot::chosen;
-use crate::boot::topology::{Affinity, Topology};
+use crate::arch::topology::Topology;
 use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
+use linmap_platform::Affinity;
+use linmap_platform::chosen;
 
 /// What the device tree says of memory, and of the CPUs whose mailboxes lie in it.
 pub struct Found {

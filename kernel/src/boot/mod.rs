@@ -1,14 +1,9 @@
 //! The boot: from the boot loader's entry to the shell.
 
-pub mod chosen;
 pub mod command_line;
 pub mod console;
-pub mod device_tree;
 pub mod dtb;
 pub mod early;
 pub mod entry;
 pub mod kernel_main;
 pub mod memory;
-pub mod number;
-pub mod topology;
-pub mod uart;

@@ -3,11 +3,13 @@
 use core::fmt::Display;
 
 use crate::arch::print::Quoted;
-use crate::arch::psci::{Psci, power_off};
+use linmap_platform::Conduit;
+
+use crate::arch::psci::power_off;
 use crate::{report, say};
 
 /// Prints the error, of kind `kind`, for people and for machines, and switches the machine off.
-pub fn fail(kind: &str, error: &dyn Display, psci: Option<Psci>) -> ! {
+pub fn fail(kind: &str, error: &dyn Display, psci: Option<Conduit>) -> ! {
     say!("linmap cannot go on: {error}");
     report!("error={kind} what={}", Quoted(error));
     power_off(psci)

@@ -4,9 +4,9 @@ use crate::arch::frame::Frame;
 use crate::end::stopping;
 use crate::gic::controller;
 use crate::gic::sgi::Sgi;
+use crate::memory::parking;
 use crate::smp::cross_call;
 use crate::smp::leave;
-use crate::smp::park;
 
 /// Takes and handles the interrupt of the code whose registers are in `frame`. Returns `false` if nothing can have interrupted
 /// it.
@@ -19,7 +19,7 @@ pub fn dispatch(frame: &Frame) -> bool {
         Some(Sgi::Call) => cross_call::answer_call(),
         // The CPU looks for work when this returns.
         Some(Sgi::Work) => {}
-        Some(Sgi::Park) => park::interrupted(),
+        Some(Sgi::Park) => parking::interrupted(),
         Some(Sgi::Stop) => stopping::told_to_stop(frame),
         Some(Sgi::Off) => leave::leave(),
         // All other interrupts are off. One that was pending before is taken once and never again.

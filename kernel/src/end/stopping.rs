@@ -13,8 +13,8 @@ use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 use crate::kexec::crash::description;
 use crate::kexec::relocation;
+use crate::memory::parking;
 use crate::smp::leave;
-use crate::smp::park;
 
 /// Whether all other CPUs have been told to stop.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -63,7 +63,7 @@ fn record(frame: &Frame) {
     per_cpu::of(me).stopped.store(ptr::from_ref(frame).cast_mut(), Ordering::Release);
     if me == 0 {
         // Only the boot CPU releases the CPUs that wait for it.
-        park::abandon();
+        parking::abandon();
         relocation::call_off();
     }
 }

@@ -9,13 +9,14 @@ use linmap_table::Fixmap;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::per_cpu;
-use crate::boot::device_tree::Device;
-use crate::boot::topology::{Affinity, Topology};
+use crate::arch::topology::Topology;
 use crate::gic::error::GicError;
-use crate::gic::node::Version;
 use crate::gic::sgi::Sgi;
 use crate::gic::v2;
 use crate::gic::v3::{self, Redistributors};
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
+use linmap_platform::gic::Version;
 
 /// The first of four interrupt numbers that mean that no interrupt was pending (GIC architecture specification, IHI 0069, 2.2.1).
 const SPECIAL: u32 = 1020;

@@ -3,7 +3,7 @@
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
-use crate::gic::node::RegistersError;
+use linmap_platform::gic::RegistersError;
 
 /// Why CPUs can't interrupt each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]

@@ -3,7 +3,6 @@
 pub mod controller;
 pub mod error;
 pub mod interrupt;
-pub mod node;
 pub mod sgi;
 pub mod v2;
 pub mod v3;

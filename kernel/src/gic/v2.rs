@@ -9,10 +9,10 @@ use linmap_vmsa::{Attributes, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::per_cpu;
-use crate::boot::device_tree::Device;
 use crate::gic::error::GicError;
-use crate::gic::node::V2;
 use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
+use linmap_platform::device::Device;
+use linmap_platform::gic::V2;
 
 // The distributor's registers.
 const GICD_CTLR: usize = 0x000;

@@ -10,12 +10,13 @@ use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa};
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::topology::Topology;
 use crate::arch::wait::wait_until;
-use crate::boot::device_tree::Device;
-use crate::boot::topology::{Affinity, Topology};
 use crate::gic::error::GicError;
-use crate::gic::node::{FRAME, V3};
 use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
+use linmap_platform::gic::{FRAME, V3};
 
 /// How many frames are searched for redistributors, at most.
 const MAX_FRAMES: usize = 4 * MAX_CPUS;

@@ -1,7 +1,8 @@
 //! The words of the command line about payloads.
 
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 
+use crate::arch::command_line::GENERATION;
 use crate::kexec::error::KexecError;
 
 /// The number of kexecs of linmap into itself before this boot.
@@ -9,7 +10,7 @@ use crate::kexec::error::KexecError;
 /// # Errors
 /// [`KexecError::NotANumber`].
 pub fn generation(line: CommandLine<'_>) -> Result<u64, KexecError> {
-    number(line, "linmap.generation", 0)
+    number(line, GENERATION, 0)
 }
 
 /// The number of the last generation.

@@ -1,16 +1,17 @@
 //! Why a payload can't be loaded or entered.
 
-use linmap::live::ChangeError;
+use linmap::change::ChangeError;
 use linmap_fdt::DtbError;
 use linmap_kexec::{
-    CommandLineError, ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError,
-    SegmentError, TransitionError, TreeError, UnpackError, WireError,
+    ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
+    TransitionError, TreeError, UnpackError, WireError,
 };
 use linmap_memblock::{AllocError, RegionError};
+use linmap_platform::CommandLineError;
 use thiserror::Error;
 
+use crate::arch::command_line::CRASH_KERNEL;
 use crate::kexec::archive::ArchiveAccessError;
-use crate::kexec::crash::reserve::WORD;
 use crate::smp::cross_call::NotIdle;
 use crate::smp::error::CpuError;
 
@@ -109,7 +110,7 @@ pub enum KexecError {
     #[error("no payload is loaded: `kexec load` it first")]
     NotLoaded,
     /// No memory is reserved for a crash kernel.
-    #[error("no memory is reserved for a crash kernel: {WORD}=SIZE on the command line does that")]
+    #[error("no memory is reserved for a crash kernel: {CRASH_KERNEL}=SIZE on the command line does that")]
     NoCrashMemory,
     /// The crash kernel can't be protected.
     #[error(transparent)]

@@ -15,12 +15,12 @@ use crate::kexec::error::KexecError;
 use crate::kexec::loaded::Loaded;
 use crate::kexec::orders::{self, departure, orders};
 use crate::kexec::relocation::{self, Orders};
+use crate::memory::parking;
 use crate::memory::physical::Memory;
 use crate::report;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::park;
 
 /// Enters `loaded`, and only returns with an error. Then everything is as before, except for CPUs that are off, in the pen,
 /// or lost.
@@ -65,7 +65,7 @@ pub fn exec(
         loaded.is_in_use |= lost > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
     }
-    helpers.iter().for_each(park::forget);
+    helpers.iter().for_each(parking::forget);
     cpus.stop_interrupts(&mut memory.fixmap);
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks. TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built. The boot CPU always masks interrupts. All other CPUs are off, in

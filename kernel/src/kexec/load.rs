@@ -7,9 +7,10 @@ use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{
-    Archive, COMMAND_LINE_MAX, Image, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, Packing,
-    Pending, SEGMENT_ALIGN, Seeds, Segments, Unpacker,
+    Archive, Image, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, Packing, Pending, SEGMENT_ALIGN,
+    Seeds, Segments, Unpacker,
 };
+use linmap_platform::COMMAND_LINE_MAX;
 use linmap_vmsa::{Granule, Pa, PaRange};
 
 use crate::arch::cpu;

@@ -14,6 +14,7 @@ pub mod heap;
 pub mod listing;
 pub mod load;
 pub mod loaded;
+pub mod next_line;
 pub mod next_tree;
 pub mod options;
 pub mod orders;

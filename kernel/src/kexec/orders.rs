@@ -58,7 +58,7 @@ pub fn orders(
         orders.restart = HVC_RESTART;
         orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
     }
-    orders.conduit = psci::conduit(platform.psci);
+    orders.conduit = psci::code(platform.psci);
     orders.uart = platform.uart.unwrap_or(Pa(0));
     orders.others = helpers.len() as u64;
     // If nothing is moved, there is one empty list: zeros.

@@ -1,6 +1,7 @@
 //! Which payload to load, and what it starts with.
 
-use linmap_kexec::{Archive, COMMAND_LINE_MAX, CommandLine};
+use linmap_kexec::Archive;
+use linmap_platform::{COMMAND_LINE_MAX, CommandLine};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::platform::Platform;
@@ -8,6 +9,7 @@ use crate::kexec::allocations::Pool;
 use crate::kexec::archive;
 use crate::kexec::command_line::last_generation;
 use crate::kexec::error::KexecError;
+use crate::kexec::next_line;
 use crate::memory::physical::Memory;
 
 /// What to hand over to.
@@ -79,10 +81,7 @@ impl Payload {
             Self::Linux => {
                 let theirs = CommandLine(member_text(archive, "cmdline")?);
                 let data = archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
-                let bootargs = match pool {
-                    Pool::Machine => own.for_payload(theirs, text),
-                    Pool::CrashKernel => own.for_crash_kernel(theirs, text),
-                }?;
+                let bootargs = next_line::for_payload(own, theirs, pool, text)?;
                 Ok(Input { bootargs, initrd: data.map(|bytes| InMemory::of_archive(memory, bytes)) })
             }
             Self::Myself(next) => {
@@ -90,10 +89,7 @@ impl Payload {
                     // SAFETY: the archive was opened, so that the range is mapped; nothing writes to it.
                     InMemory { bytes: unsafe { memory.constant_bytes(at) }, at }
                 });
-                let bootargs = match pool {
-                    Pool::Machine => own.for_generation(next, text),
-                    Pool::CrashKernel => own.for_crash_generation(next, text),
-                }?;
+                let bootargs = next_line::for_generation(own, next, pool, text)?;
                 Ok(Input { bootargs, initrd })
             }
         }

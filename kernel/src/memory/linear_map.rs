@@ -1,16 +1,18 @@
 //! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
 
-use linmap::build::{BuildError, Builder};
+use linmap::builder::{BuildError, Builder};
+use linmap::change::Repaint;
 use linmap::features::Features;
 use linmap::fixmap_build::build_by_fixmap;
-use linmap::frames::MemblockFrames;
-use linmap::identity::build_by_identity;
+use linmap::frame_pool::MemblockFrames;
+use linmap::identity_build::build_by_identity;
 use linmap::layout::{Layout, LayoutError};
-use linmap::live::Repaint;
-use linmap::policy::{LeafPolicy, leaves_name};
-use linmap::ranges::{MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings};
-use linmap_kexec::CommandLine;
+use linmap::leaf_policy::{LeafPolicy, leaves_name};
+use linmap::mapping_list::{
+    MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings,
+};
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
 use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};

@@ -1,19 +1,19 @@
 //! The linear map in use: how this kernel carries out changes of it.
 
-use core::fmt::Arguments;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
 use linmap::features::{Features, System};
-use linmap::frames::{FramePool, PooledFrames};
-use linmap::live::trace::{self, Roots};
-use linmap::live::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::policy::LeafPolicy;
-use linmap_kexec::CommandLine;
+use linmap::frame_pool::{FramePool, PooledFrames};
+use linmap::leaf_policy::LeafPolicy;
+use linmap_live::events::{Roots, TracedTree};
 use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
+use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, TableWindow};
+use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
@@ -23,10 +23,10 @@ use crate::arch::layout::{GEOMETRY, IMAGE};
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Painted;
+use crate::memory::parking;
 use crate::memory::physical::{Memory, REGIONS};
-use crate::memory::surgery::{Surgery, SurgeryWindow};
+use crate::memory::surgery::{self, Surgery};
 use crate::report;
-use crate::smp::park;
 
 /// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
@@ -60,7 +60,7 @@ impl LiveMap {
         let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
         let plan = &raw mut PLAN;
         // SAFETY: this function is left once, so that these are the only references.
-        let (surgery, steps) = unsafe { (Surgery::new(image), &mut *plan) };
+        let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
         Self {
             map,
             pool: FramePool::new(),
@@ -84,7 +84,7 @@ impl LiveMap {
             surgery: &mut self.surgery,
             cpu: ThisCpu,
             tables,
-            traced: self.traced.then_some(self.roots),
+            traced: self.traced.then_some(traced_tree(self.roots)),
         };
         (&mut self.map, editor, self.steps)
     }
@@ -97,8 +97,8 @@ pub struct KernelEditor<'l> {
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
-    /// The roots of the trace, if one is printed.
-    traced: Option<Roots>,
+    /// The tree as it is traced, if a trace is printed.
+    traced: Option<TracedTree>,
 }
 
 /// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
@@ -124,11 +124,11 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `park::all` runs the edit on the surgery root when all others have parked, and
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root when all others have parked, and
 // this CPU has invalidated what it held.
 unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     type Window = Tables;
-    type ParkedWindow = SurgeryWindow;
+    type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
     type Frames<'e>
         = PooledFrames<'e, REGIONS>
@@ -156,29 +156,29 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
 
     #[inline]
     fn planned(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
-            print_plan(roots, steps, &mut self.tables);
+        if let Some(tree) = self.traced {
+            print_plan(tree, steps, &mut self.tables);
         }
     }
 
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
-        if let Some(roots) = self.traced {
+        if let Some(tree) = self.traced {
             let running = per_cpu::online().iter();
-            trace::parked_plan(&mut event, GEOMETRY, roots, running, steps, &mut self.tables);
+            tree.parked_plan(&mut print, running, steps, &mut self.tables);
         }
     }
 
     fn park<R>(
         &mut self,
-        edit: impl FnOnce(&mut SurgeryWindow, &mut ThisCpu) -> R,
+        edit: impl FnOnce(&mut surgery::Window, &mut ThisCpu) -> R,
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
         // SAFETY: only the boot CPU has a `LiveMap`, its stack is in the image, and its interrupts are masked; the edit touches
         // the image and what it reaches through the window.
         unsafe {
-            park::all(*ttbr1, || {
+            parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
                 window.close_all();
                 result
@@ -190,37 +190,41 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
 /// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
 #[cold]
 #[inline(never)]
-fn print_plan(roots: Roots, steps: &[Step], tables: &mut Tables) {
-    trace::plan(&mut event, GEOMETRY, roots, steps, tables);
+fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
+    tree.plan(&mut print, steps, tables);
 }
 
-/// Prints an event of a trace.
-fn event(words: Arguments<'_>) {
-    report!("event=\"{words}\"");
+/// The linear map's tree as it is traced.
+const fn traced_tree(roots: Roots) -> TracedTree {
+    TracedTree { geometry: GEOMETRY, roots }
+}
+
+/// Prints a line of a trace.
+fn print(line: Line) {
+    report!("event=\"{line}\"");
 }
 
 impl LiveMap {
     /// Prints from now on what is done to the tables, as the machine model reads it.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
-        let geometry = self.map.layout().geometry();
-        let machine = trace::Machine { cpus: trace::MAX_CPUS, bbm, geometry };
-        let memory = [PaRange::new(Pa(0), Pa(1 << geometry.pa_bits()))];
+        let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        trace::opening(&mut event, machine, memory, self.roots, per_cpu::online().iter(), &mut tables);
+        let running = per_cpu::online().iter();
+        traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
     /// Notes that a CPU came online later.
     pub fn cpu_started(&self, number: usize) {
         if self.traced {
-            trace::starts(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).starts(&mut print, number);
         }
     }
 
     /// Notes that a CPU went off.
     pub fn cpu_stopped(&self, number: usize) {
         if self.traced {
-            trace::stops(&mut event, GEOMETRY, self.roots, number);
+            traced_tree(self.roots).stops(&mut print, number);
         }
     }
 }
@@ -248,9 +252,9 @@ pub fn rely_on(
         return Ok(());
     }
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    let before = park::waited();
+    let before = parking::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
-    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), park::waited() - before);
+    report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), parking::waited() - before);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 pub mod linear_map;
 pub mod live;
 pub mod owned_bytes;
+pub mod parking;
 pub mod physical;
 pub mod preserved;
 pub mod reservations;

@@ -5,7 +5,7 @@ use core::slice;
 
 use arrayvec::ArrayVec;
 use linmap::layout::Layout;
-use linmap::ranges::MAX_MAPPINGS;
+use linmap::mapping_list::MAX_MAPPINGS;
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};

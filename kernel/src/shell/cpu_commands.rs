@@ -8,13 +8,13 @@ use linmap_vmsa::id::Midr;
 use crate::arch::cpu;
 use crate::arch::per_cpu;
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::boot::topology::Described;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::{report, say};
+use linmap_platform::CpuNode;
 
 /// The words of `cpu-on`.
 pub const CPU_ON: &str = "cpu-on N";
@@ -45,8 +45,8 @@ pub fn show(cpus: &Cpus) -> Result<(), CommandError> {
     Ok(answered?)
 }
 
-fn show_one(cpus: &Cpus, number: usize, described: Described) {
-    let Described { affinity, method } = described;
+fn show_one(cpus: &Cpus, number: usize, described: CpuNode) {
+    let CpuNode { affinity, method } = described;
     let state = per_cpu::of(number).state().name();
     let Some(features) = cpus.features(number) else {
         say!("  {number:<3}  {affinity:<12}  {method:<10}  {state}");

@@ -1,6 +1,6 @@
 //! What happens once the linear map is live.
 
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 
 use crate::arch::psci::power_off;
 use crate::end::fail::fail;

@@ -1,8 +1,8 @@
 //! Reading the words of a command.
 
+use linmap_platform::parse_number;
 use linmap_vmsa::{Pa, PaRange};
 
-use crate::boot::number::number;
 use crate::shell::error::CommandError;
 
 /// The words behind a command's name.
@@ -35,7 +35,7 @@ impl<'w> Words<'w> {
     /// # Errors
     /// [`CommandError::Usage`].
     pub fn number(&mut self) -> Result<u64, CommandError> {
-        self.words.next().and_then(number).ok_or(CommandError::Usage(self.usage))
+        self.words.next().and_then(parse_number).ok_or(CommandError::Usage(self.usage))
     }
 
     /// The next word, a number, if there is one.
@@ -45,7 +45,7 @@ impl<'w> Words<'w> {
     pub fn optional_number(&mut self) -> Result<Option<u64>, CommandError> {
         match self.words.next() {
             None => Ok(None),
-            Some(word) => number(word).map(Some).ok_or(CommandError::Usage(self.usage)),
+            Some(word) => parse_number(word).map(Some).ok_or(CommandError::Usage(self.usage)),
         }
     }
 

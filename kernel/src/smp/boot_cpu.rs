@@ -1,7 +1,7 @@
 //! The boot CPU's features.
 
 use linmap::features::Features;
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 use linmap_vmsa::PaRange;
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 

@@ -14,7 +14,7 @@ use crate::arch::cpu;
 use crate::arch::entered::Entered;
 use crate::arch::psci::CONDUIT_NONE;
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::boot::topology::Affinity;
+use linmap_platform::Affinity;
 
 /// What a CPU needs to know before its MMU is on, and where it says why it can't stay. The page holds nothing else.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 
 use crate::arch::per_cpu::{self, PerCpu, State};
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::boot::topology::Affinity;
+use crate::memory::parking;
 use crate::smp::boot_page::{self, Unfit};
 use crate::smp::error::Why;
-use crate::smp::park;
+use linmap_platform::Affinity;
 
 /// A CPU that is being called. It may arrive at any moment.
 #[must_use = "the call lasts until it is withdrawn or finished"]
@@ -56,7 +56,7 @@ impl Call {
     pub fn new(number: usize, affinity: Affinity, conduit: u64) -> Self {
         let cpu = per_cpu::of(number);
         let before = cpu.state();
-        park::expect(number);
+        parking::expect(number);
         cpu.conduit.store(conduit, Ordering::Release);
         cpu.set_state(State::Starting);
         boot_page::call(affinity, conduit);
@@ -99,13 +99,13 @@ impl Call {
         boot_page::call_nobody();
         if let Some(unfit) = unfit {
             // Its MMU was never on.
-            park::forget(self.number);
+            parking::forget(self.number);
             return Err(Ended::Unfit(unfit));
         }
         // The CPU may arrive after the last look.
         if !arrived && cpu.change_state(State::Starting, State::Lost) {
             if !boot_page::is_coming(self.affinity) {
-                park::forget(self.number);
+                parking::forget(self.number);
             }
             return Err(Ended::TimedOut);
         }

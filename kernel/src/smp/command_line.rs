@@ -4,9 +4,10 @@ use core::fmt::Write;
 
 use arrayvec::ArrayString;
 use linmap::features::{BbmOverride, NotALevel, Overclaimed};
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 use thiserror::Error;
 
+use crate::arch::command_line::CPUS;
 use crate::arch::layout::MAX_CPUS;
 use crate::smp::error::CpuError;
 
@@ -86,7 +87,7 @@ pub fn is_bbm_of_cpu(word: &str) -> bool {
 /// # Errors
 /// [`CpuWordError::Cpus`].
 pub fn cpu_count(line: CommandLine<'_>) -> Result<Option<usize>, CpuWordError> {
-    match line.get("linmap.cpus") {
+    match line.get(CPUS) {
         None => Ok(None),
         Some(value) => match value.parse() {
             Ok(0) | Err(_) => Err(CpuWordError::Cpus),

@@ -5,20 +5,21 @@ use linmap::features::{Features, System};
 
 use crate::arch::affinities;
 use crate::arch::layout::MAX_CPUS;
-use crate::arch::psci::Psci;
-use crate::boot::topology::{Described, Topology};
+use crate::arch::topology::Topology;
 use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::stacks::StackError;
+use linmap_platform::Conduit;
+use linmap_platform::CpuNode;
 
 /// The CPUs of the machine.
 #[derive(Debug)]
 pub struct Cpus {
     /// All CPUs of the device tree, by number.
-    pub list: ArrayVec<Described, MAX_CPUS>,
+    pub list: ArrayVec<CpuNode, MAX_CPUS>,
     /// How PSCI is called.
-    pub psci: Option<Psci>,
+    pub psci: Option<Conduit>,
     /// The features of the CPUs that are or were online.
     pub(super) features: ArrayVec<Option<Features>, MAX_CPUS>,
     /// What all of these can do together.
@@ -31,7 +32,7 @@ pub struct Cpus {
 
 impl Cpus {
     /// The CPUs of `topology` while only the boot CPU runs. All physical addresses in use have at most `pa_bits` bits.
-    pub fn new(topology: &Topology, psci: Option<Psci>, boot: Features, pa_bits: u8) -> Self {
+    pub fn new(topology: &Topology, psci: Option<Conduit>, boot: Features, pa_bits: u8) -> Self {
         let mut features: ArrayVec<_, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         features[0] = Some(boot);
         for (number, cpu) in topology.cpus.iter().enumerate() {
@@ -69,7 +70,7 @@ impl Cpus {
     ///
     /// # Errors
     /// [`Why::Nobody`].
-    pub fn described(&self, number: usize) -> Result<Described, CpuError> {
+    pub fn described(&self, number: usize) -> Result<CpuNode, CpuError> {
         let found = self.list.get(number).copied();
         found.ok_or(CpuError { number, why: Why::Nobody })
     }

@@ -11,13 +11,13 @@ use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::psci;
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::boot::topology::{Described, Method};
+use crate::memory::parking;
 use crate::smp::boot_page;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::park;
 use crate::smp::pen::Pen;
+use linmap_platform::{CpuNode, EnableMethod};
 
 impl Cpus {
     /// Checks that all other CPUs can be switched off now, or sent to a pen. CPUs that the firmware never released stay
@@ -32,29 +32,29 @@ impl Cpus {
         Ok(())
     }
 
-    fn check_one_stoppable(&self, number: usize, described: Described) -> Result<(), Why> {
+    fn check_one_stoppable(&self, number: usize, described: CpuNode) -> Result<(), Why> {
         let cpu = per_cpu::of(number);
         let said = || self.psci.map(|conduit| psci::affinity_info(conduit, described.affinity));
         let is_on = || said() == Some(Ok(AffinityState::On));
         let is_off = || said() == Some(Ok(AffinityState::Off));
         let found = |state| {
             cpu.working.store(0, Ordering::Release);
-            park::forget(number);
+            parking::forget(number);
             cpu.set_state(state);
         };
         match (cpu.state(), described.method) {
             // A kernel that crashed may leave a CPU like this.
-            (State::Off, Method::Psci) if is_on() => Err(Why::NotOurs),
+            (State::Off, EnableMethod::Psci) if is_on() => Err(Why::NotOurs),
             (State::Off, _) => Ok(()),
             (State::Online, _) if cross_call::is_finished(number) => Ok(()),
             (State::Online, _) => Err(Why::Busy),
             // A CPU that was given up may switch itself off much later.
-            (State::Lost | State::Leaving, Method::Psci) if is_off() => {
+            (State::Lost | State::Leaving, EnableMethod::Psci) if is_off() => {
                 found(State::Off);
                 Ok(())
             }
             // A CPU that was given up may reach the place where it waits much later.
-            (State::Uncalled | State::Lost | State::Leaving, Method::SpinTable { .. }) => {
+            (State::Uncalled | State::Lost | State::Leaving, EnableMethod::SpinTable { .. }) => {
                 if !boot_page::is_waiting(described.affinity) {
                     return Err(Why::Astray);
                 }
@@ -67,7 +67,8 @@ impl Cpus {
 
     /// The CPUs from spin tables that have left the firmware's: a payload has to find them in a pen.
     pub fn have_left_firmware(&self) -> CpuSet {
-        let from_spin_table = |described: &Described| matches!(described.method, Method::SpinTable { .. });
+        let from_spin_table =
+            |described: &CpuNode| matches!(described.method, EnableMethod::SpinTable { .. });
         let list = self.list.iter().enumerate().skip(1);
         list.filter(|(number, described)| {
             from_spin_table(described) && per_cpu::of(*number).state() != State::Off

@@ -2,15 +2,21 @@
 
 use core::sync::atomic::{Ordering, fence};
 
+use linmap_park::WayOff;
+use linmap_platform::Conduit;
 use smccc::psci::AffinityState;
 
 use crate::arch::affinities;
 use crate::arch::per_cpu::{self, State};
-use crate::arch::psci::{self, CONDUIT_HVC, CONDUIT_SMC, Psci};
+use crate::arch::psci::{self, CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
 use crate::arch::stop;
 
 use crate::gic::controller;
-use crate::smp::park;
+use crate::memory::parking;
+
+unsafe extern "C" {
+    fn secondary_again() -> !;
+}
 
 /// Whether other CPUs interrupt this one. The boot CPU is sent no interrupts. The interface of any other CPU works once it is
 /// online.
@@ -39,7 +45,13 @@ pub fn drain_interrupts() {
 /// Leaves the live tables. Then switches this CPU off, or waits with the MMU off if it came from a spin table, or stops where
 /// neither is possible. Interrupts are masked.
 pub fn off() -> ! {
-    park::for_good(per_cpu::of(per_cpu::this_cpu()).conduit.load(Ordering::Acquire))
+    let way = match per_cpu::of(per_cpu::this_cpu()).conduit.load(Ordering::Acquire) {
+        CONDUIT_HVC => WayOff::PsciHvc,
+        CONDUIT_SMC => WayOff::PsciSmc,
+        CONDUIT_WAIT => WayOff::Code(secondary_again),
+        _ => WayOff::Stay,
+    };
+    parking::for_good(way)
 }
 
 /// Switches off this CPU, which takes interrupts, and announces it first.
@@ -57,8 +69,8 @@ pub fn leave_early() -> ! {
 /// Whether PSCI reports the CPU `number` as off. `true` for a CPU that does not leave by PSCI.
 pub fn is_off(number: usize) -> bool {
     let conduit = match per_cpu::of(number).conduit.load(Ordering::Acquire) {
-        CONDUIT_HVC => Psci::Hvc,
-        CONDUIT_SMC => Psci::Smc,
+        CONDUIT_HVC => Conduit::Hvc,
+        CONDUIT_SMC => Conduit::Smc,
         _ => return true,
     };
     psci::affinity_info(conduit, affinities::of(number)) == Ok(AffinityState::Off)

@@ -10,7 +10,6 @@ pub mod error;
 pub mod hand_over;
 pub mod leave;
 pub mod mailbox;
-pub mod park;
 pub mod pen;
 pub mod secondary;
 pub mod stacks;

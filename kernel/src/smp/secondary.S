@@ -80,7 +80,7 @@ to_pen:
     mov     x0, #{hvc_restart}
     hvc     #0
 
-// From park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
+// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
 .global secondary_again
 secondary_again:
     mov_q   x0, {sctlr_off}

@@ -1,13 +1,12 @@
 //! Starting one of the other CPUs, as the boot CPU does it.
 
 use linmap::features::{Features, Lacks, System};
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 
 use crate::arch::cpu::ThisCpu;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::platform::Platform;
 use crate::arch::psci;
-use crate::boot::topology::{Described, Method};
 use crate::memory::physical::Memory;
 use crate::smp::call::Call;
 use crate::smp::command_line::bbm_override;
@@ -15,6 +14,7 @@ use crate::smp::cpus::Cpus;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::mailbox;
 use crate::smp::secondary;
+use linmap_platform::{CpuNode, EnableMethod};
 
 /// What the system is with another CPU.
 type Admit = fn(&System, &Features) -> Result<System, Lacks>;
@@ -101,14 +101,14 @@ impl Cpus {
     }
 
     /// Has the firmware, or the loop in which it left the CPU, send the CPU here.
-    fn send_here(&self, platform: &Platform, memory: &mut Memory, described: Described) -> Result<(), Why> {
+    fn send_here(&self, platform: &Platform, memory: &mut Memory, described: CpuNode) -> Result<(), Why> {
         let entry = secondary::entry(platform.image.range().start);
         match described.method {
-            Method::Psci => {
+            EnableMethod::Psci => {
                 let conduit = self.psci.ok_or(Why::NoPsci)?;
                 psci::cpu_on(conduit, described.affinity, entry).map_err(Why::Firmware)
             }
-            Method::SpinTable { release } => {
+            EnableMethod::SpinTable { release } => {
                 mailbox::write(memory, release, entry, platform.features.pa_bits())?;
                 // All CPUs that watch this mailbox leave it.
                 for (number, other) in self.list.iter().enumerate() {
@@ -118,7 +118,7 @@ impl Cpus {
                 }
                 Ok(())
             }
-            Method::Unknown => Err(Why::NoMethod),
+            EnableMethod::Unknown => Err(Why::NoMethod),
         }
     }
 

@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use dtoolkit::fdt::Fdt;
-use linmap_kexec::CommandLine;
+use linmap_platform::CommandLine;
 use linmap_vmsa::id::Mmfr0;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -12,11 +12,9 @@ use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::arch::print::Quoted;
 use crate::arch::psci;
-use crate::boot::device_tree::Device;
-use crate::boot::topology::{Described, Method, Topology};
+use crate::arch::topology::Topology;
 use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
-use crate::gic::node::{self, Version};
 use crate::memory::physical::Memory;
 use crate::smp::boot_cpu::bits_to_reach;
 use crate::smp::boot_page;
@@ -25,6 +23,9 @@ use crate::smp::cpus::Cpus;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::stacks;
 use crate::{report, say};
+use linmap_platform::device::Device;
+use linmap_platform::gic::{self as tree, Version};
+use linmap_platform::{CpuNode, EnableMethod};
 
 /// Starts the CPUs that the command line asks for, by default all, and reports the phase. A CPU that can't be started, or
 /// times out, is named and left out.
@@ -42,7 +43,7 @@ pub fn start_all(
     warn_of_unusable(topology);
     let limit = cpu_count(CommandLine(platform.command_line))?;
     let present = cpus.list.len();
-    let described = node::describe(fdt);
+    let described = tree::describe(fdt);
     if present > 1 {
         cpus.gic = cpus.start_gic(platform, memory, described.as_ref(), topology);
         cpus.stacks = stacks::map(memory, present).map(|()| present);
@@ -127,11 +128,12 @@ fn warn(what: &dyn fmt::Display) {
 }
 
 /// How the secondary CPUs are started, in one word.
-struct Methods<'a>(&'a [Described]);
+struct Methods<'a>(&'a [CpuNode]);
 
 impl fmt::Display for Methods<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let same = |a: &Method, b: &Method| core::mem::discriminant(a) == core::mem::discriminant(b);
+        let same =
+            |a: &EnableMethod, b: &EnableMethod| core::mem::discriminant(a) == core::mem::discriminant(b);
         match self.0 {
             [] => f.write_str("none"),
             [first, rest @ ..] if rest.iter().all(|cpu| same(&cpu.method, &first.method)) => {

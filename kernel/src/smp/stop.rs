@@ -8,14 +8,14 @@ use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::psci;
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::boot::topology::{Described, Method};
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
+use crate::memory::parking;
 use crate::smp::boot_page;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::park;
+use linmap_platform::{CpuNode, EnableMethod};
 
 impl Cpus {
     /// Switches the CPU `number` off. A CPU from a spin table waits to be called again.
@@ -42,13 +42,13 @@ impl Cpus {
     /// Waits until the CPU `number`, which leaves, is off, or waits to be called if it came from a spin table. Returns whether
     /// it does; otherwise it is lost.
     pub(super) fn wait_until_off(&self, number: usize) -> bool {
-        let Described { affinity, method } = self.list[number];
+        let CpuNode { affinity, method } = self.list[number];
         let state = match (method, self.psci) {
-            (Method::Psci, Some(conduit)) => {
+            (EnableMethod::Psci, Some(conduit)) => {
                 let is_off = || psci::affinity_info(conduit, affinity) == Ok(AffinityState::Off);
                 wait_until(PATIENCE, is_off).then_some(State::Off)
             }
-            (Method::SpinTable { .. }, _) => boot_page::is_waiting(affinity).then_some(State::Uncalled),
+            (EnableMethod::SpinTable { .. }, _) => boot_page::is_waiting(affinity).then_some(State::Uncalled),
             _ => None,
         };
         per_cpu::of(number).set_state(state.unwrap_or(State::Lost));
@@ -60,7 +60,7 @@ impl Cpus {
         let gone = self.wait_until_off(number);
         if gone {
             per_cpu::of(number).working.store(0, Ordering::Release);
-            park::forget(number);
+            parking::forget(number);
         }
         gone
     }

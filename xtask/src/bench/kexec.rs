@@ -1,9 +1,11 @@
-//! What it costs to enter a payload, in instructions: linmap kexecs into itself in QEMU, whose virtual counter counts them.
+//! What it costs to enter a payload, in instructions: linmap kexecs into itself in QEMU, whose
+//! virtual counter counts them.
 //!
-//! The payload is the kernel and its archive, made longer by bytes that can't be cleared instead of moved. All of it is
-//! scattered page by page, so that all of it has to be moved. The counter begins with the last instruction of the old kernel
-//! and ends with the first of the next one. It counts the instructions of all CPUs; QEMU runs them in turn, and those that wait
-//! execute next to nothing. So the longest list's part of it is what the busiest CPU executes.
+//! The payload is the kernel and its archive, made longer by bytes that can't be cleared instead of
+//! moved. All of it is scattered page by page, so that all of it has to be moved. The counter
+//! begins with the last instruction of the old kernel and ends with the first of the next one. It
+//! counts the instructions of all CPUs; QEMU runs them in turn, and those that wait execute next to
+//! nothing. So the longest list's part of it is what the busiest CPU executes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -111,7 +113,8 @@ impl Row {
 /// Measures all cases, prints them and writes target/bench/kexec.json.
 pub fn run(workspace: &Workspace, quick: bool) -> Result<()> {
     let folder = workspace.folder("bench")?;
-    // What there is without more bytes: the image, the archive with it once more, and the device tree.
+    // What there is without more bytes: the image, the archive with it once more, and the device
+    // tree.
     let mut least = 0;
     let mut rows = Vec::new();
     for case in CASES.into_iter().filter(|case| !(quick && case.slow)) {

@@ -1,8 +1,8 @@
 //! apt, without touching the machine's own sources and lists.
 //!
-//! [`HostApt`] installs packages on this machine, with a source list and package lists of its own under target/setup/apt.
-//! [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs no root and changes nothing outside. Both
-//! check signatures as apt always does.
+//! [`HostApt`] installs packages on this machine, with a source list and package lists of its own
+//! under target/setup/apt. [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs
+//! no root and changes nothing outside. Both check signatures as apt always does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,8 @@ impl HostApt {
         Ok(offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?))
     }
 
-    /// Installs `packages` once that is allowed; from the release's backports if `from_backports` says so.
+    /// Installs `packages` once that is allowed; from the release's backports if `from_backports`
+    /// says so.
     pub fn install(&self, what: &str, packages: &[&str], from: &Suite) -> Result<()> {
         let backports = format!("{}-backports", self.codename);
         let mut words = vec!["install", "-y", "--no-install-recommends"];
@@ -123,7 +124,8 @@ impl PrivateApt {
         fs::write(apt.folder.join("state/status"), "")?;
         let of_host = process::capture(Command::new("apt-config").arg("dump"))?;
         fs::write(apt.configuration(), configuration(&apt.folder, &of_host))?;
-        // Whatever runs here, the oldest line is in bookworm, and the newest are among trixie's backports.
+        // Whatever runs here, the oldest line is in bookworm, and the newest are among trixie's
+        // backports.
         let own = mirrors.codename.as_str();
         let mut releases = vec![own];
         releases.extend((own != "bookworm").then_some("bookworm"));
@@ -175,8 +177,8 @@ impl PrivateApt {
     }
 }
 
-/// apt's configuration for the private root. Of the machine's own only how things are acquired is kept (proxies,
-/// time-outs); its hooks, pins and architectures have no business here.
+/// apt's configuration for the private root. Of the machine's own only how things are acquired is
+/// kept (proxies, time-outs); its hooks, pins and architectures have no business here.
 fn configuration(folder: &Path, of_host: &str) -> String {
     let unwanted = ["Acquire::IndexTargets", "Acquire::Languages"];
     let kept = of_host.lines().filter(|line| {
@@ -203,8 +205,8 @@ Dir::Etc::preferencesparts "{root}/etc/empty";
     text
 }
 
-/// Backports of an old release leave the mirrors one day; what else is there must still be had then. Tried are all
-/// `backports`, each alone, and none.
+/// Backports of an old release leave the mirrors one day; what else is there must still be had
+/// then. Tried are all `backports`, each alone, and none.
 fn update_with_what_backports_there_are(
     mirrors: &Mirrors,
     releases: &[&str],

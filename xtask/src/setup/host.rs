@@ -7,9 +7,11 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Comes back when `command` may be run to get `what`; fails with the commands to type when it may not.
+/// Comes back when `command` may be run to get `what`; fails with the commands to type when it may
+/// not.
 ///
-/// On a terminal the user is asked. Without one a program that runs as root, like CI, says what it does and does it.
+/// On a terminal the user is asked. Without one a program that runs as root, like CI, says what it
+/// does and does it.
 pub fn permission_for_root(what: &str, command: &Command) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("{what} is missing. As root, run:\n  {}\nthen run the command again.", process::line(command));

@@ -1,7 +1,8 @@
 //! Finds what the other commands need, and installs what is missing.
 //!
-//! What changes the machine is asked for on a terminal; without one, root on Debian installs and says so; everybody
-//! else is shown the commands. What stays in target/ (the payloads) is fetched without asking.
+//! What changes the machine is asked for on a terminal; without one, root on Debian installs and
+//! says so; everybody else is shown the commands. What stays in target/ (the payloads) is fetched
+//! without asking.
 
 mod apt;
 mod host;

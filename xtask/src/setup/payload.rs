@@ -1,4 +1,5 @@
-//! What linmap hands over to: Debian's arm64 Linux and BusyBox, downloaded once into target/payload.
+//! What linmap hands over to: Debian's arm64 Linux and BusyBox, downloaded once into
+//! target/payload.
 
 use std::fmt;
 use std::fs;

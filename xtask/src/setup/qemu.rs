@@ -14,7 +14,8 @@ pub const FOR_TEST: Version = Version { major: 10, minor: 0, patch: 0 };
 
 const PACKAGE: &str = "qemu-system-arm";
 
-/// The version of the QEMU that runs, after installing one where there is none of at least `minimum`.
+/// The version of the QEMU that runs, after installing one where there is none of at least
+/// `minimum`.
 pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
     if let Some(found) = version().filter(|found| *found >= minimum) {
         if found < FOR_TEST {
@@ -38,7 +39,8 @@ pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
     }
 }
 
-/// The suite to install from: the release if it is good enough for the tests, else backports, else whatever boots.
+/// The suite to install from: the release if it is good enough for the tests, else backports, else
+/// whatever boots.
 fn choose(offers: &[Offer], minimum: Version) -> Option<Suite> {
     let at_least = |major: u32| {
         let suite = |offer: &Offer| {

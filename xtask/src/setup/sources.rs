@@ -1,4 +1,5 @@
-//! The Debian mirror this machine is configured with: read from apt's source lists in both their formats.
+//! The Debian mirror this machine is configured with: read from apt's source lists in both their
+//! formats.
 //!
 //! Formats: sources.list(5), "one-line-style" and "deb822-style".
 
@@ -69,8 +70,9 @@ impl Mirrors {
         Ok(Self { codename: codename.to_owned(), debian: debian.clone(), security: security.cloned() })
     }
 
-    /// A deb822 source list with these releases, for `architecture`: each release's main suite, its security suite where
-    /// the machine has a security mirror, and the backports of the releases in `backports`.
+    /// A deb822 source list with these releases, for `architecture`: each release's main suite, its
+    /// security suite where the machine has a security mirror, and the backports of the releases in
+    /// `backports`.
     pub fn source_list(&self, releases: &[&str], backports: &[&str], architecture: &str) -> String {
         let mut suites = releases.join(" ");
         for release in backports {
@@ -94,7 +96,8 @@ fn stanza(source: &Source, suites: &str, architecture: &str) -> String {
     )
 }
 
-/// Other vendors name their suites after Debian's releases too; of the oldest of equals the first is kept.
+/// Other vendors name their suites after Debian's releases too; of the oldest of equals the first
+/// is kept.
 fn likely_debian(source: &Source) -> impl Ord + use<> {
     let keyring = source.signed_by.as_ref().is_some_and(|key| key.contains("debian-archive"));
     let path = source.uri.trim_end_matches('/');

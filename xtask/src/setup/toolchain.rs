@@ -1,4 +1,5 @@
-//! The compiler for the bare-metal target: rustup's precompiled target, or Debian's compiler and its library sources.
+//! The compiler for the bare-metal target: rustup's precompiled target, or Debian's compiler and
+//! its library sources.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,8 @@ impl Toolchain {
         }
     }
 
-    /// `cargo <subcommand>` for [`TARGET`]. Flags meant for the host's builds are kept away from it.
+    /// `cargo <subcommand>` for [`TARGET`]. Flags meant for the host's builds are kept away from
+    /// it.
     pub fn cargo(&self, subcommand: &str) -> Command {
         let mut command = match self {
             Self::Rustup { bin } => {

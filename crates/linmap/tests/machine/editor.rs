@@ -1,15 +1,15 @@
 //! The editor: reaches tables in use and parked, takes frames from memblock, and parks all CPUs.
 
-use std::fmt::Arguments;
 use std::ptr::NonNull;
 
-use linmap::frames::{FramePool, PooledFrames};
-use linmap::live::trace::{self, Roots};
-use linmap::live::{Editor, ParkError, Pause};
+use linmap::change::{Editor, ParkError, Pause};
+use linmap::frame_pool::{FramePool, PooledFrames};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_live::Step;
+use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, FrameSource, OutOfFrames, TableWindow};
+use linmap_trace::Line;
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange};
 
 use super::REGIONS;
@@ -164,8 +164,8 @@ unsafe impl Editor<REGIONS> for BoardEditor {
         self.plans.push(steps.iter().map(|step| format!("{step}\n")).collect());
         if let Some(mut text) = self.trace.take() {
             let mut window = self.window();
-            let mut line = |words: Arguments<'_>| text.push_str(&format!("{words}\n"));
-            trace::plan(&mut line, self.geometry, self.roots, steps, &mut window);
+            let mut line = |line: Line| text.push_str(&format!("{line}\n"));
+            self.traced_tree().plan(&mut line, steps, &mut window);
             self.trace = Some(text);
         }
     }
@@ -174,9 +174,9 @@ unsafe impl Editor<REGIONS> for BoardEditor {
         self.plans.push(steps.iter().map(|step| format!("{step}\n")).collect());
         if let Some(mut text) = self.trace.take() {
             let mut window = self.window();
-            let mut line = |words: Arguments<'_>| text.push_str(&format!("{words}\n"));
+            let mut line = |line: Line| text.push_str(&format!("{line}\n"));
             let running = 0..self.cpus.count();
-            trace::parked_plan(&mut line, self.geometry, self.roots, running, steps, &mut window);
+            self.traced_tree().parked_plan(&mut line, running, steps, &mut window);
             self.trace = Some(text);
         }
     }
@@ -214,6 +214,11 @@ unsafe impl Editor<REGIONS> for BoardEditor {
 }
 
 impl BoardEditor {
+    /// The tree as it is traced.
+    pub fn traced_tree(&self) -> TracedTree {
+        TracedTree { geometry: self.geometry, roots: self.roots }
+    }
+
     /// Shows that `fixmap` is a live table of which the slots are free.
     pub fn surgery_window(fixmap: Fixmap, cpu: BoardCpu) -> SurgeryWindow {
         SurgeryWindow { fixmap, cpu: BoardCpuOf(cpu), open: [None; LEVELS] }

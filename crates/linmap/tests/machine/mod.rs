@@ -11,23 +11,23 @@ pub mod setting;
 pub mod shadow;
 
 use std::cell::RefCell;
-use std::fmt::Arguments;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use linmap::frames::{FramePool, MemblockFrames};
-use linmap::identity::build_by_identity;
+use linmap::change::{Editor, ImageParts, LinearMap};
+use linmap::frame_pool::{FramePool, MemblockFrames};
+use linmap::identity_build::build_by_identity;
 use linmap::layout::Layout;
-use linmap::live::trace::{self, Roots};
-use linmap::live::{Editor, ImageParts, LinearMap};
-use linmap::ranges::{MappingList, identity_geometry, identity_mappings, linear_mappings};
+use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
 use linmap::slots::BuilderSlots;
 use linmap_board::{Board, BoardFrames};
+use linmap_live::events::Roots;
 use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Config, Event, Space};
 use linmap_table::{Fixmap, Mappings, Reserved};
+use linmap_trace::Line;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 
@@ -196,11 +196,11 @@ impl Running {
     pub fn start_trace(&mut self) {
         let mut text = String::new();
         let setting = &self.setting;
-        let machine = trace::Machine { cpus: setting.cpus, bbm: setting.bbm, geometry: setting.geometry };
         let memory = [PaRange::new(Pa(0), Pa(1 << setting.geometry.pa_bits()))];
         let mut window = self.editor.window();
-        let mut line = |words: Arguments<'_>| text.push_str(&format!("{words}\n"));
-        trace::opening(&mut line, machine, memory, self.editor.roots, 0..setting.cpus, &mut window);
+        let mut line = |line: Line| text.push_str(&format!("{line}\n"));
+        let tree = self.editor.traced_tree();
+        tree.opening(&mut line, setting.cpus, setting.bbm, memory, 0..setting.cpus, &mut window);
         self.editor.trace = Some(text);
     }
 

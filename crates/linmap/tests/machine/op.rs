@@ -1,6 +1,6 @@
 //! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the plain record.
 
-use linmap::live::{ChangeError, Changed, MemoryError, Protection};
+use linmap::change::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_model::Event;
 use linmap_model::event::Use;

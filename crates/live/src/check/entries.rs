@@ -8,13 +8,13 @@ use linmap_vmsa::{Decoded, Descriptor, Level, Va};
 
 use super::Checker;
 use crate::entry::{CONTIGUOUS, attributes_of};
+use crate::exclusivity::Exclusivity;
 use crate::fold::uniform;
 use crate::invalidate::Span;
-use crate::refused::Violation;
-use crate::regime::Regime;
+use crate::refused::BrokenRule;
 use crate::run::Run;
 use crate::step::{Edit, Store};
-use crate::target::Meanwhile;
+use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
@@ -29,20 +29,20 @@ enum Need {
 
 impl<W: TableWindow> Checker<'_, '_, W> {
     /// Runs `need` on each part of what `store`, step `at`, asks to be invalidated, until it returns false.
-    pub(super) fn needs(
+    pub(crate) fn needs(
         &mut self,
         at: usize,
         store: &Store,
         mut need: impl FnMut(Span) -> bool,
-    ) -> Result<(), Violation> {
-        let shift = self.regime.shift(store.level);
+    ) -> Result<(), BrokenRule> {
+        let shift = self.context.shift(store.level);
         let touched = self.history.touches(at, store.va.0, self.history.last(store));
         // Permissions of pages: the bits decide, whatever the entries are.
         if let Edit::Bits { clear, set } = store.edit
             && store.level == Level::L3
             && !touched
             && bbm::never_breaks(clear, set)
-            && (self.regime.bbm != BbmLevel::L0 || !self.any_contiguous(store))
+            && (self.context.bbm != BbmLevel::L0 || !self.any_contiguous(store))
         {
             self.ends_of_runs(store)?;
             // From the first leaf that a TLB may hold and that changes to the last.
@@ -84,7 +84,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     fn any_contiguous(&mut self, store: &Store) -> bool {
         let pointer = self.window.open(store.level, store.table);
         // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie in it, and nothing
-        // writes to it meanwhile: the tree's one `LiveTree` is borrowed, and hardware updates are off.
+        // writes to it exclusivity: the tree's one `LiveTree` is borrowed, and hardware updates are off.
         let entries =
             unsafe { slice::from_raw_parts(pointer.as_ptr().add(store.index.into()), store.count.into()) };
         let any = entries.iter().fold(0, |any, entry| any | entry);
@@ -93,8 +93,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     }
 
     /// Refuses a store of permissions that begins or ends within a contiguous run.
-    pub(super) fn ends_of_runs(&mut self, store: &Store) -> Result<(), Violation> {
-        let Some(run) = self.regime.run(store.level) else { return Ok(()) };
+    pub(crate) fn ends_of_runs(&mut self, store: &Store) -> Result<(), BrokenRule> {
+        let Some(run) = self.context.run(store.level) else { return Ok(()) };
         let (first, end) = (usize::from(store.index), usize::from(store.index) + usize::from(store.count));
         for (index, whole) in [(first, first % run == 0), (end - 1, end % run == 0)] {
             if whole {
@@ -108,10 +108,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    pub(super) fn part_of_run(&self, store: &Store, index: usize) -> Violation {
+    pub(crate) fn part_of_run(&self, store: &Store, index: usize) -> BrokenRule {
         let nth = (index - usize::from(store.index)) as u64;
-        let va = Va(store.va.0 + (nth << self.regime.shift(store.level)));
-        Violation::PartOfRun { va, table: store.table, level: store.level, index }
+        let va = Va(store.va.0 + (nth << self.context.shift(store.level)));
+        BrokenRule::PartOfRun { va, table: store.table, level: store.level, index }
     }
 
     /// What entry `nth` of `store`, step `at`, asks for.
@@ -122,10 +122,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         nth: usize,
         touched: bool,
         run: &mut Run,
-    ) -> Result<Need, Violation> {
+    ) -> Result<Need, BrokenRule> {
         let Store { table, level, edit, .. } = *store;
         let index = usize::from(store.index) + nth;
-        let va = store.va.0.wrapping_add((nth as u64) << self.regime.shift(level));
+        let va = store.va.0.wrapping_add((nth as u64) << self.context.shift(level));
         let memory = read(self.window, level, table, index);
         if !touched {
             let new = edit.of(memory, nth);
@@ -152,12 +152,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             }
         });
         if unfolding && at >= self.compared {
-            return Err(Violation::RunUnordered { va: Va(va) });
+            return Err(BrokenRule::RunUnordered { va: Va(va) });
         }
         let new = edit.of(now, nth);
         self.stored(va, store, index, now, new, run)?;
-        if memory.is_valid() && !now.is_valid() && new.is_valid() && self.meanwhile == Meanwhile::InUse {
-            return Err(Violation::InUse { va: Va(va), old: memory, new });
+        if memory.is_valid() && !now.is_valid() && new.is_valid() && self.exclusivity == Exclusivity::InUse {
+            return Err(BrokenRule::InUse { va: Va(va), old: memory, new });
         }
         let mut result = Need::Nothing;
         for held in held.into_iter().take(versions) {
@@ -178,13 +178,13 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         now: Descriptor,
         new: Descriptor,
         run: &mut Run,
-    ) -> Result<(), Violation> {
-        run.check(self.regime, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
+    ) -> Result<(), BrokenRule> {
+        run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
         if !self.tables_ordered
             && new != now
-            && let Decoded::Table(next) = new.decode(self.regime.geometry, store.level)
+            && let Decoded::Table(next) = new.decode(self.context.geometry, store.level)
         {
-            return Err(Violation::TableUnordered { va: Va(va), table: next });
+            return Err(BrokenRule::TableUnordered { va: Va(va), table: next });
         }
         Ok(())
     }
@@ -199,9 +199,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         index: usize,
         [held, now]: [Descriptor; 2],
         new: Descriptor,
-    ) -> Result<Need, Violation> {
+    ) -> Result<Need, BrokenRule> {
         let Store { table, level, .. } = *store;
-        let Regime { geometry, bbm, .. } = *self.regime;
+        let TreeContext { geometry, bbm, .. } = *self.context;
         // From BBM level 1 on a TLB may still hold a run that is none any more when a table replaces one of its blocks.
         let unfolded = held != now
             && bbm != BbmLevel::L0
@@ -211,13 +211,13 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let requirement = bbm::change(geometry, level, old, new, bbm);
         if requirement > Requirement::Invalidate {
             let va = Va(va);
-            return Err(Violation::Forbidden { va, table, level, index, old, new, requirement, bbm });
+            return Err(BrokenRule::Forbidden { va, table, level, index, old, new, requirement, bbm });
         }
-        if self.meanwhile == Meanwhile::InUse
+        if self.exclusivity == Exclusivity::InUse
             && bbm != BbmLevel::L3
             && bbm::resizes(geometry, level, old, new)
         {
-            return Err(Violation::InUse { va: Va(va), old, new });
+            return Err(BrokenRule::InUse { va: Va(va), old, new });
         }
         if self.compares && at >= self.compared {
             self.alike(va, level, old, new)?;
@@ -227,19 +227,19 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         Ok(Need::Invalidate(match old.decode(geometry, level) {
             Decoded::Table(_) => Span::table(geometry, level, va),
-            _ => Span::leaves(va, 1, self.regime.shift(level)),
+            _ => Span::leaves(va, 1, self.context.shift(level)),
         }))
     }
 
     /// Refuses a table in the place of a block, or a block in that of a table, that does not say the same.
-    pub(super) fn alike(
+    pub(crate) fn alike(
         &mut self,
         va: u64,
         level: Level,
         old: Descriptor,
         new: Descriptor,
-    ) -> Result<(), Violation> {
-        let geometry = self.regime.geometry;
+    ) -> Result<(), BrokenRule> {
+        let geometry = self.context.geometry;
         let (table, block, pa) = match (old.decode(geometry, level), new.decode(geometry, level)) {
             (Decoded::Leaf(pa), Decoded::Table(table)) => (table, old, pa),
             (Decoded::Table(table), Decoded::Leaf(pa)) => (table, new, pa),
@@ -249,6 +249,6 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if said == Some((attributes_of(geometry, block), pa)) {
             return Ok(());
         }
-        Err(Violation::Differs { va: Va(va), table, block })
+        Err(BrokenRule::Differs { va: Va(va), table, block })
     }
 }

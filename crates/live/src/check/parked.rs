@@ -5,18 +5,18 @@ use linmap_vmsa::{Level, bbm};
 use super::Checker;
 use crate::entry::{Entry, entry};
 use crate::every_leaf::NOT_GLOBAL;
-use crate::refused::Violation;
+use crate::exclusivity::Exclusivity;
+use crate::refused::BrokenRule;
 use crate::run::Run;
 use crate::step::{Edit, EveryLeaf, Store};
-use crate::target::Meanwhile;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
     /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only what the tables say matters.
-    pub(super) fn parked(&mut self, at: usize, store: &Store) -> Result<(), Violation> {
+    pub(crate) fn parked(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, edit, .. } = *store;
-        let shift = self.regime.shift(level);
+        let shift = self.context.shift(level);
         let touched = self.history.touches(at, va.0, self.history.last(store));
         // Permissions of pages: of a run, all or nothing.
         if let Edit::Bits { clear, set } = edit
@@ -35,7 +35,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                 now = self.history.values(at, (table, index, va), now, |_, _| {});
             }
             let new = edit.of(now, nth);
-            run.check(self.regime, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
+            run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
             if self.compares {
                 self.alike(va, level, now, new)?;
             }
@@ -44,36 +44,36 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     }
 
     /// Checks a change of all leaves of a range.
-    pub(super) fn every_leaf(&mut self, at: usize, leaves: &EveryLeaf) -> Result<(), Violation> {
+    pub(crate) fn every_leaf(&mut self, at: usize, leaves: &EveryLeaf) -> Result<(), BrokenRule> {
         let EveryLeaf { first, last, clear, set } = *leaves;
-        if self.meanwhile != Meanwhile::Parked {
-            return Err(Violation::NotParked { first });
+        if self.exclusivity != Exclusivity::Parked {
+            return Err(BrokenRule::NotParked { first });
         }
         if self.every_leaf {
-            return Err(Violation::BehindEveryLeaf { va: first });
+            return Err(BrokenRule::BehindEveryLeaf { va: first });
         }
-        let page = (1 << self.regime.page_shift) - 1;
+        let page = (1 << self.context.page_shift) - 1;
         let is_range = first <= last && first.0 & page == 0 && last.0 & page == page;
-        let in_half = self.regime.holds(first.0) && self.regime.holds(last.0);
+        let in_half = self.context.holds(first.0) && self.context.holds(last.0);
         // The one attribute that changes so: it says nothing of what is mapped or who may do what.
         let is_attribute = clear & set == 0 && clear | set == NOT_GLOBAL;
         if !is_range || !in_half || !is_attribute {
-            return Err(Violation::NoSuchLeaves(*leaves));
+            return Err(BrokenRule::NoSuchLeaves(*leaves));
         }
         for va in [first, last] {
-            let node = self.walk(at, self.regime.top, va.0, Level::L3);
-            let index = self.regime.geometry.index(va, node.level);
+            let node = self.walk(at, self.context.top, va.0, Level::L3);
+            let index = self.context.geometry.index(va, node.level);
             let memory = read(self.window, node.level, node.table, index);
             let found = self.history.values(at, (node.table, index, va.0), memory, |_, _| {});
-            if !matches!(entry(self.regime.geometry, node.level, found), Entry::Leaf(_))
+            if !matches!(entry(self.context.geometry, node.level, found), Entry::Leaf(_))
                 || leaves.of(found.0) == found.0
             {
                 continue;
             }
-            let count = if found.is_contiguous() { self.regime.run(node.level).unwrap_or(1) } else { 1 };
+            let count = if found.is_contiguous() { self.context.run(node.level).unwrap_or(1) } else { 1 };
             let start = index & !(count - 1);
             if node.va(start) < first.0 || node.last(start + count - 1) > last.0 {
-                return Err(Violation::PartOfLeaf { va });
+                return Err(BrokenRule::PartOfLeaf { va });
             }
         }
         self.every_leaf = true;

@@ -7,13 +7,14 @@ use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level};
 
-use crate::covered::hit;
 use crate::entry::CONTIGUOUS;
+use crate::exclusivity::Exclusivity;
 use crate::invalidate::Span;
-use crate::regime::{Node, Regime};
+use crate::node::Node;
 use crate::small::Small;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
-use crate::target::Meanwhile;
+use crate::tlbi_coverage::hit;
+use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
@@ -24,40 +25,40 @@ const FEW: u16 = 16;
 /// returned table that it asks for; or a table linked over a block, and such a store to a few pages that it leads to. A
 /// table and a block that replace each other are not compared.
 #[inline(always)]
-pub(super) fn is_accepted<W: TableWindow>(
-    regime: &Regime,
-    meanwhile: Meanwhile,
+pub(crate) fn is_accepted<W: TableWindow>(
+    context: &TreeContext,
+    exclusivity: Exclusivity,
     small: &Small<'_>,
     window: &mut W,
 ) -> bool {
     // As after the change of one page.
     if small.is_change_in_place() {
         let store = small.store;
-        return meanwhile != Meanwhile::Parked
+        return exclusivity != Exclusivity::Parked
             && store.count <= FEW
-            && regime.holds(store.va.0)
-            && find(regime, regime.top, store, window)
-                .is_some_and(|node| pages_accepted(regime, node, store, small.invalidation, window));
+            && context.holds(store.va.0)
+            && find(context, context.top, store, window)
+                .is_some_and(|node| pages_accepted(context, node, store, small.invalidation, window));
     }
-    is_larger_accepted(regime, meanwhile, *small, window)
+    is_larger_accepted(context, exclusivity, *small, window)
 }
 
 /// [`is_accepted`] for plans of other shapes.
 #[inline(never)]
 fn is_larger_accepted<W: TableWindow>(
-    regime: &Regime,
-    meanwhile: Meanwhile,
+    context: &TreeContext,
+    exclusivity: Exclusivity,
     small: Small<'_>,
     window: &mut W,
 ) -> bool {
     let Small { order, store, pages, invalidation, frees } = small;
-    if meanwhile == Meanwhile::Parked || store.count > FEW || !regime.holds(store.va.0) {
+    if exclusivity == Exclusivity::Parked || store.count > FEW || !context.holds(store.va.0) {
         return false;
     }
-    let Some(node) = find(regime, regime.top, store, window) else { return false };
+    let Some(node) = find(context, context.top, store, window) else { return false };
     match (store.edit, pages) {
         (Edit::Bits { .. }, None) => {
-            frees.is_empty() && pages_accepted(regime, node, store, invalidation, window)
+            frees.is_empty() && pages_accepted(context, node, store, invalidation, window)
         }
         (Edit::Write { first, .. }, _) if store.count == 1 => {
             let index = store.index.into();
@@ -65,7 +66,7 @@ fn is_larger_accepted<W: TableWindow>(
             let linked = if node.level == Level::L3 {
                 None
             } else {
-                regime.next_table(first).filter(|_| first != old)
+                context.next_table(first).filter(|_| first != old)
             };
             if linked.is_some() && order.is_none() {
                 return false;
@@ -73,17 +74,25 @@ fn is_larger_accepted<W: TableWindow>(
             let replaced = [old, first];
             let (Some(pages), Some(table)) = (pages, linked) else {
                 return pages.is_none()
-                    && replacement_accepted(regime, meanwhile, node, store, replaced, invalidation, frees);
+                    && replacement_accepted(
+                        context,
+                        exclusivity,
+                        node,
+                        store,
+                        replaced,
+                        invalidation,
+                        frees,
+                    );
             };
             // The link is in force as it is stored, and asks for no invalidation: what follows is for the pages alone.
-            let below = regime.below(node, index, table);
+            let below = context.below(node, index, table);
             frees.is_empty()
                 && pages.count <= FEW
                 && ![table, pages.table].contains(&node.table)
                 && pages.va.0.wrapping_sub(below.base) <= node.last(index).wrapping_sub(below.base)
-                && replacement_accepted(regime, meanwhile, node, store, replaced, None, &[])
-                && find(regime, below, pages, window)
-                    .is_some_and(|node| pages_accepted(regime, node, pages, invalidation, window))
+                && replacement_accepted(context, exclusivity, node, store, replaced, None, &[])
+                && find(context, below, pages, window)
+                    .is_some_and(|node| pages_accepted(context, node, pages, invalidation, window))
         }
         _ => false,
     }
@@ -91,18 +100,18 @@ fn is_larger_accepted<W: TableWindow>(
 
 /// The table that `store` names entries of, as the walk from `top` on, a table for its addresses, comes to it.
 #[inline(always)]
-fn find<W: TableWindow>(regime: &Regime, top: Node, store: &Store, window: &mut W) -> Option<Node> {
+fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window: &mut W) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
-    let node = regime.table_at(top, window, va.0, level)?;
+    let node = context.table_at(top, window, va.0, level)?;
     let end = usize::from(index).wrapping_add(count.into());
-    let fits = node.table == table && end <= regime.entries(level) && count > 0;
+    let fits = node.table == table && end <= context.entries(level) && count > 0;
     (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(node.shift)).then_some(node)
 }
 
 /// Permissions of pages, none of which is one of a run.
 #[inline(always)]
 fn pages_accepted<W: TableWindow>(
-    regime: &Regime,
+    context: &TreeContext,
     node: Node,
     store: &Store,
     invalidation: Option<&Invalidation>,
@@ -117,30 +126,30 @@ fn pages_accepted<W: TableWindow>(
         any |= read(window, node.level, node.table, store.index.wrapping_add(nth).into()).0;
     }
     let span = Span::leaves(store.va.0, store.count.into(), node.shift);
-    any & CONTIGUOUS == 0 && invalidation.is_some_and(|invalidation| covers(regime, invalidation, span))
+    any & CONTIGUOUS == 0 && invalidation.is_some_and(|invalidation| covers(context, invalidation, span))
 }
 
 /// One entry that becomes another, neither of them one of a run.
 #[inline(always)]
 fn replacement_accepted(
-    regime: &Regime,
-    meanwhile: Meanwhile,
+    context: &TreeContext,
+    exclusivity: Exclusivity,
     node: Node,
     store: &Store,
     [old, new]: [Descriptor; 2],
     invalidation: Option<&Invalidation>,
     frees: &[Step],
 ) -> bool {
-    let Regime { geometry, bbm, .. } = *regime;
+    let TreeContext { geometry, bbm, .. } = *context;
     if (old.0 | new.0) & CONTIGUOUS != 0 {
         return false;
     }
     let requirement = bbm::change(geometry, node.level, old, new, bbm);
     let resizes = bbm != BbmLevel::L3 && bbm::resizes(geometry, node.level, old, new);
-    if requirement > Requirement::Invalidate || (meanwhile == Meanwhile::InUse && resizes) {
+    if requirement > Requirement::Invalidate || (exclusivity == Exclusivity::InUse && resizes) {
         return false;
     }
-    let removed = if node.level == Level::L3 { None } else { regime.next_table(old).filter(|_| new != old) };
+    let removed = if node.level == Level::L3 { None } else { context.next_table(old).filter(|_| new != old) };
     let freed = match (frees, removed) {
         ([], _) => true,
         // The table itself is the only one that may go, and only once.
@@ -155,14 +164,14 @@ fn replacement_accepted(
     };
     freed
         && match invalidation {
-            Some(invalidation) => covers(regime, invalidation, span),
+            Some(invalidation) => covers(context, invalidation, span),
             None => requirement == Requirement::Nothing,
         }
 }
 
 /// Whether `invalidation` alone removes `span`, and an instruction can say it.
 #[inline(always)]
-fn covers(regime: &Regime, invalidation: &Invalidation, span: Span) -> bool {
+fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> bool {
     // As our planners do it for leaves: one for each.
     if let Invalidation::ByVa { va, count, shift, reach } = *invalidation {
         return va.0 == span.first
@@ -171,13 +180,13 @@ fn covers(regime: &Regime, invalidation: &Invalidation, span: Span) -> bool {
             && (reach == Reach::AllLevels || span.reach == Reach::LastLevel);
     }
     let Span { first, last, shift, reach } = span;
-    covers_range(regime, invalidation, first, last, shift, reach)
+    covers_range(context, invalidation, first, last, shift, reach)
 }
 
 /// [`covers`] for what is not one for each. In parts, since a whole span would be written to memory by who does not call this.
 #[inline(never)]
 fn covers_range(
-    regime: &Regime,
+    context: &TreeContext,
     invalidation: &Invalidation,
     first: u64,
     last: u64,
@@ -186,19 +195,19 @@ fn covers_range(
 ) -> bool {
     let span = Span { first, last, shift, reach };
     let possible = match *invalidation {
-        Invalidation::ByRange { va, pages, .. } => regime.can_say(va, pages),
+        Invalidation::ByRange { va, pages, .. } => context.can_say(va, pages),
         Invalidation::All => true,
         Invalidation::ByVa { .. } => false,
     };
     possible
-        && hit(regime.page_shift, *invalidation, span)
+        && hit(context.page_shift, *invalidation, span)
             .is_some_and(|(first, last)| first <= span.first && span.last <= last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::regime::Half;
+    use crate::half::Half;
     use linmap_table::OffsetWindow;
     use linmap_table::cpu::Dsb;
     use linmap_vmsa::{Access, Attributes, Geometry, Pa, Va};
@@ -244,24 +253,24 @@ mod tests {
         ]
     }
 
-    fn accepts_with(bbm: BbmLevel, meanwhile: Meanwhile, mut entries: Vec<u64>, steps: &[Step]) -> bool {
-        let regime = Regime::new(G, Pa(0x1000), Half::Low, bbm);
+    fn accepts_with(bbm: BbmLevel, exclusivity: Exclusivity, mut entries: Vec<u64>, steps: &[Step]) -> bool {
+        let context = TreeContext::new(G, Pa(0x1000), Half::Low, bbm);
         // SAFETY: the frames of all tables lie in `entries`, which nothing else accesses meanwhile.
         let mut window = unsafe { OffsetWindow::new(entries.as_mut_ptr().expose_provenance() as u64) };
-        Small::of(steps).is_some_and(|small| is_accepted(&regime, meanwhile, &small, &mut window))
+        Small::of(steps).is_some_and(|small| is_accepted(&context, exclusivity, &small, &mut window))
     }
 
     fn accepts(steps: &[Step]) -> bool {
-        accepts_with(BbmLevel::L3, Meanwhile::InUse, tables(), steps)
+        accepts_with(BbmLevel::L3, Exclusivity::InUse, tables(), steps)
     }
 
     #[test]
     fn a_table_linked_and_one_of_its_pages_changed_is_accepted_at_level_3_alone() {
         assert!(accepts(&plan()));
-        assert!(accepts_with(BbmLevel::L3, Meanwhile::Quiescent, tables(), &plan()));
-        assert!(!accepts_with(BbmLevel::L3, Meanwhile::Parked, tables(), &plan()));
+        assert!(accepts_with(BbmLevel::L3, Exclusivity::Quiescent, tables(), &plan()));
+        assert!(!accepts_with(BbmLevel::L3, Exclusivity::Parked, tables(), &plan()));
         for bbm in [BbmLevel::L0, BbmLevel::L1, BbmLevel::L2] {
-            assert!(!accepts_with(bbm, Meanwhile::InUse, tables(), &plan()));
+            assert!(!accepts_with(bbm, Exclusivity::InUse, tables(), &plan()));
         }
     }
 
@@ -270,7 +279,7 @@ mod tests {
         for (table, index) in [(3, 1), (4, 5)] {
             let mut entries = tables();
             entries[table * 512 + index] |= CONTIGUOUS;
-            assert!(!accepts_with(BbmLevel::L3, Meanwhile::InUse, entries, &plan()));
+            assert!(!accepts_with(BbmLevel::L3, Exclusivity::InUse, entries, &plan()));
         }
     }
 

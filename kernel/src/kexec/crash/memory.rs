@@ -1,12 +1,18 @@
 //! The memory of a crash kernel.
 
-use linmap_kexec::CommandLine;
 use linmap_memblock::Memblock;
+use linmap_platform::{CommandLine, CrashReservation, CrashReservationError};
 use linmap_vmsa::PaRange;
+use thiserror::Error;
 
-use crate::kexec::crash::reserve::{self, ReserveError};
+use crate::arch::command_line::CRASH_KERNEL;
 use crate::memory::physical::REGIONS;
 use crate::report;
+
+/// Why no memory is reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("{CRASH_KERNEL}: {0}")]
+pub struct ReserveError(#[from] CrashReservationError);
 
 /// The memory of a crash kernel. Nothing else uses it.
 #[derive(Debug, Default)]
@@ -23,7 +29,8 @@ impl CrashMemory {
     /// # Errors
     /// [`ReserveError`]. Nothing is reserved.
     pub fn reserve(line: CommandLine<'_>, memblock: &mut Memblock<REGIONS>) -> Result<Self, ReserveError> {
-        let Some(range) = reserve::reserve(line, memblock)? else { return Ok(Self::default()) };
+        let Some(value) = line.get(CRASH_KERNEL) else { return Ok(Self::default()) };
+        let range = value.parse::<CrashReservation>()?.reserve(memblock)?;
         let mut crash = Self { range, ..Self::default() };
         crash.clear();
         report!("crash-kernel=reserved start={} bytes={}", range.start, range.len());

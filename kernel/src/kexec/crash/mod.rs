@@ -3,4 +3,3 @@
 pub mod description;
 pub mod enter;
 pub mod memory;
-pub mod reserve;

@@ -1,20 +1,22 @@
 //! The records of a casemate trace: s-expressions one level deep.
 
-use crate::trace::{Problem, ReadError, TooLarge, number, quoted};
+use linmap_trace::{Found, Malformed, NumberError, Quote, number};
+
+use crate::trace::read_error::{Problem, ReadError};
 
 /// The most fields of any record, `id` and `tid` among them.
 const MOST_FIELDS: usize = 5;
 
 /// Where something stands in the file.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub line: usize,
     pub column: usize,
 }
 
-impl Place {
-    pub fn error(self, problem: Problem) -> ReadError {
-        ReadError { line: self.line, column: self.column, problem }
+impl Position {
+    pub fn error(self, problem: impl Into<Problem>) -> ReadError {
+        ReadError { line: self.line, column: self.column, problem: problem.into() }
     }
 }
 
@@ -30,14 +32,14 @@ enum Token<'a> {
 }
 
 impl Token<'_> {
-    fn unexpected(self, place: Place, expected: &'static str) -> ReadError {
+    fn unexpected(self, position: Position, expected: &'static str) -> ReadError {
         let found = match self {
-            Token::Open => "`(`".into(),
-            Token::Close => "`)`".into(),
-            Token::Atom(word) | Token::Text(word) | Token::Message(word) => quoted(word),
-            Token::End => "the end of the trace".into(),
+            Token::Open => Found::Word(Quote::of(b"(")),
+            Token::Close => Found::Word(Quote::of(b")")),
+            Token::Atom(word) | Token::Text(word) | Token::Message(word) => Found::Word(Quote::of(word)),
+            Token::End => Found::End("trace"),
         };
-        place.error(Problem::Expected { expected, found })
+        position.error(Malformed::Expected { expected, found })
     }
 }
 
@@ -45,21 +47,23 @@ impl Token<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
     /// Where the value stands.
-    pub place: Place,
+    pub position: Position,
     /// Where the name stands, or the value without one.
-    start: Place,
+    start: Position,
     key: Option<&'a [u8]>,
     pub value: &'a [u8],
 }
 
 impl Field<'_> {
     pub fn unexpected(&self, expected: &'static str) -> ReadError {
-        self.place.error(Problem::Expected { expected, found: quoted(self.value) })
+        self.position.error(Problem::expected(expected, self.value))
     }
 
     fn number(&self, digits: &[u8], radix: u32) -> Result<u64, ReadError> {
-        let value = number(digits, radix).ok_or_else(|| self.unexpected("a number"))?;
-        value.map_err(|TooLarge| self.place.error(Problem::TooLarge(quoted(self.value))))
+        number(digits, radix).map_err(|error| match error {
+            NumberError::TooLarge => self.position.error(Malformed::TooLarge(Quote::of(self.value))),
+            _ => self.unexpected("a number"),
+        })
     }
 
     /// A decimal number.
@@ -75,11 +79,11 @@ impl Field<'_> {
 
 /// One record.
 pub(super) struct Record<'a> {
-    pub place: Place,
+    pub position: Position,
     pub name: &'a [u8],
     fields: Vec<Field<'a>>,
     next: usize,
-    end: Place,
+    end: Position,
 }
 
 impl<'a> Record<'a> {
@@ -87,13 +91,13 @@ impl<'a> Record<'a> {
     pub fn field(&mut self, names: &[&'static str]) -> Result<Field<'a>, ReadError> {
         let expected = names.first().copied().unwrap_or_default();
         let Some(&field) = self.fields.get(self.next) else {
-            let found = "the end of the record".into();
-            return Err(self.end.error(Problem::Expected { expected, found }));
+            let found = Found::End("record");
+            return Err(self.end.error(Malformed::Expected { expected, found }));
         };
         self.next += 1;
         match field.key {
             Some(key) if !names.iter().any(|name| key.eq_ignore_ascii_case(name.as_bytes())) => {
-                Err(field.start.error(Problem::Expected { expected, found: quoted(key) }))
+                Err(field.start.error(Problem::expected(expected, key)))
             }
             _ => Ok(field),
         }
@@ -104,7 +108,7 @@ impl<'a> Record<'a> {
         match self.fields.get(self.next) {
             None => Ok(()),
             Some(field) => {
-                Err(field.start.error(Problem::Trailing(quoted(field.key.unwrap_or(field.value)))))
+                Err(field.start.error(Malformed::Trailing(Quote::of(field.key.unwrap_or(field.value)))))
             }
         }
     }
@@ -159,10 +163,10 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn token(&mut self) -> Result<(Place, Token<'a>), ReadError> {
+    fn token(&mut self) -> Result<(Position, Token<'a>), ReadError> {
         self.skip_blank();
-        let place = Place { line: self.line, column: self.at - self.line_start + 1 };
-        let Some(&first) = self.rest().first() else { return Ok((place, Token::End)) };
+        let position = Position { line: self.line, column: self.at - self.line_start + 1 };
+        let Some(&first) = self.rest().first() else { return Ok((position, Token::End)) };
         let token = match first {
             b'(' => {
                 self.at += 1;
@@ -180,63 +184,65 @@ impl<'a> Records<'a> {
                 self.at += 1;
                 let text = self.until(|byte| byte == b'"' || byte == b'\n');
                 if self.rest().first() != Some(&b'"') {
-                    let found = quoted(text);
-                    return Err(
-                        place.error(Problem::Expected { expected: "a closing quotation mark", found })
-                    );
+                    let problem = Problem::expected("a closing quotation mark", text);
+                    return Err(position.error(problem));
                 }
                 self.at += 1;
                 Token::Text(text)
             }
             _ => Token::Atom(self.until(|byte| byte.is_ascii_whitespace() || b"()\";".contains(&byte))),
         };
-        Ok((place, token))
+        Ok((position, token))
     }
 
-    fn atom(&mut self, expected: &'static str) -> Result<(Place, &'a [u8]), ReadError> {
+    fn atom(&mut self, expected: &'static str) -> Result<(Position, &'a [u8]), ReadError> {
         match self.token()? {
-            (place, Token::Atom(word)) => Ok((place, word)),
-            (place, token) => Err(token.unexpected(place, expected)),
+            (position, Token::Atom(word)) => Ok((position, word)),
+            (position, token) => Err(token.unexpected(position, expected)),
         }
     }
 
     /// The next record or message; `None` at the end of the trace.
     pub fn next(&mut self) -> Result<Option<Item<'a>>, ReadError> {
-        let place = match self.token()? {
-            (place, Token::Open) => place,
+        let position = match self.token()? {
+            (position, Token::Open) => position,
             (_, Token::Message(message)) => return Ok(Some(Item::Message(message))),
             (_, Token::End) => return Ok(None),
-            (place, token) => return Err(token.unexpected(place, "a record")),
+            (position, token) => return Err(token.unexpected(position, "a record")),
         };
         let (_, name) = self.atom("the name of a record")?;
-        let mut record = Record { place, name, fields: Vec::new(), next: 0, end: place };
+        let mut record = Record { position, name, fields: Vec::new(), next: 0, end: position };
         let mut has_source = false;
         loop {
             let field = match self.token()? {
-                (place, Token::Close) => {
-                    record.end = place;
+                (position, Token::Close) => {
+                    record.end = position;
                     return Ok(Some(Item::Record(record)));
                 }
-                (place, Token::Atom(value)) => Field { place, start: place, key: None, value },
-                (place, Token::Text(value)) => Field { place, start: place, key: Some(b"src"), value },
+                (position, Token::Atom(value)) => Field { position, start: position, key: None, value },
+                (position, Token::Text(value)) => {
+                    Field { position, start: position, key: Some(b"src"), value }
+                }
                 (_, Token::Open) => {
                     let (start, key) = self.atom("the name of a field")?;
-                    let (place, value) = match self.token()? {
-                        (place, Token::Atom(value) | Token::Text(value)) => (place, value),
-                        (place, token) => return Err(token.unexpected(place, "the value of a field")),
+                    let (position, value) = match self.token()? {
+                        (position, Token::Atom(value) | Token::Text(value)) => (position, value),
+                        (position, token) => return Err(token.unexpected(position, "the value of a field")),
                     };
                     match self.token()? {
-                        (_, Token::Close) => Field { place, start, key: Some(key), value },
-                        (place, token) => return Err(token.unexpected(place, "`)`")),
+                        (_, Token::Close) => Field { position, start, key: Some(key), value },
+                        (position, token) => return Err(token.unexpected(position, "`)`")),
                     }
                 }
-                (place, token) => return Err(token.unexpected(place, "a field or `)`")),
+                (position, token) => return Err(token.unexpected(position, "a field or `)`")),
             };
             // Where the source is said matters nowhere: what it says is not kept.
             if field.key.is_some_and(|key| key.eq_ignore_ascii_case(b"src")) && !has_source {
                 has_source = true;
             } else if record.fields.len() == MOST_FIELDS {
-                return Err(field.start.error(Problem::Trailing(quoted(field.key.unwrap_or(field.value)))));
+                return Err(field
+                    .start
+                    .error(Malformed::Trailing(Quote::of(field.key.unwrap_or(field.value)))));
             } else {
                 record.fields.push(field);
             }

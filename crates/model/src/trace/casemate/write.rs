@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
+use linmap_trace::{Access, Domain, Event, PAGE, Register, Tlbi, TlbiScope};
 use thiserror::Error;
 
-use super::PAGE;
-use crate::Trace;
-use crate::event::{Access, Domain, Event, Register, Tlbi, TlbiScope};
-use crate::trace::names;
+use crate::trace::Trace;
 use crate::trace::ranges::Ranges;
 
 /// The most records written: beyond this a trace is not for another tool.
@@ -30,8 +28,9 @@ pub enum Told {
     El1Upper,
 }
 
-/// Why a trace can't be told in casemate's words.
+/// Why a trace cannot be expressed in casemate's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The machine.
     #[error("the machine: casemate knows 48 bits of address and granules of 4 KiB alone")]
@@ -190,7 +189,7 @@ impl Writer {
 
     fn register(&mut self, cpu: usize, register: Register, mut value: u64) -> Result<(), WriteError> {
         let name = match (self.told, register) {
-            (Told::Hypervisor, Register::Ttbr0El2 | Register::Vttbr) => names::of_register(register),
+            (Told::Hypervisor, Register::Ttbr0El2 | Register::Vttbr) => register.name(),
             (Told::Hypervisor, _) => return Err(self.cannot("casemate knows no registers of EL1")),
             (_, Register::Ttbr0El2 | Register::Vttbr) => {
                 return Err(self.cannot("a register of EL2 beside EL1 told as EL2"));
@@ -203,7 +202,7 @@ impl Writer {
                 if self.roots.iter().any(|root| *root != value) {
                     return Err(self.cannot("casemate takes a second root for a rival of the first"));
                 }
-                names::of_register(Register::Ttbr0El2)
+                Register::Ttbr0El2.name()
             }
             // The root of the other half, and what casemate is not told.
             _ => return Ok(()),
@@ -232,14 +231,13 @@ impl Writer {
     }
 
     fn plain_tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) -> Result<(), WriteError> {
-        let (name, is) = names::of_tlbi(tlbi);
-        if names::takes_operand(tlbi.scope) {
+        if tlbi.scope.takes_operand() {
             if !tlbi.broadcast {
                 return Err(self.cannot("casemate knows TLBIs by address when broadcast alone"));
             }
-            self.record("tlbi", cpu, format_args!("{name}{is} (value {operand:#x})"))
+            self.record("tlbi", cpu, format_args!("{tlbi} (value {operand:#x})"))
         } else {
-            self.record("tlbi", cpu, format_args!("{name}{is}"))
+            self.record("tlbi", cpu, format_args!("{tlbi}"))
         }
     }
 

@@ -1,0 +1,67 @@
+//! The board: a machine with memory.
+
+use std::ptr::NonNull;
+
+use linmap_model::{Config, ConfigError, Machine, Trace, Violation};
+use linmap_trace::Event;
+use linmap_vmsa::Pa;
+
+use crate::cpu::BoardCpu;
+use crate::state::{Shared, State};
+use crate::window::BoardWindow;
+
+/// A machine with memory. Clones are the same board.
+#[derive(Clone, Debug)]
+pub struct Board {
+    pub(crate) shared: Shared,
+}
+
+impl Board {
+    /// A board with the machine that `config` describes, and memory that holds garbage. With `record` the board
+    /// records all events for [`trace`](Self::trace).
+    ///
+    /// # Errors
+    /// [`ConfigError`] of an impossible machine.
+    pub fn new(config: &Config, record: bool) -> Result<Self, ConfigError> {
+        Ok(Self { shared: Shared::new(State::new(config, record)?) })
+    }
+
+    /// CPU number `number`.
+    pub fn cpu(&self, number: usize) -> BoardCpu {
+        BoardCpu::new(self.shared.clone(), number)
+    }
+
+    /// Frames as `cpu` reaches them at VA = PA + `offset`, or unchecked with `None`, as with the MMU off.
+    pub fn window(&self, cpu: usize, offset: Option<u64>) -> BoardWindow {
+        BoardWindow::new(self.shared.clone(), cpu, offset)
+    }
+
+    /// Lets an event happen that no code under test causes. Its stores reach memory too.
+    pub fn event(&self, event: Event) {
+        self.shared.state().event_in_memory(event);
+    }
+
+    /// The memory of the word at `pa`, a multiple of 8.
+    pub fn pointer(&self, pa: Pa) -> NonNull<u64> {
+        self.shared.state().memory.word(pa.0)
+    }
+
+    /// Checks that everything so far was legal.
+    ///
+    /// # Errors
+    /// The first [`Violation`]. Memory that was written through no open window is one.
+    pub fn verdict(&self) -> Result<(), Violation> {
+        self.shared.state().verdict()
+    }
+
+    /// All events so far, if the board records them.
+    pub fn trace(&self) -> Option<Trace> {
+        let state = self.shared.state();
+        state.events.clone().map(|events| Trace { config: state.config.clone(), events })
+    }
+
+    /// Calls `look` with the machine, which knows all stores so far.
+    pub fn with_machine<R>(&self, look: impl FnOnce(&mut Machine) -> R) -> R {
+        look(&mut self.shared.synced().machine)
+    }
+}

@@ -1,0 +1,131 @@
+//! A CPU whose instructions are events.
+
+use std::ptr::NonNull;
+
+use linmap_table::cpu::{self, Cpu};
+use linmap_trace::{Access, Domain, Event, Register, Tlbi, TlbiScope, Use};
+use linmap_vmsa::{Descriptor, Va};
+
+use crate::state::{OpenFrame, Shared, State};
+use crate::window::BoardWindow;
+
+/// Where code under test writes when its address translates to nothing certain.
+const NOWHERE: u64 = u64::MAX << 20;
+
+/// A CPU of the board.
+#[derive(Clone, Debug)]
+pub struct BoardCpu {
+    shared: Shared,
+    number: usize,
+}
+
+impl BoardCpu {
+    pub(crate) fn new(shared: Shared, number: usize) -> Self {
+        Self { shared, number }
+    }
+
+    fn event(&self, event: Event) {
+        self.shared.state().event_in_memory(event);
+    }
+
+    fn write(&self, register: Register, value: u64) {
+        self.event(Event::Write { cpu: self.number, register, value });
+    }
+}
+
+impl Cpu for BoardCpu {
+    type Frames = BoardWindow;
+
+    unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
+        let mut state = self.shared.synced();
+        let pa = state.memory.address(entry);
+        // SAFETY: the caller's promise: an entry of a table, which lies in one of the board's frames.
+        unsafe { entry.write(descriptor.0) };
+        state.event(Event::Store { cpu: self.number, pa, value: descriptor.0, via: None });
+        // If this was the entry of a fixmap slot, the slot is closed.
+        let State { machine, open, .. } = &mut *state;
+        let cpu = self.number;
+        open.retain(|open| {
+            open.cpu != cpu
+                || open.va.is_none_or(|va| {
+                    !machine.is_entry_for(pa, va)
+                        || machine.is_in_use(cpu, va)
+                        || machine.translate(cpu, va, Use::Write) == Ok(open.frame)
+                })
+        });
+    }
+
+    unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
+        if count == 0 {
+            return;
+        }
+        let mut state = self.shared.synced();
+        let pa = state.memory.address(entries);
+        let value = |index| first.0.wrapping_add(step.wrapping_mul(index));
+        for index in 0..count {
+            // SAFETY: the caller's promise: entries of one table, which lies in one of the board's frames.
+            unsafe { entries.add(index).write(value(index as u64)) };
+        }
+        let (cpu, count) = (self.number, count as u64);
+        state.event(Event::Fill { cpu, pa, count, first: first.0, step });
+    }
+
+    fn reach(&mut self, va: Va) -> NonNull<u64> {
+        let mut state = self.shared.synced();
+        let cpu = self.number;
+        match state.machine.translate(cpu, va.0, Use::Write) {
+            Ok(pa) => {
+                let bytes = state.granule();
+                state.event(Event::Access { cpu, va: va.0, kind: Use::Write, pa });
+                let (frame, va) = (pa & !(bytes - 1), Some(va.0 & !(bytes - 1)));
+                state.open.push(OpenFrame { cpu, frame, va });
+                state.memory.word(pa)
+            }
+            Err(violation) => {
+                state.violation = state.violation.or(Some(violation));
+                state.memory.word(NOWHERE)
+            }
+        }
+    }
+
+    unsafe fn frames_at(&mut self, offset: u64) -> BoardWindow {
+        BoardWindow::new(self.shared.clone(), self.number, Some(offset))
+    }
+
+    fn dsb(&mut self, dsb: cpu::Dsb) {
+        let (domain, access) = match dsb {
+            cpu::Dsb::Ishst => (Domain::Ish, Access::Stores),
+            cpu::Dsb::Ish => (Domain::Ish, Access::All),
+            cpu::Dsb::Nsh => (Domain::Nsh, Access::All),
+        };
+        self.event(Event::Dsb { cpu: self.number, domain, access });
+    }
+
+    fn isb(&mut self) {
+        self.event(Event::Isb { cpu: self.number });
+    }
+
+    fn tlbi(&mut self, tlbi: cpu::Tlbi) {
+        let (scope, broadcast, operand) = match tlbi {
+            cpu::Tlbi::ByVa(operand) => (TlbiScope::VaAnyAsid, true, operand.0),
+            cpu::Tlbi::LastLevelByVa(operand) => (TlbiScope::VaAnyAsidLast, true, operand.0),
+            cpu::Tlbi::ByRange(operand) => (TlbiScope::RangeAnyAsid, true, operand.0),
+            cpu::Tlbi::LastLevelByRange(operand) => (TlbiScope::RangeAnyAsidLast, true, operand.0),
+            cpu::Tlbi::All => (TlbiScope::AllEl1, true, 0),
+            cpu::Tlbi::AllLocal => (TlbiScope::AllEl1, false, 0),
+        };
+        self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
+    }
+
+    fn write_ttbr0(&mut self, value: u64) {
+        self.write(Register::Ttbr0, value);
+    }
+
+    fn write_ttbr1(&mut self, value: u64) {
+        self.write(Register::Ttbr1, value);
+    }
+
+    fn write_tcr(&mut self, value: u64) {
+        self.write(Register::Tcr, value);
+    }
+}

@@ -1,0 +1,147 @@
+//! A live tree whose changes are traced.
+
+use linmap_table::TableWindow;
+use linmap_trace::{Access, Domain, Event, Head, Line, PAGE, Ram, Register, Tlbi, TlbiScope};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::{Geometry, Pa, PaRange, Va};
+
+use super::fills::EDITOR;
+use super::tables::Tables;
+use crate::step::Step;
+
+/// The root tables that TTBR1 ever holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roots {
+    /// The live tree.
+    pub live: Pa,
+    /// The tree that translates nothing.
+    pub nothing: Pa,
+    /// The tree that the editor runs on while all other CPUs are parked.
+    pub surgery: Pa,
+}
+
+/// A live tree in TTBR1 whose changes are traced. CPU 0 is the CPU that edits it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TracedTree {
+    /// The geometry of TTBR1's half.
+    pub geometry: Geometry,
+    /// The roots.
+    pub roots: Roots,
+}
+
+impl TracedTree {
+    /// Emits the beginning of a trace: the machine with `cpus` CPUs, at most
+    /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), the least of which has BBM level `bbm`; the whole pages of `memory`; the
+    /// tables of all roots as they are; and TTBR1 of the CPUs in `running`.
+    ///
+    /// `memory` is all memory that tables may ever lie in, including memory that is added later. A CPU that starts
+    /// later is emitted by [`starts`](Self::starts).
+    pub fn opening<W: TableWindow>(
+        &self,
+        emit: &mut impl FnMut(Line),
+        cpus: usize,
+        bbm: BbmLevel,
+        memory: impl IntoIterator<Item = PaRange>,
+        running: impl IntoIterator<Item = usize>,
+        window: &mut W,
+    ) {
+        let Self { geometry, roots } = *self;
+        emit(Line::Machine(Head {
+            cpus,
+            bbm: bbm.number(),
+            granule: geometry.granule().bytes(),
+            va_bits: geometry.va_bits(),
+            pa_bits: geometry.pa_bits(),
+        }));
+        for range in memory {
+            let whole = range.align_inward(PAGE);
+            if !whole.is_empty() {
+                emit(Line::Ram(Ram { start: whole.start.0, len: whole.len() }));
+            }
+        }
+        let mut tables = Tables { geometry, window, before: &[] };
+        for root in [roots.live, roots.nothing, roots.surgery] {
+            tables.content(emit, geometry.start_level(), root);
+        }
+        emit(Event::Dsb { cpu: EDITOR, domain: Domain::Ish, access: Access::All }.into());
+        for cpu in running {
+            self.starts(emit, cpu);
+        }
+    }
+
+    /// Emits that `cpu`, which had no root, enters the live root.
+    pub fn starts(&self, emit: &mut impl FnMut(Line), cpu: usize) {
+        self.enter(emit, cpu, self.roots.live);
+    }
+
+    /// Emits that `cpu` leaves the live root for good.
+    pub fn stops(&self, emit: &mut impl FnMut(Line), cpu: usize) {
+        self.leave(emit, cpu);
+    }
+
+    /// Emits the checked plan in `steps`, which is about to be applied while the tree is in use: new tables, then all
+    /// that the plan does, with the values that entries get. `window` reaches the tables as they are before.
+    pub fn plan<W: TableWindow>(&self, emit: &mut impl FnMut(Line), steps: &[Step], window: &mut W) {
+        let geometry = self.geometry;
+        Tables { geometry, window, before: &[] }.new_tables(emit, steps);
+        for (nth, step) in steps.iter().enumerate() {
+            let before = steps.get(..nth).unwrap_or_default();
+            Tables { geometry, window, before }.step(emit, self.live(), step);
+        }
+        Tables { geometry, window, before: steps }.frees(emit, steps);
+        emit(Event::Settled.into());
+    }
+
+    /// Emits the plan in `steps`, which was applied while the CPUs in `running`, CPU 0 among them, were parked: how
+    /// they left, new tables, all that the plan did, how they returned. `window` reaches the tables as they are after
+    /// it, before any frame is freed. No CPU walked them, so values that an entry had in between do not matter.
+    pub fn parked_plan<W: TableWindow>(
+        &self,
+        emit: &mut impl FnMut(Line),
+        running: impl IntoIterator<Item = usize> + Clone,
+        steps: &[Step],
+        window: &mut W,
+    ) {
+        let Self { geometry, roots } = *self;
+        let waiters = || running.clone().into_iter().filter(|cpu| *cpu != EDITOR);
+        for cpu in waiters() {
+            self.leave(emit, cpu);
+        }
+        self.leave(emit, EDITOR);
+        self.enter(emit, EDITOR, roots.surgery);
+        let mut tables = Tables { geometry, window, before: &[] };
+        tables.new_tables(emit, steps);
+        for step in steps {
+            tables.step(emit, self.live(), step);
+        }
+        self.leave(emit, EDITOR);
+        self.enter(emit, EDITOR, roots.live);
+        for cpu in waiters() {
+            self.enter(emit, cpu, roots.live);
+        }
+        Tables { geometry, window, before: steps }.frees(emit, steps);
+        emit(Event::Settled.into());
+    }
+
+    /// The live root, and the first address that it translates.
+    fn live(&self) -> (Pa, Va) {
+        (self.roots.live, Va(u64::MAX << self.geometry.va_bits()))
+    }
+
+    /// Emits that `cpu` leaves its root and caches nothing of it.
+    fn leave(&self, emit: &mut impl FnMut(Line), cpu: usize) {
+        self.enter(emit, cpu, self.roots.nothing);
+        let tlbi = Tlbi { scope: TlbiScope::AllEl1, broadcast: false };
+        emit(Event::Tlbi { cpu, tlbi, operand: 0 }.into());
+        emit(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All }.into());
+        emit(Event::Isb { cpu }.into());
+    }
+
+    /// Emits that `cpu` enters a root.
+    fn enter(&self, emit: &mut impl FnMut(Line), cpu: usize, root: Pa) {
+        let value = ttbr(self.geometry, root, 0);
+        emit(Event::Write { cpu, register: Register::Ttbr1, value }.into());
+        emit(Event::Isb { cpu }.into());
+    }
+}

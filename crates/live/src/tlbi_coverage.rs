@@ -1,0 +1,45 @@
+//! What the invalidations of a plan remove.
+
+use crate::invalidate::Span;
+use crate::step::{Invalidation, Reach, Step};
+
+/// Whether the invalidations among `steps` together cover `span`.
+pub(crate) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
+    let mut next = span.first;
+    loop {
+        let before = next;
+        for step in steps {
+            let Step::Invalidate(invalidation) = step else { continue };
+            let Some((first, last)) = hit(page_shift, *invalidation, span) else { continue };
+            if first <= next && next <= last {
+                if last >= span.last {
+                    return true;
+                }
+                next = last + 1;
+            }
+        }
+        if next == before {
+            return false;
+        }
+    }
+}
+
+/// The first and the last address of the entries of `span`'s size that `invalidation` removes.
+pub(crate) fn hit(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
+    let (va, count, shift, reach) = match invalidation {
+        Invalidation::All => return Some((0, u64::MAX)),
+        Invalidation::ByVa { va, count, shift, reach } => (va, u64::from(count), shift, reach),
+        Invalidation::ByRange { va, pages, reach } => (va, pages, page_shift, reach),
+    };
+    if span.reach == Reach::AllLevels && reach == Reach::LastLevel {
+        return None;
+    }
+    let entry = (1u64 << span.shift) - 1;
+    let last = if shift > span.shift {
+        // Addresses further apart than the entries: only the first is sure.
+        va.0
+    } else {
+        va.0.checked_add(count.checked_sub(1)?.checked_mul(1 << shift)?)?
+    };
+    Some((va.0 & !entry, last | entry))
+}

@@ -1,0 +1,232 @@
+//! What is known of a live tree, and the way down it.
+
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::tlbi::RangeOperand;
+use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
+
+use crate::half::Half;
+use crate::node::Node;
+use crate::plan_error::PlanError;
+use linmap_table::TableWindow;
+use linmap_table::read;
+
+/// What is known of a live tree, as a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TreeContext {
+    pub geometry: Geometry,
+    pub bbm: BbmLevel,
+    pub range_invalidation: bool,
+    /// Bits of an address that a full table resolves.
+    index_bits: u32,
+    /// Index of the last entry of a full table.
+    last_index: usize,
+    /// log2 of the bytes of a page.
+    pub page_shift: u32,
+    /// The bits of a table descriptor that are the address, where they lie in place: up to 48 bits. 0 where some do not.
+    table_bits: u64,
+    /// All bits that can hold an address in a descriptor.
+    pub address_bits: u64,
+    /// The root table.
+    pub top: Node,
+}
+
+/// The level with this number, which no walk takes beyond the level of pages.
+#[inline(always)]
+const fn level(number: i8) -> Level {
+    match Level::new(number) {
+        Some(level) => level,
+        None => Level::L3,
+    }
+}
+
+/// The table that an entry leads to whose address bits do not all lie in place.
+#[cold]
+#[inline(never)]
+const fn next_table_of_52_bits(geometry: Geometry, entry: Descriptor) -> Option<Pa> {
+    entry.next_table(geometry)
+}
+
+impl TreeContext {
+    pub const fn new(geometry: Geometry, root: Pa, half: Half, bbm: BbmLevel) -> Self {
+        let level = geometry.start_level();
+        let base = match half {
+            Half::Low => 0,
+            Half::High => u64::MAX << geometry.va_bits(),
+        };
+        let top = Node { table: root, base, shift: geometry.shift(level), level };
+        let granule = geometry.granule();
+        let (index_bits, page_shift) = (granule.index_bits(), granule.shift());
+        let address_bits = Descriptor::address_bits(geometry);
+        let in_place = geometry.va_bits() <= 48 && geometry.pa_bits() <= 48;
+        let table_bits = if in_place { (LINEAR_SPAN - 1) & !(granule.bytes() - 1) } else { 0 };
+        Self {
+            geometry,
+            bbm,
+            range_invalidation: false,
+            index_bits,
+            last_index: (1 << index_bits) - 1,
+            page_shift,
+            table_bits,
+            address_bits,
+            top,
+        }
+    }
+
+    /// The same on CPUs that all have invalidations by range.
+    pub const fn with_range_invalidation(self) -> Self {
+        Self { range_invalidation: true, ..self }
+    }
+
+    /// The table that entry `index` of `node`, a table above the level of pages, leads to.
+    #[inline]
+    pub const fn below(&self, node: Node, index: usize, table: Pa) -> Node {
+        let level = level(node.level.number().wrapping_add(1));
+        Node { table, base: node.va(index), shift: node.shift.wrapping_sub(self.index_bits), level }
+    }
+
+    /// The table that an entry above the level of pages leads to.
+    #[inline]
+    pub const fn next_table(&self, entry: Descriptor) -> Option<Pa> {
+        if self.table_bits == 0 {
+            return next_table_of_52_bits(self.geometry, entry);
+        }
+        if entry.may_be_table() { Some(Pa(entry.0 & self.table_bits)) } else { None }
+    }
+
+    /// The table at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
+    /// translates, comes to; `node` itself where that is lower. Of an entry of a table and what stands there in memory `value`
+    /// makes what is walked.
+    #[inline(always)]
+    pub fn descend<W: TableWindow>(
+        &self,
+        node: Node,
+        window: &mut W,
+        va: u64,
+        to: Level,
+        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+    ) -> Node {
+        let shift = self.shift(to);
+        let node = self.descend_to(node, window, va, shift, value);
+        // Which nearly always spares to make the level of the number of turns.
+        if node.shift == shift { Node { level: to, ..node } } else { node }
+    }
+
+    /// The table at level `to` that the walk in memory from `node` on for `va`, an address that `node` translates, comes to, if
+    /// it comes to one.
+    #[inline(always)]
+    pub fn table_at<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Option<Node> {
+        let shift = self.shift(to);
+        let node = self.descend_to(node, window, va, shift, |_, _, memory| memory);
+        (node.shift == shift).then_some(Node { level: to, ..node })
+    }
+
+    /// As [`descend`](Self::descend), to entries that translate `1 << to` bytes or the next larger.
+    // A walk is three or four turns of this loop; the call around it would cost more than one of them.
+    #[inline(always)]
+    pub fn descend_to<W: TableWindow>(
+        &self,
+        node: Node,
+        window: &mut W,
+        va: u64,
+        to: u32,
+        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+    ) -> Node {
+        // A turn keeps no more than the table and where it stands; the rest follows from that at the end.
+        let Node { mut table, mut shift, .. } = node;
+        let offset = va.wrapping_sub(node.base);
+        let mut number = node.level.number();
+        while shift > to {
+            let index = offset.wrapping_shr(shift) as usize & self.last_index;
+            let memory = read(window, level(number), table, index);
+            let Some(next) = self.next_table(value(table, index, memory)) else { break };
+            (table, shift, number) = (next, shift.wrapping_sub(self.index_bits), number.wrapping_add(1));
+        }
+        let within = 1u64.wrapping_shl(shift.wrapping_add(self.index_bits)).wrapping_sub(1);
+        Node { table, base: va.wrapping_sub(offset & within), shift, level: level(number) }
+    }
+
+    /// The lowest table in memory for `va`, an address of the half.
+    #[inline]
+    pub fn lowest<W: TableWindow>(&self, window: &mut W, va: u64) -> Node {
+        self.descend(self.top, window, va, Level::L3, |_, _, memory| memory)
+    }
+
+    /// The table in memory at `level`, or the lowest above it, for `va`, an address of the half.
+    #[inline]
+    pub fn lowest_to<W: TableWindow>(&self, window: &mut W, va: u64, level: Level) -> Node {
+        self.descend(self.top, window, va, level, |_, _, memory| memory)
+    }
+
+    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
+    #[inline]
+    pub const fn indices(&self, node: Node, first: u64, last: u64) -> (usize, usize) {
+        let end = self.entries(node.level) - 1;
+        let from = if first < node.base { 0 } else { node.index(first) };
+        let to = node.index(last);
+        (from, if to < end { to } else { end })
+    }
+
+    /// log2 of the bytes that one entry at `level` translates.
+    #[inline]
+    pub const fn shift(&self, level: Level) -> u32 {
+        self.page_shift
+            .wrapping_add(self.index_bits.wrapping_mul(3i32.wrapping_sub(level.number() as i32) as u32))
+    }
+
+    /// How many entries a table at `level` has.
+    #[inline]
+    pub const fn entries(&self, level: Level) -> usize {
+        if level.number() == self.top.level.number() {
+            self.geometry.entries(level)
+        } else {
+            self.last_index.wrapping_add(1)
+        }
+    }
+
+    /// Whether one invalidation by range covers just `pages` pages from `va` on.
+    pub const fn can_say(&self, va: Va, pages: u64) -> bool {
+        match RangeOperand::any_asid(self.geometry, va, pages) {
+            Some((_, covered)) => self.range_invalidation && covered == pages,
+            None => false,
+        }
+    }
+
+    /// First address that the root table translates.
+    #[inline]
+    pub const fn base(&self) -> u64 {
+        self.top.base
+    }
+
+    /// Whether `va` lies in the half.
+    #[inline]
+    pub const fn holds(&self, va: u64) -> bool {
+        va.wrapping_sub(self.top.base).wrapping_shr(self.geometry.va_bits() as u32) == 0
+    }
+
+    /// The first and the last address of `range`, if it is made of whole pages of this half.
+    #[inline]
+    pub fn bounds(&self, range: VaRange) -> Result<(u64, u64), PlanError> {
+        let (first, last) = (range.start.0, range.start.0.wrapping_add(range.len).wrapping_sub(1));
+        let page = 1u64.wrapping_shl(self.page_shift).wrapping_sub(1);
+        let is_pages = range.len != 0 && (range.start.0 | range.len) & page == 0;
+        // The half has no gap: what begins and ends in it, and does not wrap, lies in it.
+        if is_pages && first <= last && self.holds(first) && self.holds(last) {
+            return Ok((first, last));
+        }
+        Err(self.no_bounds(range, is_pages))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_bounds(&self, range: VaRange, is_pages: bool) -> PlanError {
+        if !is_pages {
+            return PlanError::Unaligned { range, granule: 1 << self.page_shift };
+        }
+        PlanError::OutsideHalf { range, base: Va(self.base()), bits: self.geometry.va_bits() }
+    }
+
+    /// How many entries at `level` make a contiguous run, where the table is long enough for one.
+    pub fn run(&self, level: Level) -> Option<usize> {
+        self.geometry.contiguous_entries(level).filter(|run| *run <= self.entries(level))
+    }
+}

@@ -1,0 +1,117 @@
+//! Barriers: what they order, complete and synchronise.
+
+use linmap_trace::{Access, Domain, Tlbi};
+
+use crate::descriptor::is_cacheable;
+use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::places::EntryPlaces;
+use crate::scope::Scope;
+use crate::space::Space;
+
+impl Machine {
+    pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
+        let own = 1u64 << cpu;
+        let everyone = self.everyone();
+        // NSH reaches the CPU itself: all there is of a machine with one.
+        if domain != Domain::Nsh || everyone == own {
+            let mut ordered = Vec::new();
+            self.memory.order(cpu, |memory, pa, gone| {
+                let newest = memory.newest(pa);
+                for &old in gone {
+                    // Another CPU's store may have left it visible.
+                    let mut visible = false;
+                    memory.seen(pa, |seen| visible |= seen == old);
+                    ordered.push((pa, old, newest, visible && newest != old));
+                }
+            });
+            for (pa, old, newest, visible) in ordered {
+                self.ordered(cpu, pa, old, newest, visible)?;
+            }
+        }
+        if access == Access::All {
+            let mut issued = std::mem::take(&mut self.cpus[cpu].tlbis);
+            // What one DSB completes may have been done in any order. A leaf that was invalidated alone comes back
+            // while a walk cache leads to it, so the worst order is last levels first; of the others each takes the
+            // pointers with it.
+            issued.sort_by_key(|(scope, _)| !scope.last_level);
+            for (scope, since) in issued {
+                // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
+                if scope.broadcast && domain == Domain::Nsh {
+                    self.cpus[cpu].tlbis.push((scope, since));
+                } else {
+                    self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { own })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No walker sees `old` at `pa` any more as what was there before, unless it is still `visible` as that. As the
+    /// newest value it may be cached anyhow.
+    pub(crate) fn ordered(
+        &mut self,
+        cpu: usize,
+        pa: u64,
+        old: Option<u64>,
+        newest: Option<u64>,
+        visible: bool,
+    ) -> Check {
+        let mut places = EntryPlaces::default();
+        self.each_place(pa, |place| places.push(place));
+        for place in places.iter() {
+            let Root { space, shape, cpus, .. } = self.roots[place.root as usize];
+            let valid =
+                |value: Option<u64>| value.filter(|value| is_cacheable(shape, space, place.level, *value));
+            match valid(old) {
+                Some(old) if !visible => {
+                    let now = self.now;
+                    let held = self.cached.of_mut(space).find(place.root, place.level, place.va, old);
+                    if let Some(held) = held {
+                        held.since = held.since.min(now);
+                    }
+                }
+                Some(_) => {}
+                None if valid(newest).is_some() => {
+                    let shift = shape.shift(place.level);
+                    self.fresh.became_valid(self.now, (space, place.level, place.va), shift, cpu, cpus);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn isb(&mut self, cpu: usize) -> Check {
+        let now = self.now;
+        self.cpus[cpu].control_pending = [false; 4];
+        self.cpus[cpu].invalidated.clear();
+        for space in Space::ALL.map(Space::index) {
+            let left = std::mem::take(&mut self.cpus[cpu].left[space]);
+            let (gone, kept): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.invalidated);
+            self.cpus[cpu].left[space] = kept;
+            for left in gone {
+                self.leave(cpu, left.root)?;
+            }
+            let state = &mut self.cpus[cpu];
+            let certain = state.walks[space].len().saturating_sub(1);
+            let kept = state.walks[space].last().copied();
+            for root in state.walks[space].drain(..certain) {
+                if Some(root) != kept && !state.left[space].iter().any(|left| left.root == root) {
+                    state.left[space].push(LeftRoot { root, since: now, invalidated: false });
+                }
+            }
+        }
+        self.fresh.synchronized(cpu, now);
+        Ok(())
+    }
+
+    pub(crate) fn tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) {
+        // Until an ISB a VTTBR that was just written may not be the current one.
+        let mut vmids =
+            self.cpus[cpu].walks[Space::Stage2.index()].iter().map(|root| self.roots[*root as usize].id);
+        let first = vmids.next().unwrap_or(0);
+        let vmid = vmids.all(|vmid| vmid == first).then_some(first);
+        let scope = Scope::of(tlbi, operand, self.shapes[Space::Low.index()], vmid);
+        self.cpus[cpu].tlbis.push((scope, self.now));
+    }
+}

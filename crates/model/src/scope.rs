@@ -1,0 +1,152 @@
+//! What a TLBI asks for, as its operand says.
+
+use linmap_trace::{Tlbi, TlbiScope};
+
+use crate::space::{Shape, Space};
+
+/// What a TLBI asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Scope {
+    spaces: [bool; 4],
+    /// First and last address; everything when `None`.
+    pub range: Option<(u64, u64)>,
+    /// The ASID or VMID; every one when `None`.
+    id: Option<u16>,
+    /// Leaf entries alone.
+    pub last_level: bool,
+    /// The level that all leaves in the range are said to have.
+    pub hint: Option<i8>,
+    /// Non-global entries alone (by ASID).
+    pub spare_global: bool,
+    /// Stage 2 entries alone, without those that combine both stages.
+    pub stage2_alone: bool,
+    /// The VMID it was issued in, where that is certain.
+    pub vmid: Option<u16>,
+    pub broadcast: bool,
+    /// The operand has no meaning on this machine, so nothing need be invalidated.
+    pub is_void: bool,
+}
+
+const EL1: [bool; 4] = [true, true, false, false];
+const EL2: [bool; 4] = [false, false, true, false];
+const STAGE2: [bool; 4] = [false, false, false, true];
+
+/// log2 of the granule that a TG field, the low two bits of `field`, says; 0 when it says none.
+fn granule(field: u64) -> u32 {
+    match field & 3 {
+        0b01 => 12,
+        0b10 => 14,
+        0b11 => 16,
+        _ => 0,
+    }
+}
+
+fn sign_extend(value: u64, bits: u32) -> u64 {
+    ((value << (64 - bits)) as i64 >> (64 - bits)) as u64
+}
+
+impl Scope {
+    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without one, nothing of a VMID
+    /// need be invalidated.
+    pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
+        let base = Self {
+            spaces: EL1,
+            range: None,
+            id: None,
+            last_level: false,
+            hint: None,
+            spare_global: false,
+            stage2_alone: false,
+            vmid,
+            broadcast: tlbi.broadcast,
+            is_void: false,
+        };
+        let asid = Some((operand >> 48) as u16);
+        // VA[55:12] whatever the granule, sign-extended.
+        let address = sign_extend(operand & 0xfff_ffff_ffff, 44) << 12;
+        let point = |scope: Self| {
+            let (granule, level) = (granule(operand >> 46), (operand >> 44 & 3) as i8);
+            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have and not use, it says
+            // nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
+            let hinted = granule == 12 || (granule != 0 && level != 0);
+            let last = address | ((1u64 << shape.granule) - 1);
+            Self {
+                range: Some((address & (u64::MAX << shape.granule), last)),
+                hint: hinted.then_some(level),
+                is_void: scope.is_void || (hinted && granule != shape.granule),
+                ..scope
+            }
+        };
+        let range = |scope: Self| {
+            let (shift, bits) = if shape.ds() { (16, 37) } else { (shape.granule, 37) };
+            let start = sign_extend(operand & 0x1f_ffff_ffff, bits) << shift;
+            let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
+            let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
+            let level = (operand >> 37 & 3) as i8;
+            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM D8.17.5.2).
+            let odd = level != 0 && start & ((1u64 << shape.shift(level)) - 1) != 0;
+            Self {
+                range: Some((start, start.saturating_add(bytes - 1))),
+                hint: (level != 0).then_some(level),
+                is_void: odd || granule(operand >> 46) != shape.granule,
+                ..scope
+            }
+        };
+        let last = |scope: Self| Self { last_level: true, ..scope };
+        let of_asid = Self { id: asid, ..base };
+        let of_vmid = Self { spaces: STAGE2, id: vmid, is_void: vmid.is_none(), ..base };
+        match tlbi.scope {
+            TlbiScope::AllEl1 => base,
+            TlbiScope::Asid => Self { spare_global: true, ..of_asid },
+            TlbiScope::Va => point(of_asid),
+            TlbiScope::VaLast => last(point(of_asid)),
+            TlbiScope::VaAnyAsid => point(base),
+            TlbiScope::VaAnyAsidLast => last(point(base)),
+            TlbiScope::Range => range(of_asid),
+            TlbiScope::RangeLast => last(range(of_asid)),
+            TlbiScope::RangeAnyAsid => range(base),
+            TlbiScope::RangeAnyAsidLast => last(range(base)),
+            TlbiScope::AllEl2 => Self { spaces: EL2, ..base },
+            TlbiScope::VaEl2 => point(Self { spaces: EL2, ..base }),
+            TlbiScope::VaEl2Last => last(point(Self { spaces: EL2, ..base })),
+            TlbiScope::AllStages => Self { spaces: [true, true, false, true], ..base },
+            TlbiScope::AllStagesVmid => of_vmid,
+            TlbiScope::Ipa => {
+                // IPA[51:12] in bits 39:0.
+                let start = (operand & 0xff_ffff_ffff) << 12 & (u64::MAX << shape.granule);
+                let last = start | ((1u64 << shape.granule) - 1);
+                point(Self { stage2_alone: true, ..of_vmid }).over(start, last)
+            }
+        }
+    }
+
+    fn over(self, start: u64, last: u64) -> Self {
+        Self { range: Some((start, last)), ..self }
+    }
+
+    /// Whether it invalidates entries of `space`.
+    pub fn reaches(&self, space: Space) -> bool {
+        self.spaces[space.index()]
+    }
+
+    /// Whether it invalidates all of EL1&0 on the CPUs that it reaches.
+    pub fn is_all_of_el1(&self) -> bool {
+        self.spaces == EL1 && self.range.is_none() && self.id.is_none()
+    }
+
+    /// Whether all of `start..=last` is in its range.
+    pub fn covers(&self, start: u64, last: u64) -> bool {
+        self.range.is_none_or(|(from, to)| from <= start && last <= to)
+    }
+
+    /// Whether any of `start..=last` is in its range.
+    pub fn touches(&self, start: u64, last: u64) -> bool {
+        self.range.is_none_or(|(from, to)| from <= last && start <= to)
+    }
+
+    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's half has the ASID of
+    /// TTBR0 (TCR.A1 = 0), whichever that was.
+    pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
+        if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && space != Space::High) }
+    }
+}

@@ -1,0 +1,32 @@
+//! What the rendezvous asks the kernel about its CPUs.
+
+/// The kernel's CPUs, as the CPU that edits sees them.
+///
+/// CPUs are numbers below the capacity of the [`Rendezvous`](crate::Rendezvous).
+pub trait Cpus {
+    /// Returns the CPUs that run on the live root and take interrupts, without the one that asks.
+    ///
+    /// The iterator is a snapshot: its clones yield the same CPUs.
+    fn others(&self) -> impl Iterator<Item = usize> + Clone;
+
+    /// Returns the CPUs that are not [online](Self::others) and may run on the live root all the same: those that
+    /// start, those that leave, those that were lost on either way.
+    ///
+    /// One that has left for good, by [`Rendezvous::has_left`](crate::Rendezvous::has_left), may be among them.
+    fn in_transit(&self) -> impl Iterator<Item = usize>;
+
+    /// Interrupts the CPU `cpu`, so that it calls [`Rendezvous::answer`](crate::Rendezvous::answer) with interrupts
+    /// masked.
+    ///
+    /// What the caller stored before is visible to `cpu` when it takes the interrupt.
+    fn interrupt(&self, cpu: usize);
+
+    /// Waits until `parked` returns `true`, as long as the kernel grants its CPUs to answer. Returns whether it did.
+    ///
+    /// A kernel in which another CPU may panic looks for that here. If it gives up the wait for good it calls
+    /// [`Rendezvous::abandon`](crate::Rendezvous::abandon) first.
+    fn wait_until(&self, parked: impl FnMut() -> bool) -> bool;
+
+    /// Returns a counter of ticks that never stops: the virtual counter, for example. It may wrap.
+    fn ticks(&self) -> u64;
+}

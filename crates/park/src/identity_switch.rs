@@ -1,0 +1,187 @@
+//! Leaving the live root by way of the identity map: what calls `park.S` and `leave.S`.
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::{hint, ptr};
+
+use linmap_vmsa::Va;
+
+use crate::rendezvous::Rendezvous;
+use crate::root_switch::RootSwitch;
+
+/// `leave.S` calls PSCI by HVC.
+const OFF_HVC: u64 = 1;
+/// `leave.S` calls PSCI by SMC.
+const OFF_SMC: u64 = 2;
+
+global_asm!(include_str!("park.S"));
+global_asm!(include_str!("leave.S"), off_hvc = const OFF_HVC, off_smc = const OFF_SMC);
+
+unsafe extern "C" {
+    fn linmap_park(
+        to: u64,
+        nothing: u64,
+        identity: u64,
+        there: u64,
+        vectors: u64,
+        request: u64,
+        own: u64,
+        value: u64,
+    );
+    fn linmap_park_and_wait();
+    fn linmap_park_and_go_on();
+    fn linmap_park_for_good();
+    static linmap_park_vectors: u8;
+}
+
+/// Returns the address of the vectors of CPUs that have left the live root: 2 KiB of code, to be mapped executable at
+/// their physical address too.
+pub fn vectors() -> Va {
+    Va((&raw const linmap_park_vectors).expose_provenance() as u64)
+}
+
+/// The values of the registers and addresses that a CPU needs to leave the live root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SwitchValues {
+    /// TTBR1 value of the live root.
+    pub live: u64,
+    /// TTBR value that translates nothing. TTBR0 holds it while the kernel runs.
+    pub nothing: u64,
+    /// TTBR0 value of the identity map, which fits the kernel's TCR.T0SZ.
+    pub identity: u64,
+    /// VA − PA of the image, which holds this crate's code and the rendezvous.
+    pub image_offset: u64,
+}
+
+/// How a CPU that leaves the live root for good goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum WayOff {
+    /// It calls PSCI CPU_OFF by HVC.
+    PsciHvc,
+    /// It calls PSCI CPU_OFF by SMC.
+    PsciSmc,
+    /// It runs this code of the image at VA = PA, where the identity map has it, with the MMU on.
+    Code(unsafe extern "C" fn() -> !),
+    /// It stays in the identity map and waits for interrupts, which are masked.
+    Stay,
+}
+
+/// The way from one root to another through the identity map, on this kernel's CPUs.
+///
+/// A kernel [sets](Self::set) the values once the identity map has all pages, and before any CPU is asked to park.
+#[derive(Debug)]
+pub struct IdentitySwitch {
+    live: AtomicU64,
+    nothing: AtomicU64,
+    identity: AtomicU64,
+    image_offset: AtomicU64,
+}
+
+impl IdentitySwitch {
+    /// Returns a switch without values: it must not be used before [`set`](Self::set).
+    #[expect(clippy::new_without_default, reason = "a value for statics")]
+    pub const fn new() -> Self {
+        Self {
+            live: AtomicU64::new(0),
+            nothing: AtomicU64::new(0),
+            identity: AtomicU64::new(0),
+            image_offset: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets the values.
+    ///
+    /// # Safety
+    /// - The values are what [`SwitchValues`] says, for all CPUs and from now on.
+    /// - The identity map maps the section `.idmap.text` and the [`vectors`], executable, and the
+    ///   [`Rendezvous`], writable.
+    pub unsafe fn set(&self, values: SwitchValues) {
+        self.live.store(values.live, Ordering::Relaxed);
+        self.nothing.store(values.nothing, Ordering::Relaxed);
+        self.identity.store(values.identity, Ordering::Relaxed);
+        self.image_offset.store(values.image_offset, Ordering::Release);
+    }
+
+    /// Returns the physical address of what the image has at `va`.
+    fn physical(&self, va: usize) -> u64 {
+        (va as u64).wrapping_sub(self.image_offset.load(Ordering::Acquire))
+    }
+
+    /// Leaves the live root, runs the routine `there`, and comes back with `to` in TTBR1.
+    ///
+    /// # Safety
+    /// The values were set. Interrupts are masked; TTBR0 translates nothing; `to` maps this code, its stack and the
+    /// vectors as they are.
+    unsafe fn leave(
+        &self,
+        to: u64,
+        there: unsafe extern "C" fn(),
+        word: *const AtomicU64,
+        own: *const AtomicU64,
+        value: u64,
+    ) {
+        // SAFETY: the identity map has the routine, the vectors and the words at their physical addresses, as `set` asks;
+        // the rest is the caller's.
+        unsafe {
+            linmap_park(
+                to,
+                self.nothing.load(Ordering::Relaxed),
+                self.identity.load(Ordering::Relaxed),
+                self.physical(there as usize),
+                self.physical((&raw const linmap_park_vectors).expose_provenance()),
+                self.physical(word.expose_provenance()),
+                self.physical(own.expose_provenance()),
+                value,
+            );
+        }
+    }
+}
+
+// SAFETY: `park.S` waits, and changes roots, with a root that translates nothing and after a TLBI VMALLE1 that is complete.
+unsafe impl RootSwitch for IdentitySwitch {
+    unsafe fn wait(&self, word: &AtomicU64, own: &AtomicU64, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.leave(self.live.load(Ordering::Relaxed), linmap_park_and_wait, word, own, value) };
+    }
+
+    unsafe fn go_to(&self, ttbr1: u64) {
+        // SAFETY: the caller's; the routine uses neither word.
+        unsafe { self.leave(ttbr1, linmap_park_and_go_on, ptr::null(), ptr::null(), 0) };
+    }
+
+    unsafe fn go_to_live(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.go_to(self.live.load(Ordering::Relaxed)) };
+    }
+
+    fn wake(&self) {
+        // SAFETY: a barrier orders, an event ends waits.
+        unsafe { asm!("dsb ish", "sev", options(nostack, preserves_flags)) };
+    }
+}
+
+impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
+    /// Takes the CPU `cpu`, the one this runs on, off the live root for good. It goes on as `way` says.
+    ///
+    /// # Safety
+    /// Interrupts are masked, TTBR0 translates nothing, and no other CPU has the number `cpu`. The values of the
+    /// [`IdentitySwitch`] were set, and code that `way` names is what the identity map has there.
+    ///
+    /// # Panics
+    /// If `cpu` is not below `CPUS`.
+    pub unsafe fn leave_for_good(&self, cpu: usize, way: WayOff) -> ! {
+        let (own, left) = self.leaving(cpu);
+        let way = match way {
+            WayOff::PsciHvc => OFF_HVC,
+            WayOff::PsciSmc => OFF_SMC,
+            WayOff::Code(code) => self.switch().physical(code as usize),
+            WayOff::Stay => 0,
+        };
+        // SAFETY: the caller's. The routine takes the way off in place of a root to come back with, because it does not
+        // come back.
+        unsafe { self.switch().leave(way, linmap_park_for_good, own, own, left) };
+        loop {
+            hint::spin_loop();
+        }
+    }
+}

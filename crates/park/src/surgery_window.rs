@@ -1,0 +1,82 @@
+//! The windows of the surgery root: how the editor reaches tables while it walks no linear map.
+
+use core::ptr::NonNull;
+
+use linmap_table::TableWindow;
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
+
+/// Levels −1 to 3.
+pub(crate) const LEVELS: usize = 5;
+
+/// Table frames reached through pages of the surgery root, one for each level.
+///
+/// A window stays on its frame until another frame is opened at its level. Only the CPU that edits walks the surgery
+/// root, so that no invalidation is broadcast.
+#[derive(Debug)]
+pub struct SurgeryWindow<C> {
+    geometry: Geometry,
+    cpu: C,
+    /// The entries of the pages: that of level 3 first.
+    entries: NonNull<u64>,
+    /// The address of the first page.
+    base: Va,
+    open: [Option<Pa>; LEVELS],
+}
+
+// SAFETY: the entries belong to the window alone, wherever it is used.
+unsafe impl<C: Send> Send for SurgeryWindow<C> {}
+
+impl<C: Cpu> SurgeryWindow<C> {
+    /// Returns the windows that the pages at `base` are, with all frames closed.
+    ///
+    /// # Safety
+    /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of pages of the surgery root.
+    /// They are invalid, writable while that root is in use, and nothing else accesses them or uses the pages.
+    pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
+        Self { geometry, cpu, entries, base, open: [None; LEVELS] }
+    }
+
+    fn set(&mut self, above: usize, descriptor: Descriptor) {
+        // SAFETY: `new`'s contract: there is an entry for each level, which nothing else changes.
+        unsafe { self.cpu.store(self.entries.add(above), descriptor) };
+    }
+
+    /// Unmaps all frames, which may be freed once all CPUs are back.
+    ///
+    /// To be called at the end of each edit: the CPU leaves the surgery root next and invalidates all it holds of it.
+    pub fn close_all(&mut self) {
+        for above in 0..LEVELS {
+            if self.open[above].take().is_some() {
+                self.set(above, Descriptor::INVALID);
+            }
+        }
+        self.cpu.dsb(Dsb::Nsh);
+    }
+}
+
+// SAFETY: a window maps its frame readable and writable until another one is opened at its level or all are closed. The
+// addresses mean this on the surgery root alone, which is where `SurgeryRoot::window` allows its use.
+unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
+    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+        let above = level.above_pages() as usize;
+        if self.open[above] != Some(table) {
+            // Another output address: break-before-make (Arm ARM D8.16.1, RWHZWS), on this CPU alone.
+            if self.open[above].take().is_some() {
+                self.set(above, Descriptor::INVALID);
+                self.cpu.dsb(Dsb::Nsh);
+                self.cpu.tlbi(Tlbi::AllLocal);
+                self.cpu.dsb(Dsb::Nsh);
+                self.cpu.isb();
+            }
+            let page = Descriptor::leaf(self.geometry, Level::L3, table, Attributes::KERNEL_DATA);
+            self.set(above, page);
+            self.cpu.dsb(Dsb::Nsh);
+            self.cpu.isb();
+            self.open[above] = Some(table);
+        }
+        self.cpu.reach(Va(self.base.0 + above as u64 * self.geometry.granule().bytes()))
+    }
+
+    fn close(&mut self, _level: Level) {}
+}

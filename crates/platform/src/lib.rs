@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod affinity;
+pub mod chosen;
+mod command_line;
+mod crash_memory;
+pub mod device;
+pub mod gic;
+mod number;
+mod psci;
+mod topology;
+mod uart;
+
+pub use affinity::Affinity;
+pub use command_line::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word, Words, join_words};
+pub use crash_memory::{CrashReservation, CrashReservationError};
+pub use number::parse_number;
+pub use psci::Conduit;
+pub use topology::{CpuNode, EnableMethod, Topology, UnusableCpu};
+pub use uart::{Uart, UartKind};

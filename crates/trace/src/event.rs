@@ -1,0 +1,246 @@
+//! Events: what CPUs do to translation tables and rely on, one event per instruction.
+
+/// What a DSB waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Access {
+    /// Reads and writes: the plain forms.
+    All,
+    /// Writes alone: the ST forms. They order stores but complete no TLBI.
+    Stores,
+}
+
+/// The observers that a DSB waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Domain {
+    /// NSH: the CPU itself.
+    Nsh,
+    /// ISH: all CPUs of the machine.
+    Ish,
+    /// OSH: at least as far as ISH.
+    Osh,
+    /// SY: the full system.
+    Sy,
+}
+
+/// A TLBI instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tlbi {
+    /// What it invalidates.
+    pub scope: TlbiScope,
+    /// Whether it reaches every CPU of the inner domain (the IS forms) or the issuing CPU alone.
+    pub broadcast: bool,
+}
+
+/// What a TLBI invalidates. The operand is a field of the event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TlbiScope {
+    /// VMALLE1: all of EL1&0.
+    AllEl1,
+    /// ASIDE1: non-global entries of one ASID.
+    Asid,
+    /// VAE1: one address in one ASID, and global entries for it.
+    Va,
+    /// VALE1: as VAE1, leaf entries alone.
+    VaLast,
+    /// VAAE1: one address in every ASID.
+    VaAnyAsid,
+    /// VAALE1: as VAAE1, leaf entries alone.
+    VaAnyAsidLast,
+    /// RVAE1: a range of addresses in one ASID, and global entries for it.
+    Range,
+    /// RVALE1: as RVAE1, leaf entries alone.
+    RangeLast,
+    /// RVAAE1: a range of addresses in every ASID.
+    RangeAnyAsid,
+    /// RVAALE1: as RVAAE1, leaf entries alone.
+    RangeAnyAsidLast,
+    /// ALLE2: all of EL2.
+    AllEl2,
+    /// VAE2: one address of EL2.
+    VaEl2,
+    /// VALE2: as VAE2, leaf entries alone.
+    VaEl2Last,
+    /// ALLE1: all of EL1&0, both stages, every VMID.
+    AllStages,
+    /// VMALLS12E1: both stages of the current VMID.
+    AllStagesVmid,
+    /// IPAS2E1: stage 2 of one intermediate physical address in the current VMID. Entries that
+    /// combine both stages stay.
+    Ipa,
+}
+
+/// The registers that say where tables are and how they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Register {
+    /// TTBR0_EL1.
+    Ttbr0,
+    /// TTBR1_EL1. Its ASID field is ignored: TCR.A1 is 0.
+    Ttbr1,
+    /// TCR_EL1.
+    Tcr,
+    /// MAIR_EL1.
+    Mair,
+    /// TTBR0_EL2, of a regime with one half (E2H = 0).
+    Ttbr0El2,
+    /// VTTBR_EL2: stage 2.
+    Vttbr,
+}
+
+/// How memory is accessed through the MMU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Use {
+    /// A read of data.
+    Read,
+    /// A write of data.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// One event. CPUs are numbered from 0; addresses and lengths are in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// An aligned 64-bit store.
+    Store {
+        /// The CPU that stores.
+        cpu: usize,
+        /// The physical address, a multiple of 8.
+        pa: u64,
+        /// The value stored.
+        value: u64,
+        /// The virtual address that the store goes through, checked like any access. `None` with
+        /// the MMU off, or when it does not matter.
+        via: Option<u64>,
+    },
+    /// `count` 64-bit stores to consecutive words, in no particular order: `first`,
+    /// `first + step` and so on (wrapping).
+    Fill {
+        /// The CPU that stores.
+        cpu: usize,
+        /// The physical address of the first word, a multiple of 8.
+        pa: u64,
+        /// The number of words.
+        count: u64,
+        /// The first value.
+        first: u64,
+        /// What each next value adds.
+        step: u64,
+    },
+    /// A data synchronization barrier.
+    Dsb {
+        /// The CPU that waits.
+        cpu: usize,
+        /// The observers it waits for.
+        domain: Domain,
+        /// The accesses it waits for.
+        access: Access,
+    },
+    /// An instruction synchronization barrier, or another context synchronization event: exception
+    /// entry and return.
+    Isb {
+        /// The CPU whose context is synchronized.
+        cpu: usize,
+    },
+    /// A TLB invalidation.
+    Tlbi {
+        /// The CPU that issues it.
+        cpu: usize,
+        /// The instruction.
+        tlbi: Tlbi,
+        /// The register operand; 0 for the forms without one.
+        operand: u64,
+    },
+    /// A write of a system register.
+    Write {
+        /// The CPU whose register is written.
+        cpu: usize,
+        /// The register.
+        register: Register,
+        /// The new value.
+        value: u64,
+    },
+    /// An access that must reach `pa` whatever the TLBs hold.
+    Access {
+        /// The CPU that accesses.
+        cpu: usize,
+        /// The virtual address.
+        va: u64,
+        /// How it is accessed.
+        kind: Use,
+        /// The physical address it must translate to.
+        pa: u64,
+    },
+    /// An access that must fault whatever the TLBs hold.
+    Faults {
+        /// The CPU that accesses.
+        cpu: usize,
+        /// The virtual address.
+        va: u64,
+        /// How it is accessed.
+        kind: Use,
+    },
+    /// From here on the CPU may access any byte of a range at any moment: its code, stack, vectors,
+    /// or tables.
+    Uses {
+        /// The CPU.
+        cpu: usize,
+        /// The first address.
+        va: u64,
+        /// The length in bytes.
+        len: u64,
+        /// How it is accessed.
+        kind: Use,
+    },
+    /// Ends what [`Uses`](Self::Uses) said of exactly this range.
+    Unuses {
+        /// The CPU.
+        cpu: usize,
+        /// The first address.
+        va: u64,
+        /// The length in bytes.
+        len: u64,
+        /// How it was accessed.
+        kind: Use,
+    },
+    /// Frames are given to another owner: no walk may reach them, and their content is unknown from
+    /// now on.
+    Free {
+        /// The first frame.
+        pa: u64,
+        /// The length in bytes.
+        len: u64,
+    },
+    /// Software considers the edit complete: every access from now on has to see the tables as they
+    /// are in memory.
+    Settled,
+}
+
+impl Event {
+    /// The CPU that the event happens on; `None` for events of the whole machine.
+    pub const fn cpu(&self) -> Option<usize> {
+        match *self {
+            Self::Store { cpu, .. }
+            | Self::Fill { cpu, .. }
+            | Self::Dsb { cpu, .. }
+            | Self::Isb { cpu }
+            | Self::Tlbi { cpu, .. }
+            | Self::Write { cpu, .. }
+            | Self::Access { cpu, .. }
+            | Self::Faults { cpu, .. }
+            | Self::Uses { cpu, .. }
+            | Self::Unuses { cpu, .. } => Some(cpu),
+            Self::Free { .. } | Self::Settled => None,
+        }
+    }
+
+    /// The physical memory that the event stores to or frees, as its first byte and its length;
+    /// the length is `None` when it exceeds 64 bits. `None` for all other events.
+    pub const fn memory(&self) -> Option<(u64, Option<u64>)> {
+        match *self {
+            Self::Store { pa, .. } => Some((pa, Some(8))),
+            Self::Fill { pa, count, .. } => Some((pa, count.checked_mul(8))),
+            Self::Free { pa, len } => Some((pa, Some(len))),
+            _ => None,
+        }
+    }
+}

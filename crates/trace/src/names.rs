@@ -1,0 +1,126 @@
+//! The names of instructions and registers, as the architecture spells them, in lower case.
+
+use crate::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
+
+/// The TLBI instructions without the `is` of the broadcast forms, and whether they take an operand.
+const TLBI: [(&str, TlbiScope, bool); 16] = [
+    ("vmalle1", TlbiScope::AllEl1, false),
+    ("aside1", TlbiScope::Asid, true),
+    ("vae1", TlbiScope::Va, true),
+    ("vale1", TlbiScope::VaLast, true),
+    ("vaae1", TlbiScope::VaAnyAsid, true),
+    ("vaale1", TlbiScope::VaAnyAsidLast, true),
+    ("rvae1", TlbiScope::Range, true),
+    ("rvale1", TlbiScope::RangeLast, true),
+    ("rvaae1", TlbiScope::RangeAnyAsid, true),
+    ("rvaale1", TlbiScope::RangeAnyAsidLast, true),
+    ("alle2", TlbiScope::AllEl2, false),
+    ("vae2", TlbiScope::VaEl2, true),
+    ("vale2", TlbiScope::VaEl2Last, true),
+    ("alle1", TlbiScope::AllStages, false),
+    ("vmalls12e1", TlbiScope::AllStagesVmid, false),
+    ("ipas2e1", TlbiScope::Ipa, true),
+];
+
+const REGISTERS: [(&str, Register); 6] = [
+    ("ttbr0_el1", Register::Ttbr0),
+    ("ttbr1_el1", Register::Ttbr1),
+    ("tcr_el1", Register::Tcr),
+    ("mair_el1", Register::Mair),
+    ("ttbr0_el2", Register::Ttbr0El2),
+    ("vttbr_el2", Register::Vttbr),
+];
+
+const BARRIERS: [(&str, Domain, Access); 8] = [
+    ("nsh", Domain::Nsh, Access::All),
+    ("nshst", Domain::Nsh, Access::Stores),
+    ("ish", Domain::Ish, Access::All),
+    ("ishst", Domain::Ish, Access::Stores),
+    ("osh", Domain::Osh, Access::All),
+    ("oshst", Domain::Osh, Access::Stores),
+    ("sy", Domain::Sy, Access::All),
+    ("st", Domain::Sy, Access::Stores),
+];
+
+fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+impl Tlbi {
+    /// The instruction called `name`, in either case.
+    ///
+    /// ```
+    /// use linmap_trace::{Tlbi, TlbiScope};
+    ///
+    /// let broadcast = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: true };
+    /// assert_eq!(Tlbi::named(b"VAAE1IS"), Some(broadcast));
+    /// assert_eq!(Tlbi::named(b"vaae1os"), None);
+    /// ```
+    pub fn named(name: &[u8]) -> Option<Self> {
+        TLBI.iter().find_map(|&(stem, scope, _)| {
+            let (start, rest) = name.split_at_checked(stem.len())?;
+            let broadcast = match rest {
+                [] => false,
+                [b'i' | b'I', b's' | b'S'] => true,
+                _ => return None,
+            };
+            is(start, stem).then_some(Self { scope, broadcast })
+        })
+    }
+}
+
+impl TlbiScope {
+    /// The instruction's name without the `is` of its broadcast form.
+    pub fn name(self) -> &'static str {
+        TLBI.iter().find(|(_, scope, _)| *scope == self).map_or("", |(name, ..)| name)
+    }
+
+    /// Whether the instruction takes an operand.
+    pub fn takes_operand(self) -> bool {
+        TLBI.iter().any(|&(_, scope, operand)| scope == self && operand)
+    }
+}
+
+impl Register {
+    /// The register called `name`, in either case.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        REGISTERS.iter().find(|(own, _)| is(name, own)).map(|(_, register)| *register)
+    }
+
+    /// The register's name.
+    pub fn name(self) -> &'static str {
+        REGISTERS.iter().find(|(_, register)| *register == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Use {
+    /// The kind of access called `name`: `read`, `write` or `exec`.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Execute].into_iter().find(|kind| kind.name().as_bytes() == name)
+    }
+
+    /// The name of the kind of access.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Execute => "exec",
+        }
+    }
+}
+
+/// What the DSB with the option `name`, in either case, waits for.
+///
+/// ```
+/// use linmap_trace::{Access, Domain, barrier_named};
+///
+/// assert_eq!(barrier_named(b"ishst"), Some((Domain::Ish, Access::Stores)));
+/// ```
+pub fn barrier_named(name: &[u8]) -> Option<(Domain, Access)> {
+    BARRIERS.iter().find(|(own, ..)| is(name, own)).map(|&(_, domain, access)| (domain, access))
+}
+
+/// The option of the DSB that waits for `domain` and `access`.
+pub fn barrier_name(domain: Domain, access: Access) -> &'static str {
+    BARRIERS.iter().find(|(_, d, a)| (*d, *a) == (domain, access)).map_or("", |(name, ..)| name)
+}

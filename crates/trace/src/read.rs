@@ -1,0 +1,121 @@
+//! The text form, read line by line.
+
+use crate::event::{Event, Register, Tlbi, Use};
+use crate::head::{GRANULES, Head, PAGE, Ram};
+use crate::line::Line;
+use crate::malformed::{LineError, Malformed};
+use crate::names::barrier_named;
+use crate::words::{Word, Words};
+
+impl Line {
+    /// Reads `line`, which does not include its line feed. Returns `None` for a line without words.
+    ///
+    /// The line is judged by itself. The order of lines, the number of CPUs and the extent of memory
+    /// are for the reader of the whole trace to check.
+    ///
+    /// # Errors
+    /// [`LineError`], which says what is wrong and where.
+    pub fn read(line: &[u8]) -> Result<Option<Self>, LineError> {
+        let mut words = Words::of(line);
+        let Some(first) = words.next() else { return Ok(None) };
+        let line = match first.bytes {
+            b"machine" => Self::Machine(head(&mut words)?),
+            b"ram" => Self::Ram(Ram { start: words.word().number()?, len: words.word().number()? }),
+            b"free" => {
+                let pa = words.word().multiple(PAGE)?;
+                let len = words.word();
+                Self::Event(Event::Free { pa, len: len.length().and(len.multiple(PAGE))? })
+            }
+            b"settled" => Self::Event(Event::Settled),
+            [b'0'..=b'9', ..] => Self::Event(on_cpu(first.small()?, &mut words)?),
+            _ => return Err(first.unknown("an event", Malformed::UnknownEvent)),
+        };
+        words.end()?;
+        Ok(Some(line))
+    }
+}
+
+fn head(words: &mut Words<'_>) -> Result<Head, LineError> {
+    let cpus = words.field("cpus=")?.small()?;
+    let bbm = words.field("bbm=")?.small()?;
+    let word = words.field("granule=")?;
+    let granule = GRANULES.iter().find(|(name, _)| name.as_bytes() == word.bytes);
+    let &(_, granule) = granule.ok_or_else(|| word.unexpected("4K, 16K or 64K"))?;
+    let va_bits = words.field("va=")?.small()?;
+    let pa_bits = words.field("pa=")?.small()?;
+    Ok(Head { cpus, bbm, granule, va_bits, pa_bits })
+}
+
+/// Reads what `cpu` does.
+fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
+    let name = words.word();
+    Ok(match name.bytes {
+        b"store" => {
+            let pa = words.word().multiple(8)?;
+            let value = words.word().number()?;
+            let via = words.next().map(|word| word.after("via=")?.number()).transpose()?;
+            Event::Store { cpu, pa, value, via }
+        }
+        b"fill" => {
+            let pa = words.word().multiple(8)?;
+            let count = words.field("count=")?.length()?;
+            let first = words.field("first=")?.number()?;
+            let step = words.field("step=")?.number()?;
+            Event::Fill { cpu, pa, count, first, step }
+        }
+        b"dsb" => {
+            let word = words.word();
+            let (domain, access) = barrier_named(word.bytes)
+                .ok_or_else(|| word.unknown("the option of a DSB", Malformed::UnknownBarrier))?;
+            Event::Dsb { cpu, domain, access }
+        }
+        b"isb" => Event::Isb { cpu },
+        b"tlbi" => {
+            let word = words.word();
+            let tlbi = Tlbi::named(word.bytes)
+                .ok_or_else(|| word.unknown("the name of a TLBI", Malformed::UnknownTlbi))?;
+            let operand = if tlbi.scope.takes_operand() { words.word().number()? } else { 0 };
+            Event::Tlbi { cpu, tlbi, operand }
+        }
+        b"msr" => {
+            let word = words.word();
+            let register = Register::named(word.bytes)
+                .ok_or_else(|| word.unknown("a register", Malformed::UnknownRegister))?;
+            Event::Write { cpu, register, value: words.word().number()? }
+        }
+        b"uses" => {
+            let (va, len, kind) = in_use(words)?;
+            Event::Uses { cpu, va, len, kind }
+        }
+        b"unuses" => {
+            let (va, len, kind) = in_use(words)?;
+            Event::Unuses { cpu, va, len, kind }
+        }
+        _ => access(cpu, name, words)?,
+    })
+}
+
+/// Reads a range of virtual addresses and how it is used.
+fn in_use(words: &mut Words<'_>) -> Result<(u64, u64, Use), LineError> {
+    let start = words.word();
+    let va = start.number()?;
+    let len = words.field("len=")?.length()?;
+    if va.checked_add(len - 1).is_none() {
+        return Err(start.error(Malformed::BeyondEnd { start: va, len }));
+    }
+    Ok((va, len, words.word().kind()?))
+}
+
+/// Reads an access of the kind called `name`, and how it has to end.
+fn access(cpu: usize, name: Word<'_>, words: &mut Words<'_>) -> Result<Event, LineError> {
+    let kind = Use::named(name.bytes).ok_or_else(|| name.unknown("an event", Malformed::UnknownEvent))?;
+    let va = words.word().number()?;
+    let outcome = words.word();
+    match outcome.bytes {
+        b"faults" => Ok(Event::Faults { cpu, va, kind }),
+        bytes if bytes.starts_with(b"pa=") => {
+            Ok(Event::Access { cpu, va, kind, pa: outcome.after("pa=")?.number()? })
+        }
+        _ => Err(outcome.unexpected("pa= or faults")),
+    }
+}

@@ -1,0 +1,146 @@
+//! The words of a line.
+
+use crate::event::Use;
+use crate::malformed::{Found, LineError, Malformed};
+use crate::number::{NumberError, number};
+use crate::quote::Quote;
+
+/// A word of a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word<'a> {
+    /// The byte of the line where the word begins, from 1.
+    pub column: usize,
+    /// The word; empty behind the last word of a line.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Word<'a> {
+    /// Word `nth` of `line`, from 0; an empty one behind the last.
+    ///
+    /// ```
+    /// use linmap_trace::Word;
+    ///
+    /// let line = b"0 store 0x40000000 0x703 # a leaf";
+    /// assert_eq!(Word::of(line, 2), Word { column: 9, bytes: b"0x40000000" });
+    /// assert_eq!(Word::of(line, 4).bytes, b"");
+    /// ```
+    pub fn of(line: &'a [u8], nth: usize) -> Self {
+        let mut words = Words::of(line);
+        for _ in 0..nth {
+            words.word();
+        }
+        words.word()
+    }
+
+    pub(crate) fn error(self, problem: Malformed) -> LineError {
+        LineError { column: self.column, problem }
+    }
+
+    pub(crate) fn unexpected(self, expected: &'static str) -> LineError {
+        let found =
+            if self.bytes.is_empty() { Found::End("line") } else { Found::Word(Quote::of(self.bytes)) };
+        self.error(Malformed::Expected { expected, found })
+    }
+
+    /// The error for a word that names nothing: `problem`, or that `expected` is missing.
+    pub(crate) fn unknown(self, expected: &'static str, problem: fn(Quote) -> Malformed) -> LineError {
+        if self.bytes.is_empty() {
+            self.unexpected(expected)
+        } else {
+            self.error(problem(Quote::of(self.bytes)))
+        }
+    }
+
+    pub(crate) fn number(self) -> Result<u64, LineError> {
+        let value = match self.bytes.strip_prefix(b"0x") {
+            Some(digits) => number(digits, 16),
+            None => number(self.bytes, 10),
+        };
+        value.map_err(|error| match error {
+            NumberError::NotANumber => self.unexpected("a number"),
+            NumberError::TooLarge => self.too_large(),
+        })
+    }
+
+    fn too_large(self) -> LineError {
+        self.error(Malformed::TooLarge(Quote::of(self.bytes)))
+    }
+
+    /// A number that fits a smaller type.
+    pub(crate) fn small<T: TryFrom<u64>>(self) -> Result<T, LineError> {
+        T::try_from(self.number()?).map_err(|_| self.too_large())
+    }
+
+    /// A number that is a multiple of another.
+    pub(crate) fn multiple(self, multiple: u64) -> Result<u64, LineError> {
+        let value = self.number()?;
+        if value.is_multiple_of(multiple) {
+            Ok(value)
+        } else {
+            Err(self.error(Malformed::Unaligned { value, multiple }))
+        }
+    }
+
+    /// A number that is not 0.
+    pub(crate) fn length(self) -> Result<u64, LineError> {
+        match self.number()? {
+            0 => Err(self.error(Malformed::Empty)),
+            len => Ok(len),
+        }
+    }
+
+    pub(crate) fn kind(self) -> Result<Use, LineError> {
+        Use::named(self.bytes).ok_or_else(|| self.unexpected("read, write or exec"))
+    }
+
+    /// What follows `key` in this word, as a word.
+    pub(crate) fn after(self, key: &'static str) -> Result<Self, LineError> {
+        let bytes = self.bytes.strip_prefix(key.as_bytes()).ok_or_else(|| self.unexpected(key))?;
+        Ok(Word { column: self.column + key.len(), bytes })
+    }
+}
+
+/// The words of a line, up to its comment.
+pub(crate) struct Words<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    pub fn of(line: &'a [u8]) -> Self {
+        Self { text: line.split(|&byte| byte == b'#').next().unwrap_or_default(), at: 0 }
+    }
+
+    /// The next word; an empty one behind the last.
+    pub fn word(&mut self) -> Word<'a> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace());
+        let rest = start.and_then(|start| rest.get(start..)).unwrap_or_default();
+        let len = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+        let bytes = rest.get(..len).unwrap_or_default();
+        let column = match start {
+            Some(start) => self.at + start + 1,
+            None => self.text.trim_ascii_end().len() + 1,
+        };
+        self.at = column - 1 + len;
+        Word { column, bytes }
+    }
+
+    /// The next word; `None` behind the last.
+    pub fn next(&mut self) -> Option<Word<'a>> {
+        Some(self.word()).filter(|word| !word.bytes.is_empty())
+    }
+
+    /// What follows `key` in the next word.
+    pub fn field(&mut self, key: &'static str) -> Result<Word<'a>, LineError> {
+        self.word().after(key)
+    }
+
+    /// Refuses a further word.
+    pub fn end(&mut self) -> Result<(), LineError> {
+        match self.next() {
+            None => Ok(()),
+            Some(word) => Err(word.error(Malformed::Trailing(Quote::of(word.bytes)))),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Lines of a trace: each is read as it was written, and an error says what is wrong and where.
+
+use linmap_trace::{
+    Access, Domain, Event, Found, Head, Line, LineError, Malformed, Quote, Ram, Register, Tlbi, TlbiScope,
+    Use,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const SCOPES: [(TlbiScope, bool); 16] = [
+    (TlbiScope::AllEl1, false),
+    (TlbiScope::Asid, true),
+    (TlbiScope::Va, true),
+    (TlbiScope::VaLast, true),
+    (TlbiScope::VaAnyAsid, true),
+    (TlbiScope::VaAnyAsidLast, true),
+    (TlbiScope::Range, true),
+    (TlbiScope::RangeLast, true),
+    (TlbiScope::RangeAnyAsid, true),
+    (TlbiScope::RangeAnyAsidLast, true),
+    (TlbiScope::AllEl2, false),
+    (TlbiScope::VaEl2, true),
+    (TlbiScope::VaEl2Last, true),
+    (TlbiScope::AllStages, false),
+    (TlbiScope::AllStagesVmid, false),
+    (TlbiScope::Ipa, true),
+];
+
+fn tlbi() -> impl Strategy<Value = Event> {
+    (any::<usize>(), select(SCOPES.to_vec()), any::<bool>(), any::<u64>()).prop_map(
+        |(cpu, (scope, takes_operand), broadcast, operand)| {
+            let operand = if takes_operand { operand } else { 0 };
+            Event::Tlbi { cpu, tlbi: Tlbi { scope, broadcast }, operand }
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let cpu = any::<usize>;
+    let kind = || select(vec![Use::Read, Use::Write, Use::Execute]);
+    let range = || any::<u64>().prop_flat_map(|va| (Just(va), 1..=(u64::MAX - va).saturating_add(1).max(1)));
+    let word = || (0..=u64::MAX / 8).prop_map(|word| 8 * word);
+    let domain = select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
+    let registers = vec![
+        Register::Ttbr0,
+        Register::Ttbr1,
+        Register::Tcr,
+        Register::Mair,
+        Register::Ttbr0El2,
+        Register::Vttbr,
+    ];
+    prop_oneof![
+        (cpu(), word(), any::<u64>(), any::<Option<u64>>()).prop_map(|(cpu, pa, value, via)| Event::Store {
+            cpu,
+            pa,
+            value,
+            via
+        }),
+        (cpu(), word(), 1..=u64::MAX, any::<u64>(), any::<u64>())
+            .prop_map(|(cpu, pa, count, first, step)| Event::Fill { cpu, pa, count, first, step }),
+        (cpu(), domain, select(vec![Access::All, Access::Stores]))
+            .prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
+        cpu().prop_map(|cpu| Event::Isb { cpu }),
+        tlbi(),
+        (cpu(), select(registers), any::<u64>()).prop_map(|(cpu, register, value)| Event::Write {
+            cpu,
+            register,
+            value
+        }),
+        (cpu(), any::<u64>(), kind(), any::<u64>()).prop_map(|(cpu, va, kind, pa)| Event::Access {
+            cpu,
+            va,
+            kind,
+            pa
+        }),
+        (cpu(), any::<u64>(), kind()).prop_map(|(cpu, va, kind)| Event::Faults { cpu, va, kind }),
+        (cpu(), range(), kind()).prop_map(|(cpu, (va, len), kind)| Event::Uses { cpu, va, len, kind }),
+        (cpu(), range(), kind()).prop_map(|(cpu, (va, len), kind)| Event::Unuses { cpu, va, len, kind }),
+        (0..1_u64 << 52, 1..1_u64 << 52).prop_map(|(pa, len)| Event::Free { pa: pa << 12, len: len << 12 }),
+        Just(Event::Settled),
+    ]
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    let granule = select(vec![0x1000, 0x4000, 0x1_0000]);
+    let head = (any::<usize>(), any::<u8>(), granule, any::<u8>(), any::<u8>());
+    prop_oneof![
+        1 => head.prop_map(|(cpus, bbm, granule, va_bits, pa_bits)| {
+            Line::Machine(Head { cpus, bbm, granule, va_bits, pa_bits })
+        }),
+        1 => any::<(u64, u64)>().prop_map(|(start, len)| Line::Ram(Ram { start, len })),
+        12 => event().prop_map(Line::Event),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(line in line()) {
+        let text = line.to_string();
+        prop_assert_eq!(Line::read(text.as_bytes()), Ok(Some(line)), "{}", text);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_within_the_line(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+        if let Err(LineError { column, .. }) = Line::read(&line) {
+            prop_assert!((1..=line.len() + 1).contains(&column));
+        }
+    }
+}
+
+#[test]
+fn lines_read_as_a_person_would_write_them() {
+    let event = |text: &str| match Line::read(text.as_bytes()) {
+        Ok(Some(Line::Event(event))) => event,
+        other => panic!("{text}: {other:?}"),
+    };
+    let via = Some(0xffff_8000_0000_1000);
+    assert_eq!(
+        event("0 store 0x4000_1000 0x4000_2003 via=0xffff_8000_0000_1000 # link\r"),
+        Event::Store { cpu: 0, pa: 0x4000_1000, value: 0x4000_2003, via }
+    );
+    assert_eq!(
+        event("\t1  fill\t0x40002000 count=512 first=0x703 step=0x1000"),
+        Event::Fill { cpu: 1, pa: 0x4000_2000, count: 512, first: 0x703, step: 0x1000 }
+    );
+    let by_va = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: true };
+    assert_eq!(
+        event("0 tlbi VAAE1IS 0x8000_0001"),
+        Event::Tlbi { cpu: 0, tlbi: by_va, operand: 0x8000_0001 }
+    );
+    assert_eq!(
+        event("0 msr ttbr1_el1 1073745920"),
+        Event::Write { cpu: 0, register: Register::Ttbr1, value: 0x4000_1000 }
+    );
+    assert_eq!(event("1 read 0 faults"), Event::Faults { cpu: 1, va: 0, kind: Use::Read });
+    assert_eq!(event("free 0x40002000 4096"), Event::Free { pa: 0x4000_2000, len: 0x1000 });
+    for blank in ["", " \t\r", "# a comment", "  # another"] {
+        assert_eq!(Line::read(blank.as_bytes()), Ok(None));
+    }
+}
+
+/// The column and what is wrong with a line.
+fn bad_line(line: &str) -> (usize, Malformed) {
+    let LineError { column, problem } = Line::read(line.as_bytes()).unwrap_err();
+    (column, problem)
+}
+
+fn quote(word: &str) -> Quote {
+    Quote::of(word.as_bytes())
+}
+
+fn expected(expected: &'static str, found: &str) -> Malformed {
+    Malformed::Expected { expected, found: Found::Word(quote(found)) }
+}
+
+fn too_short(expected: &'static str) -> Malformed {
+    Malformed::Expected { expected, found: Found::End("line") }
+}
+
+#[test]
+fn words_that_name_nothing_are_said() {
+    assert_eq!(bad_line("0 stroe 0x40000000 1"), (3, Malformed::UnknownEvent(quote("stroe"))));
+    assert_eq!(bad_line("release"), (1, Malformed::UnknownEvent(quote("release"))));
+    assert_eq!(bad_line("0 dsb isht"), (7, Malformed::UnknownBarrier(quote("isht"))));
+    assert_eq!(bad_line("0 tlbi vae1os 0"), (8, Malformed::UnknownTlbi(quote("vae1os"))));
+    assert_eq!(bad_line("0 msr ttbr1 0"), (7, Malformed::UnknownRegister(quote("ttbr1"))));
+    assert_eq!(bad_line("0 uses 0 len=1 look"), (16, expected("read, write or exec", "look")));
+}
+
+#[test]
+fn numbers_are_checked_against_their_fields() {
+    let too_large = |word: &str| Malformed::TooLarge(quote(word));
+    assert_eq!(bad_line("0 msr tcr_el1 0x1_0000_0000_0000_0000"), (15, too_large("0x1_0000_0000_0000_0000")));
+    assert_eq!(bad_line("0 msr tcr_el1 18446744073709551616"), (15, too_large("18446744073709551616")));
+    assert_eq!(bad_line("0 msr tcr_el1 0x"), (15, expected("a number", "0x")));
+    assert_eq!(bad_line("0 msr tcr_el1 -1"), (15, expected("a number", "-1")));
+    assert_eq!(bad_line("0 fill 0x40000000 count=0 first=0 step=0"), (25, Malformed::Empty));
+    let unaligned = |value, multiple| Malformed::Unaligned { value, multiple };
+    assert_eq!(bad_line("0 store 0x40000004 0"), (9, unaligned(0x4000_0004, 8)));
+    assert_eq!(bad_line("free 0x40000800 0x1000"), (6, unaligned(0x4000_0800, 0x1000)));
+    assert_eq!(bad_line("free 0x40000000 0x800"), (17, unaligned(0x800, 0x1000)));
+    let beyond = Malformed::BeyondEnd { start: u64::MAX, len: 2 };
+    assert_eq!(bad_line("0 uses 0xffffffffffffffff len=2 read"), (8, beyond));
+}
+
+#[test]
+fn lines_end_where_they_should() {
+    assert_eq!(bad_line("0"), (2, too_short("an event")));
+    assert_eq!(bad_line("0 store 0x40000000  # 1"), (19, too_short("a number")));
+    assert_eq!(bad_line("0 fill 0x40000000 count=1 first=1"), (34, too_short("step=")));
+    assert_eq!(bad_line("0 dsb"), (6, too_short("the option of a DSB")));
+    assert_eq!(bad_line("0 tlbi vae1is"), (14, too_short("a number")));
+    assert_eq!(bad_line("0 read 0"), (9, too_short("pa= or faults")));
+    assert_eq!(bad_line("0 isb sy"), (7, Malformed::Trailing(quote("sy"))));
+    assert_eq!(bad_line("0 tlbi vmalle1is 0"), (18, Malformed::Trailing(quote("0"))));
+    assert_eq!(bad_line("machine bbm=0"), (9, expected("cpus=", "bbm=0")));
+    assert_eq!(
+        bad_line("machine cpus=1 bbm=0 granule=8K va=48 pa=48"),
+        (30, expected("4K, 16K or 64K", "8K"))
+    );
+    assert_eq!(
+        bad_line("machine cpus=1 bbm=256 granule=4K va=48 pa=48"),
+        (20, Malformed::TooLarge(quote("256")))
+    );
+}
+
+#[test]
+fn a_long_word_is_cut_in_the_message_and_one_that_is_not_text_is_escaped() {
+    let (_, problem) = bad_line(&"x".repeat(1000));
+    assert!(problem.to_string().len() < 80, "{problem}");
+    let error = Line::read(b"0 \xff\x1b[31m").unwrap_err();
+    assert!(error.to_string().ends_with("`\u{fffd}\\u{1b}[31m`"), "{error}");
+}
