@@ -260,7 +260,7 @@ fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
     tree.cpus[2].method = Some(Method::SpinTable(Some(0xe0)));
     let outcome = tree.boot("--machine raspi4b --memory 2G", "linmap.cpus=4", "cpus; verify");
     expect_cpus(&outcome, 3, 4);
-    expect_warning(&outcome, &["CPU 1", "did not come within 5000 ms"]);
+    expect_warning(&outcome, &["CPU 1", "did not start within 5000 ms"]);
     assert_eq!(shown(&outcome)[1]["state"], "lost");
     // The call of 2 brought it: it is found where it waits, and goes to the pen.
     let outcome = tree.boot("--machine raspi4b --memory 2G --payload self", "linmap.cpus=4", "kexec");
@@ -448,7 +448,7 @@ fn a_cpu_that_does_not_exist_is_named_and_the_boot_goes_on() {
     tree.memory = (RAM, 1 << 30);
     let outcome = tree.boot_virt("linmap.cpus=4", "cpus; verify");
     expect_cpus(&outcome, 3, 4);
-    expect_warning(&outcome, &["CPU 2", "did not come within 5000 ms"]);
+    expect_warning(&outcome, &["CPU 2", "did not start within 5000 ms"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Ended {
             Self::Unfit(unfit) => Why::Unfit(unfit),
             Self::Refused(why) => why,
             Self::NoCpuInterface => Why::NoCpuInterface,
-            Self::TimedOut => Why::DidNotArrive,
+            Self::TimedOut => Why::DidNotStart,
         }
     }
 }

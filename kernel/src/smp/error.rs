@@ -23,7 +23,7 @@ pub struct CpuError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum Why {
     /// It is not in the device tree.
-    #[error("the machine has no such CPU")]
+    #[error("there is no such CPU")]
     Nobody,
     /// It is the boot CPU, which asks.
     #[error("it is the boot CPU")]
@@ -77,8 +77,8 @@ pub enum Why {
     #[error("{0}")]
     NoStacks(StackError),
     /// It timed out while it started.
-    #[error("it did not arrive within {PATIENCE} ms")]
-    DidNotArrive,
+    #[error("it did not start within {PATIENCE} ms")]
+    DidNotStart,
     /// It left before its MMU was on.
     #[error("{0}")]
     Unfit(Unfit),
