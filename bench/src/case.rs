@@ -4,7 +4,7 @@
 //! cannot be used, while 2 MiB blocks and contiguous runs of them line up, and every table of the
 //! map but the top two is full.
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_table::{Leaves, Mapping};
 use linmap_vmsa::{Attributes, Level, Pa, PaRange};
 

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use anyhow::{Result, ensure};
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_table::{Leaves, TableWindow, Walk, walk};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 

@@ -1,8 +1,7 @@
 //! linmap's own builder, as the kernel runs it once its 1:1 map stands.
 
 use anyhow::Result;
-use linmap::frame_pool::MemblockFrames;
-use linmap::layout::Layout;
+use linmap::{Layout, MemblockFrames};
 use linmap_memblock::Memblock;
 use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow};
 use linmap_vmsa::PaRange;

@@ -1,8 +1,7 @@
 //! The hand-over's table switches on the machine model: the kernel's own sequences, the assembly
 //! ones read from its sources.
 
-use linmap::layout::Layout;
-use linmap::mapping_list::MappingList;
+use linmap::{Layout, MappingList};
 use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
 use linmap_memblock::Memblock;

@@ -34,6 +34,7 @@ pub struct FuzzArgs {
 
 /// The packages that have the tests.
 const MODEL: &str = "linmap-model";
+const BOARD: &str = "linmap-board";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
 const PLATFORM: &str = "linmap-platform";
@@ -104,7 +105,7 @@ impl Round {
     fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 8] {
         [
             (
-                MODEL,
+                BOARD,
                 "live_edits",
                 [("LINMAP_SEED", self.seed), ("LINMAP_SEQUENCES", self.sequences.div_ceil(LIVE_EDITS))],
             ),

@@ -3,23 +3,21 @@
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use linmap::fixmap_build::{FixmapStep, build_by_fixmap};
-use linmap::frame_pool::MemblockFrames;
-use linmap::slots::BuilderSlots;
+use linmap::{Builder, BuilderSlots, FixmapStep, ImageParts, LinearMapConfig, MappingLists, MemblockFrames};
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register};
-use linmap_table::{Fixmap, Leaves, Mappings};
+use linmap_table::{Fixmap, Leaves, Reserved};
+use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level, Pa, PaRange, Va};
 
 use super::checked::{Checked, events};
 use super::job::Job;
 use crate::geometry::GEOMETRY;
 
-/// Where the fixmap is, and which of its slots the builder uses.
+/// Where the fixmap is.
 const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
-const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 const TABLE: u64 = GEOMETRY.granule().bytes();
 /// Tables that stand before the build begins: the root and the fixmap's at levels 1, 2 and 3.
 const EARLY: [Level; 4] = [Level::L0, Level::L1, Level::L2, Level::L3];
@@ -35,19 +33,27 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     let mut memblock = Box::new(Memblock::<4>::new());
     memblock.add(ram)?;
     memblock.reserve(PaRange::new(ram.start, early(EARLY.len())))?;
+    let config = LinearMapConfig {
+        geometry: GEOMETRY,
+        image: ImageParts::default(),
+        leaves: Leaves::Pages,
+        builder: Builder::Fixmap(FixmapStep::Base),
+        slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
+        root: early(0),
+        // TTBR0 is off.
+        reserved: Reserved { ttbr0: 0, tcr: 0 },
+        bbm: BbmLevel::L0,
+    };
+    let mut lists = MappingLists::<4>::new();
+    let prepared = config.prepare([ram], &mut lists)?;
     let mut frames = BoardFrames::new(&board, MemblockFrames::new(&mut memblock, GEOMETRY));
-    let list = [case.mapping(Leaves::Pages)];
-    let mappings = Mappings::new(GEOMETRY, &list)?;
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(GEOMETRY, board.pointer(early(3)), FIXMAP) };
     let mut cpu = board.cpu(0);
 
     let start = Instant::now();
-    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is
-    // nobody's.
-    let built = unsafe {
-        build_by_fixmap(FixmapStep::Base, &mappings, early(0), &SLOTS, &mut fixmap, &mut cpu, &mut frames)?
-    };
+    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is nobody's.
+    let built = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames)? }.built();
     board.event(Event::Settled);
     board.verdict().map_err(|violation| anyhow!("{violation}"))?;
     let time = start.elapsed();

@@ -17,8 +17,8 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board with the machine that `config` describes, and memory that holds garbage. With `record` the board
-    /// records all events for [`trace`](Self::trace).
+    /// A board with the machine that `config` describes, and memory that holds garbage. With
+    /// `record` the board records all events for [`trace`](Self::trace).
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.
@@ -31,7 +31,8 @@ impl Board {
         BoardCpu::new(self.shared.clone(), number)
     }
 
-    /// Frames as `cpu` reaches them at VA = PA + `offset`, or unchecked with `None`, as with the MMU off.
+    /// Frames as `cpu` reaches them at VA = PA + `offset`, or unchecked with `None`, as with the
+    /// MMU off.
     pub fn window(&self, cpu: usize, offset: Option<u64>) -> BoardWindow {
         BoardWindow::new(self.shared.clone(), cpu, offset)
     }

@@ -39,7 +39,8 @@ impl Cpu for BoardCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         let mut state = self.shared.synced();
         let pa = state.memory.address(entry);
-        // SAFETY: the caller's promise: an entry of a table, which lies in one of the board's frames.
+        // SAFETY: the caller's promise: an entry of a table, which lies in one of the board's
+        // frames.
         unsafe { entry.write(descriptor.0) };
         state.event(Event::Store { cpu: self.number, pa, value: descriptor.0, via: None });
         // If this was the entry of a fixmap slot, the slot is closed.
@@ -63,7 +64,8 @@ impl Cpu for BoardCpu {
         let pa = state.memory.address(entries);
         let value = |index| first.0.wrapping_add(step.wrapping_mul(index));
         for index in 0..count {
-            // SAFETY: the caller's promise: entries of one table, which lies in one of the board's frames.
+            // SAFETY: the caller's promise: entries of one table, which lies in one of the board's
+            // frames.
             unsafe { entries.add(index).write(value(index as u64)) };
         }
         let (cpu, count) = (self.number, count as u64);

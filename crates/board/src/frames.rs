@@ -7,8 +7,8 @@ use linmap_vmsa::Pa;
 use crate::board::Board;
 use crate::state::Shared;
 
-/// A source of frames that tells the machine what is freed: no walk may reach a freed frame, which holds garbage
-/// afterwards.
+/// A source of frames that tells the machine what is freed: no walk may reach a freed frame, which
+/// holds garbage afterwards.
 #[derive(Debug)]
 pub struct BoardFrames<F> {
     shared: Shared,

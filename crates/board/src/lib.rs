@@ -2,6 +2,7 @@
 
 mod board;
 mod cpu;
+mod early_tables;
 mod frames;
 mod memory;
 mod state;
@@ -9,5 +10,6 @@ mod window;
 
 pub use board::Board;
 pub use cpu::BoardCpu;
+pub use early_tables::EarlyTables;
 pub use frames::BoardFrames;
 pub use window::BoardWindow;

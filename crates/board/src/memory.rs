@@ -9,7 +9,8 @@ use rustc_hash::FxHashMap;
 /// Words of the pages that memory is compared in.
 const PAGE_WORDS: usize = 512;
 
-/// The content of a word before the first store: a valid descriptor of nonsense, another for each word.
+/// The content of a word before the first store: a valid descriptor of nonsense, another for each
+/// word.
 pub(crate) fn garbage(pa: u64) -> u64 {
     pa.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
@@ -96,8 +97,8 @@ impl Memory {
     /// The pages of the frame at `base` with their addresses; none before the frame is reached.
     pub fn pages(&self, base: u64) -> impl Iterator<Item = (u64, &[u64])> {
         self.frames.get(&base).into_iter().flat_map(move |frame| {
-            // SAFETY: a frame is one granule, which was written when it was allocated; code under test does not run while the
-            // slice is used.
+            // SAFETY: a frame is one granule, which was written when it was allocated; code under
+            // test does not run while the slice is used.
             let words = unsafe { slice::from_raw_parts(frame.words.as_ptr(), frame.layout.size() / 8) };
             words.chunks(PAGE_WORDS).enumerate().map(move |(nth, page)| (base + 0x1000 * nth as u64, page))
         })

@@ -101,7 +101,8 @@ impl State {
         }
     }
 
-    /// The words of the frame at `base` that were stored to since they were compared last, with their values.
+    /// The words of the frame at `base` that were stored to since they were compared last, with
+    /// their values.
     fn changes(&self, base: u64) -> impl Iterator<Item = (u64, u64)> {
         // Whole pages first: most are as the machine knows them.
         let pages = self.memory.pages(base).filter(|(pa, page)| self.machine.known_page(*pa) != Some(page));

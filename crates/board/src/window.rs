@@ -25,7 +25,8 @@ impl BoardWindow {
     }
 }
 
-// SAFETY: a frame is always the same allocation of one granule, aligned to it, that lives as long as the board.
+// SAFETY: a frame is always the same allocation of one granule, aligned to it, that lives as long
+// as the board.
 unsafe impl TableWindow for BoardWindow {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         self.close(level);

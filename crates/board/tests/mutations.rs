@@ -1,7 +1,8 @@
 //! Deliberate mistakes in real plans, one at a time: the machine finds every one.
 //!
-//! Each plan is made, checked and applied on the machine and recorded; then its events are replayed with one change, and
-//! with what software does afterwards: it relies on the edit, and every CPU looks at both sides of it.
+//! Each plan is made, checked and applied on the machine and recorded; then its events are replayed
+//! with one change, and with what software does afterwards: it relies on the edit, and every CPU
+//! looks at both sides of it.
 
 mod recorded;
 mod world;

@@ -1,4 +1,5 @@
-//! Frames run out at every request of every edit: a clean error, the tree unchanged bit for bit, no frame lost.
+//! Frames run out at every request of every edit: a clean error, the tree unchanged bit for bit, no
+//! frame lost.
 
 mod world;
 

@@ -1,5 +1,5 @@
-//! Parked edits on the machine: legal at every BBM level when every CPU has left the tree, and found when one has not, or has
-//! left something in its TLB.
+//! Parked edits on the machine: legal at every BBM level when every CPU has left the tree, and
+//! found when one has not, or has left something in its TLB.
 
 mod recorded;
 mod world;

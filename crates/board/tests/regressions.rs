@@ -1,4 +1,5 @@
-//! Mistakes that others have shipped: the machine refuses each, and accepts what linmap does instead.
+//! Mistakes that others have shipped: the machine refuses each, and accepts what linmap does
+//! instead.
 
 mod world;
 
@@ -66,7 +67,8 @@ const PAGE: Op = Op::Protect { at: 4 * MIB, len: 2 * MIB, change: READ_ONLY };
 
 #[test]
 fn no_dsb_before_the_tlbi() {
-    // page_table_multiarch 0.6.2 on AArch64: TLBI VAAE1IS, DSB SY, ISB, and nothing between the store and the TLBI.
+    // page_table_multiarch 0.6.2 on AArch64: TLBI VAAE1IS, DSB SY, ISB, and nothing between the
+    // store and the TLBI.
     let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         let dsb = edit.iter().position(|event| matches!(event, Event::Dsb { .. }));
         edit.remove(dsb.unwrap());
@@ -76,7 +78,8 @@ fn no_dsb_before_the_tlbi() {
 
 #[test]
 fn local_invalidation_on_several_cpus() {
-    // page_table_multiarch's full flush, tgoskits 2008, zephyr 98344: VMALLE1 for everybody's translations.
+    // page_table_multiarch's full flush, tgoskits 2008, zephyr 98344: VMALLE1 for everybody's
+    // translations.
     let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         for event in edit {
             if let Event::Tlbi { tlbi, operand, .. } = event {
@@ -114,7 +117,8 @@ fn the_tlbi_operand_shifted_by_the_granule() {
 
 #[test]
 fn a_tlbi_operand_whose_address_spills_into_the_level_hint() {
-    // aarch64-paging before 0.12.3: the address was shifted and not masked, so that ones of a high address became TTL.
+    // aarch64-paging before 0.12.3: the address was shifted and not masked, so that ones of a high
+    // address became TTL.
     let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         for event in edit {
             if let Event::Tlbi { operand, .. } = event {
@@ -127,7 +131,8 @@ fn a_tlbi_operand_whose_address_spills_into_the_level_hint() {
 
 #[test]
 fn a_split_that_unmaps_its_own_table() {
-    // Scarlet 560: break-before-make of the block of the direct map in which the table being written lies.
+    // Scarlet 560: break-before-make of the block of the direct map in which the table being
+    // written lies.
     for bbm in [BbmLevel::L0, BbmLevel::L1, BbmLevel::L2] {
         let mut world = world(Setting { own_window: true, ..setting(bbm) });
         let at = world.setting.window();
@@ -148,8 +153,9 @@ fn a_split_that_unmaps_its_own_table() {
 
 #[test]
 fn a_split_within_the_split_that_allocates_for_it() {
-    // edk2 12391: the allocation of the new table splits the same block, and the outer split stores its own table over
-    // that of the inner one. Here a plan borrows the tree and has its frames before it stores: there is no inner one.
+    // edk2 12391: the allocation of the new table splits the same block, and the outer split stores
+    // its own table over that of the inner one. Here a plan borrows the tree and has its frames
+    // before it stores: there is no inner one.
     let split = Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 };
     for bbm in [BbmLevel::L2, BbmLevel::L3] {
         let rule = instead(bbm, split, Who::Nobody, |edit| {
@@ -175,7 +181,8 @@ fn a_split_within_the_split_that_allocates_for_it() {
 
 #[test]
 fn a_dry_run_that_an_updater_slips_past() {
-    // aarch64-paging 0.12.3: the dry run sees an updater that changes nothing, and the live block is split by one store.
+    // aarch64-paging 0.12.3: the dry run sees an updater that changes nothing, and the live block
+    // is split by one store.
     let rule =
         instead(BbmLevel::L0, Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, Who::Nobody, |edit| {
             // The link alone, without break, invalidation and make.
@@ -221,8 +228,8 @@ fn a_dry_run_that_an_updater_slips_past() {
 
 #[test]
 fn only_the_ipa_is_invalidated_at_stage_2() {
-    // aarch64-paging 0.12.3: TLBI IPAS2E1IS without the VMALLE1IS that takes what combines both stages. linmap has no
-    // stage 2; the machine knows it for those who do.
+    // aarch64-paging 0.12.3: TLBI IPAS2E1IS without the VMALLE1IS that takes what combines both
+    // stages. linmap has no stage 2; the machine knows it for those who do.
     let ram = vec![(0x4000_0000, 0x1_0000)];
     let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
     let dsb = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All };
@@ -276,7 +283,8 @@ fn a_misaligned_contiguous_run() {
 
 #[test]
 fn a_table_freed_while_walks_may_go_through_it() {
-    // aarch64-paging before 0.12.3: last-level invalidation, and walk caches that still lead to the freed table.
+    // aarch64-paging before 0.12.3: last-level invalidation, and walk caches that still lead to the
+    // freed table.
     let fold = Op::Fold { at: 4 * MIB, len: 2 * MIB };
     let mut world = world(setting(BbmLevel::L3));
     world.apply(Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 }, Who::Anybody, 0).unwrap();
@@ -320,7 +328,8 @@ fn a_break_without_an_invalidation() {
 
 #[test]
 fn a_page_mapped_without_the_barriers_of_another_cpu() {
-    // A new page is read by another CPU: the DSB is the editor's, the context synchronization the reader's own.
+    // A new page is read by another CPU: the DSB is the editor's, the context synchronization the
+    // reader's own.
     let mut world = world(setting(BbmLevel::L0));
     world.apply(Op::Unmap { at: 0, len: 2 * MIB }, Who::Anybody, 0).unwrap();
     let attributes = Attributes::KERNEL_DATA;

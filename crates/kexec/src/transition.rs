@@ -1,8 +1,7 @@
 //! Transitional tables: what the relocation code runs under while it overwrites memory that the kernel's own tables may
 //! lie in.
 
-use linmap::layout::Layout;
-use linmap::mapping_list::{MappingList, TooManyRanges, identity_geometry};
+use linmap::{Layout, MappingList, TooManyRanges, identity_geometry};
 use linmap_memblock::Memblock;
 use linmap_table::{
     DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, OutOfFrames, TableWindow,
@@ -71,7 +70,8 @@ impl Transition {
                 attributes: Attributes::KERNEL_DATA,
                 leaves: Leaves::ContiguousBlocks,
             };
-            list.try_push(mapping).map_err(|_| TooManyRanges { range })?;
+            let capacity = list.capacity();
+            list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;
         }
         let linear = Mappings::new(geometry, list)?;
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linmap::layout::Layout;
-use linmap::mapping_list::MappingList;
+use linmap::{Layout, MappingList};
 use linmap_kexec::{Transition, TransitionError};
 use linmap_memblock::Memblock;
 use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, Walk, walk};

@@ -1,11 +1,8 @@
-//! The six builders by name, and what can go wrong in any of them.
+//! The six builders by name.
 
-use linmap_table::{EntryInUse, MappingError, OutOfFrames};
-use thiserror::Error;
+use crate::step::FixmapStep;
 
-use crate::fixmap_build::FixmapStep;
-
-/// `linmap.build=`: how the linear map is built.
+/// How the linear map is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Builder {
     /// Through fixmap slots, as one of the published steps.
@@ -26,32 +23,18 @@ impl Builder {
         Self::Identity,
     ];
 
-    /// The builder's name on the command line and in reports.
-    pub fn name(self) -> &'static str {
+    /// Returns the builder's name, for options and reports.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Fixmap(step) => step.name(),
             Self::Identity => "identity",
         }
     }
 
-    /// The builder named `name`.
+    /// Returns the builder named `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|builder| builder.name() == name)
     }
-}
-
-/// Why a linear map could not be built.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum BuildError {
-    /// There is no frame left for a table.
-    #[error(transparent)]
-    OutOfFrames(#[from] OutOfFrames),
-    /// A root entry that the map needs is in use.
-    #[error(transparent)]
-    EntryInUse(#[from] EntryInUse),
-    /// The ranges to be mapped break a rule.
-    #[error(transparent)]
-    Mapping(#[from] MappingError),
 }
 
 #[cfg(test)]

@@ -1,43 +1,44 @@
-//! What the CPUs can do that the linear map relies on: of each CPU, and of all together.
+//! The CPU features that the linear map relies on: of each CPU, and of the system.
 //!
-//! The level of break-before-make and range invalidation are the system's only if every CPU has them, because any CPU may
-//! walk what is edited and has to carry out what is broadcast. CPUs that are there when the kernel boots lower what the
-//! system has; a CPU that comes later must have it.
+//! The system has a BBM level and invalidation by range only if every CPU has them: any CPU may
+//! walk what is edited, and must carry out what is broadcast. A CPU that is present at boot lowers
+//! what the system has. A CPU that starts later must have it.
 
 use linmap_vmsa::id::{BbmLevel, Isar0, Midr, Mmfr0, Mmfr2};
 use thiserror::Error;
 
-/// What one CPU can do.
+/// The features of one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
-    /// Which CPU it is.
+    /// The CPU's model.
     pub midr: Midr,
     /// Granules and PA size.
     pub mmfr0: Mmfr0,
-    /// The BBM level that its registers and the list of CPUs without conflict aborts give.
+    /// The BBM level by its registers and by the list of CPUs without conflict aborts.
     pub reported: BbmLevel,
-    /// The BBM level to rely on: `reported` unless the user said otherwise.
+    /// The BBM level to rely on: `reported`, unless it is overridden.
     pub bbm: BbmLevel,
-    /// Whether it invalidates by range (FEAT_TLBIRANGE).
+    /// Whether it has invalidation by range (FEAT_TLBIRANGE).
     pub tlbi_range: bool,
 }
 
 impl Features {
-    /// What the values of the ID registers of a CPU say.
+    /// Returns the features that the ID registers of a CPU report.
     pub fn new(midr: Midr, mmfr0: Mmfr0, mmfr2: Mmfr2, isar0: Isar0) -> Self {
         let reported = midr.bbm(mmfr2.bbm());
         Self { midr, mmfr0, reported, bbm: reported, tlbi_range: isar0.tlbi_range() }
     }
 
-    /// Bits of physical address that the kernel's tables reach: the CPU's, at most 48 without LPA2.
+    /// Returns how many bits of physical address the kernel's tables reach: the CPU's, at most 48
+    /// without LPA2.
     pub fn pa_bits(&self) -> u8 {
         self.mmfr0.pa_bits().min(48)
     }
 
-    /// The same CPU with the BBM level that the user wants.
+    /// Returns the same CPU with its BBM level overridden.
     ///
     /// # Errors
-    /// [`Overclaimed`], when the CPU reports less and the user has not said `force`.
+    /// [`Overclaimed`] when the CPU reports less and the override is not forced.
     pub fn with_bbm(self, wanted: BbmOverride) -> Result<Self, Overclaimed> {
         if wanted.level > self.reported && !wanted.force {
             return Err(Overclaimed { wanted: wanted.level, midr: self.midr, reported: self.reported });
@@ -46,16 +47,18 @@ impl Features {
     }
 }
 
-/// `linmap.bbm=N` or `linmap.bbm=N,force`: the BBM level to assume. Assuming less than a CPU has is always safe.
+/// A BBM level to assume in place of the reported one. Less than a CPU has is always safe.
+///
+/// Parses from `N` and `N,force`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BbmOverride {
     /// The level.
     pub level: BbmLevel,
-    /// Whether it holds for CPUs that report less.
+    /// Whether it overrides CPUs that report less.
     pub force: bool,
 }
 
-/// The value of `linmap.bbm=` is none.
+/// The text is not a BBM level to assume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("a BBM level is 0, 1, 2 or 3, or one of these with ,force")]
 pub struct NotALevel;
@@ -79,23 +82,24 @@ impl core::str::FromStr for BbmOverride {
     }
 }
 
-/// The user claims a BBM level that the CPU does not report.
+/// An override claims a BBM level that the CPU does not report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
-    "BBM level {} is wanted, but the CPU (MIDR_EL1 {:#x}) reports level {} (ID_AA64MMFR2_EL1.BBM, or its model); {},force takes it at its word",
-    wanted.number(), midr.0, reported.number(), wanted.number()
+    "BBM level {} is asked for, but the CPU (MIDR_EL1 {:#x}) reports level {} (ID_AA64MMFR2_EL1.BBM, or its model): to assume it all the same, force it",
+    wanted.number(), midr.0, reported.number()
 )]
 pub struct Overclaimed {
-    /// What the user wants.
+    /// The level asked for.
     pub wanted: BbmLevel,
-    /// Which CPU.
+    /// The CPU's model.
     pub midr: Midr,
-    /// What it reports.
+    /// The level that it reports.
     pub reported: BbmLevel,
 }
 
-/// What a CPU lacks that others already rely on.
+/// A feature that a CPU lacks and the system relies on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum Lacks {
     /// Its BBM level is below the system's.
     #[error("ID_AA64MMFR2_EL1.BBM: BBM level {}, and the system relies on level {}", has.number(), needs.number())]
@@ -105,53 +109,53 @@ pub enum Lacks {
         /// The system's.
         needs: BbmLevel,
     },
-    /// It has no range invalidation.
-    #[error("ID_AA64ISAR0_EL1.TLB: no invalidation by range, and the system uses it")]
+    /// It has no invalidation by range.
+    #[error("ID_AA64ISAR0_EL1.TLB: no invalidation by range, which the system uses")]
     TlbiRange,
     /// Its physical addresses are too short.
     #[error("ID_AA64MMFR0_EL1.PARange: {has} bits of physical address, and {needs} are in use")]
     PaBits {
-        /// Bits that the CPU has.
+        /// The CPU's bits.
         has: u8,
-        /// Bits of the highest address in use.
+        /// The bits of the highest address in use.
         needs: u8,
     },
 }
 
-/// What all CPUs together can do.
+/// The features that all CPUs have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct System {
     /// The least BBM level.
     pub bbm: BbmLevel,
-    /// Whether all invalidate by range.
+    /// Whether all have invalidation by range.
     pub tlbi_range: bool,
-    /// Bits of the highest physical address in use: memory's and mapped devices'.
+    /// Bits of the highest physical address in use, by memory or mapped devices.
     pub pa_bits: u8,
 }
 
 impl System {
-    /// The system while the boot CPU is its only CPU.
+    /// Returns the system of the boot CPU alone.
     pub fn of_boot_cpu(boot: &Features, pa_bits: u8) -> Self {
         Self { bbm: boot.bbm, tlbi_range: boot.tlbi_range, pa_bits }
     }
 
-    /// Takes a CPU in while the kernel boots: what it lacks, the system lacks from now on.
+    /// Adds a CPU while the kernel boots: what it lacks, the system lacks from now on.
     ///
     /// # Errors
-    /// [`Lacks::PaBits`], which can't be done without; the system is as before.
+    /// [`Lacks::PaBits`], which no CPU may lack. The system is as before.
     pub fn take_in(&mut self, cpu: &Features) -> Result<(), Lacks> {
-        self.reaches(cpu)?;
+        self.check_reach(cpu)?;
         self.bbm = self.bbm.min(cpu.bbm);
         self.tlbi_range &= cpu.tlbi_range;
         Ok(())
     }
 
-    /// Whether a CPU that comes when the system is in use has all that it relies on.
+    /// Checks that a CPU that starts later has all that the system relies on.
     ///
     /// # Errors
-    /// [`Lacks`]: the first thing it has not.
+    /// [`Lacks`] for the first feature that it lacks.
     pub fn admits(&self, late: &Features) -> Result<(), Lacks> {
-        self.reaches(late)?;
+        self.check_reach(late)?;
         if late.bbm < self.bbm {
             return Err(Lacks::Bbm { has: late.bbm, needs: self.bbm });
         }
@@ -161,7 +165,7 @@ impl System {
         Ok(())
     }
 
-    fn reaches(&self, cpu: &Features) -> Result<(), Lacks> {
+    fn check_reach(&self, cpu: &Features) -> Result<(), Lacks> {
         let has = cpu.pa_bits();
         if has < self.pa_bits { Err(Lacks::PaBits { has, needs: self.pa_bits }) } else { Ok(()) }
     }
@@ -173,7 +177,8 @@ mod tests {
 
     use super::*;
 
-    /// A CPU with `bbm` in its register, 44 bits of physical address, and range invalidation or not.
+    /// A CPU with `bbm` in its register, 44 bits of physical address, and invalidation by range or
+    /// not.
     fn cpu(bbm: u64, tlbi_range: bool) -> Features {
         let isar0 = if tlbi_range { 2 << 56 } else { 1 << 56 };
         Features::new(Midr(0x410f_d0c1), Mmfr0(4), Mmfr2(bbm << 52), Isar0(isar0))
@@ -205,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn physical_addresses_in_use_can_not_be_done_without_at_any_time() {
+    fn a_cpu_that_does_not_reach_all_addresses_in_use_is_refused_at_any_time() {
         let mut system = System::of_boot_cpu(&cpu(2, true), 45);
         let lacks = Err(Lacks::PaBits { has: 44, needs: 45 });
         assert_eq!(system.admits(&cpu(3, true)), lacks);
@@ -223,13 +228,13 @@ mod tests {
         assert!(refused.to_string().contains("0x410fd0c1"), "{refused}");
         let forced = cpu(2, true).with_bbm(wanted("3,force")).unwrap();
         assert_eq!((forced.bbm, forced.reported), (BbmLevel::L3, BbmLevel::L2));
-        // The list of CPUs counts as their own word.
+        // The list of CPUs counts as a report.
         let listed = Features::new(Midr(0x410f_d842), Mmfr0(4), Mmfr2(2 << 52), Isar0(0));
         assert_eq!(listed.with_bbm(wanted("3")).unwrap().bbm, BbmLevel::L3);
     }
 
     #[test]
-    fn an_override_is_a_level_and_perhaps_force() {
+    fn an_override_is_a_level_or_a_level_and_force() {
         assert_eq!("1".parse(), Ok(BbmOverride { level: BbmLevel::L1, force: false }));
         assert_eq!("3,force".parse(), Ok(BbmOverride { level: BbmLevel::L3, force: true }));
         for wrong in ["", "4", "-1", "3 ", "03", "3,", "3,forced", ",force", "force", "3,force,force"] {

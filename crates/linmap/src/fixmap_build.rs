@@ -1,21 +1,21 @@
-//! The historic builders: live tables written through fixmap slots, in five steps of the same walk.
+//! The published builders: live tables written through fixmap slots, in five steps of one walk.
 //!
-//! Every table that is written is mapped in its level's slot first and unmapped afterwards, which costs a broadcast
-//! TLBI. The steps differ in how often that happens and where barriers stand; what each does to a table of 512 page
-//! entries, on top of linking it (one store, DSB ISHST, ISB):
+//! Every table is mapped in its level's slot before it is written and unmapped afterwards, which
+//! costs a broadcast TLBI. The steps differ in how often that happens and where barriers stand. To
+//! a table of 512 page entries each does, besides linking it (one store, DSB ISHST, ISB):
 //!
-//! | step | slot uses | barriers an entry | zeroed |
+//! | step | slot uses | barriers for each entry | zeroed |
 //! |---|---|---|---|
-//! | base | 1 + 32, one a contiguous run | DSB ISHST, ISB | in a use of its own |
+//! | base | 1 + 32, one for each contiguous run | DSB ISHST, ISB | in a use of its own |
 //! | no-cont-remap | 1 + 1 | DSB ISHST, ISB | in a use of its own |
 //! | batch-barriers | 1 + 1 | none | in a use of its own |
 //! | no-alloc-remap | 1 | none | in the same use, then DSB ISHST |
-//! | lazy-unmap | 1 of 16, cleared together | none | in the same use, then DSB ISHST |
+//! | lazy-unmap | 1 of several, cleared together | none | in the same use, then DSB ISHST |
 //!
-//! A slot use is a store, DSB ISHST and ISB, and at its end a store, DSB ISHST, TLBI, DSB ISH and ISB; the sixteen lazy
-//! slots share the two DSBs and the last ISB. Only leaf tables are cleared lazily.
+//! A slot use begins with a store, DSB ISHST and ISB, and ends with a store, DSB ISHST, TLBI, DSB
+//! ISH and ISB. The slots of lazy-unmap share the two DSBs and the last ISB.
 //!
-//! These are the published steps, kept to reproduce their figures. On an error the map stays partly built.
+//! The steps reproduce published figures. On an error the map stays partly built.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -27,45 +27,18 @@ use linmap_table::{
 };
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
 
-use crate::builder::BuildError;
+use crate::build_error::BuildError;
 use crate::slots::BuilderSlots;
-
-/// The published steps, each with all the improvements of those before it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum FixmapStep {
-    /// As it was: a leaf table is mapped once for every contiguous run of entries, and once more to be zeroed.
-    Base,
-    /// A table is mapped once to be written, however many runs it holds.
-    NoContRemap,
-    /// Page entries are stored without barriers of their own.
-    BatchBarriers,
-    /// A new table is zeroed and written in one use of its slot.
-    NoAllocRemap,
-    /// Leaf tables use sixteen slots in turn, cleared together.
-    LazyUnmap,
-}
-
-impl FixmapStep {
-    /// Returns the name of the step in publications and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::NoContRemap => "no-cont-remap",
-            Self::BatchBarriers => "batch-barriers",
-            Self::NoAllocRemap => "no-alloc-remap",
-            Self::LazyUnmap => "lazy-unmap",
-        }
-    }
-}
+use crate::step::FixmapStep;
 
 /// Builds the linear map into the live root table `root` through fixmap slots.
 ///
 /// # Errors
-/// [`BuildError`]; what was mapped before stays mapped.
+/// [`BuildError`]. What was mapped before stays mapped.
 ///
 /// # Safety
-/// TTBR1 leads to `root`, which nothing else changes meanwhile; the frames of `frames` and the tables below `root` that
-/// the mappings touch are memory that nothing else accesses; the fixmap's table slots are free.
+/// TTBR1 leads to `root`, and nothing else changes the tables below it. The frames of `frames` and
+/// the tables that the mappings touch are memory that nothing else accesses. The slots are free.
 pub unsafe fn build_by_fixmap<C: Cpu, F: FrameSource>(
     step: FixmapStep,
     mappings: &Mappings<'_>,
@@ -98,7 +71,7 @@ struct Walk<'a, C, F> {
     fixmap: &'a mut Fixmap,
     cpu: &'a mut C,
     frames: &'a mut F,
-    /// Lazy slots in use.
+    /// Slots for leaf tables in use.
     lazy: usize,
     built: Built,
 }
@@ -139,21 +112,23 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
     /// Zeroes the open table at `table`.
     fn zero(&self, table: NonNull<u64>) {
         let entries = self.geometry.granule().entries();
-        // SAFETY: a slot maps a whole granule, which is in no tree yet.
+        // SAFETY: a slot maps a whole granule, which no tree holds yet.
         clear(unsafe { slice::from_raw_parts_mut(table.cast::<MaybeUninit<u64>>().as_ptr(), entries) });
     }
 
     /// Makes one entry valid.
     ///
     /// # Safety
-    /// `entry` must be an entry of an open table, and invalid; a table it leads to must have been ordered.
+    /// `entry` must be an invalid entry of an open table. The stores to a table that it leads to
+    /// must have been ordered.
     #[inline]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        // SAFETY: the caller's; the mappings are memory that may be mapped (the contract of `build_by_fixmap`).
+        // SAFETY: the caller's; the mappings are memory that may be mapped (the contract of
+        // `build_by_fixmap`).
         unsafe { store_valid(self.cpu, entry, descriptor) };
     }
 
-    /// Maps `part`, which the open table at `level` translates, by entries of it or of tables below.
+    /// Maps `part`, which the open table at `level` translates, by its entries or by tables below.
     fn entries(
         &mut self,
         table: NonNull<u64>,
@@ -177,7 +152,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
                 let contiguous = here.va.0.wrapping_sub(run_start.0) < run_len;
                 let attributes = Attributes { contiguous, ..rest.attributes };
                 // SAFETY: one entry, of the open table.
-                unsafe { vacant(entry, 1, frame, index, here.va, size) }?;
+                unsafe { check_vacant(entry, 1, frame, index, here.va, size) }?;
                 // SAFETY: as above.
                 unsafe { self.store(entry, Descriptor::leaf(self.geometry, level, here.pa, attributes)) };
                 self.built.entries += 1;
@@ -190,7 +165,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         Ok(())
     }
 
-    /// Maps `part`, which the table that `entry` leads to translates; makes the table if there is none.
+    /// Maps `part` in the table that `entry` leads to. Makes the table if the entry is invalid.
     fn below(
         &mut self,
         entry: NonNull<u64>,
@@ -200,7 +175,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         next: Level,
         part: Mapping,
     ) -> Result<(), BuildError> {
-        // SAFETY: `entry` is an entry of an open table; walkers may read it, so it is one volatile load.
+        // SAFETY: `entry` is an entry of an open table; walkers may read it, so it is one volatile
+        // load.
         let descriptor = Descriptor(unsafe { entry.read_volatile() });
         let (child, fresh) = match descriptor.decode(self.geometry, level) {
             Decoded::Table(child) => (child, false),
@@ -230,7 +206,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             // SAFETY: as above.
             unsafe { self.store(entry, link) };
         }
-        // The base step maps the table anew for every contiguous run that it could hold.
+        // The base step maps the table again for every contiguous run that it could hold.
         let chunk = match self.geometry.contiguous_entries(next) {
             Some(run) if self.step == FixmapStep::Base => run as u64 * self.geometry.entry_bytes(next),
             _ => self.geometry.entry_bytes(level),
@@ -253,10 +229,11 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         let size = geometry.entry_bytes(Level::L3);
         let index = geometry.index(part.va, Level::L3);
         let count = (part.len / size) as usize;
-        // SAFETY: the part lies in what this table translates, so its first entry is one of the open table's.
+        // SAFETY: the part lies in what this table translates, so its first entry is one of the
+        // open table's.
         let entries = unsafe { table.add(index) };
         // SAFETY: so does the whole part, so these are `count` entries of the open table.
-        unsafe { vacant(entries, count, frame, index, part.va, size) }?;
+        unsafe { check_vacant(entries, count, frame, index, part.va, size) }?;
         let (head, body) = contiguous_part(geometry, Level::L3, part, count).unwrap_or((count, 0));
         for (from, to, contiguous) in
             [(0, head, false), (head, head + body, true), (head + body, count, false)]
@@ -272,8 +249,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
                     unsafe { self.store(run.add(i), Descriptor(leaf + i as u64 * size)) };
                 }
             } else {
-                // SAFETY: as above. The entries are invalid, so no walker's view of them matters until the barriers at
-                // the end of the slot's use.
+                // SAFETY: as above. The entries are invalid, so a walker may see the stores at any
+                // time before the barriers at the end of the slot's use.
                 unsafe { self.cpu.store_run(run, to - from, Descriptor(leaf), size) };
             }
         }
@@ -283,12 +260,12 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
     }
 }
 
-/// Refuses to write over a valid entry: none of the `count` entries from `entries` on may be one. They are those from
-/// `index` on of the table in `frame`, the first for `va`, each for `size` bytes.
+/// Checks that the `count` entries from `entries` on are invalid. They begin at `index` of the
+/// table in `frame`; the first is for `va`, and each for `size` bytes.
 ///
 /// # Safety
-/// All of them must be entries of an open table.
-unsafe fn vacant(
+/// All must be entries of an open table.
+unsafe fn check_vacant(
     entries: NonNull<u64>,
     count: usize,
     frame: Pa,
@@ -307,12 +284,12 @@ unsafe fn vacant(
     Ok(())
 }
 
-/// The beginning of `mapping` up to the next multiple of `size` in VA.
+/// Returns the beginning of `mapping`, up to the next multiple of `size` in VA.
 fn first(mapping: Mapping, size: u64) -> Mapping {
     Mapping { len: mapping.len.min(size - (mapping.va.0 & (size - 1))), ..mapping }
 }
 
-/// `mapping` without its first `bytes`.
+/// Returns `mapping` without its first `bytes`.
 fn advance(mapping: Mapping, bytes: u64) -> Mapping {
     Mapping {
         va: Va(mapping.va.0.wrapping_add(bytes)),
@@ -322,8 +299,9 @@ fn advance(mapping: Mapping, bytes: u64) -> Mapping {
     }
 }
 
-/// Where the blocks of `part` at `level` that make whole contiguous runs begin, and how many bytes they cover together.
-/// The part may begin and end within an entry of that level, which is then made of smaller leaves.
+/// Returns where the whole contiguous runs of blocks of `part` at `level` begin, and how many bytes
+/// they cover. The part may begin and end within an entry of that level, which then gets smaller
+/// leaves.
 fn runs(geometry: Geometry, level: Level, part: Mapping) -> (Va, u64) {
     let none = (part.va, 0);
     let size = geometry.entry_bytes(level);
@@ -357,7 +335,8 @@ mod tests {
             (len > 0).then_some((start.0, len))
         };
         const RUN: u64 = 32 << 20;
-        // Begins and ends within a block, and would be one run too long if both ends were rounded alike.
+        // Begins and ends within a block. With both ends rounded in one direction it would be one
+        // run longer.
         assert_eq!(found(RUN - 0x30_0000, RUN + 0x20_0000), None);
         assert_eq!(found(RUN - 0x30_0000, RUN + 0x30_0000), Some((RUN, RUN)));
         assert_eq!(found(RUN, 3 * RUN + 0x1000), Some((RUN, 3 * RUN)));

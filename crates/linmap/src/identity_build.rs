@@ -1,28 +1,32 @@
-//! The default builder: a temporary 1:1 map of memory in TTBR0, through which the linear map's tables are written.
+//! The default builder: a temporary 1:1 map of memory in TTBR0, through which the linear map's
+//! tables are written.
 //!
-//! The 1:1 map is built through fixmap slots, by the largest leaves, so it takes a handful of tables. Once it is in
-//! TTBR0, every frame is at VA = PA: the linear map is built as a detached tree without a single barrier or
-//! invalidation, published by one store a root entry, and the 1:1 map is taken down by one local TLBI.
+//! The 1:1 map is built through fixmap slots, by the largest leaves, so it takes few tables. Once
+//! it is in TTBR0, every frame is at VA = PA: the linear map is built as a detached tree without a
+//! barrier or an invalidation, and published by one store for each root entry. One local TLBI
+//! removes the 1:1 map.
 
 use linmap_table::cpu::Cpu;
 use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, Reserved};
 use linmap_vmsa::{Pa, Va};
 
-use crate::builder::BuildError;
+use crate::build_error::BuildError;
 use crate::layout::Layout;
 use crate::slots::BuilderSlots;
 
 /// Builds the linear map into the live root table `root` through a temporary 1:1 map.
 ///
 /// # Errors
-/// [`BuildError`]; then TTBR0 is on the reserved table, nothing is mapped and every frame is back.
+/// [`BuildError`]. Then TTBR0 is on the reserved table, nothing is mapped, and every frame is free
+/// again.
 ///
 /// # Safety
-/// - `linear` maps every frame that `frames` hands out, at `layout`'s address, and `identity` maps the same memory and
-///   the frame `root` at VA = PA.
-/// - TTBR1 leads to `root`; TTBR0 and TCR hold what `reserved` says; no TLB holds a translation of TTBR0; no other CPU
-///   runs; no code touches TTBR0's half of the address space meanwhile.
-/// - The frames are memory that nothing else accesses.
+/// - `linear` maps every frame that `frames` hands out, at `layout`'s address, and `identity` maps
+///   the same memory and the frame `root` at VA = PA.
+/// - TTBR1 leads to `root`. TTBR0 and TCR hold what `reserved` says, and no TLB holds a translation
+///   of TTBR0. No other CPU runs, and no code uses TTBR0's half of the address space during the
+///   build.
+/// - The frames are memory that nothing else accesses. The slots are free.
 #[expect(clippy::too_many_arguments, reason = "each is one of the seams that the builder joins")]
 pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     layout: &Layout,
@@ -40,12 +44,13 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
     let tree =
         DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut window, frames)?;
-    // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (this function's contract). The fixmap's last clear
-    // ordered the tables' stores (DSB ISHST, DSB ISH). The tree maps memory by a cacheable type, as the linear map does.
+    // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (this function's contract).
+    // The fixmap's last clear ordered the tables' stores (DSB ISHST, DSB ISH). The tree maps memory
+    // by a cacheable type, as the linear map does.
     let installed = unsafe { reserved.install(tree, cpu) };
 
-    // SAFETY: until it is removed, TTBR0 maps all of `identity` at VA = PA, which holds every frame of `frames`
-    // and the root table.
+    // SAFETY: until it is removed, TTBR0 maps all of `identity` at VA = PA, which holds every frame
+    // of `frames` and the root table.
     let mut one_to_one = unsafe { cpu.frames_at(0) };
     let start = layout.geometry().start_level();
     let base = Layout::base(layout.geometry());

@@ -1,46 +1,48 @@
-//! The linear region: a virtual address for every physical one in reach.
+//! The linear region: the virtual address of every physical address in reach.
 //!
-//! The linear map takes the first half of the kernel's half of the address space:
+//! The linear map is the first half of the kernel's half of the address space:
 //!
 //! ```text
 //! −2^va_bits       the linear map, memstart first
-//! −2^(va_bits−1)   what else the kernel maps: its image, its stacks, its devices
+//! −2^(va_bits−1)   everything else that the kernel maps: its image, stacks and devices
 //! ```
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
-/// The linear map's place: a virtual address for every physical one in reach.
+/// Where the linear map lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     geometry: Geometry,
     memstart: Pa,
 }
 
-/// Why memory can't be given a linear address.
+/// Why memory has no linear address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum LayoutError {
     /// The memory spans more than the linear region holds.
     #[error(
-        "memory {memory} does not fit the linear region of {region:#x} bytes from {memstart}: {beyond:#x} bytes too many"
+        "memory {memory} does not fit the linear region, {region:#x} bytes from {memstart}: {beyond:#x} bytes are beyond its end"
     )]
     TooWide {
-        /// From the first to the last byte of memory.
+        /// From the first byte of memory to the last.
         memory: PaRange,
-        /// What the linear region begins with.
+        /// The physical address at the start of the linear region.
         memstart: Pa,
         /// Size of the linear region in bytes.
         region: u64,
-        /// How many bytes lie beyond it.
+        /// How many bytes lie beyond its end.
         beyond: u64,
     },
 }
 
 impl Layout {
-    /// The layout for memory that lies within `memory`.
+    /// Returns the layout for memory that lies within `memory`.
     ///
-    /// memstart is rounded down to the largest block, so that VA and PA stay congruent and blocks line up: 1 GiB with 4K
-    /// and 16K (there a contiguous run of 32 MiB blocks), 512 MiB with 64K.
+    /// The region starts at the first byte of memory, rounded down to the largest leaf, so that
+    /// blocks line up in VA and PA: 1 GiB with 4K and 16K (there a contiguous run of 32 MiB
+    /// blocks), 512 MiB with 64K.
     ///
     /// # Errors
     /// [`LayoutError::TooWide`].
@@ -58,27 +60,27 @@ impl Layout {
         Ok(Self { geometry, memstart })
     }
 
-    /// The shape of the kernel's half of the address space.
+    /// Returns the geometry of the kernel's half of the address space.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// The physical address at the start of the linear region.
+    /// Returns the physical address at the start of the linear region.
     pub fn memstart(&self) -> Pa {
         self.memstart
     }
 
-    /// The first address of the kernel's half, where the linear region begins.
+    /// Returns the first address of the kernel's half, where the linear region begins.
     pub const fn base(geometry: Geometry) -> Va {
         Va(u64::MAX << geometry.va_bits())
     }
 
-    /// VA − PA of the linear map, wrapping.
+    /// Returns VA − PA of the linear map, wrapping.
     pub fn offset(&self) -> u64 {
         Self::base(self.geometry).0.wrapping_sub(self.memstart.0)
     }
 
-    /// Where the linear map has `pa`, which must not lie below memstart.
+    /// Returns the linear address of `pa`, which must not lie below [`memstart`](Self::memstart).
     pub fn linear(&self, pa: Pa) -> Va {
         Va(pa.0.wrapping_add(self.offset()))
     }

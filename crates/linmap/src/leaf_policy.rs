@@ -2,11 +2,12 @@
 
 use linmap_table::Leaves;
 
-/// `linmap.leaf=`: what the user asked for.
+/// Which leaves a kernel asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LeafPolicy {
-    /// Blocks and contiguous runs on any CPU: what can't be split live is split parked. Where some CPU lacks the BBM level
-    /// that the boot CPU has, what `linmap.repaint=` says.
+    /// Blocks and contiguous runs on any CPU: a leaf that can't be split in use is split while all
+    /// CPUs are parked. Where a CPU lacks the BBM level that the boot CPU has,
+    /// [`Repaint`](crate::Repaint) says what follows.
     #[default]
     Auto,
     /// Blocks and contiguous runs, whatever CPUs there are.
@@ -16,7 +17,7 @@ pub enum LeafPolicy {
 }
 
 impl LeafPolicy {
-    /// The policy named `name` on the command line.
+    /// Returns the policy named `name`: `auto`, `block` or `page`.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "auto" => Some(Self::Auto),
@@ -26,7 +27,7 @@ impl LeafPolicy {
         }
     }
 
-    /// The leaves to paint the map with.
+    /// Returns the leaves to build the map from.
     pub fn leaves(self) -> Leaves {
         match self {
             Self::Auto | Self::Block => Leaves::ContiguousBlocks,
@@ -35,7 +36,7 @@ impl LeafPolicy {
     }
 }
 
-/// What a kind of leaf is called in reports: `block` or `page`.
+/// Returns the name of a kind of leaf in reports: `block` or `page`.
 pub fn leaves_name(leaves: Leaves) -> &'static str {
     match leaves {
         Leaves::Pages => "page",
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_no_policy() {
+    fn a_policy_is_found_by_its_exact_name() {
         assert_eq!(LeafPolicy::from_name("page"), Some(LeafPolicy::Page));
         assert_eq!(LeafPolicy::from_name("pages"), None);
     }

@@ -1,22 +1,41 @@
-//! The arm64 kernel linear map.
-//!
-//! [`layout`] places everything in the address space, [`policy`] decides what leaves it is made of, [`ranges`] turns
-//! memblock into a list of mappings, and a [`build::Builder`] turns that into tables: [`identity`] by default, or one of
-//! the published steps of [`fixmap_build`]. [`listing`] reads the tables back for people.
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 #[cfg(test)]
 extern crate std;
 
-pub mod builder;
-pub mod change;
+mod build_error;
+mod builder;
+mod change;
+mod config;
 pub mod features;
-pub mod fixmap_build;
-pub mod frame_pool;
-pub mod identity_build;
-pub mod layout;
-pub mod leaf_policy;
+mod fixmap_build;
+mod frame_pool;
+mod identity_build;
+mod image;
+mod layout;
+mod leaf_policy;
 pub mod listing;
-pub mod mapping_list;
-pub mod slots;
+mod mapping_list;
+#[cfg(feature = "memblock")]
+mod memblock;
+mod prepared;
+mod slots;
+mod step;
+
+pub use build_error::BuildError;
+pub use builder::Builder;
+pub use change::{
+    ChangeError, Changed, Editor, LinearMap, MemoryError, ParkError, Pause, Protection, Repaint,
+};
+pub use config::{ConfigError, LinearMapConfig};
+pub use frame_pool::{FramePool, PooledFrames};
+pub use image::ImageParts;
+pub use layout::{Layout, LayoutError};
+pub use leaf_policy::{LeafPolicy, leaves_name};
+pub use mapping_list::{MappingList, MappingLists, TooManyRanges, identity_geometry};
+#[cfg(feature = "memblock")]
+pub use memblock::{MemblockFrames, MemblockRecord, first_unmappable};
+pub use prepared::{BuiltMap, PreparedMap};
+pub use slots::{BuilderSlots, SlotError};
+pub use step::FixmapStep;

@@ -1,4 +1,4 @@
-//! Tables for people: leaves folded into runs, with what each run allows.
+//! Tables for people: runs of equal leaves, with what each allows.
 
 use core::fmt;
 
@@ -9,20 +9,20 @@ use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     geometry: Geometry,
-    /// First address.
+    /// The first address.
     pub va: Va,
-    /// What it translates to.
+    /// The physical address that it translates to.
     pub pa: Pa,
-    /// Bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// Level of the leaves.
+    /// The level of the leaves.
     pub level: Level,
-    /// Their attributes, or `None` when they are ones linmap never writes.
+    /// Their attributes, or `None` if they are not attributes of this crate.
     pub attributes: Option<Attributes>,
 }
 
 impl Run {
-    /// Whether the run can be both written and executed.
+    /// Returns whether the run can be both written and executed.
     pub fn writable_and_executable(&self) -> bool {
         self.attributes.is_some_and(Attributes::writable_and_executable)
     }
@@ -69,7 +69,7 @@ impl fmt::Display for Run {
     }
 }
 
-/// A size in bytes by the largest unit that divides it: `2M`, `60K`.
+/// A size in bytes, displayed in the largest unit that divides it: `2M`, `60K`.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u64);
 
@@ -81,13 +81,13 @@ impl fmt::Display for Size {
             count /= 1024;
             unit += 1;
         }
-        // Padding counts the unit as part of the number.
+        // The unit is part of the padded width.
         let width = f.width().unwrap_or(0).saturating_sub(1);
         write!(f, "{count:>width$}{}", UNITS[unit])
     }
 }
 
-/// Folds leaves into runs.
+/// An iterator over the runs of a sequence of leaves.
 #[derive(Debug)]
 pub struct Runs<I> {
     geometry: Geometry,
@@ -96,7 +96,7 @@ pub struct Runs<I> {
 }
 
 impl<I: Iterator<Item = Leaf>> Runs<I> {
-    /// The runs of `leaves`, which ascend.
+    /// Returns the runs of `leaves`, which must ascend.
     pub fn new(geometry: Geometry, leaves: I) -> Self {
         Self { geometry, leaves, next: None }
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_fold_only_where_address_level_and_attributes_go_on() {
+    fn a_run_ends_where_address_level_or_attributes_change() {
         let data = Attributes::KERNEL_DATA;
         let leaves = [
             page(0x1000, 0x1000, data),

@@ -1,22 +1,20 @@
-//! The six builders of the linear map, on the machine model: every store, barrier and invalidation in its order.
+//! The six builders of the linear map, on the machine model: every store, barrier and invalidation
+//! in its order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use linmap::builder::{BuildError, Builder};
-use linmap::fixmap_build::build_by_fixmap;
-use linmap::frame_pool::MemblockFrames;
-use linmap::identity_build::build_by_identity;
-use linmap::layout::Layout;
-use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
-use linmap::slots::BuilderSlots;
+use linmap::{
+    BuildError, Builder, BuilderSlots, ImageParts, Layout, LinearMapConfig, MappingLists, MemblockFrames,
+};
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Config, Event, Rule, Space};
 use linmap_table::cpu::{Counted, Cpu, Dsb, InstructionCounts, Tlbi};
-use linmap_table::{Built, Fixmap, Leaves, Mappings, Reserved};
+use linmap_table::{Built, Fixmap, Leaves, Reserved};
+use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, PaRange, Va};
 
@@ -103,49 +101,37 @@ impl Booted {
         leaves: Leaves,
         forgets: Option<Forgets>,
     ) -> Result<(Layout, Built, InstructionCounts), BuildError> {
-        let first = self.memblock.mapped(0x1000).next().expect("some memory");
-        let last = self.memblock.mapped(0x1000).next_back().expect("some memory");
-        let memory = PaRange::new(first.start, last.end);
-        let layout = Layout::new(G, memory).expect("memory in reach");
-        let mut list = MappingList::new();
-        linear_mappings(&layout, &self.memblock, self.image, leaves, &mut list).expect("few ranges");
-        let linear = Mappings::new(G, &list)?;
-        let root = self.at(frame::SWAPPER);
-        let reserved = Reserved { ttbr0: ttbr(G, self.at(frame::RESERVED), 0), tcr: tcr(G, G, true) };
-        let shape = identity_geometry(G, memory.end.0).expect("memory in reach");
-        let mut identity = MappingList::new();
-        identity_mappings(shape, &self.memblock, &mut identity).expect("few ranges");
-        let identity = Mappings::new(shape, &identity)?;
+        let half = Pa(self.image.start.0 + IMAGE_LEN / 2);
+        let config = LinearMapConfig {
+            geometry: G,
+            image: ImageParts {
+                read_only: PaRange::new(self.image.start, half),
+                data: PaRange::new(half, self.image.end),
+                va: IMAGE,
+            },
+            leaves,
+            builder,
+            slots: SLOTS,
+            root: self.at(frame::SWAPPER),
+            reserved: Reserved { ttbr0: ttbr(G, self.at(frame::RESERVED), 0), tcr: tcr(G, G, true) },
+            bbm: BbmLevel::L0,
+        };
+        let mut lists = MappingLists::<64>::new();
+        let prepared = config.prepare(self.memblock.mapped(0x1000), &mut lists).expect("memory in reach");
         // SAFETY: the live table of the fixmap, empty since it was made.
         let mut fixmap = unsafe { Fixmap::new(G, self.board.pointer(self.at(frame::FIXMAP_PAGES)), FIXMAP) };
         let cpu = Forgetful { cpu: self.board.cpu(0), forgets };
         let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
         let mut frames = BoardFrames::new(&self.board, MemblockFrames::new(&mut self.memblock, G));
-        let built = match builder {
-            // SAFETY: as `turn_on` left the machine.
-            Builder::Fixmap(step) => unsafe {
-                build_by_fixmap(step, &linear, root, &SLOTS, &mut fixmap, &mut cpu, &mut frames)
-            },
-            // SAFETY: as above; TTBR0 is on the reserved table.
-            Builder::Identity => unsafe {
-                build_by_identity(
-                    &layout,
-                    &linear,
-                    &identity,
-                    root,
-                    reserved,
-                    &SLOTS,
-                    &mut fixmap,
-                    &mut cpu,
-                    &mut frames,
-                )
-            },
-        }?;
+        // SAFETY: as `turn_on` left the machine; TTBR0 is on the reserved table.
+        let map = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames) }?;
+        let (layout, built) = (map.layout(), map.built());
         self.board.event(Event::Settled);
         Ok((layout, built, cpu.counts))
     }
 
-    /// The linear half as the machine walks it: for every page its address and whether it can be written.
+    /// The linear half as the machine walks it: for every page its address and whether it can be
+    /// written.
     fn pages(&self) -> BTreeMap<u64, (u64, bool)> {
         let mut pages = BTreeMap::new();
         self.board.with_machine(|machine| {

@@ -1,12 +1,13 @@
-//! Changes of the linear map that fail: what must not be changed, a CPU that does not park, no frames left at any request,
-//! plans that are too long. Each leaves every entry of every table as it was, and every frame where it was.
+//! Changes of the linear map that fail: what must not be changed, a CPU that does not park, no
+//! frames left at any request, plans that are too long. Each leaves every entry of every table as
+//! it was, and every frame where it was.
 
 mod machine;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use linmap::change::{ChangeError, MemoryError, ParkError, Protection};
+use linmap::{ChangeError, MemoryError, ParkError, Protection};
 use linmap_live::{Global, PlanError, Step};
 use linmap_memblock::Memblock;
 use linmap_model::Space;
@@ -114,7 +115,8 @@ fn what_must_not_be_changed_is_refused_with_its_own_error() {
             assert_eq!(running.wrong(op), [wrong], "{op:x?}");
             assert_eq!(Wrong::of(&fails(&mut running, op)), wrong, "{op:x?}");
         }
-        // What is to be written must not be executable, whatever it was split from, and valid or not.
+        // What is to be written must not be executable, whatever it was split from, and valid or
+        // not.
         let text = range(0x4210_0000, 0x1000);
         succeeds(&mut running, Op::MakeText(text));
         for range in [text, range(0x420f_f000, 0x3000)] {

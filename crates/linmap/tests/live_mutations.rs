@@ -1,13 +1,14 @@
 //! Deliberate mistakes in changes of the linear map, one at a time: the machine finds every one.
 //!
-//! They are those of the model's own list (`crates/model/tests/mutations.rs`). Each change is traced as the kernel
-//! traces it; then its events are replayed with one mistake, and with what comes afterwards: software relies on the change,
-//! and every CPU looks at both sides of it. What the list has of break-before-make is tried on parked changes, which do the
-//! same for all CPUs at once: the linear map never breaks what is in use.
+//! They are those of the model's own list (`crates/model/tests/mutations.rs`). Each change is
+//! traced as the kernel traces it; then its events are replayed with one mistake, and with what
+//! comes afterwards: software relies on the change, and every CPU looks at both sides of it. What
+//! the list has of break-before-make is tried on parked changes, which do the same for all CPUs at
+//! once: the linear map never breaks what is in use.
 
 mod machine;
 
-use linmap::change::Protection;
+use linmap::Protection;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
 use linmap_model::trace::text;
 use linmap_model::{Config, Event, Machine, Violation};

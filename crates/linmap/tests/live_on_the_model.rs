@@ -1,8 +1,10 @@
-//! Random changes of the linear map on the machine model: protect, split, fold, global, repaint, memory that comes and goes,
-//! live where the CPUs allow it and parked where not. The machine has nothing to object to, the tables say what a plain
-//! record does, and when all is undone the leaves are as they were built.
+//! Random changes of the linear map on the machine model: protect, split, fold, global, repaint,
+//! memory that comes and goes, live where the CPUs allow it and parked where not. The machine has
+//! nothing to object to, the tables say what a plain record does, and when all is undone the leaves
+//! are as they were built.
 //!
-//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers begin.
+//! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers
+//! begin.
 
 mod machine;
 
@@ -18,7 +20,7 @@ use linmap_vmsa::{Level, PaRange};
 use machine::Running;
 use machine::cpus::InUse;
 use machine::op::{Op, Wrong};
-use machine::random::{Random, seed};
+use machine::random::{Random, seed, sequences};
 use machine::setting::Setting;
 
 /// How many calls a sequence has.
@@ -56,7 +58,8 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     {
         vas.push(running.shadow.own(range.start));
     }
-    // What the call does not touch goes on meanwhile: some of it at any moment, some at random moments.
+    // What the call does not touch goes on meanwhile: some of it at any moment, some at random
+    // moments.
     let mut uses = Vec::new();
     for va in &vas {
         let cpu = random.below(cpus) as usize;
@@ -170,7 +173,8 @@ fn run(setting: &Setting, seed: u64, record: bool, tally: &mut Tally) -> Result<
     }
     undo(&mut running, &mut random, tally).map_err(|reason| format!("{reason}\nafter\n{log}"))?;
     if running.map.leaves() != setting.leaves || running.shadow.mapped() != memory {
-        // Repainted: there is nothing but pages any more. Or tables lie in memory that came, which stays.
+        // Repainted: there is nothing but pages any more. Or tables lie in memory that came, which
+        // stays.
         return Ok(());
     }
     let (start, end) =
@@ -195,17 +199,14 @@ fn last_events(running: &Running) -> String {
     last.iter().map(|event| format!("{event}\n")).collect()
 }
 
-fn sequences() -> u64 {
-    std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
-}
-
 #[test]
 fn random_changes_are_legal_and_right_and_can_be_undone() {
     let seed = seed();
     let mut tally = Tally::default();
     // A test that passes says so, too; it can go on without.
-    let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={}", sequences());
-    for nth in 0..sequences() {
+    let sequences = sequences(50, 1000);
+    let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={sequences}");
+    for nth in 0..sequences {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);

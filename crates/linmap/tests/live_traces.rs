@@ -1,11 +1,11 @@
-//! What the kernel prints of its changes: the model reads it, finds it legal, and ends with the tables that there are. With a
-//! line left out or out of place it is refused.
+//! What the kernel prints of its changes: the model reads it, finds it legal, and ends with the
+//! tables that there are. With a line left out or out of place it is refused.
 
 mod machine;
 
 use std::ops::{ControlFlow, Range};
 
-use linmap::change::Protection;
+use linmap::Protection;
 use linmap_live::Global;
 use linmap_model::trace::text;
 use linmap_model::{Machine, Space, Trace};
@@ -15,7 +15,7 @@ use linmap_vmsa::{Level, PaRange};
 
 use machine::Running;
 use machine::op::Op;
-use machine::random::{Random, seed};
+use machine::random::{Random, seed, sequences};
 use machine::setting::{Setting, range};
 
 const MIB: u64 = 1 << 20;
@@ -69,7 +69,7 @@ fn replays(running: &Running) -> Result<(), String> {
 #[test]
 fn what_is_printed_of_random_changes_is_legal_and_ends_with_the_same_tables() {
     let seed = seed();
-    for nth in 0..30 {
+    for nth in 0..sequences(15, 300) {
         let own = seed.wrapping_add(nth);
         let mut random = Random::new(own);
         let setting = Setting::random(&mut random);
@@ -139,8 +139,9 @@ impl Lines {
         change
     }
 
-    /// Barriers one by one, and the invalidations between two of them together: of those for the pages of a block that is
-    /// folded one may be left out at level 3, as what stays cached says the same.
+    /// Barriers one by one, and the invalidations between two of them together: of those for the
+    /// pages of a block that is folded one may be left out at level 3, as what stays cached
+    /// says the same.
     fn barriers_and_invalidations(&self) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         for nth in self.all(&["0 dsb", "0 tlbi"]) {
@@ -226,7 +227,8 @@ fn a_parked_change_for_which_not_all_leave_as_they_have_to_is_refused() {
         assert!(lines.is_legal(&lines.change), "{name}");
         let leaves = &lines.change;
         for cpu in 1..3 {
-            // A CPU that stays: without the five lines by which it leaves, and the two by which it comes back.
+            // A CPU that stays: without the five lines by which it leaves, and the two by which it
+            // comes back.
             let away = lines.all(&[&format!("{cpu} ")]);
             let mut change: Vec<String> = Vec::new();
             change.extend((0..leaves.len()).filter(|nth| !away.contains(nth)).map(|nth| leaves[nth].clone()));

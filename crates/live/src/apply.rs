@@ -5,12 +5,11 @@ use linmap_vmsa::{Descriptor, Geometry, Va};
 
 use crate::every_leaf::store_every_leaf;
 use crate::plan::Plan;
-use crate::small::Small;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Cpu, Tlbi};
 use linmap_table::release_below;
 
 /// A plan that may be applied.
@@ -20,8 +19,6 @@ use linmap_table::release_below;
 #[derive(Debug)]
 pub struct CheckedPlan<'b> {
     plan: Plan<'b>,
-    /// The plan as a small one, where it was checked as one.
-    small: Option<Small<'b>>,
 }
 
 /// What a plan did.
@@ -48,8 +45,8 @@ pub struct Applied<'b> {
 
 impl<'b> CheckedPlan<'b> {
     #[inline(always)]
-    pub(crate) fn new(plan: Plan<'b>, small: Option<Small<'b>>) -> Self {
-        Self { plan, small }
+    pub(crate) fn new(plan: Plan<'b>) -> Self {
+        Self { plan }
     }
 
     /// The steps, in order.
@@ -73,60 +70,19 @@ impl<'b> CheckedPlan<'b> {
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
-        let (counts, removes_tables) = match self.small {
-            Some(small) => {
-                // SAFETY: the caller's, and the check has accepted the plan.
-                let counts = unsafe { apply_small(context.geometry, small, window, cpu) };
-                (counts, !small.frees.is_empty())
-            }
-            None => {
-                // SAFETY: likewise.
-                let counts = unsafe { apply_all(context, steps, window, cpu) };
-                // Planners end their plans with them.
-                (counts, matches!(steps.last(), Some(Step::Free { .. })))
-            }
-        };
+        // SAFETY: the caller's, and the check has accepted the plan.
+        let counts = unsafe { apply_all(context, steps, window, cpu) };
+        // Planners end their plans with them.
+        let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }
-}
-
-/// Executes the steps of a small plan.
-///
-/// # Safety
-/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
-#[inline(always)]
-unsafe fn apply_small<W: TableWindow, C: Cpu>(
-    geometry: Geometry,
-    small: Small<'_>,
-    window: &mut W,
-    cpu: &mut C,
-) -> EditCounts {
-    let mut counts = EditCounts { entries: u64::from(small.store.count), ..EditCounts::default() };
-    if small.order.is_some() {
-        cpu.dsb(Dsb::Ishst);
-    }
-    // SAFETY: the check has found the store to name entries of a table of this tree, and the caller vouches for what they
-    // map.
-    unsafe { apply_store(small.store, window, cpu) };
-    if let Some(pages) = small.pages {
-        // SAFETY: likewise.
-        unsafe { apply_store(pages, window, cpu) };
-        counts.entries += u64::from(pages.count);
-    }
-    cpu.dsb(Dsb::Ishst);
-    if let Some(invalidation) = small.invalidation {
-        counts.invalidations = invalidate(geometry, invalidation, cpu);
-        cpu.dsb(Dsb::Ish);
-    }
-    cpu.isb();
-    counts
 }
 
 /// Executes all `steps` of a plan but those that return frames, one after the other.
 ///
 /// # Safety
 /// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
-#[inline]
+#[inline(always)]
 unsafe fn apply_all<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     steps: &[Step],
@@ -251,17 +207,24 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
             u64::from(count)
         }
         Invalidation::ByRange { va, pages, reach } => {
-            cpu.tlbi(match (RangeOperand::any_asid(geometry, va, pages), reach) {
-                (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
-                (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-                // The check refuses ranges that no operand can say; everything would hold them all the same.
-                (None, _) => Tlbi::All,
-            });
+            cpu.tlbi(by_range(geometry, va, pages, reach));
             1
         }
         Invalidation::All => {
             cpu.tlbi(Tlbi::All);
             1
         }
+    }
+}
+
+/// The invalidation of `pages` pages from `va` on.
+// Known to the loop over steps, what the operand needs of the geometry would be worked out for every plan.
+#[inline(never)]
+fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
+    match (RangeOperand::any_asid(geometry, va, pages), reach) {
+        (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
+        (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
+        // The check refuses ranges that no operand can say. To invalidate everything covers them all the same.
+        (None, _) => Tlbi::All,
     }
 }

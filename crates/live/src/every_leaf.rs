@@ -56,6 +56,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         // What a split made was cut because it has to change.
         let changes = self.script.len() > 0;
         if self.any_changes(top, leaves)? || changes {
+            self.unsynchronised = true;
             self.script.push(Step::EveryLeaf(leaves))?;
         }
         Ok(())

@@ -9,7 +9,6 @@ use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
 use crate::exclusivity::Exclusivity;
-use crate::invalidate::Span;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -96,7 +95,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     fn fold_one(&mut self, node: Node, index: usize, level: Level) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         let found = self.read(node, index);
-        let Entry::Table(table) = entry(geometry, node.level, found) else { return Ok(()) };
+        let Some(table) = self.context.next_table(found) else { return Ok(()) };
         let whole =
             if geometry.has_leaf(node.level) { uniform(geometry, self.window, table, level) } else { None };
         let Some((attributes, pa)) = whole else {
@@ -105,7 +104,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.script.finish_one(self.context, Some(Span::table(geometry, node.level, node.va(index))))?;
+        self.invalidate_table(node, index);
+        self.finish()?;
         self.script.push(Step::Free { va: Va(node.va(index)), table, level })
     }
 
@@ -300,13 +300,7 @@ pub(crate) fn uniform<W: TableWindow>(
     // exclusivity: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
     let (chunks, _) = entries.as_chunks::<CHUNK>();
-    let step = 1u64 << shift;
-    let mut expected = lead;
-    let alike = chunks.chunks(CHUNKS).all(|chunks| {
-        let alike = are_alike(chunks, expected, step);
-        expected = expected.wrapping_add(step * (CHUNK * CHUNKS) as u64);
-        alike
-    });
+    let alike = are_alike(chunks, lead, 1u64 << shift);
     window.close(level);
     alike.then_some((attributes, start))
 }
@@ -317,20 +311,25 @@ pub(crate) fn uniform<W: TableWindow>(
 #[inline(never)]
 fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     let mut expected = expected;
-    let mut alike = true;
-    for chunk in chunks {
-        // A chunk is two runs, or a part of one, the entries of which have the contiguous bit all or none.
-        let (runs, _) = chunk.as_chunks::<RUN>();
-        let mut chunk_alike = true;
-        for run in runs {
-            let mut next = expected | run[0] & CONTIGUOUS;
-            for found in run {
-                chunk_alike &= *found == next;
-                next = next.wrapping_add(step);
+    for chunks in chunks.chunks(CHUNKS) {
+        let mut alike = true;
+        for chunk in chunks {
+            // A chunk is two runs, or a part of one, the entries of which have the contiguous bit all or none.
+            let (runs, _) = chunk.as_chunks::<RUN>();
+            let mut chunk_alike = true;
+            for run in runs {
+                let mut next = expected | run[0] & CONTIGUOUS;
+                for found in run {
+                    chunk_alike &= *found == next;
+                    next = next.wrapping_add(step);
+                }
+                expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
             }
-            expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
+            alike &= chunk_alike;
         }
-        alike &= chunk_alike;
+        if !alike {
+            return false;
+        }
     }
-    alike
+    true
 }

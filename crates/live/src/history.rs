@@ -1,7 +1,7 @@
 //! What the stores of a plan make of an entry, step by step.
 
 use arrayvec::ArrayVec;
-use linmap_vmsa::{Descriptor, Geometry, Pa};
+use linmap_vmsa::{Descriptor, Geometry, Level, Pa};
 
 use crate::step::{Step, Store};
 
@@ -17,34 +17,57 @@ struct Pass {
 /// More passes than any of our planners makes: each of its rounds is one or two.
 const PASSES: usize = 12;
 
+/// So many steps are searched one by one.
+const FEW: usize = 4;
+
 /// The stores of a plan up to where a check stands.
 #[derive(Debug)]
 pub(crate) struct History<'s> {
     geometry: Geometry,
     steps: &'s [Step],
     passes: ArrayVec<Pass, PASSES>,
+    /// The levels of the tables stored to, a bit each: of an entry at another level nothing has to be searched.
+    levels: u32,
 }
 
 impl<'s> History<'s> {
+    #[inline(always)]
     pub fn new(geometry: Geometry, steps: &'s [Step]) -> Self {
-        Self { geometry, steps, passes: ArrayVec::new_const() }
+        Self { geometry, steps, passes: ArrayVec::new_const(), levels: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.passes.is_empty()
+        self.levels == 0
     }
 
-    /// Last address that the entries of `store` translate.
-    pub fn last(&self, store: &Store) -> u64 {
-        let bytes = u64::from(store.count) << self.geometry.shift(store.level);
-        store.va.0.wrapping_add(bytes.wrapping_sub(1))
+    /// Whether there is a store to a table at `level`.
+    #[inline(always)]
+    fn has(&self, level: Level) -> bool {
+        self.levels.wrapping_shr(level.above_pages()) & 1 != 0
+    }
+
+    /// Whether all stores are to tables at `level` and below.
+    #[inline(always)]
+    pub fn is_at_or_below(&self, level: Level) -> bool {
+        self.levels.wrapping_shr(level.above_pages()) <= 1
     }
 
     /// Takes in the store at step `at`, which is behind all those before.
+    #[inline(always)]
     pub fn push(&mut self, at: usize, store: &Store) {
+        self.levels |= 1u32.wrapping_shl(store.level.above_pages());
+        if self.passes.is_empty() {
+            self.passes.push(Pass { from: at, end: at + 1, sorted: true });
+        } else {
+            self.push_behind(at, store);
+        }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, at: usize, store: &Store) {
         let ascends = at.checked_sub(1).and_then(|before| match self.steps.get(before) {
-            Some(Step::Store(before)) => Some(self.last(before) < store.va.0),
+            Some(Step::Store(before)) => Some(last(self.geometry, before) < store.va.0),
             _ => None,
         });
         let full = self.passes.is_full();
@@ -62,43 +85,75 @@ impl<'s> History<'s> {
         self.passes.push(Pass { from: at, end: at + 1, sorted: true });
     }
 
-    /// Runs `each` on the stores before step `before` that overlap `first..=last`, in order.
-    fn overlapping(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
-        for pass in self.passes.iter().take_while(|pass| pass.from < before) {
-            let steps = self.steps.get(pass.from..pass.end.min(before)).unwrap_or_default();
-            let skip = if pass.sorted {
-                steps.partition_point(|step| match step {
-                    Step::Store(store) => self.last(store) < first,
-                    _ => true,
-                })
-            } else {
-                0
-            };
-            for (nth, step) in steps.iter().enumerate().skip(skip) {
+    /// Runs `each` on the stores before step `before`, in order, but for some that do not overlap `first..=last`.
+    #[inline(always)]
+    fn near(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
+        for pass in &self.passes {
+            if pass.from >= before {
+                break;
+            }
+            let end = pass.end.min(before);
+            let mut from = pass.from;
+            let searched = pass.sorted && end.wrapping_sub(from) > FEW;
+            if searched {
+                from = from.wrapping_add(self.behind(pass.from, end, first));
+            }
+            for (nth, step) in self.steps.get(from..end).unwrap_or_default().iter().enumerate() {
                 let Step::Store(store) = step else { continue };
-                if store.va.0 > last {
-                    if pass.sorted {
-                        break;
-                    }
-                } else if self.last(store) >= first {
-                    each(pass.from + nth, store);
+                if searched && store.va.0 > last {
+                    break;
                 }
+                each(from.wrapping_add(nth), store);
             }
         }
     }
 
-    /// Whether a store before step `before` overlaps `first..=last`.
-    pub fn touches(&self, before: usize, first: u64, last: u64) -> bool {
-        if self.is_empty() {
-            return false;
-        }
+    /// How many of the steps `from..end`, ascending stores, lie below `first`.
+    #[inline(never)]
+    fn behind(&self, from: usize, end: usize, first: u64) -> usize {
+        self.steps.get(from..end).unwrap_or_default().partition_point(|step| match step {
+            Step::Store(store) => last(self.geometry, store) < first,
+            _ => true,
+        })
+    }
+
+    /// Whether a store before step `before` changes an entry of those that `store` names.
+    #[inline(always)]
+    pub fn touches(&self, before: usize, store: &Store) -> bool {
+        self.has(store.level) && self.has_touched(before, store)
+    }
+
+    #[inline(never)]
+    fn has_touched(&self, before: usize, store: &Store) -> bool {
         let mut touches = false;
-        self.overlapping(before, first, last, |_, _| touches = true);
+        self.near(before, store.va.0, last(self.geometry, store), |_, other| {
+            touches |= other.table == store.table
+                && other.index < store.index.saturating_add(store.count)
+                && store.index < other.index.saturating_add(other.count);
+        });
         touches
     }
 
-    /// Runs `each` on what the entry `index` of the table `table`, which translates `va` and holds `memory`, becomes by each
-    /// store before step `before`, and returns what it is then.
+    /// Returns what the entry `index` of the table `table` at `level`, which translates `va` and holds `memory`, is with the
+    /// stores before step `before` done.
+    #[inline(always)]
+    pub fn value(
+        &self,
+        before: usize,
+        level: Level,
+        entry: (Pa, usize, u64),
+        memory: Descriptor,
+    ) -> Descriptor {
+        if self.has(level) { self.value_now(before, entry, memory) } else { memory }
+    }
+
+    #[inline(never)]
+    fn value_now(&self, before: usize, entry: (Pa, usize, u64), memory: Descriptor) -> Descriptor {
+        self.values(before, entry, memory, |_, _| {})
+    }
+
+    /// As [`value`](Self::value), and runs `each` on what each store makes of the entry.
+    #[inline(always)]
     pub fn values(
         &self,
         before: usize,
@@ -107,15 +162,20 @@ impl<'s> History<'s> {
         mut each: impl FnMut(usize, Descriptor),
     ) -> Descriptor {
         let mut value = memory;
-        self.overlapping(before, va, va, |at, store| {
-            if store.table == table
-                && let Some(nth) = index.checked_sub(usize::from(store.index))
-                && nth < usize::from(store.count)
-            {
+        self.near(before, va, va, |at, store| {
+            let nth = index.wrapping_sub(store.index.into());
+            if store.table == table && nth < usize::from(store.count) {
                 value = store.edit.of(value, nth);
                 each(at, value);
             }
         });
         value
     }
+}
+
+/// Last address that the entries of `store` translate.
+#[inline]
+fn last(geometry: Geometry, store: &Store) -> u64 {
+    let bytes = u64::from(store.count) << geometry.shift(store.level);
+    store.va.0.wrapping_add(bytes.wrapping_sub(1))
 }

@@ -7,8 +7,6 @@ use linmap_vmsa::{Geometry, Level, Va};
 use crate::plan_error::PlanError;
 use crate::script::Script;
 use crate::step::{Invalidation, Reach, Step};
-use crate::tree_context::TreeContext;
-use linmap_table::cpu::Dsb;
 
 /// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
 /// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
@@ -69,7 +67,7 @@ impl Spans {
         Self { list: ArrayVec::new_const(), everything: false }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, span: Span) {
         if let Some(last) = self.list.last_mut()
             && let Some(joined) = last.joined(span)
@@ -85,8 +83,17 @@ impl Spans {
         self.list.is_empty()
     }
 
+    /// The invalidation of all there is, when that is one entry.
+    #[inline(always)]
+    pub fn single(&self) -> Option<Invalidation> {
+        match self.list.as_slice() {
+            [span] if !self.everything && span.entries() == 1 => Some(by_va(*span)),
+            _ => None,
+        }
+    }
+
     /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when it is empty.
-    #[inline]
+    #[inline(always)]
     pub fn drain(
         &mut self,
         geometry: Geometry,
@@ -102,6 +109,7 @@ impl Spans {
         result
     }
 
+    #[inline(never)]
     fn push_all(&self, geometry: Geometry, ranges: bool, script: &mut Script<'_>) -> Result<(), PlanError> {
         let mut total = 0u64;
         for span in &self.list {
@@ -114,42 +122,19 @@ impl Spans {
     }
 }
 
-impl Script<'_> {
-    /// Ends a plan of which the last store asks for `span` to be invalidated.
-    #[inline(always)]
-    pub fn finish_one(&mut self, context: &TreeContext, span: Option<Span>) -> Result<(), PlanError> {
-        // As after the change of one page.
-        if let Some(span) = span
-            && span.entries() == 1
-        {
-            let [order, invalidate, complete, isb] = self.room()?;
-            *order = Step::Dsb(Dsb::Ishst);
-            *invalidate = Step::Invalidate(by_va(span));
-            *complete = Step::Dsb(Dsb::Ish);
-            *isb = Step::Isb;
-            return Ok(());
-        }
-        self.finish_span(context, span)
+/// Pushes the cheapest invalidations that cover `span`.
+#[inline(always)]
+fn push_one(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_>) -> Result<(), PlanError> {
+    // A page or a block, as after most edits.
+    if span.entries() == 1 {
+        return script.push(Step::Invalidate(by_va(span)));
     }
-
-    #[inline(never)]
-    fn finish_span(&mut self, context: &TreeContext, span: Option<Span>) -> Result<(), PlanError> {
-        self.push(Step::Dsb(Dsb::Ishst))?;
-        if let Some(span) = span {
-            push_one(context.geometry, context.range_invalidation, span, self)?;
-            self.push(Step::Dsb(Dsb::Ish))?;
-        }
-        self.push(Step::Isb)
-    }
+    push_many(geometry, ranges, span, script)
 }
 
 /// Pushes the cheapest invalidations that cover `span`.
-pub(crate) fn push_one(
-    geometry: Geometry,
-    ranges: bool,
-    span: Span,
-    script: &mut Script<'_>,
-) -> Result<(), PlanError> {
+#[inline(never)]
+fn push_many(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_>) -> Result<(), PlanError> {
     // As after a fold: one range says it all.
     let pages = (span.last.wrapping_sub(span.first) >> geometry.granule().shift()).wrapping_add(1);
     if ranges
@@ -169,7 +154,7 @@ pub(crate) fn push_one(
 
 /// One invalidation for each entry of `span`; for spans of few entries.
 #[inline(always)]
-pub(crate) fn by_va(span: Span) -> Invalidation {
+fn by_va(span: Span) -> Invalidation {
     let count = span.entries().min(u64::from(u32::MAX)) as u32;
     Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
 }

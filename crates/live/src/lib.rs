@@ -29,7 +29,6 @@ mod protect;
 mod refused;
 mod run;
 mod script;
-mod small;
 mod split;
 mod step;
 mod target;

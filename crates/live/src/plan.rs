@@ -21,23 +21,19 @@ pub struct Plan<'b> {
     /// The tree that is planned for, which nothing else can change meanwhile.
     context: &'b mut TreeContext,
     exclusivity: Exclusivity,
-    alone: Alone,
+    foldable: Foldable,
     steps: &'b [Step],
 }
 
-/// Whether a plan is known to change one page that differs from the one beside it then.
+/// Whether leaves may become larger where a plan has changed attributes.
 // Of four bytes, as `Exclusivity` is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-enum Alone {
-    OnePage,
+pub(crate) enum Foldable {
+    /// One page changes, and it differs from the one beside it then.
+    No,
+    /// Nobody has looked.
     Perhaps,
-}
-
-impl Alone {
-    const fn of(odd_page: bool) -> Self {
-        if odd_page { Self::OnePage } else { Self::Perhaps }
-    }
 }
 
 impl<'b> Plan<'b> {
@@ -45,17 +41,17 @@ impl<'b> Plan<'b> {
     pub(crate) fn new(
         context: &'b mut TreeContext,
         exclusivity: Exclusivity,
-        odd_page: bool,
+        foldable: Foldable,
         steps: &'b [Step],
     ) -> Self {
-        Self { context, exclusivity, alone: Alone::of(odd_page), steps }
+        Self { context, exclusivity, foldable, steps }
     }
 
     /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
     /// answer: it makes one page that differs from the page beside it.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
-        self.alone == Alone::Perhaps
+        self.foldable == Foldable::Perhaps
     }
 
     /// The steps, in order. There is none when nothing has to change.
@@ -80,7 +76,7 @@ impl<'b> Plan<'b> {
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
         match check(self.context(), self.exclusivity, Author::Planner, self.steps, window) {
-            Ok(small) => Ok(CheckedPlan::new(self, small)),
+            Ok(()) => Ok(CheckedPlan::new(self)),
             Err(refused) => Err((self, refused)),
         }
     }

@@ -29,15 +29,20 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     tables_ordered: bool,
     /// Whether a store was pushed since the last DSB.
     unordered: bool,
-    /// Whether one of those took the contiguous bit from a run.
+    /// Whether there is a step that needs an ISB at the end.
+    pub unsynchronised: bool,
+    /// Whether one of the stores since the last DSB took the contiguous bit from a run.
     unfolded: bool,
     /// Where the steps end that change sizes; later ones are planned on what these make.
     split_end: usize,
     /// The lowest table known to translate all that the edit is about.
     pub top: Node,
+    /// Whether the edit is about one page, which differs from the one beside it when the plan is applied.
+    pub odd_page: bool,
 }
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
+    #[inline(always)]
     pub fn new(
         context: &'p TreeContext,
         exclusivity: Exclusivity,
@@ -54,9 +59,11 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             frames,
             tables_ordered: false,
             unordered: false,
+            unsynchronised: false,
             unfolded: false,
             split_end: 0,
             top: context.top,
+            odd_page: false,
         }
     }
 
@@ -69,7 +76,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         let is_whole = (first | !last).trailing_zeros() >= bits;
         let to = if is_whole { bits } else { bits.wrapping_sub(1) };
         let to = to.max(self.context.page_shift);
-        self.context.descend_to(self.context.top, self.window, first, to, |_, _, memory| memory)
+        self.context.descend_to(self.context.top, self.window, first, to, |_, _, _, memory| memory)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
@@ -127,6 +134,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     #[inline(always)]
     fn push_store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
         self.unordered = true;
+        self.unsynchronised = true;
         self.script.push(Step::Store(store_of(node, index, count, edit)))
     }
 
@@ -222,31 +230,37 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
-    #[inline]
+    #[inline(always)]
     pub fn finish(&mut self) -> Result<(), PlanError> {
-        if matches!(self.script.steps().last(), None | Some(Step::Isb | Step::Free { .. })) {
+        if !self.unsynchronised {
             return Ok(());
         }
-        // As after the split of one block.
-        if self.spans.is_empty() && self.unordered && self.exclusivity != Exclusivity::Parked {
+        self.unsynchronised = false;
+        if self.exclusivity == Exclusivity::Parked {
+            return self.finish_parked();
+        }
+        // As after most edits.
+        if let Some(invalidation) = self.spans.single()
+            && self.unordered
+        {
             self.unordered = false;
-            let [order, isb] = self.script.room()?;
+            let [order, invalidate, complete, isb] = self.script.room()?;
             *order = Step::Dsb(Dsb::Ishst);
+            *invalidate = Step::Invalidate(invalidation);
+            *complete = Step::Dsb(Dsb::Ish);
             *isb = Step::Isb;
             return Ok(());
         }
-        self.end()
+        self.settle()?;
+        self.script.push(Step::Isb)
     }
 
+    #[cold]
     #[inline(never)]
-    fn end(&mut self) -> Result<(), PlanError> {
-        if self.exclusivity == Exclusivity::Parked {
-            self.order()?;
-            self.script.push(Step::Invalidate(Invalidation::All))?;
-            self.script.push(Step::Dsb(Dsb::Ish))?;
-        } else {
-            self.settle()?;
-        }
+    fn finish_parked(&mut self) -> Result<(), PlanError> {
+        self.order()?;
+        self.script.push(Step::Invalidate(Invalidation::All))?;
+        self.script.push(Step::Dsb(Dsb::Ish))?;
         self.script.push(Step::Isb)
     }
 }

@@ -8,17 +8,13 @@ use linmap_vmsa::{Access, Execute, Level, Va};
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
 use crate::foldable::differ;
-use crate::invalidate::Span;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
-use crate::script::{Script, store_of};
 use crate::split::{Cut, Phase};
-use crate::step::{Edit, Step};
-use crate::tree_context::TreeContext;
+use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 /// The attributes to change; `None` leaves one as it is.
 // Aligned, so that it is loaded as one word.
@@ -72,6 +68,32 @@ impl Change {
     }
 }
 
+/// A [`Change`] as the bits of a leaf.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BitChange {
+    clear: u64,
+    set: u64,
+    /// Whether leaves have to be looked at to know whether they become writable and executable.
+    may_become_both: bool,
+    /// Whether the change makes leaves invalid.
+    invalidates: bool,
+}
+
+impl BitChange {
+    #[inline(always)]
+    fn of(change: Change) -> Self {
+        let (clear, set) = change.masks();
+        let may_become_both = change.may_become_both();
+        Self { clear, set, may_become_both, invalidates: clear & VALID_BIT != 0 }
+    }
+
+    /// What a leaf becomes.
+    #[inline(always)]
+    const fn of_leaf(&self, bits: u64) -> u64 {
+        bits & !self.clear | self.set
+    }
+}
+
 /// The bit of a leaf that makes it read-only (AP[2]).
 const READ_ONLY: u64 = Access::KernelReadOnly.bits();
 
@@ -108,81 +130,18 @@ impl Seen {
     }
 }
 
-/// Pages that are changed at once without looking at them in several passes.
-const FEW: usize = 16;
-
-/// Plans to change the leaves in `first..=last` of a tree that CPUs walk where those are a few pages of the table `node`, none
-/// of them one of a run, as most are that change. Returns `None` where they are not, else whether it is one page that
-/// differs from the one beside it then. What is wrong with them, [`Planner::protect_many`] finds out.
-#[inline(always)]
-pub(crate) fn protect_few<W: TableWindow>(
-    context: &TreeContext,
-    node: Node,
-    (first, last): (u64, u64),
-    change: Change,
-    script: &mut Script<'_>,
-    window: &mut W,
-) -> Result<Option<bool>, PlanError> {
-    let (from, to) = (node.index(first), node.index(last));
-    let count = to.wrapping_sub(from);
-    if count >= FEW || to >= context.entries(Level::L3) {
-        return Ok(None);
-    }
-    let (clear, set) = change.masks();
-    let asks = change.may_become_both();
-    // The first and the last that change, and whether TLBs may hold one of those.
-    let (mut ends, mut held, mut page) = (None, false, 0);
-    for index in from..=to {
-        let old = read(window, node.level, node.table, index).0;
-        page = old & !clear | set;
-        if old & (PAGE_BIT | CONTIGUOUS) != PAGE_BIT || (asks && is_both(page)) {
-            return Ok(None);
-        }
-        if old != page {
-            ends = Some((ends.map_or(index, |(lead, _)| lead), index));
-            held |= old & VALID_BIT != 0;
-        }
-    }
-    let is_odd = from == to && differ(context, page, read(window, node.level, node.table, from ^ 1).0);
-    let Some((lead, end)) = ends else { return Ok(Some(is_odd)) };
-    let count = end.wrapping_sub(lead).wrapping_add(1);
-    script.push(Step::Store(store_of(node, lead, count, Edit::Bits { clear, set })))?;
-    let span = Span::leaves(node.va(lead), count, node.shift);
-    script.finish_one(context, held.then_some(span))?;
-    Ok(Some(is_odd))
-}
-
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to split and change what lies in `first..=last`, more than a few pages of one table. Returns whether it is one
-    /// page then that differs from the one beside it.
-    pub fn protect_many(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
-        let cut = Cut::Ends { first, last, wanted: Some(change.masks()) };
-        let top = self.context.lowest(self.window, first);
-        let Some(below) = self.split_one(top, first, last, cut)? else {
-            self.split(cut)?;
-            return self.protect_all(first, last, change);
-        };
-        let pages = self.context.table_at(below, self.window, first, Level::L3);
-        if let Some(pages) = pages
-            && self.exclusivity != Exclusivity::Parked
-            && let Some(is_odd) =
-                protect_few(self.context, pages, (first, last), change, self.script, self.window)?
-        {
-            return Ok(is_odd);
-        }
-        self.protect_all(first, last, change)
-    }
-
-    /// Plans to change all that lies in `first..=last`, behind the splits. Never says that it is one odd page.
-    fn protect_all(&mut self, first: u64, last: u64, change: Change) -> Result<bool, PlanError> {
+    /// Plans to change all leaves in `first..=last`, after splitting those at the ends that reach over them.
+    #[inline(never)]
+    pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+        let change = BitChange::of(change);
+        self.split(Cut::Ends { first, last, wanted: Some((change.clear, change.set)) })?;
         self.order_runs()?;
-        self.protect(first, last, change)?;
-        self.finish()?;
-        Ok(false)
+        self.protect_leaves_in(first, last, &change)
     }
 
     /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
-    fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+    fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
         if self.exclusivity == Exclusivity::Quiescent && self.context.bbm == BbmLevel::L0 {
             self.protect_below(top, first, last, change, Phase::Break)?;
@@ -192,18 +151,34 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_below(top, first, last, change, Phase::InPlace)
     }
 
+    /// What lies in `first..=last` in the table `node` and below.
+    #[inline(always)]
     fn protect_below(
         &mut self,
         node: Node,
         first: u64,
         last: u64,
-        change: Change,
+        change: &BitChange,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        if node.level == Level::L3 {
+            self.protect_pages(node, first, last, change, phase)
+        } else {
+            self.protect_upper(node, first, last, change, phase)
+        }
+    }
+
+    /// What lies in `first..=last` in a table above the level of pages and below.
+    #[inline(never)]
+    fn protect_upper(
+        &mut self,
+        node: Node,
+        first: u64,
+        last: u64,
+        change: &BitChange,
         phase: Phase,
     ) -> Result<(), PlanError> {
         let (from, to) = self.indices(node, first, last);
-        if node.level == Level::L3 {
-            return self.protect_pages(node, from, to, change, phase);
-        }
         let geometry = self.context.geometry;
         let mut leaves = from..from;
         for index in from..=to {
@@ -233,15 +208,17 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_leaves(node, leaves, change, phase)
     }
 
-    /// The entries `from..=to` of a table of pages.
+    /// The pages of a table that lie in `first..=last`.
+    #[inline(always)]
     fn protect_pages(
         &mut self,
         node: Node,
-        from: usize,
-        to: usize,
-        change: Change,
+        first: u64,
+        last: u64,
+        change: &BitChange,
         phase: Phase,
     ) -> Result<(), PlanError> {
+        let (from, to) = self.indices(node, first, last);
         // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
         let seen = self.look(node, from, to, Seen::of);
         if seen.and & PAGE_BIT == 0 {
@@ -254,6 +231,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
             }
         }
+        if first ^ last == (1u64.wrapping_shl(node.shift)).wrapping_sub(1) && seen.or & CONTIGUOUS == 0 {
+            let beside = self.read(node, from ^ 1).0;
+            self.odd_page = differ(self.context, change.of_leaf(seen.or), beside);
+        }
         self.protect_seen(node, from..to + 1, seen, change, phase)
     }
 
@@ -262,7 +243,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         &mut self,
         node: Node,
         leaves: Range<usize>,
-        change: Change,
+        change: &BitChange,
         phase: Phase,
     ) -> Result<(), PlanError> {
         if leaves.is_empty() {
@@ -273,17 +254,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// Leaves, at least one, of which `seen` is known.
+    #[inline(always)]
     fn protect_seen(
         &mut self,
         node: Node,
         leaves: Range<usize>,
         seen: Seen,
-        change: Change,
+        change: &BitChange,
         phase: Phase,
     ) -> Result<(), PlanError> {
         let (from, to) = (leaves.start, leaves.end - 1);
-        let (clear, set) = change.masks();
-        if change.may_become_both() {
+        let BitChange { clear, set, .. } = *change;
+        if change.may_become_both {
             let writable = (seen.and & !clear | set) & READ_ONLY == 0;
             let executable = (seen.and & !clear | set) & Execute::MASK != Execute::MASK;
             if writable && executable {
@@ -308,7 +290,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         if self.context.bbm == BbmLevel::L0
             && self.exclusivity != Exclusivity::Parked
-            && change.valid != Some(false)
+            && !change.invalidates
             && seen.or & (CONTIGUOUS | VALID_BIT) == CONTIGUOUS | VALID_BIT
         {
             return self.protect_runs(node, lead, end, (clear, set), seen, phase);
@@ -367,6 +349,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// The leaves `lead..=end`, some of which change, in place.
+    #[inline(always)]
     fn protect_alike(
         &mut self,
         node: Node,

@@ -2,6 +2,7 @@
 
 use linmap_vmsa::{Decoded, Descriptor};
 
+use crate::entry::CONTIGUOUS;
 use crate::step::Store;
 use crate::tree_context::TreeContext;
 
@@ -15,7 +16,23 @@ pub(crate) struct Run {
 impl Run {
     /// Looks at the next entry of `store`, which changes from `now` to `new`. `None` when it belongs to a run of which not
     /// all is changed, or not alike.
+    #[inline(always)]
     pub fn check(
+        &mut self,
+        context: &TreeContext,
+        store: &Store,
+        index: usize,
+        now: Descriptor,
+        new: Descriptor,
+    ) -> Option<()> {
+        if self.lead.is_none() && (now.0 | new.0) & CONTIGUOUS == 0 {
+            return Some(());
+        }
+        self.check_contiguous(context, store, index, now, new)
+    }
+
+    #[inline(never)]
+    fn check_contiguous(
         &mut self,
         context: &TreeContext,
         store: &Store,

@@ -22,6 +22,12 @@ impl<'b> Script<'b> {
         self.len
     }
 
+    /// The steps written, for as long as the list lives.
+    pub fn written(self) -> &'b [Step] {
+        let Self { steps, len } = self;
+        steps.get(..len).unwrap_or_default()
+    }
+
     pub fn steps(&self) -> &[Step] {
         self.steps.get(..self.len).unwrap_or_default()
     }

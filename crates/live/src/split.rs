@@ -105,8 +105,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(always)]
     pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
         let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
-        let top = self.lowest(first, last);
-        if self.split_one(top, first, last, cut)?.is_some() { Ok(()) } else { self.split_all(top, cut) }
+        self.top = self.lowest(first, last);
+        if self.top.level == Level::L3 && matches!(cut, Cut::Ends { .. }) && !self.has_runs(first, last) {
+            return Ok(());
+        }
+        self.split_all(self.top, cut)
+    }
+
+    /// Whether the page for `first` or the one for `last`, both in the table `top`, is one of a run.
+    #[inline(always)]
+    fn has_runs(&mut self, first: u64, last: u64) -> bool {
+        let top = self.top;
+        [first, last].into_iter().any(|va| self.read(top, top.index(va)).is_contiguous())
     }
 
     /// Plans to make all leaves in the table `top` and below smaller that `cut` cuts.
@@ -122,36 +132,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             self.walk_splits(top, cut, Phase::InPlace)?;
         }
         self.splits_end();
-        self.top = top;
         Ok(())
-    }
-
-    /// Plans to split the one block that `first..=last` is a part of, if it is one of no run, cut, and all CPUs can do it in
-    /// place: then nothing else has to be split. Returns the new table.
-    #[inline(always)]
-    pub fn split_one(
-        &mut self,
-        top: Node,
-        first: u64,
-        last: u64,
-        cut: Cut,
-    ) -> Result<Option<Node>, PlanError> {
-        let index = top.index(first);
-        let found = self.read(top, index);
-        let is_block = found.is_valid() && !found.may_be_table() && !found.is_contiguous();
-        if self.context.bbm != BbmLevel::L3
-            || top.level == Level::L3
-            || !is_block
-            || last > top.last(index)
-            || !cut.cuts(top.level, false, top.va(index), top.last(index))
-            || cut.spares(found)
-        {
-            return Ok(None);
-        }
-        let table = self.replace(top, index, found, cut)?;
-        self.splits_end();
-        self.top = top;
-        Ok(Some(self.context.below(top, index, table)))
     }
 
     fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {

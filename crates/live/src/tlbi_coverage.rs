@@ -1,16 +1,17 @@
-//! What the invalidations of a plan remove.
+//! Which TLB entries the invalidations of a plan remove.
 
 use crate::invalidate::Span;
 use crate::step::{Invalidation, Reach, Step};
 
 /// Whether the invalidations among `steps` together cover `span`.
-pub(crate) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
+#[inline(never)]
+pub(crate) fn covers(page_shift: u32, steps: &[Step], span: Span) -> bool {
     let mut next = span.first;
     loop {
         let before = next;
         for step in steps {
             let Step::Invalidate(invalidation) = step else { continue };
-            let Some((first, last)) = hit(page_shift, *invalidation, span) else { continue };
+            let Some((first, last)) = removed(page_shift, *invalidation, span) else { continue };
             if first <= next && next <= last {
                 if last >= span.last {
                     return true;
@@ -25,7 +26,8 @@ pub(crate) fn covered(page_shift: u32, steps: &[Step], span: Span) -> bool {
 }
 
 /// The first and the last address of the entries of `span`'s size that `invalidation` removes.
-pub(crate) fn hit(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
+#[inline(always)]
+fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
     let (va, count, shift, reach) = match invalidation {
         Invalidation::All => return Some((0, u64::MAX)),
         Invalidation::ByVa { va, count, shift, reach } => (va, u64::from(count), shift, reach),

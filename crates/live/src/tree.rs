@@ -7,12 +7,10 @@ use crate::check::{Author, check};
 use crate::every_leaf::Global;
 use crate::foldable::foldable;
 use crate::half::Half;
-use crate::plan::Plan;
-use crate::plan::abandon;
+use crate::plan::{Foldable, Plan, abandon};
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::protect::Change;
-use crate::protect::protect_few;
 use crate::refused::Refused;
 use crate::script::Script;
 use crate::step::{EveryLeaf, Step};
@@ -138,41 +136,7 @@ impl LiveTree {
         if change.writable_and_executable() {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
-        let exclusivity = target.exclusivity();
-        let context = &self.context;
-        let mut few = None;
-        if exclusivity != Exclusivity::Parked
-            && let Some(pages) = context.table_at(context.top, window, first, Level::L3)
-        {
-            let mut script = Script::new(&mut *steps);
-            let is_odd = protect_few(context, pages, (first, last), change, &mut script, window)?;
-            few = is_odd.map(|is_odd| (is_odd, script.len()));
-        }
-        let (odd_page, len) = match few {
-            Some(few) => few,
-            None => self.plan_protect_many(exclusivity, (first, last), change, steps, window, frames)?,
-        };
-        Ok(Plan::new(&mut self.context, exclusivity, odd_page, steps.get(..len).unwrap_or_default()))
-    }
-
-    /// [`plan_protect`](Self::plan_protect) for what is more than a few pages of one table. Returns whether the plan changes
-    /// one page that differs from the one beside it then, and how many steps it has.
-    #[inline(never)]
-    fn plan_protect_many<W: TableWindow, F: FrameSource>(
-        &self,
-        exclusivity: Exclusivity,
-        (first, last): (u64, u64),
-        change: Change,
-        steps: &mut [Step],
-        window: &mut W,
-        frames: &mut F,
-    ) -> Result<(bool, usize), PlanError> {
-        let mut odd_page = false;
-        let len = self.planned(exclusivity, steps, window, frames, |planner| {
-            odd_page = planner.protect_many(first, last, change)?;
-            Ok(())
-        })?;
-        Ok((odd_page, len))
+        self.plan(target.exclusivity(), steps, window, frames, |planner| planner.protect(first, last, change))
     }
 
     /// Plans to make the leaves in `target` no larger than one entry at `to`, without the contiguous bit where it would make
@@ -250,7 +214,7 @@ impl LiveTree {
         foldable(&self.context, first, last, window)
     }
 
-    /// Runs a planner and makes a plan of its steps.
+    /// Runs a planner and makes a plan of its steps. On an error the frames that it allocated go back.
     #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
@@ -260,26 +224,14 @@ impl LiveTree {
         frames: &mut F,
         edit: impl FnOnce(&mut Planner<'_, '_, W, F>) -> Result<(), PlanError>,
     ) -> Result<Plan<'b>, PlanError> {
-        let len = self.planned(exclusivity, steps, window, frames, edit)?;
-        Ok(Plan::new(&mut self.context, exclusivity, false, steps.get(..len).unwrap_or_default()))
-    }
-
-    /// Runs a planner and returns how many steps it wrote; on an error what it took is given back.
-    #[inline(always)]
-    fn planned<W: TableWindow, F: FrameSource>(
-        &self,
-        exclusivity: Exclusivity,
-        steps: &mut [Step],
-        window: &mut W,
-        frames: &mut F,
-        edit: impl FnOnce(&mut Planner<'_, '_, W, F>) -> Result<(), PlanError>,
-    ) -> Result<usize, PlanError> {
         let mut script = Script::new(steps);
         let mut planner = Planner::new(&self.context, exclusivity, &mut script, window, frames);
-        match edit(&mut planner).and_then(|()| planner.finish()) {
-            Ok(()) => Ok(script.len()),
+        let planned = edit(&mut planner).and_then(|()| planner.finish());
+        let foldable = if planner.odd_page { Foldable::No } else { Foldable::Perhaps };
+        match planned {
+            Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written())),
             Err(error) => {
-                abandon(self.context.geometry, script.steps(), window, frames);
+                abandon(self.context.geometry, script.written(), window, frames);
                 Err(error)
             }
         }
@@ -296,6 +248,6 @@ impl LiveTree {
         steps: &[Step],
         window: &mut W,
     ) -> Result<(), Refused> {
-        check(&self.context, target.exclusivity(), Author::Anybody, steps, window).map(|_| ())
+        check(&self.context, target.exclusivity(), Author::Anybody, steps, window)
     }
 }

@@ -93,17 +93,23 @@ impl TreeContext {
         if entry.may_be_table() { Some(Pa(entry.0 & self.table_bits)) } else { None }
     }
 
-    /// The table at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
-    /// translates, comes to; `node` itself where that is lower. Of an entry of a table and what stands there in memory `value`
-    /// makes what is walked.
+    /// The table in memory at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
+    /// translates, comes to; `node` itself where that is lower.
     #[inline(always)]
-    pub fn descend<W: TableWindow>(
+    pub fn descend<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Node {
+        self.descend_by(node, window, va, to, |_, _, _, memory| memory)
+    }
+
+    /// As [`descend`](Self::descend), where `value` maps an entry, named by level, table and index, and its content in memory to
+    /// the descriptor that the walk uses.
+    #[inline(always)]
+    pub fn descend_by<W: TableWindow>(
         &self,
         node: Node,
         window: &mut W,
         va: u64,
         to: Level,
-        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+        value: impl Fn(Level, Pa, usize, Descriptor) -> Descriptor,
     ) -> Node {
         let shift = self.shift(to);
         let node = self.descend_to(node, window, va, shift, value);
@@ -116,7 +122,7 @@ impl TreeContext {
     #[inline(always)]
     pub fn table_at<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Option<Node> {
         let shift = self.shift(to);
-        let node = self.descend_to(node, window, va, shift, |_, _, memory| memory);
+        let node = self.descend_to(node, window, va, shift, |_, _, _, memory| memory);
         (node.shift == shift).then_some(Node { level: to, ..node })
     }
 
@@ -129,7 +135,7 @@ impl TreeContext {
         window: &mut W,
         va: u64,
         to: u32,
-        value: impl Fn(Pa, usize, Descriptor) -> Descriptor,
+        value: impl Fn(Level, Pa, usize, Descriptor) -> Descriptor,
     ) -> Node {
         // A turn keeps no more than the table and where it stands; the rest follows from that at the end.
         let Node { mut table, mut shift, .. } = node;
@@ -137,8 +143,9 @@ impl TreeContext {
         let mut number = node.level.number();
         while shift > to {
             let index = offset.wrapping_shr(shift) as usize & self.last_index;
-            let memory = read(window, level(number), table, index);
-            let Some(next) = self.next_table(value(table, index, memory)) else { break };
+            let at = level(number);
+            let memory = read(window, at, table, index);
+            let Some(next) = self.next_table(value(at, table, index, memory)) else { break };
             (table, shift, number) = (next, shift.wrapping_sub(self.index_bits), number.wrapping_add(1));
         }
         let within = 1u64.wrapping_shl(shift.wrapping_add(self.index_bits)).wrapping_sub(1);
@@ -148,13 +155,13 @@ impl TreeContext {
     /// The lowest table in memory for `va`, an address of the half.
     #[inline]
     pub fn lowest<W: TableWindow>(&self, window: &mut W, va: u64) -> Node {
-        self.descend(self.top, window, va, Level::L3, |_, _, memory| memory)
+        self.descend(self.top, window, va, Level::L3)
     }
 
     /// The table in memory at `level`, or the lowest above it, for `va`, an address of the half.
     #[inline]
     pub fn lowest_to<W: TableWindow>(&self, window: &mut W, va: u64, level: Level) -> Node {
-        self.descend(self.top, window, va, level, |_, _, memory| memory)
+        self.descend(self.top, window, va, level)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
@@ -171,6 +178,18 @@ impl TreeContext {
     pub const fn shift(&self, level: Level) -> u32 {
         self.page_shift
             .wrapping_add(self.index_bits.wrapping_mul(3i32.wrapping_sub(level.number() as i32) as u32))
+    }
+
+    /// How many bytes a table at `level`, below the root, translates.
+    #[inline]
+    pub const fn table_bytes(&self, level: Level) -> u64 {
+        1u64.wrapping_shl(self.shift(level).wrapping_add(self.index_bits))
+    }
+
+    /// Whether `node` translates `va`, an address of the half.
+    #[inline]
+    pub const fn translates(&self, node: Node, va: u64) -> bool {
+        (va ^ node.base).wrapping_shr(node.shift.wrapping_add(self.index_bits)) == 0
     }
 
     /// How many entries a table at `level` has.

@@ -1,4 +1,4 @@
-//! Barriers: what they order, complete and synchronise.
+//! Barriers: what they order, complete and synchronize.
 
 use linmap_trace::{Access, Domain, Tlbi};
 
@@ -12,7 +12,7 @@ impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
         let own = 1u64 << cpu;
         let everyone = self.everyone();
-        // NSH reaches the CPU itself: all there is of a machine with one.
+        // NSH reaches the CPU itself, which is the whole of a machine with one.
         if domain != Domain::Nsh || everyone == own {
             let mut ordered = Vec::new();
             self.memory.order(cpu, |memory, pa, gone| {
@@ -30,9 +30,9 @@ impl Machine {
         }
         if access == Access::All {
             let mut issued = std::mem::take(&mut self.cpus[cpu].tlbis);
-            // What one DSB completes may have been done in any order. A leaf that was invalidated alone comes back
-            // while a walk cache leads to it, so the worst order is last levels first; of the others each takes the
-            // pointers with it.
+            // Invalidations that one DSB completes may have executed in any order. A leaf that was
+            // invalidated alone is cached again while a walk cache leads to it, so the worst order
+            // is last levels first. All other forms remove the pointers too.
             issued.sort_by_key(|(scope, _)| !scope.last_level);
             for (scope, since) in issued {
                 // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
@@ -46,8 +46,8 @@ impl Machine {
         Ok(())
     }
 
-    /// No walker sees `old` at `pa` any more as what was there before, unless it is still `visible` as that. As the
-    /// newest value it may be cached anyhow.
+    /// Records that no walker sees `old` at `pa` as an older value, unless it is still `visible`.
+    /// As the newest value it may be cached anyway.
     pub(crate) fn ordered(
         &mut self,
         cpu: usize,

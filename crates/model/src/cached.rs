@@ -1,13 +1,15 @@
-//! What TLBs and walk caches may still hold although it is gone from the tables, or about to go.
+//! Overwritten descriptors that TLBs and walk caches may still hold.
 //!
-//! What the tables say now may always be cached, and is not noted. A descriptor that was overwritten is noted with the
-//! CPUs that may hold it, from its overwriting until an invalidation that reaches it has completed on each.
+//! The present descriptors may always be cached and are not recorded. An overwritten descriptor is
+//! recorded with the CPUs that may hold it, until an invalidation that reaches it has completed on
+//! each of them.
 
 use std::collections::BTreeMap;
 
 use crate::space::{Shape, Space};
 
-/// Of an overwritten descriptor that walkers may still see: no invalidation helps yet.
+/// Marks an overwritten descriptor that walkers may still see, so that no invalidation removes it
+/// yet.
 pub(crate) const SEEN: u64 = u64::MAX;
 
 /// A descriptor that may be cached.
@@ -21,17 +23,17 @@ pub(crate) struct Held {
     /// The first address it translates, or that its table does.
     pub va: u64,
     pub value: u64,
-    /// Since when no walker sees it any more; [`SEEN`] until then. A TLBI issued later removes it.
+    /// The time from which no walker sees it; [`SEEN`] before. A TLBI issued later removes it.
     pub since: u64,
     /// The CPUs that may hold it.
     pub cpus: u64,
-    /// Those among them that may hold it as one entry for its whole contiguous run.
+    /// The CPUs among them that may hold it as one entry for its whole contiguous run.
     pub runs: u64,
-    /// At stage 2: only translations that combine both stages are left of it.
+    /// At stage 2: only translations that combine both stages may still be cached.
     pub combined: bool,
 }
 
-/// All that may be cached in one space.
+/// The records of one space.
 #[derive(Debug, Default)]
 pub(crate) struct Cached {
     /// By level (−1 first) and address.
@@ -48,7 +50,7 @@ impl Cached {
         self.count == 0
     }
 
-    /// Notes `held`; joins it with an equal one that is there. Gives whether it was there.
+    /// Records `held`, merged with an equal record. Returns whether there was one.
     pub fn add(&mut self, held: Held) -> bool {
         let list = self.levels[slot(held.level)].entry(held.va).or_default();
         let same = |other: &&mut Held| {
@@ -65,13 +67,14 @@ impl Cached {
         false
     }
 
-    /// The one entry that was noted for this place and value.
+    /// The record of this place and value.
     pub fn find(&mut self, root: u32, level: i8, va: u64, value: u64) -> Option<&mut Held> {
         let list = self.levels[slot(level)].get_mut(&va)?;
         list.iter_mut().find(|held| held.root == root && held.value == value && !held.combined)
     }
 
-    /// Takes out all that lies at or around `start..=last` and that `take` wants.
+    /// Removes and returns the records that may concern `start..=last` and for which `take` is
+    /// true.
     pub fn take(
         &mut self,
         shape: Shape,
@@ -106,7 +109,7 @@ impl Cached {
         taken
     }
 
-    /// All that may translate, or lead to what translates, an address of `start..=last`.
+    /// The records that may translate, or lead to a translation of, an address of `start..=last`.
     pub fn touching(&self, shape: Shape, start: u64, last: u64) -> Vec<Held> {
         let mut found = Vec::new();
         if self.count == 0 {
@@ -121,24 +124,24 @@ impl Cached {
         found
     }
 
-    /// All of it.
+    /// All records.
     pub fn all(&self) -> impl Iterator<Item = &Held> {
         self.levels.iter().flat_map(|level| level.values().flatten())
     }
 
-    /// What begins in `start..=last` at `level`, to be changed.
+    /// The records at `level` that begin in `start..=last`.
     pub fn at_level_mut(&mut self, level: i8, start: u64, last: u64) -> impl Iterator<Item = &mut Held> {
         self.levels[slot(level)].range_mut(start..=last).flat_map(|(_, list)| list)
     }
 }
 
-/// log2 of the bytes of a contiguous run at `level`, or of an entry where there are none.
+/// log2 of the bytes of a contiguous run at `level`, or of an entry if the level has no runs.
 pub(crate) fn run_shift(shape: Shape, level: i8) -> u32 {
     let run = shape.run(level);
     shape.shift(level) + if run > 0 { run.trailing_zeros() } else { 0 }
 }
 
-/// Where entries at `level` begin that may have to do with `start..=last`.
+/// The first addresses of the entries at `level` that may concern `start..=last`.
 fn bounds(shape: Shape, level: i8, start: u64, last: u64) -> Option<(u64, u64)> {
     let shift = run_shift(shape, level);
     if shift >= 64 {
@@ -148,14 +151,14 @@ fn bounds(shape: Shape, level: i8, start: u64, last: u64) -> Option<(u64, u64)> 
     Some((start & !mask, last | mask))
 }
 
-/// Whether what may be held of `held` translates, or leads to what translates, an address of `start..=last`.
+/// Whether `held` may translate, or lead to a translation of, an address of `start..=last`.
 pub(crate) fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool {
     let shift = if held.runs != 0 { run_shift(shape, held.level) } else { shape.shift(held.level) };
     let mask = (1u64 << shift) - 1;
     held.va & !mask <= last && start <= held.va | mask
 }
 
-/// The part of machine state that is one for each space.
+/// The records of each space.
 #[derive(Debug, Default)]
 pub(crate) struct CachedSpaces([Cached; 4]);
 

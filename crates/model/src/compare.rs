@@ -1,4 +1,5 @@
-//! Whether two descriptors may be used at the same time: the one in the tables, and the one that may be cached.
+//! Whether two descriptors may be used at the same time: the one in the tables, and the one that
+//! may be cached.
 
 use crate::cached::run_shift;
 use crate::conflict::{PlacedLeaf, conflict};
@@ -19,7 +20,8 @@ pub(crate) struct Side {
 }
 
 impl Machine {
-    /// `new` comes to `place`: checked against everything that the same CPUs may hold there.
+    /// Checks `new`, which is stored at `place`, against everything that the same CPUs may hold
+    /// there.
     pub(crate) fn check_against_cached(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
         if !is_cacheable(root.shape, root.space, place.level, new) {
@@ -58,7 +60,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Checks `new` against the tree of another root, which the same CPU walks or may hold a part of.
+    /// Checks `new` against the tree of another root, which the same CPU walks or may hold a part
+    /// of.
     fn check_against_root(&mut self, other: u32, new: Side) -> Check {
         let Root { shape, table, space, .. } = self.roots[other as usize];
         if !shape.holds(space, new.va) {
@@ -69,7 +72,7 @@ impl Machine {
         })
     }
 
-    /// Checks everything under two roots that one CPU walks or may hold.
+    /// Checks two trees that one CPU walks or may hold against each other.
     pub(crate) fn check_roots(&mut self, old: u32, new: u32) -> Check {
         let Root { shape, table, space, .. } = self.roots[new as usize];
         if self.roots[old as usize].table == table {
@@ -86,8 +89,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Checks `new`, which is at `place` now, against the rest of its own tree: the place may be behind a pointer that is
-    /// only cached, or among the entries of a contiguous run.
+    /// Checks `new`, which is at `place` now, against the rest of its own tree: only a cached
+    /// pointer may lead to the place, or the place may be in a contiguous run.
     pub(crate) fn check_against_tree(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
         if !is_cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
@@ -105,8 +108,9 @@ impl Machine {
         self.check_against_root(place.root, side).map_err(|violation| violation.on_cpu(first_cpu(root.cpus)))
     }
 
-    /// Whether `place` is a page that the tree leads to by table descriptors with no contiguous run beside any of them:
-    /// then all there is to compare with it are its neighbours in its own table.
+    /// Whether `place` is a page that the tree leads to by table descriptors with no contiguous run
+    /// beside any of them. Such a page has to be compared with its neighbours in its own table
+    /// alone.
     fn is_straight(&mut self, place: EntryPlace) -> bool {
         let target = (place.root, place.pa & !(self.config.granule - 1));
         if place.level != 3 || self.straight == Some(target) {
@@ -143,8 +147,8 @@ impl Machine {
         Side { root, level, va, value, run }
     }
 
-    /// The entries of the table at `table` that translate addresses of `start..=last`, and those that may through the
-    /// contiguous runs they are in.
+    /// The entries of the table at `table` that translate addresses of `start..=last`, by
+    /// themselves or through their contiguous runs.
     pub(crate) fn around(
         &mut self,
         root: u32,
@@ -186,7 +190,8 @@ impl Machine {
         Ok(found)
     }
 
-    /// Calls `each` for every entry of the table at `table` that may translate an address of `around`.
+    /// Calls `each` for every entry of the table at `table` that may translate an address of
+    /// `around`.
     fn each_below(
         &mut self,
         root: u32,
@@ -210,8 +215,9 @@ impl Machine {
         1 << if side.run { run_shift(shape, side.level) } else { shape.shift(side.level) }
     }
 
-    /// Whether both are leaves of one level that differ in nothing but the address, and in that as much as their places
-    /// do: entries of one run, or one entry before and after it was unfolded, which is almost every pair.
+    /// Whether both are leaves of one level that differ in the address alone, by the distance of
+    /// their places: entries of one run, or one entry before and after it was unfolded. Almost
+    /// every pair is.
     fn is_in_step(&self, old: &Side, new: &Side) -> bool {
         const ADDRESS: u64 = 0x0003_ffff_ffff_f000;
         let free = if self.config.bbm == 0 { 0 } else { CONTIGUOUS };
@@ -224,7 +230,7 @@ impl Machine {
             && one.wrapping_sub(other) == old.va.wrapping_sub(new.va)
     }
 
-    /// Refuses `new` while `old` may be cached.
+    /// Checks that `new` may be used while `old` may be cached.
     pub(crate) fn check_pair(&mut self, old: Side, new: Side) -> Check {
         self.spend()?;
         if self.is_in_step(&old, &new) {
@@ -291,7 +297,7 @@ impl Machine {
         }
     }
 
-    /// Whether a block, with nT or without, may take the place of a table or give way to one.
+    /// Whether a block, with nT or without, may replace a table or be replaced by one.
     fn may_resize(&self, no_translation: bool) -> bool {
         self.config.bbm >= 2 || (self.config.bbm == 1 && no_translation)
     }

@@ -12,11 +12,13 @@ pub struct Config {
     pub bbm: u8,
     /// Granule in bytes: 0x1000, 0x4000 or 0x10000.
     pub granule: u64,
-    /// Bits of virtual address that the tables resolve, 25 to 52; of intermediate physical address for stage 2.
+    /// Bits of virtual address that the tables resolve, 25 to 52; of intermediate physical address
+    /// for stage 2.
     pub va_bits: u8,
     /// Bits of physical address, one of 32, 36, 40, 42, 44, 48, 52.
     pub pa_bits: u8,
-    /// Memory as (first byte, length in bytes), in whole pages. Its content is unknown until it is stored to.
+    /// Memory as (first byte, length in bytes), in whole pages. Its content is unknown until it is
+    /// stored to.
     pub ram: Vec<(u64, u64)>,
 }
 
@@ -41,7 +43,8 @@ pub enum ConfigError {
     PaBits(u8),
     /// A range of memory.
     #[error(
-        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical addresses, or overlapping another range"
+        "ram {start:#x} {len:#x}: not whole pages, empty, beyond the physical addresses, or overlapping \
+         another range"
     )]
     Ram {
         /// The first byte.

@@ -3,7 +3,7 @@
 use crate::descriptor::Leaf;
 use crate::rules::Rule;
 
-/// A leaf where it stands, or may be held by a TLB.
+/// A leaf and its place, in a table or in a TLB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlacedLeaf {
     pub leaf: Leaf,
@@ -12,17 +12,17 @@ pub(crate) struct PlacedLeaf {
     pub va: u64,
     /// ASID or VMID.
     pub id: u16,
-    /// Bytes that a TLB entry made of it may cover: those of its contiguous run, or its own.
+    /// Bytes that its TLB entry may cover: those of its contiguous run, or its own.
     pub reach: u64,
 }
 
 impl PlacedLeaf {
-    /// The first address of what a TLB entry may cover.
+    /// The first address that its TLB entry may cover.
     pub fn start(&self) -> u64 {
         self.va & !(self.reach - 1)
     }
 
-    /// What `va`, within reach, translates to.
+    /// The output address of `va`, which is within reach.
     pub fn output(&self, va: u64) -> u64 {
         self.leaf.pa.wrapping_add(va.wrapping_sub(self.va))
     }
@@ -34,7 +34,8 @@ impl PlacedLeaf {
     }
 }
 
-/// Whether `new` may be used while `old` may be cached. `memory` tells memory types apart.
+/// The rule that forbids using `new` while `old` may be cached. `memory` maps attribute indices to
+/// memory types.
 pub(crate) fn conflict(
     bbm: u8,
     old: &PlacedLeaf,
@@ -64,9 +65,10 @@ pub(crate) fn conflict(
         let larger = if old.level < new.level { &old.leaf } else { &new.leaf };
         return (bbm == 0 || (bbm == 1 && !larger.no_translation)).then_some(Rule::Size);
     }
-    // Of entries that differ in the contiguous bit a TLB makes, below level 1, something of both (RNGLXZ). Of those that
-    // agree about it and differ in permissions it uses one or the other (RJQQTC); but earlier issues counted permissions
-    // among what a run must agree about, and there are CPUs without FEAT_BBM that raise conflict aborts over it.
+    // Of entries that differ in the contiguous bit a TLB makes, below level 1, something of both
+    // (RNGLXZ). Of those that agree about it and differ in permissions it uses one or the other
+    // (RJQQTC); but earlier issues counted permissions among what a run must agree about, and some
+    // CPUs without FEAT_BBM raise conflict aborts over it.
     let runs = old.leaf.contiguous || new.leaf.contiguous;
     let alike = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
     (bbm == 0 && runs && !alike).then_some(Rule::Contiguous)

@@ -1,4 +1,4 @@
-//! What the bits of a descriptor mean to a walker.
+//! Descriptors as a walker decodes them.
 
 use crate::space::{Shape, Space};
 
@@ -7,7 +7,7 @@ use crate::space::{Shape, Space};
 pub(crate) enum Entry {
     /// The walk ends in a translation fault, which no TLB holds.
     Invalid,
-    /// The walk goes on in the table at this address.
+    /// The walk continues in the table at this address.
     Table(u64),
     /// The walk ends here.
     Leaf(Leaf),
@@ -20,11 +20,11 @@ pub(crate) struct Leaf {
     pub pa: u64,
     /// log2 of the bytes translated.
     pub shift: u32,
-    /// What the memory type follows from: AttrIndx, or MemAttr at stage 2.
+    /// The field that selects the memory type: AttrIndx, or MemAttr at stage 2.
     pub memory: u8,
     /// SH; 0 where it lies in TCR (LPA2).
     pub share: u8,
-    /// Who may do what, as the bits stand: AP or S2AP, PXN and UXN or XN, GP and DBM.
+    /// The permission bits as in the descriptor: AP or S2AP, PXN and UXN or XN, GP and DBM.
     pub permissions: u8,
     /// Holds for every ASID.
     pub global: bool,
@@ -117,7 +117,7 @@ impl Leaf {
     }
 }
 
-/// Whether a TLB or a walk cache may hold what `value` says.
+/// Whether a TLB or a walk cache may hold `value`.
 pub(crate) fn is_cacheable(shape: Shape, space: Space, level: i8, value: u64) -> bool {
     match read(shape, space, level, value) {
         Entry::Invalid => false,

@@ -1,4 +1,4 @@
-//! What an entry may be by itself, and beside the other entries of its contiguous run.
+//! Entries that are impossible by themselves, or beside the other entries of their contiguous run.
 
 use crate::descriptor::{CONTIGUOUS, Entry, HIERARCHICAL, read};
 use crate::machine::{Check, EntryPlace, Machine};
@@ -6,7 +6,7 @@ use crate::rules::Rule;
 use crate::violation::Violation;
 
 impl Machine {
-    /// Refuses what no walker could make sense of, or the model can't.
+    /// Refuses a descriptor that is not valid at its place or not modelled.
     pub(crate) fn check_well_formed(&self, place: EntryPlace, entry: Entry, value: u64) -> Check {
         let violation = |rule| Violation::new(rule).at_va(place.va).at_pa(place.pa);
         match entry {
@@ -33,7 +33,7 @@ impl Machine {
         }
     }
 
-    /// A change of `old` to `new` and the other entries of its contiguous run.
+    /// Checks the change of `old` to `new` against the other entries of the contiguous run.
     pub(crate) fn check_run(&mut self, place: EntryPlace, old: u64, new: u64, entry: Entry) -> Check {
         let root = self.roots[place.root as usize];
         let run = root.shape.run(place.level);

@@ -1,11 +1,11 @@
-//! Entries that became valid, which a CPU may have walked before: until a context synchronization event after the DSB
-//! that ordered them, it may still fault (Arm ARM D8.2.6; D8.17, IWZCBG).
+//! Entries that became valid, which a CPU may have walked before: until a context synchronization
+//! event after the DSB that ordered them, it may still fault (Arm ARM D8.2.6; D8.17, IWZCBG).
 
 use rustc_hash::FxHashMap;
 
 use crate::space::{Shape, Space};
 
-/// Some neighbours among the entries of one table.
+/// Neighbouring entries of one table.
 #[derive(Clone, Copy, Debug)]
 struct Fresh {
     /// The first addresses of the first and of the last of them.
@@ -18,14 +18,14 @@ struct Fresh {
 }
 
 impl Fresh {
-    /// Whether some CPU has not synchronized its context since.
+    /// Whether a CPU that walks them has not synchronized its context since.
     fn is_awaited(&self, synchronized: &[u64]) -> bool {
         let waits = |(cpu, time): (usize, &u64)| self.cpus >> cpu & 1 == 1 && *time < self.ordered;
         synchronized.iter().enumerate().any(waits)
     }
 }
 
-/// log2 of the entries that are kept together: those of a table of 4K.
+/// log2 of the entries that share a list: those of a table of 4K.
 const TABLE: u32 = 9;
 
 /// All such entries.
@@ -35,9 +35,10 @@ pub(crate) struct FreshEntries {
     tables: FxHashMap<(Space, i8, u64), Vec<Fresh>>,
     /// Per CPU: its last context synchronization.
     synchronized: Vec<u64>,
-    /// Per CPU: when it last ordered a store that made an entry valid which it walks itself, and where.
+    /// Per CPU: when it last ordered a store that made an entry of its own trees valid, and the
+    /// entry's address.
     ordered: Vec<(u64, u64)>,
-    /// How many tables may be noted before those are dropped that nobody waits for.
+    /// The number of tables from which those are dropped that no CPU waits for.
     room: usize,
 }
 
@@ -51,7 +52,8 @@ impl FreshEntries {
         }
     }
 
-    /// The entry for `va` at `level`, of `1 << shift` bytes, became valid by a store of CPU `by` that was ordered at `now`.
+    /// The entry for `va` at `level`, of `1 << shift` bytes, became valid by a store of CPU `by`
+    /// that was ordered at `now`.
     pub fn became_valid(
         &mut self,
         now: u64,
@@ -107,7 +109,8 @@ impl FreshEntries {
         })
     }
 
-    /// A CPU that made an entry valid and did not synchronize its own context since, with the entry's address.
+    /// A CPU that made an entry valid and did not synchronize its own context since, with the
+    /// entry's address.
     pub fn forgotten(&self) -> Option<(usize, u64)> {
         (0..self.ordered.len())
             .find(|&cpu| self.synchronized[cpu] < self.ordered[cpu].0)

@@ -1,9 +1,10 @@
 //! TLB invalidations: what each reaches.
 //!
-//! A TLBI has done its work only when a DSB (of reads and writes) of the CPU that issued it completes. It then reaches
-//! everything that no walker could see any more when the TLBI was issued; what could still be walked then may have been
-//! cached again behind it. On the CPU that issued it, what it reached is certain to be gone only with the context
-//! synchronization behind the DSB (Arm ARM D8.17, RBLDZX); on every other CPU with the DSB (RYNJCP).
+//! A TLBI is complete only when a DSB (of reads and writes) of the CPU that issued it completes. It
+//! then has removed everything that no walker could see when the TLBI was issued; what could still
+//! be walked then may have been cached again after it. Other CPUs hold nothing of it from the DSB
+//! on (Arm ARM D8.17, RYNJCP), the CPU that issued it from the context synchronization after the
+//! DSB on (RBLDZX).
 
 use crate::cached::Held;
 use crate::descriptor::{Entry, is_cacheable, read};
@@ -12,7 +13,7 @@ use crate::scope::Scope;
 use crate::space::Space;
 
 impl Machine {
-    /// A TLBI that `by` issued at `since` has completed on `reached`.
+    /// Completes, on the CPUs in `reached`, a TLBI that `by` issued at `since`.
     pub(crate) fn invalidate(&mut self, by: usize, scope: &Scope, since: u64, reached: u64) -> Check {
         if scope.is_void {
             return Ok(());
@@ -46,14 +47,15 @@ impl Machine {
         Ok(())
     }
 
-    /// What is left of `held`, which was taken out, is put back.
+    /// Applies the TLBI to `held`, which was removed from the records, and records what is left of
+    /// it.
     fn invalidate_one(&mut self, space: Space, by: usize, scope: &Scope, reached: u64, held: Held) -> Check {
         let root = self.roots[held.root as usize];
         let shape = root.shape;
         let last = held.va + ((1u64 << shape.shift(held.level)) - 1);
         let touched = scope.touches(held.va, last);
         let left = Held { cpus: held.cpus & !reached, runs: held.runs & !reached, ..held };
-        // Only translations that combine both stages are left, if no CPU kept more.
+        // Only translations that combine both stages are left, if no CPU holds more.
         let alone = match held.cpus & !reached {
             0 if !held.combined => Held { combined: true, since: self.now, ..held },
             _ => held,
@@ -71,8 +73,8 @@ impl Machine {
                 } else if touched {
                     left
                 } else {
-                    // A neighbour in its contiguous run: what one entry for the run would have held is gone, its own
-                    // entry is not.
+                    // A neighbour in its contiguous run: an entry for the whole run is removed, its
+                    // own entry is not.
                     Held { runs: left.runs, ..held }
                 }
             }
@@ -83,7 +85,7 @@ impl Machine {
                 } else {
                     let whole = scope.covers(held.va, last) && scope.hint.is_none() && !scope.spare_global;
                     if !whole {
-                        // The pointer is gone, what was found through it is not.
+                        // The pointer is removed, what was found through it is not.
                         self.scatter(by, scope, held.cpus & reached, &held, table)?;
                     }
                     if scope.stage2_alone { alone } else { left }
@@ -99,11 +101,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Notes what CPUs that lost the pointer `held` may still hold of the table behind it.
+    /// Records what CPUs that lost the pointer `held` may still hold of the table behind it.
     fn scatter(&mut self, by: usize, scope: &Scope, cpus: u64, held: &Held, table: u64) -> Check {
         let Root { shape, space, .. } = self.roots[held.root as usize];
         let level = held.level + 1;
-        // Where another CPU has invalidated leaves alone and not waited, they may have come back by the pointer since.
+        // If another CPU invalidated leaves alone and has not waited, the pointer may have led to
+        // them since.
         let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(|(scope, _)| scope.last_level));
         let since = if leaves_pend { self.now } else { held.since };
         for index in 0..shape.entries(level) as u64 {
@@ -139,7 +142,7 @@ impl Machine {
         reached: u64,
     ) -> Check {
         if scope.range.is_some() || scope.stage2_alone {
-            // A part of a tree that was left: the rest may still be held, so the tree may.
+            // Only a part of the tree is invalidated, so the tree may still be held.
             return Ok(());
         }
         for cpu in 0..self.cpus.len() {

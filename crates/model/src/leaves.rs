@@ -1,4 +1,4 @@
-//! What the tables say now, for who looks at the machine from outside.
+//! The leaves and tables of a tree as they are now.
 
 use std::ops::ControlFlow;
 
@@ -7,8 +7,9 @@ use crate::machine::{Machine, Root};
 use crate::space::Space;
 
 impl Machine {
-    /// Every leaf of the tree that `cpu` walks in `space` now, in ascending order, as (first address, first output
-    /// address, log2 of its bytes, descriptor, level); stops when `each` breaks.
+    /// Every leaf of the tree that `cpu` walks in `space` now, in ascending order, as (first
+    /// address, first output address, log2 of its bytes, descriptor, level). Stops when `each`
+    /// breaks.
     pub fn leaves<B>(
         &self,
         cpu: usize,
@@ -22,7 +23,7 @@ impl Machine {
         self.leaves_below(root, table, shape.start(), shape.base(space), &mut each)
     }
 
-    /// How many tables the tree has that `cpu` walks in `space` now, the root included.
+    /// The number of tables of the tree that `cpu` walks in `space` now, including the root.
     pub fn tables(&self, cpu: usize, space: Space) -> u64 {
         let Some(&root) = self.cpus.get(cpu).and_then(|cpu| cpu.walks[space.index()].last()) else {
             return 0;

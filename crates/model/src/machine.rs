@@ -1,4 +1,4 @@
-//! The machine: what is true of it after each event, and the check of each.
+//! The state of the machine, and look-ups in it.
 
 use std::fmt;
 
@@ -15,21 +15,21 @@ use crate::scope::Scope;
 use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
-/// Every check ends in this.
+/// The outcome of a check.
 pub(crate) type Check<T = ()> = Result<T, Violation>;
 
-/// Where a table is used: a frame may serve several trees, and several places of one.
+/// A use of a table: a frame may be a table of several trees, and at several places of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableUse {
     pub root: u32,
     pub level: i8,
     /// The first address the table translates.
     pub va: u64,
-    /// How many pointers, in tables or held by walk caches, lead here.
+    /// The number of pointers, in tables or held by walk caches, that lead here.
     pub references: u32,
 }
 
-/// A tree that some register led to.
+/// A tree that a register led to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Root {
     pub space: Space,
@@ -38,18 +38,19 @@ pub(crate) struct Root {
     pub table: u64,
     /// ASID or VMID.
     pub id: u16,
-    /// CPUs that walk it, or may hold something of it.
+    /// CPUs that walk it or may hold a part of it.
     pub cpus: u64,
 }
 
-/// A root that a CPU walks no more, but may hold something of.
+/// A root that a CPU has left, but may hold a part of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeftRoot {
     pub root: u32,
-    /// Since when it is walked no more.
+    /// When the CPU left it.
     pub since: u64,
-    /// An invalidation by this CPU itself has reached all of it, and lacks the context synchronization behind its DSB:
-    /// without FEAT_ETS2 the CPU's own TLB may hold it until then (Arm ARM D8.17, RBLDZX).
+    /// An invalidation by this CPU has reached all of it, and the context synchronization after its
+    /// DSB is missing. Without FEAT_ETS2 the CPU's own TLB may hold it until then (Arm ARM D8.17,
+    /// RBLDZX).
     pub invalidated: bool,
 }
 
@@ -60,7 +61,7 @@ pub(crate) struct EntryPlace {
     pub level: i8,
     /// The first address the entry translates.
     pub va: u64,
-    /// Where the entry is.
+    /// The physical address of the entry.
     pub pa: u64,
 }
 
@@ -72,25 +73,28 @@ pub(crate) struct InUse {
     pub kind: Use,
 }
 
+/// The state of one CPU.
 #[derive(Debug, Default)]
 pub(crate) struct Cpu {
-    /// Per space: the roots that a walk may start from; several until an ISB makes the last one certain.
+    /// Per space: the roots that a walk may start from; several until an ISB makes the last one
+    /// certain.
     pub walks: [Vec<u32>; 4],
-    /// Per space: roots that were left, and of which something may be held.
+    /// Per space: roots that the CPU left and may hold a part of.
     pub left: [Vec<LeftRoot>; 4],
-    /// Per space: bits of input address that this CPU's TCR says.
+    /// Per space: bits of input address by this CPU's TCR.
     pub va_bits: [u32; 4],
-    /// Per space: TCR changed and no ISB came yet.
+    /// Per space: TCR was changed and no ISB followed yet.
     pub control_pending: [bool; 4],
+    /// Ranges that it may access at any moment.
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
     pub tlbis: Vec<(Scope, u64)>,
-    /// What this CPU's own invalidations took from it. Without FEAT_ETS2 it is certain to be gone only with the ISB
-    /// after the DSB (Arm ARM D8.17, RBLDZX).
+    /// What this CPU's own invalidations removed from it. Without FEAT_ETS2 the CPU may hold it
+    /// until the ISB after the DSB (Arm ARM D8.17, RBLDZX).
     pub invalidated: Vec<Held>,
 }
 
-/// The most places that one table may be used in, and that all may be; honest trees stay far below.
+/// The most uses of one table, and of all tables. Honest trees stay far below.
 pub(crate) const MAX_PLACES: (usize, usize) = (1 << 12, 1 << 22);
 
 /// The most older values of one word that walkers may see.
@@ -106,21 +110,28 @@ pub struct Machine {
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
     pub(crate) cpus: Vec<Cpu>,
-    /// The shape of each space as TCR says now.
+    /// The shape of each space by the present TCR.
     pub(crate) shapes: [Shape; 4],
+    /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
-    /// Contiguous runs to look at when software relies on them: their first entry.
+    /// Contiguous runs to check when software relies on them: root, level, first entry, first
+    /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
+    /// The time: the number of the present event, from 1.
     pub(crate) now: u64,
+    /// Steps of a search that the present event may still take.
     pub(crate) work: u64,
+    /// The uses of each table.
     pub(crate) tables: FxHashMap<u64, Vec<TableUse>>,
+    /// The number of uses of all tables.
     pub(crate) places: usize,
-    /// Root tables that do not begin at a multiple of the granule.
+    /// Root tables that begin at an address that is not a multiple of the granule.
     pub(crate) odd_roots: Vec<u64>,
-    /// The last table of pages that was found where [`check_against_tree`](Self::check_against_tree) need not look further.
+    /// The last table of pages for which the comparison with its own tree was found to need no more
+    /// than its entries.
     pub(crate) straight: Option<(u32, u64)>,
-    /// How many events there were.
+    /// The number of events so far.
     pub(crate) events: usize,
     /// The first violation.
     pub(crate) broken: Option<Violation>,
@@ -138,10 +149,10 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine as `config` says, with nothing in its registers.
+    /// The machine that `config` describes, with no register written.
     ///
     /// # Errors
-    /// [`ConfigError`] when there can be no such machine.
+    /// [`ConfigError`] of an impossible machine.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -172,12 +183,13 @@ impl Machine {
         self.memory.newest(pa)
     }
 
-    /// The page of `pa` as it is in memory, when every word of it is known.
+    /// The 512 words of the 4 KiB page of `pa`, or `None` unless every one of them was stored to.
     pub fn known_page(&self, pa: u64) -> Option<&[u64]> {
         self.memory.known_page(pa)
     }
 
-    /// Whether `cpu` said that it uses `va`.
+    /// Whether `va` lies in a range that `cpu` may access at any moment, by a
+    /// [`Uses`](linmap_trace::Event::Uses) that has not ended.
     pub fn is_in_use(&self, cpu: usize, va: u64) -> bool {
         self.cpus[cpu].uses.iter().any(|in_use| in_use.va <= va && va <= in_use.last)
     }
@@ -194,7 +206,7 @@ impl Machine {
         }
     }
 
-    /// Counts a step of a search that hostile tables could make endless.
+    /// Counts a step of a search, which hostile tables could make endless.
     pub(crate) fn spend(&mut self) -> Check {
         self.spend_all(1)
     }
@@ -219,8 +231,8 @@ impl Machine {
         }
     }
 
-    /// What MAIR_EL1 gives for the memory attribute index of a leaf of `space`; the index itself while MAIR was not
-    /// written, and where another register or none holds the types.
+    /// The memory type that MAIR_EL1 has for the attribute index of a leaf of `space`. Returns the
+    /// index itself before MAIR is written, and where another register or none has the types.
     pub(crate) fn memory_type(&self, space: Space, index: u8) -> u8 {
         match (space, self.mair) {
             (Space::Low | Space::High, Some(mair)) => (mair >> (8 * index)) as u8,

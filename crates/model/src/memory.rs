@@ -1,7 +1,8 @@
 //! Physical memory, and for every word which values a walker may still see.
 //!
-//! A store reaches walkers at any time, in any order with other stores, until a DSB of the CPU that stored orders it.
-//! Until then a walker may see the new value or any older one that was not ruled out before.
+//! A store reaches walkers at any time, in any order with other stores, until a DSB of the CPU that
+//! stored orders it. Until then a walker may see the new value or any older one that was not ruled
+//! out before.
 
 use linmap_trace::PAGE;
 use rustc_hash::FxHashMap;
@@ -69,7 +70,7 @@ pub(crate) struct Stored {
     pub before: Option<u64>,
     /// Whether the page holds a part of a table that can be walked.
     pub table: bool,
-    /// How many older values walkers may see now.
+    /// The number of older values that walkers may see now.
     pub older: usize,
 }
 
@@ -105,12 +106,12 @@ impl Memory {
         true
     }
 
-    /// How many pages were stored to.
+    /// The number of pages that were stored to.
     pub fn pages(&self) -> usize {
         self.pages.len()
     }
 
-    /// The page of `pa`, made when it is not there yet.
+    /// The page of `pa`, created at its first use.
     fn page(&mut self, pa: u64) -> u32 {
         let number = pa / PAGE;
         if self.last.0 == number {
@@ -183,7 +184,8 @@ impl Memory {
         bit(&page.known, word).then(|| page.words[word])
     }
 
-    /// Every value that a walker may see at `pa`, the newest first; `None` stands for an unknown one.
+    /// Calls `each` with every value that a walker may see at `pa`, the newest first, and with
+    /// `None` for an unknown one.
     pub fn seen(&self, pa: u64, mut each: impl FnMut(Option<u64>)) {
         let Some(page) = self.existing(pa) else { return each(None) };
         let word = Self::word(pa);
@@ -205,7 +207,8 @@ impl Memory {
         bit(&page.known, word) && !bit(&page.unknown_seen, word) && !bit(&page.older, word)
     }
 
-    /// The first of `count` words from `pa` on, all in one page, of which a walker may see an unknown value.
+    /// The first of `count` words from `pa`, all in one page, that a walker may see with an unknown
+    /// value.
     pub fn first_unknown(&self, pa: u64, count: usize) -> Option<u64> {
         let Some(page) = self.existing(pa) else { return Some(pa) };
         let first = Self::word(pa);
@@ -249,19 +252,20 @@ impl Memory {
         self.existing(pa).is_some_and(|page| page.older != [0; WORDS / 64])
     }
 
-    /// Notes whether the page of `pa` holds a part of a table that can be walked.
+    /// Sets whether the page of `pa` holds a part of a table that can be walked.
     pub fn mark_table(&mut self, pa: u64, table: bool) {
         let at = self.page(pa);
         self.pages[at as usize].table = table;
     }
 
-    /// Words with a store that is not ordered yet, first stores left out.
+    /// Words with a store that is not ordered yet, without first stores.
     pub fn unordered(&self) -> impl Iterator<Item = u64> {
         self.older.keys().copied()
     }
 
-    /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Gives every word outside first stores
-    /// with the values that can't be seen any more, in the order of the stores.
+    /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Calls `gone`
+    /// with every word that was stored to again, and with the values that no walker sees any
+    /// longer, in the order of the stores.
     pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
         for at in std::mem::take(&mut self.unordered_first[cpu]) {
             let page = &mut self.pages[at as usize];
@@ -271,7 +275,8 @@ impl Memory {
         let words = std::mem::take(&mut self.unordered[cpu]);
         for &pa in &words {
             let Some(older) = self.older.get_mut(&pa) else { continue };
-            // In the order of coherence: whatever came before this CPU's last store to the word is gone.
+            // In the order of coherence: no value from before this CPU's last store to the word is
+            // visible.
             let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
             let dropped: Vec<Option<u64>> = older.drain(..=last).map(|older| older.value).collect();
             if older.is_empty() {
@@ -281,7 +286,7 @@ impl Memory {
             }
             gone(self, pa, &dropped);
         }
-        // Keeps the buffer.
+        // Reuses the buffer.
         if self.unordered[cpu].is_empty() {
             let mut words = words;
             words.clear();
@@ -289,7 +294,7 @@ impl Memory {
         }
     }
 
-    /// Forgets what `len` bytes from `pa` on hold.
+    /// Makes the content of `len` bytes from `pa` unknown.
     pub fn forget(&mut self, pa: u64, len: u64) {
         let mut at = pa;
         while at < pa + len {

@@ -1,15 +1,17 @@
-//! What of a trace a failure needs.
+//! Minimisation: the events of a trace that a failure needs.
 
 use linmap_trace::Event;
 
 use crate::trace::Trace;
 
-/// A trace that fails like `trace` and from which no event can be dropped: `fails` would be false of what is left. Of
-/// a [`Fill`](Event::Fill), no single word at either end can go. When `fails` is false of `trace`, the copy is whole.
+/// A trace that fails like `trace` and from which no event can be dropped: `fails` would be false
+/// of what is left. Of a [`Fill`](Event::Fill), no single word at either end can go. When `fails`
+/// is false of `trace`, the copy is whole.
 ///
-/// `fails` is asked of ever shorter traces on the same machine and must answer the same each time. The tail goes first,
-/// by halving, then chunks from half of the trace down to one event: of a million events that fail because of ten, it
-/// sees a few dozen long traces and some hundred short ones.
+/// `fails` is called with ever shorter traces on the same machine and must be deterministic. The
+/// tail is dropped first, by halving, then chunks from half of the trace down to one event. For a
+/// million events that fail because of ten, it is called with a few dozen long traces and some
+/// hundred short ones.
 pub fn minimise<F>(trace: &Trace, mut fails: F) -> Trace
 where
     F: FnMut(&Trace) -> bool,
@@ -59,7 +61,8 @@ fn cut_tail(
     events
 }
 
-/// Drops each chunk without which the rest still fails, from the last to the first. Whether any was.
+/// Drops each chunk without which the rest still fails, from the last to the first. Returns whether
+/// it dropped any.
 fn drop_chunks(events: &mut Vec<Event>, chunk: usize, fails: &mut impl FnMut(&[Event]) -> bool) -> bool {
     let mut dropped = false;
     let mut end = events.len();
@@ -78,7 +81,8 @@ fn drop_chunks(events: &mut Vec<Event>, chunk: usize, fails: &mut impl FnMut(&[E
     dropped
 }
 
-/// Takes words off the ends of each fill, halves before single words. Whether any went.
+/// Removes words at the ends of each fill, halves before single words. Returns whether it removed
+/// any.
 fn narrow_fills(events: &mut [Event], fails: &mut impl FnMut(&[Event]) -> bool) -> bool {
     let mut narrowed = false;
     for nth in 0..events.len() {
@@ -99,7 +103,7 @@ fn narrow_fills(events: &mut [Event], fails: &mut impl FnMut(&[Event]) -> bool) 
                 }
             }
             narrowed |= any;
-            // The same again until it helps no more, so that at the end no single word can go.
+            // Repeats until nothing is removed, so that at the end no single word can be dropped.
             if !any {
                 words /= 2;
             }

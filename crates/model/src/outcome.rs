@@ -1,4 +1,4 @@
-//! What an access may meet: every outcome that some legal caching gives, and whether all of them are right.
+//! Accesses: every outcome that a legal caching allows, and whether all of them are right.
 
 use linmap_trace::Use;
 
@@ -9,7 +9,7 @@ use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
-/// One way an access may go.
+/// A leaf that an access may use.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     leaf: Leaf,
@@ -19,18 +19,18 @@ struct Found {
     va: u64,
 }
 
-/// All ways an access may go.
+/// All outcomes of an access.
 #[derive(Default)]
 struct Outcomes {
     found: Vec<Found>,
-    /// Why it may fault, if it may.
+    /// The reason why it may fault, if it may.
     fault: Option<Rule>,
-    /// log2 of the bytes around the address for which all this holds.
+    /// log2 of the bytes around the address with the same outcomes.
     shift: u32,
 }
 
 impl Outcomes {
-    /// Adds what a TLB entry made of `held`, a leaf, gives for `va`.
+    /// Adds the outcome for `va` of a TLB entry for `held`, whose leaf is `leaf`.
     fn held(&mut self, leaf: Leaf, held: &Held, va: u64) {
         if leaf.no_translation {
             self.fault = self.fault.or(Some(Rule::MayAbort));
@@ -38,8 +38,8 @@ impl Outcomes {
         self.run(leaf, held.level, held.value, held.va, va);
     }
 
-    /// Adds the leaf for `start`, whose contiguous run one entry may stand for: it translates `va` as if the leaf there
-    /// were in step with it.
+    /// Adds the leaf for `start`, which may be cached as one entry for its contiguous run: that
+    /// entry translates `va` at the same distance.
     fn run(&mut self, leaf: Leaf, level: i8, value: u64, start: u64, va: u64) {
         let at = va & (u64::MAX << leaf.shift);
         let leaf = Leaf { pa: leaf.pa.wrapping_add(at.wrapping_sub(start)), ..leaf };
@@ -55,7 +55,8 @@ impl Outcomes {
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1 has no tables.
+    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1
+    /// has no tables.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         Space::ALL.into_iter().find(|space| {
@@ -112,7 +113,7 @@ impl Machine {
                 outcomes.held(leaf, held, va);
             }
         }
-        // Other entries may begin anywhere below: only a page is sure to be alike.
+        // Other entries may begin at any page: the outcomes are certain for one page alone.
         if !self.cached.of(space).is_empty() {
             outcomes.narrow(shape.granule);
         }
@@ -123,7 +124,7 @@ impl Machine {
         Ok(outcomes)
     }
 
-    /// Adds what a walk from `table` on may find.
+    /// Adds the outcomes of a walk from `table` on.
     fn walk(
         &mut self,
         root: u32,
@@ -169,8 +170,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether the outcomes may include a TLB conflict abort: below level 3 that takes two entries of different size, or
-    /// of one run with and without the contiguous bit.
+    /// Whether the outcomes include a TLB conflict abort. At levels 1 and 2 two entries of
+    /// different size raise one, or two entries of one run with and without the contiguous bit.
     fn may_abort(&self, outcomes: &Outcomes) -> bool {
         matches!(self.config.bbm, 1 | 2)
             && outcomes.found.windows(2).any(|pair| {
@@ -186,8 +187,8 @@ impl Machine {
         }
     }
 
-    /// The access must succeed, whatever is cached; gives log2 of the bytes around it for which that was shown, and an
-    /// outcome.
+    /// Checks that the access succeeds, whatever is cached. Returns log2 of the bytes around it for
+    /// which that was shown, and the outcomes.
     fn succeeds(&mut self, cpu: usize, va: u64, kind: Use) -> Check<(u32, Vec<Found>)> {
         let violation = |rule| Violation::new(rule).on_cpu(cpu).at_va(va);
         let space = self.space_of(cpu, va).ok_or(violation(Rule::MayFault))?;
@@ -205,7 +206,7 @@ impl Machine {
         }
     }
 
-    /// The access must reach `pa`.
+    /// Checks that the access reaches `pa`.
     pub(crate) fn check_reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
         let (_, found) = self.succeeds(cpu, va, kind)?;
         match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
@@ -218,10 +219,10 @@ impl Machine {
         }
     }
 
-    /// What the access translates to, when it succeeds whatever is cached and always goes to one place.
+    /// The physical address of the access, if it succeeds and is the same whatever is cached.
     ///
     /// # Errors
-    /// The [`Violation`] that stands against it.
+    /// The [`Violation`] that the access would be.
     pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
         self.check_cpu(cpu)?;
         self.work = 1 << 20;
@@ -238,7 +239,7 @@ impl Machine {
         }
     }
 
-    /// The access must fault.
+    /// Checks that the access faults.
     pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
@@ -251,7 +252,7 @@ impl Machine {
         }
     }
 
-    /// No pointer that was invalidated may still lead a walk for `va`, for want of an ISB.
+    /// Checks that no invalidated pointer may still lead a walk for `va` because an ISB is missing.
     fn check_finished(&self, cpu: usize, space: Space, va: u64) -> Check {
         let leads = |held: &&Held| {
             let Root { space: own, shape, .. } = self.roots[held.root as usize];
@@ -267,7 +268,7 @@ impl Machine {
         }
     }
 
-    /// Every byte of a range in use must be accessible.
+    /// Checks that every byte of a range in use is accessible.
     pub(crate) fn check_in_use(&mut self, cpu: usize, in_use: InUse) -> Check {
         let mut va = in_use.va;
         loop {
@@ -279,7 +280,7 @@ impl Machine {
         }
     }
 
-    /// What CPUs have in use of `start..=last` must stay accessible.
+    /// Checks that what `cpus` have in use of `start..=last` is accessible.
     pub(crate) fn check_all_in_use(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
         for cpu in 0..self.cpus.len() {
             if cpus >> cpu & 1 == 0 {

@@ -3,7 +3,7 @@
 use crate::machine::{EntryPlace, Machine};
 
 impl Machine {
-    /// All places in trees that the word at `pa` is an entry of.
+    /// Calls `each` with every place in a tree at which the word at `pa` is an entry.
     pub(crate) fn each_place(&self, pa: u64, mut each: impl FnMut(EntryPlace)) {
         let granule = self.config.granule;
         let mut of = |base: u64| {
@@ -24,7 +24,7 @@ impl Machine {
         }
     }
 
-    /// Whether the word at `pa` is an entry that a walk for `va` may read.
+    /// Whether a walk for `va` may read the word at `pa` as an entry, at any level.
     pub fn is_entry_for(&self, pa: u64, va: u64) -> bool {
         let mut found = false;
         self.each_place(pa, |place| {
@@ -34,7 +34,7 @@ impl Machine {
         found
     }
 
-    /// Whether the word at `pa` is still an entry at `level` of a table of `root`.
+    /// Whether the word at `pa` is an entry at `level` of a table of `root`.
     pub(crate) fn is_table(&self, pa: u64, root: u32, level: i8) -> bool {
         let mut found = false;
         self.each_place(pa, |place| found |= place.root == root && place.level == level);

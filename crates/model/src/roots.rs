@@ -1,4 +1,4 @@
-//! The registers that say where tables are and how they are read.
+//! Writes of the registers that say where tables are and how they are read.
 
 use crate::descriptor::is_cacheable;
 use crate::machine::{Check, EntryPlace, Machine, Root};
@@ -7,7 +7,7 @@ use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 impl Machine {
-    /// A base register is written. Until an ISB, walks may start at the old table or at the new one.
+    /// Writes a base register. Until an ISB, walks may start at the old table or at the new one.
     pub(crate) fn write_base(&mut self, cpu: usize, space: Space, value: u64) -> Check {
         let shape = self.shapes[space.index()];
         let table = if shape.pa_bits == 52 {
@@ -15,7 +15,7 @@ impl Machine {
         } else {
             value & 0xffff_ffff_fffe
         };
-        // TCR.A1 = 0: TTBR1 has no say in the ASID.
+        // TCR.A1 = 0: the ASID is that of TTBR0.
         let id = if space == Space::High { 0 } else { (value >> 48) as u16 };
         let entries = shape.entries(shape.start());
         let bytes = (8 * entries as u64).max(64);
@@ -60,7 +60,7 @@ impl Machine {
         state.left[at].retain(|left| left.root != root);
         state.walks[at].retain(|walked| *walked != root);
         state.walks[at].push(root);
-        // Whatever may still be held of trees that were left long ago.
+        // CPUs may still hold parts of trees that they left before.
         let level = shape.start();
         for index in 0..shape.entries(level) as u64 {
             let pa = table + 8 * index;
@@ -78,7 +78,7 @@ impl Machine {
         )
     }
 
-    /// Whether nothing under `root` can be walked.
+    /// Whether no entry of the root table can be walked or cached.
     fn is_empty(&self, root: u32) -> bool {
         let Root { shape, space, table, .. } = self.roots[root as usize];
         let level = shape.start();
@@ -103,8 +103,8 @@ impl Machine {
             && state.invalidated.iter().all(|held| self.roots[held.root as usize].space != space)
     }
 
-    /// Whether all of `cpus` would read tables of `space` as long as they are: a TCR that another CPU wrote, or that no
-    /// ISB has made certain, may say another size.
+    /// Checks that all of `cpus` read tables of `space` with their present size: another CPU may
+    /// have changed TCR, or no ISB may have followed a change.
     pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
         let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
         let misreads = |cpu: &usize| {
@@ -145,7 +145,8 @@ impl Machine {
             if self.shapes[at] == shape {
                 continue;
             }
-            // Tables of a half have one shape for all CPUs in this model, so nobody may have anything there.
+            // Tables of a half have one shape for all CPUs of the model, so no CPU may walk or hold
+            // anything there.
             for other in 0..self.cpus.len() {
                 if !self.has_nothing_in(other, space) {
                     return Err(Violation::new(Rule::TranslationControl).on_cpu(other).with_values(0, value));
@@ -167,7 +168,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Nothing of `root` is walked or held by `cpu` any more.
+    /// Ends that `cpu` walks or holds `root`.
     pub(crate) fn leave(&mut self, cpu: usize, root: u32) -> Check {
         let Root { table, shape, space, cpus, .. } = self.roots[root as usize];
         let rest = cpus & !(1 << cpu);

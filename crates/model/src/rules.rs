@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-/// What is wrong with a sequence.
+/// A rule that a sequence can break.
 ///
-/// The first group are changes that always, or at this machine's BBM level, need break-before-make: invalid, DSB, TLBI,
-/// DSB, then the new entry (Arm ARM D8.16.1).
+/// The first group are changes that need break-before-make, always or at this machine's BBM level:
+/// invalid entry, DSB, TLBI, DSB, then the new entry (Arm ARM D8.16.1).
+#[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
     /// The output address changes while the old translation may be cached.
@@ -18,7 +19,8 @@ pub enum Rule {
     Global,
     /// The size changes (block to table or back) on a CPU that does not allow that in place.
     Size,
-    /// The contiguous bit, or permissions under it, change on a CPU that does not allow that in place.
+    /// The contiguous bit, or permissions under it, change on a CPU that does not allow that in
+    /// place.
     Contiguous,
     /// A table descriptor changes to another table while the old pointer may be cached.
     NextTable,
@@ -30,40 +32,42 @@ pub enum Rule {
     MisalignedRun,
     /// A contiguous run stays incomplete or uneven.
     IncompleteRun,
-    /// A walk can read an entry of which nobody knows what it holds: linked before it was filled, or before the stores
-    /// that filled it were ordered.
+    /// A walk can read an entry with unknown content: its table was linked before it was filled, or
+    /// before the stores that filled it were ordered.
     UnknownEntry,
-    /// A frame is given away while some walk may still go through it.
+    /// A frame is freed while a walk may still go through it.
     TableReachable,
-    /// A translation that is gone from the tables may still be cached when software relies on its absence.
+    /// A translation that was removed from the tables may still be cached when software relies on
+    /// its absence.
     StaleTranslation,
     /// A store has not been ordered by a DSB when software relies on it.
     Unordered,
-    /// No ISB (or exception) came between the DSB and what relies on the new entry: the CPU may have walked already.
+    /// No ISB (or exception) follows the DSB before software relies on the new entry: the CPU may
+    /// have walked before.
     NoIsb,
     /// An access may fault that has to succeed.
     MayFault,
-    /// An access may raise a TLB conflict abort, or hit an entry that says no translation.
+    /// An access may raise a TLB conflict abort, or use an entry with nT set.
     MayAbort,
     /// An access may reach another address than it should.
     WrongAddress,
     /// An access may succeed that has to fault.
     MayPass,
-    /// TTBR0_EL2 with an ASID, in a regime that has none.
+    /// TTBR0_EL2 with an ASID, in a regime without ASIDs.
     AsidInEl2,
     /// TCR changes while something may be walked or cached under the old value.
     TranslationControl,
     /// MAIR changes while something is mapped.
     MemoryAttributes,
-    /// A table base that its size does not divide.
+    /// A table base that is not a multiple of the table's size.
     MisalignedTable,
     /// An address outside the machine's memory, or not a multiple of 8.
     NotMemory,
-    /// Memory was written through an address that is not open for it any more.
+    /// Memory was written through a window that is closed.
     ClosedWindow,
     /// A CPU that the machine does not have.
     NoSuchCpu,
-    /// Something legal that the model does not know.
+    /// A feature that the model does not have.
     Unmodelled,
     /// Tables so tangled that following them takes too long.
     TooComplex,
@@ -99,13 +103,13 @@ impl Rule {
             Self::NextTable => {
                 "a table descriptor leads to another table while the old pointer may be cached"
             }
-            Self::NoTranslation => "nT is set, which this BBM level does not have",
+            Self::NoTranslation => "nT is set, which this BBM level does not support",
             Self::MixedRun => "entries of one contiguous run disagree",
             Self::MisalignedRun => "the address does not fit the entry's place in its contiguous run",
             Self::IncompleteRun => "a contiguous run stays incomplete or uneven",
-            Self::UnknownEntry => "a walk can read an entry before what it holds is known",
-            Self::TableReachable => "a frame is given away while a walk may still go through it",
-            Self::StaleTranslation => "a translation that is gone from the tables may still be cached",
+            Self::UnknownEntry => "a walk can read an entry with unknown content",
+            Self::TableReachable => "a frame is freed while a walk may still go through it",
+            Self::StaleTranslation => "a translation that was removed from the tables may still be cached",
             Self::Unordered => "no DSB ordered a store that software relies on",
             Self::NoIsb => "no ISB follows the DSB that ordered an entry which software relies on",
             Self::MayFault => "an access that has to succeed may fault",
@@ -120,10 +124,10 @@ impl Rule {
             }
             Self::MemoryAttributes => "MAIR changes while something is mapped",
             Self::MisalignedTable => "the table base is not a multiple of the table's size",
-            Self::NotMemory => "this is no aligned address in the machine's memory",
-            Self::ClosedWindow => "memory was written through a window that was closed",
+            Self::NotMemory => "the address is not a multiple of 8 in the machine's memory",
+            Self::ClosedWindow => "memory was written through a window that is closed",
             Self::NoSuchCpu => "the machine has no such CPU",
-            Self::Unmodelled => "the model does not know this",
+            Self::Unmodelled => "the model does not have this feature",
             Self::TooComplex => "the tables are too tangled to follow",
         }
     }

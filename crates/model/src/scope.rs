@@ -1,10 +1,10 @@
-//! What a TLBI asks for, as its operand says.
+//! The scope of a TLBI: what its name and operand invalidate.
 
 use linmap_trace::{Tlbi, TlbiScope};
 
 use crate::space::{Shape, Space};
 
-/// What a TLBI asks for.
+/// What a TLBI invalidates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Scope {
     spaces: [bool; 4],
@@ -14,7 +14,7 @@ pub(crate) struct Scope {
     id: Option<u16>,
     /// Leaf entries alone.
     pub last_level: bool,
-    /// The level that all leaves in the range are said to have.
+    /// The level hint: the level of all leaves in the range.
     pub hint: Option<i8>,
     /// Non-global entries alone (by ASID).
     pub spare_global: bool,
@@ -31,7 +31,7 @@ const EL1: [bool; 4] = [true, true, false, false];
 const EL2: [bool; 4] = [false, false, true, false];
 const STAGE2: [bool; 4] = [false, false, false, true];
 
-/// log2 of the granule that a TG field, the low two bits of `field`, says; 0 when it says none.
+/// log2 of the granule of a TG field, the low two bits of `field`; 0 if it has none.
 fn granule(field: u64) -> u32 {
     match field & 3 {
         0b01 => 12,
@@ -46,8 +46,8 @@ fn sign_extend(value: u64, bits: u32) -> u64 {
 }
 
 impl Scope {
-    /// What `tlbi` with `operand` asks for on a machine of this shape, in the VMID `vmid`; without one, nothing of a VMID
-    /// need be invalidated.
+    /// The scope of `tlbi` with `operand` on a machine of this shape, in the VMID `vmid`. Without
+    /// one, entries of a VMID need not be invalidated.
     pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
         let base = Self {
             spaces: EL1,
@@ -66,8 +66,8 @@ impl Scope {
         let address = sign_extend(operand & 0xfff_ffff_ffff, 44) << 12;
         let point = |scope: Self| {
             let (granule, level) = (granule(operand >> 46), (operand >> 44 & 3) as i8);
-            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have and not use, it says
-            // nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
+            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have
+            // and not use, it says nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
             let hinted = granule == 12 || (granule != 0 && level != 0);
             let last = address | ((1u64 << shape.granule) - 1);
             Self {
@@ -83,7 +83,8 @@ impl Scope {
             let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
             let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
             let level = (operand >> 37 & 3) as i8;
-            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM D8.17.5.2).
+            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM
+            // D8.17.5.2).
             let odd = level != 0 && start & ((1u64 << shape.shift(level)) - 1) != 0;
             Self {
                 range: Some((start, start.saturating_add(bytes - 1))),
@@ -144,8 +145,8 @@ impl Scope {
         self.range.is_none_or(|(from, to)| from <= last && start <= to)
     }
 
-    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's half has the ASID of
-    /// TTBR0 (TCR.A1 = 0), whichever that was.
+    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's
+    /// half has the ASID of TTBR0 (TCR.A1 = 0), whichever that was.
     pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
         if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && space != Space::High) }
     }

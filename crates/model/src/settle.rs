@@ -1,4 +1,4 @@
-//! Software relies on the tables as they are: nothing that may be cached may say otherwise.
+//! Software relies on the tables as they are: everything that may be cached must agree with them.
 
 use crate::cached::{Held, SEEN, run_shift};
 use crate::compare::Side;
@@ -9,13 +9,14 @@ use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
-    /// Software relies on the tables as they are in memory now.
+    /// Checks that software may rely on the tables as they are in memory now.
     pub(crate) fn check_settled(&mut self) -> Check {
         for space in Space::ALL {
             let held: Vec<_> = self.cached.of(space).all().copied().collect();
             let mut run = None;
             for held in held {
-                // The leaves of one run mostly say the same of all of it.
+                // The leaves of one run mostly translate the whole run in one way, which is checked
+                // once.
                 let says = self.whole_run(&held);
                 if says.is_none() || says != run {
                     self.check_held(held)?;
@@ -40,8 +41,8 @@ impl Machine {
         self.check_runs()
     }
 
-    /// The first address of the contiguous run that CPUs may hold as one entry made of `held`, what that would say, and
-    /// who they are.
+    /// The contiguous run that CPUs may hold as one entry because of `held`: its first address, the
+    /// leaf of that entry, the root and the CPUs.
     fn whole_run(&self, held: &Held) -> Option<(u64, Leaf, u32, u64)> {
         let leaf = self.leaf(held.root, held.level, held.value)?;
         let start = held.va & (u64::MAX << run_shift(self.roots[held.root as usize].shape, held.level));
@@ -49,7 +50,7 @@ impl Machine {
         (held.runs == held.cpus && held.since != SEEN).then_some((start, leaf, held.root, held.cpus))
     }
 
-    /// What CPUs may hold of something that is gone must say what each CPU's own tables say.
+    /// Checks a record against the present tables of each CPU that may hold it.
     fn check_held(&mut self, held: Held) -> Check {
         let violation = |rule| {
             Violation::new(rule)
@@ -83,7 +84,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Trees that `cpu` walks no more, but may hold anything of, must say what the tree says that it walks.
+    /// Checks trees that `cpu` left but may hold a part of against the tree that it walks.
     fn check_left(&mut self, space: Space, cpu: usize) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
@@ -103,7 +104,7 @@ impl Machine {
         Ok(())
     }
 
-    /// No entry that can be walked may have a store to it that no DSB has ordered.
+    /// Checks that a DSB has ordered every store to an entry that can be walked.
     fn check_ordered(&self) -> Check {
         let found = self.memory.unordered().find_map(|pa| {
             let mut found = None;
@@ -115,7 +116,8 @@ impl Machine {
         found.map_or(Ok(()), Err)
     }
 
-    /// What may be held must translate as the tables of `root` do now, where a CPU that walks those can use it.
+    /// Checks that `side` translates as the tables of `root` do now, if a CPU that walks those can
+    /// use it.
     fn check_agrees(&mut self, root: u32, side: Side) -> Check {
         self.spend()?;
         let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
@@ -160,7 +162,7 @@ impl Machine {
         }
     }
 
-    /// The same for all of a table of the tree of `other`.
+    /// Checks all entries of a table of the tree of `other` in the same way.
     fn check_agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
         let Root { shape, space, .. } = self.roots[other as usize];
         for index in 0..shape.entries(level) as u64 {
@@ -191,7 +193,7 @@ impl Machine {
         }
     }
 
-    /// Contiguous runs that were written to must be whole, or not be.
+    /// Checks that contiguous runs that were written to are complete, or without the bit.
     fn check_runs(&mut self) -> Check {
         let runs = std::mem::take(&mut self.runs);
         let mut runs: Vec<_> = runs.into_iter().collect();

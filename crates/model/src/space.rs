@@ -1,4 +1,4 @@
-//! The address spaces that tables can translate, and the shape of a walk through each.
+//! The address spaces that tables can translate, and the shape of their walks.
 
 use crate::config::Config;
 
@@ -74,12 +74,12 @@ impl Shape {
         4 - (self.va_bits - self.granule).div_ceil(self.index_bits()) as i8
     }
 
-    /// How many entries a table at `level` has.
+    /// The number of entries of a table at `level`.
     pub fn entries(self, level: i8) -> usize {
         if level == self.start() { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
     }
 
-    /// How many entries a contiguous run at `level` has, 0 where the bit means nothing here.
+    /// The number of entries of a contiguous run at `level`; 0 if the bit has no meaning there.
     ///
     /// Arm ARM D8.7.1. Level 1 has runs only with 4K (16 blocks of 1 GiB).
     pub fn run(self, level: i8) -> usize {
@@ -91,7 +91,7 @@ impl Shape {
         }
     }
 
-    /// Whether a block may stand at `level`, which is not 3.
+    /// Whether `level`, which is not 3, has blocks.
     pub fn has_block(self, level: i8) -> bool {
         match self.granule {
             12 => level >= 1 || (level == 0 && self.ds()),

@@ -1,4 +1,4 @@
-//! Events happen: each goes to the part of the machine that it concerns.
+//! Events, each carried out by the part of the machine that it concerns.
 
 use linmap_trace::{Event, Register, Use};
 
@@ -14,11 +14,11 @@ const MAX_WORK: u64 = 1 << 28;
 const MAX_FILL: u64 = 1 << 20;
 
 impl Machine {
-    /// Lets `event` happen.
+    /// Carries out `event`.
     ///
     /// # Errors
-    /// The [`Violation`] that makes it, or what was legal before it, unsafe. What such a machine does afterwards means
-    /// nothing, so every later event gives the same violation.
+    /// The [`Violation`] that makes the event, or what was legal before it, unsafe. Every later
+    /// event returns the same violation.
     pub fn step(&mut self, event: &Event) -> Check {
         if let Some(violation) = self.broken {
             return Err(violation);

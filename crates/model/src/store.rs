@@ -1,4 +1,4 @@
-//! An entry that can be walked changes.
+//! Stores, and changes of entries that can be walked.
 
 use crate::cached::{Held, SEEN};
 use crate::descriptor::{Entry, is_cacheable, read};
@@ -24,7 +24,7 @@ impl Machine {
         Ok(())
     }
 
-    /// An entry that can be walked changes.
+    /// Checks the change of an entry that can be walked, and records the old descriptor.
     pub(crate) fn changed(&mut self, place: EntryPlace, old: u64, new: u64) -> Check {
         let root = self.roots[place.root as usize];
         let (space, shape) = (root.space, root.shape);
@@ -59,7 +59,7 @@ impl Machine {
             };
             let known = self.cached.of_mut(space).add(held);
             if known {
-                // The note has its own reference to the table.
+                // The record has its own reference to the table.
                 self.release(place.root, place.level, place.va, old)?;
             }
         }

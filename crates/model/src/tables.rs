@@ -8,7 +8,7 @@ use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
-    /// A table can be walked at one more place, or by one more pointer.
+    /// Adds a pointer to a table, which can be walked from now on.
     pub(crate) fn link(&mut self, root: u32, table: u64, level: i8, va: u64) -> Check {
         self.spend()?;
         let list = self.tables.entry(table).or_default();
@@ -35,7 +35,7 @@ impl Machine {
             self.memory.mark_table(page, true);
             page += 8 * words as u64;
         }
-        // What each entry holds now.
+        // The content of each entry now.
         for index in 0..entries as u64 {
             let pa = table + 8 * index;
             let Some(value) = self.memory.newest(pa) else { continue };
@@ -53,7 +53,7 @@ impl Machine {
             if self.memory.is_settled(pa) {
                 continue;
             }
-            // Older values can be seen from here too.
+            // Walkers may see older values here too.
             let mut older = Vec::new();
             self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != value)));
             for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
@@ -80,7 +80,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A pointer that an entry at `level` held, if `value` is one, is gone.
+    /// Removes the pointer `value`, if it is one, of an entry at `level`.
     pub(crate) fn release(&mut self, root: u32, level: i8, va: u64, value: u64) -> Check {
         let Root { space, shape, .. } = self.roots[root as usize];
         match read(shape, space, level, value) {
@@ -89,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// One pointer less leads to a table.
+    /// Removes a pointer to a table.
     pub(crate) fn unlink(&mut self, root: u32, table: u64, level: i8, va: u64) -> Check {
         self.spend()?;
         let Some(list) = self.tables.get_mut(&table) else { return Ok(()) };
@@ -124,7 +124,7 @@ impl Machine {
             }
         }
         if older {
-            // What walkers could still see there is only held from now on.
+            // Values that walkers could still see there are cached at most from now on.
             let last = va + ((entries << shape.shift(level)) - 1);
             let now = self.now;
             for held in self.cached.of_mut(space).at_level_mut(level, va, last) {
@@ -136,7 +136,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether another table than `table` lies in the page at `page`: roots can be smaller than a page.
+    /// Whether another table than `table` lies in the page at `page`: roots can be smaller than a
+    /// page.
     pub(crate) fn shares_page(&self, page: u64, table: u64) -> bool {
         let page = page & !0xfff;
         let granule = self.config.granule;
@@ -145,7 +146,7 @@ impl Machine {
         })
     }
 
-    /// A root table to be walked. Roots are never forgotten: there are few, and what was held of one names it.
+    /// The number of a root table. Roots are never forgotten: there are few, and records name them.
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
         let same =

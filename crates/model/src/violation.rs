@@ -1,4 +1,4 @@
-//! A verdict that is not "legal".
+//! Violations: a rule, and where it was broken.
 
 use std::fmt;
 
@@ -9,22 +9,22 @@ use crate::rules::Rule;
 pub struct Violation {
     /// The rule.
     pub rule: Rule,
-    /// The event that broke it, by its place in the trace.
+    /// The index of the event that broke it.
     pub event: usize,
-    /// The CPU that is in danger, where it is one.
+    /// The CPU in danger, if it is one.
     pub cpu: Option<usize>,
     /// The input address concerned.
     pub va: Option<u64>,
     /// The entry concerned, or the physical address.
     pub pa: Option<u64>,
-    /// What may be cached or seen.
+    /// The descriptor that may be cached or seen.
     pub old: Option<u64>,
-    /// What stands against it.
+    /// The descriptor that conflicts with it.
     pub new: Option<u64>,
 }
 
 impl Violation {
-    /// A violation of `rule`, whose place is set by the methods below.
+    /// A violation of `rule` without a place, which the methods below add.
     pub const fn new(rule: Rule) -> Self {
         Self { rule, event: 0, cpu: None, va: None, pa: None, old: None, new: None }
     }
@@ -53,7 +53,8 @@ impl Violation {
         Self { old: Some(old), new: Some(new), ..self }
     }
 
-    /// Whether both say the same of the same place: what makes two traces the same mistake.
+    /// Whether both break the same rule at the same place, by which two traces have the same
+    /// mistake.
     pub fn same_mistake(&self, other: &Self) -> bool {
         self.rule == other.rule && self.va == other.va && self.pa == other.pa
     }

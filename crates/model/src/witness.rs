@@ -1,4 +1,4 @@
-//! A mistake, shown by as few events as it takes.
+//! A mistake, shown by as few events as possible.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -12,20 +12,20 @@ use crate::space::Space;
 use crate::trace::Trace;
 use crate::violation::Violation;
 
-/// A trace that breaks a rule and from which no event can be dropped: without any one of them the same rule is not
-/// broken at the same place.
+/// A trace that breaks a rule and from which no event can be dropped: without any one of them the
+/// same rule is not broken at the same place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Witness {
     /// The events that matter, on the same machine.
     pub trace: Trace,
     /// What they break; its event is one of theirs.
     pub violation: Violation,
-    /// For each event, what it concerns: the level and address of an entry that it stores.
+    /// A note on each event, such as the level and address of the entry that it stores.
     notes: Vec<Option<String>>,
 }
 
 impl Trace {
-    /// The mistake in the trace, if there is one, as the fewest events that still make it.
+    /// The mistake in the trace, if it has one, as the fewest events that still make it.
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.
@@ -41,13 +41,13 @@ impl Trace {
     }
 }
 
-/// What each event of `trace` concerns.
+/// A note on each event of `trace`.
 fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
     let mut machine = Machine::new(&trace.config)?;
     let mut notes: Vec<Option<String>> = vec![None; trace.events.len()];
     for event in &trace.events {
         let stop = machine.step(event).is_err();
-        // A store may become one to a table only by a later event that links it.
+        // A later event may link the table that a store belongs to.
         for (note, event) in notes.iter_mut().zip(&trace.events) {
             let (Event::Store { pa, .. } | Event::Fill { pa, .. }) = *event else { continue };
             if note.is_none() {

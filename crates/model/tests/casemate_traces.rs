@@ -62,7 +62,8 @@ fn every_example_reads_and_each_record_becomes_events_or_is_accounted_for() {
         read.trace.config.check().unwrap();
         let records = text.lines().filter(|line| line.starts_with('(')).count();
         let count = |what: &str| text.matches(what).count();
-        // An initialisation is two events, a switch of translation none unless it is on, TCR and VTCR none.
+        // An initialisation is two events, a switch of translation none unless it is on, TCR and
+        // VTCR none.
         let quiet = count("tcr_el2") + count("(sysreg hcr_el2)") + count("(sysreg sctlr_el2)");
         let quiet = quiet + count(" hcr_el2 0x") + count(" sctlr_el2 0x");
         let expected = records + count("(mem-init") - quiet - read.out_of_scope.len();
@@ -115,7 +116,8 @@ fn a_root_counts_from_when_translation_is_on() {
 
 #[test]
 fn what_the_model_has_no_event_for_is_listed() {
-    let text = "(lock 0 0 8)\n(hint 1 0 set_root_lock 0 8)\n(mem-read 2 0 8 0)\n(hint 3 0 set_owner_root 0 0)\n\
+    let text = "(lock 0 0 8)\n(hint 1 0 set_root_lock 0 8)\n(mem-read 2 0 8 0)\n\
+        (hint 3 0 set_owner_root 0 0)\n\
                 (sysreg-write 4 0 mair_el2 ff)\n(unlock 5 3 8)";
     let read = ok(text);
     assert_eq!(read.out_of_scope.iter().map(|skipped| skipped.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);

@@ -1,5 +1,5 @@
-//! casemate's examples, told in its own format: the same verdicts as casemate's wherever the question is one that this
-//! model asks.
+//! casemate's examples, told in its own format: the same verdicts as casemate's wherever the
+//! question is one that this model asks.
 
 use std::fs;
 use std::path::Path;
@@ -13,15 +13,16 @@ enum Expected {
     Legal,
     /// casemate's verdict: illegal, by the rule named here.
     Illegal(Rule),
-    /// Another verdict than casemate's, for the reason given: what casemate asks here, the architecture does not.
+    /// Another verdict than casemate's, for the reason given: what casemate asks here, the
+    /// architecture does not.
     OutOfScope(&'static str),
 }
 
 use Expected::{Illegal, Legal, OutOfScope};
 
 const LOCKS: &str = "about who holds a lock, which no MMU asks";
-const DISCIPLINE: &str = "casemate lets a table be in one tree, with one VMID, at a time; the architecture lets it be in several, as \
-                          long as what is cached of each fits";
+const DISCIPLINE: &str = "casemate lets a table be in one tree, with one VMID, at a time; the \
+                          architecture lets it be in several, as long as what is cached of each fits";
 
 const EXAMPLES: [(&str, Expected); 24] = [
     ("bad_EL2_ASID", Illegal(Rule::AsidInEl2)),

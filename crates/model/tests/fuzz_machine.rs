@@ -1,4 +1,7 @@
-//! Machines of every shape under events of every kind, sensible or not: a verdict, and never a panic.
+//! Machines of every shape under events of every kind, sensible or not: a verdict, and never a
+//! panic.
+//!
+//! `LINMAP_FUZZ_CASES` sets how many machines; without it 800, or 20 000 with `LINMAP_SOAK=1`.
 
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Machine};
@@ -96,10 +99,13 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         6 => (cpu.clone(), 0..FRAMES, descriptor(granule), prop_oneof![Just(0), Just(granule)])
             .prop_map(move |(cpu, frame, first, step)| Event::Fill {
                 cpu, pa: RAM + frame * granule, count: granule / 8, first, step }),
-        4 => (cpu.clone(), domain, access).prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
+        4 => (cpu.clone(), domain, access)
+            .prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
         3 => cpu.clone().prop_map(|cpu| Event::Isb { cpu }),
-        4 => (cpu.clone(), tlbi(), operand).prop_map(|(cpu, tlbi, operand)| Event::Tlbi { cpu, tlbi, operand }),
-        4 => (cpu.clone(), register, value).prop_map(|(cpu, register, value)| Event::Write { cpu, register, value }),
+        4 => (cpu.clone(), tlbi(), operand)
+            .prop_map(|(cpu, tlbi, operand)| Event::Tlbi { cpu, tlbi, operand }),
+        4 => (cpu.clone(), register, value)
+            .prop_map(|(cpu, register, value)| Event::Write { cpu, register, value }),
         1 => (cpu.clone(), va(va_bits), kind(), any::<u64>())
             .prop_map(|(cpu, va, kind, pa)| Event::Access { cpu, va, kind, pa }),
         2 => (cpu.clone(), va(va_bits), kind()).prop_map(|(cpu, va, kind)| Event::Faults { cpu, va, kind }),
@@ -112,10 +118,13 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
     ]
 }
 
+fn cases() -> u32 {
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 800 };
+    std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(unset)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
-    ))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn any_machine_gives_a_verdict_on_any_events(

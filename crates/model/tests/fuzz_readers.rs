@@ -1,6 +1,7 @@
 //! Files that nobody wrote: the readers refuse them or read them, and come back.
 //!
-//! `LINMAP_FUZZ_CASES` says how many files of each kind; without it some thousands.
+//! `LINMAP_FUZZ_CASES` sets how many files of each kind; without it 20 000, or 1 000 000 with
+//! `LINMAP_SOAK=1`.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,8 @@ use proptest::sample::{Index, select};
 const LINES: &[u8] = b"# head\nmachine cpus=2 bbm=3 granule=4K va=48 pa=48\nram 0x4000_0000 0x1000_0000\n\
     ram 0x8000_0000 0x1000\n0 store 0x40001000 0x40002003 via=0xffff800000001000\n\
     0 fill 0x40002000 count=512 first=0x703 step=0x1000\n0 dsb ishst\n1 isb\n0 tlbi vaae1is 0x80000001\n\
-    0 tlbi rvaale1 0x4000000000000\n1 tlbi vmalle1is\n0 msr ttbr1_el1 0x40001000\n1 read 0xffff0000 pa=0x40002000\n\
+    0 tlbi rvaale1 0x4000000000000\n1 tlbi vmalle1is\n0 msr ttbr1_el1 0x40001000\n\
+    1 read 0xffff0000 pa=0x40002000\n\
     1 exec 0xffff0000 faults\n0 uses 0xffff0000 len=0x1000 exec\n0 unuses 0xffff0000 len=0x1000 exec\n\
     free 0x40002000 0x1000\nsettled\n";
 
@@ -54,8 +56,9 @@ static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 fn cases() -> ProptestConfig {
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 1_000_000 } else { 20_000 };
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(20_000))
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 /// One thing done to a file.
@@ -136,7 +139,8 @@ fn harmed(mut file: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
     file
 }
 
-/// Reads a file as both formats. What can be read is a possible machine, and survives being written.
+/// Reads a file as both formats. What can be read is a possible machine, and survives being
+/// written.
 fn read(file: &[u8]) -> Result<(), TestCaseError> {
     let whole = |line: usize, column: usize| {
         let line = line.checked_sub(1).and_then(|line| file.split(|byte| *byte == b'\n').nth(line));

@@ -146,7 +146,8 @@ fn a_block_is_split_in_place_only_where_the_bbm_level_allows() {
     for bbm in [0, 1] {
         block(bbm, 2).store(L2 + 8, SPARE | TABLE).breaks(Rule::Size);
     }
-    // Level 2 wants an invalidation, because accesses may abort until it is done; level 3 wants nothing.
+    // Level 2 wants an invalidation, because accesses may abort until it is done; level 3 wants
+    // nothing.
     block(2, 2).store(L2 + 8, SPARE | TABLE).ordered().settled().breaks(Rule::MayAbort);
     block(2, 2).store(L2 + 8, SPARE | TABLE).invalidated(BY_VA, va(BLOCK_VA)).settled().legal();
     let mut scene = block(3, 2);
@@ -218,7 +219,8 @@ fn a_fold_invalidates_every_page_and_the_pointer_before_the_table_goes() {
     folded().invalidated(last, range(VA, 7, 1)).event(free).breaks(Rule::TableReachable);
     // Before the DSB that completes the TLBI.
     folded().dsb(Access::Stores).tlbi(ALL, 0).event(free).breaks(Rule::TableReachable);
-    // One page's address takes the pointer, and leaves the other pages, which still agree with the block.
+    // One page's address takes the pointer, and leaves the other pages, which still agree with the
+    // block.
     folded().invalidated(BY_VA, va(VA)).event(free).settled().legal();
     let mut scene = folded();
     scene.invalidated(BY_VA, va(VA)).store(L2, BLOCK | READ_ONLY).invalidated(BY_VA, va(VA));
@@ -324,7 +326,8 @@ fn each_page_of_a_run_needs_its_own_invalidation() {
 
 #[test]
 fn what_the_editing_cpu_uses_stays_mapped_and_never_aborts() {
-    // A table that the CPU writes through the block it is about to split: break-before-make unmaps it.
+    // A table that the CPU writes through the block it is about to split: break-before-make unmaps
+    // it.
     let mut scene = block(0, 1);
     scene.uses(BLOCK_VA + 0x7000, 0x1000, Use::Write).store(L2 + 8, 0).breaks(Rule::MayFault);
     // At level 2 the access may abort between the store and the invalidation.

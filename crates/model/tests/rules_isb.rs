@@ -1,5 +1,5 @@
-//! What is certain only with a context synchronization: an invalidation on the CPU that issued it, without FEAT_ETS2 (Arm ARM
-//! D8.17, RBLDZX). For other CPUs the DSB is enough (RYNJCP).
+//! What is certain only with a context synchronization: an invalidation on the CPU that issued it,
+//! without FEAT_ETS2 (Arm ARM D8.17, RBLDZX). For other CPUs the DSB is enough (RYNJCP).
 
 mod scene;
 
@@ -13,7 +13,8 @@ fn forgets(scene: &mut Scene, cpu: usize) -> &mut Scene {
     scene.event(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All })
 }
 
-/// A page at `VA`, and both CPUs on the way off the tree: CPU 0 has nothing of it, CPU 1 lacks the last ISB.
+/// A page at `VA`, and both CPUs on the way off the tree: CPU 0 has nothing of it, CPU 1 lacks the
+/// last ISB.
 fn both_left() -> Scene {
     let mut scene = Scene::new(3, 2);
     scene.store(L3, PAGE).zero(SPARE).tree(A).ordered().isb(1).root(0, SPARE).root(1, SPARE);

@@ -1,5 +1,5 @@
-//! What is easily got wrong about TLBs: trees that were left, ASIDs and global entries, contiguous runs, operands of
-//! TLBI, several CPUs.
+//! What is easily got wrong about TLBs: trees that were left, ASIDs and global entries, contiguous
+//! runs, operands of TLBI, several CPUs.
 
 mod scene;
 
@@ -265,7 +265,8 @@ fn a_block_inside_a_run_is_not_split_alone() {
 
 #[test]
 fn a_table_behind_a_cached_pointer_is_still_a_table() {
-    // The table was empty, so nothing is overwritten; but what is stored there meets the block that replaced it.
+    // The table was empty, so nothing is overwritten; but what is stored there meets the block that
+    // replaced it.
     let mut scene = Scene::new(3, 1);
     scene.store(L2, BLOCK).ordered().store(L3 + 5 * 8, PAGE | 0x77_7000).breaks(Rule::OutputAddress);
     let mut scene = Scene::new(3, 1);
@@ -290,7 +291,8 @@ fn a_level_hint_says_what_the_architecture_lets_it_say() {
         scene.store(L3, PAGE).ordered().store(L3, 0).invalidated(BY_VA, va(VA) | ttl << 44).settled();
         scene
     };
-    // Level 0 of 4K: nothing on a CPU without FEAT_LPA2, level 0 on one that has it and does not use it.
+    // Level 0 of 4K: nothing on a CPU without FEAT_LPA2, level 0 on one that has it and does not
+    // use it.
     unmapped(0b0100).breaks(Rule::StaleTranslation);
     // Level 0 of 16K and 64K is reserved, and taken as no hint.
     unmapped(0b1000).legal();
@@ -447,7 +449,8 @@ fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
 
 #[test]
 fn leaves_that_another_cpu_invalidates_come_back_by_a_pointer() {
-    // Both TLBIs are issued before either DSB: the second may be done first, and the leaf cached again by the pointer.
+    // Both TLBIs are issued before either DSB: the second may be done first, and the leaf cached
+    // again by the pointer.
     let unlinked = |tlbi, operand| {
         let mut scene = Scene::new(0, 2);
         scene.pages(L3, 0).ordered().store(L2, 0).dsb(Access::Stores).tlbi(BY_VA, va(VA));

@@ -11,7 +11,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use linmap::change::{ParkError, Pause};
+use linmap::{ParkError, Pause};
 
 use crate::cpus::Cpus;
 use crate::root_switch::RootSwitch;

@@ -1,7 +1,9 @@
-//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be mapped for a moment.
+//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be
+//! mapped for a moment.
 //!
-//! Using a slot again for another frame is a change of output address, so it always needs break-before-make: the slot's
-//! PTE is cleared and the old translation invalidated before the next one is stored (Arm ARM D8.16.1, RWHZWS).
+//! Using a slot again for another frame is a change of output address, so it always needs
+//! break-before-make: the slot's PTE is cleared and the old translation invalidated before the next
+//! one is stored (Arm ARM D8.16.1, RWHZWS).
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -21,17 +23,19 @@ pub struct Fixmap {
 }
 
 impl Fixmap {
-    /// The fixmap whose slots are the entries of the table of pages at `ptes`, mapped from `base` on.
+    /// The fixmap whose slots are the entries of the table of pages at `ptes`, mapped from `base`
+    /// on.
     ///
     /// # Safety
-    /// `ptes` must point to a live table at level 3 that this value alone changes from now on and that translates from
-    /// `base`, and all its entries must be invalid and held by no TLB.
+    /// `ptes` must point to a live table at level 3 that this value alone changes from now on and
+    /// that translates from `base`, and all its entries must be invalid and held by no TLB.
     pub const unsafe fn new(geometry: Geometry, ptes: NonNull<u64>, base: Va) -> Self {
         Self { geometry, ptes, base }
     }
 
     /// Returns how many slots there are.
-    pub fn slot_count(&self) -> usize {
+    #[inline]
+    pub const fn slot_count(&self) -> usize {
         self.geometry.entries(Level::L3)
     }
 
@@ -39,8 +43,10 @@ impl Fixmap {
     ///
     /// # Panics
     /// If the slot does not exist.
+    #[inline]
     pub fn is_free(&self, slot: usize) -> bool {
-        // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile load.
+        // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile
+        // load.
         !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()
     }
 
@@ -71,15 +77,15 @@ impl Fixmap {
         cpu.reach(self.address(slot))
     }
 
-    /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB ISH, ISB. The first
-    /// DSB also completes whatever was written through the slot.
+    /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB
+    /// ISH, ISB. The first DSB also completes whatever was written through the slot.
     #[inline]
     pub fn clear<C: Cpu>(&mut self, cpu: &mut C, slot: usize) {
         self.clear_all(cpu, slot..slot + 1);
     }
 
-    /// Unmaps the slots in `slots` and invalidates their translations everywhere, one TLBI a slot between one pair of
-    /// DSBs.
+    /// Unmaps the slots in `slots` and invalidates their translations everywhere, one TLBI a slot
+    /// between one pair of DSBs.
     #[inline]
     pub fn clear_all<C: Cpu>(&mut self, cpu: &mut C, slots: Range<usize>) {
         for slot in slots.clone() {
@@ -117,8 +123,8 @@ impl<'f, C: Cpu> FixmapWindow<'f, C> {
     }
 }
 
-// SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears the slot; by the
-// contract of `new` nothing else accesses it.
+// SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears
+// the slot; by the contract of `new` nothing else accesses it.
 unsafe impl<C: Cpu> TableWindow for FixmapWindow<'_, C> {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let slot = self.slot(level);

@@ -30,3 +30,16 @@ pub unsafe trait FrameSource {
     /// Takes back a frame that this source handed out.
     fn free(&mut self, frame: Pa);
 }
+
+// SAFETY: passes on what the source does.
+unsafe impl<F: FrameSource + ?Sized> FrameSource for &mut F {
+    #[inline]
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        (**self).alloc()
+    }
+
+    #[inline]
+    fn free(&mut self, frame: Pa) {
+        (**self).free(frame);
+    }
+}

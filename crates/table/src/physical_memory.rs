@@ -39,10 +39,12 @@ pub enum RecordError {
 
 /// The record of physical memory: what is memory, what must stay unmapped, what is in use.
 ///
-/// A byte is *memory* or not, *no-map* or not, and *reserved* or not, each independently of the others. A byte is *mappable*
-/// when it is memory and not no-map. The kernel's allocator must not hand out a reserved byte.
+/// A byte is *memory* or not, *no-map* or not, and *reserved* or not, each independently of the
+/// others. A byte is *mappable* when it is memory and not no-map. The kernel's allocator must not
+/// hand out a reserved byte.
 ///
-/// Every range passed in consists of whole pages of the map and is not empty. A change that fails changes nothing.
+/// Every range passed in consists of whole pages of the map and is not empty. A change that fails
+/// changes nothing.
 pub trait PhysicalMemory {
     /// Returns the lowest byte in `range` that is not mappable, or `None` when all of it is.
     fn first_unmappable(&self, range: PaRange) -> Option<Unmappable>;
@@ -53,7 +55,8 @@ pub trait PhysicalMemory {
     /// Returns the lowest reserved range that overlaps `range`, whole, or `None`.
     fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange>;
 
-    /// Records that there is memory at `range`. It may be allocated from now on, unless it is reserved.
+    /// Records that there is memory at `range`. It may be allocated from now on, unless it is
+    /// reserved.
     ///
     /// A call that undoes a [`remove`](Self::remove) of the same range must succeed.
     ///
@@ -77,4 +80,34 @@ pub trait PhysicalMemory {
 
     /// Ends the reservation that [`reserve`](Self::reserve) made of the same range.
     fn release(&mut self, range: PaRange);
+}
+
+impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &mut M {
+    fn first_unmappable(&self, range: PaRange) -> Option<Unmappable> {
+        (**self).first_unmappable(range)
+    }
+
+    fn overlapping_memory(&self, range: PaRange) -> Option<PaRange> {
+        (**self).overlapping_memory(range)
+    }
+
+    fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange> {
+        (**self).overlapping_reserved(range)
+    }
+
+    fn add(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).add(range)
+    }
+
+    fn remove(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).remove(range)
+    }
+
+    fn reserve(&mut self, range: PaRange) -> Result<(), RecordError> {
+        (**self).reserve(range)
+    }
+
+    fn release(&mut self, range: PaRange) {
+        (**self).release(range);
+    }
 }

@@ -10,8 +10,8 @@ use crate::words::{Word, Words};
 impl Line {
     /// Reads `line`, which does not include its line feed. Returns `None` for a line without words.
     ///
-    /// The line is judged by itself. The order of lines, the number of CPUs and the extent of memory
-    /// are for the reader of the whole trace to check.
+    /// The line is judged by itself. The order of lines, the number of CPUs and the extent of
+    /// memory are for the reader of the whole trace to check.
     ///
     /// # Errors
     /// [`LineError`], which says what is wrong and where.

@@ -8,9 +8,10 @@
 //!   + 3 GiB − 8 MiB  the DTB's window, 4 MiB of blocks
 //!   + 3 GiB − 2 MiB  the fixmap, one table of pages
 //! ```
-//! (with the 4K granule and 48 bits). Image, stacks, DTB window and fixmap share one table at level 2.
+//! (with the 4K granule and 48 bits). Image, stacks, DTB window and fixmap share one table at level
+//! 2.
 
-use linmap::slots::BuilderSlots;
+use linmap::BuilderSlots;
 use linmap_vmsa::{Geometry, Level, Va};
 
 /// The shape of the kernel's own half, TTBR1.
@@ -19,19 +20,22 @@ pub const GEOMETRY: Geometry = Geometry::K4_48;
 pub const IMAGE: Va = Va(0xffff_8000_8000_0000);
 /// The most that the image may span: one table of pages.
 const IMAGE_MAX_LEN: u64 = 2 << 20;
-/// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty, since the boot CPU's
-/// stacks are in the image.
+/// The most mappings that the linear map is built from: one for each range of memory, and two for
+/// the image.
+pub const MAX_MAPPINGS: usize = 512;
+/// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty,
+/// since the boot CPU's stacks are in the image.
 pub const STACKS: Va = Va(0xffff_8000_a000_0000);
 /// The most CPUs that the kernel runs on.
 pub const MAX_CPUS: usize = 256;
-/// Where the DTB is mapped by 2 MiB blocks before memory is known: up to two, since a DTB of at most 2 MiB may begin
-/// anywhere in a block.
+/// Where the DTB is mapped by 2 MiB blocks before memory is known: up to two, since a DTB of at
+/// most 2 MiB may begin anywhere in a block.
 pub const DTB_WINDOW: Va = Va(0xffff_8000_bf80_0000);
 /// The first fixmap slot.
 pub const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
 
-/// One CPU's slot of [`STACKS`], in bytes from its start: a page that is mapped nowhere, the stack that grows down to it, and
-/// the same again for exceptions.
+/// One CPU's slot of [`STACKS`], in bytes from its start: a page that is mapped nowhere, the stack
+/// that grows down to it, and the same again for exceptions.
 pub mod stack {
     /// Bytes from one CPU's slot to the next.
     pub const SLOT: u64 = 32 << 10;

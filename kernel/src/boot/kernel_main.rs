@@ -94,8 +94,9 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
     platform.initrd = found.initrd;
     let Platform { image, features, reserved, psci, .. } = platform;
     let line = CommandLine(platform.command_line);
-    let painted = linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
-        .unwrap_or_else(|error| fail("linear-map", &error, psci));
+    let (map, choices) =
+        linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
+            .unwrap_or_else(|error| fail("linear-map", &error, psci));
     parking::prepare(image, reserved);
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
@@ -106,11 +107,11 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
         memory: Memory {
             memblock: found.memblock,
             fixmap: early.fixmap,
-            layout: painted.layout,
+            layout: map.layout(),
             hardware,
             firmware: found.firmware,
         },
-        map: LiveMap::new(image, features, painted),
+        map: LiveMap::new(image, map),
         cpus: Cpus::new(&found.topology, psci, features, pa_bits),
         reservations: Reservations::default(),
         preserved: found.preserved,
@@ -119,7 +120,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
     let Owners { platform, memory, map, cpus, preserved, .. } = &mut owners;
     start_all(cpus, platform, memory, fdt, &found.topology)
         .unwrap_or_else(|error| fail("cpus", &error, psci));
-    live::rely_on(map, memory, platform, cpus.system(), &painted)
+    live::rely_on(map, memory, platform, cpus.system(), choices)
         .unwrap_or_else(|error| fail("repaint", &error, psci));
     preserved.show(memory);
     session::run(&mut owners)

@@ -1,6 +1,6 @@
 //! Why a payload can't be loaded or entered.
 
-use linmap::change::ChangeError;
+use linmap::ChangeError;
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,

@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::change::Protection;
+use linmap::Protection;
 
 use crate::arch::platform::Platform;
 use crate::kexec::allocations::{Allocations, PayloadMemory, Pool};

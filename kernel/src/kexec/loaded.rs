@@ -1,7 +1,7 @@
 //! A payload that is loaded.
 
 use arrayvec::ArrayVec;
-use linmap::frame_pool::MemblockFrames;
+use linmap::MemblockFrames;
 use linmap_kexec::{Moves, SEGMENT_ALIGN, Transition};
 use linmap_vmsa::{Pa, PaRange};
 

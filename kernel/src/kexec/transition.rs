@@ -1,7 +1,7 @@
 //! The tables for the move of a payload.
 
-use linmap::frame_pool::MemblockFrames;
-use linmap::mapping_list::MappingList;
+use linmap::MappingList;
+use linmap::MemblockFrames;
 use linmap_kexec::{Transition, TransitionError};
 use linmap_vmsa::PaRange;
 

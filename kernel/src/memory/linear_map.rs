@@ -1,81 +1,65 @@
-//! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
+//! The phase that builds the linear map: from a filled memblock to TTBR0 reserved and every temporary table freed.
 
-use linmap::builder::{BuildError, Builder};
-use linmap::change::Repaint;
 use linmap::features::Features;
-use linmap::fixmap_build::build_by_fixmap;
-use linmap::frame_pool::MemblockFrames;
-use linmap::identity_build::build_by_identity;
-use linmap::layout::{Layout, LayoutError};
-use linmap::leaf_policy::{LeafPolicy, leaves_name};
-use linmap::mapping_list::{
-    MappingList, TooManyRanges, identity_geometry, identity_mappings, linear_mappings,
+use linmap::{
+    BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
+    MappingLists, MemblockFrames, Repaint, leaves_name,
 };
 use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
-use linmap_table::{Built, Fixmap, Leaves, MappingError, Mappings, Reserved};
-use linmap_vmsa::{Geometry, GeometryError, Level, PaRange};
+use linmap_table::{Fixmap, Reserved};
+use linmap_vmsa::{Geometry, GeometryError, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
-use crate::arch::layout;
-use crate::arch::layout::BUILDER_SLOTS;
+use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, IMAGE, MAX_MAPPINGS};
 use crate::memory::physical::REGIONS;
 use crate::report;
 
-/// Why there is no linear map.
+/// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum LinearMapError {
-    /// `linmap.build=` names no builder.
-    #[error(
-        "linmap.build= names no builder; there are base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap and identity"
-    )]
+    /// `linmap.build=` has an unknown value.
+    #[error("linmap.build= is base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap or identity")]
     UnknownBuilder,
-    /// `linmap.leaf=` names no policy.
-    #[error("linmap.leaf= names no policy; there are auto, block and page")]
+    /// `linmap.leaf=` has an unknown value.
+    #[error("linmap.leaf= is auto, block or page")]
     UnknownLeaf,
-    /// `linmap.repaint=` names no choice.
-    #[error("linmap.repaint= names no choice; there are pages and keep-blocks")]
+    /// `linmap.repaint=` has an unknown value.
+    #[error("linmap.repaint= is pages or keep-blocks")]
     UnknownRepaint,
-    /// The image, whose tables are reached like all others, is not in memory that is mapped.
+    /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
-        /// Where the boot loader put it.
+        /// Its range.
         image: PaRange,
     },
-    /// Memory does not fit the linear region.
+    /// This memory can't be mapped.
     #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// Memory is in too many parts.
+    Config(#[from] ConfigError),
+    /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
-    Ranges(#[from] TooManyRanges),
-    /// Memory can't be mapped as it is.
-    #[error(transparent)]
-    Mapping(#[from] MappingError),
-    /// Memory lies where no 1:1 map reaches.
-    #[error("no 1:1 map reaches the end of memory: {0}")]
-    Identity(#[from] GeometryError),
-    /// The build itself failed.
+    Geometry(#[from] GeometryError),
+    /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
 }
 
-/// The linear map as it was painted.
+/// What the command line asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Painted {
-    /// Where everything is.
-    pub layout: Layout,
-    /// What the user asked for.
+pub struct Choices {
+    /// The size of leaves.
     pub policy: LeafPolicy,
-    /// What leaves the map may be made of.
-    pub leaves: Leaves,
-    /// What becomes of it when a CPU lacks the boot CPU's BBM level.
+    /// What happens when a CPU lacks the boot CPU's BBM level.
     pub repaint: Repaint,
 }
 
-/// Builds the linear map of `memblock` as the command line asks, and reports the phase. Returns where everything is.
+/// Builds the linear map of `memblock` as the command line asks, and reports the phase.
+///
+/// # Errors
+/// [`LinearMapError`].
 pub fn build(
     image: Image,
     reserved: Reserved,
@@ -83,7 +67,7 @@ pub fn build(
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
     fixmap: &mut Fixmap,
-) -> Result<Painted, LinearMapError> {
+) -> Result<(LinearMap, Choices), LinearMapError> {
     let builder = match command_line.get("linmap.build") {
         None => Builder::default(),
         Some(name) => Builder::from_name(name).ok_or(LinearMapError::UnknownBuilder)?,
@@ -96,20 +80,32 @@ pub fn build(
         None => Repaint::default(),
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
-    let leaves = policy.leaves();
-    if !memblock.mapped(layout::GEOMETRY.entry_bytes(Level::L3)).any(|range| range.covers(image.range())) {
+    let page = GEOMETRY.granule();
+    if !memblock.mapped(page.bytes()).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
+    let data = PaRange::new(image.read_only().end, image.range().end);
+    let config = LinearMapConfig {
+        geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
+        image: ImageParts { read_only: image.read_only(), data, va: IMAGE },
+        leaves: policy.leaves(),
+        builder,
+        slots: BUILDER_SLOTS,
+        root: image.swapper(),
+        reserved,
+        bbm: features.bbm,
+    };
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(builder, image, reserved, features, leaves, memblock, fixmap, &mut cpu);
+    let painted = paint(&config, memblock, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
-    let (layout, built) = painted?;
+    let painted = painted?;
+    let built = painted.built();
     let counts = cpu.counts;
     report!(
         "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",
         builder.name(),
-        leaves_name(leaves),
+        leaves_name(config.leaves),
         TicksPerInstruction(command_line),
         counts.tlbi,
         counts.dsb,
@@ -118,68 +114,31 @@ pub fn build(
         built.entries,
         built.bytes
     );
-    Ok(Painted { layout, policy, leaves, repaint })
+    Ok((painted.into_map(), Choices { policy, repaint }))
 }
 
-/// The phase itself. Not inlined, so that instructions can be counted from outside, between its symbol and its return.
+/// The phase itself. Not inlined, so that instructions can be counted from outside, between its
+/// symbol and its return.
 #[inline(never)]
-#[expect(clippy::too_many_arguments, reason = "what a builder joins, and who builds")]
-fn paint(
-    builder: Builder,
-    image: Image,
-    reserved: Reserved,
-    features: Features,
-    leaves: Leaves,
+fn paint<'c>(
+    config: &'c LinearMapConfig,
     memblock: &mut Memblock<REGIONS>,
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
-) -> Result<(Layout, Built), LinearMapError> {
-    let page = layout::GEOMETRY.entry_bytes(Level::L3);
-    let first = memblock.mapped(page).next().unwrap_or_default();
-    let last = memblock.mapped(page).next_back().unwrap_or_default();
-    let memory = PaRange::new(first.start, last.end);
-    let geometry = Geometry::new(layout::GEOMETRY.granule(), layout::GEOMETRY.va_bits(), features.pa_bits())?;
-    let layout = Layout::new(geometry, memory)?;
-    let mut linear_list = MappingList::new();
-    linear_mappings(&layout, memblock, image.range(), leaves, &mut linear_list)?;
-    let linear = Mappings::new(geometry, &linear_list)?;
-    let root = image.swapper();
-    let built = match builder {
-        Builder::Fixmap(step) => {
-            let mut frames = MemblockFrames::new(memblock, geometry);
-            // SAFETY: TTBR1 leads to the swapper table, which only this boot changes; memblock's frames are free
-            // memory; the table slots of the fixmap are free.
-            unsafe { build_by_fixmap(step, &linear, root, &BUILDER_SLOTS, fixmap, cpu, &mut frames) }
-        }
-        Builder::Identity => {
-            let shape = identity_geometry(geometry, memory.end.0)?;
-            let mut identity_list = MappingList::new();
-            identity_mappings(shape, memblock, &mut identity_list)?;
-            let identity = Mappings::new(shape, &identity_list)?;
-            let mut frames = MemblockFrames::new(memblock, geometry);
-            // SAFETY: both lists map all of memblock's memory, the image with the root table included; TTBR0 has been
-            // on the reserved table with nothing cached since the early identity map was left; this CPU is the only
-            // one running, and all its code and data lie in TTBR1's half.
-            unsafe {
-                build_by_identity(
-                    &layout,
-                    &linear,
-                    &identity,
-                    root,
-                    reserved,
-                    &BUILDER_SLOTS,
-                    fixmap,
-                    cpu,
-                    &mut frames,
-                )
-            }
-        }
-    }?;
-    Ok((layout, built))
+) -> Result<BuiltMap<'c>, LinearMapError> {
+    let mut lists = MappingLists::<MAX_MAPPINGS>::new();
+    let prepared = config.prepare(memblock.mapped(config.geometry.granule().bytes()), &mut lists)?;
+    let mut frames = MemblockFrames::new(memblock, config.geometry);
+    // SAFETY: TTBR1 leads to the swapper table, which the map alone changes from here on but for
+    // the fixmap's own table; hardware updates are off in TCR. TTBR0 has been on the reserved table
+    // with nothing cached since the early identity map was left. This CPU is the only one that
+    // runs, and its code and data lie in TTBR1's half. Memblock's frames are free memory, and the
+    // image, which has all tables in use, lies in memory that is mapped (`build` checked that).
+    Ok(unsafe { prepared.build(fixmap, cpu, &mut frames) }?)
 }
 
-/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a tick that is; nothing
-/// when it is one whole tick.
+/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a
+/// tick that is; nothing when it is one whole tick.
 struct TicksPerInstruction<'a>(CommandLine<'a>);
 
 impl core::fmt::Display for TicksPerInstruction<'_> {

@@ -1,18 +1,19 @@
-//! The linear map in use: how this kernel carries out changes of it.
+//! The linear map in use, and how this kernel edits it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use linmap::change::{ChangeError, Changed, Editor, ImageParts, LinearMap, ParkError, Pause, Repaint};
-use linmap::features::{Features, System};
-use linmap::frame_pool::{FramePool, PooledFrames};
-use linmap::leaf_policy::LeafPolicy;
+use linmap::features::System;
+use linmap::{
+    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ParkError, Pause, Repaint,
+};
+use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
-use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
-use linmap_table::{Leaves, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
 use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
@@ -22,22 +23,22 @@ use crate::arch::image::Image;
 use crate::arch::layout::{GEOMETRY, IMAGE};
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
-use crate::memory::linear_map::Painted;
+use crate::memory::linear_map::Choices;
 use crate::memory::parking;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::surgery::{self, Surgery};
 use crate::report;
 
-/// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
+/// The greatest number of steps of a plan: enough to repaint a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
 
 static mut PLAN: [Step; STEPS] = [Step::Isb; STEPS];
 
-/// The linear map, and what changing it needs.
+/// The linear map, and what it takes to edit it.
 pub struct LiveMap {
     /// The map.
     pub map: LinearMap,
-    /// Frames for tables.
+    /// A pool of frames for tables.
     pub pool: FramePool,
     image: PaRange,
     surgery: Surgery,
@@ -47,19 +48,12 @@ pub struct LiveMap {
 }
 
 impl LiveMap {
-    /// The map as it was painted, on the boot CPU alone. To be called once, when the console is where it stays.
-    pub fn new(image: Image, features: Features, painted: Painted) -> Self {
+    /// The map as it was built, while only the boot CPU runs. Called once, when the console has its final place.
+    pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
-        let layout = painted.layout;
-        // SAFETY: TTBR1 holds the swapper table with this geometry, nothing else changes it from now on but the fixmap
-        // its own table, and TCR has hardware updates off; this is the only CPU yet.
-        let tree = unsafe { LiveTree::new(layout.geometry(), image.swapper(), Half::High, features.bbm) };
-        let read_only = image.read_only();
-        let data = PaRange::new(read_only.end, image.range().end);
-        let map = LinearMap::new(tree, layout, ImageParts { read_only, data, va: IMAGE }, painted.leaves);
         let plan = &raw mut PLAN;
-        // SAFETY: this function is left once, so that these are the only references.
+        // SAFETY: this function returns once, so that these are the only references.
         let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
         Self {
             map,
@@ -72,7 +66,7 @@ impl LiveMap {
         }
     }
 
-    /// The three things that a change takes: the map, who carries it out, and room for its plan.
+    /// The map, its editor, and room for a plan: what every edit takes.
     pub fn parts<'l>(
         &'l mut self,
         memblock: &'l mut Memblock<REGIONS>,
@@ -90,28 +84,27 @@ impl LiveMap {
     }
 }
 
-/// This kernel as the one that carries out a change: on the boot CPU.
+/// The boot CPU as the editor of the map.
 pub struct KernelEditor<'l> {
     memblock: &'l mut Memblock<REGIONS>,
     pool: &'l mut FramePool,
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
-    /// The tree as it is traced, if a trace is printed.
+    /// The tree in the form of traces, if a trace is printed.
     traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they may be written: those of the image where the image is mapped for itself, since its
-/// linear alias is read-only, all others in the linear map.
+/// Tables by the addresses at which they are writable. Those in the image are written in the image's own mapping, because its
+/// linear alias is read-only; all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which nobody makes invalid or
-// read-only, so that the frame is mapped writable at one of the two addresses, always the same; nothing holds a Rust
-// reference to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is ever made invalid or
+// read-only, so that the frame is writable at one of the two addresses, always the same. No Rust reference leads to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -124,16 +117,12 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root when all others have parked, and
-// this CPU has invalidated what it held.
-unsafe impl Editor<REGIONS> for KernelEditor<'_> {
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root once all
+// other CPUs have parked and this CPU has invalidated its TLB.
+unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
     type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
-    type Frames<'e>
-        = PooledFrames<'e, REGIONS>
-    where
-        Self: 'e;
 
     #[inline]
     fn window(&mut self) -> Tables {
@@ -146,12 +135,12 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 
     #[inline]
-    fn frames(&mut self) -> PooledFrames<'_, REGIONS> {
-        self.pool.frames(self.memblock, GEOMETRY)
+    fn frames(&mut self) -> impl FrameSource {
+        self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY))
     }
 
-    fn memblock(&mut self) -> &mut Memblock<REGIONS> {
-        self.memblock
+    fn memory(&mut self) -> impl PhysicalMemory {
+        MemblockRecord(self.memblock)
     }
 
     #[inline]
@@ -175,8 +164,8 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `LiveMap`, its stack is in the image, and its interrupts are masked; the edit touches
-        // the image and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `LiveMap`. Its stack is in the image, and its interrupts are masked. The edit only
+        // accesses the image, and what it reaches through the window.
         unsafe {
             parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
@@ -187,14 +176,14 @@ unsafe impl Editor<REGIONS> for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay for it.
+/// Prints a plan that is about to be applied. A function of its own, so that edits without a trace don't pay for it.
 #[cold]
 #[inline(never)]
 fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
     tree.plan(&mut print, steps, tables);
 }
 
-/// The linear map's tree as it is traced.
+/// The linear map's tree in the form of traces.
 const fn traced_tree(roots: Roots) -> TracedTree {
     TracedTree { geometry: GEOMETRY, roots }
 }
@@ -205,7 +194,7 @@ fn print(line: Line) {
 }
 
 impl LiveMap {
-    /// Prints from now on what is done to the tables, as the machine model reads it.
+    /// Starts the trace: from here on all accesses to tables are printed in the form that the machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
@@ -214,14 +203,14 @@ impl LiveMap {
         traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
-    /// Notes that a CPU came online later.
+    /// Traces that a CPU came online.
     pub fn cpu_started(&self, number: usize) {
         if self.traced {
             traced_tree(self.roots).starts(&mut print, number);
         }
     }
 
-    /// Notes that a CPU went off.
+    /// Traces that a CPU went offline.
     pub fn cpu_stopped(&self, number: usize) {
         if self.traced {
             traced_tree(self.roots).stops(&mut print, number);
@@ -239,16 +228,16 @@ pub fn rely_on(
     memory: &mut Memory,
     platform: &Platform,
     system: System,
-    painted: &Painted,
+    choices: Choices,
 ) -> Result<(), ChangeError> {
-    let blocks = painted.policy == LeafPolicy::Auto && painted.leaves != Leaves::Pages;
+    let blocks = choices.policy == LeafPolicy::Auto;
     let lacks = platform.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
     // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused if it has less.
     unsafe { map.map.rely_on(system.bbm, system.tlbi_range) };
     if CommandLine(platform.command_line).get("linmap.trace") == Some("1") {
         map.trace(system.bbm);
     }
-    if !blocks || !lacks || painted.repaint == Repaint::KeepBlocks {
+    if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {
         return Ok(());
     }
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
@@ -258,7 +247,7 @@ pub fn rely_on(
     Ok(())
 }
 
-/// Runs `change` and says how many ticks it took.
+/// Runs `change`. Returns its result and how many ticks it took.
 pub fn timed<T>(change: impl FnOnce() -> T) -> (T, u64) {
     let started = cpu::counter();
     let result = change();

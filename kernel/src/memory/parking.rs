@@ -3,7 +3,7 @@
 //! The waiters spin in the identity map with TTBR1 on the reserved table; the boot CPU, which edits, goes to the
 //! [surgery root](crate::memory::surgery).
 
-use linmap::change::{ParkError, Pause};
+use linmap::{ParkError, Pause};
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};
 use linmap_table::Reserved;
 use linmap_table::cpu::store_valid;

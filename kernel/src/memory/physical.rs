@@ -4,13 +4,13 @@ use core::ptr::{self, NonNull};
 use core::slice;
 
 use arrayvec::ArrayVec;
-use linmap::layout::Layout;
-use linmap::mapping_list::MAX_MAPPINGS;
+use linmap::Layout;
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::arch::layout::MAX_MAPPINGS;
 use crate::memory::owned_bytes::OwnedBytes;
 
 /// How many regions each of memblock's lists has room for.

@@ -2,7 +2,7 @@
 
 use core::fmt::Display;
 
-use linmap::change::{Changed, Protection};
+use linmap::{Changed, Protection};
 use linmap_live::Global;
 use linmap_vmsa::{Level, PaRange};
 

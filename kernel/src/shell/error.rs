@@ -1,7 +1,7 @@
 //! Why a command failed.
 
 use arrayvec::ArrayString;
-use linmap::change::{ChangeError, MemoryError};
+use linmap::{ChangeError, MemoryError};
 use linmap_memblock::RegionError;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;

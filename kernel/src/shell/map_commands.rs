@@ -1,6 +1,6 @@
 //! Commands that show memory and its map, and verify it.
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap::listing::{Run, Runs, Size};
 use linmap_table::{LeafIter, Walk, walk};
 use linmap_vmsa::{Level, PaRange, Va};

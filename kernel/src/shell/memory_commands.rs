@@ -1,5 +1,6 @@
 //! Commands on memory that the user reserves. Addresses are physical.
 
+use linmap::first_unmappable;
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -45,7 +46,7 @@ pub fn reserve(
     if let Some(used) = memory.memblock.reserved().iter().find(|used| used.overlaps(range)) {
         return Err(CommandError::InUse { range, used: *used });
     }
-    map.map.is_memory(&memory.memblock, range)?;
+    map.map.check_mapped(range, |range| first_unmappable(&memory.memblock, range))?;
     reservations.add(range)?;
     memory.memblock.reserve(range).inspect_err(|_| reservations.remove(range))?;
     Ok(())
@@ -142,7 +143,7 @@ pub fn fill(
     let range = words.range()?;
     let seed = words.number()?;
     words.end()?;
-    map.map.is_memory(&memory.memblock, range)?;
+    map.map.check_mapped(range, |range| first_unmappable(&memory.memblock, range))?;
     if !reservations.covers(range) {
         return Err(CommandError::NotYours(range));
     }
@@ -169,7 +170,7 @@ pub fn digest(
     let mut words = Words::new(rest, DIGEST);
     let range = words.range()?;
     words.end()?;
-    map.map.is_memory(&memory.memblock, range)?;
+    map.map.check_mapped(range, |range| first_unmappable(&memory.memblock, range))?;
     let mut yours = reservations.ranges().iter().copied().chain(preserved.ranges());
     if !yours.any(|yours| yours.covers(range)) {
         return Err(CommandError::NotYours(range));

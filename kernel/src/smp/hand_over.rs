@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_table::Fixmap;
 use smccc::psci::AffinityState;
 

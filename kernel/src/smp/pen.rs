@@ -4,7 +4,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::{ptr, slice};
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_kexec::{MAX_PENNED, SpinTable};
 use linmap_vmsa::{Pa, PaRange};
 

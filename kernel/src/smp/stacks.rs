@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
-use linmap::frame_pool::MemblockFrames;
+use linmap::MemblockFrames;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};

@@ -3,7 +3,7 @@
 use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_memblock::{AllocError, Memblock};
 use linmap_vmsa::{Pa, PaRange, Va};
 

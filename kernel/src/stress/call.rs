@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use linmap::change::{ChangeError, Changed, Protection};
+use linmap::{ChangeError, Changed, Protection};
 use linmap_live::Global;
 use linmap_vmsa::{Level, PaRange};
 

@@ -1,6 +1,6 @@
 //! Why a stress run failed.
 
-use linmap::change::ChangeError;
+use linmap::ChangeError;
 use linmap_memblock::AllocError;
 use thiserror::Error;
 

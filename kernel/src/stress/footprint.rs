@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_table::LeafIter;
 
 use crate::arch::image::Image;

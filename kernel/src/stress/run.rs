@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use linmap::change::{ChangeError, Changed, Protection};
+use linmap::{ChangeError, Changed, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_table::OutOfFrames;
 

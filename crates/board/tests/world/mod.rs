@@ -29,7 +29,8 @@ use pool::{Pool, PoolHandle};
 const POOL: u64 = 0x1_0000_0000;
 /// The table that CPUs are on while the tree is parked: one granule of invalid entries.
 const RESERVED: u64 = 0x8000_0000;
-/// What the area's first byte translates to, unless a mapping says otherwise: a multiple of every block.
+/// What the area's first byte translates to, unless a mapping says otherwise: a multiple of every
+/// block.
 pub const AREA_PA: u64 = 0x40_0000_0000;
 
 /// The machine and the tree of one test.
@@ -473,7 +474,8 @@ fn changed(attributes: Attributes, change: Change) -> Attributes {
     }
 }
 
-/// What a leaf's bits say, read here by the layout of the architecture and not by the crate under test.
+/// What a leaf's bits say, read here by the layout of the architecture and not by the crate under
+/// test.
 fn attributes_of(value: u64, lpa2: bool) -> Attributes {
     let access = match value >> 6 & 3 {
         0b00 => Access::KernelReadWrite,

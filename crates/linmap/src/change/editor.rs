@@ -1,70 +1,79 @@
-//! Who carries out a change: the CPU that runs it, how it reaches tables, and how all CPUs get out of the way.
+//! What a change needs of the kernel: how it reaches tables, where frames come from, which memory
+//! there is, and how all CPUs leave the map.
 
 use linmap_live::Step;
-use linmap_memblock::Memblock;
 use linmap_table::cpu::Cpu;
-use linmap_table::{FrameSource, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
 use thiserror::Error;
 
-/// A CPU did not leave the live root in time, or nobody knows whether it has. All that had are back, and the plan was abandoned.
+/// A CPU did not leave the live root in time, or it is unknown whether it has. All others are back,
+/// and nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("CPU {cpu} did not park within {ticks} ticks, so the map stays as it is")]
+#[error("CPU {cpu} did not park within {ticks} ticks, so nothing was changed")]
 pub struct ParkError {
     /// The CPU's number.
     pub cpu: usize,
-    /// How long it was waited for, in ticks of the virtual counter. 0 for one that was given up before and may be anywhere.
+    /// How long it was waited for, in ticks of the virtual counter. 0 for a CPU that failed to
+    /// answer before.
     pub ticks: u64,
 }
 
 /// How long the machine stood still.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pause {
-    /// From the call to the CPUs until they were told to return, in ticks of the virtual counter.
+    /// From the request to the CPUs to their release, in ticks of the virtual counter.
     pub ticks: u64,
 }
 
-/// The kernel around a change.
+/// The kernel that carries out a change.
 ///
 /// # Safety
-/// - [`window`](Self::window) must reach every table of the live tree and every frame of [`frames`](Self::frames).
-/// - [`park`](Self::park) must run its argument only while no CPU has the live root in a TTBR, after every CPU has
-///   invalidated all it held (TLBI VMALLE1, DSB NSH, ISB) since it left; the window it gives must reach the same tables.
-pub unsafe trait Editor<const N: usize> {
-    /// Tables, reached while the map is in use.
+/// - [`window`](Self::window) must reach every table of the live tree and every frame of
+///   [`frames`](Self::frames).
+/// - [`park`](Self::park) must run its argument only while no CPU has the live root in a TTBR,
+///   after every CPU has invalidated all it held (TLBI VMALLE1, DSB NSH, ISB) since it left. The
+///   window that it passes must reach the same tables.
+pub unsafe trait Editor {
+    /// How tables are reached while the map is in use.
     type Window: TableWindow;
-    /// Tables, reached while all CPUs are parked.
+    /// How tables are reached while all CPUs are parked.
     type ParkedWindow: TableWindow;
     /// The CPU that runs the change.
     type Cpu: Cpu;
-    /// Where frames come from.
-    type Frames<'e>: FrameSource
-    where
-        Self: 'e;
 
-    /// Reaches tables while the map is in use.
+    /// Returns a window to the tables while the map is in use.
     fn window(&mut self) -> Self::Window;
 
-    /// The CPU that this runs on.
+    /// Returns the CPU that this runs on.
     fn cpu(&mut self) -> &mut Self::Cpu;
 
-    /// The source of table frames.
-    fn frames(&mut self) -> Self::Frames<'_>;
+    /// Returns the source of table frames.
+    fn frames(&mut self) -> impl FrameSource;
 
-    /// Which memory there is.
-    fn memblock(&mut self) -> &mut Memblock<N>;
+    /// Returns the record of physical memory.
+    fn memory(&mut self) -> impl PhysicalMemory;
 
-    /// Is told the steps of a checked plan that is about to be applied while the map is in use.
-    fn planned(&mut self, steps: &[Step]);
+    /// Receives the steps of a checked plan right before it is applied while the map is in use. For
+    /// traces.
+    #[inline]
+    fn planned(&mut self, steps: &[Step]) {
+        let _ = steps;
+    }
 
-    /// Is told the steps of a plan that was applied while all CPUs were parked: when they are back, and before any frame of a
-    /// table that it removed goes back. Not before, since a CPU may fail to park; and not while they are parked, since one of
-    /// them may have been about to print.
-    fn applied_parked(&mut self, steps: &[Step]);
+    /// Receives the steps of a plan that was applied while all CPUs were parked. For traces.
+    ///
+    /// The call comes when all CPUs are back, before the frames of removed tables are freed: before
+    /// the CPUs park it is unknown whether all will, and while they are parked one of them may
+    /// hold the lock of the console.
+    #[inline]
+    fn applied_parked(&mut self, steps: &[Step]) {
+        let _ = steps;
+    }
 
-    /// Runs `edit` while every CPU is away from the live root.
+    /// Runs `edit` while no CPU uses the live root.
     ///
     /// # Errors
-    /// [`ParkError`] when a CPU does not leave in time: `edit` was not run then.
+    /// [`ParkError`] when a CPU does not leave in time. `edit` was not run.
     fn park<R>(
         &mut self,
         edit: impl FnOnce(&mut Self::ParkedWindow, &mut Self::Cpu) -> R,

@@ -1,64 +1,61 @@
-//! Memory that appears and disappears while the machine runs.
+//! Memory that is added and removed while the machine runs.
 
 use linmap_live::{Global, Step};
-use linmap_memblock::RegionError;
-use linmap_table::{Mapping, MappingError, Mappings};
+use linmap_table::{Mapping, MappingError, Mappings, PhysicalMemory, RecordError};
 use linmap_vmsa::{Attributes, PaRange};
 use thiserror::Error;
 
-use super::{ChangeError, Changed, Editor, LinearMap, Request};
+use super::change_error::ChangeError;
+use super::changed::Changed;
+use super::editor::Editor;
+use super::linear_map::LinearMap;
+use super::mappable::check_mappable;
+use super::request::Request;
 
 /// Why memory was neither added nor removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum MemoryError {
-    /// Memory is there already.
-    #[error("{range} overlaps memory that is there already, {memory}")]
+    /// The range overlaps memory that is present.
+    #[error("{range} overlaps {memory}, which is present")]
     Present {
         /// The range asked for.
         range: PaRange,
         /// The first memory that it overlaps.
         memory: PaRange,
     },
-    /// Somebody uses the memory.
+    /// The range overlaps memory that is in use.
     #[error("{range} can't be added or removed: {reserved} is in use")]
     InUse {
         /// The range asked for.
         range: PaRange,
-        /// The first range that is reserved.
+        /// The first reserved range that it overlaps.
         reserved: PaRange,
     },
-    /// Memblock can't say it.
+    /// The record of memory did not take the change.
     #[error(transparent)]
-    Region(#[from] RegionError),
-    /// It can't be mapped as it is.
+    Record(#[from] RecordError),
+    /// The range can't be mapped.
     #[error(transparent)]
     Mapping(#[from] MappingError),
-    /// The map can't change.
+    /// The map can't be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
 }
 
 impl LinearMap {
-    /// Maps `range`, memory that was not there before, and tells memblock. Leaves beside it are folded with it where that
-    /// needs no parking.
+    /// Maps `range`, memory that was absent, and records it. Leaves that can join its neighbours'
+    /// are folded, if that needs no parking.
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub fn add_memory<const N: usize, E: Editor<N>>(
+    pub fn add_memory<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
         range: PaRange,
     ) -> Result<Changed, MemoryError> {
-        let target = self.linear(range)?;
-        if let Some(memory) = editor.memblock().regions().find(|region| region.range.overlaps(range)) {
-            return Err(MemoryError::Present { range, memory: memory.range });
-        }
-        // A reservation that was made before there is memory would be lost below.
-        if let Some(reserved) = editor.memblock().reserved().iter().find(|reserved| reserved.overlaps(range))
-        {
-            return Err(MemoryError::InUse { range, reserved: *reserved });
-        }
+        let target = self.region.linear(range)?;
         let list = [Mapping {
             va: target.start,
             pa: range.start,
@@ -66,54 +63,69 @@ impl LinearMap {
             attributes: Attributes { global: self.global == Global::Global, ..Attributes::KERNEL_DATA },
             leaves: self.leaves,
         }];
-        let mappings = Mappings::new(self.layout.geometry(), &list)?;
-        // First, since it may have no room. Reserved, so that no table comes from memory that is not mapped yet.
-        let memblock = editor.memblock();
-        memblock.reserve(range)?;
-        if let Err(error) = memblock.add(range) {
-            let _ = memblock.free(range);
-            return Err(error.into());
-        }
-        let no_map = memblock.regions().find(|region| region.no_map && region.range.overlaps(range));
-        let result = match no_map {
-            Some(region) => Err(ChangeError::NoMap { range, pa: region.range.start.max(range.start) }),
-            None => self.run(editor, steps, target, Request::Map(&mappings)),
-        };
-        // What was done above can be undone: it takes no more room than there was before.
-        let _ = editor.memblock().free(range);
+        let mappings = Mappings::new(self.layout().geometry(), &list)?;
+        record_added(&mut editor.memory(), range)?;
+        let mappable = check_mappable(&editor.memory(), range);
+        let result = mappable.and_then(|()| self.run(editor, steps, target, Request::Map(&mappings)));
+        editor.memory().release(range);
         match result {
             Ok(changed) => Ok(changed.and(self.fold_around(editor, steps, range))),
             Err(error) => {
-                let _ = editor.memblock().remove(range);
+                // The undo of an `add` succeeds.
+                let _ = editor.memory().remove(range);
                 Err(error.into())
             }
         }
     }
 
-    /// Unmaps `range`, memory that nobody uses, and takes it from memblock. Leaves that reach beyond are split.
+    /// Unmaps `range`, memory that is not in use, and removes it from the record. Leaves that reach
+    /// beyond are split.
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub fn remove_memory<const N: usize, E: Editor<N>>(
+    pub fn remove_memory<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
         range: PaRange,
     ) -> Result<Changed, MemoryError> {
-        self.linear(range)?;
-        let memblock = editor.memblock();
-        if let Some(reserved) = memblock.reserved().iter().find(|reserved| reserved.overlaps(range)) {
-            return Err(MemoryError::InUse { range, reserved: *reserved });
-        }
-        self.all_mapped(memblock, range)?;
-        // First, so that no table of the split comes from it; taken back if the map can't change.
-        memblock.remove(range)?;
+        self.region.linear(range)?;
+        record_removed(&mut editor.memory(), range)?;
         match self.change(editor, steps, range, Request::Unmap) {
             Ok(changed) => Ok(changed),
             Err(error) => {
-                let _ = editor.memblock().add(range);
+                // The undo of a `remove` succeeds.
+                let _ = editor.memory().add(range);
                 Err(error.into())
             }
         }
     }
+}
+
+/// Records that there is memory at `range`. It is reserved, so that no table comes from memory that
+/// is not mapped yet.
+fn record_added(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
+    if let Some(memory) = memory.overlapping_memory(range) {
+        return Err(MemoryError::Present { range, memory });
+    }
+    // The release after the change would end a reservation that was made before.
+    if let Some(reserved) = memory.overlapping_reserved(range) {
+        return Err(MemoryError::InUse { range, reserved });
+    }
+    memory.reserve(range)?;
+    if let Err(error) = memory.add(range) {
+        memory.release(range);
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Records that there is no memory at `range`, before it is unmapped, so that no table of a split
+/// comes from it.
+fn record_removed(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), MemoryError> {
+    if let Some(reserved) = memory.overlapping_reserved(range) {
+        return Err(MemoryError::InUse { range, reserved });
+    }
+    check_mappable(memory, range)?;
+    Ok(memory.remove(range)?)
 }

@@ -1,27 +1,33 @@
-//! What memory may be used for: calls in the manner of `set_memory`, on page ranges of the linear map.
+//! What memory may be used for: protections of page ranges.
 
 use linmap_live::{Change, Step, Target};
 use linmap_vmsa::{Access, Execute, PaRange, VaRange};
 
-use super::{ChangeError, Changed, Editor, LinearMap, Request, in_use};
+use super::apply::in_use;
+use super::change_error::ChangeError;
+use super::changed::Changed;
+use super::editor::Editor;
+use super::linear_map::LinearMap;
+use super::mappable::explained;
+use super::request::Request;
 
-/// What a range of memory becomes. Nothing but [`LinearMap::make_text`] makes memory executable.
+/// What a range of memory becomes. [`LinearMap::make_text`] alone makes memory executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protection {
     /// Writes fault.
     ReadOnly,
-    /// Writes are allowed; refused where memory is executable.
+    /// Writes are allowed. Refused where memory is executable.
     ReadWrite,
     /// Instruction fetches fault.
     NoExecute,
-    /// Every access faults. What the leaves said is kept.
+    /// Every access faults. The leaves remember their other attributes.
     Invalid,
-    /// Accesses are allowed again, as they were.
+    /// Accesses are allowed again, as before.
     Valid,
 }
 
 impl Protection {
-    /// The name in the shell: `ro`, `rw`, `nx`, `invalid`, `valid`.
+    /// Returns the name: `ro`, `rw`, `nx`, `invalid` or `valid`.
     pub fn name(self) -> &'static str {
         match self {
             Self::ReadOnly => "ro",
@@ -32,7 +38,7 @@ impl Protection {
         }
     }
 
-    /// The protection with this name.
+    /// Returns the protection named `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         const ALL: [Protection; 5] = [
             Protection::ReadOnly,
@@ -46,7 +52,7 @@ impl Protection {
 
     const fn change(self) -> Change {
         const NOTHING: Change = Change { access: None, execute: None, valid: None };
-        // A table, in the order of the names: what a match would be made of takes longer to work out.
+        // A table in the order of the variants: a match costs more instructions.
         const CHANGES: [Change; 5] = [
             Change { access: Some(Access::KernelReadOnly), ..NOTHING },
             Change { access: Some(Access::KernelReadWrite), ..NOTHING },
@@ -59,23 +65,24 @@ impl Protection {
 }
 
 impl LinearMap {
-    /// Gives `range`, whole pages of mapped memory, another protection. Larger leaves that reach beyond it are split to the
-    /// largest leaves that do not; where it makes leaves alike again and no parking is needed for it, they are folded.
+    /// Gives `range`, whole pages of mapped memory, another protection. Leaves that reach beyond it
+    /// are split no further than needed. Leaves that become equal are folded, if that needs no
+    /// parking.
     ///
-    /// When the call returns, no CPU has a translation any more by which the range was used before. A range in the
-    /// image's data changes in the image's own mapping, and its linear alias follows: the alias is never writable, and
+    /// When the call returns, no CPU holds an old translation of the range. A range in the image's
+    /// data changes in the image's own mapping. Its linear alias is never writable, and is
     /// invalid when the range is.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn protect<const N: usize, E: Editor<N>>(
+    pub fn protect<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
         range: PaRange,
         protection: Protection,
     ) -> Result<Changed, ChangeError> {
-        let target = self.linear(range)?;
+        let target = self.region.linear(range)?;
         if range.overlaps(self.image.range()) {
             return self.protect_image(editor, steps, range, protection);
         }
@@ -85,7 +92,7 @@ impl LinearMap {
     /// Gives `range`, which overlaps the image, another protection.
     #[cold]
     #[inline(never)]
-    fn protect_image<const N: usize, E: Editor<N>>(
+    fn protect_image<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -100,9 +107,10 @@ impl LinearMap {
             return Err(ChangeError::PartlyImage { range, image: image.data });
         }
         let alias = match protection {
-            // The alias is read-only and never executable anyway.
+            // The alias is always read-only and never executable.
             Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Changed::default(),
-            // First, since it may have to be split, for which there may be no frame. The image itself is made of pages.
+            // First, since a split of the alias may fail for want of a frame. The image itself is
+            // made of pages.
             Protection::Invalid | Protection::Valid => {
                 self.change(editor, steps, range, Request::Protect(protection.change()))?
             }
@@ -112,13 +120,16 @@ impl LinearMap {
         Ok(alias.and(changed))
     }
 
-    /// Makes `range` read-only and executable by the kernel: text. The one call that makes memory executable. The
-    /// instructions must have been written, and cleaned to the point of unification, before; the caller
-    /// invalidates the instruction caches of all CPUs afterwards, each of which needs an ISB before it executes them.
+    /// Makes `range` text: read-only, and executable by the kernel. No other call makes memory
+    /// executable.
+    ///
+    /// The caller writes the instructions before the call and cleans them to the point of
+    /// unification. After it, the caller invalidates the instruction caches of all CPUs, and
+    /// each CPU needs an ISB before it executes the instructions.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_text<const N: usize, E: Editor<N>>(
+    pub fn make_text<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -132,12 +143,12 @@ impl LinearMap {
         self.protect_outside_image(editor, steps, range, change)
     }
 
-    /// Makes `range` what memory is before anything is changed: readable and writable, and not executable. One change, so that
-    /// none of it is made when it fails.
+    /// Makes `range` data, as memory is after the build: valid, writable, not executable. It is one
+    /// change: if it fails, nothing is changed.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_data<const N: usize, E: Editor<N>>(
+    pub fn make_data<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -151,14 +162,14 @@ impl LinearMap {
         self.protect_outside_image(editor, steps, range, change)
     }
 
-    fn protect_outside_image<const N: usize, E: Editor<N>>(
+    fn protect_outside_image<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
         range: PaRange,
         change: Change,
     ) -> Result<Changed, ChangeError> {
-        let target = self.linear(range)?;
+        let target = self.region.linear(range)?;
         let image = self.image.range();
         if range.overlaps(image) {
             return Err(ChangeError::ImageText { range, image });
@@ -166,9 +177,10 @@ impl LinearMap {
         self.protect_memory(editor, steps, range, target, change)
     }
 
-    /// Changes memory at `range` that is mapped once, at `target`, and folds what became alike.
+    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves that become
+    /// equal.
     #[inline(always)]
-    fn protect_memory<const N: usize, E: Editor<N>>(
+    fn protect_memory<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -190,7 +202,7 @@ impl LinearMap {
             }
             Err(error) => match self.run_otherwise(editor, steps, target, Request::Protect(change), error) {
                 Ok(changed) => changed,
-                Err(error) => return Err(self.explained(editor.memblock(), range, error)),
+                Err(error) => return Err(explained(&editor.memory(), &self.region, range, error)),
             },
         };
         Ok(changed.and(self.fold_around(editor, steps, range)))

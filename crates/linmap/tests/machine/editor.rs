@@ -2,13 +2,12 @@
 
 use std::ptr::NonNull;
 
-use linmap::change::{Editor, ParkError, Pause};
-use linmap::frame_pool::{FramePool, PooledFrames};
+use linmap::{Editor, FramePool, MemblockFrames, MemblockRecord, ParkError, Pause};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
-use linmap_table::{Fixmap, FrameSource, OutOfFrames, TableWindow};
+use linmap_table::{Fixmap, FrameSource, OutOfFrames, PhysicalMemory, TableWindow};
 use linmap_trace::Line;
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange};
 
@@ -21,8 +20,8 @@ const TABLE_SLOTS: usize = 1;
 /// Levels −1 to 3.
 const LEVELS: usize = 5;
 
-/// Tables as the kernel reaches them on the live root: those in the image by the image's own mapping, since its linear alias
-/// is read-only, all others by the linear map.
+/// Tables as the kernel reaches them on the live root: those in the image by the image's own
+/// mapping, since its linear alias is read-only, all others by the linear map.
 pub struct LiveWindow {
     pub image: PaRange,
     pub own: BoardWindow,
@@ -89,13 +88,13 @@ unsafe impl TableWindow for SurgeryWindow {
 }
 
 /// A source that runs out when a test says so.
-pub struct Limited<'e> {
-    source: PooledFrames<'e, REGIONS>,
+pub struct Limited<'e, F> {
+    source: F,
     left: &'e mut Option<u64>,
 }
 
 // SAFETY: hands on what `source` does.
-unsafe impl FrameSource for Limited<'_> {
+unsafe impl<F: FrameSource> FrameSource for Limited<'_, F> {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         match self.left {
             Some(0) => return Err(OutOfFrames { wanted: 0, largest_free: 0 }),
@@ -135,12 +134,12 @@ pub struct BoardEditor {
     pub trace: Option<String>,
 }
 
-// SAFETY: the windows reach every frame on the board; `park` runs the edit when all CPUs have left the live root.
-unsafe impl Editor<REGIONS> for BoardEditor {
+// SAFETY: the windows reach every frame on the board; `park` runs the edit when all CPUs have left
+// the live root.
+unsafe impl Editor for BoardEditor {
     type Window = LiveWindow;
     type ParkedWindow = SurgeryWindow;
     type Cpu = EditingCpu;
-    type Frames<'e> = BoardFrames<Limited<'e>>;
 
     fn window(&mut self) -> LiveWindow {
         let own = self.board.window(0, Some(self.own));
@@ -151,13 +150,13 @@ unsafe impl Editor<REGIONS> for BoardEditor {
         &mut self.cpu
     }
 
-    fn frames(&mut self) -> BoardFrames<Limited<'_>> {
-        let source = self.pool.frames(&mut self.memblock, self.geometry);
+    fn frames(&mut self) -> impl FrameSource {
+        let source = self.pool.over(MemblockFrames::new(&mut self.memblock, self.geometry));
         BoardFrames::new(&self.board, Limited { source, left: &mut self.left })
     }
 
-    fn memblock(&mut self) -> &mut Memblock<REGIONS> {
-        &mut self.memblock
+    fn memory(&mut self) -> impl PhysicalMemory {
+        MemblockRecord(&mut self.memblock)
     }
 
     fn planned(&mut self, steps: &[Step]) {

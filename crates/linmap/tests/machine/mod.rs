@@ -1,5 +1,5 @@
-//! A machine on the board whose CPUs run on the linear map, built by the crate itself, and a plain record of what the
-//! map has to say.
+//! A machine on the board whose CPUs run on the linear map, built by the crate itself, and a plain
+//! record of what the map has to say.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -14,19 +14,17 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use linmap::change::{Editor, ImageParts, LinearMap};
-use linmap::frame_pool::{FramePool, MemblockFrames};
-use linmap::identity_build::build_by_identity;
-use linmap::layout::Layout;
-use linmap::mapping_list::{MappingList, identity_geometry, identity_mappings, linear_mappings};
-use linmap::slots::BuilderSlots;
+use linmap::{
+    Builder, BuilderSlots, Editor, FramePool, ImageParts, Layout, LinearMap, LinearMapConfig, MappingLists,
+    MemblockFrames,
+};
 use linmap_board::{Board, BoardFrames};
+use linmap_live::Step;
 use linmap_live::events::Roots;
-use linmap_live::{Half, LiveTree, Step};
 use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Config, Event, Space};
-use linmap_table::{Fixmap, Mappings, Reserved};
+use linmap_table::{Fixmap, Reserved};
 use linmap_trace::Line;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
@@ -36,9 +34,6 @@ use editor::BoardEditor;
 use random::Random;
 use setting::Setting;
 use shadow::Shadow;
-
-/// What the builder uses of the fixmap.
-const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 
 /// Ranges that memblock has room for.
 pub const REGIONS: usize = 64;
@@ -124,7 +119,8 @@ impl Running {
         memblock.reserve(setting.image).expect("room");
 
         turn_on(setting, &board);
-        let layout = build(setting, &board, &mut memblock);
+        let mut map = build(setting, &board, &mut memblock);
+        let layout = map.layout();
         let ways = identity_map(setting, &board);
         let mut cpus = Cpus { ways, uses: vec![Vec::new(); setting.cpus] };
         let text = InUse { va: setting.image_va().0, len: setting.text_len, kind: Use::Execute };
@@ -153,18 +149,10 @@ impl Running {
             cpu: board.cpu(0),
             bystanders: Rc::new(RefCell::new(bystanders)),
         };
-        let image = ImageParts {
-            read_only: setting.text(),
-            data: PaRange::new(setting.text().end, setting.image.end),
-            va: setting.image_va(),
-        };
-        let root = roots(setting).live;
-        // SAFETY: on the model; this value alone changes the tree.
-        let mut tree = unsafe { LiveTree::new(setting.geometry, root, Half::High, setting.bbm) };
         if setting.range_invalidation {
-            tree = tree.with_range_invalidation();
+            // SAFETY: on the model, whose CPUs all have it.
+            unsafe { map.rely_on(setting.bbm, true) };
         }
-        let map = LinearMap::new(tree, layout, image, setting.leaves);
         let shadow = Shadow::new(setting, layout, &memblock);
         let editor = BoardEditor {
             board: board.clone(),
@@ -204,7 +192,8 @@ impl Running {
         self.editor.trace = Some(text);
     }
 
-    /// Every leaf of the kernel's half: first address, log2 of its bytes, whether it is one of a run.
+    /// Every leaf of the kernel's half: first address, log2 of its bytes, whether it is one of a
+    /// run.
     pub fn leaf_shapes(&self) -> Vec<(u64, u32, bool)> {
         let mut shapes = Vec::new();
         self.board.with_machine(|machine| {
@@ -223,8 +212,8 @@ impl Running {
         out - self.editor.pool.len() as u64
     }
 
-    /// The machine has nothing to object to, the tables say what the shadow does, memblock has what is mapped, and all
-    /// frames that are out are tables of the tree.
+    /// The machine has nothing to object to, the tables say what the shadow does, memblock has what
+    /// is mapped, and all frames that are out are tables of the tree.
     pub fn agree(&self) -> Result<(), String> {
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| violation.to_string())?;
@@ -254,7 +243,8 @@ fn link(setting: &Setting, board: &Board, from: Frame, va: Va, level: Level, to:
     board.event(Event::Store { cpu: 0, pa, value, via: None });
 }
 
-/// A chain of tables, from the root to the level above the pages, for the image's table of pages and the fixmap's.
+/// A chain of tables, from the root to the level above the pages, for the image's table of pages
+/// and the fixmap's.
 fn chain(setting: &Setting, board: &Board, at: fn(Level) -> Frame, image: Frame, fixmap: Frame) {
     for level in levels(setting) {
         zero(setting, board, at(level));
@@ -301,47 +291,38 @@ fn turn_on(setting: &Setting, board: &Board) {
 }
 
 /// The linear map, by the default builder.
-fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> Layout {
+fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> LinearMap {
     let geometry = setting.geometry;
-    let first = memblock.mapped(setting.page()).next().expect("some memory");
-    let last = memblock.mapped(setting.page()).next_back().expect("some memory");
-    let memory = PaRange::new(first.start, last.end);
-    let layout = Layout::new(geometry, memory).expect("memory in reach");
-    let mut list = MappingList::new();
-    linear_mappings(&layout, memblock, setting.image, setting.leaves, &mut list).expect("few ranges");
-    let linear = Mappings::new(geometry, &list).expect("a list that a builder takes");
-    let shape = identity_geometry(geometry, memory.end.0).expect("memory in reach");
-    let mut identity = MappingList::new();
-    identity_mappings(shape, memblock, &mut identity).expect("few ranges");
-    let identity = Mappings::new(shape, &identity).expect("a list that a builder takes");
-    let reserved = Reserved {
-        ttbr0: ttbr(geometry, frame(setting, Frame::Reserved), 0),
-        tcr: tcr(geometry, geometry, true),
+    let config = LinearMapConfig {
+        geometry,
+        image: ImageParts {
+            read_only: setting.text(),
+            data: PaRange::new(setting.text().end, setting.image.end),
+            va: setting.image_va(),
+        },
+        leaves: setting.leaves,
+        builder: Builder::Identity,
+        slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
+        root: frame(setting, Frame::Swapper(geometry.start_level())),
+        reserved: Reserved {
+            ttbr0: ttbr(geometry, frame(setting, Frame::Reserved), 0),
+            tcr: tcr(geometry, geometry, true),
+        },
+        bbm: setting.bbm,
     };
-    let root = frame(setting, Frame::Swapper(geometry.start_level()));
+    let mut lists = MappingLists::<REGIONS>::new();
+    let prepared = config.prepare(memblock.mapped(setting.page()), &mut lists).expect("memory in reach");
     let pages = board.pointer(frame(setting, Frame::FixmapPages));
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };
     let mut frames = BoardFrames::new(board, MemblockFrames::new(memblock, geometry));
     // SAFETY: as `turn_on` left the machine.
-    let built = unsafe {
-        build_by_identity(
-            &layout,
-            &linear,
-            &identity,
-            root,
-            reserved,
-            &SLOTS,
-            &mut fixmap,
-            &mut board.cpu(0),
-            &mut frames,
-        )
-    };
-    built.expect("frames enough");
-    layout
+    let built = unsafe { prepared.build(&mut fixmap, &mut board.cpu(0), &mut frames) };
+    built.expect("frames enough").into_map()
 }
 
-/// The map at VA = PA of the one page of code that CPUs park in, and of the page of words that they wait for.
+/// The map at VA = PA of the one page of code that CPUs park in, and of the page of words that they
+/// wait for.
 fn identity_map(setting: &Setting, board: &Board) -> Ways {
     let geometry = setting.geometry;
     let page = setting.page();

@@ -1,6 +1,7 @@
-//! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the plain record.
+//! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the
+//! plain record.
 
-use linmap::change::{ChangeError, Changed, MemoryError, Protection};
+use linmap::{ChangeError, Changed, MemoryError, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_model::Event;
 use linmap_model::event::Use;
@@ -45,7 +46,6 @@ impl Wrong {
         match error {
             MemoryError::Present { .. } => Self::Present,
             MemoryError::InUse { .. } => Self::InUse,
-            MemoryError::Region(_) | MemoryError::Mapping(_) => Self::Other,
             MemoryError::Change(change) => match change {
                 ChangeError::Unaligned { .. } => Self::Unaligned,
                 ChangeError::OutOfReach { .. } => Self::OutOfReach,
@@ -54,8 +54,9 @@ impl Wrong {
                 ChangeError::ImageText { .. } => Self::ImageText,
                 ChangeError::PartlyImage { .. } => Self::PartlyImage,
                 ChangeError::Plan(PlanError::WritableAndExecutable { .. }) => Self::WritableAndExecutable,
-                ChangeError::Plan(_) | ChangeError::Refused(_) | ChangeError::Park(_) => Self::Other,
+                _ => Self::Other,
             },
+            _ => Self::Other,
         }
     }
 }
@@ -295,7 +296,8 @@ impl Running {
         }
     }
 
-    /// The part of `range`, or of what lies behind it, that is mapped memory, and no part of the image that is needed.
+    /// The part of `range`, or of what lies behind it, that is mapped memory, and no part of the
+    /// image that is needed.
     fn clipped(&self, range: PaRange, random: &mut Random) -> PaRange {
         let setting = &self.setting;
         let mut list = Vec::new();
@@ -354,7 +356,8 @@ impl Running {
         }
     }
 
-    /// The calls that give every page back what it said at first, beginning with those that must come first.
+    /// The calls that give every page back what it said at first, beginning with those that must
+    /// come first.
     pub fn undo(&self) -> Vec<Op> {
         let setting = self.setting.clone();
         let mut ops = Vec::new();

@@ -40,6 +40,14 @@ impl Random {
     }
 }
 
+/// How many random sequences a test runs: `LINMAP_SEQUENCES`, or `soak` with `LINMAP_SOAK`, or
+/// `default`.
+pub fn sequences(default: u64, soak: u64) -> u64 {
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { soak } else { default };
+    let given = std::env::var("LINMAP_SEQUENCES").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(unset)
+}
+
 /// Where random numbers begin: `LINMAP_SEED`, or the time.
 pub fn seed() -> u64 {
     let given = std::env::var("LINMAP_SEED").ok().and_then(|text| text.parse().ok());

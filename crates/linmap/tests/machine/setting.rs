@@ -24,7 +24,8 @@ pub struct Setting {
     /// Where the kernel image is, whose first part is text and read-only data.
     pub image: PaRange,
     pub text_len: u64,
-    /// The end of memory, where frames for tables are taken from. It is never made read-only or invalid.
+    /// The end of memory, where frames for tables are taken from. It is never made read-only or
+    /// invalid.
     pub tables: PaRange,
 }
 
@@ -58,7 +59,8 @@ impl Setting {
         Self::new(Granule::K4, 48, &ram, image, range(GIB + 128 * MIB, 32 * MIB))
     }
 
-    /// A first region of a few pages at address 0, ends that are no multiple of a page, and holes that must not be mapped.
+    /// A first region of a few pages at address 0, ends that are no multiple of a page, and holes
+    /// that must not be mapped.
     pub fn ragged() -> Self {
         let ram = [
             range(0, 0x9000),
@@ -80,7 +82,8 @@ impl Setting {
         }
     }
 
-    /// Blocks of 1 GiB, and one that comes with the memory that is missing. The image's alias is a block of its own.
+    /// Blocks of 1 GiB, and one that comes with the memory that is missing. The image's alias is a
+    /// block of its own.
     pub fn large() -> Self {
         let ram = [range(GIB, 6 * MIB), range(2 * GIB, 2 * GIB + 64 * MIB)];
         let image = range(2 * GIB + 512 * MIB, 2 * MIB);
@@ -148,7 +151,8 @@ impl Setting {
         PaRange::new(self.image.start, Pa(self.image.start.0 + self.text_len))
     }
 
-    /// The part of the image's data that nothing needs: what is tried out on data is tried out there.
+    /// The part of the image's data that nothing needs: what is tried out on data is tried out
+    /// there.
     pub fn scratch(&self) -> PaRange {
         let start = self.text().end;
         PaRange::new(start, Pa(start.0 + 0x4_0000))

@@ -1,9 +1,10 @@
-//! What the kernel's half has to translate, as a plain list of stretches: the linear map and the image's own mapping.
+//! What the kernel's half has to translate, as a plain list of stretches: the linear map and the
+//! image's own mapping.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use linmap::layout::Layout;
+use linmap::Layout;
 use linmap_board::Board;
 use linmap_live::Global;
 use linmap_memblock::Memblock;
@@ -168,7 +169,8 @@ impl Shadow {
             let _: ControlFlow<()> = machine.leaves(0, Space::High, |va, pa, shift, value, _| {
                 let state =
                     State { valid: true, writable: value >> 7 & 1 == 0, executable: value >> 53 & 1 == 0 };
-                // The type of memory, EL1 alone, inner shareable, accessed, and not for EL0 to execute; nG as the map says.
+                // The type of memory, EL1 alone, inner shareable, accessed, and not for EL0 to
+                // execute; nG as the map says.
                 let rest = value >> 2 & 7 == 0
                     && value >> 6 & 1 == 0
                     && value >> 8 & 3 == 3

@@ -6,8 +6,8 @@ use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Decoded, Descriptor, Level, Va};
 
-use super::Checker;
-use crate::entry::{CONTIGUOUS, attributes_of};
+use super::checker::{Asked, Checker};
+use crate::entry::{CONTIGUOUS, VALID_BIT, attributes_of};
 use crate::exclusivity::Exclusivity;
 use crate::fold::uniform;
 use crate::invalidate::Span;
@@ -21,79 +21,89 @@ use linmap_table::read;
 /// How many values of one entry are told apart since everything was clean.
 const VERSIONS: usize = 4;
 
-/// What a single store to a single entry asks for.
-enum Need {
-    Nothing,
-    Invalidate(Span),
-}
-
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Runs `need` on each part of what `store`, step `at`, asks to be invalidated, until it returns false.
-    pub(crate) fn needs(
+    /// Checks what `store`, step `at`, makes of each entry, and returns what it asks to be invalidated.
+    #[inline(always)]
+    pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
+        let touched = self.history.touches(at, store);
+        if !touched && let Some(span) = self.permissions(store)? {
+            return Ok(span.map_or(Asked::Nothing, Asked::One));
+        }
+        self.one_by_one(at, store, touched)
+    }
+
+    #[inline(never)]
+    fn one_by_one(&mut self, at: usize, store: &Store, touched: bool) -> Result<Asked, BrokenRule> {
+        let mut asked = Asked::Nothing;
+        let mut run = Run::default();
+        for nth in 0..usize::from(store.count) {
+            if let Some(span) = self.entry(at, store, nth, touched, &mut run)? {
+                asked.add(span);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Returns the first address that `store`, step `at`, which was found to be legal, asks to be invalidated and that
+    /// `is_covered` says no of.
+    pub fn first_uncovered(
         &mut self,
         at: usize,
         store: &Store,
-        mut need: impl FnMut(Span) -> bool,
-    ) -> Result<(), BrokenRule> {
-        let shift = self.context.shift(store.level);
-        let touched = self.history.touches(at, store.va.0, self.history.last(store));
-        // Permissions of pages: the bits decide, whatever the entries are.
-        if let Edit::Bits { clear, set } = store.edit
-            && store.level == Level::L3
-            && !touched
-            && bbm::never_breaks(clear, set)
-            && (self.context.bbm != BbmLevel::L0 || !self.any_contiguous(store))
-        {
-            self.ends_of_runs(store)?;
-            // From the first leaf that a TLB may hold and that changes to the last.
-            let mut changes = |nth: &usize| {
-                let index = usize::from(store.index) + nth;
-                let found = read(self.window, store.level, store.table, index);
-                found.is_valid() && store.edit.of(found, *nth) != found
-            };
-            let count = usize::from(store.count);
-            if let Some(first) = (0..count).find(&mut changes) {
-                let end = (first..count).rfind(changes).unwrap_or(first) + 1;
-                need(Span::leaves(store.va.0 + ((first as u64) << shift), end - first, shift));
-            }
-            return Ok(());
+        is_covered: impl Fn(Span) -> bool,
+    ) -> Option<Va> {
+        let touched = self.history.touches(at, store);
+        if !touched && let Ok(Some(span)) = self.permissions(store) {
+            return span.filter(|span| !is_covered(*span)).map(|span| Va(span.first));
         }
-        let mut pending: Option<Span> = None;
         let mut run = Run::default();
-        for nth in 0..usize::from(store.count) {
-            if let Need::Invalidate(span) = self.entry(at, store, nth, touched, &mut run)? {
-                pending = match pending.map(|pending| (pending, pending.joined(span))) {
-                    Some((_, Some(joined))) => Some(joined),
-                    Some((pending, None)) => {
-                        if !need(pending) {
-                            return Ok(());
-                        }
-                        Some(span)
-                    }
-                    None => Some(span),
-                };
-            }
-        }
-        if let Some(pending) = pending {
-            need(pending);
-        }
-        Ok(())
+        (0..usize::from(store.count)).find_map(|nth| {
+            let span = self.entry(at, store, nth, touched, &mut run).ok()??;
+            (!is_covered(span)).then_some(Va(span.first))
+        })
     }
 
-    /// Whether an entry that `store` changes has the contiguous bit in memory.
-    fn any_contiguous(&mut self, store: &Store) -> bool {
+    /// Returns what a change of permissions of pages asks to be invalidated, if it asks for anything: from the first page that
+    /// a TLB may hold and that changes to the last. The bits decide what is legal, whatever the pages are.
+    ///
+    /// `None` where `store` is something else, or pages of a run change one after the other at BBM level 0.
+    #[inline(always)]
+    fn permissions(&mut self, store: &Store) -> Result<Option<Option<Span>>, BrokenRule> {
+        let Edit::Bits { clear, set } = store.edit else { return Ok(None) };
+        if store.level != Level::L3 || !bbm::never_breaks(clear, set) {
+            return Ok(None);
+        }
         let pointer = self.window.open(store.level, store.table);
         // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie in it, and nothing
-        // writes to it exclusivity: the tree's one `LiveTree` is borrowed, and hardware updates are off.
+        // writes to it during the check: the tree's one `LiveTree` is borrowed, and hardware updates are off.
         let entries =
             unsafe { slice::from_raw_parts(pointer.as_ptr().add(store.index.into()), store.count.into()) };
-        let any = entries.iter().fold(0, |any, entry| any | entry);
+        let in_run = match (self.context.bbm, entries) {
+            (BbmLevel::L0, _) => entries.iter().fold(0, |any, entry| any | entry),
+            (_, [first, .., last]) => first | last,
+            (_, [page]) => *page,
+            (_, []) => 0,
+        } & CONTIGUOUS
+            != 0;
+        let changes = |entry: &u64| entry & VALID_BIT != 0 && entry & !clear | set != *entry;
+        let ends = entries.iter().position(changes).zip(entries.iter().rposition(changes));
         self.window.close(store.level);
-        any & CONTIGUOUS != 0
+        if in_run {
+            if self.context.bbm == BbmLevel::L0 {
+                return Ok(None);
+            }
+            self.ends_of_runs(store)?;
+        }
+        let shift = self.context.page_shift;
+        let span = |(first, last): (usize, usize)| {
+            let va = store.va.0.wrapping_add((first as u64).wrapping_shl(shift));
+            Span::leaves(va, last.wrapping_sub(first).wrapping_add(1), shift)
+        };
+        Ok(Some(ends.map(span)))
     }
 
     /// Refuses a store of permissions that begins or ends within a contiguous run.
-    pub(crate) fn ends_of_runs(&mut self, store: &Store) -> Result<(), BrokenRule> {
+    pub fn ends_of_runs(&mut self, store: &Store) -> Result<(), BrokenRule> {
         let Some(run) = self.context.run(store.level) else { return Ok(()) };
         let (first, end) = (usize::from(store.index), usize::from(store.index) + usize::from(store.count));
         for (index, whole) in [(first, first % run == 0), (end - 1, end % run == 0)] {
@@ -108,13 +118,14 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    pub(crate) fn part_of_run(&self, store: &Store, index: usize) -> BrokenRule {
+    pub fn part_of_run(&self, store: &Store, index: usize) -> BrokenRule {
         let nth = (index - usize::from(store.index)) as u64;
         let va = Va(store.va.0 + (nth << self.context.shift(store.level)));
         BrokenRule::PartOfRun { va, table: store.table, level: store.level, index }
     }
 
     /// What entry `nth` of `store`, step `at`, asks for.
+    #[inline(always)]
     fn entry(
         &mut self,
         at: usize,
@@ -122,7 +133,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         nth: usize,
         touched: bool,
         run: &mut Run,
-    ) -> Result<Need, BrokenRule> {
+    ) -> Result<Option<Span>, BrokenRule> {
         let Store { table, level, edit, .. } = *store;
         let index = usize::from(store.index) + nth;
         let va = store.va.0.wrapping_add((nth as u64) << self.context.shift(level));
@@ -159,17 +170,17 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if memory.is_valid() && !now.is_valid() && new.is_valid() && self.exclusivity == Exclusivity::InUse {
             return Err(BrokenRule::InUse { va: Va(va), old: memory, new });
         }
-        let mut result = Need::Nothing;
+        let mut result = None;
         for held in held.into_iter().take(versions) {
-            if let need @ Need::Invalidate(_) = self.replaced(at, va, store, index, [held, now], new)? {
-                result = need;
+            if let span @ Some(_) = self.replaced(at, va, store, index, [held, now], new)? {
+                result = span;
             }
         }
         Ok(result)
     }
 
     /// Checks what an entry becomes for itself, when it was `now` just before.
-    #[inline]
+    #[inline(always)]
     fn stored(
         &self,
         va: u64,
@@ -190,7 +201,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     }
 
     /// What `new` asks for where TLBs may hold `held`, and the entry was `now` just before.
-    #[inline]
+    #[inline(always)]
     fn replaced(
         &mut self,
         at: usize,
@@ -199,7 +210,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         index: usize,
         [held, now]: [Descriptor; 2],
         new: Descriptor,
-    ) -> Result<Need, BrokenRule> {
+    ) -> Result<Option<Span>, BrokenRule> {
         let Store { table, level, .. } = *store;
         let TreeContext { geometry, bbm, .. } = *self.context;
         // From BBM level 1 on a TLB may still hold a run that is none any more when a table replaces one of its blocks.
@@ -223,16 +234,16 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             self.alike(va, level, old, new)?;
         }
         if requirement != Requirement::Invalidate {
-            return Ok(Need::Nothing);
+            return Ok(None);
         }
-        Ok(Need::Invalidate(match old.decode(geometry, level) {
+        Ok(Some(match old.decode(geometry, level) {
             Decoded::Table(_) => Span::table(geometry, level, va),
             _ => Span::leaves(va, 1, self.context.shift(level)),
         }))
     }
 
     /// Refuses a table in the place of a block, or a block in that of a table, that does not say the same.
-    pub(crate) fn alike(
+    pub fn alike(
         &mut self,
         va: u64,
         level: Level,

@@ -2,7 +2,7 @@
 
 use linmap_vmsa::{Level, bbm};
 
-use super::Checker;
+use super::checker::Checker;
 use crate::entry::{Entry, entry};
 use crate::every_leaf::NOT_GLOBAL;
 use crate::exclusivity::Exclusivity;
@@ -14,10 +14,10 @@ use linmap_table::read;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
     /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only what the tables say matters.
-    pub(crate) fn parked(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
+    pub fn parked(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, edit, .. } = *store;
         let shift = self.context.shift(level);
-        let touched = self.history.touches(at, va.0, self.history.last(store));
+        let touched = self.history.touches(at, store);
         // Permissions of pages: of a run, all or nothing.
         if let Edit::Bits { clear, set } = edit
             && level == Level::L3
@@ -44,7 +44,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     }
 
     /// Checks a change of all leaves of a range.
-    pub(crate) fn every_leaf(&mut self, at: usize, leaves: &EveryLeaf) -> Result<(), BrokenRule> {
+    pub fn every_leaf(&mut self, at: usize, leaves: &EveryLeaf) -> Result<(), BrokenRule> {
         let EveryLeaf { first, last, clear, set } = *leaves;
         if self.exclusivity != Exclusivity::Parked {
             return Err(BrokenRule::NotParked { first });
@@ -77,9 +77,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             }
         }
         self.every_leaf = true;
-        self.stale = Some(first);
-        self.stale_unordered = true;
-        self.everything_issued = false;
+        self.outdates(first);
         self.unordered = true;
         self.unsynchronised = true;
         Ok(())

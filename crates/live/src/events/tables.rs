@@ -20,8 +20,8 @@ impl<W: TableWindow> Tables<'_, W> {
     /// An entry of `table`; `index` is below the number of its entries.
     fn entry(&mut self, level: Level, table: Pa, index: usize) -> Descriptor {
         let pointer = self.window.open(level, table);
-        // SAFETY: `open` gives a whole table, and every caller's index is one of its entries. The table may be live, so the
-        // read is volatile.
+        // SAFETY: `open` gives a whole table, and every caller's index is one of its entries. The
+        // table may be live, so the read is volatile.
         let mut entry = Descriptor(unsafe { pointer.add(index).read_volatile() });
         self.window.close(level);
         for step in self.before {
@@ -95,8 +95,8 @@ impl<W: TableWindow> Tables<'_, W> {
         emit(Event::Free { pa: table.0, len: self.geometry.granule().bytes() }.into());
     }
 
-    /// Emits a step of a plan for the tree at `root`, which translates from `base`. Frames that it frees are left to
-    /// [`frees`](Self::frees).
+    /// Emits a step of a plan for the tree at `root`, which translates from `base`. Frames that it
+    /// frees are left to [`frees`](Self::frees).
     pub fn step(&mut self, emit: &mut impl FnMut(Line), (root, base): (Pa, Va), step: &Step) {
         let dsb = |domain, access| Event::Dsb { cpu: EDITOR, domain, access }.into();
         match step {
@@ -126,8 +126,8 @@ impl<W: TableWindow> Tables<'_, W> {
         fills.end();
     }
 
-    /// Emits stores to the leaves, valid or invalidated, that `leaves` names in `table` and below. `table` translates from
-    /// `base`.
+    /// Emits stores to the leaves, valid or invalidated, that `leaves` names in `table` and below.
+    /// `table` translates from `base`.
     fn every_leaf(
         &mut self,
         emit: &mut impl FnMut(Line),

@@ -32,11 +32,11 @@ pub struct TracedTree {
 
 impl TracedTree {
     /// Emits the beginning of a trace: the machine with `cpus` CPUs, at most
-    /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), the least of which has BBM level `bbm`; the whole pages of `memory`; the
-    /// tables of all roots as they are; and TTBR1 of the CPUs in `running`.
+    /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), the least of which has BBM level `bbm`; the whole
+    /// pages of `memory`; the tables of all roots as they are; and TTBR1 of the CPUs in `running`.
     ///
-    /// `memory` is all memory that tables may ever lie in, including memory that is added later. A CPU that starts
-    /// later is emitted by [`starts`](Self::starts).
+    /// `memory` is all memory that tables may ever lie in, including memory that is added later. A
+    /// CPU that starts later is emitted by [`starts`](Self::starts).
     pub fn opening<W: TableWindow>(
         &self,
         emit: &mut impl FnMut(Line),
@@ -80,8 +80,9 @@ impl TracedTree {
         self.leave(emit, cpu);
     }
 
-    /// Emits the checked plan in `steps`, which is about to be applied while the tree is in use: new tables, then all
-    /// that the plan does, with the values that entries get. `window` reaches the tables as they are before.
+    /// Emits the checked plan in `steps`, which is about to be applied while the tree is in use:
+    /// new tables, then all that the plan does, with the values that entries get. `window` reaches
+    /// the tables as they are before.
     pub fn plan<W: TableWindow>(&self, emit: &mut impl FnMut(Line), steps: &[Step], window: &mut W) {
         let geometry = self.geometry;
         Tables { geometry, window, before: &[] }.new_tables(emit, steps);
@@ -93,9 +94,10 @@ impl TracedTree {
         emit(Event::Settled.into());
     }
 
-    /// Emits the plan in `steps`, which was applied while the CPUs in `running`, CPU 0 among them, were parked: how
-    /// they left, new tables, all that the plan did, how they returned. `window` reaches the tables as they are after
-    /// it, before any frame is freed. No CPU walked them, so values that an entry had in between do not matter.
+    /// Emits the plan in `steps`, which was applied while the CPUs in `running`, CPU 0 among them,
+    /// were parked: how they left, new tables, all that the plan did, how they returned. `window`
+    /// reaches the tables as they are after it, before any frame is freed. No CPU walked them, so
+    /// values that an entry had in between do not matter.
     pub fn parked_plan<W: TableWindow>(
         &self,
         emit: &mut impl FnMut(Line),

@@ -1,13 +1,13 @@
-//! Sets of addresses kept as ranges.
+//! Sets of addresses, stored as ranges.
 
 use std::collections::BTreeMap;
 
-/// A set of addresses: disjoint half-open ranges that don't touch, start to end.
+/// A set of addresses: disjoint half-open ranges that do not touch, start to end.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
-    /// Adds a range. What is in the set already stays.
+    /// Adds a range.
     pub fn insert(&mut self, mut start: u64, mut end: u64) {
         while let Some((&other, &other_end)) = self.0.range(..=end).next_back() {
             if other_end < start {
@@ -20,7 +20,7 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
-    /// Takes a range out, as far as it is in the set, and says which parts were.
+    /// Removes a range, and returns the parts of it that were in the set.
     pub fn remove(&mut self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut removed = Vec::new();
         while let Some((&other, &other_end)) = self.0.range(..end).next_back() {

@@ -1,7 +1,8 @@
 //! linmap's own format of traces: lines to be read and written by people.
 //!
-//! [`linmap_trace`] defines the lines. This module reads and writes a whole file: it checks that the machine comes first
-//! and once, that it has the CPUs named, and that stores and freed memory lie in memory declared before.
+//! [`linmap_trace`] defines the lines. This module reads and writes a whole file: it checks that
+//! the machine comes first and once, that it has the CPUs named, and that stores and freed memory
+//! lie in memory declared before.
 
 use std::fmt::Write as _;
 
@@ -29,8 +30,8 @@ pub fn read(file: &[u8]) -> Result<Trace, ReadError> {
     }
 }
 
-/// Writes a trace. [`read`] returns it unchanged if it is one that can be read: its machine possible, its stores aligned
-/// and in memory.
+/// Writes a trace. [`read`] returns it unchanged if it is one that can be read: its machine
+/// possible, its stores aligned and in memory.
 #[must_use]
 pub fn write(trace: &Trace) -> String {
     let mut text = String::new();
@@ -101,7 +102,8 @@ impl Reader {
 
 /// Adds memory to a machine.
 fn declare(config: &mut Config, declared: &mut Ranges, Ram { start, len }: Ram) -> Result<(), ConfigError> {
-    // Each range is checked alone, and against the others by a look-up, so that many ranges take no longer each.
+    // Each range is checked alone, and against the others by a look-up, so that many ranges take no
+    // longer each.
     Config { ram: vec![(start, len)], ..*config }.check()?;
     if declared.meet(start, start + len) {
         return Err(ConfigError::Ram { start, len });

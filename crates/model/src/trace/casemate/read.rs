@@ -1,4 +1,4 @@
-//! Reading: records become events, and memory is where they say it is.
+//! Reading: records become events, and the pages that they name become memory.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ const PA_BITS: u8 = 48;
 /// HCR_EL2.E2H: EL2 has two halves and ASIDs.
 const HCR_E2H: u64 = 1 << 34;
 
-/// What a casemate trace says.
+/// The content of a casemate trace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CasemateTrace {
     /// What happens on the machine.
     pub trace: Trace,
-    /// What casemate found wrong with it; `None` when the file says nothing.
+    /// The mistake that casemate found; `None` without a message in the file.
     pub verdict: Option<String>,
-    /// The records that are not events here.
+    /// The records without an event.
     pub out_of_scope: Vec<Skipped>,
 }
 
-/// A record that says nothing of the machine.
+/// A record without an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Skipped {
     /// Its line, from 1.
     pub line: usize,
-    /// What it is, and why it is left out.
+    /// Its name, and why it has no event.
     pub reason: &'static str,
 }
 
@@ -84,7 +84,7 @@ pub fn read(file: &[u8]) -> Result<CasemateTrace, ReadError> {
 /// One translation regime of one CPU.
 #[derive(Clone, Copy, Default)]
 struct Regime {
-    /// Translation was said to be off.
+    /// Translation was disabled.
     off: bool,
     /// The value of the register that holds the root.
     root: Option<u64>,
@@ -173,7 +173,7 @@ impl Reader {
             self.declare(at.position, pa, PAGE)?;
             self.events.push(Event::Free { pa: location, len: PAGE });
         } else if is_any(&kind, &["set_owner_root"]) {
-            self.skip(line, "hint set_owner_root: whose a table is; linking it is judged by itself");
+            self.skip(line, "hint set_owner_root: the owner of a table; linking it is judged by itself");
         } else if is_any(&kind, &["set_root_lock"]) {
             self.skip(line, "hint set_root_lock: locks are not of the machine");
         } else if is_any(&kind, &["set_pte_thread_owner"]) {
@@ -249,7 +249,7 @@ impl Reader {
         Ok((pa, len))
     }
 
-    /// Makes memory of the pages that hold a range.
+    /// Declares the pages of a range as memory.
     fn declare(&mut self, position: Position, start: u64, len: u64) -> Result<(), ReadError> {
         let end = start.checked_add(len).filter(|end| *end <= 1 << PA_BITS);
         let end = end.ok_or_else(|| position.error(Problem::OutsideRam { start, len }))?;
@@ -272,7 +272,7 @@ fn barrier(cpu: usize, record: &mut Record<'_>) -> Result<Event, ReadError> {
     Ok(Event::Dsb { cpu, domain, access })
 }
 
-/// Reads number fields that mean nothing here.
+/// Reads number fields without a meaning here.
 fn read_all(record: &mut Record<'_>, names: &[&'static str]) -> Result<(), ReadError> {
     names.iter().try_for_each(|&name| record.field(&[name])?.hex().map(drop))
 }

@@ -1,4 +1,4 @@
-//! A trace told in casemate's words.
+//! Writing: events become records, as far as casemate can express them.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ const VA_PAGES: u64 = 1 << (VA_BITS - 12);
 const BADDR: u64 = 0x0000_ffff_ffff_f000;
 const ASID: u64 = 0xffff << 48;
 
-/// Which translations are told.
+/// The translations that are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Told {
     /// Those of EL2 and of stage 2, as they are.
@@ -33,45 +33,48 @@ pub enum Told {
 #[non_exhaustive]
 pub enum WriteError {
     /// The machine.
-    #[error("the machine: casemate knows 48 bits of address and granules of 4 KiB alone")]
+    #[error("casemate supports only machines with 48 bits of address and granules of 4 KiB")]
     Machine,
     /// An event.
     #[error("event {index}: {why}")]
     Event {
-        /// Which, from 0.
+        /// The index of the event, from 0.
         index: usize,
-        /// What about it casemate has no words for.
+        /// What casemate cannot express about it.
         why: &'static str,
     },
-    /// A trace of so many stores that no tool would read it.
-    #[error("event {index}: more than 1048576 records with it")]
+    /// More records than a tool would read.
+    #[error("event {index} exceeds the limit of 1048576 records")]
     TooLong {
-        /// The event that is too much, from 0.
+        /// The index of the event that exceeds the limit, from 0.
         index: usize,
     },
 }
 
-/// Writes a trace for casemate's checker, which should be told not to look at locks (`casemate-check --racy`) and to take
-/// translation as switched on, as it does by itself.
+/// Writes a trace for casemate's checker. Run the checker without its check of locks
+/// (`casemate-check --racy`); it takes translation as enabled.
 ///
-/// What is not a store, a barrier, a TLBI, a root or a frame that goes is left out: `via`, accesses, uses and `Settled`
-/// are expectations that casemate has no words for. Otherwise, beside what [`read`](super::read) lists:
+/// Stores, barriers, TLBIs, roots and freed frames are written. `via`, accesses, uses and `Settled`
+/// are expectations that casemate cannot express; they are left out. In addition to the table of
+/// [the module](super):
 ///
-/// - Each word is initialised by a `mem-init` of its own or with its neighbours when it is first stored, so that casemate
-///   objects to a walk of any other. Words that are freed are forgotten.
+/// - Each word is initialised by a `mem-init`, of its own or with its neighbours, before its first
+///   store, so that casemate objects to a walk of any other word. Freed words are forgotten.
 /// - DSB OSH and SY are written as `ish`, which is as far as they reach here.
 /// - A freed root is released first.
-/// - TCR, MAIR and FEAT_BBM are not told; casemate takes level 0, so it objects to some of what is legal at the others.
+/// - TCR, MAIR and FEAT_BBM are left out. casemate assumes level 0, so it objects to some edits
+///   that are legal at higher levels.
 ///
-/// **EL1 as EL2.** A half of EL1 is a tree of the same shape as that of EL2, 48 bits from one root. Only the operands of
-/// TLBIs name virtual addresses: VA\[55:48\] says which half they mean, and EL2 has the lower half alone, so these bits
-/// are cleared for the half that is told, and a TLBI of the other half, which leaves this one as it is, is left out.
-/// VMALLE1 becomes ALLE2, VAAE1 and VAALE1 become VAE2 and VALE2, and a range becomes as many of these as it has pages. EL2
-/// has no ASIDs: forms that name one are refused, for they may invalidate less. casemate takes each root of EL2 for
-/// a rival of the one before, so a trace with two roots of the told half is refused too.
+/// **EL1 as EL2.** A half of EL1 is a tree of the same shape as that of EL2, 48 bits from one root.
+/// Only the operands of TLBIs name virtual addresses. VA\[55:48\] selects the half, and EL2 has
+/// the lower half alone. So these bits are cleared for the half that is written, and TLBIs of the
+/// other half, which do not affect this one, are left out. VMALLE1 becomes ALLE2, VAAE1 and VAALE1
+/// become VAE2 and VALE2, and a range becomes one of these for each page. EL2 has no ASIDs: forms
+/// that name one are refused, because they may invalidate less. casemate treats each root of EL2 as
+/// a rival of the one before, so a trace with two roots of the written half is refused too.
 ///
 /// # Errors
-/// [`WriteError`]: the machine, or the first event that can't be told.
+/// [`WriteError`] for the machine, or for the first event that casemate cannot express.
 pub fn write(trace: &Trace, told: Told) -> Result<String, WriteError> {
     let config = &trace.config;
     if (config.granule, config.va_bits) != (PAGE, 48) || config.pa_bits > 48 {
@@ -97,7 +100,7 @@ struct Writer {
     text: String,
     index: usize,
     records: u64,
-    /// Memory that casemate was told of.
+    /// Memory that records have initialised.
     known: Ranges,
     /// Roots that were written and not freed.
     roots: Vec<u64>,
@@ -111,7 +114,7 @@ impl Writer {
             Event::Dsb { cpu, domain, access } => {
                 let kind = match (domain, access) {
                     (Domain::Nsh, Access::All) => "nsh",
-                    (Domain::Nsh, Access::Stores) => return Err(self.cannot("casemate knows no DSB NSHST")),
+                    (Domain::Nsh, Access::Stores) => return Err(self.cannot("casemate has no DSB NSHST")),
                     (_, Access::All) => "ish",
                     (_, Access::Stores) => "ishst",
                 };
@@ -176,7 +179,7 @@ impl Writer {
         for root in gone {
             self.record("hint", 0, format_args!("(kind release_table) (location {root:#x}) (value 0x0)"))?;
         }
-        // casemate's checker does not come back from freeing a page it was never told of.
+        // casemate's checker hangs when a page is freed that no record has initialised.
         let mut pages = Ranges::default();
         for (from, to) in self.known.remove(pa, end) {
             pages.insert(from & !(PAGE - 1), to.next_multiple_of(PAGE));
@@ -190,7 +193,7 @@ impl Writer {
     fn register(&mut self, cpu: usize, register: Register, mut value: u64) -> Result<(), WriteError> {
         let name = match (self.told, register) {
             (Told::Hypervisor, Register::Ttbr0El2 | Register::Vttbr) => register.name(),
-            (Told::Hypervisor, _) => return Err(self.cannot("casemate knows no registers of EL1")),
+            (Told::Hypervisor, _) => return Err(self.cannot("casemate has no registers of EL1")),
             (_, Register::Ttbr0El2 | Register::Vttbr) => {
                 return Err(self.cannot("a register of EL2 beside EL1 told as EL2"));
             }
@@ -200,11 +203,11 @@ impl Writer {
                 }
                 value &= BADDR;
                 if self.roots.iter().any(|root| *root != value) {
-                    return Err(self.cannot("casemate takes a second root for a rival of the first"));
+                    return Err(self.cannot("casemate treats a second root as a rival of the first"));
                 }
                 Register::Ttbr0El2.name()
             }
-            // The root of the other half, and what casemate is not told.
+            // The root of the other half, TCR and MAIR.
             _ => return Ok(()),
         };
         let root = value & BADDR;
@@ -224,7 +227,7 @@ impl Writer {
                 | TlbiScope::AllStages
                 | TlbiScope::AllStagesVmid
                 | TlbiScope::Ipa => self.plain_tlbi(cpu, tlbi, operand),
-                _ => Err(self.cannot("casemate knows no TLBI by address of EL1")),
+                _ => Err(self.cannot("casemate has no TLBI by address of EL1")),
             },
             Told::El1Lower | Told::El1Upper => self.el1_tlbi(cpu, tlbi, operand),
         }
@@ -233,7 +236,7 @@ impl Writer {
     fn plain_tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) -> Result<(), WriteError> {
         if tlbi.scope.takes_operand() {
             if !tlbi.broadcast {
-                return Err(self.cannot("casemate knows TLBIs by address when broadcast alone"));
+                return Err(self.cannot("casemate has only broadcast TLBIs by address"));
             }
             self.record("tlbi", cpu, format_args!("{tlbi} (value {operand:#x})"))
         } else {
@@ -255,15 +258,16 @@ impl Writer {
             _ => return Err(self.cannot("a TLBI of EL2 or stage 2 beside EL1 told as EL2")),
         };
         let (first, pages, hint) = if matches!(tlbi.scope, TlbiScope::VaAnyAsid | TlbiScope::VaAnyAsidLast) {
-            // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half are all the same.
+            // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half
+            // are all the same.
             let half = if upper { 0xff } else { 0 };
             if operand >> (VA_BITS - 12) & 0xff != half {
                 return Ok(());
             }
             (operand & (VA_PAGES - 1), 1, operand & (0xf << 44))
         } else {
-            // VA[48:12] in bits 36:0, NUM in 43:39, SCALE in 45:44, the granule in 47:46. Bit 48 of the address is
-            // sign-extended.
+            // VA[48:12] in bits 36:0, NUM in 43:39, SCALE in 45:44, the granule in 47:46. Bit 48 of
+            // the address is sign-extended.
             if operand >> 46 & 3 != 1 {
                 return Err(self.cannot("a range of another granule than 4 KiB"));
             }
@@ -273,7 +277,7 @@ impl Writer {
             let pages = ((operand >> 39 & 0x1f) + 1) << (5 * (operand >> 44 & 3) + 1);
             (operand & (VA_PAGES - 1), pages, 0)
         };
-        // A range that runs out of its half ends there.
+        // A range ends with its half.
         for page in first..(first + pages).min(VA_PAGES) {
             self.plain_tlbi(cpu, el2(scope), hint | page)?;
         }

@@ -1,0 +1,77 @@
+//! The linear map in use.
+
+use linmap_live::{Global, Half, LiveTree};
+use linmap_table::{Leaves, Unmappable};
+use linmap_vmsa::PaRange;
+use linmap_vmsa::id::BbmLevel;
+
+use super::change_error::ChangeError;
+use super::mappable::not_mappable;
+use super::region::Region;
+use crate::image::ImageParts;
+use crate::layout::Layout;
+
+/// The linear map in use: the tree that holds it, and what may be done to it.
+#[derive(Debug)]
+pub struct LinearMap {
+    pub(super) tree: LiveTree,
+    layout: Layout,
+    pub(super) region: Region,
+    pub(super) image: ImageParts,
+    pub(super) leaves: Leaves,
+    pub(super) global: Global,
+}
+
+impl LinearMap {
+    /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global.
+    pub fn new(tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+        Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
+    }
+
+    /// Relies from now on on the BBM level `bbm`, and on invalidation by range if all CPUs have it.
+    ///
+    /// # Safety
+    /// Every CPU that walks the tree has at least that.
+    pub unsafe fn rely_on(&mut self, bbm: BbmLevel, range_invalidation: bool) {
+        // SAFETY: the same tree, still changed by this value alone; the level is the caller's
+        // promise.
+        let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
+        self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
+    }
+
+    /// Returns the tree.
+    pub fn tree(&self) -> &LiveTree {
+        &self.tree
+    }
+
+    /// Returns where the map lies.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Returns the leaves that the map may be made of.
+    pub fn leaves(&self) -> Leaves {
+        self.leaves
+    }
+
+    /// Returns whether translations are global.
+    pub fn global(&self) -> Global {
+        self.global
+    }
+
+    /// Checks that `range` consists of whole pages of memory that is mapped, valid or not.
+    /// `first_unmappable` is
+    /// [`PhysicalMemory::first_unmappable`](linmap_table::PhysicalMemory::first_unmappable) of the
+    /// kernel's memory.
+    ///
+    /// # Errors
+    /// [`ChangeError`] for the first address where it is not.
+    pub fn check_mapped(
+        &self,
+        range: PaRange,
+        first_unmappable: impl FnOnce(PaRange) -> Option<Unmappable>,
+    ) -> Result<(), ChangeError> {
+        self.region.linear(range)?;
+        first_unmappable(range).map_or(Ok(()), |unmappable| Err(not_mappable(range, unmappable)))
+    }
+}

@@ -1,0 +1,59 @@
+//! What a linear map is built from, as a value.
+
+use linmap_table::{Leaves, MappingError, Reserved};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Geometry, GeometryError, Pa};
+use thiserror::Error;
+
+use crate::builder::Builder;
+use crate::image::ImageParts;
+use crate::layout::LayoutError;
+use crate::mapping_list::TooManyRanges;
+use crate::slots::BuilderSlots;
+
+/// What a linear map is built from: facts about the kernel and the boot CPU, and the kernel's
+/// choices.
+///
+/// [`prepare`](Self::prepare) adds the memory and checks everything that can be checked before the
+/// machine is touched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinearMapConfig {
+    /// Granule and address sizes of the kernel's half of the address space, which TTBR1 translates.
+    /// The linear map takes the lower half of it.
+    pub geometry: Geometry,
+    /// The kernel image.
+    pub image: ImageParts,
+    /// The leaves that the map may be made of.
+    pub leaves: Leaves,
+    /// How it is built.
+    pub builder: Builder,
+    /// The fixmap slots that the builder may use.
+    pub slots: BuilderSlots,
+    /// The frame of the root table that is in TTBR1.
+    pub root: Pa,
+    /// What TTBR0 and TCR hold.
+    pub reserved: Reserved,
+    /// The least BBM level of the CPUs that use the map: at boot, the boot CPU's.
+    pub bbm: BbmLevel,
+}
+
+/// Why memory can't be mapped as the configuration says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The list of memory is empty.
+    #[error("there is no memory to map")]
+    NoMemory,
+    /// Memory does not fit the linear region.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Memory has more ranges than the lists hold.
+    #[error(transparent)]
+    TooManyRanges(#[from] TooManyRanges),
+    /// The ranges break a rule: whole pages, ascending, disjoint, within the physical address size.
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
+    /// Memory ends above what a 1:1 map reaches.
+    #[error("no 1:1 map reaches the end of memory: {0}")]
+    Identity(#[from] GeometryError),
+}

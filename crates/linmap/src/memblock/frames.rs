@@ -1,0 +1,42 @@
+//! Table frames from memblock.
+
+use linmap_memblock::{AllocError, Memblock};
+use linmap_table::{FrameSource, OutOfFrames};
+use linmap_vmsa::{Geometry, Pa, PaRange};
+
+/// Memblock as a source of table frames: one granule each, from the top of memory down.
+#[derive(Debug)]
+pub struct MemblockFrames<'m, const N: usize> {
+    memblock: &'m mut Memblock<N>,
+    bytes: u64,
+}
+
+impl<'m, const N: usize> MemblockFrames<'m, N> {
+    /// Returns a source of frames for tables of `geometry`, anywhere in `memblock`.
+    #[inline]
+    pub fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
+        Self { memblock, bytes: geometry.granule().bytes() }
+    }
+}
+
+// SAFETY: memblock reserves what it hands out, aligned as asked, and never hands out frame 0.
+unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
+    #[inline]
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
+        self.memblock.alloc(self.bytes, self.bytes, limit).map_err(|error| OutOfFrames {
+            wanted: self.bytes,
+            largest_free: match error {
+                AllocError::NoSpace { largest, .. } => largest,
+                AllocError::Invalid { .. } | AllocError::Regions(_) => 0,
+            },
+        })
+    }
+
+    fn free(&mut self, frame: Pa) {
+        let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
+        // Memblock refuses a frame that it did not hand out, and one whose return needs one more
+        // range than it has room for. Such a frame stays reserved: lost, and harmless.
+        let _ = self.memblock.free(range);
+    }
+}

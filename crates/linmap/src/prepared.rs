@@ -1,0 +1,139 @@
+//! From a configuration and memory to a running linear map.
+
+use linmap_live::{Half, LiveTree};
+use linmap_table::cpu::Cpu;
+use linmap_table::{Built, Fixmap, FrameSource, Mappings};
+use linmap_vmsa::{Pa, PaRange};
+
+use crate::build_error::BuildError;
+use crate::builder::Builder;
+use crate::change::LinearMap;
+use crate::config::{ConfigError, LinearMapConfig};
+use crate::fixmap_build::build_by_fixmap;
+use crate::identity_build::build_by_identity;
+use crate::layout::Layout;
+use crate::mapping_list::{MappingLists, identity_geometry, identity_mappings, linear_mappings};
+use crate::step::FixmapStep;
+
+/// A linear map that is ready to be built: its layout, and what it maps.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the linear map is not built yet"]
+pub struct PreparedMap<'c, 'l> {
+    config: &'c LinearMapConfig,
+    layout: Layout,
+    linear: Mappings<'l>,
+    method: Method<'l>,
+}
+
+/// A builder with what it needs.
+#[derive(Clone, Copy, Debug)]
+enum Method<'l> {
+    Fixmap(FixmapStep),
+    Identity(Mappings<'l>),
+}
+
+impl LinearMapConfig {
+    /// Lays the linear map of `memory` out, in `lists`. `memory` is every range that may be mapped:
+    /// whole pages, ascending, disjoint.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn prepare<'c, 'l, const N: usize>(
+        &'c self,
+        memory: impl IntoIterator<Item = PaRange>,
+        lists: &'l mut MappingLists<N>,
+    ) -> Result<PreparedMap<'c, 'l>, ConfigError> {
+        let geometry = self.geometry;
+        let MappingLists { linear, identity } = lists;
+        identity_mappings(memory, identity)?;
+        let (Some(first), Some(last)) = (identity.first(), identity.last()) else {
+            return Err(ConfigError::NoMemory);
+        };
+        let end = Pa(last.pa.0 + last.len);
+        let layout = Layout::new(geometry, PaRange { start: first.pa, end })?;
+        linear_mappings(&layout, identity, self.image.range(), self.leaves, linear)?;
+        let linear = Mappings::new(geometry, linear)?;
+        let method = match self.builder {
+            Builder::Fixmap(step) => Method::Fixmap(step),
+            Builder::Identity => {
+                Method::Identity(Mappings::new(identity_geometry(geometry, end.0)?, identity)?)
+            }
+        };
+        Ok(PreparedMap { config: self, layout, linear, method })
+    }
+}
+
+impl<'c> PreparedMap<'c, '_> {
+    /// Returns where the linear map will be.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Builds the map. It translates from here on.
+    ///
+    /// # Errors
+    /// [`BuildError`]. The identity builder has then undone everything. A fixmap builder leaves
+    /// mapped what it had mapped before.
+    ///
+    /// # Safety
+    /// - TTBR1 leads to the configuration's `root`. Nothing else changes the tables below it from
+    ///   now on, apart from `fixmap`'s own. Hardware updates of the access flag and of dirty state
+    ///   are off.
+    /// - TTBR0 and TCR hold what the configuration's `reserved` says, and no TLB holds a
+    ///   translation of TTBR0. No code uses TTBR0's half of the address space during the build.
+    /// - No other CPU runs.
+    /// - The frames of `frames`, the root table and every table that is in use already lie in the
+    ///   memory that is mapped. Nothing else accesses the frames.
+    /// - The ranges are memory that the CPU may access at any time, by speculation too.
+    #[inline]
+    pub unsafe fn build<C: Cpu, F: FrameSource>(
+        self,
+        fixmap: &mut Fixmap,
+        cpu: &mut C,
+        frames: &mut F,
+    ) -> Result<BuiltMap<'c>, BuildError> {
+        let Self { config, ref layout, ref linear, ref method } = self;
+        let LinearMapConfig { builder, ref slots, root, reserved, .. } = *config;
+        slots.check(builder, fixmap)?;
+        let built = match method {
+            // SAFETY: the caller's; the slots were checked.
+            Method::Fixmap(step) => unsafe {
+                build_by_fixmap(*step, linear, root, slots, fixmap, cpu, frames)
+            },
+            // SAFETY: the caller's; the slots were checked; both lists map the same memory.
+            Method::Identity(identity) => unsafe {
+                build_by_identity(layout, linear, identity, root, reserved, slots, fixmap, cpu, frames)
+            },
+        }?;
+        Ok(BuiltMap { config, layout: *layout, built })
+    }
+}
+
+/// A linear map that was built and translates.
+#[derive(Debug)]
+pub struct BuiltMap<'c> {
+    config: &'c LinearMapConfig,
+    layout: Layout,
+    built: Built,
+}
+
+impl BuiltMap<'_> {
+    /// Returns the counts of what was built.
+    pub fn built(&self) -> Built {
+        self.built
+    }
+
+    /// Returns where the map lies.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Returns the right to change the map.
+    pub fn into_map(self) -> LinearMap {
+        let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
+        // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
+        // map alone changes the tree from then on, and hardware updates are off.
+        let tree = unsafe { LiveTree::new(geometry, root, Half::High, bbm) };
+        LinearMap::new(tree, self.layout, image, leaves)
+    }
+}

@@ -1,0 +1,52 @@
+//! Another kernel takes the crate: its image and fixmap lie elsewhere, its UART is in fixmap slot
+//! 3, its frames come from its own allocator, and its CPUs, host threads, park in their own way. It
+//! runs on the machine model, which judges every store, barrier and invalidation.
+
+mod kernel;
+mod layout;
+mod page_allocator;
+mod rendezvous;
+
+use std::thread;
+
+use linmap::{Builder, FixmapStep, Protection};
+use linmap_live::Step;
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Level, PaRange};
+
+use kernel::Kernel;
+use layout::{CPUS, IMAGE, RAM, range};
+use rendezvous::Rendezvous;
+
+/// Builds with `builder`, changes the map, and changes it back. Returns how often that parked.
+fn run(builder: Builder, bbm: BbmLevel) -> u64 {
+    const BLOCK: PaRange = range(0x8400_0000, 0x20_0000);
+    const PAGES: PaRange = range(0x8410_3000, 0x3000);
+    let rendezvous = Rendezvous::default();
+    thread::scope(|scope| {
+        let (mut kernel, mut map) = Kernel::boot(builder, bbm, &rendezvous);
+        (1..CPUS).for_each(|_| drop(scope.spawn(|| rendezvous.poll())));
+        kernel.expect(PaRange::new(RAM.start, IMAGE.read_only.start), true);
+        kernel.expect(IMAGE.range(), false);
+        kernel.expect(PaRange::new(IMAGE.data.end, RAM.end), true);
+
+        let mut steps = [Step::Isb; 64];
+        let split = map.split(&mut kernel, &mut steps, BLOCK, Level::L3).expect("a split");
+        assert_eq!(kernel.leaf_sizes(BLOCK), [12; 512]);
+        let protected = map.protect(&mut kernel, &mut steps, PAGES, Protection::ReadOnly).expect("a change");
+        kernel.expect(PAGES, false);
+        kernel.expect(PaRange::new(BLOCK.start, PAGES.start), true);
+        kernel.expect(PaRange::new(PAGES.end, BLOCK.end), true);
+        let data = map.make_data(&mut kernel, &mut steps, PAGES).expect("a change");
+        let folded = map.fold(&mut kernel, &mut steps, RAM).expect("a fold");
+        assert_eq!(kernel.leaf_sizes(BLOCK), [21], "one block again");
+        kernel.expect(BLOCK, true);
+        split.and(protected).and(data).and(folded).parked
+    })
+}
+
+#[test]
+fn another_kernel_builds_splits_protects_and_folds() {
+    assert_eq!(run(Builder::Identity, BbmLevel::L3), 0);
+    assert!(run(Builder::Fixmap(FixmapStep::LazyUnmap), BbmLevel::L0) > 0);
+}

@@ -1,0 +1,153 @@
+//! The check of what makes stores take effect: barriers, invalidations, and the return of tables that nothing reaches then.
+
+use linmap_table::TableWindow;
+use linmap_table::cpu::Dsb;
+use linmap_vmsa::{Level, Pa, Va};
+
+use super::checker::{Asked, Checker};
+use crate::exclusivity::Exclusivity;
+use crate::refused::BrokenRule;
+use crate::step::{Invalidation, Step};
+use crate::tlbi_coverage::covers;
+
+impl<W: TableWindow> Checker<'_, '_, W> {
+    /// Takes in the DSB ISHST or DSB ISH at step `at`.
+    #[inline(always)]
+    pub fn dsb(&mut self, at: usize, dsb: Dsb) {
+        self.unordered = false;
+        self.tables_ordered = true;
+        self.ordered_to = at + 1;
+        self.stale_unordered = false;
+        if self.pending_ordered.is_none() {
+            self.pending_ordered = Some(at);
+        }
+        if dsb == Dsb::Ish && self.issued {
+            self.complete(at);
+        }
+    }
+
+    #[inline(always)]
+    pub fn isb(&mut self) {
+        self.unsynchronised = self.unordered || self.stale.is_some();
+    }
+
+    /// Refuses a plan that ends here too early.
+    #[inline(always)]
+    pub fn end(&self) -> Result<(), BrokenRule> {
+        if self.unordered {
+            return Err(BrokenRule::StoresUnordered);
+        }
+        if let Some(va) = self.stale {
+            return Err(BrokenRule::NotInvalidated { va });
+        }
+        if self.unsynchronised {
+            return Err(BrokenRule::NoIsb);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn invalidate(&mut self, invalidation: Invalidation) -> Result<(), BrokenRule> {
+        if self.stale_unordered {
+            return Err(BrokenRule::InvalidationUnordered);
+        }
+        let possible = match invalidation {
+            Invalidation::All => {
+                self.everything_issued = true;
+                true
+            }
+            Invalidation::ByVa { count, shift, .. } => count > 0 && shift < 64,
+            Invalidation::ByRange { va, pages, .. } => self.context.can_say(va, pages),
+        };
+        if !possible {
+            return Err(BrokenRule::NoSuchInvalidation(invalidation));
+        }
+        self.issued = true;
+        self.unsynchronised = true;
+        Ok(())
+    }
+
+    /// A DSB at step `at` has completed the invalidations before it: whether they cover all that changed.
+    #[inline(always)]
+    fn complete(&mut self, at: usize) {
+        self.issued = false;
+        if self.exclusivity == Exclusivity::Parked && !self.everything_issued {
+            // The CPUs that come back have left at any time: everything is invalidated, whatever changed.
+            return;
+        }
+        let invalidated = self.everything_issued
+            || match self.pending {
+                Asked::Nothing => true,
+                Asked::One(span) => {
+                    let from = self.pending_ordered.unwrap_or(at);
+                    covers(self.context.page_shift, self.steps.get(from..at).unwrap_or_default(), span)
+                }
+                Asked::Many => false,
+            };
+        if !invalidated && let Some(open) = self.first_open(at) {
+            self.stale = Some(open);
+            return;
+        }
+        self.everything_issued = false;
+        self.stale = None;
+        self.pending = Asked::Nothing;
+        self.clean_from = at;
+    }
+
+    /// The first address that a store since everything was clean asks to be invalidated, and that no invalidation before
+    /// step `at` covers that stands behind the DSB that orders the store.
+    #[inline(never)]
+    fn first_open(&mut self, at: usize) -> Option<Va> {
+        let steps = self.steps;
+        let mut open = None;
+        let mut ordered_from = 0;
+        for step in self.clean_from..at {
+            let Some(Step::Store(store)) = steps.get(step) else { continue };
+            if ordered_from <= step {
+                let orders = |at: &usize| matches!(steps.get(*at), Some(Step::Dsb(Dsb::Ishst | Dsb::Ish)));
+                ordered_from = (step..at).find(orders).unwrap_or(at);
+            }
+            let page_shift = self.context.page_shift;
+            let invalidations = steps.get(ordered_from..at).unwrap_or_default();
+            open = self.first_uncovered(step, store, |span| covers(page_shift, invalidations, span));
+            if open.is_some() {
+                break;
+            }
+        }
+        open
+    }
+
+    /// Refuses the return of `table`, step `at`, unless the steps before have removed it from the tree and from what walks
+    /// may hold.
+    #[inline(never)]
+    pub fn free(&mut self, at: usize, va: Va, table: Pa, level: Level) -> Result<(), BrokenRule> {
+        if self.unordered || self.stale.is_some() {
+            return Err(BrokenRule::FreedEarly { va, table });
+        }
+        let context = self.context;
+        let last = va.0.wrapping_add(context.table_bytes(level).wrapping_sub(1));
+        let is_table = level > context.top.level && va.0 & !last == 0 && context.holds(va.0);
+        let is_removed = is_table
+            && self.freed_to.is_none_or(|freed| freed < va.0)
+            && self.is_unlinked(at, va.0, level, table);
+        if !is_removed {
+            return Err(BrokenRule::NotRemoved { va, table });
+        }
+        self.freed_to = Some(last);
+        Ok(())
+    }
+
+    /// Whether the walk for `va` comes to `table` at `level` in memory, and no longer with the stores before step `at` done.
+    #[inline(always)]
+    fn is_unlinked(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
+        let near = self.near(va, level);
+        // A table that no store stands above is reached in memory as well.
+        let from = if self.history.is_at_or_below(near.level) { near } else { self.context.top };
+        let was = self.context.descend(from, self.window, va, level);
+        if was.level != level || was.table != table {
+            return false;
+        }
+        let is = self.walk(at, near, va, level);
+        is.level != level || is.table != table
+    }
+}

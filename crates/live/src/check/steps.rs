@@ -1,0 +1,111 @@
+//! The check of all steps of a plan, one after the other.
+
+use linmap_table::TableWindow;
+use linmap_table::cpu::Dsb;
+use linmap_vmsa::Va;
+
+use super::checker::Checker;
+use super::short_plan::is_accepted;
+use crate::exclusivity::Exclusivity;
+use crate::refused::{BrokenRule, Refused};
+use crate::step::{Step, Store};
+use crate::tree_context::TreeContext;
+
+/// Who made the steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Author {
+    /// A planner of this tree, which has been borrowed since: a new table says what the block said, and a table that was
+    /// folded says one thing.
+    Planner,
+    /// Nothing is known.
+    Anybody,
+}
+
+/// Checks `steps` on the tree as it is in memory.
+#[inline(always)]
+pub(crate) fn check<W: TableWindow>(
+    context: &TreeContext,
+    exclusivity: Exclusivity,
+    author: Author,
+    steps: &[Step],
+    window: &mut W,
+) -> Result<(), Refused> {
+    let is_short = author == Author::Planner && is_accepted(context, exclusivity, steps, window);
+    if is_short && !cfg!(debug_assertions) {
+        return Ok(());
+    }
+    let compares = author == Author::Anybody || cfg!(debug_assertions);
+    let checked = check_all(context, exclusivity, compares, steps, window);
+    debug_assert!(
+        !is_short || !matches!(checked, Err(refused) if !matches!(refused.rule, BrokenRule::Differs { .. })),
+        "{checked:?} of a short plan that is accepted"
+    );
+    checked
+}
+
+#[inline(never)]
+fn check_all<W: TableWindow>(
+    context: &TreeContext,
+    exclusivity: Exclusivity,
+    compares: bool,
+    steps: &[Step],
+    window: &mut W,
+) -> Result<(), Refused> {
+    let mut checker = Checker::new(context, exclusivity, compares, steps, window);
+    for (at, step) in steps.iter().enumerate() {
+        let checked = match step {
+            Step::Store(store) => checker.store(at, store),
+            Step::EveryLeaf(leaves) => checker.every_leaf(at, leaves),
+            // Orders nothing that another CPU sees.
+            Step::Dsb(Dsb::Nsh) => Ok(()),
+            Step::Dsb(dsb) => {
+                checker.dsb(at, *dsb);
+                Ok(())
+            }
+            Step::Isb => {
+                checker.isb();
+                Ok(())
+            }
+            Step::Invalidate(invalidation) => checker.invalidate(*invalidation),
+            Step::Free { va, table, level } => checker.free(at, *va, *table, *level),
+        };
+        if let Err(rule) = checked {
+            return Err(Refused { step: at, rule });
+        }
+    }
+    checker.end().map_err(|rule| Refused { step: steps.len(), rule })
+}
+
+impl<W: TableWindow> Checker<'_, '_, W> {
+    #[inline(always)]
+    fn store(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
+        self.locate(at, store)?;
+        if self.every_leaf {
+            return Err(BrokenRule::BehindEveryLeaf { va: store.va });
+        }
+        if self.exclusivity == Exclusivity::Parked {
+            self.parked(at, store)?;
+            self.outdates(store.va);
+        } else {
+            let asked = self.entries(at, store)?;
+            if let Some(va) = asked.first(store.va) {
+                self.pending.join(asked);
+                self.outdates(va);
+            }
+        }
+        self.compared = at + 1;
+        self.unordered = true;
+        self.unsynchronised = true;
+        self.history.push(at, store);
+        Ok(())
+    }
+
+    /// Takes in that TLBs may hold what is stored over, at `va` among others.
+    #[inline(always)]
+    pub fn outdates(&mut self, va: Va) {
+        self.stale = Some(va);
+        self.stale_unordered = true;
+        self.pending_ordered = None;
+        self.everything_issued = false;
+    }
+}
