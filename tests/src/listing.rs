@@ -306,7 +306,7 @@ fn instruction(statement: &str) -> Result<Option<Instruction<'_>>, Unknown> {
 mod tests {
     use super::*;
 
-    const RELOCATE: &str = include_str!("../../kernel/src/kexec/relocate.S");
+    const RELOCATE: &str = include_str!("../../crates/relocate/src/relocate.S");
     const ENTRY: &str = include_str!("../../kernel/src/boot/entry.S");
     const EL2_STUB: &str = include_str!("../../kernel/src/arch/el2_stub.S");
     const VECTORS: &str = include_str!("../../kernel/src/arch/vectors.S");
@@ -334,7 +334,9 @@ mod tests {
     #[test]
     fn the_relocation_code_changes_the_upper_root_by_break_before_make() {
         let listing = read(RELOCATE).unwrap();
-        let [Instruction::Label("relocate_start"), rest @ ..] = &listing[..] else { panic!("{listing:?}") };
+        let [Instruction::Label("linmap_relocate_start"), rest @ ..] = &listing[..] else {
+            panic!("{listing:?}")
+        };
         let switch = [
             msr(Register::SpSel, "#1"),
             msr(Register::CpacrEl1, "x8"),

@@ -14,7 +14,7 @@ use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
 
 const GEOMETRY: Geometry = Geometry::K4_48;
-const RELOCATE: &str = include_str!("../../kernel/src/kexec/relocate.S");
+const RELOCATE: &str = include_str!("../../crates/relocate/src/relocate.S");
 const RAM: u64 = 0x4000_0000;
 const RAM_LEN: u64 = 0x1000_0000;
 const RESERVED: u64 = RAM;
@@ -228,6 +228,6 @@ fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
     assert_eq!(barriers("moved", "join"), 1);
     // The switch to the transitional tables, and the MMU's going off: four in all, if one CPU does
     // it.
-    assert_eq!(barriers("relocate_start", "move"), 1);
+    assert_eq!(barriers("linmap_relocate_start", "move"), 1);
     assert_eq!(barriers("mmu_off", "print"), 2);
 }

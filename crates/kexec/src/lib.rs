@@ -52,6 +52,8 @@ mod zstd_block;
 #[cfg(feature = "zstd")]
 mod zstd_survey;
 
+pub use linmap_relocate::{KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK};
+
 pub use archive::{Archive, ArchiveError, Member, Members};
 pub use chosen::{CrashMemory, Seeds};
 pub use command_line::{crash_line, payload_line};
@@ -63,8 +65,8 @@ pub use kept::{KeptError, KeptRange, MAX_KEPT};
 pub use kernel_file::{KernelFile, KernelFileError, Packing};
 pub use list_writer::ListFrame;
 pub use move_list::{
-    Direction, KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK, LIST_FRAME_LEN,
-    LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record, Records, WireError,
+    Direction, LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record, Records,
+    WireError,
 };
 pub use move_plan::{BOUNCE_MAX, Extent, MAX_SHARES, MoveError, MovePlan, Moves, Source};
 pub use next_tree::{NextTree, TreeError};

@@ -1,10 +1,9 @@
 //! Writing a move list.
 
+use linmap_relocate::{KIND_COPY, KIND_LINK};
 use linmap_vmsa::Pa;
 
-use crate::move_list::{
-    KIND_COPY, KIND_LINK, LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record,
-};
+use crate::move_list::{LIST_FRAME_WORDS, MoveList, RECORD_WORDS, RECORDS_PER_FRAME, Record};
 
 /// A frame for a list: its physical address and its content, which is overwritten.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::slice;
 
+use linmap_relocate::{KIND_CLEAR, KIND_COPY, KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -17,18 +18,7 @@ pub const RECORD_WORDS: usize = 3;
 /// Records in a list frame. The last holds a link or the end.
 pub const RECORDS_PER_FRAME: usize = LIST_FRAME_WORDS / RECORD_WORDS;
 
-/// The bits of a record's third word that hold its kind; the others hold its length.
-pub const KIND_MASK: u64 = SEGMENT_ALIGN - 1;
-/// The kind of a copy from the lowest address to the highest and, with length 0, of the end.
-pub const KIND_COPY: u64 = 0;
-/// The kind of a copy from the highest address to the lowest.
-pub const KIND_COPY_DOWNWARDS: u64 = 1;
-/// The kind of a record that clears memory.
-pub const KIND_CLEAR: u64 = 2;
-/// The kind of a record that links to the next frame.
-pub const KIND_LINK: u64 = 3;
-/// The kind of the record that lets the other CPUs start.
-pub const KIND_GO: u64 = 4;
+const _: () = assert!(KIND_MASK == SEGMENT_ALIGN - 1);
 
 /// In which order a copy has to go, where source and destination overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::order::{Order, Pending, Step};
 use crate::segment::{MAX_SEGMENTS, SEGMENT_ALIGN, SegmentError, Segments};
 
 /// How many lists a plan has at most.
-pub const MAX_SHARES: usize = 16;
+pub const MAX_SHARES: usize = linmap_relocate::MAX_LISTS;
 /// How many bytes of the bounce buffer are used at most. More would not make the move faster.
 pub const BOUNCE_MAX: u64 = 0x20_0000;
 /// An extent is dealt out to several lists in parts of this many bytes, so that all lists get the same within this.

@@ -9,22 +9,24 @@ pub trait Cpus {
     /// The iterator is a snapshot: its clones yield the same CPUs.
     fn others(&self) -> impl Iterator<Item = usize> + Clone;
 
-    /// Returns the CPUs that are not [online](Self::others) and may run on the live root all the same: those that
-    /// start, those that leave, those that were lost on either way.
+    /// Returns the CPUs that are not [online](Self::others) and may run on the live root all the
+    /// same: those that start, those that leave, those that were lost on either way.
     ///
-    /// One that has left for good, by [`Rendezvous::has_left`](crate::Rendezvous::has_left), may be among them.
+    /// One that has left for good, by [`Rendezvous::has_left`](crate::Rendezvous::has_left), may be
+    /// among them.
     fn in_transit(&self) -> impl Iterator<Item = usize>;
 
-    /// Interrupts the CPU `cpu`, so that it calls [`Rendezvous::answer`](crate::Rendezvous::answer) with interrupts
-    /// masked.
+    /// Interrupts the CPU `cpu`, so that it calls [`Rendezvous::answer`](crate::Rendezvous::answer)
+    /// with interrupts masked.
     ///
     /// What the caller stored before is visible to `cpu` when it takes the interrupt.
     fn interrupt(&self, cpu: usize);
 
-    /// Waits until `parked` returns `true`, as long as the kernel grants its CPUs to answer. Returns whether it did.
+    /// Waits until `parked` returns `true`, as long as the kernel grants its CPUs to answer.
+    /// Returns whether it did.
     ///
-    /// A kernel in which another CPU may panic looks for that here. If it gives up the wait for good it calls
-    /// [`Rendezvous::abandon`](crate::Rendezvous::abandon) first.
+    /// A kernel in which another CPU may panic looks for that here. If it gives up the wait for
+    /// good it calls [`Rendezvous::abandon`](crate::Rendezvous::abandon) first.
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool;
 
     /// Returns a counter of ticks that never stops: the virtual counter, for example. It may wrap.

@@ -34,8 +34,8 @@ unsafe extern "C" {
     static linmap_park_vectors: u8;
 }
 
-/// Returns the address of the vectors of CPUs that have left the live root: 2 KiB of code, to be mapped executable at
-/// their physical address too.
+/// Returns the address of the vectors of CPUs that have left the live root: 2 KiB of code, to be
+/// mapped executable at their physical address too.
 pub fn vectors() -> Va {
     Va((&raw const linmap_park_vectors).expose_provenance() as u64)
 }
@@ -68,7 +68,8 @@ pub enum WayOff {
 
 /// The way from one root to another through the identity map, on this kernel's CPUs.
 ///
-/// A kernel [sets](Self::set) the values once the identity map has all pages, and before any CPU is asked to park.
+/// A kernel [sets](Self::set) the values once the identity map has all pages, and before any CPU is
+/// asked to park.
 #[derive(Debug)]
 pub struct IdentitySwitch {
     live: AtomicU64,
@@ -110,8 +111,8 @@ impl IdentitySwitch {
     /// Leaves the live root, runs the routine `there`, and comes back with `to` in TTBR1.
     ///
     /// # Safety
-    /// The values were set. Interrupts are masked; TTBR0 translates nothing; `to` maps this code, its stack and the
-    /// vectors as they are.
+    /// The values were set. Interrupts are masked; TTBR0 translates nothing; `to` maps this code,
+    /// its stack and the vectors as they are.
     unsafe fn leave(
         &self,
         to: u64,
@@ -120,8 +121,8 @@ impl IdentitySwitch {
         own: *const AtomicU64,
         value: u64,
     ) {
-        // SAFETY: the identity map has the routine, the vectors and the words at their physical addresses, as `set` asks;
-        // the rest is the caller's.
+        // SAFETY: the identity map has the routine, the vectors and the words at their physical
+        // addresses, as `set` asks; the rest is the caller's.
         unsafe {
             linmap_park(
                 to,
@@ -137,7 +138,8 @@ impl IdentitySwitch {
     }
 }
 
-// SAFETY: `park.S` waits, and changes roots, with a root that translates nothing and after a TLBI VMALLE1 that is complete.
+// SAFETY: `park.S` waits, and changes roots, with a root that translates nothing and after a TLBI
+// VMALLE1 that is complete.
 unsafe impl RootSwitch for IdentitySwitch {
     unsafe fn wait(&self, word: &AtomicU64, own: &AtomicU64, value: u64) {
         // SAFETY: the caller's.
@@ -161,11 +163,13 @@ unsafe impl RootSwitch for IdentitySwitch {
 }
 
 impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
-    /// Takes the CPU `cpu`, the one this runs on, off the live root for good. It goes on as `way` says.
+    /// Takes the CPU `cpu`, the one this runs on, off the live root for good. It goes on as `way`
+    /// says.
     ///
     /// # Safety
-    /// Interrupts are masked, TTBR0 translates nothing, and no other CPU has the number `cpu`. The values of the
-    /// [`IdentitySwitch`] were set, and code that `way` names is what the identity map has there.
+    /// Interrupts are masked, TTBR0 translates nothing, and no other CPU has the number `cpu`. The
+    /// values of the [`IdentitySwitch`] were set, and code that `way` names is what the identity
+    /// map has there.
     ///
     /// # Panics
     /// If `cpu` is not below `CPUS`.
@@ -177,8 +181,8 @@ impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
             WayOff::Code(code) => self.switch().physical(code as usize),
             WayOff::Stay => 0,
         };
-        // SAFETY: the caller's. The routine takes the way off in place of a root to come back with, because it does not
-        // come back.
+        // SAFETY: the caller's. The routine takes the way off in place of a root to come back with,
+        // because it does not come back.
         unsafe { self.switch().leave(way, linmap_park_for_good, own, own, left) };
         loop {
             hint::spin_loop();

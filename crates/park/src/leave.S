@@ -1,6 +1,7 @@
-// Leaving the live root for good: a second part for linmap_park, with the registers that its head names. x7 goes to the
-// CPU's own word when it has left. x0 says where the CPU goes: 0 nowhere, {off_hvc} off by PSCI through HVC, {off_smc} off by
-// PSCI through SMC, or else to the code at that physical address, with the MMU on.
+// Leaving the live root for good: a second part for linmap_park, with the registers that its head
+// names. x7 goes to the CPU's own word when it has left. x0 says where the CPU goes: 0 nowhere,
+// {off_hvc} off by PSCI through HVC, {off_smc} off by PSCI through SMC, or else to the code at that
+// physical address, with the MMU on.
 
 .section .idmap.text, "ax"
 .global linmap_park_for_good

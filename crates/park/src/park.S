@@ -1,13 +1,14 @@
-// Leaving the live root and coming back. A change of root is break-before-make: a root that translates nothing, nothing
-// cached, then the other root (Arm ARM D8.16). In between the code runs from the identity map in TTBR0, with vectors that
-// are mapped there.
+// Leaving the live root and coming back. A change of root is break-before-make: a root that
+// translates nothing, nothing cached, then the other root (Arm ARM D8.16). In between the code runs
+// from the identity map in TTBR0, with vectors that are mapped there.
 //
 // x0 TTBR1 to come back with               x4 physical address of linmap_park_vectors
 // x1 TTBR value that translates nothing    x5 physical address of the request
 // x2 TTBR0 value of the identity map       x6 physical address of this CPU's own word
 // x3 physical address of the second part   x7 the request for which to wait
 //
-// Interrupts are masked. TTBR0 holds x1, TTBR1 the live root, and TCR.T0SZ fits the identity map. x0-x11 change.
+// Interrupts are masked. TTBR0 holds x1, TTBR1 the live root, and TCR.T0SZ fits the identity map.
+// x0-x11 change.
 
 .section .text.linmap_park, "ax"
 .global linmap_park

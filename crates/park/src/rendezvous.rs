@@ -1,13 +1,14 @@
 //! The protocol: one CPU asks all others to park, edits, and lets them go.
 //!
 //! 1. The editor makes the request odd, by 1, and interrupts the others.
-//! 2. Each of them leaves the live root, stores the number of the request in its own word, and waits until the request
-//!    is another number.
+//! 2. Each of them leaves the live root, stores the number of the request in its own word, and
+//!    waits until the request is another number.
 //! 3. When all words hold the number, the editor leaves the live root too, edits, and comes back.
 //! 4. The editor makes the request even, by 1. The others return.
 //!
-//! If a CPU does not park in time, step 4 follows at once: the CPU that comes late finds an even number and goes on. Each
-//! request has a number of its own, so that the answer to an old one never counts for a new one.
+//! If a CPU does not park in time, step 4 follows at once: the CPU that comes late finds an even
+//! number and goes on. Each request has a number of its own, so that the answer to an old one never
+//! counts for a new one.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,8 +22,9 @@ const LEFT: u64 = u64::MAX;
 
 /// Where up to `CPUS` CPUs meet.
 ///
-/// A kernel has one, in a `static`. CPUs that wait read and write it through the identity map, which therefore maps its
-/// `size_of` bytes at VA = PA, writable: [`address`](Self::address) says where they are.
+/// A kernel has one, in a `static`. CPUs that wait read and write it through the identity map,
+/// which therefore maps its `size_of` bytes at VA = PA, writable: [`address`](Self::address) says
+/// where they are.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Rendezvous<S, const CPUS: usize> {
@@ -54,7 +56,8 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
         &self.switch
     }
 
-    /// Returns the address of the words, a multiple of 4096, to be mapped at their physical address too.
+    /// Returns the address of the words, a multiple of 4096, to be mapped at their physical address
+    /// too.
     pub fn address(&self) -> usize {
         (&raw const *self).expose_provenance()
     }
@@ -88,12 +91,13 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
 }
 
 impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
-    /// Parks the CPU `cpu`, the one this runs on, until the editor lets it go. Returns at once if the request was taken
-    /// back before. To be called by the handler of the interrupt that [`Cpus::interrupt`] sends.
+    /// Parks the CPU `cpu`, the one this runs on, until the editor lets it go. Returns at once if
+    /// the request was taken back before. To be called by the handler of the interrupt that
+    /// [`Cpus::interrupt`] sends.
     ///
     /// # Safety
-    /// Interrupts are masked. The CPU runs on the live root, with what [`RootSwitch::wait`] asks for, and no other CPU
-    /// has the number `cpu`.
+    /// Interrupts are masked. The CPU runs on the live root, with what [`RootSwitch::wait`] asks
+    /// for, and no other CPU has the number `cpu`.
     ///
     /// # Panics
     /// If `cpu` is not below `CPUS`.
@@ -108,16 +112,18 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
 
     /// Runs `edit` on the root with the TTBR1 value `root` while all other CPUs are parked.
     ///
-    /// If it is unknown whether a CPU has left the live root, this fails at once, so that the map never changes under it.
+    /// If it is unknown whether a CPU has left the live root, this fails at once, so that the map
+    /// never changes under it.
     ///
     /// # Errors
-    /// [`ParkError`] names the first CPU that did not park. `edit` did not run then, and the CPUs that had parked are
-    /// back.
+    /// [`ParkError`] names the first CPU that did not park. `edit` did not run then, and the CPUs
+    /// that had parked are back.
     ///
     /// # Safety
     /// - `cpus` names all CPUs that may run on the live root, except the one this runs on.
     /// - No other CPU calls this at the same time, and `edit` neither calls it nor unwinds.
-    /// - Interrupts are masked. The root maps what [`RootSwitch::go_to`] asks for and all that `edit` accesses.
+    /// - Interrupts are masked. The root maps what [`RootSwitch::go_to`] asks for and all that
+    ///   `edit` accesses.
     pub unsafe fn edit_parked<R>(
         &self,
         cpus: &impl Cpus,
@@ -157,8 +163,9 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         Ok((result, Pause { ticks: ticks() }))
     }
 
-    /// Takes back a request that the editor, the CPU this runs on, no longer waits for because the kernel stops: the CPUs
-    /// that have parked return. Does nothing while an edit runs, since nobody can return then.
+    /// Takes back a request that the editor, the CPU this runs on, no longer waits for because the
+    /// kernel stops: the CPUs that have parked return. Does nothing while an edit runs, since
+    /// nobody can return then.
     pub fn abandon(&self) {
         let request = self.request.load(Ordering::Relaxed);
         if !request.is_multiple_of(2) && !self.editing.load(Ordering::Relaxed) {

@@ -13,11 +13,12 @@ use crate::surgery_window::{LEVELS, SurgeryWindow};
 pub struct SurgeryLayout<'l> {
     /// The geometry of the live tree.
     pub geometry: Geometry,
-    /// What the editor needs while it edits: its code, its data, its stack, and the console for a panic. They are mapped
-    /// as in the live tree. Each range holds whole leaves and whole contiguous runs of the live tree, and nothing of the
-    /// linear map.
+    /// What the editor needs while it edits: its code, its data, its stack, and the console for a
+    /// panic. They are mapped as in the live tree. Each range holds whole leaves and whole
+    /// contiguous runs of the live tree, and nothing of the linear map.
     pub mapped_as_live: &'l [VaRange],
-    /// The first of five free pages in one table of pages: through them the editor reaches tables, one page a level.
+    /// The first of five free pages in one table of pages: through them the editor reaches tables,
+    /// one page a level.
     pub windows: Va,
 }
 
@@ -38,8 +39,8 @@ pub enum SurgeryError {
 
 /// A root with the kernel's image and its stacks, without a linear map.
 ///
-/// The editor keeps its addresses on it, while nothing walks the tables that it edits. It reaches those through
-/// [`window`](Self::window).
+/// The editor keeps its addresses on it, while nothing walks the tables that it edits. It reaches
+/// those through [`window`](Self::window).
 #[derive(Debug)]
 pub struct SurgeryRoot<C> {
     /// The root table.
@@ -51,16 +52,16 @@ pub struct SurgeryRoot<C> {
 }
 
 impl<C: Cpu> SurgeryRoot<C> {
-    /// Builds the root beside the live tree with the root table `live`, in tables from `frames`: one for each table of
-    /// the live tree on the way to what `layout` names.
+    /// Builds the root beside the live tree with the root table `live`, in tables from `frames`:
+    /// one for each table of the live tree on the way to what `layout` names.
     ///
     /// # Errors
     /// [`SurgeryError`]. Frames allocated before the error are not freed.
     ///
     /// # Safety
-    /// - The tables of the live tree on the way to the ranges, and the frames of `frames`, are mapped at their physical
-    ///   address plus `offset`, readable, and the frames writable. The frames are mapped there by what `layout` names,
-    ///   and for as long as the root exists.
+    /// - The tables of the live tree on the way to the ranges, and the frames of `frames`, are
+    ///   mapped at their physical address plus `offset`, readable, and the frames writable. The
+    ///   frames are mapped there by what `layout` names, and for as long as the root exists.
     /// - Nothing changes the live tables on the way to the ranges during this call or later.
     pub unsafe fn build(
         layout: &SurgeryLayout<'_>,
@@ -96,8 +97,8 @@ impl<C: Cpu> SurgeryRoot<C> {
         tables.window.close(level);
         // Before the walks that a later write of TTBR1 starts.
         cpu.dsb(Dsb::Ishst);
-        // SAFETY: the entries are invalid: the table is new, and `mapped_as_live` has none of the pages. The table stays
-        // mapped at this address, and belongs to this root alone.
+        // SAFETY: the entries are invalid: the table is new, and `mapped_as_live` has none of the
+        // pages. The table stays mapped at this address, and belongs to this root alone.
         let window = unsafe { SurgeryWindow::new(geometry, cpu, table.add(first), windows) };
         Ok(Self { root, ttbr1: ttbr(geometry, root, 0), window })
     }
@@ -137,7 +138,8 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
         self.window.close(level);
     }
 
-    /// Returns the table below an entry, which is made if the entry is invalid; `None` if a leaf stands there.
+    /// Returns the table below an entry, which is made if the entry is invalid; `None` if a leaf
+    /// stands there.
     fn below(&mut self, level: Level, table: Pa, index: usize) -> Result<Option<Pa>, OutOfFrames> {
         let Some(next) = level.next() else { return Ok(None) };
         match read(&mut self.window, level, table, index).decode(self.geometry, level) {

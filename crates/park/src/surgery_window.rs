@@ -1,5 +1,6 @@
 //! The windows of the surgery root: how the editor reaches tables while it walks no linear map.
 
+use core::array::from_fn;
 use core::ptr::NonNull;
 
 use linmap_table::TableWindow;
@@ -11,16 +12,18 @@ pub(crate) const LEVELS: usize = 5;
 
 /// Table frames reached through pages of the surgery root, one for each level.
 ///
-/// A window stays on its frame until another frame is opened at its level. Only the CPU that edits walks the surgery
-/// root, so that no invalidation is broadcast.
+/// A window stays on its frame until another frame is opened at its level. Only the CPU that edits
+/// walks the surgery root, so that no invalidation is broadcast.
 #[derive(Debug)]
 pub struct SurgeryWindow<C> {
     geometry: Geometry,
     cpu: C,
     /// The entries of the pages: that of level 3 first.
     entries: NonNull<u64>,
-    /// The address of the first page.
-    base: Va,
+    /// The pages.
+    pages: [Va; LEVELS],
+    /// The entry of any of them for physical address 0.
+    page: Descriptor,
     open: [Option<Pa>; LEVELS],
 }
 
@@ -31,10 +34,14 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// Returns the windows that the pages at `base` are, with all frames closed.
     ///
     /// # Safety
-    /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of pages of the surgery root.
-    /// They are invalid, writable while that root is in use, and nothing else accesses them or uses the pages.
+    /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of
+    /// pages of the surgery root. They are invalid, writable while that root is in use, and nothing
+    /// else accesses them or uses the pages.
     pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
-        Self { geometry, cpu, entries, base, open: [None; LEVELS] }
+        let page_len = geometry.granule().bytes();
+        let pages = from_fn(|above| Va(base.0 + above as u64 * page_len));
+        let page = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        Self { geometry, cpu, entries, pages, page, open: [None; LEVELS] }
     }
 
     fn set(&mut self, above: usize, descriptor: Descriptor) {
@@ -42,9 +49,27 @@ impl<C: Cpu> SurgeryWindow<C> {
         unsafe { self.cpu.store(self.entries.add(above), descriptor) };
     }
 
+    /// Maps the frame `table` in the window `above` pages.
+    #[inline(never)]
+    fn map(&mut self, above: usize, table: Pa) {
+        // Another output address: break-before-make (Arm ARM D8.16.1, RWHZWS), on this CPU alone.
+        if self.open[above].take().is_some() {
+            self.set(above, Descriptor::INVALID);
+            self.cpu.dsb(Dsb::Nsh);
+            self.cpu.tlbi(Tlbi::AllLocal);
+            self.cpu.dsb(Dsb::Nsh);
+            self.cpu.isb();
+        }
+        self.set(above, self.page.at(self.geometry, table));
+        self.cpu.dsb(Dsb::Nsh);
+        self.cpu.isb();
+        self.open[above] = Some(table);
+    }
+
     /// Unmaps all frames, which may be freed once all CPUs are back.
     ///
-    /// To be called at the end of each edit: the CPU leaves the surgery root next and invalidates all it holds of it.
+    /// To be called at the end of each edit: the CPU leaves the surgery root next and invalidates
+    /// all it holds of it.
     pub fn close_all(&mut self) {
         for above in 0..LEVELS {
             if self.open[above].take().is_some() {
@@ -55,28 +80,19 @@ impl<C: Cpu> SurgeryWindow<C> {
     }
 }
 
-// SAFETY: a window maps its frame readable and writable until another one is opened at its level or all are closed. The
-// addresses mean this on the surgery root alone, which is where `SurgeryRoot::window` allows its use.
+// SAFETY: a window maps its frame readable and writable until another one is opened at its level or
+// all are closed. The addresses mean this on the surgery root alone, which is where
+// `SurgeryRoot::window` allows its use.
 unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
+    #[inline]
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let above = level.above_pages() as usize;
         if self.open[above] != Some(table) {
-            // Another output address: break-before-make (Arm ARM D8.16.1, RWHZWS), on this CPU alone.
-            if self.open[above].take().is_some() {
-                self.set(above, Descriptor::INVALID);
-                self.cpu.dsb(Dsb::Nsh);
-                self.cpu.tlbi(Tlbi::AllLocal);
-                self.cpu.dsb(Dsb::Nsh);
-                self.cpu.isb();
-            }
-            let page = Descriptor::leaf(self.geometry, Level::L3, table, Attributes::KERNEL_DATA);
-            self.set(above, page);
-            self.cpu.dsb(Dsb::Nsh);
-            self.cpu.isb();
-            self.open[above] = Some(table);
+            self.map(above, table);
         }
-        self.cpu.reach(Va(self.base.0 + above as u64 * self.geometry.granule().bytes()))
+        self.cpu.reach(self.pages[above])
     }
 
+    #[inline]
     fn close(&mut self, _level: Level) {}
 }

@@ -294,15 +294,6 @@ pub fn mask_interrupts() {
     unsafe { asm!("msr daifset, #2", options(nostack)) };
 }
 
-/// Lets this CPU use its vector registers, as assembly does here and there: CPACR_EL1.FPEN.
-pub fn allow_vector_registers() {
-    // SAFETY: compiled code uses none of them, so nothing is lost and nothing changes for it.
-    unsafe {
-        asm!("mrs {value}, cpacr_el1", "orr {value}, {value}, #(3 << 20)", "msr cpacr_el1, {value}", "isb",
-            value = out(reg) _, options(nomem, nostack, preserves_flags));
-    }
-}
-
 /// Waits until an interrupt is pending, masked or not.
 pub fn wait_for_interrupt() {
     // SAFETY: only waits; the DSB completes what was stored before.

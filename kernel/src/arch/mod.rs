@@ -16,7 +16,6 @@ pub mod print;
 pub mod probe;
 pub mod psci;
 pub mod sctlr;
-pub mod sha256;
 pub mod stop;
 pub mod topology;
 pub mod wait;

@@ -12,7 +12,7 @@ use crate::gic::controller;
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 use crate::kexec::crash::description;
-use crate::kexec::relocation;
+use crate::kexec::departure;
 use crate::memory::parking;
 use crate::smp::leave;
 
@@ -64,7 +64,7 @@ fn record(frame: &Frame) {
     if me == 0 {
         // Only the boot CPU releases the CPUs that wait for it.
         parking::abandon();
-        relocation::call_off();
+        departure::call_off();
     }
 }
 

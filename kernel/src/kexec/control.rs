@@ -8,7 +8,6 @@ use crate::arch::el2_stub;
 use crate::arch::entered::Entered;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;
-use crate::kexec::relocation;
 use crate::memory::physical::Memory;
 use crate::smp::pen::{self, Pen};
 
@@ -39,7 +38,7 @@ pub fn write(memory: &Memory, control: PaRange, entered: Entered, pen: Option<Pa
     let mut frames = unsafe { memory.owned_bytes(control) };
     let bytes = frames.as_mut();
     bytes.fill(0);
-    let code = relocation::code();
+    let code = linmap_relocate::code();
     bytes[..code.len()].copy_from_slice(code);
     if entered == Entered::El2Stub {
         let vectors = el2_stub::vectors();

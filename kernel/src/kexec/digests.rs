@@ -3,8 +3,8 @@
 use linmap_kexec::{LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, WireError};
 use linmap_vmsa::{Pa, PaRange};
 
-use crate::arch::sha256::{Digest, Sha256};
 use crate::memory::physical::Memory;
+use linmap_relocate::{Digest, Sha256};
 
 /// The digest of the pages of `range`, which the linear map has.
 pub fn pages(memory: &Memory, range: PaRange) -> Digest {

@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use crate::arch::cpu;
+use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
@@ -10,17 +10,18 @@ use crate::arch::wait::{PATIENCE, wait_until};
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::core_file;
 use crate::kexec::crash::description::{self, Checked, Description, MAX_CHECKED, Page};
+use crate::kexec::departure;
 use crate::kexec::digests;
 use crate::kexec::error::KexecError;
 use crate::kexec::loaded::Loaded;
-use crate::kexec::orders::{self, departure, orders};
-use crate::kexec::relocation::{self, Orders};
+use crate::kexec::orders::{self, orders, way_to};
 use crate::memory::parking;
 use crate::memory::physical::Memory;
 use crate::report;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
+use linmap_relocate::Orders;
 
 /// Enters `loaded`, and only returns with an error. Then everything is as before, except for CPUs that are off, in the pen,
 /// or lost.
@@ -41,7 +42,7 @@ pub fn exec(
         loaded.check(memory, platform.entered)?;
         report!("phase=kexec-verify when=before ticks={}", cpu::ticks_since(started));
     }
-    let departure = departure(platform, memory, loaded);
+    let departure = way_to(platform, memory, loaded);
     let helpers = helpers(loaded);
     let at = departure.orders;
     let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, verify, at));
@@ -57,9 +58,9 @@ pub fn exec(
         if loaded.transition.is_some() { "on" } else { "off" },
         helpers.len() + 1
     );
-    departure.publish(orders);
+    departure::publish(departure, orders);
     if let Err(error) = send_others(memory, cpus, loaded, orders, helpers) {
-        relocation::call_off();
+        departure::call_off();
         let lost = helpers.iter().filter(|&helper| !cpus.has_left(helper)).count();
         // A CPU that timed out may still need what is loaded.
         loaded.is_in_use |= lost > 0 || matches!(error, KexecError::Cpu(_));
@@ -70,7 +71,7 @@ pub fn exec(
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks. TTBR0 has been on the reserved table,
     // with nothing cached, since the linear map was built. The boot CPU always masks interrupts. All other CPUs are off, in
     // the pen, with the firmware, or have left the live tables.
-    unsafe { departure.go(0) }
+    unsafe { departure.go(&mut ThisCpu, 0) }
 }
 
 /// Describes `loaded`, a crash kernel, so that it is entered when this kernel ends.
@@ -85,7 +86,7 @@ pub fn publish_crash_kernel(
     let page_len = size_of::<Page>() as u64;
     let at = memory.alloc(page_len, page_len)?;
     let memory = &*memory.memory;
-    let departure = departure(platform, memory, loaded);
+    let departure = way_to(platform, memory, loaded);
     let orders = orders(platform, memory, loaded, CpuSet::EMPTY, false, departure.orders);
     let _ = orders::write(memory, departure.orders, orders);
     let parts = loaded.segments.iter().map(|segment| (segment.name, segment.destination, segment.digest));
@@ -144,9 +145,9 @@ fn send_others(
     helpers: CpuSet,
 ) -> Result<(), KexecError> {
     for (list, helper) in (1..).zip(helpers.iter()) {
-        cross_call::start_work(helper, relocation::follow, list)?;
+        cross_call::start_work(helper, departure::follow, list)?;
     }
-    let is_here = |list: usize| orders.is_here(list);
+    let is_here = |list: usize| orders.has_arrived(list);
     if !wait_until(PATIENCE, || (1..=helpers.len()).all(is_here)) {
         let missing = (1..).zip(helpers.iter()).find(|&(list, _)| !is_here(list));
         return Err(KexecError::DidNotLeave { cpu: missing.map_or(0, |(_, helper)| helper) });

@@ -8,15 +8,14 @@ use linmap_vmsa::{Pa, PaRange};
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::el2_stub;
 use crate::arch::entered::Entered;
-use crate::arch::sha256::Digest;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::digests;
 use crate::kexec::error::KexecError;
-use crate::kexec::relocation;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged};
 use crate::kexec::tables;
 use crate::memory::physical::Memory;
 use crate::smp::pen::{self, Pen};
+use linmap_relocate::Digest;
 
 /// A payload that is ready to be entered.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ impl Loaded {
         let is = |page: Option<&[u8; SEGMENT_ALIGN as usize]>, code: &[u8]| {
             page.is_some_and(|page| page.starts_with(code))
         };
-        is(pages.first(), relocation::code())
+        is(pages.first(), linmap_relocate::code())
             && (entered != Entered::El2Stub || is(pages.get(2), el2_stub::vectors()))
             && (self.pen.is_none() || pages.last().is_some_and(pen::is_empty))
     }

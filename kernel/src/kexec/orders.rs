@@ -1,26 +1,26 @@
 //! The orders of the relocation code for a payload, and the way to that code.
 
 use linmap_kexec::MAX_SHARES;
+use linmap_platform::Conduit;
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
 use crate::arch::affinities;
 use crate::arch::cpu;
 use crate::arch::cpu_set::CpuSet;
-use crate::arch::el2_stub::HVC_RESTART;
+use crate::arch::el2_stub::{HVC_RESTART, HVC_SET_VECTORS};
 use crate::arch::entered::Entered;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::platform::Platform;
-use crate::arch::psci;
-use crate::arch::sha256::BLOCK;
+use crate::arch::sctlr::SCTLR_OFF;
 use crate::kexec::loaded::Loaded;
-use crate::kexec::relocation::{self, Check, Departure, Orders, Way};
 use crate::kexec::segment::Staged;
 use crate::memory::physical::Memory;
 use crate::smp::secondary;
+use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
 
 /// The way to the relocation code of `loaded`.
-pub fn departure(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departure {
+pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departure {
     let code = loaded.control.start;
     let way = match &loaded.transition {
         Some(both) => {
@@ -34,6 +34,7 @@ pub fn departure(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Depar
         None => Way::Unmapped {
             identity: ttbr(GEOMETRY, platform.image.identity_map(), 0),
             image_offset: platform.image.offset(),
+            sctlr_off: SCTLR_OFF,
         },
     };
     let orders = Pa(code.0 + size_of::<Orders>() as u64);
@@ -49,21 +50,26 @@ pub fn orders(
     verify: bool,
     at: Pa,
 ) -> Orders {
-    let mut orders = Orders::new(loaded.entry, loaded.dtb());
+    let mut orders = Orders::new(loaded.entry, loaded.dtb(), SCTLR_OFF);
     orders.nothing = platform.reserved.ttbr0;
     if let Some(both) = &loaded.transition {
         orders.ttbr1 = ttbr(memory.geometry(), both.linear.root(), 0);
     }
     if platform.entered == Entered::El2Stub {
         orders.restart = HVC_RESTART;
+        orders.set_vectors = HVC_SET_VECTORS;
         orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
     }
-    orders.conduit = psci::code(platform.psci);
+    orders.conduit = match platform.psci {
+        None => PsciConduit::None,
+        Some(Conduit::Hvc) => PsciConduit::Hvc,
+        Some(Conduit::Smc) => PsciConduit::Smc,
+    };
     orders.uart = platform.uart.unwrap_or(Pa(0));
     orders.others = helpers.len() as u64;
     // If nothing is moved, there is one empty list: zeros.
     orders.list_count = loaded.moves.lists.len().max(1) as u64;
-    orders.lists = [Pa(at.0 + relocation::ZEROS as u64); MAX_SHARES];
+    orders.lists = [Pa(at.0 + EMPTY_LIST as u64); MAX_SHARES];
     for (first, list) in orders.lists.iter_mut().zip(&loaded.moves.lists) {
         *first = list.first;
     }

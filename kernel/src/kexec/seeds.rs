@@ -5,7 +5,7 @@ use dtoolkit::{Node, Property};
 use linmap_kexec::Seeds;
 
 use crate::arch::cpu;
-use crate::arch::sha256::{BLOCK, Digest, Sha256};
+use linmap_relocate::{BLOCK, Digest, Sha256};
 
 /// How many blocks each seed is made of: two for the tree's seeds, one for the CPU's random numbers, one for the time.
 const BLOCKS: usize = 4;

@@ -3,7 +3,7 @@
 use linmap_kexec::SEGMENT_ALIGN;
 use linmap_vmsa::{Pa, PaRange};
 
-use crate::arch::sha256::Digest;
+use linmap_relocate::Digest;
 
 /// How many segments a payload has at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;

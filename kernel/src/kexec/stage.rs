@@ -10,13 +10,13 @@ use linmap_kexec::{
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
-use crate::arch::sha256::Sha256;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::digests;
 use crate::kexec::error::KexecError;
 use crate::kexec::payload::InMemory;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged, whole_pages};
 use crate::memory::physical::Memory;
+use linmap_relocate::Sha256;
 
 /// What fills a segment.
 pub enum Content<'c, 'a> {

@@ -6,8 +6,8 @@ use linmap_kexec::Transition;
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 
-use crate::arch::sha256::{Digest, Sha256};
 use crate::memory::physical::Memory;
+use linmap_relocate::{Digest, Sha256};
 
 /// The digest of all tables, each before those below it. An entry that has changed changes the digest before it is followed.
 pub fn digest(memory: &Memory, transition: Option<&Transition>) -> Digest {

@@ -1,6 +1,6 @@
-//! Parking, as this kernel does it: what `linmap_park` asks for.
+//! Parking: what this kernel gives to `linmap_park`.
 //!
-//! The waiters spin in the identity map with TTBR1 on the reserved table; the boot CPU, which edits, goes to the
+//! The CPUs that wait spin in the identity map with TTBR1 on the reserved table. The boot CPU, which edits, runs on the
 //! [surgery root](crate::memory::surgery).
 
 use linmap::{ParkError, Pause};
@@ -13,7 +13,7 @@ use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::{self, Image};
-use crate::arch::layout::{GEOMETRY, IMAGE, MAX_CPUS};
+use crate::arch::layout::{GEOMETRY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
 use crate::arch::wait::{PATIENCE, wait_until};
 use crate::gic::interrupt::interrupt;
@@ -21,22 +21,22 @@ use crate::gic::sgi::Sgi;
 
 static PARKING: Rendezvous<IdentitySwitch, MAX_CPUS> = Rendezvous::new(IdentitySwitch::new());
 
-/// Bytes of a page of the identity map.
+/// The bytes of a page of the identity map.
 const PAGE: usize = GEOMETRY.granule().bytes() as usize;
 
 const _: () = assert!(size_of::<Rendezvous<IdentitySwitch, MAX_CPUS>>() == PAGE);
 
-/// Prepares the identity map for parking. To be called once, before other CPUs are started.
+/// Prepares the identity map for parking. Called once, before other CPUs are started.
 pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
-    let image_offset = IMAGE.0.wrapping_sub(image.range().start.0);
+    let image_offset = image.offset();
     let pages =
         [(vectors(), Attributes::KERNEL_TEXT), (Va(PARKING.address() as u64), Attributes::KERNEL_DATA)];
     for (va, attributes) in pages {
         let pa = Pa(va.0.wrapping_sub(image_offset) & !(PAGE as u64 - 1));
         let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
-        // SAFETY: the identity map's table of pages has an entry for every page of the image, and these are the vectors
-        // and the words of parked CPUs; nothing else was mapped there.
+        // SAFETY: the identity map's table of pages has an entry for every page of the image, and
+        // these are the vectors and the words of parked CPUs; nothing else was mapped there.
         unsafe { store_valid(&mut cpu, image::identity_page(Va(pa.0)), descriptor) };
     }
     let values = SwitchValues {
@@ -45,12 +45,12 @@ pub fn prepare(image: Image, reserved: Reserved) {
         identity: ttbr(GEOMETRY, image.identity_map(), 0),
         image_offset,
     };
-    // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and the pages of vectors and
-    // words since just now.
+    // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and
+    // the pages of vectors and words since just now.
     unsafe { PARKING.switch().set(values) };
 }
 
-/// The kernel's CPUs, seen from the boot CPU.
+/// All CPUs but the boot CPU, as it sees them.
 struct OtherCpus;
 
 impl Cpus for OtherCpus {
@@ -78,14 +78,15 @@ impl Cpus for OtherCpus {
 
 /// Parks this CPU, which was interrupted to do so. Interrupts are masked.
 pub fn interrupted() {
-    // SAFETY: an interrupt handler runs masked; TTBR0 of a CPU that runs holds the reserved table; the live root has the
-    // handler's stack and code.
+    // SAFETY: an interrupt handler runs masked; TTBR0 of a CPU that runs holds the reserved table;
+    // the live root has the handler's stack and code.
     unsafe { PARKING.answer(per_cpu::this_cpu()) };
 }
 
 /// Takes this CPU off the live root for good. It goes on as `way` says. Interrupts are masked.
 pub fn for_good(way: WayOff) -> ! {
-    // SAFETY: interrupts are masked wherever a CPU decides to leave, and TTBR0 holds the reserved table.
+    // SAFETY: interrupts are masked wherever a CPU decides to leave, and TTBR0 holds the reserved
+    // table.
     unsafe { PARKING.leave_for_good(per_cpu::this_cpu(), way) }
 }
 
@@ -105,19 +106,22 @@ pub fn forget(number: usize) {
 /// [`ParkError`] when a CPU does not park; `edit` is not run then.
 ///
 /// # Safety
-/// This is the boot CPU, with interrupts masked and its stack in the image; the root maps the image, and all that `edit`
-/// accesses.
+/// This is the boot CPU, with interrupts masked and its stack in the image; the root maps the
+/// image, and all that `edit` accesses.
 pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause), ParkError> {
-    // SAFETY: the kernel's states name every CPU that may run on the live root; the rest is the caller's.
+    // SAFETY: the kernel's states name every CPU that may run on the live root; the rest is the
+    // caller's.
     unsafe { PARKING.edit_parked(&OtherCpus, surgery, edit) }
 }
 
-/// Returns how long it took until all had parked, in all rendezvous so far, in ticks of the virtual counter.
+/// Returns how long it took until all had parked, in all rendezvous so far, in ticks of the virtual
+/// counter.
 pub fn waited() -> u64 {
     PARKING.waited()
 }
 
-/// Lets the CPUs go that parked, because the boot CPU, which this is, stops. Nobody can return while the map is edited.
+/// Lets the CPUs go that parked, because the boot CPU, which this is, stops. Nobody can return
+/// while the map is edited.
 pub fn abandon() {
     PARKING.abandon();
 }

@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::arch::cpu;
 use crate::arch::print::Quoted;
-use crate::arch::sha256::Sha256;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::reservations::{RESERVATIONS, Reservations};
 use crate::{report, say};
+use linmap_relocate::Sha256;
 
 /// The longest label in bytes.
 const LABEL: usize = 32;

@@ -1,5 +1,5 @@
-//! The surgery root of this kernel: what the boot CPU runs on while nobody may walk the live tables. It has the image, with
-//! the boot CPU's stacks, and the console.
+//! The surgery root: the tables on which the boot CPU runs while no CPU may walk the live tables. It maps the image, with the
+//! boot CPU's stacks, and the console.
 
 use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
 use linmap_table::{FrameSource, OutOfFrames};
@@ -46,10 +46,10 @@ unsafe impl FrameSource for ImageFrames {
     fn free(&mut self, _frame: Pa) {}
 }
 
-/// Builds the root, once the console is where it stays.
+/// Builds the root, once the console has its final place.
 ///
 /// # Safety
-/// To be called once.
+/// Called once.
 pub unsafe fn surgery_root(image: Image) -> Surgery {
     let page = GEOMETRY.granule().bytes();
     let fixmap = |slot: usize| Va(layout::FIXMAP.0 + slot as u64 * page);
@@ -63,8 +63,9 @@ pub unsafe fn surgery_root(image: Image) -> Surgery {
         windows: fixmap(slot::TABLES),
     };
     let offset = layout::IMAGE.0.wrapping_sub(image.range().start.0);
-    // SAFETY: all tables on the way to the image and the fixmap lie in the image, which is mapped at this offset by both
-    // roots, as is the memory of `ImageFrames`. The pages of the image never change, nor does the console's slot from now on.
+    // SAFETY: all tables on the way to the image and the fixmap lie in the image, which is mapped
+    // at this offset by both roots, as is the memory of `ImageFrames`. The pages of the image never
+    // change, nor does the console's slot from now on.
     let root = unsafe {
         SurgeryRoot::build(&layout, image.swapper(), offset, &mut ImageFrames { image, used: 0 }, ThisCpu)
     };

@@ -5,7 +5,6 @@ use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::layout::slot;
-use crate::arch::sha256::Sha256;
 use crate::memory::live::LiveMap;
 use crate::memory::physical::Memory;
 use crate::memory::preserved::PreservedMemory;
@@ -15,6 +14,7 @@ use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
 use crate::stress::random::Random;
+use linmap_relocate::Sha256;
 
 /// The words of `reserve`.
 pub const RESERVE: &str = "reserve START LENGTH";

@@ -13,9 +13,9 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::per_cpu;
 use crate::arch::print::Quoted;
-use crate::arch::sha256::{Digest, Sha256};
-use crate::kexec::relocation::Departure;
 use crate::report;
+use linmap_relocate::Departure;
+use linmap_relocate::{Digest, Sha256};
 
 /// Whole pages whose content may not change.
 #[derive(Clone, Copy, Debug)]

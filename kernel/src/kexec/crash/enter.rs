@@ -97,6 +97,6 @@ impl Ready {
         // SAFETY: the load has written and cleaned code and orders, and they are unchanged. Their list is empty, so that
         // nothing is moved, whatever the other CPUs do. The MMU is turned off in the image's identity map. Interrupts are
         // masked.
-        unsafe { departure.go(0) }
+        unsafe { departure.go(&mut ThisCpu, 0) }
     }
 }

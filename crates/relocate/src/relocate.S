@@ -1,24 +1,27 @@
-// The last code that runs: moves the payload where it belongs, checks it, turns MMU and caches off, and enters it. It runs
-// from a copy in a frame of its own, uses no stack and no memory but its orders, the move list and what that names, and marks in the pen, and
-// touches neither vectors nor the old tables after the first few instructions.
+// The last code that runs: moves the payload to where it belongs, checks it, turns MMU and caches
+// off, and enters it. It runs from a copy in a frame of its own, without a stack. It accesses its
+// orders, the move lists and what they name, and the marks of the pen. After the first few
+// instructions it uses neither the vectors nor the old tables.
 //
-// With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first. With the MMU off it needs
-// no table, and cleans the caches itself: an offset of 0 makes the same code work on physical addresses.
+// With the MMU on it is mapped 1:1 by TTBR0, and goes to the transitional tables in TTBR1 first.
+// With the MMU off it needs no table, and cleans the caches itself: an offset of 0 makes the same
+// code work on physical addresses.
 //
-// x0 the orders (physical), laid out as in relocation.rs
+// x0 the orders (physical), laid out as in orders.rs
 // x1 VA - PA of the linear map, 0 with the MMU off
-// x2 which list of the orders to work off: 0 on the boot CPU, which enters the payload
+// x2 the number of the list to work off: 0 on the boot CPU, which enters the payload
 //
-// The lists' form is linmap_kexec::MoveList's: records of source, destination, length and kind.
+// The lists' format is in record.rs: records of source, destination, length and kind.
 //
-// Registers kept: x19 the orders, x20 the offset, x21 which list, x22 the size of a cache line, x26 the
-// list in work, x27 the conduit of PSCI, x28 when the check began.
+// Fixed registers: x19 the orders, x20 the offset, x21 the number of the first list, x22 the size
+// of a cache line, x26 the number of the current list, x27 the conduit of PSCI, x28 when the check
+// began.
 
 .section .text.relocate, "ax"
 .arch_extension simd
 .balign 16
-.global relocate_start
-relocate_start:
+.global linmap_relocate_start
+linmap_relocate_start:
     msr     spsel, #1
     mov     x20, x1
     add     x19, x0, x1
@@ -33,15 +36,16 @@ relocate_start:
     orr     x8, x8, #(0b11 << 20)       // FPEN
     msr     cpacr_el1, x8
     isb
-    // The stub at EL2 goes on in a frame that nothing is moved to.
+    // The stub at EL2 moves to a frame that nothing is moved to.
     ldr     x1, [x19, #{vectors}]
     cbz     x1, 0f
-    mov     x0, #{hvc_set_vectors}
+    ldr     x0, [x19, #{set_vectors}]
     hvc     #0
 0:  ldr     x5, [x19, #{nothing}]
     ldr     x4, [x19, #{ttbr1}]
     cbz     x4, clean_before
-    // The root changes by break-before-make: nothing, nothing cached, then the transitional tables.
+    // Break-before-make of the root: one that translates nothing, nothing cached, then the
+    // transitional tables.
     msr     ttbr1_el1, x5
     isb
     tlbi    vmalle1
@@ -50,7 +54,7 @@ relocate_start:
     msr     ttbr1_el1, x4
     isb
     cbz     x21, move
-    // Another CPU says that it is here, and waits: 1 is go, 2 is leave.
+    // Another CPU says that it has arrived, and waits for go or leave.
     mov     x4, #{state_here}
     bl      say
     add     x5, x19, #{go}
@@ -78,8 +82,9 @@ next:
     add     x14, x11, x12
     cbnz    x13, other_kind
     cbz     x12, moved
-    // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and invalidated, because it may
-    // map the memory otherwise. Lines larger than 64 bytes are cleaned more than once, smaller ones in a pass of their own.
+    // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and
+    // invalidated, because it may map the memory otherwise. Lines larger than 64 bytes are cleaned
+    // more than once, smaller ones in a pass of their own.
     add     x10, x10, x20
 .macro load_512
     ldp     q0, q1, [x10, #0]
@@ -158,7 +163,7 @@ other_kind:
     b.eq    clear
     cmp     x13, #{kind_link}
     b.eq    link
-    // Everything that has an order is done: the other CPUs may start.
+    // Moves that have to be made in order are done: the other CPUs may start.
     mov     x4, #{go_move}
     add     x5, x19, #{go}
     stlr    x4, [x5]
@@ -250,7 +255,7 @@ switch_off:
 0:  wfi
     b       0b
 
-    // The boot CPU waits until all others are done, and off or in the pen.
+    // The boot CPU waits until all others are done, and are off or in the pen.
 join:
     ldr     x23, [x19, #{others}]
 0:  cbz     x23, 3f
@@ -282,7 +287,7 @@ join:
 5:  sub     x23, x23, #1
     b       0b
 
-    // What lies at the destinations now, against what was loaded.
+    // Compares what lies at the destinations with what was loaded.
 3:  ldr     x23, [x19, #{checks}]
     cbz     x23, enter
     isb
@@ -292,7 +297,7 @@ join:
 0:  cmp     x25, x23
     b.eq    as_loaded
     add     x26, x19, #{scratch}
-    adr     x4, sha256_initial
+    adr     x4, linmap_sha256_initial
     ldp     q0, q1, [x4]
     stp     q0, q1, [x26]
     // The last block: a one, zeros, the length in bits.
@@ -309,12 +314,12 @@ join:
     ldr     x1, [x24]
     add     x1, x1, x20
     add     x3, x26, #96
-    bl      sha256_blocks
+    bl      linmap_sha256_blocks
     mov     x0, x26
     add     x1, x26, #32
     mov     x2, #1
     add     x3, x26, #96
-    bl      sha256_blocks
+    bl      linmap_sha256_blocks
     ldp     x4, x5, [x26]
     ldp     x6, x7, [x26, #16]
     ldp     x8, x9, [x24, #16]
@@ -340,7 +345,8 @@ as_loaded:
 enter:
     ldr     x2, [x19, #{entry}]
     ldr     x0, [x19, #{dtb}]
-    // With the MMU off to x2, at the level that this CPU was entered at, with x0 as it is.
+    // Turns the MMU off and goes to x2, at the exception level at which this CPU was entered, with
+    // x0 as it is.
 enter_at:
     ldr     x6, [x19, #{restart}]
     bl      mmu_off
@@ -355,7 +361,8 @@ enter_at:
     mov     x0, x6
     hvc     #0
 
-    // The payload is not what was loaded: it is not entered. Says so on the console, and switches off.
+    // The payload differs from what was loaded. Says so on the console, and switches the machine
+    // off.
 differs:
     mov     x28, x25
     bl      mmu_off
@@ -372,8 +379,8 @@ differs_line:
     .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
     .balign 4
 
-    // Devices are in none of the transitional maps: from here on addresses are physical. The orders that are read then have
-    // not changed since they were cleaned. x7 changes.
+    // Devices are in none of the transitional maps: from here on addresses are physical. The orders
+    // that are read then have not changed since they were cleaned. x7 changes.
 mmu_off:
     ldr     x7, [x19, #{sctlr_off}]
     dsb     sy
@@ -386,7 +393,8 @@ mmu_off:
     mov     x20, xzr
     ret
 
-    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU is off. x3-x8, x28 change.
+    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU
+    // is off. x3-x8, x28 change.
 print:
     ldr     x3, [x19, #{uart}]
     cbz     x3, 4f
@@ -435,8 +443,9 @@ firmware:
 0:  hvc     #0
     ret
 
-    // The MMU is off: what lies in caches, of sources and destinations alike, goes to memory before anything is moved past
-    // them. Lines of the destinations are in no cache then, and nothing brings them back.
+    // The MMU is off: what caches hold of sources and destinations goes to memory before anything
+    // is moved past them. Then no cache has lines of the destinations, and nothing brings them
+    // back.
 clean_before:
     mov     x26, xzr
 6:  add     x9, x19, #{lists}

@@ -1,26 +1,28 @@
-// SHA-256 (FIPS 180-4) of whole blocks, with the CPU's SHA-256 instructions where ID_AA64ISAR0_EL1.SHA2 says that it has
-// them. Position independent, without a stack: it goes along with the relocation code, and runs with the MMU on or off.
+// SHA-256 (FIPS 180-4) of whole blocks, with the CPU's SHA-256 instructions where
+// ID_AA64ISAR0_EL1.SHA2 says that it has them. Position independent, without a stack: it is part of
+// the relocation code, and runs with the MMU on or off.
 //
-// sha256_by_instructions and sha256_by_words are its two ways, to be called by themselves when they are compared.
+// linmap_sha256_by_instructions and linmap_sha256_by_words are its two ways, for callers that
+// compare them.
 //
-// x0 state, eight words of 32 bits        x2 how many blocks of 64 bytes, at least 1
+// x0 state, eight words of 32 bits        x2 number of blocks of 64 bytes, at least 1
 // x1 data, aligned to 16 bytes            x3 room for 128 bytes, aligned to 16
 //
-// x0-x17 and the vector registers change. Floating point must not trap.
+// x0-x17, v0-v7 and v16-v18 change. Floating point must not trap.
 
 .section .text.relocate, "ax"
 .arch_extension crypto
 .balign 4
-.global sha256_blocks
-sha256_blocks:
+.global linmap_sha256_blocks
+linmap_sha256_blocks:
     mrs     x5, id_aa64isar0_el1
     tst     x5, #(0xf << 12)
-    b.eq    sha256_by_words
+    b.eq    linmap_sha256_by_words
 
-.global sha256_by_instructions
-sha256_by_instructions:
+.global linmap_sha256_by_instructions
+linmap_sha256_by_instructions:
     adr     x4, sha256_constants
-    // Four rounds with the words in w0; and the four words that come 16 later, made in their place.
+    // Four rounds with the words in w0, which the four words 16 later replace.
 .macro four_rounds w0, w1, w2, w3
     four_last_rounds \w0, "sha256su0 \w0\().4s, \w1\().4s"
     sha256su1 \w0\().4s, \w2\().4s, \w3\().4s
@@ -60,9 +62,9 @@ sha256_by_instructions:
     stp     q0, q1, [x0]
     ret
 
-    // One round after the other: a to h in w6 to w13, the last 16 words in the room at x3.
-.global sha256_by_words
-sha256_by_words:
+    // Round by round: a to h in w6 to w13, the last 16 words in the room at x3.
+.global linmap_sha256_by_words
+linmap_sha256_by_words:
     adr     x4, sha256_constants
     stp     x19, x20, [x3, #64]
     stp     x21, x22, [x3, #80]
@@ -107,7 +109,7 @@ sha256_by_words:
     mov     w8, w7
     mov     w7, w6
     add     w6, w14, w17
-    // The word that comes 16 later takes this one's place.
+    // The word 16 later replaces this one.
     add     x14, x5, #1
     and     x14, x14, #15
     ldr     w19, [x3, x14, lsl #2]
@@ -164,7 +166,7 @@ sha256_constants:
     .long   0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3
     .long   0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
 // Of the square roots of the first 8: the state before the first block.
-.global sha256_initial
-sha256_initial:
+.global linmap_sha256_initial
+linmap_sha256_initial:
     .long   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19
 .arch_extension nocrypto
