@@ -7,7 +7,8 @@ use crate::arch::layout::MAX_CPUS;
 use crate::arch::per_cpu;
 use linmap_platform::Affinity;
 
-/// The affinity of each CPU by number, [`NOBODY`] where there is none. `secondary.S` looks its own up.
+/// The affinity of each CPU by number, [`NOBODY`] where there is none. `secondary.S` looks its own
+/// up.
 #[unsafe(no_mangle)]
 static SECONDARY_AFFINITIES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(NOBODY) }; MAX_CPUS];
 

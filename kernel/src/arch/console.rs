@@ -31,11 +31,12 @@ impl Console {
     /// The length in bytes of the UART's registers, up to the last that is used.
     pub const REGISTERS_LEN: u64 = CONTROL as u64 + 4;
 
-    /// Makes the UART whose registers are mapped at `registers` the console. Turns a PL011 on if the firmware has not.
-    /// The line's speed stays as it was.
+    /// Makes the UART whose registers are mapped at `registers` the console. Turns a PL011 on if
+    /// the firmware has not. The line's speed stays as it was.
     ///
     /// # Safety
-    /// The registers of a UART of this kind are mapped there, as device memory, as long as the kernel runs.
+    /// The registers of a UART of this kind are mapped there, as device memory, as long as the
+    /// kernel runs.
     pub unsafe fn use_uart(registers: ptr::NonNull<u64>, kind: UartKind) {
         REGISTERS.store(registers.as_ptr().expose_provenance(), Ordering::Relaxed);
         if kind == UartKind::Pl011 && Self::read(CONTROL).is_some_and(|control| control & CONTROL_ENABLE == 0)
@@ -67,8 +68,8 @@ impl Console {
         Self::write(DATA, byte.into());
     }
 
-    /// Waits for a byte and returns it, or `None` where there is no console. Stops for good when another CPU ends the
-    /// kernel.
+    /// Waits for a byte and returns it, or `None` where there is no console. Stops for good when
+    /// another CPU ends the kernel.
     pub fn receive() -> Option<u8> {
         while Self::read(FLAGS)? & FLAG_RECEIVE_EMPTY != 0 {
             stop::stop_if_elsewhere();

@@ -1,4 +1,5 @@
-//! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance, address translation.
+//! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance,
+//! address translation.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -23,20 +24,23 @@ macro_rules! read_register {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisCpu;
 
-// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay on their side.
+// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay
+// on their side.
 impl Cpu for ThisCpu {
     type Frames = OffsetWindow;
 
     #[inline(always)]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        // SAFETY: the caller's; one volatile store of an aligned word is one single-copy atomic store.
+        // SAFETY: the caller's; one volatile store of an aligned word is one single-copy atomic
+        // store.
         unsafe { entry.write_volatile(descriptor.0) };
     }
 
     #[inline(always)]
     unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
-        // SAFETY: the caller's: these are `count` entries, which no Rust reference leads to. `fill` stores each once, as an
-        // aligned word or as half of a pair, either of which is single-copy atomic (Arm ARM B2.2.1).
+        // SAFETY: the caller's: these are `count` entries, which no Rust reference leads to. `fill`
+        // stores each once, as an aligned word or as half of a pair, either of which is single-copy
+        // atomic (Arm ARM B2.2.1).
         let entries =
             unsafe { slice::from_raw_parts_mut(entries.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         fill(entries, first.0, step);
@@ -44,7 +48,8 @@ impl Cpu for ThisCpu {
 
     #[inline(always)]
     fn reach(&mut self, va: Va) -> NonNull<u64> {
-        // SAFETY: the kernel's half of the address space is far from address 0, and so is what callers map elsewhere.
+        // SAFETY: the kernel's half of the address space is far from address 0, and so is what
+        // callers map elsewhere.
         unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(va.0 as usize)) }
     }
 
@@ -83,8 +88,8 @@ impl Cpu for ThisCpu {
                 Tlbi::LastLevelByVa(operand) => {
                     asm!("tlbi vaale1is, {}", in(reg) operand.0, options(nostack, preserves_flags));
                 }
-                // The assembler names the range forms only when told of FEAT_TLBIRANGE: these are RVAAE1IS and RVAALE1IS
-                // (Arm ARM C5.5).
+                // The assembler names the range forms only when told of FEAT_TLBIRANGE: these are
+                // RVAAE1IS and RVAALE1IS (Arm ARM C5.5).
                 Tlbi::ByRange(operand) => {
                     asm!("sys #0, c8, c2, #3, {}", in(reg) operand.0, options(nostack, preserves_flags));
                 }
@@ -99,7 +104,8 @@ impl Cpu for ThisCpu {
 
     #[inline(always)]
     fn write_ttbr0(&mut self, value: u64) {
-        // SAFETY: no code or data of the kernel is reached through TTBR0; who installs a map there answers for it.
+        // SAFETY: no code or data of the kernel is reached through TTBR0; who installs a map there
+        // answers for it.
         unsafe { asm!("msr ttbr0_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
@@ -141,7 +147,8 @@ pub fn pfr0() -> u64 {
     read_register!("id_aa64pfr0_el1")
 }
 
-/// A random number of the CPU's own, where ID_AA64ISAR0_EL1.RNDR says that it makes some. It may have none just now.
+/// A random number of the CPU's own, where ID_AA64ISAR0_EL1.RNDR says that it makes some. It may
+/// have none just now.
 pub fn random() -> Option<u64> {
     if isar0() >> 60 == 0 {
         return None;
@@ -174,8 +181,8 @@ pub fn counter_frequency() -> u64 {
     read_register!("cntfrq_el0")
 }
 
-/// Ticks of [`counter`] in so many milliseconds. Where the firmware has not set the frequency, that of the fastest
-/// counters is taken: a wait is then too long and not too short.
+/// Ticks of [`counter`] in so many milliseconds. Where the firmware has not set the frequency, that
+/// of the fastest counters is taken: a wait is then too long and not too short.
 pub fn ticks_of_milliseconds(milliseconds: u64) -> u64 {
     const FASTEST: u64 = 1_000_000_000;
     let frequency = match counter_frequency() {
@@ -194,8 +201,8 @@ pub fn counter() -> u64 {
     value
 }
 
-/// Asks the MMU with one of the AT instructions: the physical address of `$va`, or the fault status of PAR_EL1 (FST,
-/// Arm ARM D24.2).
+/// Asks the MMU with one of the AT instructions: the physical address of `$va`, or the fault status
+/// of PAR_EL1 (FST, Arm ARM D24.2).
 macro_rules! address_translation {
     ($at:literal, $va:expr) => {{
         let va: Va = $va;
@@ -214,7 +221,8 @@ macro_rules! address_translation {
     }};
 }
 
-/// Ticks of [`counter`] since it read `start`. It wraps, because the counters of some CPUs can be read a little early.
+/// Ticks of [`counter`] since it read `start`. It wraps, because the counters of some CPUs can be
+/// read a little early.
 #[inline(always)]
 pub fn ticks_since(start: u64) -> u64 {
     counter().wrapping_sub(start)
@@ -257,14 +265,15 @@ pub fn clean_and_invalidate(va: Va, len: u64) {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// Drops the lines of the word at `va`, so that it is next read from memory. For words that this CPU never stores to:
-/// what was stored and is not written back yet would be lost.
+/// Drops the lines of the word at `va`, so that it is next read from memory. For words that this
+/// CPU never stores to: what was stored and is not written back yet would be lost.
 pub fn invalidate_word(va: Va) {
     // SAFETY: the caller has no dirty data in the line.
     unsafe { asm!("dc ivac, {}", "dsb sy", in(reg) va.0, options(nostack, preserves_flags)) };
 }
 
-/// Orders all stores before it before whatever other observers are told afterwards: by an interrupt, by an event.
+/// Orders all stores before it before whatever other observers are told afterwards: by an
+/// interrupt, by an event.
 pub fn order_stores() {
     // SAFETY: a barrier only orders.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
@@ -278,7 +287,8 @@ pub fn send_event() {
 
 /// Takes the interrupts that are pending, and masks them again.
 pub fn take_interrupts() {
-    // SAFETY: the vectors are set up wherever Rust code runs; the ISB makes sure that what is pending is taken in between.
+    // SAFETY: the vectors are set up wherever Rust code runs; the ISB makes sure that what is
+    // pending is taken in between.
     unsafe { asm!("msr daifclr, #2", "isb", "msr daifset, #2", options(nostack)) };
 }
 

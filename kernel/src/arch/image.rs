@@ -54,7 +54,8 @@ impl Image {
         PaRange::new(self.start, self.physical(&raw const __rodata_end))
     }
 
-    /// The root table of the early identity map. It maps the code that switches tables, and little else.
+    /// The root table of the early identity map. It maps the code that switches tables, and little
+    /// else.
     pub fn identity_map(self) -> Pa {
         self.physical(&raw const __idmap_tables)
     }
@@ -65,8 +66,9 @@ impl Image {
     }
 }
 
-/// The address of a table in the image, `frames` frames after the symbol `first`. The linker script reserves the memory of
-/// the tables; Rust knows their symbols but not their sizes, so only the address of the symbol is used.
+/// The address of a table in the image, `frames` frames after the symbol `first`. The linker script
+/// reserves the memory of the tables; Rust knows their symbols but not their sizes, so only the
+/// address of the symbol is used.
 fn table(first: *const u8, frames: usize) -> NonNull<u64> {
     let address = first.expose_provenance() + frames * GEOMETRY.granule().bytes() as usize;
     // SAFETY: the image is linked into the upper half of the address space, far from address 0.

@@ -27,11 +27,11 @@ pub enum State {
     Online,
     /// It is leaving.
     Leaving,
-    /// It timed out while it arrived or left. It is only started again if it is found where CPUs wait to be called.
-    /// If it arrives after all, it stays where it walks no tables.
+    /// It timed out while it arrived or left. It is only started again if it is found where CPUs
+    /// wait to be called. If it arrives after all, it stays where it walks no tables.
     Lost,
-    /// It has left its spin table and waits to be called, with its MMU off: it was switched off, or it shares the mailbox
-    /// of a CPU that was called.
+    /// It has left its spin table and waits to be called, with its MMU off: it was switched off, or
+    /// it shares the mailbox of a CPU that was called.
     Uncalled,
 }
 
@@ -81,7 +81,8 @@ pub struct PerCpu {
     pub id: [AtomicU64; 4],
     /// The CPU's bit in a GICv2's target lists, written by the CPU itself.
     pub gic_target: AtomicU8,
-    /// How the CPU leaves: a `CONDUIT_` of [`psci`](crate::arch::psci), written by the CPU that starts it.
+    /// How the CPU leaves: a `CONDUIT_` of [`psci`](crate::arch::psci), written by the CPU that
+    /// starts it.
     pub conduit: AtomicU64,
     /// The function to call. The caller writes it before `call_wanted`.
     pub call: Job,
@@ -155,7 +156,8 @@ impl Job {
         if function.is_null() {
             return;
         }
-        // SAFETY: `set` alone stores here, a `fn(usize)`, and on this target a function pointer is an address.
+        // SAFETY: `set` alone stores here, a `fn(usize)`, and on this target a function pointer is
+        // an address.
         let function: fn(usize) = unsafe { core::mem::transmute(function) };
         function(self.argument.load(Ordering::Relaxed));
     }
@@ -193,8 +195,9 @@ pub fn others() -> CpuSet {
     set
 }
 
-/// This CPU's number. It is in TPIDR_EL1, which EL2 accesses too: E2H does not redirect that name (Arm ARM D24.2). Nothing
-/// else uses the register, because no code runs at EL1 below a kernel at EL2.
+/// This CPU's number. It is in TPIDR_EL1, which EL2 accesses too: E2H does not redirect that name
+/// (Arm ARM D24.2). Nothing else uses the register, because no code runs at EL1 below a kernel at
+/// EL2.
 pub fn this_cpu() -> usize {
     let number: usize;
     // SAFETY: reading this register has no effect.

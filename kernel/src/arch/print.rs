@@ -12,9 +12,9 @@ use crate::arch::wait::{PATIENCE, wait_until};
 /// The CPU that prints a line: its number plus 1, 0 for none.
 static PRINTER: AtomicUsize = AtomicUsize::new(0);
 
-/// Prints `prefix` and `text` as one line; text of other CPUs never gets into it. An exception may interrupt this CPU
-/// while it prints, and print a line as well. The CPU that ends the kernel does not wait for one that stopped in the
-/// middle of a line.
+/// Prints `prefix` and `text` as one line; text of other CPUs never gets into it. An exception may
+/// interrupt this CPU while it prints, and print a line as well. The CPU that ends the kernel does
+/// not wait for one that stopped in the middle of a line.
 pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
     let me = per_cpu::this_cpu() + 1;
     let nested = PRINTER.load(Ordering::Relaxed) == me;
@@ -38,7 +38,8 @@ pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
     // The console can't fail.
     let _ = writeln!(Console, "{prefix}{text}");
     if !nested {
-        // The CPU that ends the kernel may have claimed the console: then it is not ours to release.
+        // The CPU that ends the kernel may have claimed the console: then it is not ours to
+        // release.
         let _ = PRINTER.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
     }
 }
@@ -59,8 +60,8 @@ macro_rules! report {
     };
 }
 
-/// A value for machines that may hold spaces. It is printed in double quotes, with `"` and `\` escaped and control
-/// characters dropped.
+/// A value for machines that may hold spaces. It is printed in double quotes, with `"` and `\`
+/// escaped and control characters dropped.
 pub struct Quoted<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Quoted<T> {

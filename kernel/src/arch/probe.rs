@@ -43,8 +43,8 @@ impl Fault {
         matches!(self.class(), INSTRUCTION_ABORT | DATA_ABORT)
     }
 
-    /// Whether the fault is an abort from a translation fault, at any level: FSC 0b0001xx, or level −1's 0b101011
-    /// (Arm ARM D24.2, ESR_EL1).
+    /// Whether the fault is an abort from a translation fault, at any level: FSC 0b0001xx, or level
+    /// −1's 0b101011 (Arm ARM D24.2, ESR_EL1).
     pub fn is_translation(self) -> bool {
         let status = self.esr & 0x3f;
         self.is_abort() && (status & 0x3c == 0b00_0100 || status == 0b10_1011)
@@ -62,8 +62,9 @@ fn outcome(result: ProbeResult) -> Result<u64, Fault> {
 
 /// Loads the byte at `va`, through the MMU and the vectors.
 pub fn load_byte(va: Va) -> Result<u8, Fault> {
-    // SAFETY: the routine only loads; a fault at its one load is recovered. Addresses that map devices, where a load could
-    // have an effect, are never asked for: the callers probe memory, holes and guards.
+    // SAFETY: the routine only loads; a fault at its one load is recovered. Addresses that map
+    // devices, where a load could have an effect, are never asked for: the callers probe memory,
+    // holes and guards.
     outcome(unsafe { probe_load_byte(va.0) }).map(|value| value as u8)
 }
 
@@ -91,8 +92,8 @@ pub unsafe fn execute(va: Va) -> Result<(), Fault> {
     outcome(unsafe { probe_execute(va.0) }).map(|_| ())
 }
 
-/// What the exception handler does with a synchronous exception at `elr`: the address to go on at when it is a probe's, with
-/// the syndrome in x0.
+/// What the exception handler does with a synchronous exception at `elr`: the address to go on at
+/// when it is a probe's, with the syndrome in x0.
 pub fn recovered(esr: u64, elr: u64, link: u64) -> Option<u64> {
     let fault = Fault { esr };
     let accesses = [

@@ -28,7 +28,8 @@ macro_rules! through {
     };
 }
 
-/// The conduit that the DTB names. `None` for HVC in a kernel that was entered at EL2, because it would call itself.
+/// The conduit that the DTB names. `None` for HVC in a kernel that was entered at EL2, because it
+/// would call itself.
 pub fn reachable(fdt: Fdt<'_>, entered: Entered) -> Option<Conduit> {
     Conduit::of_psci(fdt).filter(|conduit| *conduit == Conduit::Smc || entered == Entered::El1)
 }

@@ -1,8 +1,8 @@
 //! Which CPU ends the kernel, and how all others stop.
 //!
-//! At most one CPU ends the kernel: the first that claims it. All others look here whenever they wait or print, and stop for
-//! good once it is claimed. How a CPU stops depends on all that the kernel has started, so it is a hook that
-//! is installed at boot.
+//! At most one CPU ends the kernel: the first that claims it. All others look here whenever they
+//! wait or print, and stop for good once it is claimed. How a CPU stops depends on all that the
+//! kernel has started, so it is a hook that is installed at boot.
 
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use core::{mem, ptr};
@@ -17,7 +17,8 @@ static OWNER: AtomicUsize = AtomicUsize::new(0);
 /// The [`StopHook`]; null until it is installed.
 static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Stops the CPU that calls it, whose registers are in the frame, because another CPU ends the kernel.
+/// Stops the CPU that calls it, whose registers are in the frame, because another CPU ends the
+/// kernel.
 pub type StopHook = fn(&Frame) -> !;
 
 /// Who ends the kernel after a [`claim`].
@@ -78,7 +79,8 @@ fn stop(frame: &Frame) -> ! {
     if hook.is_null() {
         cpu::halt();
     }
-    // SAFETY: `install` alone stores here, a `StopHook`, and on this target a function pointer is an address.
+    // SAFETY: `install` alone stores here, a `StopHook`, and on this target a function pointer is
+    // an address.
     let hook: StopHook = unsafe { mem::transmute(hook) };
     hook(frame)
 }

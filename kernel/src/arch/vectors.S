@@ -1,5 +1,6 @@
-// Exception vectors: every exception saves all registers on the exception stack and asks Rust, which returns only when
-// the interrupted code may go on (a probe that was meant to fault), at the ELR it left in the frame.
+// Exception vectors: every exception saves all registers on the exception stack and asks Rust,
+// which returns only when the interrupted code may go on (a probe that was meant to fault), at the
+// ELR it left in the frame.
 
 .macro vector source
     .balign 128
@@ -73,7 +74,8 @@ exception_entry:
     add     sp, sp, #{frame_len}
     eret
 
-// Stores the registers of the caller in the frame at x0, as if it had been interrupted where it goes on. x1 and x2 change.
+// Stores the registers of the caller in the frame at x0, as if it had been interrupted where it
+// goes on. x1 and x2 change.
 .section .text.store_registers, "ax"
 .global store_registers
 store_registers:

@@ -9,8 +9,8 @@ use crate::arch::print::Quoted;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
-/// A command line in the image, which a tool can edit there. `earlycon=` in it gives a console even when the device tree can't
-/// be read. 16 bytes of name and 240 of text, padded with NULs.
+/// A command line in the image, which a tool can edit there. `earlycon=` in it gives a console even
+/// when the device tree can't be read. 16 bytes of name and 240 of text, padded with NULs.
 #[used]
 static BUILT_IN_COMMAND_LINE: [u8; 256] = {
     let name = *b"LINMAP-CMDLINE\0\0";

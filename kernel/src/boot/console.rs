@@ -13,8 +13,8 @@ pub fn named_by(line: CommandLine<'_>) -> Option<Uart> {
     line.get("earlycon").and_then(Uart::from_earlycon)
 }
 
-/// Makes `uart` the console and returns it. If its registers can't be where they are said to be, the previous console stays,
-/// and this returns `None`.
+/// Makes `uart` the console and returns it. If its registers can't be where they are said to be,
+/// the previous console stays, and this returns `None`.
 pub fn switch_to(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap) -> Option<Uart> {
     let page = GEOMETRY.granule().bytes();
     let offset = uart.registers.0 & (page - 1);
@@ -26,8 +26,8 @@ pub fn switch_to(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap) -> Option<Uart> {
     fixmap.clear(&mut ThisCpu, slot::CONSOLE);
     let frame = Pa(uart.registers.0 - offset);
     let mapped = fixmap.map(&mut ThisCpu, slot::CONSOLE, frame, Attributes::DEVICE);
-    // SAFETY: all registers lie in the page that was just mapped, aligned, and the slot stays mapped. The device tree or the
-    // command line says that it is a UART of this kind.
+    // SAFETY: all registers lie in the page that was just mapped, aligned, and the slot stays
+    // mapped. The device tree or the command line says that it is a UART of this kind.
     unsafe { Console::use_uart(mapped.byte_add(offset as usize), uart.kind) };
     Some(uart)
 }

@@ -41,8 +41,8 @@ pub enum DtbPlaceError {
     },
 }
 
-/// Maps the DTB at `pa` read-only by blocks in its window. Returns as many bytes as its header says, at least the header. The
-/// caller checks whether they are a DTB.
+/// Maps the DTB at `pa` read-only by blocks in its window. Returns as many bytes as its header
+/// says, at least the header. The caller checks whether they are a DTB.
 ///
 /// # Errors
 /// [`DtbPlaceError`].
@@ -61,7 +61,8 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
         map_block(1, Pa(first_block + block));
     }
     let start = (DTB_WINDOW.0 + offset) as *const u8;
-    // SAFETY: at least the length of a header is mapped here, read-only, and nothing writes to the DTB.
+    // SAFETY: at least the length of a header is mapped here, read-only, and nothing writes to the
+    // DTB.
     let total = unsafe { slice::from_raw_parts(start, HEADER_LEN as usize) };
     let len = u64::from(u32::from_be_bytes([total[4], total[5], total[6], total[7]])).max(HEADER_LEN);
     if len > MAX_LEN {
@@ -83,7 +84,8 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
 fn map_block(index: u64, pa: Pa) {
     let va = Va(DTB_WINDOW.0 + index * GEOMETRY.entry_bytes(Level::L2));
     let descriptor = Descriptor::leaf(GEOMETRY, Level::L2, pa, Attributes::KERNEL_RODATA);
-    // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this function sets it. By
-    // booting.rst the loader loads the DTB to memory that may be mapped cacheable by blocks.
+    // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
+    // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
+    // cacheable by blocks.
     unsafe { store_valid(&mut ThisCpu, level_2_entry(va), descriptor) };
 }

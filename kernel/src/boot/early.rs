@@ -41,8 +41,8 @@ impl Early {
         let reserved = Reserved { ttbr0: ttbr(GEOMETRY, image.reserved_table(), 0), tcr: cpu::tcr() };
         // TTBR0 leaves the early identity map. T0SZ stays what `entry.S` set.
         reserved.restore(&mut ThisCpu);
-        // SAFETY: this is the live table of pages at `FIXMAP`. It is empty since `entry.S` made it, and nothing else
-        // changes it.
+        // SAFETY: this is the live table of pages at `FIXMAP`. It is empty since `entry.S` made it,
+        // and nothing else changes it.
         let fixmap = unsafe { Fixmap::new(GEOMETRY, image::fixmap_table(), FIXMAP) };
         let entered = Entered::from_code(entered);
         let mut early =

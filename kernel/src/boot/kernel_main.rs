@@ -31,8 +31,8 @@ use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
 use linmap_platform::chosen;
 
-/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of DTB and image, the code of
-/// the entry, and its time.
+/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
+/// DTB and image, the code of the entry, and its time.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
     let mut early = Early::start(Pa(image_pa), entered);
@@ -84,7 +84,8 @@ fn report_entry(platform: &Platform, dtb: Pa, entered_at: u64) {
         dtb.0
     );
     if *generation > 0 {
-        // The previous generation left the time of its departure in a register that the boot protocol leaves free.
+        // The previous generation left the time of its departure in a register that the boot
+        // protocol leaves free.
         report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
     }
 }

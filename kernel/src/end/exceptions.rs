@@ -1,5 +1,5 @@
-//! Handling exceptions. Interrupts are dispatched, the fault of a probe is recovered, and every other exception is printed and
-//! ends the kernel.
+//! Handling exceptions. Interrupts are dispatched, the fault of a probe is recovered, and every
+//! other exception is printed and ends the kernel.
 
 use crate::arch::frame::Frame;
 use crate::arch::per_cpu;
@@ -10,7 +10,8 @@ use crate::{report, say};
 
 const NAMES: [&str; 4] = ["synchronous", "IRQ", "FIQ", "SError"];
 
-/// Called by `vectors.S` with the number of the vector, 0 to 15. Vectors from 8 on are for lower exception levels.
+/// Called by `vectors.S` with the number of the vector, 0 to 15. Vectors from 8 on are for lower
+/// exception levels.
 #[unsafe(no_mangle)]
 extern "C" fn exception(vector: u64, frame: &mut Frame) {
     let class = frame.esr >> 26 & 0x3f;

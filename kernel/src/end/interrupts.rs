@@ -8,8 +8,8 @@ use crate::memory::parking;
 use crate::smp::cross_call;
 use crate::smp::leave;
 
-/// Takes and handles the interrupt of the code whose registers are in `frame`. Returns `false` if nothing can have interrupted
-/// it.
+/// Takes and handles the interrupt of the code whose registers are in `frame`. Returns `false` if
+/// nothing can have interrupted it.
 pub fn dispatch(frame: &Frame) -> bool {
     let Some(number) = controller::take() else {
         // Either the interrupt is not pending any more, or no interrupt controller is in use.

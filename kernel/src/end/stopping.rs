@@ -19,8 +19,8 @@ use crate::smp::leave;
 /// Whether all other CPUs have been told to stop.
 static TOLD: AtomicBool = AtomicBool::new(false);
 
-/// Interrupts all other CPUs, once: also those that have stopped by themselves, because they wait for the interrupt. The boot
-/// CPU takes no interrupts. It stops when it next prints or waits.
+/// Interrupts all other CPUs, once: also those that have stopped by themselves, because they wait
+/// for the interrupt. The boot CPU takes no interrupts. It stops when it next prints or waits.
 pub fn interrupt_others() {
     if TOLD.load(Ordering::Acquire) {
         return;
@@ -36,13 +36,14 @@ pub fn interrupt_others() {
     TOLD.store(true, Ordering::Release);
 }
 
-/// Stops this CPU, whose registers are in `frame`. If a crash kernel waits, the CPU is switched off: the crash kernel may
-/// reuse the memory where it would wait, and a CPU from a spin table can only wait there.
+/// Stops this CPU, whose registers are in `frame`. If a crash kernel waits, the CPU is switched
+/// off: the crash kernel may reuse the memory where it would wait, and a CPU from a spin table can
+/// only wait there.
 pub fn stop(frame: &Frame) -> ! {
     record(frame);
     if description::waits() && leave::takes_interrupts() {
-        // An interrupt that arrives after this CPU is off would stay pending for the next kernel. Its number may mean
-        // something else there: Linux would stop the CPU again.
+        // An interrupt that arrives after this CPU is off would stay pending for the next kernel.
+        // Its number may mean something else there: Linux would stop the CPU again.
         poll_until(LAST_PATIENCE, || TOLD.load(Ordering::Acquire));
         if per_cpu::of(per_cpu::this_cpu()).told_to_stop.load(Ordering::Acquire) {
             poll_until(PATIENCE, || controller::take() == Some(Sgi::Stop as u32));

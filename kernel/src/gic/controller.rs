@@ -1,7 +1,9 @@
-//! The interrupt controller, as far as CPUs interrupt each other: software-generated interrupts (SGIs).
+//! The interrupt controller, as far as CPUs interrupt each other: software-generated interrupts
+//! (SGIs).
 //!
-//! All other interrupts are switched off: the distributor's by the boot CPU, a CPU's own when it starts. The boot CPU sends
-//! interrupts and never receives one, so its CPU interface stays as the firmware left it.
+//! All other interrupts are switched off: the distributor's by the boot CPU, a CPU's own when it
+//! starts. The boot CPU sends interrupts and never receives one, so its CPU interface stays as the
+//! firmware left it.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -18,7 +20,8 @@ use linmap_platform::Affinity;
 use linmap_platform::device::Device;
 use linmap_platform::gic::Version;
 
-/// The first of four interrupt numbers that mean that no interrupt was pending (GIC architecture specification, IHI 0069, 2.2.1).
+/// The first of four interrupt numbers that mean that no interrupt was pending (GIC architecture
+/// specification, IHI 0069, 2.2.1).
 const SPECIAL: u32 = 1020;
 
 /// The number of the version that is in use, 0 while CPUs can't interrupt each other.
@@ -45,7 +48,8 @@ pub struct Gic {
 }
 
 impl Gic {
-    /// Sets up the distributor, with all interrupts of devices off, and finds the redistributor of each CPU of `topology`.
+    /// Sets up the distributor, with all interrupts of devices off, and finds the redistributor of
+    /// each CPU of `topology`.
     ///
     /// # Errors
     /// [`GicError`]. No CPU can be interrupted then.
@@ -76,7 +80,8 @@ impl Gic {
         }
     }
 
-    /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether it works.
+    /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether it
+    /// works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
         let Some(redistributors) = &self.redistributors else { return true };
         redistributors.prepare(number, fixmap, cpu)
@@ -101,7 +106,8 @@ pub fn stop_this_cpu() {
     }
 }
 
-/// Sends `sgi` to the CPU `number` at `affinity`. Everything that this CPU stored before is visible to that CPU first.
+/// Sends `sgi` to the CPU `number` at `affinity`. Everything that this CPU stored before is visible
+/// to that CPU first.
 pub fn send(sgi: Sgi, number: usize, affinity: Affinity) {
     cpu::order_stores();
     match in_use() {
@@ -113,8 +119,8 @@ pub fn send(sgi: Sgi, number: usize, affinity: Affinity) {
 
 /// Takes the pending interrupt and returns its number, or `None` when none is pending any more.
 ///
-/// The interrupt ends before it is handled, so that a handler need not return. An SGI is an event: nothing raises it again,
-/// and interrupts stay masked until the handler returns.
+/// The interrupt ends before it is handled, so that a handler need not return. An SGI is an event:
+/// nothing raises it again, and interrupts stay masked until the handler returns.
 pub fn take() -> Option<u32> {
     let (acknowledged, number, end): (u32, u32, fn(u32)) = match in_use()? {
         // The end of an SGI has to name the sender, in bits 12:10.

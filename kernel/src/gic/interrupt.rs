@@ -6,7 +6,8 @@ use crate::arch::stop;
 use crate::gic::controller;
 use crate::gic::sgi::Sgi;
 
-/// Interrupts each of `targets` with `sgi`. Everything that this CPU stored before is visible to them when they take it.
+/// Interrupts each of `targets` with `sgi`. Everything that this CPU stored before is visible to
+/// them when they take it.
 ///
 /// Stops for good when another CPU ends the kernel: the targets may run the next kernel already.
 pub fn interrupt(sgi: Sgi, targets: CpuSet) {

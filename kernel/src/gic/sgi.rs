@@ -37,8 +37,9 @@ const _: () = {
     }
 };
 
-/// The priorities of four SGIs. They are all the same: above what [`PRIORITY_MASK`] masks, in the Secure and in the
-/// Non-secure view.
+/// The priorities of four SGIs. They are all the same: above what [`PRIORITY_MASK`] masks, in the
+/// Secure and in the Non-secure view.
 pub const SGI_PRIORITIES: u32 = 0xa0a0_a0a0;
-/// The lowest priority that a CPU interface lets through: above all that is used, on implementations with few bits too.
+/// The lowest priority that a CPU interface lets through: above all that is used, on
+/// implementations with few bits too.
 pub const PRIORITY_MASK: u32 = 0xf0;

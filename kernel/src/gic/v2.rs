@@ -1,4 +1,5 @@
-//! GICv2 (Arm IHI 0048). Distributor and CPU interface are registers in memory that stay mapped; each CPU sees its own banks.
+//! GICv2 (Arm IHI 0048). Distributor and CPU interface are registers in memory that stay mapped;
+//! each CPU sees its own banks.
 
 use core::ptr;
 use core::sync::atomic::Ordering;
@@ -89,7 +90,8 @@ pub fn start_this_cpu() -> bool {
     write(DISTRIBUTOR, GICD_ISENABLER0, Sgi::MASK);
     write(CPU_INTERFACE, GICC_PMR, PRIORITY_MASK);
     write(CPU_INTERFACE, GICC_BPR, 0);
-    // EOImode 0: the end of an interrupt also deactivates it. The bypass bits (8:5) are the platform's.
+    // EOImode 0: the end of an interrupt also deactivates it. The bypass bits (8:5) are the
+    // platform's.
     let bypass = read(CPU_INTERFACE, GICC_CTLR) & 0x1e0;
     write(CPU_INTERFACE, GICC_CTLR, bypass | 1);
     true

@@ -1,5 +1,5 @@
-//! GICv3 and GICv4 (Arm IHI 0069). The distributor and each CPU's redistributor are registers in memory, the CPU interface
-//! is system registers.
+//! GICv3 and GICv4 (Arm IHI 0069). The distributor and each CPU's redistributor are registers in
+//! memory, the CPU interface is system registers.
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -61,8 +61,8 @@ impl Frame {
     }
 
     fn read(&self, offset: usize) -> u32 {
-        // SAFETY: the page is mapped as device memory while the frame is in use. The device tree says that it is a
-        // GICv3's.
+        // SAFETY: the page is mapped as device memory while the frame is in use. The device tree
+        // says that it is a GICv3's.
         unsafe { self.register(offset).cast::<u32>().read_volatile() }
     }
 
@@ -160,7 +160,8 @@ impl Redistributors {
         fixmap.clear(cpu, slot::DISTRIBUTOR);
     }
 
-    /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether there is one that works.
+    /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether there is
+    /// one that works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
         let Some(Some(at)) = self.of_cpus.get(number).copied() else { return false };
         let control = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
@@ -187,11 +188,13 @@ fn start_redistributor(control: &Frame, sgis: &Frame) -> bool {
     awake && wait_until(TIMEOUT, || control.read(GICR_CTLR) & GICR_CTLR_RWP == 0)
 }
 
-/// Writes an ICC register by its encoding, because the assembler knows the names only with the GICv3 extension on.
+/// Writes an ICC register by its encoding, because the assembler knows the names only with the
+/// GICv3 extension on.
 macro_rules! write_icc {
     ($name:literal, $value:expr) => {{
         let value: u64 = u64::from($value);
-        // SAFETY: the CPU interface's registers change which interrupts are taken, and all are masked or expected.
+        // SAFETY: the CPU interface's registers change which interrupts are taken, and all are
+        // masked or expected.
         unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
     }};
 }
@@ -210,8 +213,8 @@ fn isb() {
     unsafe { asm!("isb", options(nostack, preserves_flags)) };
 }
 
-/// Turns the system register interface on for this exception level. Returns whether it stayed on. ID_AA64PFR0_EL1.GIC says
-/// whether the registers exist.
+/// Turns the system register interface on for this exception level. Returns whether it stayed on.
+/// ID_AA64PFR0_EL1.GIC says whether the registers exist.
 fn use_system_registers() -> bool {
     if cpu::pfr0() >> 24 & 0xf == 0 {
         return false;

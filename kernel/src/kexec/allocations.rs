@@ -11,7 +11,8 @@ use crate::memory::physical::{Memory, REGIONS};
 /// How many ranges that are apart in memory can be allocated; memblock has no more gaps than that.
 const RANGES: usize = 512;
 
-/// What the load of a payload has allocated of the machine's memory. There is one such payload at a time.
+/// What the load of a payload has allocated of the machine's memory. There is one such payload at a
+/// time.
 #[derive(Debug, Default)]
 pub struct Allocations(ArrayVec<PaRange, RANGES>);
 
@@ -80,7 +81,8 @@ impl PayloadMemory<'_> {
         }
     }
 
-    /// Frees `range`, which [`alloc`](Self::alloc) returned and which is at an end of what was allocated last.
+    /// Frees `range`, which [`alloc`](Self::alloc) returned and which is at an end of what was
+    /// allocated last.
     ///
     /// # Errors
     /// [`KexecError::Memory`], [`KexecError::Region`].
@@ -106,7 +108,8 @@ impl PayloadMemory<'_> {
         match self.pool {
             Pool::Machine => {
                 for range in self.allocations.0.drain(..) {
-                    // Memblock only refuses when it needs one more region than it has room for; that stays reserved.
+                    // Memblock only refuses when it needs one more region than it has room for;
+                    // that stays reserved.
                     let _ = self.memory.memblock.free(range);
                 }
             }

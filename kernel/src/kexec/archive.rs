@@ -52,8 +52,8 @@ pub fn open(platform: &Platform, memory: &Memory) -> Result<Option<Archive<'stat
     if initrd.overlaps(image) {
         return Err(ArchiveAccessError::InitrdOverImage { initrd, image });
     }
-    // SAFETY: the linear map has all of it, and memblock reserved it from the start. Nothing writes to it: it shares no byte
-    // with the image.
+    // SAFETY: the linear map has all of it, and memblock reserved it from the start. Nothing writes
+    // to it: it shares no byte with the image.
     let bytes = unsafe { memory.constant_bytes(initrd) };
     Ok(Some(Archive::parse(bytes)?))
 }

@@ -1,4 +1,5 @@
-//! The control frames of a payload: relocation code, orders, the EL2 stub where there is one, and a pen.
+//! The control frames of a payload: relocation code, orders, the EL2 stub where there is one, and a
+//! pen.
 
 use linmap_kexec::SEGMENT_ALIGN;
 use linmap_vmsa::{Pa, PaRange};

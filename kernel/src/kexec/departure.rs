@@ -1,4 +1,5 @@
-//! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and how they are called off.
+//! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and
+//! how they are called off.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -39,17 +40,18 @@ fn published() -> Departure {
     }
 }
 
-/// Work for another CPU: it leaves with the boot CPU, moves what is in the list `list`, and then switches itself off or goes to
-/// the pen.
+/// Work for another CPU: it leaves with the boot CPU, moves what is in the list `list`, and then
+/// switches itself off or goes to the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
     leave::leave_others();
-    // SAFETY: the CPU that gives this work promises for what was published, as `go` asks. TTBR0 of a CPU at work is on the
-    // reserved table.
+    // SAFETY: the CPU that gives this work promises for what was published, as `go` asks. TTBR0 of
+    // a CPU at work is on the reserved table.
     unsafe { published().go(&mut ThisCpu, list) }
 }
 
-/// Calls off the CPUs that have left the live tables for the relocation code: they switch themselves off, or wait to be called.
+/// Calls off the CPUs that have left the live tables for the relocation code: they switch
+/// themselves off, or wait to be called.
 pub fn call_off() {
     // SAFETY: the orders' frame stays as long as a CPU may wait there.
     if let Some(orders) = unsafe { AWAITED.swap(ptr::null_mut(), Ordering::AcqRel).as_ref() } {

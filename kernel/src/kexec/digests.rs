@@ -55,7 +55,8 @@ pub fn frame_at<'m>(memory: &'m Memory) -> impl FnMut(Pa) -> Option<&'m [u64; LI
     |frame| {
         let range = PaRange::from_len(frame, LIST_FRAME_LEN)?;
         memory.is_mapped(range).then_some(())?;
-        // SAFETY: the linear map has the frame, aligned. Any bytes are valid words, and nothing writes to them during this.
+        // SAFETY: the linear map has the frame, aligned. Any bytes are valid words, and nothing
+        // writes to them during this.
         Some(unsafe { &*(memory.layout.linear(frame).0 as *const [u64; LIST_FRAME_WORDS]) })
     }
 }

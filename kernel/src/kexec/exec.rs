@@ -23,8 +23,8 @@ use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
 use linmap_relocate::Orders;
 
-/// Enters `loaded`, and only returns with an error. Then everything is as before, except for CPUs that are off, in the pen,
-/// or lost.
+/// Enters `loaded`, and only returns with an error. Then everything is as before, except for CPUs
+/// that are off, in the pen, or lost.
 ///
 /// # Errors
 /// [`KexecError`].
@@ -68,9 +68,10 @@ pub fn exec(
     }
     helpers.iter().for_each(parking::forget);
     cpus.stop_interrupts(&mut memory.fixmap);
-    // SAFETY: the load made and cleaned code, lists and tables as the contract asks. TTBR0 has been on the reserved table,
-    // with nothing cached, since the linear map was built. The boot CPU always masks interrupts. All other CPUs are off, in
-    // the pen, with the firmware, or have left the live tables.
+    // SAFETY: the load made and cleaned code, lists and tables as the contract asks. TTBR0 has been
+    // on the reserved table, with nothing cached, since the linear map was built. The boot CPU
+    // always masks interrupts. All other CPUs are off, in the pen, with the firmware, or have left
+    // the live tables.
     unsafe { departure.go(&mut ThisCpu, 0) }
 }
 
@@ -102,8 +103,8 @@ pub fn publish_crash_kernel(
         dtb: loaded.dtb(),
         el: platform.entered.el(),
     };
-    // SAFETY: the page was allocated for this, is mapped there, and nothing else refers to it as long as the payload is
-    // loaded.
+    // SAFETY: the page was allocated for this, is mapped there, and nothing else refers to it as
+    // long as the payload is loaded.
     let page: &'static Page = unsafe {
         let place = memory.layout.linear(at).0 as *mut Page;
         place.write_bytes(0, 1);
@@ -135,8 +136,8 @@ fn helpers(loaded: &Loaded) -> CpuSet {
     helpers
 }
 
-/// Sends the `helpers` to the relocation code, where they wait for the boot CPU. Sends the other CPUs from spin tables to the
-/// pen; the helpers among them follow when they are done.
+/// Sends the `helpers` to the relocation code, where they wait for the boot CPU. Sends the other
+/// CPUs from spin tables to the pen; the helpers among them follow when they are done.
 fn send_others(
     memory: &Memory,
     cpus: &Cpus,

@@ -175,7 +175,8 @@ impl HandOver<'_> {
         self.payloads.loaded.as_ref().ok_or(KexecError::NotLoaded)?.list(self.memory)
     }
 
-    /// Enters the payload. If that fails it stays loaded, and as long as a CPU may still read its orders it can't be unloaded.
+    /// Enters the payload. If that fails it stays loaded, and as long as a CPU may still read its
+    /// orders it can't be unloaded.
     ///
     /// # Errors
     /// [`KexecError`].

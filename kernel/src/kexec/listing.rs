@@ -64,12 +64,12 @@ impl Loaded {
         self.report("plan");
     }
 
-    /// Prints the moves in the form of Linux's list, a word for each page. The list and its page of zeros are written to
-    /// free memory, which is freed again.
+    /// Prints the moves in the form of Linux's list, a word for each page. The list and its page of
+    /// zeros are written to free memory, which is freed again.
     ///
     /// # Errors
-    /// [`KexecError::Changed`], [`KexecError::List`]: the plan has changed since the load. [`KexecError::Memory`]: no memory is
-    /// free for the list.
+    /// [`KexecError::Changed`], [`KexecError::List`]: the plan has changed since the load.
+    /// [`KexecError::Memory`]: no memory is free for the list.
     pub fn list(&self, memory: &mut Memory) -> Result<(), KexecError> {
         // A plan that has changed may name any number of pages.
         if digests::lists(memory, &self.moves)? != self.lists {
@@ -88,7 +88,8 @@ impl Loaded {
 
     /// Writes a page of zeros and then Linux's list to `range`, and prints the list.
     fn list_in(&self, memory: &Memory, range: PaRange) -> Result<(), KexecError> {
-        // SAFETY: the range was just allocated. The bytes are only used here, before any of its pages is written.
+        // SAFETY: the range was just allocated. The bytes are only used here, before any of its
+        // pages is written.
         unsafe { memory.owned_bytes(range) }.as_mut().fill(0);
         let zeros = range.start;
         let addresses = (1..range.len() / LIST_FRAME_LEN).map(|nth| Pa(zeros.0 + nth * LIST_FRAME_LEN));

@@ -1,7 +1,8 @@
 //! Loading a payload. Everything that can fail fails here, and then memblock is as before.
 //!
-//! Each part of the payload is staged at its destination if that memory is free: then nothing is moved at the hand-over.
-//! Where the running kernel or the archive lies at the destination, the part is staged elsewhere.
+//! Each part of the payload is staged at its destination if that memory is free: then nothing is
+//! moved at the hand-over. Where the running kernel or the archive lies at the destination, the
+//! part is staged elsewhere.
 
 use core::num::NonZeroUsize;
 
@@ -110,7 +111,8 @@ impl Loader<'_> {
         // SAFETY: these bytes were just allocated, and are freed after the heap has ended.
         let mut heap = unsafe { self.memory.memory.owned_bytes(heap_range) };
         let loaded = heap::lend(heap.as_uninit(), || self.load_kernel(payload, &archive, kernel, notes));
-        // Memblock only refuses when it needs one more region than it has room for; that stays reserved.
+        // Memblock only refuses when it needs one more region than it has room for; that stays
+        // reserved.
         let _ = self.memory.memory.memblock.free(heap_range);
         loaded
     }
@@ -200,7 +202,8 @@ impl Loader<'_> {
         Ok(Surroundings { tree, control, penned, core })
     }
 
-    /// Allocates what is free of the destinations. Whatever is allocated from here on is in none of them.
+    /// Allocates what is free of the destinations. Whatever is allocated from here on is in none of
+    /// them.
     fn reserve_destinations(
         &mut self,
         place: &Place,
@@ -265,7 +268,8 @@ impl Loader<'_> {
     }
 }
 
-/// Stages the kernel. If it has to move, is not packed, and lies on a page in the archive, it is moved from there.
+/// Stages the kernel. If it has to move, is not packed, and lies on a page in the archive, it is
+/// moved from there.
 fn stage_kernel(
     stage: &mut Stage<'_, '_, '_, '_>,
     unpacker: &mut Unpacker<'_>,
@@ -282,7 +286,8 @@ fn stage_kernel(
     }
 }
 
-/// Stages the initrd. It stays where it is, or is moved from there if it lies on a page, or is copied.
+/// Stages the initrd. It stays where it is, or is moved from there if it lies on a page, or is
+/// copied.
 fn stage_initrd(
     stage: &mut Stage<'_, '_, '_, '_>,
     initrd: InMemory,

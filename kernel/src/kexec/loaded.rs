@@ -34,7 +34,8 @@ pub struct Loaded {
     pub transition: Option<Transition>,
     /// Their digest.
     pub tables: Digest,
-    /// The frames of the relocation code, its orders, the EL2 stub below EL2 without VHE, and the pen if there is one.
+    /// The frames of the relocation code, its orders, the EL2 stub below EL2 without VHE, and the
+    /// pen if there is one.
     pub control: PaRange,
     /// Where CPUs from spin tables wait for the payload.
     pub pen: Option<Pen>,
@@ -91,7 +92,8 @@ impl Loaded {
         if tables::digest(memory, self.transition.as_ref()) != self.tables {
             return changed("one of the transitional tables");
         }
-        // A list that has changed may name memory that does not exist, so it is checked before what it names.
+        // A list that has changed may name memory that does not exist, so it is checked before what
+        // it names.
         if digests::lists(memory, &self.moves)? != self.lists {
             return changed("the move list");
         }
@@ -103,7 +105,8 @@ impl Loaded {
 
     /// Whether relocation code, EL2 stub and pen are as they were written.
     fn is_code_unchanged(&self, memory: &Memory, entered: Entered) -> bool {
-        // SAFETY: the frames were allocated for the load. They are only written at the load and at the jump.
+        // SAFETY: the frames were allocated for the load. They are only written at the load and at
+        // the jump.
         let control = unsafe { memory.bytes(self.control) };
         let (pages, _) = control.as_chunks::<{ SEGMENT_ALIGN as usize }>();
         let is = |page: Option<&[u8; SEGMENT_ALIGN as usize]>, code: &[u8]| {
@@ -118,7 +121,8 @@ impl Loaded {
 /// Frees the memory of a core file's notes, if there is any.
 pub fn free_notes(memory: &mut Memory, notes: PaRange) {
     if !notes.is_empty() {
-        // Memblock only refuses when it needs one more region than it has room for; that stays reserved.
+        // Memblock only refuses when it needs one more region than it has room for; that stays
+        // reserved.
         let _ = memory.memblock.free(notes);
     }
 }

@@ -69,7 +69,8 @@ impl<'t> TreeContent<'t> {
     pub fn measure(&self, dtb: &[u8], initrd: Option<PaRange>) -> Result<u64, KexecError> {
         let initrd = match self.core_header {
             None => initrd,
-            // The tree of a crash kernel has to name memory that the crash kernel may use, so another range stands in.
+            // The tree of a crash kernel has to name memory that the crash kernel may use, so
+            // another range stands in.
             Some(_) => initrd.map(|initrd| {
                 let [usable] = self.usable;
                 PaRange::new(usable.start, usable.end.min(Pa(usable.start.0.saturating_add(initrd.len()))))

@@ -5,7 +5,8 @@ use crate::kexec::allocations::Pool;
 /// The options of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoadOptions {
-    /// Stages the payload page by page in unrelated frames, as a loader that receives it in pieces must.
+    /// Stages the payload page by page in unrelated frames, as a loader that receives it in pieces
+    /// must.
     pub scattered: bool,
     /// Builds no transitional tables: the payload is moved with the MMU off.
     pub mmu_off: bool,

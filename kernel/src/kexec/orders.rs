@@ -41,7 +41,8 @@ pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departur
     Departure { code, orders, way, reserved: platform.reserved }
 }
 
-/// The orders at `at` that move and enter `loaded`, with the CPUs of `helpers`. With `verify` they check what was moved.
+/// The orders at `at` that move and enter `loaded`, with the CPUs of `helpers`. With `verify` they
+/// check what was moved.
 pub fn orders(
     platform: &Platform,
     memory: &Memory,
@@ -89,7 +90,8 @@ pub fn orders(
     orders
 }
 
-/// Has the orders check all segments that are moved. Those in place were checked just before, and nothing is moved there.
+/// Has the orders check all segments that are moved. Those in place were checked just before, and
+/// nothing is moved there.
 fn add_checks(orders: &mut Orders, loaded: &Loaded) {
     const { assert!(4096 % BLOCK == 0, "pages are whole blocks") };
     let moved = loaded.segments.iter().filter(|segment| segment.staged != Staged::InPlace);
@@ -102,7 +104,8 @@ fn add_checks(orders: &mut Orders, loaded: &Loaded) {
 /// Writes `orders` to their frame at `at`.
 pub fn write(memory: &Memory, at: Pa, orders: Orders) -> &'static Orders {
     let va = memory.layout.linear(at);
-    // SAFETY: the frame was allocated for the orders, is aligned and mapped there, and nothing else refers to it.
+    // SAFETY: the frame was allocated for the orders, is aligned and mapped there, and nothing else
+    // refers to it.
     let orders: &Orders = unsafe {
         let place = va.0 as *mut Orders;
         place.write(orders);

@@ -64,7 +64,8 @@ impl Payload {
         }
     }
 
-    /// Command line and initrd of the payload, which is loaded to `pool`. `text` has room for the command line.
+    /// Command line and initrd of the payload, which is loaded to `pool`. `text` has room for the
+    /// command line.
     ///
     /// # Errors
     /// [`KexecError::NotText`], [`KexecError::CommandLine`].
@@ -86,7 +87,8 @@ impl Payload {
             }
             Self::Myself(next) => {
                 let initrd = platform.initrd.map(|at| {
-                    // SAFETY: the archive was opened, so that the range is mapped; nothing writes to it.
+                    // SAFETY: the archive was opened, so that the range is mapped; nothing writes
+                    // to it.
                     InMemory { bytes: unsafe { memory.constant_bytes(at) }, at }
                 });
                 let bootargs = next_line::for_generation(own, next, pool, text)?;

@@ -48,7 +48,8 @@ pub struct Request<'r> {
 }
 
 impl Request<'_> {
-    /// Chooses destinations in free memory with the initrd in place, else with a copy of the initrd, else anywhere.
+    /// Chooses destinations in free memory with the initrd in place, else with a copy of the
+    /// initrd, else anywhere.
     ///
     /// # Errors
     /// [`KexecError::Placement`], of the first attempt.
@@ -96,8 +97,8 @@ impl Request<'_> {
     }
 }
 
-/// Allocates the buffer for moves that form circles: at most a quarter of free memory, at least a page. `None` if not even a
-/// page is free.
+/// Allocates the buffer for moves that form circles: at most a quarter of free memory, at least a
+/// page. `None` if not even a page is free.
 pub fn allocate_bounce(memory: &mut PayloadMemory<'_>) -> Option<PaRange> {
     let everywhere = memory.memory.everywhere();
     let free: u64 = memory.memory.memblock.free_ranges(everywhere).map(PaRange::len).sum();

@@ -1,4 +1,5 @@
-//! Random numbers for the next kernel. Those of our own device tree are not passed on: this kernel may have used them.
+//! Random numbers for the next kernel. Those of our own device tree are not passed on: this kernel
+//! may have used them.
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
@@ -7,14 +8,15 @@ use linmap_kexec::Seeds;
 use crate::arch::cpu;
 use linmap_relocate::{BLOCK, Digest, Sha256};
 
-/// How many blocks each seed is made of: two for the tree's seeds, one for the CPU's random numbers, one for the time.
+/// How many blocks each seed is made of: two for the tree's seeds, one for the CPU's random
+/// numbers, one for the time.
 const BLOCKS: usize = 4;
 
 #[repr(C, align(16))]
 struct Pool([u8; BLOCKS * BLOCK as usize]);
 
-/// Makes new seeds of those in the tree, of the CPU's random numbers (FEAT_RNG) and of the time. If the tree and the CPU have
-/// none the result would be predictable, so there are no seeds.
+/// Makes new seeds of those in the tree, of the CPU's random numbers (FEAT_RNG) and of the time. If
+/// the tree and the CPU have none the result would be predictable, so there are no seeds.
 pub fn new(fdt: Fdt<'_>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);

@@ -9,7 +9,8 @@ use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 use crate::memory::physical::Memory;
 use linmap_relocate::{Digest, Sha256};
 
-/// The digest of all tables, each before those below it. An entry that has changed changes the digest before it is followed.
+/// The digest of all tables, each before those below it. An entry that has changed changes the
+/// digest before it is followed.
 pub fn digest(memory: &Memory, transition: Option<&Transition>) -> Digest {
     let mut digest = Sha256::new();
     for tree in transition.iter().flat_map(|both| [&both.linear, &both.code]) {
@@ -39,12 +40,13 @@ struct Tables<'t> {
     digest: &'t mut Sha256,
 }
 
-// SAFETY: the frame lies in mapped memory, and the inner window reaches it like all tables of the kernel. It differs from
-// the frame asked for only where nothing is mapped, and nothing writes.
+// SAFETY: the frame lies in mapped memory, and the inner window reaches it like all tables of the
+// kernel. It differs from the frame asked for only where nothing is mapped, and nothing writes.
 unsafe impl TableWindow for Tables<'_> {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let frame = PaRange::from_len(table, Granule::K4.bytes());
-        // An entry that has changed may lead anywhere. The digest is wrong already, so the root stands in for it.
+        // An entry that has changed may lead anywhere. The digest is wrong already, so the root
+        // stands in for it.
         let (table, frame) = match frame.filter(|&frame| self.memory.is_mapped(frame)) {
             Some(frame) => (table, frame),
             None => (self.root, PaRange::new(self.root, Pa(self.root.0 + Granule::K4.bytes()))),

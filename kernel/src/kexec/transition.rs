@@ -10,7 +10,8 @@ use crate::kexec::error::KexecError;
 use crate::memory::physical::Memory;
 use crate::{report, say};
 
-/// Builds the transitional tables, which execute the code in `control`. `None` if no memory is free for them.
+/// Builds the transitional tables, which execute the code in `control`. `None` if no memory is free
+/// for them.
 ///
 /// # Errors
 /// [`KexecError::Transition`].

@@ -1,4 +1,5 @@
-//! The phase that builds the linear map: from a filled memblock to TTBR0 reserved and every temporary table freed.
+//! The phase that builds the linear map: from a filled memblock to TTBR0 reserved and every
+//! temporary table freed.
 
 use linmap::features::Features;
 use linmap::{

@@ -48,7 +48,8 @@ pub struct LiveMap {
 }
 
 impl LiveMap {
-    /// The map as it was built, while only the boot CPU runs. Called once, when the console has its final place.
+    /// The map as it was built, while only the boot CPU runs. Called once, when the console has its
+    /// final place.
     pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
@@ -95,16 +96,17 @@ pub struct KernelEditor<'l> {
     traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they are writable. Those in the image are written in the image's own mapping, because its
-/// linear alias is read-only; all others in the linear map.
+/// Tables by the addresses at which they are writable. Those in the image are written in the
+/// image's own mapping, because its linear alias is read-only; all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is ever made invalid or
-// read-only, so that the frame is writable at one of the two addresses, always the same. No Rust reference leads to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is
+// ever made invalid or read-only, so that the frame is writable at one of the two addresses, always
+// the same. No Rust reference leads to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -117,8 +119,8 @@ unsafe impl TableWindow for Tables {
     fn close(&mut self, _level: Level) {}
 }
 
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on the surgery root once all
-// other CPUs have parked and this CPU has invalidated its TLB.
+// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
+// the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
 unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
     type ParkedWindow = surgery::Window;
@@ -164,8 +166,8 @@ unsafe impl Editor for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `LiveMap`. Its stack is in the image, and its interrupts are masked. The edit only
-        // accesses the image, and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `LiveMap`. Its stack is in the image, and its interrupts
+        // are masked. The edit only accesses the image, and what it reaches through the window.
         unsafe {
             parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
@@ -176,7 +178,8 @@ unsafe impl Editor for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. A function of its own, so that edits without a trace don't pay for it.
+/// Prints a plan that is about to be applied. A function of its own, so that edits without a trace
+/// don't pay for it.
 #[cold]
 #[inline(never)]
 fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
@@ -194,7 +197,8 @@ fn print(line: Line) {
 }
 
 impl LiveMap {
-    /// Starts the trace: from here on all accesses to tables are printed in the form that the machine model reads.
+    /// Starts the trace: from here on all accesses to tables are printed in the form that the
+    /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
@@ -218,8 +222,9 @@ impl LiveMap {
     }
 }
 
-/// From here on the map relies on what all CPUs together can do, on `system` alone. Where the boot CPU has BBM level 3 and
-/// another CPU has less, the map is repainted, unless the command line says otherwise.
+/// From here on the map relies on what all CPUs together can do, on `system` alone. Where the boot
+/// CPU has BBM level 3 and another CPU has less, the map is repainted, unless the command line says
+/// otherwise.
 ///
 /// # Errors
 /// [`ChangeError`]: the map can't be repainted.
@@ -232,7 +237,8 @@ pub fn rely_on(
 ) -> Result<(), ChangeError> {
     let blocks = choices.policy == LeafPolicy::Auto;
     let lacks = platform.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused if it has less.
+    // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused
+    // if it has less.
     unsafe { map.map.rely_on(system.bbm, system.tlbi_range) };
     if CommandLine(platform.command_line).get("linmap.trace") == Some("1") {
         map.trace(system.bbm);

@@ -15,14 +15,16 @@ impl OwnedBytes {
     /// The `len` bytes from `start`.
     ///
     /// # Safety
-    /// They are mapped, writable and initialised, and nothing else refers to them as long as this value is used.
+    /// They are mapped, writable and initialised, and nothing else refers to them as long as this
+    /// value is used.
     pub unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
         Self { start, len }
     }
 
     /// The bytes, to be written.
     pub fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the promise of `new`'s caller; the borrow of `self` keeps this the only reference.
+        // SAFETY: the promise of `new`'s caller; the borrow of `self` keeps this the only
+        // reference.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 

@@ -1,7 +1,7 @@
 //! Parking: what this kernel gives to `linmap_park`.
 //!
-//! The CPUs that wait spin in the identity map with TTBR1 on the reserved table. The boot CPU, which edits, runs on the
-//! [surgery root](crate::memory::surgery).
+//! The CPUs that wait spin in the identity map with TTBR1 on the reserved table. The boot CPU,
+//! which edits, runs on the [surgery root](crate::memory::surgery).
 
 use linmap::{ParkError, Pause};
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};

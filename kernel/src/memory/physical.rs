@@ -58,14 +58,14 @@ impl Memory {
         self.mapped().any(|mapped| mapped.covers(range))
     }
 
-    /// The first page of `range`, mapped memory, that the MMU does not let the kernel read: the user may have made
-    /// it invalid.
+    /// The first page of `range`, mapped memory, that the MMU does not let the kernel read: the
+    /// user may have made it invalid.
     pub fn first_unreadable(&self, range: PaRange) -> Option<Pa> {
         self.pages(range).find(|page| cpu::translate(self.layout.linear(*page)).is_err())
     }
 
-    /// The first page of `range`, mapped memory, that the MMU does not let the kernel write: the user may have made
-    /// it invalid or read-only.
+    /// The first page of `range`, mapped memory, that the MMU does not let the kernel write: the
+    /// user may have made it invalid or read-only.
     pub fn first_unwritable(&self, range: PaRange) -> Option<Pa> {
         self.pages(range).find(|page| cpu::translate_write(self.layout.linear(*page)).is_err())
     }
@@ -97,11 +97,12 @@ impl Memory {
     /// The bytes of `range`, with the caller as their owner.
     ///
     /// # Safety
-    /// The linear map has all of it, writable, and nothing else refers to it as long as the bytes are used.
+    /// The linear map has all of it, writable, and nothing else refers to it as long as the bytes
+    /// are used.
     pub unsafe fn owned_bytes(&self, range: PaRange) -> OwnedBytes {
         let start = ptr::with_exposed_provenance_mut(self.layout.linear(range.start).0 as usize);
-        // SAFETY: the linear map is in the upper half of the address space, far from address 0. The rest is the caller's
-        // promise; memory always has a value.
+        // SAFETY: the linear map is in the upper half of the address space, far from address 0. The
+        // rest is the caller's promise; memory always has a value.
         unsafe { OwnedBytes::new(NonNull::new_unchecked(start), range.len() as usize) }
     }
 }

@@ -1,4 +1,5 @@
-//! Preserved memory: it keeps its content through a hand-over. The device tree tells the next kernel where it is.
+//! Preserved memory: it keeps its content through a hand-over. The device tree tells the next
+//! kernel where it is.
 
 use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::fdt::Fdt;
@@ -87,8 +88,8 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, PreserveError> {
 pub struct PreservedMemory(ArrayVec<Preserved, MAX_KEPT>);
 
 impl PreservedMemory {
-    /// Reads the ranges that the previous kernel preserved. If one of them is wrong, says so and returns none; the memory
-    /// of all stays reserved.
+    /// Reads the ranges that the previous kernel preserved. If one of them is wrong, says so and
+    /// returns none; the memory of all stays reserved.
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
         let read = KeptRange::read_all(fdt, memblock, in_use);
         let ranges = match read {
@@ -168,8 +169,8 @@ impl PreservedMemory {
     pub fn show(&self, memory: &Memory) {
         for preserved in &self.0 {
             let started = cpu::counter();
-            // SAFETY: preserved memory is mapped. It was readable when it was preserved, and the user can't change its
-            // protection. Nothing writes to it while the boot CPU reads.
+            // SAFETY: preserved memory is mapped. It was readable when it was preserved, and the
+            // user can't change its protection. Nothing writes to it while the boot CPU reads.
             let digest = Sha256::new().of(unsafe { memory.bytes(preserved.range) });
             report!(
                 "preserved={} start={} bytes={} sha256={digest} ticks={}",

@@ -1,5 +1,5 @@
-//! The surgery root: the tables on which the boot CPU runs while no CPU may walk the live tables. It maps the image, with the
-//! boot CPU's stacks, and the console.
+//! The surgery root: the tables on which the boot CPU runs while no CPU may walk the live tables.
+//! It maps the image, with the boot CPU's stacks, and the console.
 
 use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
 use linmap_table::{FrameSource, OutOfFrames};

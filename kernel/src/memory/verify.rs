@@ -1,9 +1,10 @@
 //! Verification of the live map: memblock, the tables, the MMU and real accesses have to agree.
 //!
-//! In every range of memory, the first and the last page and a stride between them are probed. A walk of the tables and `AT`
-//! have to return the expected physical address, the attributes have to be the expected ones, and a load has to work. All
-//! other addresses of the linear region, and the guards below the stacks of all CPUs, have to fault: in the walk, in `AT`,
-//! and in a load whose fault the vectors recover.
+//! In every range of memory, the first and the last page and a stride between them are probed. A
+//! walk of the tables and `AT` have to return the expected physical address, the attributes have to
+//! be the expected ones, and a load has to work. All other addresses of the linear region, and the
+//! guards below the stacks of all CPUs, have to fault: in the walk, in `AT`, and in a load whose
+//! fault the vectors recover.
 
 use linmap_live::Global;
 use linmap_table::{Walk, walk};
@@ -56,7 +57,8 @@ pub enum Mismatch {
         /// What it should say.
         expected: Attributes,
     },
-    /// The contiguous bit is set in an incomplete run: a TLB may translate more than the tables say.
+    /// The contiguous bit is set in an incomplete run: a TLB may translate more than the tables
+    /// say.
     #[error("{va}: the contiguous bit is set at level {level}, but the run is incomplete")]
     Run {
         /// The address.
@@ -287,8 +289,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Whether all entries of the contiguous run around `va` are leaves of the same level with equal attributes, at
-    /// consecutive addresses from one that is aligned to the run.
+    /// Whether all entries of the contiguous run around `va` are leaves of the same level with
+    /// equal attributes, at consecutive addresses from one that is aligned to the run.
     fn is_complete_run(&self, va: Va, pa: Pa, level: Level, leaf: Descriptor) -> bool {
         let geometry = self.memory.geometry();
         let Some(entries) = geometry.contiguous_entries(level) else { return false };

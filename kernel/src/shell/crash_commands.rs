@@ -30,8 +30,8 @@ pub fn fault(rest: &str) -> Result<(), CommandError> {
     })
 }
 
-/// Has a CPU run `fail`, which ends the kernel after some milliseconds. If the time is given, this CPU continues while another
-/// one waits.
+/// Has a CPU run `fail`, which ends the kernel after some milliseconds. If the time is given, this
+/// CPU continues while another one waits.
 fn end_kernel(rest: &str, usage: &'static str, fail: fn(usize)) -> Result<(), CommandError> {
     let mut words = rest.split_whitespace();
     let mut next = || words.next().map(|word| word.parse::<usize>().map_err(|_| CommandError::Usage(usage)));

@@ -7,7 +7,8 @@ use crate::shell::owners::Owners;
 
 const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan [--crash] | list | exec [--verify]]";
 
-/// Loads the payload and enters it, or does one step of that. Only returns with an error when a payload is entered.
+/// Loads the payload and enters it, or does one step of that. Only returns with an error when a
+/// payload is entered.
 pub fn kexec(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     const WRONG: CommandError = CommandError::Usage(USAGE);
     let mut words = rest.split_whitespace();

@@ -79,7 +79,8 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Shows all live mappings of TTBR1 with runs folded. Memory that is writable and executable is an error.
+/// Shows all live mappings of TTBR1 with runs folded. Memory that is writable and executable is an
+/// error.
 pub fn dump(memory: &Memory, image: Image) -> Result<(), CommandError> {
     let geometry = memory.geometry();
     let base = Layout::base(geometry);

@@ -65,7 +65,8 @@ pub fn free(
     if !reservations.contains(range) {
         return Err(CommandError::NotYours(range));
     }
-    // Whether memblock can free it is found out before the map changes. It is reserved again, so that no table comes from it.
+    // Whether memblock can free it is found out before the map changes. It is reserved again, so
+    // that no table comes from it.
     memory.memblock.free(range)?;
     memory.memblock.reserve(range)?;
     // The next owner of the memory may write to it.
@@ -76,7 +77,8 @@ pub fn free(
     Ok(())
 }
 
-/// Allocates all free memory for good, except some bytes at its top: to see how the kernel works when memory is short.
+/// Allocates all free memory for good, except some bytes at its top: to see how the kernel works
+/// when memory is short.
 pub fn allocate_all_but(memory: &mut Memory, rest: &str) -> Result<(), CommandError> {
     let mut words = Words::new(rest, HOARD);
     let mut left = words.number()?;
@@ -126,8 +128,8 @@ pub fn release(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     Ok(owners.preserved.release(&mut owners.reservations, label)?)
 }
 
-/// Checks that no payload's device tree says what is preserved. A crash kernel's tree never does, because a crash kernel does
-/// not use that memory.
+/// Checks that no payload's device tree says what is preserved. A crash kernel's tree never does,
+/// because a crash kernel does not use that memory.
 fn check_no_payload(owners: &Owners) -> Result<(), CommandError> {
     if owners.payloads.loaded.is_some() { Err(CommandError::PayloadLoaded) } else { Ok(()) }
 }
@@ -159,7 +161,8 @@ pub fn fill(
     Ok(())
 }
 
-/// Prints the SHA-256 of reserved or preserved memory, by the CPU's instructions for it and without them.
+/// Prints the SHA-256 of reserved or preserved memory, by the CPU's instructions for it and without
+/// them.
 pub fn digest(
     memory: &Memory,
     map: &LiveMap,
@@ -178,7 +181,8 @@ pub fn digest(
     if let Some(page) = memory.first_unreadable(range) {
         return Err(CommandError::NotReadable(page));
     }
-    // SAFETY: it is mapped and readable, and only the boot CPU writes to reserved or preserved memory.
+    // SAFETY: it is mapped and readable, and only the boot CPU writes to reserved or preserved
+    // memory.
     let bytes = unsafe { memory.bytes(range) };
     if let Some(by_instructions) = Sha256::by_instructions() {
         report!("digest={} by=instructions bytes={}", by_instructions.of(bytes), range.len());
@@ -187,7 +191,8 @@ pub fn digest(
     Ok(())
 }
 
-/// Writes a byte to memory, whoever owns it and however it is protected, like a fault of the memory.
+/// Writes a byte to memory, whoever owns it and however it is protected, like a fault of the
+/// memory.
 pub fn poke(memory: &mut Memory, rest: &str) -> Result<(), CommandError> {
     let mut words = Words::new(rest, POKE);
     let (at, value) = (Pa(words.number()?), words.number()?);
@@ -200,8 +205,8 @@ pub fn poke(memory: &mut Memory, rest: &str) -> Result<(), CommandError> {
     let frame = Pa(at.0 & !(page - 1));
     let _ = memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA);
     let va = Va(memory.fixmap.address(slot::MOMENT).0 + (at.0 - frame.0));
-    // SAFETY: the byte's frame is mapped there, writable. The assembly hides the store from the compiler, as a fault of the
-    // memory would. The user accepts what it breaks.
+    // SAFETY: the byte's frame is mapped there, writable. The assembly hides the store from the
+    // compiler, as a fault of the memory would. The user accepts what it breaks.
     let was = unsafe { cpu::exchange_byte(va, value) };
     memory.fixmap.clear(&mut ThisCpu, slot::MOMENT);
     report!("poke={at} was={was:#x} now={value:#x}");

@@ -1,4 +1,5 @@
-//! What happens once the linear map is live: a script, the shell, or the payload; and the commands of the shell.
+//! What happens once the linear map is live: a script, the shell, or the payload; and the commands
+//! of the shell.
 
 pub mod commands;
 pub mod cpu_commands;

@@ -7,7 +7,8 @@ use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::{report, say};
 
-/// Runs the commands of a script, separated by `;` or line ends, up to the first that fails. Then switches the machine off.
+/// Runs the commands of a script, separated by `;` or line ends, up to the first that fails. Then
+/// switches the machine off.
 pub fn run(owners: &mut Owners, script: &[u8]) -> ! {
     let mut count = 0;
     for line in script.split(|byte| matches!(byte, b';' | b'\n')) {

@@ -1,7 +1,9 @@
-//! The page through which the boot CPU and a CPU without MMU talk, in assembly of `secondary.S` on the other side.
+//! The page through which the boot CPU and a CPU without MMU talk, in assembly of `secondary.S` on
+//! the other side.
 //!
-//! The boot CPU cleans what it writes to the point of coherency. A CPU without MMU writes past the caches, so the
-//! boot CPU drops its cached copy before it reads. The two directions are in different cache lines.
+//! The boot CPU cleans what it writes to the point of coherency. A CPU without MMU writes past the
+//! caches, so the boot CPU drops its cached copy before it reads. The two directions are in
+//! different cache lines.
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +18,8 @@ use crate::arch::psci::CONDUIT_NONE;
 use crate::arch::wait::{PATIENCE, wait_until};
 use linmap_platform::Affinity;
 
-/// What a CPU needs to know before its MMU is on, and where it says why it can't stay. The page holds nothing else.
+/// What a CPU needs to know before its MMU is on, and where it says why it can't stay. The page
+/// holds nothing else.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 struct BootPage {
@@ -26,20 +29,22 @@ struct BootPage {
     pa_range: AtomicU64,
     /// How the called CPU leaves if it can't stay: a `CONDUIT_`.
     conduit: AtomicU64,
-    /// The affinity of the called CPU, [`NOBODY`] for none. A CPU that arrives without a call waits until it is called.
+    /// The affinity of the called CPU, [`NOBODY`] for none. A CPU that arrives without a call waits
+    /// until it is called.
     called: AtomicU64,
     /// The value of TTBR0 while it translates nothing. It is read with the MMU on.
     ttbr0: AtomicU64,
-    /// The affinity of the CPU that is asked whether it waits to be called, below the question's number. [`NOBODY`] for
-    /// none.
+    /// The affinity of the CPU that is asked whether it waits to be called, below the question's
+    /// number. [`NOBODY`] for none.
     asked: AtomicU64,
     /// 0, or the entry of the pen to which the called CPU goes instead of arriving here.
     pen: AtomicU64,
     /// Its mark in the pen, where it says that it is there.
     mark: AtomicU64,
     _rest: [u64; 248],
-    /// 0, or the affinity of a CPU with its message in bits 63:56: a `REFUSED_` or [`COMING`]. Written with the MMU off;
-    /// the boot CPU writes it with the MMU on, only while no other CPU may.
+    /// 0, or the affinity of a CPU with its message in bits 63:56: a `REFUSED_` or [`COMING`].
+    /// Written with the MMU off; the boot CPU writes it with the MMU on, only while no other CPU
+    /// may.
     status: AtomicU64,
     /// The last question that a CPU has answered, a copy of `asked`. Only written with the MMU off.
     answer: AtomicU64,
@@ -115,8 +120,8 @@ pub enum Unfit {
     PaRange,
 }
 
-/// Writes what every CPU that starts needs: how the boot CPU was `entered`, the encoding of the least PARange, and the value
-/// of TTBR0 while it translates nothing.
+/// Writes what every CPU that starts needs: how the boot CPU was `entered`, the encoding of the
+/// least PARange, and the value of TTBR0 while it translates nothing.
 pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64) {
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
@@ -131,14 +136,15 @@ pub fn reserved_ttbr0() -> u64 {
     SECONDARY_BOOT.ttbr0.load(Ordering::Acquire)
 }
 
-/// Calls the CPU at `affinity`, and no other. `conduit` says how it leaves if it can't stay. Clears the status of the
-/// previous CPU.
+/// Calls the CPU at `affinity`, and no other. `conduit` says how it leaves if it can't stay. Clears
+/// the status of the previous CPU.
 pub fn call(affinity: Affinity, conduit: u64) {
     SECONDARY_BOOT.conduit.store(conduit, Ordering::Relaxed);
     call_to(affinity, 0, 0);
 }
 
-/// Sends the CPU at `affinity`, which waits to be called, to the pen that is entered at `pen`, with its mark.
+/// Sends the CPU at `affinity`, which waits to be called, to the pen that is entered at `pen`, with
+/// its mark.
 pub fn call_to_pen(affinity: Affinity, pen: Pa, mark: Pa) {
     call_to(affinity, pen.0, mark.0);
 }
@@ -166,8 +172,8 @@ fn set_called(called: u64) {
     cpu::send_event();
 }
 
-/// Asks the CPU at `affinity` whether it waits to be called: with its MMU off, in a few instructions of the image. Returns
-/// `false` if it does not answer within [`PATIENCE`].
+/// Asks the CPU at `affinity` whether it waits to be called: with its MMU off, in a few
+/// instructions of the image. Returns `false` if it does not answer within [`PATIENCE`].
 pub fn is_waiting(affinity: Affinity) -> bool {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
@@ -206,8 +212,8 @@ pub fn unfit(affinity: Affinity) -> Option<Unfit> {
     }
 }
 
-/// Whether the CPU at `affinity` heard the last call before [`call_nobody`] ended it. Otherwise it waits for the next call,
-/// with its MMU off.
+/// Whether the CPU at `affinity` heard the last call before [`call_nobody`] ended it. Otherwise it
+/// waits for the next call, with its MMU off.
 pub fn is_coming(affinity: Affinity) -> bool {
     let status = status();
     status != 0 && Affinity::of_mpidr(status) == affinity

@@ -52,7 +52,8 @@ impl Ended {
 }
 
 impl Call {
-    /// Calls the CPU `number` at `affinity`, which is off or waits to be called. `conduit` says how it leaves.
+    /// Calls the CPU `number` at `affinity`, which is off or waits to be called. `conduit` says how
+    /// it leaves.
     pub fn new(number: usize, affinity: Affinity, conduit: u64) -> Self {
         let cpu = per_cpu::of(number);
         let before = cpu.state();
@@ -69,7 +70,8 @@ impl Call {
         self.cpu().set_state(self.before);
     }
 
-    /// Waits until the CPU arrives, has `admit` decide by its features whether it may stay, and waits until it is online.
+    /// Waits until the CPU arrives, has `admit` decide by its features whether it may stay, and
+    /// waits until it is online.
     ///
     /// # Errors
     /// [`Ended`].

@@ -31,7 +31,8 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// The CPUs of `topology` while only the boot CPU runs. All physical addresses in use have at most `pa_bits` bits.
+    /// The CPUs of `topology` while only the boot CPU runs. All physical addresses in use have at
+    /// most `pa_bits` bits.
     pub fn new(topology: &Topology, psci: Option<Conduit>, boot: Features, pa_bits: u8) -> Self {
         let mut features: ArrayVec<_, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         features[0] = Some(boot);

@@ -1,6 +1,7 @@
 //! Calls that interrupt other CPUs, and work that can be interrupted.
 //!
-//! The boot CPU asks and the others answer. The boot CPU always masks interrupts and is never a target.
+//! The boot CPU asks and the others answer. The boot CPU always masks interrupts and is never a
+//! target.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,12 +29,13 @@ pub enum NotIdle {
     Busy(usize),
 }
 
-/// Runs `function(argument)` in interrupt context on each of `targets` at once, and waits until all have. It runs on the
-/// CPU's exception stack (8 KiB) with interrupts masked, and has to be short.
+/// Runs `function(argument)` in interrupt context on each of `targets` at once, and waits until all
+/// have. It runs on the CPU's exception stack (8 KiB) with interrupts masked, and has to be short.
 ///
 /// # Errors
-/// [`DidNotAnswer`], with the CPUs that are late or not online. They may still run the function later, so that what
-/// `argument` refers to has to stay. Until they have, calls to them are refused.
+/// [`DidNotAnswer`], with the CPUs that are late or not online. They may still run the function
+/// later, so that what `argument` refers to has to stay. Until they have, calls to them are
+/// refused.
 pub fn call(targets: CpuSet, function: fn(usize), argument: usize) -> Result<(), DidNotAnswer> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
@@ -85,8 +87,8 @@ pub fn idle(number: usize) -> Result<&'static PerCpu, NotIdle> {
     if is_finished(number) { Ok(cpu) } else { Err(NotIdle::Busy(number)) }
 }
 
-/// Has the CPU `number` run `function(argument)` outside interrupt context, and does not wait. Calls and [`Sgi::Park`] can
-/// interrupt it. It runs on the CPU's own stack (16 KiB).
+/// Has the CPU `number` run `function(argument)` outside interrupt context, and does not wait.
+/// Calls and [`Sgi::Park`] can interrupt it. It runs on the CPU's own stack (16 KiB).
 ///
 /// # Errors
 /// [`NotIdle`].
@@ -98,7 +100,8 @@ pub fn start_work(number: usize, function: fn(usize), argument: usize) -> Result
     Ok(())
 }
 
-/// Whether the CPU `number` has finished all its work. If so, everything that it stored is visible here.
+/// Whether the CPU `number` has finished all its work. If so, everything that it stored is visible
+/// here.
 pub fn is_finished(number: usize) -> bool {
     per_cpu::of(number).working.load(Ordering::Acquire) == 0
 }

@@ -20,8 +20,8 @@ use crate::smp::pen::Pen;
 use linmap_platform::{CpuNode, EnableMethod};
 
 impl Cpus {
-    /// Checks that all other CPUs can be switched off now, or sent to a pen. CPUs that the firmware never released stay
-    /// with it. A CPU from a spin table that may wait to be called is asked.
+    /// Checks that all other CPUs can be switched off now, or sent to a pen. CPUs that the firmware
+    /// never released stay with it. A CPU from a spin table that may wait to be called is asked.
     ///
     /// # Errors
     /// [`CpuError`]: the first CPU that can't be switched off, or that is lost.
@@ -65,7 +65,8 @@ impl Cpus {
         }
     }
 
-    /// The CPUs from spin tables that have left the firmware's: a payload has to find them in a pen.
+    /// The CPUs from spin tables that have left the firmware's: a payload has to find them in a
+    /// pen.
     pub fn have_left_firmware(&self) -> CpuSet {
         let from_spin_table =
             |described: &CpuNode| matches!(described.method, EnableMethod::SpinTable { .. });
@@ -80,7 +81,8 @@ impl Cpus {
     /// Sends all CPUs that wait to be called to `pen`, and waits for each until it is there.
     ///
     /// # Errors
-    /// [`CpuError`]: a CPU does not say that it is there. It is lost, and so are those in the pen already.
+    /// [`CpuError`]: a CPU does not say that it is there. It is lost, and so are those in the pen
+    /// already.
     pub fn send_to_pen(&self, layout: &Layout, pen: Pen) -> Result<(), CpuError> {
         for number in self.have_left_firmware().iter() {
             let cpu = per_cpu::of(number);

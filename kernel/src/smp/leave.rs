@@ -1,4 +1,5 @@
-//! How a CPU leaves: it takes no more interrupts, and then switches itself off or waits with its MMU off.
+//! How a CPU leaves: it takes no more interrupts, and then switches itself off or waits with its
+//! MMU off.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -18,14 +19,15 @@ unsafe extern "C" {
     fn secondary_again() -> !;
 }
 
-/// Whether other CPUs interrupt this one. The boot CPU is sent no interrupts. The interface of any other CPU works once it is
-/// online.
+/// Whether other CPUs interrupt this one. The boot CPU is sent no interrupts. The interface of any
+/// other CPU works once it is online.
 pub fn takes_interrupts() -> bool {
     let me = per_cpu::this_cpu();
     me != 0 && matches!(per_cpu::of(me).state(), State::Online | State::Leaving)
 }
 
-/// Removes this CPU, which is online, from those that are interrupted. No interrupt stays pending for the next kernel.
+/// Removes this CPU, which is online, from those that are interrupted. No interrupt stays pending
+/// for the next kernel.
 pub fn leave_others() {
     per_cpu::of(per_cpu::this_cpu()).set_state(State::Leaving);
     // A CPU that ends the kernel either sees the new state, or is seen here.
@@ -34,7 +36,8 @@ pub fn leave_others() {
     drain_interrupts();
 }
 
-/// Takes all interrupts that are pending for this CPU, so that the next kernel gets none of them, and lets no more through.
+/// Takes all interrupts that are pending for this CPU, so that the next kernel gets none of them,
+/// and lets no more through.
 pub fn drain_interrupts() {
     if takes_interrupts() {
         while controller::take().is_some() {}
@@ -42,8 +45,8 @@ pub fn drain_interrupts() {
     }
 }
 
-/// Leaves the live tables. Then switches this CPU off, or waits with the MMU off if it came from a spin table, or stops where
-/// neither is possible. Interrupts are masked.
+/// Leaves the live tables. Then switches this CPU off, or waits with the MMU off if it came from a
+/// spin table, or stops where neither is possible. Interrupts are masked.
 pub fn off() -> ! {
     let way = match per_cpu::of(per_cpu::this_cpu()).conduit.load(Ordering::Acquire) {
         CONDUIT_HVC => WayOff::PsciHvc,

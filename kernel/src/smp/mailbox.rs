@@ -9,7 +9,8 @@ use crate::arch::layout::slot;
 use crate::memory::physical::Memory;
 use crate::smp::error::Why;
 
-/// Writes `entry` to the mailbox at `release`, through to memory, where a CPU that waits without caches sees it.
+/// Writes `entry` to the mailbox at `release`, through to memory, where a CPU that waits without
+/// caches sees it.
 ///
 /// # Errors
 /// [`Why::MailboxOutOfReach`]: it needs more than `pa_bits` bits of physical address.
@@ -29,8 +30,8 @@ pub fn write(memory: &mut Memory, release: Pa, entry: Pa, pa_bits: u8) -> Result
         Va(mapped.0 + (release.0 & (PAGE - 1)))
     };
     let pointer = ptr::with_exposed_provenance_mut::<u64>(va.0 as usize);
-    // SAFETY: the word is mapped there, writable and aligned. The topology has checked that it is not memory that memblock
-    // hands out, so no Rust reference leads to it.
+    // SAFETY: the word is mapped there, writable and aligned. The topology has checked that it is
+    // not memory that memblock hands out, so no Rust reference leads to it.
     unsafe { pointer.write_volatile(entry.0.to_le()) };
     cpu::clean_and_invalidate(va, 8);
     cpu::send_event();

@@ -1,7 +1,9 @@
-// Where a CPU from a spin table waits for the next kernel: the first bytes of the pen's page, position independent. Entered
-// with MMU and caches off, at the exception level that the firmware entered the CPU at.
+// Where a CPU from a spin table waits for the next kernel: the first bytes of the pen's page,
+// position independent. Entered with MMU and caches off, at the exception level that the firmware
+// entered the CPU at.
 //
-// x0 the CPU's mark (physical): it says that it is here, and from then on touches nothing but this page
+// x0 the CPU's mark (physical): it says that it is here, and from then on touches nothing but this
+// page
 //
 // What it reads and stores is Device memory, past all caches. What it fetches is this page.
 

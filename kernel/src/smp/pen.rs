@@ -13,11 +13,12 @@ use crate::arch::layout::MAX_CPUS;
 
 /// The length of the page in bytes.
 pub const LEN: u64 = 4096;
-/// The offset of the marks, a word of 32 bits for each CPU by its number: 0, or 1 once it waits. Only written with the MMU
-/// off.
+/// The offset of the marks, a word of 32 bits for each CPU by its number: 0, or 1 once it waits.
+/// Only written with the MMU off.
 const MARKS: u64 = 1024;
-/// The offset of the word that the CPUs watch. A cache line, and what is written back with it (CTR_EL0.CWG), has at most
-/// 2 KiB, so that the next kernel can write the word through a cache without touching the marks.
+/// The offset of the word that the CPUs watch. A cache line, and what is written back with it
+/// (CTR_EL0.CWG), has at most 2 KiB, so that the next kernel can write the word through a cache
+/// without touching the marks.
 const RELEASE: u64 = 2048;
 
 const _: () = assert!(MARKS + 4 * MAX_CPUS as u64 <= RELEASE && MAX_CPUS <= MAX_PENNED);
@@ -46,8 +47,8 @@ pub fn is_empty(page: &[u8; LEN as usize]) -> bool {
 pub struct Pen(Pa);
 
 impl Pen {
-    /// Writes the pen to `page`, the bytes of the frame at `at`, which are all 0. The caller cleans the frame, and invalidates
-    /// instructions that were fetched from it before.
+    /// Writes the pen to `page`, the bytes of the frame at `at`, which are all 0. The caller cleans
+    /// the frame, and invalidates instructions that were fetched from it before.
     pub fn write(at: Pa, page: &mut [u8]) -> Self {
         let code = code();
         page[..MARKS as usize][..code.len()].copy_from_slice(code);
@@ -68,7 +69,8 @@ impl Pen {
     pub fn has(self, layout: &Layout, number: usize) -> bool {
         let va = layout.linear(self.mark(number));
         cpu::invalidate_word(va);
-        // SAFETY: the linear map has the page, the word is aligned, and only this refers to the page of a pen.
+        // SAFETY: the linear map has the page, the word is aligned, and only this refers to the
+        // page of a pen.
         let mark = unsafe { &*ptr::with_exposed_provenance::<AtomicU32>(va.0 as usize) };
         mark.load(Ordering::Acquire) != 0
     }

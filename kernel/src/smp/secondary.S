@@ -1,11 +1,13 @@
-// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON or from a spin table.
+// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON
+// or from a spin table.
 //
-// Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in SECONDARY_BOOT, which it has cleaned
-// to the point of coherency. What is stored, why a CPU can't stay, that it comes, what it was asked, has lines of its own, of
-// which the boot CPU drops its copies before it looks; and a mark in the pen.
+// Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in
+// SECONDARY_BOOT, which it has cleaned to the point of coherency. What is stored, why a CPU can't
+// stay, that it comes, what it was asked, has lines of its own, of which the boot CPU drops its
+// copies before it looks; and a mark in the pen.
 //
-// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT, x23 the last question
-// that was answered.
+// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT,
+// x23 the last question that was answered.
 
 .section .idmap.text, "ax"
 .global secondary_entry
@@ -18,8 +20,9 @@ secondary_entry:
     adr_l   x22, SECONDARY_BOOT
     mov     x23, xzr
 wait_for_call:
-    // Spin-table CPUs may share a mailbox, a CPU may come when it was given up, and one that came from a spin table has
-    // nowhere else to go: who is not called waits here, where it walks no tables, and says so when it is asked.
+    // Spin-table CPUs may share a mailbox, a CPU may come when it was given up, and one that came
+    // from a spin table has nowhere else to go: who is not called waits here, where it walks no
+    // tables, and says so when it is asked.
 0:  ldr     x0, [x22, #{boot_called}]
     cmp     x0, x19
     b.eq    1f
@@ -34,7 +37,8 @@ wait_for_call:
     dsb     sy
 3:  wfe
     b       0b
-    // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or is seen by the other.
+    // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or
+    // is seen by the other.
 1:  mov     x2, #{coming}
     lsl     x2, x2, #56
     orr     x2, x2, x19
@@ -70,7 +74,8 @@ to_pen:
     ldr     x0, [x22, #{boot_mark}]
     cmp     x20, #{entered_el2_stub}
     b.eq    0f
-    // The pen was written while this CPU waited: nothing that was fetched from there before is left.
+    // The pen was written while this CPU waited: nothing that was fetched from there before is
+    // left.
     ic      iallu
     dsb     nsh
     isb
@@ -80,7 +85,8 @@ to_pen:
     mov     x0, #{hvc_restart}
     hvc     #0
 
-// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
+// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for
+// the next call.
 .global secondary_again
 secondary_again:
     mov_q   x0, {sctlr_off}
@@ -95,7 +101,8 @@ secondary_again:
     mov     x23, xzr
     b       wait_for_call
 
-// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off or waits again.
+// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off
+// or waits again.
 refused:
     lsl     x2, x2, #56
     orr     x2, x2, x19

@@ -1,5 +1,5 @@
-//! What a secondary CPU does: it arrives, waits for its admission, and waits for work until it leaves. `secondary.S` brings
-//! it here.
+//! What a secondary CPU does: it arrives, waits for its admission, and waits for work until it
+//! leaves. `secondary.S` brings it here.
 
 use core::hint;
 use core::sync::atomic::{Ordering, fence};

@@ -1,4 +1,5 @@
-//! The stacks of secondary CPUs, in a window of their own. Each CPU has two, each above an unmapped page.
+//! The stacks of secondary CPUs, in a window of their own. Each CPU has two, each above an unmapped
+//! page.
 
 use core::ops::Range;
 
@@ -79,8 +80,9 @@ fn link(memory: &mut Memory, base: Va, mappings: &Mappings<'_>) -> Result<(), Ou
     let table = DetachedTree::build(&mut mappings.cursor(), Level::L3, base, &mut window, &mut frames)?;
     let cpu = &mut ThisCpu;
     cpu.dsb(Dsb::Ishst);
-    // SAFETY: this entry of the live table belongs to the window of stacks. It is invalid, and only this function sets it.
-    // The barrier ordered the table, which maps memory that memblock has just handed out.
+    // SAFETY: this entry of the live table belongs to the window of stacks. It is invalid, and only
+    // this function sets it. The barrier ordered the table, which maps memory that memblock has
+    // just handed out.
     unsafe { store_valid(cpu, level_2_entry(base), Descriptor::table(GEOMETRY, table.root())) };
     Ok(())
 }

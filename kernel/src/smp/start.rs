@@ -20,7 +20,8 @@ use linmap_platform::{CpuNode, EnableMethod};
 type Admit = fn(&System, &Features) -> Result<System, Lacks>;
 
 impl Cpus {
-    /// Starts the CPU `number` now that the system is in use: the CPU has to have all that the system relies on.
+    /// Starts the CPU `number` now that the system is in use: the CPU has to have all that the
+    /// system relies on.
     ///
     /// # Errors
     /// [`CpuError`]. The CPU is off again, or lost.
@@ -122,8 +123,8 @@ impl Cpus {
         }
     }
 
-    /// Decides by its `features` whether the CPU `number`, which has arrived, may stay. Returns its features as the command
-    /// line limits them, and what the system is with it.
+    /// Decides by its `features` whether the CPU `number`, which has arrived, may stay. Returns its
+    /// features as the command line limits them, and what the system is with it.
     fn judge(
         &self,
         platform: &Platform,

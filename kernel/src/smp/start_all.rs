@@ -27,8 +27,8 @@ use linmap_platform::device::Device;
 use linmap_platform::gic::{self as tree, Version};
 use linmap_platform::{CpuNode, EnableMethod};
 
-/// Starts the CPUs that the command line asks for, by default all, and reports the phase. A CPU that can't be started, or
-/// times out, is named and left out.
+/// Starts the CPUs that the command line asks for, by default all, and reports the phase. A CPU
+/// that can't be started, or times out, is named and left out.
 ///
 /// # Errors
 /// [`CpuWordError`].

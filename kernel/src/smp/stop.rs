@@ -39,8 +39,8 @@ impl Cpus {
         if self.wait_until_off(number) { Ok(()) } else { Err(fail(Why::DidNotLeave)) }
     }
 
-    /// Waits until the CPU `number`, which leaves, is off, or waits to be called if it came from a spin table. Returns whether
-    /// it does; otherwise it is lost.
+    /// Waits until the CPU `number`, which leaves, is off, or waits to be called if it came from a
+    /// spin table. Returns whether it does; otherwise it is lost.
     pub(super) fn wait_until_off(&self, number: usize) -> bool {
         let CpuNode { affinity, method } = self.list[number];
         let state = match (method, self.psci) {

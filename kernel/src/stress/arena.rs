@@ -86,7 +86,8 @@ impl PageState {
     const MEANING: u32 = Self::VALID | Self::WRITABLE | Self::EXECUTABLE;
 }
 
-/// The memory and the state of its pages. It is allocated from memblock, and [`Arena::release`] frees it.
+/// The memory and the state of its pages. It is allocated from memblock, and [`Arena::release`]
+/// frees it.
 pub struct Arena {
     /// The memory.
     pub range: PaRange,
@@ -99,7 +100,8 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Allocates the largest power of two of memory that leaves as much free, at most 1 GiB, and fills it with a pattern.
+    /// Allocates the largest power of two of memory that leaves as much free, at most 1 GiB, and
+    /// fills it with a pattern.
     pub fn allocate(memblock: &mut Memblock<REGIONS>, layout: Layout) -> Result<Self, AllocError> {
         let everywhere = PaRange::new(Pa(0), memblock.memory_end());
         let free: u64 = memblock.free_ranges(everywhere).map(PaRange::len).sum();
@@ -128,8 +130,8 @@ impl Arena {
         };
         let list = |nth: usize| {
             let start = layout.linear(notes.start).0 as *mut u32;
-            // SAFETY: these words were just allocated, are mapped, and lie in the notes. Each list is cleared before anything
-            // refers to it, from then on as atomics.
+            // SAFETY: these words were just allocated, are mapped, and lie in the notes. Each list
+            // is cleared before anything refers to it, from then on as atomics.
             unsafe {
                 let start = start.add(nth * pages);
                 start.write_bytes(0, pages);
@@ -160,7 +162,8 @@ impl Arena {
         Ok(arena)
     }
 
-    /// The first word with a wrong value, the expected and the found value. All pages have to be readable, and no CPU at work.
+    /// The first word with a wrong value, the expected and the found value. All pages have to be
+    /// readable, and no CPU at work.
     pub fn first_wrong(&self) -> Option<(Va, u64, u64)> {
         for page in 0..self.pages() {
             for word in 0..WORDS {
@@ -179,7 +182,8 @@ impl Arena {
     /// Frees the memory.
     pub fn release(&self, memblock: &mut Memblock<REGIONS>) {
         for range in [self.range, self.notes] {
-            // Memblock only refuses when it needs one more region than it has room for; that stays reserved.
+            // Memblock only refuses when it needs one more region than it has room for; that stays
+            // reserved.
             let _ = memblock.free(range);
         }
     }
@@ -235,7 +239,8 @@ impl Arena {
         self.focus.store(first << 32 | count, Ordering::Release);
     }
 
-    /// A random page. Three times out of four it is one of the first 32 pages that change next, so that they are in use.
+    /// A random page. Three times out of four it is one of the first 32 pages that change next, so
+    /// that they are in use.
     pub fn some_page(&self, random: &mut Random) -> u64 {
         let focus = self.focus.load(Ordering::Acquire);
         let (first, count) = (focus >> 32, focus & 0xffff_ffff);

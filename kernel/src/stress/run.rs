@@ -1,4 +1,5 @@
-//! A stress run: random changes of the linear map on this CPU, while all other CPUs use the map and check what they see.
+//! A stress run: random changes of the linear map on this CPU, while all other CPUs use the map and
+//! check what they see.
 
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -52,7 +53,8 @@ static TALLIES: [Tally; MAX_CPUS] = [const { Tally::new() }; MAX_CPUS];
 
 /// Runs on the other CPUs, which are numbered from 0.
 fn work(number: usize) {
-    // SAFETY: the pointer is set before any worker is started. It leads to `PLACE`, which no run writes while a CPU works.
+    // SAFETY: the pointer is set before any worker is started. It leads to `PLACE`, which no run
+    // writes while a CPU works.
     let arena = unsafe { &*ARENA.load(Ordering::Acquire) };
     if let Some(tally) = TALLIES.get(per_cpu::this_cpu()) {
         worker::work(arena, tally, &STOP, number);
@@ -62,8 +64,8 @@ fn work(number: usize) {
 /// The CPU that found a page in an illegal state, plus 1.
 static FOUND_WRONG: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs on every other CPU at once. Uses `page` in all ways, so that the CPU's TLB holds whatever it may, and checks the
-/// outcome.
+/// Runs on every other CPU at once. Uses `page` in all ways, so that the CPU's TLB holds whatever
+/// it may, and checks the outcome.
 fn probe_page(page: usize) {
     let page = page as u64;
     // SAFETY: as in `work`.
@@ -85,7 +87,8 @@ fn probe_page(page: usize) {
     }
 }
 
-/// The arena of the run. It stays when a run fails, because a CPU that does not answer may still read it.
+/// The arena of the run. It stays when a run fails, because a CPU that does not answer may still
+/// read it.
 static mut PLACE: MaybeUninit<Arena> = MaybeUninit::uninit();
 
 /// Makes `calls` random calls while all other CPUs work, undoes them, and compares the map.
@@ -105,7 +108,8 @@ pub fn run(
     }
     let arena = Arena::allocate(&mut memory.memblock, memory.layout)?;
     let place = &raw mut PLACE;
-    // SAFETY: this runs on the boot CPU alone, and no other CPU has work or a call left of an earlier run.
+    // SAFETY: this runs on the boot CPU alone, and no other CPU has work or a call left of an
+    // earlier run.
     let arena: &'static Arena = unsafe { (*place).write(arena) };
     let mut run = Run { memory, map, image, arena, others, summary: Summary::default() };
     run.run(calls, seed)?;

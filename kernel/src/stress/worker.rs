@@ -1,4 +1,5 @@
-//! What the other CPUs do during a run: they read, write, sum up and execute pages of the arena, without pause.
+//! What the other CPUs do during a run: they read, write, sum up and execute pages of the arena,
+//! without pause.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -137,7 +138,8 @@ fn judge_run(
     result.is_ok()
 }
 
-/// Judges an access to a page that was in state `before`, unless the state has changed during the access.
+/// Judges an access to a page that was in state `before`, unless the state has changed during the
+/// access.
 fn judge(
     arena: &Arena,
     tally: &Tally,

@@ -1,7 +1,7 @@
 //! The description of the crash kernel that waits.
 //!
-//! The CPU that ends the kernel has no owners at hand and trusts little. One pointer leads it to the description, in the
-//! crash kernel's own memory, whose digest it checks first.
+//! The CPU that ends the kernel has no owners at hand and trusts little. One pointer leads it to
+//! the description, in the crash kernel's own memory, whose digest it checks first.
 
 use core::ptr;
 use core::slice;
@@ -28,7 +28,8 @@ pub struct Checked {
     pub digest: Digest,
 }
 
-/// How many parts are checked at most: those of a crash kernel, and the code and orders that enter it.
+/// How many parts are checked at most: those of a crash kernel, and the code and orders that enter
+/// it.
 pub const MAX_CHECKED: usize = 5;
 
 /// How the crash kernel is entered, and what is checked before.
@@ -70,8 +71,8 @@ static PAGE_DIGEST: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 /// What has changed since the crash kernel was loaded.
 pub struct Changed(pub &'static str);
 
-/// From here on the crash kernel that `page` describes is entered when this kernel ends. What the page describes stays
-/// unchanged until [`withdraw`].
+/// From here on the crash kernel that `page` describes is entered when this kernel ends. What the
+/// page describes stays unchanged until [`withdraw`].
 pub fn publish(page: &'static Page) {
     for (word, value) in PAGE_DIGEST.iter().zip(page.digest()) {
         word.store(value, Ordering::Relaxed);
@@ -106,7 +107,8 @@ pub fn published() -> Result<Option<&'static Description>, Changed> {
 impl Page {
     fn digest(&self) -> [u64; 4] {
         let mut digest = Sha256::new();
-        // SAFETY: the page was zeroed before the description was written, so that all of its bytes are initialised.
+        // SAFETY: the page was zeroed before the description was written, so that all of its bytes
+        // are initialised.
         digest.update(unsafe { slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>()) });
         let mut words = [0; 4];
         for (word, bytes) in words.iter_mut().zip(digest.finish().0.as_chunks::<8>().0) {
@@ -144,7 +146,8 @@ impl Description {
     /// Writes the registers of every CPU that has stopped to the notes of the core file.
     pub fn write_notes(&self) {
         let start = self.notes.start.0.wrapping_add(self.offset) as usize;
-        // SAFETY: memory that was allocated for the notes, mapped there. All other CPUs have stopped, or never refer to it.
+        // SAFETY: memory that was allocated for the notes, mapped there. All other CPUs have
+        // stopped, or never refer to it.
         let buffer = unsafe {
             slice::from_raw_parts_mut(
                 ptr::with_exposed_provenance_mut::<u8>(start),
@@ -153,7 +156,8 @@ impl Description {
         };
         let stopped = per_cpu::known().filter_map(|(number, cpu)| {
             let frame = cpu.stopped.load(Ordering::Acquire);
-            // SAFETY: the registers are on the CPU's own stack, which it never leaves once it has stored the pointer.
+            // SAFETY: the registers are on the CPU's own stack, which it never leaves once it has
+            // stored the pointer.
             let frame = unsafe { frame.as_ref() }?;
             Some(CpuRegisters { cpu: number as u32, ..frame.registers() })
         });

@@ -51,8 +51,8 @@ fn ready(frame: &Frame) -> Result<Option<Ready>, Changed> {
     Ok(Some(Ready { description, stopped, running: others.len() - stopped, ticks }))
 }
 
-/// Enters the crash kernel from the CPU that ends the kernel, whose registers are in `frame`. Returns if none waits, or if it
-/// has changed since it was loaded.
+/// Enters the crash kernel from the CPU that ends the kernel, whose registers are in `frame`.
+/// Returns if none waits, or if it has changed since it was loaded.
 pub fn enter(frame: &Frame) {
     match ready(frame) {
         Ok(None) => {}
@@ -84,19 +84,21 @@ pub fn enter_silently(frame: &Frame) {
 impl Ready {
     fn go(self) -> ! {
         let departure = &self.description.departure;
-        // The next kernel may start the other CPUs at once. They have stopped a moment before they are off.
+        // The next kernel may start the other CPUs at once. They have stopped a moment before they
+        // are off.
         let me = per_cpu::this_cpu();
         let numbers = per_cpu::known().map(|(number, _)| number);
         let others = numbers.filter(|&number| number != me && stop::has_stopped(number));
         wait_until(PATIENCE, || others.clone().all(leave::is_off));
         leave::drain_interrupts();
-        // Whatever this CPU was doing: TTBR0 goes to the reserved table, and none of its translations stays cached.
+        // Whatever this CPU was doing: TTBR0 goes to the reserved table, and none of its
+        // translations stays cached.
         let nothing = departure.reserved.ttbr0;
         let reserved = Reserved { ttbr0: nothing, tcr: tcr_with_t0sz(cpu::tcr(), GEOMETRY) };
         reserved.restore(&mut ThisCpu);
-        // SAFETY: the load has written and cleaned code and orders, and they are unchanged. Their list is empty, so that
-        // nothing is moved, whatever the other CPUs do. The MMU is turned off in the image's identity map. Interrupts are
-        // masked.
+        // SAFETY: the load has written and cleaned code and orders, and they are unchanged. Their
+        // list is empty, so that nothing is moved, whatever the other CPUs do. The MMU is turned
+        // off in the image's identity map. Interrupts are masked.
         unsafe { departure.go(&mut ThisCpu, 0) }
     }
 }
