@@ -2,10 +2,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arch::layout::MAX_CPUS;
-
-use crate::arch::per_cpu;
 use linmap_platform::Affinity;
+
+use crate::arch::layout::MAX_CPUS;
+use crate::arch::per_cpu;
 
 /// The affinity of each CPU by number, [`NOBODY`] where there is none. `secondary.S` looks its own
 /// up.

@@ -4,8 +4,9 @@ use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::arch::stop;
 use linmap_platform::UartKind;
+
+use crate::arch::stop;
 
 /// Where the registers are mapped; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);

@@ -1,11 +1,11 @@
-// What stays at EL2 when the kernel runs at EL1: vectors that know two calls.
+// The stub at EL2 below which the kernel runs at EL1: vectors that handle two calls.
 //
-// HVC with x0 = {hvc_set_vectors}, x1 = a physical address: EL2 takes its exceptions there from now
-// on, where a copy of this stub is. HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters
-// it at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's MMU off as it always was. The caller has
-// turned EL1's MMU off and cleaned what it hands over to the point of coherency. Any other HVC
-// returns -1 in x0, as SMCCC has it for unknown calls. Anything else that traps here is left to
-// spin: there is nothing it could be returned to.
+// HVC with x0 = {hvc_set_vectors}, x1 = the physical address of a copy of this stub: EL2 takes its
+// exceptions there from now on. HVC with x0 = {hvc_restart}, x1 = entry point, x2 = DTB: enters it
+// at EL2 with x0 = DTB, x1-x3 = 0, DAIF masked, EL2's MMU off as it always was. The caller has
+// turned EL1's MMU off and cleaned the payload to the point of coherency. Any other HVC returns -1
+// in x0, the value of SMCCC for unknown calls. Any other exception spins here, because no code
+// could handle it.
 
 .macro spin_vector
     .balign 128

@@ -2,8 +2,9 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::arch::layout::{GEOMETRY, IMAGE};
 use linmap_vmsa::{Level, Pa, PaRange, Va};
+
+use crate::arch::layout::{GEOMETRY, IMAGE};
 
 unsafe extern "C" {
     static __image_start: u8;

@@ -4,10 +4,9 @@ use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use crate::arch::layout::MAX_CPUS;
-
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::frame::Frame;
+use crate::arch::layout::MAX_CPUS;
 
 /// Where a CPU is in its life cycle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

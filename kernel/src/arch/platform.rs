@@ -1,12 +1,12 @@
 //! Facts about the machine that never change after boot.
 
 use linmap::features::Features;
+use linmap_platform::Conduit;
 use linmap_table::Reserved;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::entered::Entered;
 use crate::arch::image::Image;
-use linmap_platform::Conduit;
 
 /// What boot loader, device tree and boot CPU say of the machine.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! The boot before the device tree: the boot CPU on the early tables.
 
+use linmap_platform::Uart;
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::ttbr;
@@ -14,7 +15,6 @@ use crate::boot::command_line::built_in;
 use crate::boot::console;
 use crate::end::stopping;
 use crate::smp::boot_cpu;
-use linmap_platform::Uart;
 
 /// What the boot CPU knows without the device tree.
 pub struct Early {

@@ -3,6 +3,7 @@
 
 use core::arch::global_asm;
 
+use linmap_platform::Affinity;
 use linmap_vmsa::registers::{MAIR, tcr};
 use linmap_vmsa::{Attributes, Level, leaf_type};
 
@@ -12,7 +13,6 @@ use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE, STACKS, stack};
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
 use crate::smp::boot_page;
-use linmap_platform::Affinity;
 
 /// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK), should a CPU
 /// whose VHE is hidden have it.

@@ -2,6 +2,7 @@
 
 use dtoolkit::fdt::Fdt;
 use linmap_fdt::parse_dtb;
+use linmap_platform::chosen;
 use linmap_platform::{CommandLine, Uart};
 use linmap_vmsa::{Pa, PaRange};
 
@@ -29,7 +30,6 @@ use crate::shell::session;
 use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
-use linmap_platform::chosen;
 
 /// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
 /// DTB and image, the code of the entry, and its time.

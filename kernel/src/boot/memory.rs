@@ -3,7 +3,9 @@
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::Fdt;
 use linmap_memblock::{FdtError, Memblock, RegionError};
+use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
+use linmap_platform::chosen;
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
@@ -16,8 +18,6 @@ use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
-use linmap_platform::Affinity;
-use linmap_platform::chosen;
 
 /// What the device tree says of memory, and of the CPUs whose mailboxes lie in it.
 pub struct Found {

@@ -2,9 +2,9 @@
 
 use core::fmt::Display;
 
-use crate::arch::print::Quoted;
 use linmap_platform::Conduit;
 
+use crate::arch::print::Quoted;
 use crate::arch::psci::power_off;
 use crate::{report, say};
 

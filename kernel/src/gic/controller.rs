@@ -7,6 +7,9 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
+use linmap_platform::gic::Version;
 use linmap_table::Fixmap;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -16,9 +19,6 @@ use crate::gic::error::GicError;
 use crate::gic::sgi::Sgi;
 use crate::gic::v2;
 use crate::gic::v3::{self, Redistributors};
-use linmap_platform::Affinity;
-use linmap_platform::device::Device;
-use linmap_platform::gic::Version;
 
 /// The first of four interrupt numbers that mean that no interrupt was pending (GIC architecture
 /// specification, IHI 0069, 2.2.1).

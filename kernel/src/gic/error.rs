@@ -1,9 +1,8 @@
 //! Why CPUs can't interrupt each other.
 
+use linmap_platform::gic::RegistersError;
 use linmap_vmsa::PaRange;
 use thiserror::Error;
-
-use linmap_platform::gic::RegistersError;
 
 /// Why CPUs can't interrupt each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]

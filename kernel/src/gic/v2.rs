@@ -4,16 +4,16 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use crate::arch::layout::{FIXMAP, GEOMETRY, slot};
+use linmap_platform::device::Device;
+use linmap_platform::gic::V2;
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::layout::{FIXMAP, GEOMETRY, slot};
 use crate::arch::per_cpu;
 use crate::gic::error::GicError;
 use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
-use linmap_platform::device::Device;
-use linmap_platform::gic::V2;
 
 // The distributor's registers.
 const GICD_CTLR: usize = 0x000;

@@ -4,19 +4,19 @@
 use core::arch::asm;
 use core::ptr::NonNull;
 
-use crate::arch::layout::{MAX_CPUS, slot};
 use arrayvec::ArrayVec;
+use linmap_platform::Affinity;
+use linmap_platform::device::Device;
+use linmap_platform::gic::{FRAME, V3};
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa};
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::layout::{MAX_CPUS, slot};
 use crate::arch::topology::Topology;
 use crate::arch::wait::wait_until;
 use crate::gic::error::GicError;
 use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
-use linmap_platform::Affinity;
-use linmap_platform::device::Device;
-use linmap_platform::gic::{FRAME, V3};
 
 /// How many frames are searched for redistributors, at most.
 const MAX_FRAMES: usize = 4 * MAX_CPUS;

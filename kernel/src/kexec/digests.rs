@@ -1,10 +1,10 @@
 //! Digests of what is loaded, to see whether it has changed.
 
 use linmap_kexec::{LIST_FRAME_LEN, LIST_FRAME_WORDS, Moves, Record, WireError};
+use linmap_relocate::{Digest, Sha256};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::memory::physical::Memory;
-use linmap_relocate::{Digest, Sha256};
 
 /// The digest of the pages of `range`, which the linear map has.
 pub fn pages(memory: &Memory, range: PaRange) -> Digest {

@@ -2,6 +2,8 @@
 
 use core::convert::Infallible;
 
+use linmap_relocate::Orders;
+
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu;
@@ -21,7 +23,6 @@ use crate::report;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
-use linmap_relocate::Orders;
 
 /// Enters `loaded`, and only returns with an error. Then everything is as before, except for CPUs
 /// that are off, in the pen, or lost.

@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 use linmap::MemblockFrames;
 use linmap_kexec::{Moves, SEGMENT_ALIGN, Transition};
+use linmap_relocate::Digest;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu_set::CpuSet;
@@ -15,7 +16,6 @@ use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged};
 use crate::kexec::tables;
 use crate::memory::physical::Memory;
 use crate::smp::pen::{self, Pen};
-use linmap_relocate::Digest;
 
 /// A payload that is ready to be entered.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use linmap_kexec::MAX_SHARES;
 use linmap_platform::Conduit;
+use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -17,7 +18,6 @@ use crate::kexec::loaded::Loaded;
 use crate::kexec::segment::Staged;
 use crate::memory::physical::Memory;
 use crate::smp::secondary;
-use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
 
 /// The way to the relocation code of `loaded`.
 pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departure {

@@ -4,9 +4,9 @@
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
 use linmap_kexec::Seeds;
+use linmap_relocate::{BLOCK, Digest, Sha256};
 
 use crate::arch::cpu;
-use linmap_relocate::{BLOCK, Digest, Sha256};
 
 /// How many blocks each seed is made of: two for the tree's seeds, one for the CPU's random
 /// numbers, one for the time.

@@ -1,9 +1,8 @@
 //! The parts of a payload.
 
 use linmap_kexec::SEGMENT_ALIGN;
-use linmap_vmsa::{Pa, PaRange};
-
 use linmap_relocate::Digest;
+use linmap_vmsa::{Pa, PaRange};
 
 /// How many segments a payload has at most: image, initrd, device tree, ELF core header.
 pub const MAX_SEGMENTS: usize = 4;

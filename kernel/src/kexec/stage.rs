@@ -8,6 +8,7 @@ use linmap_kexec::{
     Extent, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, Moves, NextTree, SEGMENT_ALIGN, Source,
     Unpacker,
 };
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
@@ -17,7 +18,6 @@ use crate::kexec::error::KexecError;
 use crate::kexec::payload::InMemory;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged, whole_pages};
 use crate::memory::physical::Memory;
-use linmap_relocate::Sha256;
 
 /// What fills a segment.
 pub enum Content<'c, 'a> {

@@ -3,11 +3,11 @@
 use core::ptr::NonNull;
 
 use linmap_kexec::Transition;
+use linmap_relocate::{Digest, Sha256};
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 
 use crate::memory::physical::Memory;
-use linmap_relocate::{Digest, Sha256};
 
 /// The digest of all tables, each before those below it. An entry that has changed changes the
 /// digest before it is followed.

@@ -5,6 +5,7 @@ use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::fdt::Fdt;
 use linmap_kexec::{KeptRange, MAX_KEPT};
 use linmap_memblock::Memblock;
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -13,7 +14,6 @@ use crate::arch::print::Quoted;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::reservations::{RESERVATIONS, Reservations};
 use crate::{report, say};
-use linmap_relocate::Sha256;
 
 /// The longest label in bytes.
 const LABEL: usize = 32;

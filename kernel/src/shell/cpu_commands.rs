@@ -3,6 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use linmap_platform::CpuNode;
 use linmap_vmsa::id::Midr;
 
 use crate::arch::cpu;
@@ -14,7 +15,6 @@ use crate::shell::words::Words;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::{report, say};
-use linmap_platform::CpuNode;
 
 /// The words of `cpu-on`.
 pub const CPU_ON: &str = "cpu-on N";

@@ -1,6 +1,7 @@
 //! Commands on memory that the user reserves. Addresses are physical.
 
 use linmap::first_unmappable;
+use linmap_relocate::Sha256;
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -14,7 +15,6 @@ use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
 use crate::stress::random::Random;
-use linmap_relocate::Sha256;
 
 /// The words of `reserve`.
 pub const RESERVE: &str = "reserve START LENGTH";

@@ -8,6 +8,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use linmap_platform::Affinity;
 use linmap_vmsa::{Pa, Va};
 use thiserror::Error;
 
@@ -16,7 +17,6 @@ use crate::arch::cpu;
 use crate::arch::entered::Entered;
 use crate::arch::psci::CONDUIT_NONE;
 use crate::arch::wait::{PATIENCE, wait_until};
-use linmap_platform::Affinity;
 
 /// What a CPU needs to know before its MMU is on, and where it says why it can't stay. The page
 /// holds nothing else.

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use linmap::features::Features;
+use linmap_platform::Affinity;
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 
 use crate::arch::per_cpu::{self, PerCpu, State};
@@ -10,7 +11,6 @@ use crate::arch::wait::{PATIENCE, wait_until};
 use crate::memory::parking;
 use crate::smp::boot_page::{self, Unfit};
 use crate::smp::error::Why;
-use linmap_platform::Affinity;
 
 /// A CPU that is being called. It may arrive at any moment.
 #[must_use = "the call lasts until it is withdrawn or finished"]

@@ -2,6 +2,8 @@
 
 use arrayvec::ArrayVec;
 use linmap::features::{Features, System};
+use linmap_platform::Conduit;
+use linmap_platform::CpuNode;
 
 use crate::arch::affinities;
 use crate::arch::layout::MAX_CPUS;
@@ -10,8 +12,6 @@ use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::stacks::StackError;
-use linmap_platform::Conduit;
-use linmap_platform::CpuNode;
 
 /// The CPUs of the machine.
 #[derive(Debug)]

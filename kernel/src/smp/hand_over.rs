@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use linmap::Layout;
+use linmap_platform::{CpuNode, EnableMethod};
 use linmap_table::Fixmap;
 use smccc::psci::AffinityState;
 
@@ -17,7 +18,6 @@ use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::pen::Pen;
-use linmap_platform::{CpuNode, EnableMethod};
 
 impl Cpus {
     /// Checks that all other CPUs can be switched off now, or sent to a pen. CPUs that the firmware

@@ -11,7 +11,6 @@ use crate::arch::affinities;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::psci::{self, CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
 use crate::arch::stop;
-
 use crate::gic::controller;
 use crate::memory::parking;
 

@@ -2,6 +2,7 @@
 
 use linmap::features::{Features, Lacks, System};
 use linmap_platform::CommandLine;
+use linmap_platform::{CpuNode, EnableMethod};
 
 use crate::arch::cpu::ThisCpu;
 use crate::arch::per_cpu::{self, State};
@@ -14,7 +15,6 @@ use crate::smp::cpus::Cpus;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::mailbox;
 use crate::smp::secondary;
-use linmap_platform::{CpuNode, EnableMethod};
 
 /// What the system is with another CPU.
 type Admit = fn(&System, &Features) -> Result<System, Lacks>;

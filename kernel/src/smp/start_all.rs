@@ -5,6 +5,9 @@ use core::sync::atomic::Ordering;
 
 use dtoolkit::fdt::Fdt;
 use linmap_platform::CommandLine;
+use linmap_platform::device::Device;
+use linmap_platform::gic::{self as tree, Version};
+use linmap_platform::{CpuNode, EnableMethod};
 use linmap_vmsa::id::Mmfr0;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -23,9 +26,6 @@ use crate::smp::cpus::Cpus;
 use crate::smp::error::{CpuError, Why};
 use crate::smp::stacks;
 use crate::{report, say};
-use linmap_platform::device::Device;
-use linmap_platform::gic::{self as tree, Version};
-use linmap_platform::{CpuNode, EnableMethod};
 
 /// Starts the CPUs that the command line asks for, by default all, and reports the phase. A CPU
 /// that can't be started, or times out, is named and left out.

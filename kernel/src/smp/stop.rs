@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use linmap_platform::{CpuNode, EnableMethod};
 use smccc::psci::AffinityState;
 
 use crate::arch::cpu_set::CpuSet;
@@ -15,7 +16,6 @@ use crate::smp::boot_page;
 use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
-use linmap_platform::{CpuNode, EnableMethod};
 
 impl Cpus {
     /// Switches the CPU `number` off. A CPU from a spin table waits to be called again.

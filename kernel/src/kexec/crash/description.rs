@@ -9,13 +9,13 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{CoreNotes, CpuRegisters, VmcoreInfo};
+use linmap_relocate::Departure;
+use linmap_relocate::{Digest, Sha256};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::per_cpu;
 use crate::arch::print::Quoted;
 use crate::report;
-use linmap_relocate::Departure;
-use linmap_relocate::{Digest, Sha256};
 
 /// Whole pages whose content may not change.
 #[derive(Clone, Copy, Debug)]
