@@ -163,7 +163,7 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
         Ok(if !self.in_place && is_zero() { PageContent::Zeros } else { PageContent::Bytes })
     }
 
-    fn fill_in_place(&mut self, content: &mut Content<'_, '_>, room: PaRange) -> Result<Filled, KexecError> {
+    fn fill_in_place(&self, content: &mut Content<'_, '_>, room: PaRange) -> Result<Filled, KexecError> {
         let mut filled = Filled { end: room.start, len: 0, zero: 0, digest: Sha256::new() };
         loop {
             if filled.end >= room.end {
