@@ -57,6 +57,12 @@ impl Boot {
         self
     }
 
+    /// Stops at Linux's first line. A long run goes on to its user space.
+    #[must_use]
+    pub fn until_linux_starts(self) -> Self {
+        if crate::soak::is_soak() { self } else { self.with("--until", "first-line") }
+    }
+
     /// Boots and waits for the end.
     pub fn run(self) -> Outcome {
         let mut command = xtask();
@@ -115,6 +121,18 @@ impl Outcome {
     #[track_caller]
     pub fn expect_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}\n{}", self.console, self.errors);
+        self
+    }
+
+    /// Panics unless Linux was entered, and with its initrd unchanged if its user space was
+    /// reached.
+    #[track_caller]
+    pub fn expect_linux(&self) -> &Self {
+        self.expect_success();
+        assert!(self.console.contains("Booting Linux on physical CPU"), "{}", self.console);
+        if crate::soak::is_soak() {
+            assert_eq!(self.user_space("initrd"), "ok", "{}", self.console);
+        }
         self
     }
 

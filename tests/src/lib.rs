@@ -9,9 +9,11 @@ pub mod ind_list;
 pub mod listing;
 mod pattern;
 mod raw;
+mod soak;
 mod tree;
 
 pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
+pub use soak::{is_soak, soak_or_first};
 pub use tree::{RAM, Tree, file, virt_tree};

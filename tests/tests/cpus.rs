@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use linmap_tests::{Boot, Outcome, RAM, file};
+use linmap_tests::{Boot, Outcome, RAM, file, soak_or_first};
 use serde_json::Value;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
@@ -535,7 +535,8 @@ fn debian(line: &str) -> PathBuf {
 
 #[test]
 fn linux_gets_all_cpus_after_they_were_ours() {
-    for options in ["--gic 2 --el 1", "--gic 3 --el 1", "--gic 2 --el 2", "--gic 3 --el 2 --cpu cortex-a72"] {
+    let machines = ["--gic 3 --el 2 --cpu cortex-a72", "--gic 2 --el 1", "--gic 3 --el 1", "--gic 2 --el 2"];
+    for options in soak_or_first(1, &machines) {
         let outcome = Boot::new(&format!("--memory 2G --cpus 4 {options}"))
             .with("--kernel", debian("6.12"))
             .with("--script", "cpus; kexec")

@@ -1,7 +1,7 @@
 //! Crash kernels: reserved for, loaded, entered when the kernel meets its end, and shown its
 //! memory.
 
-use linmap_tests::{Boot, Outcome, pattern};
+use linmap_tests::{Boot, Outcome, pattern, soak_or_first};
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, U64};
@@ -48,13 +48,15 @@ fn notes(head: &[u8]) -> (Vec<(u32, u64)>, String) {
 fn linux_shows_memory_and_cpus_of_the_kernel_that_crashed() {
     let outcome = run(
         "--memory 2G --cpus 4",
-        &format!("{RESERVE} linmap_vmcore=0x60000000,0x100000"),
+        // Linux can start a CPU only if it is off. Of two words for the number the last counts.
+        &format!("{RESERVE} maxcpus=4 linmap_vmcore=0x60000000,0x100000"),
         "reserve 0x60000000 1M; fill 0x60000000 1M 7; kexec load --crash; kexec plan --crash; panic 2",
     );
     outcome.expect_success();
     let state = outcome.with("stopped").expect("the way into the crash kernel");
     assert_eq!((&state["cpu"], &state["stopped"], &state["running"]), (&2.into(), &3.into(), &0.into()));
     assert_eq!(outcome.user_space("initrd"), "ok");
+    assert_eq!(outcome.user_space("cpus"), "4", "all others were off");
     // All of RAM but what is the crash kernel's own.
     let size: u64 = outcome.user_space("vmcore").parse().unwrap();
     assert!((0x7000_0000..0x7100_0000).contains(&size), "{size:#x}");
@@ -73,11 +75,12 @@ fn linux_shows_memory_and_cpus_of_the_kernel_that_crashed() {
 
 #[test]
 fn a_crash_kernel_is_entered_from_any_cpu_by_a_panic_and_by_a_fault_at_both_levels() {
-    for (options, end, el) in [
+    let machines = [
         ("--cpu cortex-a72 --cpus 4 --el 2", "fault", 2),
-        ("--cpu max --cpus 4 --el 2 --gic 3", "panic 3", 2),
         ("--cpu neoverse-n1 --cpus 2", "fault 1", 1),
-    ] {
+        ("--cpu max --cpus 4 --el 2 --gic 3", "panic 3", 2),
+    ];
+    for &(options, end, el) in soak_or_first(2, &machines) {
         let outcome = run(&format!("--memory 2G {options}"), RESERVE, &format!("kexec load --crash; {end}"));
         outcome.expect_success();
         let level = format!("CPU: All CPU(s) started at EL{el}");
@@ -88,18 +91,10 @@ fn a_crash_kernel_is_entered_from_any_cpu_by_a_panic_and_by_a_fault_at_both_leve
 }
 
 #[test]
-fn all_other_cpus_are_off_when_a_crash_kernel_runs() {
-    // Linux can start a CPU only if it is off; the last word counts.
-    let outcome = run("--memory 2G --cpus 4", &format!("{RESERVE} maxcpus=4"), "kexec load --crash; fault 1");
-    outcome.expect_success();
-    assert_eq!(outcome.user_space("cpus"), "4");
-}
-
-#[test]
 fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stays_behind() {
     // Each of them parked.
     let edits = "split 3 0x60000000 2M; fold 0x60000000 2M; ".repeat(400);
-    for end in ["panic 2 30", "fault 1 30"] {
+    for end in soak_or_first(1, &["panic 2 30", "fault 1 30"]) {
         let outcome = run(
             "--memory 2G --cpus 4 --gic 3",
             &format!("{RESERVE} linmap.bbm=0 maxcpus=4"),
@@ -116,7 +111,7 @@ fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stay
 fn no_interrupt_that_parks_waits_for_a_cpu_that_the_crash_kernel_starts() {
     // The boot CPU plans for longer than the others need to go, looks at nothing meanwhile, and
     // parks them then; to Linux the same interrupt means to stop.
-    for gic in ["2", "3"] {
+    for gic in soak_or_first(1, &["3", "2"]) {
         let outcome = run(
             &format!("--memory 16G --cpus 4 --gic {gic}"),
             &format!("{RESERVE} linmap.bbm=0 linmap.leaf=page maxcpus=4"),
@@ -181,8 +176,8 @@ fn a_crash_kernel_waits_beside_another_payload_and_can_be_unloaded() {
     let outcome = run(
         "--memory 2G",
         RESERVE,
-        "!kexec unload --crash; kexec load --crash; !kexec load --crash; !kexec load --crash --scattered; verify; \
-         kexec unload --crash; !kexec plan --crash; verify; kexec load --crash; kexec load; kexec exec",
+        "!kexec unload --crash; kexec load --crash; !kexec load --crash; \
+         !kexec load --crash --scattered; verify; kexec unload --crash; !kexec plan --crash; verify; kexec load --crash; kexec load; kexec exec",
     );
     outcome.expect_success();
     assert!(!outcome.user_space("cmdline").contains("maxcpus"));
@@ -216,8 +211,12 @@ fn a_reservation_that_can_not_be_is_named_and_the_boot_goes_on_without() {
 
 #[test]
 fn a_payload_larger_than_the_reservation_is_refused() {
-    let outcome = run("--memory 1G", "linmap.crashkernel=32M", "!kexec load --crash; kexec load; kexec exec");
-    outcome.expect_success();
+    let outcome = Boot::new("--memory 1G")
+        .with("--append", "linmap.crashkernel=32M")
+        .with("--script", "!kexec load --crash; kexec load; kexec exec")
+        .until_linux_starts()
+        .run();
+    outcome.expect_linux();
     let refused = outcome.with("refused").unwrap()["what"].as_str().unwrap().to_owned();
     assert!(refused.contains("no room for the image"), "{refused}");
 }

@@ -13,8 +13,8 @@ use crate::handover::{Files, Handover, PayloadKind};
 use crate::machine::{ExceptionLevel, GicVersion, Machine};
 use crate::packing::Packing;
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
-use crate::run::{self, Ending};
-use crate::setup::{self, payload};
+use crate::run::{self, Afterwards, Ending};
+use crate::setup::{self, Wanted, payload};
 use crate::size::MemorySize;
 use crate::usage::UsageError;
 use crate::verdict::{Goal, Watch};
@@ -84,6 +84,9 @@ pub struct BootArgs {
     /// powers off. With --payload self it is only taken along
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// How far Linux has to come [default: user-space]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    until: Option<Milestone>,
     /// Let the virtual counter count instructions: every run takes the same number of ticks
     #[arg(long)]
     icount: bool,
@@ -93,6 +96,15 @@ pub struct BootArgs {
     /// Give up after this many seconds [default: 120; never on a terminal]
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
+}
+
+/// How far Linux comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Milestone {
+    /// It prints its first line, and the machine is stopped
+    FirstLine,
+    /// Its user space runs
+    UserSpace,
 }
 
 fn exception_level(text: &str) -> Result<ExceptionLevel, String> {
@@ -136,6 +148,10 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     }
     write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
 
+    let own_kernel = arguments.kernel.is_some();
+    let line = payload.line().filter(|_| !own_kernel);
+    let busybox = payload.line().is_some() && arguments.initrd.is_none();
+    setup::announce(workspace, &Wanted { qemu: setup::FOR_BOOT, lines: line.as_slice(), busybox })?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
     let toolchain = setup::toolchain::ensure(workspace)?;
     let interactive = std::io::stdin().is_terminal() && arguments.script.is_none();
@@ -182,7 +198,12 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     };
     let mut qemu = Qemu::start(&qemu::arguments(&hardware, &load, keyboard), keyboard)?;
     let mut watch = Watch::new(goal);
-    let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout);
+    let afterwards = match goal {
+        Goal::FirstLine => Afterwards::Stops,
+        _ if !arguments.machine.powers_off() => Afterwards::Prints,
+        _ => Afterwards::PowersOff,
+    };
+    let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout, afterwards);
     drop(qemu);
     write_records(arguments, watch.records())?;
     match ending? {
@@ -224,6 +245,9 @@ fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
         None if runs_kexec || own_files => PayloadKind::Linux,
         None => PayloadKind::None,
     };
+    if kind.line().is_none() && arguments.until.is_some() {
+        return Err(UsageError(format!("--until is for a Linux payload; this is --payload {kind}")));
+    }
     if kind == PayloadKind::None && arguments.packing != Packing::Raw {
         return Err(UsageError("--packing is for a payload's kernel; there is no payload".into()));
     }
@@ -253,6 +277,7 @@ fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
         _ if arguments.shell => Goal::Shell,
         (Some(script), _) if !script_enters_payload(script) => Goal::Script,
         (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
+        _ if arguments.until == Some(Milestone::FirstLine) => Goal::FirstLine,
         _ if own_user_space => Goal::PowerOff,
         _ => Goal::Userspace,
     }
@@ -355,6 +380,8 @@ mod tests {
         assert_eq!(aims_at(&["--initrd", "x"]), (PayloadKind::Linux, Goal::PowerOff));
         assert_eq!(aims_at(&["--kernel", "x"]), (PayloadKind::Linux, Goal::Userspace));
         assert_eq!(aims_at(&["--shell"]), (PayloadKind::Linux, Goal::Shell));
+        assert_eq!(aims_at(&["--until", "first-line"]), (PayloadKind::Linux, Goal::FirstLine));
+        assert_eq!(aims_at(&["--until", "user-space"]), (PayloadKind::Linux, Goal::Userspace));
     }
 
     #[test]
@@ -393,6 +420,7 @@ mod tests {
         assert!(payload_kind(&arguments(&["--payload", "none", "--initrd", "x"])).is_err());
         assert!(payload_kind(&arguments(&["--payload", "none", "--packing", "gzip"])).is_err());
         assert!(payload_kind(&arguments(&["--script", "mem", "--packing", "raw"])).is_ok());
+        assert!(payload_kind(&arguments(&["--payload", "self", "--until", "first-line"])).is_err());
     }
 
     #[test]

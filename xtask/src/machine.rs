@@ -79,6 +79,11 @@ impl Machine {
         }
     }
 
+    /// Whether the machine can switch itself off: whether it has PSCI.
+    pub fn powers_off(self) -> bool {
+        self != Self::Raspi4b
+    }
+
     /// Whether QEMU makes a device tree of its own for a kernel.
     pub fn generates_device_tree(self) -> bool {
         matches!(self, Self::Virt | Self::XlnxVersalVirt)

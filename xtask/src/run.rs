@@ -29,9 +29,28 @@ pub enum Ending {
     Interrupted,
 }
 
-/// How long a machine may take to power off once the run has reached its goal.
-const POWER_OFF_TIME: Duration = Duration::from_secs(10);
-/// How long more lines are awaited once the run has failed.
+/// How long a run goes on once it has reached its goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Until the machine powers off, for a few seconds at most.
+    PowersOff,
+    /// As long as it takes to print what stands behind the line that reached the goal.
+    Prints,
+    /// Not at all.
+    Stops,
+}
+
+impl Afterwards {
+    fn time(self) -> Duration {
+        match self {
+            Self::PowersOff => Duration::from_secs(10),
+            Self::Prints => LAST_WORDS_TIME,
+            Self::Stops => Duration::ZERO,
+        }
+    }
+}
+
+/// How long a failed run may go on printing.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -42,6 +61,7 @@ pub fn follow(
     watch: &mut Watch,
     keyboard: Keyboard,
     timeout: Option<Duration>,
+    afterwards: Afterwards,
 ) -> Result<Ending> {
     let interrupted = interruption()?;
     let mut console = Console::default();
@@ -72,7 +92,8 @@ pub fn follow(
             before = watch.verdict().clone();
             let left = match (watch.verdict(), keyboard) {
                 (Verdict::Failed(_), _) => Some(LAST_WORDS_TIME),
-                (Verdict::Reached, Keyboard::Nobody) => Some(POWER_OFF_TIME),
+                (Verdict::Reached, _) if afterwards == Afterwards::Stops => Some(Duration::ZERO),
+                (Verdict::Reached, Keyboard::Nobody) => Some(afterwards.time()),
                 (Verdict::Reached, Keyboard::Pipe) => {
                     if let Some(pipe) = qemu.keyboard() {
                         std::thread::spawn(|| type_standard_input(pipe));

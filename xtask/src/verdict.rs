@@ -3,11 +3,16 @@
 use crate::initramfs::{INITRD_LINE, USERSPACE_LINE};
 use crate::record::{self, Record};
 
+/// What Linux prints before anything else.
+const FIRST_LINE: &str = "Booting Linux on physical CPU";
+
 /// What a run shall reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// Linux's user space.
     Userspace,
+    /// Linux's first line.
+    FirstLine,
     /// `linmap: state=done`, printed by the last kernel of a run without Linux.
     Done,
     /// All commands of a script.
@@ -65,7 +70,7 @@ impl Watch {
                 told
             }
             Some(Err(error)) => Verdict::Failed(format!("a line for machines that is none: {error}: {line}")),
-            None => self.judge_user_space(line),
+            None => self.judge_payload(line),
         };
         // The first failure is the cause. In the shell what fails afterwards is for the user to
         // judge.
@@ -81,6 +86,7 @@ impl Watch {
             self.verdict = match self.goal {
                 Goal::PowerOff => Verdict::Reached,
                 Goal::Userspace => missing("Linux's user space"),
+                Goal::FirstLine => missing("Linux's first line"),
                 Goal::Done => missing("the line with state=done"),
                 Goal::Script => missing("the end of the script"),
                 Goal::Shell => missing("linmap's shell"),
@@ -88,7 +94,10 @@ impl Watch {
         }
     }
 
-    fn judge_user_space(&self, line: &str) -> Verdict {
+    fn judge_payload(&self, line: &str) -> Verdict {
+        if self.goal == Goal::FirstLine && line.contains(FIRST_LINE) {
+            return Verdict::Reached;
+        }
         if let Some(file) = corrupt_file(line) {
             return Verdict::Failed(format!("Linux got an initrd whose {file} is not what was packed"));
         }
@@ -145,6 +154,7 @@ mod tests {
     fn each_goal_is_reached_by_its_own_line_only() {
         let lines = [
             (Goal::Userspace, "linmap-userspace: ok"),
+            (Goal::FirstLine, "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x000f0510]"),
             (Goal::Done, "linmap: state=done generation=1"),
             (Goal::Script, "linmap: script=ok commands=2"),
             (Goal::Shell, "linmap: shell=ready"),
@@ -174,7 +184,8 @@ mod tests {
 
     #[test]
     fn an_error_fails_any_run_and_says_what_the_kernel_said() {
-        for goal in [Goal::Userspace, Goal::Done, Goal::Script, Goal::Shell, Goal::PowerOff] {
+        for goal in [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell, Goal::PowerOff]
+        {
             let lines = [r#"linmap: error=dtb what="bad magic 0x0 at 0x44000000""#, "linmap: error=later"];
             assert_eq!(after(goal, &lines), Verdict::Failed("dtb: bad magic 0x0 at 0x44000000".into()));
         }
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_stops_early_failed_unless_that_was_the_goal() {
-        for goal in [Goal::Userspace, Goal::Done, Goal::Script, Goal::Shell] {
+        for goal in [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell] {
             let mut watch = Watch::new(goal);
             watch.machine_stopped();
             assert!(matches!(watch.verdict(), Verdict::Failed(_)), "{goal:?}");

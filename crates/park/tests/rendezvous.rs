@@ -122,7 +122,7 @@ impl Machine {
         }
     }
 
-    fn edit<R>(&self, edit: impl FnOnce() -> R) -> Result<R, linmap::change::ParkError> {
+    fn edit<R>(&self, edit: impl FnOnce() -> R) -> Result<R, linmap::ParkError> {
         // SAFETY: `Machine` has all CPUs, and only the test's own thread edits.
         unsafe { self.parking.edit_parked(self, SURGERY, edit) }.map(|(result, _)| result)
     }

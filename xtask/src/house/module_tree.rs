@@ -198,7 +198,7 @@ impl Module {
                 for import in use_tree::imports(item) {
                     match import.name {
                         Some(name) => {
-                            self.imports.push(Named { name, path: import.path, spaces: import.spaces })
+                            self.imports.push(Named { name, path: import.path, spaces: import.spaces });
                         }
                         None => self.globs.push(import.path),
                     }

@@ -1,0 +1,156 @@
+//! `cargo xtask test`: everything that has to pass before a change lands.
+
+mod executables;
+mod licences;
+mod package;
+mod runner;
+mod steps;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::setup::toolchain::Toolchain;
+use crate::workspace::{Workspace, cargo};
+use crate::{build, house, setup, width};
+use package::{Published, Yard};
+use steps::Steps;
+
+/// Run every test.
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// Only the end-to-end tests whose names contain this
+    filter: Option<String>,
+    /// The long forms: 10 000 calls of stress at each level, whole matrices, more random sequences
+    #[arg(long)]
+    soak: bool,
+}
+
+/// What the tests read to know that they have time.
+const SOAK: &str = "LINMAP_SOAK";
+
+/// `cargo xtask test`.
+pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
+    // A later step may build us anew, and our own path is gone then.
+    let xtask = std::env::current_exe().context("finding our own program")?;
+    let mut steps = Steps::default();
+    if !steps.own("setup", || setup::run(workspace)) {
+        return Ok(steps.summary());
+    }
+    let toolchain = setup::toolchain::ensure(workspace)?;
+    if arguments.filter.is_none() {
+        steps.own("house", || house::run(workspace));
+        steps.own("width of lines", || width::run(workspace));
+        lints(workspace, &toolchain, &mut steps)?;
+    }
+    let has_kernel = steps.run("kernel", || build::kernel(workspace, &toolchain).map(|_| true));
+    tests(workspace, &xtask, has_kernel, arguments, &mut steps);
+    if arguments.filter.is_none() {
+        packages(workspace, &toolchain, &mut steps)?;
+        match licences::command(workspace) {
+            Ok(mut deny) => _ = steps.command("licences", &mut deny),
+            Err(why) => steps.skip("licences", why),
+        }
+    }
+    Ok(steps.summary())
+}
+
+/// `cargo xtask package`: the steps that package what is published, alone.
+pub fn package(workspace: &Workspace) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    packages(workspace, &setup::toolchain::ensure(workspace)?, &mut steps)?;
+    Ok(steps.summary())
+}
+
+fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
+    if setup::lints::ensure(&cargo())? {
+        steps.command("format", &mut cargo_in(workspace, &["fmt", "--all", "--check"]));
+        let words =
+            ["clippy", "--workspace", "--exclude", "linmap-kernel", "--all-targets", "--", "-D", "warnings"];
+        steps.command("clippy, host", &mut cargo_in(workspace, &words));
+        match toolchain {
+            Toolchain::Rustup { .. } => {
+                let mut clippy = build::cargo(workspace, toolchain, "clippy");
+                clippy.args(["--package", "linmap-kernel", "--", "-D", "warnings"]);
+                steps.command("clippy, kernel", &mut clippy);
+            }
+            Toolchain::Debian { .. } => {
+                steps.skip("clippy, kernel", "Debian's compiler comes without clippy");
+            }
+        }
+    } else {
+        steps.skip("format and clippy", "cargo fmt or cargo clippy is not installed");
+    }
+    let mut doc = cargo_in(workspace, &["doc", "--no-deps", "--workspace", "--exclude", "linmap-kernel"]);
+    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
+    Ok(())
+}
+
+/// Packages and verifies what is published.
+fn packages(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
+    let metadata = workspace.metadata()?;
+    let published = Published::read(&metadata)?;
+    let yard = Yard::new(workspace)?;
+    let host = cargo_in(workspace, &["package"]);
+    steps.run("packages, host", || package::run(&yard, host, &published.host));
+    match toolchain {
+        Toolchain::Rustup { .. } => {
+            let mut package = toolchain.cargo("package");
+            package.current_dir(&workspace.root);
+            steps.run("packages, kernel", || package::run(&yard, package, &published.bare_metal));
+        }
+        Toolchain::Debian { .. } => {
+            steps.skip("packages, kernel", "Debian's compiler has no precompiled library for the target");
+        }
+    }
+    Ok(())
+}
+
+/// Builds and runs the tests of all packages; those in `tests/` start machines with our own `boot`.
+fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &TestArgs, steps: &mut Steps) {
+    const END_TO_END: &str = "linmap-tests";
+    let filter = arguments.filter.as_deref();
+    let words: &[&str] = match filter {
+        Some(_) => &["test", "--package", END_TO_END],
+        None => &["test", "--workspace", "--exclude", "linmap-kernel"],
+    };
+    let mut programs = Vec::new();
+    steps.run("building tests", || {
+        programs = executables::build(&mut cargo_in(workspace, words))?;
+        Ok(true)
+    });
+    if programs.is_empty() {
+        return;
+    }
+    let mut variables = vec![("LINMAP_XTASK", xtask.as_os_str().to_owned())];
+    variables.extend(arguments.soak.then(|| (SOAK, OsString::from("1"))));
+    let (end_to_end, host): (Vec<_>, Vec<_>) =
+        programs.into_iter().partition(|program| program.name.starts_with(END_TO_END));
+    let mut ran = Vec::new();
+    let mut run = |name, programs: &[_], steps: &mut Steps| {
+        steps.run(name, || {
+            let these = runner::run(programs, filter, &variables)?;
+            let passed = these.iter().all(|test| test.passed);
+            ran.extend(these);
+            Ok(passed)
+        })
+    };
+    if filter.is_none() {
+        run("host tests", &host, steps);
+        let words = ["test", "--doc", "--workspace", "--exclude", "linmap-kernel"];
+        steps.command("doc tests", &mut cargo_in(workspace, &words));
+    }
+    match has_kernel {
+        true => _ = run("end-to-end tests", &end_to_end, steps),
+        false => steps.skip("end-to-end tests", "the kernel was not built"),
+    }
+    steps.run("all tests", || runner::report(&mut ran, arguments.soak));
+}
+
+fn cargo_in(workspace: &Workspace, words: &[&str]) -> Command {
+    let mut command = Command::new(cargo());
+    command.args(words).current_dir(&workspace.root);
+    command
+}
