@@ -308,7 +308,7 @@ mod tests {
 
     const RELOCATE: &str = include_str!("../../crates/relocate/src/relocate.S");
     const ENTRY: &str = include_str!("../../kernel/src/boot/entry.S");
-    const EL2_STUB: &str = include_str!("../../kernel/src/boot/el2_stub.S");
+    const EL2_STUB: &str = include_str!("../../kernel/src/arch/el2_stub.S");
     const VECTORS: &str = include_str!("../../kernel/src/arch/vectors.S");
     const PEN: &str = include_str!("../../kernel/src/smp/pen.S");
     const SECONDARY: &str = include_str!("../../kernel/src/smp/secondary.S");

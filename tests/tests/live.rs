@@ -217,10 +217,10 @@ fn memory_that_the_map_protects_is_refused_where_it_would_be_read_or_written() {
         "",
         "map; reserve 0x80000000 2M; protect ro 0x80001000 4K; text 0x80002000 4K; \
          !fill 0x80000000 2M 1; !fill 0x80001000 4K 1; !fill 0x80002000 4K 1; digest 0x80000000 2M; verify; \
-         keep 0x80000000 2M protected; verify; !protect rw 0x80001000 4K; unkeep protected; verify; \
+         preserve 0x80000000 2M protected; verify; !protect rw 0x80001000 4K; release protected; verify; \
          protect invalid 0x80003000 4K; fill 0x80000000 4K 1; \
          !fill 0x80003000 4K 1; !fill 0x80000000 0 1; !fill 0x80000000 12 1; !digest 0x80000000 2M; !digest 0x80003000 0; \
-         !keep 0x80000000 2M invalid; !unkeep invalid; verify; poke 0x80003000 1; \
+         !preserve 0x80000000 2M invalid; !release invalid; verify; poke 0x80003000 1; \
          free 0x80000000 2M; fold 0x80000000 1G; map; verify; reserve 0x80000000 2M; fill 0x80000000 2M 1",
     );
     outcome.expect_success();
@@ -234,8 +234,8 @@ fn memory_that_the_map_protects_is_refused_where_it_would_be_read_or_written() {
         ("fill 0x80000000 12 1", "whole pages"),
         ("digest 0x80000000 2M", "0x80003000 can't be read"),
         ("digest 0x80003000 0", "whole pages"),
-        ("keep 0x80000000 2M invalid", "0x80003000 can't be read"),
-        ("unkeep invalid", "nothing is kept"),
+        ("preserve 0x80000000 2M invalid", "0x80003000 can't be read"),
+        ("release invalid", "nothing is preserved"),
     ];
     let refused: Vec<_> = outcome.records.iter().filter(|record| record.contains_key("refused")).collect();
     assert_eq!(refused.len(), says.len(), "{refused:?}");
