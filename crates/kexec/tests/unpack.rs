@@ -163,9 +163,10 @@ fn damage_is_named_with_its_place() {
     let mut sum = ZstdFrame::USUAL.pack(&image);
     let at = sum.len() - 4;
     sum[at] ^= 0x80;
-    assert!(
-        matches!(fails(&sum), UnpackError::Checksum { packing: Packing::Zstd, at: there, .. } if there == at as u64)
-    );
+    assert!(matches!(
+        fails(&sum),
+        UnpackError::Checksum { packing: Packing::Zstd, at: there, .. } if there == at as u64
+    ));
 }
 
 #[test]

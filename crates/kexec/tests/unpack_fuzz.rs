@@ -69,7 +69,8 @@ fn harm() -> impl Strategy<Value = Harm> {
         1 => at().prop_map(Harm::Cut),
         1 => (at(), at()).prop_map(|(from, to)| Harm::Drop(from, to)),
         1 => (at(), at()).prop_map(|(from, to)| Harm::Repeat(from, to)),
-        2 => (at(), 1_usize..200, select(BYTES.to_vec())).prop_map(|(at, len, byte)| Harm::Fill(at, len, byte)),
+        2 => (at(), 1_usize..200, select(BYTES.to_vec()))
+            .prop_map(|(at, len, byte)| Harm::Fill(at, len, byte)),
     ]
 }
 

@@ -50,7 +50,8 @@ fn span() -> impl Strategy<Value = Span> {
 }
 
 fn limit() -> impl Strategy<Value = Span> {
-    prop_oneof![2 => Just(0..UNITS), 1 => (0..UNITS, 0..UNITS).prop_map(|(start, len)| start..(start + len).min(UNITS))]
+    let part = (0..UNITS, 0..UNITS).prop_map(|(start, len)| start..(start + len).min(UNITS));
+    prop_oneof![2 => Just(0..UNITS), 1 => part]
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -219,7 +220,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn any_sequence_of_operations_agrees_with_the_model(operations in prop::collection::vec(operation(), 1..40)) {
+    fn any_sequence_of_operations_agrees_with_the_model(
+        operations in prop::collection::vec(operation(), 1..40),
+    ) {
         let mut map = Memblock::<UNITS>::new();
         let mut model = [Unit::default(); UNITS];
         for operation in &operations {

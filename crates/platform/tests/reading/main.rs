@@ -302,7 +302,12 @@ proptest! {
     fn whatever_stands_in_a_tree_reading_keeps_the_rules(
         above in Bus::any(),
         cpus in prop::collection::vec(
-            (prop_oneof![3 => 0..4u64, 1 => number_of_cells()], select(vec!["psci", "spin-table", "", "psci\0"]), cells(), any::<bool>()),
+            (
+                prop_oneof![3 => 0..4u64, 1 => number_of_cells()],
+                select(vec!["psci", "spin-table", "", "psci\0"]),
+                cells(),
+                any::<bool>(),
+            ),
             0..6,
         ),
         buses in prop_oneof![
@@ -345,7 +350,13 @@ proptest! {
 
     #[test]
     fn no_word_makes_reading_panic_and_numbers_are_what_was_written(
-        word in prop::collection::vec(select(vec!["0x", "1", "9", "f", "K", "M", "G", "@", "+", "-", ",", "pl011", "mmio32", "é", "18446744073709551615"]), 0..7),
+        word in prop::collection::vec(
+            select(vec![
+                "0x", "1", "9", "f", "K", "M", "G", "@", "+", "-", ",", "pl011", "mmio32", "é",
+                "18446744073709551615",
+            ]),
+            0..7,
+        ),
         value in any::<u64>(),
     ) {
         let word = word.concat();
@@ -376,7 +387,8 @@ proptest! {
         let wanted = text.as_ref().unwrap_or(&written).parse::<CrashReservation>();
         match wanted.and_then(|wanted| wanted.reserve(&mut memory)) {
             Ok(reserved) => {
-                prop_assert!(!reserved.is_empty() && (reserved.start.0 | reserved.end.0).is_multiple_of(0x20_0000));
+                prop_assert!(!reserved.is_empty());
+                prop_assert!((reserved.start.0 | reserved.end.0).is_multiple_of(0x20_0000));
                 prop_assert!(before.free_ranges(reserved).eq([reserved]));
                 prop_assert_eq!(memory.free_ranges(reserved).next(), None);
                 if text.is_none() {
