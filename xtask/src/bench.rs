@@ -45,7 +45,7 @@ pub fn run(workspace: &Workspace, arguments: &BenchArgs) -> Result<ExitCode> {
 
 fn host(workspace: &Workspace, arguments: &BenchArgs) -> Result<()> {
     let mut bench = Command::new(cargo());
-    bench.args(["run", "--quiet", "--release", "--package", "linmap-bench", "--"]);
+    bench.args(["run", "--release", "--package", "linmap-bench", "--"]);
     bench.args(arguments.quick.then_some("--quick")).args(&arguments.more).current_dir(&workspace.root);
     let status = bench.status().context("starting the benchmarks")?;
     if !status.success() {

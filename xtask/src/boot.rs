@@ -14,7 +14,7 @@ use crate::machine::{ExceptionLevel, GicVersion, Machine};
 use crate::packing::Packing;
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
 use crate::run::{self, Afterwards, Ending};
-use crate::setup::{self, payload};
+use crate::setup::{self, Wanted, payload};
 use crate::size::MemorySize;
 use crate::usage::UsageError;
 use crate::verdict::{Goal, Watch};
@@ -148,6 +148,10 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     }
     write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
 
+    let own_kernel = arguments.kernel.is_some();
+    let line = payload.line().filter(|_| !own_kernel);
+    let busybox = payload.line().is_some() && arguments.initrd.is_none();
+    setup::announce(workspace, &Wanted { qemu: setup::FOR_BOOT, lines: line.as_slice(), busybox })?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
     let toolchain = setup::toolchain::ensure(workspace)?;
     let interactive = std::io::stdin().is_terminal() && arguments.script.is_none();

@@ -2,14 +2,14 @@
 //! symbols.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::image::Image;
 use crate::setup::toolchain::{TARGET, Toolchain};
 use crate::workspace::{Workspace, write_atomically};
-use crate::{process, progress, setup};
+use crate::{process, setup};
 
 /// A built kernel.
 #[derive(Debug)]
@@ -36,14 +36,14 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the kernel with `toolchain`. Compiler errors and warnings go to standard error.
+/// Builds the kernel with `toolchain`. What cargo says goes to standard error.
 pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> Result<Kernel> {
     let folder = workspace.target.join(format!("kernel-{}", toolchain.name()));
     let mut build = cargo(workspace, toolchain, "build");
-    build.args(["--quiet", "--package", "linmap-kernel", "--bin", "linmap-kernel", "--profile", "kernel"]);
-    let output = progress::during("building the kernel", || process::output(&mut build))?;
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
+    build.args(["--package", "linmap-kernel", "--bin", "linmap-kernel", "--profile", "kernel"]);
+    // cargo shows its own progress.
+    let status = build.stdin(Stdio::null()).status().context("starting cargo")?;
+    if !status.success() {
         bail!("building the kernel failed: {}", process::line(&build));
     }
     let built = folder.join(TARGET).join("kernel/linmap-kernel");

@@ -68,6 +68,8 @@ enum Command {
     Build,
     /// Check that imports run downward and that no two files import each other
     House,
+    /// Package what is published and verify each package by a build
+    Package,
     /// Check the length of lines: comments and Markdown 100 columns, code 110
     Width,
 }
@@ -93,6 +95,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Setup => setup::run(&workspace),
         Command::Build => build::run(&workspace),
         Command::House => house::run(&workspace),
+        Command::Package => test::package(&workspace),
         Command::Width => width::run(&workspace),
     }
 }

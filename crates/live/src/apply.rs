@@ -155,7 +155,10 @@ fn free_all<W: TableWindow, F: FrameSource>(
     let mut freed = 0;
     for step in steps.iter().rev() {
         let Step::Free { table, level, .. } = *step else { break };
-        release_below(geometry, table, level, window, frames);
+        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations made every walker
+        // forget it: the check found that of each table returned. The frame is from a frame source, since planners remove no
+        // other tables by their contract.
+        unsafe { release_below(geometry, table, level, window, frames) };
         frames.free(table);
         freed += 1;
     }

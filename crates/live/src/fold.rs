@@ -279,7 +279,8 @@ pub(crate) fn uniform<W: TableWindow>(
     let shift = geometry.shift(level);
     let count = geometry.entries(level);
     let mut of = |index: usize| {
-        let found = read(window, level, table, index);
+        // SAFETY: both indices asked for below are entries at this level.
+        let found = unsafe { read(window, level, table, index) };
         match (entry(geometry, level, found), level.next()) {
             (Entry::Leaf(pa), _) => Some((attributes_of(geometry, found), pa)),
             (Entry::Table(below), Some(next)) => uniform(geometry, window, below, next),

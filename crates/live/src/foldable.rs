@@ -7,7 +7,6 @@ use crate::fold::uniform;
 use crate::node::Node;
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 /// What to fold after the leaves of `first..=last` changed.
 #[inline]
@@ -30,7 +29,8 @@ fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, win
         return false;
     }
     let index = node.index(first);
-    let [page, beside] = [index, index ^ 1].map(|index| read(window, node.level, node.table, index).0);
+    let [page, beside] =
+        [index, index ^ 1].map(|index| context.read(window, node.level, node.table, index).0);
     page & CONTIGUOUS == 0 && differ(context, page, beside)
 }
 
@@ -96,7 +96,7 @@ impl Place {
         let geometry = context.geometry;
         let node = context.lowest(window, va);
         let index = node.index(va);
-        let found = read(window, node.level, node.table, index);
+        let found = context.read(window, node.level, node.table, index);
         let Entry::Leaf(pa) = entry(geometry, node.level, found) else { return None };
         let offset = pa.0.wrapping_sub(node.va(index));
         let count = if found.is_contiguous() { context.run(node.level).unwrap_or(1) } else { 1 };
@@ -168,7 +168,7 @@ impl Place {
     fn is_alike<W: TableWindow>(&self, context: &TreeContext, index: usize, window: &mut W) -> bool {
         let geometry = context.geometry;
         let level = self.node.level;
-        let found = read(window, level, self.node.table, index);
+        let found = context.read(window, level, self.node.table, index);
         let expected = (self.attributes, Pa(self.node.va(index).wrapping_add(self.offset)));
         match (entry(geometry, level, found), level.next()) {
             (Entry::Leaf(pa), _) => (attributes_of(geometry, found), pa) == expected,

@@ -47,7 +47,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         let base = Va(node.va(index));
                         let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
                         self.link(node, index, table).inspect_err(|_| {
-                            release_below(geometry, table, next, self.window, self.frames);
+                            // SAFETY: the tree was built just above, from these frames, and nothing leads to it.
+                            unsafe { release_below(geometry, table, next, self.window, self.frames) };
                             self.frames.free(table);
                         })?;
                     }

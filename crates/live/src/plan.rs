@@ -104,7 +104,8 @@ pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
         let Some(next) = level.next() else { continue };
         for nth in 0..usize::from(*count) {
             if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
-                release_below(geometry, table, next, window, frames);
+                // SAFETY: the planner allocated the frames and wrote the tables; no store that links them was applied.
+                unsafe { release_below(geometry, table, next, window, frames) };
                 frames.free(table);
             }
         }

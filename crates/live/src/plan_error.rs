@@ -9,6 +9,7 @@ use linmap_table::OutOfFrames;
 
 /// Why an edit can't be planned. The tree is as before, and every frame taken is back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The range is empty or not made of whole pages.
     #[error("{range}: not whole pages of {granule:#x} bytes")]

@@ -15,7 +15,6 @@ use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
-use linmap_table::read;
 
 /// One edit being planned.
 pub(crate) struct Planner<'p, 'b, W, F> {
@@ -88,7 +87,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// The entry as it is in memory.
     #[inline(always)]
     pub fn read(&mut self, node: Node, index: usize) -> Descriptor {
-        read(self.window, node.level, node.table, index)
+        self.context.read(self.window, node.level, node.table, index)
     }
 
     /// The entry as it will be when the splits of this plan are done. Only few entries are ever in question: the two at the
@@ -219,7 +218,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             let Some(Step::Store(store)) = self.script.steps().get(at).copied() else { continue };
             let (Edit::Write { .. }, Some(level)) = (store.edit, store.level.next()) else { continue };
             for nth in 0..usize::from(store.count) {
-                let found = read(self.window, store.level, store.table, usize::from(store.index) + nth);
+                let found =
+                    self.context.read(self.window, store.level, store.table, usize::from(store.index) + nth);
                 if let Some(table) = found.next_table(geometry) {
                     let va = Va(store.va.0 + ((nth as u64) << geometry.shift(store.level)));
                     self.script.push(Step::Free { va, table, level })?;

@@ -19,6 +19,7 @@ pub struct Refused {
 
 /// The rule that a plan breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum BrokenRule {
     /// The store names no entries of a table: too many, none, or an address that they do not translate.
     #[error("{count} entries from {index} on in a level {level} table do not translate {va}")]

@@ -292,7 +292,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
-        release_below(self.context.geometry, table, level, self.window, self.frames);
+        // SAFETY: the planner allocated the frames and wrote the tables, and nothing leads to them yet.
+        unsafe { release_below(self.context.geometry, table, level, self.window, self.frames) };
         self.frames.free(table);
     }
 

@@ -8,7 +8,6 @@ use crate::half::Half;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 /// What is known of a live tree, as a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +92,13 @@ impl TreeContext {
         if entry.may_be_table() { Some(Pa(entry.0 & self.table_bits)) } else { None }
     }
 
+    /// Reads entry `index` of the table in frame `table`, an index that the table has.
+    #[inline(always)]
+    pub fn read<W: TableWindow>(&self, window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
+        // SAFETY: `last_index` is the last entry of a granule, of which the index keeps no more bits than that one has.
+        unsafe { linmap_table::read(window, level, table, index & self.last_index) }
+    }
+
     /// The table in memory at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
     /// translates, comes to; `node` itself where that is lower.
     #[inline(always)]
@@ -144,7 +150,7 @@ impl TreeContext {
         while shift > to {
             let index = offset.wrapping_shr(shift) as usize & self.last_index;
             let at = level(number);
-            let memory = read(window, at, table, index);
+            let memory = self.read(window, at, table, index);
             let Some(next) = self.next_table(value(at, table, index, memory)) else { break };
             (table, shift, number) = (next, shift.wrapping_sub(self.index_bits), number.wrapping_add(1));
         }

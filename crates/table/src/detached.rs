@@ -135,7 +135,8 @@ impl DetachedTree {
     ) -> Result<Built, (Self, EntryInUse)> {
         let level = self.level;
         for index in self.used.clone() {
-            let found = read(window, level, live, index);
+            // SAFETY: `used` are entries of a table at this level.
+            let found = unsafe { read(window, level, live, index) };
             if found.is_valid() {
                 let va = Va(self.base.0 + ((index as u64) << self.geometry.shift(level)));
                 return Err((self, EntryInUse { va, table: live, index, found }));
@@ -143,7 +144,8 @@ impl DetachedTree {
         }
         cpu.dsb(Dsb::Ishst);
         for index in self.used {
-            let link = read(window, level, self.root, index);
+            // SAFETY: `used` are entries of a table at this level.
+            let link = unsafe { read(window, level, self.root, index) };
             let pointer = window.open(level, live);
             // SAFETY: `open` gives a whole table and `index` is one of its entries; the caller vouches for what the tree
             // maps.
@@ -158,13 +160,18 @@ impl DetachedTree {
 
     /// Returns every frame of the tree, depth first.
     pub fn release<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        release_below(self.geometry, self.root, self.level, window, frames);
+        // SAFETY: the tree owns its tables, whose frames the builder allocated, and no walker can reach them.
+        unsafe { release_below(self.geometry, self.root, self.level, window, frames) };
         frames.free(self.root);
     }
 }
 
 /// Returns the frames of all tables below `table`, the deepest first.
-pub fn release_below<W: TableWindow, F: FrameSource>(
+///
+/// # Safety
+/// `table` must be a table at `level` of this geometry. Every table below it must be in a frame that `frames` handed out, and
+/// no walker may reach it any more.
+pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     table: Pa,
     level: Level,
@@ -173,13 +180,18 @@ pub fn release_below<W: TableWindow, F: FrameSource>(
 ) {
     if level.next().is_some() {
         let pointer = window.open(level, table);
-        release_children(geometry, pointer, level, geometry.entries(level), window, frames);
+        // SAFETY: the table is open, it has this many entries, and the rest is the caller's contract.
+        unsafe { release_children(geometry, pointer, level, geometry.entries(level), window, frames) };
         window.close(level);
     }
 }
 
 /// Returns the frames of all tables that the first `entries` entries of an open table lead to, and of those below.
-fn release_children<W: TableWindow, F: FrameSource>(
+///
+/// # Safety
+/// `pointer` must be an open table at `level` of which this many entries are written. For what they lead to the contract of
+/// [`release_below`] holds.
+unsafe fn release_children<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     pointer: NonNull<u64>,
     level: Level,
@@ -197,7 +209,8 @@ fn release_children<W: TableWindow, F: FrameSource>(
             continue;
         }
         if let Decoded::Table(child) = descriptor.decode(geometry, level) {
-            release_below(geometry, child, next, window, frames);
+            // SAFETY: the caller's contract holds of the tables further down too.
+            unsafe { release_below(geometry, child, next, window, frames) };
             frames.free(child);
         }
     }
@@ -297,7 +310,17 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                     Ok(tables) => index += tables,
                     Err((tables, error)) => {
                         let written = index + tables;
-                        release_children(self.geometry, pointer, level, written, self.window, self.frames);
+                        // SAFETY: the table is open, and the builder wrote these entries and what they lead to.
+                        unsafe {
+                            release_children(
+                                self.geometry,
+                                pointer,
+                                level,
+                                written,
+                                self.window,
+                                self.frames,
+                            );
+                        }
                         return Err(error);
                     }
                 }
@@ -323,7 +346,10 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                     index += 1;
                 }
                 Err(error) => {
-                    release_children(self.geometry, pointer, level, index, self.window, self.frames);
+                    // SAFETY: as above.
+                    unsafe {
+                        release_children(self.geometry, pointer, level, index, self.window, self.frames);
+                    }
                     return Err(error);
                 }
             }

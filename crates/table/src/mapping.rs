@@ -31,6 +31,7 @@ pub struct Mapping {
 
 /// Why a list of mappings was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum MappingError {
     /// An address or the length is not a multiple of the granule, or the length is 0.
     #[error("mapping of {va} to {pa}, {len:#x} bytes: not whole pages of {granule:#x} bytes")]

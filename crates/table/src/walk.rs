@@ -24,9 +24,13 @@ pub enum Walk {
 }
 
 /// Reads one entry of the table in frame `table`, which may be live.
-pub fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
+///
+/// # Safety
+/// `index` must be less than the number of entries of one granule.
+#[inline]
+pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
     let pointer = window.open(level, table);
-    // SAFETY: `open` gives a whole table, and every caller's index is below the number of its entries. The table may be
+    // SAFETY: `open` gives a whole granule, and the index is one of its entries by the caller's contract. The table may be
     // live: hardware may set access flags, so the read is volatile.
     let descriptor = Descriptor(unsafe { pointer.add(index).read_volatile() });
     window.close(level);
@@ -39,7 +43,8 @@ pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W
     let mut level = geometry.start_level();
     let mut table = root;
     loop {
-        let descriptor = read(window, level, table, geometry.index(va, level));
+        // SAFETY: the index is one of the entries at this level.
+        let descriptor = unsafe { read(window, level, table, geometry.index(va, level)) };
         match (descriptor.decode(geometry, level), level.next()) {
             (Decoded::Table(next_table), Some(next)) => (table, level) = (next_table, next),
             (Decoded::Leaf(pa), _) => {
@@ -68,6 +73,7 @@ pub struct Leaf {
 const LEVELS: usize = 5;
 
 /// All leaves of a tree in ascending order, and a count of its tables.
+#[derive(Debug)]
 pub struct LeafIter<'w, W> {
     geometry: Geometry,
     window: &'w mut W,
@@ -108,7 +114,8 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
                 continue;
             }
             self.path[self.depth].1 += 1;
-            let descriptor = read(self.window, level, table, index);
+            // SAFETY: the index has not reached the number of entries at this level.
+            let descriptor = unsafe { read(self.window, level, table, index) };
             match descriptor.decode(self.geometry, level) {
                 Decoded::Invalid => {}
                 Decoded::Table(next) => {

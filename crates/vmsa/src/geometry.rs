@@ -19,6 +19,7 @@ pub struct Geometry {
 
 /// Why no regime has the shape asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum GeometryError {
     /// TxSZ can't say this VA size: 25 (TxSZ 39, without FEAT_TTST) to 52 bits.
     #[error("VA size of {bits} bits is outside 25 to 52")]

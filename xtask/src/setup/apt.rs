@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -66,6 +67,23 @@ impl HostApt {
         Ok(apt)
     }
 
+    /// How many packages would be installed for these, and how many bytes are downloaded for them.
+    pub fn size(&self, packages: &[&str], from: &Suite) -> Result<(usize, u64)> {
+        let mut words = self.words(packages, from);
+        words.insert(1, "--print-uris".to_owned());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Ok(sizes(&process::capture(&mut self.command("apt-get", &words))?))
+    }
+
+    fn words(&self, packages: &[&str], from: &Suite) -> Vec<String> {
+        let mut words: Vec<String> = ["install", "-y", "--no-install-recommends"].map(str::to_owned).into();
+        if *from == Suite::Backports {
+            words.extend(["-t".to_owned(), format!("{}-backports", self.codename)]);
+        }
+        words.extend(packages.iter().map(|package| (*package).to_owned()));
+        words
+    }
+
     /// The versions of a package on offer.
     pub fn offers(&self, package: &str) -> Result<Vec<Offer>> {
         Ok(offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?))
@@ -74,12 +92,8 @@ impl HostApt {
     /// Installs `packages` once that is allowed; from the release's backports if `from_backports`
     /// says so.
     pub fn install(&self, what: &str, packages: &[&str], from: &Suite) -> Result<()> {
-        let backports = format!("{}-backports", self.codename);
-        let mut words = vec!["install", "-y", "--no-install-recommends"];
-        if *from == Suite::Backports {
-            words.extend(["-t", &backports]);
-        }
-        words.extend(packages);
+        let words = self.words(packages, from);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut install = self.command("apt-get", &words);
         host::permission_for_root(what, &install)?;
         install.env("DEBIAN_FRONTEND", "noninteractive");
@@ -107,6 +121,9 @@ pub enum Suite {
     Backports,
 }
 
+/// Whether this run has fetched the lists of arm64 packages already.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
 /// apt for arm64 packages that are unpacked and never installed.
 #[derive(Debug)]
 pub struct PrivateApt {
@@ -132,9 +149,13 @@ impl PrivateApt {
         let mut backports = vec![own];
         backports.extend((own != "trixie").then_some("trixie"));
         let list = apt.folder.join("etc/debian.sources");
+        if UPDATED.load(Ordering::Relaxed) {
+            return Ok(apt);
+        }
         update_with_what_backports_there_are(&mirrors, &releases, &backports, "arm64", &list, || {
             apt.command("apt-get", &["update"])
         })?;
+        UPDATED.store(true, Ordering::Relaxed);
         Ok(apt)
     }
 
@@ -164,6 +185,14 @@ impl PrivateApt {
         let file =
             file.with_context(|| format!("apt-get download left no package in {}", folder.display()))?;
         Ok((file, newest.version.clone()))
+    }
+
+    /// The bytes of the newest version of a package.
+    pub fn size(&self, package: &str) -> Result<u64> {
+        let shown =
+            process::capture(&mut self.command("apt-cache", &["show", "--no-all-versions", package]))?;
+        let size = shown.lines().find_map(|line| line.strip_prefix("Size: ")?.trim().parse().ok());
+        size.with_context(|| format!("apt-cache show says no size of {package}"))
     }
 
     fn configuration(&self) -> PathBuf {
@@ -230,6 +259,13 @@ fn update_with_what_backports_there_are(
     }
 }
 
+/// `apt-get install --print-uris`: lines of "'uri' file size hash".
+fn sizes(printed: &str) -> (usize, u64) {
+    let size = |line: &str| line.strip_prefix('\'')?.split_whitespace().nth(2)?.parse::<u64>().ok();
+    let sizes: Vec<u64> = printed.lines().filter_map(size).collect();
+    (sizes.len(), sizes.iter().sum())
+}
+
 /// `apt-cache madison`: lines of "package | version | source", newest first.
 fn offers(madison: &str) -> Vec<Offer> {
     let offer = |line: &str| {
@@ -253,6 +289,15 @@ mod tests {
         );
         let majors: Vec<_> = found.iter().map(|offer| (offer.major(), offer.suite.as_str())).collect();
         assert_eq!(majors, [(10, "bookworm-backports"), (7, "bookworm")]);
+    }
+
+    #[test]
+    fn sizes_are_read_from_the_uris_that_apt_would_fetch() {
+        let printed = "Reading package lists...\n\
+            'http://m.example/pool/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 1200 SHA256:00\n\
+            'http://m.example/pool/b_1_all.deb' b_1_all.deb 34 MD5Sum:00\n";
+        assert_eq!(sizes(printed), (2, 1234));
+        assert_eq!(sizes("Reading package lists...\n"), (0, 0));
     }
 
     #[test]

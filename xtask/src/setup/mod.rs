@@ -4,6 +4,7 @@
 //! says so; everybody else is shown the commands. What stays in target/ (the payloads) is fetched
 //! without asking.
 
+mod announce;
 mod apt;
 mod host;
 pub mod lints;
@@ -18,10 +19,15 @@ use anyhow::Result;
 
 use crate::workspace::Workspace;
 
+pub use announce::{Wanted, announce};
 pub use qemu::{FOR_BOOT, FOR_TEST, ensure as ensure_qemu};
 
 /// `cargo xtask setup`: everything that `test` needs.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+    announce(workspace, &Wanted { qemu: FOR_TEST, lines: &payload::Line::ALL, busybox: true })?;
+    if let Some(unlike) = toolchain::unlike_the_pin(workspace)? {
+        println!("compiler: {unlike}");
+    }
     println!("QEMU {}", qemu::ensure(workspace, FOR_TEST)?);
     println!("bare-metal target: {}", toolchain::ensure(workspace)?);
     for line in payload::Line::ALL {

@@ -116,24 +116,48 @@ impl fmt::Display for Payload {
     }
 }
 
+/// Which package has something.
+pub type Find = Box<dyn Fn(&PrivateApt) -> Result<String>>;
+
+/// The names of what is not there, and how each package is found.
+pub fn what_is_missing(workspace: &Workspace, lines: &[Line], busybox: bool) -> Result<Vec<(String, Find)>> {
+    let folder = workspace.folder("payload")?;
+    // Whether a file is still what was downloaded is found out when it is used.
+    let is_missing = |name: &str, file: &str| !folder.join(name).join(file).exists();
+    let mut missing: Vec<(String, Find)> = Vec::new();
+    for &line in lines.iter().filter(|line| is_missing(line.name(), "Image")) {
+        missing.push((line.name().to_owned(), Box::new(move |apt| newest_package(apt, line))));
+    }
+    if busybox && is_missing("busybox", "busybox") {
+        missing.push(("BusyBox".to_owned(), Box::new(|_| Ok(BUSYBOX.to_owned()))));
+    }
+    Ok(missing)
+}
+
+const BUSYBOX: &str = "busybox-static";
+
+/// The newest package of a line.
+fn newest_package(apt: &PrivateApt, line: Line) -> Result<String> {
+    let packages = line.packages();
+    let names = apt.names(&format!("^{}[0-9].*-{}$", packages.start, packages.flavour))?;
+    packages.newest(&names).with_context(|| {
+        let release = packages.release.map_or(String::new(), |release| format!("{release}."));
+        let (start, flavour) = (packages.start, packages.flavour);
+        format!("the configured Debian mirrors offer no {start}{release}*-{flavour}")
+    })
+}
+
 /// The newest kernel of a line.
 pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
     let packages = line.packages();
-    let find = |apt: &PrivateApt| {
-        let names = apt.names(&format!("^{}[0-9].*-{}$", packages.start, packages.flavour))?;
-        packages.newest(&names).with_context(|| {
-            let release = packages.release.map_or(String::new(), |release| format!("{release}."));
-            let (start, flavour) = (packages.start, packages.flavour);
-            format!("the configured Debian mirrors offer no {start}{release}*-{flavour}")
-        })
-    };
+    let find = |apt: &PrivateApt| newest_package(apt, line);
     fetch(workspace, line.name(), "Image", packages.member, find)
         .with_context(|| hint(&format!("the payload {}", line.name())))
 }
 
 /// Static BusyBox.
 pub fn busybox(workspace: &Workspace) -> Result<Payload> {
-    let find = |_: &PrivateApt| Ok("busybox-static".to_owned());
+    let find = |_: &PrivateApt| Ok(BUSYBOX.to_owned());
     fetch(workspace, "busybox", "busybox", "*/bin/busybox", find).with_context(|| hint("BusyBox"))
 }
 

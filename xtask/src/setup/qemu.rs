@@ -12,7 +12,8 @@ pub const FOR_BOOT: Version = Version { major: 7, minor: 2, patch: 0 };
 /// The oldest QEMU that the tests are meant for: it has all CPU types they name.
 pub const FOR_TEST: Version = Version { major: 10, minor: 0, patch: 0 };
 
-const PACKAGE: &str = "qemu-system-arm";
+/// Debian's package.
+pub const PACKAGE: &str = "qemu-system-arm";
 
 /// The version of the QEMU that runs, after installing one where there is none of at least
 /// `minimum`.
@@ -29,13 +30,24 @@ pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
         );
     }
     let apt = HostApt::update(workspace)?;
-    let Some(suite) = choose(&apt.offers(PACKAGE)?, minimum) else {
-        bail!("Debian's configured mirrors offer no {PACKAGE} of version {} or newer", minimum.major);
-    };
+    let suite = suite(&apt, minimum)?;
     apt.install(&format!("QEMU {} or newer", minimum.major), &[PACKAGE], &suite)?;
     match version().filter(|found| *found >= minimum) {
         Some(found) => Ok(found),
         None => bail!("{PACKAGE} is installed, but there is no {PROGRAM} {minimum} or newer on the path"),
+    }
+}
+
+/// Whether there is no QEMU of at least `minimum`.
+pub fn is_missing(minimum: Version) -> bool {
+    version().is_none_or(|found| found < minimum)
+}
+
+/// The suite that has one of at least `minimum`.
+pub fn suite(apt: &HostApt, minimum: Version) -> Result<Suite> {
+    match choose(&apt.offers(PACKAGE)?, minimum) {
+        Some(suite) => Ok(suite),
+        None => bail!("Debian's configured mirrors offer no {PACKAGE} of version {} or newer", minimum.major),
     }
 }
 

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::apt::{HostApt, Suite};
 use super::host;
@@ -98,6 +99,56 @@ impl fmt::Display for Toolchain {
     }
 }
 
+/// What to tell of the compiler that runs, where it is not the pinned one.
+pub fn unlike_the_pin(workspace: &Workspace) -> Result<Option<String>> {
+    let file = workspace.root.join("rust-toolchain.toml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let pinned = channel(&text).with_context(|| format!("{} names no channel", file.display()))?;
+    let version = process::capture(Command::new("rustc").arg("--version"))?;
+    let is_pinned = version.split_whitespace().nth(1) == Some(pinned);
+    Ok((!is_pinned).then(|| format!("{}, not the {pinned} of rust-toolchain.toml", version.trim())))
+}
+
+/// The channel in the text of rust-toolchain.toml.
+fn channel(text: &str) -> Option<&str> {
+    let line = text.lines().find(|line| line.starts_with("channel"))?;
+    line.split_once('=').map(|(_, value)| value.trim().trim_matches('"'))
+}
+
+/// What has to be installed before the kernel can be built.
+#[derive(Debug)]
+pub enum Missing {
+    /// rustup's precompiled target.
+    RustupTarget,
+    /// Packages of Debian's.
+    DebianPackages(Vec<&'static str>),
+}
+
+/// What [`ensure`] would install first.
+pub fn what_is_missing() -> Option<Missing> {
+    let forced = std::env::var(FORCED_BY).unwrap_or_default();
+    let has_rustup = || process::succeeds(Command::new("rustup").arg("--version"));
+    match forced.as_str() {
+        "rustup" => rustup().is_none().then_some(Missing::RustupTarget),
+        "debian" => debian().is_none().then(|| Missing::DebianPackages(debian_packages())),
+        _ if rustup().or_else(debian).is_some() => None,
+        _ if has_rustup() => Some(Missing::RustupTarget),
+        _ => Some(Missing::DebianPackages(debian_packages())),
+    }
+}
+
+/// The packages that Debian's toolchain lacks.
+fn debian_packages() -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    if !has_debian_compiler() {
+        packages.extend(PACKAGES);
+    }
+    if linker().is_none() {
+        packages.push("lld");
+    }
+    packages
+}
+
 /// A toolchain that can build the kernel, after installing what is missing.
 pub fn ensure(workspace: &Workspace) -> Result<Toolchain> {
     let forced = std::env::var(FORCED_BY).ok();
@@ -135,7 +186,18 @@ fn rustup_or_add() -> Result<Toolchain> {
     }
 }
 
+/// Asks rustup once: each question takes it a while.
 fn rustup() -> Option<Toolchain> {
+    static FOUND: OnceLock<Toolchain> = OnceLock::new();
+    if FOUND.get().is_none()
+        && let Some(found) = ask_rustup()
+    {
+        FOUND.get_or_init(|| found);
+    }
+    FOUND.get().cloned()
+}
+
+fn ask_rustup() -> Option<Toolchain> {
     let installed = process::capture(Command::new("rustup").args(["target", "list", "--installed"])).ok()?;
     if !installed.lines().any(|line| line == TARGET) {
         return None;
@@ -148,13 +210,7 @@ fn debian_or_install(workspace: &Workspace) -> Result<Toolchain> {
     if let Some(toolchain) = debian() {
         return Ok(toolchain);
     }
-    let mut packages = Vec::new();
-    if !has_debian_compiler() {
-        packages.extend(PACKAGES);
-    }
-    if linker().is_none() {
-        packages.push("lld");
-    }
+    let packages = debian_packages();
     let apt = HostApt::update(workspace)?;
     for package in &packages {
         if apt.offers(package)?.is_empty() {
@@ -218,6 +274,16 @@ mod tests {
         );
         assert_eq!(rustc_minor("rustc 1.63.0\n"), Some(63));
         assert_eq!(rustc_minor(""), None);
+    }
+
+    #[test]
+    fn the_pinned_version_is_read_from_its_file() {
+        assert_eq!(
+            channel(include_str!("../../../rust-toolchain.toml")).map(|pin| pin.starts_with("1.")),
+            Some(true)
+        );
+        assert_eq!(channel("[toolchain]\n# channel\nchannel = \"1.2.3\"\n"), Some("1.2.3"));
+        assert_eq!(channel("[toolchain]\n"), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that has to pass before a change lands.
 
 mod executables;
+mod licences;
+mod package;
 mod runner;
 mod steps;
 
@@ -13,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
 use crate::{build, house, setup, width};
+use package::{Published, Yard};
 use steps::Steps;
 
 /// Run every test.
@@ -44,6 +47,20 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     }
     let has_kernel = steps.run("kernel", || build::kernel(workspace, &toolchain).map(|_| true));
     tests(workspace, &xtask, has_kernel, arguments, &mut steps);
+    if arguments.filter.is_none() {
+        packages(workspace, &toolchain, &mut steps)?;
+        match licences::command(workspace) {
+            Ok(mut deny) => _ = steps.command("licences", &mut deny),
+            Err(why) => steps.skip("licences", why),
+        }
+    }
+    Ok(steps.summary())
+}
+
+/// `cargo xtask package`: the steps that package what is published, alone.
+pub fn package(workspace: &Workspace) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    packages(workspace, &setup::toolchain::ensure(workspace)?, &mut steps)?;
     Ok(steps.summary())
 }
 
@@ -68,6 +85,26 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
     }
     let mut doc = cargo_in(workspace, &["doc", "--no-deps", "--workspace", "--exclude", "linmap-kernel"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
+    Ok(())
+}
+
+/// Packages and verifies what is published.
+fn packages(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
+    let metadata = workspace.metadata()?;
+    let published = Published::read(&metadata)?;
+    let yard = Yard::new(workspace)?;
+    let host = cargo_in(workspace, &["package"]);
+    steps.run("packages, host", || package::run(&yard, host, &published.host));
+    match toolchain {
+        Toolchain::Rustup { .. } => {
+            let mut package = toolchain.cargo("package");
+            package.current_dir(&workspace.root);
+            steps.run("packages, kernel", || package::run(&yard, package, &published.bare_metal));
+        }
+        Toolchain::Debian { .. } => {
+            steps.skip("packages, kernel", "Debian's compiler has no precompiled library for the target");
+        }
+    }
     Ok(())
 }
 

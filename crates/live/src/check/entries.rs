@@ -16,7 +16,6 @@ use crate::run::Run;
 use crate::step::{Edit, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 /// How many values of one entry are told apart since everything was clean.
 const VERSIONS: usize = 4;
@@ -110,7 +109,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             if whole {
                 continue;
             }
-            let found = read(self.window, store.level, store.table, index);
+            let found = self.context.read(self.window, store.level, store.table, index);
             if found.is_valid() && found.is_contiguous() {
                 return Err(self.part_of_run(store, index));
             }
@@ -137,7 +136,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let Store { table, level, edit, .. } = *store;
         let index = usize::from(store.index) + nth;
         let va = store.va.0.wrapping_add((nth as u64) << self.context.shift(level));
-        let memory = read(self.window, level, table, index);
+        let memory = self.context.read(self.window, level, table, index);
         if !touched {
             let new = edit.of(memory, nth);
             self.stored(va, store, index, memory, new, run)?;

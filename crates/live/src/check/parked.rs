@@ -10,7 +10,6 @@ use crate::refused::BrokenRule;
 use crate::run::Run;
 use crate::step::{Edit, EveryLeaf, Store};
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
     /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only what the tables say matters.
@@ -30,7 +29,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         for nth in 0..usize::from(store.count) {
             let index = usize::from(store.index) + nth;
             let va = va.0 + ((nth as u64) << shift);
-            let mut now = read(self.window, level, table, index);
+            let mut now = self.context.read(self.window, level, table, index);
             if touched {
                 now = self.history.values(at, (table, index, va), now, |_, _| {});
             }
@@ -63,7 +62,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         for va in [first, last] {
             let node = self.walk(at, self.context.top, va.0, Level::L3);
             let index = self.context.geometry.index(va, node.level);
-            let memory = read(self.window, node.level, node.table, index);
+            let memory = self.context.read(self.window, node.level, node.table, index);
             let found = self.history.values(at, (node.table, index, va.0), memory, |_, _| {});
             if !matches!(entry(self.context.geometry, node.level, found), Entry::Leaf(_))
                 || leaves.of(found.0) == found.0

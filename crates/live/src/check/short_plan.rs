@@ -28,7 +28,6 @@ use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
-use linmap_table::read;
 
 /// More entries in one store are worth the whole check.
 const FEW: u16 = 16;
@@ -128,7 +127,7 @@ fn is_larger_accepted<W: TableWindow>(
         }
         (Edit::Write { first, .. }, _) if store.count == 1 => {
             let index = store.index.into();
-            let old = read(window, node.level, node.table, index);
+            let old = context.read(window, node.level, node.table, index);
             let linked = if node.level == Level::L3 {
                 None
             } else {
@@ -189,7 +188,7 @@ fn pages_accepted<W: TableWindow>(
     }
     let mut any = 0;
     for nth in 0..store.count {
-        any |= read(window, node.level, node.table, store.index.wrapping_add(nth).into()).0;
+        any |= context.read(window, node.level, node.table, store.index.wrapping_add(nth).into()).0;
     }
     let span = Span::leaves(store.va.0, store.count.into(), node.shift);
     any & CONTIGUOUS == 0 && invalidation.is_some_and(|invalidation| covers(context, invalidation, span))
