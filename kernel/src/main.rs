@@ -171,7 +171,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
         linear_map::build(image, reserved, features, CommandLine(command_line), &mut memblock, &mut fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
 
-    let hardware = memblock.mapped(page).collect();
+    let hardware = memblock.mappable(page).collect();
     parking::prepare(image, reserved);
     let memory = PaRange::new(Pa(0), memblock.memory_end());
     let in_use =

@@ -244,7 +244,10 @@ fn what_the_harm_is_done_to_is_accepted() {
     let fdt = parse_dtb(&blob).unwrap();
     let mut memory = Memblock::<16>::new();
     memory.fill_from_fdt(fdt).unwrap();
-    assert_eq!(PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &[]).unwrap().len(), 2);
+    assert_eq!(
+        PreservedRange::read_all(fdt, memory.mappable(PAGE), memory.reserved(), &[]).unwrap().len(),
+        2
+    );
 }
 
 proptest! {
@@ -401,9 +404,9 @@ proptest! {
             return Ok(());
         }
         let in_use = [PaRange::new(Pa(0x5100_1000), Pa(0x5100_3000))];
-        let read = PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &in_use);
+        let read = PreservedRange::read_all(fdt, memory.mappable(PAGE), memory.reserved(), &in_use);
         for preserved in read.into_iter().flatten() {
-            prop_assert!(memory.mapped(PAGE).any(|mapped| mapped.covers(preserved.range)));
+            prop_assert!(memory.mappable(PAGE).any(|mapped| mapped.covers(preserved.range)));
             prop_assert!(memory.is_reserved(preserved.range.start) && !preserved.range.overlaps(in_use[0]));
         }
     }

@@ -73,7 +73,7 @@ proptest! {
         };
         let moved = placed.initrd.filter(|_| matches!(initrd, Initrd::Len(_)));
         for part in [Some(placed.image), moved, Some(placed.dtb)].into_iter().flatten().map(pages) {
-            let is_mapped = memblock.mapped(PAGE).any(|mapped| mapped.covers(part));
+            let is_mapped = memblock.mappable(PAGE).any(|mapped| mapped.covers(part));
             prop_assert!(is_mapped, "{part} is not mapped memory");
             let hit = no_map.iter().chain(&not).find(|range| range.overlaps(part));
             prop_assert!(hit.is_none(), "{part} overlaps {}", hit.unwrap());

@@ -116,13 +116,13 @@ fn assert_agrees<const N: usize>(map: &Memblock<N>, model: &Model) {
         assert_eq!(down, free);
     }
     for page in [UNIT, 2 * UNIT, 8 * UNIT] {
-        let mapped: Vec<_> = ranges(model, &all, |unit| unit.memory && !unit.no_map)
+        let mappable: Vec<_> = ranges(model, &all, |unit| unit.memory && !unit.no_map)
             .iter()
             .map(|range| range.align_inward(page))
             .filter(|range| !range.is_empty())
             .collect();
-        assert_eq!(map.mapped(page).collect::<Vec<_>>(), mapped);
-        assert!(map.mapped(page).rev().eq(mapped.into_iter().rev()));
+        assert_eq!(map.mappable(page).collect::<Vec<_>>(), mappable);
+        assert!(map.mappable(page).rev().eq(mappable.into_iter().rev()));
     }
     assert_eq!(map.memory_len(), model.iter().filter(|unit| unit.memory).count() as u64 * UNIT);
     let end = model.iter().rposition(|unit| unit.memory).map_or(0, |last| last as u64 + 1);

@@ -417,7 +417,7 @@ impl Loader<'_, '_> {
         let geometry = layout.geometry();
         let page = geometry.granule().bytes();
         let mut list: MappingList = MappingList::new();
-        for range in self.machine.memblock.mapped(page) {
+        for range in self.machine.memblock.mappable(page) {
             let mapping = Transition::mapping(range, layout.linear(range.start));
             let capacity = list.capacity();
             list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;

@@ -102,7 +102,7 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, KeepError> {
 pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> KeptRanges {
     let read = PreservedRange::read_all(
         fdt,
-        memblock.mapped(GEOMETRY.granule().bytes()),
+        memblock.mappable(GEOMETRY.granule().bytes()),
         memblock.reserved(),
         in_use,
     );

@@ -116,7 +116,7 @@ impl Machine<'_> {
 
     /// Memory that is mapped, ascending.
     pub fn mapped(&self) -> impl DoubleEndedIterator<Item = PaRange> {
-        self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
+        self.memblock.mappable(self.geometry().entry_bytes(Level::L3))
     }
 
     /// The first page of `range`, memory that is mapped, that the MMU does not let this kernel read just now: the user may
