@@ -1,7 +1,8 @@
 //! Random input: move lists, archives, command lines, device trees and what a core file
 //! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
 //!
-//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000, or 20 000 with
+//! `LINMAP_SOAK`.
 
 use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
@@ -26,7 +27,8 @@ type Frame = [u64; LIST_FRAME_WORDS];
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(2_000))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 2_000 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 fn is_ours(word: &Word<'_>) -> bool {

@@ -331,7 +331,8 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
 /// `LINMAP_FUZZ_CASES` files of each kind, or a few without it.
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(32))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 500 } else { 32 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 //! contents, and random words. Nothing panics or runs for ever, and what is read satisfies the
 //! rules that the crate documents.
 //!
-//! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500, or 20 000
+//! with `LINMAP_SOAK`.
 //!
 //! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space
 //! at their end: `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with
@@ -39,7 +40,8 @@ const BOOT: Affinity = Affinity::of_mpidr(0);
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(500))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 500 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 const fn range(start: u64, len: u64) -> PaRange {
