@@ -45,7 +45,9 @@ impl EarlyTables {
         let (mut table, mut level) = (root, start);
         while let Some(next) = level.next() {
             let index = geometry.index(fixmap, level);
-            table = match read(&mut window, level, table, index).decode(geometry, level) {
+            // SAFETY: the index is one of the entries at this level.
+            let found = unsafe { read(&mut window, level, table, index) };
+            table = match found.decode(geometry, level) {
                 Decoded::Table(below) => below,
                 Decoded::Leaf(_) => panic!("a block at {fixmap}, where the fixmap has to be"),
                 Decoded::Invalid => {

@@ -11,6 +11,7 @@ extern crate std;
 
 mod apply;
 mod check;
+mod checked_plan;
 mod entry;
 pub mod events;
 mod every_leaf;
@@ -37,7 +38,8 @@ mod tree;
 mod tree_context;
 mod unmap;
 
-pub use apply::{Applied, CheckedPlan, EditCounts};
+pub use apply::EditCounts;
+pub use checked_plan::{Applied, CheckedPlan};
 pub use every_leaf::Global;
 pub use half::Half;
 pub use invalidate::MAX_INVALIDATIONS;

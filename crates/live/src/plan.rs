@@ -2,10 +2,7 @@
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry};
 
-use crate::apply::CheckedPlan;
-use crate::check::{Author, check};
 use crate::exclusivity::Exclusivity;
-use crate::refused::Refused;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
@@ -61,24 +58,13 @@ impl<'b> Plan<'b> {
     }
 
     #[inline(always)]
-    pub(crate) fn context(&self) -> &TreeContext {
-        self.context
+    pub(crate) fn exclusivity(&self) -> Exclusivity {
+        self.exclusivity
     }
 
-    /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
-    ///
-    /// A table that the planner has just written for a block, or has just compared to make one of it, is not compared once
-    /// more: the plan borrows the tree, so that nothing can have changed it. With debug assertions it is, as
-    /// [`LiveTree::check`] does for steps from anywhere.
-    ///
-    /// # Errors
-    /// The first rule broken, with the plan, which can only be abandoned then.
     #[inline(always)]
-    pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
-        match check(self.context(), self.exclusivity, Author::Planner, self.steps, window) {
-            Ok(()) => Ok(CheckedPlan::new(self)),
-            Err(refused) => Err((self, refused)),
-        }
+    pub(crate) fn context(&self) -> &TreeContext {
+        self.context
     }
 
     /// Gives back the frames of the new tables.
