@@ -1,9 +1,4 @@
-//! Live trees: tables that hardware walks while they are changed.
-//!
-//! Every change is *plan → check → apply*. A [`Plan`] is data: stores, barriers and invalidations, with all frames taken and
-//! all new tables written, so that applying cannot fail. The check runs through it beside the memory as it is and refuses
-//! what the CPUs' BBM level forbids. Applying is the only code that touches live tables.
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 #[cfg(test)]
