@@ -56,7 +56,10 @@ pub enum Instruction<'s> {
 }
 
 macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum $name {
@@ -308,7 +311,7 @@ mod tests {
 
     const RELOCATE: &str = include_str!("../../crates/relocate/src/relocate.S");
     const ENTRY: &str = include_str!("../../kernel/src/boot/entry.S");
-    const EL2_STUB: &str = include_str!("../../kernel/src/boot/el2_stub.S");
+    const EL2_STUB: &str = include_str!("../../kernel/src/arch/el2_stub.S");
     const VECTORS: &str = include_str!("../../kernel/src/arch/vectors.S");
     const PEN: &str = include_str!("../../kernel/src/smp/pen.S");
     const SECONDARY: &str = include_str!("../../kernel/src/smp/secondary.S");
@@ -505,7 +508,8 @@ mod tests {
 
     #[test]
     fn labels_statements_and_comments_are_told_apart() {
-        let source = "a: 0: ISB; tlbi VAAE1IS, x3 // tlbi vmalle1\n  .ascii \"ARM\"\n mrs x0, tcr_el1\n add x0, x0, :lo12:b";
+        let source = "a: 0: ISB; tlbi VAAE1IS, x3 // tlbi vmalle1\n  .ascii \"ARM\"\n mrs x0, \
+                      tcr_el1\n add x0, x0, :lo12:b";
         assert_eq!(
             read(source).unwrap(),
             [

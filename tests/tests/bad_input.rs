@@ -178,7 +178,8 @@ fn a_command_line_that_is_no_text_is_refused() {
 
 #[test]
 fn a_label_that_no_tree_can_say_is_refused() {
-    let script = b"reserve 0x60000000 4K; !keep 0x60000000 4K a\0b; keep 0x60000000 4K ab; unkeep ab";
+    let script =
+        b"reserve 0x60000000 4K; !preserve 0x60000000 4K a\0b; preserve 0x60000000 4K ab; release ab";
     let console = RawBoot { initrd: &archive(&[("script", script)]), command_line: "" }.run();
     assert!(console.contains("has a NUL in it"), "{console}");
     assert!(console.contains("linmap: script=ok commands=4"), "{console}");

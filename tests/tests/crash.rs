@@ -177,7 +177,8 @@ fn a_crash_kernel_waits_beside_another_payload_and_can_be_unloaded() {
         "--memory 2G",
         RESERVE,
         "!kexec unload --crash; kexec load --crash; !kexec load --crash; \
-         !kexec load --crash --scattered; verify; kexec unload --crash; !kexec plan --crash; verify; kexec load --crash; kexec load; kexec exec",
+         !kexec load --crash --scattered; verify; kexec unload --crash; !kexec plan --crash; verify; \
+         kexec load --crash; kexec load; kexec exec",
     );
     outcome.expect_success();
     assert!(!outcome.user_space("cmdline").contains("maxcpus"));
@@ -191,8 +192,8 @@ fn a_reservation_that_can_not_be_is_named_and_the_boot_goes_on_without() {
         ("256M@", "SIZE or SIZE@ADDRESS"),
         ("0", "multiples of 0x200000"),
         ("3M", "multiples of 0x200000"),
-        ("64M@0xfffffffff0000000", "is not all free memory"),
-        ("64M@0x40000000", "is not all free memory"),
+        ("64M@0xfffffffff0000000", "is not free memory"),
+        ("64M@0x40000000", "is not free memory"),
         ("64G", "0x1000000000 free bytes"),
     ] {
         let outcome = run(

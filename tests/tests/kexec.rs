@@ -106,7 +106,8 @@ fn a_machine_with_less_than_64_kib_free_still_kexecs() {
 fn unloading_gives_all_memory_back() {
     let outcome = run(
         "--memory 2G",
-        "mem; kexec load; kexec unload; kexec load --scattered; kexec unload; mem; !kexec exec; !kexec unload",
+        "mem; kexec load; kexec unload; kexec load --scattered; kexec unload; mem; !kexec exec; \
+         !kexec unload",
     );
     let sections: Vec<_> = outcome.console.split("linmap> mem").skip(1).collect();
     let list = |section: &str| -> Vec<String> {
@@ -118,74 +119,81 @@ fn unloading_gives_all_memory_back() {
 }
 
 #[test]
-fn kept_memory_goes_through_ten_generations_untouched() {
+fn preserved_memory_goes_through_ten_generations_untouched() {
     let mib = if is_soak() { 64 } else { 8 };
-    let script =
-        format!("reserve 0x60000000 {mib}M; fill 0x60000000 {mib}M 7; keep 0x60000000 {mib}M pattern; kexec");
+    let script = format!(
+        "reserve 0x60000000 {mib}M; fill 0x60000000 {mib}M 7; preserve 0x60000000 {mib}M pattern; kexec"
+    );
     let outcome = Boot::new("--memory 1G --payload self")
         .with("--append", "linmap.generations=10")
         .with("--script", script)
         .run();
     outcome.expect_success();
-    let kept: Vec<&Value> =
-        outcome.records.iter().filter(|r| r.contains_key("kept")).map(|r| &r["sha256"]).collect();
-    assert_eq!(kept.len(), 11, "once when it is kept, and once a generation");
+    let preserved: Vec<&Value> =
+        outcome.records.iter().filter(|r| r.contains_key("preserved")).map(|r| &r["sha256"]).collect();
+    assert_eq!(preserved.len(), 11, "once when it is preserved, and once a generation");
     let expected = sha256_of_fill(mib << 20, 7);
-    assert!(kept.iter().all(|digest| **digest == expected), "{kept:?}, not {expected}");
+    assert!(preserved.iter().all(|digest| **digest == expected), "{preserved:?}, not {expected}");
 }
 
 #[test]
-fn what_is_kept_stays_as_the_tree_of_a_loaded_payload_says() {
+fn what_is_preserved_stays_as_the_tree_of_a_loaded_payload_says() {
     let outcome = run(
         "--memory 1G --payload self",
-        "reserve 0x60000000 2M; reserve 0x60400000 2M; fill 0x60400000 2M 9; keep 0x60000000 2M first; kexec load; \
-         !keep 0x60400000 2M second; !unkeep first; verify; kexec unload; \
-         unkeep first; keep 0x60400000 2M second; kexec load; kexec exec --verify",
+        "reserve 0x60000000 2M; reserve 0x60400000 2M; fill 0x60400000 2M 9; preserve 0x60000000 2M first; \
+         kexec load; \
+         !preserve 0x60400000 2M second; !release first; verify; kexec unload; \
+         release first; preserve 0x60400000 2M second; kexec load; kexec exec --verify",
     );
     refused(&outcome, 2, "`kexec unload` it first");
-    let kept = all(&outcome, "kept");
-    let labels: Vec<_> = kept.iter().map(|record| record["kept"].as_str().unwrap()).collect();
-    assert_eq!(labels, ["first", "second", "second"], "as each is kept, and what the next generation finds");
-    assert_eq!(kept[2]["start"], 0x6040_0000);
-    assert_eq!(kept[2]["sha256"], sha256_of_fill(2 << 20, 9));
+    let preserved = all(&outcome, "preserved");
+    let labels: Vec<_> = preserved.iter().map(|record| record["preserved"].as_str().unwrap()).collect();
+    assert_eq!(
+        labels,
+        ["first", "second", "second"],
+        "as each is preserved, and what the next generation finds"
+    );
+    assert_eq!(preserved[2]["start"], 0x6040_0000);
+    assert_eq!(preserved[2]["sha256"], sha256_of_fill(2 << 20, 9));
 }
 
 #[test]
-fn what_is_kept_may_change_while_a_crash_kernel_waits_which_is_told_nothing_of_it() {
+fn what_is_preserved_may_change_while_a_crash_kernel_waits_which_is_told_nothing_of_it() {
     let outcome = Boot::new("--memory 1G --payload self")
         .with("--append", "linmap.crashkernel=128M")
         .with(
             "--script",
-            "reserve 0x50000000 2M; keep 0x50000000 2M first; kexec load --crash; unkeep first; \
-             keep 0x50000000 2M second; panic",
+            "reserve 0x50000000 2M; preserve 0x50000000 2M first; kexec load --crash; release first; \
+             preserve 0x50000000 2M second; panic",
         )
         .run();
     outcome.expect_success();
     assert!(outcome.console.contains("linmap: generation=1"), "{}", outcome.console);
-    let kept = all(&outcome, "kept");
-    let labels: Vec<_> = kept.iter().map(|record| record["kept"].as_str().unwrap()).collect();
-    assert_eq!(labels, ["first", "second"], "as each is kept");
+    let preserved = all(&outcome, "preserved");
+    let labels: Vec<_> = preserved.iter().map(|record| record["preserved"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["first", "second"], "as each is preserved");
 }
 
 #[test]
-fn what_is_kept_as_one_stays_so_as_a_whole_where_there_is_no_room_for_reservations() {
+fn what_is_preserved_as_one_stays_so_as_a_whole_where_there_is_no_room_for_reservations() {
     // All but one of the 32 reservations that there may be.
     let full: String =
         (0..31).map(|page| format!("reserve {:#x} 4K; ", 0x6000_0000 + page * 0x2000)).collect();
     let outcome = run(
         "--memory 1G --payload self",
         &format!(
-            "reserve 0x50000000 4K; reserve 0x50002000 4K; keep 0x50000000 4K pair; keep 0x50002000 4K pair; {full}\
-             !unkeep pair; !free 0x50000000 4K; !free 0x50002000 4K; free 0x60000000 4K; unkeep pair; \
-             !unkeep pair; free 0x50000000 4K; free 0x50002000 4K; verify"
+            "reserve 0x50000000 4K; reserve 0x50002000 4K; preserve 0x50000000 4K pair; preserve 0x50002000 4K pair; \
+             {full}\
+             !release pair; !free 0x50000000 4K; !free 0x50002000 4K; free 0x60000000 4K; release pair; \
+             !release pair; free 0x50000000 4K; free 0x50002000 4K; verify"
         ),
     );
     let whats: Vec<_> =
         all(&outcome, "refused").iter().map(|record| record["what"].as_str().unwrap()).collect();
     assert_eq!(whats.len(), 4, "{whats:?}");
-    assert!(whats[0].contains("too many of 32 reservations"), "{whats:?}");
+    assert!(whats[0].contains("32 reservations have no room"), "{whats:?}");
     assert!(whats[1..3].iter().all(|what| what.contains("not reserved by you")), "{whats:?}");
-    assert!(whats[3].contains("nothing is kept as \"pair\""), "{whats:?}");
+    assert!(whats[3].contains("nothing is preserved as \"pair\""), "{whats:?}");
 }
 
 #[test]
@@ -203,8 +211,9 @@ fn digests_by_the_cpus_instructions_and_by_words_are_those_of_another_implementa
             format!("reserve {start:#x} {len}; fill {start:#x} {len} {start}; digest {start:#x} {len}; ")
         })
         .collect();
-    // One of them as kept memory, and nothing that is neither.
-    let script = format!("{script}keep 0x60003000 0x2000 x; digest 0x60003000 0x2000; !digest 0x60008000 4K");
+    // One of them as preserved memory, and nothing that is neither.
+    let script =
+        format!("{script}preserve 0x60003000 0x2000 x; digest 0x60003000 0x2000; !digest 0x60008000 4K");
     for cpu in ["max", "cortex-a72"] {
         let outcome = run(&format!("--memory 1G --payload self --cpu {cpu}"), &script);
         refused(&outcome, 1, "not reserved by you");

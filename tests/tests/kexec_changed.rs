@@ -34,9 +34,9 @@ struct Addresses {
 impl Addresses {
     /// Boots are the same each time, as far as addresses are concerned.
     fn read() -> Self {
-        let outcome = run(
-            "kexec load; kexec plan; kexec unload; kexec load --scattered; kexec plan; kexec list; kexec unload",
-        );
+        let outcome =
+            run("kexec load; kexec plan; kexec unload; kexec load --scattered; kexec plan; kexec list; \
+             kexec unload");
         let segments: Vec<&Record> = outcome.records.iter().filter(|r| r.contains_key("segment")).collect();
         let names: Vec<&str> = segments.iter().filter_map(|segment| segment["segment"].as_str()).collect();
         assert_eq!(names, ["image", "initrd", "dtb", "image", "initrd", "dtb"]);
@@ -81,13 +81,13 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
     let byte = |value: u64, nth: u64| (value >> (nth * 8)) as u8;
     // "ARM\x64" in the Image's header, the magics of a cpio archive and of a device tree.
     let in_place = [
-        Change(at.in_place[0] + 56, b'A', b'B', "image is no longer what was loaded"),
-        Change(at.in_place[1], b'0', b'1', "initrd is no longer what was loaded"),
-        Change(at.in_place[2], 0xd0, 0xd1, "dtb is no longer what was loaded"),
+        Change(at.in_place[0] + 56, b'A', b'B', "image has changed since it was loaded"),
+        Change(at.in_place[1], b'0', b'1', "initrd has changed since it was loaded"),
+        Change(at.in_place[2], 0xd0, 0xd1, "dtb has changed since it was loaded"),
     ];
-    let waiting = "what waits to be moved is no longer what was loaded";
-    let list = "the move list is no longer what was loaded";
-    let tables = "one of the transitional tables is no longer what was loaded";
+    let waiting = "what is staged has changed since it was loaded";
+    let list = "the move list has changed since it was loaded";
+    let tables = "one of the transitional tables has changed since it was loaded";
     // Records of source, destination, length and kind. The first lets the other CPU start, the
     // second is the image's first page; the last of a full frame links to the next.
     let (page, link) = (at.list + 24, at.list + 169 * 24);
@@ -108,8 +108,8 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
         Change(at.root + 5, 0, 0x40, tables),
         Change(at.root - 8, 0, 1, tables),
         // msr spsel, #1, and wfi in EL2's first vector.
-        Change(at.control + 3, 0xd5, 0xd4, "the relocation code is no longer what was loaded"),
-        Change(at.control + 0x2000, 0x7f, 0x7e, "the relocation code is no longer what was loaded"),
+        Change(at.control + 3, 0xd5, 0xd4, "the relocation code has changed since it was loaded"),
+        Change(at.control + 0x2000, 0x7f, 0x7e, "the relocation code has changed since it was loaded"),
     ];
     let script = |changes: &[Change]| changes.iter().map(Change::script).collect::<String>();
     let outcome = run(&format!(

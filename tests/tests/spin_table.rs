@@ -273,6 +273,9 @@ fn a_pen_that_is_not_as_it_was_written_is_noticed_before_anyone_goes_there() {
             raspi4b("", "self", &format!("{load}; poke {at:#x} {byte}; !kexec exec --verify; cpus"));
         outcome.expect_success();
         let refused = outcome.with("refused").expect("a refusal")["what"].as_str().unwrap().to_owned();
-        assert!(refused.contains("the relocation code is no longer what was loaded"), "{offset}: {refused}");
+        assert!(
+            refused.contains("the relocation code has changed since it was loaded"),
+            "{offset}: {refused}"
+        );
     }
 }

@@ -85,7 +85,8 @@ impl core::str::FromStr for BbmOverride {
 /// An override claims a BBM level that the CPU does not report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
-    "BBM level {} is asked for, but the CPU (MIDR_EL1 {:#x}) reports level {} (ID_AA64MMFR2_EL1.BBM, or its model): to assume it all the same, force it",
+    "BBM level {} is asked for, but the CPU (MIDR_EL1 {:#x}) reports level {} \
+     (ID_AA64MMFR2_EL1.BBM, or its model): to assume it all the same, force it",
     wanted.number(), midr.0, reported.number()
 )]
 pub struct Overclaimed {
@@ -102,7 +103,10 @@ pub struct Overclaimed {
 #[non_exhaustive]
 pub enum Lacks {
     /// Its BBM level is below the system's.
-    #[error("ID_AA64MMFR2_EL1.BBM: BBM level {}, and the system relies on level {}", has.number(), needs.number())]
+    #[error(
+        "ID_AA64MMFR2_EL1.BBM: BBM level {}, and the system relies on level {}",
+        has.number(), needs.number()
+    )]
     Bbm {
         /// The CPU's level.
         has: BbmLevel,

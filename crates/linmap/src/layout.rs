@@ -23,7 +23,8 @@ pub struct Layout {
 pub enum LayoutError {
     /// The memory spans more than the linear region holds.
     #[error(
-        "memory {memory} does not fit the linear region, {region:#x} bytes from {memstart}: {beyond:#x} bytes are beyond its end"
+        "memory {memory} does not fit the linear region, {region:#x} bytes from {memstart}: \
+         {beyond:#x} bytes are beyond its end"
     )]
     TooWide {
         /// From the first byte of memory to the last.

@@ -164,7 +164,8 @@ mod tests {
         let mut runs = Runs::new(G, [page(0xffff_0000_0000_1000, 0x4000_1000, both)].into_iter());
         let run = runs.next().unwrap();
         assert!(run.writable_and_executable());
-        let expected = "0xffff000000001000-0xffff000000002000 0x000040001000     4K L3   4K     RW x   ISH G  AF MEM/NORMAL W+X";
+        let expected = "0xffff000000001000-0xffff000000002000 0x000040001000     4K L3   4K     \
+                        RW x   ISH G  AF MEM/NORMAL W+X";
         assert_eq!(run.to_string(), expected);
     }
 

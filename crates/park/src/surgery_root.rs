@@ -142,7 +142,9 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
     /// stands there.
     fn below(&mut self, level: Level, table: Pa, index: usize) -> Result<Option<Pa>, OutOfFrames> {
         let Some(next) = level.next() else { return Ok(None) };
-        match read(&mut self.window, level, table, index).decode(self.geometry, level) {
+        // SAFETY: an index is below the number of entries of the table.
+        let entry = unsafe { read(&mut self.window, level, table, index) };
+        match entry.decode(self.geometry, level) {
             Decoded::Table(below) => Ok(Some(below)),
             Decoded::Leaf(_) => Ok(None),
             Decoded::Invalid => {
@@ -161,7 +163,8 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
             let index = self.geometry.index(at, level);
             let entry_last = Va(at.0 | (self.geometry.entry_bytes(level) - 1));
             let part_last = last.min(entry_last);
-            let entry = read(&mut self.window, level, live, index);
+            // SAFETY: `Geometry::index` is below the number of entries at its level.
+            let entry = unsafe { read(&mut self.window, level, live, index) };
             match (entry.decode(self.geometry, level), level.next()) {
                 (Decoded::Table(live_below), Some(next)) => {
                     // Where the live tree has a table, `own` never has a leaf.

@@ -1,4 +1,5 @@
-//! The CPU's own instructions: barriers, invalidations, system registers, cache maintenance, address translation.
+//! The CPU's instructions: barriers, invalidations, system registers, cache maintenance, address
+//! translation.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -23,20 +24,23 @@ macro_rules! read_register {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisCpu;
 
-// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay on their side.
+// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay
+// on their side.
 impl Cpu for ThisCpu {
     type Frames = OffsetWindow;
 
     #[inline(always)]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        // SAFETY: the caller's; one volatile store of an aligned word is one single-copy atomic store.
+        // SAFETY: the caller's promise; one volatile store of an aligned word is one single-copy
+        // atomic store.
         unsafe { entry.write_volatile(descriptor.0) };
     }
 
     #[inline(always)]
     unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
-        // SAFETY: the caller's: these are `count` entries, which no Rust reference leads to. `fill` stores each once, as an
-        // aligned word or as half of a pair, either of which is single-copy atomic (Arm ARM B2.2.1).
+        // SAFETY: the caller promises that these are `count` entries, to which no Rust reference
+        // leads. `fill` stores each once, as an aligned word or as half of a pair, either of which
+        // is single-copy atomic (Arm ARM B2.2.1).
         let entries =
             unsafe { slice::from_raw_parts_mut(entries.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         fill(entries, first.0, step);
@@ -44,7 +48,8 @@ impl Cpu for ThisCpu {
 
     #[inline(always)]
     fn reach(&mut self, va: Va) -> NonNull<u64> {
-        // SAFETY: the kernel's half of the address space is far from address 0, and so is what callers map elsewhere.
+        // SAFETY: the kernel's half of the address space is far from address 0, and so is what
+        // callers map elsewhere.
         unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(va.0 as usize)) }
     }
 
@@ -74,7 +79,7 @@ impl Cpu for ThisCpu {
 
     #[inline(always)]
     fn tlbi(&mut self, tlbi: Tlbi) {
-        // SAFETY: dropping cached translations changes no translation.
+        // SAFETY: invalidating cached translations changes no translation.
         unsafe {
             match tlbi {
                 Tlbi::ByVa(operand) => {
@@ -83,8 +88,8 @@ impl Cpu for ThisCpu {
                 Tlbi::LastLevelByVa(operand) => {
                     asm!("tlbi vaale1is, {}", in(reg) operand.0, options(nostack, preserves_flags));
                 }
-                // The assembler names the range forms only when told of FEAT_TLBIRANGE: these are RVAAE1IS and RVAALE1IS
-                // (Arm ARM C5.5).
+                // The assembler knows the range forms only with FEAT_TLBIRANGE on: these are
+                // RVAAE1IS and RVAALE1IS (Arm ARM C5.5).
                 Tlbi::ByRange(operand) => {
                     asm!("sys #0, c8, c2, #3, {}", in(reg) operand.0, options(nostack, preserves_flags));
                 }
@@ -99,13 +104,14 @@ impl Cpu for ThisCpu {
 
     #[inline(always)]
     fn write_ttbr0(&mut self, value: u64) {
-        // SAFETY: no code or data of the kernel is reached through TTBR0; who installs a map there answers for it.
+        // SAFETY: the kernel reaches none of its code and data through TTBR0. The caller that
+        // installs a map there promises for it.
         unsafe { asm!("msr ttbr0_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
     #[inline(always)]
     fn write_ttbr1(&mut self, value: u64) {
-        // SAFETY: who installs a root answers for it mapping the code that runs.
+        // SAFETY: the caller that installs a root promises that it maps the code that runs.
         unsafe { asm!("msr ttbr1_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
@@ -141,7 +147,8 @@ pub fn pfr0() -> u64 {
     read_register!("id_aa64pfr0_el1")
 }
 
-/// A random number of the CPU's own, where ID_AA64ISAR0_EL1.RNDR says that it makes some. It may have none just now.
+/// A random number from the CPU, if ID_AA64ISAR0_EL1.RNDR says that it has a generator. `None` also
+/// when the generator has no number at the moment.
 pub fn random() -> Option<u64> {
     if isar0() >> 60 == 0 {
         return None;
@@ -174,8 +181,8 @@ pub fn counter_frequency() -> u64 {
     read_register!("cntfrq_el0")
 }
 
-/// Ticks of [`counter`] in so many milliseconds. Where the firmware has not set the frequency, that of the fastest
-/// counters is taken: a wait is then too long and not too short.
+/// The ticks of [`counter`] in `milliseconds`. Where the firmware has not set the frequency, the
+/// fastest counter's is assumed, so that a wait is too long instead of too short.
 pub fn ticks_of_milliseconds(milliseconds: u64) -> u64 {
     const FASTEST: u64 = 1_000_000_000;
     let frequency = match counter_frequency() {
@@ -185,7 +192,7 @@ pub fn ticks_of_milliseconds(milliseconds: u64) -> u64 {
     frequency.saturating_mul(milliseconds) / 1000
 }
 
-/// The virtual counter, after everything before it has been executed.
+/// The virtual counter, read after all earlier instructions.
 #[inline(always)]
 pub fn counter() -> u64 {
     let value: u64;
@@ -194,13 +201,13 @@ pub fn counter() -> u64 {
     value
 }
 
-/// Asks the MMU with one of the AT instructions: the physical address of `$va`, or the fault status of PAR_EL1 (FST,
-/// Arm ARM D24.2).
+/// Translates `$va` with one of the AT instructions: to its physical address, or the fault status
+/// of PAR_EL1 (FST, Arm ARM D24.2).
 macro_rules! address_translation {
     ($at:literal, $va:expr) => {{
         let va: Va = $va;
         let par: u64;
-        // SAFETY: AT only asks; the ISB is what makes its answer readable.
+        // SAFETY: AT only writes PAR_EL1; the ISB makes the result readable.
         unsafe {
             asm!(concat!("at ", $at, ", {va}"), "isb", "mrs {par}, par_el1",
                 va = in(reg) va.0, par = out(reg) par, options(nostack, preserves_flags));
@@ -214,26 +221,28 @@ macro_rules! address_translation {
     }};
 }
 
-/// Ticks of [`counter`] since it read `start`. It wraps, because the counters of some CPUs can be read a little early.
+/// The ticks of [`counter`] since it read `start`. The subtraction wraps, because some CPUs can
+/// read the counter a little early.
 #[inline(always)]
 pub fn ticks_since(start: u64) -> u64 {
     counter().wrapping_sub(start)
 }
 
-/// What the MMU makes of a read of `va`: the physical address, or the fault status.
+/// Translates `va` for a read. Returns the physical address, or the fault status.
 pub fn translate(va: Va) -> Result<Pa, u8> {
     address_translation!("s1e1r", va)
 }
 
-/// What the MMU makes of a write to `va`: the physical address, or the fault status.
+/// Translates `va` for a write. Returns the physical address, or the fault status.
 pub fn translate_write(va: Va) -> Result<Pa, u8> {
     address_translation!("s1e1w", va)
 }
 
-/// Stores a byte at `va`, and says what was there.
+/// Stores a byte at `va`. Returns the previous one.
 ///
 /// # Safety
-/// `va` is mapped, writable. The compiler must not need to know of the store.
+/// `va` is mapped, writable. No Rust code relies on the byte: the compiler does not know of the
+/// store.
 pub unsafe fn exchange_byte(va: Va, value: u8) -> u8 {
     let was: u64;
     // SAFETY: the caller's.
@@ -249,7 +258,7 @@ pub fn clean_and_invalidate(va: Va, len: u64) {
     let line = 4u64 << (read_register!("ctr_el0") >> 16 & 0xf);
     let mut address = va.0 & !(line - 1);
     while address < va.0 + len {
-        // SAFETY: writing a line back and dropping it changes no memory.
+        // SAFETY: cleaning and invalidating a line changes no memory.
         unsafe { asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags)) };
         address += line;
     }
@@ -257,38 +266,39 @@ pub fn clean_and_invalidate(va: Va, len: u64) {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// Drops the lines of the word at `va`, so that it is next read from memory. For words that this CPU never stores to:
-/// what was stored and is not written back yet would be lost.
+/// Invalidates the line of the word at `va`, so that it is next read from memory. Only for lines
+/// that this CPU never writes: a dirty line would be lost.
 pub fn invalidate_word(va: Va) {
-    // SAFETY: the caller has no dirty data in the line.
+    // SAFETY: the line is never dirty.
     unsafe { asm!("dc ivac, {}", "dsb sy", in(reg) va.0, options(nostack, preserves_flags)) };
 }
 
-/// Orders all stores before it before whatever other observers are told afterwards: by an interrupt, by an event.
+/// Orders all earlier stores before later signals to other CPUs: interrupts, events.
 pub fn order_stores() {
     // SAFETY: a barrier only orders.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
 }
 
-/// Wakes all CPUs that wait for an event, once everything before is done.
+/// Wakes all CPUs that wait for an event, after all earlier stores are complete.
 pub fn send_event() {
     // SAFETY: an event only ends waits.
     unsafe { asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
 }
 
-/// Takes the interrupts that are pending, and masks them again.
+/// Takes all pending interrupts, with interrupts masked before and after.
 pub fn take_interrupts() {
-    // SAFETY: the vectors are set up wherever Rust code runs; the ISB makes sure that what is pending is taken in between.
+    // SAFETY: the vectors are set up wherever Rust code runs. The ISB has pending interrupts taken
+    // before they are masked again.
     unsafe { asm!("msr daifclr, #2", "isb", "msr daifset, #2", options(nostack)) };
 }
 
-/// Lets interrupts through.
+/// Unmasks interrupts.
 pub fn unmask_interrupts() {
     // SAFETY: the vectors are set up wherever Rust code runs.
     unsafe { asm!("msr daifclr, #2", options(nostack)) };
 }
 
-/// Keeps interrupts back.
+/// Masks interrupts.
 pub fn mask_interrupts() {
     // SAFETY: masking interrupts changes nothing else.
     unsafe { asm!("msr daifset, #2", options(nostack)) };
@@ -296,24 +306,24 @@ pub fn mask_interrupts() {
 
 /// Waits until an interrupt is pending, masked or not.
 pub fn wait_for_interrupt() {
-    // SAFETY: only waits; the DSB completes what was stored before.
+    // SAFETY: only waits; the DSB completes earlier stores.
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
 }
 
-/// Waits until everything before is done and seen by the other CPUs: DSB ISH.
+/// DSB ISH: waits until all earlier accesses are complete and visible to the other CPUs.
 #[inline(always)]
 pub fn barrier() {
     // SAFETY: a barrier only orders.
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
 }
 
-/// Drops all instructions that any CPU has cached.
+/// Invalidates the instruction caches of all CPUs.
 pub fn invalidate_instructions_everywhere() {
-    // SAFETY: dropping cached instructions changes none.
+    // SAFETY: invalidating cached instructions changes none.
     unsafe { asm!("ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Stops for good.
+/// Stops this CPU for good.
 pub fn halt() -> ! {
     // SAFETY: masking interrupts changes nothing else.
     unsafe { asm!("msr daifset, #0xf", options(nostack)) };

@@ -1,8 +1,21 @@
-//! The CPU and what stands next to it: instructions, exceptions, per-CPU data, the console, PSCI.
+//! The CPU and its console: the ground that every other wing stands on.
 
+pub mod affinities;
+pub mod command_line;
 pub mod console;
 pub mod cpu;
-pub mod exceptions;
-pub mod percpu;
+pub mod cpu_set;
+pub mod el2_stub;
+pub mod entered;
+pub mod frame;
+pub mod image;
+pub mod layout;
+pub mod per_cpu;
+pub mod platform;
+pub mod print;
 pub mod probe;
 pub mod psci;
+pub mod sctlr;
+pub mod stop;
+pub mod topology;
+pub mod wait;

@@ -1,5 +1,5 @@
-// Accesses that may fault. Each returns (value, 0), or (ESR, 1) after the exception handler has let it go on at
-// probe_fault.
+// Accesses that may fault. Each returns (value, 0), or (ESR, 1) if it faults: the exception handler
+// then continues at probe_fault.
 
 .section .text.probe, "ax"
 .global probe_load

@@ -1,4 +1,4 @@
-//! Probes: accesses that may fault, and then return what the CPU says of the fault.
+//! Probes: accesses that return the syndrome if they fault.
 
 use core::arch::global_asm;
 
@@ -22,7 +22,7 @@ unsafe extern "C" {
     fn probe_fault();
 }
 
-/// A fault that a probe met, from ESR_ELx.
+/// The fault of a probe, from ESR_ELx.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
     /// The syndrome.
@@ -43,8 +43,8 @@ impl Fault {
         matches!(self.class(), INSTRUCTION_ABORT | DATA_ABORT)
     }
 
-    /// Whether the fault is an abort from a translation fault, at any level: FSC 0b0001xx, or level −1's 0b101011
-    /// (Arm ARM D24.2, ESR_EL1).
+    /// Whether the fault is an abort from a translation fault, at any level: FSC 0b0001xx, or level
+    /// −1's 0b101011 (Arm ARM D24.2, ESR_EL1).
     pub fn is_translation(self) -> bool {
         let status = self.esr & 0x3f;
         self.is_abort() && (status & 0x3c == 0b00_0100 || status == 0b10_1011)
@@ -62,8 +62,8 @@ fn outcome(result: ProbeResult) -> Result<u64, Fault> {
 
 /// Loads the byte at `va`, through the MMU and the vectors.
 pub fn load_byte(va: Va) -> Result<u8, Fault> {
-    // SAFETY: the routine only loads; a fault at its one load is recovered. Addresses that map devices, where a load could
-    // have an effect, are never asked for: the callers probe memory, holes and guards.
+    // SAFETY: the routine only loads, and a fault of its one load is recovered. The callers probe
+    // memory, holes and guards, never devices, where a load could have an effect.
     outcome(unsafe { probe_load_byte(va.0) }).map(|value| value as u8)
 }
 
@@ -76,9 +76,9 @@ pub fn load(va: Va) -> Result<u64, Fault> {
 /// Stores `value` in the word at `va`.
 ///
 /// # Safety
-/// If `va` is writable, no Rust reference may lead to it, and nobody may rely on what is there.
+/// If `va` is writable, no Rust reference leads to it, and no code relies on its value.
 pub unsafe fn store(va: Va, value: u64) -> Result<(), Fault> {
-    // SAFETY: a fault at the one store is recovered; the rest is the caller's.
+    // SAFETY: a fault of the one store is recovered; the rest is the caller's promise.
     outcome(unsafe { probe_store(va.0, value) }).map(|_| ())
 }
 
@@ -87,12 +87,12 @@ pub unsafe fn store(va: Va, value: u64) -> Result<(), Fault> {
 /// # Safety
 /// It must be RET.
 pub unsafe fn execute(va: Va) -> Result<(), Fault> {
-    // SAFETY: the caller's; a fault at the fetch is recovered.
+    // SAFETY: the caller's promise; a fault of the fetch is recovered.
     outcome(unsafe { probe_execute(va.0) }).map(|_| ())
 }
 
-/// What the exception handler does with a synchronous exception at `elr`: the address to go on at when it is a probe's, with
-/// the syndrome in x0.
+/// The address at which the code continues after a synchronous exception at `elr`, if that is a
+/// probe's. x0 has to hold the syndrome there.
 pub fn recovered(esr: u64, elr: u64, link: u64) -> Option<u64> {
     let fault = Fault { esr };
     let accesses = [

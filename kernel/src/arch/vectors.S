@@ -1,5 +1,5 @@
-// Exception vectors: every exception saves all registers on the exception stack and asks Rust, which returns only when
-// the interrupted code may go on (a probe that was meant to fault), at the ELR it left in the frame.
+// Exception vectors. Every exception saves all registers in a frame on the exception stack and
+// calls Rust. Rust returns if the interrupted code continues, at the ELR in the frame.
 
 .macro vector source
     .balign 128
@@ -47,7 +47,7 @@ exception_entry:
     mrs     x2, far_el1
     mrs     x3, sp_el0
     tbz     x0, #2, 0f
-    add     x3, sp, #{frame_len}        // it was a handler, on this stack
+    add     x3, sp, #{frame_len}        // a handler was interrupted, on this stack
 0:  stp     x2, x3, [sp, #272]
     mov     x1, sp
     bl      exception
@@ -73,7 +73,8 @@ exception_entry:
     add     sp, sp, #{frame_len}
     eret
 
-// Stores the registers of the caller in the frame at x0, as if it had been interrupted where it goes on. x1 and x2 change.
+// Stores the registers of the caller in the frame at x0, as if it was interrupted at the return
+// address. Clobbers x1, x2.
 .section .text.store_registers, "ax"
 .global store_registers
 store_registers:

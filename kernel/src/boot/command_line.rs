@@ -1,17 +1,58 @@
-//! The words of the command line that are ours. All others are the payload's.
+//! The words of the command line that linmap knows, and the command line that is part of the image.
 
-use linmap_platform::Word;
+use core::hint;
 
-/// What each of them begins with.
-const PREFIX: &str = "linmap.";
-/// How many kexecs of linmap into itself came before this boot.
-pub const GENERATION: &str = "linmap.generation";
-/// How many CPUs linmap starts.
-pub const CPUS: &str = "linmap.cpus";
-/// What linmap reserves for a crash kernel.
-pub const CRASH_KERNEL: &str = "linmap.crashkernel";
+use linmap_platform::CommandLine;
 
-/// Returns whether `word` is for linmap and not for its payload.
-pub fn is_ours(word: &Word<'_>) -> bool {
-    word.key().starts_with(PREFIX)
+use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
+use crate::arch::print::Quoted;
+use crate::smp::command_line::is_bbm_of_cpu;
+use crate::{report, say};
+
+/// A command line in the image, which a tool can edit there. `earlycon=` in it gives a console even
+/// when the device tree can't be read. 16 bytes of name and 240 of text, padded with NULs.
+#[used]
+static BUILT_IN_COMMAND_LINE: [u8; 256] = {
+    let name = *b"LINMAP-CMDLINE\0\0";
+    let mut line = [0; 256];
+    let mut i = 0;
+    while i < name.len() {
+        line[i] = name[i];
+        i += 1;
+    }
+    line
+};
+
+/// The words that linmap knows.
+const WORDS: [&str; 12] = [
+    "linmap.bbm",
+    "linmap.build",
+    CPUS,
+    CRASH_KERNEL,
+    GENERATION,
+    "linmap.generations",
+    "linmap.icount",
+    "linmap.leaf",
+    "linmap.payload",
+    "linmap.repaint",
+    "linmap.shell",
+    "linmap.trace",
+];
+
+/// The command line in the image.
+pub fn built_in() -> CommandLine<'static> {
+    // A tool may have edited the text since it was compiled, so the compiler must not rely on it.
+    let line: &'static [u8; 256] = hint::black_box(&BUILT_IN_COMMAND_LINE);
+    let text = line[16..].split(|byte| *byte == 0).next().unwrap_or(&[]);
+    CommandLine(core::str::from_utf8(text).unwrap_or(""))
+}
+
+/// Warns of all words for linmap that it does not know.
+pub fn warn_of_unknown_words(line: CommandLine<'_>) {
+    for word in line.words().filter(is_ours) {
+        if !WORDS.contains(&word.key()) && !is_bbm_of_cpu(word.key()) {
+            say!("linmap does not know the word {}", word.as_str());
+            report!("warning=unknown-word word={}", Quoted(word.as_str()));
+        }
+    }
 }

@@ -1,18 +1,20 @@
-// From the boot loader to Rust. Entered with the MMU off, at EL2 or EL1, x0 = DTB, at any multiple of 2 MiB.
+// From the boot loader to Rust. Entered with the MMU off, at EL2 or EL1, x0 = DTB, at any multiple
+// of 2 MiB.
 //
-// Until the MMU and the caches are on every access is Device-nGnRnE: aligned, no exclusives, no DC ZVA. Whatever is
-// stored here is stored past the caches, so the lines it lies in are invalidated before the stores (a dirty line left
-// by the loader must not be written back over them) and after them (a clean line fetched meanwhile must not hide them).
+// Until the MMU and the caches are on every access is Device-nGnRnE: aligned, no exclusives, no DC
+// ZVA. Stores go past the caches, so their lines are invalidated twice: before the stores, because
+// a dirty line of the loader could be written back over them, and after them, because a clean line
+// that was fetched in between would hide them.
 //
-// Registers kept throughout: x19 DTB, x20 how we were entered (ENTERED_*), x21 the image's physical start, x22 when that
-// was (CNTVCT).
+// Registers kept throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
+// physical start, x22 the time of the entry (CNTVCT).
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
     add     \reg, \reg, :lo12:\symbol
 .endm
 
-// The address of a constant in a register, 64 bits.
+// Loads a 64-bit constant.
 .macro mov_q reg, value
     movz    \reg, :abs_g3:\value
     movk    \reg, :abs_g2_nc:\value
@@ -20,7 +22,7 @@
     movk    \reg, :abs_g0_nc:\value
 .endm
 
-// Takes the page at a symbol of the image out of the image's table of pages x1. Clobbers x2.
+// Unmaps the page at a symbol of the image in the image's table of pages x1. Clobbers x2.
 .macro unmap_page symbol
     adr_l   x2, \symbol
     sub     x2, x2, x21
@@ -43,7 +45,7 @@ _start:
     .ascii  "ARM\x64"
     .long   0
 
-// ---- Everything up to the switch of the MMU runs from the identity-mapped page ----
+// ---- Everything until the MMU is on runs from the identity-mapped page ----
 .section .idmap.text, "ax"
 primary_entry:
     mrs     x22, cntvct_el0
@@ -67,7 +69,8 @@ primary_entry:
     adr_l   x1, __image_end
     bl      invalidate_to_poc
 
-    // The granule, before it is used: TGran4 (bits 31:28) is signed, 0b1111 says no. There is no console to complain on.
+    // The CPU has to have the granule: TGran4 (bits 31:28) is signed, 0b1111 means no. There is no
+    // console yet, so the CPU just stops.
     mrs     x0, id_aa64mmfr0_el1
     sbfx    x1, x0, #28, #4
     tbnz    x1, #63, stop
@@ -78,8 +81,8 @@ stop:
     wfi
     b       stop
 
-// Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and goes to x3, a link
-// address. Clobbers x0-x2.
+// Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and
+// branches to x3, a link address. Clobbers x0-x2.
 enable_mmu:
     mrs     x0, id_aa64mmfr0_el1
     mov_q   x1, {tcr}
@@ -95,8 +98,9 @@ enable_mmu:
     msr     ttbr0_el1, x0
     adr_l   x0, __swapper
     msr     ttbr1_el1, x0
-    // Later features keep more state that earlier software may have set: TCR2_EL1 (permission indirection would read
-    // the tables otherwise) and SCTLR2_EL1, where ID_AA64MMFR3_EL1 says that they exist.
+    // Later features have more state that earlier software may have set: TCR2_EL1, whose permission
+    // indirection would change the meaning of the tables, and SCTLR2_EL1. ID_AA64MMFR3_EL1 says
+    // whether they exist.
     mrs     x0, S3_0_C0_C7_3
     tst     x0, #0xf
     b.eq    0f
@@ -104,7 +108,7 @@ enable_mmu:
 0:  tst     x0, #0xf0
     b.eq    0f
     msr     S3_0_C1_C0_3, xzr           // SCTLR2_EL1
-    // After all of these registers: a TLB may keep fields of most of them with what it caches.
+    // After all of these registers: a TLB may cache fields of most of them.
 0:  isb
     tlbi    vmalle1
     dsb     nsh
@@ -116,7 +120,8 @@ enable_mmu:
     isb
     br      x3
 
-// Invalidates the lines of [x0, x1) to the point of coherency. Both ends are page boundaries, so no line is shared.
+// Invalidates the lines of [x0, x1) to the point of coherency. Both ends are page boundaries, so no
+// line is shared.
 invalidate_to_poc:
     mrs     x2, ctr_el0
     ubfx    x2, x2, #16, #4             // DminLine: log2 of words
@@ -129,8 +134,9 @@ invalidate_to_poc:
     dsb     sy
     ret
 
-// The early tables. The identity-mapped page: one table a level, read-only and executable. The image: its three
-// segments by pages, at the link address. The fixmap: an empty table of pages. Clobbers x0-x9.
+// The early tables. The identity-mapped page: one table a level, read-only and executable. The
+// image: its three segments by pages, at the link address. The fixmap: an empty table of pages.
+// Clobbers x0-x9.
 make_tables:
     mov     x9, x30
     // The identity map.
@@ -184,7 +190,8 @@ make_tables:
     unmap_page __exception_stack_guard
     ret     x9
 
-// Pages [x2, x3) of the image with descriptor bits x4, in the image's table of pages x1. Clobbers x5, x6.
+// Pages [x2, x3) of the image with descriptor bits x4, in the image's table of pages x1. Clobbers
+// x5, x6.
 map_segment:
     sub     x5, x2, x21
     lsr     x5, x5, #12
@@ -195,8 +202,9 @@ map_segment:
     b.lo    map_segment
     ret
 
-// Settles the exception level: with VHE we stay at EL2 with E2H and TGE set, so that the _EL1 names are EL2's own;
-// without it we drop to EL1 and leave a stub at EL2. Sets x20. Clobbers x0-x2.
+// Settles the exception level. With VHE the kernel stays at EL2 with E2H and TGE set, so that the
+// _EL1 names mean EL2's registers. Without VHE it drops to EL1 and leaves a stub at EL2. Sets x20.
+// Clobbers x0-x2.
 enter_el:
     mov     x2, x30
     mov_q   x0, {sctlr_off}
@@ -204,7 +212,7 @@ enter_el:
     cmp     x1, #(2 << 2)
     b.eq    0f
     cmp     x1, #(1 << 2)
-    b.ne    stop                        // EL3: no boot loader enters a kernel there
+    b.ne    stop                        // EL3: boot loaders never enter a kernel there
     mov     x20, #{entered_el1}
     msr     sctlr_el1, x0
     isb
@@ -212,8 +220,8 @@ enter_el:
 0:  msr     cntvoff_el2, xzr
     msr     vttbr_el2, xzr
     msr     hstr_el2, xzr
-    // Where ID_AA64PFR0_EL1.GIC says that there are system registers of a GICv3: they are to be used here and at EL1
-    // (ICC_SRE_EL2), if the firmware allows it, and no virtual interrupts are made.
+    // If ID_AA64PFR0_EL1.GIC says that a GICv3's system registers exist, enable them here and at
+    // EL1 (ICC_SRE_EL2), as far as the firmware allows it, and turn virtual interrupts off.
     mrs     x1, id_aa64pfr0_el1
     tst     x1, #(0xf << 24)
     b.eq    2f
@@ -264,7 +272,8 @@ enter_el:
 virtual_entry:
     adr_l   x0, vectors
     msr     vbar_el1, x0
-    // Rust runs on SP_EL0. Exceptions come on SP_ELx, a stack of their own, so that they work when the first overflowed.
+    // Rust runs on SP_EL0. Exceptions use SP_ELx, a stack of their own, so that they work after an
+    // overflow of the first.
     adr_l   x0, __exception_stack_top
     msr     spsel, #1
     mov     sp, x0

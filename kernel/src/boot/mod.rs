@@ -1,6 +1,9 @@
-//! From the boot loader to Rust: entry, the device tree, the command line.
+//! The boot: from the boot loader's entry to the shell.
 
 pub mod command_line;
+pub mod console;
 pub mod dtb;
+pub mod early;
 pub mod entry;
-pub mod topology;
+pub mod kernel_main;
+pub mod memory;

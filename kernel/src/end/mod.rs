@@ -1,4 +1,9 @@
-//! How the kernel ends.
+//! How the kernel ends: one CPU says why, all others stop, and a crash kernel is entered if one
+//! waits.
 
+pub mod exceptions;
+pub mod fail;
 pub mod fatal;
-pub mod halt;
+pub mod interrupts;
+pub mod panic;
+pub mod stopping;

@@ -1,5 +1,8 @@
-//! GICv2 and GICv3, far enough to interrupt other CPUs.
+//! The interrupt controller, as far as CPUs interrupt each other.
 
 pub mod controller;
+pub mod error;
+pub mod interrupt;
+pub mod sgi;
 pub mod v2;
 pub mod v3;

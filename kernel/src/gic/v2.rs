@@ -1,17 +1,19 @@
-//! GICv2 (Arm IHI 0048): distributor and CPU interface are memory, which stays mapped; each CPU sees its own banks.
+//! GICv2 (Arm IHI 0048). Distributor and CPU interface are registers in memory that stay mapped;
+//! each CPU sees its own banks.
 
 use core::ptr;
 use core::sync::atomic::Ordering;
 
 use linmap_platform::device::Device;
+use linmap_platform::gic::V2;
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::percpu;
-use crate::gic::controller::{GicError, PRIORITY_MASK, SGI_PRIORITIES, V2};
-use crate::memory::layout::{FIXMAP, GEOMETRY, slot};
-use crate::smp::cross_call::Sgi;
+use crate::arch::layout::{FIXMAP, GEOMETRY, slot};
+use crate::arch::per_cpu;
+use crate::gic::error::GicError;
+use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
 
 // The distributor's registers.
 const GICD_CTLR: usize = 0x000;
@@ -39,7 +41,7 @@ const CPU_INTERFACE: Va = slot_address(slot::CPU_INTERFACE);
 
 fn read(frame: Va, offset: usize) -> u32 {
     let register = ptr::with_exposed_provenance::<u32>(frame.0 as usize + offset);
-    // SAFETY: only called while a GICv2 is in use, or is being started: `start` has mapped both frames for good.
+    // SAFETY: `start` has mapped both frames for good, and nothing is read before it.
     unsafe { register.read_volatile() }
 }
 
@@ -69,17 +71,17 @@ pub fn start(
     Ok(())
 }
 
-/// Sets up this CPU's banks and interface; says whether it has a place in target lists.
+/// Sets up this CPU's banks and interface. Returns whether the CPU has a bit in target lists.
 pub fn start_this_cpu() -> bool {
-    // Each byte that is implemented holds the reader's own bit.
+    // Each implemented byte holds the bit of the CPU that reads it.
     let target = (0..8).find_map(|i| {
         let targets = read(DISTRIBUTOR, GICD_ITARGETSR0 + 4 * i);
         targets.to_le_bytes().into_iter().find(|byte| *byte != 0)
     });
     let Some(target) = target else { return false };
-    percpu::of(percpu::this_cpu()).gic_target.store(target, Ordering::Release);
+    per_cpu::of(per_cpu::this_cpu()).gic_target.store(target, Ordering::Release);
     write(DISTRIBUTOR, GICD_ICENABLER0, u32::MAX);
-    // What an earlier kernel left behind.
+    // An earlier kernel may have left interrupts active or pending.
     write(DISTRIBUTOR, GICD_ICACTIVER0, u32::MAX);
     for register in 0..4 {
         write(DISTRIBUTOR, GICD_CPENDSGIR0 + 4 * register, u32::MAX);
@@ -88,20 +90,21 @@ pub fn start_this_cpu() -> bool {
     write(DISTRIBUTOR, GICD_ISENABLER0, Sgi::MASK);
     write(CPU_INTERFACE, GICC_PMR, PRIORITY_MASK);
     write(CPU_INTERFACE, GICC_BPR, 0);
-    // EOImode 0: the end of an interrupt deactivates it as well. The bypass bits (8:5) are the platform's.
+    // EOImode 0: the end of an interrupt also deactivates it. The bypass bits (8:5) are the
+    // platform's.
     let bypass = read(CPU_INTERFACE, GICC_CTLR) & 0x1e0;
     write(CPU_INTERFACE, GICC_CTLR, bypass | 1);
     true
 }
 
-/// Lets nothing through to this CPU.
+/// Lets no interrupt through to this CPU.
 pub fn stop_this_cpu() {
     write(DISTRIBUTOR, GICD_ICENABLER0, u32::MAX);
     let bypass = read(CPU_INTERFACE, GICC_CTLR) & 0x1e0;
     write(CPU_INTERFACE, GICC_CTLR, bypass);
 }
 
-/// Forwards nothing to any CPU any more.
+/// Stops forwarding interrupts to all CPUs.
 pub fn stop() {
     write(DISTRIBUTOR, GICD_CTLR, 0);
 }
@@ -111,15 +114,15 @@ pub fn send(sgi: u32, targets: u8) {
     write(DISTRIBUTOR, GICD_SGIR, u32::from(targets) << 16 | sgi);
 }
 
-/// GICC_IAR: the interrupt's number, and for an SGI the sender's above it.
+/// Reads GICC_IAR: the interrupt's number, and above it the sender's for an SGI.
 pub fn acknowledge() -> u32 {
     let acknowledged = read(CPU_INTERFACE, GICC_IAR);
-    // What the sender stored before it sent is looked at after this, not before.
+    // No later load may see memory as it was before the sender's stores.
     cpu::barrier();
     acknowledged
 }
 
-/// Ends the interrupt that [`acknowledge`] gave.
+/// Ends the interrupt that [`acknowledge`] returned.
 pub fn end(acknowledged: u32) {
     write(CPU_INTERFACE, GICC_EOIR, acknowledged);
 }

@@ -1,5 +1,5 @@
-//! GICv3 and GICv4 (Arm IHI 0069): the distributor and a redistributor for each CPU are memory, the CPU interface is
-//! system registers.
+//! GICv3 and GICv4 (Arm IHI 0069). The distributor and each CPU's redistributor are registers in
+//! memory, the CPU interface is system registers.
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -7,17 +7,18 @@ use core::ptr::NonNull;
 use arrayvec::ArrayVec;
 use linmap_platform::Affinity;
 use linmap_platform::device::Device;
+use linmap_platform::gic::{FRAME, V3};
 use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Pa};
 
-use crate::arch::cpu::ThisCpu;
-use crate::arch::percpu;
-use crate::boot::topology::Topology;
-use crate::gic::controller::{FRAME, GicError, PRIORITY_MASK, SGI_PRIORITIES, V3};
-use crate::memory::layout::{MAX_CPUS, slot};
-use crate::smp::cross_call::Sgi;
+use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::layout::{MAX_CPUS, slot};
+use crate::arch::topology::Topology;
+use crate::arch::wait::wait_until;
+use crate::gic::error::GicError;
+use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
 
-/// The most frames that are looked at for redistributors.
+/// How many frames are searched for redistributors, at most.
 const MAX_FRAMES: usize = 4 * MAX_CPUS;
 
 // The distributor's registers.
@@ -46,22 +47,22 @@ const GICR_ICPENDR0: usize = 0x0280;
 const GICR_ICACTIVER0: usize = 0x0380;
 const GICR_IPRIORITYR0: usize = 0x0400;
 
-/// How long the controller may take for what it was told, in milliseconds.
-const PATIENCE: u64 = 1000;
+/// How long the controller may take to finish a write, in milliseconds.
+const TIMEOUT: u64 = 1000;
 
-/// A frame's first page in a fixmap slot.
+/// The first page of a register frame, mapped in a fixmap slot.
 struct Frame(NonNull<u64>);
 
 impl Frame {
     fn register(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset < 0x1000);
-        // SAFETY: all registers that are used lie in the page.
+        // SAFETY: all registers in use lie in the page.
         unsafe { self.0.cast::<u8>().add(offset) }
     }
 
     fn read(&self, offset: usize) -> u32 {
-        // SAFETY: the page is mapped as device memory while the frame is in use; that it is a GICv3's is what the
-        // device tree says.
+        // SAFETY: the page is mapped as device memory while the frame is in use. The device tree
+        // says that it is a GICv3's.
         unsafe { self.register(offset).cast::<u32>().read_volatile() }
     }
 
@@ -76,7 +77,7 @@ impl Frame {
     }
 }
 
-/// The distributor, and the redistributors of the CPUs by number.
+/// The frames of the distributor and of each CPU's redistributor, by the CPU's number.
 #[derive(Debug)]
 pub struct Redistributors {
     distributor: Pa,
@@ -106,7 +107,7 @@ pub fn start(
 fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
     let write = |value| {
         distributor.write(GICD_CTLR, value);
-        let done = percpu::wait_until(PATIENCE, || distributor.read(GICD_CTLR) & CTLR_RWP == 0);
+        let done = wait_until(TIMEOUT, || distributor.read(GICD_CTLR) & CTLR_RWP == 0);
         if done { Ok(()) } else { Err(GicError::Busy) }
     };
     // Affinity routing may change only while no group is on.
@@ -121,7 +122,7 @@ fn start_distributor(distributor: &Frame) -> Result<(), GicError> {
 }
 
 impl Redistributors {
-    /// Walks the `regions`: the last redistributor of each says so.
+    /// Walks all regions. The last redistributor of each is marked.
     fn find(described: &V3<'_>, topology: &Topology, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Self {
         let mut found: ArrayVec<Option<Pa>, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         let mut frames = 0;
@@ -142,7 +143,7 @@ impl Redistributors {
                 if typer & TYPER_LAST != 0 {
                     break;
                 }
-                // Virtual LPIs have two frames more.
+                // Virtual LPIs take two more frames.
                 let own = if typer & TYPER_VLPIS != 0 { 4 * FRAME } else { 2 * FRAME };
                 next = described.next(*region, at, own);
             }
@@ -150,16 +151,17 @@ impl Redistributors {
         Self { distributor: described.distributor, of_cpus: found }
     }
 
-    /// Has the distributor forward nothing any more.
+    /// Stops the distributor from forwarding interrupts.
     pub fn stop_distributor(&self, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
         let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, self.distributor, Attributes::DEVICE));
         frame.write(GICD_CTLR, CTLR_ARE);
-        // The next kernel waits for itself, should this be in vain.
-        percpu::wait_until(PATIENCE, || frame.read(GICD_CTLR) & CTLR_RWP == 0);
+        // On a timeout the next kernel waits again.
+        wait_until(TIMEOUT, || frame.read(GICD_CTLR) & CTLR_RWP == 0);
         fixmap.clear(cpu, slot::DISTRIBUTOR);
     }
 
-    /// Sets up the redistributor of the CPU `number`, which is powered on; says whether there is one and it works.
+    /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether there is
+    /// one that works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
         let Some(Some(at)) = self.of_cpus.get(number).copied() else { return false };
         let control = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
@@ -173,24 +175,26 @@ impl Redistributors {
 
 fn start_redistributor(control: &Frame, sgis: &Frame) -> bool {
     control.write(GICR_WAKER, control.read(GICR_WAKER) & !WAKER_PROCESSOR_SLEEP);
-    let awake = percpu::wait_until(PATIENCE, || control.read(GICR_WAKER) & WAKER_CHILDREN_ASLEEP == 0);
+    let awake = wait_until(TIMEOUT, || control.read(GICR_WAKER) & WAKER_CHILDREN_ASLEEP == 0);
     sgis.write(GICR_ICENABLER0, u32::MAX);
     sgis.write(GICR_IGROUPR0, u32::MAX);
-    // What an earlier kernel left behind.
+    // An earlier kernel may have left interrupts active or pending.
     sgis.write(GICR_ICPENDR0, u32::MAX);
     sgis.write(GICR_ICACTIVER0, u32::MAX);
     for register in 0..4 {
         sgis.write(GICR_IPRIORITYR0 + 4 * register, SGI_PRIORITIES);
     }
     sgis.write(GICR_ISENABLER0, Sgi::MASK);
-    awake && percpu::wait_until(PATIENCE, || control.read(GICR_CTLR) & GICR_CTLR_RWP == 0)
+    awake && wait_until(TIMEOUT, || control.read(GICR_CTLR) & GICR_CTLR_RWP == 0)
 }
 
-/// Writes an ICC register, by its encoding: the assembler knows the names only when told of the GICv3.
+/// Writes an ICC register by its encoding, because the assembler knows the names only with the
+/// GICv3 extension on.
 macro_rules! write_icc {
     ($name:literal, $value:expr) => {{
         let value: u64 = u64::from($value);
-        // SAFETY: the CPU interface's registers change which interrupts are taken, and all are masked or expected.
+        // SAFETY: the CPU interface's registers change which interrupts are taken, and all are
+        // masked or expected.
         unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
     }};
 }
@@ -209,10 +213,10 @@ fn isb() {
     unsafe { asm!("isb", options(nostack, preserves_flags)) };
 }
 
-/// Turns the system register interface on for this exception level; says whether it stayed on. ID_AA64PFR0_EL1.GIC says
-/// whether the registers exist.
+/// Turns the system register interface on for this exception level. Returns whether it stayed on.
+/// ID_AA64PFR0_EL1.GIC says whether the registers exist.
 fn use_system_registers() -> bool {
-    if crate::arch::cpu::pfr0() >> 24 & 0xf == 0 {
+    if cpu::pfr0() >> 24 & 0xf == 0 {
         return false;
     }
     let sre = read_icc!("S3_0_C12_C12_5"); // ICC_SRE_EL1
@@ -221,14 +225,14 @@ fn use_system_registers() -> bool {
     read_icc!("S3_0_C12_C12_5") & 1 != 0
 }
 
-/// Sets up this CPU's interface; says whether there is one.
+/// Sets up this CPU's interface. Returns whether there is one.
 pub fn start_this_cpu() -> bool {
     if !use_system_registers() {
         return false;
     }
     write_icc!("S3_0_C4_C6_0", PRIORITY_MASK); // ICC_PMR_EL1
     write_icc!("S3_0_C12_C12_3", 0u32); // ICC_BPR1_EL1
-    // ICC_CTLR_EL1: EOImode 0, so that the end of an interrupt deactivates it as well.
+    // ICC_CTLR_EL1: EOImode 0, so that the end of an interrupt also deactivates it.
     let control = read_icc!("S3_0_C12_C12_4");
     write_icc!("S3_0_C12_C12_4", control & !0b11);
     write_icc!("S3_0_C12_C12_7", 1u32); // ICC_IGRPEN1_EL1
@@ -236,7 +240,7 @@ pub fn start_this_cpu() -> bool {
     true
 }
 
-/// Lets nothing through to this CPU.
+/// Lets no interrupt through to this CPU.
 pub fn stop_this_cpu() {
     write_icc!("S3_0_C12_C12_7", 0u32); // ICC_IGRPEN1_EL1
     isb();
@@ -252,7 +256,7 @@ pub fn send(sgi: u32, affinity: Affinity) {
     isb();
 }
 
-/// ICC_IAR1_EL1: the interrupt's number.
+/// Reads ICC_IAR1_EL1: the interrupt's number.
 pub fn acknowledge() -> u32 {
     let id = read_icc!("S3_0_C12_C12_0") as u32;
     // The acknowledgement takes effect before what the handler does (IHI 0069, 4.1.1).
@@ -261,7 +265,7 @@ pub fn acknowledge() -> u32 {
     id
 }
 
-/// Ends the interrupt that [`acknowledge`] gave.
+/// Ends the interrupt that [`acknowledge`] returned.
 pub fn end(acknowledged: u32) {
     write_icc!("S3_0_C12_C12_1", acknowledged); // ICC_EOIR1_EL1
     isb();

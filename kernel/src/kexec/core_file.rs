@@ -1,84 +1,96 @@
-//! What a crash kernel is shown of this one: the header of its core file, and room for the notes.
+//! The core file that a crash kernel gets of this kernel: its header, and memory for its notes.
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{CoreNotes, ElfCore, SEGMENT_ALIGN, VmcoreInfo};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
-use super::command::KexecError;
-use super::load::Loader;
-use super::loaded::{self, Segment, Source};
-use super::put::whole_pages;
 use crate::arch::cpu;
-use crate::arch::percpu;
-use crate::memory::layout::{GEOMETRY, IMAGE};
-use crate::memory::machine::{Machine, REGIONS};
+use crate::arch::image::Image;
+use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::per_cpu;
+use crate::kexec::allocations::PayloadMemory;
+use crate::kexec::digests;
+use crate::kexec::error::KexecError;
+use crate::kexec::segment::{Segment, Staged, whole_pages};
+use crate::memory::physical::{Memory, REGIONS};
 
 /// The core file of this kernel.
 pub struct CoreFile {
-    /// Where its header is, in the crash kernel's memory, exactly as long as it is.
+    /// Where its header is in the crash kernel's memory, without the rest of the last page.
     pub header: PaRange,
-    /// Where its notes are going to be, in this kernel's memory.
-    pub notes: PaRange,
+    /// Where its notes will be, in this kernel's memory.
+    notes: PaRange,
+    /// The memory that it shows.
     memory: ArrayVec<PaRange, REGIONS>,
 }
 
+/// Allocates memory for the notes of all CPUs.
+///
+/// # Errors
+/// [`KexecError::Memory`].
+pub fn allocate_notes(memory: &mut Memory, image: Image) -> Result<PaRange, KexecError> {
+    let cpus = per_cpu::known().count();
+    let len = CoreNotes { info: info(memory, image) }.measure(cpus) as u64;
+    let len = len.next_multiple_of(SEGMENT_ALIGN);
+    let everywhere = memory.everywhere();
+    let start = memory.memblock.alloc(len, SEGMENT_ALIGN, everywhere)?;
+    Ok(PaRange::new(start, Pa(start.0 + len)))
+}
+
 impl CoreFile {
-    /// Takes memory for header and notes.
+    /// Allocates memory for the header of a core file with its notes at `notes`.
     ///
     /// # Errors
     /// [`KexecError::CoreFile`], [`KexecError::Memory`], [`KexecError::Region`].
-    pub fn take(loader: &mut Loader<'_, '_>) -> Result<Self, KexecError> {
-        let mut memory = Memblock::<REGIONS>::new();
-        for range in loader.machine.mapped() {
-            memory.add(range)?;
+    pub fn allocate(
+        memory: &mut PayloadMemory<'_>,
+        image: Image,
+        notes: PaRange,
+    ) -> Result<Self, KexecError> {
+        let mut shown = Memblock::<REGIONS>::new();
+        for range in memory.memory.mapped() {
+            shown.add(range)?;
         }
-        memory.reserve(loader.machine.crash.range)?;
-        let everywhere = PaRange::new(Pa(0), memory.memory_end());
-        let memory = memory.free_ranges(everywhere).take(REGIONS).collect();
-
-        let cpus = percpu::known().count();
-        let notes_len = CoreNotes { info: info(loader.machine) }.measure(cpus) as u64;
-        let notes_len = notes_len.next_multiple_of(SEGMENT_ALIGN);
-        let everywhere = PaRange::new(Pa(0), loader.machine.memblock.memory_end());
-        let notes = loader.machine.memblock.alloc(notes_len, SEGMENT_ALIGN, everywhere)?;
-        loader.notes = PaRange::new(notes, Pa(notes.0 + notes_len));
-        let mut core = Self { header: PaRange::default(), notes: loader.notes, memory };
-        let len = core.elf(loader.machine).measure()? as u64;
-        let start = loader.pool.alloc(loader.machine, len.next_multiple_of(SEGMENT_ALIGN), SEGMENT_ALIGN)?;
+        shown.reserve(memory.crash.range)?;
+        let everywhere = PaRange::new(Pa(0), shown.memory_end());
+        let shown = shown.free_ranges(everywhere).take(REGIONS).collect();
+        let mut core = Self { header: PaRange::default(), notes, memory: shown };
+        let len = core.elf(memory.memory, image).measure()? as u64;
+        let start = memory.alloc(len.next_multiple_of(SEGMENT_ALIGN), SEGMENT_ALIGN)?;
         core.header = PaRange::new(start, Pa(start.0 + len));
         Ok(core)
     }
 
-    /// Writes the header, and empty notes: those of a crash are written when it comes.
+    /// Writes the header and clears the notes, which are written in a crash.
     ///
     /// # Errors
     /// [`KexecError::CoreFile`].
-    pub fn write(&self, loader: &Loader<'_, '_>) -> Result<Segment, KexecError> {
-        let machine = &*loader.machine;
-        // SAFETY: memory that was taken for the notes, which nothing else refers to.
-        unsafe { machine.bytes_mut(self.notes) }.fill(0);
+    pub fn write(&self, memory: &Memory, image: Image) -> Result<Segment, KexecError> {
+        // SAFETY: memory that was allocated for the notes, and that nothing else refers to.
+        unsafe { memory.owned_bytes(self.notes) }.as_mut().fill(0);
         let pages = whole_pages(self.header);
-        // SAFETY: memory that was taken for the header, which nothing else refers to.
-        let buffer = unsafe { machine.bytes_mut(pages) };
+        // SAFETY: memory that was allocated for the header, and that nothing else refers to.
+        let mut buffer = unsafe { memory.owned_bytes(pages) };
+        let buffer = buffer.as_mut();
         buffer.fill(0);
-        self.elf(machine).write(buffer)?;
-        cpu::clean_and_invalidate(machine.layout.linear(pages.start), pages.len());
+        self.elf(memory, image).write(buffer)?;
+        cpu::clean_and_invalidate(memory.layout.linear(pages.start), pages.len());
         Ok(Segment {
             name: "elfcorehdr",
             destination: pages,
-            source: Source::InPlace,
+            staged: Staged::InPlace,
             len: self.header.len(),
             zero: 0,
-            digest: loaded::digest(machine, pages),
+            digest: digests::pages(memory, pages),
         })
     }
 
-    fn elf(&self, machine: &Machine<'_>) -> ElfCore<'_> {
+    fn elf(&self, memory: &Memory, image: Image) -> ElfCore<'_> {
         ElfCore {
             memory: &self.memory,
-            linear_offset: machine.layout.offset(),
-            image: machine.image.range(),
+            linear_offset: memory.layout.offset(),
+            image: image.range(),
             image_va: IMAGE,
             notes: self.notes,
         }
@@ -86,12 +98,12 @@ impl CoreFile {
 }
 
 /// What a debugger has to know of this kernel.
-pub fn info(machine: &Machine<'_>) -> VmcoreInfo<'static> {
+pub fn info(memory: &Memory, image: Image) -> VmcoreInfo<'static> {
     VmcoreInfo {
         release: concat!("linmap-", env!("CARGO_PKG_VERSION")),
         granule: GEOMETRY.granule(),
         va_bits: GEOMETRY.va_bits().into(),
-        memstart: machine.layout.memstart(),
-        image_offset: IMAGE.0.wrapping_sub(machine.image.range().start.0),
+        memstart: memory.layout.memstart(),
+        image_offset: image.offset(),
     }
 }

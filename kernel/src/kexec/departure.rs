@@ -1,5 +1,5 @@
 //! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and
-//! are sent off again.
+//! how they are called off.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -9,15 +9,15 @@ use linmap_table::Reserved;
 use linmap_vmsa::Pa;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::end::fatal;
+use crate::smp::leave;
 
-/// The orders by which other CPUs wait, once they may.
+/// The orders at which other CPUs wait, once they may.
 static AWAITED: AtomicPtr<Orders> = AtomicPtr::new(ptr::null_mut());
 
-/// The [`Departure`] that other CPUs follow, in words: written before they are told to.
+/// The [`Departure`] that other CPUs follow, in words. Written before they are told to follow.
 static PUBLISHED: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
 
-/// Lets other CPUs [`follow`] by `departure`. By [`Way::Unmapped`] none can.
+/// Lets other CPUs [`follow`] by `departure`. No CPU can follow by [`Way::Unmapped`].
 pub fn publish(departure: Departure, orders: &'static Orders) {
     let Departure { code, orders: at, way, reserved } = departure;
     let Way::Mapped { ttbr0, tcr, offset } = way else { return };
@@ -28,7 +28,7 @@ pub fn publish(departure: Departure, orders: &'static Orders) {
     }
 }
 
-/// Returns what was published last.
+/// The departure that was published last.
 fn published() -> Departure {
     let [code, orders, ttbr0, tcr, offset, nothing, tcr_before] =
         PUBLISHED.each_ref().map(|word| word.load(Ordering::Acquire));
@@ -40,17 +40,18 @@ fn published() -> Departure {
     }
 }
 
-/// Work for another CPU: it leaves with the boot CPU, works off the list `list`, and goes off or to
-/// the pen.
+/// Work for another CPU: it leaves with the boot CPU, moves what is in the list `list`, and then
+/// switches itself off or goes to the pen.
 pub fn follow(list: usize) {
     cpu::mask_interrupts();
-    fatal::leave_others();
-    // SAFETY: whoever gives this work answers for what was published, as `go` asks; a CPU that
-    // works has its TTBR0 on the reserved table.
+    leave::leave_others();
+    // SAFETY: the CPU that gives this work promises for what was published, as `go` asks. TTBR0 of
+    // a CPU at work is on the reserved table.
     unsafe { published().go(&mut ThisCpu, list) }
 }
 
-/// Sends the CPUs off again that have left the live tables for the relocation code.
+/// Calls off the CPUs that have left the live tables for the relocation code: they switch
+/// themselves off, or wait to be called.
 pub fn call_off() {
     // SAFETY: the orders' frame stays as long as a CPU may wait there.
     if let Some(orders) = unsafe { AWAITED.swap(ptr::null_mut(), Ordering::AcqRel).as_ref() } {

@@ -6,10 +6,11 @@ use arrayvec::ArrayString;
 use linmap_kexec::{crash_line, payload_line};
 use linmap_platform::{CommandLine, CommandLineError};
 
-use crate::boot::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
-use crate::kexec::taken::Pool;
+use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
+use crate::kexec::allocations::Pool;
 
-/// Writes the line for a kernel from the archive: `archive`, then the words of `own` that are not ours.
+/// Writes the line for a kernel from the archive: `archive`, then the words of `own` that are not
+/// ours.
 ///
 /// # Errors
 /// [`CommandLineError`]; `buffer` is unchanged.
@@ -26,8 +27,8 @@ pub fn for_payload<'b>(
     }
 }
 
-/// Writes the line for linmap itself: `own` with the number of the next generation. A crash kernel has one CPU, and
-/// reserves no memory for another.
+/// Writes the line for linmap itself: `own` with the number of the next generation. A crash kernel
+/// has one CPU, and reserves no memory for another.
 ///
 /// # Errors
 /// [`CommandLineError`]; `buffer` is unchanged.

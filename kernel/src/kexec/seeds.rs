@@ -1,4 +1,5 @@
-//! Random numbers for the next kernel. What our own device tree has, we have used or may be asked for: it is not passed on.
+//! Random numbers for the next kernel. Those of our own device tree are not passed on: this kernel
+//! may have used them.
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
@@ -7,14 +8,15 @@ use linmap_relocate::{BLOCK, Digest, Sha256};
 
 use crate::arch::cpu;
 
-/// Blocks that go into each seed: what the tree has, what the CPU gives.
+/// How many blocks each seed is made of: two for the tree's seeds, one for the CPU's random
+/// numbers, one for the time.
 const BLOCKS: usize = 4;
 
 #[repr(C, align(16))]
 struct Pool([u8; BLOCKS * BLOCK as usize]);
 
-/// New seeds, made of those of the tree, of the CPU's own random numbers (FEAT_RNG) and of the time. Without the first two
-/// nothing would be random about them: then there are none.
+/// Makes new seeds of those in the tree, of the CPU's random numbers (FEAT_RNG) and of the time. If
+/// the tree and the CPU have none the result would be predictable, so there are no seeds.
 pub fn new(fdt: Fdt<'_>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);
@@ -41,7 +43,7 @@ pub fn new(fdt: Fdt<'_>) -> Seeds {
         return Seeds::Removed;
     }
     time[..8].copy_from_slice(&cpu::counter().to_le_bytes());
-    // Two that can't be told from each other.
+    // Two seeds of which neither reveals the other.
     let mut seed = |which: u8| -> Digest {
         pool.0[BLOCKS * BLOCK as usize - 1] = which;
         let mut digest = Sha256::new();

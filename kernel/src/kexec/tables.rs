@@ -1,4 +1,4 @@
-//! Whether the transitional tables are still what was built.
+//! The digest of the transitional tables, to see whether they have changed.
 
 use core::ptr::NonNull;
 
@@ -7,46 +7,47 @@ use linmap_relocate::{Digest, Sha256};
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
 
-use crate::memory::machine::Machine;
+use crate::memory::physical::Memory;
 
-/// The digest of all tables, each in front of those below it: whatever has changed, the digest is another by then.
-pub fn digest(machine: &Machine<'_>, transition: Option<&Transition>) -> Digest {
+/// The digest of all tables, each before those below it. An entry that has changed changes the
+/// digest before it is followed.
+pub fn digest(memory: &Memory, transition: Option<&Transition>) -> Digest {
     let mut digest = Sha256::new();
     for tree in transition.iter().flat_map(|both| [&both.linear, &both.code]) {
-        take_in(machine, tree, &mut digest);
+        take_in(memory, tree, &mut digest);
     }
     digest.finish()
 }
 
-fn take_in(machine: &Machine<'_>, tree: &DetachedTree, digest: &mut Sha256) {
+fn take_in(memory: &Memory, tree: &DetachedTree, digest: &mut Sha256) {
     let geometry = tree.geometry();
     let mut tables =
-        Tables { machine, window: machine.tables(), root: tree.root(), entered: [None; LEVELS], digest };
-    // Where the tree translates does not matter.
+        Tables { memory, window: memory.tables(), root: tree.root(), entered: [None; LEVELS], digest };
+    // The addresses that the tree translates don't matter.
     LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), &mut tables).for_each(drop);
 }
 
 /// Levels −1 to 3.
 const LEVELS: usize = 5;
 
-/// Tables for reading, taken into a digest where they are entered.
-struct Tables<'t, 'm> {
-    machine: &'t Machine<'m>,
+/// Tables for reading. A table goes into the digest when it is opened.
+struct Tables<'t> {
+    memory: &'t Memory,
     window: OffsetWindow,
     root: Pa,
-    /// The table that was entered last, by level.
+    /// The table that was opened last, by level.
     entered: [Option<Pa>; LEVELS],
     digest: &'t mut Sha256,
 }
 
-// SAFETY: the frame that is reached lies in mapped memory, and the inner window reaches it as the kernel does all tables. The
-// same frame is another only where nothing is mapped, and nobody writes.
-unsafe impl TableWindow for Tables<'_, '_> {
+// SAFETY: the frame lies in mapped memory, and the inner window reaches it like all tables of the
+// kernel. It differs from the frame asked for only where nothing is mapped, and nothing writes.
+unsafe impl TableWindow for Tables<'_> {
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let frame = PaRange::from_len(table, Granule::K4.bytes());
-        let mapped = |frame| self.machine.mapped().any(|mapped| mapped.covers(frame));
-        // An entry that has changed may lead anywhere: the digest is wrong already.
-        let (table, frame) = match frame.filter(|&frame| mapped(frame)) {
+        // An entry that has changed may lead anywhere. The digest is wrong already, so the root
+        // stands in for it.
+        let (table, frame) = match frame.filter(|&frame| self.memory.is_mapped(frame)) {
             Some(frame) => (table, frame),
             None => (self.root, PaRange::new(self.root, Pa(self.root.0 + Granule::K4.bytes()))),
         };
@@ -54,8 +55,8 @@ unsafe impl TableWindow for Tables<'_, '_> {
             && *entered != Some(table)
         {
             *entered = Some(table);
-            // SAFETY: it is mapped; nothing writes to tables that are not in use.
-            self.digest.update(unsafe { self.machine.bytes(frame) });
+            // SAFETY: the frame is mapped, and nothing writes to tables that are not in use.
+            self.digest.update(unsafe { self.memory.bytes(frame) });
         }
         self.window.open(level, table)
     }

@@ -1,4 +1,5 @@
-//! The linear map's phase: from memblock ready to TTBR0 reserved and every temporary table back.
+//! The phase that builds the linear map: from a filled memblock to TTBR0 reserved and every
+//! temporary table freed.
 
 use linmap::features::Features;
 use linmap::{
@@ -13,53 +14,53 @@ use linmap_vmsa::{Geometry, GeometryError, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::boot::entry::Image;
-use crate::memory::layout;
-use crate::memory::layout::{BUILDER_SLOTS, MAX_MAPPINGS};
-use crate::memory::machine::REGIONS;
+use crate::arch::image::Image;
+use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, IMAGE, MAX_MAPPINGS};
+use crate::memory::physical::REGIONS;
 use crate::report;
 
-/// Why there is no linear map.
+/// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum LinearMapError {
-    /// `linmap.build=` names no builder.
-    #[error(
-        "linmap.build= names no builder; there are base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap and identity"
-    )]
+    /// `linmap.build=` has an unknown value.
+    #[error("linmap.build= is base, no-cont-remap, batch-barriers, no-alloc-remap, lazy-unmap or identity")]
     UnknownBuilder,
-    /// `linmap.leaf=` names no policy.
-    #[error("linmap.leaf= names no policy; there are auto, block and page")]
+    /// `linmap.leaf=` has an unknown value.
+    #[error("linmap.leaf= is auto, block or page")]
     UnknownLeaf,
-    /// `linmap.repaint=` names no choice.
-    #[error("linmap.repaint= names no choice; there are pages and keep-blocks")]
+    /// `linmap.repaint=` has an unknown value.
+    #[error("linmap.repaint= is pages or keep-blocks")]
     UnknownRepaint,
-    /// The image, whose tables are reached like all others, is not in memory that is mapped.
+    /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
-        /// Where the boot loader put it.
+        /// Its range.
         image: PaRange,
     },
-    /// Memory can't be mapped as it is.
+    /// This memory can't be mapped.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
-    /// The build itself failed.
+    /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
 }
 
-/// What the user asked for of the linear map.
+/// What the command line asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Choices {
-    /// Its leaves.
+    /// The size of leaves.
     pub policy: LeafPolicy,
     /// What happens when a CPU lacks the boot CPU's BBM level.
     pub repaint: Repaint,
 }
 
 /// Builds the linear map of `memblock` as the command line asks, and reports the phase.
+///
+/// # Errors
+/// [`LinearMapError`].
 pub fn build(
     image: Image,
     reserved: Reserved,
@@ -80,14 +81,14 @@ pub fn build(
         None => Repaint::default(),
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
-    let page = layout::GEOMETRY.granule();
+    let page = GEOMETRY.granule();
     if !memblock.mapped(page.bytes()).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
     let config = LinearMapConfig {
-        geometry: Geometry::new(page, layout::GEOMETRY.va_bits(), features.pa_bits())?,
-        image: ImageParts { read_only: image.read_only(), data, va: layout::IMAGE },
+        geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
+        image: ImageParts { read_only: image.read_only(), data, va: IMAGE },
         leaves: policy.leaves(),
         builder,
         slots: BUILDER_SLOTS,

@@ -1,9 +1,9 @@
-//! The linear map in use: how this kernel carries out changes of it.
+//! The linear map in use, and how this kernel edits it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use arrayvec::ArrayVec;
+use linmap::features::System;
 use linmap::{
     ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
     ParkError, Pause, Repaint,
@@ -19,31 +19,27 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::percpu;
-use crate::boot::entry::Image;
-use crate::memory::layout::{GEOMETRY, IMAGE};
+use crate::arch::image::Image;
+use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::per_cpu;
+use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;
-use crate::memory::machine::{Machine, REGIONS};
+use crate::memory::parking;
+use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::surgery::{self, Surgery};
 use crate::report;
-use crate::smp::parking;
 
-/// The most steps that a plan has: what repaints a tebibyte of 1 GiB blocks at once.
+/// The greatest number of steps of a plan: enough to repaint a tebibyte of 1 GiB blocks at once.
 pub const STEPS: usize = 1024;
-
-/// Ranges of memory that the user has reserved.
-pub const RESERVATIONS: usize = 32;
 
 static mut PLAN: [Step; STEPS] = [Step::Isb; STEPS];
 
-/// The linear map, and what changing it needs.
-pub struct Live {
+/// The linear map, and what it takes to edit it.
+pub struct LiveMap {
     /// The map.
     pub map: LinearMap,
-    /// Frames for tables.
+    /// A pool of frames for tables.
     pub pool: FramePool,
-    /// Memory that the user has reserved to try protections on.
-    pub reserved: ArrayVec<PaRange, RESERVATIONS>,
     image: PaRange,
     surgery: Surgery,
     roots: Roots,
@@ -51,19 +47,18 @@ pub struct Live {
     steps: &'static mut [Step],
 }
 
-impl Live {
-    /// The map as it was built, on the boot CPU alone. To be called once, when the console is where
-    /// it stays.
+impl LiveMap {
+    /// The map as it was built, while only the boot CPU runs. Called once, when the console has its
+    /// final place.
     pub fn new(image: Image, map: LinearMap) -> Self {
         static MADE: AtomicBool = AtomicBool::new(false);
         assert!(!MADE.swap(true, Ordering::Relaxed), "there is one linear map");
         let plan = &raw mut PLAN;
-        // SAFETY: this function is left once, so that these are the only references.
+        // SAFETY: this function returns once, so that these are the only references.
         let (surgery, steps) = unsafe { (surgery::surgery_root(image), &mut *plan) };
         Self {
             map,
             pool: FramePool::new(),
-            reserved: ArrayVec::new(),
             image: image.range(),
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
@@ -72,7 +67,7 @@ impl Live {
         }
     }
 
-    /// The three things that a change takes: the map, who carries it out, and room for its plan.
+    /// The map, its editor, and room for a plan: what every edit takes.
     pub fn parts<'l>(
         &'l mut self,
         memblock: &'l mut Memblock<REGIONS>,
@@ -90,28 +85,28 @@ impl Live {
     }
 }
 
-/// This kernel as the one that carries out a change: on the boot CPU.
+/// The boot CPU as the editor of the map.
 pub struct KernelEditor<'l> {
     memblock: &'l mut Memblock<REGIONS>,
     pool: &'l mut FramePool,
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
     tables: Tables,
-    /// The tree as it is traced, if a trace is printed.
+    /// The tree in the form of traces, if a trace is printed.
     traced: Option<TracedTree>,
 }
 
-/// Tables by the addresses at which they may be written: those of the image where the image is
-/// mapped for itself, since its linear alias is read-only, all others in the linear map.
+/// Tables by the addresses at which they are writable. Those in the image are written in the
+/// image's own mapping, because its linear alias is read-only; all others in the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     linear: u64,
     image: PaRange,
 }
 
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables, which
-// nobody makes invalid or read-only, so that the frame is mapped writable at one of the two
-// addresses, always the same; nothing holds a Rust reference to a table.
+// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is
+// ever made invalid or read-only, so that the frame is writable at one of the two addresses, always
+// the same. No Rust reference leads to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
     fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
@@ -125,7 +120,7 @@ unsafe impl TableWindow for Tables {
 }
 
 // SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
-// the surgery root when all others have parked, and this CPU has invalidated what it held.
+// the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
 unsafe impl Editor for KernelEditor<'_> {
     type Window = Tables;
     type ParkedWindow = surgery::Window;
@@ -160,7 +155,7 @@ unsafe impl Editor for KernelEditor<'_> {
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
         if let Some(tree) = self.traced {
-            let running = percpu::online().iter();
+            let running = per_cpu::online().iter();
             tree.parked_plan(&mut print, running, steps, &mut self.tables);
         }
     }
@@ -171,8 +166,8 @@ unsafe impl Editor for KernelEditor<'_> {
     ) -> Result<(R, Pause), ParkError> {
         let Surgery { ttbr1, window, .. } = self.surgery;
         let cpu = &mut self.cpu;
-        // SAFETY: only the boot CPU has a `Live`, its stack is in the image, and its interrupts are
-        // masked; the edit touches the image and what it reaches through the window.
+        // SAFETY: only the boot CPU has a `LiveMap`. Its stack is in the image, and its interrupts
+        // are masked. The edit only accesses the image, and what it reaches through the window.
         unsafe {
             parking::all(*ttbr1, || {
                 let result = edit(window, cpu);
@@ -183,15 +178,15 @@ unsafe impl Editor for KernelEditor<'_> {
     }
 }
 
-/// Prints a plan that is about to be applied. Apart, so that changes that are not traced don't pay
-/// for it.
+/// Prints a plan that is about to be applied. A function of its own, so that edits without a trace
+/// don't pay for it.
 #[cold]
 #[inline(never)]
 fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
     tree.plan(&mut print, steps, tables);
 }
 
-/// The linear map's tree as it is traced.
+/// The linear map's tree in the form of traces.
 const fn traced_tree(roots: Roots) -> TracedTree {
     TracedTree { geometry: GEOMETRY, roots }
 }
@@ -201,24 +196,25 @@ fn print(line: Line) {
     report!("event=\"{line}\"");
 }
 
-impl Live {
-    /// Prints from now on what is done to the tables, as the machine model reads it.
+impl LiveMap {
+    /// Starts the trace: from here on all accesses to tables are printed in the form that the
+    /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
         self.traced = true;
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
-        let running = percpu::online().iter();
+        let running = per_cpu::online().iter();
         traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
-    /// Notes that a CPU came online later.
+    /// Traces that a CPU came online.
     pub fn cpu_started(&self, number: usize) {
         if self.traced {
             traced_tree(self.roots).starts(&mut print, number);
         }
     }
 
-    /// Notes that a CPU went off.
+    /// Traces that a CPU went offline.
     pub fn cpu_stopped(&self, number: usize) {
         if self.traced {
             traced_tree(self.roots).stops(&mut print, number);
@@ -226,30 +222,38 @@ impl Live {
     }
 }
 
-/// Takes account of what all CPUs can do together: from here on the map relies on that alone. Where
-/// the boot CPU has BBM level 3 and another one has less, the map is repainted, unless the user
-/// wants it otherwise.
-pub fn settle(machine: &mut Machine<'_>, choices: Choices) -> Result<(), ChangeError> {
-    let system = machine.cpus.system();
+/// From here on the map relies on what all CPUs together can do, on `system` alone. Where the boot
+/// CPU has BBM level 3 and another CPU has less, the map is repainted, unless the command line says
+/// otherwise.
+///
+/// # Errors
+/// [`ChangeError`]: the map can't be repainted.
+pub fn rely_on(
+    map: &mut LiveMap,
+    memory: &mut Memory,
+    platform: &Platform,
+    system: System,
+    choices: Choices,
+) -> Result<(), ChangeError> {
     let blocks = choices.policy == LeafPolicy::Auto;
-    let lacks = machine.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
-    // SAFETY: `system` is what every CPU has that is online, and one that comes later is refused if
-    // it has less.
-    unsafe { machine.live.map.rely_on(system.bbm, system.tlbi_range) };
-    if CommandLine(machine.command_line).get("linmap.trace") == Some("1") {
-        machine.live.trace(system.bbm);
+    let lacks = platform.features.bbm == BbmLevel::L3 && system.bbm < BbmLevel::L3;
+    // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused
+    // if it has less.
+    unsafe { map.map.rely_on(system.bbm, system.tlbi_range) };
+    if CommandLine(platform.command_line).get("linmap.trace") == Some("1") {
+        map.trace(system.bbm);
     }
     if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {
         return Ok(());
     }
-    let (map, mut editor, steps) = machine.live.parts(machine.memblock);
+    let (map, mut editor, steps) = map.parts(&mut memory.memblock);
     let before = parking::waited();
     let (changed, ticks) = timed(|| map.repaint(&mut editor, steps));
     report!("phase=repaint ticks={ticks} {} rendezvous={}", Fields(changed?), parking::waited() - before);
     Ok(())
 }
 
-/// Runs `change` and says how many ticks it took.
+/// Runs `change`. Returns its result and how many ticks it took.
 pub fn timed<T>(change: impl FnOnce() -> T) -> (T, u64) {
     let started = cpu::counter();
     let result = change();

@@ -1,9 +1,11 @@
-//! The linear map of this machine: built, changed, verified.
+//! Memory: which there is, how it is reached, its linear map and how that is changed and verified.
 
-pub mod kept;
-pub mod layout;
 pub mod linear_map;
 pub mod live;
-pub mod machine;
+pub mod owned_bytes;
+pub mod parking;
+pub mod physical;
+pub mod preserved;
+pub mod reservations;
 pub mod surgery;
 pub mod verify;

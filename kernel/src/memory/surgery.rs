@@ -1,13 +1,13 @@
-//! The surgery root of this kernel: what the boot CPU runs on while nobody may walk the live
-//! tables. It has the image, with the boot CPU's stacks, and the console.
+//! The surgery root: the tables on which the boot CPU runs while no CPU may walk the live tables.
+//! It maps the image, with the boot CPU's stacks, and the console.
 
 use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::{Level, Pa, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
-use crate::boot::entry::Image;
-use crate::memory::layout::{self, GEOMETRY, slot};
+use crate::arch::image::Image;
+use crate::arch::layout::{self, GEOMETRY, slot};
 
 /// The surgery root.
 pub type Surgery = SurgeryRoot<ThisCpu>;
@@ -46,10 +46,10 @@ unsafe impl FrameSource for ImageFrames {
     fn free(&mut self, _frame: Pa) {}
 }
 
-/// Builds the root, once the console is where it stays.
+/// Builds the root, once the console has its final place.
 ///
 /// # Safety
-/// To be called once.
+/// Called once.
 pub unsafe fn surgery_root(image: Image) -> Surgery {
     let page = GEOMETRY.granule().bytes();
     let fixmap = |slot: usize| Va(layout::FIXMAP.0 + slot as u64 * page);

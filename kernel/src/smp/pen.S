@@ -1,9 +1,10 @@
-// Where a CPU from a spin table waits for the next kernel: the first bytes of the pen's page, position independent. Entered
-// with MMU and caches off, at the exception level that the firmware entered the CPU at.
+// Where a CPU from a spin table waits for the next kernel: the first bytes of the pen's page,
+// position independent. Entered with MMU and caches off, at the exception level at which the
+// firmware entered the CPU. x0 = the CPU's mark (physical), which it sets; after that it only
+// accesses this page.
 //
-// x0 the CPU's mark (physical): it says that it is here, and from then on touches nothing but this page
-//
-// What it reads and stores is Device memory, past all caches. What it fetches is this page.
+// Loads and stores are Device accesses, past all caches. Instructions are only fetched from this
+// page.
 
 .section .rodata.pen, "a"
 .balign 16
@@ -19,7 +20,7 @@ pen_start:
     cbnz    x4, 1f
     wfe
     b       0b
-    // Nothing that was fetched before is left: another kernel is there now.
+    // Another kernel is in memory now: invalidate instructions that were fetched before.
 1:  ic      iallu
     dsb     nsh
     isb

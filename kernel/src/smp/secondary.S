@@ -1,11 +1,12 @@
-// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON or from a spin table.
+// From the firmware to Rust, for every CPU but the first. Entered with the MMU off, by PSCI CPU_ON
+// or from a spin table.
 //
-// Until the MMU is on, all that is read is the boot CPU's word on what a CPU needs, in SECONDARY_BOOT, which it has cleaned
-// to the point of coherency. What is stored, why a CPU can't stay, that it comes, what it was asked, has lines of its own, of
-// which the boot CPU drops its copies before it looks; and a mark in the pen.
+// Until the MMU is on, a CPU only reads SECONDARY_BOOT, which the boot CPU has cleaned to the point
+// of coherency. It only stores its status and its answer there, in cache lines of their own, which
+// the boot CPU invalidates before it reads them, and its mark in the pen.
 //
-// Registers kept throughout: x19 affinity, x20 how we were entered (ENTERED_*), x22 SECONDARY_BOOT, x23 the last question
-// that was answered.
+// Registers kept throughout: x19 affinity, x20 the code of the entry (ENTERED_*), x22
+// SECONDARY_BOOT, x23 the last question that was answered.
 
 .section .idmap.text, "ax"
 .global secondary_entry
@@ -18,8 +19,9 @@ secondary_entry:
     adr_l   x22, SECONDARY_BOOT
     mov     x23, xzr
 wait_for_call:
-    // Spin-table CPUs may share a mailbox, a CPU may come when it was given up, and one that came from a spin table has
-    // nowhere else to go: who is not called waits here, where it walks no tables, and says so when it is asked.
+    // A CPU that is not called waits here, where it walks no tables, and answers when it is asked.
+    // Spin-table CPUs may share a mailbox, a CPU may arrive after it timed out, and a CPU from a
+    // spin table has no other place.
 0:  ldr     x0, [x22, #{boot_called}]
     cmp     x0, x19
     b.eq    1f
@@ -34,7 +36,8 @@ wait_for_call:
     dsb     sy
 3:  wfe
     b       0b
-    // It says that it comes and looks again: whoever takes the call back meanwhile sees the one or is seen by the other.
+    // The CPU says that it arrives and looks again. If the boot CPU withdraws the call in between,
+    // either the boot CPU sees the status, or this CPU sees that it is not called.
 1:  mov     x2, #{coming}
     lsl     x2, x2, #56
     orr     x2, x2, x19
@@ -48,7 +51,7 @@ wait_for_call:
     b       0b
 2:  ldr     x2, [x22, #{boot_pen}]
     cbnz    x2, to_pen
-    // The same exception level as the boot CPU's, or its TLB maintenance is not for us.
+    // The exception level has to be the boot CPU's, because its TLB maintenance reaches only that.
     ldr     x0, [x22, #{boot_entered}]
     mov     x2, #{refused_level}
     cmp     x0, x20
@@ -65,12 +68,13 @@ wait_for_call:
     ldr     x3, =secondary_virtual_entry
     b       enable_mmu
 
-// To the pen at x2, as the firmware entered us: at EL2 again, if we left it.
+// To the pen at x2, at the exception level of the entry: at EL2 again, if the CPU left it.
 to_pen:
     ldr     x0, [x22, #{boot_mark}]
     cmp     x20, #{entered_el2_stub}
     b.eq    0f
-    // The pen was written while this CPU waited: nothing that was fetched from there before is left.
+    // The pen was written while this CPU waited, so instructions that were fetched from there
+    // before are invalidated.
     ic      iallu
     dsb     nsh
     isb
@@ -80,7 +84,8 @@ to_pen:
     mov     x0, #{hvc_restart}
     hvc     #0
 
-// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for the next call.
+// From linmap_park_for_good, a CPU that came from a spin table: MMU on, at VA = PA. It waits for
+// the next call.
 .global secondary_again
 secondary_again:
     mov_q   x0, {sctlr_off}
@@ -91,11 +96,12 @@ secondary_again:
     mov_q   x1, {affinity_mask}
     and     x19, x0, x1
     adr_l   x22, SECONDARY_BOOT
-    ldr     x20, [x22, #{boot_entered}] // it was admitted, so it was entered like the boot CPU
+    ldr     x20, [x22, #{boot_entered}] // it was admitted, so its entry was the boot CPU's
     mov     x23, xzr
     b       wait_for_call
 
-// x2 says why: it goes to bits 63:56 of the status word, above the affinity, and the CPU goes off or waits again.
+// x2 is the reason. It is stored in bits 63:56 of the status, above the affinity. Then the CPU
+// switches itself off or waits again.
 refused:
     lsl     x2, x2, #56
     orr     x2, x2, x19
@@ -120,16 +126,16 @@ refused:
 secondary_virtual_entry:
     adr_l   x0, vectors
     msr     vbar_el1, x0
-    // Our number: the place of our affinity in the boot CPU's list.
+    // The CPU's number is the index of its affinity in the boot CPU's list.
     adr_l   x0, SECONDARY_AFFINITIES
     mov     x1, xzr
 0:  ldr     x2, [x0, x1, lsl #3]
     cmp     x2, x19
     b.eq    1f
-    add     x1, x1, #1                  // it is there, or nobody would have called us
+    add     x1, x1, #1                  // only CPUs in the list are called
     b       0b
 1:  msr     tpidr_el1, x1
-    // Our slot of stacks. As on the boot CPU, exceptions have their own.
+    // The CPU's slot of stacks. As on the boot CPU, exceptions have a stack of their own.
     mov_q   x2, {stacks}
     mov     x3, #{stack_slot}
     madd    x2, x1, x3, x2

@@ -1,5 +1,5 @@
-//! The stacks of secondary CPUs, each above a page that is mapped nowhere: in a window of their own, two ranges of pages a
-//! CPU.
+//! The stacks of secondary CPUs, in a window of their own. Each CPU has two, each above an unmapped
+//! page.
 
 use core::ops::Range;
 
@@ -8,24 +8,24 @@ use linmap::MemblockFrames;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Level, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
-use crate::boot::entry::level_2_entry;
-use crate::memory::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
-use crate::memory::machine::Machine;
+use crate::arch::image::level_2_entry;
+use crate::arch::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
+use crate::memory::physical::Memory;
 
 /// CPUs whose slots share one table of pages.
 const PER_TABLE: usize = (GEOMETRY.entry_bytes(Level::L2) / stack::SLOT) as usize;
 
-/// Why there are no stacks.
+/// Why a CPU has no stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum StackError {
-    /// No memory is left for them.
+    /// No memory is free for them.
     #[error("stacks of a secondary CPU: {0}")]
     Memory(#[from] AllocError),
-    /// No memory is left for their table.
+    /// No memory is free for their table.
     #[error("table of the stacks of secondary CPUs: {0}")]
     Table(#[from] OutOfFrames),
     /// They can't be mapped.
@@ -33,34 +33,34 @@ pub enum StackError {
     Mapping(#[from] MappingError),
 }
 
-/// Maps stacks for the CPUs with numbers from 1 to below `count`. To be called once.
+/// Maps stacks for the CPUs with numbers from 1 to below `count`. Called once.
 ///
 /// # Errors
-/// [`StackError`], with the first CPU that has none; those before it have theirs.
-pub fn map(machine: &mut Machine<'_>, count: usize) -> Result<(), (usize, StackError)> {
+/// [`StackError`], with the first CPU that has none. Those before it have stacks.
+pub fn map(memory: &mut Memory, count: usize) -> Result<(), (usize, StackError)> {
     let numbers = 0..count.min(MAX_CPUS);
     for first in numbers.clone().step_by(PER_TABLE) {
-        // The first slot is the boot CPU's, which has its stacks in the image.
+        // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
-        let before = machine.memblock.clone();
-        map_sharing(machine, first, sharing).map_err(|error| {
-            machine.memblock.clone_from(&before);
+        let before = memory.memblock.clone();
+        map_sharing(memory, first, sharing).map_err(|error| {
+            memory.memblock.clone_from(&before);
             (first, error)
         })?;
     }
     Ok(())
 }
 
-/// Maps the stacks of CPUs whose slots share a table of pages, the first slot being `first`.
-fn map_sharing(machine: &mut Machine<'_>, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
+/// Maps the stacks of CPUs whose slots share a table of pages. The table's first slot is `first`.
+fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
     let mut list = ArrayVec::<Mapping, { 2 * PER_TABLE }>::new();
     for number in numbers {
         let slot = slot(number);
         for (offset, len) in [(stack::MAIN, stack::MAIN_LEN), (stack::EXCEPTION, stack::EXCEPTION_LEN)] {
-            let everywhere = PaRange::new(Pa(0), machine.memblock.memory_end());
+            let everywhere = memory.everywhere();
             list.push(Mapping {
                 va: Va(slot.0 + offset),
-                pa: machine.memblock.alloc(len, GEOMETRY.granule().bytes(), everywhere)?,
+                pa: memory.memblock.alloc(len, GEOMETRY.granule().bytes(), everywhere)?,
                 len,
                 attributes: Attributes::KERNEL_DATA,
                 leaves: Leaves::Pages,
@@ -70,18 +70,19 @@ fn map_sharing(machine: &mut Machine<'_>, first: usize, numbers: Range<usize>) -
     if list.is_empty() {
         return Ok(());
     }
-    Ok(link(machine, slot(first), &Mappings::new(GEOMETRY, &list)?)?)
+    Ok(link(memory, slot(first), &Mappings::new(GEOMETRY, &list)?)?)
 }
 
 /// Builds the table of pages that translates from `base`, and links it.
-fn link(machine: &mut Machine<'_>, base: Va, mappings: &Mappings<'_>) -> Result<(), OutOfFrames> {
-    let mut window = machine.tables();
-    let mut frames = MemblockFrames::new(machine.memblock, GEOMETRY);
+fn link(memory: &mut Memory, base: Va, mappings: &Mappings<'_>) -> Result<(), OutOfFrames> {
+    let mut window = memory.tables();
+    let mut frames = MemblockFrames::new(&mut memory.memblock, GEOMETRY);
     let table = DetachedTree::build(&mut mappings.cursor(), Level::L3, base, &mut window, &mut frames)?;
     let cpu = &mut ThisCpu;
     cpu.dsb(Dsb::Ishst);
-    // SAFETY: this entry of the live table belongs to the window of stacks, is invalid until now, and only this function
-    // sets it; the table was just ordered, and maps memory that memblock has just handed out.
+    // SAFETY: this entry of the live table belongs to the window of stacks. It is invalid, and only
+    // this function sets it. The barrier ordered the table, which maps memory that memblock has
+    // just handed out.
     unsafe { store_valid(cpu, level_2_entry(base), Descriptor::table(GEOMETRY, table.root())) };
     Ok(())
 }
@@ -90,7 +91,7 @@ fn slot(number: usize) -> Va {
     Va(STACKS.0 + number as u64 * stack::SLOT)
 }
 
-/// The pages below the stacks of the CPU `number`.
+/// The unmapped pages below the stacks of the CPU `number`.
 pub fn guards(number: usize) -> [Va; 2] {
     [stack::GUARD, stack::EXCEPTION_GUARD].map(|offset| Va(slot(number).0 + offset))
 }

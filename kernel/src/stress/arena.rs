@@ -1,4 +1,4 @@
-//! The memory that a stress run changes the protection of, and what is true of each of its pages at any moment.
+//! The memory whose protection a stress run changes, and the state of each of its pages.
 
 use core::slice;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -7,23 +7,23 @@ use linmap::Layout;
 use linmap_memblock::{AllocError, Memblock};
 use linmap_vmsa::{Pa, PaRange, Va};
 
-use super::random::{Random, mix};
 use crate::arch::cpu;
-use crate::memory::machine::REGIONS;
+use crate::memory::physical::REGIONS;
+use crate::stress::random::{Random, mix};
 
-/// Bytes of a page.
+/// The bytes of a page.
 pub const PAGE: u64 = 4096;
-/// Words of a page.
+/// The words of a page.
 pub const WORDS: u64 = PAGE / 8;
-/// Workers that write; each owns the word of its number in every page. More may read.
+/// How many workers write. Each owns the word of its number in every page. More workers may read.
 pub const WRITERS: usize = 8;
-/// A word of a page that is only ever stored to as it is.
-pub const KEPT_WORD: u64 = WRITERS as u64;
-/// The word of a page that is two RET instructions.
+/// A word of a page whose value never changes, although it is stored to.
+pub const CONSTANT_WORD: u64 = WRITERS as u64;
+/// The word of a page that holds two RET instructions.
 pub const TEXT_WORD: u64 = WORDS - 1;
 const RET_RET: u64 = 0xd65f_03c0_d65f_03c0;
 
-/// What a page may be used for.
+/// The state of a page: how it may be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageState(u32);
 
@@ -31,47 +31,54 @@ impl PageState {
     const VALID: u32 = 1;
     const WRITABLE: u32 = 2;
     const EXECUTABLE: u32 = 4;
-    /// A call is changing the page: either state may be met.
+    /// A call is changing the page: it may be in the old or the new state.
     const CHANGING: u32 = 8;
-    /// Every change counts up by this, so that a state that comes back is told from one that stayed.
+    /// Every change adds this, so that a state that returned differs from one that stayed.
     const VERSION: u32 = 16;
 
     const fn new(valid: bool, writable: bool, executable: bool) -> Self {
         Self(valid as u32 + writable as u32 * Self::WRITABLE + executable as u32 * Self::EXECUTABLE)
     }
 
-    /// Loads and stores work, fetches fault: as all memory begins.
+    /// Loads and stores work, fetches fault. All memory starts like this.
     pub const DATA: Self = Self::new(true, true, false);
 
+    /// Whether the page can be read.
     pub const fn valid(self) -> bool {
         self.0 & Self::VALID != 0
     }
 
+    /// Whether the page can be written.
     pub const fn writable(self) -> bool {
         self.0 & Self::WRITABLE != 0
     }
 
+    /// Whether the page can be executed.
     pub const fn executable(self) -> bool {
         self.0 & Self::EXECUTABLE != 0
     }
 
-    /// All of it, for reports.
+    /// The state as a number, for reports.
     pub const fn bits(self) -> u64 {
         self.0 as u64
     }
 
+    /// Whether a call is changing the page.
     pub const fn is_changing(self) -> bool {
         self.0 & Self::CHANGING != 0
     }
 
+    /// This state with another validity.
     pub const fn with_valid(self, valid: bool) -> Self {
         Self::new(valid, self.writable(), self.executable())
     }
 
+    /// This state, writable or not.
     pub const fn with_writable(self, writable: bool) -> Self {
         Self::new(self.valid(), writable, self.executable())
     }
 
+    /// This state, executable or not.
     pub const fn with_executable(self, executable: bool) -> Self {
         Self::new(self.valid(), self.writable(), executable)
     }
@@ -79,21 +86,23 @@ impl PageState {
     const MEANING: u32 = Self::VALID | Self::WRITABLE | Self::EXECUTABLE;
 }
 
-/// The memory and what is known of it. It is taken from memblock and given back by [`Arena::release`].
+/// The memory and the state of its pages. It is allocated from memblock, and [`Arena::release`]
+/// frees it.
 pub struct Arena {
     /// The memory.
     pub range: PaRange,
     linear: Va,
     notes: PaRange,
     states: &'static [AtomicU32],
-    /// First and number of the pages that change next.
+    /// The first page that changes next, and the number of pages.
     focus: AtomicU64,
     writes: [&'static [AtomicU32]; WRITERS],
 }
 
 impl Arena {
-    /// Takes the largest power of two of memory that leaves as much again, at most 1 GiB, and fills it with a pattern.
-    pub fn take(memblock: &mut Memblock<REGIONS>, layout: Layout) -> Result<Self, AllocError> {
+    /// Allocates the largest power of two of memory that leaves as much free, at most 1 GiB, and
+    /// fills it with a pattern.
+    pub fn allocate(memblock: &mut Memblock<REGIONS>, layout: Layout) -> Result<Self, AllocError> {
         let everywhere = PaRange::new(Pa(0), memblock.memory_end());
         let free: u64 = memblock.free_ranges(everywhere).map(PaRange::len).sum();
         let mut len = 1u64 << 30;
@@ -101,7 +110,7 @@ impl Arena {
             match memblock.alloc(len, len, everywhere) {
                 Ok(start) if 2 * len <= free => break start,
                 Ok(start) => {
-                    // What was just taken goes back.
+                    // Too little is left free.
                     let _ = memblock.free(PaRange::new(start, Pa(start.0 + len)));
                 }
                 Err(error) if len <= 1 << 21 => return Err(error),
@@ -121,8 +130,8 @@ impl Arena {
         };
         let list = |nth: usize| {
             let start = layout.linear(notes.start).0 as *mut u32;
-            // SAFETY: these words were just taken, are mapped, and lie in the notes; each list is cleared before it is
-            // referred to, and only as atomics from then on.
+            // SAFETY: these words were just allocated, are mapped, and lie in the notes. Each list
+            // is cleared before anything refers to it, from then on as atomics.
             unsafe {
                 let start = start.add(nth * pages);
                 start.write_bytes(0, pages);
@@ -143,22 +152,23 @@ impl Arena {
         for page in 0..arena.pages() {
             for word in 0..WORDS {
                 let place = arena.word(page, word).0 as *mut u64;
-                // SAFETY: memory of the arena, mapped writable, which nobody uses yet.
+                // SAFETY: memory of the arena, mapped writable, and not in use yet.
                 unsafe { place.write(arena.expected(page, word)) };
             }
         }
-        // The text in it.
+        // The words of text were written as data.
         cpu::clean_and_invalidate(arena.linear, range.len());
         cpu::invalidate_instructions_everywhere();
         Ok(arena)
     }
 
-    /// The first word that is not what it should be, and what it is. To be asked when all is readable and nobody works.
+    /// The first word with a wrong value, the expected and the found value. All pages have to be
+    /// readable, and no CPU at work.
     pub fn first_wrong(&self) -> Option<(Va, u64, u64)> {
         for page in 0..self.pages() {
             for word in 0..WORDS {
                 let place = self.word(page, word);
-                // SAFETY: memory of the arena, mapped, initialised by `take`.
+                // SAFETY: memory of the arena, mapped, initialised by `allocate`.
                 let found = unsafe { (place.0 as *const u64).read() };
                 let expected = self.expected(page, word);
                 if found != expected {
@@ -169,20 +179,21 @@ impl Arena {
         None
     }
 
-    /// Gives the memory back.
+    /// Frees the memory.
     pub fn release(&self, memblock: &mut Memblock<REGIONS>) {
         for range in [self.range, self.notes] {
-            // Memblock handed both out; what it has no room to note stays reserved.
+            // Memblock only refuses when it needs one more region than it has room for; that stays
+            // reserved.
             let _ = memblock.free(range);
         }
     }
 
-    /// How many pages.
+    /// The number of pages.
     pub fn pages(&self) -> u64 {
         self.range.len() / PAGE
     }
 
-    /// Bytes that are reserved for the run.
+    /// The bytes that are reserved for the run.
     pub fn reserved(&self) -> u64 {
         self.range.len() + self.notes.len()
     }
@@ -193,12 +204,12 @@ impl Arena {
         PaRange::new(Pa(start), Pa(start + count * PAGE))
     }
 
-    /// Where word `word` of page `page` is.
+    /// The address of word `word` of page `page`.
     pub fn word(&self, page: u64, word: u64) -> Va {
         Va(self.linear.0 + page * PAGE + word * 8)
     }
 
-    /// What the word holds.
+    /// The value of word `word` of page `page`.
     pub fn expected(&self, page: u64, word: u64) -> u64 {
         if word == TEXT_WORD {
             return RET_RET;
@@ -211,7 +222,7 @@ impl Arena {
         list.get(page as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Notes that `writer` has added one to its word of `page`.
+    /// Counts that `writer` has added one to its word of `page`.
     pub fn written(&self, page: u64, writer: usize) {
         if let Some(count) = self.writes.get(writer).and_then(|list| list.get(page as usize)) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -223,12 +234,13 @@ impl Arena {
         PageState(self.states.get(page as usize).map_or(0, |state| state.load(Ordering::Acquire)))
     }
 
-    /// Says which pages change next.
+    /// Sets the pages that change next.
     pub fn set_focus(&self, first: u64, count: u64) {
         self.focus.store(first << 32 | count, Ordering::Release);
     }
 
-    /// A page: three times out of four one of the first 32 that change next, so that what is changed is in use.
+    /// A random page. Three times out of four it is one of the first 32 pages that change next, so
+    /// that they are in use.
     pub fn some_page(&self, random: &mut Random) -> u64 {
         let focus = self.focus.load(Ordering::Acquire);
         let (first, count) = (focus >> 32, focus & 0xffff_ffff);
@@ -239,7 +251,7 @@ impl Arena {
         }
     }
 
-    /// Marks the pages as changing.
+    /// Marks pages as changing.
     pub fn begin(&self, first: u64, count: u64) {
         for page in first..first + count {
             if let Some(state) = self.states.get(page as usize) {
@@ -249,7 +261,7 @@ impl Arena {
         cpu::barrier();
     }
 
-    /// Ends the change of the pages: each is what `new` makes of what it was.
+    /// Ends the change of pages. `new` maps the old state of each to its new one.
     pub fn end(&self, first: u64, count: u64, new: impl Fn(PageState) -> PageState) {
         for page in first..first + count {
             let Some(state) = self.states.get(page as usize) else { continue };
@@ -260,7 +272,7 @@ impl Arena {
         }
     }
 
-    /// Whether one of the pages is as `is` says.
+    /// Whether `is` holds for one of the pages.
     pub fn any(&self, first: u64, count: u64, is: impl Fn(PageState) -> bool) -> bool {
         (first..first + count).any(|page| is(self.state(page)))
     }

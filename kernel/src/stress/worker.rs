@@ -1,14 +1,15 @@
-//! What the other CPUs do meanwhile: read, write, checksum and execute pages of the arena, without pause.
+//! What the other CPUs do during a run: they read, write, sum up and execute pages of the arena,
+//! without pause.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::arena::{Arena, PageState, TEXT_WORD, WORDS, WRITERS};
-use super::random::Random;
 use crate::arch::cpu;
-use crate::arch::percpu;
+use crate::arch::per_cpu;
 use crate::arch::probe::{self, Fault};
+use crate::stress::arena::{Arena, PageState, TEXT_WORD, WORDS, WRITERS};
+use crate::stress::random::Random;
 
-/// Something that must not be.
+/// An illegal state that a worker saw.
 #[derive(Clone, Copy, Debug)]
 pub struct Wrong {
     pub what: &'static str,
@@ -17,7 +18,7 @@ pub struct Wrong {
     pub found: u64,
 }
 
-/// What a worker has done so far, and the first thing it found wrong.
+/// What a worker has done so far, and the first illegal state that it saw.
 #[derive(Default)]
 pub struct Tally {
     pub accesses: AtomicU64,
@@ -56,7 +57,7 @@ impl Tally {
         self.is_wrong.store(false, Ordering::Release);
     }
 
-    fn set_wrong(&self, what: usize, address: u64, expected: u64, found: u64) {
+    fn record_wrong(&self, what: usize, address: u64, expected: u64, found: u64) {
         if self.is_wrong.load(Ordering::Relaxed) {
             return;
         }
@@ -67,7 +68,7 @@ impl Tally {
         self.is_wrong.store(true, Ordering::Release);
     }
 
-    /// The first thing found wrong.
+    /// The first illegal state.
     pub fn wrong(&self) -> Option<Wrong> {
         let value = |nth: usize| self.wrong[nth].load(Ordering::Relaxed);
         self.is_wrong.load(Ordering::Acquire).then(|| Wrong {
@@ -79,7 +80,7 @@ impl Tally {
     }
 }
 
-/// The kinds of access.
+/// A kind of access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Read,
@@ -87,7 +88,10 @@ pub enum Access {
     Execute,
 }
 
-/// Whether `access` to a page in `state` may end as it did; which of [`WHAT`] is wrong if not.
+/// Checks that `access` to a page in `state` may have this result.
+///
+/// # Errors
+/// The index in [`WHAT`] of what is wrong.
 pub fn is_right(state: PageState, access: Access, result: Result<(), Fault>) -> Result<(), usize> {
     let allowed = match access {
         Access::Read => true,
@@ -104,9 +108,9 @@ pub fn is_right(state: PageState, access: Access, result: Result<(), Fault>) -> 
     }
 }
 
-/// Works until `stop`; `worker` counts the CPUs that work, from 0.
+/// Works until `stop`. Workers are numbered from 0.
 pub fn work(arena: &Arena, tally: &Tally, stop: &AtomicBool, worker: usize) {
-    let mut random = Random(0x5eed_0000 + percpu::this_cpu() as u64);
+    let mut random = Random(0x5eed_0000 + per_cpu::this_cpu() as u64);
     while !stop.load(Ordering::Relaxed) && tally.wrong().is_none() {
         let page = arena.some_page(&mut random);
         match random.below(8) {
@@ -119,8 +123,8 @@ pub fn work(arena: &Arena, tally: &Tally, stop: &AtomicBool, worker: usize) {
     }
 }
 
-/// Runs one access and judges it, if the page's state was the same before and after. Whether it was done.
-fn judged(
+/// Runs one access and judges it. Returns whether it succeeded.
+fn judge_run(
     arena: &Arena,
     tally: &Tally,
     page: u64,
@@ -134,7 +138,8 @@ fn judged(
     result.is_ok()
 }
 
-/// Judges an access to a page that was in state `before` in front of it.
+/// Judges an access to a page that was in state `before`, unless the state has changed during the
+/// access.
 fn judge(
     arena: &Arena,
     tally: &Tally,
@@ -144,7 +149,7 @@ fn judge(
     before: PageState,
     result: Result<(), Fault>,
 ) {
-    // The access, and the walk that it took, before the second look at the state.
+    // The access and its table walk complete before the state is read again.
     cpu::barrier();
     let after = arena.state(page);
     tally.accesses.fetch_add(1, Ordering::Relaxed);
@@ -156,32 +161,32 @@ fn judge(
         && let Err(what) = is_right(before, access, result)
     {
         let found = result.err().map_or(0, |fault| fault.esr);
-        tally.set_wrong(what, arena.word(page, word).0, before.bits(), found);
+        tally.record_wrong(what, arena.word(page, word).0, before.bits(), found);
     }
 }
 
-/// Words of other writers change at any time.
+/// Whether the word is another writer's, which may change at any time.
 fn is_foreign(worker: usize, word: u64) -> bool {
     word < WRITERS as u64 && word != worker as u64
 }
 
 fn read(arena: &Arena, tally: &Tally, worker: usize, page: u64, word: u64) {
     let mut value = 0;
-    let done = judged(arena, tally, page, word, Access::Read, || {
+    let done = judge_run(arena, tally, page, word, Access::Read, || {
         value = probe::load(arena.word(page, word))?;
         Ok(())
     });
     let expected = arena.expected(page, word);
     if done && !is_foreign(worker, word) && value != expected {
-        tally.set_wrong(3, arena.word(page, word).0, expected, value);
+        tally.record_wrong(3, arena.word(page, word).0, expected, value);
     }
 }
 
 fn write(arena: &Arena, tally: &Tally, worker: usize, page: u64) {
     let word = worker as u64;
     let value = arena.expected(page, word).wrapping_add(1);
-    // SAFETY: the word is this worker's own, and is only reached by probes.
-    let done = judged(arena, tally, page, word, Access::Write, || unsafe {
+    // SAFETY: the word is this worker's own, and only probes reach it.
+    let done = judge_run(arena, tally, page, word, Access::Write, || unsafe {
         probe::store(arena.word(page, word), value)
     });
     if done {
@@ -190,13 +195,13 @@ fn write(arena: &Arena, tally: &Tally, worker: usize, page: u64) {
 }
 
 fn execute(arena: &Arena, tally: &Tally, page: u64) {
-    // SAFETY: the word is two RETs, which nobody writes to.
-    judged(arena, tally, page, TEXT_WORD, Access::Execute, || unsafe {
+    // SAFETY: the word is two RETs, which nothing writes to.
+    judge_run(arena, tally, page, TEXT_WORD, Access::Execute, || unsafe {
         probe::execute(arena.word(page, TEXT_WORD))
     });
 }
 
-/// Adds up all words that no other worker writes to.
+/// Sums up all words that no other worker writes to.
 fn checksum(arena: &Arena, tally: &Tally, worker: usize, page: u64) {
     let before = arena.state(page);
     let (mut sum, mut expected) = (0u64, 0u64);
@@ -213,6 +218,6 @@ fn checksum(arena: &Arena, tally: &Tally, worker: usize, page: u64) {
     }
     tally.accesses.fetch_add(WORDS, Ordering::Relaxed);
     if sum != expected {
-        tally.set_wrong(4, arena.word(page, 0).0, expected, sum);
+        tally.record_wrong(4, arena.word(page, 0).0, expected, sum);
     }
 }

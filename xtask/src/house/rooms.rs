@@ -40,4 +40,4 @@ pub const ROOMS: &[Room] = &[
 /// The parts of a package, by its folder: the files and folders beside its root, without `.rs`. The
 /// root itself stands above them all. A package that is not listed has no order of parts.
 pub const WINGS: &[(&str, &[&str])] =
-    &[("kernel", &["arch", "gic", "smp", "memory", "kexec", "end", "stress", "shell", "boot"])];
+    &[("kernel", &["arch", "gic", "memory", "smp", "kexec", "end", "stress", "shell", "boot"])];

@@ -17,12 +17,12 @@ use crate::process;
 use crate::setup::toolchain::TARGET;
 use crate::workspace::Workspace;
 
-/// The crates that are published, by where they are verified.
+/// The crates that are published, by where they are verified, each with those that it needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published<'m> {
     /// For the host.
     pub host: Vec<&'m str>,
-    /// For the bare-metal target, those that they need included.
+    /// For the bare-metal target.
     pub bare_metal: Vec<&'m str>,
 }
 
@@ -31,20 +31,22 @@ impl<'m> Published<'m> {
     pub fn read(metadata: &'m Value) -> Result<Self> {
         let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
         let published: Vec<&Value> = packages.iter().filter(|package| package["publish"].is_null()).collect();
-        let (mut wanted, host): (Vec<&Value>, Vec<&Value>) =
+        let (bare_metal, host): (Vec<&Value>, Vec<&Value>) =
             published.iter().partition(|package| is_for_bare_metal(package));
-        let mut at = 0;
-        while let Some(package) = wanted.get(at) {
-            let needs = |other: &&&Value| needs(package, other) && !wanted.contains(other);
-            let needed: Vec<&Value> = published.iter().filter(needs).copied().collect();
-            wanted.extend(needed);
-            at += 1;
-        }
-        let names = |packages: Vec<&'m Value>| -> Vec<&'m str> {
-            packages.into_iter().filter_map(|package| package["name"].as_str()).collect()
-        };
-        Ok(Self { host: names(host), bare_metal: names(wanted) })
+        Ok(Self { host: with_needs(host, &published), bare_metal: with_needs(bare_metal, &published) })
     }
+}
+
+/// The names of `wanted` and of what they need.
+fn with_needs<'m>(mut wanted: Vec<&'m Value>, published: &[&'m Value]) -> Vec<&'m str> {
+    let mut at = 0;
+    while let Some(package) = wanted.get(at) {
+        let is_new = |other: &&&Value| needs(package, other) && !wanted.contains(other);
+        let needed: Vec<&Value> = published.iter().filter(is_new).copied().collect();
+        wanted.extend(needed);
+        at += 1;
+    }
+    wanted.into_iter().filter_map(|package| package["name"].as_str()).collect()
 }
 
 fn is_for_bare_metal(package: &Value) -> bool {

@@ -221,8 +221,9 @@ impl Running {
     /// What may happen on a page while `op` goes on: the accesses that it does not touch.
     pub fn untouched(&self, op: Op, cpu: usize, va: u64) -> Vec<Event> {
         let Some((pa, _)) = self.shadow.at(va) else {
-            let comes = matches!(op, Op::Add(range) if va.wrapping_sub(self.shadow.linear(range.start)) < range.len());
-            return if comes { Vec::new() } else { self.accesses(cpu, va) };
+            let is_in = |range: PaRange| va.wrapping_sub(self.shadow.linear(range.start)) < range.len();
+            let is_added = matches!(op, Op::Add(range) if is_in(range));
+            return if is_added { Vec::new() } else { self.accesses(cpu, va) };
         };
         let mut accesses = self.accesses(cpu, va);
         match op {

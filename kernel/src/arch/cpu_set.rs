@@ -1,0 +1,82 @@
+//! Sets of CPUs.
+
+use core::fmt;
+use core::iter;
+
+use crate::arch::layout::MAX_CPUS;
+
+/// A set of CPUs, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuSet([u64; MAX_CPUS / 64]);
+
+impl CpuSet {
+    /// No CPU.
+    pub const EMPTY: Self = Self([0; MAX_CPUS / 64]);
+
+    /// The one CPU `number`.
+    pub fn one(number: usize) -> Self {
+        let mut set = Self::EMPTY;
+        set.insert(number);
+        set
+    }
+
+    /// Adds the CPU `number`, which is below [`MAX_CPUS`].
+    pub fn insert(&mut self, number: usize) {
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    /// Removes the CPU `number`.
+    pub fn remove(&mut self, number: usize) {
+        self.0[number / 64] &= !(1 << (number % 64));
+    }
+
+    /// Whether the CPU `number`, which is below [`MAX_CPUS`], is in the set.
+    pub fn contains(&self, number: usize) -> bool {
+        self.0[number / 64] >> (number % 64) & 1 != 0
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::EMPTY
+    }
+
+    /// The number of CPUs in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Their numbers, ascending.
+    pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
+        self.0.into_iter().enumerate().flat_map(|(nth, word)| {
+            let mut left = word;
+            iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < u64::BITS).then_some(nth * 64 + bit as usize)
+            })
+        })
+    }
+}
+
+impl FromIterator<usize> for CpuSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut set = Self::EMPTY;
+        numbers.into_iter().for_each(|number| set.insert(number));
+        set
+    }
+}
+
+impl fmt::Display for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, number) in self.iter().enumerate() {
+            write!(f, "{}{number}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{self}}}")
+    }
+}

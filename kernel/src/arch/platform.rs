@@ -1,0 +1,34 @@
+//! Facts about the machine that never change after boot.
+
+use linmap::features::Features;
+use linmap_platform::Conduit;
+use linmap_table::Reserved;
+use linmap_vmsa::{Pa, PaRange};
+
+use crate::arch::entered::Entered;
+use crate::arch::image::Image;
+
+/// What boot loader, device tree and boot CPU say of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Platform {
+    /// How the kernel was entered.
+    pub entered: Entered,
+    /// The number of kexecs of linmap into itself before this boot.
+    pub generation: u64,
+    /// The boot CPU's features.
+    pub features: Features,
+    /// The running image.
+    pub image: Image,
+    /// The values of TTBR0 and TCR while TTBR0 translates nothing.
+    pub reserved: Reserved,
+    /// How PSCI is called.
+    pub psci: Option<Conduit>,
+    /// The device tree blob of the boot loader.
+    pub dtb: &'static [u8],
+    /// The boot command line.
+    pub command_line: &'static str,
+    /// The boot loader's initrd, which is our archive.
+    pub initrd: Option<PaRange>,
+    /// The console's first register.
+    pub uart: Option<Pa>,
+}

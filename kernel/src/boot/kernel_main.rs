@@ -1,0 +1,128 @@
+//! The boot on the boot CPU, from the entry into Rust to the shell.
+
+use dtoolkit::fdt::Fdt;
+use linmap_fdt::parse_dtb;
+use linmap_platform::chosen;
+use linmap_platform::{CommandLine, Uart};
+use linmap_vmsa::{Pa, PaRange};
+
+use crate::arch::cpu;
+use crate::arch::entered::Entered;
+use crate::arch::layout::GEOMETRY;
+use crate::arch::platform::Platform;
+use crate::arch::psci;
+use crate::boot::command_line::warn_of_unknown_words;
+use crate::boot::console;
+use crate::boot::dtb;
+use crate::boot::early::Early;
+use crate::boot::memory::{self, Found};
+use crate::end::fail::fail;
+use crate::kexec::command_line::generation;
+use crate::kexec::hand_over::Payloads;
+use crate::memory::linear_map;
+use crate::memory::live::{self, LiveMap};
+use crate::memory::parking;
+use crate::memory::physical::Memory;
+use crate::memory::reservations::Reservations;
+use crate::report;
+use crate::shell::owners::Owners;
+use crate::shell::session;
+use crate::smp::boot_cpu::{self, bits_to_reach};
+use crate::smp::cpus::Cpus;
+use crate::smp::start_all::start_all;
+
+/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
+/// DTB and image, the code of the entry, and its time.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
+    let mut early = Early::start(Pa(image_pa), entered);
+    let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
+    let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
+    let platform = read_platform(&mut early, dtb, fdt);
+    let line = CommandLine(platform.command_line);
+    report_entry(&platform, Pa(dtb_pa), entered_at);
+    warn_of_unknown_words(line);
+
+    let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
+    let found = memory::find(fdt, dtb_range, platform.image, line)
+        .unwrap_or_else(|error| fail("memory", &error, platform.psci));
+    boot(platform, early, found, fdt, dtb_range)
+}
+
+/// Reads the facts about the machine that do not depend on its memory.
+fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Platform {
+    let psci = psci::reachable(fdt, early.entered);
+    let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
+    let line = CommandLine(command_line);
+    early.use_console(Uart::from_stdout_path(fdt).or(console::named_by(line)));
+    let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
+    let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
+    Platform {
+        entered: early.entered,
+        generation,
+        features,
+        image: early.image,
+        reserved: early.reserved,
+        psci,
+        dtb,
+        command_line,
+        initrd: None,
+        uart: early.console.map(|uart| uart.registers),
+    }
+}
+
+fn report_entry(platform: &Platform, dtb: Pa, entered_at: u64) {
+    let Platform { generation, entered, features, image, .. } = platform;
+    report!(
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
+        entered.el(),
+        u8::from(*entered == Entered::El2Vhe),
+        features.midr.0,
+        features.bbm.number(),
+        features.pa_bits(),
+        image.range().start,
+        dtb.0
+    );
+    if *generation > 0 {
+        // The previous generation left the time of its departure in a register that the boot
+        // protocol leaves free.
+        report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
+    }
+}
+
+/// Builds the linear map, starts the other CPUs, and runs the shell.
+fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>, dtb: PaRange) -> ! {
+    platform.initrd = found.initrd;
+    let Platform { image, features, reserved, psci, .. } = platform;
+    let line = CommandLine(platform.command_line);
+    let (map, choices) =
+        linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
+            .unwrap_or_else(|error| fail("linear-map", &error, psci));
+    parking::prepare(image, reserved);
+    let ram = PaRange::new(Pa(0), found.memblock.memory_end());
+    let console = early.console.map(console::registers);
+    let pa_bits = bits_to_reach([ram, image.range(), dtb].into_iter().chain(console));
+    let hardware = found.memblock.mapped(GEOMETRY.granule().bytes()).collect();
+    let mut owners = Owners {
+        platform,
+        memory: Memory {
+            memblock: found.memblock,
+            fixmap: early.fixmap,
+            layout: map.layout(),
+            hardware,
+            firmware: found.firmware,
+        },
+        map: LiveMap::new(image, map),
+        cpus: Cpus::new(&found.topology, psci, features, pa_bits),
+        reservations: Reservations::default(),
+        preserved: found.preserved,
+        payloads: Payloads { crash_memory: found.crash, ..Payloads::default() },
+    };
+    let Owners { platform, memory, map, cpus, preserved, .. } = &mut owners;
+    start_all(cpus, platform, memory, fdt, &found.topology)
+        .unwrap_or_else(|error| fail("cpus", &error, psci));
+    live::rely_on(map, memory, platform, cpus.system(), choices)
+        .unwrap_or_else(|error| fail("repaint", &error, psci));
+    preserved.show(memory);
+    session::run(&mut owners)
+}

@@ -1,0 +1,15 @@
+//! How a payload is loaded.
+
+use crate::kexec::allocations::Pool;
+
+/// The options of a load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LoadOptions {
+    /// Stages the payload page by page in unrelated frames, as a loader that receives it in pieces
+    /// must.
+    pub scattered: bool,
+    /// Builds no transitional tables: the payload is moved with the MMU off.
+    pub mmu_off: bool,
+    /// The memory to load to. A crash kernel uses no other.
+    pub pool: Pool,
+}

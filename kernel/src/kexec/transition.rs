@@ -1,0 +1,52 @@
+//! The tables for the move of a payload.
+
+use linmap::{Layout, MappingList, MemblockFrames, TooManyRanges, identity_geometry};
+use linmap_kexec::{Transition, TransitionError};
+use linmap_table::Mappings;
+use linmap_vmsa::PaRange;
+
+use crate::arch::cpu;
+use crate::kexec::error::KexecError;
+use crate::memory::physical::Memory;
+use crate::{report, say};
+
+/// Builds the transitional tables, which execute the code in `control`. `None` if no memory is free
+/// for them.
+///
+/// # Errors
+/// [`KexecError::Ranges`], [`KexecError::Identity`], [`KexecError::Transition`].
+pub fn build(memory: &mut Memory, control: PaRange) -> Result<Option<Transition>, KexecError> {
+    let started = cpu::counter();
+    let layout = memory.layout;
+    let geometry = layout.geometry();
+    let page = geometry.granule().bytes();
+    let mut list: MappingList = MappingList::new();
+    for range in memory.memblock.mapped(page) {
+        let mapping = Transition::mapping(range, layout.linear(range.start));
+        let capacity = list.capacity();
+        list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;
+    }
+    let linear = Mappings::new(geometry, &list).map_err(TransitionError::Mapping)?;
+    let code = control.start;
+    let code_geometry = identity_geometry(geometry, code.0.saturating_add(page))?;
+    let mut window = memory.tables();
+    let mut frames = MemblockFrames::new(&mut memory.memblock, geometry);
+    let base = Layout::base(geometry);
+    match Transition::build(&linear, base, code, code_geometry, &mut window, &mut frames) {
+        Ok(both) => {
+            report!(
+                "phase=kexec-tables ticks={} tables={}",
+                cpu::ticks_since(started),
+                both.linear.built().tables + both.code.built().tables
+            );
+            Ok(Some(both))
+        }
+        Err(TransitionError::OutOfFrames(error)) => {
+            say!(
+                "no memory for transitional tables ({error}): the payload is moved with the MMU off, slowly"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,127 @@
+//! Parking: what this kernel gives to `linmap_park`.
+//!
+//! The CPUs that wait spin in the identity map with TTBR1 on the reserved table. The boot CPU,
+//! which edits, runs on the [surgery root](crate::memory::surgery).
+
+use linmap::{ParkError, Pause};
+use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};
+use linmap_table::Reserved;
+use linmap_table::cpu::store_valid;
+use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
+
+use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::cpu_set::CpuSet;
+use crate::arch::image::{self, Image};
+use crate::arch::layout::{GEOMETRY, MAX_CPUS};
+use crate::arch::per_cpu::{self, State};
+use crate::arch::wait::{PATIENCE, wait_until};
+use crate::gic::interrupt::interrupt;
+use crate::gic::sgi::Sgi;
+
+static PARKING: Rendezvous<IdentitySwitch, MAX_CPUS> = Rendezvous::new(IdentitySwitch::new());
+
+/// The bytes of a page of the identity map.
+const PAGE: usize = GEOMETRY.granule().bytes() as usize;
+
+const _: () = assert!(size_of::<Rendezvous<IdentitySwitch, MAX_CPUS>>() == PAGE);
+
+/// Prepares the identity map for parking. Called once, before other CPUs are started.
+pub fn prepare(image: Image, reserved: Reserved) {
+    let mut cpu = ThisCpu;
+    let image_offset = image.offset();
+    let pages =
+        [(vectors(), Attributes::KERNEL_TEXT), (Va(PARKING.address() as u64), Attributes::KERNEL_DATA)];
+    for (va, attributes) in pages {
+        let pa = Pa(va.0.wrapping_sub(image_offset) & !(PAGE as u64 - 1));
+        let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
+        // SAFETY: the identity map's table of pages has an entry for every page of the image, and
+        // these are the vectors and the words of parked CPUs; nothing else was mapped there.
+        unsafe { store_valid(&mut cpu, image::identity_page(Va(pa.0)), descriptor) };
+    }
+    let values = SwitchValues {
+        live: ttbr(GEOMETRY, image.swapper(), 0),
+        nothing: reserved.ttbr0,
+        identity: ttbr(GEOMETRY, image.identity_map(), 0),
+        image_offset,
+    };
+    // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and
+    // the pages of vectors and words since just now.
+    unsafe { PARKING.switch().set(values) };
+}
+
+/// All CPUs but the boot CPU, as it sees them.
+struct OtherCpus;
+
+impl Cpus for OtherCpus {
+    fn others(&self) -> impl Iterator<Item = usize> + Clone {
+        per_cpu::others().iter()
+    }
+
+    fn in_transit(&self) -> impl Iterator<Item = usize> {
+        let in_transit = |state| !matches!(state, State::Off | State::Uncalled | State::Online);
+        per_cpu::known().filter(move |(_, cpu)| in_transit(cpu.state())).map(|(number, _)| number)
+    }
+
+    fn interrupt(&self, cpu: usize) {
+        interrupt(Sgi::Park, CpuSet::one(cpu));
+    }
+
+    fn wait_until(&self, parked: impl FnMut() -> bool) -> bool {
+        wait_until(PATIENCE, parked)
+    }
+
+    fn ticks(&self) -> u64 {
+        cpu::counter()
+    }
+}
+
+/// Parks this CPU, which was interrupted to do so. Interrupts are masked.
+pub fn interrupted() {
+    // SAFETY: an interrupt handler runs masked; TTBR0 of a CPU that runs holds the reserved table;
+    // the live root has the handler's stack and code.
+    unsafe { PARKING.answer(per_cpu::this_cpu()) };
+}
+
+/// Takes this CPU off the live root for good. It goes on as `way` says. Interrupts are masked.
+pub fn for_good(way: WayOff) -> ! {
+    // SAFETY: interrupts are masked wherever a CPU decides to leave, and TTBR0 holds the reserved
+    // table.
+    unsafe { PARKING.leave_for_good(per_cpu::this_cpu(), way) }
+}
+
+/// Notes that the CPU `number`, which does not run yet, may come to the live root from now on.
+pub fn expect(number: usize) {
+    PARKING.expect(number);
+}
+
+/// Notes that the CPU `number` can't come to the live root any more.
+pub fn forget(number: usize) {
+    PARKING.has_left(number);
+}
+
+/// Runs `edit` on the root with the TTBR1 value `surgery` while all other CPUs are parked.
+///
+/// # Errors
+/// [`ParkError`] when a CPU does not park; `edit` is not run then.
+///
+/// # Safety
+/// This is the boot CPU, with interrupts masked and its stack in the image; the root maps the
+/// image, and all that `edit` accesses.
+pub unsafe fn all<R>(surgery: u64, edit: impl FnOnce() -> R) -> Result<(R, Pause), ParkError> {
+    // SAFETY: the kernel's states name every CPU that may run on the live root; the rest is the
+    // caller's.
+    unsafe { PARKING.edit_parked(&OtherCpus, surgery, edit) }
+}
+
+/// Returns how long it took until all had parked, in all rendezvous so far, in ticks of the virtual
+/// counter.
+pub fn waited() -> u64 {
+    PARKING.waited()
+}
+
+/// Lets the CPUs go that parked, because the boot CPU, which this is, stops. Nobody can return
+/// while the map is edited.
+pub fn abandon() {
+    PARKING.abandon();
+}

@@ -1,0 +1,159 @@
+//! Commands that show memory and its map, and verify it.
+
+use linmap::Layout;
+use linmap::listing::{Run, Runs, Size};
+use linmap_table::{LeafIter, Walk, walk};
+use linmap_vmsa::{Level, PaRange, Va};
+
+use crate::arch::cpu;
+use crate::arch::image::{self, Image};
+use crate::arch::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
+use crate::arch::print::Quoted;
+use crate::memory::physical::Memory;
+use crate::memory::verify::{self, Expected};
+use crate::shell::error::CommandError;
+use crate::shell::owners::Owners;
+use crate::smp::stacks;
+use crate::{report, say};
+
+/// Shows memblock: memory, no-map and reserved ranges.
+pub fn mem(memory: &Memory) -> Result<(), CommandError> {
+    let line = |kind: &str, range| say!("  {kind:<9} {range}  {}", Size(PaRange::len(range)));
+    for region in memory.memblock.regions() {
+        line(if region.no_map { "no-map" } else { "memory" }, region.range);
+    }
+    for range in memory.memblock.reserved() {
+        line("reserved", *range);
+    }
+    let reserved: u64 = memory.memblock.reserved().iter().map(|range| range.len()).sum();
+    report!("memory={} reserved={reserved}", memory.memblock.memory_len());
+    Ok(())
+}
+
+/// The number of leaves of one kind, and their size.
+#[derive(Clone, Copy, Default)]
+struct LeafCount {
+    entries: u64,
+    bytes: u64,
+}
+
+/// Shows the linear map: ranges, leaf sizes, tables.
+pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
+    let geometry = memory.geometry();
+    let base = Layout::base(geometry);
+    let linear_end = base.0 + (1 << (geometry.va_bits() - 1));
+    say!("linear map from {base}, memstart {}", memory.layout.memstart());
+    for range in memory.mapped() {
+        say!("  {} {range}  {}", memory.layout.linear(range.start), Size(range.len()));
+    }
+    // By level, 0 to 3, and by the contiguous bit.
+    let mut counts = [[LeafCount::default(); 2]; 4];
+    let mut window = memory.tables();
+    let mut leaves = LeafIter::new(geometry, image.swapper(), geometry.start_level(), base, &mut window);
+    let mut tables = 0;
+    while let Some(leaf) = leaves.next() {
+        if leaf.va.0 >= linear_end {
+            break;
+        }
+        // All tables entered so far are the linear map's, but for the root.
+        tables = leaves.tables() - 1;
+        let level = usize::try_from(leaf.level.number()).unwrap_or(0);
+        let count = &mut counts[level][usize::from(leaf.descriptor.is_contiguous())];
+        count.entries += 1;
+        count.bytes += geometry.entry_bytes(leaf.level);
+    }
+    for (number, by_level) in (0..).zip(&counts) {
+        let Some(level) = Level::new(number) else { continue };
+        for (count, contiguous) in by_level.iter().zip(["", " contiguous"]) {
+            if count.entries > 0 {
+                let leaf = Size(geometry.entry_bytes(level));
+                say!("  {leaf:>4}{contiguous:<11} {:>10} entries  {}", count.entries, Size(count.bytes));
+            }
+        }
+    }
+    let table_bytes = tables * geometry.granule().bytes();
+    say!("  {tables} tables, {}", Size(table_bytes));
+    let [.., pages] = counts.map(|by_level| by_level[0].entries + by_level[1].entries);
+    let blocks: u64 = counts.iter().flatten().map(|count| count.entries).sum::<u64>() - pages;
+    report!("map=ok tables={tables} table_bytes={table_bytes} blocks={blocks} pages={pages}");
+    Ok(())
+}
+
+/// Shows all live mappings of TTBR1 with runs folded. Memory that is writable and executable is an
+/// error.
+pub fn dump(memory: &Memory, image: Image) -> Result<(), CommandError> {
+    let geometry = memory.geometry();
+    let base = Layout::base(geometry);
+    let mut window = memory.tables();
+    let leaves = LeafIter::new(geometry, image.swapper(), geometry.start_level(), base, &mut window);
+    let (mut runs, mut both) = (0, 0u64);
+    let mut area = "";
+    for run in Runs::new(geometry, leaves) {
+        let here = area_of(&run, base, geometry.va_bits());
+        if here != area {
+            say!("---[ {here} ]---");
+            area = here;
+        }
+        say!("{run}");
+        runs += 1;
+        both += u64::from(run.writable_and_executable());
+    }
+    report!("dump=ok runs={runs} wx={both}");
+    if both > 0 { Err(CommandError::WritableAndExecutable(both)) } else { Ok(()) }
+}
+
+fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
+    if run.va.0 < base.0 + (1 << (va_bits - 1)) {
+        "linear map"
+    } else if run.va < STACKS && run.va >= IMAGE {
+        "kernel image"
+    } else if run.va < DTB_WINDOW {
+        "stacks of CPUs"
+    } else if run.va < FIXMAP {
+        "device tree"
+    } else {
+        "fixmap"
+    }
+}
+
+/// Shows how the tables and the MMU translate an address.
+pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), CommandError> {
+    const WRONG: CommandError = CommandError::Usage("translate VA (hexadecimal)");
+    let va = Va(u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).map_err(|_| WRONG)?);
+    let in_ttbr1 = va.0 >= Layout::base(memory.geometry()).0;
+    match walk(memory.geometry(), image.swapper(), va, &mut memory.tables()) {
+        _ if !in_ttbr1 => say!("  tables: not an address of TTBR1"),
+        Walk::Leaf { pa, level, descriptor } => say!("  tables: {pa}, level {level}, {descriptor:?}"),
+        Walk::Fault { level } => say!("  tables: translation fault, level {level}"),
+    }
+    match cpu::translate(va) {
+        Ok(pa) => say!("  AT:     {pa}"),
+        Err(status) => say!("  AT:     fault, status {status:#x}"),
+    }
+    Ok(())
+}
+
+/// Verifies the linear map.
+pub fn verify(owners: &Owners) -> Result<(), CommandError> {
+    let started = cpu::counter();
+    let Owners { platform, memory, map, cpus, reservations, preserved, payloads } = owners;
+    let crash_kernel = match payloads.crash_kernel {
+        Some(_) => payloads.crash_memory.range,
+        None => PaRange::default(),
+    };
+    let expected =
+        Expected { image: platform.image, reservations, preserved, crash_kernel, global: map.map.global() };
+    let guards = image::guards().into_iter().chain((1..cpus.with_stacks()).flat_map(stacks::guards));
+    let verified = verify::verify(memory, expected, guards).inspect_err(|mismatch| {
+        report!("verify=failed what={}", Quoted(mismatch));
+    })?;
+    report!(
+        "verify=ok mapped={} faults={} ranges={} holes={} ticks={}",
+        verified.mapped,
+        verified.faults,
+        verified.ranges,
+        verified.holes,
+        cpu::ticks_since(started)
+    );
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! How a CPU leaves: it takes no more interrupts, and then switches itself off or waits with its
+//! MMU off.
+
+use core::sync::atomic::{Ordering, fence};
+
+use linmap_park::WayOff;
+use linmap_platform::Conduit;
+use smccc::psci::AffinityState;
+
+use crate::arch::affinities;
+use crate::arch::per_cpu::{self, State};
+use crate::arch::psci::{self, CONDUIT_HVC, CONDUIT_SMC, CONDUIT_WAIT};
+use crate::arch::stop;
+use crate::gic::controller;
+use crate::memory::parking;
+
+unsafe extern "C" {
+    fn secondary_again() -> !;
+}
+
+/// Whether other CPUs interrupt this one. The boot CPU is sent no interrupts. The interface of any
+/// other CPU works once it is online.
+pub fn takes_interrupts() -> bool {
+    let me = per_cpu::this_cpu();
+    me != 0 && matches!(per_cpu::of(me).state(), State::Online | State::Leaving)
+}
+
+/// Removes this CPU, which is online, from those that are interrupted. No interrupt stays pending
+/// for the next kernel.
+pub fn leave_others() {
+    per_cpu::of(per_cpu::this_cpu()).set_state(State::Leaving);
+    // A CPU that ends the kernel either sees the new state, or is seen here.
+    fence(Ordering::SeqCst);
+    stop::stop_if_elsewhere();
+    drain_interrupts();
+}
+
+/// Takes all interrupts that are pending for this CPU, so that the next kernel gets none of them,
+/// and lets no more through.
+pub fn drain_interrupts() {
+    if takes_interrupts() {
+        while controller::take().is_some() {}
+        controller::stop_this_cpu();
+    }
+}
+
+/// Leaves the live tables. Then switches this CPU off, or waits with the MMU off if it came from a
+/// spin table, or stops where neither is possible. Interrupts are masked.
+pub fn off() -> ! {
+    let way = match per_cpu::of(per_cpu::this_cpu()).conduit.load(Ordering::Acquire) {
+        CONDUIT_HVC => WayOff::PsciHvc,
+        CONDUIT_SMC => WayOff::PsciSmc,
+        CONDUIT_WAIT => WayOff::Code(secondary_again),
+        _ => WayOff::Stay,
+    };
+    parking::for_good(way)
+}
+
+/// Switches off this CPU, which takes interrupts, and announces it first.
+pub fn leave() -> ! {
+    leave_others();
+    off()
+}
+
+/// Switches off this CPU before it takes interrupts: its interface of the GIC may not even exist.
+pub fn leave_early() -> ! {
+    per_cpu::of(per_cpu::this_cpu()).set_state(State::Leaving);
+    off()
+}
+
+/// Whether PSCI reports the CPU `number` as off. `true` for a CPU that does not leave by PSCI.
+pub fn is_off(number: usize) -> bool {
+    let conduit = match per_cpu::of(number).conduit.load(Ordering::Acquire) {
+        CONDUIT_HVC => Conduit::Hvc,
+        CONDUIT_SMC => Conduit::Smc,
+        _ => return true,
+    };
+    psci::affinity_info(conduit, affinities::of(number)) == Ok(AffinityState::Off)
+}
