@@ -37,14 +37,14 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     for step in steps {
         match step {
             Step::Store(store) => {
-                // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
-                // for what they map.
+                // SAFETY: the check has found `store` to name entries of a table of this tree, and
+                // the caller vouches for what they map.
                 unsafe { apply_store(store, window, cpu) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
-                // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
-                // its ends; the caller vouches that nobody walks it.
+                // SAFETY: the check has found the range to lie in this tree and no leaf that
+                // changes to reach over its ends; the caller vouches that nobody walks it.
                 counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
@@ -58,7 +58,8 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     counts
 }
 
-/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that are.
+/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that
+/// are.
 #[inline(never)]
 pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
@@ -69,9 +70,9 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     let mut freed = 0;
     for step in steps.iter().rev() {
         let Step::Free { table, level, .. } = *step else { break };
-        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations made every walker
-        // forget it: the check found that of each table returned. The frame is from a frame source, since planners remove no
-        // other tables by their contract.
+        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations
+        // made every walker forget it: the check found that of each table returned. The frame is
+        // from a frame source, since planners remove no other tables by their contract.
         unsafe { release_below(geometry, table, level, window, frames) };
         frames.free(table);
         freed += 1;
@@ -82,8 +83,8 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
 /// Stores the entries of one run.
 ///
 /// # Safety
-/// `store` must name entries of a table that `window` reaches, and what they map must be memory that may be accessed as
-/// their attributes say.
+/// `store` must name entries of a table that `window` reaches, and what they map must be memory
+/// that may be accessed as their attributes say.
 #[inline]
 unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
     let count = usize::from(store.count);
@@ -97,8 +98,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
         Edit::Write { first, step } => unsafe { cpu.store_run(entries, count, first, step) },
         Edit::Bits { clear, set } => {
             for nth in 0..count {
-                // SAFETY: as above. Nobody else writes between the read and the store: only this tree's one `LiveTree`
-                // changes it, and hardware updates are off.
+                // SAFETY: as above. Nobody else writes between the read and the store: only this
+                // tree's one `LiveTree` changes it, and hardware updates are off.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));
@@ -135,13 +136,15 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
 }
 
 /// The invalidation of `pages` pages from `va` on.
-// Known to the loop over steps, what the operand needs of the geometry would be worked out for every plan.
+// Known to the loop over steps, what the operand needs of the geometry would be worked out for
+// every plan.
 #[inline(never)]
 fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
     match (RangeOperand::any_asid(geometry, va, pages), reach) {
         (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
         (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-        // The check refuses ranges that no operand can say. To invalidate everything covers them all the same.
+        // The check refuses ranges that no operand can say. To invalidate everything covers them
+        // all the same.
         (None, _) => Tlbi::All,
     }
 }

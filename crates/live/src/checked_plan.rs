@@ -12,9 +12,9 @@ use crate::step::Step;
 impl<'b> Plan<'b> {
     /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
     ///
-    /// A table that the planner has just written for a block, or has just compared to make one of it, is not compared once
-    /// more: the plan borrows the tree, so that nothing can have changed it. With debug assertions it is, as
-    /// [`LiveTree::check`] does for steps from anywhere.
+    /// A table that the planner has just written for a block, or has just compared to make one of
+    /// it, is not compared once more: the plan borrows the tree, so that nothing can have changed
+    /// it. With debug assertions it is, as [`LiveTree::check`] does for steps from anywhere.
     ///
     /// # Errors
     /// The first rule broken, with the plan, which can only be abandoned then.
@@ -36,9 +36,11 @@ pub struct CheckedPlan<'b> {
     plan: Plan<'b>,
 }
 
-/// A plan that was applied. Everything it changes is in force; the tables that it removed still wait to be given back.
+/// A plan that was applied. Everything it changes is in force; the tables that it removed still
+/// wait to be given back.
 ///
-/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed: [`free`](Self::free) it.
+/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed:
+/// [`free`](Self::free) it.
 #[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
 #[derive(Debug)]
 pub struct Applied<'b> {
@@ -64,13 +66,15 @@ impl<'b> CheckedPlan<'b> {
         self.plan.abandon(window, frames);
     }
 
-    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the pause.
+    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the
+    /// pause.
     ///
     /// # Safety
-    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps, and nothing may have
-    /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
-    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](crate::Quiescent) target its
-    /// promise must still hold, and for a [`Parked`](crate::Parked) one it must hold now.
+    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps,
+    /// and nothing may have written to them since. What becomes mapped must be memory that may be
+    /// accessed as its attributes say; nobody may use what becomes unmapped or loses a permission,
+    /// except to fault; for a [`Quiescent`](crate::Quiescent) target its promise must still hold,
+    /// and for a [`Parked`](crate::Parked) one it must hold now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
@@ -88,8 +92,9 @@ impl Applied<'_> {
         self.plan.steps()
     }
 
-    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
-    /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
+    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that
+    /// the plan was applied through: after a parked edit it is the one of the running kernel, when
+    /// all CPUs are back.
     #[inline(always)]
     pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> EditCounts {
         let mut counts = self.counts;

@@ -44,8 +44,8 @@ impl<'b> Plan<'b> {
         Self { context, exclusivity, foldable, steps }
     }
 
-    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
-    /// answer: it makes one page that differs from the page beside it.
+    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where
+    /// the plan has seen the answer: it makes one page that differs from the page beside it.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
         self.foldable == Foldable::Perhaps
@@ -90,7 +90,8 @@ pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
         let Some(next) = level.next() else { continue };
         for nth in 0..usize::from(*count) {
             if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
-                // SAFETY: the planner allocated the frames and wrote the tables; no store that links them was applied.
+                // SAFETY: the planner allocated the frames and wrote the tables; no store that
+                // links them was applied.
                 unsafe { release_below(geometry, table, next, window, frames) };
                 frames.free(table);
             }
