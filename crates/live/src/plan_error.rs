@@ -37,7 +37,8 @@ pub enum PlanError {
         /// The geometry of the tree.
         tree: Geometry,
     },
-    /// The plan needs more steps than the caller's list holds. Edit less at once, or give more room.
+    /// The plan needs more steps than the caller's list holds. Edit less at once, or give more
+    /// room.
     #[error("the plan needs more than the {capacity} steps there is room for")]
     TooLong {
         /// The length of the caller's list.
@@ -55,8 +56,8 @@ pub enum PlanError {
         /// First address without translation.
         va: Va,
     },
-    /// An entry that linmap never writes: a reserved encoding, a run whose entries differ, a contiguous bit where linmap
-    /// makes no runs, a block that another procedure left with nT.
+    /// An entry that linmap never writes: a reserved encoding, a run whose entries differ, a
+    /// contiguous bit where linmap makes no runs, a block that another procedure left with nT.
     #[error(
         "entry {index} of the level {level} table at {table}, for {va}, is {found:?}, which is nothing linmap writes"
     )]

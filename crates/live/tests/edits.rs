@@ -1,5 +1,5 @@
-//! Random edits of live trees on host memory: the tree says what a plain list of segments says, runs and tables are whole,
-//! every frame is accounted for, and a failure changes nothing.
+//! Random edits of live trees on host memory: the tree says what a plain list of segments says,
+//! runs and tables are whole, every frame is accounted for, and a failure changes nothing.
 
 mod live;
 
@@ -448,7 +448,8 @@ fn mutate(machine: &mut Machine, edit: Edit) {
                     && matches!(edit.op, Op::Split(_))
                     && at > 0
                     && matches!(without[at], Step::Store(_)) => {}
-            // Above level 0 rounds may become one: what the first invalidates, the second completes.
+            // Above level 0 rounds may become one: what the first invalidates, the second
+            // completes.
             Step::Dsb(Dsb::Ish)
                 if without.iter().skip(at).any(|s| *s == removed) && machine.bbm != BbmLevel::L0 => {}
             _ => {

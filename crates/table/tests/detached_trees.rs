@@ -1,5 +1,5 @@
-//! Detached trees on host memory: every page translates as the list of mappings says, by leaves that the architecture
-//! allows, and every frame comes back.
+//! Detached trees on host memory: every page translates as the list of mappings says, by leaves
+//! that the architecture allows, and every frame comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -31,13 +31,14 @@ impl Arena {
 
     fn window(&mut self) -> OffsetWindow {
         let address = self.memory.as_mut_ptr().expose_provenance() as u64;
-        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory` lives and is not
-        // touched otherwise as long as the arena.
+        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory`
+        // lives and is not touched otherwise as long as the arena.
         unsafe { OffsetWindow::new(address.wrapping_sub(RAM)) }
     }
 }
 
-// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the granule from `RAM`.
+// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the
+// granule from `RAM`.
 unsafe impl FrameSource for Arena {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let none = OutOfFrames { wanted: self.granule, largest_free: 0 };
@@ -73,7 +74,8 @@ unsafe impl TableWindow for OneSlotALevel {
     }
 }
 
-/// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules of the geometry.
+/// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules
+/// of the geometry.
 fn mappings(geometry: Geometry, base: u64, specs: &[(u64, u64, u64, u8, bool)]) -> Vec<Mapping> {
     let granule = geometry.granule().bytes();
     let mut va = base;
