@@ -47,7 +47,8 @@ pub enum BrokenRule {
     },
     /// The change needs more than the store and an invalidation.
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs {requirement} at BBM level {}",
+        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs \
+         {requirement} at BBM level {}",
         bbm.number()
     )]
     Forbidden {
@@ -70,7 +71,8 @@ pub enum BrokenRule {
     },
     /// A leaf in use changes its size below BBM level 3, or is made invalid for a moment.
     #[error(
-        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM level 3 (D8.16.2)"
+        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM \
+         level 3 (D8.16.2)"
     )]
     InUse {
         /// First address that the entry translates.
@@ -92,7 +94,8 @@ pub enum BrokenRule {
     },
     /// The entries of a contiguous run are not changed together, or would differ (D8.7.1).
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run changes"
+        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run \
+         changes"
     )]
     PartOfRun {
         /// First address that the entry translates.
