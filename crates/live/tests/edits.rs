@@ -332,7 +332,7 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
         1 => Just(BbmLevel::L0),
         1 => Just(BbmLevel::L1),
         1 => Just(BbmLevel::L2),
-        2 => Just(BbmLevel::L3)
+        2 => Just(BbmLevel::L3),
     ];
     (geometry, half, bbm, any::<bool>())
 }

@@ -169,8 +169,8 @@ proptest! {
         let before = arena.free.clone();
         let mut window = arena.window();
         let mut cursor = checked.cursor();
-        let level = geometry.start_level();
-        let tree = DetachedTree::build(&mut cursor, level, Va(0), &mut window, &mut arena).unwrap();
+        let start = geometry.start_level();
+        let tree = DetachedTree::build(&mut cursor, start, Va(0), &mut window, &mut arena).unwrap();
         prop_assert!(cursor.peek().is_none());
         prop_assert_eq!(before.len() - arena.free.len(), tree.built().tables as usize);
         check(geometry, &list, &tree, &mut window);
@@ -190,8 +190,8 @@ proptest! {
         let before = arena.free.clone();
         let mut window = OneSlotALevel { window: arena.window(), open: [false; 5] };
         arena.allowed = allowed;
-        let level = geometry.start_level();
-        match DetachedTree::build(&mut checked.cursor(), level, Va(0), &mut window, &mut arena) {
+        let start = geometry.start_level();
+        match DetachedTree::build(&mut checked.cursor(), start, Va(0), &mut window, &mut arena) {
             Ok(tree) => {
                 prop_assert!(tree.built().tables as usize <= allowed);
                 tree.release(&mut window, &mut arena);
