@@ -43,9 +43,9 @@ pub fn print(machine: &Machine, all: &[Results], model: &[Outcome]) -> io::Resul
     writeln!(out, "          memblock, as in the kernel, and changes what stands by plan, check and apply")?;
     writeln!(
         out,
-        "TLBIs     that a live tree would cost; here they are counted and do nothing. aarch64-paging changes a"
+        "TLBIs     that a live tree would cost; here they are counted and do nothing. aarch64-paging changes"
     )?;
-    writeln!(out, "          map that is not active")?;
+    writeln!(out, "          a map that is not active")?;
     print_model(&mut out, model)?;
     print_wanted(&mut out, all)?;
     print_model_wanted(&mut out, model)
@@ -110,7 +110,8 @@ fn print_model(out: &mut impl Write, model: &[Outcome]) -> io::Result<()> {
     writeln!(out)?;
     writeln!(
         out,
-        "{HEADING}The model's checker{HEADING:#}: builds in 4 KiB pages, each in a process of its own, one run on one CPU"
+        "{HEADING}The model's checker{HEADING:#}: builds in 4 KiB pages, each in a process of its own, \
+         one run on one CPU"
     )?;
     writeln!(
         out,

@@ -56,7 +56,10 @@ pub enum Instruction<'s> {
 }
 
 macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum $name {
@@ -505,7 +508,8 @@ mod tests {
 
     #[test]
     fn labels_statements_and_comments_are_told_apart() {
-        let source = "a: 0: ISB; tlbi VAAE1IS, x3 // tlbi vmalle1\n  .ascii \"ARM\"\n mrs x0, tcr_el1\n add x0, x0, :lo12:b";
+        let source = "a: 0: ISB; tlbi VAAE1IS, x3 // tlbi vmalle1\n  .ascii \"ARM\"\n mrs x0, \
+                      tcr_el1\n add x0, x0, :lo12:b";
         assert_eq!(
             read(source).unwrap(),
             [

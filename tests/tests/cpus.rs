@@ -391,7 +391,10 @@ fn a_number_of_no_cpu_is_refused_by_every_command_and_the_kernel_goes_on() {
         }
     }
     // The CPU itself, what is no number, and a CPU that has something to do.
-    script.push_str("!cpu-on 0; !cpu-off 0; !mask 0 1; !panic -1; !fault 1 x; !panic 1 2 3; mask 1 3000; !panic 1 0; verify");
+    script.push_str(
+        "!cpu-on 0; !cpu-off 0; !mask 0 1; !panic -1; !fault 1 x; !panic 1 2 3; mask 1 3000; \
+                     !panic 1 0; verify",
+    );
     let outcome = Boot::new("--memory 1G --cpus 2").with("--script", script).run();
     outcome.expect_success();
     let refused: Vec<_> = outcome.records.iter().filter(|record| record.contains_key("refused")).collect();

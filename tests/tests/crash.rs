@@ -177,7 +177,8 @@ fn a_crash_kernel_waits_beside_another_payload_and_can_be_unloaded() {
         "--memory 2G",
         RESERVE,
         "!kexec unload --crash; kexec load --crash; !kexec load --crash; \
-         !kexec load --crash --scattered; verify; kexec unload --crash; !kexec plan --crash; verify; kexec load --crash; kexec load; kexec exec",
+         !kexec load --crash --scattered; verify; kexec unload --crash; !kexec plan --crash; verify; \
+         kexec load --crash; kexec load; kexec exec",
     );
     outcome.expect_success();
     assert!(!outcome.user_space("cmdline").contains("maxcpus"));

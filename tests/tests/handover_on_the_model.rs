@@ -1,10 +1,9 @@
 //! The hand-over's table switches on the machine model: the kernel's own sequences, the assembly
 //! ones read from its sources.
 
-use linmap::{Layout, MappingList};
+use linmap::{Layout, identity_geometry};
 use linmap_board::{Board, BoardFrames};
 use linmap_kexec::Transition;
-use linmap_memblock::Memblock;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 use linmap_table::cpu::{Cpu, Dsb};
@@ -83,13 +82,12 @@ fn loaded() -> Loaded {
     cpu.isb();
     board.event(Event::Uses { cpu: 0, va: IMAGE, len: 0x20_0000, kind: Use::Execute });
 
-    let mut memblock = Box::new(Memblock::<16>::new());
-    memblock.add(memory).unwrap();
     // SAFETY: the kernel's tree, installed above, maps all of memory at this offset.
     let mut window = unsafe { cpu.frames_at(layout.offset()) };
-    let mut list = MappingList::new();
-    let transition =
-        Transition::build(&layout, &memblock, Pa(CODE), &mut list, &mut window, &mut frames).unwrap();
+    let linear = [Transition::mapping(memory, layout.linear(memory.start))];
+    let linear = Mappings::new(GEOMETRY, &linear).unwrap();
+    let code = identity_geometry(GEOMETRY, CODE + 0x1000).unwrap();
+    let transition = Transition::build(&linear, base, Pa(CODE), code, &mut window, &mut frames).unwrap();
     drop(window);
     let reserved = Reserved { ttbr0: RESERVED, tcr: tcr(GEOMETRY, GEOMETRY, true) };
     Loaded { board, transition, reserved, layout }

@@ -106,7 +106,8 @@ fn a_machine_with_less_than_64_kib_free_still_kexecs() {
 fn unloading_gives_all_memory_back() {
     let outcome = run(
         "--memory 2G",
-        "mem; kexec load; kexec unload; kexec load --scattered; kexec unload; mem; !kexec exec; !kexec unload",
+        "mem; kexec load; kexec unload; kexec load --scattered; kexec unload; mem; !kexec exec; \
+         !kexec unload",
     );
     let sections: Vec<_> = outcome.console.split("linmap> mem").skip(1).collect();
     let list = |section: &str| -> Vec<String> {
@@ -139,7 +140,8 @@ fn preserved_memory_goes_through_ten_generations_untouched() {
 fn what_is_preserved_stays_as_the_tree_of_a_loaded_payload_says() {
     let outcome = run(
         "--memory 1G --payload self",
-        "reserve 0x60000000 2M; reserve 0x60400000 2M; fill 0x60400000 2M 9; preserve 0x60000000 2M first; kexec load; \
+        "reserve 0x60000000 2M; reserve 0x60400000 2M; fill 0x60400000 2M 9; preserve 0x60000000 2M first; \
+         kexec load; \
          !preserve 0x60400000 2M second; !release first; verify; kexec unload; \
          release first; preserve 0x60400000 2M second; kexec load; kexec exec --verify",
     );
@@ -180,7 +182,8 @@ fn what_is_preserved_as_one_stays_so_as_a_whole_where_there_is_no_room_for_reser
     let outcome = run(
         "--memory 1G --payload self",
         &format!(
-            "reserve 0x50000000 4K; reserve 0x50002000 4K; preserve 0x50000000 4K pair; preserve 0x50002000 4K pair; {full}\
+            "reserve 0x50000000 4K; reserve 0x50002000 4K; preserve 0x50000000 4K pair; preserve 0x50002000 4K pair; \
+             {full}\
              !release pair; !free 0x50000000 4K; !free 0x50002000 4K; free 0x60000000 4K; release pair; \
              !release pair; free 0x50000000 4K; free 0x50002000 4K; verify"
         ),

@@ -34,9 +34,9 @@ struct Addresses {
 impl Addresses {
     /// Boots are the same each time, as far as addresses are concerned.
     fn read() -> Self {
-        let outcome = run(
-            "kexec load; kexec plan; kexec unload; kexec load --scattered; kexec plan; kexec list; kexec unload",
-        );
+        let outcome =
+            run("kexec load; kexec plan; kexec unload; kexec load --scattered; kexec plan; kexec list; \
+             kexec unload");
         let segments: Vec<&Record> = outcome.records.iter().filter(|r| r.contains_key("segment")).collect();
         let names: Vec<&str> = segments.iter().filter_map(|segment| segment["segment"].as_str()).collect();
         assert_eq!(names, ["image", "initrd", "dtb", "image", "initrd", "dtb"]);

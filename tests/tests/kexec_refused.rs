@@ -9,7 +9,8 @@ const MIB: usize = 1 << 20;
 
 /// Loads in both ways, and looks at memory after each; then uses memory that was free. The frames
 /// that changes of the map need are taken first.
-const SCRIPT: &str = "reserve 0x41400000 4K; protect ro 0x41400000 4K; free 0x41400000 4K; mem; !kexec load; mem; \
+const SCRIPT: &str = "reserve 0x41400000 4K; protect ro 0x41400000 4K; free 0x41400000 4K; mem; !kexec load; \
+                      mem; \
                       !kexec load --scattered; mem; !kexec exec; verify; \
                       reserve 0x41400000 4K; protect ro 0x41400000 4K; free 0x41400000 4K; mem";
 
@@ -171,7 +172,11 @@ fn an_initrd_for_which_there_is_no_room_is_refused() {
     let outcome = Boot::new("--memory 256M")
         .with("--kernel", kernel.path())
         .with("--initrd", initrd.path())
-        .with("--script", "mem; !kexec load --scattered; mem; kexec load; kexec unload; mem; !kexec exec; verify; !kexec unload; mem")
+        .with(
+            "--script",
+            "mem; !kexec load --scattered; mem; kexec load; kexec unload; mem; !kexec exec; \
+                           verify; !kexec unload; mem",
+        )
         .run();
     outcome.expect_success();
     check(&outcome.console, "");

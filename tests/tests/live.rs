@@ -93,7 +93,8 @@ fn a_page_is_made_read_only_in_one_rendezvous_on_a_cpu_of_level_0() {
     let outcome = script(
         "--cpus 4 --cpu neoverse-n1",
         "linmap.leaf=auto",
-        "map; reserve 0x80000000 2M; protect ro 0x80000000 4K; protect rw 0x80000000 4K; fold 0x80000000 1G; verify",
+        "map; reserve 0x80000000 2M; protect ro 0x80000000 4K; protect rw 0x80000000 4K; fold 0x80000000 1G; \
+         verify",
     );
     let all = changes(&outcome);
     assert_eq!(outcome.phase("linear-map")["leaf"], "block");
@@ -219,7 +220,8 @@ fn memory_that_the_map_protects_is_refused_where_it_would_be_read_or_written() {
          !fill 0x80000000 2M 1; !fill 0x80001000 4K 1; !fill 0x80002000 4K 1; digest 0x80000000 2M; verify; \
          preserve 0x80000000 2M protected; verify; !protect rw 0x80001000 4K; release protected; verify; \
          protect invalid 0x80003000 4K; fill 0x80000000 4K 1; \
-         !fill 0x80003000 4K 1; !fill 0x80000000 0 1; !fill 0x80000000 12 1; !digest 0x80000000 2M; !digest 0x80003000 0; \
+         !fill 0x80003000 4K 1; !fill 0x80000000 0 1; !fill 0x80000000 12 1; !digest 0x80000000 2M; \
+         !digest 0x80003000 0; \
          !preserve 0x80000000 2M invalid; !release invalid; verify; poke 0x80003000 1; \
          free 0x80000000 2M; fold 0x80000000 1G; map; verify; reserve 0x80000000 2M; fill 0x80000000 2M 1",
     );
@@ -254,7 +256,8 @@ fn memory_is_given_back_as_a_whole_or_not_at_all() {
     let outcome = script(
         "--cpus 3 --cpu neoverse-n1 --timeout 120",
         "",
-        "reserve 0x80000000 2M; protect ro 0x80000000 64K; fold 0x80000000 64K; protect invalid 0x80010000 4K; \
+        "reserve 0x80000000 2M; protect ro 0x80000000 64K; fold 0x80000000 64K; \
+         protect invalid 0x80010000 4K; \
          map; mask 2 9000; !free 0x80000000 2M; map; verify; mask 1 0; free 0x80000000 2M; verify",
     );
     outcome.expect_success();
@@ -269,7 +272,8 @@ fn a_cpu_that_does_not_park_is_named_and_nothing_changes() {
     let outcome = script(
         "--cpus 3 --cpu neoverse-n1 --timeout 120",
         "",
-        "reserve 0x80000000 2M; map; dump; mask 2 9000; ! protect ro 0x80000000 4K; map; dump; verify; mask 1 0; \
+        "reserve 0x80000000 2M; map; dump; mask 2 9000; ! protect ro 0x80000000 4K; map; dump; verify; \
+         mask 1 0; \
          protect ro 0x80000000 4K; verify; cpus",
     );
     outcome.expect_success();
@@ -299,7 +303,8 @@ fn memory_disappears_and_comes_back() {
 
 #[test]
 fn small_changes_cost_no_more_instructions_than_they_may() {
-    // On CPUs of type max a tick is an instruction under --icount. What each change costs is in the README.
+    // On CPUs of type max a tick is an instruction under --icount. What each change costs is in the
+    // README.
     let costs = [
         ("protect ro 0x80000000 4K", "ro 0x80000000..0x80001000", 5_827),
         ("split 3 0x80200000 4K", "0x80200000..0x80201000 to level 3", 2_600),

@@ -144,7 +144,8 @@ impl<'s> Routine<'s> {
         (from..self.listing.len()).find(label).unwrap_or_else(|| panic!("no label {name}"))
     }
 
-    /// Calls `linmap_park` on `cpu` to do what is at the label `there`, and to come back with `root` in TTBR1.
+    /// Calls `linmap_park` on `cpu` to do what is at the label `there`, and to come back with
+    /// `root` in TTBR1.
     fn call(&self, running: &Running, cpu: usize, there: &str, root: u64) -> Stop {
         self.run(running, cpu, self.label("linmap_park", 0), there, root)
     }

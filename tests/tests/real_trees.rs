@@ -2,7 +2,7 @@
 //! whole and harmed.
 
 use linmap_fdt::parse_dtb;
-use linmap_kexec::{CrashMemory, KeptRange, NextTree, Seeds, SpinTable};
+use linmap_kexec::{CrashMemory, NextTree, PreservedRange, Seeds, SpinTable};
 use linmap_tests::virt_tree;
 use linmap_vmsa::{Pa, PaRange};
 
@@ -17,7 +17,7 @@ const NEXT: NextTree<'static> = NextTree {
     seeds: Seeds::New { kaslr: 1, rng: [2; 32] },
     crash: Some(CrashMemory { usable: &USABLE, elf_core_header: range(0x4800_0000, 0x158) }),
     spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8), cpus: &[] }),
-    kept: &[KeptRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
+    preserved: &[PreservedRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
 
 /// Rewrites `blob` if it is accepted, checks what comes of it, and says whether it was.

@@ -26,7 +26,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// For `boot --help`.
 pub const EXIT_CODES: &str = "\
 Exit code:
-  0  the run got where it should: Linux's user space; all commands of the script; the last of linmap's own generations
+  0  the run reached its goal: Linux's user space; all commands of the script; the last of linmap's
+     own generations
   1  it did not, or took too long; the last lines of the console are shown
   2  an option is wrong";
 

@@ -6,24 +6,26 @@ use std::ops::Range;
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
 use linmap_fdt::parse_dtb;
-use linmap_kexec::{KeptRange, NextTree};
+use linmap_kexec::{NextTree, PreservedRange};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
-/// Regions of memory that a tree may have for its kept ranges to be read, as in the kernel.
+/// Regions of memory that a tree may have for its preserved ranges to be read, as in the kernel.
 const REGIONS: usize = 256;
 
 /// The tree with its /chosen filled in and all else as it was; `None` where it is too broken to be
 /// edited.
 pub fn with_chosen(tree: &[u8], bootargs: &str, initrd: Option<&Range<u64>>) -> Option<Vec<u8>> {
     let initrd = initrd.map(|range| PaRange::new(Pa(range.start), Pa(range.end)));
-    // What the tree says is kept stays kept. Where it says nonsense, linmap would not believe it
-    // either.
+    // The ranges that the tree preserves stay preserved. linmap ignores malformed ones too.
     let fdt = parse_dtb(tree).ok()?;
     let mut memory = Memblock::<REGIONS>::new();
     let filled = memory.fill_from_fdt(fdt).is_ok();
-    let kept = KeptRange::read_all(fdt, &memory, &[]).ok().filter(|_| filled).unwrap_or_default();
-    let next = NextTree { bootargs, initrd, kept: &kept, ..NextTree::default() };
+    let preserved = PreservedRange::read_all(fdt, memory.mapped(0x1000), memory.reserved(), &[])
+        .ok()
+        .filter(|_| filled)
+        .unwrap_or_default();
+    let next = NextTree { bootargs, initrd, preserved: &preserved, ..NextTree::default() };
     let mut edited = vec![0; next.measure(tree).ok()?];
     next.rewrite(tree, &mut edited).ok()?;
     Some(edited)
@@ -122,8 +124,9 @@ mod tests {
     fn memory_that_the_tree_keeps_stays_kept() {
         let mut memory = node("memory@40000000", &[("reg", &[0x4000_0000, 0x1000_0000])]);
         memory.add_property(DeviceTreeProperty::new("device_type", "memory").unwrap());
-        let kept = KeptRange { label: "bytes", range: PaRange::new(Pa(0x4900_0000), Pa(0x4900_2000)) };
-        let first = NextTree { kept: &[kept], ..NextTree::default() };
+        let preserved =
+            PreservedRange { label: "bytes", range: PaRange::new(Pa(0x4900_0000), Pa(0x4900_2000)) };
+        let first = NextTree { preserved: &[preserved], ..NextTree::default() };
         let tree = tree(vec![memory]);
         let mut with_kept = vec![0; first.measure(&tree).unwrap()];
         first.rewrite(&tree, &mut with_kept).unwrap();

@@ -1,5 +1,6 @@
-//! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it, of unpacking kernels, of all
-//! parsers of a payload and of reading a machine's device tree, for as long as one likes.
+//! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it,
+//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree, for as
+//! long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,11 +12,11 @@ use crate::{process, progress};
 
 /// What `--help` says of time and seeds.
 pub const HELP: &str = "\
-Every round has a seed of its own: the first the one given, each later one the next number. A round that fails ends the
-run and says how to repeat it.
+Every round has a seed of its own: the first the one given, each later one the next number. A round
+that fails ends the run and says how to repeat it.
 
-Time: on two CPUs of an x86-64 virtual machine a round of 30000 sequences takes about two and a half minutes, all of the
-default four to five hours.
+Time: on two CPUs of an x86-64 virtual machine a round of 30000 sequences takes about two and a half
+minutes, all of the default four to five hours.
 
 Exit code: 0 nothing was found, 1 something was";
 

@@ -64,9 +64,11 @@ if [ -r /proc/vmcore ]; then
             kind=$(od -A n -t u4 -j "$header" -N 4 /proc/vmcore | tr -d ' ')
             from=$(long $((header + 24)))
             bytes=$(long $((header + 32)))
-            if [ "$kind" = 1 ] && [ "$start" -ge "$from" ] && [ $((start + length)) -le $((from + bytes)) ]; then
+            if [ "$kind" = 1 ] && [ "$start" -ge "$from" ] &&
+                [ $((start + length)) -le $((from + bytes)) ]; then
                 page=$((($(long $((header + 8))) + start - from) / 4096))
-                sum=$(dd if=/proc/vmcore bs=4096 skip="$page" count=$((length / 4096)) 2>/dev/null | sha256sum)
+                pages=$((length / 4096))
+                sum=$(dd if=/proc/vmcore bs=4096 skip="$page" count="$pages" 2>/dev/null | sha256sum)
                 echo "linmap-userspace: vmcore-sha256=${sum%% *}"
                 break
             fi

@@ -36,7 +36,8 @@ pub enum PackingError {
     NoImage([u8; 4]),
     /// The header contradicts the file, or makes a zboot of more than [`LARGEST_IMAGE`].
     #[error(
-        "the Image's header says image_size={image_size:#x}; with a file of {file:#x} bytes that makes no zboot \
+        "the Image's header says image_size={image_size:#x}; with a file of {file:#x} bytes that makes no \
+         zboot \
          (the largest is {LARGEST_IMAGE:#x})"
     )]
     ImageSize {

@@ -45,7 +45,9 @@ impl EarlyTables {
         let (mut table, mut level) = (root, start);
         while let Some(next) = level.next() {
             let index = geometry.index(fixmap, level);
-            table = match read(&mut window, level, table, index).decode(geometry, level) {
+            // SAFETY: `Geometry::index` is below the number of entries at its level.
+            let entry = unsafe { read(&mut window, level, table, index) };
+            table = match entry.decode(geometry, level) {
                 Decoded::Table(below) => below,
                 Decoded::Leaf(_) => panic!("a block at {fixmap}, where the fixmap has to be"),
                 Decoded::Invalid => {

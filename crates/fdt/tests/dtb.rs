@@ -1,8 +1,8 @@
-//! What is and what isn't a well-formed device tree blob, written word by word.
+//! Well-formed and malformed device tree blobs, written word by word.
 
 use dtoolkit::Node;
 use linmap_fdt::Token::{self, BeginNode, End, EndNode, Nop, Property};
-use linmap_fdt::{DeviceTree, DtbError, parse_dtb};
+use linmap_fdt::{DeviceTree, DtbError, TreeRule, parse_dtb};
 use proptest::prelude::*;
 
 const RESERVATIONS_AT: u32 = 40;
@@ -18,7 +18,8 @@ const EMPTY_ROOT: [u32; 4] = [BEGIN, 0, CLOSE, END];
 /// A node name of one word.
 const ABC: u32 = u32::from_be_bytes(*b"abc\0");
 
-/// A blob of the words given as its structure block. Its strings are `a`, one that is no UTF-8, and `b` without end.
+/// A blob of the words given as its structure block. Its strings are `a`, one that is not UTF-8, and
+/// `b` without end.
 fn blob(structure: &[u32]) -> Vec<u8> {
     let structure_len = 4 * structure.len() as u32;
     let strings = *b"a\0\xff\0b";
@@ -98,15 +99,7 @@ fn another_kind_of_file_or_version_is_an_error() {
     assert_eq!(error(&changed(0, 0xedfe_0dd0)), DtbError::Magic { found: 0xedfe_0dd0 });
     assert_eq!(error(&changed(5, 16)), DtbError::Version { version: 16, last_compatible: 16 });
     assert_eq!(error(&changed(6, 18)), DtbError::Version { version: 17, last_compatible: 18 });
-    assert_eq!(
-        error(&changed(0, 0xedfe_0dd0)).to_string(),
-        "not a device tree: begins with 0xedfe0dd0, not 0xd00dfeed"
-    );
-    assert_eq!(
-        error(&changed(5, 3)).to_string(),
-        "device tree has format version 3 (readable as 16), not 17"
-    );
-    assert_eq!(error(&[0; 39]).to_string(), "device tree is cut off: 39 bytes, and the header alone has 40");
+    assert_eq!(error(&[0; 39]), DtbError::NoHeader { len: 39 });
 }
 
 #[test]
@@ -134,23 +127,22 @@ fn a_block_outside_the_blob_or_misaligned_is_an_error_that_names_it() {
 fn memory_reservations_without_an_end_are_an_error() {
     let mut bytes = blob(&EMPTY_ROOT);
     bytes[47] = 1;
-    let why = "the memory reservation block has no end";
-    assert_eq!(error(&bytes), DtbError::Corrupt { offset: RESERVATIONS_AT as usize, why });
+    let rule = TreeRule::ReservationsEnd;
+    assert_eq!(error(&bytes), DtbError::Corrupt { offset: RESERVATIONS_AT as usize, rule });
 }
 
 #[test]
 fn a_structure_that_breaks_a_rule_is_an_error_that_says_which_and_where() {
-    let unnamed = "only the root node has no name";
-    let node_name = "a node name has no end, over 255 bytes or no UTF-8";
-    let property_name =
-        "a property name lies outside the strings block, has no end, over 255 bytes or no UTF-8";
-    let beyond = "a name or value reaches beyond the structure block";
-    let misplaced = "a property stands outside a node or behind a subnode";
-    let unended = "the structure block ends inside the tree";
-    let in_property = "the structure block ends inside a property";
-    let too_early = "the tree ends before its root node does";
-    let no_begin = "a node ends that never began";
-    let no_token = "there is no such token";
+    let unnamed = TreeRule::RootName;
+    let node_name = TreeRule::NodeName;
+    let property_name = TreeRule::PropertyName;
+    let beyond = TreeRule::WithinBlock;
+    let misplaced = TreeRule::PropertyPlace;
+    let unended = TreeRule::Complete;
+    let in_property = TreeRule::PropertyHead;
+    let too_early = TreeRule::RootEnds;
+    let no_begin = TreeRule::BalancedNodes;
+    let no_token = TreeRule::KnownToken;
     let not_utf8 = u32::from_be_bytes(*b"\xff\0\0\0");
     let long = |len| {
         let mut name = vec![b'a'; len];
@@ -177,7 +169,7 @@ fn a_structure_that_breaks_a_rule_is_an_error_that_says_which_and_where() {
         (&[BEGIN, 0, END], 8, too_early),
         (&[BEGIN, 0, CLOSE], 12, unended),
         (&[BEGIN, 0, CLOSE, CLOSE, END], 12, no_begin),
-        (&[BEGIN, 0, CLOSE, BEGIN, 0, CLOSE, END], 12, "there is a second root node"),
+        (&[BEGIN, 0, CLOSE, BEGIN, 0, CLOSE, END], 12, TreeRule::OneRoot),
         (&[BEGIN, 0, PROP, 0], 12, in_property),
         (&[BEGIN, 0, PROP, 8, 0, 1], 12, beyond),
         (&[BEGIN, 0, PROP, u32::MAX, 0, 1], 12, beyond),
@@ -189,17 +181,15 @@ fn a_structure_that_breaks_a_rule_is_an_error_that_says_which_and_where() {
         (&[BEGIN, 0, CLOSE, PROP, 0, 0, END], 12, misplaced),
     ] {
         let offset = (STRUCTURE_AT + at) as usize;
-        assert_eq!(error(&blob(structure)), DtbError::Corrupt { offset, why: rule }, "{structure:x?}");
+        assert_eq!(error(&blob(structure)), DtbError::Corrupt { offset, rule }, "{structure:x?}");
     }
-    let corrupt = error(&blob(&[5]));
-    assert_eq!(corrupt.to_string(), "device tree is corrupt at offset 0x38: there is no such token");
 }
 
 #[test]
 fn nothing_stands_before_the_root_where_reading_begins() {
-    let why = "the tree does not begin with its root node";
+    let rule = TreeRule::RootFirst;
     let offset = STRUCTURE_AT as usize;
-    assert_eq!(error(&blob(&[NOP, BEGIN, 0, CLOSE, END])), DtbError::Corrupt { offset, why });
+    assert_eq!(error(&blob(&[NOP, BEGIN, 0, CLOSE, END])), DtbError::Corrupt { offset, rule });
 }
 
 #[test]

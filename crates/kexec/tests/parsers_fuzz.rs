@@ -1,15 +1,15 @@
-//! Input that nobody made: move lists, archives, command lines, device trees and what a core file is made of. Nothing panics,
-//! nothing is endless, and what is accepted keeps the rules.
+//! Random input: move lists, archives, command lines, device trees and what a core file
+//! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
 //!
-//! `LINMAP_FUZZ_CASES` says how many of each; without it some thousands.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000.
 
 use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
 use linmap_fdt::parse_dtb;
 use linmap_kexec::{
-    Archive, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent, IndEntry, KIND_MASK,
-    KeptRange, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, RECORDS_PER_FRAME,
-    Record, Seeds, Segments, Source, VmcoreInfo, WireError, crash_line, payload_line,
+    Archive, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent, ExtentSource, IndEntry,
+    KIND_MASK, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, PreservedRange,
+    RECORDS_PER_FRAME, Record, Seeds, Segments, VmcoreInfo, WireError, crash_line, payload_line,
 };
 use linmap_memblock::Memblock;
 use linmap_platform::{COMMAND_LINE_MAX, CommandLine, CommandLineError, Word};
@@ -26,7 +26,7 @@ type Frame = [u64; LIST_FRAME_WORDS];
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(3_000))
+    ProptestConfig::with_cases(cases.unwrap_or(2_000))
 }
 
 fn is_ours(word: &Word<'_>) -> bool {
@@ -125,7 +125,11 @@ fn real_plan(pages: u64, shares: usize) -> (Moves, Vec<Frame>) {
         let mut free = addresses.zip(&mut frames).map(|(pa, words)| ListFrame { pa, words });
         let mut plan = MovePlan::new(segments, &mut workspace, None, shares).unwrap();
         for nth in 0..pages {
-            let from = if nth % 7 == 0 { Source::Zeros } else { Source::At(Pa(0x200_0000 + nth * 2 * PAGE)) };
+            let from = if nth % 7 == 0 {
+                ExtentSource::Zeros
+            } else {
+                ExtentSource::At(Pa(0x200_0000 + nth * 2 * PAGE))
+            };
             let extent = Extent { source: from, destination: Pa(0x100_0000 + nth * PAGE), len: PAGE };
             plan.push(extent, &mut free).unwrap();
         }
@@ -193,8 +197,8 @@ fn tree() -> Vec<u8> {
     fdt.property_u32("#size-cells", 2).unwrap();
     fdt.property_null("ranges").unwrap();
     for (at, label) in [(0x5000_0000u64, "log"), (0x5100_0000, "pages")] {
-        let node = fdt.begin_node(&format!("linmap-kept@{at:x}")).unwrap();
-        fdt.property_string("compatible", "linmap,kept").unwrap();
+        let node = fdt.begin_node(&format!("linmap-preserved@{at:x}")).unwrap();
+        fdt.property_string("compatible", "linmap,preserved").unwrap();
         fdt.property_array_u64("reg", &[at, 0x2000]).unwrap();
         fdt.property_string("label", label).unwrap();
         fdt.end_node(node).unwrap();
@@ -215,7 +219,8 @@ fn bootargs_of(blob: &[u8]) -> Option<&str> {
     parse_dtb(blob).ok()?.find_node("/chosen")?.property("bootargs")?.value_as::<&str>().ok()
 }
 
-/// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where that has no room.
+/// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where
+/// that has no room.
 fn rewritten_or_refused(next: &NextTree<'_>, blob: &[u8]) -> Result<Option<Vec<u8>>, TestCaseError> {
     let Ok(len) = next.measure(blob) else { return Ok(None) };
     let mut output = vec![0xaa; len];
@@ -239,7 +244,7 @@ fn what_the_harm_is_done_to_is_accepted() {
     let fdt = parse_dtb(&blob).unwrap();
     let mut memory = Memblock::<16>::new();
     memory.fill_from_fdt(fdt).unwrap();
-    assert_eq!(KeptRange::read_all(fdt, &memory, &[]).unwrap().len(), 2);
+    assert_eq!(PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &[]).unwrap().len(), 2);
 }
 
 proptest! {
@@ -364,8 +369,8 @@ proptest! {
         }
         let initrd = initrd.map(|(start, end)| PaRange::new(Pa(start), Pa(end)));
         let seeds = if seeds { Seeds::New { kaslr: 1, rng: [2; 32] } } else { Seeds::Removed };
-        let kept = [KeptRange { label: "log", range: PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000)) }];
-        let next = NextTree { bootargs: &bootargs, initrd, seeds, kept: &kept, ..NextTree::default() };
+        let preserved = [PreservedRange { label: "log", range: PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000)) }];
+        let next = NextTree { bootargs: &bootargs, initrd, seeds, preserved: &preserved, ..NextTree::default() };
         rewritten_or_refused(&next, &blob)?;
         // As for a crash kernel, whose command line is made of the harmed tree's.
         let usable = [PaRange::new(Pa(0x6000_0000), Pa(0x7000_0000))];
@@ -391,9 +396,9 @@ proptest! {
             return Ok(());
         }
         let in_use = [PaRange::new(Pa(0x5100_1000), Pa(0x5100_3000))];
-        for kept in KeptRange::read_all(fdt, &memory, &in_use).into_iter().flatten() {
-            prop_assert!(memory.mapped(PAGE).any(|mapped| mapped.covers(kept.range)));
-            prop_assert!(memory.is_reserved(kept.range.start) && !kept.range.overlaps(in_use[0]));
+        for preserved in PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &in_use).into_iter().flatten() {
+            prop_assert!(memory.mapped(PAGE).any(|mapped| mapped.covers(preserved.range)));
+            prop_assert!(memory.is_reserved(preserved.range.start) && !preserved.range.overlaps(in_use[0]));
         }
     }
 

@@ -1,12 +1,13 @@
 //! Whatever fits is placed, and what is refused fits nowhere: by trying every place.
 
-use linmap_kexec::{Image, Initrd, Placed, Placement, initrd_window};
+use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, initrd_window};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 
 const MIB: u64 = 0x10_0000;
 const GIB: u64 = 0x4000_0000;
-/// All free ranges and lengths here are multiples of this, so that parts that can be placed can be placed in such steps.
+/// All free ranges and lengths here are multiples of this, so that parts that can be placed can be
+/// placed in such steps.
 const STEP: u64 = MIB / 2;
 const BLOCK: u64 = 2 * MIB;
 
@@ -35,7 +36,7 @@ impl Layout {
     /// Whether any places keep the rules.
     fn fits(&self) -> bool {
         let Image { text_offset, image_size, placement, .. } = self.image;
-        let old = placement == Placement::NearDramBase;
+        let old = placement == PlacementFlag::NearDramBase;
         let blocks: Vec<_> = self.places(BLOCK, BLOCK).filter(|block| block.start != Pa(0)).collect();
         let initrds: Vec<_> = match self.initrd {
             Initrd::Absent => vec![],
@@ -97,7 +98,7 @@ fn layout() -> impl Strategy<Value = Layout> {
         1 => (any::<prop::sample::Index>(), -4..48i64, 1..8u64).prop_map(|place| Some(Err(place))),
     ];
     (free(), 1..40u64, any::<bool>(), any::<bool>(), initrd).prop_map(|(free, image, old, offset, initrd)| {
-        let placement = if old { Placement::NearDramBase } else { Placement::Anywhere };
+        let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
         let text_offset = if offset { STEP } else { 0 };
         let image = Image { text_offset, image_size: image * STEP, page_size: None, placement };
         let initrd = match initrd {
@@ -117,7 +118,7 @@ proptest! {
 
     #[test]
     fn what_fits_is_placed_and_what_is_refused_fits_nowhere(layout in layout()) {
-        let placed = Placed::lowest(layout.free.iter().copied(), &layout.image, layout.initrd, MIB);
+        let placed = PayloadPlacement::lowest(layout.free.iter().copied(), &layout.image, layout.initrd, MIB);
         // The lowest 64 KiB are another initrd's place than any in half MiBs.
         let nothing_at_null = layout.free[0].start != Pa(0);
         match placed {

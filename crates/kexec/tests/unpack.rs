@@ -2,7 +2,7 @@
 
 mod unpack_files;
 
-use linmap_kexec::{Content, ImageError, KernelFile, KernelFileError, Packing, UnpackError};
+use linmap_kexec::{FileFormat, ImageError, KernelFile, KernelFileError, Packing, UnpackError};
 use proptest::prelude::*;
 use unpack_files::{ZstdFrame, gzip, image, unpack, zboot};
 
@@ -195,7 +195,8 @@ fn bombs_end_where_the_image_does() {
     let zeros = gzip(&vec![0; 16 << 20], 9);
     let mut members = gzip(&image, 6);
     (0..GIB >> 24).for_each(|_| members.extend_from_slice(&zeros));
-    // A window of 1 MiB and no length: the header in a raw block, then as many repeated bytes as there may be.
+    // A window of 1 MiB and no length: the header in a raw block, then as many repeated bytes as
+    // there may be.
     let mut blocks = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 10 << 3];
     let header = |len: usize, kind: usize, last: usize| (len << 3 | kind << 1 | last).to_le_bytes();
     blocks.extend_from_slice(&header(64, 0, 0)[..3]);
@@ -234,7 +235,7 @@ fn only_one_level_is_unpacked() {
     let twice = gzip(&gzip(&image, 6), 6);
     let error = recognise(&twice).unpack().err();
     assert!(
-        matches!(error, Some(UnpackError::Image(ImageError::WrongMagic { content: Content::Gzip, .. }))),
+        matches!(error, Some(UnpackError::Image(ImageError::WrongMagic { format: FileFormat::Gzip, .. }))),
         "{error:?}"
     );
     let short = gzip(b"ARM", 6);
@@ -246,19 +247,17 @@ fn only_one_level_is_unpacked() {
 
 #[test]
 fn files_of_other_kinds_are_refused_by_name() {
-    for (file, words) in [
-        (&b"\x7fELF\x02\x01\x01"[..], "objcopy"),
-        (b"\xfd7zXZ\0rest", "xz"),
-        (b"\x04\x22\x4d\x18", "LZ4"),
-        (b"\x02\x21\x4c\x18", "LZ4"),
-        (b"\x27\x05\x19\x56", "U-Boot"),
-        (b"MZ\0\0PE", "PE executable"),
-        (b"\xd0\x0d\xfe\xed", "device tree"),
-        (b"", "no kind of file"),
+    for (file, format) in [
+        (&b"\x7fELF\x02\x01\x01"[..], FileFormat::Elf),
+        (b"\xfd7zXZ\0rest", FileFormat::Xz),
+        (b"\x04\x22\x4d\x18", FileFormat::Lz4),
+        (b"\x02\x21\x4c\x18", FileFormat::Lz4),
+        (b"\x27\x05\x19\x56", FileFormat::UImage),
+        (b"MZ\0\0PE", FileFormat::Pe),
+        (b"\xd0\x0d\xfe\xed", FileFormat::DeviceTree),
+        (b"", FileFormat::Unknown),
     ] {
-        let error = KernelFile::recognise(file).unwrap_err();
-        assert!(matches!(error, KernelFileError::NoKernel { .. }));
-        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(KernelFile::recognise(file).unwrap_err(), KernelFileError::NoKernel { format });
     }
 }
 
@@ -268,10 +267,9 @@ fn a_zboot_image_must_be_whole_and_say_the_truth() {
     let (gz, zst) = (gzip(&image, 6), ZstdFrame::USUAL.pack(&image));
     let refused = |file: &[u8]| KernelFile::recognise(file).unwrap_err();
     assert_eq!(refused(&zboot(&gz, "xzkern")), KernelFileError::ZbootCompression { name: *b"xzkern\0\0" });
-    assert!(refused(&zboot(&gz, "xzkern")).to_string().contains("\"xzkern\""));
     assert_eq!(
         refused(&zboot(&zst, "gzip")),
-        KernelFileError::ZbootMismatch { named: Packing::Gzip, found: Content::Zstd, at: 0x400 }
+        KernelFileError::ZbootMismatch { named: Packing::Gzip, found: FileFormat::Zstd, at: 0x400 }
     );
     assert!(matches!(refused(&zboot(&image, "gzip")), KernelFileError::ZbootMismatch { .. }));
     let whole = zboot(&gz, "gzip");
@@ -292,7 +290,8 @@ fn a_zboot_image_must_be_whole_and_say_the_truth() {
 #[test]
 fn frames_that_cannot_be_unpacked_here_are_refused() {
     let magic = [0x28, 0xb5, 0x2f, 0xfd];
-    // A dictionary; a reserved bit; a reserved kind of block; a block longer than a window of 1 KiB.
+    // A dictionary; a reserved bit; a reserved kind of block; a block longer than a window of 1
+    // KiB.
     for (rest, words) in [
         (&[1_u8, 0, 7, 1, 0, 0][..], "dictionary"),
         (&[1 << 3, 0, 1, 0, 0], "reserved bit"),
@@ -328,8 +327,14 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// `LINMAP_FUZZ_CASES` files of each kind, or a few without it.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(32))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases())]
 
     #[test]
     fn any_image_comes_back_from_gzip(content in contents(), level in 0_u32..10, step in 1_usize..70_000) {

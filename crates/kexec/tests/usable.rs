@@ -1,6 +1,7 @@
-//! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that the hand-over needs.
+//! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that
+//! the hand-over needs.
 
-use linmap_kexec::{Image, Initrd, Placed, Placement, usable};
+use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, usable};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ proptest! {
         memory in prop::collection::vec((1..8 * MIB, 1..80 * MIB), 1..5),
         no_map in prop::collection::vec(taken(), 0..4),
         firmware in prop::collection::vec(taken(), 0..4),
-        kept in prop::collection::vec((0..96 * MIB / PAGE, 1..64u64), 0..3),
+        preserved in prop::collection::vec((0..96 * MIB / PAGE, 1..64u64), 0..3),
         control in 0..96 * MIB / PAGE,
         image_size in 1..24 * MIB,
         old in any::<bool>(),
@@ -54,24 +55,24 @@ proptest! {
         // What the running kernel uses says nothing.
         memblock.reserve(range(0x4000_0000, 40 * MIB)).unwrap();
         let mut not: Vec<PaRange> = firmware.iter().map(there).collect();
-        not.extend(kept.iter().map(|&(page, pages)| there(&(page * PAGE, pages * PAGE))));
+        not.extend(preserved.iter().map(|&(page, pages)| there(&(page * PAGE, pages * PAGE))));
         not.push(there(&(control * PAGE, 2 * PAGE)));
         let usable = usable(&memblock, not.iter().copied()).unwrap();
         let free: Vec<PaRange> = usable.free_ranges(EVERYWHERE).collect();
 
-        let placement = if old { Placement::NearDramBase } else { Placement::Anywhere };
+        let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
         let image = Image { text_offset: if old { 0x8_0000 } else { 0 }, image_size, page_size: None, placement };
         let initrd = match (initrd, stays) {
             (Some(len), Some(at)) => Initrd::At(range(0x4000_0000 + at, len)),
             (Some(len), None) => Initrd::Len(len),
             (None, _) => Initrd::Absent,
         };
-        let Ok(placed) = Placed::lowest(free.iter().copied(), &image, initrd, dtb_len) else {
+        let Ok(placed) = PayloadPlacement::lowest(free.iter().copied(), &image, initrd, dtb_len) else {
             return Ok(());
         };
         let moved = placed.initrd.filter(|_| matches!(initrd, Initrd::Len(_)));
         for part in [Some(placed.image), moved, Some(placed.dtb)].into_iter().flatten().map(pages) {
-            prop_assert!(memblock.mapped(PAGE).any(|mapped| mapped.covers(part)), "{part} is no mapped memory");
+            prop_assert!(memblock.mapped(PAGE).any(|mapped| mapped.covers(part)), "{part} is not mapped memory");
             let hit = no_map.iter().chain(&not).find(|range| range.overlaps(part));
             prop_assert!(hit.is_none(), "{part} overlaps {}", hit.unwrap());
         }

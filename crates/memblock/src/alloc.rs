@@ -1,83 +1,65 @@
-//! Taking memory: from the top of a range downwards, the highest place that fits.
+//! Allocating memory: the highest place in a range that fits.
 
-use crate::memblock::{Memblock, RegionError};
+use crate::cursor::{Cursor, Request};
+use crate::memblock::Memblock;
 use crate::range_set::Full;
+use crate::region_error::RegionError;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-/// First address that is ever handed out: the page at 0 would be a null pointer through a map with VA = PA.
+/// The first address that is allocated. The page at 0 would be a null pointer through a map with
+/// VA = PA.
 const FIRST: Pa = Pa(0x1000);
 
-/// Why memory could not be handed out. Nothing is taken then.
+/// Why memory cannot be allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum AllocError {
-    /// No free place is large enough.
+    /// No free range is large enough.
     #[error(
         "no {len:#x} free bytes aligned to {align:#x} inside {limit}: the largest free range there has {largest:#x}"
     )]
     NoSpace {
-        /// How many bytes were asked for.
+        /// The requested length in bytes.
         len: u64,
-        /// The alignment asked for, in bytes.
+        /// The requested alignment in bytes.
         align: u64,
-        /// Where they had to lie.
+        /// The requested range.
         limit: PaRange,
-        /// Length in bytes of the largest free range inside the limit, wherever it begins.
+        /// Length in bytes of the largest free range inside the limit, with any alignment.
         largest: u64,
     },
-    /// The length is zero, or the alignment is not a power of two.
+    /// The length is 0, or the alignment is not a power of two.
     #[error(
-        "cannot hand out {len:#x} bytes aligned to {align:#x}: needs a length above 0 and a power of two"
+        "cannot allocate {len:#x} bytes aligned to {align:#x}: the length must not be 0, the alignment a power of two"
     )]
     Invalid {
-        /// How many bytes were asked for.
+        /// The requested length in bytes.
         len: u64,
-        /// The alignment asked for, in bytes.
+        /// The requested alignment in bytes.
         align: u64,
     },
-    /// There is a place, but the list of reserved ranges has no room to note it.
+    /// The list of reserved ranges is full.
     #[error(transparent)]
     Regions(#[from] RegionError),
 }
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Request {
-    len: u64,
-    align: u64,
-    limit: PaRange,
-}
-
-/// Where the last allocation was made. While nothing but equal requests follow, each takes the bytes directly
-/// below the one before: everything above was tried for that request and does not fit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor {
-    request: Request,
-    /// Index of the reserved range that starts where the last allocation does.
-    index: usize,
-    /// Free bytes directly below that range, inside the limit. 0 when the cursor holds nothing.
-    room: u64,
-}
-
-impl Cursor {
-    /// Holds nothing. All zero, so that a memblock in a `static` takes no space in the image.
-    pub(crate) const NONE: Self =
-        Self { request: Request { len: 0, align: 0, limit: PaRange::new(Pa(0), Pa(0)) }, index: 0, room: 0 };
-}
-
 impl<const N: usize> Memblock<N> {
-    /// Takes `len` bytes, aligned to `align` (a power of two, in bytes), at the highest address inside `limit`
-    /// where they fit. The page at address 0 is never handed out. The bytes are reserved until [`Memblock::free`].
+    /// Allocates `len` bytes, aligned to `align` (a power of two, in bytes), at the highest address
+    /// inside `limit` where they fit. The page at address 0 is never allocated. The bytes are
+    /// reserved until [`Memblock::free`].
     ///
-    /// A row of equal requests is cheap: each but the first takes a fixed handful of instructions until the
-    /// free range in use is eaten up.
+    /// Equal requests in a row are cheap: each but the first takes a few instructions until the
+    /// free range is used up.
     ///
     /// # Errors
-    /// [`AllocError::NoSpace`], [`AllocError::Invalid`], and [`AllocError::Regions`] with [`RegionError::Full`].
+    /// [`AllocError::NoSpace`], [`AllocError::Invalid`], and [`AllocError::Regions`] with
+    /// [`RegionError::Full`]. Nothing is allocated.
     #[inline]
     pub fn alloc(&mut self, len: u64, align: u64, limit: PaRange) -> Result<Pa, AllocError> {
         let request = Request { len, align, limit };
-        // Strictly less: taking the last byte of room may make two reserved ranges one, which is not quick.
+        // Strictly less: using up the free range may merge two reserved ranges, which the fast path
+        // cannot do.
         if len < self.cursor.room
             && request == self.cursor.request
             && let Some(range) = self.reserved.get_mut(self.cursor.index)
@@ -120,7 +102,7 @@ impl<const N: usize> Memblock<N> {
             range,
             capacity: N,
         })?;
-        // Had the range merged with one below, that one would end here, where the free range then starts: no room.
+        // If the range was merged with the one below, the free range began at its start: room is 0.
         let room = start.0 - floor.0;
         self.cursor = Cursor { request, index, room };
         Ok(start)

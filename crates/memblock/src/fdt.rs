@@ -1,26 +1,29 @@
 //! Filling the memory map from a flattened device tree.
 
-use crate::memblock::{Memblock, PA_LIMIT, RegionError};
+use crate::memblock::Memblock;
 use crate::range_set::RangeSet;
+use crate::region_error::{PA_LIMIT, RegionError};
 use dtoolkit::error::PropertyError;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
-use linmap_fdt::is_enabled;
+use linmap_fdt::{is_enabled, number};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
-/// Firmware describes memory in pages of at least this size; what is smaller at the ends of RAM is left out.
+/// Firmware describes memory in pages of at least this size. A smaller rest at an end of RAM is
+/// left out.
 const PAGE: u64 = 0x1000;
 
-/// Why a device tree does not describe memory that a kernel can run in. `'a` is the lifetime of the tree, since
-/// the errors name its nodes.
+/// Why a device tree does not describe memory in which a kernel can run. `'a` is the lifetime of
+/// the tree, since the errors name its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum FdtError<'a> {
     /// No node of the root has `device_type = "memory"` and is enabled.
     #[error("the device tree has no enabled memory node")]
     NoMemoryNode,
-    /// There is RAM, but not one page of it may be mapped.
+    /// No page of RAM may be mapped.
     #[error("no memory is left: all of the {memory:#x} bytes of RAM are no-map or less than a page")]
     NothingMapped {
         /// Bytes of RAM that the memory nodes give, in whole pages.
@@ -32,7 +35,8 @@ pub enum FdtError<'a> {
         /// The node's name.
         node: &'a str,
     },
-    /// The node that decides how addresses and sizes are written asks for a form no 64-bit number has.
+    /// The node that gives the cells of addresses and sizes asks for a form that no 64-bit number
+    /// has.
     #[error("{property} of {node} is malformed or not 1 or 2")]
     Cells {
         /// The parent of the nodes with `reg`; `/` for the root.
@@ -40,7 +44,7 @@ pub enum FdtError<'a> {
         /// `#address-cells` or `#size-cells`.
         property: &'static str,
     },
-    /// A `reg` property is no whole number of entries.
+    /// The length of a `reg` property is not a multiple of an entry.
     #[error("reg of node {node} has {len} bytes, not a multiple of {entry}")]
     RegLength {
         /// The node's name.
@@ -50,12 +54,12 @@ pub enum FdtError<'a> {
         /// Length of one entry in bytes.
         entry: usize,
     },
-    /// A `reg` entry of a memory node describes no byte.
+    /// A `reg` entry of a memory node is empty.
     #[error("memory node {node} has a region of size 0 at {address:#x}")]
     ZeroSized {
         /// The node's name.
         node: &'a str,
-        /// Where the region begins.
+        /// The address of the region.
         address: u64,
     },
     /// A region ends beyond 2^64.
@@ -63,9 +67,9 @@ pub enum FdtError<'a> {
     Wraps {
         /// The name of the node, or `/memreserve/`.
         node: &'a str,
-        /// Where the region begins.
+        /// The address of the region.
         address: u64,
-        /// How long it is, in bytes.
+        /// Its length in bytes.
         size: u64,
     },
     /// A region ends above [`PA_LIMIT`].
@@ -76,7 +80,7 @@ pub enum FdtError<'a> {
         /// The region.
         range: PaRange,
     },
-    /// Two `reg` entries of memory nodes describe the same bytes.
+    /// Two `reg` entries of memory nodes overlap.
     #[error("memory regions overlap: {range} of node {node} and {other} of node {other_node}")]
     Overlap {
         /// The node of the later entry.
@@ -88,7 +92,7 @@ pub enum FdtError<'a> {
         /// The earlier entry.
         other: PaRange,
     },
-    /// An end of the initrd is neither a 32-bit nor a 64-bit number.
+    /// An end of the initrd is not a 32-bit or 64-bit number.
     #[error("/chosen: {property} has {len} bytes, not 4 or 8")]
     InitrdLength {
         /// `linux,initrd-start` or `linux,initrd-end`.
@@ -104,7 +108,7 @@ pub enum FdtError<'a> {
         /// `linux,initrd-end`.
         end: Pa,
     },
-    /// `linux,usable-memory-range` is no whole number of entries.
+    /// The length of `linux,usable-memory-range` is not a multiple of an entry.
     #[error("/chosen: linux,usable-memory-range has {len} bytes, not a multiple of {entry}")]
     UsableLength {
         /// Length of the property in bytes.
@@ -112,37 +116,41 @@ pub enum FdtError<'a> {
         /// Length of one entry in bytes.
         entry: usize,
     },
-    /// Only one end of the initrd is given.
-    #[error("/chosen: {missing} is missing beside the other end of the initrd")]
+    /// `/chosen` has one end of the initrd only.
+    #[error("/chosen: {missing} is missing, but the other end of the initrd is given")]
     InitrdHalf {
         /// The property that is missing.
         missing: &'static str,
     },
-    /// The memory map has no room for a region.
+    /// The memory map is full.
     #[error("{node}: {source}")]
     Regions {
         /// The name of the node, or `/memreserve/`.
         node: &'a str,
-        /// Which list is full, at which range.
+        /// The full list, and the range that does not fit.
         source: RegionError,
     },
 }
 
 impl<const N: usize> Memblock<N> {
-    /// Replaces all that the map holds by what the device tree says. [`parse_dtb`](linmap_fdt::parse_dtb) makes the `fdt`
-    /// from bytes; from a blob that it has not checked, reading may panic.
+    /// Replaces the content of the map by the memory of a device tree.
+    /// [`parse_dtb`](linmap_fdt::parse_dtb) checks the blob and returns the `fdt`. Reading a blob
+    /// that it has not checked may panic.
     ///
-    /// - Memory: the `reg` entries of all enabled children of the root with `device_type = "memory"`. Regions that
-    ///   touch become one; then their ends are aligned inward to 4 KiB.
-    /// - Reserved: the memory reservation block, the enabled children of `/reserved-memory` with `reg`, and the
-    ///   initrd of `/chosen`, aligned outward to 4 KiB. Where a child says `no-map` its range is marked no-map and
-    ///   not reserved. All may lie outside RAM, and reservations of size 0 say nothing.
-    /// - Not read: children of `/reserved-memory` without `reg`. They ask whoever runs the driver to allocate
-    ///   a range (`size`, `alignment`, `alloc-ranges`), a choice that the next kernel makes for itself.
-    /// - Left out: memory that `linux,usable-memory-range` of `/chosen` does not name, if it is there. A crash kernel
-    ///   is told so to keep off what the crashed one used.
+    /// - Memory: the `reg` entries of all enabled children of the root with
+    ///   `device_type = "memory"`. Regions that touch are merged; then their ends are aligned
+    ///   inward to 4 KiB.
+    /// - Reserved: the memory reservation block, the enabled children of `/reserved-memory` with
+    ///   `reg`, and the initrd of `/chosen`, aligned outward to 4 KiB. The range of a child with
+    ///   `no-map` is marked no-map and not reserved. All may lie outside RAM; reservations of size
+    ///   0 are ignored.
+    /// - Ignored: children of `/reserved-memory` without `reg`. They ask the kernel to choose a
+    ///   range for a driver (`size`, `alignment`, `alloc-ranges`).
+    /// - Removed: memory outside `linux,usable-memory-range` of `/chosen`, if that property exists.
+    ///   It keeps a crash kernel off the memory of the crashed kernel.
     ///
-    /// The caller reserves what the tree does not know: the running image, and the device tree blob.
+    /// The caller reserves the ranges that the tree does not have: the running image and the device
+    /// tree blob.
     ///
     /// # Errors
     /// [`FdtError`], after which the map is empty.
@@ -165,7 +173,7 @@ impl<const N: usize> Memblock<N> {
         }
         if let Some(chosen) = fdt.find_node("/chosen") {
             self.reserve_initrd(chosen)?;
-            self.keep_usable(fdt.root(), chosen)?;
+            self.remove_unusable(fdt.root(), chosen)?;
         }
         if self.mapped(PAGE).next().is_none() {
             return Err(FdtError::NothingMapped { memory: self.memory_len() });
@@ -231,9 +239,9 @@ impl<const N: usize> Memblock<N> {
         self.reserve_pages(chosen.name(), start, size)
     }
 
-    /// Removes the memory that `/chosen` does not name as usable. Its cells are the root's, which were checked. An empty
-    /// property says nothing, as in Linux.
-    fn keep_usable<'a>(&mut self, root: FdtNode<'a>, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
+    /// Removes the memory outside the usable ranges of `/chosen`. Their cells are the root's, which
+    /// were checked. As in Linux, an empty property is ignored.
+    fn remove_unusable<'a>(&mut self, root: FdtNode<'a>, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
         let Some(property) = chosen.property("linux,usable-memory-range") else { return Ok(()) };
         let value = property.value();
         let [address_len, size_len] = [root.address_cells(), root.size_cells()]
@@ -243,11 +251,12 @@ impl<const N: usize> Memblock<N> {
             return Err(FdtError::UsableLength { len: value.len(), entry });
         }
         let full = |source| FdtError::Regions { node: chosen.name(), source };
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let mut usable = RangeSet::<N>::new();
         for entry in value.chunks_exact(entry) {
             let (address, size) = entry.split_at(address_len);
-            let range = region(chosen.name(), number(address), number(size))?.align_inward(PAGE);
+            // The root's cells were checked: both are numbers.
+            let (Some(address), Some(size)) = (number(address), number(size)) else { continue };
+            let range = region(chosen.name(), address, size)?.align_inward(PAGE);
             if !range.is_empty() {
                 let over = |_| full(RegionError::Full { list: "usable", range, capacity: N });
                 usable.insert(range).map_err(over)?;
@@ -264,13 +273,13 @@ impl<const N: usize> Memblock<N> {
         Ok(())
     }
 
-    /// Reserves the pages around `size` bytes at `address`; none when `size` is 0.
+    /// Reserves the pages around `size` bytes at `address`; none if `size` is 0.
     fn reserve_pages<'a>(&mut self, node: &'a str, address: u64, size: u64) -> Result<(), FdtError<'a>> {
         self.reserve(pages(node, address, size)?).map_err(|source| FdtError::Regions { node, source })
     }
 }
 
-/// The enabled children of the root that describe RAM.
+/// Returns the enabled children of the root that describe RAM.
 fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
     root.children().filter(|node| {
         node.property("device_type").is_some_and(|property| property.value() == b"memory\0")
@@ -289,8 +298,8 @@ fn check_cells<'a>(parent: &FdtNode<'a>) -> Result<(), FdtError<'a>> {
     }
 }
 
-/// The `reg` entries of a node as (address, size) in bytes; none when it has no `reg`. The parent has passed
-/// [`check_cells`].
+/// Returns the `reg` entries of a node as (address, size) in bytes; none if it has no `reg`. The
+/// parent must have passed [`check_cells`].
 fn reg<'a>(node: FdtNode<'a>) -> Result<impl Iterator<Item = (u64, u64)> + 'a, FdtError<'a>> {
     let entries = node.reg().map_err(|error| match error {
         PropertyError::PropEncodedArraySizeMismatch { size, chunk } => {
@@ -298,12 +307,12 @@ fn reg<'a>(node: FdtNode<'a>) -> Result<impl Iterator<Item = (u64, u64)> + 'a, F
         }
         _ => FdtError::NoReg { node: node.name() },
     })?;
-    // One or two cells always fit, so no entry is dropped.
+    // One or two cells always fit, so no entry is lost.
     let numbers = |reg: dtoolkit::standard::Reg<'a>| Some((reg.address().ok()?, reg.size().ok()?));
     Ok(entries.into_iter().flatten().filter_map(numbers))
 }
 
-/// `size` bytes at `address` as a range of addresses that a machine can have.
+/// Returns the range of `size` bytes at `address`, if a machine can have it.
 fn region(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> {
     let range = PaRange::from_len(Pa(address), size).ok_or(FdtError::Wraps { node, address, size })?;
     if range.end > PA_LIMIT {
@@ -312,7 +321,7 @@ fn region(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> 
     Ok(range)
 }
 
-/// The pages around `size` bytes at `address`; none when `size` is 0.
+/// Returns the pages around `size` bytes at `address`; none if `size` is 0.
 fn pages(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> {
     let range = region(node, address, size)?;
     if range.is_empty() {
@@ -321,7 +330,7 @@ fn pages(node: &str, address: u64, size: u64) -> Result<PaRange, FdtError<'_>> {
     range.align_outward(PAGE).ok_or(FdtError::AbovePaLimit { node, range })
 }
 
-/// The error for a `reg` entry that overlaps an earlier one: looks for that one again, to name it.
+/// Returns the error for a `reg` entry that overlaps an earlier one, with that one's node.
 fn overlap<'a>(root: FdtNode<'a>, node: &'a str, range: PaRange) -> FdtError<'a> {
     for other in memory_nodes(root) {
         for (address, size) in reg(other).into_iter().flatten() {
@@ -335,14 +344,11 @@ fn overlap<'a>(root: FdtNode<'a>, node: &'a str, range: PaRange) -> FdtError<'a>
     FdtError::Overlap { node, range, other_node: node, other: range }
 }
 
-/// The address in a property of `/chosen`, if it is given.
+/// Returns the address in a property of `/chosen`, if that exists.
 fn initrd_address<'a>(node: &FdtNode<'a>, property: &'static str) -> Result<Option<u64>, FdtError<'a>> {
     let Some(found) = node.property(property) else {
         return Ok(None);
     };
-    match *found.value() {
-        [a, b, c, d] => Ok(Some(u64::from(u32::from_be_bytes([a, b, c, d])))),
-        [a, b, c, d, e, f, g, h] => Ok(Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))),
-        ref other => Err(FdtError::InitrdLength { property, len: other.len() }),
-    }
+    let value = found.value();
+    number(value).map(Some).ok_or(FdtError::InitrdLength { property, len: value.len() })
 }

@@ -1,68 +1,37 @@
-//! The memory map itself: what is RAM, what must not be mapped, what is taken.
+//! The memory map: which memory exists, which must not be mapped, which is reserved.
 
-use crate::alloc::Cursor;
+use crate::cursor::Cursor;
 use crate::range_set::{Difference, Full, RangeSet};
+use crate::region_error::{PA_LIMIT, RegionError};
 use linmap_vmsa::{Pa, PaRange};
-use thiserror::Error;
 
-/// Where every region must end at the latest: physical addresses have at most 52 bits in VMSAv8-64 (FEAT_LPA,
-/// FEAT_LPA2).
-pub const PA_LIMIT: Pa = Pa(1 << 52);
-
-/// Every address that a region can hold.
+/// All addresses that a region can have.
 const ALL: PaRange = PaRange::new(Pa(0), PA_LIMIT);
 
-/// Why the memory map did not take a change. The map is as it was before the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum RegionError {
-    /// The change needs one range more than the list has room for.
-    #[error("no room for {range}: all {capacity} ranges of the {list} list are in use")]
-    Full {
-        /// The list that is full: `memory`, `no-map` or `reserved`.
-        list: &'static str,
-        /// The range that was to be added, removed or freed.
-        range: PaRange,
-        /// How many ranges the list can hold.
-        capacity: usize,
-    },
-    /// The range ends above [`PA_LIMIT`].
-    #[error("{range} ends above {PA_LIMIT}, the end of the 52-bit physical address space")]
-    AbovePaLimit {
-        /// The refused range.
-        range: PaRange,
-    },
-    /// A range was freed that is not wholly reserved: it was freed before, or never taken.
-    #[error("cannot free {range}: {first_free} is not reserved")]
-    NotReserved {
-        /// The range that was to be freed.
-        range: PaRange,
-        /// The lowest address in it that is free already.
-        first_free: Pa,
-    },
-}
-
-/// A part of RAM whose bytes all have the same flags; its neighbours differ from it or do not touch it.
+/// A part of RAM whose bytes have the same flags. Its neighbours have other flags or do not touch
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// Where it lies.
+    /// Its range.
     pub range: PaRange,
-    /// Whether it must not be mapped: the firmware owns it, and even a speculative read is forbidden
-    /// (DT spec, /reserved-memory, `no-map`).
+    /// Whether it must not be mapped: the firmware owns it, and even speculative reads are
+    /// forbidden (Devicetree Specification, /reserved-memory, `no-map`).
     pub no_map: bool,
 }
 
-/// What physical memory there is and which of it is taken: up to `N` ranges of RAM, `N` that must not be mapped,
-/// and `N` that are reserved.
+/// The physical memory and its use: up to `N` ranges of RAM, `N` ranges that must not be mapped,
+/// and `N` reserved ranges.
 ///
-/// A byte is *memory* (RAM) or not, *no-map* or not, *reserved* or not, each on its own: a mark set on addresses
-/// without RAM is kept, and holds for RAM that is added there later. A byte is *free* when it is memory, not
-/// no-map and not reserved.
+/// A byte has three independent flags: *memory* (RAM), *no-map* and *reserved*. An address without
+/// RAM can have the other two, which then hold for RAM that is added later. A byte is *free* if it
+/// is memory, not no-map and not reserved.
 ///
-/// Empty ranges are no error and change nothing. A change that fails changes nothing.
+/// An empty range changes nothing and is not an error. A change that fails changes nothing.
 ///
-/// It is large (48 bytes for each of `N`), so keep it in a `static`; [`Memblock::new`] is all zero bits there.
+/// Its size is 48 bytes for each of `N`. A `static` is a good place for it: [`Memblock::new`] is
+/// all zero there.
 ///
-/// Two memblocks are equal when they say the same of every byte.
+/// Two memblocks are equal if all bytes have the same flags.
 #[derive(Clone, Debug)]
 pub struct Memblock<const N: usize> {
     memory: RangeSet<N>,
@@ -96,7 +65,7 @@ impl<const N: usize> Memblock<N> {
         }
     }
 
-    /// Adds RAM; RAM that is known already stays as it is.
+    /// Adds RAM. Ranges that are RAM already do not change.
     ///
     /// # Errors
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
@@ -105,16 +74,17 @@ impl<const N: usize> Memblock<N> {
         insert(&mut self.memory, "memory", range)
     }
 
-    /// Takes RAM away, for instance what lies above a `mem=` limit. Marks and reservations in the range stay.
+    /// Removes RAM, for instance above a `mem=` limit. No-map marks and reservations in the range
+    /// stay.
     ///
     /// # Errors
-    /// [`RegionError::Full`] when the range cuts a hole and both remains need room.
+    /// [`RegionError::Full`] if the range cuts a hole, which splits a range in two.
     pub fn remove(&mut self, range: PaRange) -> Result<(), RegionError> {
         self.cursor = Cursor::NONE;
         remove(&mut self.memory, "memory", range)
     }
 
-    /// Marks a range that must never be mapped. It is not handed out either.
+    /// Marks a range that must never be mapped. It is never allocated either.
     ///
     /// # Errors
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
@@ -123,7 +93,7 @@ impl<const N: usize> Memblock<N> {
         insert(&mut self.no_map, "no-map", range)
     }
 
-    /// Takes a range, whether or not some of it is taken already.
+    /// Reserves a range. Parts of it may be reserved already.
     ///
     /// # Errors
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
@@ -132,11 +102,11 @@ impl<const N: usize> Memblock<N> {
         insert(&mut self.reserved, "reserved", range)
     }
 
-    /// Gives back a range that was reserved or allocated; any part of what was taken may be given back.
+    /// Frees a range that was reserved or allocated, or any part of one.
     ///
     /// # Errors
-    /// [`RegionError::NotReserved`] when some of it is not reserved, [`RegionError::Full`] when the range leaves a
-    /// hole between two reserved ranges and there is room for one only.
+    /// [`RegionError::NotReserved`] if a part is not reserved; [`RegionError::Full`] if the range
+    /// cuts a hole, which splits a range in two.
     pub fn free(&mut self, range: PaRange) -> Result<(), RegionError> {
         if let Some(first_free) = self.reserved.first_missing(range) {
             return Err(RegionError::NotReserved { range, first_free });
@@ -145,7 +115,7 @@ impl<const N: usize> Memblock<N> {
         remove(&mut self.reserved, "reserved", range)
     }
 
-    /// Forgets everything: a machine without memory again.
+    /// Removes everything: the result is a machine without memory.
     pub fn clear(&mut self) {
         self.memory.clear();
         self.no_map.clear();
@@ -153,7 +123,7 @@ impl<const N: usize> Memblock<N> {
         self.cursor = Cursor::NONE;
     }
 
-    /// RAM in ascending order, each part with its flags.
+    /// Returns the RAM in ascending order, each part with its flags.
     pub fn regions(&self) -> impl Iterator<Item = MemoryRegion> {
         let mut from = Pa(0);
         core::iter::from_fn(move || {
@@ -169,52 +139,52 @@ impl<const N: usize> Memblock<N> {
         })
     }
 
-    /// Reserved ranges in ascending order, with or without RAM behind them.
+    /// Returns the reserved ranges in ascending order, with or without RAM.
     pub fn reserved(&self) -> &[PaRange] {
         self.reserved.as_slice()
     }
 
-    /// Free memory inside `limit`, from either end. Page 0 is among it if it is free, although
-    /// [`Memblock::alloc`] never hands it out.
-    pub fn free_ranges(&self, limit: PaRange) -> impl DoubleEndedIterator<Item = PaRange> {
+    /// Returns the free memory inside `limit`, from either end. It includes page 0 if that is free,
+    /// although [`Memblock::alloc`] never allocates it.
+    pub fn free_ranges(&self, limit: PaRange) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
         Difference::new(&self.memory, [&self.no_map, &self.reserved], limit)
     }
 
-    /// What a linear map maps: RAM without no-map ranges, in whole pages of `page` bytes (a power of two), from
-    /// either end.
-    pub fn mapped(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> {
+    /// Returns the memory that a linear map may map, from either end: RAM without no-map ranges, in
+    /// whole pages of `page` bytes (a power of two).
+    pub fn mapped(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
         Difference::new(&self.memory, [&self.no_map], ALL)
             .map(move |range| range.align_inward(page))
             .filter(|range| !range.is_empty())
     }
 
-    /// How many bytes of RAM there are, no-map ranges included.
+    /// Returns the number of bytes of RAM, no-map ranges included.
     pub fn memory_len(&self) -> u64 {
         // Disjoint ranges below 2^52: their sum is below 2^52 too.
         self.memory.as_slice().iter().map(|range| range.len()).sum()
     }
 
-    /// First address above all RAM; 0 when there is none.
+    /// Returns the first address above all RAM; 0 if there is none.
     pub fn memory_end(&self) -> Pa {
         self.memory.as_slice().last().map_or(Pa(0), |range| range.end)
     }
 
-    /// Whether there is RAM at `pa`.
+    /// Returns whether `pa` is RAM.
     pub fn is_memory(&self, pa: Pa) -> bool {
         self.memory.containing(pa).is_some()
     }
 
-    /// Whether `pa` must not be mapped, with or without RAM behind it.
+    /// Returns whether `pa` must not be mapped, with or without RAM.
     pub fn is_no_map(&self, pa: Pa) -> bool {
         self.no_map.containing(pa).is_some()
     }
 
-    /// Whether `pa` is reserved, with or without RAM behind it.
+    /// Returns whether `pa` is reserved, with or without RAM.
     pub fn is_reserved(&self, pa: Pa) -> bool {
         self.reserved.containing(pa).is_some()
     }
 
-    /// RAM known so far that `range` overlaps, if any.
+    /// Returns the first range of RAM that overlaps `range`.
     pub(crate) fn overlapping_memory(&self, range: PaRange) -> Option<PaRange> {
         self.memory.first_ending_above(range.start).filter(|ram| ram.overlaps(range))
     }

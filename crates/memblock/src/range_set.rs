@@ -1,14 +1,14 @@
-//! A set of physical addresses, kept as sorted ranges that neither overlap nor touch.
+//! A set of physical addresses: sorted ranges that neither overlap nor touch.
 
 use arrayvec::ArrayVec;
 use linmap_vmsa::{Pa, PaRange};
 
-/// The set needs one more range than it has room for. The set is unchanged.
+/// The set needs one more range than fits into it. The set is unchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Up to `N` ranges in ascending order. Ranges that would overlap or touch are one range, so that equal sets
-/// are equal lists.
+/// Up to `N` ranges in ascending order. Ranges that overlap or touch are merged, so equal sets are
+/// equal lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RangeSet<const N: usize> {
     ranges: ArrayVec<PaRange, N>,
@@ -27,17 +27,17 @@ impl<const N: usize> RangeSet<N> {
         self.ranges.clear();
     }
 
-    /// The range that contains `pa`.
+    /// Returns the range that contains `pa`.
     pub(crate) fn containing(&self, pa: Pa) -> Option<PaRange> {
         self.first_ending_above(pa).filter(|range| range.start <= pa)
     }
 
-    /// The lowest range that has a byte at or above `pa`.
+    /// Returns the lowest range that has a byte at or above `pa`.
     pub(crate) fn first_ending_above(&self, pa: Pa) -> Option<PaRange> {
         self.ranges.get(self.ranges.partition_point(|range| range.end <= pa)).copied()
     }
 
-    /// The highest range that has a byte below `pa`.
+    /// Returns the highest range that has a byte below `pa`.
     pub(crate) fn last_starting_below(&self, pa: Pa) -> Option<PaRange> {
         self.ranges
             .partition_point(|range| range.start < pa)
@@ -46,7 +46,7 @@ impl<const N: usize> RangeSet<N> {
             .copied()
     }
 
-    /// The lowest address in `range` that is not in the set; `None` when all of it is.
+    /// Returns the lowest address in `range` that is not in the set, or `None` if all are.
     pub(crate) fn first_missing(&self, range: PaRange) -> Option<Pa> {
         if range.end <= range.start {
             return None;
@@ -58,7 +58,8 @@ impl<const N: usize> RangeSet<N> {
         }
     }
 
-    /// Adds every byte of `range`, which must not be empty. Returns the index of the range that now holds it.
+    /// Adds all bytes of `range`, which must not be empty. Returns the index of the range that
+    /// holds them.
     pub(crate) fn insert(&mut self, range: PaRange) -> Result<usize, Full> {
         let first = self.ranges.partition_point(|old| old.end < range.start);
         let last = self.ranges.partition_point(|old| old.start <= range.end);
@@ -77,7 +78,7 @@ impl<const N: usize> RangeSet<N> {
         Ok(first)
     }
 
-    /// Removes every byte of `range`, wherever the set has it.
+    /// Removes all bytes of `range` from the set.
     pub(crate) fn remove(&mut self, range: PaRange) -> Result<(), Full> {
         let first = self.ranges.partition_point(|old| old.end <= range.start);
         let last = self.ranges.partition_point(|old| old.start < range.end);
@@ -95,26 +96,28 @@ impl<const N: usize> RangeSet<N> {
             }
             return Ok(());
         }
-        let mut kept = first;
+        let mut next = first;
         for piece in [below, above] {
             if !piece.is_empty()
-                && let Some(slot) = self.ranges.get_mut(kept)
+                && let Some(slot) = self.ranges.get_mut(next)
             {
                 *slot = piece;
-                kept += 1;
+                next += 1;
             }
         }
-        self.ranges.drain(kept..last);
+        self.ranges.drain(next..last);
         Ok(())
     }
 
-    /// The range at `index`, to move its start. The caller keeps it above the end of the range before.
+    /// Returns the range at `index`, to move its start. The start must stay above the end of the
+    /// range before.
     #[inline]
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut PaRange> {
         self.ranges.get_mut(index)
     }
 
-    /// Shrinks each range to whole pages of `page` bytes, a power of two; what holds no whole page goes.
+    /// Shrinks each range to whole pages of `page` bytes, a power of two. Removes ranges without a
+    /// whole page.
     pub(crate) fn align_inward(&mut self, page: u64) {
         self.ranges.retain(|range| {
             *range = range.align_inward(page);
@@ -123,12 +126,12 @@ impl<const N: usize> RangeSet<N> {
     }
 }
 
-/// The ranges of one set without those of `K` others, inside a window, from either end.
+/// The ranges of one set without those of `K` other sets, inside a window, from either end.
 #[derive(Clone, Debug)]
 pub(crate) struct Difference<'a, const N: usize, const K: usize> {
     base: &'a RangeSet<N>,
     without: [&'a RangeSet<N>; K],
-    /// What neither end has reached yet.
+    /// The part that neither end has reached.
     window: PaRange,
 }
 

@@ -1,4 +1,5 @@
-//! Random sequences of operations against a naive model that keeps three flags for every unit of memory.
+//! Random sequences of operations against a naive model that keeps three flags for every unit of
+//! memory.
 
 use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_vmsa::{Pa, PaRange};
@@ -135,7 +136,8 @@ fn assert_agrees<const N: usize>(map: &Memblock<N>, model: &Model) {
     assert!(!map.is_memory(whole.end) && !map.is_reserved(whole.end));
 }
 
-/// Applies `change` to the model when the map took it. A full list is fine if the map has not changed.
+/// Applies `change` to the model when the map took it. A full list is fine if the map has not
+/// changed.
 fn settle<const N: usize>(
     result: Result<(), RegionError>,
     map: &Memblock<N>,

@@ -163,7 +163,7 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
             let index = self.geometry.index(at, level);
             let entry_last = Va(at.0 | (self.geometry.entry_bytes(level) - 1));
             let part_last = last.min(entry_last);
-            // SAFETY: an index is below the number of entries of the table.
+            // SAFETY: `Geometry::index` is below the number of entries at its level.
             let entry = unsafe { read(&mut self.window, level, live, index) };
             match (entry.decode(self.geometry, level), level.next()) {
                 (Decoded::Table(live_below), Some(next)) => {

@@ -4,8 +4,8 @@ use core::fmt;
 
 use arrayvec::ArrayString;
 
-/// A CPU's affinity: the affinity fields of its MPIDR_EL1, Aff3 in bits 39:32 and Aff2 to Aff0 in bits 23:0
-/// (Arm ARM D24.2).
+/// A CPU's affinity: the affinity fields of its MPIDR_EL1, Aff3 in bits 39:32 and Aff2 to Aff0 in
+/// bits 23:0 (Arm ARM D24.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Affinity(u64);
 

@@ -2,6 +2,7 @@
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
+use linmap_fdt::number;
 use linmap_vmsa::{Pa, PaRange};
 
 /// Returns the property `name` of `/chosen` if it is a string.
@@ -10,14 +11,11 @@ pub fn string<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
 }
 
 /// Returns the range of the initrd, if there is one.
-/// [`Memblock::fill_from_fdt`](linmap_memblock::Memblock::fill_from_fdt) refuses a tree whose initrd is malformed.
+/// [`Memblock::fill_from_fdt`](linmap_memblock::Memblock::fill_from_fdt) refuses a tree whose
+/// initrd is malformed.
 pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
     let chosen = fdt.find_node("/chosen")?;
-    let address = |name: &str| {
-        let property = chosen.property(name)?;
-        let wide = property.value_as::<u64>().ok();
-        wide.or_else(|| property.value_as::<u32>().ok().map(u64::from)).map(Pa)
-    };
+    let address = |name: &str| number(chosen.property(name)?.value()).map(Pa);
     let range = PaRange::new(address("linux,initrd-start")?, address("linux,initrd-end")?);
     (!range.is_empty()).then_some(range)
 }

@@ -1,15 +1,15 @@
 //! Kernel command lines: their words, and lines made from words.
 //!
-//! Words are split as Linux splits them: white space separates words, and double quotes anywhere in a word protect
-//! the white space between them.
+//! Words are split as Linux splits them: white space separates words, and double quotes anywhere in
+//! a word protect the white space between them.
 
 use core::iter::FusedIterator;
 use core::str;
 
 use thiserror::Error;
 
-/// The size in bytes of Linux's buffer for its command line on arm64, with the NUL at the end. Linux cuts off a longer
-/// line without a word.
+/// The size in bytes of Linux's buffer for its command line on arm64, with the NUL at the end.
+/// Linux cuts off a longer line without a word.
 pub const COMMAND_LINE_MAX: usize = 2048;
 
 /// A command line as the boot loader passed it.
@@ -46,14 +46,14 @@ impl<'a> CommandLine<'a> {
         Words { rest: self.0 }
     }
 
-    /// Returns the value of the last word `key=value`, without double quotes around it. The value of the bare word
-    /// `key` is empty. Returns `None` if the line has neither.
+    /// Returns the value of the last word `key=value`, without double quotes around it. The value
+    /// of the bare word `key` is empty. Returns `None` if the line has neither.
     pub fn get(self, key: &str) -> Option<&'a str> {
         self.words().filter(|word| word.key() == key).last().map(Word::value)
     }
 
-    /// Writes this line into `buffer`, without the words whose key is in `dropped`, and with the words `added` at its
-    /// end.
+    /// Writes this line into `buffer`, without the words whose key is in `dropped`, and with the
+    /// words `added` at its end.
     ///
     /// # Errors
     /// As [`join_words`].
@@ -68,7 +68,8 @@ impl<'a> CommandLine<'a> {
     }
 }
 
-/// Writes the words into `buffer` with one space between two of them, and returns the line. It has no NUL at its end.
+/// Writes the words into `buffer` with one space between two of them, and returns the line. It has
+/// no NUL at its end.
 ///
 /// # Errors
 /// `buffer` is unchanged after
@@ -105,7 +106,8 @@ impl<'a> Word<'a> {
         self.unquoted().split_once('=').map_or(self.unquoted(), |(key, _)| key)
     }
 
-    /// Returns the text after the first `=`, without double quotes around it. It is empty if there is no `=`.
+    /// Returns the text after the first `=`, without double quotes around it. It is empty if there
+    /// is no `=`.
     pub fn value(self) -> &'a str {
         let value = self.unquoted().split_once('=').map_or("", |(_, value)| value);
         match value.strip_prefix('"') {

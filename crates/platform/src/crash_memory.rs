@@ -8,10 +8,11 @@ use thiserror::Error;
 
 use crate::number::parse_number;
 
-/// The reservation begins and ends at a multiple of this: an arm64 image has this alignment, and block mappings of
-/// the memory stay whole.
+/// The reservation begins and ends at a multiple of this: an arm64 image has this alignment, and
+/// block mappings of the memory stay whole.
 const ALIGN: u64 = 0x20_0000;
-/// Devices with 32 address bits reach memory below this limit. The reservation is made there if it fits.
+/// Devices with 32 address bits reach memory below this limit. The reservation is made there if it
+/// fits.
 const LOW: u64 = 1 << 32;
 
 /// Why no memory is reserved.
@@ -45,7 +46,8 @@ pub enum CrashReservationError {
     Regions(#[from] RegionError),
 }
 
-/// The memory that a command line asks for, written `SIZE` or `SIZE@ADDRESS`, as in `crashkernel=64M`.
+/// The memory that a command line asks for, written `SIZE` or `SIZE@ADDRESS`, as in
+/// `crashkernel=64M`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CrashReservation {
     /// The size in bytes, a multiple of 2 MiB above 0.
@@ -72,8 +74,8 @@ impl FromStr for CrashReservation {
 }
 
 impl CrashReservation {
-    /// Reserves the memory in `memblock` and returns it. Without an address it is the highest free range below
-    /// 4 GiB; the highest of all if none is large enough there.
+    /// Reserves the memory in `memblock` and returns it. Without an address it is the highest free
+    /// range below 4 GiB; the highest of all if none is large enough there.
     ///
     /// # Errors
     /// [`CrashReservationError`]; `memblock` is unchanged.

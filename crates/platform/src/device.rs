@@ -24,8 +24,8 @@ pub struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    /// Returns the first enabled device, in the tree's order, for which `is_wanted` is true. It looks at most
-    /// seven levels deep, and below no disabled node.
+    /// Returns the first enabled device, in the tree's order, for which `is_wanted` is true. It
+    /// looks at most seven levels deep, and below no disabled node.
     pub fn find(fdt: Fdt<'a>, is_wanted: impl Fn(&FdtNode<'a>) -> bool) -> Option<Self> {
         find_below(fdt.root(), &mut ArrayVec::new(), &is_wanted)
     }
@@ -88,8 +88,8 @@ fn registers(node: FdtNode<'_>, buses: &[FdtNode<'_>]) -> Registers {
     registers
 }
 
-/// Translates an address of the innermost bus to one of the CPU: each bus maps it by its `ranges`. An empty `ranges`
-/// maps 1:1.
+/// Translates an address of the innermost bus to one of the CPU: each bus maps it by its `ranges`.
+/// An empty `ranges` maps 1:1.
 fn translate(buses: &[FdtNode<'_>], from: u64) -> Option<u64> {
     let mut at = from;
     for bus in buses.iter().rev() {

@@ -68,8 +68,8 @@ impl V2 {
     /// Takes them from the device's registers.
     ///
     /// # Errors
-    /// [`RegistersError`] if one of both does not begin with a whole page, or ends above `pa_bits` bits of physical
-    /// address.
+    /// [`RegistersError`] if one of both does not begin with a whole page, or ends above `pa_bits`
+    /// bits of physical address.
     pub fn of(device: &Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let page = |index: usize, what| {
             let range = device.registers.get(index).filter(|range| is_in_reach(**range, PAGE, pa_bits));
@@ -94,8 +94,8 @@ impl<'d> V3<'d> {
     /// Takes them from the device's registers and properties.
     ///
     /// # Errors
-    /// [`RegistersError`] if one does not begin with a whole frame, or ends above `pa_bits` bits of physical address,
-    /// and if the stride is not a multiple of a frame.
+    /// [`RegistersError`] if one does not begin with a whole frame, or ends above `pa_bits` bits of
+    /// physical address, and if the stride is not a multiple of a frame.
     pub fn of(device: &'d Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let error = |what| RegistersError { what, pa_bits };
         let (distributor, regions) = device.registers.split_first().ok_or_else(|| error("distributor"))?;
@@ -120,7 +120,8 @@ impl<'d> V3<'d> {
         redistributor(region, region.start.0)
     }
 
-    /// Returns the redistributor of `region` that follows the one at `at`, whose size is `own` bytes.
+    /// Returns the redistributor of `region` that follows the one at `at`, whose size is `own`
+    /// bytes.
     pub fn next(&self, region: PaRange, at: Pa, own: u64) -> Option<Pa> {
         redistributor(region, at.0.checked_add(self.stride.max(own))?)
     }
@@ -132,8 +133,8 @@ fn redistributor(region: PaRange, at: u64) -> Option<Pa> {
     region.covers(frames).then_some(frames.start)
 }
 
-/// Returns whether `range` begins with a whole unit of `unit` bytes and ends within `pa_bits` bits of physical
-/// address.
+/// Returns whether `range` begins with a whole unit of `unit` bytes and ends within `pa_bits` bits
+/// of physical address.
 fn is_in_reach(range: PaRange, unit: u64, pa_bits: u8) -> bool {
     range.len() >= unit && range.start.0.is_multiple_of(unit) && (range.end.0 - 1) >> pa_bits == 0
 }

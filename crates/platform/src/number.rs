@@ -1,7 +1,8 @@
 //! Numbers in words of a command line.
 
-/// Reads a number: hexadecimal digits after `0x`, or decimal digits with an optional K, M or G (powers of 1024) at
-/// the end. Returns `None` for any other text, and for a number of more than 64 bits.
+/// Reads a number: hexadecimal digits after `0x`, or decimal digits with an optional K, M or G
+/// (powers of 1024) at the end. Returns `None` for any other text, and for a number of more than 64
+/// bits.
 pub fn parse_number(word: &str) -> Option<u64> {
     // The standard library's readers accept a sign.
     if let Some(digits) = word.strip_prefix("0x") {

@@ -13,8 +13,8 @@ pub enum Conduit {
 }
 
 impl Conduit {
-    /// Returns the conduit that the tree's `/psci` node names. Returns `None` for a PSCI older than 0.2, whose
-    /// functions have no fixed numbers.
+    /// Returns the conduit that the tree's `/psci` node names. Returns `None` for a PSCI older than
+    /// 0.2, whose functions have no fixed numbers.
     pub fn of_psci(fdt: Fdt<'_>) -> Option<Self> {
         let node = fdt.find_node("/psci")?;
         if !node.compatible()?.any(|name| matches!(name, "arm,psci-0.2" | "arm,psci-1.0")) {

@@ -111,8 +111,8 @@ pub enum UnusableCpu {
     },
 }
 
-/// The CPUs of the device tree, at most `CPUS`: the boot CPU first, the others in the tree's order. A CPU's index is
-/// its number.
+/// The CPUs of the device tree, at most `CPUS`: the boot CPU first, the others in the tree's order.
+/// A CPU's index is its number.
 #[derive(Debug)]
 pub struct Topology<const CPUS: usize> {
     /// The CPUs that may be used.
@@ -126,8 +126,8 @@ pub struct Topology<const CPUS: usize> {
 }
 
 impl<const CPUS: usize> Topology<CPUS> {
-    /// Reads the enabled CPUs of `/cpus`. `boot` is the CPU that runs this: it is in the list even if the tree does not
-    /// describe it.
+    /// Reads the enabled CPUs of `/cpus`. `boot` is the CPU that runs this: it is in the list even
+    /// if the tree does not describe it.
     ///
     /// # Panics
     /// If `CPUS` is 0.
@@ -187,9 +187,9 @@ impl<const CPUS: usize> Topology<CPUS> {
         }
     }
 
-    /// Sets the method of a spin-table CPU to [`EnableMethod::Unknown`] if its mailbox lies in memory that is free or in
-    /// one of `ours`, or if a CPU that is not in the list polls it too. `memblock` must hold what the device tree
-    /// says and nothing else.
+    /// Sets the method of a spin-table CPU to [`EnableMethod::Unknown`] if its mailbox lies in
+    /// memory that is free or in one of `ours`, or if a CPU that is not in the list polls it too.
+    /// `memblock` must hold what the device tree says and nothing else.
     pub fn check_mailboxes<const N: usize>(&mut self, memblock: &Memblock<N>, ours: &[PaRange]) {
         for number in 0..self.cpus.len() {
             let CpuNode { affinity, method: EnableMethod::SpinTable { release } } = self.cpus[number] else {

@@ -12,7 +12,8 @@ use crate::device::Device;
 pub enum UartKind {
     /// A PL011.
     Pl011,
-    /// The part of a PL011 that the Arm Base System Architecture asks for: no control and no line registers.
+    /// The part of a PL011 that the Arm Base System Architecture asks for: no control and no line
+    /// registers.
     Sbsa,
 }
 
@@ -26,8 +27,8 @@ pub struct Uart {
 }
 
 impl Uart {
-    /// Returns the UART that `stdout-path` of `/chosen` names: by a path or an alias, with options after a colon.
-    /// Returns `None` if there is none or if it is not of a [`UartKind`].
+    /// Returns the UART that `stdout-path` of `/chosen` names: by a path or an alias, with options
+    /// after a colon. Returns `None` if there is none or if it is not of a [`UartKind`].
     pub fn from_stdout_path(fdt: Fdt<'_>) -> Option<Self> {
         let path = chosen::string(fdt, "stdout-path")?.split(':').next()?;
         let path = if path.starts_with('/') {
@@ -44,8 +45,8 @@ impl Uart {
         Some(Self { kind, registers: device.registers.first()?.start })
     }
 
-    /// Returns the UART that a value of `earlycon=` names: `pl011,0x9000000`, or with an access width
-    /// `pl011,mmio32,0x9000000`.
+    /// Returns the UART that a value of `earlycon=` names: `pl011,0x9000000`, or with an access
+    /// width `pl011,mmio32,0x9000000`.
     pub fn from_earlycon(value: &str) -> Option<Self> {
         let mut parts = value.split(',');
         if parts.next()? != "pl011" {

@@ -1,6 +1,6 @@
 //! Why a payload can't be loaded or entered.
 
-use linmap::ChangeError;
+use linmap::{ChangeError, TooManyRanges};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
@@ -8,6 +8,7 @@ use linmap_kexec::{
 };
 use linmap_memblock::{AllocError, RegionError};
 use linmap_platform::CommandLineError;
+use linmap_vmsa::GeometryError;
 use thiserror::Error;
 
 use crate::arch::command_line::CRASH_KERNEL;
@@ -121,6 +122,12 @@ pub enum KexecError {
     /// The transitional tables can't be built.
     #[error("transitional tables: {0}")]
     Transition(#[from] TransitionError),
+    /// Memory is in too many parts for transitional tables.
+    #[error("transitional tables: {0}")]
+    Ranges(#[from] TooManyRanges),
+    /// No 1:1 map reaches the relocation code.
+    #[error("transitional tables: no 1:1 map reaches the relocation code: {0}")]
+    Identity(#[from] GeometryError),
 }
 
 impl KexecError {

@@ -1,7 +1,7 @@
 //! What the payload's device tree says.
 
 use arrayvec::ArrayVec;
-use linmap_kexec::{CrashMemory, KeptRange, MAX_KEPT, NextTree, Seeds};
+use linmap_kexec::{CrashMemory, MAX_PRESERVED, NextTree, PreservedRange, Seeds};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::affinities;
@@ -17,7 +17,7 @@ pub struct TreeContent<'t> {
     /// Random numbers.
     pub seeds: Seeds,
     /// Preserved memory; empty for a crash kernel, which does not use that memory.
-    pub preserved: ArrayVec<KeptRange<'t>, MAX_KEPT>,
+    pub preserved: ArrayVec<PreservedRange<'t>, MAX_PRESERVED>,
     /// The memory of a crash kernel.
     pub usable: [PaRange; 1],
     /// The header of the core file that a crash kernel gets.
@@ -58,7 +58,7 @@ impl<'t> TreeContent<'t> {
                 .core_header
                 .map(|elf_core_header| CrashMemory { usable: &self.usable, elf_core_header }),
             spin_table: self.pen.map(|at| Pen::spin_table(at, &self.penned)),
-            kept: &self.preserved,
+            preserved: &self.preserved,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Choosing the destinations of a payload, so that as little as possible has to be moved.
 
 use arrayvec::ArrayVec;
-use linmap_kexec::{BOUNCE_MAX, Image, Initrd, Placed, SEGMENT_ALIGN, usable};
+use linmap_kexec::{BOUNCE_MAX, Image, Initrd, PayloadPlacement, SEGMENT_ALIGN, usable};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::kexec::allocations::{PayloadMemory, Pool};
@@ -24,7 +24,7 @@ pub enum Domain {
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// The destination of each part.
-    pub placed: Placed,
+    pub placed: PayloadPlacement,
     /// Where they are.
     pub domain: Domain,
     /// Whether the initrd stays where the boot loader loaded it.
@@ -67,7 +67,7 @@ impl Request<'_> {
             }
             let ranges = self.ranges(memory, domain)?;
             for initrd in [stays, Some(copied)].into_iter().flatten() {
-                match Placed::lowest(ranges.iter().copied(), self.image, initrd, self.dtb_len) {
+                match PayloadPlacement::lowest(ranges.iter().copied(), self.image, initrd, self.dtb_len) {
                     Ok(placed) => {
                         let initrd_stays = matches!(initrd, Initrd::At(_));
                         return Ok(Place { placed, domain, initrd_stays });

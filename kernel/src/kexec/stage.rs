@@ -5,8 +5,8 @@ use core::iter;
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{
-    Extent, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, Moves, NextTree, SEGMENT_ALIGN, Source,
-    Unpacker,
+    Extent, ExtentSource, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, Moves, NextTree,
+    SEGMENT_ALIGN, Unpacker,
 };
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
@@ -198,9 +198,9 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
                 PageContent::Zeros => {
                     filled.zero += SEGMENT_ALIGN;
                     spare = Some(page);
-                    Source::Zeros
+                    ExtentSource::Zeros
                 }
-                PageContent::Bytes => Source::At(page),
+                PageContent::Bytes => ExtentSource::At(page),
             };
             self.push(Extent { source, destination: filled.end, len: SEGMENT_ALIGN })?;
             filled.end = Pa(filled.end.0 + SEGMENT_ALIGN);
@@ -223,7 +223,7 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
     ) -> Result<(), KexecError> {
         let pages = whole_pages(lying.at);
         let place = PaRange::new(destination, Pa(destination.0 + pages.len()));
-        self.push(Extent { source: Source::At(pages.start), destination, len: pages.len() })?;
+        self.push(Extent { source: ExtentSource::At(pages.start), destination, len: pages.len() })?;
         self.segments.push(Segment {
             name,
             destination: place,
@@ -267,7 +267,7 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
             cpu::clean_and_invalidate(self.memory.memory.layout.linear(start), range.len());
         } else {
             self.push(Extent {
-                source: Source::At(start),
+                source: ExtentSource::At(start),
                 destination: destination.start,
                 len: range.len(),
             })?;

@@ -1,8 +1,8 @@
 //! The tables for the move of a payload.
 
-use linmap::MappingList;
-use linmap::MemblockFrames;
+use linmap::{Layout, MappingList, MemblockFrames, TooManyRanges, identity_geometry};
 use linmap_kexec::{Transition, TransitionError};
+use linmap_table::Mappings;
 use linmap_vmsa::PaRange;
 
 use crate::arch::cpu;
@@ -14,14 +14,25 @@ use crate::{report, say};
 /// for them.
 ///
 /// # Errors
-/// [`KexecError::Transition`].
+/// [`KexecError::Ranges`], [`KexecError::Identity`], [`KexecError::Transition`].
 pub fn build(memory: &mut Memory, control: PaRange) -> Result<Option<Transition>, KexecError> {
     let started = cpu::counter();
-    let mut mappings = MappingList::new();
     let layout = memory.layout;
-    let (mut window, mapped) = (memory.tables(), memory.memblock.clone());
-    let mut frames = MemblockFrames::new(&mut memory.memblock, layout.geometry());
-    match Transition::build(&layout, &mapped, control.start, &mut mappings, &mut window, &mut frames) {
+    let geometry = layout.geometry();
+    let page = geometry.granule().bytes();
+    let mut list: MappingList = MappingList::new();
+    for range in memory.memblock.mapped(page) {
+        let mapping = Transition::mapping(range, layout.linear(range.start));
+        let capacity = list.capacity();
+        list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;
+    }
+    let linear = Mappings::new(geometry, &list).map_err(TransitionError::Mapping)?;
+    let code = control.start;
+    let code_geometry = identity_geometry(geometry, code.0.saturating_add(page))?;
+    let mut window = memory.tables();
+    let mut frames = MemblockFrames::new(&mut memory.memblock, geometry);
+    let base = Layout::base(geometry);
+    match Transition::build(&linear, base, code, code_geometry, &mut window, &mut frames) {
         Ok(both) => {
             report!(
                 "phase=kexec-tables ticks={} tables={}",

@@ -3,13 +3,14 @@
 
 use arrayvec::{ArrayString, ArrayVec};
 use dtoolkit::fdt::Fdt;
-use linmap_kexec::{KeptRange, MAX_KEPT};
+use linmap_kexec::{MAX_PRESERVED, PreservedRange};
 use linmap_memblock::Memblock;
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu;
+use crate::arch::layout::GEOMETRY;
 use crate::arch::print::Quoted;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::reservations::{RESERVATIONS, Reservations};
@@ -43,7 +44,7 @@ pub enum PreserveError {
         label: ArrayString<LABEL>,
     },
     /// There is no room for another range.
-    #[error("there are {MAX_KEPT} preserved ranges already")]
+    #[error("there are {MAX_PRESERVED} preserved ranges already")]
     Full,
     /// The user's reservations have no room for the released ranges.
     #[error("{RESERVATIONS} reservations have no room for what is preserved as {label:?}: `free` some")]
@@ -85,13 +86,18 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, PreserveError> {
 
 /// All preserved ranges.
 #[derive(Clone, Debug, Default)]
-pub struct PreservedMemory(ArrayVec<Preserved, MAX_KEPT>);
+pub struct PreservedMemory(ArrayVec<Preserved, MAX_PRESERVED>);
 
 impl PreservedMemory {
     /// Reads the ranges that the previous kernel preserved. If one of them is wrong, says so and
     /// returns none; the memory of all stays reserved.
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
-        let read = KeptRange::read_all(fdt, memblock, in_use);
+        let read = PreservedRange::read_all(
+            fdt,
+            memblock.mapped(GEOMETRY.granule().bytes()),
+            memblock.reserved(),
+            in_use,
+        );
         let ranges = match read {
             Ok(ranges) => ranges,
             Err(error) => {
@@ -116,10 +122,10 @@ impl PreservedMemory {
     }
 
     /// The ranges in the form for the next kernel's device tree.
-    pub fn for_tree(&self) -> ArrayVec<KeptRange<'_>, MAX_KEPT> {
+    pub fn for_tree(&self) -> ArrayVec<PreservedRange<'_>, MAX_PRESERVED> {
         self.0
             .iter()
-            .map(|preserved| KeptRange { label: preserved.label.as_str(), range: preserved.range })
+            .map(|preserved| PreservedRange { label: preserved.label.as_str(), range: preserved.range })
             .collect()
     }
 

@@ -233,11 +233,13 @@ fn print(rows: &[Row]) -> std::io::Result<()> {
     writeln!(out, "busiest CPU  the longest list's part of it")?;
     writeln!(
         out,
-        "MMU off      the same copy and two more passes of cache maintenance. On real CPUs its accesses are uncached, which"
+        "MMU off      the same copy and two more passes of cache maintenance. On real CPUs its accesses are \
+         uncached, which"
     )?;
     writeln!(
         out,
-        "             no instruction count shows. Published, MMU off and on: 25 MB 0.4405 s and 0.0222 s, 84 MB 7.4895 s"
+        "             no instruction count shows. Published, MMU off and on: 25 MB 0.4405 s and 0.0222 s, \
+         84 MB 7.4895 s"
     )?;
     writeln!(out, "             and 0.0395 s, 380 MB with the whole reboot 3.9 s and 0.33 s")
 }

@@ -115,7 +115,8 @@ fn paths_inline_count_wherever_they_stand() {
         "pub fn f() { let _ = vec![0..super::b::LIMIT]; }",
         "use super::*; pub fn f() { b::g(); }",
     ];
-    let b = "pub struct B { x: u8 } pub const LIMIT: u8 = 1; pub trait Trait { const NAME: u8 = 1; } pub enum Kind { One } \
+    let b = "pub struct B { x: u8 } pub const LIMIT: u8 = 1; pub trait Trait { const NAME: u8 = 1; \
+             } pub enum Kind { One } \
              pub fn g() { crate::a::back(); }";
     for code in uses {
         assert_circle(&of_two("", &format!("{code} pub fn back() {{}}"), b), &BOTH);
@@ -254,7 +255,9 @@ fn a_wing_imports_those_below_it_alone_and_nobody_imports_the_root() {
     assert!(faults(&files("")).is_empty());
     let found = faults(&files("fn f() { crate::attic::top(); }"));
     assert!(found.iter().any(|fault| {
-        fault == "high/src/cellar/wine.rs imports high/src/attic.rs, but attic stands above cellar: crate::attic::top (line 1)"
+        fault
+            == "high/src/cellar/wine.rs imports high/src/attic.rs, but attic stands above cellar: \
+                  crate::attic::top (line 1)"
     }));
     let found = faults(&files("use crate::R;"));
     assert!(

@@ -284,8 +284,10 @@ mod tests {
     #[test]
     fn offers_are_read_with_their_suites() {
         let found = offers(
-            "qemu-system-arm | 1:10.0.2+ds-2~bpo12+1 | http://m.example/debian bookworm-backports/main amd64 Packages\n\
-             qemu-system-arm | 1:7.2+dfsg-7 | http://m.example/debian bookworm/main amd64 Packages\nW: odd line\n",
+            "qemu-system-arm | 1:10.0.2+ds-2~bpo12+1 | http://m.example/debian bookworm-backports/main amd64 \
+             Packages\n\
+             qemu-system-arm | 1:7.2+dfsg-7 | http://m.example/debian bookworm/main amd64 Packages\nW: \
+             odd line\n",
         );
         let majors: Vec<_> = found.iter().map(|offer| (offer.major(), offer.suite.as_str())).collect();
         assert_eq!(majors, [(10, "bookworm-backports"), (7, "bookworm")]);

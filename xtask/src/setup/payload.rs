@@ -163,7 +163,8 @@ pub fn busybox(workspace: &Workspace) -> Result<Payload> {
 
 fn hint(what: &str) -> String {
     format!(
-        "{what} can't be had; `boot --payload self` needs no download, `--kernel` and `--initrd` take your own"
+        "{what} can't be had; `boot --payload self` needs no download, `--kernel` and `--initrd` take your \
+         own"
     )
 }
 

@@ -26,7 +26,8 @@ pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
     }
     if let Err(reason) = Mirrors::of_this_machine() {
         bail!(
-            "{PROGRAM} {minimum} or newer is missing, and it can be installed for you on Debian only: {reason}"
+            "{PROGRAM} {minimum} or newer is missing, and it can be installed for you on Debian only: \
+             {reason}"
         );
     }
     let apt = HostApt::update(workspace)?;

@@ -92,7 +92,8 @@ fn stanza(source: &Source, suites: &str, architecture: &str) -> String {
     let signed_by = source.signed_by.as_ref().map_or_else(String::new, |key| format!("Signed-By: {key}\n"));
     let uri = &source.uri;
     format!(
-        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: {architecture}\n{signed_by}"
+        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: \
+         {architecture}\n{signed_by}"
     )
 }
 
@@ -246,7 +247,8 @@ Components: main
             "# deb http://commented.example bookworm main\n\
              deb http://mirror.example/debian bookworm main non-free-firmware # trailing\n\
              deb-src http://mirror.example/debian bookworm main\n\
-             deb\t[arch=amd64 signed-by=/a.gpg,/b.gpg]  https://sec.example/debian-security bookworm-security main\n\
+             deb\t[arch=amd64 signed-by=/a.gpg,/b.gpg]  https://sec.example/debian-security \
+             bookworm-security main\n\
              nonsense\n\ndeb http://short.example\n",
         );
         assert_eq!(sources.len(), 2);

@@ -22,7 +22,8 @@ pub const HELP: &str = "\
 Environment:
   LINMAP_TOOLCHAIN=rustup  build the kernel with rustup's aarch64-unknown-none-softfloat, or fail
   LINMAP_TOOLCHAIN=debian  build it with Debian's rustc-web, cargo-web and rust-web-src, or fail
-Without it: rustup's target if it is installed; else Debian's packages if they are; else whichever can be installed.";
+Without it: rustup's target if it is installed; else Debian's packages if they are; else whichever
+can be installed.";
 
 const FORCED_BY: &str = "LINMAP_TOOLCHAIN";
 const PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -215,7 +216,8 @@ fn debian_or_install(workspace: &Workspace) -> Result<Toolchain> {
     for package in &packages {
         if apt.offers(package)?.is_empty() {
             bail!(
-                "Debian's configured mirrors offer no {package}; it is in the security archive's main component"
+                "Debian's configured mirrors offer no {package}; it is in the security archive's main \
+                 component"
             );
         }
     }
@@ -223,7 +225,8 @@ fn debian_or_install(workspace: &Workspace) -> Result<Toolchain> {
     match debian() {
         Some(toolchain) => Ok(toolchain),
         None => bail!(
-            "{} are installed, but {DEBIAN_RUSTC} is older than 1.{OLDEST_RUSTC_MINOR} or has no library sources",
+            "{} are installed, but {DEBIAN_RUSTC} is older than 1.{OLDEST_RUSTC_MINOR} or has no library \
+             sources",
             packages.join(", ")
         ),
     }

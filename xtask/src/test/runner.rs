@@ -32,7 +32,8 @@ struct Test<'e> {
     name: String,
 }
 
-/// Runs the tests whose names contain `filter`, with these variables, and shows what those say that fail.
+/// Runs the tests whose names contain `filter`, with these variables, and shows what those say that
+/// fail.
 pub fn run(
     executables: &[Executable],
     filter: Option<&str>,
@@ -92,8 +93,8 @@ impl Test<'_> {
     }
 }
 
-/// Prints how many passed, what failed, and the five that took longest; of a long run also what each
-/// program's tests took together.
+/// Prints how many passed, what failed, and the five that took longest; of a long run also what
+/// each program's tests took together.
 pub fn report(ran: &mut [Ran], is_soak: bool) -> Result<bool> {
     let failed: Vec<_> = ran.iter().filter(|test| !test.passed).map(|test| test.name.clone()).collect();
     println!("tests: {} passed, {} failed", ran.len() - failed.len(), failed.len());

@@ -2,12 +2,13 @@
 
 use crate::next_tree::{ALL, CRASH, USABLE, check, pennable, rewritten};
 use crate::tree::{Node, Property, full, memory, psci_cpu, reserved_memory, root, waiting_cpu};
-use linmap_fdt::{DtbError, parse_dtb};
-use linmap_kexec::{KeptRange, NextTree, Seeds, SpinTable, TreeError};
+use linmap_fdt::{DtbError, WriteError, parse_dtb};
+use linmap_kexec::{NextTree, PreservedRange, Seeds, SpinTable, TreeError};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 
-/// Whatever the bytes are, nothing panics; what is written can be read, and is written again as it is.
+/// Whatever the bytes are, nothing panics; what is written can be read, and is written again as it
+/// is.
 fn check_hostile(source: &[u8], output: &mut Vec<u8>) {
     output.clear();
     let parsed = parse_dtb(source).err();
@@ -23,7 +24,10 @@ fn check_hostile(source: &[u8], output: &mut Vec<u8>) {
         }
         // Rules that have to do with what the tree says may be seen to be broken first.
         Err(TreeError::DeviceTree(error)) => assert_eq!(parsed, Some(error)),
-        Err(error) => assert!(!matches!(error, TreeError::NoRoom { .. } | TreeError::TooLarge), "{error}"),
+        Err(error) => assert!(
+            !matches!(error, TreeError::NoRoom { .. } | TreeError::Write(WriteError::TooLarge)),
+            "{error}"
+        ),
     }
 }
 
@@ -119,7 +123,7 @@ proptest! {
         crash in prop::option::of(Just(CRASH)),
         pen in prop::option::of((0u64..0x1000, 0u64..512, any::<u8>())),
         // Gap before it, and its length, in pages.
-        kept in prop::collection::vec((1u64..0x1000, 1u64..0x1000, "\\PC{0,12}"), 0..6),
+        preserved in prop::collection::vec((1u64..0x1000, 1u64..0x1000, "\\PC{0,12}"), 0..6),
     ) {
         let initrd = initrd.map(|(start, len)| {
             let start = USABLE[0].start.0 + start;
@@ -135,15 +139,15 @@ proptest! {
             SpinTable { pen, release: Pa(start + word * 8), cpus: &cpus }
         });
         let mut end = 0x1000u64 << 12;
-        let kept: Vec<KeptRange<'_>> = kept
+        let preserved: Vec<PreservedRange<'_>> = preserved
             .iter()
             .map(|(gap, len, label)| {
                 let start = end + (gap << 12);
                 end = start + (len << 12);
-                KeptRange { label, range: PaRange::new(Pa(start), Pa(end)) }
+                PreservedRange { label, range: PaRange::new(Pa(start), Pa(end)) }
             })
             .collect();
-        let next = NextTree { bootargs: &bootargs, initrd, seeds, crash, spin_table, kept: &kept };
+        let next = NextTree { bootargs: &bootargs, initrd, seeds, crash, spin_table, preserved: &preserved };
         let result = check(&next, &source.blob());
         prop_assert_eq!(rewritten(&next, &result), result);
     }

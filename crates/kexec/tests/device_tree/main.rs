@@ -1,6 +1,6 @@
 //! Device trees for the next kernel: edited, and read by it.
 
 mod any_tree;
-mod kept;
 mod next_tree;
+mod preserved;
 mod tree;

@@ -1,8 +1,11 @@
-//! The next kernel's device tree says what it should, and all else as before.
+//! The next kernel's device tree has the changes, and everything else as before.
 
+use crate::preserved::read_all;
 use crate::tree::{Node, Property, full, memory, reserved_memory, root, waiting_cpu, wide};
-use linmap_fdt::{DeviceTree, Token, parse_dtb};
-use linmap_kexec::{CrashMemory, KeptRange, MAX_KEPT, MAX_PENNED, NextTree, Seeds, SpinTable, TreeError};
+use linmap_fdt::{DeviceTree, Token, WriteError, parse_dtb};
+use linmap_kexec::{
+    CrashMemory, MAX_PENNED, MAX_PRESERVED, NextTree, PreservedRange, Seeds, SpinTable, TreeError,
+};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
@@ -13,15 +16,15 @@ const NEW: NextTree<'static> = NextTree {
     seeds: Seeds::Removed,
     crash: None,
     spin_table: None,
-    kept: &[],
+    preserved: &[],
 };
 const SPIN_TABLE: SpinTable<'static> =
     SpinTable { pen: PaRange::new(Pa(0x8900_0000), Pa(0x8900_1000)), release: Pa(0x8900_0ff8), cpus: &[] };
 /// With two CPUs of [`full`], and without a third that could be in it.
 const PENNED: SpinTable<'static> = SpinTable { cpus: &[2, 0], ..SPIN_TABLE };
-const KEPT: [KeptRange<'static>; 2] = [
-    KeptRange { label: "pages of the guest", range: PaRange::new(Pa(0x8a00_0000), Pa(0x8e00_0000)) },
-    KeptRange { label: "log", range: PaRange::new(Pa(0x8900_1000), Pa(0x8900_2000)) },
+const PRESERVED: [PreservedRange<'static>; 2] = [
+    PreservedRange { label: "pages of the guest", range: PaRange::new(Pa(0x8a00_0000), Pa(0x8e00_0000)) },
+    PreservedRange { label: "log", range: PaRange::new(Pa(0x8900_1000), Pa(0x8900_2000)) },
 ];
 pub const USABLE: [PaRange; 2] =
     [PaRange::new(Pa(0x8f00_0000), Pa(0xa000_0000)), PaRange::new(Pa(0x8100_0000), Pa(0x8101_0000))];
@@ -31,7 +34,7 @@ pub const ALL: NextTree<'static> = NextTree {
     seeds: Seeds::New { kaslr: 0x0123_4567_89ab_cdef, rng: [0x5a; 32] },
     crash: Some(CRASH),
     spin_table: Some(SPIN_TABLE),
-    kept: &KEPT,
+    preserved: &PRESERVED,
     ..NEW
 };
 
@@ -117,13 +120,13 @@ fn expected(next: &NextTree<'_>, source: &Node) -> Node {
             vec![Property::string("compatible", "linmap,pen"), Property::cells("reg", &range(pen))];
         nodes.push(Node::new(&format!("linmap-pen@{:x}", pen.start.0), properties));
     }
-    for kept in next.kept {
+    for preserved in next.preserved {
         let properties = vec![
-            Property::string("compatible", "linmap,kept"),
-            Property::cells("reg", &range(kept.range)),
-            Property::string("label", kept.label),
+            Property::string("compatible", "linmap,preserved"),
+            Property::cells("reg", &range(preserved.range)),
+            Property::string("label", preserved.label),
         ];
-        nodes.push(Node::new(&format!("linmap-kept@{:x}", kept.range.start.0), properties));
+        nodes.push(Node::new(&format!("linmap-preserved@{:x}", preserved.range.start.0), properties));
     }
     if !nodes.is_empty() && tree.child("reserved-memory").is_none() {
         let cells = if is_wide { 2 } else { 1 };
@@ -132,7 +135,7 @@ fn expected(next: &NextTree<'_>, source: &Node) -> Node {
     }
     if let Some(parent) = tree.child_mut("reserved-memory") {
         parent.children.retain(|child| match child.value("compatible") {
-            Some(b"linmap,kept\0") => false,
+            Some(b"linmap,preserved\0") => false,
             Some(b"linmap,pen\0") => {
                 let (start, len) = child.value("reg").map(|reg| reg.split_at(reg.len() / 2)).unwrap();
                 let (start, len) = (number(start), number(len));
@@ -215,7 +218,7 @@ fn cpus_in_the_pen_watch_its_word_and_others_stay() {
 
 #[test]
 fn a_cpu_in_the_pen_that_the_next_kernel_would_not_look_for_there_is_refused() {
-    // Nobody's, one that PSCI starts, and more than there is room for.
+    // An unknown CPU, one that PSCI starts, and too many.
     for reg in [1, 4, 0x1_0000_0000] {
         let spin_table = Some(SpinTable { cpus: &[2, reg], ..SPIN_TABLE });
         let next = NextTree { spin_table, ..NEW };
@@ -262,9 +265,10 @@ fn kept_ranges_replace_those_of_the_generation_before() {
         let children = tree.child("reserved-memory").unwrap().children.clone();
         children.into_iter().map(|child| child.name).collect::<Vec<_>>()
     };
-    let kept = [KeptRange { range: PaRange::new(Pa(0x8c00_0000), Pa(0x8c00_1000)), ..KEPT[0] }];
-    let second = check(&NextTree { kept: &kept, ..NEW }, &first);
-    assert_eq!(names(&second), ["firmware@88000000", "linmap-pen@89000000", "linmap-kept@8c000000"]);
+    let preserved =
+        [PreservedRange { range: PaRange::new(Pa(0x8c00_0000), Pa(0x8c00_1000)), ..PRESERVED[0] }];
+    let second = check(&NextTree { preserved: &preserved, ..NEW }, &first);
+    assert_eq!(names(&second), ["firmware@88000000", "linmap-pen@89000000", "linmap-preserved@8c000000"]);
     assert_eq!(names(&check(&NEW, &second)), ["firmware@88000000", "linmap-pen@89000000"]);
 }
 
@@ -275,9 +279,14 @@ fn a_tree_of_one_cell_gets_ranges_of_one_cell() {
         assert_eq!(result.child("chosen").unwrap().value("linux,elfcorehdr").map(<[u8]>::len), Some(8));
     }
     let range = PaRange::new(Pa(0x1_0000_0000), Pa(0x1_0000_1000));
-    let kept = [KeptRange { label: "high", range }];
-    let too_few = TreeError::TooFewCells { range, address_cells: 1, size_cells: 1 };
-    assert_eq!(measure(&NextTree { kept: &kept, ..NEW }, &root(1)), Err(too_few));
+    let preserved = [PreservedRange { label: "high", range }];
+    let too_few = TreeError::Write(WriteError::TooFewCells {
+        address: range.start.0,
+        size: range.len(),
+        address_cells: 1,
+        size_cells: 1,
+    });
+    assert_eq!(measure(&NextTree { preserved: &preserved, ..NEW }, &root(1)), Err(too_few));
 }
 
 #[test]
@@ -295,13 +304,13 @@ fn of_a_property_that_is_there_twice_the_first_counts_as_for_readers() {
     let again = [Property::cells("#address-cells", &[1]), Property::cells("#size-cells", &[1])];
     source.properties.extend(again.clone());
     source.child_mut("reserved-memory").unwrap().properties.extend(again);
-    // A crash kernel has no memory where something is kept.
+    // A crash kernel has no memory where something is preserved.
     let result = rewritten(&NextTree { crash: None, ..ALL }, &source.blob());
     let fdt = parse_dtb(&result).unwrap();
     let mut memory = Memblock::<64>::new();
     memory.fill_from_fdt(fdt).unwrap();
-    let read = KeptRange::read_all(fdt, &memory, &[]).unwrap();
-    assert_eq!(read[..], KEPT);
+    let read = read_all(fdt, &memory, &[]).unwrap();
+    assert_eq!(read[..], PRESERVED);
 }
 
 #[test]
@@ -326,7 +335,7 @@ fn rewriting_twice_is_rewriting_once() {
     let sources = [full(), root(2), root(2).with([Node::new("chosen", vec![])])];
     let others = [
         NextTree::default(),
-        NextTree { kept: &[], ..ALL },
+        NextTree { preserved: &[], ..ALL },
         NextTree { spin_table: Some(SPIN_TABLE), ..NEW },
     ];
     for source in sources {
@@ -367,8 +376,8 @@ fn a_buffer_that_is_too_small_is_left_as_it_was() {
 fn a_nul_in_a_string_is_refused() {
     let next = NextTree { bootargs: "quiet\0root=x", ..NEW };
     assert_eq!(measure(&next, &full()), Err(TreeError::Nul { property: "bootargs", at: 5 }));
-    let kept = [KeptRange { label: "\0", ..KEPT[0] }];
-    let next = NextTree { kept: &kept, ..NEW };
+    let preserved = [PreservedRange { label: "\0", ..PRESERVED[0] }];
+    let next = NextTree { preserved: &preserved, ..NEW };
     assert_eq!(measure(&next, &full()), Err(TreeError::Nul { property: "label", at: 0 }));
 }
 
@@ -414,15 +423,16 @@ fn a_cpu_whose_release_address_is_no_number_stays_as_it_is() {
 }
 
 #[test]
-fn tokens_that_say_nothing_are_kept_and_looked_past() {
+fn tokens_that_say_nothing_are_preserved_and_looked_past() {
     let filler = || Property::new("filler", []);
     let mut cpu = waiting_cpu(0, 0, 2);
     cpu.properties.insert(0, filler());
     let mut foreign = memory();
     foreign.properties.push(filler());
     let mut source = root(2).with([Node::new("cpus", vec![]).with([cpu]), reserved_memory(2), foreign]);
-    let kept = Property::string("compatible", "linmap,kept");
-    let removed = Node::new("linmap-kept@0", vec![filler(), kept]).with([Node::new("child", vec![filler()])]);
+    let preserved = Property::string("compatible", "linmap,preserved");
+    let removed =
+        Node::new("linmap-preserved@0", vec![filler(), preserved]).with([Node::new("child", vec![filler()])]);
     source.child_mut("reserved-memory").unwrap().children.push(removed);
     let mut blob = source.blob();
 
@@ -448,19 +458,19 @@ fn tokens_that_say_nothing_are_kept_and_looked_past() {
 
 #[test]
 fn kept_ranges_that_the_next_kernel_would_refuse_are_not_written() {
-    let with = |kept: &[KeptRange<'_>]| measure(&NextTree { kept, ..ALL }, &full());
-    let at = |start, end| KeptRange { label: "", range: PaRange::new(Pa(start), Pa(end)) };
+    let with = |preserved: &[PreservedRange<'_>]| measure(&NextTree { preserved, ..ALL }, &full());
+    let at = |start, end| PreservedRange { label: "", range: PaRange::new(Pa(start), Pa(end)) };
     for range in [at(0x8a00_0000, 0x8a00_0800), at(0x8a00_0010, 0x8a00_2000), at(0x8a00_0000, 0)] {
-        assert_eq!(with(&[range]), Err(TreeError::KeptUnaligned { range: range.range }));
+        assert_eq!(with(&[range]), Err(TreeError::PreservedUnaligned { range: range.range }));
     }
     let [first, second] = [at(0x8a00_0000, 0x8a00_2000), at(0x8a00_1000, 0x8a00_3000)];
-    let overlap = TreeError::KeptOverlap { range: second.range, other: first.range };
+    let overlap = TreeError::PreservedOverlap { range: second.range, other: first.range };
     assert_eq!(with(&[first, second]), Err(overlap));
     let range = SPIN_TABLE.pen;
-    let overlap = TreeError::KeptOverlap { range, other: range };
-    assert_eq!(with(&[KeptRange { label: "", range }]), Err(overlap));
-    let many: Vec<_> = (0..MAX_KEPT as u64 + 1).map(|page| at(page << 12, (page + 1) << 12)).collect();
-    assert_eq!(with(&many), Err(TreeError::TooManyKept { count: MAX_KEPT + 1 }));
+    let overlap = TreeError::PreservedOverlap { range, other: range };
+    assert_eq!(with(&[PreservedRange { label: "", range }]), Err(overlap));
+    let many: Vec<_> = (0..MAX_PRESERVED as u64 + 1).map(|page| at(page << 12, (page + 1) << 12)).collect();
+    assert_eq!(with(&many), Err(TreeError::TooManyPreserved { count: MAX_PRESERVED + 1 }));
     assert!(with(&many[1..]).is_ok());
 }
 
@@ -482,7 +492,8 @@ fn a_crash_kernel_that_would_not_find_its_parts_is_refused() {
 fn a_property_name_longer_than_the_specification_allows_does_no_harm() {
     let long = "snps,a-property-name-of-more-than-thirty-one-characters";
     let mut source = Node::new("", vec![Property::new("a", [])]).blob();
-    // vm-fdt checks names, so that the long one is put in afterwards: the name is the end of the tree.
+    // vm-fdt checks names, so that the long one is put in afterwards: the name is the end of the
+    // tree.
     assert!(source.ends_with(b"a\0"));
     source.truncate(source.len() - 2);
     source.extend(long.bytes().chain([0]));

@@ -87,7 +87,8 @@ impl Node {
 
     /// What a blob says.
     pub fn read(blob: &[u8]) -> Self {
-        // The test reads tokens; that the library by which kernels read is content too is checked beside.
+        // The test reads tokens; that the library by which kernels read is content too is checked
+        // beside.
         parse_dtb(blob).unwrap();
         let mut open = vec![Self::default()];
         for piece in DeviceTree::parse(blob).unwrap().tokens() {

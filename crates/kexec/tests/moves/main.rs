@@ -6,8 +6,8 @@ mod random;
 use std::num::NonZeroUsize;
 
 use linmap_kexec::{
-    Direction, Extent, IndEntry, IndError, LIST_FRAME_WORDS, ListFrame, MoveError, MovePlan, Pending,
-    RECORDS_PER_FRAME, Record, SegmentError, Segments, Source, WireError,
+    Direction, Extent, ExtentSource, IndEntry, IndError, LIST_FRAME_WORDS, ListFrame, MoveError, MovePlan,
+    Pending, RECORDS_PER_FRAME, Record, SegmentError, Segments, WireError,
 };
 use linmap_vmsa::{Pa, PaRange};
 use memory::{Done, Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, read, run, zeros};
@@ -15,7 +15,8 @@ use memory::{Done, Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, 
 /// How many CPUs take part.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-/// Plans `extents` in `count` pages of memory from `first` on, carries the plan out and checks all of memory.
+/// Plans `extents` in `count` pages of memory from `first` on, carries the plan out and checks all
+/// of memory.
 fn carried_out(setup: &Setup<'_>, extents: &[Extent], frames: &mut Frames, first: u64, count: usize) -> Done {
     let moves = setup.plan(extents, frames).unwrap();
     moves.check(|pa| frames.at(pa)).unwrap();
@@ -191,7 +192,7 @@ fn hostile_extents_are_refused_and_change_nothing() {
     let mut given = frames.hand_out();
     let mut plan = MovePlan::new(segments, &mut workspace, Some(bounce), ONE).unwrap();
     let bytes = |source: u64, destination: u64, len: u64| Extent {
-        source: Source::At(Pa(source)),
+        source: ExtentSource::At(Pa(source)),
         destination: Pa(destination),
         len,
     };
@@ -201,7 +202,7 @@ fn hostile_extents_are_refused_and_change_nothing() {
         bytes(0x10_1000, 0x1008, 0x1000),
         bytes(0x10_1000, 0x1000, 0x800),
         bytes(0x10_1000, 0x1000, 0),
-        Extent { source: Source::Zeros, destination: Pa(0x1000), len: 0x1001 },
+        Extent { source: ExtentSource::Zeros, destination: Pa(0x1000), len: 0x1001 },
     ] {
         assert_eq!(plan.push(extent, &mut given), Err(MoveError::Unaligned { extent }));
     }
@@ -210,7 +211,7 @@ fn hostile_extents_are_refused_and_change_nothing() {
         bytes(last, 0x1000, 0x1000),
         bytes(0x10_0000, last, 0x1000),
         bytes(0x10_0000, 0x1000, last),
-        Extent { source: Source::Zeros, destination: Pa(last), len: last },
+        Extent { source: ExtentSource::Zeros, destination: Pa(last), len: last },
     ] {
         assert_eq!(plan.push(extent, &mut given), Err(MoveError::Overflow { extent }));
     }

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use linmap_kexec::{
-    Direction, Extent, IndEntry, LIST_FRAME_WORDS, ListFrame, MoveError, MoveList, MovePlan, Moves, Pending,
-    Record, Records, Segments, Source, WireError,
+    Direction, Extent, ExtentSource, IndEntry, LIST_FRAME_WORDS, ListFrame, MoveError, MoveList, MovePlan,
+    Moves, Pending, Record, Records, Segments, WireError,
 };
 use linmap_vmsa::{Pa, PaRange};
 
@@ -33,11 +33,15 @@ pub fn pages(first: u64, count: u64) -> PaRange {
 
 /// Extents are written in page numbers.
 pub fn copy(source: u64, destination: u64, len: u64) -> Extent {
-    Extent { source: Source::At(Pa(source * PAGE)), destination: Pa(destination * PAGE), len: len * PAGE }
+    Extent {
+        source: ExtentSource::At(Pa(source * PAGE)),
+        destination: Pa(destination * PAGE),
+        len: len * PAGE,
+    }
 }
 
 pub fn zeros(destination: u64, len: u64) -> Extent {
-    Extent { source: Source::Zeros, destination: Pa(destination * PAGE), len: len * PAGE }
+    Extent { source: ExtentSource::Zeros, destination: Pa(destination * PAGE), len: len * PAGE }
 }
 
 type Words = [u64; LIST_FRAME_WORDS];
@@ -136,8 +140,8 @@ impl Memory {
             for offset in (0..extent.len).step_by(PAGE as usize) {
                 let destination = Pa(extent.destination.0 + offset);
                 match extent.source {
-                    Source::Zeros => after.clear_page(destination),
-                    Source::At(source) => {
+                    ExtentSource::Zeros => after.clear_page(destination),
+                    ExtentSource::At(source) => {
                         let at = after.at(destination);
                         after.bytes[at..at + self.grain].copy_from_slice(self.page(Pa(source.0 + offset)));
                     }
@@ -298,7 +302,8 @@ pub fn run(
     let mut gone = false;
     if let Some(boot) = cpus.first_mut() {
         loop {
-            // With one CPU there is no mark: what follows the ordered part is told from it by count.
+            // With one CPU there is no mark: what follows the ordered part is told from it by
+            // count.
             let free = setup.shares == 1 && boot.extents >= moves.ordered;
             match boot.step(&mut machine, free) {
                 Did::Page => {}
@@ -334,7 +339,8 @@ pub fn run(
     done
 }
 
-/// Linux's list of `moves`, written into `pages`: its head, and where in memory its pages of zeros and of words are.
+/// Linux's list of `moves`, written into `pages`: its head, and where in memory its pages of zeros
+/// and of words are.
 pub struct IndListed {
     pub head: u64,
     pub zeros: Pa,
@@ -342,7 +348,8 @@ pub struct IndListed {
 }
 
 impl IndListed {
-    /// The page of zeros is page number `first`, and as many pages of the list as are needed follow it.
+    /// The page of zeros is page number `first`, and as many pages of the list as are needed follow
+    /// it.
     pub fn new(moves: &Moves, frames: &Frames, first: u64) -> Self {
         let zeros = Pa(first * PAGE);
         let count = moves.ind_pages(|pa| frames.at(pa)).unwrap();
@@ -370,9 +377,9 @@ impl IndListed {
         }
     }
 
-    /// Carries the list out as `arm64_relocate_new_kernel` does: word by word from the head, each told by the flags in
-    /// its low bits; all that is done is to copy pages. Where pages of memory are whole pages, the words are those that
-    /// are in memory by then.
+    /// Carries the list out as `arm64_relocate_new_kernel` does: word by word from the head, each
+    /// told by the flags in its low bits; all that is done is to copy pages. Where pages of memory
+    /// are whole pages, the words are those that are in memory by then.
     pub fn carry_out(&self, memory: &mut Memory) {
         let (mut word, mut next_word, mut destination) = (self.head, None, None);
         loop {

@@ -21,19 +21,21 @@ thread_local! {
 
 fn lent<'l>() -> Option<&'l mut Lent> {
     let lent = LENT.try_with(Cell::get).unwrap_or(ptr::null_mut());
-    // SAFETY: only this thread sees the pointer; `lend` keeps what it points to until it takes it back, and no reference
-    // outlives the call of the allocator that made it.
+    // SAFETY: only this thread sees the pointer; `lend` keeps what it points to until it takes it
+    // back, and no reference outlives the call of the allocator that made it.
     unsafe { lent.as_mut() }
 }
 
-// SAFETY: memory comes from the system or from a heap that keeps the contract, and goes back to where it is from.
+// SAFETY: memory comes from the system or from a heap that keeps the contract, and goes back to
+// where it is from.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(lent) = lent() {
             if let Ok(memory) = lent.heap.allocate_first_fit(layout) {
                 return memory.as_ptr();
             }
-            // What could never have fitted is refused. Else the test ends with a message, not in an abort.
+            // What could never have fitted is refused. Else the test ends with a message, not in an
+            // abort.
             if layout.size() > lent.heap.size() {
                 return ptr::null_mut();
             }
@@ -48,7 +50,8 @@ unsafe impl GlobalAlloc for Arena {
             && (lent.heap.bottom()..lent.heap.top()).contains(&memory)
             && let Some(memory) = NonNull::new(memory)
         {
-            // SAFETY: it is within the heap, so this is where it is from; the layout is the caller's.
+            // SAFETY: it is within the heap, so this is where it is from; the layout is the
+            // caller's.
             unsafe { lent.heap.deallocate(memory, layout) };
             return;
         }
@@ -62,7 +65,8 @@ pub fn in_use() -> usize {
     lent().map_or(0, |lent| lent.heap.used())
 }
 
-/// Does `work` with a heap of `len` bytes for all that this thread allocates. Nothing of that may be left over.
+/// Does `work` with a heap of `len` bytes for all that this thread allocates. Nothing of that may
+/// be left over.
 pub fn lend<T>(len: usize, work: impl FnOnce() -> T) -> T {
     const PAGE: usize = 4096;
     let layout = Layout::from_size_align(len.max(PAGE), PAGE).unwrap();

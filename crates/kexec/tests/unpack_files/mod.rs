@@ -11,7 +11,8 @@ use flate2::{Compression, GzBuilder};
 use linmap_kexec::{KernelFile, UnpackError};
 use zstd::zstd_safe::CParameter;
 
-/// An image of `len` bytes, at least 64, whose header asks for `image_size`: runs, repetitions and noise.
+/// An image of `len` bytes, at least 64, whose header asks for `image_size`: runs, repetitions and
+/// noise.
 pub fn image(len: usize, image_size: u64) -> Vec<u8> {
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
     let mut image = Vec::with_capacity(len + 256);

@@ -28,7 +28,7 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
             wanted: self.bytes,
             largest_free: match error {
                 AllocError::NoSpace { largest, .. } => largest,
-                AllocError::Invalid { .. } | AllocError::Regions(_) => 0,
+                _ => 0,
             },
         })
     }

@@ -34,6 +34,7 @@ fn record_error(error: RegionError) -> RecordError {
         RegionError::NotReserved { range, .. } => {
             RecordError::Refused { range, reason: "not all of it is reserved" }
         }
+        _ => RecordError::Refused { range: error.range(), reason: "memblock refuses it" },
     }
 }
 

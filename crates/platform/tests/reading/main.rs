@@ -1,11 +1,13 @@
-//! Reading device trees and words: trees of QEMU's machines, whole and damaged, trees with random contents, and random
-//! words. Nothing panics or runs for ever, and what is read satisfies the rules that the crate documents.
+//! Reading device trees and words: trees of QEMU's machines, whole and damaged, trees with random
+//! contents, and random words. Nothing panics or runs for ever, and what is read satisfies the
+//! rules that the crate documents.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500.
 //!
-//! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space at their end:
-//! `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with `gic-version=3` and `-cpu max -m 4G -smp 200`,
-//! `virt-el2` with `virtualization=on` and `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
+//! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space
+//! at their end: `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with
+//! `gic-version=3` and `-cpu max -m 4G -smp 200`, `virt-el2` with `virtualization=on` and
+//! `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
 mod trees;
 
@@ -44,7 +46,7 @@ const fn range(start: u64, len: u64) -> PaRange {
     PaRange::new(Pa(start), Pa(start + len))
 }
 
-/// Reads all that the kernel reads, if `blob` is a tree, and checks what is read.
+/// Reads everything from `blob`, if it is a tree, and checks the results.
 fn read(blob: &[u8], boot: Affinity) {
     let Ok(fdt) = parse_dtb(blob) else { return };
     let _ = (Conduit::of_psci(fdt), chosen::string(fdt, "bootargs"), Uart::from_stdout_path(fdt));
@@ -112,7 +114,7 @@ fn read_gic(blob: &[u8]) {
     }
 }
 
-/// Walks a region as the kernel does, whatever the redistributors say of their size.
+/// Walks a region as a driver does, with redistributors of two sizes.
 fn walk(described: &V3<'_>, region: PaRange, pa_bits: u8) {
     let mut next = V3::first(region);
     let mut behind = region.start;
@@ -125,7 +127,7 @@ fn walk(described: &V3<'_>, region: PaRange, pa_bits: u8) {
     }
 }
 
-/// All that harm is done to.
+/// The trees that are damaged.
 static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     [
         include_bytes!("../trees/virt-gicv2.dtb").to_vec(),
@@ -137,7 +139,7 @@ static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
 });
 
 #[test]
-fn trees_that_nobody_harmed_are_read_as_they_are_meant() {
+fn undamaged_trees_are_read_as_they_are_meant() {
     let [v2, v3, el2, bus, _] = &*WHOLE;
     for (blob, count, psci) in [(v2, 4, Conduit::Hvc), (v3, 200, Conduit::Hvc), (el2, 2, Conduit::Smc)] {
         let fdt = parse_dtb(blob).expect("a tree");
@@ -273,7 +275,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn no_harm_to_a_tree_makes_reading_panic_or_break_a_rule(
+    fn no_damage_to_a_tree_makes_reading_panic_or_break_a_rule(
         which in 0..5usize,
         values in prop::collection::vec((any::<Index>(), cell()), 0..5),
         bytes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..3),

@@ -88,13 +88,13 @@ pub fn gic_v3(region: PaRange, stride: u64) -> Vec<u8> {
     })
 }
 
-/// Numbers at which something may go over.
+/// Numbers at which arithmetic may overflow.
 pub fn cell() -> impl Strategy<Value = u32> {
     let edges = vec![0, 1, 2, 3, 8, 0xff, 0x1000, 0x1_0000, RAM as u32, 0x7fff_ffff, 0xffff_0000, u32::MAX];
     prop_oneof![4 => select(edges), 1 => any::<u32>()]
 }
 
-/// Addresses and lengths of which some go well together.
+/// Addresses and lengths. Some of them fit together.
 pub fn number_of_cells() -> impl Strategy<Value = u64> {
     let edges = vec![
         0,

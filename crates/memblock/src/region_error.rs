@@ -1,0 +1,48 @@
+//! What the memory map can hold.
+
+use linmap_vmsa::{Pa, PaRange};
+use thiserror::Error;
+
+/// The end of all physical addresses: they have at most 52 bits in VMSAv8-64 (FEAT_LPA, FEAT_LPA2).
+pub const PA_LIMIT: Pa = Pa(1 << 52);
+
+/// Why the memory map refused a change. The map is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The change needs one range more than fits into the list.
+    #[error("no room for {range}: all {capacity} ranges of the {list} list are in use")]
+    Full {
+        /// The full list: `memory`, `no-map` or `reserved`.
+        list: &'static str,
+        /// The range to add, remove or free.
+        range: PaRange,
+        /// The capacity of the list.
+        capacity: usize,
+    },
+    /// The range ends above [`PA_LIMIT`].
+    #[error("{range} ends above {PA_LIMIT}, the end of the 52-bit physical address space")]
+    AbovePaLimit {
+        /// The refused range.
+        range: PaRange,
+    },
+    /// A range to free is not all reserved: it was freed before, or never allocated.
+    #[error("cannot free {range}: {first_free} is not reserved")]
+    NotReserved {
+        /// The range to free.
+        range: PaRange,
+        /// The lowest address in it that is not reserved.
+        first_free: Pa,
+    },
+}
+
+impl RegionError {
+    /// Returns the range of the refused change.
+    pub fn range(&self) -> PaRange {
+        match *self {
+            Self::Full { range, .. } | Self::AbovePaLimit { range } | Self::NotReserved { range, .. } => {
+                range
+            }
+        }
+    }
+}
