@@ -21,7 +21,7 @@ pub fn with_chosen(tree: &[u8], bootargs: &str, initrd: Option<&Range<u64>>) -> 
     let fdt = parse_dtb(tree).ok()?;
     let mut memory = Memblock::<REGIONS>::new();
     let filled = memory.fill_from_fdt(fdt).is_ok();
-    let preserved = PreservedRange::read_all(fdt, memory.mapped(0x1000), memory.reserved(), &[])
+    let preserved = PreservedRange::read_all(fdt, memory.mappable(0x1000), memory.reserved(), &[])
         .ok()
         .filter(|_| filled)
         .unwrap_or_default();

@@ -41,7 +41,8 @@ pub enum DtbError {
     },
     /// A block lies outside the blob or is misaligned.
     #[error(
-        "device tree's {block} block at offset {offset:#x}, {size:#x} bytes, is misaligned or does not fit into {total:#x} bytes"
+        "device tree's {block} block at offset {offset:#x}, {size:#x} bytes, is misaligned or does \
+         not fit into {total:#x} bytes"
     )]
     Block {
         /// `memory reservation`, `structure` or `strings`.

@@ -24,7 +24,8 @@ pub enum WriteError {
     },
     /// A number of a `reg` does not fit into its cells.
     #[error(
-        "{size:#x} bytes at {address:#x} do not fit into {address_cells} address and {size_cells} size cells of 32 bits"
+        "{size:#x} bytes at {address:#x} do not fit into {address_cells} address and {size_cells} \
+         size cells of 32 bits"
     )]
     TooFewCells {
         /// The address.

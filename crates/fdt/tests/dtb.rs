@@ -18,8 +18,8 @@ const EMPTY_ROOT: [u32; 4] = [BEGIN, 0, CLOSE, END];
 /// A node name of one word.
 const ABC: u32 = u32::from_be_bytes(*b"abc\0");
 
-/// A blob of the words given as its structure block. Its strings are `a`, one that is not UTF-8, and
-/// `b` without end.
+/// A blob of the words given as its structure block. Its strings are `a`, one that is not UTF-8,
+/// and `b` without end.
 fn blob(structure: &[u32]) -> Vec<u8> {
     let structure_len = 4 * structure.len() as u32;
     let strings = *b"a\0\xff\0b";
@@ -110,7 +110,10 @@ fn a_block_outside_the_blob_or_misaligned_is_an_error_that_names_it() {
         for bad in [0, 39, total as u32, u32::MAX - 7, u32::MAX].into_iter().chain(misaligned) {
             let error = error(&changed(word, bad));
             assert!(
-                matches!(error, DtbError::Block { block, offset, .. } if block == name && offset == bad as usize),
+                matches!(
+                    error,
+                    DtbError::Block { block, offset, .. } if block == name && offset == bad as usize
+                ),
                 "{error}"
             );
         }
@@ -209,7 +212,16 @@ proptest! {
     #[test]
     fn whatever_is_a_tree_can_be_read_and_has_its_pieces_without_gaps(
         parts in prop::collection::vec(
-            prop::sample::select(vec![&[BEGIN, ABC][..], &[CLOSE], &[CLOSE], &[PROP, 0, 0], &[PROP, 3, 0, 0], &[NOP], &[END], &[ABC]]),
+            prop::sample::select(vec![
+                &[BEGIN, ABC][..],
+                &[CLOSE],
+                &[CLOSE],
+                &[PROP, 0, 0],
+                &[PROP, 3, 0, 0],
+                &[NOP],
+                &[END],
+                &[ABC],
+            ]),
             0..8,
         ),
     ) {

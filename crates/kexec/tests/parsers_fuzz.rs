@@ -1,7 +1,8 @@
 //! Random input: move lists, archives, command lines, device trees and what a core file
 //! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
 //!
-//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000, or 20 000 with
+//! `LINMAP_SOAK`.
 
 use arrayvec::ArrayVec;
 use dtoolkit::{Node, Property};
@@ -26,7 +27,8 @@ type Frame = [u64; LIST_FRAME_WORDS];
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(2_000))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 2_000 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 fn is_ours(word: &Word<'_>) -> bool {
@@ -244,7 +246,10 @@ fn what_the_harm_is_done_to_is_accepted() {
     let fdt = parse_dtb(&blob).unwrap();
     let mut memory = Memblock::<16>::new();
     memory.fill_from_fdt(fdt).unwrap();
-    assert_eq!(PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &[]).unwrap().len(), 2);
+    assert_eq!(
+        PreservedRange::read_all(fdt, memory.mappable(PAGE), memory.reserved(), &[]).unwrap().len(),
+        2
+    );
 }
 
 proptest! {
@@ -264,7 +269,8 @@ proptest! {
                 frame.map(u64::to_le)
             })
             .collect();
-        survive(&moves(lists.into_iter().map(|(first, frames)| (FRAMES_AT + first * PAGE, frames))), &frames)?;
+        let lists = lists.into_iter().map(|(first, frames)| (FRAMES_AT + first * PAGE, frames));
+        survive(&moves(lists), &frames)?;
     }
 
     #[test]
@@ -338,7 +344,8 @@ proptest! {
             prop_assert_eq!(line.get("linmap.cpus"), Some("1"));
             prop_assert_eq!(line.get("linmap.crashkernel"), None);
             let remaining = |line: CommandLine<'_>| {
-                line.words().filter(|word| !REPLACED.contains(&word.key())).map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
+                let words = line.words().filter(|word| !REPLACED.contains(&word.key()));
+                words.map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
             };
             prop_assert_eq!(remaining(line), remaining(CommandLine(&own)));
         }
@@ -369,8 +376,10 @@ proptest! {
         }
         let initrd = initrd.map(|(start, end)| PaRange::new(Pa(start), Pa(end)));
         let seeds = if seeds { Seeds::New { kaslr: 1, rng: [2; 32] } } else { Seeds::Removed };
-        let preserved = [PreservedRange { label: "log", range: PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000)) }];
-        let next = NextTree { bootargs: &bootargs, initrd, seeds, preserved: &preserved, ..NextTree::default() };
+        let range = PaRange::new(Pa(0x5000_0000), Pa(0x5000_2000));
+        let preserved = [PreservedRange { label: "log", range }];
+        let preserved = &preserved;
+        let next = NextTree { bootargs: &bootargs, initrd, seeds, preserved, ..NextTree::default() };
         rewritten_or_refused(&next, &blob)?;
         // As for a crash kernel, whose command line is made of the harmed tree's.
         let usable = [PaRange::new(Pa(0x6000_0000), Pa(0x7000_0000))];
@@ -385,7 +394,8 @@ proptest! {
             for initrd in [None, initrd, Some(usable[0])] {
                 let next = NextTree { bootargs, initrd, seeds, crash, ..NextTree::default() };
                 if let Some(tree) = rewritten_or_refused(&next, &blob)? {
-                    prop_assert!(usable[0].covers(header) && initrd.is_none_or(|initrd| usable[0].covers(initrd)));
+                    prop_assert!(usable[0].covers(header));
+                    prop_assert!(initrd.is_none_or(|initrd| usable[0].covers(initrd)));
                     prop_assert_eq!(bootargs_of(&tree), Some(bootargs));
                 }
             }
@@ -396,8 +406,9 @@ proptest! {
             return Ok(());
         }
         let in_use = [PaRange::new(Pa(0x5100_1000), Pa(0x5100_3000))];
-        for preserved in PreservedRange::read_all(fdt, memory.mapped(PAGE), memory.reserved(), &in_use).into_iter().flatten() {
-            prop_assert!(memory.mapped(PAGE).any(|mapped| mapped.covers(preserved.range)));
+        let read = PreservedRange::read_all(fdt, memory.mappable(PAGE), memory.reserved(), &in_use);
+        for preserved in read.into_iter().flatten() {
+            prop_assert!(memory.mappable(PAGE).any(|mapped| mapped.covers(preserved.range)));
             prop_assert!(memory.is_reserved(preserved.range.start) && !preserved.range.overlaps(in_use[0]));
         }
     }
@@ -439,7 +450,9 @@ proptest! {
             image_offset: offset,
         };
         let registers: Vec<_> =
-            (0..cpus).map(|cpu| CpuRegisters { cpu, x: [offset; 31], sp: offset, pc: offset, pstate: 0 }).collect();
+            (0..cpus)
+                .map(|cpu| CpuRegisters { cpu, x: [offset; 31], sp: offset, pc: offset, pstate: 0 })
+                .collect();
         let notes = CoreNotes { info };
         let mut buffer = vec![0x5a; room];
         let written = notes.write(registers.iter().copied(), &mut buffer);

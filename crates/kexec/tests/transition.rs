@@ -74,7 +74,7 @@ fn linear(memstart: Pa, pa: Pa) -> Va {
 /// Builds with 0, 1, 2 ... frames until that is enough, checks what then is there, and says how
 /// many were too few.
 fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
-    let memory: Vec<PaRange> = memblock.mapped(PAGE).collect();
+    let memory: Vec<PaRange> = memblock.mappable(PAGE).collect();
     let whole = PaRange::new(memory[0].start, memory[memory.len() - 1].end);
     let memstart = Pa(whole.start.0 & !(GIB - 1));
     let mappings: Vec<Mapping> =

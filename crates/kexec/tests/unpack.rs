@@ -163,9 +163,10 @@ fn damage_is_named_with_its_place() {
     let mut sum = ZstdFrame::USUAL.pack(&image);
     let at = sum.len() - 4;
     sum[at] ^= 0x80;
-    assert!(
-        matches!(fails(&sum), UnpackError::Checksum { packing: Packing::Zstd, at: there, .. } if there == at as u64)
-    );
+    assert!(matches!(
+        fails(&sum),
+        UnpackError::Checksum { packing: Packing::Zstd, at: there, .. } if there == at as u64
+    ));
 }
 
 #[test]
@@ -330,7 +331,8 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
 /// `LINMAP_FUZZ_CASES` files of each kind, or a few without it.
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(32))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 500 } else { 32 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 proptest! {

@@ -1,7 +1,8 @@
 //! Random kernel files: they are refused or unpacked, and no more memory is used than
 //! was asked for.
 //!
-//! `LINMAP_FUZZ_CASES` is the number of files; the default is 2000.
+//! `LINMAP_FUZZ_CASES` is the number of files; the default is 2000, or 20 000 with
+//! `LINMAP_SOAK`.
 
 mod unpack_files;
 
@@ -44,7 +45,8 @@ const BYTES: [u8; 12] = [0, 1, 2, 3, 0x7f, 0x80, 0xa8, 0xfc, 0xfd, 0xfe, 0xff, 0
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(2_000))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 2_000 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 /// One thing done to a file.
@@ -69,7 +71,8 @@ fn harm() -> impl Strategy<Value = Harm> {
         1 => at().prop_map(Harm::Cut),
         1 => (at(), at()).prop_map(|(from, to)| Harm::Drop(from, to)),
         1 => (at(), at()).prop_map(|(from, to)| Harm::Repeat(from, to)),
-        2 => (at(), 1_usize..200, select(BYTES.to_vec())).prop_map(|(at, len, byte)| Harm::Fill(at, len, byte)),
+        2 => (at(), 1_usize..200, select(BYTES.to_vec()))
+            .prop_map(|(at, len, byte)| Harm::Fill(at, len, byte)),
     ]
 }
 

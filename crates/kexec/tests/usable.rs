@@ -61,7 +61,8 @@ proptest! {
         let free: Vec<PaRange> = usable.free_ranges(EVERYWHERE).collect();
 
         let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
-        let image = Image { text_offset: if old { 0x8_0000 } else { 0 }, image_size, page_size: None, placement };
+        let text_offset = if old { 0x8_0000 } else { 0 };
+        let image = Image { text_offset, image_size, page_size: None, placement };
         let initrd = match (initrd, stays) {
             (Some(len), Some(at)) => Initrd::At(range(0x4000_0000 + at, len)),
             (Some(len), None) => Initrd::Len(len),
@@ -72,7 +73,8 @@ proptest! {
         };
         let moved = placed.initrd.filter(|_| matches!(initrd, Initrd::Len(_)));
         for part in [Some(placed.image), moved, Some(placed.dtb)].into_iter().flatten().map(pages) {
-            prop_assert!(memblock.mapped(PAGE).any(|mapped| mapped.covers(part)), "{part} is not mapped memory");
+            let is_mapped = memblock.mappable(PAGE).any(|mapped| mapped.covers(part));
+            prop_assert!(is_mapped, "{part} is not mapped memory");
             let hit = no_map.iter().chain(&not).find(|range| range.overlaps(part));
             prop_assert!(hit.is_none(), "{part} overlaps {}", hit.unwrap());
         }

@@ -117,7 +117,7 @@ impl Booted {
             bbm: BbmLevel::L0,
         };
         let mut lists = MappingLists::<64>::new();
-        let prepared = config.prepare(self.memblock.mapped(0x1000), &mut lists).expect("memory in reach");
+        let prepared = config.prepare(self.memblock.mappable(0x1000), &mut lists).expect("memory in reach");
         // SAFETY: the live table of the fixmap, empty since it was made.
         let mut fixmap = unsafe { Fixmap::new(G, self.board.pointer(self.at(frame::FIXMAP_PAGES)), FIXMAP) };
         let cpu = Forgetful { cpu: self.board.cpu(0), forgets };
@@ -149,7 +149,7 @@ impl Booted {
 
     fn expected(&self, layout: &Layout) -> BTreeMap<u64, (u64, bool)> {
         let mut pages = BTreeMap::new();
-        for range in self.memblock.mapped(0x1000) {
+        for range in self.memblock.mappable(0x1000) {
             for pa in (range.start.0..range.end.0).step_by(0x1000) {
                 pages.insert(layout.linear(Pa(pa)).0, (pa, !self.image.contains(Pa(pa))));
             }

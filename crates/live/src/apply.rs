@@ -4,22 +4,12 @@ use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Geometry, Va};
 
 use crate::every_leaf::store_every_leaf;
-use crate::plan::Plan;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::cpu::{Cpu, Tlbi};
 use linmap_table::release_below;
-
-/// A plan that may be applied.
-///
-/// Dropping one leaks the frames of its new tables: apply or [`abandon`](Self::abandon) it.
-#[must_use = "a plan that is neither applied nor abandoned leaks its frames"]
-#[derive(Debug)]
-pub struct CheckedPlan<'b> {
-    plan: Plan<'b>,
-}
 
 /// What a plan did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,58 +22,12 @@ pub struct EditCounts {
     pub freed: u64,
 }
 
-/// A plan that was applied. Everything it changes is in force; the tables that it removed still wait to be given back.
-///
-/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed: [`free`](Self::free) it.
-#[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
-#[derive(Debug)]
-pub struct Applied<'b> {
-    plan: Plan<'b>,
-    counts: EditCounts,
-    removes_tables: bool,
-}
-
-impl<'b> CheckedPlan<'b> {
-    #[inline(always)]
-    pub(crate) fn new(plan: Plan<'b>) -> Self {
-        Self { plan }
-    }
-
-    /// The steps, in order.
-    #[inline]
-    pub fn steps(&self) -> &[Step] {
-        self.plan.steps()
-    }
-
-    /// Gives back the frames of the new tables.
-    pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        self.plan.abandon(window, frames);
-    }
-
-    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the pause.
-    ///
-    /// # Safety
-    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps, and nothing may have
-    /// written to them since. What becomes mapped must be memory that may be accessed as its attributes say; nobody may
-    /// use what becomes unmapped or loses a permission, except to fault; for a [`Quiescent`](crate::Quiescent) target its
-    /// promise must still hold, and for a [`Parked`](crate::Parked) one it must hold now.
-    #[inline(always)]
-    pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
-        let (context, steps) = (self.plan.context(), self.plan.steps());
-        // SAFETY: the caller's, and the check has accepted the plan.
-        let counts = unsafe { apply_all(context, steps, window, cpu) };
-        // Planners end their plans with them.
-        let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
-        Applied { plan: self.plan, counts, removes_tables }
-    }
-}
-
 /// Executes all `steps` of a plan but those that return frames, one after the other.
 ///
 /// # Safety
 /// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
 #[inline(always)]
-unsafe fn apply_all<W: TableWindow, C: Cpu>(
+pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     steps: &[Step],
     window: &mut W,
@@ -93,14 +37,14 @@ unsafe fn apply_all<W: TableWindow, C: Cpu>(
     for step in steps {
         match step {
             Step::Store(store) => {
-                // SAFETY: the check has found `store` to name entries of a table of this tree, and the caller vouches
-                // for what they map.
+                // SAFETY: the check has found `store` to name entries of a table of this tree, and
+                // the caller vouches for what they map.
                 unsafe { apply_store(store, window, cpu) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
-                // SAFETY: the check has found the range to lie in this tree and no leaf that changes to reach over
-                // its ends; the caller vouches that nobody walks it.
+                // SAFETY: the check has found the range to lie in this tree and no leaf that
+                // changes to reach over its ends; the caller vouches that nobody walks it.
                 counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
@@ -114,39 +58,10 @@ unsafe fn apply_all<W: TableWindow, C: Cpu>(
     counts
 }
 
-impl Applied<'_> {
-    /// The steps, in order.
-    pub fn steps(&self) -> &[Step] {
-        self.plan.steps()
-    }
-
-    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that the plan was applied
-    /// through: after a parked edit it is the one of the running kernel, when all CPUs are back.
-    #[inline(always)]
-    pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> EditCounts {
-        let mut counts = self.counts;
-        if self.removes_tables {
-            counts.freed = free_all(self.plan.context().geometry, self.plan.steps(), window, frames);
-        }
-        counts
-    }
-
-    /// Whether the plan removed tables: if not, [`free`](Self::free) has nothing to do.
-    #[inline(always)]
-    pub fn removes_tables(&self) -> bool {
-        self.removes_tables
-    }
-
-    /// What the plan did until now.
-    #[inline(always)]
-    pub fn counts(&self) -> EditCounts {
-        self.counts
-    }
-}
-
-/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that are.
+/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that
+/// are.
 #[inline(never)]
-fn free_all<W: TableWindow, F: FrameSource>(
+pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     steps: &[Step],
     window: &mut W,
@@ -155,9 +70,9 @@ fn free_all<W: TableWindow, F: FrameSource>(
     let mut freed = 0;
     for step in steps.iter().rev() {
         let Step::Free { table, level, .. } = *step else { break };
-        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations made every walker
-        // forget it: the check found that of each table returned. The frame is from a frame source, since planners remove no
-        // other tables by their contract.
+        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations
+        // made every walker forget it: the check found that of each table returned. The frame is
+        // from a frame source, since planners remove no other tables by their contract.
         unsafe { release_below(geometry, table, level, window, frames) };
         frames.free(table);
         freed += 1;
@@ -168,8 +83,8 @@ fn free_all<W: TableWindow, F: FrameSource>(
 /// Stores the entries of one run.
 ///
 /// # Safety
-/// `store` must name entries of a table that `window` reaches, and what they map must be memory that may be accessed as
-/// their attributes say.
+/// `store` must name entries of a table that `window` reaches, and what they map must be memory
+/// that may be accessed as their attributes say.
 #[inline]
 unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
     let count = usize::from(store.count);
@@ -183,8 +98,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
         Edit::Write { first, step } => unsafe { cpu.store_run(entries, count, first, step) },
         Edit::Bits { clear, set } => {
             for nth in 0..count {
-                // SAFETY: as above. Nobody else writes between the read and the store: only this tree's one `LiveTree`
-                // changes it, and hardware updates are off.
+                // SAFETY: as above. Nobody else writes between the read and the store: only this
+                // tree's one `LiveTree` changes it, and hardware updates are off.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));
@@ -221,13 +136,15 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
 }
 
 /// The invalidation of `pages` pages from `va` on.
-// Known to the loop over steps, what the operand needs of the geometry would be worked out for every plan.
+// Known to the loop over steps, what the operand needs of the geometry would be worked out for
+// every plan.
 #[inline(never)]
 fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
     match (RangeOperand::any_asid(geometry, va, pages), reach) {
         (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
         (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-        // The check refuses ranges that no operand can say. To invalidate everything covers them all the same.
+        // The check refuses ranges that no operand can say. To invalidate everything covers them
+        // all the same.
         (None, _) => Tlbi::All,
     }
 }

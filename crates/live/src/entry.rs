@@ -24,8 +24,8 @@ pub(crate) enum Entry {
     Empty,
     /// Leads to a table.
     Table(Pa),
-    /// A leaf for this address; with its valid bit clear it is an *invalidated leaf*, which keeps what it said but
-    /// translates nothing.
+    /// A leaf for this address; with its valid bit clear it is an *invalidated leaf*, which keeps
+    /// what it said but translates nothing.
     Leaf(Pa),
     /// Nothing linmap writes.
     Foreign,
@@ -52,8 +52,8 @@ pub(crate) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
     }
 }
 
-/// What a leaf at `level` says besides its address, its size and the contiguous bit: what it has in common with smaller and
-/// larger leaves for the same memory. The valid bit is part of it.
+/// What a leaf at `level` says besides its address, its size and the contiguous bit: what it has in
+/// common with smaller and larger leaves for the same memory. The valid bit is part of it.
 #[inline]
 pub(crate) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
     attributes_beside(Descriptor::address_bits(geometry), descriptor)

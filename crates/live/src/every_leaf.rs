@@ -49,8 +49,8 @@ impl EveryLeaf {
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to change all leaves as `leaves` says, of which none that changes is straddled by the range's ends when the
-    /// splits so far are done.
+    /// Plans to change all leaves as `leaves` says, of which none that changes is straddled by the
+    /// range's ends when the splits so far are done.
     pub fn every_leaf(&mut self, leaves: EveryLeaf) -> Result<(), PlanError> {
         let top = self.top;
         // What a split made was cut because it has to change.
@@ -62,7 +62,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Whether a leaf in memory below `node` changes. All of the range is looked at, since nothing foreign may stand there.
+    /// Whether a leaf in memory below `node` changes. All of the range is looked at, since nothing
+    /// foreign may stand there.
     fn any_changes(&mut self, node: Node, leaves: EveryLeaf) -> Result<bool, PlanError> {
         let (from, to) = self.indices(node, leaves.first.0, leaves.last.0);
         if node.level == Level::L3 {
@@ -111,8 +112,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 /// Changes every leaf as `leaves` says and returns how many were stored.
 ///
 /// # Safety
-/// `leaves` must name addresses of the tree that `context` describes, over whose ends no leaf reaches that changes, and
-/// nobody may walk or change the tree meanwhile. `window` must reach its tables.
+/// `leaves` must name addresses of the tree that `context` describes, over whose ends no leaf
+/// reaches that changes, and nobody may walk or change the tree meanwhile. `window` must reach its
+/// tables.
 pub(crate) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     leaves: &EveryLeaf,
@@ -138,13 +140,15 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
     let table = window.open(node.level, node.table);
     let mut stored = 0;
     if node.level == Level::L3 {
-        // SAFETY: an open table is valid for reads and writes of a whole granule, and these are some of its entries.
+        // SAFETY: an open table is valid for reads and writes of a whole granule, and these are
+        // some of its entries.
         stored = unsafe { store_pages(table.add(from), to - from + 1, leaves, cpu) };
         window.close(node.level);
         return stored;
     }
     for index in from..=to {
-        // SAFETY: as above; the table stays open while deeper levels are. Nobody writes between the read and the store.
+        // SAFETY: as above; the table stays open while deeper levels are. Nobody writes between the
+        // read and the store.
         let (slot, found) = unsafe {
             let slot = table.add(index);
             (slot, Descriptor(slot.read()))
@@ -167,7 +171,8 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
     stored
 }
 
-/// Changes `count` entries of a table of pages: nearly all of the work of a large map made of pages.
+/// Changes `count` entries of a table of pages: nearly all of the work of a large map made of
+/// pages.
 ///
 /// # Safety
 /// The entries must be valid for reads and writes, and nobody else may write to them.

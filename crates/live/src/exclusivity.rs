@@ -1,6 +1,7 @@
 //! Who may use the addresses of an edit while it happens.
 
-/// Who may use the addresses of an edit while it happens: a [`Target`](crate::Target) without its addresses.
+/// Who may use the addresses of an edit while it happens: a [`Target`](crate::Target) without its
+/// addresses.
 // Of four bytes, so that a plan has no padding, which would be moved byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]

@@ -1,4 +1,5 @@
-//! Making leaves larger: tables that say one thing become blocks, leaves side by side become contiguous runs.
+//! Making leaves larger: tables that say one thing become blocks, leaves side by side become
+//! contiguous runs.
 
 use core::ops::RangeInclusive;
 use core::slice;
@@ -30,7 +31,8 @@ enum Phase {
     Make,
 }
 
-/// Entries that are compared by one turn of a loop; a divisor of the entries of every table of pages below a root.
+/// Entries that are compared by one turn of a loop; a divisor of the entries of every table of
+/// pages below a root.
 const CHUNK: usize = 32;
 
 /// The shortest contiguous run there is, or a part of a longer one.
@@ -46,7 +48,8 @@ const LONGEST_RUN: usize = 128;
 #[derive(Debug)]
 struct Group {
     index: usize,
-    /// What each entry is when tables have become blocks, without the contiguous bit; 0 where there is no leaf then.
+    /// What each entry is when tables have become blocks, without the contiguous bit; 0 where there
+    /// is no leaf then.
     folded: ArrayVec<u64, LONGEST_RUN>,
     /// Whether the entries become a contiguous run, and are none yet.
     becomes_run: bool,
@@ -90,8 +93,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.free_tables(removed)
     }
 
-    /// Plans to fold the table at `level` that one entry leads to, if it does; as a block it is one of no run that lies in the
-    /// range.
+    /// Plans to fold the table at `level` that one entry leads to, if it does; as a block it is one
+    /// of no run that lies in the range.
     fn fold_one(&mut self, node: Node, index: usize, level: Level) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         let found = self.read(node, index);
@@ -158,8 +161,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(false)
     }
 
-    /// Finds out what becomes of `entries`, all or some of those that could be one run of `run`. Those are looked at that lie
-    /// in `first..=last` whole.
+    /// Finds out what becomes of `entries`, all or some of those that could be one run of `run`.
+    /// Those are looked at that lie in `first..=last` whole.
     fn look_at_group(
         &mut self,
         node: Node,
@@ -268,8 +271,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 }
 
-/// The attributes and the address of the one larger leaf that says what the table in frame `table` at `level` says, with
-/// all below it, or `None` when no leaf could.
+/// The attributes and the address of the one larger leaf that says what the table in frame `table`
+/// at `level` says, with all below it, or `None` when no leaf could.
 pub(crate) fn uniform<W: TableWindow>(
     geometry: Geometry,
     window: &mut W,
@@ -297,8 +300,9 @@ pub(crate) fn uniform<W: TableWindow>(
     }
     let lead = leaf(geometry, level, attributes, start).0;
     let pointer = window.open(level, table);
-    // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing writes to them
-    // exclusivity: a live tree is changed by its one `LiveTree` alone, and a new table by nobody any more.
+    // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing
+    // writes to them exclusivity: a live tree is changed by its one `LiveTree` alone, and a new
+    // table by nobody any more.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
     let (chunks, _) = entries.as_chunks::<CHUNK>();
     let alike = are_alike(chunks, lead, 1u64 << shift);
@@ -306,16 +310,18 @@ pub(crate) fn uniform<W: TableWindow>(
     alike.then_some((attributes, start))
 }
 
-/// Whether the entries are `expected`, `expected` + `step` and so on, those of a chunk with or without the contiguous bit.
-// Known to the caller's loop, the comparisons would become branches: without them an entry is half a load, an addition and
-// a conditional comparison on AArch64.
+/// Whether the entries are `expected`, `expected` + `step` and so on, those of a chunk with or
+/// without the contiguous bit.
+// Known to the caller's loop, the comparisons would become branches: without them an entry is half
+// a load, an addition and a conditional comparison on AArch64.
 #[inline(never)]
 fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     let mut expected = expected;
     for chunks in chunks.chunks(CHUNKS) {
         let mut alike = true;
         for chunk in chunks {
-            // A chunk is two runs, or a part of one, the entries of which have the contiguous bit all or none.
+            // A chunk is two runs, or a part of one, the entries of which have the contiguous bit
+            // all or none.
             let (runs, _) = chunk.as_chunks::<RUN>();
             let mut chunk_alike = true;
             for run in runs {

@@ -19,7 +19,8 @@ pub(crate) fn foldable<W: TableWindow>(
     if is_odd_page(context, first, last, window) { None } else { grown_around(context, first, last, window) }
 }
 
-/// Whether `first..=last` is one page, of no run, that differs from the page beside it: every larger leaf would hold both.
+/// Whether `first..=last` is one page, of no run, that differs from the page beside it: every
+/// larger leaf would hold both.
 fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, window: &mut W) -> bool {
     if (last - first) >> context.page_shift != 0 {
         return false;
@@ -71,7 +72,8 @@ fn grown_around<W: TableWindow>(
     folds.then(|| VaRange::new(Va(from), (to - from).wrapping_add(1)))
 }
 
-/// Whether a contiguous run of pages lies in the range whole, so that leaves may fold between its ends.
+/// Whether a contiguous run of pages lies in the range whole, so that leaves may fold between its
+/// ends.
 fn holds_run(context: &TreeContext, first: u64, last: u64) -> bool {
     let run = context.run(Level::L3).unwrap_or(1) as u64;
     let end = (run << context.page_shift) - 1;
@@ -112,7 +114,8 @@ impl Place {
         self.node.last(self.start + self.count - 1)
     }
 
-    /// The largest run or block around `self`, which translates `va`, that could be made, if there is a larger one.
+    /// The largest run or block around `self`, which translates `va`, that could be made, if there
+    /// is a larger one.
     fn grown<W: TableWindow>(&self, context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
         let mut grown: Option<Self> = None;
         loop {

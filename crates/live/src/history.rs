@@ -26,7 +26,8 @@ pub(crate) struct History<'s> {
     geometry: Geometry,
     steps: &'s [Step],
     passes: ArrayVec<Pass, PASSES>,
-    /// The levels of the tables stored to, a bit each: of an entry at another level nothing has to be searched.
+    /// The levels of the tables stored to, a bit each: of an entry at another level nothing has to
+    /// be searched.
     levels: u32,
 }
 
@@ -85,7 +86,8 @@ impl<'s> History<'s> {
         self.passes.push(Pass { from: at, end: at + 1, sorted: true });
     }
 
-    /// Runs `each` on the stores before step `before`, in order, but for some that do not overlap `first..=last`.
+    /// Runs `each` on the stores before step `before`, in order, but for some that do not overlap
+    /// `first..=last`.
     #[inline(always)]
     fn near(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
         for pass in &self.passes {
@@ -134,8 +136,8 @@ impl<'s> History<'s> {
         touches
     }
 
-    /// Returns what the entry `index` of the table `table` at `level`, which translates `va` and holds `memory`, is with the
-    /// stores before step `before` done.
+    /// Returns what the entry `index` of the table `table` at `level`, which translates `va` and
+    /// holds `memory`, is with the stores before step `before` done.
     #[inline(always)]
     pub fn value(
         &self,

@@ -8,8 +8,9 @@ use crate::plan_error::PlanError;
 use crate::script::Script;
 use crate::step::{Invalidation, Reach, Step};
 
-/// Plans that need more TLBI instructions at once than this invalidate everything instead: each one is a message to every
-/// CPU, and refilling a TLB costs less than so many. Linux draws the line at the same number.
+/// Plans that need more TLBI instructions at once than this invalidate everything instead: each one
+/// is a message to every CPU, and refilling a TLB costs less than so many. Linux draws the line at
+/// the same number.
 pub const MAX_INVALIDATIONS: u64 = 512;
 
 /// Addresses whose entries changed.
@@ -31,8 +32,8 @@ impl Span {
         Self { first: va, last, shift, reach: Reach::LastLevel }
     }
 
-    /// What the table that the entry at `level` for `va` leads to translates: whatever its leaves are, every page
-    /// of it, and the walk-cache entries above.
+    /// What the table that the entry at `level` for `va` leads to translates: whatever its leaves
+    /// are, every page of it, and the walk-cache entries above.
     #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);
@@ -92,7 +93,8 @@ impl Spans {
         }
     }
 
-    /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when it is empty.
+    /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when
+    /// it is empty.
     #[inline(always)]
     pub fn drain(
         &mut self,
@@ -176,8 +178,8 @@ fn cheapest(geometry: Geometry, ranges: bool, span: Span) -> (u64, bool) {
     if counted.is_ok() && instructions < single { (instructions, true) } else { (single, false) }
 }
 
-/// Cuts `span` into ranges, and single pages where no range can say it: an odd page at the end, and under LPA2 what lies in
-/// front of the first multiple of 64 KiB.
+/// Cuts `span` into ranges, and single pages where no range can say it: an odd page at the end, and
+/// under LPA2 what lies in front of the first multiple of 64 KiB.
 fn pieces(
     geometry: Geometry,
     span: Span,

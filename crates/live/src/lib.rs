@@ -1,9 +1,4 @@
-//! Live trees: tables that hardware walks while they are changed.
-//!
-//! Every change is *plan → check → apply*. A [`Plan`] is data: stores, barriers and invalidations, with all frames taken and
-//! all new tables written, so that applying cannot fail. The check runs through it beside the memory as it is and refuses
-//! what the CPUs' BBM level forbids. Applying is the only code that touches live tables.
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 #[cfg(test)]
@@ -11,6 +6,7 @@ extern crate std;
 
 mod apply;
 mod check;
+mod checked_plan;
 mod entry;
 pub mod events;
 mod every_leaf;
@@ -37,7 +33,8 @@ mod tree;
 mod tree_context;
 mod unmap;
 
-pub use apply::{Applied, CheckedPlan, EditCounts};
+pub use apply::EditCounts;
+pub use checked_plan::{Applied, CheckedPlan};
 pub use every_leaf::Global;
 pub use half::Half;
 pub use invalidate::MAX_INVALIDATIONS;

@@ -1,4 +1,5 @@
-//! Mapping where nothing is mapped: leaves into empty entries, and whole new tables behind one store.
+//! Mapping where nothing is mapped: leaves into empty entries, and whole new tables behind one
+//! store.
 
 use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
@@ -47,7 +48,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         let base = Va(node.va(index));
                         let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
                         self.link(node, index, table).inspect_err(|_| {
-                            // SAFETY: the tree was built just above, from these frames, and nothing leads to it.
+                            // SAFETY: the tree was built just above, from these frames, and nothing
+                            // leads to it.
                             unsafe { release_below(geometry, table, next, self.window, self.frames) };
                             self.frames.free(table);
                         })?;
@@ -80,7 +82,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Stores `count` leaves that differ in nothing but their address; the first stands `from` leaves into `mapping`.
+    /// Stores `count` leaves that differ in nothing but their address; the first stands `from`
+    /// leaves into `mapping`.
     fn write_alike(
         &mut self,
         node: Node,

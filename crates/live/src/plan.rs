@@ -2,10 +2,7 @@
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry};
 
-use crate::apply::CheckedPlan;
-use crate::check::{Author, check};
 use crate::exclusivity::Exclusivity;
-use crate::refused::Refused;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
@@ -47,8 +44,8 @@ impl<'b> Plan<'b> {
         Self { context, exclusivity, foldable, steps }
     }
 
-    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where the plan has seen the
-    /// answer: it makes one page that differs from the page beside it.
+    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where
+    /// the plan has seen the answer: it makes one page that differs from the page beside it.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
         self.foldable == Foldable::Perhaps
@@ -61,24 +58,13 @@ impl<'b> Plan<'b> {
     }
 
     #[inline(always)]
-    pub(crate) fn context(&self) -> &TreeContext {
-        self.context
+    pub(crate) fn exclusivity(&self) -> Exclusivity {
+        self.exclusivity
     }
 
-    /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
-    ///
-    /// A table that the planner has just written for a block, or has just compared to make one of it, is not compared once
-    /// more: the plan borrows the tree, so that nothing can have changed it. With debug assertions it is, as
-    /// [`LiveTree::check`] does for steps from anywhere.
-    ///
-    /// # Errors
-    /// The first rule broken, with the plan, which can only be abandoned then.
     #[inline(always)]
-    pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
-        match check(self.context(), self.exclusivity, Author::Planner, self.steps, window) {
-            Ok(()) => Ok(CheckedPlan::new(self)),
-            Err(refused) => Err((self, refused)),
-        }
+    pub(crate) fn context(&self) -> &TreeContext {
+        self.context
     }
 
     /// Gives back the frames of the new tables.
@@ -104,7 +90,8 @@ pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
         let Some(next) = level.next() else { continue };
         for nth in 0..usize::from(*count) {
             if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
-                // SAFETY: the planner allocated the frames and wrote the tables; no store that links them was applied.
+                // SAFETY: the planner allocated the frames and wrote the tables; no store that
+                // links them was applied.
                 unsafe { release_below(geometry, table, next, window, frames) };
                 frames.free(table);
             }

@@ -37,7 +37,8 @@ pub enum PlanError {
         /// The geometry of the tree.
         tree: Geometry,
     },
-    /// The plan needs more steps than the caller's list holds. Edit less at once, or give more room.
+    /// The plan needs more steps than the caller's list holds. Edit less at once, or give more
+    /// room.
     #[error("the plan needs more than the {capacity} steps there is room for")]
     TooLong {
         /// The length of the caller's list.
@@ -55,10 +56,11 @@ pub enum PlanError {
         /// First address without translation.
         va: Va,
     },
-    /// An entry that linmap never writes: a reserved encoding, a run whose entries differ, a contiguous bit where linmap
-    /// makes no runs, a block that another procedure left with nT.
+    /// An entry that linmap never writes: a reserved encoding, a run whose entries differ, a
+    /// contiguous bit where linmap makes no runs, a block that another procedure left with nT.
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}, is {found:?}, which is nothing linmap writes"
+        "entry {index} of the level {level} table at {table}, for {va}, is {found:?}, which is nothing \
+         linmap writes"
     )]
     Foreign {
         /// First address that the entry translates.
@@ -80,7 +82,8 @@ pub enum PlanError {
     },
     /// A contiguous run would have to change while it is in use, one entry after the other.
     #[error(
-        "the contiguous run for {va} would change while it is in use, which BBM level 0 can't do (D8.7.1): level 1 can"
+        "the contiguous run for {va} would change while it is in use, which BBM level 0 can't do \
+         (D8.7.1): level 1 can"
     )]
     RunInUse {
         /// First address of the run.
@@ -88,7 +91,8 @@ pub enum PlanError {
     },
     /// A leaf would have to change its size while it is in use.
     #[error(
-        "the leaf for {va} would change its size while it is in use, which BBM level {} can't do (D8.16.2): level 3 can",
+        "the leaf for {va} would change its size while it is in use, which BBM level {} can't do \
+         (D8.16.2): level 3 can",
         bbm.number()
     )]
     NeedsLevel3 {

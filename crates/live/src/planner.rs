@@ -1,4 +1,5 @@
-//! What all planners share: the list of steps, reading entries as they will be, barriers and invalidations.
+//! What all planners share: the list of steps, reading entries as they will be, barriers and
+//! invalidations.
 
 use core::slice;
 
@@ -36,7 +37,8 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     split_end: usize,
     /// The lowest table known to translate all that the edit is about.
     pub top: Node,
-    /// Whether the edit is about one page, which differs from the one beside it when the plan is applied.
+    /// Whether the edit is about one page, which differs from the one beside it when the plan is
+    /// applied.
     pub odd_page: bool,
 }
 
@@ -66,11 +68,12 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         }
     }
 
-    /// The lowest table in memory that translates all of `first..=last`, a part of what the root does. It does not lie
-    /// below an entry that translates just that.
+    /// The lowest table in memory that translates all of `first..=last`, a part of what the root
+    /// does. It does not lie below an entry that translates just that.
     #[inline(always)]
     pub fn lowest(&mut self, first: u64, last: u64) -> Node {
-        // As many low bits as the addresses differ in; an entry of just so many may be the whole range.
+        // As many low bits as the addresses differ in; an entry of just so many may be the whole
+        // range.
         let bits = u64::BITS - (first ^ last).leading_zeros();
         let is_whole = (first | !last).trailing_zeros() >= bits;
         let to = if is_whole { bits } else { bits.wrapping_sub(1) };
@@ -78,7 +81,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.context.descend_to(self.context.top, self.window, first, to, |_, _, _, memory| memory)
     }
 
-    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
+    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into
+    /// the table.
     #[inline]
     pub fn indices(&self, node: Node, first: u64, last: u64) -> (usize, usize) {
         self.context.indices(node, first, last)
@@ -90,8 +94,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.context.read(self.window, node.level, node.table, index)
     }
 
-    /// The entry as it will be when the splits of this plan are done. Only few entries are ever in question: the two at the
-    /// ends of a range.
+    /// The entry as it will be when the splits of this plan are done. Only few entries are ever in
+    /// question: the two at the ends of a range.
     pub fn after_split(&mut self, node: Node, index: usize) -> Descriptor {
         let mut descriptor = self.read(node, index);
         for step in self.script.steps().get(..self.split_end).unwrap_or_default() {
@@ -109,9 +113,10 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Runs `look` on the entries `from..=to` of `node` as they are in memory.
     pub fn look<T>(&mut self, node: Node, from: usize, to: usize, look: impl FnOnce(&[u64]) -> T) -> T {
         let pointer = self.window.open(node.level, node.table);
-        // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of its entries, initialised
-        // by whoever built the tree. Nothing writes to them exclusivity: the tree is changed by its one `LiveTree` alone,
-        // which is borrowed, and hardware updates are off.
+        // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
+        // its entries, initialised by whoever built the tree. Nothing writes to them exclusivity:
+        // the tree is changed by its one `LiveTree` alone, which is borrowed, and hardware updates
+        // are off.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
         let result = look(entries);
         self.window.close(node.level);
@@ -137,7 +142,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.script.push(Step::Store(store_of(node, index, count, edit)))
     }
 
-    /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders what was written there.
+    /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders
+    /// what was written there.
     #[inline(always)]
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
         // Nobody follows a link of a parked tree before the end of the plan.
@@ -150,7 +156,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.store(node, index, 1, edit)
     }
 
-    /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to hear of.
+    /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to
+    /// hear of.
     #[inline]
     pub fn invalidate_leaves(&mut self, node: Node, index: usize, count: usize) {
         if self.exclusivity == Exclusivity::Parked {
@@ -169,11 +176,12 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.spans.push(Span::table(self.context.geometry, node.level, node.va(index)));
     }
 
-    /// Takes the contiguous bit from the run of `count` entries from `index` on. All of them must have lost it, for every
-    /// walker, before one of them changes in another way (Arm ARM D8.7.1).
+    /// Takes the contiguous bit from the run of `count` entries from `index` on. All of them must
+    /// have lost it, for every walker, before one of them changes in another way (Arm ARM D8.7.1).
     pub fn unfold(&mut self, node: Node, index: usize, count: usize) -> Result<(), PlanError> {
         self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
-        // Walkers make nothing of a run of invalidated leaves, and nobody walks a parked tree. The entries of a run are alike.
+        // Walkers make nothing of a run of invalidated leaves, and nobody walks a parked tree. The
+        // entries of a run are alike.
         self.unfolded |= self.exclusivity != Exclusivity::Parked && self.read(node, index).is_valid();
         Ok(())
     }

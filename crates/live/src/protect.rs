@@ -131,7 +131,8 @@ impl Seen {
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to change all leaves in `first..=last`, after splitting those at the ends that reach over them.
+    /// Plans to change all leaves in `first..=last`, after splitting those at the ends that reach
+    /// over them.
     #[inline(never)]
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let change = BitChange::of(change);
@@ -140,7 +141,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_leaves_in(first, last, &change)
     }
 
-    /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does not have the attributes.
+    /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does
+    /// not have the attributes.
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
         if self.exclusivity == Exclusivity::Quiescent && self.context.bbm == BbmLevel::L0 {
@@ -298,8 +300,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_alike(node, lead, end, (clear, set), seen, phase)
     }
 
-    /// The leaves `lead..=end`, none or all of which have to be made invalid before they change: runs at BBM level 0 each by
-    /// itself, since some of them may be invalid or as they should be.
+    /// The leaves `lead..=end`, none or all of which have to be made invalid before they change:
+    /// runs at BBM level 0 each by itself, since some of them may be invalid or as they should be.
     fn protect_runs(
         &mut self,
         node: Node,
@@ -327,7 +329,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// A valid contiguous run at BBM level 0, where its entries must not differ while it is valid (Arm ARM D8.7.1).
+    /// A valid contiguous run at BBM level 0, where its entries must not differ while it is valid
+    /// (Arm ARM D8.7.1).
     fn remake_run(
         &mut self,
         node: Node,
@@ -375,7 +378,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change together.
+    /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change
+    /// together.
     fn whole_runs(&mut self, node: Node, from: usize, lead: usize, end: usize, to: usize) -> (usize, usize) {
         let Some(run) = self.context.run(node.level) else { return (lead, end) };
         let mut grown = (lead, end);

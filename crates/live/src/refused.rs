@@ -11,7 +11,8 @@ use crate::step::{EveryLeaf, Invalidation};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("step {step}: {rule}")]
 pub struct Refused {
-    /// The step that breaks the rule, counted from 0; the number of steps when the plan ends too early.
+    /// The step that breaks the rule, counted from 0; the number of steps when the plan ends too
+    /// early.
     pub step: usize,
     /// The rule.
     pub rule: BrokenRule,
@@ -21,7 +22,8 @@ pub struct Refused {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum BrokenRule {
-    /// The store names no entries of a table: too many, none, or an address that they do not translate.
+    /// The store names no entries of a table: too many, none, or an address that they do not
+    /// translate.
     #[error("{count} entries from {index} on in a level {level} table do not translate {va}")]
     NoSuchEntries {
         /// The address given.
@@ -45,7 +47,8 @@ pub enum BrokenRule {
     },
     /// The change needs more than the store and an invalidation.
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs {requirement} at BBM level {}",
+        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs \
+         {requirement} at BBM level {}",
         bbm.number()
     )]
     Forbidden {
@@ -68,7 +71,8 @@ pub enum BrokenRule {
     },
     /// A leaf in use changes its size below BBM level 3, or is made invalid for a moment.
     #[error(
-        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM level 3 (D8.16.2)"
+        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM \
+         level 3 (D8.16.2)"
     )]
     InUse {
         /// First address that the entry translates.
@@ -90,7 +94,8 @@ pub enum BrokenRule {
     },
     /// The entries of a contiguous run are not changed together, or would differ (D8.7.1).
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run changes"
+        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run \
+         changes"
     )]
     PartOfRun {
         /// First address that the entry translates.
@@ -102,7 +107,8 @@ pub enum BrokenRule {
         /// The entry's index.
         index: usize,
     },
-    /// An entry changes before every walker sees that the run it was one of is none any more (D8.7.1).
+    /// An entry changes before every walker sees that the run it was one of is none any more
+    /// (D8.7.1).
     #[error("the entry for {va} changes before a DSB orders the stores that unfold its run")]
     RunUnordered {
         /// First address that the entry translates.
@@ -125,7 +131,8 @@ pub enum BrokenRule {
     /// A change of all leaves that names no range of the tree, or bits other than nG.
     #[error("no change of all leaves: {0:?}")]
     NoSuchLeaves(EveryLeaf),
-    /// A change of all leaves that begins or ends within a leaf or a contiguous run that it changes.
+    /// A change of all leaves that begins or ends within a leaf or a contiguous run that it
+    /// changes.
     #[error("the leaf or run for {va} reaches over an end of the range in which all leaves change")]
     PartOfLeaf {
         /// An address in the leaf, the first or the last of the range.

@@ -14,8 +14,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Looks at the next entry of `store`, which changes from `now` to `new`. `None` when it belongs to a run of which not
-    /// all is changed, or not alike.
+    /// Looks at the next entry of `store`, which changes from `now` to `new`. `None` when it
+    /// belongs to a run of which not all is changed, or not alike.
     #[inline(always)]
     pub fn check(
         &mut self,

@@ -32,7 +32,8 @@ impl<'b> Script<'b> {
         self.steps.get(..self.len).unwrap_or_default()
     }
 
-    // A step is larger than what is copied without a call: built where it stays, it is not copied at all.
+    // A step is larger than what is copied without a call: built where it stays, it is not copied
+    // at all.
     #[inline(always)]
     pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
         let [slot] = self.room()?;
@@ -50,7 +51,8 @@ impl<'b> Script<'b> {
         Ok(slots)
     }
 
-    /// Makes `store` a part of the store that was pushed last, where both are one run. Returns whether it is.
+    /// Makes `store` a part of the store that was pushed last, where both are one run. Returns
+    /// whether it is.
     #[inline(never)]
     pub fn join(&mut self, store: &Store) -> bool {
         if let Some(Step::Store(last)) = self.len.checked_sub(1).and_then(|last| self.steps.get_mut(last))

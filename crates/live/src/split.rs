@@ -21,8 +21,8 @@ use linmap_table::{FrameSource, OutOfFrames};
 /// Which leaves are too large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cut {
-    /// Those that reach over one of the ends of the range `first..=last`, unless they are already what `wanted` makes of a
-    /// leaf: the first bits clear, the second ones set.
+    /// Those that reach over one of the ends of the range `first..=last`, unless they are already
+    /// what `wanted` makes of a leaf: the first bits clear, the second ones set.
     Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
     /// Those in the range that are larger than an entry at `to`.
     Down { first: u64, last: u64, to: Level },
@@ -42,12 +42,14 @@ impl Cut {
         }
     }
 
-    /// Whether no run stays in a table at `level` that translates `bytes` and one byte from `base` on.
+    /// Whether no run stays in a table at `level` that translates `bytes` and one byte from `base`
+    /// on.
     fn leaves_no_run(self, level: Level, base: u64, bytes: u64) -> bool {
         matches!(self, Self::Down { first, last, to } if level <= to && first <= base && base + bytes <= last)
     }
 
-    /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to be cut.
+    /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to
+    /// be cut.
     #[inline(always)]
     fn candidates(self, base: u64, count: usize, shift: u32) -> [Range<usize>; 2] {
         let reach = (count as u64) << shift;
@@ -112,7 +114,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.split_all(self.top, cut)
     }
 
-    /// Whether the page for `first` or the one for `last`, both in the table `top`, is one of a run.
+    /// Whether the page for `first` or the one for `last`, both in the table `top`, is one of a
+    /// run.
     #[inline(always)]
     fn has_runs(&mut self, first: u64, last: u64) -> bool {
         let top = self.top;
@@ -124,7 +127,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
         let bbm = self.context.bbm;
         if self.exclusivity == Exclusivity::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
-            // Break-before-make is legal at every level; nT would only add rounds, since nobody looks.
+            // Break-before-make is legal at every level; nT would only add rounds, since nobody
+            // looks.
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
             self.walk_splits(top, cut, Phase::Make)?;
@@ -148,7 +152,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that has been looked at.
+    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that
+    /// has been looked at.
     fn split_at(&mut self, top: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
         let mut node = top;
         loop {
@@ -292,13 +297,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
-        // SAFETY: the planner allocated the frames and wrote the tables, and nothing leads to them yet.
+        // SAFETY: the planner allocated the frames and wrote the tables, and nothing leads to them
+        // yet.
         unsafe { release_below(self.context.geometry, table, level, self.window, self.frames) };
         self.frames.free(table);
     }
 
-    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the largest leaves that `cut`
-    /// leaves. On an error every frame is back.
+    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the
+    /// largest leaves that `cut` leaves. On an error every frame is back.
     fn table_of_leaves(
         &mut self,
         level: Level,
@@ -312,12 +318,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let count = self.context.entries(level);
         let table = self.frames.alloc()?;
         let pointer = self.window.open(level, table);
-        // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame, and the slice is not
-        // used any more when the loop below opens tables of deeper levels and writes through the pointer.
+        // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame,
+        // and the slice is not used any more when the loop below opens tables of deeper levels and
+        // writes through the pointer.
         let entries =
             unsafe { slice::from_raw_parts_mut(pointer.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         let single = leaf(geometry, level, attributes, pa);
-        // The memory of one block lies on one side of address bit 48, where consecutive descriptors stop being so.
+        // The memory of one block lies on one side of address bit 48, where consecutive descriptors
+        // stop being so.
         let candidates = cut.candidates(base, count, shift);
         let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
         let run = self.context.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
@@ -372,7 +380,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 }
 
-/// The first of `entries` that is not the one before it with its address moved on by `1 << shift` bytes.
+/// The first of `entries` that is not the one before it with its address moved on by `1 << shift`
+/// bytes.
 fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
     let (first, _) = entries.split_first()?;
     entries

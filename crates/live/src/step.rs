@@ -9,7 +9,8 @@ use linmap_table::cpu::Dsb;
 /// What becomes of the entries of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edit {
-    /// Each entry is overwritten: `first`, `first` + `step`, `first` + 2 × `step` and so on (wrapping).
+    /// Each entry is overwritten: `first`, `first` + `step`, `first` + 2 × `step` and so on
+    /// (wrapping).
     Write {
         /// The first entry's new value.
         first: Descriptor,
@@ -53,8 +54,9 @@ pub struct Store {
     pub edit: Edit,
 }
 
-/// Stores to every leaf of a range, valid or invalidated: its bits in `clear` are cleared, then those in `set` are set. One
-/// step, however many tables there are; what it stores to is found when it is applied.
+/// Stores to every leaf of a range, valid or invalidated: its bits in `clear` are cleared, then
+/// those in `set` are set. One step, however many tables there are; what it stores to is found when
+/// it is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EveryLeaf {
     /// First address. No leaf that the step changes reaches below.
@@ -76,8 +78,8 @@ pub enum Reach {
     AllLevels,
 }
 
-/// Invalidations on all CPUs, in every ASID, none with a level hint: after a split without invalidation a TLB may hold
-/// leaves of any size.
+/// Invalidations on all CPUs, in every ASID, none with a level hint: after a split without
+/// invalidation a TLB may hold leaves of any size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalidation {
     /// Everything (VMALLE1IS).

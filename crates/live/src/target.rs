@@ -14,9 +14,9 @@ impl Quiescent {
     /// The word for `range`.
     ///
     /// # Safety
-    /// From planning until the plan is applied or abandoned no CPU may access an address in the range, nor one that shares a
-    /// block or a contiguous run with an address in the range: no code, no stack, no vector, no data, and no table window
-    /// may lie there.
+    /// From planning until the plan is applied or abandoned no CPU may access an address in the
+    /// range, nor one that shares a block or a contiguous run with an address in the range: no
+    /// code, no stack, no vector, no data, and no table window may lie there.
     pub const unsafe fn new(range: VaRange) -> Self {
         Self { range }
     }
@@ -24,8 +24,9 @@ impl Quiescent {
 
 /// The caller's word that no CPU walks the tree while the plan for a range is applied.
 ///
-/// Planning and checking come before that, while the tree may still be in use by everybody: they write nothing but new
-/// tables that nothing leads to. What is parked is only the pause in which the plan is applied.
+/// Planning and checking come before that, while the tree may still be in use by everybody: they
+/// write nothing but new tables that nothing leads to. What is parked is only the pause in which
+/// the plan is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parked {
     range: VaRange,
@@ -35,9 +36,9 @@ impl Parked {
     /// The word for `range`.
     ///
     /// # Safety
-    /// From the first step applied to the last no CPU may have the tree in a TTBR; and when the first is applied no
-    /// TLB may hold anything of it: every CPU has left the root since, by a write of the TTBR, an ISB, TLBI VMALLE1, DSB NSH
-    /// and an ISB, or a stronger sequence.
+    /// From the first step applied to the last no CPU may have the tree in a TTBR; and when the
+    /// first is applied no TLB may hold anything of it: every CPU has left the root since, by a
+    /// write of the TTBR, an ISB, TLBI VMALLE1, DSB NSH and an ISB, or a stronger sequence.
     pub const unsafe fn new(range: VaRange) -> Self {
         Self { range }
     }
@@ -51,12 +52,14 @@ impl Parked {
 /// The addresses that an edit is about, and who uses them meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// CPUs may access every address that stays mapped at any moment. Leaves change their size at BBM level 3 alone.
+    /// CPUs may access every address that stays mapped at any moment. Leaves change their size at
+    /// BBM level 3 alone.
     InUse(VaRange),
-    /// No CPU accesses the range meanwhile. Leaves change their size at every BBM level, by the procedure that it asks for.
+    /// No CPU accesses the range meanwhile. Leaves change their size at every BBM level, by the
+    /// procedure that it asks for.
     Quiescent(Quiescent),
-    /// No CPU walks the tree meanwhile. Everything changes in place at every BBM level, and one invalidation of everything
-    /// ends the plan.
+    /// No CPU walks the tree meanwhile. Everything changes in place at every BBM level, and one
+    /// invalidation of everything ends the plan.
     Parked(Parked),
 }
 

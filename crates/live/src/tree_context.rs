@@ -21,7 +21,8 @@ pub(crate) struct TreeContext {
     last_index: usize,
     /// log2 of the bytes of a page.
     pub page_shift: u32,
-    /// The bits of a table descriptor that are the address, where they lie in place: up to 48 bits. 0 where some do not.
+    /// The bits of a table descriptor that are the address, where they lie in place: up to 48 bits.
+    /// 0 where some do not.
     table_bits: u64,
     /// All bits that can hold an address in a descriptor.
     pub address_bits: u64,
@@ -95,19 +96,20 @@ impl TreeContext {
     /// Reads entry `index` of the table in frame `table`, an index that the table has.
     #[inline(always)]
     pub fn read<W: TableWindow>(&self, window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
-        // SAFETY: `last_index` is the last entry of a granule, of which the index keeps no more bits than that one has.
+        // SAFETY: `last_index` is the last entry of a granule, of which the index keeps no more
+        // bits than that one has.
         unsafe { linmap_table::read(window, level, table, index & self.last_index) }
     }
 
-    /// The table in memory at level `to`, or the last above it, that the walk from `node` on for `va`, an address that `node`
-    /// translates, comes to; `node` itself where that is lower.
+    /// The table in memory at level `to`, or the last above it, that the walk from `node` on for
+    /// `va`, an address that `node` translates, comes to; `node` itself where that is lower.
     #[inline(always)]
     pub fn descend<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Node {
         self.descend_by(node, window, va, to, |_, _, _, memory| memory)
     }
 
-    /// As [`descend`](Self::descend), where `value` maps an entry, named by level, table and index, and its content in memory to
-    /// the descriptor that the walk uses.
+    /// As [`descend`](Self::descend), where `value` maps an entry, named by level, table and index,
+    /// and its content in memory to the descriptor that the walk uses.
     #[inline(always)]
     pub fn descend_by<W: TableWindow>(
         &self,
@@ -123,8 +125,8 @@ impl TreeContext {
         if node.shift == shift { Node { level: to, ..node } } else { node }
     }
 
-    /// The table at level `to` that the walk in memory from `node` on for `va`, an address that `node` translates, comes to, if
-    /// it comes to one.
+    /// The table at level `to` that the walk in memory from `node` on for `va`, an address that
+    /// `node` translates, comes to, if it comes to one.
     #[inline(always)]
     pub fn table_at<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Option<Node> {
         let shift = self.shift(to);
@@ -133,7 +135,8 @@ impl TreeContext {
     }
 
     /// As [`descend`](Self::descend), to entries that translate `1 << to` bytes or the next larger.
-    // A walk is three or four turns of this loop; the call around it would cost more than one of them.
+    // A walk is three or four turns of this loop; the call around it would cost more than one of
+    // them.
     #[inline(always)]
     pub fn descend_to<W: TableWindow>(
         &self,
@@ -143,7 +146,8 @@ impl TreeContext {
         to: u32,
         value: impl Fn(Level, Pa, usize, Descriptor) -> Descriptor,
     ) -> Node {
-        // A turn keeps no more than the table and where it stands; the rest follows from that at the end.
+        // A turn keeps no more than the table and where it stands; the rest follows from that at
+        // the end.
         let Node { mut table, mut shift, .. } = node;
         let offset = va.wrapping_sub(node.base);
         let mut number = node.level.number();
@@ -170,7 +174,8 @@ impl TreeContext {
         self.descend(self.top, window, va, level)
     }
 
-    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into the table.
+    /// The entries of `node` that translate anything in `first..=last`, a range that reaches into
+    /// the table.
     #[inline]
     pub const fn indices(&self, node: Node, first: u64, last: u64) -> (usize, usize) {
         let end = self.entries(node.level) - 1;

@@ -89,7 +89,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.store(node, from + lead, end - lead + 1, CLEARED)
     }
 
-    /// Whether nothing stays in the table `node` when `first..=last`, a part of what it translates, is unmapped.
+    /// Whether nothing stays in the table `node` when `first..=last`, a part of what it translates,
+    /// is unmapped.
     fn empties(&mut self, node: Node, first: u64, last: u64) -> bool {
         let (from, to) = self.indices(node, first, last);
         let count = self.context.geometry.entries(node.level);

@@ -1,4 +1,5 @@
-//! The check of plans, against plans that nobody should apply, and the plans of single edits step by step.
+//! The check of plans, against plans that nobody should apply, and the plans of single edits step
+//! by step.
 
 mod live;
 
@@ -142,7 +143,8 @@ fn a_change_of_nothing_splits_nothing() {
 #[test]
 fn a_block_in_front_of_a_run_is_folded_by_a_store_of_its_own() {
     let mut machine = Machine::new(BbmLevel::L1, 64 * MIB, Leaves::ContiguousBlocks);
-    // The first and the last block of the first run become read-only, and the pages around its end stay alone.
+    // The first and the last block of the first run become read-only, and the pages around its end
+    // stay alone.
     for (at, len) in [(30 * MIB + 0x1000, 0x1000), (32 * MIB, 0x1000), (0, 0x1000)] {
         machine.apply(quiescent(at, len), READ_ONLY);
     }

@@ -1,4 +1,5 @@
-//! What `foldable` answers: never less than there is to fold, at once `None` where the neighbours differ.
+//! What `foldable` answers: never less than there is to fold, at once `None` where the neighbours
+//! differ.
 
 mod live;
 
@@ -95,7 +96,8 @@ fn the_last_odd_page_of_a_gigabyte_brings_the_whole_of_it_back() {
         assert_eq!(machine.foldable(range), None);
     }
     machine.protect(odd[0], Access::KernelReadWrite);
-    // The table of pages and the run of blocks around it, and no further: there is another odd page.
+    // The table of pages and the run of blocks around it, and no further: there is another odd
+    // page.
     assert_eq!(machine.foldable(odd[0]), Some(machine.range(GIB, 32 * MIB)));
     assert!(machine.fold(machine.range(GIB, 32 * MIB)) > 0);
     assert_eq!(machine.foldable(odd[0]), None);
@@ -167,7 +169,12 @@ fn shapes() -> impl Strategy<Value = (Geometry, u64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 192,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn folding_what_is_foldable_after_each_change_leaves_nothing_to_fold(

@@ -17,7 +17,8 @@ const FIRST: Pa = Pa(0x1000);
 pub enum AllocError {
     /// No free range is large enough.
     #[error(
-        "no {len:#x} free bytes aligned to {align:#x} inside {limit}: the largest free range there has {largest:#x}"
+        "no {len:#x} free bytes aligned to {align:#x} inside {limit}: the largest free range there \
+         has {largest:#x}"
     )]
     NoSpace {
         /// The requested length in bytes.
@@ -31,7 +32,8 @@ pub enum AllocError {
     },
     /// The length is 0, or the alignment is not a power of two.
     #[error(
-        "cannot allocate {len:#x} bytes aligned to {align:#x}: the length must not be 0, the alignment a power of two"
+        "cannot allocate {len:#x} bytes aligned to {align:#x}: the length must not be 0, the \
+         alignment a power of two"
     )]
     Invalid {
         /// The requested length in bytes.

@@ -25,7 +25,7 @@ pub enum FdtError<'a> {
     NoMemoryNode,
     /// No page of RAM may be mapped.
     #[error("no memory is left: all of the {memory:#x} bytes of RAM are no-map or less than a page")]
-    NothingMapped {
+    NothingMappable {
         /// Bytes of RAM that the memory nodes give, in whole pages.
         memory: u64,
     },
@@ -175,8 +175,8 @@ impl<const N: usize> Memblock<N> {
             self.reserve_initrd(chosen)?;
             self.remove_unusable(fdt.root(), chosen)?;
         }
-        if self.mapped(PAGE).next().is_none() {
-            return Err(FdtError::NothingMapped { memory: self.memory_len() });
+        if self.mappable(PAGE).next().is_none() {
+            return Err(FdtError::NothingMappable { memory: self.memory_len() });
         }
         Ok(())
     }

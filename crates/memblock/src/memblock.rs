@@ -152,7 +152,7 @@ impl<const N: usize> Memblock<N> {
 
     /// Returns the memory that a linear map may map, from either end: RAM without no-map ranges, in
     /// whole pages of `page` bytes (a power of two).
-    pub fn mapped(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
+    pub fn mappable(&self, page: u64) -> impl DoubleEndedIterator<Item = PaRange> + Clone {
         Difference::new(&self.memory, [&self.no_map], ALL)
             .map(move |range| range.align_inward(page))
             .filter(|range| !range.is_empty())

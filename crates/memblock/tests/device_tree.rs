@@ -150,7 +150,7 @@ fn usable_memory_that_makes_no_sense_is_refused() {
     let dtb = usable(&[u64::MAX, 2]);
     assert_eq!(error(&dtb), FdtError::Wraps { node: "chosen", address: u64::MAX, size: 2 });
     let dtb = usable(&[0x1000_0000, 0x1000]);
-    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0 });
+    assert_eq!(error(&dtb), FdtError::NothingMappable { memory: 0 });
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn any_number_of_cells_from_one_to_two_is_read() {
         let entry = |r: &PaRange| [number(address_cells, r.start.0), number(size_cells, r.len())].concat();
         let reg = wanted.iter().flat_map(entry).collect();
         let dtb = Tree::new(address_cells, size_cells, &[]).memory("memory@80000000", reg).blob();
-        assert_eq!(fill(&dtb).unwrap().mapped(0x1000).collect::<Vec<_>>(), wanted);
+        assert_eq!(fill(&dtb).unwrap().mappable(0x1000).collect::<Vec<_>>(), wanted);
     }
 }
 
@@ -200,7 +200,7 @@ fn ram_shrinks_to_whole_pages_after_touching_entries_were_joined() {
         .memory("memory@0", wide(&[0x800, 0x3000, 0x3800, 0x1000, 0x9000, 0x0fff]))
         .blob();
     let map = fill(&dtb).unwrap();
-    assert_eq!(map.mapped(0x1000).collect::<Vec<_>>(), [range(0x1000, 0x3000)]);
+    assert_eq!(map.mappable(0x1000).collect::<Vec<_>>(), [range(0x1000, 0x3000)]);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn only_enabled_nodes_with_the_device_type_are_memory() {
         .blob();
     let map = fill(&dtb).unwrap();
     let wanted = [range(0x4000_0000, 0x1000_0000), range(0x8000_0000, 0x1000_0000)];
-    assert_eq!(map.mapped(0x1000).collect::<Vec<_>>(), wanted);
+    assert_eq!(map.mappable(0x1000).collect::<Vec<_>>(), wanted);
 }
 
 #[test]
@@ -234,10 +234,10 @@ fn a_tree_without_memory_is_an_error() {
     let dtb = Tree::new(2, 2, &[]).blob();
     assert_eq!(error(&dtb), FdtError::NoMemoryNode);
     let dtb = Tree::new(2, 2, &[]).memory("memory@0", wide(&[0x800, 0x1000])).blob();
-    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0 });
+    assert_eq!(error(&dtb), FdtError::NothingMappable { memory: 0 });
     let all = [("reg", wide(&[0x4000_0000, 0x4000_0000])), ("no-map", vec![])];
     let dtb = one_gigabyte().reserved_memory(&[("all@40000000", &all)]).blob();
-    assert_eq!(error(&dtb), FdtError::NothingMapped { memory: 0x4000_0000 });
+    assert_eq!(error(&dtb), FdtError::NothingMappable { memory: 0x4000_0000 });
 }
 
 #[test]

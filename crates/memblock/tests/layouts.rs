@@ -141,7 +141,7 @@ fn memory_that_is_only_page_0_hands_out_nothing() {
         map.alloc(0x1000, 0x1000, ANYWHERE),
         Err(AllocError::NoSpace { len: 0x1000, align: 0x1000, limit: ANYWHERE, largest: 0 })
     );
-    assert_eq!(map.mapped(0x1000).collect::<Vec<_>>(), [range((0, 0x1000))]);
+    assert_eq!(map.mappable(0x1000).collect::<Vec<_>>(), [range((0, 0x1000))]);
 }
 
 #[test]

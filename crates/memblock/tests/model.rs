@@ -50,7 +50,8 @@ fn span() -> impl Strategy<Value = Span> {
 }
 
 fn limit() -> impl Strategy<Value = Span> {
-    prop_oneof![2 => Just(0..UNITS), 1 => (0..UNITS, 0..UNITS).prop_map(|(start, len)| start..(start + len).min(UNITS))]
+    let part = (0..UNITS, 0..UNITS).prop_map(|(start, len)| start..(start + len).min(UNITS));
+    prop_oneof![2 => Just(0..UNITS), 1 => part]
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -115,13 +116,13 @@ fn assert_agrees<const N: usize>(map: &Memblock<N>, model: &Model) {
         assert_eq!(down, free);
     }
     for page in [UNIT, 2 * UNIT, 8 * UNIT] {
-        let mapped: Vec<_> = ranges(model, &all, |unit| unit.memory && !unit.no_map)
+        let mappable: Vec<_> = ranges(model, &all, |unit| unit.memory && !unit.no_map)
             .iter()
             .map(|range| range.align_inward(page))
             .filter(|range| !range.is_empty())
             .collect();
-        assert_eq!(map.mapped(page).collect::<Vec<_>>(), mapped);
-        assert!(map.mapped(page).rev().eq(mapped.into_iter().rev()));
+        assert_eq!(map.mappable(page).collect::<Vec<_>>(), mappable);
+        assert!(map.mappable(page).rev().eq(mappable.into_iter().rev()));
     }
     assert_eq!(map.memory_len(), model.iter().filter(|unit| unit.memory).count() as u64 * UNIT);
     let end = model.iter().rposition(|unit| unit.memory).map_or(0, |last| last as u64 + 1);
@@ -219,7 +220,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn any_sequence_of_operations_agrees_with_the_model(operations in prop::collection::vec(operation(), 1..40)) {
+    fn any_sequence_of_operations_agrees_with_the_model(
+        operations in prop::collection::vec(operation(), 1..40),
+    ) {
         let mut map = Memblock::<UNITS>::new();
         let mut model = [Unit::default(); UNITS];
         for operation in &operations {

@@ -33,7 +33,7 @@ pub enum CrashReservationError {
         start: u64,
     },
     /// Not all of the range is free memory.
-    #[error("{range} is not free memory")]
+    #[error("{range} is not all free memory")]
     NotFree {
         /// The range asked for.
         range: PaRange,

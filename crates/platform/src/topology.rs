@@ -79,7 +79,8 @@ pub enum UnusableCpu {
     },
     /// The mailbox of a spin-table CPU lies in memory that may be allocated.
     #[error(
-        "CPU {affinity}: cpu-release-addr {release} lies in memory that the device tree does not reserve for the firmware"
+        "CPU {affinity}: cpu-release-addr {release} lies in memory that the device tree does not \
+         reserve for the firmware"
     )]
     UnreservedMailbox {
         /// Which CPU.

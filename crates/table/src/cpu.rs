@@ -1,7 +1,8 @@
-//! What a CPU is asked to do: stores to live tables, barriers, TLB invalidations, writes of the registers that name the
-//! tables.
+//! What a CPU is asked to do: stores to live tables, barriers, TLB invalidations, writes of the
+//! registers that name the tables.
 //!
-//! The kernel implements [`Cpu`] with instructions, the machine model with events; [`Counted`] counts around either.
+//! The kernel implements [`Cpu`] with instructions, the machine model with events; [`Counted`]
+//! counts around either.
 
 use core::ptr::NonNull;
 
@@ -24,8 +25,8 @@ pub enum Dsb {
 /// A TLB invalidation of the regime the kernel runs in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
-    /// VAAE1IS: everything that translates one address, walk-cache entries too, every ASID, on every CPU of the inner
-    /// domain.
+    /// VAAE1IS: everything that translates one address, walk-cache entries too, every ASID, on
+    /// every CPU of the inner domain.
     ByVa(VaOperand),
     /// VAALE1IS: leaf entries for one address, every ASID, on every CPU of the inner domain.
     LastLevelByVa(VaOperand),
@@ -44,14 +45,15 @@ pub trait Cpu {
     /// Table frames at one offset from their physical address, as this CPU reaches them.
     type Frames: TableWindow;
 
-    /// Stores `descriptor` in an entry of a table that walkers may read meanwhile: one single-copy atomic 64-bit store.
+    /// Stores `descriptor` in an entry of a table that walkers may read meanwhile: one single-copy
+    /// atomic 64-bit store.
     ///
     /// # Safety
-    /// `entry` must be valid for writes and aligned, and what the descriptor maps must be memory that may be accessed as
-    /// its attributes say.
+    /// `entry` must be valid for writes and aligned, and what the descriptor maps must be memory
+    /// that may be accessed as its attributes say.
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor);
-    /// Stores `count` consecutive entries of a table that walkers may read meanwhile, `first`, `first` + `step` and so on:
-    /// each as [`store`](Self::store) does, but in no particular order.
+    /// Stores `count` consecutive entries of a table that walkers may read meanwhile, `first`,
+    /// `first` + `step` and so on: each as [`store`](Self::store) does, but in no particular order.
     ///
     /// # Safety
     /// As for `store`, for each of them.
@@ -86,13 +88,13 @@ pub trait Cpu {
 
 /// Makes an invalid entry of a live table valid: the store, DSB ISHST, ISB.
 ///
-/// No invalidation is needed, since a TLB never holds an invalid entry (Arm ARM D8.16.1, RWHZWS). The DSB takes the store
-/// to the walkers; the ISB is for this CPU, which may have walked ahead, met the entry while it was invalid, and would
-/// still raise the fault.
+/// No invalidation is needed, since a TLB never holds an invalid entry (Arm ARM D8.16.1, RWHZWS).
+/// The DSB takes the store to the walkers; the ISB is for this CPU, which may have walked ahead,
+/// met the entry while it was invalid, and would still raise the fault.
 ///
 /// # Safety
-/// As for [`Cpu::store`]; the entry must be invalid, and what a table descriptor leads to must have been ordered by a
-/// DSB ISHST already.
+/// As for [`Cpu::store`]; the entry must be invalid, and what a table descriptor leads to must have
+/// been ordered by a DSB ISHST already.
 #[inline]
 pub unsafe fn store_valid<C: Cpu>(cpu: &mut C, entry: NonNull<u64>, descriptor: Descriptor) {
     // SAFETY: the caller's.

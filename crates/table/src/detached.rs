@@ -1,8 +1,9 @@
 //! Detached trees: tables that are in no TTBR, so that nothing but their builder can see them.
 //!
-//! A table is written once, entry by entry in ascending order: leaves in straight loops, invalid entries only where
-//! nothing is mapped, a table descriptor after the table it leads to. Nothing is zeroed first, nothing is read back,
-//! and no barrier or invalidation is needed until the whole tree is published by one store or one TTBR write.
+//! A table is written once, entry by entry in ascending order: leaves in straight loops, invalid
+//! entries only where nothing is mapped, a table descriptor after the table it leads to. Nothing is
+//! zeroed first, nothing is read back, and no barrier or invalidation is needed until the whole
+//! tree is published by one store or one TTBR write.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -68,8 +69,8 @@ pub struct EntryInUse {
 }
 
 impl DetachedTree {
-    /// Builds the table at `level` that translates from `base`, and everything below it, from the mappings at the
-    /// cursor that lie in its reach. The cursor ends at the first byte beyond.
+    /// Builds the table at `level` that translates from `base`, and everything below it, from the
+    /// mappings at the cursor that lie in its reach. The cursor ends at the first byte beyond.
     ///
     /// # Errors
     /// [`OutOfFrames`]; every frame taken is back then. The cursor's place is undefined.
@@ -114,18 +115,21 @@ impl DetachedTree {
         self.built
     }
 
-    /// Publishes the tree as a part of a live one: moves the root's entries into the live root table `live`, which
-    /// translates the same half of the VA space, and returns the detached root's frame.
+    /// Publishes the tree as a part of a live one: moves the root's entries into the live root
+    /// table `live`, which translates the same half of the VA space, and returns the detached
+    /// root's frame.
     ///
-    /// Invalid to valid: no invalidation is needed (Arm ARM D8.16.1, RWHZWS), but DSB ISHST between the tree's own
-    /// stores and those of the links, and DSB ISHST and ISB before the first access through them.
+    /// Invalid to valid: no invalidation is needed (Arm ARM D8.16.1, RWHZWS), but DSB ISHST between
+    /// the tree's own stores and those of the links, and DSB ISHST and ISB before the first access
+    /// through them.
     ///
     /// # Errors
-    /// [`EntryInUse`], with the tree, when one of the live entries is valid; nothing is published then.
+    /// [`EntryInUse`], with the tree, when one of the live entries is valid; nothing is published
+    /// then.
     ///
     /// # Safety
-    /// `live` must be the root table of the live tree, which nothing else changes meanwhile, and what the tree maps must
-    /// be memory that may be accessed as its attributes say.
+    /// `live` must be the root table of the live tree, which nothing else changes meanwhile, and
+    /// what the tree maps must be memory that may be accessed as its attributes say.
     pub unsafe fn publish<W: TableWindow, F: FrameSource, C: Cpu>(
         self,
         live: Pa,
@@ -147,8 +151,8 @@ impl DetachedTree {
             // SAFETY: `used` are entries of a table at this level.
             let link = unsafe { read(window, level, self.root, index) };
             let pointer = window.open(level, live);
-            // SAFETY: `open` gives a whole table and `index` is one of its entries; the caller vouches for what the tree
-            // maps.
+            // SAFETY: `open` gives a whole table and `index` is one of its entries; the caller
+            // vouches for what the tree maps.
             unsafe { cpu.store(pointer.add(index), link) };
             window.close(level);
         }
@@ -160,7 +164,8 @@ impl DetachedTree {
 
     /// Returns every frame of the tree, depth first.
     pub fn release<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
-        // SAFETY: the tree owns its tables, whose frames the builder allocated, and no walker can reach them.
+        // SAFETY: the tree owns its tables, whose frames the builder allocated, and no walker can
+        // reach them.
         unsafe { release_below(self.geometry, self.root, self.level, window, frames) };
         frames.free(self.root);
     }
@@ -169,8 +174,8 @@ impl DetachedTree {
 /// Returns the frames of all tables below `table`, the deepest first.
 ///
 /// # Safety
-/// `table` must be a table at `level` of this geometry. Every table below it must be in a frame that `frames` handed out, and
-/// no walker may reach it any more.
+/// `table` must be a table at `level` of this geometry. Every table below it must be in a frame
+/// that `frames` handed out, and no walker may reach it any more.
 pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     table: Pa,
@@ -180,17 +185,19 @@ pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
 ) {
     if level.next().is_some() {
         let pointer = window.open(level, table);
-        // SAFETY: the table is open, it has this many entries, and the rest is the caller's contract.
+        // SAFETY: the table is open, it has this many entries, and the rest is the caller's
+        // contract.
         unsafe { release_children(geometry, pointer, level, geometry.entries(level), window, frames) };
         window.close(level);
     }
 }
 
-/// Returns the frames of all tables that the first `entries` entries of an open table lead to, and of those below.
+/// Returns the frames of all tables that the first `entries` entries of an open table lead to, and
+/// of those below.
 ///
 /// # Safety
-/// `pointer` must be an open table at `level` of which this many entries are written. For what they lead to the contract of
-/// [`release_below`] holds.
+/// `pointer` must be an open table at `level` of which this many entries are written. For what they
+/// lead to the contract of [`release_below`] holds.
 unsafe fn release_children<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     pointer: NonNull<u64>,
@@ -201,8 +208,8 @@ unsafe fn release_children<W: TableWindow, F: FrameSource>(
 ) {
     let Some(next) = level.next() else { return };
     for index in 0..entries {
-        // SAFETY: the caller's table is open and stays open while deeper levels are; `index` is one of its entries, and
-        // the builder wrote it.
+        // SAFETY: the caller's table is open and stays open while deeper levels are; `index` is one
+        // of its entries, and the builder wrote it.
         let descriptor = Descriptor(unsafe { pointer.add(index).read() });
         // Most entries are leaves or invalid.
         if !descriptor.may_be_table() {
@@ -245,11 +252,11 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
     /// The entries of an open table.
     ///
     /// # Safety
-    /// `pointer` must come from the window and still be open, and the slice must be dropped before any entry of the
-    /// table is reached in another way.
+    /// `pointer` must come from the window and still be open, and the slice must be dropped before
+    /// any entry of the table is reached in another way.
     unsafe fn entries<'t>(&self, pointer: NonNull<u64>, level: Level) -> &'t mut [MaybeUninit<u64>] {
-        // SAFETY: an open table is valid for reads and writes of a whole granule, which holds at least this many
-        // entries; `MaybeUninit` asks nothing of what the frame held before.
+        // SAFETY: an open table is valid for reads and writes of a whole granule, which holds at
+        // least this many entries; `MaybeUninit` asks nothing of what the frame held before.
         unsafe { slice::from_raw_parts_mut(pointer.cast().as_ptr(), self.geometry.entries(level)) }
     }
 
@@ -292,7 +299,8 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                 None => count,
             };
             if index < start {
-                // SAFETY: the table is open until `table` closes it; the slice ends with this block.
+                // SAFETY: the table is open until `table` closes it; the slice ends with this
+                // block.
                 let entries = unsafe { self.entries(pointer, level) };
                 clear(&mut entries[index..start]);
                 index = start;
@@ -310,7 +318,8 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
                     Ok(tables) => index += tables,
                     Err((tables, error)) => {
                         let written = index + tables;
-                        // SAFETY: the table is open, and the builder wrote these entries and what they lead to.
+                        // SAFETY: the table is open, and the builder wrote these entries and what
+                        // they lead to.
                         unsafe {
                             release_children(
                                 self.geometry,
@@ -357,10 +366,12 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Writes as many whole tables of pages as `mapping` fills, up to `limit`, and links them from the entry `index` of
-    /// the open table on: almost all the work of a map made of pages. Returns how many.
+    /// Writes as many whole tables of pages as `mapping` fills, up to `limit`, and links them from
+    /// the entry `index` of the open table on: almost all the work of a map made of pages. Returns
+    /// how many.
     ///
-    /// A whole table begins at a multiple of every contiguous run, so either all its entries make runs or none does.
+    /// A whole table begins at a multiple of every contiguous run, so either all its entries make
+    /// runs or none does.
     fn full_page_tables(
         &mut self,
         pointer: NonNull<u64>,
@@ -391,8 +402,9 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         let linked = match result {
             Ok(linked) | Err((linked, _)) => linked,
         };
-        // Frames that come from the top of memory downwards are filled from the last to the first: then all tables are
-        // one ascending stream of stores, which prefetchers follow from page to page.
+        // Frames that come from the top of memory downwards are filled from the last to the first:
+        // then all tables are one ascending stream of stores, which prefetchers follow from page to
+        // page.
         let descending = linked > 1 && self.child(pointer, index) > self.child(pointer, index + linked - 1);
         for nth in 0..linked {
             let table = if descending { linked - 1 - nth } else { nth };
@@ -413,8 +425,8 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         result
     }
 
-    /// The table of pages that an entry of an open table leads to, which [`full_page_tables`](Self::full_page_tables)
-    /// has linked.
+    /// The table of pages that an entry of an open table leads to, which
+    /// [`full_page_tables`](Self::full_page_tables) has linked.
     fn child(&self, pointer: NonNull<u64>, index: usize) -> Pa {
         // SAFETY: the entry is one of the open table's, and has been written.
         let link = Descriptor(unsafe { pointer.add(index).read() });
@@ -424,7 +436,8 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
         }
     }
 
-    /// Writes leaves of `mapping` from the first of `entries` on, as many as fit and at most `leaves`; returns how many.
+    /// Writes leaves of `mapping` from the first of `entries` on, as many as fit and at most
+    /// `leaves`; returns how many.
     fn leaves(
         &mut self,
         entries: &mut [MaybeUninit<u64>],
@@ -461,9 +474,10 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
     }
 }
 
-/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`, at the first of which it begins: how many leaves stand in front
-/// of the first run, and how many the runs hold together. `None` when there is none. A run must be aligned in VA and in
-/// PA alike to its own size (Arm ARM D8.7.1).
+/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`, at the
+/// first of which it begins: how many leaves stand in front of the first run, and how many the runs
+/// hold together. `None` when there is none. A run must be aligned in VA and in PA alike to its own
+/// size (Arm ARM D8.7.1).
 pub fn contiguous_part(
     geometry: Geometry,
     level: Level,

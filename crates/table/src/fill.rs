@@ -1,4 +1,5 @@
-//! The store loop that everything else is measured against: consecutive descriptors into consecutive entries.
+//! The store loop that everything else is measured against: consecutive descriptors into
+//! consecutive entries.
 
 use core::hint::black_box;
 use core::mem::MaybeUninit;
@@ -11,13 +12,13 @@ const LANES: usize = 4;
 /// Entries that are written by one turn of the loop.
 const TURN: usize = 32;
 
-/// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is stored once and none
-/// is read; on AArch64 the loop becomes pair stores.
+/// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is
+/// stored once and none is read; on AArch64 the loop becomes pair stores.
 #[inline]
 pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
-    // Each lane is a sum of its own: were every entry the sum of the entry before and `step`, it would wait for it, and
-    // additions in one chain are slower than the stores. That the lanes depend on each other is hidden from the compiler,
-    // or it would make them that chain.
+    // Each lane is a sum of its own: were every entry the sum of the entry before and `step`, it
+    // would wait for it, and additions in one chain are slower than the stores. That the lanes
+    // depend on each other is hidden from the compiler, or it would make them that chain.
     let mut lanes: [u64; LANES] =
         black_box(core::array::from_fn(|index| first.wrapping_add(step.wrapping_mul(index as u64))));
     let stride = step.wrapping_mul(LANES as u64);
@@ -50,7 +51,8 @@ fn write_lanes<const N: usize>(entries: &mut [MaybeUninit<u64>; N], lanes: &mut 
 /// Makes all `entries` invalid.
 #[inline]
 pub fn clear(entries: &mut [MaybeUninit<u64>]) {
-    // Were the value known, the loop would become a call of memset, whose portable form stores a word at a time.
+    // Were the value known, the loop would become a call of memset, whose portable form stores a
+    // word at a time.
     let invalid = black_box(Descriptor::INVALID.0);
     let (chunks, rest) = entries.as_chunks_mut::<TURN>();
     for chunk in chunks {
@@ -61,8 +63,8 @@ pub fn clear(entries: &mut [MaybeUninit<u64>]) {
     }
 }
 
-/// Fills `entries` with leaves for consecutive memory from `pa`, each of `1 << shift` bytes and otherwise as `leaf`, a
-/// leaf for address 0.
+/// Fills `entries` with leaves for consecutive memory from `pa`, each of `1 << shift` bytes and
+/// otherwise as `leaf`, a leaf for address 0.
 #[inline]
 pub(crate) fn fill_leaves(
     geometry: Geometry,
@@ -72,7 +74,8 @@ pub(crate) fn fill_leaves(
     mut pa: Pa,
 ) {
     loop {
-        // Address bits above LINEAR_SPAN lie elsewhere in a 52-bit descriptor, so that adding would not carry there.
+        // Address bits above LINEAR_SPAN lie elsewhere in a 52-bit descriptor, so that adding would
+        // not carry there.
         let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) >> shift;
         let count = entries.len().min(before_carry as usize);
         let (now, later) = entries.split_at_mut(count);

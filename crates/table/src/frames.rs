@@ -18,8 +18,8 @@ pub struct OutOfFrames {
 /// A source of frames for tables, each one granule.
 ///
 /// # Safety
-/// A frame that was handed out and not returned since must belong to the caller alone, must be aligned to the granule,
-/// and must not be frame 0.
+/// A frame that was handed out and not returned since must belong to the caller alone, must be
+/// aligned to the granule, and must not be frame 0.
 pub unsafe trait FrameSource {
     /// Hands out a frame. What it holds is undefined.
     ///

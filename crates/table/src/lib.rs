@@ -1,13 +1,4 @@
-//! AArch64 translation tables in memory.
-//!
-//! Two kinds of tree, and the difference is a type. A [`DetachedTree`] is in no TTBR: it is written freely, a table at a
-//! time, without barriers or invalidations, and published once. A `linmap_live::LiveTree` is walked by hardware: every change of
-//! it is planned, checked and applied. Besides, a boot changes live tables by two fixed sequences: publishing a detached tree
-//! into an invalid entry, and [`Fixmap`] slots.
-//!
-//! What varies is behind three small traits: how a table frame is reached ([`TableWindow`]), where frames come from
-//! ([`FrameSource`]), and what the CPU does ([`cpu::Cpu`]).
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use thiserror::Error;
 /// Which leaves a mapping may be made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Leaves {
-    /// Pages alone, none with the contiguous bit, so that any one page can be changed at any BBM level.
+    /// Pages alone, none with the contiguous bit, so that any one page can be changed at any BBM
+    /// level.
     Pages,
     /// Blocks where alignment and length allow, pages elsewhere, none with the contiguous bit.
     Blocks,
@@ -83,8 +84,8 @@ pub enum MappingError {
     },
 }
 
-/// A list of mappings that ascends, does not overlap, is made of whole pages, fits the geometry, and lets nothing be
-/// both written and executed.
+/// A list of mappings that ascends, does not overlap, is made of whole pages, fits the geometry,
+/// and lets nothing be both written and executed.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings<'a> {
     geometry: Geometry,
@@ -92,7 +93,8 @@ pub struct Mappings<'a> {
 }
 
 impl<'a> Mappings<'a> {
-    /// Checks `list` against `geometry`. All of it must lie in one half of the VA space: that of the first mapping.
+    /// Checks `list` against `geometry`. All of it must lie in one half of the VA space: that of
+    /// the first mapping.
     ///
     /// # Errors
     /// The [`MappingError`] of the first mapping that breaks a rule.
@@ -105,7 +107,8 @@ impl<'a> Mappings<'a> {
             }
             let bits = geometry.va_bits();
             let last = va.0.checked_add(len - 1).filter(|last| {
-                // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends must agree.
+                // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends
+                // must agree.
                 let top = va.0 >> bits;
                 (top == 0 || top == u64::MAX >> bits) && last >> bits == top
             });
@@ -184,8 +187,9 @@ impl Cursor<'_> {
         }
     }
 
-    /// The next leaves to write at `level`, when the cursor stands at a multiple of what an entry covers: how many
-    /// entries of the kind that `mapping` allows, 0 when it has to be made of smaller ones.
+    /// The next leaves to write at `level`, when the cursor stands at a multiple of what an entry
+    /// covers: how many entries of the kind that `mapping` allows, 0 when it has to be made of
+    /// smaller ones.
     #[inline]
     pub fn leaves_at(&self, mapping: &Mapping, level: Level) -> u64 {
         let geometry = self.geometry;

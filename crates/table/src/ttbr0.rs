@@ -1,10 +1,12 @@
-//! TTBR0 on and off: a map in the lower half of the address space for a while, with a VA size of its own.
+//! TTBR0 on and off: a map in the lower half of the address space for a while, with a VA size of
+//! its own.
 //!
-//! Two registers change, and both decide what a walk through TTBR0 finds: TTBR0 names the root, TCR.T0SZ says at which
-//! level a walk starts and how long the root is. A walk that met one map's root under the other's T0SZ would read it as
-//! a table of another level. So T0SZ changes only while TTBR0 leads to the [`Reserved`] table, which is empty at every
-//! level, and while nothing that was walked through TTBR0 is cached: T0SZ is one of the fields that a TLB may keep with
-//! what it caches (Arm ARM D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
+//! Two registers change, and both decide what a walk through TTBR0 finds: TTBR0 names the root,
+//! TCR.T0SZ says at which level a walk starts and how long the root is. A walk that met one map's
+//! root under the other's T0SZ would read it as a table of another level. So T0SZ changes only
+//! while TTBR0 leads to the [`Reserved`] table, which is empty at every level, and while nothing
+//! that was walked through TTBR0 is cached: T0SZ is one of the fields that a TLB may keep with what
+//! it caches (Arm ARM D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
 
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -14,8 +16,8 @@ use crate::detached::DetachedTree;
 /// What TTBR0 and TCR hold while the lower half of the address space translates nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reserved {
-    /// A TTBR0 value that leads to an empty table: one whole granule of invalid entries that nobody writes, so that
-    /// every walk faults at its start level, whichever level T0SZ makes that.
+    /// A TTBR0 value that leads to an empty table: one whole granule of invalid entries that nobody
+    /// writes, so that every walk faults at its start level, whichever level T0SZ makes that.
     pub ttbr0: u64,
     /// The kernel's TCR value. Only its T0SZ field ever changes.
     pub tcr: u64,
@@ -32,15 +34,19 @@ pub struct Installed {
 impl Reserved {
     /// Puts `tree` in TTBR0, with the T0SZ of its own VA size: TCR, ISB, TTBR0, ISB.
     ///
-    /// 1. TCR, while TTBR0 leads to the empty table: whichever T0SZ a walk sees, it faults, and nothing is cached.
-    /// 2. ISB: no walk uses the old T0SZ from here on. Without it the CPU could take the two register writes in either
-    ///    order and walk the new root by the old size.
-    /// 3. TTBR0. Nothing has to be invalidated: what was invalid is in no TLB (Arm ARM D8.16.1, RWHZWS).
+    /// 1. TCR, while TTBR0 leads to the empty table: whichever T0SZ a walk sees, it faults, and
+    ///    nothing is cached.
+    /// 2. ISB: no walk uses the old T0SZ from here on. Without it the CPU could take the two
+    ///    register writes in either order and walk the new root by the old size.
+    /// 3. TTBR0. Nothing has to be invalidated: what was invalid is in no TLB (Arm ARM D8.16.1,
+    ///    RWHZWS).
     /// 4. ISB: what follows is translated through the new root.
     ///
     /// # Safety
-    /// - TTBR0 and TCR of this CPU hold what `self` says, and no TLB of it holds a translation of TTBR0.
-    /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and this.
+    /// - TTBR0 and TCR of this CPU hold what `self` says, and no TLB of it holds a translation of
+    ///   TTBR0.
+    /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and
+    ///   this.
     /// - What the tree maps may be accessed as its attributes say, by speculation too.
     // A call would copy the tree in and out for four instructions.
     #[inline(always)]
@@ -52,13 +58,17 @@ impl Reserved {
         Installed { tree, reserved: self }
     }
 
-    /// Leaves TTBR0 on the empty table, with nothing that it translated cached, whatever map it led to: TTBR0, ISB,
-    /// TLBI VMALLE1, DSB NSH, ISB, TCR, ISB.
+    /// Leaves TTBR0 on the empty table, with nothing that it translated cached, whatever map it led
+    /// to: TTBR0, ISB, TLBI VMALLE1, DSB NSH, ISB, TCR, ISB.
     ///
-    /// 1. TTBR0, while T0SZ is still the map's: a walk that sees either root reads it by a size that fits it.
-    /// 2. ISB: no walk starts from the old root from here on, so that nothing is cached behind the invalidation's back.
-    /// 3. TLBI of everything on this CPU. Only this CPU ever walked the map, so it is not broadcast.
-    /// 4. DSB NSH completes it: the map's tables are in no walk and no TLB any more, and may be given away.
+    /// 1. TTBR0, while T0SZ is still the map's: a walk that sees either root reads it by a size
+    ///    that fits it.
+    /// 2. ISB: no walk starts from the old root from here on, so that nothing is cached behind the
+    ///    invalidation's back.
+    /// 3. TLBI of everything on this CPU. Only this CPU ever walked the map, so it is not
+    ///    broadcast.
+    /// 4. DSB NSH completes it: the map's tables are in no walk and no TLB any more, and may be
+    ///    given away.
     /// 5. ISB: this CPU itself is sure to be rid of them only now (RBLDZX).
     /// 6. TCR last, since T0SZ may be cached with the translations: they have to be gone first.
     /// 7. ISB: what follows is translated by the registers as they are now.

@@ -30,15 +30,15 @@ pub enum Walk {
 #[inline]
 pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
     let pointer = window.open(level, table);
-    // SAFETY: `open` gives a whole granule, and the index is one of its entries by the caller's contract. The table may be
-    // live: hardware may set access flags, so the read is volatile.
+    // SAFETY: `open` gives a whole granule, and the index is one of its entries by the caller's
+    // contract. The table may be live: hardware may set access flags, so the read is volatile.
     let descriptor = Descriptor(unsafe { pointer.add(index).read_volatile() });
     window.close(level);
     descriptor
 }
 
-/// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the VA size are not
-/// looked at.
+/// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the
+/// VA size are not looked at.
 pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
     let mut level = geometry.start_level();
     let mut table = root;

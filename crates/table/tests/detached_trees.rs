@@ -1,5 +1,5 @@
-//! Detached trees on host memory: every page translates as the list of mappings says, by leaves that the architecture
-//! allows, and every frame comes back.
+//! Detached trees on host memory: every page translates as the list of mappings says, by leaves
+//! that the architecture allows, and every frame comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -31,13 +31,14 @@ impl Arena {
 
     fn window(&mut self) -> OffsetWindow {
         let address = self.memory.as_mut_ptr().expose_provenance() as u64;
-        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory` lives and is not
-        // touched otherwise as long as the arena.
+        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory`
+        // lives and is not touched otherwise as long as the arena.
         unsafe { OffsetWindow::new(address.wrapping_sub(RAM)) }
     }
 }
 
-// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the granule from `RAM`.
+// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the
+// granule from `RAM`.
 unsafe impl FrameSource for Arena {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let none = OutOfFrames { wanted: self.granule, largest_free: 0 };
@@ -73,7 +74,8 @@ unsafe impl TableWindow for OneSlotALevel {
     }
 }
 
-/// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules of the geometry.
+/// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules
+/// of the geometry.
 fn mappings(geometry: Geometry, base: u64, specs: &[(u64, u64, u64, u8, bool)]) -> Vec<Mapping> {
     let granule = geometry.granule().bytes();
     let mut va = base;
@@ -167,7 +169,8 @@ proptest! {
         let before = arena.free.clone();
         let mut window = arena.window();
         let mut cursor = checked.cursor();
-        let tree = DetachedTree::build(&mut cursor, geometry.start_level(), Va(0), &mut window, &mut arena).unwrap();
+        let level = geometry.start_level();
+        let tree = DetachedTree::build(&mut cursor, level, Va(0), &mut window, &mut arena).unwrap();
         prop_assert!(cursor.peek().is_none());
         prop_assert_eq!(before.len() - arena.free.len(), tree.built().tables as usize);
         check(geometry, &list, &tree, &mut window);
@@ -176,14 +179,19 @@ proptest! {
     }
 
     #[test]
-    fn running_out_of_frames_anywhere_returns_every_frame(geometry in geometries(), specs in specs(), allowed in 0..40usize) {
+    fn running_out_of_frames_anywhere_returns_every_frame(
+        geometry in geometries(),
+        specs in specs(),
+        allowed in 0..40usize,
+    ) {
         let list = mappings(geometry, 0, &specs);
         let checked = Mappings::new(geometry, &list).unwrap();
         let mut arena = Arena::new(geometry.granule(), 80);
         let before = arena.free.clone();
         let mut window = OneSlotALevel { window: arena.window(), open: [false; 5] };
         arena.allowed = allowed;
-        match DetachedTree::build(&mut checked.cursor(), geometry.start_level(), Va(0), &mut window, &mut arena) {
+        let level = geometry.start_level();
+        match DetachedTree::build(&mut checked.cursor(), level, Va(0), &mut window, &mut arena) {
             Ok(tree) => {
                 prop_assert!(tree.built().tables as usize <= allowed);
                 tree.release(&mut window, &mut arena);

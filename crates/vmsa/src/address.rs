@@ -36,8 +36,8 @@ impl fmt::Display for Va {
     }
 }
 
-/// A half-open range of physical addresses, `start..end`, in bytes. Physical addresses have at most 56 bits, so
-/// the end of a range that the machine can have never wraps.
+/// A half-open range of physical addresses, `start..end`, in bytes. Physical addresses have at most
+/// 56 bits, so the end of a range that the machine can have never wraps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PaRange {
     /// First address in the range.
@@ -105,7 +105,8 @@ impl PaRange {
         Self::new(start, end)
     }
 
-    /// The largest range inside this one whose ends are multiples of `align`, a power of two; may be empty.
+    /// The largest range inside this one whose ends are multiples of `align`, a power of two; may
+    /// be empty.
     pub const fn align_inward(self, align: u64) -> Self {
         match self.start.0.checked_next_multiple_of(align) {
             Some(start) => Self::new(Pa(start), Pa(self.end.0 & !(align - 1))),
@@ -113,8 +114,8 @@ impl PaRange {
         }
     }
 
-    /// The smallest range around this one whose ends are multiples of `align`, a power of two, or `None` when
-    /// its end does not fit in 64 bits.
+    /// The smallest range around this one whose ends are multiples of `align`, a power of two, or
+    /// `None` when its end does not fit in 64 bits.
     pub const fn align_outward(self, align: u64) -> Option<Self> {
         match self.end.0.checked_next_multiple_of(align) {
             Some(end) => Some(Self { start: Pa(self.start.0 & !(align - 1)), end: Pa(end) }),
@@ -123,8 +124,8 @@ impl PaRange {
     }
 }
 
-/// A range of virtual addresses, in bytes. It is kept as start and length, since a range may end at the top of the address
-/// space, 2^64.
+/// A range of virtual addresses, in bytes. It is kept as start and length, since a range may end at
+/// the top of the address space, 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VaRange {
     /// First address in the range.

@@ -7,8 +7,8 @@ use crate::Geometry;
 pub enum MemoryType {
     /// Write-back cacheable memory.
     Normal,
-    /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2: elsewhere its MAIR encoding is
-    /// reserved.
+    /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2:
+    /// elsewhere its MAIR encoding is reserved.
     NormalTagged,
     /// Memory that no cache holds.
     NormalNonCacheable,
@@ -133,7 +133,8 @@ pub struct Attributes {
     pub accessed: bool,
     /// The contiguous bit: one of a run that a TLB may hold as a single entry.
     pub contiguous: bool,
-    /// nT: the block is being split or merged by the FEAT_BBM level 1 procedure, and accesses may fault. Blocks only.
+    /// nT: the block is being split or merged by the FEAT_BBM level 1 procedure, and accesses may
+    /// fault. Blocks only.
     pub no_translation: bool,
 }
 
@@ -174,8 +175,9 @@ impl Attributes {
         self.access.writable() && !matches!(self.execute, Execute::Never)
     }
 
-    /// The attribute bits of a leaf descriptor (Arm ARM D8.3.2, "Block and Page descriptor attributes") without
-    /// type and address. nT is encoded as asked; at level 3 the bit is part of the address, so it must be unset.
+    /// The attribute bits of a leaf descriptor (Arm ARM D8.3.2, "Block and Page descriptor
+    /// attributes") without type and address. nT is encoded as asked; at level 3 the bit is part of
+    /// the address, so it must be unset.
     #[inline]
     pub const fn bits(self, geometry: Geometry) -> u64 {
         let mut bits = self.memory.mair_index() << 2 | self.access.bits() | self.execute.bits();
@@ -201,8 +203,8 @@ impl Attributes {
         bits
     }
 
-    /// The attributes in the bits of a leaf descriptor; `block` says that it stands above level 3. `None` when the
-    /// memory type or the shareability is one that linmap never writes.
+    /// The attributes in the bits of a leaf descriptor; `block` says that it stands above level 3.
+    /// `None` when the memory type or the shareability is one that linmap never writes.
     pub const fn from_bits(bits: u64, geometry: Geometry, block: bool) -> Option<Self> {
         let Some(memory) = MemoryType::from_mair_index(bits >> 2 & 0b111) else { return None };
         let shareability = if geometry.lpa2() {

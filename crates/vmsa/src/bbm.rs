@@ -1,8 +1,9 @@
-//! Break-before-make: what a change of one translation table entry asks for before the new translation is safe.
+//! Break-before-make: what a change of one translation table entry asks for before the new
+//! translation is safe.
 //!
-//! The rules are those of Arm ARM D8.16.1 (RWHZWS) and, for changes of size, of D8.16.2 with its levels of support
-//! ([`BbmLevel`]). The functions look at two descriptors and at nothing else: when a block and a table replace each other,
-//! the table is taken to translate as the block does.
+//! The rules are those of Arm ARM D8.16.1 (RWHZWS) and, for changes of size, of D8.16.2 with its
+//! levels of support ([`BbmLevel`]). The functions look at two descriptors and at nothing else:
+//! when a block and a table replace each other, the table is taken to translate as the block does.
 
 use crate::attributes::{
     ACCESSED, CONTIGUOUS, NO_TRANSLATION, NOT_GLOBAL, PXN, READ_ONLY, SHAREABILITY_SHIFT, USER, UXN,
@@ -16,11 +17,14 @@ use crate::{Decoded, Descriptor, Geometry, Level};
 pub enum Requirement {
     /// Barriers alone: no TLB holds what the old entry said, or what it holds stays right.
     Nothing,
-    /// The new entry may be stored over the old one; an invalidation afterwards makes it the only one in use.
+    /// The new entry may be stored over the old one; an invalidation afterwards makes it the only
+    /// one in use.
     Invalidate,
-    /// The entry has to pass through a block with nT set, invalidated before and after (FEAT_BBM level 1).
+    /// The entry has to pass through a block with nT set, invalidated before and after (FEAT_BBM
+    /// level 1).
     NoTranslation,
-    /// The entry must be made invalid, and that invalidated on every CPU, before the new one is stored (RDDMVT).
+    /// The entry must be made invalid, and that invalidated on every CPU, before the new one is
+    /// stored (RDDMVT).
     BreakBeforeMake(Reason),
 }
 
@@ -37,8 +41,8 @@ pub enum Reason {
     Global,
     /// A block and a table replace each other, and the CPU has BBM level 0.
     Size,
-    /// The contiguous bit, or an attribute of a leaf that has it, changes and the CPU has BBM level 0; or the bit changes in
-    /// the same store as the size, which cuts through the run.
+    /// The contiguous bit, or an attribute of a leaf that has it, changes and the CPU has BBM level
+    /// 0; or the bit changes in the same store as the size, which cuts through the run.
     Contiguous,
     /// The entry leads to another table.
     NextTable,
@@ -105,7 +109,8 @@ pub const fn change(
         return Requirement::Nothing;
     }
     match (old.decode(geometry, level), new.decode(geometry, level)) {
-        // What faults is in no TLB; nor is a leaf whose first access faults, unless a run lends it its neighbours' flag.
+        // What faults is in no TLB; nor is a leaf whose first access faults, unless a run lends it
+        // its neighbours' flag.
         (Decoded::Invalid, _) => Requirement::Nothing,
         (Decoded::Leaf(_), _) if old.0 & (ACCESSED | CONTIGUOUS) == 0 => Requirement::Nothing,
         (_, Decoded::Invalid) => Requirement::Invalidate,
@@ -129,8 +134,9 @@ pub const fn change(
     }
 }
 
-/// What a block asks for that replaces a table or is replaced by one; `at_level_3` is what BBM level 3 leaves of it: a
-/// removed table must leave the walk caches before its frame is used again, a removed block may stay in a TLB.
+/// What a block asks for that replaces a table or is replaced by one; `at_level_3` is what BBM
+/// level 3 leaves of it: a removed table must leave the walk caches before its frame is used again,
+/// a removed block may stay in a TLB.
 #[inline]
 const fn size_change(block: Descriptor, bbm: BbmLevel, at_level_3: Requirement) -> Requirement {
     if block.0 & CONTIGUOUS != 0 {
@@ -166,8 +172,8 @@ const fn attributes_change(
     if changed & old.0 & NOT_GLOBAL != 0 {
         return Requirement::BreakBeforeMake(Reason::Global);
     }
-    // One entry after the other, a run's entries would differ for a while, and below level 1 a lookup in such a run may
-    // give what none of them says.
+    // One entry after the other, a run's entries would differ for a while, and below level 1 a
+    // lookup in such a run may give what none of them says.
     if (old.0 | new.0) & CONTIGUOUS != 0 && changed & !SOFTWARE != 0 && bbm.number() == 0 {
         return Requirement::BreakBeforeMake(Reason::Contiguous);
     }
@@ -182,8 +188,9 @@ const fn attributes_change(
     if changed & !free == 0 { Requirement::Nothing } else { Requirement::Invalidate }
 }
 
-/// Whether `old` and `new`, both valid at `level`, differ in the size of what a TLB may hold for them, or in nT: the
-/// changes that D8.16.2 is about, during which accesses may fault or raise a conflict abort below BBM level 3.
+/// Whether `old` and `new`, both valid at `level`, differ in the size of what a TLB may hold for
+/// them, or in nT: the changes that D8.16.2 is about, during which accesses may fault or raise a
+/// conflict abort below BBM level 3.
 #[inline]
 pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Descriptor) -> bool {
     match (old.decode(geometry, level), new.decode(geometry, level)) {
@@ -197,9 +204,10 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
 }
 
 /// Whether clearing the bits `clear` and setting the bits `set` in a leaf asks for no more than
-/// [`Requirement::Invalidate`] whatever the leaf is, and leaves it of the same size: permissions, bits that the hardware
-/// ignores, valid to invalid, global to non-global. Setting the valid bit is not among them, since what an invalid entry
-/// then maps depends on the entry. At BBM level 0 it holds of leaves without the contiguous bit.
+/// [`Requirement::Invalidate`] whatever the leaf is, and leaves it of the same size: permissions,
+/// bits that the hardware ignores, valid to invalid, global to non-global. Setting the valid bit is
+/// not among them, since what an invalid entry then maps depends on the entry. At BBM level 0 it
+/// holds of leaves without the contiguous bit.
 #[inline]
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
     const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;

@@ -21,7 +21,8 @@ pub enum Decoded {
     Invalid,
     /// Leads to the table at this address, one level on.
     Table(Pa),
-    /// A block, or a page at level 3, at this address. The attribute bits are decoded with [`Attributes::from_bits`].
+    /// A block, or a page at level 3, at this address. The attribute bits are decoded with
+    /// [`Attributes::from_bits`].
     Leaf(Pa),
 }
 
@@ -35,15 +36,15 @@ impl Descriptor {
     /// An entry that translates nothing.
     pub const INVALID: Self = Self(0);
 
-    /// The entry that leads to the table in frame `table`. Hierarchical attributes (APTable, XNTable) stay zero:
-    /// permissions are those of the leaf.
+    /// The entry that leads to the table in frame `table`. Hierarchical attributes (APTable,
+    /// XNTable) stay zero: permissions are those of the leaf.
     #[inline]
     pub const fn table(geometry: Geometry, table: Pa) -> Self {
         Self(encode_address(geometry, table) | TABLE_OR_PAGE | VALID)
     }
 
-    /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`. `pa` must be a
-    /// multiple of what an entry at `level` covers and fit the geometry's PA size.
+    /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`. `pa`
+    /// must be a multiple of what an entry at `level` covers and fit the geometry's PA size.
     #[inline]
     pub const fn leaf(geometry: Geometry, level: Level, pa: Pa, attributes: Attributes) -> Self {
         Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level))
@@ -55,7 +56,8 @@ impl Descriptor {
         Self(self.0 | encode_address(geometry, pa))
     }
 
-    /// What the entry means at `level`. Block encodings at a level that has none are reserved, so invalid.
+    /// What the entry means at `level`. Block encodings at a level that has none are reserved, so
+    /// invalid.
     #[inline(always)]
     pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
         if self.0 & VALID == 0 {
@@ -115,8 +117,8 @@ impl Descriptor {
     }
 }
 
-/// Within a multiple of this many bytes a descriptor's address bits count up with the address: the bits that LPA and
-/// LPA2 keep elsewhere in the descriptor start at address bit 48.
+/// Within a multiple of this many bytes a descriptor's address bits count up with the address: the
+/// bits that LPA and LPA2 keep elsewhere in the descriptor start at address bit 48.
 pub const LINEAR_SPAN: u64 = 1 << 48;
 
 /// The type bits of a leaf: a page at level 3, a block above.
@@ -125,8 +127,8 @@ pub const fn leaf_type(level: Level) -> u64 {
     if level.number() == 3 { TABLE_OR_PAGE | VALID } else { VALID }
 }
 
-/// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): `OA[47:12]` in place; for 64K, `OA[51:48]` in bits 15:12;
-/// under LPA2, `OA[49:48]` in place and `OA[51:50]` in bits 9:8.
+/// The bits that hold `pa` in a descriptor (Arm ARM D8.3.1): `OA[47:12]` in place; for 64K,
+/// `OA[51:48]` in bits 15:12; under LPA2, `OA[49:48]` in place and `OA[51:50]` in bits 9:8.
 #[inline(always)]
 const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
     if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
@@ -143,7 +145,8 @@ const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
     }
 }
 
-/// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of other fields drop out.
+/// The address in a descriptor's bits, aligned down to `align` bytes so that nT and the bits of
+/// other fields drop out.
 #[inline(always)]
 const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
     if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {

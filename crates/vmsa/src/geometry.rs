@@ -1,4 +1,5 @@
-//! The shape of a translation regime: granule, address widths, and what follows from them at each level.
+//! The shape of a translation regime: granule, address widths, and what follows from them at each
+//! level.
 
 use thiserror::Error;
 
@@ -6,8 +7,8 @@ use crate::{Granule, Level, Pa, Va};
 
 /// The shape of one half of a translation regime (what one TTBR translates).
 ///
-/// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits; the 64K granule
-/// reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
+/// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits;
+/// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
 // Aligned, so that it is loaded and stored as one word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(align(4))]
@@ -42,8 +43,8 @@ impl Geometry {
     /// The regime with this granule, `va_bits` of virtual and `pa_bits` of physical address.
     ///
     /// # Errors
-    /// [`GeometryError::VaBits`] unless `va_bits` is 25 to 52, [`GeometryError::PaBits`] unless `pa_bits` is a size
-    /// that TCR.IPS encodes (Arm ARM D24.2, TCR_EL1.IPS) of at most 52.
+    /// [`GeometryError::VaBits`] unless `va_bits` is 25 to 52, [`GeometryError::PaBits`] unless
+    /// `pa_bits` is a size that TCR.IPS encodes (Arm ARM D24.2, TCR_EL1.IPS) of at most 52.
     pub const fn new(granule: Granule, va_bits: u8, pa_bits: u8) -> Result<Self, GeometryError> {
         if va_bits < 25 || va_bits > 52 {
             return Err(GeometryError::VaBits { bits: va_bits });
@@ -72,7 +73,8 @@ impl Geometry {
         self.pa_bits
     }
 
-    /// Whether descriptors have the LPA2 form (TCR.DS = 1): `OA[51:50]` in bits 9:8 and shareability in TCR.
+    /// Whether descriptors have the LPA2 form (TCR.DS = 1): `OA[51:50]` in bits 9:8 and
+    /// shareability in TCR.
     #[inline]
     pub const fn lpa2(self) -> bool {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
@@ -102,7 +104,8 @@ impl Geometry {
         1 << self.shift(level)
     }
 
-    /// Entries in a table at `level`: fewer than a full table at the start level when the VA size cuts it short.
+    /// Entries in a table at `level`: fewer than a full table at the start level when the VA size
+    /// cuts it short.
     #[inline]
     pub const fn entries(self, level: Level) -> usize {
         // Where a full table would resolve more bits than are left, this is the start level.
@@ -117,8 +120,9 @@ impl Geometry {
         (va.0 >> self.shift(level)) as usize & (self.entries(level) - 1)
     }
 
-    /// Whether a leaf may stand at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1 (level 1 with 4K,
-    /// or with 16K under LPA2, or with 64K and 52-bit PA; level 0 with 4K under LPA2; level 2 always).
+    /// Whether a leaf may stand at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1
+    /// (level 1 with 4K, or with 16K under LPA2, or with 64K and 52-bit PA; level 0 with 4K under
+    /// LPA2; level 2 always).
     #[inline(always)]
     pub const fn has_leaf(self, level: Level) -> bool {
         match level.number() {
@@ -133,8 +137,8 @@ impl Geometry {
         }
     }
 
-    /// How many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous bit"), or `None` where
-    /// linmap makes none: blocks above level 2 are as large as any TLB entry.
+    /// How many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous bit"), or
+    /// `None` where linmap makes none: blocks above level 2 are as large as any TLB entry.
     #[inline]
     pub const fn contiguous_entries(self, level: Level) -> Option<usize> {
         match (self.granule, level.number()) {

@@ -8,8 +8,8 @@ use crate::Granule;
 pub struct Mmfr0(pub u64);
 
 impl Mmfr0 {
-    /// Bits of physical address (PARange), at most 52 here: a larger size (56, with FEAT_D128) or an unknown
-    /// encoding counts as the largest that VMSAv8-64 descriptors hold.
+    /// Bits of physical address (PARange), at most 52 here: a larger size (56, with FEAT_D128) or
+    /// an unknown encoding counts as the largest that VMSAv8-64 descriptors hold.
     pub const fn pa_bits(self) -> u8 {
         match self.0 & 0xf {
             0 => 32,
@@ -97,7 +97,8 @@ impl Mmfr2 {
 pub struct Isar0(pub u64);
 
 impl Isar0 {
-    /// Whether TLBs are invalidated by range (TLB, FEAT_TLBIRANGE). Value 1 is the outer shareable forms alone.
+    /// Whether TLBs are invalidated by range (TLB, FEAT_TLBIRANGE). Value 1 is the outer shareable
+    /// forms alone.
     pub const fn tlbi_range(self) -> bool {
         self.0 >> 56 & 0xf >= 2
     }
@@ -113,8 +114,9 @@ impl Isar0 {
 #[repr(transparent)]
 pub struct Midr(pub u64);
 
-/// The oldest revision of a CPU that never raises conflict aborts at BBM level 2 although its ID register does not say
-/// level 3. Implementer and part number as in MIDR_EL1; the revision is variant and revision (0x12 is r1p2).
+/// The oldest revision of a CPU that never raises conflict aborts at BBM level 2 although its ID
+/// register does not say level 3. Implementer and part number as in MIDR_EL1; the revision is
+/// variant and revision (0x12 is r1p2).
 struct NoConflictAbort {
     implementer: u8,
     part: u16,
@@ -125,10 +127,12 @@ const fn since(implementer: u8, part: u16, revision: u8) -> NoConflictAbort {
     NoConflictAbort { implementer, part, since: revision }
 }
 
-/// The CPUs whose makers promise level 3's behaviour: Linux's list, as its arm64 maintainers collected it from Arm and the
-/// vendors (arch/arm64/kernel/cpufeature.c, September 2025 and July 2026). C1-Ultra and C1-Premium before r1p1 can livelock
-/// without break-before-make (erratum 3683289); Neoverse-V3AE before r0p2 has erratum 3053180. Part numbers are those of
-/// the CPUs' technical reference manuals (MIDR_EL1) and of Trusted Firmware-A's headers; Cortex-A520AE's is LLVM's.
+/// The CPUs whose makers promise level 3's behaviour: Linux's list, as its arm64 maintainers
+/// collected it from Arm and the vendors (arch/arm64/kernel/cpufeature.c, September 2025 and July
+/// 2026). C1-Ultra and C1-Premium before r1p1 can livelock without break-before-make (erratum
+/// 3683289); Neoverse-V3AE before r0p2 has erratum 3053180. Part numbers are those of the CPUs'
+/// technical reference manuals (MIDR_EL1) and of Trusted Firmware-A's headers; Cortex-A520AE's is
+/// LLVM's.
 const NO_CONFLICT_ABORT: [NoConflictAbort; 15] = [
     since(0x41, 0xd4d, 0x00), // Cortex-A715
     since(0x41, 0xd82, 0x03), // Cortex-X4
@@ -147,7 +151,8 @@ const NO_CONFLICT_ABORT: [NoConflictAbort; 15] = [
     since(0xc0, 0xac4, 0x00), // AmpereOne A
 ];
 
-/// Names of CPUs, by implementer and part number: those of the list, and others that are common or that QEMU has.
+/// Names of CPUs, by implementer and part number: those of the list, and others that are common or
+/// that QEMU has.
 const NAMES: [(u8, u16, &str); 29] = [
     (0x41, 0xd03, "Cortex-A53"),
     (0x41, 0xd04, "Cortex-A35"),
@@ -197,8 +202,8 @@ impl Midr {
         named.map(|(_, _, name)| *name)
     }
 
-    /// The BBM level to rely on, given what the ID register reports: level 3 for the CPUs known never to raise
-    /// conflict aborts, what is reported for all others.
+    /// The BBM level to rely on, given what the ID register reports: level 3 for the CPUs known
+    /// never to raise conflict aborts, what is reported for all others.
     pub fn bbm(self, reported: BbmLevel) -> BbmLevel {
         let revision = (self.0 >> 16 & 0xf0 | self.0 & 0xf) as u8;
         let listed = NO_CONFLICT_ABORT.iter().any(|cpu| {
@@ -261,7 +266,8 @@ mod tests {
             assert_eq!(midr.bbm(BbmLevel::L2), BbmLevel::L3, "{:?}", midr.name());
         }
         assert_eq!(Midr(0x4e0f_0100).bbm(BbmLevel::L2), BbmLevel::L3);
-        // The same part number of another implementer is another CPU; Cortex-A720 and A520 are not listed.
+        // The same part number of another implementer is another CPU; Cortex-A720 and A520 are not
+        // listed.
         assert_eq!(Midr(0x420f_d4d0).bbm(BbmLevel::L1), BbmLevel::L1);
         assert_eq!(Midr(0x410f_d810).bbm(BbmLevel::L2), BbmLevel::L2);
         assert_eq!(Midr(0x410f_d800).bbm(BbmLevel::L2), BbmLevel::L2);

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// A lookup level, −1 to 3 (Arm ARM D8.2.2): a walk starts at the lowest number its geometry needs and ends at 3
-/// or at a block before it. Level −1 exists only with LPA2 and the 4K granule.
+/// A lookup level, −1 to 3 (Arm ARM D8.2.2): a walk starts at the lowest number its geometry needs
+/// and ends at 3 or at a block before it. Level −1 exists only with LPA2 and the 4K granule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Level(i8);
@@ -38,7 +38,8 @@ impl Level {
         (3 - self.0) as u32
     }
 
-    /// The level that a table descriptor found at this level leads to, or `None` at the level of pages.
+    /// The level that a table descriptor found at this level leads to, or `None` at the level of
+    /// pages.
     #[inline]
     pub const fn next(self) -> Option<Self> {
         Self::new(self.0 + 1)

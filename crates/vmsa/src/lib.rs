@@ -1,9 +1,4 @@
-//! The AArch64 virtual memory system architecture (VMSAv8-64) as values: granules, levels, descriptors, attributes by
-//! meaning, register values, TLBI operands and ID register fields.
-//!
-//! Nothing here touches memory or a register; almost everything is `const`. Section numbers are those of the Arm
-//! Architecture Reference Manual, DDI 0487, issue M.
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,12 @@
-//! Values of the registers that describe a regime: MAIR, TCR, TTBR. They hold for EL1&0, and for EL2&0 when
-//! HCR_EL2.E2H is set, which gives TCR_EL2 the layout of TCR_EL1.
+//! Values of the registers that describe a regime: MAIR, TCR, TTBR. They hold for EL1&0, and for
+//! EL2&0 when HCR_EL2.E2H is set, which gives TCR_EL2 the layout of TCR_EL1.
 
 use crate::{Geometry, Granule, MemoryType, Pa};
 
 /// The MAIR_ELx value that gives each [`MemoryType`] its slot (Arm ARM D24.2, MAIR_EL1).
 pub const MAIR: u64 = {
-    // Normal: inner and outer write-back, non-transient, read and write allocate. Tagged: the same with tags.
+    // Normal: inner and outer write-back, non-transient, read and write allocate. Tagged: the same
+    // with tags.
     let slots = [
         (MemoryType::Normal, 0xffu64),
         (MemoryType::NormalTagged, 0xf0),
@@ -27,12 +28,14 @@ pub const fn txsz(geometry: Geometry) -> u64 {
     64 - geometry.va_bits() as u64
 }
 
-/// A TCR value's T0SZ field, which linmap changes when TTBR0 gets an identity map with its own VA size.
+/// A TCR value's T0SZ field, which linmap changes when TTBR0 gets an identity map with its own VA
+/// size.
 pub const TCR_T0SZ_MASK: u64 = 0x3f;
 
-/// The TCR value for a TTBR0 half of shape `ttbr0` and a TTBR1 half of shape `ttbr1`: inner shareable write-back
-/// walks, 16-bit ASIDs if `asid16`, no top-byte-ignore, hardware updates of the access flag and dirty state off.
-/// Both halves must agree on LPA2 and on the PA size, which the CPU must have: IPS is taken from `ttbr1`.
+/// The TCR value for a TTBR0 half of shape `ttbr0` and a TTBR1 half of shape `ttbr1`: inner
+/// shareable write-back walks, 16-bit ASIDs if `asid16`, no top-byte-ignore, hardware updates of
+/// the access flag and dirty state off. Both halves must agree on LPA2 and on the PA size, which
+/// the CPU must have: IPS is taken from `ttbr1`.
 pub const fn tcr(ttbr0: Geometry, ttbr1: Geometry, asid16: bool) -> u64 {
     let tg0: u64 = match ttbr0.granule() {
         Granule::K4 => 0b00,
@@ -64,7 +67,8 @@ pub const fn tcr_with_t0sz(tcr: u64, ttbr0: Geometry) -> u64 {
     tcr & !TCR_T0SZ_MASK | txsz(ttbr0)
 }
 
-/// The TTBR value for the root table in frame `root`, with ASID `asid`. A 52-bit PA keeps its bits 51:48 in bits 5:2.
+/// The TTBR value for the root table in frame `root`, with ASID `asid`. A 52-bit PA keeps its bits
+/// 51:48 in bits 5:2.
 pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> u64 {
     let base =
         if geometry.pa_bits() == 52 { root.0 & 0xffff_ffff_ffc0 | (root.0 >> 48 & 0xf) << 2 } else { root.0 };

@@ -2,15 +2,18 @@
 
 use crate::{Geometry, Granule, Level, Va};
 
-/// The argument of a TLBI by virtual address (VAE1, VAAE1, VALE1, VAALE1 and their broadcast forms; Arm ARM C5.5).
+/// The argument of a TLBI by virtual address (VAE1, VAAE1, VALE1, VAALE1 and their broadcast forms;
+/// Arm ARM C5.5).
 ///
-/// Bits 43:0 are `VA[55:12]` for **every** granule: shifting by the page size would be wrong for 16K and 64K.
+/// Bits 43:0 are `VA[55:12]` for **every** granule: shifting by the page size would be wrong for
+/// 16K and 64K.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct VaOperand(pub u64);
 
 impl VaOperand {
-    /// The operand for `va` in every ASID (the VAA forms ignore the ASID field), without a level hint.
+    /// The operand for `va` in every ASID (the VAA forms ignore the ASID field), without a level
+    /// hint.
     pub const fn any_asid(va: Va) -> Self {
         Self(va.0 >> 12 & 0xfff_ffff_ffff)
     }
@@ -20,15 +23,17 @@ impl VaOperand {
         Self(Self::any_asid(va).0 | (asid as u64) << 48)
     }
 
-    /// The same operand with a hint that the leaf stands at `level` (TTL, FEAT_TTL). A hint that does not match
-    /// the level of the entry leaves it in the TLB. Levels below 0 have no encoding and give no hint.
+    /// The same operand with a hint that the leaf stands at `level` (TTL, FEAT_TTL). A hint that
+    /// does not match the level of the entry leaves it in the TLB. Levels below 0 have no encoding
+    /// and give no hint.
     pub const fn with_level(self, geometry: Geometry, level: Level) -> Self {
         let granule: u64 = match geometry.granule() {
             Granule::K4 => 0b01,
             Granule::K16 => 0b10,
             Granule::K64 => 0b11,
         };
-        // TTL 0b0100 and 0b1000 mean level 0 only under LPA2 (4K and 16K); elsewhere they are reserved.
+        // TTL 0b0100 and 0b1000 mean level 0 only under LPA2 (4K and 16K); elsewhere they are
+        // reserved.
         if level.number() < 0 || (level.number() == 0 && !geometry.lpa2()) {
             return self;
         }
@@ -42,9 +47,10 @@ impl VaOperand {
 pub struct RangeOperand(pub u64);
 
 impl RangeOperand {
-    /// The largest operand that covers no more than `pages` pages (in granules, 2 or more) from `va`, with the number
-    /// of pages that it covers, or `None` when there is less than the smallest range, 2 pages; under LPA2 `va` must be
-    /// 64 KiB aligned, since the base is `VA[52:16]` there.
+    /// The largest operand that covers no more than `pages` pages (in granules, 2 or more) from
+    /// `va`, with the number of pages that it covers, or `None` when there is less than the
+    /// smallest range, 2 pages; under LPA2 `va` must be 64 KiB aligned, since the base is
+    /// `VA[52:16]` there.
     ///
     /// A range covers (NUM + 1) × 2^(5 × SCALE + 1) pages.
     pub const fn any_asid(geometry: Geometry, va: Va, pages: u64) -> Option<(Self, u64)> {

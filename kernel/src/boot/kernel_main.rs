@@ -102,7 +102,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
     let pa_bits = bits_to_reach([ram, image.range(), dtb].into_iter().chain(console));
-    let hardware = found.memblock.mapped(GEOMETRY.granule().bytes()).collect();
+    let hardware = found.memblock.mappable(GEOMETRY.granule().bytes()).collect();
     let mut owners = Owners {
         platform,
         memory: Memory {

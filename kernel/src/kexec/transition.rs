@@ -21,7 +21,7 @@ pub fn build(memory: &mut Memory, control: PaRange) -> Result<Option<Transition>
     let geometry = layout.geometry();
     let page = geometry.granule().bytes();
     let mut list: MappingList = MappingList::new();
-    for range in memory.memblock.mapped(page) {
+    for range in memory.memblock.mappable(page) {
         let mapping = Transition::mapping(range, layout.linear(range.start));
         let capacity = list.capacity();
         list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity })?;

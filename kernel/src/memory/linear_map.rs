@@ -82,7 +82,7 @@ pub fn build(
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
     let page = GEOMETRY.granule();
-    if !memblock.mapped(page.bytes()).any(|range| range.covers(image.range())) {
+    if !memblock.mappable(page.bytes()).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
@@ -104,8 +104,8 @@ pub fn build(
     let built = painted.built();
     let counts = cpu.counts;
     report!(
-        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} \
-         entries={} bytes={}",
+        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} \
+         bytes={}",
         builder.name(),
         leaves_name(config.leaves),
         TicksPerInstruction(command_line),
@@ -129,7 +129,7 @@ fn paint<'c>(
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
-    let prepared = config.prepare(memblock.mapped(config.geometry.granule().bytes()), &mut lists)?;
+    let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     let mut frames = MemblockFrames::new(memblock, config.geometry);
     // SAFETY: TTBR1 leads to the swapper table, which the map alone changes from here on but for
     // the fixmap's own table; hardware updates are off in TCR. TTBR0 has been on the reserved table

@@ -50,7 +50,7 @@ impl Memory {
 
     /// Memory that is mapped, ascending.
     pub fn mapped(&self) -> impl DoubleEndedIterator<Item = PaRange> {
-        self.memblock.mapped(self.geometry().entry_bytes(Level::L3))
+        self.memblock.mappable(self.geometry().entry_bytes(Level::L3))
     }
 
     /// Whether one mapped range covers `range`.

@@ -94,7 +94,7 @@ impl PreservedMemory {
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
         let read = PreservedRange::read_all(
             fdt,
-            memblock.mapped(GEOMETRY.granule().bytes()),
+            memblock.mappable(GEOMETRY.granule().bytes()),
             memblock.reserved(),
             in_use,
         );

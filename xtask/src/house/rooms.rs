@@ -39,5 +39,7 @@ pub const ROOMS: &[Room] = &[
 
 /// The parts of a package, by its folder: the files and folders beside its root, without `.rs`. The
 /// root itself stands above them all. A package that is not listed has no order of parts.
-pub const WINGS: &[(&str, &[&str])] =
-    &[("kernel", &["arch", "gic", "memory", "smp", "kexec", "end", "stress", "shell", "boot"])];
+pub const WINGS: &[(&str, &[&str])] = &[
+    ("crates/kexec", &["payload", "tree", "place", "moves", "crash"]),
+    ("kernel", &["arch", "gic", "memory", "smp", "kexec", "end", "stress", "shell", "boot"]),
+];

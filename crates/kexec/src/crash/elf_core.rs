@@ -51,7 +51,8 @@ pub enum ElfCoreError {
     NoMemory,
     /// The ranges of RAM are not ascending.
     #[error(
-        "{range} of the ELF core header's RAM is empty or begins below {after}, the end of the range before it"
+        "{range} of the ELF core header's RAM is empty or begins below {after}, the end of the \
+         range before it"
     )]
     Order {
         /// The later range.

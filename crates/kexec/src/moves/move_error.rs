@@ -58,7 +58,8 @@ pub enum MoveError {
     /// Extents overwrite each other's sources in a circle, and there is no bounce buffer. One of 4
     /// KiB is enough.
     #[error(
-        "{pending:#x} bytes overwrite each other in a circle: a bounce buffer of at least 0x1000 bytes is needed"
+        "{pending:#x} bytes overwrite each other in a circle: a bounce buffer of at least 0x1000 \
+         bytes is needed"
     )]
     NoBounce {
         /// The number of bytes that cannot be moved.

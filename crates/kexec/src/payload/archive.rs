@@ -35,7 +35,8 @@ pub struct Member<'a> {
 pub enum ArchiveError {
     /// A member does not begin with a magic.
     #[error(
-        "the archive has {found:02x?} at offset {offset:#x}, where a member should begin with 070701 or 070702"
+        "the archive has {found:02x?} at offset {offset:#x}, where a member should begin with \
+         070701 or 070702"
     )]
     WrongMagic {
         /// The offset of the member.
@@ -388,7 +389,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_archived_is_read_back(
-            files in prop::collection::vec(("[a-z/.]{1,20}", prop::collection::vec(any::<u8>(), 0..40)), 0..6),
+            files in prop::collection::vec(
+                ("[a-z/.]{1,20}", prop::collection::vec(any::<u8>(), 0..40)),
+                0..6,
+            ),
         ) {
             let members: Vec<_> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
             let bytes = archive(&members);

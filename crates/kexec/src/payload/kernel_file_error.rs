@@ -30,7 +30,8 @@ pub enum KernelFileError {
     },
     /// The payload of an EFI zboot image is empty, reaches beyond the file or overlaps the header.
     #[error(
-        "the EFI zboot image has {len:#x} bytes, its header has a payload of {payload_len:#x} from offset {offset:#x}"
+        "the EFI zboot image has {len:#x} bytes, its header has a payload of {payload_len:#x} from \
+         offset {offset:#x}"
     )]
     ZbootPayload {
         /// The offset of the payload in the header, in bytes from the start of the file.

@@ -31,7 +31,8 @@ pub enum UnpackError {
     },
     /// The unpacked bytes do not have the checksum of the packed file.
     #[error(
-        "the {packing} stream is corrupt: its checksum at offset {at:#x} is {expected:#x}, its content has {found:#x}"
+        "the {packing} stream is corrupt: its checksum at offset {at:#x} is {expected:#x}, its \
+         content has {found:#x}"
     )]
     Checksum {
         /// The packing.
@@ -45,7 +46,8 @@ pub enum UnpackError {
     },
     /// The number of unpacked bytes is not that of the packed file.
     #[error(
-        "the {packing} stream is corrupt: its content has {found:#x} bytes, not the {expected:#x} given at offset {at:#x}"
+        "the {packing} stream is corrupt: its content has {found:#x} bytes, not the {expected:#x} \
+         given at offset {at:#x}"
     )]
     Length {
         /// The packing.

@@ -11,7 +11,8 @@ use super::part::Part;
 pub enum PlacementError {
     /// No free range is large enough.
     #[error(
-        "no room for the {part}: {len:#x} bytes aligned to {align:#x} in {within}, where the largest free range has {largest:#x} bytes"
+        "no room for the {part}: {len:#x} bytes aligned to {align:#x} in {within}, where the \
+         largest free range has {largest:#x} bytes"
     )]
     NoRoom {
         /// The part that does not fit.
@@ -39,7 +40,8 @@ pub enum PlacementError {
     },
     /// The initrd stays at an address that the kernel cannot reach.
     #[error(
-        "the initrd at {initrd} lies outside {window}, the 1 GiB aligned windows of 32 GiB that hold the image at {image}"
+        "the initrd at {initrd} lies outside {window}, the 1 GiB aligned windows of 32 GiB that \
+         hold the image at {image}"
     )]
     InitrdOutsideWindow {
         /// The range of the initrd.

@@ -17,7 +17,7 @@ pub fn usable<const N: usize>(
     not: impl IntoIterator<Item = PaRange>,
 ) -> Result<Memblock<N>, RegionError> {
     let mut usable = Memblock::new();
-    for range in memory.mapped(Granule::K4.bytes()) {
+    for range in memory.mappable(Granule::K4.bytes()) {
         usable.add(range)?;
     }
     for range in not {

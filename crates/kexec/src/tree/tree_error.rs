@@ -41,7 +41,8 @@ pub enum TreeError {
     },
     /// A range must be reserved in a node that Linux would not read (`fdt_scan_reserved_mem`).
     #[error(
-        "/reserved-memory at offset {offset:#x} does not have the root's {property}: Linux ignores all its children"
+        "/reserved-memory at offset {offset:#x} does not have the root's {property}: Linux ignores \
+         all its children"
     )]
     ReservedMemory {
         /// The offset of the node's end in bytes from the start of the tree.
@@ -81,7 +82,8 @@ pub enum TreeError {
     },
     /// The next kernel would not find a CPU of the pen.
     #[error(
-        "CPU {reg:#x} is in the spin-table pen, but no node of /cpus with that reg has enable-method spin-table and a cpu-release-addr of one or two cells"
+        "CPU {reg:#x} is in the spin-table pen, but no node of /cpus with that reg has \
+         enable-method spin-table and a cpu-release-addr of one or two cells"
     )]
     PennedUnknown {
         /// Its `reg`.

@@ -130,7 +130,8 @@ proptest! {
             PaRange::new(Pa(start), Pa(start + len))
         });
         // Some of the CPUs that can be in a pen.
-        let waiting = source.child("cpus").into_iter().flat_map(|cpus| cpus.children.iter().filter_map(pennable));
+        let cpus = source.child("cpus").into_iter().flat_map(|cpus| &cpus.children);
+        let waiting = cpus.filter_map(pennable);
         let chosen = |(nth, cpu): (u32, u64)| (pen?.2 >> nth & 1 == 1).then_some(cpu);
         let cpus: Vec<u64> = (0..).zip(waiting).filter_map(chosen).collect();
         let spin_table = pen.map(|(page, word, _)| {

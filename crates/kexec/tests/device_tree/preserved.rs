@@ -24,7 +24,7 @@ pub fn read_all<'a>(
     memory: &Memory,
     in_use: &[PaRange],
 ) -> Result<Vec<PreservedRange<'a>>, PreservedError<'a>> {
-    let all = PreservedRange::read_all(fdt, memory.mapped(0x1000), memory.reserved(), in_use)?;
+    let all = PreservedRange::read_all(fdt, memory.mappable(0x1000), memory.reserved(), in_use)?;
     Ok(all.to_vec())
 }
 
@@ -77,7 +77,7 @@ fn the_memory_map_reserves_and_maps_what_is_preserved_and_the_pen() {
     let memory = filled(&preserving(&PRESERVED, &tree_with([])));
     for range in PRESERVED.map(|preserved| preserved.range).into_iter().chain([PEN]) {
         assert!(memory.reserved().iter().any(|reserved| reserved.covers(range)), "{range}");
-        assert!(memory.mapped(0x1000).any(|mapped| mapped.covers(range)), "{range}");
+        assert!(memory.mappable(0x1000).any(|mapped| mapped.covers(range)), "{range}");
         assert!(memory.free_ranges(range).next().is_none(), "{range}");
     }
 }
@@ -195,7 +195,7 @@ fn no_flipped_byte_does_harm() {
                 && let Ok(preserved) = read_all(fdt, &memory, &[])
             {
                 for PreservedRange { range, .. } in preserved {
-                    assert!(memory.mapped(0x1000).any(|mapped| mapped.covers(range)));
+                    assert!(memory.mappable(0x1000).any(|mapped| mapped.covers(range)));
                     assert!(memory.free_ranges(range).next().is_none());
                 }
             }

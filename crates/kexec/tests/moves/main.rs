@@ -61,9 +61,10 @@ fn a_shift_by_one_page_is_one_ordered_copy_and_needs_no_buffer() {
         let mut frames = Frames::new([0, 1]);
         let moves = setup.plan(&extents, &mut frames).unwrap();
         let records = read(&moves, &frames).unwrap();
-        assert!(
-            matches!(records[0], Record::Copy { len, direction, .. } if len == 49 * PAGE && direction == wanted)
-        );
+        assert!(matches!(
+            records[0],
+            Record::Copy { len, direction, .. } if len == 49 * PAGE && direction == wanted
+        ));
         assert_eq!(records[1].len(), PAGE);
     }
 }

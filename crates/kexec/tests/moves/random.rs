@@ -116,9 +116,11 @@ fn permuted_runs(random: &mut Random, destinations: &[PaRange], run: u64) -> Vec
     runs
 }
 
-/// `LINMAP_FUZZ_CASES`, or the number of plans without it.
+/// The number of plans: `LINMAP_FUZZ_CASES`, or ten times `default` with `LINMAP_SOAK`, or
+/// `default`.
 fn cases(default: u64) -> u64 {
-    std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 10 * default } else { default };
+    std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(unset)
 }
 
 #[test]

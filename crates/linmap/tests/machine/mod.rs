@@ -218,7 +218,7 @@ impl Running {
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| violation.to_string())?;
         self.shadow.agrees(&self.board)?;
-        let mapped: Vec<PaRange> = self.editor.memblock.mapped(self.setting.page()).collect();
+        let mapped: Vec<PaRange> = self.editor.memblock.mappable(self.setting.page()).collect();
         if mapped != self.shadow.mapped() {
             return Err(format!("memblock has {mapped:x?}, mapped is {:x?}", self.shadow.mapped()));
         }
@@ -311,7 +311,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
         bbm: setting.bbm,
     };
     let mut lists = MappingLists::<REGIONS>::new();
-    let prepared = config.prepare(memblock.mapped(setting.page()), &mut lists).expect("memory in reach");
+    let prepared = config.prepare(memblock.mappable(setting.page()), &mut lists).expect("memory in reach");
     let pages = board.pointer(frame(setting, Frame::FixmapPages));
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };

@@ -370,7 +370,7 @@ impl Running {
         let mut at_first = linmap_memblock::Memblock::<{ super::REGIONS }>::new();
         setting.ram.iter().for_each(|range| at_first.add(*range).expect("room"));
         setting.no_map.iter().for_each(|range| at_first.mark_no_map(*range).expect("room"));
-        let at_first: Vec<PaRange> = at_first.mapped(page).collect();
+        let at_first: Vec<PaRange> = at_first.mappable(page).collect();
         // What came goes, what went comes back.
         for (range, _) in &is_now {
             for part in beyond(*range, &at_first) {

@@ -54,7 +54,7 @@ impl Shadow {
             image: setting.image,
             image_va,
         };
-        for range in memblock.mapped(setting.page()) {
+        for range in memblock.mappable(setting.page()) {
             shadow.add(range);
         }
         shadow.set(shadow.linear(setting.image.start), setting.image.len(), |state| *state = READ_ONLY);

@@ -1,4 +1,5 @@
-//! The check of what makes stores take effect: barriers, invalidations, and the return of tables that nothing reaches then.
+//! The check of what makes stores take effect: barriers, invalidations, and the return of tables
+//! that nothing reaches then.
 
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
@@ -67,12 +68,14 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// A DSB at step `at` has completed the invalidations before it: whether they cover all that changed.
+    /// A DSB at step `at` has completed the invalidations before it: whether they cover all that
+    /// changed.
     #[inline(always)]
     fn complete(&mut self, at: usize) {
         self.issued = false;
         if self.exclusivity == Exclusivity::Parked && !self.everything_issued {
-            // The CPUs that come back have left at any time: everything is invalidated, whatever changed.
+            // The CPUs that come back have left at any time: everything is invalidated, whatever
+            // changed.
             return;
         }
         let invalidated = self.everything_issued
@@ -94,8 +97,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.clean_from = at;
     }
 
-    /// The first address that a store since everything was clean asks to be invalidated, and that no invalidation before
-    /// step `at` covers that stands behind the DSB that orders the store.
+    /// The first address that a store since everything was clean asks to be invalidated, and that
+    /// no invalidation before step `at` covers that stands behind the DSB that orders the store.
     #[inline(never)]
     fn first_open(&mut self, at: usize) -> Option<Va> {
         let steps = self.steps;
@@ -117,8 +120,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         open
     }
 
-    /// Refuses the return of `table`, step `at`, unless the steps before have removed it from the tree and from what walks
-    /// may hold.
+    /// Refuses the return of `table`, step `at`, unless the steps before have removed it from the
+    /// tree and from what walks may hold.
     #[inline(never)]
     pub fn free(&mut self, at: usize, va: Va, table: Pa, level: Level) -> Result<(), BrokenRule> {
         if self.unordered || self.stale.is_some() {
@@ -137,7 +140,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// Whether the walk for `va` comes to `table` at `level` in memory, and no longer with the stores before step `at` done.
+    /// Whether the walk for `va` comes to `table` at `level` in memory, and no longer with the
+    /// stores before step `at` done.
     #[inline(always)]
     fn is_unlinked(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
         let near = self.near(va, level);

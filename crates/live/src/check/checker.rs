@@ -42,13 +42,15 @@ pub(super) struct Checker<'c, 's, W> {
     pub ordered_to: usize,
     /// Whether there is anything that this CPU may not see before an ISB.
     pub unsynchronised: bool,
-    /// The last address of the last table freed. They are freed in ascending order, so that none is freed twice.
+    /// The last address of the last table freed. They are freed in ascending order, so that none is
+    /// freed twice.
     pub freed_to: Option<u64>,
     /// Whether a change of all leaves has been met.
     pub every_leaf: bool,
     /// Up to this step, tables and blocks that replace each other were compared.
     pub compared: usize,
-    /// The table of the last store, where the walk for the next one starts if its address lies below.
+    /// The table of the last store, where the walk for the next one starts if its address lies
+    /// below.
     reached: Node,
 }
 
@@ -122,7 +124,8 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         }
     }
 
-    /// Refuses `store`, step `at`, unless it names entries of a table that the walk for its address comes to.
+    /// Refuses `store`, step `at`, unless it names entries of a table that the walk for its address
+    /// comes to.
     #[inline(always)]
     pub fn locate(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, index, count, .. } = *store;
@@ -143,7 +146,8 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         Ok(())
     }
 
-    /// A table on the way to the one at `level` for `va`, an address of the half: that of the last store if it is one.
+    /// A table on the way to the one at `level` for `va`, an address of the half: that of the last
+    /// store if it is one.
     #[inline(always)]
     pub fn near(&self, va: u64, level: Level) -> Node {
         let reached = self.reached;
@@ -154,8 +158,8 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         }
     }
 
-    /// The table at `level`, or the last above it, that the walk for `va` from `node` on comes to, with the stores before step
-    /// `at` done.
+    /// The table at `level`, or the last above it, that the walk for `va` from `node` on comes to,
+    /// with the stores before step `at` done.
     #[inline(always)]
     pub fn walk(&mut self, at: usize, node: Node, va: u64, level: Level) -> Node {
         if self.history.is_empty() {

@@ -21,7 +21,8 @@ use linmap_table::TableWindow;
 const VERSIONS: usize = 4;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Checks what `store`, step `at`, makes of each entry, and returns what it asks to be invalidated.
+    /// Checks what `store`, step `at`, makes of each entry, and returns what it asks to be
+    /// invalidated.
     #[inline(always)]
     pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
         let touched = self.history.touches(at, store);
@@ -43,8 +44,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(asked)
     }
 
-    /// Returns the first address that `store`, step `at`, which was found to be legal, asks to be invalidated and that
-    /// `is_covered` says no of.
+    /// Returns the first address that `store`, step `at`, which was found to be legal, asks to be
+    /// invalidated and that `is_covered` says no of.
     pub fn first_uncovered(
         &mut self,
         at: usize,
@@ -62,10 +63,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         })
     }
 
-    /// Returns what a change of permissions of pages asks to be invalidated, if it asks for anything: from the first page that
-    /// a TLB may hold and that changes to the last. The bits decide what is legal, whatever the pages are.
+    /// Returns what a change of permissions of pages asks to be invalidated, if it asks for
+    /// anything: from the first page that a TLB may hold and that changes to the last. The bits
+    /// decide what is legal, whatever the pages are.
     ///
-    /// `None` where `store` is something else, or pages of a run change one after the other at BBM level 0.
+    /// `None` where `store` is something else, or pages of a run change one after the other at BBM
+    /// level 0.
     #[inline(always)]
     fn permissions(&mut self, store: &Store) -> Result<Option<Option<Span>>, BrokenRule> {
         let Edit::Bits { clear, set } = store.edit else { return Ok(None) };
@@ -73,8 +76,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Ok(None);
         }
         let pointer = self.window.open(store.level, store.table);
-        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie in it, and nothing
-        // writes to it during the check: the tree's one `LiveTree` is borrowed, and hardware updates are off.
+        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie
+        // in it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed,
+        // and hardware updates are off.
         let entries =
             unsafe { slice::from_raw_parts(pointer.as_ptr().add(store.index.into()), store.count.into()) };
         let in_run = match (self.context.bbm, entries) {
@@ -142,7 +146,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             self.stored(va, store, index, memory, new, run)?;
             return self.replaced(at, va, store, index, [memory; 2], new);
         }
-        // What TLBs may hold: what the entry was when all was clean, and all that it has been since.
+        // What TLBs may hold: what the entry was when all was clean, and all that it has been
+        // since.
         let mut held = [memory; VERSIONS];
         let mut versions = 1;
         let clean_from = self.clean_from;
@@ -155,8 +160,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             if step < clean_from {
                 held[0] = value;
             } else {
-                // The last slot stands for the latest value: a plan that changes an entry more often is refused
-                // by the other ones or goes back to what it was.
+                // The last slot stands for the latest value: a plan that changes an entry more
+                // often is refused by the other ones or goes back to what it was.
                 held[versions.min(VERSIONS - 1)] = value;
                 versions = (versions + 1).min(VERSIONS);
             }
@@ -212,7 +217,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     ) -> Result<Option<Span>, BrokenRule> {
         let Store { table, level, .. } = *store;
         let TreeContext { geometry, bbm, .. } = *self.context;
-        // From BBM level 1 on a TLB may still hold a run that is none any more when a table replaces one of its blocks.
+        // From BBM level 1 on a TLB may still hold a run that is none any more when a table
+        // replaces one of its blocks.
         let unfolded = held != now
             && bbm != BbmLevel::L0
             && matches!(held.decode(geometry, level), Decoded::Leaf(_))
@@ -241,7 +247,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }))
     }
 
-    /// Refuses a table in the place of a block, or a block in that of a table, that does not say the same.
+    /// Refuses a table in the place of a block, or a block in that of a table, that does not say
+    /// the same.
     pub fn alike(
         &mut self,
         va: u64,

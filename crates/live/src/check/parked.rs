@@ -12,7 +12,8 @@ use crate::step::{Edit, EveryLeaf, Store};
 use linmap_table::TableWindow;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only what the tables say matters.
+    /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only
+    /// what the tables say matters.
     pub fn parked(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, edit, .. } = *store;
         let shift = self.context.shift(level);

@@ -1,12 +1,13 @@
 //! A fast path of the check: the plans that most edits are.
 //!
-//! Such a plan is one store, or a table linked and a store to its pages, with the barriers, the invalidation and the
-//! returned table that it asks for. No step of it changes what a later one meets, so that each can be checked by itself,
-//! without a record of what came before. What is accepted here the check of all steps accepts, too; what is not it
-//! looks at again. With debug assertions both look, and must agree.
+//! Such a plan is one store, or a table linked and a store to its pages, with the barriers, the
+//! invalidation and the returned table that it asks for. No step of it changes what a later one
+//! meets, so that each can be checked by itself, without a record of what came before. What is
+//! accepted here the check of all steps accepts, too; what is not it looks at again. With debug
+//! assertions both look, and must agree.
 //!
-//! The reason is the cost of a change of one page. Instructions of whole calls (AArch64, 4K granule, 48 bits, BBM level 3)
-//! with this file and without it:
+//! The reason is the cost of a change of one page. Instructions of whole calls (AArch64, 4K
+//! granule, 48 bits, BBM level 3) with this file and without it:
 //!
 //! | change | with | without |
 //! |---|--:|--:|
@@ -87,7 +88,8 @@ impl<'s> ShortPlan<'s> {
     }
 }
 
-/// Whether `steps` are such a plan and legal. A table and a block that replace each other are not compared.
+/// Whether `steps` are such a plan and legal. A table and a block that replace each other are not
+/// compared.
 #[inline(always)]
 pub(super) fn is_accepted<W: TableWindow>(
     context: &TreeContext,
@@ -149,7 +151,8 @@ fn is_larger_accepted<W: TableWindow>(
                         frees,
                     );
             };
-            // The link is in force as it is stored, and asks for no invalidation: what follows is for the pages alone.
+            // The link is in force as it is stored, and asks for no invalidation: what follows is
+            // for the pages alone.
             let below = context.below(node, index, table);
             frees.is_empty()
                 && pages.count <= FEW
@@ -163,7 +166,8 @@ fn is_larger_accepted<W: TableWindow>(
     }
 }
 
-/// The table that `store` names entries of, as the walk from `top` on, a table for its addresses, comes to it.
+/// The table that `store` names entries of, as the walk from `top` on, a table for its addresses,
+/// comes to it.
 #[inline(always)]
 fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window: &mut W) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
@@ -248,7 +252,8 @@ fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> boo
     covers_range(context, invalidation, first, span.entries(), shift, reach)
 }
 
-/// [`covers`] for what is not one for each. In parts, since a whole span would be written to memory by who does not call this.
+/// [`covers`] for what is not one for each. In parts, since a whole span would be written to memory
+/// by who does not call this.
 #[inline(never)]
 fn covers_range(
     context: &TreeContext,
@@ -283,7 +288,8 @@ mod tests {
     const BLOCK: u64 = 0x4020_0000;
     const PAGE: u64 = BLOCK + 0x5000;
 
-    /// Tables of 512 entries, the one at PA 0x1000 times n as number n: three levels above a block, and a table for it.
+    /// Tables of 512 entries, the one at PA 0x1000 times n as number n: three levels above a block,
+    /// and a table for it.
     fn tables() -> Vec<u64> {
         let mut entries = vec![0; 512 * 6];
         let mut link = |table: usize, index: usize, bits: u64| entries[table * 512 + index] = bits;

@@ -14,8 +14,8 @@ use crate::tree_context::TreeContext;
 /// Who made the steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Author {
-    /// A planner of this tree, which has been borrowed since: a new table says what the block said, and a table that was
-    /// folded says one thing.
+    /// A planner of this tree, which has been borrowed since: a new table says what the block said,
+    /// and a table that was folded says one thing.
     Planner,
     /// Nothing is known.
     Anybody,

@@ -34,8 +34,8 @@ impl Arena {
 
     pub fn window(&mut self) -> OffsetWindow {
         let address = self.memory.as_mut_ptr().expose_provenance() as u64;
-        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory` lives and is not
-        // touched otherwise as long as the arena.
+        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory`
+        // lives and is not touched otherwise as long as the arena.
         unsafe { OffsetWindow::new(address.wrapping_sub(RAM)) }
     }
 
@@ -59,7 +59,8 @@ impl Arena {
     }
 }
 
-// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the granule from `RAM`.
+// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the
+// granule from `RAM`.
 unsafe impl FrameSource for Arena {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let none = OutOfFrames { wanted: self.granule, largest_free: 0 };

@@ -2,7 +2,8 @@
 //! contents, and random words. Nothing panics or runs for ever, and what is read satisfies the
 //! rules that the crate documents.
 //!
-//! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500.
+//! `LINMAP_FUZZ_CASES` is the number of cases of each property; the default is 500, or 20 000
+//! with `LINMAP_SOAK`.
 //!
 //! The trees in `tests/trees` come from QEMU 10.0 (`-M virt,dumpdtb=…`), without the unused space
 //! at their end: `virt-gicv2` with `-cpu max -m 1G -smp 4`, `virt-gicv3-200-cpus` with
@@ -39,7 +40,8 @@ const BOOT: Affinity = Affinity::of_mpidr(0);
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(500))
+    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 500 };
+    ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 
 const fn range(start: u64, len: u64) -> PaRange {
@@ -302,7 +304,12 @@ proptest! {
     fn whatever_stands_in_a_tree_reading_keeps_the_rules(
         above in Bus::any(),
         cpus in prop::collection::vec(
-            (prop_oneof![3 => 0..4u64, 1 => number_of_cells()], select(vec!["psci", "spin-table", "", "psci\0"]), cells(), any::<bool>()),
+            (
+                prop_oneof![3 => 0..4u64, 1 => number_of_cells()],
+                select(vec!["psci", "spin-table", "", "psci\0"]),
+                cells(),
+                any::<bool>(),
+            ),
             0..6,
         ),
         buses in prop_oneof![
@@ -345,7 +352,13 @@ proptest! {
 
     #[test]
     fn no_word_makes_reading_panic_and_numbers_are_what_was_written(
-        word in prop::collection::vec(select(vec!["0x", "1", "9", "f", "K", "M", "G", "@", "+", "-", ",", "pl011", "mmio32", "é", "18446744073709551615"]), 0..7),
+        word in prop::collection::vec(
+            select(vec![
+                "0x", "1", "9", "f", "K", "M", "G", "@", "+", "-", ",", "pl011", "mmio32", "é",
+                "18446744073709551615",
+            ]),
+            0..7,
+        ),
         value in any::<u64>(),
     ) {
         let word = word.concat();
@@ -376,7 +389,8 @@ proptest! {
         let wanted = text.as_ref().unwrap_or(&written).parse::<CrashReservation>();
         match wanted.and_then(|wanted| wanted.reserve(&mut memory)) {
             Ok(reserved) => {
-                prop_assert!(!reserved.is_empty() && (reserved.start.0 | reserved.end.0).is_multiple_of(0x20_0000));
+                prop_assert!(!reserved.is_empty());
+                prop_assert!((reserved.start.0 | reserved.end.0).is_multiple_of(0x20_0000));
                 prop_assert!(before.free_ranges(reserved).eq([reserved]));
                 prop_assert_eq!(memory.free_ranges(reserved).next(), None);
                 if text.is_none() {
