@@ -47,11 +47,9 @@ impl<F: FrameSource, const N: usize> PooledFrames<'_, F, N> {
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> Result<Pa, OutOfFrames> {
-        while self.pool.len() < N / 2
-            && let Ok(frame) = self.source.alloc()
-        {
-            self.pool.push(frame);
-        }
+        let mut frames = [Pa(0); N];
+        let count = self.source.alloc_many(&mut frames[..N / 2]);
+        self.pool.extend(frames[..count].iter().copied());
         match self.pool.pop() {
             Some(frame) => Ok(frame),
             None => self.source.alloc(),

@@ -28,6 +28,18 @@ pub unsafe trait FrameSource {
     /// [`OutOfFrames`] when no frame is free.
     fn alloc(&mut self) -> Result<Pa, OutOfFrames>;
 
+    /// Hands out a frame for each element of `frames`, or fewer when not all are free. Returns how
+    /// many elements, from the first, now hold a frame. A source that can allocate frames side by
+    /// side in one step does so here.
+    #[inline]
+    fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
+        for (count, frame) in frames.iter_mut().enumerate() {
+            let Ok(free) = self.alloc() else { return count };
+            *frame = free;
+        }
+        frames.len()
+    }
+
     /// Takes back a frame that this source handed out.
     fn free(&mut self, frame: Pa);
 }
@@ -37,6 +49,11 @@ unsafe impl<F: FrameSource + ?Sized> FrameSource for &mut F {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         (**self).alloc()
+    }
+
+    #[inline]
+    fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
+        (**self).alloc_many(frames)
     }
 
     #[inline]

@@ -33,6 +33,22 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
         })
     }
 
+    fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
+        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
+        if let Ok(first) = self.memblock.alloc(self.bytes * frames.len() as u64, self.bytes, limit) {
+            // The lowest address is in the last element: frames are handed out from the top down.
+            for (nth, frame) in frames.iter_mut().rev().enumerate() {
+                *frame = Pa(first.0 + self.bytes * nth as u64);
+            }
+            return frames.len();
+        }
+        for (count, frame) in frames.iter_mut().enumerate() {
+            let Ok(free) = self.alloc() else { return count };
+            *frame = free;
+        }
+        frames.len()
+    }
+
     fn free(&mut self, frame: Pa) {
         let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
         // Memblock refuses a frame that it did not hand out, and one whose return needs one more
