@@ -89,7 +89,7 @@ fn no_room_for_tables_is_an_error() {
             .with("--append", format!("linmap.leaf=page linmap.build={builder}"))
             .with("--dtb", file.path())
             .run();
-        outcome.expect_error("linear-map", &["no room for a translation table", "0x1000"]);
+        outcome.expect_error("linear-map", &["no frame for a translation table", "0x1000"]);
     }
 }
 
@@ -234,7 +234,7 @@ fn too_few_frames_for_the_map_or_its_1_to_1_map_are_an_error_and_no_panic() {
             !console.contains("error=panic") && !console.contains("error=exception"),
             "{frames}: {console}"
         );
-        let wanted = if frames < 3 { "linmap: error=linear-map what=\"no room" } else { "linmap: error=" };
+        let wanted = if frames < 3 { "linmap: error=linear-map what=\"no frame" } else { "linmap: error=" };
         assert!(console.contains(wanted), "{frames}: {console}");
     }
 }

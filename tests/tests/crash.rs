@@ -192,8 +192,8 @@ fn a_reservation_that_can_not_be_is_named_and_the_boot_goes_on_without() {
         ("256M@", "SIZE or SIZE@ADDRESS"),
         ("0", "multiples of 0x200000"),
         ("3M", "multiples of 0x200000"),
-        ("64M@0xfffffffff0000000", "is not free memory"),
-        ("64M@0x40000000", "is not free memory"),
+        ("64M@0xfffffffff0000000", "is not all free memory"),
+        ("64M@0x40000000", "is not all free memory"),
         ("64G", "0x1000000000 free bytes"),
     ] {
         let outcome = run(
