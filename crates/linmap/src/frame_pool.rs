@@ -47,11 +47,8 @@ impl<F: FrameSource, const N: usize> PooledFrames<'_, F, N> {
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> Result<Pa, OutOfFrames> {
-        while self.pool.len() < N / 2
-            && let Ok(frame) = self.source.alloc()
-        {
-            self.pool.push(frame);
-        }
+        let missing = (N / 2).saturating_sub(self.pool.len());
+        self.source.alloc_many(missing, &mut |frame| self.pool.push(frame));
         match self.pool.pop() {
             Some(frame) => Ok(frame),
             None => self.source.alloc(),

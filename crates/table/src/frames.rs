@@ -12,7 +12,7 @@ use thiserror::Error;
 pub struct OutOfFrames {
     /// Bytes of one table.
     pub wanted: u64,
-    /// Bytes of the largest free run that the source has.
+    /// Bytes of the largest free range that the source has.
     pub largest_free: u64,
 }
 
@@ -28,6 +28,17 @@ pub unsafe trait FrameSource {
     /// [`OutOfFrames`] when no frame is free.
     fn alloc(&mut self) -> Result<Pa, OutOfFrames>;
 
+    /// Hands out `count` frames, or as many as are free, and passes each to `take`. A source that
+    /// can hand out frames together does so; the others hand them out one by one.
+    fn alloc_many(&mut self, count: usize, take: &mut dyn FnMut(Pa)) {
+        for _ in 0..count {
+            match self.alloc() {
+                Ok(frame) => take(frame),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Takes back a frame that this source handed out.
     fn free(&mut self, frame: Pa);
 }
@@ -37,6 +48,11 @@ unsafe impl<F: FrameSource + ?Sized> FrameSource for &mut F {
     #[inline]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         (**self).alloc()
+    }
+
+    #[inline]
+    fn alloc_many(&mut self, count: usize, take: &mut dyn FnMut(Pa)) {
+        (**self).alloc_many(count, take);
     }
 
     #[inline]

@@ -33,6 +33,24 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
         })
     }
 
+    fn alloc_many(&mut self, count: usize, take: &mut dyn FnMut(Pa)) {
+        let count = count as u64;
+        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
+        if let Some(bytes) = self.bytes.checked_mul(count)
+            && let Ok(first) = self.memblock.alloc(bytes, self.bytes, limit)
+        {
+            // From the highest down, as one by one.
+            (0..count).rev().for_each(|nth| take(Pa(first.0 + nth * self.bytes)));
+            return;
+        }
+        for _ in 0..count {
+            match self.alloc() {
+                Ok(frame) => take(frame),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn free(&mut self, frame: Pa) {
         let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
         // Memblock refuses a frame that it did not hand out, and one whose return needs one more
