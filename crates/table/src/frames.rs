@@ -12,7 +12,7 @@ use thiserror::Error;
 pub struct OutOfFrames {
     /// Bytes of one table.
     pub wanted: u64,
-    /// Bytes of the largest free run that the source has.
+    /// Bytes of the largest free range that the source has.
     pub largest_free: u64,
 }
 
