@@ -182,7 +182,8 @@ fn what_is_preserved_as_one_stays_so_as_a_whole_where_there_is_no_room_for_reser
     let outcome = run(
         "--memory 1G --payload self",
         &format!(
-            "reserve 0x50000000 4K; reserve 0x50002000 4K; preserve 0x50000000 4K pair; preserve 0x50002000 4K pair; \
+            "reserve 0x50000000 4K; reserve 0x50002000 4K; preserve 0x50000000 4K pair; preserve \
+             0x50002000 4K pair; \
              {full}\
              !release pair; !free 0x50000000 4K; !free 0x50002000 4K; free 0x60000000 4K; release pair; \
              !release pair; free 0x50000000 4K; free 0x50002000 4K; verify"

@@ -18,14 +18,14 @@ pub struct EditCounts {
     pub entries: u64,
     /// TLBI instructions.
     pub invalidations: u64,
-    /// Subtrees whose frames went back.
+    /// Subtrees freed.
     pub freed: u64,
 }
 
-/// Executes all `steps` of a plan but those that return frames, one after the other.
+/// Executes the steps of a plan in order, but for those that free tables.
 ///
 /// # Safety
-/// As for [`CheckedPlan::apply`]; the check must have accepted the plan.
+/// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted the plan.
 #[inline(always)]
 pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     context: &TreeContext,
@@ -38,13 +38,13 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
         match step {
             Step::Store(store) => {
                 // SAFETY: the check has found `store` to name entries of a table of this tree, and
-                // the caller vouches for what they map.
+                // the caller promises what they map.
                 unsafe { apply_store(store, window, cpu) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
                 // SAFETY: the check has found the range to lie in this tree and no leaf that
-                // changes to reach over its ends; the caller vouches that nobody walks it.
+                // changes to reach over its ends; the caller promises that no CPU walks it.
                 counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
@@ -58,8 +58,7 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     counts
 }
 
-/// Gives back the frames of the tables that the last of `steps` return. Returns how many steps that
-/// are.
+/// Frees the tables that the last of `steps` name, and returns how many steps those are.
 #[inline(never)]
 pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
@@ -136,15 +135,15 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
 }
 
 /// The invalidation of `pages` pages from `va` on.
-// Known to the loop over steps, what the operand needs of the geometry would be worked out for
-// every plan.
+// Out of line: otherwise the compiler computes what the operand needs of the geometry for every
+// plan, before the loop over its steps.
 #[inline(never)]
 fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
     match (RangeOperand::any_asid(geometry, va, pages), reach) {
         (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
         (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-        // The check refuses ranges that no operand can say. To invalidate everything covers them
-        // all the same.
+        // The check refuses ranges that no operand can encode. To invalidate everything covers them
+        // too.
         (None, _) => Tlbi::All,
     }
 }

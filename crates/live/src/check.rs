@@ -1,13 +1,12 @@
-//! The check of a plan: every step against the memory as it is, what the steps before it have made
-//! of that, and what TLBs may still hold.
+//! The check of a plan: each step against the memory as it is, the steps before it, and what TLBs
+//! may still hold.
 //!
-//! It does not know how plans are made. A plan that it accepts breaks no rule of Arm ARM D8.16 on
-//! CPUs with the tree's BBM level, whoever made it; it may refuse unusual plans that would be
+//! It does not know how plans are made. A plan that it accepts follows the rules of Arm ARM D8.16
+//! on CPUs with the tree's BBM level, whatever its source. It may refuse unusual plans that are
 //! legal.
 //!
-//! A plan is read once, step by step. What a step may depend on is kept as it is read: which
-//! entries were stored ([`History`](crate::history::History)), what has to be invalidated, and what
-//! is ordered ([`checker`]).
+//! A plan is read once, step by step. [`History`](crate::history::History) records which entries
+//! were stored, [`checker`] what has to be invalidated and what is ordered.
 
 mod barriers;
 mod checker;

@@ -1,4 +1,4 @@
-//! A plan that was checked, and then one that was applied.
+//! Plans that were checked, and plans that were applied.
 
 use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, TableWindow};
@@ -12,12 +12,12 @@ use crate::step::Step;
 impl<'b> Plan<'b> {
     /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
     ///
-    /// A table that the planner has just written for a block, or has just compared to make one of
-    /// it, is not compared once more: the plan borrows the tree, so that nothing can have changed
-    /// it. With debug assertions it is, as [`LiveTree::check`] does for steps from anywhere.
+    /// A table that replaces a block, or the reverse, is compared with it only with debug
+    /// assertions: the planner wrote or compared the table, and the plan has borrowed the tree
+    /// since. [`LiveTree::check`](crate::LiveTree::check) always compares.
     ///
     /// # Errors
-    /// The first rule broken, with the plan, which can only be abandoned then.
+    /// The plan and the first rule that it breaks. Such a plan can only be abandoned.
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
         match check(self.context(), self.exclusivity(), Author::Planner, self.steps(), window) {
@@ -36,10 +36,9 @@ pub struct CheckedPlan<'b> {
     plan: Plan<'b>,
 }
 
-/// A plan that was applied. Everything it changes is in force; the tables that it removed still
-/// wait to be given back.
+/// A plan that was applied. Its changes are in force. The tables that it removed are not freed yet.
 ///
-/// It keeps the tree borrowed. Dropping one leaks the frames of the tables that were removed:
+/// It keeps the tree borrowed. Dropping one leaks the tables that were removed:
 /// [`free`](Self::free) it.
 #[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
 #[derive(Debug)]
@@ -55,46 +54,45 @@ impl<'b> CheckedPlan<'b> {
         Self { plan }
     }
 
-    /// The steps, in order.
+    /// Returns the steps, in order.
     #[inline]
     pub fn steps(&self) -> &[Step] {
         self.plan.steps()
     }
 
-    /// Gives back the frames of the new tables.
+    /// Frees the new tables.
     pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
         self.plan.abandon(window, frames);
     }
 
-    /// Executes all steps but those that return frames. Cannot fail. On a parked tree this is the
+    /// Executes all steps but those that free tables. It can't fail. On a parked tree this is the
     /// pause.
     ///
     /// # Safety
-    /// `window` must reach the same tables as when the plan was made, at other addresses perhaps,
-    /// and nothing may have written to them since. What becomes mapped must be memory that may be
-    /// accessed as its attributes say; nobody may use what becomes unmapped or loses a permission,
-    /// except to fault; for a [`Quiescent`](crate::Quiescent) target its promise must still hold,
-    /// and for a [`Parked`](crate::Parked) one it must hold now.
+    /// `window` reaches the tables that the plan was made for, and nothing has written to them
+    /// since. Their addresses in the window may differ. What becomes mapped is memory that may be
+    /// accessed as its attributes say. Accesses to what becomes unmapped or loses a permission do
+    /// nothing but fault. The promise of a [`Quiescent`](crate::Quiescent) target still holds, and
+    /// that of a [`Parked`](crate::Parked) one holds now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
         // SAFETY: the caller's, and the check has accepted the plan.
         let counts = unsafe { apply_all(context, steps, window, cpu) };
-        // Planners end their plans with them.
+        // Planners write these steps last.
         let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }
 }
 
 impl Applied<'_> {
-    /// The steps, in order.
+    /// Returns the steps, in order.
     pub fn steps(&self) -> &[Step] {
         self.plan.steps()
     }
 
-    /// Gives back the frames of the tables that the plan removed. `window` need not be the one that
-    /// the plan was applied through: after a parked edit it is the one of the running kernel, when
-    /// all CPUs are back.
+    /// Frees the tables that the plan removed. `window` may differ from the one that the plan was
+    /// applied through. After a parked edit, call this when all CPUs have returned.
     #[inline(always)]
     pub fn free<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) -> EditCounts {
         let mut counts = self.counts;
@@ -104,13 +102,13 @@ impl Applied<'_> {
         counts
     }
 
-    /// Whether the plan removed tables: if not, [`free`](Self::free) has nothing to do.
+    /// Returns whether the plan removed tables. If not, [`free`](Self::free) has nothing to do.
     #[inline(always)]
     pub fn removes_tables(&self) -> bool {
         self.removes_tables
     }
 
-    /// What the plan did until now.
+    /// Returns what the plan did so far.
     #[inline(always)]
     pub fn counts(&self) -> EditCounts {
         self.counts

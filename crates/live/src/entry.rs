@@ -1,4 +1,4 @@
-//! What stands in an entry of a live table.
+//! The content of an entry of a live table.
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa};
 
@@ -24,14 +24,14 @@ pub(crate) enum Entry {
     Empty,
     /// Leads to a table.
     Table(Pa),
-    /// A leaf for this address; with its valid bit clear it is an *invalidated leaf*, which keeps
-    /// what it said but translates nothing.
+    /// A leaf for this address. With its valid bit clear it is an *invalidated leaf*: it keeps its
+    /// other bits but translates nothing.
     Leaf(Pa),
-    /// Nothing linmap writes.
+    /// An entry that this crate never writes.
     Foreign,
 }
 
-/// What `descriptor` is at `level`.
+/// Returns what `descriptor` is at `level`.
 #[inline(always)]
 pub(crate) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) -> Entry {
     if descriptor.0 == 0 {
@@ -52,8 +52,8 @@ pub(crate) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
     }
 }
 
-/// What a leaf at `level` says besides its address, its size and the contiguous bit: what it has in
-/// common with smaller and larger leaves for the same memory. The valid bit is part of it.
+/// Returns the attributes of a leaf: all bits but address, type and the contiguous bit. Smaller and
+/// larger leaves for the same memory have the same attributes. The valid bit is one of them.
 #[inline]
 pub(crate) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
     attributes_beside(Descriptor::address_bits(geometry), descriptor)
@@ -62,7 +62,7 @@ pub(crate) fn attributes_of(geometry: Geometry, descriptor: Descriptor) -> u64 {
 /// [`attributes_of`] where the bits that can hold an address are known.
 #[inline(always)]
 pub(crate) fn attributes_beside(address_bits: u64, descriptor: Descriptor) -> u64 {
-    // Bit 16 lies in the address field, so that nT drops out too.
+    // Bit 16, nT, lies in the address field, so it is left out too.
     descriptor.0 & !(address_bits | TABLE_OR_PAGE | CONTIGUOUS)
 }
 

@@ -1,4 +1,4 @@
-//! One change of all leaves of a range, for a parked tree.
+//! One change of all leaves of a range, on a parked tree.
 
 use core::ptr::NonNull;
 
@@ -24,14 +24,14 @@ pub enum Global {
     NonGlobal,
 }
 
-/// Pages that are changed together when they are all pages.
+/// How many entries are changed together when all of them are pages.
 const CHUNK: usize = 8;
 
 /// nG of a leaf (Arm ARM D8.3.1).
 pub(crate) const NOT_GLOBAL: u64 = 1 << 11;
 
 impl Global {
-    /// Which bits of a leaf become clear and which set.
+    /// Returns the bits to clear and to set in a leaf.
     pub(crate) const fn masks(self) -> (u64, u64) {
         match self {
             Self::Global => (NOT_GLOBAL, 0),
@@ -49,11 +49,11 @@ impl EveryLeaf {
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to change all leaves as `leaves` says, of which none that changes is straddled by the
-    /// range's ends when the splits so far are done.
+    /// Plans to change all leaves as `leaves` says. The splits planned so far leave no leaf that
+    /// changes across an end of the range.
     pub fn every_leaf(&mut self, leaves: EveryLeaf) -> Result<(), PlanError> {
         let top = self.top;
-        // What a split made was cut because it has to change.
+        // A leaf was split only because it changes.
         let changes = self.script.len() > 0;
         if self.any_changes(top, leaves)? || changes {
             self.unsynchronised = true;
@@ -62,8 +62,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Whether a leaf in memory below `node` changes. All of the range is looked at, since nothing
-    /// foreign may stand there.
+    /// Returns whether a leaf in memory below `node` changes. It reads the whole range, to refuse
+    /// foreign entries.
     fn any_changes(&mut self, node: Node, leaves: EveryLeaf) -> Result<bool, PlanError> {
         let (from, to) = self.indices(node, leaves.first.0, leaves.last.0);
         if node.level == Level::L3 {
@@ -112,9 +112,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 /// Changes every leaf as `leaves` says and returns how many were stored.
 ///
 /// # Safety
-/// `leaves` must name addresses of the tree that `context` describes, over whose ends no leaf
-/// reaches that changes, and nobody may walk or change the tree meanwhile. `window` must reach its
-/// tables.
+/// `leaves` names addresses of the tree that `context` describes, and no leaf that changes reaches
+/// over its ends. Until the call returns, no CPU walks the tree and nothing else changes it.
+/// `window` reaches its tables.
 pub(crate) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     leaves: &EveryLeaf,
@@ -128,7 +128,7 @@ pub(crate) unsafe fn store_every_leaf<W: TableWindow, C: Cpu>(
 /// What [`store_every_leaf`] does, from the table `node` on.
 ///
 /// # Safety
-/// As there; `node` must be a table of the tree.
+/// As there. `node` is a table of the tree.
 unsafe fn store_below<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     node: Node,
@@ -175,7 +175,7 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
 /// pages.
 ///
 /// # Safety
-/// The entries must be valid for reads and writes, and nobody else may write to them.
+/// The entries are valid for reads and writes, and nothing else writes to them.
 unsafe fn store_pages<C: Cpu>(first: NonNull<u64>, count: usize, leaves: &EveryLeaf, cpu: &mut C) -> u64 {
     let mut stored = 0u64;
     let mut nth = 0;

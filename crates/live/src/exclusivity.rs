@@ -1,15 +1,14 @@
-//! Who may use the addresses of an edit while it happens.
+//! Who may access the range during an edit.
 
-/// Who may use the addresses of an edit while it happens: a [`Target`](crate::Target) without its
-/// addresses.
-// Of four bytes, so that a plan has no padding, which would be moved byte by byte.
+/// Who may access the range during the edit: a [`Target`](crate::Target) without its addresses.
+// Four bytes, so that a plan has no padding, which would be copied byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Exclusivity {
-    /// Any CPU may use any of it at any moment.
+    /// Any CPU, at any time.
     InUse,
-    /// Nobody uses the addresses.
+    /// No CPU accesses the range.
     Quiescent,
-    /// Nobody walks the tree.
+    /// No CPU walks the tree.
     Parked,
 }

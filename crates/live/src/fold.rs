@@ -1,5 +1,5 @@
-//! Making leaves larger: tables that say one thing become blocks, leaves side by side become
-//! contiguous runs.
+//! Making leaves larger: blocks replace tables that translate identically, neighbouring leaves
+//! become contiguous runs.
 
 use core::ops::RangeInclusive;
 use core::slice;
@@ -23,35 +23,35 @@ use linmap_table::read;
 enum Phase {
     /// Stores blocks over tables.
     Blocks,
-    /// Sets the contiguous bit over runs, when the blocks in them are all that TLBs hold.
+    /// Sets the contiguous bit of runs, when TLBs hold nothing but the blocks in them.
     Runs,
-    /// Makes invalid what will be larger.
+    /// Makes entries invalid that will become larger leaves.
     Break,
-    /// Stores the larger leaves where the smaller ones were made invalid, or where nobody walks.
+    /// Stores the larger leaves where the smaller ones are invalid, or on a parked tree.
     Make,
 }
 
-/// Entries that are compared by one turn of a loop; a divisor of the entries of every table of
-/// pages below a root.
+/// Entries that one turn of a loop compares: a divisor of the number of entries of every table
+/// below a root.
 const CHUNK: usize = 32;
 
 /// The shortest contiguous run there is, or a part of a longer one.
 const RUN: usize = 16;
 
-/// Chunks that are compared before it is asked whether the rest need be.
+/// Chunks that are compared before a difference ends the comparison.
 const CHUNKS: usize = 4;
 
 /// The longest contiguous run there is: 128 pages of 16 KiB.
 const LONGEST_RUN: usize = 128;
 
-/// The entries of what could be one run, as many of them as lie in the range whole.
+/// The entries of a possible run that lie in the range.
 #[derive(Debug)]
 struct Group {
     index: usize,
-    /// What each entry is when tables have become blocks, without the contiguous bit; 0 where there
-    /// is no leaf then.
+    /// Each entry after tables became blocks, without the contiguous bit; 0 if it is not a leaf
+    /// then.
     folded: ArrayVec<u64, LONGEST_RUN>,
-    /// Whether the entries become a contiguous run, and are none yet.
+    /// Whether the entries become a contiguous run that they are not yet.
     becomes_run: bool,
 }
 
@@ -80,7 +80,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let breaks = self.exclusivity == Exclusivity::Quiescent
             && matches!(self.context.bbm, BbmLevel::L0 | BbmLevel::L1);
-        // The blocks are in force everywhere before they are said to be a run.
+        // Every CPU uses the blocks before they become a run.
         let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
         let mut runs = self.fold_below(top, first, last, phases[0])?;
         let removed = self.script.len();
@@ -93,8 +93,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.free_tables(removed)
     }
 
-    /// Plans to fold the table at `level` that one entry leads to, if it does; as a block it is one
-    /// of no run that lies in the range.
+    /// Plans to fold the table at `level` that one entry leads to, if it leads to one. No run of
+    /// blocks lies in a range of one entry.
     fn fold_one(&mut self, node: Node, index: usize, level: Level) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         let found = self.read(node, index);
@@ -137,7 +137,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(runs)
     }
 
-    /// Folds below a table that stays one.
+    /// Folds below a table that stays.
     fn fold_child(
         &mut self,
         node: Node,
@@ -161,8 +161,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(false)
     }
 
-    /// Finds out what becomes of `entries`, all or some of those that could be one run of `run`.
-    /// Those are looked at that lie in `first..=last` whole.
+    /// Finds out what becomes of those of `entries` that lie in `first..=last`. They belong to one
+    /// possible run of `run` entries.
     fn look_at_group(
         &mut self,
         node: Node,
@@ -261,7 +261,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Refuses to change the size of leaves in use where the CPUs can't.
+    /// Refuses to change the size of leaves in use below BBM level 3.
     fn may_resize(&self, node: Node, index: usize, folded: Descriptor) -> Result<(), PlanError> {
         let bbm = self.context.bbm;
         if folded.is_valid() && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
@@ -271,8 +271,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 }
 
-/// The attributes and the address of the one larger leaf that says what the table in frame `table`
-/// at `level` says, with all below it, or `None` when no leaf could.
+/// Returns the attributes and the address of the one leaf that translates what the table in frame
+/// `table` at `level` does with all tables below it, or `None`.
 pub(crate) fn uniform<W: TableWindow>(
     geometry: Geometry,
     window: &mut W,
@@ -300,9 +300,9 @@ pub(crate) fn uniform<W: TableWindow>(
     }
     let lead = leaf(geometry, level, attributes, start).0;
     let pointer = window.open(level, table);
-    // SAFETY: an open table has `count` entries, which are initialised in every tree, and nothing
-    // writes to them exclusivity: a live tree is changed by its one `LiveTree` alone, and a new
-    // table by nobody any more.
+    // SAFETY: an open table has `count` entries, which are initialised in every tree. Nothing
+    // writes to them during the call: only its one `LiveTree` changes a live tree, and new tables
+    // are complete.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
     let (chunks, _) = entries.as_chunks::<CHUNK>();
     let alike = are_alike(chunks, lead, 1u64 << shift);
@@ -310,18 +310,18 @@ pub(crate) fn uniform<W: TableWindow>(
     alike.then_some((attributes, start))
 }
 
-/// Whether the entries are `expected`, `expected` + `step` and so on, those of a chunk with or
-/// without the contiguous bit.
-// Known to the caller's loop, the comparisons would become branches: without them an entry is half
-// a load, an addition and a conditional comparison on AArch64.
+/// Returns whether the entries are `expected`, `expected` + `step` and so on, each run of them with
+/// or without the contiguous bit.
+// Out of line: in the caller's loop the compiler makes branches of the comparisons. Here an entry
+// costs half a load, an addition and a conditional comparison on AArch64.
 #[inline(never)]
 fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     let mut expected = expected;
     for chunks in chunks.chunks(CHUNKS) {
         let mut alike = true;
         for chunk in chunks {
-            // A chunk is two runs, or a part of one, the entries of which have the contiguous bit
-            // all or none.
+            // A chunk is two runs or a part of one. All entries of a run have the contiguous bit,
+            // or none.
             let (runs, _) = chunk.as_chunks::<RUN>();
             let mut chunk_alike = true;
             for run in runs {

@@ -1,4 +1,4 @@
-//! Whether leaves could become larger where attributes have just changed.
+//! Whether leaves could become larger where attributes have changed.
 
 use linmap_vmsa::{Level, Pa, Va, VaRange};
 
@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 
-/// What to fold after the leaves of `first..=last` changed.
+/// Returns the range worth folding after the leaves of `first..=last` changed, or `None`.
 #[inline]
 pub(crate) fn foldable<W: TableWindow>(
     context: &TreeContext,
@@ -19,8 +19,8 @@ pub(crate) fn foldable<W: TableWindow>(
     if is_odd_page(context, first, last, window) { None } else { grown_around(context, first, last, window) }
 }
 
-/// Whether `first..=last` is one page, of no run, that differs from the page beside it: every
-/// larger leaf would hold both.
+/// Returns whether `first..=last` is one page outside of runs that differs from the page beside it.
+/// Every larger leaf would contain both.
 fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, window: &mut W) -> bool {
     if (last - first) >> context.page_shift != 0 {
         return false;
@@ -35,13 +35,13 @@ fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, win
     page & CONTIGUOUS == 0 && differ(context, page, beside)
 }
 
-/// Whether two pages, of which the first is one of no run, say different things of their memory.
+/// Returns whether two pages differ in their attributes. The first is not part of a run.
 #[inline(always)]
 pub(crate) const fn differ(context: &TreeContext, page: u64, beside: u64) -> bool {
     (page ^ beside) & !(context.address_bits | CONTIGUOUS) != 0
 }
 
-/// What `first..=last` grows to.
+/// Returns `first..=last` extended to the largest leaves that could arise, if any could.
 #[inline(never)]
 fn grown_around<W: TableWindow>(
     context: &TreeContext,
@@ -57,7 +57,7 @@ fn grown_around<W: TableWindow>(
             continue;
         }
         let Some(place) = Place::of(context, end, window) else { continue };
-        // A leaf or a run that the whole range lies in has no other leaves between its ends.
+        // If the whole range lies in one leaf or run, there are no other leaves between its ends.
         seen = Some(place.last());
         if end == first && place.last() < last {
             folds |= holds_run(context, first, last);
@@ -72,8 +72,8 @@ fn grown_around<W: TableWindow>(
     folds.then(|| VaRange::new(Va(from), (to - from).wrapping_add(1)))
 }
 
-/// Whether a contiguous run of pages lies in the range whole, so that leaves may fold between its
-/// ends.
+/// Returns whether a contiguous run of pages could lie in the range, so that leaves may fold
+/// between its ends.
 fn holds_run(context: &TreeContext, first: u64, last: u64) -> bool {
     let run = context.run(Level::L3).unwrap_or(1) as u64;
     let end = (run << context.page_shift) - 1;
@@ -81,19 +81,20 @@ fn holds_run(context: &TreeContext, first: u64, last: u64) -> bool {
     start.and_then(|start| start.checked_add(end)).is_some_and(|end| end <= last)
 }
 
-/// Entries of a table that say one thing: a leaf, or a contiguous run, or what could become one.
+/// Entries of a table that could be one leaf: a leaf, a contiguous run, or entries that could
+/// become one.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     node: Node,
     start: usize,
     count: usize,
     attributes: u64,
-    /// What to add (wrapping) to an address for what it translates to.
+    /// What to add (wrapping) to an address for its output address.
     offset: u64,
 }
 
 impl Place {
-    /// The leaf for `va`, or the run that it is one of.
+    /// Returns the leaf for `va`, or the run that it is part of.
     fn of<W: TableWindow>(context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
         let geometry = context.geometry;
         let node = context.lowest(window, va);
@@ -114,8 +115,8 @@ impl Place {
         self.node.last(self.start + self.count - 1)
     }
 
-    /// The largest run or block around `self`, which translates `va`, that could be made, if there
-    /// is a larger one.
+    /// Returns the largest run or block around `self`, which translates `va`, that could be made,
+    /// if it is larger than `self`.
     fn grown<W: TableWindow>(&self, context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
         let mut grown: Option<Self> = None;
         loop {
@@ -128,7 +129,7 @@ impl Place {
         }
     }
 
-    /// The contiguous run that `self` could be one entry of.
+    /// Returns the contiguous run that `self` could become part of.
     fn in_a_run<W: TableWindow>(&self, context: &TreeContext, window: &mut W) -> Option<Self> {
         let run = context.run(self.node.level).filter(|run| self.count < *run)?;
         // The entry beside decides nearly always.
@@ -143,11 +144,11 @@ impl Place {
         (aligned && others.all(|index| self.is_alike(context, index, window))).then_some(larger)
     }
 
-    /// The block that could take the place of the table.
+    /// Returns the block that could replace the table.
     fn in_a_block<W: TableWindow>(&self, context: &TreeContext, va: u64, window: &mut W) -> Option<Self> {
         let geometry = context.geometry;
         let Node { table, level, base, .. } = self.node;
-        // Where there are runs, a block is made of nothing but runs.
+        // Where there are runs, a block consists of runs.
         if context.run(level).is_some_and(|run| self.count < run) {
             return None;
         }
@@ -167,7 +168,8 @@ impl Place {
         Some(Self { node, start: node.index(va), count: 1, ..*self })
     }
 
-    /// Whether the entry at `index` says, with all below it, what `self` says.
+    /// Returns whether the entry at `index`, with all tables below it, has the attributes of `self`
+    /// and continues its addresses.
     fn is_alike<W: TableWindow>(&self, context: &TreeContext, index: usize, window: &mut W) -> bool {
         let geometry = context.geometry;
         let level = self.node.level;

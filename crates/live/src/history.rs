@@ -1,23 +1,23 @@
-//! What the stores of a plan make of an entry, step by step.
+//! The stores of a plan so far, and the value of an entry after them.
 
 use arrayvec::ArrayVec;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa};
 
 use crate::step::{Step, Store};
 
-/// Stores that follow each other and ascend, so that one is found by its addresses.
+/// Consecutive stores to ascending addresses, so that a binary search finds one.
 #[derive(Clone, Copy, Debug)]
 struct Pass {
     from: usize,
     end: usize,
-    /// Whether the stores ascend. Those of a long and tangled plan are searched one by one.
+    /// Whether the stores ascend. If not, they are searched one by one.
     sorted: bool,
 }
 
-/// More passes than any of our planners makes: each of its rounds is one or two.
+/// More passes than any planner makes: each of its rounds is one or two.
 const PASSES: usize = 12;
 
-/// So many steps are searched one by one.
+/// This many steps are searched one by one.
 const FEW: usize = 4;
 
 /// The stores of a plan up to where a check stands.
@@ -26,8 +26,7 @@ pub(crate) struct History<'s> {
     geometry: Geometry,
     steps: &'s [Step],
     passes: ArrayVec<Pass, PASSES>,
-    /// The levels of the tables stored to, a bit each: of an entry at another level nothing has to
-    /// be searched.
+    /// The levels of the tables stored to, one bit each. No entry at another level has changed.
     levels: u32,
 }
 
@@ -54,7 +53,7 @@ impl<'s> History<'s> {
         self.levels.wrapping_shr(level.above_pages()) <= 1
     }
 
-    /// Takes in the store at step `at`, which is behind all those before.
+    /// Adds the store at step `at`, which comes after all those before.
     #[inline(always)]
     pub fn push(&mut self, at: usize, store: &Store) {
         self.levels |= 1u32.wrapping_shl(store.level.above_pages());
@@ -86,8 +85,8 @@ impl<'s> History<'s> {
         self.passes.push(Pass { from: at, end: at + 1, sorted: true });
     }
 
-    /// Runs `each` on the stores before step `before`, in order, but for some that do not overlap
-    /// `first..=last`.
+    /// Runs `each` on the stores before step `before`, in order. It may leave out stores that do
+    /// not overlap `first..=last`.
     #[inline(always)]
     fn near(&self, before: usize, first: u64, last: u64, mut each: impl FnMut(usize, &Store)) {
         for pass in &self.passes {
@@ -110,7 +109,7 @@ impl<'s> History<'s> {
         }
     }
 
-    /// How many of the steps `from..end`, ascending stores, lie below `first`.
+    /// Returns how many of the steps `from..end`, ascending stores, lie below `first`.
     #[inline(never)]
     fn behind(&self, from: usize, end: usize, first: u64) -> usize {
         self.steps.get(from..end).unwrap_or_default().partition_point(|step| match step {
@@ -119,7 +118,7 @@ impl<'s> History<'s> {
         })
     }
 
-    /// Whether a store before step `before` changes an entry of those that `store` names.
+    /// Returns whether a store before step `before` changes an entry that `store` names.
     #[inline(always)]
     pub fn touches(&self, before: usize, store: &Store) -> bool {
         self.has(store.level) && self.has_touched(before, store)
@@ -136,8 +135,8 @@ impl<'s> History<'s> {
         touches
     }
 
-    /// Returns what the entry `index` of the table `table` at `level`, which translates `va` and
-    /// holds `memory`, is with the stores before step `before` done.
+    /// Returns the value of entry `index` of the table `table` at `level` after the stores before
+    /// step `before`. The entry translates `va`, and `memory` is its content.
     #[inline(always)]
     pub fn value(
         &self,
@@ -154,7 +153,7 @@ impl<'s> History<'s> {
         self.values(before, entry, memory, |_, _| {})
     }
 
-    /// As [`value`](Self::value), and runs `each` on what each store makes of the entry.
+    /// As [`value`](Self::value). Runs `each` on the value after each store.
     #[inline(always)]
     pub fn values(
         &self,

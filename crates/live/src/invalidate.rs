@@ -8,9 +8,9 @@ use crate::plan_error::PlanError;
 use crate::script::Script;
 use crate::step::{Invalidation, Reach, Step};
 
-/// Plans that need more TLBI instructions at once than this invalidate everything instead: each one
-/// is a message to every CPU, and refilling a TLB costs less than so many. Linux draws the line at
-/// the same number.
+/// The most TLBI instructions that a plan issues at once. One that needs more invalidates
+/// everything instead: each TLBI is a message to every CPU, and to refill a TLB costs less. Linux
+/// has the same limit.
 pub const MAX_INVALIDATIONS: u64 = 512;
 
 /// Addresses whose entries changed.
@@ -18,7 +18,7 @@ pub const MAX_INVALIDATIONS: u64 = 512;
 pub(crate) struct Span {
     pub first: u64,
     pub last: u64,
-    /// log2 of the bytes that one entry covers, the smallest that a TLB may hold here.
+    /// log2 of the bytes that the smallest TLB entry may cover here.
     pub shift: u32,
     pub reach: Reach,
 }
@@ -32,15 +32,15 @@ impl Span {
         Self { first: va, last, shift, reach: Reach::LastLevel }
     }
 
-    /// What the table that the entry at `level` for `va` leads to translates: whatever its leaves
-    /// are, every page of it, and the walk-cache entries above.
+    /// What the table that the entry at `level` for `va` leads to translates: every page of it,
+    /// whatever its leaves are, and the walk-cache entries above.
     #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);
         Self { first: va, last, shift: geometry.granule().shift(), reach: Reach::AllLevels }
     }
 
-    /// The span that `self` and the `next` one make together, if they touch and are of one kind.
+    /// Returns `self` and `next` as one span, if they touch and have the same kind.
     pub fn joined(self, next: Self) -> Option<Self> {
         let alike = self.shift == next.shift && self.reach == next.reach;
         (alike && self.last.checked_add(1) == Some(next.first)).then_some(Self { last: next.last, ..self })
@@ -52,10 +52,10 @@ impl Span {
     }
 }
 
-/// More separate spans than this in one round mean everything.
+/// The most separate spans in one round. More of them mean everything.
 const SPANS: usize = 8;
 
-/// A list of spans that stays small: when it overflows it means everything.
+/// A short list of spans. When it overflows it means everything.
 #[derive(Debug)]
 pub(crate) struct Spans {
     list: ArrayVec<Span, SPANS>,
@@ -84,7 +84,7 @@ impl Spans {
         self.list.is_empty()
     }
 
-    /// The invalidation of all there is, when that is one entry.
+    /// Returns the invalidation of all spans together, when they are one entry.
     #[inline(always)]
     pub fn single(&self) -> Option<Invalidation> {
         match self.list.as_slice() {
@@ -137,7 +137,7 @@ fn push_one(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_
 /// Pushes the cheapest invalidations that cover `span`.
 #[inline(never)]
 fn push_many(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_>) -> Result<(), PlanError> {
-    // As after a fold: one range says it all.
+    // As after a fold, one range covers all of it.
     let pages = (span.last.wrapping_sub(span.first) >> geometry.granule().shift()).wrapping_add(1);
     if ranges
         && matches!(RangeOperand::any_asid(geometry, Va(span.first), pages), Some((_, all)) if all == pages)
@@ -161,7 +161,7 @@ fn by_va(span: Span) -> Invalidation {
     Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
 }
 
-/// How many instructions invalidate `span`, and whether they should be ranges where they can.
+/// Returns how many instructions invalidate `span`, and whether ranges are among them.
 fn cheapest(geometry: Geometry, ranges: bool, span: Span) -> (u64, bool) {
     let single = span.entries();
     if !ranges || single == 1 {
@@ -178,8 +178,8 @@ fn cheapest(geometry: Geometry, ranges: bool, span: Span) -> (u64, bool) {
     if counted.is_ok() && instructions < single { (instructions, true) } else { (single, false) }
 }
 
-/// Cuts `span` into ranges, and single pages where no range can say it: an odd page at the end, and
-/// under LPA2 what lies in front of the first multiple of 64 KiB.
+/// Cuts `span` into ranges, and into single pages where no range fits: an odd page at the end, and
+/// under LPA2 the pages below the first multiple of 64 KiB.
 fn pieces(
     geometry: Geometry,
     span: Span,
@@ -201,7 +201,7 @@ fn pieces(
         };
         push(piece)?;
         pages -= covered;
-        // After the last page of the address space nothing is left.
+        // Wraps only after the last page of the address space, when no pages are left.
         va = va.wrapping_add(covered << shift);
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! Mapping where nothing is mapped: leaves into empty entries, and whole new tables behind one
-//! store.
+//! Mapping: leaves go into empty entries, and whole new tables are linked by one store.
 
 use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
@@ -20,7 +19,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.map_below(root, &mut cursor)
     }
 
-    /// Maps what lies at the cursor in the reach of `node`.
+    /// Plans to map what lies at the cursor and in the reach of `node`.
     fn map_below(&mut self, node: Node, cursor: &mut Cursor<'_>) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         let entries = geometry.entries(node.level);
@@ -82,8 +81,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Stores `count` leaves that differ in nothing but their address; the first stands `from`
-    /// leaves into `mapping`.
+    /// Stores `count` leaves that differ only in their address. The first is leaf `from` of
+    /// `mapping`.
     fn write_alike(
         &mut self,
         node: Node,

@@ -13,7 +13,7 @@ pub(crate) struct Node {
     pub level: Level,
 }
 
-// No entry lies beyond the address space, and every shift is one of a level: what wraps is nothing.
+// Nothing here wraps: no entry lies beyond the address space, and every shift is that of a level.
 impl Node {
     /// First address that entry `index` translates.
     #[inline]

@@ -9,27 +9,27 @@ use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::release_below;
 
-/// A planned edit. Nothing has changed yet in what the hardware walks.
+/// A planned edit. Nothing that hardware walks has changed yet.
 ///
 /// Dropping one leaks the frames of its new tables: apply or [`abandon`](Self::abandon) it.
 #[must_use = "a plan that is neither applied nor abandoned leaks its frames"]
 #[derive(Debug)]
 pub struct Plan<'b> {
-    /// The tree that is planned for, which nothing else can change meanwhile.
+    /// The tree, which nothing else can change while the plan borrows it.
     context: &'b mut TreeContext,
     exclusivity: Exclusivity,
     foldable: Foldable,
     steps: &'b [Step],
 }
 
-/// Whether leaves may become larger where a plan has changed attributes.
-// Of four bytes, as `Exclusivity` is.
+/// Whether leaves may become larger where a plan changes attributes.
+// Four bytes, like `Exclusivity`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Foldable {
-    /// One page changes, and it differs from the one beside it then.
+    /// The plan changes one page, which then differs from the page beside it.
     No,
-    /// Nobody has looked.
+    /// Unknown.
     Perhaps,
 }
 
@@ -44,14 +44,15 @@ impl<'b> Plan<'b> {
         Self { context, exclusivity, foldable, steps }
     }
 
-    /// Whether it pays to ask [`LiveTree::foldable`] when the plan is applied. It does not where
-    /// the plan has seen the answer: it makes one page that differs from the page beside it.
+    /// Returns whether [`LiveTree::foldable`](crate::LiveTree::foldable) may return `Some` when the
+    /// plan is applied. It is false when the plan changes one page, which then differs from the
+    /// page beside it.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
         self.foldable == Foldable::Perhaps
     }
 
-    /// The steps, in order. There is none when nothing has to change.
+    /// Returns the steps, in order. The slice is empty when nothing has to change.
     #[inline(always)]
     pub fn steps(&self) -> &[Step] {
         self.steps
@@ -67,14 +68,14 @@ impl<'b> Plan<'b> {
         self.context
     }
 
-    /// Gives back the frames of the new tables.
+    /// Frees the new tables.
     #[inline(always)]
     pub fn abandon<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
         abandon(self.context().geometry, self.steps, window, frames);
     }
 }
 
-/// Gives back the frames of the new tables that `steps` link.
+/// Frees the new tables that `steps` link.
 #[cold]
 #[inline(never)]
 pub(crate) fn abandon<W: TableWindow, F: FrameSource>(

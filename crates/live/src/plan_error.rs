@@ -7,12 +7,12 @@ use thiserror::Error;
 use linmap_table::EntryInUse;
 use linmap_table::OutOfFrames;
 
-/// Why an edit can't be planned. The tree is as before, and every frame taken is back.
+/// Why an edit can't be planned. The tree is unchanged, and all frames allocated are freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// The range is empty or not made of whole pages.
-    #[error("{range}: not whole pages of {granule:#x} bytes")]
+    #[error("{range} does not consist of whole pages of {granule:#x} bytes")]
     Unaligned {
         /// The range asked for.
         range: VaRange,
@@ -20,7 +20,7 @@ pub enum PlanError {
         granule: u64,
     },
     /// The range leaves the half of the address space that the tree translates.
-    #[error("{range} leaves the {bits} bits from {base} on that the tree translates")]
+    #[error("{range} is not inside the {bits}-bit half from {base} on that the tree translates")]
     OutsideHalf {
         /// The range asked for.
         range: VaRange,
@@ -37,9 +37,9 @@ pub enum PlanError {
         /// The geometry of the tree.
         tree: Geometry,
     },
-    /// The plan needs more steps than the caller's list holds. Edit less at once, or give more
-    /// room.
-    #[error("the plan needs more than the {capacity} steps there is room for")]
+    /// The plan needs more steps than the caller's list holds. Edit a smaller range, or pass a
+    /// longer list.
+    #[error("the plan needs more than {capacity} steps, which is the length of the caller's list")]
     TooLong {
         /// The length of the caller's list.
         capacity: usize,
@@ -47,19 +47,20 @@ pub enum PlanError {
     /// No frame is left for a table.
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
-    /// Something is mapped already where the edit maps.
+    /// Something is mapped already where the edit would map.
     #[error(transparent)]
     EntryInUse(#[from] EntryInUse),
-    /// Nothing is mapped at an address whose attributes should change.
+    /// Nothing is mapped at an address whose attributes were to change.
     #[error("nothing is mapped at {va}, so its attributes can't change")]
     Hole {
         /// First address without translation.
         va: Va,
     },
-    /// An entry that linmap never writes: a reserved encoding, a run whose entries differ, a
-    /// contiguous bit where linmap makes no runs, a block that another procedure left with nT.
+    /// An entry that this crate never writes: a reserved encoding, a run whose entries differ, a
+    /// contiguous bit where no runs are made, a block with nT.
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}, is {found:?}, which is nothing linmap writes"
+        "entry {index} of the level {level} table at {table}, for {va}, is {found:?}: an encoding that \
+         is never written here"
     )]
     Foreign {
         /// First address that the entry translates.
@@ -70,26 +71,28 @@ pub enum PlanError {
         level: Level,
         /// The entry's index.
         index: usize,
-        /// What stands there.
+        /// Its content.
         found: Descriptor,
     },
-    /// The change would let memory be both written and executed.
+    /// The change would make memory writable and executable.
     #[error("{va} would be writable and executable")]
     WritableAndExecutable {
         /// First such address.
         va: Va,
     },
-    /// A contiguous run would have to change while it is in use, one entry after the other.
+    /// A contiguous run in use would have to change entry by entry.
     #[error(
-        "the contiguous run for {va} would change while it is in use, which BBM level 0 can't do (D8.7.1): level 1 can"
+        "the contiguous run for {va} would change while it is in use, which needs BBM level 1: the CPUs \
+         have level 0 (D8.7.1)"
     )]
     RunInUse {
         /// First address of the run.
         va: Va,
     },
-    /// A leaf would have to change its size while it is in use.
+    /// A leaf in use would have to change its size.
     #[error(
-        "the leaf for {va} would change its size while it is in use, which BBM level {} can't do (D8.16.2): level 3 can",
+        "the leaf for {va} would change its size while it is in use, which needs BBM level 3: the CPUs \
+         have level {} (D8.16.2)",
         bbm.number()
     )]
     NeedsLevel3 {

@@ -1,5 +1,4 @@
-//! What all planners share: the list of steps, reading entries as they will be, barriers and
-//! invalidations.
+//! What all planners share: reads of entries, stores, barriers and invalidations.
 
 use core::slice;
 
@@ -25,7 +24,7 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     pub spans: Spans,
     pub window: &'p mut W,
     pub frames: &'p mut F,
-    /// Whether the stores that wrote new tables are ordered before what is pushed next.
+    /// Whether a DSB orders the entries of new tables before the next step.
     tables_ordered: bool,
     /// Whether a store was pushed since the last DSB.
     unordered: bool,
@@ -33,12 +32,11 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     pub unsynchronised: bool,
     /// Whether one of the stores since the last DSB took the contiguous bit from a run.
     unfolded: bool,
-    /// Where the steps end that change sizes; later ones are planned on what these make.
+    /// The end of the steps that change sizes. Later steps are planned on the result of these.
     split_end: usize,
-    /// The lowest table known to translate all that the edit is about.
+    /// The lowest table known to translate the whole range of the edit.
     pub top: Node,
-    /// Whether the edit is about one page, which differs from the one beside it when the plan is
-    /// applied.
+    /// Whether the edit changes one page, which then differs from the page beside it.
     pub odd_page: bool,
 }
 
@@ -68,12 +66,12 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         }
     }
 
-    /// The lowest table in memory that translates all of `first..=last`, a part of what the root
-    /// does. It does not lie below an entry that translates just that.
+    /// Returns the lowest table in memory that translates all of `first..=last`. If one entry
+    /// translates exactly this range, it is the table of that entry.
     #[inline(always)]
     pub fn lowest(&mut self, first: u64, last: u64) -> Node {
-        // As many low bits as the addresses differ in; an entry of just so many may be the whole
-        // range.
+        // The number of low bits in which the addresses may differ. An entry of that size may be
+        // the whole range.
         let bits = u64::BITS - (first ^ last).leading_zeros();
         let is_whole = (first | !last).trailing_zeros() >= bits;
         let to = if is_whole { bits } else { bits.wrapping_sub(1) };
@@ -94,8 +92,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.context.read(self.window, node.level, node.table, index)
     }
 
-    /// The entry as it will be when the splits of this plan are done. Only few entries are ever in
-    /// question: the two at the ends of a range.
+    /// Returns the entry as it will be after the splits of this plan. Asked only for the two
+    /// entries at the ends of a range.
     pub fn after_split(&mut self, node: Node, index: usize) -> Descriptor {
         let mut descriptor = self.read(node, index);
         for step in self.script.steps().get(..self.split_end).unwrap_or_default() {
@@ -114,8 +112,8 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     pub fn look<T>(&mut self, node: Node, from: usize, to: usize, look: impl FnOnce(&[u64]) -> T) -> T {
         let pointer = self.window.open(node.level, node.table);
         // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
-        // its entries, initialised by whoever built the tree. Nothing writes to them exclusivity:
-        // the tree is changed by its one `LiveTree` alone, which is borrowed, and hardware updates
+        // its entries, initialised by whoever built the tree. Nothing writes to them during the
+        // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates
         // are off.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
         let result = look(entries);
@@ -126,7 +124,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Pushes stores to the entries from `index` on.
     #[inline(always)]
     pub fn store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {
-        // The steps of the splits are read again and stay as they are.
+        // The steps of splits are read again, so they stay as they are.
         if self.script.len() > self.split_end && self.script.join(&store_of(node, index, count, edit)) {
             self.unordered = true;
             return Ok(());
@@ -142,11 +140,10 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.script.push(Step::Store(store_of(node, index, count, edit)))
     }
 
-    /// Pushes the store of one descriptor that leads to a new table, behind the DSB that orders
-    /// what was written there.
+    /// Pushes the store that links a new table, after the DSB that orders the table's entries.
     #[inline(always)]
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
-        // Nobody follows a link of a parked tree before the end of the plan.
+        // No walker follows a link of a parked tree before the plan ends.
         let first = Descriptor::table(self.context.geometry, table);
         let edit = Edit::Write { first, step: 0 };
         if self.exclusivity != Exclusivity::Parked && (!self.tables_ordered || self.unfolded) {
@@ -156,19 +153,18 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.store(node, index, 1, edit)
     }
 
-    /// `count` leaves at the level of `node` from `index` on changed in a way that TLBs have to
-    /// hear of.
+    /// Notes that `count` leaves of `node` from `index` on have to be invalidated.
     #[inline]
     pub fn invalidate_leaves(&mut self, node: Node, index: usize, count: usize) {
         if self.exclusivity == Exclusivity::Parked {
-            // The end of the plan invalidates everything.
+            // The plan ends with an invalidation of everything.
             return;
         }
         let shift = node.shift;
         self.spans.push(Span::leaves(node.va(index), count, shift));
     }
 
-    /// The entry no longer leads to a table.
+    /// Notes that the entry no longer leads to a table.
     pub fn invalidate_table(&mut self, node: Node, index: usize) {
         if self.exclusivity == Exclusivity::Parked {
             return;
@@ -176,12 +172,12 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.spans.push(Span::table(self.context.geometry, node.level, node.va(index)));
     }
 
-    /// Takes the contiguous bit from the run of `count` entries from `index` on. All of them must
-    /// have lost it, for every walker, before one of them changes in another way (Arm ARM D8.7.1).
+    /// Clears the contiguous bit of the run of `count` entries from `index` on. Every walker must
+    /// see all of these stores before an entry changes in another way (Arm ARM D8.7.1).
     pub fn unfold(&mut self, node: Node, index: usize, count: usize) -> Result<(), PlanError> {
         self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
-        // Walkers make nothing of a run of invalidated leaves, and nobody walks a parked tree. The
-        // entries of a run are alike.
+        // Walkers ignore the bit in invalidated leaves, and no CPU walks a parked tree. All entries
+        // of a run are valid or none.
         self.unfolded |= self.exclusivity != Exclusivity::Parked && self.read(node, index).is_valid();
         Ok(())
     }
@@ -209,17 +205,17 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         Ok(())
     }
 
-    /// What follows is planned on the splits so far.
+    /// Later steps are planned on the result of the splits so far.
     pub fn splits_end(&mut self) {
         self.split_end = self.script.len();
     }
 
-    /// Orders runs that were unfolded before what follows.
+    /// Orders the stores that cleared contiguous bits before the next step.
     pub fn order_runs(&mut self) -> Result<(), PlanError> {
         if self.unfolded { self.order() } else { Ok(()) }
     }
 
-    /// Frees the tables that the stores among the first `count` steps remove.
+    /// Plans to free the tables that the stores among the first `count` steps remove.
     pub fn free_tables(&mut self, count: usize) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         for at in 0..count {
@@ -237,7 +233,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         Ok(())
     }
 
-    /// Ends the plan: everything ordered, invalidated, and in force on this CPU.
+    /// Ends the plan: everything is ordered, invalidated, and in force on this CPU.
     #[inline(always)]
     pub fn finish(&mut self) -> Result<(), PlanError> {
         if !self.unsynchronised {

@@ -1,4 +1,4 @@
-//! Changing what leaves say, without changing their size.
+//! Changing the attributes of leaves.
 
 use core::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
-/// The attributes to change; `None` leaves one as it is.
+/// The attributes to change. `None` keeps an attribute.
 // Aligned, so that it is loaded as one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(align(4))]
@@ -30,7 +30,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Which bits the change clears and sets. The two have none in common.
+    /// Returns the bits that the change clears and those that it sets, which have none in common.
     #[inline(always)]
     pub(crate) const fn masks(self) -> (u64, u64) {
         let (mut clear, mut set) = (0, 0);
@@ -50,7 +50,7 @@ impl Change {
         (clear & !set, set)
     }
 
-    /// Whether the change alone says that memory becomes writable and executable.
+    /// Returns whether the change by itself makes memory writable and executable.
     pub(crate) const fn writable_and_executable(self) -> bool {
         match (self.access, self.execute) {
             (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
@@ -58,7 +58,7 @@ impl Change {
         }
     }
 
-    /// Whether leaves have to be looked at to know whether they become writable and executable.
+    /// Whether it depends on the leaf whether it becomes writable and executable.
     const fn may_become_both(self) -> bool {
         match (self.access, self.execute) {
             (Some(access), None) => access.writable(),
@@ -73,7 +73,7 @@ impl Change {
 pub(crate) struct BitChange {
     clear: u64,
     set: u64,
-    /// Whether leaves have to be looked at to know whether they become writable and executable.
+    /// Whether it depends on the leaf whether it becomes writable and executable.
     may_become_both: bool,
     /// Whether the change makes leaves invalid.
     invalidates: bool,
@@ -97,7 +97,7 @@ impl BitChange {
 /// The bit of a leaf that makes it read-only (AP[2]).
 const READ_ONLY: u64 = Access::KernelReadOnly.bits();
 
-/// Whether a leaf lets somebody write and somebody execute.
+/// Returns whether a leaf is both writable and executable, at any exception level.
 const fn is_both(bits: u64) -> bool {
     bits & READ_ONLY == 0 && bits & Execute::MASK != Execute::MASK
 }
@@ -114,7 +114,7 @@ pub(crate) struct Seen {
 impl Seen {
     #[inline]
     pub fn of(entries: &[u64]) -> Self {
-        // Two folds over the same slice, which the compiler turns into vectors.
+        // Two folds in one loop, which the compiler can vectorise.
         let (mut and, mut or) = (u64::MAX, 0);
         for entry in entries {
             and &= *entry;
@@ -123,7 +123,7 @@ impl Seen {
         Self { and, or }
     }
 
-    /// Whether clearing and setting these bits changes any.
+    /// Returns whether clearing and setting these bits changes any leaf.
     #[inline]
     pub const fn changes(self, clear: u64, set: u64) -> bool {
         self.and & set != set || self.or & clear != 0
@@ -141,8 +141,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_leaves_in(first, last, &change)
     }
 
-    /// Plans to change all leaves in `first..=last`, at whose ends no leaf is straddled that does
-    /// not have the attributes.
+    /// Plans to change all leaves in `first..=last`. The leaves at its ends lie in the range or
+    /// have the attributes already.
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
         if self.exclusivity == Exclusivity::Quiescent && self.context.bbm == BbmLevel::L0 {
@@ -153,7 +153,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_below(top, first, last, change, Phase::InPlace)
     }
 
-    /// What lies in `first..=last` in the table `node` and below.
+    /// Plans to change what lies in `first..=last` in the table `node` and below.
     #[inline(always)]
     fn protect_below(
         &mut self,
@@ -170,7 +170,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// What lies in `first..=last` in a table above the level of pages and below.
+    /// Plans to change what lies in `first..=last` in a table above the level of pages, and below
+    /// it.
     #[inline(never)]
     fn protect_upper(
         &mut self,
@@ -184,7 +185,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let geometry = self.context.geometry;
         let mut leaves = from..from;
         for index in from..=to {
-            // Splits happen at the ends of the range alone.
+            // Only entries at the ends of the range are split.
             let split = index == from || index == to;
             let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
             match entry(geometry, node.level, descriptor) {
@@ -210,7 +211,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_leaves(node, leaves, change, phase)
     }
 
-    /// The pages of a table that lie in `first..=last`.
+    /// Plans to change the pages of a table that lie in `first..=last`.
     #[inline(always)]
     fn protect_pages(
         &mut self,
@@ -221,7 +222,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         phase: Phase,
     ) -> Result<(), PlanError> {
         let (from, to) = self.indices(node, first, last);
-        // Every page has bit 1 set, valid or not. What does not is a hole or nothing of ours.
+        // Every page has bit 1 set, valid or invalidated. An entry without it is a hole or foreign.
         let seen = self.look(node, from, to, Seen::of);
         if seen.and & PAGE_BIT == 0 {
             for index in from..=to {
@@ -240,7 +241,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_seen(node, from..to + 1, seen, change, phase)
     }
 
-    /// Some leaves of a table above the level of pages; there may be none.
+    /// Plans to change some leaves of a table above the level of pages, or none.
     fn protect_leaves(
         &mut self,
         node: Node,
@@ -255,7 +256,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_seen(node, leaves, seen, change, phase)
     }
 
-    /// Leaves, at least one, of which `seen` is known.
+    /// Plans to change one or more leaves, of which `seen` is known.
     #[inline(always)]
     fn protect_seen(
         &mut self,
@@ -280,7 +281,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if !seen.changes(clear, set) {
             return Ok(());
         }
-        // From the first leaf that changes to the last. What lies between may be stored as it is.
+        // From the first leaf that changes to the last. Leaves between may be stored unchanged.
         let changes = |bits: &u64| bits & !clear | set != *bits;
         let ends = self.look(node, from, to, |entries| {
             Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
@@ -300,8 +301,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_alike(node, lead, end, (clear, set), seen, phase)
     }
 
-    /// The leaves `lead..=end`, none or all of which have to be made invalid before they change:
-    /// runs at BBM level 0 each by itself, since some of them may be invalid or as they should be.
+    /// Plans to change the leaves `lead..=end` at BBM level 0, run by run. A valid run that changes
+    /// is made invalid first; other runs may be invalid, or have the attributes already.
     fn protect_runs(
         &mut self,
         node: Node,
@@ -329,8 +330,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// A valid contiguous run at BBM level 0, where its entries must not differ while it is valid
-    /// (Arm ARM D8.7.1).
+    /// Plans to change a valid contiguous run at BBM level 0, where its entries must not differ
+    /// while they are valid (Arm ARM D8.7.1).
     fn remake_run(
         &mut self,
         node: Node,
@@ -351,7 +352,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// The leaves `lead..=end`, some of which change, in place.
+    /// Plans to change the leaves `lead..=end`, not all of which change, in place.
     #[inline(always)]
     fn protect_alike(
         &mut self,
@@ -370,7 +371,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if self.exclusivity == Exclusivity::Parked {
             return Ok(());
         }
-        // What was invalid is in no TLB, and what stays as it is may stay there.
+        // No TLB holds an invalid entry, and an unchanged one may stay there.
         let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
         if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
             self.invalidate_leaves(node, lead, count);
@@ -378,8 +379,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// `lead..=end` grown to whole contiguous runs, within `from..=to`: the entries of a run change
-    /// together.
+    /// Returns `lead..=end` extended to whole contiguous runs within `from..=to`, since the entries
+    /// of a run change together.
     fn whole_runs(&mut self, node: Node, from: usize, lead: usize, end: usize, to: usize) -> (usize, usize) {
         let Some(run) = self.context.run(node.level) else { return (lead, end) };
         let mut grown = (lead, end);

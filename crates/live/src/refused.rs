@@ -7,12 +7,11 @@ use thiserror::Error;
 
 use crate::step::{EveryLeaf, Invalidation};
 
-/// A plan that must not be applied.
+/// A plan that must not be applied, and the rule that it breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("step {step}: {rule}")]
 pub struct Refused {
-    /// The step that breaks the rule, counted from 0; the number of steps when the plan ends too
-    /// early.
+    /// The step that breaks the rule, from 0. The number of steps when the plan ends too early.
     pub step: usize,
     /// The rule.
     pub rule: BrokenRule,
@@ -22,9 +21,10 @@ pub struct Refused {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum BrokenRule {
-    /// The store names no entries of a table: too many, none, or an address that they do not
-    /// translate.
-    #[error("{count} entries from {index} on in a level {level} table do not translate {va}")]
+    /// The store names entries that do not exist or that do not translate its address.
+    #[error(
+        "{count} entries from index {index} on of a level {level} table do not exist or do not translate {va}"
+    )]
     NoSuchEntries {
         /// The address given.
         va: Va,
@@ -32,10 +32,10 @@ pub enum BrokenRule {
         level: Level,
         /// The first index.
         index: u16,
-        /// How many.
+        /// The number of them.
         count: u16,
     },
-    /// The walk for the address does not come through the table.
+    /// The walk for the address does not reach the table.
     #[error("the level {level} table for {va} is not at {table}")]
     OtherTable {
         /// The address.
@@ -45,9 +45,10 @@ pub enum BrokenRule {
         /// The table that the step names.
         table: Pa,
     },
-    /// The change needs more than the store and an invalidation.
+    /// The change needs more than a store and an invalidation.
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs {requirement} at BBM level {}",
+        "entry {index} of the level {level} table at {table}, for {va}: {old:?} to {new:?} needs \
+         {requirement} at BBM level {}",
         bbm.number()
     )]
     Forbidden {
@@ -59,29 +60,30 @@ pub enum BrokenRule {
         level: Level,
         /// The entry's index.
         index: usize,
-        /// What TLBs may hold of the entry.
+        /// What TLBs may hold for the entry.
         old: Descriptor,
         /// What is stored.
         new: Descriptor,
-        /// What the change asks for.
+        /// What the change needs.
         requirement: Requirement,
         /// The level of the CPUs.
         bbm: BbmLevel,
     },
     /// A leaf in use changes its size below BBM level 3, or is made invalid for a moment.
     #[error(
-        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or brings it back, below BBM level 3 (D8.16.2)"
+        "the entry for {va} is in use: {old:?} to {new:?} changes its size, or makes it valid again, \
+         below BBM level 3 (D8.16.2)"
     )]
     InUse {
         /// First address that the entry translates.
         va: Va,
-        /// What TLBs may hold of the entry.
+        /// What TLBs may hold for the entry.
         old: Descriptor,
         /// What is stored.
         new: Descriptor,
     },
-    /// A table and a block that replace each other do not translate alike.
-    #[error("the table at {table} and the block {block:?} for {va} do not translate alike")]
+    /// A table and a block that replace each other do not translate identically.
+    #[error("the table at {table} and the block {block:?} for {va} do not translate identically")]
     Differs {
         /// First address.
         va: Va,
@@ -90,9 +92,10 @@ pub enum BrokenRule {
         /// The block.
         block: Descriptor,
     },
-    /// The entries of a contiguous run are not changed together, or would differ (D8.7.1).
+    /// Only a part of a contiguous run changes, or its entries would differ (D8.7.1).
     #[error(
-        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run changes"
+        "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run \
+         changes (D8.7.1)"
     )]
     PartOfRun {
         /// First address that the entry translates.
@@ -104,9 +107,11 @@ pub enum BrokenRule {
         /// The entry's index.
         index: usize,
     },
-    /// An entry changes before every walker sees that the run it was one of is none any more
+    /// An entry changes before a DSB orders the stores that take the contiguous bit from its run
     /// (D8.7.1).
-    #[error("the entry for {va} changes before a DSB orders the stores that unfold its run")]
+    #[error(
+        "the entry for {va} changes before a DSB orders the stores that clear its contiguous bit (D8.7.1)"
+    )]
     RunUnordered {
         /// First address that the entry translates.
         va: Va,
@@ -120,13 +125,13 @@ pub enum BrokenRule {
         table: Pa,
     },
     /// A change of all leaves where CPUs may walk the tree.
-    #[error("all leaves from {first} on change, which a parked tree alone can do")]
+    #[error("all leaves from {first} on change, which needs a parked tree")]
     NotParked {
         /// First address of the range.
         first: Va,
     },
-    /// A change of all leaves that names no range of the tree, or bits other than nG.
-    #[error("no change of all leaves: {0:?}")]
+    /// A change of all leaves whose range is not in the tree, or that changes bits other than nG.
+    #[error("not a valid change of all leaves: {0:?}")]
     NoSuchLeaves(EveryLeaf),
     /// A change of all leaves that begins or ends within a leaf or a contiguous run that it
     /// changes.
@@ -135,27 +140,27 @@ pub enum BrokenRule {
         /// An address in the leaf, the first or the last of the range.
         va: Va,
     },
-    /// A store behind a change of all leaves, which must be the last.
-    #[error("the entries for {va} change behind a change of all leaves, which must be the last")]
+    /// A store after a change of all leaves, which must be the last step that stores.
+    #[error("the entries for {va} change after a change of all leaves, which must come last")]
     BehindEveryLeaf {
         /// First address that changes.
         va: Va,
     },
-    /// An invalidation is not ordered behind the stores it is for.
-    #[error("an invalidation before the DSB that orders the stores")]
+    /// An invalidation comes before the DSB that orders its stores.
+    #[error("an invalidation comes before the DSB that orders its stores")]
     InvalidationUnordered,
-    /// No instruction can say the invalidation.
-    #[error("no instruction of these CPUs does the invalidation {0:?}")]
+    /// No TLBI instruction can encode the invalidation.
+    #[error("no TLBI instruction of these CPUs can encode {0:?}")]
     NoSuchInvalidation(Invalidation),
-    /// A frame is freed that a walk may still reach.
-    #[error("the table at {table} for {va} is freed before its removal is invalidated everywhere")]
+    /// A table is freed that a walk may still reach.
+    #[error("the table at {table} for {va} is freed before it is invalidated on all CPUs")]
     FreedEarly {
         /// First address that the table translated.
         va: Va,
         /// The table.
         table: Pa,
     },
-    /// A frame is freed that the plan has not removed from the tree, or twice.
+    /// A table is freed that the plan has not removed from the tree, or that it freed before.
     #[error("the table at {table} for {va} is freed, but the plan has not removed it")]
     NotRemoved {
         /// First address that the step names.
@@ -163,16 +168,16 @@ pub enum BrokenRule {
         /// The table.
         table: Pa,
     },
-    /// The plan ends with stores that no DSB orders.
-    #[error("the plan ends with stores that no DSB orders")]
+    /// The plan ends before a DSB orders its stores.
+    #[error("the plan ends before a DSB orders its stores")]
     StoresUnordered,
-    /// The plan ends with translations in TLBs that the tables no longer hold.
-    #[error("the plan ends before all that changed is invalidated everywhere; {va} is not")]
+    /// The plan ends while TLBs may hold translations that the tables no longer hold.
+    #[error("the plan ends before {va}, which changed, is invalidated on all CPUs")]
     NotInvalidated {
-        /// An address of which TLBs may hold an old translation.
+        /// An address for which TLBs may hold an old translation.
         va: Va,
     },
-    /// The plan ends without an ISB behind all that it does.
+    /// The plan ends without an ISB.
     #[error("the plan ends without an ISB")]
     NoIsb,
 }

@@ -1,4 +1,4 @@
-//! Contiguous runs under a store: all of a run changes, and alike.
+//! Contiguous runs under a store: a run changes whole, and its entries stay consecutive.
 
 use linmap_vmsa::{Decoded, Descriptor};
 
@@ -6,16 +6,16 @@ use crate::entry::CONTIGUOUS;
 use crate::step::Store;
 use crate::tree_context::TreeContext;
 
-/// A contiguous run on its way through the entries of a store.
+/// The contiguous run that the last entry looked at belongs to.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    /// What the first entry of the run becomes, and the index behind the last.
+    /// The new value of the run's first entry, its index, and the index after the last entry.
     lead: Option<(Descriptor, usize, usize)>,
 }
 
 impl Run {
-    /// Looks at the next entry of `store`, which changes from `now` to `new`. `None` when it
-    /// belongs to a run of which not all is changed, or not alike.
+    /// Checks the next entry of `store`, which changes from `now` to `new`. Returns `None` when it
+    /// belongs to a run that does not change whole, or whose entries would not be consecutive.
     #[inline(always)]
     pub fn check(
         &mut self,
@@ -64,7 +64,7 @@ impl Run {
         if !one_of_run(new) {
             return Some(());
         }
-        // A run begins with its first entry, at an address that is a multiple of its size.
+        // A run begins at an address that is a multiple of its size.
         let Decoded::Leaf(pa) = new.decode(context.geometry, store.level) else { return None };
         if index != start || pa.0 & (((count as u64) << shift) - 1) != 0 {
             return None;

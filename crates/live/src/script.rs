@@ -22,7 +22,7 @@ impl<'b> Script<'b> {
         self.len
     }
 
-    /// The steps written, for as long as the list lives.
+    /// Returns the steps written, for the lifetime of the list.
     pub fn written(self) -> &'b [Step] {
         let Self { steps, len } = self;
         steps.get(..len).unwrap_or_default()
@@ -32,8 +32,7 @@ impl<'b> Script<'b> {
         self.steps.get(..self.len).unwrap_or_default()
     }
 
-    // A step is larger than what is copied without a call: built where it stays, it is not copied
-    // at all.
+    // Inlined, so that the step is built in place: it is too large to be copied without a call.
     #[inline(always)]
     pub fn push(&mut self, step: Step) -> Result<(), PlanError> {
         let [slot] = self.room()?;
@@ -41,7 +40,7 @@ impl<'b> Script<'b> {
         Ok(())
     }
 
-    /// The next `N` steps, for the caller to write.
+    /// Returns the next `N` steps, for the caller to write.
     #[inline(always)]
     pub fn room<const N: usize>(&mut self) -> Result<&mut [Step; N], PlanError> {
         let capacity = self.steps.len();
@@ -51,8 +50,8 @@ impl<'b> Script<'b> {
         Ok(slots)
     }
 
-    /// Makes `store` a part of the store that was pushed last, where both are one run. Returns
-    /// whether it is.
+    /// Adds `store` to the store that was pushed last, if one store can do both. Returns whether it
+    /// did.
     #[inline(never)]
     pub fn join(&mut self, store: &Store) -> bool {
         if let Some(Step::Store(last)) = self.len.checked_sub(1).and_then(|last| self.steps.get_mut(last))
@@ -86,14 +85,15 @@ pub(crate) const fn store_of(node: Node, index: usize, count: usize, edit: Edit)
 /// Bits of descriptors in which the entries of one run may differ.
 const ADDRESS: u64 = 0xffff_ffff_f000;
 
-/// The edit that does what the stores `last` and, right behind it, `next` do.
+/// Returns the edit that does what the store `last` and the store `next`, to the entries after it,
+/// do.
 fn joined(last: &Store, next: &Store) -> Option<Edit> {
     match (last.edit, next.edit) {
         (Edit::Bits { .. }, Edit::Bits { .. }) => (last.edit == next.edit).then_some(last.edit),
         (Edit::Write { first, step }, Edit::Write { first: next_first, step: next_step })
             if (first.0 ^ next_first.0) & !ADDRESS == 0 =>
         {
-            // A single value has no step yet, so that any will do.
+            // A single value may have any step.
             let step = if last.count == 1 { next_first.0.wrapping_sub(first.0) } else { step };
             let behind = first.0.wrapping_add(step.wrapping_mul(u64::from(last.count)));
             let fits = next_first.0 == behind && (next.count == 1 || next_step == step);

@@ -1,4 +1,5 @@
-//! Making leaves smaller: contiguous runs unfolded, blocks replaced by tables that say the same.
+//! Making leaves smaller: contiguous runs lose the bit, tables that translate identically replace
+//! blocks.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -21,10 +22,10 @@ use linmap_table::{FrameSource, OutOfFrames};
 /// Which leaves are too large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cut {
-    /// Those that reach over one of the ends of the range `first..=last`, unless they are already
-    /// what `wanted` makes of a leaf: the first bits clear, the second ones set.
+    /// Leaves that reach over an end of the range `first..=last`, unless the bits that `wanted`
+    /// names first are clear and those that it names second are set already.
     Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
-    /// Those in the range that are larger than an entry at `to`.
+    /// Leaves in the range that are larger than an entry at `to`.
     Down { first: u64, last: u64, to: Level },
 }
 
@@ -42,14 +43,14 @@ impl Cut {
         }
     }
 
-    /// Whether no run stays in a table at `level` that translates `bytes` and one byte from `base`
-    /// on.
+    /// Returns whether every run is cut in a table at `level` that translates `bytes` + 1 bytes
+    /// from `base` on.
     fn leaves_no_run(self, level: Level, base: u64, bytes: u64) -> bool {
         matches!(self, Self::Down { first, last, to } if level <= to && first <= base && base + bytes <= last)
     }
 
-    /// The entries of a table of `count` for `base`, each of `1 << shift` bytes, that may have to
-    /// be cut.
+    /// Returns the entries that may have to be cut in a table of `count` entries of `1 << shift`
+    /// bytes each, from `base` on.
     #[inline(always)]
     fn candidates(self, base: u64, count: usize, shift: u32) -> [Range<usize>; 2] {
         let reach = (count as u64) << shift;
@@ -69,7 +70,7 @@ impl Cut {
         }
     }
 
-    /// Whether a leaf needs no cut because it is what it should become.
+    /// Returns whether a leaf needs no cut because it has the attributes already.
     #[inline(always)]
     fn spares(self, descriptor: Descriptor) -> bool {
         match self {
@@ -84,11 +85,11 @@ impl Cut {
 /// What a walk does with what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Stores what is new over what was.
+    /// Stores the new entry over the old one.
     InPlace,
-    /// Makes invalid what can't change in place.
+    /// Makes entries invalid that can't change in place.
     Break,
-    /// Stores what is new where something was made invalid.
+    /// Stores the new entry where the old one was made invalid.
     Make,
 }
 
@@ -114,8 +115,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.split_all(self.top, cut)
     }
 
-    /// Whether the page for `first` or the one for `last`, both in the table `top`, is one of a
-    /// run.
+    /// Returns whether the page for `first` or that for `last`, both in the table `top`, is part of
+    /// a run.
     #[inline(always)]
     fn has_runs(&mut self, first: u64, last: u64) -> bool {
         let top = self.top;
@@ -127,8 +128,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
         let bbm = self.context.bbm;
         if self.exclusivity == Exclusivity::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
-            // Break-before-make is legal at every level; nT would only add rounds, since nobody
-            // looks.
+            // Break-before-make is legal at every level. nT would only add rounds, since no CPU
+            // accesses the range.
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
             self.walk_splits(top, cut, Phase::Make)?;
@@ -152,8 +153,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address that
-    /// has been looked at.
+    /// Splits the leaf for `va`, if there is one and `cut` cuts it. Returns the last address of the
+    /// entry or run.
     fn split_at(&mut self, top: Node, va: u64, cut: Cut, phase: Phase) -> Result<u64, PlanError> {
         let mut node = top;
         loop {
@@ -164,7 +165,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 (Entry::Table(table), Some(_)) => {
                     node = self.context.below(node, index, table);
                 }
-                // Nothing is smaller than a page.
+                // A page can't be split.
                 (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
                 (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
@@ -211,7 +212,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
     }
 
-    /// The leaf at `index`, or the run that it is one of. The entries of a run must be alike.
+    /// Returns the leaf at `index`, or the run that it is part of, whose entries must be
+    /// consecutive.
     fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
         let single = Unit { node, index, count: 1, is_run: false, valid: descriptor.is_valid() };
         if !descriptor.is_contiguous() {
@@ -254,7 +256,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 return Ok(());
             }
             Phase::InPlace => {
-                // Level 3 lets a TLB go on with the larger entries, which say the same.
+                // At level 3 a TLB may keep the larger entries, which translate identically.
                 if valid && bbm != BbmLevel::L3 {
                     self.invalidate_leaves(node, index, count);
                 }
@@ -293,7 +295,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(table)
     }
 
-    /// Gives back a new table at `level` and those below.
+    /// Frees a new table at `level` and those below.
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
@@ -303,8 +305,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.frames.free(table);
     }
 
-    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, in the
-    /// largest leaves that `cut` leaves. On an error every frame is back.
+    /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, with
+    /// the largest leaves that `cut` allows. On an error all frames are freed.
     fn table_of_leaves(
         &mut self,
         level: Level,
@@ -324,8 +326,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let entries =
             unsafe { slice::from_raw_parts_mut(pointer.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         let single = leaf(geometry, level, attributes, pa);
-        // The memory of one block lies on one side of address bit 48, where consecutive descriptors
-        // stop being so.
+        // The memory of one block does not cross a multiple of 2^48, where descriptors of
+        // consecutive addresses are no longer consecutive.
         let candidates = cut.candidates(base, count, shift);
         let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
         let run = self.context.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
@@ -372,7 +374,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         match result {
             Ok(()) => Ok(table),
             Err(error) => {
-                // Every entry is written, so that those linked so far are found.
+                // Every entry is written, so the tables linked so far are found.
                 self.release(table, level);
                 Err(error)
             }
@@ -380,8 +382,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 }
 
-/// The first of `entries` that is not the one before it with its address moved on by `1 << shift`
-/// bytes.
+/// Returns the first of `entries` that does not continue those before it by `1 << shift` bytes.
 fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
     let (first, _) = entries.split_first()?;
     entries

@@ -1,4 +1,4 @@
-//! The steps of a plan as data, which can be printed, checked, run on a model, and applied.
+//! The steps of a plan as data: to print, check, run on a model, or apply.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use linmap_table::cpu::Dsb;
 
-/// What becomes of the entries of a run.
+/// What a store does to its entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edit {
     /// Each entry is overwritten: `first`, `first` + `step`, `first` + 2 × `step` and so on
@@ -14,7 +14,7 @@ pub enum Edit {
     Write {
         /// The first entry's new value.
         first: Descriptor,
-        /// What each next value adds; 0 for invalid entries.
+        /// What each next entry adds. 0 for invalid entries.
         step: u64,
     },
     /// In each entry the bits in `clear` are cleared, then those in `set` are set.
@@ -27,7 +27,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// What entry `nth` of the run becomes when it is `old`.
+    /// Returns the new value of entry `nth`, whose value is `old`.
     #[inline]
     pub const fn of(self, old: Descriptor, nth: usize) -> Descriptor {
         match self {
@@ -48,20 +48,20 @@ pub struct Store {
     pub level: Level,
     /// Index of the first entry.
     pub index: u16,
-    /// How many entries, 1 or more.
+    /// The number of entries, at least 1.
     pub count: u16,
-    /// What becomes of them.
+    /// What the store does to them.
     pub edit: Edit,
 }
 
-/// Stores to every leaf of a range, valid or invalidated: its bits in `clear` are cleared, then
-/// those in `set` are set. One step, however many tables there are; what it stores to is found when
-/// it is applied.
+/// Stores to every leaf of a range, valid or invalidated: the bits in `clear` are cleared, then
+/// those in `set` are set. It is one step for any number of tables, which are walked when it is
+/// applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EveryLeaf {
-    /// First address. No leaf that the step changes reaches below.
+    /// First address. No leaf that changes reaches below it.
     pub first: Va,
-    /// Last address. No leaf that the step changes reaches beyond.
+    /// Last address. No leaf that changes reaches beyond it.
     pub last: Va,
     /// Bits to clear.
     pub clear: u64,
@@ -69,7 +69,7 @@ pub struct EveryLeaf {
     pub set: u64,
 }
 
-/// What an invalidation by address removes.
+/// What an invalidation by address removes from TLBs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// Leaf entries alone.
@@ -78,8 +78,8 @@ pub enum Reach {
     AllLevels,
 }
 
-/// Invalidations on all CPUs, in every ASID, none with a level hint: after a split without
-/// invalidation a TLB may hold leaves of any size.
+/// An invalidation on all CPUs and in every ASID. It has no level hint, since a TLB may hold leaves
+/// of any size after a split without invalidation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalidation {
     /// Everything (VMALLE1IS).
@@ -88,7 +88,7 @@ pub enum Invalidation {
     ByVa {
         /// The first address.
         va: Va,
-        /// How many.
+        /// The number of them.
         count: u32,
         /// log2 of the distance between them in bytes.
         shift: u32,
@@ -99,7 +99,7 @@ pub enum Invalidation {
     ByRange {
         /// The first address.
         va: Va,
-        /// How many pages, a number that one operand can say.
+        /// The number of pages, which one operand must be able to encode.
         pages: u64,
         /// What is removed.
         reach: Reach,
@@ -117,9 +117,9 @@ pub enum Step {
     Isb,
     /// TLB invalidations.
     Invalidate(Invalidation),
-    /// Stores to all leaves of a range, in a parked plan alone.
+    /// Stores to all leaves of a range. Only in plans for a parked tree.
     EveryLeaf(EveryLeaf),
-    /// Returns the frames of a table that was removed, and of all below it.
+    /// Frees a table that was removed, and all tables below it.
     Free {
         /// First address that the table translated.
         va: Va,

@@ -1,44 +1,43 @@
-//! The addresses that an edit is about, and who uses them while it happens.
+//! The addresses of an edit, and who may access them during it.
 
 use linmap_vmsa::VaRange;
 
 use crate::exclusivity::Exclusivity;
 
-/// The caller's word that nobody uses a range of addresses while it is edited.
+/// The caller's promise that no CPU accesses the range during the edit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quiescent {
     range: VaRange,
 }
 
 impl Quiescent {
-    /// The word for `range`.
+    /// Promises it for `range`.
     ///
     /// # Safety
-    /// From planning until the plan is applied or abandoned no CPU may access an address in the
-    /// range, nor one that shares a block or a contiguous run with an address in the range: no
-    /// code, no stack, no vector, no data, and no table window may lie there.
+    /// From planning until the plan is applied or abandoned, no CPU accesses an address in the
+    /// range, or one that shares a block or a contiguous run with it. So no code, stack, vector,
+    /// data or table window lies there.
     pub const unsafe fn new(range: VaRange) -> Self {
         Self { range }
     }
 }
 
-/// The caller's word that no CPU walks the tree while the plan for a range is applied.
+/// The caller's promise that no CPU walks the tree while the plan for a range is applied.
 ///
-/// Planning and checking come before that, while the tree may still be in use by everybody: they
-/// write nothing but new tables that nothing leads to. What is parked is only the pause in which
-/// the plan is applied.
+/// CPUs may use the tree during planning and checking, which write only to new tables that nothing
+/// leads to. CPUs are parked only while the plan is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parked {
     range: VaRange,
 }
 
 impl Parked {
-    /// The word for `range`.
+    /// Promises it for `range`.
     ///
     /// # Safety
-    /// From the first step applied to the last no CPU may have the tree in a TTBR; and when the
-    /// first is applied no TLB may hold anything of it: every CPU has left the root since, by a
-    /// write of the TTBR, an ISB, TLBI VMALLE1, DSB NSH and an ISB, or a stronger sequence.
+    /// From the first step applied to the last, no CPU has the tree in a TTBR. When the first step
+    /// is applied, no TLB holds anything of the tree: every CPU has left the root by a write of the
+    /// TTBR, ISB, TLBI VMALLE1, DSB NSH and ISB, or a stronger sequence.
     pub const unsafe fn new(range: VaRange) -> Self {
         Self { range }
     }
@@ -49,17 +48,17 @@ impl Parked {
     }
 }
 
-/// The addresses that an edit is about, and who uses them meanwhile.
+/// The addresses of an edit, and who may access them during it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// CPUs may access every address that stays mapped at any moment. Leaves change their size at
-    /// BBM level 3 alone.
+    /// Any CPU may access any address that stays mapped, at any time. Leaves change their size only
+    /// at BBM level 3.
     InUse(VaRange),
-    /// No CPU accesses the range meanwhile. Leaves change their size at every BBM level, by the
-    /// procedure that it asks for.
+    /// No CPU accesses the range during the edit. Leaves change their size at every BBM level, by
+    /// the procedure of that level.
     Quiescent(Quiescent),
-    /// No CPU walks the tree meanwhile. Everything changes in place at every BBM level, and one
-    /// invalidation of everything ends the plan.
+    /// No CPU walks the tree while the plan is applied. Everything changes in place at every BBM
+    /// level. One invalidation of everything ends the plan.
     Parked(Parked),
 }
 

@@ -3,7 +3,7 @@
 use crate::invalidate::Span;
 use crate::step::{Invalidation, Reach, Step};
 
-/// Whether the invalidations among `steps` together cover `span`.
+/// Returns whether the invalidations among `steps` together cover `span`.
 #[inline(never)]
 pub(crate) fn covers(page_shift: u32, steps: &[Step], span: Span) -> bool {
     let mut next = span.first;
@@ -25,7 +25,8 @@ pub(crate) fn covers(page_shift: u32, steps: &[Step], span: Span) -> bool {
     }
 }
 
-/// The first and the last address of the entries of `span`'s size that `invalidation` removes.
+/// Returns the first and the last address of the entries of `span`'s size that `invalidation`
+/// removes.
 #[inline(always)]
 fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
     let (va, count, shift, reach) = match invalidation {
@@ -38,7 +39,7 @@ fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u
     }
     let entry = (1u64 << span.shift) - 1;
     let last = if shift > span.shift {
-        // Addresses further apart than the entries: only the first is sure.
+        // The addresses are further apart than the entries, so only the first is certain.
         va.0
     } else {
         va.0.checked_add(count.checked_sub(1)?.checked_mul(1 << shift)?)?

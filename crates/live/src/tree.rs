@@ -25,26 +25,26 @@ use crate::split::Cut;
 
 /// A tree in the TTBR of running CPUs.
 ///
-/// The value is the right to change the tree: it can't be copied, and a plan borrows it until it is
-/// applied or abandoned, so that no plan is ever out of date.
+/// The value is the right to change the tree. It can't be copied, and a plan borrows it until the
+/// plan is applied or abandoned, so the tree never changes under a plan.
 #[derive(Debug)]
 pub struct LiveTree {
     context: TreeContext,
 }
 
 impl LiveTree {
-    /// The tree whose root table is in frame `root` and stands in the TTBR of `half`, on CPUs of
-    /// which the least has BBM level `bbm`.
+    /// Returns the tree whose root table is in frame `root`, in the TTBR of `half`. All CPUs have
+    /// at least BBM level `bbm`.
     ///
     /// # Safety
-    /// The root must stand in a TTBR with this geometry, or be ready to; only this value may change
-    /// the tree from now on; and CPUs must have hardware updates of the access flag and of dirty
-    /// state off, as [`linmap_vmsa::registers::tcr`] leaves them.
+    /// The root is in a TTBR with this geometry, or could be. From now on only this value changes
+    /// the tree. Hardware updates of the access flag and of dirty state are off on all CPUs, as
+    /// [`linmap_vmsa::registers::tcr`] leaves them.
     pub const unsafe fn new(geometry: Geometry, root: Pa, half: Half, bbm: BbmLevel) -> Self {
         Self { context: TreeContext::new(geometry, root, half, bbm) }
     }
 
-    /// The same tree on CPUs that all have invalidations by range (FEAT_TLBIRANGE).
+    /// Returns the same tree for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
     pub const fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
     }
@@ -69,13 +69,12 @@ impl LiveTree {
         self.context.bbm
     }
 
-    /// Plans to map `mappings` where nothing is mapped yet, using the largest leaves that they
-    /// allow. New tables are written now, while nothing leads to them.
+    /// Plans to map `mappings`, with the largest leaves that they allow. Nothing may be mapped
+    /// there yet. New tables are written now, while nothing leads to them.
     ///
     /// # Errors
-    /// [`PlanError::OtherGeometry`], [`PlanError::OutsideHalf`], [`PlanError::EntryInUse`] where
-    /// something is mapped or an invalidated leaf stands, [`PlanError::TooLong`],
-    /// [`PlanError::OutOfFrames`].
+    /// [`PlanError::OtherGeometry`], [`PlanError::OutsideHalf`], [`PlanError::EntryInUse`] where an
+    /// entry is a valid or invalidated leaf, [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
     pub fn plan_map<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         mappings: &Mappings<'_>,
@@ -93,9 +92,9 @@ impl LiveTree {
         self.plan(Exclusivity::InUse, steps, window, frames, |planner| planner.map(mappings.cursor()))
     }
 
-    /// Plans to unmap `target`, invalidated leaves included; parts that are not mapped stay so.
-    /// Leaves that reach beyond are split first. Tables that become empty are freed, so every table
-    /// below the root in the range must come from the frame source.
+    /// Plans to unmap `target`, invalidated leaves included. It may have holes. Leaves that reach
+    /// over its ends are split first. Tables that become empty are freed, so every table below the
+    /// root in the range must come from the frame source.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::NeedsLevel3`],
@@ -115,12 +114,12 @@ impl LiveTree {
         })
     }
 
-    /// Plans to give all of `target` the attributes that `change` names and to leave its other
-    /// attributes alone. Leaves that reach beyond are split no further than needed, unless they
-    /// have the attributes already.
+    /// Plans to give all of `target` the attributes that `change` names. Other attributes stay.
+    /// Leaves that reach over the ends of the range are split into the largest leaves that do not,
+    /// unless they have the attributes already.
     ///
-    /// Validity is an attribute here: with `valid: Some(false)` a leaf keeps everything but its
-    /// valid bit, translates nothing, and comes back with `valid: Some(true)`.
+    /// Validity is an attribute here. With `valid: Some(false)` a leaf keeps everything but its
+    /// valid bit and translates nothing, until `valid: Some(true)` sets that bit again.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Hole`],
@@ -142,10 +141,9 @@ impl LiveTree {
         self.plan(target.exclusivity(), steps, window, frames, |planner| planner.protect(first, last, change))
     }
 
-    /// Plans to make the leaves in `target` no larger than one entry at `to`, without the
-    /// contiguous bit where it would make them larger. Whoever has to change single pages later
-    /// without changing sizes splits to level 3. Parts of larger leaves outside of the range stay
-    /// as large as they can.
+    /// Plans to make the leaves in `target` no larger than one entry at `to`: smaller blocks, and
+    /// no contiguous bit at `to`. After a split to level 3 single pages can change without a change
+    /// of size. Parts of larger leaves outside of the range become the largest leaves possible.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::NeedsLevel3`],
@@ -165,9 +163,9 @@ impl LiveTree {
     }
 
     /// Plans to make leaves in `target` as large as addresses and attributes allow: blocks where
-    /// all below is alike and consecutive, contiguous runs of what is left. Only blocks and runs
-    /// that lie in the range whole are made. Tables that are no longer needed are freed, so every
-    /// table below the root in the range must come from the frame source.
+    /// all leaves below an entry have the same attributes and consecutive addresses, then
+    /// contiguous runs. Every new block and run lies in the range. Tables that blocks replace are
+    /// freed, so every table below the root in the range must come from the frame source.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::NeedsLevel3`],
@@ -184,12 +182,12 @@ impl LiveTree {
     }
 
     /// Plans to make all leaves in the range global or not, invalidated ones included. Leaves that
-    /// reach beyond are split no further than needed, unless they are so already. The range may be
-    /// the whole half.
+    /// reach over its ends are split into the largest leaves that do not, unless they are as asked
+    /// already. The range may be the whole half.
     ///
-    /// Only a parked tree can be changed so: a global leaf in the place of one that is not always
-    /// asks for break-before-make (Arm ARM D8.16.1, RWHZWS). The plan has one step for all leaves,
-    /// whatever their number.
+    /// The tree must be parked, since a global leaf that replaces a non-global one always needs
+    /// break-before-make (Arm ARM D8.16.1, RWHZWS). The plan has one step for all leaves, whatever
+    /// their number.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Foreign`],
@@ -210,22 +208,21 @@ impl LiveTree {
         })
     }
 
-    /// Where it pays to look for larger leaves now that the leaves in `range` have changed their
-    /// attributes: what to give [`plan_fold`](Self::plan_fold), or `None` when nothing around the
-    /// range has become foldable.
+    /// Returns the range worth folding after the leaves in `range` changed their attributes, or
+    /// `None`. It is what to pass to [`plan_fold`](Self::plan_fold).
     ///
-    /// The question is cheap: it ends at once when the leaf beside each end of the range says
-    /// something else, as after a change of one page, and looks at no more than what could fold.
-    /// The answer is the range rounded out to the largest block or run that could arise; for a
-    /// range of several leaves it may be `Some` where `plan_fold` then finds nothing to do. `None`
-    /// too for a range that is not one of whole pages of this half.
+    /// The cost is that of one walk when the leaf beside each end of the range differs, as after a
+    /// change of one page. Otherwise only entries that could fold are read. The result is `range`
+    /// extended to the largest block or run that could arise. For several leaves it may be `Some`
+    /// although `plan_fold` finds nothing to do. It is `None` for a range that is not whole pages
+    /// of this half.
     pub fn foldable<W: TableWindow>(&self, range: VaRange, window: &mut W) -> Option<VaRange> {
         let (first, last) = self.context.bounds(range).ok()?;
         foldable(&self.context, first, last, window)
     }
 
-    /// Runs a planner and makes a plan of its steps. On an error the frames that it allocated go
-    /// back.
+    /// Runs a planner and returns its steps as a plan. On an error it frees what the planner
+    /// allocated.
     #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
@@ -248,9 +245,8 @@ impl LiveTree {
         }
     }
 
-    /// Whether the steps may be applied to the tree as it is: what [`Plan::check`] does, for steps
-    /// from anywhere. Every table that replaces a block, or is replaced by one, is compared with
-    /// it, whoever wrote it.
+    /// Checks steps from any source against the tree as it is, as [`Plan::check`] does for its own.
+    /// Every table that replaces a block, or is replaced by one, is compared with that block.
     ///
     /// # Errors
     /// The first rule broken.

@@ -1,4 +1,5 @@
-//! What is known of a live tree, and the way down it.
+//! The context of a live tree: what follows from its geometry and its CPUs, and the walks from its
+//! root.
 
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
@@ -9,7 +10,7 @@ use crate::node::Node;
 use crate::plan_error::PlanError;
 use linmap_table::TableWindow;
 
-/// What is known of a live tree, as a value.
+/// What all planners and the check need to know of a live tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TreeContext {
     pub geometry: Geometry,
@@ -21,8 +22,8 @@ pub(crate) struct TreeContext {
     last_index: usize,
     /// log2 of the bytes of a page.
     pub page_shift: u32,
-    /// The bits of a table descriptor that are the address, where they lie in place: up to 48 bits.
-    /// 0 where some do not.
+    /// The bits of a table descriptor that hold the address, if all of them are in place (up to 48
+    /// bits). Otherwise 0.
     table_bits: u64,
     /// All bits that can hold an address in a descriptor.
     pub address_bits: u64,
@@ -30,7 +31,7 @@ pub(crate) struct TreeContext {
     pub top: Node,
 }
 
-/// The level with this number, which no walk takes beyond the level of pages.
+/// The level with this number. No walk goes beyond the level of pages.
 #[inline(always)]
 const fn level(number: i8) -> Level {
     match Level::new(number) {
@@ -39,7 +40,7 @@ const fn level(number: i8) -> Level {
     }
 }
 
-/// The table that an entry leads to whose address bits do not all lie in place.
+/// The next table when address bits of the entry are not all in place.
 #[cold]
 #[inline(never)]
 const fn next_table_of_52_bits(geometry: Geometry, entry: Descriptor) -> Option<Pa> {
@@ -96,13 +97,13 @@ impl TreeContext {
     /// Reads entry `index` of the table in frame `table`, an index that the table has.
     #[inline(always)]
     pub fn read<W: TableWindow>(&self, window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
-        // SAFETY: `last_index` is the last entry of a granule, of which the index keeps no more
-        // bits than that one has.
+        // SAFETY: `last_index` is the index of a granule's last entry and all ones in binary, so
+        // the masked index is one of a granule's entries.
         unsafe { linmap_table::read(window, level, table, index & self.last_index) }
     }
 
-    /// The table in memory at level `to`, or the last above it, that the walk from `node` on for
-    /// `va`, an address that `node` translates, comes to; `node` itself where that is lower.
+    /// Walks in memory from `node` for `va`, an address that `node` translates. Returns the table
+    /// at level `to`, or the last one above it; `node` itself if that is lower.
     #[inline(always)]
     pub fn descend<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Node {
         self.descend_by(node, window, va, to, |_, _, _, memory| memory)
@@ -121,12 +122,12 @@ impl TreeContext {
     ) -> Node {
         let shift = self.shift(to);
         let node = self.descend_to(node, window, va, shift, value);
-        // Which nearly always spares to make the level of the number of turns.
+        // Nearly always true: then the level need not be computed from the number of turns.
         if node.shift == shift { Node { level: to, ..node } } else { node }
     }
 
-    /// The table at level `to` that the walk in memory from `node` on for `va`, an address that
-    /// `node` translates, comes to, if it comes to one.
+    /// Walks in memory from `node` for `va`, an address that `node` translates. Returns the table
+    /// at level `to`, if there is one.
     #[inline(always)]
     pub fn table_at<W: TableWindow>(&self, node: Node, window: &mut W, va: u64, to: Level) -> Option<Node> {
         let shift = self.shift(to);
@@ -135,8 +136,7 @@ impl TreeContext {
     }
 
     /// As [`descend`](Self::descend), to entries that translate `1 << to` bytes or the next larger.
-    // A walk is three or four turns of this loop; the call around it would cost more than one of
-    // them.
+    // Inlined: a walk is three or four turns of this loop, and a call costs more than one of them.
     #[inline(always)]
     pub fn descend_to<W: TableWindow>(
         &self,
@@ -146,7 +146,7 @@ impl TreeContext {
         to: u32,
         value: impl Fn(Level, Pa, usize, Descriptor) -> Descriptor,
     ) -> Node {
-        // A turn keeps no more than the table and where it stands; the rest follows from that at
+        // A turn updates only the table and its place. The rest of the node follows from these at
         // the end.
         let Node { mut table, mut shift, .. } = node;
         let offset = va.wrapping_sub(node.base);
@@ -213,7 +213,7 @@ impl TreeContext {
         }
     }
 
-    /// Whether one invalidation by range covers just `pages` pages from `va` on.
+    /// Returns whether one invalidation by range can cover exactly `pages` pages from `va` on.
     pub const fn can_say(&self, va: Va, pages: u64) -> bool {
         match RangeOperand::any_asid(self.geometry, va, pages) {
             Some((_, covered)) => self.range_invalidation && covered == pages,
@@ -239,7 +239,7 @@ impl TreeContext {
         let (first, last) = (range.start.0, range.start.0.wrapping_add(range.len).wrapping_sub(1));
         let page = 1u64.wrapping_shl(self.page_shift).wrapping_sub(1);
         let is_pages = range.len != 0 && (range.start.0 | range.len) & page == 0;
-        // The half has no gap: what begins and ends in it, and does not wrap, lies in it.
+        // The half has no gap: a range that begins and ends in it and does not wrap lies in it.
         if is_pages && first <= last && self.holds(first) && self.holds(last) {
             return Ok((first, last));
         }

@@ -1,4 +1,4 @@
-//! Unmapping: leaves cleared, or the one entry above a table of which nothing stays.
+//! Unmapping: clears leaves, or the one entry above a table of which nothing stays.
 
 use core::ops::Range;
 
@@ -15,7 +15,7 @@ use linmap_table::TableWindow;
 const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to clear everything in `first..=last`, over whose ends no leaf reaches.
+    /// Plans to clear everything in `first..=last`. No leaf reaches over its ends.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
         let root = self.context.top;
         self.unmap_below(root, first, last)?;
@@ -29,10 +29,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if node.level == Level::L3 {
             return self.unmap_pages(node, from, to);
         }
-        // The entries that go, with empty ones in between.
+        // The entries to clear, with empty ones in between.
         let mut gone = from..from;
         for index in from..=to {
-            // Splits happen at the ends of the range alone.
+            // Only entries at the ends of the range are split.
             let split = index == from || index == to;
             let descriptor = if split { self.after_split(node, index) } else { self.read(node, index) };
             match entry(self.context.geometry, node.level, descriptor) {
@@ -74,7 +74,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let end = entries.iter().rposition(|bits| *bits != 0)?;
             let valid = |bits: &u64| Descriptor(*bits).is_valid();
             let valid = entries.iter().position(valid).zip(entries.iter().rposition(valid));
-            // A page has bit 1 set, valid or not.
+            // A page has bit 1 set, valid or invalidated.
             let foreign = entries.iter().position(|bits| *bits != 0 && bits & 0b10 == 0);
             Some((lead, end, valid, foreign))
         });
@@ -89,8 +89,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.store(node, from + lead, end - lead + 1, CLEARED)
     }
 
-    /// Whether nothing stays in the table `node` when `first..=last`, a part of what it translates,
-    /// is unmapped.
+    /// Returns whether the table `node` becomes empty when `first..=last`, a part of what it
+    /// translates, is unmapped.
     fn empties(&mut self, node: Node, first: u64, last: u64) -> bool {
         let (from, to) = self.indices(node, first, last);
         let count = self.context.geometry.entries(node.level);

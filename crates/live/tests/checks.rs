@@ -1,5 +1,5 @@
-//! The check of plans, against plans that nobody should apply, and the plans of single edits step
-//! by step.
+//! The check of plans on plans that must not be applied, and the plans of single edits step by
+//! step.
 
 mod live;
 
@@ -183,7 +183,7 @@ fn leaves_in_use_keep_their_size_below_level_3() {
             Err(PlanError::NeedsLevel3 { va: Va(BASE), bbm }),
             "{bbm:?}"
         );
-        // The plan for nobody's use is refused in use.
+        // The plan for a quiescent range is refused for a range in use.
         let steps = machine.steps(quiescent(0x5000, 0x1000), READ_ONLY).unwrap();
         assert_eq!(machine.check(quiescent(0x5000, 0x1000), &steps), Ok(()));
         assert!(matches!(machine.check(target, &steps), Err(BrokenRule::InUse { .. })), "{bbm:?}");
@@ -200,7 +200,7 @@ fn the_plan_of_a_higher_level_is_refused_at_a_lower_one() {
         machine.steps(range, READ_ONLY).unwrap()
     };
     let check = |bbm, steps: &[Step]| {
-        // The same memory again: the same frames are taken and written.
+        // The same memory again: the same frames are allocated and written.
         let mut machine = Machine::new(bbm, GIB, Leaves::ContiguousBlocks);
         machine.steps(range, READ_ONLY).unwrap();
         machine.check(range, steps)
@@ -285,7 +285,7 @@ fn changes_that_break_at_every_level_are_refused() {
     let moved = Descriptor::leaf(G, Level::L1, Pa(8 * GIB), Attributes::KERNEL_DATA);
     device[0] = Step::Store(Store { edit: Edit::Write { first: moved, step: 0 }, ..store });
     assert_eq!(reason(machine.check(in_use(0, GIB), &device)), Reason::OutputAddress);
-    // Broken first, it is legal, if nobody uses it.
+    // With a break first it is legal on a quiescent range.
     let mut broken =
         vec![Step::Store(Store { edit: Edit::Write { first: Descriptor::INVALID, step: 0 }, ..store })];
     broken.extend(l1[1..4].iter().copied());

@@ -328,7 +328,12 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
     ]
     .prop_map(|(granule, va, pa)| Geometry::new(granule, va, pa).unwrap());
     let half = prop_oneof![Just(Half::Low), Just(Half::High)];
-    let bbm = prop_oneof![1 => Just(BbmLevel::L0), 1 => Just(BbmLevel::L1), 1 => Just(BbmLevel::L2), 2 => Just(BbmLevel::L3)];
+    let bbm = prop_oneof![
+        1 => Just(BbmLevel::L0),
+        1 => Just(BbmLevel::L1),
+        1 => Just(BbmLevel::L2),
+        2 => Just(BbmLevel::L3),
+    ];
     (geometry, half, bbm, any::<bool>())
 }
 
@@ -346,7 +351,12 @@ fn closes(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_tree_says_what_the_edits_made_of_it(

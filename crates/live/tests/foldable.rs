@@ -169,7 +169,12 @@ fn shapes() -> impl Strategy<Value = (Geometry, u64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 192,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn folding_what_is_foldable_after_each_change_leaves_nothing_to_fold(

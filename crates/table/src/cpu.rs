@@ -1,5 +1,4 @@
-//! What a CPU is asked to do: stores to live tables, barriers, TLB invalidations, writes of the
-//! registers that name the tables.
+//! What a CPU does to live tables: stores, barriers, TLB invalidations, writes of TTBRs and TCR.
 //!
 //! The kernel implements [`Cpu`] with instructions, the machine model with events; [`Counted`]
 //! counts around either.
@@ -45,15 +44,15 @@ pub trait Cpu {
     /// Table frames at one offset from their physical address, as this CPU reaches them.
     type Frames: TableWindow;
 
-    /// Stores `descriptor` in an entry of a table that walkers may read meanwhile: one single-copy
-    /// atomic 64-bit store.
+    /// Stores `descriptor` in an entry of a table that walkers may read at the same time: one
+    /// single-copy atomic 64-bit store.
     ///
     /// # Safety
     /// `entry` must be valid for writes and aligned, and what the descriptor maps must be memory
     /// that may be accessed as its attributes say.
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor);
-    /// Stores `count` consecutive entries of a table that walkers may read meanwhile, `first`,
-    /// `first` + `step` and so on: each as [`store`](Self::store) does, but in no particular order.
+    /// Stores `count` consecutive entries, `first`, `first` + `step` and so on, each as
+    /// [`store`](Self::store) does, in any order.
     ///
     /// # Safety
     /// As for `store`, for each of them.
@@ -65,9 +64,9 @@ pub trait Cpu {
             unsafe { self.store(entries.add(i), descriptor) };
         }
     }
-    /// The address by which this CPU reaches what is mapped at `va`, which is not 0.
+    /// Returns the address by which this CPU reaches what is mapped at `va`, which is not 0.
     fn reach(&mut self, va: Va) -> NonNull<u64>;
-    /// The window in which the frame at PA p is reached at VA p + `offset` (wrapping).
+    /// Returns the window in which the frame at PA p is reached at VA p + `offset` (wrapping).
     ///
     /// # Safety
     /// As for [`OffsetWindow::new`](crate::OffsetWindow::new).
@@ -89,12 +88,12 @@ pub trait Cpu {
 /// Makes an invalid entry of a live table valid: the store, DSB ISHST, ISB.
 ///
 /// No invalidation is needed, since a TLB never holds an invalid entry (Arm ARM D8.16.1, RWHZWS).
-/// The DSB takes the store to the walkers; the ISB is for this CPU, which may have walked ahead,
-/// met the entry while it was invalid, and would still raise the fault.
+/// The DSB makes the store visible to walkers. The ISB is for this CPU: it may have walked ahead,
+/// found the invalid entry, and would still raise the fault.
 ///
 /// # Safety
-/// As for [`Cpu::store`]; the entry must be invalid, and what a table descriptor leads to must have
-/// been ordered by a DSB ISHST already.
+/// As for [`Cpu::store`]. The entry is invalid, and a DSB ISHST has ordered the tables that a table
+/// descriptor leads to.
 #[inline]
 pub unsafe fn store_valid<C: Cpu>(cpu: &mut C, entry: NonNull<u64>, descriptor: Descriptor) {
     // SAFETY: the caller's.
@@ -103,7 +102,7 @@ pub unsafe fn store_valid<C: Cpu>(cpu: &mut C, entry: NonNull<u64>, descriptor: 
     cpu.isb();
 }
 
-/// How many of the expensive instructions ran.
+/// How many of the expensive instructions were executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct InstructionCounts {
     /// TLB invalidations.
@@ -119,7 +118,7 @@ pub struct InstructionCounts {
 pub struct Counted<C> {
     /// The CPU that executes them.
     pub cpu: C,
-    /// What ran so far.
+    /// What was executed so far.
     pub counts: InstructionCounts,
 }
 

@@ -1,9 +1,8 @@
-//! Detached trees: tables that are in no TTBR, so that nothing but their builder can see them.
+//! Detached trees: tables that are in no TTBR, so only their builder reaches them.
 //!
-//! A table is written once, entry by entry in ascending order: leaves in straight loops, invalid
-//! entries only where nothing is mapped, a table descriptor after the table it leads to. Nothing is
-//! zeroed first, nothing is read back, and no barrier or invalidation is needed until the whole
-//! tree is published by one store or one TTBR write.
+//! A table is written once, entry by entry in ascending order. A table descriptor is written after
+//! the table that it leads to. Nothing is zeroed first and nothing is read back. No barrier or
+//! invalidation is needed until one store or one TTBR write publishes the whole tree.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -54,9 +53,9 @@ pub struct DetachedTree {
     built: Built,
 }
 
-/// An entry that a tree should be published in is in use.
+/// An entry in which a tree was to be published is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("entry {index} of the live table at {table} is in use ({found:?}), so {va} cannot be mapped by it")]
+#[error("entry {index} of the live table at {table}, for {va}, is in use: {found:?}")]
 pub struct EntryInUse {
     /// First address that the entry translates.
     pub va: Va,
@@ -64,7 +63,7 @@ pub struct EntryInUse {
     pub table: Pa,
     /// The entry's index.
     pub index: usize,
-    /// What stands there.
+    /// Its content.
     pub found: Descriptor,
 }
 
@@ -73,7 +72,7 @@ impl DetachedTree {
     /// mappings at the cursor that lie in its reach. The cursor ends at the first byte beyond.
     ///
     /// # Errors
-    /// [`OutOfFrames`]; every frame taken is back then. The cursor's place is undefined.
+    /// [`OutOfFrames`]. All frames allocated are freed then. The cursor's place is undefined.
     pub fn build<W: TableWindow, F: FrameSource>(
         mappings: &mut Cursor<'_>,
         level: Level,
@@ -115,21 +114,20 @@ impl DetachedTree {
         self.built
     }
 
-    /// Publishes the tree as a part of a live one: moves the root's entries into the live root
-    /// table `live`, which translates the same half of the VA space, and returns the detached
-    /// root's frame.
+    /// Publishes the tree as a part of a live one: copies the root's entries to the live root table
+    /// `live`, which translates the same half of the VA space, and frees the detached root.
     ///
-    /// Invalid to valid: no invalidation is needed (Arm ARM D8.16.1, RWHZWS), but DSB ISHST between
-    /// the tree's own stores and those of the links, and DSB ISHST and ISB before the first access
-    /// through them.
+    /// Invalid entries become valid, which needs no invalidation (Arm ARM D8.16.1, RWHZWS). A DSB
+    /// ISHST stands between the tree's own stores and those of the links, a DSB ISHST and an ISB
+    /// before the first access through them.
     ///
     /// # Errors
-    /// [`EntryInUse`], with the tree, when one of the live entries is valid; nothing is published
+    /// [`EntryInUse`] and the tree, when one of the live entries is valid. Nothing is published
     /// then.
     ///
     /// # Safety
-    /// `live` must be the root table of the live tree, which nothing else changes meanwhile, and
-    /// what the tree maps must be memory that may be accessed as its attributes say.
+    /// `live` is the root table of the live tree, and nothing else changes it during the call. What
+    /// the tree maps is memory that may be accessed as its attributes say.
     pub unsafe fn publish<W: TableWindow, F: FrameSource, C: Cpu>(
         self,
         live: Pa,
@@ -152,7 +150,7 @@ impl DetachedTree {
             let link = unsafe { read(window, level, self.root, index) };
             let pointer = window.open(level, live);
             // SAFETY: `open` gives a whole table and `index` is one of its entries; the caller
-            // vouches for what the tree maps.
+            // promises what the tree maps.
             unsafe { cpu.store(pointer.add(index), link) };
             window.close(level);
         }
@@ -162,7 +160,7 @@ impl DetachedTree {
         Ok(Built { tables: self.built.tables - 1, ..self.built })
     }
 
-    /// Returns every frame of the tree, depth first.
+    /// Frees every table of the tree, depth first.
     pub fn release<W: TableWindow, F: FrameSource>(self, window: &mut W, frames: &mut F) {
         // SAFETY: the tree owns its tables, whose frames the builder allocated, and no walker can
         // reach them.
@@ -171,11 +169,11 @@ impl DetachedTree {
     }
 }
 
-/// Returns the frames of all tables below `table`, the deepest first.
+/// Frees all tables below `table`, the deepest first.
 ///
 /// # Safety
-/// `table` must be a table at `level` of this geometry. Every table below it must be in a frame
-/// that `frames` handed out, and no walker may reach it any more.
+/// `table` is a table at `level` of this geometry. Every table below it is in a frame that `frames`
+/// handed out, and no walker can reach it any more.
 pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     table: Pa,
@@ -192,12 +190,11 @@ pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
     }
 }
 
-/// Returns the frames of all tables that the first `entries` entries of an open table lead to, and
-/// of those below.
+/// Frees all tables that the first `entries` entries of an open table lead to, and those below.
 ///
 /// # Safety
-/// `pointer` must be an open table at `level` of which this many entries are written. For what they
-/// lead to the contract of [`release_below`] holds.
+/// `pointer` is an open table at `level`, of which this many entries are written. The contract of
+/// [`release_below`] holds for the tables that they lead to.
 unsafe fn release_children<W: TableWindow, F: FrameSource>(
     geometry: Geometry,
     pointer: NonNull<u64>,
@@ -234,7 +231,7 @@ struct Builder<'b, 'm, W, F> {
 }
 
 impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
-    /// Writes the table in frame `table`. On an error every frame below it is back.
+    /// Writes the table in frame `table`. On an error all tables below it are freed.
     fn table(&mut self, table: Pa, level: Level, base: Va) -> Result<(), OutOfFrames> {
         let pointer = self.window.open(level, table);
         self.built.tables += 1;
@@ -474,10 +471,9 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
     }
 }
 
-/// Where whole contiguous runs lie among the next `count` leaves of `mapping` at `level`, at the
-/// first of which it begins: how many leaves stand in front of the first run, and how many the runs
-/// hold together. `None` when there is none. A run must be aligned in VA and in PA alike to its own
-/// size (Arm ARM D8.7.1).
+/// Returns where contiguous runs lie among the first `count` leaves of `mapping` at `level`: how
+/// many leaves come before the first run, and how many leaves the runs have together. `None` if
+/// there is no run. A run is aligned to its own size in VA and PA (Arm ARM D8.7.1).
 pub fn contiguous_part(
     geometry: Geometry,
     level: Level,

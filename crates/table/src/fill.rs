@@ -1,24 +1,23 @@
-//! The store loop that everything else is measured against: consecutive descriptors into
-//! consecutive entries.
+//! The store loop of all builders: consecutive descriptors into consecutive entries.
 
 use core::hint::black_box;
 use core::mem::MaybeUninit;
 
 use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Pa};
 
-/// Values that are kept at once, for consecutive entries.
+/// How many values are computed side by side, for consecutive entries.
 const LANES: usize = 4;
 
-/// Entries that are written by one turn of the loop.
+/// How many entries one turn of the loop writes.
 const TURN: usize = 32;
 
 /// Writes `first`, `first + step`, `first + 2 × step` and so on, one to each entry. Each entry is
 /// stored once and none is read; on AArch64 the loop becomes pair stores.
 #[inline]
 pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
-    // Each lane is a sum of its own: were every entry the sum of the entry before and `step`, it
-    // would wait for it, and additions in one chain are slower than the stores. That the lanes
-    // depend on each other is hidden from the compiler, or it would make them that chain.
+    // Each lane is a sum of its own: one chain of additions through all entries would be slower
+    // than the stores. `black_box` hides from the compiler that the lanes depend on each other, or
+    // it would make that chain.
     let mut lanes: [u64; LANES] =
         black_box(core::array::from_fn(|index| first.wrapping_add(step.wrapping_mul(index as u64))));
     let stride = step.wrapping_mul(LANES as u64);
@@ -51,8 +50,8 @@ fn write_lanes<const N: usize>(entries: &mut [MaybeUninit<u64>; N], lanes: &mut 
 /// Makes all `entries` invalid.
 #[inline]
 pub fn clear(entries: &mut [MaybeUninit<u64>]) {
-    // Were the value known, the loop would become a call of memset, whose portable form stores a
-    // word at a time.
+    // `black_box` hides the value: otherwise the loop becomes a call of memset, whose portable form
+    // stores one word at a time.
     let invalid = black_box(Descriptor::INVALID.0);
     let (chunks, rest) = entries.as_chunks_mut::<TURN>();
     for chunk in chunks {

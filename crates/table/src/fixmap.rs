@@ -1,9 +1,8 @@
-//! The fixmap: a fixed window of virtual addresses, one page a slot, in which any frame can be
-//! mapped for a moment.
+//! The fixmap: virtual addresses reserved for short mappings of any frame, one page for each slot.
 //!
-//! Using a slot again for another frame is a change of output address, so it always needs
-//! break-before-make: the slot's PTE is cleared and the old translation invalidated before the next
-//! one is stored (Arm ARM D8.16.1, RWHZWS).
+//! Another frame in the same slot is another output address, so it always needs break-before-make:
+//! the slot's PTE is cleared and its translation invalidated before the next PTE is stored (Arm ARM
+//! D8.16.1, RWHZWS).
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -113,7 +112,7 @@ impl<'f, C: Cpu> FixmapWindow<'f, C> {
     /// Uses one of `slots` for each level: the first for level 3, the last for level −1.
     ///
     /// # Safety
-    /// The frames that are opened must be memory that nothing else accesses meanwhile.
+    /// Nothing else accesses the frames that are opened while they are open.
     pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, slots: [usize; 5]) -> Self {
         Self { fixmap, cpu, slots }
     }

@@ -3,10 +3,11 @@
 use linmap_vmsa::Pa;
 use thiserror::Error;
 
-/// There is no frame left for a table.
+/// No frame is left for a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
-    "no room for a translation table: {wanted:#x} bytes wanted, the largest free run has {largest_free:#x}"
+    "no frame for a translation table: {wanted:#x} bytes are needed, the largest free range has \
+     {largest_free:#x}"
 )]
 pub struct OutOfFrames {
     /// Bytes of one table.
@@ -18,8 +19,8 @@ pub struct OutOfFrames {
 /// A source of frames for tables, each one granule.
 ///
 /// # Safety
-/// A frame that was handed out and not returned since must belong to the caller alone, must be
-/// aligned to the granule, and must not be frame 0.
+/// A frame that was handed out belongs to the caller alone until it is returned. It is aligned to
+/// the granule and is not frame 0.
 pub unsafe trait FrameSource {
     /// Hands out a frame. What it holds is undefined.
     ///

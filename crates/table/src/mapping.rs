@@ -1,4 +1,4 @@
-//! What a tree is to translate: a list of ranges, checked once.
+//! What a tree translates: a list of ranges, checked once.
 
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
 use thiserror::Error;
@@ -20,7 +20,7 @@ pub enum Leaves {
 pub struct Mapping {
     /// First virtual address; a multiple of the granule.
     pub va: Va,
-    /// What it translates to; a multiple of the granule.
+    /// First physical address; a multiple of the granule.
     pub pa: Pa,
     /// Length in bytes; a multiple of the granule, not 0.
     pub len: u64,
@@ -35,7 +35,9 @@ pub struct Mapping {
 #[non_exhaustive]
 pub enum MappingError {
     /// An address or the length is not a multiple of the granule, or the length is 0.
-    #[error("mapping of {va} to {pa}, {len:#x} bytes: not whole pages of {granule:#x} bytes")]
+    #[error(
+        "the mapping of {va} to {pa}, {len:#x} bytes, does not consist of whole pages of {granule:#x} bytes"
+    )]
     Unaligned {
         /// The mapping's virtual address.
         va: Va,
@@ -47,7 +49,7 @@ pub enum MappingError {
         granule: u64,
     },
     /// The virtual range leaves the half of the address space that its TTBR translates.
-    #[error("mapping of {va}, {len:#x} bytes, leaves the {bits} bits of its address space")]
+    #[error("the mapping of {va}, {len:#x} bytes, is not inside one {bits}-bit half of the address space")]
     OutsideVaSpace {
         /// The mapping's virtual address.
         va: Va,
@@ -57,7 +59,7 @@ pub enum MappingError {
         bits: u8,
     },
     /// The physical range needs more bits than descriptors have.
-    #[error("mapping of {va} to {pa}, {len:#x} bytes, leaves the {bits} bits of physical address")]
+    #[error("the mapping of {va} to {pa}, {len:#x} bytes, needs more than {bits} bits of physical address")]
     OutsidePaSpace {
         /// The mapping's virtual address.
         va: Va,
@@ -68,24 +70,24 @@ pub enum MappingError {
         /// The PA size in bits.
         bits: u8,
     },
-    /// A mapping begins before the one in front of it ends: the list must ascend and not overlap.
-    #[error("mapping of {va} begins before the mapping in front of it ends at {previous_end}")]
+    /// A mapping begins before the previous one ends. The list must ascend and not overlap.
+    #[error("the mapping of {va} begins before the previous mapping ends, at {previous_end}")]
     OutOfOrder {
         /// The later mapping's virtual address.
         va: Va,
         /// Where the earlier one ends.
         previous_end: Va,
     },
-    /// The mapping could be both written and executed.
-    #[error("mapping of {va} would be writable and executable")]
+    /// The mapping would be writable and executable.
+    #[error("the mapping of {va} would be writable and executable")]
     WritableAndExecutable {
         /// The mapping's virtual address.
         va: Va,
     },
 }
 
-/// A list of mappings that ascends, does not overlap, is made of whole pages, fits the geometry,
-/// and lets nothing be both written and executed.
+/// A list of mappings that ascends, does not overlap, consists of whole pages, fits the geometry,
+/// and makes nothing writable and executable.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings<'a> {
     geometry: Geometry,
@@ -148,7 +150,7 @@ impl<'a> Mappings<'a> {
     }
 }
 
-/// How far a builder has come through a list of mappings.
+/// A place in a list of mappings, to which a builder has written them.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {
     geometry: Geometry,
@@ -187,9 +189,8 @@ impl Cursor<'_> {
         }
     }
 
-    /// The next leaves to write at `level`, when the cursor stands at a multiple of what an entry
-    /// covers: how many entries of the kind that `mapping` allows, 0 when it has to be made of
-    /// smaller ones.
+    /// Returns how many leaves `mapping`, which begins at the cursor, can have at `level` from its
+    /// first address on. 0 when it needs smaller leaves.
     #[inline]
     pub fn leaves_at(&self, mapping: &Mapping, level: Level) -> u64 {
         let geometry = self.geometry;

@@ -1,29 +1,29 @@
-//! TTBR0 on and off: a map in the lower half of the address space for a while, with a VA size of
-//! its own.
+//! TTBR0 on and off: a temporary map in the lower half of the address space, with a VA size of its
+//! own.
 //!
 //! Two registers change, and both decide what a walk through TTBR0 finds: TTBR0 names the root,
 //! TCR.T0SZ says at which level a walk starts and how long the root is. A walk that met one map's
 //! root under the other's T0SZ would read it as a table of another level. So T0SZ changes only
 //! while TTBR0 leads to the [`Reserved`] table, which is empty at every level, and while nothing
-//! that was walked through TTBR0 is cached: T0SZ is one of the fields that a TLB may keep with what
-//! it caches (Arm ARM D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
+//! that was walked through TTBR0 is cached, since a TLB may cache T0SZ with its entries (Arm ARM
+//! D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
 
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
 use crate::cpu::{Cpu, Dsb, Tlbi};
 use crate::detached::DetachedTree;
 
-/// What TTBR0 and TCR hold while the lower half of the address space translates nothing.
+/// The values of TTBR0 and TCR while the lower half of the address space translates nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reserved {
-    /// A TTBR0 value that leads to an empty table: one whole granule of invalid entries that nobody
-    /// writes, so that every walk faults at its start level, whichever level T0SZ makes that.
+    /// A TTBR0 value that leads to an empty table: one granule of invalid entries that are never
+    /// written, so that every walk faults at its start level, whatever T0SZ says.
     pub ttbr0: u64,
     /// The kernel's TCR value. Only its T0SZ field ever changes.
     pub tcr: u64,
 }
 
-/// A tree in TTBR0. It is walked by hardware until [`remove`](Self::remove).
+/// A tree in TTBR0. Hardware walks it until [`remove`](Self::remove).
 #[must_use = "TTBR0 keeps translating until the map is removed"]
 #[derive(Debug)]
 pub struct Installed {
@@ -32,7 +32,7 @@ pub struct Installed {
 }
 
 impl Reserved {
-    /// Puts `tree` in TTBR0, with the T0SZ of its own VA size: TCR, ISB, TTBR0, ISB.
+    /// Installs `tree` in TTBR0, with the T0SZ of its own VA size: TCR, ISB, TTBR0, ISB.
     ///
     /// 1. TCR, while TTBR0 leads to the empty table: whichever T0SZ a walk sees, it faults, and
     ///    nothing is cached.
@@ -48,7 +48,7 @@ impl Reserved {
     /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and
     ///   this.
     /// - What the tree maps may be accessed as its attributes say, by speculation too.
-    // A call would copy the tree in and out for four instructions.
+    // Inlined, since a call would copy the tree twice for four instructions.
     #[inline(always)]
     pub unsafe fn install<C: Cpu>(self, tree: DetachedTree, cpu: &mut C) -> Installed {
         cpu.write_tcr(tcr_with_t0sz(self.tcr, tree.geometry()));
@@ -58,20 +58,20 @@ impl Reserved {
         Installed { tree, reserved: self }
     }
 
-    /// Leaves TTBR0 on the empty table, with nothing that it translated cached, whatever map it led
-    /// to: TTBR0, ISB, TLBI VMALLE1, DSB NSH, ISB, TCR, ISB.
+    /// Returns TTBR0 to the empty table, from any map, and removes everything cached of that map:
+    /// TTBR0, ISB, TLBI VMALLE1, DSB NSH, ISB, TCR, ISB.
     ///
     /// 1. TTBR0, while T0SZ is still the map's: a walk that sees either root reads it by a size
     ///    that fits it.
-    /// 2. ISB: no walk starts from the old root from here on, so that nothing is cached behind the
-    ///    invalidation's back.
+    /// 2. ISB: no walk starts from the old root from here on, so nothing is cached after the
+    ///    invalidation.
     /// 3. TLBI of everything on this CPU. Only this CPU ever walked the map, so it is not
     ///    broadcast.
-    /// 4. DSB NSH completes it: the map's tables are in no walk and no TLB any more, and may be
-    ///    given away.
-    /// 5. ISB: this CPU itself is sure to be rid of them only now (RBLDZX).
-    /// 6. TCR last, since T0SZ may be cached with the translations: they have to be gone first.
-    /// 7. ISB: what follows is translated by the registers as they are now.
+    /// 4. DSB NSH completes it: no walk and no TLB uses the map's tables any more, and they may be
+    ///    freed.
+    /// 5. ISB: only now this CPU itself has no such entries (RBLDZX).
+    /// 6. TCR last, since T0SZ may be cached with the translations, which must be removed first.
+    /// 7. ISB: later accesses are translated by the new register values.
     #[inline]
     pub fn restore<C: Cpu>(self, cpu: &mut C) {
         cpu.write_ttbr0(self.ttbr0);
@@ -85,7 +85,7 @@ impl Reserved {
 }
 
 impl Installed {
-    /// Takes the tree out of TTBR0 again, by [`Reserved::restore`]: it is detached as before.
+    /// Removes the tree from TTBR0 by [`Reserved::restore`]. It is detached again.
     #[inline]
     pub fn remove<C: Cpu>(self, cpu: &mut C) -> DetachedTree {
         self.reserved.restore(cpu);

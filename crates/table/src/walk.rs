@@ -1,4 +1,4 @@
-//! Software walks: what the tables in memory say, read through a window.
+//! Software walks: tables in memory, read through a window.
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
 
@@ -9,14 +9,14 @@ use crate::window::TableWindow;
 pub enum Walk {
     /// The address translates.
     Leaf {
-        /// What it translates to.
+        /// Its output address.
         pa: Pa,
         /// The level of the leaf.
         level: Level,
         /// The leaf.
         descriptor: Descriptor,
     },
-    /// The walk meets an invalid entry at this level: a translation fault.
+    /// The walk ends at an invalid entry: a translation fault.
     Fault {
         /// The level of the invalid entry.
         level: Level,
@@ -26,7 +26,7 @@ pub enum Walk {
 /// Reads one entry of the table in frame `table`, which may be live.
 ///
 /// # Safety
-/// `index` must be less than the number of entries of one granule.
+/// `index` is less than the number of entries in one granule.
 #[inline]
 pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
     let pointer = window.open(level, table);
@@ -38,7 +38,7 @@ pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, inde
 }
 
 /// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the
-/// VA size are not looked at.
+/// VA size are ignored.
 pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
     let mut level = geometry.start_level();
     let mut table = root;
@@ -56,12 +56,12 @@ pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W
     }
 }
 
-/// A leaf met on the way through a tree.
+/// A leaf of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
     /// First address it translates.
     pub va: Va,
-    /// What that translates to.
+    /// Its output address.
     pub pa: Pa,
     /// Its level.
     pub level: Level,
@@ -69,7 +69,7 @@ pub struct Leaf {
     pub descriptor: Descriptor,
 }
 
-/// The deepest tree there is: levels −1 to 3.
+/// The levels of the deepest tree, −1 to 3.
 const LEVELS: usize = 5;
 
 /// All leaves of a tree in ascending order, and a count of its tables.

@@ -1,4 +1,4 @@
-//! How a table frame is reached: the address at which the CPU reads and writes it.
+//! Windows: the addresses at which the CPU reads and writes table frames.
 
 use core::ptr::{self, NonNull};
 
@@ -6,13 +6,13 @@ use linmap_vmsa::{Level, Pa};
 
 /// A way to reach table frames.
 ///
-/// One table at each level is open at a time, which is what a walk down a tree needs and what one
-/// fixmap slot a level can give.
+/// One table at each level is open at a time: enough for a walk down a tree, and what one fixmap
+/// slot for each level can provide.
 ///
 /// # Safety
-/// The pointer that [`open`](Self::open) returns must be valid for reads and writes of one granule,
-/// aligned to it and to nothing else that is live, until the same level is closed or opened again;
-/// the same frame must always be reached as the same memory.
+/// The pointer that [`open`](Self::open) returns is valid for reads and writes of one granule and
+/// aligned to it, until the same level is closed or opened again. No Rust reference aliases it. The
+/// same frame is always the same memory.
 pub unsafe trait TableWindow {
     /// Makes the table in frame `table`, used at `level`, reachable.
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64>;
@@ -21,8 +21,8 @@ pub unsafe trait TableWindow {
     fn close(&mut self, level: Level);
 }
 
-/// Table frames that all lie at one offset from their physical address: through an identity map
-/// (offset 0), the linear map, or a stretch of host memory that stands for RAM.
+/// Table frames at one offset from their physical address: in an identity map (offset 0), in the
+/// linear map, or in host memory that stands for RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct OffsetWindow {
     offset: u64,
@@ -32,9 +32,9 @@ impl OffsetWindow {
     /// The window in which the frame at PA p is reached at the address p + `offset` (wrapping).
     ///
     /// # Safety
-    /// For as long as the window is used, every frame that is opened through it must be mapped
-    /// there, readable and, where it is written to, writable; its provenance must have been
-    /// exposed; and nothing else may access it through a Rust reference.
+    /// While the window is used, every frame that is opened through it is mapped there, readable,
+    /// and writable if it is written to. Its provenance was exposed. Nothing else accesses it
+    /// through a Rust reference.
     pub const unsafe fn new(offset: u64) -> Self {
         Self { offset }
     }

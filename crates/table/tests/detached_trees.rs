@@ -169,7 +169,8 @@ proptest! {
         let before = arena.free.clone();
         let mut window = arena.window();
         let mut cursor = checked.cursor();
-        let tree = DetachedTree::build(&mut cursor, geometry.start_level(), Va(0), &mut window, &mut arena).unwrap();
+        let start = geometry.start_level();
+        let tree = DetachedTree::build(&mut cursor, start, Va(0), &mut window, &mut arena).unwrap();
         prop_assert!(cursor.peek().is_none());
         prop_assert_eq!(before.len() - arena.free.len(), tree.built().tables as usize);
         check(geometry, &list, &tree, &mut window);
@@ -178,14 +179,19 @@ proptest! {
     }
 
     #[test]
-    fn running_out_of_frames_anywhere_returns_every_frame(geometry in geometries(), specs in specs(), allowed in 0..40usize) {
+    fn running_out_of_frames_anywhere_returns_every_frame(
+        geometry in geometries(),
+        specs in specs(),
+        allowed in 0..40usize,
+    ) {
         let list = mappings(geometry, 0, &specs);
         let checked = Mappings::new(geometry, &list).unwrap();
         let mut arena = Arena::new(geometry.granule(), 80);
         let before = arena.free.clone();
         let mut window = OneSlotALevel { window: arena.window(), open: [false; 5] };
         arena.allowed = allowed;
-        match DetachedTree::build(&mut checked.cursor(), geometry.start_level(), Va(0), &mut window, &mut arena) {
+        let start = geometry.start_level();
+        match DetachedTree::build(&mut checked.cursor(), start, Va(0), &mut window, &mut arena) {
             Ok(tree) => {
                 prop_assert!(tree.built().tables as usize <= allowed);
                 tree.release(&mut window, &mut arena);

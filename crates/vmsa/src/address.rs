@@ -74,7 +74,7 @@ impl PaRange {
 
     /// Length in bytes.
     pub const fn len(self) -> u64 {
-        // A literal may have its ends the wrong way round.
+        // `end` may be below `start` in a literal.
         self.end.0.saturating_sub(self.start.0)
     }
 
@@ -124,7 +124,7 @@ impl PaRange {
     }
 }
 
-/// A range of virtual addresses, in bytes. It is kept as start and length, since a range may end at
+/// A range of virtual addresses, in bytes. It has a start and a length, since a range may end at
 /// the top of the address space, 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VaRange {

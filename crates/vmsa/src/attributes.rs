@@ -1,4 +1,4 @@
-//! What a leaf descriptor says of its memory, by meaning.
+//! The attributes of a leaf descriptor, by meaning.
 
 use crate::Geometry;
 
@@ -10,11 +10,11 @@ pub enum MemoryType {
     /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2:
     /// elsewhere its MAIR encoding is reserved.
     NormalTagged,
-    /// Memory that no cache holds.
+    /// Memory that is not cached.
     NormalNonCacheable,
     /// Device-nGnRE: registers of a device; early write acknowledgement allowed.
     DeviceNgnre,
-    /// Device-nGnRnE: the strictest type, also what the MMU-off state gives data accesses.
+    /// Device-nGnRnE: the strictest type, also that of data accesses with the MMU off.
     DeviceNgnrne,
 }
 
@@ -56,7 +56,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether somebody may write.
+    /// Whether kernel or user space may write.
     #[inline]
     pub const fn writable(self) -> bool {
         self.bits() & READ_ONLY == 0
@@ -77,11 +77,11 @@ const _: () = assert!(USER == 1 << 6 && READ_ONLY == 1 << 7, "AP[2:1] are bits 7
 /// Who may execute (PXN and UXN, Arm ARM D8.4.1.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Execute {
-    /// Nobody.
+    /// Neither kernel nor user space.
     Never,
-    /// The kernel alone.
+    /// Only the kernel.
     Kernel,
-    /// User space alone.
+    /// Only user space.
     User,
     /// Both.
     Both,
@@ -114,7 +114,7 @@ pub enum Shareability {
     Inner,
 }
 
-/// Everything a leaf descriptor says besides its address.
+/// Everything in a leaf descriptor but its address.
 ///
 /// Two leaves with equal attributes at consecutive addresses can be one larger leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -170,7 +170,7 @@ impl Attributes {
     /// Registers of a device.
     pub const DEVICE: Self = Self { memory: MemoryType::DeviceNgnre, ..Self::KERNEL_DATA };
 
-    /// Whether the mapping can be both written and executed, which linmap refuses everywhere.
+    /// Whether the mapping is writable and executable, which linmap refuses.
     pub const fn writable_and_executable(self) -> bool {
         self.access.writable() && !matches!(self.execute, Execute::Never)
     }
@@ -203,8 +203,8 @@ impl Attributes {
         bits
     }
 
-    /// The attributes in the bits of a leaf descriptor; `block` says that it stands above level 3.
-    /// `None` when the memory type or the shareability is one that linmap never writes.
+    /// Returns the attributes in the bits of a leaf descriptor, or `None` for a memory type or
+    /// shareability that linmap never writes. `block` is whether the leaf stands above level 3.
     pub const fn from_bits(bits: u64, geometry: Geometry, block: bool) -> Option<Self> {
         let Some(memory) = MemoryType::from_mair_index(bits >> 2 & 0b111) else { return None };
         let shareability = if geometry.lpa2() {

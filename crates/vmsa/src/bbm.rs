@@ -3,7 +3,7 @@
 //!
 //! The rules are those of Arm ARM D8.16.1 (RWHZWS) and, for changes of size, of D8.16.2 with its
 //! levels of support ([`BbmLevel`]). The functions look at two descriptors and at nothing else:
-//! when a block and a table replace each other, the table is taken to translate as the block does.
+//! when a block and a table replace each other, both are assumed to translate identically.
 
 use crate::attributes::{
     ACCESSED, CONTIGUOUS, NO_TRANSLATION, NOT_GLOBAL, PXN, READ_ONLY, SHAREABILITY_SHIFT, USER, UXN,
@@ -12,13 +12,13 @@ use crate::descriptor::{TABLE_OR_PAGE, VALID};
 use crate::id::BbmLevel;
 use crate::{Decoded, Descriptor, Geometry, Level};
 
-/// What a change asks for, the weakest first.
+/// What a change needs, the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Requirement {
-    /// Barriers alone: no TLB holds what the old entry said, or what it holds stays right.
+    /// Barriers only: no TLB holds the old entry, or it remains correct.
     Nothing,
-    /// The new entry may be stored over the old one; an invalidation afterwards makes it the only
-    /// one in use.
+    /// The new entry may be stored over the old one. After an invalidation only the new one is
+    /// used.
     Invalidate,
     /// The entry has to pass through a block with nT set, invalidated before and after (FEAT_BBM
     /// level 1).
@@ -28,7 +28,7 @@ pub enum Requirement {
     BreakBeforeMake(Reason),
 }
 
-/// What makes break-before-make necessary.
+/// Why a change needs break-before-make.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
     /// The entry maps other memory.
@@ -96,7 +96,8 @@ const SOFTWARE: u64 = 0b1111 << 55;
 /// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says of everything below it.
 const HIERARCHICAL: u64 = 0b1_1111 << 59;
 
-/// What replacing `old` by `new`, both entries at `level`, asks for on CPUs with BBM level `bbm`.
+/// Returns what it needs to replace `old` by `new`, both entries at `level`, on CPUs with BBM level
+/// `bbm`.
 #[inline(always)]
 pub const fn change(
     geometry: Geometry,
@@ -109,8 +110,8 @@ pub const fn change(
         return Requirement::Nothing;
     }
     match (old.decode(geometry, level), new.decode(geometry, level)) {
-        // What faults is in no TLB; nor is a leaf whose first access faults, unless a run lends it
-        // its neighbours' flag.
+        // No TLB holds an entry that faults. The same holds of a leaf without the access flag,
+        // unless its run has the flag from a neighbour.
         (Decoded::Invalid, _) => Requirement::Nothing,
         (Decoded::Leaf(_), _) if old.0 & (ACCESSED | CONTIGUOUS) == 0 => Requirement::Nothing,
         (_, Decoded::Invalid) => Requirement::Invalidate,
@@ -134,9 +135,9 @@ pub const fn change(
     }
 }
 
-/// What a block asks for that replaces a table or is replaced by one; `at_level_3` is what BBM
-/// level 3 leaves of it: a removed table must leave the walk caches before its frame is used again,
-/// a removed block may stay in a TLB.
+/// Returns what a block needs that replaces a table, or that a table replaces. `at_level_3` is what
+/// is left of it at BBM level 3: a removed table must leave the walk caches before its frame is
+/// used again, a removed block may stay in a TLB.
 #[inline]
 const fn size_change(block: Descriptor, bbm: BbmLevel, at_level_3: Requirement) -> Requirement {
     if block.0 & CONTIGUOUS != 0 {
@@ -150,7 +151,7 @@ const fn size_change(block: Descriptor, bbm: BbmLevel, at_level_3: Requirement) 
     }
 }
 
-/// What a change of the bits of a leaf asks for when its address stays.
+/// Returns what a change of the attributes of a leaf needs.
 const fn attributes_change(
     geometry: Geometry,
     level: Level,
@@ -172,8 +173,8 @@ const fn attributes_change(
     if changed & old.0 & NOT_GLOBAL != 0 {
         return Requirement::BreakBeforeMake(Reason::Global);
     }
-    // One entry after the other, a run's entries would differ for a while, and below level 1 a
-    // lookup in such a run may give what none of them says.
+    // The entries of a run would differ between the stores. Below level 1 a lookup in such a run
+    // may return a translation that none of them has.
     if (old.0 | new.0) & CONTIGUOUS != 0 && changed & !SOFTWARE != 0 && bbm.number() == 0 {
         return Requirement::BreakBeforeMake(Reason::Contiguous);
     }
@@ -203,11 +204,11 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
     }
 }
 
-/// Whether clearing the bits `clear` and setting the bits `set` in a leaf asks for no more than
-/// [`Requirement::Invalidate`] whatever the leaf is, and leaves it of the same size: permissions,
-/// bits that the hardware ignores, valid to invalid, global to non-global. Setting the valid bit is
-/// not among them, since what an invalid entry then maps depends on the entry. At BBM level 0 it
-/// holds of leaves without the contiguous bit.
+/// Returns whether to clear the bits `clear` and set the bits `set` never needs more than
+/// [`Requirement::Invalidate`] and never changes the size of a leaf, whatever the leaf is. It is
+/// true of permissions, of bits that the hardware ignores, of valid to invalid and of global to
+/// non-global. It is false of setting the valid bit, since the invalid entry decides what is mapped
+/// then. At BBM level 0 it holds only of leaves without the contiguous bit.
 #[inline]
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
     const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;

@@ -1,11 +1,11 @@
-//! The shape of a translation regime: granule, address widths, and what follows from them at each
+//! The geometry of a translation regime: granule, address sizes, and what follows from them at each
 //! level.
 
 use thiserror::Error;
 
 use crate::{Granule, Level, Pa, Va};
 
-/// The shape of one half of a translation regime (what one TTBR translates).
+/// The geometry of one half of a translation regime (what one TTBR translates).
 ///
 /// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits;
 /// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
@@ -18,18 +18,18 @@ pub struct Geometry {
     pa_bits: u8,
 }
 
-/// Why no regime has the shape asked for.
+/// Why a geometry is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum GeometryError {
-    /// TxSZ can't say this VA size: 25 (TxSZ 39, without FEAT_TTST) to 52 bits.
+    /// TxSZ can't encode this VA size. It encodes 25 (TxSZ 39, without FEAT_TTST) to 52 bits.
     #[error("VA size of {bits} bits is outside 25 to 52")]
     VaBits {
         /// The size asked for.
         bits: u8,
     },
     /// TCR.IPS has no encoding for this PA size.
-    #[error("PA size of {bits} bits is none of 32, 36, 40, 42, 44, 48, 52")]
+    #[error("PA size of {bits} bits is not one of 32, 36, 40, 42, 44, 48, 52")]
     PaBits {
         /// The size asked for.
         bits: u8,
@@ -37,10 +37,11 @@ pub enum GeometryError {
 }
 
 impl Geometry {
-    /// Full VA (48 bits) and PA (48 bits) with the 4K granule, which every CPU here has.
+    /// The 4K granule with 48 bits of VA and PA.
     pub const K4_48: Self = Self { granule: Granule::K4, va_bits: 48, pa_bits: 48 };
 
-    /// The regime with this granule, `va_bits` of virtual and `pa_bits` of physical address.
+    /// Returns the geometry with this granule, `va_bits` of virtual and `pa_bits` of physical
+    /// address.
     ///
     /// # Errors
     /// [`GeometryError::VaBits`] unless `va_bits` is 25 to 52, [`GeometryError::PaBits`] unless
@@ -108,7 +109,7 @@ impl Geometry {
     /// cuts it short.
     #[inline]
     pub const fn entries(self, level: Level) -> usize {
-        // Where a full table would resolve more bits than are left, this is the start level.
+        // Only at the start level a full table would resolve more bits than are left.
         let left = (self.va_bits as u32).saturating_sub(self.shift(level));
         let full = self.granule.index_bits();
         1 << if left < full { left } else { full }
@@ -137,8 +138,9 @@ impl Geometry {
         }
     }
 
-    /// How many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous bit"), or
-    /// `None` where linmap makes none: blocks above level 2 are as large as any TLB entry.
+    /// Returns how many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous
+    /// bit"). `None` where linmap makes no runs: blocks above level 2 are as large as any TLB
+    /// entry.
     #[inline]
     pub const fn contiguous_entries(self, level: Level) -> Option<usize> {
         match (self.granule, level.number()) {

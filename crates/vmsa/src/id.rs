@@ -59,7 +59,7 @@ impl Mmfr0 {
 pub enum BbmLevel {
     /// Every size change needs break-before-make.
     L0,
-    /// Size changes go through the nT bit; accesses may fault meanwhile.
+    /// Size changes go through the nT bit. Until they are complete, accesses may fault.
     L1,
     /// Size changes in place; a TLB conflict abort may be raised.
     L2,

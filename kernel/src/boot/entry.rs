@@ -14,8 +14,8 @@ use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
 use crate::smp::boot_page;
 
-/// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK), should a CPU
-/// whose VHE is hidden have it.
+/// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK): a CPU may
+/// have it although its VHE is hidden.
 const HCR_NVHE: u64 = 1 << 31 | 1 << 41 | 1 << 40;
 /// The same with E2H and TGE.
 const HCR_VHE: u64 = HCR_NVHE | 1 << 34 | 1 << 27;

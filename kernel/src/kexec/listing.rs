@@ -48,7 +48,8 @@ impl Loaded {
                 Size(segment.zero)
             );
             report!(
-                "segment={} source={} destination={} bytes={} moved={moved} in_place={in_place} zero={} sha256={}",
+                "segment={} source={} destination={} bytes={} moved={moved} in_place={in_place} zero={} \
+                 sha256={}",
                 segment.name,
                 match segment.staged {
                     Staged::InPlace => segment.destination.start,
@@ -122,7 +123,8 @@ impl Loaded {
     pub fn report(&self, name: &str) {
         let moves = &self.moves;
         report!(
-            "kexec={name} segments={} mmu={} lists={} longest={} extents={} ordered={} list_frames={} moved={} cleared={} bounced={} tables={} control={} list={} root={}",
+            "kexec={name} segments={} mmu={} lists={} longest={} extents={} ordered={} list_frames={} \
+             moved={} cleared={} bounced={} tables={} control={} list={} root={}",
             self.segments.len(),
             if self.transition.is_some() { "on" } else { "off" },
             moves.lists.len(),

@@ -319,7 +319,8 @@ fn report_phase(loaded: &Loaded, ticks: u64) {
     let moves = &loaded.moves;
     let in_place = loaded.segments.iter().filter(|segment| segment.staged == Staged::InPlace);
     report!(
-        "phase=kexec-load ticks={ticks} segments={} bytes={} in_place={} extents={} list_frames={} tables={} lists={} image={} dtb={}",
+        "phase=kexec-load ticks={ticks} segments={} bytes={} in_place={} extents={} list_frames={} \
+         tables={} lists={} image={} dtb={}",
         loaded.segments.len(),
         moves.moved,
         in_place.map(|segment| segment.destination.len()).sum::<u64>(),

@@ -104,7 +104,8 @@ pub fn build(
     let built = painted.built();
     let counts = cpu.counts;
     report!(
-        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} bytes={}",
+        "phase=linear-map build={} leaf={} ticks={ticks}{} tlbi={} dsb={} isb={} tables={} entries={} \
+         bytes={}",
         builder.name(),
         leaves_name(config.leaves),
         TicksPerInstruction(command_line),

@@ -60,7 +60,8 @@ fn show_one(cpus: &Cpus, number: usize, described: CpuNode) {
         Model(midr)
     );
     report!(
-        "cpu={number} mpidr={affinity} method={method} state={state} midr={:#x} bbm_reported={reported} bbm={bbm}",
+        "cpu={number} mpidr={affinity} method={method} state={state} midr={:#x} bbm_reported={reported} \
+         bbm={bbm}",
         midr.0
     );
 }

@@ -5,7 +5,8 @@ use crate::kexec::options::LoadOptions;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 
-const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan [--crash] | list | exec [--verify]]";
+const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan \
+    [--crash] | list | exec [--verify]]";
 
 /// Loads the payload and enters it, or does one step of that. Only returns with an error when a
 /// payload is entered.

@@ -45,7 +45,8 @@ pub enum Why {
     Lost,
     /// The device tree names no way to start it.
     #[error(
-        "the device tree names no way to start it: enable-method is neither psci nor spin-table, or its mailbox can't be used"
+        "the device tree names no way to start it: enable-method is neither psci nor spin-table, or its \
+         mailbox can't be used"
     )]
     NoMethod,
     /// It is started by a PSCI that can't be called.
@@ -93,7 +94,8 @@ pub enum Why {
     DidNotLeave,
     /// It may have left the firmware's spin table.
     #[error(
-        "its mailbox was written, and it does not wait where that led it: the payload may overwrite the code that it runs (linmap.cpus=1 leaves it with the firmware)"
+        "its mailbox was written, and it does not wait where that led it: the payload may overwrite the \
+         code that it runs (linmap.cpus=1 leaves it with the firmware)"
     )]
     Astray,
     /// The payload's device tree does not have it in the pen.

@@ -1,5 +1,5 @@
-//! The check of what makes stores take effect: barriers, invalidations, and the return of tables
-//! that nothing reaches then.
+//! The check of what follows stores: barriers, invalidations, and freeing tables that nothing
+//! reaches any more.
 
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
@@ -12,7 +12,7 @@ use crate::step::{Invalidation, Step};
 use crate::tlbi_coverage::covers;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Takes in the DSB ISHST or DSB ISH at step `at`.
+    /// Notes the DSB ISHST or DSB ISH at step `at`.
     #[inline(always)]
     pub fn dsb(&mut self, at: usize, dsb: Dsb) {
         self.unordered = false;
@@ -32,7 +32,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.unsynchronised = self.unordered || self.stale.is_some();
     }
 
-    /// Refuses a plan that ends here too early.
+    /// Refuses a plan that ends here, too early.
     #[inline(always)]
     pub fn end(&self) -> Result<(), BrokenRule> {
         if self.unordered {
@@ -68,13 +68,13 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// A DSB at step `at` has completed the invalidations before it: whether they cover all that
-    /// changed.
+    /// Notes that the DSB at step `at` completes the invalidations before it. If they cover all
+    /// that changed, everything is clean.
     #[inline(always)]
     fn complete(&mut self, at: usize) {
         self.issued = false;
         if self.exclusivity == Exclusivity::Parked && !self.everything_issued {
-            // The CPUs that come back have left at any time: everything is invalidated, whatever
+            // CPUs may have left at different times, so everything must be invalidated, whatever
             // changed.
             return;
         }
@@ -97,8 +97,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.clean_from = at;
     }
 
-    /// The first address that a store since everything was clean asks to be invalidated, and that
-    /// no invalidation before step `at` covers that stands behind the DSB that orders the store.
+    /// Returns the first address that a store since everything was clean needs to have invalidated
+    /// and that is not covered. An invalidation covers a store if a DSB between them orders the
+    /// store.
     #[inline(never)]
     fn first_open(&mut self, at: usize) -> Option<Va> {
         let steps = self.steps;
@@ -120,8 +121,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         open
     }
 
-    /// Refuses the return of `table`, step `at`, unless the steps before have removed it from the
-    /// tree and from what walks may hold.
+    /// Refuses to free `table`, step `at`, unless the steps before have removed it from the tree
+    /// and from every TLB and walk cache.
     #[inline(never)]
     pub fn free(&mut self, at: usize, va: Va, table: Pa, level: Level) -> Result<(), BrokenRule> {
         if self.unordered || self.stale.is_some() {
@@ -140,12 +141,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// Whether the walk for `va` comes to `table` at `level` in memory, and no longer with the
+    /// Returns whether the walk for `va` reaches `table` at `level` in memory, but not with the
     /// stores before step `at` done.
     #[inline(always)]
     fn is_unlinked(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
         let near = self.near(va, level);
-        // A table that no store stands above is reached in memory as well.
+        // If no store changes a table above `near`, the walk in memory reaches it as well.
         let from = if self.history.is_at_or_below(near.level) { near } else { self.context.top };
         let was = self.context.descend(from, self.window, va, level);
         if was.level != level || was.table != table {

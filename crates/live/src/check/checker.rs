@@ -1,4 +1,4 @@
-//! How far a check has come through a plan, and what it knows there.
+//! The state of a check between two steps.
 
 use linmap_table::TableWindow;
 use linmap_vmsa::{Level, Va};
@@ -11,7 +11,7 @@ use crate::refused::BrokenRule;
 use crate::step::{Step, Store};
 use crate::tree_context::TreeContext;
 
-/// A check of a plan, in front of one of its steps.
+/// A check of a plan before one of its steps.
 pub(super) struct Checker<'c, 's, W> {
     pub context: &'c TreeContext,
     pub exclusivity: Exclusivity,
@@ -20,46 +20,45 @@ pub(super) struct Checker<'c, 's, W> {
     pub steps: &'s [Step],
     pub window: &'c mut W,
     pub history: History<'s>,
-    /// No TLB holds what stores in front of this step replaced.
+    /// No TLB holds what stores before this step replaced.
     pub clean_from: usize,
     /// An address whose translation in TLBs may be out of date.
     pub stale: Option<Va>,
-    /// Whether a store that made one so is not ordered yet.
+    /// Whether a store that made one out of date is not ordered yet.
     pub stale_unordered: bool,
-    /// What the stores since everything was clean ask to be invalidated.
+    /// What the stores since everything was clean need to have invalidated.
     pub pending: Asked,
-    /// The first DSB behind the last store that added to `pending`, if there is one.
+    /// The first DSB after the last store that added to `pending`, if there is one.
     pub pending_ordered: Option<usize>,
-    /// Whether everything is being invalidated, behind all stores that ask for it.
+    /// Whether an invalidation of everything was issued after all stores that need one.
     pub everything_issued: bool,
-    /// Whether anything is being invalidated.
+    /// Whether an invalidation was issued since the last DSB ISH.
     pub issued: bool,
     /// Whether there is a store that no DSB has ordered.
     pub unordered: bool,
     /// Whether a DSB has ordered what new tables hold.
     pub tables_ordered: bool,
-    /// The step behind the last DSB.
+    /// The step after the last DSB.
     pub ordered_to: usize,
-    /// Whether there is anything that this CPU may not see before an ISB.
+    /// Whether a step since the last ISB needs one.
     pub unsynchronised: bool,
-    /// The last address of the last table freed. They are freed in ascending order, so that none is
+    /// The last address of the last table freed. Tables are freed in ascending order, so none is
     /// freed twice.
     pub freed_to: Option<u64>,
-    /// Whether a change of all leaves has been met.
+    /// Whether there was a change of all leaves.
     pub every_leaf: bool,
     /// Up to this step, tables and blocks that replace each other were compared.
     pub compared: usize,
-    /// The table of the last store, where the walk for the next one starts if its address lies
-    /// below.
+    /// The table of the last store. The next walk starts there if the table translates its address.
     reached: Node,
 }
 
-/// What stores ask to be invalidated.
+/// What stores need to have invalidated.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
     Nothing,
     One(Span),
-    /// More than one span: the stores are asked again, one after the other.
+    /// More than one span. The stores are looked at again, one by one.
     Many,
 }
 
@@ -69,7 +68,7 @@ impl Asked {
         self.join(Self::One(span));
     }
 
-    /// An address of what a store to entries from `va` on asks for, or `None` when that is nothing.
+    /// Returns an address to invalidate after a store to entries from `va` on, or `None`.
     #[inline(always)]
     pub fn first(&self, va: Va) -> Option<Va> {
         match self {
@@ -79,7 +78,7 @@ impl Asked {
         }
     }
 
-    /// Adds what a later store asks for, which asks for something.
+    /// Adds what a later store needs, which is not nothing.
     #[inline(always)]
     pub fn join(&mut self, later: Self) {
         *self = match (*self, later) {
@@ -125,7 +124,7 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
     }
 
     /// Refuses `store`, step `at`, unless it names entries of a table that the walk for its address
-    /// comes to.
+    /// reaches.
     #[inline(always)]
     pub fn locate(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, index, count, .. } = *store;
@@ -146,8 +145,8 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         Ok(())
     }
 
-    /// A table on the way to the one at `level` for `va`, an address of the half: that of the last
-    /// store if it is one.
+    /// Returns a table on the way to the one at `level` for `va`, an address of the half: the table
+    /// of the last store if possible, otherwise the root.
     #[inline(always)]
     pub fn near(&self, va: u64, level: Level) -> Node {
         let reached = self.reached;
@@ -158,8 +157,8 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         }
     }
 
-    /// The table at `level`, or the last above it, that the walk for `va` from `node` on comes to,
-    /// with the stores before step `at` done.
+    /// Walks from `node` for `va` with the stores before step `at` done. Returns the table at
+    /// `level`, or the last one above it.
     #[inline(always)]
     pub fn walk(&mut self, at: usize, node: Node, va: u64, level: Level) -> Node {
         if self.history.is_empty() {

@@ -17,11 +17,11 @@ use crate::step::{Edit, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 
-/// How many values of one entry are told apart since everything was clean.
+/// How many values of one entry since everything was clean are distinguished.
 const VERSIONS: usize = 4;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Checks what `store`, step `at`, makes of each entry, and returns what it asks to be
+    /// Checks the new value of each entry of `store`, step `at`, and returns what has to be
     /// invalidated.
     #[inline(always)]
     pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
@@ -44,8 +44,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(asked)
     }
 
-    /// Returns the first address that `store`, step `at`, which was found to be legal, asks to be
-    /// invalidated and that `is_covered` says no of.
+    /// Returns the first address that `store`, step `at`, needs to have invalidated and that is not
+    /// covered. The store was found to be legal.
     pub fn first_uncovered(
         &mut self,
         at: usize,
@@ -63,12 +63,11 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         })
     }
 
-    /// Returns what a change of permissions of pages asks to be invalidated, if it asks for
-    /// anything: from the first page that a TLB may hold and that changes to the last. The bits
-    /// decide what is legal, whatever the pages are.
+    /// Returns what has to be invalidated after a change of permissions of pages, if anything has:
+    /// from the first page that a TLB may hold and that changes to the last. The bits alone decide
+    /// that the change is legal.
     ///
-    /// `None` where `store` is something else, or pages of a run change one after the other at BBM
-    /// level 0.
+    /// `None` if `store` is something else, or if it changes pages of a run at BBM level 0.
     #[inline(always)]
     fn permissions(&mut self, store: &Store) -> Result<Option<Option<Span>>, BrokenRule> {
         let Edit::Bits { clear, set } = store.edit else { return Ok(None) };
@@ -127,7 +126,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         BrokenRule::PartOfRun { va, table: store.table, level: store.level, index }
     }
 
-    /// What entry `nth` of `store`, step `at`, asks for.
+    /// Checks entry `nth` of `store`, step `at`, and returns what has to be invalidated.
     #[inline(always)]
     fn entry(
         &mut self,
@@ -146,8 +145,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             self.stored(va, store, index, memory, new, run)?;
             return self.replaced(at, va, store, index, [memory; 2], new);
         }
-        // What TLBs may hold: what the entry was when all was clean, and all that it has been
-        // since.
+        // What TLBs may hold: the entry's value when all was clean, and its values since.
         let mut held = [memory; VERSIONS];
         let mut versions = 1;
         let clean_from = self.clean_from;
@@ -160,8 +158,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             if step < clean_from {
                 held[0] = value;
             } else {
-                // The last slot stands for the latest value: a plan that changes an entry more
-                // often is refused by the other ones or goes back to what it was.
+                // The last slot holds the latest value. A plan that changes an entry more often is
+                // refused because of the other values, or returns to one of them.
                 held[versions.min(VERSIONS - 1)] = value;
                 versions = (versions + 1).min(VERSIONS);
             }
@@ -183,7 +181,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(result)
     }
 
-    /// Checks what an entry becomes for itself, when it was `now` just before.
+    /// Checks the new value of an entry whose value was `now` just before.
     #[inline(always)]
     fn stored(
         &self,
@@ -204,7 +202,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// What `new` asks for where TLBs may hold `held`, and the entry was `now` just before.
+    /// Checks `new` where TLBs may hold `held` and the entry was `now` just before, and returns
+    /// what has to be invalidated.
     #[inline(always)]
     fn replaced(
         &mut self,
@@ -217,8 +216,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     ) -> Result<Option<Span>, BrokenRule> {
         let Store { table, level, .. } = *store;
         let TreeContext { geometry, bbm, .. } = *self.context;
-        // From BBM level 1 on a TLB may still hold a run that is none any more when a table
-        // replaces one of its blocks.
+        // From BBM level 1 on a TLB may still hold the run when a table replaces one of its former
+        // blocks.
         let unfolded = held != now
             && bbm != BbmLevel::L0
             && matches!(held.decode(geometry, level), Decoded::Leaf(_))
@@ -247,8 +246,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }))
     }
 
-    /// Refuses a table in the place of a block, or a block in that of a table, that does not say
-    /// the same.
+    /// Refuses a table that replaces a block, or the reverse, unless both translate identically.
     pub fn alike(
         &mut self,
         va: u64,

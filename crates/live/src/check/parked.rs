@@ -12,13 +12,13 @@ use crate::step::{Edit, EveryLeaf, Store};
 use linmap_table::TableWindow;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
-    /// Checks a store to a parked tree: no TLB holds anything and no walker looks, so that only
-    /// what the tables say matters.
+    /// Checks a store to a parked tree. No TLB holds anything of it and no CPU walks it, so only
+    /// the new content of the tables matters.
     pub fn parked(&mut self, at: usize, store: &Store) -> Result<(), BrokenRule> {
         let Store { va, table, level, edit, .. } = *store;
         let shift = self.context.shift(level);
         let touched = self.history.touches(at, store);
-        // Permissions of pages: of a run, all or nothing.
+        // Permissions of pages change for a whole run or for none of it.
         if let Edit::Bits { clear, set } = edit
             && level == Level::L3
             && !touched
@@ -55,7 +55,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let page = (1 << self.context.page_shift) - 1;
         let is_range = first <= last && first.0 & page == 0 && last.0 & page == page;
         let in_half = self.context.holds(first.0) && self.context.holds(last.0);
-        // The one attribute that changes so: it says nothing of what is mapped or who may do what.
+        // The one attribute that may change this way: it decides neither output address nor
+        // permissions.
         let is_attribute = clear & set == 0 && clear | set == NOT_GLOBAL;
         if !is_range || !in_half || !is_attribute {
             return Err(BrokenRule::NoSuchLeaves(*leaves));

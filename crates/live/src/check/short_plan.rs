@@ -1,10 +1,9 @@
 //! A fast path of the check: the plans that most edits are.
 //!
-//! Such a plan is one store, or a table linked and a store to its pages, with the barriers, the
-//! invalidation and the returned table that it asks for. No step of it changes what a later one
-//! meets, so that each can be checked by itself, without a record of what came before. What is
-//! accepted here the check of all steps accepts, too; what is not it looks at again. With debug
-//! assertions both look, and must agree.
+//! Such a plan is one store, or a link to a new table and one store to its pages, with the
+//! barriers, the invalidation and the freed table that they need. Each store can be checked by
+//! itself, without a record of the steps before. Plans that are not accepted here go through the
+//! check of all steps. With debug assertions accepted plans do too, and both must agree.
 //!
 //! The reason is the cost of a change of one page. Instructions of whole calls (AArch64, 4K
 //! granule, 48 bits, BBM level 3) with this file and without it:
@@ -30,28 +29,28 @@ use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
 
-/// More entries in one store are worth the whole check.
+/// A store to more entries goes through the check of all steps.
 const FEW: u16 = 16;
 
-/// The steps of a plan of that shape, by name. In this order they are all that the plan has.
+/// The steps of a short plan by name, in this order. It has no others.
 #[derive(Clone, Copy, Debug)]
 struct ShortPlan<'s> {
     /// A DSB ISHST, which orders what new tables hold.
     order: Option<&'s Step>,
-    /// The store, or the link of a new table.
+    /// The store, or the link to a new table.
     store: &'s Store,
-    /// A store right behind it, without a barrier in between.
+    /// A store right after it, without a barrier in between.
     pages: Option<&'s Store>,
     // A DSB ISHST.
-    /// The invalidation, and a DSB ISH behind it.
+    /// The invalidation, and a DSB ISH after it.
     invalidation: Option<&'s Invalidation>,
     // An ISB.
-    /// What is behind the ISB.
+    /// The steps after the ISB.
     frees: &'s [Step],
 }
 
 impl<'s> ShortPlan<'s> {
-    /// The plan as a small one, if it is one.
+    /// Returns the steps as a short plan, if they are one.
     #[inline(always)]
     fn of(steps: &'s [Step]) -> Option<Self> {
         let (order, store, rest) = match steps {
@@ -77,7 +76,7 @@ impl<'s> ShortPlan<'s> {
         Some(Self { order, store, pages, invalidation, frees })
     }
 
-    /// Whether it is one store of bits and an invalidation for it.
+    /// Returns whether it is one change of bits and an invalidation for it.
     #[inline(always)]
     fn is_change_in_place(&self) -> bool {
         self.order.is_none()
@@ -88,8 +87,8 @@ impl<'s> ShortPlan<'s> {
     }
 }
 
-/// Whether `steps` are such a plan and legal. A table and a block that replace each other are not
-/// compared.
+/// Returns whether `steps` are a short plan and legal. A table and a block that replace each other
+/// are not compared.
 #[inline(always)]
 pub(super) fn is_accepted<W: TableWindow>(
     context: &TreeContext,
@@ -151,8 +150,7 @@ fn is_larger_accepted<W: TableWindow>(
                         frees,
                     );
             };
-            // The link is in force as it is stored, and asks for no invalidation: what follows is
-            // for the pages alone.
+            // The link needs no invalidation, so the one that follows is for the pages.
             let below = context.below(node, index, table);
             frees.is_empty()
                 && pages.count <= FEW
@@ -166,8 +164,7 @@ fn is_larger_accepted<W: TableWindow>(
     }
 }
 
-/// The table that `store` names entries of, as the walk from `top` on, a table for its addresses,
-/// comes to it.
+/// Returns the table of `store`, if the walk from `top` on, a table for its addresses, reaches it.
 #[inline(always)]
 fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window: &mut W) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
@@ -177,7 +174,7 @@ fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window:
     (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(node.shift)).then_some(node)
 }
 
-/// Permissions of pages, none of which is one of a run.
+/// Accepts a change of permissions of pages outside of runs.
 #[inline(always)]
 fn pages_accepted<W: TableWindow>(
     context: &TreeContext,
@@ -198,7 +195,7 @@ fn pages_accepted<W: TableWindow>(
     any & CONTIGUOUS == 0 && invalidation.is_some_and(|invalidation| covers(context, invalidation, span))
 }
 
-/// One entry that becomes another, neither of them one of a run.
+/// Accepts the replacement of one entry, neither the old nor the new one part of a run.
 #[inline(always)]
 fn replacement_accepted(
     context: &TreeContext,
@@ -221,7 +218,7 @@ fn replacement_accepted(
     let removed = if node.level == Level::L3 { None } else { context.next_table(old).filter(|_| new != old) };
     let freed = match (frees, removed) {
         ([], _) => true,
-        // The table itself is the only one that may go, and only once.
+        // Only the table that the store unlinks may be freed, and only once.
         ([Step::Free { va, table, level }], Some(removed)) => {
             *va == store.va && *table == removed && Some(*level) == node.level.next()
         }
@@ -238,10 +235,10 @@ fn replacement_accepted(
         }
 }
 
-/// Whether `invalidation` is just for `span`, or for everything, and an instruction can say it.
+/// Returns whether `invalidation` is exactly for `span`, or for everything, and can be encoded.
 #[inline(always)]
 fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> bool {
-    // As our planners do it for leaves: one for each.
+    // As planners do it for leaves: one TLBI for each.
     if let Invalidation::ByVa { va, count, shift, reach } = *invalidation {
         return va.0 == span.first
             && shift == span.shift
@@ -252,8 +249,8 @@ fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> boo
     covers_range(context, invalidation, first, span.entries(), shift, reach)
 }
 
-/// [`covers`] for what is not one for each. In parts, since a whole span would be written to memory
-/// by who does not call this.
+/// [`covers`] for other invalidations. It takes the span in parts: a whole one would be written to
+/// memory on every call of `covers`.
 #[inline(never)]
 fn covers_range(
     context: &TreeContext,
@@ -327,7 +324,8 @@ mod tests {
 
     fn accepts_with(bbm: BbmLevel, exclusivity: Exclusivity, mut entries: Vec<u64>, steps: &[Step]) -> bool {
         let context = TreeContext::new(G, Pa(0x1000), Half::Low, bbm);
-        // SAFETY: the frames of all tables lie in `entries`, which nothing else accesses meanwhile.
+        // SAFETY: the frames of all tables lie in `entries`, which nothing else accesses until the
+        // end of the call.
         let mut window = unsafe { OffsetWindow::new(entries.as_mut_ptr().expose_provenance() as u64) };
         is_accepted(&context, exclusivity, steps, &mut window)
     }

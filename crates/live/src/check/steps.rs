@@ -14,10 +14,10 @@ use crate::tree_context::TreeContext;
 /// Who made the steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Author {
-    /// A planner of this tree, which has been borrowed since: a new table says what the block said,
-    /// and a table that was folded says one thing.
+    /// A planner of this tree, which has been borrowed since. New tables translate what their block
+    /// does, and so do the tables that blocks replace.
     Planner,
-    /// Nothing is known.
+    /// Unknown.
     Anybody,
 }
 
@@ -56,7 +56,7 @@ fn check_all<W: TableWindow>(
         let checked = match step {
             Step::Store(store) => checker.store(at, store),
             Step::EveryLeaf(leaves) => checker.every_leaf(at, leaves),
-            // Orders nothing that another CPU sees.
+            // It orders nothing for other CPUs.
             Step::Dsb(Dsb::Nsh) => Ok(()),
             Step::Dsb(dsb) => {
                 checker.dsb(at, *dsb);
@@ -100,7 +100,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(())
     }
 
-    /// Takes in that TLBs may hold what is stored over, at `va` among others.
+    /// Notes that TLBs may hold old translations, for `va` among others.
     #[inline(always)]
     pub fn outdates(&mut self, va: Va) {
         self.stale = Some(va);
