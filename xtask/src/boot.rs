@@ -202,6 +202,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let afterwards = match goal {
         Goal::FirstLine => Afterwards::Stops,
         _ if !arguments.machine.powers_off() => Afterwards::Prints,
+        Goal::Done | Goal::Script => Afterwards::Halts,
         _ => Afterwards::PowersOff,
     };
     let ending = run::follow(&mut qemu, &mut watch, keyboard, timeout, afterwards);

@@ -32,8 +32,10 @@ pub enum Ending {
 /// How long a run goes on once it has reached its goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Afterwards {
-    /// Until the machine powers off, for a few seconds at most.
+    /// Until Linux has powered the machine off, for some seconds at most.
     PowersOff,
+    /// Until our kernel has, which it does at once where it can.
+    Halts,
     /// As long as it takes to print what stands behind the line that reached the goal.
     Prints,
     /// Not at all.
@@ -44,6 +46,7 @@ impl Afterwards {
     fn time(self) -> Duration {
         match self {
             Self::PowersOff => Duration::from_secs(10),
+            Self::Halts => Duration::from_secs(2),
             Self::Prints => LAST_WORDS_TIME,
             Self::Stops => Duration::ZERO,
         }
