@@ -83,6 +83,9 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
     } else {
         steps.skip("format and clippy", "cargo fmt or cargo clippy is not installed");
     }
+    // A kernel with an allocator of its own.
+    let words = ["check", "--package", "linmap", "--no-default-features", "--test", "another_kernel"];
+    steps.command("without memblock", &mut cargo_in(workspace, &words));
     let mut doc = cargo_in(workspace, &["doc", "--no-deps", "--workspace", "--exclude", "linmap-kernel"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
     Ok(())
