@@ -89,7 +89,7 @@ fn no_room_for_tables_is_an_error() {
             .with("--append", format!("linmap.leaf=page linmap.build={builder}"))
             .with("--dtb", file.path())
             .run();
-        outcome.expect_error("linear-map", &["no room for a translation table", "0x1000"]);
+        outcome.expect_error("linear-map", &["no frame for a translation table", "0x1000"]);
     }
 }
 
