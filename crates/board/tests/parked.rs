@@ -100,7 +100,7 @@ fn without_isb_behind_dsb(events: &[Event]) -> Vec<Event> {
     without(events, behind)
 }
 
-/// The other CPU comes back before the first store to the tree.
+/// The other CPU returns to the tree before the first store to it.
 fn back_early(events: &[Event]) -> Vec<Event> {
     let (left, back) = leaving(events);
     let is_store = |at: &usize| matches!(events[*at], Event::Store { .. });
@@ -229,7 +229,7 @@ fn leaves_become_global_and_back_at_every_level_however_they_were_cached() {
 
 #[test]
 fn the_plan_for_a_parked_tree_is_found_where_it_is_walked() {
-    // What our check would refuse is applied all the same, as if somebody had given a wrong word.
+    // Applies what our check would refuse, as if a caller had broken its promise.
     for (bbm, op) in [
         (BbmLevel::L0, split()),
         (BbmLevel::L2, split()),
@@ -262,7 +262,7 @@ fn a_plan_without_its_closing_sequence_is_refused() {
         }
         .unwrap();
         let steps = plan.steps().to_vec();
-        // Frames that are given back lose what they hold; the new tables are wanted here.
+        // A frame that is freed loses its content; this test needs the new tables.
         drop(plan);
         assert_eq!(tree.check(target, &steps, &mut window), Ok(()));
         assert_eq!(steps.len(), 5, "one store or change, and the closing sequence");

@@ -141,7 +141,7 @@ fn a_split_that_unmaps_its_own_table() {
             world.apply(split, Who::Anybody, 0),
             Ok(Done::Refused(PlanError::NeedsLevel3 { .. }))
         ));
-        // As if nobody used it: the machine sees that the editor does.
+        // As if no CPU accessed the range: the machine sees that the editor does.
         let error = world.apply(split, Who::Nobody, 0).unwrap_err();
         let expected = if bbm == BbmLevel::L2 { Rule::MayAbort } else { Rule::MayFault };
         assert_eq!(world.board.verdict().unwrap_err().rule, expected, "{error}");
@@ -155,7 +155,7 @@ fn a_split_that_unmaps_its_own_table() {
 fn a_split_within_the_split_that_allocates_for_it() {
     // edk2 12391: the allocation of the new table splits the same block, and the outer split stores
     // its own table over that of the inner one. Here a plan borrows the tree and has its frames
-    // before it stores: there is no inner one.
+    // before it stores, so an inner split cannot happen.
     let split = Op::Split { at: 4 * MIB, len: 2 * MIB, to: Level::L3 };
     for bbm in [BbmLevel::L2, BbmLevel::L3] {
         let rule = instead(bbm, split, Who::Nobody, |edit| {
@@ -200,7 +200,7 @@ fn a_dry_run_that_an_updater_slips_past() {
             edit.retain(|event| !matches!(event, Event::Fill { first, .. } if first & 1 == 0));
         });
     assert_eq!(rule, Rule::Size);
-    // Our check looks at what is stored, not at what somebody says is.
+    // Our check judges the stores themselves, not what their author claims.
     let world = world(setting(BbmLevel::L0));
     let target = world.target(Op::Fold { at: 4 * MIB, len: 2 * MIB }, Who::Nobody);
     let va = world.setting.va(4 * MIB);

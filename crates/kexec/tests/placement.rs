@@ -122,7 +122,7 @@ proptest! {
         // The lowest 64 KiB are another initrd's place than any in half MiBs.
         let nothing_at_null = layout.free[0].start != Pa(0);
         match placed {
-            Ok(_) => prop_assert!(layout.fits() || !nothing_at_null, "{placed:x?} is no place"),
+            Ok(_) => prop_assert!(layout.fits() || !nothing_at_null, "{placed:x?} does not fit"),
             Err(error) => prop_assert!(!layout.fits(), "{error}"),
         }
     }

@@ -20,7 +20,7 @@ const FRAMES_AT: u64 = 0x100_0000;
 /// How many there are.
 const FRAMES: u64 = 64;
 
-/// Host memory that stands for frames, of which so many may be taken.
+/// Host memory that stands for frames, `left` of which can still be allocated.
 struct Arena {
     memory: Vec<u64>,
     free: BTreeSet<u64>,

@@ -46,7 +46,7 @@ fn packings(image: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 fn every_packing_gives_the_image_back() {
     let image = image(300 * KIB + 7, 512 * KIB as u64);
     for (name, file) in packings(&image) {
-        // A skippable frame first is no zstd magic number.
+        // The magic number of a skippable frame is not that of zstd, so it is cut off here.
         let file = if name == "zstd frames" { file[11..].to_vec() } else { file };
         let file = recognise(&file);
         assert!(unpack(&file, 4096).is_ok_and(|unpacked| unpacked == image), "{name}");

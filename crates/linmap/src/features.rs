@@ -86,7 +86,7 @@ impl core::str::FromStr for BbmOverride {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
     "BBM level {} is asked for, but the CPU (MIDR_EL1 {:#x}) reports level {} \
-     (ID_AA64MMFR2_EL1.BBM, or its model): to assume it all the same, force it",
+     (ID_AA64MMFR2_EL1.BBM, or its model): to assume it anyway, force it",
     wanted.number(), midr.0, reported.number()
 )]
 pub struct Overclaimed {

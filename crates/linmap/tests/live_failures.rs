@@ -125,7 +125,7 @@ fn what_must_not_be_changed_is_refused_with_its_own_error() {
         }
         succeeds(&mut running, Op::Protect(text, Protection::Invalid));
         assert_eq!(Wrong::of(&fails(&mut running, Op::Protect(text, rw))), Wrong::WritableAndExecutable);
-        // All at once is no such mistake.
+        // One call that changes all permissions at once is allowed.
         succeeds(&mut running, Op::MakeData(text));
     }
 }

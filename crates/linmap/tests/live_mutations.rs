@@ -172,7 +172,7 @@ fn map() -> Recorded {
     record(&pages(), &[Op::Add(range(spare.start.0 + 4 * MIB, 2 * MIB))])
 }
 
-/// Memory comes back whose table is there.
+/// Memory is added again below a table that exists.
 fn map_pages() -> Recorded {
     let memory = range(BLOCK.start.0 + 0x2_0000, 0x1_0000);
     record(&pages(), &[Op::Remove(memory), Op::Add(memory)])

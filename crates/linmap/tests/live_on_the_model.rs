@@ -58,8 +58,8 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     {
         vas.push(running.shadow.own(range.start));
     }
-    // What the call does not touch goes on meanwhile: some of it at any moment, some at random
-    // moments.
+    // CPUs keep accessing what the call does not touch during the edit: some of it at any moment,
+    // some at random moments.
     let mut uses = Vec::new();
     for va in &vas {
         let cpu = random.below(cpus) as usize;
@@ -203,7 +203,7 @@ fn last_events(running: &Running) -> String {
 fn random_changes_are_legal_and_right_and_can_be_undone() {
     let seed = seed();
     let mut tally = Tally::default();
-    // A test that passes says so, too; it can go on without.
+    // The seed is printed for a test that passes, too. A failed write is ignored.
     let sequences = sequences(50, 1000);
     let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={sequences}");
     for nth in 0..sequences {

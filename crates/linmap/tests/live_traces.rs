@@ -204,7 +204,7 @@ fn a_live_change_out_of_order_is_refused() {
                 assert!(!lines.is_legal(&change), "{name}: {dsb} at {to} instead of {from}");
             }
         }
-        // Each frame given back before the invalidations.
+        // Each frame freed before the invalidations.
         if let Some(tlbi) = lines.all(&["0 tlbi"]).first() {
             for nth in lines.all(&["free"]) {
                 let mut change = lines.change.clone();
@@ -228,7 +228,7 @@ fn a_parked_change_for_which_not_all_leave_as_they_have_to_is_refused() {
         let leaves = &lines.change;
         for cpu in 1..3 {
             // A CPU that stays: without the five lines by which it leaves, and the two by which it
-            // comes back.
+            // returns.
             let away = lines.all(&[&format!("{cpu} ")]);
             let mut change: Vec<String> = Vec::new();
             change.extend((0..leaves.len()).filter(|nth| !away.contains(nth)).map(|nth| leaves[nth].clone()));

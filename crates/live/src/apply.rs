@@ -97,8 +97,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
         Edit::Write { first, step } => unsafe { cpu.store_run(entries, count, first, step) },
         Edit::Bits { clear, set } => {
             for nth in 0..count {
-                // SAFETY: as above. Nobody else writes between the read and the store: only this
-                // tree's one `LiveTree` changes it, and hardware updates are off.
+                // SAFETY: as above. No other code writes between the read and the store: only
+                // this tree's one `LiveTree` changes it, and hardware updates are off.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));

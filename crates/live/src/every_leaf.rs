@@ -147,8 +147,8 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
         return stored;
     }
     for index in from..=to {
-        // SAFETY: as above; the table stays open while deeper levels are. Nobody writes between the
-        // read and the store.
+        // SAFETY: as above; the table stays open while deeper levels are. No other code writes
+        // between the read and the store.
         let (slot, found) = unsafe {
             let slot = table.add(index);
             (slot, Descriptor(slot.read()))

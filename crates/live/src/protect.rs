@@ -256,7 +256,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.protect_seen(node, leaves, seen, change, phase)
     }
 
-    /// Plans to change one or more leaves, of which `seen` is known.
+    /// Plans to change one or more leaves, which `seen` summarises.
     #[inline(always)]
     fn protect_seen(
         &mut self,
@@ -352,7 +352,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    /// Plans to change the leaves `lead..=end`, not all of which change, in place.
+    /// Plans to change some of the leaves `lead..=end` in place.
     #[inline(always)]
     fn protect_alike(
         &mut self,

@@ -1,4 +1,4 @@
-//! Unmapping: clears leaves, or the one entry above a table of which nothing stays.
+//! Unmapping: clears leaves, or the one entry above a table that becomes empty.
 
 use core::ops::Range;
 

@@ -327,7 +327,7 @@ fn a_table_of_which_any_one_entry_differs_from_the_block_is_refused() {
         let mut steps = [Step::Isb; 16];
         let Machine { arena, window, tree } = &mut machine;
         let target = in_use(0x5000, 0x1000);
-        // What the planner wrote is trusted, so that somebody else has to be its author.
+        // The check trusts the planner's steps, so this test passes them as another author's.
         let plan = tree.plan_protect(target, READ_ONLY, &mut steps, window, arena).unwrap().steps().to_vec();
         let Step::Store(Store { edit: Edit::Write { first, .. }, .. }) = plan[1] else {
             panic!("{}", plan[1])

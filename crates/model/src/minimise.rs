@@ -217,7 +217,7 @@ mod tests {
         #[test]
         fn no_event_can_be_dropped(
             count in 1_usize..60,
-            // Fails when all of any one group is there, or exactly so many events are left.
+            // Fails when all of any one group is there, or exactly `odd_length` events are left.
             groups in proptest::collection::vec(proptest::collection::vec(0_u64..60, 1..6), 1..4),
             odd_length in 0_usize..80,
         ) {

@@ -1,4 +1,4 @@
-//! Files that nobody wrote: the readers refuse them or read them, and come back.
+//! Random files: the readers refuse or read each of them, and return.
 //!
 //! `LINMAP_FUZZ_CASES` sets how many files of each kind; without it 20 000, or 1 000 000 with
 //! `LINMAP_SOAK=1`.

@@ -232,7 +232,7 @@ fn a_frame_that_walk_caches_lead_to_is_not_reused() {
     let mut scene = Scene::new(3, 2);
     scene.pages(L3, 0).ordered().store(L2, 0).ordered().event(Event::Free { pa: L3, len: 0x1000 });
     scene.breaks(Rule::TableReachable);
-    // Nor written to as something else without being given back.
+    // Nor is it written to as something else without being freed.
     let mut scene = Scene::new(3, 2);
     scene.pages(L3, 0).ordered().store(L2, 0).ordered().store(L3, PAGE | 0x77_7000);
     scene.breaks(Rule::OutputAddress);

@@ -423,7 +423,7 @@ fn every_cpu_writes_its_own_tcr_before_it_walks_tables_of_another_size() {
     reserved().write(0, Register::Ttbr0, L1).isb(0).legal();
     reserved().write(1, Register::Ttbr0, L1).breaks(Rule::TranslationControl);
     reserved().write(1, Register::Tcr, tcr).isb(1).write(1, Register::Ttbr0, L1).isb(1).legal();
-    // An entry in the table that was empty is no better.
+    // Storing an entry to the table that was empty breaks the same rule.
     reserved().store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
     reserved().write(1, Register::Tcr, tcr).store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
     reserved().write(1, Register::Tcr, tcr).isb(1).store(SPARE, L2 | TABLE).ordered().legal();

@@ -108,7 +108,7 @@ impl IdentitySwitch {
         (va as u64).wrapping_sub(self.image_offset.load(Ordering::Acquire))
     }
 
-    /// Leaves the live root, runs the routine `there`, and comes back with `to` in TTBR1.
+    /// Leaves the live root, runs the routine `there`, and returns with `to` in TTBR1.
     ///
     /// # Safety
     /// The values were set. Interrupts are masked; TTBR0 translates nothing; `to` maps this code,
@@ -181,8 +181,8 @@ impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
             WayOff::Code(code) => self.switch().physical(code as usize),
             WayOff::Stay => 0,
         };
-        // SAFETY: the caller's. The routine takes the way off in place of a root to come back with,
-        // because it does not come back.
+        // SAFETY: the caller's. The routine takes the way off in place of a root to return with,
+        // because it does not return.
         unsafe { self.switch().leave(way, linmap_park_for_good, own, own, left) };
         loop {
             hint::spin_loop();

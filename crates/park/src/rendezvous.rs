@@ -3,7 +3,7 @@
 //! 1. The editor makes the request odd, by 1, and interrupts the others.
 //! 2. Each of them leaves the live root, stores the number of the request in its own word, and
 //!    waits until the request is another number.
-//! 3. When all words hold the number, the editor leaves the live root too, edits, and comes back.
+//! 3. When all words hold the number, the editor leaves the live root too, edits, and returns.
 //! 4. The editor makes the request even, by 1. The others return.
 //!
 //! If a CPU does not park in time, step 4 follows at once: the CPU that comes late finds an even
@@ -40,7 +40,7 @@ pub struct Rendezvous<S, const CPUS: usize> {
 }
 
 impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
-    /// Returns a rendezvous that asks nobody to park. CPUs leave the live root by `switch`.
+    /// Returns a rendezvous that asks no CPU to park. CPUs leave the live root by `switch`.
     pub const fn new(switch: S) -> Self {
         Self {
             request: AtomicU64::new(0),
@@ -163,9 +163,9 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         Ok((result, Pause { ticks: ticks() }))
     }
 
-    /// Takes back a request that the editor, the CPU this runs on, no longer waits for because the
-    /// kernel stops: the CPUs that have parked return. Does nothing while an edit runs, since
-    /// nobody can return then.
+    /// Cancels a request that the editor, the CPU this runs on, no longer waits for because the
+    /// kernel stops: the CPUs that have parked return. Does nothing while an edit runs, since no
+    /// CPU can return then.
     pub fn abandon(&self) {
         let request = self.request.load(Ordering::Relaxed);
         if !request.is_multiple_of(2) && !self.editing.load(Ordering::Relaxed) {

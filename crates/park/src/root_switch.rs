@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-/// How one CPU leaves the live root and comes back.
+/// How one CPU leaves the live root and returns to it.
 ///
 /// `IdentitySwitch` is the one that hardware needs. On a host, tests of the protocol have their
 /// own.

@@ -1,4 +1,4 @@
-//! The surgery root: what the editor runs on while nobody may walk the live tables.
+//! The surgery root: what the editor runs on while no CPU may walk the live tables.
 
 use linmap_table::cpu::{Cpu, Dsb};
 use linmap_table::{FrameSource, OutOfFrames, TableWindow, read};
@@ -125,7 +125,7 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
     fn new_table(&mut self, level: Level) -> Result<Pa, OutOfFrames> {
         let table = self.frames.alloc()?;
         let entries = self.window.open(level, table);
-        // SAFETY: a whole table that nobody else uses.
+        // SAFETY: a whole table that no other code uses.
         unsafe { self.cpu.store_run(entries, self.geometry.entries(level), Descriptor::INVALID, 0) };
         self.window.close(level);
         Ok(table)
@@ -133,7 +133,8 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
 
     fn set(&mut self, level: Level, table: Pa, index: usize, descriptor: Descriptor) {
         let entries = self.window.open(level, table);
-        // SAFETY: an index is below the number of entries of the table, which nobody else uses.
+        // SAFETY: an index is below the number of entries of the table, which no
+        // other code uses.
         unsafe { self.cpu.store(entries.add(index), descriptor) };
         self.window.close(level);
     }

@@ -63,7 +63,7 @@ type Parking = Rendezvous<Counting, CPUS>;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Answers,
-    /// It takes interrupts once the machine says so.
+    /// It takes interrupts once the machine unmasks them.
     Late,
 }
 
@@ -234,7 +234,7 @@ fn a_cpu_that_left_for_good_is_not_waited_for() {
         machine.parking.has_left(2);
         let error = machine.edit(|| unreachable!("CPU 3 may be anywhere")).unwrap_err();
         assert_eq!((error.cpu, error.ticks), (3, 0));
-        assert_eq!(machine.parking.switch().waits.load(Ordering::SeqCst), 0, "nobody was asked");
+        assert_eq!(machine.parking.switch().waits.load(Ordering::SeqCst), 0, "no CPU was asked");
         machine.parking.has_left(3);
         assert_eq!(machine.edit(|| 7), Ok(7));
         // It is started again.

@@ -132,7 +132,7 @@ fn the_root_maps_what_the_layout_names_as_the_live_tree_does_and_nothing_else() 
     expect_legal(&kernel.board);
 }
 
-/// Goes to the surgery root, opens windows, and comes back.
+/// Switches to the surgery root, opens windows, and returns.
 fn operate(closes: bool) -> Result<(), Violation> {
     let mut kernel = kernel();
     let mut surgery = build(&mut kernel, &LAYOUT).unwrap();

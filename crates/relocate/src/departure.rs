@@ -58,7 +58,7 @@ pub struct Departure {
 
 impl Departure {
     /// Leaves this kernel and works off the list `list`. The boot CPU, whose list is 0, enters the
-    /// payload; another CPU goes off, or to the pen.
+    /// payload; every other CPU goes offline or enters the pen.
     ///
     /// TPIDR_EL0 holds the virtual counter at the jump.
     ///

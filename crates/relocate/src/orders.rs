@@ -118,7 +118,7 @@ const _: () = {
 /// Other CPUs may start with their lists.
 #[cfg(any(target_arch = "aarch64", test))]
 pub(crate) const GO_MOVE: u64 = 1;
-/// The hand-over is called off: they go off, or back.
+/// The hand-over is cancelled: the other CPUs go offline or return to the pen.
 pub(crate) const GO_LEAVE: u64 = 2;
 /// A CPU has left the live tables.
 pub(crate) const STATE_HERE: u64 = 1;
@@ -170,8 +170,8 @@ impl Orders {
         self.states[list].load(Ordering::Acquire) == STATE_HERE
     }
 
-    /// Calls the hand-over off: the CPUs that have left the live tables go off, or back. On AArch64
-    /// this wakes them.
+    /// Cancels the hand-over: the CPUs that have left the live tables go offline or return to the
+    /// pen. On AArch64 this wakes them.
     pub fn call_off(&self) {
         self.go.store(GO_LEAVE, Ordering::Release);
         // SAFETY: a barrier orders, an event ends waits.

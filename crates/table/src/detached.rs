@@ -193,7 +193,7 @@ pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
 /// Frees all tables that the first `entries` entries of an open table lead to, and those below.
 ///
 /// # Safety
-/// `pointer` is an open table at `level`, of which this many entries are written. The contract of
+/// `pointer` is an open table at `level` whose first `entries` entries are written. The contract of
 /// [`release_below`] holds for the tables that they lead to.
 unsafe fn release_children<W: TableWindow, F: FrameSource>(
     geometry: Geometry,

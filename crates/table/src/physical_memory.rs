@@ -72,7 +72,7 @@ pub trait PhysicalMemory {
     /// [`RecordError`].
     fn remove(&mut self, range: PaRange) -> Result<(), RecordError>;
 
-    /// Reserves `range`, no part of which is reserved. There may be no memory at it yet.
+    /// Reserves `range`, which is entirely unreserved. There may be no memory at it yet.
     ///
     /// # Errors
     /// [`RecordError`].

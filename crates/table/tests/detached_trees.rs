@@ -1,5 +1,5 @@
 //! Detached trees on host memory: every page translates as the list of mappings says, by leaves
-//! that the architecture allows, and every frame comes back.
+//! that the architecture allows, and every frame is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -124,7 +124,7 @@ fn check(geometry: Geometry, list: &[Mapping], tree: &DetachedTree, window: &mut
         let size = geometry.entry_bytes(leaf.level);
         let run = size * geometry.contiguous_entries(leaf.level).expect("a level with runs") as u64;
         let (first, first_pa) = (leaf.va.0 & !(run - 1), leaf.pa.0 & !(run - 1));
-        assert_eq!(leaf.va.0 - first, leaf.pa.0 - first_pa, "a run that is not aligned alike in VA and PA");
+        assert_eq!(leaf.va.0 - first, leaf.pa.0 - first_pa, "a run with different offsets in VA and PA");
         for va in (first..first + run).step_by(size as usize) {
             let other = leaves.get(&va).expect("a whole run");
             assert!(other.descriptor.is_contiguous() && other.level == leaf.level);

@@ -39,8 +39,8 @@ impl Cpu for ThisCpu {
     #[inline(always)]
     unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
         // SAFETY: the caller promises that these are `count` entries, to which no Rust reference
-        // leads. `fill` stores each once, as an aligned word or as half of a pair, either of which
-        // is single-copy atomic (Arm ARM B2.2.1).
+        // leads. `fill` stores each once, as an aligned word or as half of a pair; both are
+        // single-copy atomic (Arm ARM B2.2.1).
         let entries =
             unsafe { slice::from_raw_parts_mut(entries.cast::<MaybeUninit<u64>>().as_ptr(), count) };
         fill(entries, first.0, step);

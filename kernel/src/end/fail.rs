@@ -1,4 +1,4 @@
-//! Errors without which the kernel goes no further, but which are no bugs.
+//! Errors that stop the kernel but are not bugs.
 
 use core::fmt::Display;
 

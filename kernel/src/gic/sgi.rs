@@ -37,7 +37,7 @@ const _: () = {
     }
 };
 
-/// The priorities of four SGIs. They are all the same: above what [`PRIORITY_MASK`] masks, in the
+/// The priorities of four SGIs. They are identical: above what [`PRIORITY_MASK`] masks, in the
 /// Secure and in the Non-secure view.
 pub const SGI_PRIORITIES: u32 = 0xa0a0_a0a0;
 /// The lowest priority that a CPU interface lets through: above all that is used, on

@@ -24,7 +24,7 @@ impl Lent {
     /// Runs `work` on the heap. Only the boot CPU allocates.
     fn heap<T>(&self, work: impl FnOnce(&mut Heap) -> T) -> T {
         assert!(per_cpu::this_cpu() == 0, "a CPU allocates that is not the boot CPU");
-        // SAFETY: no other CPU gets here. `work` is one of the closures below, none of which uses
+        // SAFETY: no other CPU gets here. `work` is one of the closures below, which don't use
         // the heap another time, and interrupt handlers don't allocate. So this is the only
         // reference.
         work(unsafe { &mut *self.0.get() })

@@ -40,7 +40,7 @@ use crate::memory::preserved::PreservedMemory;
 use crate::report;
 use crate::smp::cpus::Cpus;
 
-/// How many extents, and pieces of them, can be put in order.
+/// How many extents, and pieces of them, can be ordered.
 const WORKSPACE: usize = 512;
 
 /// What a load reads, and the memory it loads to.

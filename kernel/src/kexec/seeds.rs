@@ -43,7 +43,7 @@ pub fn new(fdt: Fdt<'_>) -> Seeds {
         return Seeds::Removed;
     }
     time[..8].copy_from_slice(&cpu::counter().to_le_bytes());
-    // Two seeds of which neither reveals the other.
+    // Two seeds; neither reveals the other.
     let mut seed = |which: u8| -> Digest {
         pool.0[BLOCKS * BLOCK as usize - 1] = which;
         let mut digest = Sha256::new();

@@ -120,8 +120,8 @@ pub fn waited() -> u64 {
     PARKING.waited()
 }
 
-/// Lets the CPUs go that parked, because the boot CPU, which this is, stops. Nobody can return
-/// while the map is edited.
+/// Releases the CPUs that parked, because the boot CPU, which calls this, stops. Does nothing
+/// during an edit, since no CPU can return then.
 pub fn abandon() {
     PARKING.abandon();
 }

@@ -89,8 +89,8 @@ fn label(text: &str) -> Result<ArrayString<LABEL>, PreserveError> {
 pub struct PreservedMemory(ArrayVec<Preserved, MAX_PRESERVED>);
 
 impl PreservedMemory {
-    /// Reads the ranges that the previous kernel preserved. If one of them is wrong, says so and
-    /// returns none; the memory of all stays reserved.
+    /// Reads the ranges that the previous kernel preserved. If one of them is wrong, reports it
+    /// and returns none; the memory of all stays reserved.
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
         let read = PreservedRange::read_all(
             fdt,

@@ -246,7 +246,7 @@ impl World {
         let range = VaRange::new(self.setting.va(at), len);
         match who {
             Who::Anybody => Target::InUse(range),
-            // SAFETY: on the model nobody accesses the area but where the tests say so.
+            // SAFETY: on the model no CPU accesses the range, except where a test states it.
             Who::Nobody => Target::Quiescent(unsafe { Quiescent::new(range) }),
             // SAFETY: all CPUs leave before a plan for it is applied.
             Who::Parked => Target::Parked(unsafe { Parked::new(range) }),
@@ -318,7 +318,7 @@ impl World {
             drop(window);
             let parking = Parking { board: &self.board, setting: self.setting, root };
             (0..self.setting.cpus).for_each(|cpu| parking.leave(cpu));
-            // Not through the map itself, which nobody walks now.
+            // Not through the map itself, which no CPU walks now.
             let mut window = self.board.window(cpu, None);
             // SAFETY: on the model, where all CPUs have left.
             let applied = unsafe { checked.apply(&mut window, &mut processor) };

@@ -31,7 +31,7 @@ impl Parking<'_> {
         }
     }
 
-    /// `cpu` comes back to the tree.
+    /// `cpu` returns to the tree.
     pub fn come_back(&self, cpu: usize) {
         let (register, value) = (self.setting.register(), ttbr(self.setting.geometry, self.root, 0));
         self.board.event(Event::Write { cpu, register, value });

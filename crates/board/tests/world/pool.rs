@@ -6,7 +6,7 @@ use std::rc::Rc;
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::Pa;
 
-/// Frames for tables, which may run out when a test says so.
+/// Frames for tables. A test may limit how many can be allocated.
 #[derive(Debug, Default)]
 pub struct Pool {
     pub free: Vec<u64>,

@@ -1,8 +1,8 @@
 //! Making a move plan: the copies and clears that place the payload before it starts.
 //!
 //! An extent whose source lies outside all destinations may be moved at any time: such extents are
-//! divided among as many lists as CPUs take part. All other extents are put in
-//! [order](super::ordering) at the start of the first list.
+//! divided among as many lists as CPUs take part. All other extents are
+//! [ordered](super::ordering) at the start of the first list.
 
 use core::num::NonZeroUsize;
 

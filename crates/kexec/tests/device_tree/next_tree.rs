@@ -436,7 +436,7 @@ fn tokens_that_say_nothing_are_preserved_and_looked_past() {
     source.child_mut("reserved-memory").unwrap().children.push(removed);
     let mut blob = source.blob();
 
-    // A property without a value is three words, each of which may as well be a NOP.
+    // A property without a value is three words. Three NOPs may replace it.
     let nops = [[0, 0, 0, 4]; 3].concat();
     let fillers: Vec<_> = DeviceTree::parse(&blob)
         .unwrap()
@@ -492,8 +492,8 @@ fn a_crash_kernel_that_would_not_find_its_parts_is_refused() {
 fn a_property_name_longer_than_the_specification_allows_does_no_harm() {
     let long = "snps,a-property-name-of-more-than-thirty-one-characters";
     let mut source = Node::new("", vec![Property::new("a", [])]).blob();
-    // vm-fdt checks names, so that the long one is put in afterwards: the name is the end of the
-    // tree.
+    // vm-fdt checks names, so the test inserts the long name afterwards, at the end of the tree,
+    // where the name is.
     assert!(source.ends_with(b"a\0"));
     source.truncate(source.len() - 2);
     source.extend(long.bytes().chain([0]));

@@ -56,7 +56,7 @@ fn a_shift_by_one_page_is_one_ordered_copy_and_needs_no_buffer() {
         let setup = Setup { destinations: &destinations, bounce: None, shares: 1, workspace: 1 };
         let extents = [copy(source, destination, 50)];
         let done = carried_out(&setup, &extents, &mut Frames::new([0, 1]), 0, 70);
-        // The page outside the destination is in nobody's way.
+        // No move overwrites the source page outside the destination.
         assert_eq!(done, Done { copied: 50 * PAGE, cleared: 0, bounced: 0, ordered: 1 });
         let mut frames = Frames::new([0, 1]);
         let moves = setup.plan(&extents, &mut frames).unwrap();

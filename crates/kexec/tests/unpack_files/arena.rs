@@ -55,7 +55,7 @@ unsafe impl GlobalAlloc for Arena {
             unsafe { lent.heap.deallocate(memory, layout) };
             return;
         }
-        // SAFETY: nobody but the system can have given it, since nothing lent is left over.
+        // SAFETY: only the system can have allocated it, since no lent allocation is left.
         unsafe { System.dealloc(memory, layout) }
     }
 }

@@ -64,7 +64,7 @@ impl<const N: usize> PhysicalMemory for MemblockRecord<'_, N> {
     }
 
     fn release(&mut self, range: PaRange) {
-        // What `reserve` put in needs no room to be taken out again.
+        // Removing what `reserve` added needs no room.
         let _ = self.0.free(range);
     }
 }

@@ -41,7 +41,7 @@ impl PageAllocator {
     }
 }
 
-// SAFETY: a free page is handed out once until it comes back; none of them is frame 0.
+// SAFETY: a free page is handed out once until it is freed; none of them is frame 0.
 unsafe impl FrameSource for PageAllocator {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let free = self.pages.iter().rposition(|page| page.is_memory && !page.is_used);

@@ -1,5 +1,5 @@
-//! The CPUs of the machine: what each uses all the time, how it leaves a root and comes back, and
-//! what the others look at while one of them edits.
+//! The CPUs of the machine: what each uses all the time, how it leaves a root and returns, and
+//! what the others access while one of them edits.
 
 use std::cell::RefCell;
 use std::ptr::NonNull;

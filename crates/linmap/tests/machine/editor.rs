@@ -87,7 +87,7 @@ unsafe impl TableWindow for SurgeryWindow {
     fn close(&mut self, _level: Level) {}
 }
 
-/// A source that runs out when a test says so.
+/// A frame source that fails once `left` allocations are made; `None` sets no limit.
 pub struct Limited<'e, F> {
     source: F,
     left: &'e mut Option<u64>,
@@ -186,7 +186,7 @@ unsafe impl Editor for BoardEditor {
     ) -> Result<(R, Pause), ParkError> {
         let (board, cpus) = (&self.board, &self.cpus);
         let live = cpus.ways.live;
-        // Nobody looks at the linear map meanwhile.
+        // No CPU accesses the linear map during the edit.
         let accesses = std::mem::take(&mut self.cpu.bystanders.borrow_mut().accesses);
         let waiters: Vec<usize> = (1..cpus.count()).filter(|cpu| Some(*cpu) != self.stubborn).collect();
         for cpu in &waiters {
@@ -218,7 +218,7 @@ impl BoardEditor {
         TracedTree { geometry: self.geometry, roots: self.roots }
     }
 
-    /// Shows that `fixmap` is a live table of which the slots are free.
+    /// Shows that `fixmap` is a live table with free slots.
     pub fn surgery_window(fixmap: Fixmap, cpu: BoardCpu) -> SurgeryWindow {
         SurgeryWindow { fixmap, cpu: BoardCpuOf(cpu), open: [None; LEVELS] }
     }

@@ -359,7 +359,7 @@ fn surgery_root(setting: &Setting, board: &Board) -> (u64, Fixmap) {
     board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores });
     let geometry = setting.geometry;
     let pages = board.pointer(frame(setting, Frame::SurgeryFixmap));
-    // SAFETY: the table was made just now, and nobody else has it.
+    // SAFETY: the table was made just now, and no other code has it.
     let fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };
     (ttbr(geometry, frame(setting, Frame::Surgery(geometry.start_level())), 0), fixmap)
 }

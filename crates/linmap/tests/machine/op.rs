@@ -371,7 +371,7 @@ impl Running {
         setting.ram.iter().for_each(|range| at_first.add(*range).expect("room"));
         setting.no_map.iter().for_each(|range| at_first.mark_no_map(*range).expect("room"));
         let at_first: Vec<PaRange> = at_first.mappable(page).collect();
-        // What came goes, what went comes back.
+        // Remove what was added, add again what was removed.
         for (range, _) in &is_now {
             for part in beyond(*range, &at_first) {
                 ops.push(Op::Remove(part));

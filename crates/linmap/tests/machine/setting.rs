@@ -59,8 +59,8 @@ impl Setting {
         Self::new(Granule::K4, 48, &ram, image, range(GIB + 128 * MIB, 32 * MIB))
     }
 
-    /// A first region of a few pages at address 0, ends that are no multiple of a page, and holes
-    /// that must not be mapped.
+    /// A first region of a few pages at address 0, ends that are not page-aligned, and holes that
+    /// must not be mapped.
     pub fn ragged() -> Self {
         let ram = [
             range(0, 0x9000),

@@ -32,7 +32,7 @@ pub struct TracedTree {
 
 impl TracedTree {
     /// Emits the beginning of a trace: the machine with `cpus` CPUs, at most
-    /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), the least of which has BBM level `bbm`; the whole
+    /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), with `bbm` as their lowest BBM level; the whole
     /// pages of `memory`; the tables of all roots as they are; and TTBR1 of the CPUs in `running`.
     ///
     /// `memory` is all memory that tables may ever lie in, including memory that is added later. A

@@ -259,7 +259,7 @@ impl Writer {
         };
         let (first, pages, hint) = if matches!(tlbi.scope, TlbiScope::VaAnyAsid | TlbiScope::VaAnyAsidLast) {
             // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half
-            // are all the same.
+            // are identical.
             let half = if upper { 0xff } else { 0 };
             if operand >> (VA_BITS - 12) & 0xff != half {
                 return Ok(());
