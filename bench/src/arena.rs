@@ -113,7 +113,7 @@ pub struct BumpFrames<'m> {
     next: Pa,
     end: Pa,
     offset: u64,
-    /// Nobody else hands out the same frames meanwhile.
+    /// The exclusive borrow of the memory: no other value hands out its frames during it.
     _memory: PhantomData<&'m mut u64>,
 }
 

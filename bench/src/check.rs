@@ -24,7 +24,7 @@ const STRIDE: u64 = 1021;
 pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) -> Result<()> {
     let frames = memory.frames();
     if contestant.frames == Frames::AsTheyAre {
-        // An entry that nobody writes is a wrong leaf, or leads to tables that end in one.
+        // An entry that the contestant does not write is a wrong leaf, or leads to one.
         memory.set(Descriptor::leaf(GEOMETRY, Level::L3, frames.start, Attributes::KERNEL_DATA).0);
     }
     let root = contestant.run(case, memory)?.root;

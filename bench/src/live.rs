@@ -40,8 +40,8 @@ pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let run = Run::timed(|| {
         let plan = tree.plan_protect(target, change, &mut steps, &mut window, &mut frames)?;
         let checked = plan.check(&mut window).map_err(|(_, refused)| anyhow!("{refused}"))?;
-        // SAFETY: the window is the plan's and nothing has written meanwhile; nobody accesses what
-        // is mapped.
+        // SAFETY: the window is the plan's, and nothing has written to the tables since the plan
+        // was made. No hardware walks the tree, so nothing accesses what it maps.
         let applied = unsafe { checked.apply(&mut window, &mut cpu) };
         applied.free(&mut window, &mut frames);
         Ok::<_, anyhow::Error>(root)
@@ -59,7 +59,7 @@ impl Cpu for HostCpu {
 
     #[inline]
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        // SAFETY: the caller's. Volatile, as on a CPU whose walkers read the entry meanwhile.
+        // SAFETY: the caller's promise. Volatile, as where a walker may read the entry.
         unsafe { entry.write_volatile(descriptor.0) };
     }
 

@@ -107,9 +107,9 @@ impl Results {
     }
 }
 
-/// Checks everyone's map of `case` once, then measures: in each round everyone makes it once, and
-/// from one round to the next the order turns round, so that nobody always follows the same
-/// neighbour.
+/// Checks each contestant's map of `case` once, then measures. In each round each contestant makes
+/// the map once. Every other round runs in reverse order, so that no contestant always follows the
+/// same one.
 ///
 /// # Errors
 /// A contestant that fails or makes a wrong map.

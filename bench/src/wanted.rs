@@ -14,14 +14,14 @@ pub struct Wanted {
     pub bound: Bound,
 }
 
-/// How fast linmap should be, by itself or beside somebody else in the same run.
+/// How fast linmap should be, alone or compared with another contestant of the same run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Bound {
-    /// At most so many times the raw stores' time.
+    /// At most this multiple of the raw stores' time.
     TimesFloor(f64),
-    /// At least so many times as fast as the rival.
+    /// At least this many times as fast as the rival.
     FasterThanRival(f64),
-    /// At most so many nanoseconds an entry.
+    /// At most this many nanoseconds an entry.
     NsPerEntry(f64),
 }
 
@@ -72,7 +72,7 @@ impl Bound {
         }
     }
 
-    /// How `row` of `results` does; `None` when there is nobody to compare it with.
+    /// Judges `row` by the aim, or returns `None` if `results` has no row to compare it with.
     pub fn judge(self, results: &Results, row: &Row) -> Option<Verdict> {
         Some(match self {
             Self::TimesFloor(limit) => {
@@ -94,11 +94,11 @@ impl Bound {
 /// An aim for the model's checker.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ModelBound {
-    /// At least so many events a second.
+    /// At least this many events a second.
     EventsPerSecond(f64),
-    /// A build of so many GiB, every store an event, in at most so many seconds.
+    /// A build of this many GiB, every store an event, in at most this many seconds.
     Seconds(u64, f64),
-    /// At most so many times the memory that the tables take.
+    /// At most this multiple of the memory that the tables take.
     TimesTables(f64),
 }
 
@@ -123,7 +123,7 @@ impl ModelBound {
         }
     }
 
-    /// How `outcome` does; `None` when the aim is for another job.
+    /// Judges `outcome` by the aim, or returns `None` if the aim is for another job.
     pub fn judge(self, outcome: &Outcome) -> Option<Verdict> {
         Some(match self {
             Self::EventsPerSecond(limit) => {

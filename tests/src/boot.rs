@@ -100,7 +100,7 @@ pub fn number(record: &Record, key: &str) -> u64 {
     let value = &record[key];
     let address = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
     let found = value.as_u64().or_else(|| value.as_str().and_then(address));
-    found.unwrap_or_else(|| panic!("{key} is no number in {record:?}"))
+    found.unwrap_or_else(|| panic!("{key} is not a number in {record:?}"))
 }
 
 /// How a boot ended.
@@ -174,7 +174,7 @@ impl Outcome {
     #[track_caller]
     pub fn linear_map(&self, key: &str) -> u64 {
         let phase = self.phase("linear-map");
-        phase[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {phase:?}"))
+        phase[key].as_u64().unwrap_or_else(|| panic!("{key} is not a number in {phase:?}"))
     }
 }
 

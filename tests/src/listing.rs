@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn the_relocation_code_turns_the_mmu_off_after_everything_is_cleaned_and_then_leaves() {
         let listing = read(RELOCATE).unwrap();
-        // Whatever a CPU has moved and cleaned is waited for before it says so, or goes on to the
+        // A CPU completes its stores and cleans before it reports that it is done, or enters the
         // payload.
         let say = [Instruction::Dsb(Dsb::Sy), Instruction::Bl("say")];
         assert_eq!(routine(&listing, "moved"), say);

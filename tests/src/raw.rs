@@ -101,8 +101,8 @@ impl PlacedBoot<'_> {
     }
 }
 
-/// A `virt` of 1 GiB with four CPUs and a GICv2, of which the firmware leaves three in a spin
-/// table: a page of ours, which has PSCI start them and then enters the kernel.
+/// A `virt` of 1 GiB with four CPUs and a GICv2. The firmware is a page of ours: it has PSCI start
+/// three of the CPUs, leaves them in a spin table, and then enters the kernel.
 #[derive(Debug)]
 pub struct SpinTableBoot<'a> {
     /// QEMU's CPU type.
@@ -130,7 +130,7 @@ pub enum Conduit {
 impl SpinTableBoot<'_> {
     /// The firmware's page, which the tree has to reserve.
     pub const FIRMWARE: u64 = RAM + 0x3ff0_0000;
-    /// Bytes at its start that are no mailboxes.
+    /// Bytes at the start of the page that are reserved for code; the mailboxes follow.
     pub const CODE_LEN: u64 = 0x800;
     /// Where the initrd is.
     pub const INITRD_AT: u64 = RAM + 0x1000_0000;

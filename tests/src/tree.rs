@@ -8,8 +8,8 @@ use vm_fdt::FdtWriter;
 /// A tree with what linmap needs (memory, console, PSCI), to be changed and made into a file.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    /// The `reg` of the memory node: starts and lengths in bytes. Without any there is no memory
-    /// node.
+    /// The `reg` of the memory node: starts and lengths in bytes. If it is empty, the tree has no
+    /// memory node.
     pub memory: Vec<(u64, u64)>,
     /// Reserved ranges without no-map.
     pub reserved: Vec<(u64, u64)>,

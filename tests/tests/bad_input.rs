@@ -187,8 +187,8 @@ fn a_label_that_no_tree_can_say_is_refused() {
 
 #[test]
 fn an_initrd_outside_the_payloads_window_is_copied_into_it() {
-    // Beside the archive there is no room for an image, and from low memory the window of 32 GiB
-    // does not reach it.
+    // The memory around the archive is too small for an image, and the 32 GiB window of an image in
+    // low memory does not reach the archive.
     let image = std::fs::read(patched_image(0, &[]).path()).expect("the Image");
     let archive = archive(&[("Image", &image)]);
     let far = RAM + 40 * GIB;

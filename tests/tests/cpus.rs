@@ -390,7 +390,7 @@ fn a_number_of_no_cpu_is_refused_by_every_command_and_the_kernel_goes_on() {
             script.push_str(&format!("!{command} {number}{time}; "));
         }
     }
-    // The CPU itself, what is no number, and a CPU that has something to do.
+    // The CPU itself, malformed arguments, and a busy CPU.
     script.push_str(
         "!cpu-on 0; !cpu-off 0; !mask 0 1; !panic -1; !fault 1 x; !panic 1 2 3; mask 1 3000; \
                      !panic 1 0; verify",
@@ -444,7 +444,7 @@ fn a_cpu_that_does_not_exist_is_named_and_the_boot_goes_on() {
     let outcome = Tree::virt(cpus).boot_virt("", "cpus; verify");
     expect_cpus(&outcome, 4, 5);
     expect_warning(&outcome, &["CPU 1", "PSCI CPU_ON"]);
-    // A spin table that nobody watches.
+    // A spin table that no CPU watches.
     let mut cpus: Vec<_> = (0..4).map(psci).collect();
     cpus[2].method = Some(Method::SpinTable(Some(0x0a00_0000)));
     let mut tree = Tree::virt(cpus);

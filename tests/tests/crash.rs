@@ -1,5 +1,5 @@
-//! Crash kernels: reserved for, loaded, entered when the kernel meets its end, and shown its
-//! memory.
+//! Crash kernels: reserving memory for them, loading them, entering them on panic, and passing them
+//! the old kernel's memory.
 
 use linmap_tests::{Boot, Outcome, pattern, soak_or_first};
 use object::elf::{self, FileHeader64};
@@ -92,7 +92,7 @@ fn a_crash_kernel_is_entered_from_any_cpu_by_a_panic_and_by_a_fault_at_both_leve
 
 #[test]
 fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stays_behind() {
-    // Each of them parked.
+    // Each edit parks the other CPUs.
     let edits = "split 3 0x60000000 2M; fold 0x60000000 2M; ".repeat(400);
     for end in soak_or_first(1, &["panic 2 30", "fault 1 30"]) {
         let outcome = run(
@@ -109,8 +109,8 @@ fn a_cpu_that_fails_while_others_are_parked_is_not_parked_itself_and_nobody_stay
 
 #[test]
 fn no_interrupt_that_parks_waits_for_a_cpu_that_the_crash_kernel_starts() {
-    // The boot CPU plans for longer than the others need to go, looks at nothing meanwhile, and
-    // parks them then; to Linux the same interrupt means to stop.
+    // The boot CPU plans for longer than the others need to leave, checks no request during that
+    // time, and then parks them. Linux takes the same interrupt as a request to stop.
     for gic in soak_or_first(1, &["3", "2"]) {
         let outcome = run(
             &format!("--memory 16G --cpus 4 --gic {gic}"),

@@ -5,8 +5,8 @@ use linmap_tests::{Boot, Outcome, is_soak};
 /// What Linux gets as its command line before the words of `--append`.
 const OWN_WORDS: &str = "earlycon panic=-1 linmap_poweroff";
 
-/// Boots into Linux, which has to find everything as it was given: the level, the CPUs, its command
-/// line, and an initrd of which no byte has changed.
+/// Boots into Linux and checks that it finds everything as it was given: the level, the CPUs, its
+/// command line, and an initrd without a changed byte.
 #[track_caller]
 fn reaches_user_space(options: &str, el: u64, cpus: u64) -> Outcome {
     let outcome = Boot::new(options).with("--append", "hello=\"big world\" linmap.leaf=auto last").run();

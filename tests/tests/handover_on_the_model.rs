@@ -170,7 +170,7 @@ fn hand_over(source: &str) -> Board {
                 let va = layout.linear(Pa(pa)).0;
                 board.event(Event::Access { cpu: 0, va, kind: Use::Write, pa });
             }
-            // The old tables may be overwritten from now on: they are in nobody's reach.
+            // The old tables may be overwritten from now on: no CPU reaches them.
             board.event(Event::Settled);
         }
     }
@@ -218,14 +218,14 @@ fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
         let path = &instructions[at(from)..at(to)];
         path.iter().filter(|instruction| matches!(instruction, Instruction::Dsb(_))).count()
     };
-    // All that is executed for a record of the list. The one barrier is the GO record's, of which
-    // there is one.
+    // All that a CPU executes for a record of the list. The only barrier is the GO record's, and
+    // there is only one such record.
     assert_eq!(barriers("next", "moved"), 1);
     assert_eq!(barriers("other_kind", "link"), 1);
     // Behind the last list.
     assert_eq!(barriers("moved", "join"), 1);
-    // The switch to the transitional tables, and the MMU's going off: four in all, if one CPU does
-    // it.
+    // The switch to the transitional tables, and turning the MMU off. A move by one CPU executes
+    // four barriers in all.
     assert_eq!(barriers("linmap_relocate_start", "move"), 1);
     assert_eq!(barriers("mmu_off", "print"), 2);
 }

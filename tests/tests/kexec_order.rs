@@ -15,7 +15,7 @@ const ARCHIVE_AT: u64 = RAM + 2 * BLOCK;
 /// device tree.
 const DTB_AT: u64 = RAM + 8 * BLOCK;
 
-/// An archive of whole pages whose Image begins so many bytes from its start.
+/// An archive of whole pages whose Image begins `offset` bytes from its start.
 fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
     let image = own_image();
     let members =
@@ -25,7 +25,7 @@ fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
     assert!(offset.is_multiple_of(4) && offset >= least);
     let mut bytes = members((offset - least) as usize);
     assert_eq!(start(&bytes), offset);
-    // Zeros behind an archive are part of none.
+    // Zeros behind an archive are not part of it.
     bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
     bytes
 }

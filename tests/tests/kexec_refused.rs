@@ -166,8 +166,8 @@ fn a_kernel_that_can_not_run_here_is_refused() {
 
 #[test]
 fn an_initrd_for_which_there_is_no_room_is_refused() {
-    // It lies in memory once, where it could stay; there is no memory for the copies that are asked
-    // for.
+    // The initrd lies in memory once, where it could stay. Memory is too small for the copies that
+    // the script asks for.
     let (kernel, initrd) = (file(&own_image()), file(&vec![0x5a; 110 * MIB]));
     let outcome = Boot::new("--memory 256M")
         .with("--kernel", kernel.path())

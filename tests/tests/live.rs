@@ -15,7 +15,7 @@ fn script(options: &str, append: &str, commands: &str) -> Outcome {
 
 fn number(outcome: &Outcome, key: &str, of: &str) -> u64 {
     let record = outcome.with(key).unwrap_or_else(|| panic!("no {key}: {}", outcome.console));
-    record[of].as_u64().unwrap_or_else(|| panic!("{of} is no number in {record:?}"))
+    record[of].as_u64().unwrap_or_else(|| panic!("{of} is not a number in {record:?}"))
 }
 
 /// The records of changes, in order.

@@ -287,7 +287,7 @@ fn parked_cpus_allow_what_no_running_cpu_does() {
 #[test]
 fn a_cpu_that_stays_does_not_allow_it() {
     for stay in [&[1][..], &[2], &[1, 2]] {
-        let violation = verdict(PARK, stay).expect_err("somebody walks what is edited");
+        let violation = verdict(PARK, stay).expect_err("a running CPU walks what is edited");
         assert!(matches!(violation.rule, Rule::OutputAddress | Rule::Size), "{stay:?}: {violation}");
     }
 }
@@ -350,8 +350,9 @@ fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
             (violation.rule, violation.cpu)
         })
         .collect();
-    // The identity map is still there for who came back; the tree is edited while somebody who
-    // waits may hold it; the boot CPU may hold it when it takes the surgery root.
+    // Without each ISB in turn: a CPU that came back may still use the identity map; a waiting CPU
+    // may cache the live tree while it is edited; the boot CPU may cache it when it switches to the
+    // surgery root.
     assert_eq!(
         missed,
         [(Rule::MayPass, Some(0)), (Rule::OutputAddress, Some(1)), (Rule::NextTable, Some(0))]

@@ -7,11 +7,11 @@ use std::ops::Range;
 use object::elf::PT_LOAD;
 use object::read::elf::{ElfFile64, ProgramHeader};
 
-/// What the linker or the kernel's sources did that makes no Image.
+/// Why the kernel's ELF file cannot be made into an Image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Not an ELF file, or cut short.
-    #[error("the kernel is no readable ELF file: {0}")]
+    #[error("the kernel is not a readable ELF file: {0}")]
     Elf(#[from] object::Error),
     /// Nothing to load.
     #[error("the kernel's ELF file has no PT_LOAD segment with file data")]

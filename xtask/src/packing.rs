@@ -124,7 +124,7 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     bytes.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }
 
-/// The container. There is no program in it: firmware could not start it, a boot loader that
+/// Makes the container. It contains no program: firmware cannot start it, only a boot loader that
 /// unpacks it can.
 fn zboot(compression: &str, payload: &[u8], trailer: &[u8]) -> Vec<u8> {
     const PE_MACHINE_ARM64: u16 = 0xaa64;

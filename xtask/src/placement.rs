@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// The rule for where an Image may be: 2 MiB boundaries (booting.rst).
 pub const IMAGE_ALIGN: u64 = 2 << 20;
-/// A tree that starts on a 2 MiB boundary and is no larger than that crosses none.
+/// A tree of at most 2 MiB that starts on a 2 MiB boundary does not cross one.
 pub const TREE_ALIGN: u64 = 2 << 20;
 /// Archives and stubs: any frame.
 pub const FRAME: u64 = 4096;

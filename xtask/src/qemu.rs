@@ -66,7 +66,7 @@ pub enum Keyboard {
     Terminal,
     /// We do, through a pipe.
     Pipe,
-    /// Nobody.
+    /// No one: the port's input is empty.
     Nobody,
 }
 

@@ -13,7 +13,7 @@ pub struct MemorySize(u64);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemorySizeError {
     /// Not a decimal number followed by one of the suffixes.
-    #[error("'{0}' is no memory size: write a whole number and M, G or T, as in 512M, 4G, 1T")]
+    #[error("'{0}' is not a memory size: write a whole number and M, G or T, as in 512M, 4G, 1T")]
     Syntax(String),
     /// Zero bytes.
     #[error("a machine without memory cannot boot")]

@@ -40,7 +40,7 @@ pub struct Watch {
     goal: Goal,
     verdict: Verdict,
     records: Vec<Record>,
-    /// The kernel was asked to meet its end, by a command of the shell: that is no failure.
+    /// A shell command asked the kernel to panic or fault, so that is not a failure.
     end_is_asked_for: bool,
 }
 
@@ -69,7 +69,7 @@ impl Watch {
                 self.records.push(record);
                 told
             }
-            Some(Err(error)) => Verdict::Failed(format!("a line for machines that is none: {error}: {line}")),
+            Some(Err(error)) => Verdict::Failed(format!("an unreadable line for machines: {error}: {line}")),
             None => self.judge_payload(line),
         };
         // The first failure is the cause. In the shell what fails afterwards is for the user to

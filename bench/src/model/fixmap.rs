@@ -52,8 +52,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     let mut cpu = board.cpu(0);
 
     let start = Instant::now();
-    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and the rest of RAM is
-    // nobody's.
+    // SAFETY: as `turn_on` left the machine: TTBR1 leads to the first frame, and nothing else
+    // uses the rest of RAM.
     let built = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames)? }.built();
     board.event(Event::Settled);
     board.verdict().map_err(|violation| anyhow!("{violation}"))?;

@@ -8,7 +8,7 @@ use crate::measure::Effort;
 /// Whose events are checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Source {
-    /// A trace of one store an entry into tables that nobody walks yet, then the barriers and the
+    /// A trace of one store an entry into tables that no CPU walks yet, then the barriers and the
     /// root.
     Straight,
     /// A trace of one store an entry into tables that are walked already, each linked empty.

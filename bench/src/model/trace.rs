@@ -28,7 +28,7 @@ pub(super) fn run(job: Job, trace: Trace) -> Result<Checked> {
     let legal = trace(case, &mut machine);
     let time = start.elapsed();
     legal.and_then(|()| reaches_the_ends(case, &mut machine)).map_err(|violation| anyhow!("{violation}"))?;
-    // The two accesses are no part of the trace.
+    // `reaches_the_ends` adds two accesses, which are not part of the trace.
     Ok(Checked { events: events(&mut machine)? - 2, time, table_bytes: case.table_bytes() })
 }
 
@@ -75,7 +75,7 @@ pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let mut free = (case.ram().end.0 - case.table_bytes()..).step_by(TABLE as usize);
     let mut empty = |machine: &mut Machine| {
-        let table = free.next().unwrap_or_else(|| unreachable!("there is no end of addresses"));
+        let table = free.next().unwrap_or_else(|| unreachable!("the range of addresses is open"));
         machine.step(&Event::Fill { cpu: 0, pa: table, count: ENTRIES, first: 0, step: 0 })?;
         machine.step(&ORDER)?;
         Ok::<_, Violation>(table)

@@ -73,7 +73,7 @@ fn build(case: Case, memory: &mut TableMemory<'_>, prepare: impl Fn(NonNull<Tabl
     let offset = memory.offset();
     let tables = Tables { frames: BumpFrames::new(memory), offset, prepare };
     Run::timed(|| {
-        // Dropping the root table would walk the whole tree to free it, which is no part of
+        // Dropping the root table would walk the whole tree to free it, which is not part of
         // building it.
         let mut root = ManuallyDrop::new(RootTable::with_va_range(tables, 0, El1And0, VaRange::Upper));
         root.map_range(&region, pa, flags, constraints).map_err(named)?;

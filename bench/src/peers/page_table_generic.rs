@@ -140,7 +140,8 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let frames = Bump { end: memory.frames().end.0, offset: memory.offset() };
     Run::timed(|| {
         let table = PageTable::<FourLevels, _>::new(frames).map_err(named)?;
-        // Dropping the table would walk the whole tree to free it, which is no part of building it.
+        // Dropping the table would walk the whole tree to free it, which is not part of building
+        // it.
         let mut table = ManuallyDrop::new(table);
         table.map(&config).map_err(named)?;
         Ok(Pa(table.root_paddr().as_usize() as u64))

@@ -167,7 +167,7 @@ fn measure(folder: &Path, case: Case, more: u64) -> Result<(Row, u64)> {
     Ok((row, needed("phase", "kexec-load", "in_place")?))
 }
 
-/// Writes `len` bytes, in whole words, of which none is zero: xorshift64.
+/// Writes `len` bytes as 64-bit words that are never zero: xorshift64.
 fn pad(file: &File, len: u64) -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;

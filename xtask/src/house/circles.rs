@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::imports::Imports;
 use super::module_tree::FileId;
 
-/// The sets of files each of which reaches all others of its set: the strongly connected components
-/// with more than one file.
+/// Returns the sets in which each file reaches all others: the strongly connected components with
+/// more than one file.
 pub fn of(imports: &Imports) -> Vec<Vec<FileId>> {
     let count = imports.files.len();
     let mut reached: Vec<BTreeSet<FileId>> = (0..count).map(|file| reachable(imports, file)).collect();

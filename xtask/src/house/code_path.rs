@@ -13,7 +13,7 @@ pub struct CodePath {
     pub line: usize,
 }
 
-/// Which of the names that are spelt alike is meant.
+/// The namespace of a name: identical names in different namespaces are different items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// Types, traits and modules.

@@ -44,7 +44,7 @@ pub struct Module {
     pub exported_macros: Vec<String>,
     /// The names that it imports or re-exports.
     pub imports: Vec<Named>,
-    /// The modules and enums of which it imports or re-exports all names.
+    /// The modules and enums that it imports or re-exports by `*`.
     pub globs: Vec<CodePath>,
     /// The paths in its code, `pub use` apart.
     pub uses: Vec<UsedPath>,

@@ -89,7 +89,7 @@ fn a_re_export_leads_to_the_file_that_defines_the_item() {
         &of_two(root, "use crate::hub::B; pub struct A;", "use crate::Renamed; pub struct B;"),
         &BOTH,
     );
-    // The file with the re-exports is no part of a circle.
+    // The file with the re-exports is not part of the circle.
     assert_circle(
         &of_two("pub use b::B;", "use crate::B; pub struct A;", "use crate::a::A; pub struct B;"),
         &["2 files"],

@@ -66,8 +66,8 @@ pub fn announce(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Packages and what they bring along. A size that can't be known is no reason to stop here: what
-/// installs them tells why.
+/// Packages and their dependencies. An unknown size is not an error here: the installation reports
+/// the cause.
 fn installed(what: &str, size: Result<(usize, u64)>) -> Missing {
     match size {
         Ok((count, bytes)) => Missing { what: format!("{what}, {count} packages"), bytes: Some(bytes) },

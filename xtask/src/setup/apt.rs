@@ -89,8 +89,7 @@ impl HostApt {
         Ok(offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?))
     }
 
-    /// Installs `packages` once that is allowed; from the release's backports if `from_backports`
-    /// says so.
+    /// Asks for permission, then installs `packages` from the suite `from`.
     pub fn install(&self, what: &str, packages: &[&str], from: &Suite) -> Result<()> {
         let words = self.words(packages, from);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

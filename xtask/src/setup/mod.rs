@@ -1,8 +1,8 @@
 //! Finds what the other commands need, and installs what is missing.
 //!
-//! What changes the machine is asked for on a terminal; without one, root on Debian installs and
-//! says so; everybody else is shown the commands. What stays in target/ (the payloads) is fetched
-//! without asking.
+//! On a terminal the user is asked before anything changes the machine. Without one, root on Debian
+//! gets the packages installed, with a message. All other users get the commands to run. What stays
+//! in target/ (the payloads) is fetched without asking.
 
 mod announce;
 mod apt;

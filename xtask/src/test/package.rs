@@ -118,7 +118,7 @@ pub fn run(yard: &Yard, mut cargo: Command, crates: &[&str]) -> Result<bool> {
     Ok(packaging.wait()?.success())
 }
 
-/// Whether git knows of changes that are not committed. Where there is no git nothing is dirty.
+/// Whether git reports uncommitted changes; `false` where git does not work.
 fn has_changes(cargo: &Command) -> Result<bool> {
     let mut git = Command::new("git");
     git.args(["status", "--porcelain"]);
