@@ -13,7 +13,8 @@ pub fn command(workspace: &Workspace) -> Result<Command, &'static str> {
         return Err("cargo-deny is not installed");
     }
     let mut deny = Command::new(cargo());
-    deny.args(["deny", "check", "bans", "licenses", "sources"]).current_dir(&workspace.root);
+    deny.args(["deny", "--log-level", "error", "check", "bans", "licenses", "sources"])
+        .current_dir(&workspace.root);
     match has_advisories() {
         true => _ = deny.args(["advisories", "--disable-fetch"]),
         false => eprintln!("licences: no database of advisories in ~/.cargo/advisory-dbs: left out"),
