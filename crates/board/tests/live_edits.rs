@@ -251,9 +251,9 @@ fn sequences() -> u32 {
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 
-/// Says something that is seen of a test that passes, too.
+/// Prints text even if the test passes.
 fn say(text: std::fmt::Arguments<'_>) {
-    // A test can go on without it.
+    // A failed write is ignored.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

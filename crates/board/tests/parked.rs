@@ -271,7 +271,7 @@ fn a_plan_without_its_closing_sequence_is_refused() {
             without.remove(missing);
             assert!(tree.check(target, &without, &mut window).is_err(), "without {}", steps[missing]);
         }
-        // Nothing smaller than everything will do.
+        // Any smaller invalidation is refused.
         let mut smaller = steps.clone();
         smaller[2] = Step::Invalidate(Invalidation::ByVa {
             va,

@@ -1,5 +1,5 @@
-//! Random input: move lists, archives, command lines, device trees and what a core file
-//! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
+//! Random input: move lists, archives, command lines, device trees and what a core file is made of.
+//! Nothing panics, nothing is endless, and what is accepted follows the rules.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000, or 20 000 with
 //! `LINMAP_SOAK`.

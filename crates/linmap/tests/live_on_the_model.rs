@@ -102,7 +102,8 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
             }
         }
     }
-    // What is gone is gone for everybody; what came is there for who synchronises first.
+    // A removed translation is gone for every CPU. A new one is there for a CPU that synchronises
+    // its context first.
     for va in vas {
         for cpu in 0..running.setting.cpus {
             for access in running.accesses(cpu, va) {
@@ -116,7 +117,7 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     running.agree()
 }
 
-/// At level 3 nothing parks but what has no live form.
+/// At level 3, only calls without a live form park.
 fn parks_only_where_it_must(running: &Running, op: Op, parked: u64) -> Result<(), String> {
     let live = running.setting.bbm == BbmLevel::L3 || running.setting.leaves == Leaves::Pages;
     let never = matches!(op, Op::Global(_) | Op::Repaint);

@@ -139,9 +139,9 @@ impl Lines {
         change
     }
 
-    /// Barriers one by one, and the invalidations between two of them together: of those for the
-    /// pages of a block that is folded one may be left out at level 3, as what stays cached
-    /// says the same.
+    /// Barriers one by one, and the invalidations between two barriers together. When a block is
+    /// folded at level 3, one of the invalidations for its pages may be left out, since the
+    /// translation that stays cached is identical.
     fn barriers_and_invalidations(&self) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         for nth in self.all(&["0 dsb", "0 tlbi"]) {

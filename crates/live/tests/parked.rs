@@ -225,17 +225,17 @@ fn what_a_parked_tree_may_not_lose_is_refused_all_the_same() {
         changed[at] = Step::Store(store);
         changed
     };
-    // A part of the run, and none of it.
+    // A part of the run, then none of it.
     let part = with(0, Store { count: 8, ..unfold });
     assert!(matches!(machine.check(target, &part), Err(BrokenRule::PartOfRun { .. })));
     assert!(matches!(machine.check(target, &steps[1..]), Err(BrokenRule::PartOfRun { .. })));
-    // A table that says something else, and one that is none.
+    // A link to a table that translates otherwise, then a store to a table that is not on the walk.
     let other = Edit::Write { first: Descriptor::table(G, machine.tree.root()), step: 0 };
     let differs = with(1, Store { edit: other, ..link });
     assert!(matches!(machine.check(target, &differs), Err(BrokenRule::Differs { .. })));
     let elsewhere = with(1, Store { table: machine.tree.root(), ..link });
     assert!(matches!(machine.check(target, &elsewhere), Err(BrokenRule::OtherTable { .. })));
-    // The frames of a table go once, behind everything.
+    // The frames of a table are freed once, after everything else.
     machine.split(0, 2 * MIB, Level::L3);
     let mut steps = vec![Step::Isb; 16];
     let Machine { arena, window, tree } = &mut machine;

@@ -9,7 +9,7 @@ use core::str;
 use thiserror::Error;
 
 /// The size in bytes of Linux's buffer for its command line on arm64, with the NUL at the end.
-/// Linux cuts off a longer line without a word.
+/// Linux silently cuts off a longer line.
 pub const COMMAND_LINE_MAX: usize = 2048;
 
 /// A command line as the boot loader passed it.

@@ -88,7 +88,7 @@ impl Geometry {
         let levels = resolved.div_ceil(self.granule.index_bits());
         match Level::new(4 - levels as i8) {
             Some(level) => level,
-            // 52 bits over the narrowest granule (12 + 9 a level) are five levels: −1.
+            // 52 bits with the smallest granule (12 bits, and 9 a level) take five levels: −1 to 3.
             None => Level::MINUS_1,
         }
     }

@@ -1,4 +1,4 @@
-//! Our nodes in `/reserved-memory`: memory that the next kernel must not use.
+//! linmap's nodes in `/reserved-memory`: memory that the next kernel must not use.
 
 use linmap_fdt::{CellCounts, Piece, is_compatible, property};
 use linmap_vmsa::{Pa, PaRange};

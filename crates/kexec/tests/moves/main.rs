@@ -86,7 +86,7 @@ fn extents_that_go_on_become_one_and_nothing_else_does() {
     let extents = [
         copy(100, 0, 1),
         copy(101, 1, 2),
-        // Goes on at the destination alone, then at the source alone.
+        // Continues the last extent at the destination alone, then at the source alone.
         copy(200, 3, 1),
         copy(201, 6, 1),
         zeros(7, 1),

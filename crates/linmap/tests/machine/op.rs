@@ -218,7 +218,7 @@ impl Running {
         kinds.into_iter().map(access).collect()
     }
 
-    /// What may happen on a page while `op` goes on: the accesses that it does not touch.
+    /// What may happen on a page during `op`: the accesses that it does not touch.
     pub fn untouched(&self, op: Op, cpu: usize, va: u64) -> Vec<Event> {
         let Some((pa, _)) = self.shadow.at(va) else {
             let is_in = |range: PaRange| va.wrapping_sub(self.shadow.linear(range.start)) < range.len();
@@ -331,7 +331,7 @@ impl Running {
         let range = self.random_range(random);
         let tables = self.setting.tables;
         let stack = PaRange::new(self.setting.scratch().end, self.setting.image.end);
-        // What the machine needs to go on stays as it is.
+        // What the machine needs to run stays as it is.
         let needed = range.overlaps(tables) || range.overlaps(stack);
         match random.below(100) {
             0..46 if !needed => Op::Protect(range, random.pick(&PROTECTIONS)),

@@ -103,7 +103,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// That all fields were asked for.
+    /// Checks that all fields were read.
     pub fn end(&self) -> Result<(), ReadError> {
         match self.fields.get(self.next) {
             None => Ok(()),
@@ -236,7 +236,7 @@ impl<'a> Records<'a> {
                 }
                 (position, token) => return Err(token.unexpected(position, "a field or `)`")),
             };
-            // Where the source is said matters nowhere: what it says is not kept.
+            // `src` may stand anywhere, and its value is skipped.
             if field.key.is_some_and(|key| key.eq_ignore_ascii_case(b"src")) && !has_source {
                 has_source = true;
             } else if record.fields.len() == MOST_FIELDS {
