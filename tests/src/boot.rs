@@ -57,7 +57,7 @@ impl Boot {
         self
     }
 
-    /// Stops at Linux's first line. A long run goes on to its user space.
+    /// Stops at Linux's first line. A long run continues to its user space.
     #[must_use]
     pub fn until_linux_starts(self) -> Self {
         if crate::soak::is_soak() { self } else { self.with("--until", "first-line") }
@@ -117,7 +117,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Panics with the console unless the boot ended well.
+    /// Panics with the console unless the boot succeeded.
     #[track_caller]
     pub fn expect_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}\n{}", self.console, self.errors);

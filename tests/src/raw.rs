@@ -55,7 +55,7 @@ impl RawBoot<'_> {
     }
 }
 
-/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the
+/// A machine of 64 GiB to be started with everything where a custom loader would load it: the
 /// kernel 2 MiB above the start of RAM, the device tree 16 MiB above.
 #[derive(Debug)]
 pub struct PlacedBoot<'a> {

@@ -149,7 +149,7 @@ fn an_image_that_does_not_fit_memory_is_refused() {
 fn expect_raw_error(initrd: &[u8], command_line: &str, kind: &str) {
     let console = RawBoot { initrd, command_line }.run();
     assert!(console.contains(&format!("linmap: error={kind} what=")), "{console}");
-    assert!(console.contains("linmap cannot go on: "), "{console}");
+    assert!(console.contains("linmap cannot continue: "), "{console}");
 }
 
 #[test]

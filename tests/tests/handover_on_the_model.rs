@@ -125,7 +125,7 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
             Instruction::Isb => Event::Isb { cpu: 0 },
             // From here on the MMU is off.
             Instruction::Msr { register: listing::Register::SctlrEl1, .. } => break,
-            // Other CPUs are told of this one's stores.
+            // A barrier before a signal to other CPUs.
             Instruction::Dsb(listing::Dsb::Ish) => {
                 Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All }
             }

@@ -61,7 +61,7 @@ fn trees_of_real_machines_are_rewritten_and_harmed_ones_rewritten_or_refused() {
             }
             accepted += usize::from(is_rewritten(&harmed));
         }
-        // Most harm is to values that nothing is made of.
+        // Most damage hits values that do not matter for the result.
         assert!((1_000..9_700).contains(&accepted), "{accepted}");
     }
 }

@@ -1,5 +1,5 @@
-//! CPUs from a spin table go through kexec: to a pen of ours and from there to the next kernel, be
-//! it Linux or linmap, at every level a kernel is entered at.
+//! CPUs from a spin table go through kexec: to linmap's pen and from there to the next kernel,
+//! Linux or linmap, at every level a kernel is entered at.
 
 use std::path::{Path, PathBuf};
 

@@ -139,8 +139,8 @@ fn paint<'c>(
     Ok(unsafe { prepared.build(fixmap, cpu, &mut frames) }?)
 }
 
-/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a
-/// tick that is; nothing when it is one whole tick.
+/// Displays how many ticks an instruction takes with `linmap.icount`, where the emulator executes
+/// one instruction a nanosecond. Displays nothing if it takes one whole tick.
 struct TicksPerInstruction<'a>(CommandLine<'a>);
 
 impl core::fmt::Display for TicksPerInstruction<'_> {

@@ -43,7 +43,7 @@ impl Cpus {
             cpu.set_state(state);
         };
         match (cpu.state(), described.method) {
-            // A kernel that crashed may leave a CPU like this.
+            // A crashed kernel may have left a CPU on that this kernel did not start.
             (State::Off, EnableMethod::Psci) if is_on() => Err(Why::NotOurs),
             (State::Off, _) => Ok(()),
             (State::Online, _) if cross_call::is_finished(number) => Ok(()),
