@@ -16,7 +16,7 @@ use crate::geometry::GEOMETRY;
 /// Pages from one walk to the next: a prime, so that every index of every table comes up.
 const STRIDE: u64 = 1021;
 
-/// Makes the map of `case` in frames full of rubbish and walks it at the edges of every table at
+/// Makes the map of `case` in frames full of garbage and walks it at the edges of every table at
 /// level 2, at a stride, and around the RAM. A map that was changed is walked at every page.
 ///
 /// # Errors

@@ -45,8 +45,8 @@ const ROUND: u64 = 30_000;
 const LIVE_EDITS: u64 = 3;
 /// Sequences for each case of the machine's fuzzer, which takes about as long as one.
 const SEQUENCES_PER_MACHINE: u64 = 50;
-/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and
-/// taken down for it.
+/// Sequences for each sequence of changes of a linear map, which takes as long as many: it builds a
+/// map and removes it.
 const SEQUENCES_PER_MAP: u64 = 100;
 
 /// `cargo xtask fuzz`.
@@ -114,8 +114,8 @@ impl Round {
                 LINMAP,
                 "live_on_the_model",
                 [
-                    // It counts on from its seed: rounds that follow each other would share most of
-                    // what they do.
+                    // This test counts seeds up from its own, so the rounds' seeds are a round
+                    // apart. Otherwise consecutive rounds would repeat most of each other.
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_MAP)),
                 ],

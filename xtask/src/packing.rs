@@ -63,7 +63,7 @@ const PE_HEADER: u32 = 0x40;
 /// The log2 of the window that `zstd --ultra -22` uses.
 const ULTRA_WINDOW: u32 = 27;
 
-/// `kernel`, packed so.
+/// Packs `kernel` in the form `packing`.
 pub fn pack(kernel: &[u8], packing: Packing) -> Result<Vec<u8>, PackingError> {
     match packing {
         Packing::Raw => Ok(kernel.to_vec()),
