@@ -150,7 +150,7 @@ impl Outcome {
         assert!(self.console.contains(what), "the console says it to people too");
     }
 
-    /// What Linux's user space says of `key`.
+    /// What Linux's user space says about `key`.
     #[track_caller]
     pub fn user_space(&self, key: &str) -> &str {
         let start = format!("linmap-userspace: {key}=");

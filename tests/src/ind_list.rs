@@ -29,7 +29,7 @@ impl CarriedOut {
         let mut destination = None;
         for (nth, &word) in words.iter().enumerate() {
             let (pa, last) = (word & !(PAGE - 1), nth + 1 == words.len());
-            // The head stands alone; then come pages of 512 words.
+            // The head comes alone; then come pages of 512 words.
             assert_eq!(word & 2 != 0, nth % 512 == 0 && !last, "word {nth}: {word:#x}");
             match word & (PAGE - 1) {
                 1 => destination = Some(pa),

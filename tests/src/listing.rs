@@ -323,7 +323,7 @@ mod tests {
         Instruction::Msr { register, value }
     }
 
-    /// The instructions behind the first label `name`, up to the next label that is not local.
+    /// The instructions after the first label `name`, up to the next label that is not local.
     fn routine<'l>(listing: &'l [Instruction<'l>], name: &str) -> &'l [Instruction<'l>] {
         let start = listing.iter().position(|i| *i == Instruction::Label(name)).expect("the label") + 1;
         let global = |i: &Instruction<'_>| matches!(i, Instruction::Label(l) if l.parse::<u8>().is_err());

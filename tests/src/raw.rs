@@ -113,7 +113,7 @@ pub struct SpinTableBoot<'a> {
     pub tree: &'a [u8],
     /// The initrd, at [`INITRD_AT`](Self::INITRD_AT).
     pub initrd: &'a [u8],
-    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN)
+    /// The word that each CPU watches, in the firmware's page after [`CODE_LEN`](Self::CODE_LEN)
     /// bytes.
     pub mailboxes: [u64; 4],
 }

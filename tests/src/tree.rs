@@ -105,7 +105,7 @@ pub fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// The tree that QEMU makes for its `virt` with these options, without the room behind it.
+/// The tree that QEMU makes for its `virt` with these options, without the room after it.
 ///
 /// # Panics
 /// When QEMU does not start, or makes none.

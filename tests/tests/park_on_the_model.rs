@@ -162,7 +162,7 @@ impl<'s> Routine<'s> {
         let mut at = from;
         loop {
             match self.listing[at] {
-                // The loop that waits, left by a branch to the label 1 behind it.
+                // The loop that waits, left by a branch to the label 1 after it.
                 Instruction::Label("0") => return Stop::Waits(self.label("1", at)),
                 Instruction::Label(_) => {}
                 Instruction::Msr { register: listing::Register::Ttbr0El1, value } => {
@@ -337,7 +337,7 @@ fn no_instruction_of_the_routine_can_be_left_out() {
 }
 
 /// Without FEAT_ETS2 an invalidation is complete for the TLB of the CPU that issued it only with
-/// the context synchronization behind the DSB (Arm ARM D8.17, RBLDZX).
+/// the context synchronization after the DSB (Arm ARM D8.17, RBLDZX).
 #[test]
 fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
     let all = instructions();

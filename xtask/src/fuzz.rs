@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::workspace::{Workspace, cargo};
 use crate::{process, progress};
 
-/// What `--help` says of time and seeds.
+/// What `--help` says about time and seeds.
 pub const HELP: &str = "\
 Every round has a seed of its own: the first the one given, each later one the next number. A round
 that fails ends the run and says how to repeat it.

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(archive.find("check/pattern").unwrap().data.len(), PATTERN_BYTES);
     }
 
-    /// What /init says of the files in `root`, by this machine's own shell.
+    /// What /init says about the files in `root`, by this machine's own shell.
     fn verdict(root: &Path) -> String {
         let mut shell = Command::new("sh");
         shell.current_dir(root).arg("-c").arg(format!("files={FILES}{CHECK}"));

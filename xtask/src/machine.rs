@@ -142,7 +142,7 @@ impl Machine {
     }
 
     /// Where QEMU puts pieces of its own before the first instruction, physical addresses. On
-    /// `virt` its device tree stands at the start of RAM; with a `-kernel` there are a boot loader
+    /// `virt` its device tree is at the start of RAM; with a `-kernel` there are a boot loader
     /// of a few instructions, secondary CPUs' pens and that kernel at the start, and a device tree
     /// 128 MiB, or half of a smaller memory, above it.
     pub fn taken_by_qemu(self, memory: MemorySize) -> Vec<Range<u64>> {

@@ -36,7 +36,7 @@ pub enum Afterwards {
     PowersOff,
     /// Until our kernel has, which it does at once where it can.
     Halts,
-    /// As long as it takes to print what stands behind the line that reached the goal.
+    /// As long as it takes to print what stands after the line that reached the goal.
     Prints,
     /// Not at all.
     Stops,

@@ -101,7 +101,7 @@ impl Watch {
         if let Some(file) = corrupt_file(line) {
             return Verdict::Failed(format!("Linux got an initrd whose {file} is not what was packed"));
         }
-        // Another CPU of the payload may print behind it on the same line.
+        // Another CPU of the payload may print after it on the same line.
         let reached = line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace;
         if reached { Verdict::Reached } else { Verdict::Running }
     }

@@ -42,7 +42,7 @@ impl Workspace {
         }
     }
 
-    /// What `cargo metadata` says of the workspace's own packages.
+    /// What `cargo metadata` says about the workspace's own packages.
     pub fn metadata(&self) -> Result<serde_json::Value> {
         metadata()
     }

@@ -92,7 +92,7 @@ fn without_isb(events: &[Event]) -> Vec<Event> {
     without(events, leaving(events).0 + 1)
 }
 
-/// The ISB behind the DSB that ends the TLBI.
+/// The ISB after the DSB that ends the TLBI.
 fn without_isb_behind_dsb(events: &[Event]) -> Vec<Event> {
     let dsb = |event: &Event| of_other(event) && matches!(event, Event::Dsb { .. });
     let behind = events.iter().position(dsb).unwrap() + 1;
@@ -109,7 +109,7 @@ fn back_early(events: &[Event]) -> Vec<Event> {
     moved(&events, back + 1, store)
 }
 
-/// No barrier behind the last store.
+/// No barrier after the last store.
 fn unordered(events: &[Event]) -> Vec<Event> {
     let store = events.iter().rposition(|event| matches!(event, Event::Store { .. })).unwrap();
     let dsb = |event: &Event| matches!(event, Event::Dsb { .. });

@@ -175,7 +175,7 @@ impl<'t, 'b, const N: usize> TreeWriter<'t, 'b, N> {
         self.put_len(self.names.offset(name)?)
     }
 
-    /// Writes the strings behind the structure block and the header before it, and returns the
+    /// Writes the strings after the structure block and the header before it, and returns the
     /// tree's length in bytes.
     ///
     /// # Errors

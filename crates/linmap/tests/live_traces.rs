@@ -191,7 +191,7 @@ fn a_live_change_without_one_of_its_barriers_or_invalidations_is_refused() {
 #[test]
 fn a_live_change_out_of_order_is_refused() {
     for (name, lines) in live_changes() {
-        // Each DSB before the invalidations that it waits for, or behind those that wait for it.
+        // Each DSB before the invalidations that it waits for, or after those that wait for it.
         for tlbis in lines.barriers_and_invalidations() {
             if !lines.change[tlbis.start].starts_with("0 tlbi") {
                 continue;

@@ -135,7 +135,7 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
 }
 
 /// The invalidation of `pages` pages from `va` on.
-// Out of line: otherwise the compiler computes the operand's parts of the geometry for every plan,
+// Out of line: otherwise the compiler computes the geometry values of the operand for every plan,
 // before the loop over its steps.
 #[inline(never)]
 fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {

@@ -202,7 +202,7 @@ fn a_change_of_all_leaves_is_refused_where_it_is_not_one() {
     assert_eq!(with(EveryLeaf { first: va, ..leaves }), Err(BrokenRule::PartOfLeaf { va }));
     // Nothing changes of the block then.
     assert_eq!(with(EveryLeaf { first: va, clear: NOT_GLOBAL, set: 0, ..leaves }), Ok(()));
-    // Behind the split it is whole, and behind the change nothing else is.
+    // After the split it is whole, and after the change nothing else is.
     let split = machine.steps(0, 0x1000, Level::L3)[0];
     let first = Step::EveryLeaf(EveryLeaf { last: Va(BASE + 0xfff), ..leaves });
     let [ishst, tlbi, ish, isb] = CLOSING;

@@ -101,7 +101,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Records what CPUs that lost the pointer `held` may still hold of the table behind it.
+    /// Records what CPUs that lost the pointer `held` may still hold of its table.
     fn scatter(&mut self, by: usize, scope: &Scope, cpus: u64, held: &Held, table: u64) -> Check {
         let Root { shape, space, .. } = self.roots[held.root as usize];
         let level = held.level + 1;

@@ -203,7 +203,7 @@ mod tests {
     fn an_event_that_only_the_words_of_a_fill_needed_goes_with_them() {
         let mut trace = numbered(1);
         trace.events.push(Event::Fill { cpu: 0, pa: 0, count: 2, first: 0, step: 0 });
-        // A fill of two words fails only behind the store, a fill of one word by itself.
+        // A fill of two words fails only after the store, a fill of one word by itself.
         let least = minimise(&trace, |trace| {
             matches!(
                 trace.events[..],

@@ -11,7 +11,7 @@ pub trait Cpus {
     fn others(&self) -> impl Iterator<Item = usize> + Clone;
 
     /// Returns the CPUs that are not [online](Self::others) but may still run on the live root:
-    /// those that are starting, those that are leaving, and those that failed while they did.
+    /// those that are starting, those that are leaving, and those that were lost on the way.
     ///
     /// One that has left for good, by [`Rendezvous::has_left`](crate::Rendezvous::has_left), may be
     /// among them.
@@ -23,7 +23,7 @@ pub trait Cpus {
     /// What the caller stored before is visible to `cpu` when it takes the interrupt.
     fn interrupt(&self, cpu: usize);
 
-    /// Waits until `parked` returns `true`, but no longer than the kernel allows its CPUs to take.
+    /// Waits until `parked` returns `true`, but no longer than the kernel gives its CPUs to answer.
     /// Returns whether it did.
     ///
     /// A kernel in which another CPU may panic checks for a panic here. If it gives up the wait for

@@ -32,7 +32,7 @@ pub enum CommandLineError {
         /// Length of the buffer in bytes.
         capacity: usize,
     },
-    /// A double quote is not closed, so that it would swallow all words behind it.
+    /// A double quote is not closed, so that it would swallow all words after it.
     #[error("a word of {len} bytes in the command line has a double quote that is not closed")]
     OpenQuote {
         /// Length in bytes of the word with the quote.

@@ -93,7 +93,7 @@ const MEMORY_TYPE: u64 = 0b111 << 2;
 const NON_SECURE: u64 = 1 << 5;
 /// Bits 58:55 of a leaf, which the hardware ignores.
 const SOFTWARE: u64 = 0b1111 << 55;
-/// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says of everything below it.
+/// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says about everything below it.
 const HIERARCHICAL: u64 = 0b1_1111 << 59;
 
 /// Returns what it needs to replace `old` by `new`, both entries at `level`, on CPUs with BBM level

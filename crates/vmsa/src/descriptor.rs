@@ -76,7 +76,7 @@ impl Descriptor {
         }
     }
 
-    /// The table that the entry leads to when it stands above the level of pages.
+    /// The table that the entry leads to when it is above the level of pages.
     #[inline]
     pub const fn next_table(self, geometry: Geometry) -> Option<Pa> {
         if self.may_be_table() {

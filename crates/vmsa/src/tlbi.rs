@@ -23,7 +23,7 @@ impl VaOperand {
         Self(Self::any_asid(va).0 | (asid as u64) << 48)
     }
 
-    /// The same operand with a hint that the leaf stands at `level` (TTL, FEAT_TTL). A hint that
+    /// The same operand with a hint that the leaf is at `level` (TTL, FEAT_TTL). A hint that
     /// does not match the level of the entry leaves it in the TLB. Levels below 0 have no encoding
     /// and give no hint.
     pub const fn with_level(self, geometry: Geometry, level: Level) -> Self {

@@ -23,7 +23,7 @@ pub enum CommandError {
     /// The command was given the wrong words.
     #[error("usage: {0}")]
     Usage(&'static str),
-    /// A command behind an exclamation mark succeeded.
+    /// A command after an exclamation mark succeeded.
     #[error("this should have been refused")]
     NotRefused,
     /// The map is wrong.

@@ -29,7 +29,7 @@ impl Package {
     }
 }
 
-/// Reads what `cargo metadata --no-deps` says of the packages below `root`. Tests, benchmarks and
+/// Reads what `cargo metadata --no-deps` says about the packages below `root`. Tests, benchmarks and
 /// examples are left out.
 pub fn read(root: &Path, metadata: &serde_json::Value) -> Result<Vec<Package>> {
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;

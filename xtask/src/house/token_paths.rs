@@ -69,7 +69,7 @@ fn is_macro_call(tokens: &[TokenTree]) -> bool {
     matches!(tokens.get(1), Some(TokenTree::Group(_) | TokenTree::Ident(_)))
 }
 
-/// Whether what follows `before` is a field, a method or a lifetime. Behind `..` it is an
+/// Whether what follows `before` is a field, a method or a lifetime. After `..` it is an
 /// expression.
 fn is_member(before: &[TokenTree]) -> bool {
     match before {

@@ -141,7 +141,7 @@ impl<'ast> Visit<'ast> for Collector {
 }
 
 impl Collector {
-    /// `path`, or with a `type` before it `<type as …>::…`. The parts behind the trait do not name
+    /// `path`, or with a `type` before it `<type as …>::…`. The parts after the trait do not name
     /// modules.
     fn qualified(&mut self, of: Option<&syn::QSelf>, path: &syn::Path, spaces: &'static [Space]) {
         match of {

@@ -94,7 +94,7 @@ impl Packages {
                 None => Some(release),
             }
         };
-        // Behind a hyphen there is an ABI number, or a word that makes it another flavour.
+        // After a hyphen there is an ABI number, or a word that makes it another flavour.
         release().is_some_and(|release| {
             release.split('-').all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
         })

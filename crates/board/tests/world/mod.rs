@@ -216,7 +216,7 @@ impl World {
             unsafe { reserved.write_bytes(0, granule as usize / 8) };
             window.close(level);
         }
-        // What the frame holds behind a short root does not belong to the table.
+        // What the frame holds after a short root does not belong to the table.
         board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::All });
         let register = setting.register();
         for cpu in 0..setting.cpus {

@@ -8,7 +8,7 @@ const CRASHED: CommandLine<'static> = CommandLine("maxcpus=1 reset_devices");
 
 /// Writes the payload's command line into `buffer`: the words of `archive`, the archive's
 /// `cmdline`, then `passed_on`, the words of this kernel's own command line that are not for this
-/// kernel itself. A `--` in `archive` makes all words behind it arguments of init, as in Linux.
+/// kernel itself. A `--` in `archive` makes all words after it arguments of init, as in Linux.
 ///
 /// # Errors
 /// As [`join_words`].

@@ -74,7 +74,7 @@ impl ReservedMemory {
         pen.is_some_and(|pen| pen == new || !waits(pen))
     }
 
-    /// Writes the nodes of `next` behind the other children. The node ends at `offset` of the
+    /// Writes the nodes of `next` after the other children. The node ends at `offset` of the
     /// source.
     pub fn write_nodes(
         &self,

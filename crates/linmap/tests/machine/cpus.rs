@@ -80,7 +80,7 @@ impl Cpus {
         self.forget(board, cpu);
     }
 
-    /// From there to behind `park_back`, with `root` in TTBR1.
+    /// From there to after `park_back`, with `root` in TTBR1.
     pub fn arrive(&self, board: &Board, cpu: usize, root: u64) {
         let Ways { nothing, code, words, .. } = self.ways;
         board.event(Event::Write { cpu, register: Register::Ttbr1, value: root });

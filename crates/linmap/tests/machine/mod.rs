@@ -124,7 +124,7 @@ impl Running {
         let ways = identity_map(setting, &board);
         let mut cpus = Cpus { ways, uses: vec![Vec::new(); setting.cpus] };
         let text = InUse { va: setting.image_va().0, len: setting.text_len, kind: Use::Execute };
-        // Stacks and what else is written behind the scratch part.
+        // Stacks and what else is written after the scratch part.
         let data = setting.scratch().end.0;
         let data = InUse {
             va: setting.image_va().0 + (data - setting.image.start.0),

@@ -297,7 +297,7 @@ impl Running {
         }
     }
 
-    /// The part of `range`, or of what lies behind it, that is mapped memory, and no part of the
+    /// The part of `range`, or of what lies after it, that is mapped memory, and no part of the
     /// image that is needed.
     fn clipped(&self, range: PaRange, random: &mut Random) -> PaRange {
         let setting = &self.setting;

@@ -101,7 +101,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads a record behind its `id`.
+    /// Reads a record after its `id`.
     fn record(&mut self, record: &mut Record<'_>) -> Result<(), ReadError> {
         let tid = record.field(&["tid", "thread"])?;
         let cpu = tid.decimal()?;
