@@ -19,7 +19,7 @@ impl CarriedOut {
     /// Carries out the list in `console`, as Linux's relocation code does with the words in memory.
     ///
     /// # Panics
-    /// When the list does not end, says what no list can, or overwrites itself.
+    /// When the list does not end, has a word that no list has, or overwrites itself.
     pub fn read(console: &str) -> Self {
         let hex = |text: &str| u64::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok();
         let (_, after) = console.split_once("kexec=list zeros=").expect("a list");

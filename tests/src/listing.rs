@@ -4,8 +4,8 @@
 //! The reader knows the instructions that change, order or drop translations, and those that leave
 //! a straight line. What is left out is everything that only computes, and branches to a label,
 //! taken or not. Nothing of a system instruction is guessed: a register, an operation or a barrier
-//! that it does not know is an error. Operands stay as they are written, since only who calls the
-//! routine knows what a register holds.
+//! that it does not know is an error. Operands stay as they are written, since only the caller of
+//! the routine knows what a register holds.
 
 use thiserror::Error;
 

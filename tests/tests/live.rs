@@ -59,7 +59,7 @@ fn trace(outcome: &Outcome) -> Trace {
 #[test]
 fn random_changes_at_level_3_disturb_nobody_and_are_legal() {
     let outcome = stress("linmap.bbm=3");
-    // Nothing but the rewriting of nG is parked.
+    // Only calls that rewrite nG park.
     assert!((calls() / 10_000..calls() / 100).contains(&number(&outcome, "workers", "parked")));
 }
 

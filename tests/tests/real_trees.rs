@@ -20,7 +20,7 @@ const NEXT: NextTree<'static> = NextTree {
     preserved: &[PreservedRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
 
-/// Rewrites `blob` if it is accepted, checks what comes of it, and says whether it was.
+/// Rewrites `blob` if it is accepted, checks the result, and returns whether it was accepted.
 fn is_rewritten(blob: &[u8]) -> bool {
     let Ok(len) = NEXT.measure(blob) else { return false };
     let mut output = vec![0xaa; len];

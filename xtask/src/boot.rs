@@ -53,7 +53,7 @@ pub struct BootArgs {
     /// QEMU's machine
     #[arg(long, value_enum, default_value = "virt", value_name = "NAME")]
     machine: Machine,
-    /// Boot this device tree as it is, but for /chosen, instead of QEMU's own
+    /// Boot this device tree, with only /chosen changed, instead of QEMU's own
     #[arg(long, value_name = "FILE")]
     dtb: Option<PathBuf>,
     /// More words for the command line: linmap.* are for linmap, the rest for the payload

@@ -84,7 +84,7 @@ pub struct Handover {
     pub shell: bool,
     /// Whether the virtual counter counts instructions.
     pub icount: bool,
-    /// Whether the payload powers off as soon as it is up.
+    /// Whether the payload powers off as soon as its user space runs.
     pub power_off: bool,
     /// The user's words.
     pub append: String,

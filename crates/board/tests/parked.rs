@@ -137,7 +137,7 @@ fn a_cpu_that_is_not_parked_is_found_under_every_kind_of_edit() {
     ];
     for (recorded, rule) in edits {
         let mut recorded = recorded();
-        // The new tables are in order, so that nothing but the walker is wrong.
+        // The new tables are ordered, so the walker is the only mistake.
         let left = recorded.edit.iter().position(is_root).unwrap();
         recorded.edit.insert(left, Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::Stores });
         for (what, mistake) in MISTAKES {

@@ -39,7 +39,7 @@ fn world(setting: Setting) -> World {
 const READ_ONLY: Change =
     Change { access: Some(linmap_vmsa::Access::KernelReadOnly), execute: None, valid: None };
 
-/// What the events of the last edit are, changed by `spoil`, to the machine as it was before.
+/// Gives the events of the last edit, changed by `spoil`, to the machine as it was before the edit.
 fn spoilt(world: &World, from: usize, spoil: impl Fn(&mut Vec<Event>)) -> Result<(), Violation> {
     let trace = world.board.trace().unwrap();
     let mut machine = Machine::new(&trace.config).unwrap();

@@ -34,7 +34,7 @@ fn read(text: &str) -> Trace {
     text::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs what was printed on a machine of its own, which has to end with the tables of the board.
+/// Runs the printed events on another machine, which has to end with the tables of the board.
 fn replays(running: &Running) -> Result<(), String> {
     let text = running.editor.trace.as_deref().unwrap_or_default();
     let trace = read(text);

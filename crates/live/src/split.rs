@@ -82,7 +82,7 @@ impl Cut {
     }
 }
 
-/// What a walk does with what it finds.
+/// What a walk of a split does with the leaves that it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     /// Stores the new entry over the old one.

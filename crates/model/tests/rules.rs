@@ -1,4 +1,4 @@
-//! What the machine lets pass and what it refuses: each mistake beside the form that is right.
+//! What the machine accepts and what it refuses: each mistake beside the form that is right.
 
 mod scene;
 

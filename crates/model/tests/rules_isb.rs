@@ -7,7 +7,7 @@ use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
 use scene::*;
 
-/// What CPU `cpu` does to have nothing of a tree that it left, but for the ISB at the end.
+/// Makes CPU `cpu` drop a tree that it left, except for the ISB at the end.
 fn forgets(scene: &mut Scene, cpu: usize) -> &mut Scene {
     scene.event(Event::Tlbi { cpu, tlbi: ALL_LOCAL, operand: 0 });
     scene.event(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All })

@@ -1,5 +1,5 @@
-//! linmap's own trace format: what is written is read again, and what can't be read is said where
-//! it stands.
+//! linmap's own trace format: what is written is read again, and errors name the place of what
+//! can't be read.
 
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::trace::text::{read, write};

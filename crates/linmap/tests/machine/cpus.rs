@@ -58,7 +58,7 @@ impl Cpus {
         board.event(Event::Unuses { cpu, va, len, kind });
     }
 
-    /// What `cpu` uses on `root`: off the live root nothing but what is the image's.
+    /// What `cpu` uses on `root`: off the live root, only what lies in the image.
     fn used(&self, cpu: usize, root: u64) -> &[InUse] {
         let used = &self.uses[cpu];
         if root == self.ways.live { used } else { &used[..IMAGE] }

@@ -1,4 +1,4 @@
-//! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the
+//! Changes of the linear map: random ones, the errors that they must have, and their effect on the
 //! plain record.
 
 use linmap::{ChangeError, Changed, MemoryError, Protection};
@@ -154,7 +154,7 @@ impl Running {
         wrong
     }
 
-    /// What is wrong with the first byte of the page at `pa` that makes it one that is not mapped.
+    /// Why the page at `pa` is not mapped, by its first byte that must not be.
     fn missing(&self, pa: u64) -> Wrong {
         let no_map = |pa: &u64| self.setting.no_map.iter().any(|no_map| no_map.contains(Pa(*pa)));
         let memory = |pa: &u64| self.editor.memblock.is_memory(Pa(*pa));
