@@ -32,7 +32,7 @@ fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
 
 /// What the plan has under these names, once the payload was entered and has found its archive.
 fn moved(offset: u64, load: &str) -> [u64; 2] {
-    let script = format!("kexec load {load}; kexec plan; kexec list; kexec exec --verify");
+    let script = format!("kexec load --verify {load}; kexec plan; kexec list; kexec exec --verify");
     let archive = archive_with_image_at(offset, &script);
     let image_size = u64::from_le_bytes(own_image()[16..24].try_into().expect("eight bytes"));
     let room = image_size.next_multiple_of(0x1_0000);

@@ -5,8 +5,8 @@ use crate::kexec::options::LoadOptions;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 
-const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan \
-    [--crash] | list | exec [--verify]]";
+const USAGE: &str = "kexec [load [--scattered] [--mmu-off] [--verify] | load --crash | \
+    unload [--crash] | plan [--crash] | list | exec [--verify]]";
 
 /// Loads the payload and enters it, or does one step of that. Only returns with an error when a
 /// payload is entered.
@@ -20,6 +20,7 @@ pub fn kexec(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
         match (what, word) {
             (Some("load"), "--scattered") => options.scattered = true,
             (Some("load"), "--mmu-off") => options.mmu_off = true,
+            (Some("load"), "--verify") => options.digests = true,
             (Some("exec"), "--verify") => verify = true,
             (Some("load" | "unload" | "plan"), "--crash") => options.pool = Pool::CrashKernel,
             _ => return Err(WRONG),
