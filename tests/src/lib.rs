@@ -10,10 +10,12 @@ pub mod listing;
 mod pattern;
 mod raw;
 mod soak;
+mod tiny;
 mod tree;
 
 pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};
+pub use tiny::{PsciEnd, tiny_payload};
 pub use tree::{RAM, Tree, file, virt_tree};

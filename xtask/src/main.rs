@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of memory ranges may have one entry")]
 
+mod append;
 mod archive;
 mod bench;
 mod boot;
@@ -19,6 +20,7 @@ mod handover;
 mod house;
 mod image;
 mod initramfs;
+mod input_file;
 mod machine;
 mod packing;
 mod placement;
@@ -27,7 +29,9 @@ mod progress;
 mod qemu;
 mod record;
 mod run;
+mod script;
 mod setup;
+mod shutdown;
 mod size;
 mod test;
 mod usage;

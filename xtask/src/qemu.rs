@@ -12,6 +12,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::machine::{Entry, ExceptionLevel, GicVersion, Machine};
 use crate::process;
+use crate::shutdown::{Monitor, Stop};
 use crate::size::MemorySize;
 
 /// QEMU's program for arm64.
@@ -192,6 +193,7 @@ pub struct Qemu {
     child: Child,
     console: Receiver<Vec<u8>>,
     stderr: Option<JoinHandle<String>>,
+    stop: Option<JoinHandle<Option<Stop>>>,
     terminal: Option<Termios>,
 }
 
@@ -202,14 +204,16 @@ impl Qemu {
             Keyboard::Terminal => tcgetattr(std::io::stdin()).ok(),
             Keyboard::Pipe | Keyboard::Nobody => None,
         };
+        let monitor = Monitor::new()?;
         let mut command = dying_with_us();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).args(monitor.arguments()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(match keyboard {
             Keyboard::Terminal => Stdio::inherit(),
             Keyboard::Pipe => Stdio::piped(),
             Keyboard::Nobody => Stdio::null(),
         });
         let mut child = command.spawn().with_context(|| format!("starting {PROGRAM}"))?;
+        let stop = Some(monitor.listen());
         let (sender, console) = channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || forward(stdout, &sender));
@@ -222,7 +226,7 @@ impl Qemu {
                 String::from_utf8_lossy(&said).into_owned()
             })
         });
-        Ok(Self { child, console, stderr, terminal })
+        Ok(Self { child, console, stderr, stop, terminal })
     }
 
     /// Pieces of the serial port's output, in order. Closed when QEMU ends.
@@ -235,12 +239,24 @@ impl Qemu {
         self.child.stdin.take()
     }
 
-    /// Waits until QEMU has ended. Gives its exit status and what it said on standard error.
-    pub fn ended(&mut self) -> Result<(ExitStatus, String)> {
+    /// Waits until QEMU has ended.
+    pub fn ended(&mut self) -> Result<Ended> {
         let status = self.child.wait().context("waiting for QEMU")?;
         let said = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        Ok((status, said))
+        let stop = self.stop.take().and_then(|reader| reader.join().ok()).flatten();
+        Ok(Ended { status, said, stop: stop.unwrap_or_else(|| Stop::Ended("no reason given".into())) })
     }
+}
+
+/// How QEMU ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it said on standard error.
+    pub said: String,
+    /// Why the machine stopped.
+    pub stop: Stop,
 }
 
 impl Drop for Qemu {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::console::Console;
-use crate::qemu::{Keyboard, Qemu, type_text};
+use crate::qemu::{Ended, Keyboard, Qemu, type_text};
 use crate::verdict::{Verdict, Watch};
 
 /// How a run ended.
@@ -82,12 +82,12 @@ pub fn follow(
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                let (status, said) = qemu.ended()?;
+                let Ended { status, said, stop } = qemu.ended()?;
                 if !status.success() && !interrupted.load(Ordering::Relaxed) {
                     let why = format!("QEMU ended with {status}: {}", said.trim_end());
                     return Ok(Ending::Failed { why, last_lines: console.last_lines() });
                 }
-                watch.machine_stopped();
+                watch.machine_stopped(&stop);
                 return Ok(ending(watch.verdict(), &console, timeout));
             }
         }
@@ -103,7 +103,11 @@ pub fn follow(
                     }
                     None
                 }
-                (Verdict::Reached, Keyboard::Terminal) | (Verdict::Running, _) => None,
+                (Verdict::Reached, Keyboard::Terminal) => {
+                    watch.leave_to_user();
+                    None
+                }
+                (Verdict::Running, _) => None,
             };
             let soon = left.map(|left| Instant::now() + left);
             deadline = deadline.into_iter().chain(soon).min();
