@@ -13,6 +13,7 @@ mod bench;
 mod boot;
 mod build;
 mod checksum;
+mod children;
 mod console;
 mod devicetree;
 mod fuzz;
@@ -21,6 +22,7 @@ mod house;
 mod image;
 mod initramfs;
 mod input_file;
+mod interruption;
 mod machine;
 mod packing;
 mod placement;
@@ -80,7 +82,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match interruption::handle().and_then(|()| run(cli.command)) {
+        // What failed was ended by us.
+        _ if interruption::has_come() => ExitCode::from(interruption::EXIT_CODE),
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

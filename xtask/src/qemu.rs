@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -175,10 +176,30 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The version of the QEMU on the path; `None` where there is none.
-pub fn version() -> Option<Version> {
-    let said = process::capture(Command::new(PROGRAM).arg("--version")).ok()?;
-    parse_version(&said)
+/// The QEMU that is run: the first on the path.
+#[derive(Debug)]
+pub struct FirstOnPath {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its version, or why it has none.
+    pub version: Result<Version, String>,
+}
+
+/// The first QEMU on the path; `None` where there is none.
+pub fn first_on_path() -> Option<FirstOnPath> {
+    let folders = std::env::var_os("PATH")?;
+    let path =
+        std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|file| is_program(file))?;
+    let version = process::capture(Command::new(&path).arg("--version"))
+        .map_err(|error| format!("{error:#}"))
+        .and_then(|said| parse_version(&said).ok_or_else(|| "--version names no version of QEMU".to_owned()));
+    Some(FirstOnPath { path, version })
+}
+
+/// Whether exec(3) would take this file.
+fn is_program(file: &Path) -> bool {
+    std::fs::metadata(file)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn parse_version(said: &str) -> Option<Version> {

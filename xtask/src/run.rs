@@ -2,14 +2,13 @@
 
 use std::io::{Read, Write};
 use std::process::ChildStdin;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::console::Console;
+use crate::interruption::{self, Watching};
 use crate::qemu::{Ended, Keyboard, Qemu, type_text};
 use crate::verdict::{Verdict, Watch};
 
@@ -66,13 +65,13 @@ pub fn follow(
     timeout: Option<Duration>,
     afterwards: Afterwards,
 ) -> Result<Ending> {
-    let interrupted = interruption()?;
+    let _watching = Watching::begin();
     let mut console = Console::default();
     let mut stdout = std::io::stdout();
     let mut deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut before = Verdict::Running;
     loop {
-        if interrupted.load(Ordering::Relaxed) {
+        if interruption::has_come() {
             return Ok(Ending::Interrupted);
         }
         match qemu.console().recv_timeout(POLL) {
@@ -83,7 +82,7 @@ pub fn follow(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let Ended { status, said, stop } = qemu.ended()?;
-                if !status.success() && !interrupted.load(Ordering::Relaxed) {
+                if !status.success() && !interruption::has_come() {
                     let why = format!("QEMU ended with {status}: {}", said.trim_end());
                     return Ok(Ending::Failed { why, last_lines: console.last_lines() });
                 }
@@ -145,15 +144,4 @@ fn type_standard_input(mut pipe: ChildStdin) {
         }
     }
     let _ = type_text(&mut pipe, b"\rpoweroff\r");
-}
-
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set from now on, instead of killing us and leaving QEMU
-/// behind.
-fn interruption() -> Result<&'static AtomicBool> {
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
-    match HANDLER.get_or_init(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))) {
-        Ok(()) => Ok(&INTERRUPTED),
-        Err(error) => anyhow::bail!("no handler for Ctrl-C: {error}"),
-    }
 }

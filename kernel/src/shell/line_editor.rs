@@ -17,6 +17,7 @@ const HISTORY: usize = 16;
 pub type Line = ArrayString<LINE_MAX>;
 
 /// What a byte led to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Typed {
     /// The line is not finished.
