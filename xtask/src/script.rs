@@ -17,7 +17,7 @@ pub enum ScriptError {
     Unreached {
         /// The command that ends it.
         last: String,
-        /// The commands behind it.
+        /// The commands after it.
         unreached: Vec<String>,
     },
 }
@@ -28,7 +28,7 @@ impl Script {
         &self.0
     }
 
-    /// Whether a command loads a payload, be it in vain.
+    /// Whether a command loads a payload, even if the load fails.
     pub fn needs_payload(&self) -> bool {
         commands(&self.0)
             .any(|command| command.trim_start_matches('!').split_whitespace().next() == Some("kexec"))

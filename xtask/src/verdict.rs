@@ -1,4 +1,4 @@
-//! What a run shall reach, and what each console line means for that.
+//! The goal of a run, and what each console line means for it.
 
 use crate::initramfs::{INITRD_LINE, USERSPACE_LINE};
 use crate::record::{self, Record};
@@ -9,7 +9,7 @@ const FIRST_LINE: &str = "Booting Linux on physical CPU";
 /// What Linux prints when it panics, before the reason.
 const PANIC: &str = "Kernel panic - not syncing";
 
-/// What a run shall reach.
+/// The goal of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// Linux's user space.
@@ -52,7 +52,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A run that shall reach `goal`.
+    /// Follows a run with the goal `goal`.
     pub fn new(goal: Goal) -> Self {
         Self {
             goal,
@@ -158,7 +158,7 @@ impl Watch {
         if let Some(file) = corrupt_file(line) {
             return Verdict::Failed(format!("Linux got an initrd whose {file} is not what was packed"));
         }
-        // Another CPU of the payload may print behind it on the same line.
+        // Another CPU of the payload may print after it on the same line.
         let reached = line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace;
         if reached { Verdict::Reached } else { Verdict::Running }
     }

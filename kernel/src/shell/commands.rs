@@ -173,7 +173,7 @@ const OWN: &[Command] = &[
     },
     Command {
         usage: memory_commands::RELEASE,
-        summary: "end that: the memory is reserved again",
+        summary: "stop preserving memory: it is reserved again",
         more: &[],
         run: Run::On(memory_commands::release),
     },
@@ -221,7 +221,7 @@ const END: &[Command] = &[
     },
     Command {
         usage: crash_commands::FAULT,
-        summary: "the same, by reading unmapped memory",
+        summary: "fault, on this CPU or another: it reads unmapped memory",
         more: &["With MILLISECONDS the shell goes on until then."],
         run: Run::On(|_, rest| crash_commands::fault(rest)),
     },

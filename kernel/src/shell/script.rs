@@ -31,7 +31,7 @@ pub fn run(owners: &mut Owners, script: &[u8]) -> ! {
     power_off(owners.platform.psci)
 }
 
-/// Runs a command. As in a Unix shell, a command behind an exclamation mark has to fail.
+/// Runs a command. As in a Unix shell, a command after an exclamation mark has to fail.
 fn run_line(owners: &mut Owners, line: &str) -> Result<(), CommandError> {
     match line.strip_prefix('!').map(str::trim) {
         None => execute(owners, line).map(|_| ()),

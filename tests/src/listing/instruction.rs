@@ -38,7 +38,7 @@ pub enum Instruction<'s> {
     Bl(&'s str),
     /// `ret`, by the register it names or else x30.
     Ret(&'s str),
-    /// `eret`: goes on at ELR with SPSR, and synchronises the context.
+    /// `eret`: continues at ELR with SPSR, and synchronises the context.
     Eret,
     /// `hvc immediate`.
     Hvc(&'s str),
@@ -75,7 +75,7 @@ named! {
         Ttbr0El1 = "ttbr0_el1",
         /// The root of the upper half.
         Ttbr1El1 = "ttbr1_el1",
-        /// The shape of both halves.
+        /// VA sizes and granules of both halves.
         TcrEl1 = "tcr_el1",
         /// TCR2_EL1, by its encoding.
         Tcr2El1 = "s3_0_c2_c0_3",
@@ -95,7 +95,7 @@ named! {
         CpacrEl1 = "cpacr_el1",
         /// Which stack pointer is used.
         SpSel = "spsel",
-        /// Where EL1 keeps the number of the CPU.
+        /// Where the kernel stores the number of the CPU.
         TpidrEl1 = "tpidr_el1",
         /// Masks interrupts.
         DaifSet = "daifset",

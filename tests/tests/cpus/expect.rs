@@ -8,7 +8,7 @@ pub fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
     outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
 }
 
-/// Expects `online` of `present` CPUs, all of which answered the call of the shell's `cpus`.
+/// Expects `online` of `present` CPUs, and that all others answered the boot CPU's call in `cpus`.
 #[track_caller]
 pub fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
     let phase = outcome.expect_success().phase("cpus");

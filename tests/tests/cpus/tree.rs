@@ -100,7 +100,7 @@ impl Tree {
             fdt.end_node(node)?;
         }
         fdt.end_node(cpus)?;
-        // Behind a bus that moves addresses, as on many boards.
+        // On a bus that translates addresses, as on many boards.
         const BUS: u64 = 0x10_0000_0000;
         let bus = fdt.begin_node("soc")?;
         fdt.property_u32("#address-cells", 2)?;
