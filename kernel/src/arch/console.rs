@@ -53,8 +53,8 @@ impl Console {
         }
     }
 
-    /// Waits for a byte and returns it, or `None` where there is no console. Stops for good when
-    /// another CPU ends the kernel.
+    /// Waits for a byte and returns it, or `None` without a console. Stops for good when another
+    /// CPU ends the kernel.
     pub fn receive() -> Option<u8> {
         let uart = Self::uart()?;
         loop {
