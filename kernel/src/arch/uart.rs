@@ -15,7 +15,7 @@ use crate::arch::uart_model::{MODELS, Model, index};
 const PATIENCE: u64 = 1000;
 /// How often a UART is asked at most, for machines whose counter stands still. That many reads of a
 /// device take a second or longer.
-const MOST_POLLS: u32 = 1 << 24;
+pub const MOST_POLLS: u32 = 1 << 24;
 
 /// The identification registers of a PrimeCell, a byte in each of eight words, at the end of its
 /// page (PL011 TRM, 3.3.15 and 3.3.16): UARTPeriphID0 to 3 and UARTPCellID0 to 3.

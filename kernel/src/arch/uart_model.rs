@@ -56,9 +56,14 @@ pub struct Model {
     /// The transmitter is on. Always so where there is no switch.
     pub enabled: Bits,
     /// What turns the transmitter and the receiver on, in this order.
-    pub settings: [Setting; 2],
+    pub settings: [Setting; Self::SETTINGS],
     /// The highest register above.
     pub last: u32,
+}
+
+impl Model {
+    /// How many settings there are. One that sets no bits is ignored.
+    pub const SETTINGS: usize = 2;
 }
 
 const fn set(mask: u32) -> Bits {
@@ -69,7 +74,7 @@ const fn clear(mask: u32) -> Bits {
     Bits { mask, value: 0 }
 }
 
-const NO_SETTINGS: [Setting; 2] = [Setting { register: 0, clear: 0, set: 0 }; 2];
+const NO_SETTINGS: [Setting; Model::SETTINGS] = [Setting { register: 0, clear: 0, set: 0 }; Model::SETTINGS];
 
 /// PrimeCell UART PL011 TRM, chapter 3.
 const PL011: Model = Model {
@@ -100,8 +105,7 @@ const NS16550: Model = Model {
     full: clear(1 << 5), // THRE: with FIFOs the whole FIFO is empty
     drained: set(1 << 5),
     nothing_received: clear(1), // DR
-    // A bus without a device reads as ones; TEMT means that THRE is set too, but a DesignWare UART
-    // gives THRE another meaning in one of its modes.
+    // What a bus without a device reads as.
     contradictions: [0xff, 0xff],
     transmit: 0,
     receive: 0,
