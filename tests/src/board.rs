@@ -87,8 +87,8 @@ impl BoardBoot<'_> {
     }
 }
 
-/// The console of a machine with these options whose CPU starts at the first instruction of linmap's
-/// image at `at`, until it holds `last`. The image has the command line `built_in`.
+/// The console of a machine with these options whose CPU starts at the first instruction of
+/// linmap's image at `at`, until it holds `last`. The image has the command line `built_in`.
 ///
 /// # Panics
 /// When it never does.

@@ -76,9 +76,9 @@ pub fn load(va: Va) -> Result<u64, Fault> {
     outcome(unsafe { probe_load(va.0) })
 }
 
-/// Loads the device register at `va`. Where no device answers, most CPUs take a synchronous external
-/// abort at the load, which is a data abort like any other (Arm ARM D24.2, ESR_EL1, DFSC 0b010000).
-/// Others report an SError, which stays masked: the value is then the interconnect's.
+/// Loads the device register at `va`. Where no device answers, most CPUs take a synchronous
+/// external abort at the load, which is a data abort like any other (Arm ARM D24.2, ESR_EL1, DFSC
+/// 0b010000). Others report an SError, which stays masked: the value is then the interconnect's.
 ///
 /// # Safety
 /// If a device answers, the load has no effect that matters.

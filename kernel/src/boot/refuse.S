@@ -20,7 +20,7 @@
     .balign 4
 .endm
 
-refusal refuse_place, "the boot loader loaded the image at an address that is not text_offset above a multiple of 2 MiB"
+refusal refuse_place, "the boot loader has not loaded the image text_offset above a multiple of 2 MiB"
 refusal refuse_level, "the boot loader entered the image at EL3, but an image is entered at EL2 or EL1"
 refusal refuse_granule, "the CPU does not have the 4K granule"
 
@@ -136,7 +136,8 @@ halt:
     wfi
     b       halt
 
-// Whether the text at x9 starts with the one at x10: Z. x11 follows it then. Clobbers x10, x12, x13.
+// Whether the text at x9 starts with the one at x10: Z. x11 follows it then. Clobbers x10, x12,
+// x13.
 starts_with:
     mov     x11, x9
 0:  ldrb    w12, [x10], #1
