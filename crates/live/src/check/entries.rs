@@ -53,8 +53,13 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         is_covered: impl Fn(Span) -> bool,
     ) -> Option<Va> {
         let touched = self.history.touches(at, store);
-        if !touched && let Ok(Some(span)) = self.permissions(store) {
-            return span.filter(|span| !is_covered(*span)).map(|span| Va(span.first));
+        // From the first page that changes to the last there may be pages that need no invalidation.
+        // Where the whole span is not covered, each page is looked at.
+        if !touched
+            && let Ok(Some(span)) = self.permissions(store)
+            && span.is_none_or(&is_covered)
+        {
+            return None;
         }
         let mut run = Run::default();
         (0..usize::from(store.count)).find_map(|nth| {
