@@ -10,6 +10,7 @@ use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
 use crate::exclusivity::Exclusivity;
+use crate::gather::{Gathered, gather};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -101,6 +102,10 @@ struct Unit {
     count: usize,
     is_run: bool,
     valid: bool,
+    /// The first entry, with what hardware has updated in any entry of the run.
+    lead: Descriptor,
+    /// The bits to clear and to set so that all entries of the run have that too.
+    updates: (u64, u64),
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
@@ -169,7 +174,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
                 (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, descriptor, cut, phase)?;
+                    self.split_unit(unit, cut, phase)?;
                     return Ok(node.last(unit.index + unit.count - 1));
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
@@ -197,7 +202,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
                 (Entry::Leaf(_), _) => {
                     let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, descriptor, cut, phase)?;
+                    self.split_unit(unit, cut, phase)?;
                     index = unit.index + unit.count - 1;
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
@@ -215,7 +220,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Returns the leaf at `index`, or the run that it is part of, whose entries must be
     /// consecutive.
     fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
-        let single = Unit { node, index, count: 1, is_run: false, valid: descriptor.is_valid() };
+        let valid = descriptor.is_valid();
+        let single = Unit { node, index, count: 1, is_run: false, valid, lead: descriptor, updates: (0, 0) };
         if !descriptor.is_contiguous() {
             return Ok(single);
         }
@@ -224,23 +230,21 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let start = index & !(count - 1);
         let shift = node.shift;
-        let other = self.look(node, start, start + count - 1, |entries| odd_one(entries, shift));
-        match other {
-            Some((nth, found)) => Err(self.foreign(node, start + nth, found)),
-            None => Ok(Unit { index: start, count, is_run: true, ..single }),
+        match self.look(node, start, start + count - 1, |entries| gather(entries, shift)) {
+            Ok(Gathered { lead, clear, set }) => {
+                Ok(Unit { index: start, count, is_run: true, lead, updates: (clear, set), ..single })
+            }
+            Err(nth) => {
+                let found = self.read(node, start + nth);
+                Err(self.foreign(node, start + nth, found))
+            }
         }
     }
 
-    fn split_unit(
-        &mut self,
-        unit: Unit,
-        descriptor: Descriptor,
-        cut: Cut,
-        phase: Phase,
-    ) -> Result<(), PlanError> {
-        let Unit { node, index, count, is_run, valid } = unit;
+    fn split_unit(&mut self, unit: Unit, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+        let Unit { node, index, count, is_run, valid, lead, updates } = unit;
         let (start, end) = (node.va(index), node.last(index + count - 1));
-        if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
+        if !cut.cuts(node.level, is_run, start, end) || cut.spares(lead) {
             return Ok(());
         }
         let bbm = self.context.bbm;
@@ -256,20 +260,26 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 return Ok(());
             }
             Phase::InPlace => {
-                // At level 3 a TLB may keep the larger entries, which translate identically.
-                if valid && bbm != BbmLevel::L3 {
+                // At level 3 a TLB may keep the larger entries, which translate identically, unless
+                // hardware has updated some of them.
+                if valid && (bbm != BbmLevel::L3 || updates != (0, 0)) {
                     self.invalidate_leaves(node, index, count);
                 }
                 if is_run {
-                    self.unfold(node, index, count)?;
+                    self.unfold(node, index, count, updates)?;
                 }
             }
             Phase::Make => {}
         }
-        let remade = Edit::Bits { clear: CONTIGUOUS, set: if valid { VALID_BIT } else { 0 } };
+        let (clear, set) = updates;
+        let remade = Edit::Bits { clear: CONTIGUOUS | clear, set: set | if valid { VALID_BIT } else { 0 } };
+        // A page has nothing smaller.
+        if node.level == Level::L3 {
+            return if phase == Phase::Make { self.store(node, index, count, remade) } else { Ok(()) };
+        }
         for nth in index..index + count {
             if cut.cuts(node.level, false, node.va(nth), node.last(nth)) {
-                let whole = self.read(node, nth);
+                let whole = Descriptor(self.read(node, nth).0 & !clear | set);
                 self.replace(node, nth, whole, cut)?;
             } else if phase == Phase::Make {
                 self.store(node, nth, 1, remade)?;
@@ -330,7 +340,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         // consecutive addresses are no longer consecutive.
         let candidates = cut.candidates(base, count, shift);
         let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
-        let run = self.context.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
+        let run = self.context.new_run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
         fill(entries, single.0 | if run.is_some() { CONTIGUOUS } else { 0 }, 1 << shift);
         if let Some(run) = run {
             let bytes = (run as u64).wrapping_shl(shift);
@@ -380,14 +390,4 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
         }
     }
-}
-
-/// Returns the first of `entries` that does not continue those before it by `1 << shift` bytes.
-fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
-    let (first, _) = entries.split_first()?;
-    entries
-        .iter()
-        .enumerate()
-        .find(|(nth, value)| **value != first.wrapping_add((*nth as u64) << shift))
-        .map(|(nth, value)| (nth, Descriptor(*value)))
 }
