@@ -10,6 +10,7 @@ use linmap_vmsa::{Descriptor, Level, Va};
 use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, entry, leaf};
 use crate::exclusivity::Exclusivity;
 use crate::gather::are_consecutive;
+use crate::invalidate::Span;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -97,7 +98,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.invalidate_table(below);
+        if level == Level::L3 && first.is_valid() {
+            self.spans.push(Span::all_levels(below.base, self.context.entries(level), below.shift));
+        } else {
+            self.invalidate_table(below);
+        }
         self.finish()?;
         self.script.push(Step::Free { va: Va(below.base), table, level })
     }

@@ -107,7 +107,6 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     }
 
     /// Runs `look` on the entries `from..=to` of `node` as they are in memory.
-    #[inline(always)]
     pub fn look<T>(&mut self, node: Node, from: usize, to: usize, look: impl FnOnce(&[u64]) -> T) -> T {
         self.context.look(self.window, node, from, to, look)
     }

@@ -291,12 +291,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Ok(());
         }
         // From the first leaf that changes to the last. Leaves between may be stored unchanged.
-        let changes = |bits: &u64| bits & !clear | set != *bits;
-        let ends = self.look(node, from, to, |entries| {
-            Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
-        });
-        let Some((lead, end)) = ends else { return Ok(()) };
-        let (mut lead, mut end) = (from + lead, from + end);
+        let (mut lead, mut end) = (from, to);
+        if from != to {
+            let changes = |bits: &u64| bits & !clear | set != *bits;
+            let ends = self.look(node, from, to, |entries| {
+                Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
+            });
+            let Some(ends) = ends else { return Ok(()) };
+            (lead, end) = (from + ends.0, from + ends.1);
+        }
         if seen.or & CONTIGUOUS != 0 {
             (lead, end) = self.whole_runs(node, from, lead, end, to);
         }

@@ -94,18 +94,13 @@ pub(crate) enum Phase {
     Make,
 }
 
-/// A leaf, or a contiguous run of leaves, in a table.
+/// A contiguous run in a table.
 #[derive(Clone, Copy, Debug)]
-struct Unit {
+struct Run {
     node: Node,
     index: usize,
     count: usize,
-    is_run: bool,
-    valid: bool,
-    /// The first entry, with what hardware has updated in any entry of the run.
-    lead: Descriptor,
-    /// The bits to clear and to set so that all entries of the run have that too.
-    updates: (u64, u64),
+    gathered: Gathered,
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
@@ -172,10 +167,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
                 // A page can't be split.
                 (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
+                (Entry::Leaf(_), _) if !descriptor.is_contiguous() => {
+                    self.split_leaf(node, index, descriptor, cut, phase)?;
+                    return Ok(node.last(index));
+                }
                 (Entry::Leaf(_), _) => {
-                    let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, cut, phase)?;
-                    return Ok(node.last(unit.index + unit.count - 1));
+                    let run = self.run_around(node, index, descriptor)?;
+                    self.split_run(&run, cut, phase)?;
+                    return Ok(node.last(run.index + run.count - 1));
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
             }
@@ -200,10 +199,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     let below = self.context.below(node, index, table);
                     self.split_below(below, first, last, cut, phase)?;
                 }
+                (Entry::Leaf(_), _) if !descriptor.is_contiguous() => {
+                    self.split_leaf(node, index, descriptor, cut, phase)?;
+                }
                 (Entry::Leaf(_), _) => {
-                    let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, cut, phase)?;
-                    index = unit.index + unit.count - 1;
+                    let run = self.run_around(node, index, descriptor)?;
+                    self.split_run(&run, cut, phase)?;
+                    index = run.index + run.count - 1;
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
             }
@@ -217,23 +219,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
     }
 
-    /// Returns the leaf at `index`, or the run that it is part of, whose entries must be
-    /// consecutive.
-    fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
-        let valid = descriptor.is_valid();
-        let single = Unit { node, index, count: 1, is_run: false, valid, lead: descriptor, updates: (0, 0) };
-        if !descriptor.is_contiguous() {
-            return Ok(single);
-        }
+    /// Returns the run that the leaf at `index` is part of, whose entries must be consecutive.
+    fn run_around(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Run, PlanError> {
         let Some(count) = self.context.run(node.level) else {
             return Err(self.foreign(node, index, descriptor));
         };
         let start = index & !(count - 1);
         let shift = node.shift;
         match self.look(node, start, start + count - 1, |entries| gather(entries, shift)) {
-            Ok(Gathered { lead, clear, set }) => {
-                Ok(Unit { index: start, count, is_run: true, lead, updates: (clear, set), ..single })
-            }
+            Ok(gathered) => Ok(Run { node, index: start, count, gathered }),
             Err(nth) => {
                 let found = self.read(node, start + nth);
                 Err(self.foreign(node, start + nth, found))
@@ -241,16 +235,56 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    fn split_unit(&mut self, unit: Unit, cut: Cut, phase: Phase) -> Result<(), PlanError> {
-        let Unit { node, index, count, is_run, valid, lead, updates } = unit;
-        let (start, end) = (node.va(index), node.last(index + count - 1));
-        if !cut.cuts(node.level, is_run, start, end) || cut.spares(lead) {
-            return Ok(());
-        }
+    /// Refuses to change the size of a valid leaf in use below BBM level 3.
+    #[inline(always)]
+    fn may_split(&self, valid: bool, va: u64) -> Result<(), PlanError> {
         let bbm = self.context.bbm;
         if valid && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
-            return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
+            return Err(PlanError::NeedsLevel3 { va: Va(va), bbm });
         }
+        Ok(())
+    }
+
+    /// Splits the leaf `whole`, not one of a run, if `cut` cuts it.
+    #[inline(always)]
+    fn split_leaf(
+        &mut self,
+        node: Node,
+        index: usize,
+        whole: Descriptor,
+        cut: Cut,
+        phase: Phase,
+    ) -> Result<(), PlanError> {
+        let va = node.va(index);
+        if !cut.cuts(node.level, false, va, node.last(index)) || cut.spares(whole) {
+            return Ok(());
+        }
+        let valid = whole.is_valid();
+        self.may_split(valid, va)?;
+        if phase == Phase::Break {
+            if valid {
+                self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, index, 1);
+            }
+            return Ok(());
+        }
+        // At level 3 a TLB may keep the larger entry, which translates identically.
+        if phase == Phase::InPlace && valid && self.context.bbm != BbmLevel::L3 {
+            self.invalidate_leaves(node, index, 1);
+        }
+        self.replace(node, index, whole, cut)?;
+        Ok(())
+    }
+
+    /// Splits a run to its entries if `cut` cuts it, and those that it cuts further.
+    fn split_run(&mut self, run: &Run, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+        let Run { node, index, count, gathered: Gathered { lead, clear, set } } = *run;
+        let (start, end) = (node.va(index), node.last(index + count - 1));
+        if !cut.cuts(node.level, true, start, end) || cut.spares(lead) {
+            return Ok(());
+        }
+        let valid = lead.is_valid();
+        self.may_split(valid, start)?;
         match phase {
             Phase::Break => {
                 if valid {
@@ -260,18 +294,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 return Ok(());
             }
             Phase::InPlace => {
-                // At level 3 a TLB may keep the larger entries, which translate identically, unless
-                // hardware has updated some of them.
-                if valid && (bbm != BbmLevel::L3 || updates != (0, 0)) {
+                // At level 3 a TLB may keep the run, which translates identically, unless hardware
+                // has updated some of its entries.
+                if valid && (self.context.bbm != BbmLevel::L3 || clear | set != 0) {
                     self.invalidate_leaves(node, index, count);
                 }
-                if is_run {
-                    self.unfold(node, index, count, updates)?;
-                }
+                self.unfold(node, index, count, (clear, set))?;
             }
             Phase::Make => {}
         }
-        let (clear, set) = updates;
         let remade = Edit::Bits { clear: CONTIGUOUS | clear, set: set | if valid { VALID_BIT } else { 0 } };
         // A page has nothing smaller.
         if node.level == Level::L3 {

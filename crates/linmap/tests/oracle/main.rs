@@ -68,7 +68,33 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
             Err(reason) => return Err(format!("{reason}\nafter\n{log}{setting:#x?}")),
         }
     }
+    if setting.leaves == world.map.leaves() {
+        folds_to_what_was_built(&mut world)
+            .map_err(|reason| format!("{reason}\nafter\n{log}{setting:#x?}"))?;
+    }
     Ok((made, failed))
+}
+
+/// Makes every page what it was when the map was built, folds all memory, and compares the leaves
+/// with those of a map that is built anew.
+fn folds_to_what_was_built(world: &mut World) -> Result<(), String> {
+    let fresh = World::new(&world.setting);
+    world.has_room();
+    for edit in world.undo(&fresh.pages) {
+        let made = step(world, edit).map_err(|reason| format!("undoing, {edit:x?}: {reason}"))?;
+        if !made {
+            return Err(format!("undoing, {edit:x?} is not made"));
+        }
+    }
+    let (folded, built) = (world.leaves(), fresh.leaves());
+    let different = folded.iter().zip(&built).find(|(folded, built)| folded != built);
+    match different {
+        Some((folded, built)) => Err(format!("folded to {folded:x?}, built is {built:x?}")),
+        None if folded.len() != built.len() => {
+            Err(format!("{} leaves after the fold, {} when built", folded.len(), built.len()))
+        }
+        None => Ok(()),
+    }
 }
 
 #[test]
@@ -113,4 +139,66 @@ fn runs_between_invalid_and_valid_ones_become_read_only_at_level_0() {
     ] {
         assert_eq!(step(&mut world, edit), Ok(true), "{edit:x?}");
     }
+}
+
+#[test]
+fn a_page_that_changes_to_and_fro_splits_once_and_folds_when_asked_to() {
+    for leaves in [Leaves::Blocks, Leaves::ContiguousBlocks] {
+        let setting = Setting {
+            geometry: Geometry::K4_48,
+            bbm: BbmLevel::L3,
+            leaves,
+            ranges: true,
+            memory: vec![range(0x4000_0000, 0xc000_0000)],
+            image: range(0x4020_0000, 0x4022_0000),
+            read_only: 0x8000,
+            steps: 1024,
+        };
+        let mut world = World::new(&setting);
+        let built = world.kernel.arena.out();
+        let page = range(0x9000_5000, 0x9000_6000);
+        let toggle = |world: &mut World, protection| {
+            let edit = Edit::Protect(page, protection);
+            let changed = world.call(edit).expect("a page that may change");
+            world.note(edit);
+            world.agree().expect("as the oracle says");
+            (changed.entries, changed.invalidations, changed.freed)
+        };
+        let first = toggle(&mut world, Protection::ReadOnly);
+        assert!(first.0 > 1, "{leaves:?}: {first:?}");
+        for protection in [Protection::ReadWrite, Protection::ReadOnly].into_iter().cycle().take(5) {
+            assert_eq!(toggle(&mut world, protection), (1, 1, 0), "{leaves:?}");
+        }
+        assert!(world.kernel.arena.out() > built);
+        assert_eq!(step(&mut world, Edit::Fold(setting.memory[0])), Ok(true));
+        assert_eq!(world.leaves(), World::new(&setting).leaves(), "{leaves:?}");
+    }
+}
+
+#[test]
+fn leaves_within_a_range_fold_when_the_range_changes() {
+    let setting = Setting {
+        geometry: Geometry::K4_48,
+        bbm: BbmLevel::L3,
+        leaves: Leaves::ContiguousBlocks,
+        ranges: true,
+        memory: vec![range(0x4000_0000, 0x8000_0000)],
+        image: range(0x4020_0000, 0x4022_0000),
+        read_only: 0x8000,
+        steps: 1024,
+    };
+    let mut world = World::new(&setting);
+    let block = range(0x6000_0000, 0x6020_0000);
+    let page = range(0x6000_5000, 0x6000_6000);
+    for edit in [
+        Edit::Protect(page, Protection::ReadOnly),
+        Edit::Protect(page, Protection::ReadWrite),
+        Edit::Protect(block, Protection::ReadOnly),
+    ] {
+        assert_eq!(step(&mut world, edit), Ok(true), "{edit:x?}");
+    }
+    let base = world.layout.linear(block.start).0;
+    let inside: Vec<_> =
+        world.leaves().into_iter().filter(|(va, ..)| va.wrapping_sub(base) < 2 << 20).collect();
+    assert_eq!(inside.len(), 1, "one block again: {inside:x?}");
 }

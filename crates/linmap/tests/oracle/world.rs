@@ -3,7 +3,7 @@
 use linmap::{Changed, ImageParts, Layout, LinearMap, MemoryError, Protection};
 use linmap_live::{Global, Half, LiveTree, Step};
 use linmap_memblock::Memblock;
-use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, TableWindow};
+use linmap_table::{DetachedTree, LeafIter, Leaves, Mapping, Mappings, TableWindow};
 use linmap_vmsa::{Access, Attributes, Descriptor, Level, Pa, PaRange, Va};
 
 use crate::arena::Arena;
@@ -196,6 +196,61 @@ impl World {
         }
     }
 
+    /// The edits after which every page is as it was built.
+    pub fn undo(&self, built: &Pages) -> Vec<Edit> {
+        let linear = |range: PaRange| (self.layout.linear(range.start).0, range.len());
+        let range = |first: u64, last: u64| {
+            let start = first.wrapping_sub(self.layout.offset());
+            PaRange::new(Pa(start), Pa(start + (last - first) + 1))
+        };
+        let image = self.setting.image;
+        let mut edits = vec![Edit::Global(Global::Global)];
+        let first = Layout::base(self.setting.geometry).0;
+        let last = first + ((1 << (self.setting.geometry.va_bits() - 1)) - 1);
+        for stretch in self.pages.within(first, last) {
+            for part in beyond(built, stretch.first, stretch.last) {
+                edits.push(Edit::Remove(range(part.0, part.1)));
+            }
+        }
+        for memory in &self.setting.memory {
+            let (first, len) = linear(*memory);
+            for part in beyond(&self.pages, first, first + (len - 1)) {
+                edits.push(Edit::Add(range(part.0, part.1)));
+            }
+            let below = PaRange::new(memory.start, memory.end.min(image.start));
+            let above = PaRange::new(memory.start.max(image.end), memory.end);
+            edits.extend([below, above].into_iter().filter(|part| !part.is_empty()).map(Edit::MakeData));
+        }
+        let data = self.setting.data();
+        let own = [Protection::Valid, Protection::NoExecute, Protection::ReadWrite];
+        edits.extend(own.map(|protection| Edit::Protect(data, protection)));
+        edits.extend(self.setting.memory.iter().copied().map(Edit::Fold));
+        edits
+    }
+
+    /// Every leaf but those of the image's alias, which stays split: its address, its level and its
+    /// bits.
+    pub fn leaves(&self) -> Vec<(u64, Level, u64)> {
+        let image = self.layout.linear(self.setting.image.start).0;
+        let mut leaves = Vec::new();
+        let mut window = self.kernel.arena.window();
+        let (geometry, tree) = (self.setting.geometry, self.map.tree());
+        let iter = LeafIter::new(geometry, tree.root(), geometry.start_level(), tree.base(), &mut window);
+        for leaf in iter {
+            if leaf.va.0.wrapping_sub(image) >= self.setting.image.len() {
+                leaves.push((leaf.va.0, leaf.level, leaf.descriptor.0));
+            }
+        }
+        leaves
+    }
+
+    /// Makes edits that need neither few steps nor few frames.
+    pub fn has_room(&mut self) {
+        self.steps = vec![Step::Isb; 1 << 14];
+        self.kernel.arena.left = u64::MAX;
+        self.kernel.stubborn = false;
+    }
+
     /// Compares the tables with the oracle, and the frames that are out with the tables.
     pub fn agree(&self) -> Result<(), String> {
         let mut found = Found::default();
@@ -296,4 +351,20 @@ fn mappings(setting: &Setting, layout: &Layout) -> Vec<Mapping> {
     push(setting.read_only(), own, Attributes::KERNEL_RODATA, Leaves::Pages);
     push(setting.data(), own + setting.read_only, Attributes::KERNEL_DATA, Leaves::Pages);
     list
+}
+
+/// The parts of `first..=last` that `pages` has nothing at.
+fn beyond(pages: &Pages, first: u64, last: u64) -> Vec<(u64, u64)> {
+    let mut parts = Vec::new();
+    let mut next = first;
+    for stretch in pages.within(first, last) {
+        if next < stretch.first {
+            parts.push((next, stretch.first - 1));
+        }
+        next = stretch.last + 1;
+    }
+    if next <= last {
+        parts.push((next, last));
+    }
+    parts
 }
