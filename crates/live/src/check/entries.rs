@@ -1,4 +1,4 @@
-//! The check of stores while TLBs may hold what the entries were.
+//! The check of stores while TLBs may hold old values of the entries.
 
 use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
@@ -16,7 +16,8 @@ use crate::tree_context::TreeContext;
 use crate::uniform::uniform;
 use linmap_table::TableWindow;
 
-/// How many values of one entry since everything was clean are distinguished.
+/// How many values of one entry are distinguished, beginning with its value when everything was
+/// clean.
 const VERSIONS: usize = 4;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
@@ -106,8 +107,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             if step < clean_from {
                 held[0] = value;
             } else {
-                // The last slot holds the latest value. A plan that changes an entry more often is
-                // refused because of the other values, or returns to one of them.
+                // The last slot holds the latest value. A plan that changes an entry more often
+                // either breaks a rule for one of the values in the slots, or repeats one of them.
                 held[versions.min(VERSIONS - 1)] = value;
                 versions = (versions + 1).min(VERSIONS);
             }
