@@ -38,9 +38,8 @@ impl Span {
         Self { reach: Reach::AllLevels, ..Self::leaves(va, count, shift) }
     }
 
-    /// All of what the table that the entry at `level` for `va` leads to translates: every
-    /// page of it, whatever its leaves are, and the walk-cache entries above. No removed table needs
-    /// more.
+    /// All of what the table that the entry at `level` for `va` leads to translates: every page of
+    /// it, whatever its leaves are, and the walk-cache entries above. No removed table needs more.
     #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);

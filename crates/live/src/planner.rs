@@ -34,7 +34,8 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     split_end: usize,
     /// The lowest table known to translate the whole range of the edit.
     pub top: Node,
-    /// Whether leaves in the range of the edit may become larger when their attributes have changed.
+    /// Whether leaves in the range of the edit may become larger when their attributes have
+    /// changed.
     pub may_fold: bool,
 }
 

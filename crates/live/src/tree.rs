@@ -219,11 +219,11 @@ impl LiveTree {
     /// Returns the range worth folding after the leaves in `range` were mapped or changed their
     /// attributes, or `None`. It is what to pass to [`plan_fold`](Self::plan_fold).
     ///
-    /// The result is `range` extended to the largest block or run that could arise, and only entries
-    /// that could be part of it are read. So the cost is that of one walk where the leaf beside each
-    /// end of the range differs, and that of a scan of a whole block where one arises. For several
-    /// leaves it may be `Some` although `plan_fold` finds nothing to do. It is `None` for a range
-    /// that is not whole pages of this half.
+    /// The result is `range` extended to the largest block or run that could arise, and only
+    /// entries that could be part of it are read. So the cost is that of one walk where the leaf
+    /// beside each end of the range differs, and that of a scan of a whole block where one arises.
+    /// For several leaves it may be `Some` although `plan_fold` finds nothing to do. It is `None`
+    /// for a range that is not whole pages of this half.
     pub fn foldable<W: TableWindow>(&self, range: VaRange, window: &mut W) -> Option<VaRange> {
         let (first, last) = self.context.bounds(range).ok()?;
         foldable(&self.context, first, last, window)

@@ -72,7 +72,7 @@ fn parts_are_alike<W: TableWindow>(
     let mut index = 0;
     while index < entries.len() {
         let address = Pa(start.0.wrapping_add((index as u64) << shift));
-        if index % RUN == 0
+        if index.is_multiple_of(RUN)
             && let Some(run) = entries.get(index..).and_then(|rest| rest.first_chunk())
             && run_is_alike(run, leaf(geometry, level, attributes, address).0, 1 << shift)
         {
@@ -102,7 +102,7 @@ fn part<W: TableWindow>(
         (Entry::Leaf(pa), _) if !found.is_contiguous() => Some((attributes_of(geometry, found), pa, 1)),
         (Entry::Leaf(pa), _) => {
             let count = geometry.contiguous_entries(level)?;
-            let run = entries.get(index..index + count).filter(|_| index % count == 0)?;
+            let run = entries.get(index..index + count).filter(|_| index.is_multiple_of(count))?;
             let gathered = gather(run, geometry.shift(level)).ok()?;
             Some((attributes_of(geometry, gathered.lead), pa, count))
         }

@@ -67,8 +67,8 @@ impl Protection {
 impl LinearMap {
     /// Gives `range`, whole pages of mapped memory, another protection. Leaves that reach beyond it
     /// are split no further than needed. Leaves within it that become equal are folded, if that
-    /// needs no parking. Leaves that reach beyond it are never folded: a page that changes to and fro
-    /// splits a block once, and [`fold`](Self::fold) makes it whole again.
+    /// needs no parking. Leaves that reach beyond it are never folded: a page that changes to and
+    /// fro splits a block once, and [`fold`](Self::fold) makes it whole again.
     ///
     /// When the call returns, no CPU holds an old translation of the range. A range in the image's
     /// data changes in the image's own mapping. Its linear alias is never writable, and is
@@ -178,8 +178,8 @@ impl LinearMap {
         self.protect_memory(editor, steps, range, target, change)
     }
 
-    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves in it that became
-    /// equal.
+    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves in it that
+    /// became equal.
     #[inline(always)]
     fn protect_memory<E: Editor>(
         &mut self,

@@ -122,8 +122,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }))
     }
 
-    /// Returns whether `store`, step `at`, keeps all contiguous runs whole. `false` when its entries
-    /// must be checked one by one.
+    /// Returns whether `store`, step `at`, keeps all contiguous runs whole. `false` when its
+    /// entries must be checked one by one.
     #[inline(never)]
     pub fn keeps_runs(&mut self, at: usize, store: &Store) -> bool {
         self.each_segment(at, store, |_, _| Some(())).is_some()
@@ -140,9 +140,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     ) -> Option<()> {
         let (start, count) = (usize::from(store.index), usize::from(store.count));
         let pointer = self.window.open(store.level, store.table);
-        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie in
-        // it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed, and
-        // hardware updates are off.
+        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie
+        // in it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed,
+        // and hardware updates are off.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(start), count) };
         let earlier = self.earlier(at, store);
         let result = match (Masks::of(store.edit), earlier) {
@@ -234,17 +234,17 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         // Runs that were whole stay so, whatever attributes change.
         let makes_runs = now.difference(new) & new.set & (CONTIGUOUS | VALID_BIT) != 0;
+        let shift = self.context.shift(store.level);
         let is_run = |run: &[u64]| {
             let lead = Descriptor(run.first().map_or(0, |first| new.of_leaf(*first)));
-            let bytes = (run.len() as u64) << self.context.shift(store.level);
-            let shift = self.context.shift(store.level);
-            lead.0 & CONTIGUOUS == 0
-                || (matches!(entry(self.context.geometry, store.level, lead), Entry::Leaf(pa) if pa.0 & (bytes - 1) == 0)
-                    && if new.set & CONTIGUOUS != 0 {
-                        are_consecutive(run, shift)
-                    } else {
-                        gather(run, shift).is_ok()
-                    })
+            let Entry::Leaf(pa) = entry(self.context.geometry, store.level, lead) else { return false };
+            let aligned = pa.0 & (((run.len() as u64) << shift) - 1) == 0;
+            let consecutive = if new.set & CONTIGUOUS != 0 {
+                are_consecutive(run, shift)
+            } else {
+                gather(run, shift).is_ok()
+            };
+            !lead.is_contiguous() || (aligned && consecutive)
         };
         (!makes_runs || whole.chunks_exact(run).all(is_run)).then_some(())
     }
