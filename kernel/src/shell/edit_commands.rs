@@ -60,7 +60,8 @@ fn check_yours(owners: &Owners, range: PaRange) -> Result<(), CommandError> {
 
 /// Changes the protection of memory.
 pub fn protect(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
-    let mut words = Words::new(rest, PROTECT);
+    let mut words =
+        Words::new(rest, "protect ro|rw|nx|invalid|valid START LENGTH (`text` makes memory executable)");
     let protection = Protection::from_name(words.word()?).ok_or(words.wrong())?;
     let range = words.range()?;
     words.end()?;
