@@ -84,6 +84,7 @@ impl Machine {
     pub(crate) fn isb(&mut self, cpu: usize) -> Check {
         let now = self.now;
         self.cpus[cpu].control_pending = [false; 4];
+        self.cpus[cpu].mair_pending = 0;
         self.cpus[cpu].invalidated.clear();
         for space in Space::ALL.map(Space::index) {
             let left = std::mem::take(&mut self.cpus[cpu].left[space]);

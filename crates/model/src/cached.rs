@@ -129,6 +129,11 @@ impl Cached {
         self.levels.iter().flat_map(|level| level.values().flatten())
     }
 
+    /// All records, to be changed in place: neither their address nor their value.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.levels.iter_mut().flat_map(|level| level.values_mut().flatten())
+    }
+
     /// The records at `level` that begin in `start..=last`.
     pub fn at_level_mut(&mut self, level: i8, start: u64, last: u64) -> impl Iterator<Item = &mut Held> {
         self.levels[slot(level)].range_mut(start..=last).flat_map(|(_, list)| list)

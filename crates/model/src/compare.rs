@@ -17,6 +17,9 @@ pub(crate) struct Side {
     pub value: u64,
     /// Whether a TLB may hold it as one entry for its whole contiguous run.
     pub run: bool,
+    /// Whether a walk may find it again, in the tables or through a pointer in a walk cache, after
+    /// what it is compared with was cached.
+    pub again: bool,
 }
 
 impl Machine {
@@ -44,6 +47,8 @@ impl Machine {
                         va: held.va,
                         value: held.value,
                         run: held.runs & root.cpus != 0,
+                        // Leaves were overwritten. A pointer in a walk cache still leads on.
+                        again: self.leaf(held.root, held.level, held.value).is_none(),
                     };
                     self.check_pair(old, side)
                         .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & root.cpus)))?;
@@ -67,8 +72,10 @@ impl Machine {
         if !shape.holds(space, new.va) {
             return Ok(());
         }
+        // Walk caches have the ASID of their tree: only this tree's own pointers lead on beside `new`.
+        let again = other == new.root;
         self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
-            machine.check_pair(old, new)
+            machine.check_pair(Side { again, ..old }, new)
         })
     }
 
@@ -83,7 +90,7 @@ impl Machine {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
             if is_cacheable(shape, space, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
-                self.check_against_root(old, Side { root: new, level, va, value, run: false })?;
+                self.check_against_root(old, Side { root: new, level, va, value, run: false, again: true })?;
             }
         }
         Ok(())
@@ -144,7 +151,7 @@ impl Machine {
     fn side(&self, root: u32, level: i8, va: u64, value: u64) -> Side {
         let leaf = self.leaf(root, level, value);
         let run = leaf.is_some_and(|leaf| leaf.contiguous && self.roots[root as usize].shape.run(level) > 0);
-        Side { root, level, va, value, run }
+        Side { root, level, va, value, run, again: true }
     }
 
     /// The entries of the table at `table` that translate addresses of `start..=last`, by
@@ -254,7 +261,7 @@ impl Machine {
                 let old_placed = placed(leaf, &old, &old_root);
                 let new_placed = placed(other, &new, &new_root);
                 let memory = |index| self.memory_type(new_root.space, index);
-                let found = conflict(self.config.bbm, &old_placed, &new_placed, memory);
+                let found = conflict(self.config.bbm, &old_placed, old.again, &new_placed, memory);
                 found.map_or(Ok(()), |rule| Err(violation(rule)))
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {
@@ -271,8 +278,9 @@ impl Machine {
                 if new.level <= old.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
+                let again = old.again;
                 self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                    machine.check_pair(old, new)
+                    machine.check_pair(Side { again, ..old }, new)
                 })
             }
             [Entry::Table(table), Entry::Table(other)] => {
@@ -285,8 +293,9 @@ impl Machine {
                     }
                 }
                 if old.level <= new.level {
+                    let again = old.again;
                     self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                        machine.check_pair(old, new)
+                        machine.check_pair(Side { again, ..old }, new)
                     })
                 } else {
                     self.each_below(new.root, other, new.level + 1, new.va, old, |machine, new| {

@@ -43,6 +43,7 @@ pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
+const UNPRIVILEGED: u8 = 0b01;
 const READ_ONLY: u8 = 0b10;
 const PXN: u8 = 0b0100;
 const XN: u8 = 0b1000;
@@ -111,7 +112,10 @@ impl Leaf {
     /// Whether the kernel may execute through it.
     pub fn executable(&self, space: Space) -> bool {
         match space {
-            Space::Low | Space::High => self.permissions & PXN == 0,
+            // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
+            Space::Low | Space::High => {
+                self.permissions & PXN == 0 && self.permissions & (UNPRIVILEGED | READ_ONLY) != UNPRIVILEGED
+            }
             Space::El2 | Space::Stage2 => self.permissions & XN == 0,
         }
     }

@@ -83,8 +83,12 @@ pub(crate) struct Cpu {
     pub left: [Vec<LeftRoot>; 4],
     /// Per space: bits of input address by this CPU's TCR.
     pub va_bits: [u32; 4],
+    /// TCR_EL1, if it was written.
+    pub tcr: Option<u64>,
     /// Per space: TCR was changed and no ISB followed yet.
     pub control_pending: [bool; 4],
+    /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
+    pub mair_pending: u8,
     /// Ranges that it may access at any moment.
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
@@ -222,7 +226,13 @@ impl Machine {
         u64::MAX >> (64 - self.cpus.len())
     }
 
-    /// The leaf that `value` is at `place`, if it is one.
+    /// What a walk makes of `value` at `place`.
+    pub(crate) fn entry(&self, place: EntryPlace, value: u64) -> Entry {
+        let Root { space, shape, .. } = self.roots[place.root as usize];
+        read(shape, space, place.level, value)
+    }
+
+    /// The leaf that `value` is at `level` of a table of `root`, if it is one.
     pub(crate) fn leaf(&self, root: u32, level: i8, value: u64) -> Option<Leaf> {
         let Root { space, shape, .. } = self.roots[root as usize];
         match read(shape, space, level, value) {

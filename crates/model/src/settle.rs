@@ -75,6 +75,7 @@ impl Machine {
                 va: held.va,
                 value: held.value,
                 run: held.runs >> cpu & 1 == 1,
+                again: false,
             };
             self.check_agrees(root, side).map_err(|found| Violation {
                 va: found.va.or(Some(held.va)),
@@ -169,7 +170,7 @@ impl Machine {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
             if is_cacheable(shape, space, level, value) {
                 let va = va + (index << shape.shift(level));
-                self.check_agrees(root, Side { root: other, level, va, value, run: false })?;
+                self.check_agrees(root, Side { root: other, level, va, value, run: false, again: false })?;
             }
         }
         Ok(())
@@ -191,35 +192,5 @@ impl Machine {
                 }
             }
         }
-    }
-
-    /// Checks that contiguous runs that were written to are complete, or without the bit.
-    fn check_runs(&mut self) -> Check {
-        let runs = std::mem::take(&mut self.runs);
-        let mut runs: Vec<_> = runs.into_iter().collect();
-        runs.sort_unstable();
-        for (root, level, first, va) in runs {
-            if !self.is_table(first, root, level) {
-                continue;
-            }
-            let Root { shape, .. } = self.roots[root as usize];
-            let words = self.memory.words(first, shape.run(level)).to_vec();
-            let leaves: Vec<_> = words.iter().map(|value| self.leaf(root, level, *value)).collect();
-            let Some(model) = leaves.iter().flatten().find(|leaf| leaf.contiguous).copied() else { continue };
-            for (nth, leaf) in leaves.iter().enumerate() {
-                let even = leaf.is_some_and(|leaf| {
-                    leaf.contiguous && leaf.permissions == model.permissions && leaf.global == model.global
-                });
-                if !even {
-                    let at = va + ((nth as u64) << shape.shift(level));
-                    let pa = first + 8 * nth as u64;
-                    return Err(Violation::new(Rule::IncompleteRun)
-                        .at_va(at)
-                        .at_pa(pa)
-                        .with_values(words[0], words[nth]));
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -79,7 +79,7 @@ impl Machine {
                     Register::Ttbr0El2 => self.write_base(cpu, Space::El2, value),
                     Register::Vttbr => self.write_base(cpu, Space::Stage2, value),
                     Register::Tcr => self.write_tcr(cpu, value),
-                    Register::Mair => self.write_mair(value),
+                    Register::Mair => self.write_mair(cpu, value),
                 }
             }
             Event::Access { cpu, va, kind, pa } => {

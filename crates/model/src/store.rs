@@ -40,6 +40,9 @@ impl Machine {
         self.check_well_formed(place, entry, new)?;
         if is_cacheable(shape, space, place.level, new) {
             self.check_well_read(space, root.cpus).map_err(mark)?;
+            if let Entry::Leaf(leaf) = entry {
+                self.check_slot(space, &leaf, root.cpus).map_err(mark)?;
+            }
         }
         if is_cacheable(shape, space, place.level, old) {
             let runs = match read(shape, space, place.level, old) {

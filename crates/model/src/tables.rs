@@ -21,7 +21,7 @@ impl Machine {
         if list.len() > MAX_PLACES.0 || self.places > MAX_PLACES.1 {
             return Err(Violation::new(Rule::TooComplex).at_va(va).at_pa(table));
         }
-        let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
+        let Root { space, shape, .. } = self.roots[root as usize];
         let entries = shape.entries(level);
         let shift = shape.shift(level);
         let end = table + 8 * entries as u64;
@@ -53,28 +53,61 @@ impl Machine {
             if self.memory.is_settled(pa) {
                 continue;
             }
-            // Walkers may see older values here too.
-            let mut older = Vec::new();
-            self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != value)));
-            for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
-                let held = Held {
-                    root,
-                    id,
-                    level,
-                    va: place.va,
-                    value: old,
-                    since: SEEN,
-                    cpus,
-                    runs: 0,
-                    combined: false,
-                };
-                if let Entry::Table(next) = read(shape, space, level, old) {
-                    self.link(root, next, level + 1, place.va)?;
-                }
-                if self.cached.of_mut(space).add(held) {
-                    self.release(root, level, place.va, old)?;
-                }
-                self.check_against_cached(place, value)?;
+            self.link_older(place, value)?;
+            self.check_against_cached(place, value)?;
+        }
+        Ok(())
+    }
+
+    /// Records the older values that walkers may see at `place`, whose newest value is `newest`, and
+    /// compares each with what the same CPUs may hold or walk.
+    fn link_older(&mut self, place: EntryPlace, newest: u64) -> Check {
+        let EntryPlace { root, level, va, pa } = place;
+        let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
+        let mut older = Vec::new();
+        self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
+        for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
+            let entry = read(shape, space, level, old);
+            self.check_well_formed(place, entry, old)?;
+            let runs = match entry {
+                Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
+                _ => 0,
+            };
+            let held = Held { root, id, level, va, value: old, since: SEEN, cpus, runs, combined: false };
+            if let Entry::Table(next) = entry {
+                self.link(root, next, level + 1, va)?;
+            }
+            if self.cached.of_mut(space).add(held) {
+                self.release(root, level, va, old)?;
+            }
+            self.check_seen(place, old)?;
+        }
+        Ok(())
+    }
+
+    /// Checks `value`, which walkers may see at `place`, against all that the same CPUs may hold or
+    /// walk.
+    fn check_seen(&mut self, place: EntryPlace, value: u64) -> Check {
+        self.check_against_cached(place, value)?;
+        self.check_run(place, value, value, self.entry(place, value))?;
+        self.check_against_tree(place, value)
+    }
+
+    /// Lets `cpu` walk a tree that other CPUs walk: it sees what they see, older values too.
+    pub(crate) fn join(&mut self, root: u32, cpu: usize) -> Check {
+        let Root { space, shape, .. } = self.roots[root as usize];
+        let own = 1u64 << cpu;
+        let mut seen = Vec::new();
+        for held in self.cached.of_mut(space).all_mut() {
+            if held.root == root && held.since == SEEN {
+                held.cpus |= own;
+                held.runs |= if held.runs != 0 { own } else { 0 };
+                seen.push(*held);
+            }
+        }
+        for Held { level, va, value, .. } in seen {
+            if is_cacheable(shape, space, level, value) {
+                self.check_against_cached(EntryPlace { root, level, va, pa: 0 }, value)?;
             }
         }
         Ok(())

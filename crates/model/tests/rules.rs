@@ -264,67 +264,6 @@ fn a_pointer_to_another_table_needs_break_before_make() {
 }
 
 #[test]
-fn contiguous_runs_are_whole_aligned_and_alike() {
-    let mut scene = Scene::new(0, 1);
-    scene.run(0).ordered().settled().legal();
-    // The address does not fit the place in the run.
-    let mut scene = Scene::new(0, 1);
-    scene.store(L3, PAGE | CONTIGUOUS | 0x1000).breaks(Rule::MisalignedRun);
-    let mut scene = Scene::new(0, 1);
-    scene.store(L3, PAGE | CONTIGUOUS).store(L3 + 8, PAGE | CONTIGUOUS | 0x1_1000).breaks(Rule::MixedRun);
-    // Only a part has the bit.
-    let mut scene = Scene::new(0, 1);
-    scene.store(L3, PAGE | CONTIGUOUS).ordered().settled().breaks(Rule::IncompleteRun);
-    // One page of a run becomes read-only, with the bit kept or not.
-    for bit in [0, CONTIGUOUS] {
-        let mut scene = Scene::new(3, 1);
-        scene.run(0).ordered().store(L3 + 8, PAGE | 0x1000 | READ_ONLY | bit).invalidated(ALL, 0).settled();
-        scene.breaks(Rule::IncompleteRun);
-    }
-    for bit in [0, CONTIGUOUS] {
-        let mut scene = Scene::new(0, 1);
-        scene.run(0).ordered().store(L3 + 8, PAGE | 0x1000 | READ_ONLY | bit).breaks(Rule::Contiguous);
-    }
-}
-
-#[test]
-fn a_run_is_unfolded_whole_before_one_page_changes() {
-    let unfolded = |bbm| {
-        let mut scene = Scene::new(bbm, 1);
-        scene.run(0).ordered();
-        scene.event(Event::Fill { cpu: 0, pa: L3, count: 16, first: PAGE, step: 0x1000 });
-        scene
-    };
-    unfolded(0).breaks(Rule::Contiguous);
-    unfolded(2).ordered().settled().breaks(Rule::MayAbort);
-    let mut scene = unfolded(3);
-    scene.ordered().store(L3 + 8, PAGE | 0x1000 | READ_ONLY).invalidated(BY_VA_LAST, va(VA + 0x1000));
-    scene.settled().legal();
-    // An entry for the whole run may be left, if another page's address was invalidated.
-    let mut scene = unfolded(3);
-    scene.ordered().store(L3 + 8, 0).invalidated(BY_VA_LAST, va(VA + 0x1_0000)).faults(0, VA + 0x1000);
-    scene.breaks(Rule::MayPass);
-    let mut scene = unfolded(3);
-    scene.ordered().store(L3 + 8, 0).invalidated(BY_VA_LAST, va(VA + 0x1000)).faults(0, VA + 0x1000);
-    scene.reaches(0, VA + 0x2000, Use::Write, 0x2000).settled().legal();
-}
-
-#[test]
-fn each_page_of_a_run_needs_its_own_invalidation() {
-    let mut scene = Scene::new(3, 1);
-    scene.run(0).ordered();
-    scene.event(Event::Fill { cpu: 0, pa: L3, count: 16, first: 0, step: 0 });
-    scene.invalidated(BY_VA_LAST, va(VA)).settled().breaks(Rule::StaleTranslation);
-    let mut scene = Scene::new(3, 1);
-    scene.run(0).ordered();
-    scene.event(Event::Fill { cpu: 0, pa: L3, count: 16, first: 0, step: 0 }).dsb(Access::Stores);
-    for page in 0..16 {
-        scene.tlbi(BY_VA_LAST, va(VA + page * 0x1000));
-    }
-    scene.dsb(Access::All).isb(0).settled().legal();
-}
-
-#[test]
 fn what_the_editing_cpu_uses_stays_mapped_and_never_aborts() {
     // A table that the CPU writes through the block it is about to split: break-before-make unmaps
     // it.
@@ -377,8 +316,8 @@ fn a_root_changes_by_break_before_make() {
 
 #[test]
 fn t0sz_changes_only_while_nothing_is_walked_through_ttbr0() {
-    // T0SZ = 25, T1SZ = 16, TG1 = 4K.
-    let tcr = 25 | 16 << 16 | 0b10 << 30;
+    // T0SZ = 25, T1SZ = 16, TG1 = 4K, IPS = 48 bits.
+    let tcr = 25 | 16 << 16 | 0b10 << 30 | 0b101 << 32;
     let write = |register, value| Event::Write { cpu: 0, register, value };
     let mut scene = Scene::new(0, 1);
     scene.zero(SPARE).ordered().event(write(Register::Ttbr0, SPARE)).isb(0);
