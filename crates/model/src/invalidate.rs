@@ -15,7 +15,7 @@ use crate::space::Space;
 impl Machine {
     /// Completes, on the CPUs in `reached`, a TLBI that `by` issued at `since`.
     pub(crate) fn invalidate(&mut self, by: usize, scope: &Scope, since: u64, reached: u64) -> Check {
-        if scope.is_void {
+        if scope.void.is_some() {
             return Ok(());
         }
         for space in Space::ALL {

@@ -137,6 +137,8 @@ pub struct Machine {
     pub(crate) straight: Option<(u32, u64)>,
     /// The number of events so far.
     pub(crate) events: usize,
+    /// The number of the last [`Settled`](linmap_trace::Event::Settled).
+    pub(crate) settled: Option<usize>,
     /// The first violation.
     pub(crate) broken: Option<Violation>,
 }
@@ -177,6 +179,7 @@ impl Machine {
             odd_roots: Vec::new(),
             straight: None,
             events: 0,
+            settled: None,
             broken: None,
             config: config.clone(),
         })

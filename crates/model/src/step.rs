@@ -112,7 +112,11 @@ impl Machine {
                 }
             }
             Event::Free { pa, len } => self.free(pa, len),
-            Event::Settled => self.check_settled(),
+            Event::Settled => {
+                self.check_settled()?;
+                self.settled = Some(self.events - 1);
+                Ok(())
+            }
         }
     }
 }

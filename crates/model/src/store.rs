@@ -58,6 +58,7 @@ impl Machine {
                 since: SEEN,
                 cpus: root.cpus,
                 runs,
+                replaced: self.now,
                 combined: false,
             };
             let known = self.cached.of_mut(space).add(held);

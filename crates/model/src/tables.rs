@@ -73,7 +73,9 @@ impl Machine {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
                 _ => 0,
             };
-            let held = Held { root, id, level, va, value: old, since: SEEN, cpus, runs, combined: false };
+            let replaced = self.now;
+            let held =
+                Held { root, id, level, va, value: old, since: SEEN, cpus, runs, replaced, combined: false };
             if let Entry::Table(next) = entry {
                 self.link(root, next, level + 1, va)?;
             }
