@@ -4,6 +4,7 @@
 //! memory is the checker's. Nothing in such a process is done by more than one thread.
 
 mod checked;
+mod edits;
 mod fixmap;
 mod job;
 mod trace;
@@ -30,6 +31,8 @@ impl Job {
         let checked = match self.source {
             Source::Straight => trace::run(self, trace::straight)?,
             Source::Live => trace::run(self, trace::live)?,
+            Source::Protect => edits::run(self, edits::protect)?,
+            Source::Resize => edits::run(self, edits::resize)?,
             Source::Base => fixmap::run(self)?,
         };
         let Checked { events, time, table_bytes } = checked;
@@ -123,6 +126,13 @@ mod tests {
         let (events, table_bytes) = run(Source::Live);
         assert_eq!(table_bytes, case.table_bytes());
         assert!((least..least + 16).contains(&events), "{events}");
+    }
+
+    #[test]
+    fn edits_have_a_store_a_tlbi_and_three_barriers_for_each_page_or_a_table_for_each_block() {
+        let entries = Job { source: Source::Protect, gib: 1 }.case().entries();
+        assert_eq!(run(Source::Protect).0, 5 * entries + 1);
+        assert_eq!(run(Source::Resize).0, 512 * (512 + 9) + 1);
     }
 
     #[test]

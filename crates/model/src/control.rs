@@ -133,6 +133,7 @@ impl Machine {
             self.cpus[cpu].mair_pending |= slots;
         }
         self.mair = Some(value);
+        self.dirty.everything();
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod conflict;
 mod control;
 mod culprit;
 mod descriptor;
+mod dirty;
 mod entries;
 mod fresh;
 mod invalidate;

@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::cached::{CachedSpaces, Held};
 use crate::config::{Config, ConfigError};
 use crate::descriptor::{Entry, Leaf, read};
+use crate::dirty::DirtySpaces;
 use crate::fresh::FreshEntries;
 use crate::memory::Memory;
 use crate::rules::Rule;
@@ -119,6 +120,8 @@ pub struct Machine {
     /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
+    /// What changed since software relied on the tables last.
+    pub(crate) dirty: DirtySpaces,
     /// Contiguous runs to check when software relies on them: root, level, first entry, first
     /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
@@ -171,6 +174,7 @@ impl Machine {
             shapes: [Shape::of(config); 4],
             mair: None,
             fresh: FreshEntries::new(config.cpus),
+            dirty: DirtySpaces::default(),
             runs: FxHashSet::default(),
             now: 0,
             work: 0,

@@ -57,6 +57,10 @@ pub(crate) struct Memory {
     pages: Vec<Page>,
     last: (u64, u32),
     older: FxHashMap<u64, Vec<Older>>,
+    /// Emptied lists of older values, to be used again.
+    spare: Vec<Vec<Older>>,
+    /// Values that a DSB ruled out, while it is carried out.
+    dropped: Vec<Option<u64>>,
     /// Per CPU: words with older values that its next DSB rules out, in the order of its stores.
     unordered: Vec<Vec<u64>>,
     /// Per CPU: pages whose `unknown_seen` its next DSB clears.
@@ -84,6 +88,8 @@ impl Memory {
             pages: Vec::new(),
             last: (u64::MAX, 0),
             older: FxHashMap::default(),
+            spare: Vec::new(),
+            dropped: Vec::new(),
             unordered: vec![Vec::new(); config.cpus],
             unordered_first: vec![Vec::new(); config.cpus],
         }
@@ -169,7 +175,8 @@ impl Memory {
         }
         set(&mut page.older, word, true);
         // Of two equal ones the later is ruled out last.
-        let older = self.older.entry(pa).or_default();
+        let spare = &mut self.spare;
+        let older = self.older.entry(pa).or_insert_with(|| spare.pop().unwrap_or_default());
         let replaced = Older { value: before, by: cpu as u8 };
         older.retain(|older| *older != replaced);
         older.push(replaced);
@@ -273,19 +280,22 @@ impl Memory {
             page.first_by = u8::MAX;
         }
         let words = std::mem::take(&mut self.unordered[cpu]);
+        let mut dropped = std::mem::take(&mut self.dropped);
         for &pa in &words {
             let Some(older) = self.older.get_mut(&pa) else { continue };
             // In the order of coherence: no value from before this CPU's last store to the word is
             // visible.
             let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
-            let dropped: Vec<Option<u64>> = older.drain(..=last).map(|older| older.value).collect();
+            dropped.clear();
+            dropped.extend(older.drain(..=last).map(|older| older.value));
             if older.is_empty() {
-                self.older.remove(&pa);
+                self.spare.extend(self.older.remove(&pa));
                 let at = self.page(pa);
                 set(&mut self.pages[at as usize].older, Self::word(pa), false);
             }
             gone(self, pa, &dropped);
         }
+        self.dropped = dropped;
         // Reuses the buffer.
         if self.unordered[cpu].is_empty() {
             let mut words = words;

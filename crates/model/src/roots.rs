@@ -62,6 +62,7 @@ impl Machine {
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());
         }
+        self.dirty.everything();
         if !self.is_empty(root) {
             self.check_well_read(space, own).map_err(|violation| violation.at_pa(table))?;
         }

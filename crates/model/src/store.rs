@@ -1,7 +1,7 @@
 //! Stores, and changes of entries that can be walked.
 
-use crate::cached::{Held, SEEN};
-use crate::descriptor::{Entry, is_cacheable, read};
+use crate::cached::{Held, SEEN, run_shift};
+use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
 use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine};
 use crate::places::EntryPlaces;
 use crate::rules::Rule;
@@ -31,6 +31,14 @@ impl Machine {
         if place.level < 3 {
             self.straight = None;
         }
+        // Either may be held as one entry for its run.
+        let shift = if (old | new) & CONTIGUOUS == 0 {
+            shape.shift(place.level)
+        } else {
+            run_shift(shape, place.level)
+        };
+        let mask = (1u64 << shift) - 1;
+        self.dirty.of_mut(space).add(place.va & !mask, place.va | mask);
         let mark = |violation: Violation| {
             let mut violation = violation;
             violation.pa = violation.pa.or(Some(place.pa));

@@ -46,6 +46,11 @@ impl fmt::Display for Legal {
 }
 
 impl Machine {
+    /// The number of events so far.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
     /// The verdict on all events so far.
     ///
     /// # Errors
