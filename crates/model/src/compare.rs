@@ -210,10 +210,40 @@ impl Machine {
     ) -> Check {
         let reach = self.reach(&around);
         let range = (around.va & !(reach - 1), around.va | (reach - 1));
+        if let Some(first) = self.first_in_step(root, table, level, va, range, around) {
+            self.spend()?;
+            return each(self, first);
+        }
         for side in self.around(root, table, level, va, range)? {
             each(self, side)?;
         }
         Ok(())
+    }
+
+    /// The first of the entries that [`around`](Self::around) finds, if all of them are leaves in
+    /// step and so is what they are compared with, so that the first stands for all.
+    fn first_in_step(
+        &self,
+        root: u32,
+        table: u64,
+        level: i8,
+        va: u64,
+        (start, last): (u64, u64),
+        other: Side,
+    ) -> Option<Side> {
+        let shape = self.roots[root as usize].shape;
+        let shift = shape.shift(level);
+        let from = start.saturating_sub(va) >> shift;
+        if last < va || from >= shape.entries(level) as u64 {
+            return None;
+        }
+        let to = ((last - va) >> shift).min(shape.entries(level) as u64 - 1);
+        self.leaf(other.root, other.level, other.value)?;
+        if !self.is_in_step_between(root, table, level, from, to) {
+            return None;
+        }
+        let value = self.memory.newest(table + 8 * from)?;
+        Some(self.side(root, level, va + (from << shift), value))
     }
 
     /// Bytes that `side` may translate as one TLB entry.

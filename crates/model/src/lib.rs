@@ -28,6 +28,7 @@ mod settle;
 mod space;
 mod step;
 mod store;
+mod stretch;
 mod tables;
 pub mod trace;
 mod verdict;

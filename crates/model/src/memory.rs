@@ -184,6 +184,33 @@ impl Memory {
         Stored { before, table, older: older.len() }
     }
 
+    /// Stores `first`, `first + step` and so on to `count` words from `pa` on, if none of them was
+    /// stored to before, all lie in one page, and no walk can enter it. Returns whether it did.
+    pub fn store_first(&mut self, cpu: usize, pa: u64, count: usize, first: u64, step: u64) -> bool {
+        let at = self.page(pa);
+        let word = Self::word(pa);
+        let page = &mut self.pages[at as usize];
+        let by = cpu as u8;
+        let fresh = page.known == [0; WORDS / 64] && (page.first_by == u8::MAX || page.first_by == by);
+        let Some(words) = page.words.get_mut(word..word + count).filter(|_| fresh && !page.table) else {
+            return false;
+        };
+        let mut value = first;
+        for word in words {
+            *word = value;
+            value = value.wrapping_add(step);
+        }
+        for word in word..word + count {
+            set(&mut page.known, word, true);
+        }
+        if page.first_by == u8::MAX {
+            page.first_by = by;
+            self.unordered_first[cpu].push(at);
+        }
+        page.unknown_seen = page.known;
+        true
+    }
+
     /// The newest value at `pa`; `None` when nothing was stored there.
     pub fn newest(&self, pa: u64) -> Option<u64> {
         let page = self.existing(pa)?;
@@ -212,6 +239,16 @@ impl Memory {
         let Some(page) = self.existing(pa) else { return false };
         let word = Self::word(pa);
         bit(&page.known, word) && !bit(&page.unknown_seen, word) && !bit(&page.older, word)
+    }
+
+    /// Whether a walker can see nothing but the newest values in the page of `pa`, all of which are
+    /// known.
+    pub fn is_settled_page(&self, pa: u64) -> bool {
+        self.existing(pa).is_some_and(|page| {
+            page.known == [u64::MAX; WORDS / 64]
+                && page.unknown_seen == [0; WORDS / 64]
+                && page.older == [0; WORDS / 64]
+        })
     }
 
     /// The first of `count` words from `pa`, all in one page, that a walker may see with an unknown
@@ -310,6 +347,12 @@ impl Memory {
         while at < pa + len {
             if let Some(&page) = self.index.get(&(at / PAGE)) {
                 let page = &mut self.pages[page as usize];
+                if at % PAGE == 0 && pa + len - at >= PAGE && page.older == [0; WORDS / 64] {
+                    page.known = [0; WORDS / 64];
+                    page.unknown_seen = [0; WORDS / 64];
+                    at += PAGE;
+                    continue;
+                }
                 let word = Self::word(at);
                 set(&mut page.known, word, false);
                 set(&mut page.unknown_seen, word, false);

@@ -157,7 +157,7 @@ impl Machine {
         while va <= last {
             self.spend()?;
             let violation = |rule| Err(Violation::new(rule).at_va(va));
-            let Some((found, level)) = self.now_at(root, va) else {
+            let Some(Now { leaf: found, level, end }) = self.now_at(root, va, last) else {
                 return violation(Rule::StaleTranslation);
             };
             let start = va & (u64::MAX << found.shift);
@@ -174,7 +174,7 @@ impl Machine {
             {
                 return violation(Rule::MayAbort);
             }
-            match (va | ((1u64 << found.shift) - 1)).checked_add(1) {
+            match end.checked_add(1) {
                 Some(next) => va = next,
                 None => break,
             }
@@ -209,21 +209,37 @@ impl Machine {
         Ok(())
     }
 
-    /// The leaf that the tables of `root` have for `va` now.
-    fn now_at(&self, root: u32, va: u64) -> Option<(Leaf, i8)> {
+    /// The leaf that the tables of `root` have for `va` now, and how far it stands for what follows,
+    /// of which `last` is the last address of interest.
+    fn now_at(&self, root: u32, va: u64, last: u64) -> Option<Now> {
         let Root { shape, space, table, .. } = self.roots[root as usize];
         let (mut table, mut level) = (table, shape.start());
         let mut base = shape.base(space);
         loop {
-            let index = (va - base) >> shape.shift(level);
+            let shift = shape.shift(level);
+            let index = (va - base) >> shift;
             match read(shape, space, level, self.memory.newest(table + 8 * index)?) {
                 Entry::Invalid => return None,
-                Entry::Leaf(leaf) => return leaf.accessed.then_some((leaf, level)),
+                Entry::Leaf(leaf) if !leaf.accessed => return None,
+                Entry::Leaf(leaf) => {
+                    let to = ((last - base) >> shift).min(shape.entries(level) as u64 - 1);
+                    let to = if self.is_in_step_between(root, table, level, index, to) { to } else { index };
+                    let end = base + (to << shift) + ((1 << shift) - 1);
+                    return Some(Now { leaf, level, end });
+                }
                 Entry::Table(next) => {
-                    base += index << shape.shift(level);
+                    base += index << shift;
                     (table, level) = (next, level + 1);
                 }
             }
         }
     }
+}
+
+/// What the tables have for an address now.
+struct Now {
+    leaf: Leaf,
+    level: i8,
+    /// The last address up to which leaves in step with it follow.
+    end: u64,
 }

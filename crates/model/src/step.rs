@@ -51,12 +51,7 @@ impl Machine {
                 if count > MAX_FILL {
                     return Err(Violation::new(Rule::TooComplex).at_pa(pa));
                 }
-                let mut value = first;
-                for at in (pa..pa + len).step_by(8) {
-                    self.store(cpu, at, value)?;
-                    value = value.wrapping_add(step);
-                }
-                Ok(())
+                self.fill(cpu, pa, count, first, step)
             }
             Event::Dsb { cpu, domain, access } => {
                 self.check_cpu(cpu)?;

@@ -1,5 +1,7 @@
 //! Stores, and changes of entries that can be walked.
 
+use linmap_trace::PAGE;
+
 use crate::cached::{Held, SEEN, run_shift};
 use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
 use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine};
@@ -8,6 +10,29 @@ use crate::rules::Rule;
 use crate::violation::Violation;
 
 impl Machine {
+    /// Stores `count` words, page by page.
+    pub(crate) fn fill(&mut self, cpu: usize, pa: u64, count: u64, first: u64, step: u64) -> Check {
+        let end = pa + 8 * count;
+        let (mut at, mut value) = (pa, first);
+        while at < end {
+            let words = (PAGE - at % PAGE).min(end - at) / 8;
+            if self.memory.store_first(cpu, at, words as usize, value, step) {
+                if self.memory.pages() > MAX_PAGES {
+                    return Err(Violation::new(Rule::TooComplex).at_pa(at));
+                }
+                at += 8 * words;
+                value = value.wrapping_add(step.wrapping_mul(words));
+            } else {
+                for _ in 0..words {
+                    self.store(cpu, at, value)?;
+                    at += 8;
+                    value = value.wrapping_add(step);
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
         let stored = self.memory.store(cpu, pa, value);
         if self.memory.pages() > MAX_PAGES || stored.older > MAX_OLDER {

@@ -36,27 +36,48 @@ impl Machine {
             page += 8 * words as u64;
         }
         // The content of each entry now.
-        for index in 0..entries as u64 {
+        let mut index = 0;
+        while index < entries as u64 {
             let pa = table + 8 * index;
-            let Some(value) = self.memory.newest(pa) else { continue };
-            if value & 1 == 0 && self.memory.is_settled(pa) {
-                continue;
+            if pa.is_multiple_of(0x1000) && entries as u64 - index >= 512 {
+                let at = |nth: u64| EntryPlace { root, level, va: va + (nth << shift), pa: table + 8 * nth };
+                let in_step = self.is_page_in_step(root, level, pa);
+                if in_step {
+                    for nth in [index, index + 511] {
+                        let value = self.memory.newest(table + 8 * nth).unwrap_or(0);
+                        self.check_well_formed(at(nth), read(shape, space, level, value), value)?;
+                    }
+                }
+                if in_step || self.is_empty_page(pa) {
+                    index += 512;
+                    continue;
+                }
             }
-            let place = EntryPlace { root, level, va: va + (index << shift), pa };
-            let entry = read(shape, space, level, value);
-            self.check_well_formed(place, entry, value)?;
-            match entry {
-                Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
-                Entry::Leaf(leaf) if leaf.contiguous => self.check_run(place, value, value, entry)?,
-                Entry::Leaf(_) | Entry::Invalid => {}
-            }
-            if self.memory.is_settled(pa) {
-                continue;
-            }
-            self.link_older(place, value)?;
-            self.check_against_cached(place, value)?;
+            self.link_entry(EntryPlace { root, level, va: va + (index << shift), pa })?;
+            index += 1;
         }
         Ok(())
+    }
+
+    /// Checks an entry of a table that a walk can enter from now on.
+    fn link_entry(&mut self, place: EntryPlace) -> Check {
+        let EntryPlace { root, level, pa, .. } = place;
+        let Some(value) = self.memory.newest(pa) else { return Ok(()) };
+        if value & 1 == 0 && self.memory.is_settled(pa) {
+            return Ok(());
+        }
+        let entry = self.entry(place, value);
+        self.check_well_formed(place, entry, value)?;
+        match entry {
+            Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
+            Entry::Leaf(leaf) if leaf.contiguous => self.check_run(place, value, value, entry)?,
+            Entry::Leaf(_) | Entry::Invalid => {}
+        }
+        if self.memory.is_settled(pa) {
+            return Ok(());
+        }
+        self.link_older(place, value)?;
+        self.check_against_cached(place, value)
     }
 
     /// Records the older values that walkers may see at `place`, whose newest value is `newest`, and
