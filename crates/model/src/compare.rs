@@ -27,7 +27,7 @@ impl Machine {
     /// there.
     pub(crate) fn check_against_cached(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !is_cacheable(root.shape, root.space, place.level, new) {
+        if !is_cacheable(root.shape, place.level, new) {
             return Ok(());
         }
         let side = self.side(place.root, place.level, place.va, new);
@@ -88,7 +88,7 @@ impl Machine {
         let level = shape.start();
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if is_cacheable(shape, space, level, value) {
+            if is_cacheable(shape, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
                 self.check_against_root(old, Side { root: new, level, va, value, run: false, again: true })?;
             }
@@ -100,7 +100,7 @@ impl Machine {
     /// pointer may lead to the place, or the place may be in a contiguous run.
     pub(crate) fn check_against_tree(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !is_cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
+        if !is_cacheable(root.shape, place.level, new) || self.is_straight(place) {
             return Ok(());
         }
         let mut side = self.side(place.root, place.level, place.va, new);
@@ -165,7 +165,7 @@ impl Machine {
         (start, last): (u64, u64),
     ) -> Check<Vec<Side>> {
         let mut found = Vec::new();
-        let Root { shape, space, .. } = self.roots[root as usize];
+        let Root { shape, .. } = self.roots[root as usize];
         let shift = shape.shift(level);
         let entries = shape.entries(level) as u64;
         if last < va || start.saturating_sub(va) >> shift >= entries {
@@ -182,7 +182,7 @@ impl Machine {
                 if near || words.iter().fold(0, |any, word| any | word) & CONTIGUOUS != 0 {
                     for (nth, &value) in words.iter().enumerate() {
                         let va = va + ((index + nth as u64) << shift);
-                        if is_cacheable(shape, space, level, value) {
+                        if is_cacheable(shape, level, value) {
                             let side = self.side(root, level, va, value);
                             if side.run || near {
                                 found.push(side);

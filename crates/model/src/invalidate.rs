@@ -114,7 +114,7 @@ impl Machine {
             self.spend()?;
             let mut values = Vec::new();
             self.memory.seen(table + 8 * index, |value| values.extend(value));
-            values.retain(|value| is_cacheable(shape, space, level, *value));
+            values.retain(|value| is_cacheable(shape, level, *value));
             for value in values {
                 let va = held.va + (index << shape.shift(level));
                 if let Entry::Table(next) = read(shape, space, level, value) {

@@ -4,6 +4,8 @@
 //! stored orders it. Until then a walker may see the new value or any older one that was not ruled
 //! out before.
 
+use std::collections::hash_map::Entry;
+
 use linmap_trace::PAGE;
 use rustc_hash::FxHashMap;
 
@@ -308,7 +310,7 @@ impl Memory {
     }
 
     /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Calls `gone`
-    /// with every word that was stored to again, and with the values that no walker sees any
+    /// with every word of a table that was stored to again, and with the values that no walker sees any
     /// longer, in the order of the stores.
     pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
         for at in std::mem::take(&mut self.unordered_first[cpu]) {
@@ -319,18 +321,26 @@ impl Memory {
         let words = std::mem::take(&mut self.unordered[cpu]);
         let mut dropped = std::mem::take(&mut self.dropped);
         for &pa in &words {
-            let Some(older) = self.older.get_mut(&pa) else { continue };
+            let Entry::Occupied(mut entry) = self.older.entry(pa) else { continue };
             // In the order of coherence: no value from before this CPU's last store to the word is
             // visible.
+            let older = entry.get_mut();
             let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
             dropped.clear();
             dropped.extend(older.drain(..=last).map(|older| older.value));
-            if older.is_empty() {
-                self.spare.extend(self.older.remove(&pa));
-                let at = self.page(pa);
-                set(&mut self.pages[at as usize].older, Self::word(pa), false);
+            let ruled_out = older.is_empty();
+            if ruled_out {
+                self.spare.push(entry.remove());
             }
-            gone(self, pa, &dropped);
+            let at = self.page(pa);
+            let page = &mut self.pages[at as usize];
+            if ruled_out {
+                set(&mut page.older, Self::word(pa), false);
+            }
+            // What no walk can enter nothing was recorded of.
+            if page.table {
+                gone(self, pa, &dropped);
+            }
         }
         self.dropped = dropped;
         // Reuses the buffer.

@@ -87,7 +87,7 @@ impl Machine {
         for index in 0..shape.entries(level) as u64 {
             let pa = table + 8 * index;
             let Some(value) = self.memory.newest(pa) else { continue };
-            if is_cacheable(shape, space, level, value) {
+            if is_cacheable(shape, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
                 self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
             }
@@ -102,12 +102,12 @@ impl Machine {
 
     /// Whether no entry of the root table can be walked or cached.
     pub(crate) fn is_empty(&self, root: u32) -> bool {
-        let Root { shape, space, table, .. } = self.roots[root as usize];
+        let Root { shape, table, .. } = self.roots[root as usize];
         let level = shape.start();
         (0..shape.entries(level) as u64).all(|index| {
             let mut empty = true;
             self.memory.seen(table + 8 * index, |value| {
-                empty &= value.is_some_and(|value| !is_cacheable(shape, space, level, value));
+                empty &= value.is_some_and(|value| !is_cacheable(shape, level, value));
             });
             empty
         })

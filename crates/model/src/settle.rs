@@ -192,7 +192,7 @@ impl Machine {
         (level, va): (i8, u64),
         within: (u64, u64),
     ) -> Check {
-        let Root { shape, space, .. } = self.roots[other as usize];
+        let Root { shape, .. } = self.roots[other as usize];
         if within.1 < va {
             return Ok(());
         }
@@ -200,7 +200,7 @@ impl Machine {
         let entries = shape.entries(level) as u64;
         for index in index(within.0)..entries.min(index(within.1) + 1) {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if is_cacheable(shape, space, level, value) {
+            if is_cacheable(shape, level, value) {
                 let va = va + (index << shape.shift(level));
                 let side = Side { root: other, level, va, value, run: false, again: false };
                 self.check_agrees(root, side, within)?;

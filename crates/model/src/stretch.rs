@@ -35,7 +35,7 @@ impl Machine {
         }
         let words = self.memory.words(table + 8 * from, count as usize);
         words.len() as u64 == count
-            && is_cacheable(shape, space, level, words[0])
+            && is_cacheable(shape, level, words[0])
             && are_in_step(shape, space, level, words)
     }
 

@@ -87,7 +87,7 @@ impl Machine {
         let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
         let mut older = Vec::new();
         self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
-        for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
+        for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
             let entry = read(shape, space, level, old);
             self.check_well_formed(place, entry, old)?;
             let runs = match entry {
@@ -129,7 +129,7 @@ impl Machine {
             }
         }
         for Held { level, va, value, .. } in seen {
-            if is_cacheable(shape, space, level, value) {
+            if is_cacheable(shape, level, value) {
                 self.check_against_cached(EntryPlace { root, level, va, pa: 0 }, value)?;
             }
         }
