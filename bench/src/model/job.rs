@@ -87,13 +87,6 @@ impl Job {
             Source::Protect => (4, 0),
             Source::Resize => (4, 3),
         };
-        Config {
-            cpus,
-            bbm,
-            granule: 0x1000,
-            va_bits: 48,
-            pa_bits: 48,
-            ram: vec![(ram.start.0, ram.len())],
-        }
+        Config { cpus, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(ram.start.0, ram.len())] }
     }
 }

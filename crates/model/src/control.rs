@@ -154,8 +154,8 @@ impl Machine {
     /// address it translates, and the CPUs.
     fn uses_of_slots(&mut self, slots: u8) -> Check<Option<(u64, u64)>> {
         let used = |leaf: Leaf| slots >> leaf.memory & 1 == 1;
-        // A pointer still leads to whatever is behind it. The tables behind those that no
-        // invalidation reached are searched below.
+        // A walk through an invalidated pointer may reach any leaf. The tables of other pointers
+        // are searched below.
         let is_use = |held: &Held, pointers: bool| match read_held(self.roots[held.root as usize], held) {
             Entry::Leaf(leaf) => used(leaf),
             Entry::Table(_) => pointers,

@@ -10,6 +10,10 @@ use crate::scope::{Scope, Void};
 use crate::space::Space;
 use crate::violation::Violation;
 
+/// TLBIs and DSBs, by their numbers, with the reason why each did not do away with what is held;
+/// `None` for a DSB that did what it was for.
+pub(crate) type Misses = Vec<(usize, Option<Miss>)>;
+
 /// What is held though the tables say otherwise.
 #[derive(Clone, Copy, Debug)]
 enum What {
@@ -177,12 +181,7 @@ impl Culprit {
     /// Every TLBI and DSB of `events` since it was overwritten or left, with the reason why it did
     /// not do away with it; `None` for a DSB that did what it was for. `machine` has run none of
     /// the events, `end` all of them.
-    pub fn misses(
-        &self,
-        mut machine: Machine,
-        end: &Machine,
-        events: &[Event],
-    ) -> Vec<(usize, Option<Miss>)> {
+    pub fn misses(&self, mut machine: Machine, end: &Machine, events: &[Event]) -> Misses {
         let mut found = Vec::new();
         for (nth, event) in events.iter().enumerate() {
             // What waits before the event, which for a DSB is what it may complete or order.

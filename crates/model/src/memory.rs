@@ -176,7 +176,7 @@ impl Memory {
             return Stored { before, table, older: 0 };
         }
         set(&mut page.older, word, true);
-        // Of two equal ones the later is ruled out last.
+        // Of two equal values, the later one stays visible longer.
         let spare = &mut self.spare;
         let older = self.older.entry(pa).or_insert_with(|| spare.pop().unwrap_or_default());
         let replaced = Older { value: before, by: cpu as u8 };
@@ -357,7 +357,7 @@ impl Memory {
         while at < pa + len {
             if let Some(&page) = self.index.get(&(at / PAGE)) {
                 let page = &mut self.pages[page as usize];
-                if at % PAGE == 0 && pa + len - at >= PAGE && page.older == [0; WORDS / 64] {
+                if at.is_multiple_of(PAGE) && pa + len - at >= PAGE && page.older == [0; WORDS / 64] {
                     page.known = [0; WORDS / 64];
                     page.unknown_seen = [0; WORDS / 64];
                     at += PAGE;

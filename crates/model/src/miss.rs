@@ -57,7 +57,7 @@ pub enum Miss {
     BeforeLeft,
     /// No DSB of reads and writes by the CPU that issued it has completed it.
     Incomplete,
-    /// It is complete, but the CPU that issued it needs an ISB behind the DSB.
+    /// It is complete, but the CPU that issued it needs an ISB after the DSB.
     NoIsb,
     /// It removed the entry, which could be cached again.
     CachedAgain,
@@ -91,9 +91,9 @@ impl fmt::Display for Miss {
             Self::StageAlone => f.write_str("stage 2 alone, what combines both stages stays"),
             Self::Local { holder } => write!(f, "local only, CPU {holder} holds the entry"),
             Self::BeforeOrdered => f.write_str("issued before a DSB ordered the store"),
-            Self::BeforeLeft => f.write_str("issued before the ISB behind the base register"),
+            Self::BeforeLeft => f.write_str("issued before the ISB after the base register was written"),
             Self::Incomplete => f.write_str("not complete: no DSB of reads and writes by this CPU"),
-            Self::NoIsb => f.write_str("this CPU needs an ISB behind the DSB"),
+            Self::NoIsb => f.write_str("this CPU needs an ISB after the DSB"),
             Self::CachedAgain => f.write_str("the entry could be cached again"),
             Self::StoresOnly => f.write_str("completes no TLBI: stores alone"),
             Self::NonShareable => f.write_str("NSH: for this CPU alone"),

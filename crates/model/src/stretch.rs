@@ -30,7 +30,7 @@ impl Machine {
         let Root { shape, space, .. } = self.roots[root as usize];
         let run = (shape.run(level) as u64).clamp(1, shape.entries(level) as u64);
         let count = to - from + 1;
-        if count < 2 || from % run != 0 || count % run != 0 {
+        if count < 2 || !from.is_multiple_of(run) || !count.is_multiple_of(run) {
             return false;
         }
         let words = self.memory.words(table + 8 * from, count as usize);

@@ -17,8 +17,8 @@ use crate::violation::Violation;
 pub enum Legal {
     /// At the last `settled` everything that may be cached agreed with the tables.
     Settled {
-        /// The number of events behind it.
-        behind: usize,
+        /// The number of events after it.
+        after: usize,
     },
     /// No `settled`: a missing invalidation is found only where another event is unsafe without it.
     NeverSettled,
@@ -30,11 +30,11 @@ pub type Verdict = Result<Legal, Violation>;
 impl fmt::Display for Legal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Settled { behind: 0 } => f.write_str("legal"),
-            Self::Settled { behind } => {
+            Self::Settled { after: 0 } => f.write_str("legal"),
+            Self::Settled { after } => {
                 write!(
                     f,
-                    "legal; an invalidation missing in the {behind} events behind the last \
+                    "legal; an invalidation missing in the {after} events after the last \
                     `settled` may go unnoticed"
                 )
             }
@@ -58,7 +58,7 @@ impl Machine {
     pub fn verdict(&self) -> Verdict {
         match (self.broken, self.settled) {
             (Some(violation), _) => Err(violation),
-            (None, Some(event)) => Ok(Legal::Settled { behind: self.events - event - 1 }),
+            (None, Some(event)) => Ok(Legal::Settled { after: self.events - event - 1 }),
             (None, None) => Ok(Legal::NeverSettled),
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use linmap_trace::{Event, Register};
 
 use crate::config::ConfigError;
-use crate::culprit::Culprit;
+use crate::culprit::{Culprit, Misses};
 use crate::machine::Machine;
 use crate::minimise::minimise_keeping;
 use crate::miss::Miss;
@@ -45,8 +45,8 @@ pub struct Missed {
 const MOST: usize = 16;
 
 impl Trace {
-    /// The mistake in the trace, if it has one, as the fewest events that still make it, with every
-    /// TLBI and DSB that should have prevented it.
+    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule, with
+    /// every TLBI and DSB that should have prevented it.
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.
@@ -79,7 +79,7 @@ impl Trace {
     }
 
     /// Every TLBI and DSB since what is held was overwritten or left, and what is held.
-    fn misses(&self) -> Result<(Vec<(usize, Option<Miss>)>, Option<Culprit>), ConfigError> {
+    fn misses(&self) -> Result<(Misses, Option<Culprit>), ConfigError> {
         let mut machine = Machine::new(&self.config)?;
         let broken = self.events.iter().find_map(|event| machine.step(event).err());
         let Some(violation) = broken else { return Ok((Vec::new(), None)) };

@@ -18,7 +18,7 @@ fn contiguous_runs_are_whole_aligned_and_alike() {
     // Only a part has the bit.
     let mut scene = Scene::new(0, 1);
     scene.store(L3, PAGE | CONTIGUOUS).ordered().settled().breaks(Rule::IncompleteRun);
-    // One page of a run becomes read-only, with the bit kept or not.
+    // One page of a run becomes read-only, with or without the bit.
     for bit in [0, CONTIGUOUS] {
         let mut scene = Scene::new(3, 1);
         scene.run(0).ordered().store(L3 + 8, PAGE | 0x1000 | READ_ONLY | bit).invalidated(ALL, 0).settled();

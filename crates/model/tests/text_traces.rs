@@ -56,7 +56,7 @@ fn error(file: &str) -> (usize, usize, Problem) {
     (line, column, problem)
 }
 
-/// The column and what is wrong with a third line behind the head.
+/// The column and what is wrong with a third line after the head.
 fn bad_line(line: &str) -> (usize, Problem) {
     let (at, column, problem) = error(&format!("{HEAD}{line}\n"));
     assert_eq!(at, 3);
