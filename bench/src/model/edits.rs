@@ -77,7 +77,8 @@ pub(super) fn protect(case: Case, machine: &mut Machine) -> Result<(), Violation
     Ok(())
 }
 
-/// Every table of pages becomes a block, then every block a table of pages in the same frame, which one event fills.
+/// Every table of pages becomes a block, then every block a table of pages in the same frame, which
+/// one event fills.
 pub(super) fn resize(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let block = Descriptor::leaf(GEOMETRY, Level::L2, mapping.pa, mapping.attributes).0;

@@ -72,7 +72,8 @@ impl Machine {
         if !shape.holds(space, new.va) {
             return Ok(());
         }
-        // Walk caches have the ASID of their tree: only this tree's own pointers lead on beside `new`.
+        // Walk caches have the ASID of their tree: only this tree's own pointers lead on beside
+        // `new`.
         let again = other == new.root;
         self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
             machine.check_pair(Side { again, ..old }, new)

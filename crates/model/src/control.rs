@@ -150,8 +150,8 @@ impl Machine {
         }
     }
 
-    /// A leaf of EL1&0 that can be walked or may be cached and has its type from one of `slots`: the
-    /// address it translates, and the CPUs.
+    /// A leaf of EL1&0 that can be walked or may be cached and has its type from one of `slots`:
+    /// the address it translates, and the CPUs.
     fn uses_of_slots(&mut self, slots: u8) -> Check<Option<(u64, u64)>> {
         let used = |leaf: Leaf| slots >> leaf.memory & 1 == 1;
         // A walk through an invalidated pointer may reach any leaf. The tables of other pointers

@@ -76,7 +76,10 @@ impl Culprit {
             Space::El2 => Register::Ttbr0El2,
             Space::Stage2 => Register::Vttbr,
         };
-        let leaves = |event: &Event| matches!(*event, Event::Write { cpu: by, register: to, .. } if by == cpu && to == register);
+        let leaves = |event: &Event| match *event {
+            Event::Write { cpu: by, register: to, .. } => (by, to) == (cpu, register),
+            _ => false,
+        };
         let since = before.iter().rposition(leaves)? + 1;
         Some(Self { what: What::Tree(left), space, cpu, since })
     }

@@ -121,8 +121,8 @@ impl Leaf {
     }
 }
 
-/// Whether a TLB or a walk cache may hold `value`: whether [`read`] finds a table, or a leaf with the
-/// access flag. Almost every value is asked about more than once, so nothing else is decoded.
+/// Whether a TLB or a walk cache may hold `value`: whether [`read`] finds a table, or a leaf with
+/// the access flag. Almost every value is asked about more than once, so nothing else is decoded.
 #[inline]
 pub(crate) fn is_cacheable(shape: Shape, level: i8, value: u64) -> bool {
     const ACCESSED: u64 = 1 << 10;

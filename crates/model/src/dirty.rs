@@ -1,5 +1,5 @@
-//! What changed since software relied on the tables last: the addresses whose entries, or records of
-//! what may be cached, are not as the last `settled` found them.
+//! What changed since software relied on the tables last: the addresses whose entries, or records
+//! of what may be cached, are not as the last `settled` found them.
 
 use crate::space::Space;
 

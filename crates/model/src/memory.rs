@@ -310,8 +310,8 @@ impl Memory {
     }
 
     /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Calls `gone`
-    /// with every word of a table that was stored to again, and with the values that no walker sees any
-    /// longer, in the order of the stores.
+    /// with every word of a table that was stored to again, and with the values that no walker sees
+    /// any longer, in the order of the stores.
     pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
         for at in std::mem::take(&mut self.unordered_first[cpu]) {
             let page = &mut self.pages[at as usize];

@@ -26,8 +26,8 @@ impl Machine {
         if space == Space::El2 && id != 0 {
             return Err(violation(Rule::AsidInEl2));
         }
-        // VTCR_EL2.SL0, which no event writes, may make such a root up to 16 tables of the next level
-        // (Arm ARM D8.2.2).
+        // VTCR_EL2.SL0, which no event writes, may make such a root up to 16 tables of the next
+        // level (Arm ARM D8.2.2).
         if space == Space::Stage2 && entries <= 16 {
             return Err(violation(Rule::Unmodelled));
         }
@@ -40,8 +40,8 @@ impl Machine {
         self.walk_from(cpu, space, table, id)
     }
 
-    /// The ASID or VMID that a base register with `field` in bits 63:48 names; `None` if that depends
-    /// on a register that was not written.
+    /// The ASID or VMID that a base register with `field` in bits 63:48 names; `None` if that
+    /// depends on a register that was not written.
     fn identifier(&self, cpu: usize, space: Space, field: u16) -> Option<u16> {
         match (space, self.cpus[cpu].tcr) {
             // TCR.A1 = 0: the ASID is that of TTBR0.

@@ -48,7 +48,8 @@ impl Machine {
     fn check_dirty(&mut self, space: Space, held: Vec<Held>, within: (u64, u64)) -> Check {
         let mut run = None;
         for held in held {
-            // The leaves of one run mostly translate the whole run in one way, which is checked once.
+            // The leaves of one run mostly translate the whole run in one way, which is checked
+            // once.
             let says = self.whole_run(&held);
             if says.is_none() || says != run {
                 self.check_held(held, within)?;
@@ -135,8 +136,8 @@ impl Machine {
         found.map_or(Ok(()), Err)
     }
 
-    /// Checks that `side` translates the addresses `within` as the tables of `root` do now, if a CPU
-    /// that walks those can use it.
+    /// Checks that `side` translates the addresses `within` as the tables of `root` do now, if a
+    /// CPU that walks those can use it.
     fn check_agrees(&mut self, root: u32, side: Side, within: (u64, u64)) -> Check {
         self.spend()?;
         let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
@@ -209,8 +210,8 @@ impl Machine {
         Ok(())
     }
 
-    /// The leaf that the tables of `root` have for `va` now, and how far it stands for what follows,
-    /// of which `last` is the last address of interest.
+    /// The leaf that the tables of `root` have for `va` now, and how far it stands for what
+    /// follows, of which `last` is the last address of interest.
     fn now_at(&self, root: u32, va: u64, last: u64) -> Option<Now> {
         let Root { shape, space, table, .. } = self.roots[root as usize];
         let (mut table, mut level) = (table, shape.start());

@@ -116,7 +116,7 @@ impl Machine {
     }
 
     /// Whether nothing can translate the addresses of `place` beside the entry itself, which has the
-    /// `bits`: nothing is held, no other tree is walked, no contiguous run is near. So it is for
+    /// `bits`: nothing is held, no other tree is walked, no contiguous run is near. This is so for
     /// almost all pages while a map is built.
     fn is_alone(&self, place: EntryPlace, bits: u64) -> bool {
         let root = self.roots[place.root as usize];

@@ -24,8 +24,8 @@ fn are_in_step(shape: Shape, space: Space, level: i8, words: &[u64]) -> bool {
 }
 
 impl Machine {
-    /// Whether the entries `from..=to` of the table of `root` at `table` are leaves in step that may
-    /// be cached, in one page, and whole contiguous runs if they are in any.
+    /// Whether the entries `from..=to` of the table of `root` at `table` are leaves in step that
+    /// may be cached, in one page, and whole contiguous runs if they are in any.
     pub(crate) fn is_in_step_between(&self, root: u32, table: u64, level: i8, from: u64, to: u64) -> bool {
         let Root { shape, space, .. } = self.roots[root as usize];
         let run = (shape.run(level) as u64).clamp(1, shape.entries(level) as u64);

@@ -80,8 +80,8 @@ impl Machine {
         self.check_against_cached(place, value)
     }
 
-    /// Records the older values that walkers may see at `place`, whose newest value is `newest`, and
-    /// compares each with what the same CPUs may hold or walk.
+    /// Records the older values that walkers may see at `place`, whose newest value is `newest`,
+    /// and compares each with what the same CPUs may hold or walk.
     fn link_older(&mut self, place: EntryPlace, newest: u64) -> Check {
         let EntryPlace { root, level, va, pa } = place;
         let Root { space, shape, cpus, id, .. } = self.roots[root as usize];

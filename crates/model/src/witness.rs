@@ -45,8 +45,8 @@ pub struct Missed {
 const MOST: usize = 16;
 
 impl Trace {
-    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule, with
-    /// every TLBI and DSB that should have prevented it.
+    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule,
+    /// with every TLBI and DSB that should have prevented it.
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.

@@ -1,5 +1,6 @@
-//! What `settled` accepts every access agrees with, whatever is cached: on random edits of a
-//! contiguous run and of the pages beside it.
+//! What `settled` accepts every access agrees with, whatever is cached, and what it accepts step by
+//! step it accepts as a whole: on random edits of a contiguous run, of the pages beside it, and of a
+//! block that is split and folded.
 
 mod scene;
 
@@ -45,6 +46,12 @@ fn step() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..PAGES).prop_map(move |page| published(tlbi(BY_VA, va(VA + (page << 12))))),
         3 => Just(published(tlbi(ALL, 0))),
         1 => Just(vec![dsb(Access::Stores), isb]),
+        2 => select(vec![SPARE | TABLE, BLOCK | 0x20_0000, BLOCK | READ_ONLY | 0x20_0000, 0])
+            .prop_map(|value| vec![Event::Store { cpu: 0, pa: L2 + 8, value, via: None }]),
+        1 => (0..512_u64, select(vec![0, READ_ONLY])).prop_map(|(page, more)| {
+            let value = PAGE | more | (0x20_0000 + (page << 12));
+            vec![Event::Store { cpu: 0, pa: SPARE + 8 * page, value, via: None }]
+        }),
     ]
 }
 
@@ -56,6 +63,7 @@ fn machine(bbm: u8, events: &[Event]) -> Machine {
     for table in [ROOT, L1, L2, L3] {
         scene.zero(table);
     }
+    scene.pages(SPARE, 0x20_0000);
     scene.store(ROOT, L1 | TABLE).store(L1, L2 | TABLE).store(L2, L3 | TABLE).ordered();
     scene.root(0, ROOT).root(1, ROOT);
     for event in events {
@@ -110,6 +118,37 @@ proptest! {
                     let access = expected(&present, cpu, page, kind);
                     prop_assert_eq!(present.step(&access), Ok(()), "{} after {:#?}", access, legal);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_settled_step_by_step_is_settled_as_a_whole(
+        bbm in 0..4_u8,
+        steps in prop::collection::vec(step(), 1..12),
+    ) {
+        // `present` looks only at what changed since its last `settled`, `whole` at everything.
+        let mut legal = Vec::new();
+        let mut present = machine(bbm, &legal);
+        for step in steps {
+            let mut accepted = step.iter().all(|event| present.step(event).is_ok());
+            if accepted {
+                let mut whole = machine(bbm, &legal);
+                let judged = step.iter().chain([&Event::Settled]).try_for_each(|event| whole.step(event));
+                let at_once = judged.map_err(|violation| violation.rule);
+                let stepwise = present.step(&Event::Settled).map_err(|violation| violation.rule);
+                prop_assert_eq!(stepwise.is_ok(), at_once.is_ok(), "{:?} or {:?}", stepwise, at_once);
+                accepted = stepwise.is_ok();
+            }
+            if accepted {
+                legal.extend(step);
+            } else {
+                present = machine(bbm, &[]);
+                for event in &legal {
+                    present.step(event).unwrap();
+                }
+                // Whatever was settled before is settled.
+                present.step(&Event::Settled).unwrap();
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Files of traces: what is written is read again, and the machine, the CPUs and the memory of a file
-//! are checked across its lines.
+//! Files of traces: what is written is read again, and the machine, the CPUs and the memory of a
+//! file are checked across its lines.
 
 use linmap_model::trace::text::{read, write};
 use linmap_model::trace::{Problem, ReadError};
@@ -13,8 +13,8 @@ const RAM: [(u64, u64); 3] = [(0x5000_0000, 0x1000), (0x4000_0000, 0x1000_0000),
 
 const HEAD: &str = "machine cpus=2 bbm=3 granule=4K va=48 pa=48\nram 0x4000_0000 0x10_0000\n";
 
-/// Events with a place in memory or a CPU, which a file is checked for. `linmap-trace` tests how each
-/// line reads.
+/// Events with a place in memory or a CPU, which a file is checked for. `linmap-trace` tests how
+/// each line reads.
 fn event(cpus: usize) -> impl Strategy<Value = Event> {
     let words = (0x4000_0000_u64 / 8..0x5000_1000 / 8)
         .prop_flat_map(|word| (Just(8 * word), 1..=(0x5000_1000 / 8 - word)));
