@@ -115,8 +115,8 @@ impl Machine {
         self.check_all_in_use(space, root.cpus, place.va, last).map_err(mark)
     }
 
-    /// Whether nothing can translate the addresses of `place` beside the entry itself, which has the
-    /// `bits`: nothing is held, no other tree is walked, no contiguous run is near. This is so for
+    /// Whether nothing but the entry itself, which has the `bits`, can translate the addresses of
+    /// `place`: nothing is held, no other tree is walked, no contiguous run is near. This is so for
     /// almost all pages while a map is built.
     fn is_alone(&self, place: EntryPlace, bits: u64) -> bool {
         let root = self.roots[place.root as usize];

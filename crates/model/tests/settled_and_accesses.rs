@@ -1,6 +1,6 @@
 //! What `settled` accepts every access agrees with, whatever is cached, and what it accepts step by
-//! step it accepts as a whole: on random edits of a contiguous run, of the pages beside it, and of a
-//! block that is split and folded.
+//! step it accepts as a whole: on random edits of a contiguous run, of the pages beside it, and of
+//! a block that is split and folded.
 
 mod scene;
 
