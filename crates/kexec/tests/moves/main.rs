@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 
 use linmap_kexec::{
     Direction, Extent, ExtentSource, IndEntry, IndError, LIST_FRAME_WORDS, ListFrame, MoveError, MovePlan,
-    Pending, RECORDS_PER_FRAME, Record, SegmentError, Segments, WireError,
+    Pending, RECORDS_PER_FRAME, Record, SegmentError, Segments,
 };
 use linmap_vmsa::{Pa, PaRange};
 use memory::{Done, Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, read, run, zeros};
