@@ -1,8 +1,8 @@
 //! What the end-to-end tests share: boots by `cargo xtask boot`, boots of an archive made by hand,
 //! and device trees.
 //!
-//! The tests use the same command as a person does, and read what it writes with `--json`; nothing
-//! looks for prose.
+//! The tests use the same command as a person does, and read the lines for machines that it writes
+//! with `--json`. They compare words for people only where these words are promised.
 
 mod boot;
 pub mod ind_list;

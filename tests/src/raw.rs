@@ -55,7 +55,7 @@ impl RawBoot<'_> {
     }
 }
 
-/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the
+/// A machine of 64 GiB to be started with everything where a custom loader would load it: the
 /// kernel 2 MiB above the start of RAM, the device tree 16 MiB above.
 #[derive(Debug)]
 pub struct PlacedBoot<'a> {
@@ -113,7 +113,7 @@ pub struct SpinTableBoot<'a> {
     pub tree: &'a [u8],
     /// The initrd, at [`INITRD_AT`](Self::INITRD_AT).
     pub initrd: &'a [u8],
-    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN)
+    /// The word that each CPU watches, in the firmware's page after [`CODE_LEN`](Self::CODE_LEN)
     /// bytes.
     pub mailboxes: [u64; 4],
 }

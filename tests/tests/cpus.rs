@@ -100,7 +100,7 @@ impl Tree {
             fdt.end_node(node)?;
         }
         fdt.end_node(cpus)?;
-        // Behind a bus that moves addresses, as on many boards.
+        // On a bus that translates addresses, as on many boards.
         const BUS: u64 = 0x10_0000_0000;
         let bus = fdt.begin_node("soc")?;
         fdt.property_u32("#address-cells", 2)?;
@@ -154,7 +154,7 @@ fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
     outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
 }
 
-/// Expects `online` of `present` CPUs, all of which answered the call of the shell's `cpus`.
+/// Expects `online` of `present` CPUs, and that all others answered the boot CPU's call in `cpus`.
 #[track_caller]
 fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
     let phase = outcome.expect_success().phase("cpus");
@@ -336,7 +336,7 @@ fn the_bbm_level_is_the_least_of_all_cpus() {
     assert_eq!(boot(""), (Some(3), vec![Some(3); 4]));
     assert_eq!(boot("linmap.bbm=1"), (Some(1), vec![Some(1); 4]));
     assert_eq!(boot("linmap.bbm.cpu2=2"), (Some(2), vec![Some(3), Some(3), Some(2), Some(3)]));
-    // What is said of one CPU comes before what is said of all.
+    // The word for one CPU takes precedence over the word for all.
     assert_eq!(
         boot("linmap.bbm=2 linmap.bbm.cpu0=3 linmap.bbm.cpu3=0"),
         (Some(0), vec![Some(3), Some(2), Some(2), Some(0)])

@@ -39,7 +39,7 @@ impl<'a> DeviceTree<'a> {
     /// Length of the header of that version in bytes.
     pub const HEADER_LEN: usize = header::LEN;
 
-    /// Finds the blocks of the blob at the start of `bytes`. Bytes behind the blob are ignored.
+    /// Finds the blocks of the blob at the start of `bytes`. Bytes after the blob are ignored.
     ///
     /// # Errors
     /// [`DtbError`]; [`DtbError::Corrupt`] only for memory reservations without an end.
@@ -98,7 +98,7 @@ impl<'a> DeviceTree<'a> {
 }
 
 /// Checks that `dtb` begins with a well-formed device tree blob of format version 17, and returns
-/// it for reading. Bytes behind the blob are ignored. dtoolkit may panic when it reads a blob that
+/// it for reading. Bytes after the blob are ignored. dtoolkit may panic when it reads a blob that
 /// was not checked.
 ///
 /// # Errors

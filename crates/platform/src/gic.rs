@@ -68,8 +68,8 @@ impl V2 {
     /// Takes them from the device's registers.
     ///
     /// # Errors
-    /// [`RegistersError`] if one of both does not begin with a whole page, or ends above `pa_bits`
-    /// bits of physical address.
+    /// [`RegistersError`] if either does not begin with a whole page, or ends above `pa_bits` bits
+    /// of physical address.
     pub fn of(device: &Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let page = |index: usize, what| {
             let range = device.registers.get(index).filter(|range| is_in_reach(**range, PAGE, pa_bits));

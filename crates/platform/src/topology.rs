@@ -148,7 +148,7 @@ impl<const CPUS: usize> Topology<CPUS> {
                 && let Some(EnableMethod::SpinTable { release }) = method(&node)
                 && !topology.unlisted.contains(&release)
             {
-                // Once the list is full, `check_mailboxes` takes every mailbox for shared.
+                // Once the list is full, `check_mailboxes` treats every mailbox as shared.
                 let _ = topology.unlisted.try_push(release);
             }
             if let Some(Err(unusable)) = added {

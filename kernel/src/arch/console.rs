@@ -69,8 +69,8 @@ impl Console {
         Self::write(DATA, byte.into());
     }
 
-    /// Waits for a byte and returns it, or `None` where there is no console. Stops for good when
-    /// another CPU ends the kernel.
+    /// Waits for a byte and returns it, or `None` without a console. Stops for good when another
+    /// CPU ends the kernel.
     pub fn receive() -> Option<u8> {
         while Self::read(FLAGS)? & FLAG_RECEIVE_EMPTY != 0 {
             stop::stop_if_elsewhere();

@@ -1,4 +1,4 @@
-//! The CPU and its console: the ground that every other wing stands on.
+//! The CPU and its console, which every other wing uses.
 
 pub mod affinities;
 pub mod command_line;

@@ -9,7 +9,7 @@ use smccc::{Hvc, Smc};
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
 
-/// A CPU leaves by no PSCI: none can be called.
+/// A CPU leaves without PSCI, which can't be called.
 pub const CONDUIT_NONE: u64 = 0;
 /// A CPU leaves by PSCI, called with HVC.
 pub const CONDUIT_HVC: u64 = 1;

@@ -6,7 +6,7 @@
 // a dirty line of the loader could be written back over them, and after them, because a clean line
 // that was fetched in between would hide them.
 //
-// Registers kept throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
+// Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
 // physical start, x22 the time of the entry (CNTVCT).
 
 .macro adr_l reg, symbol

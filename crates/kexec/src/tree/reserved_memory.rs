@@ -1,4 +1,4 @@
-//! Our nodes in `/reserved-memory`: memory that the next kernel must not use.
+//! linmap's nodes in `/reserved-memory`: memory that the next kernel must not use.
 
 use linmap_fdt::{CellCounts, Piece, is_compatible, property};
 use linmap_vmsa::{Pa, PaRange};
@@ -74,7 +74,7 @@ impl ReservedMemory {
         pen.is_some_and(|pen| pen == new || !waits(pen))
     }
 
-    /// Writes the nodes of `next` behind the other children. The node ends at `offset` of the
+    /// Writes the nodes of `next` after the other children. The node ends at `offset` of the
     /// source.
     pub fn write_nodes(
         &self,

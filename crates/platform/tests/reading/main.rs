@@ -179,7 +179,7 @@ fn undamaged_trees_are_read_as_they_are_meant() {
 fn redistributors_far_apart_end_with_their_region_whatever_the_stride() {
     let region = range(0x080a_0000, 0x10_0000);
     let farthest = !(FRAME - 1);
-    // Such that the next one ends behind the last address, begins at it, and begins behind it.
+    // Such that the next one ends after the last address, begins at it, and begins after it.
     for stride in [farthest - region.start.0 - FRAME, farthest - region.start.0, farthest] {
         let blob = gic_v3(region, stride);
         let (_, device) = gic::describe(parse_dtb(&blob).expect("a tree")).expect("a GIC");
