@@ -6,7 +6,7 @@ use super::image::{HEADER_LEN, MAGIC};
 use super::kernel_file_error::KernelFileError;
 use super::packing::{Packed, Packing};
 use super::unpack_error::UnpackError;
-use super::unpacker::{Unpacker, count};
+use super::unpacker::Unpacker;
 use super::zboot::Zboot;
 #[cfg(feature = "zstd")]
 use super::zstd_survey::Survey;
@@ -96,7 +96,10 @@ impl<'a> KernelFile<'a> {
     /// As [`Unpacker::read`]; [`UnpackError::LongerThanAnnounced`] if there are more than `max`
     /// bytes.
     pub fn counted(self, max: u64) -> Result<Self, UnpackError> {
-        Ok(Self { len: Some(count(self.packed, max)?), ..self })
+        let mut unpacker = Self { len: Some(max), ..self }.unpack()?;
+        let mut piece = [0; 4096];
+        while unpacker.read(&mut piece)? != 0 {}
+        Ok(Self { len: Some(unpacker.read_so_far()), ..self })
     }
 
     /// Unpacks the image's header.

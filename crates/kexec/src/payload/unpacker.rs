@@ -102,23 +102,6 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Unpacks `packed` to count the bytes of its content, which are at most `max`.
-pub(super) fn count(packed: Packed<'_>, max: u64) -> Result<u64, UnpackError> {
-    let packing = packed.packing;
-    let mut stream = Stream::new(packed)?;
-    let mut piece = [0; 4096];
-    let mut len = 0;
-    loop {
-        match stream.read(&mut piece)? {
-            0 => return Ok(len),
-            more => len += more as u64,
-        }
-        if len > max {
-            return Err(UnpackError::LongerThanAnnounced { packing, announced: max });
-        }
-    }
-}
-
 /// The source of the bytes. Reading returns at least one byte, or 0 at the end.
 #[allow(clippy::large_enum_variant)] // Only one exists at a time, and there is no heap for it.
 enum Stream<'a> {
