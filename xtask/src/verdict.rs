@@ -6,6 +6,9 @@ use crate::record::{self, Record};
 /// What Linux prints before anything else.
 const FIRST_LINE: &str = "Booting Linux on physical CPU";
 
+/// What Xen prints first on its own console.
+const XEN_LINE: &str = "(XEN) Xen version";
+
 /// The goal of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
@@ -13,6 +16,8 @@ pub enum Goal {
     Userspace,
     /// Linux's first line.
     FirstLine,
+    /// Xen's first line.
+    Xen,
     /// `linmap: state=done`, printed by the last kernel of a run without Linux.
     Done,
     /// All commands of a script.
@@ -87,6 +92,7 @@ impl Watch {
                 Goal::PowerOff => Verdict::Reached,
                 Goal::Userspace => missing("Linux's user space"),
                 Goal::FirstLine => missing("Linux's first line"),
+                Goal::Xen => missing("Xen's first line"),
                 Goal::Done => missing("the line with state=done"),
                 Goal::Script => missing("the end of the script"),
                 Goal::Shell => missing("linmap's shell"),
@@ -95,7 +101,12 @@ impl Watch {
     }
 
     fn judge_payload(&self, line: &str) -> Verdict {
-        if self.goal == Goal::FirstLine && line.contains(FIRST_LINE) {
+        let is_first = match self.goal {
+            Goal::FirstLine => line.contains(FIRST_LINE),
+            Goal::Xen => line.contains(XEN_LINE),
+            _ => false,
+        };
+        if is_first {
             return Verdict::Reached;
         }
         if let Some(file) = corrupt_file(line) {
@@ -155,6 +166,7 @@ mod tests {
         let lines = [
             (Goal::Userspace, "linmap-userspace: ok"),
             (Goal::FirstLine, "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x000f0510]"),
+            (Goal::Xen, "(XEN) Xen version 4.17.5 (Debian 4.17.5+72-g01140da4e8-1)"),
             (Goal::Done, "linmap: state=done generation=1"),
             (Goal::Script, "linmap: script=ok commands=2"),
             (Goal::Shell, "linmap: shell=ready"),
@@ -224,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_stops_early_failed_unless_that_was_the_goal() {
-        for goal in [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell] {
+        for goal in [Goal::Userspace, Goal::FirstLine, Goal::Xen, Goal::Done, Goal::Script, Goal::Shell] {
             let mut watch = Watch::new(goal);
             watch.machine_stopped();
             assert!(matches!(watch.verdict(), Verdict::Failed(_)), "{goal:?}");

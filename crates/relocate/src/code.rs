@@ -1,4 +1,4 @@
-//! The relocation code itself: `relocate.S` and `sha256.S`, in one piece.
+//! The relocation code itself: `relocate.S`, `el2_exit.S` and `sha256.S`, in one piece.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -9,6 +9,7 @@ use crate::record::{KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_LINK};
 
 global_asm!(
     include_str!("relocate.S"),
+    include_str!("el2_exit.S"),
     include_str!("sha256.S"),
     ".global linmap_relocate_end",
     "linmap_relocate_end:",
