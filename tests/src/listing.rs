@@ -514,7 +514,8 @@ mod tests {
             Instruction::Ret("x30"),
         ];
         assert_eq!(routine(&listing, "linmap_leave_vhe"), leave);
-        // A CPU that goes to the pen from where it waits leaves VHE before it drops what it fetched.
+        // A CPU that goes to the pen from where it waits leaves VHE first, then drops the
+        // instructions that it fetched.
         let secondary = read(SECONDARY).unwrap();
         assert_eq!(
             routine(&secondary, "to_pen")[..2],

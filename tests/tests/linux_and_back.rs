@@ -81,7 +81,8 @@ fn boot_by_linux(options: &str, words: &str, script: &str) -> Outcome {
     let for_linmap = archive(&[
         ("cmdline", b"earlycon panic=-1"),
         ("script", script.as_bytes()),
-        // Before it starts linmap, kexec's code reads all of this with the caches off, for a digest.
+        // Packed: before kexec's code starts linmap, it reads all of this with the caches off, for
+        // a digest.
         ("Image", &gzip(&payload("linux-6.12/Image"))),
         ("initrd", &user_space),
     ]);

@@ -241,8 +241,8 @@ impl<const N: usize> Memblock<N> {
         self.reserve_pages(chosen.name(), start, size)
     }
 
-    /// Reserves the header of a crashed kernel's core file. As in Linux, a property that is too short
-    /// is ignored.
+    /// Reserves the header of a crashed kernel's core file. As in Linux, a property that is too
+    /// short is ignored.
     fn reserve_core_header<'a>(
         &mut self,
         root: FdtNode<'a>,
@@ -295,8 +295,8 @@ impl<const N: usize> Memblock<N> {
     }
 }
 
-/// Returns the lengths in bytes of an address and a size of a range of `/chosen`. Their cells are the
-/// root's, which were checked.
+/// Returns the lengths in bytes of an address and a size of a range of `/chosen`. Their cells are
+/// the root's, which were checked.
 fn range_lens(root: FdtNode<'_>) -> [usize; 2] {
     [root.address_cells(), root.size_cells()].map(|cells| cells.map_or(2, |cells| cells as usize) * 4)
 }

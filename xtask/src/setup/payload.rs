@@ -250,8 +250,8 @@ fn hint(what: &str) -> String {
     )
 }
 
-/// The cached `file` in the folder `of`, which the manifest calls `name`, downloaded if it is missing
-/// or differs from what was downloaded before.
+/// The cached `file` in the folder `of`, which the manifest calls `name`, downloaded if it is
+/// missing or differs from what was downloaded before.
 fn fetch(
     workspace: &Workspace,
     name: &str,

@@ -30,8 +30,8 @@ impl PayloadPlacement {
     /// parts are tried.
     ///
     /// `free` are the ranges that a payload may occupy, ascending and apart: RAM without the
-    /// firmware's reservations. The image's base lies in one of them. They may include an initrd that stays where it is. `dtb_len` is in
-    /// bytes: see [`NextTree::measure`](crate::NextTree::measure).
+    /// firmware's reservations. The image's base lies in one of them. They may include an initrd
+    /// that stays where it is. `dtb_len` is in bytes: see [`NextTree::measure`](crate::NextTree::measure).
     ///
     /// # Errors
     ///
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn an_old_kernel_far_above_its_base_goes_behind_its_device_tree() {
-        // Below the image there is room for the base alone; above it the device tree is out of reach.
+        // Below the image there is room for the base alone. Above it the device tree is out of
+        // reach.
         let image = Image { text_offset: 508 * MIB, ..OLD };
         let free = [range(0, 2 * MIB + PAGE), range(508 * MIB, 600 * MIB)];
         let placed = place(&free, &image, Initrd::Absent, MIB).unwrap();

@@ -80,9 +80,9 @@ where
             loop {
                 let (from_bases, within) = (starts?, gap?);
                 if from_bases.end < within.end {
-                    starts = bases.next()
+                    starts = bases.next();
                 } else {
-                    gap = gaps.next()
+                    gap = gaps.next();
                 }
                 let both = from_bases.intersection(within);
                 if !both.is_empty() {
@@ -170,9 +170,9 @@ where
         })
     }
 
-    /// Returns for an old kernel the lowest bases in each room, and in each GiB of it, with the image
-    /// behind parts at the start of the room's free range. If the base can move down, these move
-    /// with it until they are there. Returns none for other kernels.
+    /// Returns for an old kernel the lowest bases in each room, and in each GiB of it, with the
+    /// image after parts at the start of the room's free range: parts between a base and an image
+    /// move down together with both until they are there. Returns none for other kernels.
     fn bases_behind_parts_between(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         let gaps = self.space.gaps().filter(|_| self.image.placement == PlacementFlag::NearDramBase);
         let pairs = gaps.flat_map(|gap| BELOW.map(|below| (gap, below)));
