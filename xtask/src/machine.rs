@@ -75,7 +75,8 @@ impl Machine {
         match self {
             Self::Virt => "earlycon=pl011,0x9000000",
             Self::XlnxVersalVirt => "earlycon=pl011,0xff000000",
-            Self::XlnxZcu102 | Self::Raspi4b => "",
+            Self::XlnxZcu102 => "earlycon=cdns,mmio,0xff000000",
+            Self::Raspi4b => "earlycon=pl011,0xfe201000",
         }
     }
 

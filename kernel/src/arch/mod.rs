@@ -18,4 +18,6 @@ pub mod psci;
 pub mod sctlr;
 pub mod stop;
 pub mod topology;
+pub mod uart;
+pub mod uart_model;
 pub mod wait;

@@ -54,7 +54,7 @@ fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Pl
     let psci = psci::reachable(fdt, early.entered);
     let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
     let line = CommandLine(command_line);
-    early.use_console(Uart::from_stdout_path(fdt).or(console::named_by(line)));
+    early.use_console(Uart::from_stdout_path(fdt).into_iter().chain(console::named_by(line)));
     let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
     let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     Platform {
@@ -67,7 +67,7 @@ fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Pl
         dtb,
         command_line,
         initrd: None,
-        uart: early.console.map(|uart| uart.registers),
+        uart: early.console.filter(|uart| uart.kind.is_pl011()).map(|uart| uart.registers),
     }
 }
 

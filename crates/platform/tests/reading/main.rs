@@ -11,6 +11,7 @@
 //! `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
 mod trees;
+mod uarts;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ use linmap_fdt::parse_dtb;
 use linmap_memblock::Memblock;
 use linmap_platform::gic::{self, FRAME, RegistersError, V2, V3, Version};
 use linmap_platform::{
-    Affinity, Conduit, CrashReservation, CrashReservationError, EnableMethod, Uart, UartKind, UnusableCpu,
-    chosen, parse_number,
+    Affinity, Conduit, CrashReservation, CrashReservationError, EnableMethod, Identity, Uart, UartKind,
+    UnusableCpu, chosen, parse_number,
 };
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
@@ -140,16 +141,18 @@ static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     ]
 });
 
+/// A PL011 whose registers say what it is.
+fn pl011(registers: u64) -> Uart {
+    Uart { identity: Identity::InRegisters, ..Uart::new(UartKind::Pl011, Pa(registers)) }
+}
+
 #[test]
 fn undamaged_trees_are_read_as_they_are_meant() {
     let [v2, v3, el2, bus, _] = &*WHOLE;
     for (blob, count, psci) in [(v2, 4, Conduit::Hvc), (v3, 200, Conduit::Hvc), (el2, 2, Conduit::Smc)] {
         let fdt = parse_dtb(blob).expect("a tree");
         assert_eq!(Conduit::of_psci(fdt), Some(psci));
-        assert_eq!(
-            Uart::from_stdout_path(fdt),
-            Some(Uart { kind: UartKind::Pl011, registers: Pa(0x0900_0000) })
-        );
+        assert_eq!(Uart::from_stdout_path(fdt), Some(pl011(0x0900_0000)));
         let topology = read_cpus(blob, BOOT);
         assert_eq!((topology.cpus.len(), topology.unusable_count), (count, 0));
         assert!(topology.cpus.iter().all(|cpu| cpu.method == EnableMethod::Psci));
@@ -167,7 +170,7 @@ fn undamaged_trees_are_read_as_they_are_meant() {
     assert_eq!(V3::of(&device, 32), Err(RegistersError { what: "redistributors", pa_bits: 32 }));
 
     let fdt = parse_dtb(bus).expect("a tree");
-    assert_eq!(Uart::from_stdout_path(fdt), Some(Uart { kind: UartKind::Pl011, registers: Pa(0xfe20_1000) }));
+    assert_eq!(Uart::from_stdout_path(fdt), Some(pl011(0xfe20_1000)));
     assert_eq!(chosen::initrd(fdt), Some(range(0x4800_0000, 0x100_0000)));
     let topology = read_cpus(bus, BOOT);
     let release = |number: u64| EnableMethod::SpinTable { release: Pa(RAM + 0xd8 + 8 * number) };
@@ -367,7 +370,7 @@ proptest! {
         prop_assert_eq!(parse_number(&format!("{value}")), Some(value));
         prop_assert_eq!(parse_number(&format!("{value:#x}")), Some(value));
         prop_assert_eq!(parse_number(&format!("{value}G")), value.checked_mul(1 << 30));
-        let uart = Uart { kind: UartKind::Pl011, registers: Pa(value) };
+        let uart = Uart::new(UartKind::Pl011, Pa(value));
         prop_assert_eq!(Uart::from_earlycon(&format!("pl011,mmio32,{value:#x}")), Some(uart));
     }
 
