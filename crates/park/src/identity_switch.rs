@@ -166,6 +166,7 @@ impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
     /// Takes the CPU `cpu`, the one this runs on, off the live root for good. `way` says what it
     /// does then.
     ///
+    /// # Safety
     /// Interrupts are masked, TTBR0 translates nothing, and no other CPU has the number `cpu`. The
     /// values of the [`IdentitySwitch`] were set. If `way` names code, the identity map maps it.
     ///
