@@ -385,10 +385,11 @@ mod tests {
         assert!(moved < position(&listing, Instruction::Label("enter")));
         let enter = [
             Instruction::Bl("mmu_off"),
-            Instruction::Bl("linmap_leave_vhe"),
-            Instruction::Bl("print"),
             Instruction::Label("1"),
             Instruction::Br("x4"),
+            Instruction::Label("0"),
+            Instruction::Bl("linmap_leave_vhe"),
+            Instruction::Bl("print"),
             Instruction::Label("0"),
             Instruction::Hvc("#0"),
         ];

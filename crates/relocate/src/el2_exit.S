@@ -5,7 +5,7 @@
 // Entered with the MMU off. Position independent. x30 is where it returns to; x3 is 0 then, or the
 // bit of HCR_EL2.E2H if the CPU keeps it set. x3-x5 change.
 //
-// At EL1 there is nothing to do. Nor is there behind the stub at EL2, which has no VHE.
+// At EL1 there is nothing to do.
 
 .global linmap_leave_vhe
 linmap_leave_vhe:

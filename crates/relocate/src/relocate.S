@@ -351,17 +351,20 @@ enter_at:
     ldr     x6, [x19, #{restart}]
     bl      mmu_off
     cbnz    x6, 0f
-    bl      linmap_leave_vhe
-    cbz     x3, 1f
-    cbnz    x21, 1f
-    // All CPUs are alike; the boot CPU says so.
-    adr     x4, vhe_stays_line
-    bl      print
 1:  mov     x4, x2
     mov     x1, xzr
     mov     x2, xzr
     mov     x3, xzr
     br      x4
+0:  cmp     x6, #{leave_vhe}
+    b.ne    0f
+    bl      linmap_leave_vhe
+    cbz     x3, 1b
+    cbnz    x21, 1b
+    // All CPUs are alike; the boot CPU says so.
+    adr     x4, vhe_stays_line
+    bl      print
+    b       1b
 0:  mov     x1, x2
     mov     x2, x0
     mov     x0, x6
