@@ -27,6 +27,8 @@ case " $words " in
     kexec -c -l /linmap --initrd=/archive --command-line="linmap.payload=linux ab" && kexec -e
     ;;
 *" stage=crash "*)
+    # The panic is meant: no level of messages goes to the console.
+    echo 0 >/proc/sys/kernel/printk
     kexec -c -p /linmap --initrd=/archive --command-line="linmap.payload=linux ab" &&
         echo c >/proc/sysrq-trigger
     ;;
