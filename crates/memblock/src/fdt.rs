@@ -141,9 +141,10 @@ impl<const N: usize> Memblock<N> {
     ///   `device_type = "memory"`. Regions that touch are merged; then their ends are aligned
     ///   inward to 4 KiB.
     /// - Reserved: the memory reservation block, the enabled children of `/reserved-memory` with
-    ///   `reg`, and the initrd of `/chosen`, aligned outward to 4 KiB. The range of a child with
-    ///   `no-map` is marked no-map and not reserved. All may lie outside RAM; reservations of size
-    ///   0 are ignored.
+    ///   `reg`, the initrd of `/chosen`, and `linux,elfcorehdr` of `/chosen`, the header of the
+    ///   crashed kernel's core file, aligned outward to 4 KiB. The range of a child with `no-map`
+    ///   is marked no-map and not reserved. All may lie outside RAM; reservations of size 0 are
+    ///   ignored.
     /// - Ignored: children of `/reserved-memory` without `reg`. They ask the kernel to choose a
     ///   range for a driver (`size`, `alignment`, `alloc-ranges`).
     /// - Removed: memory outside `linux,usable-memory-range` of `/chosen`, if that property exists.
@@ -173,6 +174,7 @@ impl<const N: usize> Memblock<N> {
         }
         if let Some(chosen) = fdt.find_node("/chosen") {
             self.reserve_initrd(chosen)?;
+            self.reserve_core_header(fdt.root(), chosen)?;
             self.remove_unusable(fdt.root(), chosen)?;
         }
         if self.mappable(PAGE).next().is_none() {
@@ -239,13 +241,27 @@ impl<const N: usize> Memblock<N> {
         self.reserve_pages(chosen.name(), start, size)
     }
 
+    /// Reserves the header of a crashed kernel's core file. As in Linux, a property that is too
+    /// short is ignored.
+    fn reserve_core_header<'a>(
+        &mut self,
+        root: FdtNode<'a>,
+        chosen: FdtNode<'a>,
+    ) -> Result<(), FdtError<'a>> {
+        let Some(property) = chosen.property("linux,elfcorehdr") else { return Ok(()) };
+        let [address_len, size_len] = range_lens(root);
+        let Some((address, rest)) = property.value().split_at_checked(address_len) else { return Ok(()) };
+        let size = rest.get(..size_len).and_then(number);
+        let Some((address, size)) = number(address).zip(size) else { return Ok(()) };
+        self.reserve_pages(chosen.name(), address, size)
+    }
+
     /// Removes the memory outside the usable ranges of `/chosen`. Their cells are the root's, which
     /// were checked. As in Linux, an empty property is ignored.
     fn remove_unusable<'a>(&mut self, root: FdtNode<'a>, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
         let Some(property) = chosen.property("linux,usable-memory-range") else { return Ok(()) };
         let value = property.value();
-        let [address_len, size_len] = [root.address_cells(), root.size_cells()]
-            .map(|cells| cells.map_or(2, |cells| cells as usize) * 4);
+        let [address_len, size_len] = range_lens(root);
         let entry = address_len + size_len;
         if !value.len().is_multiple_of(entry) {
             return Err(FdtError::UsableLength { len: value.len(), entry });
@@ -277,6 +293,12 @@ impl<const N: usize> Memblock<N> {
     fn reserve_pages<'a>(&mut self, node: &'a str, address: u64, size: u64) -> Result<(), FdtError<'a>> {
         self.reserve(pages(node, address, size)?).map_err(|source| FdtError::Regions { node, source })
     }
+}
+
+/// Returns the lengths in bytes of an address and a size of a range of `/chosen`. Their cells are
+/// the root's, which were checked.
+fn range_lens(root: FdtNode<'_>) -> [usize; 2] {
+    [root.address_cells(), root.size_cells()].map(|cells| cells.map_or(2, |cells| cells as usize) * 4)
 }
 
 /// Returns the enabled children of the root that describe RAM.
