@@ -2,7 +2,9 @@
 //! each other.
 
 use linmap_fdt::parse_dtb;
-use linmap_memblock::{FdtError, Memblock, MemoryRegion, PA_LIMIT, RegionError};
+use linmap_memblock::{
+    FdtError, FdtWarning, FdtWarnings, Memblock, MemoryRegion, PA_LIMIT, RegionError, covers_only,
+};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
@@ -103,8 +105,12 @@ fn everything() -> Vec<u8> {
 }
 
 fn fill(dtb: &[u8]) -> Result<Map, FdtError<'_>> {
+    fill_and_warn(dtb).map(|(map, _)| map)
+}
+
+fn fill_and_warn(dtb: &[u8]) -> Result<(Map, FdtWarnings<'_>), FdtError<'_>> {
     let mut map = Map::new();
-    map.fill_from_fdt(parse_dtb(dtb).unwrap()).map(|()| map)
+    map.fill_from_fdt(parse_dtb(dtb).unwrap()).map(|warnings| (map, warnings))
 }
 
 /// What filling a map from the tree ends in. The map held something before, and is empty
@@ -146,7 +152,8 @@ fn a_crash_kernel_uses_the_memory_that_it_is_given_and_no_other() {
 #[test]
 fn usable_memory_that_makes_no_sense_is_refused() {
     let dtb = usable(&[0x5000_0000]);
-    assert_eq!(error(&dtb), FdtError::UsableLength { len: 8, entry: 16 });
+    let property = "linux,usable-memory-range";
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "chosen", property, len: 8, entry: 16 });
     let dtb = usable(&[u64::MAX, 2]);
     assert_eq!(error(&dtb), FdtError::Wraps { node: "chosen", address: u64::MAX, size: 2 });
     let dtb = usable(&[0x1000_0000, 0x1000]);
@@ -266,16 +273,21 @@ fn cells_other_than_one_or_two_are_an_error() {
 #[test]
 fn a_reg_that_is_no_whole_number_of_entries_is_an_error() {
     let dtb = Tree::new(2, 2, &[]).memory("memory@0", cells(&[0, 0, 0, 1, 2])).blob();
-    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@0", len: 20, entry: 16 });
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@0", property: "reg", len: 20, entry: 16 });
     let dtb = one_gigabyte().reserved_memory(&[("odd@0", &[("reg", vec![1, 2, 3])])]).blob();
-    assert_eq!(error(&dtb), FdtError::RegLength { node: "odd@0", len: 3, entry: 16 });
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "odd@0", property: "reg", len: 3, entry: 16 });
 }
 
 #[test]
-fn a_region_of_size_zero_is_an_error() {
+fn a_bank_of_size_zero_is_left_out_with_a_warning() {
     let dtb = one_gigabyte().memory("memory@90000000", wide(&[0x9000_0000, 0])).blob();
-    let error = error(&dtb);
-    assert_eq!(error, FdtError::ZeroSized { node: "memory@90000000", address: 0x9000_0000 });
+    let (map, warnings) = fill_and_warn(&dtb).unwrap();
+    assert_eq!(map, fill(&one_gigabyte().blob()).unwrap());
+    let warning = FdtWarning::ZeroSized { node: "memory@90000000", address: 0x9000_0000 };
+    assert_eq!((&warnings.first[..], warnings.count), (&[warning][..], 1));
+    // A machine with nothing but an empty bank has no memory.
+    let dtb = Tree::new(2, 2, &[]).memory("memory@0", wide(&[0, 0])).blob();
+    assert_eq!(error(&dtb), FdtError::NothingMappable { memory: 0 });
 }
 
 #[test]
@@ -304,7 +316,7 @@ fn a_region_beyond_the_address_limit_is_an_error_wherever_it_stands() {
 }
 
 #[test]
-fn overlapping_memory_is_an_error_that_gives_both_regions() {
+fn overlapping_memory_is_merged_with_a_warning_that_gives_both_regions() {
     // The second entry was joined with the first by the time the third comes: still the second is
     // named.
     let reg = wide(&[0x4000_0000, 0x1000_0000, 0x5000_0000, 0x1000_0000]);
@@ -312,16 +324,92 @@ fn overlapping_memory_is_an_error_that_gives_both_regions() {
         .memory("memory@40000000", reg)
         .memory("memory@5ffff000", wide(&[0x5fff_f000, 0x2000]))
         .blob();
-    let error = error(&dtb);
-    assert_eq!(
-        error,
-        FdtError::Overlap {
-            node: "memory@5ffff000",
-            range: range(0x5fff_f000, 0x2000),
-            other_node: "memory@40000000",
-            other: range(0x5000_0000, 0x1000_0000),
-        }
-    );
+    let (map, warnings) = fill_and_warn(&dtb).unwrap();
+    assert!(map.mappable(0x1000).eq([range(0x4000_0000, 0x2000_1000)]));
+    let warning = FdtWarning::Overlap {
+        node: "memory@5ffff000",
+        range: range(0x5fff_f000, 0x2000),
+        other_node: "memory@40000000",
+        other: range(0x5000_0000, 0x1000_0000),
+    };
+    assert_eq!((&warnings.first[..], warnings.count), (&[warning][..], 1));
+}
+
+#[test]
+fn many_warnings_are_counted_and_soon_done() {
+    let twice = wide(&[0x4000_0000, 0x1000].repeat(20_000));
+    let dtb = Tree::new(2, 2, &[]).memory("memory@40000000", twice).blob();
+    let started = std::time::Instant::now();
+    let (_, warnings) = fill_and_warn(&dtb).unwrap();
+    assert_eq!((warnings.first.len(), warnings.count), (8, 19_999));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn usable_memory_of_a_node_stands_for_its_reg() {
+    let usable = |value: &[u64]| ("linux,usable-memory", wide(value));
+    let ram = || ("device_type", string("memory"));
+    let reg = ("reg", wide(&[0x8000_0000, 0x4000_0000]));
+    let tree = |value: &[u64]| {
+        let properties = [ram(), usable(value), reg.clone()];
+        one_gigabyte().node("memory@80000000", &properties).blob()
+    };
+    let own = range(0x4000_0000, 0x4000_0000);
+    let map = fill(&tree(&[0x9000_0000, 0x100_0000, 0xa000_0000, 0x1000])).unwrap_or_default();
+    assert!(map.mappable(0x1000).eq([own, range(0x9000_0000, 0x100_0000), range(0xa000_0000, 0x1000)]));
+    // None of the node's memory is usable.
+    assert!(fill(&tree(&[])).unwrap_or_default().mappable(0x1000).eq([own]));
+    let dtb = one_gigabyte().node("memory@80000000", &[ram(), usable(&[0x9000_0000])]).blob();
+    let property = "linux,usable-memory";
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@80000000", property, len: 8, entry: 16 });
+    let dtb = one_gigabyte().node("memory@80000000", &[ram(), usable(&[u64::MAX, 2])]).blob();
+    assert_eq!(error(&dtb), FdtError::Wraps { node: "memory@80000000", address: u64::MAX, size: 2 });
+}
+
+#[test]
+fn strings_end_at_their_first_nul_whatever_follows() {
+    let padded = |text: &[u8]| [text, b"\0\0\xff"].concat();
+    let dtb = Tree::new(2, 2, &[])
+        .node(
+            "memory@40000000",
+            &[
+                ("device_type", padded(b"memory")),
+                ("status", padded(b"okay")),
+                ("reg", wide(&[0x4000_0000, 0x4000_0000])),
+            ],
+        )
+        .blob();
+    assert_eq!(fill(&dtb).unwrap(), fill(&one_gigabyte().blob()).unwrap());
+}
+
+#[test]
+fn reservations_of_the_old_tree_and_initrd_are_not_the_firmwares() {
+    let old = [range(0x4800_0000, 0x1_2345), range(0x4900_0000, 0x20_0001)];
+    for (entry, vacated) in [
+        (old[0], true),
+        (range(0x4800_0000, 0x1_3000), true),
+        (range(0x4900_0000, 0x20_1000), true),
+        (range(0x4800_0000, 0x1_4000), false),
+        (range(0x47ff_f000, 0x1_4000), false),
+        (range(0x4900_1000, 0x1000), false),
+        (range(0x4800_0000, 0), false),
+        (range(0x4800_0000, 0x120_1000), false),
+    ] {
+        assert_eq!(covers_only(entry, &old), vacated, "{entry}");
+    }
+    assert!(!covers_only(range(0, 0x1000), &[PaRange::default()]));
+    let firmware = (0x4700_0000, 0x1000);
+    let reserved = [(0x4800_0000, 0x1_2345), firmware, (0x4900_0000, 0x20_0001)];
+    let dtb = Tree::new(2, 2, &reserved)
+        .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000]))
+        .reserved_memory(&[("tee@50000000", &[("reg", wide(&[0x5000_0000, 0x1000])), ("no-map", vec![])])])
+        .blob();
+    let mut of_firmware = Map::new();
+    of_firmware.fill_from_reservations(parse_dtb(&dtb).unwrap(), &old).unwrap();
+    assert_eq!(of_firmware.reserved(), [range(0x4700_0000, 0x1000)]);
+    assert!(of_firmware.is_no_map(Pa(0x5000_0000)) && of_firmware.memory_len() == 0);
+    let all = fill(&dtb).unwrap();
+    assert!(all.is_reserved(Pa(0x4800_0000)) && all.is_reserved(Pa(0x4900_0000)));
 }
 
 #[test]
@@ -402,7 +490,9 @@ fn read(dtb: &[u8]) {
                 assert!(!error.to_string().contains('\n'));
             }
             // Visits every node, property and string.
-            assert!(!fdt.to_string().is_empty());
+            fdt.root()
+                .descendants()
+                .for_each(|(_, node)| assert!(!node.name().is_empty() && node.properties().all(|_| true)));
         }
         Err(error) => assert!(!error.to_string().contains('\n')),
     }

@@ -78,6 +78,15 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
         self.parked[cpu].store(LEFT, Ordering::Release);
     }
 
+    /// Returns whether the CPU `cpu` can't come to the live root any more: it has left for good, or
+    /// [`has_left`](Self::has_left) says so.
+    ///
+    /// # Panics
+    /// If `cpu` is not below `CPUS`.
+    pub fn is_away(&self, cpu: usize) -> bool {
+        self.parked[cpu].load(Ordering::Acquire) == LEFT
+    }
+
     /// Returns the ticks that all rendezvous took so far until all CPUs had parked.
     pub fn waited(&self) -> u64 {
         self.waited.load(Ordering::Relaxed)

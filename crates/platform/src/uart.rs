@@ -1,7 +1,6 @@
 //! The UART of the console: the one that `stdout-path` or `earlycon=` names.
 
-use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
+use linmap_fdt::{Fdt, string};
 use linmap_vmsa::Pa;
 
 use crate::chosen;
@@ -30,14 +29,10 @@ impl Uart {
     /// Returns the UART that `stdout-path` of `/chosen` names: by a path or an alias, with options
     /// after a colon. Returns `None` if there is none or if it is not of a [`UartKind`].
     pub fn from_stdout_path(fdt: Fdt<'_>) -> Option<Self> {
-        let path = chosen::string(fdt, "stdout-path")?.split(':').next()?;
-        let path = if path.starts_with('/') {
-            path
-        } else {
-            fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
-        };
+        let path = chosen::stdout_path(fdt)?;
+        let path = if path.starts_with('/') { path } else { string(fdt.aliases()?.property(path)?)? };
         let device = Device::at(fdt, path)?;
-        let kind = device.node.compatible()?.find_map(|name| match name {
+        let kind = device.node.compatible().find_map(|name| match name {
             "arm,pl011" => Some(UartKind::Pl011),
             "arm,sbsa-uart" => Some(UartKind::Sbsa),
             _ => None,

@@ -100,6 +100,11 @@ pub fn forget(number: usize) {
     PARKING.has_left(number);
 }
 
+/// Whether the CPU `number` has left the live root for good.
+pub fn is_away(number: usize) -> bool {
+    PARKING.is_away(number)
+}
+
 /// Runs `edit` on the root with the TTBR1 value `surgery` while all other CPUs are parked.
 ///
 /// # Errors
