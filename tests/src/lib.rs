@@ -5,6 +5,7 @@
 //! looks for prose.
 
 mod boot;
+pub mod cpus;
 pub mod ind_list;
 pub mod listing;
 mod pattern;

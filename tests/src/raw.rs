@@ -66,13 +66,15 @@ pub struct PlacedBoot<'a> {
 }
 
 impl PlacedBoot<'_> {
+    /// Where the device tree is.
+    pub const DTB_AT: u64 = RAM + 0x100_0000;
+
     /// The console of the machine until it switches itself off.
     ///
     /// # Panics
     /// When it does not, or the tree names no initrd.
     pub fn run(&self) -> String {
         const IMAGE_AT: u64 = RAM + 0x20_0000;
-        const DTB_AT: u64 = RAM + 0x100_0000;
         const STUB_AT: u64 = RAM + 0x180_0000;
         let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
         let (tree, initrd) = (self.tree.file(), file(self.initrd));
@@ -82,7 +84,7 @@ impl PlacedBoot<'_> {
         for word in [0x5800_00c0u32, 0xd280_0001, 0xd280_0002, 0xd280_0003, 0x5800_0084, 0xd61f_0080] {
             stub.extend_from_slice(&word.to_le_bytes());
         }
-        stub.extend_from_slice(&DTB_AT.to_le_bytes());
+        stub.extend_from_slice(&Self::DTB_AT.to_le_bytes());
         stub.extend_from_slice(&IMAGE_AT.to_le_bytes());
         let stub = file(&stub);
         let mut qemu = Command::new("qemu-system-aarch64");
@@ -90,7 +92,7 @@ impl PlacedBoot<'_> {
         qemu.args(["-M", "virt,memory-backend=ram", "-m", "64G"]);
         for (path, at) in [
             (image().as_path(), IMAGE_AT),
-            (tree.path(), DTB_AT),
+            (tree.path(), Self::DTB_AT),
             (initrd.path(), initrd_at),
             (stub.path(), STUB_AT),
         ] {

@@ -1,182 +1,11 @@
 //! Several CPUs: brought up, interrupted, refused, switched off and on, and handed over, on
-//! machines of many kinds and with device trees that lie.
+//! machines of many kinds.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use linmap_tests::{Boot, Outcome, RAM, file, soak_or_first};
-use serde_json::Value;
-use vm_fdt::{FdtReserveEntry, FdtWriter};
-
-/// A machine's device tree, as far as CPUs are concerned.
-struct Tree {
-    /// /cpus: the lowest affinity field, how it is started, and a status.
-    cpus: Vec<Node>,
-    gic: Gic,
-    psci: Option<&'static str>,
-    memory: (u64, u64),
-    console: u64,
-}
-
-#[derive(Clone)]
-struct Node {
-    reg: Option<u64>,
-    method: Option<Method>,
-    status: Option<&'static str>,
-}
-
-#[derive(Clone, Copy)]
-enum Method {
-    Psci,
-    SpinTable(Option<u64>),
-}
-
-enum Gic {
-    None,
-    Unknown,
-    V2 { distributor: u64, cpu_interface: u64 },
-}
-
-const VIRT_GIC: Gic = Gic::V2 { distributor: 0x0800_0000, cpu_interface: 0x0801_0000 };
-
-fn psci(reg: u64) -> Node {
-    Node { reg: Some(reg), method: Some(Method::Psci), status: None }
-}
-
-impl Tree {
-    /// QEMU's `virt` with a GICv2, PSCI, and these CPUs.
-    fn virt(cpus: Vec<Node>) -> Self {
-        Self { cpus, gic: VIRT_GIC, psci: Some("hvc"), memory: (RAM, 1 << 30), console: 0x0900_0000 }
-    }
-
-    /// A Raspberry Pi 4, whose firmware leaves CPUs in a spin table.
-    fn raspi4b() -> Self {
-        let cpu =
-            |n: u64| Node { reg: Some(n), method: Some(Method::SpinTable(Some(0xd8 + 8 * n))), status: None };
-        Self {
-            cpus: (0..4).map(cpu).collect(),
-            gic: Gic::V2 { distributor: 0xff84_1000, cpu_interface: 0xff84_2000 },
-            psci: None,
-            memory: (0, 2 << 30),
-            console: 0xfe20_1000,
-        }
-    }
-
-    fn write(&self) -> vm_fdt::FdtWriterResult<Vec<u8>> {
-        // The first page is the firmware's, on machines that have memory there.
-        let reservations = [FdtReserveEntry::new(0, 0x1000)?];
-        let mut fdt = FdtWriter::new_with_mem_reserv(&reservations)?;
-        let root = fdt.begin_node("")?;
-        fdt.property_u32("#address-cells", 2)?;
-        fdt.property_u32("#size-cells", 2)?;
-        if let Some(method) = self.psci {
-            let node = fdt.begin_node("psci")?;
-            fdt.property_string("compatible", "arm,psci-1.0")?;
-            fdt.property_string("method", method)?;
-            fdt.end_node(node)?;
-        }
-        let cpus = fdt.begin_node("cpus")?;
-        fdt.property_u32("#address-cells", 2)?;
-        fdt.property_u32("#size-cells", 0)?;
-        for (i, cpu) in self.cpus.iter().enumerate() {
-            let node = fdt.begin_node(&format!("cpu@{i:x}"))?;
-            fdt.property_string("device_type", "cpu")?;
-            if let Some(reg) = cpu.reg {
-                fdt.property_u64("reg", reg)?;
-            }
-            if let Some(status) = cpu.status {
-                fdt.property_string("status", status)?;
-            }
-            match cpu.method {
-                Some(Method::Psci) => fdt.property_string("enable-method", "psci")?,
-                Some(Method::SpinTable(release)) => {
-                    fdt.property_string("enable-method", "spin-table")?;
-                    if let Some(release) = release {
-                        fdt.property_u64("cpu-release-addr", release)?;
-                    }
-                }
-                None => {}
-            }
-            fdt.end_node(node)?;
-        }
-        fdt.end_node(cpus)?;
-        // Behind a bus that moves addresses, as on many boards.
-        const BUS: u64 = 0x10_0000_0000;
-        let bus = fdt.begin_node("soc")?;
-        fdt.property_u32("#address-cells", 2)?;
-        fdt.property_u32("#size-cells", 2)?;
-        fdt.property_array_u64("ranges", &[BUS, 0, 0x1_0000_0000])?;
-        match self.gic {
-            Gic::None => {}
-            Gic::Unknown => {
-                let node = fdt.begin_node("intc")?;
-                fdt.property_string("compatible", "arm,gic-v5")?;
-                fdt.property_null("interrupt-controller")?;
-                fdt.end_node(node)?;
-            }
-            Gic::V2 { distributor, cpu_interface } => {
-                let node = fdt.begin_node("intc")?;
-                fdt.property_string("compatible", "arm,gic-400")?;
-                fdt.property_null("interrupt-controller")?;
-                fdt.property_array_u64("reg", &[BUS + distributor, 0x1000, BUS + cpu_interface, 0x2000])?;
-                fdt.end_node(node)?;
-            }
-        }
-        fdt.end_node(bus)?;
-        let console = fdt.begin_node("serial")?;
-        fdt.property_string("compatible", "arm,pl011")?;
-        fdt.property_array_u64("reg", &[self.console, 0x1000])?;
-        fdt.end_node(console)?;
-        let memory = fdt.begin_node("memory")?;
-        fdt.property_string("device_type", "memory")?;
-        fdt.property_array_u64("reg", &[self.memory.0, self.memory.1])?;
-        fdt.end_node(memory)?;
-        let chosen = fdt.begin_node("chosen")?;
-        fdt.property_string("stdout-path", "/serial")?;
-        fdt.end_node(chosen)?;
-        fdt.end_node(root)?;
-        fdt.finish()
-    }
-
-    fn boot(&self, options: &str, append: &str, script: &str) -> Outcome {
-        let tree = file(&self.write().expect("a tree that the writer accepts"));
-        let boot = Boot::new(options).with("--dtb", tree.path()).with("--append", append);
-        boot.with("--script", script).run()
-    }
-
-    fn boot_virt(&self, append: &str, script: &str) -> Outcome {
-        self.boot("--memory 1G --cpus 4", append, script)
-    }
-}
-
-/// The records of the shell's `cpus`, by number.
-fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
-    outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
-}
-
-/// Expects `online` of `present` CPUs, all of which answered the call of the shell's `cpus`.
-#[track_caller]
-fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
-    let phase = outcome.expect_success().phase("cpus");
-    assert_eq!(phase["online"], online, "{phase:?}\n{}", outcome.console);
-    assert_eq!(phase["present"], present, "{phase:?}");
-    let asked = outcome.with("asked").unwrap_or_else(|| panic!("{}", outcome.console));
-    assert_eq!(asked["asked"], online - 1, "{asked:?}");
-    assert_eq!(asked["answered"], online - 1, "{asked:?}");
-    let states = shown(outcome);
-    assert_eq!(states.len() as u64, present);
-    assert_eq!(states.iter().filter(|cpu| cpu["state"] == "online").count() as u64, online);
-}
-
-#[track_caller]
-fn expect_warning(outcome: &Outcome, parts: &[&str]) {
-    let said = outcome.records.iter().any(|record| {
-        let what = record.get("what").and_then(Value::as_str).unwrap_or_default();
-        record.get("warning").is_some_and(|kind| kind == "cpu")
-            && parts.iter().all(|part| what.contains(part))
-    });
-    assert!(said, "no warning says {parts:?}: {}", outcome.console);
-}
+use linmap_tests::cpus::{CpuTree, Method, expect_cpus, expect_warning, psci, shown};
+use linmap_tests::{Boot, RAM, file, soak_or_first};
 
 #[test]
 fn all_cpus_come_and_answer_with_both_gics_at_both_levels() {
@@ -240,7 +69,7 @@ fn as_many_cpus_come_as_are_wanted() {
 #[test]
 fn cpus_of_a_spin_table_come_and_go_and_come_back() {
     const MACHINE: &str = "--machine raspi4b --memory 2G";
-    let tree = Tree::raspi4b();
+    let tree = CpuTree::raspi4b();
     let outcome = tree.boot(MACHINE, "", "cpus; verify");
     expect_cpus(&outcome, 4, 4);
     assert_eq!(outcome.phase("cpus")["method"], "spin-table");
@@ -255,7 +84,7 @@ fn cpus_of_a_spin_table_come_and_go_and_come_back() {
 #[test]
 fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
     // The mailboxes of 1 and 2 are exchanged: the call of 1 brings 2, which is not meant yet.
-    let mut tree = Tree::raspi4b();
+    let mut tree = CpuTree::raspi4b();
     tree.cpus[1].method = Some(Method::SpinTable(Some(0xe8)));
     tree.cpus[2].method = Some(Method::SpinTable(Some(0xe0)));
     let outcome = tree.boot("--machine raspi4b --memory 2G", "linmap.cpus=4", "cpus; verify");
@@ -269,7 +98,7 @@ fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
     let online: Vec<_> = phases.map(|phase| phase["online"].clone()).collect();
     assert_eq!(online, [3, 4], "{}", outcome.console);
     // All share one that only 1 watches.
-    let mut tree = Tree::raspi4b();
+    let mut tree = CpuTree::raspi4b();
     for cpu in &mut tree.cpus {
         cpu.method = Some(Method::SpinTable(Some(0xe0)));
     }
@@ -278,16 +107,6 @@ fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
     assert_eq!(states, ["online", "online", "uncalled", "uncalled"]);
     let what = outcome.with("script").expect("a verdict")["what"].as_str().expect("text").to_owned();
     assert!(what.contains("CPU 2") && what.contains("does not wait where that led it"), "{what}");
-}
-
-#[test]
-fn a_word_that_a_cpu_in_no_list_watches_as_well_is_not_written() {
-    let mut tree = Tree::raspi4b();
-    tree.cpus[2].status = Some("disabled");
-    tree.cpus[3].method = Some(Method::SpinTable(Some(0xe8)));
-    let outcome = tree.boot("--machine raspi4b --memory 2G", "", "cpus; verify");
-    expect_cpus(&outcome, 2, 3);
-    expect_warning(&outcome, &["CPU 0x3: ", "unusable CPU polls the same cpu-release-addr 0xe8"]);
 }
 
 #[test]
@@ -441,92 +260,17 @@ fn typed(options: &str, append: &str, lines: &str) -> String {
 fn a_cpu_that_does_not_exist_is_named_and_the_boot_goes_on() {
     let mut cpus: Vec<_> = (0..4).map(psci).collect();
     cpus.insert(1, psci(0x7_0000_0009));
-    let outcome = Tree::virt(cpus).boot_virt("", "cpus; verify");
+    let outcome = CpuTree::virt(cpus).boot_virt("", "cpus; verify");
     expect_cpus(&outcome, 4, 5);
     expect_warning(&outcome, &["CPU 1", "PSCI CPU_ON"]);
     // A spin table that no CPU watches.
     let mut cpus: Vec<_> = (0..4).map(psci).collect();
     cpus[2].method = Some(Method::SpinTable(Some(0x0a00_0000)));
-    let mut tree = Tree::virt(cpus);
+    let mut tree = CpuTree::virt(cpus);
     tree.memory = (RAM, 1 << 30);
     let outcome = tree.boot_virt("linmap.cpus=4", "cpus; verify");
     expect_cpus(&outcome, 3, 4);
     expect_warning(&outcome, &["CPU 2", "did not start within 5000 ms"]);
-}
-
-#[test]
-fn nodes_that_are_no_cpus_are_named_and_left_out() {
-    let mut cpus: Vec<_> = (0..4).map(psci).collect();
-    cpus[1].status = Some("fail");
-    cpus[2].reg = None;
-    cpus[3].reg = Some(1 << 31);
-    cpus.push(psci(0));
-    cpus.push(psci(3));
-    cpus.push(Node { method: Some(Method::SpinTable(None)), ..psci(0x101) });
-    cpus.push(Node { method: Some(Method::SpinTable(Some(RAM + 0x1000_0000))), ..psci(0x102) });
-    cpus.push(Node { method: None, ..psci(0x103) });
-    let outcome = Tree::virt(cpus).boot_virt("", "cpus; verify");
-    // The boot CPU, 3, and two that have an affinity but can't be started.
-    expect_cpus(&outcome, 2, 4);
-    expect_warning(&outcome, &["cpu@2", "no reg"]);
-    expect_warning(&outcome, &["cpu@3", "0x80000000", "not an MPIDR_EL1 affinity"]);
-    expect_warning(&outcome, &["cpu@4", "an earlier node has reg 0x0"]);
-    expect_warning(&outcome, &["cpu@6", "cpu-release-addr"]);
-    expect_warning(&outcome, &["CPU 0x102", "cpu-release-addr 0x50000000", "does not reserve"]);
-    expect_warning(&outcome, &["CPU 3", "names no way to start it"]);
-}
-
-#[test]
-fn more_cpus_than_there_is_room_for_are_left_out() {
-    let outcome = Tree::virt((0..300).map(|n| psci(((n & 0xff) << 32) | (n % 251))).collect()).boot(
-        "--memory 1G --cpus 1",
-        "linmap.cpus=1",
-        "cpus",
-    );
-    outcome.expect_success();
-    assert_eq!(outcome.phase("cpus")["present"], 256, "{}", outcome.console);
-    expect_warning(&outcome, &["the kernel supports 256 CPUs"]);
-    expect_warning(&outcome, &["44 nodes of /cpus can't be used in all"]);
-}
-
-#[test]
-fn a_boot_cpu_that_the_tree_does_not_know_runs_all_the_same() {
-    let outcome = Tree::virt(vec![psci(1), psci(2), psci(3)]).boot_virt("", "cpus");
-    expect_cpus(&outcome, 4, 4);
-    expect_warning(&outcome, &["0x0", "boot CPU"]);
-    let outcome = Tree::virt(Vec::new()).boot_virt("", "cpus");
-    expect_cpus(&outcome, 1, 1);
-}
-
-#[test]
-fn without_an_interrupt_controller_that_is_known_the_other_cpus_stay_off() {
-    let unaligned = Gic::V2 { distributor: 0x0800_0800, cpu_interface: 0x0801_0000 };
-    let in_memory = Gic::V2 { distributor: RAM + 0x200_0000, cpu_interface: 0x0801_0000 };
-    for (gic, says) in [
-        (Gic::None, "no GICv2"),
-        (Gic::Unknown, "no GICv2"),
-        (unaligned, "whole pages"),
-        (in_memory, "0x42000000..0x42001000 lie in what the device tree calls memory"),
-    ] {
-        let tree = Tree { gic, ..Tree::virt((0..4).map(psci).collect()) };
-        let outcome = tree.boot_virt("", "cpus");
-        expect_cpus(&outcome, 1, 4);
-        expect_warning(&outcome, &["3 CPUs stay off", says]);
-    }
-}
-
-#[test]
-fn psci_that_can_not_be_called_starts_nobody() {
-    let mut tree = Tree::virt((0..2).map(psci).collect());
-    tree.psci = None;
-    let outcome = tree.boot("--memory 1G --cpus 2", "", "cpus");
-    expect_cpus(&outcome, 1, 2);
-    expect_warning(&outcome, &["CPU 1", "/psci"]);
-    // An HVC from EL2 would come back to ourselves.
-    tree.psci = Some("hvc");
-    let outcome = tree.boot("--memory 1G --cpus 2 --el 2", "", "cpus");
-    expect_cpus(&outcome, 1, 2);
-    expect_warning(&outcome, &["CPU 1", "/psci"]);
 }
 
 /// Debian's kernel of this line, as `cargo xtask setup` left it.

@@ -15,7 +15,7 @@ use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::{self, Image};
 use crate::arch::layout::{GEOMETRY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
-use crate::arch::wait::{PATIENCE, wait_until};
+use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 
@@ -68,7 +68,7 @@ impl Cpus for OtherCpus {
     }
 
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool {
-        wait_until(PATIENCE, parked)
+        wait_until(patience_with(per_cpu::others().len()), parked)
     }
 
     fn ticks(&self) -> u64 {
