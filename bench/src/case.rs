@@ -1,6 +1,6 @@
-//! What is measured: so much RAM in one kind of leaf, being mapped or made read-only.
+//! What is measured: an amount of RAM in one kind of leaf, mapped or made read-only.
 //!
-//! The RAM begins 32 MiB behind a multiple of 1 GiB and the linear map on one. So 1 GiB blocks
+//! The RAM begins 32 MiB after a multiple of 1 GiB and the linear map on one. So 1 GiB blocks
 //! cannot be used, while 2 MiB blocks and contiguous runs of them line up, and every table of the
 //! map but the top two is full.
 

@@ -16,7 +16,7 @@ use crate::geometry::GEOMETRY;
 /// Pages from one walk to the next: a prime, so that every index of every table comes up.
 const STRIDE: u64 = 1021;
 
-/// Makes the map of `case` in frames full of rubbish and walks it at the edges of every table at
+/// Makes the map of `case` in frames full of garbage and walks it at the edges of every table at
 /// level 2, at a stride, and around the RAM. A map that was changed is walked at every page.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         ensure!(right, "{name}: {va} should translate to {pa} ({}), but: {found:?}", case.title());
     }
 
-    // Right behind the RAM, at the end of its table at level 1, and at the end of the root.
+    // Right after the RAM, at the end of its table at level 1, and at the end of the root.
     let last_of_level_1 = Layout::base(GEOMETRY).0 + GEOMETRY.entry_bytes(Level::L0) - page;
     for va in [mapping.va.0 + mapping.len, last_of_level_1, u64::MAX - (page - 1)] {
         if va - mapping.va.0 < mapping.len {

@@ -135,7 +135,7 @@ impl Contestant {
     /// Prepares the frames and makes the map of `case` in them. Only the case's work is timed.
     ///
     /// # Errors
-    /// Whatever kept the contestant from making it.
+    /// The contestant's own.
     pub fn run(&self, case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
         if self.frames == Frames::Zeroed {
             memory.set(0);

@@ -21,7 +21,7 @@ const ENTRIES: usize = GEOMETRY.granule().entries();
 /// well.
 ///
 /// # Errors
-/// None: the frames are as many as the map takes.
+/// None: there is a frame for each table of the map.
 pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let mapping = case.mapping(Leaves::Pages);
     let level = case.leaf.level();

@@ -57,7 +57,7 @@ impl Boot {
         self
     }
 
-    /// Stops at Linux's first line. A long run goes on to its user space.
+    /// Stops at Linux's first line. A long run continues to its user space.
     #[must_use]
     pub fn until_linux_starts(self) -> Self {
         if crate::soak::is_soak() { self } else { self.with("--until", "first-line") }
@@ -117,7 +117,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Panics with the console unless the boot ended well.
+    /// Panics with the console unless the boot succeeded.
     #[track_caller]
     pub fn expect_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}\n{}", self.console, self.errors);
@@ -150,7 +150,7 @@ impl Outcome {
         assert!(self.console.contains(what), "the console says it to people too");
     }
 
-    /// What Linux's user space says of `key`.
+    /// What Linux's user space says about `key`.
     #[track_caller]
     pub fn user_space(&self, key: &str) -> &str {
         let start = format!("linmap-userspace: {key}=");

@@ -159,7 +159,7 @@ impl CpuTree {
             fdt.end_node(node)?;
         }
         fdt.end_node(cpus)?;
-        // Behind a bus that moves addresses, as on many boards.
+        // On a bus that translates addresses, as on many boards.
         const BUS: u64 = 0x10_0000_0000;
         let bus = fdt.begin_node("soc")?;
         fdt.property_u32("#address-cells", 2)?;
@@ -219,7 +219,7 @@ pub fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
     outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
 }
 
-/// Expects `online` of `present` CPUs, all of which answered the call of the shell's `cpus`.
+/// Expects `online` of `present` CPUs, and that all others answered the boot CPU's call in `cpus`.
 #[track_caller]
 pub fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
     let phase = outcome.expect_success().phase("cpus");

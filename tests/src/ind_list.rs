@@ -19,7 +19,7 @@ impl CarriedOut {
     /// Carries out the list in `console`, as Linux's relocation code does with the words in memory.
     ///
     /// # Panics
-    /// When the list does not end, says what no list can, or overwrites itself.
+    /// When the list does not end, has a word that no list has, or overwrites itself.
     pub fn read(console: &str) -> Self {
         let hex = |text: &str| u64::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok();
         let (_, after) = console.split_once("kexec=list zeros=").expect("a list");
@@ -29,7 +29,7 @@ impl CarriedOut {
         let mut destination = None;
         for (nth, &word) in words.iter().enumerate() {
             let (pa, last) = (word & !(PAGE - 1), nth + 1 == words.len());
-            // The head stands alone; then come pages of 512 words.
+            // The head comes alone; then come pages of 512 words.
             assert_eq!(word & 2 != 0, nth % 512 == 0 && !last, "word {nth}: {word:#x}");
             match word & (PAGE - 1) {
                 1 => destination = Some(pa),

@@ -1,18 +1,21 @@
 //! What the end-to-end tests share: boots by `cargo xtask boot`, boots of an archive made by hand,
 //! and device trees.
 //!
-//! The tests use the same command as a person does, and read what it writes with `--json`; nothing
-//! looks for prose.
+//! The tests use the same command as a person does, and read the lines for machines that it writes
+//! with `--json`. They compare words for people only where these words are promised.
 
+mod board;
 mod boot;
 pub mod cpus;
 pub mod ind_list;
 pub mod listing;
+mod loader;
 mod pattern;
 mod raw;
 mod soak;
 mod tree;
 
+pub use board::{BoardBoot, UartNode, console_of_image_at};
 pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};

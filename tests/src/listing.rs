@@ -4,8 +4,8 @@
 //! The reader knows the instructions that change, order or drop translations, and those that leave
 //! a straight line. What is left out is everything that only computes, and branches to a label,
 //! taken or not. Nothing of a system instruction is guessed: a register, an operation or a barrier
-//! that it does not know is an error. Operands stay as they are written, since only who calls the
-//! routine knows what a register holds.
+//! that it does not know is an error. Operands stay as they are written, since only the caller of
+//! the routine knows what a register holds.
 
 use thiserror::Error;
 
@@ -47,7 +47,7 @@ pub enum Instruction<'s> {
     Bl(&'s str),
     /// `ret`, by the register it names or else x30.
     Ret(&'s str),
-    /// `eret`: goes on at ELR with SPSR, and synchronises the context.
+    /// `eret`: continues at ELR with SPSR, and synchronises the context.
     Eret,
     /// `hvc immediate`.
     Hvc(&'s str),
@@ -83,7 +83,7 @@ named! {
         Ttbr0El1 = "ttbr0_el1",
         /// The root of the upper half.
         Ttbr1El1 = "ttbr1_el1",
-        /// The shape of both halves.
+        /// VA sizes and granules of both halves.
         TcrEl1 = "tcr_el1",
         /// TCR2_EL1, by its encoding.
         Tcr2El1 = "s3_0_c2_c0_3",
@@ -103,7 +103,7 @@ named! {
         CpacrEl1 = "cpacr_el1",
         /// Which stack pointer is used.
         SpSel = "spsel",
-        /// Where EL1 keeps the number of the CPU.
+        /// Where the kernel stores the number of the CPU.
         TpidrEl1 = "tpidr_el1",
         /// Masks interrupts.
         DaifSet = "daifset",
@@ -261,7 +261,8 @@ fn split_labels(statement: &str) -> (Vec<&str>, &str) {
 
 struct Unknown;
 
-/// The system instruction that `statement` is; `None` for what only computes, or is none.
+/// The system instruction that `statement` is. `None` for one that only computes, and for a
+/// statement that is not an instruction.
 fn instruction(statement: &str) -> Result<Option<Instruction<'_>>, Unknown> {
     let (mnemonic, operands) = statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
     let operands = operands.trim();
@@ -322,7 +323,7 @@ mod tests {
         Instruction::Msr { register, value }
     }
 
-    /// The instructions behind the first label `name`, up to the next label that is not local.
+    /// The instructions after the first label `name`, up to the next label that is not local.
     fn routine<'l>(listing: &'l [Instruction<'l>], name: &str) -> &'l [Instruction<'l>] {
         let start = listing.iter().position(|i| *i == Instruction::Label(name)).expect("the label") + 1;
         let global = |i: &Instruction<'_>| matches!(i, Instruction::Label(l) if l.parse::<u8>().is_err());
@@ -394,7 +395,7 @@ mod tests {
         assert_eq!(routine(&listing, "mmu_off"), mmu_off);
         let offs =
             listing.iter().filter(|i| matches!(i, Instruction::Msr { register: Register::SctlrEl1, .. }));
-        assert_eq!(offs.count(), 1, "everybody goes that way");
+        assert_eq!(offs.count(), 1, "all CPUs take this path");
     }
 
     #[test]

@@ -4,10 +4,12 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::boot::image;
+use crate::loader::{loaded, stub};
 use crate::tree::{RAM, Tree, file};
 
 /// Longest that a machine may take before it has to have switched itself off.
@@ -55,7 +57,7 @@ impl RawBoot<'_> {
     }
 }
 
-/// A machine of 64 GiB to be started with everything where a loader of one's own would put it: the
+/// A machine of 64 GiB to be started with everything where a custom loader would load it: the
 /// kernel 2 MiB above the start of RAM, the device tree 16 MiB above.
 #[derive(Debug)]
 pub struct PlacedBoot<'a> {
@@ -78,15 +80,7 @@ impl PlacedBoot<'_> {
         const STUB_AT: u64 = RAM + 0x180_0000;
         let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
         let (tree, initrd) = (self.tree.file(), file(self.initrd));
-        let mut stub = Vec::new();
-        // ldr x0, DTB; mov x1, #0; mov x2, #0; mov x3, #0; ldr x4, IMAGE; br x4; DTB: .quad; IMAGE:
-        // .quad
-        for word in [0x5800_00c0u32, 0xd280_0001, 0xd280_0002, 0xd280_0003, 0x5800_0084, 0xd61f_0080] {
-            stub.extend_from_slice(&word.to_le_bytes());
-        }
-        stub.extend_from_slice(&Self::DTB_AT.to_le_bytes());
-        stub.extend_from_slice(&IMAGE_AT.to_le_bytes());
-        let stub = file(&stub);
+        let stub = file(&stub(Self::DTB_AT, IMAGE_AT));
         let mut qemu = Command::new("qemu-system-aarch64");
         qemu.args(["-object", "memory-backend-ram,id=ram,size=64G,reserve=off"]);
         qemu.args(["-M", "virt,memory-backend=ram", "-m", "64G"]);
@@ -96,7 +90,7 @@ impl PlacedBoot<'_> {
             (initrd.path(), initrd_at),
             (stub.path(), STUB_AT),
         ] {
-            qemu.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", path.display()));
+            qemu.arg("-device").arg(loaded(path, at));
         }
         qemu.arg("-device").arg(format!("loader,addr={STUB_AT:#x},cpu-num=0"));
         console(qemu, "max")
@@ -115,7 +109,7 @@ pub struct SpinTableBoot<'a> {
     pub tree: &'a [u8],
     /// The initrd, at [`INITRD_AT`](Self::INITRD_AT).
     pub initrd: &'a [u8],
-    /// The word that each CPU watches, in the firmware's page behind [`CODE_LEN`](Self::CODE_LEN)
+    /// The word that each CPU watches, in the firmware's page after [`CODE_LEN`](Self::CODE_LEN)
     /// bytes.
     pub mailboxes: [u64; 4],
 }
@@ -192,7 +186,7 @@ impl SpinTableBoot<'_> {
             (initrd.path(), Self::INITRD_AT),
             (firmware.path(), Self::FIRMWARE),
         ] {
-            qemu.arg("-device").arg(format!("loader,file={},addr={at:#x},force-raw=on", path.display()));
+            qemu.arg("-device").arg(loaded(path, at));
         }
         qemu.arg("-device").arg(format!("loader,addr={:#x},cpu-num=0", Self::FIRMWARE));
         console(qemu, self.cpu)
@@ -201,8 +195,23 @@ impl SpinTableBoot<'_> {
 
 /// Starts `qemu` with CPUs of this type and reads its console until it ends.
 fn console(mut qemu: Command, cpu: &str) -> String {
+    qemu.args(["-cpu", cpu, "-nographic"]);
+    read_console(qemu, None)
+}
+
+/// Starts `qemu` and reads its console, the standard output, until it holds `last`.
+///
+/// # Panics
+/// When it never does.
+pub(crate) fn console_until(mut qemu: Command, last: &str) -> String {
+    qemu.args(["-display", "none", "-monitor", "none"]);
+    read_console(qemu, Some(last))
+}
+
+/// Starts `qemu` and reads its standard output until it holds `last`, or to its end.
+fn read_console(mut qemu: Command, last: Option<&str>) -> String {
     let mut qemu = qemu
-        .args(["-cpu", cpu, "-nographic", "-nic", "none"])
+        .args(["-nic", "none"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -210,20 +219,32 @@ fn console(mut qemu: Command, cpu: &str) -> String {
         .expect("QEMU starts");
     let mut stdout = qemu.stdout.take().expect("a pipe");
     let (sender, receiver) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        let mut console = Vec::new();
+    thread::spawn(move || {
+        let mut piece = [0; 4096];
         // An error ends the console as the end of the machine does.
-        let _ = stdout.read_to_end(&mut console);
-        let _ = sender.send(());
-        String::from_utf8_lossy(&console).into_owned()
+        while let Ok(len @ 1..) = stdout.read(&mut piece)
+            && sender.send(piece[..len].to_vec()).is_ok()
+        {}
     });
-    let ended = receiver.recv_timeout(PATIENCE);
+    let started = Instant::now();
+    let mut console = Vec::new();
+    let text = |console: &[u8]| String::from_utf8_lossy(console).into_owned();
+    let reached = loop {
+        match receiver.recv_timeout(PATIENCE.saturating_sub(started.elapsed())) {
+            Ok(piece) => console.extend_from_slice(&piece),
+            Err(RecvTimeoutError::Disconnected) => break last.is_none(),
+            Err(RecvTimeoutError::Timeout) => break false,
+        }
+        if last.is_some_and(|last| text(&console).contains(last)) {
+            break true;
+        }
+    };
     // It has ended, or has to.
     let _ = qemu.kill();
     let _ = qemu.wait();
-    let console = reader.join().expect("the reader does not panic");
-    assert!(ended.is_ok(), "the machine did not switch itself off: {console}");
-    console
+    let wanted = last.unwrap_or("the machine's end");
+    assert!(reached, "the console has not come to {wanted:?}: {}", text(&console));
+    text(&console)
 }
 
 /// A newc cpio archive.

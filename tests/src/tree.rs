@@ -108,7 +108,7 @@ pub fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// The tree that QEMU makes for its `virt` with these options, without the room behind it.
+/// The tree that QEMU makes for its `virt` with these options, without the room after it.
 ///
 /// # Panics
 /// When QEMU does not start, or makes none.
@@ -122,7 +122,7 @@ pub fn virt_tree(machine: &str, options: &str) -> Vec<u8> {
         .expect("QEMU starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut blob = std::fs::read(file.path()).expect("the tree");
-    // The strings are last; what follows is padding, and harm to it is none.
+    // The strings are last. What follows is padding: a change of it has no effect.
     let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().expect("four bytes")) as usize;
     let end = word(12) + word(32);
     assert!(end < blob.len() && word(8) < word(12));

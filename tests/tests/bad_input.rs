@@ -132,7 +132,7 @@ fn memory_beyond_the_cpus_reach_is_refused() {
 #[test]
 fn no_room_for_tables_is_an_error() {
     for builder in ["identity", "base"] {
-        // All but half a MiB of RAM is the firmware's, and what is loaded lies in what is left.
+        // The firmware reserves all but half a MiB of RAM, and what is loaded lies in that rest.
         let tree = Tree {
             memory: vec![(RAM, GIB)],
             reserved: vec![(RAM + 0x0200_0000, GIB - 0x0200_0000)],
@@ -207,7 +207,7 @@ fn an_image_that_does_not_fit_memory_is_refused() {
 fn expect_raw_error(initrd: &[u8], command_line: &str, kind: &str) {
     let console = RawBoot { initrd, command_line }.run();
     assert!(console.contains(&format!("linmap: error={kind} what=")), "{console}");
-    assert!(console.contains("linmap cannot go on: "), "{console}");
+    assert!(console.contains("linmap cannot continue: "), "{console}");
 }
 
 #[test]

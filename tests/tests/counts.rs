@@ -78,7 +78,7 @@ fn a_page_map_takes_a_512th_of_memory_and_all_other_tables_come_back() {
     assert!(tables * 4096 <= memory / 512 * 1003 / 1000, "{tables}");
     let map = outcome.with("map").expect("a summary");
     assert_eq!(map["tables"], tables, "the live tree has as many tables as were built");
-    // What is reserved is what was before the phase, and the tables.
+    // The memory reserved now is the memory reserved before the phase, and the tables.
     let before = outcome.phase("memblock")["reserved_bytes"].as_u64().expect("a number");
     let after = outcome.with("memory").expect("totals")["reserved"].as_u64().expect("a number");
     assert_eq!(after, before + tables * 4096);

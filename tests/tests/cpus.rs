@@ -155,7 +155,7 @@ fn the_bbm_level_is_the_least_of_all_cpus() {
     assert_eq!(boot(""), (Some(3), vec![Some(3); 4]));
     assert_eq!(boot("linmap.bbm=1"), (Some(1), vec![Some(1); 4]));
     assert_eq!(boot("linmap.bbm.cpu2=2"), (Some(2), vec![Some(3), Some(3), Some(2), Some(3)]));
-    // What is said of one CPU comes before what is said of all.
+    // The word for one CPU takes precedence over the word for all.
     assert_eq!(
         boot("linmap.bbm=2 linmap.bbm.cpu0=3 linmap.bbm.cpu3=0"),
         (Some(0), vec![Some(3), Some(2), Some(2), Some(0)])

@@ -102,7 +102,7 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
         other => panic!("{other} holds no root"),
     };
     let mut events = Vec::new();
-    // The firmware's calls come behind the end of this path.
+    // The firmware's calls come after the end of this path.
     let (path, _) = source.split_once("firmware:\n").expect("the calls of PSCI");
     // It ends in the routine that turns the MMU off.
     let instructions = listing::read(path).unwrap();
@@ -125,7 +125,7 @@ fn relocation(source: &str, ttbr1: u64, reserved: u64) -> Vec<Event> {
             Instruction::Isb => Event::Isb { cpu: 0 },
             // From here on the MMU is off.
             Instruction::Msr { register: listing::Register::SctlrEl1, .. } => break,
-            // Other CPUs are told of this one's stores.
+            // A barrier before a signal to other CPUs.
             Instruction::Dsb(listing::Dsb::Ish) => {
                 Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All }
             }
@@ -163,8 +163,8 @@ fn hand_over(source: &str) -> Board {
     let switched = switched.expect("the switch to the transitional tables");
     for (nth, event) in events.into_iter().enumerate() {
         board.event(event);
-        // After the ISB behind the switch everything is read and written through the transitional
-        // map.
+        // After the ISB that follows the switch everything is read and written through the
+        // transitional map.
         if nth == switched + 1 {
             for pa in [RAM + 0x20_0000, RAM + RAM_LEN - 0x1000] {
                 let va = layout.linear(Pa(pa)).0;
@@ -222,7 +222,7 @@ fn a_move_executes_a_barrier_for_each_cpu_and_none_for_a_page() {
     // there is only one such record.
     assert_eq!(barriers("next", "moved"), 1);
     assert_eq!(barriers("other_kind", "link"), 1);
-    // Behind the last list.
+    // After the last list.
     assert_eq!(barriers("moved", "join"), 1);
     // The switch to the transitional tables, and turning the MMU off. A move by one CPU executes
     // four barriers in all.

@@ -62,7 +62,7 @@ fn a_scattered_payload_is_moved_in_a_tenth_of_an_instruction_per_byte() {
     assert!(outcome.phase("kexec-tables")["ticks"].as_u64() <= Some(20_000), "{}", outcome.console);
 }
 
-/// Whether the times of both checks are there: of the one before the move and of the one behind it.
+/// Whether the times of both checks are there: of the one before the move and of the one after it.
 fn tells_what_checks_cost(outcome: &Outcome) -> bool {
     let checks =
         outcome.records.iter().filter(|r| r.get("phase").is_some_and(|phase| phase == "kexec-verify"));

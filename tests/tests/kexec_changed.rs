@@ -1,5 +1,5 @@
 //! What changes between loading a payload and entering it is noticed: before anything is moved,
-//! with everything as it was, and at its place.
+//! when nothing has changed yet, or at the destination after the move.
 
 use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Record, Tree, archive, number, own_image};
 
@@ -153,8 +153,7 @@ fn memory_lists(outcome: &Outcome) -> Vec<Vec<String>> {
 #[test]
 fn what_is_right_before_the_move_and_wrong_behind_it_is_not_entered() {
     // Flash, which the tree says is memory: it can be read, and does not hold what is stored. It is
-    // the lowest memory, so that it is where the payload goes; what waits to be moved there is
-    // right.
+    // the lowest memory, so the payload is moved there. What is staged is unchanged.
     const FLASH: u64 = 0x400_0000;
     let archive = archive(&[
         ("cmdline", b""),

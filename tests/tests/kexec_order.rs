@@ -11,7 +11,7 @@ const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
 /// The running kernel is in the block below.
 const ARCHIVE_AT: u64 = RAM + 2 * BLOCK;
-/// The device tree's block, and behind it memory for frames that is too short for an image or a
+/// The device tree's block, and after it memory for frames that is too short for an image or a
 /// device tree.
 const DTB_AT: u64 = RAM + 8 * BLOCK;
 
@@ -25,7 +25,7 @@ fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
     assert!(offset.is_multiple_of(4) && offset >= least);
     let mut bytes = members((offset - least) as usize);
     assert_eq!(start(&bytes), offset);
-    // Zeros behind an archive are not part of it.
+    // Zeros after an archive are not part of it.
     bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
     bytes
 }
@@ -74,7 +74,7 @@ fn moved(offset: u64, load: &str) -> [u64; 2] {
         .expect("the initrd's segment");
     let to = initrd.split(' ').next().and_then(|to| u64::from_str_radix(to.strip_prefix("0x")?, 16).ok());
     assert!(goes(ARCHIVE_AT, to.expect("an address"), archive.len() as u64), "{list:#x?}");
-    // It was right behind the move, and the next kernel loads the archive once more.
+    // It was right after the move, and the next kernel loads the archive once more.
     assert!(console.contains("linmap: state=done generation=2"), "{console}");
     let plan = console.lines().find(|line| line.starts_with("linmap: kexec=plan ")).expect("a plan");
     ["ordered", "bounced"].map(|name| {

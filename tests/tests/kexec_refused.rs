@@ -54,8 +54,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// With a checksum, as zstd(1) packs files: without one a wrong byte may well make another file
-/// that is as right.
+/// With a checksum, as zstd(1) packs files: without one, a wrong byte may yield another valid file.
 fn zstd(content: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
     encoder.include_checksum(true).expect("memory");

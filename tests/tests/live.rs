@@ -38,8 +38,7 @@ fn stress(level: &str) -> Outcome {
     assert_eq!(number(&outcome, "workers", "calls"), calls);
     assert_eq!(number(&outcome, "workers", "workers"), 3);
     assert!(number(&outcome, "workers", "faults") > calls / 10, "many accesses met the protections");
-    // Each call that is not to be writable and executable memory changes something or finds it as
-    // it should be.
+    // Every call succeeds, except those that would make memory writable and executable.
     assert_eq!(number(&outcome, "workers", "too_long"), 0);
     assert!(number(&outcome, "workers", "refused") < calls * 15 / 100);
     let trace = trace(&outcome);
@@ -60,7 +59,7 @@ fn trace(outcome: &Outcome) -> Trace {
 #[test]
 fn random_changes_at_level_3_disturb_nobody_and_are_legal() {
     let outcome = stress("linmap.bbm=3");
-    // Nothing but the rewriting of nG is parked.
+    // Only calls that rewrite nG park.
     assert!((calls() / 10_000..calls() / 100).contains(&number(&outcome, "workers", "parked")));
 }
 
@@ -115,8 +114,8 @@ fn the_map_goes_to_pages_when_a_secondary_cpu_lacks_level_3() {
 
 #[test]
 fn a_repaint_takes_few_instructions_for_an_entry_and_stands_still_for_none_of_them() {
-    // On CPUs of type max a tick is an instruction under --icount, whichever CPU executes it; that
-    // of waiting for the others is told apart.
+    // On CPUs of type max a tick is an instruction under --icount, whichever CPU executes it. The
+    // ticks of waiting for the others are reported separately.
     let outcome =
         script(&format!("--icount --cpus 2 --memory 64G {LEVEL_3}"), "linmap.bbm.cpu1=0", "map; verify");
     outcome.expect_success();
@@ -252,7 +251,8 @@ fn memory_that_the_map_protects_is_refused_where_it_would_be_read_or_written() {
 
 #[test]
 fn memory_is_given_back_as_a_whole_or_not_at_all() {
-    // The run of read-only pages changes parked alone, and the page that is invalid in use as well.
+    // The run of read-only pages changes only while all CPUs are parked; the invalid page changes
+    // in use too.
     let outcome = script(
         "--cpus 3 --cpu neoverse-n1 --timeout 120",
         "",
@@ -303,8 +303,8 @@ fn memory_disappears_and_comes_back() {
 
 #[test]
 fn small_changes_cost_no_more_instructions_than_they_may() {
-    // On CPUs of type max a tick is an instruction under --icount. What each change costs is in the
-    // README.
+    // On CPUs of type max a tick is an instruction under --icount. docs/figures.md has the cost of
+    // each change.
     let costs = [
         ("protect ro 0x80000000 4K", "ro 0x80000000..0x80001000", 5_827),
         ("split 3 0x80200000 4K", "0x80200000..0x80201000 to level 3", 2_600),

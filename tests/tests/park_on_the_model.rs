@@ -124,7 +124,7 @@ fn unuses(board: &Board, cpu: usize, va: u64, kind: Use) {
 /// Where a CPU is that runs the routine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
-    /// Waits: it goes on at this instruction when it is told to.
+    /// Waits: it continues at this instruction when it is released.
     Waits(usize),
     Returned,
 }
@@ -162,7 +162,7 @@ impl<'s> Routine<'s> {
         let mut at = from;
         loop {
             match self.listing[at] {
-                // The loop that waits, left by a branch to the label 1 behind it.
+                // The loop that waits, left by a branch to the label 1 after it.
                 Instruction::Label("0") => return Stop::Waits(self.label("1", at)),
                 Instruction::Label(_) => {}
                 Instruction::Msr { register: listing::Register::Ttbr0El1, value } => {
@@ -211,14 +211,14 @@ impl<'s> Routine<'s> {
     }
 }
 
-/// The block that becomes a table of pages, and the one that leads elsewhere: what always asks for
-/// break-before-make at BBM level 0, and the latter at every level.
+/// The block that becomes a table of pages, and the one whose output address changes. At BBM level
+/// 0 both need break-before-make, the latter at every level.
 const SPLIT: u64 = 20 * BLOCK;
 const MOVED: u64 = 30 * BLOCK;
 const MOVED_TO: u64 = RAM + 40 * BLOCK;
 
-/// All CPUs but those in `stay` park, the boot CPU edits on the surgery root, all come back and go
-/// on.
+/// All CPUs but those in `stay` park, the boot CPU edits on the surgery root, all return and
+/// continue.
 fn park_and_edit(source: &str, stay: &[usize]) -> Running {
     let mut running = running();
     let routine = Routine::read(source);
@@ -337,7 +337,7 @@ fn no_instruction_of_the_routine_can_be_left_out() {
 }
 
 /// Without FEAT_ETS2 an invalidation is complete for the TLB of the CPU that issued it only with
-/// the context synchronization behind the DSB (Arm ARM D8.17, RBLDZX).
+/// the context synchronization after the DSB (Arm ARM D8.17, RBLDZX).
 #[test]
 fn the_isb_behind_each_invalidation_is_missed_where_the_routine_relies_on_it() {
     let all = instructions();

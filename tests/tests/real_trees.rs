@@ -24,7 +24,7 @@ const NEXT: NextTree<'static> = NextTree {
     preserved: &[PreservedRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
 
-/// Rewrites `blob` if it is accepted, checks what comes of it, and says whether it was.
+/// Rewrites `blob` if it is accepted, checks the result, and returns whether it was accepted.
 fn is_rewritten(blob: &[u8]) -> bool {
     let Ok(len) = NEXT.measure(blob) else { return false };
     let mut output = vec![0xaa; len];
@@ -86,7 +86,7 @@ fn trees_of_real_machines_are_rewritten_and_harmed_ones_rewritten_or_refused() {
             }
             accepted += usize::from(is_rewritten(&harmed));
         }
-        // Most harm is to values that nothing is made of.
+        // Most damage hits values that do not matter for the result.
         assert!((1_000..9_700).contains(&accepted), "{accepted}");
     }
 }

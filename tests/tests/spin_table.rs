@@ -1,5 +1,5 @@
-//! CPUs from a spin table go through kexec: to a pen of ours and from there to the next kernel, be
-//! it Linux or linmap, at every level a kernel is entered at.
+//! CPUs from a spin table go through kexec: to linmap's pen and from there to the next kernel,
+//! Linux or linmap, at every level a kernel is entered at.
 
 use std::path::{Path, PathBuf};
 
@@ -142,7 +142,7 @@ fn raspi4b(append: &str, payload: &str, script: &str) -> Outcome {
     boot.with("--append", append).with("--script", script).run()
 }
 
-/// What each generation's phase `cpus` says of `key`.
+/// What each generation's phase `cpus` says about `key`.
 fn phases(outcome: &Outcome, key: &str) -> Vec<u64> {
     let phases = outcome.records.iter().filter(|r| r.get("phase").is_some_and(|phase| phase == "cpus"));
     phases.map(|phase| phase[key].as_u64().expect("a number")).collect()

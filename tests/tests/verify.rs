@@ -63,8 +63,8 @@ fn blocks_are_chosen_unasked_on_every_cpu() {
 
 #[test]
 fn discrete_unaligned_memory_with_no_map_ranges_is_mapped_exactly() {
-    // On 4 GiB of RAM: a single page, an odd region, and the rest with two holes that firmware
-    // keeps.
+    // On 4 GiB of RAM: a single page, an odd region, and the rest with two holes that the firmware
+    // reserves.
     let tree = Tree {
         memory: vec![(RAM, 0x1000), (RAM + 0x5000, 0x12_3000), (RAM + 0x20_0000, 0xbfe0_0000)],
         reserved: vec![(RAM + 0x1000_0000, 0x10_0000)],

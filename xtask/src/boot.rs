@@ -1,5 +1,5 @@
-//! `cargo xtask boot`: builds the kernel, starts it in QEMU and says whether it got where it
-//! should.
+//! `cargo xtask boot`: builds the kernel, starts it in QEMU and reports whether it reached its
+//! goal.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub struct BootArgs {
     /// QEMU's machine
     #[arg(long, value_enum, default_value = "virt", value_name = "NAME")]
     machine: Machine,
-    /// Boot this device tree as it is, but for /chosen, instead of QEMU's own
+    /// Boot this device tree, with only /chosen changed, instead of QEMU's own
     #[arg(long, value_name = "FILE")]
     dtb: Option<PathBuf>,
     /// More words for the command line: linmap.* are for linmap, the rest for the payload
@@ -81,11 +81,11 @@ pub struct BootArgs {
     /// How the payload's kernel is packed
     #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
     packing: Packing,
-    /// An initramfs for the payload instead of BusyBox. The run then ends well when the machine
-    /// powers off. With --payload self it is only taken along
+    /// An initramfs for the payload instead of BusyBox. The run then succeeds when the machine
+    /// powers off. With --payload self it is only passed on
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// How far Linux has to come [default: user-space]
+    /// How far Linux must get [default: user-space]
     #[arg(long, value_enum, value_name = "WHERE")]
     until: Option<Milestone>,
     /// Let the virtual counter count instructions: every run takes the same number of ticks
@@ -99,7 +99,7 @@ pub struct BootArgs {
     timeout: Option<u64>,
 }
 
-/// How far Linux comes.
+/// How far Linux gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Milestone {
     /// It prints its first line, and the machine is stopped
@@ -256,7 +256,7 @@ fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
     Ok(kind)
 }
 
-/// Whether a command of the script loads a payload, be it in vain.
+/// Whether a command of the script loads a payload, even if the load fails.
 fn script_needs_payload(script: &str) -> bool {
     commands(script).any(|command| command.trim_start_matches('!').split_whitespace().next() == Some("kexec"))
 }
@@ -285,7 +285,8 @@ fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
     }
 }
 
-/// Refuses what QEMU would ignore without a word, and what it has no tree for.
+/// Refuses options that QEMU would ignore silently, and a machine for which it makes no device
+/// tree.
 fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
     let machine = arguments.machine;
     let name = machine.name();

@@ -22,7 +22,7 @@ pub struct Kernel {
     pub elf_path: PathBuf,
 }
 
-/// `cargo xtask build`: builds the kernel and says where it is.
+/// `cargo xtask build`: builds the kernel and prints where it is.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     let kernel = kernel(workspace, &toolchain)?;

@@ -1,10 +1,10 @@
-//! Reading the machine's console: bytes into lines, and the last lines kept for the message of a
-//! failed boot.
+//! Reading the machine's console: splits bytes into lines, and stores the last lines for the
+//! message of a failed boot.
 
 use std::collections::VecDeque;
 
 const KEPT_LINES: usize = 25;
-/// A longer line is cut into lines: a machine gone wild must not fill our memory.
+/// A longer line is cut into lines, so that a kernel that prints without end can't fill our memory.
 const LONGEST_LINE: usize = 16 << 10;
 
 /// Splits console output into lines.

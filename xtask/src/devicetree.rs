@@ -41,7 +41,7 @@ pub fn memory(tree: &[u8]) -> Vec<Range<u64>> {
     fdt.root().children().filter(is_memory).flat_map(|node| ranges(node, cells)).collect()
 }
 
-/// What memory reservations and /reserved-memory keep from use; none where the tree can't be read.
+/// What memory reservations and /reserved-memory reserve; none where the tree can't be read.
 pub fn reserved(tree: &[u8]) -> Vec<Range<u64>> {
     let Ok(fdt) = parse_dtb(tree) else { return Vec::new() };
     let listed = fdt.memory_reservations().filter_map(|(address, size)| range(address, size));
@@ -66,8 +66,8 @@ mod tests {
     use dtoolkit::memreserve::MemoryReservation;
     use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
-    /// Of 34 characters, in the tree that QEMU makes for xlnx-versal-virt. The specification
-    /// allows 31.
+    /// A name of 34 characters, from the tree that QEMU makes for xlnx-versal-virt. The
+    /// specification allows 31.
     const LONG_NAME: &str = "snps,quirk-frame-length-adjustment";
     const BOOTARGS: &str = "linmap.payload=none a=b";
     const INITRD: Range<u64> = 0x4400_0000..0x4400_1234;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::workspace::{Workspace, cargo};
 use crate::{process, progress};
 
-/// What `--help` says of time and seeds.
+/// What `--help` says about time and seeds.
 pub const HELP: &str = "\
 Every round has a seed of its own: the first the one given, each later one the next number. A round
 that fails ends the run and says how to repeat it.
@@ -45,8 +45,8 @@ const ROUND: u64 = 30_000;
 const LIVE_EDITS: u64 = 3;
 /// Sequences for each case of the machine's fuzzer, which takes about as long as one.
 const SEQUENCES_PER_MACHINE: u64 = 50;
-/// Sequences for each of changes of a linear map, which takes as long as many: a map is built and
-/// taken down for it.
+/// Sequences for each sequence of changes of a linear map, which takes as long as many: it builds a
+/// map and removes it.
 const SEQUENCES_PER_MAP: u64 = 100;
 
 /// `cargo xtask fuzz`.
@@ -114,8 +114,8 @@ impl Round {
                 LINMAP,
                 "live_on_the_model",
                 [
-                    // It counts on from its seed: rounds that follow each other would share most of
-                    // what they do.
+                    // This test counts seeds up from its own, so the rounds' seeds are a round
+                    // apart. Otherwise consecutive rounds would repeat most of each other.
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_MAP)),
                 ],

@@ -67,7 +67,7 @@ impl fmt::Display for PayloadKind {
     }
 }
 
-/// Everything the kernel is told and given.
+/// Everything that the kernel receives.
 #[derive(Debug)]
 pub struct Handover {
     /// What to hand over to.
@@ -84,7 +84,7 @@ pub struct Handover {
     pub shell: bool,
     /// Whether the virtual counter counts instructions.
     pub icount: bool,
-    /// Whether the payload powers off as soon as it is up.
+    /// Whether the payload powers off as soon as its user space runs.
     pub power_off: bool,
     /// The user's words.
     pub append: String,
@@ -95,7 +95,7 @@ pub struct Handover {
 pub struct Files(tempfile::TempDir);
 
 impl Files {
-    /// An empty folder. Folders of runs that were killed go now.
+    /// Makes an empty folder, and removes the folders of runs that were killed.
     pub fn new(workspace: &Workspace) -> Result<Self> {
         let parent = workspace.folder("linmap")?;
         for old in std::fs::read_dir(&parent)?.flatten() {
@@ -186,9 +186,9 @@ impl Handover {
         Ok(Some(archive.finish()?))
     }
 
-    /// Places everything in memory that both the tree and the machine have. Where the tree has none
-    /// for it, or can't be read, the machine's memory alone decides: then it is the kernel that has
-    /// to notice.
+    /// Places everything in memory that both the tree and the machine have. If the tree has no
+    /// memory for it, or can't be read, the machine's memory alone decides, and the kernel has to
+    /// report the bad tree.
     fn place(
         &self,
         hardware: &Hardware,

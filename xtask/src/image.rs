@@ -19,13 +19,13 @@ pub enum ImageError {
     /// Segments lie too far apart to be one file.
     #[error("the kernel's segments span {0:#x} bytes; a flat Image of more than {MAX_SPAN:#x} is a mistake")]
     Span(u64),
-    /// Two segments want the same bytes.
+    /// Two segments overlap.
     #[error("the segment at {0:#x} lies inside another one")]
     Overlap(u64),
     /// The header is not at the link base.
     #[error("no arm64 Image header at the link base {0:#x}: the magic at offset 0x38 is {1:02x?}")]
     Magic(u64, [u8; 4]),
-    /// image_size does not even cover what the file holds.
+    /// image_size is less than the length of the file.
     #[error("the Image header's image_size is {image_size:#x}, less than the {file:#x} bytes of the file")]
     ImageSize {
         /// The header's field, bytes.
@@ -102,7 +102,7 @@ impl Image {
     }
 
     /// How much memory from its load address on the Image uses, bytes: the file, .bss and whatever
-    /// else it says.
+    /// else image_size includes.
     pub fn image_size(&self) -> u64 {
         u64::from_le_bytes(self.field(16))
     }

@@ -94,9 +94,9 @@ const FILES: usize = 3;
 /// The size of the file that is there only to be checked, bytes: more than one extent of any move.
 const PATTERN_BYTES: usize = 1 << 20;
 
-/// A newc archive with BusyBox (a static arm64 executable), /init, and in /check what /init finds
-/// out by whether Linux got the archive as it was: a file of random-looking bytes, and the SHA-256
-/// of each file.
+/// A newc archive with BusyBox (a static arm64 executable), /init, and in /check the files by which
+/// /init checks that Linux received the archive unchanged: a file of random-looking bytes, and the
+/// SHA-256 of each file.
 pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut archive = Archive::default();
     for folder in ["bin", "check", "dev", "proc", "sys"] {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(archive.find("check/pattern").unwrap().data.len(), PATTERN_BYTES);
     }
 
-    /// What /init says of the files in `root`, by this machine's own shell.
+    /// What /init says about the files in `root`, by this machine's own shell.
     fn verdict(root: &Path) -> String {
         let mut shell = Command::new("sh");
         shell.current_dir(root).arg("-c").arg(format!("files={FILES}{CHECK}"));
@@ -184,7 +184,7 @@ mod tests {
         for (name, path, data) in &files {
             let mut changed = data.to_vec();
             *changed.last_mut().unwrap() ^= 1;
-            // A list that is wrong is told as the file that it is wrong about.
+            // A wrong list is reported as the file whose entry is wrong.
             let named = if *name == "check/sums" { "" } else { *name };
             let expected = format!("{INITRD_LINE}corrupt {named}");
             fs::write(path, changed).unwrap();

@@ -37,11 +37,11 @@ pub enum GicVersion {
 }
 
 impl GicVersion {
-    /// How many CPUs a GICv2 is for.
+    /// The most CPUs of a GICv2.
     pub const V2_CPUS: u32 = 8;
 }
 
-/// How QEMU is made to enter a kernel that we have put into memory ourselves.
+/// How QEMU is made to enter a kernel that we have loaded into memory ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// The loader device sets the first CPU's PC. PSCI and the EL stay as for `-kernel`.
@@ -75,7 +75,8 @@ impl Machine {
         match self {
             Self::Virt => "earlycon=pl011,0x9000000",
             Self::XlnxVersalVirt => "earlycon=pl011,0xff000000",
-            Self::XlnxZcu102 | Self::Raspi4b => "",
+            Self::XlnxZcu102 => "earlycon=cdns,mmio,0xff000000",
+            Self::Raspi4b => "earlycon=pl011,0xfe201000",
         }
     }
 
@@ -94,7 +95,7 @@ impl Machine {
         (self == Self::Virt).then_some("max")
     }
 
-    /// The only CPU type of a machine on which QEMU ignores `-cpu` without a word.
+    /// The only CPU type of a machine on which QEMU silently ignores `-cpu`.
     pub fn only_cpu(self) -> Option<&'static str> {
         match self {
             Self::Virt => None,
@@ -142,7 +143,7 @@ impl Machine {
     }
 
     /// Where QEMU puts pieces of its own before the first instruction, physical addresses. On
-    /// `virt` its device tree stands at the start of RAM; with a `-kernel` there are a boot loader
+    /// `virt` its device tree is at the start of RAM; with a `-kernel` there are a boot loader
     /// of a few instructions, secondary CPUs' pens and that kernel at the start, and a device tree
     /// 128 MiB, or half of a smaller memory, above it.
     pub fn taken_by_qemu(self, memory: MemorySize) -> Vec<Range<u64>> {

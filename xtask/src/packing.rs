@@ -5,7 +5,7 @@
 //! executable that unpacks a kernel. Layout of its first bytes, all numbers little-endian: "MZ" at
 //! 0, "zimg" at 4, the payload's offset at 8 and its size at 12 (u32 each), the name of the
 //! compression with a NUL at 24, 0x8182_23cd at 0x38, the offset of the PE header at 0x3c. What is
-//! compressed is the Image with zeros up to its image_size. Behind a zstd payload, and not counted
+//! compressed is the Image with zeros up to its image_size. After a zstd payload, and not counted
 //! in its size, follow 4 bytes with the size of what is unpacked.
 
 use std::io::Write;
@@ -57,13 +57,13 @@ const LARGEST_IMAGE: u64 = 1 << 30;
 
 const IMAGE_SIZE: usize = 16;
 const IMAGE_MAGIC: usize = 0x38;
-/// Where the payload begins: behind the headers.
+/// Where the payload begins: after the headers.
 const PAYLOAD: u32 = 0x1000;
 const PE_HEADER: u32 = 0x40;
 /// The log2 of the window that `zstd --ultra -22` uses.
 const ULTRA_WINDOW: u32 = 27;
 
-/// `kernel`, packed so.
+/// Packs `kernel` in the form `packing`.
 pub fn pack(kernel: &[u8], packing: Packing) -> Result<Vec<u8>, PackingError> {
     match packing {
         Packing::Raw => Ok(kernel.to_vec()),
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// An Image of 1 MiB whose header wants 64 KiB more.
+    /// An Image of 1 MiB whose header asks for 64 KiB more.
     fn image() -> Vec<u8> {
         let mut image: Vec<u8> = (0..1u32 << 20).map(|at| ((at / 7) ^ (at >> 9)) as u8).collect();
         image[IMAGE_SIZE..IMAGE_SIZE + 8].copy_from_slice(&0x11_0000u64.to_le_bytes());

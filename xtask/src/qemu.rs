@@ -17,7 +17,7 @@ use crate::size::MemorySize;
 /// QEMU's program for arm64.
 pub const PROGRAM: &str = "qemu-system-aarch64";
 
-/// The machine that QEMU shall be.
+/// The machine that QEMU emulates.
 #[derive(Debug, Clone)]
 pub struct Hardware {
     /// Which of QEMU's machines.
@@ -186,7 +186,7 @@ fn parse_version(said: &str) -> Option<Version> {
     Some(Version { major: parts.next()??, minor: parts.next()??, patch: parts.next()?? })
 }
 
-/// A running QEMU. Dropped, it is killed and the terminal is as it was before.
+/// A running QEMU. Dropping it kills QEMU and restores the terminal.
 #[derive(Debug)]
 pub struct Qemu {
     child: Child,

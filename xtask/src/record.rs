@@ -62,7 +62,7 @@ fn pairs(text: &str) -> Result<Record, RecordError> {
     }
 }
 
-/// The value behind an opening quote, and how many bytes it takes with both quotes.
+/// The value after an opening quote, and how many bytes it takes with both quotes.
 fn quoted_value(text: &str, open_at: usize) -> Result<(Value, usize), RecordError> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -16,9 +16,9 @@ use crate::verdict::{Verdict, Watch};
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Where it should.
+    /// At its goal.
     Reached,
-    /// Somewhere else.
+    /// Before its goal.
     Failed {
         /// In one line, or with what QEMU said.
         why: String,
@@ -29,14 +29,14 @@ pub enum Ending {
     Interrupted,
 }
 
-/// How long a run goes on once it has reached its goal.
+/// How long a run continues after it has reached its goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Afterwards {
     /// Until Linux has powered the machine off, for some seconds at most.
     PowersOff,
     /// Until our kernel has, which it does at once where it can.
     Halts,
-    /// As long as it takes to print what stands behind the line that reached the goal.
+    /// As long as it takes to print what stands after the line that reached the goal.
     Prints,
     /// Not at all.
     Stops,
@@ -53,7 +53,7 @@ impl Afterwards {
     }
 }
 
-/// How long a failed run may go on printing.
+/// How long a failed run may continue to print.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
 

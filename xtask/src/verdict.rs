@@ -1,4 +1,4 @@
-//! What a run shall reach, and what each console line means for that.
+//! The goal of a run, and what each console line means for it.
 
 use crate::initramfs::{INITRD_LINE, USERSPACE_LINE};
 use crate::record::{self, Record};
@@ -6,7 +6,7 @@ use crate::record::{self, Record};
 /// What Linux prints before anything else.
 const FIRST_LINE: &str = "Booting Linux on physical CPU";
 
-/// What a run shall reach.
+/// The goal of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// Linux's user space.
@@ -45,7 +45,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A run that shall reach `goal`.
+    /// Follows a run with the goal `goal`.
     pub fn new(goal: Goal) -> Self {
         Self { goal, verdict: Verdict::Running, records: Vec::new(), end_is_asked_for: false }
     }
@@ -101,7 +101,7 @@ impl Watch {
         if let Some(file) = corrupt_file(line) {
             return Verdict::Failed(format!("Linux got an initrd whose {file} is not what was packed"));
         }
-        // Another CPU of the payload may print behind it on the same line.
+        // Another CPU of the payload may print after it on the same line.
         let reached = line.starts_with(USERSPACE_LINE) && self.goal == Goal::Userspace;
         if reached { Verdict::Reached } else { Verdict::Running }
     }

@@ -42,7 +42,7 @@ impl Workspace {
         }
     }
 
-    /// What `cargo metadata` says of the workspace's own packages.
+    /// What `cargo metadata` says about the workspace's own packages.
     pub fn metadata(&self) -> Result<serde_json::Value> {
         metadata()
     }
@@ -58,8 +58,8 @@ impl Workspace {
 fn metadata() -> Result<serde_json::Value> {
     let mut metadata = Command::new(cargo());
     metadata.args(["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"]);
-    // What cargo says now comes before what it said when this was compiled: the folder may have
-    // moved since.
+    // What cargo reports now takes precedence over what it reported when this was compiled: the
+    // folder may have moved since.
     let package = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     metadata.arg(package.join("Cargo.toml"));

@@ -62,8 +62,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     Ok(Checked { events, time, table_bytes: built.tables * TABLE })
 }
 
-/// The root table with the fixmap's tables below it, all empty but for what leads there, and TTBR1
-/// on the root.
+/// Writes the root table and the fixmap's tables below it, empty except for the links between them,
+/// and sets TTBR1 to the root.
 fn turn_on(board: &Board, early: impl Fn(usize) -> Pa) {
     for (nth, _) in EARLY.iter().enumerate() {
         board.event(Event::Fill { cpu: 0, pa: early(nth).0, count: TABLE / 8, first: 0, step: 0 });

@@ -90,7 +90,7 @@ impl TableMeta for FourLevels {
 
 thread_local! {
     /// The frame that is handed out next. The crate clones its allocator at every table and wants
-    /// it `Sync`, so the state is kept here and the allocator itself is two plain words.
+    /// it `Sync`, so the state is here and the allocator itself is two plain words.
     static NEXT: Cell<u64> = const { Cell::new(0) };
     /// Invalidations asked for since the last map began.
     static TLBIS: Cell<u64> = const { Cell::new(0) };

@@ -9,7 +9,7 @@ use linmap_vmsa::{Descriptor, Va};
 use crate::state::{OpenFrame, Shared, State};
 use crate::window::BoardWindow;
 
-/// Where code under test writes when its address translates to nothing certain.
+/// Where stores of code under test go when their address has no certain translation.
 const NOWHERE: u64 = u64::MAX << 20;
 
 /// A CPU of the board.

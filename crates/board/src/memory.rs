@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 /// Words of the pages that memory is compared in.
 const PAGE_WORDS: usize = 512;
 
-/// The content of a word before the first store: a valid descriptor of nonsense, another for each
-/// word.
+/// The content of a word before the first store: a valid descriptor without meaning, a different
+/// one for each word.
 pub(crate) fn garbage(pa: u64) -> u64 {
     pa.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }

@@ -161,7 +161,7 @@ impl Shared {
         Self(Rc::new(RefCell::new(state)))
     }
 
-    /// The state, not shared for as long as the reference is alive.
+    /// Borrows the state exclusively, for as long as the reference lives.
     pub fn state(&self) -> RefMut<'_, State> {
         self.0.borrow_mut()
     }

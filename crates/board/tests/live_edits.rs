@@ -77,7 +77,7 @@ fn range(setting: Setting) -> impl Strategy<Value = (u64, u64)> {
         }
     }
     let area = setting.area_len;
-    // What pages are made of must not take more tables than there are.
+    // A split to pages must not need more tables than there are frames.
     let most = area.min(64 * MIB);
     units.retain(|unit| *unit <= most);
     (prop::sample::select(units), any::<u32>(), any::<u32>(), -1i64..=1, -1i64..=1).prop_map(
@@ -251,9 +251,9 @@ fn sequences() -> u32 {
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 
-/// Says something that is seen of a test that passes, too.
+/// Prints text even if the test passes.
 fn say(text: std::fmt::Arguments<'_>) {
-    // A test can go on without it.
+    // A failed write is ignored.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

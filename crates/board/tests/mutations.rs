@@ -103,7 +103,7 @@ fn map_pages() -> Recorded {
     record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], Who::Anybody)
 }
 
-/// Where the first, or the last, event of a kind stands.
+/// The index of the first, or the last, event of a kind.
 fn first(events: &[Event], is: fn(&Event) -> bool) -> usize {
     events.iter().position(is).unwrap()
 }
@@ -112,7 +112,7 @@ fn last(events: &[Event], is: fn(&Event) -> bool) -> usize {
     events.iter().rposition(is).unwrap()
 }
 
-/// Where the one store of a table descriptor stands.
+/// The index of the one store of a table descriptor.
 fn link(events: &[Event]) -> usize {
     let is = |event: &Event| matches!(event, Event::Store { value, .. } if value & 0xfff == 3);
     events.iter().rposition(is).unwrap()
@@ -129,7 +129,7 @@ fn tlbis(events: &[Event], change: fn(&mut TlbiScope, &mut bool, &mut u64)) -> V
     events
 }
 
-/// One store changed; the last that `pick` wants.
+/// One store changed; the last that `pick` selects.
 fn stored(events: &[Event], pick: fn(u64) -> bool, change: fn(&mut u64, &mut u64)) -> Vec<Event> {
     let mut events = events.to_vec();
     let store = events.iter_mut().rev().find_map(|event| match event {
@@ -151,9 +151,9 @@ fn is_page(value: u64) -> bool {
 
 type Mistake = (&'static str, fn() -> Recorded, fn(&[Event]) -> Vec<Event>);
 
-/// The hint that the leaf stands at level 2, 4K.
+/// The hint that the leaf is at level 2, 4K.
 const HINT_LEVEL_2: u64 = (0b01 << 2 | 2) << 44;
-/// The hint that the leaf stands at level 3, 4K.
+/// The hint that the leaf is at level 3, 4K.
 const HINT_LEVEL_3: u64 = (0b01 << 2 | 3) << 44;
 
 const MISTAKES: &[Mistake] = &[

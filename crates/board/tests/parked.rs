@@ -92,7 +92,7 @@ fn without_isb(events: &[Event]) -> Vec<Event> {
     without(events, leaving(events).0 + 1)
 }
 
-/// The ISB behind the DSB that ends the TLBI.
+/// The ISB after the DSB that ends the TLBI.
 fn without_isb_behind_dsb(events: &[Event]) -> Vec<Event> {
     let dsb = |event: &Event| of_other(event) && matches!(event, Event::Dsb { .. });
     let behind = events.iter().position(dsb).unwrap() + 1;
@@ -109,7 +109,7 @@ fn back_early(events: &[Event]) -> Vec<Event> {
     moved(&events, back + 1, store)
 }
 
-/// No barrier behind the last store.
+/// No barrier after the last store.
 fn unordered(events: &[Event]) -> Vec<Event> {
     let store = events.iter().rposition(|event| matches!(event, Event::Store { .. })).unwrap();
     let dsb = |event: &Event| matches!(event, Event::Dsb { .. });
@@ -137,7 +137,7 @@ fn a_cpu_that_is_not_parked_is_found_under_every_kind_of_edit() {
     ];
     for (recorded, rule) in edits {
         let mut recorded = recorded();
-        // The new tables are in order, so that nothing but the walker is wrong.
+        // The new tables are ordered, so the walker is the only mistake.
         let left = recorded.edit.iter().position(is_root).unwrap();
         recorded.edit.insert(left, Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::Stores });
         for (what, mistake) in MISTAKES {
@@ -271,7 +271,7 @@ fn a_plan_without_its_closing_sequence_is_refused() {
             without.remove(missing);
             assert!(tree.check(target, &without, &mut window).is_err(), "without {}", steps[missing]);
         }
-        // Nothing smaller than everything will do.
+        // Any smaller invalidation is refused.
         let mut smaller = steps.clone();
         smaller[2] = Step::Invalidate(Invalidation::ByVa {
             va,

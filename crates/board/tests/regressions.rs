@@ -39,7 +39,7 @@ fn world(setting: Setting) -> World {
 const READ_ONLY: Change =
     Change { access: Some(linmap_vmsa::Access::KernelReadOnly), execute: None, valid: None };
 
-/// What the events of the last edit are, changed by `spoil`, to the machine as it was before.
+/// Gives the events of the last edit, changed by `spoil`, to the machine as it was before the edit.
 fn spoilt(world: &World, from: usize, spoil: impl Fn(&mut Vec<Event>)) -> Result<(), Violation> {
     let trace = world.board.trace().unwrap();
     let mut machine = Machine::new(&trace.config).unwrap();
@@ -78,8 +78,8 @@ fn no_dsb_before_the_tlbi() {
 
 #[test]
 fn local_invalidation_on_several_cpus() {
-    // page_table_multiarch's full flush, tgoskits 2008, zephyr 98344: VMALLE1 for everybody's
-    // translations.
+    // page_table_multiarch's full flush, tgoskits 2008, zephyr 98344: VMALLE1, although all CPUs
+    // may hold the translations.
     let rule = instead(BbmLevel::L0, PAGE, Who::Anybody, |edit| {
         for event in edit {
             if let Event::Tlbi { tlbi, operand, .. } = event {
@@ -228,8 +228,8 @@ fn a_dry_run_that_an_updater_slips_past() {
 
 #[test]
 fn only_the_ipa_is_invalidated_at_stage_2() {
-    // aarch64-paging 0.12.3: TLBI IPAS2E1IS without the VMALLE1IS that takes what combines both
-    // stages. linmap has no stage 2; the machine knows it for those who do.
+    // aarch64-paging 0.12.3: TLBI IPAS2E1IS without the VMALLE1IS that removes what combines both
+    // stages. linmap has no stage 2; the model has it for kernels that do.
     let ram = vec![(0x4000_0000, 0x1_0000)];
     let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
     let dsb = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All };

@@ -34,7 +34,7 @@ impl<'a> DeviceTree<'a> {
     /// Length of the header of that version in bytes.
     pub const HEADER_LEN: usize = header::LEN;
 
-    /// Finds the blocks of the blob at the start of `bytes`. Bytes behind the blob are ignored.
+    /// Finds the blocks of the blob at the start of `bytes`. Bytes after the blob are ignored.
     ///
     /// # Errors
     /// [`DtbError`]; [`DtbError::Corrupt`] only for memory reservations without an end.
@@ -92,7 +92,7 @@ impl<'a> DeviceTree<'a> {
 }
 
 /// Checks that `dtb` begins with a well-formed device tree blob of format version 17, and returns
-/// it for reading. Bytes behind the blob are ignored.
+/// it for reading. Bytes after the blob are ignored.
 ///
 /// # Errors
 /// [`DtbError`]: one variant for each part of the blob that can be wrong.

@@ -88,7 +88,7 @@ pub enum TreeRule {
     /// NUL.
     #[error("a property name lies outside the strings block, has no end, has over 255 bytes or is not UTF-8")]
     PropertyName,
-    /// Properties stand in a node, before its subnodes.
+    /// Properties lie in a node, before its subnodes.
     #[error("a property is outside a node or after a subnode")]
     PropertyPlace,
     /// A property has a length and the offset of its name.

@@ -48,7 +48,7 @@ impl<'b> MeasuredBuffer<'b> {
         }
     }
 
-    /// Clears the room behind the written bytes.
+    /// Clears the room after the written bytes.
     pub fn clear_rest(&mut self) {
         self.bytes.get_mut(self.len..).unwrap_or_default().fill(0);
     }

@@ -2,7 +2,7 @@
 
 use crate::tokens::{Piece, Token};
 
-/// Returns names and values of a node's properties. `pieces` are those behind the node's beginning.
+/// Returns names and values of a node's properties. `pieces` are those after the node's beginning.
 pub fn properties<'a>(pieces: impl Iterator<Item = Piece<'a>>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     pieces.take_while(|piece| matches!(piece.token, Token::Property { .. } | Token::Nop)).filter_map(
         |piece| match piece.token {
@@ -12,7 +12,7 @@ pub fn properties<'a>(pieces: impl Iterator<Item = Piece<'a>>) -> impl Iterator<
     )
 }
 
-/// Returns the value of a node's property `name`. `pieces` are those behind the node's beginning.
+/// Returns the value of a node's property `name`. `pieces` are those after the node's beginning.
 pub fn property<'a>(pieces: impl Iterator<Item = Piece<'a>>, name: &str) -> Option<&'a [u8]> {
     properties(pieces).find(|(found, _)| *found == name).map(|(_, value)| value)
 }

@@ -83,7 +83,7 @@ fn offset_of(name: &str, strings: &[u8]) -> Option<usize> {
 /// token, then [`finish`](Self::finish). It writes the bytes that have room, and counts all of
 /// them: writing into an empty buffer measures the tree.
 ///
-/// The caller keeps the grammar: each node ends, and its properties come before its subnodes.
+/// The caller follows the grammar: each node ends, and its properties come before its subnodes.
 #[derive(Debug)]
 pub struct TreeWriter<'t, 'b, const N: usize> {
     tree: &'t DeviceTree<'t>,
@@ -185,7 +185,7 @@ impl<'t, 'b, const N: usize> TreeWriter<'t, 'b, N> {
         self.put_len(self.names.offset(name)?)
     }
 
-    /// Writes the strings behind the structure block and the header before it, and returns the
+    /// Writes the strings after the structure block and the header before it, and returns the
     /// tree's length in bytes.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Random input: move lists, archives, command lines, device trees and what a core file
-//! is made of. Nothing panics, nothing is endless, and what is accepted keeps the rules.
+//! Random input: move lists, archives, command lines, device trees and what a core file is made of.
+//! Nothing panics, nothing is endless, and what is accepted follows the rules.
 //!
 //! `LINMAP_FUZZ_CASES` is the number of cases of each; the default is 2000, or 20 000 with
 //! `LINMAP_SOAK`.
@@ -380,7 +380,7 @@ proptest! {
         let preserved = &preserved;
         let next = NextTree { bootargs: &bootargs, initrd, seeds, preserved, ..NextTree::default() };
         rewritten_or_refused(&next, &blob)?;
-        // As for a crash kernel, whose command line is made of the harmed tree's.
+        // As for a crash kernel, whose command line is made from that of the damaged tree.
         let usable = [PaRange::new(Pa(0x6000_0000), Pa(0x7000_0000))];
         let header = PaRange::new(Pa(header.0), Pa(header.1));
         let crash = Some(CrashMemory { usable: &usable, elf_core_header: header });

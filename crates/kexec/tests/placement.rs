@@ -33,7 +33,7 @@ impl Layout {
         })
     }
 
-    /// Whether any places keep the rules.
+    /// Whether there are places that follow the rules.
     fn fits(&self) -> bool {
         let Image { text_offset, image_size, placement, .. } = self.image;
         let old = placement == PlacementFlag::NearDramBase;
@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn what_fits_is_placed_and_what_is_refused_fits_nowhere(layout in layout()) {
         let placed = PayloadPlacement::lowest(layout.free.iter().copied(), &layout.image, layout.initrd, MIB);
-        // The lowest 64 KiB are another initrd's place than any in half MiBs.
+        // The lowest 64 KiB are a place for an initrd that no multiple of half a MiB gives.
         let nothing_at_null = layout.free[0].start != Pa(0);
         match placed {
             Ok(_) => prop_assert!(layout.fits() || !nothing_at_null, "{placed:x?} does not fit"),

@@ -1,5 +1,5 @@
-//! Transitional tables: they map all of memory and the code, or there are none and every frame is
-//! back.
+//! Transitional tables: they map all of memory and the code, or none are built and every frame is
+//! freed.
 
 use std::collections::BTreeSet;
 

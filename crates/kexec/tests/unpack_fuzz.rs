@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-/// Length of a frame's header behind its descriptor.
+/// Length of a frame's header after its descriptor.
 fn header_rest(descriptor: u8) -> usize {
     let single_segment = descriptor >> 5 & 1;
     let content_len = match (descriptor >> 6, single_segment) {

@@ -5,7 +5,7 @@
 //! change is planned for parked CPUs, and applied while no CPU has the tree in a TTBR.
 //!
 //! A call that returns an error has changed nothing, with two exceptions: `fold` and `repaint` of a
-//! range that takes several plans may have applied some. What the map translates is the same either
+//! range that needs several plans may have applied some of them. The map translates the same either
 //! way.
 
 mod apply;

@@ -1,8 +1,9 @@
 //! The published builders: live tables written through fixmap slots, in five steps of one walk.
 //!
 //! Every table is mapped in its level's slot before it is written and unmapped afterwards, which
-//! costs a broadcast TLBI. The steps differ in how often that happens and where barriers stand. To
-//! a table of 512 page entries each does, besides linking it (one store, DSB ISHST, ISB):
+//! costs a broadcast TLBI. The steps differ in how often that happens and where barriers stand.
+//! Each step does this for a table of 512 page entries, besides linking it (one store, DSB ISHST,
+//! ISB):
 //!
 //! | step | slot uses | barriers for each entry | zeroed |
 //! |---|---|---|---|
@@ -232,7 +233,8 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         // SAFETY: the part lies in what this table translates, so its first entry is one of the
         // open table's.
         let entries = unsafe { table.add(index) };
-        // SAFETY: so does the whole part, so these are `count` entries of the open table.
+        // SAFETY: the whole part lies in this table, so these are `count` entries of the open
+        // table.
         unsafe { check_vacant(entries, count, frame, index, part.va, size) }?;
         let (head, body) = contiguous_part(geometry, Level::L3, part, count).unwrap_or((count, 0));
         for (from, to, contiguous) in
@@ -335,8 +337,8 @@ mod tests {
             (len > 0).then_some((start.0, len))
         };
         const RUN: u64 = 32 << 20;
-        // Begins and ends within a block. With both ends rounded in one direction it would be one
-        // run longer.
+        // The part begins and ends within a block. If both ends were rounded in the same direction,
+        // it would be one run longer.
         assert_eq!(found(RUN - 0x30_0000, RUN + 0x20_0000), None);
         assert_eq!(found(RUN - 0x30_0000, RUN + 0x30_0000), Some((RUN, RUN)));
         assert_eq!(found(RUN, 3 * RUN + 0x1000), Some((RUN, 3 * RUN)));

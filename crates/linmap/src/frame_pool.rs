@@ -4,8 +4,8 @@ use arrayvec::ArrayVec;
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::Pa;
 
-/// Up to `N` frames in stock, for edits that come one at a time: to hand one out or take one back
-/// is a few instructions. The allocator behind it sees half of `N` frames at once.
+/// Up to `N` frames in stock, for edits that come one at a time. To hand one out or take one back
+/// takes a few instructions. An empty pool allocates `N` / 2 frames at once.
 #[derive(Debug, Default)]
 pub struct FramePool<const N: usize = 64> {
     frames: ArrayVec<Pa, N>,
@@ -27,8 +27,8 @@ impl<const N: usize> FramePool<N> {
         self.frames.is_empty()
     }
 
-    /// Returns the pool as a source of frames, backed by `source` where it runs empty or full. It
-    /// has to be the same allocator at every call.
+    /// Returns the pool as a source of frames. It allocates from `source` when it is empty, and
+    /// frees to `source` when it is full. Every call must pass the same allocator.
     #[inline]
     pub fn over<F: FrameSource>(&mut self, source: F) -> PooledFrames<'_, F, N> {
         PooledFrames { pool: &mut self.frames, source }
@@ -43,7 +43,8 @@ pub struct PooledFrames<'p, F, const N: usize = 64> {
 }
 
 impl<F: FrameSource, const N: usize> PooledFrames<'_, F, N> {
-    /// Fills half of the pool, so that as many can come back, and hands out the last frame.
+    /// Fills half of the pool, so that as many frames can be freed into it, and hands out the last
+    /// frame.
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> Result<Pa, OutOfFrames> {

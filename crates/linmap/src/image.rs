@@ -10,7 +10,7 @@ use linmap_vmsa::{Pa, PaRange, Va};
 pub struct ImageParts {
     /// Text and read-only data, whole pages. No call changes them.
     pub read_only: PaRange,
-    /// Everything that is written, whole pages, right behind.
+    /// Everything that is written, whole pages, right after.
     pub data: PaRange,
     /// The address of the image's own mapping.
     pub va: Va,

@@ -6,11 +6,11 @@ use linmap_table::Leaves;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LeafPolicy {
     /// Blocks and contiguous runs on any CPU: a leaf that can't be split in use is split while all
-    /// CPUs are parked. Where a CPU lacks the BBM level that the boot CPU has,
-    /// [`Repaint`](crate::Repaint) says what follows.
+    /// CPUs are parked. [`Repaint`](crate::Repaint) decides what follows if a CPU lacks the BBM
+    /// level that the boot CPU has.
     #[default]
     Auto,
-    /// Blocks and contiguous runs, whatever CPUs there are.
+    /// Blocks and contiguous runs on any CPU.
     Block,
     /// Pages alone.
     Page,

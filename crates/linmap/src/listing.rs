@@ -1,4 +1,4 @@
-//! Tables for people: runs of equal leaves, with what each allows.
+//! Listings for people: runs of equal leaves, with the accesses that each allows.
 
 use core::fmt;
 

@@ -33,7 +33,7 @@ enum Method<'l> {
 }
 
 impl LinearMapConfig {
-    /// Lays the linear map of `memory` out, in `lists`. `memory` is every range that may be mapped:
+    /// Lays out the linear map of `memory` in `lists`. `memory` is every range that may be mapped:
     /// whole pages, ascending, disjoint.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl<'c> PreparedMap<'c, '_> {
     ///
     /// # Errors
     /// [`BuildError`]. The identity builder has then undone everything. A fixmap builder leaves
-    /// mapped what it had mapped before.
+    /// mapped what it had mapped before the error.
     ///
     /// # Safety
     /// - TTBR1 leads to the configuration's `root`. Nothing else changes the tables below it from
@@ -82,8 +82,8 @@ impl<'c> PreparedMap<'c, '_> {
     /// - TTBR0 and TCR hold what the configuration's `reserved` says, and no TLB holds a
     ///   translation of TTBR0. No code uses TTBR0's half of the address space during the build.
     /// - No other CPU runs.
-    /// - The frames of `frames`, the root table and every table that is in use already lie in the
-    ///   memory that is mapped. Nothing else accesses the frames.
+    /// - The memory to map contains the frames of `frames`, the root table and every table that is
+    ///   already in use. Nothing else accesses the frames.
     /// - The ranges are memory that the CPU may access at any time, by speculation too.
     #[inline]
     pub unsafe fn build<C: Cpu, F: FrameSource>(
@@ -128,7 +128,7 @@ impl BuiltMap<'_> {
         self.layout
     }
 
-    /// Returns the right to change the map.
+    /// Returns the map in use, through which it is changed.
     pub fn into_map(self) -> LinearMap {
         let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
         // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the

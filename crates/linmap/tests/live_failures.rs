@@ -96,7 +96,7 @@ fn what_must_not_be_changed_is_refused_with_its_own_error() {
             (protect(0x4460_0000, 0x2000, rw), Wrong::NotMemory(0x4460_1c00)),
             (remove(0x4460_0000, 0x2000), Wrong::NotMemory(0x4460_1c00)),
             (Op::Fold(range(0x4460_0000, 0x8000)), Wrong::NotMemory(0x4460_1c00)),
-            // What the firmware keeps, from a page's beginning or not.
+            // What the firmware reserves, from a page's beginning or not.
             (protect(0x4123_3000, 0x2000, rw), Wrong::NoMap(0x4123_4000)),
             (Op::MakeText(range(0x4123_8000, 0x2000)), Wrong::NoMap(0x4123_8000)),
             (protect(0x41ff_f000, 0x2000, Protection::ReadOnly), Wrong::NoMap(0x4200_0800)),

@@ -1,7 +1,7 @@
 //! Random changes of the linear map on the machine model: protect, split, fold, global, repaint,
-//! memory that comes and goes, live where the CPUs allow it and parked where not. The machine has
-//! nothing to object to, the tables say what a plain record does, and when all is undone the leaves
-//! are as they were built.
+//! memory that is added and removed, live where the CPUs allow it and parked where not. The machine
+//! objects to nothing, the tables agree with a plain record, and when all is undone the leaves are
+//! as they were built.
 //!
 //! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers
 //! begin.
@@ -33,7 +33,7 @@ struct Tally {
     parked: u64,
 }
 
-/// Makes one call among the accesses of all CPUs, and compares what it did with what it had to do.
+/// Makes one call among the accesses of all CPUs, and compares its effect with the expected one.
 fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -> Result<(), String> {
     let wrong = running.wrong(op);
     let page = running.setting.page();
@@ -102,7 +102,8 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
             }
         }
     }
-    // What is gone is gone for everybody; what came is there for who synchronises first.
+    // A removed translation is gone for every CPU. A new one is there for a CPU that synchronises
+    // its context first.
     for va in vas {
         for cpu in 0..running.setting.cpus {
             for access in running.accesses(cpu, va) {
@@ -116,7 +117,7 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     running.agree()
 }
 
-/// At level 3 nothing parks but what has no live form.
+/// At level 3, only calls without a live form park.
 fn parks_only_where_it_must(running: &Running, op: Op, parked: u64) -> Result<(), String> {
     let live = running.setting.bbm == BbmLevel::L3 || running.setting.leaves == Leaves::Pages;
     let never = matches!(op, Op::Global(_) | Op::Repaint);
@@ -173,7 +174,7 @@ fn run(setting: &Setting, seed: u64, record: bool, tally: &mut Tally) -> Result<
     }
     undo(&mut running, &mut random, tally).map_err(|reason| format!("{reason}\nafter\n{log}"))?;
     if running.map.leaves() != setting.leaves || running.shadow.mapped() != memory {
-        // Repainted: there is nothing but pages any more. Or tables lie in memory that came, which
+        // Repainted: only pages are left. Or tables lie in memory that was added, which therefore
         // stays.
         return Ok(());
     }

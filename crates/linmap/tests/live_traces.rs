@@ -34,7 +34,7 @@ fn read(text: &str) -> Trace {
     text::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs what was printed on a machine of its own, which has to end with the tables of the board.
+/// Runs the printed events on another machine, which has to end with the tables of the board.
 fn replays(running: &Running) -> Result<(), String> {
     let text = running.editor.trace.as_deref().unwrap_or_default();
     let trace = read(text);
@@ -139,9 +139,9 @@ impl Lines {
         change
     }
 
-    /// Barriers one by one, and the invalidations between two of them together: of those for the
-    /// pages of a block that is folded one may be left out at level 3, as what stays cached
-    /// says the same.
+    /// Barriers one by one, and the invalidations between two barriers together. When a block is
+    /// folded at level 3, one of the invalidations for its pages may be left out, since the
+    /// translation that stays cached is identical.
     fn barriers_and_invalidations(&self) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         for nth in self.all(&["0 dsb", "0 tlbi"]) {
@@ -191,7 +191,7 @@ fn a_live_change_without_one_of_its_barriers_or_invalidations_is_refused() {
 #[test]
 fn a_live_change_out_of_order_is_refused() {
     for (name, lines) in live_changes() {
-        // Each DSB before the invalidations that it waits for, or behind those that wait for it.
+        // Each DSB before the invalidations that it waits for, or after those that wait for it.
         for tlbis in lines.barriers_and_invalidations() {
             if !lines.change[tlbis.start].starts_with("0 tlbi") {
                 continue;

@@ -22,7 +22,7 @@ pub struct EditCounts {
     pub freed: u64,
 }
 
-/// Executes the steps of a plan in order, but for those that free tables.
+/// Executes the steps of a plan in order, except those that free tables.
 ///
 /// # Safety
 /// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted the plan.
@@ -37,14 +37,14 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
     for step in steps {
         match step {
             Step::Store(store) => {
-                // SAFETY: the check has found `store` to name entries of a table of this tree, and
-                // the caller promises what they map.
+                // SAFETY: the check found that `store` names entries of a table of this tree; the
+                // caller promises what they map.
                 unsafe { apply_store(store, window, cpu) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
-                // SAFETY: the check has found the range to lie in this tree and no leaf that
-                // changes to reach over its ends; the caller promises that no CPU walks it.
+                // SAFETY: the check found that the range lies in this tree and that no leaf that
+                // changes reaches over its ends; the caller promises that no CPU walks it.
                 counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
@@ -69,9 +69,9 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     let mut freed = 0;
     for step in steps.iter().rev() {
         let Step::Free { table, level, .. } = *step else { break };
-        // SAFETY: the plan was applied, so that its stores unlinked the table and its invalidations
-        // made every walker forget it: the check found that of each table returned. The frame is
-        // from a frame source, since planners remove no other tables by their contract.
+        // SAFETY: the plan was applied. The check found that its stores unlink each table returned,
+        // and that its invalidations remove the table from every TLB and walk cache. The frame is
+        // from a frame source: by their contract, planners remove no other tables.
         unsafe { release_below(geometry, table, level, window, frames) };
         frames.free(table);
         freed += 1;
@@ -109,7 +109,7 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
     window.close(store.level);
 }
 
-/// Issues the instructions of one invalidation and returns how many they were.
+/// Issues the instructions of one invalidation and returns their number.
 #[inline(always)]
 fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut C) -> u64 {
     match *invalidation {
@@ -135,15 +135,15 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
 }
 
 /// The invalidation of `pages` pages from `va` on.
-// Out of line: otherwise the compiler computes what the operand needs of the geometry for every
-// plan, before the loop over its steps.
+// Out of line: otherwise the compiler computes the geometry values of the operand for every plan,
+// before the loop over its steps.
 #[inline(never)]
 fn by_range(geometry: Geometry, va: Va, pages: u64, reach: Reach) -> Tlbi {
     match (RangeOperand::any_asid(geometry, va, pages), reach) {
         (Some((operand, _)), Reach::LastLevel) => Tlbi::LastLevelByRange(operand),
         (Some((operand, _)), Reach::AllLevels) => Tlbi::ByRange(operand),
-        // The check refuses ranges that no operand can encode. To invalidate everything covers them
-        // too.
+        // The check refuses ranges that no operand can encode. An invalidation of everything would
+        // cover them too.
         (None, _) => Tlbi::All,
     }
 }

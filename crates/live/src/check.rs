@@ -6,7 +6,7 @@
 //! legal.
 //!
 //! A plan is read once, step by step. [`History`](crate::history::History) records which entries
-//! were stored, [`checker`] what has to be invalidated and what is ordered.
+//! were stored. [`checker`] records what has to be invalidated, and what is ordered.
 
 mod barriers;
 mod checker;

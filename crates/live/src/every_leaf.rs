@@ -49,8 +49,8 @@ impl EveryLeaf {
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to change all leaves as `leaves` says. The splits planned so far leave no leaf that
-    /// changes across an end of the range.
+    /// Plans to change all leaves as `leaves` says. After the splits planned so far, no leaf that
+    /// changes reaches over an end of the range.
     pub fn every_leaf(&mut self, leaves: EveryLeaf) -> Result<(), PlanError> {
         let top = self.top;
         // A leaf was split only because it changes.

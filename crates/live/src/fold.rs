@@ -18,7 +18,7 @@ use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::read;
 
-/// What a walk that folds does with what it finds.
+/// What a walk of a fold does with the entries that it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// Stores blocks over tables.
@@ -80,7 +80,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let breaks = self.exclusivity == Exclusivity::Quiescent
             && matches!(self.context.bbm, BbmLevel::L0 | BbmLevel::L1);
-        // Every CPU uses the blocks before they become a run.
+        // The new blocks are in use by all CPUs before the second phase makes them runs.
         let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
         let mut runs = self.fold_below(top, first, last, phases[0])?;
         let removed = self.script.len();
@@ -93,8 +93,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.free_tables(removed)
     }
 
-    /// Plans to fold the table at `level` that one entry leads to, if it leads to one. No run of
-    /// blocks lies in a range of one entry.
+    /// Plans to fold the table at `level` that one entry leads to, if it leads to one. A range of
+    /// one entry holds no run of blocks.
     fn fold_one(&mut self, node: Node, index: usize, level: Level) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
         let found = self.read(node, index);
@@ -112,7 +112,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.script.push(Step::Free { va: Va(node.va(index)), table, level })
     }
 
-    /// Returns whether there may be runs to fold when the blocks are.
+    /// Returns whether the second phase may find runs to fold.
     fn fold_below(&mut self, node: Node, first: u64, last: u64, phase: Phase) -> Result<bool, PlanError> {
         if node.level == Level::L3 && phase == Phase::Blocks {
             return Ok(true);

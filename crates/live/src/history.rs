@@ -20,7 +20,7 @@ const PASSES: usize = 12;
 /// This many steps are searched one by one.
 const FEW: usize = 4;
 
-/// The stores of a plan up to where a check stands.
+/// The stores of a plan up to the step that is checked.
 #[derive(Debug)]
 pub(crate) struct History<'s> {
     geometry: Geometry,

@@ -52,10 +52,10 @@ impl Span {
     }
 }
 
-/// The most separate spans in one round. More of them mean everything.
+/// The most separate spans in one round. If there are more, everything is invalidated.
 const SPANS: usize = 8;
 
-/// A short list of spans. When it overflows it means everything.
+/// A short list of spans. Once it overflows, everything is invalidated.
 #[derive(Debug)]
 pub(crate) struct Spans {
     list: ArrayVec<Span, SPANS>,
@@ -84,7 +84,7 @@ impl Spans {
         self.list.is_empty()
     }
 
-    /// Returns the invalidation of all spans together, when they are one entry.
+    /// Returns the invalidation of all spans together, if they are one entry.
     #[inline(always)]
     pub fn single(&self) -> Option<Invalidation> {
         match self.list.as_slice() {
@@ -93,8 +93,8 @@ impl Spans {
         }
     }
 
-    /// Pushes the cheapest invalidations that cover all spans, and empties the list. Nothing when
-    /// it is empty.
+    /// Pushes the cheapest invalidations that cover all spans, and empties the list. Pushes nothing
+    /// if it is empty.
     #[inline(always)]
     pub fn drain(
         &mut self,
@@ -134,7 +134,7 @@ fn push_one(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_
     push_many(geometry, ranges, span, script)
 }
 
-/// Pushes the cheapest invalidations that cover `span`.
+/// [`push_one`] for a span of several entries.
 #[inline(never)]
 fn push_many(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_>) -> Result<(), PlanError> {
     // As after a fold, one range covers all of it.

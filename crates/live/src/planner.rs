@@ -157,7 +157,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     #[inline]
     pub fn invalidate_leaves(&mut self, node: Node, index: usize, count: usize) {
         if self.exclusivity == Exclusivity::Parked {
-            // The plan ends with an invalidation of everything.
+            // The plan of a parked edit ends with an invalidation of everything.
             return;
         }
         let shift = node.shift;
@@ -191,7 +191,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.script.push(Step::Dsb(Dsb::Ishst))
     }
 
-    /// Orders the stores so far and completes the invalidations they ask for.
+    /// Orders the stores so far and completes the invalidations that they need.
     #[inline]
     pub fn settle(&mut self) -> Result<(), PlanError> {
         if self.unordered {

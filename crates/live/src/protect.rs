@@ -58,7 +58,7 @@ impl Change {
         }
     }
 
-    /// Whether it depends on the leaf whether it becomes writable and executable.
+    /// Whether a leaf may become writable and executable, depending on the permission that stays.
     const fn may_become_both(self) -> bool {
         match (self.access, self.execute) {
             (Some(access), None) => access.writable(),
@@ -73,7 +73,7 @@ impl Change {
 pub(crate) struct BitChange {
     clear: u64,
     set: u64,
-    /// Whether it depends on the leaf whether it becomes writable and executable.
+    /// Whether a leaf may become writable and executable, depending on the permission that stays.
     may_become_both: bool,
     /// Whether the change makes leaves invalid.
     invalidates: bool,

@@ -85,8 +85,7 @@ pub(crate) const fn store_of(node: Node, index: usize, count: usize, edit: Edit)
 /// Bits of descriptors in which the entries of one run may differ.
 const ADDRESS: u64 = 0xffff_ffff_f000;
 
-/// Returns the edit that does what the store `last` and the store `next`, to the entries after it,
-/// do.
+/// Returns one edit for the store `last` and the store `next` to the entries after it, or `None`.
 fn joined(last: &Store, next: &Store) -> Option<Edit> {
     match (last.edit, next.edit) {
         (Edit::Bits { .. }, Edit::Bits { .. }) => (last.edit == next.edit).then_some(last.edit),

@@ -22,8 +22,8 @@ use linmap_table::{FrameSource, OutOfFrames};
 /// Which leaves are too large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cut {
-    /// Leaves that reach over an end of the range `first..=last`, unless the bits that `wanted`
-    /// names first are clear and those that it names second are set already.
+    /// Leaves that reach over an end of the range `first..=last`, unless they have the attributes
+    /// in `wanted` already: all bits of its first mask are clear, all bits of its second are set.
     Ends { first: u64, last: u64, wanted: Option<(u64, u64)> },
     /// Leaves in the range that are larger than an entry at `to`.
     Down { first: u64, last: u64, to: Level },
@@ -82,7 +82,7 @@ impl Cut {
     }
 }
 
-/// What a walk does with what it finds.
+/// What a walk of a split does with the leaves that it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     /// Stores the new entry over the old one.
@@ -104,7 +104,7 @@ struct Unit {
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
-    /// Plans to make all leaves smaller that `cut` cuts.
+    /// Plans to make smaller all leaves that `cut` cuts.
     #[inline(always)]
     pub fn split(&mut self, cut: Cut) -> Result<(), PlanError> {
         let (Cut::Ends { first, last, .. } | Cut::Down { first, last, .. }) = cut;
@@ -123,7 +123,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         [first, last].into_iter().any(|va| self.read(top, top.index(va)).is_contiguous())
     }
 
-    /// Plans to make all leaves in the table `top` and below smaller that `cut` cuts.
+    /// Plans to make smaller all leaves in the table `top` and below that `cut` cuts.
     #[inline(never)]
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
         let bbm = self.context.bbm;

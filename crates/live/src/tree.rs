@@ -49,7 +49,7 @@ impl LiveTree {
         Self { context: self.context.with_range_invalidation() }
     }
 
-    /// The tree's shape.
+    /// The tree's geometry.
     pub const fn geometry(&self) -> Geometry {
         self.context.geometry
     }
@@ -182,8 +182,8 @@ impl LiveTree {
     }
 
     /// Plans to make all leaves in the range global or not, invalidated ones included. Leaves that
-    /// reach over its ends are split into the largest leaves that do not, unless they are as asked
-    /// already. The range may be the whole half.
+    /// reach over its ends are split into the largest leaves that do not, unless they are global or
+    /// not as asked already. The range may be the whole half.
     ///
     /// The tree must be parked, since a global leaf that replaces a non-global one always needs
     /// break-before-make (Arm ARM D8.16.1, RWHZWS). The plan has one step for all leaves, whatever

@@ -210,7 +210,7 @@ fn the_plan_of_a_higher_level_is_refused_at_a_lower_one() {
         for bbm in [BbmLevel::L0, BbmLevel::L1, BbmLevel::L2, BbmLevel::L3] {
             let legal = match planned {
                 BbmLevel::L0 | BbmLevel::L1 => true,
-                // The page's invalidation removes the block too, which is all that level 2 wants.
+                // The page's invalidation removes the block too, which is all that level 2 needs.
                 BbmLevel::L2 | BbmLevel::L3 => bbm >= BbmLevel::L2,
             };
             let result = check(bbm, &steps);

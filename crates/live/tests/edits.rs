@@ -85,7 +85,7 @@ fn ops() -> impl Strategy<Value = Edit> {
         op,
         who: match op {
             Op::Global(_) => Who::Parked,
-            // Into what is invalid everybody may look.
+            // Any CPU may access addresses that are invalid.
             Op::Map { .. } => Who::Anybody,
             _ => who,
         },

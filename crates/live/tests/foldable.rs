@@ -196,7 +196,7 @@ proptest! {
             if let Some(larger) = machine.foldable(range) {
                 prop_assert!(larger.start <= range.start && larger.last() >= range.last());
                 let steps = machine.fold(larger);
-                // Of a single page all is looked at.
+                // For a single page `foldable` is exact.
                 prop_assert!(steps > 0 || range.len > page, "{range}: nothing folds in {larger}");
             }
             prop_assert_eq!(machine.fold(whole), 0, "behind {}", range);

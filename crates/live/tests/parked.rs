@@ -202,7 +202,7 @@ fn a_change_of_all_leaves_is_refused_where_it_is_not_one() {
     assert_eq!(with(EveryLeaf { first: va, ..leaves }), Err(BrokenRule::PartOfLeaf { va }));
     // Nothing changes of the block then.
     assert_eq!(with(EveryLeaf { first: va, clear: NOT_GLOBAL, set: 0, ..leaves }), Ok(()));
-    // Behind the split it is whole, and behind the change nothing else is.
+    // After the split it is whole, and after the change nothing else is.
     let split = machine.steps(0, 0x1000, Level::L3)[0];
     let first = Step::EveryLeaf(EveryLeaf { last: Va(BASE + 0xfff), ..leaves });
     let [ishst, tlbi, ish, isb] = CLOSING;
@@ -225,17 +225,17 @@ fn what_a_parked_tree_may_not_lose_is_refused_all_the_same() {
         changed[at] = Step::Store(store);
         changed
     };
-    // A part of the run, and none of it.
+    // A part of the run, then none of it.
     let part = with(0, Store { count: 8, ..unfold });
     assert!(matches!(machine.check(target, &part), Err(BrokenRule::PartOfRun { .. })));
     assert!(matches!(machine.check(target, &steps[1..]), Err(BrokenRule::PartOfRun { .. })));
-    // A table that says something else, and one that is none.
+    // A link to a table that translates otherwise, then a store to a table that is not on the walk.
     let other = Edit::Write { first: Descriptor::table(G, machine.tree.root()), step: 0 };
     let differs = with(1, Store { edit: other, ..link });
     assert!(matches!(machine.check(target, &differs), Err(BrokenRule::Differs { .. })));
     let elsewhere = with(1, Store { table: machine.tree.root(), ..link });
     assert!(matches!(machine.check(target, &elsewhere), Err(BrokenRule::OtherTable { .. })));
-    // The frames of a table go once, behind everything.
+    // The frames of a table are freed once, after everything else.
     machine.split(0, 2 * MIB, Level::L3);
     let mut steps = vec![Step::Isb; 16];
     let Machine { arena, window, tree } = &mut machine;

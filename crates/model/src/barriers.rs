@@ -12,13 +12,13 @@ impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
         let own = 1u64 << cpu;
         let everyone = self.everyone();
-        // NSH reaches the CPU itself, which is the whole of a machine with one.
+        // NSH reaches the CPU itself, which is the whole machine if it has one CPU.
         if domain != Domain::Nsh || everyone == own {
             let mut ordered = Vec::new();
             self.memory.order(cpu, |memory, pa, gone| {
                 let newest = memory.newest(pa);
                 for &old in gone {
-                    // Another CPU's store may have left it visible.
+                    // A store of another CPU may leave the value visible.
                     let mut visible = false;
                     memory.seen(pa, |seen| visible |= seen == old);
                     ordered.push((pa, old, newest, visible && newest != old));

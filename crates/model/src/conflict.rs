@@ -65,10 +65,10 @@ pub(crate) fn conflict(
         let larger = if old.level < new.level { &old.leaf } else { &new.leaf };
         return (bbm == 0 || (bbm == 1 && !larger.no_translation)).then_some(Rule::Size);
     }
-    // Of entries that differ in the contiguous bit a TLB makes, below level 1, something of both
-    // (RNGLXZ). Of those that agree about it and differ in permissions it uses one or the other
-    // (RJQQTC); but earlier issues counted permissions among what a run must agree about, and some
-    // CPUs without FEAT_BBM raise conflict aborts over it.
+    // If two entries differ in the contiguous bit, a TLB below level 1 may combine both (RNGLXZ).
+    // If they agree in it and differ in permissions, a TLB uses one or the other (RJQQTC). But
+    // earlier issues of the Arm ARM required equal permissions in a run, and some CPUs without
+    // FEAT_BBM raise conflict aborts if they differ.
     let runs = old.leaf.contiguous || new.leaf.contiguous;
     let alike = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
     (bbm == 0 && runs && !alike).then_some(Rule::Contiguous)

@@ -25,7 +25,7 @@ impl Fresh {
     }
 }
 
-/// log2 of the entries that share a list: those of a table of 4K.
+/// log2 of the entries that share a list: as many as a 4K table has.
 const TABLE: u32 = 9;
 
 /// All such entries.
@@ -38,7 +38,7 @@ pub(crate) struct FreshEntries {
     /// Per CPU: when it last ordered a store that made an entry of its own trees valid, and the
     /// entry's address.
     ordered: Vec<(u64, u64)>,
-    /// The number of tables from which those are dropped that no CPU waits for.
+    /// With more tables than this, tables are dropped whose entries no CPU waits for.
     room: usize,
 }
 

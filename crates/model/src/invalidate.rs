@@ -1,10 +1,10 @@
 //! TLB invalidations: what each reaches.
 //!
-//! A TLBI is complete only when a DSB (of reads and writes) of the CPU that issued it completes. It
-//! then has removed everything that no walker could see when the TLBI was issued; what could still
-//! be walked then may have been cached again after it. Other CPUs hold nothing of it from the DSB
-//! on (Arm ARM D8.17, RYNJCP), the CPU that issued it from the context synchronization after the
-//! DSB on (RBLDZX).
+//! A TLBI is complete only when a DSB (of reads and writes) of the CPU that issued it completes. By
+//! then it has removed everything that no walker could see when it was issued. What a walker could
+//! still see then may have been cached again since. Other CPUs hold nothing that was removed once
+//! the DSB completes (Arm ARM D8.17, RYNJCP); the CPU that issued it, once its context is
+//! synchronized after the DSB (RBLDZX).
 
 use crate::cached::Held;
 use crate::descriptor::{Entry, is_cacheable, read};
@@ -101,12 +101,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Records what CPUs that lost the pointer `held` may still hold of the table behind it.
+    /// Records what CPUs that lost the pointer `held` may still hold of its table.
     fn scatter(&mut self, by: usize, scope: &Scope, cpus: u64, held: &Held, table: u64) -> Check {
         let Root { shape, space, .. } = self.roots[held.root as usize];
         let level = held.level + 1;
-        // If another CPU invalidated leaves alone and has not waited, the pointer may have led to
-        // them since.
+        // If another CPU has issued an invalidation of leaves alone without a DSB since, a walk
+        // through the pointer may have cached such leaves again.
         let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(|(scope, _)| scope.last_level));
         let since = if leaves_pend { self.now } else { held.since };
         for index in 0..shape.entries(level) as u64 {

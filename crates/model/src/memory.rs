@@ -168,7 +168,7 @@ impl Memory {
             return Stored { before, table, older: 0 };
         }
         set(&mut page.older, word, true);
-        // Of two equal ones the later is ruled out last.
+        // Of two equal values, the later one stays visible longer.
         let older = self.older.entry(pa).or_default();
         let replaced = Older { value: before, by: cpu as u8 };
         older.retain(|older| *older != replaced);

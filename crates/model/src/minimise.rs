@@ -4,9 +4,9 @@ use linmap_trace::Event;
 
 use crate::trace::Trace;
 
-/// A trace that fails like `trace` and from which no event can be dropped: `fails` would be false
-/// of what is left. Of a [`Fill`](Event::Fill), no single word at either end can go. When `fails`
-/// is false of `trace`, the copy is whole.
+/// Returns a part of `trace` that fails too, and from which no event can be dropped: `fails` would
+/// be false for the rest. No single word can be dropped at either end of a [`Fill`](Event::Fill).
+/// Returns a copy of `trace` if `fails` is false for it.
 ///
 /// `fails` is called with ever shorter traces on the same machine and must be deterministic. The
 /// tail is dropped first, by halving, then chunks from half of the trace down to one event. For a
@@ -203,7 +203,7 @@ mod tests {
     fn an_event_that_only_the_words_of_a_fill_needed_goes_with_them() {
         let mut trace = numbered(1);
         trace.events.push(Event::Fill { cpu: 0, pa: 0, count: 2, first: 0, step: 0 });
-        // A fill of two words fails only behind the store, a fill of one word by itself.
+        // A fill of two words fails only after the store, a fill of one word by itself.
         let least = minimise(&trace, |trace| {
             matches!(
                 trace.events[..],

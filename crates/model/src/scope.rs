@@ -66,8 +66,9 @@ impl Scope {
         let address = sign_extend(operand & 0xfff_ffff_ffff, 44) << 12;
         let point = |scope: Self| {
             let (granule, level) = (granule(operand >> 46), (operand >> 44 & 3) as i8);
-            // Level 0 has an encoding with 4K alone, and without FEAT_LPA2, which a CPU may have
-            // and not use, it says nothing, as 0 in the whole field does (Arm ARM D8.17.5.3).
+            // With 4K, a CPU with FEAT_LPA2 takes level 0 as a hint, even if LPA2 is not in use.
+            // Other CPUs take it as no hint. Nor is it one with other granules, or where the whole
+            // field is 0 (Arm ARM D8.17.5.3).
             let hinted = granule == 12 || (granule != 0 && level != 0);
             let last = address | ((1u64 << shape.granule) - 1);
             Self {
@@ -83,8 +84,8 @@ impl Scope {
             let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
             let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
             let level = (operand >> 37 & 3) as i8;
-            // From where no leaf of the level begins, the range is UNPREDICTABLE (Arm ARM
-            // D8.17.5.2).
+            // A range with a hint is UNPREDICTABLE if no leaf of the hinted level begins at its
+            // start (Arm ARM D8.17.5.2).
             let odd = level != 0 && start & ((1u64 << shape.shift(level)) - 1) != 0;
             Self {
                 range: Some((start, start.saturating_add(bytes - 1))),

@@ -124,7 +124,8 @@ impl Machine {
             }
         }
         if older {
-            // Values that walkers could still see there are cached at most from now on.
+            // From now on no walker reads the table: values that walkers could still see there may
+            // at most be cached.
             let last = va + ((entries << shape.shift(level)) - 1);
             let now = self.now;
             for held in self.cached.of_mut(space).at_level_mut(level, va, last) {

@@ -53,7 +53,7 @@ impl Violation {
         Self { old: Some(old), new: Some(new), ..self }
     }
 
-    /// Whether both break the same rule at the same place, by which two traces have the same
+    /// Whether both break the same rule at the same place. If so, their traces have the same
     /// mistake.
     pub fn same_mistake(&self, other: &Self) -> bool {
         self.rule == other.rule && self.va == other.va && self.pa == other.pa

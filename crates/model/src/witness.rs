@@ -25,7 +25,7 @@ pub struct Witness {
 }
 
 impl Trace {
-    /// The mistake in the trace, if it has one, as the fewest events that still make it.
+    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule.
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.

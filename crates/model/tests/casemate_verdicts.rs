@@ -7,7 +7,7 @@ use std::path::Path;
 use linmap_model::Rule;
 use linmap_model::trace::casemate;
 
-/// What this model says of an example that casemate accepts (`good_*`) or refuses (`bad_*`).
+/// What this model says about an example that casemate accepts (`good_*`) or refuses (`bad_*`).
 enum Expected {
     /// casemate's verdict: legal.
     Legal,

@@ -1,4 +1,4 @@
-//! What the machine lets pass and what it refuses: each mistake beside the form that is right.
+//! What the machine accepts and what it refuses: each mistake beside the form that is right.
 
 mod scene;
 
@@ -35,7 +35,7 @@ fn a_page_is_unmapped_everywhere_only_by_dsb_broadcast_tlbi_dsb() {
     };
     mapped(2).invalidated(BY_VA_LAST, va(VA)).faults(1, VA).settled().legal();
     mapped(2).dsb(Access::All).settled().breaks(Rule::StaleTranslation);
-    // No DSB before the TLBI: a walker may cache the old entry behind it.
+    // No DSB before the TLBI: a walker may cache the old entry after it.
     mapped(1).tlbi(BY_VA_LAST, va(VA)).dsb(Access::All).settled().breaks(Rule::StaleTranslation);
     // A local TLBI on a machine with two CPUs.
     mapped(2).invalidated(ALL_LOCAL, 0).faults(1, VA).breaks(Rule::MayPass);
@@ -55,7 +55,7 @@ fn a_page_is_unmapped_everywhere_only_by_dsb_broadcast_tlbi_dsb() {
 fn the_tlbi_address_field_is_never_shifted_by_the_granule() {
     let page = VA + 5 * 0x4000;
     let unmapped = || {
-        // Two levels suffice to 16K's L2: the scene's L1 and L2 tables stand at levels 1 and 2.
+        // Two levels suffice to 16K's L2: the scene's L1 and L2 tables are at levels 1 and 2.
         let mut scene = Scene::with_granule(0, 1, 0x4000);
         scene.store(L3 + 5 * 8, PAGE & !0x3000).ordered().store(L3 + 5 * 8, 0);
         scene
@@ -146,7 +146,7 @@ fn a_block_is_split_in_place_only_where_the_bbm_level_allows() {
     for bbm in [0, 1] {
         block(bbm, 2).store(L2 + 8, SPARE | TABLE).breaks(Rule::Size);
     }
-    // Level 2 wants an invalidation, because accesses may abort until it is done; level 3 wants
+    // Level 2 needs an invalidation, because accesses may abort until it is done; level 3 needs
     // nothing.
     block(2, 2).store(L2 + 8, SPARE | TABLE).ordered().settled().breaks(Rule::MayAbort);
     block(2, 2).store(L2 + 8, SPARE | TABLE).invalidated(BY_VA, va(BLOCK_VA)).settled().legal();
@@ -275,7 +275,7 @@ fn contiguous_runs_are_whole_aligned_and_alike() {
     // Only a part has the bit.
     let mut scene = Scene::new(0, 1);
     scene.store(L3, PAGE | CONTIGUOUS).ordered().settled().breaks(Rule::IncompleteRun);
-    // One page of a run becomes read-only, with the bit kept or not.
+    // One page of a run becomes read-only, with or without the bit.
     for bit in [0, CONTIGUOUS] {
         let mut scene = Scene::new(3, 1);
         scene.run(0).ordered().store(L3 + 8, PAGE | 0x1000 | READ_ONLY | bit).invalidated(ALL, 0).settled();
@@ -363,7 +363,7 @@ fn a_root_changes_by_break_before_make() {
     two_roots().root(0, OTHER).breaks(Rule::NextTable);
     two_roots().root(0, SPARE).invalidated(ALL_LOCAL, 0).root(0, OTHER).settled().legal();
     two_roots().root(0, SPARE).root(0, OTHER).breaks(Rule::NextTable);
-    // Without an ISB the old root may be walked behind the TLBI.
+    // Without an ISB the old root may still be walked after the TLBI.
     let mut scene = two_roots();
     scene.event(Event::Write { cpu: 0, register: Register::Ttbr1, value: SPARE });
     scene.dsb(Access::All).tlbi(ALL_LOCAL, 0).dsb(Access::All).root(0, OTHER).breaks(Rule::NextTable);

@@ -7,7 +7,7 @@ use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
 use scene::*;
 
-/// What CPU `cpu` does to have nothing of a tree that it left, but for the ISB at the end.
+/// Makes CPU `cpu` drop a tree that it left, except for the ISB at the end.
 fn forgets(scene: &mut Scene, cpu: usize) -> &mut Scene {
     scene.event(Event::Tlbi { cpu, tlbi: ALL_LOCAL, operand: 0 });
     scene.event(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All })
@@ -38,7 +38,7 @@ fn a_cpu_may_hold_a_tree_that_it_left_until_the_isb_behind_the_dsb_of_its_invali
     // Another tree in the same register.
     both_left().root(1, A).breaks(Rule::NextTable);
     both_left().isb(1).root(1, A).legal();
-    // For a CPU that has synchronised its own context nothing is open.
+    // CPU 0 has synchronised its own context and holds nothing of the tree.
     both_left().faults(0, VA).root(0, A).legal();
 }
 

@@ -88,7 +88,7 @@ fn an_invalidation_by_address_and_asid_reaches_global_leaves_and_no_other_asid()
         unmapped(PAGE | NON_GLOBAL, tlbi, asid(2)).breaks(Rule::StaleTranslation);
         unmapped(PAGE, tlbi, asid(2)).legal();
     }
-    // Pointers in walk caches have an ASID whatever lies behind them.
+    // Pointers in walk caches have an ASID whatever they lead to.
     let freed = |operand| {
         let mut scene = user(PAGE, 1);
         scene.store(A3, 0).store(A + 0x2000, 0).invalidated(broadcast(TlbiScope::Va), operand);

@@ -1,5 +1,5 @@
-//! linmap's own trace format: what is written is read again, and what can't be read is said where
-//! it stands.
+//! linmap's own trace format: what is written is read again, and errors name the place of what
+//! can't be read.
 
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::trace::text::{read, write};
@@ -151,7 +151,7 @@ fn error(file: &str) -> (usize, usize, Problem) {
     (line, column, problem)
 }
 
-/// The column and what is wrong with a third line behind the head.
+/// The column and what is wrong with a third line after the head.
 fn bad_line(line: &str) -> (usize, Problem) {
     let (at, column, problem) = error(&format!("{HEAD}{line}\n"));
     assert_eq!(at, 3);

@@ -1,16 +1,17 @@
-//! What the rendezvous asks the kernel about its CPUs.
+//! What the rendezvous needs from the kernel about its CPUs.
 
 /// The kernel's CPUs, as the CPU that edits sees them.
 ///
 /// CPUs are numbers below the capacity of the [`Rendezvous`](crate::Rendezvous).
 pub trait Cpus {
-    /// Returns the CPUs that run on the live root and take interrupts, without the one that asks.
+    /// Returns the CPUs that run on the live root and take interrupts, except the one that calls
+    /// this.
     ///
     /// The iterator is a snapshot: its clones yield the same CPUs.
     fn others(&self) -> impl Iterator<Item = usize> + Clone;
 
-    /// Returns the CPUs that are not [online](Self::others) and may run on the live root all the
-    /// same: those that start, those that leave, those that were lost on either way.
+    /// Returns the CPUs that are not [online](Self::others) but may still run on the live root:
+    /// those that are starting, those that are leaving, and those that were lost on the way.
     ///
     /// One that has left for good, by [`Rendezvous::has_left`](crate::Rendezvous::has_left), may be
     /// among them.
@@ -22,11 +23,11 @@ pub trait Cpus {
     /// What the caller stored before is visible to `cpu` when it takes the interrupt.
     fn interrupt(&self, cpu: usize);
 
-    /// Waits until `parked` returns `true`, as long as the kernel grants its CPUs to answer.
+    /// Waits until `parked` returns `true`, but no longer than the kernel gives its CPUs to answer.
     /// Returns whether it did.
     ///
-    /// A kernel in which another CPU may panic looks for that here. If it gives up the wait for
-    /// good it calls [`Rendezvous::abandon`](crate::Rendezvous::abandon) first.
+    /// A kernel in which another CPU may panic checks for a panic here. If it gives up the wait for
+    /// good, it calls [`Rendezvous::abandon`](crate::Rendezvous::abandon) first.
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool;
 
     /// Returns a counter of ticks that never stops: the virtual counter, for example. It may wrap.

@@ -53,7 +53,7 @@ pub struct SwitchValues {
     pub image_offset: u64,
 }
 
-/// How a CPU that leaves the live root for good goes on.
+/// What a CPU does after it has left the live root for good.
 #[derive(Clone, Copy, Debug)]
 pub enum WayOff {
     /// It calls PSCI CPU_OFF by HVC.
@@ -163,19 +163,18 @@ unsafe impl RootSwitch for IdentitySwitch {
     }
 
     fn wake(&self) {
-        // SAFETY: a barrier orders, an event ends waits.
+        // SAFETY: the DSB only orders accesses, and the event only ends waits.
         unsafe { asm!("dsb ish", "sev", options(nostack, preserves_flags)) };
     }
 }
 
 impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
-    /// Takes the CPU `cpu`, the one this runs on, off the live root for good. It goes on as `way`
-    /// says.
+    /// Takes the CPU `cpu`, the one this runs on, off the live root for good. `way` says what it
+    /// does then.
     ///
     /// # Safety
     /// Interrupts are masked, TTBR0 translates nothing, and no other CPU has the number `cpu`. The
-    /// values of the [`IdentitySwitch`] were set, and code that `way` names is what the identity
-    /// map has there.
+    /// values of the [`IdentitySwitch`] were set. If `way` names code, the identity map maps it.
     ///
     /// # Panics
     /// If `cpu` is not below `CPUS`.

@@ -44,7 +44,7 @@ linmap_park_and_wait:
     b.ne    1f
     wfe
     b       0b
-// Goes on with the other root at once.
+// Switches to the other root at once.
 .global linmap_park_and_go_on
 linmap_park_and_go_on:
     msr     vbar_el1, x4

@@ -1,10 +1,10 @@
-//! The protocol: one CPU asks all others to park, edits, and lets them go.
+//! The protocol: one CPU requests that all others park, edits, and releases them.
 //!
-//! 1. The editor makes the request odd, by 1, and interrupts the others.
+//! 1. The editor adds 1 to the request, which becomes odd, and interrupts the others.
 //! 2. Each of them leaves the live root, stores the number of the request in its own word, and
 //!    waits until the request is another number.
 //! 3. When all words hold the number, the editor leaves the live root too, edits, and returns.
-//! 4. The editor makes the request even, by 1. The others return.
+//! 4. The editor adds 1 to the request, which becomes even. The others return.
 //!
 //! If a CPU does not park in time, step 4 follows at once: the CPU that comes late finds an even
 //! number and goes on. Each request has a number of its own, so that the answer to an old one never
@@ -28,13 +28,13 @@ const LEFT: u64 = u64::MAX;
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Rendezvous<S, const CPUS: usize> {
-    /// Odd while CPUs shall park.
+    /// Odd while CPUs must park.
     request: AtomicU64,
     /// The last request for which each CPU has parked, or [`LEFT`].
     parked: [AtomicU64; CPUS],
     /// The editor is on its other root.
     editing: AtomicBool,
-    /// How long all rendezvous took so far until all had parked, in ticks.
+    /// The ticks from the request until all CPUs had parked, summed over all rendezvous so far.
     waited: AtomicU64,
     switch: S,
 }
@@ -87,7 +87,8 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
         self.parked[cpu].load(Ordering::Acquire) == LEFT
     }
 
-    /// Returns the ticks that all rendezvous took so far until all CPUs had parked.
+    /// Returns the ticks from the request until all CPUs had parked, summed over all rendezvous so
+    /// far.
     pub fn waited(&self) -> u64 {
         self.waited.load(Ordering::Relaxed)
     }
@@ -100,8 +101,8 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
 }
 
 impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
-    /// Parks the CPU `cpu`, the one this runs on, until the editor lets it go. Returns at once if
-    /// the request was taken back before. To be called by the handler of the interrupt that
+    /// Parks the CPU `cpu`, the one this runs on, until the editor releases it. Returns at once if
+    /// the request was cancelled before. To be called by the handler of the interrupt that
     /// [`Cpus::interrupt`] sends.
     ///
     /// # Safety
@@ -149,7 +150,7 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         self.request.store(request, Ordering::Release);
         let others = cpus.others();
         others.clone().for_each(|cpu| cpus.interrupt(cpu));
-        // A CPU that has parked stays, so that they can be waited for one after the other.
+        // A parked CPU stays parked, so the editor can wait for one CPU after the other.
         let mut missing = others.peekable();
         let parked = cpus.wait_until(|| {
             while missing.next_if(|&cpu| self.parked[cpu].load(Ordering::Acquire) == request).is_some() {}
@@ -182,7 +183,7 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         }
     }
 
-    /// Lets the CPUs go that have parked for `request`.
+    /// Releases the CPUs that have parked for `request`.
     fn release(&self, request: u64) {
         self.request.store(request + 1, Ordering::Release);
         self.switch.wake();

@@ -22,11 +22,11 @@ pub struct SurgeryLayout<'l> {
     pub windows: Va,
 }
 
-/// Why there is no surgery root.
+/// Why no surgery root was built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum SurgeryError {
-    /// There is no frame for one of its tables.
+    /// No frame is left for one of its tables.
     #[error(transparent)]
     Frames(#[from] OutOfFrames),
     /// The windows need five pages of one table, outside all other ranges.
@@ -38,9 +38,8 @@ pub enum SurgeryError {
 }
 
 /// A root with the kernel's image and its stacks, without a linear map.
-///
-/// The editor keeps its addresses on it, while nothing walks the tables that it edits. It reaches
-/// those through [`window`](Self::window).
+/// The editor keeps its addresses on this root, while no CPU walks the tables that it edits. It
+/// reaches them through [`window`](Self::window).
 #[derive(Debug)]
 pub struct SurgeryRoot<C> {
     /// The root table.
@@ -61,7 +60,7 @@ impl<C: Cpu> SurgeryRoot<C> {
     /// # Safety
     /// - The tables of the live tree on the way to the ranges, and the frames of `frames`, are
     ///   mapped at their physical address plus `offset`, readable, and the frames writable. The
-    ///   frames are mapped there by what `layout` names, and for as long as the root exists.
+    ///   ranges of `layout` contain these addresses of the frames for as long as the root exists.
     /// - Nothing changes the live tables on the way to the ranges during this call or later.
     pub unsafe fn build(
         layout: &SurgeryLayout<'_>,
@@ -95,7 +94,7 @@ impl<C: Cpu> SurgeryRoot<C> {
         }
         let table = tables.window.open(level, table);
         tables.window.close(level);
-        // Before the walks that a later write of TTBR1 starts.
+        // Orders the tables' stores before the walks that a later write of TTBR1 starts.
         cpu.dsb(Dsb::Ishst);
         // SAFETY: the entries are invalid: the table is new, and `mapped_as_live` has none of the
         // pages. The table stays mapped at this address, and belongs to this root alone.
@@ -139,8 +138,8 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
         self.window.close(level);
     }
 
-    /// Returns the table below an entry, which is made if the entry is invalid; `None` if a leaf
-    /// stands there.
+    /// Returns the table below an entry, which is made if the entry is invalid. `None` if the entry
+    /// is a leaf.
     fn below(&mut self, level: Level, table: Pa, index: usize) -> Result<Option<Pa>, OutOfFrames> {
         let Some(next) = level.next() else { return Ok(None) };
         // SAFETY: an index is below the number of entries of the table.

@@ -31,7 +31,7 @@ pub struct SurgeryWindow<C> {
 unsafe impl<C: Send> Send for SurgeryWindow<C> {}
 
 impl<C: Cpu> SurgeryWindow<C> {
-    /// Returns the windows that the pages at `base` are, with all frames closed.
+    /// Returns the windows at the pages from `base` on, all closed.
     ///
     /// # Safety
     /// `entries` are the [`LEVELS`] consecutive entries for the pages from `base` in a table of

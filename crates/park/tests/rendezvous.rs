@@ -36,7 +36,7 @@ impl Counting {
     }
 }
 
-// SAFETY: there is no root that a thread walks.
+// SAFETY: the threads walk no root.
 unsafe impl RootSwitch for Counting {
     unsafe fn wait(&self, word: &AtomicU64, own: &AtomicU64, value: u64) {
         self.waits.fetch_add(1, Ordering::SeqCst);

@@ -21,7 +21,7 @@ const IMAGE: u64 = 0xffff_9000_4020_0000;
 const IMAGE_PA: u64 = RAM + 0x20_0000;
 const PART: u64 = 0x10_0000;
 const OFFSET: u64 = IMAGE - IMAGE_PA;
-/// The console, in another table of pages than the image, and the windows behind it.
+/// The console, in another table of pages than the image, and the windows after it.
 const CONSOLE: u64 = IMAGE + 0x8000_0000;
 const WINDOWS: u64 = CONSOLE + 0x3000;
 const CONSOLE_PA: u64 = RAM + 0x60_0000;

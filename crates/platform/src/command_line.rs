@@ -9,7 +9,7 @@ use core::str;
 use thiserror::Error;
 
 /// The size in bytes of Linux's buffer for its command line on arm64, with the NUL at the end.
-/// Linux cuts off a longer line without a word.
+/// Linux silently cuts off a longer line.
 pub const COMMAND_LINE_MAX: usize = 2048;
 
 /// A command line as the boot loader passed it: any bytes. Words that are not UTF-8 are left out.
@@ -32,7 +32,7 @@ pub enum CommandLineError {
         /// Length of the buffer in bytes.
         capacity: usize,
     },
-    /// A double quote is not closed, so that it would swallow all words behind it.
+    /// A double quote is not closed, so that it would swallow all words after it.
     #[error("a word of {len} bytes in the command line has a double quote that is not closed")]
     OpenQuote {
         /// Length in bytes of the word with the quote.

@@ -75,7 +75,7 @@ impl V2 {
     /// Takes them from the device's registers.
     ///
     /// # Errors
-    /// [`RegistersError`] if one of both does not begin with a page, or ends above `pa_bits` bits of
+    /// [`RegistersError`] if either does not begin with a page, or ends above `pa_bits` bits of
     /// physical address. Sizes are rounded up to pages: some trees give a CPU interface the 0x100
     /// bytes that have registers.
     pub fn of(device: &Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {

@@ -201,7 +201,7 @@ impl<const CPUS: usize> Topology<CPUS> {
             && let Some(EnableMethod::SpinTable { release }) = node.method
             && !self.unlisted.contains(&release)
         {
-            // Once the list is full, `check_mailboxes` takes every mailbox for shared.
+            // Once the list is full, `check_mailboxes` treats every mailbox as shared.
             let _ = self.unlisted.try_push(release);
         }
         match added {

@@ -57,8 +57,8 @@ pub struct Departure {
 }
 
 impl Departure {
-    /// Leaves this kernel and works off the list `list`. The boot CPU, whose list is 0, enters the
-    /// payload; every other CPU goes offline or enters the pen.
+    /// Leaves this kernel and works through the list `list`. The boot CPU, whose list is 0, enters
+    /// the payload; every other CPU goes offline or enters the pen.
     ///
     /// TPIDR_EL0 holds the virtual counter at the jump.
     ///
@@ -78,7 +78,7 @@ impl Departure {
         cpu.dsb(Dsb::Ishst);
         match self.way {
             Way::Mapped { ttbr0, tcr, offset } => {
-                // As `Reserved::install` has it: the size while nothing is translated, then the
+                // As in `Reserved::install`: the VA size while TTBR0 translates nothing, then the
                 // root.
                 cpu.write_tcr(tcr);
                 cpu.isb();

@@ -1,4 +1,4 @@
-//! The orders of the relocation code: what it is told, in a frame of its own.
+//! The orders of the relocation code: its parameters, in a frame of their own.
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,16 @@ use linmap_vmsa::Pa;
 
 use crate::digest::{BLOCK, Digest};
 
-/// How many lists there are at most, and so how many CPUs work at the same time.
+/// The most lists, and so the most CPUs that work at the same time.
 pub const MAX_LISTS: usize = 16;
-/// How many segments are checked at their destinations at most.
+/// The most segments that are checked at their destinations.
 pub const MAX_CHECKS: usize = 8;
 
 /// How PSCI is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u64)]
 pub enum PsciConduit {
-    /// There is no PSCI.
+    /// The machine has no PSCI.
     #[default]
     None,
     /// By HVC.
@@ -25,7 +25,7 @@ pub enum PsciConduit {
     Smc,
 }
 
-/// What the relocation code is told. It reads this with the MMU on or off.
+/// The parameters of the relocation code, which reads them with the MMU on or off.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Orders {
@@ -46,12 +46,12 @@ pub struct Orders {
     pub conduit: PsciConduit,
     /// 0, or where the stub at EL2 has its vectors from now on: a frame that nothing is moved to.
     pub vectors: Pa,
-    /// How many of `check` are made.
+    /// How many entries of `check` are used.
     pub checks: u64,
     /// The first register of a PL011 to which the result of the checks goes, 0 for none.
     pub uart: Pa,
-    /// How many other CPUs work off lists. Each CPU takes one, and then the next by how many CPUs
-    /// there are.
+    /// How many other CPUs work through lists. Each CPU begins with the list of its number, and
+    /// then takes every (`others` + 1)th list after it.
     pub others: u64,
     /// How many lists there are.
     pub list_count: u64,
@@ -60,18 +60,18 @@ pub struct Orders {
     /// Where CPUs that have a mark in `marks` go when they are done, with the mark in x0 and the
     /// MMU off.
     pub pen: Pa,
-    /// Where they go, in the same way, if the hand-over is called off.
+    /// Where they go, in the same way, if the hand-over is cancelled.
     pub back: Pa,
     /// The HVC number by which the stub at EL2 takes `vectors`, in x1.
     pub set_vectors: u64,
     _to_256: [u64; 1],
-    /// What other CPUs wait for: a `GO_`. In no cache line with what others store to.
+    /// What other CPUs wait for: a `GO_`. It shares no cache line with a field that they store to.
     pub(crate) go: AtomicU64,
     _to_512: [u64; 31],
     /// How far each other CPU is, by its list: 0 or a `STATE_`.
     pub(crate) states: [AtomicU64; MAX_LISTS],
     _to_1024: [u64; 48],
-    /// What has to lie where once everything is moved.
+    /// What the destinations must hold once everything is moved.
     pub check: [Check; MAX_CHECKS],
     _to_1536: [u64; 16],
     /// Room for SHA-256.
@@ -79,8 +79,8 @@ pub struct Orders {
     _to_2048: [u64; 32],
     /// The affinity of each other CPU, by its list.
     pub affinities: [u64; MAX_LISTS],
-    /// Where each other CPU says that it is in the pen, by its list: 0 for those that PSCI switches
-    /// off.
+    /// A word for each other CPU, by its list, in which the CPU reports that it is in the pen. 0
+    /// for those that PSCI switches off.
     pub marks: [Pa; MAX_LISTS],
     _to_4096: [u64; 224],
 }
@@ -122,7 +122,7 @@ pub(crate) const GO_MOVE: u64 = 1;
 pub(crate) const GO_LEAVE: u64 = 2;
 /// A CPU has left the live tables.
 pub(crate) const STATE_HERE: u64 = 1;
-/// It has worked off its list.
+/// It has finished its lists.
 #[cfg(any(target_arch = "aarch64", test))]
 pub(crate) const STATE_DONE: u64 = 2;
 
@@ -174,7 +174,7 @@ impl Orders {
     /// pen. On AArch64 this wakes them.
     pub fn call_off(&self) {
         self.go.store(GO_LEAVE, Ordering::Release);
-        // SAFETY: a barrier orders, an event ends waits.
+        // SAFETY: the DSB only orders accesses, and the event only ends waits.
         #[cfg(target_arch = "aarch64")]
         unsafe {
             core::arch::asm!("dsb ish", "sev", options(nostack, preserves_flags));
@@ -242,7 +242,7 @@ mod tests {
         for stored in [offset_of!(Orders, states), offset_of!(Orders, scratch)] {
             assert_ne!(line(stored), go);
         }
-        // All that is read and never stored to comes before.
+        // All fields that are read and never stored to come before it.
         assert!(line(offset_of!(Orders, set_vectors)) < go);
         let words = [GO_MOVE, GO_LEAVE, STATE_HERE, STATE_DONE];
         assert!(words.iter().all(|word| *word != 0), "0 is what they begin with");

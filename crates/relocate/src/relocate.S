@@ -83,8 +83,8 @@ next:
     cbnz    x13, other_kind
     cbz     x12, moved
     // Copy upwards. Every line is cleaned, because the payload is entered with caches off, and
-    // invalidated, because it may map the memory otherwise. Lines larger than 64 bytes are cleaned
-    // more than once, smaller ones in a pass of their own.
+    // invalidated, because the payload may map the memory with other attributes. Lines larger than
+    // 64 bytes are cleaned more than once, smaller ones in a pass of their own.
     add     x10, x10, x20
 .macro load_512
     ldp     q0, q1, [x10, #0]
@@ -244,7 +244,7 @@ moved:
     mov     x4, #{state_done}
     bl      say
     ldr     x2, [x19, #{pen}]
-    // Off, or to x2 if this CPU came from a spin table: then it has a mark.
+    // Switches this CPU off. A CPU from a spin table has a mark, and goes to x2 instead.
 switch_off:
     add     x5, x19, #{marks}
     ldr     x0, [x5, x21, lsl #3]
@@ -333,7 +333,7 @@ join:
     add     x25, x25, #1
     b       0b
 
-    // How long that took, for the console.
+    // Prints on the console how long that took.
 as_loaded:
     isb
     mrs     x4, cntvct_el0
@@ -361,8 +361,8 @@ enter_at:
     mov     x0, x6
     hvc     #0
 
-    // The payload differs from what was loaded. Says so on the console, and switches the machine
-    // off.
+    // The payload differs from what was loaded. Reports this on the console, and switches the
+    // machine off.
 differs:
     mov     x28, x25
     bl      mmu_off
@@ -393,8 +393,8 @@ mmu_off:
     mov     x20, xzr
     ret
 
-    // The line at x4 to the console, if there is one, with x28 in hexadecimal for the '#'. The MMU
-    // is off. x3-x8, x28 change.
+    // Prints the line at x4 on the console, if there is one, with x28 in hexadecimal in place of
+    // '#'. The MMU is off. x3-x8, x28 change.
 print:
     ldr     x3, [x19, #{uart}]
     cbz     x3, 4f
@@ -423,7 +423,7 @@ print:
     b       0b
 4:  ret
 
-    // This CPU's word, and an event. x4 is the value; x5 changes.
+    // Stores x4 in this CPU's word, and sends an event. x5 changes.
 say:
     add     x5, x19, #{states}
     add     x5, x5, x21, lsl #3
@@ -432,7 +432,7 @@ say:
     sev
     ret
 
-    // PSCI, by the conduit. x0-x17 change.
+    // Calls PSCI by its conduit. x0-x17 change.
 firmware:
     cmp     x27, #{conduit_hvc}
     b.eq    0f

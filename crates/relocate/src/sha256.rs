@@ -26,7 +26,7 @@ struct Block([u8; BLOCK as usize]);
 /// One of the routines of `sha256.S`.
 type Routine = unsafe extern "C" fn(*mut State, *const u8, u64, *mut Room);
 
-/// A digest in the making.
+/// A digest that is being computed.
 ///
 /// It runs at EL1, or at EL2 with E2H, and lets the CPU use its vector registers (CPACR_EL1.FPEN).
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl Sha256 {
     /// Adds `bytes`: whole blocks of [`BLOCK`] bytes, aligned to 16 bytes.
     ///
     /// # Panics
-    /// If they are not.
+    /// If they are not whole blocks, or not aligned.
     pub fn update(&mut self, bytes: &[u8]) {
         let blocks = bytes.len() as u64 / BLOCK;
         assert!((bytes.len() as u64).is_multiple_of(BLOCK) && bytes.as_ptr().addr().is_multiple_of(16));

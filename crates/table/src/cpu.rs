@@ -21,7 +21,7 @@ pub enum Dsb {
     Nsh,
 }
 
-/// A TLB invalidation of the regime the kernel runs in.
+/// A TLB invalidation of the translation regime that the kernel runs in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
     /// VAAE1IS: everything that translates one address, walk-cache entries too, every ASID, on
@@ -73,7 +73,7 @@ pub trait Cpu {
     unsafe fn frames_at(&mut self, offset: u64) -> Self::Frames;
     /// Waits as `dsb` says.
     fn dsb(&mut self, dsb: Dsb);
-    /// Synchronises the context: what follows is fetched and translated anew.
+    /// Synchronises the context: later instructions are fetched and translated anew.
     fn isb(&mut self);
     /// Starts an invalidation, which the next DSB of sufficient scope completes.
     fn tlbi(&mut self, tlbi: Tlbi);

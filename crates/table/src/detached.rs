@@ -72,7 +72,7 @@ impl DetachedTree {
     /// mappings at the cursor that lie in its reach. The cursor ends at the first byte beyond.
     ///
     /// # Errors
-    /// [`OutOfFrames`]. All frames allocated are freed then. The cursor's place is undefined.
+    /// [`OutOfFrames`]. All frames allocated are freed then. The cursor's position is undefined.
     pub fn build<W: TableWindow, F: FrameSource>(
         mappings: &mut Cursor<'_>,
         level: Level,
@@ -104,7 +104,7 @@ impl DetachedTree {
         self.root
     }
 
-    /// The tree's shape.
+    /// The tree's geometry.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }

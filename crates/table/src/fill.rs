@@ -15,9 +15,9 @@ const TURN: usize = 32;
 /// stored once and none is read; on AArch64 the loop becomes pair stores.
 #[inline]
 pub fn fill(entries: &mut [MaybeUninit<u64>], first: u64, step: u64) {
-    // Each lane is a sum of its own: one chain of additions through all entries would be slower
-    // than the stores. `black_box` hides from the compiler that the lanes depend on each other, or
-    // it would make that chain.
+    // Each lane is a sum of its own, since one chain of additions through all entries would be
+    // slower than the stores. `black_box` hides from the compiler that the lanes depend on each
+    // other; otherwise it would make that chain.
     let mut lanes: [u64; LANES] =
         black_box(core::array::from_fn(|index| first.wrapping_add(step.wrapping_mul(index as u64))));
     let stride = step.wrapping_mul(LANES as u64);
@@ -73,8 +73,8 @@ pub(crate) fn fill_leaves(
     mut pa: Pa,
 ) {
     loop {
-        // Address bits above LINEAR_SPAN lie elsewhere in a 52-bit descriptor, so that adding would
-        // not carry there.
+        // Address bits above LINEAR_SPAN lie elsewhere in a 52-bit descriptor, so an addition would
+        // not carry into them.
         let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) >> shift;
         let count = entries.len().min(before_carry as usize);
         let (now, later) = entries.split_at_mut(count);

@@ -150,7 +150,7 @@ impl<'a> Mappings<'a> {
     }
 }
 
-/// A place in a list of mappings, to which a builder has written them.
+/// A position in a list of mappings: a builder has written everything before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {
     geometry: Geometry,
@@ -160,7 +160,7 @@ pub struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// The shape of the tree being built.
+    /// The geometry of the tree being built.
     #[inline]
     pub fn geometry(&self) -> Geometry {
         self.geometry

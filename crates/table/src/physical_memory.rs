@@ -8,12 +8,12 @@ use thiserror::Error;
 pub enum Unmappable {
     /// There is no memory at this address.
     NotMemory(Pa),
-    /// The firmware owns this address and forbids to map it, with or without memory behind it
-    /// (DT spec, /reserved-memory, `no-map`).
+    /// The firmware owns this address and forbids mapping it, with or without memory behind it (DT
+    /// spec, /reserved-memory, `no-map`).
     NoMap(Pa),
 }
 
-/// Why the record of memory did not take a change. It is as it was before the call.
+/// Why the record of memory refused a change. The record is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -49,7 +49,7 @@ pub trait PhysicalMemory {
     /// Returns the lowest byte in `range` that is not mappable, or `None` when all of it is.
     fn first_unmappable(&self, range: PaRange) -> Option<Unmappable>;
 
-    /// Returns the lowest stretch of memory that overlaps `range`, whole, or `None`.
+    /// Returns the lowest range of memory that overlaps `range`, whole, or `None`.
     fn overlapping_memory(&self, range: PaRange) -> Option<PaRange>;
 
     /// Returns the lowest reserved range that overlaps `range`, whole, or `None`.

@@ -38,7 +38,7 @@ impl Reserved {
     ///    nothing is cached.
     /// 2. ISB: no walk uses the old T0SZ from here on. Without it the CPU could take the two
     ///    register writes in either order and walk the new root by the old size.
-    /// 3. TTBR0. Nothing has to be invalidated: what was invalid is in no TLB (Arm ARM D8.16.1,
+    /// 3. TTBR0. No invalidation is needed: a TLB never holds an invalid entry (Arm ARM D8.16.1,
     ///    RWHZWS).
     /// 4. ISB: what follows is translated through the new root.
     ///
@@ -46,7 +46,7 @@ impl Reserved {
     /// - TTBR0 and TCR of this CPU hold what `self` says, and no TLB of it holds a translation of
     ///   TTBR0.
     /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and
-    ///   this.
+    ///   this call.
     /// - What the tree maps may be accessed as its attributes say, by speculation too.
     // Inlined, since a call would copy the tree twice for four instructions.
     #[inline(always)]
@@ -69,7 +69,7 @@ impl Reserved {
     ///    broadcast.
     /// 4. DSB NSH completes it: no walk and no TLB uses the map's tables any more, and they may be
     ///    freed.
-    /// 5. ISB: only now this CPU itself has no such entries (RBLDZX).
+    /// 5. ISB: only from here on is this CPU itself sure to have no such entries (RBLDZX).
     /// 6. TCR last, since T0SZ may be cached with the translations, which must be removed first.
     /// 7. ISB: later accesses are translated by the new register values.
     #[inline]

@@ -77,7 +77,7 @@ const LEVELS: usize = 5;
 pub struct LeafIter<'w, W> {
     geometry: Geometry,
     window: &'w mut W,
-    /// The tables from the root to where the iteration stands, each with the next index to look at.
+    /// The tables from the root to the current leaf, each with the next index to look at.
     path: [(Pa, usize); LEVELS],
     depth: usize,
     start: Level,
@@ -86,7 +86,7 @@ pub struct LeafIter<'w, W> {
 }
 
 impl<'w, W: TableWindow> LeafIter<'w, W> {
-    /// Starts at the table in frame `table`, which stands at `level` and translates from `base`.
+    /// Starts at the table in frame `table`, which is at `level` and translates from `base`.
     pub fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
         let mut path = [(Pa(0), 0); LEVELS];
         path[0] = (table, 0);

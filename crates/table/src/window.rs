@@ -17,7 +17,7 @@ pub unsafe trait TableWindow {
     /// Makes the table in frame `table`, used at `level`, reachable.
     fn open(&mut self, level: Level, table: Pa) -> NonNull<u64>;
 
-    /// Ends the use of what was opened at `level`.
+    /// Ends the use of the table opened at `level`.
     fn close(&mut self, level: Level);
 }
 

@@ -62,7 +62,7 @@ pub enum Malformed {
     /// A length or count of 0.
     #[error("the length or count is 0")]
     Empty,
-    /// A word behind the end of the line's grammar.
+    /// A word after the end of the line's grammar.
     #[error("unexpected word {0}")]
     Trailing(Quote),
 }

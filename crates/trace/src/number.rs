@@ -14,7 +14,7 @@ pub enum NumberError {
     TooLarge,
 }
 
-/// Reads a number of digits with `_` anywhere behind the first.
+/// Reads a number of digits with `_` anywhere after the first.
 ///
 /// ```
 /// assert_eq!(linmap_trace::number(b"4000_1000", 16), Ok(0x4000_1000));

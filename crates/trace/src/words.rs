@@ -10,12 +10,12 @@ use crate::quote::Quote;
 pub struct Word<'a> {
     /// The byte of the line where the word begins, from 1.
     pub column: usize,
-    /// The word; empty behind the last word of a line.
+    /// The word; empty after the last word of a line.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Word<'a> {
-    /// Word `nth` of `line`, from 0; an empty one behind the last.
+    /// Word `nth` of `line`, from 0; an empty one after the last.
     ///
     /// ```
     /// use linmap_trace::Word;
@@ -111,7 +111,7 @@ impl<'a> Words<'a> {
         Self { text: line.split(|&byte| byte == b'#').next().unwrap_or_default(), at: 0 }
     }
 
-    /// The next word; an empty one behind the last.
+    /// The next word; an empty one after the last.
     pub fn word(&mut self) -> Word<'a> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let start = rest.iter().position(|byte| !byte.is_ascii_whitespace());
@@ -126,7 +126,7 @@ impl<'a> Words<'a> {
         Word { column, bytes }
     }
 
-    /// The next word; `None` behind the last.
+    /// The next word; `None` after the last.
     pub fn next(&mut self) -> Option<Word<'a>> {
         Some(self.word()).filter(|word| !word.bytes.is_empty())
     }

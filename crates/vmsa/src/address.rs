@@ -37,7 +37,7 @@ impl fmt::Display for Va {
 }
 
 /// A half-open range of physical addresses, `start..end`, in bytes. Physical addresses have at most
-/// 56 bits, so the end of a range that the machine can have never wraps.
+/// 56 bits, so the end of a range on a real machine never wraps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PaRange {
     /// First address in the range.

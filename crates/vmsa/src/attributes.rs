@@ -204,7 +204,7 @@ impl Attributes {
     }
 
     /// Returns the attributes in the bits of a leaf descriptor, or `None` for a memory type or
-    /// shareability that linmap never writes. `block` is whether the leaf stands above level 3.
+    /// shareability that linmap never writes. `block` is whether the leaf is above level 3.
     pub const fn from_bits(bits: u64, geometry: Geometry, block: bool) -> Option<Self> {
         let Some(memory) = MemoryType::from_mair_index(bits >> 2 & 0b111) else { return None };
         let shareability = if geometry.lpa2() {

@@ -1,5 +1,5 @@
-//! Break-before-make: what a change of one translation table entry asks for before the new
-//! translation is safe.
+//! Break-before-make: what a change of one translation table entry needs before the new translation
+//! is safe.
 //!
 //! The rules are those of Arm ARM D8.16.1 (RWHZWS) and, for changes of size, of D8.16.2 with its
 //! levels of support ([`BbmLevel`]). The functions look at two descriptors and at nothing else:
@@ -93,7 +93,7 @@ const MEMORY_TYPE: u64 = 0b111 << 2;
 const NON_SECURE: u64 = 1 << 5;
 /// Bits 58:55 of a leaf, which the hardware ignores.
 const SOFTWARE: u64 = 0b1111 << 55;
-/// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says of everything below it.
+/// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says about everything below it.
 const HIERARCHICAL: u64 = 0b1_1111 << 59;
 
 /// Returns what it needs to replace `old` by `new`, both entries at `level`, on CPUs with BBM level
@@ -110,7 +110,7 @@ pub const fn change(
         return Requirement::Nothing;
     }
     match (old.decode(geometry, level), new.decode(geometry, level)) {
-        // No TLB holds an entry that faults. The same holds of a leaf without the access flag,
+        // No TLB holds an entry that faults. The same is true for a leaf without the access flag,
         // unless its run has the flag from a neighbour.
         (Decoded::Invalid, _) => Requirement::Nothing,
         (Decoded::Leaf(_), _) if old.0 & (ACCESSED | CONTIGUOUS) == 0 => Requirement::Nothing,
@@ -135,9 +135,9 @@ pub const fn change(
     }
 }
 
-/// Returns what a block needs that replaces a table, or that a table replaces. `at_level_3` is what
-/// is left of it at BBM level 3: a removed table must leave the walk caches before its frame is
-/// used again, a removed block may stay in a TLB.
+/// Returns what it needs to replace a table by a block, or a block by a table. `at_level_3` is what
+/// it needs at BBM level 3: a removed table must leave the walk caches before its frame is used
+/// again, a removed block may stay in a TLB.
 #[inline]
 const fn size_change(block: Descriptor, bbm: BbmLevel, at_level_3: Requirement) -> Requirement {
     if block.0 & CONTIGUOUS != 0 {
@@ -204,11 +204,11 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
     }
 }
 
-/// Returns whether to clear the bits `clear` and set the bits `set` never needs more than
-/// [`Requirement::Invalidate`] and never changes the size of a leaf, whatever the leaf is. It is
-/// true of permissions, of bits that the hardware ignores, of valid to invalid and of global to
-/// non-global. It is false of setting the valid bit, since the invalid entry decides what is mapped
-/// then. At BBM level 0 it holds only of leaves without the contiguous bit.
+/// Returns whether clearing the bits `clear` and setting the bits `set` never needs more than
+/// [`Requirement::Invalidate`] and never changes the size of a leaf, whatever the leaf is. True for
+/// permissions, for bits that the hardware ignores, for valid to invalid and for global to
+/// non-global. False for setting the valid bit, since the other bits of the invalid entry decide
+/// what is mapped then. At BBM level 0 the result holds only for leaves without the contiguous bit.
 #[inline]
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
     const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;

@@ -56,8 +56,8 @@ impl Descriptor {
         Self(self.0 | encode_address(geometry, pa))
     }
 
-    /// What the entry means at `level`. Block encodings at a level that has none are reserved, so
-    /// invalid.
+    /// What the entry means at `level`. At a level without blocks, the encoding of a block is
+    /// reserved, so invalid.
     #[inline(always)]
     pub const fn decode(self, geometry: Geometry, level: Level) -> Decoded {
         if self.0 & VALID == 0 {
@@ -76,7 +76,7 @@ impl Descriptor {
         }
     }
 
-    /// The table that the entry leads to when it stands above the level of pages.
+    /// The table that the entry leads to when it is above the level of pages.
     #[inline]
     pub const fn next_table(self, geometry: Geometry) -> Option<Pa> {
         if self.may_be_table() {
@@ -118,7 +118,7 @@ impl Descriptor {
 }
 
 /// Within a multiple of this many bytes a descriptor's address bits count up with the address: the
-/// bits that LPA and LPA2 keep elsewhere in the descriptor start at address bit 48.
+/// bits that LPA and LPA2 place elsewhere in the descriptor start at address bit 48.
 pub const LINEAR_SPAN: u64 = 1 << 48;
 
 /// The type bits of a leaf: a page at level 3, a block above.

@@ -88,7 +88,7 @@ impl Geometry {
         let levels = resolved.div_ceil(self.granule.index_bits());
         match Level::new(4 - levels as i8) {
             Some(level) => level,
-            // 52 bits over the narrowest granule (12 + 9 a level) are five levels: −1.
+            // 52 bits with the smallest granule (12 bits, and 9 a level) take five levels: −1 to 3.
             None => Level::MINUS_1,
         }
     }
@@ -121,7 +121,7 @@ impl Geometry {
         (va.0 >> self.shift(level)) as usize & (self.entries(level) - 1)
     }
 
-    /// Whether a leaf may stand at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1
+    /// Whether a leaf may be at `level`: a page at level 3, and the blocks of Arm ARM D8.3.1
     /// (level 1 with 4K, or with 16K under LPA2, or with 64K and 52-bit PA; level 0 with 4K under
     /// LPA2; level 2 always).
     #[inline(always)]

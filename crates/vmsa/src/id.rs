@@ -127,8 +127,8 @@ const fn since(implementer: u8, part: u16, revision: u8) -> NoConflictAbort {
     NoConflictAbort { implementer, part, since: revision }
 }
 
-/// The CPUs whose makers promise level 3's behaviour: Linux's list, as its arm64 maintainers
-/// collected it from Arm and the vendors (arch/arm64/kernel/cpufeature.c, September 2025 and July
+/// The CPUs whose vendors promise level 3's behaviour: Linux's list, as its arm64 maintainers
+/// collected it from Arm and other vendors (arch/arm64/kernel/cpufeature.c, September 2025 and July
 /// 2026). C1-Ultra and C1-Premium before r1p1 can livelock without break-before-make (erratum
 /// 3683289); Neoverse-V3AE before r0p2 has erratum 3053180. Part numbers are those of the CPUs'
 /// technical reference manuals (MIDR_EL1) and of Trusted Firmware-A's headers; Cortex-A520AE's is

@@ -32,10 +32,10 @@ pub const fn txsz(geometry: Geometry) -> u64 {
 /// size.
 pub const TCR_T0SZ_MASK: u64 = 0x3f;
 
-/// The TCR value for a TTBR0 half of shape `ttbr0` and a TTBR1 half of shape `ttbr1`: inner
-/// shareable write-back walks, 16-bit ASIDs if `asid16`, no top-byte-ignore, hardware updates of
-/// the access flag and dirty state off. Both halves must agree on LPA2 and on the PA size, which
-/// the CPU must have: IPS is taken from `ttbr1`.
+/// The TCR value for a TTBR0 half with the geometry `ttbr0` and a TTBR1 half with the geometry
+/// `ttbr1`: inner shareable write-back walks, 16-bit ASIDs if `asid16`, no top-byte-ignore,
+/// hardware updates of the access flag and dirty state off. Both halves must agree on LPA2 and on
+/// the PA size, which the CPU must have: IPS is taken from `ttbr1`.
 pub const fn tcr(ttbr0: Geometry, ttbr1: Geometry, asid16: bool) -> u64 {
     let tg0: u64 = match ttbr0.granule() {
         Granule::K4 => 0b00,
@@ -62,13 +62,14 @@ pub const fn tcr(ttbr0: Geometry, ttbr1: Geometry, asid16: bool) -> u64 {
         | ds
 }
 
-/// The value of `tcr` with the T0SZ that a TTBR0 of shape `ttbr0` needs; granule and PA size stay.
+/// The value of `tcr` with the T0SZ of a TTBR0 half with the geometry `ttbr0`; granule and PA size
+/// stay.
 pub const fn tcr_with_t0sz(tcr: u64, ttbr0: Geometry) -> u64 {
     tcr & !TCR_T0SZ_MASK | txsz(ttbr0)
 }
 
-/// The TTBR value for the root table in frame `root`, with ASID `asid`. A 52-bit PA keeps its bits
-/// 51:48 in bits 5:2.
+/// The TTBR value for the root table in frame `root`, with ASID `asid`. Bits 51:48 of a 52-bit PA
+/// are in bits 5:2.
 pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> u64 {
     let base =
         if geometry.pa_bits() == 52 { root.0 & 0xffff_ffff_ffc0 | (root.0 >> 48 & 0xf) << 2 } else { root.0 };

@@ -23,7 +23,7 @@ impl VaOperand {
         Self(Self::any_asid(va).0 | (asid as u64) << 48)
     }
 
-    /// The same operand with a hint that the leaf stands at `level` (TTL, FEAT_TTL). A hint that
+    /// The same operand with a hint that the leaf is at `level` (TTL, FEAT_TTL). A hint that
     /// does not match the level of the entry leaves it in the TLB. Levels below 0 have no encoding
     /// and give no hint.
     pub const fn with_level(self, geometry: Geometry, level: Level) -> Self {
@@ -32,8 +32,8 @@ impl VaOperand {
             Granule::K16 => 0b10,
             Granule::K64 => 0b11,
         };
-        // TTL 0b0100 and 0b1000 mean level 0 only under LPA2 (4K and 16K); elsewhere they are
-        // reserved.
+        // TTL encodes level 0 only for 4K under LPA2 (0b0100). 0b1000 (16K) is reserved, and CPUs
+        // take it as no hint.
         if level.number() < 0 || (level.number() == 0 && !geometry.lpa2()) {
             return self;
         }
@@ -47,10 +47,9 @@ impl VaOperand {
 pub struct RangeOperand(pub u64);
 
 impl RangeOperand {
-    /// The largest operand that covers no more than `pages` pages (in granules, 2 or more) from
-    /// `va`, with the number of pages that it covers, or `None` when there is less than the
-    /// smallest range, 2 pages; under LPA2 `va` must be 64 KiB aligned, since the base is
-    /// `VA[52:16]` there.
+    /// The largest operand that covers at most `pages` pages (of one granule) from `va` on, with
+    /// the number of pages that it covers. `None` if `pages` is below 2, the smallest range. Also
+    /// `None` under LPA2 if `va` is not a multiple of 64 KiB, since the base is `VA[52:16]` there.
     ///
     /// A range covers (NUM + 1) × 2^(5 × SCALE + 1) pages.
     pub const fn any_asid(geometry: Geometry, va: Va, pages: u64) -> Option<(Self, u64)> {

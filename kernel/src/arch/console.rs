@@ -1,91 +1,79 @@
-//! The console: a PL011 or an SBSA UART, found from the DTB's stdout-path or named by `earlycon=`.
+//! The console: the UART that every line goes to.
 
 use core::fmt::{self, Write};
-use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering};
-
-use linmap_platform::UartKind;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::arch::stop;
+use crate::arch::uart::MappedUart;
 
-/// Where the registers are mapped; 0 while there is no console.
+/// The first word of the UART; 0 while there is no console.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);
 
-// Register offsets and bits (PrimeCell UART PL011 TRM, chapter 3).
-const DATA: usize = 0x00;
-const FLAGS: usize = 0x18;
-const LINE_CONTROL: usize = 0x2c;
-const CONTROL: usize = 0x30;
-const FLAG_RECEIVE_EMPTY: u32 = 1 << 4;
-const FLAG_TRANSMIT_FULL: u32 = 1 << 5;
-/// Eight bits a character, FIFOs on.
-const LINE_8_BITS_FIFO: u32 = 0b11 << 5 | 1 << 4;
-const CONTROL_ENABLE: u32 = 1;
-/// Transmit and receive.
-const CONTROL_BOTH_WAYS: u32 = 1 << 8 | 1 << 9;
+/// The second word of the UART.
+static FORM: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the UART took no byte within its time, so that nobody waits for it again until it does.
+static STUCK: AtomicBool = AtomicBool::new(false);
 
 /// The console.
 #[derive(Clone, Copy, Debug)]
 pub struct Console;
 
 impl Console {
-    /// The length in bytes of the UART's registers, up to the last that is used.
-    pub const REGISTERS_LEN: u64 = CONTROL as u64 + 4;
-
-    /// Makes the UART whose registers are mapped at `registers` the console. Turns a PL011 on if
-    /// the firmware has not. The line's speed stays as it was.
+    /// Makes `uart` the console, and turns it on if the firmware has not. Only the boot CPU does
+    /// this, before any other CPU prints.
     ///
     /// # Safety
-    /// The registers of a UART of this kind are mapped there, as device memory, as long as the
-    /// kernel runs.
-    pub unsafe fn use_uart(registers: ptr::NonNull<u64>, kind: UartKind) {
-        REGISTERS.store(registers.as_ptr().expose_provenance(), Ordering::Relaxed);
-        if kind == UartKind::Pl011 && Self::read(CONTROL).is_some_and(|control| control & CONTROL_ENABLE == 0)
-        {
-            Self::write(LINE_CONTROL, LINE_8_BITS_FIFO);
-            Self::write(CONTROL, CONTROL_BOTH_WAYS | CONTROL_ENABLE);
+    /// Its registers stay mapped as long as the kernel runs.
+    pub unsafe fn use_uart(uart: MappedUart) {
+        uart.turn_on();
+        let (registers, form) = uart.to_words();
+        REGISTERS.store(0, Ordering::Release);
+        FORM.store(form, Ordering::Release);
+        REGISTERS.store(registers, Ordering::Release);
+        STUCK.store(false, Ordering::Relaxed);
+    }
+
+    fn uart() -> Option<MappedUart> {
+        let registers = REGISTERS.load(Ordering::Acquire);
+        let form = FORM.load(Ordering::Acquire);
+        // SAFETY: the words of the UART that `use_uart` got.
+        (registers != 0).then(|| unsafe { MappedUart::from_words((registers, form)) })
+    }
+
+    /// Sends a byte, or drops it if the UART takes none for a second.
+    fn send(uart: MappedUart, byte: u8) {
+        let was_stuck = STUCK.load(Ordering::Relaxed);
+        let has_room = if was_stuck { uart.has_room() } else { uart.wait_for_room() };
+        if has_room {
+            uart.send(byte);
+        }
+        if was_stuck == has_room {
+            STUCK.store(!has_room, Ordering::Relaxed);
         }
     }
 
-    fn register(offset: usize) -> Option<*mut u32> {
-        let base = REGISTERS.load(Ordering::Relaxed);
-        (base != 0).then(|| ptr::with_exposed_provenance_mut(base + offset))
-    }
-
-    fn read(offset: usize) -> Option<u32> {
-        // SAFETY: the promise of `use_uart`'s caller.
-        Self::register(offset).map(|register| unsafe { register.read_volatile() })
-    }
-
-    fn write(offset: usize, value: u32) {
-        if let Some(register) = Self::register(offset) {
-            // SAFETY: as in `read`.
-            unsafe { register.write_volatile(value) };
-        }
-    }
-
-    fn send(byte: u8) {
-        while Self::read(FLAGS).is_some_and(|flags| flags & FLAG_TRANSMIT_FULL != 0) {}
-        Self::write(DATA, byte.into());
-    }
-
-    /// Waits for a byte and returns it, or `None` where there is no console. Stops for good when
-    /// another CPU ends the kernel.
+    /// Waits for a byte and returns it, or `None` without a console. Stops for good when another
+    /// CPU ends the kernel.
     pub fn receive() -> Option<u8> {
-        while Self::read(FLAGS)? & FLAG_RECEIVE_EMPTY != 0 {
+        let uart = Self::uart()?;
+        loop {
+            if let Some(byte) = uart.received() {
+                return Some(byte);
+            }
             stop::stop_if_elsewhere();
         }
-        Self::read(DATA).map(|data| data as u8)
     }
 }
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let Some(uart) = Self::uart() else { return Ok(()) };
         for byte in text.bytes() {
             if byte == b'\n' {
-                Self::send(b'\r');
+                Self::send(uart, b'\r');
             }
-            Self::send(byte);
+            Self::send(uart, byte);
         }
         Ok(())
     }

@@ -24,8 +24,8 @@ macro_rules! read_register {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisCpu;
 
-// The asm blocks of this impl are compiler barriers too (no `nomem`), so that stores to tables stay
-// on their side.
+// The asm blocks of this impl are compiler barriers too (no `nomem`): the compiler moves no store
+// to a table across them.
 impl Cpu for ThisCpu {
     type Frames = OffsetWindow;
 

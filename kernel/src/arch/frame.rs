@@ -1,5 +1,5 @@
-//! The registers of interrupted code, and the vectors that store them. What happens with an
-//! exception is decided by the function `exception`, which `vectors.S` calls.
+//! The registers of interrupted code, and the vectors that store them. `vectors.S` calls the
+//! function `exception`, which handles the exception.
 
 use core::arch::global_asm;
 use core::mem::{MaybeUninit, offset_of};

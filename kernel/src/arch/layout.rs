@@ -14,7 +14,7 @@
 use linmap::BuilderSlots;
 use linmap_vmsa::{Geometry, Level, Va};
 
-/// The shape of the kernel's own half, TTBR1.
+/// The geometry of the kernel's own half, TTBR1.
 pub const GEOMETRY: Geometry = Geometry::K4_48;
 /// Where the kernel image is linked and mapped, away from the linear map.
 pub const IMAGE: Va = Va(0xffff_8000_8000_0000);

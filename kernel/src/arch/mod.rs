@@ -1,4 +1,4 @@
-//! The CPU and its console: the ground that every other wing stands on.
+//! The CPU and its console, which every other wing uses.
 
 pub mod affinities;
 pub mod command_line;
@@ -18,4 +18,6 @@ pub mod psci;
 pub mod sctlr;
 pub mod stop;
 pub mod topology;
+pub mod uart;
+pub mod uart_model;
 pub mod wait;

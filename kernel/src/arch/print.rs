@@ -38,8 +38,8 @@ pub fn line(prefix: &str, text: fmt::Arguments<'_>) {
     // The console can't fail.
     let _ = writeln!(Console, "{prefix}{text}");
     if !nested {
-        // The CPU that ends the kernel may have claimed the console: then it is not ours to
-        // release.
+        // The CPU that ends the kernel may have claimed the console: then this CPU must not release
+        // it.
         let _ = PRINTER.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
     }
 }

@@ -12,6 +12,16 @@ probe_load_byte:                        // x0 = address
     ldrb    w0, [x0]
     mov     x1, xzr
     ret
+.global probe_load_half
+probe_load_half:                        // x0 = address
+    ldrh    w0, [x0]
+    mov     x1, xzr
+    ret
+.global probe_load_word
+probe_load_word:                        // x0 = address
+    ldr     w0, [x0]
+    mov     x1, xzr
+    ret
 .global probe_store
 probe_store:                            // x0 = address, x1 = value
     str     x1, [x0]

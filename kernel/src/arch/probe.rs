@@ -2,6 +2,7 @@
 
 use core::arch::global_asm;
 
+use linmap_platform::RegisterWidth;
 use linmap_vmsa::Va;
 
 global_asm!(include_str!("probe.S"));
@@ -15,6 +16,8 @@ struct ProbeResult {
 unsafe extern "C" {
     fn probe_load(va: u64) -> ProbeResult;
     fn probe_load_byte(va: u64) -> ProbeResult;
+    fn probe_load_half(va: u64) -> ProbeResult;
+    fn probe_load_word(va: u64) -> ProbeResult;
     fn probe_store(va: u64, value: u64) -> ProbeResult;
     fn probe_execute(va: u64) -> ProbeResult;
     fn probe_executed();
@@ -73,6 +76,24 @@ pub fn load(va: Va) -> Result<u64, Fault> {
     outcome(unsafe { probe_load(va.0) })
 }
 
+/// Loads the device register at `va`. Where no device answers, most CPUs take a synchronous
+/// external abort at the load, which is a data abort like any other (Arm ARM D24.2, ESR_EL1, DFSC
+/// 0b010000). Others report an SError, which stays masked: the value is then the interconnect's.
+///
+/// # Safety
+/// If a device answers, the load has no effect that matters.
+pub unsafe fn load_register(va: Va, width: RegisterWidth) -> Result<u32, Fault> {
+    // SAFETY: a fault of the one load is recovered; the rest is the caller's promise.
+    let result = unsafe {
+        match width {
+            RegisterWidth::Byte => probe_load_byte(va.0),
+            RegisterWidth::HalfWord => probe_load_half(va.0),
+            RegisterWidth::Word => probe_load_word(va.0),
+        }
+    };
+    outcome(result).map(|value| value as u32)
+}
+
 /// Stores `value` in the word at `va`.
 ///
 /// # Safety
@@ -97,6 +118,8 @@ pub fn recovered(esr: u64, elr: u64, link: u64) -> Option<u64> {
     let fault = Fault { esr };
     let accesses = [
         probe_load_byte as *const () as u64,
+        probe_load_half as *const () as u64,
+        probe_load_word as *const () as u64,
         probe_load as *const () as u64,
         probe_store as *const () as u64,
     ];

@@ -11,7 +11,7 @@ use crate::arch::entered::Entered;
 // How a CPU leaves, for assembly: one of these in bits 31:0, and the number of PSCI's CPU_OFF above
 // them.
 
-/// A CPU leaves by no PSCI: none can be called.
+/// A CPU leaves without PSCI, which can't be called.
 pub const CONDUIT_NONE: u64 = 0;
 /// A CPU leaves by PSCI, called with HVC.
 pub const CONDUIT_HVC: u64 = 1;

@@ -13,7 +13,8 @@ use crate::{report, say};
 /// A command line in the image, which a tool can edit there. `earlycon=` in it gives a console even
 /// when the device tree can't be read. 16 bytes of name and 240 of text, padded with NULs.
 #[used]
-static BUILT_IN_COMMAND_LINE: [u8; 256] = {
+#[unsafe(link_section = ".head.rodata")]
+pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
     let name = *b"LINMAP-CMDLINE\0\0";
     let mut line = [0; 256];
     let mut i = 0;
@@ -23,6 +24,9 @@ static BUILT_IN_COMMAND_LINE: [u8; 256] = {
     }
     line
 };
+
+/// Where the text of [`BUILT_IN_COMMAND_LINE`] begins.
+pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
 const WORDS: [&str; 12] = [
@@ -44,7 +48,7 @@ const WORDS: [&str; 12] = [
 pub fn built_in() -> CommandLine<'static> {
     // A tool may have edited the text since it was compiled, so the compiler must not rely on it.
     let line: &'static [u8; 256] = hint::black_box(&BUILT_IN_COMMAND_LINE);
-    CommandLine::from_bytes(first_string(&line[16..]))
+    CommandLine::from_bytes(first_string(&line[TEXT_AT..]))
 }
 
 /// Warns of all words for linmap that it does not know, and of those that can't be read.

@@ -51,10 +51,8 @@ impl Early {
         early
     }
 
-    /// Makes `uart` the console, if it can be used.
-    pub fn use_console(&mut self, uart: Option<Uart>) {
-        if let Some(uart) = uart {
-            self.console = console::switch_to(uart, self.pa_bits, &mut self.fixmap).or(self.console);
-        }
+    /// Makes the first of `candidates` that the machine has the console.
+    pub fn use_console(&mut self, candidates: impl IntoIterator<Item = Uart>) {
+        self.console = console::switch_to_first(candidates, self.console, self.pa_bits, &mut self.fixmap);
     }
 }

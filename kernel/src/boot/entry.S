@@ -1,12 +1,12 @@
 // From the boot loader to Rust. Entered with the MMU off, at EL2 or EL1, x0 = DTB, at any multiple
-// of 2 MiB.
+// of 2 MiB. `refuse.S` names whatever else a boot loader does.
 //
 // Until the MMU and the caches are on every access is Device-nGnRnE: aligned, no exclusives, no DC
 // ZVA. Stores go past the caches, so their lines are invalidated twice: before the stores, because
 // a dirty line of the loader could be written back over them, and after them, because a clean line
 // that was fetched in between would hide them.
 //
-// Registers kept throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
+// Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
 // physical start, x22 the time of the entry (CNTVCT).
 
 .macro adr_l reg, symbol
@@ -51,6 +51,15 @@ primary_entry:
     mrs     x22, cntvct_el0
     msr     daifset, #0xf
     mov     x19, x0
+    // ADRP works on page boundaries only, so the place comes first.
+    adr     x0, _start
+    ldr     w1, [x0, #8]                // text_offset, below 2 MiB
+    sub     x0, x0, x1
+    tst     x0, #((2 << 20) - 1)
+    b.ne    refuse_place
+    mrs     x0, currentel
+    cmp     x0, #(2 << 2)
+    b.hi    refuse_level
     adr_l   x21, __image_start
     bl      enter_el
 
@@ -69,11 +78,11 @@ primary_entry:
     adr_l   x1, __image_end
     bl      invalidate_to_poc
 
-    // The CPU has to have the granule: TGran4 (bits 31:28) is signed, 0b1111 means no. There is no
-    // console yet, so the CPU just stops.
+    // The CPU has to have the granule: TGran4 (bits 31:28) is signed, 0b1111 means no.
     mrs     x0, id_aa64mmfr0_el1
     sbfx    x1, x0, #28, #4
-    tbnz    x1, #63, stop
+    cmp     x1, #0
+    b.lt    refuse_granule
     ldr     x3, =virtual_entry
     b       enable_mmu
 
@@ -212,7 +221,7 @@ enter_el:
     cmp     x1, #(2 << 2)
     b.eq    0f
     cmp     x1, #(1 << 2)
-    b.ne    stop                        // EL3: boot loaders never enter a kernel there
+    b.ne    stop                        // EL3: the firmware starts no CPU there
     mov     x20, #{entered_el1}
     msr     sctlr_el1, x0
     isb

@@ -62,7 +62,7 @@ fn read_platform(
 ) -> Platform {
     let psci = psci::reachable(devices.psci, early.entered);
     let line = chosen::command_line(fdt);
-    early.use_console(uart.or(console::named_by(line)));
+    early.use_console(uart.into_iter().chain(console::named_by(line)));
     let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
     let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     Platform {
@@ -75,7 +75,7 @@ fn read_platform(
         dtb,
         command_line: line,
         initrd: None,
-        uart: early.console.map(|uart| uart.registers),
+        uart: early.console.filter(|uart| uart.kind.is_pl011()).map(|uart| uart.registers),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
 
-/// What the device tree says of memory, and of the CPUs whose mailboxes lie in it.
+/// What the device tree says about memory, and of the CPUs whose mailboxes lie in it.
 pub struct Found {
     /// Memory, with everything reserved that is in use.
     pub memblock: Memblock<REGIONS>,

@@ -7,3 +7,4 @@ pub mod early;
 pub mod entry;
 pub mod kernel_main;
 pub mod memory;
+pub mod refuse;

@@ -10,7 +10,7 @@ use crate::{report, say};
 
 /// Prints the error, of kind `kind`, for people and for machines, and switches the machine off.
 pub fn fail(kind: &str, error: &dyn Display, psci: Option<Psci>) -> ! {
-    say!("linmap cannot go on: {error}");
+    say!("linmap cannot continue: {error}");
     report!("error={kind} what={}", Quoted(error));
     power_off(psci)
 }

@@ -1,5 +1,5 @@
-//! The CPU that ends the kernel: it says why, stops all others, and enters a crash kernel if one
-//! waits.
+//! The CPU that ends the kernel: it prints the reason, stops all others, and enters a crash kernel
+//! if one waits.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +15,8 @@ static AGAIN: AtomicBool = AtomicBool::new(false);
 /// Makes this CPU, whose registers are in `frame`, the one that ends the kernel. From here on it is
 /// not interrupted, and every other CPU stops when it next prints or waits.
 ///
-/// If another CPU already ends the kernel, this one stops. If this CPU fails again while it says
-/// why, it says no more, and tries a crash kernel once.
+/// If another CPU already ends the kernel, this one stops. If this CPU fails again while it prints
+/// the reason, it prints no more, and tries once to enter a crash kernel.
 pub fn begin(frame: &Frame) {
     cpu::mask_interrupts();
     match stop::claim() {
@@ -32,8 +32,8 @@ pub fn begin(frame: &Frame) {
     }
 }
 
-/// Stops all other CPUs and this one, which has said why and whose registers are in `frame`. Enters
-/// a crash kernel if one waits.
+/// Stops all other CPUs and this one, which has printed the reason and whose registers are in
+/// `frame`. Enters a crash kernel if one waits.
 pub fn stop(frame: &Frame) -> ! {
     stopping::interrupt_others();
     enter::enter(frame);

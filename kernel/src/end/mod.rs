@@ -1,5 +1,5 @@
-//! How the kernel ends: one CPU says why, all others stop, and a crash kernel is entered if one
-//! waits.
+//! How the kernel ends: one CPU prints the reason, all others stop, and a crash kernel is entered
+//! if one waits.
 
 pub mod exceptions;
 pub mod fail;

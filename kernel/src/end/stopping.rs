@@ -25,7 +25,8 @@ pub fn interrupt_others() {
     if TOLD.load(Ordering::Acquire) {
         return;
     }
-    // A CPU that leaves either sees that the kernel ends, or is seen to leave.
+    // The same fence is in `leave_others`: either a CPU that leaves sees that the kernel ends, or
+    // this CPU sees that it leaves.
     fence(Ordering::SeqCst);
     let mut others = per_cpu::others();
     others.remove(0);

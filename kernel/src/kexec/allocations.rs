@@ -67,7 +67,7 @@ impl PayloadMemory<'_> {
         Ok(start)
     }
 
-    /// Allocates whatever is free of `range`.
+    /// Allocates all free parts of `range`.
     ///
     /// # Errors
     /// [`KexecError::Memory`], [`KexecError::Region`].

@@ -1,5 +1,5 @@
 //! Leaving this kernel together: how other CPUs follow the boot CPU into the relocation code, and
-//! how they are called off.
+//! how the boot CPU cancels that.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::smp::leave;
 /// The orders at which other CPUs wait, once they may.
 static AWAITED: AtomicPtr<Orders> = AtomicPtr::new(ptr::null_mut());
 
-/// The [`Departure`] that other CPUs follow, in words. Written before they are told to follow.
+/// The [`Departure`] that other CPUs follow, in words. Written before they get the work to follow.
 static PUBLISHED: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
 
 /// Lets other CPUs [`follow`] by `departure`. No CPU can follow by [`Way::Unmapped`].
@@ -50,7 +50,7 @@ pub fn follow(list: usize) {
     unsafe { published().go(&mut ThisCpu, list) }
 }
 
-/// Calls off the CPUs that have left the live tables for the relocation code: they switch
+/// Cancels the departure: the CPUs that have left the live tables for the relocation code switch
 /// themselves off, or wait to be called.
 pub fn call_off() {
     // SAFETY: the orders' frame stays as long as a CPU may wait there.

@@ -118,7 +118,7 @@ impl HandOver<'_> {
         }
     }
 
-    /// Protects a crash kernel from being overwritten by mistake, or ends that.
+    /// Protects a crash kernel from accidental writes, or ends that.
     fn protect_crash_kernel(&mut self, protection: Protection) -> Result<(), KexecError> {
         let range = self.payloads.crash_memory.range;
         let (map, mut editor, steps) = self.map.parts(&mut self.memory.memblock);

@@ -203,8 +203,8 @@ impl Loader<'_> {
         Ok(Surroundings { tree, control, penned, core })
     }
 
-    /// Allocates what is free of the destinations. Whatever is allocated from here on is in none of
-    /// them.
+    /// Allocates the free parts of the destinations, so that no later allocation lies in a
+    /// destination.
     fn reserve_destinations(
         &mut self,
         place: &Place,

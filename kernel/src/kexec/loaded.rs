@@ -34,8 +34,8 @@ pub struct Loaded {
     pub transition: Option<Transition>,
     /// Their digest.
     pub tables: Digest,
-    /// The frames of the relocation code, its orders, the EL2 stub below EL2 without VHE, and the
-    /// pen if there is one.
+    /// The frames of the relocation code, its orders, the EL2 stub if the kernel was entered at EL2
+    /// without VHE, and the pen if there is one.
     pub control: PaRange,
     /// Where CPUs from spin tables wait for the payload.
     pub pen: Option<Pen>,

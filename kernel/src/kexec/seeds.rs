@@ -14,8 +14,9 @@ const BLOCKS: usize = 4;
 #[repr(C, align(16))]
 struct Pool([u8; BLOCKS * BLOCK as usize]);
 
-/// Makes new seeds of those in the tree, of the CPU's random numbers (FEAT_RNG) and of the time. If
-/// the tree and the CPU have none the result would be predictable, so there are no seeds.
+/// Makes new seeds from those in the tree, from the CPU's random numbers (FEAT_RNG) and from the
+/// time. If neither the tree nor the CPU has any, the result would be predictable, so there are no
+/// seeds.
 pub fn new(fdt: Fdt<'_>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);

@@ -123,8 +123,8 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
     ) -> Result<(), KexecError> {
         let filled = if self.in_place {
             let filled = self.fill_in_place(content, room)?;
-            // The image's memory behind its file too. The move cleans what it writes, but not
-            // memory that stays as it is.
+            // Cleans the image's memory after its file too: the move cleans what it writes, but
+            // not memory that stays as it is.
             cpu::clean_and_invalidate(self.memory.memory.layout.linear(room.start), room.len());
             filled
         } else {

@@ -131,7 +131,7 @@ fn paint<'c>(
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     let mut frames = MemblockFrames::new(memblock, config.geometry);
-    // SAFETY: TTBR1 leads to the swapper table, which the map alone changes from here on but for
+    // SAFETY: TTBR1 leads to the swapper table. From here on the map alone changes its tree, except
     // the fixmap's own table; hardware updates are off in TCR. TTBR0 has been on the reserved table
     // with nothing cached since the early identity map was left. This CPU is the only one that
     // runs, and its code and data lie in TTBR1's half. Memblock's frames are free memory, and the
@@ -139,8 +139,8 @@ fn paint<'c>(
     Ok(unsafe { prepared.build(fixmap, cpu, &mut frames) }?)
 }
 
-/// With `linmap.icount`, where the emulator executes one instruction a nanosecond, what part of a
-/// tick that is; nothing when it is one whole tick.
+/// Displays how many ticks an instruction takes with `linmap.icount`, where the emulator executes
+/// one instruction a nanosecond. Displays nothing if it takes one whole tick.
 struct TicksPerInstruction<'a>(CommandLine<'a>);
 
 impl core::fmt::Display for TicksPerInstruction<'_> {

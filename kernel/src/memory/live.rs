@@ -221,9 +221,8 @@ impl LiveMap {
     }
 }
 
-/// From here on the map relies on what all CPUs together can do, on `system` alone. Where the boot
-/// CPU has BBM level 3 and another CPU has less, the map is repainted, unless the command line says
-/// otherwise.
+/// Makes the map rely on the features that all CPUs have, `system`. Where the boot CPU has BBM
+/// level 3 and another CPU has less, the map is repainted, unless the command line says otherwise.
 ///
 /// # Errors
 /// [`ChangeError`]: the map can't be repainted.

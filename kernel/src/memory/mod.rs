@@ -1,4 +1,5 @@
-//! Memory: which there is, how it is reached, its linear map and how that is changed and verified.
+//! Memory: which memory exists, how the kernel reaches it, and how its linear map is built, changed
+//! and verified.
 
 pub mod linear_map;
 pub mod live;

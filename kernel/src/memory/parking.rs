@@ -1,4 +1,4 @@
-//! Parking: what this kernel gives to `linmap_park`.
+//! Parking: what this kernel provides to `linmap_park`.
 //!
 //! The CPUs that wait spin in the identity map with TTBR1 on the reserved table. The boot CPU,
 //! which edits, runs on the [surgery root](crate::memory::surgery).
@@ -83,7 +83,7 @@ pub fn interrupted() {
     unsafe { PARKING.answer(per_cpu::this_cpu()) };
 }
 
-/// Takes this CPU off the live root for good. It goes on as `way` says. Interrupts are masked.
+/// Takes this CPU off the live root for good. `way` says what it does then. Interrupts are masked.
 pub fn for_good(way: WayOff) -> ! {
     // SAFETY: interrupts are masked wherever a CPU decides to leave, and TTBR0 holds the reserved
     // table.

@@ -1,4 +1,4 @@
-//! Physical memory: which there is, who has it, and how the kernel reaches it.
+//! Physical memory: which memory exists, who owns it, and how the kernel reaches it.
 
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -19,7 +19,7 @@ pub const REGIONS: usize = 256;
 /// The memory of the machine, once its linear map is live.
 #[derive(Debug)]
 pub struct Memory {
-    /// Which memory there is, and who has it.
+    /// Which memory exists, and who owns it.
     pub memblock: Memblock<REGIONS>,
     /// Slots for single frames.
     pub fixmap: Fixmap,

@@ -105,7 +105,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         usage: memory_commands::RELEASE,
-        help: "end that: the memory is reserved again",
+        help: "stop preserving memory: it is reserved again",
         run: memory_commands::release,
     },
     Command {
@@ -160,7 +160,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         usage: crash_commands::FAULT,
-        help: "the same by reading unmapped memory",
+        help: "fault on this CPU or another: it reads unmapped memory",
         run: |_, rest| crash_commands::fault(rest),
     },
     Command {

@@ -38,8 +38,9 @@ where
     Ok(())
 }
 
-/// Checks that the user may change the use of `range`: only of reserved memory. The map itself says
-/// what of the image can't change; its data are the kernel's.
+/// Checks that the user may change the use of `range`, which must be reserved memory. The map
+/// itself refuses changes of the image's text and read-only data. The image's other data belong to
+/// the kernel, not to the user.
 fn check_yours(owners: &Owners, range: PaRange) -> Result<(), CommandError> {
     let image = owners.platform.image.read_only();
     // The map refuses memory that is not mapped, and says why.

@@ -23,7 +23,7 @@ pub enum CommandError {
     /// The command was given the wrong words.
     #[error("usage: {0}")]
     Usage(&'static str),
-    /// A command behind an exclamation mark succeeded.
+    /// A command after an exclamation mark succeeded.
     #[error("this should have been refused")]
     NotRefused,
     /// The map is wrong.
@@ -86,14 +86,14 @@ pub enum CommandError {
     Region(#[from] RegionError),
     /// The crash kernel's core file would be wrong.
     #[error(
-        "a crash kernel waits, which was told of the memory that there was when it was loaded: `kexec \
-         unload --crash` first"
+        "a crash kernel is loaded, and its core file would list the wrong memory: `kexec unload --crash` \
+         it first"
     )]
     CrashKernel,
     /// The payload's device tree would be wrong.
     #[error(
-        "a payload is loaded, whose device tree says what was preserved when it was loaded: `kexec \
-         unload` it first"
+        "a payload is loaded, and its device tree would list the wrong preserved memory: `kexec unload` it \
+         first"
     )]
     PayloadLoaded,
     /// The memory can't be preserved or released.

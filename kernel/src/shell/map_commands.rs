@@ -55,7 +55,7 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
         if leaf.va.0 >= linear_end {
             break;
         }
-        // All tables entered so far are the linear map's, but for the root.
+        // All tables entered so far are the linear map's, except the root.
         tables = leaves.tables() - 1;
         let level = usize::try_from(leaf.level.number()).unwrap_or(0);
         let count = &mut counts[level][usize::from(leaf.descriptor.is_contiguous())];

@@ -65,8 +65,8 @@ pub fn free(
     if !reservations.contains(range) {
         return Err(CommandError::NotYours(range));
     }
-    // Whether memblock can free it is found out before the map changes. It is reserved again, so
-    // that no table comes from it.
+    // Frees the range once to find out whether memblock can, before the map changes. Reserves it
+    // again, so that no table comes from it during the change.
     memory.memblock.free(range)?;
     memory.memblock.reserve(range)?;
     // The next owner of the memory may write to it.

@@ -28,7 +28,7 @@ pub fn run(owners: &mut Owners, script: &[u8]) -> ! {
     power_off(owners.platform.psci)
 }
 
-/// Runs a command. As in a Unix shell, a command behind an exclamation mark has to fail.
+/// Runs a command. As in a Unix shell, a command after an exclamation mark has to fail.
 fn run_line(owners: &mut Owners, line: &str) -> Result<(), CommandError> {
     let Some(command) = line.strip_prefix('!') else { return execute(owners, line) };
     match execute(owners, command.trim()) {

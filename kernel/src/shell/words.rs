@@ -5,7 +5,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::shell::error::CommandError;
 
-/// The words behind a command's name.
+/// The words after a command's name.
 pub struct Words<'w> {
     words: core::str::SplitWhitespace<'w>,
     usage: &'static str,

@@ -1,5 +1,5 @@
-//! The page through which the boot CPU and a CPU without MMU talk, in assembly of `secondary.S` on
-//! the other side.
+//! The page through which the boot CPU and a CPU whose MMU is off exchange messages. `secondary.S`
+//! is the code of the other CPU.
 //!
 //! The boot CPU cleans what it writes to the point of coherency. A CPU without MMU writes past the
 //! caches, so the boot CPU drops its cached copy before it reads. The two directions are in
@@ -18,8 +18,8 @@ use crate::arch::entered::Entered;
 use crate::arch::psci::CONDUIT_NONE;
 use crate::arch::wait::{PATIENCE, wait_until};
 
-/// What a CPU needs to know before its MMU is on, and where it says why it can't stay. The page
-/// holds nothing else.
+/// What a CPU needs to know before its MMU is on, and the words in which it reports why it can't
+/// stay. The page holds nothing else.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 struct BootPage {
@@ -103,7 +103,7 @@ pub const REFUSED_LEVEL: u64 = 1;
 pub const REFUSED_GRANULE: u64 = 2;
 /// Status: the CPU has too few bits of physical address.
 pub const REFUSED_PA_RANGE: u64 = 3;
-/// Status: the CPU heard the call and arrives.
+/// Status: the CPU has seen the call and arrives.
 pub const COMING: u64 = 0x80;
 
 /// Why a CPU left before its MMU was on.

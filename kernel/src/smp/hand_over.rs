@@ -43,17 +43,17 @@ impl Cpus {
             cpu.set_state(state);
         };
         match (cpu.state(), described.method) {
-            // A kernel that crashed may leave a CPU like this.
+            // A crashed kernel may have left a CPU on that this kernel did not start.
             (State::Off, EnableMethod::Psci) if is_on() => Err(Why::NotOurs),
             (State::Off, _) => Ok(()),
             (State::Online, _) if cross_call::is_finished(number) => Ok(()),
             (State::Online, _) => Err(Why::Busy),
-            // A CPU that was given up may switch itself off much later.
+            // A CPU that timed out may switch itself off much later.
             (State::Lost | State::Leaving, EnableMethod::Psci) if is_off() => {
                 found(State::Off);
                 Ok(())
             }
-            // A CPU that was given up may reach the place where it waits much later.
+            // A CPU that timed out may reach the place where it waits much later.
             (State::Uncalled | State::Lost | State::Leaving, EnableMethod::SpinTable { .. }) => {
                 if !boot_page::is_waiting(described.affinity) {
                     return Err(Why::Astray);

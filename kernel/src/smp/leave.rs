@@ -29,7 +29,8 @@ pub fn takes_interrupts() -> bool {
 /// for the next kernel.
 pub fn leave_others() {
     per_cpu::of(per_cpu::this_cpu()).set_state(State::Leaving);
-    // A CPU that ends the kernel either sees the new state, or is seen here.
+    // The same fence is in `interrupt_others`: either the CPU that ends the kernel sees the new
+    // state, or this CPU sees that the kernel ends.
     fence(Ordering::SeqCst);
     stop::stop_if_elsewhere();
     drain_interrupts();

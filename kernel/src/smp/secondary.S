@@ -5,7 +5,7 @@
 // of coherency. It only stores its status and its answer there, in cache lines of their own, which
 // the boot CPU invalidates before it reads them, and its mark in the pen.
 //
-// Registers kept throughout: x19 affinity, x20 the code of the entry (ENTERED_*), x22
+// Registers preserved throughout: x19 affinity, x20 the code of the entry (ENTERED_*), x22
 // SECONDARY_BOOT, x23 the last question that was answered.
 
 .section .idmap.text, "ax"
@@ -20,8 +20,8 @@ secondary_entry:
     mov     x23, xzr
 wait_for_call:
     // A CPU that is not called waits here, where it walks no tables, and answers when it is asked.
-    // Spin-table CPUs may share a mailbox, a CPU may arrive after it timed out, and a CPU from a
-    // spin table has no other place.
+    // It may share the mailbox of a spin-table CPU that is called. It may arrive after it timed
+    // out. Or it came from a spin table and leaves, and has no other place to wait.
 0:  ldr     x0, [x22, #{boot_called}]
     cmp     x0, x19
     b.eq    1f

@@ -35,7 +35,7 @@ extern "C" fn secondary_main() -> ! {
         word.store(value, Ordering::Relaxed);
     }
     if !me.change_state(State::Starting, State::Arrived) {
-        // The boot CPU gave this CPU up: its state is the boot CPU's.
+        // This CPU timed out: the boot CPU has set its state.
         leave::off();
     }
     wait_for_admission(me);

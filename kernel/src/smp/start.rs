@@ -15,7 +15,7 @@ use crate::smp::error::{CpuError, Why};
 use crate::smp::mailbox;
 use crate::smp::secondary;
 
-/// What the system is with another CPU.
+/// Returns the features of the system after a CPU with these features joins.
 type Admit = fn(&System, &Features) -> Result<System, Lacks>;
 
 impl Cpus {

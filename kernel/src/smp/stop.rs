@@ -43,7 +43,7 @@ impl Cpus {
     }
 
     /// Waits until the CPU `number`, which leaves, is off, or waits to be called if it came from a
-    /// spin table. Returns whether it does; otherwise it is lost.
+    /// spin table. Returns whether it has left; otherwise it is lost.
     pub(super) fn wait_until_off(&self, number: usize) -> bool {
         let CpuNode { affinity, method } = self.list[number];
         let state = match (method, self.psci) {

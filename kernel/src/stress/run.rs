@@ -74,7 +74,7 @@ fn probe_page(page: usize) {
     let place = arena.word(page, CONSTANT_WORD);
     let expected = arena.expected(page, CONSTANT_WORD);
     let loaded = probe::load(place);
-    // SAFETY: the word is none of the workers', and this stores the value that it has.
+    // SAFETY: no worker writes this word, and the store keeps its value.
     let stored = unsafe { probe::store(place, expected) };
     // SAFETY: two RETs.
     let executed = unsafe { probe::execute(arena.word(page, TEXT_WORD)) };
@@ -118,7 +118,7 @@ pub fn run(
     Ok(summary)
 }
 
-/// A run on its way.
+/// A run in progress.
 struct Run<'r> {
     memory: &'r mut Memory,
     map: &'r mut LiveMap,

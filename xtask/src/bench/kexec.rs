@@ -5,7 +5,7 @@
 //! moved. All of it is scattered page by page, so that all of it has to be moved. The counter
 //! begins with the last instruction of the old kernel and ends with the first of the next one. It
 //! counts the instructions of all CPUs; QEMU runs them in turn, and those that wait execute next to
-//! nothing. So the longest list's part of it is what the busiest CPU executes.
+//! nothing. So the longest list's share of the bytes gives what the busiest CPU executes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -53,7 +53,7 @@ impl Way {
 /// One kexec.
 #[derive(Debug, Clone, Copy)]
 struct Case {
-    /// Bytes of the payload; 0 for as few as it has.
+    /// Bytes of the payload; 0 adds none to what it has.
     bytes: u64,
     way: Way,
     cpus: u32,
@@ -228,9 +228,9 @@ fn print(rows: &[Row]) -> std::io::Result<()> {
     writeln!(out, "Linux        7.2.13; its tables with blocks, 97 135 490 instructions with pages")?;
     writeln!(
         out,
-        "all CPUs     what the virtual counter says: waiting in WFE is in it, and next to nothing in QEMU"
+        "all CPUs     the virtual counter, which includes waiting in WFE: next to nothing in QEMU"
     )?;
-    writeln!(out, "busiest CPU  the longest list's part of it")?;
+    writeln!(out, "busiest CPU  the longest list's share of it")?;
     writeln!(
         out,
         "MMU off      the same copy and two more passes of cache maintenance. On real CPUs its accesses are \

@@ -112,7 +112,7 @@ fn wing<'f>(package: &Package, file: &'f Path) -> Option<&'f str> {
     Some(first.strip_suffix(".rs").unwrap_or(first))
 }
 
-/// Why `from` may not import `to`. Wings that are not listed are told by [`Order::unlisted`].
+/// Why `from` may not import `to`. [`Order::unlisted`] reports wings that are not listed.
 fn higher(wings: &[&str], from: &str, to: &str) -> Option<String> {
     let place = |wing: &str| wings.iter().position(|listed| *listed == wing);
     (place(to)? > place(from)?).then(|| format!("{to} stands above {from}"))

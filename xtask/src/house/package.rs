@@ -29,8 +29,8 @@ impl Package {
     }
 }
 
-/// Reads what `cargo metadata --no-deps` says of the packages below `root`. Tests, benchmarks and
-/// examples are left out.
+/// Reads the packages below `root` from the output of `cargo metadata --no-deps`. Tests, benchmarks
+/// and examples are left out.
 pub fn read(root: &Path, metadata: &serde_json::Value) -> Result<Vec<Package>> {
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let package = |entry: &serde_json::Value| {

@@ -107,8 +107,8 @@ impl<'t> Resolver<'t> {
         let Place::Module(module) = place else { return vec![place] };
         let found = self.lookup(module, segment, wanted);
         let this = &self.tree.modules[module];
-        // It may be there in another space, where it is looked up too, or come from a crate of
-        // others.
+        // It may be there in another space, where it is looked up too, or come from a third-party
+        // crate.
         let is_known = Space::ALL.iter().any(|space| !self.lookup(module, segment, *space).is_empty())
             || this.imports.iter().any(|import| import.name == segment);
         match is_known {

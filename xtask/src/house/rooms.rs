@@ -1,7 +1,6 @@
 //! The order of the house: who may import whom.
 //!
-//! Both lists stand lowest first. What stands higher may import what stands lower, never the other
-//! way round.
+//! Both lists are ordered, lowest first. A higher entry may import a lower one, never the reverse.
 
 /// A package of the workspace, by its folder.
 #[derive(Debug, Clone, Copy)]

@@ -40,7 +40,8 @@ fn path(tokens: &[TokenTree], start: usize, first: &Ident, found: &mut Vec<UsedP
         end += 3;
     }
     let is_call = is_punctuation(tokens.get(end), '!') && is_macro_call(&tokens[end..]);
-    // A name alone may well be a variable or a module's neighbour; of those no path is made.
+    // A single name may also be a variable or an item of the same module; then it names no other
+    // file.
     let spaces: &[Space] = match (is_call, segments.len()) {
         (true, _) => &[Space::Macro],
         (false, 1) => &[Space::Value, Space::Type],
@@ -68,7 +69,7 @@ fn is_macro_call(tokens: &[TokenTree]) -> bool {
     matches!(tokens.get(1), Some(TokenTree::Group(_) | TokenTree::Ident(_)))
 }
 
-/// Whether what follows `before` is a field, a method or a lifetime. Behind `..` it is an
+/// Whether what follows `before` is a field, a method or a lifetime. After `..` it is an
 /// expression.
 fn is_member(before: &[TokenTree]) -> bool {
     match before {

@@ -141,8 +141,8 @@ impl<'ast> Visit<'ast> for Collector {
 }
 
 impl Collector {
-    /// `path`, or with a `type` before it `<type as …>::…`, whose parts behind the trait are no
-    /// names of a module.
+    /// `path`, or with a `type` before it `<type as …>::…`. The parts after the trait do not name
+    /// modules.
     fn qualified(&mut self, of: Option<&syn::QSelf>, path: &syn::Path, spaces: &'static [Space]) {
         match of {
             Some(of) => {

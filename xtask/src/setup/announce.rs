@@ -1,4 +1,4 @@
-//! What is going to be installed and downloaded, told once and before anything is.
+//! Announces what will be installed and downloaded: once, and before it is.
 
 use anyhow::Result;
 

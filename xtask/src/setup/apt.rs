@@ -205,8 +205,8 @@ impl PrivateApt {
     }
 }
 
-/// apt's configuration for the private root. Of the machine's own only how things are acquired is
-/// kept (proxies, time-outs); its hooks, pins and architectures have no business here.
+/// apt's configuration for the private root. It takes over only how the machine's own apt downloads
+/// (proxies, time-outs), not its hooks, pins and architectures.
 fn configuration(folder: &Path, of_host: &str) -> String {
     let unwanted = ["Acquire::IndexTargets", "Acquire::Languages"];
     let kept = of_host.lines().filter(|line| {
@@ -233,8 +233,8 @@ Dir::Etc::preferencesparts "{root}/etc/empty";
     text
 }
 
-/// Backports of an old release leave the mirrors one day; what else is there must still be had
-/// then. Tried are all `backports`, each alone, and none.
+/// Fetches the package lists with all `backports`, else with each alone, else with none. Backports
+/// of an old release leave the mirrors one day, and all else must stay available then.
 fn update_with_what_backports_there_are(
     mirrors: &Mirrors,
     releases: &[&str],

@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Comes back when `command` may be run to get `what`; fails with the commands to type when it may
-/// not.
+/// Returns if `command` may be run to install `what`. If not, the error shows the commands to type.
 ///
 /// On a terminal the user is asked. Without one a program that runs as root, like CI, says what it
 /// does and does it.

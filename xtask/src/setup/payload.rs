@@ -94,7 +94,7 @@ impl Packages {
                 None => Some(release),
             }
         };
-        // Behind a hyphen there is an ABI number, or a word that makes it another flavour.
+        // After a hyphen there is an ABI number, or a word that makes it another flavour.
         release().is_some_and(|release| {
             release.split('-').all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
         })
@@ -122,7 +122,7 @@ pub type Find = Box<dyn Fn(&PrivateApt) -> Result<String>>;
 /// The names of what is not there, and how each package is found.
 pub fn what_is_missing(workspace: &Workspace, lines: &[Line], busybox: bool) -> Result<Vec<(String, Find)>> {
     let folder = workspace.folder("payload")?;
-    // Whether a file is still what was downloaded is found out when it is used.
+    // A file that differs from what was downloaded is only found when it is used.
     let is_missing = |name: &str, file: &str| !folder.join(name).join(file).exists();
     let mut missing: Vec<(String, Find)> = Vec::new();
     for &line in lines.iter().filter(|line| is_missing(line.name(), "Image")) {
@@ -163,12 +163,13 @@ pub fn busybox(workspace: &Workspace) -> Result<Payload> {
 
 fn hint(what: &str) -> String {
     format!(
-        "{what} can't be had; `boot --payload self` needs no download, `--kernel` and `--initrd` take your \
-         own"
+        "{what} can't be downloaded; `boot --payload self` needs no download, `--kernel` and `--initrd` take \
+         your own"
     )
 }
 
-/// The cached file of `name`, downloaded when it is not there or not what was put there.
+/// The cached file of `name`, downloaded if it is missing or differs from what was downloaded
+/// before.
 fn fetch(
     workspace: &Workspace,
     name: &str,
@@ -211,7 +212,7 @@ fn cached(manifest: &Path, name: &str, path: &Path) -> Option<Payload> {
     })
 }
 
-/// The manifest's entries; none where it is missing or no manifest, so that all is fetched anew.
+/// The manifest's entries; none if it is missing or malformed, so that all is fetched anew.
 fn read_manifest(manifest: &Path) -> Value {
     let text = fs::read_to_string(manifest).unwrap_or_default();
     serde_json::from_str(&text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))

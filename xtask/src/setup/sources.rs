@@ -97,8 +97,8 @@ fn stanza(source: &Source, suites: &str, architecture: &str) -> String {
     )
 }
 
-/// Other vendors name their suites after Debian's releases too; of the oldest of equals the first
-/// is kept.
+/// Ranks a source by how likely it is Debian's own: other vendors name their suites after Debian's
+/// releases too.
 fn likely_debian(source: &Source) -> impl Ord + use<> {
     let keyring = source.signed_by.as_ref().is_some_and(|key| key.contains("debian-archive"));
     let path = source.uri.trim_end_matches('/');

@@ -57,8 +57,7 @@ impl Toolchain {
         }
     }
 
-    /// `cargo <subcommand>` for [`TARGET`]. Flags meant for the host's builds are kept away from
-    /// it.
+    /// `cargo <subcommand>` for [`TARGET`]. Flags for the host's builds do not apply to it.
     pub fn cargo(&self, subcommand: &str) -> Command {
         let mut command = match self {
             Self::Rustup { bin } => {
@@ -100,7 +99,7 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// What to tell of the compiler that runs, where it is not the pinned one.
+/// The message about the compiler that runs, if it is not the pinned one.
 pub fn unlike_the_pin(workspace: &Workspace) -> Result<Option<String>> {
     let file = workspace.root.join("rust-toolchain.toml");
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;

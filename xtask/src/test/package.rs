@@ -96,7 +96,8 @@ fn cargo_home() -> Result<PathBuf> {
     named.or_else(default).context("neither CARGO_HOME nor HOME is set")
 }
 
-/// Runs `cargo package` for `crates`. What cargo says of each file that it leaves out is not shown.
+/// Runs `cargo package` for `crates`. What cargo prints about files that it leaves out is not
+/// shown.
 pub fn run(yard: &Yard, mut cargo: Command, crates: &[&str]) -> Result<bool> {
     // All that they need is there, since the workspace was built from the same lock file.
     cargo.arg("--offline").arg("--target-dir").arg(yard.0.path().join("target"));

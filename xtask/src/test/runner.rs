@@ -32,8 +32,8 @@ struct Test<'e> {
     name: String,
 }
 
-/// Runs the tests whose names contain `filter`, with these variables, and shows what those say that
-/// fail.
+/// Runs the tests whose names contain `filter`, with these variables, and shows the output of those
+/// that fail.
 pub fn run(
     executables: &[Executable],
     filter: Option<&str>,

@@ -216,7 +216,7 @@ impl World {
             unsafe { reserved.write_bytes(0, granule as usize / 8) };
             window.close(level);
         }
-        // What the frame holds behind a short root is none of the table's.
+        // What the frame holds after a short root does not belong to the table.
         board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::All });
         let register = setting.register();
         for cpu in 0..setting.cpus {
@@ -427,7 +427,7 @@ impl World {
         words
     }
 
-    /// The tree translates as the plain list says, and every frame that is out is a table of it.
+    /// The tree translates as the plain list says, and every allocated frame is a table of it.
     pub fn agree(&self) -> Result<(), String> {
         let (walked, expected) = (self.walked(), self.plain.valid());
         if walked != expected {

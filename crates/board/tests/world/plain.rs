@@ -38,7 +38,7 @@ impl Plain {
         self.parts(start, len).iter().map(|(_, part)| part.len).sum::<u64>() < len
     }
 
-    /// What is valid, with neighbours that go on joined.
+    /// What is valid; neighbours that continue each other are joined.
     pub fn valid(&self) -> Vec<(u64, Part)> {
         let mut joined: Vec<(u64, Part)> = Vec::new();
         for (&at, part) in self.0.iter().filter(|(_, part)| part.valid) {

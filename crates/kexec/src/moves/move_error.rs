@@ -7,7 +7,7 @@ use crate::place::SegmentError;
 
 use super::extent::Extent;
 
-/// Why there is no plan, or why an extent cannot be part of it.
+/// Why no plan can be made, or why an extent cannot be part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MoveError {

@@ -12,8 +12,8 @@
 //!   rotation by one page saves one page, and two large segments are swapped in steps of the
 //!   buffer's size.
 //! - If no end can be started because the buffer is full, a part from the middle of a copy can. The
-//!   pages in the buffer still have to be written, so more pages are to be written than to be read
-//!   elsewhere, and no copy reads at least one of the pages to be written.
+//!   pages in the buffer still have to be written, so the pages left to write outnumber the pages
+//!   left to read outside of the buffer: no copy reads at least one of the pages left to write.
 //!
 //! Every byte is written to its destination once and saved at most once, so the ordering ends. It
 //! works on ranges: their number of pages does not matter. For n ranges in c circles it takes time
@@ -335,7 +335,7 @@ impl<'w> CopyOrdering<'w> {
         MoveError::WorkspaceFull { capacity: self.slots.len() }
     }
 
-    /// Notes that `read` was read: the copies that it blocked may be free now.
+    /// Notes that `read` was read: it may have been all that blocked some copies.
     fn has_been_read(&mut self, read: PaRange) {
         for copy in self.pending_mut() {
             if copy.destination().overlaps(read) {
@@ -381,8 +381,8 @@ mod tests {
     fn what_is_read_goes_before_what_overwrites_it() {
         let chain = [(0, 10, 10), (10, 20, 10), (20, 30, 10)];
         let expected = [fill(20, 30, 10), fill(10, 20, 10), fill(0, 10, 10)];
-        // The first is joined with the others, since it goes on; so they are pushed the other way
-        // round, too.
+        // The first copies are merged, since each continues the one before. So the test pushes them
+        // in reverse, too.
         assert_eq!(steps(&chain, 0, 3), Ok([fill(0, 10, 30)].to_vec()));
         let mut reversed = chain;
         reversed.reverse();

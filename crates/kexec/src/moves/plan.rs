@@ -25,8 +25,8 @@ pub const BOUNCE_MAX: u64 = 0x20_0000;
 /// one part.
 const PART_LEN: u64 = 0x4_0000;
 
-/// A move plan in the making: the caller pushes extents, the plan writes lists into the caller's
-/// frames.
+/// A move plan that is being made: the caller pushes extents, the plan writes lists into the
+/// caller's frames.
 ///
 /// The plan takes a frame from the caller's iterator when it needs one. It fails if none is left.
 #[derive(Debug)]

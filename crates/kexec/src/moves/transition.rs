@@ -16,7 +16,7 @@ pub struct Transition {
     pub code: DetachedTree,
 }
 
-/// Why there are no transitional tables.
+/// Why transitional tables cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TransitionError {

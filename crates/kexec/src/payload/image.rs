@@ -144,7 +144,7 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite memory behind it.
+    /// [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite memory after it.
     pub fn check_file_len(&self, file_len: u64) -> Result<(), ImageError> {
         let image_size = self.image_size;
         if file_len > image_size {

@@ -59,7 +59,7 @@ pub enum KernelFileError {
     },
 }
 
-/// Returns a name without the NULs behind it.
+/// Returns a name without the NULs after it.
 fn text(name: &[u8]) -> impl fmt::Display {
     name.split(|&byte| byte == 0).next().unwrap_or_default().escape_ascii()
 }

@@ -1,5 +1,5 @@
-//! What is entered: the archive with its files, and a kernel that is recognised, checked and
-//! unpacked.
+//! The files of a payload: the archive that holds them, and the kernel, which is recognised,
+//! checked and unpacked.
 
 mod archive;
 mod file_format;

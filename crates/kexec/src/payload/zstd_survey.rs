@@ -1,6 +1,6 @@
 //! The outline of a zstd stream (RFC 8878): its frames and blocks, from their headers alone. Before
 //! anything is unpacked it gives the memory that unpacking needs, and checks that the stream is
-//! complete and has nothing behind it.
+//! complete and has nothing after it.
 
 use super::packing::{Packed, Packing};
 use super::unpack_error::UnpackError;
@@ -20,7 +20,7 @@ const UNIT: usize = 4096;
 pub(super) struct Frame {
     /// The offset of its first block in the stream.
     pub blocks: usize,
-    /// The offset of its end, behind its checksum.
+    /// The offset of its end, after its checksum.
     pub end: usize,
     /// The longest distance of a match in bytes, at most the frame's content.
     pub window: u64,
@@ -121,7 +121,7 @@ impl Frame {
         }
     }
 
-    /// Reads a frame that begins at `start`. The reader is behind its magic number.
+    /// Reads a frame that begins at `start`. The reader is after its magic number.
     fn read(reader: &mut Reader<'_>, start: usize) -> Result<Self, UnpackError> {
         const HEADER: &str = "a frame's header";
         let descriptor = reader.number(1, HEADER)?;

@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_image_that_leaves_the_others_no_room_goes_behind_them() {
-        // A MiB less behind the image than a device tree of its own block needs, so it goes below.
+        // A MiB less after the image than a device tree of its own block needs, so it goes below.
         let image = Image { image_size: 39 * MIB, ..CURRENT };
         let placed = place(&[range(GIB, GIB + 41 * MIB)], &image, Initrd::Absent, MIB).unwrap();
         assert_eq!([placed.dtb.start, placed.image.start], [Pa(GIB), Pa(GIB + 2 * MIB)]);

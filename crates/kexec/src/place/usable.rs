@@ -1,5 +1,5 @@
-//! The memory for a payload that does not fit into free memory. It includes the memory of the
-//! running kernel, which ends with the hand-over.
+//! The memory for a payload that does not fit into free memory. It includes the memory that the
+//! running kernel uses until the hand-over.
 
 use linmap_memblock::{Memblock, RegionError};
 use linmap_vmsa::{Granule, PaRange};

@@ -2,13 +2,13 @@
 
 use linmap_platform::{CommandLine, CommandLineError, Word, join_words};
 
-/// What every crash kernel of Linux is told: the other CPUs of the crashed kernel cannot be
+/// The words for every crash kernel of Linux: the other CPUs of the crashed kernel cannot be
 /// started, and devices are in the state in which it left them (admin-guide/kdump).
 const CRASHED: CommandLine<'static> = CommandLine::new("maxcpus=1 reset_devices");
 
 /// Writes the payload's command line into `buffer`: the words of `archive`, the archive's
-/// `cmdline`, then `passed_on`, the words that this kernel was booted with and that are not for
-/// itself. A `--` in `archive` makes all words behind it arguments of init, as in Linux.
+/// `cmdline`, then `passed_on`, the words of this kernel's own command line that are not for this
+/// kernel itself. A `--` in `archive` makes all words after it arguments of init, as in Linux.
 ///
 /// # Errors
 /// As [`join_words`].

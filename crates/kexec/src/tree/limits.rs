@@ -1,4 +1,4 @@
-//! How much of what is ours a device tree holds.
+//! Limits of what linmap writes into a device tree.
 
 use linmap_vmsa::{Granule, PaRange};
 

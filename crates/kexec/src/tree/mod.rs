@@ -1,4 +1,4 @@
-//! What the next kernel is told: its device tree and its command line.
+//! What the next kernel receives: its device tree and its command line.
 
 mod chosen;
 mod command_line;

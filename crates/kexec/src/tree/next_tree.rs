@@ -71,7 +71,7 @@ impl<'a> NextTree<'a> {
     ///   keep that memory from use for ever.
     /// - `cpu-release-addr` of the CPUs in the pen is set. It keeps its width of 32 or 64 bits.
     ///
-    /// `source` may have bytes behind the tree.
+    /// `source` may have bytes after the tree.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl<'a> NextTree<'a> {
         let mut tokens = tree.tokens();
         while let Some(piece) = tokens.next() {
             let piece = piece?;
-            // The tokens behind a node's beginning tell whether the node changes.
+            // The tokens after a node's beginning tell whether the node changes.
             let properties = || tokens.clone().map_while(Result::ok);
             if walk.removing {
                 walk.removing = !(piece.token == Token::EndNode && piece.depth == 3);

@@ -1,4 +1,4 @@
-//! Our nodes in `/reserved-memory`: memory that the next kernel must not use.
+//! linmap's nodes in `/reserved-memory`: memory that the next kernel must not use.
 
 use linmap_fdt::{CellCounts, Piece, is_compatible, properties, property};
 use linmap_memblock::covers_only;
@@ -97,7 +97,7 @@ impl ReservedMemory {
         range.is_some_and(|range| covers_only(range, vacated))
     }
 
-    /// Writes the nodes of `next` behind the other children. The node ends at `offset` of the
+    /// Writes the nodes of `next` after the other children. The node ends at `offset` of the
     /// source.
     pub fn write_nodes(
         &self,

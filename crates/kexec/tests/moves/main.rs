@@ -86,7 +86,7 @@ fn extents_that_go_on_become_one_and_nothing_else_does() {
     let extents = [
         copy(100, 0, 1),
         copy(101, 1, 2),
-        // Goes on at the destination alone, then at the source alone.
+        // Continues the last extent at the destination alone, then at the source alone.
         copy(200, 3, 1),
         copy(201, 6, 1),
         zeros(7, 1),
@@ -178,7 +178,7 @@ fn a_list_is_made_only_for_a_cpu_that_has_something_to_do() {
     let setup = Setup { destinations: &destinations, bounce: None, shares: 16, workspace: 1 };
     let moves = setup.plan(&[copy(10, 0, 2)], &mut Frames::new([20])).unwrap();
     assert_eq!((moves.lists.len(), moves.frames), (1, 1));
-    // Nothing but an ordered part.
+    // An ordered part alone.
     let moves = setup.plan(&[copy(1, 0, 1)], &mut Frames::new([20])).unwrap();
     assert_eq!((moves.lists.len(), moves.frames, moves.ordered), (1, 1, 1));
 }

@@ -146,7 +146,7 @@ fn random_plans_end_byte_exact_and_write_nothing_else() {
             let segments: u64 = destinations.iter().map(|destination| destination.len()).sum();
             assert!(done.copied + done.cleared + moves.in_place <= segments);
             assert!(done.bounced <= done.copied, "no byte is saved twice");
-            // Linux's list behind all other memory; now and then with real pages, the list in
+            // Linux's list after all other memory; now and then with real pages, the list in
             // memory itself.
             let list = IndListed::new(&moves, &frames, count);
             let grain = if number % 50 == 0 { PAGE as usize } else { 4 };

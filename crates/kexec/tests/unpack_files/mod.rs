@@ -43,7 +43,7 @@ pub fn gzip(content: &[u8], level: u32) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What a zstd frame says of itself.
+/// What a zstd frame says about itself.
 #[derive(Clone, Copy, Debug)]
 pub struct ZstdFrame {
     pub level: i32,
@@ -73,7 +73,7 @@ impl ZstdFrame {
     }
 }
 
-/// An EFI zboot image: a header, some bytes of "code", the payload, and something behind it.
+/// An EFI zboot image: a header, some bytes of "code", the payload, and something after it.
 pub fn zboot(payload: &[u8], compression: &str) -> Vec<u8> {
     let mut file = vec![0x90; 0x400];
     file[..0x40].fill(0);

@@ -35,9 +35,9 @@ pub(super) fn in_use<E: Editor>(
     }
     let checked = checked(editor, window, plan)?;
     editor.planned(checked.steps());
-    // SAFETY: the window is the one of planning, and the tree has been borrowed since. What is
-    // mapped is memory, which may be accessed. That nothing uses what loses a permission is the
-    // promise of the change's caller.
+    // SAFETY: the plan was made through this window and has borrowed the tree since. What is mapped
+    // is memory, which may be accessed. The change's caller promises that no code uses a permission
+    // that memory loses.
     let applied = unsafe { checked.apply(window, editor.cpu()) };
     let removes_tables = applied.removes_tables();
     let counts = if removes_tables { applied.free(window, &mut editor.frames()) } else { applied.counts() };

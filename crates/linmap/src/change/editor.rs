@@ -6,19 +6,19 @@ use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
 use thiserror::Error;
 
-/// A CPU did not leave the live root in time, or it is unknown whether it has. All others are back,
-/// and nothing was changed.
+/// A CPU did not leave the live root in time, or it is unknown whether it has left. All other CPUs
+/// are back in the live root, and nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("CPU {cpu} did not park within {ticks} ticks, so nothing was changed")]
 pub struct ParkError {
     /// The CPU's number.
     pub cpu: usize,
-    /// How long it was waited for, in ticks of the virtual counter. 0 for a CPU that failed to
-    /// answer before.
+    /// How long the editor waited for the CPU, in ticks of the virtual counter. 0 if it was unknown
+    /// beforehand whether the CPU had left.
     pub ticks: u64,
 }
 
-/// How long the machine stood still.
+/// How long all CPUs were parked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pause {
     /// From the request to the CPUs to their release, in ticks of the virtual counter.
@@ -30,9 +30,9 @@ pub struct Pause {
 /// # Safety
 /// - [`window`](Self::window) must reach every table of the live tree and every frame of
 ///   [`frames`](Self::frames).
-/// - [`park`](Self::park) must run its argument only while no CPU has the live root in a TTBR,
-///   after every CPU has invalidated all it held (TLBI VMALLE1, DSB NSH, ISB) since it left. The
-///   window that it passes must reach the same tables.
+/// - [`park`](Self::park) must run its argument only while no CPU has the live root in a TTBR, and
+///   only after each CPU, since it left the root, has invalidated all its TLB entries (TLBI
+///   VMALLE1, DSB NSH, ISB). The window that it passes must reach the same tables.
 pub unsafe trait Editor {
     /// How tables are reached while the map is in use.
     type Window: TableWindow;
@@ -62,9 +62,9 @@ pub unsafe trait Editor {
 
     /// Receives the steps of a plan that was applied while all CPUs were parked. For traces.
     ///
-    /// The call comes when all CPUs are back, before the frames of removed tables are freed: before
-    /// the CPUs park it is unknown whether all will, and while they are parked one of them may
-    /// hold the lock of the console.
+    /// The call comes when all CPUs are back, before the frames of removed tables are freed. It
+    /// can't come earlier: before the CPUs park, it is unknown whether all will; while they are
+    /// parked, one of them may hold the lock of the console.
     #[inline]
     fn applied_parked(&mut self, steps: &[Step]) {
         let _ = steps;

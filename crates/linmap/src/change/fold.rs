@@ -57,7 +57,8 @@ impl LinearMap {
                     return Err(PlanError::TooLong { capacity }.into());
                 };
                 let changed = self.fold_part(editor, steps, low)?.and(self.fold_part(editor, steps, high)?);
-                // A fold of both finds leaves that are equal across the middle. It is short now.
+                // Fold the whole range once more for leaves that are equal across the middle. The
+                // plan is short now.
                 match self.change(editor, steps, range, Request::Fold) {
                     Err(ChangeError::Plan(PlanError::TooLong { .. })) => Ok(changed),
                     folded => Ok(changed.and(folded?)),

@@ -11,7 +11,7 @@ use super::linear_map::LinearMap;
 
 impl LinearMap {
     /// Makes all translations of the kernel's half global or non-global, the image's own included.
-    /// A kernel that hides itself from user space needs non-global ones.
+    /// A kernel that hides itself from user space (KPTI) needs non-global ones.
     ///
     /// All CPUs park: a global entry in place of a non-global one always needs break-before-make
     /// (Arm ARM D8.16.1).

@@ -32,7 +32,7 @@ pub enum MemoryError {
         /// The first reserved range that it overlaps.
         reserved: PaRange,
     },
-    /// The record of memory did not take the change.
+    /// The record of memory refused the change.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The range can't be mapped.
@@ -108,7 +108,7 @@ fn record_added(memory: &mut impl PhysicalMemory, range: PaRange) -> Result<(), 
     if let Some(memory) = memory.overlapping_memory(range) {
         return Err(MemoryError::Present { range, memory });
     }
-    // The release after the change would end a reservation that was made before.
+    // Refuse a range that was reserved before: the release after the change would free it.
     if let Some(reserved) = memory.overlapping_reserved(range) {
         return Err(MemoryError::InUse { range, reserved });
     }

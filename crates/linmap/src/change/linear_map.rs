@@ -11,7 +11,7 @@ use super::region::Region;
 use crate::image::ImageParts;
 use crate::layout::Layout;
 
-/// The linear map in use: the tree that holds it, and what may be done to it.
+/// The linear map in use: the tree that holds it, and the operations that change it.
 #[derive(Debug)]
 pub struct LinearMap {
     pub(super) tree: LiveTree,
@@ -28,13 +28,14 @@ impl LinearMap {
         Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
     }
 
-    /// Relies from now on on the BBM level `bbm`, and on invalidation by range if all CPUs have it.
+    /// Makes later plans rely on the BBM level `bbm`, and on invalidation by range if
+    /// `range_invalidation`.
     ///
     /// # Safety
-    /// Every CPU that walks the tree has at least that.
+    /// Every CPU that walks the tree has at least these features.
     pub unsafe fn rely_on(&mut self, bbm: BbmLevel, range_invalidation: bool) {
-        // SAFETY: the same tree, still changed by this value alone; the level is the caller's
-        // promise.
+        // SAFETY: the tree is the same, and only this value changes it; the caller promises the
+        // level.
         let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
         self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
     }
@@ -65,7 +66,7 @@ impl LinearMap {
     /// kernel's memory.
     ///
     /// # Errors
-    /// [`ChangeError`] for the first address where it is not.
+    /// [`ChangeError`] for the first address that is not.
     pub fn check_mapped(
         &self,
         range: PaRange,

@@ -15,7 +15,7 @@ pub(super) fn check_mappable(memory: &impl PhysicalMemory, range: PaRange) -> Re
     }
 }
 
-/// Returns the error about `range` that says why a byte of it must not be mapped.
+/// Returns the error that names the first byte of `range` that must not be mapped, and the reason.
 pub(super) fn not_mappable(range: PaRange, unmappable: Unmappable) -> ChangeError {
     match unmappable {
         Unmappable::NotMemory(pa) => ChangeError::NotMemory { range, pa },
@@ -23,7 +23,8 @@ pub(super) fn not_mappable(range: PaRange, unmappable: Unmappable) -> ChangeErro
     }
 }
 
-/// Says of a hole in the linear addresses of `range` why it is one. Another error stays as it is.
+/// Replaces an error about a hole in `range` by the reason for the hole. Returns any other error as
+/// it is.
 #[cold]
 #[inline(never)]
 pub(super) fn explained(

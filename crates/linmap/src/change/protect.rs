@@ -109,8 +109,8 @@ impl LinearMap {
         let alias = match protection {
             // The alias is always read-only and never executable.
             Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Changed::default(),
-            // First, since a split of the alias may fail for want of a frame. The image itself is
-            // made of pages.
+            // The alias changes first, since its split may fail if no frame is left. The image
+            // itself is made of pages.
             Protection::Invalid | Protection::Valid => {
                 self.change(editor, steps, range, Request::Protect(protection.change()))?
             }

@@ -5,7 +5,7 @@ use linmap_vmsa::{Pa, PaRange, Va, VaRange};
 use super::change_error::ChangeError;
 use crate::layout::Layout;
 
-/// The linear region as every change asks for it: what follows from the layout, worked out once.
+/// What every change needs of the linear region, computed once from the layout.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Region {
     /// The first physical address with a linear one.

@@ -12,7 +12,8 @@ use super::mappable::explained;
 use super::request::Request;
 
 impl LinearMap {
-    /// Runs `request` on the linear addresses of `range`. An error about a hole says why it is one.
+    /// Runs `request` on the linear addresses of `range`. An error about a hole gives the reason
+    /// for it.
     #[inline]
     pub(super) fn change<E: Editor>(
         &mut self,

@@ -12,7 +12,7 @@ pub struct MemblockRecord<'m, const N: usize>(pub &'m mut Memblock<N>);
 /// of memblock that is only read.
 pub fn first_unmappable<const N: usize>(memblock: &Memblock<N>, range: PaRange) -> Option<Unmappable> {
     let mut next = range.start;
-    // By bytes, not by pages: the answer is an address within the page that is not mappable.
+    // By bytes, not by pages, since the result is the exact address.
     for mappable in memblock.mappable(1) {
         if mappable.start > next {
             break;

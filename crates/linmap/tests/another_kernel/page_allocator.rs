@@ -24,7 +24,7 @@ impl PageAllocator {
         Self { first: memory.start, pages: vec![free; (memory.len() / PAGE) as usize] }
     }
 
-    /// The first page in `range` that `is` so.
+    /// The first page in `range` for which `is` is true.
     fn find(&self, range: PaRange, is: fn(Page) -> bool) -> Option<PaRange> {
         let page = |pa: u64| self.pages.get((pa.wrapping_sub(self.first.0) / PAGE) as usize);
         let mut pages = (range.start.0..range.end.0).step_by(PAGE as usize);

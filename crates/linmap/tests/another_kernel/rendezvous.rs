@@ -15,7 +15,7 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// What a CPU does all day.
+    /// The loop that a CPU runs until it is switched off.
     pub fn poll(&self) {
         while !self.is_off.load(SeqCst) {
             if self.is_requested.load(SeqCst) {
@@ -35,7 +35,7 @@ impl Rendezvous {
         self.wait_for(others)
     }
 
-    /// Lets the CPUs go on.
+    /// Releases the CPUs.
     pub fn release(&self) {
         self.is_requested.store(false, SeqCst);
         self.wait_for(0);

@@ -58,7 +58,7 @@ impl Cpus {
         board.event(Event::Unuses { cpu, va, len, kind });
     }
 
-    /// What `cpu` uses on `root`: off the live root nothing but what is the image's.
+    /// What `cpu` uses on `root`: off the live root, only what lies in the image.
     fn used(&self, cpu: usize, root: u64) -> &[InUse] {
         let used = &self.uses[cpu];
         if root == self.ways.live { used } else { &used[..IMAGE] }
@@ -80,7 +80,7 @@ impl Cpus {
         self.forget(board, cpu);
     }
 
-    /// From there to behind `park_back`, with `root` in TTBR1.
+    /// From there to after `park_back`, with `root` in TTBR1.
     pub fn arrive(&self, board: &Board, cpu: usize, root: u64) {
         let Ways { nothing, code, words, .. } = self.ways;
         board.event(Event::Write { cpu, register: Register::Ttbr1, value: root });

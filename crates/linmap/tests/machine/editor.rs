@@ -59,7 +59,7 @@ impl std::fmt::Debug for BoardCpuOf {
 }
 
 impl SurgeryWindow {
-    /// Clears all slots: what they lead to may be anybody's when the edit is over.
+    /// Clears all slots: the frames that they map may have another owner after the edit.
     pub fn clear(&mut self) {
         for above in 0..LEVELS {
             if self.open[above].take().is_some() {
@@ -119,7 +119,7 @@ pub struct BoardEditor {
     pub image: PaRange,
     pub memblock: Box<Memblock<REGIONS>>,
     pub pool: FramePool,
-    /// How many more frames there are to be had, if a test limits them.
+    /// How many more frames can be allocated, if a test limits them.
     pub left: Option<u64>,
     pub cpus: Cpus,
     pub cpu: EditingCpu,

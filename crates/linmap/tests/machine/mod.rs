@@ -124,7 +124,7 @@ impl Running {
         let ways = identity_map(setting, &board);
         let mut cpus = Cpus { ways, uses: vec![Vec::new(); setting.cpus] };
         let text = InUse { va: setting.image_va().0, len: setting.text_len, kind: Use::Execute };
-        // Stacks and what else is written behind the scratch part.
+        // Stacks and what else is written after the scratch part.
         let data = setting.scratch().end.0;
         let data = InUse {
             va: setting.image_va().0 + (data - setting.image.start.0),
@@ -212,8 +212,8 @@ impl Running {
         out - self.editor.pool.len() as u64
     }
 
-    /// The machine has nothing to object to, the tables say what the shadow does, memblock has what
-    /// is mapped, and all frames that are out are tables of the tree.
+    /// The machine objects to nothing, the tables agree with the shadow, memblock has what is
+    /// mapped, and all frames that are allocated are tables of the tree.
     pub fn agree(&self) -> Result<(), String> {
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| violation.to_string())?;

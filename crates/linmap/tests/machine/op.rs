@@ -1,4 +1,4 @@
-//! Changes of the linear map: random ones, what has to be wrong with them, and what they do to the
+//! Changes of the linear map: random ones, the errors that they must have, and their effect on the
 //! plain record.
 
 use linmap::{ChangeError, Changed, MemoryError, Protection};
@@ -154,7 +154,7 @@ impl Running {
         wrong
     }
 
-    /// What is wrong with the first byte of the page at `pa` that makes it one that is not mapped.
+    /// Why the page at `pa` is not mapped, by its first byte that must not be.
     fn missing(&self, pa: u64) -> Wrong {
         let no_map = |pa: &u64| self.setting.no_map.iter().any(|no_map| no_map.contains(Pa(*pa)));
         let memory = |pa: &u64| self.editor.memblock.is_memory(Pa(*pa));
@@ -218,7 +218,7 @@ impl Running {
         kinds.into_iter().map(access).collect()
     }
 
-    /// What may happen on a page while `op` goes on: the accesses that it does not touch.
+    /// What may happen on a page during `op`: the accesses that it does not touch.
     pub fn untouched(&self, op: Op, cpu: usize, va: u64) -> Vec<Event> {
         let Some((pa, _)) = self.shadow.at(va) else {
             let is_in = |range: PaRange| va.wrapping_sub(self.shadow.linear(range.start)) < range.len();
@@ -297,7 +297,7 @@ impl Running {
         }
     }
 
-    /// The part of `range`, or of what lies behind it, that is mapped memory, and no part of the
+    /// The part of `range`, or of what lies after it, that is mapped memory, and no part of the
     /// image that is needed.
     fn clipped(&self, range: PaRange, random: &mut Random) -> PaRange {
         let setting = &self.setting;
@@ -331,7 +331,7 @@ impl Running {
         let range = self.random_range(random);
         let tables = self.setting.tables;
         let stack = PaRange::new(self.setting.scratch().end, self.setting.image.end);
-        // What the machine needs to go on stays as it is.
+        // What the machine needs to run stays as it is.
         let needed = range.overlaps(tables) || range.overlaps(stack);
         match random.below(100) {
             0..46 if !needed => Op::Protect(range, random.pick(&PROTECTIONS)),

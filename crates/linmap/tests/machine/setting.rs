@@ -52,7 +52,8 @@ impl Setting {
         }
     }
 
-    /// Two regions that memory may join, as large as what it joins is fine for pages too.
+    /// Two regions, and memory that may be added between them. It is small enough for a map of
+    /// pages.
     pub fn joined() -> Self {
         let ram = [range(GIB, 128 * MIB), range(GIB + 160 * MIB, 96 * MIB)];
         let image = range(GIB + 2 * MIB, 2 * MIB - 0x5000);

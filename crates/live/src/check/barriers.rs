@@ -32,7 +32,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.unsynchronised = self.unordered || self.stale.is_some();
     }
 
-    /// Refuses a plan that ends here, too early.
+    /// Refuses the plan if it ends here too early.
     #[inline(always)]
     pub fn end(&self) -> Result<(), BrokenRule> {
         if self.unordered {
@@ -97,9 +97,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.clean_from = at;
     }
 
-    /// Returns the first address that a store since everything was clean needs to have invalidated
-    /// and that is not covered. An invalidation covers a store if a DSB between them orders the
-    /// store.
+    /// Returns the first address that has to be invalidated for a store since everything was clean,
+    /// and that no invalidation covers. An invalidation covers a store if a DSB between them orders
+    /// the store.
     #[inline(never)]
     fn first_open(&mut self, at: usize) -> Option<Va> {
         let steps = self.steps;

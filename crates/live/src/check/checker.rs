@@ -26,7 +26,7 @@ pub(super) struct Checker<'c, 's, W> {
     pub stale: Option<Va>,
     /// Whether a store that made one out of date is not ordered yet.
     pub stale_unordered: bool,
-    /// What the stores since everything was clean need to have invalidated.
+    /// What has to be invalidated for the stores since everything was clean.
     pub pending: Asked,
     /// The first DSB after the last store that added to `pending`, if there is one.
     pub pending_ordered: Option<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Checker<'c, 's, W> {
     /// The last address of the last table freed. Tables are freed in ascending order, so none is
     /// freed twice.
     pub freed_to: Option<u64>,
-    /// Whether there was a change of all leaves.
+    /// Whether a step before this one changes all leaves.
     pub every_leaf: bool,
     /// Up to this step, tables and blocks that replace each other were compared.
     pub compared: usize,
@@ -53,12 +53,12 @@ pub(super) struct Checker<'c, 's, W> {
     reached: Node,
 }
 
-/// What stores need to have invalidated.
+/// What has to be invalidated for stores.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
     Nothing,
     One(Span),
-    /// More than one span. The stores are looked at again, one by one.
+    /// More than one span. The stores are checked again, one by one.
     Many,
 }
 
@@ -78,7 +78,7 @@ impl Asked {
         }
     }
 
-    /// Adds what a later store needs, which is not nothing.
+    /// Adds what a later store needs, which must not be [`Nothing`](Self::Nothing).
     #[inline(always)]
     pub fn join(&mut self, later: Self) {
         *self = match (*self, later) {

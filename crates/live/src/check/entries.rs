@@ -1,4 +1,4 @@
-//! The check of stores while TLBs may hold what the entries were.
+//! The check of stores while TLBs may hold old values of the entries.
 
 use core::slice;
 
@@ -17,7 +17,8 @@ use crate::step::{Edit, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 
-/// How many values of one entry since everything was clean are distinguished.
+/// How many values of one entry are distinguished, beginning with its value when everything was
+/// clean.
 const VERSIONS: usize = 4;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
@@ -44,8 +45,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(asked)
     }
 
-    /// Returns the first address that `store`, step `at`, needs to have invalidated and that is not
-    /// covered. The store was found to be legal.
+    /// Returns the first address that has to be invalidated for `store`, step `at`, and that
+    /// `is_covered` does not cover. The store was found to be legal.
     pub fn first_uncovered(
         &mut self,
         at: usize,
@@ -63,8 +64,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         })
     }
 
-    /// Returns what has to be invalidated after a change of permissions of pages, if anything has:
-    /// from the first page that a TLB may hold and that changes to the last. The bits alone decide
+    /// Returns what has to be invalidated after a change of permissions of pages: from the first to
+    /// the last page that changes and that a TLB may hold, if there is one. The bits alone decide
     /// that the change is legal.
     ///
     /// `None` if `store` is something else, or if it changes pages of a run at BBM level 0.
@@ -158,8 +159,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             if step < clean_from {
                 held[0] = value;
             } else {
-                // The last slot holds the latest value. A plan that changes an entry more often is
-                // refused because of the other values, or returns to one of them.
+                // The last slot holds the latest value. A plan that changes an entry more often
+                // either breaks a rule for one of the values in the slots, or repeats one of them.
                 held[versions.min(VERSIONS - 1)] = value;
                 versions = (versions + 1).min(VERSIONS);
             }

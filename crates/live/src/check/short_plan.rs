@@ -1,4 +1,4 @@
-//! A fast path of the check: the plans that most edits are.
+//! The fast path of the check, for the plans of most edits.
 //!
 //! Such a plan is one store, or a link to a new table and one store to its pages, with the
 //! barriers, the invalidation and the freed table that they need. Each store can be checked by
@@ -99,7 +99,7 @@ pub(super) fn is_accepted<W: TableWindow>(
     window: &mut W,
 ) -> bool {
     let Some(plan) = ShortPlan::of(steps) else { return false };
-    // As after the change of one page.
+    // The plan for a change of one page has this form.
     if plan.is_change_in_place() {
         let store = plan.store;
         return exclusivity != Exclusivity::Parked
@@ -237,10 +237,10 @@ fn replacement_accepted(
         }
 }
 
-/// Returns whether `invalidation` is exactly for `span`, or for everything, and can be encoded.
+/// Returns whether `invalidation` covers exactly `span`, or everything, and can be encoded.
 #[inline(always)]
 fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> bool {
-    // As planners do it for leaves: one TLBI for each.
+    // Planners invalidate leaves this way: one TLBI for each.
     if let Invalidation::ByVa { va, count, shift, reach } = *invalidation {
         return va.0 == span.first
             && shift == span.shift
@@ -251,8 +251,8 @@ fn covers(context: &TreeContext, invalidation: &Invalidation, span: Span) -> boo
     covers_range(context, invalidation, first, span.entries(), shift, reach)
 }
 
-/// [`covers`] for other invalidations. It takes the span in parts: a whole one would be written to
-/// memory on every call of `covers`.
+/// [`covers`] for other invalidations. Its arguments are the parts of the span: a whole `Span`
+/// would be written to memory on every call of `covers`.
 #[inline(never)]
 fn covers_range(
     context: &TreeContext,
@@ -287,8 +287,8 @@ mod tests {
     const BLOCK: u64 = 0x4020_0000;
     const PAGE: u64 = BLOCK + 0x5000;
 
-    /// Tables of 512 entries, the one at PA 0x1000 times n as number n: three levels above a block,
-    /// and a table for it.
+    /// Tables of 512 entries; table n is at PA n × 0x1000. Three levels lead to a block, and a
+    /// table for it follows.
     fn tables() -> Vec<u64> {
         let mut entries = vec![0; 512 * 6];
         let mut link = |table: usize, index: usize, bits: u64| entries[table * 512 + index] = bits;

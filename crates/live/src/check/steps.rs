@@ -56,7 +56,7 @@ fn check_all<W: TableWindow>(
         let checked = match step {
             Step::Store(store) => checker.store(at, store),
             Step::EveryLeaf(leaves) => checker.every_leaf(at, leaves),
-            // It orders nothing for other CPUs.
+            // A DSB NSH orders nothing for other CPUs.
             Step::Dsb(Dsb::Nsh) => Ok(()),
             Step::Dsb(dsb) => {
                 checker.dsb(at, *dsb);

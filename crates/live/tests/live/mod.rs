@@ -53,7 +53,7 @@ impl Arena {
         let root = self.alloc().unwrap();
         let first = (root.0 - RAM) as usize / 8;
         let entries = geometry.entries(geometry.start_level());
-        // Whatever lies behind a short root is none of its entries.
+        // Whatever lies after a short root does not belong to it.
         self.memory[first..first + entries].fill(0);
         root
     }

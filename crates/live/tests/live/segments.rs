@@ -1,4 +1,4 @@
-//! What a tree has to translate, as a plain list, and what its tables say as one.
+//! What a tree has to translate, as a plain list, and what its tables translate, as another.
 
 use linmap_vmsa::{Access, Attributes, Descriptor, Execute, Geometry};
 

@@ -73,7 +73,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// That `expected` is required where `found` is.
+    /// Returns the problem that `expected` is required where `found` is.
     pub(super) fn expected(expected: &'static str, found: &[u8]) -> Self {
         Malformed::Expected { expected, found: Found::Word(Quote::of(found)) }.into()
     }

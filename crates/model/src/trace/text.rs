@@ -83,7 +83,7 @@ impl Reader {
                     return Err(at(0, Problem::NoSuchCpu { cpu: cpu as u64, cpus }));
                 }
                 if let Some((start, len)) = event.memory().filter(|range| !self.holds(*range)) {
-                    // The address is the word behind the event's name.
+                    // The address is the word after the event's name.
                     let nth = if event.cpu().is_some() { 2 } else { 1 };
                     return Err(at(nth, Problem::OutsideRam { start, len: len.unwrap_or(u64::MAX) }));
                 }

@@ -139,7 +139,7 @@ impl Scene {
         self.event(Event::Write { cpu, register, value })
     }
 
-    /// A table at each level below `root` and three pages behind it, empty, and in no TTBR.
+    /// A table at each level below `root` and three pages after it, empty, and in no TTBR.
     pub fn tree(&mut self, root: u64) -> &mut Self {
         for level in 0..4 {
             self.zero(root + 0x1000 * level);

@@ -11,6 +11,7 @@
 //! `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
 mod trees;
+mod uarts;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ use linmap_fdt::parse_dtb;
 use linmap_memblock::Memblock;
 use linmap_platform::gic::{FRAME, RegistersError, V2, V3, Version};
 use linmap_platform::{
-    Affinity, Conduit, CrashReservation, CrashReservationError, Devices, EnableMethod, Psci, PsciFunctions,
-    Uart, UartKind, UnusableCpu, chosen, parse_number,
+    Affinity, Conduit, CrashReservation, CrashReservationError, Devices, EnableMethod, Identity, Psci,
+    PsciFunctions, Uart, UartKind, UnusableCpu, chosen, parse_number,
 };
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
@@ -140,6 +141,11 @@ static WHOLE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     ]
 });
 
+/// A PL011 whose registers say what it is.
+fn pl011(registers: u64) -> Uart {
+    Uart { identity: Identity::InRegisters, ..Uart::new(UartKind::Pl011, Pa(registers)) }
+}
+
 #[test]
 fn undamaged_trees_are_read_as_they_are_meant() {
     let [v2, v3, el2, bus, _] = &*WHOLE;
@@ -147,10 +153,7 @@ fn undamaged_trees_are_read_as_they_are_meant() {
         let fdt = parse_dtb(blob).expect("a tree");
         let functions = PsciFunctions::Standard;
         assert_eq!(Devices::find(fdt).psci, Some(Psci { conduit: psci, functions }));
-        assert_eq!(
-            Uart::from_stdout_path(fdt),
-            Some(Uart { kind: UartKind::Pl011, registers: Pa(0x0900_0000) })
-        );
+        assert_eq!(Uart::from_stdout_path(fdt), Some(pl011(0x0900_0000)));
         let topology = read_cpus(blob, BOOT);
         assert_eq!((topology.cpus.len(), topology.unusable_count), (count, 0));
         assert!(topology.cpus.iter().all(|cpu| cpu.method == EnableMethod::Psci));
@@ -168,7 +171,7 @@ fn undamaged_trees_are_read_as_they_are_meant() {
     assert_eq!(V3::of(&device, 32), Err(RegistersError { what: "redistributors", pa_bits: 32 }));
 
     let fdt = parse_dtb(bus).expect("a tree");
-    assert_eq!(Uart::from_stdout_path(fdt), Some(Uart { kind: UartKind::Pl011, registers: Pa(0xfe20_1000) }));
+    assert_eq!(Uart::from_stdout_path(fdt), Some(pl011(0xfe20_1000)));
     assert_eq!(chosen::initrd(fdt), Some(range(0x4800_0000, 0x100_0000)));
     let topology = read_cpus(bus, BOOT);
     let release = |number: u64| EnableMethod::SpinTable { release: Pa(RAM + 0xd8 + 8 * number) };
@@ -180,7 +183,7 @@ fn undamaged_trees_are_read_as_they_are_meant() {
 fn redistributors_far_apart_end_with_their_region_whatever_the_stride() {
     let region = range(0x080a_0000, 0x10_0000);
     let farthest = !(FRAME - 1);
-    // Such that the next one ends behind the last address, begins at it, and begins behind it.
+    // Such that the next one ends after the last address, begins at it, and begins after it.
     for stride in [farthest - region.start.0 - FRAME, farthest - region.start.0, farthest] {
         let blob = gic_v3(region, stride);
         let (_, device) = Devices::find(parse_dtb(&blob).expect("a tree")).gic.expect("a GIC");
@@ -368,7 +371,7 @@ proptest! {
         prop_assert_eq!(parse_number(&format!("{value}")), Some(value));
         prop_assert_eq!(parse_number(&format!("{value:#x}")), Some(value));
         prop_assert_eq!(parse_number(&format!("{value}G")), value.checked_mul(1 << 30));
-        let uart = Uart { kind: UartKind::Pl011, registers: Pa(value) };
+        let uart = Uart::new(UartKind::Pl011, Pa(value));
         prop_assert_eq!(Uart::from_earlycon(&format!("pl011,mmio32,{value:#x}")), Some(uart));
     }
 

@@ -1,7 +1,8 @@
 //! The description of the crash kernel that waits.
 //!
-//! The CPU that ends the kernel has no owners at hand and trusts little. One pointer leads it to
-//! the description, in the crash kernel's own memory, whose digest it checks first.
+//! The CPU that ends the kernel can't use the owners of the kernel's state, and memory may be
+//! corrupt. One pointer leads it to the description, in the crash kernel's own memory, whose digest
+//! it checks first.
 
 use core::ptr;
 use core::slice;

@@ -84,8 +84,8 @@ pub fn enter_silently(frame: &Frame) {
 impl Ready {
     fn go(self) -> ! {
         let departure = &self.description.departure;
-        // The next kernel may start the other CPUs at once. They have stopped a moment before they
-        // are off.
+        // The next kernel may start the other CPUs at once, so they must be off. A CPU reports that
+        // it has stopped a moment before it is off.
         let me = per_cpu::this_cpu();
         let numbers = per_cpu::known().map(|(number, _)| number);
         let others = numbers.filter(|&number| number != me && stop::has_stopped(number));

@@ -101,7 +101,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads a record behind its `id`.
+    /// Reads a record after its `id`.
     fn record(&mut self, record: &mut Record<'_>) -> Result<(), ReadError> {
         let tid = record.field(&["tid", "thread"])?;
         let cpu = tid.decimal()?;
@@ -145,7 +145,7 @@ impl Reader {
             }
             b"lock" | b"trylock" | b"unlock" => {
                 read_all(record, &["address"])?;
-                self.skip(line, "lock, trylock, unlock: who may write is between CPUs, not for walkers");
+                self.skip(line, "lock, trylock, unlock: locks do not affect walkers");
             }
             b"barrier" => self.events.push(barrier(cpu, record)?),
             b"tlbi" => {
@@ -173,11 +173,11 @@ impl Reader {
             self.declare(at.position, pa, PAGE)?;
             self.events.push(Event::Free { pa: location, len: PAGE });
         } else if is_any(&kind, &["set_owner_root"]) {
-            self.skip(line, "hint set_owner_root: the owner of a table; linking it is judged by itself");
+            self.skip(line, "hint set_owner_root: the owner of a table does not affect walkers");
         } else if is_any(&kind, &["set_root_lock"]) {
-            self.skip(line, "hint set_root_lock: locks are not of the machine");
+            self.skip(line, "hint set_root_lock: locks do not affect walkers");
         } else if is_any(&kind, &["set_pte_thread_owner"]) {
-            self.skip(line, "hint set_pte_thread_owner: who may write is between CPUs, not for walkers");
+            self.skip(line, "hint set_pte_thread_owner: the owner of an entry does not affect walkers");
         } else {
             return Err(kind.unexpected("the kind of a hint"));
         }

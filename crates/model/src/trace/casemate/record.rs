@@ -7,7 +7,7 @@ use crate::trace::read_error::{Problem, ReadError};
 /// The most fields of any record, `id` and `tid` among them.
 const MOST_FIELDS: usize = 5;
 
-/// Where something stands in the file.
+/// A position in the file.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     pub line: usize,
@@ -46,9 +46,9 @@ impl Token<'_> {
 /// The value of a field, and its name if it is given.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
-    /// Where the value stands.
+    /// The position of the value.
     pub position: Position,
-    /// Where the name stands, or the value without one.
+    /// The position of the name, or of the value without one.
     start: Position,
     key: Option<&'a [u8]>,
     pub value: &'a [u8],
@@ -103,7 +103,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// That all fields were asked for.
+    /// Checks that all fields were read.
     pub fn end(&self) -> Result<(), ReadError> {
         match self.fields.get(self.next) {
             None => Ok(()),
@@ -114,7 +114,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What stands at the outermost level of a trace.
+/// An item at the outermost level of a trace.
 pub(super) enum Item<'a> {
     Record(Record<'a>),
     Message(&'a [u8]),
@@ -236,7 +236,7 @@ impl<'a> Records<'a> {
                 }
                 (position, token) => return Err(token.unexpected(position, "a field or `)`")),
             };
-            // Where the source is said matters nowhere: what it says is not kept.
+            // `src` may be anywhere, and its value is skipped.
             if field.key.is_some_and(|key| key.eq_ignore_ascii_case(b"src")) && !has_source {
                 has_source = true;
             } else if record.fields.len() == MOST_FIELDS {

@@ -195,7 +195,7 @@ impl Writer {
             (Told::Hypervisor, Register::Ttbr0El2 | Register::Vttbr) => register.name(),
             (Told::Hypervisor, _) => return Err(self.cannot("casemate has no registers of EL1")),
             (_, Register::Ttbr0El2 | Register::Vttbr) => {
-                return Err(self.cannot("a register of EL2 beside EL1 told as EL2"));
+                return Err(self.cannot("a register of EL2, while EL1 is written as EL2"));
             }
             (Told::El1Lower, Register::Ttbr0) | (Told::El1Upper, Register::Ttbr1) => {
                 if value & ASID != 0 {
@@ -255,7 +255,7 @@ impl Writer {
             TlbiScope::Asid | TlbiScope::Va | TlbiScope::VaLast | TlbiScope::Range | TlbiScope::RangeLast => {
                 return Err(self.cannot("EL2 has no ASIDs"));
             }
-            _ => return Err(self.cannot("a TLBI of EL2 or stage 2 beside EL1 told as EL2")),
+            _ => return Err(self.cannot("a TLBI of EL2 or stage 2, while EL1 is written as EL2")),
         };
         let (first, pages, hint) = if matches!(tlbi.scope, TlbiScope::VaAnyAsid | TlbiScope::VaAnyAsidLast) {
             // VA[55:12] in bits 43:0, the level hint in 47:44. Bits 55:48 of an address in a half
