@@ -24,7 +24,7 @@ pub use dtb::{DeviceTree, parse_dtb};
 pub use dtb_error::{DtbError, TreeRule};
 pub use fdt::Fdt;
 pub use measured_buffer::MeasuredBuffer;
-pub use node::{Descendants, FdtNode};
+pub use node::{Descendants, FdtNode, Values};
 pub use properties::{properties, property};
 pub use status::Status;
 pub use tokens::{Piece, Token, Tokens};

@@ -5,6 +5,9 @@ use crate::status::Status;
 use crate::structure::{Position, Step, text};
 use crate::values::{number, strings};
 
+/// The values of N properties, in the order in which they were named; `None` for one that is missing.
+pub type Values<'a, const N: usize> = [Option<&'a [u8]>; N];
+
 /// A node of a checked device tree.
 #[derive(Clone, Copy, Debug)]
 pub struct FdtNode<'a> {
@@ -53,7 +56,7 @@ impl<'a> FdtNode<'a> {
     }
 
     /// Returns the values of several properties, which are looked for in one walk.
-    pub fn values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
+    pub fn values<const N: usize>(self, names: [&str; N]) -> Values<'a, N> {
         let mut at = self.properties;
         at.values(names)
     }
@@ -103,7 +106,7 @@ impl<'a> FdtNode<'a> {
     pub fn children_with<'n, const N: usize>(
         self,
         names: [&'n str; N],
-    ) -> impl Iterator<Item = (FdtNode<'a>, [Option<&'a [u8]>; N])> + use<'a, 'n, N> {
+    ) -> impl Iterator<Item = (FdtNode<'a>, Values<'a, N>)> + use<'a, 'n, N> {
         let mut at = self.properties;
         let mut in_child = false;
         core::iter::from_fn(move || {
@@ -153,7 +156,7 @@ impl<'a> Descendants<'a> {
     pub fn next_with<const N: usize>(
         &mut self,
         names: [&str; N],
-    ) -> Option<(usize, FdtNode<'a>, [Option<&'a [u8]>; N])> {
+    ) -> Option<(usize, FdtNode<'a>, Values<'a, N>)> {
         let (depth, node) = self.next()?;
         let values = self.at.values(names);
         Some((depth, node, values))

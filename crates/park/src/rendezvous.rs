@@ -149,7 +149,7 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         let request = self.request.load(Ordering::Relaxed) + 1;
         self.request.store(request, Ordering::Release);
         let others = cpus.others();
-        others.clone().for_each(|cpu| cpus.interrupt(cpu));
+        cpus.interrupt(others.clone());
         // A parked CPU stays parked, so the editor can wait for one CPU after the other.
         let mut missing = others.peekable();
         let parked = cpus.wait_until(|| {

@@ -11,7 +11,6 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::{self, Image};
 use crate::arch::layout::{GEOMETRY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
@@ -63,12 +62,15 @@ impl Cpus for OtherCpus {
         per_cpu::known().filter(move |(_, cpu)| in_transit(cpu.state())).map(|(number, _)| number)
     }
 
-    fn interrupt(&self, cpu: usize) {
-        interrupt(Sgi::Park, CpuSet::one(cpu));
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>) {
+        let mut cpus = cpus.peekable();
+        if cpus.peek().is_some() {
+            interrupt(Sgi::Park, cpus.collect());
+        }
     }
 
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool {
-        wait_until(patience_with(per_cpu::others().len()), parked)
+        wait_until(patience_with(per_cpu::known_count()), parked)
     }
 
     fn ticks(&self) -> u64 {
