@@ -110,7 +110,7 @@ fn print_model(out: &mut impl Write, model: &[Outcome]) -> io::Result<()> {
     writeln!(out)?;
     writeln!(
         out,
-        "{HEADING}The model's checker{HEADING:#}: builds in 4 KiB pages, each in a process of its own, \
+        "{HEADING}The model's checker{HEADING:#}: builds and edits, each in a process of its own, \
          one run on one CPU"
     )?;
     writeln!(

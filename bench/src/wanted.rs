@@ -3,7 +3,7 @@
 use crate::case::{Case, LeafKind, Work};
 use crate::contestant::Role;
 use crate::measure::{Results, Row};
-use crate::model::Outcome;
+use crate::model::{Outcome, Source};
 
 /// An aim.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +94,10 @@ impl Bound {
 /// An aim for the model's checker.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ModelBound {
-    /// At least this many events a second.
+    /// At least this many events a second, whatever the job.
     EventsPerSecond(f64),
+    /// At least this many events a second in the job of one source.
+    EventsPerSecondOf(Source, f64),
     /// A build of this many GiB, every store an event, in at most this many seconds.
     Seconds(u64, f64),
     /// At most this multiple of the memory that the tables take.
@@ -103,14 +105,22 @@ pub enum ModelBound {
 }
 
 /// All aims for the model's checker.
-pub const MODEL_WANTED: [ModelBound; 3] =
-    [ModelBound::EventsPerSecond(1e6), ModelBound::Seconds(64, 60.0), ModelBound::TimesTables(4.0)];
+pub const MODEL_WANTED: [ModelBound; 5] = [
+    ModelBound::EventsPerSecond(1e6),
+    ModelBound::EventsPerSecondOf(Source::Live, 5e6),
+    ModelBound::EventsPerSecondOf(Source::Protect, 5e6),
+    ModelBound::Seconds(64, 60.0),
+    ModelBound::TimesTables(4.0),
+];
 
 impl ModelBound {
     /// The aim in words.
     pub fn describe(self) -> String {
         match self {
             Self::EventsPerSecond(limit) => format!("at least {} million events a second", limit / 1e6),
+            Self::EventsPerSecondOf(source, limit) => {
+                format!("{}: at least {} million events a second", source.name(), limit / 1e6)
+            }
             Self::Seconds(gib, limit) => format!("{gib} GiB page by page in at most {limit} s"),
             Self::TimesTables(limit) => format!("in at most {limit} × the memory of the tables"),
         }
@@ -119,7 +129,10 @@ impl ModelBound {
     /// The bound as a number.
     pub fn limit(self) -> f64 {
         match self {
-            Self::EventsPerSecond(limit) | Self::Seconds(_, limit) | Self::TimesTables(limit) => limit,
+            Self::EventsPerSecond(limit)
+            | Self::EventsPerSecondOf(_, limit)
+            | Self::Seconds(_, limit)
+            | Self::TimesTables(limit) => limit,
         }
     }
 
@@ -129,6 +142,10 @@ impl ModelBound {
             Self::EventsPerSecond(limit) => {
                 let measured = outcome.events_per_second();
                 Verdict { measured, met: measured >= limit }
+            }
+            Self::EventsPerSecondOf(source, limit) => {
+                let measured = outcome.events_per_second();
+                (outcome.job.source == source).then_some(Verdict { measured, met: measured >= limit })?
             }
             Self::Seconds(gib, limit) => {
                 let measured = outcome.time.as_secs_f64();

@@ -6,13 +6,13 @@
 
 mod board;
 mod boot;
-pub mod cpus;
 pub mod ind_list;
 pub mod listing;
 mod loader;
 mod pattern;
 mod raw;
 mod soak;
+mod tiny;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at};
@@ -20,4 +20,5 @@ pub use boot::{Boot, Outcome, Record, number, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};
+pub use tiny::{PsciEnd, tiny_payload};
 pub use tree::{RAM, Tree, file, virt_tree};

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, RawBoot, Tree, archive, file};
+use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, RawBoot, Tree, archive, file, own_image};
 
 const GIB: u64 = 1 << 30;
 
@@ -159,10 +159,47 @@ fn an_unknown_builder_or_leaf_is_an_error_that_lists_the_known() {
     let boot = |append| Boot::new("--memory 1G --payload none --timeout 30").with("--append", append).run();
     boot("linmap.build=magic").expect_error("linear-map", &["linmap.build", "identity"]);
     boot("linmap.leaf=huge").expect_error("linear-map", &["linmap.leaf", "auto"]);
-    boot("linmap.generation=first").expect_error("kexec", &["linmap.generation", "number"]);
     let outcome = boot("linmap.leafs=block");
     assert_eq!(outcome.expect_success().with("warning").expect("a warning")["word"], "linmap.leafs=block");
-    boot("linmap.payload=windows").expect_error("kexec", &["linmap.payload", "linux"]);
+}
+
+#[test]
+fn reserved_words_are_refused_by_name_and_wrong_ones_of_another_boot_loader_are_errors() {
+    for word in ["linmap.generation=5", "linmap.payload=none", "linmap.shell", "linmap.icount"] {
+        let outcome = Boot::new("--memory 1G").with("--append", word).with("--script", "mem").run();
+        assert_eq!(outcome.code, Some(2), "{}", outcome.console);
+        let name = word.split('=').next().expect("a name");
+        assert!(outcome.errors.contains(&format!("{name} is reserved")), "{}", outcome.errors);
+    }
+    let archive = archive(&[("cmdline", b"quiet"), ("Image", &own_image())]);
+    for (words, says) in [
+        ("linmap.payload=none linmap.generation=first", ["linmap.generation", "number"]),
+        ("linmap.payload=windows", ["linmap.payload", "linux"]),
+    ] {
+        expect_raw_error(&archive, words, "kexec");
+        let console = RawBoot { initrd: &archive, command_line: words }.run();
+        assert!(says.iter().all(|says| console.contains(says)), "{console}");
+    }
+}
+
+#[test]
+fn files_that_are_not_regular_or_too_large_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fifo, large) = (folder.path().join("fifo"), folder.path().join("large"));
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+    assert!(made.success());
+    std::fs::File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+    for (option, path, says) in [
+        ("--kernel", "/dev/zero".as_ref(), "a character device"),
+        ("--initrd", fifo.as_path(), "a FIFO"),
+        ("--dtb", &fifo, "a FIFO"),
+        ("--dtb", &large, "at most 2097152 fit"),
+        ("--kernel", &large, "at most 1073741824 fit"),
+    ] {
+        let outcome = Boot::new("--memory 1G").with(option, path).run();
+        assert_eq!(outcome.code, Some(2), "{option}: {}", outcome.errors);
+        assert!(outcome.errors.contains(option) && outcome.errors.contains(says), "{}", outcome.errors);
+    }
 }
 
 /// linmap's own Image, with the bytes at `at` replaced.

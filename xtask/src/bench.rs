@@ -5,8 +5,9 @@ mod kexec;
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::process;
 use crate::workspace::{Workspace, cargo};
 
 /// Run every benchmark: of builds, of changes, of the model's checker, of kexec. Results are
@@ -47,7 +48,7 @@ fn host(workspace: &Workspace, arguments: &BenchArgs) -> Result<()> {
     let mut bench = Command::new(cargo());
     bench.args(["run", "--release", "--package", "linmap-bench", "--"]);
     bench.args(arguments.quick.then_some("--quick")).args(&arguments.more).current_dir(&workspace.root);
-    let status = bench.status().context("starting the benchmarks")?;
+    let status = process::status(&mut bench)?;
     if !status.success() {
         bail!("the benchmarks on the host ended with {status}");
     }

@@ -2,18 +2,21 @@
 //! goal.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::append::Append;
 use crate::handover::{Files, Handover, PayloadKind};
+use crate::input_file::{self, FileError, InputFile};
 use crate::machine::{ExceptionLevel, GicVersion, Machine};
 use crate::packing::Packing;
 use crate::qemu::{self, Hardware, Keyboard, Qemu};
 use crate::run::{self, Afterwards, Ending};
+use crate::script::Script;
 use crate::setup::{self, Wanted, payload};
 use crate::size::MemorySize;
 use crate::usage::UsageError;
@@ -26,8 +29,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// For `boot --help`.
 pub const EXIT_CODES: &str = "\
 Exit code:
-  0  the run reached its goal: Linux's user space; all commands of the script; the last of linmap's
-     own generations
+  0  the run reached its goal: Linux's user space; a power-off by the payload, with --initrd; all
+     commands of the script; the last of linmap's own generations
   1  it did not, or took too long; the last lines of the console are shown
   2  an option is wrong";
 
@@ -64,14 +67,14 @@ pub struct BootArgs {
         hide_default_value = true,
         allow_hyphen_values = true
     )]
-    append: String,
+    append: Append,
     /// Stop in linmap's own shell. Without a terminal it reads commands from standard input, then
     /// powers off
     #[arg(long, conflicts_with = "script")]
     shell: bool,
     /// Run these commands in linmap's shell, then power off
-    #[arg(long, value_name = "CMD; CMD", value_parser = script)]
-    script: Option<String>,
+    #[arg(long, value_name = "CMD; CMD")]
+    script: Option<Script>,
     /// What to hand over to [default: linux; none for a script without kexec]
     #[arg(long, value_enum)]
     payload: Option<PayloadKind>,
@@ -81,8 +84,8 @@ pub struct BootArgs {
     /// How the payload's kernel is packed
     #[arg(long, value_enum, default_value = "raw", value_name = "HOW")]
     packing: Packing,
-    /// An initramfs for the payload instead of BusyBox. The run then succeeds when the machine
-    /// powers off. With --payload self it is only passed on
+    /// An initramfs for the payload instead of BusyBox. The run then succeeds when the payload
+    /// powers the machine off. With --payload self it is only passed on
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// How far Linux must get [default: user-space]
@@ -124,29 +127,12 @@ fn gic_version(text: &str) -> Result<GicVersion, String> {
     }
 }
 
-fn script(text: &str) -> Result<String, String> {
-    match commands(text).next() {
-        Some(_) => Ok(text.to_owned()),
-        None => Err("a script needs a command".into()),
-    }
-}
-
-/// A script's commands: separated by semicolons or line ends.
-fn commands(script: &str) -> impl Iterator<Item = &str> {
-    script.split([';', '\n']).map(str::trim).filter(|command| !command.is_empty())
-}
-
 /// `cargo xtask boot`.
 pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let payload = payload_kind(arguments)?;
     check_machine(arguments)?;
-    for (option, file) in
-        [("--dtb", &arguments.dtb), ("--kernel", &arguments.kernel), ("--initrd", &arguments.initrd)]
-    {
-        if let Some(file) = file {
-            readable(file).map_err(|error| UsageError(format!("{option} {}: {error}", file.display())))?;
-        }
-    }
+    let memory = arguments.memory.unwrap_or(arguments.machine.default_memory());
+    let users = UsersFiles::open(arguments, memory).map_err(|error| UsageError(error.to_string()))?;
     write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
 
     let own_kernel = arguments.kernel.is_some();
@@ -158,20 +144,20 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let interactive = std::io::stdin().is_terminal() && arguments.script.is_none();
     let handover = Handover {
         payload,
-        payload_kernel: payload_kernel(workspace, arguments, payload)?,
+        payload_kernel: payload_kernel(workspace, users.kernel.as_ref(), payload)?,
         packing: arguments.packing,
-        payload_initrd: payload_initrd(workspace, arguments, payload)?,
-        script: arguments.script.clone(),
+        payload_initrd: payload_initrd(workspace, users.initrd.as_ref(), payload)?,
+        script: arguments.script.as_ref().map(|script| script.text().to_owned()),
         shell: arguments.shell,
         icount: arguments.icount,
         power_off: !interactive,
-        append: arguments.append.clone(),
+        append: arguments.append.text().to_owned(),
     };
     let kernel = build::kernel(workspace, &toolchain)?;
 
     let hardware = Hardware {
         machine: arguments.machine,
-        memory: arguments.memory.unwrap_or(arguments.machine.default_memory()),
+        memory,
         cpus: arguments.cpus,
         cpu: arguments.cpu.clone(),
         exception_level: arguments.el,
@@ -179,10 +165,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         icount: arguments.icount,
     };
     let image = kernel.image.with_command_line(arguments.machine.early_console())?;
-    let tree = match &arguments.dtb {
-        Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
-        None => None,
-    };
+    let tree = users.tree.as_ref().map(InputFile::read).transpose()?;
     let files = Files::new(workspace)?;
     let load = handover.load(&files, &hardware, &image, tree.as_deref())?;
 
@@ -222,15 +205,36 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     }
 }
 
-fn readable(file: &Path) -> std::io::Result<()> {
-    match std::fs::File::open(file)?.metadata()?.is_dir() {
-        true => Err(std::io::ErrorKind::IsADirectory.into()),
-        false => Ok(()),
+/// The files that the user's options name, open.
+struct UsersFiles {
+    tree: Option<InputFile>,
+    kernel: Option<InputFile>,
+    initrd: Option<InputFile>,
+}
+
+impl UsersFiles {
+    /// What a device tree may have at most (booting.rst).
+    const TREE_MAX: u64 = 2 << 20;
+
+    fn open(arguments: &BootArgs, memory: MemorySize) -> Result<Self, FileError> {
+        // Kernel and initrd lie in memory, in an archive whose members' sizes have 32 bits.
+        let payload_max = memory.bytes().min(u32::MAX.into());
+        let open = |option, path: &Option<PathBuf>, limit| {
+            path.as_deref().map(|path| InputFile::open(option, path, limit)).transpose()
+        };
+        if let Some(file) = &arguments.json {
+            input_file::check_output("--json", file)?;
+        }
+        Ok(Self {
+            tree: open("--dtb", &arguments.dtb, Self::TREE_MAX)?,
+            kernel: open("--kernel", &arguments.kernel, payload_max)?,
+            initrd: open("--initrd", &arguments.initrd, payload_max)?,
+        })
     }
 }
 
 fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
-    let runs_kexec = arguments.script.as_deref().is_none_or(script_needs_payload);
+    let runs_kexec = arguments.script.as_ref().is_none_or(Script::needs_payload);
     let own_files = arguments.kernel.is_some() || arguments.initrd.is_some();
     let takes_none = match arguments.payload {
         Some(PayloadKind::ItSelf) => arguments.kernel.is_some(),
@@ -256,28 +260,11 @@ fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
     Ok(kind)
 }
 
-/// Whether a command of the script loads a payload, even if the load fails.
-fn script_needs_payload(script: &str) -> bool {
-    commands(script).any(|command| command.trim_start_matches('!').split_whitespace().next() == Some("kexec"))
-}
-
-/// Whether a command of the script enters one: by kexec, or by a crash.
-fn script_enters_payload(script: &str) -> bool {
-    commands(script).any(|command| {
-        let mut words = command.split_whitespace();
-        match words.next() {
-            Some("kexec") => words.next().is_none_or(|word| word == "exec"),
-            Some("panic" | "fault") => script_needs_payload(script),
-            _ => false,
-        }
-    })
-}
-
 fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
     let own_user_space = arguments.initrd.is_some();
     match (&arguments.script, payload) {
         _ if arguments.shell => Goal::Shell,
-        (Some(script), _) if !script_enters_payload(script) => Goal::Script,
+        (Some(script), _) if !script.enters_payload() => Goal::Script,
         (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
         _ if arguments.until == Some(Milestone::FirstLine) => Goal::FirstLine,
         _ if own_user_space => Goal::PowerOff,
@@ -319,18 +306,26 @@ fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
     Ok(())
 }
 
-fn payload_kernel(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
+fn payload_kernel(
+    workspace: &Workspace,
+    own: Option<&InputFile>,
+    kind: PayloadKind,
+) -> Result<Option<Vec<u8>>> {
     let Some(line) = kind.line() else { return Ok(None) };
-    let path = match &arguments.kernel {
-        Some(own) => own.clone(),
-        None => payload::linux(workspace, line)?.path,
-    };
+    if let Some(own) = own {
+        return Ok(Some(own.read()?));
+    }
+    let path = payload::linux(workspace, line)?.path;
     Ok(Some(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?))
 }
 
-fn payload_initrd(workspace: &Workspace, arguments: &BootArgs, kind: PayloadKind) -> Result<Option<Vec<u8>>> {
-    if let Some(own) = &arguments.initrd {
-        return Ok(Some(std::fs::read(own).with_context(|| format!("reading {}", own.display()))?));
+fn payload_initrd(
+    workspace: &Workspace,
+    own: Option<&InputFile>,
+    kind: PayloadKind,
+) -> Result<Option<Vec<u8>>> {
+    if let Some(own) = own {
+        return Ok(Some(own.read()?));
     }
     if kind.line().is_none() {
         return Ok(None);
@@ -403,7 +398,7 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused() {
-        let refused: [&[&str]; 11] = [
+        let refused: [&[&str]; 13] = [
             &["--el", "3"],
             &["--gic", "4"],
             &["--memory", "4"],
@@ -415,6 +410,8 @@ mod tests {
             &["--payload", "windows"],
             &["--packing", "xz"],
             &["extra"],
+            &["--append", "quiet linmap.generation=5"],
+            &["--script", "poweroff; mem"],
         ];
         for words in refused {
             assert!(Line::try_parse_from(std::iter::once(&"boot").chain(words)).is_err(), "{words:?}");
@@ -453,6 +450,9 @@ mod tests {
 
     #[test]
     fn words_of_the_command_line_may_begin_with_a_hyphen() {
-        assert_eq!(arguments(&["--append", "-- -x linmap.leaf=page"]).append, "-- -x linmap.leaf=page");
+        assert_eq!(
+            arguments(&["--append", "-- -x linmap.leaf=page"]).append.text(),
+            "-- -x linmap.leaf=page"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! symbols.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
@@ -42,7 +42,7 @@ pub fn kernel(workspace: &Workspace, toolchain: &Toolchain) -> Result<Kernel> {
     let mut build = cargo(workspace, toolchain, "build");
     build.args(["--package", "linmap-kernel", "--bin", "linmap-kernel", "--profile", "kernel"]);
     // cargo shows its own progress.
-    let status = build.stdin(Stdio::null()).status().context("starting cargo")?;
+    let status = process::status(&mut build)?;
     if !status.success() {
         bail!("building the kernel failed: {}", process::line(&build));
     }

@@ -49,6 +49,9 @@ const SEQUENCES_PER_MACHINE: u64 = 50;
 /// map and removes it.
 const SEQUENCES_PER_MAP: u64 = 100;
 
+/// Sequences for each map that is compared with an oracle of pages.
+const SEQUENCES_PER_ORACLE: u64 = 20;
+
 /// `cargo xtask fuzz`.
 pub fn run(workspace: &Workspace, arguments: &FuzzArgs) -> Result<ExitCode> {
     let sequences = arguments.sequences;
@@ -103,7 +106,7 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 8] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 9] {
         [
             (
                 BOARD,
@@ -118,6 +121,14 @@ impl Round {
                     // apart. Otherwise consecutive rounds would repeat most of each other.
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_MAP)),
+                ],
+            ),
+            (
+                LINMAP,
+                "oracle",
+                [
+                    ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
+                    ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_ORACLE)),
                 ],
             ),
             (
@@ -194,9 +205,9 @@ mod tests {
         assert!(shown[0].starts_with("LINMAP_SEED=7 LINMAP_SEQUENCES=20 "), "{}", shown[0]);
         assert!(shown[1].starts_with("LINMAP_SEED=210000 LINMAP_SEQUENCES=1 "), "{}", shown[1]);
         assert!(
-            shown[4].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
+            shown[5].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
             "{}",
-            shown[4]
+            shown[5]
         );
     }
 }

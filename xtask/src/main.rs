@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of memory ranges may have one entry")]
 
+mod append;
 mod archive;
 mod bench;
 mod boot;
 mod build;
 mod checksum;
+mod children;
 mod console;
 mod devicetree;
 mod fuzz;
@@ -19,6 +21,8 @@ mod handover;
 mod house;
 mod image;
 mod initramfs;
+mod input_file;
+mod interruption;
 mod machine;
 mod packing;
 mod placement;
@@ -27,7 +31,9 @@ mod progress;
 mod qemu;
 mod record;
 mod run;
+mod script;
 mod setup;
+mod shutdown;
 mod size;
 mod test;
 mod usage;
@@ -76,7 +82,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match interruption::handle().and_then(|()| run(cli.command)) {
+        // What failed was ended by us.
+        _ if interruption::has_come() => ExitCode::from(interruption::EXIT_CODE),
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

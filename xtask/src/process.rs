@@ -1,14 +1,27 @@
 //! Running other programs to their end.
 
 use std::ffi::OsStr;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::children::Running;
+
 /// Runs a command without standard input and gives its output, whatever its exit status.
 pub fn output(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    start(command)?.output().with_context(|| format!("running {}", line(command)))
+}
+
+/// Runs a command without standard input to its end, with its output shown as it comes.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
     command.stdin(Stdio::null());
-    command.output().with_context(|| format!("running {}", line(command)))
+    start(command)?.wait().with_context(|| format!("running {}", line(command)))
+}
+
+/// Starts a command.
+pub fn start(command: &mut Command) -> Result<Running> {
+    Running::start(command).with_context(|| format!("running {}", line(command)))
 }
 
 /// Runs a command and gives its standard output. Anything but success is an error that shows what

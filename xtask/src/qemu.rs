@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,6 +13,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::machine::{Entry, ExceptionLevel, GicVersion, Machine};
 use crate::process;
+use crate::shutdown::{Monitor, Stop};
 use crate::size::MemorySize;
 
 /// QEMU's program for arm64.
@@ -174,10 +176,30 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The version of the QEMU on the path; `None` where there is none.
-pub fn version() -> Option<Version> {
-    let said = process::capture(Command::new(PROGRAM).arg("--version")).ok()?;
-    parse_version(&said)
+/// The QEMU that is run: the first on the path.
+#[derive(Debug)]
+pub struct FirstOnPath {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its version, or why it has none.
+    pub version: Result<Version, String>,
+}
+
+/// The first QEMU on the path; `None` where there is none.
+pub fn first_on_path() -> Option<FirstOnPath> {
+    let folders = std::env::var_os("PATH")?;
+    let path =
+        std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|file| is_program(file))?;
+    let version = process::capture(Command::new(&path).arg("--version"))
+        .map_err(|error| format!("{error:#}"))
+        .and_then(|said| parse_version(&said).ok_or_else(|| "--version names no version of QEMU".to_owned()));
+    Some(FirstOnPath { path, version })
+}
+
+/// Whether exec(3) would take this file.
+fn is_program(file: &Path) -> bool {
+    std::fs::metadata(file)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn parse_version(said: &str) -> Option<Version> {
@@ -192,6 +214,7 @@ pub struct Qemu {
     child: Child,
     console: Receiver<Vec<u8>>,
     stderr: Option<JoinHandle<String>>,
+    stop: Option<JoinHandle<Option<Stop>>>,
     terminal: Option<Termios>,
 }
 
@@ -202,14 +225,16 @@ impl Qemu {
             Keyboard::Terminal => tcgetattr(std::io::stdin()).ok(),
             Keyboard::Pipe | Keyboard::Nobody => None,
         };
+        let monitor = Monitor::new()?;
         let mut command = dying_with_us();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).args(monitor.arguments()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(match keyboard {
             Keyboard::Terminal => Stdio::inherit(),
             Keyboard::Pipe => Stdio::piped(),
             Keyboard::Nobody => Stdio::null(),
         });
         let mut child = command.spawn().with_context(|| format!("starting {PROGRAM}"))?;
+        let stop = Some(monitor.listen());
         let (sender, console) = channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || forward(stdout, &sender));
@@ -222,7 +247,7 @@ impl Qemu {
                 String::from_utf8_lossy(&said).into_owned()
             })
         });
-        Ok(Self { child, console, stderr, terminal })
+        Ok(Self { child, console, stderr, stop, terminal })
     }
 
     /// Pieces of the serial port's output, in order. Closed when QEMU ends.
@@ -235,12 +260,24 @@ impl Qemu {
         self.child.stdin.take()
     }
 
-    /// Waits until QEMU has ended. Gives its exit status and what it said on standard error.
-    pub fn ended(&mut self) -> Result<(ExitStatus, String)> {
+    /// Waits until QEMU has ended.
+    pub fn ended(&mut self) -> Result<Ended> {
         let status = self.child.wait().context("waiting for QEMU")?;
         let said = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        Ok((status, said))
+        let stop = self.stop.take().and_then(|reader| reader.join().ok()).flatten();
+        Ok(Ended { status, said, stop: stop.unwrap_or_else(|| Stop::Ended("no reason given".into())) })
     }
+}
+
+/// How QEMU ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it said on standard error.
+    pub said: String,
+    /// Why the machine stopped.
+    pub stop: Stop,
 }
 
 impl Drop for Qemu {

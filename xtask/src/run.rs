@@ -2,15 +2,14 @@
 
 use std::io::{Read, Write};
 use std::process::ChildStdin;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::console::Console;
-use crate::qemu::{Keyboard, Qemu, type_text};
+use crate::interruption::{self, Watching};
+use crate::qemu::{Ended, Keyboard, Qemu, type_text};
 use crate::verdict::{Verdict, Watch};
 
 /// How a run ended.
@@ -66,13 +65,13 @@ pub fn follow(
     timeout: Option<Duration>,
     afterwards: Afterwards,
 ) -> Result<Ending> {
-    let interrupted = interruption()?;
+    let _watching = Watching::begin();
     let mut console = Console::default();
     let mut stdout = std::io::stdout();
     let mut deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut before = Verdict::Running;
     loop {
-        if interrupted.load(Ordering::Relaxed) {
+        if interruption::has_come() {
             return Ok(Ending::Interrupted);
         }
         match qemu.console().recv_timeout(POLL) {
@@ -82,12 +81,12 @@ pub fn follow(
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                let (status, said) = qemu.ended()?;
-                if !status.success() && !interrupted.load(Ordering::Relaxed) {
+                let Ended { status, said, stop } = qemu.ended()?;
+                if !status.success() && !interruption::has_come() {
                     let why = format!("QEMU ended with {status}: {}", said.trim_end());
                     return Ok(Ending::Failed { why, last_lines: console.last_lines() });
                 }
-                watch.machine_stopped();
+                watch.machine_stopped(&stop);
                 return Ok(ending(watch.verdict(), &console, timeout));
             }
         }
@@ -103,7 +102,11 @@ pub fn follow(
                     }
                     None
                 }
-                (Verdict::Reached, Keyboard::Terminal) | (Verdict::Running, _) => None,
+                (Verdict::Reached, Keyboard::Terminal) => {
+                    watch.leave_to_user();
+                    None
+                }
+                (Verdict::Running, _) => None,
             };
             let soon = left.map(|left| Instant::now() + left);
             deadline = deadline.into_iter().chain(soon).min();
@@ -141,15 +144,4 @@ fn type_standard_input(mut pipe: ChildStdin) {
         }
     }
     let _ = type_text(&mut pipe, b"\rpoweroff\r");
-}
-
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set from now on, instead of killing us and leaving QEMU
-/// behind.
-fn interruption() -> Result<&'static AtomicBool> {
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
-    match HANDLER.get_or_init(|| ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))) {
-        Ok(()) => Ok(&INTERRUPTED),
-        Err(error) => anyhow::bail!("no handler for Ctrl-C: {error}"),
-    }
 }

@@ -2,9 +2,12 @@
 
 use crate::initramfs::{INITRD_LINE, USERSPACE_LINE};
 use crate::record::{self, Record};
+use crate::shutdown::Stop;
 
 /// What Linux prints before anything else.
 const FIRST_LINE: &str = "Booting Linux on physical CPU";
+/// What Linux prints when it panics, before the reason.
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// The goal of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +45,23 @@ pub struct Watch {
     records: Vec<Record>,
     /// A shell command asked the kernel to panic or fault, so that is not a failure.
     end_is_asked_for: bool,
+    /// linmap has said that it enters the payload.
+    payload_is_entered: bool,
+    /// The user at the terminal decides what happens, and judges it.
+    is_users: bool,
 }
 
 impl Watch {
     /// Follows a run with the goal `goal`.
     pub fn new(goal: Goal) -> Self {
-        Self { goal, verdict: Verdict::Running, records: Vec::new(), end_is_asked_for: false }
+        Self {
+            goal,
+            verdict: Verdict::Running,
+            records: Vec::new(),
+            end_is_asked_for: false,
+            payload_is_entered: false,
+            is_users: false,
+        }
     }
 
     /// How far the run is.
@@ -60,41 +74,84 @@ impl Watch {
         &self.records
     }
 
+    /// The goal is reached and a user types from now on: a `reboot` of theirs is not a failure.
+    pub fn leave_to_user(&mut self) {
+        self.is_users = true;
+    }
+
     /// Takes in the next console line.
     pub fn line(&mut self, line: &str) {
         let told = match record::parse(line) {
             Some(Ok(record)) => {
-                self.end_is_asked_for |= record.get("end").is_some_and(|end| end == "asked");
+                let is = |key: &str, value: &str| record.get(key).is_some_and(|found| found == value);
+                self.end_is_asked_for |= is("end", "asked");
+                self.payload_is_entered |= is("state", "kexec") || is("state", "crash-kexec");
                 let told = self.judge(&record);
                 self.records.push(record);
-                told
+                self.unless_typed(told)
             }
-            Some(Err(error)) => Verdict::Failed(format!("an unreadable line for machines: {error}: {line}")),
+            Some(Err(error)) => {
+                let why = format!("an unreadable line for machines: {error}: {line}");
+                self.unless_typed(Verdict::Failed(why))
+            }
             None => self.judge_payload(line),
         };
-        // The first failure is the cause. In the shell what fails afterwards is for the user to
-        // judge.
-        let in_shell = self.goal == Goal::Shell && self.verdict == Verdict::Reached;
-        if told != Verdict::Running && !in_shell && !matches!(self.verdict, Verdict::Failed(_)) {
+        self.take(told);
+    }
+
+    /// QEMU ended by itself without an error.
+    pub fn machine_stopped(&mut self, stop: &Stop) {
+        let told = match (&self.verdict, stop) {
+            (Verdict::Reached, Stop::PoweredOff) => Verdict::Reached,
+            (Verdict::Running, Stop::PoweredOff)
+                if self.goal == Goal::PowerOff && self.payload_is_entered =>
+            {
+                Verdict::Reached
+            }
+            (Verdict::Running, Stop::PoweredOff) => self.missed("powered off"),
+            (Verdict::Running, Stop::Reset) => self.missed("was reset"),
+            (Verdict::Running, Stop::Ended(reason)) => self.missed(&format!("was ended ({reason})")),
+            (Verdict::Failed(_), _) => return,
+            (Verdict::Reached, Stop::Reset) => {
+                Verdict::Failed("the machine was reset, and did not power off".into())
+            }
+            (Verdict::Reached, Stop::Ended(reason)) => {
+                Verdict::Failed(format!("the machine was ended ({reason}), and did not power off"))
+            }
+        };
+        self.take(told);
+    }
+
+    /// The first failure is the cause.
+    fn take(&mut self, told: Verdict) {
+        if told != Verdict::Running && !self.is_users && !matches!(self.verdict, Verdict::Failed(_)) {
             self.verdict = told;
         }
     }
 
-    /// QEMU ended by itself without an error: the machine powered off or reset.
-    pub fn machine_stopped(&mut self) {
-        if self.verdict == Verdict::Running {
-            self.verdict = match self.goal {
-                Goal::PowerOff => Verdict::Reached,
-                Goal::Userspace => missing("Linux's user space"),
-                Goal::FirstLine => missing("Linux's first line"),
-                Goal::Done => missing("the line with state=done"),
-                Goal::Script => missing("the end of the script"),
-                Goal::Shell => missing("linmap's shell"),
-            };
-        }
+    /// In the shell a command of the user's may fail.
+    fn unless_typed(&self, told: Verdict) -> Verdict {
+        let is_in_shell = self.goal == Goal::Shell && self.verdict == Verdict::Reached;
+        if is_in_shell { Verdict::Running } else { told }
+    }
+
+    fn missed(&self, how: &str) -> Verdict {
+        let what = match self.goal {
+            Goal::Userspace => "Linux's user space was reached",
+            Goal::FirstLine => "Linux's first line was reached",
+            Goal::Done => "the line with state=done was reached",
+            Goal::Script => "the end of the script was reached",
+            Goal::Shell => "linmap's shell was reached",
+            Goal::PowerOff if self.payload_is_entered => "the payload powered it off",
+            Goal::PowerOff => "the payload was entered",
+        };
+        Verdict::Failed(format!("the machine {how} before {what}"))
     }
 
     fn judge_payload(&self, line: &str) -> Verdict {
+        if let Some(at) = line.find(PANIC) {
+            return Verdict::Failed(format!("the payload panicked: {}", line[at..].trim_end()));
+        }
         if self.goal == Goal::FirstLine && line.contains(FIRST_LINE) {
             return Verdict::Reached;
         }
@@ -117,7 +174,8 @@ impl Watch {
             (Some("ok"), Goal::Script) => return Verdict::Reached,
             (Some("failed"), _) => {
                 let command = text("command").unwrap_or_default();
-                return Verdict::Failed(format!("the script's command '{command}' failed"));
+                let why = text("what").map_or(String::new(), |what| format!(": {what}"));
+                return Verdict::Failed(format!("the script's command '{command}' failed{why}"));
             }
             _ => {}
         }
@@ -130,10 +188,6 @@ impl Watch {
 /// The file of Linux's initramfs that /init found corrupt.
 fn corrupt_file(line: &str) -> Option<&str> {
     line.strip_prefix(INITRD_LINE)?.strip_prefix("corrupt").map(str::trim)
-}
-
-fn missing(what: &str) -> Verdict {
-    Verdict::Failed(format!("the machine stopped before {what} was reached"))
 }
 
 fn plain(value: &serde_json::Value) -> String {
@@ -211,8 +265,8 @@ mod tests {
 
     #[test]
     fn a_failed_script_names_its_command() {
-        let line = r#"linmap: script=failed command="translate 0x0""#;
-        let failed = Verdict::Failed("the script's command 'translate 0x0' failed".into());
+        let line = r#"linmap: script=failed command="translate 0x0" what="usage""#;
+        let failed = Verdict::Failed("the script's command 'translate 0x0' failed: usage".into());
         assert_eq!(after(Goal::Script, &[line]), failed);
         assert_eq!(after(Goal::Userspace, &[line]), failed);
     }
@@ -222,15 +276,61 @@ mod tests {
         assert!(matches!(after(Goal::Done, &["linmap: state"]), Verdict::Failed(_)));
     }
 
+    fn stopped(goal: Goal, lines: &[&str], stop: &Stop) -> Verdict {
+        let mut watch = Watch::new(goal);
+        lines.iter().for_each(|line| watch.line(line));
+        watch.machine_stopped(stop);
+        watch.verdict().clone()
+    }
+
+    const ENTERED: &str = "linmap: state=kexec entry=0x40200000 mmu=on";
+    const GOALS: [Goal; 6] =
+        [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell, Goal::PowerOff];
+
     #[test]
-    fn a_machine_that_stops_early_failed_unless_that_was_the_goal() {
-        for goal in [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell] {
-            let mut watch = Watch::new(goal);
-            watch.machine_stopped();
-            assert!(matches!(watch.verdict(), Verdict::Failed(_)), "{goal:?}");
+    fn a_machine_that_stops_early_failed_and_how_it_stopped_is_told() {
+        for goal in GOALS {
+            for (stop, says) in [
+                (Stop::PoweredOff, "powered off before"),
+                (Stop::Reset, "was reset before"),
+                (Stop::Ended("host-signal".into()), "host-signal"),
+            ] {
+                let Verdict::Failed(why) = stopped(goal, &[], &stop) else { panic!("{goal:?}, {stop:?}") };
+                assert!(why.contains(says), "{goal:?}: {why}");
+            }
         }
-        let mut watch = Watch::new(Goal::PowerOff);
-        watch.machine_stopped();
+    }
+
+    #[test]
+    fn a_payload_with_its_own_user_space_succeeds_only_by_powering_off() {
+        assert_eq!(stopped(Goal::PowerOff, &[ENTERED], &Stop::PoweredOff), Verdict::Reached);
+        let reset = "the machine was reset before the payload powered it off";
+        assert_eq!(stopped(Goal::PowerOff, &[ENTERED], &Stop::Reset), Verdict::Failed(reset.into()));
+        let never = "the machine powered off before the payload was entered";
+        assert_eq!(stopped(Goal::PowerOff, &[], &Stop::PoweredOff), Verdict::Failed(never.into()));
+    }
+
+    #[test]
+    fn a_panic_of_the_payload_fails_every_run_that_enters_one_and_is_quoted() {
+        let line = "[    0.62] Kernel panic - not syncing: No working init found.";
+        let why = "the payload panicked: Kernel panic - not syncing: No working init found.";
+        for goal in [Goal::Userspace, Goal::FirstLine, Goal::PowerOff] {
+            assert_eq!(after(goal, &[ENTERED, line]), Verdict::Failed(why.into()), "{goal:?}");
+        }
+        let in_shell = after(Goal::Shell, &["linmap: shell=ready", ENTERED, line]);
+        assert!(matches!(in_shell, Verdict::Failed(_)), "commands from a pipe");
+    }
+
+    #[test]
+    fn a_reset_behind_the_goal_fails_too_unless_a_user_types() {
+        let ok = ["linmap-userspace: ok"];
+        assert_eq!(stopped(Goal::Userspace, &ok, &Stop::PoweredOff), Verdict::Reached);
+        assert!(matches!(stopped(Goal::Userspace, &ok, &Stop::Reset), Verdict::Failed(_)));
+        let mut watch = Watch::new(Goal::Userspace);
+        watch.line(ok[0]);
+        watch.leave_to_user();
+        watch.line("Kernel panic - not syncing: sysrq triggered crash");
+        watch.machine_stopped(&Stop::Reset);
         assert_eq!(watch.verdict(), &Verdict::Reached);
     }
 }

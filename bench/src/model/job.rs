@@ -1,4 +1,4 @@
-//! The builds that are checked.
+//! The builds and edits that are checked.
 
 use linmap_model::Config;
 
@@ -13,6 +13,11 @@ pub enum Source {
     Straight,
     /// A trace of one store an entry into tables that are walked already, each linked empty.
     Live,
+    /// Pages of a live map that are made read-only one by one, each with its barriers and its
+    /// invalidation.
+    Protect,
+    /// Blocks of a live map that are split into pages and folded again, at BBM level 3.
+    Resize,
     /// The builder `base`, as it runs on the model's board: every store to a live table, every
     /// barrier and invalidation.
     Base,
@@ -24,6 +29,8 @@ impl Source {
         match self {
             Self::Straight => "one store an entry",
             Self::Live => "one store an entry, live tables",
+            Self::Protect => "pages made read-only, live",
+            Self::Resize => "blocks split and folded, live",
             Self::Base => "the builder base, on the board",
         }
     }
@@ -33,12 +40,14 @@ impl Source {
         match self {
             Self::Straight => "straight",
             Self::Live => "live",
+            Self::Protect => "protect",
+            Self::Resize => "resize",
             Self::Base => "base",
         }
     }
 }
 
-/// One build, by pages, that is checked.
+/// One build by pages, or the edits of a map, that is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Job {
     /// Who builds.
@@ -59,6 +68,8 @@ impl Job {
             Self { source: Source::Straight, gib: 64 },
             Self { source: Source::Live, gib: 16 },
             Self { source: Source::Live, gib: 64 },
+            Self { source: Source::Protect, gib: 4 },
+            Self { source: Source::Resize, gib: 4 },
             Self { source: Source::Base, gib: base },
         ]
     }
@@ -68,16 +79,14 @@ impl Job {
         Case { work: Work::Build, gib: self.gib, leaf: LeafKind::Page }
     }
 
-    /// The machine: one CPU and the case's RAM.
+    /// The machine: the case's RAM and one CPU, or four for edits.
     pub(super) fn config(self) -> Config {
         let ram = self.case().ram();
-        Config {
-            cpus: 1,
-            bbm: 0,
-            granule: 0x1000,
-            va_bits: 48,
-            pa_bits: 48,
-            ram: vec![(ram.start.0, ram.len())],
-        }
+        let (cpus, bbm) = match self.source {
+            Source::Straight | Source::Live | Source::Base => (1, 0),
+            Source::Protect => (4, 0),
+            Source::Resize => (4, 3),
+        };
+        Config { cpus, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(ram.start.0, ram.len())] }
     }
 }

@@ -4,6 +4,7 @@
 //! memory is the checker's. Nothing in such a process is done by more than one thread.
 
 mod checked;
+mod edits;
 mod fixmap;
 mod job;
 mod trace;
@@ -30,6 +31,8 @@ impl Job {
         let checked = match self.source {
             Source::Straight => trace::run(self, trace::straight)?,
             Source::Live => trace::run(self, trace::live)?,
+            Source::Protect => edits::run(self, edits::protect)?,
+            Source::Resize => edits::run(self, edits::resize)?,
             Source::Base => fixmap::run(self)?,
         };
         let Checked { events, time, table_bytes } = checked;
@@ -123,6 +126,14 @@ mod tests {
         let (events, table_bytes) = run(Source::Live);
         assert_eq!(table_bytes, case.table_bytes());
         assert!((least..least + 16).contains(&events), "{events}");
+    }
+
+    #[test]
+    fn each_edit_has_its_stores_its_barriers_and_what_relies_on_it() {
+        let entries = Job { source: Source::Protect, gib: 1 }.case().entries();
+        assert_eq!(run(Source::Protect).0, 6 * entries);
+        // Seven events for a fold, six for a split.
+        assert_eq!(run(Source::Resize).0, 13 * entries / 512);
     }
 
     #[test]

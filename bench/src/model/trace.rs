@@ -8,14 +8,14 @@ use linmap_model::{Event, Machine, Violation};
 use linmap_table::Leaves;
 use linmap_vmsa::{Descriptor, Level, Pa};
 
-use super::checked::{Checked, events};
+use super::checked::Checked;
 use super::job::Job;
 use crate::case::Case;
 use crate::geometry::GEOMETRY;
 
 /// Bytes and entries of a table.
-const TABLE: u64 = GEOMETRY.granule().bytes();
-const ENTRIES: u64 = GEOMETRY.granule().entries() as u64;
+pub(super) const TABLE: u64 = GEOMETRY.granule().bytes();
+pub(super) const ENTRIES: u64 = GEOMETRY.granule().entries() as u64;
 
 /// Makes a trace event by event.
 type Trace = fn(Case, &mut Machine) -> Result<(), Violation>;
@@ -29,7 +29,7 @@ pub(super) fn run(job: Job, trace: Trace) -> Result<Checked> {
     let time = start.elapsed();
     legal.and_then(|()| reaches_the_ends(case, &mut machine)).map_err(|violation| anyhow!("{violation}"))?;
     // `reaches_the_ends` adds two accesses, which are not part of the trace.
-    Ok(Checked { events: events(&mut machine)? - 2, time, table_bytes: case.table_bytes() })
+    Ok(Checked { events: machine.events() as u64 - 2, time, table_bytes: case.table_bytes() })
 }
 
 /// Whether the first page and the last are where they should be.
@@ -105,14 +105,14 @@ pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
 }
 
 /// DSB ISHST.
-const ORDER: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores };
+pub(super) const ORDER: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores };
 
-fn store(pa: u64, value: u64) -> Event {
+pub(super) fn store(pa: u64, value: u64) -> Event {
     Event::Store { cpu: 0, pa, value, via: None }
 }
 
 /// TTBR1 on `root`.
-fn turn_on(root: u64, machine: &mut Machine) -> Result<(), Violation> {
+pub(super) fn turn_on(root: u64, machine: &mut Machine) -> Result<(), Violation> {
     machine.step(&Event::Write { cpu: 0, register: Register::Ttbr1, value: root })?;
     machine.step(&Event::Isb { cpu: 0 })
 }

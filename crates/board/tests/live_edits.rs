@@ -247,7 +247,8 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
 }
 
 fn sequences() -> u32 {
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 34_000 } else { 800 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 34_000 } else { 800 };
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 

@@ -26,7 +26,8 @@ type Frame = [u64; LIST_FRAME_WORDS];
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 2_000 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 20_000 } else { 2_000 };
     ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 

@@ -331,7 +331,8 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
 /// `LINMAP_FUZZ_CASES` files of each kind, or a few without it.
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 500 } else { 32 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 500 } else { 32 };
     ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 

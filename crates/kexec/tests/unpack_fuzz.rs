@@ -45,7 +45,8 @@ const BYTES: [u8; 12] = [0, 1, 2, 3, 0x7f, 0x80, 0xa8, 0xfc, 0xfd, 0xfe, 0xff, 0
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 2_000 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 20_000 } else { 2_000 };
     ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 

@@ -111,9 +111,10 @@ fn read_only(start: u64, len: u64) -> Op {
     Op::Protect(range(start, len), Protection::ReadOnly)
 }
 
-/// A page of a 2 MiB block becomes read-only at level 3: split, link, protect, invalidate.
+/// The last page but one of a 2 MiB block becomes read-only at level 3: split, link, protect,
+/// invalidate.
 fn split() -> Recorded {
-    record(&blocks(), &[read_only(BLOCK.start.0 + 0x5000, 0x1000)])
+    record(&blocks(), &[read_only(BLOCK.end.0 - 0x2000, 0x1000)])
 }
 
 /// A block becomes pages at level 0, parked.

@@ -12,7 +12,9 @@ mod barriers;
 mod checker;
 mod entries;
 mod parked;
+mod removed;
 mod short_plan;
 mod steps;
+mod together;
 
 pub(crate) use steps::{Author, check};

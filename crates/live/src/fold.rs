@@ -2,21 +2,22 @@
 //! become contiguous runs.
 
 use core::ops::RangeInclusive;
-use core::slice;
 
 use arrayvec::ArrayVec;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Level, Va};
 
-use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_of, entry, leaf};
+use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, entry, leaf};
 use crate::exclusivity::Exclusivity;
+use crate::gather::are_consecutive;
+use crate::invalidate::Span;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::{Edit, Step};
+use crate::uniform::uniform;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
-use linmap_table::read;
 
 /// What a walk of a fold does with the entries that it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,20 +32,10 @@ enum Phase {
     Make,
 }
 
-/// Entries that one turn of a loop compares: a divisor of the number of entries of every table
-/// below a root.
-const CHUNK: usize = 32;
+/// The longest contiguous run above the level of pages: 32 blocks of 32 or 512 MiB.
+const LONGEST_RUN: usize = 32;
 
-/// The shortest contiguous run there is, or a part of a longer one.
-const RUN: usize = 16;
-
-/// Chunks that are compared before a difference ends the comparison.
-const CHUNKS: usize = 4;
-
-/// The longest contiguous run there is: 128 pages of 16 KiB.
-const LONGEST_RUN: usize = 128;
-
-/// The entries of a possible run that lie in the range.
+/// The entries of a possible run that lie in the range, at least one of them a table.
 #[derive(Debug)]
 struct Group {
     index: usize,
@@ -99,42 +90,103 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let geometry = self.context.geometry;
         let found = self.read(node, index);
         let Some(table) = self.context.next_table(found) else { return Ok(()) };
+        let below = self.context.below(node, index, table);
         let whole =
             if geometry.has_leaf(node.level) { uniform(geometry, self.window, table, level) } else { None };
         let Some((attributes, pa)) = whole else {
-            let below = self.context.below(node, index, table);
             return self.fold_inside(below, node.va(index), node.last(index));
         };
         let first = leaf(geometry, node.level, attributes, pa);
         self.store(node, index, 1, Edit::Write { first, step: 0 })?;
-        self.invalidate_table(node, index);
+        if level == Level::L3 && first.is_valid() {
+            self.spans.push(Span::all_levels(below.base, self.context.entries(level), below.shift));
+        } else {
+            self.invalidate_table(below);
+        }
         self.finish()?;
-        self.script.push(Step::Free { va: Va(node.va(index)), table, level })
+        self.script.push(Step::Free { va: Va(below.base), table, level })
     }
 
     /// Returns whether the second phase may find runs to fold.
     fn fold_below(&mut self, node: Node, first: u64, last: u64, phase: Phase) -> Result<bool, PlanError> {
-        if node.level == Level::L3 && phase == Phase::Blocks {
-            return Ok(true);
-        }
         let (from, to) = self.indices(node, first, last);
-        let run = self.context.run(node.level).unwrap_or(1).min(LONGEST_RUN);
-        let mut start = from & !(run - 1);
+        let run = self.context.new_run(node.level);
+        if node.level == Level::L3 {
+            return match run {
+                Some(run) if phase != Phase::Blocks => self.fold_pages(node, from..=to, run, phase),
+                run => Ok(run.is_some()),
+            };
+        }
+        let step = run.unwrap_or(1);
+        let mut start = from & !(step - 1);
         let mut runs = false;
         let mut group = Group { index: 0, folded: ArrayVec::new_const(), becomes_run: false };
         while start <= to {
-            let entries = start.max(from)..=(start + run - 1).min(to);
-            self.look_at_group(node, run, entries.clone(), &mut group, first, last);
-            self.fold_group(node, &group, phase)?;
-            runs |= group.becomes_run;
-            if node.level != Level::L3 {
+            let entries = start.max(from)..=(start + step - 1).min(to);
+            if self.look(node, *entries.start(), *entries.end(), |entries| entries.iter().all(no_table)) {
+                // Most entries of a large map are blocks.
+                if run.is_some() && first <= node.va(start) && node.last(start + step - 1) <= last {
+                    runs |= self.fold_leaves(node, start, step, phase)?;
+                }
+            } else {
+                self.look_at_group(node, step, entries.clone(), &mut group, first, last);
+                self.fold_group(node, &group, phase)?;
+                runs |= group.becomes_run;
                 for index in entries {
                     runs |= self.fold_child(node, index, &group, first, last, phase)?;
                 }
             }
+            start += step;
+        }
+        Ok(runs)
+    }
+
+    /// Folds the pages `entries` of a table to runs of `run` pages.
+    fn fold_pages(
+        &mut self,
+        node: Node,
+        entries: RangeInclusive<usize>,
+        run: usize,
+        phase: Phase,
+    ) -> Result<bool, PlanError> {
+        let mut runs = false;
+        let mut start = entries.start().next_multiple_of(run);
+        while start + run <= entries.end() + 1 {
+            runs |= self.fold_leaves(node, start, run, phase)?;
             start += run;
         }
         Ok(runs)
+    }
+
+    /// Folds `run` entries from `start` on, none of them a table, to a contiguous run, if they can
+    /// be one and are not. Returns whether they can.
+    #[inline(always)]
+    fn fold_leaves(&mut self, node: Node, start: usize, run: usize, phase: Phase) -> Result<bool, PlanError> {
+        let shift = node.shift;
+        let lead = self.look(node, start, start + run - 1, |entries| {
+            let first = *entries.first()?;
+            // Hardware may have updated the entries of a run, which is one already.
+            (first != 0 && first & CONTIGUOUS == 0 && are_consecutive(entries, shift)).then_some(first)
+        });
+        let Some(lead) = lead.map(Descriptor) else { return Ok(false) };
+        let Entry::Leaf(pa) = entry(self.context.geometry, node.level, lead) else { return Ok(false) };
+        if pa.0 & (((run as u64) << shift) - 1) != 0 {
+            return Ok(false);
+        }
+        match phase {
+            Phase::Blocks => {}
+            Phase::Runs => self.fold_run(node, start, run, lead)?,
+            Phase::Break if lead.is_valid() => {
+                self.store(node, start, run, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, start, run);
+            }
+            Phase::Break => {}
+            Phase::Make => {
+                let set = CONTIGUOUS | lead.0 & VALID_BIT;
+                self.store(node, start, run, Edit::Bits { clear: 0, set })?;
+            }
+        }
+        Ok(true)
     }
 
     /// Folds below a table that stays.
@@ -175,7 +227,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let geometry = self.context.geometry;
         group.folded.clear();
         group.becomes_run = false;
-        let mut contiguous = true;
         for index in entries {
             if node.va(index) < first || node.last(index) > last {
                 continue;
@@ -184,7 +235,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 group.index = index;
             }
             let found = self.read(node, index);
-            contiguous &= found.is_contiguous();
             group.folded.push(match (entry(geometry, node.level, found), node.level.next()) {
                 (Entry::Leaf(_), _) => found.0 & !CONTIGUOUS,
                 (Entry::Table(table), Some(next)) if geometry.has_leaf(node.level) => {
@@ -201,16 +251,19 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let lead = Descriptor(group.folded[0]);
         if let Entry::Leaf(pa) = entry(geometry, node.level, lead) {
-            let consecutive =
-                |(nth, bits): (usize, &u64)| *bits == lead.0.wrapping_add((nth as u64) << node.shift);
             let aligned = pa.0 & (((run as u64) << node.shift) - 1) == 0;
-            group.becomes_run = !contiguous && aligned && group.folded.iter().enumerate().all(consecutive);
+            group.becomes_run = aligned && are_consecutive(&group.folded, node.shift);
         }
     }
 
     fn fold_group(&mut self, node: Node, group: &Group, phase: Phase) -> Result<(), PlanError> {
         if phase == Phase::Runs {
-            return self.fold_run(node, group);
+            return match group.folded.first() {
+                Some(lead) if group.becomes_run => {
+                    self.fold_run(node, group.index, group.folded.len(), Descriptor(*lead))
+                }
+                _ => Ok(()),
+            };
         }
         let geometry = self.context.geometry;
         for (nth, folded) in group.folded.iter().enumerate() {
@@ -219,22 +272,22 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 continue;
             }
             let found = self.read(node, index);
-            let is_table = node.level != Level::L3 && found.next_table(geometry).is_some();
-            if !is_table && !group.becomes_run {
+            let table = found.next_table(geometry);
+            if table.is_none() && !group.becomes_run {
                 continue;
             }
             let common = if group.becomes_run { CONTIGUOUS } else { 0 };
-            match (phase, is_table) {
-                (Phase::Blocks, true) => {
+            match (phase, table) {
+                (Phase::Blocks, Some(table)) => {
                     self.may_resize(node, index, folded)?;
                     self.store(node, index, 1, Edit::Write { first: folded, step: 0 })?;
-                    self.invalidate_table(node, index);
+                    self.invalidate_table(self.context.below(node, index, table));
                 }
-                (Phase::Break, true) => {
+                (Phase::Break, Some(table)) => {
                     self.store(node, index, 1, Edit::Write { first: Descriptor::INVALID, step: 0 })?;
-                    self.invalidate_table(node, index);
+                    self.invalidate_table(self.context.below(node, index, table));
                 }
-                (Phase::Break, false) if found.is_valid() => {
+                (Phase::Break, None) if found.is_valid() => {
                     self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
                     self.invalidate_leaves(node, index, 1);
                 }
@@ -248,15 +301,19 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    fn fold_run(&mut self, node: Node, group: &Group) -> Result<(), PlanError> {
-        if !group.becomes_run {
-            return Ok(());
-        }
-        let lead = Descriptor(group.folded[0]);
-        self.may_resize(node, group.index, lead)?;
-        self.store(node, group.index, group.folded.len(), Edit::Bits { clear: 0, set: CONTIGUOUS })?;
+    /// Sets the contiguous bit of the `count` entries from `index` on, the first of which is `lead`
+    /// by then.
+    fn fold_run(
+        &mut self,
+        node: Node,
+        index: usize,
+        count: usize,
+        lead: Descriptor,
+    ) -> Result<(), PlanError> {
+        self.may_resize(node, index, lead)?;
+        self.store(node, index, count, Edit::Bits { clear: 0, set: CONTIGUOUS })?;
         if lead.is_valid() && self.context.bbm != BbmLevel::L3 {
-            self.invalidate_leaves(node, group.index, group.folded.len());
+            self.invalidate_leaves(node, index, count);
         }
         Ok(())
     }
@@ -271,72 +328,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 }
 
-/// Returns the attributes and the address of the one leaf that translates what the table in frame
-/// `table` at `level` does with all tables below it, or `None`.
-pub(crate) fn uniform<W: TableWindow>(
-    geometry: Geometry,
-    window: &mut W,
-    table: Pa,
-    level: Level,
-) -> Option<(u64, Pa)> {
-    let shift = geometry.shift(level);
-    let count = geometry.entries(level);
-    let mut of = |index: usize| {
-        // SAFETY: both indices asked for below are entries at this level.
-        let found = unsafe { read(window, level, table, index) };
-        match (entry(geometry, level, found), level.next()) {
-            (Entry::Leaf(pa), _) => Some((attributes_of(geometry, found), pa)),
-            (Entry::Table(below), Some(next)) => uniform(geometry, window, below, next),
-            _ => None,
-        }
-    };
-    let (attributes, start) = of(0)?;
-    if start.0 & (((count as u64) << shift) - 1) != 0 {
-        return None;
-    }
-    if level != Level::L3 {
-        let alike = |index| of(index) == Some((attributes, Pa(start.0 + ((index as u64) << shift))));
-        return (1..count).all(alike).then_some((attributes, start));
-    }
-    let lead = leaf(geometry, level, attributes, start).0;
-    let pointer = window.open(level, table);
-    // SAFETY: an open table has `count` entries, which are initialised in every tree. Nothing
-    // writes to them during the call: only its one `LiveTree` changes a live tree, and new tables
-    // are complete.
-    let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
-    let (chunks, _) = entries.as_chunks::<CHUNK>();
-    let alike = are_alike(chunks, lead, 1u64 << shift);
-    window.close(level);
-    alike.then_some((attributes, start))
-}
-
-/// Returns whether the entries are `expected`, `expected` + `step` and so on, each run of them with
-/// or without the contiguous bit.
-// Out of line: in the caller's loop the compiler makes branches of the comparisons. Here an entry
-// costs half a load, an addition and a conditional comparison on AArch64.
-#[inline(never)]
-fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
-    let mut expected = expected;
-    for chunks in chunks.chunks(CHUNKS) {
-        let mut alike = true;
-        for chunk in chunks {
-            // A chunk is two runs or a part of one. All entries of a run have the contiguous bit,
-            // or none.
-            let (runs, _) = chunk.as_chunks::<RUN>();
-            let mut chunk_alike = true;
-            for run in runs {
-                let mut next = expected | run[0] & CONTIGUOUS;
-                for found in run {
-                    chunk_alike &= *found == next;
-                    next = next.wrapping_add(step);
-                }
-                expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
-            }
-            alike &= chunk_alike;
-        }
-        if !alike {
-            return false;
-        }
-    }
-    true
+/// Whether an entry above the level of pages does not lead to a table.
+const fn no_table(bits: &u64) -> bool {
+    !Descriptor(*bits).may_be_table()
 }

@@ -1,49 +1,17 @@
-//! Whether leaves could become larger where attributes have changed.
+//! Whether leaves could become larger where something was mapped or has changed.
 
-use linmap_vmsa::{Level, Pa, Va, VaRange};
+use linmap_vmsa::{Descriptor, Level, Pa, Va, VaRange};
 
-use crate::entry::{CONTIGUOUS, Entry, attributes_of, entry};
-use crate::fold::uniform;
+use crate::entry::{Entry, attributes_of, entry};
+use crate::gather::gather;
 use crate::node::Node;
 use crate::tree_context::TreeContext;
+use crate::uniform::uniform;
 use linmap_table::TableWindow;
 
-/// Returns the range worth folding after the leaves of `first..=last` changed, or `None`.
-#[inline]
+/// Returns `first..=last` extended to the largest leaves that could arise after its leaves changed,
+/// if any could.
 pub(crate) fn foldable<W: TableWindow>(
-    context: &TreeContext,
-    first: u64,
-    last: u64,
-    window: &mut W,
-) -> Option<VaRange> {
-    if is_odd_page(context, first, last, window) { None } else { grown_around(context, first, last, window) }
-}
-
-/// Returns whether `first..=last` is one page outside of runs that differs from the page beside it.
-/// Every larger leaf would contain both.
-fn is_odd_page<W: TableWindow>(context: &TreeContext, first: u64, last: u64, window: &mut W) -> bool {
-    if (last - first) >> context.page_shift != 0 {
-        return false;
-    }
-    let node = context.lowest(window, first);
-    if node.level != Level::L3 {
-        return false;
-    }
-    let index = node.index(first);
-    let [page, beside] =
-        [index, index ^ 1].map(|index| context.read(window, node.level, node.table, index).0);
-    page & CONTIGUOUS == 0 && differ(context, page, beside)
-}
-
-/// Returns whether two pages differ in their attributes. The first is not part of a run.
-#[inline(always)]
-pub(crate) const fn differ(context: &TreeContext, page: u64, beside: u64) -> bool {
-    (page ^ beside) & !(context.address_bits | CONTIGUOUS) != 0
-}
-
-/// Returns `first..=last` extended to the largest leaves that could arise, if any could.
-#[inline(never)]
-fn grown_around<W: TableWindow>(
     context: &TreeContext,
     first: u64,
     last: u64,
@@ -75,7 +43,7 @@ fn grown_around<W: TableWindow>(
 /// Returns whether a contiguous run of pages could lie in the range, so that leaves may fold
 /// between its ends.
 fn holds_run(context: &TreeContext, first: u64, last: u64) -> bool {
-    let run = context.run(Level::L3).unwrap_or(1) as u64;
+    let run = context.new_run(Level::L3).unwrap_or(1) as u64;
     let end = (run << context.page_shift) - 1;
     let start = first.checked_add(end).map(|start| start & !end);
     start.and_then(|start| start.checked_add(end)).is_some_and(|end| end <= last)
@@ -104,7 +72,8 @@ impl Place {
         let offset = pa.0.wrapping_sub(node.va(index));
         let count = if found.is_contiguous() { context.run(node.level).unwrap_or(1) } else { 1 };
         let start = index & !(count - 1);
-        Some(Self { node, start, count, attributes: attributes_of(geometry, found), offset })
+        let attributes = attributes(context, node, index, found, window);
+        Some(Self { node, start, count, attributes, offset })
     }
 
     fn first(&self) -> u64 {
@@ -131,7 +100,7 @@ impl Place {
 
     /// Returns the contiguous run that `self` could become part of.
     fn in_a_run<W: TableWindow>(&self, context: &TreeContext, window: &mut W) -> Option<Self> {
-        let run = context.run(self.node.level).filter(|run| self.count < *run)?;
+        let run = context.new_run(self.node.level).filter(|run| self.count < *run)?;
         // The entry beside decides nearly always.
         if !self.is_alike(context, self.start ^ 1, window) {
             return None;
@@ -149,7 +118,7 @@ impl Place {
         let geometry = context.geometry;
         let Node { table, level, base, .. } = self.node;
         // Where there are runs, a block consists of runs.
-        if context.run(level).is_some_and(|run| self.count < run) {
+        if context.new_run(level).is_some_and(|run| self.count < run) {
             return None;
         }
         let above = Level::new(level.number() - 1)?;
@@ -176,9 +145,27 @@ impl Place {
         let found = context.read(window, level, self.node.table, index);
         let expected = (self.attributes, Pa(self.node.va(index).wrapping_add(self.offset)));
         match (entry(geometry, level, found), level.next()) {
-            (Entry::Leaf(pa), _) => (attributes_of(geometry, found), pa) == expected,
+            (Entry::Leaf(pa), _) => (attributes(context, self.node, index, found, window), pa) == expected,
             (Entry::Table(table), Some(next)) => uniform(geometry, window, table, next) == Some(expected),
             _ => false,
         }
     }
+}
+
+/// Returns the attributes of the leaf `found` at `index`, with what hardware has updated in any
+/// entry of its run.
+fn attributes<W: TableWindow>(
+    context: &TreeContext,
+    node: Node,
+    index: usize,
+    found: Descriptor,
+    window: &mut W,
+) -> u64 {
+    let run = context.run(node.level).filter(|_| found.is_contiguous());
+    let gathered = run.and_then(|run| {
+        let start = index & !(run - 1);
+        let gathered = context.look(window, node, start, start + run - 1, |run| gather(run, node.shift));
+        gathered.ok()
+    });
+    attributes_of(context.geometry, gathered.map_or(found, |gathered| gathered.lead))
 }

@@ -127,12 +127,36 @@ impl<'s> History<'s> {
     #[inline(never)]
     fn has_touched(&self, before: usize, store: &Store) -> bool {
         let mut touches = false;
-        self.near(before, store.va.0, last(self.geometry, store), |_, other| {
-            touches |= other.table == store.table
-                && other.index < store.index.saturating_add(store.count)
-                && store.index < other.index.saturating_add(other.count);
-        });
+        self.overlapping(before, store, |_, _| touches = true);
         touches
+    }
+
+    /// Runs `each` on the stores before step `before` that change an entry that `store` names, in
+    /// order.
+    #[inline(always)]
+    pub fn overlapping(&self, before: usize, store: &Store, mut each: impl FnMut(usize, &Store)) {
+        if !self.has(store.level) {
+            return;
+        }
+        self.near(before, store.va.0, last(self.geometry, store), |step, other| {
+            if other.table == store.table
+                && other.index < store.index.saturating_add(store.count)
+                && store.index < other.index.saturating_add(other.count)
+            {
+                each(step, other);
+            }
+        });
+    }
+
+    /// Returns whether a store before step `before` changes a table below `level` that translates
+    /// anything in `first..=last`.
+    #[inline(never)]
+    pub fn changes_below(&self, before: usize, level: Level, first: u64, last: u64) -> bool {
+        let mut changes = false;
+        self.near(before, first, last, |_, store| {
+            changes |= store.level > level && store.va.0 <= last && first <= self::last(self.geometry, store);
+        });
+        changes
     }
 
     /// Returns the value of entry `index` of the table `table` at `level` after the stores before

@@ -32,8 +32,14 @@ impl Span {
         Self { first: va, last, shift, reach: Reach::LastLevel }
     }
 
-    /// What the table that the entry at `level` for `va` leads to translates: every page of it,
-    /// whatever its leaves are, and the walk-cache entries above.
+    /// `count` leaves of `1 << shift` bytes from `va` on, in a table that is removed.
+    #[inline]
+    pub fn all_levels(va: u64, count: usize, shift: u32) -> Self {
+        Self { reach: Reach::AllLevels, ..Self::leaves(va, count, shift) }
+    }
+
+    /// All of what the table that the entry at `level` for `va` leads to translates: every page of
+    /// it, whatever its leaves are, and the walk-cache entries above. No removed table needs more.
     #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);
@@ -77,6 +83,11 @@ impl Spans {
             return;
         }
         self.everything |= self.list.try_push(span).is_err();
+    }
+
+    /// Whether the list has overflowed.
+    pub fn is_everything(&self) -> bool {
+        self.everything
     }
 
     #[inline]

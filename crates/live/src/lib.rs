@@ -13,6 +13,7 @@ mod every_leaf;
 mod exclusivity;
 mod fold;
 mod foldable;
+mod gather;
 mod half;
 mod history;
 mod invalidate;
@@ -31,6 +32,7 @@ mod target;
 mod tlbi_coverage;
 mod tree;
 mod tree_context;
+mod uniform;
 mod unmap;
 
 pub use apply::EditCounts;

@@ -27,7 +27,7 @@ pub struct Plan<'b> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Foldable {
-    /// The plan changes one page, which then differs from the page beside it.
+    /// No larger leaf could lie in the plan's range.
     No,
     /// Unknown.
     Perhaps,
@@ -44,9 +44,9 @@ impl<'b> Plan<'b> {
         Self { context, exclusivity, foldable, steps }
     }
 
-    /// Returns whether [`LiveTree::foldable`](crate::LiveTree::foldable) may return `Some` when the
-    /// plan is applied. It is false when the plan changes one page, which then differs from the
-    /// page beside it.
+    /// Returns whether leaves in the plan's range may become larger when the plan, which changes
+    /// attributes, is applied: whether it pays to fold that range. Leaves that reach beyond the
+    /// range are not considered.
     #[inline(always)]
     pub fn may_fold(&self) -> bool {
         self.foldable == Foldable::Perhaps

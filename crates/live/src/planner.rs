@@ -1,8 +1,6 @@
 //! What all planners share: reads of entries, stores, barriers and invalidations.
 
-use core::slice;
-
-use linmap_vmsa::{Descriptor, Pa, Va};
+use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use crate::entry::CONTIGUOUS;
 use crate::exclusivity::Exclusivity;
@@ -36,8 +34,9 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     split_end: usize,
     /// The lowest table known to translate the whole range of the edit.
     pub top: Node,
-    /// Whether the edit changes one page, which then differs from the page beside it.
-    pub odd_page: bool,
+    /// Whether leaves in the range of the edit may become larger when their attributes have
+    /// changed.
+    pub may_fold: bool,
 }
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
@@ -62,7 +61,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unfolded: false,
             split_end: 0,
             top: context.top,
-            odd_page: false,
+            may_fold: false,
         }
     }
 
@@ -110,15 +109,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
 
     /// Runs `look` on the entries `from..=to` of `node` as they are in memory.
     pub fn look<T>(&mut self, node: Node, from: usize, to: usize, look: impl FnOnce(&[u64]) -> T) -> T {
-        let pointer = self.window.open(node.level, node.table);
-        // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
-        // its entries, initialised by whoever built the tree. Nothing writes to them during the
-        // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates
-        // are off.
-        let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
-        let result = look(entries);
-        self.window.close(node.level);
-        result
+        self.context.look(self.window, node, from, to, look)
     }
 
     /// Pushes stores to the entries from `index` on.
@@ -164,18 +155,55 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.spans.push(Span::leaves(node.va(index), count, shift));
     }
 
-    /// Notes that the entry no longer leads to a table.
-    pub fn invalidate_table(&mut self, node: Node, index: usize) {
-        if self.exclusivity == Exclusivity::Parked {
-            return;
+    /// Notes that no entry leads to the table `node` any more. Its valid leaves have to be
+    /// invalidated, and what walk caches hold of it and of the tables below: an invalidation of all
+    /// levels for any address of the lowest table does that for all tables above it.
+    pub fn invalidate_table(&mut self, node: Node) {
+        if self.exclusivity != Exclusivity::Parked {
+            self.invalidate_below(node);
         }
-        self.spans.push(Span::table(self.context.geometry, node.level, node.va(index)));
     }
 
-    /// Clears the contiguous bit of the run of `count` entries from `index` on. Every walker must
-    /// see all of these stores before an entry changes in another way (Arm ARM D8.7.1).
-    pub fn unfold(&mut self, node: Node, index: usize, count: usize) -> Result<(), PlanError> {
-        self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS, set: 0 })?;
+    fn invalidate_below(&mut self, node: Node) {
+        if self.spans.is_everything() {
+            return;
+        }
+        let last = self.context.entries(node.level) - 1;
+        if node.level == Level::L3 {
+            let valid = |bits: &u64| Descriptor(*bits).is_valid();
+            let ends = self.look(node, 0, last, |entries| {
+                entries.iter().position(valid).zip(entries.iter().rposition(valid))
+            });
+            let (first, last) = ends.unwrap_or((0, 0));
+            self.spans.push(Span::all_levels(node.va(first), last - first + 1, node.shift));
+            return;
+        }
+        let mut reached = false;
+        for index in 0..=last {
+            let found = self.read(node, index);
+            match self.context.next_table(found) {
+                Some(table) => self.invalidate_below(self.context.below(node, index, table)),
+                None if found.is_valid() => self.spans.push(Span::all_levels(node.va(index), 1, node.shift)),
+                None => continue,
+            }
+            reached = true;
+        }
+        if !reached {
+            self.spans.push(Span::all_levels(node.base, 1, self.context.page_shift));
+        }
+    }
+
+    /// Clears the contiguous bit of the run of `count` entries from `index` on, and gives all of
+    /// them the `updates` that hardware made to some: the bits to clear and to set. Every walker
+    /// must see all of these stores before an entry changes in another way (Arm ARM D8.7.1).
+    pub fn unfold(
+        &mut self,
+        node: Node,
+        index: usize,
+        count: usize,
+        (clear, set): (u64, u64),
+    ) -> Result<(), PlanError> {
+        self.store(node, index, count, Edit::Bits { clear: CONTIGUOUS | clear, set })?;
         // Walkers ignore the bit in invalidated leaves, and no CPU walks a parked tree. All entries
         // of a run are valid or none.
         self.unfolded |= self.exclusivity != Exclusivity::Parked && self.read(node, index).is_valid();

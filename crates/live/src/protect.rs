@@ -7,7 +7,7 @@ use linmap_vmsa::{Access, Execute, Level, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
-use crate::foldable::differ;
+use crate::gather::is_writable;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -86,21 +86,15 @@ impl BitChange {
         let may_become_both = change.may_become_both();
         Self { clear, set, may_become_both, invalidates: clear & VALID_BIT != 0 }
     }
-
-    /// What a leaf becomes.
-    #[inline(always)]
-    const fn of_leaf(&self, bits: u64) -> u64 {
-        bits & !self.clear | self.set
-    }
 }
-
-/// The bit of a leaf that makes it read-only (AP[2]).
-const READ_ONLY: u64 = Access::KernelReadOnly.bits();
 
 /// Returns whether a leaf is both writable and executable, at any exception level.
 const fn is_both(bits: u64) -> bool {
-    bits & READ_ONLY == 0 && bits & Execute::MASK != Execute::MASK
+    is_writable(bits) && bits & Execute::MASK != Execute::MASK
 }
+
+/// The shortest contiguous run of any granule.
+const SHORTEST_RUN: usize = 16;
 
 /// What some leaves have in common.
 #[derive(Clone, Copy, Debug)]
@@ -234,11 +228,25 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
             }
         }
-        if first ^ last == (1u64.wrapping_shl(node.shift)).wrapping_sub(1) && seen.or & CONTIGUOUS == 0 {
-            let beside = self.read(node, from ^ 1).0;
-            self.odd_page = differ(self.context, change.of_leaf(seen.or), beside);
-        }
+        self.may_fold |= self.can_grow(node, from, to, seen);
         self.protect_seen(node, from..to + 1, seen, change, phase)
+    }
+
+    /// Returns whether some of the leaves `from..=to` could become one larger leaf that lies in the
+    /// range: a block, or a contiguous run that they are not yet.
+    #[inline(always)]
+    fn can_grow(&self, node: Node, from: usize, to: usize, seen: Seen) -> bool {
+        let count = to.wrapping_sub(from).wrapping_add(1);
+        count >= SHORTEST_RUN && self.can_many_grow(node, from, count, seen)
+    }
+
+    #[inline(never)]
+    fn can_many_grow(&self, node: Node, from: usize, count: usize, seen: Seen) -> bool {
+        if count == self.context.entries(node.level) {
+            return true;
+        }
+        let Some(run) = self.context.new_run(node.level) else { return false };
+        seen.and & CONTIGUOUS == 0 && from.next_multiple_of(run) + run <= from + count
     }
 
     /// Plans to change some leaves of a table above the level of pages, or none.
@@ -253,6 +261,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Ok(());
         }
         let seen = self.look(node, leaves.start, leaves.end - 1, Seen::of);
+        self.may_fold |= self.can_grow(node, leaves.start, leaves.end - 1, seen);
         self.protect_seen(node, leaves, seen, change, phase)
     }
 
@@ -269,7 +278,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let (from, to) = (leaves.start, leaves.end - 1);
         let BitChange { clear, set, .. } = *change;
         if change.may_become_both {
-            let writable = (seen.and & !clear | set) & READ_ONLY == 0;
+            let writable = is_writable(seen.and & !clear | set) || is_writable(seen.or & !clear | set);
             let executable = (seen.and & !clear | set) & Execute::MASK != Execute::MASK;
             if writable && executable {
                 let both = |bits: &u64| is_both(bits & !clear | set);
@@ -282,12 +291,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Ok(());
         }
         // From the first leaf that changes to the last. Leaves between may be stored unchanged.
-        let changes = |bits: &u64| bits & !clear | set != *bits;
-        let ends = self.look(node, from, to, |entries| {
-            Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
-        });
-        let Some((lead, end)) = ends else { return Ok(()) };
-        let (mut lead, mut end) = (from + lead, from + end);
+        let (mut lead, mut end) = (from, to);
+        if from != to {
+            let changes = |bits: &u64| bits & !clear | set != *bits;
+            let ends = self.look(node, from, to, |entries| {
+                Some((entries.iter().position(changes)?, entries.iter().rposition(changes)?))
+            });
+            let Some(ends) = ends else { return Ok(()) };
+            (lead, end) = (from + ends.0, from + ends.1);
+        }
         if seen.or & CONTIGUOUS != 0 {
             (lead, end) = self.whole_runs(node, from, lead, end, to);
         }

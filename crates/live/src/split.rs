@@ -10,6 +10,7 @@ use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
 use crate::exclusivity::Exclusivity;
+use crate::gather::{Gathered, gather};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -93,14 +94,13 @@ pub(crate) enum Phase {
     Make,
 }
 
-/// A leaf, or a contiguous run of leaves, in a table.
+/// A contiguous run in a table.
 #[derive(Clone, Copy, Debug)]
-struct Unit {
+struct Run {
     node: Node,
     index: usize,
     count: usize,
-    is_run: bool,
-    valid: bool,
+    gathered: Gathered,
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
@@ -167,10 +167,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
                 // A page can't be split.
                 (Entry::Leaf(_), None) if !descriptor.is_contiguous() => return Ok(node.last(index)),
+                (Entry::Leaf(_), _) if !descriptor.is_contiguous() => {
+                    self.split_leaf(node, index, descriptor, cut, phase)?;
+                    return Ok(node.last(index));
+                }
                 (Entry::Leaf(_), _) => {
-                    let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, descriptor, cut, phase)?;
-                    return Ok(node.last(unit.index + unit.count - 1));
+                    let run = self.run_around(node, index, descriptor)?;
+                    self.split_run(&run, cut, phase)?;
+                    return Ok(node.last(run.index + run.count - 1));
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
             }
@@ -195,10 +199,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     let below = self.context.below(node, index, table);
                     self.split_below(below, first, last, cut, phase)?;
                 }
+                (Entry::Leaf(_), _) if !descriptor.is_contiguous() => {
+                    self.split_leaf(node, index, descriptor, cut, phase)?;
+                }
                 (Entry::Leaf(_), _) => {
-                    let unit = self.unit(node, index, descriptor)?;
-                    self.split_unit(unit, descriptor, cut, phase)?;
-                    index = unit.index + unit.count - 1;
+                    let run = self.run_around(node, index, descriptor)?;
+                    self.split_run(&run, cut, phase)?;
+                    index = run.index + run.count - 1;
                 }
                 _ => return Err(self.foreign(node, index, descriptor)),
             }
@@ -212,41 +219,72 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
     }
 
-    /// Returns the leaf at `index`, or the run that it is part of, whose entries must be
-    /// consecutive.
-    fn unit(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Unit, PlanError> {
-        let single = Unit { node, index, count: 1, is_run: false, valid: descriptor.is_valid() };
-        if !descriptor.is_contiguous() {
-            return Ok(single);
-        }
+    /// Returns the run that the leaf at `index` is part of, whose entries must be consecutive.
+    fn run_around(&mut self, node: Node, index: usize, descriptor: Descriptor) -> Result<Run, PlanError> {
         let Some(count) = self.context.run(node.level) else {
             return Err(self.foreign(node, index, descriptor));
         };
         let start = index & !(count - 1);
         let shift = node.shift;
-        let other = self.look(node, start, start + count - 1, |entries| odd_one(entries, shift));
-        match other {
-            Some((nth, found)) => Err(self.foreign(node, start + nth, found)),
-            None => Ok(Unit { index: start, count, is_run: true, ..single }),
+        match self.look(node, start, start + count - 1, |entries| gather(entries, shift)) {
+            Ok(gathered) => Ok(Run { node, index: start, count, gathered }),
+            Err(nth) => {
+                let found = self.read(node, start + nth);
+                Err(self.foreign(node, start + nth, found))
+            }
         }
     }
 
-    fn split_unit(
+    /// Refuses to change the size of a valid leaf in use below BBM level 3.
+    #[inline(always)]
+    fn may_split(&self, valid: bool, va: u64) -> Result<(), PlanError> {
+        let bbm = self.context.bbm;
+        if valid && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
+            return Err(PlanError::NeedsLevel3 { va: Va(va), bbm });
+        }
+        Ok(())
+    }
+
+    /// Splits the leaf `whole`, not one of a run, if `cut` cuts it.
+    #[inline(always)]
+    fn split_leaf(
         &mut self,
-        unit: Unit,
-        descriptor: Descriptor,
+        node: Node,
+        index: usize,
+        whole: Descriptor,
         cut: Cut,
         phase: Phase,
     ) -> Result<(), PlanError> {
-        let Unit { node, index, count, is_run, valid } = unit;
-        let (start, end) = (node.va(index), node.last(index + count - 1));
-        if !cut.cuts(node.level, is_run, start, end) || cut.spares(descriptor) {
+        let va = node.va(index);
+        if !cut.cuts(node.level, false, va, node.last(index)) || cut.spares(whole) {
             return Ok(());
         }
-        let bbm = self.context.bbm;
-        if valid && self.exclusivity == Exclusivity::InUse && bbm != BbmLevel::L3 {
-            return Err(PlanError::NeedsLevel3 { va: Va(start), bbm });
+        let valid = whole.is_valid();
+        self.may_split(valid, va)?;
+        if phase == Phase::Break {
+            if valid {
+                self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, index, 1);
+            }
+            return Ok(());
         }
+        // At level 3 a TLB may keep the larger entry, which translates identically.
+        if phase == Phase::InPlace && valid && self.context.bbm != BbmLevel::L3 {
+            self.invalidate_leaves(node, index, 1);
+        }
+        self.replace(node, index, whole, cut)?;
+        Ok(())
+    }
+
+    /// Splits a run to its entries if `cut` cuts it, and those that it cuts further.
+    fn split_run(&mut self, run: &Run, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+        let Run { node, index, count, gathered: Gathered { lead, clear, set } } = *run;
+        let (start, end) = (node.va(index), node.last(index + count - 1));
+        if !cut.cuts(node.level, true, start, end) || cut.spares(lead) {
+            return Ok(());
+        }
+        let valid = lead.is_valid();
+        self.may_split(valid, start)?;
         match phase {
             Phase::Break => {
                 if valid {
@@ -256,20 +294,23 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 return Ok(());
             }
             Phase::InPlace => {
-                // At level 3 a TLB may keep the larger entries, which translate identically.
-                if valid && bbm != BbmLevel::L3 {
+                // At level 3 a TLB may keep the run, which translates identically, unless hardware
+                // has updated some of its entries.
+                if valid && (self.context.bbm != BbmLevel::L3 || clear | set != 0) {
                     self.invalidate_leaves(node, index, count);
                 }
-                if is_run {
-                    self.unfold(node, index, count)?;
-                }
+                self.unfold(node, index, count, (clear, set))?;
             }
             Phase::Make => {}
         }
-        let remade = Edit::Bits { clear: CONTIGUOUS, set: if valid { VALID_BIT } else { 0 } };
+        let remade = Edit::Bits { clear: CONTIGUOUS | clear, set: set | if valid { VALID_BIT } else { 0 } };
+        // A page has nothing smaller.
+        if node.level == Level::L3 {
+            return if phase == Phase::Make { self.store(node, index, count, remade) } else { Ok(()) };
+        }
         for nth in index..index + count {
             if cut.cuts(node.level, false, node.va(nth), node.last(nth)) {
-                let whole = self.read(node, nth);
+                let whole = Descriptor(self.read(node, nth).0 & !clear | set);
                 self.replace(node, nth, whole, cut)?;
             } else if phase == Phase::Make {
                 self.store(node, nth, 1, remade)?;
@@ -330,7 +371,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         // consecutive addresses are no longer consecutive.
         let candidates = cut.candidates(base, count, shift);
         let whole = (count as u64).wrapping_shl(shift).wrapping_sub(1);
-        let run = self.context.run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
+        let run = self.context.new_run(level).filter(|_| !cut.leaves_no_run(level, base, whole));
         fill(entries, single.0 | if run.is_some() { CONTIGUOUS } else { 0 }, 1 << shift);
         if let Some(run) = run {
             let bytes = (run as u64).wrapping_shl(shift);
@@ -380,14 +421,4 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
         }
     }
-}
-
-/// Returns the first of `entries` that does not continue those before it by `1 << shift` bytes.
-fn odd_one(entries: &[u64], shift: u32) -> Option<(usize, Descriptor)> {
-    let (first, _) = entries.split_first()?;
-    entries
-        .iter()
-        .enumerate()
-        .find(|(nth, value)| **value != first.wrapping_add((*nth as u64) << shift))
-        .map(|(nth, value)| (nth, Descriptor(*value)))
 }

@@ -25,6 +25,23 @@ pub(crate) fn covers(page_shift: u32, steps: &[Step], span: Span) -> bool {
     }
 }
 
+/// Returns whether an invalidation of all levels among `steps` names an address in `first..=last`.
+pub(crate) fn reaches(page_shift: u32, steps: &[Step], first: u64, last: u64) -> bool {
+    steps.iter().any(|step| {
+        let Step::Invalidate(invalidation) = step else { return false };
+        let (va, count, shift) = match *invalidation {
+            Invalidation::All => return true,
+            Invalidation::ByVa { va, count, shift, reach: Reach::AllLevels } => (va.0, count.into(), shift),
+            Invalidation::ByRange { va, pages, reach: Reach::AllLevels } => (va.0, pages, page_shift),
+            _ => return false,
+        };
+        // The addresses are `va`, `va` + 2^shift and so on: the first that is not below `first`.
+        let step = 1u64 << shift;
+        let nth = first.saturating_sub(va).div_ceil(step);
+        nth < count && va.checked_add(nth << shift).is_some_and(|at| first <= at && at <= last)
+    })
+}
+
 /// Returns the first and the last address of the entries of `span`'s size that `invalidation`
 /// removes.
 #[inline(always)]

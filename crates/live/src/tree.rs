@@ -16,9 +16,7 @@ use crate::script::Script;
 use crate::step::{EveryLeaf, Step};
 use crate::target::{Parked, Target};
 use crate::tree_context::TreeContext;
-use linmap_table::FrameSource;
-use linmap_table::Mappings;
-use linmap_table::TableWindow;
+use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};
 
 use crate::exclusivity::Exclusivity;
 use crate::split::Cut;
@@ -47,6 +45,13 @@ impl LiveTree {
     /// Returns the same tree for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
     pub const fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
+    }
+
+    /// From now on splits and folds make these leaves. Otherwise they make blocks and contiguous
+    /// runs. A fold to pages does nothing. [`plan_map`](Self::plan_map) follows each mapping's
+    /// own choice.
+    pub const fn set_leaves(&mut self, leaves: Leaves) {
+        self.context.leaves = leaves;
     }
 
     /// The tree's geometry.
@@ -178,7 +183,10 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
-        self.plan(target.exclusivity(), steps, window, frames, |planner| planner.fold(first, last))
+        self.plan(target.exclusivity(), steps, window, frames, |planner| match planner.context.leaves {
+            Leaves::Pages => Ok(()),
+            Leaves::Blocks | Leaves::ContiguousBlocks => planner.fold(first, last),
+        })
     }
 
     /// Plans to make all leaves in the range global or not, invalidated ones included. Leaves that
@@ -208,14 +216,14 @@ impl LiveTree {
         })
     }
 
-    /// Returns the range worth folding after the leaves in `range` changed their attributes, or
-    /// `None`. It is what to pass to [`plan_fold`](Self::plan_fold).
+    /// Returns the range worth folding after the leaves in `range` were mapped or changed their
+    /// attributes, or `None`. It is what to pass to [`plan_fold`](Self::plan_fold).
     ///
-    /// The cost is that of one walk when the leaf beside each end of the range differs, as after a
-    /// change of one page. Otherwise only entries that could fold are read. The result is `range`
-    /// extended to the largest block or run that could arise. For several leaves it may be `Some`
-    /// although `plan_fold` finds nothing to do. It is `None` for a range that is not whole pages
-    /// of this half.
+    /// The result is `range` extended to the largest block or run that could arise, and only
+    /// entries that could be part of it are read. So the cost is that of one walk where the leaf
+    /// beside each end of the range differs, and that of a scan of a whole block where one arises.
+    /// For several leaves it may be `Some` although `plan_fold` finds nothing to do. It is `None`
+    /// for a range that is not whole pages of this half.
     pub fn foldable<W: TableWindow>(&self, range: VaRange, window: &mut W) -> Option<VaRange> {
         let (first, last) = self.context.bounds(range).ok()?;
         foldable(&self.context, first, last, window)
@@ -235,7 +243,7 @@ impl LiveTree {
         let mut script = Script::new(steps);
         let mut planner = Planner::new(&self.context, exclusivity, &mut script, window, frames);
         let planned = edit(&mut planner).and_then(|()| planner.finish());
-        let foldable = if planner.odd_page { Foldable::No } else { Foldable::Perhaps };
+        let foldable = if planner.may_fold { Foldable::Perhaps } else { Foldable::No };
         match planned {
             Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written())),
             Err(error) => {

@@ -1,6 +1,8 @@
 //! The context of a live tree: what follows from its geometry and its CPUs, and the walks from its
 //! root.
 
+use core::slice;
+
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
@@ -8,7 +10,7 @@ use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
 use crate::half::Half;
 use crate::node::Node;
 use crate::plan_error::PlanError;
-use linmap_table::TableWindow;
+use linmap_table::{Leaves, TableWindow};
 
 /// What all planners and the check need to know of a live tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct TreeContext {
     pub geometry: Geometry,
     pub bbm: BbmLevel,
     pub range_invalidation: bool,
+    /// The leaves that plans make.
+    pub leaves: Leaves,
     /// Bits of an address that a full table resolves.
     index_bits: u32,
     /// Index of the last entry of a full table.
@@ -64,6 +68,7 @@ impl TreeContext {
             geometry,
             bbm,
             range_invalidation: false,
+            leaves: Leaves::ContiguousBlocks,
             index_bits,
             last_index: (1 << index_bits) - 1,
             page_shift,
@@ -100,6 +105,28 @@ impl TreeContext {
         // SAFETY: `last_index` is the index of a granule's last entry and all ones in binary, so
         // the masked index is one of a granule's entries.
         unsafe { linmap_table::read(window, level, table, index & self.last_index) }
+    }
+
+    /// Runs `look` on the entries `from..=to` of `node`, which it has, as they are in memory.
+    // Inlined: the loops in `look` are specialised for where they are used.
+    #[inline(always)]
+    pub fn look<W: TableWindow, T>(
+        &self,
+        window: &mut W,
+        node: Node,
+        from: usize,
+        to: usize,
+        look: impl FnOnce(&[u64]) -> T,
+    ) -> T {
+        let pointer = window.open(node.level, node.table);
+        // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
+        // its entries, initialised by whoever built the tree. Nothing writes to them during the
+        // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates
+        // are off.
+        let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
+        let result = look(entries);
+        window.close(node.level);
+        result
     }
 
     /// Walks in memory from `node` for `va`, an address that `node` translates. Returns the table
@@ -258,5 +285,10 @@ impl TreeContext {
     /// How many entries at `level` make a contiguous run, where the table is long enough for one.
     pub fn run(&self, level: Level) -> Option<usize> {
         self.geometry.contiguous_entries(level).filter(|run| *run <= self.entries(level))
+    }
+
+    /// [`run`](Self::run), if plans make runs.
+    pub fn new_run(&self, level: Level) -> Option<usize> {
+        self.run(level).filter(|_| self.leaves == Leaves::ContiguousBlocks)
     }
 }

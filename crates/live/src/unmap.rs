@@ -52,7 +52,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         self.unmap_below(below, first, last)?;
                         continue;
                     }
-                    self.invalidate_table(node, index);
+                    self.invalidate_table(below);
                 }
             }
             if gone.is_empty() {

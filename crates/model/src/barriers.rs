@@ -57,11 +57,13 @@ impl Machine {
         visible: bool,
     ) -> Check {
         let mut places = EntryPlaces::default();
-        self.each_place(pa, |place| places.push(place));
+        match self.only_place(pa) {
+            Some(place) => places.push(place),
+            None => self.each_place(pa, |place| places.push(place)),
+        }
         for place in places.iter() {
             let Root { space, shape, cpus, .. } = self.roots[place.root as usize];
-            let valid =
-                |value: Option<u64>| value.filter(|value| is_cacheable(shape, space, place.level, *value));
+            let valid = |value: Option<u64>| value.filter(|value| is_cacheable(shape, place.level, *value));
             match valid(old) {
                 Some(old) if !visible => {
                     let now = self.now;
@@ -84,6 +86,7 @@ impl Machine {
     pub(crate) fn isb(&mut self, cpu: usize) -> Check {
         let now = self.now;
         self.cpus[cpu].control_pending = [false; 4];
+        self.cpus[cpu].mair_pending = 0;
         self.cpus[cpu].invalidated.clear();
         for space in Space::ALL.map(Space::index) {
             let left = std::mem::take(&mut self.cpus[cpu].left[space]);

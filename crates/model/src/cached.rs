@@ -29,6 +29,8 @@ pub(crate) struct Held {
     pub cpus: u64,
     /// The CPUs among them that may hold it as one entry for its whole contiguous run.
     pub runs: u64,
+    /// When it was overwritten last.
+    pub replaced: u64,
     /// At stage 2: only translations that combine both stages may still be cached.
     pub combined: bool,
 }
@@ -58,6 +60,7 @@ impl Cached {
         };
         if let Some(other) = list.iter_mut().find(same) {
             other.since = other.since.max(held.since);
+            other.replaced = other.replaced.max(held.replaced);
             other.cpus |= held.cpus;
             other.runs |= held.runs;
             return true;
@@ -127,6 +130,11 @@ impl Cached {
     /// All records.
     pub fn all(&self) -> impl Iterator<Item = &Held> {
         self.levels.iter().flat_map(|level| level.values().flatten())
+    }
+
+    /// All records, to be changed in place: neither their address nor their value.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.levels.iter_mut().flat_map(|level| level.values_mut().flatten())
     }
 
     /// The records at `level` that begin in `start..=last`.

@@ -17,6 +17,9 @@ pub(crate) struct Side {
     pub value: u64,
     /// Whether a TLB may hold it as one entry for its whole contiguous run.
     pub run: bool,
+    /// Whether a walk may find it again, in the tables or through a pointer in a walk cache, after
+    /// what it is compared with was cached.
+    pub again: bool,
 }
 
 impl Machine {
@@ -24,7 +27,7 @@ impl Machine {
     /// there.
     pub(crate) fn check_against_cached(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !is_cacheable(root.shape, root.space, place.level, new) {
+        if !is_cacheable(root.shape, place.level, new) {
             return Ok(());
         }
         let side = self.side(place.root, place.level, place.va, new);
@@ -44,6 +47,8 @@ impl Machine {
                         va: held.va,
                         value: held.value,
                         run: held.runs & root.cpus != 0,
+                        // Leaves were overwritten. A pointer in a walk cache still leads on.
+                        again: self.leaf(held.root, held.level, held.value).is_none(),
                     };
                     self.check_pair(old, side)
                         .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & root.cpus)))?;
@@ -67,8 +72,11 @@ impl Machine {
         if !shape.holds(space, new.va) {
             return Ok(());
         }
+        // Walk caches have the ASID of their tree: only this tree's own pointers lead on beside
+        // `new`.
+        let again = other == new.root;
         self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
-            machine.check_pair(old, new)
+            machine.check_pair(Side { again, ..old }, new)
         })
     }
 
@@ -81,9 +89,9 @@ impl Machine {
         let level = shape.start();
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if is_cacheable(shape, space, level, value) {
+            if is_cacheable(shape, level, value) {
                 let va = shape.base(space) + (index << shape.shift(level));
-                self.check_against_root(old, Side { root: new, level, va, value, run: false })?;
+                self.check_against_root(old, Side { root: new, level, va, value, run: false, again: true })?;
             }
         }
         Ok(())
@@ -93,7 +101,7 @@ impl Machine {
     /// pointer may lead to the place, or the place may be in a contiguous run.
     pub(crate) fn check_against_tree(&mut self, place: EntryPlace, new: u64) -> Check {
         let root = self.roots[place.root as usize];
-        if !is_cacheable(root.shape, root.space, place.level, new) || self.is_straight(place) {
+        if !is_cacheable(root.shape, place.level, new) || self.is_straight(place) {
             return Ok(());
         }
         let mut side = self.side(place.root, place.level, place.va, new);
@@ -144,7 +152,7 @@ impl Machine {
     fn side(&self, root: u32, level: i8, va: u64, value: u64) -> Side {
         let leaf = self.leaf(root, level, value);
         let run = leaf.is_some_and(|leaf| leaf.contiguous && self.roots[root as usize].shape.run(level) > 0);
-        Side { root, level, va, value, run }
+        Side { root, level, va, value, run, again: true }
     }
 
     /// The entries of the table at `table` that translate addresses of `start..=last`, by
@@ -158,7 +166,7 @@ impl Machine {
         (start, last): (u64, u64),
     ) -> Check<Vec<Side>> {
         let mut found = Vec::new();
-        let Root { shape, space, .. } = self.roots[root as usize];
+        let Root { shape, .. } = self.roots[root as usize];
         let shift = shape.shift(level);
         let entries = shape.entries(level) as u64;
         if last < va || start.saturating_sub(va) >> shift >= entries {
@@ -175,7 +183,7 @@ impl Machine {
                 if near || words.iter().fold(0, |any, word| any | word) & CONTIGUOUS != 0 {
                     for (nth, &value) in words.iter().enumerate() {
                         let va = va + ((index + nth as u64) << shift);
-                        if is_cacheable(shape, space, level, value) {
+                        if is_cacheable(shape, level, value) {
                             let side = self.side(root, level, va, value);
                             if side.run || near {
                                 found.push(side);
@@ -203,10 +211,40 @@ impl Machine {
     ) -> Check {
         let reach = self.reach(&around);
         let range = (around.va & !(reach - 1), around.va | (reach - 1));
+        if let Some(first) = self.first_in_step(root, table, level, va, range, around) {
+            self.spend()?;
+            return each(self, first);
+        }
         for side in self.around(root, table, level, va, range)? {
             each(self, side)?;
         }
         Ok(())
+    }
+
+    /// The first of the entries that [`around`](Self::around) finds, if all of them are leaves in
+    /// step and so is what they are compared with, so that the first stands for all.
+    fn first_in_step(
+        &self,
+        root: u32,
+        table: u64,
+        level: i8,
+        va: u64,
+        (start, last): (u64, u64),
+        other: Side,
+    ) -> Option<Side> {
+        let shape = self.roots[root as usize].shape;
+        let shift = shape.shift(level);
+        let from = start.saturating_sub(va) >> shift;
+        if last < va || from >= shape.entries(level) as u64 {
+            return None;
+        }
+        let to = ((last - va) >> shift).min(shape.entries(level) as u64 - 1);
+        self.leaf(other.root, other.level, other.value)?;
+        if !self.is_in_step_between(root, table, level, from, to) {
+            return None;
+        }
+        let value = self.memory.newest(table + 8 * from)?;
+        Some(self.side(root, level, va + (from << shift), value))
     }
 
     /// Bytes that `side` may translate as one TLB entry.
@@ -254,7 +292,7 @@ impl Machine {
                 let old_placed = placed(leaf, &old, &old_root);
                 let new_placed = placed(other, &new, &new_root);
                 let memory = |index| self.memory_type(new_root.space, index);
-                let found = conflict(self.config.bbm, &old_placed, &new_placed, memory);
+                let found = conflict(self.config.bbm, &old_placed, old.again, &new_placed, memory);
                 found.map_or(Ok(()), |rule| Err(violation(rule)))
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {
@@ -271,8 +309,9 @@ impl Machine {
                 if new.level <= old.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
+                let again = old.again;
                 self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                    machine.check_pair(old, new)
+                    machine.check_pair(Side { again, ..old }, new)
                 })
             }
             [Entry::Table(table), Entry::Table(other)] => {
@@ -285,8 +324,9 @@ impl Machine {
                     }
                 }
                 if old.level <= new.level {
+                    let again = old.again;
                     self.each_below(old.root, table, old.level + 1, old.va, new, |machine, old| {
-                        machine.check_pair(old, new)
+                        machine.check_pair(Side { again, ..old }, new)
                     })
                 } else {
                     self.each_below(new.root, other, new.level + 1, new.va, old, |machine, new| {

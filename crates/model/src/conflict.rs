@@ -34,11 +34,12 @@ impl PlacedLeaf {
     }
 }
 
-/// The rule that forbids using `new` while `old` may be cached. `memory` maps attribute indices to
-/// memory types.
+/// The rule that forbids using `new` while `old` may be cached, or, if a walk may find it `again`,
+/// may be cached after `new` as well. `memory` maps attribute indices to memory types.
 pub(crate) fn conflict(
     bbm: u8,
     old: &PlacedLeaf,
+    again: bool,
     new: &PlacedLeaf,
     memory: impl Fn(u8) -> u8,
 ) -> Option<Rule> {
@@ -58,7 +59,8 @@ pub(crate) fn conflict(
     if old.leaf.share != new.leaf.share {
         return Some(Rule::Shareability);
     }
-    if new.leaf.global && !old.leaf.global {
+    // Whichever is global must not be cached while the other may be (RWHZWS).
+    if new.leaf.global && !old.leaf.global || again && old.leaf.global && !new.leaf.global {
         return Some(Rule::Global);
     }
     if old.level != new.level {

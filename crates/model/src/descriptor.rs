@@ -43,6 +43,7 @@ pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
+const UNPRIVILEGED: u8 = 0b01;
 const READ_ONLY: u8 = 0b10;
 const PXN: u8 = 0b0100;
 const XN: u8 = 0b1000;
@@ -111,17 +112,54 @@ impl Leaf {
     /// Whether the kernel may execute through it.
     pub fn executable(&self, space: Space) -> bool {
         match space {
-            Space::Low | Space::High => self.permissions & PXN == 0,
+            // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
+            Space::Low | Space::High => {
+                self.permissions & PXN == 0 && self.permissions & (UNPRIVILEGED | READ_ONLY) != UNPRIVILEGED
+            }
             Space::El2 | Space::Stage2 => self.permissions & XN == 0,
         }
     }
 }
 
-/// Whether a TLB or a walk cache may hold `value`.
-pub(crate) fn is_cacheable(shape: Shape, space: Space, level: i8, value: u64) -> bool {
-    match read(shape, space, level, value) {
-        Entry::Invalid => false,
-        Entry::Table(_) => true,
-        Entry::Leaf(leaf) => leaf.accessed,
+/// Whether a TLB or a walk cache may hold `value`: whether [`read`] finds a table, or a leaf with
+/// the access flag. Almost every value is asked about more than once, so nothing else is decoded.
+#[inline]
+pub(crate) fn is_cacheable(shape: Shape, level: i8, value: u64) -> bool {
+    const ACCESSED: u64 = 1 << 10;
+    let (table_or_page, accessed) = (value & 2 != 0, value & ACCESSED != 0);
+    value & 1 != 0
+        && if level == 3 {
+            table_or_page && accessed
+        } else {
+            table_or_page || (accessed && shape.has_block(level))
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Config;
+
+    proptest! {
+        #[test]
+        fn what_is_cacheable_is_what_a_walk_finds(
+            granule in prop::sample::select(vec![0x1000_u64, 0x4000, 0x1_0000]),
+            (va_bits, pa_bits) in prop::sample::select(vec![(48, 48), (52, 52), (39, 40)]),
+            level in -1..=3_i8,
+            value: u64,
+        ) {
+            let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
+            let shape = Shape::of(&config);
+            // Levels that a walk of this shape has.
+            prop_assume!(level >= shape.start());
+            let expected = match read(shape, Space::High, level, value) {
+                Entry::Invalid => false,
+                Entry::Table(_) => true,
+                Entry::Leaf(leaf) => leaf.accessed,
+            };
+            prop_assert_eq!(is_cacheable(shape, level, value), expected);
+        }
     }
 }

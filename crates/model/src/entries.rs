@@ -1,8 +1,9 @@
-//! Entries that are impossible by themselves, or beside the other entries of their contiguous run.
+//! Entries that are impossible by themselves.
 
-use crate::descriptor::{CONTIGUOUS, Entry, HIERARCHICAL, read};
-use crate::machine::{Check, EntryPlace, Machine};
+use crate::descriptor::{Entry, HIERARCHICAL};
+use crate::machine::{Check, EntryPlace, Machine, Root};
 use crate::rules::Rule;
+use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
@@ -20,7 +21,14 @@ impl Machine {
                 if leaf.no_translation && self.config.bbm == 0 {
                     return Err(violation(Rule::NoTranslation));
                 }
-                let shape = self.roots[place.root as usize].shape;
+                let Root { shape, space, .. } = self.roots[place.root as usize];
+                if leaf.pa >> shape.pa_bits != 0 {
+                    return Err(violation(Rule::AddressSize).with_values(value, leaf.pa));
+                }
+                // XN[0], where FEAT_XNX decides what it means.
+                if space == Space::Stage2 && value >> 53 & 1 == 1 {
+                    return Err(violation(Rule::Unmodelled));
+                }
                 let entries = shape.run(place.level);
                 let run = (entries as u64) << leaf.shift;
                 // A root may be shorter than a run.
@@ -31,54 +39,5 @@ impl Machine {
                 Ok(())
             }
         }
-    }
-
-    /// Checks the change of `old` to `new` against the other entries of the contiguous run.
-    pub(crate) fn check_run(&mut self, place: EntryPlace, old: u64, new: u64, entry: Entry) -> Check {
-        let root = self.roots[place.root as usize];
-        let run = root.shape.run(place.level);
-        if run == 0 {
-            return Ok(());
-        }
-        let first = place.pa & !(8 * run as u64 - 1);
-        let words = self.memory.words(first, run);
-        let any = words.iter().fold(old | new, |any, word| any | word) & CONTIGUOUS;
-        if any == 0 || words.len() < run {
-            return Ok(());
-        }
-        let leaf = |value| match read(root.shape, root.space, place.level, value) {
-            Entry::Leaf(leaf) => Some(leaf),
-            Entry::Invalid | Entry::Table(_) => None,
-        };
-        let size = 1u64 << root.shape.shift(place.level);
-        if let Entry::Leaf(mine) = entry {
-            let own = (place.pa - first) / 8;
-            for (nth, &word) in words.iter().enumerate() {
-                let Some(other) = leaf(word).filter(|other| other.contiguous || mine.contiguous) else {
-                    continue;
-                };
-                let expected = mine.pa.wrapping_add((nth as u64).wrapping_sub(own).wrapping_mul(size));
-                let alike = other.permissions == mine.permissions
-                    && other.global == mine.global
-                    && other.contiguous == mine.contiguous;
-                let above = mine.global && !other.global;
-                if other.pa != expected
-                    || self.memory_type(root.space, other.memory) != self.memory_type(root.space, mine.memory)
-                    || other.share != mine.share
-                    || above
-                    || (self.config.bbm == 0 && !alike)
-                {
-                    return Err(Violation::new(Rule::MixedRun)
-                        .at_va(place.va)
-                        .at_pa(place.pa)
-                        .with_values(word, new));
-                }
-            }
-        }
-        let key = (place.root, place.level, first, place.va & !((size * run as u64) - 1));
-        if leaf(old).is_some() || leaf(new).is_some() {
-            self.runs.insert(key);
-        }
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! the DSB completes (Arm ARM D8.17, RYNJCP); the CPU that issued it, once its context is
 //! synchronized after the DSB (RBLDZX).
 
-use crate::cached::Held;
+use crate::cached::{Held, run_shift};
 use crate::descriptor::{Entry, is_cacheable, read};
 use crate::machine::{Check, LeftRoot, Machine, Root};
 use crate::scope::Scope;
@@ -15,7 +15,7 @@ use crate::space::Space;
 impl Machine {
     /// Completes, on the CPUs in `reached`, a TLBI that `by` issued at `since`.
     pub(crate) fn invalidate(&mut self, by: usize, scope: &Scope, since: u64, reached: u64) -> Check {
-        if scope.is_void {
+        if scope.void.is_some() {
             return Ok(());
         }
         for space in Space::ALL {
@@ -109,20 +109,22 @@ impl Machine {
         // through the pointer may have cached such leaves again.
         let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(|(scope, _)| scope.last_level));
         let since = if leaves_pend { self.now } else { held.since };
+        let run = (1u64 << run_shift(shape, level)) - 1;
         for index in 0..shape.entries(level) as u64 {
             self.spend()?;
             let mut values = Vec::new();
             self.memory.seen(table + 8 * index, |value| values.extend(value));
-            values.retain(|value| is_cacheable(shape, space, level, *value));
+            values.retain(|value| is_cacheable(shape, level, *value));
             for value in values {
                 let va = held.va + (index << shape.shift(level));
                 if let Entry::Table(next) = read(shape, space, level, value) {
                     self.link(held.root, next, level + 1, va)?;
                 }
-                let run = self.leaf(held.root, level, value).is_some_and(|leaf| leaf.contiguous);
-                let runs = if run && shape.run(level) > 0 { cpus } else { 0 };
+                let in_run = self.leaf(held.root, level, value).is_some_and(|leaf| leaf.contiguous);
+                let runs = if in_run && shape.run(level) > 0 { cpus } else { 0 };
                 let part = Held { level, va, value, since, cpus, runs, ..*held };
                 let last = va + ((1u64 << shape.shift(level)) - 1);
+                self.dirty.of_mut(space).add(va & !run, va | run);
                 if scope.touches(va, last) || runs != 0 {
                     self.invalidate_one(space, by, scope, cpus, part)?;
                 } else if self.cached.of_mut(space).add(part) {

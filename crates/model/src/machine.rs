@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::cached::{CachedSpaces, Held};
 use crate::config::{Config, ConfigError};
 use crate::descriptor::{Entry, Leaf, read};
+use crate::dirty::DirtySpaces;
 use crate::fresh::FreshEntries;
 use crate::memory::Memory;
 use crate::rules::Rule;
@@ -83,8 +84,12 @@ pub(crate) struct Cpu {
     pub left: [Vec<LeftRoot>; 4],
     /// Per space: bits of input address by this CPU's TCR.
     pub va_bits: [u32; 4],
+    /// TCR_EL1, if it was written.
+    pub tcr: Option<u64>,
     /// Per space: TCR was changed and no ISB followed yet.
     pub control_pending: [bool; 4],
+    /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
+    pub mair_pending: u8,
     /// Ranges that it may access at any moment.
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
@@ -115,6 +120,8 @@ pub struct Machine {
     /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
+    /// What changed since software relied on the tables last.
+    pub(crate) dirty: DirtySpaces,
     /// Contiguous runs to check when software relies on them: root, level, first entry, first
     /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
@@ -133,6 +140,8 @@ pub struct Machine {
     pub(crate) straight: Option<(u32, u64)>,
     /// The number of events so far.
     pub(crate) events: usize,
+    /// The number of the last [`Settled`](linmap_trace::Event::Settled).
+    pub(crate) settled: Option<usize>,
     /// The first violation.
     pub(crate) broken: Option<Violation>,
 }
@@ -165,6 +174,7 @@ impl Machine {
             shapes: [Shape::of(config); 4],
             mair: None,
             fresh: FreshEntries::new(config.cpus),
+            dirty: DirtySpaces::default(),
             runs: FxHashSet::default(),
             now: 0,
             work: 0,
@@ -173,6 +183,7 @@ impl Machine {
             odd_roots: Vec::new(),
             straight: None,
             events: 0,
+            settled: None,
             broken: None,
             config: config.clone(),
         })
@@ -222,7 +233,13 @@ impl Machine {
         u64::MAX >> (64 - self.cpus.len())
     }
 
-    /// The leaf that `value` is at `place`, if it is one.
+    /// What a walk makes of `value` at `place`.
+    pub(crate) fn entry(&self, place: EntryPlace, value: u64) -> Entry {
+        let Root { space, shape, .. } = self.roots[place.root as usize];
+        read(shape, space, place.level, value)
+    }
+
+    /// The leaf that `value` is at `level` of a table of `root`, if it is one.
     pub(crate) fn leaf(&self, root: u32, level: i8, value: u64) -> Option<Leaf> {
         let Root { space, shape, .. } = self.roots[root as usize];
         match read(shape, space, level, value) {

@@ -4,6 +4,8 @@
 //! stored orders it. Until then a walker may see the new value or any older one that was not ruled
 //! out before.
 
+use std::collections::hash_map::Entry;
+
 use linmap_trace::PAGE;
 use rustc_hash::FxHashMap;
 
@@ -57,6 +59,10 @@ pub(crate) struct Memory {
     pages: Vec<Page>,
     last: (u64, u32),
     older: FxHashMap<u64, Vec<Older>>,
+    /// Emptied lists of older values, to be used again.
+    spare: Vec<Vec<Older>>,
+    /// Values that a DSB ruled out, while it is carried out.
+    dropped: Vec<Option<u64>>,
     /// Per CPU: words with older values that its next DSB rules out, in the order of its stores.
     unordered: Vec<Vec<u64>>,
     /// Per CPU: pages whose `unknown_seen` its next DSB clears.
@@ -84,6 +90,8 @@ impl Memory {
             pages: Vec::new(),
             last: (u64::MAX, 0),
             older: FxHashMap::default(),
+            spare: Vec::new(),
+            dropped: Vec::new(),
             unordered: vec![Vec::new(); config.cpus],
             unordered_first: vec![Vec::new(); config.cpus],
         }
@@ -169,12 +177,40 @@ impl Memory {
         }
         set(&mut page.older, word, true);
         // Of two equal values, the later one stays visible longer.
-        let older = self.older.entry(pa).or_default();
+        let spare = &mut self.spare;
+        let older = self.older.entry(pa).or_insert_with(|| spare.pop().unwrap_or_default());
         let replaced = Older { value: before, by: cpu as u8 };
         older.retain(|older| *older != replaced);
         older.push(replaced);
         self.unordered[cpu].push(pa);
         Stored { before, table, older: older.len() }
+    }
+
+    /// Stores `first`, `first + step` and so on to `count` words from `pa` on, if none of them was
+    /// stored to before, all lie in one page, and no walk can enter it. Returns whether it did.
+    pub fn store_first(&mut self, cpu: usize, pa: u64, count: usize, first: u64, step: u64) -> bool {
+        let at = self.page(pa);
+        let word = Self::word(pa);
+        let page = &mut self.pages[at as usize];
+        let by = cpu as u8;
+        let fresh = page.known == [0; WORDS / 64] && (page.first_by == u8::MAX || page.first_by == by);
+        let Some(words) = page.words.get_mut(word..word + count).filter(|_| fresh && !page.table) else {
+            return false;
+        };
+        let mut value = first;
+        for word in words {
+            *word = value;
+            value = value.wrapping_add(step);
+        }
+        for word in word..word + count {
+            set(&mut page.known, word, true);
+        }
+        if page.first_by == u8::MAX {
+            page.first_by = by;
+            self.unordered_first[cpu].push(at);
+        }
+        page.unknown_seen = page.known;
+        true
     }
 
     /// The newest value at `pa`; `None` when nothing was stored there.
@@ -205,6 +241,16 @@ impl Memory {
         let Some(page) = self.existing(pa) else { return false };
         let word = Self::word(pa);
         bit(&page.known, word) && !bit(&page.unknown_seen, word) && !bit(&page.older, word)
+    }
+
+    /// Whether a walker can see nothing but the newest values in the page of `pa`, all of which are
+    /// known.
+    pub fn is_settled_page(&self, pa: u64) -> bool {
+        self.existing(pa).is_some_and(|page| {
+            page.known == [u64::MAX; WORDS / 64]
+                && page.unknown_seen == [0; WORDS / 64]
+                && page.older == [0; WORDS / 64]
+        })
     }
 
     /// The first of `count` words from `pa`, all in one page, that a walker may see with an unknown
@@ -264,8 +310,8 @@ impl Memory {
     }
 
     /// Orders all stores of `cpu`: from here on no walker sees what they replaced. Calls `gone`
-    /// with every word that was stored to again, and with the values that no walker sees any
-    /// longer, in the order of the stores.
+    /// with every word of a table that was stored to again, and with the values that no walker sees
+    /// any longer, in the order of the stores.
     pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
         for at in std::mem::take(&mut self.unordered_first[cpu]) {
             let page = &mut self.pages[at as usize];
@@ -273,19 +319,30 @@ impl Memory {
             page.first_by = u8::MAX;
         }
         let words = std::mem::take(&mut self.unordered[cpu]);
+        let mut dropped = std::mem::take(&mut self.dropped);
         for &pa in &words {
-            let Some(older) = self.older.get_mut(&pa) else { continue };
+            let Entry::Occupied(mut entry) = self.older.entry(pa) else { continue };
             // In the order of coherence: no value from before this CPU's last store to the word is
             // visible.
+            let older = entry.get_mut();
             let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
-            let dropped: Vec<Option<u64>> = older.drain(..=last).map(|older| older.value).collect();
-            if older.is_empty() {
-                self.older.remove(&pa);
-                let at = self.page(pa);
-                set(&mut self.pages[at as usize].older, Self::word(pa), false);
+            dropped.clear();
+            dropped.extend(older.drain(..=last).map(|older| older.value));
+            let ruled_out = older.is_empty();
+            if ruled_out {
+                self.spare.push(entry.remove());
             }
-            gone(self, pa, &dropped);
+            let at = self.page(pa);
+            let page = &mut self.pages[at as usize];
+            if ruled_out {
+                set(&mut page.older, Self::word(pa), false);
+            }
+            // What no walk can enter nothing was recorded of.
+            if page.table {
+                gone(self, pa, &dropped);
+            }
         }
+        self.dropped = dropped;
         // Reuses the buffer.
         if self.unordered[cpu].is_empty() {
             let mut words = words;
@@ -300,6 +357,12 @@ impl Memory {
         while at < pa + len {
             if let Some(&page) = self.index.get(&(at / PAGE)) {
                 let page = &mut self.pages[page as usize];
+                if at.is_multiple_of(PAGE) && pa + len - at >= PAGE && page.older == [0; WORDS / 64] {
+                    page.known = [0; WORDS / 64];
+                    page.unknown_seen = [0; WORDS / 64];
+                    at += PAGE;
+                    continue;
+                }
                 let word = Self::word(at);
                 set(&mut page.known, word, false);
                 set(&mut page.unknown_seen, word, false);

@@ -16,16 +16,35 @@ pub fn minimise<F>(trace: &Trace, mut fails: F) -> Trace
 where
     F: FnMut(&Trace) -> bool,
 {
+    minimise_keeping(trace, &[], |trace, _| fails(trace))
+}
+
+/// As [`minimise`], but the events with the numbers `kept`, in ascending order, are not dropped.
+/// `fails` is called with their numbers in the shorter trace.
+pub(crate) fn minimise_keeping<F>(trace: &Trace, kept: &[usize], mut fails: F) -> Trace
+where
+    F: FnMut(&Trace, &[usize]) -> bool,
+{
     let mut candidate = trace.clone();
-    if !fails(&candidate) {
+    if !fails(&candidate, kept) {
         return candidate;
     }
-    let mut events = cut_tail(std::mem::take(&mut candidate.events), &mut candidate, &mut fails);
-    let mut fails = |events: &[Event]| {
+    let mut numbers = Vec::new();
+    let mut fails = |events: &[Candidate]| {
         candidate.events.clear();
-        candidate.events.extend_from_slice(events);
-        fails(&candidate)
+        candidate.events.extend(events.iter().map(|candidate| candidate.event));
+        numbers.clear();
+        numbers.extend((0..events.len()).filter(|nth| events[*nth].kept));
+        numbers.len() == kept.len() && fails(&candidate, &numbers)
     };
+    let is_kept = |nth| kept.binary_search(&nth).is_ok();
+    let mut events: Vec<Candidate> = trace
+        .events
+        .iter()
+        .enumerate()
+        .map(|(nth, &event)| Candidate { event, kept: is_kept(nth) })
+        .collect();
+    cut_tail(&mut events, &mut fails);
     let mut chunk = events.len().div_ceil(2);
     while chunk > 1 {
         drop_chunks(&mut events, chunk, &mut fails);
@@ -37,33 +56,37 @@ where
             break;
         }
     }
-    Trace { config: trace.config.clone(), events }
+    Trace { config: trace.config.clone(), events: events.iter().map(|candidate| candidate.event).collect() }
 }
 
-/// The shortest failing prefix that halving finds.
-fn cut_tail(
-    mut events: Vec<Event>,
-    candidate: &mut Trace,
-    fails: &mut impl FnMut(&Trace) -> bool,
-) -> Vec<Event> {
+/// An event that may be dropped, unless it is kept.
+#[derive(Clone, Copy)]
+struct Candidate {
+    event: Event,
+    kept: bool,
+}
+
+/// Cuts off what follows the shortest failing prefix that halving finds.
+fn cut_tail(events: &mut Vec<Candidate>, fails: &mut impl FnMut(&[Candidate]) -> bool) {
     let (mut holds, mut failing) = (0, events.len());
     while holds < failing {
         let middle = holds + (failing - holds) / 2;
-        candidate.events.clear();
-        candidate.events.extend_from_slice(&events[..middle]);
-        if fails(candidate) {
+        if fails(&events[..middle]) {
             failing = middle;
         } else {
             holds = middle + 1;
         }
     }
     events.truncate(failing);
-    events
 }
 
 /// Drops each chunk without which the rest still fails, from the last to the first. Returns whether
 /// it dropped any.
-fn drop_chunks(events: &mut Vec<Event>, chunk: usize, fails: &mut impl FnMut(&[Event]) -> bool) -> bool {
+fn drop_chunks(
+    events: &mut Vec<Candidate>,
+    chunk: usize,
+    fails: &mut impl FnMut(&[Candidate]) -> bool,
+) -> bool {
     let mut dropped = false;
     let mut end = events.len();
     let mut rest = Vec::with_capacity(events.len());
@@ -71,8 +94,9 @@ fn drop_chunks(events: &mut Vec<Event>, chunk: usize, fails: &mut impl FnMut(&[E
         let start = end.saturating_sub(chunk);
         rest.clear();
         rest.extend_from_slice(&events[..start]);
+        rest.extend(events[start..end].iter().filter(|candidate| candidate.kept));
         rest.extend_from_slice(&events[end..]);
-        if fails(&rest) {
+        if rest.len() < events.len() && fails(&rest) {
             std::mem::swap(events, &mut rest);
             dropped = true;
         }
@@ -83,23 +107,23 @@ fn drop_chunks(events: &mut Vec<Event>, chunk: usize, fails: &mut impl FnMut(&[E
 
 /// Removes words at the ends of each fill, halves before single words. Returns whether it removed
 /// any.
-fn narrow_fills(events: &mut [Event], fails: &mut impl FnMut(&[Event]) -> bool) -> bool {
+fn narrow_fills(events: &mut [Candidate], fails: &mut impl FnMut(&[Candidate]) -> bool) -> bool {
     let mut narrowed = false;
     for nth in 0..events.len() {
         let mut words = 0;
-        if let Event::Fill { count, .. } = events[nth] {
+        if let Event::Fill { count, .. } = events[nth].event {
             words = count / 2;
         }
         while words > 0 {
             let mut any = false;
             for shorter in [without_last, without_first] {
-                let before = events[nth];
+                let before = events[nth].event;
                 let Some(event) = shorter(before, words) else { continue };
-                events[nth] = event;
+                events[nth].event = event;
                 if fails(events) {
                     any = true;
                 } else {
-                    events[nth] = before;
+                    events[nth].event = before;
                 }
             }
             narrowed |= any;

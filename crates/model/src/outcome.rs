@@ -162,7 +162,7 @@ impl Machine {
                     outcomes.found.push(Found { leaf, level, value: value.unwrap_or(0), va: start });
                 }
                 Entry::Leaf(_) | Entry::Invalid => {
-                    let valid_now = newest.is_some_and(|newest| is_cacheable(shape, space, level, newest));
+                    let valid_now = newest.is_some_and(|newest| is_cacheable(shape, level, newest));
                     outcomes.fault = Some(if valid_now { Rule::Unordered } else { Rule::MayFault });
                 }
             }

@@ -24,6 +24,22 @@ impl Machine {
         }
     }
 
+    /// The place of the word at `pa`, if it has one and no other, as almost every entry.
+    pub(crate) fn only_place(&self, pa: u64) -> Option<EntryPlace> {
+        let base = pa & !(self.config.granule - 1);
+        let [at] = self.tables.get(&base).filter(|_| self.odd_roots.is_empty())?.as_slice() else {
+            return None;
+        };
+        let shape = self.roots[at.root as usize].shape;
+        let index = (pa - base) / 8;
+        (index < shape.entries(at.level) as u64).then(|| EntryPlace {
+            root: at.root,
+            level: at.level,
+            va: at.va + (index << shape.shift(at.level)),
+            pa,
+        })
+    }
+
     /// Whether a walk for `va` may read the word at `pa` as an entry, at any level.
     pub fn is_entry_for(&self, pa: u64, va: u64) -> bool {
         let mut found = false;

@@ -57,8 +57,11 @@ pub enum Rule {
     AsidInEl2,
     /// TCR changes while something may be walked or cached under the old value.
     TranslationControl,
-    /// MAIR changes while something is mapped.
+    /// A slot of MAIR changes that a walkable or cached leaf has its type from, or that changed
+    /// without an ISB since.
     MemoryAttributes,
+    /// A leaf whose output address exceeds the PA size: accesses raise an Address size fault.
+    AddressSize,
     /// A table base that is not a multiple of the table's size.
     MisalignedTable,
     /// An address outside the machine's memory, or not a multiple of 8.
@@ -122,7 +125,8 @@ impl Rule {
             Self::TranslationControl => {
                 "TCR changes while something may be walked or cached under the old value"
             }
-            Self::MemoryAttributes => "MAIR changes while something is mapped",
+            Self::MemoryAttributes => "a slot of MAIR changes while a leaf has its type from it",
+            Self::AddressSize => "the output address exceeds the PA size",
             Self::MisalignedTable => "the table base is not a multiple of the table's size",
             Self::NotMemory => "the address is not a multiple of 8 in the machine's memory",
             Self::ClosedWindow => "memory was written through a window that is closed",

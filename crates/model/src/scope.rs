@@ -11,7 +11,7 @@ pub(crate) struct Scope {
     /// First and last address; everything when `None`.
     pub range: Option<(u64, u64)>,
     /// The ASID or VMID; every one when `None`.
-    id: Option<u16>,
+    pub id: Option<u16>,
     /// Leaf entries alone.
     pub last_level: bool,
     /// The level hint: the level of all leaves in the range.
@@ -23,8 +23,19 @@ pub(crate) struct Scope {
     /// The VMID it was issued in, where that is certain.
     pub vmid: Option<u16>,
     pub broadcast: bool,
-    /// The operand has no meaning on this machine, so nothing need be invalidated.
-    pub is_void: bool,
+    /// Why nothing need be invalidated, if so: the operand has no meaning on this machine.
+    pub void: Option<Void>,
+}
+
+/// Why an operand has no meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Void {
+    /// TG names another granule.
+    Granule,
+    /// A range with a level begins where no leaf of that level may.
+    Start,
+    /// The current VMID is not certain.
+    Vmid,
 }
 
 const EL1: [bool; 4] = [true, true, false, false];
@@ -59,7 +70,7 @@ impl Scope {
             stage2_alone: false,
             vmid,
             broadcast: tlbi.broadcast,
-            is_void: false,
+            void: None,
         };
         let asid = Some((operand >> 48) as u16);
         // VA[55:12] whatever the granule, sign-extended.
@@ -74,7 +85,7 @@ impl Scope {
             Self {
                 range: Some((address & (u64::MAX << shape.granule), last)),
                 hint: hinted.then_some(level),
-                is_void: scope.is_void || (hinted && granule != shape.granule),
+                void: scope.void.or((hinted && granule != shape.granule).then_some(Void::Granule)),
                 ..scope
             }
         };
@@ -90,13 +101,22 @@ impl Scope {
             Self {
                 range: Some((start, start.saturating_add(bytes - 1))),
                 hint: (level != 0).then_some(level),
-                is_void: odd || granule(operand >> 46) != shape.granule,
+                void: if granule(operand >> 46) != shape.granule {
+                    Some(Void::Granule)
+                } else {
+                    odd.then_some(Void::Start)
+                },
                 ..scope
             }
         };
         let last = |scope: Self| Self { last_level: true, ..scope };
         let of_asid = Self { id: asid, ..base };
-        let of_vmid = Self { spaces: STAGE2, id: vmid, is_void: vmid.is_none(), ..base };
+        let of_vmid = Self {
+            spaces: STAGE2,
+            id: vmid,
+            void: if vmid.is_none() { Some(Void::Vmid) } else { None },
+            ..base
+        };
         match tlbi.scope {
             TlbiScope::AllEl1 => base,
             TlbiScope::Asid => Self { spare_global: true, ..of_asid },

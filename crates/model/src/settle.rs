@@ -3,34 +3,36 @@
 use crate::cached::{Held, SEEN, run_shift};
 use crate::compare::Side;
 use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::dirty::Dirty;
 use crate::machine::{Check, Machine, Root, first_cpu};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
+/// All addresses.
+const EVERYWHERE: (u64, u64) = (0, u64::MAX);
+
 impl Machine {
     /// Checks that software may rely on the tables as they are in memory now.
     pub(crate) fn check_settled(&mut self) -> Check {
         for space in Space::ALL {
-            let held: Vec<_> = self.cached.of(space).all().copied().collect();
-            let mut run = None;
-            for held in held {
-                // The leaves of one run mostly translate the whole run in one way, which is checked
-                // once.
-                let says = self.whole_run(&held);
-                if says.is_none() || says != run {
-                    self.check_held(held)?;
-                    run = says;
+            match self.dirty.take(space) {
+                Dirty::Everything => {
+                    let held = self.cached.of(space).all().copied().collect();
+                    self.check_dirty(space, held, EVERYWHERE)?;
                 }
-            }
-            for cpu in 0..self.cpus.len() {
-                self.check_left(space, cpu)?;
+                Dirty::Ranges(ranges) => {
+                    for (start, last) in ranges {
+                        let held = self.cached.of(space).touching(self.shapes[space.index()], start, last);
+                        self.check_dirty(space, held, (start, last))?;
+                    }
+                }
             }
         }
         for cpu in 0..self.cpus.len() {
             let invalidated = self.cpus[cpu].invalidated.clone();
             for held in invalidated {
-                self.check_held(Held { cpus: 1 << cpu, ..held })
+                self.check_held(Held { cpus: 1 << cpu, ..held }, EVERYWHERE)
                     .map_err(|violation| Violation { rule: Rule::NoIsb, ..violation })?;
             }
         }
@@ -39,6 +41,22 @@ impl Machine {
         }
         self.check_ordered()?;
         self.check_runs()
+    }
+
+    /// Checks `held` and trees that were left for the addresses `within`. Elsewhere nothing changed
+    /// since they agreed with the tables.
+    fn check_dirty(&mut self, space: Space, held: Vec<Held>, within: (u64, u64)) -> Check {
+        let mut run = None;
+        for held in held {
+            // The leaves of one run mostly translate the whole run in one way, which is checked
+            // once.
+            let says = self.whole_run(&held);
+            if says.is_none() || says != run {
+                self.check_held(held, within)?;
+                run = says;
+            }
+        }
+        (0..self.cpus.len()).try_for_each(|cpu| self.check_left(space, cpu, within))
     }
 
     /// The contiguous run that CPUs may hold as one entry because of `held`: its first address, the
@@ -51,7 +69,7 @@ impl Machine {
     }
 
     /// Checks a record against the present tables of each CPU that may hold it.
-    fn check_held(&mut self, held: Held) -> Check {
+    fn check_held(&mut self, held: Held, within: (u64, u64)) -> Check {
         let violation = |rule| {
             Violation::new(rule)
                 .on_cpu(first_cpu(held.cpus))
@@ -75,8 +93,9 @@ impl Machine {
                 va: held.va,
                 value: held.value,
                 run: held.runs >> cpu & 1 == 1,
+                again: false,
             };
-            self.check_agrees(root, side).map_err(|found| Violation {
+            self.check_agrees(root, side, within).map_err(|found| Violation {
                 va: found.va.or(Some(held.va)),
                 ..violation(found.rule).on_cpu(cpu)
             })?;
@@ -85,7 +104,7 @@ impl Machine {
     }
 
     /// Checks trees that `cpu` left but may hold a part of against the tree that it walks.
-    fn check_left(&mut self, space: Space, cpu: usize) -> Check {
+    fn check_left(&mut self, space: Space, cpu: usize, within: (u64, u64)) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
         let left = state.left[space.index()].iter().map(|left| (left.root, left.invalidated));
@@ -94,7 +113,8 @@ impl Machine {
             if table == self.roots[root as usize].table {
                 continue;
             }
-            self.check_agrees_below(root, other, table, shape.start(), shape.base(space)).map_err(
+            let base = shape.base(space);
+            self.check_agrees_below(root, other, table, (shape.start(), base), within).map_err(
                 |violation| {
                     let rule = if invalidated { Rule::NoIsb } else { violation.rule };
                     Violation { rule, ..violation }.on_cpu(cpu).at_pa(table)
@@ -116,16 +136,16 @@ impl Machine {
         found.map_or(Ok(()), Err)
     }
 
-    /// Checks that `side` translates as the tables of `root` do now, if a CPU that walks those can
-    /// use it.
-    fn check_agrees(&mut self, root: u32, side: Side) -> Check {
+    /// Checks that `side` translates the addresses `within` as the tables of `root` do now, if a
+    /// CPU that walks those can use it.
+    fn check_agrees(&mut self, root: u32, side: Side, within: (u64, u64)) -> Check {
         self.spend()?;
         let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
         let Root { shape, space, .. } = own;
         let leaf = match read(shape, space, side.level, side.value) {
             Entry::Invalid => return Ok(()),
             Entry::Table(table) => {
-                return self.check_agrees_below(root, side.root, table, side.level + 1, side.va);
+                return self.check_agrees_below(root, side.root, table, (side.level + 1, side.va), within);
             }
             Entry::Leaf(leaf) => leaf,
         };
@@ -133,12 +153,12 @@ impl Machine {
             return Ok(());
         }
         let reach = self.reach(&side);
-        let last = side.va | (reach - 1);
-        let mut va = side.va & !(reach - 1);
-        loop {
+        let last = (side.va | (reach - 1)).min(within.1);
+        let mut va = (side.va & !(reach - 1)).max(within.0);
+        while va <= last {
             self.spend()?;
             let violation = |rule| Err(Violation::new(rule).at_va(va));
-            let Some((found, level)) = self.now_at(root, va) else {
+            let Some(Now { leaf: found, level, end }) = self.now_at(root, va, last) else {
                 return violation(Rule::StaleTranslation);
             };
             let start = va & (u64::MAX << found.shift);
@@ -155,71 +175,72 @@ impl Machine {
             {
                 return violation(Rule::MayAbort);
             }
-            match (va | ((1u64 << found.shift) - 1)).checked_add(1) {
-                Some(next) if next <= last => va = next,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Checks all entries of a table of the tree of `other` in the same way.
-    fn check_agrees_below(&mut self, root: u32, other: u32, table: u64, level: i8, va: u64) -> Check {
-        let Root { shape, space, .. } = self.roots[other as usize];
-        for index in 0..shape.entries(level) as u64 {
-            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if is_cacheable(shape, space, level, value) {
-                let va = va + (index << shape.shift(level));
-                self.check_agrees(root, Side { root: other, level, va, value, run: false })?;
+            match end.checked_add(1) {
+                Some(next) => va = next,
+                None => break,
             }
         }
         Ok(())
     }
 
-    /// The leaf that the tables of `root` have for `va` now.
-    fn now_at(&self, root: u32, va: u64) -> Option<(Leaf, i8)> {
+    /// Checks all entries of a table of the tree of `other`, at a level from an address on, in the
+    /// same way.
+    fn check_agrees_below(
+        &mut self,
+        root: u32,
+        other: u32,
+        table: u64,
+        (level, va): (i8, u64),
+        within: (u64, u64),
+    ) -> Check {
+        let Root { shape, .. } = self.roots[other as usize];
+        if within.1 < va {
+            return Ok(());
+        }
+        let index = |address: u64| address.saturating_sub(va) >> shape.shift(level);
+        let entries = shape.entries(level) as u64;
+        for index in index(within.0)..entries.min(index(within.1) + 1) {
+            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+            if is_cacheable(shape, level, value) {
+                let va = va + (index << shape.shift(level));
+                let side = Side { root: other, level, va, value, run: false, again: false };
+                self.check_agrees(root, side, within)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaf that the tables of `root` have for `va` now, and how far it stands for what
+    /// follows, of which `last` is the last address of interest.
+    fn now_at(&self, root: u32, va: u64, last: u64) -> Option<Now> {
         let Root { shape, space, table, .. } = self.roots[root as usize];
         let (mut table, mut level) = (table, shape.start());
         let mut base = shape.base(space);
         loop {
-            let index = (va - base) >> shape.shift(level);
+            let shift = shape.shift(level);
+            let index = (va - base) >> shift;
             match read(shape, space, level, self.memory.newest(table + 8 * index)?) {
                 Entry::Invalid => return None,
-                Entry::Leaf(leaf) => return leaf.accessed.then_some((leaf, level)),
+                Entry::Leaf(leaf) if !leaf.accessed => return None,
+                Entry::Leaf(leaf) => {
+                    let to = ((last - base) >> shift).min(shape.entries(level) as u64 - 1);
+                    let to = if self.is_in_step_between(root, table, level, index, to) { to } else { index };
+                    let end = base + (to << shift) + ((1 << shift) - 1);
+                    return Some(Now { leaf, level, end });
+                }
                 Entry::Table(next) => {
-                    base += index << shape.shift(level);
+                    base += index << shift;
                     (table, level) = (next, level + 1);
                 }
             }
         }
     }
+}
 
-    /// Checks that contiguous runs that were written to are complete, or without the bit.
-    fn check_runs(&mut self) -> Check {
-        let runs = std::mem::take(&mut self.runs);
-        let mut runs: Vec<_> = runs.into_iter().collect();
-        runs.sort_unstable();
-        for (root, level, first, va) in runs {
-            if !self.is_table(first, root, level) {
-                continue;
-            }
-            let Root { shape, .. } = self.roots[root as usize];
-            let words = self.memory.words(first, shape.run(level)).to_vec();
-            let leaves: Vec<_> = words.iter().map(|value| self.leaf(root, level, *value)).collect();
-            let Some(model) = leaves.iter().flatten().find(|leaf| leaf.contiguous).copied() else { continue };
-            for (nth, leaf) in leaves.iter().enumerate() {
-                let even = leaf.is_some_and(|leaf| {
-                    leaf.contiguous && leaf.permissions == model.permissions && leaf.global == model.global
-                });
-                if !even {
-                    let at = va + ((nth as u64) << shape.shift(level));
-                    let pa = first + 8 * nth as u64;
-                    return Err(Violation::new(Rule::IncompleteRun)
-                        .at_va(at)
-                        .at_pa(pa)
-                        .with_values(words[0], words[nth]));
-                }
-            }
-        }
-        Ok(())
-    }
+/// What the tables have for an address now.
+struct Now {
+    leaf: Leaf,
+    level: i8,
+    /// The last address up to which leaves in step with it follow.
+    end: u64,
 }

@@ -51,12 +51,7 @@ impl Machine {
                 if count > MAX_FILL {
                     return Err(Violation::new(Rule::TooComplex).at_pa(pa));
                 }
-                let mut value = first;
-                for at in (pa..pa + len).step_by(8) {
-                    self.store(cpu, at, value)?;
-                    value = value.wrapping_add(step);
-                }
-                Ok(())
+                self.fill(cpu, pa, count, first, step)
             }
             Event::Dsb { cpu, domain, access } => {
                 self.check_cpu(cpu)?;
@@ -79,7 +74,7 @@ impl Machine {
                     Register::Ttbr0El2 => self.write_base(cpu, Space::El2, value),
                     Register::Vttbr => self.write_base(cpu, Space::Stage2, value),
                     Register::Tcr => self.write_tcr(cpu, value),
-                    Register::Mair => self.write_mair(value),
+                    Register::Mair => self.write_mair(cpu, value),
                 }
             }
             Event::Access { cpu, va, kind, pa } => {
@@ -112,7 +107,11 @@ impl Machine {
                 }
             }
             Event::Free { pa, len } => self.free(pa, len),
-            Event::Settled => self.check_settled(),
+            Event::Settled => {
+                self.check_settled()?;
+                self.settled = Some(self.events - 1);
+                Ok(())
+            }
         }
     }
 }

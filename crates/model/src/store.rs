@@ -1,13 +1,38 @@
 //! Stores, and changes of entries that can be walked.
 
-use crate::cached::{Held, SEEN};
-use crate::descriptor::{Entry, is_cacheable, read};
-use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine};
+use linmap_trace::PAGE;
+
+use crate::cached::{Held, SEEN, run_shift};
+use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
+use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine, Root};
 use crate::places::EntryPlaces;
 use crate::rules::Rule;
 use crate::violation::Violation;
 
 impl Machine {
+    /// Stores `count` words, page by page.
+    pub(crate) fn fill(&mut self, cpu: usize, pa: u64, count: u64, first: u64, step: u64) -> Check {
+        let end = pa + 8 * count;
+        let (mut at, mut value) = (pa, first);
+        while at < end {
+            let words = (PAGE - at % PAGE).min(end - at) / 8;
+            if self.memory.store_first(cpu, at, words as usize, value, step) {
+                if self.memory.pages() > MAX_PAGES {
+                    return Err(Violation::new(Rule::TooComplex).at_pa(at));
+                }
+                at += 8 * words;
+                value = value.wrapping_add(step.wrapping_mul(words));
+            } else {
+                for _ in 0..words {
+                    self.store(cpu, at, value)?;
+                    at += 8;
+                    value = value.wrapping_add(step);
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
         let stored = self.memory.store(cpu, pa, value);
         if self.memory.pages() > MAX_PAGES || stored.older > MAX_OLDER {
@@ -15,6 +40,9 @@ impl Machine {
         }
         if !stored.table || stored.before == Some(value) {
             return Ok(());
+        }
+        if let Some(place) = self.only_place(pa) {
+            return self.changed(place, stored.before.unwrap_or(0), value);
         }
         let mut places = EntryPlaces::default();
         self.each_place(pa, |place| places.push(place));
@@ -31,6 +59,14 @@ impl Machine {
         if place.level < 3 {
             self.straight = None;
         }
+        // Either may be held as one entry for its run.
+        let shift = if (old | new) & CONTIGUOUS == 0 {
+            shape.shift(place.level)
+        } else {
+            run_shift(shape, place.level)
+        };
+        let mask = (1u64 << shift) - 1;
+        self.dirty.of_mut(space).add(place.va & !mask, place.va | mask);
         let mark = |violation: Violation| {
             let mut violation = violation;
             violation.pa = violation.pa.or(Some(place.pa));
@@ -38,10 +74,13 @@ impl Machine {
         };
         let entry = read(shape, space, place.level, new);
         self.check_well_formed(place, entry, new)?;
-        if is_cacheable(shape, space, place.level, new) {
+        if is_cacheable(shape, place.level, new) {
             self.check_well_read(space, root.cpus).map_err(mark)?;
+            if let Entry::Leaf(leaf) = entry {
+                self.check_slot(space, &leaf, root.cpus).map_err(mark)?;
+            }
         }
-        if is_cacheable(shape, space, place.level, old) {
+        if is_cacheable(shape, place.level, old) {
             let runs = match read(shape, space, place.level, old) {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(place.level) > 0 => root.cpus,
                 _ => 0,
@@ -55,6 +94,7 @@ impl Machine {
                 since: SEEN,
                 cpus: root.cpus,
                 runs,
+                replaced: self.now,
                 combined: false,
             };
             let known = self.cached.of_mut(space).add(held);
@@ -66,10 +106,31 @@ impl Machine {
         if let Entry::Table(table) = entry {
             self.link(place.root, table, place.level + 1, place.va)?;
         }
-        self.check_against_cached(place, new).map_err(mark)?;
-        self.check_run(place, old, new, entry)?;
-        self.check_against_tree(place, new).map_err(mark)?;
+        if !self.is_alone(place, old | new) {
+            self.check_against_cached(place, new).map_err(mark)?;
+            self.check_run(place, old, new, entry)?;
+            self.check_against_tree(place, new).map_err(mark)?;
+        }
         let last = place.va + ((1u64 << shape.shift(place.level)) - 1);
         self.check_all_in_use(space, root.cpus, place.va, last).map_err(mark)
+    }
+
+    /// Whether nothing but the entry itself, which has the `bits`, can translate the addresses of
+    /// `place`: nothing is held, no other tree is walked, no contiguous run is near. This is so for
+    /// almost all pages while a map is built.
+    fn is_alone(&self, place: EntryPlace, bits: u64) -> bool {
+        let root = self.roots[place.root as usize];
+        if place.level != 3
+            || self.straight != Some((place.root, place.pa & !(self.config.granule - 1)))
+            || !self.cached.of(root.space).is_empty()
+        {
+            return false;
+        }
+        // Level 3 has runs with every granule.
+        let run = root.shape.run(3);
+        let near = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
+        let beside = |other: &&Root| other.space == root.space && other.cpus & root.cpus != 0;
+        near.iter().fold(bits, |any, word| any | word) & CONTIGUOUS == 0
+            && self.roots.iter().filter(beside).count() == 1
     }
 }

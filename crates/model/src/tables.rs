@@ -21,7 +21,7 @@ impl Machine {
         if list.len() > MAX_PLACES.0 || self.places > MAX_PLACES.1 {
             return Err(Violation::new(Rule::TooComplex).at_va(va).at_pa(table));
         }
-        let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
+        let Root { space, shape, .. } = self.roots[root as usize];
         let entries = shape.entries(level);
         let shift = shape.shift(level);
         let end = table + 8 * entries as u64;
@@ -36,45 +36,101 @@ impl Machine {
             page += 8 * words as u64;
         }
         // The content of each entry now.
-        for index in 0..entries as u64 {
+        let mut index = 0;
+        while index < entries as u64 {
             let pa = table + 8 * index;
-            let Some(value) = self.memory.newest(pa) else { continue };
-            if value & 1 == 0 && self.memory.is_settled(pa) {
-                continue;
-            }
-            let place = EntryPlace { root, level, va: va + (index << shift), pa };
-            let entry = read(shape, space, level, value);
-            self.check_well_formed(place, entry, value)?;
-            match entry {
-                Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
-                Entry::Leaf(leaf) if leaf.contiguous => self.check_run(place, value, value, entry)?,
-                Entry::Leaf(_) | Entry::Invalid => {}
-            }
-            if self.memory.is_settled(pa) {
-                continue;
-            }
-            // Walkers may see older values here too.
-            let mut older = Vec::new();
-            self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != value)));
-            for old in older.into_iter().filter(|old| is_cacheable(shape, space, level, *old)) {
-                let held = Held {
-                    root,
-                    id,
-                    level,
-                    va: place.va,
-                    value: old,
-                    since: SEEN,
-                    cpus,
-                    runs: 0,
-                    combined: false,
-                };
-                if let Entry::Table(next) = read(shape, space, level, old) {
-                    self.link(root, next, level + 1, place.va)?;
+            if pa.is_multiple_of(0x1000) && entries as u64 - index >= 512 {
+                let at = |nth: u64| EntryPlace { root, level, va: va + (nth << shift), pa: table + 8 * nth };
+                let in_step = self.is_page_in_step(root, level, pa);
+                if in_step {
+                    for nth in [index, index + 511] {
+                        let value = self.memory.newest(table + 8 * nth).unwrap_or(0);
+                        self.check_well_formed(at(nth), read(shape, space, level, value), value)?;
+                    }
                 }
-                if self.cached.of_mut(space).add(held) {
-                    self.release(root, level, place.va, old)?;
+                if in_step || self.is_empty_page(pa) {
+                    index += 512;
+                    continue;
                 }
-                self.check_against_cached(place, value)?;
+            }
+            self.link_entry(EntryPlace { root, level, va: va + (index << shift), pa })?;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Checks an entry of a table that a walk can enter from now on.
+    fn link_entry(&mut self, place: EntryPlace) -> Check {
+        let EntryPlace { root, level, pa, .. } = place;
+        let Some(value) = self.memory.newest(pa) else { return Ok(()) };
+        if value & 1 == 0 && self.memory.is_settled(pa) {
+            return Ok(());
+        }
+        let entry = self.entry(place, value);
+        self.check_well_formed(place, entry, value)?;
+        match entry {
+            Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
+            Entry::Leaf(leaf) if leaf.contiguous => self.check_run(place, value, value, entry)?,
+            Entry::Leaf(_) | Entry::Invalid => {}
+        }
+        if self.memory.is_settled(pa) {
+            return Ok(());
+        }
+        self.link_older(place, value)?;
+        self.check_against_cached(place, value)
+    }
+
+    /// Records the older values that walkers may see at `place`, whose newest value is `newest`,
+    /// and compares each with what the same CPUs may hold or walk.
+    fn link_older(&mut self, place: EntryPlace, newest: u64) -> Check {
+        let EntryPlace { root, level, va, pa } = place;
+        let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
+        let mut older = Vec::new();
+        self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
+        for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
+            let entry = read(shape, space, level, old);
+            self.check_well_formed(place, entry, old)?;
+            let runs = match entry {
+                Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
+                _ => 0,
+            };
+            let replaced = self.now;
+            let held =
+                Held { root, id, level, va, value: old, since: SEEN, cpus, runs, replaced, combined: false };
+            if let Entry::Table(next) = entry {
+                self.link(root, next, level + 1, va)?;
+            }
+            if self.cached.of_mut(space).add(held) {
+                self.release(root, level, va, old)?;
+            }
+            self.check_seen(place, old)?;
+        }
+        Ok(())
+    }
+
+    /// Checks `value`, which walkers may see at `place`, against all that the same CPUs may hold or
+    /// walk.
+    fn check_seen(&mut self, place: EntryPlace, value: u64) -> Check {
+        self.check_against_cached(place, value)?;
+        self.check_run(place, value, value, self.entry(place, value))?;
+        self.check_against_tree(place, value)
+    }
+
+    /// Lets `cpu` walk a tree that other CPUs walk: it sees what they see, older values too.
+    pub(crate) fn join(&mut self, root: u32, cpu: usize) -> Check {
+        let Root { space, shape, .. } = self.roots[root as usize];
+        let own = 1u64 << cpu;
+        let mut seen = Vec::new();
+        for held in self.cached.of_mut(space).all_mut() {
+            if held.root == root && held.since == SEEN {
+                held.cpus |= own;
+                held.runs |= if held.runs != 0 { own } else { 0 };
+                seen.push(*held);
+            }
+        }
+        for Held { level, va, value, .. } in seen {
+            if is_cacheable(shape, level, value) {
+                self.check_against_cached(EntryPlace { root, level, va, pa: 0 }, value)?;
             }
         }
         Ok(())

@@ -5,40 +5,105 @@ use std::fmt::{self, Display, Formatter};
 use linmap_trace::{Event, Register};
 
 use crate::config::ConfigError;
+use crate::culprit::{Culprit, Misses};
 use crate::machine::Machine;
-use crate::minimise::minimise;
+use crate::minimise::minimise_keeping;
+use crate::miss::Miss;
 use crate::scope::Scope;
 use crate::space::Space;
 use crate::trace::Trace;
 use crate::violation::Violation;
 
 /// A trace that breaks a rule and from which no event can be dropped: without any one of them the
-/// same rule is not broken at the same place.
+/// same rule is not broken at the same place. The exceptions are invalidations and barriers that
+/// missed, and the store that they should have followed, which are kept to be explained.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Witness {
     /// The events that matter, on the same machine.
     pub trace: Trace,
     /// What they break; its event is one of theirs.
     pub violation: Violation,
+    /// The TLBIs and DSBs since the entry in question was overwritten, or its tree left, that did
+    /// not do away with it, in order.
+    pub missed: Vec<Missed>,
+    /// The number of TLBIs that are left out because they name addresses further away.
+    pub left_out: usize,
     /// A note on each event, such as the level and address of the entry that it stores.
     notes: Vec<Option<String>>,
 }
 
+/// A TLBI or DSB that did not do away with what is still held.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Missed {
+    /// The index of the event.
+    pub event: usize,
+    /// The reason.
+    pub why: Miss,
+}
+
+/// The most TLBIs of other addresses, and the most other events, that a witness keeps.
+const MOST: usize = 16;
+
 impl Trace {
-    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule.
+    /// The mistake in the trace, if it has one, shown by the fewest events that break the rule,
+    /// with every TLBI and DSB that should have prevented it.
     ///
     /// # Errors
     /// [`ConfigError`] of an impossible machine.
     pub fn witness(&self) -> Result<Option<Witness>, ConfigError> {
         let Err(found) = self.check()? else { return Ok(None) };
-        let trace = minimise(
-            self,
-            |trace| matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found)),
-        );
+        let (all, culprit) = self.misses()?;
+        let kept = kept(&all, culprit.as_ref());
+        let addresses = |events: &mut dyn Iterator<Item = usize>| {
+            events.filter(|event| matches!(self.events.get(*event), Some(Event::Tlbi { .. }))).count()
+        };
+        let left_out =
+            addresses(&mut all.iter().map(|(event, _)| *event)) - addresses(&mut kept.iter().copied());
+        let reasons = |misses: &[(usize, Option<Miss>)], kept: &[usize]| -> Vec<_> {
+            let of = |event: &usize| misses.iter().find(|(other, _)| other == event);
+            kept.iter().map(|event| of(event).map(|(_, why)| *why)).collect()
+        };
+        let expected = reasons(&all, &kept);
+        let trace = minimise_keeping(self, &kept, |trace, kept| {
+            // What was kept has to miss the same for the same reasons.
+            matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found))
+                && (kept.is_empty()
+                    || trace.misses().is_ok_and(|(misses, _)| reasons(&misses, kept) == expected))
+        });
         let violation = trace.check()?.err().unwrap_or(found);
+        let (misses, _) = trace.misses()?;
+        let missed =
+            misses.into_iter().filter_map(|(event, why)| Some(Missed { event, why: why? })).collect();
         let notes = notes(&trace)?;
-        Ok(Some(Witness { trace, violation, notes }))
+        Ok(Some(Witness { trace, violation, missed, left_out, notes }))
     }
+
+    /// Every TLBI and DSB since what is held was overwritten or left, and what is held.
+    fn misses(&self) -> Result<(Misses, Option<Culprit>), ConfigError> {
+        let mut machine = Machine::new(&self.config)?;
+        let broken = self.events.iter().find_map(|event| machine.step(event).err());
+        let Some(violation) = broken else { return Ok((Vec::new(), None)) };
+        let culprit = Culprit::of(&machine, &self.events, &violation);
+        let misses = match &culprit {
+            Some(culprit) => culprit.misses(Machine::new(&self.config)?, &machine, &self.events),
+            None => Vec::new(),
+        };
+        Ok((misses, culprit))
+    }
+}
+
+/// The events among `misses` that a witness keeps: of TLBIs that name other addresses the nearest,
+/// of all else the last.
+fn kept(misses: &[(usize, Option<Miss>)], culprit: Option<&Culprit>) -> Vec<usize> {
+    let Some(culprit) = culprit else { return Vec::new() };
+    let elsewhere = |miss: &Option<Miss>| matches!(miss, Some(Miss::OtherAddress { .. }));
+    let (mut far, near): (Vec<_>, Vec<_>) = misses.iter().partition(|(_, miss)| elsewhere(miss));
+    far.sort_by_key(|(_, miss)| miss.map_or(0, |miss| culprit.distance(&miss)));
+    far.truncate(MOST);
+    let mut kept: Vec<usize> =
+        near.iter().rev().take(2 * MOST).chain(&far).map(|(event, _)| *event).collect();
+    kept.sort_unstable();
+    kept
 }
 
 /// A note on each event of `trace`.
@@ -84,10 +149,19 @@ impl Display for Witness {
         let width = lines.iter().map(String::len).max().unwrap_or(0).min(72);
         for (nth, (line, note)) in lines.iter().zip(&self.notes).enumerate() {
             let mark = if nth == event { '>' } else { ' ' };
+            let missed = self.missed.iter().find(|missed| missed.event == nth);
+            let missed = missed.map(|missed| format!("misses: {}", missed.why));
+            let note = match (note, missed) {
+                (Some(note), Some(missed)) => Some(format!("{note}; {missed}")),
+                (note, missed) => missed.or_else(|| note.clone()),
+            };
             match note {
                 Some(note) => writeln!(f, "{mark} {nth:3}  {line:width$}  # {note}")?,
                 None => writeln!(f, "{mark} {nth:3}  {line}")?,
             }
+        }
+        if self.left_out > 0 {
+            writeln!(f, "  and {} more TLBIs that do not reach it", self.left_out)?;
         }
         let line = |f: &mut Formatter<'_>, name, value: Option<u64>| match value {
             Some(value) => writeln!(f, "  {name:<10} {value:#018x}"),

@@ -119,7 +119,8 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
 }
 
 fn cases() -> u32 {
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 800 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 20_000 } else { 800 };
     std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(unset)
 }
 

@@ -56,7 +56,8 @@ static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 fn cases() -> ProptestConfig {
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 1_000_000 } else { 20_000 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 1_000_000 } else { 20_000 };
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig::with_cases(cases.unwrap_or(unset))
 }

@@ -101,7 +101,7 @@ fn an_invalidation_by_asid_is_synchronised_like_any_other() {
 #[test]
 fn tcr_and_mair_change_after_the_isb_behind_the_last_invalidation() {
     // T0SZ = 25, T1SZ = 16, TG1 = 4K.
-    let tcr = 25 | 16 << 16 | 0b10 << 30;
+    let tcr = 25 | 16 << 16 | 0b10 << 30 | 0b101 << 32;
     let left = || {
         let mut scene = user(PAGE | NON_GLOBAL, 1);
         scene.zero(SPARE).ordered().write(0, Register::Ttbr0, SPARE).isb(0);

@@ -62,8 +62,9 @@ impl Access {
         self.bits() & READ_ONLY == 0
     }
 
-    /// The bits of a leaf that say who may read and write.
-    pub const MASK: u64 = USER | READ_ONLY;
+    /// The bits of a leaf that say who may read and write: `AP[2:1]`, and DBM, which lets hardware
+    /// clear AP[2] at the first write (Arm ARM D8.5.4). No [`Access`] sets DBM.
+    pub const MASK: u64 = USER | READ_ONLY | DIRTY_MODIFIER;
 
     /// The value of the bits in [`MASK`](Self::MASK).
     #[inline]
@@ -144,6 +145,7 @@ pub(crate) const SHAREABILITY_SHIFT: u32 = 8;
 pub(crate) const ACCESSED: u64 = 1 << 10;
 pub(crate) const NOT_GLOBAL: u64 = 1 << 11;
 pub(crate) const NO_TRANSLATION: u64 = 1 << 16;
+pub(crate) const DIRTY_MODIFIER: u64 = 1 << 51;
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 pub(crate) const PXN: u64 = 1 << 53;
 pub(crate) const UXN: u64 = 1 << 54;

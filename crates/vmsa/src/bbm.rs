@@ -6,7 +6,8 @@
 //! when a block and a table replace each other, both are assumed to translate identically.
 
 use crate::attributes::{
-    ACCESSED, CONTIGUOUS, NO_TRANSLATION, NOT_GLOBAL, PXN, READ_ONLY, SHAREABILITY_SHIFT, USER, UXN,
+    ACCESSED, CONTIGUOUS, DIRTY_MODIFIER, NO_TRANSLATION, NOT_GLOBAL, PXN, READ_ONLY, SHAREABILITY_SHIFT,
+    USER, UXN,
 };
 use crate::descriptor::{TABLE_OR_PAGE, VALID};
 use crate::id::BbmLevel;
@@ -211,7 +212,7 @@ pub const fn resizes(geometry: Geometry, level: Level, old: Descriptor, new: Des
 /// what is mapped then. At BBM level 0 the result holds only for leaves without the contiguous bit.
 #[inline]
 pub const fn never_breaks(clear: u64, set: u64) -> bool {
-    const EITHER: u64 = USER | READ_ONLY | PXN | UXN | SOFTWARE;
+    const EITHER: u64 = USER | READ_ONLY | DIRTY_MODIFIER | PXN | UXN | SOFTWARE;
     clear & !(EITHER | VALID | ACCESSED) == 0 && set & !(EITHER | NOT_GLOBAL) == 0
 }
 

@@ -42,7 +42,9 @@ pub fn show(cpus: &Cpus) -> Result<(), CommandError> {
         asked.len(),
         ANSWERS.load(Ordering::Relaxed)
     );
-    Ok(answered?)
+    answered?;
+    say!("All other CPUs that are online have answered: {}.", asked.len());
+    Ok(())
 }
 
 fn show_one(cpus: &Cpus, number: usize, described: CpuNode) {
@@ -84,6 +86,7 @@ pub fn cpu_on(owners: &mut Owners, word: &str) -> Result<(), CommandError> {
     let started = cpu::counter();
     owners.cpus.start_late(&owners.platform, &mut owners.memory, number)?;
     owners.map.cpu_started(number);
+    say!("CPU {number} is online.");
     report!("cpu={number} state=online ticks={}", cpu::ticks_since(started));
     Ok(())
 }
@@ -94,6 +97,7 @@ pub fn cpu_off(owners: &mut Owners, word: &str) -> Result<(), CommandError> {
     let started = cpu::counter();
     owners.cpus.stop(number)?;
     owners.map.cpu_stopped(number);
+    say!("CPU {number} is off.");
     report!("cpu={number} state=off ticks={}", cpu::ticks_since(started));
     Ok(())
 }
@@ -116,5 +120,6 @@ pub fn mask(rest: &str) -> Result<(), CommandError> {
         milliseconds as usize,
     )?;
     wait_until(PATIENCE, || MASKED.load(Ordering::Acquire));
+    say!("CPU {number} takes no interrupts for {milliseconds} ms.");
     Ok(())
 }

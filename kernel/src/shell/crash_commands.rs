@@ -3,9 +3,9 @@
 use crate::arch::image;
 use crate::arch::per_cpu;
 use crate::arch::wait::{PATIENCE, wait_until};
-use crate::report;
 use crate::shell::error::CommandError;
 use crate::smp::cross_call;
+use crate::{report, say};
 
 /// The words of `panic`.
 pub const PANIC: &str = "panic [CPU [MILLISECONDS]]";
@@ -42,6 +42,7 @@ fn end_kernel(rest: &str, usage: &'static str, fail: fn(usize)) -> Result<(), Co
     if cpu != 0 {
         cross_call::idle(cpu)?;
     }
+    say!("CPU {cpu} ends this kernel{}.", if delay.is_some() { " when the time is over" } else { "" });
     report!("end=asked cpu={cpu}");
     if cpu == 0 {
         fail(delay.unwrap_or(0));

@@ -8,17 +8,17 @@ use linmap_vmsa::{Level, PaRange};
 
 use crate::memory::live::{Fields, LiveMap, timed};
 use crate::memory::physical::Memory;
-use crate::report;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
+use crate::{report, say};
 
 /// The words of `protect`.
 pub const PROTECT: &str = "protect ro|rw|nx|invalid|valid START LENGTH";
 /// The words of `text`.
 pub const TEXT: &str = "text START LENGTH";
 /// The words of `split`.
-pub const SPLIT: &str = "split LEVEL START LENGTH";
+pub const SPLIT: &str = "split 2|3 START LENGTH";
 /// The words of `fold`.
 pub const FOLD: &str = "fold START LENGTH";
 /// The words of `ng`.
@@ -34,7 +34,10 @@ fn reported<E>(
 where
     CommandError: From<E>,
 {
-    report!("change={name} what=\"{what}\" ticks={ticks} {}", Fields(result?));
+    let changed = result?;
+    let Changed { entries, invalidations, freed, .. } = changed;
+    say!("{name} {what}: {entries} entries stored, {invalidations} TLBIs, {freed} tables freed.");
+    report!("change={name} what=\"{what}\" ticks={ticks} {}", Fields(changed));
     Ok(())
 }
 
@@ -81,7 +84,7 @@ pub fn text(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
 
 /// Splits leaves.
 pub fn split(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), CommandError> {
-    let mut words = Words::new(rest, "split LEVEL START LENGTH (LEVEL 2 or 3)");
+    let mut words = Words::new(rest, SPLIT);
     let level = Some(words.number()?).filter(|level| matches!(level, 2 | 3));
     let level = level.and_then(|level| Level::new(level as i8)).ok_or(words.wrong())?;
     let range = words.range()?;

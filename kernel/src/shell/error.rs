@@ -106,3 +106,16 @@ pub enum CommandError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
+
+impl CommandError {
+    /// There is no command `name`, of which the error shows the start.
+    pub fn unknown(name: &str) -> Self {
+        let mut start = ArrayString::new();
+        for c in name.chars() {
+            if start.try_push(c).is_err() {
+                break;
+            }
+        }
+        Self::Unknown(start)
+    }
+}

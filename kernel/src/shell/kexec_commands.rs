@@ -2,8 +2,21 @@
 
 use crate::kexec::allocations::Pool;
 use crate::kexec::options::LoadOptions;
+use crate::say;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
+
+/// What `help kexec` says besides.
+pub const MORE: &[&str] = &[
+    "kexec                              load the payload and enter it",
+    "kexec load [--scattered] [--mmu-off]",
+    "                                   load it: page by page in unrelated frames; without tables",
+    "kexec load --crash                 load a crash kernel, which is entered on panic",
+    "kexec unload [--crash]             free its memory",
+    "kexec plan [--crash]               show what is moved where, with SHA-256",
+    "kexec list                         print the same as Linux's list, one word a page",
+    "kexec exec [--verify]              enter it; check everything that was loaded first",
+];
 
 const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan \
     [--crash] | list | exec [--verify]]";
@@ -29,14 +42,30 @@ pub fn kexec(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
         return Err(WRONG);
     }
     let mut hand_over = owners.hand_over();
-    let result = match what {
-        None => hand_over.run().map(|never| match never {}),
-        Some("load") => hand_over.load(options),
-        Some("unload") => hand_over.unload(options.pool),
-        Some("plan") => hand_over.show_plan(options.pool),
-        Some("list") => hand_over.list(),
-        Some("exec") => hand_over.exec(verify).map(|never| match never {}),
-        Some(_) => return Err(WRONG),
+    let payload = match options.pool {
+        Pool::CrashKernel => "crash kernel",
+        _ => "payload",
     };
-    Ok(result?)
+    match what {
+        None => match hand_over.run()? {},
+        Some("exec") => match hand_over.exec(verify)? {},
+        Some("load") => {
+            hand_over.load(options)?;
+            say!("The {payload} is loaded; `kexec plan` shows where.");
+        }
+        Some("unload") => {
+            hand_over.unload(options.pool)?;
+            say!("The {payload}'s memory is free again.");
+        }
+        Some("plan") => {
+            hand_over.show_plan(options.pool)?;
+            say!("This is the plan for the {payload}; nothing has been moved.");
+        }
+        Some("list") => {
+            hand_over.list()?;
+            say!("This is the same as Linux's list; nothing has been moved.");
+        }
+        Some(_) => return Err(WRONG),
+    }
+    Ok(())
 }

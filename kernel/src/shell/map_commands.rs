@@ -26,7 +26,9 @@ pub fn mem(memory: &Memory) -> Result<(), CommandError> {
         line("reserved", *range);
     }
     let reserved: u64 = memory.memblock.reserved().iter().map(|range| range.len()).sum();
-    report!("memory={} reserved={reserved}", memory.memblock.memory_len());
+    let all = memory.memblock.memory_len();
+    say!("{} of memory, {} of it reserved.", Size(all), Size(reserved));
+    report!("memory={all} reserved={reserved}");
     Ok(())
 }
 
@@ -72,9 +74,12 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
         }
     }
     let table_bytes = tables * geometry.granule().bytes();
-    say!("  {tables} tables, {}", Size(table_bytes));
     let [.., pages] = counts.map(|by_level| by_level[0].entries + by_level[1].entries);
     let blocks: u64 = counts.iter().flatten().map(|count| count.entries).sum::<u64>() - pages;
+    say!(
+        "The linear map has {blocks} blocks and {pages} pages in {tables} tables of {} together.",
+        Size(table_bytes)
+    );
     report!("map=ok tables={tables} table_bytes={table_bytes} blocks={blocks} pages={pages}");
     Ok(())
 }
@@ -99,7 +104,11 @@ pub fn dump(memory: &Memory, image: Image) -> Result<(), CommandError> {
         both += u64::from(run.writable_and_executable());
     }
     report!("dump=ok runs={runs} wx={both}");
-    if both > 0 { Err(CommandError::WritableAndExecutable(both)) } else { Ok(()) }
+    if both > 0 {
+        return Err(CommandError::WritableAndExecutable(both));
+    }
+    say!("{runs} runs, none of them both writable and executable.");
+    Ok(())
 }
 
 fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
@@ -116,6 +125,9 @@ fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
     }
 }
 
+/// The words of `translate`.
+pub const TRANSLATE: &str = "translate VA";
+
 /// Shows how the tables and the MMU translate an address.
 pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), CommandError> {
     const WRONG: CommandError = CommandError::Usage("translate VA (hexadecimal)");
@@ -127,8 +139,16 @@ pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), Comman
         Walk::Fault { level } => say!("  tables: translation fault, level {level}"),
     }
     match cpu::translate(va) {
-        Ok(pa) => say!("  AT:     {pa}"),
-        Err(status) => say!("  AT:     fault, status {status:#x}"),
+        Ok(pa) => {
+            say!("  AT:     {pa}");
+            say!("The MMU translates {va} to {pa}.");
+            report!("translate={va} pa={pa}");
+        }
+        Err(status) => {
+            say!("  AT:     fault, status {status:#x}");
+            say!("The MMU does not translate {va}.");
+            report!("translate={va} fault={status:#x}");
+        }
     }
     Ok(())
 }
@@ -147,6 +167,7 @@ pub fn verify(owners: &Owners) -> Result<(), CommandError> {
     let verified = verify::verify(memory, expected, guards).inspect_err(|mismatch| {
         report!("verify=failed what={}", Quoted(mismatch));
     })?;
+    say!("The linear map is right. Ranges: {}, holes: {}.", verified.ranges, verified.holes);
     report!(
         "verify=ok mapped={} faults={} ranges={} holes={} ticks={}",
         verified.mapped,

@@ -1,6 +1,7 @@
 //! Commands on memory that the user reserves. Addresses are physical.
 
 use linmap::first_unmappable;
+use linmap::listing::Size;
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
@@ -10,11 +11,11 @@ use crate::memory::live::LiveMap;
 use crate::memory::physical::Memory;
 use crate::memory::preserved::PreservedMemory;
 use crate::memory::reservations::Reservations;
-use crate::report;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
 use crate::stress::random::Random;
+use crate::{report, say};
 
 /// The words of `reserve`.
 pub const RESERVE: &str = "reserve START LENGTH";
@@ -49,6 +50,7 @@ pub fn reserve(
     map.map.check_mapped(range, |range| first_unmappable(&memory.memblock, range))?;
     reservations.add(range)?;
     memory.memblock.reserve(range).inspect_err(|_| reservations.remove(range))?;
+    say!("{range} is reserved for you.");
     Ok(())
 }
 
@@ -74,6 +76,7 @@ pub fn free(
     map.make_data(&mut editor, steps, range)?;
     memory.memblock.free(range)?;
     reservations.remove(range);
+    say!("{range} is free.");
     Ok(())
 }
 
@@ -102,6 +105,7 @@ pub fn allocate_all_but(memory: &mut Memory, rest: &str) -> Result<(), CommandEr
         below.end = free.start;
     }
     let free: u64 = memory.memblock.free_ranges(everywhere).map(PaRange::len).sum();
+    say!("{} are left free.", Size(free));
     report!("hoard=ok free={free}");
     Ok(())
 }
@@ -116,6 +120,7 @@ pub fn preserve(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let Owners { memory, reservations, preserved, .. } = owners;
     preserved.preserve(memory, reservations, range, label)?;
     preserved.show(memory);
+    say!("{range} is preserved as {label}.");
     Ok(())
 }
 
@@ -125,7 +130,9 @@ pub fn release(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let label = words.word()?;
     words.end()?;
     check_no_payload(owners)?;
-    Ok(owners.preserved.release(&mut owners.reservations, label)?)
+    owners.preserved.release(&mut owners.reservations, label)?;
+    say!("The memory of {label} is reserved, and no longer preserved.");
+    Ok(())
 }
 
 /// Checks that no payload's device tree says what is preserved. A crash kernel's tree never does,
@@ -158,6 +165,7 @@ pub fn fill(
     for word in bytes.as_mut().as_chunks_mut::<8>().0 {
         *word = random.next().to_le_bytes();
     }
+    say!("{range} is filled with the pattern of {seed:#x}.");
     Ok(())
 }
 
@@ -187,7 +195,9 @@ pub fn digest(
     if let Some(by_instructions) = Sha256::by_instructions() {
         report!("digest={} by=instructions bytes={}", by_instructions.of(bytes), range.len());
     }
-    report!("digest={} by=words bytes={}", Sha256::by_words().of(bytes), range.len());
+    let by_words = Sha256::by_words().of(bytes);
+    say!("The SHA-256 of {range} is {by_words}.");
+    report!("digest={by_words} by=words bytes={}", range.len());
     Ok(())
 }
 
@@ -209,6 +219,7 @@ pub fn poke(memory: &mut Memory, rest: &str) -> Result<(), CommandError> {
     // compiler, as a fault of the memory would. The user accepts what it breaks.
     let was = unsafe { cpu::exchange_byte(va, value) };
     memory.fixmap.clear(&mut ThisCpu, slot::MOMENT);
+    say!("{at} held {was:#x} and holds {value:#x}.");
     report!("poke={at} was={was:#x} now={value:#x}");
     Ok(())
 }

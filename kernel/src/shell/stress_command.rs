@@ -2,11 +2,11 @@
 
 use crate::arch::cpu;
 use crate::memory::live::{Fields, timed};
-use crate::report;
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::shell::words::Words;
 use crate::stress::run::{self, Summary};
+use crate::{report, say};
 
 /// The words of `stress`.
 pub const STRESS: &str = "stress CALLS [SEED]";
@@ -21,6 +21,7 @@ pub fn stress(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let Owners { platform, memory, map, .. } = owners;
     let (summary, ticks) = timed(|| run::run(memory, map, platform.image, calls, seed));
     let Summary { calls, refused, too_long, workers, accesses, faults, probed, changed } = summary?;
+    say!("{calls} calls, {refused} of them refused; the map is as before.");
     report!(
         "stress=ok calls={calls} seed={seed:#x} workers={workers} accesses={accesses} faults={faults} \
          probed={probed} refused={refused} too_long={too_long} ticks={ticks} {}",

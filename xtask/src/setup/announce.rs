@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::apt::{HostApt, PrivateApt};
+use super::apt::{HostApt, PrivateApt, Size};
 use super::payload::{self, Line};
 use super::{qemu, toolchain};
 use crate::qemu::Version;
@@ -30,7 +30,7 @@ struct Missing {
 /// Lists what is missing of `wanted`, with sizes. Prints nothing where all is there.
 pub fn announce(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<()> {
     let mut missing = Vec::new();
-    if qemu::is_missing(wanted.qemu) {
+    if qemu::is_to_be_installed(wanted.qemu)? {
         let apt = HostApt::update(workspace);
         let size = apt.and_then(|apt| {
             let suite = qemu::suite(&apt, wanted.qemu)?;
@@ -68,9 +68,11 @@ pub fn announce(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<()> {
 
 /// Packages and their dependencies. An unknown size is not an error here: the installation reports
 /// the cause.
-fn installed(what: &str, size: Result<(usize, u64)>) -> Missing {
+fn installed(what: &str, size: Result<Size>) -> Missing {
     match size {
-        Ok((count, bytes)) => Missing { what: format!("{what}, {count} packages"), bytes: Some(bytes) },
+        Ok(Size { packages, download, .. }) => {
+            Missing { what: format!("{what}, {packages} packages"), bytes: Some(download) }
+        }
         Err(_) => Missing { what: what.to_owned(), bytes: None },
     }
 }
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn everything_missing_is_listed_with_its_size_and_the_sum() {
         let missing = [
-            installed("QEMU", Ok((3, 12_340_000))),
+            installed("QEMU", Ok(Size { packages: 3, download: 12_340_000, installed: 40_000_000 })),
             installed("a compiler", Err(anyhow::anyhow!("no mirror"))),
             Missing { what: "linux-6.1".into(), bytes: Some(60_000_000) },
         ];

@@ -3,18 +3,31 @@
 //! [`HostApt`] installs packages on this machine, with a source list and package lists of its own
 //! under target/setup/apt. [`PrivateApt`] downloads arm64 packages into target/payload/apt, needs
 //! no root and changes nothing outside. Both check signatures as apt always does.
+//!
+//! Each of them has a lock, which runs of ours wait for, and checks that there is room before apt
+//! writes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::host;
 use super::sources::Mirrors;
+use super::space::{self, Need};
+use super::{host, lock};
 use crate::workspace::Workspace;
 use crate::{process, progress};
+
+/// What package lists of up to two releases and apt's index of them take, with room for the next
+/// ones: 170 MB of them were seen.
+const LISTS_BYTES: u64 = 250_000_000;
+/// What is unpacked of a package of ours: the largest of Debian's Images has 40 MB.
+const UNPACKED_BYTES: u64 = 80_000_000;
+const LISTS: &str = "fetching package lists";
+/// dpkg's locks, which apt takes to install.
+const DPKG_LOCKS: [&str; 2] = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"];
 
 /// A version of a package that a source offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +52,19 @@ impl Offer {
 pub struct HostApt {
     options: Vec<String>,
     codename: String,
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// What an installation takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// How many packages.
+    pub packages: usize,
+    /// What is downloaded, bytes.
+    pub download: u64,
+    /// What it takes once it is installed, bytes.
+    pub installed: u64,
 }
 
 impl HostApt {
@@ -48,6 +74,7 @@ impl HostApt {
         let folder = workspace.folder("setup/apt")?;
         fs::create_dir_all(folder.join("lists/partial"))?;
         fs::create_dir_all(folder.join("cache/archives/partial"))?;
+        let lock = lock::of_our_runs(&folder.join("run.lock"), "installing packages")?;
         let list = folder.join("debian.sources");
         let architecture = process::capture(Command::new("dpkg").arg("--print-architecture"))?;
         let apt = Self {
@@ -59,20 +86,42 @@ impl HostApt {
                 "APT::Sandbox::User=root".into(),
             ],
             codename: mirrors.codename.clone(),
+            folder,
+            _lock: lock,
         };
         let own: &[&str] = &[&mirrors.codename];
-        update_with_what_backports_there_are(&mirrors, own, own, architecture.trim(), &list, || {
+        let ready = || apt.check_ready(&[]);
+        update_with_what_backports_there_are(&mirrors, own, own, architecture.trim(), &list, ready, || {
             apt.command("apt-get", &["update"])
         })?;
         Ok(apt)
     }
 
-    /// How many packages would be installed for these, and how many bytes are downloaded for them.
-    pub fn size(&self, packages: &[&str], from: &Suite) -> Result<(usize, u64)> {
+    /// Waits for whoever holds a lock of apt's, and checks that there is room for new lists.
+    fn check_ready(&self, more_locks: &[&str]) -> Result<()> {
+        let own = ["lists/lock", "cache/archives/lock"].map(|name| self.folder.join(name));
+        let locks = own.iter().map(PathBuf::as_path).chain(more_locks.iter().map(Path::new));
+        lock::wait_for_apt(&locks.collect::<Vec<_>>())?;
+        space::check(LISTS, &[Need { folder: &self.folder, bytes: LISTS_BYTES }])
+    }
+
+    /// What installing these packages would take, with those that they depend on.
+    pub fn size(&self, packages: &[&str], from: &Suite) -> Result<Size> {
         let mut words = self.words(packages, from);
         words.insert(1, "--print-uris".to_owned());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        Ok(sizes(&process::capture(&mut self.command("apt-get", &words))?))
+        let fetched = fetched(&process::capture(&mut self.command("apt-get", &words))?);
+        let download = fetched.iter().map(|package| package.bytes).sum();
+        let mut show = vec!["show".to_owned()];
+        show.extend(fetched.iter().map(|package| package.name_and_version.clone()));
+        let shown = match fetched.is_empty() {
+            true => String::new(),
+            false => {
+                let words: Vec<&str> = show.iter().map(String::as_str).collect();
+                process::capture(&mut self.command("apt-cache", &words))?
+            }
+        };
+        Ok(Size { packages: fetched.len(), download, installed: installed(&shown) })
     }
 
     fn words(&self, packages: &[&str], from: &Suite) -> Vec<String> {
@@ -95,6 +144,13 @@ impl HostApt {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut install = self.command("apt-get", &words);
         host::permission_for_root(what, &install)?;
+        self.check_ready(&DPKG_LOCKS)?;
+        let size = self.size(packages, from)?;
+        let needs = [
+            Need { folder: &self.folder, bytes: size.download },
+            Need { folder: Path::new("/usr"), bytes: size.installed },
+        ];
+        space::check(&format!("installing {what}"), &needs)?;
         install.env("DEBIAN_FRONTEND", "noninteractive");
         progress::during(&format!("installing {}", packages.join(", ")), || process::capture(&mut install))?;
         Ok(())
@@ -127,13 +183,16 @@ static UPDATED: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub struct PrivateApt {
     folder: PathBuf,
+    _lock: File,
 }
 
 impl PrivateApt {
     /// Sets the private root up and fetches the package lists.
     pub fn update(workspace: &Workspace) -> Result<Self> {
         let mirrors = Mirrors::of_this_machine()?;
-        let apt = Self { folder: workspace.folder("payload/apt")? };
+        let folder = workspace.folder("payload/apt")?;
+        let lock = lock::of_our_runs(&folder.join("run.lock"), "downloading packages")?;
+        let apt = Self { folder, _lock: lock };
         for folder in ["etc/empty", "state/lists/partial", "cache/archives/partial", "packages"] {
             fs::create_dir_all(apt.folder.join(folder))?;
         }
@@ -151,11 +210,19 @@ impl PrivateApt {
         if UPDATED.load(Ordering::Relaxed) {
             return Ok(apt);
         }
-        update_with_what_backports_there_are(&mirrors, &releases, &backports, "arm64", &list, || {
+        let ready = || apt.check_ready();
+        update_with_what_backports_there_are(&mirrors, &releases, &backports, "arm64", &list, ready, || {
             apt.command("apt-get", &["update"])
         })?;
         UPDATED.store(true, Ordering::Relaxed);
         Ok(apt)
+    }
+
+    /// As [`HostApt::check_ready`].
+    fn check_ready(&self) -> Result<()> {
+        let locks = ["state/lists/lock", "cache/archives/lock"].map(|name| self.folder.join(name));
+        lock::wait_for_apt(&locks.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        space::check(LISTS, &[Need { folder: &self.folder, bytes: LISTS_BYTES }])
     }
 
     /// The names of all packages on offer that match a POSIX extended regular expression.
@@ -168,6 +235,8 @@ impl PrivateApt {
     pub fn download(&self, package: &str) -> Result<(PathBuf, String)> {
         let offers = offers(&process::capture(&mut self.command("apt-cache", &["madison", package]))?);
         let Some(newest) = offers.first() else { bail!("no configured source offers {package} for arm64") };
+        let bytes = self.size(package)?.saturating_add(UNPACKED_BYTES);
+        space::check(&format!("downloading {package}"), &[Need { folder: &self.folder, bytes }])?;
         // A folder for each package, so that the file is found whatever apt calls it.
         let folder = self.folder.join("packages").join(package);
         if folder.exists() {
@@ -235,22 +304,26 @@ Dir::Etc::preferencesparts "{root}/etc/empty";
 
 /// Fetches the package lists with all `backports`, else with each alone, else with none. Backports
 /// of an old release leave the mirrors one day, and all else must stay available then.
+/// `ready` stops that: a full disk is not a mirror's fault.
 fn update_with_what_backports_there_are(
     mirrors: &Mirrors,
     releases: &[&str],
     backports: &[&str],
     architecture: &str,
     list: &Path,
+    ready: impl Fn() -> Result<()>,
     update: impl Fn() -> Command,
 ) -> Result<()> {
     let attempt = |backports: &[&str]| {
+        ready()?;
         fs::write(list, mirrors.source_list(releases, backports, architecture))
             .with_context(|| format!("writing {}", list.display()))?;
         let mut update = update();
         update.args(["-o", "APT::Update::Error-Mode=any"]);
-        progress::during("fetching package lists", || process::capture(&mut update))
+        progress::during(LISTS, || process::capture(&mut update))
     };
     let Err(with_all) = attempt(backports) else { return Ok(()) };
+    ready()?;
     let fewer = backports.chunks(1).filter(|_| backports.len() > 1).chain([&[][..]]);
     match fewer.map(attempt).any(|outcome| outcome.is_ok()) {
         true => Ok(()),
@@ -258,11 +331,30 @@ fn update_with_what_backports_there_are(
     }
 }
 
-/// `apt-get install --print-uris`: lines of "'uri' file size hash".
-fn sizes(printed: &str) -> (usize, u64) {
-    let size = |line: &str| line.strip_prefix('\'')?.split_whitespace().nth(2)?.parse::<u64>().ok();
-    let sizes: Vec<u64> = printed.lines().filter_map(size).collect();
-    (sizes.len(), sizes.iter().sum())
+/// A package that apt would download.
+#[derive(Debug, PartialEq, Eq)]
+struct Fetched {
+    /// As apt-cache takes it: name=version.
+    name_and_version: String,
+    bytes: u64,
+}
+
+/// `apt-get install --print-uris`: lines of "'uri' name_version_architecture.deb size hash".
+fn fetched(printed: &str) -> Vec<Fetched> {
+    let package = |line: &str| {
+        let mut words = line.strip_prefix('\'')?.split_whitespace().skip(1);
+        let (file, bytes) = (words.next()?, words.next()?.parse().ok()?);
+        let (name, rest) = file.split_once('_')?;
+        let version = rest.split('_').next()?.replace("%3a", ":");
+        Some(Fetched { name_and_version: format!("{name}={version}"), bytes })
+    };
+    printed.lines().filter_map(package).collect()
+}
+
+/// The sum of what `apt-cache show` says, which is in KiB, in bytes.
+fn installed(shown: &str) -> u64 {
+    let size = |line: &str| line.strip_prefix("Installed-Size: ")?.trim().parse::<u64>().ok();
+    shown.lines().filter_map(size).sum::<u64>().saturating_mul(1024)
 }
 
 /// `apt-cache madison`: lines of "package | version | source", newest first.
@@ -293,12 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_from_the_uris_that_apt_would_fetch() {
+    fn sizes_are_read_from_the_uris_that_apt_would_fetch_and_from_what_it_shows() {
         let printed = "Reading package lists...\n\
-            'http://m.example/pool/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 1200 SHA256:00\n\
+            'http://m.example/pool/a_1%3a2_amd64.deb' a_1%3a2-3_amd64.deb 1200 SHA256:00\n\
             'http://m.example/pool/b_1_all.deb' b_1_all.deb 34 MD5Sum:00\n";
-        assert_eq!(sizes(printed), (2, 1234));
-        assert_eq!(sizes("Reading package lists...\n"), (0, 0));
+        let package = |name: &str, bytes| Fetched { name_and_version: name.to_owned(), bytes };
+        assert_eq!(fetched(printed), [package("a=1:2-3", 1200), package("b=1", 34)]);
+        assert_eq!(fetched("Reading package lists...\n"), []);
+        let shown = "Package: a\nInstalled-Size: 10\nSize: 1200\n\nPackage: b\nInstalled-Size: 2\n";
+        assert_eq!(installed(shown), 12 << 10);
     }
 
     #[test]

@@ -8,9 +8,11 @@ mod announce;
 mod apt;
 mod host;
 pub mod lints;
+mod lock;
 pub mod payload;
 mod qemu;
 mod sources;
+mod space;
 pub mod toolchain;
 
 use std::process::ExitCode;

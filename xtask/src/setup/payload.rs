@@ -222,11 +222,12 @@ fn read_manifest(manifest: &Path) -> Value {
 fn unpack(deb: &Path, pattern: &str) -> Result<Vec<u8>> {
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut unpacking = unpack.spawn().with_context(|| format!("running {}", process::line(&unpack)))?;
-    let tar_file = unpacking.stdout.take().context("dpkg-deb has no output")?;
+    let mut unpacking = process::start(&mut unpack)?;
+    let tar_file = unpacking.stdout().context("dpkg-deb has no output")?;
     let mut extract = Command::new("tar");
     extract.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdin(tar_file);
-    let extracted = extract.output().with_context(|| format!("running {}", process::line(&extract)))?;
+    extract.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let extracted = process::start(&mut extract)?.output()?;
     let unpacked = unpacking.wait()?;
     if !unpacked.success() || !extracted.status.success() || extracted.stdout.is_empty() {
         let said = String::from_utf8_lossy(&extracted.stderr);

@@ -1,10 +1,12 @@
 //! QEMU: found, or installed from Debian's release or its backports.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
 
 use super::apt::{HostApt, Offer, Suite};
 use super::sources::Mirrors;
-use crate::qemu::{PROGRAM, Version, version};
+use crate::qemu::{FirstOnPath, PROGRAM, Version, first_on_path};
 use crate::workspace::Workspace;
 
 /// The oldest QEMU that boots linmap. It is laxer than 10 about what a CPU without MMU may do.
@@ -15,14 +17,19 @@ pub const FOR_TEST: Version = Version { major: 10, minor: 0, patch: 0 };
 /// Debian's package.
 pub const PACKAGE: &str = "qemu-system-arm";
 
-/// The version of the QEMU that runs, after installing one where there is none of at least
-/// `minimum`.
+/// Where the package puts it.
+const OF_PACKAGE: &str = "/usr/bin/qemu-system-aarch64";
+
+/// The version of the QEMU that runs, after installing one where that helps.
 pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
-    if let Some(found) = version().filter(|found| *found >= minimum) {
-        if found < FOR_TEST {
-            eprintln!("running QEMU {found}; the tests need {FOR_TEST} or newer");
+    match assess(first_on_path(), minimum, &path_folders())? {
+        Assessment::Fits(version) => {
+            if version < FOR_TEST {
+                eprintln!("running QEMU {version}; the tests need {FOR_TEST} or newer");
+            }
+            return Ok(version);
         }
-        return Ok(found);
+        Assessment::Install { why } => eprintln!("{why}"),
     }
     if let Err(reason) = Mirrors::of_this_machine() {
         bail!(
@@ -33,15 +40,69 @@ pub fn ensure(workspace: &Workspace, minimum: Version) -> Result<Version> {
     let apt = HostApt::update(workspace)?;
     let suite = suite(&apt, minimum)?;
     apt.install(&format!("QEMU {} or newer", minimum.major), &[PACKAGE], &suite)?;
-    match version().filter(|found| *found >= minimum) {
-        Some(found) => Ok(found),
-        None => bail!("{PACKAGE} is installed, but there is no {PROGRAM} {minimum} or newer on the path"),
+    match assess(first_on_path(), minimum, &path_folders())? {
+        Assessment::Fits(version) => Ok(version),
+        Assessment::Install { why } => bail!("{PACKAGE} is installed, and still: {why}"),
     }
 }
 
-/// Whether there is no QEMU of at least `minimum`.
-pub fn is_missing(minimum: Version) -> bool {
-    version().is_none_or(|found| found < minimum)
+/// What the QEMU on the path is good for.
+#[derive(Debug, PartialEq, Eq)]
+enum Assessment {
+    Fits(Version),
+    /// Installing the package would help.
+    Install {
+        /// What is there now.
+        why: String,
+    },
+}
+
+/// A QEMU that the package would not replace.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Hopeless {
+    #[error(
+        "{} won't do: {why}. It comes first in PATH, so that Debian's {PACKAGE} would not be run: put a \
+         folder with QEMU {minimum} or newer before it", .path.display()
+    )]
+    Before { path: PathBuf, why: String, minimum: Version },
+    #[error("there is no {PROGRAM} in PATH, and /usr/bin, where Debian's {PACKAGE} would be, is not in it")]
+    NotOnPath,
+}
+
+/// Judges the first QEMU on the path, whose folders are `path`.
+fn assess(first: Option<FirstOnPath>, minimum: Version, path: &[PathBuf]) -> Result<Assessment, Hopeless> {
+    // /bin may be /usr/bin by another name.
+    let is_of_package = |file: &Path| {
+        let real = |file: &Path| file.parent().and_then(|folder| folder.canonicalize().ok());
+        file == Path::new(OF_PACKAGE)
+            || real(file).is_some_and(|folder| Some(folder) == real(Path::new(OF_PACKAGE)))
+    };
+    let Some(FirstOnPath { path: file, version }) = first else {
+        if !path.iter().any(|folder| is_of_package(&folder.join(PROGRAM))) {
+            return Err(Hopeless::NotOnPath);
+        }
+        return Ok(Assessment::Install { why: format!("there is no {PROGRAM} in PATH") });
+    };
+    let why = match version {
+        Ok(version) if version >= minimum => return Ok(Assessment::Fits(version)),
+        Ok(version) => format!("it is QEMU {version}, and linmap needs {minimum} or newer"),
+        Err(why) => why,
+    };
+    if is_of_package(&file) {
+        Ok(Assessment::Install { why: format!("{} won't do: {why}", file.display()) })
+    } else {
+        Err(Hopeless::Before { path: file, why, minimum })
+    }
+}
+
+fn path_folders() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// Whether one of at least `minimum` is to be installed. An error where that would not help.
+pub fn is_to_be_installed(minimum: Version) -> Result<bool> {
+    let assessment = assess(first_on_path(), minimum, &path_folders())?;
+    Ok(matches!(assessment, Assessment::Install { .. }))
 }
 
 /// The suite that has one of at least `minimum`.
@@ -71,6 +132,30 @@ mod tests {
 
     fn offer(version: &str, suite: &str) -> Offer {
         Offer { version: version.into(), suite: suite.into() }
+    }
+
+    fn first(path: &str, version: Result<Version, &str>) -> Option<FirstOnPath> {
+        Some(FirstOnPath { path: path.into(), version: version.map_err(str::to_owned) })
+    }
+
+    #[test]
+    fn only_a_qemu_that_the_package_replaces_or_that_is_missing_is_installed() {
+        let path: Vec<PathBuf> = vec!["/opt/old".into(), "/usr/bin".into()];
+        let old = Version { major: 6, minor: 2, patch: 0 };
+        let own = "/opt/old/qemu-system-aarch64";
+        assert_eq!(assess(first(own, Ok(FOR_TEST)), FOR_BOOT, &path), Ok(Assessment::Fits(FOR_TEST)));
+        for (found, says) in
+            [(Ok(old), "QEMU 6.2.0, and linmap needs 7.2.0"), (Err("exit status: 127"), "exit status: 127")]
+        {
+            let hopeless = assess(first(own, found), FOR_BOOT, &path).unwrap_err().to_string();
+            assert!(hopeless.starts_with(own) && hopeless.contains(says), "{hopeless}");
+        }
+        let Ok(Assessment::Install { why }) = assess(first(OF_PACKAGE, Ok(old)), FOR_BOOT, &path) else {
+            panic!("the package replaces it")
+        };
+        assert!(why.contains("6.2.0"), "{why}");
+        assert!(matches!(assess(None, FOR_BOOT, &path), Ok(Assessment::Install { .. })));
+        assert_eq!(assess(None, FOR_BOOT, &path[..1]), Err(Hopeless::NotOnPath));
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub struct Executable {
 /// Builds what `cargo test --no-run` with these arguments builds. Shows cargo's progress.
 pub fn build(cargo: &mut Command) -> Result<Vec<Executable>> {
     cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
-    let mut building = cargo.spawn().with_context(|| format!("running {}", process::line(cargo)))?;
-    let messages = BufReader::new(building.stdout.take().context("cargo has no output")?);
+    let mut building = process::start(cargo)?;
+    let messages = BufReader::new(building.stdout().context("cargo has no output")?);
     let mut found = Vec::new();
     for line in messages.lines() {
         found.extend(serde_json::from_str(&line?).ok().as_ref().and_then(executable));

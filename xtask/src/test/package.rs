@@ -107,9 +107,8 @@ pub fn run(yard: &Yard, mut cargo: Command, crates: &[&str]) -> Result<bool> {
         cargo.arg("--allow-dirty");
     }
     crates.iter().for_each(|name| _ = cargo.args(["--package", name]));
-    let mut packaging =
-        cargo.stderr(Stdio::piped()).spawn().with_context(|| format!("running {}", process::line(&cargo)))?;
-    let said = BufReader::new(packaging.stderr.take().context("cargo has no standard error")?);
+    let mut packaging = process::start(cargo.stderr(Stdio::piped()))?;
+    let said = BufReader::new(packaging.stderr().context("cargo has no standard error")?);
     for line in said.lines() {
         let line = line?;
         if !line.starts_with("warning: ignoring ") {
@@ -124,7 +123,7 @@ fn has_changes(cargo: &Command) -> Result<bool> {
     let mut git = Command::new("git");
     git.args(["status", "--porcelain"]);
     let Some(folder) = cargo.get_current_dir() else { bail!("cargo runs in no folder") };
-    let output = git.current_dir(folder).stdin(Stdio::null()).output();
+    let output = process::output(git.current_dir(folder));
     Ok(output.is_ok_and(|output| output.status.success() && !output.stdout.is_empty()))
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::executables::Executable;
 use crate::process;
@@ -75,10 +75,10 @@ impl Test<'_> {
     fn run(&self, variables: &[(&str, OsString)]) -> Result<Ran> {
         let Self { executable: Executable { folder, name: program, path }, name } = self;
         let mut command = Command::new(path);
-        command.args(["--exact", name]).current_dir(folder).stdin(Stdio::null());
+        command.args(["--exact", name]).current_dir(folder);
         command.env("CARGO_MANIFEST_DIR", folder).envs(variables.iter().cloned());
         let started = Instant::now();
-        let output = command.output().with_context(|| format!("running {}", process::line(&command)))?;
+        let output = process::output(&mut command)?;
         let time = started.elapsed();
         let passed = output.status.success();
         let named = format!("{program} {name}");

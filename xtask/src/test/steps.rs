@@ -3,7 +3,9 @@
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+use crate::process;
 
 /// The steps that have ended so far.
 #[derive(Debug, Default)]
@@ -26,10 +28,7 @@ enum Outcome {
 impl Steps {
     /// Runs a command as a step, with its output shown as it comes.
     pub fn command(&mut self, name: &'static str, command: &mut Command) -> bool {
-        self.run(name, || {
-            let status = command.status().with_context(|| format!("starting the step '{name}'"))?;
-            Ok(status.success())
-        })
+        self.run(name, || Ok(process::status(command)?.success()))
     }
 
     /// Runs `work` as a step. It says whether it passed; an error is shown and is a failure.

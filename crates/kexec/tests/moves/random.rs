@@ -119,7 +119,8 @@ fn permuted_runs(random: &mut Random, destinations: &[PaRange], run: u64) -> Vec
 /// The number of plans: `LINMAP_FUZZ_CASES`, or ten times `default` with `LINMAP_SOAK`, or
 /// `default`.
 fn cases(default: u64) -> u64 {
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 10 * default } else { default };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 10 * default } else { default };
     std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(unset)
 }
 

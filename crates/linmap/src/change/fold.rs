@@ -1,4 +1,9 @@
-//! Larger leaves: by request, and after every change that makes leaves equal.
+//! Larger leaves: by request, and by the way.
+//!
+//! A change splits every leaf of which it changes a part, but folds only leaves that lie within its
+//! own range. Between the two lies the hysteresis: a page that changes to and fro costs one split,
+//! and after that neither splits nor scans. What a change leaves split, [`fold`](LinearMap::fold)
+//! makes whole again. Memory that is added joins the leaves around it: it comes once.
 
 use linmap_live::{PlanError, Step, Target};
 use linmap_table::Leaves;
@@ -68,8 +73,24 @@ impl LinearMap {
         }
     }
 
-    /// Folds leaves that a change of `range` made equal, if that needs no parking. A fold that
-    /// fails is skipped: the map translates the same without it.
+    /// Folds leaves in `range`, linear addresses outside the image's alias, that a change made
+    /// equal, if that needs no parking. A fold that fails is skipped: the map translates the same
+    /// without it.
+    #[inline(never)]
+    pub(super) fn fold_inside<E: Editor>(
+        &mut self,
+        editor: &mut E,
+        steps: &mut [Step],
+        range: VaRange,
+    ) -> Changed {
+        if self.leaves == Leaves::Pages || self.tree.bbm() != BbmLevel::L3 {
+            return Changed::default();
+        }
+        self.fold_in_use(editor, steps, range)
+    }
+
+    /// Folds leaves that memory at `range`, which was added, can join, if that needs no parking. A
+    /// fold that fails is skipped.
     #[inline(never)]
     pub(super) fn fold_around<E: Editor>(
         &mut self,

@@ -24,7 +24,8 @@ pub struct LinearMap {
 
 impl LinearMap {
     /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global.
-    pub fn new(tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+    pub fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+        tree.set_leaves(leaves);
         Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
     }
 
@@ -38,6 +39,7 @@ impl LinearMap {
         // level.
         let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
         self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
+        self.tree.set_leaves(self.leaves);
     }
 
     /// Returns the tree.

@@ -66,8 +66,9 @@ impl Protection {
 
 impl LinearMap {
     /// Gives `range`, whole pages of mapped memory, another protection. Leaves that reach beyond it
-    /// are split no further than needed. Leaves that become equal are folded, if that needs no
-    /// parking.
+    /// are split no further than needed. Leaves within it that become equal are folded, if that
+    /// needs no parking. Leaves that reach beyond it are never folded: a page that changes to and
+    /// fro splits a block once, and [`fold`](Self::fold) makes it whole again.
     ///
     /// When the call returns, no CPU holds an old translation of the range. A range in the image's
     /// data changes in the image's own mapping. Its linear alias is never writable, and is
@@ -177,8 +178,8 @@ impl LinearMap {
         self.protect_memory(editor, steps, range, target, change)
     }
 
-    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves that become
-    /// equal.
+    /// Changes memory at `range` that is mapped once, at `target`, and folds leaves in it that
+    /// became equal.
     #[inline(always)]
     fn protect_memory<E: Editor>(
         &mut self,
@@ -193,18 +194,18 @@ impl LinearMap {
         let plan = self.tree.plan_protect(in_use_target, change, steps, &mut window, &mut editor.frames());
         let changed = match plan {
             Ok(plan) => {
-                let may_fold = plan.may_fold();
+                let may_fold = plan.may_fold() && !plan.steps().is_empty();
                 let changed = in_use(editor, &mut window, plan);
                 if !may_fold {
                     return changed;
                 }
                 changed?
             }
-            Err(error) => match self.run_otherwise(editor, steps, target, Request::Protect(change), error) {
-                Ok(changed) => changed,
-                Err(error) => return Err(explained(&editor.memory(), &self.region, range, error)),
-            },
+            Err(error) => {
+                let parked = self.run_otherwise(editor, steps, target, Request::Protect(change), error);
+                return parked.map_err(|error| explained(&editor.memory(), &self.region, range, error));
+            }
         };
-        Ok(changed.and(self.fold_around(editor, steps, range)))
+        Ok(changed.and(self.fold_inside(editor, steps, target)))
     }
 }

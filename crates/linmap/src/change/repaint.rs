@@ -42,6 +42,7 @@ impl LinearMap {
     pub fn repaint<E: Editor>(&mut self, editor: &mut E, steps: &mut [Step]) -> Result<Changed, ChangeError> {
         let changed = self.repaint_part(editor, steps, self.region.reach())?;
         self.leaves = Leaves::Pages;
+        self.tree.set_leaves(Leaves::Pages);
         Ok(changed)
     }
 

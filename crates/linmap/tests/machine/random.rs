@@ -43,7 +43,8 @@ impl Random {
 /// How many random sequences a test runs: `LINMAP_SEQUENCES`, or `soak` with `LINMAP_SOAK`, or
 /// `default`.
 pub fn sequences(default: u64, soak: u64) -> u64 {
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { soak } else { default };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { soak } else { default };
     let given = std::env::var("LINMAP_SEQUENCES").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(unset)
 }

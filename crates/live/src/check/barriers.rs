@@ -111,9 +111,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                 let orders = |at: &usize| matches!(steps.get(*at), Some(Step::Dsb(Dsb::Ishst | Dsb::Ish)));
                 ordered_from = (step..at).find(orders).unwrap_or(at);
             }
-            let page_shift = self.context.page_shift;
             let invalidations = steps.get(ordered_from..at).unwrap_or_default();
-            open = self.first_uncovered(step, store, |span| covers(page_shift, invalidations, span));
+            open = self.first_uncovered(step, store, invalidations);
             if open.is_some() {
                 break;
             }

@@ -1,20 +1,19 @@
 //! The check of stores while TLBs may hold old values of the entries.
 
-use core::slice;
-
 use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Decoded, Descriptor, Level, Va};
 
 use super::checker::{Asked, Checker};
-use crate::entry::{CONTIGUOUS, VALID_BIT, attributes_of};
+use crate::entry::{CONTIGUOUS, attributes_of};
 use crate::exclusivity::Exclusivity;
-use crate::fold::uniform;
 use crate::invalidate::Span;
 use crate::refused::BrokenRule;
 use crate::run::Run;
-use crate::step::{Edit, Store};
+use crate::step::{Reach, Step, Store};
+use crate::tlbi_coverage::covers;
 use crate::tree_context::TreeContext;
+use crate::uniform::uniform;
 use linmap_table::TableWindow;
 
 /// How many values of one entry are distinguished, beginning with its value when everything was
@@ -26,10 +25,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// invalidated.
     #[inline(always)]
     pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
-        let touched = self.history.touches(at, store);
-        if !touched && let Some(span) = self.permissions(store)? {
+        if let Some(span) = self.together(at, store) {
             return Ok(span.map_or(Asked::Nothing, Asked::One));
         }
+        let touched = self.history.touches(at, store);
         self.one_by_one(at, store, touched)
     }
 
@@ -45,80 +44,29 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Ok(asked)
     }
 
-    /// Returns the first address that has to be invalidated for `store`, step `at`, and that
-    /// `is_covered` does not cover. The store was found to be legal.
-    pub fn first_uncovered(
-        &mut self,
-        at: usize,
-        store: &Store,
-        is_covered: impl Fn(Span) -> bool,
-    ) -> Option<Va> {
-        let touched = self.history.touches(at, store);
-        if !touched && let Ok(Some(span)) = self.permissions(store) {
-            return span.filter(|span| !is_covered(*span)).map(|span| Va(span.first));
+    /// Returns the first address that `store`, step `at`, needs to have invalidated and that the
+    /// `invalidations` do not cover. The store was found to be legal.
+    pub fn first_uncovered(&mut self, at: usize, store: &Store, invalidations: &[Step]) -> Option<Va> {
+        let page_shift = self.context.page_shift;
+        // From the first leaf that changes to the last there may be some that need no invalidation.
+        // Where the whole span is not covered, each leaf is looked at.
+        if let Some(span) = self.together(at, store)
+            && span.is_none_or(|span| covers(page_shift, invalidations, span))
+        {
+            return None;
         }
+        let touched = self.history.touches(at, store);
         let mut run = Run::default();
         (0..usize::from(store.count)).find_map(|nth| {
             let span = self.entry(at, store, nth, touched, &mut run).ok()??;
-            (!is_covered(span)).then_some(Va(span.first))
+            if covers(page_shift, invalidations, span) {
+                return None;
+            }
+            match span.reach {
+                Reach::LastLevel => Some(Va(span.first)),
+                Reach::AllLevels => self.first_held_below(at, store, nth, invalidations),
+            }
         })
-    }
-
-    /// Returns what has to be invalidated after a change of permissions of pages: from the first to
-    /// the last page that changes and that a TLB may hold, if there is one. The bits alone decide
-    /// that the change is legal.
-    ///
-    /// `None` if `store` is something else, or if it changes pages of a run at BBM level 0.
-    #[inline(always)]
-    fn permissions(&mut self, store: &Store) -> Result<Option<Option<Span>>, BrokenRule> {
-        let Edit::Bits { clear, set } = store.edit else { return Ok(None) };
-        if store.level != Level::L3 || !bbm::never_breaks(clear, set) {
-            return Ok(None);
-        }
-        let pointer = self.window.open(store.level, store.table);
-        // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie
-        // in it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed,
-        // and hardware updates are off.
-        let entries =
-            unsafe { slice::from_raw_parts(pointer.as_ptr().add(store.index.into()), store.count.into()) };
-        let in_run = match (self.context.bbm, entries) {
-            (BbmLevel::L0, _) => entries.iter().fold(0, |any, entry| any | entry),
-            (_, [first, .., last]) => first | last,
-            (_, [page]) => *page,
-            (_, []) => 0,
-        } & CONTIGUOUS
-            != 0;
-        let changes = |entry: &u64| entry & VALID_BIT != 0 && entry & !clear | set != *entry;
-        let ends = entries.iter().position(changes).zip(entries.iter().rposition(changes));
-        self.window.close(store.level);
-        if in_run {
-            if self.context.bbm == BbmLevel::L0 {
-                return Ok(None);
-            }
-            self.ends_of_runs(store)?;
-        }
-        let shift = self.context.page_shift;
-        let span = |(first, last): (usize, usize)| {
-            let va = store.va.0.wrapping_add((first as u64).wrapping_shl(shift));
-            Span::leaves(va, last.wrapping_sub(first).wrapping_add(1), shift)
-        };
-        Ok(Some(ends.map(span)))
-    }
-
-    /// Refuses a store of permissions that begins or ends within a contiguous run.
-    pub fn ends_of_runs(&mut self, store: &Store) -> Result<(), BrokenRule> {
-        let Some(run) = self.context.run(store.level) else { return Ok(()) };
-        let (first, end) = (usize::from(store.index), usize::from(store.index) + usize::from(store.count));
-        for (index, whole) in [(first, first % run == 0), (end - 1, end % run == 0)] {
-            if whole {
-                continue;
-            }
-            let found = self.context.read(self.window, store.level, store.table, index);
-            if found.is_valid() && found.is_contiguous() {
-                return Err(self.part_of_run(store, index));
-            }
-        }
-        Ok(())
     }
 
     pub fn part_of_run(&self, store: &Store, index: usize) -> BrokenRule {
@@ -236,7 +184,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::InUse { va: Va(va), old, new });
         }
         if self.compares && at >= self.compared {
-            self.alike(va, level, old, new)?;
+            // The store that unfolds a run also gives all of its entries what hardware has updated
+            // in one.
+            self.alike(va, level, if unfolded { now } else { old }, new)?;
         }
         if requirement != Requirement::Invalidate {
             return Ok(None);

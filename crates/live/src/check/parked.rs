@@ -1,6 +1,6 @@
 //! The check of what only a parked tree allows.
 
-use linmap_vmsa::{Level, bbm};
+use linmap_vmsa::Level;
 
 use super::checker::Checker;
 use crate::entry::{Entry, entry};
@@ -8,7 +8,7 @@ use crate::every_leaf::NOT_GLOBAL;
 use crate::exclusivity::Exclusivity;
 use crate::refused::BrokenRule;
 use crate::run::Run;
-use crate::step::{Edit, EveryLeaf, Store};
+use crate::step::{EveryLeaf, Store};
 use linmap_table::TableWindow;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
@@ -18,13 +18,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let Store { va, table, level, edit, .. } = *store;
         let shift = self.context.shift(level);
         let touched = self.history.touches(at, store);
-        // Permissions of pages change for a whole run or for none of it.
-        if let Edit::Bits { clear, set } = edit
-            && level == Level::L3
-            && !touched
-            && bbm::never_breaks(clear, set)
-        {
-            return self.ends_of_runs(store);
+        if self.keeps_runs(at, store) {
+            return Ok(());
         }
         let mut run = Run::default();
         for nth in 0..usize::from(store.count) {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod machine;
 pub mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,13 @@ impl Arena {
         let first = (table.0 - RAM) as usize / 8;
         // SAFETY: in bounds by the slice index; volatile, since windows write to the same memory.
         unsafe { ptr::from_ref(&self.memory[first + index]).read_volatile() }
+    }
+
+    /// Changes an entry, as hardware or an earlier owner of the tree did.
+    pub fn poke(&mut self, table: Pa, index: usize, change: impl FnOnce(u64) -> u64) {
+        let first = (table.0 - RAM) as usize / 8;
+        let entry = &mut self.memory[first + index];
+        *entry = change(*entry);
     }
 
     pub fn empty_root(&mut self, geometry: Geometry) -> Pa {

@@ -41,7 +41,8 @@ const BOOT: Affinity = Affinity::of_mpidr(0);
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("LINMAP_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
-    let unset = if std::env::var_os("LINMAP_SOAK").is_some() { 20_000 } else { 500 };
+    let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
+    let unset = if is_soak { 20_000 } else { 500 };
     ProptestConfig::with_cases(cases.unwrap_or(unset))
 }
 

@@ -1,69 +1,39 @@
-//! Device trees of machines with CPUs of many kinds, and what a boot says of its CPUs.
+//! Device trees of machines with several CPUs, and of some that lie.
 
-use serde_json::Value;
+use linmap_tests::{Boot, Outcome, RAM, file};
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
-use crate::boot::{Boot, Outcome};
-use crate::tree::{RAM, file};
-
 /// A machine's device tree, as far as CPUs are concerned.
-#[derive(Debug)]
-pub struct CpuTree {
-    /// The children of /cpus.
+pub struct Tree {
+    /// /cpus: the lowest affinity field, how it is started, and a status.
     pub cpus: Vec<Node>,
-    /// The interrupt controller.
     pub gic: Gic,
-    /// How PSCI is called, `None` for no PSCI.
     pub psci: Option<&'static str>,
-    /// Where PSCI is.
     pub psci_node: PsciNode,
-    /// Start and length of RAM.
     pub memory: (u64, u64),
-    /// Where the console's registers are.
     pub console: u64,
 }
 
-/// A child of /cpus.
-#[derive(Clone, Debug)]
+/// A node below /cpus.
+#[derive(Clone)]
 pub struct Node {
-    /// Its affinity.
     pub reg: Option<u64>,
-    /// How it is started.
     pub method: Option<Method>,
-    /// Its status.
     pub status: Option<&'static str>,
 }
 
 /// How a CPU is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Method {
-    /// By PSCI.
     Psci,
-    /// By a spin table with this mailbox.
     SpinTable(Option<u64>),
 }
 
-/// An interrupt controller.
-#[derive(Debug)]
+/// The interrupt controller.
 pub enum Gic {
-    /// None.
     None,
-    /// One that linmap does not know.
     Unknown,
-    /// A GICv2: its `compatible`, the addresses of its registers, and the length of the second.
-    #[expect(missing_docs, reason = "the line above says it")]
     V2 { compatible: &'static str, distributor: u64, cpu_interface: u64, interface_len: u64 },
-}
-
-/// Where PSCI is, and how its functions are numbered.
-#[derive(Debug)]
-pub enum PsciNode {
-    /// At /psci, by the specification.
-    AtRoot,
-    /// At /firmware/psci, by the specification.
-    InFirmware,
-    /// At /psci, by the tree: version 0.1.
-    Numbered,
 }
 
 impl Gic {
@@ -71,6 +41,16 @@ impl Gic {
     pub const fn v2(distributor: u64, cpu_interface: u64) -> Self {
         Self::V2 { compatible: "arm,gic-400", distributor, cpu_interface, interface_len: 0x2000 }
     }
+}
+
+/// Where PSCI is, and how its functions are numbered.
+pub enum PsciNode {
+    /// At /psci, by the specification.
+    AtRoot,
+    /// At /firmware/psci, by the specification.
+    InFirmware,
+    /// At /psci, by the tree: version 0.1.
+    Numbered,
 }
 
 /// That of QEMU's `virt`.
@@ -81,7 +61,7 @@ pub fn psci(reg: u64) -> Node {
     Node { reg: Some(reg), method: Some(Method::Psci), status: None }
 }
 
-impl CpuTree {
+impl Tree {
     /// QEMU's `virt` with a GICv2, PSCI, and these CPUs.
     pub fn virt(cpus: Vec<Node>) -> Self {
         let psci_node = PsciNode::AtRoot;
@@ -198,48 +178,13 @@ impl CpuTree {
         fdt.finish()
     }
 
-    /// Boots this tree with these options of `cargo xtask boot`, words and script.
-    ///
-    /// # Panics
-    /// When the tree can't be written.
     pub fn boot(&self, options: &str, append: &str, script: &str) -> Outcome {
         let tree = file(&self.write().expect("a tree that the writer accepts"));
         let boot = Boot::new(options).with("--dtb", tree.path()).with("--append", append);
         boot.with("--script", script).run()
     }
 
-    /// Boots it on QEMU's `virt` with four CPUs.
     pub fn boot_virt(&self, append: &str, script: &str) -> Outcome {
         self.boot("--memory 1G --cpus 4", append, script)
     }
-}
-
-/// The records of the shell's `cpus`, by number.
-pub fn shown(outcome: &Outcome) -> Vec<&serde_json::Map<String, Value>> {
-    outcome.records.iter().filter(|record| record.contains_key("mpidr")).collect()
-}
-
-/// Expects `online` of `present` CPUs, and that all others answered the boot CPU's call in `cpus`.
-#[track_caller]
-pub fn expect_cpus(outcome: &Outcome, online: u64, present: u64) {
-    let phase = outcome.expect_success().phase("cpus");
-    assert_eq!(phase["online"], online, "{phase:?}\n{}", outcome.console);
-    assert_eq!(phase["present"], present, "{phase:?}");
-    let asked = outcome.with("asked").unwrap_or_else(|| panic!("{}", outcome.console));
-    assert_eq!(asked["asked"], online - 1, "{asked:?}");
-    assert_eq!(asked["answered"], online - 1, "{asked:?}");
-    let states = shown(outcome);
-    assert_eq!(states.len() as u64, present);
-    assert_eq!(states.iter().filter(|cpu| cpu["state"] == "online").count() as u64, online);
-}
-
-/// Expects a warning of a CPU that holds all of `parts`.
-#[track_caller]
-pub fn expect_warning(outcome: &Outcome, parts: &[&str]) {
-    let said = outcome.records.iter().any(|record| {
-        let what = record.get("what").and_then(Value::as_str).unwrap_or_default();
-        record.get("warning").is_some_and(|kind| kind == "cpu")
-            && parts.iter().all(|part| what.contains(part))
-    });
-    assert!(said, "no warning says {parts:?}: {}", outcome.console);
 }

@@ -1,80 +1,14 @@
-//! What is easily got wrong about TLBs: trees that were left, ASIDs and global entries, contiguous
-//! runs, operands of TLBI, several CPUs.
+//! What a TLBI reaches and when it is complete: operands, several CPUs, entries that walkers may
+//! still see.
 
 mod scene;
 
-use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
+use linmap_model::event::{Access, Domain, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 use scene::*;
 
 const LOCAL_BY_VA: Tlbi = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: false };
 const BLOCK_VA: u64 = VA + 0x20_0000;
-
-#[test]
-fn a_tree_that_was_left_may_be_cached_when_software_relies_on_its_absence() {
-    let left = || {
-        let mut scene = Scene::new(3, 2);
-        scene.store(L3, PAGE).zero(SPARE).ordered().root(1, SPARE);
-        scene
-    };
-    left().settled().breaks(Rule::StaleTranslation);
-    let mut scene = left();
-    scene.event(Event::Tlbi { cpu: 1, tlbi: ALL_LOCAL, operand: 0 });
-    scene.event(Event::Dsb { cpu: 1, domain: Domain::Nsh, access: Access::All }).isb(1).settled().legal();
-    // Before the ISB it may even be walked.
-    let mut scene = Scene::new(3, 1);
-    scene.store(L3, PAGE).zero(SPARE).ordered().write(0, Register::Ttbr1, SPARE).invalidated(ALL, 0);
-    scene.settled().breaks(Rule::StaleTranslation);
-}
-
-#[test]
-fn asids_keep_what_is_not_global_apart() {
-    let switch = |leaf, other, id| {
-        let mut scene = user(leaf, 1);
-        scene.store(B3, other).ordered().write(0, Register::Ttbr0, B | asid(id)).isb(0);
-        scene
-    };
-    let local = PAGE | NON_GLOBAL;
-    switch(local, local | 0x1000, 2).reaches(0, 0, Use::Read, 0x1000).settled().legal();
-    // The same ASID without an invalidation in between.
-    switch(local, local | 0x1000, 1).breaks(Rule::NextTable);
-    // A global leaf counts for every ASID.
-    switch(PAGE, local | 0x1000, 2).breaks(Rule::OutputAddress);
-    switch(local, PAGE, 2).breaks(Rule::Global);
-    switch(PAGE, PAGE, 2).reaches(0, 0, Use::Read, 0).settled().legal();
-    switch(PAGE, 0, 2).settled().breaks(Rule::StaleTranslation);
-    switch(local, 0, 2).event(Event::Faults { cpu: 0, va: 0, kind: Use::Read }).settled().legal();
-}
-
-#[test]
-fn a_global_leaf_stays_cached_although_its_asid_and_its_pointer_are_gone() {
-    let gone = |leaf| {
-        let mut scene = user(leaf, 1);
-        scene.store(A + 0x2000, 0).ordered().write(0, Register::Ttbr0, B | asid(2)).isb(0);
-        scene
-    };
-    let fault = Event::Faults { cpu: 0, va: 0, kind: Use::Read };
-    gone(PAGE).event(fault).breaks(Rule::MayPass);
-    gone(PAGE).settled().breaks(Rule::StaleTranslation);
-    gone(PAGE | NON_GLOBAL).event(fault).settled().legal();
-}
-
-#[test]
-fn an_asid_is_used_again_after_an_invalidation_of_it() {
-    let reuse = |leaf, tlbi, operand| {
-        let mut scene = user(leaf, 1);
-        scene.zero(SPARE).store(B3, PAGE | NON_GLOBAL | 0x1000).ordered();
-        scene.write(0, Register::Ttbr0, SPARE | asid(3)).isb(0).invalidated(tlbi, operand);
-        scene.write(0, Register::Ttbr0, B | asid(1)).isb(0);
-        scene
-    };
-    let by_asid = broadcast(TlbiScope::Asid);
-    reuse(PAGE | NON_GLOBAL, by_asid, asid(1)).settled().legal();
-    reuse(PAGE | NON_GLOBAL, by_asid, asid(2)).breaks(Rule::NextTable);
-    // Global leaves are spared.
-    reuse(PAGE, by_asid, asid(1)).breaks(Rule::NextTable);
-    reuse(PAGE, ALL, 0).settled().legal();
-}
 
 #[test]
 fn an_invalidation_by_address_and_asid_reaches_global_leaves_and_no_other_asid() {
@@ -215,55 +149,6 @@ fn a_cached_block_with_nt_may_fault_after_the_bit_is_gone() {
 }
 
 #[test]
-fn a_neighbour_in_a_run_translates_for_the_page_that_is_gone() {
-    let changed = |bbm, value| {
-        let mut scene = Scene::new(bbm, 1);
-        scene.run(0).ordered().store(L3 + 8, value).invalidated(ALL, 0);
-        scene
-    };
-    changed(0, 0).faults(0, VA + 0x1000).breaks(Rule::MayPass);
-    let write = Event::Faults { cpu: 0, va: VA + 0x1000, kind: Use::Write };
-    changed(3, PAGE | CONTIGUOUS | READ_ONLY | 0x1000).event(write).breaks(Rule::MayPass);
-    // Half a run may abort below level 3.
-    let page = VA + 0x1000;
-    changed(2, PAGE | 0x1000).reaches(0, page, Use::Read, 0x1000).breaks(Rule::MayAbort);
-    changed(3, PAGE | 0x1000).reaches(0, page, Use::Read, 0x1000).legal();
-}
-
-#[test]
-fn permissions_of_a_whole_run_change_in_place_above_level_0() {
-    let changed = |bbm| {
-        let mut scene = Scene::new(bbm, 2);
-        let first = PAGE | CONTIGUOUS | READ_ONLY;
-        scene.run(0).ordered().isb(1);
-        scene.event(Event::Fill { cpu: 0, pa: L3, count: 16, first, step: 0x1000 });
-        scene
-    };
-    changed(0).breaks(Rule::Contiguous);
-    let mut scene = changed(1);
-    scene.reaches(1, VA + 0x3000, Use::Read, 0x3000);
-    scene.invalidated(BY_RANGE, range(VA, 7, 0)).event(Event::Faults { cpu: 1, va: VA, kind: Use::Write });
-    scene.settled().legal();
-}
-
-#[test]
-fn a_block_inside_a_run_is_not_split_alone() {
-    let split = |fill: u64| {
-        let mut scene = Scene::new(3, 1);
-        scene.store(L2, 0).invalidated(ALL, 0);
-        scene.event(Event::Fill { cpu: 0, pa: L2, count: 16, first: BLOCK | CONTIGUOUS, step: 0x20_0000 });
-        scene.pages(SPARE, 0x20_0000).ordered();
-        scene.event(Event::Fill { cpu: 0, pa: L2, count: 16, first: BLOCK | fill, step: 0x20_0000 });
-        scene.invalidated(ALL, 0).store(L2 + 8, SPARE | TABLE).invalidated(ALL, 0);
-        // Another page for one of the block's: the other blocks' one entry still covers it.
-        scene.store(SPARE, 0).invalidated(ALL, 0).store(SPARE, PAGE | 0x99_9000);
-        scene
-    };
-    split(CONTIGUOUS).breaks(Rule::OutputAddress);
-    split(0).ordered().settled().legal();
-}
-
-#[test]
 fn a_table_behind_a_cached_pointer_is_still_a_table() {
     // The table was empty, so nothing is overwritten; but what is stored there meets the block that
     // replaced it.
@@ -271,17 +156,6 @@ fn a_table_behind_a_cached_pointer_is_still_a_table() {
     scene.store(L2, BLOCK).ordered().store(L3 + 5 * 8, PAGE | 0x77_7000).breaks(Rule::OutputAddress);
     let mut scene = Scene::new(3, 1);
     scene.store(L2, BLOCK).invalidated(BY_VA, va(VA)).store(L3 + 5 * 8, PAGE | 0x77_7000).settled().legal();
-}
-
-#[test]
-fn a_run_never_stands_in_a_root_that_is_shorter() {
-    let ram = vec![(RAM, 0x1_0000)];
-    let config = Config { cpus: 1, bbm: 3, granule: 0x1000, va_bits: 31, pa_bits: 48, ram };
-    let mut scene = Scene::bare(&config);
-    scene.zero(ROOT).ordered().root(0, ROOT).store(ROOT, BLOCK | CONTIGUOUS).breaks(Rule::MisalignedRun);
-    let mut scene = Scene::bare(&config);
-    scene.zero(ROOT).ordered().root(0, ROOT).store(ROOT, BLOCK).ordered();
-    scene.reaches(0, 0u64.wrapping_sub(1 << 31), Use::Read, 0).settled().legal();
 }
 
 #[test]
@@ -359,95 +233,6 @@ fn the_last_page_of_the_address_space_is_like_any_other() {
 }
 
 #[test]
-fn attributes_of_el2_and_stage_2_are_not_those_of_mair_el1() {
-    for register in [Register::Ttbr0El2, Register::Vttbr] {
-        let mut scene = Scene::new(3, 1);
-        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0).write(0, Register::Mair, 0).isb(0);
-        scene.write(0, register, ROOT).isb(0).store(L3, PAGE).ordered().store(L3, PAGE | DEVICE);
-        scene.breaks(Rule::MemoryType);
-    }
-}
-
-#[test]
-fn a_tlbi_of_the_current_vmid_waits_for_the_isb_that_makes_it_current() {
-    let switched = |isb: bool| {
-        let mut scene = Scene::new(0, 1);
-        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0);
-        scene
-            .write(0, Register::Vttbr, ROOT | asid(1))
-            .isb(0)
-            .store(L3, 0x7ff)
-            .ordered()
-            .store(L3, 0)
-            .ordered();
-        scene.write(0, Register::Vttbr, SPARE | asid(2)).isb(0).write(0, Register::Vttbr, ROOT | asid(1));
-        if isb {
-            scene.isb(0);
-        }
-        scene.invalidated(broadcast(TlbiScope::AllStagesVmid), 0).store(L3, 0x17ff);
-        scene
-    };
-    switched(true).legal();
-    switched(false).breaks(Rule::OutputAddress);
-}
-
-#[test]
-fn a_table_of_stage_2_is_free_after_its_address_and_the_combined_entries_were_invalidated() {
-    let unlinked = |combined: bool| {
-        let mut scene = Scene::new(0, 1);
-        scene.zero(SPARE).ordered().root(0, SPARE).invalidated(ALL, 0);
-        scene.write(0, Register::Vttbr, ROOT).isb(0).store(L2, 0).invalidated(broadcast(TlbiScope::Ipa), 0);
-        if combined {
-            scene.invalidated(ALL, 0);
-        }
-        scene.event(free(L3));
-        scene
-    };
-    unlinked(true).legal();
-    unlinked(false).breaks(Rule::TableReachable);
-}
-
-#[test]
-fn every_cpu_writes_its_own_tcr_before_it_walks_tables_of_another_size() {
-    // T0SZ = 25, T1SZ = 16, TG1 = 4K.
-    let tcr = 25 | 16 << 16 | 0b10 << 30;
-    let reserved = || {
-        let mut scene = Scene::new(0, 2);
-        scene.zero(SPARE).ordered();
-        for cpu in 0..2 {
-            scene.write(cpu, Register::Ttbr0, SPARE).isb(cpu);
-        }
-        scene.write(0, Register::Tcr, tcr).isb(0);
-        scene
-    };
-    reserved().write(0, Register::Ttbr0, L1).isb(0).legal();
-    reserved().write(1, Register::Ttbr0, L1).breaks(Rule::TranslationControl);
-    reserved().write(1, Register::Tcr, tcr).isb(1).write(1, Register::Ttbr0, L1).isb(1).legal();
-    // Storing an entry to the table that was empty breaks the same rule.
-    reserved().store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
-    reserved().write(1, Register::Tcr, tcr).store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
-    reserved().write(1, Register::Tcr, tcr).isb(1).store(SPARE, L2 | TABLE).ordered().legal();
-}
-
-#[test]
-fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
-    let written = |value: u64| {
-        let mut scene = Scene::new(0, 1);
-        scene.write(0, Register::Tcr, 16 | 16 << 16 | 0b10 << 30 | value);
-        scene
-    };
-    written(0).legal();
-    // EPD0, A1, EPD1, HA, HD.
-    for bit in [7, 22, 23, 39, 40] {
-        written(1 << bit).breaks(Rule::Unmodelled);
-    }
-    // DS changes what the mapped half's descriptors mean.
-    let mut scene = Scene::new(0, 1);
-    scene.zero(SPARE).ordered().write(0, Register::Ttbr0, SPARE).isb(0);
-    scene.write(0, Register::Tcr, 12 | 16 << 16 | 0b10 << 30 | 1 << 59).breaks(Rule::Unmodelled);
-}
-
-#[test]
 fn leaves_that_another_cpu_invalidates_come_back_by_a_pointer() {
     // Both TLBIs are issued before either DSB: the second may be done first, and the leaf cached
     // again by the pointer.
@@ -461,12 +246,6 @@ fn leaves_that_another_cpu_invalidates_come_back_by_a_pointer() {
     let last_levels = broadcast(TlbiScope::RangeAnyAsidLast);
     unlinked(BY_RANGE, range(VA, 7, 1)).legal();
     unlinked(last_levels, range(VA, 7, 1)).breaks(Rule::StaleTranslation);
-}
-
-#[test]
-fn common_translations_are_for_one_cpu_alone() {
-    Scene::new(0, 1).write(0, Register::Ttbr1, ROOT | 1).legal();
-    Scene::new(0, 2).write(0, Register::Ttbr1, ROOT | 1).breaks(Rule::Unmodelled);
 }
 
 #[test]
@@ -497,27 +276,4 @@ fn a_leaf_without_access_flag_is_in_no_tlb() {
     // Nor is what is not valid, whatever else it says.
     let mut scene = Scene::new(0, 1);
     scene.store(L3, PAGE & !1).ordered().faults(0, VA).store(L3, PAGE | 0x1000).ordered().settled().legal();
-}
-
-#[test]
-fn a_short_root_shares_its_page_with_anything() {
-    // A root of 8 entries in the middle of a page whose other words change as they like.
-    let config = |pa_bits, ram| Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 33, pa_bits, ram };
-    let base = 0u64.wrapping_sub(1 << 33);
-    let scene = |ram: u64, pa_bits, root: u64| {
-        let mut scene = Scene::bare(&config(pa_bits, vec![(ram, 0x1_0000)]));
-        scene.zero(ram).ordered().root(0, root);
-        scene
-    };
-    let root = RAM + 0x7c0;
-    let mut short = scene(RAM, 48, root);
-    short.store(root - 8, PAGE).store(root - 8, DEVICE).store(root + 64, PAGE).store(root + 64, !0).legal();
-    short.store(root, BLOCK).ordered().reaches(0, base, Use::Read, 0).settled().legal();
-    short.store(root, BLOCK | 0x4000_0000).breaks(Rule::OutputAddress);
-    short = scene(RAM, 48, root);
-    short.event(free(RAM)).breaks(Rule::TableReachable);
-    // At a 52-bit address: bits 51:48 are bits 5:2 of the register.
-    let far = 0x000a_0000_4000_0000;
-    let mut short = scene(far, 52, 0x4000_07c0 | 0xa << 2);
-    short.store(far + 0x7c0, BLOCK & !0x300).ordered().reaches(0, base, Use::Read, 0).settled().legal();
 }

@@ -1,0 +1,118 @@
+//! Contiguous runs whose entries differ because hardware updates them.
+//!
+//! With hardware updates of the access flag and of dirty state, a CPU may update any one entry of a
+//! run on behalf of all (Arm ARM D8.5, D8.7.1). Software has to take the run as accessed when one
+//! of its entries is, and as dirty when one of them is.
+
+use linmap_vmsa::{Access, Descriptor};
+
+use crate::entry::CONTIGUOUS;
+
+/// The access flag of a leaf (Arm ARM D8.3.1.2).
+const ACCESSED: u64 = 1 << 10;
+
+/// AP[2]: clear in a leaf that may be written, and in a dirty one.
+pub(crate) const READ_ONLY: u64 = Access::KernelReadOnly.bits();
+
+/// DBM: hardware clears AP[2] at the first write (Arm ARM D8.5.4).
+const DIRTY_MODIFIER: u64 = 1 << 51;
+
+/// The bits in which a leaf may differ from the others of its run.
+#[inline(always)]
+pub(crate) const fn updated_bits(leaf: u64) -> u64 {
+    // AP[2] where DBM is set.
+    ACCESSED | (leaf & DIRTY_MODIFIER) >> (DIRTY_MODIFIER.trailing_zeros() - READ_ONLY.trailing_zeros())
+}
+
+/// Whether a leaf may be written: now, or once hardware has marked it dirty.
+#[inline(always)]
+pub(crate) const fn is_writable(leaf: u64) -> bool {
+    leaf & (READ_ONLY | DIRTY_MODIFIER) != READ_ONLY
+}
+
+/// A contiguous run as one leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gathered {
+    /// Its first entry, accessed and dirty if one of the run is.
+    pub lead: Descriptor,
+    /// The bits to clear and to set in every entry, to make all equal to the first but for their
+    /// addresses.
+    pub clear: u64,
+    pub set: u64,
+}
+
+/// Returns what the entries of a run are together, or the number of the first that does not
+/// continue those before it by `1 << shift` bytes.
+#[inline]
+pub(crate) fn gather(run: &[u64], shift: u32) -> Result<Gathered, usize> {
+    let Some(first) = run.first().copied() else { return Err(0) };
+    let updated = updated_bits(first);
+    let (mut and, mut or) = (u64::MAX, 0);
+    let mut expected = first;
+    for (nth, entry) in run.iter().enumerate() {
+        if (*entry ^ expected) & !updated != 0 {
+            return Err(nth);
+        }
+        and &= *entry;
+        or |= *entry;
+        expected = expected.wrapping_add(1 << shift);
+    }
+    let uneven = (or ^ and) & updated;
+    let (clear, set) = (uneven & READ_ONLY, uneven & ACCESSED);
+    Ok(Gathered { lead: Descriptor(first & !clear | set), clear, set })
+}
+
+/// Returns whether the entries are consecutive leaves of one value, whatever their contiguous bits.
+#[inline]
+pub(crate) fn are_consecutive(entries: &[u64], shift: u32) -> bool {
+    let mut expected = entries.first().map_or(0, |first| first & !CONTIGUOUS);
+    let mut alike = true;
+    for entry in entries {
+        alike &= entry & !CONTIGUOUS == expected;
+        expected = expected.wrapping_add(1 << shift);
+    }
+    alike
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIFT: u32 = 12;
+    const PAGE: u64 = 0x0070_0000_4000_0703;
+
+    fn run(change: impl Fn(usize) -> u64) -> [u64; 16] {
+        core::array::from_fn(|nth| (PAGE | change(nth)) + ((nth as u64) << SHIFT))
+    }
+
+    #[test]
+    fn one_accessed_entry_makes_all_of_the_run_accessed() {
+        let entries = run(|_| 0).map(|entry| entry & !ACCESSED);
+        assert_eq!(gather(&entries, SHIFT).unwrap().lead.0, entries[0]);
+        let mut one = entries;
+        one[7] |= ACCESSED;
+        let gathered = gather(&one, SHIFT).unwrap();
+        assert_eq!((gathered.clear, gathered.set), (0, ACCESSED));
+        assert_eq!(gathered.lead.0, entries[0] | ACCESSED);
+    }
+
+    #[test]
+    fn one_dirty_entry_makes_all_of_the_run_dirty_where_hardware_marks_it() {
+        let mut entries = run(|_| DIRTY_MODIFIER | READ_ONLY);
+        assert_eq!(gather(&entries, SHIFT).unwrap().lead.0, entries[0]);
+        entries[3] &= !READ_ONLY;
+        let gathered = gather(&entries, SHIFT).unwrap();
+        assert_eq!((gathered.clear, gathered.set), (READ_ONLY, 0));
+        assert_eq!(gathered.lead.0, (PAGE | DIRTY_MODIFIER) & !READ_ONLY);
+    }
+
+    #[test]
+    fn entries_that_differ_in_more_are_not_a_run() {
+        let mut entries = run(|_| 0);
+        entries[5] |= READ_ONLY;
+        assert_eq!(gather(&entries, SHIFT), Err(5));
+        let mut entries = run(|_| DIRTY_MODIFIER);
+        entries[9] += 1 << SHIFT;
+        assert_eq!(gather(&entries, SHIFT), Err(9));
+    }
+}

@@ -1,0 +1,152 @@
+//! What a table translates, when one leaf could do it: the one scan behind every fold and every
+//! comparison of a table with a block.
+
+use core::slice;
+
+use linmap_vmsa::{Descriptor, Geometry, Level, Pa};
+
+use crate::entry::{CONTIGUOUS, Entry, attributes_of, entry, leaf};
+use crate::gather::gather;
+use linmap_table::TableWindow;
+
+/// Entries that one turn of a loop compares: a divisor of the number of entries of every table
+/// below a root.
+const CHUNK: usize = 32;
+
+/// The shortest contiguous run there is, or a part of a longer one.
+const RUN: usize = 16;
+
+/// Chunks that are compared before a difference ends the comparison.
+const CHUNKS: usize = 4;
+
+/// Returns the attributes and the address of the one leaf that translates what the table in frame
+/// `table` at `level`, below a root, does with all tables below it, or `None`.
+pub(crate) fn uniform<W: TableWindow>(
+    geometry: Geometry,
+    window: &mut W,
+    table: Pa,
+    level: Level,
+) -> Option<(u64, Pa)> {
+    let count = geometry.entries(level);
+    let pointer = window.open(level, table);
+    // SAFETY: an open table has `count` entries, which are initialised in every tree, and stays
+    // open while deeper levels are. Nothing writes to them during the call: only its one `LiveTree`
+    // changes a live tree, and new tables are complete.
+    let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
+    let whole = as_one_leaf(geometry, window, entries, level);
+    window.close(level);
+    whole
+}
+
+/// [`uniform`] of a table that is open.
+#[inline(always)]
+fn as_one_leaf<W: TableWindow>(
+    geometry: Geometry,
+    window: &mut W,
+    entries: &[u64],
+    level: Level,
+) -> Option<(u64, Pa)> {
+    let shift = geometry.shift(level);
+    let (attributes, start, _) = part(geometry, window, entries, 0, level)?;
+    if start.0 & ((entries.len() as u64).wrapping_shl(shift).wrapping_sub(1)) != 0 {
+        return None;
+    }
+    let lead = leaf(geometry, level, attributes, start).0;
+    let (chunks, _) = entries.as_chunks::<CHUNK>();
+    let alike = are_alike(chunks, lead, 1 << shift)
+        || parts_are_alike(geometry, window, entries, level, (attributes, start));
+    alike.then_some((attributes, start))
+}
+
+/// Returns whether the entries, among them tables or runs that hardware has updated, translate what
+/// one leaf with these attributes and this address would.
+#[inline(never)]
+fn parts_are_alike<W: TableWindow>(
+    geometry: Geometry,
+    window: &mut W,
+    entries: &[u64],
+    level: Level,
+    (attributes, start): (u64, Pa),
+) -> bool {
+    let shift = geometry.shift(level);
+    let mut index = 0;
+    while index < entries.len() {
+        let address = Pa(start.0.wrapping_add((index as u64) << shift));
+        if index.is_multiple_of(RUN)
+            && let Some(run) = entries.get(index..).and_then(|rest| rest.first_chunk())
+            && run_is_alike(run, leaf(geometry, level, attributes, address).0, 1 << shift)
+        {
+            index += RUN;
+            continue;
+        }
+        match part(geometry, window, entries, index, level) {
+            Some((found, pa, count)) if (found, pa) == (attributes, address) => index += count,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Returns the attributes, the address and the number of entries of the leaf at `index`, of the run
+/// that begins there, or of the leaf that could replace the table that the entry leads to.
+#[inline(always)]
+fn part<W: TableWindow>(
+    geometry: Geometry,
+    window: &mut W,
+    entries: &[u64],
+    index: usize,
+    level: Level,
+) -> Option<(u64, Pa, usize)> {
+    let found = Descriptor(*entries.get(index)?);
+    match (entry(geometry, level, found), level.next()) {
+        (Entry::Leaf(pa), _) if !found.is_contiguous() => Some((attributes_of(geometry, found), pa, 1)),
+        (Entry::Leaf(pa), _) => {
+            let count = geometry.contiguous_entries(level)?;
+            let run = entries.get(index..index + count).filter(|_| index.is_multiple_of(count))?;
+            let gathered = gather(run, geometry.shift(level)).ok()?;
+            Some((attributes_of(geometry, gathered.lead), pa, count))
+        }
+        (Entry::Table(below), Some(next)) => {
+            uniform(geometry, window, below, next).map(|(attributes, pa)| (attributes, pa, 1))
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether the entries are `expected`, `expected` + `step` and so on, each run of them with
+/// or without the contiguous bit.
+// Out of line: in the caller's loop the compiler makes branches of the comparisons. Here an entry
+// costs half a load, an addition and a conditional comparison on AArch64.
+#[inline(never)]
+fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
+    let mut expected = expected;
+    for chunks in chunks.chunks(CHUNKS) {
+        let mut alike = true;
+        for chunk in chunks {
+            // A chunk is two runs or a part of one. All entries of a run have the contiguous bit,
+            // or none.
+            let (runs, _) = chunk.as_chunks::<RUN>();
+            let mut chunk_alike = true;
+            for run in runs {
+                chunk_alike &= run_is_alike(run, expected, step);
+                expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
+            }
+            alike &= chunk_alike;
+        }
+        if !alike {
+            return false;
+        }
+    }
+    true
+}
+
+#[inline(always)]
+fn run_is_alike(run: &[u64; RUN], expected: u64, step: u64) -> bool {
+    let mut next = expected | run[0] & CONTIGUOUS;
+    let mut alike = true;
+    for found in run {
+        alike &= *found == next;
+        next = next.wrapping_add(step);
+    }
+    alike
+}

@@ -1,0 +1,201 @@
+//! Writes of the registers that say how tables are read: TCR_EL1 and MAIR_EL1.
+
+use crate::cached::Held;
+use crate::descriptor::{Entry, Leaf, read};
+use crate::machine::{Check, Machine, Root, first_cpu};
+use crate::rules::Rule;
+use crate::space::{Shape, Space};
+use crate::violation::Violation;
+
+/// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
+const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
+
+/// What TCR says of a half of the address space beside its size: SH0 or SH1.
+fn shareability(tcr: u64, space: Space) -> u64 {
+    tcr >> if space == Space::Low { 12 } else { 28 } & 3
+}
+
+impl Machine {
+    /// Whether `cpu` can neither walk nor hold anything in `space`.
+    fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
+        let state = &self.cpus[cpu];
+        let at = space.index();
+        state.walks[at]
+            .iter()
+            .chain(state.left[at].iter().map(|left| &left.root))
+            .all(|root| self.is_empty(*root))
+            && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
+            && state.invalidated.iter().all(|held| self.roots[held.root as usize].space != space)
+    }
+
+    /// Checks that all of `cpus` read tables of `space` as TCR says now: another CPU may have
+    /// changed TCR, or no ISB may have followed a change.
+    pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
+        let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
+        let misreads = |cpu: &usize| {
+            let state = &self.cpus[*cpu];
+            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.va_bits[at] != va_bits)
+        };
+        match (0..self.cpus.len()).find(misreads) {
+            Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
+        // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
+        const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
+        let before = self.cpus[cpu].tcr;
+        let violation =
+            |rule| Violation::new(rule).on_cpu(cpu).with_values(before.unwrap_or_default(), value);
+        let low = self.shapes[Space::Low.index()];
+        let [tg0, tg1] = match low.granule {
+            12 => [0b00, 0b10],
+            14 => [0b10, 0b01],
+            _ => [0b01, 0b11],
+        };
+        // Addresses beyond IPS would fault, and the PA size is that of the machine.
+        let short = OUTPUT_BITS[(value >> 32 & 7) as usize] < low.pa_bits;
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 || short {
+            return Err(violation(Rule::Unmodelled));
+        }
+        let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
+        // AS: the ASID in TTBR0 becomes another.
+        if changed(1 << 36) && !self.has_nothing_in(cpu, Space::Low) {
+            return Err(violation(Rule::TranslationControl));
+        }
+        let ds = value >> 59 & 1 == 1;
+        for (space, size) in [(Space::Low, value & 0x3f), (Space::High, value >> 16 & 0x3f)] {
+            let va_bits = 64 - size as u32;
+            let at = space.index();
+            let shape = Shape { va_bits, ..self.shapes[at] };
+            // DS is one bit for both halves.
+            if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
+                return Err(violation(Rule::Unmodelled));
+            }
+            // Under DS the shareability of every leaf is in TCR.
+            let shared =
+                ds && before.is_some_and(|before| shareability(before, space) != shareability(value, space));
+            if shared && !self.has_nothing_in(cpu, space) {
+                return Err(violation(Rule::TranslationControl));
+            }
+            let state = &mut self.cpus[cpu];
+            state.control_pending[at] |= state.va_bits[at] != va_bits || shared;
+            state.va_bits[at] = va_bits;
+            if self.shapes[at] != shape {
+                self.reshape(space, shape, value)?;
+            }
+        }
+        self.cpus[cpu].tcr = Some(value);
+        Ok(())
+    }
+
+    /// Gives the tables of `space` another shape. They have one shape for all CPUs of the model, so
+    /// no CPU may walk or hold anything there.
+    fn reshape(&mut self, space: Space, shape: Shape, tcr: u64) -> Check {
+        let at = space.index();
+        for other in 0..self.cpus.len() {
+            if !self.has_nothing_in(other, space) {
+                return Err(Violation::new(Rule::TranslationControl).on_cpu(other).with_values(0, tcr));
+            }
+        }
+        self.shapes[at] = shape;
+        for other in 0..self.cpus.len() {
+            let walks = std::mem::take(&mut self.cpus[other].walks[at]);
+            let left = std::mem::take(&mut self.cpus[other].left[at]);
+            for &root in walks.iter().chain(left.iter().map(|left| &left.root)) {
+                self.leave(other, root)?;
+            }
+            if let Some(&root) = walks.last() {
+                let Root { table, id, .. } = self.roots[root as usize];
+                self.walk_from(other, space, table, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the slots of MAIR that differ in `value` another type, which no leaf may have that can
+    /// be walked or may be cached.
+    pub(crate) fn write_mair(&mut self, cpu: usize, value: u64) -> Check {
+        let before = self.mair;
+        let changed = |slot: u8| before.is_none_or(|mair| (mair ^ value) >> (8 * slot) & 0xff != 0);
+        let slots = (0..8).filter(|slot| changed(*slot)).fold(0, |slots, slot| slots | 1 << slot);
+        if slots == 0 {
+            return Ok(());
+        }
+        if let Some((va, cpus)) = self.uses_of_slots(slots)? {
+            return Err(Violation::new(Rule::MemoryAttributes)
+                .on_cpu(first_cpu(cpus))
+                .at_va(va)
+                .with_values(before.unwrap_or(0), value));
+        }
+        if before.is_some() {
+            self.cpus[cpu].mair_pending |= slots;
+        }
+        self.mair = Some(value);
+        self.dirty.everything();
+        Ok(())
+    }
+
+    /// Checks that no CPU of `cpus` may still read the slot of `leaf` as it was before a change.
+    pub(crate) fn check_slot(&self, space: Space, leaf: &Leaf, cpus: u64) -> Check {
+        if !matches!(space, Space::Low | Space::High) {
+            return Ok(());
+        }
+        let pending =
+            |cpu: &usize| cpus >> cpu & 1 == 1 && self.cpus[*cpu].mair_pending >> leaf.memory & 1 == 1;
+        match (0..self.cpus.len()).find(pending) {
+            Some(cpu) => Err(Violation::new(Rule::MemoryAttributes).on_cpu(cpu)),
+            None => Ok(()),
+        }
+    }
+
+    /// A leaf of EL1&0 that can be walked or may be cached and has its type from one of `slots`:
+    /// the address it translates, and the CPUs.
+    fn uses_of_slots(&mut self, slots: u8) -> Check<Option<(u64, u64)>> {
+        let used = |leaf: Leaf| slots >> leaf.memory & 1 == 1;
+        // A walk through an invalidated pointer may reach any leaf. The tables of other pointers
+        // are searched below.
+        let is_use = |held: &Held, pointers: bool| match read_held(self.roots[held.root as usize], held) {
+            Entry::Leaf(leaf) => used(leaf),
+            Entry::Table(_) => pointers,
+            Entry::Invalid => false,
+        };
+        for space in [Space::Low, Space::High] {
+            let found = self.cached.of(space).all().find(|held| is_use(held, false));
+            let own = |held: &&Held| self.roots[held.root as usize].space == space && is_use(held, true);
+            let unfinished = self.cpus.iter().flat_map(|cpu| &cpu.invalidated).find(own);
+            if let Some(held) = found.or(unfinished) {
+                return Ok(Some((held.va, held.cpus)));
+            }
+        }
+        let mut found = None;
+        let mut steps = 0;
+        for (&table, uses) in &self.tables {
+            for at in uses {
+                let Root { space, shape, cpus, .. } = self.roots[at.root as usize];
+                if !matches!(space, Space::Low | Space::High) {
+                    continue;
+                }
+                for index in 0..shape.entries(at.level) as u64 {
+                    steps += 1;
+                    self.memory.seen(table + 8 * index, |value| {
+                        let entry = value.map(|value| read(shape, space, at.level, value));
+                        if let Some(Entry::Leaf(leaf)) = entry
+                            && used(leaf)
+                        {
+                            found = Some((at.va + (index << shape.shift(at.level)), cpus));
+                        }
+                    });
+                }
+            }
+        }
+        self.spend_all(steps)?;
+        Ok(found)
+    }
+}
+
+/// What a walk made of the descriptor `held`.
+fn read_held(root: Root, held: &Held) -> Entry {
+    read(root.shape, root.space, held.level, held.value)
+}
