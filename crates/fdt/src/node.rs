@@ -5,7 +5,8 @@ use crate::status::Status;
 use crate::structure::{Position, Step, text};
 use crate::values::{number, strings};
 
-/// The values of N properties, in the order in which they were named; `None` for one that is missing.
+/// The values of N properties, in the order in which they were named. `None` for one that is
+/// missing.
 pub type Values<'a, const N: usize> = [Option<&'a [u8]>; N];
 
 /// A node of a checked device tree.

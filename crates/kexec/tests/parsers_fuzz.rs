@@ -389,7 +389,8 @@ proptest! {
         let mut buffers = [[0; COMMAND_LINE_MAX]; 2];
         let [one, other] = &mut buffers;
         let passed_on = own.words().filter(|word| !is_ours(word));
-        let lines = [crash_line(CommandLine::new(&bootargs), passed_on, one), crash_generation(own, 7, other)];
+        let archive = CommandLine::new(&bootargs);
+        let lines = [crash_line(archive, passed_on, one), crash_generation(own, 7, other)];
         for bootargs in lines.into_iter().flatten() {
             for initrd in [None, initrd, Some(usable[0])] {
                 let next = NextTree { bootargs, initrd, seeds, crash, ..NextTree::default() };

@@ -1,7 +1,8 @@
 // Leaving the live root for good: a second part for linmap_park, with the registers that its head
 // names. x7 goes to the CPU's own word when it has left. x0 says where the CPU goes: 0 nowhere;
-// with bit {psci_bit} set off by PSCI, whose CPU_OFF has the number in bits 31:0, through SMC if bit
-// {smc_bit} is set and HVC if not; or else to the code at that physical address, with the MMU on.
+// with bit {psci_bit} set off by PSCI, whose CPU_OFF has the number in bits 31:0, through SMC if
+// bit {smc_bit} is set and HVC if not; or else to the code at that physical address, with the MMU
+// on.
 
 .section .idmap.text, "ax"
 .global linmap_park_for_good

@@ -6,7 +6,7 @@ use crate::device::{Device, EnabledNodes};
 use crate::gic::Version;
 use crate::psci::{Psci, PsciBinding};
 
-/// The devices that start and interrupt CPUs. Each is found by its `compatible`, wherever it stands:
+/// The devices that start and interrupt CPUs. Each is found by its `compatible`, wherever it is:
 /// PSCI is at `/psci` in the binding's example, and at `/firmware/psci` on many boards.
 #[derive(Clone, Debug, Default)]
 pub struct Devices<'a> {

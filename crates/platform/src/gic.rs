@@ -102,8 +102,9 @@ impl<'d> V3<'d> {
     /// Takes them from the device's registers and properties.
     ///
     /// # Errors
-    /// [`RegistersError`] if one does not begin with a frame, or ends above `pa_bits` bits of physical
-    /// address, and if the stride is not a multiple of a frame. Sizes are rounded up to frames.
+    /// [`RegistersError`] if one does not begin with a frame, or ends above `pa_bits` bits of
+    /// physical address, and if the stride is not a multiple of a frame. Sizes are rounded up to
+    /// frames.
     pub fn of(device: &'d Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let error = |what| RegistersError { what, pa_bits };
         let (distributor, regions) = device.registers.split_first().ok_or_else(|| error("distributor"))?;

@@ -94,8 +94,7 @@ impl Psci {
         }
     }
 
-    /// Returns whether it says of a CPU whether it is off, and switches the machine off: AFFINITY_INFO
-    /// and SYSTEM_OFF.
+    /// Returns whether it has AFFINITY_INFO, which reports whether a CPU is off, and SYSTEM_OFF.
     pub fn is_standard(self) -> bool {
         self.functions == PsciFunctions::Standard
     }

@@ -25,8 +25,8 @@ impl Group {
     }
 }
 
-/// The values of ICC_SGI1R_EL1 that send one SGI to a set of CPUs: one for each distinct Aff3, Aff2,
-/// Aff1 and RS among them.
+/// The values of ICC_SGI1R_EL1 that send one SGI to a set of CPUs: one for each distinct Aff3,
+/// Aff2, Aff1 and RS among them.
 #[derive(Debug)]
 pub struct SgiWrites<F, const WORDS: usize> {
     /// The CPUs that no value has reached yet: a bit for each, by number.
@@ -122,9 +122,10 @@ mod tests {
         ) {
             let cpus: Vec<_> = cpus.into_iter().map(|(a, b, c, d)| affinity(a, b, c, d)).collect();
             let is_target = |number: usize| targets[number / 64] >> (number % 64) & 1 == 1;
-            let wanted: BTreeSet<_> = (0..cpus.len()).filter(|n| is_target(*n)).map(|n| cpus[n].bits()).collect();
+            let numbers = (0..cpus.len()).filter(|n| is_target(*n));
+            let wanted: BTreeSet<_> = numbers.clone().map(|n| cpus[n].bits()).collect();
             let mut present = [0u64; 4];
-            (0..cpus.len()).filter(|n| is_target(*n)).for_each(|n| present[n / 64] |= 1 << (n % 64));
+            numbers.for_each(|n| present[n / 64] |= 1 << (n % 64));
             let mut reached = BTreeMap::new();
             let mut places = BTreeSet::new();
             for value in writes(present, &cpus) {

@@ -30,8 +30,8 @@ macro_rules! through {
     };
 }
 
-/// The PSCI of the DTB, if it can be called. HVC in a kernel that was entered at EL2 can't: it would
-/// call itself.
+/// The PSCI of the DTB, if it can be called. A kernel that was entered at EL2 can't use HVC: it
+/// would call itself.
 pub fn reachable(described: Option<Psci>, entered: Entered) -> Option<Psci> {
     described.filter(|psci| psci.conduit == Conduit::Smc || entered == Entered::El1)
 }

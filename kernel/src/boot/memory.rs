@@ -89,8 +89,8 @@ pub fn find(
     Ok(Found { memblock, firmware, initrd, preserved, topology, crash })
 }
 
-/// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover only
-/// one of `vacated`.
+/// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover
+/// only one of `vacated`.
 fn reserved_by_firmware(
     fdt: Fdt<'static>,
     vacated: [PaRange; 2],

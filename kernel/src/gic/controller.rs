@@ -108,8 +108,8 @@ pub fn stop_this_cpu() {
     }
 }
 
-/// Sends `sgi` to `targets`, which takes one write for all on a GICv2, and one for each group that a
-/// write reaches on a GICv3. Everything that this CPU stored before is visible to them first.
+/// Sends `sgi` to `targets`, which takes one write for all on a GICv2, and one for each group that
+/// a write reaches on a GICv3. Everything that this CPU stored before is visible to them first.
 pub fn send(sgi: Sgi, targets: CpuSet) {
     if targets.is_empty() {
         return;
