@@ -247,12 +247,12 @@ fn read_console(mut qemu: Command, last: Option<&str>) -> String {
     text(&console)
 }
 
-/// A newc cpio archive.
+/// A newc cpio archive of files that anyone may execute.
 pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, data) in members.iter().copied().chain([("TRAILER!!!", &[][..])]) {
         let mut header = String::from("070701");
-        let fields = [1, 0o100_644, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let fields = [1, 0o100_755, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
         for field in fields {
             header.push_str(&format!("{field:08x}"));
         }

@@ -1,6 +1,6 @@
 //! kexec with the MMU on, into real Linux kernels and into linmap itself.
 
-use linmap_tests::{Boot, Outcome, is_soak};
+use linmap_tests::{Boot, Outcome, is_soak, soak_or_first};
 
 /// What Linux gets as its command line before the words of `--append`.
 const OWN_WORDS: &str = "earlycon panic=-1 linmap_poweroff";
@@ -89,6 +89,27 @@ fn linux_is_entered_on_every_cpu_at_both_levels() {
                 }
             }
         }
+    }
+}
+
+/// A hypervisor without VHE writes EL2's registers as they are without it, and never clears E2H.
+#[test]
+fn xen_reaches_its_own_console_on_cpus_with_and_without_vhe() {
+    for options in ["--cpu cortex-a72", "--cpu neoverse-n1", "--cpu max --gic 3 --cpus 4"] {
+        let outcome = Boot::new(&format!("--payload xen --memory 1G --el 2 {options}")).run();
+        outcome.expect_success();
+        assert!(outcome.console.contains("(XEN) Xen version"), "{options}\n{}", outcome.console);
+    }
+    // Moved by all CPUs, and as a crash kernel.
+    let moved = "kexec load --scattered; kexec exec";
+    let crash = "kexec load --crash; panic";
+    for script in soak_or_first(1, &[moved, crash]) {
+        let outcome = Boot::new("--payload xen --memory 1G --el 2 --cpu neoverse-n1 --cpus 4")
+            .with("--append", "linmap.crashkernel=128M")
+            .with("--script", script)
+            .run();
+        outcome.expect_success();
+        assert!(outcome.console.contains("(XEN) Xen version"), "{script}\n{}", outcome.console);
     }
 }
 

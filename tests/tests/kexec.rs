@@ -1,7 +1,7 @@
 //! The steps of a kexec: loaded in place, scattered, over memory in use, with the MMU on and off,
 //! by one CPU and by all.
 
-use linmap_tests::{Boot, Outcome, is_soak, pattern};
+use linmap_tests::{Boot, Outcome, archive, file, is_soak, own_image, pattern};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -100,6 +100,32 @@ fn a_machine_with_less_than_64_kib_free_still_kexecs() {
     let script = "hoard 60K; kexec load; kexec plan; kexec exec --verify";
     let outcome = run_to_linux("--memory 2G", script);
     assert!(number(&outcome, "hoard", "free") < 64 << 10);
+}
+
+/// linmap's own Image as Amlogic's and U-Boot's are: far above its base, and with bytes in its file
+/// that its header does not count.
+#[test]
+fn an_image_far_above_its_base_and_longer_than_its_header_says_is_entered() {
+    const TEXT_OFFSET: u64 = 0x1fc0_0000;
+    let mut image = own_image();
+    let image_size = u64::from_le_bytes(image[16..24].try_into().unwrap());
+    image[8..16].copy_from_slice(&TEXT_OFFSET.to_le_bytes());
+    image.resize(image_size as usize + 5000, 0xd0);
+    let (kernel, initrd) = (file(&image), file(&archive(&[("script", b"verify")])));
+    let outcome = Boot::new("--memory 1G --packing gzip")
+        .with("--kernel", kernel.path())
+        .with("--initrd", initrd.path())
+        .with("--script", "kexec load; kexec plan; kexec exec --verify")
+        .run();
+    outcome.expect_success();
+    let entry = number(&outcome, "state", "entry");
+    assert!(entry > TEXT_OFFSET && (entry - TEXT_OFFSET).is_multiple_of(2 << 20), "{entry:#x}");
+    let parts = all(&outcome, "segment");
+    let part = parts.iter().find(|part| part["segment"] == "image").expect("the image");
+    assert_eq!(part["bytes"], image.len(), "{part:?}");
+    let entered: Vec<_> = all(&outcome, "generation").iter().map(|record| record["image"].clone()).collect();
+    assert_eq!(entered.last().and_then(Value::as_u64), Some(entry), "{entered:?}");
+    assert_eq!(entered.len(), 2, "{}", outcome.console);
 }
 
 #[test]

@@ -111,12 +111,10 @@ fn a_packed_kernel_with_a_wrong_byte_is_refused() {
 }
 
 #[test]
-fn a_decompression_bomb_is_bounded_by_the_memory_that_its_header_asks_for() {
-    for image_size in [MIB, 24 * MIB] {
-        let mut image = with_header(IMAGE_SIZE, image_size as u64);
-        image.resize(64 * MIB, 0);
-        is_refused(SMALL, &gzip(&image), &[0x5a; 4096], &format!("asks for {image_size:#x} bytes"));
-    }
+fn a_decompression_bomb_is_bounded_by_memory() {
+    let mut image = with_header(IMAGE_SIZE, MIB as u64);
+    image.resize(160 * MIB, 0);
+    is_refused("--memory 128M", &gzip(&image), &[0x5a; 4096], "more than 0x8000000 bytes");
     let mut endless = with_header(IMAGE_SIZE, 1 << 40);
     endless.resize(64 * MIB, 0);
     is_refused(SMALL, &gzip(&endless), &[0x5a; 4096], "no room for the image: 0x10000000000 bytes");

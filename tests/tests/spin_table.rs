@@ -11,6 +11,8 @@ struct Tree {
     memory: (u64, u64),
     /// Distributor and CPU interface of a GICv2.
     gic: (u64, u64),
+    /// Its registers for a hypervisor, and those for a guest.
+    gic_at_el2: Option<(u64, u64)>,
     /// A PL011, and its interrupt.
     console: (u64, u32),
     psci: Option<&'static str>,
@@ -27,6 +29,7 @@ impl Tree {
         Self {
             memory: (0, 2 << 30),
             gic: (0xff84_1000, 0xff84_2000),
+            gic_at_el2: None,
             console: (0xfe20_1000, 121),
             psci: None,
             reserved: 0,
@@ -40,6 +43,7 @@ impl Tree {
         Self {
             memory: (RAM, 1 << 30),
             gic: (0x0800_0000, 0x0801_0000),
+            gic_at_el2: (conduit == Conduit::Smc).then_some((0x0803_0000, 0x0804_0000)),
             console: (0x0900_0000, 1),
             psci: Some(match conduit {
                 Conduit::Hvc => "hvc",
@@ -87,7 +91,12 @@ impl Tree {
         fdt.property_null("interrupt-controller")?;
         fdt.property_u32("#interrupt-cells", 3)?;
         fdt.property_u32("#address-cells", 0)?;
-        fdt.property_array_u64("reg", &[distributor, 0x1000, interface, 0x2000])?;
+        let mut reg = vec![distributor, 0x1000, interface, 0x2000];
+        if let Some((hypervisor, guest)) = self.gic_at_el2 {
+            reg.extend([hypervisor, 0x2000, guest, 0x2000]);
+            fdt.property_array_u32("interrupts", &[1, 9, 4])?;
+        }
+        fdt.property_array_u64("reg", &reg)?;
         fdt.property_phandle(GIC)?;
         fdt.end_node(node)?;
         let node = fdt.begin_node("timer")?;
@@ -247,6 +256,16 @@ fn linux_gets_those_that_share_a_mailbox_with_one_that_was_called() {
             assert!(!console.contains(complaint), "{conduit:?}: {complaint}\n{console}");
         }
     }
+}
+
+/// Xen enters EL2 on each CPU without clearing E2H. Two go to the pen from where they were started,
+/// two from where they wait to be called. Without a first domain Xen panics and resets.
+#[test]
+fn xen_gets_all_from_the_pen_at_an_el2_without_vhe() {
+    let kernel = std::fs::read(target().join("payload/xen/Image")).expect("Debian's Xen");
+    let console = virt("neoverse-n1", Conduit::Smc, SHARED, "linmap.cpus=2", "kexec", &kernel);
+    assert!(console.contains("generation=0 el=2 vhe=1"), "{console}");
+    assert!(console.contains("(XEN) Brought up 4 CPUs"), "{console}");
 }
 
 #[test]

@@ -137,8 +137,9 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
 
     let own_kernel = arguments.kernel.is_some();
     let line = payload.line().filter(|_| !own_kernel);
-    let busybox = payload.line().is_some() && arguments.initrd.is_none();
-    setup::announce(workspace, &Wanted { qemu: setup::FOR_BOOT, lines: line.as_slice(), busybox })?;
+    let busybox = payload.is_linux() && arguments.initrd.is_none();
+    let tools = if busybox { payload::Tools::BusyBox } else { payload::Tools::None };
+    setup::announce(workspace, &Wanted { qemu: setup::FOR_BOOT, lines: line.as_slice(), tools })?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
     let toolchain = setup::toolchain::ensure(workspace)?;
     let interactive = std::io::stdin().is_terminal() && arguments.script.is_none();
@@ -183,7 +184,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let mut qemu = Qemu::start(&qemu::arguments(&hardware, &load, keyboard), keyboard)?;
     let mut watch = Watch::new(goal);
     let afterwards = match goal {
-        Goal::FirstLine => Afterwards::Stops,
+        Goal::FirstLine | Goal::Xen => Afterwards::Stops,
         _ if !arguments.machine.powers_off() => Afterwards::Prints,
         Goal::Done | Goal::Script => Afterwards::Halts,
         _ => Afterwards::PowersOff,
@@ -251,7 +252,7 @@ fn payload_kind(arguments: &BootArgs) -> Result<PayloadKind, UsageError> {
         None if runs_kexec || own_files => PayloadKind::Linux,
         None => PayloadKind::None,
     };
-    if kind.line().is_none() && arguments.until.is_some() {
+    if !kind.is_linux() && arguments.until.is_some() {
         return Err(UsageError(format!("--until is for a Linux payload; this is --payload {kind}")));
     }
     if kind == PayloadKind::None && arguments.packing != Packing::Raw {
@@ -266,6 +267,7 @@ fn goal(arguments: &BootArgs, payload: PayloadKind) -> Goal {
         _ if arguments.shell => Goal::Shell,
         (Some(script), _) if !script.enters_payload() => Goal::Script,
         (_, PayloadKind::ItSelf | PayloadKind::None) => Goal::Done,
+        (_, PayloadKind::Xen) => Goal::Xen,
         _ if arguments.until == Some(Milestone::FirstLine) => Goal::FirstLine,
         _ if own_user_space => Goal::PowerOff,
         _ => Goal::Userspace,
@@ -327,7 +329,7 @@ fn payload_initrd(
     if let Some(own) = own {
         return Ok(Some(own.read()?));
     }
-    if kind.line().is_none() {
+    if !kind.is_linux() {
         return Ok(None);
     }
     let busybox = payload::busybox(workspace)?.path;
@@ -380,6 +382,7 @@ mod tests {
         assert_eq!(aims_at(&["--shell"]), (PayloadKind::Linux, Goal::Shell));
         assert_eq!(aims_at(&["--until", "first-line"]), (PayloadKind::Linux, Goal::FirstLine));
         assert_eq!(aims_at(&["--until", "user-space"]), (PayloadKind::Linux, Goal::Userspace));
+        assert_eq!(aims_at(&["--payload", "xen"]), (PayloadKind::Xen, Goal::Xen));
     }
 
     #[test]
@@ -420,7 +423,9 @@ mod tests {
         assert!(payload_kind(&arguments(&["--payload", "none", "--initrd", "x"])).is_err());
         assert!(payload_kind(&arguments(&["--payload", "none", "--packing", "gzip"])).is_err());
         assert!(payload_kind(&arguments(&["--script", "mem", "--packing", "raw"])).is_ok());
-        assert!(payload_kind(&arguments(&["--payload", "self", "--until", "first-line"])).is_err());
+        for payload in ["self", "xen"] {
+            assert!(payload_kind(&arguments(&["--payload", payload, "--until", "first-line"])).is_err());
+        }
     }
 
     #[test]

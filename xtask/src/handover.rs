@@ -35,6 +35,8 @@ pub enum PayloadKind {
     /// The newest of the 6.12 line with pages of 16K, which not every CPU has
     #[value(name = "linux-16k")]
     Linux16K,
+    /// Debian's newest Xen, up to its first line
+    Xen,
     /// linmap again
     #[value(name = "self")]
     ItSelf,
@@ -43,7 +45,12 @@ pub enum PayloadKind {
 }
 
 impl PayloadKind {
-    /// The kernel's line, if it is Linux.
+    /// Whether it is Linux.
+    pub fn is_linux(self) -> bool {
+        !matches!(self, Self::Xen | Self::ItSelf | Self::None)
+    }
+
+    /// The kernel's line, if it is Debian's.
     pub fn line(self) -> Option<Line> {
         match self {
             Self::Linux => Some(Line::Linux6_12),
@@ -51,6 +58,7 @@ impl PayloadKind {
             Self::Linux6_18 => Some(Line::Linux6_18),
             Self::LinuxNewest => Some(Line::Newest),
             Self::Linux16K => Some(Line::Linux16K),
+            Self::Xen => Some(Line::Xen),
             Self::ItSelf | Self::None => None,
         }
     }

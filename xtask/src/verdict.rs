@@ -9,6 +9,9 @@ const FIRST_LINE: &str = "Booting Linux on physical CPU";
 /// What Linux prints when it panics, before the reason.
 const PANIC: &str = "Kernel panic - not syncing";
 
+/// What Xen prints first on its own console.
+const XEN_LINE: &str = "(XEN) Xen version";
+
 /// The goal of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
@@ -16,6 +19,8 @@ pub enum Goal {
     Userspace,
     /// Linux's first line.
     FirstLine,
+    /// Xen's first line.
+    Xen,
     /// `linmap: state=done`, printed by the last kernel of a run without Linux.
     Done,
     /// All commands of a script.
@@ -139,6 +144,7 @@ impl Watch {
         let what = match self.goal {
             Goal::Userspace => "Linux's user space was reached",
             Goal::FirstLine => "Linux's first line was reached",
+            Goal::Xen => "Xen's first line was reached",
             Goal::Done => "the line with state=done was reached",
             Goal::Script => "the end of the script was reached",
             Goal::Shell => "linmap's shell was reached",
@@ -152,7 +158,12 @@ impl Watch {
         if let Some(at) = line.find(PANIC) {
             return Verdict::Failed(format!("the payload panicked: {}", line[at..].trim_end()));
         }
-        if self.goal == Goal::FirstLine && line.contains(FIRST_LINE) {
+        let is_first = match self.goal {
+            Goal::FirstLine => line.contains(FIRST_LINE),
+            Goal::Xen => line.contains(XEN_LINE),
+            _ => false,
+        };
+        if is_first {
             return Verdict::Reached;
         }
         if let Some(file) = corrupt_file(line) {
@@ -209,6 +220,7 @@ mod tests {
         let lines = [
             (Goal::Userspace, "linmap-userspace: ok"),
             (Goal::FirstLine, "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x000f0510]"),
+            (Goal::Xen, "(XEN) Xen version 4.17.5 (Debian 4.17.5+72-g01140da4e8-1)"),
             (Goal::Done, "linmap: state=done generation=1"),
             (Goal::Script, "linmap: script=ok commands=2"),
             (Goal::Shell, "linmap: shell=ready"),
@@ -284,8 +296,8 @@ mod tests {
     }
 
     const ENTERED: &str = "linmap: state=kexec entry=0x40200000 mmu=on";
-    const GOALS: [Goal; 6] =
-        [Goal::Userspace, Goal::FirstLine, Goal::Done, Goal::Script, Goal::Shell, Goal::PowerOff];
+    const GOALS: [Goal; 7] =
+        [Goal::Userspace, Goal::FirstLine, Goal::Xen, Goal::Done, Goal::Script, Goal::Shell, Goal::PowerOff];
 
     #[test]
     fn a_machine_that_stops_early_failed_and_how_it_stopped_is_told() {

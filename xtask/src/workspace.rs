@@ -11,6 +11,7 @@
 //!   payload/linux-6.12/Image   Debian's kernels, one folder for each line: linux-6.1, linux-6.12, linux-16k,
 //!                              linux-6.18, linux-newest
 //!   payload/busybox/busybox    Debian's static BusyBox for arm64
+//!   payload/kexec-tools/       Debian's kexec for arm64, and its libraries
 //!   payload/apt/               the private apt root they were downloaded with
 //!   setup/apt/                 source list and package lists used to install host packages
 //! ```

@@ -44,12 +44,15 @@ impl Layout {
             // The first half MiB has other places than at address 0 only for less.
             Initrd::Len(len) => self.places(len, STEP).filter(|initrd| initrd.start != Pa(0)).collect(),
         };
-        self.places(text_offset + image_size, BLOCK).any(|claimed| {
-            if matches!(self.initrd, Initrd::At(stays) if stays.overlaps(claimed)) {
+        self.places(STEP, BLOCK).any(|at_base| {
+            let base = at_base.start;
+            let image = range(base.0 + text_offset, image_size);
+            if !self.free.iter().any(|free| free.covers(image)) {
                 return false;
             }
-            let base = claimed.start;
-            let image = range(base.0 + text_offset, image_size);
+            if matches!(self.initrd, Initrd::At(stays) if stays.overlaps(image)) {
+                return false;
+            }
             let window = initrd_window(image);
             let reached = |initrd: &PaRange| {
                 window.covers(*initrd) && !initrd.overlaps(image) && !(old && initrd.start < base)
@@ -97,20 +100,29 @@ fn layout() -> impl Strategy<Value = Layout> {
         4 => (1..32u64).prop_map(|steps| Some(Ok(steps * STEP))),
         1 => (any::<prop::sample::Index>(), -4..48i64, 1..8u64).prop_map(|place| Some(Err(place))),
     ];
-    (free(), 1..40u64, any::<bool>(), any::<bool>(), initrd).prop_map(|(free, image, old, offset, initrd)| {
-        let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
-        let text_offset = if offset { STEP } else { 0 };
-        let image = Image { text_offset, image_size: image * STEP, page_size: None, placement };
-        let initrd = match initrd {
-            None => Initrd::Absent,
-            Some(Ok(len)) => Initrd::Len(len),
-            Some(Err((near, steps, len))) => {
-                let start = near.get(&free).start.0.saturating_add_signed(steps * STEP as i64);
-                Initrd::At(range(start.max(STEP), len * STEP))
-            }
-        };
-        Layout { free, image, initrd }
-    })
+    let text_offset = prop_oneof![
+        3 => Just(0),
+        3 => Just(STEP),
+        2 => (2..64u64).prop_map(|steps| steps * STEP),
+        // Beside the reach of a device tree, and beside a GiB.
+        1 => (980..1030u64).prop_map(|steps| steps * STEP),
+        1 => (2020..2060u64).prop_map(|steps| steps * STEP),
+    ];
+    (free(), 1..40u64, any::<bool>(), text_offset, initrd).prop_map(
+        |(free, image, old, text_offset, initrd)| {
+            let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
+            let image = Image { text_offset, image_size: image * STEP, page_size: None, placement };
+            let initrd = match initrd {
+                None => Initrd::Absent,
+                Some(Ok(len)) => Initrd::Len(len),
+                Some(Err((near, steps, len))) => {
+                    let start = near.get(&free).start.0.saturating_add_signed(steps * STEP as i64);
+                    Initrd::At(range(start.max(STEP), len * STEP))
+                }
+            };
+            Layout { free, image, initrd }
+        },
+    )
 }
 
 proptest! {

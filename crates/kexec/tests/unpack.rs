@@ -209,16 +209,29 @@ fn bombs_end_where_the_image_does() {
     for bomb in [members, blocks] {
         assert!(bomb.len() < GIB / 500);
         let file = recognise(&bomb);
-        let larger = UnpackError::LargerThanImage { packing: file.packing(), image_size: 256 * KIB as u64 };
+        let longer = |announced| UnpackError::LongerThanAnnounced { packing: file.packing(), announced };
         // `unpack` sees to it that no byte too many comes out.
-        assert_eq!(unpack(&file, 100_000), Err(larger));
+        assert_eq!(unpack(&file, 100_000), Err(longer(256 * KIB as u64)));
+        // Nor are more bytes counted than there is memory.
+        assert_eq!(file.counted(16 << 20).err(), Some(longer(16 << 20)));
     }
-    // A frame that says how much it holds is refused before anything is unpacked.
-    let file = ZstdFrame::USUAL.pack(&[&image[..], &vec![0; 300 * KIB]].concat());
-    assert!(matches!(
-        recognise(&file).unpack().err(),
-        Some(UnpackError::Image(ImageError::ImageSizeBelowFile { image_size: 0x4_0000, .. }))
-    ));
+}
+
+#[test]
+fn a_file_longer_than_its_header_says_is_unpacked_whole() {
+    // A device tree behind the image, as U-Boot's have.
+    let image = [&image(64 * KIB, 32 * KIB as u64)[..], &[0xd0; 3 * KIB]].concat();
+    let len = image.len() as u64;
+    for (name, file) in packings(&image) {
+        let file = if name == "zstd frames" { &file[11..] } else { &file[..] };
+        let file = recognise(file);
+        let file = match unpack(&file, 4096) {
+            Err(UnpackError::LongerThanAnnounced { .. }) => file.counted(1 << 20).unwrap(),
+            _ => file,
+        };
+        assert_eq!(file.unpack().unwrap().image().image_size, len, "{name}");
+        assert!(unpack(&file, 4096).is_ok_and(|unpacked| unpacked == image), "{name}");
+    }
 }
 
 #[test]

@@ -22,9 +22,10 @@ impl<const N: usize> Memblock<N> {
     ///   those of `linux,usable-memory` where a node has it, otherwise of `reg`. Regions that touch
     ///   or overlap are merged; then their ends are aligned inward to 4 KiB.
     /// - Reserved: the memory reservation block, the enabled children of `/reserved-memory` with
-    ///   `reg`, and the initrd of `/chosen`, aligned outward to 4 KiB. The range of a child with
-    ///   `no-map` is marked no-map and not reserved. All may lie outside RAM; reservations of size
-    ///   0 are ignored.
+    ///   `reg`, the initrd of `/chosen`, and `linux,elfcorehdr` of `/chosen`, the header of the
+    ///   crashed kernel's core file, aligned outward to 4 KiB. The range of a child with `no-map`
+    ///   is marked no-map and not reserved. All may lie outside RAM; reservations of size 0 are
+    ///   ignored.
     /// - Ignored: children of `/reserved-memory` without `reg`. They ask the kernel to choose a
     ///   range for a driver (`size`, `alignment`, `alloc-ranges`).
     /// - Removed: memory outside `linux,usable-memory-range` of `/chosen`, if that property exists.
@@ -49,6 +50,7 @@ impl<const N: usize> Memblock<N> {
         self.reserve_entries(fdt, &[])?;
         if let Some(chosen) = fdt.chosen() {
             self.reserve_initrd(chosen)?;
+            self.reserve_core_header(fdt.root(), chosen)?;
             self.remove_unusable(fdt.root(), chosen)?;
         }
         if self.mappable(PAGE).next().is_none() {
@@ -142,6 +144,23 @@ impl<const N: usize> Memblock<N> {
             end.checked_sub(start).ok_or(FdtError::InitrdReversed { start: Pa(start), end: Pa(end) })?;
         let name = chosen.name();
         self.reserve_pages(name, pages(name, start, size)?)
+    }
+
+    /// Reserves the header of a crashed kernel's core file. As in Linux, a property that is too
+    /// short is ignored.
+    fn reserve_core_header<'a>(
+        &mut self,
+        root: FdtNode<'a>,
+        chosen: FdtNode<'a>,
+    ) -> Result<(), FdtError<'a>> {
+        const HEADER: &str = "linux,elfcorehdr";
+        let cells = usable_cells(root)?;
+        let value = chosen.property(HEADER).and_then(|value| value.get(..cells.entry_len()));
+        let node = chosen.name();
+        for (address, size) in entries(node, HEADER, value.unwrap_or_default(), cells)? {
+            self.reserve_pages(node, pages(node, address, size)?)?;
+        }
+        Ok(())
     }
 
     /// Removes the memory outside the usable ranges of `/chosen`. Their cells are the root's. As in

@@ -1,14 +1,15 @@
-//! The relocation code itself: `relocate.S` and `sha256.S`, in one piece.
+//! The relocation code itself: `relocate.S`, `el2_exit.S` and `sha256.S`, in one piece.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::{ptr, slice};
 
-use crate::orders::{Check, GO_LEAVE, GO_MOVE, Orders, PsciConduit, STATE_DONE, STATE_HERE};
+use crate::orders::{Check, GO_LEAVE, GO_MOVE, LEAVE_VHE, Orders, PsciConduit, STATE_DONE, STATE_HERE};
 use crate::record::{KIND_CLEAR, KIND_COPY_DOWNWARDS, KIND_LINK};
 
 global_asm!(
     include_str!("relocate.S"),
+    include_str!("el2_exit.S"),
     include_str!("sha256.S"),
     ".global linmap_relocate_end",
     "linmap_relocate_end:",
@@ -17,6 +18,7 @@ global_asm!(
     entry = const offset_of!(Orders, entry),
     dtb = const offset_of!(Orders, dtb),
     restart = const offset_of!(Orders, restart),
+    leave_vhe = const LEAVE_VHE,
     sctlr_off = const offset_of!(Orders, sctlr_off),
     conduit = const offset_of!(Orders, conduit),
     vectors = const offset_of!(Orders, vectors),

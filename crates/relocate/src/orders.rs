@@ -12,6 +12,10 @@ pub const MAX_LISTS: usize = 16;
 /// The most segments that are checked at their destinations.
 pub const MAX_CHECKS: usize = 8;
 
+/// Value of [`Orders::restart`] for a kernel that runs at EL2 with VHE: the payload is entered with
+/// HCR_EL2.E2H and TGE clear, if the CPU can do that. No HVC number.
+pub const LEAVE_VHE: u64 = 1;
+
 /// How PSCI is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u64)]
@@ -37,8 +41,9 @@ pub struct Orders {
     pub entry: Pa,
     /// Its device tree.
     pub dtb: Pa,
-    /// 0, or the HVC number by which the stub at EL2 restarts the payload at EL2: x1 is the entry,
-    /// x2 the device tree.
+    /// How the payload is entered at the level at which this kernel was: 0 at EL1, [`LEAVE_VHE`] at
+    /// EL2 with VHE, or the HVC number by which the stub at EL2 restarts the payload at EL2: x1 is
+    /// the entry, x2 the device tree.
     pub restart: u64,
     /// SCTLR_EL1 with MMU and caches off.
     pub sctlr_off: u64,

@@ -346,16 +346,25 @@ enter:
     ldr     x2, [x19, #{entry}]
     ldr     x0, [x19, #{dtb}]
     // Turns the MMU off and goes to x2, at the exception level at which this CPU was entered, with
-    // x0 as it is.
+    // x0 as it is. EL2 is left without VHE, where the CPU can be.
 enter_at:
     ldr     x6, [x19, #{restart}]
     bl      mmu_off
     cbnz    x6, 0f
-    mov     x4, x2
+1:  mov     x4, x2
     mov     x1, xzr
     mov     x2, xzr
     mov     x3, xzr
     br      x4
+0:  cmp     x6, #{leave_vhe}
+    b.ne    0f
+    bl      linmap_leave_vhe
+    cbz     x3, 1b
+    cbnz    x21, 1b
+    // All CPUs are alike; the boot CPU says so.
+    adr     x4, vhe_stays_line
+    bl      print
+    b       1b
 0:  mov     x1, x2
     mov     x2, x0
     mov     x0, x6
@@ -377,6 +386,8 @@ as_loaded_line:
     .asciz  "\r\nlinmap: phase=kexec-verify when=after ticks=0x#\r\n"
 differs_line:
     .asciz  "\r\nlinmap: error=verify when=after segment=#\r\n"
+vhe_stays_line:
+    .asciz  "\r\nlinmap: warning=vhe what=\"this CPU has no EL2 without VHE: the payload finds E2H set\"\r\n"
     .balign 4
 
     // Devices are in none of the transitional maps: from here on addresses are physical. The orders

@@ -4,12 +4,13 @@
 //! moved at the hand-over. Where the running kernel or the archive lies at the destination, the
 //! part is staged elsewhere.
 
+use core::mem;
 use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{
     Archive, Image, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, Packing, Pending, SEGMENT_ALIGN,
-    Seeds, Segments, Unpacker,
+    Seeds, Segments, UnpackError, Unpacker,
 };
 use linmap_platform::COMMAND_LINE_MAX;
 use linmap_vmsa::{Granule, Pa, PaRange};
@@ -88,11 +89,16 @@ impl Loader<'_> {
                 Ok(loaded)
             }
             Err(error) => {
-                self.memory.release();
-                loaded::free_notes(self.memory.memory, notes);
+                self.release(&mut notes);
                 Err(error)
             }
         }
+    }
+
+    /// Frees what a load that failed has allocated.
+    fn release(&mut self, notes: &mut PaRange) {
+        self.memory.release();
+        loaded::free_notes(self.memory.memory, mem::take(notes));
     }
 
     /// Finds the kernel in the archive, and lends its unpacker a heap for as long as it unpacks.
@@ -103,20 +109,43 @@ impl Loader<'_> {
         let kernel = Kernel { file, kind: KernelFile::recognise(file)? };
         let heap_len = kernel.kind.memory_needed()? as u64;
         if heap_len == 0 {
-            return self.load_kernel(payload, &archive, kernel, notes);
+            return self.load_kernel_of_any_length(payload, &archive, kernel, notes);
         }
         let everywhere = self.memory.memory.everywhere();
         let heap_at = self.memory.memory.memblock.alloc(heap_len, SEGMENT_ALIGN, everywhere)?;
         let heap_range = PaRange::new(heap_at, Pa(heap_at.0 + heap_len));
         // SAFETY: these bytes were just allocated, and are freed after the heap has ended.
         let mut heap = unsafe { self.memory.memory.owned_bytes(heap_range) };
-        let loaded = heap::lend(heap.as_uninit(), || self.load_kernel(payload, &archive, kernel, notes));
+        let loaded =
+            heap::lend(heap.as_uninit(), || self.load_kernel_of_any_length(payload, &archive, kernel, notes));
         // Memblock only refuses when it needs one more region than it has room for; that stays
         // reserved.
         let _ = self.memory.memory.memblock.free(heap_range);
         loaded
     }
 
+    /// Loads `kernel`. If its file turns out to be longer than its headers announce, loads it again
+    /// after counting its bytes.
+    fn load_kernel_of_any_length(
+        &mut self,
+        payload: Payload,
+        archive: &Archive<'static>,
+        kernel: Kernel,
+        notes: &mut PaRange,
+    ) -> Result<Loaded, KexecError> {
+        match self.load_kernel(payload, archive, kernel, notes) {
+            Err(KexecError::Unpack(UnpackError::LongerThanAnnounced { .. })) => {
+                self.release(notes);
+                let all: u64 = self.memory.memory.mapped().map(PaRange::len).sum();
+                let kernel = Kernel { kind: kernel.kind.counted(all)?, ..kernel };
+                self.load_kernel(payload, archive, kernel, notes)
+            }
+            loaded => loaded,
+        }
+    }
+
+    // The unpacker takes 45 KiB of the stack, which it shares with no second one.
+    #[inline(never)]
     fn load_kernel(
         &mut self,
         payload: Payload,

@@ -2,7 +2,7 @@
 
 use linmap_kexec::MAX_SHARES;
 use linmap_platform::Conduit;
-use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, Orders, PsciConduit, Way};
+use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, LEAVE_VHE, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
 use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
 
@@ -56,10 +56,14 @@ pub fn orders(
     if let Some(both) = &loaded.transition {
         orders.ttbr1 = ttbr(memory.geometry(), both.linear.root(), 0);
     }
-    if platform.entered == Entered::El2Stub {
-        orders.restart = HVC_RESTART;
-        orders.set_vectors = HVC_SET_VECTORS;
-        orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
+    match platform.entered {
+        Entered::El1 => {}
+        Entered::El2Vhe => orders.restart = LEAVE_VHE,
+        Entered::El2Stub => {
+            orders.restart = HVC_RESTART;
+            orders.set_vectors = HVC_SET_VECTORS;
+            orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
+        }
     }
     // The relocation code calls functions by their standard numbers.
     orders.conduit = match platform.psci.filter(|psci| psci.is_standard()).map(|psci| psci.conduit) {

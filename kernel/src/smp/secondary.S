@@ -68,19 +68,21 @@ wait_for_call:
     ldr     x3, =secondary_virtual_entry
     b       enable_mmu
 
-// To the pen at x2, at the exception level of the entry: at EL2 again, if the CPU left it.
+// To the pen at x2, at the exception level of the entry: at EL2 again, if the CPU left it. The next
+// kernel gets EL2 without VHE, as on the boot CPU.
 to_pen:
-    ldr     x0, [x22, #{boot_mark}]
     cmp     x20, #{entered_el2_stub}
     b.eq    0f
+    bl      linmap_leave_vhe            // x2 stays
     // The pen was written while this CPU waited, so instructions that were fetched from there
     // before are invalidated.
+    ldr     x0, [x22, #{boot_mark}]
     ic      iallu
     dsb     nsh
     isb
     br      x2
 0:  mov     x1, x2
-    mov     x2, x0
+    ldr     x2, [x22, #{boot_mark}]
     mov     x0, #{hvc_restart}
     hvc     #0
 

@@ -113,6 +113,8 @@ named! {
         SpsrEl2 = "spsr_el2",
         /// EL2's floating-point traps.
         CptrEl2 = "cptr_el2",
+        /// Debug and performance monitors: traps, and how many counters are EL1's.
+        MdcrEl2 = "mdcr_el2",
         /// Traps of AArch32 system registers.
         HstrEl2 = "hstr_el2",
         /// Who may use counters and timers.
@@ -136,6 +138,10 @@ named! {
     Tlbi {
         /// Everything of the regime, on this CPU.
         Vmalle1 = "vmalle1",
+        /// Everything of EL1&0, both stages and every VMID, on this CPU.
+        Alle1 = "alle1",
+        /// Everything of EL2's own regime, on this CPU.
+        Alle2 = "alle2",
         /// Everything of the regime, on every CPU of the inner domain.
         Vmalle1is = "vmalle1is",
         /// One address, every ASID, walk-cache entries too, on every CPU of the inner domain.

@@ -147,6 +147,7 @@ mod tests {
     use super::*;
 
     const RELOCATE: &str = include_str!("../../../crates/relocate/src/relocate.S");
+    const EL2_EXIT: &str = include_str!("../../../crates/relocate/src/el2_exit.S");
     const ENTRY: &str = include_str!("../../../kernel/src/boot/entry.S");
     const EL2_STUB: &str = include_str!("../../../kernel/src/arch/el2_stub.S");
     const VECTORS: &str = include_str!("../../../kernel/src/arch/vectors.S");
@@ -214,7 +215,11 @@ mod tests {
         assert!(moved < position(&listing, Instruction::Label("enter")));
         let enter = [
             Instruction::Bl("mmu_off"),
+            Instruction::Label("1"),
             Instruction::Br("x4"),
+            Instruction::Label("0"),
+            Instruction::Bl("linmap_leave_vhe"),
+            Instruction::Bl("print"),
             Instruction::Label("0"),
             Instruction::Hvc("#0"),
         ];
@@ -299,6 +304,57 @@ mod tests {
     }
 
     #[test]
+    fn vhe_is_left_with_nothing_cached_and_every_register_in_the_layout_without_it() {
+        let listing = read(EL2_EXIT).unwrap();
+        let alle = |operation| Instruction::Tlbi { operation, operand: None };
+        let leave = [
+            // Nothing of the EL2&0 regime stays cached.
+            VMALLE1,
+            alle(Tlbi::Alle2),
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            msr(Register::HcrEl2, "x5"),
+            Instruction::Isb,
+            // Where E2H stays, everything stays.
+            msr(Register::HcrEl2, "x4"),
+            Instruction::Isb,
+            Instruction::Label("1"),
+            msr(Register::SctlrEl2, "x3"),
+            Instruction::Isb,
+            msr(Register::CptrEl2, "x3"),
+            msr(Register::CnthctlEl2, "x3"),
+            msr(Register::CntvoffEl2, "xzr"),
+            Instruction::Label("2"),
+            msr(Register::MdcrEl2, "x3"),
+            msr(Register::HstrEl2, "xzr"),
+            msr(Register::VttbrEl2, "xzr"),
+            msr(Register::VpidrEl2, "x3"),
+            msr(Register::VmpidrEl2, "x3"),
+            msr(Register::IccSreEl2, "x3"),
+            Instruction::Isb,
+            msr(Register::IchHcrEl2, "xzr"),
+            Instruction::Label("3"),
+            Instruction::Isb,
+            alle(Tlbi::Alle2),
+            alle(Tlbi::Alle1),
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            Instruction::Label("8"),
+            Instruction::Ret("x30"),
+            Instruction::Label("9"),
+            Instruction::Ret("x30"),
+        ];
+        assert_eq!(routine(&listing, "linmap_leave_vhe"), leave);
+        // A CPU that goes to the pen from where it waits leaves VHE first, then drops the
+        // instructions that it fetched.
+        let secondary = read(SECONDARY).unwrap();
+        assert_eq!(
+            routine(&secondary, "to_pen")[..2],
+            [Instruction::Bl("linmap_leave_vhe"), Instruction::IcIallu]
+        );
+    }
+
+    #[test]
     fn the_stub_drops_cached_instructions_before_it_enters_the_payload() {
         let listing = read(EL2_STUB).unwrap();
         let at = position(&listing, Instruction::IcIallu);
@@ -362,7 +418,7 @@ mod tests {
     fn what_the_reader_does_not_know_is_an_error_that_names_its_line() {
         for (source, text) in [
             ("nop\nmsr ttbr0_el2, x0", "msr ttbr0_el2, x0"),
-            ("nop\ntlbi alle1", "tlbi alle1"),
+            ("nop\ntlbi alle3", "tlbi alle3"),
             ("nop\ntlbi vaae1is", "tlbi vaae1is"),
             ("nop\ntlbi vmalle1, x0", "tlbi vmalle1, x0"),
             ("nop\n0: dsb oshst", "dsb oshst"),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::apt::{HostApt, PrivateApt, Size};
-use super::payload::{self, Line};
+use super::payload::{self, Line, Tools};
 use super::{qemu, toolchain};
 use crate::qemu::Version;
 use crate::workspace::Workspace;
@@ -15,8 +15,8 @@ pub struct Wanted<'w> {
     pub qemu: Version,
     /// The kernels to hand over to.
     pub lines: &'w [Line],
-    /// Whether BusyBox is needed.
-    pub busybox: bool,
+    /// The programs for their user space.
+    pub tools: Tools,
 }
 
 /// Something that is missing.
@@ -50,7 +50,7 @@ pub fn announce(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<()> {
             Some(installed("Debian's Rust compiler, on this machine", size))
         }
     });
-    let payload = payload::what_is_missing(workspace, wanted.lines, wanted.busybox)?;
+    let payload = payload::what_is_missing(workspace, wanted.lines, wanted.tools)?;
     if !payload.is_empty() {
         let apt = PrivateApt::update(workspace).ok();
         for (name, find) in payload {

@@ -26,7 +26,7 @@ pub use qemu::{FOR_BOOT, FOR_TEST, ensure as ensure_qemu};
 
 /// `cargo xtask setup`: everything that `test` needs.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    announce(workspace, &Wanted { qemu: FOR_TEST, lines: &payload::Line::ALL, busybox: true })?;
+    announce(workspace, &Wanted { qemu: FOR_TEST, lines: &payload::Line::ALL, tools: payload::Tools::All })?;
     if let Some(unlike) = toolchain::unlike_the_pin(workspace)? {
         println!("compiler: {unlike}");
     }
@@ -36,5 +36,6 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
         println!("payload: {}", payload::linux(workspace, line)?);
     }
     println!("payload: {}", payload::busybox(workspace)?);
+    println!("payload: kexec in {}", payload::kexec_tools(workspace)?.display());
     Ok(ExitCode::SUCCESS)
 }

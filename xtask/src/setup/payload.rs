@@ -1,5 +1,5 @@
-//! What linmap hands over to: Debian's arm64 Linux and BusyBox, downloaded once into
-//! target/payload.
+//! What linmap hands over to: Debian's arm64 Linux, Xen and BusyBox, and the kexec that Linux comes
+//! back with, downloaded once into target/payload.
 
 use std::fmt;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::checksum::sha256;
 use crate::workspace::{Workspace, write_atomically};
 use crate::{process, progress};
 
-/// A line of Debian's kernels.
+/// A line of Debian's kernels, or its hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     /// 6.1, from before the 2024 improvements to building the linear map.
@@ -28,12 +28,14 @@ pub enum Line {
     Linux6_18,
     /// The newest of all.
     Newest,
+    /// The newest Xen.
+    Xen,
 }
 
 impl Line {
     /// All lines that there are.
-    pub const ALL: [Self; 5] =
-        [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest];
+    pub const ALL: [Self; 6] =
+        [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest, Self::Xen];
 
     /// The folder below target/payload, and what messages call the line.
     fn name(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Line {
             Self::Linux16K => "linux-16k",
             Self::Linux6_18 => "linux-6.18",
             Self::Newest => "linux-newest",
+            Self::Xen => "xen",
         }
     }
 
@@ -64,6 +67,12 @@ impl Line {
                 release: None,
                 flavour: "arm64",
                 member: "*/lib/modules/*/vmlinuz",
+            },
+            Self::Xen => Packages {
+                start: "xen-hypervisor-",
+                release: None,
+                flavour: "arm64",
+                member: "./boot/xen-*-arm64",
             },
         }
     }
@@ -119,8 +128,8 @@ impl fmt::Display for Payload {
 /// Which package has something.
 pub type Find = Box<dyn Fn(&PrivateApt) -> Result<String>>;
 
-/// The names of what is not there, and how each package is found.
-pub fn what_is_missing(workspace: &Workspace, lines: &[Line], busybox: bool) -> Result<Vec<(String, Find)>> {
+/// The names of what is not there, and how each package is found. `tools` are BusyBox and kexec.
+pub fn what_is_missing(workspace: &Workspace, lines: &[Line], tools: Tools) -> Result<Vec<(String, Find)>> {
     let folder = workspace.folder("payload")?;
     // A file that differs from what was downloaded is only found when it is used.
     let is_missing = |name: &str, file: &str| !folder.join(name).join(file).exists();
@@ -128,13 +137,86 @@ pub fn what_is_missing(workspace: &Workspace, lines: &[Line], busybox: bool) -> 
     for &line in lines.iter().filter(|line| is_missing(line.name(), "Image")) {
         missing.push((line.name().to_owned(), Box::new(move |apt| newest_package(apt, line))));
     }
-    if busybox && is_missing("busybox", "busybox") {
+    if tools != Tools::None && is_missing("busybox", "busybox") {
         missing.push(("BusyBox".to_owned(), Box::new(|_| Ok(BUSYBOX.to_owned()))));
+    }
+    if tools == Tools::All {
+        for part in KEXEC.iter().filter(|part| is_missing(KEXEC_FOLDER, part.file)) {
+            missing.push((format!("kexec's {}", part.file), Box::new(|apt| part.package(apt))));
+        }
     }
     Ok(missing)
 }
 
 const BUSYBOX: &str = "busybox-static";
+
+/// Which programs for the payload's user space are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    /// None.
+    None,
+    /// BusyBox.
+    BusyBox,
+    /// BusyBox and kexec.
+    All,
+}
+
+/// The folder below target/payload with kexec and its libraries, each by the name that the loader
+/// looks for.
+const KEXEC_FOLDER: &str = "kexec-tools";
+
+/// A file of kexec or of a library that it needs.
+struct Part {
+    /// The package's name, up to a version if `versioned`.
+    package: &'static str,
+    /// Whether a version is part of the package's name.
+    versioned: bool,
+    /// The file in the package.
+    member: &'static str,
+    /// The file's name in [`KEXEC_FOLDER`].
+    file: &'static str,
+}
+
+impl Part {
+    const fn of(package: &'static str, member: &'static str, file: &'static str) -> Self {
+        Self { package, versioned: false, member, file }
+    }
+
+    fn package(&self, apt: &PrivateApt) -> Result<String> {
+        if !self.versioned {
+            return Ok(self.package.to_owned());
+        }
+        let names = apt.names(&format!("^{}[0-9.]+$", self.package))?;
+        let newest = names.into_iter().max_by_key(|name| numbers(name));
+        newest.with_context(|| format!("the configured Debian mirrors offer no {}*", self.package))
+    }
+}
+
+/// kexec, and what `readelf -d` says that it needs. Debian's is linked to Xen's libraries.
+static KEXEC: [Part; 12] = [
+    Part::of("kexec-tools", "*/sbin/kexec", "kexec"),
+    Part::of("libc6", "*/ld-linux-aarch64.so.1", "ld-linux-aarch64.so.1"),
+    Part::of("libc6", "*/libc.so.6", "libc.so.6"),
+    Part::of("zlib1g", "*/libz.so.1.*", "libz.so.1"),
+    Part { versioned: true, ..Part::of("libxenmisc", "*/libxenctrl.so.*.0", "libxenctrl.so") },
+    Part::of("libxencall1", "*/libxencall.so.1.*", "libxencall.so.1"),
+    Part::of("libxendevicemodel1", "*/libxendevicemodel.so.1.*", "libxendevicemodel.so.1"),
+    Part::of("libxenevtchn1", "*/libxenevtchn.so.1.*", "libxenevtchn.so.1"),
+    Part::of("libxenforeignmemory1", "*/libxenforeignmemory.so.1.*", "libxenforeignmemory.so.1"),
+    Part::of("libxengnttab1", "*/libxengnttab.so.1.*", "libxengnttab.so.1"),
+    Part::of("libxentoolcore1", "*/libxentoolcore.so.1.*", "libxentoolcore.so.1"),
+    Part::of("libxentoollog1", "*/libxentoollog.so.1.*", "libxentoollog.so.1"),
+];
+
+/// kexec and its libraries: the folder that they are in.
+pub fn kexec_tools(workspace: &Workspace) -> Result<PathBuf> {
+    for part in &KEXEC {
+        let name = format!("{KEXEC_FOLDER}/{}", part.file);
+        fetch(workspace, &name, KEXEC_FOLDER, part.file, part.member, |apt| part.package(apt))
+            .with_context(|| hint("kexec"))?;
+    }
+    Ok(workspace.folder("payload")?.join(KEXEC_FOLDER))
+}
 
 /// The newest package of a line.
 fn newest_package(apt: &PrivateApt, line: Line) -> Result<String> {
@@ -151,14 +233,14 @@ fn newest_package(apt: &PrivateApt, line: Line) -> Result<String> {
 pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
     let packages = line.packages();
     let find = |apt: &PrivateApt| newest_package(apt, line);
-    fetch(workspace, line.name(), "Image", packages.member, find)
+    fetch(workspace, line.name(), line.name(), "Image", packages.member, find)
         .with_context(|| hint(&format!("the payload {}", line.name())))
 }
 
 /// Static BusyBox.
 pub fn busybox(workspace: &Workspace) -> Result<Payload> {
     let find = |_: &PrivateApt| Ok(BUSYBOX.to_owned());
-    fetch(workspace, "busybox", "busybox", "*/bin/busybox", find).with_context(|| hint("BusyBox"))
+    fetch(workspace, "busybox", "busybox", "busybox", "*/bin/busybox", find).with_context(|| hint("BusyBox"))
 }
 
 fn hint(what: &str) -> String {
@@ -168,17 +250,18 @@ fn hint(what: &str) -> String {
     )
 }
 
-/// The cached file of `name`, downloaded if it is missing or differs from what was downloaded
-/// before.
+/// The cached `file` in the folder `of`, which the manifest calls `name`, downloaded if it is
+/// missing or differs from what was downloaded before.
 fn fetch(
     workspace: &Workspace,
     name: &str,
+    of: &str,
     file: &str,
     member: &str,
     find: impl Fn(&PrivateApt) -> Result<String>,
 ) -> Result<Payload> {
     let folder = workspace.folder("payload")?;
-    let path = folder.join(name).join(file);
+    let path = folder.join(of).join(file);
     let manifest = folder.join("manifest.json");
     if let Some(payload) = cached(&manifest, name, &path) {
         return Ok(payload);
@@ -308,6 +391,17 @@ mod tests {
             "linux-image-7.12.1+deb13-arm64",
         ];
         assert_eq!(newest(&names, Line::Newest).as_deref(), Some("linux-binary-7.10.4+deb13-arm64"));
+    }
+
+    #[test]
+    fn the_newest_hypervisor_is_none_of_the_packages_around_it() {
+        let names = [
+            "xen-hypervisor-4.9-arm64",
+            "xen-hypervisor-4.17-arm64",
+            "xen-hypervisor-4.17-arm64-dbg",
+            "xen-hypervisor-common",
+        ];
+        assert_eq!(newest(&names, Line::Xen).as_deref(), Some("xen-hypervisor-4.17-arm64"));
     }
 
     #[test]

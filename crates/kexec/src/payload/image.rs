@@ -28,11 +28,11 @@ pub enum PlacementFlag {
 /// The header of a usable arm64 image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Distance in bytes of the image's start from a 2 MiB aligned base; a multiple of 4 KiB below
-    /// 2 MiB.
+    /// Distance in bytes of the image's start from a 2 MiB aligned base: a multiple of 4 KiB of any
+    /// size. Only the image needs free memory, not what lies between its base and its start.
     pub text_offset: u64,
     /// The number of bytes from the image's start that must be free: the file, .bss and early
-    /// tables.
+    /// tables. The header may give less than the file has: see [`Image::with_file`].
     pub image_size: u64,
     /// The granule that the kernel was built for; `None` if the header does not tell.
     pub page_size: Option<Granule>,
@@ -69,16 +69,8 @@ pub enum ImageError {
     /// `image_size` is 0, as before Linux 3.17: the memory that the kernel needs is unknown.
     #[error("the image's header has no image_size (Linux before 3.17): the memory it needs is unknown")]
     NoImageSize,
-    /// `image_size` is less than the file.
-    #[error("the image's header asks for {image_size:#x} bytes, its file has {file_len:#x}")]
-    ImageSizeBelowFile {
-        /// `image_size` of the header, in bytes.
-        image_size: u64,
-        /// Length of the file in bytes.
-        file_len: u64,
-    },
-    /// `text_offset` is not a multiple of 4 KiB below 2 MiB.
-    #[error("the image's text_offset {text_offset:#x} is not a multiple of 4 KiB below 2 MiB")]
+    /// `text_offset` is not a multiple of 4 KiB: the image would not start on a page.
+    #[error("the image's text_offset {text_offset:#x} is not a multiple of 4 KiB")]
     TextOffset {
         /// `text_offset` of the header, in bytes.
         text_offset: u64,
@@ -102,7 +94,7 @@ impl Image {
     /// - [`ImageError::NoImageSize`]: the header does not tell how much memory the kernel needs.
     ///   booting.rst then asks for "as much memory as possible", which cannot be checked against
     ///   other segments.
-    /// - [`ImageError::TextOffset`]: no base satisfies it.
+    /// - [`ImageError::TextOffset`]: the image would not start on a page.
     pub fn parse(head: &[u8]) -> Result<Self, ImageError> {
         let format = FileFormat::of(head);
         let too_short = ImageError::TooShort { len: head.len() as u64, format };
@@ -126,7 +118,7 @@ impl Image {
         if image_size == 0 {
             return Err(ImageError::NoImageSize);
         }
-        if text_offset >= BASE_ALIGN || !text_offset.is_multiple_of(TEXT_OFFSET_ALIGN) {
+        if !text_offset.is_multiple_of(TEXT_OFFSET_ALIGN) {
             return Err(ImageError::TextOffset { text_offset });
         }
         let page_size = match flags >> 1 & 3 {
@@ -140,17 +132,11 @@ impl Image {
         Ok(Self { text_offset, image_size, page_size, placement })
     }
 
-    /// Checks that a file of `file_len` bytes fits the memory that the header asks for.
-    ///
-    /// # Errors
-    ///
-    /// [`ImageError::ImageSizeBelowFile`]: the kernel would overwrite memory after it.
-    pub fn check_file_len(&self, file_len: u64) -> Result<(), ImageError> {
-        let image_size = self.image_size;
-        if file_len > image_size {
-            return Err(ImageError::ImageSizeBelowFile { image_size, file_len });
-        }
-        Ok(())
+    /// Returns the image with room for a file of `file_len` bytes: the larger of that and its own
+    /// `image_size`. U-Boot's images have a device tree behind what their header counts.
+    #[must_use]
+    pub fn with_file(self, file_len: u64) -> Self {
+        Self { image_size: self.image_size.max(file_len), ..self }
     }
 
     /// Checks that the CPU supports the kernel's granule. `supported` are the CPU's stage 1
@@ -251,21 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn an_image_larger_than_it_says_is_refused() {
+    fn a_file_longer_than_its_header_says_counts_with_its_length() {
         let image = Image::parse(&file(0, LEN - 1, 0b1010)).unwrap();
-        assert_eq!(image.check_file_len(LEN - 1), Ok(()));
-        assert_eq!(
-            image.check_file_len(LEN),
-            Err(ImageError::ImageSizeBelowFile { image_size: LEN - 1, file_len: LEN })
-        );
+        assert_eq!(image.with_file(LEN - 1), image);
+        assert_eq!(image.with_file(LEN), Image { image_size: LEN, ..image });
     }
 
     #[test]
-    fn a_text_offset_that_no_base_satisfies_is_refused() {
-        for text_offset in [0x20_0000, 0x800, u64::MAX] {
+    fn a_text_offset_is_any_multiple_of_a_page() {
+        for text_offset in [0x1f_f000, 0x20_0000, 0x108_0000, 0x1fc0_0000, !0xfff] {
+            let image = Image::parse(&file(text_offset, LEN, 0)).unwrap();
+            assert_eq!(image.text_offset, text_offset);
+        }
+        for text_offset in [0x800, 0x20_0001, u64::MAX] {
             assert_eq!(Image::parse(&file(text_offset, LEN, 0)), Err(ImageError::TextOffset { text_offset }));
         }
-        assert!(Image::parse(&file(0x1f_f000, LEN, 0)).is_ok());
     }
 
     #[test]
@@ -291,7 +277,7 @@ mod tests {
             }
             let _ = Image::parse(&bytes[..cut]);
             if let Ok(image) = Image::parse(&bytes) {
-                prop_assert!(image.text_offset < BASE_ALIGN && image.image_size != 0);
+                prop_assert!(image.text_offset.is_multiple_of(TEXT_OFFSET_ALIGN) && image.image_size != 0);
             }
         }
     }

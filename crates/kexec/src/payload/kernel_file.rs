@@ -16,6 +16,8 @@ use super::zstd_survey::Survey;
 pub struct KernelFile<'a> {
     packed: Packed<'a>,
     zboot: bool,
+    /// The length of the unpacked file, if it was counted.
+    len: Option<u64>,
 }
 
 impl<'a> KernelFile<'a> {
@@ -54,7 +56,7 @@ impl<'a> KernelFile<'a> {
         if packed.packing == Packing::Zstd && !cfg!(feature = "zstd") {
             return Err(KernelFileError::NoZstd);
         }
-        Ok(Self { packed, zboot })
+        Ok(Self { packed, zboot, len: None })
     }
 
     /// Returns how the kernel is packed.
@@ -86,6 +88,20 @@ impl<'a> KernelFile<'a> {
         }
     }
 
+    /// Unpacks the whole file to count its bytes, at most `max`. The result unpacks a file that is
+    /// longer than its headers announce. Only needed after [`UnpackError::LongerThanAnnounced`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Unpacker::read`]; [`UnpackError::LongerThanAnnounced`] if there are more than `max`
+    /// bytes.
+    pub fn counted(self, max: u64) -> Result<Self, UnpackError> {
+        let mut unpacker = Self { len: Some(max), ..self }.unpack()?;
+        let mut piece = [0; 4096];
+        while unpacker.read(&mut piece)? != 0 {}
+        Ok(Self { len: Some(unpacker.read_so_far()), ..self })
+    }
+
     /// Unpacks the image's header.
     ///
     /// # Errors
@@ -96,6 +112,6 @@ impl<'a> KernelFile<'a> {
     /// - [`UnpackError::NoMemory`]: the heap has less than [`KernelFile::memory_needed`].
     /// - [`UnpackError::Image`]: the packed file is not a usable image.
     pub fn unpack(&self) -> Result<Unpacker<'a>, UnpackError> {
-        Unpacker::new(self.packed)
+        Unpacker::new(self.packed, self.len)
     }
 }

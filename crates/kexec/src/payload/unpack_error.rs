@@ -69,14 +69,15 @@ pub enum UnpackError {
         /// The number of bytes.
         len: u64,
     },
-    /// The image is longer than the memory that its header asks for: a wrong file, or a
-    /// decompression bomb.
-    #[error("the image's header asks for {image_size:#x} bytes, but its {packing} stream has more")]
-    LargerThanImage {
+    /// The image is longer than its headers announce. A gzip stream and a zstd frame without its
+    /// length announce no more than `image_size`: see
+    /// [`KernelFile::counted`](crate::KernelFile::counted).
+    #[error("the image's {packing} stream has more than {announced:#x} bytes")]
+    LongerThanAnnounced {
         /// The packing.
         packing: Packing,
-        /// `image_size` of the header, in bytes.
-        image_size: u64,
+        /// The larger of the image's `image_size` and the announced length of its file, in bytes.
+        announced: u64,
     },
     /// A zstd frame needs a window that is too long.
     #[error(

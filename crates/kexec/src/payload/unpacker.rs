@@ -20,7 +20,8 @@ pub struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    pub(super) fn new(packed: Packed<'a>) -> Result<Self, UnpackError> {
+    /// Unpacks the header. `file_len` is the length of the image's file, if it was counted.
+    pub(super) fn new(packed: Packed<'a>, file_len: Option<u64>) -> Result<Self, UnpackError> {
         let packing = packed.packing;
         let mut stream = Stream::new(packed)?;
         let mut head = [0; HEADER_LEN];
@@ -31,14 +32,12 @@ impl<'a> Unpacker<'a> {
                 more => len += more,
             }
         }
-        let image = Image::parse(head.get(..len).unwrap_or_default())?;
-        if let Some(file_len) = stream.len() {
-            image.check_file_len(file_len)?;
-        }
+        let file_len = file_len.or(stream.announced_len()).unwrap_or(0);
+        let image = Image::parse(head.get(..len).unwrap_or_default())?.with_file(file_len);
         Ok(Self { packing, stream, image, head, read: 0, failed: false })
     }
 
-    /// Returns the image's header. The image's file has at most `image_size` bytes.
+    /// Returns the image's header, with room for the file: the file has at most `image_size` bytes.
     pub fn image(&self) -> Image {
         self.image
     }
@@ -60,8 +59,8 @@ impl<'a> Unpacker<'a> {
     ///   stream is damaged.
     /// - [`UnpackError::Checksum`], [`UnpackError::Length`]: the unpacked bytes differ from the
     ///   packed file.
-    /// - [`UnpackError::LargerThanImage`]: the file is longer than the memory that the image's
-    ///   header asks for. All bytes returned so far lie within that memory.
+    /// - [`UnpackError::LongerThanAnnounced`]: the file is longer than `image_size` of
+    ///   [`Unpacker::image`]. All bytes returned so far lie within that.
     /// - [`UnpackError::Failed`]: an earlier call failed.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, UnpackError> {
         if self.failed {
@@ -78,11 +77,11 @@ impl<'a> Unpacker<'a> {
             return Ok(0);
         }
         let head = usize::try_from(self.read).ok().and_then(|read| self.head.get(read..));
-        // image_size may be less than the length of the header.
         let left = self.image.image_size.saturating_sub(self.read);
         if let Some(head) = head.filter(|head| !head.is_empty()) {
+            // A stream of unknown length may have an image_size below the length of the header.
             if left < head.len() as u64 {
-                return Err(self.larger());
+                return Err(self.longer());
             }
             let len = head.len().min(out.len());
             out.iter_mut().zip(head).for_each(|(to, &from)| *to = from);
@@ -91,15 +90,15 @@ impl<'a> Unpacker<'a> {
         if left == 0 {
             return match self.stream.read(&mut [0])? {
                 0 => Ok(0),
-                _ => Err(self.larger()),
+                _ => Err(self.longer()),
             };
         }
         let len = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
         self.stream.read(out.get_mut(..len).unwrap_or_default())
     }
 
-    fn larger(&self) -> UnpackError {
-        UnpackError::LargerThanImage { packing: self.packing, image_size: self.image.image_size }
+    fn longer(&self) -> UnpackError {
+        UnpackError::LongerThanAnnounced { packing: self.packing, announced: self.image.image_size }
     }
 }
 
@@ -127,11 +126,12 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// How many bytes there are in all, where that is known from the start.
-    fn len(&self) -> Option<u64> {
+    /// Returns how many bytes there are in all, if the stream says so before it is unpacked.
+    fn announced_len(&self) -> Option<u64> {
         match self {
             // The head was taken.
             Self::Raw(rest) => Some(rest.len() as u64 + HEADER_LEN as u64),
+            // The trailer has it, but of the last member alone.
             Self::Gzip(_) => None,
             #[cfg(feature = "zstd")]
             Self::Zstd(stream) => stream.content_len(),

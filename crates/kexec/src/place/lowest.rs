@@ -1,8 +1,9 @@
 //! Placing a payload: the rules of the arm64 boot protocol (Documentation/arch/arm64/booting.rst,
 //! "Setup the device tree", "Decompress the kernel image", "Call the kernel image").
 //!
-//! - The image lies `text_offset` bytes above a 2 MiB aligned base, with `image_size` bytes free
-//!   from its start. A kernel that must be near the start of DRAM cannot use memory below its base.
+//! - The image lies `text_offset` bytes above a 2 MiB aligned base in usable memory, with
+//!   `image_size` bytes free from its start. What lies between its base and its start need not be
+//!   free. A kernel that must be near the start of DRAM cannot use memory below its base.
 //! - The initrd lies within a window of at most 32 GiB, aligned to 1 GiB, that holds all of the
 //!   image too.
 //! - The device tree has at most 2 MiB, and the 2 MiB around it need no special memory type. It
@@ -29,8 +30,8 @@ impl PayloadPlacement {
     /// parts are tried.
     ///
     /// `free` are the ranges that a payload may occupy, ascending and apart: RAM without the
-    /// firmware's reservations. They may include an initrd that stays where it is. `dtb_len` is in
-    /// bytes: see [`NextTree::measure`](crate::NextTree::measure).
+    /// firmware's reservations. The image's base lies in one of them. They may include an initrd
+    /// that stays where it is. `dtb_len` is in bytes: see [`NextTree::measure`](crate::NextTree::measure).
     ///
     /// # Errors
     ///
@@ -146,6 +147,41 @@ mod tests {
             Err(PlacementError::NoRoom { part: Part::Dtb, .. })
         ));
         assert!(place(&free, &CURRENT, Initrd::Absent, MIB).is_ok());
+    }
+
+    #[test]
+    fn an_image_far_above_its_base_needs_no_free_memory_between() {
+        let free = [range(GIB, GIB + 4 * MIB), range(GIB + 500 * MIB, 2 * GIB)];
+        for text_offset in [0x108_0000, 0x1fc0_0000, 0x2000_0000 + 0x1000] {
+            for image in [Image { text_offset, ..CURRENT }, Image { text_offset, ..OLD }] {
+                let placed = place(&free, &image, Initrd::Len(MIB), MIB).unwrap();
+                assert!((placed.image.start.0 - text_offset).is_multiple_of(2 * MIB), "{placed:x?}");
+                assert!(free[1].covers(placed.image));
+            }
+        }
+        // The lowest base is at the start of memory.
+        let image = Image { text_offset: 0x1fc0_0000, ..OLD };
+        let placed = place(&free, &image, Initrd::Absent, MIB).unwrap();
+        assert_eq!(placed.entry(), Pa(GIB + 0x1fc0_0000));
+        // A base in a hole, or below all memory, is none.
+        let image = Image { text_offset: 8 * MIB, ..CURRENT };
+        let placed = place(&free, &image, Initrd::Absent, MIB).unwrap();
+        assert_eq!(placed.entry(), Pa(GIB + 508 * MIB));
+        for text_offset in [GIB, 1 << 48, !0xfff] {
+            let image = Image { text_offset, ..CURRENT };
+            let refused = place(&free, &image, Initrd::Absent, MIB);
+            assert!(matches!(refused, Err(PlacementError::NoRoom { part: Part::Image, .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_kernel_far_above_its_base_goes_behind_its_device_tree() {
+        // Below the image there is room for the base alone. Above it the device tree is out of
+        // reach.
+        let image = Image { text_offset: 508 * MIB, ..OLD };
+        let free = [range(0, 2 * MIB + PAGE), range(508 * MIB, 600 * MIB)];
+        let placed = place(&free, &image, Initrd::Absent, MIB).unwrap();
+        assert_eq!([placed.dtb.start, placed.image.start], [Pa(508 * MIB), Pa(510 * MIB)]);
     }
 
     #[test]

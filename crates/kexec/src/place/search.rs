@@ -22,6 +22,10 @@ const NOT_NULL: PaRange = PaRange::new(Pa(PAGE), REACH.end);
 /// pages.
 const PAGE: u64 = Granule::K64.bytes();
 
+/// The parts that may lie below the image, in their order.
+const BELOW: [&[Part]; 4] =
+    [&[Part::Dtb], &[Part::Initrd], &[Part::Dtb, Part::Initrd], &[Part::Initrd, Part::Dtb]];
+
 /// The search for one payload's places.
 ///
 /// Few bases must be tried for the image. Take places that obey the rules, and move the parts down:
@@ -29,7 +33,8 @@ const PAGE: u64 = Granule::K64.bytes();
 /// higher than before, so each finds room. So it is enough to try the image at the lowest base
 /// above the parts that may lie below it, unless this breaks a rule between two parts. There are
 /// two such rules. The initrd's window moves with the GiB of the image, so each GiB has its own
-/// bases. And an old kernel that moves down may lose reach of its device tree.
+/// bases. And an old kernel that moves down may lose reach of its device tree. Nothing of an old
+/// kernel lies below its base, but parts may lie between its base and the image.
 pub(super) struct Search<'i, I> {
     /// The free memory, without an initrd that stays.
     space: Space<I>,
@@ -52,37 +57,69 @@ where
     /// Returns all bases to try, the best first.
     pub fn bases(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
         let others = self.bases_behind_others().chain(self.bases_near_device_trees());
-        self.lowest_bases().chain(others)
+        self.lowest_bases().chain(others).chain(self.bases_behind_parts_between())
     }
 
     /// Returns the error for a search without any base.
     pub fn no_base(&self) -> PlacementError {
-        self.space.no_room(Part::Image, self.asked(), BASE_ALIGN)
+        let reach = PaRange::new(Pa(self.image.text_offset).min(REACH.end), REACH.end);
+        let space = self.space.with(reach, PaRange::default(), self.stays);
+        space.no_room(Part::Image, whole_pages(self.image.image_size), BASE_ALIGN)
     }
 
-    /// Returns the number of bytes that must be free from the base on.
-    fn asked(&self) -> u64 {
-        self.image.text_offset.saturating_add(whole_pages(self.image.image_size))
-    }
-
-    /// Returns the lowest base in each free range, and in each GiB of it. If an image moves down
-    /// within a GiB, the upper end of its window stays, and the lower end does not rise.
-    fn lowest_bases(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
-        let (asked, offset) = (self.asked(), self.image.text_offset);
-        self.space.gaps().flat_map(move |gap| {
-            iter::successors(fit(gap, asked, BASE_ALIGN), move |base| {
-                let start = Pa(base.0.saturating_add(offset));
-                let next = floor_gib(start).saturating_add(GIB).saturating_sub(offset);
-                fit(PaRange::new(Pa(next), gap.end), asked, BASE_ALIGN)
-            })
+    /// Returns the rooms for the image, ascending: its base lies in free memory, and so does all of
+    /// the image, but not what is between.
+    fn rooms(&self) -> impl Iterator<Item = Room> + use<'_, 'i, I> {
+        let offset = self.image.text_offset;
+        let above = move |pa: Pa| Pa(pa.0.saturating_add(offset));
+        let mut bases =
+            self.space.free.clone().map(move |free| PaRange::new(above(free.start), above(free.end)));
+        let mut gaps = self.space.gaps().filter(|gap| !gap.is_empty());
+        let (mut starts, mut gap) = (bases.next(), gaps.next());
+        iter::from_fn(move || {
+            loop {
+                let (from_bases, within) = (starts?, gap?);
+                if from_bases.end < within.end {
+                    starts = bases.next();
+                } else {
+                    gap = gaps.next();
+                }
+                let both = from_bases.intersection(within);
+                if !both.is_empty() {
+                    return Some(Room { starts: both, end: within.end });
+                }
+            }
         })
+    }
+
+    /// Returns the lowest base from `lowest` on with which the image lies in `room`.
+    fn base_in(&self, room: Room, lowest: Pa) -> Option<Pa> {
+        let offset = self.image.text_offset;
+        let lowest = room.starts.start.0.saturating_sub(offset).max(lowest.0);
+        let base = lowest.checked_next_multiple_of(BASE_ALIGN)?;
+        let image = PaRange::from_len(Pa(base.checked_add(offset)?), whole_pages(self.image.image_size))?;
+        (image.start < room.starts.end && image.end <= room.end).then_some(Pa(base))
+    }
+
+    /// Returns the lowest base with which the image lies in `room`, and in each GiB of it.
+    fn bases_in(&self, room: Room) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
+        let offset = self.image.text_offset;
+        iter::successors(self.base_in(room, Pa(0)), move |base| {
+            let start = Pa(base.0.saturating_add(offset));
+            let next = floor_gib(start).saturating_add(GIB).saturating_sub(offset);
+            self.base_in(room, Pa(next))
+        })
+    }
+
+    /// Returns the lowest base in each room, and in each GiB of it. If an image moves down within a
+    /// GiB, the upper end of its window stays, and the lower end does not rise.
+    fn lowest_bases(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
+        self.rooms().flat_map(move |room| self.bases_in(room))
     }
 
     /// Returns for each of [`lowest_bases`](Self::lowest_bases) the lowest bases above the parts
     /// that may lie below the image; none for a kernel that cannot use memory below its base.
     fn bases_behind_others(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
-        const BELOW: [&[Part]; 4] =
-            [&[Part::Dtb], &[Part::Initrd], &[Part::Dtb, Part::Initrd], &[Part::Initrd, Part::Dtb]];
         let bases = self.lowest_bases().filter(|_| self.image.placement == PlacementFlag::Anywhere);
         bases.flat_map(move |base| {
             let at = self.image_at(base);
@@ -133,16 +170,45 @@ where
         })
     }
 
+    /// Returns for an old kernel the lowest bases in each room, and in each GiB of it, with the
+    /// image after parts at the start of the room's free range: parts between a base and an image
+    /// move down together with both until they are there. Returns none for other kernels.
+    fn bases_behind_parts_between(&self) -> impl Iterator<Item = Pa> + use<'_, 'i, I> {
+        let gaps = self.space.gaps().filter(|_| self.image.placement == PlacementFlag::NearDramBase);
+        let pairs = gaps.flat_map(|gap| BELOW.map(|below| (gap, below)));
+        pairs
+            .flat_map(move |(gap, below)| {
+                let behind = self.behind(gap.intersection(NOT_NULL), below);
+                let behind = behind.map(|behind| PaRange::new(behind, gap.end));
+                behind.into_iter().flat_map(move |behind| {
+                    self.rooms()
+                        .filter_map(move |room| (room.end == behind.end).then(|| room.within(behind))?)
+                })
+            })
+            .flat_map(move |room| self.bases_in(room))
+    }
+
+    /// Returns where the parts `below` end that are placed one after the other at the start of
+    /// `gap`.
+    fn behind(&self, gap: PaRange, below: &[Part]) -> Option<Pa> {
+        below.iter().try_fold(gap.start, |start, part| {
+            let (len, align) = match (part, self.initrd) {
+                (Part::Dtb, _) => (DTB_BLOCK, DTB_BLOCK),
+                (Part::Initrd, Initrd::Len(len)) => (whole_pages(len), PAGE),
+                _ => return Some(start),
+            };
+            let start = fit(PaRange::new(start, gap.end), len, align)?;
+            Some(Pa(start.0.saturating_add(len)))
+        })
+    }
+
     /// Returns the lowest base from `lowest` on with room for the image beside `one` and `other`.
     /// These may lie between the base and the image.
     fn base_from(&self, lowest: Pa, one: PaRange, other: PaRange) -> Option<Pa> {
         let between = between(one, other);
-        self.space.gaps().find_map(|gap| {
-            between.map(|free| free.intersection(gap)).into_iter().find_map(|free| {
-                let start = free.start.0.saturating_sub(self.image.text_offset);
-                let start = Pa(start).max(gap.start).max(lowest);
-                fit(PaRange::new(start, free.end), self.asked(), BASE_ALIGN)
-            })
+        self.rooms().find_map(|room| {
+            let beside = between.map(|free| room.within(free));
+            beside.into_iter().flatten().find_map(|room| self.base_in(room, lowest))
         })
     }
 
@@ -197,6 +263,23 @@ where
             whole_pages(len),
             PAGE,
         )
+    }
+}
+
+/// A free range, as the image sees it.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Where the image may start.
+    starts: PaRange,
+    /// Where it has to end.
+    end: Pa,
+}
+
+impl Room {
+    /// Returns the part of the room in `range`.
+    fn within(self, range: PaRange) -> Option<Self> {
+        let starts = self.starts.intersection(range);
+        (!starts.is_empty()).then_some(Self { starts, end: self.end.min(range.end) })
     }
 }
 

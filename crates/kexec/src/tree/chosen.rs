@@ -75,18 +75,14 @@ pub(super) struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// Returns whether the source's `property` is replaced or removed.
-    pub fn replaces(property: &str) -> bool {
-        const REPLACED: [&str; 7] = [
-            names::BOOTARGS,
-            names::INITRD_START,
-            names::INITRD_END,
-            names::KASLR_SEED,
-            names::RNG_SEED,
-            names::USABLE_MEMORY,
-            names::ELF_CORE_HEADER,
-        ];
-        REPLACED.contains(&property)
+    /// Returns whether the source's `property` is replaced or removed. The memory of a crash kernel
+    /// is replaced by that of another only: a kernel that such a kernel starts has no other memory,
+    /// and finds the core file of the same crashed kernel.
+    pub fn replaces(&self, property: &str) -> bool {
+        const REPLACED: [&str; 5] =
+            [names::BOOTARGS, names::INITRD_START, names::INITRD_END, names::KASLR_SEED, names::RNG_SEED];
+        const OF_CRASH: [&str; 2] = [names::USABLE_MEMORY, names::ELF_CORE_HEADER];
+        REPLACED.contains(&property) || (self.crash.is_some() && OF_CRASH.contains(&property))
     }
 
     /// Writes the properties. Their ranges have the format of the root's children.

@@ -27,7 +27,8 @@ pub struct NextTree<'a> {
     pub initrd: Option<PaRange>,
     /// The random numbers for the next kernel.
     pub seeds: Seeds,
-    /// The memory of a crash kernel. `None`, for an ordinary kernel, removes it from the tree.
+    /// The memory of a crash kernel, and the header of its core file. `None`, for an ordinary
+    /// kernel, passes on those of the tree: a crash kernel hands them over to what it starts.
     pub crash: Option<CrashMemory<'a>>,
     /// The CPUs with `enable-method = "spin-table"` that wait in a pen of this kernel. All other
     /// CPUs wait where the tree says: in the firmware's pen, or in the pen of an earlier kernel.
@@ -141,7 +142,7 @@ impl<'a> NextTree<'a> {
                         continue;
                     }
                 }
-                (Token::Property { name, .. }, Some(Section::Chosen), 2) if Chosen::replaces(name) => {
+                (Token::Property { name, .. }, Some(Section::Chosen), 2) if self.chosen().replaces(name) => {
                     continue;
                 }
                 (Token::Property { name, value }, Some(Section::ReservedMemory), 2) => {

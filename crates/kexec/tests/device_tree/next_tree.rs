@@ -69,15 +69,10 @@ fn expected(next: &NextTree<'_>, source: &Node) -> Node {
     };
 
     let mut said = vec![Property::string("bootargs", next.bootargs)];
-    let replaced = [
-        "bootargs",
-        "linux,initrd-start",
-        "linux,initrd-end",
-        "linux,usable-memory-range",
-        "linux,elfcorehdr",
-        "kaslr-seed",
-        "rng-seed",
-    ];
+    let mut replaced = vec!["bootargs", "linux,initrd-start", "linux,initrd-end", "kaslr-seed", "rng-seed"];
+    if next.crash.is_some() {
+        replaced.extend(["linux,usable-memory-range", "linux,elfcorehdr"]);
+    }
     if let Some(initrd) = next.initrd {
         said.push(Property::new("linux,initrd-start", initrd.start.0.to_be_bytes()));
         said.push(Property::new("linux,initrd-end", initrd.end.0.to_be_bytes()));
@@ -178,14 +173,18 @@ fn without_an_initrd_the_old_one_is_forgotten() {
 }
 
 #[test]
-fn an_ordinary_kernel_after_a_crash_kernel_hears_nothing_of_it() {
+fn a_kernel_that_a_crash_kernel_starts_finds_the_memory_and_the_core_file_of_that() {
     let crash = check(&ALL, &full().blob());
-    let chosen = Node::read(&crash).child("chosen").unwrap().clone();
-    assert_eq!(chosen.value("linux,elfcorehdr").map(<[u8]>::len), Some(16));
-    let ordinary = Node::read(&check(&NextTree { crash: None, ..ALL }, &crash));
-    for property in ["linux,elfcorehdr", "linux,usable-memory-range"] {
-        assert_eq!(ordinary.child("chosen").unwrap().value(property), None);
-    }
+    let of_crash = |blob: &[u8]| {
+        let chosen = Node::read(blob).child("chosen").unwrap().clone();
+        ["linux,elfcorehdr", "linux,usable-memory-range"].map(|name| chosen.value(name).map(<[u8]>::to_vec))
+    };
+    let [header, usable] = of_crash(&crash);
+    assert_eq!(header.as_ref().map(Vec::len), Some(16));
+    assert!(usable.as_ref().is_some_and(|usable| !usable.is_empty()));
+    let next = check(&NextTree { crash: None, ..ALL }, &crash);
+    assert_eq!(of_crash(&next), [header, usable]);
+    assert_eq!(of_crash(&check(&NextTree { crash: None, ..ALL }, &root(2).blob())), [None, None]);
 }
 
 #[test]

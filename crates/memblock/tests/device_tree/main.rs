@@ -37,6 +37,25 @@ fn a_crash_kernel_uses_the_memory_that_it_is_given_and_no_other() {
 }
 
 #[test]
+fn the_header_of_a_crashed_kernels_core_file_is_reserved() {
+    let reserved = |cells_in_root, header: Vec<u8>| {
+        let reg = if cells_in_root == 2 {
+            wide(&[0x4000_0000, 0x4000_0000])
+        } else {
+            cells(&[0x4000_0000, 0x4000_0000])
+        };
+        let tree = Tree::new(cells_in_root, cells_in_root, &[]).memory("memory@40000000", reg);
+        let dtb = tree.node("chosen", &[("linux,elfcorehdr", header)]).blob();
+        fill(&dtb).unwrap().reserved().to_vec()
+    };
+    assert_eq!(reserved(2, wide(&[0x5000_0800, 0x1800])), [range(0x5000_0000, 0x2000)]);
+    assert_eq!(reserved(1, cells(&[0x5000_0000, 0x1000])), [range(0x5000_0000, 0x1000)]);
+    for short in [vec![], wide(&[0x5000_0000]), vec![0; 15]] {
+        assert_eq!(reserved(2, short), []);
+    }
+}
+
+#[test]
 fn usable_memory_that_makes_no_sense_is_refused() {
     let dtb = usable(&[0x5000_0000]);
     let property = "linux,usable-memory-range";
