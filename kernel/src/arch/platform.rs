@@ -25,10 +25,14 @@ pub struct Platform {
     pub psci: Option<Conduit>,
     /// The device tree blob of the boot loader.
     pub dtb: &'static [u8],
+    /// Where it is in memory.
+    pub dtb_memory: PaRange,
     /// The boot command line.
     pub command_line: &'static str,
     /// The boot loader's initrd, which is our archive.
     pub initrd: Option<PaRange>,
+    /// The page that the console's slot of the fixmap maps.
+    pub console: Option<Pa>,
     /// The first register of the console if it is a PL011 or an SBSA UART, the only ones that the
     /// relocation code prints on.
     pub uart: Option<Pa>,

@@ -1,6 +1,7 @@
 //! The boot on the boot CPU, from the entry into Rust to the shell.
 
 use dtoolkit::fdt::Fdt;
+use linmap::ChangedRanges;
 use linmap_fdt::parse_dtb;
 use linmap_platform::chosen;
 use linmap_platform::{CommandLine, Uart};
@@ -38,19 +39,19 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let mut early = Early::start(Pa(image_pa), entered);
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
-    let platform = read_platform(&mut early, dtb, fdt);
+    let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
+    let platform = read_platform(&mut early, dtb, dtb_range, fdt);
     let line = CommandLine(platform.command_line);
     report_entry(&platform, Pa(dtb_pa), entered_at);
     warn_of_unknown_words(line);
 
-    let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
     let found = memory::find(fdt, dtb_range, platform.image, line)
         .unwrap_or_else(|error| fail("memory", &error, platform.psci));
     boot(platform, early, found, fdt, dtb_range)
 }
 
 /// Reads the facts about the machine that do not depend on its memory.
-fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Platform {
+fn read_platform(early: &mut Early, dtb: &'static [u8], dtb_memory: PaRange, fdt: Fdt<'static>) -> Platform {
     let psci = psci::reachable(fdt, early.entered);
     let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
     let line = CommandLine(command_line);
@@ -65,8 +66,10 @@ fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Pl
         reserved: early.reserved,
         psci,
         dtb,
+        dtb_memory,
         command_line,
         initrd: None,
+        console: early.console.map(|uart| console::registers(uart).start),
         uart: early.console.filter(|uart| uart.kind.is_pl011()).map(|uart| uart.registers),
     }
 }
@@ -109,6 +112,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
             memblock: found.memblock,
             fixmap: early.fixmap,
             layout: map.layout(),
+            changed: ChangedRanges::new(),
             hardware,
             firmware: found.firmware,
         },

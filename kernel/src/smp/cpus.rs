@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 use linmap::features::{Features, System};
 use linmap_platform::Conduit;
 use linmap_platform::CpuNode;
+use linmap_platform::gic::V2;
 
 use crate::arch::affinities;
 use crate::arch::layout::MAX_CPUS;
@@ -11,7 +12,7 @@ use crate::arch::topology::Topology;
 use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::stacks::StackError;
+use crate::smp::stacks::{StackError, StackMemory};
 
 /// The CPUs of the machine.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Cpus {
     pub(super) gic: Result<Gic, GicError>,
     /// The number of CPUs that have stacks, or the first without stacks and why.
     pub(super) stacks: Result<usize, (usize, StackError)>,
+    /// The stacks that are mapped.
+    pub(super) stack_memory: StackMemory,
 }
 
 impl Cpus {
@@ -46,6 +49,7 @@ impl Cpus {
             system: System::of_boot_cpu(&boot, pa_bits),
             gic: Err(GicError::Unknown),
             stacks: Ok(1),
+            stack_memory: StackMemory::default(),
         }
     }
 
@@ -65,6 +69,16 @@ impl Cpus {
             Ok(count) => count,
             Err((first, _)) => first,
         }
+    }
+
+    /// The stacks of all CPUs but the boot CPU.
+    pub fn stack_memory(&self) -> &StackMemory {
+        &self.stack_memory
+    }
+
+    /// The registers of the interrupt controller that stay mapped.
+    pub fn mapped_gic(&self) -> Option<V2> {
+        self.gic.as_ref().ok().and_then(Gic::mapped)
     }
 
     /// The CPU `number` as the device tree describes it.

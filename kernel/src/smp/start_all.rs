@@ -46,7 +46,7 @@ pub fn start_all(
     let described = tree::describe(fdt);
     if present > 1 {
         cpus.gic = cpus.start_gic(platform, memory, described.as_ref(), topology);
-        cpus.stacks = stacks::map(memory, present).map(|()| present);
+        cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
         boot_page::publish(platform.entered, pa_range, platform.reserved.ttbr0);
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
