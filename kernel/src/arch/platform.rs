@@ -38,6 +38,8 @@ pub struct Platform {
     pub command_line: CommandLine<'static>,
     /// The boot loader's initrd, which is our archive.
     pub initrd: Option<PaRange>,
+    /// The page that the console's slot of the fixmap maps.
+    pub console: Option<Pa>,
     /// The first register of the console if it is a PL011 or an SBSA UART, the only ones that the
     /// relocation code prints on.
     pub uart: Option<Pa>,

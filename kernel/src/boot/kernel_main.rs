@@ -1,5 +1,6 @@
 //! The boot on the boot CPU, from the entry into Rust to the shell.
 
+use linmap::ChangedRanges;
 use linmap_fdt::{Fdt, parse_dtb};
 use linmap_platform::{Devices, Uart, chosen};
 use linmap_vmsa::{Pa, PaRange};
@@ -75,6 +76,7 @@ fn read_platform(
         dtb,
         command_line: line,
         initrd: None,
+        console: early.console.map(|uart| console::registers(uart).start),
         uart: early.console.filter(|uart| uart.kind.is_pl011()).map(|uart| uart.registers),
     }
 }
@@ -116,6 +118,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &De
             memblock: found.memblock,
             fixmap: early.fixmap,
             layout: map.layout(),
+            changed: ChangedRanges::new(),
             hardware,
             firmware: found.firmware,
         },

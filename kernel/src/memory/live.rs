@@ -66,6 +66,11 @@ impl LiveMap {
         }
     }
 
+    /// The root of the tables that the boot CPU runs on while all others are parked.
+    pub fn surgery_root(&self) -> Pa {
+        self.roots.surgery
+    }
+
     /// The map, its editor, and room for a plan: what every edit takes.
     pub fn parts<'l>(
         &'l mut self,

@@ -29,10 +29,7 @@ const _: () = assert!(size_of::<Rendezvous<IdentitySwitch, MAX_CPUS>>() == PAGE)
 pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
     let image_offset = image.offset();
-    let pages =
-        [(vectors(), Attributes::KERNEL_TEXT), (Va(PARKING.address() as u64), Attributes::KERNEL_DATA)];
-    for (va, attributes) in pages {
-        let pa = Pa(va.0.wrapping_sub(image_offset) & !(PAGE as u64 - 1));
+    for (pa, attributes) in identity_pages(image) {
         let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
         // SAFETY: the identity map's table of pages has an entry for every page of the image, and
         // these are the vectors and the words of parked CPUs; nothing else was mapped there.
@@ -47,6 +44,15 @@ pub fn prepare(image: Image, reserved: Reserved) {
     // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and
     // the pages of vectors and words since just now.
     unsafe { PARKING.switch().set(values) };
+}
+
+/// The pages that parking needs in the identity map, with their attributes.
+pub fn identity_pages(image: Image) -> [(Pa, Attributes); 2] {
+    let page = |va: Va| Pa(va.0.wrapping_sub(image.offset()) & !(PAGE as u64 - 1));
+    [
+        (page(vectors()), Attributes::KERNEL_TEXT),
+        (page(Va(PARKING.address() as u64)), Attributes::KERNEL_DATA),
+    ]
 }
 
 /// All CPUs but the boot CPU, as it sees them.

@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap::features::{Features, System};
+use linmap_platform::gic::V2;
 use linmap_platform::{CpuNode, Psci};
 
 use crate::arch::affinities;
@@ -10,7 +11,7 @@ use crate::arch::topology::Topology;
 use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::stacks::StackError;
+use crate::smp::stacks::{StackError, StackMemory};
 
 /// The CPUs of the machine.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Cpus {
     pub(super) gic: Result<Gic, GicError>,
     /// The number of CPUs that have stacks, or the first without stacks and why.
     pub(super) stacks: Result<usize, (usize, StackError)>,
+    /// The stacks that are mapped.
+    pub(super) stack_memory: StackMemory,
 }
 
 impl Cpus {
@@ -45,6 +48,7 @@ impl Cpus {
             system: System::of_boot_cpu(&boot, pa_bits),
             gic: Err(GicError::Unknown),
             stacks: Ok(1),
+            stack_memory: StackMemory::default(),
         }
     }
 
@@ -64,6 +68,16 @@ impl Cpus {
             Ok(count) => count,
             Err((first, _)) => first,
         }
+    }
+
+    /// The stacks of all CPUs but the boot CPU.
+    pub fn stack_memory(&self) -> &StackMemory {
+        &self.stack_memory
+    }
+
+    /// The registers of the interrupt controller that stay mapped.
+    pub fn mapped_gic(&self) -> Option<V2> {
+        self.gic.as_ref().ok().and_then(Gic::mapped)
     }
 
     /// The CPU `number` as the device tree describes it.

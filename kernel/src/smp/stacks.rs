@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 use linmap::MemblockFrames;
+use linmap_live::Global;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
+use linmap_table::verify::{Content, Expected, Validity};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
 use linmap_vmsa::{Attributes, Descriptor, Level, Va};
 use thiserror::Error;
@@ -33,17 +35,37 @@ pub enum StackError {
     Mapping(#[from] MappingError),
 }
 
-/// Maps stacks for the CPUs with numbers from 1 to below `count`. Called once.
+/// The memory of all stacks, as they were mapped.
+#[derive(Clone, Debug, Default)]
+pub struct StackMemory(ArrayVec<Mapping, { 2 * MAX_CPUS }>);
+
+impl StackMemory {
+    /// What the window of stacks must translate.
+    pub fn expected(&self, global: Global) -> impl Iterator<Item = Expected> + Clone {
+        let global = global == Global::Global;
+        self.0.iter().map(move |&Mapping { va, pa, len, attributes, leaves }| {
+            let attributes = Attributes { global, ..attributes };
+            Expected {
+                va,
+                len,
+                content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
+            }
+        })
+    }
+}
+
+/// Maps stacks for the CPUs with numbers from 1 to below `count`, and notes them in `mapped`.
+/// Called once.
 ///
 /// # Errors
 /// [`StackError`], with the first CPU that has none. Those before it have stacks.
-pub fn map(memory: &mut Memory, count: usize) -> Result<(), (usize, StackError)> {
+pub fn map(memory: &mut Memory, count: usize, mapped: &mut StackMemory) -> Result<(), (usize, StackError)> {
     let numbers = 0..count.min(MAX_CPUS);
     for first in numbers.clone().step_by(PER_TABLE) {
         // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
         let before = memory.memblock.clone();
-        map_sharing(memory, first, sharing).map_err(|error| {
+        map_sharing(memory, first, sharing, mapped).map_err(|error| {
             memory.memblock.clone_from(&before);
             (first, error)
         })?;
@@ -52,7 +74,12 @@ pub fn map(memory: &mut Memory, count: usize) -> Result<(), (usize, StackError)>
 }
 
 /// Maps the stacks of CPUs whose slots share a table of pages. The table's first slot is `first`.
-fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
+fn map_sharing(
+    memory: &mut Memory,
+    first: usize,
+    numbers: Range<usize>,
+    mapped: &mut StackMemory,
+) -> Result<(), StackError> {
     let mut list = ArrayVec::<Mapping, { 2 * PER_TABLE }>::new();
     for number in numbers {
         let slot = slot(number);
@@ -70,7 +97,9 @@ fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Resu
     if list.is_empty() {
         return Ok(());
     }
-    Ok(link(memory, slot(first), &Mappings::new(GEOMETRY, &list)?)?)
+    link(memory, slot(first), &Mappings::new(GEOMETRY, &list)?)?;
+    mapped.0.extend(list);
+    Ok(())
 }
 
 /// Builds the table of pages that translates from `base`, and links it.

@@ -44,7 +44,7 @@ pub fn start_all(
     let described = devices.gic.as_ref();
     if present > 1 {
         cpus.gic = cpus.start_gic(platform, memory, described, topology);
-        cpus.stacks = stacks::map(memory, present).map(|()| present);
+        cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
         boot_page::publish(platform.entered, pa_range, platform.reserved.ttbr0);
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
