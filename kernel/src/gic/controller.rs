@@ -7,12 +7,14 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use linmap_platform::Affinity;
 use linmap_platform::device::Device;
 use linmap_platform::gic::Version;
+use linmap_platform::sgi::SgiWrites;
 use linmap_table::Fixmap;
 
+use crate::arch::affinities;
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu;
 use crate::arch::topology::Topology;
 use crate::gic::error::GicError;
@@ -106,13 +108,19 @@ pub fn stop_this_cpu() {
     }
 }
 
-/// Sends `sgi` to the CPU `number` at `affinity`. Everything that this CPU stored before is visible
-/// to that CPU first.
-pub fn send(sgi: Sgi, number: usize, affinity: Affinity) {
+/// Sends `sgi` to `targets`, which takes one write for all on a GICv2, and one for each group that
+/// a write reaches on a GICv3. Everything that this CPU stored before is visible to them first.
+pub fn send(sgi: Sgi, targets: CpuSet) {
+    if targets.is_empty() {
+        return;
+    }
     cpu::order_stores();
     match in_use() {
-        Some(Version::V2) => v2::send(sgi as u32, per_cpu::of(number).gic_target.load(Ordering::Acquire)),
-        Some(Version::V3) => v3::send(sgi as u32, affinity),
+        Some(Version::V2) => {
+            let target = |number| per_cpu::of(number).gic_target.load(Ordering::Acquire);
+            v2::send(sgi as u32, targets.iter().map(target).fold(0, |list, target| list | target));
+        }
+        Some(Version::V3) => v3::send(SgiWrites::new(sgi as u8, targets.words(), affinities::of)),
         None => {}
     }
 }

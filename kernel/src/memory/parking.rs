@@ -11,11 +11,10 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::{self, Image};
 use crate::arch::layout::{GEOMETRY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
-use crate::arch::wait::{PATIENCE, wait_until};
+use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 
@@ -63,12 +62,15 @@ impl Cpus for OtherCpus {
         per_cpu::known().filter(move |(_, cpu)| in_transit(cpu.state())).map(|(number, _)| number)
     }
 
-    fn interrupt(&self, cpu: usize) {
-        interrupt(Sgi::Park, CpuSet::one(cpu));
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>) {
+        let mut cpus = cpus.peekable();
+        if cpus.peek().is_some() {
+            interrupt(Sgi::Park, cpus.collect());
+        }
     }
 
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool {
-        wait_until(PATIENCE, parked)
+        wait_until(patience_with(per_cpu::known_count()), parked)
     }
 
     fn ticks(&self) -> u64 {
@@ -98,6 +100,11 @@ pub fn expect(number: usize) {
 /// Notes that the CPU `number` can't come to the live root any more.
 pub fn forget(number: usize) {
     PARKING.has_left(number);
+}
+
+/// Whether the CPU `number` has left the live root for good.
+pub fn is_away(number: usize) -> bool {
+    PARKING.is_away(number)
 }
 
 /// Runs `edit` on the root with the TTBR1 value `surgery` while all other CPUs are parked.

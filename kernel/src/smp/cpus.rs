@@ -2,8 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap::features::{Features, System};
-use linmap_platform::Conduit;
-use linmap_platform::CpuNode;
+use linmap_platform::{CpuNode, Psci};
 
 use crate::arch::affinities;
 use crate::arch::layout::MAX_CPUS;
@@ -19,7 +18,7 @@ pub struct Cpus {
     /// All CPUs of the device tree, by number.
     pub list: ArrayVec<CpuNode, MAX_CPUS>,
     /// How PSCI is called.
-    pub psci: Option<Conduit>,
+    pub psci: Option<Psci>,
     /// The features of the CPUs that are or were online.
     pub(super) features: ArrayVec<Option<Features>, MAX_CPUS>,
     /// What all of these can do together.
@@ -33,7 +32,7 @@ pub struct Cpus {
 impl Cpus {
     /// The CPUs of `topology` while only the boot CPU runs. All physical addresses in use have at
     /// most `pa_bits` bits.
-    pub fn new(topology: &Topology, psci: Option<Conduit>, boot: Features, pa_bits: u8) -> Self {
+    pub fn new(topology: &Topology, psci: Option<Psci>, boot: Features, pa_bits: u8) -> Self {
         let mut features: ArrayVec<_, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         features[0] = Some(boot);
         for (number, cpu) in topology.cpus.iter().enumerate() {
