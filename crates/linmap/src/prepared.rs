@@ -56,7 +56,7 @@ impl LinearMapConfig {
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),
             Builder::Identity => {
-                Method::Identity(Mappings::new(identity_geometry(geometry, end.0)?, identity)?)
+                Method::Identity(Mappings::new(identity_geometry(geometry, end)?, identity)?)
             }
         };
         Ok(PreparedMap { config: self, layout, linear, method })
@@ -85,6 +85,8 @@ impl<'c> PreparedMap<'c, '_> {
     /// - The memory to map contains the frames of `frames`, the root table and every table that is
     ///   already in use. Nothing else accesses the frames.
     /// - The ranges are memory that the CPU may access at any time, by speculation too.
+    /// - The configuration's image is mapped at its `va`. Every [`Editor`](crate::Editor) that is
+    ///   later passed to the map reaches the tree's tables.
     #[inline]
     pub unsafe fn build<C: Cpu, F: FrameSource>(
         self,
@@ -132,8 +134,11 @@ impl BuiltMap<'_> {
     pub fn into_map(self) -> LinearMap {
         let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
         // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
-        // map alone changes the tree from then on, and hardware updates are off.
-        let tree = unsafe { LiveTree::new(geometry, root, Half::High, bbm) };
-        LinearMap::new(tree, self.layout, image, leaves)
+        // map alone changes the tree from then on, hardware updates are off, and every editor
+        // reaches the tree's tables. The builder mapped all memory at the layout, global.
+        unsafe {
+            let tree = LiveTree::new(geometry, root, Half::High, bbm);
+            LinearMap::new(tree, self.layout, image, leaves)
+        }
     }
 }

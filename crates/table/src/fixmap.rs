@@ -62,18 +62,29 @@ impl Fixmap {
 
     /// Maps the frame `pa` in the free slot `slot`: one store, DSB ISHST, ISB.
     ///
+    /// # Safety
+    /// The frame is memory that may be accessed as `attributes` say, by speculation too. Nothing
+    /// accesses it through a Rust reference as long as the slot is mapped.
+    ///
     /// # Panics
     /// If the slot is in use.
     #[inline]
-    pub fn map<C: Cpu>(&mut self, cpu: &mut C, slot: usize, pa: Pa, attributes: Attributes) -> NonNull<u64> {
+    pub unsafe fn map<C: Cpu>(
+        &mut self,
+        cpu: &mut C,
+        slot: usize,
+        pa: Pa,
+        attributes: Attributes,
+    ) -> NonNull<u64> {
         let pte = self.pte(slot);
-        let descriptor = Descriptor::leaf(self.geometry, Level::L3, pa, attributes);
-        // SAFETY: `pte` gives an entry of the live table that only `self` changes.
+        let descriptor = Descriptor::page(self.geometry, pa, attributes);
+        // SAFETY: `pte` gives an entry of the live table that only `self` changes, and the caller
+        // promises what it maps. From then on something is mapped at the slot's address.
         unsafe {
             assert!(!Descriptor(pte.read_volatile()).is_valid(), "fixmap slot {slot} is in use");
             store_valid(cpu, pte, descriptor);
+            cpu.reach(self.address(slot))
         }
-        cpu.reach(self.address(slot))
     }
 
     /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB
@@ -111,6 +122,8 @@ pub struct FixmapWindow<'f, C> {
 impl<'f, C: Cpu> FixmapWindow<'f, C> {
     /// Uses one of `slots` for each level: the first for level 3, the last for level −1.
     ///
+    /// The window reaches every frame of memory.
+    ///
     /// # Safety
     /// Nothing else accesses the frames that are opened while they are open.
     pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, slots: [usize; 5]) -> Self {
@@ -125,9 +138,10 @@ impl<'f, C: Cpu> FixmapWindow<'f, C> {
 // SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears
 // the slot; by the contract of `new` nothing else accesses it.
 unsafe impl<C: Cpu> TableWindow for FixmapWindow<'_, C> {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let slot = self.slot(level);
-        self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
+        // SAFETY: the frame is one that the window reaches, by the caller's promise: memory.
+        unsafe { self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA) }
     }
 
     fn close(&mut self, level: Level) {

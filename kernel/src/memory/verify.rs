@@ -155,7 +155,9 @@ impl Verifier<'_> {
     }
 
     fn walk(&self, va: Va) -> Walk {
-        walk(self.memory.geometry(), self.expected.image.swapper(), va, &mut self.memory.tables())
+        let (geometry, root) = (self.memory.geometry(), self.expected.image.swapper());
+        // SAFETY: the live tree, whose tables the window reaches.
+        unsafe { walk(geometry, root, va, &mut self.memory.tables()) }
     }
 
     /// Probes all memory and the holes around it.

@@ -64,7 +64,9 @@ pub fn protect(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     words.end()?;
     check_yours(owners, range)?;
     let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
-    let changed = timed(|| map.protect(&mut editor, steps, range, protection));
+    // SAFETY: the user has reserved the memory, so that nothing of the kernel is there. The user
+    // accepts what it breaks.
+    let changed = timed(|| unsafe { map.protect(&mut editor, steps, range, protection) });
     reported("protect", format_args!("{} {range}", protection.name()), changed)
 }
 
@@ -75,7 +77,8 @@ pub fn text(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     words.end()?;
     check_yours(owners, range)?;
     let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
-    let changed = timed(|| map.make_text(&mut editor, steps, range));
+    // SAFETY: as for `protect`; the kernel executes nothing there.
+    let changed = timed(|| unsafe { map.make_text(&mut editor, steps, range) });
     reported("text", range, changed)
 }
 
@@ -126,8 +129,10 @@ pub fn memory(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
     let changed = match what {
         "add" if !is_hardware => return Err(CommandError::NoHardware(range)),
-        "add" => timed(|| map.add_memory(&mut editor, steps, range)),
-        "remove" => timed(|| map.remove_memory(&mut editor, steps, range)),
+        // SAFETY: the device tree names the memory.
+        "add" => timed(|| unsafe { map.add_memory(&mut editor, steps, range) }),
+        // SAFETY: memory that is in use is refused, and nothing accesses free memory.
+        "remove" => timed(|| unsafe { map.remove_memory(&mut editor, steps, range) }),
         _ => return Err(CommandError::Usage(MEMORY)),
     };
     reported("memory", format_args!("{what} {range}"), changed)

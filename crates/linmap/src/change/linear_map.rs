@@ -24,7 +24,12 @@ pub struct LinearMap {
 
 impl LinearMap {
     /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global.
-    pub fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+    ///
+    /// # Safety
+    /// The tree holds the linear map of some memory at `layout`, all of it global, and the image's
+    /// own mapping at its address. Every [`Editor`] that is passed to a method of this value reaches
+    /// the tree's tables.
+    pub unsafe fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
         tree.set_leaves(leaves);
         Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
     }

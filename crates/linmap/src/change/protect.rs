@@ -76,7 +76,11 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn protect<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing needs a permission that `range` loses: no CPU reads, writes or executes there as it
+    /// may not any more, until another call permits it again.
+    pub unsafe fn protect<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -130,7 +134,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_text<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing writes to `range` as long as it is text, and what it holds may be executed.
+    pub unsafe fn make_text<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -149,7 +156,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_data<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing executes what `range` holds, or relies on its being read-only or invalid.
+    pub unsafe fn make_data<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],

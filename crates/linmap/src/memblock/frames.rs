@@ -49,7 +49,7 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
         frames.len()
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
         // Memblock refuses a frame that it did not hand out, and one whose return needs one more
         // range than it has room for. Such a frame stays reserved: lost, and harmless.

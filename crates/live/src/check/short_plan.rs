@@ -294,11 +294,11 @@ mod tests {
         let mut link = |table: usize, index: usize, bits: u64| entries[table * 512 + index] = bits;
         link(1, 0, Descriptor::table(G, Pa(0x2000)).0);
         link(2, 1, Descriptor::table(G, Pa(0x3000)).0);
-        link(3, 1, Descriptor::leaf(G, Level::L2, Pa(BLOCK), Attributes::KERNEL_DATA).0);
+        link(3, 1, Descriptor::leaf(G, Level::L2, Pa(BLOCK), Attributes::KERNEL_DATA).unwrap().0);
         for table in [4, 5] {
             for index in 0..512 {
                 let pa = Pa(BLOCK + ((index as u64) << 12));
-                link(table, index, Descriptor::leaf(G, Level::L3, pa, Attributes::KERNEL_DATA).0);
+                link(table, index, Descriptor::page(G, pa, Attributes::KERNEL_DATA).0);
             }
         }
         entries
