@@ -57,7 +57,8 @@ fn build_from_memblock(case: Case, leaves: Leaves, memory: &mut TableMemory<'_>)
     let mut memblock = Box::new(Memblock::<REGIONS>::new());
     memblock.add(ram)?;
     memblock.reserve(PaRange::new(ram.start, memory.frames().start))?;
-    build(case, leaves, offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
+    // SAFETY: the arena is borrowed exclusively, and what lies before it is reserved.
+    build(case, leaves, offset, &mut unsafe { MemblockFrames::new(&mut memblock, GEOMETRY) })
 }
 
 /// Builds the map of `case` by `leaves`, in `frames`, which lie at `offset` on the host.

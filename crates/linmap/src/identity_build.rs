@@ -65,8 +65,8 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     // SAFETY: as above.
     let mut memory = unsafe { ReachableFrames::new(&mut one_to_one, frames) };
     let built = match DetachedTree::build(linear, &mut memory) {
-        // SAFETY: `root` is the live root of the half in which `linear` lies, and only this function
-        // changes it (its contract).
+        // SAFETY: `root` is the live root of the half in which `linear` lies, and only this
+        // function changes it (its contract).
         Ok(tree) => match unsafe { tree.publish(root, &mut memory, cpu) } {
             Ok(built) => Ok(built),
             Err((tree, error)) => {

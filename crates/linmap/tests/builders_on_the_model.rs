@@ -125,7 +125,8 @@ impl Booted {
         let mut fixmap = unsafe { Fixmap::new(G, self.board.pointer(self.at(frame::FIXMAP_PAGES)), FIXMAP) };
         let cpu = Forgetful { cpu: self.board.cpu(0), forgets };
         let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
-        let mut frames = BoardFrames::new(&self.board, MemblockFrames::new(&mut self.memblock, G));
+        // SAFETY: memblock has all that is in use on the board.
+        let mut frames = BoardFrames::new(&self.board, unsafe { MemblockFrames::new(&mut self.memblock, G) });
         // SAFETY: as `turn_on` left the machine; TTBR0 is on the reserved table.
         let map = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames) }?;
         let (layout, built) = (map.layout(), map.built());

@@ -340,8 +340,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
-        // SAFETY: the planner allocated the frames from this source and wrote the tables, and nothing
-        // leads to them yet. By the promise of `LiveTree::new` the window reaches them.
+        // SAFETY: the planner allocated the frames from this source and wrote the tables, and
+        // nothing leads to them yet. By the promise of `LiveTree::new` the window reaches them.
         unsafe {
             release_below(self.context.geometry, table, level, self.window, self.frames);
             self.frames.free(table);

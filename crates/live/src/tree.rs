@@ -47,7 +47,10 @@ impl LiveTree {
     }
 
     /// Returns the same tree for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
-    pub const fn with_range_invalidation(self) -> Self {
+    ///
+    /// # Safety
+    /// They all have them. Elsewhere the instructions are undefined.
+    pub const unsafe fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
     }
 

@@ -126,7 +126,8 @@ impl Machine {
         let root = arena.empty_root(geometry);
         let window = arena.window();
         let tree = live(geometry, root, half, bbm);
-        let tree = if ranges { tree.with_range_invalidation() } else { tree };
+        // SAFETY: no hardware walks the tree.
+        let tree = if ranges { unsafe { tree.with_range_invalidation() } } else { tree };
         Self { geometry, arena, window, tree, quick: false, bbm }
     }
 

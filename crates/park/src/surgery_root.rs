@@ -128,7 +128,8 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
     /// Allocates an empty table for `level`.
     fn new_table(&mut self, level: Level) -> Result<Pa, OutOfFrames> {
         let table = self.frames.alloc()?;
-        // SAFETY: the window reaches the frames of the source. A whole table that no other code uses.
+        // SAFETY: the window reaches the frames of the source. A whole table that no other code
+        // uses.
         unsafe {
             let entries = self.window.open(level, table);
             self.cpu.store_run(entries, self.geometry.entries(level), Descriptor::INVALID, 0);

@@ -249,8 +249,8 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
             let table = if descending { linked - 1 - nth } else { nth };
             let child = self.child(pointer, index + table);
             let pa = Pa(mapping.pa.0 + table as u64 * table_bytes);
-            // SAFETY: the frame is one of the source's, which the window reaches. It is open until it
-            // is closed below, and this loop alone writes to it.
+            // SAFETY: the frame is one of the source's, which the window reaches. It is open until
+            // it is closed below, and this loop alone writes to it.
             let pages = unsafe { self.window.open(Level::L3, child) };
             // SAFETY: as above.
             fill_leaves(geometry, shift, unsafe { self.entries(pages, Level::L3) }, leaf, pa);

@@ -20,8 +20,8 @@ pub unsafe fn release_below<W: TableWindow, F: FrameSource>(
     frames: &mut F,
 ) {
     if level.next().is_some() {
-        // SAFETY: the window reaches the table, which has this many entries; the rest is the caller's
-        // contract.
+        // SAFETY: the window reaches the table, which has this many entries; the rest is the
+        // caller's contract.
         unsafe {
             let pointer = window.open(level, table);
             release_children(geometry, pointer, level, geometry.entries(level), window, frames);

@@ -92,8 +92,8 @@ impl Reserved {
     /// 7. ISB: later accesses are translated by the new register values.
     ///
     /// # Safety
-    /// The values are what [`Reserved`] says. Nothing relies on what TTBR0 translates, and the walks
-    /// of TTBR1 fit the TCR value.
+    /// The values are what [`Reserved`] says. Nothing relies on what TTBR0 translates, and the
+    /// walks of TTBR1 fit the TCR value.
     #[inline]
     pub unsafe fn restore<C: Cpu>(self, cpu: &mut C) {
         // SAFETY: the caller's; the empty table fits any T0SZ.

@@ -29,9 +29,9 @@ pub enum Walk {
 /// `window` reaches the frame, and `index` is less than the number of entries in one granule.
 #[inline]
 pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
-    // SAFETY: the window reaches the frame by the caller's contract. `open` gives a whole granule, and
-    // the index is one of its entries. The table may be live: hardware may set access flags, so the
-    // read is volatile.
+    // SAFETY: the window reaches the frame by the caller's contract. `open` gives a whole granule,
+    // and the index is one of its entries. The table may be live: hardware may set access flags, so
+    // the read is volatile.
     let descriptor = Descriptor(unsafe { window.open(level, table).add(index).read_volatile() });
     window.close(level);
     descriptor

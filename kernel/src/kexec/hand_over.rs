@@ -122,7 +122,8 @@ impl HandOver<'_> {
     fn protect_crash_kernel(&mut self, protection: Protection) -> Result<(), KexecError> {
         let range = self.payloads.crash_memory.range;
         let (map, mut editor, steps) = self.map.parts(&mut self.memory.memblock);
-        // SAFETY: the memory is set aside for the crash kernel, and written only while it is loaded.
+        // SAFETY: the memory is set aside for the crash kernel, and written only while it is
+        // loaded.
         let changed = unsafe { map.protect(&mut editor, steps, range, protection) }?;
         report!("crash-kernel={} {}", protection.name(), Fields(changed));
         Ok(())

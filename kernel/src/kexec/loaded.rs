@@ -56,7 +56,8 @@ impl Loaded {
         if let Some(transition) = self.transition {
             let mut window = memory.memory.tables();
             let geometry = memory.memory.geometry();
-            let mut frames = MemblockFrames::new(&mut memory.memory.memblock, geometry);
+            // SAFETY: memblock knows all memory that is in use.
+            let mut frames = unsafe { MemblockFrames::new(&mut memory.memory.memblock, geometry) };
             // SAFETY: the linear map has all of memblock's memory, which the trees came from.
             let mut reachable = unsafe { ReachableFrames::new(&mut window, &mut frames) };
             transition.linear.release(&mut reachable);

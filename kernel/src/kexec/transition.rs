@@ -30,7 +30,8 @@ pub fn build(memory: &mut Memory, control: PaRange) -> Result<Option<Transition>
     let code = control.start;
     let code_geometry = identity_geometry(geometry, Pa(code.0.saturating_add(page)))?;
     let mut window = memory.tables();
-    let mut frames = MemblockFrames::new(&mut memory.memblock, geometry);
+    // SAFETY: memblock knows all memory that is in use.
+    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, geometry) };
     // SAFETY: the linear map has all of memblock's memory.
     let mut reachable = unsafe { ReachableFrames::new(&mut window, &mut frames) };
     match Transition::build(&linear, code, code_geometry, &mut reachable) {

@@ -140,7 +140,8 @@ unsafe impl Editor for KernelEditor<'_> {
 
     #[inline]
     fn frames(&mut self) -> impl FrameSource {
-        // SAFETY: the pool is over the kernel's one memblock.
+        // SAFETY: the pool is over the kernel's one memblock, which knows all memory that is in
+        // use.
         unsafe { self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY)) }
     }
 

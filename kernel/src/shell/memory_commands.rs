@@ -71,7 +71,8 @@ pub fn free(
     memory.memblock.reserve(range)?;
     // The next owner of the memory may write to it.
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    // SAFETY: the user has reserved the memory and gives it back: nothing else relies on what it is.
+    // SAFETY: the user has reserved the memory and gives it back: nothing else relies on what it
+    // is.
     unsafe { map.make_data(&mut editor, steps, range) }?;
     memory.memblock.free(range)?;
     reservations.remove(range);

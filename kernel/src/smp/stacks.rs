@@ -76,7 +76,8 @@ fn map_sharing(memory: &mut Memory, numbers: Range<usize>) -> Result<(), StackEr
 /// Builds the table of pages for `mappings`, which share one, and links it.
 fn link(memory: &mut Memory, mappings: &Mappings<'_>) -> Result<(), SubtreeError> {
     let mut window = memory.tables();
-    let mut frames = MemblockFrames::new(&mut memory.memblock, GEOMETRY);
+    // SAFETY: memblock knows all memory that is in use.
+    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, GEOMETRY) };
     // SAFETY: the linear map has all of memblock's memory.
     let table = Subtree::lowest(mappings, &mut unsafe { ReachableFrames::new(&mut window, &mut frames) })?;
     let cpu = &mut ThisCpu;

@@ -221,7 +221,8 @@ impl World {
         // SAFETY: on the model; this value alone changes the tree.
         let mut tree = unsafe { LiveTree::new(setting.geometry, root, setting.half, setting.bbm) };
         if setting.range_invalidation {
-            tree = tree.with_range_invalidation();
+            // SAFETY: the model's CPUs have them.
+            tree = unsafe { tree.with_range_invalidation() };
         }
         Self { setting, board, tree, pool, plain, steps: vec![Step::Isb; 4096] }
     }

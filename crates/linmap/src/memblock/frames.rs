@@ -13,8 +13,12 @@ pub struct MemblockFrames<'m, const N: usize> {
 
 impl<'m, const N: usize> MemblockFrames<'m, N> {
     /// Returns a source of frames for tables of `geometry`, anywhere in `memblock`.
+    ///
+    /// # Safety
+    /// Nothing uses memory that `memblock` has free, and the linear map or whoever uses the frames
+    /// may access it.
     #[inline]
-    pub fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
+    pub unsafe fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
         Self { memblock, bytes: geometry.granule().bytes() }
     }
 }

@@ -33,7 +33,8 @@ fn run(builder: Builder, bbm: BbmLevel) -> u64 {
         let mut steps = [Step::Isb; 64];
         let split = map.split(&mut kernel, &mut steps, BLOCK, Level::L3).expect("a split");
         assert_eq!(kernel.leaf_sizes(BLOCK), [12; 512]);
-        // SAFETY: nothing of the test lies in the board's memory; what its CPUs use, the model watches.
+        // SAFETY: nothing of the test lies in the board's memory; what its CPUs use, the model
+        // watches.
         let protected = unsafe { map.protect(&mut kernel, &mut steps, PAGES, Protection::ReadOnly) };
         let protected = protected.expect("a change");
         kernel.expect(PAGES, false);

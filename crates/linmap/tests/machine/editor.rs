@@ -160,7 +160,7 @@ unsafe impl Editor for BoardEditor {
     }
 
     fn frames(&mut self) -> impl FrameSource {
-        // SAFETY: the pool is over this memblock alone.
+        // SAFETY: the pool is over this memblock alone, which has all that is in use on the board.
         let source = unsafe { self.pool.over(MemblockFrames::new(&mut self.memblock, self.geometry)) };
         BoardFrames::new(&self.board, Limited { source, left: &mut self.left })
     }

@@ -320,7 +320,8 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
     let pages = board.pointer(frame(setting, Frame::FixmapPages));
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };
-    let mut frames = BoardFrames::new(board, MemblockFrames::new(memblock, geometry));
+    // SAFETY: memblock has all that is in use on the board.
+    let mut frames = BoardFrames::new(board, unsafe { MemblockFrames::new(memblock, geometry) });
     // SAFETY: as `turn_on` left the machine.
     let built = unsafe { prepared.build(&mut fixmap, &mut board.cpu(0), &mut frames) };
     built.expect("frames enough").into_map()
