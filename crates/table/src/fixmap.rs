@@ -19,6 +19,8 @@ pub struct Fixmap {
     geometry: Geometry,
     ptes: NonNull<u64>,
     base: Va,
+    /// How many slots there are.
+    count: usize,
 }
 
 impl Fixmap {
@@ -29,13 +31,13 @@ impl Fixmap {
     /// `ptes` must point to a live table at level 3 that this value alone changes from now on and
     /// that translates from `base`, and all its entries must be invalid and held by no TLB.
     pub const unsafe fn new(geometry: Geometry, ptes: NonNull<u64>, base: Va) -> Self {
-        Self { geometry, ptes, base }
+        Self { geometry, ptes, base, count: geometry.entries(Level::L3) }
     }
 
     /// Returns how many slots there are.
     #[inline]
     pub const fn slot_count(&self) -> usize {
-        self.geometry.entries(Level::L3)
+        self.count
     }
 
     /// Returns whether nothing is mapped in `slot`, which must exist.
@@ -47,6 +49,16 @@ impl Fixmap {
         // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile
         // load.
         !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()
+    }
+
+    /// Returns the first of `slots` in which something is mapped, or that does not exist.
+    #[inline]
+    pub fn first_unusable(&self, slots: Range<usize>) -> Option<usize> {
+        let end = slots.end.min(self.count);
+        // SAFETY: the slots are entries of the live table, which walkers may read: volatile loads.
+        let is_free = |slot: usize| !Descriptor(unsafe { self.ptes.add(slot).read_volatile() }).is_valid();
+        let used = (slots.start..end).find(|slot| !is_free(*slot));
+        used.or_else(|| (end < slots.end).then_some(end.max(slots.start)))
     }
 
     fn pte(&self, slot: usize) -> NonNull<u64> {
