@@ -142,3 +142,33 @@ impl BuiltMap<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use linmap_table::{Leaves, Reserved};
+    use linmap_vmsa::id::BbmLevel;
+    use linmap_vmsa::{Geometry, Granule};
+
+    use super::*;
+    use crate::{BuilderSlots, ImageParts};
+
+    #[test]
+    fn memory_above_the_reach_of_the_kernels_half_is_prepared_with_a_wider_identity_map() {
+        let config = LinearMapConfig {
+            geometry: Geometry::new(Granule::K16, 36, 48).unwrap(),
+            image: ImageParts::default(),
+            leaves: Leaves::ContiguousBlocks,
+            builder: Builder::Identity,
+            slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },
+            root: Pa(0xfff_0000_0000),
+            reserved: Reserved { ttbr0: 0, tcr: 0 },
+            bbm: BbmLevel::L0,
+        };
+        let memory = PaRange::new(Pa(0xfff_0000_0000), Pa(0xfff_4000_0000));
+        let mut lists = MappingLists::<8>::new();
+        let prepared = config.prepare([memory], &mut lists).unwrap();
+        let Method::Identity(identity) = prepared.method else { panic!("{:?}", prepared.method) };
+        assert_eq!(identity.geometry().va_bits(), 44);
+        assert_eq!(prepared.layout().memstart(), memory.start);
+    }
+}

@@ -7,13 +7,31 @@ use core::slice;
 
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va, leaf_type};
 
-use crate::detached::Built;
 use crate::fill::{clear, fill_leaves};
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::{Cursor, Mapping, contiguous_part};
 use crate::reachable_frames::ReachableFrames;
 use crate::release::release_children;
 use crate::window::TableWindow;
+
+/// How much was built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Built {
+    /// Tables, each one granule.
+    pub tables: u64,
+    /// Leaf entries.
+    pub entries: u64,
+    /// Bytes mapped.
+    pub bytes: u64,
+}
+
+impl core::ops::AddAssign for Built {
+    fn add_assign(&mut self, other: Self) {
+        self.tables += other.tables;
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+    }
+}
 
 /// A table that was written, with all below it.
 #[derive(Debug)]

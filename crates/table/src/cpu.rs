@@ -70,6 +70,14 @@ pub unsafe trait Cpu {
     }
     /// Returns the address by which this CPU reaches what is mapped at `va`.
     ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::cpu::Cpu;
+    /// # use linmap_vmsa::Va;
+    /// fn reach(cpu: &mut impl Cpu) {
+    ///     let _ = cpu.reach(Va(0));
+    /// }
+    /// ```
+    ///
     /// # Safety
     /// Something is mapped at `va`, which is not 0, by the tables that this CPU walks.
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64>;

@@ -9,7 +9,7 @@ use core::ops::Range;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 use thiserror::Error;
 
-use crate::build::write_table;
+use crate::build::{Built, write_table};
 use crate::cpu::{Cpu, Dsb};
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::Mappings;
@@ -17,25 +17,6 @@ use crate::reachable_frames::ReachableFrames;
 use crate::release::release_below;
 use crate::walk::read;
 use crate::window::TableWindow;
-
-/// How much was built.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Built {
-    /// Tables, each one granule.
-    pub tables: u64,
-    /// Leaf entries.
-    pub entries: u64,
-    /// Bytes mapped.
-    pub bytes: u64,
-}
-
-impl core::ops::AddAssign for Built {
-    fn add_assign(&mut self, other: Self) {
-        self.tables += other.tables;
-        self.entries += other.entries;
-        self.bytes += other.bytes;
-    }
-}
 
 /// A complete tree that no walker can reach.
 ///

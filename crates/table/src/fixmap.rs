@@ -74,6 +74,14 @@ impl Fixmap {
 
     /// Maps the frame `pa` in the free slot `slot`: one store, DSB ISHST, ISB.
     ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::{Fixmap, cpu::Cpu};
+    /// # use linmap_vmsa::{Attributes, Pa};
+    /// fn map(fixmap: &mut Fixmap, cpu: &mut impl Cpu) {
+    ///     let _ = fixmap.map(cpu, 0, Pa(0xdead_0000), Attributes::KERNEL_DATA);
+    /// }
+    /// ```
+    ///
     /// # Safety
     /// The frame is memory that may be accessed as `attributes` say, by speculation too. Nothing
     /// accesses it through a Rust reference as long as the slot is mapped.

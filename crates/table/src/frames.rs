@@ -42,6 +42,16 @@ pub unsafe trait FrameSource {
 
     /// Takes back a frame.
     ///
+    /// Safe code can't return a frame that hardware may still walk:
+    ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::FrameSource;
+    /// # use linmap_vmsa::Pa;
+    /// fn free(frames: &mut impl FrameSource, live_root: Pa) {
+    ///     frames.free(live_root);
+    /// }
+    /// ```
+    ///
     /// # Safety
     /// This source handed the frame out and has not got it back since. Nothing reaches it any more:
     /// no walker, no TLB or walk cache, and no pointer that is still used.

@@ -19,7 +19,8 @@ mod ttbr0;
 mod walk;
 mod window;
 
-pub use detached::{Built, DetachedTree, EntryInUse};
+pub use build::Built;
+pub use detached::{DetachedTree, EntryInUse};
 pub use fill::{clear, fill};
 pub use fixmap::{Fixmap, FixmapWindow};
 pub use frames::{FrameSource, OutOfFrames};

@@ -3,8 +3,7 @@
 use linmap_vmsa::{Geometry, Level, Pa, Va};
 use thiserror::Error;
 
-use crate::build::write_table;
-use crate::detached::Built;
+use crate::build::{Built, write_table};
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::{Cursor, Mappings};
 use crate::reachable_frames::ReachableFrames;

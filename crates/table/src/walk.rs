@@ -40,6 +40,14 @@ pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, inde
 /// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the
 /// VA size are ignored.
 ///
+/// ```compile_fail,E0133
+/// # use linmap_table::{TableWindow, walk};
+/// # use linmap_vmsa::{Geometry, Pa, Va};
+/// fn walk_anything(window: &mut impl TableWindow) {
+///     walk(Geometry::K4_48, Pa(0xdead_0000), Va(0), window);
+/// }
+/// ```
+///
 /// # Safety
 /// `root` is the root table of a tree of this geometry, and `window` reaches all of its tables.
 pub unsafe fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {

@@ -74,6 +74,17 @@ impl LinearMap {
     /// data changes in the image's own mapping. Its linear alias is never writable, and is
     /// invalid when the range is.
     ///
+    /// Safe code can't end a permission that other code needs:
+    ///
+    /// ```compile_fail,E0133
+    /// # use linmap::{Editor, LinearMap, Protection};
+    /// # use linmap_live::Step;
+    /// # use linmap_vmsa::PaRange;
+    /// fn protect(map: &mut LinearMap, editor: &mut impl Editor, steps: &mut [Step], heap: PaRange) {
+    ///     let _ = map.protect(editor, steps, heap, Protection::Invalid);
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`ChangeError`].
     ///

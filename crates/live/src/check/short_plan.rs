@@ -12,11 +12,11 @@
 //!
 //! | change | with | without |
 //! |---|--:|--:|
-//! | a 2M block split | 2 337 | 2 598 |
-//! | one page of a table of pages | 897 | 1 307 |
-//! | one page of a 2M block | 2 965 | 3 734 |
-//! | one page of a 1G block | 5 399 | 6 172 |
-//! | a table of pages folded back to a 2M block | 2 976 | 3 716 |
+//! | a 2M block split | 2 197 | 2 469 |
+//! | one page of a table of pages | 866 | 1 469 |
+//! | one page of a 2M block | 2 782 | 3 773 |
+//! | one page of a 1G block | 5 288 | 6 283 |
+//! | a table of pages folded back to a 2M block | 2 975 | 3 733 |
 
 use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
