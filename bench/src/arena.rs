@@ -153,7 +153,7 @@ unsafe impl FrameSource for BumpFrames<'_> {
     }
 
     /// Takes back the last frame handed out; any other stays in use.
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         if frame.0 + FRAME == self.next.0 {
             self.next = frame;
         }

@@ -25,7 +25,7 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
     let frames = memory.frames();
     if contestant.frames == Frames::AsTheyAre {
         // An entry that the contestant does not write is a wrong leaf, or leads to one.
-        memory.set(Descriptor::leaf(GEOMETRY, Level::L3, frames.start, Attributes::KERNEL_DATA).0);
+        memory.set(Descriptor::page(GEOMETRY, frames.start, Attributes::KERNEL_DATA).0);
     }
     let root = contestant.run(case, memory)?.root;
     let mut window = Inside { memory, stray: None };
@@ -46,7 +46,8 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
     for offset in edges.chain(strided) {
         let va = Va(mapping.va.0 + offset);
         let pa = Pa(mapping.pa.0 + offset);
-        let found = walk(GEOMETRY, root, va, &mut window);
+        // SAFETY: the window stands a frame of the memory in for every other.
+        let found = unsafe { walk(GEOMETRY, root, va, &mut window) };
         let name = contestant.name;
         ensure!(window.stray.is_none(), "{name}: the walk of {va} leaves the frames: {:x?}", window.stray);
         let right = match found {
@@ -67,7 +68,8 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         if va - mapping.va.0 < mapping.len {
             continue;
         }
-        let found = walk(GEOMETRY, root, Va(va), &mut window);
+        // SAFETY: as above.
+        let found = unsafe { walk(GEOMETRY, root, Va(va), &mut window) };
         let name = contestant.name;
         ensure!(matches!(found, Walk::Fault { .. }), "{name}: {} should fault, but: {found:?}", Va(va));
     }
@@ -84,7 +86,7 @@ struct Inside<'w, 'a> {
 // SAFETY: every pointer is that of a whole frame of the memory, which is borrowed exclusively; an
 // address outside is noted and always reached as the first frame.
 unsafe impl TableWindow for Inside<'_, '_> {
-    fn open(&mut self, _: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, _: Level, table: Pa) -> NonNull<u64> {
         let frames = self.memory.frames();
         let mut frame = table;
         if !frames.contains(table) {

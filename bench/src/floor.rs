@@ -33,7 +33,7 @@ pub fn build(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
     let mut entries: &mut [MaybeUninit<u64>] =
         unsafe { slice::from_raw_parts_mut(memory.pointer(first).cast(), tables * ENTRIES) };
     Run::timed(|| {
-        let leaf = Descriptor::leaf(GEOMETRY, level, mapping.pa, mapping.attributes);
+        let leaf = Descriptor::leaf(GEOMETRY, level, mapping.pa, mapping.attributes)?;
         let mut descriptor = leaf.0;
         let mut step = GEOMETRY.entry_bytes(level);
         let mut count = case.entries() as usize;

@@ -54,7 +54,8 @@ pub fn protect(case: Case, memory: &mut TableMemory<'_>) -> Result<Run> {
 #[derive(Debug, Default)]
 struct HostCpu;
 
-impl Cpu for HostCpu {
+// SAFETY: a store is one to memory. Nothing walks the tables, so the rest has no effect.
+unsafe impl Cpu for HostCpu {
     type Frames = OffsetWindow;
 
     #[inline]
@@ -63,7 +64,7 @@ impl Cpu for HostCpu {
         unsafe { entry.write_volatile(descriptor.0) };
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         unreachable!("the arena's frames have no address like {va}")
     }
 
@@ -78,9 +79,9 @@ impl Cpu for HostCpu {
 
     fn tlbi(&mut self, _: Tlbi) {}
 
-    fn write_ttbr0(&mut self, _: u64) {}
+    unsafe fn write_ttbr0(&mut self, _: u64) {}
 
-    fn write_ttbr1(&mut self, _: u64) {}
+    unsafe fn write_ttbr1(&mut self, _: u64) {}
 
-    fn write_tcr(&mut self, _: u64) {}
+    unsafe fn write_tcr(&mut self, _: u64) {}
 }

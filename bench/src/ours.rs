@@ -1,9 +1,9 @@
 //! linmap's own builder, as the kernel runs it once its 1:1 map stands.
 
 use anyhow::Result;
-use linmap::{Layout, MemblockFrames};
+use linmap::MemblockFrames;
 use linmap_memblock::Memblock;
-use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow};
+use linmap_table::{DetachedTree, FrameSource, Leaves, Mappings, OffsetWindow, ReachableFrames};
 use linmap_vmsa::PaRange;
 
 use crate::arena::{BumpFrames, TableMemory};
@@ -57,7 +57,8 @@ fn build_from_memblock(case: Case, leaves: Leaves, memory: &mut TableMemory<'_>)
     let mut memblock = Box::new(Memblock::<REGIONS>::new());
     memblock.add(ram)?;
     memblock.reserve(PaRange::new(ram.start, memory.frames().start))?;
-    build(case, leaves, offset, &mut MemblockFrames::new(&mut memblock, GEOMETRY))
+    // SAFETY: the arena is borrowed exclusively, and what lies before it is reserved.
+    build(case, leaves, offset, &mut unsafe { MemblockFrames::new(&mut memblock, GEOMETRY) })
 }
 
 /// Builds the map of `case` by `leaves`, in `frames`, which lie at `offset` on the host.
@@ -71,9 +72,9 @@ pub fn build<F: FrameSource>(case: Case, leaves: Leaves, offset: u64, frames: &m
     let mut window = unsafe { OffsetWindow::new(offset) };
     Run::timed(|| {
         let mappings = Mappings::new(GEOMETRY, &list)?;
-        let level = GEOMETRY.start_level();
-        let base = Layout::base(GEOMETRY);
-        let tree = DetachedTree::build(&mut mappings.cursor(), level, base, &mut window, frames)?;
+        // SAFETY: as above.
+        let mut memory = unsafe { ReachableFrames::new(&mut window, frames) };
+        let tree = DetachedTree::build(&mappings, &mut memory)?;
         Ok(tree.root())
     })
 }

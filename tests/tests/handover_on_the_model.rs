@@ -7,7 +7,7 @@ use linmap_kexec::Transition;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 use linmap_table::cpu::{Cpu, Dsb};
-use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OutOfFrames, Reserved};
+use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OutOfFrames, ReachableFrames, Reserved};
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
@@ -33,7 +33,7 @@ unsafe impl FrameSource for Pool {
         Ok(Pa(self.next))
     }
 
-    fn free(&mut self, _frame: Pa) {}
+    unsafe fn free(&mut self, _frame: Pa) {}
 }
 
 /// A machine whose kernel runs on a linear map of pages, with the payload loaded and the
@@ -69,16 +69,17 @@ fn loaded() -> Loaded {
     let list = [linear, image];
     let mappings = Mappings::new(GEOMETRY, &list).unwrap();
     let mut off = board.window(0, None);
-    let level = GEOMETRY.start_level();
-    let base = Layout::base(GEOMETRY);
-    let kernel =
-        linmap_table::DetachedTree::build(&mut mappings.cursor(), level, base, &mut off, &mut frames)
-            .unwrap();
+    // SAFETY: a window of the board reaches all of its memory.
+    let mut off_memory = unsafe { ReachableFrames::new(&mut off, &mut frames) };
+    let kernel = linmap_table::DetachedTree::build(&mappings, &mut off_memory).unwrap();
     board.event(Event::Fill { cpu: 0, pa: RESERVED, count: 512, first: 0, step: 0 });
     board.event(Event::Dsb { cpu: 0, domain: Domain::Sy, access: Access::All });
     let mut cpu = board.cpu(0);
-    cpu.write_ttbr0(RESERVED);
-    cpu.write_ttbr1(kernel.root().0);
+    // SAFETY: the CPU is the model's.
+    unsafe {
+        cpu.write_ttbr0(RESERVED);
+        cpu.write_ttbr1(kernel.root().0);
+    }
     cpu.isb();
     board.event(Event::Uses { cpu: 0, va: IMAGE, len: 0x20_0000, kind: Use::Execute });
 
@@ -86,10 +87,12 @@ fn loaded() -> Loaded {
     let mut window = unsafe { cpu.frames_at(layout.offset()) };
     let linear = [Transition::mapping(memory, layout.linear(memory.start))];
     let linear = Mappings::new(GEOMETRY, &linear).unwrap();
-    let code = identity_geometry(GEOMETRY, CODE + 0x1000).unwrap();
-    let transition = Transition::build(&linear, base, Pa(CODE), code, &mut window, &mut frames).unwrap();
+    let code = identity_geometry(GEOMETRY, Pa(CODE + 0x1000)).unwrap();
+    // SAFETY: as above.
+    let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+    let transition = Transition::build(&linear, Pa(CODE), code, &mut memory).unwrap();
     drop(window);
-    let reserved = Reserved { ttbr0: RESERVED, tcr: tcr(GEOMETRY, GEOMETRY, true) };
+    let reserved = Reserved { ttbr0: RESERVED, tcr: tcr(GEOMETRY, GEOMETRY, true).unwrap() };
     Loaded { board, transition, reserved, layout }
 }
 
@@ -150,9 +153,9 @@ fn hand_over(source: &str) -> Board {
     let mut cpu = board.cpu(0);
     // `Departure::go`.
     cpu.dsb(Dsb::Ishst);
-    let ttbr1 = ttbr(GEOMETRY, transition.linear.root(), 0);
+    let ttbr1 = ttbr(GEOMETRY, transition.linear.root(), 0).unwrap();
     // SAFETY: TTBR0 and TCR are as `reserved` says; the tables were ordered just now.
-    let _installed = unsafe { reserved.install(transition.code, &mut cpu) };
+    let _installed = unsafe { reserved.install(transition.code, &mut cpu) }.unwrap();
     // The jump: code at VA = PA from here on, and nothing of the kernel's any more.
     board.event(Event::Uses { cpu: 0, va: CODE, len: 0x1000, kind: Use::Execute });
     board.event(Event::Unuses { cpu: 0, va: IMAGE, len: 0x20_0000, kind: Use::Execute });

@@ -5,7 +5,7 @@ use linmap_board::{Board, BoardFrames};
 use linmap_live::{Half, LiveTree, Parked, Step, Target};
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule, Violation};
-use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames};
+use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames, ReachableFrames};
 use linmap_tests::listing::{self, Instruction};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
@@ -43,7 +43,7 @@ unsafe impl FrameSource for Pool {
         Ok(Pa(self.next))
     }
 
-    fn free(&mut self, _frame: Pa) {}
+    unsafe fn free(&mut self, _frame: Pa) {}
 }
 
 /// The image as both roots of the upper half have it.
@@ -72,11 +72,12 @@ fn running() -> Running {
     let config = Config { cpus: CPUS, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
     let board = Board::new(&config, true).unwrap();
     let mut frames = BoardFrames::new(&board, Pool { next: RAM + RAM_LEN });
-    let mut build = |list: &[Mapping], base: u64| {
+    let mut build = |list: &[Mapping]| {
         let mappings = Mappings::new(GEOMETRY, list).unwrap();
-        let (level, mut window) = (GEOMETRY.start_level(), board.window(0, None));
-        let tree = DetachedTree::build(&mut mappings.cursor(), level, Va(base), &mut window, &mut frames);
-        tree.unwrap().root()
+        let mut window = board.window(0, None);
+        // SAFETY: a window of the board reaches all of its memory.
+        let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+        DetachedTree::build(&mappings, &mut memory).unwrap().root()
     };
     let linear = Mapping {
         va: Va(LINEAR),
@@ -86,8 +87,8 @@ fn running() -> Running {
         leaves: Leaves::Blocks,
     };
     let [text, data] = image();
-    let live = build(&[linear, text, data], LINEAR);
-    let surgery = build(&[text, data], LINEAR);
+    let live = build(&[linear, text, data]);
+    let surgery = build(&[text, data]);
     let page = |pa: u64| Mapping {
         va: Va(pa),
         pa: Pa(pa),
@@ -95,11 +96,12 @@ fn running() -> Running {
         attributes: Attributes::KERNEL_TEXT,
         leaves: Leaves::Pages,
     };
-    let identity = build(&[page(CODE), page(PARK_VECTORS)], 0);
+    let root = |pa| ttbr(GEOMETRY, pa, 0).unwrap();
+    let identity = build(&[page(CODE), page(PARK_VECTORS)]);
     board.event(Event::Fill { cpu: 0, pa: NOTHING, count: 512, first: 0, step: 0 });
     board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All });
     for cpu in 0..CPUS {
-        let roots = [(Register::Ttbr0, NOTHING), (Register::Ttbr1, ttbr(GEOMETRY, live, 0))];
+        let roots = [(Register::Ttbr0, NOTHING), (Register::Ttbr1, root(live))];
         for (register, value) in roots {
             board.event(Event::Write { cpu, register, value });
         }
@@ -108,7 +110,6 @@ fn running() -> Running {
             uses(&board, cpu, va, kind);
         }
     }
-    let root = |pa| ttbr(GEOMETRY, pa, 0);
     Running { board, frames, live, surgery: root(surgery), identity: root(identity) }
 }
 
@@ -223,7 +224,7 @@ fn park_and_edit(source: &str, stay: &[usize]) -> Running {
     let mut running = running();
     let routine = Routine::read(source);
     let board = running.board.clone();
-    let live = ttbr(GEOMETRY, running.live, 0);
+    let live = ttbr(GEOMETRY, running.live, 0).unwrap();
 
     // SAFETY: on the model; this value alone changes the tree.
     let mut tree = unsafe { LiveTree::new(GEOMETRY, running.live, Half::High, BbmLevel::L0) };
@@ -241,7 +242,7 @@ fn park_and_edit(source: &str, stay: &[usize]) -> Running {
     }
     assert_eq!(routine.call(&running, 0, "linmap_park_and_go_on", running.surgery), Stop::Returned);
 
-    let moved = Descriptor::leaf(GEOMETRY, Level::L2, Pa(MOVED_TO), Attributes::KERNEL_DATA);
+    let moved = Descriptor::leaf(GEOMETRY, Level::L2, Pa(MOVED_TO), Attributes::KERNEL_DATA).unwrap();
     // The tables of the linear map were made first: root, level 1, level 2 from the top of memory
     // down.
     let level_2 = RAM + RAM_LEN - 3 * 0x1000;

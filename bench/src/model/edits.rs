@@ -58,7 +58,7 @@ fn tlbi(scope: TlbiScope, operand: u64) -> Event {
 /// Every page becomes read-only, one by one.
 pub(super) fn protect(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
-    let mut leaf = Descriptor::leaf(GEOMETRY, Level::L3, mapping.pa, mapping.attributes).0 | READ_ONLY;
+    let mut leaf = Descriptor::page(GEOMETRY, mapping.pa, mapping.attributes).0 | READ_ONLY;
     let mut va = mapping.va.0;
     for gib in 0..case.gib {
         for table in (0..ENTRIES).map(|index| level_2(case, gib) + (1 + index) * TABLE) {
@@ -81,8 +81,9 @@ pub(super) fn protect(case: Case, machine: &mut Machine) -> Result<(), Violation
 /// one event fills.
 pub(super) fn resize(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
-    let block = Descriptor::leaf(GEOMETRY, Level::L2, mapping.pa, mapping.attributes).0;
-    let page = Descriptor::leaf(GEOMETRY, Level::L3, mapping.pa, mapping.attributes).0;
+    let block =
+        Descriptor::leaf(GEOMETRY, Level::L2, mapping.pa, mapping.attributes).expect("level 2 has blocks").0;
+    let page = Descriptor::page(GEOMETRY, mapping.pa, mapping.attributes).0;
     let bytes = ENTRIES * TABLE;
     let places = |nth: u64| {
         let (level_2, index) = (level_2(case, nth / ENTRIES), nth % ENTRIES);

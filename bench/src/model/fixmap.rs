@@ -46,7 +46,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
     };
     let mut lists = MappingLists::<4>::new();
     let prepared = config.prepare([ram], &mut lists)?;
-    let mut frames = BoardFrames::new(&board, MemblockFrames::new(&mut memblock, GEOMETRY));
+    // SAFETY: memblock has all that is in use on the board.
+    let mut frames = BoardFrames::new(&board, unsafe { MemblockFrames::new(&mut memblock, GEOMETRY) });
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(GEOMETRY, board.pointer(early(3)), FIXMAP) };
     let mut cpu = board.cpu(0);

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use linmap_model::event::{Access, Domain, Register, Use};
 use linmap_model::{Event, Machine, Violation};
 use linmap_table::Leaves;
-use linmap_vmsa::{Descriptor, Level, Pa};
+use linmap_vmsa::{Descriptor, Pa};
 
 use super::checked::Checked;
 use super::job::Job;
@@ -46,7 +46,7 @@ fn reaches_the_ends(case: Case, machine: &mut Machine) -> Result<(), Violation> 
 /// barriers.
 pub(super) fn straight(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
-    let mut first = Descriptor::leaf(GEOMETRY, Level::L3, mapping.pa, mapping.attributes).0;
+    let mut first = Descriptor::page(GEOMETRY, mapping.pa, mapping.attributes).0;
     let mut apart = TABLE;
     let mut count = case.entries();
     let mut row = case.ram().end.0 - case.table_bytes();
@@ -86,7 +86,7 @@ pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
     turn_on(root, machine)?;
     let level_1 = empty(machine)?;
     machine.step(&link(root, 0, level_1))?;
-    let mut leaf = Descriptor::leaf(GEOMETRY, Level::L3, mapping.pa, mapping.attributes).0;
+    let mut leaf = Descriptor::page(GEOMETRY, mapping.pa, mapping.attributes).0;
     for index_1 in 0..case.gib {
         let level_2 = empty(machine)?;
         machine.step(&link(level_1, index_1, level_2))?;

@@ -33,7 +33,8 @@ impl BoardCpu {
     }
 }
 
-impl Cpu for BoardCpu {
+// SAFETY: the model does what it is told, and its memory is what windows reach.
+unsafe impl Cpu for BoardCpu {
     type Frames = BoardWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
@@ -72,7 +73,7 @@ impl Cpu for BoardCpu {
         state.event(Event::Fill { cpu, pa, count, first: first.0, step });
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         let mut state = self.shared.synced();
         let cpu = self.number;
         match state.machine.translate(cpu, va.0, Use::Write) {
@@ -119,15 +120,15 @@ impl Cpu for BoardCpu {
         self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
     }
 
-    fn write_ttbr0(&mut self, value: u64) {
+    unsafe fn write_ttbr0(&mut self, value: u64) {
         self.write(Register::Ttbr0, value);
     }
 
-    fn write_ttbr1(&mut self, value: u64) {
+    unsafe fn write_ttbr1(&mut self, value: u64) {
         self.write(Register::Ttbr1, value);
     }
 
-    fn write_tcr(&mut self, value: u64) {
+    unsafe fn write_tcr(&mut self, value: u64) {
         self.write(Register::Tcr, value);
     }
 }

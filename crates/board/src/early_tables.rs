@@ -1,7 +1,7 @@
 //! The tables that a kernel writes before it turns its MMU on.
 
 use linmap_table::cpu::{Cpu, Dsb};
-use linmap_table::{DetachedTree, FrameSource, Mappings, OutOfFrames, read};
+use linmap_table::{DetachedTree, FrameSource, Mappings, OutOfFrames, ReachableFrames, read};
 use linmap_trace::Event;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Pa, Va};
@@ -39,10 +39,10 @@ impl EarlyTables {
         let geometry = mappings.geometry();
         let empty = empty_table(board, geometry, frames)?;
         let mut window = board.window(0, None);
-        let base = Va(u64::MAX << geometry.va_bits());
-        let start = geometry.start_level();
-        let root = DetachedTree::build(&mut mappings.cursor(), start, base, &mut window, frames)?.root();
-        let (mut table, mut level) = (root, start);
+        // SAFETY: a window of the board reaches all of its memory, which the frames are.
+        let mut memory = unsafe { ReachableFrames::new(&mut window, frames) };
+        let root = DetachedTree::build(mappings, &mut memory)?.root();
+        let (mut table, mut level) = (root, geometry.start_level());
         while let Some(next) = level.next() {
             let index = geometry.index(fixmap, level);
             // SAFETY: `Geometry::index` is below the number of entries at its level.
@@ -66,8 +66,12 @@ impl EarlyTables {
     /// Turns the MMU of `cpu` on: TTBR0 on the empty table, TTBR1 on the tree.
     pub fn turn_on(&self, board: &Board, cpu: usize) {
         let mut cpu = board.cpu(cpu);
-        cpu.write_ttbr0(ttbr(self.geometry, self.empty, 0));
-        cpu.write_ttbr1(ttbr(self.geometry, self.root, 0));
+        let value = |root| ttbr(self.geometry, root, 0).expect("a frame of the geometry's memory");
+        // SAFETY: the CPU is the model's.
+        unsafe {
+            cpu.write_ttbr0(value(self.empty));
+            cpu.write_ttbr1(value(self.root));
+        }
         cpu.isb();
     }
 }

@@ -29,12 +29,13 @@ unsafe impl<F: FrameSource> FrameSource for BoardFrames<F> {
         self.source.alloc()
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         let mut state = self.shared.synced();
         let len = state.granule();
         state.event(Event::Free { pa: frame.0, len });
         state.memory.spoil(frame.0);
         drop(state);
-        self.source.free(frame);
+        // SAFETY: the caller's.
+        unsafe { self.source.free(frame) };
     }
 }

@@ -28,7 +28,7 @@ impl BoardWindow {
 // SAFETY: a frame is always the same allocation of one granule, aligned to it, that lives as long
 // as the board.
 unsafe impl TableWindow for BoardWindow {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         self.close(level);
         let va = self.offset.map(|offset| table.0.wrapping_add(offset));
         let open = OpenFrame { cpu: self.cpu, frame: table.0, va };

@@ -264,12 +264,15 @@ fn a_plan_without_its_closing_sequence_is_refused() {
         let steps = plan.steps().to_vec();
         // A frame that is freed loses its content; this test needs the new tables.
         drop(plan);
-        assert_eq!(tree.check(target, &steps, &mut window), Ok(()));
+        // SAFETY: the plan's tables are on the board, as below.
+        assert_eq!(unsafe { tree.check(target, &steps, &mut window) }, Ok(()));
         assert_eq!(steps.len(), 5, "one store or change, and the closing sequence");
         for missing in 1..5 {
             let mut without = steps.clone();
             without.remove(missing);
-            assert!(tree.check(target, &without, &mut window).is_err(), "without {}", steps[missing]);
+            // SAFETY: as above.
+            let checked = unsafe { tree.check(target, &without, &mut window) };
+            assert!(checked.is_err(), "without {}", steps[missing]);
         }
         // Any smaller invalidation is refused.
         let mut smaller = steps.clone();
@@ -279,6 +282,7 @@ fn a_plan_without_its_closing_sequence_is_refused() {
             shift: 12,
             reach: Reach::AllLevels,
         });
-        assert!(tree.check(target, &smaller, &mut window).is_err());
+        // SAFETY: as above.
+        assert!(unsafe { tree.check(target, &smaller, &mut window) }.is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use linmap_kexec::{Transition, TransitionError};
 use linmap_memblock::Memblock;
-use linmap_table::{FrameSource, Mapping, Mappings, OffsetWindow, OutOfFrames, Walk, walk};
+use linmap_table::{FrameSource, Mapping, Mappings, OffsetWindow, OutOfFrames, ReachableFrames, Walk};
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ unsafe impl FrameSource for Arena {
         self.free.pop_last().map(Pa).ok_or(none)
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
     }
 }
@@ -86,7 +86,8 @@ fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
     let mut window = arena.window();
     for frames in 0.. {
         arena.left = frames;
-        let built = Transition::build(&mappings, BASE, code, code_geometry, &mut window, &mut arena);
+        let built =
+            Transition::build(&mappings, code, code_geometry, &mut reachable(&mut window, &mut arena));
         let both = match built {
             Ok(both) => both,
             Err(TransitionError::OutOfFrames(_)) => {
@@ -98,12 +99,26 @@ fn exhaust(memblock: &Memblock<64>, code: Pa) -> usize {
         check(memstart, memblock, &memory, code, &both, &mut window);
         let tables = both.linear.built().tables + both.code.built().tables;
         assert_eq!(tables, frames as u64, "every frame that was asked for is a table");
-        both.linear.release(&mut window, &mut arena);
-        both.code.release(&mut window, &mut arena);
+        both.linear.release(&mut reachable(&mut window, &mut arena));
+        both.code.release(&mut reachable(&mut window, &mut arena));
         assert_eq!(arena.free.len() as u64, FRAMES);
         return frames;
     }
     unreachable!("some number of frames is enough");
+}
+
+fn reachable<'r>(
+    window: &'r mut OffsetWindow,
+    arena: &'r mut Arena,
+) -> ReachableFrames<'r, OffsetWindow, Arena> {
+    // SAFETY: the window is the arena's.
+    unsafe { ReachableFrames::new(window, arena) }
+}
+
+/// Walks in the arena.
+fn walk(geometry: Geometry, root: Pa, va: Va, window: &mut OffsetWindow) -> Walk {
+    // SAFETY: all trees of the test lie in the arena, which the window reaches.
+    unsafe { linmap_table::walk(geometry, root, va, window) }
 }
 
 fn check(

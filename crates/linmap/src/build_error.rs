@@ -1,6 +1,7 @@
 //! What can go wrong while a linear map is built.
 
 use linmap_table::{EntryInUse, OutOfFrames};
+use linmap_vmsa::registers::RegisterError;
 use thiserror::Error;
 
 use crate::slots::SlotError;
@@ -15,6 +16,9 @@ pub enum BuildError {
     /// No frame is left for a table.
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
+    /// TCR does not fit the 1:1 map.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
     /// An entry that the map needs is in use.
     #[error(transparent)]
     EntryInUse(#[from] EntryInUse),

@@ -2,13 +2,13 @@
 
 use linmap_table::{Leaves, MappingError, Reserved};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Geometry, GeometryError, Pa};
+use linmap_vmsa::{Geometry, Pa};
 use thiserror::Error;
 
 use crate::builder::Builder;
 use crate::image::ImageParts;
 use crate::layout::LayoutError;
-use crate::mapping_list::TooManyRanges;
+use crate::mapping_list::{BeyondIdentityReach, TooManyRanges};
 use crate::slots::BuilderSlots;
 
 /// What a linear map is built from: facts about the kernel and the boot CPU, and the kernel's
@@ -54,6 +54,6 @@ pub enum ConfigError {
     #[error(transparent)]
     Mapping(#[from] MappingError),
     /// Memory ends above what a 1:1 map reaches.
-    #[error("no 1:1 map reaches the end of memory: {0}")]
-    Identity(#[from] GeometryError),
+    #[error(transparent)]
+    Identity(#[from] BeyondIdentityReach),
 }

@@ -26,7 +26,7 @@ use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{
     Built, EntryInUse, Fixmap, FrameSource, Leaves, Mapping, Mappings, clear, contiguous_part,
 };
-use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, Va, leaf_type};
 
 use crate::build_error::BuildError;
 use crate::slots::BuilderSlots;
@@ -92,7 +92,9 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         } else {
             self.slot(level)
         };
-        self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
+        // SAFETY: the walk opens tables of the tree and frames fresh from the source, which nothing
+        // else accesses (the contract of `build_by_fixmap`).
+        unsafe { self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA) }
     }
 
     fn close(&mut self, level: Level) {
@@ -152,10 +154,11 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             if aligned && rest.leaves != Leaves::Pages && self.geometry.has_leaf(level) {
                 let contiguous = here.va.0.wrapping_sub(run_start.0) < run_len;
                 let attributes = Attributes { contiguous, ..rest.attributes };
+                let leaf = Descriptor(attributes.bits(self.geometry) | leaf_type(level));
                 // SAFETY: one entry, of the open table.
                 unsafe { check_vacant(entry, 1, frame, index, here.va, size) }?;
                 // SAFETY: as above.
-                unsafe { self.store(entry, Descriptor::leaf(self.geometry, level, here.pa, attributes)) };
+                unsafe { self.store(entry, leaf.at(self.geometry, here.pa)) };
                 self.built.entries += 1;
                 self.built.bytes += size;
             } else if let Some(next) = level.next() {
@@ -242,7 +245,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         {
             let attributes = Attributes { contiguous, ..part.attributes };
             let pa = Pa(part.pa.0 + from as u64 * size);
-            let leaf = Descriptor::leaf(geometry, Level::L3, pa, attributes).0;
+            let leaf = Descriptor::page(geometry, pa, attributes).0;
             // SAFETY: `from..to` lies within the `count` entries.
             let run = unsafe { entries.add(from) };
             if self.step < FixmapStep::BatchBarriers {

@@ -33,9 +33,12 @@ impl<const N: usize> FramePool<N> {
     }
 
     /// Returns the pool as a source of frames. It allocates from `source` when it is empty, and
-    /// frees to `source` when it is full. Every call must pass the same allocator.
+    /// frees to `source` when it is full.
+    ///
+    /// # Safety
+    /// Every call passes the same allocator.
     #[inline]
-    pub fn over<F: FrameSource>(&mut self, source: F) -> PooledFrames<'_, F, N> {
+    pub unsafe fn over<F: FrameSource>(&mut self, source: F) -> PooledFrames<'_, F, N> {
         PooledFrames { pool: &mut self.frames, source }
     }
 }
@@ -75,9 +78,10 @@ unsafe impl<F: FrameSource, const N: usize> FrameSource for PooledFrames<'_, F, 
     }
 
     #[inline]
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         if self.pool.try_push(frame).is_err() {
-            self.source.free(frame);
+            // SAFETY: the caller's: the frame came from the pool, so from the source.
+            unsafe { self.source.free(frame) };
         }
     }
 }

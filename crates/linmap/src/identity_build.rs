@@ -7,8 +7,10 @@
 //! removes the 1:1 map.
 
 use linmap_table::cpu::Cpu;
-use linmap_table::{Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, Reserved};
-use linmap_vmsa::{Pa, Va};
+use linmap_table::{
+    Built, DetachedTree, Fixmap, FixmapWindow, FrameSource, Mappings, ReachableFrames, Reserved,
+};
+use linmap_vmsa::Pa;
 
 use crate::build_error::BuildError;
 use crate::layout::Layout;
@@ -39,27 +41,36 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     cpu: &mut C,
     frames: &mut F,
 ) -> Result<Built, BuildError> {
-    let geometry = identity.geometry();
     // SAFETY: frames fresh from `frames` are accessed by nothing else (this function's contract).
     let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
-    let tree =
-        DetachedTree::build(&mut identity.cursor(), geometry.start_level(), Va(0), &mut window, frames)?;
+    // SAFETY: the fixmap reaches all of memory.
+    let tree = DetachedTree::build(identity, &mut unsafe { ReachableFrames::new(&mut window, frames) })?;
     // SAFETY: TTBR0 and TCR are as `reserved` says, with nothing cached (this function's contract).
     // The fixmap's last clear ordered the tables' stores (DSB ISHST, DSB ISH). The tree maps memory
     // by a cacheable type, as the linear map does.
-    let installed = unsafe { reserved.install(tree, cpu) };
+    let installed = match unsafe { reserved.install(tree, cpu) } {
+        Ok(installed) => installed,
+        Err((tree, error)) => {
+            // SAFETY: as above.
+            let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
+            // SAFETY: as above.
+            tree.release(&mut unsafe { ReachableFrames::new(&mut window, frames) });
+            return Err(error.into());
+        }
+    };
 
     // SAFETY: until it is removed, TTBR0 maps all of `identity` at VA = PA, which holds every frame
     // of `frames` and the root table.
     let mut one_to_one = unsafe { cpu.frames_at(0) };
-    let start = layout.geometry().start_level();
-    let base = Layout::base(layout.geometry());
-    let built = match DetachedTree::build(&mut linear.cursor(), start, base, &mut one_to_one, frames) {
-        // SAFETY: `root` is the live root that only this function changes (its contract).
-        Ok(tree) => match unsafe { tree.publish(root, &mut one_to_one, frames, cpu) } {
+    // SAFETY: as above.
+    let mut memory = unsafe { ReachableFrames::new(&mut one_to_one, frames) };
+    let built = match DetachedTree::build(linear, &mut memory) {
+        // SAFETY: `root` is the live root of the half in which `linear` lies, and only this
+        // function changes it (its contract).
+        Ok(tree) => match unsafe { tree.publish(root, &mut memory, cpu) } {
             Ok(built) => Ok(built),
             Err((tree, error)) => {
-                tree.release(&mut one_to_one, frames);
+                tree.release(&mut memory);
                 Err(error.into())
             }
         },
@@ -70,13 +81,16 @@ pub unsafe fn build_by_identity<C: Cpu, F: FrameSource>(
     match built {
         Ok(built) => {
             // SAFETY: the linear map is live now and maps every frame of `frames` at this offset.
-            tree.release(&mut unsafe { cpu.frames_at(layout.offset()) }, frames);
+            let mut window = unsafe { cpu.frames_at(layout.offset()) };
+            // SAFETY: as above.
+            tree.release(&mut unsafe { ReachableFrames::new(&mut window, frames) });
             Ok(built)
         }
         Err(error) => {
             // SAFETY: as for building it; there is no linear map to reach the tables through.
             let mut window = unsafe { FixmapWindow::new(fixmap, cpu, slots.tables) };
-            tree.release(&mut window, frames);
+            // SAFETY: the fixmap reaches all of memory.
+            tree.release(&mut unsafe { ReachableFrames::new(&mut window, frames) });
             Err(error)
         }
     }

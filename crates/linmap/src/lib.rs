@@ -35,7 +35,7 @@ pub use frame_pool::{FramePool, PooledFrames};
 pub use image::ImageParts;
 pub use layout::{Layout, LayoutError};
 pub use leaf_policy::{LeafPolicy, leaves_name};
-pub use mapping_list::{MappingList, MappingLists, TooManyRanges, identity_geometry};
+pub use mapping_list::{BeyondIdentityReach, MappingList, MappingLists, TooManyRanges, identity_geometry};
 #[cfg(feature = "memblock")]
 pub use memblock::{MemblockFrames, MemblockRecord, first_unmappable};
 pub use prepared::{BuiltMap, PreparedMap};

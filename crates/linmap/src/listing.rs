@@ -167,7 +167,7 @@ mod tests {
     const G: Geometry = Geometry::K4_48;
 
     fn page(va: u64, pa: u64, attributes: Attributes) -> Leaf {
-        let descriptor = Descriptor::leaf(G, Level::L3, Pa(pa), attributes);
+        let descriptor = Descriptor::page(G, Pa(pa), attributes);
         Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor }
     }
 

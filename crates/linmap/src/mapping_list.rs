@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap_table::{Leaves, Mapping};
-use linmap_vmsa::{Attributes, Geometry, GeometryError, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::layout::Layout;
@@ -95,24 +95,45 @@ fn push<const N: usize>(list: &mut MappingList<N>, mapping: Mapping) -> Result<(
     list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity: N })
 }
 
+/// No 1:1 map reaches the end of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error(
+    "a 1:1 map of memory up to {end} needs {bits} bits of VA: T0SZ reaches {reach} bits with this granule \
+     and descriptor format"
+)]
+pub struct BeyondIdentityReach {
+    /// The end of memory.
+    pub end: Pa,
+    /// The bits that its last address needs.
+    pub bits: u8,
+    /// The bits that T0SZ can ask for.
+    pub reach: u8,
+}
+
 /// Returns the geometry of a TTBR0 map that reaches up to `end` and no further than it must: fewer
 /// VA bits mean fewer levels and a shorter root.
 ///
+/// It has the granule and the descriptor format of the kernel's half, since TCR has one DS bit for
+/// both. Its VA size is its own, in T0SZ: it may be larger than the kernel's, whose linear region
+/// need not begin at address 0.
+///
 /// # Errors
-/// [`GeometryError::VaBits`] when `end` needs more VA bits than the kernel's half has.
-pub fn identity_geometry(kernel: Geometry, end: u64) -> Result<Geometry, GeometryError> {
-    let bits = (u64::BITS - end.saturating_sub(1).leading_zeros()).max(25) as u8;
-    if bits > kernel.va_bits() {
-        return Err(GeometryError::VaBits { bits });
-    }
-    Geometry::new(kernel.granule(), bits, kernel.pa_bits())
+/// [`BeyondIdentityReach`] when `end` needs more VA bits than T0SZ can ask for: 48, or 52 where the
+/// kernel's half shows that the CPUs have them.
+pub fn identity_geometry(kernel: Geometry, end: Pa) -> Result<Geometry, BeyondIdentityReach> {
+    let bits = (u64::BITS - end.0.saturating_sub(1).leading_zeros()).max(25) as u8;
+    let reach = if kernel.lpa2() || kernel.va_bits() > 48 { 52 } else { 48 };
+    // LPA2 stays on by the PA size where the VA size alone does not ask for it.
+    let pa_bits = if kernel.lpa2() { 52 } else { kernel.pa_bits() };
+    let geometry = if bits <= reach { Geometry::new(kernel.granule(), bits, pa_bits).ok() } else { None };
+    geometry.ok_or(BeyondIdentityReach { end, bits, reach })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use linmap_table::Mappings;
-    use linmap_vmsa::Access;
+    use linmap_vmsa::{Access, Granule};
     use std::boxed::Box;
     use std::vec::Vec;
 
@@ -198,8 +219,37 @@ mod tests {
             (0x80_4000_0000, 40),
             (1 << 48, 48),
         ] {
-            assert_eq!(identity_geometry(G, end).map(Geometry::va_bits), Ok(bits), "{end:#x}");
+            assert_eq!(identity_geometry(G, Pa(end)).map(Geometry::va_bits), Ok(bits), "{end:#x}");
         }
-        assert_eq!(identity_geometry(G, (1 << 48) + 1), Err(GeometryError::VaBits { bits: 49 }));
+    }
+
+    #[test]
+    fn an_identity_map_is_wider_than_the_kernels_half_where_memory_needs_it() {
+        let kernel = Geometry::new(Granule::K16, 36, 48).unwrap();
+        let end = Pa(0xfff_4000_0000);
+        assert_eq!(identity_geometry(kernel, end), Ok(Geometry::new(Granule::K16, 44, 48).unwrap()));
+    }
+
+    #[test]
+    fn an_identity_map_has_the_descriptor_format_of_the_kernels_half() {
+        for (va_bits, pa_bits) in [(52, 52), (52, 48), (48, 52)] {
+            let kernel = Geometry::new(Granule::K4, va_bits, pa_bits).unwrap();
+            let identity = identity_geometry(kernel, Pa(1 << 33)).unwrap();
+            assert_eq!((identity.va_bits(), identity.lpa2()), (33, true));
+            assert_eq!(identity_geometry(kernel, Pa(1 << 52)).map(Geometry::va_bits), Ok(52));
+        }
+        assert!(!identity_geometry(G, Pa(1 << 33)).unwrap().lpa2());
+    }
+
+    #[test]
+    fn memory_beyond_every_identity_map_is_an_error_that_names_the_reach() {
+        let end = Pa((1 << 48) + 1);
+        let error = identity_geometry(G, end).unwrap_err();
+        assert_eq!(error, BeyondIdentityReach { end, bits: 49, reach: 48 });
+        assert!(std::format!("{error}").contains("T0SZ reaches 48 bits"), "{error}");
+        let k64 = Geometry::new(Granule::K64, 48, 52).unwrap();
+        assert!(identity_geometry(k64, Pa(1 << 50)).is_err());
+        let wide = Geometry::new(Granule::K64, 52, 52).unwrap();
+        assert!(identity_geometry(wide, Pa(1 << 50)).is_ok());
     }
 }

@@ -56,7 +56,7 @@ impl LinearMapConfig {
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),
             Builder::Identity => {
-                Method::Identity(Mappings::new(identity_geometry(geometry, end.0)?, identity)?)
+                Method::Identity(Mappings::new(identity_geometry(geometry, end)?, identity)?)
             }
         };
         Ok(PreparedMap { config: self, layout, linear, method })
@@ -85,6 +85,8 @@ impl<'c> PreparedMap<'c, '_> {
     /// - The memory to map contains the frames of `frames`, the root table and every table that is
     ///   already in use. Nothing else accesses the frames.
     /// - The ranges are memory that the CPU may access at any time, by speculation too.
+    /// - The configuration's image is mapped at its `va`. Every [`Editor`](crate::Editor) that is
+    ///   later passed to the map reaches the tree's tables.
     #[inline]
     pub unsafe fn build<C: Cpu, F: FrameSource>(
         self,
@@ -132,8 +134,41 @@ impl BuiltMap<'_> {
     pub fn into_map(self) -> LinearMap {
         let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
         // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
-        // map alone changes the tree from then on, and hardware updates are off.
-        let tree = unsafe { LiveTree::new(geometry, root, Half::High, bbm) };
-        LinearMap::new(tree, self.layout, image, leaves)
+        // map alone changes the tree from then on, hardware updates are off, and every editor
+        // reaches the tree's tables. The builder mapped all memory at the layout, global.
+        unsafe {
+            let tree = LiveTree::new(geometry, root, Half::High, bbm);
+            LinearMap::new(tree, self.layout, image, leaves)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linmap_table::{Leaves, Reserved};
+    use linmap_vmsa::id::BbmLevel;
+    use linmap_vmsa::{Geometry, Granule};
+
+    use super::*;
+    use crate::{BuilderSlots, ImageParts};
+
+    #[test]
+    fn memory_above_the_reach_of_the_kernels_half_is_prepared_with_a_wider_identity_map() {
+        let config = LinearMapConfig {
+            geometry: Geometry::new(Granule::K16, 36, 48).unwrap(),
+            image: ImageParts::default(),
+            leaves: Leaves::ContiguousBlocks,
+            builder: Builder::Identity,
+            slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },
+            root: Pa(0xfff_0000_0000),
+            reserved: Reserved { ttbr0: 0, tcr: 0 },
+            bbm: BbmLevel::L0,
+        };
+        let memory = PaRange::new(Pa(0xfff_0000_0000), Pa(0xfff_4000_0000));
+        let mut lists = MappingLists::<8>::new();
+        let prepared = config.prepare([memory], &mut lists).unwrap();
+        let Method::Identity(identity) = prepared.method else { panic!("{:?}", prepared.method) };
+        assert_eq!(identity.geometry().va_bits(), 44);
+        assert_eq!(prepared.layout().memstart(), memory.start);
     }
 }

@@ -83,7 +83,7 @@ impl BuilderSlots {
         if let Some(&slot) = self.tables.iter().find(|slot| self.leaf_tables.contains(slot)) {
             return Err(SlotError::Repeated { slot });
         }
-        match self.leaf_tables.clone().find(|slot| !fixmap.is_free(*slot)) {
+        match fixmap.first_unusable(self.leaf_tables.clone()) {
             Some(slot) => Err(SlotError::InUse { slot }),
             None => Ok(()),
         }

@@ -80,7 +80,7 @@ impl Booted {
         link(frame::LEVEL_2, FIXMAP, Level::L2, frame::FIXMAP_PAGES);
         let half = IMAGE_LEN / 2;
         for (offset, attributes) in [(0, Attributes::KERNEL_TEXT), (half, Attributes::KERNEL_DATA)] {
-            let first = Descriptor::leaf(G, Level::L3, self.at(offset), attributes).0;
+            let first = Descriptor::page(G, self.at(offset), attributes).0;
             let pa = self.at(frame::IMAGE_PAGES).0 + 8 * (offset >> 12);
             self.board.event(Event::Fill { cpu: 0, pa, count: 256, first, step: 0x1000 });
         }
@@ -113,7 +113,10 @@ impl Booted {
             builder,
             slots: SLOTS,
             root: self.at(frame::SWAPPER),
-            reserved: Reserved { ttbr0: ttbr(G, self.at(frame::RESERVED), 0), tcr: tcr(G, G, true) },
+            reserved: Reserved {
+                ttbr0: ttbr(G, self.at(frame::RESERVED), 0).expect("a frame"),
+                tcr: tcr(G, G, true).expect("one geometry"),
+            },
             bbm: BbmLevel::L0,
         };
         let mut lists = MappingLists::<64>::new();
@@ -122,7 +125,8 @@ impl Booted {
         let mut fixmap = unsafe { Fixmap::new(G, self.board.pointer(self.at(frame::FIXMAP_PAGES)), FIXMAP) };
         let cpu = Forgetful { cpu: self.board.cpu(0), forgets };
         let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
-        let mut frames = BoardFrames::new(&self.board, MemblockFrames::new(&mut self.memblock, G));
+        // SAFETY: memblock has all that is in use on the board.
+        let mut frames = BoardFrames::new(&self.board, unsafe { MemblockFrames::new(&mut self.memblock, G) });
         // SAFETY: as `turn_on` left the machine; TTBR0 is on the reserved table.
         let map = unsafe { prepared.build(&mut fixmap, &mut cpu, &mut frames) }?;
         let (layout, built) = (map.layout(), map.built());
@@ -206,7 +210,8 @@ struct Forgetful<C> {
     forgets: Option<Forgets>,
 }
 
-impl<C: Cpu> Cpu for Forgetful<C> {
+// SAFETY: what it forgets, the model finds; nothing else relies on it.
+unsafe impl<C: Cpu> Cpu for Forgetful<C> {
     type Frames = C::Frames;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
@@ -219,8 +224,9 @@ impl<C: Cpu> Cpu for Forgetful<C> {
         unsafe { self.cpu.store_run(entries, count, first, step) };
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
-        self.cpu.reach(va)
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.reach(va) }
     }
 
     unsafe fn frames_at(&mut self, offset: u64) -> C::Frames {
@@ -248,16 +254,19 @@ impl<C: Cpu> Cpu for Forgetful<C> {
         }
     }
 
-    fn write_ttbr0(&mut self, value: u64) {
-        self.cpu.write_ttbr0(value);
+    unsafe fn write_ttbr0(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_ttbr0(value) };
     }
 
-    fn write_ttbr1(&mut self, value: u64) {
-        self.cpu.write_ttbr1(value);
+    unsafe fn write_ttbr1(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_ttbr1(value) };
     }
 
-    fn write_tcr(&mut self, value: u64) {
-        self.cpu.write_tcr(value);
+    unsafe fn write_tcr(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_tcr(value) };
     }
 }
 

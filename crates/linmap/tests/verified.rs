@@ -35,7 +35,7 @@ struct Memory(Board);
 
 // SAFETY: the board's memory, at one place for each frame. Nothing runs while a test reads it.
 unsafe impl TableWindow for Memory {
-    fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
         self.0.pointer(table)
     }
 

@@ -70,10 +70,12 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
     for step in steps.iter().rev() {
         let Step::Free { table, level, .. } = *step else { break };
         // SAFETY: the plan was applied. The check found that its stores unlink each table returned,
-        // and that its invalidations remove the table from every TLB and walk cache. The frame is
-        // from a frame source: by their contract, planners remove no other tables.
-        unsafe { release_below(geometry, table, level, window, frames) };
-        frames.free(table);
+        // and that its invalidations remove the table from every TLB and walk cache. By the promise
+        // of `LiveTree::new` the window reaches it, and its frame is one of the source's.
+        unsafe {
+            release_below(geometry, table, level, window, frames);
+            frames.free(table);
+        }
         freed += 1;
     }
     freed
@@ -87,9 +89,8 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
 #[inline]
 unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
     let count = usize::from(store.count);
-    let table = window.open(store.level, store.table);
-    // SAFETY: the run lies in the table.
-    let entries = unsafe { table.add(usize::from(store.index)) };
+    // SAFETY: the caller's: the window reaches the table, in which the run lies.
+    let entries = unsafe { window.open(store.level, store.table).add(usize::from(store.index)) };
     match store.edit {
         // SAFETY: an open table is valid for writes and aligned; the rest is the caller's.
         Edit::Write { first, .. } if count == 1 => unsafe { cpu.store(entries, first) },

@@ -137,7 +137,8 @@ unsafe fn store_below<W: TableWindow, C: Cpu>(
     cpu: &mut C,
 ) -> u64 {
     let (from, to) = context.indices(node, leaves.first.0, leaves.last.0);
-    let table = window.open(node.level, node.table);
+    // SAFETY: the caller's: the window reaches the tables of the tree.
+    let table = unsafe { window.open(node.level, node.table) };
     let mut stored = 0;
     if node.level == Level::L3 {
         // SAFETY: an open table is valid for reads and writes of a whole granule, and these are

@@ -1,8 +1,8 @@
 //! Mapping: leaves go into empty entries, and whole new tables are linked by one store.
 
-use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
+use linmap_vmsa::{Attributes, LINEAR_SPAN, Pa, Va};
 
-use crate::entry::{Entry, entry};
+use crate::entry::{Entry, VALID_BIT, entry, leaf};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -10,7 +10,7 @@ use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::{Cursor, Mapping};
-use linmap_table::{DetachedTree, EntryInUse, contiguous_part, release_below};
+use linmap_table::{EntryInUse, ReachableFrames, Subtree, contiguous_part};
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to map everything from the cursor on.
@@ -34,7 +34,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     let below = self.context.below(node, index, table);
                     self.map_below(below, cursor)?;
                 }
-                (Entry::Empty, next) => {
+                (Entry::Empty, _) => {
                     let leaves = cursor.leaves_at(&mapping, node.level).min((entries - index) as u64);
                     if let Some(count) = (leaves as usize).checked_sub(1) {
                         let end = index + count;
@@ -43,15 +43,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         });
                         self.write_leaves(node, index, count, mapping)?;
                         cursor.advance((count as u64) << node.shift);
-                    } else if let Some(next) = next {
-                        let base = Va(node.va(index));
-                        let table = DetachedTree::build(cursor, next, base, self.window, self.frames)?.root();
-                        self.link(node, index, table).inspect_err(|_| {
-                            // SAFETY: the tree was built just above, from these frames, and nothing
-                            // leads to it.
-                            unsafe { release_below(geometry, table, next, self.window, self.frames) };
-                            self.frames.free(table);
-                        })?;
+                    } else {
+                        self.link_subtree(node, index, cursor)?;
                     }
                 }
                 _ => {
@@ -59,6 +52,19 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     return Err(EntryInUse { va, table: node.table, index, found }.into());
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Links a new table for what lies at the cursor over an empty entry.
+    fn link_subtree(&mut self, node: Node, index: usize, cursor: &mut Cursor<'_>) -> Result<(), PlanError> {
+        // SAFETY: the promise of `LiveTree::new`.
+        let mut memory = unsafe { ReachableFrames::new(self.window, self.frames) };
+        let subtree = Subtree::below(cursor, node.level, &mut memory)?;
+        if let Err(error) = self.link(node, index, subtree.table()) {
+            // SAFETY: as above.
+            subtree.release(&mut unsafe { ReachableFrames::new(self.window, self.frames) });
+            return Err(error);
         }
         Ok(())
     }
@@ -101,7 +107,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             // Consecutive descriptors have consecutive addresses within this span alone.
             let before_carry = (LINEAR_SPAN - pa.0 % LINEAR_SPAN) >> shift;
             let part = (before_carry as usize).min(count - done);
-            let first = Descriptor::leaf(geometry, node.level, pa, attributes);
+            let first = leaf(geometry, node.level, attributes.bits(geometry) | VALID_BIT, pa);
             self.store(node, index + done, part, Edit::Write { first, step: 1 << shift })?;
             done += part;
         }

@@ -92,9 +92,12 @@ pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
         for nth in 0..usize::from(*count) {
             if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {
                 // SAFETY: the planner allocated the frames and wrote the tables; no store that
-                // links them was applied.
-                unsafe { release_below(geometry, table, next, window, frames) };
-                frames.free(table);
+                // links them was applied. By the promise of `LiveTree::new` the window reaches them
+                // and the source is theirs.
+                unsafe {
+                    release_below(geometry, table, next, window, frames);
+                    frames.free(table);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va, VaRange};
 use thiserror::Error;
 
 use linmap_table::EntryInUse;
-use linmap_table::OutOfFrames;
+use linmap_table::{OutOfFrames, SubtreeError};
 
 /// Why an edit can't be planned. The tree is unchanged, and all frames allocated are freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -47,6 +47,9 @@ pub enum PlanError {
     /// No frame is left for a table.
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
+    /// No table can be built there.
+    #[error(transparent)]
+    Subtree(SubtreeError),
     /// Something is mapped already where the edit would map.
     #[error(transparent)]
     EntryInUse(#[from] EntryInUse),
@@ -101,4 +104,13 @@ pub enum PlanError {
         /// The level that the CPUs have.
         bbm: BbmLevel,
     },
+}
+
+impl From<SubtreeError> for PlanError {
+    fn from(error: SubtreeError) -> Self {
+        match error {
+            SubtreeError::OutOfFrames(error) => error.into(),
+            error => Self::Subtree(error),
+        }
+    }
 }

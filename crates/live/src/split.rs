@@ -340,10 +340,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[cold]
     #[inline(never)]
     fn release(&mut self, table: Pa, level: Level) {
-        // SAFETY: the planner allocated the frames and wrote the tables, and nothing leads to them
-        // yet.
-        unsafe { release_below(self.context.geometry, table, level, self.window, self.frames) };
-        self.frames.free(table);
+        // SAFETY: the planner allocated the frames from this source and wrote the tables, and
+        // nothing leads to them yet. By the promise of `LiveTree::new` the window reaches them.
+        unsafe {
+            release_below(self.context.geometry, table, level, self.window, self.frames);
+            self.frames.free(table);
+        }
     }
 
     /// Writes a new table at `level` for `base` that translates to the memory from `pa` on, with
@@ -360,7 +362,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let shift = self.context.shift(level);
         let count = self.context.entries(level);
         let table = self.frames.alloc()?;
-        let pointer = self.window.open(level, table);
+        // SAFETY: by the promise of `LiveTree::new` the window reaches every frame of the source.
+        let pointer = unsafe { self.window.open(level, table) };
         // SAFETY: an open table is valid for writes of a whole granule, nothing else has the frame,
         // and the slice is not used any more when the loop below opens tables of deeper levels and
         // writes through the pointer.

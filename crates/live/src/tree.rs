@@ -35,15 +35,22 @@ impl LiveTree {
     /// at least BBM level `bbm`.
     ///
     /// # Safety
-    /// The root is in a TTBR with this geometry, or could be. From now on only this value changes
-    /// the tree. Hardware updates of the access flag and of dirty state are off on all CPUs, as
-    /// [`linmap_vmsa::registers::tcr`] leaves them.
+    /// - The root is in a TTBR with this geometry, or could be. From now on only this value changes
+    ///   the tree.
+    /// - From the plan of an edit until it is applied, hardware updates of the access flag and of
+    ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them.
+    /// - Every window that is passed to a method of this value, or of one of its plans, reaches all
+    ///   tables of the tree, and every frame of the frame source that is passed with it. The same
+    ///   source is passed each time. The tables that an edit frees are in frames of it.
     pub const unsafe fn new(geometry: Geometry, root: Pa, half: Half, bbm: BbmLevel) -> Self {
         Self { context: TreeContext::new(geometry, root, half, bbm) }
     }
 
     /// Returns the same tree for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
-    pub const fn with_range_invalidation(self) -> Self {
+    ///
+    /// # Safety
+    /// They all have them. Elsewhere the instructions are undefined.
+    pub const unsafe fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
     }
 
@@ -253,12 +260,16 @@ impl LiveTree {
         }
     }
 
-    /// Checks steps from any source against the tree as it is, as [`Plan::check`] does for its own.
-    /// Every table that replaces a block, or is replaced by one, is compared with that block.
+    /// Checks steps from any source against the tree in memory, as [`Plan::check`] does for its own
+    /// steps. Every table that replaces a block, or is replaced by one, is compared with that
+    /// block.
     ///
     /// # Errors
     /// The first rule broken.
-    pub fn check<W: TableWindow>(
+    ///
+    /// # Safety
+    /// The window reaches every table that the steps link, and all tables below it.
+    pub unsafe fn check<W: TableWindow>(
         &self,
         target: Target,
         steps: &[Step],

@@ -102,8 +102,9 @@ impl TreeContext {
     /// Reads entry `index` of the table in frame `table`, an index that the table has.
     #[inline(always)]
     pub fn read<W: TableWindow>(&self, window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
-        // SAFETY: `last_index` is the index of a granule's last entry and all ones in binary, so
-        // the masked index is one of a granule's entries.
+        // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
+        // `last_index` is the index of a granule's last entry and all ones in binary, so the masked
+        // index is one of a granule's entries.
         unsafe { linmap_table::read(window, level, table, index & self.last_index) }
     }
 
@@ -118,7 +119,8 @@ impl TreeContext {
         to: usize,
         look: impl FnOnce(&[u64]) -> T,
     ) -> T {
-        let pointer = window.open(node.level, node.table);
+        // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
+        let pointer = unsafe { window.open(node.level, node.table) };
         // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
         // its entries, initialised by whoever built the tree. Nothing writes to them during the
         // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates

@@ -28,7 +28,8 @@ pub(crate) fn uniform<W: TableWindow>(
     level: Level,
 ) -> Option<(u64, Pa)> {
     let count = geometry.entries(level);
-    let pointer = window.open(level, table);
+    // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
+    let pointer = unsafe { window.open(level, table) };
     // SAFETY: an open table has `count` entries, which are initialised in every tree, and stays
     // open while deeper levels are. Nothing writes to them during the call: only its one `LiveTree`
     // changes a live tree, and new tables are complete.

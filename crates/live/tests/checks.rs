@@ -69,7 +69,9 @@ impl Machine {
     }
 
     fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), BrokenRule> {
-        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.rule)
+        // SAFETY: the steps link tables of the arena, or the check refuses them before it looks.
+        let checked = unsafe { self.tree.check(target, steps, &mut self.window) };
+        checked.map_err(|refused| refused.rule)
     }
 }
 
@@ -282,7 +284,7 @@ fn changes_that_break_at_every_level_are_refused() {
         other => panic!("{other:?}"),
     };
     assert_eq!(reason(machine.check(in_use(0, GIB), &device)), Reason::MemoryType);
-    let moved = Descriptor::leaf(G, Level::L1, Pa(8 * GIB), Attributes::KERNEL_DATA);
+    let moved = Descriptor::leaf(G, Level::L1, Pa(8 * GIB), Attributes::KERNEL_DATA).unwrap();
     device[0] = Step::Store(Store { edit: Edit::Write { first: moved, step: 0 }, ..store });
     assert_eq!(reason(machine.check(in_use(0, GIB), &device)), Reason::OutputAddress);
     // With a break first it is legal on a quiescent range.
@@ -333,15 +335,18 @@ fn a_table_of_which_any_one_entry_differs_from_the_block_is_refused() {
             panic!("{}", plan[1])
         };
         let table = first.next_table(G).unwrap();
-        assert_eq!(tree.check(target, &plan, window), Ok(()));
+        // SAFETY: the plan's tables are in the arena.
+        assert_eq!(unsafe { tree.check(target, &plan, window) }, Ok(()));
         // SAFETY: the table is one of the arena's frames, and nothing else refers to it.
         unsafe { *window.open(Level::L3, table).add(index).as_ptr() ^= 1 << bit };
-        let refused = tree.check(target, &plan, window).map_err(|refused| refused.rule);
+        // SAFETY: as above.
+        let refused = unsafe { tree.check(target, &plan, window) }.map_err(|refused| refused.rule);
         assert!(
             matches!(refused, Err(BrokenRule::Differs { .. })),
             "bit {bit} of entry {index}: {refused:?}"
         );
-        arena.free(table);
+        // SAFETY: no plan has linked the table.
+        unsafe { arena.free(table) };
     }
 }
 

@@ -134,9 +134,10 @@ struct Opened<'w>(&'w mut OffsetWindow, usize);
 
 // SAFETY: the inner window's.
 unsafe impl TableWindow for Opened<'_> {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         self.1 += 1;
-        self.0.open(level, table)
+        // SAFETY: the caller's.
+        unsafe { self.0.open(level, table) }
     }
 
     fn close(&mut self, level: Level) {

@@ -82,7 +82,9 @@ impl Machine {
     }
 
     fn check(&mut self, target: Target, steps: &[Step]) -> Result<(), BrokenRule> {
-        self.tree.check(target, steps, &mut self.window).map_err(|refused| refused.rule)
+        // SAFETY: the steps link tables of the arena, or the check refuses them before it looks.
+        let checked = unsafe { self.tree.check(target, steps, &mut self.window) };
+        checked.map_err(|refused| refused.rule)
     }
 
     /// Bits of all leaves, valid or not.
@@ -261,7 +263,7 @@ fn what_only_break_before_make_could_do_needs_none_in_a_parked_tree() {
     let mut machine = Machine::new(BbmLevel::L0, GIB, Leaves::ContiguousBlocks);
     let Step::Store(store) = machine.steps(0, 0x1000, Level::L3)[0] else { panic!("no store") };
     // Device memory somewhere else.
-    let moved = Descriptor::leaf(G, Level::L1, Pa(8 * GIB), Attributes::KERNEL_RODATA).0 | 3 << 2;
+    let moved = Descriptor::leaf(G, Level::L1, Pa(8 * GIB), Attributes::KERNEL_RODATA).unwrap().0 | 3 << 2;
     let edit = Edit::Write { first: Descriptor(moved), step: 0 };
     let mut steps = vec![Step::Store(Store { edit, ..store })];
     steps.extend(CLOSING);

@@ -72,9 +72,13 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
 
     /// Notes that the CPU `cpu` can't come to the live root any more.
     ///
+    /// # Safety
+    /// It is so: the CPU is off or has left the live root, and its TLB holds nothing of it, until
+    /// [`expect`](Self::expect) says otherwise.
+    ///
     /// # Panics
     /// If `cpu` is not below `CPUS`.
-    pub fn has_left(&self, cpu: usize) {
+    pub unsafe fn has_left(&self, cpu: usize) {
         self.parked[cpu].store(LEFT, Ordering::Release);
     }
 
@@ -176,7 +180,11 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
     /// Cancels a request that the editor, the CPU this runs on, no longer waits for because the
     /// kernel stops: the CPUs that have parked return. Does nothing while an edit runs, since no
     /// CPU can return then.
-    pub fn abandon(&self) {
+    ///
+    /// # Safety
+    /// The CPU that this runs on is the one that called [`edit_parked`](Self::edit_parked), if one
+    /// has: no edit begins at the same time.
+    pub unsafe fn abandon(&self) {
         let request = self.request.load(Ordering::Relaxed);
         if !request.is_multiple_of(2) && !self.editing.load(Ordering::Relaxed) {
             self.release(request);

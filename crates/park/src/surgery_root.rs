@@ -2,7 +2,7 @@
 
 use linmap_table::cpu::{Cpu, Dsb};
 use linmap_table::{FrameSource, OutOfFrames, TableWindow, read};
-use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::registers::{RegisterError, ttbr};
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va, VaRange};
 use thiserror::Error;
 
@@ -29,6 +29,9 @@ pub enum SurgeryError {
     /// No frame is left for one of its tables.
     #[error(transparent)]
     Frames(#[from] OutOfFrames),
+    /// The root can't be in TTBR1.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
     /// The windows need five pages of one table, outside all other ranges.
     #[error("{windows}: the surgery root needs five free pages there in one table of pages")]
     Windows {
@@ -92,14 +95,16 @@ impl<C: Cpu> SurgeryRoot<C> {
             table = tables.below(level, table, geometry.index(windows, level))?.ok_or(outside)?;
             level = next;
         }
-        let table = tables.window.open(level, table);
+        // SAFETY: the caller's: the window reaches the frames of the source.
+        let table = unsafe { tables.window.open(level, table) };
         tables.window.close(level);
+        let ttbr1 = ttbr(geometry, root, 0)?;
         // Orders the tables' stores before the walks that a later write of TTBR1 starts.
         cpu.dsb(Dsb::Ishst);
         // SAFETY: the entries are invalid: the table is new, and `mapped_as_live` has none of the
         // pages. The table stays mapped at this address, and belongs to this root alone.
         let window = unsafe { SurgeryWindow::new(geometry, cpu, table.add(first), windows) };
-        Ok(Self { root, ttbr1: ttbr(geometry, root, 0), window })
+        Ok(Self { root, ttbr1, window })
     }
 }
 
@@ -123,18 +128,23 @@ impl<W: TableWindow, F: FrameSource, C: Cpu> Tables<'_, W, F, C> {
     /// Allocates an empty table for `level`.
     fn new_table(&mut self, level: Level) -> Result<Pa, OutOfFrames> {
         let table = self.frames.alloc()?;
-        let entries = self.window.open(level, table);
-        // SAFETY: a whole table that no other code uses.
-        unsafe { self.cpu.store_run(entries, self.geometry.entries(level), Descriptor::INVALID, 0) };
+        // SAFETY: the window reaches the frames of the source. A whole table that no other code
+        // uses.
+        unsafe {
+            let entries = self.window.open(level, table);
+            self.cpu.store_run(entries, self.geometry.entries(level), Descriptor::INVALID, 0);
+        }
         self.window.close(level);
         Ok(table)
     }
 
     fn set(&mut self, level: Level, table: Pa, index: usize, descriptor: Descriptor) {
-        let entries = self.window.open(level, table);
-        // SAFETY: an index is below the number of entries of the table, which no
-        // other code uses.
-        unsafe { self.cpu.store(entries.add(index), descriptor) };
+        // SAFETY: the window reaches the frames of the source. An index is below the number of
+        // entries of the table, which no other code uses.
+        unsafe {
+            let entries = self.window.open(level, table);
+            self.cpu.store(entries.add(index), descriptor);
+        }
         self.window.close(level);
     }
 

@@ -40,7 +40,7 @@ impl<C: Cpu> SurgeryWindow<C> {
     pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
         let page_len = geometry.granule().bytes();
         let pages = from_fn(|above| Va(base.0 + above as u64 * page_len));
-        let page = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        let page = Descriptor::page(geometry, Pa(0), Attributes::KERNEL_DATA);
         Self { geometry, cpu, entries, pages, page, open: [None; LEVELS] }
     }
 
@@ -85,12 +85,13 @@ impl<C: Cpu> SurgeryWindow<C> {
 // `SurgeryRoot::window` allows its use.
 unsafe impl<C: Cpu> TableWindow for SurgeryWindow<C> {
     #[inline]
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let above = level.above_pages() as usize;
         if self.open[above] != Some(table) {
             self.map(above, table);
         }
-        self.cpu.reach(self.pages[above])
+        // SAFETY: the page was mapped just now or before, on the surgery root, where the CPU is.
+        unsafe { self.cpu.reach(self.pages[above]) }
     }
 
     #[inline]

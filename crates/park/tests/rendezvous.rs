@@ -231,11 +231,13 @@ fn a_cpu_that_comes_late_finds_the_request_gone() {
 fn a_cpu_that_left_for_good_is_not_waited_for() {
     let machine = Machine::new(&[1], &[2, 3]);
     machine.run(&[], || {
-        machine.parking.has_left(2);
+        // SAFETY: there are no roots that a thread walks, as below.
+        unsafe { machine.parking.has_left(2) };
         let error = machine.edit(|| unreachable!("CPU 3 may be anywhere")).unwrap_err();
         assert_eq!((error.cpu, error.ticks), (3, 0));
         assert_eq!(machine.parking.switch().waits.load(Ordering::SeqCst), 0, "no CPU was asked");
-        machine.parking.has_left(3);
+        // SAFETY: as above.
+        unsafe { machine.parking.has_left(3) };
         assert_eq!(machine.edit(|| 7), Ok(7));
         // It is started again.
         machine.parking.expect(2);
@@ -271,7 +273,8 @@ impl Cpus for Panicking<'_> {
             let _ = parked();
             self.0.parking.switch().waiting.load(Ordering::SeqCst) == 1
         });
-        self.0.parking.abandon();
+        // SAFETY: this is the thread that edits.
+        unsafe { self.0.parking.abandon() };
         self.0.have_returned(&[1], 1);
         false
     }
@@ -302,7 +305,8 @@ fn nobody_is_let_go_while_the_map_is_edited() {
     machine.run(&[], || {
         let waiting = &machine.parking.switch().waiting;
         let edited = machine.edit(|| {
-            machine.parking.abandon();
+            // SAFETY: this is the thread that edits.
+            unsafe { machine.parking.abandon() };
             thread::sleep(Duration::from_millis(20));
             waiting.load(Ordering::SeqCst)
         });

@@ -1,12 +1,12 @@
 //! The surgery root and its windows on the machine model.
 
-use linmap_board::{Board, BoardCpu, BoardFrames};
+use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_model::event::{Access, Domain, Use};
 use linmap_model::{Config, Event, Rule, Violation};
 use linmap_park::{SurgeryError, SurgeryLayout, SurgeryRoot};
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_table::{
-    DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames, TableWindow, Walk, walk,
+    DetachedTree, FrameSource, Leaves, Mapping, Mappings, OutOfFrames, ReachableFrames, TableWindow, Walk,
 };
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
@@ -40,7 +40,7 @@ unsafe impl FrameSource for Pool {
         Ok(Pa(self.next))
     }
 
-    fn free(&mut self, _frame: Pa) {}
+    unsafe fn free(&mut self, _frame: Pa) {}
 }
 
 struct Kernel {
@@ -67,15 +67,18 @@ fn kernel() -> Kernel {
     ];
     let mappings = Mappings::new(GEOMETRY, &list).unwrap();
     let mut window = board.window(0, None);
-    let level = GEOMETRY.start_level();
-    let tree =
-        DetachedTree::build(&mut mappings.cursor(), level, Va(LINEAR), &mut window, &mut frames).unwrap();
+    // SAFETY: a window of the board reaches all of its memory.
+    let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+    let tree = DetachedTree::build(&mappings, &mut memory).unwrap();
     drop(window);
     board.event(Event::Fill { cpu: 0, pa: NOTHING, count: 512, first: 0, step: 0 });
     board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All });
     let mut cpu = board.cpu(0);
-    cpu.write_ttbr0(NOTHING);
-    cpu.write_ttbr1(ttbr(GEOMETRY, tree.root(), 0));
+    // SAFETY: the CPU is the model's.
+    unsafe {
+        cpu.write_ttbr0(NOTHING);
+        cpu.write_ttbr1(value(tree.root()));
+    }
     cpu.isb();
     Kernel { board, frames, live: tree.root() }
 }
@@ -91,15 +94,28 @@ fn build(kernel: &mut Kernel, layout: &SurgeryLayout<'_>) -> Result<SurgeryRoot<
     unsafe { SurgeryRoot::build(layout, kernel.live, OFFSET, &mut kernel.frames, cpu) }
 }
 
+/// The TTBR1 value of a root.
+fn value(root: Pa) -> u64 {
+    ttbr(GEOMETRY, root, 0).expect("a frame")
+}
+
+/// Walks on the board.
+fn walk(root: Pa, va: u64, window: &mut BoardWindow) -> Walk {
+    // SAFETY: a window of the board reaches all of its memory.
+    unsafe { linmap_table::walk(GEOMETRY, root, Va(va), window) }
+}
+
 /// As `park.S` goes from one root to another.
 fn go_to(board: &Board, root: u64) {
     let mut cpu = board.cpu(0);
-    cpu.write_ttbr1(NOTHING);
+    // SAFETY: the CPU is the model's, as below.
+    unsafe { cpu.write_ttbr1(NOTHING) };
     cpu.isb();
     cpu.tlbi(Tlbi::AllLocal);
     cpu.dsb(Dsb::Nsh);
     cpu.isb();
-    cpu.write_ttbr1(root);
+    // SAFETY: as above.
+    unsafe { cpu.write_ttbr1(root) };
     cpu.isb();
 }
 
@@ -119,16 +135,16 @@ fn the_root_maps_what_the_layout_names_as_the_live_tree_does_and_nothing_else() 
     let surgery = build(&mut kernel, &LAYOUT).unwrap();
     let mut window = kernel.board.window(0, None);
     for va in [IMAGE, IMAGE + PART - 1, IMAGE + PART, IMAGE + 2 * PART - 1, CONSOLE] {
-        let live = walk(GEOMETRY, kernel.live, Va(va), &mut window);
+        let live = walk(kernel.live, va, &mut window);
         assert!(matches!(live, Walk::Leaf { .. }));
-        assert_eq!(walk(GEOMETRY, surgery.root, Va(va), &mut window), live, "{va:#x}");
+        assert_eq!(walk(surgery.root, va, &mut window), live, "{va:#x}");
     }
     for va in [LINEAR, LINEAR + RAM_LEN - 1, IMAGE + 2 * PART, CONSOLE + 0x1000, WINDOWS] {
-        let walk = walk(GEOMETRY, surgery.root, Va(va), &mut window);
+        let walk = walk(surgery.root, va, &mut window);
         assert!(matches!(walk, Walk::Fault { .. }), "{va:#x}");
     }
     drop(window);
-    assert_eq!(surgery.ttbr1, ttbr(GEOMETRY, surgery.root, 0));
+    assert_eq!(surgery.ttbr1, value(surgery.root));
     expect_legal(&kernel.board);
 }
 
@@ -153,19 +169,19 @@ fn operate(closes: bool) -> Result<(), Violation> {
             (Level::L2, first),
             (Level::L3, first),
         ] {
-            let pointer = window.open(level, frame);
+            // SAFETY: the frame is memory of the board, which the windows reach.
+            let pointer = unsafe { window.open(level, frame) };
             assert_eq!(pointer, board.pointer(frame), "{level:?} {frame}");
             window.close(level);
         }
         if closes {
             window.close_all();
             for above in 0..5 {
-                let entry =
-                    walk(GEOMETRY, surgery.root, Va(WINDOWS + above * 0x1000), &mut board.window(0, None));
+                let entry = walk(surgery.root, WINDOWS + above * 0x1000, &mut board.window(0, None));
                 assert_eq!(entry, Walk::Fault { level: Level::L3 });
             }
         }
-        go_to(board, ttbr(GEOMETRY, kernel.live, 0));
+        go_to(board, value(kernel.live));
         access(board, LINEAR, RAM, Use::Write);
     }
     // The frames are freed: nothing translates to them any more but the linear map.
@@ -187,7 +203,8 @@ fn an_address_means_its_frame_on_the_surgery_root_alone() {
     let mut kernel = kernel();
     let mut surgery = build(&mut kernel, &LAYOUT).unwrap();
     // On the live root.
-    surgery.window.open(Level::L3, Pa(RAM + 0x80_0000));
+    // SAFETY: what is reached is the board's memory; the model finds what is wrong.
+    unsafe { surgery.window.open(Level::L3, Pa(RAM + 0x80_0000)) };
     let violation = kernel.board.verdict().unwrap_err();
     assert_eq!(violation.rule, Rule::MayFault, "{violation}");
 }

@@ -80,9 +80,12 @@ impl Departure {
             Way::Mapped { ttbr0, tcr, offset } => {
                 // As in `Reserved::install`: the VA size while TTBR0 translates nothing, then the
                 // root.
-                cpu.write_tcr(tcr);
-                cpu.isb();
-                cpu.write_ttbr0(ttbr0);
+                // SAFETY: the caller's: TTBR0 translates nothing, then has a root of the new size.
+                unsafe {
+                    cpu.write_tcr(tcr);
+                    cpu.isb();
+                    cpu.write_ttbr0(ttbr0);
+                }
                 cpu.isb();
                 // SAFETY: the caller's contract is what the routine's head asks for.
                 unsafe {
@@ -96,7 +99,8 @@ impl Departure {
                 }
             }
             Way::Unmapped { identity, image_offset, sctlr_off } => {
-                cpu.write_ttbr0(identity);
+                // SAFETY: the caller's.
+                unsafe { cpu.write_ttbr0(identity) };
                 cpu.isb();
                 let there = (linmap_leave_mmu as *const () as u64).wrapping_sub(image_offset);
                 // SAFETY: the identity map has the few instructions at their physical address; the

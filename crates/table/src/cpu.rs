@@ -40,7 +40,11 @@ pub enum Tlbi {
 }
 
 /// The instructions that write live tables, and order and publish what was written.
-pub trait Cpu {
+///
+/// # Safety
+/// Each function does what it says: what was stored is in memory, a barrier orders, an invalidation
+/// removes. Pointers to what was mapped are followed in reliance on that.
+pub unsafe trait Cpu {
     /// Table frames at one offset from their physical address, as this CPU reaches them.
     type Frames: TableWindow;
 
@@ -64,8 +68,19 @@ pub trait Cpu {
             unsafe { self.store(entries.add(i), descriptor) };
         }
     }
-    /// Returns the address by which this CPU reaches what is mapped at `va`, which is not 0.
-    fn reach(&mut self, va: Va) -> NonNull<u64>;
+    /// Returns the address by which this CPU reaches what is mapped at `va`.
+    ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::cpu::Cpu;
+    /// # use linmap_vmsa::Va;
+    /// fn reach(cpu: &mut impl Cpu) {
+    ///     let _ = cpu.reach(Va(0));
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    /// Something is mapped at `va`, which is not 0, by the tables that this CPU walks.
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64>;
     /// Returns the window in which the frame at PA p is reached at VA p + `offset` (wrapping).
     ///
     /// # Safety
@@ -78,11 +93,21 @@ pub trait Cpu {
     /// Starts an invalidation, which the next DSB of sufficient scope completes.
     fn tlbi(&mut self, tlbi: Tlbi);
     /// Writes TTBR0.
-    fn write_ttbr0(&mut self, value: u64);
+    ///
+    /// # Safety
+    /// The value names a root table of the size that TCR asks for, and what the tables below it map
+    /// may be accessed as its attributes say. Nothing relies on what only the old root maps.
+    unsafe fn write_ttbr0(&mut self, value: u64);
     /// Writes TTBR1.
-    fn write_ttbr1(&mut self, value: u64);
+    ///
+    /// # Safety
+    /// As for [`write_ttbr0`](Self::write_ttbr0).
+    unsafe fn write_ttbr1(&mut self, value: u64);
     /// Writes TCR.
-    fn write_tcr(&mut self, value: u64);
+    ///
+    /// # Safety
+    /// The roots in both TTBRs are of the size and the format that the value asks for.
+    unsafe fn write_tcr(&mut self, value: u64);
 }
 
 /// Makes an invalid entry of a live table valid: the store, DSB ISHST, ISB.
@@ -122,7 +147,8 @@ pub struct Counted<C> {
     pub counts: InstructionCounts,
 }
 
-impl<C: Cpu> Cpu for Counted<C> {
+// SAFETY: passes on what the CPU does.
+unsafe impl<C: Cpu> Cpu for Counted<C> {
     type Frames = C::Frames;
 
     #[inline]
@@ -138,8 +164,9 @@ impl<C: Cpu> Cpu for Counted<C> {
     }
 
     #[inline]
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
-        self.cpu.reach(va)
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.reach(va) }
     }
 
     #[inline]
@@ -167,17 +194,20 @@ impl<C: Cpu> Cpu for Counted<C> {
     }
 
     #[inline]
-    fn write_ttbr0(&mut self, value: u64) {
-        self.cpu.write_ttbr0(value);
+    unsafe fn write_ttbr0(&mut self, value: u64) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.write_ttbr0(value) };
     }
 
     #[inline]
-    fn write_ttbr1(&mut self, value: u64) {
-        self.cpu.write_ttbr1(value);
+    unsafe fn write_ttbr1(&mut self, value: u64) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.write_ttbr1(value) };
     }
 
     #[inline]
-    fn write_tcr(&mut self, value: u64) {
-        self.cpu.write_tcr(value);
+    unsafe fn write_tcr(&mut self, value: u64) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.write_tcr(value) };
     }
 }

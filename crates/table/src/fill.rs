@@ -112,7 +112,7 @@ mod tests {
     fn a_run_that_crosses_bit_48_keeps_its_high_address_bits() {
         let geometry = Geometry::new(Granule::K64, 52, 52).unwrap();
         let start = Pa(LINEAR_SPAN - 2 * 0x1_0000);
-        let leaf = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        let leaf = Descriptor::page(geometry, Pa(0), Attributes::KERNEL_DATA);
         let entries = filled(5, |e| fill_leaves(geometry, 16, e, leaf, start));
         for (i, entry) in entries.into_iter().enumerate() {
             let pa = Pa(start.0 + i as u64 * 0x1_0000);

@@ -19,6 +19,8 @@ pub struct Fixmap {
     geometry: Geometry,
     ptes: NonNull<u64>,
     base: Va,
+    /// How many slots there are.
+    count: usize,
 }
 
 impl Fixmap {
@@ -29,13 +31,13 @@ impl Fixmap {
     /// `ptes` must point to a live table at level 3 that this value alone changes from now on and
     /// that translates from `base`, and all its entries must be invalid and held by no TLB.
     pub const unsafe fn new(geometry: Geometry, ptes: NonNull<u64>, base: Va) -> Self {
-        Self { geometry, ptes, base }
+        Self { geometry, ptes, base, count: geometry.entries(Level::L3) }
     }
 
     /// Returns how many slots there are.
     #[inline]
     pub const fn slot_count(&self) -> usize {
-        self.geometry.entries(Level::L3)
+        self.count
     }
 
     /// Returns whether nothing is mapped in `slot`, which must exist.
@@ -47,6 +49,16 @@ impl Fixmap {
         // SAFETY: `pte` gives an entry of the live table, which walkers may read: one volatile
         // load.
         !Descriptor(unsafe { self.pte(slot).read_volatile() }).is_valid()
+    }
+
+    /// Returns the first of `slots` in which something is mapped, or that does not exist.
+    #[inline]
+    pub fn first_unusable(&self, slots: Range<usize>) -> Option<usize> {
+        let end = slots.end.min(self.count);
+        // SAFETY: the slots are entries of the live table, which walkers may read: volatile loads.
+        let is_free = |slot: usize| !Descriptor(unsafe { self.ptes.add(slot).read_volatile() }).is_valid();
+        let used = (slots.start..end).find(|slot| !is_free(*slot));
+        used.or_else(|| (end < slots.end).then_some(end.max(slots.start)))
     }
 
     fn pte(&self, slot: usize) -> NonNull<u64> {
@@ -62,18 +74,37 @@ impl Fixmap {
 
     /// Maps the frame `pa` in the free slot `slot`: one store, DSB ISHST, ISB.
     ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::{Fixmap, cpu::Cpu};
+    /// # use linmap_vmsa::{Attributes, Pa};
+    /// fn map(fixmap: &mut Fixmap, cpu: &mut impl Cpu) {
+    ///     let _ = fixmap.map(cpu, 0, Pa(0xdead_0000), Attributes::KERNEL_DATA);
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    /// The frame is memory that may be accessed as `attributes` say, by speculation too. Nothing
+    /// accesses it through a Rust reference as long as the slot is mapped.
+    ///
     /// # Panics
     /// If the slot is in use.
     #[inline]
-    pub fn map<C: Cpu>(&mut self, cpu: &mut C, slot: usize, pa: Pa, attributes: Attributes) -> NonNull<u64> {
+    pub unsafe fn map<C: Cpu>(
+        &mut self,
+        cpu: &mut C,
+        slot: usize,
+        pa: Pa,
+        attributes: Attributes,
+    ) -> NonNull<u64> {
         let pte = self.pte(slot);
-        let descriptor = Descriptor::leaf(self.geometry, Level::L3, pa, attributes);
-        // SAFETY: `pte` gives an entry of the live table that only `self` changes.
+        let descriptor = Descriptor::page(self.geometry, pa, attributes);
+        // SAFETY: `pte` gives an entry of the live table that only `self` changes, and the caller
+        // promises what it maps. From then on something is mapped at the slot's address.
         unsafe {
             assert!(!Descriptor(pte.read_volatile()).is_valid(), "fixmap slot {slot} is in use");
             store_valid(cpu, pte, descriptor);
+            cpu.reach(self.address(slot))
         }
-        cpu.reach(self.address(slot))
     }
 
     /// Unmaps `slot` and invalidates its translation everywhere: one store, DSB ISHST, TLBI, DSB
@@ -111,6 +142,8 @@ pub struct FixmapWindow<'f, C> {
 impl<'f, C: Cpu> FixmapWindow<'f, C> {
     /// Uses one of `slots` for each level: the first for level 3, the last for level −1.
     ///
+    /// The window reaches every frame of memory.
+    ///
     /// # Safety
     /// Nothing else accesses the frames that are opened while they are open.
     pub const unsafe fn new(fixmap: &'f mut Fixmap, cpu: &'f mut C, slots: [usize; 5]) -> Self {
@@ -125,9 +158,10 @@ impl<'f, C: Cpu> FixmapWindow<'f, C> {
 // SAFETY: `map` makes the frame readable and writable at the slot's address until `close` clears
 // the slot; by the contract of `new` nothing else accesses it.
 unsafe impl<C: Cpu> TableWindow for FixmapWindow<'_, C> {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let slot = self.slot(level);
-        self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA)
+        // SAFETY: the frame is one that the window reaches, by the caller's promise: memory.
+        unsafe { self.fixmap.map(self.cpu, slot, table, Attributes::KERNEL_DATA) }
     }
 
     fn close(&mut self, level: Level) {

@@ -40,8 +40,22 @@ pub unsafe trait FrameSource {
         frames.len()
     }
 
-    /// Takes back a frame that this source handed out.
-    fn free(&mut self, frame: Pa);
+    /// Takes back a frame.
+    ///
+    /// Safe code can't return a frame that hardware may still walk:
+    ///
+    /// ```compile_fail,E0133
+    /// # use linmap_table::FrameSource;
+    /// # use linmap_vmsa::Pa;
+    /// fn free(frames: &mut impl FrameSource, live_root: Pa) {
+    ///     frames.free(live_root);
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    /// This source handed the frame out and has not got it back since. Nothing reaches it any more:
+    /// no walker, no TLB or walk cache, and no pointer that is still used.
+    unsafe fn free(&mut self, frame: Pa);
 }
 
 // SAFETY: passes on what the source does.
@@ -57,7 +71,8 @@ unsafe impl<F: FrameSource + ?Sized> FrameSource for &mut F {
     }
 
     #[inline]
-    fn free(&mut self, frame: Pa) {
-        (**self).free(frame);
+    unsafe fn free(&mut self, frame: Pa) {
+        // SAFETY: the caller's.
+        unsafe { (**self).free(frame) };
     }
 }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod build;
 pub mod cpu;
 mod detached;
 mod fill;
@@ -11,17 +12,24 @@ mod fixmap;
 mod frames;
 mod mapping;
 mod physical_memory;
+mod reachable_frames;
+mod release;
+mod subtree;
 mod ttbr0;
 pub mod verify;
 mod walk;
 mod window;
 
-pub use detached::{Built, DetachedTree, EntryInUse, contiguous_part, release_below};
+pub use build::Built;
+pub use detached::{DetachedTree, EntryInUse};
 pub use fill::{clear, fill};
 pub use fixmap::{Fixmap, FixmapWindow};
 pub use frames::{FrameSource, OutOfFrames};
-pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings};
+pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings, contiguous_part};
 pub use physical_memory::{PhysicalMemory, RecordError, Unmappable};
+pub use reachable_frames::ReachableFrames;
+pub use release::release_below;
+pub use subtree::{Subtree, SubtreeError};
 pub use ttbr0::{Installed, Reserved};
 pub use walk::{Leaf, LeafIter, Walk, read, walk};
 pub use window::{OffsetWindow, TableWindow};

@@ -103,6 +103,7 @@ impl<'a> Mappings<'a> {
     pub fn new(geometry: Geometry, list: &'a [Mapping]) -> Result<Self, MappingError> {
         let granule = geometry.granule().bytes();
         let mut previous_end: Option<Va> = None;
+        let mut half = None;
         for &Mapping { va, pa, len, attributes, .. } in list {
             if len == 0 || (va.0 | pa.0 | len) & (granule - 1) != 0 {
                 return Err(MappingError::Unaligned { va, pa, len, granule });
@@ -112,7 +113,9 @@ impl<'a> Mappings<'a> {
                 // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends
                 // must agree.
                 let top = va.0 >> bits;
-                (top == 0 || top == u64::MAX >> bits) && last >> bits == top
+                (top == 0 || top == u64::MAX >> bits)
+                    && last >> bits == top
+                    && *half.get_or_insert(top) == top
             });
             let Some(last) = last else { return Err(MappingError::OutsideVaSpace { va, len, bits }) };
             let bits = geometry.pa_bits();
@@ -142,6 +145,17 @@ impl<'a> Mappings<'a> {
     /// The mappings, ascending.
     pub fn list(&self) -> &'a [Mapping] {
         self.list
+    }
+
+    /// First address of the half of the address space in which the mappings lie: the lower one if
+    /// there is no mapping.
+    pub fn base(&self) -> Va {
+        match self.list.first() {
+            Some(first) if first.va.0 >> self.geometry.va_bits() != 0 => {
+                Va(u64::MAX << self.geometry.va_bits())
+            }
+            _ => Va(0),
+        }
     }
 
     /// A cursor at the first mapping.
@@ -177,10 +191,13 @@ impl Cursor<'_> {
         })
     }
 
-    /// Moves on by `bytes`, no more than what remains of the mapping at the cursor.
+    /// Moves on by `bytes`, whole pages and no more than what remains of the mapping at the cursor.
+    /// Parts of a page and what is beyond are left out.
     #[inline]
     pub fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+        let page = self.geometry.granule().bytes() - 1;
+        let left = self.list.first().map_or(0, |first| first.len - self.done);
+        self.done += (bytes & !page).min(left);
         if let Some((first, rest)) = self.list.split_first()
             && self.done >= first.len
         {
@@ -203,6 +220,34 @@ impl Cursor<'_> {
         }
         mapping.len >> geometry.shift(level)
     }
+}
+
+/// Returns where contiguous runs lie among the first `count` leaves of `mapping` at `level`: how
+/// many leaves come before the first run, and how many leaves the runs have together. `None` if
+/// there is no run. A run is aligned to its own size in VA and PA (Arm ARM D8.7.1).
+pub fn contiguous_part(
+    geometry: Geometry,
+    level: Level,
+    mapping: Mapping,
+    count: usize,
+) -> Option<(usize, usize)> {
+    if mapping.leaves != Leaves::ContiguousBlocks {
+        return None;
+    }
+    debug_assert!(
+        mapping.va.0.is_multiple_of(geometry.entry_bytes(level)),
+        "{} begins within a leaf",
+        mapping.va
+    );
+    let run = geometry.contiguous_entries(level)?;
+    let run_bytes = (run as u64) << geometry.shift(level);
+    if (mapping.va.0 ^ mapping.pa.0) & (run_bytes - 1) != 0 {
+        return None;
+    }
+    let head = (mapping.va.0.wrapping_neg() & (run_bytes - 1)) >> geometry.shift(level);
+    let head = usize::try_from(head).ok().filter(|head| *head < count)?;
+    let body = (count - head) / run * run;
+    (body > 0).then_some((head, body))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! that was walked through TTBR0 is cached, since a TLB may cache T0SZ with its entries (Arm ARM
 //! D24.2, TCR_EL1.T0SZ; D8.16, TLB maintenance).
 
-use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_vmsa::registers::{RegisterError, tcr_with_t0sz, ttbr};
 
 use crate::cpu::{Cpu, Dsb, Tlbi};
 use crate::detached::DetachedTree;
@@ -48,14 +48,32 @@ impl Reserved {
     /// - A DSB ISHST, or a stronger one, stands between the last store to the tree's tables and
     ///   this call.
     /// - What the tree maps may be accessed as its attributes say, by speculation too.
+    ///
+    /// # Errors
+    /// [`RegisterError`] and the tree, when TCR has another granule or another descriptor format.
+    /// Nothing was written then.
     // Inlined, since a call would copy the tree twice for four instructions.
     #[inline(always)]
-    pub unsafe fn install<C: Cpu>(self, tree: DetachedTree, cpu: &mut C) -> Installed {
-        cpu.write_tcr(tcr_with_t0sz(self.tcr, tree.geometry()));
-        cpu.isb();
-        cpu.write_ttbr0(ttbr(tree.geometry(), tree.root(), 0));
-        cpu.isb();
-        Installed { tree, reserved: self }
+    pub unsafe fn install<C: Cpu>(
+        self,
+        tree: DetachedTree,
+        cpu: &mut C,
+    ) -> Result<Installed, (DetachedTree, RegisterError)> {
+        let tcr = tcr_with_t0sz(self.tcr, tree.geometry());
+        match (tcr, ttbr(tree.geometry(), tree.root(), 0)) {
+            (Ok(tcr), Ok(ttbr0)) => {
+                // SAFETY: TTBR0 leads to a table that is empty for any T0SZ, then to a root of the
+                // new size; the rest is the caller's.
+                unsafe {
+                    cpu.write_tcr(tcr);
+                    cpu.isb();
+                    cpu.write_ttbr0(ttbr0);
+                }
+                cpu.isb();
+                Ok(Installed { tree, reserved: self })
+            }
+            (Err(error), _) | (_, Err(error)) => Err((tree, error)),
+        }
     }
 
     /// Returns TTBR0 to the empty table, from any map, and removes everything cached of that map:
@@ -72,14 +90,20 @@ impl Reserved {
     /// 5. ISB: only from here on is this CPU itself sure to have no such entries (RBLDZX).
     /// 6. TCR last, since T0SZ may be cached with the translations, which must be removed first.
     /// 7. ISB: later accesses are translated by the new register values.
+    ///
+    /// # Safety
+    /// The values are what [`Reserved`] says. Nothing relies on what TTBR0 translates, and the
+    /// walks of TTBR1 fit the TCR value.
     #[inline]
-    pub fn restore<C: Cpu>(self, cpu: &mut C) {
-        cpu.write_ttbr0(self.ttbr0);
+    pub unsafe fn restore<C: Cpu>(self, cpu: &mut C) {
+        // SAFETY: the caller's; the empty table fits any T0SZ.
+        unsafe { cpu.write_ttbr0(self.ttbr0) };
         cpu.isb();
         cpu.tlbi(Tlbi::AllLocal);
         cpu.dsb(Dsb::Nsh);
         cpu.isb();
-        cpu.write_tcr(self.tcr);
+        // SAFETY: as above.
+        unsafe { cpu.write_tcr(self.tcr) };
         cpu.isb();
     }
 }
@@ -88,7 +112,9 @@ impl Installed {
     /// Removes the tree from TTBR0 by [`Reserved::restore`]. It is detached again.
     #[inline]
     pub fn remove<C: Cpu>(self, cpu: &mut C) -> DetachedTree {
-        self.reserved.restore(cpu);
+        // SAFETY: by the promise of `install` the values were in the registers before, and nothing
+        // but the map's user relies on TTBR0.
+        unsafe { self.reserved.restore(cpu) };
         self.tree
     }
 }
@@ -102,7 +128,7 @@ mod tests {
     use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Pa, Va};
 
     use super::*;
-    use crate::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames};
+    use crate::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames, ReachableFrames};
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     enum Did {
@@ -116,13 +142,14 @@ mod tests {
     #[derive(Default)]
     struct Recorder(Vec<Did>);
 
-    impl Cpu for Recorder {
+    // SAFETY: it does nothing, and nothing relies on it.
+    unsafe impl Cpu for Recorder {
         type Frames = OffsetWindow;
 
         unsafe fn store(&mut self, _entry: NonNull<u64>, _descriptor: Descriptor) {
             unreachable!("no live table changes");
         }
-        fn reach(&mut self, _va: Va) -> NonNull<u64> {
+        unsafe fn reach(&mut self, _va: Va) -> NonNull<u64> {
             unreachable!("nothing is accessed");
         }
         unsafe fn frames_at(&mut self, _offset: u64) -> OffsetWindow {
@@ -137,13 +164,13 @@ mod tests {
         fn tlbi(&mut self, tlbi: Tlbi) {
             self.0.push(Did::Tlbi(tlbi));
         }
-        fn write_ttbr0(&mut self, value: u64) {
+        unsafe fn write_ttbr0(&mut self, value: u64) {
             self.0.push(Did::Ttbr0(value));
         }
-        fn write_ttbr1(&mut self, _value: u64) {
+        unsafe fn write_ttbr1(&mut self, _value: u64) {
             unreachable!("the upper half stays");
         }
-        fn write_tcr(&mut self, value: u64) {
+        unsafe fn write_tcr(&mut self, value: u64) {
             self.0.push(Did::Tcr(value));
         }
     }
@@ -158,7 +185,7 @@ mod tests {
         fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
             Ok(self.0)
         }
-        fn free(&mut self, _frame: Pa) {}
+        unsafe fn free(&mut self, _frame: Pa) {}
     }
 
     #[test]
@@ -178,17 +205,18 @@ mod tests {
         // SAFETY: the one frame is at its own address.
         let mut window = unsafe { OffsetWindow::new(0) };
         let mut frames = OneFrame(root);
-        let tree =
-            DetachedTree::build(&mut mappings.cursor(), shape.start_level(), Va(0), &mut window, &mut frames);
+        // SAFETY: as above.
+        let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+        let tree = DetachedTree::build(&mappings, &mut memory).unwrap();
 
         let reserved = Reserved { ttbr0: 0x4000_0000, tcr: 16 | 16 << 16 };
         let mut cpu = Recorder::default();
         // SAFETY: the recorder has no TTBR0 and walks nothing.
-        let installed = unsafe { reserved.install(tree.unwrap(), &mut cpu) };
+        let installed = unsafe { reserved.install(tree, &mut cpu) }.unwrap();
         assert_eq!(cpu.0, [Did::Tcr(33 | 16 << 16), Did::Isb, Did::Ttbr0(root.0), Did::Isb]);
 
         cpu.0.clear();
-        installed.remove(&mut cpu).release(&mut window, &mut frames);
+        installed.remove(&mut cpu).release(&mut memory);
         assert_eq!(
             cpu.0,
             [
@@ -201,5 +229,26 @@ mod tests {
                 Did::Isb
             ]
         );
+    }
+
+    #[test]
+    fn a_tree_of_another_granule_is_not_installed() {
+        let geometry = Geometry::new(Granule::K16, 36, 48).unwrap();
+        let mut frame = Box::new([0u64; 4096]);
+        let first = frame.as_mut_ptr().expose_provenance() as u64;
+        let mut frames = OneFrame(Pa(first.next_multiple_of(0x4000)));
+        let mappings = Mappings::new(geometry, &[]).unwrap();
+        // SAFETY: the one frame is at its own address.
+        let mut window = unsafe { OffsetWindow::new(0) };
+        // SAFETY: as above.
+        let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+        let tree = DetachedTree::build(&mappings, &mut memory).unwrap();
+        let mut cpu = Recorder::default();
+        let reserved = Reserved { ttbr0: 0x4000_0000, tcr: 16 | 16 << 16 };
+        // SAFETY: the recorder has no TTBR0 and walks nothing.
+        let (tree, error) = unsafe { reserved.install(tree, &mut cpu) }.unwrap_err();
+        assert!(matches!(error, RegisterError::OtherFormat { .. }), "{error}");
+        assert_eq!(cpu.0, []);
+        tree.release(&mut memory);
     }
 }

@@ -26,24 +26,35 @@ pub enum Walk {
 /// Reads one entry of the table in frame `table`, which may be live.
 ///
 /// # Safety
-/// `index` is less than the number of entries in one granule.
+/// `window` reaches the frame, and `index` is less than the number of entries in one granule.
 #[inline]
 pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, index: usize) -> Descriptor {
-    let pointer = window.open(level, table);
-    // SAFETY: `open` gives a whole granule, and the index is one of its entries by the caller's
-    // contract. The table may be live: hardware may set access flags, so the read is volatile.
-    let descriptor = Descriptor(unsafe { pointer.add(index).read_volatile() });
+    // SAFETY: the window reaches the frame by the caller's contract. `open` gives a whole granule,
+    // and the index is one of its entries. The table may be live: hardware may set access flags, so
+    // the read is volatile.
+    let descriptor = Descriptor(unsafe { window.open(level, table).add(index).read_volatile() });
     window.close(level);
     descriptor
 }
 
 /// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the
 /// VA size are ignored.
-pub fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
+///
+/// ```compile_fail,E0133
+/// # use linmap_table::{TableWindow, walk};
+/// # use linmap_vmsa::{Geometry, Pa, Va};
+/// fn walk_anything(window: &mut impl TableWindow) {
+///     walk(Geometry::K4_48, Pa(0xdead_0000), Va(0), window);
+/// }
+/// ```
+///
+/// # Safety
+/// `root` is the root table of a tree of this geometry, and `window` reaches all of its tables.
+pub unsafe fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
     let mut level = geometry.start_level();
     let mut table = root;
     loop {
-        // SAFETY: the index is one of the entries at this level.
+        // SAFETY: the caller's; the index is one of the entries at this level.
         let descriptor = unsafe { read(window, level, table, geometry.index(va, level)) };
         match (descriptor.decode(geometry, level), level.next()) {
             (Decoded::Table(next_table), Some(next)) => (table, level) = (next_table, next),
@@ -87,7 +98,11 @@ pub struct LeafIter<'w, W> {
 
 impl<'w, W: TableWindow> LeafIter<'w, W> {
     /// Starts at the table in frame `table`, which is at `level` and translates from `base`.
-    pub fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
+    ///
+    /// # Safety
+    /// `table` is a table of a tree of this geometry, and `window` reaches it and all tables below
+    /// it.
+    pub unsafe fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
         let mut path = [(Pa(0), 0); LEVELS];
         path[0] = (table, 0);
         Self { geometry, window, path, depth: 0, start: level, base, tables: 1 }
@@ -114,7 +129,8 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
                 continue;
             }
             self.path[self.depth].1 += 1;
-            // SAFETY: the index has not reached the number of entries at this level.
+            // SAFETY: the promise of `new`; the index has not reached the number of entries at this
+            // level.
             let descriptor = unsafe { read(self.window, level, table, index) };
             match descriptor.decode(self.geometry, level) {
                 Decoded::Invalid => {}

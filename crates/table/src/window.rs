@@ -10,12 +10,15 @@ use linmap_vmsa::{Level, Pa};
 /// slot for each level can provide.
 ///
 /// # Safety
-/// The pointer that [`open`](Self::open) returns is valid for reads and writes of one granule and
-/// aligned to it, until the same level is closed or opened again. No Rust reference aliases it. The
-/// same frame is always the same memory.
+/// For a frame that it reaches, the pointer that [`open`](Self::open) returns is valid for reads and
+/// writes of one granule and aligned to it, until the same level is closed or opened again. No Rust
+/// reference aliases it. The same frame is always the same memory.
 pub unsafe trait TableWindow {
     /// Makes the table in frame `table`, used at `level`, reachable.
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64>;
+    ///
+    /// # Safety
+    /// The window reaches the frame, by the promise of whoever made the window.
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64>;
 
     /// Ends the use of the table opened at `level`.
     fn close(&mut self, level: Level);
@@ -44,7 +47,7 @@ impl OffsetWindow {
 // it; the offset is the same for every call, so a frame is always the same memory.
 unsafe impl TableWindow for OffsetWindow {
     #[inline]
-    fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
         let address = table.0.wrapping_add(self.offset) as usize;
         // SAFETY: a table frame is never at address 0: frame 0 is not handed out (through an
         // identity map it would be the null pointer), and through the linear map or on a host no

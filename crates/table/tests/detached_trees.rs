@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use linmap_table::{DetachedTree, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, Walk, walk};
+use linmap_table::{
+    DetachedTree, LeafIter, Leaves, Mapping, MappingError, Mappings, OffsetWindow, Subtree, SubtreeError,
+    Walk, walk,
+};
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va};
 use proptest::prelude::*;
 
 mod arena;
 
-use arena::{Arena, OneSlotALevel};
+use arena::{Arena, OneSlotALevel, reachable};
 
 /// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules
 /// of the geometry.
@@ -38,9 +41,9 @@ fn check(geometry: Geometry, list: &[Mapping], tree: &DetachedTree, window: &mut
         bytes += mapping.len;
         for offset in (0..mapping.len).step_by(granule as usize) {
             let va = Va(mapping.va.0 + offset);
-            let Walk::Leaf { pa, level, descriptor } = walk(geometry, tree.root(), va, window) else {
-                panic!("{va} is not mapped");
-            };
+            // SAFETY: the window reaches the arena, where all tables are.
+            let found = unsafe { walk(geometry, tree.root(), va, window) };
+            let Walk::Leaf { pa, level, descriptor } = found else { panic!("{va} is not mapped") };
             assert_eq!(pa, Pa(mapping.pa.0 + offset), "{va}");
             let found = descriptor.attributes(geometry, level).expect("attributes that linmap writes");
             assert_eq!(Attributes { contiguous: false, ..found }, mapping.attributes);
@@ -48,10 +51,9 @@ fn check(geometry: Geometry, list: &[Mapping], tree: &DetachedTree, window: &mut
             assert!(mapping.leaves == Leaves::ContiguousBlocks || !found.contiguous);
         }
     }
-    let leaves: BTreeMap<u64, _> =
-        LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), window)
-            .map(|l| (l.va.0, l))
-            .collect();
+    // SAFETY: as above.
+    let leaves = unsafe { LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), window) };
+    let leaves: BTreeMap<u64, _> = leaves.map(|l| (l.va.0, l)).collect();
     let total: u64 = leaves.values().map(|leaf| geometry.entry_bytes(leaf.level)).sum();
     assert_eq!(total, bytes, "nothing else is mapped");
     assert_eq!(tree.built().entries, leaves.len() as u64);
@@ -105,13 +107,10 @@ proptest! {
         let mut arena = Arena::new(geometry.granule(), 80);
         let before = arena.free.clone();
         let mut window = arena.window();
-        let mut cursor = checked.cursor();
-        let start = geometry.start_level();
-        let tree = DetachedTree::build(&mut cursor, start, Va(0), &mut window, &mut arena).unwrap();
-        prop_assert!(cursor.peek().is_none());
+        let tree = DetachedTree::build(&checked, &mut reachable(&mut window, &mut arena)).unwrap();
         prop_assert_eq!(before.len() - arena.free.len(), tree.built().tables as usize);
         check(geometry, &list, &tree, &mut window);
-        tree.release(&mut window, &mut arena);
+        tree.release(&mut reachable(&mut window, &mut arena));
         prop_assert_eq!(arena.free, before);
     }
 
@@ -127,11 +126,11 @@ proptest! {
         let before = arena.free.clone();
         let mut window = OneSlotALevel::new(arena.window());
         arena.allowed = allowed;
-        let start = geometry.start_level();
-        match DetachedTree::build(&mut checked.cursor(), start, Va(0), &mut window, &mut arena) {
+        let built = DetachedTree::build(&checked, &mut reachable(&mut window, &mut arena));
+        match built {
             Ok(tree) => {
                 prop_assert!(tree.built().tables as usize <= allowed);
-                tree.release(&mut window, &mut arena);
+                tree.release(&mut reachable(&mut window, &mut arena));
             }
             Err(error) => prop_assert_eq!(error.wanted, geometry.granule().bytes()),
         }
@@ -153,10 +152,11 @@ fn the_largest_leaves_that_alignment_allows_are_used() {
     let checked = Mappings::new(geometry, &list).unwrap();
     let mut arena = Arena::new(Granule::K4, 16);
     let mut window = arena.window();
-    let tree = DetachedTree::build(&mut checked.cursor(), Level::L0, Va(0), &mut window, &mut arena).unwrap();
+    let tree = DetachedTree::build(&checked, &mut reachable(&mut window, &mut arena)).unwrap();
     check(geometry, &list, &tree, &mut window);
     let mut sizes: Vec<(i8, bool, usize)> = Vec::new();
-    for leaf in LeafIter::new(geometry, tree.root(), Level::L0, Va(0), &mut window) {
+    // SAFETY: the window reaches the arena, where all tables are.
+    for leaf in unsafe { LeafIter::new(geometry, tree.root(), Level::L0, Va(0), &mut window) } {
         let kind = (leaf.level.number(), leaf.descriptor.is_contiguous());
         match sizes.last_mut() {
             Some((level, contiguous, count)) if (*level, *contiguous) == kind => *count += 1,
@@ -168,5 +168,74 @@ fn the_largest_leaves_that_alignment_allows_are_used() {
         [(3, false, 1), (3, true, 16), (2, true, 16), (1, false, 1), (2, false, 1), (3, false, 2)],
         "a page, a contiguous 64K, a contiguous 32M, a 1G block, a 2M block, two pages"
     );
-    tree.release(&mut window, &mut arena);
+    tree.release(&mut reachable(&mut window, &mut arena));
+}
+
+fn mapping(va: u64, len: u64) -> Mapping {
+    let (attributes, leaves) = (Attributes::KERNEL_DATA, Leaves::Blocks);
+    Mapping { va: Va(va), pa: Pa(va & 0xffff_ffff_f000), len, attributes, leaves }
+}
+
+#[test]
+fn a_tree_of_the_upper_half_begins_there_without_being_told() {
+    let geometry = Geometry::K4_48;
+    let list = [mapping(0xffff_8000_4020_0000, 2 << 20), mapping(0xffff_ffff_ffe0_0000, 2 << 20)];
+    let mappings = Mappings::new(geometry, &list).unwrap();
+    let mut arena = Arena::new(Granule::K4, 16);
+    let mut window = arena.window();
+    let tree = DetachedTree::build(&mappings, &mut reachable(&mut window, &mut arena)).unwrap();
+    assert_eq!(tree.built().bytes, 4 << 20);
+    for mapping in list {
+        // SAFETY: the window reaches the arena, where all tables are.
+        let found = unsafe { walk(geometry, tree.root(), mapping.va, &mut window) };
+        assert!(matches!(found, Walk::Leaf { pa, .. } if pa == mapping.pa), "{found:?}");
+    }
+    tree.release(&mut reachable(&mut window, &mut arena));
+}
+
+#[test]
+fn mappings_in_both_halves_are_refused() {
+    let list = [mapping(0x4020_0000, 2 << 20), mapping(0xffff_8000_4020_0000, 2 << 20)];
+    let error = Mappings::new(Geometry::K4_48, &list).unwrap_err();
+    assert!(matches!(error, MappingError::OutsideVaSpace { .. }), "{error}");
+}
+
+#[test]
+fn a_subtree_is_the_lowest_table_that_translates_all_its_mappings() {
+    let geometry = Geometry::K4_48;
+    let mut arena = Arena::new(Granule::K4, 16);
+    let mut window = arena.window();
+    for (list, level, base) in [
+        (vec![mapping(0x4020_3000, 0x1000), mapping(0x403f_f000, 0x1000)], Level::L3, 0x4020_0000),
+        (vec![mapping(0x4020_3000, 0x1000), mapping(0x4040_0000, 0x1000)], Level::L2, 0x4000_0000),
+        (vec![mapping(0x3fff_f000, 0x2000)], Level::L1, 0),
+    ] {
+        let mappings = Mappings::new(geometry, &list).unwrap();
+        let tree = Subtree::lowest(&mappings, &mut reachable(&mut window, &mut arena)).unwrap();
+        assert_eq!((tree.level(), tree.base()), (level, Va(base)));
+        assert_eq!(tree.built().bytes, list.iter().map(|mapping| mapping.len).sum::<u64>());
+        tree.release(&mut reachable(&mut window, &mut arena));
+    }
+    let far = [mapping(0x4020_3000, 0x1000), mapping(0x7f_ffff_f000, 0x2000)];
+    let mappings = Mappings::new(geometry, &far).unwrap();
+    let error = Subtree::lowest(&mappings, &mut reachable(&mut window, &mut arena)).unwrap_err();
+    assert!(matches!(error, SubtreeError::TooFarApart { .. }), "{error}");
+    let none = Mappings::new(geometry, &[]).unwrap();
+    let error = Subtree::lowest(&none, &mut reachable(&mut window, &mut arena)).unwrap_err();
+    assert_eq!(error, SubtreeError::NoMappings);
+}
+
+#[test]
+fn no_table_is_built_where_no_entry_leads_to_one() {
+    let list = [mapping(0x4020_0000, 0x20_0000)];
+    let geometry = Geometry::new(Granule::K4, 39, 48).unwrap();
+    let mappings = Mappings::new(geometry, &list).unwrap();
+    let mut arena = Arena::new(Granule::K4, 16);
+    let mut window = arena.window();
+    for level in [Level::L0, Level::L3] {
+        let mut cursor = mappings.cursor();
+        let error = Subtree::below(&mut cursor, level, &mut reachable(&mut window, &mut arena)).unwrap_err();
+        assert_eq!(error, SubtreeError::NoTableBelow { level, start: Level::L1 });
+    }
+    assert_eq!(arena.free.len(), 16);
 }

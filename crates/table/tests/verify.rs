@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 mod arena;
 
-use arena::{Arena, OneSlotALevel, RAM};
+use arena::{Arena, OneSlotALevel, RAM, reachable};
 
 /// A tree in host memory, and what it must translate.
 struct Built {
@@ -30,10 +30,8 @@ impl Built {
     fn new(geometry: Geometry, base: Va, list: &[Mapping]) -> Self {
         let mut arena = Arena::new(geometry.granule(), 120);
         let mappings = Mappings::new(geometry, list).unwrap();
-        let start = geometry.start_level();
         let mut window = arena.window();
-        let root =
-            DetachedTree::build(&mut mappings.cursor(), start, base, &mut window, &mut arena).unwrap().root();
+        let root = DetachedTree::build(&mappings, &mut reachable(&mut window, &mut arena)).unwrap().root();
         let list = list.iter().map(expected).collect();
         let tree = Tree { geometry, root, base, access_flag: AccessFlag::Software };
         Self { arena, root, tree, list }
@@ -148,7 +146,7 @@ fn any_flipped_bit_in_any_entry_of_any_table_is_noticed() {
 #[test]
 fn what_a_mistake_or_an_attacker_would_write_is_noticed() {
     let mut built = small_half();
-    let leaf = |pa, attributes| Descriptor::leaf(Geometry::K4_48, Level::L3, Pa(pa), attributes).0;
+    let leaf = |pa, attributes| Descriptor::page(Geometry::K4_48, Pa(pa), attributes).0;
     // Another page, a page that is writable and executable, a writable alias of text, an invalid
     // page whose other bits stay.
     let page = built.on_the_way(BASE + 0x2000, Level::L3);
@@ -160,16 +158,19 @@ fn what_a_mistake_or_an_attacker_would_write_is_noticed() {
         built.is_noticed(page, right ^ wrong);
     }
     // A 1 GiB alias of all memory, far behind the map.
-    let alias = Descriptor::leaf(Geometry::K4_48, Level::L1, Pa(0x4000_0000), Attributes::KERNEL_DATA);
+    let alias =
+        Descriptor::leaf(Geometry::K4_48, Level::L1, Pa(0x4000_0000), Attributes::KERNEL_DATA).unwrap();
     let far = built.on_the_way(BASE + (300 << 30), Level::L1);
     built.is_noticed(far, alias.0);
     // A block in place of the table that it overlaps, and an unused table.
-    let block = Descriptor::leaf(Geometry::K4_48, Level::L2, Pa(0x4000_0000), Attributes::KERNEL_DATA).0;
+    let block =
+        Descriptor::leaf(Geometry::K4_48, Level::L2, Pa(0x4000_0000), Attributes::KERNEL_DATA).unwrap().0;
     let table = built.on_the_way(BASE, Level::L2);
     let found = built.read(table).0;
     built.is_noticed(table, found ^ block);
     let empty = built.arena.alloc().unwrap();
-    let zeros = built.arena.window().open(Level::L3, empty);
+    // SAFETY: the frame is the arena's.
+    let zeros = unsafe { built.arena.window().open(Level::L3, empty) };
     // SAFETY: a frame of the arena.
     unsafe { zeros.cast::<[u64; 512]>().write([0; 512]) };
     let unused = built.on_the_way(BASE + (200 << 20), Level::L2);

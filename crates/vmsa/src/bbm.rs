@@ -229,7 +229,7 @@ mod tests {
     const DATA: Attributes = Attributes::KERNEL_DATA;
 
     fn block(attributes: Attributes) -> Descriptor {
-        Descriptor::leaf(G, Level::L2, Pa(0x4020_0000), attributes)
+        Descriptor::leaf(G, Level::L2, Pa(0x4020_0000), attributes).unwrap()
     }
 
     fn block_change(old: Attributes, new: Attributes) -> [Requirement; 4] {
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn another_address_type_shareability_or_a_new_global_entry_breaks_at_every_level() {
         for bbm in LEVELS {
-            let other = Descriptor::leaf(G, Level::L2, Pa(0x4040_0000), DATA);
+            let other = Descriptor::leaf(G, Level::L2, Pa(0x4040_0000), DATA).unwrap();
             assert_eq!(change(G, Level::L2, block(DATA), other, bbm), BreakBeforeMake(Reason::OutputAddress));
         }
         let device = Attributes { memory: MemoryType::DeviceNgnre, ..DATA };
@@ -324,8 +324,8 @@ mod tests {
     #[test]
     fn bits_9_and_8_are_the_address_under_lpa2() {
         let g = Geometry::new(Granule::K4, 52, 52).unwrap();
-        let low = Descriptor::leaf(g, Level::L3, Pa(0x1000), DATA);
-        let high = Descriptor::leaf(g, Level::L3, Pa(0x1000 | 1 << 50), DATA);
+        let low = Descriptor::page(g, Pa(0x1000), DATA);
+        let high = Descriptor::page(g, Pa(0x1000 | 1 << 50), DATA);
         assert_eq!(change(g, Level::L3, low, high, BbmLevel::L3), BreakBeforeMake(Reason::OutputAddress));
     }
 

@@ -1,5 +1,7 @@
 //! Translation table descriptors: the 64-bit entries of a table.
 
+use thiserror::Error;
+
 use crate::attributes::{CONTIGUOUS, NO_TRANSLATION};
 use crate::{Attributes, Geometry, Granule, Level, Pa};
 
@@ -26,6 +28,39 @@ pub enum Decoded {
     Leaf(Pa),
 }
 
+/// Why there is no such leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum LeafError {
+    /// No leaf may be at the level.
+    #[error("no leaf may be at level {level} with the {} KiB granule (D8.3.1)", granule.bytes() >> 10)]
+    NoLeaf {
+        /// The level.
+        level: Level,
+        /// The granule.
+        granule: Granule,
+    },
+    /// The address is not a multiple of what the leaf maps.
+    #[error("{pa} is not a multiple of the {bytes:#x} bytes that the leaf maps")]
+    Unaligned {
+        /// The address.
+        pa: Pa,
+        /// How much the leaf maps.
+        bytes: u64,
+    },
+    /// The address has more bits than descriptors of the geometry.
+    #[error("{pa} has more than {bits} bits")]
+    OutsidePaSpace {
+        /// The address.
+        pa: Pa,
+        /// The PA size in bits.
+        bits: u8,
+    },
+    /// nT is a bit of blocks. In a page it is one of the address.
+    #[error("a page can't have nT (D8.3.1.2)")]
+    NoTranslationOfPage,
+}
+
 pub(crate) const VALID: u64 = 1;
 /// Bit 1: a table above level 3, a page at level 3; a block has it clear.
 pub(crate) const TABLE_OR_PAGE: u64 = 1 << 1;
@@ -43,11 +78,39 @@ impl Descriptor {
         Self(encode_address(geometry, table) | TABLE_OR_PAGE | VALID)
     }
 
-    /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`. `pa`
-    /// must be a multiple of what an entry at `level` covers and fit the geometry's PA size.
+    /// The page that maps the frame `pa` with `attributes`. nT has no meaning there and is dropped.
     #[inline]
-    pub const fn leaf(geometry: Geometry, level: Level, pa: Pa, attributes: Attributes) -> Self {
-        Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level))
+    pub const fn page(geometry: Geometry, pa: Pa, attributes: Attributes) -> Self {
+        let attributes = Attributes { no_translation: false, ..attributes };
+        let frame = Pa(pa.0 & !(geometry.granule().bytes() - 1));
+        Self(encode_address(geometry, frame) | attributes.bits(geometry) | leaf_type(Level::L3))
+    }
+
+    /// The block at `level`, or the page when `level` is 3, that maps `pa` with `attributes`.
+    ///
+    /// # Errors
+    /// [`LeafError`].
+    #[inline]
+    pub const fn leaf(
+        geometry: Geometry,
+        level: Level,
+        pa: Pa,
+        attributes: Attributes,
+    ) -> Result<Self, LeafError> {
+        if !geometry.has_leaf(level) {
+            return Err(LeafError::NoLeaf { level, granule: geometry.granule() });
+        }
+        let bytes = geometry.entry_bytes(level);
+        if pa.0 & (bytes - 1) != 0 {
+            return Err(LeafError::Unaligned { pa, bytes });
+        }
+        if !geometry.holds(pa) {
+            return Err(LeafError::OutsidePaSpace { pa, bits: geometry.pa_bits() });
+        }
+        if attributes.no_translation && level.number() == 3 {
+            return Err(LeafError::NoTranslationOfPage);
+        }
+        Ok(Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level)))
     }
 
     /// The same leaf or table descriptor for the address `pa`, when this one is for address 0.
@@ -187,9 +250,10 @@ mod tests {
     #[test]
     fn a_page_of_kernel_data_has_the_bits_of_the_architecture() {
         // UXN, PXN, AF, SH = inner, AP = kernel read-write, AttrIndx 0, page.
-        let d = Descriptor::leaf(Geometry::K4_48, Level::L3, Pa(0x4000_1000), Attributes::KERNEL_DATA);
+        let d = Descriptor::page(Geometry::K4_48, Pa(0x4000_1000), Attributes::KERNEL_DATA);
         assert_eq!(d.0, 0x0060_0000_4000_1703);
-        let d = Descriptor::leaf(Geometry::K4_48, Level::L2, Pa(0x4020_0000), Attributes::KERNEL_TEXT);
+        let d =
+            Descriptor::leaf(Geometry::K4_48, Level::L2, Pa(0x4020_0000), Attributes::KERNEL_TEXT).unwrap();
         assert_eq!(d.0, 0x0040_0000_4020_0781);
         assert_eq!(Descriptor::table(Geometry::K4_48, Pa(0x4000_3000)).0, 0x4000_3003);
     }
@@ -230,7 +294,7 @@ mod tests {
                         let top = 1u64 << (geometry.pa_bits() - 1);
                         let pa = Pa(top | (geometry.entry_bytes(level) * 3));
                         let pa = if geometry.holds(pa) { pa } else { Pa(top) };
-                        let d = Descriptor::leaf(geometry, level, pa, attributes);
+                        let d = Descriptor::leaf(geometry, level, pa, attributes).unwrap();
                         assert_eq!(d.decode(geometry, level), Decoded::Leaf(pa), "{geometry:?} {level:?}");
                         assert_eq!(d.attributes(geometry, level), Some(attributes));
                     }
@@ -243,11 +307,8 @@ mod tests {
     fn a_leaf_for_address_0_moves_to_any_other() {
         for geometry in geometries() {
             let pa = Pa((1 << (geometry.pa_bits() - 1)) | 0x4000_0000);
-            let template = Descriptor::leaf(geometry, Level::L3, Pa(0), Attributes::KERNEL_DATA);
-            assert_eq!(
-                template.at(geometry, pa),
-                Descriptor::leaf(geometry, Level::L3, pa, Attributes::KERNEL_DATA)
-            );
+            let template = Descriptor::page(geometry, Pa(0), Attributes::KERNEL_DATA);
+            assert_eq!(template.at(geometry, pa), Descriptor::page(geometry, pa, Attributes::KERNEL_DATA));
         }
     }
 
@@ -260,8 +321,33 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_where_none_may_be_is_an_error() {
+        let g = Geometry::K4_48;
+        let leaf = |level, pa, attributes| Descriptor::leaf(g, level, Pa(pa), attributes);
+        let data = Attributes::KERNEL_DATA;
+        let no_leaf = Err(LeafError::NoLeaf { level: Level::L0, granule: Granule::K4 });
+        assert_eq!(leaf(Level::L0, 0, data), no_leaf);
+        let unaligned = Err(LeafError::Unaligned { pa: Pa(0x4000_1000), bytes: 2 << 20 });
+        assert_eq!(leaf(Level::L2, 0x4000_1000, data), unaligned);
+        assert_eq!(
+            leaf(Level::L3, 1 << 48, data),
+            Err(LeafError::OutsidePaSpace { pa: Pa(1 << 48), bits: 48 })
+        );
+        let split = Attributes { no_translation: true, ..data };
+        assert_eq!(leaf(Level::L3, 0x1000, split), Err(LeafError::NoTranslationOfPage));
+        assert!(leaf(Level::L2, 2 << 20, split).is_ok());
+    }
+
+    #[test]
+    fn the_page_of_an_address_maps_the_frame_that_it_lies_in() {
+        let k64 = Geometry::new(Granule::K64, 52, 52).unwrap();
+        let page = Descriptor::page(k64, Pa(0x4001_5000), Attributes::KERNEL_DATA);
+        assert_eq!(page.decode(k64, Level::L3), Decoded::Leaf(Pa(0x4001_0000)));
+    }
+
+    #[test]
     fn pa_0_is_an_address_like_any_other() {
-        let d = Descriptor::leaf(Geometry::K4_48, Level::L3, Pa(0), Attributes::KERNEL_DATA);
+        let d = Descriptor::page(Geometry::K4_48, Pa(0), Attributes::KERNEL_DATA);
         assert_eq!(d.decode(Geometry::K4_48, Level::L3), Decoded::Leaf(Pa(0)));
         assert_eq!(Descriptor::INVALID.decode(Geometry::K4_48, Level::L3), Decoded::Invalid);
     }

@@ -15,7 +15,7 @@ pub mod tlbi;
 
 pub use address::{Pa, PaRange, Va, VaRange};
 pub use attributes::{Access, Attributes, Execute, MemoryType, Shareability};
-pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, leaf_type};
+pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, LeafError, leaf_type};
 pub use geometry::{Geometry, GeometryError};
 pub use granule::Granule;
 pub use level::Level;

@@ -26,7 +26,8 @@ pub struct ThisCpu;
 
 // The asm blocks of this impl are compiler barriers too (no `nomem`): the compiler moves no store
 // to a table across them.
-impl Cpu for ThisCpu {
+// SAFETY: each function is the instruction that it is named for.
+unsafe impl Cpu for ThisCpu {
     type Frames = OffsetWindow;
 
     #[inline(always)]
@@ -47,7 +48,7 @@ impl Cpu for ThisCpu {
     }
 
     #[inline(always)]
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         // SAFETY: the kernel's half of the address space is far from address 0, and so is what
         // callers map elsewhere.
         unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(va.0 as usize)) }
@@ -103,20 +104,20 @@ impl Cpu for ThisCpu {
     }
 
     #[inline(always)]
-    fn write_ttbr0(&mut self, value: u64) {
+    unsafe fn write_ttbr0(&mut self, value: u64) {
         // SAFETY: the kernel reaches none of its code and data through TTBR0. The caller that
         // installs a map there promises for it.
         unsafe { asm!("msr ttbr0_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
     #[inline(always)]
-    fn write_ttbr1(&mut self, value: u64) {
+    unsafe fn write_ttbr1(&mut self, value: u64) {
         // SAFETY: the caller that installs a root promises that it maps the code that runs.
         unsafe { asm!("msr ttbr1_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 
     #[inline(always)]
-    fn write_tcr(&mut self, value: u64) {
+    unsafe fn write_tcr(&mut self, value: u64) {
         // SAFETY: the callers change T0SZ alone, which concerns TTBR0's half only.
         unsafe { asm!("msr tcr_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
     }

@@ -2,6 +2,7 @@
 
 use core::ptr::{self, NonNull};
 
+use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE};
@@ -45,6 +46,11 @@ impl Image {
     /// All of the image in whole pages, the zeroed part included.
     pub fn range(self) -> PaRange {
         PaRange::new(self.start, self.physical(&raw const __image_end))
+    }
+
+    /// The TTBR value for `root`, one of the image's root tables.
+    pub fn ttbr(self, root: Pa) -> u64 {
+        ttbr(GEOMETRY, root, 0).expect("the image begins at a page, and its tables are pages")
     }
 
     /// The root table of the kernel's half.

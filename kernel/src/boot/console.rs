@@ -88,14 +88,16 @@ fn switch_to(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap) -> Result<(), Console
     }
     let frame = Pa(uart.registers.0 - offset);
     // The console's slot may map the previous console.
-    let probed = fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::DEVICE);
+    // SAFETY: the registers of a device, by a type for devices.
+    let probed = unsafe { fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::DEVICE) };
     // SAFETY: all registers lie in the page that was just mapped, aligned, and the value is gone
     // when the slot is cleared.
     let present = unsafe { MappedUart::new(probed.byte_add(offset as usize), uart) }.probe(uart.identity);
     fixmap.clear(&mut ThisCpu, slot::MOMENT);
     present?;
     fixmap.clear(&mut ThisCpu, slot::CONSOLE);
-    let mapped = fixmap.map(&mut ThisCpu, slot::CONSOLE, frame, Attributes::DEVICE);
+    // SAFETY: as above.
+    let mapped = unsafe { fixmap.map(&mut ThisCpu, slot::CONSOLE, frame, Attributes::DEVICE) };
     // SAFETY: as above, and this slot stays mapped.
     unsafe { Console::use_uart(MappedUart::new(mapped.byte_add(offset as usize), uart)) };
     Ok(())

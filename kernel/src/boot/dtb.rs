@@ -3,7 +3,7 @@
 use core::slice;
 
 use linmap_table::cpu::store_valid;
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Descriptor, LeafError, Level, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
@@ -31,6 +31,9 @@ pub enum DtbPlaceError {
         /// The bits in reach.
         bits: u8,
     },
+    /// No block maps it.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
     /// The length in the header exceeds the boot protocol's limit.
     #[error("the device tree at {pa} has {len:#x} bytes, the boot protocol allows {MAX_LEN:#x}")]
     TooLarge {
@@ -55,10 +58,10 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
     }
     let block = GEOMETRY.entry_bytes(Level::L2);
     let first_block = pa.0 & !(block - 1);
-    map_block(0, Pa(first_block));
+    map_block(0, Pa(first_block))?;
     let offset = pa.0 - first_block;
     if offset + HEADER_LEN > block {
-        map_block(1, Pa(first_block + block));
+        map_block(1, Pa(first_block + block))?;
     }
     let start = (DTB_WINDOW.0 + offset) as *const u8;
     // SAFETY: at least the length of a header is mapped here, read-only, and nothing writes to the
@@ -74,18 +77,19 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
         };
     }
     if offset + len > block && offset + HEADER_LEN <= block {
-        map_block(1, Pa(first_block + block));
+        map_block(1, Pa(first_block + block))?;
     }
     // SAFETY: all of `len` is mapped now.
     Ok(unsafe { slice::from_raw_parts(start, len as usize) })
 }
 
 /// Maps one block of the window.
-fn map_block(index: u64, pa: Pa) {
+fn map_block(index: u64, pa: Pa) -> Result<(), LeafError> {
     let va = Va(DTB_WINDOW.0 + index * GEOMETRY.entry_bytes(Level::L2));
-    let descriptor = Descriptor::leaf(GEOMETRY, Level::L2, pa, Attributes::KERNEL_RODATA);
+    let descriptor = Descriptor::leaf(GEOMETRY, Level::L2, pa, Attributes::KERNEL_RODATA)?;
     // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
     // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
     // cacheable by blocks.
     unsafe { store_valid(&mut ThisCpu, level_2_entry(va), descriptor) };
+    Ok(())
 }

@@ -3,7 +3,6 @@
 use linmap_platform::Uart;
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::Pa;
-use linmap_vmsa::registers::ttbr;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::entered::Entered;
@@ -38,9 +37,10 @@ impl Early {
         per_cpu::become_boot_cpu();
         stop::install(stopping::stop);
         let image = Image::at(image);
-        let reserved = Reserved { ttbr0: ttbr(GEOMETRY, image.reserved_table(), 0), tcr: cpu::tcr() };
+        let reserved = Reserved { ttbr0: image.ttbr(image.reserved_table()), tcr: cpu::tcr() };
         // TTBR0 leaves the early identity map. T0SZ stays what `entry.S` set.
-        reserved.restore(&mut ThisCpu);
+        // SAFETY: the kernel runs in TTBR1's half, and TCR does not change.
+        unsafe { reserved.restore(&mut ThisCpu) };
         // SAFETY: this is the live table of pages at `FIXMAP`. It is empty since `entry.S` made it,
         // and nothing else changes it.
         let fixmap = unsafe { Fixmap::new(GEOMETRY, image::fixmap_table(), FIXMAP) };

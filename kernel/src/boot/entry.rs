@@ -21,7 +21,10 @@ const HCR_NVHE: u64 = 1 << 31 | 1 << 41 | 1 << 40;
 const HCR_VHE: u64 = HCR_NVHE | 1 << 34 | 1 << 27;
 
 /// TCR without the PA size, which `entry.S` reads from the CPU.
-const TCR: u64 = tcr(GEOMETRY, GEOMETRY, false) & !(0b111 << 32);
+const TCR: u64 = match tcr(GEOMETRY, GEOMETRY, false) {
+    Ok(tcr) => tcr & !(0b111 << 32),
+    Err(_) => panic!("both halves have one geometry"),
+};
 
 const fn page(attributes: Attributes) -> u64 {
     attributes.bits(GEOMETRY) | leaf_type(Level::L3)

@@ -61,8 +61,11 @@ pub fn start(
 ) -> Result<V2, GicError> {
     let registers = V2::of(device, pa_bits)?;
     let V2 { distributor, cpu_interface } = registers;
-    let _ = fixmap.map(cpu, slot::DISTRIBUTOR, distributor, Attributes::DEVICE);
-    let _ = fixmap.map(cpu, slot::CPU_INTERFACE, cpu_interface, Attributes::DEVICE);
+    // SAFETY: the registers of a device, by a type for devices.
+    unsafe {
+        let _ = fixmap.map(cpu, slot::DISTRIBUTOR, distributor, Attributes::DEVICE);
+        let _ = fixmap.map(cpu, slot::CPU_INTERFACE, cpu_interface, Attributes::DEVICE);
+    }
     write(DISTRIBUTOR, GICD_CTLR, 0);
     // ITLinesNumber: how many registers of 32 interrupts there are, less one.
     let lines = read(DISTRIBUTOR, GICD_TYPER) as usize & 0x1f;

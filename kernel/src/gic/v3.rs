@@ -53,6 +53,12 @@ const TIMEOUT: u64 = 1000;
 struct Frame(NonNull<u64>);
 
 impl Frame {
+    /// Maps the registers at `pa` in `slot`.
+    fn map(fixmap: &mut Fixmap, cpu: &mut ThisCpu, slot: usize, pa: Pa) -> Self {
+        // SAFETY: the registers of a device, by a type for devices.
+        Self(unsafe { fixmap.map(cpu, slot, pa, Attributes::DEVICE) })
+    }
+
     fn register(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset < 0x1000);
         // SAFETY: all registers in use lie in the page.
@@ -96,7 +102,7 @@ pub fn start(
         return Err(GicError::SystemRegisters);
     }
 
-    let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, described.distributor, Attributes::DEVICE));
+    let frame = Frame::map(fixmap, cpu, slot::DISTRIBUTOR, described.distributor);
     let set_up = start_distributor(&frame);
     fixmap.clear(cpu, slot::DISTRIBUTOR);
     set_up?;
@@ -131,7 +137,7 @@ impl Redistributors {
                 && frames < MAX_FRAMES
             {
                 frames += 1;
-                let frame = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
+                let frame = Frame::map(fixmap, cpu, slot::REDISTRIBUTOR, at);
                 let typer = frame.read_wide(GICR_TYPER);
                 fixmap.clear(cpu, slot::REDISTRIBUTOR);
                 let affinity = (typer >> 32) as u32;
@@ -152,7 +158,7 @@ impl Redistributors {
 
     /// Stops the distributor from forwarding interrupts.
     pub fn stop_distributor(&self, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
-        let frame = Frame(fixmap.map(cpu, slot::DISTRIBUTOR, self.distributor, Attributes::DEVICE));
+        let frame = Frame::map(fixmap, cpu, slot::DISTRIBUTOR, self.distributor);
         frame.write(GICD_CTLR, CTLR_ARE);
         // On a timeout the next kernel waits again.
         wait_until(TIMEOUT, || frame.read(GICD_CTLR) & CTLR_RWP == 0);
@@ -163,9 +169,9 @@ impl Redistributors {
     /// one that works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
         let Some(Some(at)) = self.of_cpus.get(number).copied() else { return false };
-        let control = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR, at, Attributes::DEVICE));
+        let control = Frame::map(fixmap, cpu, slot::REDISTRIBUTOR, at);
         let sgi_at = Pa(at.0 + FRAME);
-        let sgis = Frame(fixmap.map(cpu, slot::REDISTRIBUTOR_SGI, sgi_at, Attributes::DEVICE));
+        let sgis = Frame::map(fixmap, cpu, slot::REDISTRIBUTOR_SGI, sgi_at);
         let works = start_redistributor(&control, &sgis);
         fixmap.clear_all(cpu, slot::REDISTRIBUTOR..slot::REDISTRIBUTOR_SGI + 1);
         works

@@ -1,6 +1,6 @@
 //! Why a payload can't be loaded or entered.
 
-use linmap::{ChangeError, RecordFull, TooManyRanges};
+use linmap::{BeyondIdentityReach, ChangeError, RecordFull, TooManyRanges};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
@@ -8,7 +8,7 @@ use linmap_kexec::{
 };
 use linmap_memblock::{AllocError, RegionError};
 use linmap_platform::CommandLineError;
-use linmap_vmsa::GeometryError;
+use linmap_vmsa::registers::RegisterError;
 use thiserror::Error;
 
 use crate::arch::command_line::CRASH_KERNEL;
@@ -132,8 +132,11 @@ pub enum KexecError {
     #[error("transitional tables: {0}")]
     Ranges(#[from] TooManyRanges),
     /// No 1:1 map reaches the relocation code.
-    #[error("transitional tables: no 1:1 map reaches the relocation code: {0}")]
-    Identity(#[from] GeometryError),
+    #[error("transitional tables: {0}")]
+    Identity(#[from] BeyondIdentityReach),
+    /// A register can't have the value that the move needs.
+    #[error("transitional tables: {0}")]
+    Register(#[from] RegisterError),
 }
 
 impl KexecError {

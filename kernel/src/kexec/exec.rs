@@ -45,10 +45,10 @@ pub fn exec(
         digests = Some(loaded.check(memory, platform.entered)?);
         report!("phase=kexec-verify when=before ticks={}", cpu::ticks_since(started));
     }
-    let departure = way_to(platform, memory, loaded);
+    let departure = way_to(platform, memory, loaded)?;
     let helpers = helpers(platform, loaded);
     let at = departure.orders;
-    let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, digests, at));
+    let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, digests, at)?);
 
     for other in per_cpu::others().iter().filter(|&other| !helpers.contains(other)) {
         cpus.stop(other)?;
@@ -69,7 +69,8 @@ pub fn exec(
         loaded.is_in_use |= lost > 0 || matches!(error, KexecError::Cpu(_));
         return Err(error);
     }
-    helpers.iter().for_each(parking::forget);
+    // SAFETY: the helpers have left the live root for good: they move their share of the payload.
+    helpers.iter().for_each(|helper| unsafe { parking::forget(helper) });
     cpus.stop_interrupts(&mut memory.fixmap);
     // SAFETY: the load made and cleaned code, lists and tables as the contract asks. TTBR0 has been
     // on the reserved table, with nothing cached, since the linear map was built. The boot CPU
@@ -90,8 +91,8 @@ pub fn publish_crash_kernel(
     let page_len = size_of::<Page>() as u64;
     let at = memory.alloc(page_len, page_len)?;
     let memory = &*memory.memory;
-    let departure = way_to(platform, memory, loaded);
-    let orders = orders(platform, memory, loaded, CpuSet::EMPTY, None, departure.orders);
+    let departure = way_to(platform, memory, loaded)?;
+    let orders = orders(platform, memory, loaded, CpuSet::EMPTY, None, departure.orders)?;
     let _ = orders::write(memory, departure.orders, orders);
     let taken = loaded.digests.as_ref().ok_or(KexecError::NoDigests)?;
     let segments = loaded.segments.iter().zip(&taken.segments);

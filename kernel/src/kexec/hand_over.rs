@@ -124,7 +124,9 @@ impl HandOver<'_> {
         let Memory { memblock, changed: record, .. } = &mut *self.memory;
         let (map, mut editor, steps) = self.map.parts(memblock);
         let changed = record.record(range, MemoryChange::Protect(protection), || {
-            map.protect(&mut editor, steps, range, protection).map_err(KexecError::from)
+            // SAFETY: the memory is set aside for the crash kernel, and written only while it is
+            // loaded.
+            unsafe { map.protect(&mut editor, steps, range, protection) }.map_err(KexecError::from)
         })?;
         report!("crash-kernel={} {}", protection.name(), Fields(changed));
         Ok(())

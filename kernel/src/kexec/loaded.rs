@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 use linmap::MemblockFrames;
 use linmap_kexec::{Moves, SEGMENT_ALIGN, Transition};
+use linmap_table::ReachableFrames;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu_set::CpuSet;
@@ -48,9 +49,12 @@ impl Loaded {
         if let Some(transition) = self.transition {
             let mut window = memory.memory.tables();
             let geometry = memory.memory.geometry();
-            let mut frames = MemblockFrames::new(&mut memory.memory.memblock, geometry);
-            transition.linear.release(&mut window, &mut frames);
-            transition.code.release(&mut window, &mut frames);
+            // SAFETY: memblock knows all memory that is in use.
+            let mut frames = unsafe { MemblockFrames::new(&mut memory.memory.memblock, geometry) };
+            // SAFETY: the linear map has all of memblock's memory, which the trees came from.
+            let mut reachable = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+            transition.linear.release(&mut reachable);
+            transition.code.release(&mut reachable);
         }
         memory.release();
         free_notes(memory.memory, self.notes);

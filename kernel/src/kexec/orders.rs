@@ -4,14 +4,13 @@ use linmap_kexec::MAX_SHARES;
 use linmap_platform::Conduit;
 use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, LEAVE_VHE, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
-use linmap_vmsa::registers::{tcr_with_t0sz, ttbr};
+use linmap_vmsa::registers::{RegisterError, tcr_with_t0sz, ttbr};
 
 use crate::arch::affinities;
 use crate::arch::cpu;
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::el2_stub::{HVC_RESTART, HVC_SET_VECTORS};
 use crate::arch::entered::Entered;
-use crate::arch::layout::GEOMETRY;
 use crate::arch::platform::Platform;
 use crate::arch::sctlr::SCTLR_OFF;
 use crate::kexec::digests::LoadDigests;
@@ -21,29 +20,35 @@ use crate::memory::physical::Memory;
 use crate::smp::secondary;
 
 /// The way to the relocation code of `loaded`.
-pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departure {
+///
+/// # Errors
+/// [`RegisterError`]: the transitional tables do not fit TCR.
+pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Result<Departure, RegisterError> {
     let code = loaded.control.start;
     let way = match &loaded.transition {
         Some(both) => {
             let geometry = both.code.geometry();
             Way::Mapped {
-                ttbr0: ttbr(geometry, both.code.root(), 0),
-                tcr: tcr_with_t0sz(platform.reserved.tcr, geometry),
+                ttbr0: ttbr(geometry, both.code.root(), 0)?,
+                tcr: tcr_with_t0sz(platform.reserved.tcr, geometry)?,
                 offset: memory.layout.offset(),
             }
         }
         None => Way::Unmapped {
-            identity: ttbr(GEOMETRY, platform.image.identity_map(), 0),
+            identity: platform.image.ttbr(platform.image.identity_map()),
             image_offset: platform.image.offset(),
             sctlr_off: SCTLR_OFF,
         },
     };
     let orders = Pa(code.0 + size_of::<Orders>() as u64);
-    Departure { code, orders, way, reserved: platform.reserved }
+    Ok(Departure { code, orders, way, reserved: platform.reserved })
 }
 
 /// The orders at `at` that move and enter `loaded`, with the CPUs of `helpers`. With `digests`
 /// they check what was moved.
+///
+/// # Errors
+/// [`RegisterError`]: the transitional tables' root can't be in TTBR1.
 pub fn orders(
     platform: &Platform,
     memory: &Memory,
@@ -51,11 +56,11 @@ pub fn orders(
     helpers: CpuSet,
     digests: Option<&LoadDigests>,
     at: Pa,
-) -> Orders {
+) -> Result<Orders, RegisterError> {
     let mut orders = Orders::new(loaded.entry, loaded.dtb(), SCTLR_OFF);
     orders.nothing = platform.reserved.ttbr0;
     if let Some(both) = &loaded.transition {
-        orders.ttbr1 = ttbr(memory.geometry(), both.linear.root(), 0);
+        orders.ttbr1 = ttbr(memory.geometry(), both.linear.root(), 0)?;
     }
     match platform.entered {
         Entered::El1 => {}
@@ -93,7 +98,7 @@ pub fn orders(
     if let Some(digests) = digests.filter(|_| !loaded.moves.lists.is_empty()) {
         add_checks(&mut orders, loaded, digests);
     }
-    orders
+    Ok(orders)
 }
 
 /// Has the orders check all segments that are moved. Those in place were checked just before, and

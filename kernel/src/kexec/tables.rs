@@ -24,7 +24,9 @@ fn take_in(memory: &Memory, tree: &DetachedTree, digest: &mut Sha256) {
     let mut tables =
         Tables { memory, window: memory.tables(), root: tree.root(), entered: [None; LEVELS], digest };
     // The addresses that the tree translates don't matter.
-    LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), &mut tables).for_each(drop);
+    // SAFETY: the window stands the root in for what is not a table.
+    let leaves = unsafe { LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(0), &mut tables) };
+    leaves.for_each(drop);
 }
 
 /// Levels −1 to 3.
@@ -43,7 +45,7 @@ struct Tables<'t> {
 // SAFETY: the frame lies in mapped memory, and the inner window reaches it like all tables of the
 // kernel. It differs from the frame asked for only where nothing is mapped, and nothing writes.
 unsafe impl TableWindow for Tables<'_> {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let frame = PaRange::from_len(table, Granule::K4.bytes());
         // An entry that has changed may lead anywhere. The digest is wrong already, so the root
         // stands in for it.
@@ -58,7 +60,8 @@ unsafe impl TableWindow for Tables<'_> {
             // SAFETY: the frame is mapped, and nothing writes to tables that are not in use.
             self.digest.update(unsafe { self.memory.bytes(frame) });
         }
-        self.window.open(level, table)
+        // SAFETY: the frame is mapped.
+        unsafe { self.window.open(level, table) }
     }
 
     fn close(&mut self, level: Level) {

@@ -1,9 +1,9 @@
 //! The tables for the move of a payload.
 
-use linmap::{Layout, MappingList, MemblockFrames, TooManyRanges, identity_geometry};
+use linmap::{MappingList, MemblockFrames, TooManyRanges, identity_geometry};
 use linmap_kexec::{Transition, TransitionError};
-use linmap_table::Mappings;
-use linmap_vmsa::PaRange;
+use linmap_table::{Mappings, ReachableFrames};
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::kexec::error::KexecError;
@@ -28,11 +28,13 @@ pub fn build(memory: &mut Memory, control: PaRange) -> Result<Option<Transition>
     }
     let linear = Mappings::new(geometry, &list).map_err(TransitionError::Mapping)?;
     let code = control.start;
-    let code_geometry = identity_geometry(geometry, code.0.saturating_add(page))?;
+    let code_geometry = identity_geometry(geometry, Pa(code.0.saturating_add(page)))?;
     let mut window = memory.tables();
-    let mut frames = MemblockFrames::new(&mut memory.memblock, geometry);
-    let base = Layout::base(geometry);
-    match Transition::build(&linear, base, code, code_geometry, &mut window, &mut frames) {
+    // SAFETY: memblock knows all memory that is in use.
+    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, geometry) };
+    // SAFETY: the linear map has all of memblock's memory.
+    let mut reachable = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+    match Transition::build(&linear, code, code_geometry, &mut reachable) {
         Ok(both) => {
             report!(
                 "phase=kexec-tables ticks={} tables={}",

@@ -130,7 +130,8 @@ fn paint<'c>(
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
-    let mut frames = MemblockFrames::new(memblock, config.geometry);
+    // SAFETY: memblock knows all memory that is in use.
+    let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };
     // SAFETY: TTBR1 leads to the swapper table. From here on the map alone changes its tree, except
     // the fixmap's own table; hardware updates are off in TCR. TTBR0 has been on the reserved table
     // with nothing cached since the early identity map was left. This CPU is the only one that

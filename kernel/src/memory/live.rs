@@ -42,7 +42,8 @@ pub struct LiveMap {
     image: PaRange,
     surgery: Surgery,
     roots: Roots,
-    traced: bool,
+    /// The tree in the form of traces, if a trace is printed.
+    traced: Option<TracedTree>,
     steps: &'static mut [Step],
 }
 
@@ -61,7 +62,7 @@ impl LiveMap {
             image: image.range(),
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
-            traced: false,
+            traced: None,
             steps,
         }
     }
@@ -83,7 +84,7 @@ impl LiveMap {
             surgery: &mut self.surgery,
             cpu: ThisCpu,
             tables,
-            traced: self.traced.then_some(traced_tree(self.roots)),
+            traced: self.traced.as_ref(),
         };
         (&mut self.map, editor, self.steps)
     }
@@ -97,7 +98,7 @@ pub struct KernelEditor<'l> {
     cpu: ThisCpu,
     tables: Tables,
     /// The tree in the form of traces, if a trace is printed.
-    traced: Option<TracedTree>,
+    traced: Option<&'l TracedTree>,
 }
 
 /// Tables by the addresses at which they are writable. Those in the image are written in the
@@ -113,10 +114,11 @@ pub struct Tables {
 // the same. No Rust reference leads to a table.
 unsafe impl TableWindow for Tables {
     #[inline]
-    fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
         let offset =
             if self.image.contains(table) { IMAGE.0.wrapping_sub(self.image.start.0) } else { self.linear };
-        ThisCpu.reach(Va(table.0.wrapping_add(offset)))
+        // SAFETY: the caller's: a table of the image or in memory, which is mapped at this address.
+        unsafe { ThisCpu.reach(Va(table.0.wrapping_add(offset))) }
     }
 
     #[inline]
@@ -142,7 +144,9 @@ unsafe impl Editor for KernelEditor<'_> {
 
     #[inline]
     fn frames(&mut self) -> impl FrameSource {
-        self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY))
+        // SAFETY: the pool is over the kernel's one memblock, which knows all memory that is in
+        // use.
+        unsafe { self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY)) }
     }
 
     fn memory(&mut self) -> impl PhysicalMemory {
@@ -186,13 +190,8 @@ unsafe impl Editor for KernelEditor<'_> {
 /// don't pay for it.
 #[cold]
 #[inline(never)]
-fn print_plan(tree: TracedTree, steps: &[Step], tables: &mut Tables) {
+fn print_plan(tree: &TracedTree, steps: &[Step], tables: &mut Tables) {
     tree.plan(&mut print, steps, tables);
-}
-
-/// The linear map's tree in the form of traces.
-const fn traced_tree(roots: Roots) -> TracedTree {
-    TracedTree { geometry: GEOMETRY, roots }
 }
 
 /// Prints a line of a trace.
@@ -204,24 +203,26 @@ impl LiveMap {
     /// Starts the trace: from here on all accesses to tables are printed in the form that the
     /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
-        self.traced = true;
+        // SAFETY: these are the kernel's roots, and `Tables` reaches all tables.
+        let tree = unsafe { TracedTree::new(GEOMETRY, self.roots) };
+        let tree = self.traced.insert(tree.expect("the image's tables are pages"));
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
         let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
         let running = per_cpu::online().iter();
-        traced_tree(self.roots).opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
+        tree.opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }
 
     /// Traces that a CPU came online.
     pub fn cpu_started(&self, number: usize) {
-        if self.traced {
-            traced_tree(self.roots).starts(&mut print, number);
+        if let Some(tree) = &self.traced {
+            tree.starts(&mut print, number);
         }
     }
 
     /// Traces that a CPU went offline.
     pub fn cpu_stopped(&self, number: usize) {
-        if self.traced {
-            traced_tree(self.roots).stops(&mut print, number);
+        if let Some(tree) = &self.traced {
+            tree.stops(&mut print, number);
         }
     }
 }

@@ -7,8 +7,7 @@ use linmap::{ParkError, Pause};
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous, SwitchValues, WayOff, vectors};
 use linmap_table::Reserved;
 use linmap_table::cpu::store_valid;
-use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Descriptor, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::{self, Image};
@@ -30,15 +29,15 @@ pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
     let image_offset = image.offset();
     for (pa, attributes) in identity_pages(image) {
-        let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
+        let descriptor = Descriptor::page(GEOMETRY, pa, attributes);
         // SAFETY: the identity map's table of pages has an entry for every page of the image, and
         // these are the vectors and the words of parked CPUs; nothing else was mapped there.
         unsafe { store_valid(&mut cpu, image::identity_page(Va(pa.0)), descriptor) };
     }
     let values = SwitchValues {
-        live: ttbr(GEOMETRY, image.swapper(), 0),
+        live: image.ttbr(image.swapper()),
         nothing: reserved.ttbr0,
-        identity: ttbr(GEOMETRY, image.identity_map(), 0),
+        identity: image.ttbr(image.identity_map()),
         image_offset,
     };
     // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and
@@ -104,8 +103,12 @@ pub fn expect(number: usize) {
 }
 
 /// Notes that the CPU `number` can't come to the live root any more.
-pub fn forget(number: usize) {
-    PARKING.has_left(number);
+///
+/// # Safety
+/// It is so, until [`expect`] says otherwise: the CPU is off, or where no table is walked.
+pub unsafe fn forget(number: usize) {
+    // SAFETY: the caller's.
+    unsafe { PARKING.has_left(number) };
 }
 
 /// Whether the CPU `number` has left the live root for good.
@@ -136,5 +139,6 @@ pub fn waited() -> u64 {
 /// Releases the CPUs that parked, because the boot CPU, which calls this, stops. Does nothing
 /// during an edit, since no CPU can return then.
 pub fn abandon() {
-    PARKING.abandon();
+    // SAFETY: only the boot CPU edits, and it is the one that calls this.
+    unsafe { PARKING.abandon() };
 }

@@ -49,7 +49,7 @@ unsafe impl FrameSource for ImageFrames {
         Ok(self.image.physical(table.cast()))
     }
 
-    fn free(&mut self, _frame: Pa) {}
+    unsafe fn free(&mut self, _frame: Pa) {}
 }
 
 /// Builds the root, once the console has its final place.

@@ -37,11 +37,13 @@ impl<'f> TableSlots<'f> {
 // SAFETY: a slot maps its frame until it is closed. The image's mapping has the tables in the image
 // readable and writable for good. No Rust reference leads to a table.
 unsafe impl TableWindow for TableSlots<'_> {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         if self.image.range().contains(table) {
-            return ThisCpu.reach(Va(table.0.wrapping_add(self.image.offset())));
+            // SAFETY: the image's mapping has the frame, for good.
+            return unsafe { ThisCpu.reach(Va(table.0.wrapping_add(self.image.offset()))) };
         }
-        self.fixmap.map(&mut ThisCpu, slot_of(level), table, Attributes::KERNEL_DATA)
+        // SAFETY: the frame is a table, by the caller's promise: memory.
+        unsafe { self.fixmap.map(&mut ThisCpu, slot_of(level), table, Attributes::KERNEL_DATA) }
     }
 
     fn close(&mut self, level: Level) {

@@ -69,7 +69,9 @@ pub fn protect(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let Memory { memblock, changed: record, .. } = &mut owners.memory;
     let (map, mut editor, steps) = owners.map.parts(memblock);
     let done = record.record(range, MemoryChange::Protect(protection), || {
-        changed(|| map.protect(&mut editor, steps, range, protection))
+        // SAFETY: the user has reserved the memory, so that nothing of the kernel is there. The
+        // user accepts what it breaks.
+        changed(|| unsafe { map.protect(&mut editor, steps, range, protection) })
     })?;
     reported("protect", format_args!("{} {range}", protection.name()), done);
     Ok(())
@@ -83,8 +85,10 @@ pub fn text(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     check_yours(owners, range)?;
     let Memory { memblock, changed: record, .. } = &mut owners.memory;
     let (map, mut editor, steps) = owners.map.parts(memblock);
-    let done = record
-        .record(range, MemoryChange::MakeText, || changed(|| map.make_text(&mut editor, steps, range)))?;
+    let done = record.record(range, MemoryChange::MakeText, || {
+        // SAFETY: as for `protect`; the kernel executes nothing there.
+        changed(|| unsafe { map.make_text(&mut editor, steps, range) })
+    })?;
     reported("text", range, done);
     Ok(())
 }
@@ -141,8 +145,10 @@ pub fn memory(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     // Memory that comes is data.
     let done = record.record(range, MemoryChange::MakeData, || match what {
         "add" if !is_hardware => Err(CommandError::NoHardware(range)),
-        "add" => changed(|| map.add_memory(&mut editor, steps, range)),
-        "remove" => changed(|| map.remove_memory(&mut editor, steps, range)),
+        // SAFETY: the device tree names the memory.
+        "add" => changed(|| unsafe { map.add_memory(&mut editor, steps, range) }),
+        // SAFETY: memory that is in use is refused, and nothing accesses free memory.
+        "remove" => changed(|| unsafe { map.remove_memory(&mut editor, steps, range) }),
         _ => Err(CommandError::Usage(MEMORY)),
     })?;
     reported("memory", format_args!("{what} {range}"), done);

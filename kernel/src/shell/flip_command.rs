@@ -31,7 +31,8 @@ pub fn flip(memory: &mut Memory, image: Image, rest: &str) -> Result<(), Command
         return Err(CommandError::SlotInUse(slot::MOMENT));
     }
     let index = geometry.index(va, level);
-    let entries = memory.fixmap.map(&mut ThisCpu, slot::MOMENT, table, Attributes::KERNEL_DATA);
+    // SAFETY: the frame is a table of the live tree: memory.
+    let entries = unsafe { memory.fixmap.map(&mut ThisCpu, slot::MOMENT, table, Attributes::KERNEL_DATA) };
     // SAFETY: the table's frame is mapped there, writable, and an index is below the number of
     // entries. No Rust reference leads to a table. The user accepts what the change breaks.
     let was = unsafe {

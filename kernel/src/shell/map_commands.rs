@@ -55,7 +55,9 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
     // By level, 0 to 3, and by the contiguous bit.
     let mut counts = [[LeafCount::default(); 2]; 4];
     let mut window = memory.tables();
-    let mut leaves = LeafIter::new(geometry, image.swapper(), geometry.start_level(), base, &mut window);
+    // SAFETY: the live tree, whose tables the window reaches.
+    let mut leaves =
+        unsafe { LeafIter::new(geometry, image.swapper(), geometry.start_level(), base, &mut window) };
     let mut tables = 0;
     while let Some(leaf) = leaves.next() {
         if leaf.va.0 >= linear_end {
@@ -118,7 +120,8 @@ fn for_each_run(memory: &Memory, image: Image, mut what: impl FnMut(&Run)) {
     let geometry = memory.geometry();
     let (start, base) = (geometry.start_level(), Layout::base(geometry));
     let mut window = memory.tables();
-    let leaves = LeafIter::new(geometry, image.swapper(), start, base, &mut window);
+    // SAFETY: the live tree, whose tables the window reaches.
+    let leaves = unsafe { LeafIter::new(geometry, image.swapper(), start, base, &mut window) };
     for run in Runs::new(geometry, leaves) {
         what(&run);
     }
@@ -179,7 +182,8 @@ pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), Comman
     const WRONG: CommandError = CommandError::Usage("translate VA (hexadecimal)");
     let va = Va(u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).map_err(|_| WRONG)?);
     let in_ttbr1 = va.0 >= Layout::base(memory.geometry()).0;
-    match walk(memory.geometry(), image.swapper(), va, &mut memory.tables()) {
+    // SAFETY: as for `map`.
+    match unsafe { walk(memory.geometry(), image.swapper(), va, &mut memory.tables()) } {
         _ if !in_ttbr1 => say!("  tables: not an address of TTBR1"),
         Walk::Leaf { pa, level, descriptor } => say!("  tables: {pa}, level {level}, {descriptor:?}"),
         Walk::Fault { level } => say!("  tables: translation fault, level {level}"),

@@ -74,7 +74,9 @@ pub fn free(
     // The next owner of the memory may write to it.
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
     memory.changed.record(range, MemoryChange::MakeData, || {
-        map.make_data(&mut editor, steps, range).map_err(CommandError::from)
+        // SAFETY: the user has reserved the memory and gives it back: nothing else relies on what
+        // it is.
+        unsafe { map.make_data(&mut editor, steps, range) }.map_err(CommandError::from)
     })?;
     memory.memblock.free(range)?;
     reservations.remove(range);
@@ -215,7 +217,8 @@ pub fn poke(memory: &mut Memory, rest: &str) -> Result<(), CommandError> {
     }
     let page = memory.geometry().granule().bytes();
     let frame = Pa(at.0 & !(page - 1));
-    let _ = memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA);
+    // SAFETY: the frame is memory, which the linear map maps by the same type.
+    let _ = unsafe { memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA) };
     let va = Va(memory.fixmap.address(slot::MOMENT).0 + (at.0 - frame.0));
     // SAFETY: the byte's frame is mapped there, writable. The assembly hides the store from the
     // compiler, as a fault of the memory would. The user accepts what it breaks.

@@ -100,14 +100,15 @@ impl Call {
         });
         boot_page::call_nobody();
         if let Some(unfit) = unfit {
-            // Its MMU was never on.
-            parking::forget(self.number);
+            // SAFETY: its MMU was never on.
+            unsafe { parking::forget(self.number) };
             return Err(Ended::Unfit(unfit));
         }
         // The CPU may arrive after the last look.
         if !arrived && cpu.change_state(State::Starting, State::Lost) {
             if !boot_page::is_coming(self.affinity) {
-                parking::forget(self.number);
+                // SAFETY: it does not start any more: nobody calls it.
+                unsafe { parking::forget(self.number) };
             }
             return Err(Ended::TimedOut);
         }

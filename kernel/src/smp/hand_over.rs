@@ -39,7 +39,8 @@ impl Cpus {
         let is_off = || said() == Some(Ok(AffinityState::Off));
         let found = |state| {
             cpu.working.store(0, Ordering::Release);
-            parking::forget(number);
+            // SAFETY: the firmware says where it is, or it waits with its MMU off.
+            unsafe { parking::forget(number) };
             cpu.set_state(state);
         };
         match (cpu.state(), described.method) {

@@ -25,7 +25,8 @@ pub fn write(memory: &mut Memory, release: Pa, entry: Pa, pa_bits: u8) -> Result
     } else {
         const PAGE: u64 = 0x1000;
         let frame = Pa(release.0 & !(PAGE - 1));
-        let _ = memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA);
+        // SAFETY: the mailbox is memory, by booting.rst, and only assembly accesses it here.
+        let _ = unsafe { memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA) };
         let mapped = memory.fixmap.address(slot::MOMENT);
         Va(mapped.0 + (release.0 & (PAGE - 1)))
     };

@@ -29,7 +29,8 @@ pub fn entry(image: Pa) -> Pa {
 extern "C" fn secondary_main() -> ! {
     // T0SZ is the kernel's already; the PA size is this CPU's own.
     let reserved = Reserved { ttbr0: boot_page::reserved_ttbr0(), tcr: cpu::tcr() };
-    reserved.restore(&mut ThisCpu);
+    // SAFETY: the kernel runs in TTBR1's half, and TCR does not change.
+    unsafe { reserved.restore(&mut ThisCpu) };
     let me = per_cpu::of(per_cpu::this_cpu());
     for (word, value) in me.id.iter().zip([cpu::midr(), cpu::mmfr0(), cpu::mmfr2(), cpu::isar0()]) {
         word.store(value, Ordering::Relaxed);

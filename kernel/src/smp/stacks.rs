@@ -9,7 +9,7 @@ use linmap_live::Global;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::verify::{Content, Expected, Validity};
-use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
+use linmap_table::{Leaves, Mapping, MappingError, Mappings, ReachableFrames, Subtree, SubtreeError};
 use linmap_vmsa::{Attributes, Descriptor, Level, Va};
 use thiserror::Error;
 
@@ -27,9 +27,9 @@ pub enum StackError {
     /// No memory is free for them.
     #[error("stacks of a secondary CPU: {0}")]
     Memory(#[from] AllocError),
-    /// No memory is free for their table.
+    /// Their table can't be built.
     #[error("table of the stacks of secondary CPUs: {0}")]
-    Table(#[from] OutOfFrames),
+    Table(#[from] SubtreeError),
     /// They can't be mapped.
     #[error("stacks of secondary CPUs: {0}")]
     Mapping(#[from] MappingError),
@@ -65,7 +65,7 @@ pub fn map(memory: &mut Memory, count: usize, mapped: &mut StackMemory) -> Resul
         // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
         let before = memory.memblock.clone();
-        map_sharing(memory, first, sharing, mapped).map_err(|error| {
+        map_sharing(memory, sharing, mapped).map_err(|error| {
             memory.memblock.clone_from(&before);
             (first, error)
         })?;
@@ -73,10 +73,9 @@ pub fn map(memory: &mut Memory, count: usize, mapped: &mut StackMemory) -> Resul
     Ok(())
 }
 
-/// Maps the stacks of CPUs whose slots share a table of pages. The table's first slot is `first`.
+/// Maps the stacks of CPUs whose slots share a table of pages.
 fn map_sharing(
     memory: &mut Memory,
-    first: usize,
     numbers: Range<usize>,
     mapped: &mut StackMemory,
 ) -> Result<(), StackError> {
@@ -97,22 +96,25 @@ fn map_sharing(
     if list.is_empty() {
         return Ok(());
     }
-    link(memory, slot(first), &Mappings::new(GEOMETRY, &list)?)?;
+    link(memory, &Mappings::new(GEOMETRY, &list)?)?;
     mapped.0.extend(list);
     Ok(())
 }
 
-/// Builds the table of pages that translates from `base`, and links it.
-fn link(memory: &mut Memory, base: Va, mappings: &Mappings<'_>) -> Result<(), OutOfFrames> {
+/// Builds the table of pages for `mappings`, which share one, and links it.
+fn link(memory: &mut Memory, mappings: &Mappings<'_>) -> Result<(), SubtreeError> {
     let mut window = memory.tables();
-    let mut frames = MemblockFrames::new(&mut memory.memblock, GEOMETRY);
-    let table = DetachedTree::build(&mut mappings.cursor(), Level::L3, base, &mut window, &mut frames)?;
+    // SAFETY: memblock knows all memory that is in use.
+    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, GEOMETRY) };
+    // SAFETY: the linear map has all of memblock's memory.
+    let table = Subtree::lowest(mappings, &mut unsafe { ReachableFrames::new(&mut window, &mut frames) })?;
     let cpu = &mut ThisCpu;
     cpu.dsb(Dsb::Ishst);
+    let link = Descriptor::table(GEOMETRY, table.table());
     // SAFETY: this entry of the live table belongs to the window of stacks. It is invalid, and only
     // this function sets it. The barrier ordered the table, which maps memory that memblock has
     // just handed out.
-    unsafe { store_valid(cpu, level_2_entry(base), Descriptor::table(GEOMETRY, table.root())) };
+    unsafe { store_valid(cpu, level_2_entry(table.base()), link) };
     Ok(())
 }
 

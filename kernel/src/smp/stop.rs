@@ -74,7 +74,8 @@ impl Cpus {
         let gone = self.wait_until_off(number);
         if gone {
             per_cpu::of(number).working.store(0, Ordering::Release);
-            parking::forget(number);
+            // SAFETY: it is off.
+            unsafe { parking::forget(number) };
         }
         gone
     }

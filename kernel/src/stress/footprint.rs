@@ -39,7 +39,9 @@ impl Footprint {
         let (first, end) = (layout.linear(arena.range.start), layout.linear(arena.range.end));
         let mut window = memory.tables();
         let level = geometry.start_level();
-        let mut leaves = LeafIter::new(geometry, image.swapper(), level, Layout::base(geometry), &mut window);
+        let base = Layout::base(geometry);
+        // SAFETY: the live tree, whose tables the window reaches.
+        let mut leaves = unsafe { LeafIter::new(geometry, image.swapper(), level, base, &mut window) };
         let (mut entries, mut digest) = (0, 0);
         for leaf in leaves.by_ref() {
             if first <= leaf.va && leaf.va < end {

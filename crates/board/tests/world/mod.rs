@@ -15,7 +15,7 @@ use linmap_board::{Board, BoardFrames};
 use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Step, Target};
 use linmap_model::event::{Access as Barrier, Domain, Register, Use};
 use linmap_model::{Config, Event, Space};
-use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, TableWindow};
+use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, Pa, Va, VaRange};
@@ -201,33 +201,28 @@ impl World {
         let mappings = Mappings::new(setting.geometry, &list).unwrap();
         let mut frames = BoardFrames::new(&board, pool.clone());
         let level = setting.geometry.start_level();
-        let tree = DetachedTree::build(
-            &mut mappings.cursor(),
-            level,
-            Va(setting.base()),
-            &mut board.window(0, None),
-            &mut frames,
-        );
+        let mut window = board.window(0, None);
+        // SAFETY: a window of the board reaches all of its memory.
+        let tree =
+            DetachedTree::build(&mappings, &mut unsafe { ReachableFrames::new(&mut window, &mut frames) });
         let root = tree.unwrap().root();
-        {
-            let mut window = board.window(0, None);
-            let reserved = window.open(level, Pa(RESERVED));
-            // SAFETY: an open table is valid for writes of a whole granule.
-            unsafe { reserved.write_bytes(0, granule as usize / 8) };
-            window.close(level);
-        }
+        // SAFETY: the window reaches the frame, and an open table is valid for writes of a whole
+        // granule.
+        unsafe { window.open(level, Pa(RESERVED)).write_bytes(0, granule as usize / 8) };
+        window.close(level);
         // What the frame holds after a short root does not belong to the table.
         board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::All });
         let register = setting.register();
         for cpu in 0..setting.cpus {
-            let value = ttbr(setting.geometry, root, 0);
+            let value = ttbr(setting.geometry, root, 0).expect("a frame");
             board.event(Event::Write { cpu, register, value });
             board.event(Event::Isb { cpu });
         }
         // SAFETY: on the model; this value alone changes the tree.
         let mut tree = unsafe { LiveTree::new(setting.geometry, root, setting.half, setting.bbm) };
         if setting.range_invalidation {
-            tree = tree.with_range_invalidation();
+            // SAFETY: the model's CPUs have them.
+            tree = unsafe { tree.with_range_invalidation() };
         }
         Self { setting, board, tree, pool, plain, steps: vec![Step::Isb; 4096] }
     }

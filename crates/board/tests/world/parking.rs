@@ -18,7 +18,7 @@ pub struct Parking<'w> {
 impl Parking<'_> {
     /// `cpu` leaves the tree for the reserved table, with nothing of it in its TLB.
     pub fn leave(&self, cpu: usize) {
-        let (register, value) = (self.setting.register(), ttbr(self.setting.geometry, Pa(RESERVED), 0));
+        let (register, value) = (self.setting.register(), self.value(Pa(RESERVED)));
         let tlbi = Tlbi { scope: TlbiScope::AllEl1, broadcast: false };
         for event in [
             Event::Write { cpu, register, value },
@@ -31,9 +31,14 @@ impl Parking<'_> {
         }
     }
 
+    /// The TTBR value for a root.
+    fn value(&self, root: Pa) -> u64 {
+        ttbr(self.setting.geometry, root, 0).expect("a frame")
+    }
+
     /// `cpu` returns to the tree.
     pub fn come_back(&self, cpu: usize) {
-        let (register, value) = (self.setting.register(), ttbr(self.setting.geometry, self.root, 0));
+        let (register, value) = (self.setting.register(), self.value(self.root));
         self.board.event(Event::Write { cpu, register, value });
         self.board.event(Event::Isb { cpu });
     }

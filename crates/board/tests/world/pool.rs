@@ -33,7 +33,7 @@ unsafe impl FrameSource for PoolHandle {
         Ok(Pa(frame))
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         let mut pool = self.0.borrow_mut();
         assert!(!pool.free.contains(&frame.0), "{frame} was freed twice");
         pool.free.push(frame.0);

@@ -2,7 +2,8 @@
 //! hold the kernel's tables.
 
 use linmap_table::{
-    DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, OutOfFrames, TableWindow,
+    DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, OutOfFrames, ReachableFrames,
+    TableWindow,
 };
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
 use thiserror::Error;
@@ -41,21 +42,18 @@ impl Transition {
         }
     }
 
-    /// Builds both trees in frames of `frames`, which must not lie in a destination.
+    /// Builds both trees in frames of `memory`, which must not lie in a destination.
     ///
-    /// `linear` are the [mappings](Self::mapping) of all memory; the half of the address space that
-    /// they lie in begins at `base`. `code` is the page of the relocation code, which is mapped 1:1
-    /// in a tree of `code_geometry`.
+    /// `linear` are the [mappings](Self::mapping) of all memory. `code` is the page of the
+    /// relocation code, which is mapped 1:1 in a tree of `code_geometry`.
     ///
     /// # Errors
     /// [`TransitionError`]; all frames are freed.
     pub fn build<W: TableWindow, F: FrameSource>(
         linear: &Mappings<'_>,
-        base: Va,
         code: Pa,
         code_geometry: Geometry,
-        window: &mut W,
-        frames: &mut F,
+        memory: &mut ReachableFrames<'_, W, F>,
     ) -> Result<Self, TransitionError> {
         let code_page = [Mapping {
             va: Va(code.0),
@@ -65,15 +63,11 @@ impl Transition {
             leaves: Leaves::Pages,
         }];
         let code_page = Mappings::new(code_geometry, &code_page)?;
-        let build = |mappings: &Mappings<'_>, base, window: &mut W, frames: &mut F| {
-            let start = mappings.geometry().start_level();
-            DetachedTree::build(&mut mappings.cursor(), start, base, window, frames)
-        };
-        let linear = build(linear, base, window, frames)?;
-        match build(&code_page, Va(0), window, frames) {
+        let linear = DetachedTree::build(linear, memory)?;
+        match DetachedTree::build(&code_page, memory) {
             Ok(code) => Ok(Self { linear, code }),
             Err(error) => {
-                linear.release(window, frames);
+                linear.release(memory);
                 Err(error.into())
             }
         }

@@ -29,7 +29,10 @@ pub struct Pause {
 ///
 /// # Safety
 /// - [`window`](Self::window) must reach every table of the live tree and every frame of
-///   [`frames`](Self::frames).
+///   [`frames`](Self::frames), which must be the same source each time, the one that the tree's
+///   tables come from.
+/// - [`memory`](Self::memory) must be the record by which frames are allocated: none comes from
+///   memory that it does not have, or that is reserved there.
 /// - [`park`](Self::park) must run its argument only while no CPU has the live root in a TTBR, and
 ///   only after each CPU, since it left the root, has invalidated all its TLB entries (TLBI
 ///   VMALLE1, DSB NSH, ISB). The window that it passes must reach the same tables.

@@ -49,7 +49,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub fn add_memory<E: Editor>(
+    ///
+    /// # Safety
+    /// There is memory at `range`, which may be accessed at any time, by speculation too.
+    pub unsafe fn add_memory<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -83,7 +86,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub fn remove_memory<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing accesses `range`.
+    pub unsafe fn remove_memory<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],

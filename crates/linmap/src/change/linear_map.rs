@@ -24,7 +24,12 @@ pub struct LinearMap {
 
 impl LinearMap {
     /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global.
-    pub fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
+    ///
+    /// # Safety
+    /// The tree holds the linear map of some memory at `layout`, all of it global, and the image's
+    /// own mapping at its address. Every [`Editor`] that is passed to a method of this value
+    /// reaches the tree's tables.
+    pub unsafe fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
         tree.set_leaves(leaves);
         Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
     }
@@ -38,7 +43,8 @@ impl LinearMap {
         // SAFETY: the tree is the same, and only this value changes it; the caller promises the
         // level.
         let tree = unsafe { LiveTree::new(self.tree.geometry(), self.tree.root(), Half::High, bbm) };
-        self.tree = if range_invalidation { tree.with_range_invalidation() } else { tree };
+        // SAFETY: so are the invalidations by range.
+        self.tree = if range_invalidation { unsafe { tree.with_range_invalidation() } } else { tree };
         self.tree.set_leaves(self.leaves);
     }
 

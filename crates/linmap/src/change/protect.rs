@@ -74,9 +74,24 @@ impl LinearMap {
     /// data changes in the image's own mapping. Its linear alias is never writable, and is
     /// invalid when the range is.
     ///
+    /// Safe code can't end a permission that other code needs:
+    ///
+    /// ```compile_fail,E0133
+    /// # use linmap::{Editor, LinearMap, Protection};
+    /// # use linmap_live::Step;
+    /// # use linmap_vmsa::PaRange;
+    /// fn protect(map: &mut LinearMap, editor: &mut impl Editor, steps: &mut [Step], heap: PaRange) {
+    ///     let _ = map.protect(editor, steps, heap, Protection::Invalid);
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn protect<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing needs a permission that `range` loses: no CPU reads, writes or executes there as it
+    /// may not any more, until another call permits it again.
+    pub unsafe fn protect<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -130,7 +145,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_text<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing writes to `range` as long as it is text, and what it holds may be executed.
+    pub unsafe fn make_text<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],
@@ -149,7 +167,10 @@ impl LinearMap {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn make_data<E: Editor>(
+    ///
+    /// # Safety
+    /// Nothing executes what `range` holds, or relies on its being read-only or invalid.
+    pub unsafe fn make_data<E: Editor>(
         &mut self,
         editor: &mut E,
         steps: &mut [Step],

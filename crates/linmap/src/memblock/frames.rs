@@ -13,8 +13,12 @@ pub struct MemblockFrames<'m, const N: usize> {
 
 impl<'m, const N: usize> MemblockFrames<'m, N> {
     /// Returns a source of frames for tables of `geometry`, anywhere in `memblock`.
+    ///
+    /// # Safety
+    /// Nothing uses memory that `memblock` has free, and the linear map or whoever uses the frames
+    /// may access it.
     #[inline]
-    pub fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
+    pub unsafe fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
         Self { memblock, bytes: geometry.granule().bytes() }
     }
 }
@@ -49,7 +53,7 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
         frames.len()
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
         // Memblock refuses a frame that it did not hand out, and one whose return needs one more
         // range than it has room for. Such a frame stays reserved: lost, and harmless.

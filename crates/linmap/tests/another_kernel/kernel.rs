@@ -7,7 +7,9 @@ use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow, EarlyTables};
 use linmap_model::event::Use;
 use linmap_model::{Config, Event, Space};
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
-use linmap_table::{DetachedTree, Fixmap, FrameSource, Leaves, Mapping, Mappings, PhysicalMemory, Reserved};
+use linmap_table::{
+    DetachedTree, Fixmap, FrameSource, Leaves, Mapping, Mappings, PhysicalMemory, ReachableFrames, Reserved,
+};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
@@ -92,14 +94,17 @@ impl<'r> Kernel<'r> {
         ];
         let low = Mappings::new(G, &low).expect("whole pages");
         let mut off = board.window(0, None);
-        let identity = DetachedTree::build(&mut low.cursor(), G.start_level(), Va(0), &mut off, &mut pages);
+        // SAFETY: a window of the board reaches all of its memory.
+        let identity = DetachedTree::build(&low, &mut unsafe { ReachableFrames::new(&mut off, &mut pages) });
         cpu.dsb(Dsb::Ish);
         early.turn_on(&board, 0);
         // SAFETY: the fixmap's live table, which is empty.
         let mut fixmap = unsafe { Fixmap::new(G, board.pointer(early.fixmap), FIXMAP) };
-        let _ = fixmap.map(&mut cpu, UART_SLOT, UART, Attributes::DEVICE);
+        // SAFETY: the registers of a device, by a type for devices.
+        let _ = unsafe { fixmap.map(&mut cpu, UART_SLOT, UART, Attributes::DEVICE) };
 
-        let nothing = ttbr(G, early.empty, 0);
+        let root = |table| ttbr(G, table, 0).expect("a frame");
+        let nothing = root(early.empty);
         let config = LinearMapConfig {
             geometry: G,
             image: IMAGE,
@@ -107,7 +112,7 @@ impl<'r> Kernel<'r> {
             builder,
             slots: SLOTS,
             root: early.root,
-            reserved: Reserved { ttbr0: nothing, tcr: tcr(G, G, true) },
+            reserved: Reserved { ttbr0: nothing, tcr: tcr(G, G, true).expect("one geometry") },
             bbm,
         };
         let mut lists = MappingLists::<8>::new();
@@ -121,9 +126,9 @@ impl<'r> Kernel<'r> {
             pages,
             rendezvous,
             linear: map.layout().offset(),
-            live: ttbr(G, early.root, 0),
+            live: root(early.root),
             nothing,
-            identity: ttbr(G, identity.expect("frames enough").root(), 0),
+            identity: root(identity.expect("frames enough").root()),
             board,
         };
         (1..CPUS).for_each(|cpu| early.turn_on(&kernel.board, cpu));
@@ -145,11 +150,13 @@ impl<'r> Kernel<'r> {
     /// From the live root to the identity map.
     fn leave(&self, number: usize) {
         let mut cpu = self.board.cpu(number);
-        cpu.write_ttbr0(self.identity);
+        // SAFETY: the CPU is the model's, as below.
+        unsafe { cpu.write_ttbr0(self.identity) };
         cpu.isb();
         self.use_image(number, IMAGE.read_only.start.0, true);
         self.use_image(number, IMAGE.va.0, false);
-        cpu.write_ttbr1(self.nothing);
+        // SAFETY: as above.
+        unsafe { cpu.write_ttbr1(self.nothing) };
         cpu.isb();
         forget(&mut cpu);
     }
@@ -157,11 +164,13 @@ impl<'r> Kernel<'r> {
     /// From the identity map to the live root.
     fn come_back(&self, number: usize) {
         let mut cpu = self.board.cpu(number);
-        cpu.write_ttbr1(self.live);
+        // SAFETY: the CPU is the model's, as below.
+        unsafe { cpu.write_ttbr1(self.live) };
         cpu.isb();
         self.use_image(number, IMAGE.va.0, true);
         self.use_image(number, IMAGE.read_only.start.0, false);
-        cpu.write_ttbr0(self.nothing);
+        // SAFETY: as above.
+        unsafe { cpu.write_ttbr0(self.nothing) };
         cpu.isb();
         forget(&mut cpu);
     }

@@ -33,11 +33,15 @@ fn run(builder: Builder, bbm: BbmLevel) -> u64 {
         let mut steps = [Step::Isb; 64];
         let split = map.split(&mut kernel, &mut steps, BLOCK, Level::L3).expect("a split");
         assert_eq!(kernel.leaf_sizes(BLOCK), [12; 512]);
-        let protected = map.protect(&mut kernel, &mut steps, PAGES, Protection::ReadOnly).expect("a change");
+        // SAFETY: nothing of the test lies in the board's memory; what its CPUs use, the model
+        // watches.
+        let protected = unsafe { map.protect(&mut kernel, &mut steps, PAGES, Protection::ReadOnly) };
+        let protected = protected.expect("a change");
         kernel.expect(PAGES, false);
         kernel.expect(PaRange::new(BLOCK.start, PAGES.start), true);
         kernel.expect(PaRange::new(PAGES.end, BLOCK.end), true);
-        let data = map.make_data(&mut kernel, &mut steps, PAGES).expect("a change");
+        // SAFETY: as above.
+        let data = unsafe { map.make_data(&mut kernel, &mut steps, PAGES) }.expect("a change");
         let folded = map.fold(&mut kernel, &mut steps, RAM).expect("a fold");
         assert_eq!(kernel.leaf_sizes(BLOCK), [21], "one block again");
         kernel.expect(BLOCK, true);

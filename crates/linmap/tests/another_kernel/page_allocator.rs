@@ -50,7 +50,7 @@ unsafe impl FrameSource for PageAllocator {
         Ok(Pa(self.first.0 + nth as u64 * PAGE))
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         self.release(PaRange::new(frame, Pa(frame.0 + PAGE)));
     }
 }

@@ -130,7 +130,8 @@ impl EditingCpu {
     }
 }
 
-impl Cpu for EditingCpu {
+// SAFETY: hands on what the board's CPU does.
+unsafe impl Cpu for EditingCpu {
     type Frames = BoardWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
@@ -145,8 +146,9 @@ impl Cpu for EditingCpu {
         unsafe { self.cpu.store_run(entries, count, first, step) };
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
-        self.cpu.reach(va)
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.reach(va) }
     }
 
     unsafe fn frames_at(&mut self, offset: u64) -> BoardWindow {
@@ -169,15 +171,18 @@ impl Cpu for EditingCpu {
         self.cpu.tlbi(tlbi);
     }
 
-    fn write_ttbr0(&mut self, value: u64) {
-        self.cpu.write_ttbr0(value);
+    unsafe fn write_ttbr0(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_ttbr0(value) };
     }
 
-    fn write_ttbr1(&mut self, value: u64) {
-        self.cpu.write_ttbr1(value);
+    unsafe fn write_ttbr1(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_ttbr1(value) };
     }
 
-    fn write_tcr(&mut self, value: u64) {
-        self.cpu.write_tcr(value);
+    unsafe fn write_tcr(&mut self, value: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.write_tcr(value) };
     }
 }

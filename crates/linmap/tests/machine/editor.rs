@@ -30,9 +30,16 @@ pub struct LiveWindow {
 
 // SAFETY: both are windows to the same frames.
 unsafe impl TableWindow for LiveWindow {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         self.close(level);
-        if self.image.contains(table) { self.own.open(level, table) } else { self.linear.open(level, table) }
+        // SAFETY: the caller's; both reach every frame on the board.
+        unsafe {
+            if self.image.contains(table) {
+                self.own.open(level, table)
+            } else {
+                self.linear.open(level, table)
+            }
+        }
     }
 
     fn close(&mut self, level: Level) {
@@ -71,7 +78,7 @@ impl SurgeryWindow {
 
 // SAFETY: a slot maps the frame until another one is opened at its level.
 unsafe impl TableWindow for SurgeryWindow {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let above = level.above_pages() as usize;
         let slot = TABLE_SLOTS + above;
         match self.open[above] {
@@ -79,7 +86,8 @@ unsafe impl TableWindow for SurgeryWindow {
             Some(_) => self.fixmap.clear(&mut self.cpu.0, slot),
             None => {}
         }
-        let pointer = self.fixmap.map(&mut self.cpu.0, slot, table, Attributes::KERNEL_DATA);
+        // SAFETY: the caller's: a frame of the board's memory.
+        let pointer = unsafe { self.fixmap.map(&mut self.cpu.0, slot, table, Attributes::KERNEL_DATA) };
         self.open[above] = Some((table, pointer));
         pointer
     }
@@ -104,8 +112,9 @@ unsafe impl<F: FrameSource> FrameSource for Limited<'_, F> {
         self.source.alloc()
     }
 
-    fn free(&mut self, frame: Pa) {
-        self.source.free(frame);
+    unsafe fn free(&mut self, frame: Pa) {
+        // SAFETY: the caller's.
+        unsafe { self.source.free(frame) };
     }
 }
 
@@ -151,7 +160,8 @@ unsafe impl Editor for BoardEditor {
     }
 
     fn frames(&mut self) -> impl FrameSource {
-        let source = self.pool.over(MemblockFrames::new(&mut self.memblock, self.geometry));
+        // SAFETY: the pool is over this memblock alone, which has all that is in use on the board.
+        let source = unsafe { self.pool.over(MemblockFrames::new(&mut self.memblock, self.geometry)) };
         BoardFrames::new(&self.board, Limited { source, left: &mut self.left })
     }
 
@@ -215,7 +225,8 @@ unsafe impl Editor for BoardEditor {
 impl BoardEditor {
     /// The tree as it is traced.
     pub fn traced_tree(&self) -> TracedTree {
-        TracedTree { geometry: self.geometry, roots: self.roots }
+        // SAFETY: the roots are those of the board's tables, and its windows reach all frames.
+        unsafe { TracedTree::new(self.geometry, self.roots) }.expect("roots in frames")
     }
 
     /// Shows that `fixmap` is a live table with free slots.

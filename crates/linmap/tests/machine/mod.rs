@@ -266,7 +266,7 @@ fn chain(setting: &Setting, board: &Board, at: fn(Level) -> Frame, image: Frame,
     ];
     for (part, attributes) in pages {
         let index = (part.start.0 - setting.image.start.0) / setting.page();
-        let first = Descriptor::leaf(setting.geometry, Level::L3, part.start, attributes).0;
+        let first = Descriptor::page(setting.geometry, part.start, attributes).0;
         board.event(Event::Fill {
             cpu: 0,
             pa: frame(setting, image).0 + 8 * index,
@@ -277,6 +277,11 @@ fn chain(setting: &Setting, board: &Board, at: fn(Level) -> Frame, image: Frame,
     }
 }
 
+/// The TTBR value for a root table of the image.
+fn root_value(setting: &Setting, root: Frame) -> u64 {
+    ttbr(setting.geometry, frame(setting, root), 0).expect("a frame")
+}
+
 /// What `entry.S` does: the image's tables, then the roots of the boot CPU.
 fn turn_on(setting: &Setting, board: &Board) {
     chain(setting, board, Frame::Swapper, Frame::ImagePages, Frame::FixmapPages);
@@ -284,7 +289,7 @@ fn turn_on(setting: &Setting, board: &Board) {
     board.event(Event::Dsb { cpu: 0, domain: Domain::Sy, access: Access::All });
     let root = Frame::Swapper(setting.geometry.start_level());
     for (register, table) in [(Register::Ttbr0, Frame::Reserved), (Register::Ttbr1, root)] {
-        let value = ttbr(setting.geometry, frame(setting, table), 0);
+        let value = root_value(setting, table);
         board.event(Event::Write { cpu: 0, register, value });
     }
     board.event(Event::Isb { cpu: 0 });
@@ -305,8 +310,8 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
         root: frame(setting, Frame::Swapper(geometry.start_level())),
         reserved: Reserved {
-            ttbr0: ttbr(geometry, frame(setting, Frame::Reserved), 0),
-            tcr: tcr(geometry, geometry, true),
+            ttbr0: root_value(setting, Frame::Reserved),
+            tcr: tcr(geometry, geometry, true).expect("one geometry"),
         },
         bbm: setting.bbm,
     };
@@ -315,7 +320,8 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
     let pages = board.pointer(frame(setting, Frame::FixmapPages));
     // SAFETY: the live table of the fixmap, empty since it was made.
     let mut fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };
-    let mut frames = BoardFrames::new(board, MemblockFrames::new(memblock, geometry));
+    // SAFETY: memblock has all that is in use on the board.
+    let mut frames = BoardFrames::new(board, unsafe { MemblockFrames::new(memblock, geometry) });
     // SAFETY: as `turn_on` left the machine.
     let built = unsafe { prepared.build(&mut fixmap, &mut board.cpu(0), &mut frames) };
     built.expect("frames enough").into_map()
@@ -337,13 +343,13 @@ fn identity_map(setting: &Setting, board: &Board) -> Ways {
         link(setting, board, from, Va(code), pair[0], to);
     }
     for (pa, attributes) in [(code, Attributes::KERNEL_TEXT), (words, Attributes::KERNEL_DATA)] {
-        let value = Descriptor::leaf(geometry, Level::L3, Pa(pa), attributes).0;
+        let value = Descriptor::page(geometry, Pa(pa), attributes).0;
         let index = geometry.index(Va(pa), Level::L3) as u64;
         let pa = frame(setting, Frame::Identity(Level::L3)).0 + 8 * index;
         board.event(Event::Store { cpu: 0, pa, value, via: None });
     }
     board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores });
-    let at = |table| ttbr(geometry, frame(setting, table), 0);
+    let at = |table| root_value(setting, table);
     Ways {
         live: at(Frame::Swapper(geometry.start_level())),
         nothing: at(Frame::Reserved),
@@ -361,5 +367,5 @@ fn surgery_root(setting: &Setting, board: &Board) -> (u64, Fixmap) {
     let pages = board.pointer(frame(setting, Frame::SurgeryFixmap));
     // SAFETY: the table was made just now, and no other code has it.
     let fixmap = unsafe { Fixmap::new(geometry, pages, setting.fixmap_va()) };
-    (ttbr(geometry, frame(setting, Frame::Surgery(geometry.start_level())), 0), fixmap)
+    (root_value(setting, Frame::Surgery(geometry.start_level())), fixmap)
 }

@@ -92,15 +92,21 @@ impl Running {
     pub fn call(&mut self, op: Op) -> Result<Changed, MemoryError> {
         let Self { map, editor, steps, .. } = self;
         Ok(match op {
-            Op::Protect(range, protection) => map.protect(editor, steps, range, protection)?,
-            Op::MakeText(range) => map.make_text(editor, steps, range)?,
-            Op::MakeData(range) => map.make_data(editor, steps, range)?,
+            // SAFETY: no code of the test lies in the board's memory; what its CPUs use, the model
+            // watches. This holds of all changes below.
+            Op::Protect(range, protection) => unsafe { map.protect(editor, steps, range, protection) }?,
+            // SAFETY: as above.
+            Op::MakeText(range) => unsafe { map.make_text(editor, steps, range) }?,
+            // SAFETY: as above.
+            Op::MakeData(range) => unsafe { map.make_data(editor, steps, range) }?,
             Op::Split(range, to) => map.split(editor, steps, range, to)?,
             Op::Fold(range) => map.fold(editor, steps, range)?,
             Op::Global(global) => map.set_global(editor, steps, global)?,
             Op::Repaint => map.repaint(editor, steps)?,
-            Op::Add(range) => map.add_memory(editor, steps, range)?,
-            Op::Remove(range) => map.remove_memory(editor, steps, range)?,
+            // SAFETY: as above.
+            Op::Add(range) => unsafe { map.add_memory(editor, steps, range) }?,
+            // SAFETY: as above.
+            Op::Remove(range) => unsafe { map.remove_memory(editor, steps, range) }?,
         })
     }
 

@@ -62,7 +62,7 @@ unsafe impl FrameSource for Arena {
         self.free.pop().ok_or(none)
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         assert!(frame.0 >= FIRST && frame.0.is_multiple_of(self.granule), "{frame} is not a frame");
         assert!(!self.free.contains(&frame), "{frame} is freed twice");
         self.free.push(frame);

@@ -16,14 +16,15 @@ pub const REGIONS: usize = 64;
 /// A CPU without walkers: it stores, and nothing else has an effect.
 pub struct HostCpu;
 
-impl Cpu for HostCpu {
+// SAFETY: a store is one to memory. Nothing walks the tables, so the rest has no effect.
+unsafe impl Cpu for HostCpu {
     type Frames = OffsetWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's.
         unsafe { entry.write(descriptor.0) };
     }
-    fn reach(&mut self, _va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, _va: Va) -> NonNull<u64> {
         unreachable!("changes reach tables by their window");
     }
     unsafe fn frames_at(&mut self, _offset: u64) -> OffsetWindow {
@@ -32,9 +33,9 @@ impl Cpu for HostCpu {
     fn dsb(&mut self, _dsb: Dsb) {}
     fn isb(&mut self) {}
     fn tlbi(&mut self, _tlbi: Tlbi) {}
-    fn write_ttbr0(&mut self, _value: u64) {}
-    fn write_ttbr1(&mut self, _value: u64) {}
-    fn write_tcr(&mut self, _value: u64) {}
+    unsafe fn write_ttbr0(&mut self, _value: u64) {}
+    unsafe fn write_ttbr1(&mut self, _value: u64) {}
+    unsafe fn write_tcr(&mut self, _value: u64) {}
 }
 
 pub struct Kernel {

@@ -3,7 +3,7 @@
 use linmap::{Changed, ImageParts, Layout, LinearMap, MemoryError, Protection};
 use linmap_live::{Global, Half, LiveTree, Step};
 use linmap_memblock::Memblock;
-use linmap_table::{DetachedTree, LeafIter, Leaves, Mapping, Mappings, TableWindow};
+use linmap_table::{DetachedTree, LeafIter, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
 use linmap_vmsa::{Access, Attributes, Descriptor, Level, Pa, PaRange, Va};
 
 use crate::arena::Arena;
@@ -58,19 +58,16 @@ impl World {
         let list = mappings(setting, &layout);
         let mappings = Mappings::new(geometry, &list).expect("a list that a builder takes");
         let mut window = arena.window();
-        let tree = DetachedTree::build(
-            &mut mappings.cursor(),
-            geometry.start_level(),
-            Layout::base(geometry),
-            &mut window,
-            &mut arena,
-        );
+        // SAFETY: the window reaches the arena.
+        let tree =
+            DetachedTree::build(&mappings, &mut unsafe { ReachableFrames::new(&mut window, &mut arena) });
         let root = tree.expect("frames enough").root();
         // SAFETY: nothing walks the tree, and only this value changes it.
         let tree = unsafe { LiveTree::new(geometry, root, Half::High, setting.bbm) };
         let image =
             ImageParts { read_only: setting.read_only(), data: setting.data(), va: Va(setting.image_va()) };
-        let mut map = LinearMap::new(tree, layout, image, setting.leaves);
+        // SAFETY: the tree holds the linear map and the image; the kernel reaches the arena.
+        let mut map = unsafe { LinearMap::new(tree, layout, image, setting.leaves) };
         // SAFETY: nothing walks the tree.
         unsafe { map.rely_on(setting.bbm, setting.ranges) };
         let mut pages = Pages::default();
@@ -98,13 +95,19 @@ impl World {
     pub fn call(&mut self, edit: Edit) -> Result<Changed, MemoryError> {
         let Self { map, kernel, steps, .. } = self;
         Ok(match edit {
-            Edit::Protect(range, protection) => map.protect(kernel, steps, range, protection)?,
-            Edit::MakeText(range) => map.make_text(kernel, steps, range)?,
-            Edit::MakeData(range) => map.make_data(kernel, steps, range)?,
+            // SAFETY: nothing walks the tables, so no memory is mapped by them. This holds of all
+            // changes below.
+            Edit::Protect(range, protection) => unsafe { map.protect(kernel, steps, range, protection) }?,
+            // SAFETY: as above.
+            Edit::MakeText(range) => unsafe { map.make_text(kernel, steps, range) }?,
+            // SAFETY: as above.
+            Edit::MakeData(range) => unsafe { map.make_data(kernel, steps, range) }?,
             Edit::Split(range, to) => map.split(kernel, steps, range, to)?,
             Edit::Fold(range) => map.fold(kernel, steps, range)?,
-            Edit::Add(range) => map.add_memory(kernel, steps, range)?,
-            Edit::Remove(range) => map.remove_memory(kernel, steps, range)?,
+            // SAFETY: as above.
+            Edit::Add(range) => unsafe { map.add_memory(kernel, steps, range) }?,
+            // SAFETY: as above.
+            Edit::Remove(range) => unsafe { map.remove_memory(kernel, steps, range) }?,
             Edit::Global(global) => map.set_global(kernel, steps, global)?,
             Edit::Repaint => map.repaint(kernel, steps)?,
         })
@@ -235,7 +238,9 @@ impl World {
         let mut leaves = Vec::new();
         let mut window = self.kernel.arena.window();
         let (geometry, tree) = (self.setting.geometry, self.map.tree());
-        let iter = LeafIter::new(geometry, tree.root(), geometry.start_level(), tree.base(), &mut window);
+        // SAFETY: the window reaches the arena, where all tables are.
+        let iter =
+            unsafe { LeafIter::new(geometry, tree.root(), geometry.start_level(), tree.base(), &mut window) };
         for leaf in iter {
             if leaf.va.0.wrapping_sub(image) >= self.setting.image.len() {
                 leaves.push((leaf.va.0, leaf.level, leaf.descriptor.0));
@@ -273,7 +278,8 @@ impl World {
     fn visit(&self, table: Pa, level: Level, base: u64, found: &mut Found) {
         let geometry = self.setting.geometry;
         let mut window = self.kernel.arena.window();
-        let pointer = window.open(level, table);
+        // SAFETY: the table is one of the tree's, in the arena.
+        let pointer = unsafe { window.open(level, table) };
         found.tables += 1;
         let shift = geometry.shift(level);
         let count = geometry.entries(level);

@@ -25,7 +25,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// invalidated.
     #[inline(always)]
     pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
-        if let Some(span) = self.together(at, store) {
+        if store.count > 1
+            && let Some(span) = self.together(at, store)
+        {
             return Ok(span.map_or(Asked::Nothing, Asked::One));
         }
         let touched = self.history.touches(at, store);

@@ -18,7 +18,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let Store { va, table, level, edit, .. } = *store;
         let shift = self.context.shift(level);
         let touched = self.history.touches(at, store);
-        if self.keeps_runs(at, store) {
+        if store.count > 1 && self.keeps_runs(at, store) {
             return Ok(());
         }
         let mut run = Run::default();

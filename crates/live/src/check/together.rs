@@ -139,7 +139,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         mut each: impl FnMut(&Self, &Segment<'_>) -> Option<()>,
     ) -> Option<()> {
         let (start, count) = (usize::from(store.index), usize::from(store.count));
-        let pointer = self.window.open(store.level, store.table);
+        // SAFETY: the walk for the store's address reaches the table. By the promise of
+        // `LiveTree::new` the window reaches every table of the tree.
+        let pointer = unsafe { self.window.open(store.level, store.table) };
         // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie
         // in it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed,
         // and hardware updates are off.

@@ -19,10 +19,10 @@ pub(super) struct Tables<'t, W> {
 impl<W: TableWindow> Tables<'_, W> {
     /// An entry of `table`; `index` is below the number of its entries.
     fn entry(&mut self, level: Level, table: Pa, index: usize) -> Descriptor {
-        let pointer = self.window.open(level, table);
-        // SAFETY: `open` gives a whole table, and every caller's index is one of its entries. The
-        // table may be live, so the read is volatile.
-        let mut entry = Descriptor(unsafe { pointer.add(index).read_volatile() });
+        // SAFETY: by the promise of `TracedTree::new` the window reaches the table. `open` gives a
+        // whole one, and every caller's index is one of its entries. The table may be live, so the
+        // read is volatile.
+        let mut entry = Descriptor(unsafe { self.window.open(level, table).add(index).read_volatile() });
         self.window.close(level);
         for step in self.before {
             if let Step::Store(store) = step

@@ -3,7 +3,7 @@
 use linmap_table::TableWindow;
 use linmap_trace::{Access, Domain, Event, Head, Line, PAGE, Ram, Register, Tlbi, TlbiScope};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::registers::{RegisterError, ttbr};
 use linmap_vmsa::{Geometry, Pa, PaRange, Va};
 
 use super::fills::EDITOR;
@@ -24,13 +24,30 @@ pub struct Roots {
 /// A live tree in TTBR1 whose changes are traced. CPU 0 is the CPU that edits it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TracedTree {
-    /// The geometry of TTBR1's half.
-    pub geometry: Geometry,
-    /// The roots.
-    pub roots: Roots,
+    geometry: Geometry,
+    roots: Roots,
+    /// The TTBR1 values of the roots.
+    live: u64,
+    nothing: u64,
+    surgery: u64,
 }
 
 impl TracedTree {
+    /// Returns the tree with these roots, in TTBR1's half of this geometry.
+    ///
+    /// # Errors
+    /// [`RegisterError`] if a root is not in a frame.
+    ///
+    /// # Safety
+    /// The roots are root tables of this geometry. Every window that is passed to a method of this
+    /// value reaches all of their tables, and all new tables of the plan whose steps are passed
+    /// with it.
+    pub unsafe fn new(geometry: Geometry, roots: Roots) -> Result<Self, RegisterError> {
+        let value = |root| ttbr(geometry, root, 0);
+        let (live, nothing, surgery) = (value(roots.live)?, value(roots.nothing)?, value(roots.surgery)?);
+        Ok(Self { geometry, roots, live, nothing, surgery })
+    }
+
     /// Emits the beginning of a trace: the machine with `cpus` CPUs, at most
     /// [`MAX_CPUS`](linmap_trace::MAX_CPUS), with `bbm` as their lowest BBM level; the whole
     /// pages of `memory`; the tables of all roots as they are; and TTBR1 of the CPUs in `running`.
@@ -46,7 +63,7 @@ impl TracedTree {
         running: impl IntoIterator<Item = usize>,
         window: &mut W,
     ) {
-        let Self { geometry, roots } = *self;
+        let Self { geometry, roots, .. } = *self;
         emit(Line::Machine(Head {
             cpus,
             bbm: bbm.number(),
@@ -72,7 +89,7 @@ impl TracedTree {
 
     /// Emits that `cpu`, which had no root, enters the live root.
     pub fn starts(&self, emit: &mut impl FnMut(Line), cpu: usize) {
-        self.enter(emit, cpu, self.roots.live);
+        self.enter(emit, cpu, self.live);
     }
 
     /// Emits that `cpu` leaves the live root for good.
@@ -88,7 +105,7 @@ impl TracedTree {
         Tables { geometry, window, before: &[] }.new_tables(emit, steps);
         for (nth, step) in steps.iter().enumerate() {
             let before = steps.get(..nth).unwrap_or_default();
-            Tables { geometry, window, before }.step(emit, self.live(), step);
+            Tables { geometry, window, before }.step(emit, self.live_root(), step);
         }
         Tables { geometry, window, before: steps }.frees(emit, steps);
         emit(Event::Settled.into());
@@ -105,44 +122,43 @@ impl TracedTree {
         steps: &[Step],
         window: &mut W,
     ) {
-        let Self { geometry, roots } = *self;
+        let geometry = self.geometry;
         let waiters = || running.clone().into_iter().filter(|cpu| *cpu != EDITOR);
         for cpu in waiters() {
             self.leave(emit, cpu);
         }
         self.leave(emit, EDITOR);
-        self.enter(emit, EDITOR, roots.surgery);
+        self.enter(emit, EDITOR, self.surgery);
         let mut tables = Tables { geometry, window, before: &[] };
         tables.new_tables(emit, steps);
         for step in steps {
-            tables.step(emit, self.live(), step);
+            tables.step(emit, self.live_root(), step);
         }
         self.leave(emit, EDITOR);
-        self.enter(emit, EDITOR, roots.live);
+        self.enter(emit, EDITOR, self.live);
         for cpu in waiters() {
-            self.enter(emit, cpu, roots.live);
+            self.enter(emit, cpu, self.live);
         }
         Tables { geometry, window, before: steps }.frees(emit, steps);
         emit(Event::Settled.into());
     }
 
     /// The live root, and the first address that it translates.
-    fn live(&self) -> (Pa, Va) {
+    fn live_root(&self) -> (Pa, Va) {
         (self.roots.live, Va(u64::MAX << self.geometry.va_bits()))
     }
 
     /// Emits that `cpu` leaves its root and caches nothing of it.
     fn leave(&self, emit: &mut impl FnMut(Line), cpu: usize) {
-        self.enter(emit, cpu, self.roots.nothing);
+        self.enter(emit, cpu, self.nothing);
         let tlbi = Tlbi { scope: TlbiScope::AllEl1, broadcast: false };
         emit(Event::Tlbi { cpu, tlbi, operand: 0 }.into());
         emit(Event::Dsb { cpu, domain: Domain::Nsh, access: Access::All }.into());
         emit(Event::Isb { cpu }.into());
     }
 
-    /// Emits that `cpu` enters a root.
-    fn enter(&self, emit: &mut impl FnMut(Line), cpu: usize, root: Pa) {
-        let value = ttbr(self.geometry, root, 0);
+    /// Emits that `cpu` enters the root with this TTBR1 value.
+    fn enter(&self, emit: &mut impl FnMut(Line), cpu: usize, value: u64) {
         emit(Event::Write { cpu, register: Register::Ttbr1, value }.into());
         emit(Event::Isb { cpu }.into());
     }

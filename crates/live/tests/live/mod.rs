@@ -76,7 +76,7 @@ unsafe impl FrameSource for Arena {
         self.free.pop_last().map(Pa).ok_or(none)
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
     }
 }
@@ -89,7 +89,8 @@ pub struct HostCpu {
     pub tlbi: Vec<Tlbi>,
 }
 
-impl Cpu for HostCpu {
+// SAFETY: a store is one to memory. Nothing walks the tables, so the rest has no effect.
+unsafe impl Cpu for HostCpu {
     type Frames = OffsetWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
@@ -97,7 +98,7 @@ impl Cpu for HostCpu {
         unsafe { entry.write_volatile(descriptor.0) };
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         NonNull::new(ptr::with_exposed_provenance_mut(va.0 as usize)).unwrap()
     }
 
@@ -118,9 +119,9 @@ impl Cpu for HostCpu {
         self.tlbi.push(tlbi);
     }
 
-    fn write_ttbr0(&mut self, _: u64) {}
-    fn write_ttbr1(&mut self, _: u64) {}
-    fn write_tcr(&mut self, _: u64) {}
+    unsafe fn write_ttbr0(&mut self, _: u64) {}
+    unsafe fn write_ttbr1(&mut self, _: u64) {}
+    unsafe fn write_tcr(&mut self, _: u64) {}
 }
 
 pub fn live(geometry: Geometry, root: Pa, half: Half, bbm: BbmLevel) -> LiveTree {

@@ -135,7 +135,9 @@ where
     /// tables below it.
     fn table(&mut self, level: Level, table: Pa, base: u64) -> Result<(), Stop> {
         let count = self.tree.geometry.entries(level);
-        let pointer = self.window.open(level, table);
+        // SAFETY: the caller of `verify_tree` promises that the window reaches the root and every
+        // frame that `is_table` says is a table.
+        let pointer = unsafe { self.window.open(level, table) };
         // SAFETY: an open table is valid for reads of a whole granule, initialised by whoever built
         // the tree. Nothing writes to it during the call but hardware that sets an access flag: it
         // changes one bit of a word that is read once.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, TableWindow};
+use linmap_table::{FrameSource, OffsetWindow, OutOfFrames, ReachableFrames, TableWindow};
 use linmap_vmsa::{Granule, Level, Pa};
 
 /// Host memory that stands for RAM from physical address `RAM` on, every byte poisoned.
@@ -41,7 +41,7 @@ unsafe impl FrameSource for Arena {
         self.free.pop_last().map(Pa).ok_or(none)
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
     }
 }
@@ -60,10 +60,11 @@ impl OneSlotALevel {
 
 // SAFETY: the pointers are those of the inner window.
 unsafe impl TableWindow for OneSlotALevel {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
         let open = &mut self.open[level.above_pages() as usize];
         assert!(!std::mem::replace(open, true), "a table is open at {level:?}");
-        self.window.open(level, table)
+        // SAFETY: the caller's.
+        unsafe { self.window.open(level, table) }
     }
 
     fn close(&mut self, level: Level) {
@@ -73,4 +74,13 @@ unsafe impl TableWindow for OneSlotALevel {
         );
         self.window.close(level);
     }
+}
+
+/// Frames of `arena` and a window that reaches them.
+pub fn reachable<'r, W: TableWindow>(
+    window: &'r mut W,
+    arena: &'r mut Arena,
+) -> ReachableFrames<'r, W, Arena> {
+    // SAFETY: every window of the tests reaches all of the one arena, of which all trees are.
+    unsafe { ReachableFrames::new(window, arena) }
 }

@@ -94,8 +94,10 @@ impl Ready {
         // Whatever this CPU was doing: TTBR0 goes to the reserved table, and none of its
         // translations stays cached.
         let nothing = departure.reserved.ttbr0;
-        let reserved = Reserved { ttbr0: nothing, tcr: tcr_with_t0sz(cpu::tcr(), GEOMETRY) };
-        reserved.restore(&mut ThisCpu);
+        // Granule and descriptor format are the kernel's all the time.
+        let tcr = tcr_with_t0sz(cpu::tcr(), GEOMETRY).unwrap_or(departure.reserved.tcr);
+        // SAFETY: the kernel runs in TTBR1's half, and its own T0SZ goes with the empty table.
+        unsafe { Reserved { ttbr0: nothing, tcr }.restore(&mut ThisCpu) };
         // SAFETY: the load has written and cleaned code and orders, and they are unchanged. Their
         // list is empty, so that nothing is moved, whatever the other CPUs do. The MMU is turned
         // off in the image's identity map. Interrupts are masked.
