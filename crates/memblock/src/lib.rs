@@ -2,14 +2,19 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod alloc;
 mod cursor;
 mod fdt;
+mod growth;
 mod memblock;
 mod range_set;
 mod region_error;
 
 pub use alloc::AllocError;
 pub use fdt::FdtError;
+pub use growth::Growth;
 pub use memblock::{Memblock, MemoryRegion};
 pub use region_error::{PA_LIMIT, RegionError};

@@ -8,7 +8,7 @@ use linmap::MemblockFrames;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
-use linmap_vmsa::{Attributes, Descriptor, Level, Va};
+use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
@@ -42,18 +42,34 @@ pub fn map(memory: &mut Memory, count: usize) -> Result<(), (usize, StackError)>
     for first in numbers.clone().step_by(PER_TABLE) {
         // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
-        let before = memory.memblock.clone();
-        map_sharing(memory, first, sharing).map_err(|error| {
-            memory.memblock.clone_from(&before);
-            (first, error)
-        })?;
+        map_sharing(memory, first, sharing).map_err(|error| (first, error))?;
     }
     Ok(())
 }
 
 /// Maps the stacks of CPUs whose slots share a table of pages. The table's first slot is `first`.
+/// On an error all memory is free again.
 fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
-    let mut list = ArrayVec::<Mapping, { 2 * PER_TABLE }>::new();
+    let mut list = StackMappings::new();
+    let mapped = allocate_and_map(memory, first, numbers, &mut list);
+    if mapped.is_err() {
+        for mapping in list {
+            // What memblock refuses to free stays reserved: lost, and harmless.
+            let _ = memory.memblock.free(PaRange::new(mapping.pa, Pa(mapping.pa.0 + mapping.len)));
+        }
+    }
+    mapped
+}
+
+/// The stacks of the CPUs that share a table.
+type StackMappings = ArrayVec<Mapping, { 2 * PER_TABLE }>;
+
+fn allocate_and_map(
+    memory: &mut Memory,
+    first: usize,
+    numbers: Range<usize>,
+    list: &mut StackMappings,
+) -> Result<(), StackError> {
     for number in numbers {
         let slot = slot(number);
         for (offset, len) in [(stack::MAIN, stack::MAIN_LEN), (stack::EXCEPTION, stack::EXCEPTION_LEN)] {
@@ -70,7 +86,7 @@ fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Resu
     if list.is_empty() {
         return Ok(());
     }
-    Ok(link(memory, slot(first), &Mappings::new(GEOMETRY, &list)?)?)
+    Ok(link(memory, slot(first), &Mappings::new(GEOMETRY, list)?)?)
 }
 
 /// Builds the table of pages that translates from `base`, and links it.
