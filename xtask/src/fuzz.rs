@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it,
-//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree, for as
-//! long as one likes.
+//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree or its
+//! UEFI memory map, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ Exit code: 0 nothing was found, 1 something was";
 
 /// Run random edits of live trees and random changes of the linear map on the machine model, random
 /// bytes and events through its readers and the machine, and random bytes through what unpacks
-/// kernels and reads move lists, archives, command lines and device trees.
+/// kernels and reads move lists, archives, command lines, device trees and UEFI memory maps.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -39,6 +39,7 @@ const BOARD: &str = "linmap-board";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
 const PLATFORM: &str = "linmap-platform";
+const MEMBLOCK: &str = "linmap-memblock";
 /// Sequences of one round.
 const ROUND: u64 = 30_000;
 /// Tests in `live_edits`, which share them.
@@ -106,7 +107,7 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 9] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 10] {
         [
             (
                 BOARD,
@@ -152,6 +153,11 @@ impl Round {
             ),
             (KEXEC, "device_tree", [("PROPTEST_RNG_SEED", self.seed), ("PROPTEST_CASES", self.sequences)]),
             (PLATFORM, "reading", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
+            (
+                MEMBLOCK,
+                "other_sources",
+                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
+            ),
         ]
         .map(|(package, name, variables)| {
             let mut command = test(workspace, &["--package", package, "--test", name]);

@@ -9,12 +9,16 @@ mod alloc;
 mod cursor;
 mod fdt;
 mod growth;
+mod iomem;
 mod memblock;
 mod range_set;
 mod region_error;
+mod uefi;
 
 pub use alloc::AllocError;
 pub use fdt::FdtError;
 pub use growth::Growth;
+pub use iomem::IomemError;
 pub use memblock::{Memblock, MemoryRegion};
 pub use region_error::{PA_LIMIT, RegionError};
+pub use uefi::{UefiAttributes, UefiDescriptor, UefiError, UefiMap, UefiType, UefiUse};

@@ -216,7 +216,7 @@ fn alloc<const N: usize>(map: &mut Memblock<N>, model: &mut Model, len: usize, a
     }
 }
 
-/// Storage of the host. Its address says nothing, since the map sees it through this function alone.
+/// Storage of the host: the map knows its physical address alone, and reaches it through here.
 fn reach(range: PaRange) -> Option<&'static mut [PaRange]> {
     let len = range.len() as usize / size_of::<PaRange>();
     Some(Box::leak(vec![PaRange::new(Pa(0x123), Pa(0x456)); len].into_boxed_slice()))
