@@ -85,15 +85,14 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
         Change(at.in_place[1], b'0', b'1', "initrd has changed since it was loaded"),
         Change(at.in_place[2], 0xd0, 0xd1, "dtb has changed since it was loaded"),
     ];
-    let waiting = "what is staged has changed since it was loaded";
     let list = "the move list has changed since it was loaded";
     let tables = "one of the transitional tables has changed since it was loaded";
     // Records of source, destination, length and kind. The first lets the other CPU start, the
     // second is the image's first page; the last of a full frame links to the next.
     let (page, link) = (at.list + 24, at.list + 169 * 24);
     let scattered = [
-        Change(at.image_page + 56, b'A', b'B', waiting),
-        Change(at.dtb_page, 0xd0, 0xd1, waiting),
+        Change(at.image_page + 56, b'A', b'B', "image has changed since it was loaded"),
+        Change(at.dtb_page, 0xd0, 0xd1, "dtb has changed since it was loaded"),
         Change(page + 1, byte(at.image_page, 1), byte(at.image_page, 1) ^ 0x10, list),
         // No memory is there: it must not be read.
         Change(page + 5, 0, 0x40, list),
@@ -113,8 +112,8 @@ fn a_flipped_byte_is_noticed_wherever_it_is_and_the_system_goes_on() {
     ];
     let script = |changes: &[Change]| changes.iter().map(Change::script).collect::<String>();
     let outcome = run(&format!(
-        "mem; kexec load; {} verify; kexec unload; mem; kexec load --scattered; {} verify; !poke 0x0 1; \
-         kexec unload; mem; kexec load --scattered; kexec exec --verify",
+        "mem; kexec load --verify; {} verify; kexec unload; mem; kexec load --scattered --verify; {} verify; \
+         !poke 0x0 1; kexec unload; mem; kexec load --scattered --verify; kexec exec --verify",
         script(&in_place),
         script(&scattered),
     ));
@@ -157,7 +156,7 @@ fn what_is_right_before_the_move_and_wrong_behind_it_is_not_entered() {
     const FLASH: u64 = 0x400_0000;
     let archive = archive(&[
         ("cmdline", b""),
-        ("script", b"kexec load --scattered; kexec plan; kexec exec --verify"),
+        ("script", b"kexec load --scattered --verify; kexec plan; kexec exec --verify"),
         ("Image", &own_image()),
     ]);
     let tree = Tree {

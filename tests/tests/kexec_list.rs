@@ -12,7 +12,8 @@ fn run(script: &str) -> Outcome {
 
 #[test]
 fn a_scattered_payload_s_list_fills_each_page_of_its_segments_and_takes_no_memory_for_good() {
-    let outcome = run("kexec load --scattered; kexec plan; mem; kexec list; mem; kexec exec --verify");
+    let outcome =
+        run("kexec load --scattered --verify; kexec plan; mem; kexec list; mem; kexec exec --verify");
     let list = CarriedOut::read(&outcome.console);
     let segments: Vec<&Record> = outcome.records.iter().filter(|r| r.contains_key("segment")).collect();
     assert_eq!(segments.len(), 3);

@@ -42,7 +42,7 @@ fn how_it_ended(section: &str) -> Loaded {
 
 #[track_caller]
 fn reaches_linux(options: &str, free: u64) -> Outcome {
-    let script = format!("hoard {free}K; kexec load; kexec plan; kexec exec --verify");
+    let script = format!("hoard {free}K; kexec load --verify; kexec plan; kexec exec --verify");
     let outcome = Boot::new(options).with("--script", script).until_linux_starts().run();
     outcome.expect_linux();
     outcome

@@ -9,15 +9,26 @@ use linmap_tests::{PlacedBoot, RAM, Tree, archive, own_image};
 
 const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
-/// The running kernel is in the block below.
-const ARCHIVE_AT: u64 = RAM + 2 * BLOCK;
-/// The device tree's block, and after it memory for frames that is too short for an image or a
-/// device tree.
-const DTB_AT: u64 = RAM + 8 * BLOCK;
+/// The running kernel is two blocks below. The device tree goes over it, so that no block after the
+/// archive is taken for it.
+const ARCHIVE_AT: u64 = RAM + 3 * BLOCK;
+/// Memory for frames, too short for an image, an initrd or a device tree.
+const FRAMES_AT: u64 = RAM + 8 * BLOCK;
+
+/// linmap's own Image, with the length in memory that its header asks for: more than the running
+/// kernel's block has.
+fn image() -> (Vec<u8>, u64) {
+    let mut image = own_image();
+    let field = &mut image[16..24];
+    let own = u64::from_le_bytes((&*field).try_into().expect("eight bytes"));
+    let len = own.max(BLOCK).next_multiple_of(0x1_0000) + 0x1_0000;
+    field.copy_from_slice(&len.to_le_bytes());
+    (image, len)
+}
 
 /// An archive of whole pages whose Image begins `offset` bytes from its start.
 fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
-    let image = own_image();
+    let (image, _) = image();
     let members =
         |pad: usize| archive(&[("script", script.as_bytes()), ("pad", &vec![0x5a; pad]), ("Image", &image)]);
     let start = |bytes: &[u8]| bytes.windows(64).position(|at| at == &image[..64]).expect("the Image") as u64;
@@ -32,17 +43,16 @@ fn archive_with_image_at(offset: u64, script: &str) -> Vec<u8> {
 
 /// What the plan has under these names, once the payload was entered and has found its archive.
 fn moved(offset: u64, load: &str) -> [u64; 2] {
-    let script = format!("kexec load {load}; kexec plan; kexec list; kexec exec --verify");
+    let script = format!("kexec load --verify {load}; kexec plan; kexec list; kexec exec --verify");
     let archive = archive_with_image_at(offset, &script);
-    let image_size = u64::from_le_bytes(own_image()[16..24].try_into().expect("eight bytes"));
-    let room = image_size.next_multiple_of(0x1_0000);
+    let (image, room) = image();
     let tree = Tree {
         memory: vec![
             (RAM + BLOCK, ARCHIVE_AT + room + archive.len() as u64 + 0x2_0000 - (RAM + BLOCK)),
-            (DTB_AT, BLOCK + room - 0x1_0000),
+            (FRAMES_AT, 0x8_0000),
         ],
         // No room for an image over the running kernel.
-        reserved: vec![(RAM + BLOCK + room - PAGE, PAGE)],
+        reserved: vec![(RAM + 2 * BLOCK, PAGE)],
         bootargs: "linmap.payload=self linmap.generations=2".to_owned(),
         initrd: Some((ARCHIVE_AT, archive.len() as u64)),
         ..Tree::default()
@@ -67,7 +77,7 @@ fn moved(offset: u64, load: &str) -> [u64; 2] {
             None => from == to,
         })
     };
-    let file = own_image().len() as u64;
+    let file = image.len() as u64;
     assert!(goes(ARCHIVE_AT + offset, ARCHIVE_AT, file), "{list:#x?}");
     let (_, initrd) = console
         .split_once(&format!("linmap: segment=initrd source={ARCHIVE_AT:#x} destination="))
@@ -93,10 +103,8 @@ fn a_payload_is_moved_over_the_archive_that_it_is_in() {
 
 #[test]
 fn image_and_initrd_that_change_places_go_through_the_bounce_buffer() {
-    let image = own_image();
-    let image_size = u64::from_le_bytes(image[16..24].try_into().expect("eight bytes"));
     // The archive's start goes where the Image is, and the Image to the archive's start.
-    let offset = image_size.next_multiple_of(0x1_0000);
+    let (_, offset) = image();
     for load in ["", "--mmu-off"] {
         let [ordered, bounced] = moved(offset, load);
         println!("{ordered} ordered extents, {bounced} bytes through the bounce buffer");

@@ -168,7 +168,7 @@ fn expect_linux_on_four_cpus(outcome: &Outcome) {
 fn linmap_gets_them_back_from_itself_by_way_of_a_pen_whoever_moves_the_payload() {
     for how in ["", "--scattered", "--scattered --mmu-off"] {
         // The one that was switched off waits to be called, and goes to the pen from there.
-        let script = format!("cpu-off 2; kexec load {how}; kexec exec --verify");
+        let script = format!("cpu-off 2; kexec load --verify {how}; kexec exec --verify");
         let outcome = raspi4b("linmap.generations=2", "self", &script);
         outcome.expect_success();
         assert_eq!(phases(&outcome, "online"), [4, 4, 4], "{how}\n{}", outcome.console);
@@ -177,7 +177,7 @@ fn linmap_gets_them_back_from_itself_by_way_of_a_pen_whoever_moves_the_payload()
 
 #[test]
 fn linux_gets_those_that_were_called_from_the_pen_and_the_others_from_the_firmware() {
-    let scattered = "kexec load --scattered; kexec exec --verify";
+    let scattered = "kexec load --scattered --verify; kexec exec --verify";
     let outcome = raspi4b("linmap.cpus=2", "linux", scattered);
     assert_eq!(phases(&outcome, "online"), [2]);
     assert_eq!(outcome.with("state").expect("a state")["cpus"], 2);
@@ -280,7 +280,7 @@ fn they_stop_for_a_crash_kernel_that_one_of_them_enters() {
 
 #[test]
 fn a_pen_that_is_not_as_it_was_written_is_noticed_before_anyone_goes_there() {
-    let load = "kexec load; kexec plan";
+    let load = "kexec load --verify; kexec plan";
     let first = raspi4b("", "self", load);
     let plan = first.expect_success().with("control").expect("a plan").clone();
     // Code, orders, EL2's stub, the pen.

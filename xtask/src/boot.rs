@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(aims_at(&["--script", "mem", "--payload", "linux"]), (PayloadKind::Linux, Goal::Script));
         assert_eq!(aims_at(&["--script", "kexec load; kexec plan"]), (PayloadKind::Linux, Goal::Script));
         assert_eq!(
-            aims_at(&["--script", "kexec load; kexec exec --verify"]),
+            aims_at(&["--script", "kexec load --verify; kexec exec --verify"]),
             (PayloadKind::Linux, Goal::Userspace)
         );
         assert_eq!(aims_at(&["--script", "help kexec"]), (PayloadKind::None, Goal::Script));

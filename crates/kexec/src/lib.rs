@@ -18,7 +18,7 @@ pub use moves::{
     BOUNCE_MAX, Direction, Extent, ExtentSource, IndEntry, IndError, IndList, KIND_CLEAR, KIND_COPY,
     KIND_COPY_DOWNWARDS, KIND_GO, KIND_LINK, KIND_MASK, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame,
     MAX_SHARES, MoveError, MoveList, MovePlan, Moves, Pending, RECORD_WORDS, RECORDS_PER_FRAME, Record,
-    Records, Transition, TransitionError, WireError,
+    Records, SegmentSources, Transition, TransitionError, WireError,
 };
 #[cfg(feature = "zstd")]
 pub use payload::ZSTD_WINDOW_MAX;

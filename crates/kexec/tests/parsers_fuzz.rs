@@ -95,7 +95,7 @@ fn survive(moves: &Moves, frames: &[Frame]) -> Result<(), TestCaseError> {
         }
     }
     prop_assert!(count <= most + 1, "{count} records in {} frames", moves.frames);
-    if let Ok(()) = moves.check(frame_at(frames)) {
+    if let Ok(()) = moves.check(&mut [Pa(0); 4], frame_at(frames)) {
         prop_assert!(moves.records(frame_at(frames)).all(|record| record.is_ok()));
     }
     // A record may name any number of pages.
@@ -239,7 +239,7 @@ fn rewritten_or_refused(next: &NextTree<'_>, blob: &[u8]) -> Result<Option<Vec<u
 fn what_the_harm_is_done_to_is_accepted() {
     for shares in [1, 3] {
         let (moves, frames) = real_plan(600, shares);
-        moves.check(frame_at(&frames)).unwrap();
+        moves.check(&mut [Pa(0); 4], frame_at(&frames)).unwrap();
         assert!(moves.frames > 2 && moves.lists.len() == shares);
     }
     assert_eq!(Archive::parse(&archive()).unwrap().members().count(), 3);
@@ -296,7 +296,7 @@ proptest! {
 
     #[test]
     fn a_list_that_leads_nowhere_says_where(first in any::<u64>(), frames in 1..9u64) {
-        let error = moves([(first, frames)]).check(frame_at(&[]));
+        let error = moves([(first, frames)]).check(&mut [Pa(0); 4], frame_at(&[]));
         prop_assert_eq!(error, Err(WireError::NoFrame { frame: Pa(first) }));
     }
 

@@ -1,6 +1,7 @@
 //! The CPU and its console, which every other wing uses.
 
 pub mod affinities;
+pub mod bulk;
 pub mod command_line;
 pub mod console;
 pub mod cpu;

@@ -10,7 +10,6 @@ use crate::arch::image::Image;
 use crate::arch::layout::{GEOMETRY, IMAGE};
 use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
-use crate::kexec::digests;
 use crate::kexec::error::KexecError;
 use crate::kexec::segment::{Segment, Staged, whole_pages};
 use crate::memory::physical::{Memory, REGIONS};
@@ -82,7 +81,6 @@ impl CoreFile {
             staged: Staged::InPlace,
             len: self.header.len(),
             zero: 0,
-            digest: digests::pages(memory, pages),
         })
     }
 

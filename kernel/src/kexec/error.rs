@@ -95,6 +95,9 @@ pub enum KexecError {
         /// The part.
         what: &'static str,
     },
+    /// The payload was loaded without digests.
+    #[error("there are no digests to compare with: `kexec unload`, then `kexec load --verify`")]
+    NoDigests,
     /// The move list has changed.
     #[error(transparent)]
     List(#[from] WireError),

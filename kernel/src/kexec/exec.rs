@@ -38,15 +38,16 @@ pub fn exec(
 ) -> Result<Infallible, KexecError> {
     cpus.check_stoppable()?;
     check_pen(cpus, loaded)?;
+    let mut digests = None;
     if verify {
         let started = cpu::counter();
-        loaded.check(memory, platform.entered)?;
+        digests = Some(loaded.check(memory, platform.entered)?);
         report!("phase=kexec-verify when=before ticks={}", cpu::ticks_since(started));
     }
     let departure = way_to(platform, memory, loaded);
     let helpers = helpers(loaded);
     let at = departure.orders;
-    let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, verify, at));
+    let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, digests, at));
 
     for other in per_cpu::others().iter().filter(|&other| !helpers.contains(other)) {
         cpus.stop(other)?;
@@ -79,7 +80,7 @@ pub fn exec(
 /// Describes `loaded`, a crash kernel, so that it is entered when this kernel ends.
 ///
 /// # Errors
-/// [`KexecError::Memory`].
+/// [`KexecError::Memory`], [`KexecError::NoDigests`].
 pub fn publish_crash_kernel(
     platform: &Platform,
     memory: &mut PayloadMemory<'_>,
@@ -89,9 +90,11 @@ pub fn publish_crash_kernel(
     let at = memory.alloc(page_len, page_len)?;
     let memory = &*memory.memory;
     let departure = way_to(platform, memory, loaded);
-    let orders = orders(platform, memory, loaded, CpuSet::EMPTY, false, departure.orders);
+    let orders = orders(platform, memory, loaded, CpuSet::EMPTY, None, departure.orders);
     let _ = orders::write(memory, departure.orders, orders);
-    let parts = loaded.segments.iter().map(|segment| (segment.name, segment.destination, segment.digest));
+    let taken = loaded.digests.as_ref().ok_or(KexecError::NoDigests)?;
+    let segments = loaded.segments.iter().zip(&taken.segments);
+    let parts = segments.map(|(segment, &digest)| (segment.name, segment.destination, digest));
     let control = ("relocation code", loaded.control, digests::pages(memory, loaded.control));
     let checked = parts.chain([control]).map(|(what, range, digest)| Checked { what, range, digest });
     let description = Description {

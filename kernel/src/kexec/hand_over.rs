@@ -157,14 +157,13 @@ impl HandOver<'_> {
     /// Prints the plan of the payload, or the crash kernel, of `pool`.
     ///
     /// # Errors
-    /// [`KexecError::NotLoaded`].
+    /// [`KexecError`].
     pub fn show_plan(&self, pool: Pool) -> Result<(), KexecError> {
         let loaded = match pool {
             Pool::Machine => &self.payloads.loaded,
             Pool::CrashKernel => &self.payloads.crash_kernel,
         };
-        loaded.as_ref().ok_or(KexecError::NotLoaded)?.show();
-        Ok(())
+        loaded.as_ref().ok_or(KexecError::NotLoaded)?.show(self.memory)
     }
 
     /// Prints the moves of the payload in the form of Linux's list.

@@ -7,16 +7,20 @@ use linmap::listing::Size;
 use linmap_kexec::{IndEntry, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame};
 use linmap_vmsa::{Pa, PaRange};
 
-use crate::kexec::digests::{self, frame_at};
+use crate::kexec::digests;
 use crate::kexec::error::KexecError;
+use crate::kexec::lists::{self, frame_at};
 use crate::kexec::loaded::Loaded;
 use crate::kexec::segment::Staged;
 use crate::memory::physical::Memory;
 use crate::{report, say};
 
 impl Loaded {
-    /// Prints the plan: what is moved where.
-    pub fn show(&self) {
+    /// Prints the plan: what is moved where. The digests are those of what is loaded now.
+    ///
+    /// # Errors
+    /// As [`digests::segment`].
+    pub fn show(&self, memory: &Memory) -> Result<(), KexecError> {
         say!(
             "  {:<8} {:>18} {:>18} {:>10} {:>10} {:>10} {:>10}",
             "segment",
@@ -59,23 +63,22 @@ impl Loaded {
                 segment.destination.start,
                 segment.len,
                 segment.zero,
-                segment.digest
+                digests::segment(memory, &self.moves, segment)?
             );
         }
         self.report("plan");
+        Ok(())
     }
 
     /// Prints the moves in the form of Linux's list, a word for each page. The list and its page of
     /// zeros are written to free memory, which is freed again.
     ///
     /// # Errors
-    /// [`KexecError::Changed`], [`KexecError::List`]: the plan has changed since the load.
+    /// [`KexecError::List`]: the plan has changed since the load.
     /// [`KexecError::Memory`]: no memory is free for the list.
     pub fn list(&self, memory: &mut Memory) -> Result<(), KexecError> {
-        // A plan that has changed may name any number of pages.
-        if digests::lists(memory, &self.moves)? != self.lists {
-            return Err(KexecError::Changed { what: "the move list" });
-        }
+        // A list that has changed may name any number of pages.
+        lists::check(memory, &self.moves)?;
         let pages = self.moves.ind_pages(frame_at(memory))?;
         let everywhere = memory.everywhere();
         let len = (1 + pages) * LIST_FRAME_LEN;

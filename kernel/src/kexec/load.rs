@@ -9,8 +9,8 @@ use core::num::NonZeroUsize;
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{
-    Archive, Image, KernelFile, LIST_FRAME_LEN, MAX_SHARES, MovePlan, Moves, Packing, Pending, SEGMENT_ALIGN,
-    Seeds, Segments, UnpackError, Unpacker,
+    Archive, Image, KernelFile, MAX_SHARES, MovePlan, Moves, Packing, Pending, SEGMENT_ALIGN, Seeds,
+    Segments, UnpackError, Unpacker,
 };
 use linmap_platform::COMMAND_LINE_MAX;
 use linmap_vmsa::{Granule, Pa, PaRange};
@@ -23,9 +23,10 @@ use crate::kexec::allocations::{PayloadMemory, Pool};
 use crate::kexec::archive;
 use crate::kexec::control;
 use crate::kexec::core_file::{self, CoreFile};
-use crate::kexec::digests::{self, frame_at};
+use crate::kexec::digests::LoadDigests;
 use crate::kexec::error::KexecError;
 use crate::kexec::heap;
+use crate::kexec::lists;
 use crate::kexec::loaded::{self, Loaded};
 use crate::kexec::next_tree::TreeContent;
 use crate::kexec::options::LoadOptions;
@@ -34,9 +35,7 @@ use crate::kexec::place::{self, Domain, Place, Request};
 use crate::kexec::seeds;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged, whole_pages};
 use crate::kexec::stage::{Content, Stage};
-use crate::kexec::tables;
 use crate::kexec::transition;
-use crate::memory::physical::Memory;
 use crate::memory::preserved::PreservedMemory;
 use crate::report;
 use crate::smp::cpus::Cpus;
@@ -190,7 +189,7 @@ impl Loader<'_> {
             stage.add(header);
         }
         let (segments, moves) = stage.finish()?;
-        self.seal(segments, moves, bounce.unwrap_or_default(), &around, place.placed.entry(), *notes)
+        self.seal(segments, moves, &around, place.placed.entry(), *notes)
     }
 
     /// Checks that this CPU has the granule of the image.
@@ -256,21 +255,18 @@ impl Loader<'_> {
         NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Writes the code for the move, builds its tables, and takes the digests of everything.
+    /// Writes the code for the move, builds its tables, and takes the digests if asked to.
     fn seal(
         &mut self,
         segments: ArrayVec<Segment, MAX_SEGMENTS>,
         moves: Moves,
-        bounce: PaRange,
         around: &Surroundings<'_>,
         entry: Pa,
         notes: PaRange,
     ) -> Result<Loaded, KexecError> {
+        lists::check(self.memory.memory, &moves)?;
         let memory = &*self.memory.memory;
-        moves.check(frame_at(memory))?;
-        clean_lists(memory, &moves)?;
-        let lists = digests::lists(memory, &moves)?;
-        let staged = digests::staged(memory, &moves, bounce)?;
+        lists::clean(memory, &moves)?;
         let control = around.control;
         let pen = control::write(memory, control, self.platform.entered, around.tree.pen);
         let transition = if moves.lists.is_empty() || self.options.mmu_off {
@@ -278,15 +274,17 @@ impl Loader<'_> {
         } else {
             transition::build(self.memory.memory, control)?
         };
-        let tables = tables::digest(self.memory.memory, transition.as_ref());
+        let memory = &*self.memory.memory;
+        let digests = if self.options.takes_digests() {
+            Some(LoadDigests::take(memory, &segments, &moves, transition.as_ref())?)
+        } else {
+            None
+        };
         Ok(Loaded {
             segments,
             moves,
-            bounce,
-            lists,
-            staged,
+            digests,
             transition,
-            tables,
             control,
             pen,
             penned: around.penned,
@@ -307,12 +305,12 @@ fn stage_kernel(
 ) -> Result<(), KexecError> {
     let image = place.placed.image;
     let raw = InMemory::of_archive(stage.memory(), kernel.file);
-    let is_moved = place.domain == Domain::Usable && kernel.kind.packing() == Packing::Raw;
-    if is_moved && raw.at.start.0.is_multiple_of(SEGMENT_ALIGN) {
-        stage.move_from_memory("image", raw, image.start)
-    } else {
-        stage.stage("image", &mut Content::Packed(unpacker), whole_pages(image))
+    let is_raw = kernel.kind.packing() == Packing::Raw;
+    if is_raw && place.domain == Domain::Usable && raw.at.start.0.is_multiple_of(SEGMENT_ALIGN) {
+        return stage.move_from_memory("image", raw, image.start);
     }
+    let mut content = if is_raw { Content::Bytes(kernel.file) } else { Content::Packed(unpacker) };
+    stage.stage("image", &mut content, whole_pages(image))
 }
 
 /// Stages the initrd. It stays where it is, or is moved from there if it lies on a page, or is
@@ -331,17 +329,6 @@ fn stage_initrd(
     } else {
         stage.stage("initrd", &mut Content::Bytes(initrd.bytes), whole_pages(destination))
     }
-}
-
-/// Cleans the lists, which are read with the MMU off if there are no transitional tables.
-fn clean_lists(memory: &Memory, moves: &Moves) -> Result<(), KexecError> {
-    let mut at = frame_at(memory);
-    // The records ask for each frame once.
-    let clean = |frame| {
-        cpu::clean_and_invalidate(memory.layout.linear(frame), LIST_FRAME_LEN);
-        at(frame)
-    };
-    Ok(moves.records(clean).try_for_each(|record| record.map(|_| ()))?)
 }
 
 fn report_phase(loaded: &Loaded, ticks: u64) {

@@ -3,14 +3,13 @@
 use arrayvec::ArrayVec;
 use linmap::MemblockFrames;
 use linmap_kexec::{Moves, SEGMENT_ALIGN, Transition};
-use linmap_relocate::Digest;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::el2_stub;
 use crate::arch::entered::Entered;
 use crate::kexec::allocations::PayloadMemory;
-use crate::kexec::digests;
+use crate::kexec::digests::{self, LoadDigests};
 use crate::kexec::error::KexecError;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged};
 use crate::kexec::tables;
@@ -24,16 +23,10 @@ pub struct Loaded {
     pub segments: ArrayVec<Segment, MAX_SEGMENTS>,
     /// What is moved at the hand-over.
     pub moves: Moves,
-    /// The buffer for moves that form circles.
-    pub bounce: PaRange,
-    /// The digest of the frames of all move lists.
-    pub lists: Digest,
-    /// The digest of what is moved, in the order of the lists.
-    pub staged: Digest,
+    /// The digests, if the load was asked to take them.
+    pub digests: Option<LoadDigests>,
     /// The tables for the move. `None` to move with the MMU off, or when nothing is moved.
     pub transition: Option<Transition>,
-    /// Their digest.
-    pub tables: Digest,
     /// The frames of the relocation code, its orders, the EL2 stub if the kernel was entered at EL2
     /// without VHE, and the pen if there is one.
     pub control: PaRange,
@@ -76,29 +69,36 @@ impl Loaded {
     /// Checks that nothing has changed since the load. Nothing is used before it is checked.
     ///
     /// # Errors
-    /// [`KexecError::Changed`], [`KexecError::List`].
-    pub fn check(&self, memory: &Memory, entered: Entered) -> Result<(), KexecError> {
-        let changed = |what| Err(KexecError::Changed { what });
-        for segment in &self.segments {
-            if segment.staged == Staged::InPlace
-                && digests::pages(memory, segment.destination) != segment.digest
-            {
-                return changed(segment.name);
-            }
-        }
+    /// [`KexecError::NoDigests`], [`KexecError::Changed`], [`KexecError::List`].
+    pub fn check(&self, memory: &Memory, entered: Entered) -> Result<&LoadDigests, KexecError> {
+        let taken = self.digests.as_ref().ok_or(KexecError::NoDigests)?;
+        self.check_segments(memory, taken, |staged| staged == Staged::InPlace)?;
         if !self.is_code_unchanged(memory, entered) {
-            return changed("the relocation code");
+            return Err(KexecError::Changed { what: "the relocation code" });
         }
-        if tables::digest(memory, self.transition.as_ref()) != self.tables {
-            return changed("one of the transitional tables");
+        if tables::digest(memory, self.transition.as_ref()) != taken.tables {
+            return Err(KexecError::Changed { what: "one of the transitional tables" });
         }
         // A list that has changed may name memory that does not exist, so it is checked before what
         // it names.
-        if digests::lists(memory, &self.moves)? != self.lists {
-            return changed("the move list");
+        if digests::lists(memory, &self.moves)? != taken.lists {
+            return Err(KexecError::Changed { what: "the move list" });
         }
-        if digests::staged(memory, &self.moves, self.bounce)? != self.staged {
-            return changed("what is staged");
+        self.check_segments(memory, taken, |staged| staged != Staged::InPlace)?;
+        Ok(taken)
+    }
+
+    /// Checks the segments that are staged as `are_meant` says.
+    fn check_segments(
+        &self,
+        memory: &Memory,
+        taken: &LoadDigests,
+        are_meant: impl Fn(Staged) -> bool,
+    ) -> Result<(), KexecError> {
+        for (segment, digest) in self.segments.iter().zip(&taken.segments) {
+            if are_meant(segment.staged) && digests::segment(memory, &self.moves, segment)? != *digest {
+                return Err(KexecError::Changed { what: segment.name });
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod hand_over;
 pub mod heap;
 pub mod listing;
+pub mod lists;
 pub mod load;
 pub mod loaded;
 pub mod next_line;

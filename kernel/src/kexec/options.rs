@@ -10,6 +10,15 @@ pub struct LoadOptions {
     pub scattered: bool,
     /// Builds no transitional tables: the payload is moved with the MMU off.
     pub mmu_off: bool,
+    /// Takes the digests that `kexec exec --verify` compares. A crash kernel always has them.
+    pub digests: bool,
     /// The memory to load to. A crash kernel uses no other.
     pub pool: Pool,
+}
+
+impl LoadOptions {
+    /// Whether the load takes digests.
+    pub fn takes_digests(&self) -> bool {
+        self.digests || self.pool == Pool::CrashKernel
+    }
 }

@@ -14,6 +14,7 @@ use crate::arch::entered::Entered;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::platform::Platform;
 use crate::arch::sctlr::SCTLR_OFF;
+use crate::kexec::digests::LoadDigests;
 use crate::kexec::loaded::Loaded;
 use crate::kexec::segment::Staged;
 use crate::memory::physical::Memory;
@@ -41,14 +42,14 @@ pub fn way_to(platform: &Platform, memory: &Memory, loaded: &Loaded) -> Departur
     Departure { code, orders, way, reserved: platform.reserved }
 }
 
-/// The orders at `at` that move and enter `loaded`, with the CPUs of `helpers`. With `verify` they
-/// check what was moved.
+/// The orders at `at` that move and enter `loaded`, with the CPUs of `helpers`. With `digests`
+/// they check what was moved.
 pub fn orders(
     platform: &Platform,
     memory: &Memory,
     loaded: &Loaded,
     helpers: CpuSet,
-    verify: bool,
+    digests: Option<&LoadDigests>,
     at: Pa,
 ) -> Orders {
     let mut orders = Orders::new(loaded.entry, loaded.dtb(), SCTLR_OFF);
@@ -88,19 +89,20 @@ pub fn orders(
             orders.marks[list] = pen.mark(helper);
         }
     }
-    if verify && !loaded.moves.lists.is_empty() {
-        add_checks(&mut orders, loaded);
+    if let Some(digests) = digests.filter(|_| !loaded.moves.lists.is_empty()) {
+        add_checks(&mut orders, loaded, digests);
     }
     orders
 }
 
 /// Has the orders check all segments that are moved. Those in place were checked just before, and
 /// nothing is moved there.
-fn add_checks(orders: &mut Orders, loaded: &Loaded) {
+fn add_checks(orders: &mut Orders, loaded: &Loaded, digests: &LoadDigests) {
     const { assert!(4096 % BLOCK == 0, "pages are whole blocks") };
-    let moved = loaded.segments.iter().filter(|segment| segment.staged != Staged::InPlace);
-    for (check, segment) in orders.check.iter_mut().zip(moved) {
-        *check = Check::new(segment.destination.start, segment.destination.len(), segment.digest);
+    let all = loaded.segments.iter().zip(&digests.segments);
+    let moved = all.filter(|(segment, _)| segment.staged != Staged::InPlace);
+    for (check, (segment, &digest)) in orders.check.iter_mut().zip(moved) {
+        *check = Check::new(segment.destination.start, segment.destination.len(), digest);
         orders.checks += 1;
     }
 }

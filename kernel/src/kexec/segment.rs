@@ -1,7 +1,6 @@
 //! The parts of a payload.
 
 use linmap_kexec::SEGMENT_ALIGN;
-use linmap_relocate::Digest;
 use linmap_vmsa::{Pa, PaRange};
 
 /// How many segments a payload has at most: image, initrd, device tree, ELF core header.
@@ -31,8 +30,6 @@ pub struct Segment {
     pub len: u64,
     /// The number of bytes that are cleared instead of moved, because they are zero.
     pub zero: u64,
-    /// The digest of its pages at the destination.
-    pub digest: Digest,
 }
 
 /// The pages that `range` touches.

@@ -8,12 +8,11 @@ use linmap_kexec::{
     Extent, ExtentSource, LIST_FRAME_LEN, LIST_FRAME_WORDS, ListFrame, MovePlan, Moves, NextTree,
     SEGMENT_ALIGN, Unpacker,
 };
-use linmap_relocate::Sha256;
 use linmap_vmsa::{Pa, PaRange};
 
+use crate::arch::bulk::{self, BulkCopy};
 use crate::arch::cpu;
 use crate::kexec::allocations::PayloadMemory;
-use crate::kexec::digests;
 use crate::kexec::error::KexecError;
 use crate::kexec::payload::InMemory;
 use crate::kexec::segment::{MAX_SEGMENTS, Segment, Staged, whole_pages};
@@ -28,19 +27,18 @@ pub enum Content<'c, 'a> {
 }
 
 impl Content<'_, '_> {
-    /// Fills `page` as far as there are bytes. Returns how many there were.
-    fn fill(&mut self, page: &mut [u8]) -> Result<usize, KexecError> {
+    /// Fills `room` as far as there are bytes. Returns how many there were.
+    fn fill(&mut self, copy: BulkCopy, room: &mut [u8]) -> Result<usize, KexecError> {
         match self {
             Self::Bytes(bytes) => {
-                let (now, later) = bytes.split_at(bytes.len().min(page.len()));
-                page[..now.len()].copy_from_slice(now);
-                *bytes = later;
-                Ok(now.len())
+                let len = copy.copy(bytes, room);
+                *bytes = &bytes[len..];
+                Ok(len)
             }
             Self::Packed(unpacker) => {
                 let mut filled = 0;
-                while filled < page.len() {
-                    match unpacker.read(&mut page[filled..])? {
+                while filled < room.len() {
+                    match unpacker.read(&mut room[filled..])? {
                         0 => break,
                         more => filled += more,
                     }
@@ -51,9 +49,9 @@ impl Content<'_, '_> {
     }
 
     /// Checks that no bytes are left.
-    fn check_end(&mut self) -> Result<(), KexecError> {
+    fn check_end(&mut self, copy: BulkCopy) -> Result<(), KexecError> {
         let mut one = [0];
-        match self.fill(&mut one)? {
+        match self.fill(copy, &mut one)? {
             0 => Ok(()),
             _ => Err(KexecError::NoPayload("a part of it is longer than its place")),
         }
@@ -68,6 +66,8 @@ pub struct Stage<'s, 'w, 'p, 'm> {
     segments: ArrayVec<Segment, MAX_SEGMENTS>,
     /// Whether segments are staged at their destinations.
     in_place: bool,
+    /// Copies what is not packed.
+    copy: BulkCopy,
     /// Where other frames come from.
     memory: &'p mut PayloadMemory<'m>,
 }
@@ -77,13 +77,12 @@ struct Filled {
     end: Pa,
     len: u64,
     zero: u64,
-    digest: Sha256,
 }
 
 impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
     /// Nothing staged, with an empty `plan`.
     pub fn new(plan: MovePlan<'s, 'static, 'w>, in_place: bool, memory: &'p mut PayloadMemory<'m>) -> Self {
-        Self { plan, segments: ArrayVec::new(), in_place, memory }
+        Self { plan, segments: ArrayVec::new(), in_place, copy: BulkCopy::new(), memory }
     }
 
     /// The memory of the machine.
@@ -136,72 +135,65 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
             staged: if self.in_place { Staged::InPlace } else { Staged::Pages },
             len: filled.len,
             zero: filled.zero,
-            digest: filled.digest.finish(),
         });
         Ok(())
     }
 
+    /// Fills `room` with `content` and zeros in the rest of the last page.
+    fn fill_in_place(&self, content: &mut Content<'_, '_>, room: PaRange) -> Result<Filled, KexecError> {
+        // SAFETY: the range was allocated for this, and nothing else refers to it.
+        let mut place = unsafe { self.memory.memory.owned_bytes(room) };
+        let bytes = place.as_mut();
+        let len = content.fill(self.copy, bytes)?;
+        if len == bytes.len() {
+            content.check_end(self.copy)?;
+        }
+        let end = len.next_multiple_of(SEGMENT_ALIGN as usize);
+        bytes[len..end].fill(0);
+        Ok(Filled { end: Pa(room.start.0 + end as u64), len: len as u64, zero: 0 })
+    }
+
     /// Fills the page at `page`. Returns how many bytes of `content` are in it.
-    fn fill_page(
-        &self,
-        content: &mut Content<'_, '_>,
-        page: Pa,
-        filled: &mut Filled,
-    ) -> Result<PageContent, KexecError> {
+    fn fill_page(&self, content: &mut Content<'_, '_>, page: Pa) -> Result<PageContent, KexecError> {
         let range = PaRange::new(page, Pa(page.0 + SEGMENT_ALIGN));
         // SAFETY: the page was allocated for this, and nothing else refers to it.
         let mut page = unsafe { self.memory.memory.owned_bytes(range) };
         let bytes = page.as_mut();
-        let len = content.fill(bytes)?;
-        if len == 0 {
-            return Ok(PageContent::End);
-        }
+        let len = content.fill(self.copy, bytes)?;
         bytes[len..].fill(0);
-        filled.digest.update(bytes);
-        filled.len += len as u64;
-        let is_zero = || bytes.iter().all(|byte| *byte == 0);
-        Ok(if !self.in_place && is_zero() { PageContent::Zeros } else { PageContent::Bytes })
-    }
-
-    fn fill_in_place(&self, content: &mut Content<'_, '_>, room: PaRange) -> Result<Filled, KexecError> {
-        let mut filled = Filled { end: room.start, len: 0, zero: 0, digest: Sha256::new() };
-        loop {
-            if filled.end >= room.end {
-                content.check_end()?;
-                return Ok(filled);
-            }
-            if let PageContent::End = self.fill_page(content, filled.end, &mut filled)? {
-                return Ok(filled);
-            }
-            filled.end = Pa(filled.end.0 + SEGMENT_ALIGN);
-        }
+        Ok(match len {
+            0 => PageContent::End,
+            _ if bulk::is_zero(bytes) => PageContent::Zeros(len as u64),
+            _ => PageContent::Bytes(len as u64),
+        })
     }
 
     fn fill_pages(&mut self, content: &mut Content<'_, '_>, room: PaRange) -> Result<Filled, KexecError> {
-        let mut filled = Filled { end: room.start, len: 0, zero: 0, digest: Sha256::new() };
+        let mut filled = Filled { end: room.start, len: 0, zero: 0 };
         // A page of zeros is not moved, so the next page is filled there.
         let mut spare = None;
         loop {
             if filled.end >= room.end {
-                content.check_end()?;
+                content.check_end(self.copy)?;
                 break;
             }
             let page = match spare.take() {
                 Some(page) => page,
                 None => self.memory.alloc(SEGMENT_ALIGN, SEGMENT_ALIGN)?,
             };
-            let source = match self.fill_page(content, page, &mut filled)? {
+            let (source, len) = match self.fill_page(content, page)? {
                 PageContent::End => {
                     spare = Some(page);
                     break;
                 }
-                PageContent::Zeros => {
+                PageContent::Zeros(len) => {
                     filled.zero += SEGMENT_ALIGN;
                     spare = Some(page);
-                    ExtentSource::Zeros
+                    (ExtentSource::Zeros, len)
                 }
-                PageContent::Bytes => ExtentSource::At(page),
+                PageContent::Bytes(len) => (ExtentSource::At(page), len),
             };
+            filled.len += len;
             self.push(Extent { source, destination: filled.end, len: SEGMENT_ALIGN })?;
             filled.end = Pa(filled.end.0 + SEGMENT_ALIGN);
         }
@@ -230,7 +222,6 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
             staged: if pages == place { Staged::InPlace } else { Staged::At(pages.start) },
             len: lying.at.len(),
             zero: 0,
-            digest: digests::pages(self.memory.memory, pages),
         });
         Ok(())
     }
@@ -238,10 +229,9 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
     /// Leaves the `len` bytes of `pages`, which are at their destination already.
     pub fn leave_in_place(&mut self, name: &'static str, pages: PaRange, len: u64) {
         let memory = &*self.memory.memory;
-        let digest = digests::pages(memory, pages);
         cpu::clean_and_invalidate(memory.layout.linear(pages.start), pages.len());
         let staged = Staged::InPlace;
-        self.segments.push(Segment { name, destination: pages, staged, len, zero: 0, digest });
+        self.segments.push(Segment { name, destination: pages, staged, len, zero: 0 });
     }
 
     /// Writes the payload's device tree: the tree `dtb`, with the changes of `tree`.
@@ -261,8 +251,6 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
         let buffer = buffer.as_mut();
         buffer.fill(0);
         tree.rewrite(dtb, buffer)?;
-        let mut digest = Sha256::new();
-        digest.update(buffer);
         if self.in_place {
             cpu::clean_and_invalidate(self.memory.memory.layout.linear(start), range.len());
         } else {
@@ -278,7 +266,6 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
             staged: if self.in_place { Staged::InPlace } else { Staged::At(start) },
             len: place.len(),
             zero: 0,
-            digest: digest.finish(),
         });
         Ok(())
     }
@@ -288,10 +275,10 @@ impl<'s, 'w, 'p, 'm> Stage<'s, 'w, 'p, 'm> {
 enum PageContent {
     /// Nothing: the content has ended.
     End,
-    /// Zeros alone, which are cleared instead of moved.
-    Zeros,
-    /// Bytes.
-    Bytes,
+    /// This number of bytes, all zero: they are cleared instead of moved.
+    Zeros(u64),
+    /// This number of bytes.
+    Bytes(u64),
 }
 
 /// Allocates a frame for the move list.

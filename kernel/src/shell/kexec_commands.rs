@@ -9,17 +9,18 @@ use crate::shell::owners::Owners;
 /// What `help kexec` says besides.
 pub const MORE: &[&str] = &[
     "kexec                              load the payload and enter it",
-    "kexec load [--scattered] [--mmu-off]",
-    "                                   load it: page by page in unrelated frames; without tables",
+    "kexec load [--scattered] [--mmu-off] [--verify]",
+    "                                   load it: page by page in unrelated frames; without tables;",
+    "                                   with digests for exec --verify",
     "kexec load --crash                 load a crash kernel, which is entered on panic",
     "kexec unload [--crash]             free its memory",
     "kexec plan [--crash]               show what is moved where, with SHA-256",
     "kexec list                         print the same as Linux's list, one word a page",
-    "kexec exec [--verify]              enter it; check everything that was loaded first",
+    "kexec exec [--verify]              enter it; check first that nothing has changed",
 ];
 
-const USAGE: &str = "kexec [load [--scattered] [--mmu-off] | load --crash | unload [--crash] | plan \
-    [--crash] | list | exec [--verify]]";
+const USAGE: &str = "kexec [load [--scattered] [--mmu-off] [--verify] | load --crash | \
+    unload [--crash] | plan [--crash] | list | exec [--verify]]";
 
 /// Loads the payload and enters it, or does one step of that. Only returns with an error when a
 /// payload is entered.
@@ -33,6 +34,7 @@ pub fn kexec(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
         match (what, word) {
             (Some("load"), "--scattered") => options.scattered = true,
             (Some("load"), "--mmu-off") => options.mmu_off = true,
+            (Some("load"), "--verify") => options.digests = true,
             (Some("exec"), "--verify") => verify = true,
             (Some("load" | "unload" | "plan"), "--crash") => options.pool = Pool::CrashKernel,
             _ => return Err(WRONG),

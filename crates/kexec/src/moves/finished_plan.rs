@@ -3,7 +3,8 @@
 use arrayvec::ArrayVec;
 use linmap_vmsa::Pa;
 
-use super::list::{LIST_FRAME_LEN, LIST_FRAME_WORDS, MoveList, Records};
+use super::frame_finder::FrameFinder;
+use super::list::{LIST_FRAME_WORDS, MoveList, Records};
 use super::list_error::WireError;
 
 /// The most lists of a plan.
@@ -42,9 +43,14 @@ impl Moves {
         Records::new(&self.lists, frame_at)
     }
 
-    /// Reads all lists in memory and checks that no list frame lies in the source of a copy.
-    /// [`MovePlan`](crate::MovePlan) cannot check that, since it stores neither all sources nor all
-    /// frames.
+    /// Reads all lists in memory and checks that they write as many bytes as when they were
+    /// finished, and that no list frame lies in the source of a copy.
+    /// [`MovePlan`](crate::MovePlan) cannot check the latter, since it stores neither all sources
+    /// nor all frames.
+    ///
+    /// `room` is for the addresses of the frames. With room for all [`Moves::frames`], each record
+    /// is read twice and looked up by binary search. With less, it is read once more each time the
+    /// room is full.
     ///
     /// # Errors
     ///
@@ -52,39 +58,65 @@ impl Moves {
     /// - All others: the lists were overwritten.
     pub fn check<'m>(
         &self,
+        room: &mut [Pa],
         mut frame_at: impl FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
     ) -> Result<(), WireError> {
-        /// The number of frames that are checked while the lists are read once.
-        const BATCH: u64 = 64;
+        let mut one = [Pa(0)];
+        let room = if room.is_empty() { &mut one } else { room };
         let mut skip = 0u64;
         while skip < self.frames {
-            let mut batch = ArrayVec::<Pa, { BATCH as usize }>::new();
-            let (mut seen, mut last) = (0u64, None);
-            let mut records = self.records(&mut frame_at);
-            while let Some((frame, _)) = records.step()? {
-                if last != Some(frame) {
-                    last = Some(frame);
-                    if seen >= skip && batch.try_push(frame).is_err() {
-                        break;
-                    }
-                    seen += 1;
-                }
+            let used = frames_after(self.records(&mut frame_at), skip, room)?;
+            self.check_sources(room.get_mut(..used).unwrap_or_default(), &mut frame_at)?;
+            if used < room.len() {
+                break;
             }
-            batch.sort_unstable();
-            for record in self.records(&mut frame_at) {
-                let source = record?.source();
-                // The first frame that ends above the start of the source.
-                let next =
-                    batch.partition_point(|frame| frame.0.saturating_add(LIST_FRAME_LEN) <= source.start.0);
-                match batch.get(next) {
-                    Some(&frame) if frame < source.end => {
-                        return Err(WireError::FrameInSource { frame, source_range: source });
-                    }
-                    _ => {}
-                }
-            }
-            skip += BATCH;
+            skip = skip.saturating_add(used as u64);
         }
         Ok(())
     }
+
+    /// Checks the records' bytes, and that none of `frames` lies in a source.
+    fn check_sources<'m>(
+        &self,
+        frames: &mut [Pa],
+        frame_at: impl FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>,
+    ) -> Result<(), WireError> {
+        frames.sort_unstable();
+        let mut finder = FrameFinder::new(frames.len());
+        let mut bytes = 0u64;
+        for record in self.records(frame_at) {
+            let record = record?;
+            bytes = bytes.saturating_add(record.len());
+            let source_range = record.source();
+            if let Some(frame) = finder.lowest_in(source_range, |index| frames.get(index).copied()) {
+                return Err(WireError::FrameInSource { frame, source_range });
+            }
+        }
+        let expected = self.moved.saturating_add(self.cleared).saturating_add(self.bounced);
+        if bytes == expected { Ok(()) } else { Err(WireError::Len { bytes, expected }) }
+    }
+}
+
+/// Writes the addresses of frames to `room`, without the first `skip` of them, until it is full.
+/// Returns how many it wrote.
+fn frames_after<'m>(
+    mut records: Records<'_, 'm, impl FnMut(Pa) -> Option<&'m [u64; LIST_FRAME_WORDS]>>,
+    skip: u64,
+    room: &mut [Pa],
+) -> Result<usize, WireError> {
+    let (mut seen, mut last) = (0u64, None);
+    let mut used = 0;
+    while let Some((frame, _)) = records.step()? {
+        if last == Some(frame) {
+            continue;
+        }
+        last = Some(frame);
+        if seen >= skip {
+            let Some(slot) = room.get_mut(used) else { break };
+            *slot = frame;
+            used += 1;
+        }
+        seen += 1;
+    }
+    Ok(used)
 }

@@ -45,4 +45,18 @@ pub enum WireError {
         /// The source.
         source_range: PaRange,
     },
+    /// The list writes another number of bytes than when it was finished.
+    #[error("the move list writes {bytes:#x} bytes; it wrote {expected:#x} when it was finished")]
+    Len {
+        /// The number of bytes.
+        bytes: u64,
+        /// The number when it was finished.
+        expected: u64,
+    },
+    /// No record fills this address, or not in ascending order.
+    #[error("the move list does not fill {destination} in ascending order")]
+    NotFilled {
+        /// The address.
+        destination: Pa,
+    },
 }

@@ -2,6 +2,7 @@
 
 mod extent;
 mod finished_plan;
+mod frame_finder;
 mod ind_list;
 mod list;
 mod list_error;
@@ -10,6 +11,7 @@ mod move_error;
 mod ordering;
 mod plan;
 mod record;
+mod segment_sources;
 mod transition;
 
 pub use extent::{Extent, ExtentSource};
@@ -23,4 +25,5 @@ pub use move_error::MoveError;
 pub use ordering::Pending;
 pub use plan::{BOUNCE_MAX, MovePlan};
 pub use record::{Direction, RECORD_WORDS, Record};
+pub use segment_sources::SegmentSources;
 pub use transition::{Transition, TransitionError};

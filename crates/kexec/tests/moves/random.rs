@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use linmap_kexec::{Extent, MoveError};
-use linmap_vmsa::PaRange;
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::memory::{Frames, IndListed, Memory, PAGE, Random, Setup, copy, pages, run, zeros};
 
@@ -138,7 +138,7 @@ fn random_plans_end_byte_exact_and_write_nothing_else() {
                 Setup { destinations: &destinations, bounce: Some(bounce), shares, workspace: size as usize };
             let mut frames = Frames::new(frames.clone());
             let moves = setup.plan(&extents, &mut frames).unwrap();
-            moves.check(|pa| frames.at(pa)).unwrap();
+            moves.check(&mut [Pa(0); 8], |pa| frames.at(pa)).unwrap();
             let before = Memory::new(0, count as usize, 4);
             let after = before.after(&extents);
             let mut memory = before.clone();
