@@ -21,7 +21,7 @@ use machine::{REGIONS, Running};
 const MIB: u64 = 1 << 20;
 
 /// All that a failure must not change.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(PartialEq, Debug)]
 struct Before {
     leaves: BTreeMap<u64, (u32, u64)>,
     tables: u64,
