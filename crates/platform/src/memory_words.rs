@@ -269,7 +269,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_panics(text in any::<String>(), close in "[0-9a-zA-Z@$,x]{0,24}", rescued in any::<[u64; 4]>()) {
+        fn no_word_panics(
+            text in any::<String>(),
+            close in "[0-9a-zA-Z@$,x]{0,24}",
+            rescued in any::<[u64; 4]>(),
+        ) {
             let [a, b, c, d] = rescued.map(Pa);
             for text in [text, close] {
                 let mut memblock = machine();
@@ -298,7 +302,8 @@ mod tests {
                 .sum();
             prop_assert_eq!(below, (pages * PAGE).min(before.memory_len()));
             for pa in rescued.iter().flat_map(|range| [range.start, Pa(range.end.0.saturating_sub(1))]) {
-                let is_kept = rescued.iter().any(|range| range.contains(pa)) || end.is_none_or(|end| pa < end);
+                let is_rescued = rescued.iter().any(|range| range.contains(pa));
+                let is_kept = is_rescued || end.is_none_or(|end| pa < end);
                 prop_assert_eq!(memblock.is_memory(pa), is_kept && before.is_memory(pa));
             }
         }
