@@ -53,6 +53,9 @@ const SEQUENCES_PER_MAP: u64 = 100;
 /// Sequences for each map that is compared with an oracle of pages.
 const SEQUENCES_PER_ORACLE: u64 = 20;
 
+/// Sequences for each layout of memory that is built: a million layouts in all.
+const SEQUENCES_PER_LAYOUT: u64 = 3;
+
 /// `cargo xtask fuzz`.
 pub fn run(workspace: &Workspace, arguments: &FuzzArgs) -> Result<ExitCode> {
     let sequences = arguments.sequences;
@@ -107,7 +110,7 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 10] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 11] {
         [
             (
                 BOARD,
@@ -130,6 +133,14 @@ impl Round {
                 [
                     ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
                     ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_ORACLE)),
+                ],
+            ),
+            (
+                LINMAP,
+                "layouts",
+                [
+                    ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
+                    ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_LAYOUT)),
                 ],
             ),
             (
@@ -211,9 +222,9 @@ mod tests {
         assert!(shown[0].starts_with("LINMAP_SEED=7 LINMAP_SEQUENCES=20 "), "{}", shown[0]);
         assert!(shown[1].starts_with("LINMAP_SEED=210000 LINMAP_SEQUENCES=1 "), "{}", shown[1]);
         assert!(
-            shown[5].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
+            shown[6].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
             "{}",
-            shown[5]
+            shown[6]
         );
     }
 }
