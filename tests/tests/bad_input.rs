@@ -173,11 +173,6 @@ fn an_image_for_pages_that_the_cpu_lacks_is_refused() {
 }
 
 #[test]
-fn an_image_that_is_longer_than_it_says_is_refused() {
-    boot_payload(16, &0x1000u64.to_le_bytes()).expect_error("image", &["0x1000"]);
-}
-
-#[test]
 fn an_image_that_does_not_fit_memory_is_refused() {
     boot_payload(16, &(1u64 << 40).to_le_bytes()).expect_error("placement", &["0x10000000000"]);
 }

@@ -428,9 +428,15 @@ print:
     cmp     w5, #'9'
     b.ls    2f
     add     w5, w5, #('a' - '9' - 1)
-2:  ldr     w6, [x3, #0x18]             // UARTFR
-    tbnz    w6, #5, 2b                  // TXFF
-    str     w5, [x3]                    // UARTDR
+    // A full FIFO has room after one character's time. One that stays full for a million polls is
+    // stuck: the line ends there, and the move goes on.
+2:  mov     w7, #(1 << 20)
+3:  ldr     w6, [x3, #0x18]             // UARTFR
+    tbz     w6, #5, 5f                  // TXFF
+    sub     w7, w7, #1
+    cbnz    w7, 3b
+    b       4f
+5:  str     w5, [x3]                    // UARTDR
     b       0b
 4:  ret
 
