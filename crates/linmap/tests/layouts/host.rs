@@ -25,7 +25,7 @@ impl Host {
         let layout = Layout::from_size_align(BYTES as usize, 1 << 16).expect("some megabytes");
         // SAFETY: the layout has a size.
         let memory = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
-        memory.expose_provenance();
+        memory.as_ptr().expose_provenance();
         // SAFETY: the memory has this length.
         unsafe { memory.write_bytes(0xa5, BYTES as usize) };
         Self { memory, granule: 0, free: Vec::new(), next: FIRST }
