@@ -68,23 +68,25 @@ pub struct PlacedBoot<'a> {
 }
 
 impl PlacedBoot<'_> {
+    /// Where the device tree is.
+    pub const DTB_AT: u64 = RAM + 0x100_0000;
+
     /// The console of the machine until it switches itself off.
     ///
     /// # Panics
     /// When it does not, or the tree names no initrd.
     pub fn run(&self) -> String {
         const IMAGE_AT: u64 = RAM + 0x20_0000;
-        const DTB_AT: u64 = RAM + 0x100_0000;
         const STUB_AT: u64 = RAM + 0x180_0000;
         let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
         let (tree, initrd) = (self.tree.file(), file(self.initrd));
-        let stub = file(&stub(DTB_AT, IMAGE_AT));
+        let stub = file(&stub(Self::DTB_AT, IMAGE_AT));
         let mut qemu = Command::new("qemu-system-aarch64");
         qemu.args(["-object", "memory-backend-ram,id=ram,size=64G,reserve=off"]);
         qemu.args(["-M", "virt,memory-backend=ram", "-m", "64G"]);
         for (path, at) in [
             (image().as_path(), IMAGE_AT),
-            (tree.path(), DTB_AT),
+            (tree.path(), Self::DTB_AT),
             (initrd.path(), initrd_at),
             (stub.path(), STUB_AT),
         ] {

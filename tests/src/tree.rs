@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
-use vm_fdt::FdtWriter;
+use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 /// A tree with what linmap needs (memory, console, PSCI), to be changed and made into a file.
 #[derive(Clone, Debug, Default)]
@@ -11,13 +11,15 @@ pub struct Tree {
     /// The `reg` of the memory node: starts and lengths in bytes. If it is empty, the tree has no
     /// memory node.
     pub memory: Vec<(u64, u64)>,
+    /// The memory reservation block.
+    pub listed: Vec<(u64, u64)>,
     /// Reserved ranges without no-map.
     pub reserved: Vec<(u64, u64)>,
     /// Reserved ranges with no-map.
     pub no_map: Vec<(u64, u64)>,
     /// Where the console's registers are said to be; where they are, unless set.
     pub console: Option<u64>,
-    /// The command line.
+    /// The command line, which gets a NUL behind it.
     pub bootargs: String,
     /// Start and length of the initrd.
     pub initrd: Option<(u64, u64)>,
@@ -45,7 +47,8 @@ impl Tree {
     }
 
     fn write(&self) -> vm_fdt::FdtWriterResult<Vec<u8>> {
-        let mut fdt = FdtWriter::new()?;
+        let listed = self.listed.iter().map(|(start, len)| FdtReserveEntry::new(*start, *len));
+        let mut fdt = FdtWriter::new_with_mem_reserv(&listed.collect::<Result<Vec<_>, _>>()?)?;
         let root = fdt.begin_node("")?;
         fdt.property_string("compatible", "linux,dummy-virt")?;
         fdt.property_u32("#address-cells", 2)?;
@@ -87,7 +90,7 @@ impl Tree {
         }
         let chosen = fdt.begin_node("chosen")?;
         fdt.property_string("stdout-path", "/pl011@9000000")?;
-        fdt.property_string("bootargs", &self.bootargs)?;
+        fdt.property("bootargs", &[self.bootargs.as_bytes(), &[0]].concat())?;
         if let Some((start, len)) = self.initrd {
             fdt.property_u64("linux,initrd-start", start)?;
             fdt.property_u64("linux,initrd-end", start + len)?;

@@ -51,6 +51,16 @@ fn the_identity_builder_invalidates_once_for_each_of_its_own_tables_and_once_at_
 }
 
 #[test]
+fn the_device_tree_is_read_in_few_instructions() {
+    let outcome = build("identity", "block", "4G");
+    let ticks = |phase| outcome.phase(phase)["ticks"].as_u64().expect("a number");
+    // The whole blob is checked once and searched once.
+    assert!(ticks("device-tree") <= 135_000, "{}", outcome.console);
+    // What memory and CPUs need of it.
+    assert!(ticks("memblock") + ticks("cpus") <= 65_000, "{}", outcome.console);
+}
+
+#[test]
 fn the_identity_builder_needs_few_instructions() {
     let outcome = build("identity", "page", "16G");
     let each = outcome.linear_map("ticks") as f64 / outcome.linear_map("entries") as f64;

@@ -3,6 +3,9 @@
 
 use linmap_fdt::parse_dtb;
 use linmap_kexec::{CrashMemory, NextTree, PreservedRange, Seeds, SpinTable};
+use linmap_memblock::{FdtWarnings, Memblock};
+use linmap_platform::gic::Version;
+use linmap_platform::{Affinity, Conduit, Devices, Psci, PsciFunctions, Topology};
 use linmap_tests::virt_tree;
 use linmap_vmsa::{Pa, PaRange};
 
@@ -17,6 +20,7 @@ const NEXT: NextTree<'static> = NextTree {
     seeds: Seeds::New { kaslr: 1, rng: [2; 32] },
     crash: Some(CrashMemory { usable: &USABLE, elf_core_header: range(0x4800_0000, 0x158) }),
     spin_table: Some(SpinTable { pen: range(0x4900_0000, 0x1000), release: Pa(0x4900_0ff8), cpus: &[] }),
+    vacated: &[range(0x4800_0000, 0x10_0000)],
     preserved: &[PreservedRange { label: "log", range: range(0x4a00_0000, 0x2000) }],
 };
 
@@ -31,6 +35,27 @@ fn is_rewritten(blob: &[u8]) -> bool {
     assert_eq!(NEXT.rewrite(&output, &mut again), Ok(len));
     assert_eq!(again, output);
     true
+}
+
+#[test]
+fn trees_of_real_machines_name_their_cpus_gic_psci_and_memory() {
+    for (machine, options, cpus, version, conduit) in [
+        ("", "-cpu max -m 1G", 1, Version::V2, Conduit::Hvc),
+        ("gic-version=3,", "-cpu max -m 1G -smp 300", 300, Version::V3, Conduit::Hvc),
+        ("virtualization=on,", "-cpu cortex-a72 -m 1G -smp 2,clusters=2", 2, Version::V2, Conduit::Smc),
+    ] {
+        let blob = virt_tree(machine, options);
+        let fdt = parse_dtb(&blob).expect("a tree");
+        let devices = Devices::find(fdt);
+        assert_eq!(devices.psci, Some(Psci { conduit, functions: PsciFunctions::Standard }));
+        assert_eq!(devices.gic.map(|(version, _)| version), Some(version));
+        let topology = Topology::<256>::from_fdt(fdt, Affinity::of_mpidr(0));
+        let left_out = topology.left_out.map_or(0, |left_out| left_out.count);
+        assert_eq!((topology.cpus.len() + left_out, topology.unusable_count), (cpus, 0));
+        let mut memory = Memblock::<16>::new();
+        assert_eq!(memory.fill_from_fdt(fdt), Ok(FdtWarnings::default()));
+        assert!(memory.mappable(0x1000).eq([range(0x4000_0000, 1 << 30)]));
+    }
 }
 
 #[test]

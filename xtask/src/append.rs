@@ -35,7 +35,7 @@ impl FromStr for Append {
     type Err = Reserved;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        for word in CommandLine(text).words() {
+        for word in CommandLine::new(text).words() {
             if let Some((name, why)) = RESERVED.iter().find(|(name, _)| *name == word.key()) {
                 return Err(Reserved { word: (*name).to_owned(), why });
             }

@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 
-use dtoolkit::fdt::FdtNode;
-use dtoolkit::{Node, Property};
-use linmap_fdt::parse_dtb;
+use linmap_fdt::{Cells, FdtNode, first_string, parse_dtb};
 use linmap_kexec::{NextTree, PreservedRange};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
@@ -37,22 +35,25 @@ pub fn memory(tree: &[u8]) -> Vec<Range<u64>> {
     let Ok(fdt) = parse_dtb(tree) else { return Vec::new() };
     let is_memory = |node: &FdtNode<'_>| {
         node.name_without_address() == "memory"
-            || node.property("device_type").is_some_and(|kind| kind.value() == b"memory\0")
+            || node.property("device_type").is_some_and(|kind| first_string(kind) == b"memory")
     };
-    fdt.root().children().filter(is_memory).flat_map(ranges).collect()
+    let cells = fdt.root().cells();
+    fdt.root().children().filter(is_memory).flat_map(|node| ranges(node, cells)).collect()
 }
 
 /// What memory reservations and /reserved-memory reserve; none where the tree can't be read.
 pub fn reserved(tree: &[u8]) -> Vec<Range<u64>> {
     let Ok(fdt) = parse_dtb(tree) else { return Vec::new() };
-    let listed = fdt.memory_reservations().filter_map(|entry| range(entry.address(), entry.size()));
-    let nodes = fdt.reserved_memory().into_iter().flatten().flat_map(|node| ranges(*node));
+    let listed = fdt.memory_reservations().filter_map(|(address, size)| range(address, size));
+    let parent = fdt.reserved_memory().into_iter();
+    let nodes =
+        parent.flat_map(|parent| parent.children().flat_map(move |node| ranges(node, parent.cells())));
     listed.chain(nodes).collect()
 }
 
-fn ranges(node: FdtNode<'_>) -> Vec<Range<u64>> {
-    let Ok(Some(reg)) = node.reg() else { return Vec::new() };
-    reg.filter_map(|entry| range(entry.address().ok()?, entry.size().ok()?)).collect()
+fn ranges(node: FdtNode<'_>, cells: Cells) -> Vec<Range<u64>> {
+    let Ok(reg) = node.reg(cells) else { return Vec::new() };
+    reg.filter_map(|entry| range(entry.address()?, entry.size()?)).collect()
 }
 
 fn range(start: u64, size: u64) -> Option<Range<u64>> {
@@ -91,7 +92,7 @@ mod tests {
     }
 
     fn value(tree: &[u8], path: &str, name: &str) -> Vec<u8> {
-        parse_dtb(tree).unwrap().find_node(path).unwrap().property(name).unwrap().value().to_vec()
+        parse_dtb(tree).unwrap().find_node(path).unwrap().property(name).unwrap().to_vec()
     }
 
     #[test]

@@ -19,7 +19,7 @@ type Edits = fn(Case, &mut Machine) -> Result<(), Violation>;
 
 const WAIT: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All };
 const ISB: Event = Event::Isb { cpu: 0 };
-/// AP[2]: read-only.
+/// `AP[2]`: read-only.
 const READ_ONLY: u64 = 1 << 7;
 
 /// Builds the map of `job` in pages, and checks `edits` of it, with all CPUs on it.

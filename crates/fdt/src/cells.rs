@@ -2,6 +2,9 @@
 //! parent node gives.
 
 use arrayvec::ArrayVec;
+use thiserror::Error;
+
+use crate::values::number;
 
 /// The name of the property with the number of cells of an address.
 pub const ADDRESS_CELLS: &str = "#address-cells";
@@ -126,5 +129,90 @@ impl RegFormat {
     /// Returns the bytes of address and size, or `None` if one does not fit.
     pub fn entry(self, address: u64, size: u64) -> Option<[ArrayVec<u8, 8>; 2]> {
         Some([self.address.bytes(address)?, self.size.bytes(size)?])
+    }
+}
+
+/// How many cells the addresses and sizes below a node have. Any numbers: those of PCI have three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cells {
+    /// `#address-cells`.
+    pub address: u32,
+    /// `#size-cells`.
+    pub size: u32,
+}
+
+impl Cells {
+    /// Returns the length of an entry of `reg` in bytes. Of an impossible number it is one that no
+    /// property has.
+    pub fn entry_len(self) -> usize {
+        bytes(self.address).saturating_add(bytes(self.size))
+    }
+}
+
+/// The length in bytes of a number of `cells`.
+fn bytes(cells: u32) -> usize {
+    (cells as usize).saturating_mul(4)
+}
+
+/// A `reg` is not whole entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("reg has {len} bytes, not a multiple of {entry}")]
+pub struct RegLength {
+    /// Its length in bytes.
+    pub len: usize,
+    /// The length of an entry in bytes.
+    pub entry: usize,
+}
+
+/// The entries of a `reg`, or of a property that is written in the same way.
+#[derive(Clone, Debug)]
+pub struct RegEntries<'a> {
+    rest: &'a [u8],
+    cells: Cells,
+}
+
+impl<'a> RegEntries<'a> {
+    /// Returns the entries of `value`.
+    ///
+    /// # Errors
+    /// [`RegLength`]: the value is not whole entries.
+    pub fn new(value: &'a [u8], cells: Cells) -> Result<Self, RegLength> {
+        let (len, entry) = (value.len(), cells.entry_len());
+        let is_whole = if entry == 0 { len == 0 } else { len.is_multiple_of(entry) };
+        if is_whole { Ok(Self { rest: value, cells }) } else { Err(RegLength { len, entry }) }
+    }
+}
+
+impl<'a> Iterator for RegEntries<'a> {
+    type Item = RegEntry<'a>;
+
+    fn next(&mut self) -> Option<RegEntry<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (address, rest) = self.rest.split_at_checked(bytes(self.cells.address))?;
+        let (size, rest) = rest.split_at_checked(bytes(self.cells.size))?;
+        self.rest = rest;
+        Some(RegEntry { address, size })
+    }
+}
+
+/// An entry of a `reg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegEntry<'a> {
+    address: &'a [u8],
+    size: &'a [u8],
+}
+
+impl RegEntry<'_> {
+    /// Returns the address. Returns `None` for one of no cells, which a node has whose parent's
+    /// `#address-cells` is 0, and for one of more than two.
+    pub fn address(self) -> Option<u64> {
+        number(self.address)
+    }
+
+    /// Returns the size: 0 for one of no cells, `None` for one of more than two.
+    pub fn size(self) -> Option<u64> {
+        if self.size.is_empty() { Some(0) } else { number(self.size) }
     }
 }

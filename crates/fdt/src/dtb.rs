@@ -1,17 +1,13 @@
 //! Checking a device tree blob before anything reads it (Devicetree Specification v0.4, chapter 5).
 //!
-//! dtoolkit's own check also enforces the specification's limit of 31 characters for the name of a
-//! node or property. It refuses trees of real machines: the Raspberry Pi 4's has
-//! `arm,cpu-registers-not-fw-configured`. This check accepts longer names, and guarantees
-//! everything that reading the tree relies on.
-
-use dtoolkit::fdt::Fdt;
+//! Names may be longer than the specification's 31 characters: those of real machines are. The
+//! Raspberry Pi 4's tree has `arm,cpu-registers-not-fw-configured`.
 
 use crate::dtb_error::{DtbError, TreeRule};
+use crate::fdt::{Fdt, RESERVATION_LEN};
 use crate::header;
+use crate::sections::Sections;
 use crate::tokens::Tokens;
-
-const RESERVATION_LEN: usize = 16;
 
 /// The blocks of a flattened device tree, found by its header. [`tokens`](Self::tokens) checks the
 /// content of the structure block.
@@ -26,7 +22,6 @@ pub struct DeviceTree<'a> {
     pub boot_cpu: u32,
     /// The oldest format version that can read the tree, at most [`VERSION`](Self::VERSION).
     pub last_compatible: u32,
-    data: &'a [u8],
     structure: &'a [u8],
     structure_at: usize,
 }
@@ -84,7 +79,6 @@ impl<'a> DeviceTree<'a> {
             strings: block("strings", strings_at, strings_len, 1)?,
             boot_cpu,
             last_compatible,
-            data,
             structure: block("structure", structure_at, structure_len, 4)?,
             structure_at: structure_at as usize,
         })
@@ -98,13 +92,17 @@ impl<'a> DeviceTree<'a> {
 }
 
 /// Checks that `dtb` begins with a well-formed device tree blob of format version 17, and returns
-/// it for reading. Bytes after the blob are ignored. dtoolkit may panic when it reads a blob that
-/// was not checked.
+/// it for reading. Bytes after the blob are ignored.
 ///
 /// # Errors
 /// [`DtbError`]: one variant for each part of the blob that can be wrong.
 pub fn parse_dtb(dtb: &[u8]) -> Result<Fdt<'_>, DtbError> {
     let tree = DeviceTree::parse(dtb)?;
-    tree.tokens().try_for_each(|piece| piece.map(drop))?;
-    Ok(Fdt::new_unchecked(tree.data))
+    let mut sections = Sections::default();
+    tree.tokens().check(|name, offset, depth| {
+        if depth == 2 {
+            sections.note(name, offset - tree.structure_at);
+        }
+    })?;
+    Ok(Fdt::new(tree.structure, tree.strings, tree.reservations, sections))
 }

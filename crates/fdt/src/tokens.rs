@@ -41,7 +41,7 @@ impl Token<'_> {
     pub const END_NODE: u32 = 2;
     /// The word that begins a property.
     pub const PROPERTY: u32 = 3;
-    const NOP: u32 = 4;
+    pub(crate) const NOP: u32 = 4;
     const END: u32 = 9;
 }
 
@@ -91,75 +91,186 @@ impl<'a> Tokens<'a> {
         Self { rest: structure, offset, strings, depth: 0, position: Position::BeforeRoot }
     }
 
+    /// Checks all tokens, and calls `see` with the name, the offset in the blob and the depth of
+    /// each node.
+    pub(crate) fn check(mut self, mut see: impl FnMut(&[u8], usize, usize)) -> Result<(), DtbError> {
+        let mut good = GoodNames([GoodNames::NONE; _]);
+        while self.position != Position::Ended {
+            self.skip_good_properties(&good);
+            let offset = self.offset;
+            let raw = self.raw_step()?;
+            match raw.token {
+                Raw::BeginNode { name } => see(name, offset, raw.depth),
+                Raw::Property { name, .. } => {
+                    let bytes = self.strings.get(name as usize..).and_then(bounded_name);
+                    if bytes.is_none_or(|bytes| !bytes.is_ascii()) {
+                        self.property_name(name, offset)?;
+                    }
+                    good.add(name);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves behind properties that are whole, stand where they may, and have names that were found
+    /// good: most of a tree.
+    fn skip_good_properties(&mut self, good: &GoodNames) {
+        if self.position != Position::Properties {
+            return;
+        }
+        while let Some((head, value)) = self.rest.split_first_chunk::<PROPERTY_HEAD>() {
+            let [token, len, name] = [0, 4, 8].map(|at| {
+                head.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_be_bytes)
+            });
+            let padded = (len as usize).checked_next_multiple_of(4);
+            let Some(rest) = padded.and_then(|len| value.get(len..)) else { return };
+            if token != Token::PROPERTY || !good.has(name) {
+                return;
+            }
+            self.offset += self.rest.len() - rest.len();
+            self.rest = rest;
+        }
+    }
+
     fn step(&mut self) -> Result<Piece<'a>, DtbError> {
         let offset = self.offset;
-        let corrupt = |at, rule| DtbError::Corrupt { offset: offset + at, rule };
+        let RawPiece { token, bytes, depth } = self.raw_step()?;
+        let token = match token {
+            // It was checked.
+            Raw::BeginNode { name } => Token::BeginNode { name: str::from_utf8(name).unwrap_or_default() },
+            Raw::EndNode => Token::EndNode,
+            Raw::Property { name, value } => {
+                Token::Property { name: self.property_name(name, offset)?, value }
+            }
+            Raw::Nop => Token::Nop,
+            Raw::End => Token::End,
+        };
+        Ok(Piece { token, bytes, offset, depth })
+    }
+
+    /// Returns the name at offset `name` of the strings block, of the property whose token is at
+    /// `offset` of the blob.
+    fn property_name(&self, name: u32, offset: usize) -> Result<&'a str, DtbError> {
+        let found = self.strings.get(name as usize..).and_then(bounded_name);
+        let found = found.and_then(|name| str::from_utf8(name).ok());
+        found.ok_or(DtbError::Corrupt { offset: offset + 8, rule: TreeRule::PropertyName })
+    }
+
+    /// Returns the next token, and moves behind it.
+    #[inline]
+    fn raw_step(&mut self) -> Result<RawPiece<'a>, DtbError> {
         let (token, len) = self.token()?;
         let (position, depth) = self.after(token)?;
         let padded = len.checked_next_multiple_of(4).and_then(|len| self.rest.split_at_checked(len));
-        let (bytes, rest) = padded.ok_or(corrupt(4, TreeRule::WithinBlock))?;
+        let corrupt = DtbError::Corrupt { offset: self.offset + 4, rule: TreeRule::WithinBlock };
+        let (bytes, rest) = padded.ok_or(corrupt)?;
         // The depth of a node counts the node itself, at its beginning and at its end.
-        let piece = Piece { token, bytes, offset, depth: self.depth.max(depth) };
-        *self = Self { rest, offset: offset + bytes.len(), strings: self.strings, depth, position };
+        let piece = RawPiece { token, bytes, depth: self.depth.max(depth) };
+        *self = Self { rest, offset: self.offset + bytes.len(), strings: self.strings, depth, position };
         Ok(piece)
     }
 
     /// Returns the next token and its length in bytes without padding.
-    fn token(&self) -> Result<(Token<'a>, usize), DtbError> {
+    #[inline]
+    fn token(&self) -> Result<(Raw<'a>, usize), DtbError> {
         let corrupt = |at, rule| Err(DtbError::Corrupt { offset: self.offset + at, rule });
         let (words, _) = self.rest.as_chunks::<4>();
         let word = |index: usize| words.get(index).copied().map(u32::from_be_bytes);
         match word(0) {
-            Some(Token::BEGIN_NODE) => match self.rest.get(4..).and_then(name_of) {
-                Some(name) => Ok((Token::BeginNode { name }, 4 + name.len() + 1)),
-                None => corrupt(4, TreeRule::NodeName),
+            Some(Token::BEGIN_NODE) => match self.rest.get(4..).and_then(bounded_name) {
+                Some(name) if name.is_ascii() || str::from_utf8(name).is_ok() => {
+                    Ok((Raw::BeginNode { name }, 4 + name.len() + 1))
+                }
+                _ => corrupt(4, TreeRule::NodeName),
             },
-            Some(Token::END_NODE) => Ok((Token::EndNode, 4)),
+            Some(Token::END_NODE) => Ok((Raw::EndNode, 4)),
             Some(Token::PROPERTY) => {
                 let (Some(len), Some(name)) = (word(1), word(2)) else {
                     return corrupt(4, TreeRule::PropertyHead);
                 };
-                let Some(name) = self.strings.get(name as usize..).and_then(name_of) else {
-                    return corrupt(8, TreeRule::PropertyName);
-                };
                 let end = (len as usize).saturating_add(PROPERTY_HEAD);
                 match self.rest.get(PROPERTY_HEAD..end) {
-                    Some(value) => Ok((Token::Property { name, value }, end)),
+                    Some(value) => Ok((Raw::Property { name, value }, end)),
                     None => corrupt(4, TreeRule::WithinBlock),
                 }
             }
-            Some(Token::NOP) => Ok((Token::Nop, 4)),
-            Some(Token::END) => Ok((Token::End, 4)),
+            Some(Token::NOP) => Ok((Raw::Nop, 4)),
+            Some(Token::END) => Ok((Raw::End, 4)),
             Some(_) => corrupt(0, TreeRule::KnownToken),
             None => corrupt(0, TreeRule::Complete),
         }
     }
 
     /// Returns position and depth after `token`, if the grammar allows it here.
-    fn after(&self, token: Token<'_>) -> Result<(Position, usize), DtbError> {
+    #[inline]
+    fn after(&self, token: Raw<'_>) -> Result<(Position, usize), DtbError> {
         let corrupt = |at, rule| Err(DtbError::Corrupt { offset: self.offset + at, rule });
         let depth = self.depth;
         match (token, self.position) {
-            // The specification allows it, but dtoolkit, as libfdt, looks for the root where the
-            // block begins.
-            (Token::Nop, Position::BeforeRoot) => corrupt(0, TreeRule::RootFirst),
-            (Token::Nop, position) => Ok((position, depth)),
-            (Token::BeginNode { .. }, Position::AfterRoot | Position::Ended) => corrupt(0, TreeRule::OneRoot),
-            (Token::BeginNode { name }, _) if name.is_empty() != (depth == 0) => {
-                corrupt(4, TreeRule::RootName)
-            }
-            (Token::BeginNode { .. }, _) => Ok((Position::Properties, depth + 1)),
-            (Token::EndNode, Position::Properties | Position::Subnodes) => match depth.saturating_sub(1) {
+            // The specification allows it, but libfdt looks for the root where the block begins.
+            (Raw::Nop, Position::BeforeRoot) => corrupt(0, TreeRule::RootFirst),
+            (Raw::Nop, position) => Ok((position, depth)),
+            (Raw::BeginNode { .. }, Position::AfterRoot | Position::Ended) => corrupt(0, TreeRule::OneRoot),
+            (Raw::BeginNode { name }, _) if name.is_empty() != (depth == 0) => corrupt(4, TreeRule::RootName),
+            (Raw::BeginNode { .. }, _) => Ok((Position::Properties, depth + 1)),
+            (Raw::EndNode, Position::Properties | Position::Subnodes) => match depth.saturating_sub(1) {
                 0 => Ok((Position::AfterRoot, 0)),
                 parent => Ok((Position::Subnodes, parent)),
             },
-            (Token::EndNode, _) => corrupt(0, TreeRule::BalancedNodes),
-            (Token::Property { .. }, Position::Properties) => Ok((Position::Properties, depth)),
-            (Token::Property { .. }, _) => corrupt(0, TreeRule::PropertyPlace),
-            (Token::End, Position::AfterRoot) => Ok((Position::Ended, 0)),
-            (Token::End, _) => corrupt(0, TreeRule::RootEnds),
+            (Raw::EndNode, _) => corrupt(0, TreeRule::BalancedNodes),
+            (Raw::Property { .. }, Position::Properties) => Ok((Position::Properties, depth)),
+            (Raw::Property { .. }, _) => corrupt(0, TreeRule::PropertyPlace),
+            (Raw::End, Position::AfterRoot) => Ok((Position::Ended, 0)),
+            (Raw::End, _) => corrupt(0, TreeRule::RootEnds),
         }
     }
+}
+
+/// Names of properties that were found good, by their offsets in the strings block. A tree has few
+/// names and many properties. Of two offsets with one place the last is known.
+struct GoodNames([u32; Self::PLACES]);
+
+impl GoodNames {
+    /// Most machines have fewer than a hundred names.
+    const PLACES: usize = 256;
+    /// An offset that no name has.
+    const NONE: u32 = u32::MAX;
+
+    fn index(name: u32) -> usize {
+        (name ^ name >> 8) as usize % Self::PLACES
+    }
+
+    fn has(&self, name: u32) -> bool {
+        self.0[Self::index(name)] == name && name != Self::NONE
+    }
+
+    fn add(&mut self, name: u32) {
+        self.0[Self::index(name)] = name;
+    }
+}
+
+/// A token whose name in the strings block is not checked.
+#[derive(Clone, Copy)]
+enum Raw<'a> {
+    BeginNode {
+        name: &'a [u8],
+    },
+    EndNode,
+    /// `name` is an offset in the strings block.
+    Property {
+        name: u32,
+        value: &'a [u8],
+    },
+    Nop,
+    End,
+}
+
+struct RawPiece<'a> {
+    token: Raw<'a>,
+    bytes: &'a [u8],
+    depth: usize,
 }
 
 impl<'a> Iterator for Tokens<'a> {
@@ -178,7 +289,7 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 /// Returns the name at the start of `bytes`, without its NUL.
-fn name_of(bytes: &[u8]) -> Option<&str> {
+fn bounded_name(bytes: &[u8]) -> Option<&[u8]> {
     let len = bytes.iter().take(LONGEST_NAME + 1).position(|&byte| byte == 0)?;
-    str::from_utf8(bytes.get(..len)?).ok()
+    bytes.get(..len)
 }

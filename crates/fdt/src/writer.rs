@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::cells::RegFormat;
 use crate::dtb::DeviceTree;
+use crate::fdt::{RESERVATION_LEN, reservations};
 use crate::measured_buffer::MeasuredBuffer;
 use crate::tokens::Token;
 
@@ -92,12 +93,21 @@ pub struct TreeWriter<'t, 'b, const N: usize> {
 }
 
 impl<'t, 'b, const N: usize> TreeWriter<'t, 'b, N> {
-    /// Begins a tree with the memory reservations of `tree`. `names` are the names of all
-    /// properties that are written by name.
-    pub fn new(tree: &'t DeviceTree<'t>, names: [&'static str; N], buffer: &'b mut [u8]) -> Self {
+    /// Begins a tree with the memory reservations of `tree` for whose address and size `is_kept` is
+    /// true. `names` are the names of all properties that are written by name.
+    pub fn new(
+        tree: &'t DeviceTree<'t>,
+        names: [&'static str; N],
+        is_kept: impl Fn(u64, u64) -> bool,
+        buffer: &'b mut [u8],
+    ) -> Self {
         let mut output = MeasuredBuffer::new(buffer);
         output.put(&[0; DeviceTree::HEADER_LEN]);
-        output.put(tree.reservations);
+        for (address, size) in reservations(tree.reservations).filter(|(at, size)| is_kept(*at, *size)) {
+            output.put(&address.to_be_bytes());
+            output.put(&size.to_be_bytes());
+        }
+        output.put(&[0; RESERVATION_LEN]);
         let structure_at = output.len();
         Self { tree, names: Names::new(names, tree.strings), output, structure_at }
     }

@@ -5,8 +5,7 @@
 //! `LINMAP_SOAK`.
 
 use arrayvec::ArrayVec;
-use dtoolkit::{Node, Property};
-use linmap_fdt::parse_dtb;
+use linmap_fdt::{parse_dtb, string};
 use linmap_kexec::{
     Archive, CoreNotes, CpuRegisters, CrashMemory, Direction, ElfCore, Extent, ExtentSource, IndEntry,
     KIND_MASK, LIST_FRAME_WORDS, ListFrame, MoveList, MovePlan, Moves, NextTree, Pending, PreservedRange,
@@ -219,7 +218,7 @@ fn tree() -> Vec<u8> {
 
 /// The command line that a tree has, as the kernel reads it.
 fn bootargs_of(blob: &[u8]) -> Option<&str> {
-    parse_dtb(blob).ok()?.find_node("/chosen")?.property("bootargs")?.value_as::<&str>().ok()
+    string(parse_dtb(blob).ok()?.chosen()?.property("bootargs")?)
 }
 
 /// Rewrites `blob`, unless it is refused: to its measured length, a tree again, and nothing where
@@ -326,20 +325,20 @@ proptest! {
         generation in any::<u64>(),
     ) {
         let mut buffer = vec![0x5a; room];
-        let passed_on = CommandLine(&own).words().filter(|word| !is_ours(word));
-        if let Ok(line) = payload_line(CommandLine(&theirs), passed_on.clone(), &mut buffer) {
-            let ours = |line: &str| CommandLine(line).words().filter(is_ours).count();
+        let passed_on = CommandLine::new(&own).words().filter(|word| !is_ours(word));
+        if let Ok(line) = payload_line(CommandLine::new(&theirs), passed_on.clone(), &mut buffer) {
+            let ours = |line: &str| CommandLine::new(line).words().filter(is_ours).count();
             prop_assert_eq!(ours(line), ours(&theirs));
         }
-        if let Ok(line) = crash_line(CommandLine(&theirs), passed_on, &mut buffer) {
-            let line = CommandLine(line);
+        if let Ok(line) = crash_line(CommandLine::new(&theirs), passed_on, &mut buffer) {
+            let line = CommandLine::new(line);
             prop_assert!(line.words().map(Word::as_str).take(2).eq(["maxcpus=1", "reset_devices"]));
             prop_assert!(line.words().all(|word| word.key() != "crashkernel"));
             let ours = |line: CommandLine<'_>| line.words().filter(is_ours).count();
-            prop_assert_eq!(ours(line), ours(CommandLine(&theirs)));
+            prop_assert_eq!(ours(line), ours(CommandLine::new(&theirs)));
         }
-        if let Ok(line) = crash_generation(CommandLine(&own), generation, &mut buffer) {
-            let line = CommandLine(line);
+        if let Ok(line) = crash_generation(CommandLine::new(&own), generation, &mut buffer) {
+            let line = CommandLine::new(line);
             let generation = generation.to_string();
             prop_assert_eq!(line.get("linmap.generation"), Some(&*generation));
             prop_assert_eq!(line.get("linmap.cpus"), Some("1"));
@@ -348,10 +347,10 @@ proptest! {
                 let words = line.words().filter(|word| !REPLACED.contains(&word.key()));
                 words.map(|word| word.as_str().to_owned()).collect::<Vec<_>>()
             };
-            prop_assert_eq!(remaining(line), remaining(CommandLine(&own)));
+            prop_assert_eq!(remaining(line), remaining(CommandLine::new(&own)));
         }
-        for word in CommandLine(&own).words() {
-            let _ = (word.key(), word.value(), CommandLine(&own).get(word.key()));
+        for word in CommandLine::new(&own).words() {
+            let _ = (word.key(), word.value(), CommandLine::new(&own).get(word.key()));
         }
     }
 
@@ -386,11 +385,12 @@ proptest! {
         let usable = [PaRange::new(Pa(0x6000_0000), Pa(0x7000_0000))];
         let header = PaRange::new(Pa(header.0), Pa(header.1));
         let crash = Some(CrashMemory { usable: &usable, elf_core_header: header });
-        let own = CommandLine(bootargs_of(&blob).unwrap_or_default());
+        let own = CommandLine::new(bootargs_of(&blob).unwrap_or_default());
         let mut buffers = [[0; COMMAND_LINE_MAX]; 2];
         let [one, other] = &mut buffers;
         let passed_on = own.words().filter(|word| !is_ours(word));
-        let lines = [crash_line(CommandLine(&bootargs), passed_on, one), crash_generation(own, 7, other)];
+        let archive = CommandLine::new(&bootargs);
+        let lines = [crash_line(archive, passed_on, one), crash_generation(own, 7, other)];
         for bootargs in lines.into_iter().flatten() {
             for initrd in [None, initrd, Some(usable[0])] {
                 let next = NextTree { bootargs, initrd, seeds, crash, ..NextTree::default() };

@@ -12,6 +12,7 @@ mod apply;
 mod change_error;
 mod changed;
 mod editor;
+mod expected;
 mod fold;
 mod global;
 mod hotplug;

@@ -22,6 +22,11 @@ impl<const N: usize> FramePool<N> {
         self.frames.len()
     }
 
+    /// Returns the frames in stock.
+    pub fn frames(&self) -> &[Pa] {
+        &self.frames
+    }
+
     /// Returns whether no frame is in stock.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

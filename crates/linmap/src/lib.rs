@@ -7,6 +7,7 @@ extern crate std;
 mod build_error;
 mod builder;
 mod change;
+mod changed_ranges;
 mod config;
 pub mod features;
 mod fixmap_build;
@@ -28,6 +29,7 @@ pub use builder::Builder;
 pub use change::{
     ChangeError, Changed, Editor, LinearMap, MemoryError, ParkError, Pause, Protection, Repaint,
 };
+pub use changed_ranges::{Allowed, ChangedRanges, MemoryChange, RecordFull};
 pub use config::{ConfigError, LinearMapConfig};
 pub use frame_pool::{FramePool, PooledFrames};
 pub use image::ImageParts;

@@ -3,7 +3,10 @@
 use core::fmt;
 
 use linmap_table::Leaf;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, Shareability, Va};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, PaRange, Shareability, Va};
+
+/// The bit of a leaf that makes it read-only (AP[2]).
+const READ_ONLY: u64 = Access::KernelReadOnly.bits();
 
 /// Consecutive leaves of one level with equal attributes, at consecutive physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,12 +22,34 @@ pub struct Run {
     pub level: Level,
     /// Their attributes, or `None` if they are not attributes of this crate.
     pub attributes: Option<Attributes>,
+    /// The bits that say who may write and execute, known whatever the other attributes are.
+    permissions: u64,
 }
 
 impl Run {
-    /// Returns whether the run can be both written and executed.
+    /// Returns whether the run can be written.
+    pub fn writable(&self) -> bool {
+        self.permissions & READ_ONLY == 0
+    }
+
+    /// Returns whether the run can be executed, by the kernel or by user space.
+    pub fn executable(&self) -> bool {
+        self.permissions & Execute::MASK != Execute::MASK
+    }
+
+    /// Returns whether the run can be both written and executed, at its own addresses. Memory may
+    /// be mapped twice: [`shared_memory`](Self::shared_memory).
     pub fn writable_and_executable(&self) -> bool {
-        self.attributes.is_some_and(Attributes::writable_and_executable)
+        self.writable() && self.executable()
+    }
+
+    /// Returns the memory that both runs map; empty if there is none.
+    pub fn shared_memory(&self, other: &Self) -> PaRange {
+        self.memory().intersection(other.memory())
+    }
+
+    fn memory(&self) -> PaRange {
+        PaRange::new(self.pa, Pa(self.pa.0 + self.len))
     }
 }
 
@@ -62,7 +87,7 @@ impl fmt::Display for Run {
             MemoryType::DeviceNgnre => "DEVICE/nGnRE",
             MemoryType::DeviceNgnrne => "DEVICE/nGnRnE",
         })?;
-        if attributes.writable_and_executable() {
+        if self.writable_and_executable() {
             f.write_str(" W+X")?;
         }
         Ok(())
@@ -114,13 +139,15 @@ impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {
                 len: self.geometry.entry_bytes(leaf.level),
                 level: leaf.level,
                 attributes: leaf.descriptor.attributes(self.geometry, leaf.level),
+                permissions: leaf.descriptor.0 & (READ_ONLY | Execute::MASK),
             });
             match (&mut self.next, leaf) {
                 (Some(run), Some(leaf))
                     if run.va.0.wrapping_add(run.len) == leaf.va.0
                         && run.pa.0 + run.len == leaf.pa.0
                         && run.level == leaf.level
-                        && run.attributes == leaf.attributes =>
+                        && run.attributes == leaf.attributes
+                        && run.permissions == leaf.permissions =>
                 {
                     run.len += leaf.len;
                 }
@@ -167,6 +194,22 @@ mod tests {
         let expected = "0xffff000000001000-0xffff000000002000 0x000040001000     4K L3   4K     \
                         RW x   ISH G  AF MEM/NORMAL W+X";
         assert_eq!(run.to_string(), expected);
+    }
+
+    #[test]
+    fn memory_that_is_mapped_twice_is_shared_whatever_its_memory_type() {
+        let text = page(0xffff_8000_0000_0000, 0x4000_1000, Attributes::KERNEL_TEXT);
+        let mut alias = page(0xffff_0000_0000_1000, 0x4000_1000, Attributes::KERNEL_DATA);
+        // AttrIndx 7: no attributes of this crate.
+        alias.descriptor.0 |= 0b111 << 2;
+        let other = page(0xffff_0000_0000_3000, 0x4000_3000, Attributes::KERNEL_DATA);
+        let runs: Vec<_> = Runs::new(G, [alias, other, text].into_iter()).collect();
+        let [alias, other, text] = &runs[..] else { panic!("{runs:x?}") };
+        assert_eq!(alias.attributes, None);
+        assert!(alias.writable() && !alias.executable());
+        assert!(text.executable() && !text.writable());
+        assert_eq!(alias.shared_memory(text), PaRange::new(Pa(0x4000_1000), Pa(0x4000_2000)));
+        assert!(other.shared_memory(text).is_empty());
     }
 
     #[test]

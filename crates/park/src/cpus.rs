@@ -17,11 +17,12 @@ pub trait Cpus {
     /// among them.
     fn in_transit(&self) -> impl Iterator<Item = usize>;
 
-    /// Interrupts the CPU `cpu`, so that it calls [`Rendezvous::answer`](crate::Rendezvous::answer)
-    /// with interrupts masked.
+    /// Interrupts `cpus`, all CPUs that park together, so that each calls
+    /// [`Rendezvous::answer`](crate::Rendezvous::answer) with interrupts masked. An interrupt
+    /// controller may reach many of them by one write.
     ///
-    /// What the caller stored before is visible to `cpu` when it takes the interrupt.
-    fn interrupt(&self, cpu: usize);
+    /// What the caller stored before is visible to each when it takes the interrupt.
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>);
 
     /// Waits until `parked` returns `true`, but no longer than the kernel gives its CPUs to answer.
     /// Returns whether it did.

@@ -9,13 +9,13 @@ use linmap_vmsa::Va;
 use crate::rendezvous::Rendezvous;
 use crate::root_switch::RootSwitch;
 
-/// `leave.S` calls PSCI by HVC.
-const OFF_HVC: u64 = 1;
-/// `leave.S` calls PSCI by SMC.
-const OFF_SMC: u64 = 2;
+/// The bit by which `leave.S` tells a call of PSCI from an address: no physical address has it.
+const PSCI_BIT: u32 = 63;
+/// The bit by which `leave.S` calls PSCI by SMC.
+const SMC_BIT: u32 = 32;
 
 global_asm!(include_str!("park.S"));
-global_asm!(include_str!("leave.S"), off_hvc = const OFF_HVC, off_smc = const OFF_SMC);
+global_asm!(include_str!("leave.S"), psci_bit = const PSCI_BIT, smc_bit = const SMC_BIT);
 
 unsafe extern "C" {
     fn linmap_park(
@@ -57,9 +57,15 @@ pub struct SwitchValues {
 #[derive(Clone, Copy, Debug)]
 pub enum WayOff {
     /// It calls PSCI CPU_OFF by HVC.
-    PsciHvc,
+    PsciHvc {
+        /// The number of the function: 0x8400_0002 since version 0.2 (Arm DEN 0022).
+        cpu_off: u32,
+    },
     /// It calls PSCI CPU_OFF by SMC.
-    PsciSmc,
+    PsciSmc {
+        /// The number of the function.
+        cpu_off: u32,
+    },
     /// It runs this code of the image at VA = PA, where the identity map has it, with the MMU on.
     Code(unsafe extern "C" fn() -> !),
     /// It stays in the identity map and waits for interrupts, which are masked.
@@ -175,8 +181,8 @@ impl<const CPUS: usize> Rendezvous<IdentitySwitch, CPUS> {
     pub unsafe fn leave_for_good(&self, cpu: usize, way: WayOff) -> ! {
         let (own, left) = self.leaving(cpu);
         let way = match way {
-            WayOff::PsciHvc => OFF_HVC,
-            WayOff::PsciSmc => OFF_SMC,
+            WayOff::PsciHvc { cpu_off } => 1 << PSCI_BIT | u64::from(cpu_off),
+            WayOff::PsciSmc { cpu_off } => 1 << PSCI_BIT | 1 << SMC_BIT | u64::from(cpu_off),
             WayOff::Code(code) => self.switch().physical(code as usize),
             WayOff::Stay => 0,
         };

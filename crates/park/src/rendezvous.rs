@@ -78,6 +78,15 @@ impl<S, const CPUS: usize> Rendezvous<S, CPUS> {
         self.parked[cpu].store(LEFT, Ordering::Release);
     }
 
+    /// Returns whether the CPU `cpu` can't come to the live root any more: it has left for good, or
+    /// [`has_left`](Self::has_left) says so.
+    ///
+    /// # Panics
+    /// If `cpu` is not below `CPUS`.
+    pub fn is_away(&self, cpu: usize) -> bool {
+        self.parked[cpu].load(Ordering::Acquire) == LEFT
+    }
+
     /// Returns the ticks from the request until all CPUs had parked, summed over all rendezvous so
     /// far.
     pub fn waited(&self) -> u64 {
@@ -140,7 +149,7 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         let request = self.request.load(Ordering::Relaxed) + 1;
         self.request.store(request, Ordering::Release);
         let others = cpus.others();
-        others.clone().for_each(|cpu| cpus.interrupt(cpu));
+        cpus.interrupt(others.clone());
         // A parked CPU stays parked, so the editor can wait for one CPU after the other.
         let mut missing = others.peekable();
         let parked = cpus.wait_until(|| {

@@ -151,8 +151,8 @@ impl Cpus for Machine {
         self.in_transit.iter().copied()
     }
 
-    fn interrupt(&self, cpu: usize) {
-        self.pending[cpu].store(true, Ordering::Release);
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>) {
+        cpus.for_each(|cpu| self.pending[cpu].store(true, Ordering::Release));
     }
 
     fn wait_until(&self, mut parked: impl FnMut() -> bool) -> bool {
@@ -262,8 +262,8 @@ impl Cpus for Panicking<'_> {
         self.0.in_transit()
     }
 
-    fn interrupt(&self, cpu: usize) {
-        self.0.interrupt(cpu);
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>) {
+        self.0.interrupt(cpus);
     }
 
     fn wait_until(&self, mut parked: impl FnMut() -> bool) -> bool {

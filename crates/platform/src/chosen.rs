@@ -1,21 +1,28 @@
 //! What the boot loader passes in `/chosen`.
 
-use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
-use linmap_fdt::number;
+use linmap_fdt::{Fdt, first_string, string};
 use linmap_vmsa::{Pa, PaRange};
 
-/// Returns the property `name` of `/chosen` if it is a string.
-pub fn string<'a>(fdt: Fdt<'a>, name: &str) -> Option<&'a str> {
-    fdt.find_node("/chosen")?.property(name)?.value_as::<&'a str>().ok()
+use crate::command_line::CommandLine;
+
+/// Returns the command line, `bootargs`; an empty one if there is none. It ends at its first NUL:
+/// boot loaders pad it.
+pub fn command_line(fdt: Fdt<'_>) -> CommandLine<'_> {
+    let bootargs = fdt.chosen().and_then(|chosen| chosen.property("bootargs"));
+    CommandLine::from_bytes(first_string(bootargs.unwrap_or_default()))
+}
+
+/// Returns the path or alias of the console, without the options behind a colon.
+pub fn stdout_path(fdt: Fdt<'_>) -> Option<&str> {
+    string(fdt.chosen()?.property("stdout-path")?)?.split(':').next()
 }
 
 /// Returns the range of the initrd, if there is one.
 /// [`Memblock::fill_from_fdt`](linmap_memblock::Memblock::fill_from_fdt) refuses a tree whose
 /// initrd is malformed.
 pub fn initrd(fdt: Fdt<'_>) -> Option<PaRange> {
-    let chosen = fdt.find_node("/chosen")?;
-    let address = |name: &str| number(chosen.property(name)?.value()).map(Pa);
-    let range = PaRange::new(address("linux,initrd-start")?, address("linux,initrd-end")?);
+    let [start, end] = fdt.chosen()?.values(["linux,initrd-start", "linux,initrd-end"]);
+    let address = |value: Option<&[u8]>| linmap_fdt::number(value?).map(Pa);
+    let range = PaRange::new(address(start)?, address(end)?);
     (!range.is_empty()).then_some(range)
 }

@@ -12,9 +12,9 @@ use thiserror::Error;
 /// Linux silently cuts off a longer line.
 pub const COMMAND_LINE_MAX: usize = 2048;
 
-/// A command line as the boot loader passed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommandLine<'a>(pub &'a str);
+/// A command line as the boot loader passed it: any bytes. Words that are not UTF-8 are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandLine<'a>(&'a [u8]);
 
 /// One word of a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +41,24 @@ pub enum CommandLineError {
 }
 
 impl<'a> CommandLine<'a> {
+    /// Returns the line `text`.
+    pub const fn new(text: &'a str) -> Self {
+        Self(text.as_bytes())
+    }
+
+    /// Returns the line of all of `bytes`.
+    pub const fn from_bytes(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// Returns the words in their order.
     pub fn words(self) -> Words<'a> {
-        Words { rest: self.0 }
+        Words(RawWords { rest: self.0 })
+    }
+
+    /// Returns the number of words that are not UTF-8.
+    pub fn unreadable_words(self) -> usize {
+        RawWords { rest: self.0 }.filter(|word| str::from_utf8(word).is_err()).count()
     }
 
     /// Returns the value of the last word `key=value`, without double quotes around it. The value
@@ -127,35 +142,45 @@ impl<'a> Word<'a> {
 
 /// The words of a command line: see [`CommandLine::words`].
 #[derive(Clone, Debug)]
-pub struct Words<'a> {
-    rest: &'a str,
-}
+pub struct Words<'a>(RawWords<'a>);
 
 impl<'a> Iterator for Words<'a> {
     type Item = Word<'a>;
 
     fn next(&mut self) -> Option<Word<'a>> {
-        let start = self.rest.trim_start_matches(is_space);
-        if start.is_empty() {
-            return None;
-        }
-        let mut quoted = false;
-        // A quote that is not closed protects the rest of the line, as in Linux.
-        let end = start.find(|character| {
-            quoted ^= character == '"';
-            !quoted && is_space(character)
-        });
-        let (word, rest) = start.split_at(end.unwrap_or(start.len()));
-        self.rest = rest;
-        Some(Word(word))
+        self.0.find_map(|word| str::from_utf8(word).ok()).map(Word)
     }
 }
 
 impl FusedIterator for Words<'_> {}
 
-/// Returns whether the character is white space in the C locale.
-fn is_space(character: char) -> bool {
-    character.is_ascii_whitespace() || character == '\x0b'
+/// All words, whether they are UTF-8 or not.
+#[derive(Clone, Debug)]
+struct RawWords<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for RawWords<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let start = self.rest.iter().position(|byte| !is_space(*byte)).unwrap_or(self.rest.len());
+        let (_, start) = self.rest.split_at_checked(start)?;
+        let mut quoted = false;
+        // A quote that is not closed protects the rest of the line, as in Linux.
+        let end = start.iter().position(|byte| {
+            quoted ^= *byte == b'"';
+            !quoted && is_space(*byte)
+        });
+        let (word, rest) = start.split_at_checked(end.unwrap_or(start.len()))?;
+        self.rest = rest;
+        (!word.is_empty()).then_some(word)
+    }
+}
+
+/// Returns whether the byte is white space in the C locale.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b'\x0b'
 }
 
 #[cfg(test)]
@@ -168,7 +193,7 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Vec<&str> {
-        CommandLine(line).words().map(Word::as_str).collect()
+        CommandLine::new(line).words().map(Word::as_str).collect()
     }
 
     #[test]
@@ -181,8 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn words_that_are_not_utf_8_are_left_out_and_counted() {
+        let line = CommandLine::from_bytes(b"a=1 \xff\xfe b=\xc3\xa9 c=\xc3 d");
+        assert!(line.words().map(Word::as_str).eq(["a=1", "b=\u{e9}", "d"]));
+        assert_eq!((line.unreadable_words(), line.get("c"), line.get("d")), (2, None, Some("")));
+        let mut buffer = [0; 16];
+        assert_eq!(line.edited(&["a"], &["x"], &mut buffer), Ok("b=\u{e9} d x"));
+        assert_eq!(CommandLine::new("a b").unreadable_words(), 0);
+    }
+
+    #[test]
     fn the_last_value_of_a_key_wins() {
-        let line = CommandLine("linmap.build=base linmap.shell x=1 linmap.build=identity");
+        let line = CommandLine::new("linmap.build=base linmap.shell x=1 linmap.build=identity");
         assert_eq!(line.get("linmap.build"), Some("identity"));
         assert_eq!(line.get("linmap.shell"), Some(""));
         assert_eq!(line.get("linmap.icount"), None);
@@ -191,21 +226,21 @@ mod tests {
 
     #[test]
     fn quotes_around_a_value_or_a_word_are_no_part_of_it() {
-        assert_eq!(CommandLine(r#"a="b c""#).get("a"), Some("b c"));
-        assert_eq!(CommandLine(r#""a=b c""#).get("a"), Some("b c"));
-        assert_eq!(CommandLine(r#"a="b c"#).get("a"), Some("b c"));
-        assert_eq!(CommandLine(r#"a=b"c"#).get("a"), Some(r#"b"c"#));
-        assert_eq!(CommandLine("root=UUID=1=2").get("root"), Some("UUID=1=2"));
+        assert_eq!(CommandLine::new(r#"a="b c""#).get("a"), Some("b c"));
+        assert_eq!(CommandLine::new(r#""a=b c""#).get("a"), Some("b c"));
+        assert_eq!(CommandLine::new(r#"a="b c"#).get("a"), Some("b c"));
+        assert_eq!(CommandLine::new(r#"a=b"c"#).get("a"), Some(r#"b"c"#));
+        assert_eq!(CommandLine::new("root=UUID=1=2").get("root"), Some("UUID=1=2"));
     }
 
     #[test]
     fn words_are_replaced_and_all_others_stay() {
-        let boot = CommandLine("linmap.generation=1 linmap.generations=3 quiet linmap.generation=2");
+        let boot = CommandLine::new("linmap.generation=1 linmap.generations=3 quiet linmap.generation=2");
         let mut buffer = [0; 64];
         let next = boot.edited(&["linmap.generation"], &["linmap.generation=3"], &mut buffer);
         assert_eq!(next, Ok("linmap.generations=3 quiet linmap.generation=3"));
-        assert_eq!(CommandLine("").edited(&["a"], &["a=1", "b"], &mut buffer), Ok("a=1 b"));
-        assert_eq!(CommandLine(" a=1 a ").edited(&["a"], &[], &mut buffer), Ok(""));
+        assert_eq!(CommandLine::new("").edited(&["a"], &["a=1", "b"], &mut buffer), Ok("a=1 b"));
+        assert_eq!(CommandLine::new(" a=1 a ").edited(&["a"], &[], &mut buffer), Ok(""));
     }
 
     #[test]
@@ -221,7 +256,7 @@ mod tests {
     fn a_quote_that_is_not_closed_is_refused_because_it_would_swallow_the_words_behind_it() {
         let mut buffer = [0; 64];
         let open = Err(CommandLineError::OpenQuote { len: 4 });
-        let line = CommandLine(r#"x "a b"#);
+        let line = CommandLine::new(r#"x "a b"#);
         assert_eq!(line.edited(&[], &["b=1"], &mut buffer), open);
         assert_eq!(line.edited(&["x"], &[], &mut buffer), open);
     }
@@ -239,9 +274,9 @@ mod tests {
 
         #[test]
         fn no_line_panics(line in any::<String>(), key in any::<String>()) {
-            let _ = CommandLine(&line).get(&key);
+            let _ = CommandLine::new(&line).get(&key);
             let mut buffer = [0; 32];
-            let _ = CommandLine(&line).edited(&[&key], &["x"], &mut buffer);
+            let _ = CommandLine::new(&line).edited(&[&key], &["x"], &mut buffer);
         }
     }
 }

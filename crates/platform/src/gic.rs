@@ -1,7 +1,6 @@
 //! The GIC that the device tree describes: its version, and where its registers are.
 
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
+use linmap_fdt::number;
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -41,18 +40,26 @@ impl Version {
     }
 }
 
-fn version(node: &FdtNode<'_>) -> Option<Version> {
-    node.compatible()?.find_map(|name| match name {
-        "arm,gic-400" | "arm,cortex-a15-gic" | "arm,cortex-a9-gic" | "arm,cortex-a7-gic" => Some(Version::V2),
-        "arm,gic-v3" => Some(Version::V3),
-        _ => None,
-    })
-}
-
-/// Returns the first enabled GIC of the device tree, with its version.
-pub fn describe(fdt: Fdt<'_>) -> Option<(Version, Device<'_>)> {
-    let device = Device::find(fdt, |node| version(node).is_some())?;
-    Some((version(&device.node)?, device))
+impl Version {
+    /// Returns the version of a device that is compatible with `name`: all names of Linux's drivers
+    /// of both. Some GICs of the first group are a GICv1, which has the same registers as far as
+    /// CPUs interrupt each other.
+    pub fn of_compatible(name: &[u8]) -> Option<Self> {
+        match name {
+            b"arm,gic-400"
+            | b"arm,cortex-a15-gic"
+            | b"arm,cortex-a9-gic"
+            | b"arm,cortex-a7-gic"
+            | b"arm,pl390"
+            | b"arm,arm11mp-gic"
+            | b"arm,arm1176jzf-devchip-gic"
+            | b"qcom,msm-qgic2"
+            | b"qcom,msm-8660-qgic"
+            | b"st,stm32mp2-cortex-a7-gic" => Some(Self::V2),
+            b"arm,gic-v3" => Some(Self::V3),
+            _ => None,
+        }
+    }
 }
 
 /// Where the registers of a GICv2 are.
@@ -68,12 +75,13 @@ impl V2 {
     /// Takes them from the device's registers.
     ///
     /// # Errors
-    /// [`RegistersError`] if either does not begin with a whole page, or ends above `pa_bits` bits
-    /// of physical address.
+    /// [`RegistersError`] if either does not begin with a page, or ends above `pa_bits` bits of
+    /// physical address. Sizes are rounded up to pages: some trees give a CPU interface the 0x100
+    /// bytes that have registers.
     pub fn of(device: &Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let page = |index: usize, what| {
-            let range = device.registers.get(index).filter(|range| is_in_reach(**range, PAGE, pa_bits));
-            range.map(|range| range.start).ok_or(RegistersError { what, pa_bits })
+            let units = device.registers.get(index).and_then(|range| whole_units(*range, PAGE, pa_bits));
+            units.map(|range| range.start).ok_or(RegistersError { what, pa_bits })
         };
         Ok(Self { distributor: page(0, "distributor")?, cpu_interface: page(1, "CPU interface")? })
     }
@@ -85,7 +93,7 @@ pub struct V3<'d> {
     /// The distributor's frame.
     pub distributor: Pa,
     /// The regions with redistributors. Those of one region follow each other.
-    pub regions: &'d [PaRange],
+    regions: &'d [PaRange],
     /// The least distance in bytes from a redistributor to the next, a multiple of [`FRAME`].
     stride: u64,
 }
@@ -94,25 +102,29 @@ impl<'d> V3<'d> {
     /// Takes them from the device's registers and properties.
     ///
     /// # Errors
-    /// [`RegistersError`] if one does not begin with a whole frame, or ends above `pa_bits` bits of
-    /// physical address, and if the stride is not a multiple of a frame.
+    /// [`RegistersError`] if one does not begin with a frame, or ends above `pa_bits` bits of
+    /// physical address, and if the stride is not a multiple of a frame. Sizes are rounded up to
+    /// frames.
     pub fn of(device: &'d Device<'_>, pa_bits: u8) -> Result<Self, RegistersError> {
         let error = |what| RegistersError { what, pa_bits };
         let (distributor, regions) = device.registers.split_first().ok_or_else(|| error("distributor"))?;
-        if !is_in_reach(*distributor, FRAME, pa_bits) {
-            return Err(error("distributor"));
-        }
+        let distributor = whole_units(*distributor, FRAME, pa_bits).ok_or_else(|| error("distributor"))?;
         // A GICv2's registers, for guests, follow the redistributors.
-        let number = |name: &str| device.node.property(name)?.value_as::<u32>().ok();
-        let count = number("#redistributor-regions").unwrap_or(1) as usize;
-        let wide_stride = device.node.property("redistributor-stride").and_then(|p| p.value_as::<u64>().ok());
-        let stride = wide_stride.or(number("redistributor-stride").map(u64::from)).unwrap_or(0);
-        let regions = regions.get(..count).unwrap_or(regions);
-        let in_reach = regions.iter().all(|region| is_in_reach(*region, FRAME, pa_bits));
+        let [count, stride] = device.node.values(["#redistributor-regions", "redistributor-stride"]);
+        let count = count.and_then(number).unwrap_or(1);
+        let stride = stride.and_then(number).unwrap_or(0);
+        let regions = usize::try_from(count).ok().and_then(|count| regions.get(..count)).unwrap_or(regions);
+        let in_reach = regions.iter().all(|region| whole_units(*region, FRAME, pa_bits).is_some());
         if regions.is_empty() || !stride.is_multiple_of(FRAME) || !in_reach {
             return Err(error("redistributors"));
         }
         Ok(Self { distributor: distributor.start, regions, stride })
+    }
+
+    /// Returns the regions with redistributors, in whole frames. Those of one region follow each
+    /// other.
+    pub fn regions(&self) -> impl Iterator<Item = PaRange> {
+        self.regions.iter().filter_map(|region| region.align_outward(FRAME))
     }
 
     /// Returns the first redistributor of `region`.
@@ -133,8 +145,10 @@ fn redistributor(region: PaRange, at: u64) -> Option<Pa> {
     region.covers(frames).then_some(frames.start)
 }
 
-/// Returns whether `range` begins with a whole unit of `unit` bytes and ends within `pa_bits` bits
-/// of physical address.
-fn is_in_reach(range: PaRange, unit: u64, pa_bits: u8) -> bool {
-    range.len() >= unit && range.start.0.is_multiple_of(unit) && (range.end.0 - 1) >> pa_bits == 0
+/// Returns `range` with its size rounded up to units of `unit` bytes, if it begins with a unit, is
+/// not empty, and ends within `pa_bits` bits of physical address.
+fn whole_units(range: PaRange, unit: u64, pa_bits: u8) -> Option<PaRange> {
+    let units = range.align_outward(unit)?;
+    let is_in_reach = |units: PaRange| (units.end.0 - 1) >> pa_bits == 0;
+    (!range.is_empty() && units.start == range.start && is_in_reach(units)).then_some(units)
 }

@@ -1,7 +1,6 @@
 //! The UART of the console: its programming model, and the one that `stdout-path` names.
 
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
+use linmap_fdt::{Fdt, FdtNode, string};
 use linmap_vmsa::Pa;
 
 use crate::chosen;
@@ -117,19 +116,11 @@ impl Uart {
     /// Returns the UART that `stdout-path` of `/chosen` names: by a path or an alias, with options
     /// after a colon. Returns `None` if there is none or if it is not of a [`UartKind`].
     pub fn from_stdout_path(fdt: Fdt<'_>) -> Option<Self> {
-        let path = chosen::string(fdt, "stdout-path")?.split(':').next()?;
-        let path = if path.starts_with('/') {
-            path
-        } else {
-            fdt.find_node("/aliases")?.property(path)?.value_as::<&str>().ok()?
-        };
+        let path = chosen::stdout_path(fdt)?;
+        let path = if path.starts_with('/') { path } else { string(fdt.aliases()?.property(path)?)? };
         let device = Device::at(fdt, path)?;
         let registers = device.registers.first()?.start;
-        device
-            .node
-            .compatible()?
-            .find_map(|name| Self::compatible(name, registers))?
-            .described_by(&device.node)
+        device.node.compatible().find_map(|name| Self::compatible(name, registers))?.described_by(device.node)
     }
 
     /// The UART at `registers` that is compatible with `name`.
@@ -162,7 +153,7 @@ impl Uart {
 
     /// This UART with what the other properties of its node say. `None` if they say something that
     /// is not supported.
-    fn described_by(mut self, node: &FdtNode<'_>) -> Option<Self> {
+    fn described_by(mut self, node: FdtNode<'_>) -> Option<Self> {
         if node.property("arm,primecell-periphid").is_some() {
             self.identity = Identity::Stated;
         }
@@ -172,7 +163,7 @@ impl Uart {
         if node.property("big-endian").is_some() {
             return None;
         }
-        let cell = |name| node.property(name).map(|property| property.value_as::<u32>().ok());
+        let cell = |name| node.property(name).map(|value| value.try_into().map(u32::from_be_bytes).ok());
         if let Some(offset) = cell("reg-offset") {
             self.registers = Pa(self.registers.0.checked_add(offset?.into())?);
         }

@@ -12,6 +12,7 @@ mod frames;
 mod mapping;
 mod physical_memory;
 mod ttbr0;
+pub mod verify;
 mod walk;
 mod window;
 

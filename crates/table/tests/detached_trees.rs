@@ -1,78 +1,15 @@
 //! Detached trees on host memory: every page translates as the list of mappings says, by leaves
 //! that the architecture allows, and every frame is freed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ptr::NonNull;
+use std::collections::BTreeMap;
 
-use linmap_table::{
-    DetachedTree, FrameSource, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, OutOfFrames, TableWindow,
-    Walk, walk,
-};
+use linmap_table::{DetachedTree, LeafIter, Leaves, Mapping, Mappings, OffsetWindow, Walk, walk};
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va};
 use proptest::prelude::*;
 
-/// Host memory that stands for RAM from physical address `RAM` on, every byte poisoned.
-struct Arena {
-    memory: Vec<u64>,
-    granule: u64,
-    free: BTreeSet<u64>,
-    allowed: usize,
-}
+mod arena;
 
-const RAM: u64 = 0x4000_0000;
-
-impl Arena {
-    fn new(granule: Granule, frames: u64) -> Self {
-        let granule = granule.bytes();
-        let memory = vec![0xdead_beef_dead_beef; (frames * granule / 8) as usize];
-        let free = (0..frames).map(|i| RAM + i * granule).collect();
-        Self { memory, granule, free, allowed: usize::MAX }
-    }
-
-    fn window(&mut self) -> OffsetWindow {
-        let address = self.memory.as_mut_ptr().expose_provenance() as u64;
-        // SAFETY: every frame the arena hands out lies in `memory` at this offset, and `memory`
-        // lives and is not touched otherwise as long as the arena.
-        unsafe { OffsetWindow::new(address.wrapping_sub(RAM)) }
-    }
-}
-
-// SAFETY: frames leave the set when handed out and come back when freed; all are multiples of the
-// granule from `RAM`.
-unsafe impl FrameSource for Arena {
-    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        let none = OutOfFrames { wanted: self.granule, largest_free: 0 };
-        self.allowed = self.allowed.checked_sub(1).ok_or(none)?;
-        self.free.pop_last().map(Pa).ok_or(none)
-    }
-
-    fn free(&mut self, frame: Pa) {
-        assert!(self.free.insert(frame.0), "frame {frame} was freed twice");
-    }
-}
-
-/// A window with one slot a level, as a fixmap has it.
-struct OneSlotALevel {
-    window: OffsetWindow,
-    open: [bool; 5],
-}
-
-// SAFETY: the pointers are those of the inner window.
-unsafe impl TableWindow for OneSlotALevel {
-    fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
-        let open = &mut self.open[level.above_pages() as usize];
-        assert!(!std::mem::replace(open, true), "a table is open at {level:?}");
-        self.window.open(level, table)
-    }
-
-    fn close(&mut self, level: Level) {
-        assert!(
-            std::mem::take(&mut self.open[level.above_pages() as usize]),
-            "no table is open at {level:?}"
-        );
-        self.window.close(level);
-    }
-}
+use arena::{Arena, OneSlotALevel};
 
 /// A mapping list from (gap, length, physical page, leaves, read-only) tuples, counted in granules
 /// of the geometry.
@@ -188,7 +125,7 @@ proptest! {
         let checked = Mappings::new(geometry, &list).unwrap();
         let mut arena = Arena::new(geometry.granule(), 80);
         let before = arena.free.clone();
-        let mut window = OneSlotALevel { window: arena.window(), open: [false; 5] };
+        let mut window = OneSlotALevel::new(arena.window());
         arena.allowed = allowed;
         let start = geometry.start_level();
         match DetachedTree::build(&mut checked.cursor(), start, Va(0), &mut window, &mut arena) {

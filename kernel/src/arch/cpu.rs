@@ -147,6 +147,18 @@ pub fn pfr0() -> u64 {
     read_register!("id_aa64pfr0_el1")
 }
 
+/// Whether the CPU has vector registers (ID_AA64PFR0_EL1.AdvSIMD, signed: 0b1111 means no).
+pub fn has_vectors() -> bool {
+    pfr0() >> 20 & 0xf != 0xf
+}
+
+/// Lets this CPU use its vector registers: CPACR_EL1.FPEN, or CPTR_EL2.FPEN by its E2H name.
+pub fn enable_vectors() {
+    let value = read_register!("cpacr_el1") | 0b11 << 20;
+    // SAFETY: only code that names vector registers uses them, and the exception handlers do not.
+    unsafe { asm!("msr cpacr_el1, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
+}
+
 /// A random number from the CPU, if ID_AA64ISAR0_EL1.RNDR says that it has a generator. `None` also
 /// when the generator has no number at the moment.
 pub fn random() -> Option<u64> {

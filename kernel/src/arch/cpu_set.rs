@@ -45,6 +45,11 @@ impl CpuSet {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// A bit for each CPU, by number: that of CPU `n` is bit `n % 64` of word `n / 64`.
+    pub fn words(self) -> [u64; MAX_CPUS / 64] {
+        self.0
+    }
+
     /// Their numbers, ascending.
     pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
         self.0.into_iter().enumerate().flat_map(|(nth, word)| {

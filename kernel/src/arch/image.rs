@@ -4,12 +4,14 @@ use core::ptr::{self, NonNull};
 
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
-use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE};
 
 unsafe extern "C" {
     static __image_start: u8;
     static __image_end: u8;
+    static __text_end: u8;
     static __rodata_end: u8;
+    static __idmap_start: u8;
     static __idmap_tables: u8;
     static __swapper: u8;
     static __reserved_table: u8;
@@ -50,6 +52,11 @@ impl Image {
         self.physical(&raw const __swapper)
     }
 
+    /// The executable part, whole pages.
+    pub fn text(self) -> PaRange {
+        PaRange::new(self.start, self.physical(&raw const __text_end))
+    }
+
     /// Text and read-only data, whole pages.
     pub fn read_only(self) -> PaRange {
         PaRange::new(self.start, self.physical(&raw const __rodata_end))
@@ -61,10 +68,38 @@ impl Image {
         self.physical(&raw const __idmap_tables)
     }
 
+    /// The page of code that the early identity map maps.
+    pub fn identity_text(self) -> Pa {
+        self.physical(&raw const __idmap_start)
+    }
+
+    /// The identity map's table at `level`.
+    pub fn identity_table(self, level: Level) -> Pa {
+        frame_behind(self.identity_map(), level.number())
+    }
+
+    /// The live table at `level` that translates from `va` on, if `entry.S` made it: those that
+    /// lead to image and fixmap, all in the image. Other tables are allocated later.
+    pub fn early_table(self, va: Va, level: Level) -> Option<Pa> {
+        let last = va.0 | ((GEOMETRY.entries(level) as u64) << GEOMETRY.shift(level)).wrapping_sub(1);
+        let leads_to = |to: Va| va <= to && to.0 <= last;
+        let frames = match level {
+            Level::L3 if leads_to(FIXMAP) => 4,
+            _ if leads_to(IMAGE) => level.number(),
+            _ => return None,
+        };
+        Some(frame_behind(self.swapper(), frames))
+    }
+
     /// An empty table, for a TTBR that has to translate nothing.
     pub fn reserved_table(self) -> Pa {
         self.physical(&raw const __reserved_table)
     }
+}
+
+/// The frame `frames` frames behind `first`.
+fn frame_behind(first: Pa, frames: i8) -> Pa {
+    Pa(first.0 + u64::from(frames.unsigned_abs()) * GEOMETRY.granule().bytes())
 }
 
 /// The address of a table in the image, `frames` frames after the symbol `first`. The linker script

@@ -61,6 +61,8 @@ pub mod slot {
     pub const CONSOLE: usize = 0;
     /// Five slots for tables being written, one a level: that of level 3 first, level −1 last.
     pub const TABLES: usize = 1;
+    /// How many these are.
+    pub const TABLE_LEVELS: usize = 5;
     /// Sixteen slots for leaf tables that are cleared in a batch.
     pub const LAZY_LEAF_TABLES: core::ops::Range<usize> = 8..24;
     /// The interrupt controller's distributor.

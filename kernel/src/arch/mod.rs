@@ -3,6 +3,7 @@
 pub mod affinities;
 pub mod bulk;
 pub mod command_line;
+pub mod compare;
 pub mod console;
 pub mod cpu;
 pub mod cpu_set;

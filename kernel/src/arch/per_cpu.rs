@@ -179,7 +179,12 @@ pub fn introduce(number: usize) {
 
 /// All CPUs that have a number, in order.
 pub fn known() -> impl Iterator<Item = (usize, &'static PerCpu)> + Clone {
-    CPUS.iter().take(KNOWN.load(Ordering::Relaxed)).enumerate()
+    CPUS.iter().take(known_count()).enumerate()
+}
+
+/// How many CPUs have a number.
+pub fn known_count() -> usize {
+    KNOWN.load(Ordering::Relaxed)
 }
 
 /// All CPUs that are online, including the boot CPU.

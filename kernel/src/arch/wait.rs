@@ -9,6 +9,13 @@ use crate::arch::stop;
 /// take seconds.
 pub const PATIENCE: u64 = 5000;
 
+/// How long all of `cpus` CPUs may take to answer, in milliseconds: they may share few CPUs of a
+/// host, and an interrupt controller takes longer to reach many.
+pub const fn patience_with(cpus: usize) -> u64 {
+    const FOR_EACH: u64 = 100;
+    PATIENCE + FOR_EACH * cpus as u64
+}
+
 /// How long CPUs wait for each other when the kernel ends, in milliseconds: any of them may first
 /// have to finish work during which it does not look.
 pub const LAST_PATIENCE: u64 = 6 * PATIENCE;

@@ -2,6 +2,7 @@
 
 use core::hint;
 
+use linmap_fdt::first_string;
 use linmap_platform::CommandLine;
 
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
@@ -47,12 +48,16 @@ const WORDS: [&str; 12] = [
 pub fn built_in() -> CommandLine<'static> {
     // A tool may have edited the text since it was compiled, so the compiler must not rely on it.
     let line: &'static [u8; 256] = hint::black_box(&BUILT_IN_COMMAND_LINE);
-    let text = line[TEXT_AT..].split(|byte| *byte == 0).next().unwrap_or(&[]);
-    CommandLine(core::str::from_utf8(text).unwrap_or(""))
+    CommandLine::from_bytes(first_string(&line[TEXT_AT..]))
 }
 
-/// Warns of all words for linmap that it does not know.
+/// Warns of all words for linmap that it does not know, and of those that can't be read.
 pub fn warn_of_unknown_words(line: CommandLine<'_>) {
+    let unreadable = line.unreadable_words();
+    if unreadable > 0 {
+        say!("{unreadable} words of the command line are not UTF-8: they are left out");
+        report!("warning=unreadable-words count={unreadable}");
+    }
     for word in line.words().filter(is_ours) {
         if !WORDS.contains(&word.key()) && !is_bbm_of_cpu(word.key()) {
             say!("linmap does not know the word {}", word.as_str());

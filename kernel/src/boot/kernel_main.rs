@@ -1,15 +1,14 @@
 //! The boot on the boot CPU, from the entry into Rust to the shell.
 
-use dtoolkit::fdt::Fdt;
-use linmap_fdt::parse_dtb;
-use linmap_platform::chosen;
-use linmap_platform::{CommandLine, Uart};
+use linmap::ChangedRanges;
+use linmap_fdt::{Fdt, parse_dtb};
+use linmap_platform::{Devices, Uart, chosen};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
 use crate::arch::layout::GEOMETRY;
-use crate::arch::platform::Platform;
+use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
 use crate::boot::command_line::warn_of_unknown_words;
 use crate::boot::console;
@@ -37,24 +36,34 @@ use crate::smp::start_all::start_all;
 extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
     let mut early = Early::start(Pa(image_pa), entered);
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
+    let started = cpu::counter();
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
-    let platform = read_platform(&mut early, dtb, fdt);
-    let line = CommandLine(platform.command_line);
-    report_entry(&platform, Pa(dtb_pa), entered_at);
+    let devices = Devices::find(fdt);
+    let uart = Uart::from_stdout_path(fdt);
+    let read = cpu::ticks_since(started);
+    let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
+    let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
+    let line = platform.command_line;
+    report_entry(&platform, entered_at);
+    report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let dtb_range = PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64));
-    let found = memory::find(fdt, dtb_range, platform.image, line)
+    let found = memory::find(fdt, dtb.at, platform.image, line)
         .unwrap_or_else(|error| fail("memory", &error, platform.psci));
-    boot(platform, early, found, fdt, dtb_range)
+    boot(platform, early, found, &devices)
 }
 
 /// Reads the facts about the machine that do not depend on its memory.
-fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Platform {
-    let psci = psci::reachable(fdt, early.entered);
-    let command_line = chosen::string(fdt, "bootargs").unwrap_or("");
-    let line = CommandLine(command_line);
-    early.use_console(Uart::from_stdout_path(fdt).into_iter().chain(console::named_by(line)));
+fn read_platform(
+    early: &mut Early,
+    dtb: OurTree,
+    fdt: Fdt<'static>,
+    devices: &Devices<'_>,
+    uart: Option<Uart>,
+) -> Platform {
+    let psci = psci::reachable(devices.psci, early.entered);
+    let line = chosen::command_line(fdt);
+    early.use_console(uart.into_iter().chain(console::named_by(line)));
     let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
     let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     Platform {
@@ -65,14 +74,15 @@ fn read_platform(early: &mut Early, dtb: &'static [u8], fdt: Fdt<'static>) -> Pl
         reserved: early.reserved,
         psci,
         dtb,
-        command_line,
+        command_line: line,
         initrd: None,
+        console: early.console.map(|uart| console::registers(uart).start),
         uart: early.console.filter(|uart| uart.kind.is_pl011()).map(|uart| uart.registers),
     }
 }
 
-fn report_entry(platform: &Platform, dtb: Pa, entered_at: u64) {
-    let Platform { generation, entered, features, image, .. } = platform;
+fn report_entry(platform: &Platform, entered_at: u64) {
+    let Platform { generation, entered, features, image, dtb, .. } = platform;
     report!(
         "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
         entered.el(),
@@ -81,7 +91,7 @@ fn report_entry(platform: &Platform, dtb: Pa, entered_at: u64) {
         features.bbm.number(),
         features.pa_bits(),
         image.range().start,
-        dtb.0
+        dtb.at.start.0
     );
     if *generation > 0 {
         // The previous generation left the time of its departure in a register that the boot
@@ -91,17 +101,16 @@ fn report_entry(platform: &Platform, dtb: Pa, entered_at: u64) {
 }
 
 /// Builds the linear map, starts the other CPUs, and runs the shell.
-fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>, dtb: PaRange) -> ! {
+fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &Devices<'_>) -> ! {
     platform.initrd = found.initrd;
-    let Platform { image, features, reserved, psci, .. } = platform;
-    let line = CommandLine(platform.command_line);
+    let Platform { image, features, reserved, psci, dtb, command_line: line, .. } = platform;
     let (map, choices) =
         linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
     parking::prepare(image, reserved);
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
-    let pa_bits = bits_to_reach([ram, image.range(), dtb].into_iter().chain(console));
+    let pa_bits = bits_to_reach([ram, image.range(), dtb.at].into_iter().chain(console));
     let hardware = found.memblock.mappable(GEOMETRY.granule().bytes()).collect();
     let mut owners = Owners {
         platform,
@@ -109,6 +118,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
             memblock: found.memblock,
             fixmap: early.fixmap,
             layout: map.layout(),
+            changed: ChangedRanges::new(),
             hardware,
             firmware: found.firmware,
         },
@@ -119,7 +129,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, fdt: Fdt<'_>
         payloads: Payloads { crash_memory: found.crash, ..Payloads::default() },
     };
     let Owners { platform, memory, map, cpus, preserved, .. } = &mut owners;
-    start_all(cpus, platform, memory, fdt, &found.topology)
+    start_all(cpus, platform, memory, devices, &found.topology)
         .unwrap_or_else(|error| fail("cpus", &error, psci));
     live::rely_on(map, memory, platform, cpus.system(), choices)
         .unwrap_or_else(|error| fail("repaint", &error, psci));

@@ -1,8 +1,8 @@
 //! Finding memory: the phase that fills memblock.
 
 use arrayvec::ArrayVec;
-use dtoolkit::fdt::Fdt;
-use linmap_memblock::{FdtError, Memblock, RegionError};
+use linmap_fdt::Fdt;
+use linmap_memblock::{FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
 use linmap_platform::chosen;
@@ -58,9 +58,10 @@ pub fn find(
 ) -> Result<Found, FindError> {
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
-    memblock.fill_from_fdt(fdt)?;
+    let warnings = memblock.fill_from_fdt(fdt)?;
     let initrd = chosen::initrd(fdt);
-    let firmware = reserved_without(&memblock, initrd);
+    let mut firmware = ArrayVec::new();
+    reserved_by_firmware(fdt, [dtb, initrd.unwrap_or_default()], &mut firmware)?;
     let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
     let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
@@ -69,14 +70,17 @@ pub fn find(
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range)?;
     }
-    let crash = CrashMemory::reserve(line, &mut memblock).unwrap_or_else(|error| {
+    let crash = CrashMemory::reserve(line, &mut memblock);
+    let ticks = cpu::ticks_since(started);
+    warn(&warnings);
+    let crash = crash.unwrap_or_else(|error| {
         say!("no memory is reserved for a crash kernel: {error}");
         report!("warning=crash-kernel what={}", Quoted(&error));
         CrashMemory::default()
     });
     report!(
         "phase=memblock ticks={} regions={} bytes={} reserved={} reserved_bytes={}",
-        cpu::ticks_since(started),
+        ticks,
         memblock.regions().count(),
         memblock.memory_len(),
         memblock.reserved().len(),
@@ -85,19 +89,26 @@ pub fn find(
     Ok(Found { memblock, firmware, initrd, preserved, topology, crash })
 }
 
-/// All reserved memory, without `initrd`.
-fn reserved_without(memblock: &Memblock<REGIONS>, initrd: Option<PaRange>) -> ArrayVec<PaRange, REGIONS> {
-    let initrd = initrd.unwrap_or_default();
-    let around = |range: &PaRange| {
-        let below = PaRange::new(range.start, range.end.min(initrd.start));
-        let above = PaRange::new(range.start.max(initrd.end), range.end);
-        [if initrd.is_empty() { *range } else { below }, if initrd.is_empty() { initrd } else { above }]
-    };
-    memblock
-        .reserved()
-        .iter()
-        .flat_map(around)
-        .filter(|range| range.start < range.end)
-        .take(REGIONS)
-        .collect()
+/// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover
+/// only one of `vacated`.
+fn reserved_by_firmware(
+    fdt: Fdt<'static>,
+    vacated: [PaRange; 2],
+    firmware: &mut ArrayVec<PaRange, REGIONS>,
+) -> Result<(), FindError> {
+    let mut reservations = Memblock::<REGIONS>::new();
+    reservations.fill_from_reservations(fdt, &vacated)?;
+    firmware.extend(reservations.reserved().iter().copied());
+    Ok(())
+}
+
+fn warn(warnings: &FdtWarnings<'_>) {
+    for warning in &warnings.first {
+        say!("{warning}");
+        report!("warning=memory what={}", Quoted(warning));
+    }
+    if warnings.count > warnings.first.len() {
+        say!("{} memory ranges are empty or overlap in all", warnings.count);
+        report!("warning=memory count={}", warnings.count);
+    }
 }

@@ -7,12 +7,14 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use linmap_platform::Affinity;
 use linmap_platform::device::Device;
-use linmap_platform::gic::Version;
+use linmap_platform::gic::{V2, Version};
+use linmap_platform::sgi::SgiWrites;
 use linmap_table::Fixmap;
 
+use crate::arch::affinities;
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu;
 use crate::arch::topology::Topology;
 use crate::gic::error::GicError;
@@ -42,9 +44,15 @@ pub fn is_in_use() -> bool {
 
 /// The interrupt controller, set up.
 #[derive(Debug)]
-pub struct Gic {
-    /// The redistributor of each CPU of a GICv3. A CPU of a GICv2 sets its banks up itself.
-    redistributors: Option<Redistributors>,
+pub struct Gic(Registers);
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one value, and no allocator")]
+enum Registers {
+    /// Both frames stay mapped. A CPU sets its banks up itself.
+    V2(V2),
+    /// The redistributor of each CPU, mapped while it is used.
+    V3(Redistributors),
 }
 
 impl Gic {
@@ -61,30 +69,37 @@ impl Gic {
         cpu: &mut ThisCpu,
     ) -> Result<Self, GicError> {
         let (version, device) = described.ok_or(GicError::Unknown)?;
-        let redistributors = match version {
-            Version::V2 => {
-                v2::start(device, pa_bits, fixmap, cpu)?;
-                None
-            }
-            Version::V3 => Some(v3::start(device, topology, pa_bits, fixmap, cpu)?),
+        let registers = match version {
+            Version::V2 => Registers::V2(v2::start(device, pa_bits, fixmap, cpu)?),
+            Version::V3 => Registers::V3(v3::start(device, topology, pa_bits, fixmap, cpu)?),
         };
         IN_USE.store(version.number(), Ordering::Release);
-        Ok(Self { redistributors })
+        Ok(Self(registers))
+    }
+
+    /// The registers that stay mapped.
+    pub fn mapped(&self) -> Option<V2> {
+        match self.0 {
+            Registers::V2(registers) => Some(registers),
+            Registers::V3(_) => None,
+        }
     }
 
     /// Turns forwarding off, as the next kernel expects it.
     pub fn stop(&self, fixmap: &mut Fixmap, cpu: &mut ThisCpu) {
-        match &self.redistributors {
-            None => v2::stop(),
-            Some(redistributors) => redistributors.stop_distributor(fixmap, cpu),
+        match &self.0 {
+            Registers::V2(_) => v2::stop(),
+            Registers::V3(redistributors) => redistributors.stop_distributor(fixmap, cpu),
         }
     }
 
     /// Sets up the redistributor of the CPU `number`, which is powered on. Returns whether it
     /// works.
     pub fn prepare(&self, number: usize, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> bool {
-        let Some(redistributors) = &self.redistributors else { return true };
-        redistributors.prepare(number, fixmap, cpu)
+        match &self.0 {
+            Registers::V2(_) => true,
+            Registers::V3(redistributors) => redistributors.prepare(number, fixmap, cpu),
+        }
     }
 }
 
@@ -106,13 +121,19 @@ pub fn stop_this_cpu() {
     }
 }
 
-/// Sends `sgi` to the CPU `number` at `affinity`. Everything that this CPU stored before is visible
-/// to that CPU first.
-pub fn send(sgi: Sgi, number: usize, affinity: Affinity) {
+/// Sends `sgi` to `targets`, which takes one write for all on a GICv2, and one for each group that
+/// a write reaches on a GICv3. Everything that this CPU stored before is visible to them first.
+pub fn send(sgi: Sgi, targets: CpuSet) {
+    if targets.is_empty() {
+        return;
+    }
     cpu::order_stores();
     match in_use() {
-        Some(Version::V2) => v2::send(sgi as u32, per_cpu::of(number).gic_target.load(Ordering::Acquire)),
-        Some(Version::V3) => v3::send(sgi as u32, affinity),
+        Some(Version::V2) => {
+            let target = |number| per_cpu::of(number).gic_target.load(Ordering::Acquire);
+            v2::send(sgi as u32, targets.iter().map(target).fold(0, |list, target| list | target));
+        }
+        Some(Version::V3) => v3::send(SgiWrites::new(sgi as u8, targets.words(), affinities::of)),
         None => {}
     }
 }

@@ -1,6 +1,5 @@
 //! Interrupting other CPUs.
 
-use crate::arch::affinities;
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::stop;
 use crate::gic::controller;
@@ -12,7 +11,5 @@ use crate::gic::sgi::Sgi;
 /// Stops for good when another CPU ends the kernel: the targets may run the next kernel already.
 pub fn interrupt(sgi: Sgi, targets: CpuSet) {
     stop::stop_if_elsewhere();
-    for number in targets.iter() {
-        controller::send(sgi, number, affinities::of(number));
-    }
+    controller::send(sgi, targets);
 }

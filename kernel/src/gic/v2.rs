@@ -51,14 +51,16 @@ fn write(frame: Va, offset: usize, value: u32) {
     unsafe { register.write_volatile(value) };
 }
 
-/// Maps the registers, switches the interrupts of devices off and forwarding on.
+/// Maps the registers, switches the interrupts of devices off and forwarding on. Returns which
+/// pages stay mapped.
 pub fn start(
     device: &Device<'_>,
     pa_bits: u8,
     fixmap: &mut Fixmap,
     cpu: &mut ThisCpu,
-) -> Result<(), GicError> {
-    let V2 { distributor, cpu_interface } = V2::of(device, pa_bits)?;
+) -> Result<V2, GicError> {
+    let registers = V2::of(device, pa_bits)?;
+    let V2 { distributor, cpu_interface } = registers;
     let _ = fixmap.map(cpu, slot::DISTRIBUTOR, distributor, Attributes::DEVICE);
     let _ = fixmap.map(cpu, slot::CPU_INTERFACE, cpu_interface, Attributes::DEVICE);
     write(DISTRIBUTOR, GICD_CTLR, 0);
@@ -68,7 +70,7 @@ pub fn start(
         write(DISTRIBUTOR, GICD_ICENABLER0 + 4 * register, u32::MAX);
     }
     write(DISTRIBUTOR, GICD_CTLR, 1);
-    Ok(())
+    Ok(registers)
 }
 
 /// Sets up this CPU's banks and interface. Returns whether the CPU has a bit in target lists.

@@ -5,7 +5,6 @@ use core::arch::asm;
 use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use linmap_platform::Affinity;
 use linmap_platform::device::Device;
 use linmap_platform::gic::{FRAME, V3};
 use linmap_table::Fixmap;
@@ -126,8 +125,8 @@ impl Redistributors {
     fn find(described: &V3<'_>, topology: &Topology, fixmap: &mut Fixmap, cpu: &mut ThisCpu) -> Self {
         let mut found: ArrayVec<Option<Pa>, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         let mut frames = 0;
-        for region in described.regions {
-            let mut next = V3::first(*region);
+        for region in described.regions() {
+            let mut next = V3::first(region);
             while let Some(at) = next
                 && frames < MAX_FRAMES
             {
@@ -145,7 +144,7 @@ impl Redistributors {
                 }
                 // Virtual LPIs take two more frames.
                 let own = if typer & TYPER_VLPIS != 0 { 4 * FRAME } else { 2 * FRAME };
-                next = described.next(*region, at, own);
+                next = described.next(region, at, own);
             }
         }
         Self { distributor: described.distributor, of_cpus: found }
@@ -246,13 +245,11 @@ pub fn stop_this_cpu() {
     isb();
 }
 
-/// Sends `sgi` to the CPU at `affinity`.
-pub fn send(sgi: u32, affinity: Affinity) {
-    let [aff0, aff1, aff2, aff3] = affinity.packed().to_le_bytes().map(u64::from);
-    // ICC_SGI1R_EL1: the target list is a bit for each of 16 CPUs, RS says which 16 of Aff0.
-    let value =
-        aff3 << 48 | (aff0 / 16) << 44 | aff2 << 32 | u64::from(sgi) << 24 | aff1 << 16 | 1 << (aff0 % 16);
-    write_icc!("S3_0_C12_C11_5", value);
+/// Sends an SGI by these values of ICC_SGI1R_EL1.
+pub fn send(writes: impl Iterator<Item = u64>) {
+    for value in writes {
+        write_icc!("S3_0_C12_C11_5", value);
+    }
     isb();
 }
 

@@ -1,6 +1,6 @@
 //! Why a payload can't be loaded or entered.
 
-use linmap::{ChangeError, TooManyRanges};
+use linmap::{ChangeError, RecordFull, TooManyRanges};
 use linmap_fdt::DtbError;
 use linmap_kexec::{
     ElfCoreError, ImageError, IndError, KernelFileError, MoveError, PlacementError, SegmentError,
@@ -119,6 +119,9 @@ pub enum KexecError {
     /// The crash kernel can't be protected.
     #[error(transparent)]
     Protect(#[from] ChangeError),
+    /// The crash kernel is not protected, because that could not be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordFull),
     /// The core file for a crash kernel can't be made.
     #[error(transparent)]
     CoreFile(#[from] ElfCoreError),

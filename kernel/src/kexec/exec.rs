@@ -2,6 +2,7 @@
 
 use core::convert::Infallible;
 
+use linmap_platform::Psci;
 use linmap_relocate::Orders;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -45,7 +46,7 @@ pub fn exec(
         report!("phase=kexec-verify when=before ticks={}", cpu::ticks_since(started));
     }
     let departure = way_to(platform, memory, loaded);
-    let helpers = helpers(loaded);
+    let helpers = helpers(platform, loaded);
     let at = departure.orders;
     let orders = orders::write(memory, at, orders(platform, memory, loaded, helpers, digests, at));
 
@@ -131,9 +132,10 @@ fn check_pen(cpus: &Cpus, loaded: &Loaded) -> Result<(), KexecError> {
 }
 
 /// The other CPUs that take part in the move.
-fn helpers(loaded: &Loaded) -> CpuSet {
+fn helpers(platform: &Platform, loaded: &Loaded) -> CpuSet {
     let mut helpers = CpuSet::EMPTY;
-    if loaded.transition.is_some() {
+    // The boot CPU asks PSCI whether they have left, which version 0.1 can't say.
+    if loaded.transition.is_some() && platform.psci.is_none_or(Psci::is_standard) {
         let lists = loaded.moves.lists.len();
         per_cpu::others().iter().take(lists.saturating_sub(1)).for_each(|other| helpers.insert(other));
     }

@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use linmap::Protection;
+use linmap::{MemoryChange, Protection};
 
 use crate::arch::platform::Platform;
 use crate::kexec::allocations::{Allocations, PayloadMemory, Pool};
@@ -121,8 +121,11 @@ impl HandOver<'_> {
     /// Protects a crash kernel from accidental writes, or ends that.
     fn protect_crash_kernel(&mut self, protection: Protection) -> Result<(), KexecError> {
         let range = self.payloads.crash_memory.range;
-        let (map, mut editor, steps) = self.map.parts(&mut self.memory.memblock);
-        let changed = map.protect(&mut editor, steps, range, protection)?;
+        let Memory { memblock, changed: record, .. } = &mut *self.memory;
+        let (map, mut editor, steps) = self.map.parts(memblock);
+        let changed = record.record(range, MemoryChange::Protect(protection), || {
+            map.protect(&mut editor, steps, range, protection).map_err(KexecError::from)
+        })?;
         report!("crash-kernel={} {}", protection.name(), Fields(changed));
         Ok(())
     }

@@ -159,11 +159,12 @@ impl Loader<'_> {
         let Self { platform, preserved, options, .. } = *self;
         let input = payload.input(platform, self.memory.memory, archive, self.memory.pool, &mut text)?;
         let initrd = input.initrd;
-        let mut around = self.surroundings(TreeContent::new(input.bootargs, self.seeds()?), notes)?;
+        let mut around = self
+            .surroundings(TreeContent::new(input.bootargs, self.seeds()?, self.platform.vacated()), notes)?;
         if self.memory.pool == Pool::Machine {
             around.tree.preserved = preserved.for_tree();
         }
-        let dtb_len = around.tree.measure(platform.dtb, initrd.map(|initrd| initrd.at))?;
+        let dtb_len = around.tree.measure(platform.dtb.blob, initrd.map(|initrd| initrd.at))?;
         let control = around.control;
         let request = Request { image: &image, initrd, dtb_len, control, preserved, options };
         let place = request.place(&self.memory)?;
@@ -183,7 +184,7 @@ impl Loader<'_> {
             stage_initrd(&mut stage, initrd, &place)?;
         }
         let tree = around.tree.with_initrd(place.placed.initrd);
-        stage.stage_tree(platform.dtb, &tree, place.placed.dtb)?;
+        stage.stage_tree(platform.dtb.blob, &tree, place.placed.dtb)?;
         if let Some(core) = &around.core {
             let header = core.write(stage.memory(), platform.image)?;
             stage.add(header);
@@ -202,7 +203,7 @@ impl Loader<'_> {
 
     /// New seeds for the payload, made of those in our own tree.
     fn seeds(&self) -> Result<Seeds, KexecError> {
-        Ok(seeds::new(linmap_fdt::parse_dtb(self.platform.dtb)?))
+        Ok(seeds::new(linmap_fdt::parse_dtb(self.platform.dtb.blob)?))
     }
 
     /// Allocates what the payload needs around its parts, and completes `tree` with it.

@@ -16,6 +16,8 @@ pub struct TreeContent<'t> {
     pub bootargs: &'t str,
     /// Random numbers.
     pub seeds: Seeds,
+    /// What this kernel was booted with and gives up.
+    vacated: [PaRange; 2],
     /// Preserved memory; empty for a crash kernel, which does not use that memory.
     pub preserved: ArrayVec<PreservedRange<'t>, MAX_PRESERVED>,
     /// The memory of a crash kernel.
@@ -29,11 +31,12 @@ pub struct TreeContent<'t> {
 }
 
 impl<'t> TreeContent<'t> {
-    /// A tree with `bootargs` and `seeds`.
-    pub fn new(bootargs: &'t str, seeds: Seeds) -> Self {
+    /// A tree with `bootargs` and `seeds`, without reservations for `vacated`.
+    pub fn new(bootargs: &'t str, seeds: Seeds, vacated: [PaRange; 2]) -> Self {
         Self {
             bootargs,
             seeds,
+            vacated,
             preserved: ArrayVec::new(),
             usable: [PaRange::default()],
             core_header: None,
@@ -58,6 +61,7 @@ impl<'t> TreeContent<'t> {
                 .core_header
                 .map(|elf_core_header| CrashMemory { usable: &self.usable, elf_core_header }),
             spin_table: self.pen.map(|at| Pen::spin_table(at, &self.penned)),
+            vacated: &self.vacated,
             preserved: &self.preserved,
         }
     }

@@ -66,7 +66,8 @@ pub fn orders(
             orders.vectors = Pa(loaded.control.start.0 + 2 * size_of::<Orders>() as u64);
         }
     }
-    orders.conduit = match platform.psci {
+    // The relocation code calls functions by their standard numbers.
+    orders.conduit = match platform.psci.filter(|psci| psci.is_standard()).map(|psci| psci.conduit) {
         None => PsciConduit::None,
         Some(Conduit::Hvc) => PsciConduit::Hvc,
         Some(Conduit::Smc) => PsciConduit::Smc,

@@ -53,7 +53,7 @@ impl Payload {
     /// # Errors
     /// [`KexecError`].
     pub fn choose(platform: &Platform, memory: &Memory) -> Result<Option<Self>, KexecError> {
-        let line = CommandLine(platform.command_line);
+        let line = platform.command_line;
         let generation = platform.generation;
         let last = last_generation(line)?;
         match line.get("linmap.payload") {
@@ -77,10 +77,10 @@ impl Payload {
         pool: Pool,
         text: &'t mut [u8; COMMAND_LINE_MAX - 1],
     ) -> Result<Input<'t>, KexecError> {
-        let own = CommandLine(platform.command_line);
+        let own = platform.command_line;
         match self {
             Self::Linux => {
-                let theirs = CommandLine(member_text(archive, "cmdline")?);
+                let theirs = CommandLine::new(member_text(archive, "cmdline")?);
                 let data = archive.find("initrd").map(|member| member.data).filter(|data| !data.is_empty());
                 let bootargs = next_line::for_payload(own, theirs, pool, text)?;
                 Ok(Input { bootargs, initrd: data.map(|bytes| InMemory::of_archive(memory, bytes)) })

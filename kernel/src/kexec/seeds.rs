@@ -1,8 +1,7 @@
 //! Random numbers for the next kernel. Those of our own device tree are not passed on: this kernel
 //! may have used them.
 
-use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
+use linmap_fdt::Fdt;
 use linmap_kexec::Seeds;
 use linmap_relocate::{BLOCK, Digest, Sha256};
 
@@ -22,11 +21,10 @@ pub fn new(fdt: Fdt<'_>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);
     let mut known = false;
-    if let Some(chosen) = fdt.find_node("/chosen") {
+    if let Some(chosen) = fdt.chosen() {
         let (kaslr, rng) = from_tree.split_at_mut(8);
         for (name, place) in [("kaslr-seed", kaslr), ("rng-seed", rng)] {
-            if let Some(property) = chosen.property(name) {
-                let value = property.value();
+            if let Some(value) = chosen.property(name) {
                 let len = value.len().min(place.len());
                 place[..len].copy_from_slice(&value[..len]);
                 known |= value.iter().any(|byte| *byte != 0);

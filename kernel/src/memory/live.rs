@@ -11,7 +11,6 @@ use linmap::{
 use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
-use linmap_platform::CommandLine;
 use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
 use linmap_trace::{Line, MAX_CPUS};
@@ -65,6 +64,11 @@ impl LiveMap {
             traced: false,
             steps,
         }
+    }
+
+    /// The root of the tables that the boot CPU runs on while all others are parked.
+    pub fn surgery_root(&self) -> Pa {
+        self.roots.surgery
     }
 
     /// The map, its editor, and room for a plan: what every edit takes.
@@ -239,7 +243,7 @@ pub fn rely_on(
     // SAFETY: every CPU that is online has what `system` says, and one that starts later is refused
     // if it has less.
     unsafe { map.map.rely_on(system.bbm, system.tlbi_range) };
-    if CommandLine(platform.command_line).get("linmap.trace") == Some("1") {
+    if platform.command_line.get("linmap.trace") == Some("1") {
         map.trace(system.bbm);
     }
     if !blocks || !lacks || choices.repaint == Repaint::KeepBlocks {

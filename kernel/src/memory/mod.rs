@@ -1,6 +1,7 @@
 //! Memory: which memory exists, how the kernel reaches it, and how its linear map is built, changed
 //! and verified.
 
+pub mod expected;
 pub mod linear_map;
 pub mod live;
 pub mod owned_bytes;
@@ -9,4 +10,6 @@ pub mod physical;
 pub mod preserved;
 pub mod reservations;
 pub mod surgery;
+pub mod table_memory;
+pub mod table_slots;
 pub mod verify;

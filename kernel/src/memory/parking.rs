@@ -11,11 +11,10 @@ use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::{self, Image};
 use crate::arch::layout::{GEOMETRY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
-use crate::arch::wait::{PATIENCE, wait_until};
+use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 
@@ -30,10 +29,7 @@ const _: () = assert!(size_of::<Rendezvous<IdentitySwitch, MAX_CPUS>>() == PAGE)
 pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
     let image_offset = image.offset();
-    let pages =
-        [(vectors(), Attributes::KERNEL_TEXT), (Va(PARKING.address() as u64), Attributes::KERNEL_DATA)];
-    for (va, attributes) in pages {
-        let pa = Pa(va.0.wrapping_sub(image_offset) & !(PAGE as u64 - 1));
+    for (pa, attributes) in identity_pages(image) {
         let descriptor = Descriptor::leaf(GEOMETRY, Level::L3, pa, attributes);
         // SAFETY: the identity map's table of pages has an entry for every page of the image, and
         // these are the vectors and the words of parked CPUs; nothing else was mapped there.
@@ -50,6 +46,15 @@ pub fn prepare(image: Image, reserved: Reserved) {
     unsafe { PARKING.switch().set(values) };
 }
 
+/// The pages that parking needs in the identity map, with their attributes.
+pub fn identity_pages(image: Image) -> [(Pa, Attributes); 2] {
+    let page = |va: Va| Pa(va.0.wrapping_sub(image.offset()) & !(PAGE as u64 - 1));
+    [
+        (page(vectors()), Attributes::KERNEL_TEXT),
+        (page(Va(PARKING.address() as u64)), Attributes::KERNEL_DATA),
+    ]
+}
+
 /// All CPUs but the boot CPU, as it sees them.
 struct OtherCpus;
 
@@ -63,12 +68,15 @@ impl Cpus for OtherCpus {
         per_cpu::known().filter(move |(_, cpu)| in_transit(cpu.state())).map(|(number, _)| number)
     }
 
-    fn interrupt(&self, cpu: usize) {
-        interrupt(Sgi::Park, CpuSet::one(cpu));
+    fn interrupt(&self, cpus: impl Iterator<Item = usize>) {
+        let mut cpus = cpus.peekable();
+        if cpus.peek().is_some() {
+            interrupt(Sgi::Park, cpus.collect());
+        }
     }
 
     fn wait_until(&self, parked: impl FnMut() -> bool) -> bool {
-        wait_until(PATIENCE, parked)
+        wait_until(patience_with(per_cpu::known_count()), parked)
     }
 
     fn ticks(&self) -> u64 {
@@ -98,6 +106,11 @@ pub fn expect(number: usize) {
 /// Notes that the CPU `number` can't come to the live root any more.
 pub fn forget(number: usize) {
     PARKING.has_left(number);
+}
+
+/// Whether the CPU `number` has left the live root for good.
+pub fn is_away(number: usize) -> bool {
+    PARKING.is_away(number)
 }
 
 /// Runs `edit` on the root with the TTBR1 value `surgery` while all other CPUs are parked.

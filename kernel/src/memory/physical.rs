@@ -4,7 +4,7 @@ use core::ptr::{self, NonNull};
 use core::slice;
 
 use arrayvec::ArrayVec;
-use linmap::Layout;
+use linmap::{ChangedRanges, Layout};
 use linmap_memblock::Memblock;
 use linmap_table::{Fixmap, OffsetWindow};
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
@@ -16,6 +16,9 @@ use crate::memory::owned_bytes::OwnedBytes;
 /// How many regions each of memblock's lists has room for.
 pub const REGIONS: usize = 256;
 
+/// How many boundaries between ranges of different protection the record of changes has room for.
+pub const CHANGED: usize = 512;
+
 /// The memory of the machine, once its linear map is live.
 #[derive(Debug)]
 pub struct Memory {
@@ -25,6 +28,8 @@ pub struct Memory {
     pub fixmap: Fixmap,
     /// Where memory is mapped.
     pub layout: Layout,
+    /// Protections that differ from those that the map was built with.
+    pub changed: ChangedRanges<CHANGED>,
     /// The memory at boot that may be mapped.
     pub hardware: ArrayVec<PaRange, MAX_MAPPINGS>,
     /// Memory that the firmware reserves, where no payload may be.

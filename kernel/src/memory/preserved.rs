@@ -2,7 +2,7 @@
 //! kernel where it is.
 
 use arrayvec::{ArrayString, ArrayVec};
-use dtoolkit::fdt::Fdt;
+use linmap_fdt::Fdt;
 use linmap_kexec::{MAX_PRESERVED, PreservedRange};
 use linmap_memblock::Memblock;
 use linmap_relocate::Sha256;

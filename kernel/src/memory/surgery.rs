@@ -3,7 +3,7 @@
 
 use linmap_park::{SurgeryLayout, SurgeryRoot, SurgeryWindow};
 use linmap_table::{FrameSource, OutOfFrames};
-use linmap_vmsa::{Level, Pa, Va, VaRange};
+use linmap_vmsa::{Level, Pa, PaRange, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
 use crate::arch::image::Image;
@@ -24,6 +24,12 @@ const WORDS: usize = GEOMETRY.entries(Level::L3);
 struct Tables([[u64; WORDS]; TABLES]);
 
 static mut MEMORY: Tables = Tables([[0; WORDS]; TABLES]);
+
+/// Whether `frame` is one of the root's tables, or may become one.
+pub fn has_table(image: Image, frame: Pa) -> bool {
+    let first = image.physical((&raw const MEMORY).cast());
+    PaRange::new(first, Pa(first.0 + size_of::<Tables>() as u64)).contains(frame)
+}
 
 /// The tables' memory in the image.
 struct ImageFrames {

@@ -1,29 +1,37 @@
 //! Verification of the live map: memblock, the tables, the MMU and real accesses have to agree.
 //!
-//! In every range of memory, the first and the last page and a stride between them are probed. A
-//! walk of the tables and `AT` have to return the expected physical address, the attributes have to
-//! be the expected ones, and a load has to work. All other addresses of the linear region, and the
-//! guards below the stacks of all CPUs, have to fault: in the walk, in `AT`, and in a load whose
-//! fault the vectors recover.
+//! First every entry of all live tables is compared with what memblock, the layout, the image and
+//! the record of changes say it must be; nothing else may be mapped. Then the MMU is asked. In
+//! every range of memory, the first and the last page and a stride between them are probed: `AT`
+//! has to return the expected physical address, and a load has to work. All other addresses of the
+//! linear region, and the guards below the stacks of all CPUs, have to fault: in `AT`, and in a
+//! load whose fault the vectors recover.
 
-use linmap_live::Global;
-use linmap_table::{Walk, walk};
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
+use linmap::{Allowed, Layout};
+use linmap_table::verify::{
+    AccessFlag, Compared, Expected, Tree, TreeError, Validity, WritableAndExecutable,
+    check_writable_or_executable, verify_tree,
+};
+use linmap_vmsa::{Level, Pa, PaRange, Va};
 use thiserror::Error;
 
+use crate::arch::compare::VectorLoop;
 use crate::arch::cpu;
 use crate::arch::image::Image;
+use crate::arch::layout::GEOMETRY;
 use crate::arch::probe::{Fault, load_byte};
-use crate::memory::physical::Memory;
-use crate::memory::preserved::PreservedMemory;
-use crate::memory::reservations::Reservations;
+use crate::memory::expected::KnownMappings;
+use crate::memory::live::LiveMap;
+use crate::memory::surgery;
+use crate::memory::table_memory::{OwnedRanges, TableMemory};
+use crate::memory::table_slots::TableSlots;
 
 /// How many pages are probed inside each range, in addition to its edges.
 const STRIDES: u64 = 1024;
 
 /// The number of addresses and ranges that were probed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Verified {
+pub struct Probed {
     /// Addresses that translate as they should.
     pub mapped: u64,
     /// Addresses that fault as they should.
@@ -37,34 +45,22 @@ pub struct Verified {
 /// Where two of the sources disagree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum Mismatch {
-    /// The walk ends at another leaf.
-    #[error("{va}: the tables say {walk:?}, memblock says {expected}")]
+    /// An entry is wrong.
+    #[error("{root}: {error}")]
     Tables {
-        /// The address.
-        va: Va,
-        /// What the walk found.
-        walk: Walk,
-        /// Where it should lead.
-        expected: Pa,
+        /// Which tree the entry is in.
+        root: &'static str,
+        /// The first difference.
+        error: TreeError,
     },
-    /// The leaf has unexpected attributes.
-    #[error("{va}: the leaf has {found:?} instead of {expected:?}")]
-    Attributes {
-        /// The address.
-        va: Va,
-        /// What the leaf says; `None` for attributes that linmap never writes.
-        found: Option<Attributes>,
-        /// What it should say.
-        expected: Attributes,
-    },
-    /// The contiguous bit is set in an incomplete run: a TLB may translate more than the tables
-    /// say.
-    #[error("{va}: the contiguous bit is set at level {level}, but the run is incomplete")]
-    Run {
-        /// The address.
-        va: Va,
-        /// The level of the leaf.
-        level: Level,
+    /// Memory can be written and executed.
+    #[error(transparent)]
+    Both(#[from] WritableAndExecutable),
+    /// A fixmap slot through which tables are read is in use.
+    #[error("fixmap slot {slot} should be free, but something is mapped there")]
+    Slot {
+        /// Its number.
+        slot: usize,
     },
     /// AT and memblock disagree.
     #[error("{va}: AT says {found:x?} (fault status on error), memblock says {expected}")]
@@ -76,12 +72,12 @@ pub enum Mismatch {
         /// Where it should lead.
         expected: Pa,
     },
-    /// AT and the tables disagree on whether memory may be written.
-    #[error("{va}: the tables say writable={writable}, AT for a write says otherwise")]
+    /// AT and the record of changes disagree on whether memory may be written.
+    #[error("{va}: it should be writable={writable}, AT for a write says otherwise")]
     Write {
         /// The address.
         va: Va,
-        /// What the tables say.
+        /// What the record says.
         writable: bool,
     },
     /// A load from mapped memory faults.
@@ -110,91 +106,112 @@ pub enum Mismatch {
     },
 }
 
-/// What the user and a crash kernel changed about the map.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'e> {
-    /// The running image.
-    pub image: Image,
-    /// Memory that the user has reserved. It may have any protection.
-    pub reservations: &'e Reservations,
-    /// Preserved memory. It may have any protection that lets it be read.
-    pub preserved: &'e PreservedMemory,
-    /// The memory of a crash kernel that is loaded, which is read-only; empty otherwise.
-    pub crash_kernel: PaRange,
-    /// Whether translations are global.
-    pub global: Global,
-}
-
-/// Verifies the live map of `memory`, and that `guards`, pages below stacks, are unmapped.
+/// Compares all tables that a TTBR holds or will hold with what is known: the live tree, those of
+/// TTBR0, and the surgery root. `stacks` yields what the window of stacks must translate, `owned`
+/// is reserved memory without tables.
 ///
 /// # Errors
 /// [`Mismatch`], the first.
-pub fn verify(
-    memory: &Memory,
-    expected: Expected<'_>,
-    guards: impl IntoIterator<Item = Va>,
-) -> Result<Verified, Mismatch> {
-    let mut verifier = Verifier { memory, expected, verified: Verified::default() };
-    verifier.linear_region()?;
+pub fn verify_tables<S: Iterator<Item = Expected>>(
+    known: KnownMappings<'_>,
+    live: &LiveMap,
+    stacks: impl Fn() -> S,
+    owned: &OwnedRanges,
+    window: &mut TableSlots<'_>,
+) -> Result<Compared, Mismatch> {
+    let image = known.image;
+    let tree = |root, base| Tree { geometry: GEOMETRY, root, base, access_flag: AccessFlag::Software };
+    let high = |root| tree(root, Layout::base(GEOMETRY));
+    let low = |root| tree(root, Va(0));
+    let tables = TableMemory::new(image, known.memblock, owned, live.pool.frames());
+    let is_live = |va, level, frame| tables.has(va, level, frame);
+    let is_identity = |_, level, frame| frame == image.identity_table(level);
+    let is_surgery = |_, _, frame| surgery::has_table(image, frame);
+    let compare = VectorLoop::new();
+    let fail = |root| move |error| Mismatch::Tables { root, error };
+    // SAFETY: the window reaches all of memory through the fixmap, and the image. Only the boot CPU
+    // changes tables, which runs this, and hardware updates are off.
+    let compared = unsafe {
+        let swapper = verify_tree(&high(image.swapper()), known.live(stacks()), window, is_live, &compare)
+            .map_err(fail("TTBR1"))?;
+        let identity =
+            verify_tree(&low(image.identity_map()), known.identity(), window, is_identity, &compare)
+                .map_err(fail("the identity map"))?;
+        let nothing = verify_tree(&low(image.reserved_table()), [], window, |_, _, _| false, &compare)
+            .map_err(fail("TTBR0"))?;
+        let surgery = verify_tree(&high(live.surgery_root()), known.surgery(), window, is_surgery, &compare)
+            .map_err(fail("the surgery root"))?;
+        swapper.and(identity).and(nothing).and(surgery)
+    };
+    check_writable_or_executable(|| known.live(stacks()).chain(known.identity()))?;
+    Ok(compared)
+}
+
+/// Asks the MMU about memory and the holes around it, and about `guards`, pages below stacks.
+///
+/// # Errors
+/// [`Mismatch`], the first.
+pub fn probe(known: KnownMappings<'_>, guards: impl IntoIterator<Item = Va>) -> Result<Probed, Mismatch> {
+    let mut prober = Prober { known, layout: known.map.layout(), probed: Probed::default() };
+    prober.linear_region()?;
     for guard in guards {
-        verifier.guard(guard)?;
+        prober.guard(guard)?;
     }
-    verifier.image_alias()?;
-    Ok(verifier.verified)
+    prober.image_alias()?;
+    Ok(prober.probed)
 }
 
-struct Verifier<'v> {
-    memory: &'v Memory,
-    expected: Expected<'v>,
-    verified: Verified,
+struct Prober<'v> {
+    known: KnownMappings<'v>,
+    layout: Layout,
+    probed: Probed,
 }
 
-impl Verifier<'_> {
+impl Prober<'_> {
     fn page(&self) -> u64 {
-        self.memory.geometry().entry_bytes(Level::L3)
+        self.layout.geometry().entry_bytes(Level::L3)
     }
 
-    fn walk(&self, va: Va) -> Walk {
-        walk(self.memory.geometry(), self.expected.image.swapper(), va, &mut self.memory.tables())
+    fn image(&self) -> Image {
+        self.known.image
     }
 
     /// Probes all memory and the holes around it.
     fn linear_region(&mut self) -> Result<(), Mismatch> {
-        let memory = self.memory;
         let page = self.page();
-        let memstart = memory.layout.memstart();
+        let memstart = self.layout.memstart();
         let mut hole_start = memstart;
-        for range in memory.mapped() {
+        for range in self.known.memblock.mappable(page) {
             self.hole(PaRange::new(hole_start, range.start))?;
             let step = (range.len() / STRIDES / page).max(1) * page;
             let inside = (range.start.0..range.end.0).step_by(step as usize);
             for pa in inside.chain([range.end.0 - page, range.end.0 - 1]) {
                 self.mapped(Pa(pa))?;
             }
-            self.verified.ranges += 1;
+            self.probed.ranges += 1;
             hole_start = range.end;
         }
         // The rest of the linear region.
-        let end = Pa(memstart.0 + (1 << (memory.geometry().va_bits() - 1)));
+        let end = Pa(memstart.0 + (1 << (self.layout.geometry().va_bits() - 1)));
         self.hole(PaRange::new(hole_start, end))
     }
 
     fn guard(&mut self, guard: Va) -> Result<(), Mismatch> {
         self.unmapped(guard)?;
         self.unmapped(Va(guard.0 + self.page() - 1))?;
-        self.verified.holes += 1;
+        self.probed.holes += 1;
         Ok(())
     }
 
     /// Asks the MMU whether the image's linear alias is read-only.
     fn image_alias(&mut self) -> Result<(), Mismatch> {
-        let image = self.expected.image.range();
+        let image = self.image().range();
         for pa in (image.start.0..image.end.0).step_by(self.page() as usize) {
-            let va = self.memory.layout.linear(Pa(pa));
+            let va = self.layout.linear(Pa(pa));
             if cpu::translate_write(va).is_ok() {
                 return Err(Mismatch::Translates { va, by: "AT for a write" });
             }
-            self.verified.faults += 1;
+            self.probed.faults += 1;
         }
         Ok(())
     }
@@ -208,75 +225,34 @@ impl Verifier<'_> {
         let step = (range.len() / 16 / page).max(1) * page;
         let inside = (range.start.0..range.end.0).step_by(step as usize);
         for pa in inside.chain([range.end.0 - page, range.end.0 - 1]) {
-            self.unmapped(self.memory.layout.linear(Pa(pa)))?;
+            self.unmapped(self.layout.linear(Pa(pa)))?;
         }
-        self.verified.holes += 1;
+        self.probed.holes += 1;
         Ok(())
     }
 
     /// Probes an address in mapped memory.
     fn mapped(&mut self, pa: Pa) -> Result<(), Mismatch> {
-        let va = self.memory.layout.linear(pa);
-        let found = self.walk(va);
-        let is_reserved = self.expected.reservations.ranges().iter().any(|range| range.contains(pa));
-        let in_image = self.expected.image.range().contains(pa);
-        // The user may have made reserved memory invalid, and the image's data.
-        if (is_reserved || in_image) && matches!(found, Walk::Fault { .. }) {
+        let va = self.layout.linear(pa);
+        let Allowed { access, validity, .. } = self.known.changed.at(pa);
+        if validity == Validity::Invalid {
             return self.unmapped(va);
         }
-        let Walk::Leaf { pa: leads_to, level, descriptor } = found else {
-            return Err(Mismatch::Tables { va, walk: found, expected: pa });
-        };
-        if leads_to != pa {
-            return Err(Mismatch::Tables { va, walk: found, expected: pa });
-        }
-        let writable = self.check_attributes(va, pa, descriptor, level)?;
+        let writable = access.writable() && !self.image().range().contains(pa);
         if cpu::translate_write(va).is_ok() != writable {
             return Err(Mismatch::Write { va, writable });
-        }
-        if descriptor.is_contiguous() && !self.is_complete_run(va, pa, level, descriptor) {
-            return Err(Mismatch::Run { va, level });
         }
         let found = cpu::translate(va);
         if found != Ok(pa) {
             return Err(Mismatch::Mmu { va, found, expected: pa });
         }
         load_byte(va).map_err(|Fault { esr }| Mismatch::Load { va, esr })?;
-        self.verified.mapped += 1;
+        self.probed.mapped += 1;
         Ok(())
-    }
-
-    /// Checks the attributes of the leaf for `pa`. Returns whether it may be written.
-    fn check_attributes(
-        &self,
-        va: Va,
-        pa: Pa,
-        descriptor: Descriptor,
-        level: Level,
-    ) -> Result<bool, Mismatch> {
-        let Expected { image, reservations, preserved, crash_kernel, global } = self.expected;
-        let found = descriptor.attributes(self.memory.geometry(), level);
-        let read_only = image.range().contains(pa) || crash_kernel.contains(pa);
-        let expected = if read_only { Attributes::KERNEL_RODATA } else { Attributes::KERNEL_DATA };
-        let global = global == Global::Global;
-        let is = |expected| {
-            found.map(|found| Attributes { contiguous: false, ..found })
-                == Some(Attributes { global, ..expected })
-        };
-        let is_users = reservations.ranges().iter().any(|range| range.contains(pa))
-            || preserved.ranges().any(|range| range.contains(pa));
-        let is_allowed = is_users && (is(Attributes::KERNEL_RODATA) || is(Attributes::KERNEL_TEXT));
-        if !is(expected) && !is_allowed {
-            return Err(Mismatch::Attributes { va, found, expected });
-        }
-        Ok(found.is_some_and(|found| found.access.writable()))
     }
 
     /// Probes an address that has no mapping.
     fn unmapped(&mut self, va: Va) -> Result<(), Mismatch> {
-        if let Walk::Leaf { .. } = self.walk(va) {
-            return Err(Mismatch::Translates { va, by: "a walk of the tables" });
-        }
         if cpu::translate(va).is_ok() {
             return Err(Mismatch::Translates { va, by: "AT" });
         }
@@ -285,22 +261,7 @@ impl Verifier<'_> {
             Err(fault) if !fault.is_translation() => return Err(Mismatch::OtherFault { va, esr: fault.esr }),
             Err(_) => {}
         }
-        self.verified.faults += 1;
+        self.probed.faults += 1;
         Ok(())
-    }
-
-    /// Whether all entries of the contiguous run around `va` are leaves of the same level with
-    /// equal attributes, at consecutive addresses from one that is aligned to the run.
-    fn is_complete_run(&self, va: Va, pa: Pa, level: Level, leaf: Descriptor) -> bool {
-        let geometry = self.memory.geometry();
-        let Some(entries) = geometry.contiguous_entries(level) else { return false };
-        let run = entries as u64 * geometry.entry_bytes(level);
-        let (first, first_pa) = (va.0 & !(run - 1), pa.0 & !(run - 1));
-        (0..run).step_by(geometry.entry_bytes(level) as usize).all(|offset| {
-            matches!(self.walk(Va(first + offset)), Walk::Leaf { pa, level: at, descriptor }
-                if pa.0 == first_pa + offset
-                    && at == level
-                    && descriptor.attributes(geometry, at) == leaf.attributes(geometry, level))
-        })
     }
 }

@@ -6,6 +6,7 @@ use crate::shell::cpu_commands;
 use crate::shell::crash_commands;
 use crate::shell::edit_commands;
 use crate::shell::error::CommandError;
+use crate::shell::flip_command;
 use crate::shell::help;
 use crate::shell::kexec_commands;
 use crate::shell::map_commands;
@@ -60,10 +61,10 @@ const LOOK: &[Command] = &[
     },
     Command {
         usage: "verify",
-        summary: "prove the linear map",
+        summary: "prove all mappings",
         more: &[
-            "Probes each range of memory and each hole between them: a walk of the tables, the MMU",
-            "and a load have to agree.",
+            "Compares every entry of all live tables with what must be mapped, then probes each range of",
+            "memory and each hole between them: the MMU and a load have to agree.",
         ],
         run: Run::On(|owners, _| map_commands::verify(owners)),
     },
@@ -158,6 +159,17 @@ const OWN: &[Command] = &[
         summary: "write a byte to any memory, to see whether a check notices",
         more: &["Writes whoever owns the memory and however it is protected."],
         run: Run::On(|owners, rest| memory_commands::poke(&mut owners.memory, rest)),
+    },
+    Command {
+        usage: flip_command::FLIP,
+        summary: "for tests: flip bits of a live table entry",
+        more: &[
+            "Flips the bits in TTBR1's entry for VA at LEVEL, to see whether `verify` notices. VA is",
+            "virtual and hexadecimal, LEVEL 0 to 3. A wrong bit may end the kernel.",
+        ],
+        run: Run::On(|Owners { memory, platform, .. }, rest| {
+            flip_command::flip(memory, platform.image, rest)
+        }),
     },
     Command {
         usage: memory_commands::HOARD,

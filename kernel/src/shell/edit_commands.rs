@@ -2,7 +2,7 @@
 
 use core::fmt::Display;
 
-use linmap::{Changed, Protection};
+use linmap::{Changed, MemoryChange, Protection};
 use linmap_live::Global;
 use linmap_vmsa::{Level, PaRange};
 
@@ -26,19 +26,19 @@ pub const NON_GLOBAL: &str = "ng on|off";
 /// The words of `memory`.
 pub const MEMORY: &str = "memory add|remove START LENGTH";
 
-fn reported<E>(
-    name: &str,
-    what: impl Display,
-    (result, ticks): (Result<Changed, E>, u64),
-) -> Result<(), CommandError>
+/// Makes a change. Returns what it did and the ticks that it took.
+fn changed<E>(change: impl FnOnce() -> Result<Changed, E>) -> Result<(Changed, u64), CommandError>
 where
     CommandError: From<E>,
 {
-    let changed = result?;
+    let (result, ticks) = timed(change);
+    Ok((result?, ticks))
+}
+
+fn reported(name: &str, what: impl Display, (changed, ticks): (Changed, u64)) {
     let Changed { entries, invalidations, freed, .. } = changed;
     say!("{name} {what}: {entries} entries stored, {invalidations} TLBIs, {freed} tables freed.");
     report!("change={name} what=\"{what}\" ticks={ticks} {}", Fields(changed));
-    Ok(())
 }
 
 /// Checks that the user may change the use of `range`, which must be reserved memory. The map
@@ -66,9 +66,13 @@ pub fn protect(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let range = words.range()?;
     words.end()?;
     check_yours(owners, range)?;
-    let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
-    let changed = timed(|| map.protect(&mut editor, steps, range, protection));
-    reported("protect", format_args!("{} {range}", protection.name()), changed)
+    let Memory { memblock, changed: record, .. } = &mut owners.memory;
+    let (map, mut editor, steps) = owners.map.parts(memblock);
+    let done = record.record(range, MemoryChange::Protect(protection), || {
+        changed(|| map.protect(&mut editor, steps, range, protection))
+    })?;
+    reported("protect", format_args!("{} {range}", protection.name()), done);
+    Ok(())
 }
 
 /// Makes memory read-only and executable.
@@ -77,9 +81,12 @@ pub fn text(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     let range = words.range()?;
     words.end()?;
     check_yours(owners, range)?;
-    let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
-    let changed = timed(|| map.make_text(&mut editor, steps, range));
-    reported("text", range, changed)
+    let Memory { memblock, changed: record, .. } = &mut owners.memory;
+    let (map, mut editor, steps) = owners.map.parts(memblock);
+    let done = record
+        .record(range, MemoryChange::MakeText, || changed(|| map.make_text(&mut editor, steps, range)))?;
+    reported("text", range, done);
+    Ok(())
 }
 
 /// Splits leaves.
@@ -90,8 +97,9 @@ pub fn split(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), C
     let range = words.range()?;
     words.end()?;
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    let changed = timed(|| map.split(&mut editor, steps, range, level));
-    reported("split", format_args!("{range} to level {level}"), changed)
+    let done = changed(|| map.split(&mut editor, steps, range, level))?;
+    reported("split", format_args!("{range} to level {level}"), done);
+    Ok(())
 }
 
 /// Folds leaves as far as possible.
@@ -100,8 +108,9 @@ pub fn fold(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), Co
     let range = words.range()?;
     words.end()?;
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    let changed = timed(|| map.fold(&mut editor, steps, range));
-    reported("fold", range, changed)
+    let done = changed(|| map.fold(&mut editor, steps, range))?;
+    reported("fold", range, done);
+    Ok(())
 }
 
 /// Makes all translations global or non-global.
@@ -112,8 +121,9 @@ pub fn non_global(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<
         _ => return Err(CommandError::Usage(NON_GLOBAL)),
     };
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    let changed = timed(|| map.set_global(&mut editor, steps, global));
-    reported("ng", rest, changed)
+    let done = changed(|| map.set_global(&mut editor, steps, global))?;
+    reported("ng", rest, done);
+    Ok(())
 }
 
 /// Adds memory to the map or removes it.
@@ -126,12 +136,15 @@ pub fn memory(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
         return Err(CommandError::CrashKernel);
     }
     let is_hardware = owners.memory.hardware.iter().any(|memory| memory.covers(range));
-    let (map, mut editor, steps) = owners.map.parts(&mut owners.memory.memblock);
-    let changed = match what {
-        "add" if !is_hardware => return Err(CommandError::NoHardware(range)),
-        "add" => timed(|| map.add_memory(&mut editor, steps, range)),
-        "remove" => timed(|| map.remove_memory(&mut editor, steps, range)),
-        _ => return Err(CommandError::Usage(MEMORY)),
-    };
-    reported("memory", format_args!("{what} {range}"), changed)
+    let Memory { memblock, changed: record, .. } = &mut owners.memory;
+    let (map, mut editor, steps) = owners.map.parts(memblock);
+    // Memory that comes is data.
+    let done = record.record(range, MemoryChange::MakeData, || match what {
+        "add" if !is_hardware => Err(CommandError::NoHardware(range)),
+        "add" => changed(|| map.add_memory(&mut editor, steps, range)),
+        "remove" => changed(|| map.remove_memory(&mut editor, steps, range)),
+        _ => Err(CommandError::Usage(MEMORY)),
+    })?;
+    reported("memory", format_args!("{what} {range}"), done);
+    Ok(())
 }

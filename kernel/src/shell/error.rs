@@ -1,9 +1,9 @@
 //! Why a command failed.
 
 use arrayvec::ArrayString;
-use linmap::{ChangeError, MemoryError};
+use linmap::{ChangeError, MemoryError, RecordFull};
 use linmap_memblock::RegionError;
-use linmap_vmsa::{Pa, PaRange};
+use linmap_vmsa::{Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::kexec::error::KexecError;
@@ -30,7 +30,7 @@ pub enum CommandError {
     #[error(transparent)]
     Verify(#[from] Mismatch),
     /// Memory is both writable and executable.
-    #[error("{0} runs are both writable and executable")]
+    #[error("memory is both writable and executable: {0} pairs of mappings allow it")]
     WritableAndExecutable(u64),
     /// The payload can't be loaded or entered.
     #[error(transparent)]
@@ -69,6 +69,17 @@ pub enum CommandError {
     /// It is not memory of the machine.
     #[error("{0} is not memory that the device tree names")]
     NoHardware(PaRange),
+    /// The walk to the address ends above the level.
+    #[error("there is no table at level {level} on the way to {va}")]
+    NoTable {
+        /// The address.
+        va: Va,
+        /// The level.
+        level: Level,
+    },
+    /// A fixmap slot is in use.
+    #[error("fixmap slot {0} is in use")]
+    SlotInUse(usize),
     /// It is not mapped memory.
     #[error("{0} is not mapped memory")]
     NotMapped(Pa),
@@ -102,6 +113,9 @@ pub enum CommandError {
     /// The map can't be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// The map is not changed, because the change could not be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordFull),
     /// The memory can't be added or removed.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -1,5 +1,6 @@
 //! Commands that show memory and its map, and verify it.
 
+use arrayvec::ArrayVec;
 use linmap::Layout;
 use linmap::listing::{Run, Runs, Size};
 use linmap_table::{LeafIter, Walk, walk};
@@ -9,8 +10,11 @@ use crate::arch::cpu;
 use crate::arch::image::{self, Image};
 use crate::arch::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
 use crate::arch::print::Quoted;
+use crate::memory::expected::KnownMappings;
 use crate::memory::physical::Memory;
-use crate::memory::verify::{self, Expected};
+use crate::memory::table_memory::OwnedRanges;
+use crate::memory::table_slots::TableSlots;
+use crate::memory::verify::{self, Mismatch};
 use crate::shell::error::CommandError;
 use crate::shell::owners::Owners;
 use crate::smp::stacks;
@@ -84,31 +88,73 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Shows all live mappings of TTBR1 with runs folded. Memory that is writable and executable is an
-/// error.
+/// Shows all live mappings of TTBR1 with runs folded. Memory that is writable and executable, at
+/// one address or at two, is an error.
 pub fn dump(memory: &Memory, image: Image) -> Result<(), CommandError> {
     let geometry = memory.geometry();
     let base = Layout::base(geometry);
-    let mut window = memory.tables();
-    let leaves = LeafIter::new(geometry, image.swapper(), geometry.start_level(), base, &mut window);
-    let (mut runs, mut both) = (0, 0u64);
+    let mut runs = 0;
     let mut area = "";
-    for run in Runs::new(geometry, leaves) {
-        let here = area_of(&run, base, geometry.va_bits());
+    for_each_run(memory, image, |run| {
+        let here = area_of(run, base, geometry.va_bits());
         if here != area {
             say!("---[ {here} ]---");
             area = here;
         }
         say!("{run}");
         runs += 1;
-        both += u64::from(run.writable_and_executable());
-    }
+    });
+    let both = writable_and_executable(memory, image);
     report!("dump=ok runs={runs} wx={both}");
     if both > 0 {
         return Err(CommandError::WritableAndExecutable(both));
     }
     say!("{runs} runs, none of them both writable and executable.");
     Ok(())
+}
+
+/// Calls `what` with all runs of TTBR1, ascending.
+fn for_each_run(memory: &Memory, image: Image, mut what: impl FnMut(&Run)) {
+    let geometry = memory.geometry();
+    let (start, base) = (geometry.start_level(), Layout::base(geometry));
+    let mut window = memory.tables();
+    let leaves = LeafIter::new(geometry, image.swapper(), start, base, &mut window);
+    for run in Runs::new(geometry, leaves) {
+        what(&run);
+    }
+}
+
+/// Shows all pairs of a writable and an executable run that share memory, and returns how many
+/// there are. A run that allows both is a pair with itself.
+fn writable_and_executable(memory: &Memory, image: Image) -> u64 {
+    let mut pairs = 0;
+    let mut done = 0;
+    loop {
+        // Few runs are executable: a pass for each handful of them.
+        let mut executable = ArrayVec::<Run, 32>::new();
+        let mut nth = 0;
+        for_each_run(memory, image, |run| {
+            if run.executable() {
+                if nth >= done && !executable.is_full() {
+                    executable.push(*run);
+                }
+                nth += 1;
+            }
+        });
+        for_each_run(memory, image, |run| {
+            for other in executable.iter().filter(|_| run.writable()) {
+                let shared = run.shared_memory(other);
+                if !shared.is_empty() {
+                    say!("W+X: {shared} is writable from {} on and executable from {} on", run.va, other.va);
+                    pairs += 1;
+                }
+            }
+        });
+        done += executable.len();
+        if done >= nth {
+            return pairs;
+        }
+    }
 }
 
 fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
@@ -153,27 +199,46 @@ pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), Comman
     Ok(())
 }
 
-/// Verifies the linear map.
-pub fn verify(owners: &Owners) -> Result<(), CommandError> {
+/// Verifies all mappings.
+pub fn verify(owners: &mut Owners) -> Result<(), CommandError> {
     let started = cpu::counter();
     let Owners { platform, memory, map, cpus, reservations, preserved, payloads } = owners;
-    let crash_kernel = match payloads.crash_kernel {
-        Some(_) => payloads.crash_memory.range,
-        None => PaRange::default(),
+    let Memory { memblock, fixmap, changed, .. } = memory;
+    let known = KnownMappings {
+        image: platform.image,
+        memblock,
+        changed,
+        map: &map.map,
+        dtb: platform.dtb.at,
+        console: platform.console,
+        gic: cpus.mapped_gic(),
     };
-    let expected =
-        Expected { image: platform.image, reservations, preserved, crash_kernel, global: map.map.global() };
+    let owned = reservations.ranges().iter().copied().chain(preserved.ranges());
+    let owned: OwnedRanges = owned.chain([payloads.crash_memory.range]).collect();
+    let stacks = || cpus.stack_memory().expected(map.map.global());
     let guards = image::guards().into_iter().chain((1..cpus.with_stacks()).flat_map(stacks::guards));
-    let verified = verify::verify(memory, expected, guards).inspect_err(|mismatch| {
+    let mut table_ticks = 0;
+    let verified = TableSlots::new(fixmap, platform.image)
+        .map_err(|slot| Mismatch::Slot { slot })
+        .and_then(|mut window| verify::verify_tables(known, map, stacks, &owned, &mut window))
+        .and_then(|compared| {
+            table_ticks = cpu::ticks_since(started);
+            Ok((compared, verify::probe(known, guards)?))
+        });
+    let (compared, probed) = verified.inspect_err(|mismatch| {
         report!("verify=failed what={}", Quoted(mismatch));
     })?;
-    say!("The linear map is right. Ranges: {}, holes: {}.", verified.ranges, verified.holes);
+    let (entries, ranges, holes) = (compared.entries, probed.ranges, probed.holes);
+    say!("All mappings are right. Entries: {entries}, ranges of memory: {ranges}, holes: {holes}.");
     report!(
-        "verify=ok mapped={} faults={} ranges={} holes={} ticks={}",
-        verified.mapped,
-        verified.faults,
-        verified.ranges,
-        verified.holes,
+        "verify=ok tables={} entries={} table_ticks={table_ticks} mapped={} faults={} ranges={} holes={} \
+         ticks={}",
+        compared.tables,
+        compared.entries,
+        probed.mapped,
+        probed.faults,
+        probed.ranges,
+        probed.holes,
         cpu::ticks_since(started)
     );
     Ok(())

@@ -1,7 +1,7 @@
 //! Commands on memory that the user reserves. Addresses are physical.
 
-use linmap::first_unmappable;
 use linmap::listing::Size;
+use linmap::{MemoryChange, first_unmappable};
 use linmap_relocate::Sha256;
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
@@ -73,7 +73,9 @@ pub fn free(
     memory.memblock.reserve(range)?;
     // The next owner of the memory may write to it.
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
-    map.make_data(&mut editor, steps, range)?;
+    memory.changed.record(range, MemoryChange::MakeData, || {
+        map.make_data(&mut editor, steps, range).map_err(CommandError::from)
+    })?;
     memory.memblock.free(range)?;
     reservations.remove(range);
     say!("{range} is free.");

@@ -7,6 +7,7 @@ pub mod cpu_commands;
 pub mod crash_commands;
 pub mod edit_commands;
 pub mod error;
+pub mod flip_command;
 pub mod help;
 pub mod interactive;
 pub mod kexec_commands;

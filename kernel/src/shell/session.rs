@@ -1,7 +1,5 @@
 //! What happens once the linear map is live.
 
-use linmap_platform::CommandLine;
-
 use crate::arch::psci::power_off;
 use crate::end::fail::fail;
 use crate::kexec::archive;
@@ -22,7 +20,7 @@ pub fn run(owners: &mut Owners) -> ! {
     {
         script::run(owners, script.data);
     }
-    if CommandLine(owners.platform.command_line).get("linmap.shell").is_some() {
+    if owners.platform.command_line.get("linmap.shell").is_some() {
         interactive::run(owners);
     }
     if let Err(error) = archive {

@@ -2,8 +2,8 @@
 
 use arrayvec::ArrayVec;
 use linmap::features::{Features, System};
-use linmap_platform::Conduit;
-use linmap_platform::CpuNode;
+use linmap_platform::gic::V2;
+use linmap_platform::{CpuNode, Psci};
 
 use crate::arch::affinities;
 use crate::arch::layout::MAX_CPUS;
@@ -11,7 +11,7 @@ use crate::arch::topology::Topology;
 use crate::gic::controller::Gic;
 use crate::gic::error::GicError;
 use crate::smp::error::{CpuError, Why};
-use crate::smp::stacks::StackError;
+use crate::smp::stacks::{StackError, StackMemory};
 
 /// The CPUs of the machine.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Cpus {
     /// All CPUs of the device tree, by number.
     pub list: ArrayVec<CpuNode, MAX_CPUS>,
     /// How PSCI is called.
-    pub psci: Option<Conduit>,
+    pub psci: Option<Psci>,
     /// The features of the CPUs that are or were online.
     pub(super) features: ArrayVec<Option<Features>, MAX_CPUS>,
     /// What all of these can do together.
@@ -28,12 +28,14 @@ pub struct Cpus {
     pub(super) gic: Result<Gic, GicError>,
     /// The number of CPUs that have stacks, or the first without stacks and why.
     pub(super) stacks: Result<usize, (usize, StackError)>,
+    /// The stacks that are mapped.
+    pub(super) stack_memory: StackMemory,
 }
 
 impl Cpus {
     /// The CPUs of `topology` while only the boot CPU runs. All physical addresses in use have at
     /// most `pa_bits` bits.
-    pub fn new(topology: &Topology, psci: Option<Conduit>, boot: Features, pa_bits: u8) -> Self {
+    pub fn new(topology: &Topology, psci: Option<Psci>, boot: Features, pa_bits: u8) -> Self {
         let mut features: ArrayVec<_, MAX_CPUS> = topology.cpus.iter().map(|_| None).collect();
         features[0] = Some(boot);
         for (number, cpu) in topology.cpus.iter().enumerate() {
@@ -46,6 +48,7 @@ impl Cpus {
             system: System::of_boot_cpu(&boot, pa_bits),
             gic: Err(GicError::Unknown),
             stacks: Ok(1),
+            stack_memory: StackMemory::default(),
         }
     }
 
@@ -65,6 +68,16 @@ impl Cpus {
             Ok(count) => count,
             Err((first, _)) => first,
         }
+    }
+
+    /// The stacks of all CPUs but the boot CPU.
+    pub fn stack_memory(&self) -> &StackMemory {
+        &self.stack_memory
+    }
+
+    /// The registers of the interrupt controller that stay mapped.
+    pub fn mapped_gic(&self) -> Option<V2> {
+        self.gic.as_ref().ok().and_then(Gic::mapped)
     }
 
     /// The CPU `number` as the device tree describes it.

@@ -9,14 +9,19 @@ use thiserror::Error;
 
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::per_cpu::{self, PerCpu, State};
-use crate::arch::wait::{PATIENCE, wait_until};
+use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
 use crate::gic::sgi::Sgi;
 
 /// CPUs that did not answer in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("CPU {0} did not answer within {PATIENCE} ms")]
-pub struct DidNotAnswer(pub CpuSet);
+#[error("CPU {cpus} did not answer within {milliseconds} ms")]
+pub struct DidNotAnswer {
+    /// The CPUs.
+    pub cpus: CpuSet,
+    /// How long was waited.
+    pub milliseconds: u64,
+}
 
 /// A CPU that can't be given work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -54,7 +59,8 @@ pub fn call(targets: CpuSet, function: fn(usize), argument: usize) -> Result<(),
     }
     interrupt(Sgi::Call, asked);
     let mut waiting = asked;
-    wait_until(PATIENCE, || {
+    let milliseconds = patience_with(asked.len());
+    wait_until(milliseconds, || {
         for target in waiting.iter() {
             if per_cpu::of(target).call_done.load(Ordering::Acquire) == number {
                 waiting.remove(target);
@@ -63,7 +69,7 @@ pub fn call(targets: CpuSet, function: fn(usize), argument: usize) -> Result<(),
         waiting.is_empty()
     });
     waiting.iter().for_each(|target| late.insert(target));
-    if late.is_empty() { Ok(()) } else { Err(DidNotAnswer(late)) }
+    if late.is_empty() { Ok(()) } else { Err(DidNotAnswer { cpus: late, milliseconds }) }
 }
 
 /// Runs the function of a [`call`] to this CPU, if there is one.

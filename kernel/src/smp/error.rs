@@ -50,9 +50,7 @@ pub enum Why {
     )]
     NoMethod,
     /// It is started by a PSCI that can't be called.
-    #[error(
-        "it is started by PSCI, and /psci names none of version 0.2 or later that can be called from here"
-    )]
+    #[error("it is started by PSCI, and the device tree names none that can be called from here")]
     NoPsci,
     /// The firmware refuses to start it.
     #[error("PSCI CPU_ON: {0}")]

@@ -34,7 +34,7 @@ impl Cpus {
 
     fn check_one_stoppable(&self, number: usize, described: CpuNode) -> Result<(), Why> {
         let cpu = per_cpu::of(number);
-        let said = || self.psci.map(|conduit| psci::affinity_info(conduit, described.affinity));
+        let said = || self.psci.map(|psci| psci::affinity_info(psci, described.affinity));
         let is_on = || said() == Some(Ok(AffinityState::On));
         let is_off = || said() == Some(Ok(AffinityState::Off));
         let found = |state| {

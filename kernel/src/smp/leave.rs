@@ -4,7 +4,7 @@
 use core::sync::atomic::{Ordering, fence};
 
 use linmap_park::WayOff;
-use linmap_platform::Conduit;
+use linmap_platform::{Conduit, Psci, PsciFunctions};
 use smccc::psci::AffinityState;
 
 use crate::arch::affinities;
@@ -48,9 +48,10 @@ pub fn drain_interrupts() {
 /// Leaves the live tables. Then switches this CPU off, or waits with the MMU off if it came from a
 /// spin table, or stops where neither is possible. Interrupts are masked.
 pub fn off() -> ! {
-    let way = match per_cpu::of(per_cpu::this_cpu()).conduit.load(Ordering::Acquire) {
-        CONDUIT_HVC => WayOff::PsciHvc,
-        CONDUIT_SMC => WayOff::PsciSmc,
+    let (conduit, function) = way_off(per_cpu::this_cpu());
+    let way = match conduit {
+        CONDUIT_HVC => WayOff::PsciHvc { cpu_off: function },
+        CONDUIT_SMC => WayOff::PsciSmc { cpu_off: function },
         CONDUIT_WAIT => WayOff::Code(secondary_again),
         _ => WayOff::Stay,
     };
@@ -69,12 +70,21 @@ pub fn leave_early() -> ! {
     off()
 }
 
-/// Whether PSCI reports the CPU `number` as off. `true` for a CPU that does not leave by PSCI.
+/// Whether PSCI reports the CPU `number` as off. `true` for a CPU that does not leave by PSCI, and
+/// where PSCI can't report it.
 pub fn is_off(number: usize) -> bool {
-    let conduit = match per_cpu::of(number).conduit.load(Ordering::Acquire) {
-        CONDUIT_HVC => Conduit::Hvc,
-        CONDUIT_SMC => Conduit::Smc,
+    let (conduit, cpu_off) = way_off(number);
+    let conduit = match conduit {
+        CONDUIT_HVC if cpu_off == Psci::CPU_OFF => Conduit::Hvc,
+        CONDUIT_SMC if cpu_off == Psci::CPU_OFF => Conduit::Smc,
         _ => return true,
     };
-    psci::affinity_info(conduit, affinities::of(number)) == Ok(AffinityState::Off)
+    let psci = Psci { conduit, functions: PsciFunctions::Standard };
+    psci::affinity_info(psci, affinities::of(number)) == Ok(AffinityState::Off)
+}
+
+/// How the CPU `number` leaves: a `CONDUIT_` and the number of CPU_OFF.
+fn way_off(number: usize) -> (u64, u32) {
+    let way = per_cpu::of(number).conduit.load(Ordering::Acquire);
+    (way & u64::from(u32::MAX), (way >> 32) as u32)
 }

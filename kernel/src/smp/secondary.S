@@ -110,10 +110,10 @@ refused:
     str     x2, [x22, #{boot_status}]
     dsb     sy
     ldr     x1, [x22, #{boot_conduit}]
+    lsr     x0, x1, #32                 // the number of PSCI CPU_OFF
+    mov     w1, w1
     cmp     x1, #{conduit_wait}
     b.eq    wait_for_call
-    movz    x0, #0x8400, lsl #16        // PSCI CPU_OFF
-    movk    x0, #0x0002
     cmp     x1, #{conduit_hvc}
     b.ne    0f
     hvc     #0

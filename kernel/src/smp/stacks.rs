@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 use linmap::MemblockFrames;
+use linmap_live::Global;
 use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
+use linmap_table::verify::{Content, Expected, Validity};
 use linmap_table::{DetachedTree, Leaves, Mapping, MappingError, Mappings, OutOfFrames};
 use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;
@@ -33,32 +35,59 @@ pub enum StackError {
     Mapping(#[from] MappingError),
 }
 
-/// Maps stacks for the CPUs with numbers from 1 to below `count`. Called once.
+/// The memory of all stacks, as they were mapped.
+#[derive(Clone, Debug, Default)]
+pub struct StackMemory(ArrayVec<Mapping, { 2 * MAX_CPUS }>);
+
+impl StackMemory {
+    /// What the window of stacks must translate.
+    pub fn expected(&self, global: Global) -> impl Iterator<Item = Expected> + Clone {
+        let global = global == Global::Global;
+        self.0.iter().map(move |&Mapping { va, pa, len, attributes, leaves }| {
+            let attributes = Attributes { global, ..attributes };
+            Expected {
+                va,
+                len,
+                content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
+            }
+        })
+    }
+}
+
+/// Maps stacks for the CPUs with numbers from 1 to below `count`, and notes them in `mapped`.
+/// Called once.
 ///
 /// # Errors
 /// [`StackError`], with the first CPU that has none. Those before it have stacks.
-pub fn map(memory: &mut Memory, count: usize) -> Result<(), (usize, StackError)> {
+pub fn map(memory: &mut Memory, count: usize, mapped: &mut StackMemory) -> Result<(), (usize, StackError)> {
     let numbers = 0..count.min(MAX_CPUS);
     for first in numbers.clone().step_by(PER_TABLE) {
         // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
-        map_sharing(memory, first, sharing).map_err(|error| (first, error))?;
+        map_sharing(memory, first, sharing, mapped).map_err(|error| (first, error))?;
     }
     Ok(())
 }
 
 /// Maps the stacks of CPUs whose slots share a table of pages. The table's first slot is `first`.
 /// On an error all memory is free again.
-fn map_sharing(memory: &mut Memory, first: usize, numbers: Range<usize>) -> Result<(), StackError> {
+fn map_sharing(
+    memory: &mut Memory,
+    first: usize,
+    numbers: Range<usize>,
+    mapped: &mut StackMemory,
+) -> Result<(), StackError> {
     let mut list = StackMappings::new();
-    let mapped = allocate_and_map(memory, first, numbers, &mut list);
-    if mapped.is_err() {
+    let result = allocate_and_map(memory, first, numbers, &mut list);
+    if result.is_ok() {
+        mapped.0.extend(list);
+    } else {
         for mapping in list {
             // What memblock refuses to free stays reserved: lost, and harmless.
             let _ = memory.memblock.free(PaRange::new(mapping.pa, Pa(mapping.pa.0 + mapping.len)));
         }
     }
-    mapped
+    result
 }
 
 /// The stacks of the CPUs that share a table.

@@ -1,7 +1,6 @@
 //! Starting one of the other CPUs, as the boot CPU does it.
 
 use linmap::features::{Features, Lacks, System};
-use linmap_platform::CommandLine;
 use linmap_platform::{CpuNode, EnableMethod};
 
 use crate::arch::cpu::ThisCpu;
@@ -106,8 +105,8 @@ impl Cpus {
         let entry = secondary::entry(platform.image.range().start);
         match described.method {
             EnableMethod::Psci => {
-                let conduit = self.psci.ok_or(Why::NoPsci)?;
-                psci::cpu_on(conduit, described.affinity, entry).map_err(Why::Firmware)
+                let psci = self.psci.ok_or(Why::NoPsci)?;
+                psci::cpu_on(psci, described.affinity, entry).map_err(Why::Firmware)
             }
             EnableMethod::SpinTable { release } => {
                 mailbox::write(memory, release, entry, platform.features.pa_bits())?;
@@ -134,7 +133,7 @@ impl Cpus {
         admit: Admit,
     ) -> Result<(Features, System), Why> {
         // All words were checked before the linear map was built.
-        let limit = bbm_override(CommandLine(platform.command_line), number).ok().flatten();
+        let limit = bbm_override(platform.command_line, number).ok().flatten();
         let features = match limit {
             Some(limit) => features.with_bbm(limit).map_err(Why::Overclaimed)?,
             None => features,

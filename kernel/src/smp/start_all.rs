@@ -3,11 +3,9 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use dtoolkit::fdt::Fdt;
-use linmap_platform::CommandLine;
 use linmap_platform::device::Device;
-use linmap_platform::gic::{self as tree, Version};
-use linmap_platform::{CpuNode, EnableMethod};
+use linmap_platform::gic::Version;
+use linmap_platform::{CpuNode, Devices, EnableMethod};
 use linmap_vmsa::id::Mmfr0;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -36,17 +34,17 @@ pub fn start_all(
     cpus: &mut Cpus,
     platform: &Platform,
     memory: &mut Memory,
-    fdt: Fdt<'_>,
+    devices: &Devices<'_>,
     topology: &Topology,
 ) -> Result<(), CpuWordError> {
     let started = cpu::counter();
     warn_of_unusable(topology);
-    let limit = cpu_count(CommandLine(platform.command_line))?;
+    let limit = cpu_count(platform.command_line)?;
     let present = cpus.list.len();
-    let described = tree::describe(fdt);
+    let described = devices.gic.as_ref();
     if present > 1 {
-        cpus.gic = cpus.start_gic(platform, memory, described.as_ref(), topology);
-        cpus.stacks = stacks::map(memory, present).map(|()| present);
+        cpus.gic = cpus.start_gic(platform, memory, described, topology);
+        cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
         boot_page::publish(platform.entered, pa_range, platform.reserved.ttbr0);
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
@@ -70,6 +68,9 @@ pub fn start_all(
 fn warn_of_unusable(topology: &Topology) {
     for unusable in &topology.unusable {
         warn(unusable);
+    }
+    if let Some(left_out) = &topology.left_out {
+        warn(left_out);
     }
     if topology.unusable_count > topology.unusable.len() {
         warn(&format_args!("{} nodes of /cpus can't be used in all", topology.unusable_count));

@@ -17,6 +17,9 @@ use crate::smp::cpus::Cpus;
 use crate::smp::cross_call;
 use crate::smp::error::{CpuError, Why};
 
+/// How long a CPU may take from leaving the live root to its call of CPU_OFF, in milliseconds.
+const LAST_INSTRUCTIONS: u64 = 100;
+
 impl Cpus {
     /// Switches the CPU `number` off. A CPU from a spin table waits to be called again.
     ///
@@ -44,15 +47,26 @@ impl Cpus {
     pub(super) fn wait_until_off(&self, number: usize) -> bool {
         let CpuNode { affinity, method } = self.list[number];
         let state = match (method, self.psci) {
-            (EnableMethod::Psci, Some(conduit)) => {
-                let is_off = || psci::affinity_info(conduit, affinity) == Ok(AffinityState::Off);
+            (EnableMethod::Psci, Some(psci)) if psci.is_standard() => {
+                let is_off = || psci::affinity_info(psci, affinity) == Ok(AffinityState::Off);
                 wait_until(PATIENCE, is_off).then_some(State::Off)
             }
+            // The firmware can't be asked.
+            (EnableMethod::Psci, Some(_)) => self.wait_for_last_instructions(number).then_some(State::Off),
             (EnableMethod::SpinTable { .. }, _) => boot_page::is_waiting(affinity).then_some(State::Uncalled),
             _ => None,
         };
         per_cpu::of(number).set_state(state.unwrap_or(State::Lost));
         state.is_some()
+    }
+
+    /// Waits until the CPU `number`, which leaves, has left the live root, and then long enough for
+    /// the few instructions that are left until it calls a PSCI of version 0.1. Linux does not wait
+    /// at all. Returns whether it has left.
+    fn wait_for_last_instructions(&self, number: usize) -> bool {
+        let has_left = wait_until(PATIENCE, || parking::is_away(number));
+        wait_until(LAST_INSTRUCTIONS, || false);
+        has_left
     }
 
     /// Waits until the CPU `number`, which was sent from its work, is off. Returns whether it is.

@@ -261,7 +261,7 @@ impl Run<'_> {
         let call = self.summary.calls;
         FOUND_WRONG.store(0, Ordering::Release);
         if let Err(silent) = cross_call::call(self.others, probe_page, page as usize) {
-            let cpu = silent.0.iter().next().unwrap_or_default();
+            let cpu = silent.cpus.iter().next().unwrap_or_default();
             return Err(StressError::Silent { cpu, call });
         }
         if let Some(cpu) = FOUND_WRONG.load(Ordering::Acquire).checked_sub(1) {

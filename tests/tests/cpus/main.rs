@@ -2,6 +2,7 @@
 //! machines of many kinds and with device trees that lie.
 
 mod bbm_level;
+mod bindings;
 mod expect;
 mod handed_over;
 mod refused;

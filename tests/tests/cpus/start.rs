@@ -110,7 +110,7 @@ fn a_cpu_that_comes_uncalled_waits_until_it_is_called() {
 #[test]
 fn a_word_that_a_cpu_in_no_list_watches_as_well_is_not_written() {
     let mut tree = Tree::raspi4b();
-    tree.cpus[2].status = Some("disabled");
+    tree.cpus[2].status = Some("fail");
     tree.cpus[3].method = Some(Method::SpinTable(Some(0xe8)));
     let outcome = tree.boot("--machine raspi4b --memory 2G", "", "cpus; verify");
     expect_cpus(&outcome, 2, 3);

@@ -9,6 +9,7 @@ pub struct Tree {
     pub cpus: Vec<Node>,
     pub gic: Gic,
     pub psci: Option<&'static str>,
+    pub psci_node: PsciNode,
     pub memory: (u64, u64),
     pub console: u64,
 }
@@ -32,11 +33,28 @@ pub enum Method {
 pub enum Gic {
     None,
     Unknown,
-    V2 { distributor: u64, cpu_interface: u64 },
+    V2 { compatible: &'static str, distributor: u64, cpu_interface: u64, interface_len: u64 },
+}
+
+impl Gic {
+    /// A GIC-400.
+    pub const fn v2(distributor: u64, cpu_interface: u64) -> Self {
+        Self::V2 { compatible: "arm,gic-400", distributor, cpu_interface, interface_len: 0x2000 }
+    }
+}
+
+/// Where PSCI is, and how its functions are numbered.
+pub enum PsciNode {
+    /// At /psci, by the specification.
+    AtRoot,
+    /// At /firmware/psci, by the specification.
+    InFirmware,
+    /// At /psci, by the tree: version 0.1.
+    Numbered,
 }
 
 /// That of QEMU's `virt`.
-pub const VIRT_GIC: Gic = Gic::V2 { distributor: 0x0800_0000, cpu_interface: 0x0801_0000 };
+pub const VIRT_GIC: Gic = Gic::v2(0x0800_0000, 0x0801_0000);
 
 /// A CPU that PSCI starts.
 pub fn psci(reg: u64) -> Node {
@@ -46,7 +64,15 @@ pub fn psci(reg: u64) -> Node {
 impl Tree {
     /// QEMU's `virt` with a GICv2, PSCI, and these CPUs.
     pub fn virt(cpus: Vec<Node>) -> Self {
-        Self { cpus, gic: VIRT_GIC, psci: Some("hvc"), memory: (RAM, 1 << 30), console: 0x0900_0000 }
+        let psci_node = PsciNode::AtRoot;
+        Self {
+            cpus,
+            gic: VIRT_GIC,
+            psci: Some("hvc"),
+            psci_node,
+            memory: (RAM, 1 << 30),
+            console: 0x0900_0000,
+        }
     }
 
     /// A Raspberry Pi 4, whose firmware leaves CPUs in a spin table.
@@ -55,8 +81,9 @@ impl Tree {
             |n: u64| Node { reg: Some(n), method: Some(Method::SpinTable(Some(0xd8 + 8 * n))), status: None };
         Self {
             cpus: (0..4).map(cpu).collect(),
-            gic: Gic::V2 { distributor: 0xff84_1000, cpu_interface: 0xff84_2000 },
+            gic: Gic::v2(0xff84_1000, 0xff84_2000),
             psci: None,
+            psci_node: PsciNode::AtRoot,
             memory: (0, 2 << 30),
             console: 0xfe20_1000,
         }
@@ -70,10 +97,22 @@ impl Tree {
         fdt.property_u32("#address-cells", 2)?;
         fdt.property_u32("#size-cells", 2)?;
         if let Some(method) = self.psci {
+            let above = matches!(self.psci_node, PsciNode::InFirmware);
+            let above = if above { Some(fdt.begin_node("firmware")?) } else { None };
             let node = fdt.begin_node("psci")?;
-            fdt.property_string("compatible", "arm,psci-1.0")?;
             fdt.property_string("method", method)?;
+            if matches!(self.psci_node, PsciNode::Numbered) {
+                // The numbers of KVM's and QEMU's version 0.1.
+                fdt.property_string("compatible", "arm,psci")?;
+                fdt.property_u32("cpu_off", 0x95c1_ba5f)?;
+                fdt.property_u32("cpu_on", 0x95c1_ba60)?;
+            } else {
+                fdt.property_string("compatible", "arm,psci-1.0")?;
+            }
             fdt.end_node(node)?;
+            if let Some(above) = above {
+                fdt.end_node(above)?;
+            }
         }
         let cpus = fdt.begin_node("cpus")?;
         fdt.property_u32("#address-cells", 2)?;
@@ -114,11 +153,12 @@ impl Tree {
                 fdt.property_null("interrupt-controller")?;
                 fdt.end_node(node)?;
             }
-            Gic::V2 { distributor, cpu_interface } => {
+            Gic::V2 { compatible, distributor, cpu_interface, interface_len } => {
                 let node = fdt.begin_node("intc")?;
-                fdt.property_string("compatible", "arm,gic-400")?;
+                fdt.property_string("compatible", compatible)?;
                 fdt.property_null("interrupt-controller")?;
-                fdt.property_array_u64("reg", &[BUS + distributor, 0x1000, BUS + cpu_interface, 0x2000])?;
+                let reg = [BUS + distributor, 0x1000, BUS + cpu_interface, interface_len];
+                fdt.property_array_u64("reg", &reg)?;
                 fdt.end_node(node)?;
             }
         }

@@ -4,7 +4,7 @@ use linmap_platform::{CommandLine, CommandLineError, Word, join_words};
 
 /// The words for every crash kernel of Linux: the other CPUs of the crashed kernel cannot be
 /// started, and devices are in the state in which it left them (admin-guide/kdump).
-const CRASHED: CommandLine<'static> = CommandLine("maxcpus=1 reset_devices");
+const CRASHED: CommandLine<'static> = CommandLine::new("maxcpus=1 reset_devices");
 
 /// Writes the payload's command line into `buffer`: the words of `archive`, the archive's
 /// `cmdline`, then `passed_on`, the words of this kernel's own command line that are not for this
@@ -46,20 +46,24 @@ mod tests {
 
     #[test]
     fn the_payload_gets_the_archives_words_and_then_those_passed_on() {
-        let boot = CommandLine(r#"linmap.build=base quiet "linmap.leaf=page" x="1 2" linmapx.a"#);
+        let boot = CommandLine::new(r#"linmap.build=base quiet "linmap.leaf=page" x="1 2" linmapx.a"#);
         let mut buffer = [0; 64];
         assert_eq!(
-            payload_line(CommandLine("console=ttyAMA0\n"), boot.words().filter(is_passed_on), &mut buffer),
+            payload_line(
+                CommandLine::new("console=ttyAMA0\n"),
+                boot.words().filter(is_passed_on),
+                &mut buffer
+            ),
             Ok(r#"console=ttyAMA0 quiet x="1 2" linmapx.a"#)
         );
-        let none = CommandLine("linmap.shell").words().filter(is_passed_on);
-        assert_eq!(payload_line(CommandLine(""), none, &mut buffer), Ok(""));
+        let none = CommandLine::new("linmap.shell").words().filter(is_passed_on);
+        assert_eq!(payload_line(CommandLine::new(""), none, &mut buffer), Ok(""));
     }
 
     #[test]
     fn a_crash_kernel_is_told_first_that_it_has_one_cpu() {
-        let boot = CommandLine("linmap.crashkernel=256M linmap.cpus=4 quiet linmap.generation=1");
-        let archive = CommandLine("a crashkernel=64M -- b");
+        let boot = CommandLine::new("linmap.crashkernel=256M linmap.cpus=4 quiet linmap.generation=1");
+        let archive = CommandLine::new("a crashkernel=64M -- b");
         let mut buffer = [0; 80];
         assert_eq!(
             crash_line(archive, boot.words().filter(is_passed_on), &mut buffer),

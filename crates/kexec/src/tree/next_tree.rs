@@ -1,11 +1,12 @@
 //! The next kernel's device tree: a copy of the running kernel's with changes.
 //!
-//! The tree is copied token by token. Only what [`NextTree`] names changes: all other nodes and
-//! properties and the memory reservations keep their bytes and their order. Rewriting a rewritten
+//! The tree is copied token by token. Only what [`NextTree`] names changes: all other nodes,
+//! properties and memory reservations keep their bytes and their order. Rewriting a rewritten
 //! tree with the same values gives the same bytes, so a tree does not grow from kexec to kexec.
 
 use linmap_fdt::{CellCounts, DeviceTree, Piece, Token};
-use linmap_vmsa::PaRange;
+use linmap_memblock::covers_only;
+use linmap_vmsa::{Pa, PaRange};
 
 use super::chosen::{Chosen, CrashMemory, Seeds};
 use super::names::{self, Writer};
@@ -32,6 +33,9 @@ pub struct NextTree<'a> {
     /// The CPUs with `enable-method = "spin-table"` that wait in a pen of this kernel. All other
     /// CPUs wait where the tree says: in the firmware's pen, or in the pen of an earlier kernel.
     pub spin_table: Option<SpinTable<'a>>,
+    /// What the running kernel was booted with and gives up: the ranges of its tree blob and its
+    /// initrd. Reservations that cover only one of them are removed.
+    pub vacated: &'a [PaRange],
     /// The preserved memory, at most [`MAX_PRESERVED`](crate::MAX_PRESERVED) ranges. They replace
     /// those of the tree.
     pub preserved: &'a [PreservedRange<'a>],
@@ -62,6 +66,10 @@ impl<'a> NextTree<'a> {
     ///   pen stays while a CPU waits in the pen. None is `no-map`: Linux then allocates nothing in
     ///   the range, as for the memory reservation block, but maps it, so that the reader of
     ///   preserved memory finds it in the linear map.
+    /// - Entries of the memory reservation block, and children of `/reserved-memory` without
+    ///   `compatible`, `no-map` and `phandle`, are removed if they cover only a range of `vacated`,
+    ///   to the page. Boot loaders such as U-Boot reserve the tree and the initrd so. Linux would
+    ///   keep that memory from use for ever.
     /// - `cpu-release-addr` of the CPUs in the pen is set. It keeps its width of 32 or 64 bits.
     ///
     /// `source` may have bytes after the tree.
@@ -109,7 +117,8 @@ impl<'a> NextTree<'a> {
 
     /// Writes as much of the tree as fits into `buffer`, and returns the length of the whole tree.
     fn write(&self, tree: &DeviceTree<'_>, buffer: &mut [u8]) -> Result<usize, TreeError> {
-        let mut output = Writer::new(tree, names::ALL, buffer);
+        let is_kept = |address, size| !self.is_vacated(address, size);
+        let mut output = Writer::new(tree, names::ALL, is_kept, buffer);
         let mut walk = Walk::default();
         let reservations = self.reservations();
         let left_behind = self.spin_table.and_then(|spin_table| spin_table.left_behind(tree));
@@ -140,7 +149,8 @@ impl<'a> NextTree<'a> {
                     walk.reserved.note(name, value);
                 }
                 (Token::BeginNode { .. }, Some(Section::ReservedMemory), 3)
-                    if walk.reserved.is_replaced(reservations, left_behind, properties()) =>
+                    if walk.reserved.is_replaced(reservations, left_behind, properties())
+                        || walk.reserved.is_vacated(self.vacated, properties()) =>
                 {
                     walk.removing = true;
                     continue;
@@ -195,6 +205,11 @@ impl<'a> NextTree<'a> {
             output.end_node();
         }
         Ok(())
+    }
+
+    /// Returns whether an entry of the memory reservation block ends with the running kernel.
+    fn is_vacated(&self, address: u64, size: u64) -> bool {
+        PaRange::from_len(Pa(address), size).is_some_and(|entry| covers_only(entry, self.vacated))
     }
 
     fn chosen(&self) -> Chosen<'a> {

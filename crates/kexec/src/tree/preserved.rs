@@ -2,10 +2,7 @@
 //! its device tree.
 
 use arrayvec::ArrayVec;
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::standard::NodeStandard;
-use dtoolkit::{Node, Property};
-use linmap_fdt::is_compatible;
+use linmap_fdt::{Cells, Fdt, FdtNode, is_compatible, string};
 use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
@@ -49,7 +46,7 @@ pub enum PreservedError<'a> {
         size: u64,
     },
     /// `label` of the node is not a string.
-    #[error("/reserved-memory/{node}: label is missing or not a UTF-8 string with one NUL, at its end")]
+    #[error("/reserved-memory/{node}: label is missing or not UTF-8")]
     Label {
         /// The node's name.
         node: &'a str,
@@ -124,10 +121,11 @@ impl<'a> PreservedRange<'a> {
         in_use: &[PaRange],
     ) -> Result<ArrayVec<Self, MAX_PRESERVED>, PreservedError<'a>> {
         let mut all = ArrayVec::<Self, MAX_PRESERVED>::new();
-        let Some(parent) = fdt.find_node("/reserved-memory") else { return Ok(all) };
+        let Some(parent) = fdt.reserved_memory() else { return Ok(all) };
+        let cells = parent.cells();
         for child in parent.children().filter(is_preserved) {
             let node = child.name();
-            let preserved = Self::read(&parent, child)?;
+            let preserved = Self::read(cells, child)?;
             let range = preserved.range;
             if !mappable.clone().any(|mapped| mapped.covers(range)) {
                 return Err(PreservedError::NotMapped { node, range });
@@ -146,31 +144,30 @@ impl<'a> PreservedRange<'a> {
         Ok(all)
     }
 
-    fn read(parent: &FdtNode<'a>, child: FdtNode<'a>) -> Result<Self, PreservedError<'a>> {
+    fn read(cells: Cells, child: FdtNode<'a>) -> Result<Self, PreservedError<'a>> {
         let node = child.name();
-        let (address, size) = only_range(parent, child).ok_or(PreservedError::Reg { node })?;
+        let (address, size) = only_range(cells, child).ok_or(PreservedError::Reg { node })?;
         let range = PaRange::from_len(address, size).ok_or(PreservedError::Wraps { node, address, size })?;
         if !is_whole_pages(range) {
             return Err(PreservedError::Unaligned { node, range });
         }
-        let label = child.property(names::LABEL).and_then(|label| label.value_as::<&str>().ok());
-        let label = label.filter(|label| !label.contains('\0')).ok_or(PreservedError::Label { node })?;
+        let label = child.property(names::LABEL).and_then(string).ok_or(PreservedError::Label { node })?;
         Ok(Self { label, range })
     }
 }
 
-/// Returns address and size in the `reg` of `child` if it has one entry.
-fn only_range<'a>(parent: &FdtNode<'a>, child: FdtNode<'a>) -> Option<(Pa, u64)> {
-    let (Ok(1 | 2), Ok(1 | 2)) = (parent.address_cells(), parent.size_cells()) else { return None };
-    let mut entries = child.reg().ok()??;
+/// Returns address and size in the `reg` of `child` if it has one entry of one or two cells each.
+fn only_range(cells: Cells, child: FdtNode<'_>) -> Option<(Pa, u64)> {
+    let (Cells { address: 1 | 2, size: 1 | 2 }, Ok(mut entries)) = (cells, child.reg(cells)) else {
+        return None;
+    };
     let first = entries.next()?;
-    let range = (Pa(first.address().ok()?), first.size().ok()?);
+    let range = (Pa(first.address()?), first.size()?);
     entries.next().is_none().then_some(range)
 }
 
 fn is_preserved(node: &FdtNode<'_>) -> bool {
-    let compatible = node.property(names::COMPATIBLE);
-    compatible.is_some_and(|property| is_compatible(property.value(), COMPATIBLE))
+    node.property(names::COMPATIBLE).is_some_and(|value| is_compatible(value, COMPATIBLE))
 }
 
 /// Checks that a next kernel accepts the ranges that will be written.

@@ -1,6 +1,7 @@
 //! linmap's nodes in `/reserved-memory`: memory that the next kernel must not use.
 
-use linmap_fdt::{CellCounts, Piece, is_compatible, property};
+use linmap_fdt::{CellCounts, Piece, is_compatible, properties, property};
+use linmap_memblock::covers_only;
 use linmap_vmsa::{Pa, PaRange};
 
 use super::names::{self, Writer};
@@ -72,6 +73,28 @@ impl ReservedMemory {
         let waits =
             |pen: PaRange| left_behind.is_none_or(|words| words.iter().any(|&word| pen.contains(word)));
         pen.is_some_and(|pen| pen == new || !waits(pen))
+    }
+
+    /// Returns whether the child whose tokens continue with `pieces` reserves only a range of
+    /// `vacated`. The firmware's nodes tell more than a range.
+    pub fn is_vacated<'a>(
+        &self,
+        vacated: &[PaRange],
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
+    ) -> bool {
+        let tells_more = [names::COMPATIBLE, "no-map", "phandle"];
+        let mut reg = None;
+        for (name, value) in properties(pieces) {
+            if tells_more.contains(&name) {
+                return false;
+            }
+            if name == names::REG {
+                reg = reg.or(Some(value));
+            }
+        }
+        let entry = reg.zip(self.cells.reg_format().ok()).and_then(|(reg, format)| format.only_entry(reg));
+        let range = entry.and_then(|(address, size)| PaRange::from_len(Pa(address), size));
+        range.is_some_and(|range| covers_only(range, vacated))
     }
 
     /// Writes the nodes of `next` after the other children. The node ends at `offset` of the

@@ -2,7 +2,7 @@
 //! `enable-method = "spin-table"`).
 
 use arrayvec::ArrayVec;
-use linmap_fdt::{CellWidth, DeviceTree, Piece, Token, number, property};
+use linmap_fdt::{CellWidth, DeviceTree, Piece, Token, first_string, number, property};
 use linmap_vmsa::{Pa, PaRange};
 
 use super::limits::{MAX_PENNED, is_whole_pages};
@@ -108,5 +108,5 @@ impl Found {
 }
 
 fn polls_a_word<'a>(pieces: impl Iterator<Item = Piece<'a>>) -> bool {
-    property(pieces, "enable-method") == Some(b"spin-table\0")
+    property(pieces, "enable-method").map(first_string) == Some(b"spin-table")
 }

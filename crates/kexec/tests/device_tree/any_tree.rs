@@ -148,7 +148,9 @@ proptest! {
                 PreservedRange { label, range: PaRange::new(Pa(start), Pa(end)) }
             })
             .collect();
-        let next = NextTree { bootargs: &bootargs, initrd, seeds, crash, spin_table, preserved: &preserved };
+        let (vacated, preserved) = (&[], &preserved);
+        let next =
+            NextTree { bootargs: &bootargs, initrd, seeds, crash, spin_table, vacated, preserved };
         let result = check(&next, &source.blob());
         prop_assert_eq!(rewritten(&next, &result), result);
     }

@@ -4,3 +4,4 @@ mod any_tree;
 mod next_tree;
 mod preserved;
 mod tree;
+mod vacated;

@@ -16,6 +16,7 @@ const NEW: NextTree<'static> = NextTree {
     seeds: Seeds::Removed,
     crash: None,
     spin_table: None,
+    vacated: &[],
     preserved: &[],
 };
 const SPIN_TABLE: SpinTable<'static> =

@@ -1,8 +1,7 @@
 //! The next kernel finds the memory that a kernel preserves, and does not use it.
 
 use crate::tree::{Node, Property, memory, reserved_memory, root, wide};
-use dtoolkit::fdt::Fdt;
-use linmap_fdt::parse_dtb;
+use linmap_fdt::{Fdt, parse_dtb};
 use linmap_kexec::{MAX_PRESERVED, NextTree, PreservedError, PreservedRange, SpinTable};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
@@ -151,12 +150,25 @@ fn nodes_without_a_proper_reg_or_label_are_refused() {
     for blob in [with(Property::cells("reg", &two)), with(Property::new("reg", []))] {
         assert_eq!(read(&blob, &[]), Err(PreservedError::Reg { node }));
     }
-    for label in [&b"no end"[..], b"", b"two\0ends\0", b"\xff\0"] {
-        assert_eq!(read(&with(Property::new("label", label)), &[]), Err(PreservedError::Label { node }));
+    let blob = with(Property::new("label", b"\xff\0"));
+    assert_eq!(read(&blob, &[]), Err(PreservedError::Label { node }));
+    let without = |name: &str| {
+        let mut bare = kept_node(0x9000_0000, 0x1000);
+        bare.properties.retain(|property| property.name != name);
+        tree_with([bare])
+    };
+    assert_eq!(read(&without("label"), &[]), Err(PreservedError::Label { node }));
+    assert_eq!(read(&without("reg"), &[]), Err(PreservedError::Reg { node }));
+}
+
+#[test]
+fn a_label_ends_at_its_first_nul() {
+    for (label, said) in [(&b"any"[..], "any"), (b"any\0\0", "any"), (b"any\0\xff", "any"), (b"", "")] {
+        let mut node = kept_node(0x9000_0000, 0x1000);
+        node.properties.retain(|property| property.name != "label");
+        node.properties.push(Property::new("label", label));
+        assert_eq!(read(&tree_with([node]), &[]).unwrap()[0].label, said);
     }
-    let mut bare = kept_node(0x9000_0000, 0x1000);
-    bare.properties.truncate(1);
-    assert_eq!(read(&tree_with([bare]), &[]), Err(PreservedError::Reg { node }));
 }
 
 #[test]

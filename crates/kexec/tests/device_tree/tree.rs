@@ -71,6 +71,11 @@ impl Node {
 
     /// The tree as a blob, with one range in the memory reservation block.
     pub fn blob(&self) -> Vec<u8> {
+        self.blob_reserving(&[(0x8000_0000, 0x1_0000)])
+    }
+
+    /// The tree as a blob, with these ranges in the memory reservation block.
+    pub fn blob_reserving(&self, reservations: &[(u64, u64)]) -> Vec<u8> {
         fn write(node: &Node, fdt: &mut FdtWriter) {
             let open = fdt.begin_node(&node.name).unwrap();
             for Property { name, value, .. } in &node.properties {
@@ -79,7 +84,8 @@ impl Node {
             node.children.iter().for_each(|child| write(child, fdt));
             fdt.end_node(open).unwrap();
         }
-        let reservations = [FdtReserveEntry::new(0x8000_0000, 0x1_0000).unwrap()];
+        let entry = |&(start, len): &(u64, u64)| FdtReserveEntry::new(start, len).unwrap();
+        let reservations: Vec<_> = reservations.iter().map(entry).collect();
         let mut fdt = FdtWriter::new_with_mem_reserv(&reservations).unwrap();
         write(self, &mut fdt);
         fdt.finish().unwrap()

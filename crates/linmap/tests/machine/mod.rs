@@ -40,7 +40,7 @@ pub const REGIONS: usize = 64;
 
 /// Frames at the end of the image, by number from its end down.
 #[derive(Clone, Copy)]
-enum Frame {
+pub enum Frame {
     /// The live root and the tables below it down to level 2, by level.
     Swapper(Level),
     ImagePages,
@@ -73,7 +73,7 @@ fn roots(setting: &Setting) -> Roots {
     }
 }
 
-fn frame(setting: &Setting, frame: Frame) -> Pa {
+pub fn frame(setting: &Setting, frame: Frame) -> Pa {
     let number = match frame {
         Frame::Swapper(level) => level.number() as u64,
         Frame::ImagePages => 3,

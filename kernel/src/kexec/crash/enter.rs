@@ -12,7 +12,7 @@ use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::print::Quoted;
 use crate::arch::stop;
-use crate::arch::wait::{LAST_PATIENCE, PATIENCE, wait_until};
+use crate::arch::wait::{LAST_PATIENCE, patience_with, wait_until};
 use crate::kexec::crash::description::{self, Changed, Description};
 use crate::smp::leave;
 use crate::{report, say};
@@ -89,7 +89,7 @@ impl Ready {
         let me = per_cpu::this_cpu();
         let numbers = per_cpu::known().map(|(number, _)| number);
         let others = numbers.filter(|&number| number != me && stop::has_stopped(number));
-        wait_until(PATIENCE, || others.clone().all(leave::is_off));
+        wait_until(patience_with(others.clone().count()), || others.clone().all(leave::is_off));
         leave::drain_interrupts();
         // Whatever this CPU was doing: TTBR0 goes to the reserved table, and none of its
         // translations stays cached.

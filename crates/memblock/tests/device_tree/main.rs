@@ -1,122 +1,15 @@
-//! Memory maps from device trees, good and bad. vm-fdt writes them, so that reader and writer check
-//! each other.
+//! Memory maps from device trees, good and bad.
+
+mod corrupt;
+mod tree;
 
 use linmap_fdt::parse_dtb;
-use linmap_memblock::{FdtError, Memblock, MemoryRegion, PA_LIMIT, RegionError};
+use linmap_memblock::{FdtError, FdtWarning, MemoryRegion, PA_LIMIT, RegionError, covers_only};
 use linmap_vmsa::{Pa, PaRange};
-use proptest::prelude::*;
-use vm_fdt::{FdtReserveEntry, FdtWriter};
 
-type Map = Memblock<32>;
-
-fn range(start: u64, len: u64) -> PaRange {
-    PaRange::from_len(Pa(start), len).unwrap()
-}
-
-/// A property: its name and its value.
-type Property<'a> = (&'a str, Vec<u8>);
-
-fn cells(values: &[u32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_be_bytes()).collect()
-}
-
-fn wide(values: &[u64]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_be_bytes()).collect()
-}
-
-fn string(value: &str) -> Vec<u8> {
-    [value.as_bytes(), &[0]].concat()
-}
-
-/// A device tree with what this crate reads; everything else is added by name and value.
-struct Tree {
-    writer: FdtWriter,
-    root: vm_fdt::FdtWriterNode,
-}
-
-impl Tree {
-    fn new(address_cells: u32, size_cells: u32, memreserve: &[(u64, u64)]) -> Self {
-        let entries: Vec<_> =
-            memreserve.iter().map(|&(start, len)| FdtReserveEntry::new(start, len).unwrap()).collect();
-        let mut writer = FdtWriter::new_with_mem_reserv(&entries).unwrap();
-        let root = writer.begin_node("").unwrap();
-        writer.property_u32("#address-cells", address_cells).unwrap();
-        writer.property_u32("#size-cells", size_cells).unwrap();
-        Self { writer, root }
-    }
-
-    fn node(mut self, name: &str, properties: &[Property]) -> Self {
-        let node = self.writer.begin_node(name).unwrap();
-        for (name, value) in properties {
-            self.writer.property(name, value).unwrap();
-        }
-        self.writer.end_node(node).unwrap();
-        self
-    }
-
-    fn memory(self, name: &str, reg: Vec<u8>) -> Self {
-        self.node(name, &[("device_type", string("memory")), ("reg", reg)])
-    }
-
-    /// `/reserved-memory` with two cells for addresses and sizes.
-    fn reserved_memory(mut self, children: &[(&str, &[Property])]) -> Self {
-        let parent = self.writer.begin_node("reserved-memory").unwrap();
-        self.writer.property_u32("#address-cells", 2).unwrap();
-        self.writer.property_u32("#size-cells", 2).unwrap();
-        self.writer.property_null("ranges").unwrap();
-        for &(name, properties) in children {
-            self = self.node(name, properties);
-        }
-        self.writer.end_node(parent).unwrap();
-        self
-    }
-
-    fn blob(mut self) -> Vec<u8> {
-        self.writer.end_node(self.root).unwrap();
-        self.writer.finish().unwrap()
-    }
-}
-
-/// Two cells each, one gigabyte of RAM at 1 GiB.
-fn one_gigabyte() -> Tree {
-    Tree::new(2, 2, &[]).memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000]))
-}
-
-/// A tree in which every part that is read occurs.
-fn everything() -> Vec<u8> {
-    Tree::new(2, 2, &[(0x4800_0000, 0x1001)])
-        .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000, 0x8_0000_0000, 0x1_8000_0000]))
-        .memory("memory@80000000", wide(&[0x8000_0000, 0x1000_0000]))
-        .node("cpus", &[("device_type", string("cpu"))])
-        .reserved_memory(&[
-            ("secure@50000000", &[("reg", wide(&[0x5000_0000, 0x0020_0000])), ("no-map", vec![])]),
-            ("ramoops@60000000", &[("reg", wide(&[0x6000_0000, 0x1000, 0x6000_4800, 0x1000]))]),
-            ("off@61000000", &[("reg", wide(&[0x6100_0000, 0x1000])), ("status", string("disabled"))]),
-            ("outside@10000000", &[("reg", wide(&[0x1000_0000, 0x1000])), ("no-map", vec![])]),
-            ("cma", &[("size", wide(&[0x0400_0000])), ("reusable", vec![])]),
-        ])
-        .node(
-            "chosen",
-            &[("linux,initrd-start", cells(&[0x4400_0000])), ("linux,initrd-end", wide(&[0x4412_3456]))],
-        )
-        .blob()
-}
-
-fn fill(dtb: &[u8]) -> Result<Map, FdtError<'_>> {
-    let mut map = Map::new();
-    map.fill_from_fdt(parse_dtb(dtb).unwrap()).map(|()| map)
-}
-
-/// What filling a map from the tree ends in. The map held something before, and is empty
-/// afterwards.
-fn error(dtb: &[u8]) -> FdtError<'_> {
-    let mut map = Map::new();
-    map.add(range(0x1000, 0x1000)).unwrap();
-    let error = map.fill_from_fdt(parse_dtb(dtb).unwrap()).unwrap_err();
-    assert_eq!(map, Map::new());
-    assert!(!error.to_string().contains('\n'));
-    error
-}
+use tree::{
+    Map, Property, Tree, cells, error, everything, fill, fill_and_warn, one_gigabyte, range, string, wide,
+};
 
 /// RAM in two places. `/chosen` names these ranges as usable.
 fn usable(ranges: &[u64]) -> Vec<u8> {
@@ -165,7 +58,8 @@ fn the_header_of_a_crashed_kernels_core_file_is_reserved() {
 #[test]
 fn usable_memory_that_makes_no_sense_is_refused() {
     let dtb = usable(&[0x5000_0000]);
-    assert_eq!(error(&dtb), FdtError::UsableLength { len: 8, entry: 16 });
+    let property = "linux,usable-memory-range";
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "chosen", property, len: 8, entry: 16 });
     let dtb = usable(&[u64::MAX, 2]);
     assert_eq!(error(&dtb), FdtError::Wraps { node: "chosen", address: u64::MAX, size: 2 });
     let dtb = usable(&[0x1000_0000, 0x1000]);
@@ -285,16 +179,21 @@ fn cells_other_than_one_or_two_are_an_error() {
 #[test]
 fn a_reg_that_is_no_whole_number_of_entries_is_an_error() {
     let dtb = Tree::new(2, 2, &[]).memory("memory@0", cells(&[0, 0, 0, 1, 2])).blob();
-    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@0", len: 20, entry: 16 });
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@0", property: "reg", len: 20, entry: 16 });
     let dtb = one_gigabyte().reserved_memory(&[("odd@0", &[("reg", vec![1, 2, 3])])]).blob();
-    assert_eq!(error(&dtb), FdtError::RegLength { node: "odd@0", len: 3, entry: 16 });
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "odd@0", property: "reg", len: 3, entry: 16 });
 }
 
 #[test]
-fn a_region_of_size_zero_is_an_error() {
+fn a_bank_of_size_zero_is_left_out_with_a_warning() {
     let dtb = one_gigabyte().memory("memory@90000000", wide(&[0x9000_0000, 0])).blob();
-    let error = error(&dtb);
-    assert_eq!(error, FdtError::ZeroSized { node: "memory@90000000", address: 0x9000_0000 });
+    let (map, warnings) = fill_and_warn(&dtb).unwrap();
+    assert_eq!(map, fill(&one_gigabyte().blob()).unwrap());
+    let warning = FdtWarning::ZeroSized { node: "memory@90000000", address: 0x9000_0000 };
+    assert_eq!((&warnings.first[..], warnings.count), (&[warning][..], 1));
+    // A machine with nothing but an empty bank has no memory.
+    let dtb = Tree::new(2, 2, &[]).memory("memory@0", wide(&[0, 0])).blob();
+    assert_eq!(error(&dtb), FdtError::NothingMappable { memory: 0 });
 }
 
 #[test]
@@ -323,7 +222,7 @@ fn a_region_beyond_the_address_limit_is_an_error_wherever_it_stands() {
 }
 
 #[test]
-fn overlapping_memory_is_an_error_that_gives_both_regions() {
+fn overlapping_memory_is_merged_with_a_warning_that_gives_both_regions() {
     // The second entry was joined with the first by the time the third comes: still the second is
     // named.
     let reg = wide(&[0x4000_0000, 0x1000_0000, 0x5000_0000, 0x1000_0000]);
@@ -331,16 +230,92 @@ fn overlapping_memory_is_an_error_that_gives_both_regions() {
         .memory("memory@40000000", reg)
         .memory("memory@5ffff000", wide(&[0x5fff_f000, 0x2000]))
         .blob();
-    let error = error(&dtb);
-    assert_eq!(
-        error,
-        FdtError::Overlap {
-            node: "memory@5ffff000",
-            range: range(0x5fff_f000, 0x2000),
-            other_node: "memory@40000000",
-            other: range(0x5000_0000, 0x1000_0000),
-        }
-    );
+    let (map, warnings) = fill_and_warn(&dtb).unwrap();
+    assert!(map.mappable(0x1000).eq([range(0x4000_0000, 0x2000_1000)]));
+    let warning = FdtWarning::Overlap {
+        node: "memory@5ffff000",
+        range: range(0x5fff_f000, 0x2000),
+        other_node: "memory@40000000",
+        other: range(0x5000_0000, 0x1000_0000),
+    };
+    assert_eq!((&warnings.first[..], warnings.count), (&[warning][..], 1));
+}
+
+#[test]
+fn many_warnings_are_counted_and_soon_done() {
+    let twice = wide(&[0x4000_0000, 0x1000].repeat(20_000));
+    let dtb = Tree::new(2, 2, &[]).memory("memory@40000000", twice).blob();
+    let started = std::time::Instant::now();
+    let (_, warnings) = fill_and_warn(&dtb).unwrap();
+    assert_eq!((warnings.first.len(), warnings.count), (8, 19_999));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn usable_memory_of_a_node_stands_for_its_reg() {
+    let usable = |value: &[u64]| ("linux,usable-memory", wide(value));
+    let ram = || ("device_type", string("memory"));
+    let reg = ("reg", wide(&[0x8000_0000, 0x4000_0000]));
+    let tree = |value: &[u64]| {
+        let properties = [ram(), usable(value), reg.clone()];
+        one_gigabyte().node("memory@80000000", &properties).blob()
+    };
+    let own = range(0x4000_0000, 0x4000_0000);
+    let map = fill(&tree(&[0x9000_0000, 0x100_0000, 0xa000_0000, 0x1000])).unwrap_or_default();
+    assert!(map.mappable(0x1000).eq([own, range(0x9000_0000, 0x100_0000), range(0xa000_0000, 0x1000)]));
+    // None of the node's memory is usable.
+    assert!(fill(&tree(&[])).unwrap_or_default().mappable(0x1000).eq([own]));
+    let dtb = one_gigabyte().node("memory@80000000", &[ram(), usable(&[0x9000_0000])]).blob();
+    let property = "linux,usable-memory";
+    assert_eq!(error(&dtb), FdtError::RegLength { node: "memory@80000000", property, len: 8, entry: 16 });
+    let dtb = one_gigabyte().node("memory@80000000", &[ram(), usable(&[u64::MAX, 2])]).blob();
+    assert_eq!(error(&dtb), FdtError::Wraps { node: "memory@80000000", address: u64::MAX, size: 2 });
+}
+
+#[test]
+fn strings_end_at_their_first_nul_whatever_follows() {
+    let padded = |text: &[u8]| [text, b"\0\0\xff"].concat();
+    let dtb = Tree::new(2, 2, &[])
+        .node(
+            "memory@40000000",
+            &[
+                ("device_type", padded(b"memory")),
+                ("status", padded(b"okay")),
+                ("reg", wide(&[0x4000_0000, 0x4000_0000])),
+            ],
+        )
+        .blob();
+    assert_eq!(fill(&dtb).unwrap(), fill(&one_gigabyte().blob()).unwrap());
+}
+
+#[test]
+fn reservations_of_the_old_tree_and_initrd_are_not_the_firmwares() {
+    let old = [range(0x4800_0000, 0x1_2345), range(0x4900_0000, 0x20_0001)];
+    for (entry, vacated) in [
+        (old[0], true),
+        (range(0x4800_0000, 0x1_3000), true),
+        (range(0x4900_0000, 0x20_1000), true),
+        (range(0x4800_0000, 0x1_4000), false),
+        (range(0x47ff_f000, 0x1_4000), false),
+        (range(0x4900_1000, 0x1000), false),
+        (range(0x4800_0000, 0), false),
+        (range(0x4800_0000, 0x120_1000), false),
+    ] {
+        assert_eq!(covers_only(entry, &old), vacated, "{entry}");
+    }
+    assert!(!covers_only(range(0, 0x1000), &[PaRange::default()]));
+    let firmware = (0x4700_0000, 0x1000);
+    let reserved = [(0x4800_0000, 0x1_2345), firmware, (0x4900_0000, 0x20_0001)];
+    let dtb = Tree::new(2, 2, &reserved)
+        .memory("memory@40000000", wide(&[0x4000_0000, 0x4000_0000]))
+        .reserved_memory(&[("tee@50000000", &[("reg", wide(&[0x5000_0000, 0x1000])), ("no-map", vec![])])])
+        .blob();
+    let mut of_firmware = Map::new();
+    of_firmware.fill_from_reservations(parse_dtb(&dtb).unwrap(), &old).unwrap();
+    assert_eq!(of_firmware.reserved(), [range(0x4700_0000, 0x1000)]);
+    assert!(of_firmware.is_no_map(Pa(0x5000_0000)) && of_firmware.memory_len() == 0);
+    let all = fill(&dtb).unwrap();
+    assert!(all.is_reserved(Pa(0x4800_0000)) && all.is_reserved(Pa(0x4900_0000)));
 }
 
 #[test]
@@ -373,107 +348,4 @@ fn an_initrd_that_makes_no_sense_is_an_error() {
     let odd = ("linux,initrd-end", vec![0; 12]);
     let wrong = FdtError::InitrdLength { property: "linux,initrd-end", len: 12 };
     assert_eq!(error(&chosen(&[start, odd])), wrong);
-}
-
-/// Offsets of fields in the header, in bytes.
-const TOTAL_SIZE: usize = 4;
-const STRINGS: usize = 12;
-const STRINGS_SIZE: usize = 32;
-
-fn get(dtb: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(dtb[at..at + 4].try_into().unwrap())
-}
-
-fn set(dtb: &[u8], at: usize, value: u32) -> Vec<u8> {
-    let mut changed = dtb.to_vec();
-    changed[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    changed
-}
-
-#[test]
-fn names_longer_than_the_specification_allows_are_read() {
-    // The Raspberry Pi 4's tree has such a name. The last name of the strings block grows.
-    let dtb = one_gigabyte().node("cpus", &[("arm,cpu-registers", vec![])]).blob();
-    let strings = get(&dtb, STRINGS) as usize + get(&dtb, STRINGS_SIZE) as usize;
-    assert_eq!(dtb[strings - 18..strings], *b"arm,cpu-registers\0");
-    let more = b"-not-fw-configured\0";
-    let mut long = set(&dtb, TOTAL_SIZE, get(&dtb, TOTAL_SIZE) + more.len() as u32);
-    long = set(&long, STRINGS_SIZE, get(&dtb, STRINGS_SIZE) + more.len() as u32 - 1);
-    long.splice(strings - 1..strings, more.iter().copied());
-    long.push(0);
-    assert_eq!(fill(&long).unwrap(), fill(&dtb).unwrap());
-}
-
-#[test]
-fn bytes_behind_the_tree_are_ignored() {
-    let dtb = everything();
-    let longer = [&dtb[..], &[0xff; 100]].concat();
-    assert_eq!(fill(&longer).unwrap(), fill(&dtb).unwrap());
-}
-
-/// Reads all that can be read, as a kernel would.
-fn read(dtb: &[u8]) {
-    let mut map = Map::new();
-    match parse_dtb(dtb) {
-        Ok(fdt) => {
-            if let Err(error) = map.fill_from_fdt(fdt) {
-                assert_eq!(map, Map::new());
-                assert!(!error.to_string().contains('\n'));
-            }
-            // Visits every node, property and string.
-            assert!(!fdt.to_string().is_empty());
-        }
-        Err(error) => assert!(!error.to_string().contains('\n')),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
-
-    #[test]
-    fn no_corruption_makes_reading_panic(
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
-        cut in prop::option::of(any::<prop::sample::Index>()),
-    ) {
-        let mut dtb = everything();
-        for (index, value) in flips {
-            let index = index.index(dtb.len());
-            dtb[index] = value;
-        }
-        if let Some(cut) = cut {
-            dtb.truncate(cut.index(dtb.len()));
-        }
-        read(&dtb);
-    }
-
-    #[test]
-    fn no_changed_word_makes_reading_panic(
-        words in prop::collection::vec(
-            (any::<prop::sample::Index>(), prop_oneof![0..12_u32, Just(u32::MAX), 0..1024_u32, any::<u32>()]),
-            1..4,
-        ),
-    ) {
-        let mut dtb = everything();
-        for (index, value) in words {
-            dtb = set(&dtb, index.index(dtb.len() / 4) * 4, value);
-        }
-        read(&dtb);
-    }
-}
-
-#[test]
-fn no_single_word_and_no_length_makes_reading_panic() {
-    let dtb = everything();
-    for len in 0..dtb.len() {
-        // Both with the size in the header left alone and with it made to fit.
-        read(&dtb[..len]);
-        if len >= 8 {
-            read(&set(&dtb, TOTAL_SIZE, len as u32)[..len]);
-        }
-    }
-    for at in (0..dtb.len() / 4).map(|word| word * 4) {
-        for value in [0, 1, 2, 3, 4, 9, 0x10, 0x7fff_ffff, u32::MAX - 3, u32::MAX] {
-            read(&set(&dtb, at, value));
-        }
-    }
 }

@@ -1,0 +1,38 @@
+//! What the linear region must translate, for its verification.
+
+use linmap_table::verify::Expected;
+use linmap_vmsa::{Access, Execute, PaRange};
+
+use super::linear_map::LinearMap;
+use crate::changed_ranges::{Allowed, ChangedRanges};
+
+impl LinearMap {
+    /// Returns what the linear region must translate, for
+    /// [`verify_tree`](linmap_table::verify::verify_tree): all of `memory`, which ascends, and
+    /// nothing else. `changed` is the record of all changes of protections.
+    ///
+    /// The rest of the kernel's half is the caller's, the image's own mapping included.
+    pub fn expected<'e, const N: usize>(
+        &'e self,
+        memory: impl Iterator<Item = PaRange> + 'e,
+        changed: &'e ChangedRanges<N>,
+    ) -> impl Iterator<Item = Expected> + 'e {
+        // The image's alias is built without contiguous runs, but a split of it may make some.
+        let (layout, image, leaves, global) = (self.layout(), self.image.range(), self.leaves, self.global);
+        let expected = move |(part, allowed): (PaRange, Allowed)| Expected {
+            va: layout.linear(part.start),
+            len: part.len(),
+            content: allowed.content(part.start, leaves, global),
+        };
+        memory.flat_map(move |range| {
+            let below = PaRange::new(range.start, range.end.min(image.start));
+            let above = PaRange::new(range.start.max(image.end), range.end);
+            let alias = changed.parts(range.intersection(image)).map(|(part, allowed)| {
+                // Whatever the image's own mapping allows.
+                let access = Access::KernelReadOnly;
+                (part, Allowed { access, execute: Execute::Never, ..allowed })
+            });
+            changed.parts(below).chain(alias).chain(changed.parts(above)).map(expected)
+        })
+    }
+}

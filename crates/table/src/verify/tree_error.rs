@@ -1,0 +1,97 @@
+//! Where a tree differs from what it must be.
+
+use core::fmt;
+
+use linmap_vmsa::{Descriptor, Level, Pa, Va};
+use thiserror::Error;
+
+use crate::mapping::MappingError;
+
+/// An entry by its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryPlace {
+    /// The first address that it translates.
+    pub va: Va,
+    /// The level of its table.
+    pub level: Level,
+    /// The frame of its table.
+    pub table: Pa,
+    /// Its index there.
+    pub index: usize,
+}
+
+impl fmt::Display for EntryPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { va, level, table, index } = self;
+        write!(f, "{va}: entry {index} of the level {level} table at {table}")
+    }
+}
+
+/// What an entry must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WantedEntry {
+    /// Unused: nothing is mapped there.
+    Unused,
+    /// This leaf, with or without the contiguous bit, or a table of smaller leaves.
+    Leaf(Descriptor),
+    /// A table: what must be mapped there has no leaf of this size.
+    Table,
+}
+
+impl fmt::Display for WantedEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unused => f.write_str("0, since nothing is mapped there"),
+            Self::Leaf(leaf) => write!(f, "{leaf:?}"),
+            Self::Table => f.write_str("a table"),
+        }
+    }
+}
+
+/// The first difference between a tree and what it must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// An entry is wrong.
+    #[error("{place} is {found:?} instead of {wanted}")]
+    Entry {
+        /// The entry.
+        place: EntryPlace,
+        /// What it is.
+        found: Descriptor,
+        /// What it must be.
+        wanted: WantedEntry,
+    },
+    /// The contiguous bit is set, but the run is incomplete, crosses a mapping's end or is not
+    /// aligned: a TLB may translate more than the tables say (Arm ARM D8.7.1).
+    #[error("{place} is {found:?}, but its contiguous run is not complete")]
+    Run {
+        /// The entry.
+        place: EntryPlace,
+        /// What it is.
+        found: Descriptor,
+    },
+    /// The descriptor of a table has bits besides the address and the type.
+    #[error("{place} is {found:?}, a table descriptor that should be {wanted:?}")]
+    TableBits {
+        /// The entry.
+        place: EntryPlace,
+        /// What it is.
+        found: Descriptor,
+        /// The descriptor of the same table.
+        wanted: Descriptor,
+    },
+    /// The descriptor of a table leads to a frame that is no table for these addresses.
+    #[error("{place} is {found:?}, but {frame} is not a table for these addresses")]
+    NotTable {
+        /// The entry.
+        place: EntryPlace,
+        /// What it is.
+        found: Descriptor,
+        /// Where it leads.
+        frame: Pa,
+    },
+    /// The list breaks a rule, so nothing can be said of the tree.
+    #[error("the list of what must be mapped: {0}")]
+    List(#[from] MappingError),
+}
