@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it,
-//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree, for as
-//! long as one likes.
+//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree or its
+//! UEFI memory map, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ Exit code: 0 nothing was found, 1 something was";
 
 /// Run random edits of live trees and random changes of the linear map on the machine model, random
 /// bytes and events through its readers and the machine, and random bytes through what unpacks
-/// kernels and reads move lists, archives, command lines and device trees.
+/// kernels and reads move lists, archives, command lines, device trees and UEFI memory maps.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K
@@ -39,6 +39,7 @@ const BOARD: &str = "linmap-board";
 const LINMAP: &str = "linmap";
 const KEXEC: &str = "linmap-kexec";
 const PLATFORM: &str = "linmap-platform";
+const MEMBLOCK: &str = "linmap-memblock";
 /// Sequences of one round.
 const ROUND: u64 = 30_000;
 /// Tests in `live_edits`, which share them.
@@ -51,6 +52,9 @@ const SEQUENCES_PER_MAP: u64 = 100;
 
 /// Sequences for each map that is compared with an oracle of pages.
 const SEQUENCES_PER_ORACLE: u64 = 20;
+
+/// Sequences for each layout of memory that is built: a million layouts in all.
+const SEQUENCES_PER_LAYOUT: u64 = 3;
 
 /// `cargo xtask fuzz`.
 pub fn run(workspace: &Workspace, arguments: &FuzzArgs) -> Result<ExitCode> {
@@ -106,7 +110,7 @@ fn rounds(sequences: u64, seed: u64) -> impl Iterator<Item = Round> {
 
 impl Round {
     /// The tests of a round, by name.
-    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 9] {
+    fn commands(self, workspace: &Workspace) -> [(&'static str, Command); 11] {
         [
             (
                 BOARD,
@@ -132,6 +136,14 @@ impl Round {
                 ],
             ),
             (
+                LINMAP,
+                "layouts",
+                [
+                    ("LINMAP_SEED", self.seed.wrapping_mul(ROUND)),
+                    ("LINMAP_SEQUENCES", self.sequences.div_ceil(SEQUENCES_PER_LAYOUT)),
+                ],
+            ),
+            (
                 MODEL,
                 "fuzz_readers",
                 [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
@@ -152,6 +164,11 @@ impl Round {
             ),
             (KEXEC, "device_tree", [("PROPTEST_RNG_SEED", self.seed), ("PROPTEST_CASES", self.sequences)]),
             (PLATFORM, "reading", [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)]),
+            (
+                MEMBLOCK,
+                "other_sources",
+                [("PROPTEST_RNG_SEED", self.seed), ("LINMAP_FUZZ_CASES", self.sequences)],
+            ),
         ]
         .map(|(package, name, variables)| {
             let mut command = test(workspace, &["--package", package, "--test", name]);
@@ -205,9 +222,9 @@ mod tests {
         assert!(shown[0].starts_with("LINMAP_SEED=7 LINMAP_SEQUENCES=20 "), "{}", shown[0]);
         assert!(shown[1].starts_with("LINMAP_SEED=210000 LINMAP_SEQUENCES=1 "), "{}", shown[1]);
         assert!(
-            shown[5].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
+            shown[6].ends_with(" test --quiet --package linmap-model --test fuzz_machine"),
             "{}",
-            shown[5]
+            shown[6]
         );
     }
 }

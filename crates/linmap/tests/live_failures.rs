@@ -21,7 +21,7 @@ use machine::{REGIONS, Running};
 const MIB: u64 = 1 << 20;
 
 /// All that a failure must not change.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(PartialEq, Debug)]
 struct Before {
     leaves: BTreeMap<u64, (u32, u64)>,
     tables: u64,
@@ -40,7 +40,7 @@ impl Before {
             });
             machine.tables(0, Space::High)
         });
-        let mut memblock = (*running.editor.memblock).clone();
+        let mut memblock = running.editor.memblock.copy().expect("lists that never grow");
         // Which free frames wait in the pool says nothing.
         let out = running.frames_out();
         let everywhere = PaRange::new(linmap_vmsa::Pa(0), memblock.memory_end());

@@ -1,7 +1,7 @@
 //! Allocating memory: the highest place in a range that fits.
 
 use crate::cursor::{Cursor, Request};
-use crate::memblock::Memblock;
+use crate::memblock::{List, Memblock};
 use crate::range_set::Full;
 use crate::region_error::RegionError;
 use linmap_vmsa::{Pa, PaRange};
@@ -41,7 +41,7 @@ pub enum AllocError {
         /// The requested alignment in bytes.
         align: u64,
     },
-    /// The list of reserved ranges is full.
+    /// The list of reserved ranges is full and can't grow.
     #[error(transparent)]
     Regions(#[from] RegionError),
 }
@@ -56,7 +56,7 @@ impl<const N: usize> Memblock<N> {
     ///
     /// # Errors
     /// [`AllocError::NoSpace`], [`AllocError::Invalid`], and [`AllocError::Regions`] with
-    /// [`RegionError::Full`]. Nothing is allocated.
+    /// [`RegionError::Full`] or [`RegionError::NoStorage`]. Nothing is allocated.
     #[inline]
     pub fn alloc(&mut self, len: u64, align: u64, limit: PaRange) -> Result<Pa, AllocError> {
         let request = Request { len, align, limit };
@@ -99,11 +99,14 @@ impl<const N: usize> Memblock<N> {
         };
         // `len` bytes from `start` end inside a free range, so the end does not wrap.
         let range = PaRange::new(start, Pa(start.0 + len));
-        let index = self.reserved.insert(range).map_err(|Full| RegionError::Full {
-            list: "reserved",
-            range,
-            capacity: N,
-        })?;
+        let index = match self.reserved.insert(range) {
+            Ok(index) => index,
+            Err(Full) => {
+                self.grow(List::Reserved, range)?;
+                // The longer list may lie in the same free range, right below.
+                return self.alloc_searching(request);
+            }
+        };
         // If the range was merged with the one below, the free range began at its start: room is 0.
         let room = start.0 - floor.0;
         self.cursor = Cursor { request, index, room };

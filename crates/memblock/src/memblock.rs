@@ -1,6 +1,7 @@
 //! The memory map: which memory exists, which must not be mapped, which is reserved.
 
 use crate::cursor::Cursor;
+use crate::growth::{Growth, LISTS, place, storage_bytes};
 use crate::range_set::{Difference, Full, RangeSet};
 use crate::region_error::{PA_LIMIT, RegionError};
 use linmap_vmsa::{Pa, PaRange};
@@ -20,7 +21,7 @@ pub struct MemoryRegion {
 }
 
 /// The physical memory and its use: up to `N` ranges of RAM, `N` ranges that must not be mapped,
-/// and `N` reserved ranges.
+/// and `N` reserved ranges; more after [`Memblock::allow_growth`].
 ///
 /// A byte has three independent flags: *memory* (RAM), *no-map* and *reserved*. An address without
 /// RAM can have the other two, which then hold for RAM that is added later. A byte is *free* if it
@@ -32,12 +33,33 @@ pub struct MemoryRegion {
 /// all zero there.
 ///
 /// Two memblocks are equal if all bytes have the same flags.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Memblock<const N: usize> {
     memory: RangeSet<N>,
     no_map: RangeSet<N>,
     pub(crate) reserved: RangeSet<N>,
     pub(crate) cursor: Cursor,
+    growth: Option<Growth>,
+    /// The reserved memory that the lists are in; empty as long as they have not grown.
+    storage: PaRange,
+}
+
+/// One of the three lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    Memory,
+    NoMap,
+    Reserved,
+}
+
+impl List {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::NoMap => "no-map",
+            Self::Reserved => "reserved",
+        }
+    }
 }
 
 impl<const N: usize> PartialEq for Memblock<N> {
@@ -62,7 +84,66 @@ impl<const N: usize> Memblock<N> {
             no_map: RangeSet::new(),
             reserved: RangeSet::new(),
             cursor: Cursor::NONE,
+            growth: None,
+            storage: PaRange::new(Pa(0), Pa(0)),
         }
+    }
+
+    /// Lets the lists grow from now on. When a change finds a list full, all three move to storage
+    /// of twice their length: the highest free memory inside the limit of `growth`. The storage is
+    /// reserved; the storage that it replaces is free again.
+    ///
+    /// Reserve everything that is in use before, or leave it out of the limit. A list that can't
+    /// grow for want of memory is [`RegionError::NoStorage`].
+    pub fn allow_growth(&mut self, growth: Growth) {
+        self.growth = Some(growth);
+    }
+
+    /// Returns a copy, which can't grow.
+    ///
+    /// # Errors
+    /// [`RegionError::Full`]: a list has grown and has more than `N` ranges.
+    pub fn copy(&self) -> Result<Self, RegionError> {
+        let mut copy = Self::new();
+        copy.copy_from(self)?;
+        Ok(copy)
+    }
+
+    /// Undoes all allocations and reservations since `before` was copied from this map. Lists that
+    /// have grown since then stay where they are.
+    pub fn restore(&mut self, before: &Self) {
+        let storage = self.storage;
+        // Lists never get shorter, and longer ones have room for their own reservation.
+        let restored = self.copy_from(before);
+        debug_assert!(restored.is_ok(), "a copy of another map");
+        if before.storage != storage {
+            let replaced = self.replace_reservation(before.storage, storage);
+            debug_assert!(replaced.is_ok(), "longer lists have room");
+            self.storage = storage;
+        }
+    }
+
+    /// Returns the reserved memory that the lists are in, if they have grown.
+    pub fn storage(&self) -> Option<PaRange> {
+        (!self.storage.is_empty()).then_some(self.storage)
+    }
+
+    fn copy_from(&mut self, other: &Self) -> Result<(), RegionError> {
+        for list in [List::Memory, List::NoMap, List::Reserved] {
+            let capacity = self.list(list).capacity();
+            if let Some(&range) = other.list(list).as_slice().get(capacity) {
+                return Err(RegionError::Full { list: list.name(), range, capacity });
+            }
+        }
+        let copied = self
+            .memory
+            .copy_from(&other.memory)
+            .and_then(|()| self.no_map.copy_from(&other.no_map))
+            .and_then(|()| self.reserved.copy_from(&other.reserved));
+        debug_assert!(copied.is_ok(), "the lengths were compared");
+        self.storage = other.storage;
+        self.cursor = Cursor::NONE;
+        Ok(())
     }
 
     /// Adds RAM. Ranges that are RAM already do not change.
@@ -71,17 +152,19 @@ impl<const N: usize> Memblock<N> {
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
     pub fn add(&mut self, range: PaRange) -> Result<(), RegionError> {
         self.cursor = Cursor::NONE;
-        insert(&mut self.memory, "memory", range)
+        self.insert_checked(List::Memory, range)
     }
 
     /// Removes RAM, for instance above a `mem=` limit. No-map marks and reservations in the range
     /// stay.
     ///
     /// # Errors
-    /// [`RegionError::Full`] if the range cuts a hole, which splits a range in two.
+    /// [`RegionError::Full`] if the range cuts a hole, which splits a range in two;
+    /// [`RegionError::HoldsLists`].
     pub fn remove(&mut self, range: PaRange) -> Result<(), RegionError> {
+        self.check_lists_stay(range)?;
         self.cursor = Cursor::NONE;
-        remove(&mut self.memory, "memory", range)
+        self.remove_from(List::Memory, range)
     }
 
     /// Marks a range that must never be mapped. It is never allocated either.
@@ -89,8 +172,9 @@ impl<const N: usize> Memblock<N> {
     /// # Errors
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
     pub fn mark_no_map(&mut self, range: PaRange) -> Result<(), RegionError> {
+        self.check_lists_stay(range)?;
         self.cursor = Cursor::NONE;
-        insert(&mut self.no_map, "no-map", range)
+        self.insert_checked(List::NoMap, range)
     }
 
     /// Reserves a range. Parts of it may be reserved already.
@@ -99,7 +183,7 @@ impl<const N: usize> Memblock<N> {
     /// [`RegionError::AbovePaLimit`], [`RegionError::Full`].
     pub fn reserve(&mut self, range: PaRange) -> Result<(), RegionError> {
         self.cursor = Cursor::NONE;
-        insert(&mut self.reserved, "reserved", range)
+        self.insert_checked(List::Reserved, range)
     }
 
     /// Frees a range that was reserved or allocated, or any part of one.
@@ -111,15 +195,19 @@ impl<const N: usize> Memblock<N> {
         if let Some(first_free) = self.reserved.first_missing(range) {
             return Err(RegionError::NotReserved { range, first_free });
         }
+        self.check_lists_stay(range)?;
         self.cursor = Cursor::NONE;
-        remove(&mut self.reserved, "reserved", range)
+        self.remove_from(List::Reserved, range)
     }
 
-    /// Removes everything: the result is a machine without memory.
+    /// Removes everything: the result is a machine without memory. The lists have their first
+    /// capacity again, and grow no more: what is in use has to be reserved first.
     pub fn clear(&mut self) {
-        self.memory.clear();
-        self.no_map.clear();
-        self.reserved.clear();
+        self.memory.shrink();
+        self.no_map.shrink();
+        self.reserved.shrink();
+        self.growth = None;
+        self.storage = PaRange::default();
         self.cursor = Cursor::NONE;
     }
 
@@ -194,32 +282,98 @@ impl<const N: usize> Memblock<N> {
         self.cursor = Cursor::NONE;
         self.memory.align_inward(page);
     }
-}
 
-fn insert<const N: usize>(
-    set: &mut RangeSet<N>,
-    list: &'static str,
-    range: PaRange,
-) -> Result<(), RegionError> {
-    if range.end > PA_LIMIT {
-        return Err(RegionError::AbovePaLimit { range });
+    fn list(&self, list: List) -> &RangeSet<N> {
+        match list {
+            List::Memory => &self.memory,
+            List::NoMap => &self.no_map,
+            List::Reserved => &self.reserved,
+        }
     }
-    if range.end <= range.start {
-        return Ok(());
-    }
-    match set.insert(range) {
-        Ok(_) => Ok(()),
-        Err(Full) => Err(RegionError::Full { list, range, capacity: N }),
-    }
-}
 
-fn remove<const N: usize>(
-    set: &mut RangeSet<N>,
-    list: &'static str,
-    range: PaRange,
-) -> Result<(), RegionError> {
-    if range.end <= range.start {
-        return Ok(());
+    fn list_mut(&mut self, list: List) -> &mut RangeSet<N> {
+        match list {
+            List::Memory => &mut self.memory,
+            List::NoMap => &mut self.no_map,
+            List::Reserved => &mut self.reserved,
+        }
     }
-    set.remove(range).map_err(|Full| RegionError::Full { list, range, capacity: N })
+
+    fn insert_checked(&mut self, list: List, range: PaRange) -> Result<(), RegionError> {
+        if range.end > PA_LIMIT {
+            return Err(RegionError::AbovePaLimit { range });
+        }
+        if range.end <= range.start {
+            return Ok(());
+        }
+        self.with_room(list, range, |set| set.insert(range).map(|_| ()))
+    }
+
+    fn remove_from(&mut self, list: List, range: PaRange) -> Result<(), RegionError> {
+        if range.end <= range.start {
+            return Ok(());
+        }
+        self.with_room(list, range, |set| set.remove(range))
+    }
+
+    /// Makes `change`, which concerns `range`; once more with longer lists if the list is full.
+    fn with_room(
+        &mut self,
+        list: List,
+        range: PaRange,
+        change: impl Fn(&mut RangeSet<N>) -> Result<(), Full>,
+    ) -> Result<(), RegionError> {
+        if change(self.list_mut(list)).is_ok() {
+            return Ok(());
+        }
+        self.grow(list, range)?;
+        change(self.list_mut(list)).map_err(|Full| self.full(list, range))
+    }
+
+    fn full(&self, list: List, range: PaRange) -> RegionError {
+        RegionError::Full { list: list.name(), range, capacity: self.list(list).capacity() }
+    }
+
+    /// Moves the lists to longer storage outside `range`, for which `list` has no room.
+    #[cold]
+    pub(crate) fn grow(&mut self, list: List, range: PaRange) -> Result<(), RegionError> {
+        let full = self.full(list, range);
+        let Growth { limit, reach } = self.growth.ok_or(full)?;
+        let capacity = self.list(list).capacity();
+        let bytes = storage_bytes(capacity);
+        let none = RegionError::NoStorage { list: list.name(), range, capacity, bytes, limit };
+        let storage = place(self.free_ranges(limit).rev(), bytes, range).ok_or(none)?;
+        let room = reach(storage).ok_or(none)?;
+        let each = room.len() / LISTS;
+        // One range for the new storage, one for a hole where the old one is, one for the change.
+        if each < capacity + 3 {
+            return Err(none);
+        }
+        let (memory, room) = room.split_at_mut(each);
+        let (no_map, reserved) = room.split_at_mut(each);
+        self.memory.grow(memory);
+        self.no_map.grow(no_map);
+        self.reserved.grow(reserved);
+        self.cursor = Cursor::NONE;
+        let before = core::mem::replace(&mut self.storage, storage);
+        self.replace_reservation(before, storage).map_err(|Full| full)
+    }
+
+    fn replace_reservation(&mut self, before: PaRange, now: PaRange) -> Result<(), Full> {
+        if !before.is_empty() {
+            self.reserved.remove(before)?;
+        }
+        if !now.is_empty() {
+            self.reserved.insert(now)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to give away the memory that the lists are in.
+    fn check_lists_stay(&self, range: PaRange) -> Result<(), RegionError> {
+        if self.storage.overlaps(range) {
+            return Err(RegionError::HoldsLists { range, storage: self.storage });
+        }
+        Ok(())
+    }
 }

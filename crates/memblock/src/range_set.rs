@@ -1,30 +1,111 @@
 //! A set of physical addresses: sorted ranges that neither overlap nor touch.
 
-use arrayvec::ArrayVec;
+use core::fmt;
+
 use linmap_vmsa::{Pa, PaRange};
 
 /// The set needs one more range than fits into it. The set is unchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Up to `N` ranges in ascending order. Ranges that overlap or touch are merged, so equal sets are
-/// equal lists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Ranges in ascending order: up to `N`, or as many as its lent storage holds. Ranges that overlap
+/// or touch are merged, so equal sets are equal lists.
 pub(crate) struct RangeSet<const N: usize> {
-    ranges: ArrayVec<PaRange, N>,
+    own: [PaRange; N],
+    /// Replaces `own` once the set has grown.
+    lent: Option<&'static mut [PaRange]>,
+    len: usize,
+}
+
+impl<const N: usize> PartialEq for RangeSet<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl<const N: usize> Eq for RangeSet<N> {}
+
+impl<const N: usize> fmt::Debug for RangeSet<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
 }
 
 impl<const N: usize> RangeSet<N> {
+    /// An empty set. It is all zero.
     pub(crate) const fn new() -> Self {
-        Self { ranges: ArrayVec::new_const() }
+        Self { own: [PaRange::new(Pa(0), Pa(0)); N], lent: None, len: 0 }
     }
 
+    #[inline]
+    fn storage(&self) -> &[PaRange] {
+        self.lent.as_deref().unwrap_or(&self.own)
+    }
+
+    #[inline]
+    fn storage_mut(&mut self) -> &mut [PaRange] {
+        self.lent.as_deref_mut().unwrap_or(&mut self.own)
+    }
+
+    /// How many ranges fit.
+    pub(crate) fn capacity(&self) -> usize {
+        self.storage().len()
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[PaRange] {
-        &self.ranges
+        self.storage().get(..self.len).unwrap_or_default()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.ranges.clear();
+    fn as_mut_slice(&mut self) -> &mut [PaRange] {
+        let len = self.len;
+        self.storage_mut().get_mut(..len).unwrap_or_default()
+    }
+
+    /// Moves the ranges to `storage`, which must be longer than the set's present one.
+    pub(crate) fn grow(&mut self, storage: &'static mut [PaRange]) {
+        for (to, from) in storage.iter_mut().zip(self.as_slice()) {
+            *to = *from;
+        }
+        self.lent = Some(storage);
+    }
+
+    /// Removes everything and returns to the set's own storage.
+    pub(crate) fn shrink(&mut self) {
+        self.len = 0;
+        self.lent = None;
+    }
+
+    /// Replaces the content by that of `other`.
+    pub(crate) fn copy_from(&mut self, other: &Self) -> Result<(), Full> {
+        let ranges = other.as_slice();
+        self.storage_mut().get_mut(..ranges.len()).ok_or(Full)?.copy_from_slice(ranges);
+        self.len = ranges.len();
+        Ok(())
+    }
+
+    /// Puts `range` at `index`, at most the number of ranges, before all that follow.
+    fn put(&mut self, index: usize, range: PaRange) -> Result<(), Full> {
+        let len = self.len;
+        let storage = self.storage_mut();
+        if len >= storage.len() {
+            return Err(Full);
+        }
+        storage.copy_within(index..len, index + 1);
+        if let Some(slot) = storage.get_mut(index) {
+            *slot = range;
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Removes the ranges from `first` to below `last`, at most the number of ranges.
+    fn cut(&mut self, first: usize, last: usize) {
+        if first < last {
+            let len = self.len;
+            self.storage_mut().copy_within(last..len, first);
+            self.len -= last - first;
+        }
     }
 
     /// Returns the range that contains `pa`.
@@ -34,16 +115,14 @@ impl<const N: usize> RangeSet<N> {
 
     /// Returns the lowest range that has a byte at or above `pa`.
     pub(crate) fn first_ending_above(&self, pa: Pa) -> Option<PaRange> {
-        self.ranges.get(self.ranges.partition_point(|range| range.end <= pa)).copied()
+        let ranges = self.as_slice();
+        ranges.get(ranges.partition_point(|range| range.end <= pa)).copied()
     }
 
     /// Returns the highest range that has a byte below `pa`.
     pub(crate) fn last_starting_below(&self, pa: Pa) -> Option<PaRange> {
-        self.ranges
-            .partition_point(|range| range.start < pa)
-            .checked_sub(1)
-            .and_then(|i| self.ranges.get(i))
-            .copied()
+        let ranges = self.as_slice();
+        ranges.partition_point(|range| range.start < pa).checked_sub(1).and_then(|i| ranges.get(i)).copied()
     }
 
     /// Returns the lowest address in `range` that is not in the set, or `None` if all are.
@@ -61,28 +140,28 @@ impl<const N: usize> RangeSet<N> {
     /// Adds all bytes of `range`, which must not be empty. Returns the index of the range that
     /// holds them.
     pub(crate) fn insert(&mut self, range: PaRange) -> Result<usize, Full> {
-        let first = self.ranges.partition_point(|old| old.end < range.start);
-        let last = self.ranges.partition_point(|old| old.start <= range.end);
-        let (low, high) = match self.ranges.get(first..last) {
+        let first = self.as_slice().partition_point(|old| old.end < range.start);
+        let last = self.as_slice().partition_point(|old| old.start <= range.end);
+        let (low, high) = match self.as_slice().get(first..last) {
             Some([one]) => (*one, *one),
             Some([low, .., high]) => (*low, *high),
             _ => {
-                self.ranges.try_insert(first, range).map_err(|_| Full)?;
+                self.put(first, range)?;
                 return Ok(first);
             }
         };
-        if let Some(slot) = self.ranges.get_mut(first) {
+        if let Some(slot) = self.as_mut_slice().get_mut(first) {
             *slot = PaRange::new(low.start.min(range.start), high.end.max(range.end));
         }
-        self.ranges.drain(first + 1..last);
+        self.cut(first + 1, last);
         Ok(first)
     }
 
     /// Removes all bytes of `range` from the set.
     pub(crate) fn remove(&mut self, range: PaRange) -> Result<(), Full> {
-        let first = self.ranges.partition_point(|old| old.end <= range.start);
-        let last = self.ranges.partition_point(|old| old.start < range.end);
-        let (low, high) = match self.ranges.get(first..last) {
+        let first = self.as_slice().partition_point(|old| old.end <= range.start);
+        let last = self.as_slice().partition_point(|old| old.start < range.end);
+        let (low, high) = match self.as_slice().get(first..last) {
             Some([one]) => (*one, *one),
             Some([low, .., high]) => (*low, *high),
             _ => return Ok(()),
@@ -90,8 +169,8 @@ impl<const N: usize> RangeSet<N> {
         let below = PaRange::new(low.start, range.start);
         let above = PaRange::new(range.end, high.end);
         if low == high && !below.is_empty() && !above.is_empty() {
-            self.ranges.try_insert(first + 1, above).map_err(|_| Full)?;
-            if let Some(slot) = self.ranges.get_mut(first) {
+            self.put(first + 1, above)?;
+            if let Some(slot) = self.as_mut_slice().get_mut(first) {
                 *slot = below;
             }
             return Ok(());
@@ -99,13 +178,13 @@ impl<const N: usize> RangeSet<N> {
         let mut next = first;
         for piece in [below, above] {
             if !piece.is_empty()
-                && let Some(slot) = self.ranges.get_mut(next)
+                && let Some(slot) = self.as_mut_slice().get_mut(next)
             {
                 *slot = piece;
                 next += 1;
             }
         }
-        self.ranges.drain(next..last);
+        self.cut(next, last);
         Ok(())
     }
 
@@ -113,16 +192,24 @@ impl<const N: usize> RangeSet<N> {
     /// range before.
     #[inline]
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut PaRange> {
-        self.ranges.get_mut(index)
+        self.as_mut_slice().get_mut(index)
     }
 
     /// Shrinks each range to whole pages of `page` bytes, a power of two. Removes ranges without a
     /// whole page.
     pub(crate) fn align_inward(&mut self, page: u64) {
-        self.ranges.retain(|range| {
-            *range = range.align_inward(page);
-            !range.is_empty()
-        });
+        let mut kept = 0;
+        for nth in 0..self.len {
+            let ranges = self.as_mut_slice();
+            let aligned = ranges.get(nth).map_or(PaRange::default(), |range| range.align_inward(page));
+            if !aligned.is_empty()
+                && let Some(slot) = ranges.get_mut(kept)
+            {
+                *slot = aligned;
+                kept += 1;
+            }
+        }
+        self.len = kept;
     }
 }
 
@@ -188,6 +275,8 @@ impl<const N: usize, const K: usize> DoubleEndedIterator for Difference<'_, N, K
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
 
     const fn range(start: u64, end: u64) -> PaRange {
         PaRange::new(Pa(start), Pa(end))
@@ -211,13 +300,13 @@ mod tests {
     #[test]
     fn a_full_set_still_takes_what_merges_and_refuses_the_rest_unchanged() {
         let mut full = set(&[(0, 1), (2, 3), (4, 5), (6, 7)]);
-        let before = full.clone();
+        let before = full.as_slice().to_vec();
         assert_eq!(full.insert(range(8, 9)), Err(Full));
-        assert_eq!(full, before);
+        assert_eq!(full.as_slice(), before);
         assert_eq!(full.insert(range(7, 9)), Ok(3));
-        let before = full.clone();
+        let before = full.as_slice().to_vec();
         assert_eq!(full.remove(range(7, 8)), Err(Full), "a hole needs a fifth range");
-        assert_eq!(full, before);
+        assert_eq!(full.as_slice(), before);
         assert_eq!(full.remove(range(0, 8)), Ok(()));
         assert_eq!(full.as_slice(), [range(8, 9)]);
     }
@@ -245,5 +334,18 @@ mod tests {
         let mut pages = set(&[(1, 0x0fff), (0x1800, 0x3800), (0x4000, 0x5000)]);
         pages.align_inward(0x1000);
         assert_eq!(pages.as_slice(), [range(0x2000, 0x3000), range(0x4000, 0x5000)]);
+    }
+
+    #[test]
+    fn a_set_that_grows_keeps_its_ranges_and_one_that_shrinks_its_own_room() {
+        let mut grown = set(&[(0, 1), (2, 3), (4, 5), (6, 7)]);
+        assert_eq!(grown.insert(range(8, 9)), Err(Full));
+        grown.grow(Box::leak(Box::new([PaRange::default(); 6])));
+        assert_eq!((grown.capacity(), grown.insert(range(8, 9))), (6, Ok(4)));
+        let starts: Vec<_> = grown.as_slice().iter().map(|range| range.start.0).collect();
+        assert_eq!(starts, [0, 2, 4, 6, 8]);
+        assert_eq!(set(&[]).copy_from(&grown), Err(Full));
+        grown.shrink();
+        assert_eq!((grown.capacity(), grown.as_slice()), (4, [].as_slice()));
     }
 }

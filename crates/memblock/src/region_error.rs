@@ -20,6 +20,31 @@ pub enum RegionError {
         /// The capacity of the list.
         capacity: usize,
     },
+    /// The change needs one range more than fits into the list, and the list can't grow.
+    #[error(
+        "no room for {range}: all {capacity} ranges of the {list} list are in use, and no {bytes:#x} \
+         bytes inside {limit} are free and in reach for a longer one"
+    )]
+    NoStorage {
+        /// The full list: `memory`, `no-map` or `reserved`.
+        list: &'static str,
+        /// The range to add, remove or free.
+        range: PaRange,
+        /// The capacity of the list.
+        capacity: usize,
+        /// The number of bytes that longer lists need.
+        bytes: u64,
+        /// Where they may lie.
+        limit: PaRange,
+    },
+    /// The range holds the lists themselves.
+    #[error("{range} holds the lists of the memory map, at {storage}")]
+    HoldsLists {
+        /// The range to free, to remove or to keep unmapped.
+        range: PaRange,
+        /// The memory that the lists are in.
+        storage: PaRange,
+    },
     /// The range ends above [`PA_LIMIT`].
     #[error("{range} ends above {PA_LIMIT}, the end of the 52-bit physical address space")]
     AbovePaLimit {
@@ -40,9 +65,11 @@ impl RegionError {
     /// Returns the range of the refused change.
     pub fn range(&self) -> PaRange {
         match *self {
-            Self::Full { range, .. } | Self::AbovePaLimit { range } | Self::NotReserved { range, .. } => {
-                range
-            }
+            Self::Full { range, .. }
+            | Self::NoStorage { range, .. }
+            | Self::HoldsLists { range, .. }
+            | Self::AbovePaLimit { range }
+            | Self::NotReserved { range, .. } => range,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Random sequences of operations against a naive model that keeps three flags for every unit of
 //! memory.
 
-use linmap_memblock::{AllocError, Memblock, RegionError};
+use linmap_memblock::{AllocError, Growth, Memblock, RegionError};
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
 
@@ -158,7 +158,7 @@ fn settle<const N: usize>(
 }
 
 fn apply<const N: usize>(map: &mut Memblock<N>, model: &mut Model, operation: &Operation) {
-    let before = map.clone();
+    let before = map.copy().unwrap();
     match operation {
         Operation::Add(span) => {
             let result = map.add(bytes(span));
@@ -196,7 +196,7 @@ fn apply<const N: usize>(map: &mut Memblock<N>, model: &mut Model, operation: &O
 }
 
 fn alloc<const N: usize>(map: &mut Memblock<N>, model: &mut Model, len: usize, align: u64, limit: &Span) {
-    let before = map.clone();
+    let before = map.copy().unwrap();
     let length = len as u64 * UNIT;
     match (map.alloc(length, align, bytes(limit)), place(model, len, align, limit)) {
         (Ok(start), Ok(unit)) => {
@@ -213,6 +213,78 @@ fn alloc<const N: usize>(map: &mut Memblock<N>, model: &mut Model, len: usize, a
             assert_eq!(*map, before);
         }
         (got, wanted) => panic!("got {got:?}, the model has {wanted:?}"),
+    }
+}
+
+/// Storage of the host: the map knows its physical address alone, and reaches it through here.
+fn reach(range: PaRange) -> Option<&'static mut [PaRange]> {
+    let len = range.len() as usize / size_of::<PaRange>();
+    Some(Box::leak(vec![PaRange::new(Pa(0x123), Pa(0x456)); len].into_boxed_slice()))
+}
+
+fn units(range: PaRange) -> Span {
+    (range.start.0 / UNIT) as usize..(range.end.0 / UNIT) as usize
+}
+
+/// Applies `operation`, during which the lists may grow, to the map and the model.
+fn apply_growing(map: &mut Memblock<3>, model: &mut Model, operation: &Operation, limit: &Span) {
+    let before = map.copy().ok();
+    let old = map.storage();
+    let (result, span, change): (_, _, fn(&mut Unit)) = match operation {
+        Operation::Add(span) => (map.add(bytes(span)), span, |unit| unit.memory = true),
+        Operation::Remove(span) => (map.remove(bytes(span)), span, |unit| unit.memory = false),
+        Operation::MarkNoMap(span) => (map.mark_no_map(bytes(span)), span, |unit| unit.no_map = true),
+        Operation::Reserve(span) => (map.reserve(bytes(span)), span, |unit| unit.reserved = true),
+        Operation::Free(span) => (map.free(bytes(span)), span, |unit| unit.reserved = false),
+        Operation::AllocRow { len, align, limit: within, .. } => {
+            let length = *len as u64 * UNIT;
+            let place = place(model, *len, *align, within);
+            let got = map.alloc(length, *align, bytes(within));
+            settle_growth(map, model, old, limit);
+            match (got, place) {
+                (Ok(start), Ok(unit)) => {
+                    assert_eq!(start, Pa(unit as u64 * UNIT));
+                    model[unit..unit + len].iter_mut().for_each(|unit| unit.reserved = true);
+                }
+                (Err(AllocError::NoSpace { .. }), Err(_)) => {}
+                (Err(AllocError::Regions(RegionError::NoStorage { .. })), Ok(_)) => {
+                    assert!(before.is_none_or(|before| before == *map));
+                }
+                (got, wanted) => panic!("got {got:?}, the model has {wanted:?}"),
+            }
+            return;
+        }
+    };
+    let is_changed = map.storage() != old;
+    settle_growth(map, model, old, limit);
+    match result {
+        Ok(()) => model[span.clone()].iter_mut().for_each(change),
+        Err(RegionError::HoldsLists { storage, .. }) => {
+            assert!(!is_changed && storage.overlaps(bytes(span)));
+        }
+        Err(RegionError::NoStorage { capacity, limit: said, .. }) => {
+            assert!(!is_changed && capacity >= 3 && said == bytes(limit));
+            assert!(before.is_none_or(|before| before == *map));
+        }
+        Err(RegionError::NotReserved { first_free, .. }) => {
+            assert!(!model[(first_free.0 / UNIT) as usize].reserved);
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// If the lists moved, they are in memory of the limit that was free, and the old place is free.
+fn settle_growth(map: &Memblock<3>, model: &mut Model, old: Option<PaRange>, limit: &Span) {
+    let new = map.storage();
+    if new == old {
+        return;
+    }
+    for unit in new.map(units).into_iter().flatten() {
+        assert!(limit.contains(&unit) && unit >= FRAME_0 && model[unit].is_free());
+        model[unit].reserved = true;
+    }
+    for unit in old.map(units).into_iter().flatten() {
+        model[unit].reserved = false;
     }
 }
 
@@ -242,6 +314,20 @@ proptest! {
     }
 
     #[test]
+    fn lists_that_grow_agree_with_the_model_and_are_reserved(
+        operations in prop::collection::vec(operation(), 1..60),
+        limit in limit(),
+    ) {
+        let mut map = Memblock::<3>::new();
+        map.allow_growth(Growth { limit: bytes(&limit), reach });
+        let mut model = [Unit::default(); UNITS];
+        for operation in &operations {
+            apply_growing(&mut map, &mut model, operation, &limit);
+            assert_agrees(&map, &model);
+        }
+    }
+
+    #[test]
     fn giving_everything_back_in_any_order_restores_the_map(
         memory in prop::collection::vec(span(), 1..6),
         reserved in prop::collection::vec(span(), 0..4),
@@ -255,7 +341,7 @@ proptest! {
         for span in &reserved {
             map.reserve(bytes(span)).unwrap();
         }
-        let before = map.clone();
+        let before = map.copy().unwrap();
         let mut taken = Vec::new();
         for (len, order) in requests {
             if let Ok(start) = map.alloc(len * UNIT, UNIT << order, bytes(&(0..UNITS))) {

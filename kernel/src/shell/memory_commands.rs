@@ -92,7 +92,7 @@ pub fn allocate_all_but(memory: &mut Memory, rest: &str) -> Result<(), CommandEr
     words.end()?;
     let page = memory.geometry().granule().bytes();
     let everywhere = memory.everywhere();
-    let before = memory.memblock.clone();
+    let before = memory.memblock.copy()?;
     let mut below = everywhere;
     loop {
         let free = memory.memblock.free_ranges(below).next_back();
@@ -103,7 +103,7 @@ pub fn allocate_all_but(memory: &mut Memory, rest: &str) -> Result<(), CommandEr
         if !allocated.is_empty()
             && let Err(error) = memory.memblock.reserve(allocated)
         {
-            memory.memblock = before;
+            memory.memblock.restore(&before);
             return Err(error.into());
         }
         below.end = free.start;

@@ -10,7 +10,7 @@ use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::verify::{Content, Expected, Validity};
 use linmap_table::{Leaves, Mapping, MappingError, Mappings, ReachableFrames, Subtree, SubtreeError};
-use linmap_vmsa::{Attributes, Descriptor, Level, Va};
+use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
@@ -64,22 +64,39 @@ pub fn map(memory: &mut Memory, count: usize, mapped: &mut StackMemory) -> Resul
     for first in numbers.clone().step_by(PER_TABLE) {
         // The first slot is empty: the boot CPU has its stacks in the image.
         let sharing = first.max(1)..numbers.end.min(first + PER_TABLE);
-        let before = memory.memblock.clone();
-        map_sharing(memory, sharing, mapped).map_err(|error| {
-            memory.memblock.clone_from(&before);
-            (first, error)
-        })?;
+        map_sharing(memory, sharing, mapped).map_err(|error| (first, error))?;
     }
     Ok(())
 }
 
-/// Maps the stacks of CPUs whose slots share a table of pages.
+/// Maps the stacks of CPUs whose slots share a table of pages. On an error all memory is free
+/// again.
 fn map_sharing(
     memory: &mut Memory,
     numbers: Range<usize>,
     mapped: &mut StackMemory,
 ) -> Result<(), StackError> {
-    let mut list = ArrayVec::<Mapping, { 2 * PER_TABLE }>::new();
+    let mut list = StackMappings::new();
+    let result = allocate_and_map(memory, numbers, &mut list);
+    if result.is_ok() {
+        mapped.0.extend(list);
+    } else {
+        for mapping in list {
+            // What memblock refuses to free stays reserved: lost, and harmless.
+            let _ = memory.memblock.free(PaRange::new(mapping.pa, Pa(mapping.pa.0 + mapping.len)));
+        }
+    }
+    result
+}
+
+/// The stacks of the CPUs that share a table.
+type StackMappings = ArrayVec<Mapping, { 2 * PER_TABLE }>;
+
+fn allocate_and_map(
+    memory: &mut Memory,
+    numbers: Range<usize>,
+    list: &mut StackMappings,
+) -> Result<(), StackError> {
     for number in numbers {
         let slot = slot(number);
         for (offset, len) in [(stack::MAIN, stack::MAIN_LEN), (stack::EXCEPTION, stack::EXCEPTION_LEN)] {
@@ -96,9 +113,7 @@ fn map_sharing(
     if list.is_empty() {
         return Ok(());
     }
-    link(memory, &Mappings::new(GEOMETRY, &list)?)?;
-    mapped.0.extend(list);
-    Ok(())
+    Ok(link(memory, &Mappings::new(GEOMETRY, list)?)?)
 }
 
 /// Builds the table of pages for `mappings`, which share one, and links it.

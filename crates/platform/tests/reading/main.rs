@@ -389,7 +389,7 @@ proptest! {
         for (start, len) in taken {
             memory.reserve(range(RAM + start, len)).unwrap();
         }
-        let before = memory.clone();
+        let before = memory.copy().unwrap();
         let written = start.map_or(format!("{size:#x}"), |start| format!("{size:#x}@{start}"));
         let wanted = text.as_ref().unwrap_or(&written).parse::<CrashReservation>();
         match wanted.and_then(|wanted| wanted.reserve(&mut memory)) {
