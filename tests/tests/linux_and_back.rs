@@ -24,12 +24,12 @@ kexec() {
 words=$(cat /proc/cmdline)
 case " $words " in
 *" stage=kexec "*)
-    kexec -c -l /linmap --initrd=/archive --command-line="linmap.payload=linux ab" && kexec -e
+    kexec -c -l /linmap --initrd=/archive --command-line="linmap.payload=linux a=bc" && kexec -e
     ;;
 *" stage=crash "*)
     # The panic is meant: no level of messages goes to the console.
     echo 0 >/proc/sys/kernel/printk
-    kexec -c -p /linmap --initrd=/archive --command-line="linmap.payload=linux ab" &&
+    kexec -c -p /linmap --initrd=/archive --command-line="linmap.payload=linux a=bc" &&
         echo c >/proc/sysrq-trigger
     ;;
 *)
@@ -105,7 +105,7 @@ fn linux_starts_linmap_by_kexec_and_linmap_starts_linux() {
     assert_eq!(generations.len(), 2, "{}", outcome.console);
     assert!(generations.iter().all(|record| record["el"] == 2 && record["vhe"] == 1), "{generations:?}");
     assert_eq!(outcome.with("verify").expect("a verdict")["verify"], "ok");
-    assert_eq!(outcome.user_space("cmdline"), "earlycon panic=-1 ab");
+    assert_eq!(outcome.user_space("cmdline"), "earlycon panic=-1 a=bc");
 }
 
 #[test]

@@ -93,7 +93,7 @@ unsafe impl FrameSource for Host {
         Ok(frame)
     }
 
-    fn free(&mut self, frame: Pa) {
+    unsafe fn free(&mut self, frame: Pa) {
         assert!(!self.free.contains(&frame), "{frame} is freed twice");
         self.free.push(frame);
     }
@@ -108,7 +108,8 @@ pub struct HostCpu {
     memory: NonNull<u8>,
 }
 
-impl Cpu for HostCpu {
+// SAFETY: a store is one, a slot leads to the frame that its entry names, and nothing walks.
+unsafe impl Cpu for HostCpu {
     type Frames = OffsetWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
@@ -116,7 +117,7 @@ impl Cpu for HostCpu {
         unsafe { entry.write(descriptor.0) };
     }
 
-    fn reach(&mut self, va: Va) -> NonNull<u64> {
+    unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         let slot = (va.0 - self.base.0) >> self.geometry.shift(Level::L3);
         // SAFETY: the address is that of a slot.
         let pte = Descriptor(unsafe { self.fixmap.add(slot as usize).read() });
@@ -136,7 +137,7 @@ impl Cpu for HostCpu {
     fn dsb(&mut self, _dsb: Dsb) {}
     fn isb(&mut self) {}
     fn tlbi(&mut self, _tlbi: Tlbi) {}
-    fn write_ttbr0(&mut self, _value: u64) {}
-    fn write_ttbr1(&mut self, _value: u64) {}
-    fn write_tcr(&mut self, _value: u64) {}
+    unsafe fn write_ttbr0(&mut self, _value: u64) {}
+    unsafe fn write_ttbr1(&mut self, _value: u64) {}
+    unsafe fn write_tcr(&mut self, _value: u64) {}
 }

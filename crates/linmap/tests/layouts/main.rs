@@ -51,7 +51,10 @@ fn run(setting: &Setting, host: &mut Host, lists: &mut MappingLists<64>) -> Resu
         builder: setting.builder,
         slots: SLOTS,
         root,
-        reserved: Reserved { ttbr0: ttbr(geometry, empty, 0), tcr: tcr(geometry, geometry, true) },
+        reserved: Reserved {
+            ttbr0: ttbr(geometry, empty, 0).map_err(|error| error.to_string())?,
+            tcr: tcr(geometry, geometry, true).map_err(|error| error.to_string())?,
+        },
         bbm: BbmLevel::L0,
     };
     let (Some(first), Some(last)) = (setting.memory.first(), setting.memory.last()) else {
