@@ -8,7 +8,7 @@ mod announce;
 mod apt;
 mod host;
 pub mod lints;
-mod lock;
+pub mod lock;
 pub mod payload;
 mod qemu;
 mod sources;
