@@ -28,7 +28,7 @@ pub enum AccessFlag {
     /// Hardware sets it too (FEAT_HAFDBS, TCR.HA = 1), so a leaf that is expected without it may
     /// have it. Nothing clears it.
     ///
-    /// With TCR.HD = 1 hardware also clears AP[2], but only in leaves with DBM (bit 51) set. No
+    /// With TCR.HD = 1 hardware also clears `AP[2]`, but only in leaves with DBM (bit 51) set. No
     /// [`Attributes`](linmap_vmsa::Attributes) set it, so such a leaf is a difference, whatever its dirty state.
     Hardware,
 }
