@@ -57,7 +57,7 @@ fn the_device_tree_is_read_in_few_instructions() {
     // The whole blob is checked once and searched once.
     assert!(ticks("device-tree") <= 135_000, "{}", outcome.console);
     // What memory and CPUs need of it.
-    assert!(ticks("memblock") + ticks("cpus") <= 75_000, "{}", outcome.console);
+    assert!(ticks("memblock") + ticks("cpus") <= 65_000, "{}", outcome.console);
 }
 
 #[test]
