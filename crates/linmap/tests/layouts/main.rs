@@ -9,7 +9,6 @@
 mod expected;
 mod host;
 mod memory;
-#[allow(dead_code, reason = "another test uses the rest")]
 #[path = "../machine/random.rs"]
 mod random;
 
