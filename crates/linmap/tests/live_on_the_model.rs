@@ -19,7 +19,7 @@ use linmap_vmsa::{Level, PaRange};
 
 use machine::Running;
 use machine::cpus::InUse;
-use machine::op::{Op, Wrong};
+use machine::op::{Op, Wrong, address_in};
 use machine::random::{Random, seed, sequences};
 use machine::setting::Setting;
 
@@ -40,7 +40,7 @@ fn step(running: &mut Running, op: Op, random: &mut Random, tally: &mut Tally) -
     let cpus = running.setting.cpus as u64;
     // Places at and around the range, and one anywhere.
     let ram = random.pick(&running.setting.ram);
-    let mut places = vec![random.within(ram, page)];
+    let mut places = vec![address_in(random, ram, page)];
     if let Some(range) = op.range().filter(|range| range.len() >= page && range.end.0 < 1 << 46) {
         let last = range.end.0.saturating_sub(page);
         let middle = (range.start.0 + range.len() / 2) / page * page;

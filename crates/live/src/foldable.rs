@@ -102,7 +102,7 @@ impl Place {
     fn in_a_run<W: TableWindow>(&self, context: &TreeContext, window: &mut W) -> Option<Self> {
         let run = context.new_run(self.node.level).filter(|run| self.count < *run)?;
         // The entry beside decides nearly always.
-        if !self.is_alike(context, self.start ^ 1, window) {
+        if !self.continues(context, self.start ^ 1, window) {
             return None;
         }
         let start = self.start & !(run - 1);
@@ -110,7 +110,7 @@ impl Place {
         let bytes = (run as u64) << self.node.shift;
         let aligned = larger.first().wrapping_add(self.offset) & (bytes - 1) == 0;
         let mut others = (start..start + run).filter(|index| *index != self.start);
-        (aligned && others.all(|index| self.is_alike(context, index, window))).then_some(larger)
+        (aligned && others.all(|index| self.continues(context, index, window))).then_some(larger)
     }
 
     /// Returns the block that could replace the table.
@@ -126,7 +126,7 @@ impl Place {
             return None;
         }
         let beside = if self.start > 0 { self.start - 1 } else { self.start + self.count };
-        if beside < context.entries(level) && !self.is_alike(context, beside, window) {
+        if beside < context.entries(level) && !self.continues(context, beside, window) {
             return None;
         }
         let whole = Some((self.attributes, Pa(base.wrapping_add(self.offset))));
@@ -139,7 +139,7 @@ impl Place {
 
     /// Returns whether the entry at `index`, with all tables below it, has the attributes of `self`
     /// and continues its addresses.
-    fn is_alike<W: TableWindow>(&self, context: &TreeContext, index: usize, window: &mut W) -> bool {
+    fn continues<W: TableWindow>(&self, context: &TreeContext, index: usize, window: &mut W) -> bool {
         let geometry = context.geometry;
         let level = self.node.level;
         let found = context.read(window, level, self.node.table, index);

@@ -66,12 +66,12 @@ pub(crate) fn gather(run: &[u64], shift: u32) -> Result<Gathered, usize> {
 #[inline]
 pub(crate) fn are_consecutive(entries: &[u64], shift: u32) -> bool {
     let mut expected = entries.first().map_or(0, |first| first & !CONTIGUOUS);
-    let mut alike = true;
+    let mut consecutive = true;
     for entry in entries {
-        alike &= entry & !CONTIGUOUS == expected;
+        consecutive &= entry & !CONTIGUOUS == expected;
         expected = expected.wrapping_add(1 << shift);
     }
-    alike
+    consecutive
 }
 
 #[cfg(test)]

@@ -48,8 +48,9 @@ impl Span {
 
     /// Returns `self` and `next` as one span, if they touch and have the same kind.
     pub fn joined(self, next: Self) -> Option<Self> {
-        let alike = self.shift == next.shift && self.reach == next.reach;
-        (alike && self.last.checked_add(1) == Some(next.first)).then_some(Self { last: next.last, ..self })
+        let same_kind = self.shift == next.shift && self.reach == next.reach;
+        (same_kind && self.last.checked_add(1) == Some(next.first))
+            .then_some(Self { last: next.last, ..self })
     }
 
     #[inline(always)]

@@ -82,14 +82,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         for (from, count, contiguous) in
             [(0, head, false), (head, body, true), (head + body, count - head - body, false)]
         {
-            self.write_alike(node, index + from, count, mapping, from, contiguous)?;
+            self.write_consecutive(node, index + from, count, mapping, from, contiguous)?;
         }
         Ok(())
     }
 
     /// Stores `count` leaves that differ only in their address. The first is leaf `from` of
     /// `mapping`.
-    fn write_alike(
+    fn write_consecutive(
         &mut self,
         node: Node,
         index: usize,

@@ -310,7 +310,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         {
             return self.protect_runs(node, lead, end, (clear, set), seen, phase);
         }
-        self.protect_alike(node, lead, end, (clear, set), seen, phase)
+        self.protect_stretch(node, lead, end, (clear, set), seen, phase)
     }
 
     /// Plans to change the leaves `lead..=end` at BBM level 0, run by run. A valid run that changes
@@ -335,7 +335,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     self.remake_run(node, index, last, masks, phase)?;
                 }
             } else if self.look(node, index, last, |entries| entries.iter().any(changes)) {
-                self.protect_alike(node, index, last, masks, seen, phase)?;
+                self.protect_stretch(node, index, last, masks, seen, phase)?;
             }
             index = last + 1;
         }
@@ -366,7 +366,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to change some of the leaves `lead..=end` in place.
     #[inline(always)]
-    fn protect_alike(
+    fn protect_stretch(
         &mut self,
         node: Node,
         lead: usize,

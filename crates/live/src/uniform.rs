@@ -54,15 +54,15 @@ fn as_one_leaf<W: TableWindow>(
     }
     let lead = leaf(geometry, level, attributes, start).0;
     let (chunks, _) = entries.as_chunks::<CHUNK>();
-    let alike = are_alike(chunks, lead, 1 << shift)
-        || parts_are_alike(geometry, window, entries, level, (attributes, start));
-    alike.then_some((attributes, start))
+    let all_match = chunks_match(chunks, lead, 1 << shift)
+        || parts_match(geometry, window, entries, level, (attributes, start));
+    all_match.then_some((attributes, start))
 }
 
 /// Returns whether the entries, among them tables or runs that hardware has updated, translate what
 /// one leaf with these attributes and this address would.
 #[inline(never)]
-fn parts_are_alike<W: TableWindow>(
+fn parts_match<W: TableWindow>(
     geometry: Geometry,
     window: &mut W,
     entries: &[u64],
@@ -75,7 +75,7 @@ fn parts_are_alike<W: TableWindow>(
         let address = Pa(start.0.wrapping_add((index as u64) << shift));
         if index.is_multiple_of(RUN)
             && let Some(run) = entries.get(index..).and_then(|rest| rest.first_chunk())
-            && run_is_alike(run, leaf(geometry, level, attributes, address).0, 1 << shift)
+            && run_matches(run, leaf(geometry, level, attributes, address).0, 1 << shift)
         {
             index += RUN;
             continue;
@@ -119,22 +119,22 @@ fn part<W: TableWindow>(
 // Out of line: in the caller's loop the compiler makes branches of the comparisons. Here an entry
 // costs half a load, an addition and a conditional comparison on AArch64.
 #[inline(never)]
-fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
+fn chunks_match(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     let mut expected = expected;
     for chunks in chunks.chunks(CHUNKS) {
-        let mut alike = true;
+        let mut all_match = true;
         for chunk in chunks {
             // A chunk is two runs or a part of one. All entries of a run have the contiguous bit,
             // or none.
             let (runs, _) = chunk.as_chunks::<RUN>();
-            let mut chunk_alike = true;
+            let mut chunk_matches = true;
             for run in runs {
-                chunk_alike &= run_is_alike(run, expected, step);
+                chunk_matches &= run_matches(run, expected, step);
                 expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
             }
-            alike &= chunk_alike;
+            all_match &= chunk_matches;
         }
-        if !alike {
+        if !all_match {
             return false;
         }
     }
@@ -142,12 +142,12 @@ fn are_alike(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
 }
 
 #[inline(always)]
-fn run_is_alike(run: &[u64; RUN], expected: u64, step: u64) -> bool {
+fn run_matches(run: &[u64; RUN], expected: u64, step: u64) -> bool {
     let mut next = expected | run[0] & CONTIGUOUS;
-    let mut alike = true;
+    let mut all_match = true;
     for found in run {
-        alike &= *found == next;
+        all_match &= *found == next;
         next = next.wrapping_add(step);
     }
-    alike
+    all_match
 }

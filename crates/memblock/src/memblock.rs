@@ -316,18 +316,18 @@ impl<const N: usize> Memblock<N> {
         self.with_room(list, range, |set| set.remove(range))
     }
 
-    /// Makes `change`, which concerns `range`; once more with longer lists if the list is full.
+    /// Makes `change`, which concerns `range`, with longer lists if the list is full.
+    #[inline]
     fn with_room(
         &mut self,
         list: List,
         range: PaRange,
         change: impl Fn(&mut RangeSet<N>) -> Result<(), Full>,
     ) -> Result<(), RegionError> {
-        if change(self.list_mut(list)).is_ok() {
-            return Ok(());
+        while let Err(Full) = change(self.list_mut(list)) {
+            self.grow(list, range)?;
         }
-        self.grow(list, range)?;
-        change(self.list_mut(list)).map_err(|Full| self.full(list, range))
+        Ok(())
     }
 
     fn full(&self, list: List, range: PaRange) -> RegionError {

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use arrayvec::ArrayVec;
 use linmap_vmsa::{Pa, PaRange};
 
 /// The set needs one more range than fits into it. The set is unchanged.
@@ -11,10 +12,21 @@ pub(crate) struct Full;
 /// Ranges in ascending order: up to `N`, or as many as its lent storage holds. Ranges that overlap
 /// or touch are merged, so equal sets are equal lists.
 pub(crate) struct RangeSet<const N: usize> {
-    own: [PaRange; N],
-    /// Replaces `own` once the set has grown.
-    lent: Option<&'static mut [PaRange]>,
+    /// Empty once the set has grown. Its unused part is never written: a set on a stack is cheap.
+    own: ArrayVec<PaRange, N>,
+    lent: Option<Lent>,
+}
+
+/// Storage that replaces a set's own once it has grown.
+struct Lent {
+    storage: &'static mut [PaRange],
     len: usize,
+}
+
+impl Lent {
+    fn as_mut_slice(&mut self) -> &mut [PaRange] {
+        self.storage.get_mut(..self.len).unwrap_or_default()
+    }
 }
 
 impl<const N: usize> PartialEq for RangeSet<N> {
@@ -32,79 +44,94 @@ impl<const N: usize> fmt::Debug for RangeSet<N> {
 }
 
 impl<const N: usize> RangeSet<N> {
-    /// An empty set. It is all zero.
     pub(crate) const fn new() -> Self {
-        Self { own: [PaRange::new(Pa(0), Pa(0)); N], lent: None, len: 0 }
-    }
-
-    #[inline]
-    fn storage(&self) -> &[PaRange] {
-        self.lent.as_deref().unwrap_or(&self.own)
-    }
-
-    #[inline]
-    fn storage_mut(&mut self) -> &mut [PaRange] {
-        self.lent.as_deref_mut().unwrap_or(&mut self.own)
+        Self { own: ArrayVec::new_const(), lent: None }
     }
 
     /// How many ranges fit.
     pub(crate) fn capacity(&self) -> usize {
-        self.storage().len()
+        self.lent.as_ref().map_or(N, |lent| lent.storage.len())
     }
 
     #[inline]
     pub(crate) fn as_slice(&self) -> &[PaRange] {
-        self.storage().get(..self.len).unwrap_or_default()
+        match &self.lent {
+            None => &self.own,
+            Some(lent) => lent.storage.get(..lent.len).unwrap_or_default(),
+        }
     }
 
+    #[inline]
     fn as_mut_slice(&mut self) -> &mut [PaRange] {
-        let len = self.len;
-        self.storage_mut().get_mut(..len).unwrap_or_default()
+        match &mut self.lent {
+            None => &mut self.own,
+            Some(lent) => lent.as_mut_slice(),
+        }
     }
 
     /// Moves the ranges to `storage`, which must be longer than the set's present one.
     pub(crate) fn grow(&mut self, storage: &'static mut [PaRange]) {
+        let len = self.as_slice().len();
         for (to, from) in storage.iter_mut().zip(self.as_slice()) {
             *to = *from;
         }
-        self.lent = Some(storage);
+        self.own.clear();
+        self.lent = Some(Lent { storage, len });
     }
 
     /// Removes everything and returns to the set's own storage.
     pub(crate) fn shrink(&mut self) {
-        self.len = 0;
+        self.own.clear();
         self.lent = None;
     }
 
     /// Replaces the content by that of `other`.
     pub(crate) fn copy_from(&mut self, other: &Self) -> Result<(), Full> {
         let ranges = other.as_slice();
-        self.storage_mut().get_mut(..ranges.len()).ok_or(Full)?.copy_from_slice(ranges);
-        self.len = ranges.len();
+        if ranges.len() > self.capacity() {
+            return Err(Full);
+        }
+        match &mut self.lent {
+            None => {
+                self.own.clear();
+                self.own.try_extend_from_slice(ranges).map_err(|_| Full)?;
+            }
+            Some(lent) => {
+                lent.len = ranges.len();
+                lent.as_mut_slice().copy_from_slice(ranges);
+            }
+        }
         Ok(())
     }
 
     /// Puts `range` at `index`, at most the number of ranges, before all that follow.
     fn put(&mut self, index: usize, range: PaRange) -> Result<(), Full> {
-        let len = self.len;
-        let storage = self.storage_mut();
-        if len >= storage.len() {
+        let Some(lent) = &mut self.lent else {
+            return self.own.try_insert(index, range).map_err(|_| Full);
+        };
+        if lent.len >= lent.storage.len() {
             return Err(Full);
         }
-        storage.copy_within(index..len, index + 1);
-        if let Some(slot) = storage.get_mut(index) {
+        lent.len += 1;
+        let ranges = lent.as_mut_slice();
+        ranges.copy_within(index..ranges.len() - 1, index + 1);
+        if let Some(slot) = ranges.get_mut(index) {
             *slot = range;
         }
-        self.len += 1;
         Ok(())
     }
 
     /// Removes the ranges from `first` to below `last`, at most the number of ranges.
     fn cut(&mut self, first: usize, last: usize) {
-        if first < last {
-            let len = self.len;
-            self.storage_mut().copy_within(last..len, first);
-            self.len -= last - first;
+        if first >= last {
+            return;
+        }
+        match &mut self.lent {
+            None => drop(self.own.drain(first..last)),
+            Some(lent) => {
+                lent.as_mut_slice().copy_within(last.., first);
+                lent.len -= last - first;
+            }
         }
     }
 
@@ -115,14 +142,7 @@ impl<const N: usize> RangeSet<N> {
 
     /// Returns the lowest range that has a byte at or above `pa`.
     pub(crate) fn first_ending_above(&self, pa: Pa) -> Option<PaRange> {
-        let ranges = self.as_slice();
-        ranges.get(ranges.partition_point(|range| range.end <= pa)).copied()
-    }
-
-    /// Returns the highest range that has a byte below `pa`.
-    pub(crate) fn last_starting_below(&self, pa: Pa) -> Option<PaRange> {
-        let ranges = self.as_slice();
-        ranges.partition_point(|range| range.start < pa).checked_sub(1).and_then(|i| ranges.get(i)).copied()
+        first_ending_above(self.as_slice(), pa)
     }
 
     /// Returns the lowest address in `range` that is not in the set, or `None` if all are.
@@ -140,9 +160,10 @@ impl<const N: usize> RangeSet<N> {
     /// Adds all bytes of `range`, which must not be empty. Returns the index of the range that
     /// holds them.
     pub(crate) fn insert(&mut self, range: PaRange) -> Result<usize, Full> {
-        let first = self.as_slice().partition_point(|old| old.end < range.start);
-        let last = self.as_slice().partition_point(|old| old.start <= range.end);
-        let (low, high) = match self.as_slice().get(first..last) {
+        let ranges = self.as_slice();
+        let first = ranges.partition_point(|old| old.end < range.start);
+        let last = ranges.partition_point(|old| old.start <= range.end);
+        let (low, high) = match ranges.get(first..last) {
             Some([one]) => (*one, *one),
             Some([low, .., high]) => (*low, *high),
             _ => {
@@ -159,9 +180,10 @@ impl<const N: usize> RangeSet<N> {
 
     /// Removes all bytes of `range` from the set.
     pub(crate) fn remove(&mut self, range: PaRange) -> Result<(), Full> {
-        let first = self.as_slice().partition_point(|old| old.end <= range.start);
-        let last = self.as_slice().partition_point(|old| old.start < range.end);
-        let (low, high) = match self.as_slice().get(first..last) {
+        let ranges = self.as_slice();
+        let first = ranges.partition_point(|old| old.end <= range.start);
+        let last = ranges.partition_point(|old| old.start < range.end);
+        let (low, high) = match ranges.get(first..last) {
             Some([one]) => (*one, *one),
             Some([low, .., high]) => (*low, *high),
             _ => return Ok(()),
@@ -176,9 +198,10 @@ impl<const N: usize> RangeSet<N> {
             return Ok(());
         }
         let mut next = first;
+        let ranges = self.as_mut_slice();
         for piece in [below, above] {
             if !piece.is_empty()
-                && let Some(slot) = self.as_mut_slice().get_mut(next)
+                && let Some(slot) = ranges.get_mut(next)
             {
                 *slot = piece;
                 next += 1;
@@ -198,65 +221,85 @@ impl<const N: usize> RangeSet<N> {
     /// Shrinks each range to whole pages of `page` bytes, a power of two. Removes ranges without a
     /// whole page.
     pub(crate) fn align_inward(&mut self, page: u64) {
-        let mut kept = 0;
-        for nth in 0..self.len {
-            let ranges = self.as_mut_slice();
+        let ranges = self.as_mut_slice();
+        let (count, mut left) = (ranges.len(), 0);
+        for nth in 0..count {
             let aligned = ranges.get(nth).map_or(PaRange::default(), |range| range.align_inward(page));
             if !aligned.is_empty()
-                && let Some(slot) = ranges.get_mut(kept)
+                && let Some(slot) = ranges.get_mut(left)
             {
                 *slot = aligned;
-                kept += 1;
+                left += 1;
             }
         }
-        self.len = kept;
+        self.cut(left, count);
     }
+}
+
+/// Returns the lowest of `ranges` that has a byte at or above `pa`.
+#[inline]
+fn first_ending_above(ranges: &[PaRange], pa: Pa) -> Option<PaRange> {
+    ranges.get(ranges.partition_point(|range| range.end <= pa)).copied()
+}
+
+/// Returns the highest of `ranges` that has a byte below `pa`.
+#[inline]
+fn last_starting_below(ranges: &[PaRange], pa: Pa) -> Option<PaRange> {
+    ranges.partition_point(|range| range.start < pa).checked_sub(1).and_then(|i| ranges.get(i)).copied()
 }
 
 /// The ranges of one set without those of `K` other sets, inside a window, from either end.
 #[derive(Clone, Debug)]
-pub(crate) struct Difference<'a, const N: usize, const K: usize> {
-    base: &'a RangeSet<N>,
-    without: [&'a RangeSet<N>; K],
+pub(crate) struct Difference<'a, const K: usize> {
+    base: &'a [PaRange],
+    without: [&'a [PaRange]; K],
     /// The part that neither end has reached.
     window: PaRange,
 }
 
-impl<'a, const N: usize, const K: usize> Difference<'a, N, K> {
-    pub(crate) fn new(base: &'a RangeSet<N>, without: [&'a RangeSet<N>; K], window: PaRange) -> Self {
-        Self { base, without, window }
+impl<'a, const K: usize> Difference<'a, K> {
+    pub(crate) fn new<const N: usize>(
+        base: &'a RangeSet<N>,
+        without: [&'a RangeSet<N>; K],
+        window: PaRange,
+    ) -> Self {
+        Self { base: base.as_slice(), without: without.map(RangeSet::as_slice), window }
     }
 }
 
-impl<const N: usize, const K: usize> Iterator for Difference<'_, N, K> {
+impl<const K: usize> Iterator for Difference<'_, K> {
     type Item = PaRange;
 
     fn next(&mut self) -> Option<PaRange> {
         loop {
-            let run = self.base.first_ending_above(self.window.start)?.intersection(self.window);
+            let run = first_ending_above(self.base, self.window.start)?.intersection(self.window);
             if run.is_empty() {
                 return None;
             }
-            if let Some(hole) = self.without.iter().find_map(|set| set.containing(run.start)) {
+            let holes = self.without.iter().filter_map(|ranges| first_ending_above(ranges, run.start));
+            let Some(hole) = holes.min_by_key(|hole| hole.start) else {
+                self.window.start = run.end;
+                return Some(run);
+            };
+            if hole.start <= run.start {
                 self.window = PaRange::new(hole.end, self.window.end);
                 continue;
             }
-            let holes = self.without.iter().filter_map(|set| set.first_ending_above(run.start));
-            let end = holes.map(|hole| hole.start).min().map_or(run.end, |start| start.min(run.end));
+            let end = hole.start.min(run.end);
             self.window.start = end;
             return Some(PaRange::new(run.start, end));
         }
     }
 }
 
-impl<const N: usize, const K: usize> DoubleEndedIterator for Difference<'_, N, K> {
+impl<const K: usize> DoubleEndedIterator for Difference<'_, K> {
     fn next_back(&mut self) -> Option<PaRange> {
         loop {
-            let run = self.base.last_starting_below(self.window.end)?.intersection(self.window);
+            let run = last_starting_below(self.base, self.window.end)?.intersection(self.window);
             if run.is_empty() {
                 return None;
             }
-            let holes = self.without.iter().filter_map(|set| set.last_starting_below(run.end));
+            let holes = self.without.iter().filter_map(|ranges| last_starting_below(ranges, run.end));
             let Some(hole) = holes.max_by_key(|hole| hole.end) else {
                 self.window.end = run.start;
                 return Some(run);

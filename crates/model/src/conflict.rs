@@ -72,6 +72,6 @@ pub(crate) fn conflict(
     // earlier issues of the Arm ARM required equal permissions in a run, and some CPUs without
     // FEAT_BBM raise conflict aborts if they differ.
     let runs = old.leaf.contiguous || new.leaf.contiguous;
-    let alike = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
-    (bbm == 0 && runs && !alike).then_some(Rule::Contiguous)
+    let agree = old.leaf.contiguous == new.leaf.contiguous && old.leaf.permissions == new.leaf.permissions;
+    (bbm == 0 && runs && !agree).then_some(Rule::Contiguous)
 }

@@ -1,5 +1,5 @@
-//! Stretches of a table whose leaves are in step: alike but for their addresses, which follow each
-//! other. What holds of the first holds of all, so that one comparison serves a whole table.
+//! Stretches of a table whose leaves are in step: identical except for their addresses, which
+//! follow each other. What holds for the first holds for all, so one comparison serves a table.
 
 use crate::descriptor::{Entry, is_cacheable, read};
 use crate::machine::{Machine, Root};

@@ -361,7 +361,7 @@ enter_at:
     bl      linmap_leave_vhe
     cbz     x3, 1b
     cbnz    x21, 1b
-    // All CPUs are alike; the boot CPU says so.
+    // All CPUs do the same; the boot CPU reports it.
     adr     x4, vhe_stays_line
     bl      print
     b       1b

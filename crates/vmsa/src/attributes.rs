@@ -63,7 +63,7 @@ impl Access {
     }
 
     /// The bits of a leaf that say who may read and write: `AP[2:1]`, and DBM, which lets hardware
-    /// clear AP[2] at the first write (Arm ARM D8.5.4). No [`Access`] sets DBM.
+    /// clear `AP[2]` at the first write (Arm ARM D8.5.4). No [`Access`] sets DBM.
     pub const MASK: u64 = USER | READ_ONLY | DIRTY_MODIFIER;
 
     /// The value of the bits in [`MASK`](Self::MASK).

@@ -42,7 +42,7 @@ fn reservations_of_the_old_tree_and_initrd_end_with_the_kernel_that_had_them() {
     }
     let names = |node: &Node| node.child("reserved-memory").unwrap().children.clone();
     assert_eq!(names(&Node::read(&rewritten(&next, &source.blob()))), names(&of(&kept)));
-    // What the next kernel reserves of its own accord is no business of the tree.
+    // The tree does not reserve what the next kernel reserves by itself: its own blob and initrd.
     let mut reserved = Memblock::<64>::new();
     reserved.fill_from_reservations(parse_dtb(&source.blob_reserving(&gone)).unwrap(), &old).unwrap();
     let of_nodes = [PaRange::new(Pa(0x8400_0000), Pa(0x8600_0000))];

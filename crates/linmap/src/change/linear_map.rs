@@ -27,8 +27,8 @@ impl LinearMap {
     ///
     /// # Safety
     /// The tree holds the linear map of some memory at `layout`, all of it global, and the image's
-    /// own mapping at its address. Every [`Editor`] that is passed to a method of this value
-    /// reaches the tree's tables.
+    /// own mapping at its address. Every [`Editor`](crate::Editor) that is passed to a method of
+    /// this value reaches the tree's tables.
     pub unsafe fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
         tree.set_leaves(leaves);
         Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }

@@ -9,6 +9,8 @@ use linmap_vmsa::{Geometry, Pa, PaRange};
 pub struct MemblockFrames<'m, const N: usize> {
     memblock: &'m mut Memblock<N>,
     bytes: u64,
+    /// All of memory.
+    limit: PaRange,
 }
 
 impl<'m, const N: usize> MemblockFrames<'m, N> {
@@ -19,16 +21,17 @@ impl<'m, const N: usize> MemblockFrames<'m, N> {
     /// may access it.
     #[inline]
     pub unsafe fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
-        Self { memblock, bytes: geometry.granule().bytes() }
+        let limit = PaRange::new(Pa(0), memblock.memory_end());
+        Self { memblock, bytes: geometry.granule().bytes(), limit }
     }
 }
 
 // SAFETY: memblock reserves what it hands out, aligned as asked, and never hands out frame 0.
 unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
-    #[inline]
+    // The builders call it once a table: a call would cost as much as what it does.
+    #[inline(always)]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
-        self.memblock.alloc(self.bytes, self.bytes, limit).map_err(|error| OutOfFrames {
+        self.memblock.alloc(self.bytes, self.bytes, self.limit).map_err(|error| OutOfFrames {
             wanted: self.bytes,
             largest_free: match error {
                 AllocError::NoSpace { largest, .. } => largest,
@@ -38,8 +41,7 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
     }
 
     fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
-        let limit = PaRange::new(Pa(0), self.memblock.memory_end());
-        if let Ok(first) = self.memblock.alloc(self.bytes * frames.len() as u64, self.bytes, limit) {
+        if let Ok(first) = self.memblock.alloc(self.bytes * frames.len() as u64, self.bytes, self.limit) {
             // The lowest address is in the last element: frames are handed out from the top down.
             for (nth, frame) in frames.iter_mut().rev().enumerate() {
                 *frame = Pa(first.0 + self.bytes * nth as u64);

@@ -278,7 +278,7 @@ impl Running {
             random.pick(&self.landmarks())
         } else {
             let ram = random.pick(&setting.ram);
-            random.within(ram, page)
+            address_in(random, ram, page)
         };
         let [table, block] = [Level::L2, Level::L1].map(|level| setting.geometry.entry_bytes(level));
         let run = setting.geometry.contiguous_entries(Level::L3).unwrap_or(1) as u64 * page;
@@ -353,7 +353,7 @@ impl Running {
                     0 => Op::Add(range),
                     1 => Op::Add(spare),
                     _ => {
-                        let start = random.within(spare, self.setting.page());
+                        let start = address_in(random, spare, self.setting.page());
                         let end = (start + range.len().max(self.setting.page())).min(spare.end.0);
                         Op::Add(PaRange::new(Pa(start), Pa(end)))
                     }
@@ -421,4 +421,10 @@ fn beyond(range: PaRange, others: &[PaRange]) -> Vec<PaRange> {
     parts.push(PaRange::new(next, range.end));
     parts.retain(|part| !part.is_empty());
     parts
+}
+
+/// A random address in `range` that is a multiple of `align`.
+pub fn address_in(random: &mut Random, range: PaRange, align: u64) -> u64 {
+    let range = range.align_inward(align);
+    range.start.0 + random.below((range.len() / align).max(1)) * align
 }

@@ -1,7 +1,5 @@
 //! Random numbers from a seed, so that a sequence that failed can be run again.
 
-use linmap_vmsa::PaRange;
-
 /// Weyl steps, mixed (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -31,12 +29,6 @@ impl Random {
 
     pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
-    }
-
-    /// An address in `range` that is a multiple of `align`.
-    pub fn within(&mut self, range: PaRange, align: u64) -> u64 {
-        let range = range.align_inward(align);
-        range.start.0 + self.below((range.len() / align).max(1)) * align
     }
 }
 

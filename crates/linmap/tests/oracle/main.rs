@@ -11,7 +11,6 @@ mod arena;
 mod edit;
 mod kernel;
 mod pages;
-#[allow(dead_code, reason = "another test uses the rest")]
 #[path = "../machine/random.rs"]
 mod random;
 mod setting;

@@ -188,7 +188,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if self.compares && at >= self.compared {
             // The store that unfolds a run also gives all of its entries what hardware has updated
             // in one.
-            self.alike(va, level, if unfolded { now } else { old }, new)?;
+            self.check_identical(va, level, if unfolded { now } else { old }, new)?;
         }
         if requirement != Requirement::Invalidate {
             return Ok(None);
@@ -200,7 +200,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     }
 
     /// Refuses a table that replaces a block, or the reverse, unless both translate identically.
-    pub fn alike(
+    pub fn check_identical(
         &mut self,
         va: u64,
         level: Level,

@@ -32,7 +32,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             let new = edit.of(now, nth);
             run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
             if self.compares {
-                self.alike(va, level, now, new)?;
+                self.check_identical(va, level, now, new)?;
             }
         }
         Ok(())

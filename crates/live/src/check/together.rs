@@ -77,7 +77,7 @@ struct Earlier {
     masks: Masks,
 }
 
-/// Entries that all stores so far have treated alike.
+/// Entries that every store so far has changed in the same way.
 #[derive(Debug)]
 struct Segment<'e> {
     /// The first of them, by its index in the table.

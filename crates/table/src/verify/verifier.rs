@@ -28,8 +28,9 @@ pub enum AccessFlag {
     /// Hardware sets it too (FEAT_HAFDBS, TCR.HA = 1), so a leaf that is expected without it may
     /// have it. Nothing clears it.
     ///
-    /// With TCR.HD = 1 hardware also clears AP[2], but only in leaves with DBM (bit 51) set. No
-    /// [`Attributes`](linmap_vmsa::Attributes) set it, so such a leaf is a difference, whatever its dirty state.
+    /// With TCR.HD = 1 hardware also clears `AP[2]`, but only in leaves with DBM (bit 51) set. No
+    /// [`Attributes`](linmap_vmsa::Attributes) set it, so such a leaf is a difference, whatever its
+    /// dirty state.
     Hardware,
 }
 
@@ -212,30 +213,30 @@ where
             _ => 0,
         };
         let compare = self.compare;
-        let alike = |entries: &[u64], leaf| match ignored {
+        let matches_leaf = |entries: &[u64], leaf| match ignored {
             0 => compare.leading(entries, leaf, 1 << shift),
             _ => leading_one_by_one(entries, leaf, 1 << shift, 0, ignored),
         };
         match (found ^ leaf) & !ignored {
-            0 => Ok(alike(entries, leaf)),
+            0 => Ok(matches_leaf(entries, leaf)),
             CONTIGUOUS if leaves == Leaves::ContiguousBlocks => {
                 // A run ends within a span, which is a multiple of every run.
-                let alike = alike(entries, leaf | CONTIGUOUS);
-                self.complete_runs(here, pa, alike)
+                let count = matches_leaf(entries, leaf | CONTIGUOUS);
+                self.complete_runs(here, pa, count)
             }
             _ => Err(self.differs(here, WantedEntry::Leaf(Descriptor(leaf)))),
         }
     }
 
-    /// Returns how many of the `alike` entries from `here` on, all contiguous and consecutive from
+    /// Returns how many of the `count` entries from `here` on, all contiguous and consecutive from
     /// `pa` on, make complete runs.
-    fn complete_runs(&mut self, here: Here<'_>, pa: Pa, alike: usize) -> Result<usize, Stop> {
+    fn complete_runs(&mut self, here: Here<'_>, pa: Pa, count: usize) -> Result<usize, Stop> {
         let geometry = self.tree.geometry;
         let run = geometry.contiguous_entries(here.level).filter(|run| *run <= geometry.entries(here.level));
         let complete = run.map_or(0, |run| {
             let bytes = (run as u64) << geometry.shift(here.level);
             let is_aligned = here.index.is_multiple_of(run) && pa.0.is_multiple_of(bytes);
-            if is_aligned { alike - alike % run } else { 0 }
+            if is_aligned { count - count % run } else { 0 }
         });
         if complete > 0 {
             return Ok(complete);
