@@ -72,6 +72,11 @@ fn main() {
     // The file offset of each segment is its offset in the Image, so pages need no larger
     // alignment.
     println!("cargo:rustc-link-arg-bins=-zmax-page-size={page}");
+    // Relocations, for an image that is not mapped where it is linked. They stand in the image as
+    // RELR: the words themselves have what they are at the link address.
+    for argument in ["--pie", "--no-dynamic-linker", "-znotext", "--pack-dyn-relocs=relr"] {
+        println!("cargo:rustc-link-arg-bins={argument}");
+    }
     // Cortex-A53 erratum 843419, an ADRP at the end of a page; the compiler asks for it on other
     // targets only.
     println!("cargo:rustc-link-arg-bins=--fix-cortex-a53-843419");

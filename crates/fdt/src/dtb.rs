@@ -84,6 +84,10 @@ impl<'a> DeviceTree<'a> {
         })
     }
 
+    pub(crate) fn structure(&self) -> &'a [u8] {
+        self.structure
+    }
+
     /// Returns the tokens of the structure block, its end included. Each is checked when it is
     /// reached.
     pub fn tokens(&self) -> Tokens<'a> {

@@ -9,6 +9,7 @@ mod fdt;
 mod header;
 mod measured_buffer;
 mod node;
+mod peek;
 mod properties;
 mod sections;
 mod status;

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::builder::Builder;
 use crate::image::ImageParts;
+use crate::kaslr::KaslrSeed;
 use crate::layout::LayoutError;
 use crate::mapping_list::{BeyondIdentityReach, TooManyRanges};
 use crate::slots::BuilderSlots;
@@ -35,6 +36,8 @@ pub struct LinearMapConfig {
     pub reserved: Reserved,
     /// The least BBM level of the CPUs that use the map: at boot, the boot CPU's.
     pub bbm: BbmLevel,
+    /// Chooses where the map begins. Without it the map begins where the kernel's half does.
+    pub seed: Option<KaslrSeed>,
 }
 
 /// Why memory can't be mapped as the configuration says.

@@ -3,18 +3,22 @@
 //! The linear map is the first half of the kernel's half of the address space:
 //!
 //! ```text
-//! −2^va_bits       the linear map, memstart first
+//! −2^va_bits       the linear map, memstart first; with a seed it begins further on
 //! −2^(va_bits−1)   everything else that the kernel maps: its image, stacks and devices
 //! ```
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
 use thiserror::Error;
 
+use crate::kaslr::{Choice, KaslrSeed};
+
 /// Where the linear map lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     geometry: Geometry,
     memstart: Pa,
+    /// The linear address of memstart.
+    start: Va,
 }
 
 /// Why memory has no linear address.
@@ -48,17 +52,52 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::TooWide`].
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
-        let align: u64 = match geometry.granule() {
-            Granule::K4 | Granule::K16 => 1 << 30,
-            Granule::K64 => geometry.entry_bytes(Level::L2),
-        };
+        let align = Self::align(geometry);
         let memstart = Pa(memory.start.0 & !(align - 1));
-        let region = 1 << (geometry.va_bits() - 1);
+        let region = Self::region(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
             return Err(LayoutError::TooWide { memory, memstart, region, beyond: span - region });
         }
-        Ok(Self { geometry, memstart })
+        Ok(Self { geometry, memstart, start: Self::base(geometry) })
+    }
+
+    /// Returns the layout for memory that lies within `memory`, at a place that `seed` chooses: one
+    /// that fits, and with the same leaves: between places is the largest leaf or contiguous run
+    /// that the memory may have.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn randomized(geometry: Geometry, memory: PaRange, seed: KaslrSeed) -> Result<Self, LayoutError> {
+        let layout = Self::new(geometry, memory)?;
+        let span = memory.end.0.saturating_sub(layout.memstart.0);
+        let step = Self::largest_unit(geometry, span);
+        let spare = Self::region(geometry) - span;
+        let nth = seed.choose(Choice::LinearMap, spare / step + 1);
+        Ok(Self { start: Va(layout.start.0 + nth * step), ..layout })
+    }
+
+    /// The bytes of the largest leaf or contiguous run that is no longer than `span`.
+    fn largest_unit(geometry: Geometry, span: u64) -> u64 {
+        let levels = (geometry.start_level().number()..=Level::L3.number()).filter_map(Level::new);
+        let units = levels.filter(|level| geometry.has_leaf(*level)).flat_map(|level| {
+            let leaf = geometry.entry_bytes(level);
+            [leaf, leaf * geometry.contiguous_entries(level).unwrap_or(1) as u64]
+        });
+        units.filter(|unit| *unit <= span).max().unwrap_or(0).max(Self::align(geometry))
+    }
+
+    /// What memstart is a multiple of.
+    const fn align(geometry: Geometry) -> u64 {
+        match geometry.granule() {
+            Granule::K4 | Granule::K16 => 1 << 30,
+            Granule::K64 => geometry.entry_bytes(Level::L2),
+        }
+    }
+
+    /// The bytes of the linear region.
+    const fn region(geometry: Geometry) -> u64 {
+        1 << (geometry.va_bits() - 1)
     }
 
     /// Returns the geometry of the kernel's half of the address space.
@@ -76,9 +115,20 @@ impl Layout {
         Va(u64::MAX << geometry.va_bits())
     }
 
+    /// Returns the linear address of memstart.
+    pub fn start(&self) -> Va {
+        self.start
+    }
+
+    /// Returns the physical addresses that have a linear address.
+    pub fn reach(&self) -> PaRange {
+        let skipped = self.start.0 - Self::base(self.geometry).0;
+        PaRange::new(self.memstart, Pa(self.memstart.0 + Self::region(self.geometry) - skipped))
+    }
+
     /// Returns VA − PA of the linear map, wrapping.
     pub fn offset(&self) -> u64 {
-        Self::base(self.geometry).0.wrapping_sub(self.memstart.0)
+        self.start.0.wrapping_sub(self.memstart.0)
     }
 
     /// Returns the linear address of `pa`, which must not lie below [`memstart`](Self::memstart).
@@ -115,5 +165,34 @@ mod tests {
         let error = Layout::new(G, range(0, (1 << 47) + 0x1000)).unwrap_err();
         assert!(matches!(error, LayoutError::TooWide { beyond: 0x1000, .. }));
         assert!(Layout::new(G, range(0, 1 << 47)).is_ok());
+    }
+
+    #[test]
+    fn a_seed_moves_the_map_and_leaves_stay_congruent() {
+        let sizes = [(Granule::K4, 39), (Granule::K4, 48), (Granule::K16, 47), (Granule::K64, 42)];
+        for (granule, va_bits) in sizes {
+            let geometry = Geometry::new(granule, va_bits, 48).unwrap();
+            let memory = range(0x4800_0000, 0x1_2345_0000);
+            let fixed = Layout::new(geometry, memory).unwrap();
+            let mut starts = std::collections::BTreeSet::new();
+            for seed in (1..=64).filter_map(KaslrSeed::new) {
+                let layout = Layout::randomized(geometry, memory, seed).unwrap();
+                assert_eq!(layout, Layout::randomized(geometry, memory, seed).unwrap());
+                assert_eq!(layout.memstart(), fixed.memstart());
+                assert!(layout.start().0.is_multiple_of(Layout::align(geometry)));
+                assert!(layout.reach().covers(memory), "{granule:?} {va_bits}");
+                let end = layout.linear(Pa(memory.end.0 - 1)).0;
+                assert!(fixed.start() <= layout.start() && end < u64::MAX << (va_bits - 1));
+                starts.insert(layout.start());
+            }
+            assert!(starts.len() > 40, "{granule:?} {va_bits}: {}", starts.len());
+        }
+    }
+
+    #[test]
+    fn memory_that_fills_the_region_has_one_place() {
+        let memory = range(0, 1 << 47);
+        let seed = KaslrSeed::new(77).unwrap();
+        assert_eq!(Layout::randomized(G, memory, seed), Layout::new(G, memory));
     }
 }

@@ -50,7 +50,11 @@ impl LinearMapConfig {
             return Err(ConfigError::NoMemory);
         };
         let end = Pa(last.pa.0 + last.len);
-        let layout = Layout::new(geometry, PaRange { start: first.pa, end })?;
+        let memory = PaRange { start: first.pa, end };
+        let layout = match self.seed {
+            Some(seed) => Layout::randomized(geometry, memory, seed)?,
+            None => Layout::new(geometry, memory)?,
+        };
         linear_mappings(&layout, identity, self.image.range(), self.leaves, linear)?;
         let linear = Mappings::new(geometry, linear)?;
         let method = match self.builder {
@@ -163,6 +167,7 @@ mod tests {
             root: Pa(0xfff_0000_0000),
             reserved: Reserved { ttbr0: 0, tcr: 0 },
             bbm: BbmLevel::L0,
+            seed: None,
         };
         let memory = PaRange::new(Pa(0xfff_0000_0000), Pa(0xfff_4000_0000));
         let mut lists = MappingLists::<8>::new();

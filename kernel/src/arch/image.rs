@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Geometry, Level, Pa, PaRange, Va, VaRange};
 
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, frame};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, IMAGE, frame};
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -15,6 +15,7 @@ unsafe extern "C" {
     static __idmap_start: u8;
     static __idmap_tables: u8;
     static __swapper: u8;
+    static __early_tables: u8;
     static __surgery_tables: u8;
     static __surgery_tables_end: u8;
     static __reserved_table: u8;
@@ -152,26 +153,54 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
     unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
 
+/// How far the image is mapped from where it is linked, in bytes.
+pub fn offset_from_link() -> u64 {
+    (&raw const __image_start as u64).wrapping_sub(IMAGE.0)
+}
+
+/// One of the two maps of the kernel's half that `entry.S` makes, in the order of [`frame`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EarlyMap {
+    /// The map of the image where it is linked. It is gone once Rust runs at the chosen place.
+    Linked,
+    /// The map in which the kernel runs.
+    Live,
+}
+
+impl EarlyMap {
+    fn table(self, frames: usize) -> NonNull<u64> {
+        let first = match self {
+            Self::Linked => &raw const __early_tables,
+            Self::Live => &raw const __swapper,
+        };
+        table(first, frames)
+    }
+
+    fn level_2_entry(self, va: Va) -> NonNull<u64> {
+        // SAFETY: an index is below the number of entries of the table.
+        unsafe { self.table(frame::LEVEL_2).add(GEOMETRY.index(va, Level::L2)) }
+    }
+
+    /// The entry of the leaf that translates `va`, an address of the DTB's window.
+    pub fn dtb_entry(self, va: Va) -> NonNull<u64> {
+        if DTB_LEVEL == Level::L2 {
+            return self.level_2_entry(va);
+        }
+        debug_assert_eq!(GEOMETRY.index(va, Level::L2), GEOMETRY.index(DTB_WINDOW, Level::L2));
+        // SAFETY: an index is below the number of entries of the table.
+        unsafe { self.table(frame::DTB_PAGES).add(GEOMETRY.index(va, Level::L3)) }
+    }
+}
+
 /// The entry of the live level-2 table that translates `va`, an address that this table reaches: all
 /// of the last one, but the image.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
-    // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, frame::LEVEL_2).add(GEOMETRY.index(va, Level::L2)) }
+    EarlyMap::Live.level_2_entry(va)
 }
 
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> NonNull<u64> {
-    table(&raw const __swapper, frame::FIXMAP_PAGES)
-}
-
-/// The entry of the live leaf that translates `va`, an address of the DTB's window.
-pub fn dtb_entry(va: Va) -> NonNull<u64> {
-    if DTB_LEVEL == Level::L2 {
-        return level_2_entry(va);
-    }
-    debug_assert_eq!(GEOMETRY.index(va, Level::L2), GEOMETRY.index(DTB_WINDOW, Level::L2));
-    // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, frame::DTB_PAGES).add(GEOMETRY.index(va, Level::L3)) }
+    EarlyMap::Live.table(frame::FIXMAP_PAGES)
 }
 
 /// The unmapped pages below the boot CPU's two stacks.

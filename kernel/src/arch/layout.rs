@@ -41,6 +41,8 @@ const TABLE: u64 = GEOMETRY.entry_bytes(Level::L2);
 const END: u64 = 0u64.wrapping_sub(TABLE);
 /// Where the stacks begin, below [`END`]: 512 MiB, and room for the rest with larger tables.
 const STACKS_BELOW: u64 = if 8 * TABLE > 512 << 20 { 8 * TABLE } else { 512 << 20 };
+/// Where the image's part of the space ends, 4 GiB before the end with every granule.
+pub const IMAGE_END: Va = Va(0u64.wrapping_sub(4 << 30));
 /// The most mappings that the linear map is built from: one for each range of memory, and two for
 /// the image.
 pub const MAX_MAPPINGS: usize = 512;
@@ -141,7 +143,7 @@ const _: () = {
     assert!(in_last_table(STACKS), "the stacks are in the last table at level 2");
     assert!(in_last_table(DTB_WINDOW), "the DTB window is in the last table at level 2");
     assert!(IMAGE.0.is_multiple_of(2 << 20), "the image lies on a multiple of 2 MiB, as in memory");
-    assert!(IMAGE.0 < STACKS.0, "the image lies below the stacks");
+    assert!(IMAGE.0 < IMAGE_END.0 && IMAGE_END.0 <= STACKS.0, "the image lies below the stacks");
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
     assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");

@@ -1,5 +1,6 @@
 //! Facts about the machine that never change after boot.
 
+use linmap::KaslrSeed;
 use linmap::features::Features;
 use linmap_platform::{CommandLine, Psci};
 use linmap_table::Reserved;
@@ -26,6 +27,8 @@ pub struct Platform {
     pub generation: u64,
     /// The boot CPU's features.
     pub features: Features,
+    /// The seed from which addresses were chosen.
+    pub seed: Option<KaslrSeed>,
     /// The running image.
     pub image: Image,
     /// The values of TTBR0 and TCR while TTBR0 translates nothing.

@@ -28,8 +28,11 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 /// Where the text of [`BUILT_IN_COMMAND_LINE`] begins.
 pub const TEXT_AT: usize = 16;
 
+/// Whether addresses are random: `off`, or `on`.
+pub const KASLR: &str = "linmap.kaslr";
+
 /// The words that linmap knows.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -37,6 +40,7 @@ const WORDS: [&str; 12] = [
     GENERATION,
     "linmap.generations",
     "linmap.icount",
+    KASLR,
     "linmap.leaf",
     "linmap.payload",
     "linmap.repaint",

@@ -8,7 +8,7 @@ use linmap_vmsa::{Attributes, Descriptor, LeafError, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::dtb_entry;
+use crate::arch::image::EarlyMap;
 use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, GEOMETRY};
 
 /// The greatest length of a DTB (booting.rst).
@@ -51,45 +51,74 @@ pub enum DtbPlaceError {
 /// # Errors
 /// [`DtbPlaceError`].
 pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
-    if !pa.0.is_multiple_of(8) {
-        return Err(DtbPlaceError::Unaligned { pa });
-    }
-    if pa.0.saturating_add(2 * MAX_LEN) >> pa_bits != 0 {
-        return Err(DtbPlaceError::OutOfReach { pa, bits: pa_bits });
-    }
-    let leaf = GEOMETRY.entry_bytes(DTB_LEVEL);
-    let first = Pa(pa.0 & !(leaf - 1));
-    let offset = pa.0 - first.0;
-    let for_header = (offset + HEADER_LEN).div_ceil(leaf);
-    map_leaves(first, 0..for_header)?;
-    let start = (DTB_WINDOW.0 + offset) as *const u8;
-    // SAFETY: at least the length of a header is mapped here, read-only, and nothing writes to the
-    // DTB.
-    let total = unsafe { slice::from_raw_parts(start, HEADER_LEN as usize) };
-    let len = u64::from(u32::from_be_bytes([total[4], total[5], total[6], total[7]])).max(HEADER_LEN);
-    if len > MAX_LEN {
-        // Without the magic number the length means nothing. The parser reports that.
-        return if total.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]) {
-            Err(DtbPlaceError::TooLarge { pa, len })
-        } else {
-            Ok(total)
-        };
-    }
-    map_leaves(first, for_header..(offset + len).div_ceil(leaf))?;
-    // SAFETY: all of `len` is mapped now.
-    Ok(unsafe { slice::from_raw_parts(start, len as usize) })
+    let (start, len) =
+        Window { map: EarlyMap::Live, attributes: Attributes::KERNEL_RODATA }.map(pa, pa_bits)?;
+    // SAFETY: all of `len` is mapped, and nothing writes to the DTB from now on.
+    Ok(unsafe { slice::from_raw_parts(start, len) })
 }
 
-/// Maps these leaves of the window, the first of which leads to `first`.
-fn map_leaves(first: Pa, leaves: Range<u64>) -> Result<(), LeafError> {
-    for index in leaves {
-        let offset = index * GEOMETRY.entry_bytes(DTB_LEVEL);
-        let pa = Pa(first.0 + offset);
-        let descriptor = Descriptor::leaf(GEOMETRY, DTB_LEVEL, pa, Attributes::KERNEL_RODATA)?;
-        // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
-        // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
-        // cacheable by blocks of 2 MiB.
-        unsafe { store_valid(&mut ThisCpu, dtb_entry(Va(DTB_WINDOW.0 + offset)), descriptor) };
+/// Maps the DTB at `pa` like [`map`], but writable, in the map of the image where it is linked.
+///
+/// # Errors
+/// [`DtbPlaceError`].
+///
+/// # Safety
+/// Called once, in that map.
+pub unsafe fn map_writable(pa: Pa, pa_bits: u8) -> Result<&'static mut [u8], DtbPlaceError> {
+    let window = Window { map: EarlyMap::Linked, attributes: Attributes::KERNEL_DATA };
+    let (start, len) = window.map(pa, pa_bits)?;
+    // SAFETY: all of `len` is mapped, writable, and no other reference leads there.
+    Ok(unsafe { slice::from_raw_parts_mut(start.cast_mut(), len) })
+}
+
+/// How the window is mapped.
+struct Window {
+    map: EarlyMap,
+    attributes: Attributes,
+}
+
+impl Window {
+    /// Maps the DTB at `pa`. Returns where its bytes are mapped, and how many.
+    fn map(&self, pa: Pa, pa_bits: u8) -> Result<(*const u8, usize), DtbPlaceError> {
+        if !pa.0.is_multiple_of(8) {
+            return Err(DtbPlaceError::Unaligned { pa });
+        }
+        if pa.0.saturating_add(2 * MAX_LEN) >> pa_bits != 0 {
+            return Err(DtbPlaceError::OutOfReach { pa, bits: pa_bits });
+        }
+        let leaf = GEOMETRY.entry_bytes(DTB_LEVEL);
+        let first = Pa(pa.0 & !(leaf - 1));
+        let offset = pa.0 - first.0;
+        let for_header = (offset + HEADER_LEN).div_ceil(leaf);
+        self.map_leaves(first, 0..for_header)?;
+        let start = (DTB_WINDOW.0 + offset) as *const u8;
+        // SAFETY: at least the length of a header is mapped here, and nothing writes to it now.
+        let header = unsafe { slice::from_raw_parts(start, HEADER_LEN as usize) };
+        let len = u64::from(u32::from_be_bytes([header[4], header[5], header[6], header[7]])).max(HEADER_LEN);
+        if len > MAX_LEN {
+            // Without the magic number the length means nothing. The parser reports that.
+            return if header.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]) {
+                Err(DtbPlaceError::TooLarge { pa, len })
+            } else {
+                Ok((start, HEADER_LEN as usize))
+            };
+        }
+        self.map_leaves(first, for_header..(offset + len).div_ceil(leaf))?;
+        Ok((start, len as usize))
     }
-    Ok(())
+
+    /// Maps these leaves of the window, the first of which leads to `first`.
+    fn map_leaves(&self, first: Pa, leaves: Range<u64>) -> Result<(), LeafError> {
+        for index in leaves {
+            let offset = index * GEOMETRY.entry_bytes(DTB_LEVEL);
+            let pa = Pa(first.0 + offset);
+            let descriptor = Descriptor::leaf(GEOMETRY, DTB_LEVEL, pa, self.attributes)?;
+            let entry = self.map.dtb_entry(Va(DTB_WINDOW.0 + offset));
+            // SAFETY: this entry of the live table belongs to the window. It is invalid, and only
+            // this function sets it. By booting.rst the loader loads the DTB to memory that may be
+            // mapped cacheable by blocks of 2 MiB.
+            unsafe { store_valid(&mut ThisCpu, entry, descriptor) };
+        }
+        Ok(())
+    }
 }

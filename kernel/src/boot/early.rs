@@ -1,5 +1,6 @@
 //! The boot before the device tree: the boot CPU on the early tables.
 
+use linmap::KaslrSeed;
 use linmap_platform::Uart;
 use linmap_table::{Fixmap, Reserved};
 use linmap_vmsa::Pa;
@@ -15,12 +16,36 @@ use crate::boot::console;
 use crate::end::stopping;
 use crate::smp::boot_cpu;
 
+/// What `entry.S` knows.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub struct EntryFacts {
+    /// The physical address of the DTB.
+    pub dtb: u64,
+    /// The physical address of the image.
+    pub image: u64,
+    /// How the kernel was entered, as a code of [`Entered`].
+    pub entered: u64,
+    /// When.
+    pub entered_at: u64,
+    /// The seed from which the image's place was chosen, or 0.
+    pub seed: u64,
+    /// How long it took to choose, in ticks.
+    pub choosing: u64,
+    /// How long the relocation took, in ticks.
+    pub relocation: u64,
+    /// How many words were relocated.
+    pub words: u64,
+}
+
 /// What the boot CPU knows without the device tree.
 pub struct Early {
     /// How the kernel was entered.
     pub entered: Entered,
     /// The running image.
     pub image: Image,
+    /// The seed from which addresses are chosen.
+    pub seed: Option<KaslrSeed>,
     /// The values of TTBR0 and TCR while TTBR0 translates nothing.
     pub reserved: Reserved,
     /// Slots for single frames.
@@ -33,10 +58,10 @@ pub struct Early {
 
 impl Early {
     /// Sets up the boot CPU, and the console that the built-in command line names. Called once.
-    pub fn start(image: Pa, entered: u64) -> Self {
+    pub fn start(entry: &EntryFacts) -> Self {
         per_cpu::become_boot_cpu();
         stop::install(stopping::stop);
-        let image = Image::at(image);
+        let image = Image::at(Pa(entry.image));
         let reserved = Reserved { ttbr0: image.ttbr(image.reserved_table()), tcr: cpu::tcr() };
         // TTBR0 leaves the early identity map. T0SZ stays what `entry.S` set.
         // SAFETY: the kernel runs in TTBR1's half, and TCR does not change.
@@ -44,9 +69,15 @@ impl Early {
         // SAFETY: this is the live table of pages at `FIXMAP`. It is empty since `entry.S` made it,
         // and nothing else changes it.
         let fixmap = unsafe { Fixmap::new(GEOMETRY, image::fixmap_table(), FIXMAP) };
-        let entered = Entered::from_code(entered);
-        let mut early =
-            Self { entered, image, reserved, fixmap, pa_bits: boot_cpu::pa_bits(), console: None };
+        let mut early = Self {
+            entered: Entered::from_code(entry.entered),
+            image,
+            seed: KaslrSeed::new(entry.seed),
+            reserved,
+            fixmap,
+            pa_bits: boot_cpu::pa_bits(),
+            console: None,
+        };
         early.use_console(console::named_by(built_in()));
         early
     }

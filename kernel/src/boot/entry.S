@@ -1,13 +1,19 @@
 // From the boot loader to Rust. Entered with the MMU off, at EL2 or EL1, x0 = DTB, at any multiple
 // of 2 MiB. `refuse.S` names whatever else a boot loader does.
 //
+// The image is mapped twice, one after the other. First where it is linked, so that Rust can read
+// the device tree and choose where it is mapped for good; text and constants are as they were
+// linked then. Then the words that hold addresses are relocated, still there, and the CPU goes to
+// the second root by way of the identity-mapped page.
+//
 // Until the MMU and the caches are on every access is Device-nGnRnE: aligned, no exclusives, no DC
 // ZVA. Stores go past the caches, so their lines are invalidated twice: before the stores, because
 // a dirty line of the loader could be written back over them, and after them, because a clean line
 // that was fetched in between would hide them.
 //
 // Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
-// physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image.
+// physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image in the tables that
+// are made or used.
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
@@ -22,12 +28,40 @@
     movk    \reg, :abs_g0_nc:\value
 .endm
 
-// Maps the part of the image from one symbol to another, in whole pages. Clobbers x1-x8.
-.macro map_part from, to, bits
+// Maps the part of the image from one symbol to another, in whole pages, with descriptor bits x4.
+// x13 is VA − PA of the image where this runs. Clobbers x1-x3, x5-x8.
+.macro map_part from, to
     adr_l   x2, \from
+    sub     x2, x2, x13
     adr_l   x3, \to
-    mov_q   x4, \bits
+    sub     x3, x3, x13
     bl      map_pages
+.endm
+
+// Sets every byte from one symbol to another to 0, a multiple of 16 bytes. Clobbers x0, x1.
+.macro clear from, to
+    adr_l   x0, \from
+    adr_l   x1, \to
+0:  stp     xzr, xzr, [x0], #16
+    cmp     x0, x1
+    b.lo    0b
+.endm
+
+// Sets the vectors, and both stack pointers to the boot CPU's stacks. Rust runs on SP_EL0.
+// Exceptions use SP_ELx, a stack of their own, so that they work after an overflow of the first.
+// Clobbers x0.
+.macro set_vectors_and_stacks
+    adr_l   x0, vectors
+    msr     vbar_el1, x0
+    adr_l   x0, __exception_stack_top
+    msr     spsel, #1
+    mov     sp, x0
+    adr_l   x0, __stack_top
+    msr     spsel, #0
+    mov     sp, x0
+    isb
+    mov     x29, xzr
+    mov     x30, xzr
 .endm
 
 // Branches to a label unless ID_AA64MMFR0_EL1, in x0, has the granule of this image. TGran4 and
@@ -78,24 +112,26 @@ primary_entry:
     sub     x23, x23, x21
     bl      enter_el
 
-    // The image's writable part, and with it all tables and stacks.
-    adr_l   x0, __rodata_end
-    adr_l   x1, __image_end
+    // What is stored to with the MMU off: the tables.
+    adr_l   x0, __idmap_tables
+    adr_l   x1, __early_tables_end
     bl      invalidate_to_poc
-    adr_l   x0, __bss_start
-    adr_l   x1, __bss_end
-0:  stp     xzr, xzr, [x0], #16
-    cmp     x0, x1
-    b.lo    0b
-    bl      make_tables
+    clear   __idmap_tables, __early_tables_end
+    bl      make_identity_map
+    // The first map of the image. Its constants are writable, for the relocation.
+    adr_l   x10, __early_tables
+    mov     x13, xzr
+    mov_q   x14, {data_page}
+    bl      make_half
     dsb     sy
-    adr_l   x0, __rodata_end
-    adr_l   x1, __image_end
+    adr_l   x0, __idmap_tables
+    adr_l   x1, __early_tables_end
     bl      invalidate_to_poc
 
     mrs     x0, id_aa64mmfr0_el1
     require_granule refuse_granule
-    adr_l   x3, virtual_entry
+    adr_l   x4, __early_tables
+    adr_l   x3, early_entry
     add     x3, x3, x23
     b       enable_mmu
 
@@ -103,7 +139,7 @@ stop:
     wfi
     b       stop
 
-// Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and
+// Turns MMU and caches on, with the early identity map in TTBR0 and the root x4 in TTBR1, and
 // branches to x3, a virtual address. Clobbers x0-x2.
 enable_mmu:
     mrs     x0, id_aa64mmfr0_el1
@@ -118,8 +154,7 @@ enable_mmu:
     msr     mair_el1, x0
     adr_l   x0, __idmap_tables
     msr     ttbr0_el1, x0
-    adr_l   x0, __swapper
-    msr     ttbr1_el1, x0
+    msr     ttbr1_el1, x4
     // Later features have more state that earlier software may have set: TCR2_EL1, whose permission
     // indirection would change the meaning of the tables, and SCTLR2_EL1. ID_AA64MMFR3_EL1 says
     // whether they exist.
@@ -156,14 +191,28 @@ invalidate_to_poc:
     dsb     sy
     ret
 
-// The early tables. The identity-mapped page: one table a level, read-only and executable. The
-// kernel's half, in the order of `arch/layout.rs`: the fixmap, and the DTB's window where it has no
-// blocks, an empty table of pages each; the image's three segments by pages. Clobbers x0-x12.
-make_tables:
+// Goes from the first map of the image to the second, which may translate the same addresses to
+// something else: the walks of the first end before those of the second begin. Entered at VA = PA.
+switch_maps:
+    adr_l   x0, __reserved_table
+    msr     ttbr1_el1, x0
+    isb
+    tlbi    vmalle1
+    dsb     nsh
+    isb
+    adr_l   x0, __swapper
+    msr     ttbr1_el1, x0
+    isb
+    adr_l   x3, virtual_entry
+    add     x3, x3, x23
+    br      x3
+
+// The identity-mapped page: one table a level, read-only and executable. Clobbers x0, x4-x9.
+make_identity_map:
     mov     x9, x30
-    // The identity map.
     adr_l   x4, __idmap_start
     adr_l   x0, __idmap_tables
+    mov     x13, xzr
     mov     x5, #{identity_shift}
     bl      link_tables
     lsr     x6, x4, #{page_shift}
@@ -171,9 +220,14 @@ make_tables:
     mov_q   x8, {text_page}
     orr     x8, x8, x4
     str     x8, [x0, x6, lsl #3]
+    ret     x9
 
-    // The kernel's half: tables down to the fixmap's pages, and beside them the DTB's.
-    adr_l   x10, __swapper
+// The early tables of the kernel's half from x10 on, which are clear, in the order of
+// `arch/layout.rs`: the fixmap, and the DTB's window where it has no blocks, an empty table of pages
+// each; the image's three segments by pages at PA + x23, the constants with descriptor bits x14. x13
+// is VA − PA of the image where this runs. Clobbers x0-x12.
+make_half:
+    mov     x9, x30
     mov     x0, x10
     mov_q   x4, {fixmap_in_half}
     mov     x5, #{root_shift}
@@ -181,7 +235,8 @@ make_tables:
     sub     x11, x0, #{page}            // the table at level 2
     .if     {dtb_has_table}
     add     x0, x0, #{page}
-    orr     x8, x0, #3
+    sub     x8, x0, x13
+    orr     x8, x8, #3
     mov     x1, #{dtb_index_2}
     str     x8, [x11, x1, lsl #3]
     .endif
@@ -192,21 +247,26 @@ make_tables:
     lsr     x0, x0, #{shift_1}
     and     x0, x0, #{index_mask_1}
     add     x1, x10, #{level_1_frame} * {page}
-    orr     x8, x12, #3
+    sub     x8, x12, x13
+    orr     x8, x8, #3
     str     x8, [x1, x0, lsl #3]
     mov     x11, x12
     add     x12, x12, #{page}
     .endif
-    map_part __image_start, __text_end, {text_page}
-    map_part __text_end, __rodata_end, {rodata_page}
+    mov_q   x4, {text_page}
+    map_part __image_start, __text_end
+    mov     x4, x14
+    map_part __text_end, __rodata_end
+    mov_q   x4, {data_page}
     // The guards of the stacks stay unmapped.
-    map_part __rodata_end, __stack_guard, {data_page}
-    map_part __stack_bottom, __exception_stack_guard, {data_page}
-    map_part __exception_stack_bottom, __image_end, {data_page}
+    map_part __rodata_end, __stack_guard
+    map_part __stack_bottom, __exception_stack_guard
+    map_part __exception_stack_bottom, __image_end
     ret     x9
 
-// Maps the pages [x2, x3) of the image with descriptor bits x4. x11 is the table at level 2, x12
-// the next table of pages. Clobbers x1, x2, x5-x8.
+// Maps the pages [x2, x3) of the image, physical addresses, at PA + x23 with descriptor bits x4. x11
+// is the table at level 2, x12 the next table of pages, x13 VA − PA of the image where this runs.
+// Clobbers x2, x5-x8.
 map_pages:
     cmp     x2, x3
     b.hs    2f
@@ -215,10 +275,12 @@ map_pages:
     and     x6, x6, #{index_mask_2}
     ldr     x7, [x11, x6, lsl #3]
     cbnz    x7, 1f
-    orr     x7, x12, #3
+    sub     x7, x12, x13
+    orr     x7, x7, #3
     str     x7, [x11, x6, lsl #3]
     add     x12, x12, #{page}
 1:  bic     x7, x7, #3
+    add     x7, x7, x13
     lsr     x6, x5, #{page_shift}
     and     x6, x6, #{index_mask}
     orr     x8, x2, x4
@@ -228,13 +290,14 @@ map_pages:
 2:  ret
 
 // Links consecutive tables from the root x0, whose entries cover 1 << x5 bytes each, on the way to
-// the address x4, which has no bits above the root's reach. x0 is the table of pages then. Clobbers
-// x5-x8.
+// the address x4, which has no bits above the root's reach. x0 is the table of pages then. x13 is
+// VA − PA of the image where this runs. Clobbers x5-x8.
 link_tables:
     lsr     x6, x4, x5
     and     x6, x6, #{index_mask}
     add     x7, x0, #{page}
-    orr     x8, x7, #3                  // the next table
+    sub     x8, x7, x13
+    orr     x8, x8, #3                  // the next table
     str     x8, [x0, x6, lsl #3]
     mov     x0, x7
     sub     x5, x5, #{index_bits}
@@ -308,23 +371,79 @@ enter_el:
     eret
 
 // ---- At the link address, MMU and caches on ----
-.section .text.virtual_entry, "ax"
-virtual_entry:
-    adr_l   x0, vectors
-    msr     vbar_el1, x0
-    // Rust runs on SP_EL0. Exceptions use SP_ELx, a stack of their own, so that they work after an
-    // overflow of the first.
-    adr_l   x0, __exception_stack_top
-    msr     spsel, #1
-    mov     sp, x0
-    adr_l   x0, __stack_top
-    msr     spsel, #0
-    mov     sp, x0
-    isb
+.section .text.early_entry, "ax"
+early_entry:
+    clear   __bss_start, __bss_end
+    clear   __swapper, __swapper_end
+    set_vectors_and_stacks
     mov     x0, x19
     mov     x1, x21
-    mov     x2, x20
-    mov     x3, x22
-    mov     x29, xzr
-    mov     x30, xzr
+    mrs     x25, cntvct_el0
+    bl      choose_place
+    mrs     x2, cntvct_el0
+    sub     x25, x2, x25                // what choosing took, in ticks
+    mov     x24, x1                     // the seed
+    // Relocation, from here to there.
+    adr_l   x1, __image_start
+    sub     x1, x0, x1
+    mrs     x26, cntvct_el0
+    bl      relocate
+    isb
+    mrs     x0, cntvct_el0
+    sub     x26, x0, x26                // what it took, in ticks
+    // The second map, at its place.
+    mov     x13, x23
+    add     x23, x23, x1
+    adr_l   x10, __swapper
+    mov_q   x14, {rodata_page}
+    bl      make_half
+    // Everything that was stored is visible to walkers before they walk there.
+    dsb     ish
+    adr_l   x3, switch_maps
+    sub     x3, x3, x13
+    br      x3
+
+// Adds x1 to every word of the image that holds an address of the image, unless it is 0. Sets x27 to
+// the number of the words. RELR (the ELF gABI, "Relative relocation table"): an even entry is the
+// address of a word; an odd one has a bit for each of the 63 words that follow, from bit 1 on.
+// Clobbers x0, x2-x6.
+relocate:
+    mov     x27, xzr
+    cbz     x1, 4f
+    adr_l   x0, __relr_start
+    adr_l   x2, __relr_end
+0:  cmp     x0, x2
+    b.hs    4f
+    ldr     x3, [x0], #8
+    tbnz    x3, #0, 1f
+    ldr     x5, [x3]
+    add     x5, x5, x1
+    str     x5, [x3], #8
+    add     x27, x27, #1
+    mov     x4, x3                      // the next word
+    b       0b
+1:  mov     x5, x4
+2:  lsr     x3, x3, #1
+    cbz     x3, 3f
+    tbz     x3, #0, 5f
+    ldr     x6, [x5]
+    add     x6, x6, x1
+    str     x6, [x5]
+    add     x27, x27, #1
+5:  add     x5, x5, #8
+    b       2b
+3:  add     x4, x4, #(63 * 8)
+    b       0b
+4:  ret
+
+// ---- At the place that was chosen ----
+.section .text.virtual_entry, "ax"
+virtual_entry:
+    set_vectors_and_stacks
+    sub     sp, sp, #{entry_len}
+    mov     x0, sp
+    stp     x19, x21, [x0, #{entry_dtb}]
+    stp     x20, x22, [x0, #{entry_entered}]
+    stp     x24, x25, [x0, #{entry_seed}]
+    stp     x26, x27, [x0, #{entry_relocation}]
     b       kernel_main

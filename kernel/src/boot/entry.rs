@@ -2,6 +2,7 @@
 //! in `entry.S` and `secondary.S`, which get their constants here.
 
 use core::arch::global_asm;
+use core::mem::offset_of;
 
 use linmap_platform::Affinity;
 use linmap_vmsa::registers::{MAIR, tcr};
@@ -14,6 +15,7 @@ use crate::arch::layout::{
 };
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
+use crate::boot::early::EntryFacts;
 use crate::smp::boot_page;
 
 /// HCR_EL2: EL1 is AArch64 (RW), and pointer authentication does not trap (API, APK): a CPU may
@@ -73,6 +75,11 @@ global_asm!(
     data_page = const page(Attributes::KERNEL_DATA),
     dtb_index_2 = const GEOMETRY.index(DTB_WINDOW, Level::L2),
     dtb_has_table = const (DTB_LEVEL.number() == Level::L3.number()) as u32,
+    entry_len = const size_of::<EntryFacts>(),
+    entry_dtb = const offset_of!(EntryFacts, dtb),
+    entry_entered = const offset_of!(EntryFacts, entered),
+    entry_seed = const offset_of!(EntryFacts, seed),
+    entry_relocation = const offset_of!(EntryFacts, relocation),
     entered_el1 = const Entered::EL1,
     entered_el2_vhe = const Entered::EL2_VHE,
     entered_el2_stub = const Entered::EL2_STUB,

@@ -10,10 +10,11 @@ use crate::arch::entered::Entered;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
-use crate::boot::command_line::warn_of_unknown_words;
+use crate::boot::command_line::{built_in, warn_of_unknown_words};
 use crate::boot::console;
 use crate::boot::dtb;
-use crate::boot::early::Early;
+use crate::boot::early::{Early, EntryFacts};
+use crate::boot::kaslr;
 use crate::boot::memory::{self, Found};
 use crate::end::fail::fail;
 use crate::kexec::command_line::generation;
@@ -30,11 +31,11 @@ use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
 
-/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
-/// DTB and image, the code of the entry, and its time.
+/// Entered from `entry.S`, MMU and caches on, where the image is mapped for good.
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
-    let mut early = Early::start(Pa(image_pa), entered);
+extern "C" fn kernel_main(entry: &EntryFacts) -> ! {
+    let mut early = Early::start(entry);
+    let dtb_pa = entry.dtb;
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
     let started = cpu::counter();
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
@@ -44,7 +45,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
     let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
     let line = platform.command_line;
-    report_entry(&platform, entered_at);
+    report_entry(&platform, entry);
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
@@ -70,6 +71,7 @@ fn read_platform(
         entered: early.entered,
         generation,
         features,
+        seed: early.seed,
         image: early.image,
         reserved: early.reserved,
         psci,
@@ -81,10 +83,15 @@ fn read_platform(
     }
 }
 
-fn report_entry(platform: &Platform, entered_at: u64) {
-    let Platform { generation, entered, features, image, dtb, .. } = platform;
+fn report_entry(platform: &Platform, entry: &EntryFacts) {
+    let Platform { generation, entered, features, image, dtb, seed, command_line, .. } = platform;
+    let kaslr = match seed {
+        Some(_) => "on",
+        None if kaslr::is_off(*command_line) || kaslr::is_off(built_in()) => "off",
+        None => "no-seed",
+    };
     report!(
-        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} kaslr={kaslr} image={} dtb={:#x}",
         entered.el(),
         u8::from(*entered == Entered::El2Vhe),
         features.midr.0,
@@ -93,19 +100,21 @@ fn report_entry(platform: &Platform, entered_at: u64) {
         image.range().start,
         dtb.at.start.0
     );
+    report!("phase=placement ticks={}", entry.choosing);
+    report!("phase=relocation ticks={} words={}", entry.relocation, entry.words);
     if *generation > 0 {
         // The previous generation left the time of its departure in a register that the boot
         // protocol leaves free.
-        report!("phase=kexec-jump ticks={}", entered_at.wrapping_sub(cpu::thread_id()));
+        report!("phase=kexec-jump ticks={}", entry.entered_at.wrapping_sub(cpu::thread_id()));
     }
 }
 
 /// Builds the linear map, starts the other CPUs, and runs the shell.
 fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &Devices<'_>) -> ! {
     platform.initrd = found.initrd;
-    let Platform { image, features, reserved, psci, dtb, command_line: line, .. } = platform;
+    let Platform { image, features, seed, reserved, psci, dtb, command_line: line, .. } = platform;
     let (map, choices) =
-        linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
+        linear_map::build(image, reserved, features, seed, line, &mut found.memblock, &mut early.fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
     parking::prepare(image, reserved);
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());

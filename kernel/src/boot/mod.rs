@@ -5,6 +5,7 @@ pub mod console;
 pub mod dtb;
 pub mod early;
 pub mod entry;
+pub mod kaslr;
 pub mod kernel_main;
 pub mod memory;
 pub mod refuse;

@@ -5,9 +5,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch::cpu;
 use crate::arch::frame::Frame;
+use crate::arch::image;
+use crate::arch::layout::IMAGE;
 use crate::arch::stop::{self, Claim};
 use crate::end::stopping;
 use crate::kexec::crash::enter;
+use crate::say;
 
 /// Whether the CPU that ends the kernel has failed again.
 static AGAIN: AtomicBool = AtomicBool::new(false);
@@ -33,8 +36,13 @@ pub fn begin(frame: &Frame) {
 }
 
 /// Stops all other CPUs and this one, which has printed the reason and whose registers are in
-/// `frame`. Enters a crash kernel if one waits.
+/// `frame`. Prints how far the image is from where it is linked, in the form of Linux, for those who
+/// look up addresses, and enters a crash kernel if one waits.
 pub fn stop(frame: &Frame) -> ! {
+    match image::offset_from_link() {
+        0 => say!("Kernel Offset: disabled"),
+        offset => say!("Kernel Offset: {offset:#x} from {IMAGE}"),
+    }
     stopping::interrupt_others();
     enter::enter(frame);
     cpu::halt()

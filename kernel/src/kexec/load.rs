@@ -203,7 +203,7 @@ impl Loader<'_> {
 
     /// New seeds for the payload, made of those in our own tree.
     fn seeds(&self) -> Result<Seeds, KexecError> {
-        Ok(seeds::new(linmap_fdt::parse_dtb(self.platform.dtb.blob)?))
+        Ok(seeds::new(linmap_fdt::parse_dtb(self.platform.dtb.blob)?, self.platform.seed))
     }
 
     /// Allocates what the payload needs around its parts, and completes `tree` with it.

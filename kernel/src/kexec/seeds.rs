@@ -1,6 +1,7 @@
 //! Random numbers for the next kernel. Those of our own device tree are not passed on: this kernel
 //! may have used them.
 
+use linmap::KaslrSeed;
 use linmap_fdt::Fdt;
 use linmap_kexec::Seeds;
 use linmap_relocate::{BLOCK, Digest, Sha256};
@@ -14,10 +15,10 @@ const BLOCKS: usize = 4;
 #[repr(C, align(16))]
 struct Pool([u8; BLOCKS * BLOCK as usize]);
 
-/// Makes new seeds from those in the tree, from the CPU's random numbers (FEAT_RNG) and from the
-/// time. If neither the tree nor the CPU has any, the result would be predictable, so there are no
+/// Makes new seeds from those in the tree, from `used`, which was in the tree until this kernel
+/// overwrote it, from the CPU's random numbers (FEAT_RNG) and from the time. If neither the tree nor the CPU has any, the result would be predictable, so there are no
 /// seeds.
-pub fn new(fdt: Fdt<'_>) -> Seeds {
+pub fn new(fdt: Fdt<'_>, used: Option<KaslrSeed>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);
     let mut known = false;
@@ -30,6 +31,10 @@ pub fn new(fdt: Fdt<'_>) -> Seeds {
                 known |= value.iter().any(|byte| *byte != 0);
             }
         }
+    }
+    if let Some(used) = used {
+        from_tree[..8].copy_from_slice(&used.bits().to_le_bytes());
+        known = true;
     }
     let (from_cpu, time) = rest.split_at_mut(BLOCK as usize);
     for word in from_cpu.as_chunks_mut::<8>().0 {

@@ -3,8 +3,8 @@
 
 use linmap::features::Features;
 use linmap::{
-    BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
-    MappingLists, MemblockFrames, Repaint, leaves_name,
+    BuildError, Builder, BuiltMap, ConfigError, ImageParts, KaslrSeed, LeafPolicy, LinearMap,
+    LinearMapConfig, MappingLists, MemblockFrames, Repaint, leaves_name,
 };
 use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
@@ -65,6 +65,7 @@ pub fn build(
     image: Image,
     reserved: Reserved,
     features: Features,
+    seed: Option<KaslrSeed>,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
     fixmap: &mut Fixmap,
@@ -95,6 +96,7 @@ pub fn build(
         root: image.swapper(),
         reserved,
         bbm: features.bbm,
+        seed,
     };
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();

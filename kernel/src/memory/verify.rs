@@ -180,8 +180,8 @@ impl Prober<'_> {
     /// Probes all memory and the holes around it.
     fn linear_region(&mut self) -> Result<(), Mismatch> {
         let page = self.page();
-        let memstart = self.layout.memstart();
-        let mut hole_start = memstart;
+        let reach = self.layout.reach();
+        let mut hole_start = reach.start;
         for range in self.known.memblock.mappable(page) {
             self.hole(PaRange::new(hole_start, range.start))?;
             let step = (range.len() / STRIDES / page).max(1) * page;
@@ -193,8 +193,15 @@ impl Prober<'_> {
             hole_start = range.end;
         }
         // The rest of the linear region.
-        let end = Pa(memstart.0 + (1 << (self.layout.geometry().va_bits() - 1)));
-        self.hole(PaRange::new(hole_start, end))
+        self.hole(PaRange::new(hole_start, reach.end))?;
+        // What lies before the map.
+        let base = Layout::base(self.layout.geometry());
+        let before = self.layout.start().0 - base.0;
+        let step = (before / 16 / page).max(1) * page;
+        for offset in (0..before).step_by(step as usize).chain(before.checked_sub(1)) {
+            self.unmapped(Va(base.0 + offset))?;
+        }
+        Ok(())
     }
 
     fn guard(&mut self, guard: Va) -> Result<(), Mismatch> {

@@ -64,6 +64,7 @@ wait_for_call:
     mov     x2, #{refused_pa_range}
     cmp     x0, x1
     b.lo    refused
+    adr_l   x4, __swapper
     adr_l   x3, secondary_virtual_entry
     ldr     x0, [x22, #{boot_image_offset}]
     add     x3, x3, x0

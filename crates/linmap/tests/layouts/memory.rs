@@ -1,6 +1,6 @@
 //! The layouts that are tried.
 
-use linmap::{Builder, ImageParts};
+use linmap::{Builder, ImageParts, KaslrSeed};
 use linmap_memblock::Memblock;
 use linmap_table::Leaves;
 use linmap_vmsa::{Geometry, Granule, Pa, PaRange, Va};
@@ -42,6 +42,7 @@ pub struct Setting {
     /// What is to be mapped.
     pub memory: Vec<PaRange>,
     pub image: ImageParts,
+    pub seed: Option<KaslrSeed>,
 }
 
 fn range(start: u64, end: u64) -> PaRange {
@@ -79,7 +80,8 @@ impl Setting {
             fits
         });
         let builder = random.pick(&Builder::ALL);
-        Self { geometry, leaves, builder, ram, no_map, memory, image }
+        let seed = KaslrSeed::new(random.below(3).min(1) * random.below(u64::MAX));
+        Self { geometry, leaves, builder, ram, no_map, memory, image, seed }
     }
 }
 

@@ -1,0 +1,79 @@
+//! Where the image is mapped: `entry.S` asks for it once Rust can run where the image is linked, and
+//! relocates the image to there.
+//!
+//! What runs here stores no address that is used later, since addresses of the image change.
+
+use linmap::{ImageRegion, KaslrSeed};
+use linmap_fdt::{DeviceTree, first_string};
+use linmap_platform::CommandLine;
+use linmap_vmsa::{Level, Pa};
+
+use crate::arch::cpu;
+use crate::arch::image::Image;
+use crate::arch::layout::{GEOMETRY, IMAGE, IMAGE_END};
+use crate::boot::command_line::{KASLR, built_in};
+use crate::boot::dtb;
+use crate::smp::boot_cpu;
+
+/// The place, as `entry.S` takes it: two registers.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Place {
+    /// The virtual address of the image.
+    image: u64,
+    /// The seed, or 0.
+    seed: u64,
+}
+
+/// Called by `entry.S`, with the physical addresses of DTB and image, in the map of the image where
+/// it is linked. Errors are reported by [`kernel_main`](super::kernel_main), which reads the tree
+/// again.
+#[unsafe(no_mangle)]
+extern "C" fn choose_place(dtb: u64, image: u64) -> Place {
+    let seed = seed(Pa(dtb));
+    let image_len = Image::at(Pa(image)).range().len();
+    let offset = seed.map_or(0, |seed| region(image_len).offset(seed));
+    Place { image: IMAGE.0 + offset, seed: seed.map_or(0, KaslrSeed::bits) }
+}
+
+/// Where an image of this length may be: at multiples of 2 MiB, as in memory (booting.rst), and in
+/// one table at level 2.
+fn region(image_len: u64) -> ImageRegion {
+    ImageRegion {
+        start: IMAGE,
+        len: IMAGE_END.0 - IMAGE.0,
+        image_len,
+        align: 2 << 20,
+        within: GEOMETRY.entry_bytes(Level::L1),
+    }
+}
+
+/// The seed of the device tree, which is overwritten there, since whoever knows it knows where
+/// everything is; or a random number of the CPU's. `None` if addresses are not to be random, or
+/// nothing random is there.
+fn seed(dtb: Pa) -> Option<KaslrSeed> {
+    // SAFETY: `entry.S` asks once.
+    let blob = unsafe { dtb::map_writable(dtb, boot_cpu::pa_bits()) }.ok();
+    let (line, range) = match blob.as_deref().and_then(|blob| Some((blob, DeviceTree::parse(blob).ok()?))) {
+        Some((blob, tree)) => {
+            let [line, seed] = tree.peek("chosen", ["bootargs", "kaslr-seed"]);
+            let start = |seed: &[u8]| seed.as_ptr().addr() - blob.as_ptr().addr();
+            let range = seed.filter(|seed| seed.len() == 8).map(|seed| start(seed)..start(seed) + 8);
+            (CommandLine::from_bytes(first_string(line.unwrap_or_default())), range)
+        }
+        None => (CommandLine::default(), None),
+    };
+    if is_off(line) || is_off(built_in()) {
+        return None;
+    }
+    let of_tree = range.zip(blob).and_then(|(range, blob)| {
+        let place = blob.get_mut(range)?.first_chunk_mut::<8>()?;
+        KaslrSeed::new(u64::from_be_bytes(core::mem::take(place)))
+    });
+    of_tree.or_else(|| KaslrSeed::new(cpu::random()?))
+}
+
+/// Whether the command line says that no address is random: to Linux as well, or to linmap alone.
+pub fn is_off(line: CommandLine<'_>) -> bool {
+    line.get("nokaslr").is_some() || line.get(KASLR) == Some("off")
+}
