@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::append::Append;
+use crate::granule::Granule;
 use crate::handover::{Files, Handover, PayloadKind};
 use crate::input_file::{self, FileError, InputFile};
 use crate::machine::{ExceptionLevel, GicVersion, Machine};
@@ -47,6 +48,9 @@ pub struct BootArgs {
     /// QEMU's CPU type [default: max on virt]
     #[arg(long, value_name = "TYPE")]
     cpu: Option<String>,
+    /// The granule that linmap is built for
+    #[arg(long, value_enum, default_value = "4k", value_name = "SIZE")]
+    granule: Granule,
     /// The exception level to be entered at [default: 1 on virt and xlnx-zcu102]
     #[arg(long, value_name = "1|2", value_parser = exception_level)]
     el: Option<ExceptionLevel>,
@@ -154,7 +158,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         power_off: !interactive,
         append: arguments.append.text().to_owned(),
     };
-    let kernel = build::kernel(workspace, &toolchain)?;
+    let kernel = build::kernel(workspace, &toolchain, arguments.granule)?;
 
     let hardware = Hardware {
         machine: arguments.machine,

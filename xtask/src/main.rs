@@ -17,6 +17,7 @@ mod children;
 mod console;
 mod devicetree;
 mod fuzz;
+mod granule;
 mod handover;
 mod house;
 mod image;
@@ -71,7 +72,7 @@ enum Command {
     #[command(after_help = setup::toolchain::HELP)]
     Setup,
     /// Build the kernel's Image and print where it is
-    Build,
+    Build(build::BuildArgs),
     /// Check that imports run downward and that no two files import each other
     House,
     /// Package what is published and verify each package by a build
@@ -101,7 +102,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Setup => setup::run(&workspace),
-        Command::Build => build::run(&workspace),
+        Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::House => house::run(&workspace),
         Command::Package => test::package(&workspace),
         Command::Width => width::run(&workspace),

@@ -5,7 +5,8 @@
 //!   kernel-rustup/             the kernel built with rustup's target, and
 //!   kernel-debian/             with Debian's compiler and sources
 //!   linmap/Image               the flat arm64 Image of the last build
-//!   linmap/linmap-kernel.elf   the ELF it was made from, for symbols
+//!   linmap/linmap-kernel.elf   the ELF it was made from, for symbols; Image-16k, linmap-kernel-16k.elf, …
+//!                              for other granules
 //!   linmap/run-*/              what one run of `boot` hands to QEMU; removed when it ends
 //!   payload/manifest.json      which packages the payload came from, and the SHA-256 of each file
 //!   payload/linux-6.12/Image   Debian's kernels, one folder for each line: linux-6.1, linux-6.12, linux-16k,

@@ -10,6 +10,8 @@ use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_table::{OffsetWindow, fill};
 use linmap_vmsa::{Descriptor, Pa, Va};
 
+use crate::arch::layout::GRANULE;
+
 /// Reads a system register.
 macro_rules! read_register {
     ($name:literal) => {{
@@ -229,7 +231,8 @@ macro_rules! address_translation {
             Err((par >> 1 & 0x3f) as u8)
         } else {
             // PA[51:12] in place.
-            Ok(Pa(par & 0x000f_ffff_ffff_f000 | va.0 & 0xfff))
+            let in_page = GRANULE.bytes() - 1;
+            Ok(Pa(par & 0x000f_ffff_ffff_f000 & !in_page | va.0 & in_page))
         }
     }};
 }

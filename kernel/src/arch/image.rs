@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
-use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, IDENTITY, IMAGE, LEVELS};
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -81,7 +81,7 @@ impl Image {
 
     /// The identity map's table at `level`.
     pub fn identity_table(self, level: Level) -> Pa {
-        frame_behind(self.identity_map(), level.number())
+        frame_behind(self.identity_map(), level.number() - IDENTITY.start_level().number())
     }
 
     /// The live table at `level` that translates from `va` on, if `entry.S` made it: those that
@@ -90,8 +90,9 @@ impl Image {
         let last = va.0 | ((GEOMETRY.entries(level) as u64) << GEOMETRY.shift(level)).wrapping_sub(1);
         let leads_to = |to: Va| va <= to && to.0 <= last;
         let frames = match level {
-            Level::L3 if leads_to(FIXMAP) => 4,
-            _ if leads_to(IMAGE) => level.number(),
+            Level::L3 if leads_to(FIXMAP) => LEVELS as i8,
+            Level::L3 if DTB_LEVEL == Level::L3 && leads_to(DTB_WINDOW) => LEVELS as i8 + 1,
+            _ if leads_to(IMAGE) => level.number() - GEOMETRY.start_level().number(),
             _ => return None,
         };
         Some(frame_behind(self.swapper(), frames))
@@ -117,21 +118,33 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
     unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
 
-/// The entry of the live level-2 table that translates `va`, an address in the 1 GiB of the image.
+/// The entry of the live level-2 table that translates `va`, an address that this table reaches.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, 2).add(GEOMETRY.index(va, Level::L2)) }
+    unsafe { table(&raw const __swapper, LEVELS - 2).add(GEOMETRY.index(va, Level::L2)) }
 }
 
-/// The entry of the identity map's table of pages for `va`, an address in the 2 MiB of the image.
+/// The entry of the identity map's table of pages for `va`, an address that shares it with the
+/// image.
 pub fn identity_page(va: Va) -> NonNull<u64> {
+    let last = (3 - IDENTITY.start_level().number()) as usize;
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __idmap_tables, 3).add(GEOMETRY.index(va, Level::L3)) }
+    unsafe { table(&raw const __idmap_tables, last).add(IDENTITY.index(va, Level::L3)) }
 }
 
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> NonNull<u64> {
-    table(&raw const __swapper, 4)
+    table(&raw const __swapper, LEVELS)
+}
+
+/// The entry of the live leaf that translates `va`, an address of the DTB's window.
+pub fn dtb_entry(va: Va) -> NonNull<u64> {
+    if DTB_LEVEL == Level::L2 {
+        return level_2_entry(va);
+    }
+    debug_assert_eq!(GEOMETRY.index(va, Level::L2), GEOMETRY.index(DTB_WINDOW, Level::L2));
+    // SAFETY: an index is below the number of entries of the table.
+    unsafe { table(&raw const __swapper, LEVELS + 1).add(GEOMETRY.index(va, Level::L3)) }
 }
 
 /// The unmapped pages below the boot CPU's two stacks.

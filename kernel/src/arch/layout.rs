@@ -3,56 +3,76 @@
 //! ```text
 //! −2^va_bits       the linear map: half of the space, memstart first
 //! −2^(va_bits−1)   nothing for 2 GiB
-//!   + 2 GiB        the kernel image, 2 MiB
-//!   + 2.5 GiB      the stacks of CPUs, 32 KiB each, 8 MiB
-//!   + 3 GiB − 8 MiB  the DTB's window, 4 MiB of blocks
-//!   + 3 GiB − 2 MiB  the fixmap, one table of pages
+//!   + 2 GiB        the kernel image, at most one table of pages
+//!   + 2.5 GiB      the stacks of CPUs, a slot each
+//!   end − 4 tables the DTB's window
+//!   end − 1 table  the fixmap, one table of pages
 //! ```
-//! (with the 4K granule and 48 bits). Image, stacks, DTB window and fixmap share one table at level
-//! 2.
+//! A table of pages spans 2 MiB with the 4K granule, 32 MiB with 16K, 512 MiB with 64K. The end is
+//! 3 GiB; 6 GiB with 64K. Image, stacks, DTB window and fixmap share one table at level 2.
 
 use linmap::BuilderSlots;
-use linmap_vmsa::{Geometry, Level, Va};
+use linmap_vmsa::{Geometry, Granule, Level, Va};
+
+// GRANULE, VA_BITS and IMAGE, which the linker script needs as well.
+include!(concat!(env!("OUT_DIR"), "/granule.rs"));
+
+const fn geometry(va_bits: u8) -> Geometry {
+    match Geometry::new(GRANULE, va_bits, 48) {
+        Ok(geometry) => geometry,
+        Err(_) => panic!("no such geometry"),
+    }
+}
 
 /// The geometry of the kernel's own half, TTBR1.
-pub const GEOMETRY: Geometry = Geometry::K4_48;
-/// Where the kernel image is linked and mapped, away from the linear map.
-pub const IMAGE: Va = Va(0xffff_8000_8000_0000);
-/// The most that the image may span: one table of pages.
-const IMAGE_MAX_LEN: u64 = 2 << 20;
+pub const GEOMETRY: Geometry = geometry(VA_BITS);
+/// The geometry of the identity map in the image. It reaches every address to which the boot
+/// protocol lets a boot loader load the image (booting.rst: below 2^48), which 47 bits do not.
+pub const IDENTITY: Geometry = geometry(48);
+/// How many tables lead to a page of the kernel's half.
+pub const LEVELS: usize = (4 - GEOMETRY.start_level().number()) as usize;
+/// Bytes that a table of pages maps.
+const TABLE: u64 = GEOMETRY.entry_bytes(Level::L2);
+/// The end of what the kernel maps besides the linear map.
+const END: u64 = IMAGE.0 + if 8 * TABLE > 1 << 30 { 8 * TABLE } else { 1 << 30 };
 /// The most mappings that the linear map is built from: one for each range of memory, and two for
 /// the image.
 pub const MAX_MAPPINGS: usize = 512;
 /// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty,
 /// since the boot CPU's stacks are in the image.
-pub const STACKS: Va = Va(0xffff_8000_a000_0000);
+pub const STACKS: Va = Va(IMAGE.0 + (512 << 20));
 /// The most CPUs that the kernel runs on.
 pub const MAX_CPUS: usize = 256;
-/// Where the DTB is mapped by 2 MiB blocks before memory is known: up to two, since a DTB of at
-/// most 2 MiB may begin anywhere in a block.
-pub const DTB_WINDOW: Va = Va(0xffff_8000_bf80_0000);
+/// The level of the leaves that map the DTB before memory is known. The boot protocol allows blocks
+/// of at most 2 MiB, since what lies around the DTB may have to be mapped otherwise (booting.rst).
+pub const DTB_LEVEL: Level = if TABLE <= 2 << 20 { Level::L2 } else { Level::L3 };
+/// Where the DTB is mapped: up to its greatest length and one leaf, since it may begin anywhere in
+/// a leaf.
+pub const DTB_WINDOW: Va = Va(FIXMAP.0 - 3 * TABLE);
 /// The first fixmap slot.
-pub const FIXMAP: Va = Va(0xffff_8000_bfe0_0000);
+pub const FIXMAP: Va = Va(END - TABLE);
 
 /// One CPU's slot of [`STACKS`], in bytes from its start: a page that is mapped nowhere, the stack
 /// that grows down to it, and the same again for exceptions.
 pub mod stack {
+    use super::GRANULE;
+
+    const PAGE: u64 = GRANULE.bytes();
+
     /// Bytes from one CPU's slot to the next.
-    pub const SLOT: u64 = 32 << 10;
+    pub const SLOT: u64 = (EXCEPTION + EXCEPTION_LEN).next_power_of_two();
     /// Where the guard below the stack is: a page.
     pub const GUARD: u64 = 0;
     /// Where the stack begins.
-    pub const MAIN: u64 = 4 << 10;
+    pub const MAIN: u64 = PAGE;
     /// Length of the stack.
-    pub const MAIN_LEN: u64 = 16 << 10;
+    pub const MAIN_LEN: u64 = (16u64 << 10).next_multiple_of(PAGE);
     /// Where the guard below the exceptions' stack is: a page.
     pub const EXCEPTION_GUARD: u64 = MAIN + MAIN_LEN;
     /// Where the exceptions' stack begins.
-    pub const EXCEPTION: u64 = EXCEPTION_GUARD + (4 << 10);
+    pub const EXCEPTION: u64 = EXCEPTION_GUARD + PAGE;
     /// Length of the exceptions' stack.
-    pub const EXCEPTION_LEN: u64 = 8 << 10;
-
-    const _: () = assert!(EXCEPTION + EXCEPTION_LEN == SLOT);
+    pub const EXCEPTION_LEN: u64 = (8u64 << 10).next_multiple_of(PAGE);
 }
 
 /// Fixmap slots by use.
@@ -84,13 +104,16 @@ pub const BUILDER_SLOTS: BuilderSlots = BuilderSlots {
 };
 
 const _: () = {
-    const GIB: u32 = 30;
-    assert!(IMAGE.0 >> GIB == FIXMAP.0 >> GIB, "image and fixmap share a table at level 2");
-    assert!(IMAGE.0 >> GIB == STACKS.0 >> GIB, "image and stacks share a table at level 2");
-    assert!(IMAGE.0 >> GIB == DTB_WINDOW.0 >> GIB, "image and DTB window share a table at level 2");
-    assert!(IMAGE.0 + IMAGE_MAX_LEN <= STACKS.0, "the image ends below the stacks");
+    const fn in_table_of_image(va: Va) -> bool {
+        va.0 >> GEOMETRY.shift(Level::L1) == IMAGE.0 >> GEOMETRY.shift(Level::L1)
+    }
+    assert!(in_table_of_image(FIXMAP), "image and fixmap share a table at level 2");
+    assert!(in_table_of_image(STACKS), "image and stacks share a table at level 2");
+    assert!(in_table_of_image(DTB_WINDOW), "image and DTB window share a table at level 2");
+    assert!(IMAGE.0.is_multiple_of(TABLE), "the image has its own table of pages");
+    assert!(IMAGE.0 + TABLE <= STACKS.0, "the image ends below the stacks");
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
-    assert!(STACKS.0.is_multiple_of(GEOMETRY.entry_bytes(Level::L2)), "stacks have whole tables of pages");
+    assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");
     assert!(IMAGE.0 >= u64::MAX << (GEOMETRY.va_bits() - 1), "the image lies outside the linear region");
 };

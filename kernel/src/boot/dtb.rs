@@ -1,14 +1,15 @@
 //! Mapping the device tree blob before memory is known.
 
+use core::ops::Range;
 use core::slice;
 
 use linmap_table::cpu::store_valid;
-use linmap_vmsa::{Attributes, Descriptor, LeafError, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Descriptor, LeafError, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::level_2_entry;
-use crate::arch::layout::{DTB_WINDOW, GEOMETRY};
+use crate::arch::image::dtb_entry;
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, GEOMETRY};
 
 /// The greatest length of a DTB (booting.rst).
 const MAX_LEN: u64 = 2 << 20;
@@ -44,7 +45,7 @@ pub enum DtbPlaceError {
     },
 }
 
-/// Maps the DTB at `pa` read-only by blocks in its window. Returns as many bytes as its header
+/// Maps the DTB at `pa` read-only in its window. Returns as many bytes as its header
 /// says, at least the header. The caller checks whether they are a DTB.
 ///
 /// # Errors
@@ -56,13 +57,11 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
     if pa.0.saturating_add(2 * MAX_LEN) >> pa_bits != 0 {
         return Err(DtbPlaceError::OutOfReach { pa, bits: pa_bits });
     }
-    let block = GEOMETRY.entry_bytes(Level::L2);
-    let first_block = pa.0 & !(block - 1);
-    map_block(0, Pa(first_block))?;
-    let offset = pa.0 - first_block;
-    if offset + HEADER_LEN > block {
-        map_block(1, Pa(first_block + block))?;
-    }
+    let leaf = GEOMETRY.entry_bytes(DTB_LEVEL);
+    let first = Pa(pa.0 & !(leaf - 1));
+    let offset = pa.0 - first.0;
+    let for_header = (offset + HEADER_LEN).div_ceil(leaf);
+    map_leaves(first, 0..for_header)?;
     let start = (DTB_WINDOW.0 + offset) as *const u8;
     // SAFETY: at least the length of a header is mapped here, read-only, and nothing writes to the
     // DTB.
@@ -76,20 +75,21 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
             Ok(total)
         };
     }
-    if offset + len > block && offset + HEADER_LEN <= block {
-        map_block(1, Pa(first_block + block))?;
-    }
+    map_leaves(first, for_header..(offset + len).div_ceil(leaf))?;
     // SAFETY: all of `len` is mapped now.
     Ok(unsafe { slice::from_raw_parts(start, len as usize) })
 }
 
-/// Maps one block of the window.
-fn map_block(index: u64, pa: Pa) -> Result<(), LeafError> {
-    let va = Va(DTB_WINDOW.0 + index * GEOMETRY.entry_bytes(Level::L2));
-    let descriptor = Descriptor::leaf(GEOMETRY, Level::L2, pa, Attributes::KERNEL_RODATA)?;
-    // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
-    // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
-    // cacheable by blocks.
-    unsafe { store_valid(&mut ThisCpu, level_2_entry(va), descriptor) };
+/// Maps these leaves of the window, the first of which leads to `first`.
+fn map_leaves(first: Pa, leaves: Range<u64>) -> Result<(), LeafError> {
+    for index in leaves {
+        let offset = index * GEOMETRY.entry_bytes(DTB_LEVEL);
+        let pa = Pa(first.0 + offset);
+        let descriptor = Descriptor::leaf(GEOMETRY, DTB_LEVEL, pa, Attributes::KERNEL_RODATA)?;
+        // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
+        // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
+        // cacheable by blocks of 2 MiB.
+        unsafe { store_valid(&mut ThisCpu, dtb_entry(Va(DTB_WINDOW.0 + offset)), descriptor) };
+    }
     Ok(())
 }

@@ -26,8 +26,21 @@
 .macro unmap_page symbol
     adr_l   x2, \symbol
     sub     x2, x2, x21
-    lsr     x2, x2, #12
+    lsr     x2, x2, #{page_shift}
     str     xzr, [x1, x2, lsl #3]
+.endm
+
+// Branches to a label unless ID_AA64MMFR0_EL1, in x0, has the granule of this image. TGran4 and
+// TGran64 are signed, and 0b1111 means no; TGran16 is not, and 0 means no. Clobbers x1.
+.macro require_granule otherwise
+    .if     {tgran_at} == 20
+    ubfx    x1, x0, #{tgran_at}, #4
+    cbz     x1, \otherwise
+    .else
+    sbfx    x1, x0, #{tgran_at}, #4
+    cmp     x1, #0
+    b.lt    \otherwise
+    .endif
 .endm
 
 // ---- The header of a Linux arm64 Image (booting.rst) ----
@@ -38,7 +51,7 @@ _start:
     .long   0                           // code1
     .quad   0                           // text_offset
     .quad   __image_len                 // image_size, the zeroed part included
-    .quad   {image_flags}               // little-endian, 4K pages, anywhere in memory
+    .quad   {image_flags}               // little-endian, the page size, anywhere in memory
     .quad   0
     .quad   0
     .quad   0
@@ -78,11 +91,8 @@ primary_entry:
     adr_l   x1, __image_end
     bl      invalidate_to_poc
 
-    // The CPU has to have the granule: TGran4 (bits 31:28) is signed, 0b1111 means no.
     mrs     x0, id_aa64mmfr0_el1
-    sbfx    x1, x0, #28, #4
-    cmp     x1, #0
-    b.lt    refuse_granule
+    require_granule refuse_granule
     ldr     x3, =virtual_entry
     b       enable_mmu
 
@@ -144,43 +154,36 @@ invalidate_to_poc:
     ret
 
 // The early tables. The identity-mapped page: one table a level, read-only and executable. The
-// image: its three segments by pages, at the link address. The fixmap: an empty table of pages.
-// Clobbers x0-x9.
+// image: its three segments by pages, at the link address. The fixmap, and the DTB's window where
+// it has no blocks: an empty table of pages each. Clobbers x0-x9.
 make_tables:
     mov     x9, x30
     // The identity map.
     adr_l   x4, __idmap_start
     adr_l   x0, __idmap_tables
-    mov     x5, #39
-0:  lsr     x6, x4, x5
-    and     x6, x6, #0x1ff
-    add     x7, x0, #4096
-    orr     x8, x7, #3                  // the next table
-    str     x8, [x0, x6, lsl #3]
-    mov     x0, x7
-    sub     x5, x5, #9
-    cmp     x5, #12
-    b.ne    0b
-    lsr     x6, x4, #12
-    and     x6, x6, #0x1ff
+    mov     x5, #{identity_shift}
+    bl      link_tables
+    lsr     x6, x4, #{page_shift}
+    and     x6, x6, #{index_mask}
     mov_q   x8, {text_page}
     orr     x8, x8, x4
     str     x8, [x0, x6, lsl #3]
 
-    // The kernel's half: levels 0 to 2 lead to the image's and the fixmap's pages.
+    // The kernel's half: tables down to the image's pages, and beside them the fixmap's.
     adr_l   x0, __swapper
-    add     x1, x0, #4096
-    orr     x8, x1, #3
-    str     x8, [x0, #{image_index_0} * 8]
-    add     x0, x1, #4096
-    orr     x8, x0, #3
-    str     x8, [x1, #{image_index_1} * 8]
-    add     x1, x0, #4096
-    orr     x8, x1, #3
-    str     x8, [x0, #{image_index_2} * 8]
-    add     x2, x1, #4096
+    mov_q   x4, {image_in_half}
+    mov     x5, #{root_shift}
+    bl      link_tables
+    mov     x1, x0
+    sub     x0, x1, #{page}             // the table at level 2
+    add     x2, x1, #{page}
     orr     x8, x2, #3
     str     x8, [x0, #{fixmap_index_2} * 8]
+    .if     {dtb_has_table}
+    add     x2, x2, #{page}
+    orr     x8, x2, #3
+    str     x8, [x0, #{dtb_index_2} * 8]
+    .endif
 
     adr_l   x2, __image_start
     adr_l   x3, __text_end
@@ -203,12 +206,27 @@ make_tables:
 // x5, x6.
 map_segment:
     sub     x5, x2, x21
-    lsr     x5, x5, #12
+    lsr     x5, x5, #{page_shift}
     orr     x6, x2, x4
     str     x6, [x1, x5, lsl #3]
-    add     x2, x2, #4096
+    add     x2, x2, #{page}
     cmp     x2, x3
     b.lo    map_segment
+    ret
+
+// Links consecutive tables from the root x0, whose entries cover 1 << x5 bytes each, on the way to
+// the address x4, which has no bits above the root's reach. x0 is the table of pages then. Clobbers
+// x5-x8.
+link_tables:
+    lsr     x6, x4, x5
+    and     x6, x6, #{index_mask}
+    add     x7, x0, #{page}
+    orr     x8, x7, #3                  // the next table
+    str     x8, [x0, x6, lsl #3]
+    mov     x0, x7
+    sub     x5, x5, #{index_bits}
+    cmp     x5, #{page_shift}
+    b.ne    link_tables
     ret
 
 // Settles the exception level. With VHE the kernel stays at EL2 with E2H and TGE set, so that the

@@ -5,11 +5,11 @@ use core::arch::global_asm;
 
 use linmap_platform::Affinity;
 use linmap_vmsa::registers::{MAIR, tcr};
-use linmap_vmsa::{Attributes, Level, leaf_type};
+use linmap_vmsa::{Attributes, Granule, Level, leaf_type};
 
 use crate::arch::el2_stub::HVC_RESTART;
 use crate::arch::entered::Entered;
-use crate::arch::layout::{FIXMAP, GEOMETRY, IMAGE, STACKS, stack};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, GRANULE, IDENTITY, IMAGE, STACKS, stack};
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
 use crate::smp::boot_page;
@@ -21,9 +21,17 @@ const HCR_NVHE: u64 = 1 << 31 | 1 << 41 | 1 << 40;
 const HCR_VHE: u64 = HCR_NVHE | 1 << 34 | 1 << 27;
 
 /// TCR without the PA size, which `entry.S` reads from the CPU.
-const TCR: u64 = match tcr(GEOMETRY, GEOMETRY, false) {
+const TCR: u64 = match tcr(IDENTITY, GEOMETRY, false) {
     Ok(tcr) => tcr & !(0b111 << 32),
-    Err(_) => panic!("both halves have one geometry"),
+    Err(_) => panic!("both halves have one granule and one PA size"),
+};
+
+/// The page size in the words of the Image header (booting.rst), and the lowest bit of the
+/// granule's field in ID_AA64MMFR0_EL1.
+const PAGE_SIZE_AND_TGRAN: (u64, u32) = match GRANULE {
+    Granule::K4 => (1, 28),
+    Granule::K16 => (2, 20),
+    Granule::K64 => (3, 24),
 };
 
 const fn page(attributes: Attributes) -> u64 {
@@ -34,8 +42,16 @@ global_asm!(
     include_str!("entry.S"),
     // In the same module, because it uses the macros and `enter_el` of `entry.S`.
     include_str!("../smp/secondary.S"),
-    // 4K pages (bits 2:1 = 1), placement anywhere (bit 3).
-    image_flags = const 0b1010,
+    // The page size (bits 2:1), placement anywhere (bit 3).
+    image_flags = const PAGE_SIZE_AND_TGRAN.0 << 1 | 1 << 3,
+    tgran_at = const PAGE_SIZE_AND_TGRAN.1,
+    page = const GRANULE.bytes(),
+    page_shift = const GRANULE.shift(),
+    index_bits = const GRANULE.index_bits(),
+    index_mask = const GRANULE.entries() - 1,
+    root_shift = const GEOMETRY.shift(GEOMETRY.start_level()),
+    identity_shift = const IDENTITY.shift(IDENTITY.start_level()),
+    image_in_half = const IMAGE.0 & ((1 << GEOMETRY.va_bits()) - 1),
     tcr = const TCR,
     mair = const MAIR,
     sctlr_on = const SCTLR_ON,
@@ -46,10 +62,9 @@ global_asm!(
     text_page = const page(Attributes::KERNEL_TEXT),
     rodata_page = const page(Attributes::KERNEL_RODATA),
     data_page = const page(Attributes::KERNEL_DATA),
-    image_index_0 = const GEOMETRY.index(IMAGE, Level::L0),
-    image_index_1 = const GEOMETRY.index(IMAGE, Level::L1),
-    image_index_2 = const GEOMETRY.index(IMAGE, Level::L2),
     fixmap_index_2 = const GEOMETRY.index(FIXMAP, Level::L2),
+    dtb_index_2 = const GEOMETRY.index(DTB_WINDOW, Level::L2),
+    dtb_has_table = const (DTB_LEVEL.number() == Level::L3.number()) as u32,
     entered_el1 = const Entered::EL1,
     entered_el2_vhe = const Entered::EL2_VHE,
     entered_el2_stub = const Entered::EL2_STUB,

@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap_fdt::Fdt;
+use linmap_kexec::SEGMENT_ALIGN;
 use linmap_memblock::{FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
@@ -59,14 +60,20 @@ pub fn find(
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
     let warnings = memblock.fill_from_fdt(fdt)?;
+    let page = GEOMETRY.granule().bytes();
+    // Filled in place: moving it costs more than what it usually holds.
+    let mut partial = ArrayVec::<PaRange, { 2 * REGIONS }>::new();
+    partial.extend(partial_pages(&memblock, page).take(2 * REGIONS));
+    for &range in &partial {
+        memblock.reserve(range)?;
+    }
     let initrd = chosen::initrd(fdt);
     let mut firmware = ArrayVec::new();
-    reserved_by_firmware(fdt, [dtb, initrd.unwrap_or_default()], &mut firmware)?;
+    reserved_by_firmware(fdt, [dtb, initrd.unwrap_or_default()], &partial, &mut firmware)?;
     let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
     let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &in_use);
-    let page = GEOMETRY.granule().bytes();
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range)?;
     }
@@ -89,15 +96,32 @@ pub fn find(
     Ok(Found { memblock, firmware, initrd, preserved, topology, crash })
 }
 
+/// The frames of 4 KiB that share a page of the linear map with something that is not memory, or
+/// that must not be mapped: no linear map has them.
+fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> impl Iterator<Item = PaRange> {
+    let around = move |range: PaRange| {
+        let pages = range.align_inward(page);
+        match pages.is_empty() {
+            true => [range, PaRange::default()],
+            false => [PaRange::new(range.start, pages.start), PaRange::new(pages.end, range.end)],
+        }
+    };
+    memblock.mappable(SEGMENT_ALIGN).flat_map(around).filter(|range| !range.is_empty())
+}
+
 /// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover
-/// only one of `vacated`.
+/// only one of `vacated`; and `partial`, where nothing can be moved either.
 fn reserved_by_firmware(
     fdt: Fdt<'static>,
     vacated: [PaRange; 2],
+    partial: &[PaRange],
     firmware: &mut ArrayVec<PaRange, REGIONS>,
 ) -> Result<(), FindError> {
     let mut reservations = Memblock::<REGIONS>::new();
     reservations.fill_from_reservations(fdt, &vacated)?;
+    for &range in partial {
+        reservations.reserve(range)?;
+    }
     firmware.extend(reservations.reserved().iter().copied());
     Ok(())
 }

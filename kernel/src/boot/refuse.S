@@ -22,7 +22,13 @@
 
 refusal refuse_place, "the boot loader has not loaded the image text_offset above a multiple of 2 MiB"
 refusal refuse_level, "the boot loader entered the image at EL3, but an image is entered at EL2 or EL1"
+.if {page_shift} == 12
 refusal refuse_granule, "the CPU does not have the 4K granule"
+.elseif {page_shift} == 14
+refusal refuse_granule, "the CPU does not have the 16K granule"
+.else
+refusal refuse_granule, "the CPU does not have the 64K granule"
+.endif
 
 // Prints the text at x8 on the UART of the last `earlycon=` in the image's command line, and halts.
 refuse:

@@ -6,6 +6,7 @@ use core::mem::{offset_of, size_of};
 
 use linmap_platform::UartKind;
 
+use crate::arch::layout::GRANULE;
 use crate::arch::uart::MOST_POLLS;
 use crate::arch::uart_model::{Bits, MODELS, Model, Setting, index};
 use crate::boot::command_line::{BUILT_IN_COMMAND_LINE, TEXT_AT};
@@ -14,6 +15,7 @@ const _: () = assert!(MOST_POLLS.is_power_of_two(), "one MOV holds the number");
 
 global_asm!(
     include_str!("refuse.S"),
+    page_shift = const GRANULE.shift(),
     line = sym BUILT_IN_COMMAND_LINE,
     line_text = const TEXT_AT,
     models = sym MODELS,

@@ -7,12 +7,14 @@ use linmap_vmsa::{Pa, PaRange};
 use crate::arch::cpu;
 use crate::arch::el2_stub;
 use crate::arch::entered::Entered;
+use crate::arch::layout::GRANULE;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;
 use crate::memory::physical::Memory;
 use crate::smp::pen::{self, Pen};
 
-/// Allocates the control frames, with a pen at the end if `has_pen`.
+/// Allocates the control frames, with a pen at the end if `has_pen`: whole pages, since the
+/// transitional tables execute the first.
 ///
 /// # Errors
 /// [`KexecError::Memory`], [`KexecError::Region`].
@@ -21,10 +23,10 @@ pub fn allocate(
     entered: Entered,
     has_pen: bool,
 ) -> Result<PaRange, KexecError> {
-    const { assert!(pen::LEN == SEGMENT_ALIGN, "a pen is a page") };
     let stub = u64::from(entered == Entered::El2Stub);
-    let len = (2 + stub + u64::from(has_pen)) * SEGMENT_ALIGN;
-    let start = memory.alloc(len, SEGMENT_ALIGN)?;
+    let page = GRANULE.bytes();
+    let len = ((2 + stub + u64::from(has_pen)) * SEGMENT_ALIGN).next_multiple_of(page);
+    let start = memory.alloc(len, page)?;
     Ok(PaRange::new(start, Pa(start.0 + len)))
 }
 

@@ -1,6 +1,6 @@
 //! The orders of the relocation code for a payload, and the way to that code.
 
-use linmap_kexec::MAX_SHARES;
+use linmap_kexec::{MAX_SHARES, SEGMENT_ALIGN};
 use linmap_platform::Conduit;
 use linmap_relocate::{BLOCK, Check, Departure, EMPTY_LIST, LEAVE_VHE, Orders, PsciConduit, Way};
 use linmap_vmsa::Pa;
@@ -104,7 +104,7 @@ pub fn orders(
 /// Has the orders check all segments that are moved. Those in place were checked just before, and
 /// nothing is moved there.
 fn add_checks(orders: &mut Orders, loaded: &Loaded, digests: &LoadDigests) {
-    const { assert!(4096 % BLOCK == 0, "pages are whole blocks") };
+    const { assert!(SEGMENT_ALIGN.is_multiple_of(BLOCK), "segments are whole blocks") };
     let all = loaded.segments.iter().zip(&digests.segments);
     let moved = all.filter(|(segment, _)| segment.staged != Staged::InPlace);
     for (check, (segment, &digest)) in orders.check.iter_mut().zip(moved) {

@@ -5,8 +5,9 @@ use core::ptr::NonNull;
 use linmap_kexec::Transition;
 use linmap_relocate::{Digest, Sha256};
 use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
-use linmap_vmsa::{Granule, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Level, Pa, PaRange, Va};
 
+use crate::arch::layout::GRANULE;
 use crate::memory::physical::Memory;
 
 /// The digest of all tables, each before those below it. An entry that has changed changes the
@@ -46,12 +47,12 @@ struct Tables<'t> {
 // kernel. It differs from the frame asked for only where nothing is mapped, and nothing writes.
 unsafe impl TableWindow for Tables<'_> {
     unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
-        let frame = PaRange::from_len(table, Granule::K4.bytes());
+        let frame = PaRange::from_len(table, GRANULE.bytes());
         // An entry that has changed may lead anywhere. The digest is wrong already, so the root
         // stands in for it.
         let (table, frame) = match frame.filter(|&frame| self.memory.is_mapped(frame)) {
             Some(frame) => (table, frame),
-            None => (self.root, PaRange::new(self.root, Pa(self.root.0 + Granule::K4.bytes()))),
+            None => (self.root, PaRange::new(self.root, Pa(self.root.0 + GRANULE.bytes()))),
         };
         if let Some(entered) = self.entered.get_mut(level.above_pages() as usize)
             && *entered != Some(table)

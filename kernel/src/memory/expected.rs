@@ -11,7 +11,7 @@ use linmap_table::verify::{Content, Expected, Validity};
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 
 use crate::arch::image::{Image, guards};
-use crate::arch::layout::{DTB_WINDOW, FIXMAP, GEOMETRY, IMAGE, slot};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, IMAGE, slot};
 use crate::memory::parking;
 use crate::memory::physical::{CHANGED, REGIONS};
 
@@ -45,11 +45,11 @@ impl KnownMappings<'_> {
         let global = self.map.global();
         let linear = self.map.expected(self.memblock.mappable(PAGE), self.changed);
         let image = image_mapping(self.image, Some(self.changed), global);
-        let block = GEOMETRY.entry_bytes(Level::L2);
+        let size = if DTB_LEVEL == Level::L3 { Leaves::Pages } else { Leaves::Blocks };
         let dtb = self
             .dtb
-            .align_outward(block)
-            .map(|blocks| leaves(DTB_WINDOW, blocks, Attributes::KERNEL_RODATA, Leaves::Blocks, global));
+            .align_outward(GEOMETRY.entry_bytes(DTB_LEVEL))
+            .map(|whole| leaves(DTB_WINDOW, whole, Attributes::KERNEL_RODATA, size, global));
         let V2 { distributor, cpu_interface } =
             self.gic.unwrap_or(V2 { distributor: Pa(0), cpu_interface: Pa(0) });
         let gic = [(slot::DISTRIBUTOR, distributor), (slot::CPU_INTERFACE, cpu_interface)];
@@ -62,7 +62,9 @@ impl KnownMappings<'_> {
         let [vectors, words] = parking::identity_pages(self.image);
         let mut pages = [(self.image.identity_text(), Attributes::KERNEL_TEXT), vectors, words];
         pages.sort_unstable_by_key(|(pa, _)| *pa);
-        pages.into_iter().map(|(pa, attributes)| {
+        // A large page may hold both `.idmap.text` and the vectors.
+        let is_first = move |at: &usize| *at == 0 || pages[at - 1].0 != pages[*at].0;
+        (0..pages.len()).filter(is_first).map(move |at| pages[at]).map(|(pa, attributes)| {
             leaves(Va(pa.0), PaRange::new(pa, Pa(pa.0 + PAGE)), attributes, Leaves::Pages, Global::Global)
         })
     }

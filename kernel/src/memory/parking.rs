@@ -11,7 +11,7 @@ use linmap_vmsa::{Attributes, Descriptor, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::{self, Image};
-use crate::arch::layout::{GEOMETRY, MAX_CPUS};
+use crate::arch::layout::{GEOMETRY, IDENTITY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
 use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
@@ -22,17 +22,27 @@ static PARKING: Rendezvous<IdentitySwitch, MAX_CPUS> = Rendezvous::new(IdentityS
 /// The bytes of a page of the identity map.
 const PAGE: usize = GEOMETRY.granule().bytes() as usize;
 
-const _: () = assert!(size_of::<Rendezvous<IdentitySwitch, MAX_CPUS>>() == PAGE);
+const _: () = {
+    type Words = Rendezvous<IdentitySwitch, MAX_CPUS>;
+    assert!(size_of::<Words>() == align_of::<Words>(), "the words never cross the end of a page");
+    assert!(size_of::<Words>() <= PAGE, "one page has all of them");
+};
 
 /// Prepares the identity map for parking. Called once, before other CPUs are started.
 pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
     let image_offset = image.offset();
     for (pa, attributes) in identity_pages(image) {
-        let descriptor = Descriptor::page(GEOMETRY, pa, attributes);
+        let descriptor = Descriptor::page(IDENTITY, pa, attributes);
+        let entry = image::identity_page(Va(pa.0));
         // SAFETY: the identity map's table of pages has an entry for every page of the image, and
-        // these are the vectors and the words of parked CPUs; nothing else was mapped there.
-        unsafe { store_valid(&mut cpu, image::identity_page(Va(pa.0)), descriptor) };
+        // these are the vectors and the words of parked CPUs. A large page may hold the vectors
+        // and `.idmap.text`: then the entry is the same already. Nothing else was mapped there.
+        unsafe {
+            if entry.read_volatile() != descriptor.0 {
+                store_valid(&mut cpu, entry, descriptor);
+            }
+        }
     }
     let values = SwitchValues {
         live: image.ttbr(image.swapper()),

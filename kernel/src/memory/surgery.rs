@@ -7,7 +7,7 @@ use linmap_vmsa::{Level, Pa, PaRange, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
 use crate::arch::image::Image;
-use crate::arch::layout::{self, GEOMETRY, slot};
+use crate::arch::layout::{self, GEOMETRY, LEVELS, slot};
 
 /// The surgery root.
 pub type Surgery = SurgeryRoot<ThisCpu>;
@@ -15,13 +15,18 @@ pub type Surgery = SurgeryRoot<ThisCpu>;
 /// How tables are reached from it.
 pub type Window = SurgeryWindow<ThisCpu>;
 
-/// A root, one table at level 1 and one at level 2, and the tables of pages of image and fixmap.
-const TABLES: usize = 5;
+/// A table a level, for the image, and the fixmap's table of pages.
+const TABLES: usize = LEVELS + 1;
 
 const WORDS: usize = GEOMETRY.entries(Level::L3);
 
-#[repr(C, align(4096))]
+#[repr(C)]
+#[cfg_attr(feature = "granule-16k", repr(align(0x4000)))]
+#[cfg_attr(feature = "granule-64k", repr(align(0x1_0000)))]
+#[cfg_attr(not(any(feature = "granule-16k", feature = "granule-64k")), repr(align(0x1000)))]
 struct Tables([[u64; WORDS]; TABLES]);
+
+const _: () = assert!(align_of::<Tables>() as u64 == GEOMETRY.granule().bytes(), "tables are frames");
 
 static mut MEMORY: Tables = Tables([[0; WORDS]; TABLES]);
 
@@ -75,5 +80,5 @@ pub unsafe fn surgery_root(image: Image) -> Surgery {
     let root = unsafe {
         SurgeryRoot::build(&layout, image.swapper(), offset, &mut ImageFrames { image, used: 0 }, ThisCpu)
     };
-    root.expect("five tables hold the image and the fixmap")
+    root.expect("these tables hold the image and the fixmap")
 }

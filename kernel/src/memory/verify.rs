@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::arch::compare::VectorLoop;
 use crate::arch::cpu;
 use crate::arch::image::Image;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::{GEOMETRY, IDENTITY};
 use crate::arch::probe::{Fault, load_byte};
 use crate::memory::expected::KnownMappings;
 use crate::memory::live::LiveMap;
@@ -120,9 +120,9 @@ pub fn verify_tables<S: Iterator<Item = Expected>>(
     window: &mut TableSlots<'_>,
 ) -> Result<Compared, Mismatch> {
     let image = known.image;
-    let tree = |root, base| Tree { geometry: GEOMETRY, root, base, access_flag: AccessFlag::Software };
-    let high = |root| tree(root, Layout::base(GEOMETRY));
-    let low = |root| tree(root, Va(0));
+    let tree = |geometry, root, base| Tree { geometry, root, base, access_flag: AccessFlag::Software };
+    let high = |root| tree(GEOMETRY, root, Layout::base(GEOMETRY));
+    let low = |root| tree(IDENTITY, root, Va(0));
     let tables = TableMemory::new(image, known.memblock, owned, live.pool.frames());
     let is_live = |va, level, frame| tables.has(va, level, frame);
     let is_identity = |_, level, frame| frame == image.identity_table(level);

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::arch::affinities::NOBODY;
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
+use crate::arch::layout::GRANULE;
 use crate::arch::psci::CONDUIT_NONE;
 use crate::arch::wait::{PATIENCE, wait_until};
 
@@ -99,7 +100,7 @@ const _: () = assert!(Affinity::MASK >> ASKED_NUMBER_AT == 0);
 
 /// Status: the CPU was entered at another exception level than the boot CPU.
 pub const REFUSED_LEVEL: u64 = 1;
-/// Status: the CPU lacks the 4K granule.
+/// Status: the CPU lacks the granule.
 pub const REFUSED_GRANULE: u64 = 2;
 /// Status: the CPU has too few bits of physical address.
 pub const REFUSED_PA_RANGE: u64 = 3;
@@ -113,7 +114,7 @@ pub enum Unfit {
     #[error("it was not entered at the boot CPU's exception level, or only one of the two has VHE")]
     Level,
     /// It lacks the granule of the tables.
-    #[error("ID_AA64MMFR0_EL1.TGran4: it lacks the 4K granule")]
+    #[error("ID_AA64MMFR0_EL1: it lacks the {}K granule", GRANULE.bytes() >> 10)]
     Granule,
     /// It lacks bits of physical address that are in use.
     #[error("ID_AA64MMFR0_EL1.PARange: physical addresses in use are beyond its reach")]

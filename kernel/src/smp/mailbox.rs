@@ -5,7 +5,7 @@ use core::ptr;
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::layout::slot;
+use crate::arch::layout::{GRANULE, slot};
 use crate::memory::physical::Memory;
 use crate::smp::error::Why;
 
@@ -23,7 +23,7 @@ pub fn write(memory: &mut Memory, release: Pa, entry: Pa, pa_bits: u8) -> Result
     let va = if in_linear_map {
         memory.layout.linear(release)
     } else {
-        const PAGE: u64 = 0x1000;
+        const PAGE: u64 = GRANULE.bytes();
         let frame = Pa(release.0 & !(PAGE - 1));
         // SAFETY: the mailbox is memory, by booting.rst, and only assembly accesses it here.
         let _ = unsafe { memory.fixmap.map(&mut ThisCpu, slot::MOMENT, frame, Attributes::KERNEL_DATA) };

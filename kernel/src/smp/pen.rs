@@ -5,14 +5,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::{ptr, slice};
 
 use linmap::Layout;
-use linmap_kexec::{MAX_PENNED, SpinTable};
+use linmap_kexec::{MAX_PENNED, SEGMENT_ALIGN, SpinTable};
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::layout::MAX_CPUS;
 
-/// The length of the page in bytes.
-pub const LEN: u64 = 4096;
+/// The length of the pen in bytes: a page of 4 KiB, since the next kernel may have any granule.
+pub const LEN: u64 = SEGMENT_ALIGN;
 /// The offset of the marks, a word of 32 bits for each CPU by its number: 0, or 1 once it waits.
 /// Only written with the MMU off.
 const MARKS: u64 = 1024;

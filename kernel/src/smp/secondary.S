@@ -57,9 +57,8 @@ wait_for_call:
     cmp     x0, x20
     b.ne    refused
     mrs     x0, id_aa64mmfr0_el1
-    sbfx    x1, x0, #28, #4             // TGran4, as in entry.S
     mov     x2, #{refused_granule}
-    tbnz    x1, #63, refused
+    require_granule refused
     and     x0, x0, #0xf                // PARange
     ldr     x1, [x22, #{boot_pa_range}]
     mov     x2, #{refused_pa_range}

@@ -19,7 +19,10 @@ use crate::arch::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
 use crate::memory::physical::Memory;
 
 /// CPUs whose slots share one table of pages.
-const PER_TABLE: usize = (GEOMETRY.entry_bytes(Level::L2) / stack::SLOT) as usize;
+const PER_TABLE: usize = {
+    let slots = (GEOMETRY.entry_bytes(Level::L2) / stack::SLOT) as usize;
+    if slots < MAX_CPUS { slots } else { MAX_CPUS }
+};
 
 /// Why a CPU has no stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]

@@ -8,11 +8,12 @@ use linmap_memblock::{AllocError, Memblock};
 use linmap_vmsa::{Pa, PaRange, Va};
 
 use crate::arch::cpu;
+use crate::arch::layout::GRANULE;
 use crate::memory::physical::REGIONS;
 use crate::stress::random::{Random, mix};
 
 /// The bytes of a page.
-pub const PAGE: u64 = 4096;
+pub const PAGE: u64 = GRANULE.bytes();
 /// The words of a page.
 pub const WORDS: u64 = PAGE / 8;
 /// How many workers write. Each owns the word of its number in every page. More workers may read.

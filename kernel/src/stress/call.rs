@@ -6,10 +6,19 @@ use linmap::{ChangeError, Changed, Protection};
 use linmap_live::Global;
 use linmap_vmsa::{Level, PaRange};
 
+use crate::arch::layout::GEOMETRY;
 use crate::memory::live::LiveMap;
 use crate::memory::physical::Memory;
 use crate::stress::arena::PageState;
 use crate::stress::random::Random;
+
+/// The pages of a contiguous run of pages.
+const RUN: u64 = match GEOMETRY.contiguous_entries(Level::L3) {
+    Some(pages) => pages as u64,
+    None => 16,
+};
+/// The pages of a block at level 2.
+const BLOCK: u64 = GEOMETRY.entries(Level::L3) as u64;
 
 /// One random change of the arena.
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +78,12 @@ impl Call {
         // Single pages, contiguous runs and blocks of every size, and parts of them.
         let size = match random.below(16) {
             0..=5 => 1,
-            6..=8 => 1 + random.below(15),
-            9..=10 => 16,
-            11 => 1 + random.below(511),
-            12..=13 => 512,
-            14 => 512 * (1 + random.below(31)),
-            _ => 512 * 16,
+            6..=8 => 1 + random.below(RUN - 1),
+            9..=10 => RUN,
+            11 => 1 + random.below(BLOCK - 1),
+            12..=13 => BLOCK,
+            14 => BLOCK * (1 + random.below(31)),
+            _ => BLOCK * 16,
         };
         let count = size.min(pages);
         let align = if random.below(4) == 0 { 1 } else { 1 << count.ilog2() };

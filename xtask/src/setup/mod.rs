@@ -10,7 +10,7 @@ mod deb;
 mod device_trees;
 mod host;
 pub mod lints;
-mod lock;
+pub mod lock;
 pub mod payload;
 mod qemu;
 mod sources;

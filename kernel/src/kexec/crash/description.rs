@@ -54,11 +54,11 @@ pub struct Description {
     pub el: u8,
 }
 
-/// A page with the description.
+/// 4 KiB with the description.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Page {
-    /// The description. The rest of the page is zero.
+    /// The description. The rest is zero.
     pub description: Description,
 }
 
