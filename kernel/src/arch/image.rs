@@ -192,8 +192,8 @@ impl EarlyMap {
     }
 }
 
-/// The entry of the live level-2 table that translates `va`, an address that this table reaches: all
-/// of the last one, but the image.
+/// The entry of the live level-2 table that translates `va`, an address in the last table but the
+/// image's.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
     EarlyMap::Live.level_2_entry(va)
 }

@@ -61,7 +61,9 @@ pub fn find(
     let mut memblock = Memblock::<REGIONS>::new();
     let warnings = memblock.fill_from_fdt(fdt)?;
     let page = GEOMETRY.granule().bytes();
-    let partial = partial_pages(&memblock, page);
+    // Filled in place: moving it costs more than what it usually holds.
+    let mut partial = ArrayVec::<PaRange, { 2 * REGIONS }>::new();
+    partial.extend(partial_pages(&memblock, page).take(2 * REGIONS));
     for &range in &partial {
         memblock.reserve(range)?;
     }
@@ -96,16 +98,15 @@ pub fn find(
 
 /// The frames of 4 KiB that share a page of the linear map with something that is not memory, or
 /// that must not be mapped: no linear map has them.
-fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> ArrayVec<PaRange, { 2 * REGIONS }> {
-    let around = |range: PaRange| {
+fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> impl Iterator<Item = PaRange> {
+    let around = move |range: PaRange| {
         let pages = range.align_inward(page);
         match pages.is_empty() {
             true => [range, PaRange::default()],
             false => [PaRange::new(range.start, pages.start), PaRange::new(pages.end, range.end)],
         }
     };
-    let partial = memblock.mappable(SEGMENT_ALIGN).flat_map(around);
-    partial.filter(|range| !range.is_empty()).take(2 * REGIONS).collect()
+    memblock.mappable(SEGMENT_ALIGN).flat_map(around).filter(|range| !range.is_empty())
 }
 
 /// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover
