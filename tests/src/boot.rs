@@ -206,6 +206,14 @@ pub(crate) fn image() -> PathBuf {
     target.join("linmap/Image")
 }
 
+/// The ELF file that linmap's own Image was made from.
+///
+/// # Panics
+/// When it can't be built or read.
+pub fn own_elf() -> Vec<u8> {
+    std::fs::read(image().with_file_name("linmap-kernel.elf")).expect("the ELF file")
+}
+
 /// linmap's own Image.
 ///
 /// # Panics

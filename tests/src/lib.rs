@@ -16,7 +16,7 @@ mod tiny;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at};
-pub use boot::{Boot, Outcome, Record, number, own_image};
+pub use boot::{Boot, Outcome, Record, number, own_elf, own_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};

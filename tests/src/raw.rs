@@ -70,22 +70,32 @@ pub struct PlacedBoot<'a> {
 impl PlacedBoot<'_> {
     /// Where the device tree is.
     pub const DTB_AT: u64 = RAM + 0x100_0000;
+    /// Where the kernel is, unless a test says otherwise.
+    pub const IMAGE_AT: u64 = RAM + 0x20_0000;
 
     /// The console of the machine until it switches itself off.
     ///
     /// # Panics
     /// When it does not, or the tree names no initrd.
     pub fn run(&self) -> String {
-        const IMAGE_AT: u64 = RAM + 0x20_0000;
+        self.run_at(Self::IMAGE_AT, "64G", "max")
+    }
+
+    /// The console of a machine with this much memory and a CPU of this type, with the kernel at
+    /// `image_at`, until it switches itself off.
+    ///
+    /// # Panics
+    /// When it does not, or the tree names no initrd.
+    pub fn run_at(&self, image_at: u64, memory: &str, cpu: &str) -> String {
         const STUB_AT: u64 = RAM + 0x180_0000;
         let (initrd_at, _) = self.tree.initrd.expect("a tree with an initrd");
         let (tree, initrd) = (self.tree.file(), file(self.initrd));
-        let stub = file(&stub(Self::DTB_AT, IMAGE_AT));
+        let stub = file(&stub(Self::DTB_AT, image_at));
         let mut qemu = Command::new("qemu-system-aarch64");
-        qemu.args(["-object", "memory-backend-ram,id=ram,size=64G,reserve=off"]);
-        qemu.args(["-M", "virt,memory-backend=ram", "-m", "64G"]);
+        qemu.args(["-object", &format!("memory-backend-ram,id=ram,size={memory},reserve=off")]);
+        qemu.args(["-M", "virt,memory-backend=ram", "-m", memory]);
         for (path, at) in [
-            (image().as_path(), IMAGE_AT),
+            (image().as_path(), image_at),
             (tree.path(), Self::DTB_AT),
             (initrd.path(), initrd_at),
             (stub.path(), STUB_AT),
@@ -93,7 +103,7 @@ impl PlacedBoot<'_> {
             qemu.arg("-device").arg(loaded(path, at));
         }
         qemu.arg("-device").arg(format!("loader,addr={STUB_AT:#x},cpu-num=0"));
-        console(qemu, "max")
+        console(qemu, cpu)
     }
 }
 

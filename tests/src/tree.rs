@@ -23,6 +23,8 @@ pub struct Tree {
     pub bootargs: String,
     /// Start and length of the initrd.
     pub initrd: Option<(u64, u64)>,
+    /// The property `kaslr-seed`.
+    pub kaslr_seed: Option<u64>,
     /// Bytes of a property that means nothing.
     pub padding: usize,
 }
@@ -91,6 +93,9 @@ impl Tree {
         let chosen = fdt.begin_node("chosen")?;
         fdt.property_string("stdout-path", "/pl011@9000000")?;
         fdt.property("bootargs", &[self.bootargs.as_bytes(), &[0]].concat())?;
+        if let Some(seed) = self.kaslr_seed {
+            fdt.property_u64("kaslr-seed", seed)?;
+        }
         if let Some((start, len)) = self.initrd {
             fdt.property_u64("linux,initrd-start", start)?;
             fdt.property_u64("linux,initrd-end", start + len)?;

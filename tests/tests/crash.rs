@@ -8,8 +8,18 @@ use object::{LittleEndian, U64};
 use sha2::{Digest, Sha256};
 
 const RESERVE: &str = "linmap.crashkernel=256M";
-/// Where the kernel's image is mapped.
-const IMAGE: std::ops::Range<u64> = 0xffff_fff8_4000_0000..0xffff_fff8_4040_0000;
+/// Where the kernel's image is linked.
+const LINKED: u64 = 0xffff_fff8_4000_0000;
+
+/// Where the image was mapped, by what the panic said.
+fn image(outcome: &Outcome) -> std::ops::Range<u64> {
+    let line = outcome.console.lines().find_map(|line| line.strip_prefix("Kernel Offset: "));
+    let offset = match line.expect("the offset").trim_end().split_once(" from 0xfffffff840000000") {
+        Some((offset, _)) => u64::from_str_radix(&offset[2..], 16).expect("a number"),
+        None => 0,
+    };
+    LINKED + offset..LINKED + offset + (4 << 20)
+}
 
 fn run(options: &str, append: &str, script: &str) -> Outcome {
     Boot::new(options).with("--append", append).with("--script", script).run()
@@ -66,9 +76,11 @@ fn linux_shows_memory_and_cpus_of_the_kernel_that_crashed() {
 
     let (cpus, info) = notes(&from_hex(outcome.user_space("vmcore-head")));
     assert_eq!(cpus.iter().map(|(thread, _)| *thread).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert!(cpus.iter().all(|(_, pc)| IMAGE.contains(pc)), "{cpus:x?}");
+    let mapped = image(&outcome);
+    assert!(cpus.iter().all(|(_, pc)| mapped.contains(pc)), "{cpus:x?}");
+    assert!(info.contains(&format!("KERNELOFFSET={:x}\n", mapped.start - LINKED)), "{info}");
     let image = outcome.with("generation").unwrap()["image"].as_u64().unwrap();
-    let offset = IMAGE.start.wrapping_sub(image);
+    let offset = mapped.start.wrapping_sub(image);
     assert!(info.contains(&format!("NUMBER(kimage_voffset)={offset:#x}\n")), "{info}");
     assert!(info.starts_with("OSRELEASE=linmap-"), "{info}");
 }

@@ -1,6 +1,7 @@
 //! Reading a little of a tree that was not checked.
 
 use crate::dtb::DeviceTree;
+use crate::node::FdtNode;
 use crate::structure::{Position, Step};
 
 impl<'a> DeviceTree<'a> {
@@ -9,21 +10,22 @@ impl<'a> DeviceTree<'a> {
     /// is not well-formed they may be missing or wrong, but they lie in the blob.
     pub fn peek<const N: usize>(&self, child: &str, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let mut at = Position::new(self.structure(), self.strings);
-        if !matches!(at.step(), Step::BeginNode) {
-            return [None; N];
-        }
-        at.skip_name();
-        loop {
-            match at.step() {
-                Step::Property { .. } => {}
-                Step::BeginNode => {
-                    if at.name() == child.as_bytes() {
-                        return at.values(names);
+        if matches!(at.step(), Step::BeginNode) {
+            at.skip_name();
+            loop {
+                match at.step() {
+                    Step::Property { .. } => {}
+                    Step::BeginNode => {
+                        let node = FdtNode::begin(&mut at);
+                        if node.is_called(child) {
+                            return node.values(names);
+                        }
+                        at.skip_node();
                     }
-                    at.skip_node();
+                    Step::EndNode | Step::End => break,
                 }
-                Step::EndNode | Step::End => return [None; N],
             }
         }
+        [None; N]
     }
 }

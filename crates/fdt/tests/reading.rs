@@ -2,7 +2,7 @@
 
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
-use linmap_fdt::{Cells, Fdt, FdtNode, RegLength, Status, parse_dtb};
+use linmap_fdt::{Cells, DeviceTree, Fdt, FdtNode, RegLength, Status, parse_dtb};
 use proptest::prelude::*;
 use vm_fdt::FdtWriter;
 
@@ -170,6 +170,49 @@ proptest! {
         }
         if parse_dtb(&blob).is_ok() {
             expect_read_alike(&blob);
+        }
+    }
+}
+
+const PEEKED: [&str; 3] = ["bootargs", "kaslr-seed", "none"];
+
+#[test]
+fn a_little_is_read_of_a_tree_before_it_is_checked() {
+    let blob = tree(|fdt| {
+        fdt.property_string("bootargs", "the root's").unwrap();
+        node(fdt, "memory@0", |fdt| fdt.property_u64("kaslr-seed", 1).unwrap());
+        node(fdt, "cpus", |fdt| node(fdt, "chosen", |fdt| fdt.property_u64("kaslr-seed", 2).unwrap()));
+        node(fdt, "chosen-not", |fdt| fdt.property_u64("kaslr-seed", 3).unwrap());
+        node(fdt, "chosen", |fdt| {
+            fdt.property_u64("kaslr-seed", 0x0102).unwrap();
+            fdt.property_string("bootargs", "quiet").unwrap();
+            node(fdt, "below", |fdt| fdt.property_null("none").unwrap());
+        });
+    });
+    let peeked = DeviceTree::parse(&blob).unwrap().peek("chosen", PEEKED);
+    let checked = parse_dtb(&blob).unwrap().chosen().unwrap().values(PEEKED);
+    assert_eq!(peeked, checked);
+    assert_eq!(peeked, [Some(&b"quiet\0"[..]), Some(&[0, 0, 0, 0, 0, 0, 1, 2]), None]);
+    let [.., nothing] = DeviceTree::parse(&blob).unwrap().peek("absent", PEEKED);
+    assert_eq!(nothing, None);
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_tree_may_be_peeked_at(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let blob = &include_bytes!("../../platform/tests/trees/virt-gicv2.dtb")[..];
+        let mut blob = blob.to_vec();
+        for (at, byte) in changes {
+            // The header stays: then there is a tree to look at.
+            let at = 64 + at.index(blob.len() - 64);
+            blob[at] = byte;
+        }
+        let inside = blob.as_ptr_range();
+        if let Ok(tree) = DeviceTree::parse(&blob) {
+            for value in tree.peek("chosen", PEEKED).into_iter().flatten() {
+                let value = value.as_ptr_range();
+                prop_assert!(inside.start <= value.start && value.end <= inside.end);
+            }
         }
     }
 }

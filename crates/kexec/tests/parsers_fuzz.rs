@@ -449,6 +449,7 @@ proptest! {
             va_bits: 48,
             memstart: Pa(offset),
             image_offset: offset,
+            kaslr_offset: offset,
         };
         let registers: Vec<_> =
             (0..cpus)

@@ -79,12 +79,18 @@ impl Layout {
 
     /// The bytes of the largest leaf or contiguous run that is no longer than `span`.
     fn largest_unit(geometry: Geometry, span: u64) -> u64 {
-        let levels = (geometry.start_level().number()..=Level::L3.number()).filter_map(Level::new);
-        let units = levels.filter(|level| geometry.has_leaf(*level)).flat_map(|level| {
+        let mut level = geometry.start_level();
+        loop {
             let leaf = geometry.entry_bytes(level);
-            [leaf, leaf * geometry.contiguous_entries(level).unwrap_or(1) as u64]
-        });
-        units.filter(|unit| *unit <= span).max().unwrap_or(0).max(Self::align(geometry))
+            if geometry.has_leaf(level) && leaf <= span {
+                let run = leaf * geometry.contiguous_entries(level).unwrap_or(1) as u64;
+                return if run <= span { run } else { leaf }.max(Self::align(geometry));
+            }
+            match level.next() {
+                Some(next) => level = next,
+                None => return Self::align(geometry),
+            }
+        }
     }
 
     /// What memstart is a multiple of.
@@ -113,6 +119,12 @@ impl Layout {
     /// Returns the first address of the kernel's half, where the linear region begins.
     pub const fn base(geometry: Geometry) -> Va {
         Va(u64::MAX << geometry.va_bits())
+    }
+
+    /// Returns the physical address that the first address of the region would have. It wraps below 0
+    /// where a seed moved the map further than memory begins.
+    pub fn region_memstart(&self) -> Pa {
+        Pa(Self::base(self.geometry).0.wrapping_sub(self.offset()))
     }
 
     /// Returns the linear address of memstart.

@@ -155,7 +155,7 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
 
 /// How far the image is mapped from where it is linked, in bytes.
 pub fn offset_from_link() -> u64 {
-    (&raw const __image_start as u64).wrapping_sub(IMAGE.0)
+    (&raw const __image_start as u64) - IMAGE.0
 }
 
 /// One of the two maps of the kernel's half that `entry.S` makes, in the order of [`frame`].

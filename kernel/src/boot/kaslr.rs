@@ -10,7 +10,7 @@ use linmap_vmsa::{Level, Pa};
 
 use crate::arch::cpu;
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IMAGE, IMAGE_END};
+use crate::arch::layout::{GEOMETRY, IMAGE_END};
 use crate::boot::command_line::{KASLR, built_in};
 use crate::boot::dtb;
 use crate::smp::boot_cpu;
@@ -31,18 +31,19 @@ pub struct Place {
 #[unsafe(no_mangle)]
 extern "C" fn choose_place(dtb: u64, image: u64) -> Place {
     let seed = seed(Pa(dtb));
-    let image_len = Image::at(Pa(image)).range().len();
-    let offset = seed.map_or(0, |seed| region(image_len).offset(seed));
-    Place { image: IMAGE.0 + offset, seed: seed.map_or(0, KaslrSeed::bits) }
+    let image = Image::at(Pa(image));
+    let offset = seed.map_or(0, |seed| region(image).offset(seed));
+    Place { image: image.va().0 + offset, seed: seed.map_or(0, KaslrSeed::bits) }
 }
 
-/// Where an image of this length may be: at multiples of 2 MiB, as in memory (booting.rst), and in
-/// one table at level 2.
-fn region(image_len: u64) -> ImageRegion {
+/// Where the image may be, which is mapped where it is linked: at multiples of 2 MiB, as in memory
+/// (booting.rst), and in one table at level 2.
+fn region(image: Image) -> ImageRegion {
+    let linked = image.va();
     ImageRegion {
-        start: IMAGE,
-        len: IMAGE_END.0 - IMAGE.0,
-        image_len,
+        start: linked,
+        len: IMAGE_END.0 - linked.0,
+        image_len: image.range().len(),
         align: 2 << 20,
         within: GEOMETRY.entry_bytes(Level::L1),
     }

@@ -39,9 +39,11 @@ pub fn begin(frame: &Frame) {
 /// `frame`. Prints how far the image is from where it is linked, in the form of Linux, for those who
 /// look up addresses, and enters a crash kernel if one waits.
 pub fn stop(frame: &Frame) -> ! {
+    // A variable, so that the image has no constant that looks like an address of its own.
+    let linked = IMAGE;
     match image::offset_from_link() {
         0 => say!("Kernel Offset: disabled"),
-        offset => say!("Kernel Offset: {offset:#x} from {IMAGE}"),
+        offset => say!("Kernel Offset: {offset:#x} from {linked}"),
     }
     stopping::interrupt_others();
     enter::enter(frame);

@@ -6,7 +6,7 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
-use crate::arch::image::Image;
+use crate::arch::image::{self, Image};
 use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
@@ -101,7 +101,8 @@ pub fn info(memory: &Memory, image: Image) -> VmcoreInfo<'static> {
         release: concat!("linmap-", env!("CARGO_PKG_VERSION")),
         granule: GEOMETRY.granule(),
         va_bits: GEOMETRY.va_bits().into(),
-        memstart: memory.layout.memstart(),
+        memstart: memory.layout.region_memstart(),
         image_offset: image.offset(),
+        kaslr_offset: image::offset_from_link(),
     }
 }

@@ -28,10 +28,13 @@ pub struct VmcoreInfo<'a> {
     pub granule: Granule,
     /// Bits of a virtual address, 36 to 52.
     pub va_bits: u32,
-    /// The physical address at the start of the linear region.
+    /// The physical address at the start of the linear region. It wraps if the map begins further
+    /// on than memory.
     pub memstart: Pa,
     /// VA − PA of the kernel image, wrapping.
     pub image_offset: u64,
+    /// How far the image is mapped from where it is linked, in bytes.
+    pub kaslr_offset: u64,
 }
 
 impl fmt::Display for VmcoreInfo<'_> {
@@ -40,7 +43,8 @@ impl fmt::Display for VmcoreInfo<'_> {
         writeln!(f, "PAGESIZE={}", self.granule.bytes())?;
         writeln!(f, "NUMBER(VA_BITS)={}", self.va_bits)?;
         writeln!(f, "NUMBER(PHYS_OFFSET)={:#x}", self.memstart.0)?;
-        writeln!(f, "NUMBER(kimage_voffset)={:#x}", self.image_offset)
+        writeln!(f, "NUMBER(kimage_voffset)={:#x}", self.image_offset)?;
+        writeln!(f, "KERNELOFFSET={:x}", self.kaslr_offset)
     }
 }
 
@@ -170,9 +174,11 @@ mod tests {
         va_bits: 47,
         memstart: Pa(0x4000_0000),
         image_offset: 0xffff_7fff_c000_0000,
+        kaslr_offset: 0x1_2340_0000,
     };
     const TEXT: &str = "OSRELEASE=linmap-0.1.0\nPAGESIZE=16384\nNUMBER(VA_BITS)=47\n\
-        NUMBER(PHYS_OFFSET)=0x40000000\nNUMBER(kimage_voffset)=0xffff7fffc0000000\n";
+        NUMBER(PHYS_OFFSET)=0x40000000\nNUMBER(kimage_voffset)=0xffff7fffc0000000\n\
+        KERNELOFFSET=123400000\n";
     /// Where the notes are in a memory that is also the core file.
     const NOTES: usize = 0x1000;
 

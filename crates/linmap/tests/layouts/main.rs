@@ -68,6 +68,7 @@ fn memory_as_wide_as_the_linear_region_is_mapped_and_one_page_more_is_not() {
                 no_map: Vec::new(),
                 memory,
                 image: linmap::ImageParts::default(),
+                seed: None,
             };
             match build(&setting.wanted(), &mut host, &mut lists) {
                 Ok(Outcome::Built(of)) => assert!(is_built && of.bytes == 5 * page && of.leaves.pages == 5),
