@@ -90,7 +90,7 @@ fn run(setting: &Setting, host: &mut Host, lists: &mut MappingLists<64>) -> Resu
     read(host, geometry, root, &top, base, &mut found)?;
     let mut tables = Tables::new(geometry);
     let (mut nth, mut wrong, mut bytes) = (0, None, 0);
-    let parts = parts(&setting.memory, setting.image.range(), setting.leaves);
+    let parts = parts(&setting.memory, setting.image, setting.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
         if found.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.get(nth).copied(), leaf));
@@ -111,6 +111,7 @@ fn run(setting: &Setting, host: &mut Host, lists: &mut MappingLists<64>) -> Resu
         return Err(format!("tables, entries, bytes, frames: {counted:?}, should be {least:?}"));
     }
     let memory: u64 = setting.memory.iter().map(|range| range.len()).sum();
+    let memory = memory - setting.image.data.len();
     if bytes != memory {
         return Err(format!("{bytes:#x} bytes are mapped of {memory:#x}"));
     }
