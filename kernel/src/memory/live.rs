@@ -101,8 +101,8 @@ pub struct KernelEditor<'l> {
     traced: Option<&'l TracedTree>,
 }
 
-// SAFETY: `LiveTables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
-// the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
+// SAFETY: `LiveTables` reaches all tables and all frames of memblock. `parking::all` runs the edit
+// on the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
 unsafe impl Editor for KernelEditor<'_> {
     type Window = LiveTables;
     type ParkedWindow = surgery::Window;

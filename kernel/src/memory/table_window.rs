@@ -10,8 +10,8 @@ use linmap_vmsa::{Level, Pa, PaRange, Va};
 use crate::arch::cpu::ThisCpu;
 use crate::arch::layout::IMAGE;
 
-/// LiveTables by the addresses at which they are writable: those in the image by the image's own mapping,
-/// the only one that its data has; all others by the linear map.
+/// Tables by the addresses at which they are writable: those in the image by the image's own
+/// mapping, the only one that its data has; all others by the linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveTables {
     linear: u64,

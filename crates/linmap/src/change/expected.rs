@@ -17,8 +17,8 @@ impl LinearMap {
         memory: impl Iterator<Item = PaRange> + 'e,
         changed: &'e ChangedRanges<N>,
     ) -> impl Iterator<Item = Expected> + 'e {
-        // The alias of the image's text is built without contiguous runs, but a split of it may make
-        // some. Its data has none.
+        // The alias of the image's text is built without contiguous runs, but a split of it may
+        // make some. Its data has none.
         let (layout, image, leaves, global) = (self.layout(), self.image, self.leaves, self.global);
         let whole = image.range();
         let expected = move |(part, allowed): (PaRange, Allowed)| Expected {

@@ -32,9 +32,9 @@ pub struct Kernel<'r> {
     identity: u64,
 }
 
-// SAFETY: tables lie in RAM outside of the image's data, which the linear map and the identity map have
-// writable. `park` runs the edit when all CPUs have left the live root and invalidated what they
-// held.
+// SAFETY: tables lie in RAM outside of the image's data, which the linear map and the identity map
+// have writable. `park` runs the edit when all CPUs have left the live root and invalidated what
+// they held.
 unsafe impl Editor for Kernel<'_> {
     type Window = BoardWindow;
     type ParkedWindow = BoardWindow;

@@ -237,8 +237,8 @@ impl World {
         edits
     }
 
-    /// Every leaf but those of the alias of the image's text, which stays split: its address, its level and its
-    /// bits.
+    /// Every leaf but those of the alias of the image's text, which stays split: its address, its
+    /// level and its bits.
     pub fn leaves(&self) -> Vec<(u64, Level, u64)> {
         let image = self.layout.linear(self.setting.image.start).0;
         let mut leaves = Vec::new();

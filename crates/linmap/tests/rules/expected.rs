@@ -50,8 +50,8 @@ pub struct Part {
     pub read_only: bool,
 }
 
-/// The parts of `memory` around the `image`. The alias of its text is read-only and has no contiguous
-/// bit; its data has none.
+/// The parts of `memory` around the `image`. The alias of its text is read-only and has no
+/// contiguous bit; its data has none.
 pub fn parts(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> Vec<Part> {
     let alias = if leaves == Leaves::Pages { leaves } else { Leaves::Blocks };
     let around = |range: &PaRange| {
