@@ -38,7 +38,7 @@ pub struct LiveMap {
     pub map: LinearMap,
     /// A pool of frames for tables.
     pub pool: FramePool,
-    image: PaRange,
+    image: Image,
     surgery: Surgery,
     roots: Roots,
     /// The tree in the form of traces, if a trace is printed.
@@ -58,7 +58,7 @@ impl LiveMap {
         Self {
             map,
             pool: FramePool::new(),
-            image: image.range(),
+            image,
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
             traced: None,

@@ -10,6 +10,7 @@ use linmap_table::Fixmap;
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::arch::image::Image;
 use crate::arch::layout::MAX_MAPPINGS;
 use crate::memory::owned_bytes::OwnedBytes;
 use crate::memory::table_window::LiveTables;
@@ -30,7 +31,7 @@ pub struct Memory {
     /// Where memory is mapped.
     pub layout: Layout,
     /// The kernel image. The linear map has its text, read-only, and not its data.
-    pub image: PaRange,
+    pub image: Image,
     /// Protections that differ from those that the map was built with.
     pub changed: ChangedRanges<CHANGED>,
     /// The memory at boot that may be mapped.
