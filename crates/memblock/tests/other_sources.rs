@@ -286,8 +286,7 @@ fn iomem_line() -> impl Strategy<Value = String> {
     prop_oneof![4 => line, 1 => "[ -~]{0,20}"]
 }
 
-/// A line of iomem at the outermost level: its bytes, its name, and what lies in it, by the distance
-/// from both ends.
+/// A line of iomem at the outermost level, and the lines that lie in it.
 #[derive(Clone, Debug)]
 struct Outer {
     range: PaRange,
@@ -336,7 +335,7 @@ proptest! {
         for Outer { range, name, inner } in &outer {
             text += &line(0, *range, name);
             let is_ram = *name == "System RAM";
-            // Memory that is nobody's to map lies in nothing else.
+            // No-map memory lies in nothing else.
             if *name == "reserved" {
                 no_map.push(*range);
             }
@@ -348,7 +347,8 @@ proptest! {
             }
         }
         let has = |ranges: &[PaRange], pa| ranges.iter().any(|range| range.contains(pa));
-        let is_overlap = memory.iter().enumerate().any(|(nth, a)| memory[..nth].iter().any(|b| a.overlaps(*b)));
+        let overlaps = |(nth, range): (usize, &PaRange)| memory[..nth].iter().any(|it| it.overlaps(*range));
+        let is_overlap = memory.iter().enumerate().any(overlaps);
         let mut map = Memblock::<64>::new();
         match map.fill_from_iomem(&text) {
             Err(IomemError::Overlap { .. }) => prop_assert!(is_overlap, "{text}"),
