@@ -29,7 +29,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -38,6 +38,7 @@ const WORDS: [&str; 12] = [
     "linmap.generations",
     "linmap.icount",
     "linmap.leaf",
+    "linmap.pages",
     "linmap.payload",
     "linmap.repaint",
     "linmap.shell",
