@@ -24,8 +24,8 @@ pub struct TooManyPageRanges {
 /// of: at most 8 ranges.
 ///
 /// A kernel names memory here of which single pages change often, and perhaps where nothing may
-/// split a block or wait for other CPUs: the pool of a sampling memory checker such as KFENCE, which
-/// makes a page invalid for each object that it guards. No fold makes such pages larger.
+/// split a block or wait for other CPUs: the pool of a sampling memory checker such as KFENCE,
+/// which makes a page invalid for each object that it guards. No fold makes such pages larger.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PageRanges {
     /// Ascending; none overlaps or touches the next.
@@ -108,9 +108,18 @@ impl PageRanges {
         })
     }
 
-    /// Returns the parts of `range` that lie in none of these ranges, ascending.
-    pub(crate) fn outside(&self, range: PaRange) -> impl Iterator<Item = PaRange> {
-        self.parts(range).filter(|(_, is_inside)| !is_inside).map(|(part, _)| part)
+    /// Returns the first part of `range` that lies in none of these ranges, up to the next of them.
+    #[inline]
+    pub(crate) fn next_outside(&self, range: PaRange) -> Option<PaRange> {
+        let mut part = range;
+        for other in &self.ranges {
+            if part.start < other.start {
+                part.end = part.end.min(other.start);
+                break;
+            }
+            part.start = part.start.max(other.end);
+        }
+        (part.start < part.end).then_some(part)
     }
 }
 
@@ -152,7 +161,20 @@ mod tests {
         assert_eq!(parts(3, 7), [(range(3, 4), true), (range(4, 6), false), (range(6, 7), true)]);
         assert_eq!(parts(8, 9), [(range(8, 9), false)]);
         assert_eq!(parts(3, 3), []);
-        assert_eq!(ranges.outside(range(0, 9)).collect::<Vec<_>>(), [range(0, 2), range(4, 6), range(8, 9)]);
+    }
+
+    #[test]
+    fn what_lies_outside_is_found_part_by_part() {
+        let ranges = of(&[range(2, 4), range(6, 8)]);
+        let next = |start, end| ranges.next_outside(range(start, end));
+        assert_eq!(next(0, 9), Some(range(0, 2)));
+        assert_eq!(next(2, 9), Some(range(4, 6)));
+        assert_eq!(next(5, 9), Some(range(5, 6)));
+        assert_eq!(next(6, 9), Some(range(8, 9)));
+        assert_eq!(next(9, 9), None);
+        assert_eq!(next(3, 4), None);
+        assert_eq!(next(7, 8), None);
+        assert_eq!(PageRanges::new().next_outside(range(1, 5)), Some(range(1, 5)));
     }
 
     #[test]

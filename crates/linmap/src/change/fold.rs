@@ -40,9 +40,11 @@ impl LinearMap {
         let below = PaRange::new(range.start, range.end.min(image.start));
         let above = PaRange::new(range.start.max(image.end), range.end);
         let mut changed = Changed::default();
-        let pages = self.pages.clone();
-        for part in [below, above].into_iter().flat_map(|part| pages.outside(part)) {
-            changed = changed.and(self.fold_part(editor, steps, part)?);
+        for mut left in [below, above] {
+            while let Some(part) = self.pages.next_outside(left) {
+                changed = changed.and(self.fold_part(editor, steps, part)?);
+                left.start = part.end;
+            }
         }
         Ok(changed)
     }
@@ -85,12 +87,15 @@ impl LinearMap {
         if self.leaves == Leaves::Pages || self.tree.bbm() != BbmLevel::L3 {
             return Changed::default();
         }
-        let pages = self.pages.clone();
-        let whole = self.region.physical(range);
-        pages.outside(whole).fold(Changed::default(), |changed, part| {
-            let part = VaRange::new(Va(range.start.0 + (part.start.0 - whole.start.0)), part.len());
-            changed.and(self.fold_in_use(editor, steps, part))
-        })
+        let mut changed = Changed::default();
+        let mut left = self.region.physical(range);
+        while let Some(part) = self.pages.next_outside(left)
+            && let Ok(target) = self.region.linear(part)
+        {
+            changed = changed.and(self.fold_in_use(editor, steps, target));
+            left.start = part.end;
+        }
+        changed
     }
 
     /// Folds leaves that memory at `range`, which was added, can join, if that needs no parking. A
