@@ -122,7 +122,7 @@ fn a_repaint_takes_few_instructions_for_an_entry_and_stands_still_for_none_of_th
     let [ticks, paused, rendezvous] =
         ["ticks", "paused", "rendezvous"].map(|key| outcome.phase("repaint")[key].as_u64().unwrap());
     let pages = number(&outcome, "map", "pages");
-    assert_eq!(pages, 64 << 30 >> 12);
+    assert_eq!(pages << 12, outcome.linear_map("bytes"), "all of the map");
     assert!((ticks - rendezvous) * 10 <= pages * 25, "{ticks} instructions, {rendezvous} of them waited");
     assert!(
         paused - rendezvous < 12_000,
@@ -358,5 +358,26 @@ fn linux_boots_on_all_cpus_after_the_map_was_changed() {
         let outcome = script(&options, level, commands);
         outcome.expect_success();
         assert!(outcome.console.contains("Brought up 1 node, 4 CPUs"), "{level}: {}", outcome.console);
+    }
+}
+
+#[test]
+fn memory_that_is_kept_in_pages_is_never_folded_and_changes_in_use_at_every_level() {
+    for level in ["linmap.bbm=0", "linmap.bbm=3"] {
+        let outcome = script(
+            "--cpus 2 --cpu max,midr=0x410fd842",
+            &format!("{level} linmap.pages=1M@0x80080000"),
+            "verify; pages keep 0xa0000000 4M; fold 0x80000000 1G; verify; reserve 0x80000000 2M; \
+             protect invalid 0x80090000 4K; protect valid 0x80090000 4K; verify; \
+             memory remove 0xa0100000 1M; memory add 0xa0100000 1M; verify; map; \
+             pages release 0x80000000 1G; fold 0x80000000 1G; verify; map",
+        );
+        outcome.expect_success();
+        let changes = changes(&outcome);
+        let protects = changes.iter().filter(|change| change["change"] == "protect");
+        assert!(protects.clone().all(|change| change["parked"] == 0 && change["entries"] == 1), "{level}");
+        assert_eq!(protects.count(), 2);
+        let maps = maps(&outcome);
+        assert!(maps[0] != maps[1], "{level}: all is folded at last");
     }
 }

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use linmap::{
     BuildError, Builder, BuilderSlots, ImageParts, Layout, LinearMapConfig, MappingLists, MemblockFrames,
+    PageRanges,
 };
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
@@ -110,6 +111,7 @@ impl Booted {
                 va: IMAGE,
             },
             leaves,
+            pages: PageRanges::new(),
             builder,
             slots: SLOTS,
             root: self.at(frame::SWAPPER),
@@ -154,8 +156,9 @@ impl Booted {
 
     fn expected(&self, layout: &Layout) -> BTreeMap<u64, (u64, bool)> {
         let mut pages = BTreeMap::new();
+        let data = PaRange::new(Pa(self.image.start.0 + IMAGE_LEN / 2), self.image.end);
         for range in self.memblock.mappable(0x1000) {
-            for pa in (range.start.0..range.end.0).step_by(0x1000) {
+            for pa in (range.start.0..range.end.0).step_by(0x1000).filter(|pa| !data.contains(Pa(*pa))) {
                 pages.insert(layout.linear(Pa(pa)).0, (pa, !self.image.contains(Pa(pa))));
             }
         }

@@ -42,6 +42,7 @@ const WORDS: [&str; 13] = [
     "linmap.icount",
     KASLR,
     "linmap.leaf",
+    "linmap.pages",
     "linmap.payload",
     "linmap.repaint",
     "linmap.shell",

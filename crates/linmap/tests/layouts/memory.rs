@@ -27,6 +27,8 @@ pub struct Setting {
     pub memory: Vec<PaRange>,
     pub image: ImageParts,
     pub seed: Option<KaslrSeed>,
+    /// Made of pages whatever the rest is.
+    pub pages: Vec<PaRange>,
 }
 
 fn range(start: u64, end: u64) -> PaRange {
@@ -35,8 +37,8 @@ fn range(start: u64, end: u64) -> PaRange {
 
 impl Setting {
     pub fn wanted(&self) -> Wanted<'_> {
-        let Self { geometry, leaves, builder, ref memory, image, seed, .. } = *self;
-        Wanted { geometry, leaves, builder, memory, image, seed }
+        let Self { geometry, leaves, builder, ref memory, image, ref pages, seed, .. } = *self;
+        Wanted { geometry, leaves, builder, memory, image, pages, seed }
     }
 
     pub fn random(random: &mut Random) -> Self {
@@ -56,20 +58,21 @@ impl Setting {
         let page = geometry.granule().bytes();
         let mut memory: Vec<_> = memblock.mappable(page).collect();
         let mut image = image(&memory, page, random);
-        if by_pages(geometry, &memory, image.range(), leaves) > PAGE_LEAVES {
+        if by_pages(geometry, &memory, image, leaves) > PAGE_LEAVES {
             image = ImageParts::default();
         }
         // Whatever would take too long is left out, not made smaller: the ends stay odd.
         let mut left = PAGE_LEAVES;
         memory.retain(|range| {
-            let bytes = by_pages(geometry, &[*range], image.range(), leaves);
+            let bytes = by_pages(geometry, &[*range], image, leaves);
             let fits = bytes <= left || range.overlaps(image.range());
             left = left.saturating_sub(if fits { bytes } else { 0 });
             fits
         });
         let builder = random.pick(&Builder::ALL);
+        let pages = pages(&memory, page, random);
         let seed = KaslrSeed::new(random.below(2) * random.below(u64::MAX));
-        Self { geometry, leaves, builder, ram, no_map, memory, image, seed }
+        Self { geometry, leaves, builder, ram, no_map, memory, image, pages, seed }
     }
 }
 
@@ -150,9 +153,21 @@ fn image(memory: &[PaRange], page: u64, random: &mut Random) -> ImageParts {
     }
 }
 
+/// Memory that is made of pages whatever the rest is, at most one part of each range.
+fn pages(memory: &[PaRange], page: u64, random: &mut Random) -> Vec<PaRange> {
+    let some: Vec<_> = memory.iter().filter(|_| random.percent(20)).take(8).collect();
+    let part = |of: &PaRange, random: &mut Random| {
+        let count = of.len() / page;
+        let first = random.below(count);
+        let end = first + 1 + random.below((count - first).min(700));
+        range(of.start.0 + first * page, of.start.0 + end * page)
+    };
+    some.into_iter().map(|of| part(of, random)).collect()
+}
+
 /// The bytes that are mapped by pages.
-fn by_pages(geometry: Geometry, memory: &[PaRange], image: PaRange, kind: Leaves) -> u64 {
-    let parts = parts(memory, image, kind);
+fn by_pages(geometry: Geometry, memory: &[PaRange], image: ImageParts, kind: Leaves) -> u64 {
+    let parts = parts(memory, image, &[], kind);
     if kind == Leaves::Pages {
         return memory.iter().map(|range| range.len()).sum();
     }

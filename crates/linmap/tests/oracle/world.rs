@@ -104,6 +104,8 @@ impl World {
             Edit::MakeData(range) => unsafe { map.make_data(kernel, steps, range) }?,
             Edit::Split(range, to) => map.split(kernel, steps, range, to)?,
             Edit::Fold(range) => map.fold(kernel, steps, range)?,
+            Edit::KeepPages(range) => map.keep_pages(kernel, steps, range)?,
+            Edit::AllowBlocks(range) => map.allow_blocks(range).map(|()| Changed::default())?,
             // SAFETY: as above.
             Edit::Add(range) => unsafe { map.add_memory(kernel, steps, range) }?,
             // SAFETY: as above.
@@ -120,13 +122,9 @@ impl World {
             (first, first + (range.len() - 1))
         };
         match edit {
-            Edit::Protect(range, protection) if self.setting.data().covers(range) => {
+            Edit::Protect(range, _) if self.setting.data().covers(range) => {
                 let first = self.setting.image_va() + (range.start.0 - self.setting.image.start.0);
                 self.pages.change(first, first + (range.len() - 1), |state| edit.of(state));
-                if matches!(protection, Protection::Invalid | Protection::Valid) {
-                    let (first, last) = ends(range);
-                    self.pages.change(first, last, |state| edit.of(state));
-                }
             }
             Edit::Protect(range, _) | Edit::MakeText(range) | Edit::MakeData(range) => {
                 let (first, last) = ends(range);
@@ -148,7 +146,7 @@ impl World {
                 let (first, last) = ends(range);
                 self.pages.unmap(first, last);
             }
-            Edit::Split(..) | Edit::Fold(_) | Edit::Repaint => {}
+            Edit::Split(..) | Edit::Fold(_) | Edit::KeepPages(_) | Edit::AllowBlocks(_) | Edit::Repaint => {}
         }
     }
 
@@ -188,13 +186,20 @@ impl World {
             Edit::MakeText(range) | Edit::MakeData(range) | Edit::Remove(range) => {
                 is_memory(range) && !range.overlaps(self.setting.image)
             }
-            Edit::Split(range, _) | Edit::Fold(range) => is_memory(range),
+            // They leave the image's data out.
+            Edit::Split(range, _) | Edit::Fold(range) | Edit::KeepPages(range) => {
+                let data = self.setting.data();
+                let below = PaRange::new(range.start, range.end.min(data.start));
+                let above = PaRange::new(range.start.max(data.end), range.end);
+                is_pages(range) && [below, above].into_iter().all(|part| part.is_empty() || is_memory(part))
+            }
             Edit::Add(range) => {
-                is_pages(range) && {
+                is_pages(range) && !range.overlaps(self.setting.data()) && {
                     let (first, last) = ends(range);
                     self.pages.within(first, last).is_empty()
                 }
             }
+            Edit::AllowBlocks(range) => is_pages(range),
             Edit::Global(_) | Edit::Repaint => true,
         }
     }
@@ -216,9 +221,13 @@ impl World {
             }
         }
         for memory in &self.setting.memory {
-            let (first, len) = linear(*memory);
-            for part in beyond(&self.pages, first, first + (len - 1)) {
-                edits.push(Edit::Add(range(part.0, part.1)));
+            let data = self.setting.data();
+            let below = PaRange::new(memory.start, memory.end.min(data.start));
+            let above = PaRange::new(memory.start.max(data.end), memory.end);
+            for (first, len) in [below, above].into_iter().filter(|part| !part.is_empty()).map(linear) {
+                for part in beyond(&self.pages, first, first + (len - 1)) {
+                    edits.push(Edit::Add(range(part.0, part.1)));
+                }
             }
             let below = PaRange::new(memory.start, memory.end.min(image.start));
             let above = PaRange::new(memory.start.max(image.end), memory.end);
@@ -227,12 +236,13 @@ impl World {
         let data = self.setting.data();
         let own = [Protection::Valid, Protection::NoExecute, Protection::ReadWrite];
         edits.extend(own.map(|protection| Edit::Protect(data, protection)));
+        edits.extend(self.map.pages().iter().map(Edit::AllowBlocks));
         edits.extend(self.setting.memory.iter().copied().map(Edit::Fold));
         edits
     }
 
-    /// Every leaf but those of the image's alias, which stays split: its address, its level and its
-    /// bits.
+    /// Every leaf but those of the alias of the image's text, which stays split: its address, its
+    /// level and its bits.
     pub fn leaves(&self) -> Vec<(u64, Level, u64)> {
         let image = self.layout.linear(self.setting.image.start).0;
         let mut leaves = Vec::new();
@@ -309,6 +319,11 @@ impl World {
             };
             let state = leaf_state(*bits, pa.wrapping_sub(va));
             found.pages.push(Stretch { first: va, last: va + ((1u64 << shift) - 1), state });
+            let is_kept =
+                va < self.setting.image_va() && self.map.pages().iter().any(|range| range.contains(Pa(pa)));
+            if is_kept && (level != Level::L3 || descriptor.is_contiguous()) {
+                found.wrong.get_or_insert(format!("{va:#x} is {bits:#x} at level {level}: no page"));
+            }
             if descriptor.is_contiguous() && !is_run(geometry, level, entries, index) {
                 found.wrong.get_or_insert(format!("the run at {va:#x} is not one: {bits:#x}"));
             }
@@ -349,8 +364,8 @@ fn mappings(setting: &Setting, layout: &Layout) -> Vec<Mapping> {
         let above = PaRange::new(memory.start.max(setting.image.end), memory.end);
         let linear = |pa: Pa| layout.linear(pa).0;
         push(below, linear(below.start), Attributes::KERNEL_DATA, setting.leaves);
-        let image = memory.intersection(setting.image);
-        push(image, linear(image.start), Attributes::KERNEL_RODATA, alias);
+        let text = memory.intersection(setting.read_only());
+        push(text, linear(text.start), Attributes::KERNEL_RODATA, alias);
         push(above, linear(above.start), Attributes::KERNEL_DATA, setting.leaves);
     }
     let own = setting.image_va();

@@ -2,6 +2,7 @@
 
 use linmap::{
     Builder, BuilderSlots, ConfigError, ImageParts, KaslrSeed, LayoutError, LinearMapConfig, MappingLists,
+    PageRanges,
 };
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
@@ -25,6 +26,8 @@ pub struct Wanted<'w> {
     pub image: ImageParts,
     /// Chooses where the map begins.
     pub seed: Option<KaslrSeed>,
+    /// What is mapped by pages all the same. Ascending, disjoint.
+    pub pages: &'w [PaRange],
 }
 
 /// What became of it.
@@ -73,10 +76,15 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     host.reset(page);
     let (root, empty, fixmap) = (host.cleared(), host.cleared(), host.cleared());
     let fixed = host.out();
+    let mut pages = PageRanges::new();
+    for range in wanted.pages {
+        pages.insert(*range).map_err(|error| error.to_string())?;
+    }
     let config = LinearMapConfig {
         geometry,
         image: wanted.image,
         leaves: wanted.leaves,
+        pages,
         builder: wanted.builder,
         slots: SLOTS,
         root,
@@ -124,7 +132,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     read(host, geometry, root, &top, base, &mut found)?;
     let mut tables = Tables::new(geometry);
     let (mut nth, mut wrong, mut of) = (0, None, Built::default());
-    let parts = parts(wanted.memory, wanted.image.range(), wanted.leaves);
+    let parts = parts(wanted.memory, wanted.image, wanted.pages, wanted.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
         if found.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.get(nth).copied(), leaf));
@@ -146,6 +154,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         return Err(format!("tables, entries, bytes, frames: {counted:?}, should be {least:?}"));
     }
     let memory: u64 = wanted.memory.iter().map(|range| range.len()).sum();
+    let memory = memory - wanted.image.data.len();
     if of.bytes != memory {
         return Err(format!("{:#x} bytes are mapped of {memory:#x}", of.bytes));
     }
