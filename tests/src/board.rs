@@ -100,6 +100,21 @@ pub fn console_of_image_at(options: &str, built_in: &str, at: u64, last: &str) -
     console_until(qemu, last)
 }
 
+/// The console of a `virt` whose boot loader says that the device tree is at `dtb_at`, until it
+/// holds `last`. The image has the command line `built_in`.
+///
+/// # Panics
+/// When it never does.
+pub fn console_with_tree_at(dtb_at: u64, built_in: &str, last: &str) -> String {
+    let image_at = 0x4020_0000;
+    let image = file(&with_command_line(own_image(), built_in));
+    let stub = file(&stub(dtb_at, image_at));
+    let mut qemu = Command::new("qemu-system-aarch64");
+    qemu.args(["-M", "virt", "-cpu", "cortex-a72", "-m", "256M", "-serial", "stdio"]);
+    qemu.arg("-kernel").arg(stub.path()).arg("-device").arg(loaded(image.path(), image_at));
+    console_until(qemu, last)
+}
+
 /// `image` with the built-in command line `line`.
 fn with_command_line(mut image: Vec<u8>, line: &str) -> Vec<u8> {
     const NAME: &[u8; 16] = b"LINMAP-CMDLINE\0\0";

@@ -1,6 +1,6 @@
 //! The console: which UART it is, and that a boot says something on each kind.
 
-use linmap_tests::{BoardBoot, UartNode, console_of_image_at};
+use linmap_tests::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
 
 const RASPI3B: &str = "-M raspi3b -serial null -serial stdio";
 const ZCU102: &str = "-M xlnx-zcu102 -m 1G -audio none -serial stdio";
@@ -137,4 +137,11 @@ fn a_refusal_is_printed_on_each_uart() {
     ] {
         expect_refusal(options, earlycon, at, "2 MiB");
     }
+}
+
+#[test]
+fn a_device_tree_where_there_is_no_memory_is_an_error_on_the_console_of_the_image() {
+    // Before there is a console, the tree is read for the place of the image.
+    let console = console_with_tree_at(0x30_4000_0000, "earlycon=pl011,0x9000000", "Kernel Offset: disabled");
+    assert!(console.contains("linmap: error=exception "), "{console}");
 }

@@ -66,7 +66,7 @@ fn any_wrong_bit_in_any_kind_of_entry_is_noticed() {
         script.push_str("verify; ");
     }
     script.push_str("!flip 0xffff000040000000 3 1; !flip 0x40000000 3 1; !flip 0xffff000000000000 4 1; dump");
-    let outcome = Boot::new(LEVEL_3).with("--script", script).run();
+    let outcome = Boot::new(LEVEL_3).with("--append", "linmap.kaslr=off").with("--script", script).run();
     outcome.expect_success();
     let failures = failures(&outcome);
     assert_eq!(failures.len(), flips.len(), "{failures:#?}");
@@ -86,7 +86,7 @@ fn memory_that_is_writable_at_one_address_and_executable_at_another_is_shown() {
         flip 0xffff000000600000 2 0x20000000000000; !dump; flip 0xffff000000600000 2 0x20000000000000; \
         flip 0xffff004000000000 1 0x60000040000701; !dump; flip 0xffff004000000000 1 0x60000040000701; \
         dump";
-    let outcome = Boot::new(LEVEL_3).with("--script", script).run();
+    let outcome = Boot::new(LEVEL_3).with("--append", "linmap.kaslr=off").with("--script", script).run();
     outcome.expect_success();
     let pairs: Vec<u64> = outcome.records.iter().filter_map(|record| record.get("wx")?.as_u64()).collect();
     assert_eq!(pairs, [0, 1, 1, 1, 0], "{}", outcome.console);

@@ -32,7 +32,7 @@ pub const TEXT_AT: usize = 16;
 pub const KASLR: &str = "linmap.kaslr";
 
 /// The words that linmap knows.
-const WORDS: [&str; 13] = [
+const WORDS: [&str; 14] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,

@@ -50,8 +50,8 @@
 // Sets the vectors, and both stack pointers to the boot CPU's stacks. Rust runs on SP_EL0.
 // Exceptions use SP_ELx, a stack of their own, so that they work after an overflow of the first.
 // Clobbers x0.
-.macro set_vectors_and_stacks
-    adr_l   x0, vectors
+.macro set_vectors_and_stacks vectors
+    adr_l   x0, \vectors
     msr     vbar_el1, x0
     adr_l   x0, __exception_stack_top
     msr     spsel, #1
@@ -375,11 +375,18 @@ enter_el:
 early_entry:
     clear   __bss_start, __bss_end
     clear   __swapper, __swapper_end
-    set_vectors_and_stacks
+    set_vectors_and_stacks choosing_vectors
+    // For `choosing_failed`, on the exception stack.
+    msr     spsel, #1
+    mrs     x25, cntvct_el0
+    stp     x19, x20, [sp, #-64]!
+    stp     x21, x22, [sp, #16]
+    stp     x23, x25, [sp, #32]
+    msr     spsel, #0
     mov     x0, x19
     mov     x1, x21
-    mrs     x25, cntvct_el0
     bl      choose_place
+chosen:
     mrs     x2, cntvct_el0
     sub     x25, x2, x25                // what choosing took, in ticks
     mov     x24, x1                     // the seed
@@ -403,6 +410,27 @@ early_entry:
     sub     x3, x3, x13
     br      x3
 
+// An exception while the place is chosen, as when there is no memory where the DTB should be: the
+// image stays where it is linked, and kernel_main, which has a console, will find the same.
+choosing_failed:
+    ldp     x19, x20, [sp]
+    ldp     x21, x22, [sp, #16]
+    ldp     x23, x25, [sp, #32]
+    msr     spsel, #0
+    adr_l   x0, __image_start
+    mov     x1, xzr
+    b       chosen
+
+.section .vectors, "ax"
+.balign 2048
+choosing_vectors:
+    .rept   16
+    .balign 128
+    b       choosing_failed
+    .endr
+    .balign 128
+
+.section .text.early_entry, "ax"
 // Adds x1 to every word of the image that holds an address of the image, unless it is 0. Sets x27 to
 // the number of the words. RELR (the ELF gABI, "Relative relocation table"): an even entry is the
 // address of a word; an odd one has a bit for each of the 63 words that follow, from bit 1 on.
@@ -439,7 +467,7 @@ relocate:
 // ---- At the place that was chosen ----
 .section .text.virtual_entry, "ax"
 virtual_entry:
-    set_vectors_and_stacks
+    set_vectors_and_stacks vectors
     sub     sp, sp, #{entry_len}
     mov     x0, sp
     stp     x19, x21, [x0, #{entry_dtb}]
