@@ -6,8 +6,8 @@ use crate::structure::{Position, Step};
 
 impl<'a> DeviceTree<'a> {
     /// Returns the values of several properties of `child`, a node right below the root, without
-    /// checking the tree: for a kernel that needs them before it can report an error. In a tree that
-    /// is not well-formed they may be missing or wrong, but they lie in the blob.
+    /// checking the tree: for a kernel that needs them before it can report an error. In a tree
+    /// that is not well-formed they may be missing or wrong, but they lie in the blob.
     pub fn peek<const N: usize>(&self, child: &str, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let mut at = Position::new(self.structure(), self.strings);
         if matches!(at.step(), Step::BeginNode) {

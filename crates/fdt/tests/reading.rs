@@ -199,7 +199,9 @@ fn a_little_is_read_of_a_tree_before_it_is_checked() {
 
 proptest! {
     #[test]
-    fn a_damaged_tree_may_be_peeked_at(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn a_damaged_tree_may_be_peeked_at(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
         let blob = &include_bytes!("../../platform/tests/trees/virt-gicv2.dtb")[..];
         let mut blob = blob.to_vec();
         for (at, byte) in changes {

@@ -4,8 +4,8 @@ use core::fmt;
 
 use linmap_vmsa::Va;
 
-/// A random number from which addresses are chosen. A seed always chooses the same addresses; whoever
-/// knows it knows them, so it does not show in debug output.
+/// A random number from which addresses are chosen. A seed always chooses the same addresses;
+/// whoever knows it knows them, so it does not show in debug output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KaslrSeed(u64);
 
@@ -23,8 +23,8 @@ pub(crate) enum Choice {
 }
 
 impl KaslrSeed {
-    /// Returns the seed `bits`. 0 is none: boot loaders without random numbers leave it, and kernels
-    /// that have used a seed.
+    /// Returns the seed `bits`. 0 is none: boot loaders without random numbers leave it, and
+    /// kernels that have used a seed.
     pub fn new(bits: u64) -> Option<Self> {
         (bits != 0).then_some(Self(bits))
     }
@@ -39,10 +39,10 @@ impl KaslrSeed {
         // The finalizer of SplitMix64: every bit of the seed changes half of the bits.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut mixed = self.0.wrapping_add(STEP.wrapping_mul(choice as u64));
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        (u128::from(mixed) * u128::from(count) >> 64) as u64
+        ((u128::from(mixed) * u128::from(count)) >> 64) as u64
     }
 }
 
@@ -82,8 +82,8 @@ impl ImageRegion {
         0
     }
 
-    /// Returns the first place in each part of the region that the image lies `within`, and how many
-    /// places there are in that part.
+    /// Returns the first place in each part of the region that the image lies `within`, and how
+    /// many places there are in that part.
     fn windows(&self) -> impl Iterator<Item = (u64, u64)> {
         let Self { start, len, image_len, align, within } = *self;
         let last = start.0.saturating_add(len - 1);

@@ -121,8 +121,8 @@ impl Layout {
         Va(u64::MAX << geometry.va_bits())
     }
 
-    /// Returns the physical address that the first address of the region would have. It wraps below 0
-    /// where a seed moved the map further than memory begins.
+    /// Returns the physical address that the first address of the region would have. It wraps below
+    /// 0 where a seed moved the map further than memory begins.
     pub fn region_memstart(&self) -> Pa {
         Pa(Self::base(self.geometry).0.wrapping_sub(self.offset()))
     }

@@ -223,9 +223,9 @@ make_identity_map:
     ret     x9
 
 // The early tables of the kernel's half from x10 on, which are clear, in the order of
-// `arch/layout.rs`: the fixmap, and the DTB's window where it has no blocks, an empty table of pages
-// each; the image's three segments by pages at PA + x23, the constants with descriptor bits x14. x13
-// is VA − PA of the image where this runs. Clobbers x0-x12.
+// `arch/layout.rs`: the fixmap, and the DTB's window where it has no blocks, an empty table of
+// pages each; the image's three segments by pages at PA + x23, the constants with descriptor bits
+// x14. x13 is VA − PA of the image where this runs. Clobbers x0-x12.
 make_half:
     mov     x9, x30
     mov     x0, x10
@@ -264,9 +264,9 @@ make_half:
     map_part __exception_stack_bottom, __image_end
     ret     x9
 
-// Maps the pages [x2, x3) of the image, physical addresses, at PA + x23 with descriptor bits x4. x11
-// is the table at level 2, x12 the next table of pages, x13 VA − PA of the image where this runs.
-// Clobbers x2, x5-x8.
+// Maps the pages [x2, x3) of the image, physical addresses, at PA + x23 with descriptor bits x4.
+// x11 is the table at level 2, x12 the next table of pages, x13 VA − PA of the image where this
+// runs. Clobbers x2, x5-x8.
 map_pages:
     cmp     x2, x3
     b.hs    2f
@@ -431,9 +431,9 @@ choosing_vectors:
     .balign 128
 
 .section .text.early_entry, "ax"
-// Adds x1 to every word of the image that holds an address of the image, unless it is 0. Sets x27 to
-// the number of the words. RELR (the ELF gABI, "Relative relocation table"): an even entry is the
-// address of a word; an odd one has a bit for each of the 63 words that follow, from bit 1 on.
+// Adds x1 to every word of the image that holds an address of the image, unless it is 0. Sets x27
+// to the number of the words. RELR (the ELF gABI, "Relative relocation table"): an even entry is
+// the address of a word; an odd one has a bit for each of the 63 words that follow, from bit 1 on.
 // Clobbers x0, x2-x6.
 relocate:
     mov     x27, xzr
@@ -450,16 +450,17 @@ relocate:
     add     x27, x27, #1
     mov     x4, x3                      // the next word
     b       0b
-1:  mov     x5, x4
-2:  lsr     x3, x3, #1
+1:  lsr     x3, x3, #1
     cbz     x3, 3f
-    tbz     x3, #0, 5f
-    ldr     x6, [x5]
+2:  rbit    x5, x3
+    clz     x5, x5                      // the lowest bit that is set
+    sub     x6, x3, #1
+    and     x3, x3, x6                  // without it
+    ldr     x6, [x4, x5, lsl #3]
     add     x6, x6, x1
-    str     x6, [x5]
+    str     x6, [x4, x5, lsl #3]
     add     x27, x27, #1
-5:  add     x5, x5, #8
-    b       2b
+    cbnz    x3, 2b
 3:  add     x4, x4, #(63 * 8)
     b       0b
 4:  ret

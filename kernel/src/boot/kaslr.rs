@@ -1,5 +1,5 @@
-//! Where the image is mapped: `entry.S` asks for it once Rust can run where the image is linked, and
-//! relocates the image to there.
+//! Where the image is mapped: `entry.S` asks for it once Rust can run where the image is linked,
+//! and relocates the image to there.
 //!
 //! What runs here stores no address that is used later, since addresses of the image change.
 

@@ -36,8 +36,8 @@ pub fn begin(frame: &Frame) {
 }
 
 /// Stops all other CPUs and this one, which has printed the reason and whose registers are in
-/// `frame`. Prints how far the image is from where it is linked, in the form of Linux, for those who
-/// look up addresses, and enters a crash kernel if one waits.
+/// `frame`. Prints how far the image is from where it is linked, in the form of Linux, for those
+/// who look up addresses, and enters a crash kernel if one waits.
 pub fn stop(frame: &Frame) -> ! {
     // A variable, so that the image has no constant that looks like an address of its own.
     let linked = IMAGE;

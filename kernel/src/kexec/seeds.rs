@@ -16,8 +16,8 @@ const BLOCKS: usize = 4;
 struct Pool([u8; BLOCKS * BLOCK as usize]);
 
 /// Makes new seeds from those in the tree, from `used`, which was in the tree until this kernel
-/// overwrote it, from the CPU's random numbers (FEAT_RNG) and from the time. If neither the tree nor the CPU has any, the result would be predictable, so there are no
-/// seeds.
+/// overwrote it, from the CPU's random numbers (FEAT_RNG) and from the time. If neither the tree
+/// nor the CPU has any, the result would be predictable, so there are no seeds.
 pub fn new(fdt: Fdt<'_>, used: Option<KaslrSeed>) -> Seeds {
     let mut pool = Pool([0; BLOCKS * BLOCK as usize]);
     let (from_tree, rest) = pool.0.split_at_mut(2 * BLOCK as usize);
