@@ -1,9 +1,9 @@
 //! The linear region: the virtual address of every physical address in reach.
 //!
-//! The linear map comes first in the kernel's half of the address space, whose end has everything
-//! else that the kernel maps: its image, stacks and devices. Up to 48 bits each has half of it. With
-//! more bits all that is gained belongs to the linear map, apart from what it would share a table
-//! below the root with:
+//! The linear map comes first in the kernel's half of the address space. Everything else that the
+//! kernel maps lies behind it: its image, stacks and devices. Up to 48 bits each has half of it.
+//! With more bits all that is gained belongs to the linear map, as far as it shares no table below
+//! the root with what lies behind it:
 //!
 //! ```text
 //!                 4K        16K       64K

@@ -42,10 +42,8 @@ fn ranges(start: u64, parts: &[(u64, u64)]) -> Vec<PaRange> {
 
 #[test]
 fn three_pebibytes_are_mapped_by_blocks_in_52_bits() {
-    // The tables for the largest blocks, and the pages on both sides of the last gap.
-    for (granule, blocks) in
-        [(Granule::K4, 3 * PIB >> 39), (Granule::K16, 3 * PIB >> 36), (Granule::K64, 768)]
-    {
+    // Blocks of 512 GiB, 64 GiB and 4 TiB.
+    for (granule, blocks) in [(Granule::K4, 6144), (Granule::K16, 49_152), (Granule::K64, 768)] {
         let page = granule.bytes();
         let memory = ranges(128 * TIB, &[(0, PIB), (4 * TIB, PIB), (page, PIB - 4 * TIB), (page, 4 * TIB)]);
         for built in built(granule, 52, &memory, &Builder::ALL) {

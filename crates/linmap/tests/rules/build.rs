@@ -160,8 +160,8 @@ fn region(geometry: Geometry) -> u64 {
     }
 }
 
-/// Checks the temporary map: all memory at VA = PA by the largest leaves, with no more bits than its
-/// last address has.
+/// Checks the temporary map: all memory at VA = PA by the largest leaves, with no more bits than
+/// its last address has.
 fn check_one_to_one(found: &OneToOne, memory: &[PaRange]) -> Result<(), String> {
     let last = memory.last().map_or(0, |range| range.end.0 - 1);
     let bits = (u64::BITS - last.leading_zeros()).max(25);
