@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap_fdt::Fdt;
-use linmap_kexec::SEGMENT_ALIGN;
+use linmap_kexec::{MAX_PRESERVED, SEGMENT_ALIGN};
 use linmap_memblock::{FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
@@ -15,6 +15,7 @@ use crate::arch::image::Image;
 use crate::arch::layout::GEOMETRY;
 use crate::arch::print::Quoted;
 use crate::arch::topology::Topology;
+use crate::boot::memory_words::{self, WordError};
 use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
@@ -45,6 +46,9 @@ pub enum FindError {
     /// Memblock has no room for the image or the DTB.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// A word of the command line can't be obeyed.
+    #[error(transparent)]
+    Word(#[from] WordError),
 }
 
 /// Reads memory and CPUs from `fdt`, reserves what is in use, and reports the phase.
@@ -55,21 +59,25 @@ pub fn find(
     fdt: Fdt<'static>,
     dtb: PaRange,
     image: Image,
-    line: CommandLine<'_>,
+    line: CommandLine<'static>,
 ) -> Result<Found, FindError> {
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
     let warnings = memblock.fill_from_fdt(fdt)?;
+    memory_words::apply_maps(line, &mut memblock)?;
+    let initrd = chosen::initrd(fdt);
+    let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
+    let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
+    let rescued = [image.range(), initrd.unwrap_or_default()];
+    let rescued: ArrayVec<_, { 2 + MAX_PRESERVED }> = rescued.into_iter().chain(preserved.ranges()).collect();
+    memory_words::apply_limits(line, &mut memblock, &rescued)?;
     let page = GEOMETRY.granule().bytes();
     let partial = partial_pages(&memblock, page);
     for &range in &partial {
         memblock.reserve(range)?;
     }
-    let initrd = chosen::initrd(fdt);
     let mut firmware = ArrayVec::new();
     reserved_by_firmware(fdt, [dtb, initrd.unwrap_or_default()], &partial, &mut firmware)?;
-    let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
-    let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &in_use);
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
