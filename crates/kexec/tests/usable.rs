@@ -1,7 +1,7 @@
 //! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that
 //! the hand-over needs.
 
-use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, usable};
+use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, fill_with_usable};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;

@@ -6,7 +6,7 @@ use linmap_platform::{CommandLine, MemoryLimit, MemoryMap, MemoryWordError};
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::REGIONS;
 use crate::report;
 
 /// Limits this kernel and, since it is no word of ours, the payload.

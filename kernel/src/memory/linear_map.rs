@@ -6,18 +6,21 @@ use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
     MappingLists, MemblockFrames, Repaint, leaves_name,
 };
-use linmap_memblock::Memblock;
+use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Reserved};
+use linmap_table::{Fixmap, Mapping, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, IMAGE, MAX_MAPPINGS};
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::report;
+
+/// The parts that the image can split memory into, beside its ranges.
+const MORE_MAPPINGS: usize = 2;
 
 /// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -43,6 +46,12 @@ pub enum LinearMapError {
     /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    /// There is no memory for long lists.
+    #[error(transparent)]
+    Lists(#[from] AllocError),
+    /// Memblock refuses the memory of lists back.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -67,6 +76,7 @@ pub fn build(
     features: Features,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
+    window: &mut EarlyWindow,
     fixmap: &mut Fixmap,
 ) -> Result<(LinearMap, Choices), LinearMapError> {
     let builder = match command_line.get("linmap.build") {
@@ -96,11 +106,18 @@ pub fn build(
         reserved,
         bbm: features.bbm,
     };
+    let count = memblock.mappable(page.bytes()).count() + MORE_MAPPINGS;
+    let room = match count > MAX_MAPPINGS {
+        true => Some(window.mappings(fixmap, memblock, 2 * count)?),
+        false => None,
+    };
+    let (room_at, room) = room.map_or((PaRange::default(), None), |room| (room.memory, Some(room.room)));
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(&config, memblock, fixmap, &mut cpu);
+    let painted = paint(&config, memblock, room, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
     let painted = painted?;
+    memblock.free(room_at)?;
     let built = painted.built();
     let counts = cpu.counts;
     report!(
@@ -125,10 +142,14 @@ pub fn build(
 fn paint<'c>(
     config: &'c LinearMapConfig,
     memblock: &mut Memblock<REGIONS>,
+    room: Option<&mut [Mapping]>,
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
+    if let Some(room) = room {
+        lists.lend(room);
+    }
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     // SAFETY: memblock knows all memory that is in use.
     let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };

@@ -23,8 +23,9 @@ use crate::arch::layout::{GEOMETRY, IMAGE};
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;
+use crate::memory::long_lists::REGIONS;
 use crate::memory::parking;
-use crate::memory::physical::{Memory, REGIONS};
+use crate::memory::physical::Memory;
 use crate::memory::surgery::{self, Surgery};
 use crate::report;
 

@@ -37,7 +37,7 @@ enum Outcome {
 }
 
 /// Builds the linear map and compares it with what the rules say.
-fn run(setting: &Setting, host: &mut Host, lists: &mut MappingLists<64>) -> Result<Outcome, String> {
+fn run(setting: &Setting, host: &mut Host, lists: &mut MappingLists<'_, 64>) -> Result<Outcome, String> {
     let geometry = setting.geometry;
     let page = geometry.granule().bytes();
     host.reset(page);
