@@ -57,7 +57,8 @@ proptest! {
         let mut not: Vec<PaRange> = firmware.iter().map(there).collect();
         not.extend(preserved.iter().map(|&(page, pages)| there(&(page * PAGE, pages * PAGE))));
         not.push(there(&(control * PAGE, 2 * PAGE)));
-        let usable = usable(&memblock, not.iter().copied()).unwrap();
+        let mut usable = Memblock::new();
+        fill_with_usable(&mut usable, &memblock, not.iter().copied()).unwrap();
         let free: Vec<PaRange> = usable.free_ranges(EVERYWHERE).collect();
 
         let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };
