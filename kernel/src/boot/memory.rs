@@ -5,7 +5,7 @@ use core::mem;
 use arrayvec::ArrayVec;
 use linmap::Layout;
 use linmap_fdt::Fdt;
-use linmap_kexec::{MAX_PRESERVED, SEGMENT_ALIGN};
+use linmap_kexec::SEGMENT_ALIGN;
 use linmap_memblock::{AllocError, EarlyStorage, FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
@@ -83,8 +83,8 @@ pub fn find(
     let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
     let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
     let rescued = [image.range(), initrd.unwrap_or_default(), memblock.storage().unwrap_or_default()];
-    let rescued: ArrayVec<_, { 3 + MAX_PRESERVED }> = rescued.into_iter().chain(preserved.ranges()).collect();
-    memory_words::apply_limits(line, &mut memblock, &rescued)?;
+    let rescued = rescued.into_iter().chain(preserved.ranges());
+    memory_words::apply_limits(line, &mut memblock, rescued)?;
     reserve_partial_pages(&mut memblock)?;
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &in_use);
@@ -129,7 +129,9 @@ fn partial_pages(memblock: &Memblock<REGIONS>, from: Pa) -> impl Iterator<Item =
 fn reserve_partial_pages(memblock: &mut Memblock<REGIONS>) -> Result<(), RegionError> {
     let mut from = Pa(0);
     loop {
-        let some: ArrayVec<PaRange, 64> = partial_pages(memblock, from).take(64).collect();
+        // Filled in place: moving it costs more than what it usually holds.
+        let mut some = ArrayVec::<PaRange, 64>::new();
+        some.extend(partial_pages(memblock, from).take(64));
         let Some(last) = some.last() else { return Ok(()) };
         from = last.end;
         some.iter().try_for_each(|range| memblock.reserve(*range))?;

@@ -1,6 +1,8 @@
 //! The words of the command line that change which memory the kernel uses: `mem=`, which the
 //! payload obeys too, and `linmap.mem=` and `linmap.memmap=`, which are for this kernel alone.
 
+use arrayvec::ArrayVec;
+use linmap_kexec::MAX_PRESERVED;
 use linmap_memblock::{Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryLimit, MemoryMap, MemoryWordError};
 use linmap_vmsa::PaRange;
@@ -63,14 +65,18 @@ pub fn apply_maps(line: CommandLine<'static>, memblock: &mut Memblock<REGIONS>) 
 pub fn apply_limits(
     line: CommandLine<'static>,
     memblock: &mut Memblock<REGIONS>,
-    rescued: &[PaRange],
+    rescued: impl Iterator<Item = PaRange>,
 ) -> Result<(), WordError> {
+    if [LIMIT, OWN_LIMIT].iter().all(|key| line.get(key).is_none()) {
+        return Ok(());
+    }
+    let rescued: ArrayVec<PaRange, { 3 + MAX_PRESERVED }> = rescued.collect();
     for key in [LIMIT, OWN_LIMIT] {
         let Some(value) = line.get(key) else { continue };
         let limit = value.parse::<MemoryLimit>();
         let limit = limit.map_err(|source| WordError::Value { key, value, source })?;
         let before = memblock.memory_len();
-        let end = limit.apply(memblock, rescued);
+        let end = limit.apply(memblock, &rescued);
         let end = end.map_err(|source| WordError::Region { key, value, source })?;
         let end = end.unwrap_or(memblock.memory_end());
         report!("memory-word={key} end={end} hidden={}", before - memblock.memory_len());

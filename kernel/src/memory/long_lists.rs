@@ -190,7 +190,8 @@ impl RangeList {
     /// Sets the list to `ranges`, as many as it was made for.
     pub fn fill(&mut self, ranges: impl Iterator<Item = PaRange>) {
         if self.lent.is_empty() {
-            self.own = ranges.take(REGIONS).collect();
+            self.own.clear();
+            self.own.extend(ranges.take(REGIONS));
         } else {
             self.lent.iter_mut().zip(ranges).for_each(|(to, range)| *to = range);
         }

@@ -24,10 +24,13 @@ pub enum ListingError {
         /// The instruction as written.
         text: String,
     },
-    /// A system instruction, other than `dc`, in the body of a macro or a repetition, which the
-    /// reader does not expand.
-    #[error("line {line}: `{text}` stands in a macro or a repetition, which the reader does not expand")]
-    Repeated {
+    /// A system instruction, other than `dc`, in the body of a macro, a repetition or a condition,
+    /// which the reader does not expand.
+    #[error(
+        "line {line}: `{text}` stands in a macro, a repetition or a condition, which the reader does not \
+         expand"
+    )]
+    InBody {
         /// The line.
         line: usize,
         /// The instruction as written.
@@ -41,7 +44,7 @@ pub enum ListingError {
 /// [`ListingError`], for the first line that can't be read.
 pub fn read(source: &str) -> Result<Vec<Instruction<'_>>, ListingError> {
     let mut listing = Vec::new();
-    // How many bodies of macros and repetitions are open.
+    // How many bodies of macros, repetitions and conditions are open.
     let mut bodies = 0usize;
     for (index, line) in source.lines().enumerate() {
         let line_number = index + 1;
@@ -56,11 +59,11 @@ pub fn read(source: &str) -> Result<Vec<Instruction<'_>>, ListingError> {
                 listing.extend(labels.into_iter().map(Instruction::Label));
             }
             match statement.split_whitespace().next() {
-                Some(".macro" | ".rept") => bodies += 1,
-                Some(".endm" | ".endr") => {
+                Some(".macro" | ".rept" | ".if") => bodies += 1,
+                Some(".endm" | ".endr" | ".endif") => {
                     bodies = bodies.checked_sub(1).ok_or_else(|| unknown(statement))?;
                 }
-                // Text that may or may not be assembled, or is not here at all.
+                // Other conditions, and text that is not here at all.
                 Some(word) if [".if", ".irp", ".include"].iter().any(|start| word.starts_with(start)) => {
                     return Err(unknown(statement));
                 }
@@ -71,7 +74,7 @@ pub fn read(source: &str) -> Result<Vec<Instruction<'_>>, ListingError> {
                         continue;
                     }
                     if parsed.is_some() && bodies > 0 {
-                        return Err(ListingError::Repeated { line: line_number, text: statement.to_owned() });
+                        return Err(ListingError::InBody { line: line_number, text: statement.to_owned() });
                     }
                     listing.extend(parsed);
                 }
@@ -438,12 +441,12 @@ mod tests {
     }
 
     #[test]
-    fn a_system_instruction_in_a_macro_or_repetition_is_an_error() {
-        for (start, end) in [(".macro m", ".endm"), (".rept 2", ".endr")] {
+    fn a_system_instruction_in_a_macro_repetition_or_condition_is_an_error() {
+        for (start, end) in [(".macro m", ".endm"), (".rept 2", ".endr"), (".if 1", ".endif")] {
             let source = format!("{start}\n0: nop\n{end}\nisb");
             assert_eq!(read(&source).unwrap(), [Instruction::Isb]);
             let source = format!("{start}\n isb\n{end}");
-            assert_eq!(read(&source), Err(ListingError::Repeated { line: 2, text: "isb".to_owned() }));
+            assert_eq!(read(&source), Err(ListingError::InBody { line: 2, text: "isb".to_owned() }));
         }
     }
 }
