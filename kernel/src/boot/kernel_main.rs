@@ -126,6 +126,7 @@ fn boot(
             memblock: found.memblock,
             fixmap: early.fixmap,
             layout: map.layout(),
+            image,
             changed: ChangedRanges::new(),
             hardware,
             firmware,

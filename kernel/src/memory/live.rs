@@ -1,6 +1,5 @@
 //! The linear map in use, and how this kernel edits it.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linmap::features::System;
@@ -11,15 +10,14 @@ use linmap::{
 use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
-use linmap_table::cpu::Cpu;
-use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory};
 use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Level, Pa, PaRange, Va};
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;
@@ -27,6 +25,7 @@ use crate::memory::long_lists::REGIONS;
 use crate::memory::parking;
 use crate::memory::physical::Memory;
 use crate::memory::surgery::{self, Surgery};
+use crate::memory::table_window::LiveTables;
 use crate::report;
 
 /// The greatest number of steps of a plan: enough to repaint a tebibyte of 1 GiB blocks at once.
@@ -40,7 +39,7 @@ pub struct LiveMap {
     pub map: LinearMap,
     /// A pool of frames for tables.
     pub pool: FramePool,
-    image: PaRange,
+    image: Image,
     surgery: Surgery,
     roots: Roots,
     /// The tree in the form of traces, if a trace is printed.
@@ -60,7 +59,7 @@ impl LiveMap {
         Self {
             map,
             pool: FramePool::new(),
-            image: image.range(),
+            image,
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
             traced: None,
@@ -78,7 +77,8 @@ impl LiveMap {
         &'l mut self,
         memblock: &'l mut Memblock<REGIONS>,
     ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
-        let tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        // SAFETY: the layout is the map's, and the image is where it says.
+        let tables = unsafe { LiveTables::new(self.map.layout(), self.image) };
         let editor = KernelEditor {
             memblock,
             pool: &mut self.pool,
@@ -97,44 +97,20 @@ pub struct KernelEditor<'l> {
     pool: &'l mut FramePool,
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
-    tables: Tables,
+    tables: LiveTables,
     /// The tree in the form of traces, if a trace is printed.
     traced: Option<&'l TracedTree>,
 }
 
-/// Tables by the addresses at which they are writable. Those in the image are written in the
-/// image's own mapping, because its linear alias is read-only; all others in the linear map.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables {
-    linear: u64,
-    image: PaRange,
-}
-
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is
-// ever made invalid or read-only, so that the frame is writable at one of the two addresses, always
-// the same. No Rust reference leads to a table.
-unsafe impl TableWindow for Tables {
-    #[inline]
-    unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
-        let offset =
-            if self.image.contains(table) { IMAGE.0.wrapping_sub(self.image.start.0) } else { self.linear };
-        // SAFETY: the caller's: a table of the image or in memory, which is mapped at this address.
-        unsafe { ThisCpu.reach(Va(table.0.wrapping_add(offset))) }
-    }
-
-    #[inline]
-    fn close(&mut self, _level: Level) {}
-}
-
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
-// the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
+// SAFETY: `LiveTables` reaches all tables and all frames of memblock. `parking::all` runs the edit
+// on the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
 unsafe impl Editor for KernelEditor<'_> {
-    type Window = Tables;
+    type Window = LiveTables;
     type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
 
     #[inline]
-    fn window(&mut self) -> Tables {
+    fn window(&mut self) -> LiveTables {
         self.tables
     }
 
@@ -191,7 +167,7 @@ unsafe impl Editor for KernelEditor<'_> {
 /// don't pay for it.
 #[cold]
 #[inline(never)]
-fn print_plan(tree: &TracedTree, steps: &[Step], tables: &mut Tables) {
+fn print_plan(tree: &TracedTree, steps: &[Step], tables: &mut LiveTables) {
     tree.plan(&mut print, steps, tables);
 }
 
@@ -204,11 +180,12 @@ impl LiveMap {
     /// Starts the trace: from here on all accesses to tables are printed in the form that the
     /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
-        // SAFETY: these are the kernel's roots, and `Tables` reaches all tables.
+        // SAFETY: these are the kernel's roots, and `LiveTables` reaches all tables.
         let tree = unsafe { TracedTree::new(GEOMETRY, self.roots) };
         let tree = self.traced.insert(tree.expect("the image's tables are pages"));
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
-        let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        // SAFETY: the layout is the map's, and the image is where it says.
+        let mut tables = unsafe { LiveTables::new(self.map.layout(), self.image) };
         let running = per_cpu::online().iter();
         tree.opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }

@@ -5,12 +5,14 @@ use core::slice;
 
 use linmap::{ChangedRanges, Layout};
 use linmap_memblock::Memblock;
-use linmap_table::{Fixmap, OffsetWindow};
+use linmap_table::Fixmap;
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::arch::image::Image;
 use crate::memory::long_lists::{REGIONS, RangeList};
 use crate::memory::owned_bytes::OwnedBytes;
+use crate::memory::table_window::LiveTables;
 
 /// How many boundaries between ranges of different protection the record of changes has room for.
 pub const CHANGED: usize = 512;
@@ -24,6 +26,8 @@ pub struct Memory {
     pub fixmap: Fixmap,
     /// Where memory is mapped.
     pub layout: Layout,
+    /// The kernel image. The linear map has its text, read-only, and not its data.
+    pub image: Image,
     /// Protections that differ from those that the map was built with.
     pub changed: ChangedRanges<CHANGED>,
     /// The memory at boot that may be mapped.
@@ -43,10 +47,10 @@ impl Memory {
         PaRange::new(Pa(0), self.memblock.memory_end())
     }
 
-    /// All tables by their linear addresses, for reading.
-    pub fn tables(&self) -> OffsetWindow {
-        // SAFETY: every table frame is in mapped memory, and no Rust reference leads to one.
-        unsafe { OffsetWindow::new(self.layout.offset()) }
+    /// All tables, for reading.
+    pub fn tables(&self) -> LiveTables {
+        // SAFETY: the layout is that of the live map, and the image is where it says.
+        unsafe { LiveTables::new(self.layout, self.image) }
     }
 
     /// Memory that is mapped, ascending.

@@ -22,7 +22,7 @@ use crate::arch::layout::{GEOMETRY, IDENTITY};
 use crate::arch::probe::{Fault, load_byte};
 use crate::memory::expected::KnownMappings;
 use crate::memory::live::LiveMap;
-use crate::memory::surgery;
+use crate::memory::parking;
 use crate::memory::table_memory::{OwnedRanges, TableMemory};
 use crate::memory::table_slots::TableSlots;
 
@@ -125,8 +125,9 @@ pub fn verify_tables<S: Iterator<Item = Expected>>(
     let low = |root| tree(IDENTITY, root, Va(0));
     let tables = TableMemory::new(image, known.memblock, owned, live.pool.frames());
     let is_live = |va, level, frame| tables.has(va, level, frame);
-    let is_identity = |_, level, frame| frame == image.identity_table(level);
-    let is_surgery = |_, _, frame| surgery::has_table(image, frame);
+    let identity_map = parking::identity_map(image);
+    let is_identity = |va, level, frame| identity_map.table(va, level) == Some(frame);
+    let is_surgery = |_, _, frame| image.surgery_tables().contains(frame);
     let compare = VectorLoop::new();
     let fail = |root| move |error| Mismatch::Tables { root, error };
     // SAFETY: the window reaches all of memory through the fixmap, and the image. Only the boot CPU
@@ -203,13 +204,17 @@ impl Prober<'_> {
         Ok(())
     }
 
-    /// Asks the MMU whether the image's linear alias is read-only.
+    /// Asks the MMU whether the alias of the image's text is read-only, and whether its data has
+    /// none.
     fn image_alias(&mut self) -> Result<(), Mismatch> {
-        let image = self.image().range();
-        for pa in (image.start.0..image.end.0).step_by(self.page() as usize) {
-            let va = self.layout.linear(Pa(pa));
+        let (image, text) = (self.image().range(), self.image().read_only());
+        for pa in (image.start.0..image.end.0).step_by(self.page() as usize).map(Pa) {
+            let va = self.layout.linear(pa);
             if cpu::translate_write(va).is_ok() {
                 return Err(Mismatch::Translates { va, by: "AT for a write" });
+            }
+            if !text.contains(pa) {
+                self.unmapped(va)?;
             }
             self.probed.faults += 1;
         }
@@ -234,6 +239,10 @@ impl Prober<'_> {
     /// Probes an address in mapped memory.
     fn mapped(&mut self, pa: Pa) -> Result<(), Mismatch> {
         let va = self.layout.linear(pa);
+        let image = self.image();
+        if image.range().contains(pa) && !image.read_only().contains(pa) {
+            return self.unmapped(va);
+        }
         let Allowed { access, validity, .. } = self.known.changed.at(pa);
         if validity == Validity::Invalid {
             return self.unmapped(va);
