@@ -9,10 +9,11 @@ use thiserror::Error;
 
 use crate::image::ImageParts;
 use crate::layout::Layout;
+use crate::page_ranges::PageRanges;
 
 /// A list of mappings of fixed capacity: `N`, or that of memory that it is lent. It holds one for
 /// each range of memory, and two more in a linear map for what lies around the kernel
-/// image.
+/// image, and two for each range of [`PageRanges`].
 #[derive(Debug, Default)]
 pub struct MappingList<'m, const N: usize = 512> {
     own: ArrayVec<Mapping, N>,
@@ -78,7 +79,7 @@ impl<const N: usize> Deref for MappingList<'_, N> {
 }
 
 /// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory
-/// has ranges.
+/// has ranges, and two for each range of [`PageRanges`].
 ///
 /// 80 bytes a mapping: keep it off small stacks.
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ pub struct TooManyRanges {
 /// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never
 /// executable. `image` has another mapping elsewhere: here its read-only part is read-only, without
 /// the contiguous bit, and its data is left out, so that no wild pointer reaches it by an address
-/// that can be guessed.
+/// that can be guessed. `pages` is mapped by pages, the rest by `leaves`.
 ///
 /// # Errors
 /// [`TooManyRanges`].
@@ -123,6 +124,7 @@ pub fn linear_mappings<const N: usize>(
     identity: &[Mapping],
     image: ImageParts,
     leaves: Leaves,
+    pages: &PageRanges,
     list: &mut MappingList<'_, N>,
 ) -> Result<(), TooManyRanges> {
     list.clear();
@@ -139,8 +141,9 @@ pub fn linear_mappings<const N: usize>(
             (PaRange::new(range.start.max(whole.end), range.end), Attributes::KERNEL_DATA, leaves),
         ];
         for (part, attributes, leaves) in parts {
-            if !part.is_empty() {
+            for (part, is_pages) in pages.parts(part) {
                 let va = layout.linear(part.start);
+                let leaves = if is_pages { Leaves::Pages } else { leaves };
                 push(list, Mapping { va, pa: part.start, len: part.len(), attributes, leaves })?;
             }
         }
@@ -234,7 +237,7 @@ mod tests {
     fn linear(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> List {
         let layout = Layout::new(G, range(0x4000_0000, 0x1_0000_0000)).unwrap();
         let mut list = Box::new(MappingList::new());
-        linear_mappings(&layout, &identity(memory), image, leaves, &mut list).unwrap();
+        linear_mappings(&layout, &identity(memory), image, leaves, &PageRanges::new(), &mut list).unwrap();
         Mappings::new(G, &list).expect("a list that a builder takes");
         list
     }

@@ -4,10 +4,10 @@
 use linmap::features::Features;
 use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
-    MappingLists, MemblockFrames, Repaint, leaves_name,
+    MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
 };
 use linmap_memblock::{AllocError, Memblock, RegionError};
-use linmap_platform::CommandLine;
+use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, PaRange};
@@ -18,9 +18,6 @@ use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
 use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::report;
-
-/// The parts that the image can split memory into, beside its ranges.
-const MORE_MAPPINGS: usize = 2;
 
 /// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -34,6 +31,15 @@ pub enum LinearMapError {
     /// `linmap.repaint=` has an unknown value.
     #[error("linmap.repaint= is pages or keep-blocks")]
     UnknownRepaint,
+    /// `linmap.pages=` can't be read.
+    #[error("linmap.pages=: {0}")]
+    Pages(#[from] MemoryWordError),
+    /// `linmap.pages=` has something else than memory.
+    #[error("linmap.pages= takes SIZE@ADDRESS: nothing is left out of the map")]
+    PagesNoMap,
+    /// `linmap.pages=` has too many ranges.
+    #[error("linmap.pages=: {0}")]
+    TooManyPageRanges(#[from] TooManyPageRanges),
     /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
@@ -100,13 +106,15 @@ pub fn build(
         geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
+        pages: pages(command_line)?,
         builder,
         slots: BUILDER_SLOTS,
         root: image.swapper(),
         reserved,
         bbm: features.bbm,
     };
-    let count = memblock.mappable(page.bytes()).count() + MORE_MAPPINGS;
+    let splits = 1 + config.pages.iter().count();
+    let count = memblock.mappable(page.bytes()).count() + 2 * splits;
     let room = match count > MAX_MAPPINGS {
         true => Some(window.mappings(fixmap, memblock, 2 * count)?),
         false => None,
@@ -134,6 +142,18 @@ pub fn build(
         built.bytes
     );
     Ok((painted.into_map(), Choices { policy, repaint }))
+}
+
+/// The memory that is made of pages whatever the rest is: `linmap.pages=SIZE@ADDRESS,...`.
+fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
+    let mut pages = PageRanges::new();
+    let Some(text) = command_line.get("linmap.pages") else { return Ok(pages) };
+    for entry in MemoryMap::parse(text)?.entries() {
+        let MemoryMapEntry::Memory(range) = entry else { return Err(LinearMapError::PagesNoMap) };
+        let whole = range.align_outward(GEOMETRY.granule().bytes());
+        pages.insert(whole.unwrap_or(range))?;
+    }
+    Ok(pages)
 }
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its

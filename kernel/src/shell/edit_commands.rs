@@ -21,6 +21,8 @@ pub const TEXT: &str = "text START LENGTH";
 pub const SPLIT: &str = "split 2|3 START LENGTH";
 /// The words of `fold`.
 pub const FOLD: &str = "fold START LENGTH";
+/// The words of `pages`.
+pub const PAGES: &str = "pages keep|release START LENGTH";
 /// The words of `ng`.
 pub const NON_GLOBAL: &str = "ng on|off";
 /// The words of `memory`.
@@ -114,6 +116,22 @@ pub fn fold(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), Co
     let (map, mut editor, steps) = map.parts(&mut memory.memblock);
     let done = changed(|| map.fold(&mut editor, steps, range))?;
     reported("fold", range, done);
+    Ok(())
+}
+
+/// Keeps memory in pages, or lets folds make its leaves larger again.
+pub fn pages(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), CommandError> {
+    let mut words = Words::new(rest, PAGES);
+    let what = words.word()?;
+    let range = words.range()?;
+    words.end()?;
+    let (map, mut editor, steps) = map.parts(&mut memory.memblock);
+    let done = match what {
+        "keep" => changed(|| map.keep_pages(&mut editor, steps, range))?,
+        "release" => changed(|| map.allow_blocks(range).map(|()| Changed::default()))?,
+        _ => return Err(CommandError::Usage(PAGES)),
+    };
+    reported("pages", format_args!("{what} {range}"), done);
     Ok(())
 }
 
