@@ -19,8 +19,9 @@ fn geometry() -> Geometry {
     Geometry::new(granule, va_bits, 48).expect("sizes that TCR can hold")
 }
 
-/// Where the image is linked, before the end: in the last 32 GiB of the address space. The linear map has the first
-/// half of the kernel's half, so these belong to the rest at every VA size from 36 bits on.
+/// Where the image is linked, before the end: in the last 32 GiB of the address space. The linear
+/// map has the first half of the kernel's half, so these belong to the rest at every VA size from
+/// 36 bits on.
 const IMAGE_FROM_END: u64 = 31 << 30;
 
 /// How many tables lead to a page: one at each level.

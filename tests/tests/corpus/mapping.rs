@@ -68,7 +68,7 @@ pub fn map<const N: usize>(
         if found != expected {
             return Err(format!("mappable {found:x?}, should be {expected:x?}"));
         }
-        let wanted = Wanted { geometry, leaves, builder, memory: &expected, image };
+        let wanted = Wanted { geometry, leaves, builder, memory: &expected, image, pages: &[] };
         let outcome = build(&wanted, host, lists).map_err(|error| format!("{error}\n{wanted:x?}"))?;
         match outcome {
             Outcome::Built(built) => return Ok(Mapped { geometry, too_narrow, leaves, built }),

@@ -56,6 +56,12 @@ impl Region {
         ChangeError::OutOfReach { range, reach: self.reach() }
     }
 
+    /// Returns the memory that `range`, linear addresses, translates to.
+    pub fn physical(&self, range: VaRange) -> PaRange {
+        let start = Pa(range.start.0.wrapping_sub(self.offset));
+        PaRange::new(start, Pa(start.0 + range.len))
+    }
+
     /// Returns the page that has the linear address `va`.
     pub fn page_at(&self, va: Va) -> PaRange {
         let start = va.0.wrapping_sub(self.offset) & !self.within_page;

@@ -70,6 +70,7 @@ fn memory_as_wide_as_the_linear_region_is_mapped_and_one_page_more_is_not() {
             let end = region + more;
             let memory = vec![PaRange::new(Pa(0), Pa(2 * page)), PaRange::new(Pa(end - 3 * page), Pa(end))];
             let setting = Setting {
+                pages: Vec::new(),
                 geometry,
                 leaves: Leaves::Blocks,
                 builder: Builder::Identity,

@@ -18,7 +18,8 @@ fn built(granule: Granule, va_bits: u8, memory: &[PaRange], builders: &[Builder]
     let mut all = Vec::new();
     for &builder in builders {
         for leaves in [Leaves::Blocks, Leaves::ContiguousBlocks] {
-            let wanted = Wanted { geometry, leaves, builder, memory, image: ImageParts::default() };
+            let image = ImageParts::default();
+            let wanted = Wanted { geometry, leaves, builder, memory, image, pages: &[] };
             all.push(match build(&wanted, &mut host, &mut lists) {
                 Ok(Outcome::Built(built)) => Some(built),
                 Ok(Outcome::TooWide) => None,

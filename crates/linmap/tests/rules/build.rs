@@ -1,6 +1,8 @@
 //! Building a map, and comparing it.
 
-use linmap::{Builder, BuilderSlots, ConfigError, ImageParts, LayoutError, LinearMapConfig, MappingLists};
+use linmap::{
+    Builder, BuilderSlots, ConfigError, ImageParts, LayoutError, LinearMapConfig, MappingLists, PageRanges,
+};
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
@@ -22,6 +24,8 @@ pub struct Wanted<'w> {
     /// Whole pages, ascending, disjoint.
     pub memory: &'w [PaRange],
     pub image: ImageParts,
+    /// What is mapped by pages all the same. Ascending, disjoint.
+    pub pages: &'w [PaRange],
 }
 
 /// What became of it.
@@ -70,10 +74,15 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     host.reset(geometry);
     let (root, empty, fixmap) = (host.cleared(), host.cleared(), host.cleared());
     let fixed = host.out();
+    let mut pages = PageRanges::new();
+    for range in wanted.pages {
+        pages.insert(*range).map_err(|error| error.to_string())?;
+    }
     let config = LinearMapConfig {
         geometry,
         image: wanted.image,
         leaves: wanted.leaves,
+        pages,
         builder: wanted.builder,
         slots: SLOTS,
         root,
@@ -120,7 +129,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     let found = read(host.frames, geometry, root, base)?;
     let mut tables = Tables::new(geometry);
     let (mut nth, mut wrong, mut of) = (0, None, Built::default());
-    let parts = parts(wanted.memory, wanted.image, wanted.leaves);
+    let parts = parts(wanted.memory, wanted.image, wanted.pages, wanted.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
         if found.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.get(nth).copied(), leaf));
