@@ -125,6 +125,8 @@ pub mod slot {
     pub const REDISTRIBUTOR_SGI: usize = 27;
     /// A frame with something to be written once: a spin-table CPU's mailbox.
     pub const MOMENT: usize = 28;
+    /// The first of the slots for long lists of memory. All slots from here on are for them.
+    pub const LISTS: usize = 32;
 }
 
 /// The slots that the linear map's builders use.

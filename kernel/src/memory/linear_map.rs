@@ -6,17 +6,17 @@ use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
     MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
 };
-use linmap_memblock::Memblock;
+use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Reserved};
+use linmap_table::{Fixmap, Mapping, Reserved};
 use linmap_vmsa::{Geometry, GeometryError, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::report;
 
 /// Why the linear map can't be built.
@@ -52,6 +52,12 @@ pub enum LinearMapError {
     /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    /// There is no memory for long lists.
+    #[error(transparent)]
+    Lists(#[from] AllocError),
+    /// Memblock refuses the memory of lists back.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -76,6 +82,7 @@ pub fn build(
     features: Features,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
+    window: &mut EarlyWindow,
     fixmap: &mut Fixmap,
 ) -> Result<(LinearMap, Choices), LinearMapError> {
     let builder = match command_line.get("linmap.build") {
@@ -106,11 +113,19 @@ pub fn build(
         reserved,
         bbm: features.bbm,
     };
+    let splits = 1 + config.pages.iter().count();
+    let count = memblock.mappable(page.bytes()).count() + 2 * splits;
+    let room = match count > MAX_MAPPINGS {
+        true => Some(window.mappings(fixmap, memblock, 2 * count)?),
+        false => None,
+    };
+    let (room_at, room) = room.map_or((PaRange::default(), None), |room| (room.memory, Some(room.room)));
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(&config, memblock, fixmap, &mut cpu);
+    let painted = paint(&config, memblock, room, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
     let painted = painted?;
+    memblock.free(room_at)?;
     let built = painted.built();
     let counts = cpu.counts;
     report!(
@@ -147,10 +162,14 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
 fn paint<'c>(
     config: &'c LinearMapConfig,
     memblock: &mut Memblock<REGIONS>,
+    room: Option<&mut [Mapping]>,
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
+    if let Some(room) = room {
+        lists.lend(room);
+    }
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     // SAFETY: memblock knows all memory that is in use.
     let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };
