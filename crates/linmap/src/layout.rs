@@ -1,10 +1,15 @@
 //! The linear region: the virtual address of every physical address in reach.
 //!
-//! The linear map is the first half of the kernel's half of the address space:
+//! The linear map comes first in the kernel's half of the address space. Everything else that the
+//! kernel maps lies behind it: its image, stacks and devices. Up to 48 bits each has half of it.
+//! With more bits all that is gained belongs to the linear map, as far as it shares no table below
+//! the root with what lies behind it:
 //!
 //! ```text
-//! −2^va_bits       the linear map, memstart first; with a seed it begins further on
-//! −2^(va_bits−1)   everything else that the kernel maps: its image, stacks and devices
+//!                 4K        16K       64K
+//! −2^52           the linear map, memstart first; with a seed further on
+//! its end         −2^48     −2^47     −2^47
+//! its size        3.75 PiB  3.88 PiB  3.88 PiB
 //! ```
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
@@ -54,7 +59,7 @@ impl Layout {
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
         let align = Self::align(geometry);
         let memstart = Pa(memory.start.0 & !(align - 1));
-        let region = Self::region(geometry);
+        let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
             return Err(LayoutError::TooWide { memory, memstart, region, beyond: span - region });
@@ -63,34 +68,28 @@ impl Layout {
     }
 
     /// Returns the layout for memory that lies within `memory`, at a place that `seed` chooses: one
-    /// that fits, and with the same leaves: between places is the largest leaf or contiguous run
-    /// that the memory may have.
+    /// with the same leaves, and with no more tables to hold them, as at the start of the region.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn randomized(geometry: Geometry, memory: PaRange, seed: KaslrSeed) -> Result<Self, LayoutError> {
         let layout = Self::new(geometry, memory)?;
         let span = memory.end.0.saturating_sub(layout.memstart.0);
-        let step = Self::largest_unit(geometry, span);
-        let spare = Self::region(geometry) - span;
-        let nth = seed.choose(Choice::LinearMap, spare / step + 1);
-        Ok(Self { start: Va(layout.start.0 + nth * step), ..layout })
-    }
-
-    /// The bytes of the largest leaf or contiguous run that is no longer than `span`.
-    fn largest_unit(geometry: Geometry, span: u64) -> u64 {
+        // One table translates all of the memory, and several of its entries. Within this table
+        // all that is below an entry stays as it is, and above it there is one table a level.
         let mut level = geometry.start_level();
-        loop {
-            let leaf = geometry.entry_bytes(level);
-            if geometry.has_leaf(level) && leaf <= span {
-                let run = leaf * geometry.contiguous_entries(level).unwrap_or(1) as u64;
-                return if run <= span { run } else { leaf }.max(Self::align(geometry));
-            }
-            match level.next() {
-                Some(next) => level = next,
-                None => return Self::align(geometry),
-            }
+        while let Some(below) = level.next().filter(|_| geometry.entry_bytes(level) > span) {
+            level = below;
         }
+        let entry = geometry.entry_bytes(level);
+        let run = entry * geometry.contiguous_entries(level).unwrap_or(1) as u64;
+        let unit = if geometry.has_leaf(level) && run <= span { run } else { entry };
+        let step = unit.max(Self::align(geometry));
+        let region = Self::region_len(geometry);
+        let table = entry.saturating_mul(geometry.entries(level) as u64).max(step).min(region);
+        let steps = (table - span) / step + 1;
+        let nth = seed.choose(Choice::LinearMap, steps * (region / table));
+        Ok(Self { start: Va(layout.start.0 + nth / steps * table + nth % steps * step), ..layout })
     }
 
     /// What memstart is a multiple of.
@@ -99,11 +98,6 @@ impl Layout {
             Granule::K4 | Granule::K16 => 1 << 30,
             Granule::K64 => geometry.entry_bytes(Level::L2),
         }
-    }
-
-    /// The bytes of the linear region.
-    const fn region(geometry: Geometry) -> u64 {
-        1 << (geometry.va_bits() - 1)
     }
 
     /// Returns the geometry of the kernel's half of the address space.
@@ -121,6 +115,15 @@ impl Layout {
         Va(u64::MAX << geometry.va_bits())
     }
 
+    /// Returns the size of the linear region in bytes: the kernel's half without what lies behind
+    /// it, which has half of it up to 48 bits, and at least an entry of the root.
+    pub const fn region_len(geometry: Geometry) -> u64 {
+        let va_bits = geometry.va_bits();
+        let behind = 1 << (if va_bits < 48 { va_bits } else { 48 } - 1);
+        let root_entry = geometry.entry_bytes(geometry.start_level());
+        (1 << va_bits) - if behind < root_entry { root_entry } else { behind }
+    }
+
     /// Returns the physical address that the first address of the region would have. It wraps below
     /// 0 where a seed moved the map further than memory begins.
     pub fn region_memstart(&self) -> Pa {
@@ -135,7 +138,7 @@ impl Layout {
     /// Returns the physical addresses that have a linear address.
     pub fn reach(&self) -> PaRange {
         let skipped = self.start.0 - Self::base(self.geometry).0;
-        PaRange::new(self.memstart, Pa(self.memstart.0 + Self::region(self.geometry) - skipped))
+        PaRange::new(self.memstart, Pa(self.memstart.0 + Self::region_len(self.geometry) - skipped))
     }
 
     /// Returns VA − PA of the linear map, wrapping.
@@ -206,5 +209,23 @@ mod tests {
         let memory = range(0, 1 << 47);
         let seed = KaslrSeed::new(77).unwrap();
         assert_eq!(Layout::randomized(G, memory, seed), Layout::new(G, memory));
+    }
+
+    #[test]
+    fn more_than_48_bits_are_the_linear_regions_up_to_the_last_entry_of_the_root() {
+        const TIB: u64 = 1 << 40;
+        for (granule, va_bits, len) in [
+            (Granule::K4, 36, 1 << 35),
+            (Granule::K4, 39, 1 << 38),
+            (Granule::K16, 47, 64 * TIB),
+            (Granule::K64, 48, 128 * TIB),
+            (Granule::K4, 49, 256 * TIB),
+            (Granule::K4, 52, 4096 * TIB - 256 * TIB),
+            (Granule::K16, 52, 4096 * TIB - 128 * TIB),
+            (Granule::K64, 52, 4096 * TIB - 128 * TIB),
+        ] {
+            let geometry = Geometry::new(granule, va_bits, 52).unwrap();
+            assert_eq!(Layout::region_len(geometry), len, "{granule:?} {va_bits}");
+        }
     }
 }

@@ -41,7 +41,7 @@ impl LinearMapConfig {
     pub fn prepare<'c, 'l, const N: usize>(
         &'c self,
         memory: impl IntoIterator<Item = PaRange>,
-        lists: &'l mut MappingLists<N>,
+        lists: &'l mut MappingLists<'_, N>,
     ) -> Result<PreparedMap<'c, 'l>, ConfigError> {
         let geometry = self.geometry;
         let MappingLists { linear, identity } = lists;

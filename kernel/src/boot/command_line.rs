@@ -7,6 +7,7 @@ use linmap_platform::CommandLine;
 
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
+use crate::boot::memory_words::{MEMORY_MAP, OWN_LIMIT};
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
@@ -32,7 +33,7 @@ pub const TEXT_AT: usize = 16;
 pub const KASLR: &str = "linmap.kaslr";
 
 /// The words that linmap knows.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 16] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -42,6 +43,8 @@ const WORDS: [&str; 14] = [
     "linmap.icount",
     KASLR,
     "linmap.leaf",
+    OWN_LIMIT,
+    MEMORY_MAP,
     "linmap.pages",
     "linmap.payload",
     "linmap.repaint",

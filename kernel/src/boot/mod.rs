@@ -8,4 +8,5 @@ pub mod entry;
 pub mod kaslr;
 pub mod kernel_main;
 pub mod memory;
+pub mod memory_words;
 pub mod refuse;

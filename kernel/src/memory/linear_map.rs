@@ -1,22 +1,21 @@
 //! The phase that builds the linear map: from a filled memblock to TTBR0 reserved and every
 //! temporary table freed.
 
-use linmap::features::Features;
 use linmap::{
-    BuildError, Builder, BuiltMap, ConfigError, ImageParts, KaslrSeed, LeafPolicy, LinearMap,
-    LinearMapConfig, MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
+    BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
+    MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
 };
-use linmap_memblock::Memblock;
+use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Reserved};
+use linmap_table::{Fixmap, Mapping};
 use linmap_vmsa::{Geometry, GeometryError, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
-use crate::memory::physical::REGIONS;
+use crate::arch::platform::Platform;
+use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::report;
 
 /// Why the linear map can't be built.
@@ -52,6 +51,12 @@ pub enum LinearMapError {
     /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    /// There is no memory for long lists.
+    #[error(transparent)]
+    Lists(#[from] AllocError),
+    /// Memblock refuses the memory of lists back.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -71,14 +76,12 @@ pub struct Choices {
 /// # Errors
 /// [`LinearMapError`].
 pub fn build(
-    image: Image,
-    reserved: Reserved,
-    features: Features,
-    seed: Option<KaslrSeed>,
-    command_line: CommandLine<'_>,
+    platform: &Platform,
     memblock: &mut Memblock<REGIONS>,
+    window: &mut EarlyWindow,
     fixmap: &mut Fixmap,
 ) -> Result<(LinearMap, Choices), LinearMapError> {
+    let Platform { image, reserved, features, seed, command_line, .. } = *platform;
     let builder = match command_line.get("linmap.build") {
         None => Builder::default(),
         Some(name) => Builder::from_name(name).ok_or(LinearMapError::UnknownBuilder)?,
@@ -108,11 +111,19 @@ pub fn build(
         bbm: features.bbm,
         seed,
     };
+    let splits = 1 + config.pages.iter().count();
+    let count = memblock.mappable(page.bytes()).count() + 2 * splits;
+    let room = match count > MAX_MAPPINGS {
+        true => Some(window.mappings(fixmap, memblock, 2 * count)?),
+        false => None,
+    };
+    let (room_at, room) = room.map_or((PaRange::default(), None), |room| (room.memory, Some(room.room)));
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(&config, memblock, fixmap, &mut cpu);
+    let painted = paint(&config, memblock, room, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
     let painted = painted?;
+    memblock.free(room_at)?;
     let built = painted.built();
     let counts = cpu.counts;
     report!(
@@ -149,10 +160,14 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
 fn paint<'c>(
     config: &'c LinearMapConfig,
     memblock: &mut Memblock<REGIONS>,
+    room: Option<&mut [Mapping]>,
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
+    if let Some(room) = room {
+        lists.lend(room);
+    }
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     // SAFETY: memblock knows all memory that is in use.
     let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };

@@ -157,7 +157,7 @@ pub fn memory(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     if owners.payloads.crash_kernel.is_some() {
         return Err(CommandError::CrashKernel);
     }
-    let is_hardware = owners.memory.hardware.iter().any(|memory| memory.covers(range));
+    let is_hardware = owners.memory.hardware.as_slice().iter().any(|memory| memory.covers(range));
     let Memory { memblock, changed: record, .. } = &mut owners.memory;
     let (map, mut editor, steps) = owners.map.parts(memblock);
     // Memory that comes is data.
