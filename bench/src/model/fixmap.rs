@@ -43,7 +43,7 @@ pub(super) fn run(job: Job) -> Result<Checked> {
         // TTBR0 is off.
         reserved: Reserved { ttbr0: 0, tcr: 0 },
         bbm: BbmLevel::L0,
-        seed: None,
+        layout: None,
     };
     let mut lists = MappingLists::<4>::new();
     let prepared = config.prepare([ram], &mut lists)?;

@@ -7,8 +7,7 @@ use thiserror::Error;
 
 use crate::builder::Builder;
 use crate::image::ImageParts;
-use crate::kaslr::KaslrSeed;
-use crate::layout::LayoutError;
+use crate::layout::{Layout, LayoutError};
 use crate::mapping_list::{BeyondIdentityReach, TooManyRanges};
 use crate::page_ranges::PageRanges;
 use crate::slots::BuilderSlots;
@@ -39,8 +38,9 @@ pub struct LinearMapConfig {
     pub reserved: Reserved,
     /// The least BBM level of the CPUs that use the map: at boot, the boot CPU's.
     pub bbm: BbmLevel,
-    /// Chooses where the map begins. Without it the map begins where the kernel's half does.
-    pub seed: Option<KaslrSeed>,
+    /// Where the map lies, in the same geometry. Without it the map begins where the kernel's half
+    /// does.
+    pub layout: Option<Layout>,
 }
 
 /// Why memory can't be mapped as the configuration says.

@@ -45,6 +45,14 @@ pub enum LayoutError {
         /// How many bytes lie beyond its end.
         beyond: u64,
     },
+    /// The layout is one for other memory, or for another geometry.
+    #[error("memory {memory} is not all in {reach}, which has linear addresses, or in another geometry")]
+    Outside {
+        /// From the first byte of memory to the last.
+        memory: PaRange,
+        /// The physical addresses that have linear ones.
+        reach: PaRange,
+    },
 }
 
 impl Layout {
@@ -74,22 +82,25 @@ impl Layout {
     /// As [`new`](Self::new).
     pub fn randomized(geometry: Geometry, memory: PaRange, seed: KaslrSeed) -> Result<Self, LayoutError> {
         let layout = Self::new(geometry, memory)?;
-        let span = memory.end.0.saturating_sub(layout.memstart.0);
-        // One table translates all of the memory, and several of its entries. Within this table
-        // all that is below an entry stays as it is, and above it there is one table a level.
-        let mut level = geometry.start_level();
-        while let Some(below) = level.next().filter(|_| geometry.entry_bytes(level) > span) {
-            level = below;
-        }
-        let entry = geometry.entry_bytes(level);
-        let run = entry * geometry.contiguous_entries(level).unwrap_or(1) as u64;
-        let unit = if geometry.has_leaf(level) && run <= span { run } else { entry };
-        let step = unit.max(Self::align(geometry));
+        let span = memory.end.0.saturating_sub(layout.memstart.0).max(1);
+        // One table translates all of the memory, and more than one of its entries. Within this
+        // table all that is below an entry stays as it is, and above it there is one table a level.
+        let (page, index) = (geometry.granule().shift(), geometry.granule().index_bits());
+        let above_pages = span.ilog2().saturating_sub(page) / index;
+        let entry = page + above_pages * index;
+        let run = match Level::new(3 - above_pages as i8) {
+            Some(level) if geometry.has_leaf(level) => {
+                geometry.contiguous_entries(level).unwrap_or(1).trailing_zeros()
+            }
+            _ => 0,
+        };
+        let unit = if span >> (entry + run) > 0 { entry + run } else { entry };
+        let step = unit.max(Self::align(geometry).trailing_zeros());
         let region = Self::region_len(geometry);
-        let table = entry.saturating_mul(geometry.entries(level) as u64).max(step).min(region);
-        let steps = (table - span) / step + 1;
+        let table = (1 << (entry + index).max(step)).min(region);
+        let steps = ((table - span) >> step) + 1;
         let nth = seed.choose(Choice::LinearMap, steps * (region / table));
-        Ok(Self { start: Va(layout.start.0 + nth / steps * table + nth % steps * step), ..layout })
+        Ok(Self { start: Va(layout.start.0 + nth / steps * table + ((nth % steps) << step)), ..layout })
     }
 
     /// What memstart is a multiple of.
@@ -139,6 +150,11 @@ impl Layout {
     pub fn reach(&self) -> PaRange {
         let skipped = self.start.0 - Self::base(self.geometry).0;
         PaRange::new(self.memstart, Pa(self.memstart.0 + Self::region_len(self.geometry) - skipped))
+    }
+
+    /// Whether this is a layout for `memory` in `geometry`.
+    pub(crate) fn has(&self, geometry: Geometry, memory: PaRange) -> bool {
+        self.geometry == geometry && self.reach().covers(memory)
     }
 
     /// Returns VA − PA of the linear map, wrapping.

@@ -11,7 +11,7 @@ use crate::change::LinearMap;
 use crate::config::{ConfigError, LinearMapConfig};
 use crate::fixmap_build::build_by_fixmap;
 use crate::identity_build::build_by_identity;
-use crate::layout::Layout;
+use crate::layout::{Layout, LayoutError};
 use crate::mapping_list::{MappingLists, identity_geometry, identity_mappings, linear_mappings};
 use crate::step::FixmapStep;
 
@@ -51,9 +51,10 @@ impl LinearMapConfig {
         };
         let end = Pa(last.pa.0 + last.len);
         let memory = PaRange { start: first.pa, end };
-        let layout = match self.seed {
-            Some(seed) => Layout::randomized(geometry, memory, seed)?,
+        let layout = match self.layout {
             None => Layout::new(geometry, memory)?,
+            Some(layout) if layout.has(geometry, memory) => layout,
+            Some(layout) => return Err(LayoutError::Outside { memory, reach: layout.reach() }.into()),
         };
         linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, linear)?;
         let linear = Mappings::new(geometry, linear)?;
@@ -169,7 +170,7 @@ mod tests {
             root: Pa(0xfff_0000_0000),
             reserved: Reserved { ttbr0: 0, tcr: 0 },
             bbm: BbmLevel::L0,
-            seed: None,
+            layout: None,
         };
         let memory = PaRange::new(Pa(0xfff_0000_0000), Pa(0xfff_4000_0000));
         let mut lists = MappingLists::<8>::new();

@@ -120,7 +120,7 @@ impl Booted {
                 tcr: tcr(G, G, true).expect("one geometry"),
             },
             bbm: BbmLevel::L0,
-            seed: None,
+            layout: None,
         };
         let mut lists = MappingLists::<64>::new();
         let prepared = config.prepare(self.memblock.mappable(0x1000), &mut lists).expect("memory in reach");

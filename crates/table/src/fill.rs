@@ -57,6 +57,10 @@ pub fn clear(entries: &mut [MaybeUninit<u64>]) {
     for chunk in chunks {
         *chunk = [MaybeUninit::new(invalid); TURN];
     }
+    let (chunks, rest) = rest.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        *chunk = [MaybeUninit::new(invalid); LANES];
+    }
     for entry in rest {
         entry.write(invalid);
     }

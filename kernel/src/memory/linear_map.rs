@@ -2,8 +2,9 @@
 //! temporary table freed.
 
 use linmap::{
-    BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
-    MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
+    BuildError, Builder, BuiltMap, ConfigError, ImageParts, KaslrSeed, Layout, LayoutError, LeafPolicy,
+    LinearMap, LinearMapConfig, MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges,
+    leaves_name,
 };
 use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
@@ -48,6 +49,9 @@ pub enum LinearMapError {
     /// This memory can't be mapped.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Memory has no linear addresses.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// The CPU's physical addresses don't fit the geometry.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
@@ -99,8 +103,9 @@ pub fn build(
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
+    let geometry = Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?;
     let config = LinearMapConfig {
-        geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
+        geometry,
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
@@ -109,7 +114,7 @@ pub fn build(
         root: image.swapper(),
         reserved,
         bbm: features.bbm,
-        seed,
+        layout: layout(geometry, memblock, seed)?,
     };
     let splits = 1 + config.pages.iter().count();
     let count = memblock.mappable(page.bytes()).count() + 2 * splits;
@@ -152,6 +157,18 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
         pages.insert(whole.unwrap_or(range))?;
     }
     Ok(pages)
+}
+
+/// Where `seed` has the map of `memblock` lie.
+fn layout(
+    geometry: Geometry,
+    memblock: &Memblock<REGIONS>,
+    seed: Option<KaslrSeed>,
+) -> Result<Option<Layout>, LayoutError> {
+    let mut memory = memblock.mappable(geometry.granule().bytes());
+    let (Some(seed), Some(first)) = (seed, memory.next()) else { return Ok(None) };
+    let end = memory.next_back().unwrap_or(first).end;
+    Layout::randomized(geometry, PaRange::new(first.start, end), seed).map(Some)
 }
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its

@@ -115,7 +115,7 @@ impl<'r> Kernel<'r> {
             root: early.root,
             reserved: Reserved { ttbr0: nothing, tcr: tcr(G, G, true).expect("one geometry") },
             bbm,
-            seed: None,
+            layout: None,
         };
         let mut lists = MappingLists::<8>::new();
         let prepared = config.prepare([RAM], &mut lists).expect("memory in reach");

@@ -315,7 +315,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
             tcr: tcr(geometry, geometry, true).expect("one geometry"),
         },
         bbm: setting.bbm,
-        seed: None,
+        layout: None,
     };
     let mut lists = MappingLists::<REGIONS>::new();
     let prepared = config.prepare(memblock.mappable(setting.page()), &mut lists).expect("memory in reach");

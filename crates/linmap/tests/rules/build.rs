@@ -1,8 +1,8 @@
 //! Building a map, and comparing it.
 
 use linmap::{
-    Builder, BuilderSlots, ConfigError, ImageParts, KaslrSeed, LayoutError, LinearMapConfig, MappingLists,
-    PageRanges,
+    Builder, BuilderSlots, ConfigError, ImageParts, KaslrSeed, Layout, LayoutError, LinearMapConfig,
+    MappingLists, PageRanges,
 };
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
@@ -81,7 +81,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     for range in wanted.pages {
         pages.insert(*range).map_err(|error| error.to_string())?;
     }
-    let config = LinearMapConfig {
+    let mut config = LinearMapConfig {
         geometry,
         image: wanted.image,
         leaves: wanted.leaves,
@@ -94,12 +94,14 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
             tcr: tcr(geometry, geometry, true).map_err(|error| error.to_string())?,
         },
         bbm: BbmLevel::L0,
-        seed: wanted.seed,
+        layout: None,
     };
     let (Some(first), Some(last)) = (wanted.memory.first(), wanted.memory.last()) else {
         let error = config.prepare([], lists).map(|_| ()).expect_err("no memory");
         return if error == ConfigError::NoMemory { Ok(Outcome::TooWide) } else { Err(error.to_string()) };
     };
+    let memory = PaRange::new(first.start, last.end);
+    config.layout = wanted.seed.and_then(|seed| Layout::randomized(geometry, memory, seed).ok());
     // The linear region begins at a multiple of what the layout promises to align.
     let align = if geometry.granule() == Granule::K64 { 1u64 << 29 } else { 1 << 30 };
     let memstart = first.start.0 / align * align;
