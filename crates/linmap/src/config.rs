@@ -20,7 +20,7 @@ use crate::slots::BuilderSlots;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinearMapConfig {
     /// Granule and address sizes of the kernel's half of the address space, which TTBR1 translates.
-    /// The linear map takes the lower half of it.
+    /// The linear map takes its first [`Layout::region_len`](crate::Layout::region_len) bytes.
     pub geometry: Geometry,
     /// The kernel image.
     pub image: ImageParts,

@@ -1,10 +1,15 @@
 //! The linear region: the virtual address of every physical address in reach.
 //!
-//! The linear map is the first half of the kernel's half of the address space:
+//! The linear map comes first in the kernel's half of the address space. Everything else that the
+//! kernel maps lies behind it: its image, stacks and devices. Up to 48 bits each has half of it.
+//! With more bits all that is gained belongs to the linear map, as far as it shares no table below
+//! the root with what lies behind it:
 //!
 //! ```text
-//! −2^va_bits       the linear map, memstart first
-//! −2^(va_bits−1)   everything else that the kernel maps: its image, stacks and devices
+//!                 4K        16K       64K
+//! −2^52           the linear map, memstart first
+//! its end         −2^48     −2^47     −2^47
+//! its size        3.75 PiB  3.88 PiB  3.88 PiB
 //! ```
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
@@ -53,7 +58,7 @@ impl Layout {
             Granule::K64 => geometry.entry_bytes(Level::L2),
         };
         let memstart = Pa(memory.start.0 & !(align - 1));
-        let region = 1 << (geometry.va_bits() - 1);
+        let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
             return Err(LayoutError::TooWide { memory, memstart, region, beyond: span - region });
@@ -74,6 +79,15 @@ impl Layout {
     /// Returns the first address of the kernel's half, where the linear region begins.
     pub const fn base(geometry: Geometry) -> Va {
         Va(u64::MAX << geometry.va_bits())
+    }
+
+    /// Returns the size of the linear region in bytes: the kernel's half without what lies behind
+    /// it, which has half of it up to 48 bits, and at least an entry of the root.
+    pub const fn region_len(geometry: Geometry) -> u64 {
+        let va_bits = geometry.va_bits();
+        let behind = 1 << (if va_bits < 48 { va_bits } else { 48 } - 1);
+        let root_entry = geometry.entry_bytes(geometry.start_level());
+        (1 << va_bits) - if behind < root_entry { root_entry } else { behind }
     }
 
     /// Returns VA − PA of the linear map, wrapping.
@@ -115,5 +129,23 @@ mod tests {
         let error = Layout::new(G, range(0, (1 << 47) + 0x1000)).unwrap_err();
         assert!(matches!(error, LayoutError::TooWide { beyond: 0x1000, .. }));
         assert!(Layout::new(G, range(0, 1 << 47)).is_ok());
+    }
+
+    #[test]
+    fn more_than_48_bits_are_the_linear_regions_up_to_the_last_entry_of_the_root() {
+        const TIB: u64 = 1 << 40;
+        for (granule, va_bits, len) in [
+            (Granule::K4, 36, 1 << 35),
+            (Granule::K4, 39, 1 << 38),
+            (Granule::K16, 47, 64 * TIB),
+            (Granule::K64, 48, 128 * TIB),
+            (Granule::K4, 49, 256 * TIB),
+            (Granule::K4, 52, 4096 * TIB - 256 * TIB),
+            (Granule::K16, 52, 4096 * TIB - 128 * TIB),
+            (Granule::K64, 52, 4096 * TIB - 128 * TIB),
+        ] {
+            let geometry = Geometry::new(granule, va_bits, 52).unwrap();
+            assert_eq!(Layout::region_len(geometry), len, "{granule:?} {va_bits}");
+        }
     }
 }

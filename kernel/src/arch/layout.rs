@@ -15,7 +15,7 @@
 //! All of this lies in the last 32 GiB, which belong to the rest beside the linear map at every VA
 //! size from 36 bits on: its addresses do not depend on the VA size.
 
-use linmap::BuilderSlots;
+use linmap::{BuilderSlots, Layout};
 use linmap_vmsa::{Geometry, Granule, Level, Va};
 
 // GRANULE, VA_BITS and IMAGE, which the linker script needs as well.
@@ -147,7 +147,8 @@ const _: () = {
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
     assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");
-    assert!(IMAGE.0 >= u64::MAX << (GEOMETRY.va_bits() - 1), "the image lies outside the linear region");
+    let linear_end = Layout::base(GEOMETRY).0 + Layout::region_len(GEOMETRY);
+    assert!(IMAGE.0 >= linear_end, "the image lies outside the linear region");
     assert!(
         !frame::IMAGE_HAS_LEVEL_2
             || LEVELS > 2 && IMAGE.0 >> GEOMETRY.shift(Level::L0) == u64::MAX >> GEOMETRY.shift(Level::L0),
