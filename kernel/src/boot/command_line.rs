@@ -30,7 +30,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -41,6 +41,7 @@ const WORDS: [&str; 15] = [
     "linmap.leaf",
     OWN_LIMIT,
     MEMORY_MAP,
+    "linmap.mte",
     "linmap.pages",
     "linmap.payload",
     "linmap.repaint",

@@ -77,9 +77,18 @@ fn survey_board(
     let (holes, hole_bytes) = theirs.holes();
     let ram_bytes = theirs.ram.iter().map(|ram| ram.len()).sum();
     let (ram_regions, reserved) = (theirs.ram.len() as u64, theirs.reserved.len() as u64);
-    let mapped = mapping::map(name, &mut memblock, &mut theirs, host, lists)?;
+    for round in 1..rounds() {
+        let mut memblock = memblock.copy().map_err(|error| error.to_string())?;
+        mapping::map(name, round, &mut memblock, &mut theirs.clone(), host, lists)?;
+    }
+    let mapped = mapping::map(name, 0, &mut memblock, &mut theirs, host, lists)?;
     let filled = filled.map(|(start, _)| start);
     Ok(Board { filled, ram_regions, ram_bytes, holes, hole_bytes, reserved, machine, mapped })
+}
+
+/// How often each tree is mapped.
+fn rounds() -> u64 {
+    if linmap_tests::is_soak() { 20 } else { 1 }
 }
 
 /// Reads the tree into lists of two ranges. They move to memory that the tree leaves free, and hold

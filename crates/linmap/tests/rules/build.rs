@@ -6,7 +6,7 @@ use linmap::{
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Geometry, Granule, PaRange, Va};
+use linmap_vmsa::{Geometry, Granule, MemoryType, PaRange, Va};
 
 use super::cpu::{HostCpu, OneToOne};
 use super::expected::{Leaf, Part, Tables, leaves, parts, sizes};
@@ -83,6 +83,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         image: wanted.image,
         leaves: wanted.leaves,
         pages,
+        memory: MemoryType::Normal,
         builder: wanted.builder,
         slots: SLOTS,
         root,
@@ -180,7 +181,10 @@ fn check_one_to_one(found: &OneToOne, memory: &[PaRange]) -> Result<(), String> 
     let part = |range: &PaRange| Part { range: *range, leaves: Leaves::ContiguousBlocks, read_only: false };
     let parts: Vec<_> = memory.iter().map(part).collect();
     let (mut nth, mut wrong) = (0, None);
-    leaves(&sizes(found.geometry), &parts, 0, |leaf| {
+    // A walk of these bits begins at a table, so no leaf is as large as all that they translate.
+    let mut sizes = sizes(found.geometry);
+    sizes.retain(|size| size.shift < bits);
+    leaves(&sizes, &parts, 0, |leaf| {
         if found.leaves.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.leaves.get(nth).copied(), leaf));
         }
