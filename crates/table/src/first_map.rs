@@ -1,5 +1,5 @@
-//! The first map of a kernel, a hypervisor or firmware: from a few ranges to a tree, before there is
-//! an allocator and while the MMU is off.
+//! The first map of a kernel, a hypervisor or firmware: from a few ranges to a tree, before there
+//! is an allocator and while the MMU is off.
 
 use arrayvec::ArrayVec;
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
@@ -107,18 +107,19 @@ impl<const N: usize> FirstMap<N> {
         Ok(())
     }
 
-    /// Builds the tree, whose [`registers`](DetachedTree::registers) say what to load. No barrier is
-    /// executed: with the MMU off the CPU writes to memory itself. Before the MMU goes on, clean or
-    /// invalidate what caches may hold of the tables, then DSB, TLBI, DSB and ISB.
+    /// Builds the tree, whose [`registers`](DetachedTree::registers) say what to load. No barrier
+    /// is executed: with the MMU off the CPU writes to memory itself. Before the MMU goes on, clean
+    /// or invalidate what caches may hold of the tables, then DSB, TLBI, DSB and ISB.
     ///
     /// # Errors
     /// [`FirstMapError::Mapping`] for a range that is not whole pages, that the addresses of the
-    /// geometry don't reach, or whose attributes the regime can't say; [`FirstMapError::OutOfFrames`].
-    /// All frames are given back then.
+    /// geometry don't reach, or whose attributes the regime can't say;
+    /// [`FirstMapError::OutOfFrames`]. All frames are given back then.
     ///
     /// # Safety
     /// The frame at PA p is reached at the address p + `offset` (wrapping), for every frame of
-    /// `frames`: with the MMU off, and in an identity map, `offset` is 0. Nothing else accesses them.
+    /// `frames`: with the MMU off, and in an identity map, `offset` is 0. Nothing else accesses
+    /// them.
     pub unsafe fn build(
         &self,
         offset: u64,

@@ -230,7 +230,7 @@ impl Attributes {
     /// the address, so it must be unset.
     #[inline]
     pub const fn bits(self, geometry: Geometry) -> u64 {
-        let mut bits = self.memory.mair_index() << 2 | self.permissions(geometry.regime());
+        let mut bits = self.memory.mair_index() << 2 | self.access.bits() | self.execute.bits();
         if !geometry.lpa2() {
             bits |= match self.shareability {
                 Shareability::Non => 0,
@@ -250,18 +250,15 @@ impl Attributes {
         if self.no_translation {
             bits |= NO_TRANSLATION;
         }
-        bits
+        if geometry.regime().has_user_space() { bits } else { Self::without_user_space(bits) }
     }
 
-    /// The bits that say who may read, write and execute. Without user space `AP[1]` is RES1, and
-    /// XN takes the place of UXN.
-    #[inline]
-    const fn permissions(self, regime: Regime) -> u64 {
-        if regime.has_user_space() {
-            return self.access.bits() | self.execute.bits();
-        }
-        let never = if matches!(self.execute, Execute::Never) { XN } else { 0 };
-        self.access.bits() & READ_ONLY | USER | never
+    /// The bits where there is no user space: `AP[1]` is RES1, and XN takes the place of UXN. What
+    /// the kernel may not execute is what nobody may.
+    #[cold]
+    const fn without_user_space(bits: u64) -> u64 {
+        let never = if bits & PXN != 0 { XN } else { 0 };
+        bits & !Execute::MASK | USER | never
     }
 
     /// Returns the attributes in the bits of a leaf descriptor, or `None` for a memory type or

@@ -1,7 +1,7 @@
 //! Values of the registers that describe a regime: MAIR, TCR, TTBR, SCTLR.
 //!
-//! [`tcr`] is for the regimes with user space: EL1&0, and EL2&0, where HCR_EL2.E2H gives TCR_EL2 the
-//! layout of TCR_EL1. [`Registers`] has all values for any regime that uses one tree.
+//! [`tcr`] is for the regimes with user space: EL1&0, and EL2&0, where HCR_EL2.E2H gives TCR_EL2
+//! the layout of TCR_EL1. [`Registers`] has all values for any regime that uses one tree.
 
 use thiserror::Error;
 
@@ -180,8 +180,8 @@ pub struct Registers {
     pub ttbr0: Option<u64>,
     /// TTBR1, if the tree is there.
     pub ttbr1: Option<u64>,
-    /// The bits to set in SCTLR to turn MMU and caches on, in one write after an ISB. Its other bits
-    /// stay: which of them are RES1 depends on the CPU.
+    /// The bits to set in SCTLR to turn MMU and caches on, in one write after an ISB. Its other
+    /// bits stay: which of them are RES1 depends on the CPU.
     pub sctlr: u64,
 }
 
@@ -204,8 +204,8 @@ impl Registers {
         }
     }
 
-    /// Returns the values for a tree with its root in frame `root`, in the upper half. Nothing walks
-    /// TTBR0.
+    /// Returns the values for a tree with its root in frame `root`, in the upper half. Nothing
+    /// walks TTBR0.
     ///
     /// # Errors
     /// [`RegisterError::NoUpperHalf`], [`RegisterError::NotAFrame`].
