@@ -7,6 +7,7 @@
 mod board;
 mod boot;
 pub mod ind_list;
+mod layout_boot;
 pub mod listing;
 mod loader;
 mod pattern;
@@ -17,8 +18,9 @@ mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
 pub use boot::{Boot, Outcome, Record, number, own_elf, own_image};
+pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
-pub use tree::{RAM, Tree, file, virt_tree};
+pub use tree::{Dynamic, RAM, Tree, file, virt_tree};

@@ -33,7 +33,7 @@ pub const TEXT_AT: usize = 16;
 pub const KASLR: &str = "linmap.kaslr";
 
 /// The words that linmap knows.
-const WORDS: [&str; 16] = [
+const WORDS: &[&str] = &[
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -45,6 +45,7 @@ const WORDS: [&str; 16] = [
     "linmap.leaf",
     OWN_LIMIT,
     MEMORY_MAP,
+    "linmap.mte",
     "linmap.pages",
     "linmap.payload",
     "linmap.repaint",

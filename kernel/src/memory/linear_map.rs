@@ -10,14 +10,15 @@ use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping};
-use linmap_vmsa::{Geometry, GeometryError, PaRange};
+use linmap_vmsa::id::Pfr1;
+use linmap_vmsa::{Geometry, GeometryError, MemoryType, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
 use crate::arch::platform::Platform;
 use crate::memory::long_lists::{EarlyWindow, REGIONS};
-use crate::report;
+use crate::{report, say};
 
 /// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -40,6 +41,9 @@ pub enum LinearMapError {
     /// `linmap.pages=` has too many ranges.
     #[error("linmap.pages=: {0}")]
     TooManyPageRanges(#[from] TooManyPageRanges),
+    /// `linmap.mte=` has an unknown value.
+    #[error("linmap.mte= is on or off")]
+    UnknownMte,
     /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
@@ -109,6 +113,7 @@ pub fn build(
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
+        memory: memory_type(command_line)?,
         builder,
         slots: BUILDER_SLOTS,
         root: image.swapper(),
@@ -169,6 +174,23 @@ fn layout(
     let (Some(seed), Some(first)) = (seed, memory.next()) else { return Ok(None) };
     let end = memory.next_back().unwrap_or(first).end;
     Layout::randomized(geometry, PaRange::new(first.start, end), seed).map(Some)
+}
+
+/// The type of memory: tagged with `linmap.mte=on`, if this CPU has memory with tags. CPUs without
+/// are not let in then.
+fn memory_type(command_line: CommandLine<'_>) -> Result<MemoryType, LinearMapError> {
+    match command_line.get("linmap.mte") {
+        None | Some("off") => Ok(MemoryType::Normal),
+        Some("on") if Pfr1(cpu::pfr1()).tagged_memory() => Ok(MemoryType::NormalTagged),
+        Some("on") => {
+            say!(
+                "the CPU has no memory with allocation tags (ID_AA64PFR1_EL1.MTE): linmap.mte=on is ignored"
+            );
+            report!("warning=mte");
+            Ok(MemoryType::Normal)
+        }
+        Some(_) => Err(LinearMapError::UnknownMte),
+    }
 }
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its
