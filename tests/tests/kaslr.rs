@@ -71,6 +71,12 @@ fn without_a_seed_or_where_the_command_line_says_so_nothing_is_random() {
 }
 
 #[test]
+fn a_word_that_means_nothing_is_an_error() {
+    let (_, console) = boot(Some(7), "linmap.kaslr=no", "map", "cortex-a72");
+    assert!(console.contains("linmap: error=kaslr what=\"linmap.kaslr= is on or off\""), "{console}");
+}
+
+#[test]
 fn the_linear_map_begins_where_the_seed_says_with_the_same_leaves() {
     let leaves = |console: &str| {
         let lines = console.lines().skip_while(|line| !line.starts_with("linear map from"));

@@ -7,6 +7,7 @@ use linmap::{ImageRegion, KaslrSeed};
 use linmap_fdt::{DeviceTree, first_string};
 use linmap_platform::CommandLine;
 use linmap_vmsa::{Level, Pa};
+use thiserror::Error;
 
 use crate::arch::cpu;
 use crate::arch::image::Image;
@@ -72,6 +73,22 @@ fn seed(dtb: Pa) -> Option<KaslrSeed> {
         KaslrSeed::new(u64::from_be_bytes(core::mem::take(place)))
     });
     of_tree.or_else(|| KaslrSeed::new(cpu::random()?))
+}
+
+/// `linmap.kaslr=` has an unknown value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("linmap.kaslr= is on or off")]
+pub struct UnknownKaslr;
+
+/// Checks the word. The image has its place by now.
+///
+/// # Errors
+/// [`UnknownKaslr`].
+pub fn check(line: CommandLine<'_>) -> Result<(), UnknownKaslr> {
+    match line.get(KASLR) {
+        None | Some("on" | "off") => Ok(()),
+        Some(_) => Err(UnknownKaslr),
+    }
 }
 
 /// Whether the command line says that no address is random: to Linux as well, or to linmap alone.

@@ -65,6 +65,7 @@ fn read_platform(
     let line = chosen::command_line(fdt);
     early.use_console(uart.into_iter().chain(console::named_by(line)));
     let features = boot_cpu::features(line).unwrap_or_else(|error| fail("cpus", &error, psci));
+    kaslr::check(line).unwrap_or_else(|error| fail("kaslr", &error, psci));
     let generation = generation(line).unwrap_or_else(|error| fail(error.kind(), &error, psci));
     Platform {
         entered: early.entered,
