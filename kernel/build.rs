@@ -4,7 +4,7 @@
 //! granule has an image of its own. The features `granule-16k` and `granule-64k` choose; without
 //! either it is 4K.
 
-use linmap_vmsa::{Geometry, Granule};
+use linmap_vmsa::{Geometry, Granule, Level};
 
 /// The address sizes of the kernel's half with each granule: whole tables at every level, with at
 /// most 48 bits, which every CPU has.
@@ -19,9 +19,9 @@ fn geometry() -> Geometry {
     Geometry::new(granule, va_bits, 48).expect("sizes that TCR can hold")
 }
 
-/// Where the image is linked in the half of the space that the linear map leaves: 2 GiB from its
-/// start.
-const IMAGE_OFFSET: u64 = 2 << 30;
+/// Where the image is linked: in the last 32 GiB of the address space. The linear map has the first
+/// half of the kernel's half, so these belong to the rest at every VA size from 36 bits on.
+const IMAGE: u64 = 0u64.wrapping_sub(31 << 30);
 
 /// How many tables lead to a page: one at each level.
 fn levels(geometry: Geometry) -> i8 {
@@ -32,8 +32,12 @@ fn main() {
     let geometry = geometry();
     let identity = Geometry::new(geometry.granule(), 48, 48).expect("sizes that TCR can hold");
     let page = geometry.granule().bytes();
-    let image = (u64::MAX << (geometry.va_bits() - 1)) + IMAGE_OFFSET;
+    let table = geometry.entry_bytes(Level::L2);
     let out = std::env::var("OUT_DIR").expect("cargo sets it");
+    // A test makes the image longer than a table of pages maps.
+    println!("cargo:rerun-if-env-changed=LINMAP_IMAGE_PADDING");
+    let padding =
+        std::env::var("LINMAP_IMAGE_PADDING").map_or(0, |bytes| bytes.parse::<u64>().expect("bytes"));
     let write = |name: &str, text: String| std::fs::write(format!("{out}/{name}"), text).expect("writable");
     write(
         "granule.rs",
@@ -41,19 +45,21 @@ fn main() {
             "/// The granule of this image.\npub const GRANULE: Granule = Granule::{:?};\n\
              /// Bits of virtual address of the kernel's half.\npub const VA_BITS: u8 = {};\n\
              /// Where the kernel image is linked and mapped, away from the linear map.\n\
-             pub const IMAGE: Va = Va((u64::MAX << (VA_BITS - 1)) + ({} << 30));\n",
+             pub const IMAGE: Va = Va({IMAGE:#x});\n",
             geometry.granule(),
             geometry.va_bits(),
-            IMAGE_OFFSET >> 30
         ),
     );
     write(
         "granule.ld",
         format!(
-            "PAGE = {page};\nIMAGE = {image:#x};\nIDENTITY_TABLES = {};\nSWAPPER_TABLES = {};\n",
-            levels(identity),
-            // The DTB's window takes a table of pages where no block is small enough.
-            levels(geometry) + if page == 4096 { 1 } else { 2 }
+            "PAGE = {page};\nTABLE = {table:#x};\nIMAGE = {IMAGE:#x};\nPADDING = {padding};\n\
+             IDENTITY_TABLES = {};\nFIXED_TABLES = {};\n",
+            // A table a level for the code, and another below the root for the words of parking.
+            2 * levels(identity) - 1,
+            // Beside the tables that lead to the fixmap, the image takes one more at level 2 with
+            // 4K, and the DTB's window a table of pages where no block is small enough.
+            levels(geometry) + 1
         ),
     );
     // Where the folder is now, which need not be where this was compiled.

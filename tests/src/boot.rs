@@ -32,13 +32,15 @@ pub struct Boot {
     json: tempfile::NamedTempFile,
     /// What is typed into the shell.
     lines: Option<tempfile::NamedTempFile>,
+    /// How many bytes the kernel's text is made longer.
+    padding: Option<u64>,
 }
 
 impl Boot {
     /// A boot with these options, separated by white space.
     pub fn new(options: &str) -> Self {
         let json = tempfile::NamedTempFile::new().expect("a temporary file");
-        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None }
+        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None, padding: None }
     }
 
     /// A boot with these options that stops in the shell, where `lines` are typed; a command that
@@ -57,6 +59,13 @@ impl Boot {
         self
     }
 
+    /// With a kernel that is built with `bytes` bytes more of text.
+    #[must_use]
+    pub fn with_padding(mut self, bytes: u64) -> Self {
+        self.padding = Some(bytes);
+        self
+    }
+
     /// Stops at Linux's first line. A long run continues to its user space.
     #[must_use]
     pub fn until_linux_starts(self) -> Self {
@@ -69,6 +78,9 @@ impl Boot {
         command.arg("boot").args(&self.arguments).arg("--json").arg(self.json.path());
         if !self.arguments.iter().any(|argument| argument == "--timeout") {
             command.args(["--timeout", "240"]);
+        }
+        if let Some(bytes) = self.padding {
+            command.env("LINMAP_IMAGE_PADDING", bytes.to_string());
         }
         match &self.lines {
             Some(lines) => command.stdin(lines.reopen().expect("the lines")),

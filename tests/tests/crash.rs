@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 const RESERVE: &str = "linmap.crashkernel=256M";
 /// Where the kernel's image is mapped.
-const IMAGE: std::ops::Range<u64> = 0xffff_8000_8000_0000..0xffff_8000_8040_0000;
+const IMAGE: std::ops::Range<u64> = 0xffff_fff8_4000_0000..0xffff_fff8_4040_0000;
 
 fn run(options: &str, append: &str, script: &str) -> Outcome {
     Boot::new(options).with("--append", append).with("--script", script).run()

@@ -3,9 +3,9 @@
 use core::ptr::{self, NonNull};
 
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Level, Pa, PaRange, Va};
+use linmap_vmsa::{Geometry, Level, Pa, PaRange, Va, VaRange};
 
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, IDENTITY, IMAGE, LEVELS};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, frame};
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -15,6 +15,8 @@ unsafe extern "C" {
     static __idmap_start: u8;
     static __idmap_tables: u8;
     static __swapper: u8;
+    static __surgery_tables: u8;
+    static __surgery_tables_end: u8;
     static __reserved_table: u8;
     static __stack_guard: u8;
     static __exception_stack_guard: u8;
@@ -29,18 +31,32 @@ pub struct Image {
 impl Image {
     /// The image that was loaded at `start`.
     pub fn at(start: Pa) -> Self {
-        assert_eq!(&raw const __image_start as u64, IMAGE.0, "linker script and layout disagree");
         Self { start }
+    }
+
+    /// Where the image is mapped.
+    pub fn va(self) -> Va {
+        Va(&raw const __image_start as u64)
+    }
+
+    /// The virtual addresses of the image, as many as it has bytes in memory.
+    pub fn va_range(self) -> VaRange {
+        VaRange::new(self.va(), self.range().len())
     }
 
     /// The physical address of `symbol`, which is in the image.
     pub fn physical(self, symbol: *const u8) -> Pa {
-        Pa(symbol as u64 - IMAGE.0 + self.start.0)
+        Pa((symbol as u64).wrapping_sub(self.offset()))
+    }
+
+    /// The virtual address of `pa`, which is in the image.
+    pub fn virtual_address(self, pa: Pa) -> Va {
+        Va(pa.0.wrapping_add(self.offset()))
     }
 
     /// VA − PA of the image.
     pub fn offset(self) -> u64 {
-        IMAGE.0.wrapping_sub(self.start.0)
+        self.va().0.wrapping_sub(self.start.0)
     }
 
     /// All of the image in whole pages, the zeroed part included.
@@ -79,23 +95,35 @@ impl Image {
         self.physical(&raw const __idmap_start)
     }
 
-    /// The identity map's table at `level`.
-    pub fn identity_table(self, level: Level) -> Pa {
-        frame_behind(self.identity_map(), level.number() - IDENTITY.start_level().number())
-    }
-
     /// The live table at `level` that translates from `va` on, if `entry.S` made it: those that
     /// lead to image and fixmap, all in the image. Other tables are allocated later.
     pub fn early_table(self, va: Va, level: Level) -> Option<Pa> {
-        let last = va.0 | ((GEOMETRY.entries(level) as u64) << GEOMETRY.shift(level)).wrapping_sub(1);
-        let leads_to = |to: Va| va <= to && to.0 <= last;
+        let leads_to = |to| leads_to(GEOMETRY, va, level, to);
+        let image = self.va_range();
+        let reached = GEOMETRY.entry_bytes(level).wrapping_mul(GEOMETRY.entries(level) as u64);
+        let has_image = || {
+            let last = Va(va.0.wrapping_add(reached.wrapping_sub(1)));
+            image.last().is_some_and(|image_last| va <= image_last && image.start <= last)
+        };
         let frames = match level {
-            Level::L3 if leads_to(FIXMAP) => LEVELS as i8,
-            Level::L3 if DTB_LEVEL == Level::L3 && leads_to(DTB_WINDOW) => LEVELS as i8 + 1,
-            _ if leads_to(IMAGE) => level.number() - GEOMETRY.start_level().number(),
+            Level::L3 if leads_to(FIXMAP) => frame::FIXMAP_PAGES,
+            Level::L3 if DTB_LEVEL == Level::L3 && leads_to(DTB_WINDOW) => frame::DTB_PAGES,
+            Level::L3 if has_image() => {
+                let first = image.start.0 & !(reached - 1);
+                frame::IMAGE_PAGES + ((va.0 - first) / reached) as usize
+            }
+            Level::L2 if frame::IMAGE_HAS_LEVEL_2 && has_image() => frame::IMAGE_LEVEL_2,
+            Level::L3 => return None,
+            _ if leads_to(FIXMAP) => (level.number() - GEOMETRY.start_level().number()) as usize,
             _ => return None,
         };
-        Some(frame_behind(self.swapper(), frames))
+        Some(frame_after(self.swapper(), frames))
+    }
+
+    /// Memory for the tables of the surgery root: for as many as `entry.S` makes.
+    pub fn surgery_tables(self) -> PaRange {
+        let end = self.physical(&raw const __surgery_tables_end);
+        PaRange::new(self.physical(&raw const __surgery_tables), end)
     }
 
     /// An empty table, for a TTBR that has to translate nothing.
@@ -104,9 +132,15 @@ impl Image {
     }
 }
 
-/// The frame `frames` frames behind `first`.
-fn frame_behind(first: Pa, frames: i8) -> Pa {
-    Pa(first.0 + u64::from(frames.unsigned_abs()) * GEOMETRY.granule().bytes())
+/// Whether a table at `level` that translates from `va` on is on the way to `to`.
+pub fn leads_to(geometry: Geometry, va: Va, level: Level, to: Va) -> bool {
+    let last = va.0 | ((geometry.entries(level) as u64) << geometry.shift(level)).wrapping_sub(1);
+    va <= to && to.0 <= last
+}
+
+/// The frame `frames` frames after `first`.
+pub fn frame_after(first: Pa, frames: usize) -> Pa {
+    Pa(first.0 + frames as u64 * GEOMETRY.granule().bytes())
 }
 
 /// The address of a table in the image, `frames` frames after the symbol `first`. The linker script
@@ -118,23 +152,16 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
     unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
 
-/// The entry of the live level-2 table that translates `va`, an address that this table reaches.
+/// The entry of the live level-2 table that translates `va`, an address that this table reaches: all
+/// of the last one, but the image.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, LEVELS - 2).add(GEOMETRY.index(va, Level::L2)) }
-}
-
-/// The entry of the identity map's table of pages for `va`, an address that shares it with the
-/// image.
-pub fn identity_page(va: Va) -> NonNull<u64> {
-    let last = (3 - IDENTITY.start_level().number()) as usize;
-    // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __idmap_tables, last).add(IDENTITY.index(va, Level::L3)) }
+    unsafe { table(&raw const __swapper, frame::LEVEL_2).add(GEOMETRY.index(va, Level::L2)) }
 }
 
 /// The fixmap's live table of pages.
 pub fn fixmap_table() -> NonNull<u64> {
-    table(&raw const __swapper, LEVELS)
+    table(&raw const __swapper, frame::FIXMAP_PAGES)
 }
 
 /// The entry of the live leaf that translates `va`, an address of the DTB's window.
@@ -144,7 +171,7 @@ pub fn dtb_entry(va: Va) -> NonNull<u64> {
     }
     debug_assert_eq!(GEOMETRY.index(va, Level::L2), GEOMETRY.index(DTB_WINDOW, Level::L2));
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, LEVELS + 1).add(GEOMETRY.index(va, Level::L3)) }
+    unsafe { table(&raw const __swapper, frame::DTB_PAGES).add(GEOMETRY.index(va, Level::L3)) }
 }
 
 /// The unmapped pages below the boot CPU's two stacks.

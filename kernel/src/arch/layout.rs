@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! −2^va_bits       the linear map: half of the space, memstart first
-//! −2^(va_bits−1)   nothing for 2 GiB
-//!   + 2 GiB        the kernel image, at most one table of pages
-//!   + 2.5 GiB      the stacks of CPUs, a slot each
-//!   end − 4 tables the DTB's window
-//!   end − 1 table  the fixmap, one table of pages
+//! −2^(va_bits−1)   nothing
+//! −31 GiB          the kernel image
+//! −512 MiB         the stacks of CPUs, a slot each
+//! end − 4 tables   the DTB's window
+//! end − 1 table    the fixmap, one table of pages
 //! ```
 //! A table of pages spans 2 MiB with the 4K granule, 32 MiB with 16K, 512 MiB with 64K. The end is
-//! 3 GiB; 6 GiB with 64K. Image, stacks, DTB window and fixmap share one table at level 2.
+//! one table before the end of the address space, so that no range wraps. With 64K the stacks begin
+//! at −4 GiB. Stacks, DTB window and fixmap share the last table at level 2.
+//!
+//! All of this lies in the last 32 GiB, which belong to the rest beside the linear map at every VA
+//! size from 36 bits on: its addresses do not depend on the VA size.
 
 use linmap::BuilderSlots;
 use linmap_vmsa::{Geometry, Granule, Level, Va};
@@ -34,13 +38,15 @@ pub const LEVELS: usize = (4 - GEOMETRY.start_level().number()) as usize;
 /// Bytes that a table of pages maps.
 const TABLE: u64 = GEOMETRY.entry_bytes(Level::L2);
 /// The end of what the kernel maps besides the linear map.
-const END: u64 = IMAGE.0 + if 8 * TABLE > 1 << 30 { 8 * TABLE } else { 1 << 30 };
+const END: u64 = 0u64.wrapping_sub(TABLE);
+/// Where the stacks begin, below [`END`]: 512 MiB, and room for the rest with larger tables.
+const STACKS_BELOW: u64 = if 8 * TABLE > 512 << 20 { 8 * TABLE } else { 512 << 20 };
 /// The most mappings that the linear map is built from: one for each range of memory, and two for
 /// the image.
 pub const MAX_MAPPINGS: usize = 512;
 /// Where the CPUs' stacks are: one [`stack::SLOT`] for each of [`MAX_CPUS`]. The first is empty,
 /// since the boot CPU's stacks are in the image.
-pub const STACKS: Va = Va(IMAGE.0 + (512 << 20));
+pub const STACKS: Va = Va(0u64.wrapping_sub(STACKS_BELOW));
 /// The most CPUs that the kernel runs on.
 pub const MAX_CPUS: usize = 256;
 /// The level of the leaves that map the DTB before memory is known. The boot protocol allows blocks
@@ -51,6 +57,30 @@ pub const DTB_LEVEL: Level = if TABLE <= 2 << 20 { Level::L2 } else { Level::L3 
 pub const DTB_WINDOW: Va = Va(FIXMAP.0 - 3 * TABLE);
 /// The first fixmap slot.
 pub const FIXMAP: Va = Va(END - TABLE);
+
+/// The early tables of the kernel's half by their order in memory, in frames. First the tables that
+/// lead to [`FIXMAP`], a level each.
+pub mod frame {
+    use linmap_vmsa::Level;
+
+    use super::{DTB_LEVEL, FIXMAP, GEOMETRY, IMAGE, LEVELS};
+
+    /// The table at level 1, if there is one.
+    pub const LEVEL_1: usize = LEVELS.saturating_sub(3);
+    /// The table at level 2 for all but the image.
+    pub const LEVEL_2: usize = LEVELS - 2;
+    /// The fixmap's table of pages.
+    pub const FIXMAP_PAGES: usize = LEVELS - 1;
+    /// The table of pages of the DTB's window, if it has one.
+    pub const DTB_PAGES: usize = LEVELS;
+    /// Whether the image has a table at level 2 of its own.
+    pub const IMAGE_HAS_LEVEL_2: bool =
+        IMAGE.0 >> GEOMETRY.shift(Level::L1) != FIXMAP.0 >> GEOMETRY.shift(Level::L1);
+    /// The image's table at level 2, if it has its own.
+    pub const IMAGE_LEVEL_2: usize = LEVELS + (DTB_LEVEL.number() == Level::L3.number()) as usize;
+    /// The first of the image's tables of pages.
+    pub const IMAGE_PAGES: usize = IMAGE_LEVEL_2 + IMAGE_HAS_LEVEL_2 as usize;
+}
 
 /// One CPU's slot of [`STACKS`], in bytes from its start: a page that is mapped nowhere, the stack
 /// that grows down to it, and the same again for exceptions.
@@ -104,16 +134,21 @@ pub const BUILDER_SLOTS: BuilderSlots = BuilderSlots {
 };
 
 const _: () = {
-    const fn in_table_of_image(va: Va) -> bool {
-        va.0 >> GEOMETRY.shift(Level::L1) == IMAGE.0 >> GEOMETRY.shift(Level::L1)
+    const fn in_last_table(va: Va) -> bool {
+        va.0 >> GEOMETRY.shift(Level::L1) == u64::MAX >> GEOMETRY.shift(Level::L1)
     }
-    assert!(in_table_of_image(FIXMAP), "image and fixmap share a table at level 2");
-    assert!(in_table_of_image(STACKS), "image and stacks share a table at level 2");
-    assert!(in_table_of_image(DTB_WINDOW), "image and DTB window share a table at level 2");
-    assert!(IMAGE.0.is_multiple_of(TABLE), "the image has its own table of pages");
-    assert!(IMAGE.0 + TABLE <= STACKS.0, "the image ends below the stacks");
+    assert!(in_last_table(FIXMAP), "the fixmap is in the last table at level 2");
+    assert!(in_last_table(STACKS), "the stacks are in the last table at level 2");
+    assert!(in_last_table(DTB_WINDOW), "the DTB window is in the last table at level 2");
+    assert!(IMAGE.0.is_multiple_of(2 << 20), "the image lies on a multiple of 2 MiB, as in memory");
+    assert!(IMAGE.0 < STACKS.0, "the image lies below the stacks");
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
     assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");
     assert!(IMAGE.0 >= u64::MAX << (GEOMETRY.va_bits() - 1), "the image lies outside the linear region");
+    assert!(
+        !frame::IMAGE_HAS_LEVEL_2
+            || LEVELS > 2 && IMAGE.0 >> GEOMETRY.shift(Level::L0) == u64::MAX >> GEOMETRY.shift(Level::L0),
+        "the image shares the last table at level 1"
+    );
 };

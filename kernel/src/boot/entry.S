@@ -7,7 +7,7 @@
 // that was fetched in between would hide them.
 //
 // Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
-// physical start, x22 the time of the entry (CNTVCT).
+// physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image.
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
@@ -22,12 +22,12 @@
     movk    \reg, :abs_g0_nc:\value
 .endm
 
-// Unmaps the page at a symbol of the image in the image's table of pages x1. Clobbers x2.
-.macro unmap_page symbol
-    adr_l   x2, \symbol
-    sub     x2, x2, x21
-    lsr     x2, x2, #{page_shift}
-    str     xzr, [x1, x2, lsl #3]
+// Maps the part of the image from one symbol to another, in whole pages. Clobbers x1-x8.
+.macro map_part from, to, bits
+    adr_l   x2, \from
+    adr_l   x3, \to
+    mov_q   x4, \bits
+    bl      map_pages
 .endm
 
 // Branches to a label unless ID_AA64MMFR0_EL1, in x0, has the granule of this image. TGran4 and
@@ -74,6 +74,8 @@ primary_entry:
     cmp     x0, #(2 << 2)
     b.hi    refuse_level
     adr_l   x21, __image_start
+    mov_q   x23, {image}
+    sub     x23, x23, x21
     bl      enter_el
 
     // The image's writable part, and with it all tables and stacks.
@@ -93,7 +95,8 @@ primary_entry:
 
     mrs     x0, id_aa64mmfr0_el1
     require_granule refuse_granule
-    ldr     x3, =virtual_entry
+    adr_l   x3, virtual_entry
+    add     x3, x3, x23
     b       enable_mmu
 
 stop:
@@ -101,7 +104,7 @@ stop:
     b       stop
 
 // Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and
-// branches to x3, a link address. Clobbers x0-x2.
+// branches to x3, a virtual address. Clobbers x0-x2.
 enable_mmu:
     mrs     x0, id_aa64mmfr0_el1
     mov_q   x1, {tcr}
@@ -154,8 +157,8 @@ invalidate_to_poc:
     ret
 
 // The early tables. The identity-mapped page: one table a level, read-only and executable. The
-// image: its three segments by pages, at the link address. The fixmap, and the DTB's window where
-// it has no blocks: an empty table of pages each. Clobbers x0-x9.
+// kernel's half, in the order of `arch/layout.rs`: the fixmap, and the DTB's window where it has no
+// blocks, an empty table of pages each; the image's three segments by pages. Clobbers x0-x12.
 make_tables:
     mov     x9, x30
     // The identity map.
@@ -169,50 +172,60 @@ make_tables:
     orr     x8, x8, x4
     str     x8, [x0, x6, lsl #3]
 
-    // The kernel's half: tables down to the image's pages, and beside them the fixmap's.
-    adr_l   x0, __swapper
-    mov_q   x4, {image_in_half}
+    // The kernel's half: tables down to the fixmap's pages, and beside them the DTB's.
+    adr_l   x10, __swapper
+    mov     x0, x10
+    mov_q   x4, {fixmap_in_half}
     mov     x5, #{root_shift}
     bl      link_tables
-    mov     x1, x0
-    sub     x0, x1, #{page}             // the table at level 2
-    add     x2, x1, #{page}
-    orr     x8, x2, #3
-    str     x8, [x0, #{fixmap_index_2} * 8]
+    sub     x11, x0, #{page}            // the table at level 2
     .if     {dtb_has_table}
-    add     x2, x2, #{page}
-    orr     x8, x2, #3
-    str     x8, [x0, #{dtb_index_2} * 8]
+    add     x0, x0, #{page}
+    orr     x8, x0, #3
+    mov     x1, #{dtb_index_2}
+    str     x8, [x11, x1, lsl #3]
     .endif
-
-    adr_l   x2, __image_start
-    adr_l   x3, __text_end
-    mov_q   x4, {text_page}
-    bl      map_segment
-    adr_l   x2, __text_end
-    adr_l   x3, __rodata_end
-    mov_q   x4, {rodata_page}
-    bl      map_segment
-    adr_l   x2, __rodata_end
-    adr_l   x3, __image_end
-    mov_q   x4, {data_page}
-    bl      map_segment
+    // The image, in a table of its own at level 2 unless it shares the fixmap's.
+    add     x12, x0, #{page}            // the next table
+    .if     {image_has_level_2}
+    add     x0, x21, x23
+    lsr     x0, x0, #{shift_1}
+    and     x0, x0, #{index_mask_1}
+    add     x1, x10, #{level_1_frame} * {page}
+    orr     x8, x12, #3
+    str     x8, [x1, x0, lsl #3]
+    mov     x11, x12
+    add     x12, x12, #{page}
+    .endif
+    map_part __image_start, __text_end, {text_page}
+    map_part __text_end, __rodata_end, {rodata_page}
     // The guards of the stacks stay unmapped.
-    unmap_page __stack_guard
-    unmap_page __exception_stack_guard
+    map_part __rodata_end, __stack_guard, {data_page}
+    map_part __stack_bottom, __exception_stack_guard, {data_page}
+    map_part __exception_stack_bottom, __image_end, {data_page}
     ret     x9
 
-// Pages [x2, x3) of the image with descriptor bits x4, in the image's table of pages x1. Clobbers
-// x5, x6.
-map_segment:
-    sub     x5, x2, x21
-    lsr     x5, x5, #{page_shift}
-    orr     x6, x2, x4
-    str     x6, [x1, x5, lsl #3]
-    add     x2, x2, #{page}
+// Maps the pages [x2, x3) of the image with descriptor bits x4. x11 is the table at level 2, x12
+// the next table of pages. Clobbers x1, x2, x5-x8.
+map_pages:
     cmp     x2, x3
-    b.lo    map_segment
-    ret
+    b.hs    2f
+    add     x5, x2, x23
+    lsr     x6, x5, #{shift_2}
+    and     x6, x6, #{index_mask_2}
+    ldr     x7, [x11, x6, lsl #3]
+    cbnz    x7, 1f
+    orr     x7, x12, #3
+    str     x7, [x11, x6, lsl #3]
+    add     x12, x12, #{page}
+1:  bic     x7, x7, #3
+    lsr     x6, x5, #{page_shift}
+    and     x6, x6, #{index_mask}
+    orr     x8, x2, x4
+    str     x8, [x7, x6, lsl #3]
+    add     x2, x2, #{page}
+    b       map_pages
+2:  ret
 
 // Links consecutive tables from the root x0, whose entries cover 1 << x5 bytes each, on the way to
 // the address x4, which has no bits above the root's reach. x0 is the table of pages then. Clobbers

@@ -9,7 +9,9 @@ use linmap_vmsa::{Attributes, Granule, Level, leaf_type};
 
 use crate::arch::el2_stub::HVC_RESTART;
 use crate::arch::entered::Entered;
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, GRANULE, IDENTITY, IMAGE, STACKS, stack};
+use crate::arch::layout::{
+    DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, GRANULE, IDENTITY, IMAGE, STACKS, frame, stack,
+};
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};
 use crate::smp::boot_page;
@@ -51,7 +53,14 @@ global_asm!(
     index_mask = const GRANULE.entries() - 1,
     root_shift = const GEOMETRY.shift(GEOMETRY.start_level()),
     identity_shift = const IDENTITY.shift(IDENTITY.start_level()),
-    image_in_half = const IMAGE.0 & ((1 << GEOMETRY.va_bits()) - 1),
+    image = const IMAGE.0,
+    fixmap_in_half = const FIXMAP.0 & ((1 << GEOMETRY.va_bits()) - 1),
+    shift_1 = const GEOMETRY.shift(Level::L1),
+    index_mask_1 = const GEOMETRY.entries(Level::L1) - 1,
+    shift_2 = const GEOMETRY.shift(Level::L2),
+    index_mask_2 = const GEOMETRY.entries(Level::L2) - 1,
+    level_1_frame = const frame::LEVEL_1,
+    image_has_level_2 = const frame::IMAGE_HAS_LEVEL_2 as u32,
     tcr = const TCR,
     mair = const MAIR,
     sctlr_on = const SCTLR_ON,
@@ -62,7 +71,6 @@ global_asm!(
     text_page = const page(Attributes::KERNEL_TEXT),
     rodata_page = const page(Attributes::KERNEL_RODATA),
     data_page = const page(Attributes::KERNEL_DATA),
-    fixmap_index_2 = const GEOMETRY.index(FIXMAP, Level::L2),
     dtb_index_2 = const GEOMETRY.index(DTB_WINDOW, Level::L2),
     dtb_has_table = const (DTB_LEVEL.number() == Level::L3.number()) as u32,
     entered_el1 = const Entered::EL1,
@@ -75,6 +83,7 @@ global_asm!(
     boot_called = const boot_page::CALLED,
     boot_asked = const boot_page::ASKED,
     boot_answer = const boot_page::ANSWER,
+    boot_image_offset = const boot_page::IMAGE_OFFSET,
     boot_pen = const boot_page::PEN,
     boot_mark = const boot_page::MARK,
     asked_number_at = const boot_page::ASKED_NUMBER_AT,

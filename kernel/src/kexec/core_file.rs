@@ -7,7 +7,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;
@@ -89,7 +89,7 @@ impl CoreFile {
             memory: &self.memory,
             linear_offset: memory.layout.offset(),
             image: image.range(),
-            image_va: IMAGE,
+            image_va: image.va(),
             notes: self.notes,
         }
     }

@@ -90,7 +90,7 @@ pub fn orders(
     }
     if let Some(pen) = loaded.pen {
         orders.pen = pen.entry();
-        orders.back = secondary::entry(platform.image.range().start);
+        orders.back = secondary::entry(platform.image);
         for (list, helper) in (1..).zip(helpers.iter()).filter(|&(_, cpu)| loaded.penned.contains(cpu)) {
             orders.marks[list] = pen.mark(helper);
         }

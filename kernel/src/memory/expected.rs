@@ -11,7 +11,7 @@ use linmap_table::verify::{Content, Expected, Validity};
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 
 use crate::arch::image::{Image, guards};
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, IMAGE, slot};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, slot};
 use crate::memory::parking;
 use crate::memory::physical::{CHANGED, REGIONS};
 
@@ -95,7 +95,7 @@ fn image_mapping<'c>(
     global: Global,
 ) -> impl Iterator<Item = Expected> + 'c {
     let (text, read_only, all) = (image.text(), image.read_only(), image.range());
-    let va = move |pa: Pa| Va(IMAGE.0 + (pa.0 - image.range().start.0));
+    let va = move |pa: Pa| image.virtual_address(pa);
     let fixed =
         [(text, Attributes::KERNEL_TEXT), (PaRange::new(text.end, read_only.end), Attributes::KERNEL_RODATA)];
     let fixed = fixed

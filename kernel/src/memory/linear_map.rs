@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
-use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, IMAGE, MAX_MAPPINGS};
+use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
 use crate::memory::physical::REGIONS;
 use crate::report;
 
@@ -88,7 +88,7 @@ pub fn build(
     let data = PaRange::new(image.read_only().end, image.range().end);
     let config = LinearMapConfig {
         geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
-        image: ImageParts { read_only: image.read_only(), data, va: IMAGE },
+        image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         builder,
         slots: BUILDER_SLOTS,

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use linmap::features::System;
 use linmap::{
-    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ChangeError, Changed, Editor, FramePool, Layout, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
     ParkError, Pause, Repaint,
 };
 use linmap_live::Step;
@@ -19,7 +19,7 @@ use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IMAGE};
+use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;
@@ -39,7 +39,7 @@ pub struct LiveMap {
     pub map: LinearMap,
     /// A pool of frames for tables.
     pub pool: FramePool,
-    image: PaRange,
+    image: Image,
     surgery: Surgery,
     roots: Roots,
     /// The tree in the form of traces, if a trace is printed.
@@ -59,7 +59,7 @@ impl LiveMap {
         Self {
             map,
             pool: FramePool::new(),
-            image: image.range(),
+            image,
             roots: Roots { live: image.swapper(), nothing: image.reserved_table(), surgery: surgery.root },
             surgery,
             traced: None,
@@ -77,7 +77,7 @@ impl LiveMap {
         &'l mut self,
         memblock: &'l mut Memblock<REGIONS>,
     ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
-        let tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        let tables = Tables::new(self.image, self.map.layout());
         let editor = KernelEditor {
             memblock,
             pool: &mut self.pool,
@@ -107,6 +107,14 @@ pub struct KernelEditor<'l> {
 pub struct Tables {
     linear: u64,
     image: PaRange,
+    /// VA − PA of the image.
+    image_offset: u64,
+}
+
+impl Tables {
+    fn new(image: Image, layout: Layout) -> Self {
+        Self { linear: layout.offset(), image: image.range(), image_offset: image.offset() }
+    }
 }
 
 // SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is
@@ -115,8 +123,7 @@ pub struct Tables {
 unsafe impl TableWindow for Tables {
     #[inline]
     unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
-        let offset =
-            if self.image.contains(table) { IMAGE.0.wrapping_sub(self.image.start.0) } else { self.linear };
+        let offset = if self.image.contains(table) { self.image_offset } else { self.linear };
         // SAFETY: the caller's: a table of the image or in memory, which is mapped at this address.
         unsafe { ThisCpu.reach(Va(table.0.wrapping_add(offset))) }
     }
@@ -207,7 +214,7 @@ impl LiveMap {
         let tree = unsafe { TracedTree::new(GEOMETRY, self.roots) };
         let tree = self.traced.insert(tree.expect("the image's tables are pages"));
         let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
-        let mut tables = Tables { linear: self.map.layout().offset(), image: self.image };
+        let mut tables = Tables::new(self.image, self.map.layout());
         let running = per_cpu::online().iter();
         tree.opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }

@@ -10,7 +10,8 @@ use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Attributes, Descriptor, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::image::{self, Image};
+use crate::arch::identity_map::IdentityMap;
+use crate::arch::image::Image;
 use crate::arch::layout::{GEOMETRY, IDENTITY, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
 use crate::arch::wait::{patience_with, wait_until};
@@ -31,14 +32,14 @@ const _: () = {
 /// Prepares the identity map for parking. Called once, before other CPUs are started.
 pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
-    let image_offset = image.offset();
+    let identity_map = identity_map(image);
     for (pa, attributes) in identity_pages(image) {
         let descriptor = Descriptor::page(IDENTITY, pa, attributes);
-        let entry = image::identity_page(Va(pa.0));
-        // SAFETY: the identity map's table of pages has an entry for every page of the image, and
-        // these are the vectors and the words of parked CPUs. A large page may hold the vectors
-        // and `.idmap.text`: then the entry is the same already. Nothing else was mapped there.
+        // SAFETY: the boot CPU is alone, and this alone changes the identity map: to map the
+        // vectors and the words of parked CPUs. A large page may hold the vectors and
+        // `.idmap.text`: then the entry is the same already. Nothing else was mapped there.
         unsafe {
+            let entry = identity_map.entry(Va(pa.0)).expect("both pages are in the identity map");
             if entry.read_volatile() != descriptor.0 {
                 store_valid(&mut cpu, entry, descriptor);
             }
@@ -48,11 +49,18 @@ pub fn prepare(image: Image, reserved: Reserved) {
         live: image.ttbr(image.swapper()),
         nothing: reserved.ttbr0,
         identity: image.ttbr(image.identity_map()),
-        image_offset,
+        image_offset: image.offset(),
     };
     // SAFETY: these are the kernel's own roots. The identity map has the page of `.idmap.text`, and
     // the pages of vectors and words since just now.
     unsafe { PARKING.switch().set(values) };
+}
+
+/// The early identity map with what parking needs there. The vectors share the table of the code
+/// (kernel.ld), the words may lie in another one.
+pub fn identity_map(image: Image) -> IdentityMap {
+    let [_, (words, _)] = identity_pages(image);
+    IdentityMap::new(image, words)
 }
 
 /// The pages that parking needs in the identity map, with their attributes.

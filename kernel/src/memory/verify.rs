@@ -22,7 +22,7 @@ use crate::arch::layout::{GEOMETRY, IDENTITY};
 use crate::arch::probe::{Fault, load_byte};
 use crate::memory::expected::KnownMappings;
 use crate::memory::live::LiveMap;
-use crate::memory::surgery;
+use crate::memory::parking;
 use crate::memory::table_memory::{OwnedRanges, TableMemory};
 use crate::memory::table_slots::TableSlots;
 
@@ -125,8 +125,9 @@ pub fn verify_tables<S: Iterator<Item = Expected>>(
     let low = |root| tree(IDENTITY, root, Va(0));
     let tables = TableMemory::new(image, known.memblock, owned, live.pool.frames());
     let is_live = |va, level, frame| tables.has(va, level, frame);
-    let is_identity = |_, level, frame| frame == image.identity_table(level);
-    let is_surgery = |_, _, frame| surgery::has_table(image, frame);
+    let identity_map = parking::identity_map(image);
+    let is_identity = |va, level, frame| identity_map.table(va, level) == Some(frame);
+    let is_surgery = |_, _, frame| image.surgery_tables().contains(frame);
     let compare = VectorLoop::new();
     let fail = |root| move |error| Mismatch::Tables { root, error };
     // SAFETY: the window reaches all of memory through the fixmap, and the image. Only the boot CPU

@@ -8,7 +8,7 @@ use linmap_vmsa::{Level, PaRange, Va};
 
 use crate::arch::cpu;
 use crate::arch::image::{self, Image};
-use crate::arch::layout::{DTB_WINDOW, FIXMAP, IMAGE, STACKS};
+use crate::arch::layout::{DTB_WINDOW, FIXMAP, STACKS};
 use crate::arch::print::Quoted;
 use crate::memory::expected::KnownMappings;
 use crate::memory::physical::Memory;
@@ -163,7 +163,7 @@ fn writable_and_executable(memory: &Memory, image: Image) -> u64 {
 fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
     if run.va.0 < base.0 + (1 << (va_bits - 1)) {
         "linear map"
-    } else if run.va < STACKS && run.va >= IMAGE {
+    } else if run.va < STACKS {
         "kernel image"
     } else if run.va < DTB_WINDOW {
         "stacks of CPUs"

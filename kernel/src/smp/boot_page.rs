@@ -42,7 +42,9 @@ struct BootPage {
     pen: AtomicU64,
     /// Its mark in the pen, where it says that it is there.
     mark: AtomicU64,
-    _rest: [u64; 248],
+    /// VA − PA of the image.
+    image_offset: AtomicU64,
+    _rest: [u64; 247],
     /// 0, or the affinity of a CPU with its message in bits 63:56: a `REFUSED_` or [`COMING`].
     /// Written with the MMU off; the boot CPU writes it with the MMU on, only while no other CPU
     /// may.
@@ -69,7 +71,8 @@ static SECONDARY_BOOT: BootPage = BootPage {
     asked: AtomicU64::new(NOBODY),
     pen: AtomicU64::new(0),
     mark: AtomicU64::new(0),
-    _rest: [0; 248],
+    image_offset: AtomicU64::new(0),
+    _rest: [0; 247],
     status: AtomicU64::new(0),
     answer: AtomicU64::new(0),
     _rest_of_page: [0; 254],
@@ -93,6 +96,8 @@ pub const ANSWER: usize = offset_of!(BootPage, answer);
 pub const PEN: usize = offset_of!(BootPage, pen);
 /// The offset of `mark`.
 pub const MARK: usize = offset_of!(BootPage, mark);
+/// The offset of `image_offset`.
+pub const IMAGE_OFFSET: usize = offset_of!(BootPage, image_offset);
 /// The lowest bit of a question's number, above all affinity fields.
 pub const ASKED_NUMBER_AT: u32 = 40;
 
@@ -122,12 +127,13 @@ pub enum Unfit {
 }
 
 /// Writes what every CPU that starts needs: how the boot CPU was `entered`, the encoding of the
-/// least PARange, and the value of TTBR0 while it translates nothing.
-pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64) {
+/// least PARange, the value of TTBR0 while it translates nothing, and VA − PA of the image.
+pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64, image_offset: u64) {
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
     page.pa_range.store(pa_range, Ordering::Relaxed);
     page.ttbr0.store(ttbr0, Ordering::Relaxed);
+    page.image_offset.store(image_offset, Ordering::Relaxed);
     // This also drops the line of the status, which CPUs without MMU write.
     cpu::clean_and_invalidate(address(0), size_of::<BootPage>() as u64);
 }

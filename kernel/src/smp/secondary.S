@@ -64,7 +64,9 @@ wait_for_call:
     mov     x2, #{refused_pa_range}
     cmp     x0, x1
     b.lo    refused
-    ldr     x3, =secondary_virtual_entry
+    adr_l   x3, secondary_virtual_entry
+    ldr     x0, [x22, #{boot_image_offset}]
+    add     x3, x3, x0
     b       enable_mmu
 
 // To the pen at x2, at the exception level of the entry: at EL2 again, if the CPU left it. The next

@@ -8,7 +8,7 @@ use linmap_table::Reserved;
 use linmap_vmsa::Pa;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::layout::IMAGE;
+use crate::arch::image::Image;
 use crate::arch::per_cpu::{self, PerCpu, State};
 use crate::arch::stop;
 use crate::gic::controller;
@@ -19,9 +19,9 @@ unsafe extern "C" {
     fn secondary_entry();
 }
 
-/// Where CPUs are entered, for an image at `image`: a physical address.
-pub fn entry(image: Pa) -> Pa {
-    Pa(secondary_entry as *const () as u64 - IMAGE.0 + image.0)
+/// Where CPUs are entered in `image`: a physical address.
+pub fn entry(image: Image) -> Pa {
+    image.physical(secondary_entry as *const u8)
 }
 
 /// Entered from `secondary.S`, MMU and caches on, at the link address, on this CPU's own stacks.

@@ -102,7 +102,7 @@ impl Cpus {
 
     /// Has the firmware, or the loop in which it left the CPU, send the CPU here.
     fn send_here(&self, platform: &Platform, memory: &mut Memory, described: CpuNode) -> Result<(), Why> {
-        let entry = secondary::entry(platform.image.range().start);
+        let entry = secondary::entry(platform.image);
         match described.method {
             EnableMethod::Psci => {
                 let psci = self.psci.ok_or(Why::NoPsci)?;

@@ -46,7 +46,8 @@ pub fn start_all(
         cpus.gic = cpus.start_gic(platform, memory, described, topology);
         cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
-        boot_page::publish(platform.entered, pa_range, platform.reserved.ttbr0);
+        let Platform { entered, reserved, image, .. } = *platform;
+        boot_page::publish(entered, pa_range, reserved.ttbr0, image.offset());
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
         let way_off = psci::way_off(cpus.list[0].method, cpus.psci);
         per_cpu::of(0).conduit.store(way_off, Ordering::Release);
