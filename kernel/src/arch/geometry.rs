@@ -6,18 +6,14 @@ use core::cell::UnsafeCell;
 use linmap_vmsa::registers::upper_geometry;
 use linmap_vmsa::{Geometry, GeometryError};
 
-use crate::arch::layout::{FIRST, GRANULE};
-
-/// The bits of virtual address of the identity map in the image: every address to which the boot
-/// protocol lets a boot loader load the image (booting.rst: below 2^48).
-pub const IDENTITY_BITS: u8 = 48;
+use crate::arch::layout::{DEFAULT, GRANULE, IDENTITY};
 
 struct Current(UnsafeCell<Geometry>);
 
 // SAFETY: the boot CPU writes it before any other CPU runs.
 unsafe impl Sync for Current {}
 
-static CURRENT: Current = Current(UnsafeCell::new(FIRST));
+static CURRENT: Current = Current(UnsafeCell::new(DEFAULT));
 
 /// The geometry of the kernel's half, TTBR1.
 #[inline]
@@ -29,14 +25,14 @@ pub fn geometry() -> Geometry {
 /// The geometry of the identity map in the image.
 #[inline]
 pub fn identity() -> Geometry {
-    identity_beside(geometry()).unwrap_or(FIRST)
+    identity_beside(geometry()).unwrap_or(IDENTITY)
 }
 
 /// The geometry of the identity map beside a kernel's half of geometry `kernel`. TCR has one
 /// descriptor format for both: the PA size keeps LPA2 on where the VA size does not ask for it.
 pub fn identity_beside(kernel: Geometry) -> Result<Geometry, GeometryError> {
     let pa_bits = if kernel.lpa2() { 52 } else { kernel.pa_bits() };
-    Geometry::new(GRANULE, IDENTITY_BITS, pa_bits)
+    Geometry::new(GRANULE, IDENTITY.va_bits(), pa_bits)
 }
 
 /// Notes the geometry that `entry.S` has set in `tcr`.

@@ -7,6 +7,7 @@ use linmap_platform::CommandLine;
 
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
+use crate::boot::pass::VA_BITS;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
@@ -29,7 +30,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -42,6 +43,7 @@ const WORDS: [&str; 12] = [
     "linmap.repaint",
     "linmap.shell",
     "linmap.trace",
+    VA_BITS,
 ];
 
 /// The command line in the image.

@@ -7,7 +7,8 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::geometry::geometry;
+use crate::arch::layout::GRANULE;
 use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
 use crate::boot::command_line::warn_of_unknown_words;
@@ -15,6 +16,7 @@ use crate::boot::console;
 use crate::boot::dtb;
 use crate::boot::early::Early;
 use crate::boot::memory::{self, Found};
+use crate::boot::pass::Pass;
 use crate::end::fail::fail;
 use crate::kexec::command_line::generation;
 use crate::kexec::hand_over::Payloads;
@@ -30,17 +32,19 @@ use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
 
-/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
-/// DTB and image, the code of the entry, and its time.
+/// Entered from `entry.S`, MMU and caches on, with the physical addresses of DTB and image, the code
+/// of the entry, its time, and the number of the pass.
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
+extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64, pass: u64) -> ! {
     let mut early = Early::start(Pa(image_pa), entered);
+    let pass = Pass { is_first: pass == 0, image: early.image, dtb: Pa(dtb_pa), entered, entered_at };
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
     let started = cpu::counter();
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
     let devices = Devices::find(fdt);
     let uart = Uart::from_stdout_path(fdt);
     let read = cpu::ticks_since(started);
+    pass.use_va_size(chosen::command_line(fdt)).unwrap_or_else(|error| fail("va-bits", &error, None));
     let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
     let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
     let line = platform.command_line;
@@ -48,7 +52,7 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let found = memory::find(fdt, dtb.at, platform.image, line)
+    let found = memory::find(fdt, dtb.at, pass, line)
         .unwrap_or_else(|error| fail("memory", &error, platform.psci));
     boot(platform, early, found, &devices)
 }
@@ -83,13 +87,18 @@ fn read_platform(
 
 fn report_entry(platform: &Platform, entered_at: u64) {
     let Platform { generation, entered, features, image, dtb, .. } = platform;
+    let geometry = geometry();
     report!(
-        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} granule={} va_bits={} lpa2={} pa_bits={} \
+         image={} dtb={:#x}",
         entered.el(),
         u8::from(*entered == Entered::El2Vhe),
         features.midr.0,
         features.bbm.number(),
-        features.pa_bits(),
+        geometry.granule().bytes(),
+        geometry.va_bits(),
+        u8::from(geometry.lpa2()),
+        geometry.pa_bits(),
         image.range().start,
         dtb.at.start.0
     );
@@ -111,7 +120,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &De
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
     let pa_bits = bits_to_reach([ram, image.range(), dtb.at].into_iter().chain(console));
-    let hardware = found.memblock.mappable(GEOMETRY.granule().bytes()).collect();
+    let hardware = found.memblock.mappable(GRANULE.bytes()).collect();
     let mut owners = Owners {
         platform,
         memory: Memory {

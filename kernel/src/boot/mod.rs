@@ -7,4 +7,5 @@ pub mod early;
 pub mod entry;
 pub mod kernel_main;
 pub mod memory;
+pub mod pass;
 pub mod refuse;

@@ -10,12 +10,13 @@ use linmap_memblock::Memblock;
 use linmap_platform::CommandLine;
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Reserved};
-use linmap_vmsa::{Geometry, GeometryError, PaRange};
+use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::image::Image;
-use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
+use crate::arch::geometry::geometry;
+use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
 use crate::memory::physical::REGIONS;
 use crate::report;
 
@@ -40,9 +41,6 @@ pub enum LinearMapError {
     /// This memory can't be mapped.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The CPU's physical addresses don't fit the geometry.
-    #[error(transparent)]
-    Geometry(#[from] GeometryError),
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -81,13 +79,12 @@ pub fn build(
         None => Repaint::default(),
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
-    let page = GEOMETRY.granule();
-    if !memblock.mappable(page.bytes()).any(|range| range.covers(image.range())) {
+    if !memblock.mappable(GRANULE.bytes()).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
     let config = LinearMapConfig {
-        geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
+        geometry: geometry(),
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         builder,

@@ -10,7 +10,7 @@ use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::reservations::{RESERVATIONS, Reservations};
@@ -94,7 +94,7 @@ impl PreservedMemory {
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
         let read = PreservedRange::read_all(
             fdt,
-            memblock.mappable(GEOMETRY.granule().bytes()),
+            memblock.mappable(GRANULE.bytes()),
             memblock.reserved(),
             in_use,
         );
