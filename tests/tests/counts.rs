@@ -54,10 +54,9 @@ fn the_identity_builder_invalidates_once_for_each_of_its_own_tables_and_once_at_
 fn the_device_tree_is_read_in_few_instructions() {
     let outcome = build("identity", "block", "4G");
     let ticks = |phase| outcome.phase(phase)["ticks"].as_u64().expect("a number");
-    // The whole blob is checked once and searched once.
-    assert!(ticks("device-tree") <= 135_000, "{}", outcome.console);
-    // What memory and CPUs need of it.
-    assert!(ticks("memblock") + ticks("cpus") <= 65_000, "{}", outcome.console);
+    // The whole blob is checked once and searched once; then memory and CPUs need some of it.
+    let all = ticks("device-tree") + ticks("memblock") + ticks("cpus");
+    assert!(all <= 150_000, "{}", outcome.console);
 }
 
 #[test]

@@ -11,6 +11,8 @@
 //!   payload/manifest.json      which packages the payload came from, and the SHA-256 of each file
 //!   payload/linux-6.12/Image   Debian's kernels, one folder for each line: linux-6.1, linux-6.12, linux-16k,
 //!                              linux-6.18, linux-newest
+//!   payload/linux-6.18/device-trees.cpio.zst
+//!                              the device trees of that line's package
 //!   payload/busybox/busybox    Debian's static BusyBox for arm64
 //!   payload/kexec-tools/       Debian's kexec for arm64, and its libraries
 //!   payload/apt/               the private apt root they were downloaded with

@@ -3,7 +3,7 @@
 use crate::cells::{ADDRESS_CELLS, Cells, RegEntries, RegLength, SIZE_CELLS};
 use crate::status::Status;
 use crate::structure::{Position, Step, text};
-use crate::values::{number, strings};
+use crate::values::{first_string, number, strings};
 
 /// The values of N properties, in the order in which they were named. `None` for one that is
 /// missing.
@@ -12,7 +12,8 @@ pub type Values<'a, const N: usize> = [Option<&'a [u8]>; N];
 /// A node of a checked device tree.
 #[derive(Clone, Copy, Debug)]
 pub struct FdtNode<'a> {
-    name: &'a [u8],
+    /// Its name with the NULs behind it.
+    padded_name: &'a [u8],
     /// At the first property.
     properties: Position<'a>,
 }
@@ -20,25 +21,25 @@ pub struct FdtNode<'a> {
 impl<'a> FdtNode<'a> {
     /// Returns the node that begins at `at`, before its name, and moves `at` to its properties.
     pub(crate) fn begin(at: &mut Position<'a>) -> Self {
-        let name = at.name();
-        Self { name, properties: *at }
+        Self { padded_name: at.padded_name(), properties: *at }
     }
 
     /// Returns the name with its unit address. The root's is empty.
     pub fn name(self) -> &'a str {
-        text(self.name)
+        text(first_string(self.padded_name))
     }
 
     /// Returns the name up to the unit address.
     pub fn name_without_address(self) -> &'a str {
-        text(self.name.split(|byte| *byte == b'@').next().unwrap_or_default())
+        let mut parts = self.padded_name.split(|byte| matches!(byte, b'@' | 0));
+        text(parts.next().unwrap_or_default())
     }
 
     /// Returns whether a path that has the part `part` leads here: the name, or the name without
     /// its unit address.
     pub fn is_called(self, part: &str) -> bool {
-        let rest = self.name.strip_prefix(part.as_bytes());
-        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'@'))
+        let rest = self.padded_name.strip_prefix(part.as_bytes());
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'@' | 0)))
     }
 
     /// Returns names and values of the properties in their order.

@@ -64,24 +64,18 @@ impl<'a> Position<'a> {
 
     #[inline]
     fn property(&mut self, head: &'a [u8]) -> Option<Step<'a>> {
-        let (len, head) = word(head)?;
-        let (name, value) = word(head)?;
-        let len = len as usize;
-        self.rest = value.get(len.checked_next_multiple_of(4)?..)?;
+        let Property { len, name, value, rest } = Property::at(head)?;
+        self.rest = rest;
         Some(Step::Property { name, value: value.get(..len)? })
     }
 
-    /// Returns the name of the node that begins here, and moves behind it.
+    /// Returns the name of the node that begins here, with the NULs behind it, and moves behind
+    /// them.
     #[inline]
-    pub fn name(&mut self) -> &'a [u8] {
+    pub fn padded_name(&mut self) -> &'a [u8] {
         let name = self.rest;
         self.skip_name();
-        let padded = name.len() - self.rest.len();
-        // The name ends in the last word.
-        let last = padded.saturating_sub(4);
-        let tail = name.get(last..padded).unwrap_or_default();
-        let len = last + tail.iter().take_while(|byte| **byte != 0).count();
-        name.get(..len).unwrap_or_default()
+        name.get(..name.len() - self.rest.len()).unwrap_or_default()
     }
 
     /// Moves behind the name of the node that begins here.
@@ -127,25 +121,54 @@ impl<'a> Position<'a> {
     #[inline]
     pub fn values<const N: usize>(&mut self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let mut values = [None; N];
-        loop {
-            let here = *self;
-            let Step::Property { name: found, value } = self.step() else {
-                *self = here;
-                return values;
-            };
-            // Of two properties with one name the first counts.
-            let found = self.strings.get(found as usize..).unwrap_or_default();
+        while let Some((token, head)) = word(self.rest) {
+            match token {
+                Token::PROPERTY => {}
+                Token::NOP => {
+                    self.rest = head;
+                    continue;
+                }
+                _ => break,
+            }
+            let Some(Property { len, name, value, rest }) = Property::at(head) else { break };
+            self.rest = rest;
+            let found = self.strings.get(name as usize..).unwrap_or_default();
             let wanted = names.iter().zip(&mut values).find(|(name, _)| begins_with(found, name));
+            // Of two properties with one name the first counts.
             if let Some((_, place @ None)) = wanted {
-                *place = Some(value);
+                *place = value.get(..len);
             }
         }
+        values
     }
 
     /// Returns the name at offset `at` of the strings block.
     pub fn name_at(&self, at: u32) -> &'a str {
         let found = self.strings.get(at as usize..).unwrap_or_default();
         text(found.split(|byte| *byte == 0).next().unwrap_or_default())
+    }
+}
+
+/// What follows the token of a property.
+struct Property<'a> {
+    /// The length of its value.
+    len: usize,
+    /// Its name as an offset in the strings block.
+    name: u32,
+    /// The block from its value on.
+    value: &'a [u8],
+    /// The block behind it.
+    rest: &'a [u8],
+}
+
+impl<'a> Property<'a> {
+    #[inline]
+    fn at(head: &'a [u8]) -> Option<Self> {
+        let (len, head) = word(head)?;
+        let (name, value) = word(head)?;
+        let len = len as usize;
+        let rest = value.get(len.saturating_add(3) & !3..)?;
+        Some(Self { len, name, value, rest })
     }
 }
 

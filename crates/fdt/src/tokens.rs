@@ -102,10 +102,7 @@ impl<'a> Tokens<'a> {
             match raw.token {
                 Raw::BeginNode { name } => see(name, offset, raw.depth),
                 Raw::Property { name, .. } => {
-                    let bytes = self.strings.get(name as usize..).and_then(bounded_name);
-                    if bytes.is_none_or(|bytes| !bytes.is_ascii()) {
-                        self.property_name(name, offset)?;
-                    }
+                    self.property_name(name, offset)?;
                     good.add(name);
                 }
                 _ => {}
@@ -142,7 +139,8 @@ impl<'a> Tokens<'a> {
             Raw::BeginNode { name } => Token::BeginNode { name: str::from_utf8(name).unwrap_or_default() },
             Raw::EndNode => Token::EndNode,
             Raw::Property { name, value } => {
-                Token::Property { name: self.property_name(name, offset)?, value }
+                let name = str::from_utf8(self.property_name(name, offset)?).unwrap_or_default();
+                Token::Property { name, value }
             }
             Raw::Nop => Token::Nop,
             Raw::End => Token::End,
@@ -152,9 +150,8 @@ impl<'a> Tokens<'a> {
 
     /// Returns the name at offset `name` of the strings block, of the property whose token is at
     /// `offset` of the blob.
-    fn property_name(&self, name: u32, offset: usize) -> Result<&'a str, DtbError> {
-        let found = self.strings.get(name as usize..).and_then(bounded_name);
-        let found = found.and_then(|name| str::from_utf8(name).ok());
+    fn property_name(&self, name: u32, offset: usize) -> Result<&'a [u8], DtbError> {
+        let found = self.strings.get(name as usize..).and_then(utf8_name);
         found.ok_or(DtbError::Corrupt { offset: offset + 8, rule: TreeRule::PropertyName })
     }
 
@@ -179,11 +176,9 @@ impl<'a> Tokens<'a> {
         let (words, _) = self.rest.as_chunks::<4>();
         let word = |index: usize| words.get(index).copied().map(u32::from_be_bytes);
         match word(0) {
-            Some(Token::BEGIN_NODE) => match self.rest.get(4..).and_then(bounded_name) {
-                Some(name) if name.is_ascii() || str::from_utf8(name).is_ok() => {
-                    Ok((Raw::BeginNode { name }, 4 + name.len() + 1))
-                }
-                _ => corrupt(4, TreeRule::NodeName),
+            Some(Token::BEGIN_NODE) => match self.rest.get(4..).and_then(utf8_name) {
+                Some(name) => Ok((Raw::BeginNode { name }, 4 + name.len() + 1)),
+                None => corrupt(4, TreeRule::NodeName),
             },
             Some(Token::END_NODE) => Ok((Raw::EndNode, 4)),
             Some(Token::PROPERTY) => {
@@ -288,8 +283,26 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Returns the name at the start of `bytes`, without its NUL.
-fn bounded_name(bytes: &[u8]) -> Option<&[u8]> {
+/// Returns the name at the start of `bytes`, without its NUL, if it is UTF-8 and not too long.
+#[inline]
+fn utf8_name(bytes: &[u8]) -> Option<&[u8]> {
+    const LOWEST_BITS: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST_BITS: u64 = LOWEST_BITS << 7;
+    let (words, _) = bytes.get(..LONGEST_NAME + 1).unwrap_or(bytes).as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // Its lowest bit is in the first NUL, if there is one: only above that can a borrow set
+        // another bit.
+        let nul = word.wrapping_sub(LOWEST_BITS) & !word & HIGHEST_BITS;
+        let before_nul = nul.wrapping_sub(1) & !nul;
+        if word & before_nul & HIGHEST_BITS != 0 {
+            break;
+        }
+        if nul != 0 {
+            return bytes.get(..8 * index + nul.trailing_zeros() as usize / 8);
+        }
+    }
+    // It is not ASCII, or ends in the last bytes of its block.
     let len = bytes.iter().take(LONGEST_NAME + 1).position(|&byte| byte == 0)?;
-    bytes.get(..len)
+    bytes.get(..len).filter(|name| str::from_utf8(name).is_ok())
 }

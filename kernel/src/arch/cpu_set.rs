@@ -52,13 +52,18 @@ impl CpuSet {
 
     /// Their numbers, ascending.
     pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
-        self.0.into_iter().enumerate().flat_map(|(nth, word)| {
-            let mut left = word;
-            iter::from_fn(move || {
-                let bit = left.trailing_zeros();
-                left &= left.wrapping_sub(1);
-                (bit < u64::BITS).then_some(nth * 64 + bit as usize)
-            })
+        let mut left = self.0;
+        let mut nth = 0;
+        iter::from_fn(move || {
+            while let Some(word) = left.get_mut(nth) {
+                if *word != 0 {
+                    let bit = word.trailing_zeros() as usize;
+                    *word &= *word - 1;
+                    return Some(64 * nth + bit);
+                }
+                nth += 1;
+            }
+            None
         })
     }
 }

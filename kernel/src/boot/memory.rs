@@ -1,23 +1,22 @@
 //! Finding memory: the phase that fills memblock.
 
 use arrayvec::ArrayVec;
-use linmap::Layout;
 use linmap_fdt::Fdt;
 use linmap_kexec::SEGMENT_ALIGN;
 use linmap_memblock::{FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
 use linmap_platform::chosen;
-use linmap_vmsa::{Pa, PaRange};
+use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::arch::cpu;
-use crate::arch::geometry::geometry;
 use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::arch::topology::Topology;
 use crate::kexec::crash::memory::CrashMemory;
 use crate::boot::pass::Pass;
+use crate::boot::reach;
 use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
@@ -64,11 +63,11 @@ pub fn find(
     let mut memblock = Memblock::<REGIONS>::new();
     let warnings = memblock.fill_from_fdt(fdt)?;
     let initrd = chosen::initrd(fdt);
-    let all = span(&memblock);
-    pass.reach(line, all);
-    let left_out = clip(&mut memblock, all, image.range(), initrd.unwrap_or_default())?;
+    let left_out = reach::leave_out(&mut memblock, pass, line, initrd)?;
     let page = GRANULE.bytes();
-    let partial = partial_pages(&memblock, page);
+    // Filled in place: moving it costs more than what it usually holds.
+    let mut partial = ArrayVec::<PaRange, { 2 * REGIONS }>::new();
+    partial.extend(partial_pages(&memblock, page).take(2 * REGIONS));
     for &range in &partial {
         memblock.reserve(range)?;
     }
@@ -84,11 +83,7 @@ pub fn find(
     let crash = CrashMemory::reserve(line, &mut memblock);
     let ticks = cpu::ticks_since(started);
     warn(&warnings);
-    if left_out > 0 {
-        let bits = geometry().va_bits();
-        say!("{left_out:#x} bytes of memory do not fit the linear region of {bits} bits: they are not used");
-        report!("warning=memory-left-out bytes={left_out} va_bits={bits}");
-    }
+    reach::warn(left_out);
     let crash = crash.unwrap_or_else(|error| {
         say!("no memory is reserved for a crash kernel: {error}");
         report!("warning=crash-kernel what={}", Quoted(&error));
@@ -105,49 +100,17 @@ pub fn find(
     Ok(Found { memblock, firmware, initrd, preserved, topology, crash })
 }
 
-/// From the first byte of memory to the last.
-fn span(memblock: &Memblock<REGIONS>) -> PaRange {
-    let start = memblock.regions().next().map_or(Pa(0), |region| region.range.start);
-    PaRange::new(start, memblock.memory_end())
-}
-
-/// Removes the memory that does not fit the linear region together with the image and, where there
-/// is room for both, the initrd. `all` is the span of memory. Returns how many bytes it removed.
-fn clip(
-    memblock: &mut Memblock<REGIONS>,
-    all: PaRange,
-    image: PaRange,
-    initrd: PaRange,
-) -> Result<u64, RegionError> {
-    let before = memblock.memory_len();
-    let both = match initrd.is_empty() {
-        true => image,
-        false => PaRange::new(image.start.min(initrd.start), image.end.max(initrd.end)),
-    };
-    let mut reach = Layout::reach(geometry(), all, both);
-    if !reach.covers(both) {
-        reach = Layout::reach(geometry(), all, image);
-    }
-    for beyond in [PaRange::new(all.start, reach.start), PaRange::new(reach.end, all.end)] {
-        if !beyond.is_empty() {
-            memblock.remove(beyond)?;
-        }
-    }
-    Ok(before - memblock.memory_len())
-}
-
 /// The frames of 4 KiB that share a page of the linear map with something that is not memory, or
 /// that must not be mapped: no linear map has them.
-fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> ArrayVec<PaRange, { 2 * REGIONS }> {
-    let around = |range: PaRange| {
+fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> impl Iterator<Item = PaRange> {
+    let around = move |range: PaRange| {
         let pages = range.align_inward(page);
         match pages.is_empty() {
             true => [range, PaRange::default()],
             false => [PaRange::new(range.start, pages.start), PaRange::new(pages.end, range.end)],
         }
     };
-    let partial = memblock.mappable(SEGMENT_ALIGN).flat_map(around);
-    partial.filter(|range| !range.is_empty()).take(2 * REGIONS).collect()
+    memblock.mappable(SEGMENT_ALIGN).flat_map(around).filter(|range| !range.is_empty())
 }
 
 /// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover

@@ -8,4 +8,5 @@ pub mod entry;
 pub mod kernel_main;
 pub mod memory;
 pub mod pass;
+pub mod reach;
 pub mod refuse;

@@ -27,7 +27,8 @@ pub enum ListingError {
     /// A system instruction, other than `dc`, in the body of a macro, a repetition or a condition,
     /// which the reader does not expand.
     #[error(
-        "line {line}: `{text}` stands in a macro, a repetition or a condition, which the reader does not expand"
+        "line {line}: `{text}` stands in a macro, a repetition or a condition, which the reader does not \
+         expand"
     )]
     InBody {
         /// The line.

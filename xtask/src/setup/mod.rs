@@ -6,6 +6,8 @@
 
 mod announce;
 mod apt;
+mod deb;
+mod device_trees;
 mod host;
 pub mod lints;
 pub mod lock;
@@ -35,6 +37,7 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     for line in payload::Line::ALL {
         println!("payload: {}", payload::linux(workspace, line)?);
     }
+    println!("device trees: {}", payload::device_trees(workspace)?);
     println!("payload: {}", payload::busybox(workspace)?);
     println!("payload: kexec in {}", payload::kexec_tools(workspace)?.display());
     Ok(ExitCode::SUCCESS)

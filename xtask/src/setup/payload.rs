@@ -1,19 +1,21 @@
 //! What linmap hands over to: Debian's arm64 Linux, Xen and BusyBox, and the kexec that Linux comes
-//! back with, downloaded once into target/payload.
+//! back with, downloaded once into target/payload. One of the kernel packages also has the device
+//! trees of arm64 boards.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use super::apt::PrivateApt;
+use super::deb::Deb;
+use super::device_trees;
 use crate::checksum::sha256;
+use crate::progress;
 use crate::workspace::{Workspace, write_atomically};
-use crate::{process, progress};
 
 /// A line of Debian's kernels, or its hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +39,11 @@ impl Line {
     pub const ALL: [Self; 6] =
         [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest, Self::Xen];
 
+    /// The line whose package has the device trees.
+    const WITH_DEVICE_TREES: Self = Self::Linux6_18;
+
     /// The folder below target/payload, and what messages call the line.
-    fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Linux6_1 => "linux-6.1",
             Self::Linux6_12 => "linux-6.12",
@@ -145,6 +150,11 @@ pub fn what_is_missing(workspace: &Workspace, lines: &[Line], tools: Tools) -> R
             missing.push((format!("kexec's {}", part.file), Box::new(|apt| part.package(apt))));
         }
     }
+    // They come with the kernel of their package, if that is missing too.
+    let of = Line::WITH_DEVICE_TREES;
+    if lines == Line::ALL && !is_missing(of.name(), "Image") && is_missing(of.name(), DEVICE_TREES.file) {
+        missing.push(("device trees".to_owned(), Box::new(move |apt| newest_package(apt, of))));
+    }
     Ok(missing)
 }
 
@@ -212,8 +222,9 @@ static KEXEC: [Part; 12] = [
 pub fn kexec_tools(workspace: &Workspace) -> Result<PathBuf> {
     for part in &KEXEC {
         let name = format!("{KEXEC_FOLDER}/{}", part.file);
-        fetch(workspace, &name, KEXEC_FOLDER, part.file, part.member, |apt| part.package(apt))
-            .with_context(|| hint("kexec"))?;
+        let content = Content::Member(part.member);
+        let file = CachedFile { name: &name, of: KEXEC_FOLDER, file: part.file, content };
+        fetch(workspace, file, None, |apt| part.package(apt)).with_context(|| hint("kexec"))?;
     }
     Ok(workspace.folder("payload")?.join(KEXEC_FOLDER))
 }
@@ -231,16 +242,24 @@ fn newest_package(apt: &PrivateApt, line: Line) -> Result<String> {
 
 /// The newest kernel of a line.
 pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
-    let packages = line.packages();
-    let find = |apt: &PrivateApt| newest_package(apt, line);
-    fetch(workspace, line.name(), line.name(), "Image", packages.member, find)
+    let content = Content::Member(line.packages().member);
+    let image = CachedFile { name: line.name(), of: line.name(), file: "Image", content };
+    let trees = (line == Line::WITH_DEVICE_TREES).then_some(DEVICE_TREES);
+    fetch(workspace, image, trees, |apt| newest_package(apt, line))
         .with_context(|| hint(&format!("the payload {}", line.name())))
+}
+
+/// The device trees of arm64 boards: an archive for the tests.
+pub fn device_trees(workspace: &Workspace) -> Result<Payload> {
+    fetch(workspace, DEVICE_TREES, None, |apt| newest_package(apt, Line::WITH_DEVICE_TREES))
+        .context("the device trees, which the tests need, can't be downloaded")
 }
 
 /// Static BusyBox.
 pub fn busybox(workspace: &Workspace) -> Result<Payload> {
-    let find = |_: &PrivateApt| Ok(BUSYBOX.to_owned());
-    fetch(workspace, "busybox", "busybox", "busybox", "*/bin/busybox", find).with_context(|| hint("BusyBox"))
+    let content = Content::Member("*/bin/busybox");
+    let busybox = CachedFile { name: "busybox", of: "busybox", file: "busybox", content };
+    fetch(workspace, busybox, None, |_| Ok(BUSYBOX.to_owned())).with_context(|| hint("BusyBox"))
 }
 
 fn hint(what: &str) -> String {
@@ -250,38 +269,76 @@ fn hint(what: &str) -> String {
     )
 }
 
-/// The cached `file` in the folder `of`, which the manifest calls `name`, downloaded if it is
-/// missing or differs from what was downloaded before.
+/// A file below target/payload.
+#[derive(Debug, Clone, Copy)]
+struct CachedFile<'n> {
+    /// Its name in the manifest.
+    name: &'n str,
+    /// Its folder.
+    of: &'static str,
+    file: &'static str,
+    content: Content,
+}
+
+/// What of a package a file holds.
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    /// The one member that this pattern matches.
+    Member(&'static str),
+    /// All device trees, in an archive.
+    DeviceTrees,
+}
+
+const DEVICE_TREES: CachedFile<'static> = CachedFile {
+    name: "device-trees",
+    of: Line::WITH_DEVICE_TREES.name(),
+    file: device_trees::FILE,
+    content: Content::DeviceTrees,
+};
+
+impl CachedFile<'_> {
+    fn unpack(&self, deb: &Deb, package: &str, version: &str) -> Result<Vec<u8>> {
+        match self.content {
+            Content::Member(pattern) => deb.member(pattern),
+            Content::DeviceTrees => device_trees::archive(deb, &format!("{package} {version}")),
+        }
+    }
+}
+
+/// The cached `file`, downloaded if it is missing or differs from what was downloaded before. A
+/// download also gives the file `beside`, which is of the same package.
 fn fetch(
     workspace: &Workspace,
-    name: &str,
-    of: &str,
-    file: &str,
-    member: &str,
+    file: CachedFile<'_>,
+    beside: Option<CachedFile<'_>>,
     find: impl Fn(&PrivateApt) -> Result<String>,
 ) -> Result<Payload> {
     let folder = workspace.folder("payload")?;
-    let path = folder.join(of).join(file);
+    let path = |of: CachedFile<'_>| folder.join(of.of).join(of.file);
     let manifest = folder.join("manifest.json");
-    if let Some(payload) = cached(&manifest, name, &path) {
+    if let Some(payload) = cached(&manifest, file.name, &path(file)) {
         return Ok(payload);
     }
     // Two runs at the same time: the second waits and finds what the first has fetched.
     let lock = fs::File::create(folder.join("lock"))?;
     progress::during("waiting for another download", || flock(&lock, FlockOperation::LockExclusive))?;
-    if let Some(payload) = cached(&manifest, name, &path) {
+    if let Some(payload) = cached(&manifest, file.name, &path(file)) {
         return Ok(payload);
     }
     let apt = PrivateApt::update(workspace)?;
     let package = find(&apt)?;
     let (deb, version) = apt.download(&package)?;
-    let content = progress::during(&format!("unpacking {package}"), || unpack(&deb, member))?;
-    write_atomically(&path, &content)?;
-    let mut entries = read_manifest(&manifest);
-    entries[name] = json!({"package": package, "version": version, "sha256": sha256(&content)});
-    write_atomically(&manifest, format!("{entries:#}\n").as_bytes())?;
-    fs::remove_file(&deb)?;
-    Ok(Payload { path, package, version })
+    let deb = Deb::at(deb);
+    for file in [Some(file), beside].into_iter().flatten() {
+        let unpacking = format!("unpacking {}: {}", package, file.name);
+        let content = progress::during(&unpacking, || file.unpack(&deb, &package, &version))?;
+        write_atomically(&path(file), &content)?;
+        let mut entries = read_manifest(&manifest);
+        entries[file.name] = json!({"package": package, "version": version, "sha256": sha256(&content)});
+        write_atomically(&manifest, format!("{entries:#}\n").as_bytes())?;
+    }
+    deb.remove()?;
+    Ok(Payload { path: path(file), package, version })
 }
 
 fn cached(manifest: &Path, name: &str, path: &Path) -> Option<Payload> {
@@ -299,24 +356,6 @@ fn cached(manifest: &Path, name: &str, path: &Path) -> Option<Payload> {
 fn read_manifest(manifest: &Path) -> Value {
     let text = fs::read_to_string(manifest).unwrap_or_default();
     serde_json::from_str(&text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
-}
-
-/// The one member of a package that `pattern` matches.
-fn unpack(deb: &Path, pattern: &str) -> Result<Vec<u8>> {
-    let mut unpack = Command::new("dpkg-deb");
-    unpack.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut unpacking = process::start(&mut unpack)?;
-    let tar_file = unpacking.stdout().context("dpkg-deb has no output")?;
-    let mut extract = Command::new("tar");
-    extract.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdin(tar_file);
-    extract.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let extracted = process::start(&mut extract)?.output()?;
-    let unpacked = unpacking.wait()?;
-    if !unpacked.success() || !extracted.status.success() || extracted.stdout.is_empty() {
-        let said = String::from_utf8_lossy(&extracted.stderr);
-        bail!("{} holds no {pattern}, or can't be unpacked: {}", deb.display(), said.trim_end());
-    }
-    Ok(extracted.stdout)
 }
 
 /// The numbers in a release in their order, which is how kernel releases of one line compare.

@@ -3,32 +3,16 @@
 use linmap::{Builder, ImageParts};
 use linmap_memblock::Memblock;
 use linmap_table::Leaves;
-use linmap_vmsa::{Geometry, Granule, Pa, PaRange, Va};
+use linmap_vmsa::{Geometry, Pa, PaRange, Va};
 
-use crate::expected::{parts, sizes};
 use crate::random::Random;
+use crate::rules::build::Wanted;
+use crate::rules::expected::{parts, sizes};
+use crate::rules::geometries::GEOMETRIES;
 
 /// At most this much memory is mapped by pages.
 const PAGE_LEAVES: u64 = 64 << 20;
 const GIB: u64 = 1 << 30;
-
-/// Granule, VA bits, PA bits.
-const GEOMETRIES: [(Granule, u8, u8); 14] = [
-    (Granule::K4, 39, 48),
-    (Granule::K4, 48, 48),
-    (Granule::K4, 48, 52),
-    (Granule::K4, 52, 52),
-    (Granule::K16, 36, 48),
-    (Granule::K16, 47, 48),
-    (Granule::K16, 48, 48),
-    (Granule::K16, 47, 52),
-    (Granule::K16, 52, 52),
-    (Granule::K64, 42, 48),
-    (Granule::K64, 48, 48),
-    (Granule::K64, 42, 52),
-    (Granule::K64, 48, 52),
-    (Granule::K64, 52, 52),
-];
 
 /// Memory, and how it is mapped.
 #[derive(Debug)]
@@ -49,9 +33,13 @@ fn range(start: u64, end: u64) -> PaRange {
 }
 
 impl Setting {
+    pub fn wanted(&self) -> Wanted<'_> {
+        let Self { geometry, leaves, builder, memory, image, .. } = self;
+        Wanted { geometry: *geometry, leaves: *leaves, builder: *builder, memory, image: *image }
+    }
+
     pub fn random(random: &mut Random) -> Self {
-        let (granule, va_bits, pa_bits) = random.pick(&GEOMETRIES);
-        let geometry = Geometry::new(granule, va_bits, pa_bits).expect("a shape that there is");
+        let geometry = random.pick(&GEOMETRIES);
         let kinds = [Leaves::ContiguousBlocks, Leaves::ContiguousBlocks, Leaves::Blocks, Leaves::Pages];
         let leaves = random.pick(&kinds);
         let ram = ram(geometry, random);
@@ -64,7 +52,7 @@ impl Setting {
         for range in &no_map {
             memblock.mark_no_map(*range).expect("room");
         }
-        let page = granule.bytes();
+        let page = geometry.granule().bytes();
         let mut memory: Vec<_> = memblock.mappable(page).collect();
         let mut image = image(&memory, page, random);
         if by_pages(geometry, &memory, image.range(), leaves) > PAGE_LEAVES {

@@ -1,0 +1,146 @@
+//! Building a map, and comparing it.
+
+use linmap::{Builder, BuilderSlots, ConfigError, ImageParts, LayoutError, LinearMapConfig, MappingLists};
+use linmap_table::{Fixmap, Leaves, Reserved};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::registers::{tcr, ttbr};
+use linmap_vmsa::{Geometry, Granule, PaRange, Va};
+
+use super::expected::{Leaf, Tables, leaves, parts, sizes};
+use super::host::Host;
+use super::read::{read, sizes_of_tables};
+
+const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
+
+/// What is to be mapped, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'w> {
+    pub geometry: Geometry,
+    pub leaves: Leaves,
+    pub builder: Builder,
+    /// Whole pages, ascending, disjoint.
+    pub memory: &'w [PaRange],
+    pub image: ImageParts,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was built.
+    Built(Built),
+    /// It is wider than the linear region or the 1:1 map.
+    TooWide,
+}
+
+/// A map that is as the rules say.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Built {
+    /// The tables below the root, in bytes.
+    pub table_bytes: u64,
+    pub bytes: u64,
+    pub leaves: Mix,
+}
+
+/// How many leaves of each kind there are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mix {
+    pub pages: u64,
+    pub pages_in_runs: u64,
+    pub blocks: u64,
+    pub blocks_in_runs: u64,
+}
+
+impl Mix {
+    fn add(&mut self, leaf: Leaf, page: u64) {
+        let kind = match (1 << leaf.shift == page, leaf.contiguous) {
+            (true, false) => &mut self.pages,
+            (true, true) => &mut self.pages_in_runs,
+            (false, false) => &mut self.blocks,
+            (false, true) => &mut self.blocks_in_runs,
+        };
+        *kind += 1;
+    }
+}
+
+/// Builds a linear map and compares it with what the rules say.
+pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> Result<Outcome, String> {
+    let geometry = wanted.geometry;
+    let page = geometry.granule().bytes();
+    host.reset(page);
+    let (root, empty, fixmap) = (host.cleared(), host.cleared(), host.cleared());
+    let fixed = host.out();
+    let config = LinearMapConfig {
+        geometry,
+        image: wanted.image,
+        leaves: wanted.leaves,
+        builder: wanted.builder,
+        slots: SLOTS,
+        root,
+        reserved: Reserved {
+            ttbr0: ttbr(geometry, empty, 0).map_err(|error| error.to_string())?,
+            tcr: tcr(geometry, geometry, true).map_err(|error| error.to_string())?,
+        },
+        bbm: BbmLevel::L0,
+    };
+    let (Some(first), Some(last)) = (wanted.memory.first(), wanted.memory.last()) else {
+        let error = config.prepare([], lists).map(|_| ()).expect_err("no memory");
+        return if error == ConfigError::NoMemory { Ok(Outcome::TooWide) } else { Err(error.to_string()) };
+    };
+    // The linear region begins at a multiple of what the layout promises to align.
+    let align = if geometry.granule() == Granule::K64 { 1u64 << 29 } else { 1 << 30 };
+    let memstart = first.start.0 / align * align;
+    let is_too_wide = last.end.0 - memstart > 1 << (geometry.va_bits() - 1);
+    // T0SZ has 48 bits, or the 52 that the kernel's half shows that the CPUs have.
+    let reach = if geometry.lpa2() || geometry.va_bits() > 48 { 52 } else { 48 };
+    let is_beyond_1_to_1 = wanted.builder == Builder::Identity && last.end.0 > 1u64 << reach;
+    let prepared = match config.prepare(wanted.memory.iter().copied(), lists) {
+        Ok(_) if is_too_wide || is_beyond_1_to_1 => return Err("it can't be in reach".into()),
+        Ok(prepared) => prepared,
+        Err(ConfigError::Layout(LayoutError::TooWide { .. })) if is_too_wide => return Ok(Outcome::TooWide),
+        Err(ConfigError::Identity(_)) if is_beyond_1_to_1 => return Ok(Outcome::TooWide),
+        Err(error) => return Err(error.to_string()),
+    };
+    let base = u64::MAX << geometry.va_bits();
+    let fixmap_base = Va(u64::MAX << 29);
+    let mut cpu = host.cpu(geometry, fixmap, fixmap_base);
+    // SAFETY: a table of empty entries that nothing else changes.
+    let mut slots = unsafe { Fixmap::new(geometry, host.pointer(fixmap), fixmap_base) };
+    // SAFETY: nothing walks the tables, and all frames are host memory.
+    let map = unsafe { prepared.build(&mut slots, &mut cpu, host) }.map_err(|error| error.to_string())?;
+    let (built, offset) = (map.built(), base.wrapping_sub(memstart));
+    if map.layout().offset() != offset {
+        return Err(format!("memstart is {}, not {memstart:#x}", map.layout().memstart()));
+    }
+    let mut found = Vec::new();
+    let top = sizes_of_tables(geometry);
+    read(host, geometry, root, &top, base, &mut found)?;
+    let mut tables = Tables::new(geometry);
+    let (mut nth, mut wrong, mut of) = (0, None, Built::default());
+    let parts = parts(wanted.memory, wanted.image.range(), wanted.leaves);
+    leaves(&sizes(geometry), &parts, offset, |leaf| {
+        if found.get(nth) != Some(&leaf) {
+            wrong.get_or_insert((found.get(nth).copied(), leaf));
+        }
+        nth += 1;
+        of.bytes += 1 << leaf.shift;
+        of.leaves.add(leaf, page);
+        tables.add(leaf);
+    });
+    if let Some((found, leaf)) = wrong {
+        return Err(format!("found {found:x?}, should be {leaf:x?}"));
+    }
+    if let Some(more) = found.get(nth) {
+        return Err(format!("{more:x?} is mapped besides"));
+    }
+    let counted = (built.tables, built.entries, built.bytes, host.out() - fixed);
+    let least = (tables.count, nth as u64, of.bytes, tables.count);
+    if counted != least {
+        return Err(format!("tables, entries, bytes, frames: {counted:?}, should be {least:?}"));
+    }
+    let memory: u64 = wanted.memory.iter().map(|range| range.len()).sum();
+    if of.bytes != memory {
+        return Err(format!("{:#x} bytes are mapped of {memory:#x}", of.bytes));
+    }
+    of.table_bytes = tables.count * page;
+    Ok(Outcome::Built(of))
+}
