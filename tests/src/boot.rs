@@ -40,7 +40,12 @@ impl Boot {
     /// A boot with these options, separated by white space.
     pub fn new(options: &str) -> Self {
         let json = tempfile::NamedTempFile::new().expect("a temporary file");
-        Self { arguments: options.split_whitespace().map(str::to_owned).collect(), json, lines: None, padding: None }
+        Self {
+            arguments: options.split_whitespace().map(str::to_owned).collect(),
+            json,
+            lines: None,
+            padding: None,
+        }
     }
 
     /// A boot with these options that stops in the shell, where `lines` are typed; a command that

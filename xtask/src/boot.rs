@@ -478,7 +478,8 @@ mod tests {
     #[test]
     fn a_va_size_belongs_to_its_granule() {
         let check = |words: &[&str]| check_va_bits(&arguments(words));
-        for (granule, sizes) in [("4k", [39, 48, 52].as_slice()), ("16k", &[36, 47, 48, 52]), ("64k", &[42, 48, 52])]
+        for (granule, sizes) in
+            [("4k", [39, 48, 52].as_slice()), ("16k", &[36, 47, 48, 52]), ("64k", &[42, 48, 52])]
         {
             for bits in 30..=56 {
                 let size = bits.to_string();

@@ -8,8 +8,8 @@ use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::{Image, frame_after, leads_to};
 use crate::arch::geometry::identity;
+use crate::arch::image::{Image, frame_after, leads_to};
 use crate::arch::layout::IDENTITY;
 
 /// How many tables lead to a page.

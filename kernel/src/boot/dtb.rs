@@ -8,8 +8,8 @@ use linmap_vmsa::{Attributes, Descriptor, LeafError, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::dtb_entry;
 use crate::arch::geometry::geometry;
+use crate::arch::image::dtb_entry;
 use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, WIDEST};
 
 /// The greatest length of a DTB (booting.rst).

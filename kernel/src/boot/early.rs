@@ -6,8 +6,8 @@ use linmap_vmsa::Pa;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::entered::Entered;
-use crate::arch::image::{self, Image};
 use crate::arch::geometry::{self, geometry};
+use crate::arch::image::{self, Image};
 use crate::arch::layout::FIXMAP;
 use crate::arch::per_cpu;
 use crate::arch::stop;

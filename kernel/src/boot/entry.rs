@@ -10,7 +10,7 @@ use linmap_vmsa::{Attributes, Granule, Level, leaf_type};
 use crate::arch::el2_stub::HVC_RESTART;
 use crate::arch::entered::Entered;
 use crate::arch::layout::{
-    DTB_LEVEL, DTB_WINDOW, FIXMAP, DEFAULT, GRANULE, IDENTITY, IMAGE, STACKS, WIDEST, frame, stack,
+    DEFAULT, DTB_LEVEL, DTB_WINDOW, FIXMAP, GRANULE, IDENTITY, IMAGE, STACKS, WIDEST, frame, stack,
 };
 use crate::arch::psci;
 use crate::arch::sctlr::{SCTLR_EL2_OFF, SCTLR_OFF, SCTLR_ON};

@@ -44,16 +44,16 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let devices = Devices::find(fdt);
     let uart = Uart::from_stdout_path(fdt);
     let read = cpu::ticks_since(started);
-    pass.use_va_size(chosen::command_line(fdt)).unwrap_or_else(|error| fail("va-bits", &error, None));
     let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
     let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
     let line = platform.command_line;
+    pass.use_va_size(line).unwrap_or_else(|error| fail("va-bits", &error, platform.psci));
     report_entry(&platform, entered_at);
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let found = memory::find(fdt, dtb.at, pass, line)
-        .unwrap_or_else(|error| fail("memory", &error, platform.psci));
+    let found =
+        memory::find(fdt, dtb.at, pass, line).unwrap_or_else(|error| fail("memory", &error, platform.psci));
     boot(platform, early, found, &devices)
 }
 

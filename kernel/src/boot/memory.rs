@@ -14,9 +14,9 @@ use crate::arch::cpu;
 use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::arch::topology::Topology;
-use crate::kexec::crash::memory::CrashMemory;
 use crate::boot::pass::Pass;
 use crate::boot::reach;
+use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::physical::REGIONS;
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
@@ -52,12 +52,7 @@ pub enum FindError {
 ///
 /// # Errors
 /// [`FindError`].
-pub fn find(
-    fdt: Fdt<'static>,
-    dtb: PaRange,
-    pass: Pass,
-    line: CommandLine<'_>,
-) -> Result<Found, FindError> {
+pub fn find(fdt: Fdt<'static>, dtb: PaRange, pass: Pass, line: CommandLine<'_>) -> Result<Found, FindError> {
     let image = pass.image;
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();

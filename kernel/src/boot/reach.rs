@@ -26,9 +26,8 @@ pub fn leave_out(
     let all = PaRange::new(start, memblock.memory_end());
     pass.reach(line, all);
     let image = pass.image.range();
-    let both = initrd.map_or(image, |initrd| {
-        PaRange::new(image.start.min(initrd.start), image.end.max(initrd.end))
-    });
+    let both =
+        initrd.map_or(image, |initrd| PaRange::new(image.start.min(initrd.start), image.end.max(initrd.end)));
     let mut reach = Layout::reach(geometry(), all, both);
     if !reach.covers(both) {
         reach = Layout::reach(geometry(), all, image);

@@ -6,8 +6,8 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
-use crate::arch::image::Image;
 use crate::arch::geometry::geometry;
+use crate::arch::image::Image;
 use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;

@@ -14,8 +14,8 @@ use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::image::Image;
 use crate::arch::geometry::geometry;
+use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
 use crate::memory::physical::REGIONS;
 use crate::report;

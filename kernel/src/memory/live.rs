@@ -18,8 +18,8 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::image::Image;
 use crate::arch::geometry::geometry;
+use crate::arch::image::Image;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;

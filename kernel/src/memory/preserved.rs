@@ -92,12 +92,8 @@ impl PreservedMemory {
     /// Reads the ranges that the previous kernel preserved. If one of them is wrong, reports it
     /// and returns none; the memory of all stays reserved.
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
-        let read = PreservedRange::read_all(
-            fdt,
-            memblock.mappable(GRANULE.bytes()),
-            memblock.reserved(),
-            in_use,
-        );
+        let read =
+            PreservedRange::read_all(fdt, memblock.mappable(GRANULE.bytes()), memblock.reserved(), in_use);
         let ranges = match read {
             Ok(ranges) => ranges,
             Err(error) => {

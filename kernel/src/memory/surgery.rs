@@ -6,8 +6,8 @@ use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::{Pa, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::Image;
 use crate::arch::geometry::geometry;
+use crate::arch::image::Image;
 use crate::arch::layout::{self, GRANULE, slot};
 
 /// The surgery root.

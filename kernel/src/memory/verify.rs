@@ -17,8 +17,8 @@ use thiserror::Error;
 
 use crate::arch::compare::VectorLoop;
 use crate::arch::cpu;
-use crate::arch::image::Image;
 use crate::arch::geometry::{geometry, identity};
+use crate::arch::image::Image;
 use crate::arch::probe::{Fault, load_byte};
 use crate::memory::expected::KnownMappings;
 use crate::memory::live::LiveMap;

@@ -14,8 +14,8 @@ use linmap_vmsa::{Attributes, Descriptor, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
-use crate::arch::image::level_2_entry;
 use crate::arch::geometry::geometry;
+use crate::arch::image::level_2_entry;
 use crate::arch::layout::{GRANULE, MAX_CPUS, STACKS, TABLE, stack};
 use crate::memory::physical::Memory;
 
