@@ -191,8 +191,8 @@ fn memory_above_48_bits_gets_lpa2_by_itself() {
             .with("--script", "map")
             .run();
         outcome.expect_success();
-        let entries = outcome.records.iter().filter(|record| record.contains_key("generation"));
-        let entry = entries.last().expect("an entry");
+        let mut entries = outcome.records.iter().filter(|record| record.contains_key("generation"));
+        let entry = entries.next_back().expect("an entry");
         let found = ["va_bits", "lpa2", "pa_bits"].map(|key| number(entry, key));
         assert_eq!(found, [52, lpa2, 52], "{granule}: {}", outcome.console);
         assert_eq!(outcome.linear_map("bytes"), 2 * GIB, "{granule}");
