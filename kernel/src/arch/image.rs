@@ -160,8 +160,8 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
     unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
 
-/// The entry of the live level-2 table that translates `va`, an address that this table reaches: all
-/// of the last one, but the image.
+/// The entry of the live level-2 table that translates `va`, an address in the last table but the
+/// image's.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
     // SAFETY: an index is below the number of entries of the table.
     unsafe { table(&raw const __swapper, frame::LEVEL_2).add(WIDEST.index(va, Level::L2)) }
