@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the property tests of the machine model, of the linear map's changes on it,
-//! of unpacking kernels, of all parsers of a payload and of reading a machine's device tree or its
-//! UEFI memory map, for as long as one likes.
+//! of unpacking kernels, of all parsers of a payload, of the command line, and of reading a
+//! machine's device tree, its UEFI memory map or iomem, for as long as one likes.
 
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ Exit code: 0 nothing was found, 1 something was";
 
 /// Run random edits of live trees and random changes of the linear map on the machine model, random
 /// bytes and events through its readers and the machine, and random bytes through what unpacks
-/// kernels and reads move lists, archives, command lines, device trees and UEFI memory maps.
+/// kernels and reads move lists, archives, command lines, device trees, UEFI memory maps and iomem.
 #[derive(Debug, clap::Args)]
 pub struct FuzzArgs {
     /// How many sequences of up to 20 edits, in all: a third each in trees of 4K, 16K and 64K

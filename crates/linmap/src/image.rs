@@ -4,8 +4,11 @@ use linmap_vmsa::{Pa, PaRange, Va};
 
 /// Where the kernel image lies and where it has a mapping of its own.
 ///
-/// Its linear alias is read-only and never executable. A kernel whose image lies outside of all
-/// memory that the linear map covers gives empty ranges.
+/// The linear map has its read-only part once more, read-only and never executable. It has no
+/// second mapping of its data: writable memory of the kernel would be at an address that can be
+/// guessed. Whoever wants to read an image by physical addresses reads its data at `va`.
+///
+/// A kernel whose image lies outside of all memory that the linear map covers gives empty ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ImageParts {
     /// Text and read-only data, whole pages. No call changes them.

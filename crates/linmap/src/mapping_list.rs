@@ -5,10 +5,11 @@ use linmap_table::{Leaves, Mapping};
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
 use thiserror::Error;
 
+use crate::image::ImageParts;
 use crate::layout::Layout;
 
 /// A list of mappings of fixed capacity. It holds one for each range of memory, and two more in a
-/// linear map for the kernel image.
+/// linear map for what lies around the kernel image.
 pub type MappingList<const N: usize = 512> = ArrayVec<Mapping, N>;
 
 /// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory
@@ -39,19 +40,21 @@ pub struct TooManyRanges {
 }
 
 /// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never
-/// executable. `image`, the kernel image in whole pages, is read-only and has no contiguous bit,
-/// since it has another mapping elsewhere.
+/// executable. `image` has another mapping elsewhere: here its read-only part is read-only, without
+/// the contiguous bit, and its data is left out, so that no wild pointer reaches it by an address
+/// that can be guessed.
 ///
 /// # Errors
 /// [`TooManyRanges`].
 pub fn linear_mappings<const N: usize>(
     layout: &Layout,
     identity: &[Mapping],
-    image: PaRange,
+    image: ImageParts,
     leaves: Leaves,
     list: &mut MappingList<N>,
 ) -> Result<(), TooManyRanges> {
     list.clear();
+    let whole = image.range();
     let alias_leaves = match leaves {
         Leaves::Pages => Leaves::Pages,
         Leaves::Blocks | Leaves::ContiguousBlocks => Leaves::Blocks,
@@ -59,9 +62,9 @@ pub fn linear_mappings<const N: usize>(
     for mapping in identity {
         let range = PaRange { start: mapping.pa, end: Pa(mapping.pa.0 + mapping.len) };
         let parts = [
-            (PaRange::new(range.start, range.end.min(image.start)), Attributes::KERNEL_DATA, leaves),
-            (range.intersection(image), Attributes::KERNEL_RODATA, alias_leaves),
-            (PaRange::new(range.start.max(image.end), range.end), Attributes::KERNEL_DATA, leaves),
+            (PaRange::new(range.start, range.end.min(whole.start)), Attributes::KERNEL_DATA, leaves),
+            (range.intersection(image.read_only), Attributes::KERNEL_RODATA, alias_leaves),
+            (PaRange::new(range.start.max(whole.end), range.end), Attributes::KERNEL_DATA, leaves),
         ];
         for (part, attributes, leaves) in parts {
             if !part.is_empty() {
@@ -152,7 +155,12 @@ mod tests {
         list
     }
 
-    fn linear(memory: &[PaRange], image: PaRange, leaves: Leaves) -> List {
+    /// An image whose text ends at `text_end`.
+    fn image(start: u64, text_end: u64, end: u64) -> ImageParts {
+        ImageParts { read_only: range(start, text_end), data: range(text_end, end), va: Va(0) }
+    }
+
+    fn linear(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> List {
         let layout = Layout::new(G, range(0x4000_0000, 0x1_0000_0000)).unwrap();
         let mut list = Box::new(MappingList::new());
         linear_mappings(&layout, &identity(memory), image, leaves, &mut list).unwrap();
@@ -166,8 +174,8 @@ mod tests {
     }
 
     #[test]
-    fn all_memory_is_mapped_once_and_the_image_read_only() {
-        let image = range(0x4020_0000, 0x4030_0000);
+    fn memory_is_mapped_once_the_images_text_read_only_and_its_data_not_at_all() {
+        let image = image(0x4020_0000, 0x4028_0000, 0x4030_0000);
         let list = linear(&memory(), image, Leaves::ContiguousBlocks);
         let found: Vec<_> = list.iter().map(|m| (m.pa.0, m.len, m.attributes.access, m.leaves)).collect();
         let (data, rodata) = (Access::KernelReadWrite, Access::KernelReadOnly);
@@ -175,7 +183,7 @@ mod tests {
             found,
             [
                 (0x4000_0000, 0x20_0000, data, Leaves::ContiguousBlocks),
-                (0x4020_0000, 0x10_0000, rodata, Leaves::Blocks),
+                (0x4020_0000, 0x8_0000, rodata, Leaves::Blocks),
                 (0x4030_0000, 0x2fd0_0000, data, Leaves::ContiguousBlocks),
                 (0x7100_0000, 0xf00_0000, data, Leaves::ContiguousBlocks),
                 (0x9000_0000, 0x1000_0000, data, Leaves::ContiguousBlocks),
@@ -187,11 +195,11 @@ mod tests {
     fn an_image_at_either_end_of_memory_leaves_no_empty_mapping() {
         let memory = [range(0x4000_0000, 0x4010_0000)];
         for (image, parts) in [
-            (range(0x4000_0000, 0x4001_0000), 2),
-            (range(0x400f_0000, 0x4010_0000), 2),
-            (range(0x4000_0000, 0x4010_0000), 1),
+            (image(0x4000_0000, 0x4000_8000, 0x4001_0000), 2),
+            (image(0x400f_0000, 0x400f_1000, 0x4010_0000), 2),
+            (image(0x4000_0000, 0x4008_0000, 0x4010_0000), 1),
         ] {
-            assert_eq!(linear(&memory, image, Leaves::Pages).len(), parts, "{image}");
+            assert_eq!(linear(&memory, image, Leaves::Pages).len(), parts, "{image:?}");
         }
     }
 

@@ -51,7 +51,7 @@ impl LinearMapConfig {
         };
         let end = Pa(last.pa.0 + last.len);
         let layout = Layout::new(geometry, PaRange { start: first.pa, end })?;
-        linear_mappings(&layout, identity, self.image.range(), self.leaves, linear)?;
+        linear_mappings(&layout, identity, self.image, self.leaves, linear)?;
         let linear = Mappings::new(geometry, linear)?;
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),

@@ -153,8 +153,9 @@ impl Booted {
 
     fn expected(&self, layout: &Layout) -> BTreeMap<u64, (u64, bool)> {
         let mut pages = BTreeMap::new();
+        let data = PaRange::new(Pa(self.image.start.0 + IMAGE_LEN / 2), self.image.end);
         for range in self.memblock.mappable(0x1000) {
-            for pa in (range.start.0..range.end.0).step_by(0x1000) {
+            for pa in (range.start.0..range.end.0).step_by(0x1000).filter(|pa| !data.contains(Pa(*pa))) {
                 pages.insert(layout.linear(Pa(pa)).0, (pa, !self.image.contains(Pa(pa))));
             }
         }

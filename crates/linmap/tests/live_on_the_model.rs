@@ -186,7 +186,7 @@ fn run(setting: &Setting, seed: u64, record: bool, tally: &mut Tally) -> Result<
     if let Some((was, is)) = difference {
         return Err(format!("when all is undone, {was:x?} is {is:x?}\nafter\n{log}"));
     }
-    // The image's alias stays split where it was split.
+    // The alias of the image's text stays split where it was split.
     if built == folded && running.frames_out() != frames {
         return Err(format!("{frames} frames were out, {} are\nafter\n{log}", running.frames_out()));
     }

@@ -286,8 +286,91 @@ fn iomem_line() -> impl Strategy<Value = String> {
     prop_oneof![4 => line, 1 => "[ -~]{0,20}"]
 }
 
+/// A line of iomem at the outermost level, and the lines that lie in it.
+#[derive(Clone, Debug)]
+struct Outer {
+    range: PaRange,
+    name: &'static str,
+    inner: Vec<(PaRange, &'static str)>,
+}
+
+/// Lines that don't overlap, of any bytes.
+fn outer_lines() -> impl Strategy<Value = Vec<Outer>> {
+    let name = select(vec!["System RAM", "System RAM", "reserved", "Persistent Memory", "pl011@9000000"]);
+    let inner = select(vec!["Kernel code", "reserved", "System RAM (kmem)", "x : y"]);
+    let inner = prop::collection::vec((0..0x3000u64, 0..0x3000u64, inner), 0..3);
+    let line = (0..0x3000u64, 1..0x6000u64, name, inner);
+    prop::collection::vec(line, 1..8).prop_map(|lines| {
+        let mut next = 0x4000_0000;
+        let outer = |(gap, len, name, inner): (u64, u64, &'static str, Vec<(u64, u64, &'static str)>)| {
+            let start = next + gap;
+            next = start + len;
+            let within = |(from, to, name)| (range(start + from, next.saturating_sub(to)), name);
+            let inner = inner.into_iter().map(within).filter(|(range, _)| range.start < range.end);
+            // Memory lies in no memory.
+            let inner =
+                inner.filter(|(_, inner)| !name.starts_with("System") || !inner.starts_with("System"));
+            let mut memory = 0;
+            let inner = inner.filter(|(_, name)| {
+                memory += u32::from(name.starts_with("System"));
+                memory < 2 || !name.starts_with("System")
+            });
+            Outer { range: range(start, next), name, inner: inner.collect() }
+        };
+        lines.into_iter().map(outer).collect()
+    })
+}
+
+fn line(depth: usize, range: PaRange, name: &str) -> String {
+    format!("{:width$}{:08x}-{:08x} : {name}\n", "", range.start.0, range.end.0 - 1, width = 2 * depth)
+}
+
 proptest! {
     #![proptest_config(cases())]
+
+    #[test]
+    fn each_byte_of_iomem_is_what_the_lines_around_it_say(outer in outer_lines()) {
+        let mut text = String::new();
+        let (mut memory, mut no_map, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
+        for Outer { range, name, inner } in &outer {
+            text += &line(0, *range, name);
+            let is_ram = *name == "System RAM";
+            // No-map memory lies in nothing else.
+            if *name == "reserved" {
+                no_map.push(*range);
+            }
+            memory.extend((is_ram || *name == "reserved").then_some(*range));
+            for (range, name) in inner {
+                text += &line(1, *range, name);
+                memory.extend((*name == "System RAM (kmem)").then_some(*range));
+                reserved.extend(is_ram.then(|| range.align_outward(0x1000).unwrap()));
+            }
+        }
+        let has = |ranges: &[PaRange], pa| ranges.iter().any(|range| range.contains(pa));
+        let overlaps = |(nth, range): (usize, &PaRange)| memory[..nth].iter().any(|it| it.overlaps(*range));
+        let is_overlap = memory.iter().enumerate().any(overlaps);
+        let mut map = Memblock::<64>::new();
+        match map.fill_from_iomem(&text) {
+            Err(IomemError::Overlap { .. }) => prop_assert!(is_overlap, "{text}"),
+            Err(IomemError::NoMemory) => prop_assert_eq!(map, Memblock::new()),
+            Err(error) => prop_assert!(false, "{error}\n{text}"),
+            Ok(()) => {
+                let inner = outer.iter().flat_map(|outer| outer.inner.iter().map(|(range, _)| *range));
+                for range in outer.iter().map(|outer| outer.range).chain(inner) {
+                    let pages = range.align_outward(0x1000).unwrap();
+                    for at in [range.start.0 - 1, range.start.0, range.end.0 - 1, range.end.0]
+                        .into_iter()
+                        .chain([pages.start.0, pages.end.0 - 1, pages.end.0])
+                    {
+                        let found = (map.is_memory(Pa(at)), map.is_no_map(Pa(at)), map.is_reserved(Pa(at)));
+                        let said = (has(&memory, Pa(at)), has(&no_map, Pa(at)), has(&reserved, Pa(at)));
+                        prop_assert_eq!(found, said, "{:#x}\n{}", at, text);
+                    }
+                }
+                prop_assert_eq!(map.memory_len(), memory.iter().map(|range| range.len()).sum::<u64>());
+            }
+        }
+    }
 
     #[test]
     fn no_uefi_map_panics_and_what_is_accepted_is_what_it_says(

@@ -173,10 +173,7 @@ impl FromStr for MemoryMapEntry {
 
 #[cfg(test)]
 mod tests {
-    use std::string::String;
     use std::vec::Vec;
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -264,48 +261,6 @@ mod tests {
         for (text, size, start) in [("0xfffffffffffff000@0x2000", !0xfff, 0x2000), ("1M@4096T", MIB, 1 << 52)]
         {
             assert_eq!(MemoryMap::parse(text), Err(MemoryWordError::AbovePaLimit { size, start }), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_word_panics(
-            text in any::<String>(),
-            close in "[0-9a-zA-Z@$,x]{0,24}",
-            rescued in any::<[u64; 4]>(),
-        ) {
-            let [a, b, c, d] = rescued.map(Pa);
-            for text in [text, close] {
-                let mut memblock = machine();
-                if let Ok(limit) = text.parse::<MemoryLimit>() {
-                    let _ = limit.apply(&mut memblock, &[PaRange::new(a, b), PaRange::new(c, d)]);
-                }
-                if let Ok(map) = MemoryMap::parse(&text) {
-                    let _ = map.apply(&mut memblock);
-                }
-            }
-        }
-
-        #[test]
-        fn what_a_limit_leaves_is_as_much_as_it_says_and_what_is_rescued(
-            pages in 1..0x9_0000u64,
-            rescued in prop::collection::vec((0..0x18_0000u64, 0..0x2000u64), 0..3),
-        ) {
-            let rescued: Vec<_> =
-                rescued.into_iter().map(|(start, len)| range(start * PAGE, len * PAGE)).collect();
-            let (mut memblock, before) = (machine(), machine());
-            let limit = MemoryLimit { bytes: pages * PAGE };
-            let end = limit.apply(&mut memblock, &rescued).unwrap();
-            let below: u64 = memory(&memblock)
-                .iter()
-                .map(|range| range.end.min(end.unwrap_or(PA_LIMIT)).0.saturating_sub(range.start.0))
-                .sum();
-            prop_assert_eq!(below, (pages * PAGE).min(before.memory_len()));
-            for pa in rescued.iter().flat_map(|range| [range.start, Pa(range.end.0.saturating_sub(1))]) {
-                let is_rescued = rescued.iter().any(|range| range.contains(pa));
-                let is_kept = is_rescued || end.is_none_or(|end| pa < end);
-                prop_assert_eq!(memblock.is_memory(pa), is_kept && before.is_memory(pa));
-            }
         }
     }
 }

@@ -127,6 +127,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &De
             memblock: found.memblock,
             fixmap: early.fixmap,
             layout: map.layout(),
+            image,
             changed: ChangedRanges::new(),
             hardware,
             firmware: found.firmware,

@@ -4,11 +4,12 @@ use core::ptr::NonNull;
 
 use linmap_kexec::Transition;
 use linmap_relocate::{Digest, Sha256};
-use linmap_table::{DetachedTree, LeafIter, OffsetWindow, TableWindow};
+use linmap_table::{DetachedTree, LeafIter, TableWindow};
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::layout::GRANULE;
 use crate::memory::physical::Memory;
+use crate::memory::table_window::LiveTables;
 
 /// The digest of all tables, each before those below it. An entry that has changed changes the
 /// digest before it is followed.
@@ -36,7 +37,7 @@ const LEVELS: usize = 5;
 /// Tables for reading. A table goes into the digest when it is opened.
 struct Tables<'t> {
     memory: &'t Memory,
-    window: OffsetWindow,
+    window: LiveTables,
     root: Pa,
     /// The table that was opened last, by level.
     entered: [Option<Pa>; LEVELS],

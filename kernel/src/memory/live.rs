@@ -1,21 +1,19 @@
 //! The linear map in use, and how this kernel edits it.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linmap::features::System;
 use linmap::{
-    ChangeError, Changed, Editor, FramePool, Layout, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
+    ChangeError, Changed, Editor, FramePool, LeafPolicy, LinearMap, MemblockFrames, MemblockRecord,
     ParkError, Pause, Repaint,
 };
 use linmap_live::Step;
 use linmap_live::events::{Roots, TracedTree};
 use linmap_memblock::Memblock;
-use linmap_table::cpu::Cpu;
-use linmap_table::{FrameSource, PhysicalMemory, TableWindow};
+use linmap_table::{FrameSource, PhysicalMemory};
 use linmap_trace::{Line, MAX_CPUS};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Level, Pa, PaRange, Va};
+use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::geometry::geometry;
@@ -26,6 +24,7 @@ use crate::memory::linear_map::Choices;
 use crate::memory::parking;
 use crate::memory::physical::{Memory, REGIONS};
 use crate::memory::surgery::{self, Surgery};
+use crate::memory::table_window::LiveTables;
 use crate::report;
 
 /// The greatest number of steps of a plan: enough to repaint a tebibyte of 1 GiB blocks at once.
@@ -77,7 +76,8 @@ impl LiveMap {
         &'l mut self,
         memblock: &'l mut Memblock<REGIONS>,
     ) -> (&'l mut LinearMap, KernelEditor<'l>, &'l mut [Step]) {
-        let tables = Tables::new(self.image, self.map.layout());
+        // SAFETY: the layout is the map's, and the image is where it says.
+        let tables = unsafe { LiveTables::new(self.map.layout(), self.image) };
         let editor = KernelEditor {
             memblock,
             pool: &mut self.pool,
@@ -96,51 +96,20 @@ pub struct KernelEditor<'l> {
     pool: &'l mut FramePool,
     surgery: &'l mut Surgery,
     cpu: ThisCpu,
-    tables: Tables,
+    tables: LiveTables,
     /// The tree in the form of traces, if a trace is printed.
     traced: Option<&'l TracedTree>,
 }
 
-/// Tables by the addresses at which they are writable. Those in the image are written in the
-/// image's own mapping, because its linear alias is read-only; all others in the linear map.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables {
-    linear: u64,
-    image: PaRange,
-    /// VA − PA of the image.
-    image_offset: u64,
-}
-
-impl Tables {
-    fn new(image: Image, layout: Layout) -> Self {
-        Self { linear: layout.offset(), image: image.range(), image_offset: image.offset() }
-    }
-}
-
-// SAFETY: every table lies in the image's data or in memory that is reserved for tables. Neither is
-// ever made invalid or read-only, so that the frame is writable at one of the two addresses, always
-// the same. No Rust reference leads to a table.
-unsafe impl TableWindow for Tables {
-    #[inline]
-    unsafe fn open(&mut self, _level: Level, table: Pa) -> NonNull<u64> {
-        let offset = if self.image.contains(table) { self.image_offset } else { self.linear };
-        // SAFETY: the caller's: a table of the image or in memory, which is mapped at this address.
-        unsafe { ThisCpu.reach(Va(table.0.wrapping_add(offset))) }
-    }
-
-    #[inline]
-    fn close(&mut self, _level: Level) {}
-}
-
-// SAFETY: `Tables` reaches all tables and all frames of memblock. `parking::all` runs the edit on
-// the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
+// SAFETY: `LiveTables` reaches all tables and all frames of memblock. `parking::all` runs the edit
+// on the surgery root once all other CPUs have parked and this CPU has invalidated its TLB.
 unsafe impl Editor for KernelEditor<'_> {
-    type Window = Tables;
+    type Window = LiveTables;
     type ParkedWindow = surgery::Window;
     type Cpu = ThisCpu;
 
     #[inline]
-    fn window(&mut self) -> Tables {
+    fn window(&mut self) -> LiveTables {
         self.tables
     }
 
@@ -197,7 +166,7 @@ unsafe impl Editor for KernelEditor<'_> {
 /// don't pay for it.
 #[cold]
 #[inline(never)]
-fn print_plan(tree: &TracedTree, steps: &[Step], tables: &mut Tables) {
+fn print_plan(tree: &TracedTree, steps: &[Step], tables: &mut LiveTables) {
     tree.plan(&mut print, steps, tables);
 }
 
@@ -210,11 +179,12 @@ impl LiveMap {
     /// Starts the trace: from here on all accesses to tables are printed in the form that the
     /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
-        // SAFETY: these are the kernel's roots, and `Tables` reaches all tables.
+        // SAFETY: these are the kernel's roots, and `LiveTables` reaches all tables.
         let tree = unsafe { TracedTree::new(geometry(), self.roots) };
         let tree = self.traced.insert(tree.expect("the image's tables are pages"));
         let memory = [PaRange::new(Pa(0), Pa(1 << geometry().pa_bits()))];
-        let mut tables = Tables::new(self.image, self.map.layout());
+        // SAFETY: the layout is the map's, and the image is where it says.
+        let mut tables = unsafe { LiveTables::new(self.map.layout(), self.image) };
         let running = per_cpu::online().iter();
         tree.opening(&mut print, MAX_CPUS, bbm, memory, running, &mut tables);
     }

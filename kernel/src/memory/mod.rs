@@ -12,4 +12,5 @@ pub mod reservations;
 pub mod surgery;
 pub mod table_memory;
 pub mod table_slots;
+pub mod table_window;
 pub mod verify;

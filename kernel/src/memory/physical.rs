@@ -6,12 +6,14 @@ use core::slice;
 use arrayvec::ArrayVec;
 use linmap::{ChangedRanges, Layout};
 use linmap_memblock::Memblock;
-use linmap_table::{Fixmap, OffsetWindow};
+use linmap_table::Fixmap;
 use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::arch::image::Image;
 use crate::arch::layout::MAX_MAPPINGS;
 use crate::memory::owned_bytes::OwnedBytes;
+use crate::memory::table_window::LiveTables;
 
 /// How many regions each of memblock's lists has room for.
 pub const REGIONS: usize = 256;
@@ -28,6 +30,8 @@ pub struct Memory {
     pub fixmap: Fixmap,
     /// Where memory is mapped.
     pub layout: Layout,
+    /// The kernel image. The linear map has its text, read-only, and not its data.
+    pub image: Image,
     /// Protections that differ from those that the map was built with.
     pub changed: ChangedRanges<CHANGED>,
     /// The memory at boot that may be mapped.
@@ -47,10 +51,10 @@ impl Memory {
         PaRange::new(Pa(0), self.memblock.memory_end())
     }
 
-    /// All tables by their linear addresses, for reading.
-    pub fn tables(&self) -> OffsetWindow {
-        // SAFETY: every table frame is in mapped memory, and no Rust reference leads to one.
-        unsafe { OffsetWindow::new(self.layout.offset()) }
+    /// All tables, for reading.
+    pub fn tables(&self) -> LiveTables {
+        // SAFETY: the layout is that of the live map, and the image is where it says.
+        unsafe { LiveTables::new(self.layout, self.image) }
     }
 
     /// Memory that is mapped, ascending.

@@ -204,13 +204,17 @@ impl Prober<'_> {
         Ok(())
     }
 
-    /// Asks the MMU whether the image's linear alias is read-only.
+    /// Asks the MMU whether the alias of the image's text is read-only, and whether its data has
+    /// none.
     fn image_alias(&mut self) -> Result<(), Mismatch> {
-        let image = self.image().range();
-        for pa in (image.start.0..image.end.0).step_by(self.page() as usize) {
-            let va = self.layout.linear(Pa(pa));
+        let (image, text) = (self.image().range(), self.image().read_only());
+        for pa in (image.start.0..image.end.0).step_by(self.page() as usize).map(Pa) {
+            let va = self.layout.linear(pa);
             if cpu::translate_write(va).is_ok() {
                 return Err(Mismatch::Translates { va, by: "AT for a write" });
+            }
+            if !text.contains(pa) {
+                self.unmapped(va)?;
             }
             self.probed.faults += 1;
         }
@@ -235,6 +239,10 @@ impl Prober<'_> {
     /// Probes an address in mapped memory.
     fn mapped(&mut self, pa: Pa) -> Result<(), Mismatch> {
         let va = self.layout.linear(pa);
+        let image = self.image();
+        if image.range().contains(pa) && !image.read_only().contains(pa) {
+            return self.unmapped(va);
+        }
         let Allowed { access, validity, .. } = self.known.changed.at(pa);
         if validity == Validity::Invalid {
             return self.unmapped(va);

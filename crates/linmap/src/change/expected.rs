@@ -1,7 +1,7 @@
 //! What the linear region must translate, for its verification.
 
 use linmap_table::verify::Expected;
-use linmap_vmsa::{Access, Execute, PaRange};
+use linmap_vmsa::{Access, PaRange};
 
 use super::linear_map::LinearMap;
 use crate::changed_ranges::{Allowed, ChangedRanges};
@@ -17,21 +17,21 @@ impl LinearMap {
         memory: impl Iterator<Item = PaRange> + 'e,
         changed: &'e ChangedRanges<N>,
     ) -> impl Iterator<Item = Expected> + 'e {
-        // The image's alias is built without contiguous runs, but a split of it may make some.
-        let (layout, image, leaves, global) = (self.layout(), self.image.range(), self.leaves, self.global);
+        // The alias of the image's text is built without contiguous runs, but a split of it may
+        // make some. Its data has none.
+        let (layout, image, leaves, global) = (self.layout(), self.image, self.leaves, self.global);
+        let whole = image.range();
         let expected = move |(part, allowed): (PaRange, Allowed)| Expected {
             va: layout.linear(part.start),
             len: part.len(),
             content: allowed.content(part.start, leaves, global),
         };
         memory.flat_map(move |range| {
-            let below = PaRange::new(range.start, range.end.min(image.start));
-            let above = PaRange::new(range.start.max(image.end), range.end);
-            let alias = changed.parts(range.intersection(image)).map(|(part, allowed)| {
-                // Whatever the image's own mapping allows.
-                let access = Access::KernelReadOnly;
-                (part, Allowed { access, execute: Execute::Never, ..allowed })
-            });
+            let below = PaRange::new(range.start, range.end.min(whole.start));
+            let above = PaRange::new(range.start.max(whole.end), range.end);
+            let alias = range.intersection(image.read_only);
+            let read_only = Allowed { access: Access::KernelReadOnly, ..Allowed::DATA };
+            let alias = (!alias.is_empty()).then_some((alias, read_only));
             changed.parts(below).chain(alias).chain(changed.parts(above)).map(expected)
         })
     }

@@ -20,8 +20,8 @@ use super::request::Request;
 
 impl LinearMap {
     /// Makes the leaves in `range` as large as addresses, attributes and [`leaves`](Self::leaves)
-    /// allow, and frees tables that become empty. The image's alias stays split, so that parts
-    /// of it can change alone.
+    /// allow, and frees tables that become empty. The alias of the image's text stays as
+    /// it is.
     ///
     /// # Errors
     /// [`ChangeError`].

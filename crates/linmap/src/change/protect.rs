@@ -71,8 +71,7 @@ impl LinearMap {
     /// fro splits a block once, and [`fold`](Self::fold) makes it whole again.
     ///
     /// When the call returns, no CPU holds an old translation of the range. A range in the image's
-    /// data changes in the image's own mapping. Its linear alias is never writable, and is
-    /// invalid when the range is.
+    /// data changes in the image's own mapping, the only one that it has.
     ///
     /// Safe code can't end a permission that other code needs:
     ///
@@ -122,18 +121,8 @@ impl LinearMap {
         if !image.data.covers(range) {
             return Err(ChangeError::PartlyImage { range, image: image.data });
         }
-        let alias = match protection {
-            // The alias is always read-only and never executable.
-            Protection::ReadOnly | Protection::ReadWrite | Protection::NoExecute => Changed::default(),
-            // The alias changes first, since its split may fail if no frame is left. The image
-            // itself is made of pages.
-            Protection::Invalid | Protection::Valid => {
-                self.change(editor, steps, range, Request::Protect(protection.change()))?
-            }
-        };
         let own = VaRange::new(image.own(range.start), range.len());
-        let changed = self.run(editor, steps, own, Request::Protect(protection.change()))?;
-        Ok(alias.and(changed))
+        self.run(editor, steps, own, Request::Protect(protection.change()))
     }
 
     /// Makes `range` text: read-only, and executable by the kernel. No other call makes memory

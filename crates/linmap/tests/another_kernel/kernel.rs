@@ -32,9 +32,9 @@ pub struct Kernel<'r> {
     identity: u64,
 }
 
-// SAFETY: tables lie in RAM outside of the image, which the linear map and the identity map have
-// writable. `park` runs the edit when all CPUs have left the live root and invalidated what they
-// held.
+// SAFETY: tables lie in RAM outside of the image's data, which the linear map and the identity map
+// have writable. `park` runs the edit when all CPUs have left the live root and invalidated what
+// they held.
 unsafe impl Editor for Kernel<'_> {
     type Window = BoardWindow;
     type ParkedWindow = BoardWindow;
@@ -186,6 +186,17 @@ impl<'r> Kernel<'r> {
             });
         }
         self.board.verdict().expect("a legal edit, and the translations that were asked for");
+    }
+
+    /// Every access of a CPU to `range` in the linear map has to fault.
+    pub fn expect_nothing(&self, range: PaRange) {
+        for (cpu, pa) in (0..CPUS).flat_map(|cpu| [range.start.0, range.end.0 - 8].map(|pa| (cpu, pa))) {
+            let va = pa.wrapping_add(self.linear);
+            for kind in [Use::Read, Use::Write] {
+                self.board.event(Event::Faults { cpu, va, kind });
+            }
+        }
+        self.board.verdict().expect("no translation");
     }
 
     /// log2 of the bytes of each leaf of the linear map in `range`.

@@ -27,7 +27,8 @@ fn run(builder: Builder, bbm: BbmLevel) -> u64 {
         let (mut kernel, mut map) = Kernel::boot(builder, bbm, &rendezvous);
         (1..CPUS).for_each(|_| drop(scope.spawn(|| rendezvous.poll())));
         kernel.expect(PaRange::new(RAM.start, IMAGE.read_only.start), true);
-        kernel.expect(IMAGE.range(), false);
+        kernel.expect(IMAGE.read_only, false);
+        kernel.expect_nothing(IMAGE.data);
         kernel.expect(PaRange::new(IMAGE.data.end, RAM.end), true);
 
         let mut steps = [Step::Isb; 64];

@@ -55,13 +55,13 @@ impl Setting {
         let page = geometry.granule().bytes();
         let mut memory: Vec<_> = memblock.mappable(page).collect();
         let mut image = image(&memory, page, random);
-        if by_pages(geometry, &memory, image.range(), leaves) > PAGE_LEAVES {
+        if by_pages(geometry, &memory, image, leaves) > PAGE_LEAVES {
             image = ImageParts::default();
         }
         // Whatever would take too long is left out, not made smaller: the ends stay odd.
         let mut left = PAGE_LEAVES;
         memory.retain(|range| {
-            let bytes = by_pages(geometry, &[*range], image.range(), leaves);
+            let bytes = by_pages(geometry, &[*range], image, leaves);
             let fits = bytes <= left || range.overlaps(image.range());
             left = left.saturating_sub(if fits { bytes } else { 0 });
             fits
@@ -149,7 +149,7 @@ fn image(memory: &[PaRange], page: u64, random: &mut Random) -> ImageParts {
 }
 
 /// The bytes that are mapped by pages.
-fn by_pages(geometry: Geometry, memory: &[PaRange], image: PaRange, kind: Leaves) -> u64 {
+fn by_pages(geometry: Geometry, memory: &[PaRange], image: ImageParts, kind: Leaves) -> u64 {
     let parts = parts(memory, image, kind);
     if kind == Leaves::Pages {
         return memory.iter().map(|range| range.len()).sum();

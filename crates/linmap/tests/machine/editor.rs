@@ -21,7 +21,7 @@ const TABLE_SLOTS: usize = 1;
 const LEVELS: usize = 5;
 
 /// Tables as the kernel reaches them on the live root: those in the image by the image's own
-/// mapping, since its linear alias is read-only, all others by the linear map.
+/// mapping, the only one that its data has, all others by the linear map.
 pub struct LiveWindow {
     pub image: PaRange,
     pub own: BoardWindow,

@@ -148,9 +148,20 @@ impl Running {
             _ => {}
         }
         let start = own.unwrap_or_else(|| self.shadow.linear(range.start));
-        if let Some(va) = self.shadow.hole(start, range.len()) {
-            let pa = range.start.0 + (va - start);
-            wrong.push(self.missing(pa));
+        let data = self.setting.data();
+        let parts = match op {
+            // They leave the image's data out.
+            Op::Split(..) | Op::Fold(_) => [
+                PaRange::new(range.start, range.end.min(data.start)),
+                PaRange::new(range.start.max(data.end), range.end),
+            ],
+            _ => [range, PaRange::default()],
+        };
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let start = start + (part.start.0 - range.start.0);
+            if let Some(va) = self.shadow.hole(start, part.len()) {
+                wrong.push(self.missing(part.start.0 + (va - start)));
+            }
         }
         if matches!(op, Op::Protect(_, Protection::ReadWrite))
             && self.shadow.parts(start, range.len()).iter().any(|(_, part)| part.state.executable)
@@ -180,9 +191,6 @@ impl Running {
             Op::Protect(range, protection) if image.covers(range) => {
                 let change = |state: &mut State| *state = protected(*state, protection);
                 shadow.set(shadow.own(range.start), range.len(), change);
-                if matches!(protection, Protection::Invalid | Protection::Valid) {
-                    shadow.set(shadow.linear(range.start), range.len(), change);
-                }
             }
             Op::Protect(range, protection) => {
                 let start = shadow.linear(range.start);
@@ -393,7 +401,7 @@ impl Running {
             at_first.iter().map(move |first| (range.intersection(*first), state)).collect::<Vec<_>>()
         });
         let kept = kept.filter(|(range, _)| !range.is_empty() && !range.overlaps(setting.image));
-        let data = PaRange::new(setting.text().end, setting.image.end);
+        let data = setting.data();
         let own = self.shadow.image().into_iter().filter(|(range, _)| range.overlaps(data));
         for (range, state) in kept.chain(own) {
             if !state.valid {

@@ -159,6 +159,11 @@ impl Setting {
         PaRange::new(start, Pa(start.0 + 0x4_0000))
     }
 
+    /// The image's data.
+    pub fn data(&self) -> PaRange {
+        PaRange::new(self.text().end, self.image.end)
+    }
+
     /// Where the image is mapped for itself: for the common shape where the kernel has it.
     pub fn image_va(&self) -> Va {
         let half = u64::MAX << self.geometry.va_bits();

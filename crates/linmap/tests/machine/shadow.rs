@@ -41,6 +41,7 @@ pub struct Shadow {
     pub global: Global,
     layout: Layout,
     image: PaRange,
+    data: PaRange,
     image_va: u64,
 }
 
@@ -52,13 +53,15 @@ impl Shadow {
             global: Global::Global,
             layout,
             image: setting.image,
+            data: setting.data(),
             image_va,
         };
         for range in memblock.mappable(setting.page()) {
             shadow.add(range);
         }
-        shadow.set(shadow.linear(setting.image.start), setting.image.len(), |state| *state = READ_ONLY);
         let text = setting.text_len;
+        shadow.set(shadow.linear(setting.image.start), text, |state| *state = READ_ONLY);
+        shadow.remove(setting.data());
         let data = setting.image.len() - text;
         let pa = setting.image.start.0;
         shadow.stretches.insert(image_va, Stretch { len: text, pa, state: TEXT });
@@ -128,13 +131,16 @@ impl Shadow {
         (va - start < stretch.len).then_some((stretch.pa + (va - start), stretch))
     }
 
-    /// All memory that the linear map has, valid or not.
+    /// All memory that is mapped, valid or not: what the linear map has, and the image's data.
     pub fn mapped(&self) -> Vec<PaRange> {
+        let mut parts: Vec<PaRange> = self.memory().into_iter().map(|(range, _)| range).collect();
+        parts.push(self.data);
+        parts.sort_by_key(|range| range.start);
         let mut mapped: Vec<PaRange> = Vec::new();
-        for stretch in self.stretches.range(..self.image_va).map(|(_, stretch)| stretch) {
+        for part in parts {
             match mapped.last_mut() {
-                Some(last) if last.end.0 == stretch.pa => last.end.0 += stretch.len,
-                _ => mapped.push(PaRange::new(Pa(stretch.pa), Pa(stretch.pa + stretch.len))),
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => mapped.push(part),
             }
         }
         mapped

@@ -120,13 +120,9 @@ impl World {
             (first, first + (range.len() - 1))
         };
         match edit {
-            Edit::Protect(range, protection) if self.setting.data().covers(range) => {
+            Edit::Protect(range, _) if self.setting.data().covers(range) => {
                 let first = self.setting.image_va() + (range.start.0 - self.setting.image.start.0);
                 self.pages.change(first, first + (range.len() - 1), |state| edit.of(state));
-                if matches!(protection, Protection::Invalid | Protection::Valid) {
-                    let (first, last) = ends(range);
-                    self.pages.change(first, last, |state| edit.of(state));
-                }
             }
             Edit::Protect(range, _) | Edit::MakeText(range) | Edit::MakeData(range) => {
                 let (first, last) = ends(range);
@@ -188,9 +184,15 @@ impl World {
             Edit::MakeText(range) | Edit::MakeData(range) | Edit::Remove(range) => {
                 is_memory(range) && !range.overlaps(self.setting.image)
             }
-            Edit::Split(range, _) | Edit::Fold(range) => is_memory(range),
+            // They leave the image's data out.
+            Edit::Split(range, _) | Edit::Fold(range) => {
+                let data = self.setting.data();
+                let below = PaRange::new(range.start, range.end.min(data.start));
+                let above = PaRange::new(range.start.max(data.end), range.end);
+                is_pages(range) && [below, above].into_iter().all(|part| part.is_empty() || is_memory(part))
+            }
             Edit::Add(range) => {
-                is_pages(range) && {
+                is_pages(range) && !range.overlaps(self.setting.data()) && {
                     let (first, last) = ends(range);
                     self.pages.within(first, last).is_empty()
                 }
@@ -216,9 +218,13 @@ impl World {
             }
         }
         for memory in &self.setting.memory {
-            let (first, len) = linear(*memory);
-            for part in beyond(&self.pages, first, first + (len - 1)) {
-                edits.push(Edit::Add(range(part.0, part.1)));
+            let data = self.setting.data();
+            let below = PaRange::new(memory.start, memory.end.min(data.start));
+            let above = PaRange::new(memory.start.max(data.end), memory.end);
+            for (first, len) in [below, above].into_iter().filter(|part| !part.is_empty()).map(linear) {
+                for part in beyond(&self.pages, first, first + (len - 1)) {
+                    edits.push(Edit::Add(range(part.0, part.1)));
+                }
             }
             let below = PaRange::new(memory.start, memory.end.min(image.start));
             let above = PaRange::new(memory.start.max(image.end), memory.end);
@@ -231,8 +237,8 @@ impl World {
         edits
     }
 
-    /// Every leaf but those of the image's alias, which stays split: its address, its level and its
-    /// bits.
+    /// Every leaf but those of the alias of the image's text, which stays split: its address, its
+    /// level and its bits.
     pub fn leaves(&self) -> Vec<(u64, Level, u64)> {
         let image = self.layout.linear(self.setting.image.start).0;
         let mut leaves = Vec::new();
@@ -349,8 +355,8 @@ fn mappings(setting: &Setting, layout: &Layout) -> Vec<Mapping> {
         let above = PaRange::new(memory.start.max(setting.image.end), memory.end);
         let linear = |pa: Pa| layout.linear(pa).0;
         push(below, linear(below.start), Attributes::KERNEL_DATA, setting.leaves);
-        let image = memory.intersection(setting.image);
-        push(image, linear(image.start), Attributes::KERNEL_RODATA, alias);
+        let text = memory.intersection(setting.read_only());
+        push(text, linear(text.start), Attributes::KERNEL_RODATA, alias);
         push(above, linear(above.start), Attributes::KERNEL_DATA, setting.leaves);
     }
     let own = setting.image_va();

@@ -116,7 +116,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     read(host, geometry, root, &top, base, &mut found)?;
     let mut tables = Tables::new(geometry);
     let (mut nth, mut wrong, mut of) = (0, None, Built::default());
-    let parts = parts(wanted.memory, wanted.image.range(), wanted.leaves);
+    let parts = parts(wanted.memory, wanted.image, wanted.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
         if found.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.get(nth).copied(), leaf));
@@ -138,6 +138,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         return Err(format!("tables, entries, bytes, frames: {counted:?}, should be {least:?}"));
     }
     let memory: u64 = wanted.memory.iter().map(|range| range.len()).sum();
+    let memory = memory - wanted.image.data.len();
     if of.bytes != memory {
         return Err(format!("{:#x} bytes are mapped of {memory:#x}", of.bytes));
     }

@@ -1,6 +1,7 @@
 //! What a linear map has to be, from the rules alone: the leaves in ascending order, and how many
 //! tables they need at least.
 
+use linmap::ImageParts;
 use linmap_table::Leaves;
 use linmap_vmsa::{Geometry, Granule, PaRange};
 
@@ -49,16 +50,16 @@ pub struct Part {
     pub read_only: bool,
 }
 
-/// The parts of `memory` around the `image`, whose linear alias is read-only and has no contiguous
-/// bit.
-pub fn parts(memory: &[PaRange], image: PaRange, leaves: Leaves) -> Vec<Part> {
+/// The parts of `memory` around the `image`. The alias of its text is read-only and has no
+/// contiguous bit; its data has none.
+pub fn parts(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> Vec<Part> {
     let alias = if leaves == Leaves::Pages { leaves } else { Leaves::Blocks };
     let around = |range: &PaRange| {
-        let below = PaRange::new(range.start, range.end.min(image.start));
-        let above = PaRange::new(range.start.max(image.end), range.end);
+        let below = PaRange::new(range.start, range.end.min(image.read_only.start));
+        let above = PaRange::new(range.start.max(image.data.end), range.end);
         let data = |range| Part { range, leaves, read_only: false };
-        let image = Part { range: range.intersection(image), leaves: alias, read_only: true };
-        [data(below), image, data(above)]
+        let text = Part { range: range.intersection(image.read_only), leaves: alias, read_only: true };
+        [data(below), text, data(above)]
     };
     memory.iter().flat_map(around).filter(|part| !part.range.is_empty()).collect()
 }

@@ -10,6 +10,7 @@
 //! `gic-version=3` and `-cpu max -m 4G -smp 200`, `virt-el2` with `virtualization=on` and
 //! `-cpu cortex-a72 -m 2G -smp 2,clusters=2`.
 
+mod memory_words;
 mod trees;
 mod uarts;
 
