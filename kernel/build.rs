@@ -19,8 +19,9 @@ fn geometry() -> Geometry {
     Geometry::new(granule, va_bits, 48).expect("sizes that TCR can hold")
 }
 
-/// Where the image is linked, before the end: in the last 32 GiB of the address space. The linear map has the first
-/// half of the kernel's half, so these belong to the rest at every VA size from 36 bits on.
+/// Where the image is linked, before the end: in the last 32 GiB of the address space. The linear
+/// map has the first half of the kernel's half, so these belong to the rest at every VA size from
+/// 36 bits on.
 const IMAGE_FROM_END: u64 = 31 << 30;
 
 /// How many tables lead to a page: one at each level.
@@ -44,7 +45,7 @@ fn main() {
         "granule.rs",
         format!(
             "/// The granule of this image.\npub const GRANULE: Granule = Granule::{:?};\n\
-             /// Bits of virtual address of the kernel's half unless the command line asks for others.\n\
+             /// Bits of virtual address of the kernel's half by default.\n\
              pub const VA_BITS: u8 = {};\n\
              /// Where the kernel image is linked and mapped, away from the linear map.\n\
              pub const IMAGE: Va = Va(0u64.wrapping_sub({} << 30));\n",
@@ -61,8 +62,9 @@ fn main() {
             0u64.wrapping_sub(IMAGE_FROM_END),
             // A table a level for the code, and another below the root for the words of parking.
             2 * levels(identity) - 1,
-            // Beside the tables that lead to the fixmap at the largest VA size, the image takes one more at level 2 with
-            // 4K, and the DTB's window a table of pages where no block is small enough.
+            // Beside the tables that lead to the fixmap at the largest VA size, the image takes one
+            // more at level 2 with 4K, and the DTB's window a table of pages where no block is
+            // small enough.
             levels(widest) + 1
         ),
     );

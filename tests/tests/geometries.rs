@@ -128,7 +128,8 @@ fn random_changes_with_lpa2_and_with_a_root_at_level_2_are_legal() {
     {
         for level in ["linmap.bbm=0", "linmap.bbm=3"] {
             let outcome = Boot::new(&format!(
-                "--granule {granule} --va-bits {bits} --cpus 4 --cpu max,midr=0x410fd842 --payload none --timeout 900"
+                "--granule {granule} --va-bits {bits} --cpus 4 --cpu max,midr=0x410fd842 --payload none \
+                 --timeout 900"
             ))
             .with("--append", format!("{level} linmap.trace=1"))
             .with("--script", format!("stress {calls} 0x1a7; verify"))
@@ -164,7 +165,7 @@ fn memory_beyond_the_linear_region_is_left_out_and_the_rest_is_used() {
 
 #[test]
 fn the_1_to_1_map_reaches_memory_that_the_va_size_does_not() {
-    // All memory lies above what TTBR0 reaches with the kernel's own T0SZ: one level more is needed.
+    // All memory lies above the kernel's own VA size: the map needs one level more.
     for (granule, bits, at, machine) in [("4k", 39, 1022 * GIB, "1T"), ("16k", 36, 126 * GIB, "128G")] {
         let tree = Tree { memory: vec![(RAM + at, GIB)], ..Tree::default() };
         let file = tree.file();

@@ -32,8 +32,8 @@ use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
 
-/// Entered from `entry.S`, MMU and caches on, with the physical addresses of DTB and image, the code
-/// of the entry, its time, and the number of the pass.
+/// Entered from `entry.S`, MMU and caches on, with the physical addresses of DTB and image, the
+/// code of the entry, its time, and the number of the pass.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64, pass: u64) -> ! {
     let mut early = Early::start(Pa(image_pa), entered);
