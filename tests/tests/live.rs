@@ -360,3 +360,24 @@ fn linux_boots_on_all_cpus_after_the_map_was_changed() {
         assert!(outcome.console.contains("Brought up 1 node, 4 CPUs"), "{level}: {}", outcome.console);
     }
 }
+
+#[test]
+fn memory_that_is_kept_in_pages_is_never_folded_and_changes_in_use_at_every_level() {
+    for level in ["linmap.bbm=0", "linmap.bbm=3"] {
+        let outcome = script(
+            "--cpus 2 --cpu max,midr=0x410fd842",
+            &format!("{level} linmap.pages=1M@0x80080000"),
+            "verify; pages keep 0xa0000000 4M; fold 0x80000000 1G; verify; reserve 0x80000000 2M; \
+             protect invalid 0x80090000 4K; protect valid 0x80090000 4K; verify; \
+             memory remove 0xa0100000 1M; memory add 0xa0100000 1M; verify; map; \
+             pages release 0x80000000 1G; fold 0x80000000 1G; verify; map",
+        );
+        outcome.expect_success();
+        let changes = changes(&outcome);
+        let protects = changes.iter().filter(|change| change["change"] == "protect");
+        assert!(protects.clone().all(|change| change["parked"] == 0 && change["entries"] == 1), "{level}");
+        assert_eq!(protects.count(), 2);
+        let maps = maps(&outcome);
+        assert!(maps[0] != maps[1], "{level}: all is folded at last");
+    }
+}

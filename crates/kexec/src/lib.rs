@@ -28,7 +28,7 @@ pub use payload::{
 };
 pub use place::{
     Initrd, MAX_SEGMENTS, Part, PayloadPlacement, PlacementError, SEGMENT_ALIGN, SegmentError, Segments,
-    initrd_window, usable,
+    fill_with_usable, initrd_window,
 };
 pub use tree::{
     CrashMemory, MAX_PENNED, MAX_PRESERVED, NextTree, PreservedError, PreservedRange, Seeds, SpinTable,

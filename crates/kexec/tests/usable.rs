@@ -1,7 +1,7 @@
 //! Whatever memory is like, a payload is placed on nothing that outlives the running kernel or that
 //! the hand-over needs.
 
-use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, usable};
+use linmap_kexec::{Image, Initrd, PayloadPlacement, PlacementFlag, fill_with_usable};
 use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 use proptest::prelude::*;
@@ -57,7 +57,8 @@ proptest! {
         let mut not: Vec<PaRange> = firmware.iter().map(there).collect();
         not.extend(preserved.iter().map(|&(page, pages)| there(&(page * PAGE, pages * PAGE))));
         not.push(there(&(control * PAGE, 2 * PAGE)));
-        let usable = usable(&memblock, not.iter().copied()).unwrap();
+        let mut usable = Memblock::new();
+        fill_with_usable(&mut usable, &memblock, not.iter().copied()).unwrap();
         let free: Vec<PaRange> = usable.free_ranges(EVERYWHERE).collect();
 
         let placement = if old { PlacementFlag::NearDramBase } else { PlacementFlag::Anywhere };

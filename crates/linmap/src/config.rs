@@ -9,6 +9,7 @@ use crate::builder::Builder;
 use crate::image::ImageParts;
 use crate::layout::LayoutError;
 use crate::mapping_list::{BeyondIdentityReach, TooManyRanges};
+use crate::page_ranges::PageRanges;
 use crate::slots::BuilderSlots;
 
 /// What a linear map is built from: facts about the kernel and the boot CPU, and the kernel's
@@ -19,12 +20,14 @@ use crate::slots::BuilderSlots;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinearMapConfig {
     /// Granule and address sizes of the kernel's half of the address space, which TTBR1 translates.
-    /// The linear map takes the lower half of it.
+    /// The linear map takes its first [`Layout::region_len`](crate::Layout::region_len) bytes.
     pub geometry: Geometry,
     /// The kernel image.
     pub image: ImageParts,
     /// The leaves that the map may be made of.
     pub leaves: Leaves,
+    /// Memory that is made of pages all the same.
+    pub pages: PageRanges,
     /// How it is built.
     pub builder: Builder,
     /// The fixmap slots that the builder may use.

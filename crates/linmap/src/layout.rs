@@ -1,10 +1,15 @@
 //! The linear region: the virtual address of every physical address in reach.
 //!
-//! The linear map is the first half of the kernel's half of the address space:
+//! The linear map comes first in the kernel's half of the address space. Everything else that the
+//! kernel maps lies behind it: its image, stacks and devices. Up to 48 bits each has half of it.
+//! With more bits all that is gained belongs to the linear map, as far as it shares no table below
+//! the root with what lies behind it:
 //!
 //! ```text
-//! −2^va_bits       the linear map, memstart first
-//! −2^(va_bits−1)   everything else that the kernel maps: its image, stacks and devices
+//!                 4K        16K       64K
+//! −2^52           the linear map, memstart first
+//! its end         −2^48     −2^47     −2^47
+//! its size        3.75 PiB  3.88 PiB  3.88 PiB
 //! ```
 
 use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
@@ -49,7 +54,7 @@ impl Layout {
     /// [`LayoutError::TooWide`].
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
         let memstart = Pa(memory.start.0 & !(alignment(geometry) - 1));
-        let region = region(geometry);
+        let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
             return Err(LayoutError::TooWide { memory, memstart, region, beyond: span - region });
@@ -63,7 +68,7 @@ impl Layout {
     /// `kept` is what must be mapped, the kernel image for example, and lies in `memory`. If it
     /// spans more than the region, its end is left out.
     pub fn reach(geometry: Geometry, memory: PaRange, kept: PaRange) -> PaRange {
-        let (align, region) = (alignment(geometry), region(geometry));
+        let (align, region) = (alignment(geometry), Self::region_len(geometry));
         let down = |pa: u64| pa & !(align - 1);
         let first = down(memory.start.0);
         let start = match kept.end.0.saturating_sub(first) <= region {
@@ -92,6 +97,15 @@ impl Layout {
         Va(u64::MAX << geometry.va_bits())
     }
 
+    /// Returns the size of the linear region in bytes: the kernel's half without what lies behind
+    /// it, which has half of it up to 48 bits, and at least an entry of the root.
+    pub const fn region_len(geometry: Geometry) -> u64 {
+        let va_bits = geometry.va_bits();
+        let behind = 1 << (if va_bits < 48 { va_bits } else { 48 } - 1);
+        let root_entry = geometry.entry_bytes(geometry.start_level());
+        (1 << va_bits) - if behind < root_entry { root_entry } else { behind }
+    }
+
     /// Returns VA − PA of the linear map, wrapping.
     pub fn offset(&self) -> u64 {
         Self::base(self.geometry).0.wrapping_sub(self.memstart.0)
@@ -109,11 +123,6 @@ fn alignment(geometry: Geometry) -> u64 {
         Granule::K4 | Granule::K16 => 1 << 30,
         Granule::K64 => geometry.entry_bytes(Level::L2),
     }
-}
-
-/// The bytes of the linear region: half of the kernel's half.
-fn region(geometry: Geometry) -> u64 {
-    1 << (geometry.va_bits() - 1)
 }
 
 #[cfg(test)]
@@ -166,5 +175,23 @@ mod tests {
         // Not a whole GiB: the region begins at one all the same.
         let odd = Layout::reach(narrow, range(GIB / 2, 600 * GIB + 0x1000), range(599 * GIB, 600 * GIB));
         assert_eq!(odd, range(345 * GIB, 600 * GIB + 0x1000));
+    }
+
+    #[test]
+    fn more_than_48_bits_are_the_linear_regions_up_to_the_last_entry_of_the_root() {
+        const TIB: u64 = 1 << 40;
+        for (granule, va_bits, len) in [
+            (Granule::K4, 36, 1 << 35),
+            (Granule::K4, 39, 1 << 38),
+            (Granule::K16, 47, 64 * TIB),
+            (Granule::K64, 48, 128 * TIB),
+            (Granule::K4, 49, 256 * TIB),
+            (Granule::K4, 52, 4096 * TIB - 256 * TIB),
+            (Granule::K16, 52, 4096 * TIB - 128 * TIB),
+            (Granule::K64, 52, 4096 * TIB - 128 * TIB),
+        ] {
+            let geometry = Geometry::new(granule, va_bits, 52).unwrap();
+            assert_eq!(Layout::region_len(geometry), len, "{granule:?} {va_bits}");
+        }
     }
 }

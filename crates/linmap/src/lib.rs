@@ -20,6 +20,7 @@ pub mod listing;
 mod mapping_list;
 #[cfg(feature = "memblock")]
 mod memblock;
+mod page_ranges;
 mod prepared;
 mod slots;
 mod step;
@@ -38,6 +39,7 @@ pub use leaf_policy::{LeafPolicy, leaves_name};
 pub use mapping_list::{BeyondIdentityReach, MappingList, MappingLists, TooManyRanges, identity_geometry};
 #[cfg(feature = "memblock")]
 pub use memblock::{MemblockFrames, MemblockRecord, first_unmappable};
+pub use page_ranges::{PageRanges, TooManyPageRanges};
 pub use prepared::{BuiltMap, PreparedMap};
 pub use slots::{BuilderSlots, SlotError};
 pub use step::FixmapStep;

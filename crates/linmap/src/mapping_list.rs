@@ -1,5 +1,7 @@
 //! What memory is mapped, and how: from ranges to lists of mappings.
 
+use core::ops::Deref;
+
 use arrayvec::ArrayVec;
 use linmap_table::{Leaves, Mapping};
 use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
@@ -7,25 +9,96 @@ use thiserror::Error;
 
 use crate::image::ImageParts;
 use crate::layout::Layout;
+use crate::page_ranges::PageRanges;
 
-/// A list of mappings of fixed capacity. It holds one for each range of memory, and two more in a
-/// linear map for what lies around the kernel image.
-pub type MappingList<const N: usize = 512> = ArrayVec<Mapping, N>;
-
-/// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory
-/// has ranges.
-///
-/// 80 bytes a mapping: keep it off small stacks.
-#[derive(Clone, Debug, Default)]
-pub struct MappingLists<const N: usize = 512> {
-    pub(crate) linear: MappingList<N>,
-    pub(crate) identity: MappingList<N>,
+/// A list of mappings of fixed capacity: `N`, or that of memory that it is lent. It holds one for
+/// each range of memory, and two more in a linear map for what lies around the kernel
+/// image, and two for each range of [`PageRanges`].
+#[derive(Debug, Default)]
+pub struct MappingList<'m, const N: usize = 512> {
+    own: ArrayVec<Mapping, N>,
+    lent: Option<Lent<'m>>,
 }
 
-impl<const N: usize> MappingLists<N> {
+/// Memory that a list uses instead of its own.
+#[derive(Debug)]
+struct Lent<'m> {
+    room: &'m mut [Mapping],
+    len: usize,
+}
+
+impl<'m, const N: usize> MappingList<'m, N> {
+    /// Returns an empty list.
+    pub const fn new() -> Self {
+        Self { own: ArrayVec::new_const(), lent: None }
+    }
+
+    /// Empties the list. From now on it uses `room` instead of its own memory.
+    pub fn lend(&mut self, room: &'m mut [Mapping]) {
+        self.own.clear();
+        self.lent = Some(Lent { room, len: 0 });
+    }
+
+    /// Returns how many mappings the list holds at most.
+    pub fn capacity(&self) -> usize {
+        self.lent.as_ref().map_or(N, |lent| lent.room.len())
+    }
+
+    /// Adds the mapping of `range`.
+    ///
+    /// # Errors
+    /// [`TooManyRanges`].
+    pub fn push(&mut self, range: PaRange, mapping: Mapping) -> Result<(), TooManyRanges> {
+        let capacity = self.capacity();
+        let full = TooManyRanges { range, capacity };
+        let Some(Lent { room, len }) = &mut self.lent else {
+            return self.own.try_push(mapping).map_err(|_| full);
+        };
+        *room.get_mut(*len).ok_or(full)? = mapping;
+        *len += 1;
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.own.clear();
+        if let Some(lent) = &mut self.lent {
+            lent.len = 0;
+        }
+    }
+}
+
+impl<const N: usize> Deref for MappingList<'_, N> {
+    type Target = [Mapping];
+
+    fn deref(&self) -> &[Mapping] {
+        match &self.lent {
+            None => &self.own,
+            Some(Lent { room, len }) => room.get(..*len).unwrap_or_default(),
+        }
+    }
+}
+
+/// Room for the lists that a linear map is built from, of `N` mappings each: two more than memory
+/// has ranges, and two for each range of [`PageRanges`].
+///
+/// 80 bytes a mapping: keep it off small stacks.
+#[derive(Debug, Default)]
+pub struct MappingLists<'m, const N: usize = 512> {
+    pub(crate) linear: MappingList<'m, N>,
+    pub(crate) identity: MappingList<'m, N>,
+}
+
+impl<'m, const N: usize> MappingLists<'m, N> {
     /// Returns empty lists.
     pub const fn new() -> Self {
-        Self { linear: ArrayVec::new_const(), identity: ArrayVec::new_const() }
+        Self { linear: MappingList::new(), identity: MappingList::new() }
+    }
+
+    /// Empties the lists. From now on they use a half of `room` each instead of their own memory.
+    pub fn lend(&mut self, room: &'m mut [Mapping]) {
+        let (linear, identity) = room.split_at_mut(room.len() / 2);
+        self.linear.lend(linear);
+        self.identity.lend(identity);
     }
 }
 
@@ -42,7 +115,7 @@ pub struct TooManyRanges {
 /// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never
 /// executable. `image` has another mapping elsewhere: here its read-only part is read-only, without
 /// the contiguous bit, and its data is left out, so that no wild pointer reaches it by an address
-/// that can be guessed.
+/// that can be guessed. `pages` is mapped by pages, the rest by `leaves`.
 ///
 /// # Errors
 /// [`TooManyRanges`].
@@ -51,7 +124,8 @@ pub fn linear_mappings<const N: usize>(
     identity: &[Mapping],
     image: ImageParts,
     leaves: Leaves,
-    list: &mut MappingList<N>,
+    pages: &PageRanges,
+    list: &mut MappingList<'_, N>,
 ) -> Result<(), TooManyRanges> {
     list.clear();
     let whole = image.range();
@@ -67,8 +141,9 @@ pub fn linear_mappings<const N: usize>(
             (PaRange::new(range.start.max(whole.end), range.end), Attributes::KERNEL_DATA, leaves),
         ];
         for (part, attributes, leaves) in parts {
-            if !part.is_empty() {
+            for (part, is_pages) in pages.parts(part) {
                 let va = layout.linear(part.start);
+                let leaves = if is_pages { Leaves::Pages } else { leaves };
                 push(list, Mapping { va, pa: part.start, len: part.len(), attributes, leaves })?;
             }
         }
@@ -82,7 +157,7 @@ pub fn linear_mappings<const N: usize>(
 /// [`TooManyRanges`].
 pub fn identity_mappings<const N: usize>(
     memory: impl IntoIterator<Item = PaRange>,
-    list: &mut MappingList<N>,
+    list: &mut MappingList<'_, N>,
 ) -> Result<(), TooManyRanges> {
     list.clear();
     for range in memory {
@@ -93,9 +168,8 @@ pub fn identity_mappings<const N: usize>(
     Ok(())
 }
 
-fn push<const N: usize>(list: &mut MappingList<N>, mapping: Mapping) -> Result<(), TooManyRanges> {
-    let range = PaRange { start: mapping.pa, end: Pa(mapping.pa.0 + mapping.len) };
-    list.try_push(mapping).map_err(|_| TooManyRanges { range, capacity: N })
+fn push<const N: usize>(list: &mut MappingList<'_, N>, mapping: Mapping) -> Result<(), TooManyRanges> {
+    list.push(PaRange { start: mapping.pa, end: Pa(mapping.pa.0 + mapping.len) }, mapping)
 }
 
 /// No 1:1 map reaches the end of memory.
@@ -146,7 +220,7 @@ mod tests {
         PaRange::new(Pa(start), Pa(end))
     }
 
-    type List = Box<MappingList>;
+    type List = Box<MappingList<'static>>;
 
     fn identity(memory: &[PaRange]) -> List {
         let mut list = Box::new(MappingList::new());
@@ -163,7 +237,7 @@ mod tests {
     fn linear(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> List {
         let layout = Layout::new(G, range(0x4000_0000, 0x1_0000_0000)).unwrap();
         let mut list = Box::new(MappingList::new());
-        linear_mappings(&layout, &identity(memory), image, leaves, &mut list).unwrap();
+        linear_mappings(&layout, &identity(memory), image, leaves, &PageRanges::new(), &mut list).unwrap();
         Mappings::new(G, &list).expect("a list that a builder takes");
         list
     }
@@ -215,6 +289,21 @@ mod tests {
         let memory = (0..=4).map(|nth| range(nth * 0x2000, nth * 0x2000 + 0x1000));
         let error = identity_mappings(memory, &mut MappingList::<4>::new()).unwrap_err();
         assert_eq!(error, TooManyRanges { range: range(0x8000, 0x9000), capacity: 4 });
+    }
+
+    #[test]
+    fn a_list_in_lent_room_holds_as_many_mappings_as_the_room() {
+        let memory = |count| (0..count).map(|nth| range(nth * 0x2000, nth * 0x2000 + 0x1000));
+        let mut own = MappingList::<6>::new();
+        identity_mappings(memory(6), &mut own).unwrap();
+        let mut room = [own[0]; 10];
+        let mut lists = MappingLists::<1>::new();
+        lists.lend(&mut room);
+        identity_mappings(memory(5), &mut lists.identity).unwrap();
+        assert_eq!(lists.identity[..], own[..5]);
+        let error = identity_mappings(memory(6), &mut lists.identity).unwrap_err();
+        assert_eq!(error, TooManyRanges { range: range(0xa000, 0xb000), capacity: 5 });
+        assert_eq!((lists.identity.len(), lists.linear.capacity(), lists.linear.len()), (5, 5, 0));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl LinearMapConfig {
     pub fn prepare<'c, 'l, const N: usize>(
         &'c self,
         memory: impl IntoIterator<Item = PaRange>,
-        lists: &'l mut MappingLists<N>,
+        lists: &'l mut MappingLists<'_, N>,
     ) -> Result<PreparedMap<'c, 'l>, ConfigError> {
         let geometry = self.geometry;
         let MappingLists { linear, identity } = lists;
@@ -51,7 +51,7 @@ impl LinearMapConfig {
         };
         let end = Pa(last.pa.0 + last.len);
         let layout = Layout::new(geometry, PaRange { start: first.pa, end })?;
-        linear_mappings(&layout, identity, self.image, self.leaves, linear)?;
+        linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, linear)?;
         let linear = Mappings::new(geometry, linear)?;
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),
@@ -133,12 +133,13 @@ impl BuiltMap<'_> {
     /// Returns the map in use, through which it is changed.
     pub fn into_map(self) -> LinearMap {
         let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
+        let pages = self.config.pages.clone();
         // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
         // map alone changes the tree from then on, hardware updates are off, and every editor
         // reaches the tree's tables. The builder mapped all memory at the layout, global.
         unsafe {
             let tree = LiveTree::new(geometry, root, Half::High, bbm);
-            LinearMap::new(tree, self.layout, image, leaves)
+            LinearMap::new(tree, self.layout, image, leaves).with_pages(pages)
         }
     }
 }
@@ -150,7 +151,7 @@ mod tests {
     use linmap_vmsa::{Geometry, Granule};
 
     use super::*;
-    use crate::{BuilderSlots, ImageParts};
+    use crate::{BuilderSlots, ImageParts, PageRanges};
 
     #[test]
     fn memory_above_the_reach_of_the_kernels_half_is_prepared_with_a_wider_identity_map() {
@@ -158,6 +159,7 @@ mod tests {
             geometry: Geometry::new(Granule::K16, 36, 48).unwrap(),
             image: ImageParts::default(),
             leaves: Leaves::ContiguousBlocks,
+            pages: PageRanges::new(),
             builder: Builder::Identity,
             slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },
             root: Pa(0xfff_0000_0000),

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use linmap::{
     BuildError, Builder, BuilderSlots, ImageParts, Layout, LinearMapConfig, MappingLists, MemblockFrames,
+    PageRanges,
 };
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
@@ -110,6 +111,7 @@ impl Booted {
                 va: IMAGE,
             },
             leaves,
+            pages: PageRanges::new(),
             builder,
             slots: SLOTS,
             root: self.at(frame::SWAPPER),

@@ -52,6 +52,9 @@ pub(crate) fn entry(geometry: Geometry, level: Level, descriptor: Descriptor) ->
     }
 }
 
+/// The bits of a leaf that hardware ignores and software may use: 58:55 (Arm ARM D8.3.1.2).
+pub(crate) const SOFTWARE: u64 = 0b1111 << 55;
+
 /// Returns the attributes of a leaf: all bits but address, type and the contiguous bit. Smaller and
 /// larger leaves for the same memory have the same attributes. The valid bit is one of them.
 #[inline]

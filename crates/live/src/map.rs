@@ -1,16 +1,30 @@
-//! Mapping: leaves go into empty entries, and whole new tables are linked by one store.
+//! Mapping: leaves go into empty entries, and whole new tables are linked by one store. Tables that
+//! are there already stay, and so do leaves: what is mapped over them may change who may access the
+//! memory, and nothing else.
 
-use linmap_vmsa::{Attributes, LINEAR_SPAN, Pa, Va};
+use linmap_vmsa::bbm::{Reason, Requirement, change};
+use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
-use crate::entry::{Entry, VALID_BIT, entry, leaf};
+use crate::entry::{Entry, SOFTWARE, VALID_BIT, entry, leaf};
+use crate::every_leaf::NOT_GLOBAL;
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::Edit;
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::{Cursor, Mapping};
 use linmap_table::{EntryInUse, ReachableFrames, Subtree, contiguous_part};
+
+/// A valid leaf in the way of a mapping.
+#[derive(Clone, Copy)]
+struct Over {
+    node: Node,
+    index: usize,
+    found: Descriptor,
+    pa: Pa,
+}
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to map everything from the cursor on.
@@ -47,6 +61,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                         self.link_subtree(node, index, cursor)?;
                     }
                 }
+                (Entry::Leaf(pa), _) if found.is_valid() => {
+                    let over = Over { node, index, found, pa };
+                    cursor.advance(self.map_over(over, &mapping)?);
+                }
                 _ => {
                     let va = Va(node.va(index));
                     return Err(EntryInUse { va, table: node.table, index, found }.into());
@@ -54,6 +72,46 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a leaf, or the run that it begins, the permissions of `mapping`, which begins in it.
+    /// Returns how many bytes of the mapping that was.
+    fn map_over(&mut self, over: Over, mapping: &Mapping) -> Result<u64, PlanError> {
+        let Over { node, index, found, pa } = over;
+        let TreeContext { geometry, bbm, .. } = *self.context;
+        let va = Va(node.va(index));
+        let offset = mapping.va.0.wrapping_sub(va.0);
+        if mapping.pa.0.wrapping_sub(offset) != pa.0 {
+            return Err(PlanError::MappedOver { va, reason: Reason::OutputAddress });
+        }
+        let attributes = Attributes { contiguous: found.is_contiguous(), ..mapping.attributes };
+        let wanted = leaf(geometry, node.level, attributes.bits(geometry) | VALID_BIT, pa);
+        let wanted = Descriptor(wanted.0 | found.0 & SOFTWARE);
+        if wanted == found {
+            return Ok(((1 << node.shift) - offset).min(mapping.len));
+        }
+        let requirement = change(geometry, node.level, found, wanted, bbm);
+        match requirement {
+            Requirement::BreakBeforeMake(Reason::Contiguous) => return Err(PlanError::RunInUse { va }),
+            Requirement::BreakBeforeMake(reason) => return Err(PlanError::MappedOver { va, reason }),
+            // The size stays the same, so there is no need for nT.
+            Requirement::Nothing | Requirement::Invalidate | Requirement::NoTranslation => {}
+        }
+        if found.is_contiguous() && (found.0 ^ wanted.0) & NOT_GLOBAL != 0 {
+            return Err(PlanError::MappedOver { va, reason: Reason::Contiguous });
+        }
+        // The entries of a run change together.
+        let count = if found.is_contiguous() { self.context.run(node.level).unwrap_or(1) } else { 1 };
+        let bytes = (count as u64) << node.shift;
+        if offset != 0 || !index.is_multiple_of(count) || mapping.len < bytes {
+            return Err(PlanError::PartOfLeaf { va });
+        }
+        let (clear, set) = (found.0 & !wanted.0, wanted.0 & !found.0);
+        self.store(node, index, count, Edit::Bits { clear, set })?;
+        if requirement == Requirement::Invalidate {
+            self.invalidate_leaves(node, index, count);
+        }
+        Ok(bytes)
     }
 
     /// Links a new table for what lies at the cursor over an empty entry.

@@ -1,5 +1,6 @@
 //! Why an edit can't be planned.
 
+use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va, VaRange};
 use thiserror::Error;
@@ -53,6 +54,25 @@ pub enum PlanError {
     /// Something is mapped already where the edit would map.
     #[error(transparent)]
     EntryInUse(#[from] EntryInUse),
+    /// A mapping over a leaf would change more than who may access the memory.
+    #[error(
+        "the mapping over the leaf for {va} needs break-before-make: {} ({})",
+        reason.what(),
+        reason.rule()
+    )]
+    MappedOver {
+        /// First address of the leaf.
+        va: Va,
+        /// What would change.
+        reason: Reason,
+    },
+    /// A mapping over a leaf, or over a contiguous run, has other permissions and covers a part of
+    /// it. Split the leaf first.
+    #[error("the mapping changes the permissions of a part of the leaf or run for {va}: split it first")]
+    PartOfLeaf {
+        /// First address of the leaf.
+        va: Va,
+    },
     /// Nothing is mapped at an address whose attributes were to change.
     #[error("nothing is mapped at {va}, so its attributes can't change")]
     Hole {

@@ -81,12 +81,19 @@ impl LiveTree {
         self.context.bbm
     }
 
-    /// Plans to map `mappings`, with the largest leaves that they allow. Nothing may be mapped
-    /// there yet. New tables are written now, while nothing leads to them.
+    /// Plans to map `mappings`, with the largest leaves that they allow. New tables are written
+    /// now, while nothing leads to them.
+    ///
+    /// Where a leaf maps the same memory already, it stays as large as it is and takes the
+    /// permissions of the mapping: a mapping of all memory after one of its parts leaves the tables
+    /// of the parts as they are.
     ///
     /// # Errors
-    /// [`PlanError::OtherGeometry`], [`PlanError::OutsideHalf`], [`PlanError::EntryInUse`] where an
-    /// entry is a valid or invalidated leaf, [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    /// [`PlanError::OtherGeometry`], [`PlanError::OutsideHalf`], [`PlanError::TooLong`],
+    /// [`PlanError::OutOfFrames`]; where something is mapped, [`PlanError::MappedOver`] with the
+    /// rule if more than the permissions would change, [`PlanError::PartOfLeaf`] if they would
+    /// change in a part of a leaf, [`PlanError::RunInUse`], and [`PlanError::EntryInUse`] where an
+    /// entry is an invalidated leaf.
     pub fn plan_map<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         mappings: &Mappings<'_>,

@@ -230,10 +230,11 @@ impl Machine {
         }
         *model = match edit.op {
             Op::Map { leaves, shift } => {
-                assert!(!model.touches(first, last), "mapped over something");
                 let mapping = mapping(self.geometry, range, leaves, shift);
+                assert!(!is_in_the_way(model, first, last, mapping), "mapped over other memory");
                 let Attributes { access, execute, .. } = mapping.attributes;
-                model.with(Segment {
+                let rest = model.changed(first, last, |_| None);
+                rest.with(Segment {
                     first,
                     last,
                     pa: mapping.pa.0,
@@ -270,8 +271,18 @@ impl Machine {
 
     fn expect_error(&self, edit: Edit, first: u64, last: u64, model: &Segments, error: PlanError) {
         match error {
-            PlanError::EntryInUse(_) => {
-                assert!(matches!(edit.op, Op::Map { .. }) && model.touches(first, last));
+            PlanError::EntryInUse(_) | PlanError::MappedOver { .. } => {
+                let Op::Map { leaves, shift } = edit.op else { panic!("{error}") };
+                let range = VaRange::new(Va(first), last - first + 1);
+                assert!(is_in_the_way(model, first, last, mapping(self.geometry, range, leaves, shift)));
+            }
+            PlanError::PartOfLeaf { .. } => {
+                let Op::Map { leaves, shift } = edit.op else { panic!("{error}") };
+                let range = VaRange::new(Va(first), last - first + 1);
+                let Attributes { access, execute, .. } =
+                    mapping(self.geometry, range, leaves, shift).attributes;
+                let differs = |found: &Segment| (found.access, found.execute) != (access, execute);
+                assert!(model.within(first, last).iter().any(differs));
             }
             PlanError::Hole { .. } => {
                 assert!(matches!(edit.op, Op::Protect(_)) && !model.covers(first, last));
@@ -285,7 +296,12 @@ impl Machine {
             }
             PlanError::RunInUse { .. } => {
                 assert!(
-                    edit.who == Who::Anybody && self.bbm == BbmLevel::L0 && matches!(edit.op, Op::Protect(_))
+                    self.bbm == BbmLevel::L0
+                        && match edit.op {
+                            Op::Protect(_) => edit.who == Who::Anybody,
+                            Op::Map { .. } => model.touches(first, last),
+                            _ => false,
+                        }
                 );
             }
             PlanError::WritableAndExecutable { .. } => assert!(matches!(edit.op, Op::Protect(_))),
@@ -301,6 +317,15 @@ impl Machine {
         let len = unit[edit.len.0 as usize].checked_mul(edit.len.1)?.min(bytes - start);
         Some(VaRange::new(Va(self.first().wrapping_add(start)), len))
     }
+}
+
+/// Whether something is mapped in `first..=last` that `mapping` must not be mapped over: other
+/// memory, a non-global or an invalid leaf.
+fn is_in_the_way(model: &Segments, first: u64, last: u64, mapping: Mapping) -> bool {
+    model.within(first, last).iter().any(|found| {
+        let pa = mapping.pa.0 + (found.first - first);
+        found.pa != pa || !found.global || !found.valid
+    })
 }
 
 /// Memory at a fixed offset from its addresses; `shift` moves it by a page, so that no block fits.

@@ -10,7 +10,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 /// Firmware describes memory in pages of at least this size. A smaller rest at an end of RAM is
 /// left out.
-const PAGE: u64 = 0x1000;
+pub(crate) const PAGE: u64 = 0x1000;
 /// The node of an error in the memory reservation block.
 const MEMRESERVE: &str = "/memreserve/";
 
@@ -45,7 +45,8 @@ impl<const N: usize> Memblock<N> {
         filled
     }
 
-    fn fill<'a>(&mut self, fdt: Fdt<'a>) -> Result<FdtWarnings<'a>, FdtError<'a>> {
+    /// As [`fill_from_fdt`](Self::fill_from_fdt), into lists that are empty.
+    pub(crate) fn fill<'a>(&mut self, fdt: Fdt<'a>) -> Result<FdtWarnings<'a>, FdtError<'a>> {
         let warnings = self.add_memory(fdt.root())?;
         self.reserve_entries(fdt, &[])?;
         if let Some(chosen) = fdt.chosen() {
@@ -131,47 +132,31 @@ impl<const N: usize> Memblock<N> {
     }
 
     fn reserve_initrd<'a>(&mut self, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
-        const START: &str = "linux,initrd-start";
-        const END: &str = "linux,initrd-end";
-        let [start, end] = chosen.values([START, END]);
-        let (start, end) = match (initrd_address(start, START)?, initrd_address(end, END)?) {
-            (Some(start), Some(end)) => (start, end),
-            (None, None) => return Ok(()),
-            (None, Some(_)) => return Err(FdtError::InitrdHalf { missing: START }),
-            (Some(_), None) => return Err(FdtError::InitrdHalf { missing: END }),
-        };
-        let size =
-            end.checked_sub(start).ok_or(FdtError::InitrdReversed { start: Pa(start), end: Pa(end) })?;
+        let initrd = initrd(chosen)?;
         let name = chosen.name();
-        self.reserve_pages(name, pages(name, start, size)?)
+        self.reserve_pages(name, pages(name, initrd.start.0, initrd.len())?)
     }
 
-    /// Reserves the header of a crashed kernel's core file. As in Linux, a property that is too
-    /// short is ignored.
+    /// Reserves the header of a crashed kernel's core file.
     fn reserve_core_header<'a>(
         &mut self,
         root: FdtNode<'a>,
         chosen: FdtNode<'a>,
     ) -> Result<(), FdtError<'a>> {
-        const HEADER: &str = "linux,elfcorehdr";
-        let cells = usable_cells(root)?;
-        let value = chosen.property(HEADER).and_then(|value| value.get(..cells.entry_len()));
         let node = chosen.name();
-        for (address, size) in entries(node, HEADER, value.unwrap_or_default(), cells)? {
+        for (address, size) in core_header(root, chosen)? {
             self.reserve_pages(node, pages(node, address, size)?)?;
         }
         Ok(())
     }
 
-    /// Removes the memory outside the usable ranges of `/chosen`. Their cells are the root's. As in
-    /// Linux, an empty property is ignored.
+    /// Removes the memory outside the usable ranges of `/chosen`.
     fn remove_unusable<'a>(&mut self, root: FdtNode<'a>, chosen: FdtNode<'a>) -> Result<(), FdtError<'a>> {
-        const USABLE: &str = "linux,usable-memory-range";
-        let Some(value) = chosen.property(USABLE).filter(|value| !value.is_empty()) else { return Ok(()) };
+        let Some(entries) = usable_entries(root, chosen)? else { return Ok(()) };
         let node = chosen.name();
         let full = |source| FdtError::Regions { node, source };
         let mut usable = RangeSet::<N>::new();
-        for (address, size) in entries(node, USABLE, value, usable_cells(root)?)? {
+        for (address, size) in entries {
             let range = region(node, address, size)?.align_inward(PAGE);
             if !range.is_empty() {
                 let over = |_| full(RegionError::Full { list: "usable", range, capacity: N });
@@ -192,7 +177,7 @@ impl<const N: usize> Memblock<N> {
 }
 
 /// Returns the enabled children of the root that describe RAM.
-fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
+pub(crate) fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
     let is_ram = |[kind, status]: [Option<&[u8]>; 2]| {
         kind.is_some_and(|kind| first_string(kind) == b"memory") && Status::of_value(status).is_okay()
     };
@@ -201,7 +186,7 @@ fn memory_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
 }
 
 /// Returns how the children of `parent` write addresses and sizes, if as 32-bit or 64-bit numbers.
-fn usable_cells<'a>(parent: FdtNode<'a>) -> Result<Cells, FdtError<'a>> {
+pub(crate) fn usable_cells<'a>(parent: FdtNode<'a>) -> Result<Cells, FdtError<'a>> {
     let node = if parent.name().is_empty() { "/" } else { parent.name() };
     let fail = |property| Err(FdtError::Cells { node, property });
     match parent.cells() {
@@ -213,7 +198,7 @@ fn usable_cells<'a>(parent: FdtNode<'a>) -> Result<Cells, FdtError<'a>> {
 
 /// Returns the (address, size) of a node's RAM in bytes. `linux,usable-memory` says which part of
 /// it this kernel may use; an empty one that it may use none.
-fn ram_entries<'a>(
+pub(crate) fn ram_entries<'a>(
     node: FdtNode<'a>,
     cells: Cells,
 ) -> Result<impl Iterator<Item = (u64, u64)> + 'a, FdtError<'a>> {
@@ -229,7 +214,7 @@ fn ram_entries<'a>(
 
 /// Returns the (address, size) of a property's entries in bytes. `cells` are 1 or 2, so that no
 /// entry is lost.
-fn entries<'a>(
+pub(crate) fn entries<'a>(
     node: &'a str,
     property: &'static str,
     value: &'a [u8],
@@ -271,6 +256,46 @@ fn overlap<'a>(root: FdtNode<'a>, cells: Cells, node: FdtNode<'a>, range: PaRang
     let (other_node, other) =
         all.into_iter().find(|(_, other)| other.overlaps(range)).unwrap_or((node, range));
     FdtWarning::Overlap { node: node.name(), range, other_node: other_node.name(), other }
+}
+
+/// Returns the initrd of `/chosen`; an empty range if there is none.
+pub(crate) fn initrd<'a>(chosen: FdtNode<'a>) -> Result<PaRange, FdtError<'a>> {
+    const START: &str = "linux,initrd-start";
+    const END: &str = "linux,initrd-end";
+    let [start, end] = chosen.values([START, END]);
+    let (start, end) = match (initrd_address(start, START)?, initrd_address(end, END)?) {
+        (Some(start), Some(end)) => (Pa(start), Pa(end)),
+        (None, None) => return Ok(PaRange::default()),
+        (None, Some(_)) => return Err(FdtError::InitrdHalf { missing: START }),
+        (Some(_), None) => return Err(FdtError::InitrdHalf { missing: END }),
+    };
+    if end < start {
+        return Err(FdtError::InitrdReversed { start, end });
+    }
+    Ok(PaRange::new(start, end))
+}
+
+/// Returns the (address, size) of the header of a crashed kernel's core file. As in Linux, a
+/// property that is too short is ignored.
+pub(crate) fn core_header<'a>(
+    root: FdtNode<'a>,
+    chosen: FdtNode<'a>,
+) -> Result<impl Iterator<Item = (u64, u64)> + 'a, FdtError<'a>> {
+    const HEADER: &str = "linux,elfcorehdr";
+    let cells = usable_cells(root)?;
+    let value = chosen.property(HEADER).and_then(|value| value.get(..cells.entry_len()));
+    entries(chosen.name(), HEADER, value.unwrap_or_default(), cells)
+}
+
+/// Returns the (address, size) of the memory to which `/chosen` restricts this kernel, if it does.
+/// The cells are the root's. As in Linux, an empty property is ignored.
+pub(crate) fn usable_entries<'a>(
+    root: FdtNode<'a>,
+    chosen: FdtNode<'a>,
+) -> Result<Option<impl Iterator<Item = (u64, u64)> + 'a>, FdtError<'a>> {
+    const USABLE: &str = "linux,usable-memory-range";
+    let Some(value) = chosen.property(USABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
+    entries(chosen.name(), USABLE, value, usable_cells(root)?).map(Some)
 }
 
 /// Returns the address in a property of `/chosen`, if that exists.

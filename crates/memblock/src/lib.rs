@@ -9,6 +9,7 @@ mod alloc;
 mod cursor;
 mod fdt;
 mod fdt_error;
+mod fdt_storage;
 mod growth;
 mod iomem;
 mod memblock;
@@ -19,6 +20,7 @@ mod vacated;
 
 pub use alloc::AllocError;
 pub use fdt_error::{FdtError, FdtWarning, FdtWarnings};
+pub use fdt_storage::EarlyStorage;
 pub use growth::Growth;
 pub use iomem::IomemError;
 pub use memblock::{Memblock, MemoryRegion};

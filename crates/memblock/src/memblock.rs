@@ -99,6 +99,57 @@ impl<const N: usize> Memblock<N> {
         self.growth = Some(growth);
     }
 
+    /// Moves lists that have grown to the place where `growth` reaches their storage, and lets all
+    /// lists grow from now on: see [`allow_growth`](Self::allow_growth). The storage stays the
+    /// same memory; from then on, its former address is not used.
+    ///
+    /// # Errors
+    /// [`RegionError::NoStorage`]: `growth` does not reach the storage. Nothing is changed.
+    pub fn move_lists(&mut self, growth: Growth) -> Result<(), RegionError> {
+        if !self.storage.is_empty() {
+            let storage = self.storage;
+            let none = RegionError::NoStorage {
+                list: List::Memory.name(),
+                range: storage,
+                capacity: self.memory.capacity(),
+                bytes: storage.len(),
+                limit: growth.limit,
+            };
+            let room = (growth.reach)(storage).ok_or(none)?;
+            if room.len() / LISTS != self.memory.capacity() {
+                return Err(none);
+            }
+            self.split_room(room);
+        }
+        self.growth = Some(growth);
+        Ok(())
+    }
+
+    /// Returns a machine without memory, whose three lists share `room`. They can't grow.
+    pub fn new_in(room: &'static mut [PaRange]) -> Self {
+        let mut memblock = Self::new();
+        memblock.split_room(room);
+        memblock
+    }
+
+    /// Moves empty lists to `room`, which is reached at `storage`, and reserves that.
+    pub(crate) fn lie_in(&mut self, storage: PaRange, room: &'static mut [PaRange]) -> bool {
+        self.split_room(room);
+        self.storage = storage;
+        self.replace_reservation(PaRange::default(), storage).is_ok()
+    }
+
+    /// Moves all lists to `room`, a third each.
+    fn split_room(&mut self, room: &'static mut [PaRange]) {
+        let each = room.len() / LISTS;
+        let (memory, room) = room.split_at_mut(each);
+        let (no_map, reserved) = room.split_at_mut(each);
+        self.memory.grow(memory);
+        self.no_map.grow(no_map);
+        self.reserved.grow(reserved);
+        self.cursor = Cursor::NONE;
+    }
+
     /// Returns a copy, which can't grow.
     ///
     /// # Errors
@@ -200,12 +251,13 @@ impl<const N: usize> Memblock<N> {
         self.remove_from(List::Reserved, range)
     }
 
-    /// Removes everything: the result is a machine without memory. The lists have their first
-    /// capacity again, and grow no more: what is in use has to be reserved first.
+    /// Removes everything: the result is a machine without memory. Lists that have grown have
+    /// their first capacity again, and grow no more: what is in use has to be reserved first.
     pub fn clear(&mut self) {
-        self.memory.shrink();
-        self.no_map.shrink();
-        self.reserved.shrink();
+        let grown = !self.storage.is_empty();
+        for list in [&mut self.memory, &mut self.no_map, &mut self.reserved] {
+            if grown { list.shrink() } else { list.clear() }
+        }
         self.growth = None;
         self.storage = PaRange::default();
         self.cursor = Cursor::NONE;
@@ -344,17 +396,11 @@ impl<const N: usize> Memblock<N> {
         let none = RegionError::NoStorage { list: list.name(), range, capacity, bytes, limit };
         let storage = place(self.free_ranges(limit).rev(), bytes, range).ok_or(none)?;
         let room = reach(storage).ok_or(none)?;
-        let each = room.len() / LISTS;
         // One range for the new storage, one for a hole where the old one is, one for the change.
-        if each < capacity + 3 {
+        if room.len() / LISTS < capacity + 3 {
             return Err(none);
         }
-        let (memory, room) = room.split_at_mut(each);
-        let (no_map, reserved) = room.split_at_mut(each);
-        self.memory.grow(memory);
-        self.no_map.grow(no_map);
-        self.reserved.grow(reserved);
-        self.cursor = Cursor::NONE;
+        self.split_room(room);
         let before = core::mem::replace(&mut self.storage, storage);
         self.replace_reservation(before, storage).map_err(|Full| full)
     }

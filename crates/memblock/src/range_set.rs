@@ -69,7 +69,7 @@ impl<const N: usize> RangeSet<N> {
         }
     }
 
-    /// Moves the ranges to `storage`, which must be longer than the set's present one.
+    /// Moves the ranges to `storage`, which must have room for them.
     pub(crate) fn grow(&mut self, storage: &'static mut [PaRange]) {
         let len = self.as_slice().len();
         for (to, from) in storage.iter_mut().zip(self.as_slice()) {
@@ -77,6 +77,14 @@ impl<const N: usize> RangeSet<N> {
         }
         self.own.clear();
         self.lent = Some(Lent { storage, len });
+    }
+
+    /// Removes everything.
+    pub(crate) fn clear(&mut self) {
+        self.own.clear();
+        if let Some(lent) = &mut self.lent {
+            lent.len = 0;
+        }
     }
 
     /// Removes everything and returns to the set's own storage.

@@ -15,7 +15,7 @@
 //! All of this lies in the last 32 GiB, which belong to the rest beside the linear map at every VA
 //! size from 36 bits on: its addresses do not depend on the VA size.
 
-use linmap::BuilderSlots;
+use linmap::{BuilderSlots, Layout};
 use linmap_vmsa::{Geometry, Granule, Level, Va};
 
 // GRANULE, VA_BITS and IMAGE, which the linker script needs as well.
@@ -130,6 +130,8 @@ pub mod slot {
     pub const REDISTRIBUTOR_SGI: usize = 27;
     /// A frame with something to be written once: a spin-table CPU's mailbox.
     pub const MOMENT: usize = 28;
+    /// The first of the slots for long lists of memory. All slots from here on are for them.
+    pub const LISTS: usize = 32;
 }
 
 /// The slots that the linear map's builders use.
@@ -150,8 +152,12 @@ const _: () = {
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
     assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");
-    let smallest = GRANULE.va_sizes()[0];
-    assert!(IMAGE.0 >= u64::MAX << (smallest - 1), "the image lies outside the linear region");
+    let mut sizes = GRANULE.va_sizes();
+    while let [va_bits, rest @ ..] = sizes {
+        let linear_end = Layout::base(of(*va_bits)).0 + Layout::region_len(of(*va_bits));
+        assert!(IMAGE.0 >= linear_end, "the image lies outside the linear region");
+        sizes = rest;
+    }
     assert!(
         !frame::IMAGE_HAS_LEVEL_2
             || LEVELS > 2 && IMAGE.0 >> WIDEST.shift(Level::L0) == u64::MAX >> WIDEST.shift(Level::L0),

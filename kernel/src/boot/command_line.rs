@@ -7,6 +7,7 @@ use linmap_platform::CommandLine;
 
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
+use crate::boot::memory_words::{MEMORY_MAP, OWN_LIMIT};
 use crate::boot::pass::VA_BITS;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
@@ -30,7 +31,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 13] = [
+const WORDS: [&str; 16] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -39,6 +40,9 @@ const WORDS: [&str; 13] = [
     "linmap.generations",
     "linmap.icount",
     "linmap.leaf",
+    OWN_LIMIT,
+    MEMORY_MAP,
+    "linmap.pages",
     "linmap.payload",
     "linmap.repaint",
     "linmap.shell",

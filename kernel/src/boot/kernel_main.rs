@@ -8,7 +8,6 @@ use linmap_vmsa::{Pa, PaRange};
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
 use crate::arch::geometry::geometry;
-use crate::arch::layout::GRANULE;
 use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
 use crate::boot::command_line::warn_of_unknown_words;
@@ -52,9 +51,9 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let found =
-        memory::find(fdt, dtb.at, pass, line).unwrap_or_else(|error| fail("memory", &error, platform.psci));
-    boot(platform, early, found, &devices)
+    let found = memory::find(fdt, dtb.at, pass, line, &mut early.fixmap)
+        .unwrap_or_else(|error| fail("memory", &error, platform.psci));
+    boot(platform, early, found, fdt, &devices)
 }
 
 /// Reads the facts about the machine that do not depend on its memory.
@@ -110,17 +109,26 @@ fn report_entry(platform: &Platform, entered_at: u64) {
 }
 
 /// Builds the linear map, starts the other CPUs, and runs the shell.
-fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &Devices<'_>) -> ! {
+fn boot(
+    mut platform: Platform,
+    mut early: Early,
+    mut found: Found,
+    fdt: Fdt<'static>,
+    devices: &Devices<'_>,
+) -> ! {
     platform.initrd = found.initrd;
     let Platform { image, features, reserved, psci, dtb, command_line: line, .. } = platform;
+    let Found { memblock, window, .. } = &mut found;
     let (map, choices) =
-        linear_map::build(image, reserved, features, line, &mut found.memblock, &mut early.fixmap)
+        linear_map::build(image, reserved, features, line, memblock, window, &mut early.fixmap)
             .unwrap_or_else(|error| fail("linear-map", &error, psci));
+    let vacated = platform.vacated();
+    let settled = memory::settle(&mut found, fdt, vacated, &mut early.fixmap, map.layout());
+    let (hardware, firmware) = settled.unwrap_or_else(|error| fail("memory", &error, psci));
     parking::prepare(image, reserved);
     let ram = PaRange::new(Pa(0), found.memblock.memory_end());
     let console = early.console.map(console::registers);
     let pa_bits = bits_to_reach([ram, image.range(), dtb.at].into_iter().chain(console));
-    let hardware = found.memblock.mappable(GRANULE.bytes()).collect();
     let mut owners = Owners {
         platform,
         memory: Memory {
@@ -130,7 +138,7 @@ fn boot(mut platform: Platform, mut early: Early, mut found: Found, devices: &De
             image,
             changed: ChangedRanges::new(),
             hardware,
-            firmware: found.firmware,
+            firmware,
         },
         map: LiveMap::new(image, map),
         cpus: Cpus::new(&found.topology, psci, features, pa_bits),

@@ -1,23 +1,28 @@
 //! Finding memory: the phase that fills memblock.
 
+use core::mem;
+
 use arrayvec::ArrayVec;
+use linmap::Layout;
 use linmap_fdt::Fdt;
 use linmap_kexec::SEGMENT_ALIGN;
-use linmap_memblock::{FdtError, FdtWarnings, Memblock, RegionError};
+use linmap_memblock::{AllocError, EarlyStorage, FdtError, FdtWarnings, Memblock, RegionError};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
 use linmap_platform::chosen;
-use linmap_vmsa::PaRange;
+use linmap_table::Fixmap;
+use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu;
 use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::arch::topology::Topology;
+use crate::boot::memory_words::{self, WordError};
 use crate::boot::pass::Pass;
 use crate::boot::reach;
 use crate::kexec::crash::memory::CrashMemory;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::{EarlyWindow, REGIONS, RangeList, with_scratch};
 use crate::memory::preserved::PreservedMemory;
 use crate::{report, say};
 
@@ -25,8 +30,8 @@ use crate::{report, say};
 pub struct Found {
     /// Memory, with everything reserved that is in use.
     pub memblock: Memblock<REGIONS>,
-    /// What the firmware reserves.
-    pub firmware: ArrayVec<PaRange, REGIONS>,
+    /// The window in which memblock's lists are, if they are long.
+    pub window: EarlyWindow,
     /// The boot loader's initrd.
     pub initrd: Option<PaRange>,
     /// What the previous kernel preserved.
@@ -46,32 +51,47 @@ pub enum FindError {
     /// Memblock has no room for the image or the DTB.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// There is no memory for a list of ranges.
+    #[error(transparent)]
+    Lists(#[from] AllocError),
+    /// A word of the command line can't be obeyed.
+    #[error(transparent)]
+    Word(#[from] WordError),
 }
 
 /// Reads memory and CPUs from `fdt`, reserves what is in use, and reports the phase.
 ///
 /// # Errors
 /// [`FindError`].
-pub fn find(fdt: Fdt<'static>, dtb: PaRange, pass: Pass, line: CommandLine<'_>) -> Result<Found, FindError> {
+pub fn find(
+    fdt: Fdt<'static>,
+    dtb: PaRange,
+    pass: Pass,
+    line: CommandLine<'static>,
+    fixmap: &mut Fixmap,
+) -> Result<Found, FindError> {
     let image = pass.image;
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
-    let warnings = memblock.fill_from_fdt(fdt)?;
+    let mut window = EarlyWindow::new();
+    let early = EarlyStorage {
+        in_use: &[image.range(), dtb],
+        align: GRANULE.bytes(),
+        reach: |storage| window.ranges(fixmap, storage),
+    };
+    let warnings = memblock.fill_from_fdt_of_any_length(fdt, early)?;
+    memory_words::apply_maps(line, &mut memblock)?;
     let initrd = chosen::initrd(fdt);
-    let left_out = reach::leave_out(&mut memblock, pass, line, initrd)?;
-    let page = GRANULE.bytes();
-    // Filled in place: moving it costs more than what it usually holds.
-    let mut partial = ArrayVec::<PaRange, { 2 * REGIONS }>::new();
-    partial.extend(partial_pages(&memblock, page).take(2 * REGIONS));
-    for &range in &partial {
-        memblock.reserve(range)?;
-    }
-    let mut firmware = ArrayVec::new();
-    reserved_by_firmware(fdt, [dtb, initrd.unwrap_or_default()], &partial, &mut firmware)?;
     let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
     let preserved = PreservedMemory::from_tree(fdt, &memblock, &in_use);
+    let rescued = [image.range(), initrd.unwrap_or_default(), memblock.storage().unwrap_or_default()];
+    let rescued = rescued.into_iter().chain(preserved.ranges());
+    memory_words::apply_limits(line, &mut memblock, rescued)?;
+    let left_out = reach::leave_out(&mut memblock, pass, line, initrd)?;
+    reserve_partial_pages(&mut memblock)?;
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &in_use);
+    let page = GRANULE.bytes();
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range)?;
     }
@@ -92,37 +112,77 @@ pub fn find(fdt: Fdt<'static>, dtb: PaRange, pass: Pass, line: CommandLine<'_>) 
         memblock.reserved().len(),
         memblock.reserved().iter().map(|range| range.len()).sum::<u64>()
     );
-    Ok(Found { memblock, firmware, initrd, preserved, topology, crash })
+    Ok(Found { memblock, window, initrd, preserved, topology, crash })
 }
 
-/// The frames of 4 KiB that share a page of the linear map with something that is not memory, or
-/// that must not be mapped: no linear map has them.
-fn partial_pages(memblock: &Memblock<REGIONS>, page: u64) -> impl Iterator<Item = PaRange> {
-    let around = move |range: PaRange| {
-        let pages = range.align_inward(page);
+/// The frames of 4 KiB at or above `from` that share a page of the linear map with something that
+/// is not memory, or that must not be mapped: no linear map has them.
+fn partial_pages(memblock: &Memblock<REGIONS>, from: Pa) -> impl Iterator<Item = PaRange> {
+    const PAGE: u64 = GRANULE.bytes();
+    let around = |range: PaRange| {
+        let pages = range.align_inward(PAGE);
         match pages.is_empty() {
             true => [range, PaRange::default()],
             false => [PaRange::new(range.start, pages.start), PaRange::new(pages.end, range.end)],
         }
     };
-    memblock.mappable(SEGMENT_ALIGN).flat_map(around).filter(|range| !range.is_empty())
+    let partial = memblock.mappable(SEGMENT_ALIGN).filter(move |range| range.end > from).flat_map(around);
+    partial.filter(move |range| range.start >= from && !range.is_empty())
 }
 
-/// Adds what the firmware reserves to `firmware`, which is empty, without the entries that cover
-/// only one of `vacated`; and `partial`, where nothing can be moved either.
+fn reserve_partial_pages(memblock: &mut Memblock<REGIONS>) -> Result<(), RegionError> {
+    let mut from = Pa(0);
+    loop {
+        // Filled in place: moving it costs more than what it usually holds.
+        let mut some = ArrayVec::<PaRange, 64>::new();
+        some.extend(partial_pages(memblock, from).take(64));
+        let Some(last) = some.last() else { return Ok(()) };
+        from = last.end;
+        some.iter().try_for_each(|range| memblock.reserve(*range))?;
+    }
+}
+
+/// Once the linear map is there: has memblock reach its lists by it, and unmaps the window. Returns
+/// the memory that may be mapped, and what the firmware reserves.
+///
+/// # Errors
+/// [`FindError`].
+pub fn settle(
+    found: &mut Found,
+    fdt: Fdt<'static>,
+    vacated: [PaRange; 2],
+    fixmap: &mut Fixmap,
+    layout: Layout,
+) -> Result<(RangeList, RangeList), FindError> {
+    let memblock = &mut found.memblock;
+    mem::take(&mut found.window).close(fixmap, memblock, layout)?;
+    let page = layout.geometry().granule().bytes();
+    let count = memblock.mappable(page).count();
+    let mut hardware = RangeList::with_room(count, memblock)?;
+    hardware.fill(memblock.mappable(page));
+    Ok((hardware, reserved_by_firmware(fdt, vacated, memblock)?))
+}
+
+/// Returns what the firmware reserves, without the entries that cover only one of `vacated`; and
+/// the rest of partial pages, where nothing can be moved either. The linear map is there.
+///
+/// # Errors
+/// [`FindError`].
 fn reserved_by_firmware(
     fdt: Fdt<'static>,
     vacated: [PaRange; 2],
-    partial: &[PaRange],
-    firmware: &mut ArrayVec<PaRange, REGIONS>,
-) -> Result<(), FindError> {
-    let mut reservations = Memblock::<REGIONS>::new();
-    reservations.fill_from_reservations(fdt, &vacated)?;
-    for &range in partial {
-        reservations.reserve(range)?;
-    }
-    firmware.extend(reservations.reserved().iter().copied());
-    Ok(())
+    memblock: &mut Memblock<REGIONS>,
+) -> Result<RangeList, FindError> {
+    with_scratch(memblock, |reservations, memblock| {
+        reservations.fill_from_reservations(fdt, &vacated)?;
+        for range in partial_pages(memblock, Pa(0)) {
+            reservations.reserve(range)?;
+        }
+        let reserved = reservations.reserved();
+        let mut list = RangeList::with_room(reserved.len(), memblock)?;
+        list.fill(reserved.iter().copied());
+        Ok(list)
+    })
 }
 
 fn warn(warnings: &FdtWarnings<'_>) {

@@ -7,12 +7,12 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::geometry::geometry;
 use crate::boot::pass::Pass;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::REGIONS;
 use crate::{report, say};
 
 /// Enters everything again with more bits if `memblock` has memory that needs them and the CPU has
-/// them. Then removes what does not fit the linear region together with the image and, where there
-/// is room for both, the initrd. Returns how many bytes it removed.
+/// them. Then removes what does not fit the linear region together with the image, memblock's lists
+/// and, where there is room, the initrd. Returns how many bytes it removed.
 ///
 /// # Errors
 /// [`RegionError`]: memblock has no room for the rest.

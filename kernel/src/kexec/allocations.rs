@@ -6,7 +6,8 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::kexec::crash::memory::CrashMemory;
 use crate::kexec::error::KexecError;
-use crate::memory::physical::{Memory, REGIONS};
+use crate::memory::long_lists::REGIONS;
+use crate::memory::physical::Memory;
 
 /// How many ranges that are apart in memory can be allocated; memblock has no more gaps than that.
 const RANGES: usize = 512;

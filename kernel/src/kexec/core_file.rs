@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use linmap_kexec::{CoreNotes, ElfCore, SEGMENT_ALIGN, VmcoreInfo};
-use linmap_memblock::Memblock;
+use linmap_memblock::RegionError;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
@@ -12,7 +12,8 @@ use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;
 use crate::kexec::segment::{Segment, Staged, whole_pages};
-use crate::memory::physical::{Memory, REGIONS};
+use crate::memory::long_lists::REGIONS;
+use crate::memory::physical::Memory;
 
 /// The core file of this kernel.
 pub struct CoreFile {
@@ -47,13 +48,18 @@ impl CoreFile {
         image: Image,
         notes: PaRange,
     ) -> Result<Self, KexecError> {
-        let mut shown = Memblock::<REGIONS>::new();
-        for range in memory.memory.mapped() {
-            shown.add(range)?;
+        let crash = memory.crash.range;
+        let without_crash = |range: PaRange| {
+            [
+                PaRange::new(range.start, range.end.min(crash.start)),
+                PaRange::new(range.start.max(crash.end), range.end),
+            ]
+        };
+        let mut shown = ArrayVec::new();
+        for range in memory.memory.mapped().flat_map(without_crash).filter(|range| range.start < range.end) {
+            let full = |_| RegionError::Full { list: "core file", range, capacity: REGIONS };
+            shown.try_push(range).map_err(full)?;
         }
-        shown.reserve(memory.crash.range)?;
-        let everywhere = PaRange::new(Pa(0), shown.memory_end());
-        let shown = shown.free_ranges(everywhere).take(REGIONS).collect();
         let mut core = Self { header: PaRange::default(), notes, memory: shown };
         let len = core.elf(memory.memory, image).measure()? as u64;
         let start = memory.alloc(len.next_multiple_of(SEGMENT_ALIGN), SEGMENT_ALIGN)?;

@@ -167,7 +167,7 @@ impl Loader<'_> {
         let dtb_len = around.tree.measure(platform.dtb.blob, initrd.map(|initrd| initrd.at))?;
         let control = around.control;
         let request = Request { image: &image, initrd, dtb_len, control, preserved, options };
-        let place = request.place(&self.memory)?;
+        let place = request.place(&mut self.memory)?;
         let destinations = self.reserve_destinations(&place, around.core.as_ref())?;
 
         let bounce = match place.domain {

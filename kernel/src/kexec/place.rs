@@ -1,14 +1,17 @@
 //! Choosing the destinations of a payload, so that as little as possible has to be moved.
 
-use arrayvec::ArrayVec;
-use linmap_kexec::{BOUNCE_MAX, Image, Initrd, PayloadPlacement, SEGMENT_ALIGN, usable};
+use linmap_kexec::{
+    BOUNCE_MAX, Image, Initrd, PayloadPlacement, PlacementError, SEGMENT_ALIGN, fill_with_usable,
+};
+use linmap_memblock::Memblock;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::kexec::allocations::{PayloadMemory, Pool};
 use crate::kexec::error::KexecError;
 use crate::kexec::options::LoadOptions;
 use crate::kexec::payload::InMemory;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::{REGIONS, with_scratch};
+use crate::memory::physical::Memory;
 use crate::memory::preserved::PreservedMemory;
 
 /// Where destinations may be.
@@ -53,7 +56,7 @@ impl Request<'_> {
     ///
     /// # Errors
     /// [`KexecError::Placement`], of the first attempt.
-    pub fn place(&self, memory: &PayloadMemory<'_>) -> Result<Place, KexecError> {
+    pub fn place(&self, memory: &mut PayloadMemory<'_>) -> Result<Place, KexecError> {
         let copied = self.initrd.map_or(Initrd::Absent, |initrd| Initrd::Len(initrd.at.len()));
         let may_stay = memory.pool == Pool::Machine && !self.options.scattered;
         let stays = self
@@ -65,9 +68,8 @@ impl Request<'_> {
             if domain == Domain::Usable && (self.options.scattered || memory.pool == Pool::CrashKernel) {
                 break;
             }
-            let ranges = self.ranges(memory, domain)?;
             for initrd in [stays, Some(copied)].into_iter().flatten() {
-                match PayloadPlacement::lowest(ranges.iter().copied(), self.image, initrd, self.dtb_len) {
+                match self.lowest(memory, domain, initrd)? {
                     Ok(placed) => {
                         let initrd_stays = matches!(initrd, Initrd::At(_));
                         return Ok(Place { placed, domain, initrd_stays });
@@ -80,20 +82,27 @@ impl Request<'_> {
         Err(first_error.map_or(KexecError::NoPayload("it was not placed"), KexecError::Placement))
     }
 
-    /// The memory where destinations may be.
-    fn ranges(
+    /// Places the payload in the free ranges of `domain`.
+    fn lowest(
         &self,
-        memory: &PayloadMemory<'_>,
+        memory: &mut PayloadMemory<'_>,
         domain: Domain,
-    ) -> Result<ArrayVec<PaRange, REGIONS>, KexecError> {
+        initrd: Initrd,
+    ) -> Result<Result<PayloadPlacement, PlacementError>, KexecError> {
         let everywhere = memory.memory.everywhere();
+        let place = |memblock: &Memblock<REGIONS>| {
+            PayloadPlacement::lowest(memblock.free_ranges(everywhere), self.image, initrd, self.dtb_len)
+        };
         if domain == Domain::Free {
-            return Ok(memory.memblock().free_ranges(everywhere).take(REGIONS).collect());
+            return Ok(place(memory.memblock()));
         }
-        let firmware = memory.memory.firmware.iter().copied();
+        let Memory { memblock, firmware, .. } = &mut *memory.memory;
+        let firmware = firmware.as_slice().iter().copied();
         let excluded = firmware.chain(self.preserved.ranges()).chain([self.control, memory.crash.range]);
-        let usable = usable(&memory.memory.memblock, excluded)?;
-        Ok(usable.free_ranges(everywhere).take(REGIONS).collect())
+        with_scratch(memblock, |usable, memblock| {
+            fill_with_usable(usable, memblock, excluded)?;
+            Ok(place(usable))
+        })
     }
 }
 

@@ -12,8 +12,9 @@ use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 
 use crate::arch::image::{Image, guards};
 use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GRANULE, TABLE, WIDEST, slot};
+use crate::memory::long_lists::REGIONS;
 use crate::memory::parking;
-use crate::memory::physical::{CHANGED, REGIONS};
+use crate::memory::physical::CHANGED;
 
 const PAGE: u64 = GRANULE.bytes();
 

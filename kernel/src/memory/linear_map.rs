@@ -4,12 +4,12 @@
 use linmap::features::Features;
 use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, LeafPolicy, LinearMap, LinearMapConfig,
-    MappingLists, MemblockFrames, Repaint, leaves_name,
+    MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges, leaves_name,
 };
-use linmap_memblock::Memblock;
-use linmap_platform::CommandLine;
+use linmap_memblock::{AllocError, Memblock, RegionError};
+use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Reserved};
+use linmap_table::{Fixmap, Mapping, Reserved};
 use linmap_vmsa::PaRange;
 use thiserror::Error;
 
@@ -17,7 +17,7 @@ use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::report;
 
 /// Why the linear map can't be built.
@@ -32,6 +32,15 @@ pub enum LinearMapError {
     /// `linmap.repaint=` has an unknown value.
     #[error("linmap.repaint= is pages or keep-blocks")]
     UnknownRepaint,
+    /// `linmap.pages=` can't be read.
+    #[error("linmap.pages=: {0}")]
+    Pages(#[from] MemoryWordError),
+    /// `linmap.pages=` has something else than memory.
+    #[error("linmap.pages= takes SIZE@ADDRESS: nothing is left out of the map")]
+    PagesNoMap,
+    /// `linmap.pages=` has too many ranges.
+    #[error("linmap.pages=: {0}")]
+    TooManyPageRanges(#[from] TooManyPageRanges),
     /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
@@ -41,6 +50,12 @@ pub enum LinearMapError {
     /// This memory can't be mapped.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is no memory for long lists.
+    #[error(transparent)]
+    Lists(#[from] AllocError),
+    /// Memblock refuses the memory of lists back.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -65,6 +80,7 @@ pub fn build(
     features: Features,
     command_line: CommandLine<'_>,
     memblock: &mut Memblock<REGIONS>,
+    window: &mut EarlyWindow,
     fixmap: &mut Fixmap,
 ) -> Result<(LinearMap, Choices), LinearMapError> {
     let builder = match command_line.get("linmap.build") {
@@ -87,17 +103,26 @@ pub fn build(
         geometry: geometry(),
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
+        pages: pages(command_line)?,
         builder,
         slots: BUILDER_SLOTS,
         root: image.swapper(),
         reserved,
         bbm: features.bbm,
     };
+    let splits = 1 + config.pages.iter().count();
+    let count = memblock.mappable(GRANULE.bytes()).count() + 2 * splits;
+    let room = match count > MAX_MAPPINGS {
+        true => Some(window.mappings(fixmap, memblock, 2 * count)?),
+        false => None,
+    };
+    let (room_at, room) = room.map_or((PaRange::default(), None), |room| (room.memory, Some(room.room)));
     let mut cpu = Counted { cpu: ThisCpu, counts: Default::default() };
     let started = cpu::counter();
-    let painted = paint(&config, memblock, fixmap, &mut cpu);
+    let painted = paint(&config, memblock, room, fixmap, &mut cpu);
     let ticks = cpu::ticks_since(started);
     let painted = painted?;
+    memblock.free(room_at)?;
     let built = painted.built();
     let counts = cpu.counts;
     report!(
@@ -116,16 +141,32 @@ pub fn build(
     Ok((painted.into_map(), Choices { policy, repaint }))
 }
 
+/// The memory that is made of pages whatever the rest is: `linmap.pages=SIZE@ADDRESS,...`.
+fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
+    let mut pages = PageRanges::new();
+    let Some(text) = command_line.get("linmap.pages") else { return Ok(pages) };
+    for entry in MemoryMap::parse(text)?.entries() {
+        let MemoryMapEntry::Memory(range) = entry else { return Err(LinearMapError::PagesNoMap) };
+        let whole = range.align_outward(GRANULE.bytes());
+        pages.insert(whole.unwrap_or(range))?;
+    }
+    Ok(pages)
+}
+
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its
 /// symbol and its return.
 #[inline(never)]
 fn paint<'c>(
     config: &'c LinearMapConfig,
     memblock: &mut Memblock<REGIONS>,
+    room: Option<&mut [Mapping]>,
     fixmap: &mut Fixmap,
     cpu: &mut Counted<ThisCpu>,
 ) -> Result<BuiltMap<'c>, LinearMapError> {
     let mut lists = MappingLists::<MAX_MAPPINGS>::new();
+    if let Some(room) = room {
+        lists.lend(room);
+    }
     let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
     // SAFETY: memblock knows all memory that is in use.
     let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };

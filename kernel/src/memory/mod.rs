@@ -4,6 +4,7 @@
 pub mod expected;
 pub mod linear_map;
 pub mod live;
+pub mod long_lists;
 pub mod owned_bytes;
 pub mod parking;
 pub mod physical;

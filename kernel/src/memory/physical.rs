@@ -3,7 +3,6 @@
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use arrayvec::ArrayVec;
 use linmap::{ChangedRanges, Layout};
 use linmap_memblock::Memblock;
 use linmap_table::Fixmap;
@@ -11,12 +10,9 @@ use linmap_vmsa::{Geometry, Level, Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::image::Image;
-use crate::arch::layout::MAX_MAPPINGS;
+use crate::memory::long_lists::{REGIONS, RangeList};
 use crate::memory::owned_bytes::OwnedBytes;
 use crate::memory::table_window::LiveTables;
-
-/// How many regions each of memblock's lists has room for.
-pub const REGIONS: usize = 256;
 
 /// How many boundaries between ranges of different protection the record of changes has room for.
 pub const CHANGED: usize = 512;
@@ -35,9 +31,9 @@ pub struct Memory {
     /// Protections that differ from those that the map was built with.
     pub changed: ChangedRanges<CHANGED>,
     /// The memory at boot that may be mapped.
-    pub hardware: ArrayVec<PaRange, MAX_MAPPINGS>,
+    pub hardware: RangeList,
     /// Memory that the firmware reserves, where no payload may be.
-    pub firmware: ArrayVec<PaRange, REGIONS>,
+    pub firmware: RangeList,
 }
 
 impl Memory {

@@ -12,7 +12,8 @@ use thiserror::Error;
 use crate::arch::cpu;
 use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
-use crate::memory::physical::{Memory, REGIONS};
+use crate::memory::long_lists::REGIONS;
+use crate::memory::physical::Memory;
 use crate::memory::reservations::{RESERVATIONS, Reservations};
 use crate::{report, say};
 

@@ -9,7 +9,7 @@ use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::image::Image;
 use crate::arch::layout::GRANULE;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::REGIONS;
 use crate::memory::reservations::RESERVATIONS;
 
 const PAGE: u64 = GRANULE.bytes();
@@ -63,7 +63,10 @@ impl<'t> TableMemory<'t> {
         let mut around = reserved.intersection(mapped).align_inward(PAGE);
         let page = |frame: &Pa| PaRange::new(*frame, Pa(frame.0 + PAGE));
         let others = self.owned.iter().copied().chain(self.stock.iter().map(page));
-        for other in others.chain([self.image.range()]).filter(|other| !other.is_empty()) {
+        for other in others
+            .chain([self.image.range(), self.memblock.storage().unwrap_or_default()])
+            .filter(|other| !other.is_empty())
+        {
             if other.end <= frame {
                 around.start = around.start.max(other.end);
             } else {

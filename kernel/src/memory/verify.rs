@@ -193,7 +193,7 @@ impl Prober<'_> {
             hole_start = range.end;
         }
         // The rest of the linear region.
-        let end = Pa(memstart.0 + (1 << (self.layout.geometry().va_bits() - 1)));
+        let end = Pa(memstart.0 + Layout::region_len(self.layout.geometry()));
         self.hole(PaRange::new(hole_start, end))
     }
 

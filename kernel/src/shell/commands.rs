@@ -99,6 +99,12 @@ const CHANGE: &[Command] = &[
         run: Run::On(|Owners { memory, map, .. }, rest| edit_commands::fold(memory, map, rest)),
     },
     Command {
+        usage: edit_commands::PAGES,
+        summary: "keep memory in pages, which no fold makes larger",
+        more: &["`release` lets `fold` make larger leaves of it again."],
+        run: Run::On(|Owners { memory, map, .. }, rest| edit_commands::pages(memory, map, rest)),
+    },
+    Command {
         usage: edit_commands::NON_GLOBAL,
         summary: "make all translations non-global, or global again",
         more: &["All CPUs leave the map during the change."],

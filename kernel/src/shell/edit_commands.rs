@@ -21,6 +21,8 @@ pub const TEXT: &str = "text START LENGTH";
 pub const SPLIT: &str = "split 2|3 START LENGTH";
 /// The words of `fold`.
 pub const FOLD: &str = "fold START LENGTH";
+/// The words of `pages`.
+pub const PAGES: &str = "pages keep|release START LENGTH";
 /// The words of `ng`.
 pub const NON_GLOBAL: &str = "ng on|off";
 /// The words of `memory`.
@@ -117,6 +119,22 @@ pub fn fold(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), Co
     Ok(())
 }
 
+/// Keeps memory in pages, or lets folds make its leaves larger again.
+pub fn pages(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), CommandError> {
+    let mut words = Words::new(rest, PAGES);
+    let what = words.word()?;
+    let range = words.range()?;
+    words.end()?;
+    let (map, mut editor, steps) = map.parts(&mut memory.memblock);
+    let done = match what {
+        "keep" => changed(|| map.keep_pages(&mut editor, steps, range))?,
+        "release" => changed(|| map.allow_blocks(range).map(|()| Changed::default()))?,
+        _ => return Err(CommandError::Usage(PAGES)),
+    };
+    reported("pages", format_args!("{what} {range}"), done);
+    Ok(())
+}
+
 /// Makes all translations global or non-global.
 pub fn non_global(memory: &mut Memory, map: &mut LiveMap, rest: &str) -> Result<(), CommandError> {
     let global = match rest {
@@ -139,7 +157,7 @@ pub fn memory(owners: &mut Owners, rest: &str) -> Result<(), CommandError> {
     if owners.payloads.crash_kernel.is_some() {
         return Err(CommandError::CrashKernel);
     }
-    let is_hardware = owners.memory.hardware.iter().any(|memory| memory.covers(range));
+    let is_hardware = owners.memory.hardware.as_slice().iter().any(|memory| memory.covers(range));
     let Memory { memblock, changed: record, .. } = &mut owners.memory;
     let (map, mut editor, steps) = owners.map.parts(memblock);
     // Memory that comes is data.

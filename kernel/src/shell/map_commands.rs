@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use linmap::Layout;
 use linmap::listing::{Run, Runs, Size};
 use linmap_table::{LeafIter, Walk, walk};
-use linmap_vmsa::{Level, PaRange, Va};
+use linmap_vmsa::{Geometry, Level, PaRange, Va};
 
 use crate::arch::cpu;
 use crate::arch::image::{self, Image};
@@ -47,7 +47,7 @@ struct LeafCount {
 pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
     let geometry = memory.geometry();
     let base = Layout::base(geometry);
-    let linear_end = base.0 + (1 << (geometry.va_bits() - 1));
+    let linear_end = base.0 + Layout::region_len(geometry);
     say!("linear map from {base}, memstart {}", memory.layout.memstart());
     for range in memory.mapped() {
         say!("  {} {range}  {}", memory.layout.linear(range.start), Size(range.len()));
@@ -94,11 +94,10 @@ pub fn map(memory: &Memory, image: Image) -> Result<(), CommandError> {
 /// one address or at two, is an error.
 pub fn dump(memory: &Memory, image: Image) -> Result<(), CommandError> {
     let geometry = memory.geometry();
-    let base = Layout::base(geometry);
     let mut runs = 0;
     let mut area = "";
     for_each_run(memory, image, |run| {
-        let here = area_of(run, base, geometry.va_bits());
+        let here = area_of(run, geometry);
         if here != area {
             say!("---[ {here} ]---");
             area = here;
@@ -160,8 +159,8 @@ fn writable_and_executable(memory: &Memory, image: Image) -> u64 {
     }
 }
 
-fn area_of(run: &Run, base: Va, va_bits: u8) -> &'static str {
-    if run.va.0 < base.0 + (1 << (va_bits - 1)) {
+fn area_of(run: &Run, geometry: Geometry) -> &'static str {
+    if run.va.0 < Layout::base(geometry).0 + Layout::region_len(geometry) {
         "linear map"
     } else if run.va < STACKS {
         "kernel image"

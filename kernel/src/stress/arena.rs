@@ -9,7 +9,7 @@ use linmap_vmsa::{Pa, PaRange, Va};
 
 use crate::arch::cpu;
 use crate::arch::layout::GRANULE;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::REGIONS;
 use crate::stress::random::{Random, mix};
 
 /// The bytes of a page.

@@ -20,7 +20,8 @@ use std::fs;
 use dtoolkit::fdt::Fdt;
 use linmap::MappingLists;
 use linmap_fdt::parse_dtb;
-use linmap_memblock::{FdtError, FdtWarning, Memblock};
+use linmap_memblock::{EarlyStorage, FdtError, FdtWarning, Memblock};
+use linmap_vmsa::{Pa, PaRange};
 
 use cases::{CASES, Case};
 use other_reader::Memory;
@@ -29,6 +30,9 @@ use survey::{Board, Survey};
 
 /// As many ranges as the kernel has room for.
 type Map = Memblock<256>;
+
+/// The pages by which a kernel of any granule reaches its first lists.
+const LIST_ALIGN: u64 = 1 << 16;
 
 /// The document with the sums. What follows the mark is written by this test.
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/corpus.md");
@@ -67,14 +71,58 @@ fn survey_board(
     if memblock.reserved() != theirs.reserved {
         return Err(format!("reserved {:x?}, should be {:x?}", memblock.reserved(), theirs.reserved));
     }
+    check_short_lists(blob, &memblock, &theirs)?;
     let machine = machine::read(blob, &memblock)?;
     found.extend(machine.cases.iter().cloned());
     let (holes, hole_bytes) = theirs.holes();
     let ram_bytes = theirs.ram.iter().map(|ram| ram.len()).sum();
     let (ram_regions, reserved) = (theirs.ram.len() as u64, theirs.reserved.len() as u64);
-    let mapped = mapping::map(name, &mut memblock, &mut theirs, host, lists)?;
+    for round in 1..rounds() {
+        let mut memblock = memblock.copy().map_err(|error| error.to_string())?;
+        mapping::map(name, round, &mut memblock, &mut theirs.clone(), host, lists)?;
+    }
+    let mapped = mapping::map(name, 0, &mut memblock, &mut theirs, host, lists)?;
     let filled = filled.map(|(start, _)| start);
     Ok(Board { filled, ram_regions, ram_bytes, holes, hole_bytes, reserved, machine, mapped })
+}
+
+/// How often each tree is mapped.
+fn rounds() -> u64 {
+    if linmap_tests::is_soak() { 20 } else { 1 }
+}
+
+/// Reads the tree into lists of two ranges. They move to memory that the tree leaves free, and hold
+/// the same as `whole` apart from that.
+fn check_short_lists(blob: &[u8], whole: &Map, theirs: &Memory) -> Result<(), String> {
+    let in_use = [theirs.mappable(LIST_ALIGN).first().map_or(PaRange::default(), |first| {
+        // An image at the start of memory.
+        PaRange::new(first.start, first.end.min(Pa(first.start.0 + (4 << 20))))
+    })];
+    let mut lent = PaRange::default();
+    let reach = |storage: PaRange| {
+        lent = storage;
+        let count = storage.len() as usize / size_of::<PaRange>();
+        Some(Box::leak(vec![PaRange::default(); count].into_boxed_slice()))
+    };
+    let early = EarlyStorage { in_use: &in_use, align: LIST_ALIGN, reach };
+    let mut short = Memblock::<2>::new();
+    let fdt = parse_dtb(blob).map_err(|error| error.to_string())?;
+    short.fill_from_fdt_of_any_length(fdt, early).map_err(|error| error.to_string())?;
+    let longest = theirs.ram.len().max(theirs.no_map.len()).max(theirs.reserved.len());
+    // Ranges that touch can take more room until they are joined.
+    let has_grown = !lent.is_empty();
+    if short.storage().unwrap_or_default() != lent || longest > 2 && !has_grown {
+        return Err(format!("lists of {longest} ranges, storage {:x?}", short.storage()));
+    }
+    let is_free = theirs.mappable(LIST_ALIGN).iter().any(|part| part.covers(lent))
+        && !theirs.reserved.iter().chain(&in_use).any(|used| used.overlaps(lent));
+    if has_grown && !is_free {
+        return Err(format!("the lists are at {lent}, which is not free"));
+    }
+    let mut whole = whole.copy().map_err(|error| error.to_string())?;
+    whole.reserve(lent).map_err(|error| error.to_string())?;
+    let is_equal = short.regions().eq(whole.regions()) && short.reserved() == whole.reserved();
+    if is_equal { Ok(()) } else { Err(format!("{short:x?}, should be {whole:x?}")) }
 }
 
 /// Surveys all trees of the package, whose name and version it returns.

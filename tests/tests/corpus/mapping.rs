@@ -27,9 +27,9 @@ pub struct Mapped {
 struct Choices(u64);
 
 impl Choices {
-    fn of(name: &str) -> Self {
+    fn of(name: &str, round: u64) -> Self {
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) ^ round)
     }
 
     /// One of `count` numbers.
@@ -41,14 +41,16 @@ impl Choices {
 }
 
 /// Maps the memory of the tree `name`. `memblock` and `memory` are what both readers have found.
+/// Each round chooses anew.
 pub fn map<const N: usize>(
     name: &str,
+    round: u64,
     memblock: &mut Memblock<N>,
     memory: &mut Memory,
     host: &mut Host,
     lists: &mut MappingLists,
 ) -> Result<Mapped, String> {
-    let mut choices = Choices::of(name);
+    let mut choices = Choices::of(name, round);
     let first = choices.below(GEOMETRIES.len() as u64) as usize;
     let kinds = [Leaves::ContiguousBlocks, Leaves::ContiguousBlocks, Leaves::Blocks, Leaves::Pages];
     let leaves = kinds[choices.below(4) as usize];
@@ -68,7 +70,7 @@ pub fn map<const N: usize>(
         if found != expected {
             return Err(format!("mappable {found:x?}, should be {expected:x?}"));
         }
-        let wanted = Wanted { geometry, leaves, builder, memory: &expected, image };
+        let wanted = Wanted { geometry, leaves, builder, memory: &expected, image, pages: &[] };
         let outcome = build(&wanted, host, lists).map_err(|error| format!("{error}\n{wanted:x?}"))?;
         match outcome {
             Outcome::Built(built) => return Ok(Mapped { geometry, too_narrow, leaves, built }),

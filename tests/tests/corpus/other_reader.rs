@@ -8,6 +8,7 @@ use linmap_vmsa::{Pa, PaRange};
 const PAGE: u64 = 0x1000;
 
 /// The memory of a tree.
+#[derive(Clone)]
 pub struct Memory {
     /// Memory entries as they stand in the tree, empty ones too.
     pub entries: Vec<(u64, u64)>,

@@ -16,6 +16,7 @@ use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, 
 use linmap_model::event::{Access as Barrier, Domain, Register, Use};
 use linmap_model::{Config, Event, Space};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
+use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, Pa, Va, VaRange};
@@ -290,6 +291,8 @@ impl World {
                         PlanError::OutOfFrames(_)
                             | PlanError::NeedsLevel3 { .. }
                             | PlanError::RunInUse { .. }
+                            | PlanError::PartOfLeaf { .. }
+                            | PlanError::MappedOver { reason: Reason::Contiguous, .. }
                     );
                 if expected.is_none() && unasked {
                     return Err(format!("{op:?} refused for no reason: {error}"));
@@ -336,8 +339,16 @@ impl World {
     /// Why the edit has to be refused, if it has to.
     fn expected_error(&mut self, op: Op) -> Option<&'static str> {
         match op {
-            Op::Map { at, len, .. } => {
-                (!self.plain.parts(at, len).is_empty()).then_some("something is mapped there")
+            Op::Map { at, len, shift, attributes, .. } => {
+                let in_the_way = |(at, part): &(u64, Part)| {
+                    let Attributes { access, execute, accessed, .. } = attributes;
+                    // Global may become non-global.
+                    let global = attributes.global && part.attributes.global;
+                    let allowed = Attributes { access, execute, accessed, global, ..part.attributes };
+                    let attributes = Attributes { contiguous: part.attributes.contiguous, ..attributes };
+                    !part.valid || part.pa != AREA_PA + at + shift || allowed != attributes
+                };
+                self.plain.parts(at, len).iter().any(in_the_way).then_some("something is mapped there")
             }
             Op::Protect { at, len, change } => {
                 let both = |part: &Part| changed(part.attributes, change).writable_and_executable();
@@ -354,6 +365,9 @@ impl World {
     fn note(&mut self, op: Op) {
         match op {
             Op::Map { at, len, shift, attributes, .. } => {
+                for (at, _) in self.plain.parts(at, len) {
+                    self.plain.0.remove(&at);
+                }
                 let part = Part { len, pa: AREA_PA + at + shift, attributes, valid: true };
                 self.plain.0.insert(at, part);
             }

@@ -13,5 +13,5 @@ pub use part::Part;
 pub use placement::{Initrd, PayloadPlacement};
 pub use placement_error::PlacementError;
 pub use segment::{MAX_SEGMENTS, SEGMENT_ALIGN, SegmentError, Segments};
-pub use usable::usable;
+pub use usable::fill_with_usable;
 pub use window::initrd_window;

@@ -4,24 +4,25 @@
 use linmap_memblock::{Memblock, RegionError};
 use linmap_vmsa::{Granule, PaRange};
 
-/// Returns the memory that a payload may occupy: all mappable memory of `memory`, free or not,
-/// without `not`. `not` must have all memory that outlives the running kernel (the firmware's
-/// reservations, preserved memory) and all memory that the hand-over itself needs. The result's
-/// free ranges are for [`PayloadPlacement::lowest`](crate::PayloadPlacement::lowest).
+/// Fills `usable`, which is empty, with the memory that a payload may occupy: all mappable memory
+/// of `memory`, free or not, without `not`. `not` must have all memory that outlives the running
+/// kernel (the firmware's reservations, preserved memory) and all memory that the hand-over itself
+/// needs. Its free ranges are for [`PayloadPlacement::lowest`](crate::PayloadPlacement::lowest)
+/// then.
 ///
 /// # Errors
 ///
-/// [`RegionError`]: there are more ranges than fit into a memblock of this capacity.
-pub fn usable<const N: usize>(
+/// [`RegionError`]: there are more ranges than fit into `usable`.
+pub fn fill_with_usable<const N: usize>(
+    usable: &mut Memblock<N>,
     memory: &Memblock<N>,
     not: impl IntoIterator<Item = PaRange>,
-) -> Result<Memblock<N>, RegionError> {
-    let mut usable = Memblock::new();
+) -> Result<(), RegionError> {
     for range in memory.mappable(Granule::K4.bytes()) {
         usable.add(range)?;
     }
     for range in not {
         usable.reserve(range)?;
     }
-    Ok(usable)
+    Ok(())
 }

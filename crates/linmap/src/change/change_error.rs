@@ -5,6 +5,7 @@ use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use super::editor::ParkError;
+use crate::page_ranges::TooManyPageRanges;
 
 /// Why nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -26,6 +27,9 @@ pub enum ChangeError {
         /// The physical addresses that have a linear address.
         reach: PaRange,
     },
+    /// There are too many ranges of pages.
+    #[error(transparent)]
+    TooManyPageRanges(#[from] TooManyPageRanges),
     /// A part of the range is not memory.
     #[error("{pa} in {range} is not memory")]
     NotMemory {

@@ -1,5 +1,6 @@
 //! What the linear region must translate, for its verification.
 
+use linmap_table::Leaves;
 use linmap_table::verify::Expected;
 use linmap_vmsa::{Access, PaRange};
 
@@ -17,14 +18,17 @@ impl LinearMap {
         memory: impl Iterator<Item = PaRange> + 'e,
         changed: &'e ChangedRanges<N>,
     ) -> impl Iterator<Item = Expected> + 'e {
+        let pages = self.pages();
         // The alias of the image's text is built without contiguous runs, but a split of it may
         // make some. Its data has none.
         let (layout, image, leaves, global) = (self.layout(), self.image, self.leaves, self.global);
         let whole = image.range();
-        let expected = move |(part, allowed): (PaRange, Allowed)| Expected {
-            va: layout.linear(part.start),
-            len: part.len(),
-            content: allowed.content(part.start, leaves, global),
+        let expected = move |(part, allowed): (PaRange, Allowed)| {
+            pages.parts(part).map(move |(part, is_pages)| {
+                let leaves = if is_pages { Leaves::Pages } else { leaves };
+                let content = allowed.content(part.start, leaves, global);
+                Expected { va: layout.linear(part.start), len: part.len(), content }
+            })
         };
         memory.flat_map(move |range| {
             let below = PaRange::new(range.start, range.end.min(whole.start));
@@ -32,7 +36,7 @@ impl LinearMap {
             let alias = range.intersection(image.read_only);
             let read_only = Allowed { access: Access::KernelReadOnly, ..Allowed::DATA };
             let alias = (!alias.is_empty()).then_some((alias, read_only));
-            changed.parts(below).chain(alias).chain(changed.parts(above)).map(expected)
+            changed.parts(below).chain(alias).chain(changed.parts(above)).flat_map(expected)
         })
     }
 }

@@ -20,8 +20,8 @@ use super::request::Request;
 
 impl LinearMap {
     /// Makes the leaves in `range` as large as addresses, attributes and [`leaves`](Self::leaves)
-    /// allow, and frees tables that become empty. The alias of the image's text stays as
-    /// it is.
+    /// allow, and frees tables that become empty. The alias of the image's text and what
+    /// [`keep_pages`](Self::keep_pages) named stay as they are.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -40,9 +40,10 @@ impl LinearMap {
         let below = PaRange::new(range.start, range.end.min(image.start));
         let above = PaRange::new(range.start.max(image.end), range.end);
         let mut changed = Changed::default();
-        for part in [below, above] {
-            if !part.is_empty() {
+        for mut left in [below, above] {
+            while let Some(part) = self.pages.next_outside(left) {
                 changed = changed.and(self.fold_part(editor, steps, part)?);
+                left.start = part.end;
             }
         }
         Ok(changed)
@@ -86,7 +87,15 @@ impl LinearMap {
         if self.leaves == Leaves::Pages || self.tree.bbm() != BbmLevel::L3 {
             return Changed::default();
         }
-        self.fold_in_use(editor, steps, range)
+        let mut changed = Changed::default();
+        let mut left = self.region.physical(range);
+        while let Some(part) = self.pages.next_outside(left)
+            && let Ok(target) = self.region.linear(part)
+        {
+            changed = changed.and(self.fold_in_use(editor, steps, target));
+            left.start = part.end;
+        }
+        changed
     }
 
     /// Folds leaves that memory at `range`, which was added, can join, if that needs no parking. A
@@ -102,10 +111,10 @@ impl LinearMap {
             return Changed::default();
         }
         let Ok(target) = self.region.linear(range) else { return Changed::default() };
-        match self.tree.foldable(target, &mut editor.window()) {
-            None => Changed::default(),
-            Some(around) => self.fold_in_use(editor, steps, self.without_image(around, target)),
-        }
+        let Some(around) = self.tree.foldable(target, &mut editor.window()) else {
+            return Changed::default();
+        };
+        self.fold_inside(editor, steps, self.without_image(around, target))
     }
 
     /// Folds `around`, linear addresses outside the image's alias, if the CPUs allow it in use.

@@ -1,8 +1,9 @@
 //! Memory that is added and removed while the machine runs.
 
+use arrayvec::ArrayVec;
 use linmap_live::{Global, Step};
-use linmap_table::{Mapping, MappingError, Mappings, PhysicalMemory, RecordError};
-use linmap_vmsa::{Attributes, PaRange};
+use linmap_table::{Leaves, Mapping, MappingError, Mappings, PhysicalMemory, RecordError};
+use linmap_vmsa::{Attributes, PaRange, Va};
 use thiserror::Error;
 
 use super::change_error::ChangeError;
@@ -11,6 +12,7 @@ use super::editor::Editor;
 use super::linear_map::LinearMap;
 use super::mappable::check_mappable;
 use super::request::Request;
+use crate::page_ranges::MAX_PARTS;
 
 /// Why memory was neither added nor removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -59,13 +61,18 @@ impl LinearMap {
         range: PaRange,
     ) -> Result<Changed, MemoryError> {
         let target = self.region.linear(range)?;
-        let list = [Mapping {
-            va: target.start,
-            pa: range.start,
-            len: range.len(),
-            attributes: Attributes { global: self.global == Global::Global, ..Attributes::KERNEL_DATA },
-            leaves: self.leaves,
-        }];
+        let attributes = Attributes { global: self.global == Global::Global, ..Attributes::KERNEL_DATA };
+        let list: ArrayVec<_, MAX_PARTS> = self
+            .pages
+            .parts(range)
+            .map(|(part, is_pages)| Mapping {
+                va: Va(target.start.0 + (part.start.0 - range.start.0)),
+                pa: part.start,
+                len: part.len(),
+                attributes,
+                leaves: if is_pages { Leaves::Pages } else { self.leaves },
+            })
+            .collect();
         let mappings = Mappings::new(self.layout().geometry(), &list)?;
         record_added(&mut editor.memory(), range)?;
         let mappable = check_mappable(&editor.memory(), range);

@@ -10,6 +10,7 @@ use super::mappable::not_mappable;
 use super::region::Region;
 use crate::image::ImageParts;
 use crate::layout::Layout;
+use crate::page_ranges::PageRanges;
 
 /// The linear map in use: the tree that holds it, and the operations that change it.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct LinearMap {
     pub(super) region: Region,
     pub(super) image: ImageParts,
     pub(super) leaves: Leaves,
+    /// What is made of pages all the same.
+    pub(super) pages: PageRanges,
     pub(super) global: Global,
 }
 
@@ -31,7 +34,13 @@ impl LinearMap {
     /// this value reaches the tree's tables.
     pub unsafe fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
         tree.set_leaves(leaves);
-        Self { tree, layout, region: Region::new(layout), image, leaves, global: Global::Global }
+        let (region, pages, global) = (Region::new(layout), PageRanges::new(), Global::Global);
+        Self { tree, layout, region, image, leaves, pages, global }
+    }
+
+    /// Returns the map with the memory that it was built by pages for.
+    pub(crate) fn with_pages(self, pages: PageRanges) -> Self {
+        Self { pages, ..self }
     }
 
     /// Makes later plans rely on the BBM level `bbm`, and on invalidation by range if
@@ -61,6 +70,11 @@ impl LinearMap {
     /// Returns the leaves that the map may be made of.
     pub fn leaves(&self) -> Leaves {
         self.leaves
+    }
+
+    /// Returns the memory that is made of pages all the same.
+    pub fn pages(&self) -> &PageRanges {
+        &self.pages
     }
 
     /// Returns whether translations are global.

@@ -12,8 +12,8 @@ pub(super) struct Region {
     memstart: u64,
     /// What to add (wrapping) to a physical address for its linear one.
     offset: u64,
-    /// log2 of the bytes of the region, half of what the tree translates.
-    bits: u32,
+    /// The bytes of the region.
+    len: u64,
     /// The bits of an address within its page.
     within_page: u64,
 }
@@ -24,23 +24,23 @@ impl Region {
         Self {
             memstart: layout.memstart().0,
             offset: layout.offset(),
-            bits: u32::from(geometry.va_bits()) - 1,
+            len: Layout::region_len(geometry),
             within_page: geometry.granule().bytes() - 1,
         }
     }
 
     /// Returns the physical addresses that have a linear address.
     pub fn reach(&self) -> PaRange {
-        PaRange::new(Pa(self.memstart), Pa(self.memstart + (1 << self.bits)))
+        PaRange::new(Pa(self.memstart), Pa(self.memstart + self.len))
     }
 
     /// Returns where `range`, which must be whole pages in reach, is in the linear map.
     #[inline]
     pub fn linear(&self, range: PaRange) -> Result<VaRange, ChangeError> {
-        let Self { memstart, offset, bits, within_page } = *self;
+        let Self { memstart, offset, len, within_page } = *self;
         let (first, last) = (range.start.0, range.end.0.wrapping_sub(1));
         let is_pages = first < range.end.0 && (first | range.end.0) & within_page == 0;
-        let in_reach = memstart <= first && last.wrapping_sub(memstart).wrapping_shr(bits) == 0;
+        let in_reach = memstart <= first && last.wrapping_sub(memstart) < len;
         if !is_pages || !in_reach {
             return Err(self.not_linear(range, is_pages));
         }
@@ -54,6 +54,12 @@ impl Region {
             return ChangeError::Unaligned { range, granule: self.within_page.wrapping_add(1) };
         }
         ChangeError::OutOfReach { range, reach: self.reach() }
+    }
+
+    /// Returns the memory that `range`, linear addresses, translates to.
+    pub fn physical(&self, range: VaRange) -> PaRange {
+        let start = Pa(range.start.0.wrapping_sub(self.offset));
+        PaRange::new(start, Pa(start.0 + range.len))
     }
 
     /// Returns the page that has the linear address `va`.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use linmap::{Builder, Editor, LinearMap, LinearMapConfig, MappingLists, ParkError, Pause};
+use linmap::{Builder, Editor, LinearMap, LinearMapConfig, MappingLists, PageRanges, ParkError, Pause};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow, EarlyTables};
 use linmap_model::event::Use;
 use linmap_model::{Config, Event, Space};
@@ -109,6 +109,7 @@ impl<'r> Kernel<'r> {
             geometry: G,
             image: IMAGE,
             leaves: Leaves::ContiguousBlocks,
+            pages: PageRanges::new(),
             builder,
             slots: SLOTS,
             root: early.root,

@@ -9,6 +9,7 @@ mod memory;
 mod random;
 #[path = "../rules/mod.rs"]
 mod rules;
+mod wide;
 
 use std::io::Write as _;
 
@@ -54,13 +55,22 @@ fn any_layout_is_mapped_once_by_the_largest_leaves_and_the_fewest_tables() {
 #[test]
 fn memory_as_wide_as_the_linear_region_is_mapped_and_one_page_more_is_not() {
     let (mut host, mut lists) = (Host::new(), Box::new(MappingLists::new()));
-    for (granule, va_bits) in [(Granule::K4, 39), (Granule::K4, 48), (Granule::K16, 36), (Granule::K64, 42)] {
-        let geometry = Geometry::new(granule, va_bits, 48).expect("a shape that there is");
+    for (granule, va_bits, pa_bits, region) in [
+        (Granule::K4, 39, 48, 1u64 << 38),
+        (Granule::K4, 48, 48, 1 << 47),
+        (Granule::K16, 36, 48, 1 << 35),
+        (Granule::K64, 42, 48, 1 << 41),
+        (Granule::K4, 52, 52, (1 << 52) - (1 << 48)),
+        (Granule::K16, 52, 52, (1 << 52) - (1 << 47)),
+        (Granule::K64, 52, 52, (1 << 52) - (1 << 47)),
+    ] {
+        let geometry = Geometry::new(granule, va_bits, pa_bits).expect("a shape that there is");
         let page = granule.bytes();
         for (more, is_built) in [(0, true), (page, false)] {
-            let end = (1u64 << (va_bits - 1)) + more;
+            let end = region + more;
             let memory = vec![PaRange::new(Pa(0), Pa(2 * page)), PaRange::new(Pa(end - 3 * page), Pa(end))];
             let setting = Setting {
+                pages: Vec::new(),
                 geometry,
                 leaves: Leaves::Blocks,
                 builder: Builder::Identity,

@@ -26,6 +26,8 @@ pub struct Setting {
     /// What is to be mapped.
     pub memory: Vec<PaRange>,
     pub image: ImageParts,
+    /// Made of pages whatever the rest is.
+    pub pages: Vec<PaRange>,
 }
 
 fn range(start: u64, end: u64) -> PaRange {
@@ -34,8 +36,8 @@ fn range(start: u64, end: u64) -> PaRange {
 
 impl Setting {
     pub fn wanted(&self) -> Wanted<'_> {
-        let Self { geometry, leaves, builder, memory, image, .. } = self;
-        Wanted { geometry: *geometry, leaves: *leaves, builder: *builder, memory, image: *image }
+        let Self { geometry, leaves, builder, memory, image, pages, .. } = self;
+        Wanted { geometry: *geometry, leaves: *leaves, builder: *builder, memory, image: *image, pages }
     }
 
     pub fn random(random: &mut Random) -> Self {
@@ -67,7 +69,8 @@ impl Setting {
             fits
         });
         let builder = random.pick(&Builder::ALL);
-        Self { geometry, leaves, builder, ram, no_map, memory, image }
+        let pages = pages(&memory, page, random);
+        Self { geometry, leaves, builder, ram, no_map, memory, image, pages }
     }
 }
 
@@ -148,9 +151,21 @@ fn image(memory: &[PaRange], page: u64, random: &mut Random) -> ImageParts {
     }
 }
 
+/// Memory that is made of pages whatever the rest is, at most one part of each range.
+fn pages(memory: &[PaRange], page: u64, random: &mut Random) -> Vec<PaRange> {
+    let some: Vec<_> = memory.iter().filter(|_| random.percent(20)).take(8).collect();
+    let part = |of: &PaRange, random: &mut Random| {
+        let count = of.len() / page;
+        let first = random.below(count);
+        let end = first + 1 + random.below((count - first).min(700));
+        range(of.start.0 + first * page, of.start.0 + end * page)
+    };
+    some.into_iter().map(|of| part(of, random)).collect()
+}
+
 /// The bytes that are mapped by pages.
 fn by_pages(geometry: Geometry, memory: &[PaRange], image: ImageParts, kind: Leaves) -> u64 {
-    let parts = parts(memory, image, kind);
+    let parts = parts(memory, image, &[], kind);
     if kind == Leaves::Pages {
         return memory.iter().map(|range| range.len()).sum();
     }

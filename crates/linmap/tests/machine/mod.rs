@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use linmap::{
     Builder, BuilderSlots, Editor, FramePool, ImageParts, Layout, LinearMap, LinearMapConfig, MappingLists,
-    MemblockFrames,
+    MemblockFrames, PageRanges,
 };
 use linmap_board::{Board, BoardFrames};
 use linmap_live::Step;
@@ -306,6 +306,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
             va: setting.image_va(),
         },
         leaves: setting.leaves,
+        pages: PageRanges::new(),
         builder: Builder::Identity,
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
         root: frame(setting, Frame::Swapper(geometry.start_level())),

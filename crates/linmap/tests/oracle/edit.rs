@@ -15,6 +15,8 @@ pub enum Edit {
     MakeData(PaRange),
     Split(PaRange, Level),
     Fold(PaRange),
+    KeepPages(PaRange),
+    AllowBlocks(PaRange),
     Add(PaRange),
     Remove(PaRange),
     Global(Global),
@@ -38,8 +40,10 @@ impl Edit {
             50..58 => Self::MakeText(range),
             58..66 => Self::MakeData(range),
             66..74 => Self::Split(range, random.pick(&[Level::L3, Level::L3, Level::L2])),
-            74..82 => Self::Fold(range),
-            82..89 => Self::Add(range),
+            74..80 => Self::Fold(range),
+            80..81 => Self::AllowBlocks(range),
+            81..83 => Self::KeepPages(range),
+            83..89 => Self::Add(range),
             89..96 => Self::Remove(range),
             96..99 => Self::Global(random.pick(&[Global::Global, Global::NonGlobal])),
             _ => Self::Repaint,
@@ -53,6 +57,8 @@ impl Edit {
             | Self::MakeData(range)
             | Self::Split(range, _)
             | Self::Fold(range)
+            | Self::KeepPages(range)
+            | Self::AllowBlocks(range)
             | Self::Add(range)
             | Self::Remove(range) => Some(range),
             Self::Global(_) | Self::Repaint => None,
@@ -110,12 +116,15 @@ fn random_range(world: &World, random: &mut Random) -> PaRange {
     }
 }
 
-/// Whether an error is one that something injected explains: frames, steps or a CPU.
+/// Whether an error is one that something injected explains: frames, steps or a CPU; or that a list
+/// is full.
 pub fn is_injected(error: &MemoryError) -> bool {
     matches!(
         error,
         MemoryError::Change(
-            ChangeError::Plan(PlanError::OutOfFrames(_) | PlanError::TooLong { .. }) | ChangeError::Park(_)
+            ChangeError::Plan(PlanError::OutOfFrames(_) | PlanError::TooLong { .. })
+                | ChangeError::Park(_)
+                | ChangeError::TooManyPageRanges(_)
         )
     )
 }

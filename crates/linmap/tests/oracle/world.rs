@@ -104,6 +104,8 @@ impl World {
             Edit::MakeData(range) => unsafe { map.make_data(kernel, steps, range) }?,
             Edit::Split(range, to) => map.split(kernel, steps, range, to)?,
             Edit::Fold(range) => map.fold(kernel, steps, range)?,
+            Edit::KeepPages(range) => map.keep_pages(kernel, steps, range)?,
+            Edit::AllowBlocks(range) => map.allow_blocks(range).map(|()| Changed::default())?,
             // SAFETY: as above.
             Edit::Add(range) => unsafe { map.add_memory(kernel, steps, range) }?,
             // SAFETY: as above.
@@ -144,7 +146,7 @@ impl World {
                 let (first, last) = ends(range);
                 self.pages.unmap(first, last);
             }
-            Edit::Split(..) | Edit::Fold(_) | Edit::Repaint => {}
+            Edit::Split(..) | Edit::Fold(_) | Edit::KeepPages(_) | Edit::AllowBlocks(_) | Edit::Repaint => {}
         }
     }
 
@@ -185,7 +187,7 @@ impl World {
                 is_memory(range) && !range.overlaps(self.setting.image)
             }
             // They leave the image's data out.
-            Edit::Split(range, _) | Edit::Fold(range) => {
+            Edit::Split(range, _) | Edit::Fold(range) | Edit::KeepPages(range) => {
                 let data = self.setting.data();
                 let below = PaRange::new(range.start, range.end.min(data.start));
                 let above = PaRange::new(range.start.max(data.end), range.end);
@@ -197,6 +199,7 @@ impl World {
                     self.pages.within(first, last).is_empty()
                 }
             }
+            Edit::AllowBlocks(range) => is_pages(range),
             Edit::Global(_) | Edit::Repaint => true,
         }
     }
@@ -233,6 +236,7 @@ impl World {
         let data = self.setting.data();
         let own = [Protection::Valid, Protection::NoExecute, Protection::ReadWrite];
         edits.extend(own.map(|protection| Edit::Protect(data, protection)));
+        edits.extend(self.map.pages().iter().map(Edit::AllowBlocks));
         edits.extend(self.setting.memory.iter().copied().map(Edit::Fold));
         edits
     }
@@ -315,6 +319,11 @@ impl World {
             };
             let state = leaf_state(*bits, pa.wrapping_sub(va));
             found.pages.push(Stretch { first: va, last: va + ((1u64 << shift) - 1), state });
+            let is_kept =
+                va < self.setting.image_va() && self.map.pages().iter().any(|range| range.contains(Pa(pa)));
+            if is_kept && (level != Level::L3 || descriptor.is_contiguous()) {
+                found.wrong.get_or_insert(format!("{va:#x} is {bits:#x} at level {level}: no page"));
+            }
             if descriptor.is_contiguous() && !is_run(geometry, level, entries, index) {
                 found.wrong.get_or_insert(format!("the run at {va:#x} is not one: {bits:#x}"));
             }

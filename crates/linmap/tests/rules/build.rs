@@ -1,14 +1,17 @@
 //! Building a map, and comparing it.
 
-use linmap::{Builder, BuilderSlots, ConfigError, ImageParts, LayoutError, LinearMapConfig, MappingLists};
+use linmap::{
+    Builder, BuilderSlots, ConfigError, ImageParts, LayoutError, LinearMapConfig, MappingLists, PageRanges,
+};
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Geometry, Granule, PaRange, Va};
 
-use super::expected::{Leaf, Tables, leaves, parts, sizes};
+use super::cpu::{HostCpu, OneToOne};
+use super::expected::{Leaf, Part, Tables, leaves, parts, sizes};
 use super::host::Host;
-use super::read::{read, sizes_of_tables};
+use super::read::read;
 
 const SLOTS: BuilderSlots = BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 8..24 };
 
@@ -21,6 +24,8 @@ pub struct Wanted<'w> {
     /// Whole pages, ascending, disjoint.
     pub memory: &'w [PaRange],
     pub image: ImageParts,
+    /// What is mapped by pages all the same. Ascending, disjoint.
+    pub pages: &'w [PaRange],
 }
 
 /// What became of it.
@@ -66,13 +71,18 @@ impl Mix {
 pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> Result<Outcome, String> {
     let geometry = wanted.geometry;
     let page = geometry.granule().bytes();
-    host.reset(page);
+    host.reset(geometry);
     let (root, empty, fixmap) = (host.cleared(), host.cleared(), host.cleared());
     let fixed = host.out();
+    let mut pages = PageRanges::new();
+    for range in wanted.pages {
+        pages.insert(*range).map_err(|error| error.to_string())?;
+    }
     let config = LinearMapConfig {
         geometry,
         image: wanted.image,
         leaves: wanted.leaves,
+        pages,
         builder: wanted.builder,
         slots: SLOTS,
         root,
@@ -89,7 +99,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     // The linear region begins at a multiple of what the layout promises to align.
     let align = if geometry.granule() == Granule::K64 { 1u64 << 29 } else { 1 << 30 };
     let memstart = first.start.0 / align * align;
-    let is_too_wide = last.end.0 - memstart > 1 << (geometry.va_bits() - 1);
+    let is_too_wide = last.end.0 - memstart > region(geometry);
     // T0SZ has 48 bits, or the 52 that the kernel's half shows that the CPUs have.
     let reach = if geometry.lpa2() || geometry.va_bits() > 48 { 52 } else { 48 };
     let is_beyond_1_to_1 = wanted.builder == Builder::Identity && last.end.0 > 1u64 << reach;
@@ -102,21 +112,24 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     };
     let base = u64::MAX << geometry.va_bits();
     let fixmap_base = Va(u64::MAX << 29);
-    let mut cpu = host.cpu(geometry, fixmap, fixmap_base);
+    let mut cpu = HostCpu::new(geometry, host.frames, fixmap, fixmap_base);
     // SAFETY: a table of empty entries that nothing else changes.
-    let mut slots = unsafe { Fixmap::new(geometry, host.pointer(fixmap), fixmap_base) };
+    let mut slots = unsafe { Fixmap::new(geometry, host.frames.pointer(fixmap), fixmap_base) };
     // SAFETY: nothing walks the tables, and all frames are host memory.
     let map = unsafe { prepared.build(&mut slots, &mut cpu, host) }.map_err(|error| error.to_string())?;
     let (built, offset) = (map.built(), base.wrapping_sub(memstart));
     if map.layout().offset() != offset {
         return Err(format!("memstart is {}, not {memstart:#x}", map.layout().memstart()));
     }
-    let mut found = Vec::new();
-    let top = sizes_of_tables(geometry);
-    read(host, geometry, root, &top, base, &mut found)?;
+    match (wanted.builder, cpu.one_to_one) {
+        (Builder::Identity, Some(found)) => check_one_to_one(&found?, wanted.memory)?,
+        (Builder::Fixmap(_), None) => {}
+        (builder, _) => return Err(format!("{} with or without TTBR0", builder.name())),
+    }
+    let found = read(host.frames, geometry, root, base)?;
     let mut tables = Tables::new(geometry);
     let (mut nth, mut wrong, mut of) = (0, None, Built::default());
-    let parts = parts(wanted.memory, wanted.image, wanted.leaves);
+    let parts = parts(wanted.memory, wanted.image, wanted.pages, wanted.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
         if found.get(nth) != Some(&leaf) {
             wrong.get_or_insert((found.get(nth).copied(), leaf));
@@ -144,4 +157,41 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     }
     of.table_bytes = tables.count * page;
     Ok(Outcome::Built(of))
+}
+
+/// The bytes of the linear region: half of what the root translates, and with more than 48 bits all
+/// but the last 2^47 bytes, or but the last entry of the root if that has more.
+fn region(geometry: Geometry) -> u64 {
+    match (geometry.granule(), geometry.va_bits()) {
+        (_, bits @ ..=48) => 1 << (bits - 1),
+        (Granule::K4, bits) => (1 << bits) - (1 << 48),
+        (Granule::K16 | Granule::K64, bits) => (1 << bits) - (1 << 47),
+    }
+}
+
+/// Checks the temporary map: all memory at VA = PA by the largest leaves, with no more bits than
+/// its last address has.
+fn check_one_to_one(found: &OneToOne, memory: &[PaRange]) -> Result<(), String> {
+    let last = memory.last().map_or(0, |range| range.end.0 - 1);
+    let bits = (u64::BITS - last.leading_zeros()).max(25);
+    if u32::from(found.geometry.va_bits()) != bits {
+        return Err(format!("the 1:1 map has {} bits, should have {bits}", found.geometry.va_bits()));
+    }
+    let part = |range: &PaRange| Part { range: *range, leaves: Leaves::ContiguousBlocks, read_only: false };
+    let parts: Vec<_> = memory.iter().map(part).collect();
+    let (mut nth, mut wrong) = (0, None);
+    // A walk of these bits begins at a table, so no leaf is as large as all that they translate.
+    let mut sizes = sizes(found.geometry);
+    sizes.retain(|size| size.shift < bits);
+    leaves(&sizes, &parts, 0, |leaf| {
+        if found.leaves.get(nth) != Some(&leaf) {
+            wrong.get_or_insert((found.leaves.get(nth).copied(), leaf));
+        }
+        nth += 1;
+    });
+    match (wrong, found.leaves.get(nth)) {
+        (Some((found, leaf)), _) => Err(format!("1:1: found {found:x?}, should be {leaf:x?}")),
+        (None, Some(more)) => Err(format!("1:1: {more:x?} is mapped besides")),
+        (None, None) => Ok(()),
+    }
 }

@@ -51,8 +51,8 @@ pub struct Part {
 }
 
 /// The parts of `memory` around the `image`. The alias of its text is read-only and has no
-/// contiguous bit; its data has none.
-pub fn parts(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> Vec<Part> {
+/// contiguous bit; its data has none. `pages` is made of pages.
+pub fn parts(memory: &[PaRange], image: ImageParts, pages: &[PaRange], leaves: Leaves) -> Vec<Part> {
     let alias = if leaves == Leaves::Pages { leaves } else { Leaves::Blocks };
     let around = |range: &PaRange| {
         let below = PaRange::new(range.start, range.end.min(image.read_only.start));
@@ -61,7 +61,21 @@ pub fn parts(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> Vec<Part>
         let text = Part { range: range.intersection(image.read_only), leaves: alias, read_only: true };
         [data(below), text, data(above)]
     };
-    memory.iter().flat_map(around).filter(|part| !part.range.is_empty()).collect()
+    let cut = |part: Part| {
+        let mut parts = Vec::new();
+        let mut next = part.range.start;
+        for inside in pages.iter().map(|range| range.intersection(part.range)) {
+            if !inside.is_empty() {
+                parts.push(Part { range: PaRange::new(next, inside.start), ..part });
+                parts.push(Part { range: inside, leaves: Leaves::Pages, ..part });
+                next = inside.end;
+            }
+        }
+        parts.push(Part { range: PaRange::new(next, part.range.end), ..part });
+        parts
+    };
+    let parts = memory.iter().flat_map(around).filter(|part| !part.range.is_empty()).flat_map(cut);
+    parts.filter(|part| !part.range.is_empty()).collect()
 }
 
 /// Calls `each` with the leaves of `parts` in ascending order: at each address the largest that

@@ -5,7 +5,9 @@
 //! The tables are read by their bits. Neither `linmap-table` nor `linmap-vmsa` takes part in that.
 
 pub mod build;
+mod cpu;
 pub mod expected;
+mod frames;
 pub mod geometries;
 pub mod host;
 mod read;

@@ -3,10 +3,10 @@
 use linmap_vmsa::{Geometry, Granule, Pa};
 
 use super::expected::Leaf;
-use super::host::Host;
+use super::frames::Frames;
 
 /// log2 of what an entry covers, from the root to pages.
-pub fn sizes_of_tables(geometry: Geometry) -> Vec<u32> {
+fn sizes_of_tables(geometry: Geometry) -> Vec<u32> {
     let page = geometry.granule().bytes().trailing_zeros();
     let all = (0..).map(|level| page + level * (page - 3));
     let mut shifts: Vec<u32> = all.take_while(|shift| *shift < u32::from(geometry.va_bits())).collect();
@@ -14,29 +14,37 @@ pub fn sizes_of_tables(geometry: Geometry) -> Vec<u32> {
     shifts
 }
 
-/// Reads the leaves below a table in ascending order (Arm ARM D8.3, the VMSAv8-64 descriptor
+/// Reads the leaves of a tree whose first address is `base`, in ascending order.
+pub fn read(frames: Frames, geometry: Geometry, root: Pa, base: u64) -> Result<Vec<Leaf>, String> {
+    let shifts = sizes_of_tables(geometry);
+    let bits = u32::from(geometry.va_bits()) - shifts[0];
+    let mut found = Vec::new();
+    table(frames, geometry, root, &shifts, bits, base, &mut found)?;
+    Ok(found)
+}
+
+/// Reads the leaves below a table of 2^`index_bits` entries (Arm ARM D8.3, the VMSAv8-64 descriptor
 /// formats).
-pub fn read(
-    host: &Host,
+fn table(
+    frames: Frames,
     geometry: Geometry,
-    table: Pa,
+    at: Pa,
     shifts: &[u32],
+    index_bits: u32,
     base: u64,
     found: &mut Vec<Leaf>,
 ) -> Result<(), String> {
     let [shift, below @ ..] = shifts else { return Err("a table below pages".into()) };
     let (granule, va_bits) = (geometry.granule(), u32::from(geometry.va_bits()));
     let page = granule.bytes().trailing_zeros();
-    let is_root = va_bits - shift <= page - 3 && base == u64::MAX << va_bits;
-    let entries = if is_root { va_bits - shift } else { page - 3 };
     let is_wide = va_bits > 48 || geometry.pa_bits() > 48;
     let lpa2 = is_wide && granule != Granule::K64;
     let lpa = geometry.pa_bits() == 52 && granule == Granule::K64;
     // SAFETY: the map is built; nothing changes it.
-    for (index, &bits) in unsafe { host.entries(table, 1 << entries) }.iter().enumerate() {
+    for (index, &bits) in unsafe { frames.entries(at, 1 << index_bits) }.iter().enumerate() {
         if bits & 1 == 0 {
             if bits != 0 {
-                return Err(format!("the invalid entry {index} of {table} is {bits:#x}"));
+                return Err(format!("the invalid entry {index} of {at} is {bits:#x}"));
             }
             continue;
         }
@@ -49,7 +57,7 @@ pub fn read(
         };
         let is_table_or_page = bits & 2 != 0;
         if is_table_or_page && !below.is_empty() {
-            read(host, geometry, Pa(pa), below, va, found)?;
+            table(frames, geometry, Pa(pa), below, page - 3, va, found)?;
             continue;
         }
         if is_table_or_page != below.is_empty() {

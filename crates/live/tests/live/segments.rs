@@ -70,6 +70,17 @@ impl Segments {
     }
 
     /// Whether no page of `first..=last` is missing.
+    /// Everything that is mapped in `first..=last`, cut at its ends.
+    pub fn within(&self, first: u64, last: u64) -> Vec<Segment> {
+        let touched = self.0.iter().filter(|segment| segment.first <= last && segment.last >= first);
+        let cut = touched.map(|segment| {
+            let start = segment.first.max(first);
+            let pa = segment.pa + (start - segment.first);
+            Segment { first: start, last: segment.last.min(last), pa, ..*segment }
+        });
+        cut.collect()
+    }
+
     pub fn covers(&self, first: u64, last: u64) -> bool {
         let mut next = Some(first);
         for segment in self.0.iter().filter(|s| s.last >= first && s.first <= last) {

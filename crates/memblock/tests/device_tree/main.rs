@@ -1,5 +1,6 @@
 //! Memory maps from device trees, good and bad.
 
+mod any_length;
 mod corrupt;
 mod tree;
 

@@ -6,7 +6,7 @@ use linmap_vmsa::PaRange;
 use thiserror::Error;
 
 use crate::arch::command_line::CRASH_KERNEL;
-use crate::memory::physical::REGIONS;
+use crate::memory::long_lists::REGIONS;
 use crate::report;
 
 /// Why no memory is reserved.

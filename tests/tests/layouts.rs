@@ -1,0 +1,82 @@
+//! Memory in any layout: many regions, many holes, the odd layouts of published boards.
+
+use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Tree, number, own_image};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const PAGE: u64 = 0x1000;
+
+/// Boots with this tree and runs `script`, which verifies all tables.
+#[track_caller]
+fn verified(options: &str, tree: &Tree, script: &str) -> Outcome {
+    let file = tree.file();
+    let outcome = Boot::new(options).with("--dtb", file.path()).with("--script", script).run();
+    assert!(outcome.expect_success().console.contains("linmap: verify=ok"), "{}", outcome.console);
+    outcome
+}
+
+/// Expects that Linux is reached from this tree.
+#[track_caller]
+fn reaches_linux(options: &str, tree: &Tree) {
+    let file = tree.file();
+    let outcome = Boot::new(options).with("--dtb", file.path()).with("--until", "first-line").run();
+    outcome.expect_success();
+    assert!(outcome.console.contains("Booting Linux on physical CPU"), "{}", outcome.console);
+}
+
+/// How much of the image the linear map does not have.
+fn image_data() -> u64 {
+    GIB - Boot::new("--memory 1G --payload none").run().linear_map("bytes")
+}
+
+/// A gigabyte, and `count` regions of a page above it.
+fn many_regions(count: u64) -> Tree {
+    let small = (0..count).rev().map(|nth| (RAM + 2 * GIB + nth * 3 * PAGE, PAGE));
+    Tree { memory: small.chain([(RAM, GIB)]).collect(), ..Tree::default() }
+}
+
+#[test]
+fn a_thousand_regions_are_mapped_changed_and_left_for_linux() {
+    let tree = many_regions(1000);
+    let script = "verify; map; mem; reserve 0x50000000 2M; protect ro 0x50001000 4K; verify; \
+                  protect rw 0x50001000 4K; free 0x50000000 2M; \
+                  memory remove 0xc0003000 4K; verify; memory add 0xc0003000 4K; verify";
+    let image_data = image_data();
+    for cpu in ["max", "cortex-a72"] {
+        let outcome = verified(&format!("--memory 4G --payload none --cpu {cpu}"), &tree, script);
+        let phase = outcome.phase("memblock");
+        assert_eq!((number(phase, "regions"), number(phase, "bytes")), (1001, GIB + 1000 * PAGE));
+        assert_eq!(outcome.linear_map("bytes"), GIB + 1000 * PAGE - image_data);
+    }
+    reaches_linux("--memory 4G", &tree);
+}
+
+#[test]
+fn three_hundred_holes_are_in_no_leaf() {
+    let holes =
+        (0..300).map(|nth| (RAM + 64 * MIB + nth * 2 * MIB + nth % 7 * 36 * KIB, PAGE + nth % 5 * PAGE));
+    let tree = Tree { no_map: holes.clone().collect(), ..Tree::with_memory(GIB) };
+    let outcome = verified("--memory 1G --payload none", &tree, "verify; map; mem");
+    let hidden: u64 = holes.map(|(_, len)| len).sum();
+    assert_eq!(outcome.linear_map("bytes"), GIB - hidden - image_data());
+    reaches_linux("--memory 1G", &tree);
+}
+
+#[test]
+fn no_memory_for_the_list_of_regions_is_an_error_that_names_the_first_without_room() {
+    // The image fills the one region of more than a page.
+    let image = own_image();
+    let len = u64::from_le_bytes(image[16..24].try_into().expect("eight bytes"));
+    let small = (0..300).map(|nth| (RAM + 2 * GIB + nth * 3 * PAGE, PAGE));
+    let tree = Tree {
+        memory: small.chain([(RAM + 2 * MIB, len)]).collect(),
+        initrd: Some((RAM + 2 * GIB, 0x100)),
+        ..Tree::default()
+    };
+    let console = PlacedBoot { tree: &tree, initrd: &[] }.run();
+    let error =
+        "linmap: error=memory what=\"memory@40000000: no room for 0xc0300000..0xc0301000: all 256 ranges";
+    assert!(console.contains(error), "{console}");
+    assert!(console.contains("are free and in reach for a longer one"), "{console}");
+}
