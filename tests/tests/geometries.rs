@@ -159,7 +159,7 @@ fn memory_beyond_the_linear_region_is_left_out_and_the_rest_is_used() {
         expect_verified(&outcome, 1);
         let warning = outcome.with("warning").expect("a warning");
         assert_eq!(number(warning, "bytes"), (memory - region) * GIB, "{warning:?}");
-        assert_eq!(outcome.linear_map("bytes"), region * GIB);
+        assert_eq!(number(outcome.phase("memblock"), "bytes"), region * GIB);
     }
 }
 
@@ -175,7 +175,7 @@ fn the_1_to_1_map_reaches_memory_that_the_va_size_does_not() {
             .with("--script", "verify; kexec load --scattered; kexec exec")
             .run();
         outcome.expect_success();
-        assert_eq!(outcome.linear_map("bytes"), GIB, "{granule}");
+        assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB, "{granule}");
         expect_verified(&outcome, 1);
     }
 }
@@ -196,7 +196,7 @@ fn memory_above_48_bits_gets_lpa2_by_itself() {
         let entry = entries.next_back().expect("an entry");
         let found = ["va_bits", "lpa2", "pa_bits"].map(|key| number(entry, key));
         assert_eq!(found, [52, lpa2, 52], "{granule}: {}", outcome.console);
-        assert_eq!(outcome.linear_map("bytes"), 2 * GIB, "{granule}");
+        assert_eq!(number(outcome.phase("memblock"), "bytes"), 2 * GIB, "{granule}");
         assert!(outcome.console.contains("0x2000000000000"), "{granule}: {}", outcome.console);
     }
     // A CPU without LPA2 goes on without this memory.
@@ -207,7 +207,7 @@ fn memory_above_48_bits_gets_lpa2_by_itself() {
         .with("--script", "verify")
         .run();
     expect_verified(&outcome, 1);
-    assert_eq!(outcome.linear_map("bytes"), GIB);
+    assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn sixty_four_tib_are_mapped_in_blocks() {
             .with("--script", "verify")
             .run();
         expect_verified(&outcome, 1);
-        assert_eq!(outcome.linear_map("bytes"), 64 << 40, "{options}");
+        assert_eq!(number(outcome.phase("memblock"), "bytes"), 64 << 40, "{options}");
         let granule = number(outcome.with("granule").expect("an entry"), "granule");
         assert!(
             outcome.linear_map("tables") * granule <= most,
