@@ -7,6 +7,7 @@
 mod board;
 mod boot;
 pub mod ind_list;
+mod layout_boot;
 pub mod listing;
 mod loader;
 mod pattern;
@@ -17,6 +18,7 @@ mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at};
 pub use boot::{Boot, Outcome, Record, number, own_image};
+pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};

@@ -381,3 +381,21 @@ fn memory_that_is_kept_in_pages_is_never_folded_and_changes_in_use_at_every_leve
         assert!(maps[0] != maps[1], "{level}: all is folded at last");
     }
 }
+
+#[test]
+fn memory_has_tags_where_the_cpus_have_them_and_is_asked_to() {
+    let commands = "verify; dump; reserve 0x80000000 2M; protect ro 0x80001000 4K; free 0x80000000 2M; \
+                    memory remove 0xa0000000 2M; memory add 0xa0000000 2M; fold 0x80000000 1G; verify; dump";
+    for (options, tagged) in [("--cpus 2 --mte", true), ("--cpus 2", false)] {
+        let outcome = script(options, "linmap.mte=on", commands);
+        outcome.expect_success();
+        for dump in dumps(&outcome) {
+            let memory = dump.iter().filter(|line| line.starts_with("0xffff0"));
+            assert!(memory.clone().count() > 0, "{dump:?}");
+            assert!(memory.clone().all(|line| line.contains("MEM/NORMAL-TAGGED") == tagged), "{dump:?}");
+        }
+        let warned = outcome.records.iter().any(|record| record.get("warning") == Some(&"mte".into()));
+        assert_eq!(warned, !tagged, "{options}");
+    }
+    Boot::new("--cpus 2 --mte --append linmap.mte=on").until_linux_starts().run().expect_linux();
+}

@@ -177,7 +177,7 @@ fn linmap_gets_them_back_from_itself_by_way_of_a_pen_whoever_moves_the_payload()
 
 #[test]
 fn linux_gets_those_that_were_called_from_the_pen_and_the_others_from_the_firmware() {
-    let scattered = "kexec load --scattered --verify; kexec exec --verify";
+    let scattered = "verify; kexec load --scattered --verify; kexec exec --verify";
     let outcome = raspi4b("linmap.cpus=2", "linux", scattered);
     assert_eq!(phases(&outcome, "online"), [2]);
     assert_eq!(outcome.with("state").expect("a state")["cpus"], 2);

@@ -61,6 +61,10 @@ pub struct BootArgs {
     /// The interrupt controller's version, on virt [default: 2; 3 for more than 8 CPUs]
     #[arg(long, value_name = "2|3", value_parser = gic_version)]
     gic: Option<GicVersion>,
+    /// Memory has allocation tags (MTE), on virt with a CPU that has FEAT_MTE2; linmap.mte=on uses
+    /// them
+    #[arg(long)]
+    mte: bool,
     /// QEMU's machine
     #[arg(long, value_enum, default_value = "virt", value_name = "NAME")]
     machine: Machine,
@@ -173,6 +177,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         cpu: arguments.cpu.clone(),
         exception_level: arguments.el,
         gic: arguments.gic,
+        mte: arguments.mte,
         icount: arguments.icount,
     };
     let image = kernel.image.with_command_line(arguments.machine.early_console())?;
@@ -309,6 +314,9 @@ fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
     }
     if arguments.gic.is_some() && machine != Machine::Virt {
         return Err(UsageError(format!("{name} has an interrupt controller of its own: no --gic")));
+    }
+    if arguments.mte && machine != Machine::Virt {
+        return Err(UsageError(format!("{name} has no memory with allocation tags: no --mte")));
     }
     if let (Some(GicVersion::V2), Some(cpus)) = (arguments.gic, arguments.cpus)
         && cpus > GicVersion::V2_CPUS
@@ -459,6 +467,7 @@ mod tests {
         assert!(refused(&["--machine", "xlnx-versal-virt", "--cpu", "max"]));
         assert!(refused(&["--machine", "xlnx-versal-virt", "--cpus", "1"]));
         assert!(refused(&["--machine", "xlnx-versal-virt", "--gic", "3"]));
+        assert!(refused(&["--machine", "xlnx-versal-virt", "--mte"]));
         assert!(refused(&["--gic", "2", "--cpus", "9"]));
         assert!(!refused(&["--gic", "3", "--cpus", "9"]));
         assert!(!refused(&[

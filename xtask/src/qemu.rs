@@ -34,6 +34,8 @@ pub struct Hardware {
     pub exception_level: Option<ExceptionLevel>,
     /// The interrupt controller, where the machine has a choice.
     pub gic: Option<GicVersion>,
+    /// Whether memory has allocation tags (FEAT_MTE2), where the machine has a choice.
+    pub mte: bool,
     /// Whether the virtual counter counts instructions.
     pub icount: bool,
 }
@@ -135,6 +137,9 @@ fn machine_option(hardware: &Hardware) -> String {
     if hardware.machine == Machine::Virt {
         // Seeds in the device tree differ from run to run otherwise.
         option.push_str(",dtb-randomness=off");
+        if hardware.mte {
+            option.push_str(",mte=on");
+        }
         let needs_v3 = hardware.cpus.is_some_and(|cpus| cpus > GicVersion::V2_CPUS);
         match hardware.gic {
             None if needs_v3 => option.push_str(",gic-version=3"),
@@ -329,6 +334,7 @@ mod tests {
             cpu: None,
             exception_level: None,
             gic: None,
+            mte: false,
             icount: false,
         }
     }

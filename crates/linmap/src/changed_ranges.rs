@@ -6,7 +6,6 @@
 use core::iter;
 
 use arrayvec::ArrayVec;
-use linmap_live::Global;
 use linmap_table::Leaves;
 use linmap_table::verify::{Content, Validity};
 use linmap_vmsa::{Access, Attributes, Execute, Pa, PaRange};
@@ -30,11 +29,11 @@ impl Allowed {
     pub const DATA: Self =
         Self { access: Access::KernelReadWrite, execute: Execute::Never, validity: Validity::Valid };
 
-    /// Returns what the entries for memory from `pa` on must be.
-    pub fn content(self, pa: Pa, leaves: Leaves, global: Global) -> Content {
+    /// Returns what the entries for memory from `pa` on must be, where memory that was never changed
+    /// has the attributes `as_built`.
+    pub fn content(self, pa: Pa, leaves: Leaves, as_built: Attributes) -> Content {
         let Self { access, execute, validity } = self;
-        let global = global == Global::Global;
-        let attributes = Attributes { access, execute, global, ..Attributes::KERNEL_DATA };
+        let attributes = Attributes { access, execute, ..as_built };
         Content::Leaves { pa, attributes, validity, leaves }
     }
 

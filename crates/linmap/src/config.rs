@@ -2,7 +2,7 @@
 
 use linmap_table::{Leaves, MappingError, Reserved};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Geometry, Pa};
+use linmap_vmsa::{Geometry, MemoryType, Pa};
 use thiserror::Error;
 
 use crate::builder::Builder;
@@ -28,6 +28,9 @@ pub struct LinearMapConfig {
     pub leaves: Leaves,
     /// Memory that is made of pages all the same.
     pub pages: PageRanges,
+    /// The type of its memory: [`MemoryType::Normal`], or [`MemoryType::NormalTagged`] where every
+    /// CPU has FEAT_MTE2.
+    pub memory: MemoryType,
     /// How it is built.
     pub builder: Builder,
     /// The fixmap slots that the builder may use.
@@ -44,6 +47,9 @@ pub struct LinearMapConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// The memory of a linear map is cacheable.
+    #[error("memory can't be mapped as {0:?}: it is Normal or NormalTagged")]
+    MemoryType(MemoryType),
     /// The list of memory is empty.
     #[error("there is no memory to map")]
     NoMemory,

@@ -4,7 +4,7 @@ use core::ops::Deref;
 
 use arrayvec::ArrayVec;
 use linmap_table::{Leaves, Mapping};
-use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Geometry, MemoryType, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::image::ImageParts;
@@ -115,7 +115,8 @@ pub struct TooManyRanges {
 /// Fills `list` with the linear map of the memory in `identity`: each byte once, writable and never
 /// executable. `image` has another mapping elsewhere: here its read-only part is read-only, without
 /// the contiguous bit, and its data is left out, so that no wild pointer reaches it by an address
-/// that can be guessed. `pages` is mapped by pages, the rest by `leaves`.
+/// that can be guessed. `pages` is mapped by pages, the rest by `leaves`; all of it is of the type
+/// `memory`.
 ///
 /// # Errors
 /// [`TooManyRanges`].
@@ -125,10 +126,13 @@ pub fn linear_mappings<const N: usize>(
     image: ImageParts,
     leaves: Leaves,
     pages: &PageRanges,
+    memory: MemoryType,
     list: &mut MappingList<'_, N>,
 ) -> Result<(), TooManyRanges> {
     list.clear();
     let whole = image.range();
+    let data = Attributes { memory, ..Attributes::KERNEL_DATA };
+    let read_only = Attributes { memory, ..Attributes::KERNEL_RODATA };
     let alias_leaves = match leaves {
         Leaves::Pages => Leaves::Pages,
         Leaves::Blocks | Leaves::ContiguousBlocks => Leaves::Blocks,
@@ -136,9 +140,9 @@ pub fn linear_mappings<const N: usize>(
     for mapping in identity {
         let range = PaRange { start: mapping.pa, end: Pa(mapping.pa.0 + mapping.len) };
         let parts = [
-            (PaRange::new(range.start, range.end.min(whole.start)), Attributes::KERNEL_DATA, leaves),
-            (range.intersection(image.read_only), Attributes::KERNEL_RODATA, alias_leaves),
-            (PaRange::new(range.start.max(whole.end), range.end), Attributes::KERNEL_DATA, leaves),
+            (PaRange::new(range.start, range.end.min(whole.start)), data, leaves),
+            (range.intersection(image.read_only), read_only, alias_leaves),
+            (PaRange::new(range.start.max(whole.end), range.end), data, leaves),
         ];
         for (part, attributes, leaves) in parts {
             for (part, is_pages) in pages.parts(part) {
@@ -237,7 +241,16 @@ mod tests {
     fn linear(memory: &[PaRange], image: ImageParts, leaves: Leaves) -> List {
         let layout = Layout::new(G, range(0x4000_0000, 0x1_0000_0000)).unwrap();
         let mut list = Box::new(MappingList::new());
-        linear_mappings(&layout, &identity(memory), image, leaves, &PageRanges::new(), &mut list).unwrap();
+        linear_mappings(
+            &layout,
+            &identity(memory),
+            image,
+            leaves,
+            &PageRanges::new(),
+            MemoryType::Normal,
+            &mut list,
+        )
+        .unwrap();
         Mappings::new(G, &list).expect("a list that a builder takes");
         list
     }

@@ -3,7 +3,7 @@
 use linmap_live::{Half, LiveTree};
 use linmap_table::cpu::Cpu;
 use linmap_table::{Built, Fixmap, FrameSource, Mappings};
-use linmap_vmsa::{Pa, PaRange};
+use linmap_vmsa::{MemoryType, Pa, PaRange};
 
 use crate::build_error::BuildError;
 use crate::builder::Builder;
@@ -45,13 +45,16 @@ impl LinearMapConfig {
     ) -> Result<PreparedMap<'c, 'l>, ConfigError> {
         let geometry = self.geometry;
         let MappingLists { linear, identity } = lists;
+        if !matches!(self.memory, MemoryType::Normal | MemoryType::NormalTagged) {
+            return Err(ConfigError::MemoryType(self.memory));
+        }
         identity_mappings(memory, identity)?;
         let (Some(first), Some(last)) = (identity.first(), identity.last()) else {
             return Err(ConfigError::NoMemory);
         };
         let end = Pa(last.pa.0 + last.len);
         let layout = Layout::new(geometry, PaRange { start: first.pa, end })?;
-        linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, linear)?;
+        linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, self.memory, linear)?;
         let linear = Mappings::new(geometry, linear)?;
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),
@@ -139,7 +142,7 @@ impl BuiltMap<'_> {
         // reaches the tree's tables. The builder mapped all memory at the layout, global.
         unsafe {
             let tree = LiveTree::new(geometry, root, Half::High, bbm);
-            LinearMap::new(tree, self.layout, image, leaves).with_pages(pages)
+            LinearMap::new(tree, self.layout, image, leaves).with_policy(pages, self.config.memory)
         }
     }
 }
@@ -160,6 +163,7 @@ mod tests {
             image: ImageParts::default(),
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
+            memory: MemoryType::Normal,
             builder: Builder::Identity,
             slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },
             root: Pa(0xfff_0000_0000),

@@ -100,6 +100,7 @@ impl Verified {
         let mut list: Vec<_> = map.expected(editor.memblock.mappable(setting.page()), changed).collect();
         let text = setting.text();
         let data = PaRange::new(text.end, setting.image.end);
+        let own = map.attributes();
         for (part, mut allowed) in changed.parts(text).chain(changed.parts(data)) {
             if part.overlaps(text) {
                 allowed.execute = Execute::Kernel;
@@ -108,7 +109,7 @@ impl Verified {
             list.push(Expected {
                 va: Va(self.running.shadow.own(part.start)),
                 len: part.len(),
-                content: allowed.content(part.start, Leaves::Pages, map.global()),
+                content: allowed.content(part.start, Leaves::Pages, own),
             });
         }
         let len = setting.geometry.entry_bytes(Level::L2);

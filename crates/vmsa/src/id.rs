@@ -107,6 +107,18 @@ impl Mmfr2 {
     }
 }
 
+/// ID_AA64PFR1_EL1: memory tagging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Pfr1(pub u64);
+
+impl Pfr1 {
+    /// Whether memory can have allocation tags (MTE, FEAT_MTE2). Value 1 is the instructions alone.
+    pub const fn tagged_memory(self) -> bool {
+        self.0 >> 8 & 0xf >= 2
+    }
+}
+
 /// ID_AA64ISAR0_EL1: instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]

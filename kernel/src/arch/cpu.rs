@@ -135,6 +135,11 @@ pub fn mmfr0() -> u64 {
     read_register!("id_aa64mmfr0_el1")
 }
 
+/// ID_AA64PFR1_EL1.
+pub fn pfr1() -> u64 {
+    read_register!("id_aa64pfr1_el1")
+}
+
 /// ID_AA64MMFR2_EL1.
 pub fn mmfr2() -> u64 {
     read_register!("id_aa64mmfr2_el1")

@@ -42,6 +42,7 @@ const WORDS: [&str; 16] = [
     "linmap.leaf",
     OWN_LIMIT,
     MEMORY_MAP,
+    "linmap.mte",
     "linmap.pages",
     "linmap.payload",
     "linmap.repaint",

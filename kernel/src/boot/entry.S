@@ -124,7 +124,8 @@ prepare:
     b       enable_mmu
 
 // From Rust, at VA = PA: enters everything again from here on, with another VA − PA of the image
-// and another TCR. x0-x4 are what x19, x20 and x22-x24 are to be. The image's writable part is clean.
+// and another TCR. x0-x4 are what x19, x20 and x22-x24 are to be. The image's writable part is
+// clean.
 .global enter_again
 enter_again:
     mov_q   x5, {sctlr_off}

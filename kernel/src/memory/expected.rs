@@ -113,10 +113,11 @@ fn image_mapping<'c>(
         let as_built = [(part, Allowed::DATA)].into_iter().filter(move |_| changed.is_none());
         changes.chain(as_built)
     });
+    let as_built = Attributes { global: global == Global::Global, ..Attributes::KERNEL_DATA };
     fixed.chain(data.map(move |(part, allowed)| Expected {
         va: va(part.start),
         len: part.len(),
-        content: allowed.content(part.start, Leaves::Pages, global),
+        content: allowed.content(part.start, Leaves::Pages, as_built),
     }))
 }
 

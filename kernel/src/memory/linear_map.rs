@@ -10,7 +10,8 @@ use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping, Reserved};
-use linmap_vmsa::PaRange;
+use linmap_vmsa::id::Pfr1;
+use linmap_vmsa::{MemoryType, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -18,7 +19,7 @@ use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
 use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
 use crate::memory::long_lists::{EarlyWindow, REGIONS};
-use crate::report;
+use crate::{report, say};
 
 /// Why the linear map can't be built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -41,6 +42,9 @@ pub enum LinearMapError {
     /// `linmap.pages=` has too many ranges.
     #[error("linmap.pages=: {0}")]
     TooManyPageRanges(#[from] TooManyPageRanges),
+    /// `linmap.mte=` has an unknown value.
+    #[error("linmap.mte= is on or off")]
+    UnknownMte,
     /// The image is not in mapped memory, where its tables are reached.
     #[error("the kernel image at {image} does not lie in one mapped range of memory")]
     ImageNotMapped {
@@ -104,6 +108,7 @@ pub fn build(
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
+        memory: memory_type(command_line)?,
         builder,
         slots: BUILDER_SLOTS,
         root: image.swapper(),
@@ -151,6 +156,23 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
         pages.insert(whole.unwrap_or(range))?;
     }
     Ok(pages)
+}
+
+/// The type of memory: tagged with `linmap.mte=on`, if this CPU has memory with tags. CPUs without
+/// are not let in then.
+fn memory_type(command_line: CommandLine<'_>) -> Result<MemoryType, LinearMapError> {
+    match command_line.get("linmap.mte") {
+        None | Some("off") => Ok(MemoryType::Normal),
+        Some("on") if Pfr1(cpu::pfr1()).tagged_memory() => Ok(MemoryType::NormalTagged),
+        Some("on") => {
+            say!(
+                "the CPU has no memory with allocation tags (ID_AA64PFR1_EL1.MTE): linmap.mte=on is ignored"
+            );
+            report!("warning=mte");
+            Ok(MemoryType::Normal)
+        }
+        Some(_) => Err(LinearMapError::UnknownMte),
+    }
 }
 
 /// The phase itself. Not inlined, so that instructions can be counted from outside, between its

@@ -1,9 +1,9 @@
 //! Memory that is added and removed while the machine runs.
 
 use arrayvec::ArrayVec;
-use linmap_live::{Global, Step};
+use linmap_live::Step;
 use linmap_table::{Leaves, Mapping, MappingError, Mappings, PhysicalMemory, RecordError};
-use linmap_vmsa::{Attributes, PaRange, Va};
+use linmap_vmsa::{PaRange, Va};
 use thiserror::Error;
 
 use super::change_error::ChangeError;
@@ -61,7 +61,7 @@ impl LinearMap {
         range: PaRange,
     ) -> Result<Changed, MemoryError> {
         let target = self.region.linear(range)?;
-        let attributes = Attributes { global: self.global == Global::Global, ..Attributes::KERNEL_DATA };
+        let attributes = self.attributes();
         let list: ArrayVec<_, MAX_PARTS> = self
             .pages
             .parts(range)

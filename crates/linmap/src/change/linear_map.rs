@@ -2,8 +2,8 @@
 
 use linmap_live::{Global, Half, LiveTree};
 use linmap_table::{Leaves, Unmappable};
-use linmap_vmsa::PaRange;
 use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Attributes, MemoryType, PaRange};
 
 use super::change_error::ChangeError;
 use super::mappable::not_mappable;
@@ -22,11 +22,13 @@ pub struct LinearMap {
     pub(super) leaves: Leaves,
     /// What is made of pages all the same.
     pub(super) pages: PageRanges,
+    /// The type of memory.
+    pub(super) memory: MemoryType,
     pub(super) global: Global,
 }
 
 impl LinearMap {
-    /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global.
+    /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global and of the type [`MemoryType::Normal`].
     ///
     /// # Safety
     /// The tree holds the linear map of some memory at `layout`, all of it global, and the image's
@@ -35,12 +37,20 @@ impl LinearMap {
     pub unsafe fn new(mut tree: LiveTree, layout: Layout, image: ImageParts, leaves: Leaves) -> Self {
         tree.set_leaves(leaves);
         let (region, pages, global) = (Region::new(layout), PageRanges::new(), Global::Global);
-        Self { tree, layout, region, image, leaves, pages, global }
+        let memory = MemoryType::Normal;
+        Self { tree, layout, region, image, leaves, pages, memory, global }
     }
 
-    /// Returns the map with the memory that it was built by pages for.
-    pub(crate) fn with_pages(self, pages: PageRanges) -> Self {
-        Self { pages, ..self }
+    /// Returns the map with what its memory was built as: by pages where `pages` says so, all of it
+    /// of the type `memory`.
+    pub(crate) fn with_policy(self, pages: PageRanges, memory: MemoryType) -> Self {
+        Self { pages, memory, ..self }
+    }
+
+    /// Returns the attributes of memory that was never changed.
+    pub fn attributes(&self) -> Attributes {
+        let global = self.global == Global::Global;
+        Attributes { memory: self.memory, global, ..Attributes::KERNEL_DATA }
     }
 
     /// Makes later plans rely on the BBM level `bbm`, and on invalidation by range if

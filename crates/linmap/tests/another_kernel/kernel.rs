@@ -12,7 +12,7 @@ use linmap_table::{
 };
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Attributes, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, MemoryType, Pa, PaRange, Va};
 
 use crate::layout::{CPUS, FIXMAP, G, IMAGE, RAM, SLOTS, UART, UART_SLOT};
 use crate::page_allocator::PageAllocator;
@@ -110,6 +110,7 @@ impl<'r> Kernel<'r> {
             image: IMAGE,
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
+            memory: MemoryType::Normal,
             builder,
             slots: SLOTS,
             root: early.root,

@@ -6,7 +6,7 @@ use linmap::{
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Geometry, Granule, PaRange, Va};
+use linmap_vmsa::{Geometry, Granule, MemoryType, PaRange, Va};
 
 use super::cpu::{HostCpu, OneToOne};
 use super::expected::{Leaf, Part, Tables, leaves, parts, sizes};
@@ -83,6 +83,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         image: wanted.image,
         leaves: wanted.leaves,
         pages,
+        memory: MemoryType::Normal,
         builder: wanted.builder,
         slots: SLOTS,
         root,
