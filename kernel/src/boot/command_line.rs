@@ -31,7 +31,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
