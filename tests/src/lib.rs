@@ -23,4 +23,4 @@ pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
-pub use tree::{RAM, Tree, file, virt_tree};
+pub use tree::{Dynamic, RAM, Tree, file, virt_tree};

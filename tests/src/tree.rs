@@ -17,6 +17,8 @@ pub struct Tree {
     pub reserved: Vec<(u64, u64)>,
     /// Reserved ranges with no-map.
     pub no_map: Vec<(u64, u64)>,
+    /// Ranges that the kernel chooses.
+    pub dynamic: Vec<Dynamic>,
     /// Where the console's registers are said to be; where they are, unless set.
     pub console: Option<u64>,
     /// The command line, which gets a NUL behind it.
@@ -25,6 +27,21 @@ pub struct Tree {
     pub initrd: Option<(u64, u64)>,
     /// Bytes of a property that means nothing.
     pub padding: usize,
+}
+
+/// A node of `/reserved-memory` that has no address.
+#[derive(Clone, Debug)]
+pub struct Dynamic {
+    /// Its name.
+    pub name: &'static str,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its alignment in bytes.
+    pub alignment: u64,
+    /// Where it may lie: starts and lengths.
+    pub ranges: Vec<(u64, u64)>,
+    /// `no-map` or `reusable`.
+    pub flag: &'static str,
 }
 
 /// RAM of `virt` begins here.
@@ -71,7 +88,7 @@ impl Tree {
             fdt.property_array_u64("reg", &cells)?;
             fdt.end_node(memory)?;
         }
-        if !self.reserved.is_empty() || !self.no_map.is_empty() {
+        if !self.reserved.is_empty() || !self.no_map.is_empty() || !self.dynamic.is_empty() {
             let parent = fdt.begin_node("reserved-memory")?;
             fdt.property_u32("#address-cells", 2)?;
             fdt.property_u32("#size-cells", 2)?;
@@ -85,6 +102,17 @@ impl Tree {
                     }
                     fdt.end_node(node)?;
                 }
+            }
+            for Dynamic { name, size, alignment, ranges, flag } in &self.dynamic {
+                let node = fdt.begin_node(name)?;
+                fdt.property_u64("size", *size)?;
+                fdt.property_u64("alignment", *alignment)?;
+                let cells: Vec<u64> = ranges.iter().flat_map(|(start, len)| [*start, *len]).collect();
+                if !cells.is_empty() {
+                    fdt.property_array_u64("alloc-ranges", &cells)?;
+                }
+                fdt.property_null(flag)?;
+                fdt.end_node(node)?;
             }
             fdt.end_node(parent)?;
         }

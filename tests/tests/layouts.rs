@@ -1,6 +1,6 @@
 //! Memory in any layout: many regions, many holes, the odd layouts of published boards.
 
-use linmap_tests::{Boot, Outcome, PlacedBoot, RAM, Tree, number, own_image};
+use linmap_tests::{Boot, Dynamic, Outcome, PlacedBoot, RAM, Tree, number, own_image, soak_or_first};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -61,6 +61,39 @@ fn three_hundred_holes_are_in_no_leaf() {
     let hidden: u64 = holes.map(|(_, len)| len).sum();
     assert_eq!(outcome.linear_map("bytes"), GIB - hidden - image_data());
     reaches_linux("--memory 1G", &tree);
+}
+
+#[test]
+fn memory_that_the_tree_lets_the_kernel_choose_has_a_place_of_its_own() {
+    let node = |name, size, ranges: &[(u64, u64)], flag| Dynamic {
+        name,
+        size,
+        alignment: 2 * MIB,
+        ranges: ranges.to_vec(),
+        flag,
+    };
+    let low = (RAM, 512 * MIB);
+    let tree = Tree {
+        dynamic: vec![
+            node("cma", 64 * MIB, &[], "reusable"),
+            node("secure", 36 * KIB, &[low], "no-map"),
+            node("huge", 4 * GIB, &[low], "no-map"),
+        ],
+        ..Tree::with_memory(GIB)
+    };
+    for granule in soak_or_first(1, &["4k", "64k"]) {
+        let options = format!("--memory 1G --payload none --granule {granule}");
+        let outcome =
+            verified(&options, &tree, "verify; mem; !reserve 0x7c000000 4M; !reserve 0x5fe00000 64K");
+        let placed = outcome.records.iter().filter(|record| record.contains_key("reserved-memory"));
+        let placed: Vec<_> =
+            placed.map(|record| (number(record, "start"), number(record, "no_map"))).collect();
+        assert_eq!(placed, [(RAM + GIB - 64 * MIB, 0), (RAM + 510 * MIB, 1)]);
+        let warning =
+            outcome.records.iter().find(|record| record.get("warning").is_some_and(|of| of == "memory"));
+        let what = warning.expect("a warning")["what"].as_str().expect("text");
+        assert!(what.contains("node huge: no 0x100000000 free bytes"), "{what}");
+    }
 }
 
 #[test]

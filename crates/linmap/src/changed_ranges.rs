@@ -29,8 +29,8 @@ impl Allowed {
     pub const DATA: Self =
         Self { access: Access::KernelReadWrite, execute: Execute::Never, validity: Validity::Valid };
 
-    /// Returns what the entries for memory from `pa` on must be, where memory that was never changed
-    /// has the attributes `as_built`.
+    /// Returns what the entries for memory from `pa` on must be, where memory that was never
+    /// changed has the attributes `as_built`.
     pub fn content(self, pa: Pa, leaves: Leaves, as_built: Attributes) -> Content {
         let Self { access, execute, validity } = self;
         let attributes = Attributes { access, execute, ..as_built };

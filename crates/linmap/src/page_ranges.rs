@@ -89,37 +89,46 @@ impl PageRanges {
         self.ranges.is_empty()
     }
 
+    /// Returns the first part of `range`, if it is not empty, and whether it is one of these
+    /// ranges.
+    #[inline]
+    pub(crate) fn first_part(&self, range: PaRange) -> Option<(PaRange, bool)> {
+        let PaRange { start, end } = range;
+        if start >= end {
+            return None;
+        }
+        for other in &self.ranges {
+            if start < other.start {
+                return Some((PaRange::new(start, end.min(other.start)), false));
+            }
+            if start < other.end {
+                return Some((PaRange::new(start, end.min(other.end)), true));
+            }
+        }
+        Some((range, false))
+    }
+
     /// Returns the parts of `range`, ascending, each with whether it is one of these ranges.
     /// Together they are all of `range`.
     pub(crate) fn parts(&self, range: PaRange) -> impl Iterator<Item = (PaRange, bool)> {
-        let mut start = range.start;
-        let mut next = self.ranges.partition_point(|other| other.end <= start);
+        let mut left = range;
         iter::from_fn(move || {
-            if start >= range.end {
-                return None;
-            }
-            let other = self.ranges.get(next).copied().unwrap_or(PaRange::new(range.end, range.end));
-            let is_inside = other.start <= start && start < other.end;
-            let end = if is_inside { other.end } else { other.start }.min(range.end);
-            next += usize::from(is_inside);
-            let part = PaRange::new(start, end);
-            start = end;
-            Some((part, is_inside))
+            let part = self.first_part(left)?;
+            left.start = part.0.end;
+            Some(part)
         })
     }
 
     /// Returns the first part of `range` that lies in none of these ranges, up to the next of them.
     #[inline]
     pub(crate) fn next_outside(&self, range: PaRange) -> Option<PaRange> {
-        let mut part = range;
-        for other in &self.ranges {
-            if part.start < other.start {
-                part.end = part.end.min(other.start);
-                break;
+        let mut left = range;
+        loop {
+            match self.first_part(left)? {
+                (part, false) => return Some(part),
+                (part, true) => left.start = part.end,
             }
-            part.start = part.start.max(other.end);
         }
-        (part.start < part.end).then_some(part)
     }
 }
 

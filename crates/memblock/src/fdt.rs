@@ -27,7 +27,7 @@ impl<const N: usize> Memblock<N> {
     ///   is marked no-map and not reserved. All may lie outside RAM; reservations of size 0 are
     ///   ignored.
     /// - Ignored: children of `/reserved-memory` without `reg`. They ask the kernel to choose a
-    ///   range for a driver (`size`, `alignment`, `alloc-ranges`).
+    ///   range for a driver, which [`place_dynamic`](Self::place_dynamic) does.
     /// - Removed: memory outside `linux,usable-memory-range` of `/chosen`, if that property exists.
     ///   It keeps a crash kernel off the memory of the crashed kernel.
     ///

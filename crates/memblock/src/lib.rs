@@ -7,6 +7,7 @@ extern crate std;
 
 mod alloc;
 mod cursor;
+mod dynamic;
 mod fdt;
 mod fdt_error;
 mod fdt_storage;
@@ -19,6 +20,7 @@ mod uefi;
 mod vacated;
 
 pub use alloc::AllocError;
+pub use dynamic::{DynamicError, DynamicReservation};
 pub use fdt_error::{FdtError, FdtWarning, FdtWarnings};
 pub use fdt_storage::EarlyStorage;
 pub use growth::Growth;

@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use linmap_vmsa::registers::{RegisterError, Registers};
 use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
 use thiserror::Error;
 
@@ -74,6 +75,19 @@ impl DetachedTree {
     /// How much the tree holds.
     pub fn built(&self) -> Built {
         self.built
+    }
+
+    /// Returns what the registers of the regime hold while the tree is in use, in the half in which
+    /// it lies, and nothing walks the other half.
+    ///
+    /// # Errors
+    /// [`RegisterError`] for a tree in an upper half that the regime lacks.
+    pub fn registers(&self) -> Result<Registers, RegisterError> {
+        if self.base.0 == 0 {
+            Registers::of_lower_half(self.geometry, self.root)
+        } else {
+            Registers::of_upper_half(self.geometry, self.root)
+        }
     }
 
     /// The level of the root table.

@@ -5,9 +5,11 @@
 extern crate std;
 
 mod build;
+mod bump_frames;
 pub mod cpu;
 mod detached;
 mod fill;
+mod first_map;
 mod fixmap;
 mod frames;
 mod mapping;
@@ -21,8 +23,10 @@ mod walk;
 mod window;
 
 pub use build::Built;
+pub use bump_frames::BumpFrames;
 pub use detached::{DetachedTree, EntryInUse};
 pub use fill::{clear, fill};
+pub use first_map::{FirstMap, FirstMapError};
 pub use fixmap::{Fixmap, FixmapWindow};
 pub use frames::{FrameSource, OutOfFrames};
 pub use mapping::{Cursor, Leaves, Mapping, MappingError, Mappings, contiguous_part};

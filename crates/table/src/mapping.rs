@@ -1,6 +1,6 @@
 //! What a tree translates: a list of ranges, checked once.
 
-use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
+use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, Pa, Va};
 use thiserror::Error;
 
 /// Which leaves a mapping may be made of.
@@ -78,6 +78,14 @@ pub enum MappingError {
         /// Where the earlier one ends.
         previous_end: Va,
     },
+    /// The regime's descriptors can't say what the mapping's attributes do.
+    #[error("the mapping of {va}: {error}")]
+    Attributes {
+        /// The mapping's virtual address.
+        va: Va,
+        /// What they can't say.
+        error: AttributeError,
+    },
     /// The mapping would be writable and executable.
     #[error("the mapping of {va} would be writable and executable")]
     WritableAndExecutable {
@@ -121,6 +129,9 @@ impl<'a> Mappings<'a> {
             let bits = geometry.pa_bits();
             if pa.0.checked_add(len - 1).is_none_or(|last| !geometry.holds(Pa(last))) {
                 return Err(MappingError::OutsidePaSpace { va, pa, len, bits });
+            }
+            if let Err(error) = attributes.check(geometry.regime()) {
+                return Err(MappingError::Attributes { va, error });
             }
             if attributes.writable_and_executable() {
                 return Err(MappingError::WritableAndExecutable { va });

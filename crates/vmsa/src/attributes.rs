@@ -1,6 +1,8 @@
 //! The attributes of a leaf descriptor, by meaning.
 
-use crate::Geometry;
+use thiserror::Error;
+
+use crate::{Geometry, Regime};
 
 /// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -139,6 +141,30 @@ pub struct Attributes {
     pub no_translation: bool,
 }
 
+/// Attributes that a regime's descriptors can't say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum AttributeError {
+    /// There is no user space.
+    #[error("user space may access the memory, and the {regime} regime has none: its AP[1] is RES1")]
+    UserAccess {
+        /// The regime.
+        regime: Regime,
+    },
+    /// There is no user space.
+    #[error("user space may execute the memory, and the {regime} regime has none: bit 54 is XN there")]
+    UserExecute {
+        /// The regime.
+        regime: Regime,
+    },
+    /// There are no address space identifiers.
+    #[error("the translation is not global, and the {regime} regime has no ASIDs: its nG is RES0")]
+    NotGlobal {
+        /// The regime.
+        regime: Regime,
+    },
+}
+
 pub(crate) const USER: u64 = 1 << 6;
 pub(crate) const READ_ONLY: u64 = 1 << 7;
 pub(crate) const SHAREABILITY_SHIFT: u32 = 8;
@@ -149,6 +175,8 @@ pub(crate) const DIRTY_MODIFIER: u64 = 1 << 51;
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 pub(crate) const PXN: u64 = 1 << 53;
 pub(crate) const UXN: u64 = 1 << 54;
+/// Where there is no user space (Arm ARM D8.3.1.2).
+const XN: u64 = 1 << 54;
 
 impl Attributes {
     /// Kernel memory that is read and written: the linear map's own attributes.
@@ -177,6 +205,26 @@ impl Attributes {
         self.access.writable() && !matches!(self.execute, Execute::Never)
     }
 
+    /// Checks that the descriptors of `regime` can say this.
+    ///
+    /// # Errors
+    /// [`AttributeError`], for the first that they can't.
+    pub const fn check(self, regime: Regime) -> Result<(), AttributeError> {
+        if regime.has_user_space() {
+            return Ok(());
+        }
+        if matches!(self.access, Access::UserReadWrite | Access::UserReadOnly) {
+            return Err(AttributeError::UserAccess { regime });
+        }
+        if matches!(self.execute, Execute::User | Execute::Both) {
+            return Err(AttributeError::UserExecute { regime });
+        }
+        if !self.global {
+            return Err(AttributeError::NotGlobal { regime });
+        }
+        Ok(())
+    }
+
     /// The attribute bits of a leaf descriptor (Arm ARM D8.3.2, "Block and Page descriptor
     /// attributes") without type and address. nT is encoded as asked; at level 3 the bit is part of
     /// the address, so it must be unset.
@@ -202,12 +250,21 @@ impl Attributes {
         if self.no_translation {
             bits |= NO_TRANSLATION;
         }
-        bits
+        if geometry.regime().has_user_space() { bits } else { Self::without_user_space(bits) }
+    }
+
+    /// The bits where there is no user space: `AP[1]` is RES1, and XN takes the place of UXN. What
+    /// the kernel may not execute is what nobody may.
+    #[cold]
+    const fn without_user_space(bits: u64) -> u64 {
+        let never = if bits & PXN != 0 { XN } else { 0 };
+        bits & !Execute::MASK | USER | never
     }
 
     /// Returns the attributes in the bits of a leaf descriptor, or `None` for a memory type or
     /// shareability that linmap never writes. `block` is whether the leaf is above level 3.
     pub const fn from_bits(bits: u64, geometry: Geometry, block: bool) -> Option<Self> {
+        let has_user_space = geometry.regime().has_user_space();
         let Some(memory) = MemoryType::from_mair_index(bits >> 2 & 0b111) else { return None };
         let shareability = if geometry.lpa2() {
             Shareability::Inner
@@ -221,23 +278,71 @@ impl Attributes {
         };
         Some(Self {
             memory,
-            access: match (bits & USER != 0, bits & READ_ONLY != 0) {
+            access: match (bits & USER != 0 && has_user_space, bits & READ_ONLY != 0) {
                 (false, false) => Access::KernelReadWrite,
                 (false, true) => Access::KernelReadOnly,
                 (true, false) => Access::UserReadWrite,
                 (true, true) => Access::UserReadOnly,
             },
             execute: match (bits & PXN != 0, bits & UXN != 0) {
+                _ if !has_user_space => {
+                    if bits & XN != 0 {
+                        Execute::Never
+                    } else {
+                        Execute::Kernel
+                    }
+                }
                 (true, true) => Execute::Never,
                 (false, true) => Execute::Kernel,
                 (true, false) => Execute::User,
                 (false, false) => Execute::Both,
             },
             shareability,
-            global: bits & NOT_GLOBAL == 0,
+            global: bits & NOT_GLOBAL == 0 || !has_user_space,
             accessed: bits & ACCESSED != 0,
             contiguous: bits & CONTIGUOUS != 0,
             no_translation: block && bits & NO_TRANSLATION != 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EL1: Geometry = Geometry::K4_48;
+
+    #[test]
+    fn what_is_executed_at_el2_and_el3_is_said_by_one_bit() {
+        for regime in [Regime::El2, Regime::El3] {
+            let geometry = EL1.in_regime(regime);
+            let text = Attributes::KERNEL_TEXT.bits(geometry);
+            assert_eq!((text & XN, text & PXN), (0, 0), "{regime}: the MMU goes on under this code");
+            assert_eq!(text & (USER | READ_ONLY), USER | READ_ONLY, "AP[1] is RES1");
+            let data = Attributes::KERNEL_DATA.bits(geometry);
+            assert_eq!((data & XN, data & PXN, data & READ_ONLY), (XN, 0, 0));
+            for attributes in [Attributes::KERNEL_TEXT, Attributes::KERNEL_DATA, Attributes::DEVICE] {
+                let bits = attributes.bits(geometry);
+                assert_eq!(Attributes::from_bits(bits, geometry, true), Some(attributes), "{regime}");
+            }
+        }
+        let (one, other) = (EL1, EL1.in_regime(Regime::El2And0));
+        assert_eq!(Attributes::KERNEL_TEXT.bits(one), Attributes::KERNEL_TEXT.bits(other));
+    }
+
+    #[test]
+    fn what_a_regime_can_not_say_is_an_error_that_names_it() {
+        let user = Attributes { access: Access::UserReadOnly, ..Attributes::KERNEL_DATA };
+        let code = Attributes { execute: Execute::Both, ..Attributes::KERNEL_RODATA };
+        let local = Attributes { global: false, ..Attributes::KERNEL_DATA };
+        for (attributes, error) in [
+            (user, AttributeError::UserAccess { regime: Regime::El2 }),
+            (code, AttributeError::UserExecute { regime: Regime::El2 }),
+            (local, AttributeError::NotGlobal { regime: Regime::El2 }),
+        ] {
+            assert_eq!(attributes.check(Regime::El2), Err(error));
+            assert_eq!(attributes.check(Regime::El2And0), Ok(()));
+        }
+        assert_eq!(Attributes::KERNEL_TEXT.check(Regime::El3), Ok(()));
     }
 }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::attributes::{CONTIGUOUS, NO_TRANSLATION};
-use crate::{Attributes, Geometry, Granule, Level, Pa};
+use crate::{AttributeError, Attributes, Geometry, Granule, Level, Pa};
 
 /// A raw translation table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -56,6 +56,9 @@ pub enum LeafError {
         /// The PA size in bits.
         bits: u8,
     },
+    /// The regime's descriptors can't say what the attributes do.
+    #[error(transparent)]
+    Attributes(AttributeError),
     /// nT is a bit of blocks. In a page it is one of the address.
     #[error("a page can't have nT (D8.3.1.2)")]
     NoTranslationOfPage,
@@ -109,6 +112,9 @@ impl Descriptor {
         }
         if attributes.no_translation && level.number() == 3 {
             return Err(LeafError::NoTranslationOfPage);
+        }
+        if let Err(error) = attributes.check(geometry.regime()) {
+            return Err(LeafError::Attributes(error));
         }
         Ok(Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level)))
     }

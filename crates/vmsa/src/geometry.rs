@@ -4,9 +4,10 @@
 use thiserror::Error;
 
 use crate::id::{Mmfr0, Mmfr2};
-use crate::{Granule, Level, Pa, Va};
+use crate::{Granule, Level, Pa, Regime, Va};
 
-/// The geometry of one half of a translation regime (what one TTBR translates).
+/// The geometry of one half of a translation regime (what one TTBR translates), and which regime
+/// it is.
 ///
 /// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits;
 /// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
@@ -17,6 +18,7 @@ pub struct Geometry {
     granule: Granule,
     va_bits: u8,
     pa_bits: u8,
+    regime: Regime,
 }
 
 /// Which physical addresses a geometry has to reach.
@@ -48,10 +50,10 @@ pub enum GeometryError {
 
 impl Geometry {
     /// The 4K granule with 48 bits of VA and PA.
-    pub const K4_48: Self = Self { granule: Granule::K4, va_bits: 48, pa_bits: 48 };
+    pub const K4_48: Self = Self { granule: Granule::K4, va_bits: 48, pa_bits: 48, regime: Regime::El1And0 };
 
     /// Returns the geometry with this granule, `va_bits` of virtual and `pa_bits` of physical
-    /// address.
+    /// address, in the regime [`Regime::El1And0`].
     ///
     /// # Errors
     /// [`GeometryError::VaBits`] unless `va_bits` is 25 to 52, [`GeometryError::PaBits`] unless
@@ -63,7 +65,19 @@ impl Geometry {
         if !matches!(pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
             return Err(GeometryError::PaBits { bits: pa_bits });
         }
-        Ok(Self { granule, va_bits, pa_bits })
+        Ok(Self { granule, va_bits, pa_bits, regime: Regime::El1And0 })
+    }
+
+    /// Returns the same geometry in another regime.
+    #[must_use]
+    pub const fn in_regime(self, regime: Regime) -> Self {
+        Self { regime, ..self }
+    }
+
+    /// The regime.
+    #[inline]
+    pub const fn regime(self) -> Regime {
+        self.regime
     }
 
     /// Returns the geometry with `granule` that has `va_bits` of virtual address, or as many below

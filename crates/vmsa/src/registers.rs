@@ -1,9 +1,11 @@
-//! Values of the registers that describe a regime: MAIR, TCR, TTBR. They hold for EL1&0, and for
-//! EL2&0 when HCR_EL2.E2H is set, which gives TCR_EL2 the layout of TCR_EL1.
+//! Values of the registers that describe a regime: MAIR, TCR, TTBR, SCTLR.
+//!
+//! [`tcr`] is for the regimes with user space: EL1&0, and EL2&0, where HCR_EL2.E2H gives TCR_EL2
+//! the layout of TCR_EL1. [`Registers`] has all values for any regime that uses one tree.
 
 use thiserror::Error;
 
-use crate::{Geometry, Granule, MemoryType, Pa};
+use crate::{Geometry, Granule, MemoryType, Pa, Regime};
 
 /// The MAIR_ELx value that gives each [`MemoryType`] its slot (Arm ARM D24.2, MAIR_EL1).
 pub const MAIR: u64 = {
@@ -55,6 +57,12 @@ pub enum RegisterError {
         /// The geometry of the lower half.
         ttbr0: Geometry,
     },
+    /// The regime has one range.
+    #[error("the {regime} regime has one range of addresses, and no upper half")]
+    NoUpperHalf {
+        /// The regime.
+        regime: Regime,
+    },
     /// The root table does not lie in a frame.
     #[error("the root table at {root} is not a frame of {bytes:#x} bytes below {} bits of PA", bits)]
     NotAFrame {
@@ -76,6 +84,9 @@ const fn tg0(granule: Granule) -> u64 {
     }
 }
 
+/// TCR.IRGN0, ORGN0 and SH0: walks are write-back, read and write allocate, inner shareable.
+const WALKS: u64 = 0b01 << 8 | 0b01 << 10 | 0b11 << 12;
+
 /// TCR.DS: descriptors have the LPA2 form.
 const DS: u64 = 1 << 59;
 
@@ -94,8 +105,6 @@ pub const fn tcr(ttbr0: Geometry, ttbr1: Geometry, asid16: bool) -> Result<u64, 
         Granule::K4 => 0b10,
         Granule::K64 => 0b11,
     };
-    // IRGN = ORGN = write-back, read and write allocate; SH = inner.
-    const WALKS: u64 = 0b01 << 8 | 0b01 << 10 | 0b11 << 12;
     let ds = if ttbr1.lpa2() { DS } else { 0 };
     let asid = if asid16 { 1 << 36 } else { 0 };
     Ok(txsz(ttbr0)
@@ -176,6 +185,87 @@ const fn ips(pa_bits: u8) -> u64 {
     }
 }
 
+/// TCR.EPD0: TTBR0 is not walked.
+const EPD0: u64 = 1 << 7;
+/// TCR.EPD1: TTBR1 is not walked.
+const EPD1: u64 = 1 << 23;
+
+/// SCTLR.M, C and I: the MMU, and the caches for data and for instructions.
+pub const SCTLR_MMU_AND_CACHES: u64 = 1 | 1 << 2 | 1 << 12;
+
+/// What the registers of a regime hold while one tree is in use. The names of the registers end in
+/// _EL1, _EL2 or _EL3, as the regime says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Registers {
+    /// MAIR: the memory types of [`Attributes`](crate::Attributes).
+    pub mair: u64,
+    /// TCR.
+    pub tcr: u64,
+    /// TTBR0, if the tree is there.
+    pub ttbr0: Option<u64>,
+    /// TTBR1, if the tree is there.
+    pub ttbr1: Option<u64>,
+    /// The bits to set in SCTLR to turn MMU and caches on, in one write after an ISB. Its other
+    /// bits stay: which of them are RES1 depends on the CPU.
+    pub sctlr: u64,
+}
+
+impl Registers {
+    /// Returns the values for a tree with its root in frame `root`, in the lower half, or in the
+    /// only range where the regime has one. Nothing walks TTBR1.
+    ///
+    /// # Errors
+    /// [`RegisterError::NotAFrame`].
+    pub const fn of_lower_half(geometry: Geometry, root: Pa) -> Result<Self, RegisterError> {
+        let tcr = match tcr_of_one_tree(geometry, EPD1) {
+            Ok(tcr) => tcr,
+            Err(error) => return Err(error),
+        };
+        match ttbr(geometry, root, 0) {
+            Ok(ttbr0) => {
+                Ok(Self { mair: MAIR, tcr, ttbr0: Some(ttbr0), ttbr1: None, sctlr: SCTLR_MMU_AND_CACHES })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the values for a tree with its root in frame `root`, in the upper half. Nothing
+    /// walks TTBR0.
+    ///
+    /// # Errors
+    /// [`RegisterError::NoUpperHalf`], [`RegisterError::NotAFrame`].
+    pub const fn of_upper_half(geometry: Geometry, root: Pa) -> Result<Self, RegisterError> {
+        if !geometry.regime().has_user_space() {
+            return Err(RegisterError::NoUpperHalf { regime: geometry.regime() });
+        }
+        let tcr = match tcr_of_one_tree(geometry, EPD0) {
+            Ok(tcr) => tcr,
+            Err(error) => return Err(error),
+        };
+        match ttbr(geometry, root, 0) {
+            Ok(ttbr1) => {
+                Ok(Self { mair: MAIR, tcr, ttbr0: None, ttbr1: Some(ttbr1), sctlr: SCTLR_MMU_AND_CACHES })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The TCR value for one tree. `unused` is the EPD bit of the other half, if there is one.
+const fn tcr_of_one_tree(geometry: Geometry, unused: u64) -> Result<u64, RegisterError> {
+    if geometry.regime().has_user_space() {
+        return match tcr(geometry, geometry, false) {
+            Ok(tcr) => Ok(tcr | unused),
+            Err(error) => Err(error),
+        };
+    }
+    // TCR_EL2 without E2H and TCR_EL3 (Arm ARM D24.2): one granule, PS in bits 18:16, DS in bit 32,
+    // bits 23 and 31 RES1.
+    const RES1: u64 = 1 << 23 | 1 << 31;
+    let ds = if geometry.lpa2() { 1 << 32 } else { 0 };
+    Ok(txsz(geometry) | WALKS | tg0(geometry.granule()) << 14 | ips(geometry.pa_bits()) << 16 | RES1 | ds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +282,32 @@ mod tests {
         assert_eq!(value >> 24 & 0b11_1111, 0b11_0101, "IRGN1, ORGN1, SH1");
         assert_eq!(value >> 7 & 1, 0, "EPD0: walks of TTBR0 are on");
         assert_eq!(value >> 23 & 1, 0, "EPD1: walks of TTBR1 are on");
+    }
+
+    #[test]
+    fn a_regime_without_user_space_has_one_range_and_its_own_tcr() {
+        for regime in [Regime::El2, Regime::El3] {
+            let geometry = Geometry::K4_48.in_regime(regime);
+            let Registers { tcr, ttbr0, ttbr1, .. } = Registers::of_lower_half(geometry, Pa(0x1000)).unwrap();
+            assert_eq!((ttbr0, ttbr1), (Some(0x1000), None));
+            assert_eq!(tcr & 0x3f, 16, "T0SZ");
+            assert_eq!(tcr >> 16 & 0b111, 0b101, "PS: 48 bits");
+            assert_eq!((tcr >> 23 & 1, tcr >> 31 & 1), (1, 1), "RES1");
+            assert_eq!(tcr >> 32, 0);
+            let error = Registers::of_upper_half(geometry, Pa(0x1000)).unwrap_err();
+            assert_eq!(error, RegisterError::NoUpperHalf { regime });
+        }
+        let lpa2 = Geometry::new(Granule::K16, 52, 52).unwrap().in_regime(Regime::El2);
+        assert_eq!(Registers::of_lower_half(lpa2, Pa(0x4000)).unwrap().tcr >> 32, 1, "DS");
+    }
+
+    #[test]
+    fn the_half_without_a_tree_is_not_walked() {
+        let lower = Registers::of_lower_half(Geometry::K4_48, Pa(0x1000)).unwrap();
+        let upper = Registers::of_upper_half(Geometry::K4_48, Pa(0x1000)).unwrap();
+        assert_eq!((lower.tcr >> 7 & 1, lower.tcr >> 23 & 1), (0, 1), "EPD0, EPD1");
+        assert_eq!((upper.tcr >> 7 & 1, upper.tcr >> 23 & 1), (1, 0), "EPD0, EPD1");
+        assert_eq!((upper.ttbr0, upper.ttbr1), (None, Some(0x1000)));
     }
 
     #[test]

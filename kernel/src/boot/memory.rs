@@ -6,7 +6,9 @@ use arrayvec::ArrayVec;
 use linmap::Layout;
 use linmap_fdt::Fdt;
 use linmap_kexec::SEGMENT_ALIGN;
-use linmap_memblock::{AllocError, EarlyStorage, FdtError, FdtWarnings, Memblock, RegionError};
+use linmap_memblock::{
+    AllocError, DynamicError, DynamicReservation, EarlyStorage, FdtError, FdtWarnings, Memblock, RegionError,
+};
 use linmap_platform::Affinity;
 use linmap_platform::CommandLine;
 use linmap_platform::chosen;
@@ -95,6 +97,7 @@ pub fn find(
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range)?;
     }
+    memblock.place_dynamic(fdt, page, &mut report_dynamic);
     let crash = CrashMemory::reserve(line, &mut memblock);
     let ticks = cpu::ticks_since(started);
     warn(&warnings);
@@ -183,6 +186,24 @@ fn reserved_by_firmware(
         list.fill(reserved.iter().copied());
         Ok(list)
     })
+}
+
+/// Reports where memory is that the tree lets the kernel choose.
+fn report_dynamic(placed: Result<DynamicReservation<'_>, DynamicError<'_>>) {
+    match placed {
+        Ok(DynamicReservation { node, range, no_map, reusable }) => report!(
+            "reserved-memory={} start={} bytes={} no_map={} reusable={}",
+            Quoted(node),
+            range.start,
+            range.len(),
+            u8::from(no_map),
+            u8::from(reusable)
+        ),
+        Err(error) => {
+            say!("{error}");
+            report!("warning=memory what={}", Quoted(&error));
+        }
+    }
 }
 
 fn warn(warnings: &FdtWarnings<'_>) {

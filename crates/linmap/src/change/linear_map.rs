@@ -28,7 +28,8 @@ pub struct LinearMap {
 }
 
 impl LinearMap {
-    /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global and of the type [`MemoryType::Normal`].
+    /// Returns the linear map at `layout` in `tree`, built from `leaves`, all of them global and of
+    /// the type [`MemoryType::Normal`].
     ///
     /// # Safety
     /// The tree holds the linear map of some memory at `layout`, all of it global, and the image's

@@ -2,6 +2,7 @@
 
 mod any_length;
 mod corrupt;
+mod dynamic;
 mod tree;
 
 use linmap_fdt::parse_dtb;
