@@ -65,8 +65,7 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::TooWide`].
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
-        let align = Self::align(geometry);
-        let memstart = Pa(memory.start.0 & !(align - 1));
+        let memstart = Pa(memory.start.0 & !(alignment(geometry) - 1));
         let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
@@ -95,7 +94,7 @@ impl Layout {
             _ => 0,
         };
         let unit = if span >> (entry + run) > 0 { entry + run } else { entry };
-        let step = unit.max(Self::align(geometry).trailing_zeros());
+        let step = unit.max(alignment(geometry).trailing_zeros());
         let region = Self::region_len(geometry);
         let table = (1 << (entry + index).max(step)).min(region);
         let steps = ((table - span) >> step) + 1;
@@ -103,12 +102,24 @@ impl Layout {
         Ok(Self { start: Va(layout.start.0 + nth / steps * table + ((nth % steps) << step)), ..layout })
     }
 
-    /// What memstart is a multiple of.
-    const fn align(geometry: Geometry) -> u64 {
-        match geometry.granule() {
-            Granule::K4 | Granule::K16 => 1 << 30,
-            Granule::K64 => geometry.entry_bytes(Level::L2),
-        }
+    /// Returns the part of `memory` that a linear region holds together with `kept`: the first part
+    /// that does. It is all of `memory` unless that spans more than the region.
+    ///
+    /// `kept` is what must be mapped, the kernel image for example, and lies in `memory`. If it
+    /// spans more than the region, its end is left out.
+    pub fn reach(geometry: Geometry, memory: PaRange, kept: PaRange) -> PaRange {
+        let (align, region) = (alignment(geometry), Self::region_len(geometry));
+        let down = |pa: u64| pa & !(align - 1);
+        let first = down(memory.start.0);
+        let start = match kept.end.0.saturating_sub(first) <= region {
+            true => first,
+            // The last place that begins no later than what is kept.
+            false => {
+                let last = memory.end.0.saturating_sub(region).checked_next_multiple_of(align);
+                last.map_or(down(kept.start.0), |last| last.min(down(kept.start.0)))
+            }
+        };
+        PaRange::new(Pa(start), Pa(start.saturating_add(region))).intersection(memory)
     }
 
     /// Returns the geometry of the kernel's half of the address space.
@@ -147,14 +158,14 @@ impl Layout {
     }
 
     /// Returns the physical addresses that have a linear address.
-    pub fn reach(&self) -> PaRange {
+    pub fn reachable(&self) -> PaRange {
         let skipped = self.start.0 - Self::base(self.geometry).0;
         PaRange::new(self.memstart, Pa(self.memstart.0 + Self::region_len(self.geometry) - skipped))
     }
 
     /// Whether this is a layout for `memory` in `geometry`.
     pub(crate) fn has(&self, geometry: Geometry, memory: PaRange) -> bool {
-        self.geometry == geometry && self.reach().covers(memory)
+        self.geometry == geometry && self.reachable().covers(memory)
     }
 
     /// Returns VA − PA of the linear map, wrapping.
@@ -165,6 +176,14 @@ impl Layout {
     /// Returns the linear address of `pa`, which must not lie below [`memstart`](Self::memstart).
     pub fn linear(&self, pa: Pa) -> Va {
         Va(pa.0.wrapping_add(self.offset()))
+    }
+}
+
+/// What the start of the linear region is a multiple of, so that blocks line up in VA and PA.
+fn alignment(geometry: Geometry) -> u64 {
+    match geometry.granule() {
+        Granule::K4 | Granule::K16 => 1 << 30,
+        Granule::K64 => geometry.entry_bytes(Level::L2),
     }
 }
 
@@ -210,8 +229,8 @@ mod tests {
                 let layout = Layout::randomized(geometry, memory, seed).unwrap();
                 assert_eq!(layout, Layout::randomized(geometry, memory, seed).unwrap());
                 assert_eq!(layout.memstart(), fixed.memstart());
-                assert!(layout.start().0.is_multiple_of(Layout::align(geometry)));
-                assert!(layout.reach().covers(memory), "{granule:?} {va_bits}");
+                assert!(layout.start().0.is_multiple_of(alignment(geometry)));
+                assert!(layout.reachable().covers(memory), "{granule:?} {va_bits}");
                 let end = layout.linear(Pa(memory.end.0 - 1)).0;
                 assert!(fixed.start() <= layout.start() && end < u64::MAX << (va_bits - 1));
                 starts.insert(layout.start());
@@ -225,6 +244,28 @@ mod tests {
         let memory = range(0, 1 << 47);
         let seed = KaslrSeed::new(77).unwrap();
         assert_eq!(Layout::randomized(G, memory, seed), Layout::new(G, memory));
+    }
+
+    #[test]
+    fn memory_beyond_the_region_is_out_of_reach_but_what_is_kept_is_not() {
+        const GIB: u64 = 1 << 30;
+        let narrow = Geometry::new(Granule::K4, 39, 48).unwrap();
+        let reach = |memory: (u64, u64), kept: (u64, u64)| {
+            let gib = |(start, end): (u64, u64)| range(start * GIB, end * GIB);
+            let PaRange { start, end } = Layout::reach(narrow, gib(memory), gib(kept));
+            assert!(Layout::new(narrow, PaRange { start, end }).is_ok());
+            (start.0 / GIB, end.0 / GIB)
+        };
+        // The region of 39 bits has 256 GiB.
+        assert_eq!(reach((1, 257), (1, 2)), (1, 257));
+        assert_eq!(reach((1, 1025), (1, 2)), (1, 257));
+        assert_eq!(reach((1, 1025), (256, 257)), (1, 257));
+        assert_eq!(reach((1, 1025), (257, 258)), (257, 513));
+        assert_eq!(reach((1, 1025), (1024, 1025)), (769, 1025));
+        assert_eq!(reach((1, 1025), (700, 701)), (700, 956));
+        // Not a whole GiB: the region begins at one all the same.
+        let odd = Layout::reach(narrow, range(GIB / 2, 600 * GIB + 0x1000), range(599 * GIB, 600 * GIB));
+        assert_eq!(odd, range(345 * GIB, 600 * GIB + 0x1000));
     }
 
     #[test]

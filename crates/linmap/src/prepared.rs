@@ -57,7 +57,7 @@ impl LinearMapConfig {
         let layout = match self.layout {
             None => Layout::new(geometry, memory)?,
             Some(layout) if layout.has(geometry, memory) => layout,
-            Some(layout) => return Err(LayoutError::Outside { memory, reach: layout.reach() }.into()),
+            Some(layout) => return Err(LayoutError::Outside { memory, reach: layout.reachable() }.into()),
         };
         linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, self.memory, linear)?;
         let linear = Mappings::new(geometry, linear)?;

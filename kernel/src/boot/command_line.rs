@@ -8,6 +8,7 @@ use linmap_platform::CommandLine;
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
 use crate::boot::memory_words::{MEMORY_MAP, OWN_LIMIT};
+use crate::boot::pass::VA_BITS;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
@@ -51,6 +52,7 @@ const WORDS: &[&str] = &[
     "linmap.repaint",
     "linmap.shell",
     "linmap.trace",
+    VA_BITS,
 ];
 
 /// The command line in the image.

@@ -13,7 +13,7 @@
 //
 // Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
 // physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image in the tables that
-// are made or used.
+// are made or used, x24 TCR with the most bits of physical address.
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
@@ -77,6 +77,33 @@
     .endif
 .endm
 
+// Branches to a label unless the CPU has the 52-bit addresses that TCR, in x24, uses.
+// ID_AA64MMFR0_EL1 is in x0, and the CPU has the granule. Clobbers x1.
+.macro require_wide_addresses otherwise
+    .if     {tgran_at} == 24
+    ubfx    x1, x24, #16, #6            // T1SZ: FEAT_LVA below 16
+    cmp     x1, #16
+    b.hs    9f
+    mrs     x1, id_aa64mmfr2_el1
+    tst     x1, #(0xf << 16)            // VARange
+    b.eq    \otherwise
+    .else
+    tbz     x24, #59, 9f                // DS: FEAT_LPA2
+    ubfx    x1, x0, #{tgran_at}, #4
+    cmp     x1, #{tgran_with_lpa2}
+    b.lo    \otherwise
+    .endif
+9:
+.endm
+
+// Sets x15 to the bits of a descriptor for 48 bits that are none with LPA2 (DS): then the
+// shareability is in TCR, and its bits are address bits.
+.macro get_lpa2_mask
+    tst     x24, #(1 << 59)
+    mov     x15, #(0b11 << 8)
+    csel    x15, x15, xzr, ne
+.endm
+
 // ---- The header of a Linux arm64 Image (booting.rst) ----
 .section .head.text, "ax"
 .global _start
@@ -110,6 +137,7 @@ primary_entry:
     adr_l   x21, __image_start
     mov_q   x23, {image}
     sub     x23, x23, x21
+    mov_q   x24, {tcr}
     bl      enter_el
 
     // What is stored to with the MMU off: the tables.
@@ -135,17 +163,48 @@ primary_entry:
     add     x3, x3, x23
     b       enable_mmu
 
+// From Rust, at VA = PA: makes the second map again, with another TCR, and enters Rust from its
+// beginning. x0-x4 are what x19, x20 and x22-x24 are to be. The image's writable part is clean.
+.global enter_again
+enter_again:
+    mov_q   x5, {sctlr_off}
+    msr     sctlr_el1, x5
+    isb
+    mov     x19, x0
+    mov     x20, x1
+    adr_l   x21, __image_start
+    mov     x22, x2
+    mov     x23, x3
+    mov     x24, x4
+    adr_l   x0, __idmap_tables
+    adr_l   x1, __swapper_end
+    bl      invalidate_to_poc
+    clear   __idmap_tables, __swapper_end
+    bl      make_identity_map
+    adr_l   x10, __swapper
+    mov     x13, xzr
+    mov_q   x14, {rodata_page}
+    bl      make_half
+    dsb     sy
+    adr_l   x0, __idmap_tables
+    adr_l   x1, __swapper_end
+    bl      invalidate_to_poc
+    adr_l   x4, __swapper
+    adr_l   x3, entry_again
+    add     x3, x3, x23
+    b       enable_mmu
+
 stop:
     wfi
     b       stop
 
-// Turns MMU and caches on, with the early identity map in TTBR0 and the root x4 in TTBR1, and
-// branches to x3, a virtual address. Clobbers x0-x2.
+// Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half from x4 on in
+// TTBR1, and branches to x3, a virtual address. x24 is TCR. Clobbers x0-x2, x5, x6, x30.
 enable_mmu:
     mrs     x0, id_aa64mmfr0_el1
-    mov_q   x1, {tcr}
-    and     x0, x0, #0xf                // PARange, at most 48 bits: IPS
-    mov     x2, #5
+    mov     x1, x24
+    and     x0, x0, #0xf                // PARange, at most what the tables have: IPS
+    ubfx    x2, x1, #32, #3
     cmp     x0, x2
     csel    x0, x0, x2, lo
     bfi     x1, x0, #32, #3
@@ -154,7 +213,9 @@ enable_mmu:
     msr     mair_el1, x0
     adr_l   x0, __idmap_tables
     msr     ttbr0_el1, x0
-    msr     ttbr1_el1, x4
+    mov     x0, x4
+    bl      find_root
+    msr     ttbr1_el1, x0
     // Later features have more state that earlier software may have set: TCR2_EL1, whose permission
     // indirection would change the meaning of the tables, and SCTLR2_EL1. ID_AA64MMFR3_EL1 says
     // whether they exist.
@@ -201,109 +262,12 @@ switch_maps:
     dsb     nsh
     isb
     adr_l   x0, __swapper
+    bl      find_root
     msr     ttbr1_el1, x0
     isb
     adr_l   x3, virtual_entry
     add     x3, x3, x23
     br      x3
-
-// The identity-mapped page: one table a level, read-only and executable. Clobbers x0, x4-x9.
-make_identity_map:
-    mov     x9, x30
-    adr_l   x4, __idmap_start
-    adr_l   x0, __idmap_tables
-    mov     x13, xzr
-    mov     x5, #{identity_shift}
-    bl      link_tables
-    lsr     x6, x4, #{page_shift}
-    and     x6, x6, #{index_mask}
-    mov_q   x8, {text_page}
-    orr     x8, x8, x4
-    str     x8, [x0, x6, lsl #3]
-    ret     x9
-
-// The early tables of the kernel's half from x10 on, which are clear, in the order of
-// `arch/layout.rs`: the fixmap, and the DTB's window where it has no blocks, an empty table of
-// pages each; the image's three segments by pages at PA + x23, the constants with descriptor bits
-// x14. x13 is VA − PA of the image where this runs. Clobbers x0-x12.
-make_half:
-    mov     x9, x30
-    mov     x0, x10
-    mov_q   x4, {fixmap_in_half}
-    mov     x5, #{root_shift}
-    bl      link_tables
-    sub     x11, x0, #{page}            // the table at level 2
-    .if     {dtb_has_table}
-    add     x0, x0, #{page}
-    sub     x8, x0, x13
-    orr     x8, x8, #3
-    mov     x1, #{dtb_index_2}
-    str     x8, [x11, x1, lsl #3]
-    .endif
-    // The image, in a table of its own at level 2 unless it shares the fixmap's.
-    add     x12, x0, #{page}            // the next table
-    .if     {image_has_level_2}
-    add     x0, x21, x23
-    lsr     x0, x0, #{shift_1}
-    and     x0, x0, #{index_mask_1}
-    add     x1, x10, #{level_1_frame} * {page}
-    sub     x8, x12, x13
-    orr     x8, x8, #3
-    str     x8, [x1, x0, lsl #3]
-    mov     x11, x12
-    add     x12, x12, #{page}
-    .endif
-    mov_q   x4, {text_page}
-    map_part __image_start, __text_end
-    mov     x4, x14
-    map_part __text_end, __rodata_end
-    mov_q   x4, {data_page}
-    // The guards of the stacks stay unmapped.
-    map_part __rodata_end, __stack_guard
-    map_part __stack_bottom, __exception_stack_guard
-    map_part __exception_stack_bottom, __image_end
-    ret     x9
-
-// Maps the pages [x2, x3) of the image, physical addresses, at PA + x23 with descriptor bits x4.
-// x11 is the table at level 2, x12 the next table of pages, x13 VA − PA of the image where this
-// runs. Clobbers x2, x5-x8.
-map_pages:
-    cmp     x2, x3
-    b.hs    2f
-    add     x5, x2, x23
-    lsr     x6, x5, #{shift_2}
-    and     x6, x6, #{index_mask_2}
-    ldr     x7, [x11, x6, lsl #3]
-    cbnz    x7, 1f
-    sub     x7, x12, x13
-    orr     x7, x7, #3
-    str     x7, [x11, x6, lsl #3]
-    add     x12, x12, #{page}
-1:  bic     x7, x7, #3
-    add     x7, x7, x13
-    lsr     x6, x5, #{page_shift}
-    and     x6, x6, #{index_mask}
-    orr     x8, x2, x4
-    str     x8, [x7, x6, lsl #3]
-    add     x2, x2, #{page}
-    b       map_pages
-2:  ret
-
-// Links consecutive tables from the root x0, whose entries cover 1 << x5 bytes each, on the way to
-// the address x4, which has no bits above the root's reach. x0 is the table of pages then. x13 is
-// VA − PA of the image where this runs. Clobbers x5-x8.
-link_tables:
-    lsr     x6, x4, x5
-    and     x6, x6, #{index_mask}
-    add     x7, x0, #{page}
-    sub     x8, x7, x13
-    orr     x8, x8, #3                  // the next table
-    str     x8, [x0, x6, lsl #3]
-    mov     x0, x7
-    sub     x5, x5, #{index_bits}
-    cmp     x5, #{page_shift}
-    b.ne    link_tables
-    ret
 
 // Settles the exception level. With VHE the kernel stays at EL2 with E2H and TGE set, so that the
 // _EL1 names mean EL2's registers. Without VHE it drops to EL1 and leaves a stub at EL2. Sets x20.
@@ -369,110 +333,3 @@ enter_el:
     msr     elr_el2, x2
     isb
     eret
-
-// ---- At the link address, MMU and caches on ----
-.section .text.early_entry, "ax"
-early_entry:
-    clear   __bss_start, __bss_end
-    clear   __swapper, __swapper_end
-    set_vectors_and_stacks choosing_vectors
-    // For `choosing_failed`, on the exception stack.
-    msr     spsel, #1
-    mrs     x25, cntvct_el0
-    stp     x19, x20, [sp, #-64]!
-    stp     x21, x22, [sp, #16]
-    stp     x23, x25, [sp, #32]
-    msr     spsel, #0
-    mov     x0, x19
-    mov     x1, x21
-    bl      choose_place
-chosen:
-    mrs     x2, cntvct_el0
-    sub     x25, x2, x25                // what choosing took, in ticks
-    mov     x24, x1                     // the seed
-    // Relocation, from here to there.
-    adr_l   x1, __image_start
-    sub     x1, x0, x1
-    mrs     x26, cntvct_el0
-    bl      relocate
-    isb
-    mrs     x0, cntvct_el0
-    sub     x26, x0, x26                // what it took, in ticks
-    // The second map, at its place.
-    mov     x13, x23
-    add     x23, x23, x1
-    adr_l   x10, __swapper
-    mov_q   x14, {rodata_page}
-    bl      make_half
-    // Everything that was stored is visible to walkers before they walk there.
-    dsb     ish
-    adr_l   x3, switch_maps
-    sub     x3, x3, x13
-    br      x3
-
-// An exception while the place is chosen, as when there is no memory where the DTB should be: the
-// image stays where it is linked, and kernel_main, which has a console, will find the same.
-choosing_failed:
-    ldp     x19, x20, [sp]
-    ldp     x21, x22, [sp, #16]
-    ldp     x23, x25, [sp, #32]
-    msr     spsel, #0
-    adr_l   x0, __image_start
-    mov     x1, xzr
-    b       chosen
-
-.section .vectors, "ax"
-.balign 2048
-choosing_vectors:
-    .rept   16
-    .balign 128
-    b       choosing_failed
-    .endr
-    .balign 128
-
-.section .text.early_entry, "ax"
-// Adds x1 to every word of the image that holds an address of the image, unless it is 0. Sets x27
-// to the number of the words. RELR (the ELF gABI, "Relative relocation table"): an even entry is
-// the address of a word; an odd one has a bit for each of the 63 words that follow, from bit 1 on.
-// Clobbers x0, x2-x6.
-relocate:
-    mov     x27, xzr
-    cbz     x1, 4f
-    adr_l   x0, __relr_start
-    adr_l   x2, __relr_end
-0:  cmp     x0, x2
-    b.hs    4f
-    ldr     x3, [x0], #8
-    tbnz    x3, #0, 1f
-    ldr     x5, [x3]
-    add     x5, x5, x1
-    str     x5, [x3], #8
-    add     x27, x27, #1
-    mov     x4, x3                      // the next word
-    b       0b
-1:  lsr     x3, x3, #1
-    cbz     x3, 3f
-2:  rbit    x5, x3
-    clz     x5, x5                      // the lowest bit that is set
-    sub     x6, x3, #1
-    and     x3, x3, x6                  // without it
-    ldr     x6, [x4, x5, lsl #3]
-    add     x6, x6, x1
-    str     x6, [x4, x5, lsl #3]
-    add     x27, x27, #1
-    cbnz    x3, 2b
-3:  add     x4, x4, #(63 * 8)
-    b       0b
-4:  ret
-
-// ---- At the place that was chosen ----
-.section .text.virtual_entry, "ax"
-virtual_entry:
-    set_vectors_and_stacks vectors
-    sub     sp, sp, #{entry_len}
-    mov     x0, sp
-    stp     x19, x21, [x0, #{entry_dtb}]
-    stp     x20, x22, [x0, #{entry_entered}]
-    stp     x24, x25, [x0, #{entry_seed}]
-    stp     x26, x27, [x0, #{entry_relocation}]
-    b       kernel_main

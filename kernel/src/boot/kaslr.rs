@@ -10,11 +10,11 @@ use linmap_vmsa::{Level, Pa};
 use thiserror::Error;
 
 use crate::arch::cpu;
+use crate::arch::geometry::{self, geometry};
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IMAGE_END};
+use crate::arch::layout::{IMAGE_END, WIDEST};
 use crate::boot::command_line::{KASLR, built_in};
 use crate::boot::dtb;
-use crate::smp::boot_cpu;
 
 /// The place, as `entry.S` takes it: two registers.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ fn region(image: Image) -> ImageRegion {
         len: IMAGE_END.0 - linked.0,
         image_len: image.range().len(),
         align: 2 << 20,
-        within: GEOMETRY.entry_bytes(Level::L1),
+        within: WIDEST.entry_bytes(Level::L1),
     }
 }
 
@@ -54,8 +54,11 @@ fn region(image: Image) -> ImageRegion {
 /// everything is; or a random number of the CPU's. `None` if addresses are not to be random, or
 /// nothing random is there.
 fn seed(dtb: Pa) -> Option<KaslrSeed> {
-    // SAFETY: `entry.S` asks once.
-    let blob = unsafe { dtb::map_writable(dtb, boot_cpu::pa_bits()) }.ok();
+    // SAFETY: the boot CPU is alone, and this is the first that runs; `entry.S` asks once.
+    let blob = unsafe {
+        geometry::note(cpu::tcr());
+        dtb::map_writable(dtb, geometry().pa_bits()).ok()
+    };
     let (line, range) = match blob.as_deref().and_then(|blob| Some((blob, DeviceTree::parse(blob).ok()?))) {
         Some((blob, tree)) => {
             let [line, seed] = tree.peek("chosen", ["bootargs", "kaslr-seed"]);

@@ -7,6 +7,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
+use crate::arch::geometry::geometry;
 use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
 use crate::boot::command_line::{built_in, warn_of_unknown_words};
@@ -15,6 +16,7 @@ use crate::boot::dtb;
 use crate::boot::early::{Early, EntryFacts};
 use crate::boot::kaslr;
 use crate::boot::memory::{self, Found};
+use crate::boot::pass::Pass;
 use crate::end::fail::fail;
 use crate::kexec::command_line::generation;
 use crate::kexec::hand_over::Payloads;
@@ -35,6 +37,13 @@ use crate::smp::start_all::start_all;
 extern "C" fn kernel_main(entry: &EntryFacts) -> ! {
     let mut early = Early::start(entry);
     let dtb_pa = entry.dtb;
+    let pass = Pass {
+        is_first: entry.pass == 0,
+        image: early.image,
+        dtb: Pa(dtb_pa),
+        entered: entry.entered,
+        entered_at: entry.entered_at,
+    };
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
     let started = cpu::counter();
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
@@ -44,11 +53,12 @@ extern "C" fn kernel_main(entry: &EntryFacts) -> ! {
     let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
     let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
     let line = platform.command_line;
+    pass.use_va_size(line).unwrap_or_else(|error| fail("va-bits", &error, platform.psci));
     report_entry(&platform, entry);
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let found = memory::find(fdt, dtb.at, platform.image, line, &mut early.fixmap)
+    let found = memory::find(fdt, dtb.at, pass, line, &mut early.fixmap)
         .unwrap_or_else(|error| fail("memory", &error, platform.psci));
     boot(platform, early, found, fdt, &devices)
 }
@@ -90,13 +100,18 @@ fn report_entry(platform: &Platform, entry: &EntryFacts) {
         None if kaslr::is_off(*command_line) || kaslr::is_off(built_in()) => "off",
         None => "no-seed",
     };
+    let geometry = geometry();
     report!(
-        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} kaslr={kaslr} image={} dtb={:#x}",
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} granule={} va_bits={} lpa2={} pa_bits={} \
+         kaslr={kaslr} image={} dtb={:#x}",
         entered.el(),
         u8::from(*entered == Entered::El2Vhe),
         features.midr.0,
         features.bbm.number(),
-        features.pa_bits(),
+        geometry.granule().bytes(),
+        geometry.va_bits(),
+        u8::from(geometry.lpa2()),
+        geometry.pa_bits(),
         image.range().start,
         dtb.at.start.0
     );

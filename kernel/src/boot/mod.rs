@@ -9,4 +9,6 @@ pub mod kaslr;
 pub mod kernel_main;
 pub mod memory;
 pub mod memory_words;
+pub mod pass;
+pub mod reach;
 pub mod refuse;

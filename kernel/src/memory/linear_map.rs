@@ -11,11 +11,12 @@ use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping};
 use linmap_vmsa::id::Pfr1;
-use linmap_vmsa::{Geometry, GeometryError, MemoryType, PaRange};
+use linmap_vmsa::{MemoryType, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
+use crate::arch::geometry::geometry;
+use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
 use crate::arch::platform::Platform;
 use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::{report, say};
@@ -56,9 +57,6 @@ pub enum LinearMapError {
     /// Memory has no linear addresses.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The CPU's physical addresses don't fit the geometry.
-    #[error(transparent)]
-    Geometry(#[from] GeometryError),
     /// There is no memory for long lists.
     #[error(transparent)]
     Lists(#[from] AllocError),
@@ -102,14 +100,12 @@ pub fn build(
         None => Repaint::default(),
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
-    let page = GEOMETRY.granule();
-    if !memblock.mappable(page.bytes()).any(|range| range.covers(image.range())) {
+    if !memblock.mappable(GRANULE.bytes()).any(|range| range.covers(image.range())) {
         return Err(LinearMapError::ImageNotMapped { image: image.range() });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
-    let geometry = Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?;
     let config = LinearMapConfig {
-        geometry,
+        geometry: geometry(),
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
@@ -119,10 +115,10 @@ pub fn build(
         root: image.swapper(),
         reserved,
         bbm: features.bbm,
-        layout: layout(geometry, memblock, seed)?,
+        layout: layout(memblock, seed)?,
     };
     let splits = 1 + config.pages.iter().count();
-    let count = memblock.mappable(page.bytes()).count() + 2 * splits;
+    let count = memblock.mappable(GRANULE.bytes()).count() + 2 * splits;
     let room = match count > MAX_MAPPINGS {
         true => Some(window.mappings(fixmap, memblock, 2 * count)?),
         false => None,
@@ -158,22 +154,18 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
     let Some(text) = command_line.get("linmap.pages") else { return Ok(pages) };
     for entry in MemoryMap::parse(text)?.entries() {
         let MemoryMapEntry::Memory(range) = entry else { return Err(LinearMapError::PagesNoMap) };
-        let whole = range.align_outward(GEOMETRY.granule().bytes());
+        let whole = range.align_outward(GRANULE.bytes());
         pages.insert(whole.unwrap_or(range))?;
     }
     Ok(pages)
 }
 
 /// Where `seed` has the map of `memblock` lie.
-fn layout(
-    geometry: Geometry,
-    memblock: &Memblock<REGIONS>,
-    seed: Option<KaslrSeed>,
-) -> Result<Option<Layout>, LayoutError> {
-    let mut memory = memblock.mappable(geometry.granule().bytes());
+fn layout(memblock: &Memblock<REGIONS>, seed: Option<KaslrSeed>) -> Result<Option<Layout>, LayoutError> {
+    let mut memory = memblock.mappable(GRANULE.bytes());
     let (Some(seed), Some(first)) = (seed, memory.next()) else { return Ok(None) };
     let end = memory.next_back().unwrap_or(first).end;
-    Layout::randomized(geometry, PaRange::new(first.start, end), seed).map(Some)
+    Layout::randomized(geometry(), PaRange::new(first.start, end), seed).map(Some)
 }
 
 /// The type of memory: tagged with `linmap.mte=on`, if this CPU has memory with tags. CPUs without

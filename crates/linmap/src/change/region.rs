@@ -24,7 +24,7 @@ impl Region {
         Self {
             memstart: layout.memstart().0,
             offset: layout.offset(),
-            len: layout.reach().len(),
+            len: layout.reachable().len(),
             within_page: geometry.granule().bytes() - 1,
         }
     }
