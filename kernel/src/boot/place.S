@@ -118,7 +118,7 @@ to_rust:
     b       kernel_main
 
 // What both passes know. Not in .bss, which the second pass clears.
-.section .data.entry_facts, "aw"
+.section .entry_facts, "aw"
 .balign 16
 entry_facts:
     .zero   {entry_len}
