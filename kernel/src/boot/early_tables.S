@@ -71,15 +71,20 @@ make_half:
     .endif
     mov_q   x4, {text_page}
     bic     x4, x4, x15
-    map_part __image_start, __text_end
+    part    __image_start, __text_end
+    bl      map_pages
     bic     x4, x14, x15
-    map_part __text_end, __rodata_end
+    part    __text_end, __rodata_end
+    bl      map_pages
     mov_q   x4, {data_page}
     bic     x4, x4, x15
     // The guards of the stacks stay unmapped.
-    map_part __rodata_end, __stack_guard
-    map_part __stack_bottom, __exception_stack_guard
-    map_part __exception_stack_bottom, __image_end
+    part    __rodata_end, __stack_guard
+    bl      map_pages
+    part    __stack_bottom, __exception_stack_guard
+    bl      map_pages
+    part    __exception_stack_bottom, __image_end
+    bl      map_pages
     ret     x9
 
 // Maps the pages [x2, x3) of the image, physical addresses, at PA + x23 with descriptor bits x4.

@@ -28,14 +28,13 @@
     movk    \reg, :abs_g0_nc:\value
 .endm
 
-// Maps the part of the image from one symbol to another, in whole pages, with descriptor bits x4.
-// x13 is VA − PA of the image where this runs. Clobbers x1-x3, x5-x8.
-.macro map_part from, to
+// The part of the image from one symbol to another for `map_pages`: its physical addresses in x2
+// and x3. x13 is VA − PA of the image where this runs.
+.macro part from, to
     adr_l   x2, \from
     sub     x2, x2, x13
     adr_l   x3, \to
     sub     x3, x3, x13
-    bl      map_pages
 .endm
 
 // Sets every byte from one symbol to another to 0, a multiple of 16 bytes. Clobbers x0, x1.
@@ -45,23 +44,6 @@
 0:  stp     xzr, xzr, [x0], #16
     cmp     x0, x1
     b.lo    0b
-.endm
-
-// Sets the vectors, and both stack pointers to the boot CPU's stacks. Rust runs on SP_EL0.
-// Exceptions use SP_ELx, a stack of their own, so that they work after an overflow of the first.
-// Clobbers x0.
-.macro set_vectors_and_stacks vectors
-    adr_l   x0, \vectors
-    msr     vbar_el1, x0
-    adr_l   x0, __exception_stack_top
-    msr     spsel, #1
-    mov     sp, x0
-    adr_l   x0, __stack_top
-    msr     spsel, #0
-    mov     sp, x0
-    isb
-    mov     x29, xzr
-    mov     x30, xzr
 .endm
 
 // Branches to a label unless ID_AA64MMFR0_EL1, in x0, has the granule of this image. TGran4 and

@@ -6,7 +6,8 @@
 early_entry:
     clear   __bss_start, __bss_end
     clear   __swapper, __swapper_end
-    set_vectors_and_stacks choosing_vectors
+    adr_l   x0, choosing_vectors
+    bl      set_vectors_and_stacks
     // For `choosing_failed`, on the exception stack.
     msr     spsel, #1
     mrs     x25, cntvct_el0
@@ -113,7 +114,10 @@ entry_again:
     mov     x1, #1
     str     x1, [x0, #{entry_pass}]
 to_rust:
-    set_vectors_and_stacks vectors
+    adr_l   x0, vectors
+    bl      set_vectors_and_stacks
+    mov     x29, xzr
+    mov     x30, xzr
     adr_l   x0, entry_facts
     b       kernel_main
 
@@ -122,3 +126,17 @@ to_rust:
 .balign 16
 entry_facts:
     .zero   {entry_len}
+
+// Sets the vectors to x0, and both stack pointers to the boot CPU's stacks. Rust runs on SP_EL0.
+// Exceptions use SP_ELx, a stack of their own, so that they work after an overflow of the first.
+// Clobbers x0.
+set_vectors_and_stacks:
+    msr     vbar_el1, x0
+    adr_l   x0, __exception_stack_top
+    msr     spsel, #1
+    mov     sp, x0
+    adr_l   x0, __stack_top
+    msr     spsel, #0
+    mov     sp, x0
+    isb
+    ret

@@ -152,6 +152,7 @@ mod tests {
     const RELOCATE: &str = include_str!("../../../crates/relocate/src/relocate.S");
     const EL2_EXIT: &str = include_str!("../../../crates/relocate/src/el2_exit.S");
     const ENTRY: &str = include_str!("../../../kernel/src/boot/entry.S");
+    const EARLY_TABLES: &str = include_str!("../../../kernel/src/boot/early_tables.S");
     const EL2_STUB: &str = include_str!("../../../kernel/src/arch/el2_stub.S");
     const VECTORS: &str = include_str!("../../../kernel/src/arch/vectors.S");
     const PEN: &str = include_str!("../../../kernel/src/smp/pen.S");
@@ -245,14 +246,19 @@ mod tests {
     #[test]
     fn the_mmu_goes_on_after_tables_are_ordered_registers_written_and_tlbs_and_instructions_dropped() {
         let listing = read(ENTRY).unwrap();
-        let entry = routine(&listing, "primary_entry");
-        let made = position(entry, Instruction::Bl("make_tables"));
-        assert_eq!(entry[made + 1..], [Instruction::Dsb(Dsb::Sy), Instruction::Bl("invalidate_to_poc")]);
+        let ordered = [Instruction::Dsb(Dsb::Sy), Instruction::Bl("invalidate_to_poc")];
+        for routine_name in ["primary_entry", "enter_again"] {
+            let entry = routine(&listing, routine_name);
+            let made = position(entry, Instruction::Bl("make_half"));
+            assert!(position(entry, Instruction::Bl("make_identity_map")) < made);
+            assert_eq!(entry[made + 1..], ordered);
+        }
         // All CPUs come this way.
         let end = [
             msr(Register::TcrEl1, "x1"),
             msr(Register::MairEl1, "x0"),
             msr(Register::Ttbr0El1, "x0"),
+            Instruction::Bl("find_root"),
             msr(Register::Ttbr1El1, "x0"),
             msr(Register::Tcr2El1, "xzr"),
             Instruction::Label("0"),
@@ -279,12 +285,36 @@ mod tests {
             routine(&listing, "invalidate_to_poc"),
             [Instruction::Label("0"), invalidate, Instruction::Dsb(Dsb::Sy), Instruction::Ret("x30")]
         );
-        assert!(
-            routine(&listing, "make_tables")
-                .iter()
-                .all(|i| matches!(i, Instruction::Label(_) | Instruction::Bl(_) | Instruction::Ret("x9"))),
-            "tables are made by stores alone"
-        );
+        let tables = read(EARLY_TABLES).unwrap();
+        for routine_name in ["make_identity_map", "make_half"] {
+            assert!(
+                routine(&tables, routine_name).iter().all(|i| matches!(
+                    i,
+                    Instruction::Label(_) | Instruction::Bl(_) | Instruction::Ret("x9")
+                )),
+                "tables are made by stores alone"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_map_is_left_by_break_before_make_and_its_tcr_with_the_mmu_off() {
+        let listing = read(ENTRY).unwrap();
+        let switch = [
+            msr(Register::Ttbr1El1, "x0"),
+            Instruction::Isb,
+            VMALLE1,
+            Instruction::Dsb(Dsb::Nsh),
+            Instruction::Isb,
+            Instruction::Bl("find_root"),
+            msr(Register::Ttbr1El1, "x0"),
+            Instruction::Isb,
+            Instruction::Br("x3"),
+        ];
+        assert_eq!(routine(&listing, "switch_maps"), switch);
+        // TCR changes in enable_mmu.
+        let off = [msr(Register::SctlrEl1, "x5"), Instruction::Isb];
+        assert_eq!(routine(&listing, "enter_again")[..2], off);
     }
 
     #[test]
