@@ -127,6 +127,7 @@ to_rust:
 entry_facts:
     .zero   {entry_len}
 
+.section .text.virtual_entry, "ax"
 // Sets the vectors to x0, and both stack pointers to the boot CPU's stacks. Rust runs on SP_EL0.
 // Exceptions use SP_ELx, a stack of their own, so that they work after an overflow of the first.
 // Clobbers x0.
