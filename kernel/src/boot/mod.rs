@@ -9,3 +9,4 @@ pub mod kernel_main;
 pub mod memory;
 pub mod memory_words;
 pub mod refuse;
+pub mod reserved_outside;
