@@ -6,8 +6,8 @@
 
 use linmap_vmsa::{Geometry, Granule, Level};
 
-/// The address sizes of the kernel's half with each granule: whole tables at every level, with at
-/// most 48 bits, which every CPU has.
+/// The address sizes of the kernel's half with each granule unless the command line asks for
+/// others: whole tables at every level, with at most 48 bits, which every CPU has.
 fn geometry() -> Geometry {
     let has = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_GRANULE_{feature}")).is_some();
     let (granule, va_bits) = match (has("16K"), has("64K")) {
@@ -31,7 +31,8 @@ fn levels(geometry: Geometry) -> i8 {
 
 fn main() {
     let geometry = geometry();
-    let identity = Geometry::new(geometry.granule(), 48, 48).expect("sizes that TCR can hold");
+    let of = |va_bits| Geometry::new(geometry.granule(), va_bits, 48).expect("sizes that TCR can hold");
+    let (identity, widest) = (of(48), of(52));
     let page = geometry.granule().bytes();
     let table = geometry.entry_bytes(Level::L2);
     let out = std::env::var("OUT_DIR").expect("cargo sets it");
@@ -44,7 +45,8 @@ fn main() {
         "granule.rs",
         format!(
             "/// The granule of this image.\npub const GRANULE: Granule = Granule::{:?};\n\
-             /// Bits of virtual address of the kernel's half.\npub const VA_BITS: u8 = {};\n\
+             /// Bits of virtual address of the kernel's half by default.\n\
+             pub const VA_BITS: u8 = {};\n\
              /// Where the kernel image is linked and mapped, away from the linear map.\n\
              pub const IMAGE: Va = Va(0u64.wrapping_sub({} << 30));\n",
             geometry.granule(),
@@ -60,9 +62,10 @@ fn main() {
             0u64.wrapping_sub(IMAGE_FROM_END),
             // A table a level for the code, and another below the root for the words of parking.
             2 * levels(identity) - 1,
-            // Beside the tables that lead to the fixmap, the image takes one more at level 2 with
-            // 4K, and the DTB's window a table of pages where no block is small enough.
-            levels(geometry) + 1
+            // Beside the tables that lead to the fixmap at the largest VA size, the image takes one
+            // more at level 2 with 4K, and the DTB's window a table of pages where no block is
+            // small enough.
+            levels(widest) + 1
         ),
     );
     // Where the folder is now, which need not be where this was compiled.

@@ -100,8 +100,8 @@ fn an_image_in_memory_that_must_not_be_mapped_is_refused_by_the_first_such_byte(
 
 #[test]
 fn a_layout_without_a_window_for_the_payload_is_refused_by_name() {
-    // The image says that it needs 12 MiB, for which there is room below alone. For the initrd there
-    // is room 40 GiB above alone, and booting.rst has both in a window of 32 GiB.
+    // The image says that it needs 12 MiB, for which there is room below alone. For the initrd
+    // there is room 40 GiB above alone, and booting.rst has both in a window of 32 GiB.
     let mut image = own_image();
     image[16..24].copy_from_slice(&(12 * MIB).to_le_bytes());
     let archive = archive(&[("Image", &image), ("initrd", &[0x5a; 4 << 20])]);

@@ -169,3 +169,23 @@ fn the_transitional_tables_take_at_most_5_000_instructions_at_4_gib_and_6_000_at
         assert!(phase["ticks"].as_u64() <= Some(most), "{memory}: {phase:?}");
     }
 }
+
+#[test]
+fn the_identity_builder_needs_few_instructions_with_large_pages() {
+    // 64 GiB: entries of the 1:1 map, by blocks of 32M and 512M.
+    for (granule, identity) in [("16k", 2048), ("64k", 128)] {
+        let build = |leaf: &str| {
+            let outcome = Boot::new(&format!("--granule {granule} --memory 64G --icount --payload none"))
+                .with("--append", format!("linmap.leaf={leaf}"))
+                .run();
+            outcome.expect_success();
+            (outcome.linear_map("ticks"), outcome.linear_map("entries"))
+        };
+        let (ticks, entries) = build("page");
+        assert!(ticks <= 2 * entries, "{granule}: {ticks} for {entries} pages");
+        // What 4K pages take: 6.05 instructions an entry between 512 GiB and 4 TiB in blocks, 1:1
+        // map included, and 4 960 besides.
+        let (ticks, entries) = build("block");
+        assert!(ticks <= (entries + identity) * 605 / 100 + 4960, "{granule}: {ticks} for {entries} leaves");
+    }
+}

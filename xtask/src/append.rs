@@ -5,10 +5,11 @@ use std::str::FromStr;
 use linmap_platform::CommandLine;
 
 /// Words that `boot` or linmap itself sets, and what sets them.
-const RESERVED: [(&str, &str); 4] = [
+const RESERVED: [(&str, &str); 5] = [
     ("linmap.payload", "--payload sets it"),
     ("linmap.shell", "--shell sets it"),
     ("linmap.icount", "--icount sets it"),
+    ("linmap.va_bits", "--va-bits sets it"),
     ("linmap.generation", "a linmap that enters itself counts in it; linmap.generations= says how often"),
 ];
 

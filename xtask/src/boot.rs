@@ -51,6 +51,10 @@ pub struct BootArgs {
     /// The granule that linmap is built for
     #[arg(long, value_enum, default_value = "4k", value_name = "SIZE")]
     granule: Granule,
+    /// Bits of virtual address: 39, 48 or 52 with 4k; 36, 47, 48 or 52 with 16k; 42, 48 or 52 with
+    /// 64k. 48 where the CPU lacks 52 [default: 48; 47 with 16k]
+    #[arg(long, value_name = "N")]
+    va_bits: Option<u8>,
     /// The exception level to be entered at [default: 1 on virt and xlnx-zcu102]
     #[arg(long, value_name = "1|2", value_parser = exception_level)]
     el: Option<ExceptionLevel>,
@@ -139,6 +143,7 @@ fn gic_version(text: &str) -> Result<GicVersion, String> {
 pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
     let payload = payload_kind(arguments)?;
     check_machine(arguments)?;
+    check_va_bits(arguments)?;
     let memory = arguments.memory.unwrap_or(arguments.machine.default_memory());
     let users = UsersFiles::open(arguments, memory).map_err(|error| UsageError(error.to_string()))?;
     write_records(arguments, &[]).map_err(|error| UsageError(format!("--json: {error:#}")))?;
@@ -160,6 +165,7 @@ pub fn run(workspace: &Workspace, arguments: &BootArgs) -> Result<ExitCode> {
         shell: arguments.shell,
         icount: arguments.icount,
         power_off: !interactive,
+        va_bits: arguments.va_bits,
         append: arguments.append.text().to_owned(),
     };
     let kernel = build::kernel(workspace, &toolchain, arguments.granule)?;
@@ -320,6 +326,18 @@ fn check_machine(arguments: &BootArgs) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// Refuses a VA size that linmap does not use with the granule.
+fn check_va_bits(arguments: &BootArgs) -> Result<(), UsageError> {
+    let sizes = arguments.granule.va_sizes();
+    match arguments.va_bits {
+        Some(bits) if !sizes.contains(&bits) => {
+            let sizes: Vec<String> = sizes.iter().map(u8::to_string).collect();
+            Err(UsageError(format!("--va-bits is one of {} with this granule", sizes.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn payload_kernel(
     workspace: &Workspace,
     own: Option<&InputFile>,
@@ -464,6 +482,21 @@ mod tests {
         ]));
         assert!(!refused(&["--machine", "raspi4b", "--dtb", "x"]));
         assert!(!refused(&["--cpu", "neoverse-n1", "--el", "1", "--cpus", "12"]));
+    }
+
+    #[test]
+    fn a_va_size_belongs_to_its_granule() {
+        let check = |words: &[&str]| check_va_bits(&arguments(words));
+        for (granule, sizes) in
+            [("4k", [39, 48, 52].as_slice()), ("16k", &[36, 47, 48, 52]), ("64k", &[42, 48, 52])]
+        {
+            for bits in 30..=56 {
+                let size = bits.to_string();
+                let checked = check(&["--granule", granule, "--va-bits", &size]);
+                assert_eq!(checked.is_ok(), sizes.contains(&bits), "{granule} {bits}");
+            }
+        }
+        assert!(check(&[]).is_ok());
     }
 
     #[test]

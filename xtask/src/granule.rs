@@ -36,4 +36,13 @@ impl Granule {
             Self::K64 => "-64k",
         }
     }
+
+    /// The bits of virtual address that linmap can use with it.
+    pub fn va_sizes(self) -> &'static [u8] {
+        match self {
+            Self::K4 => linmap_vmsa::Granule::K4.va_sizes(),
+            Self::K16 => linmap_vmsa::Granule::K16.va_sizes(),
+            Self::K64 => linmap_vmsa::Granule::K64.va_sizes(),
+        }
+    }
 }

@@ -94,6 +94,8 @@ pub struct Handover {
     pub icount: bool,
     /// Whether the payload powers off as soon as its user space runs.
     pub power_off: bool,
+    /// The VA size to ask for.
+    pub va_bits: Option<u8>,
     /// The user's words.
     pub append: String,
 }
@@ -154,6 +156,7 @@ impl Handover {
         let mut words = vec![format!("linmap.payload={}", self.payload)];
         words.extend(self.icount.then(|| "linmap.icount".to_owned()));
         words.extend(self.shell.then(|| "linmap.shell".to_owned()));
+        words.extend(self.va_bits.map(|bits| format!("linmap.va_bits={bits}")));
         words.extend((!self.append.is_empty()).then(|| self.append.clone()));
         words.join(" ")
     }
@@ -280,6 +283,7 @@ mod tests {
             shell: false,
             icount: false,
             power_off: true,
+            va_bits: None,
             append: String::new(),
         }
     }
@@ -289,12 +293,13 @@ mod tests {
         let all = Handover {
             shell: true,
             icount: true,
+            va_bits: Some(52),
             append: "linmap.leaf=page quiet".into(),
             ..handover(PayloadKind::Linux6_1)
         };
         assert_eq!(
             all.command_line(),
-            "linmap.payload=linux linmap.icount linmap.shell linmap.leaf=page quiet"
+            "linmap.payload=linux linmap.icount linmap.shell linmap.va_bits=52 linmap.leaf=page quiet"
         );
         assert_eq!(handover(PayloadKind::ItSelf).command_line(), "linmap.payload=self");
         assert_eq!(handover(PayloadKind::None).command_line(), "linmap.payload=none");

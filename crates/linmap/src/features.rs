@@ -29,10 +29,9 @@ impl Features {
         Self { midr, mmfr0, reported, bbm: reported, tlbi_range: isar0.tlbi_range() }
     }
 
-    /// Returns how many bits of physical address the kernel's tables reach: the CPU's, at most 48
-    /// without LPA2.
+    /// Returns how many bits of physical address the CPU has.
     pub fn pa_bits(&self) -> u8 {
-        self.mmfr0.pa_bits().min(48)
+        self.mmfr0.pa_bits()
     }
 
     /// Returns the same CPU with its BBM level overridden.

@@ -211,7 +211,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             unsafe { self.store(entry, link) };
         }
         // The base step maps the table again for every contiguous run that it could hold.
-        let chunk = match self.geometry.contiguous_entries(next) {
+        let chunk = match self.geometry.new_run_entries(next) {
             Some(run) if self.step == FixmapStep::Base => run as u64 * self.geometry.entry_bytes(next),
             _ => self.geometry.entry_bytes(level),
         };

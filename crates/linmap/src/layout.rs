@@ -53,17 +53,33 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::TooWide`].
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
-        let align: u64 = match geometry.granule() {
-            Granule::K4 | Granule::K16 => 1 << 30,
-            Granule::K64 => geometry.entry_bytes(Level::L2),
-        };
-        let memstart = Pa(memory.start.0 & !(align - 1));
+        let memstart = Pa(memory.start.0 & !(alignment(geometry) - 1));
         let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
             return Err(LayoutError::TooWide { memory, memstart, region, beyond: span - region });
         }
         Ok(Self { geometry, memstart })
+    }
+
+    /// Returns the part of `memory` that a linear region holds together with `kept`: the first part
+    /// that does. It is all of `memory` unless that spans more than the region.
+    ///
+    /// `kept` is what must be mapped, the kernel image for example, and lies in `memory`. If it
+    /// spans more than the region, its end is left out.
+    pub fn reach(geometry: Geometry, memory: PaRange, kept: PaRange) -> PaRange {
+        let (align, region) = (alignment(geometry), Self::region_len(geometry));
+        let down = |pa: u64| pa & !(align - 1);
+        let first = down(memory.start.0);
+        let start = match kept.end.0.saturating_sub(first) <= region {
+            true => first,
+            // The last place that begins no later than what is kept.
+            false => {
+                let last = memory.end.0.saturating_sub(region).checked_next_multiple_of(align);
+                last.map_or(down(kept.start.0), |last| last.min(down(kept.start.0)))
+            }
+        };
+        PaRange::new(Pa(start), Pa(start.saturating_add(region))).intersection(memory)
     }
 
     /// Returns the geometry of the kernel's half of the address space.
@@ -101,6 +117,14 @@ impl Layout {
     }
 }
 
+/// What the start of the linear region is a multiple of, so that blocks line up in VA and PA.
+fn alignment(geometry: Geometry) -> u64 {
+    match geometry.granule() {
+        Granule::K4 | Granule::K16 => 1 << 30,
+        Granule::K64 => geometry.entry_bytes(Level::L2),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +153,28 @@ mod tests {
         let error = Layout::new(G, range(0, (1 << 47) + 0x1000)).unwrap_err();
         assert!(matches!(error, LayoutError::TooWide { beyond: 0x1000, .. }));
         assert!(Layout::new(G, range(0, 1 << 47)).is_ok());
+    }
+
+    #[test]
+    fn memory_beyond_the_region_is_out_of_reach_but_what_is_kept_is_not() {
+        const GIB: u64 = 1 << 30;
+        let narrow = Geometry::new(Granule::K4, 39, 48).unwrap();
+        let reach = |memory: (u64, u64), kept: (u64, u64)| {
+            let gib = |(start, end): (u64, u64)| range(start * GIB, end * GIB);
+            let PaRange { start, end } = Layout::reach(narrow, gib(memory), gib(kept));
+            assert!(Layout::new(narrow, PaRange { start, end }).is_ok());
+            (start.0 / GIB, end.0 / GIB)
+        };
+        // The region of 39 bits has 256 GiB.
+        assert_eq!(reach((1, 257), (1, 2)), (1, 257));
+        assert_eq!(reach((1, 1025), (1, 2)), (1, 257));
+        assert_eq!(reach((1, 1025), (256, 257)), (1, 257));
+        assert_eq!(reach((1, 1025), (257, 258)), (257, 513));
+        assert_eq!(reach((1, 1025), (1024, 1025)), (769, 1025));
+        assert_eq!(reach((1, 1025), (700, 701)), (700, 956));
+        // Not a whole GiB: the region begins at one all the same.
+        let odd = Layout::reach(narrow, range(GIB / 2, 600 * GIB + 0x1000), range(599 * GIB, 600 * GIB));
+        assert_eq!(odd, range(345 * GIB, 600 * GIB + 0x1000));
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl TreeContext {
 
     /// [`run`](Self::run), if plans make runs.
     pub fn new_run(&self, level: Level) -> Option<usize> {
-        self.run(level).filter(|_| self.leaves == Leaves::ContiguousBlocks)
+        let run = self.geometry.new_run_entries(level).filter(|run| *run <= self.entries(level));
+        run.filter(|_| self.leaves == Leaves::ContiguousBlocks)
     }
 }

@@ -250,7 +250,7 @@ pub fn contiguous_part(
         "{} begins within a leaf",
         mapping.va
     );
-    let run = geometry.contiguous_entries(level)?;
+    let run = geometry.new_run_entries(level)?;
     let run_bytes = (run as u64) << geometry.shift(level);
     if (mapping.va.0 ^ mapping.pa.0) & (run_bytes - 1) != 0 {
         return None;

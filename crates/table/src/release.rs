@@ -7,6 +7,9 @@ use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa};
 use crate::frames::FrameSource;
 use crate::window::TableWindow;
 
+/// How many entries are looked at together.
+const CHUNK: usize = 16;
+
 /// Frees all tables below `table`, the deepest first.
 ///
 /// # Safety
@@ -44,21 +47,34 @@ pub(crate) unsafe fn release_children<W: TableWindow, F: FrameSource>(
     frames: &mut F,
 ) {
     let Some(next) = level.next() else { return };
-    for index in 0..entries {
-        // SAFETY: the caller's table is open and stays open while deeper levels are; `index` is one
-        // of its entries, and the builder wrote it.
-        let descriptor = Descriptor(unsafe { pointer.add(index).read() });
-        // Most entries are leaves or invalid.
-        if !descriptor.may_be_table() {
-            continue;
-        }
-        if let Decoded::Table(child) = descriptor.decode(geometry, level) {
-            // SAFETY: the caller's contract holds of the tables further down too. Nothing leads to
-            // the child any more but the table above, which is freed next.
-            unsafe {
-                release_below(geometry, child, next, window, frames);
-                frames.free(child);
+    let mut start = 0;
+    while start < entries {
+        let end = entries.min(start + CHUNK);
+        // Most entries are blocks or invalid. The bits of a whole chunk together say so at once.
+        if end - start == CHUNK {
+            // SAFETY: the caller's table is open and stays open while deeper levels are; these are
+            // some of its entries, and the builder wrote them.
+            let any = (start..end).fold(0, |any, index| any | unsafe { pointer.add(index).read() });
+            if !Descriptor(any).may_be_table() {
+                start = end;
+                continue;
             }
         }
+        for index in start..end {
+            // SAFETY: as above.
+            let descriptor = Descriptor(unsafe { pointer.add(index).read() });
+            if !descriptor.may_be_table() {
+                continue;
+            }
+            if let Decoded::Table(child) = descriptor.decode(geometry, level) {
+                // SAFETY: the caller's contract holds of the tables further down too. Nothing leads
+                // to the child any more but the table above, which is freed next.
+                unsafe {
+                    release_below(geometry, child, next, window, frames);
+                    frames.free(child);
+                }
+            }
+        }
+        start = end;
     }
 }

@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use crate::id::{Mmfr0, Mmfr2};
 use crate::{Granule, Level, Pa, Regime, Va};
 
 /// The geometry of one half of a translation regime (what one TTBR translates), and which regime
@@ -18,6 +19,15 @@ pub struct Geometry {
     va_bits: u8,
     pa_bits: u8,
     regime: Regime,
+}
+
+/// Which physical addresses a geometry has to reach.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PaReach {
+    /// Those below 2^48.
+    Bits48,
+    /// All that the CPU has.
+    Whole,
 }
 
 /// Why a geometry is invalid.
@@ -68,6 +78,35 @@ impl Geometry {
     #[inline]
     pub const fn regime(self) -> Regime {
         self.regime
+    }
+
+    /// Returns the geometry with `granule` that has `va_bits` of virtual address, or as many below
+    /// as the CPU has, and the PA size of the CPU.
+    ///
+    /// More than 48 bits of virtual address take LPA2 with 4K and 16K, and FEAT_LVA with 64K; a CPU
+    /// without gets 48. The PA size is at most 48 bits unless `wide` asks for more or the virtual
+    /// addresses have more: LPA2, which is then in use, gives every descriptor another form.
+    ///
+    /// # Errors
+    /// [`GeometryError::VaBits`] unless `va_bits` is 25 to 52.
+    pub const fn of_cpu(
+        granule: Granule,
+        va_bits: u8,
+        wide: PaReach,
+        mmfr0: Mmfr0,
+        mmfr2: Mmfr2,
+    ) -> Result<Self, GeometryError> {
+        let (wide_va, wide_pa) = match granule {
+            Granule::K64 => (mmfr2.va52(), true),
+            Granule::K4 | Granule::K16 => (mmfr0.lpa2(granule), mmfr0.lpa2(granule)),
+        };
+        let va_bits = if va_bits > 48 && !wide_va { 48 } else { va_bits };
+        let wants_wide_pa = va_bits > 48 || matches!(wide, PaReach::Whole);
+        let pa_bits = match mmfr0.pa_bits() {
+            52 if !(wide_pa && wants_wide_pa) => 48,
+            bits => bits,
+        };
+        Self::new(granule, va_bits, pa_bits)
     }
 
     /// Page and table size.
@@ -153,14 +192,27 @@ impl Geometry {
     }
 
     /// Returns how many entries at `level` make a contiguous run (Arm ARM D8.7.1, "The Contiguous
-    /// bit"). `None` where linmap makes no runs: blocks above level 2 are as large as any TLB
-    /// entry.
+    /// bit"). `None` where the bit has no meaning: in pages and blocks of the other levels it is
+    /// RES0.
     #[inline]
     pub const fn contiguous_entries(self, level: Level) -> Option<usize> {
         match (self.granule, level.number()) {
-            (Granule::K4, 2 | 3) => Some(16),
+            (Granule::K4, 1..=3) => Some(16),
             (Granule::K16, 3) => Some(128),
             (Granule::K16, 2) | (Granule::K64, 2 | 3) => Some(32),
+            _ => None,
+        }
+    }
+
+    /// [`contiguous_entries`](Self::contiguous_entries) where linmap makes runs: at levels 2 and 3.
+    ///
+    /// A run of sixteen 1 GiB blocks, at level 1 with the 4K granule, is only understood: 1 GiB is
+    /// the largest TLB entry of the CPUs that we know of, and a change of one page in the run would
+    /// first have to clear the bit in all its blocks.
+    #[inline]
+    pub const fn new_run_entries(self, level: Level) -> Option<usize> {
+        match level.number() {
+            2 | 3 => self.contiguous_entries(level),
             _ => None,
         }
     }
@@ -238,10 +290,28 @@ mod tests {
         };
         assert_eq!(run(Granule::K4, Level::L3), Some(64 << 10));
         assert_eq!(run(Granule::K4, Level::L2), Some(32 << 20));
+        assert_eq!(run(Granule::K4, Level::L1), Some(16 << 30));
         assert_eq!(run(Granule::K16, Level::L3), Some(2 << 20));
         assert_eq!(run(Granule::K16, Level::L2), Some(1 << 30));
         assert_eq!(run(Granule::K64, Level::L3), Some(2 << 20));
         assert_eq!(run(Granule::K64, Level::L2), Some(16 << 30));
+        let lpa2 = geometry(Granule::K16, 52, 52);
+        assert_eq!(lpa2.contiguous_entries(Level::L1), None);
+        assert_eq!(geometry(Granule::K4, 52, 52).contiguous_entries(Level::L0), None);
+        assert_eq!(geometry(Granule::K64, 52, 52).contiguous_entries(Level::L1), None);
+    }
+
+    #[test]
+    fn runs_are_made_at_levels_2_and_3() {
+        for granule in [Granule::K4, Granule::K16, Granule::K64] {
+            let g = geometry(granule, 52, 52);
+            for level in [Level::MINUS_1, Level::L0, Level::L1] {
+                assert_eq!(g.new_run_entries(level), None);
+            }
+            for level in [Level::L2, Level::L3] {
+                assert!(g.new_run_entries(level).is_some());
+            }
+        }
     }
 
     #[test]
@@ -259,6 +329,39 @@ mod tests {
         assert!(geometry(Granule::K4, 48, 52).lpa2());
         assert!(geometry(Granule::K16, 52, 48).lpa2());
         assert!(!geometry(Granule::K64, 52, 52).lpa2());
+    }
+
+    #[test]
+    fn a_cpu_gets_the_sizes_that_it_has() {
+        const MAX: Mmfr0 = Mmfr0(6 | 1 << 28 | 2 << 20);
+        const NO_LPA2: Mmfr0 = Mmfr0(6 | 1 << 20);
+        const N1: Mmfr0 = Mmfr0(5 | 1 << 20);
+        const LVA: Mmfr2 = Mmfr2(1 << 16);
+        const NONE: Mmfr2 = Mmfr2(0);
+        use Granule::{K4, K16, K64};
+        use PaReach::{Bits48, Whole};
+        for (granule, va, reach, mmfr0, mmfr2, expected) in [
+            (K4, 52, Bits48, MAX, LVA, (52, 52, true)),
+            (K16, 52, Bits48, MAX, LVA, (52, 52, true)),
+            (K64, 52, Bits48, MAX, LVA, (52, 52, false)),
+            (K4, 48, Bits48, MAX, LVA, (48, 48, false)),
+            (K4, 48, Whole, MAX, LVA, (48, 52, true)),
+            (K64, 48, Whole, MAX, LVA, (48, 52, false)),
+            (K4, 39, Bits48, MAX, LVA, (39, 48, false)),
+            // FEAT_LVA is for the 64K granule alone.
+            (K4, 52, Whole, NO_LPA2, LVA, (48, 48, false)),
+            (K16, 52, Whole, NO_LPA2, LVA, (48, 48, false)),
+            (K64, 52, Bits48, NO_LPA2, LVA, (52, 52, false)),
+            (K64, 52, Bits48, N1, NONE, (48, 48, false)),
+            (K16, 52, Bits48, N1, NONE, (48, 48, false)),
+            // LPA2 with fewer bits of physical address.
+            (K4, 52, Whole, Mmfr0(MAX.0 - 2), LVA, (52, 44, true)),
+            (K4, 48, Whole, Mmfr0(MAX.0 - 2), LVA, (48, 44, false)),
+        ] {
+            let g = Geometry::of_cpu(granule, va, reach, mmfr0, mmfr2).unwrap();
+            assert_eq!((g.va_bits(), g.pa_bits(), g.lpa2()), expected, "{granule:?} {va} {reach:?}");
+        }
+        assert!(Geometry::of_cpu(K4, 53, Whole, MAX, LVA).is_err());
     }
 
     #[test]

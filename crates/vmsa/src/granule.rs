@@ -39,4 +39,14 @@ impl Granule {
     pub const fn entries(self) -> usize {
         1 << self.index_bits()
     }
+
+    /// The VA sizes of kernels: those at which the root is a whole table, from 36 bits on, then 48
+    /// and 52 bits (FEAT_LPA2; FEAT_LVA with 64K). They ascend.
+    pub const fn va_sizes(self) -> &'static [u8] {
+        match self {
+            Self::K4 => &[39, 48, 52],
+            Self::K16 => &[36, 47, 48, 52],
+            Self::K64 => &[42, 48, 52],
+        }
+    }
 }

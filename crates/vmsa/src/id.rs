@@ -48,6 +48,17 @@ impl Mmfr0 {
         }
     }
 
+    /// Whether stage 1 has 52-bit addresses with `granule` and TCR.DS = 1 (FEAT_LPA2): TGran4 and
+    /// TGran16 say so. With 64K they come from FEAT_LVA and FEAT_LPA, so this is `false`.
+    pub const fn lpa2(self, granule: Granule) -> bool {
+        match granule {
+            // Signed: 0b1111 says that there is no such granule.
+            Granule::K4 => matches!(self.0 >> 28 & 0xf, 1..=7),
+            Granule::K16 => matches!(self.0 >> 20 & 0xf, 2..=7),
+            Granule::K64 => false,
+        }
+    }
+
     /// Whether ASIDs have 16 bits (ASIDBits).
     pub const fn asid16(self) -> bool {
         self.0 >> 4 & 0xf == 0b0010
@@ -74,7 +85,7 @@ impl BbmLevel {
     }
 }
 
-/// ID_AA64MMFR2_EL1: the BBM level.
+/// ID_AA64MMFR2_EL1: the BBM level and the VA size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Mmfr2(pub u64);
@@ -88,6 +99,11 @@ impl Mmfr2 {
             2 => BbmLevel::L2,
             _ => BbmLevel::L3,
         }
+    }
+
+    /// Whether virtual addresses have 52 bits with the 64K granule (VARange, FEAT_LVA).
+    pub const fn va52(self) -> bool {
+        self.0 >> 16 & 0xf != 0
     }
 }
 
@@ -238,6 +254,19 @@ mod tests {
         assert!(a72.asid16());
         let none = Mmfr0(0xff0f_ffff | 0xf << 28);
         assert!(!none.supports(Granule::K4) && !none.supports(Granule::K64));
+    }
+
+    #[test]
+    fn lpa2_is_told_by_the_field_of_the_granule() {
+        // QEMU's max: TGran4 1, TGran16 2. Without LPA2 both granules are there all the same.
+        let (max, without) = (Mmfr0(0x1 << 28 | 0x2 << 20), Mmfr0(0x1 << 20));
+        for granule in [Granule::K4, Granule::K16] {
+            assert!(max.lpa2(granule) && max.supports(granule));
+            assert!(!without.lpa2(granule) && without.supports(granule));
+        }
+        assert!(!max.lpa2(Granule::K64));
+        assert!(!Mmfr0(0xf << 28).lpa2(Granule::K4), "no such granule");
+        assert!(Mmfr2(1 << 16).va52() && !Mmfr2(!(0xf << 16)).va52());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod tlbi;
 pub use address::{Pa, PaRange, Va, VaRange};
 pub use attributes::{Access, AttributeError, Attributes, Execute, MemoryType, Shareability};
 pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, LeafError, leaf_type};
-pub use geometry::{Geometry, GeometryError};
+pub use geometry::{Geometry, GeometryError, PaReach};
 pub use granule::Granule;
 pub use level::Level;
 pub use regime::Regime;

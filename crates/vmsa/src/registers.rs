@@ -118,6 +118,31 @@ pub const fn tcr(ttbr0: Geometry, ttbr1: Geometry, asid16: bool) -> Result<u64, 
         | ds)
 }
 
+/// The geometry of the upper half by the TCR value `tcr`: granule, VA size and, by IPS, PA size.
+/// `None` for a value that [`tcr`] never returns.
+pub const fn upper_geometry(tcr: u64) -> Option<Geometry> {
+    let granule = match tcr >> 30 & 0b11 {
+        0b01 => Granule::K16,
+        0b10 => Granule::K4,
+        0b11 => Granule::K64,
+        _ => return None,
+    };
+    let pa_bits = match tcr >> 32 & 0b111 {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        5 => 48,
+        6 => 52,
+        _ => return None,
+    };
+    match Geometry::new(granule, 64 - (tcr >> 16 & 0x3f) as u8, pa_bits) {
+        Ok(geometry) if geometry.lpa2() == (tcr & DS != 0) => Some(geometry),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// The value of `tcr` with the T0SZ that a TTBR0 of geometry `ttbr0` needs; granule, descriptor
 /// format and PA size stay.
 ///
@@ -293,6 +318,21 @@ mod tests {
         assert_eq!(tcr(k16, k16, false).unwrap() >> 30 & 0b11, 0b01);
         assert_eq!(tcr(k64, k64, false).unwrap() >> 14 & 0b11, 0b01);
         assert_eq!(tcr(k64, k64, false).unwrap() >> 30 & 0b11, 0b11);
+    }
+
+    #[test]
+    fn the_upper_half_is_read_back_from_its_tcr() {
+        for granule in [Granule::K4, Granule::K16, Granule::K64] {
+            for va_bits in [25, 36, 39, 42, 47, 48, 52] {
+                for pa_bits in [32, 36, 40, 42, 44, 48, 52] {
+                    let half = Geometry::new(granule, va_bits, pa_bits).unwrap();
+                    let value = tcr(half, half, false).unwrap();
+                    assert_eq!(upper_geometry(value), Some(half));
+                    assert_eq!(upper_geometry(value ^ DS), None, "{half:?}");
+                }
+            }
+        }
+        assert_eq!(upper_geometry(0), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use crate::arch::cpu::ThisCpu;
+use crate::arch::geometry::identity;
 use crate::arch::image::{Image, frame_after, leads_to};
 use crate::arch::layout::IDENTITY;
 
@@ -60,7 +61,7 @@ impl IdentityMap {
             let span = IDENTITY.entry_bytes(level);
             let next = self.table(Va(va.0 & !(span - 1)), below)?;
             let entry = self.entry_of(table, level, va)?;
-            let link = Descriptor::table(IDENTITY, next);
+            let link = Descriptor::table(identity(), next);
             // SAFETY: an entry of a table in the image's data, by the caller's promise invalid or
             // this link already. The table that it leads to was cleared before the MMU was on.
             unsafe {

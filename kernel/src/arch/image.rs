@@ -5,7 +5,8 @@ use core::ptr::{self, NonNull};
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Geometry, Level, Pa, PaRange, Va, VaRange};
 
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, frame};
+use crate::arch::geometry::geometry;
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GRANULE, LEVELS, WIDEST, frame};
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -66,12 +67,18 @@ impl Image {
 
     /// The TTBR value for `root`, one of the image's root tables.
     pub fn ttbr(self, root: Pa) -> u64 {
-        ttbr(GEOMETRY, root, 0).expect("the image begins at a page, and its tables are pages")
+        ttbr(geometry(), root, 0).expect("the image begins at a page, and its tables are pages")
     }
 
     /// The root table of the kernel's half.
     pub fn swapper(self) -> Pa {
-        self.physical(&raw const __swapper)
+        let levels = 4 - geometry().start_level().number();
+        self.early_frame(LEVELS - levels.unsigned_abs() as usize)
+    }
+
+    /// One of the early tables, by its place in [`frame`].
+    fn early_frame(self, frames: usize) -> Pa {
+        frame_after(self.physical(&raw const __swapper), frames)
     }
 
     /// The executable part, whole pages.
@@ -98,9 +105,10 @@ impl Image {
     /// The live table at `level` that translates from `va` on, if `entry.S` made it: those that
     /// lead to image and fixmap, all in the image. Other tables are allocated later.
     pub fn early_table(self, va: Va, level: Level) -> Option<Pa> {
-        let leads_to = |to| leads_to(GEOMETRY, va, level, to);
+        let geometry = geometry();
+        let leads_to = |to| leads_to(geometry, va, level, to);
         let image = self.va_range();
-        let reached = GEOMETRY.entry_bytes(level).wrapping_mul(GEOMETRY.entries(level) as u64);
+        let reached = geometry.entry_bytes(level).wrapping_mul(geometry.entries(level) as u64);
         let has_image = || {
             let last = Va(va.0.wrapping_add(reached.wrapping_sub(1)));
             image.last().is_some_and(|image_last| va <= image_last && image.start <= last)
@@ -114,10 +122,10 @@ impl Image {
             }
             Level::L2 if frame::IMAGE_HAS_LEVEL_2 && has_image() => frame::IMAGE_LEVEL_2,
             Level::L3 => return None,
-            _ if leads_to(FIXMAP) => (level.number() - GEOMETRY.start_level().number()) as usize,
+            _ if leads_to(FIXMAP) => (level.number() - WIDEST.start_level().number()) as usize,
             _ => return None,
         };
-        Some(frame_after(self.swapper(), frames))
+        Some(self.early_frame(frames))
     }
 
     /// Memory for the tables of the surgery root: for as many as `entry.S` makes.
@@ -140,14 +148,14 @@ pub fn leads_to(geometry: Geometry, va: Va, level: Level, to: Va) -> bool {
 
 /// The frame `frames` frames after `first`.
 pub fn frame_after(first: Pa, frames: usize) -> Pa {
-    Pa(first.0 + frames as u64 * GEOMETRY.granule().bytes())
+    Pa(first.0 + frames as u64 * GRANULE.bytes())
 }
 
 /// The address of a table in the image, `frames` frames after the symbol `first`. The linker script
 /// reserves the memory of the tables; Rust knows their symbols but not their sizes, so only the
 /// address of the symbol is used.
 fn table(first: *const u8, frames: usize) -> NonNull<u64> {
-    let address = first.expose_provenance() + frames * GEOMETRY.granule().bytes() as usize;
+    let address = first.expose_provenance() + frames * GRANULE.bytes() as usize;
     // SAFETY: the image is linked into the upper half of the address space, far from address 0.
     unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
 }
@@ -156,7 +164,7 @@ fn table(first: *const u8, frames: usize) -> NonNull<u64> {
 /// image's.
 pub fn level_2_entry(va: Va) -> NonNull<u64> {
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, frame::LEVEL_2).add(GEOMETRY.index(va, Level::L2)) }
+    unsafe { table(&raw const __swapper, frame::LEVEL_2).add(WIDEST.index(va, Level::L2)) }
 }
 
 /// The fixmap's live table of pages.
@@ -169,9 +177,9 @@ pub fn dtb_entry(va: Va) -> NonNull<u64> {
     if DTB_LEVEL == Level::L2 {
         return level_2_entry(va);
     }
-    debug_assert_eq!(GEOMETRY.index(va, Level::L2), GEOMETRY.index(DTB_WINDOW, Level::L2));
+    debug_assert_eq!(WIDEST.index(va, Level::L2), WIDEST.index(DTB_WINDOW, Level::L2));
     // SAFETY: an index is below the number of entries of the table.
-    unsafe { table(&raw const __swapper, frame::DTB_PAGES).add(GEOMETRY.index(va, Level::L3)) }
+    unsafe { table(&raw const __swapper, frame::DTB_PAGES).add(WIDEST.index(va, Level::L3)) }
 }
 
 /// The unmapped pages below the boot CPU's two stacks.

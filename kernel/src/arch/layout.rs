@@ -21,22 +21,26 @@ use linmap_vmsa::{Geometry, Granule, Level, Va};
 // GRANULE, VA_BITS and IMAGE, which the linker script needs as well.
 include!(concat!(env!("OUT_DIR"), "/granule.rs"));
 
-const fn geometry(va_bits: u8) -> Geometry {
+const fn of(va_bits: u8) -> Geometry {
     match Geometry::new(GRANULE, va_bits, 48) {
         Ok(geometry) => geometry,
         Err(_) => panic!("no such geometry"),
     }
 }
 
-/// The geometry of the kernel's own half, TTBR1.
-pub const GEOMETRY: Geometry = geometry(VA_BITS);
-/// The geometry of the identity map in the image. It reaches every address to which the boot
-/// protocol lets a boot loader load the image (booting.rst: below 2^48), which 47 bits do not.
-pub const IDENTITY: Geometry = geometry(48);
-/// How many tables lead to a page of the kernel's half.
-pub const LEVELS: usize = (4 - GEOMETRY.start_level().number()) as usize;
+/// The geometry of the kernel's half, TTBR1, unless the command line asks for another. What this
+/// boot uses is [`geometry`](crate::arch::geometry::geometry).
+pub const DEFAULT: Geometry = of(VA_BITS);
+/// The geometry with the most levels. What it says of a table that is not the root holds for every
+/// VA size: of levels 2 and 3 above all.
+pub const WIDEST: Geometry = of(52);
+/// The levels of the identity map in the image. It reaches every address to which the boot protocol
+/// lets a boot loader load the image (booting.rst: below 2^48), which smaller VA sizes do not.
+pub const IDENTITY: Geometry = of(48);
+/// How many tables lead to a page of the kernel's half at the largest VA size.
+pub const LEVELS: usize = (4 - WIDEST.start_level().number()) as usize;
 /// Bytes that a table of pages maps.
-const TABLE: u64 = GEOMETRY.entry_bytes(Level::L2);
+pub const TABLE: u64 = WIDEST.entry_bytes(Level::L2);
 /// The end of what the kernel maps besides the linear map.
 const END: u64 = 0u64.wrapping_sub(TABLE);
 /// Where the stacks begin, below [`END`]: 512 MiB, and room for the rest with larger tables.
@@ -59,13 +63,14 @@ pub const DTB_WINDOW: Va = Va(FIXMAP.0 - 3 * TABLE);
 pub const FIXMAP: Va = Va(END - TABLE);
 
 /// The early tables of the kernel's half by their order in memory, in frames. First the tables that
-/// lead to [`FIXMAP`], a level each.
+/// lead to [`FIXMAP`], a level each. A smaller VA size leaves the first ones empty: the root is
+/// further on, all others stay where they are.
 pub mod frame {
     use linmap_vmsa::Level;
 
-    use super::{DTB_LEVEL, FIXMAP, GEOMETRY, IMAGE, LEVELS};
+    use super::{DTB_LEVEL, FIXMAP, IMAGE, LEVELS, WIDEST};
 
-    /// The table at level 1, if there is one.
+    /// The table at level 1, if there is one at any VA size.
     pub const LEVEL_1: usize = LEVELS.saturating_sub(3);
     /// The table at level 2 for all but the image.
     pub const LEVEL_2: usize = LEVELS - 2;
@@ -75,7 +80,7 @@ pub mod frame {
     pub const DTB_PAGES: usize = LEVELS;
     /// Whether the image has a table at level 2 of its own.
     pub const IMAGE_HAS_LEVEL_2: bool =
-        IMAGE.0 >> GEOMETRY.shift(Level::L1) != FIXMAP.0 >> GEOMETRY.shift(Level::L1);
+        IMAGE.0 >> WIDEST.shift(Level::L1) != FIXMAP.0 >> WIDEST.shift(Level::L1);
     /// The image's table at level 2, if it has its own.
     pub const IMAGE_LEVEL_2: usize = LEVELS + (DTB_LEVEL.number() == Level::L3.number()) as usize;
     /// The first of the image's tables of pages.
@@ -137,7 +142,7 @@ pub const BUILDER_SLOTS: BuilderSlots = BuilderSlots {
 
 const _: () = {
     const fn in_last_table(va: Va) -> bool {
-        va.0 >> GEOMETRY.shift(Level::L1) == u64::MAX >> GEOMETRY.shift(Level::L1)
+        va.0 >> WIDEST.shift(Level::L1) == u64::MAX >> WIDEST.shift(Level::L1)
     }
     assert!(in_last_table(FIXMAP), "the fixmap is in the last table at level 2");
     assert!(in_last_table(STACKS), "the stacks are in the last table at level 2");
@@ -147,11 +152,15 @@ const _: () = {
     assert!(STACKS.0 + MAX_CPUS as u64 * stack::SLOT <= DTB_WINDOW.0, "the stacks end below the DTB window");
     assert!(STACKS.0.is_multiple_of(TABLE), "stacks have whole tables of pages");
     assert!(DTB_WINDOW.0 + (4 << 20) <= FIXMAP.0, "the DTB window ends below the fixmap");
-    let linear_end = Layout::base(GEOMETRY).0 + Layout::region_len(GEOMETRY);
-    assert!(IMAGE.0 >= linear_end, "the image lies outside the linear region");
+    let mut sizes = GRANULE.va_sizes();
+    while let [va_bits, rest @ ..] = sizes {
+        let linear_end = Layout::base(of(*va_bits)).0 + Layout::region_len(of(*va_bits));
+        assert!(IMAGE.0 >= linear_end, "the image lies outside the linear region");
+        sizes = rest;
+    }
     assert!(
         !frame::IMAGE_HAS_LEVEL_2
-            || LEVELS > 2 && IMAGE.0 >> GEOMETRY.shift(Level::L0) == u64::MAX >> GEOMETRY.shift(Level::L0),
+            || LEVELS > 2 && IMAGE.0 >> WIDEST.shift(Level::L0) == u64::MAX >> WIDEST.shift(Level::L0),
         "the image shares the last table at level 1"
     );
 };

@@ -10,6 +10,7 @@ pub mod cpu_set;
 pub mod el2_stub;
 pub mod entered;
 pub mod frame;
+pub mod geometry;
 pub mod identity_map;
 pub mod image;
 pub mod layout;

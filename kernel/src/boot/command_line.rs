@@ -8,6 +8,7 @@ use linmap_platform::CommandLine;
 use crate::arch::command_line::{CPUS, CRASH_KERNEL, GENERATION, is_ours};
 use crate::arch::print::Quoted;
 use crate::boot::memory_words::{MEMORY_MAP, OWN_LIMIT};
+use crate::boot::pass::VA_BITS;
 use crate::smp::command_line::is_bbm_of_cpu;
 use crate::{report, say};
 
@@ -30,7 +31,7 @@ pub static BUILT_IN_COMMAND_LINE: [u8; 256] = {
 pub const TEXT_AT: usize = 16;
 
 /// The words that linmap knows.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "linmap.bbm",
     "linmap.build",
     CPUS,
@@ -47,6 +48,7 @@ const WORDS: [&str; 16] = [
     "linmap.repaint",
     "linmap.shell",
     "linmap.trace",
+    VA_BITS,
 ];
 
 /// The command line in the image.

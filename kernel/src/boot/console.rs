@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::arch::console::Console;
 use crate::arch::cpu::ThisCpu;
-use crate::arch::layout::{GEOMETRY, slot};
+use crate::arch::layout::{GRANULE, slot};
 use crate::arch::print::Quoted;
 use crate::arch::uart::{AbsentUart, MappedUart};
 use crate::{report, say};
@@ -77,7 +77,7 @@ fn is_same(a: Uart, b: Uart) -> bool {
 
 /// Makes `uart` the console if the machine has it. Otherwise the previous console stays.
 fn switch_to(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap) -> Result<(), ConsoleError> {
-    let page = GEOMETRY.granule().bytes();
+    let page = GRANULE.bytes();
     let offset = uart.registers.0 & (page - 1);
     if uart.registers.0 >> pa_bits != 0 {
         return Err(ConsoleError::OutOfReach { pa_bits });
@@ -105,7 +105,7 @@ fn switch_to(uart: Uart, pa_bits: u8, fixmap: &mut Fixmap) -> Result<(), Console
 
 /// The page with the registers of `uart`, which is the console.
 pub fn registers(uart: Uart) -> PaRange {
-    let page = GEOMETRY.granule().bytes();
+    let page = GRANULE.bytes();
     let start = uart.registers.0 & !(page - 1);
     PaRange::new(Pa(start), Pa(start + page))
 }

@@ -8,8 +8,9 @@ use linmap_vmsa::{Attributes, Descriptor, LeafError, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
+use crate::arch::geometry::geometry;
 use crate::arch::image::dtb_entry;
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, GEOMETRY};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, WIDEST};
 
 /// The greatest length of a DTB (booting.rst).
 const MAX_LEN: u64 = 2 << 20;
@@ -57,7 +58,7 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
     if pa.0.saturating_add(2 * MAX_LEN) >> pa_bits != 0 {
         return Err(DtbPlaceError::OutOfReach { pa, bits: pa_bits });
     }
-    let leaf = GEOMETRY.entry_bytes(DTB_LEVEL);
+    let leaf = WIDEST.entry_bytes(DTB_LEVEL);
     let first = Pa(pa.0 & !(leaf - 1));
     let offset = pa.0 - first.0;
     let for_header = (offset + HEADER_LEN).div_ceil(leaf);
@@ -83,9 +84,9 @@ pub fn map(pa: Pa, pa_bits: u8) -> Result<&'static [u8], DtbPlaceError> {
 /// Maps these leaves of the window, the first of which leads to `first`.
 fn map_leaves(first: Pa, leaves: Range<u64>) -> Result<(), LeafError> {
     for index in leaves {
-        let offset = index * GEOMETRY.entry_bytes(DTB_LEVEL);
+        let offset = index * WIDEST.entry_bytes(DTB_LEVEL);
         let pa = Pa(first.0 + offset);
-        let descriptor = Descriptor::leaf(GEOMETRY, DTB_LEVEL, pa, Attributes::KERNEL_RODATA)?;
+        let descriptor = Descriptor::leaf(geometry(), DTB_LEVEL, pa, Attributes::KERNEL_RODATA)?;
         // SAFETY: this entry of the live table belongs to the window. It is invalid, and only this
         // function sets it. By booting.rst the loader loads the DTB to memory that may be mapped
         // cacheable by blocks of 2 MiB.

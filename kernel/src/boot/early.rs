@@ -6,14 +6,14 @@ use linmap_vmsa::Pa;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::entered::Entered;
+use crate::arch::geometry::{self, geometry};
 use crate::arch::image::{self, Image};
-use crate::arch::layout::{FIXMAP, GEOMETRY};
+use crate::arch::layout::FIXMAP;
 use crate::arch::per_cpu;
 use crate::arch::stop;
 use crate::boot::command_line::built_in;
 use crate::boot::console;
 use crate::end::stopping;
-use crate::smp::boot_cpu;
 
 /// What the boot CPU knows without the device tree.
 pub struct Early {
@@ -34,6 +34,8 @@ pub struct Early {
 impl Early {
     /// Sets up the boot CPU, and the console that the built-in command line names. Called once.
     pub fn start(image: Pa, entered: u64) -> Self {
+        // SAFETY: this is the first that runs.
+        unsafe { geometry::note(cpu::tcr()) };
         per_cpu::become_boot_cpu();
         stop::install(stopping::stop);
         let image = Image::at(image);
@@ -43,10 +45,10 @@ impl Early {
         unsafe { reserved.restore(&mut ThisCpu) };
         // SAFETY: this is the live table of pages at `FIXMAP`. It is empty since `entry.S` made it,
         // and nothing else changes it.
-        let fixmap = unsafe { Fixmap::new(GEOMETRY, image::fixmap_table(), FIXMAP) };
+        let fixmap = unsafe { Fixmap::new(geometry(), image::fixmap_table(), FIXMAP) };
         let entered = Entered::from_code(entered);
         let mut early =
-            Self { entered, image, reserved, fixmap, pa_bits: boot_cpu::pa_bits(), console: None };
+            Self { entered, image, reserved, fixmap, pa_bits: geometry().pa_bits(), console: None };
         early.use_console(console::named_by(built_in()));
         early
     }

@@ -7,7 +7,8 @@
 // that was fetched in between would hide them.
 //
 // Registers preserved throughout: x19 DTB, x20 the code of the entry (ENTERED_*), x21 the image's
-// physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image.
+// physical start, x22 the time of the entry (CNTVCT), x23 VA − PA of the image, x24 TCR with the
+// most bits of physical address, x25 the number of the pass.
 
 .macro adr_l reg, symbol
     adrp    \reg, \symbol
@@ -27,6 +28,7 @@
     adr_l   x2, \from
     adr_l   x3, \to
     mov_q   x4, \bits
+    bic     x4, x4, x13
     bl      map_pages
 .endm
 
@@ -41,6 +43,25 @@
     cmp     x1, #0
     b.lt    \otherwise
     .endif
+.endm
+
+// Branches to a label unless the CPU has the 52-bit addresses that TCR, in x24, uses.
+// ID_AA64MMFR0_EL1 is in x0, and the CPU has the granule. Clobbers x1.
+.macro require_wide_addresses otherwise
+    .if     {tgran_at} == 24
+    ubfx    x1, x24, #16, #6            // T1SZ: FEAT_LVA below 16
+    cmp     x1, #16
+    b.hs    9f
+    mrs     x1, id_aa64mmfr2_el1
+    tst     x1, #(0xf << 16)            // VARange
+    b.eq    \otherwise
+    .else
+    tbz     x24, #59, 9f                // DS: FEAT_LPA2
+    ubfx    x1, x0, #{tgran_at}, #4
+    cmp     x1, #{tgran_with_lpa2}
+    b.lo    \otherwise
+    .endif
+9:
 .endm
 
 // ---- The header of a Linux arm64 Image (booting.rst) ----
@@ -76,9 +97,12 @@ primary_entry:
     adr_l   x21, __image_start
     mov_q   x23, {image}
     sub     x23, x23, x21
+    mov_q   x24, {tcr}
+    mov     x25, xzr
     bl      enter_el
 
     // The image's writable part, and with it all tables and stacks.
+prepare:
     adr_l   x0, __rodata_end
     adr_l   x1, __image_end
     bl      invalidate_to_poc
@@ -99,17 +123,34 @@ primary_entry:
     add     x3, x3, x23
     b       enable_mmu
 
+// From Rust, at VA = PA: enters everything again from here on, with another VA − PA of the image
+// and another TCR. x0-x4 are what x19, x20 and x22-x24 are to be. The image's writable part is
+// clean.
+.global enter_again
+enter_again:
+    mov_q   x5, {sctlr_off}
+    msr     sctlr_el1, x5
+    isb
+    mov     x19, x0
+    mov     x20, x1
+    adr_l   x21, __image_start
+    mov     x22, x2
+    mov     x23, x3
+    mov     x24, x4
+    mov     x25, #1
+    b       prepare
+
 stop:
     wfi
     b       stop
 
 // Turns MMU and caches on, with the early identity map in TTBR0 and the kernel's half in TTBR1, and
-// branches to x3, a virtual address. Clobbers x0-x2.
+// branches to x3, a virtual address. x24 is TCR. Clobbers x0-x2, x5, x6, x30.
 enable_mmu:
     mrs     x0, id_aa64mmfr0_el1
-    mov_q   x1, {tcr}
-    and     x0, x0, #0xf                // PARange, at most 48 bits: IPS
-    mov     x2, #5
+    mov     x1, x24
+    and     x0, x0, #0xf                // PARange, at most what the tables have: IPS
+    ubfx    x2, x1, #32, #3
     cmp     x0, x2
     csel    x0, x0, x2, lo
     bfi     x1, x0, #32, #3
@@ -119,6 +160,7 @@ enable_mmu:
     adr_l   x0, __idmap_tables
     msr     ttbr0_el1, x0
     adr_l   x0, __swapper
+    bl      find_root
     msr     ttbr1_el1, x0
     // Later features have more state that earlier software may have set: TCR2_EL1, whose permission
     // indirection would change the meaning of the tables, and SCTLR2_EL1. ID_AA64MMFR3_EL1 says
@@ -156,11 +198,29 @@ invalidate_to_poc:
     dsb     sy
     ret
 
+// The root of the kernel's half, x0, among the tables that begin at x0 with the root of the largest
+// VA size. Its entries cover 1 << x5 bytes each. x24 is TCR. Clobbers x6.
+find_root:
+    ubfx    x6, x24, #16, #6            // T1SZ
+    neg     x6, x6
+    add     x6, x6, #64                 // the bits of virtual address
+    mov     x5, #{deepest_shift}
+0:  cmp     x5, x6
+    b.lo    1f
+    sub     x5, x5, #{index_bits}
+    add     x0, x0, #{page}
+    b       0b
+1:  ret
+
 // The early tables. The identity-mapped page: one table a level, read-only and executable. The
 // kernel's half, in the order of `arch/layout.rs`: the fixmap, and the DTB's window where it has no
-// blocks, an empty table of pages each; the image's three segments by pages. Clobbers x0-x12.
+// blocks, an empty table of pages each; the image's three segments by pages. Clobbers x0-x13.
 make_tables:
     mov     x9, x30
+    // With LPA2 (DS) the shareability is in TCR, and its bits in descriptors are address bits.
+    tst     x24, #(1 << 59)
+    mov     x13, #(0b11 << 8)
+    csel    x13, x13, xzr, ne
     // The identity map.
     adr_l   x4, __idmap_start
     adr_l   x0, __idmap_tables
@@ -169,14 +229,18 @@ make_tables:
     lsr     x6, x4, #{page_shift}
     and     x6, x6, #{index_mask}
     mov_q   x8, {text_page}
+    bic     x8, x8, x13
     orr     x8, x8, x4
     str     x8, [x0, x6, lsl #3]
 
     // The kernel's half: tables down to the fixmap's pages, and beside them the DTB's.
     adr_l   x10, __swapper
     mov     x0, x10
-    mov_q   x4, {fixmap_in_half}
-    mov     x5, #{root_shift}
+    bl      find_root
+    mov_q   x4, {fixmap}
+    ubfx    x6, x24, #16, #6            // T1SZ
+    lsl     x4, x4, x6
+    lsr     x4, x4, x6
     bl      link_tables
     sub     x11, x0, #{page}            // the table at level 2
     .if     {dtb_has_table}
@@ -325,6 +389,7 @@ virtual_entry:
     mov     x1, x21
     mov     x2, x20
     mov     x3, x22
+    mov     x4, x25
     mov     x29, xzr
     mov     x30, xzr
     b       kernel_main

@@ -7,6 +7,7 @@ use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
 use crate::arch::entered::Entered;
+use crate::arch::geometry::geometry;
 use crate::arch::platform::{OurTree, Platform};
 use crate::arch::psci;
 use crate::boot::command_line::warn_of_unknown_words;
@@ -14,6 +15,7 @@ use crate::boot::console;
 use crate::boot::dtb;
 use crate::boot::early::Early;
 use crate::boot::memory::{self, Found};
+use crate::boot::pass::Pass;
 use crate::end::fail::fail;
 use crate::kexec::command_line::generation;
 use crate::kexec::hand_over::Payloads;
@@ -29,11 +31,12 @@ use crate::smp::boot_cpu::{self, bits_to_reach};
 use crate::smp::cpus::Cpus;
 use crate::smp::start_all::start_all;
 
-/// Entered from `entry.S`, MMU and caches on, at the link address, with the physical addresses of
-/// DTB and image, the code of the entry, and its time.
+/// Entered from `entry.S`, MMU and caches on, with the physical addresses of DTB and image, the
+/// code of the entry, its time, and the number of the pass.
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64) -> ! {
+extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: u64, pass: u64) -> ! {
     let mut early = Early::start(Pa(image_pa), entered);
+    let pass = Pass { is_first: pass == 0, image: early.image, dtb: Pa(dtb_pa), entered, entered_at };
     let dtb = dtb::map(Pa(dtb_pa), early.pa_bits).unwrap_or_else(|error| fail("dtb", &error, None));
     let started = cpu::counter();
     let fdt = parse_dtb(dtb).unwrap_or_else(|error| fail("dtb", &error, None));
@@ -43,11 +46,12 @@ extern "C" fn kernel_main(dtb_pa: u64, image_pa: u64, entered: u64, entered_at: 
     let dtb = OurTree { blob: dtb, at: PaRange::new(Pa(dtb_pa), Pa(dtb_pa + dtb.len() as u64)) };
     let platform = read_platform(&mut early, dtb, fdt, &devices, uart);
     let line = platform.command_line;
+    pass.use_va_size(line).unwrap_or_else(|error| fail("va-bits", &error, platform.psci));
     report_entry(&platform, entered_at);
     report!("phase=device-tree ticks={read} bytes={}", dtb.blob.len());
     warn_of_unknown_words(line);
 
-    let found = memory::find(fdt, dtb.at, platform.image, line, &mut early.fixmap)
+    let found = memory::find(fdt, dtb.at, pass, line, &mut early.fixmap)
         .unwrap_or_else(|error| fail("memory", &error, platform.psci));
     boot(platform, early, found, fdt, &devices)
 }
@@ -82,13 +86,18 @@ fn read_platform(
 
 fn report_entry(platform: &Platform, entered_at: u64) {
     let Platform { generation, entered, features, image, dtb, .. } = platform;
+    let geometry = geometry();
     report!(
-        "generation={generation} el={} vhe={} midr={:#x} bbm={} pa_bits={} image={} dtb={:#x}",
+        "generation={generation} el={} vhe={} midr={:#x} bbm={} granule={} va_bits={} lpa2={} pa_bits={} \
+         image={} dtb={:#x}",
         entered.el(),
         u8::from(*entered == Entered::El2Vhe),
         features.midr.0,
         features.bbm.number(),
-        features.pa_bits(),
+        geometry.granule().bytes(),
+        geometry.va_bits(),
+        u8::from(geometry.lpa2()),
+        geometry.pa_bits(),
         image.range().start,
         dtb.at.start.0
     );

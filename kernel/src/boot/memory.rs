@@ -17,11 +17,12 @@ use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu;
-use crate::arch::image::Image;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::arch::topology::Topology;
 use crate::boot::memory_words::{self, WordError};
+use crate::boot::pass::Pass;
+use crate::boot::reach;
 use crate::boot::reserved_outside::ReservedOutside;
 use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::long_lists::{EarlyWindow, REGIONS, RangeList, with_scratch};
@@ -68,16 +69,17 @@ pub enum FindError {
 pub fn find(
     fdt: Fdt<'static>,
     dtb: PaRange,
-    image: Image,
+    pass: Pass,
     line: CommandLine<'static>,
     fixmap: &mut Fixmap,
 ) -> Result<Found, FindError> {
+    let image = pass.image;
     let started = cpu::counter();
     let mut memblock = Memblock::<REGIONS>::new();
     let mut window = EarlyWindow::new();
     let early = EarlyStorage {
         in_use: &[image.range(), dtb],
-        align: GEOMETRY.granule().bytes(),
+        align: GRANULE.bytes(),
         reach: |storage| window.ranges(fixmap, storage),
     };
     let warnings = memblock.fill_from_fdt_of_any_length(fdt, early)?;
@@ -89,10 +91,11 @@ pub fn find(
     let rescued = [image.range(), initrd.unwrap_or_default(), memblock.storage().unwrap_or_default()];
     let rescued = rescued.into_iter().chain(preserved.ranges());
     memory_words::apply_limits(line, &mut memblock, rescued)?;
+    let left_out = reach::leave_out(&mut memblock, pass, line, initrd)?;
     reserve_partial_pages(&mut memblock)?;
     let mut topology = Topology::from_fdt(fdt, Affinity::of_mpidr(cpu::mpidr()));
     topology.check_mailboxes(&memblock, &in_use);
-    let page = GEOMETRY.granule().bytes();
+    let page = GRANULE.bytes();
     for range in [Some(image.range()), dtb.align_outward(page)].into_iter().flatten() {
         memblock.reserve(range)?;
     }
@@ -104,6 +107,7 @@ pub fn find(
         say!("{outside}");
         report!("warning=memory what={}", Quoted(&outside));
     }
+    reach::warn(left_out);
     let crash = crash.unwrap_or_else(|error| {
         say!("no memory is reserved for a crash kernel: {error}");
         report!("warning=crash-kernel what={}", Quoted(&error));
@@ -123,7 +127,7 @@ pub fn find(
 /// The frames of 4 KiB at or above `from` that share a page of the linear map with something that
 /// is not memory, or that must not be mapped: no linear map has them.
 fn partial_pages(memblock: &Memblock<REGIONS>, from: Pa) -> impl Iterator<Item = PaRange> {
-    const PAGE: u64 = GEOMETRY.granule().bytes();
+    const PAGE: u64 = GRANULE.bytes();
     let around = |range: PaRange| {
         let pages = range.align_inward(PAGE);
         match pages.is_empty() {

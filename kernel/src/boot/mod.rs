@@ -8,5 +8,7 @@ pub mod entry;
 pub mod kernel_main;
 pub mod memory;
 pub mod memory_words;
+pub mod pass;
+pub mod reach;
 pub mod refuse;
 pub mod reserved_outside;

@@ -10,7 +10,7 @@ use linmap_table::Fixmap;
 use linmap_vmsa::{Attributes, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::layout::{FIXMAP, GEOMETRY, slot};
+use crate::arch::layout::{FIXMAP, GRANULE, slot};
 use crate::arch::per_cpu;
 use crate::gic::error::GicError;
 use crate::gic::sgi::{PRIORITY_MASK, SGI_PRIORITIES, Sgi};
@@ -33,7 +33,7 @@ const GICC_IAR: usize = 0x0c;
 const GICC_EOIR: usize = 0x10;
 
 const fn slot_address(slot: usize) -> Va {
-    Va(FIXMAP.0 + slot as u64 * GEOMETRY.granule().bytes())
+    Va(FIXMAP.0 + slot as u64 * GRANULE.bytes())
 }
 
 const DISTRIBUTOR: Va = slot_address(slot::DISTRIBUTOR);

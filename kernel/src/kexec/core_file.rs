@@ -6,8 +6,8 @@ use linmap_memblock::RegionError;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu;
+use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
-use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::kexec::allocations::PayloadMemory;
 use crate::kexec::error::KexecError;
@@ -105,8 +105,8 @@ impl CoreFile {
 pub fn info(memory: &Memory, image: Image) -> VmcoreInfo<'static> {
     VmcoreInfo {
         release: concat!("linmap-", env!("CARGO_PKG_VERSION")),
-        granule: GEOMETRY.granule(),
-        va_bits: GEOMETRY.va_bits().into(),
+        granule: geometry().granule(),
+        va_bits: geometry().va_bits().into(),
         memstart: memory.layout.memstart(),
         image_offset: image.offset(),
     }

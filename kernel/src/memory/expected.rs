@@ -11,12 +11,12 @@ use linmap_table::verify::{Content, Expected, Validity};
 use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
 
 use crate::arch::image::{Image, guards};
-use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GEOMETRY, slot};
+use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GRANULE, TABLE, WIDEST, slot};
 use crate::memory::long_lists::REGIONS;
 use crate::memory::parking;
 use crate::memory::physical::CHANGED;
 
-const PAGE: u64 = GEOMETRY.granule().bytes();
+const PAGE: u64 = GRANULE.bytes();
 
 /// What is known of the kernel's mappings.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl KnownMappings<'_> {
         let size = if DTB_LEVEL == Level::L3 { Leaves::Pages } else { Leaves::Blocks };
         let dtb = self
             .dtb
-            .align_outward(GEOMETRY.entry_bytes(DTB_LEVEL))
+            .align_outward(WIDEST.entry_bytes(DTB_LEVEL))
             .map(|whole| leaves(DTB_WINDOW, whole, Attributes::KERNEL_RODATA, size, global));
         let V2 { distributor, cpu_interface } =
             self.gic.unwrap_or(V2 { distributor: Pa(0), cpu_interface: Pa(0) });
@@ -125,7 +125,7 @@ fn image_mapping<'c>(
 fn fixmap(used: impl Iterator<Item = (usize, Pa)>, global: Global) -> impl Iterator<Item = Expected> {
     let mut parts = ArrayVec::<Expected, 8>::new();
     let mut free = FIXMAP;
-    let end = Va(FIXMAP.0 + GEOMETRY.entry_bytes(Level::L2));
+    let end = Va(FIXMAP.0 + TABLE);
     for (slot, pa) in used.take(3) {
         let va = Va(FIXMAP.0 + slot as u64 * PAGE);
         parts.extend(free_slots(free, va));

@@ -11,12 +11,13 @@ use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping, Reserved, Unmappable};
 use linmap_vmsa::id::Pfr1;
-use linmap_vmsa::{Geometry, GeometryError, MemoryType, PaRange};
+use linmap_vmsa::{MemoryType, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
-use crate::arch::layout::{BUILDER_SLOTS, GEOMETRY, MAX_MAPPINGS};
+use crate::arch::layout::{BUILDER_SLOTS, GRANULE, MAX_MAPPINGS};
 use crate::memory::long_lists::{EarlyWindow, REGIONS};
 use crate::{report, say};
 
@@ -55,9 +56,6 @@ pub enum LinearMapError {
     /// This memory can't be mapped.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The CPU's physical addresses don't fit the geometry.
-    #[error(transparent)]
-    Geometry(#[from] GeometryError),
     /// There is no memory for long lists.
     #[error(transparent)]
     Lists(#[from] AllocError),
@@ -118,14 +116,13 @@ pub fn build(
         None => Repaint::default(),
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
-    let page = GEOMETRY.granule();
-    if !memblock.mappable(page.bytes()).any(|range| range.covers(image.range())) {
+    if !memblock.mappable(GRANULE.bytes()).any(|range| range.covers(image.range())) {
         let reason = UnmappableReason(first_unmappable(memblock, image.range()));
         return Err(LinearMapError::ImageNotMapped { image: image.range(), reason });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
     let config = LinearMapConfig {
-        geometry: Geometry::new(page, GEOMETRY.va_bits(), features.pa_bits())?,
+        geometry: geometry(),
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
@@ -137,7 +134,7 @@ pub fn build(
         bbm: features.bbm,
     };
     let splits = 1 + config.pages.iter().count();
-    let count = memblock.mappable(page.bytes()).count() + 2 * splits;
+    let count = memblock.mappable(GRANULE.bytes()).count() + 2 * splits;
     let room = match count > MAX_MAPPINGS {
         true => Some(window.mappings(fixmap, memblock, 2 * count)?),
         false => None,
@@ -173,7 +170,7 @@ fn pages(command_line: CommandLine<'_>) -> Result<PageRanges, LinearMapError> {
     let Some(text) = command_line.get("linmap.pages") else { return Ok(pages) };
     for entry in MemoryMap::parse(text)?.entries() {
         let MemoryMapEntry::Memory(range) = entry else { return Err(LinearMapError::PagesNoMap) };
-        let whole = range.align_outward(GEOMETRY.granule().bytes());
+        let whole = range.align_outward(GRANULE.bytes());
         pages.insert(whole.unwrap_or(range))?;
     }
     Ok(pages)

@@ -16,8 +16,8 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Pa, PaRange};
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
-use crate::arch::layout::GEOMETRY;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::memory::linear_map::Choices;
@@ -123,7 +123,7 @@ unsafe impl Editor for KernelEditor<'_> {
     fn frames(&mut self) -> impl FrameSource {
         // SAFETY: the pool is over the kernel's one memblock, which knows all memory that is in
         // use.
-        unsafe { self.pool.over(MemblockFrames::new(self.memblock, GEOMETRY)) }
+        unsafe { self.pool.over(MemblockFrames::new(self.memblock, geometry())) }
     }
 
     fn memory(&mut self) -> impl PhysicalMemory {
@@ -181,9 +181,9 @@ impl LiveMap {
     /// machine model reads.
     fn trace(&mut self, bbm: BbmLevel) {
         // SAFETY: these are the kernel's roots, and `LiveTables` reaches all tables.
-        let tree = unsafe { TracedTree::new(GEOMETRY, self.roots) };
+        let tree = unsafe { TracedTree::new(geometry(), self.roots) };
         let tree = self.traced.insert(tree.expect("the image's tables are pages"));
-        let memory = [PaRange::new(Pa(0), Pa(1 << GEOMETRY.pa_bits()))];
+        let memory = [PaRange::new(Pa(0), Pa(1 << geometry().pa_bits()))];
         // SAFETY: the layout is the map's, and the image is where it says.
         let mut tables = unsafe { LiveTables::new(self.map.layout(), self.image) };
         let running = per_cpu::online().iter();

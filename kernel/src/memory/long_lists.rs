@@ -12,9 +12,9 @@ use linmap_table::{Fixmap, Leaves, Mapping};
 use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
-use crate::arch::layout::{GEOMETRY, slot};
+use crate::arch::layout::{GRANULE, slot};
 
-const PAGE: u64 = GEOMETRY.granule().bytes();
+const PAGE: u64 = GRANULE.bytes();
 
 /// How many regions each of memblock's lists has room for in the kernel. More are in memory.
 pub const REGIONS: usize = 256;

@@ -10,9 +10,10 @@ use linmap_table::cpu::store_valid;
 use linmap_vmsa::{Attributes, Descriptor, Pa, Va};
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::geometry::identity;
 use crate::arch::identity_map::IdentityMap;
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IDENTITY, MAX_CPUS};
+use crate::arch::layout::{GRANULE, MAX_CPUS};
 use crate::arch::per_cpu::{self, State};
 use crate::arch::wait::{patience_with, wait_until};
 use crate::gic::interrupt::interrupt;
@@ -21,7 +22,7 @@ use crate::gic::sgi::Sgi;
 static PARKING: Rendezvous<IdentitySwitch, MAX_CPUS> = Rendezvous::new(IdentitySwitch::new());
 
 /// The bytes of a page of the identity map.
-const PAGE: usize = GEOMETRY.granule().bytes() as usize;
+const PAGE: usize = GRANULE.bytes() as usize;
 
 const _: () = {
     type Words = Rendezvous<IdentitySwitch, MAX_CPUS>;
@@ -34,7 +35,7 @@ pub fn prepare(image: Image, reserved: Reserved) {
     let mut cpu = ThisCpu;
     let identity_map = identity_map(image);
     for (pa, attributes) in identity_pages(image) {
-        let descriptor = Descriptor::page(IDENTITY, pa, attributes);
+        let descriptor = Descriptor::page(identity(), pa, attributes);
         // SAFETY: the boot CPU is alone, and this alone changes the identity map: to map the
         // vectors and the words of parked CPUs. A large page may hold the vectors and
         // `.idmap.text`: then the entry is the same already. Nothing else was mapped there.

@@ -10,7 +10,7 @@ use linmap_vmsa::{Pa, PaRange};
 use thiserror::Error;
 
 use crate::arch::cpu;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::GRANULE;
 use crate::arch::print::Quoted;
 use crate::memory::long_lists::REGIONS;
 use crate::memory::physical::Memory;
@@ -93,12 +93,8 @@ impl PreservedMemory {
     /// Reads the ranges that the previous kernel preserved. If one of them is wrong, reports it
     /// and returns none; the memory of all stays reserved.
     pub fn from_tree(fdt: Fdt<'_>, memblock: &Memblock<REGIONS>, in_use: &[PaRange]) -> Self {
-        let read = PreservedRange::read_all(
-            fdt,
-            memblock.mappable(GEOMETRY.granule().bytes()),
-            memblock.reserved(),
-            in_use,
-        );
+        let read =
+            PreservedRange::read_all(fdt, memblock.mappable(GRANULE.bytes()), memblock.reserved(), in_use);
         let ranges = match read {
             Ok(ranges) => ranges,
             Err(error) => {

@@ -6,8 +6,9 @@ use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::{Pa, Va, VaRange};
 
 use crate::arch::cpu::ThisCpu;
+use crate::arch::geometry::geometry;
 use crate::arch::image::Image;
-use crate::arch::layout::{self, GEOMETRY, slot};
+use crate::arch::layout::{self, GRANULE, slot};
 
 /// The surgery root.
 pub type Surgery = SurgeryRoot<ThisCpu>;
@@ -27,9 +28,9 @@ unsafe impl FrameSource for ImageFrames {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let frame = self.next;
         if frame >= self.end {
-            return Err(OutOfFrames { wanted: GEOMETRY.granule().bytes(), largest_free: 0 });
+            return Err(OutOfFrames { wanted: GRANULE.bytes(), largest_free: 0 });
         }
-        self.next = Pa(frame.0 + GEOMETRY.granule().bytes());
+        self.next = Pa(frame.0 + GRANULE.bytes());
         Ok(frame)
     }
 
@@ -41,10 +42,10 @@ unsafe impl FrameSource for ImageFrames {
 /// # Safety
 /// Called once.
 pub unsafe fn surgery_root(image: Image) -> Surgery {
-    let page = GEOMETRY.granule().bytes();
+    let page = GRANULE.bytes();
     let fixmap = |slot: usize| Va(layout::FIXMAP.0 + slot as u64 * page);
     let layout = SurgeryLayout {
-        geometry: GEOMETRY,
+        geometry: geometry(),
         mapped_as_live: &[
             image.va_range(),
             // A panic prints through the console's slot.

@@ -8,11 +8,11 @@ use linmap_memblock::Memblock;
 use linmap_vmsa::{Level, Pa, PaRange, Va};
 
 use crate::arch::image::Image;
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::GRANULE;
 use crate::memory::long_lists::REGIONS;
 use crate::memory::reservations::RESERVATIONS;
 
-const PAGE: u64 = GEOMETRY.granule().bytes();
+const PAGE: u64 = GRANULE.bytes();
 
 /// Reserved memory whose owner is known and keeps no tables there: what the user has reserved or
 /// preserved, and the memory of a crash kernel.

@@ -17,8 +17,8 @@ use thiserror::Error;
 
 use crate::arch::compare::VectorLoop;
 use crate::arch::cpu;
+use crate::arch::geometry::{geometry, identity};
 use crate::arch::image::Image;
-use crate::arch::layout::{GEOMETRY, IDENTITY};
 use crate::arch::probe::{Fault, load_byte};
 use crate::memory::expected::KnownMappings;
 use crate::memory::live::LiveMap;
@@ -121,8 +121,8 @@ pub fn verify_tables<S: Iterator<Item = Expected>>(
 ) -> Result<Compared, Mismatch> {
     let image = known.image;
     let tree = |geometry, root, base| Tree { geometry, root, base, access_flag: AccessFlag::Software };
-    let high = |root| tree(GEOMETRY, root, Layout::base(GEOMETRY));
-    let low = |root| tree(IDENTITY, root, Va(0));
+    let high = |root| tree(geometry(), root, Layout::base(geometry()));
+    let low = |root| tree(identity(), root, Va(0));
     let tables = TableMemory::new(image, known.memblock, owned, live.pool.frames());
     let is_live = |va, level, frame| tables.has(va, level, frame);
     let identity_map = parking::identity_map(image);

@@ -8,11 +8,6 @@ use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr2};
 use crate::arch::cpu;
 use crate::smp::command_line::{CpuWordError, bbm_override, check_levels};
 
-/// The bits of physical address that the early tables reach: the boot CPU's, at most 48.
-pub fn pa_bits() -> u8 {
-    Mmfr0(cpu::mmfr0()).pa_bits().min(48)
-}
-
 /// The boot CPU's features as the command line limits them.
 ///
 /// # Errors

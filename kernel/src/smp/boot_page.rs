@@ -9,7 +9,8 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use linmap_platform::Affinity;
-use linmap_vmsa::{Pa, Va};
+use linmap_table::Reserved;
+use linmap_vmsa::{Granule, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::affinities::NOBODY;
@@ -44,7 +45,9 @@ struct BootPage {
     mark: AtomicU64,
     /// VA − PA of the image.
     image_offset: AtomicU64,
-    _rest: [u64; 247],
+    /// TCR, with the most bits of physical address that any CPU uses.
+    tcr: AtomicU64,
+    _rest: [u64; 246],
     /// 0, or the affinity of a CPU with its message in bits 63:56: a `REFUSED_` or [`COMING`].
     /// Written with the MMU off; the boot CPU writes it with the MMU on, only while no other CPU
     /// may.
@@ -72,7 +75,8 @@ static SECONDARY_BOOT: BootPage = BootPage {
     pen: AtomicU64::new(0),
     mark: AtomicU64::new(0),
     image_offset: AtomicU64::new(0),
-    _rest: [0; 247],
+    tcr: AtomicU64::new(0),
+    _rest: [0; 246],
     status: AtomicU64::new(0),
     answer: AtomicU64::new(0),
     _rest_of_page: [0; 254],
@@ -98,6 +102,8 @@ pub const PEN: usize = offset_of!(BootPage, pen);
 pub const MARK: usize = offset_of!(BootPage, mark);
 /// The offset of `image_offset`.
 pub const IMAGE_OFFSET: usize = offset_of!(BootPage, image_offset);
+/// The offset of `tcr`.
+pub const TCR: usize = offset_of!(BootPage, tcr);
 /// The lowest bit of a question's number, above all affinity fields.
 pub const ASKED_NUMBER_AT: u32 = 40;
 
@@ -109,6 +115,8 @@ pub const REFUSED_LEVEL: u64 = 1;
 pub const REFUSED_GRANULE: u64 = 2;
 /// Status: the CPU has too few bits of physical address.
 pub const REFUSED_PA_RANGE: u64 = 3;
+/// Status: the CPU lacks the VA size or the descriptor format of the tables.
+pub const REFUSED_VA_SIZE: u64 = 4;
 /// Status: the CPU has seen the call and arrives.
 pub const COMING: u64 = 0x80;
 
@@ -121,18 +129,26 @@ pub enum Unfit {
     /// It lacks the granule of the tables.
     #[error("ID_AA64MMFR0_EL1: it lacks the {}K granule", GRANULE.bytes() >> 10)]
     Granule,
+    /// It lacks the VA size or the descriptor format of the tables.
+    #[error("{}: it lacks the 52-bit addresses that the system uses", match GRANULE {
+        Granule::K4 => "ID_AA64MMFR0_EL1.TGran4",
+        Granule::K16 => "ID_AA64MMFR0_EL1.TGran16",
+        Granule::K64 => "ID_AA64MMFR2_EL1.VARange",
+    })]
+    VaSize,
     /// It lacks bits of physical address that are in use.
     #[error("ID_AA64MMFR0_EL1.PARange: physical addresses in use are beyond its reach")]
     PaRange,
 }
 
 /// Writes what every CPU that starts needs: how the boot CPU was `entered`, the encoding of the
-/// least PARange, the value of TTBR0 while it translates nothing, and VA − PA of the image.
-pub fn publish(entered: Entered, pa_range: u64, ttbr0: u64, image_offset: u64) {
+/// least PARange, the boot CPU's values of TTBR0 and TCR, and VA − PA of the image.
+pub fn publish(entered: Entered, pa_range: u64, reserved: Reserved, image_offset: u64) {
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
     page.pa_range.store(pa_range, Ordering::Relaxed);
-    page.ttbr0.store(ttbr0, Ordering::Relaxed);
+    page.ttbr0.store(reserved.ttbr0, Ordering::Relaxed);
+    page.tcr.store(reserved.tcr, Ordering::Relaxed);
     page.image_offset.store(image_offset, Ordering::Relaxed);
     // This also drops the line of the status, which CPUs without MMU write.
     cpu::clean_and_invalidate(address(0), size_of::<BootPage>() as u64);
@@ -215,6 +231,7 @@ pub fn unfit(affinity: Affinity) -> Option<Unfit> {
         REFUSED_LEVEL => Some(Unfit::Level),
         REFUSED_GRANULE => Some(Unfit::Granule),
         REFUSED_PA_RANGE => Some(Unfit::PaRange),
+        REFUSED_VA_SIZE => Some(Unfit::VaSize),
         _ => None,
     }
 }

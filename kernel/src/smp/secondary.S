@@ -59,6 +59,9 @@ wait_for_call:
     mrs     x0, id_aa64mmfr0_el1
     mov     x2, #{refused_granule}
     require_granule refused
+    ldr     x24, [x22, #{boot_tcr}]
+    mov     x2, #{refused_va_size}
+    require_wide_addresses refused
     and     x0, x0, #0xf                // PARange
     ldr     x1, [x22, #{boot_pa_range}]
     mov     x2, #{refused_pa_range}

@@ -10,17 +10,18 @@ use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::verify::{Content, Expected, Validity};
 use linmap_table::{Leaves, Mapping, MappingError, Mappings, ReachableFrames, Subtree, SubtreeError};
-use linmap_vmsa::{Attributes, Descriptor, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Pa, PaRange, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
+use crate::arch::geometry::geometry;
 use crate::arch::image::level_2_entry;
-use crate::arch::layout::{GEOMETRY, MAX_CPUS, STACKS, stack};
+use crate::arch::layout::{GRANULE, MAX_CPUS, STACKS, TABLE, stack};
 use crate::memory::physical::Memory;
 
 /// CPUs whose slots share one table of pages.
 const PER_TABLE: usize = {
-    let slots = (GEOMETRY.entry_bytes(Level::L2) / stack::SLOT) as usize;
+    let slots = (TABLE / stack::SLOT) as usize;
     if slots < MAX_CPUS { slots } else { MAX_CPUS }
 };
 
@@ -106,7 +107,7 @@ fn allocate_and_map(
             let everywhere = memory.everywhere();
             list.push(Mapping {
                 va: Va(slot.0 + offset),
-                pa: memory.memblock.alloc(len, GEOMETRY.granule().bytes(), everywhere)?,
+                pa: memory.memblock.alloc(len, GRANULE.bytes(), everywhere)?,
                 len,
                 attributes: Attributes::KERNEL_DATA,
                 leaves: Leaves::Pages,
@@ -116,19 +117,19 @@ fn allocate_and_map(
     if list.is_empty() {
         return Ok(());
     }
-    Ok(link(memory, &Mappings::new(GEOMETRY, list)?)?)
+    Ok(link(memory, &Mappings::new(geometry(), list)?)?)
 }
 
 /// Builds the table of pages for `mappings`, which share one, and links it.
 fn link(memory: &mut Memory, mappings: &Mappings<'_>) -> Result<(), SubtreeError> {
     let mut window = memory.tables();
     // SAFETY: memblock knows all memory that is in use.
-    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, GEOMETRY) };
+    let mut frames = unsafe { MemblockFrames::new(&mut memory.memblock, geometry()) };
     // SAFETY: the linear map has all of memblock's memory.
     let table = Subtree::lowest(mappings, &mut unsafe { ReachableFrames::new(&mut window, &mut frames) })?;
     let cpu = &mut ThisCpu;
     cpu.dsb(Dsb::Ishst);
-    let link = Descriptor::table(GEOMETRY, table.table());
+    let link = Descriptor::table(geometry(), table.table());
     // SAFETY: this entry of the live table belongs to the window of stacks. It is invalid, and only
     // this function sets it. The barrier ordered the table, which maps memory that memblock has
     // just handed out.

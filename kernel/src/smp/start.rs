@@ -4,6 +4,7 @@ use linmap::features::{Features, Lacks, System};
 use linmap_platform::{CpuNode, EnableMethod};
 
 use crate::arch::cpu::ThisCpu;
+use crate::arch::geometry::geometry;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::platform::Platform;
 use crate::arch::psci;
@@ -109,7 +110,7 @@ impl Cpus {
                 psci::cpu_on(psci, described.affinity, entry).map_err(Why::Firmware)
             }
             EnableMethod::SpinTable { release } => {
-                mailbox::write(memory, release, entry, platform.features.pa_bits())?;
+                mailbox::write(memory, release, entry, geometry().pa_bits())?;
                 // All CPUs that watch this mailbox leave it.
                 for (number, other) in self.list.iter().enumerate() {
                     if other.method == described.method {

@@ -9,6 +9,7 @@ use linmap_platform::{CpuNode, Devices, EnableMethod};
 use linmap_vmsa::id::Mmfr0;
 
 use crate::arch::cpu::{self, ThisCpu};
+use crate::arch::geometry::geometry;
 use crate::arch::per_cpu;
 use crate::arch::platform::Platform;
 use crate::arch::print::Quoted;
@@ -43,11 +44,11 @@ pub fn start_all(
     let present = cpus.list.len();
     let described = devices.gic.as_ref();
     if present > 1 {
-        cpus.gic = cpus.start_gic(platform, memory, described, topology);
+        cpus.gic = cpus.start_gic(memory, described, topology);
         cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
         let Platform { entered, reserved, image, .. } = *platform;
-        boot_page::publish(entered, pa_range, reserved.ttbr0, image.offset());
+        boot_page::publish(entered, pa_range, reserved, image.offset());
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
         let way_off = psci::way_off(cpus.list[0].method, cpus.psci);
         per_cpu::of(0).conduit.store(way_off, Ordering::Release);
@@ -105,7 +106,6 @@ impl Cpus {
     /// Sets up the interrupt controller that the device tree describes.
     fn start_gic(
         &mut self,
-        platform: &Platform,
         memory: &mut Memory,
         described: Option<&(Version, Device<'_>)>,
         topology: &Topology,
@@ -115,7 +115,7 @@ impl Cpus {
         if let Some(registers) = registers().find(|range| is_memory(*range)) {
             return Err(GicError::InMemory { registers });
         }
-        let pa_bits = platform.features.pa_bits();
+        let pa_bits = geometry().pa_bits();
         let gic = Gic::start(described, topology, pa_bits, &mut memory.fixmap, &mut ThisCpu)?;
         // All CPUs have to reach the registers.
         let device_bits = bits_to_reach(registers());

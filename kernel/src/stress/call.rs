@@ -6,19 +6,19 @@ use linmap::{ChangeError, Changed, Protection};
 use linmap_live::Global;
 use linmap_vmsa::{Level, PaRange};
 
-use crate::arch::layout::GEOMETRY;
+use crate::arch::layout::WIDEST;
 use crate::memory::live::LiveMap;
 use crate::memory::physical::Memory;
 use crate::stress::arena::PageState;
 use crate::stress::random::Random;
 
 /// The pages of a contiguous run of pages.
-const RUN: u64 = match GEOMETRY.contiguous_entries(Level::L3) {
+const RUN: u64 = match WIDEST.contiguous_entries(Level::L3) {
     Some(pages) => pages as u64,
     None => 16,
 };
 /// The pages of a block at level 2.
-const BLOCK: u64 = GEOMETRY.entries(Level::L3) as u64;
+const BLOCK: u64 = WIDEST.entries(Level::L3) as u64;
 
 /// One random change of the arena.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use linmap_vmsa::registers::tcr_with_t0sz;
 
 use crate::arch::cpu::{self, ThisCpu};
 use crate::arch::frame::Frame;
-use crate::arch::layout::IDENTITY;
+use crate::arch::geometry::identity;
 use crate::arch::per_cpu::{self, State};
 use crate::arch::print::Quoted;
 use crate::arch::stop;
@@ -95,7 +95,7 @@ impl Ready {
         // translations stays cached.
         let nothing = departure.reserved.ttbr0;
         // Granule and descriptor format are the kernel's all the time.
-        let tcr = tcr_with_t0sz(cpu::tcr(), IDENTITY).unwrap_or(departure.reserved.tcr);
+        let tcr = tcr_with_t0sz(cpu::tcr(), identity()).unwrap_or(departure.reserved.tcr);
         // SAFETY: the kernel runs in TTBR1's half, and its own T0SZ goes with the empty table.
         unsafe { Reserved { ttbr0: nothing, tcr }.restore(&mut ThisCpu) };
         // SAFETY: the load has written and cleaned code and orders, and they are unchanged. Their
