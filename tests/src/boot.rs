@@ -25,6 +25,16 @@ fn xtask() -> Command {
     command
 }
 
+/// Boots the example `name` with these options, separated by white space. Returns the exit code and
+/// what was printed.
+pub fn example(name: &str, options: &str) -> (Option<i32>, String) {
+    let mut command = xtask();
+    command.args(["example", name]).args(options.split_whitespace());
+    let output = command.output().expect("xtask runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
 /// A boot to be made.
 #[derive(Debug)]
 pub struct Boot {

@@ -17,7 +17,7 @@ mod tiny;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at};
-pub use boot::{Boot, Outcome, Record, number, own_image};
+pub use boot::{Boot, Outcome, Record, example, number, own_image};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};

@@ -16,6 +16,7 @@ mod checksum;
 mod children;
 mod console;
 mod devicetree;
+mod example;
 mod fuzz;
 mod granule;
 mod handover;
@@ -61,6 +62,8 @@ enum Command {
     /// Boot the kernel in QEMU, build the linear map, and kexec into Linux with the MMU on
     #[command(after_help = boot::EXIT_CODES)]
     Boot(boot::BootArgs),
+    /// Boot one of the examples in QEMU
+    Example(example::ExampleArgs),
     /// Run every test: host, kernel build, end-to-end in QEMU
     Test(test::TestArgs),
     /// Run every benchmark
@@ -98,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match command {
         Command::Boot(arguments) => boot::run(&workspace, &arguments),
+        Command::Example(arguments) => example::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),

@@ -3,14 +3,16 @@
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use linmap::{Builder, BuilderSlots, FixmapStep, ImageParts, LinearMapConfig, MappingLists, MemblockFrames};
+use linmap::{
+    Builder, BuilderSlots, FixmapStep, ImageParts, LinearMapConfig, MappingLists, MemblockFrames, PageRanges,
+};
 use linmap_board::{Board, BoardFrames};
 use linmap_memblock::Memblock;
 use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register};
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Descriptor, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Descriptor, Level, MemoryType, Pa, PaRange, Va};
 
 use super::checked::Checked;
 use super::job::Job;
@@ -37,6 +39,8 @@ pub(super) fn run(job: Job) -> Result<Checked> {
         geometry: GEOMETRY,
         image: ImageParts::default(),
         leaves: Leaves::Pages,
+        pages: PageRanges::new(),
+        memory: MemoryType::Normal,
         builder: Builder::Fixmap(FixmapStep::Base),
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
         root: early(0),

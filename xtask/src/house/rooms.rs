@@ -31,6 +31,7 @@ pub const ROOMS: &[Room] = &[
     Room { folder: "crates/model", only: Some(&["crates/trace"]) },
     room("crates/board"),
     room("kernel"),
+    room("examples/first-map"),
     room("bench"),
     room("tests"),
     room("xtask"),

@@ -73,13 +73,13 @@ pub fn package(workspace: &Workspace) -> Result<ExitCode> {
 fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
     if setup::lints::ensure(&cargo())? {
         steps.command("format", &mut cargo_in(workspace, &["fmt", "--all", "--check"]));
-        let words =
-            ["clippy", "--workspace", "--exclude", "linmap-kernel", "--all-targets", "--", "-D", "warnings"];
+        // Of the packages that build for the host.
+        let words = ["clippy", "--all-targets", "--", "-D", "warnings"];
         steps.command("clippy, host", &mut cargo_in(workspace, &words));
         match toolchain {
             Toolchain::Rustup { .. } => {
                 let mut clippy = build::cargo(workspace, toolchain, "clippy");
-                clippy.args(["--package", "linmap-kernel", "--", "-D", "warnings"]);
+                clippy.args(["--package", "linmap-kernel", "--package", "first-map", "--", "-D", "warnings"]);
                 steps.command("clippy, kernel", &mut clippy);
             }
             Toolchain::Debian { .. } => {
@@ -92,7 +92,7 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
     // A kernel with an allocator of its own.
     let words = ["check", "--package", "linmap", "--no-default-features", "--test", "another_kernel"];
     steps.command("without memblock", &mut cargo_in(workspace, &words));
-    let mut doc = cargo_in(workspace, &["doc", "--no-deps", "--workspace", "--exclude", "linmap-kernel"]);
+    let mut doc = cargo_in(workspace, &["doc", "--no-deps"]);
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
     Ok(())
 }
@@ -123,7 +123,7 @@ fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &Test
     let filter = arguments.filter.as_deref();
     let words: &[&str] = match filter {
         Some(_) => &["test", "--package", END_TO_END],
-        None => &["test", "--workspace", "--exclude", "linmap-kernel"],
+        None => &["test"],
     };
     let mut programs = Vec::new();
     steps.run("building tests", || {
@@ -148,7 +148,7 @@ fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &Test
     };
     if filter.is_none() {
         run("host tests", &host, steps);
-        let words = ["test", "--doc", "--workspace", "--exclude", "linmap-kernel"];
+        let words = ["test", "--doc"];
         steps.command("doc tests", &mut cargo_in(workspace, &words));
     }
     match has_kernel {

@@ -1,0 +1,91 @@
+//! `cargo xtask example`: boots one of the programs in `examples/` in QEMU.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::setup::toolchain::TARGET;
+use crate::setup::{self, Wanted, payload};
+use crate::workspace::Workspace;
+use crate::{build, process};
+
+/// The exit code of an example whose QEMU had to be stopped.
+const TIMED_OUT: i32 = 124;
+/// How many seconds an example may take.
+const SECONDS: &str = "60";
+
+/// A program in `examples/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Example {
+    /// The MMU on at EL1, EL2 or EL3; a store to text faults
+    FirstMap,
+}
+
+impl Example {
+    /// The name of its package and its binary.
+    fn package(self) -> &'static str {
+        match self {
+            Self::FirstMap => "first-map",
+        }
+    }
+}
+
+/// Boot one of the examples in QEMU.
+#[derive(Debug, clap::Args)]
+pub struct ExampleArgs {
+    /// Which one
+    #[arg(value_enum)]
+    name: Example,
+    /// The exception level to be entered at
+    #[arg(long, value_name = "1|2|3", default_value_t = 1, value_parser = exception_level())]
+    el: u8,
+    /// QEMU's CPU type
+    #[arg(long, value_name = "TYPE", default_value = "max")]
+    cpu: String,
+}
+
+fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(1..=3)
+}
+
+/// `cargo xtask example`.
+pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
+    let wanted = Wanted { qemu: setup::FOR_BOOT, lines: &[], tools: payload::Tools::None };
+    setup::announce(workspace, &wanted)?;
+    setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
+    let elf = built(workspace, arguments.name.package())?;
+    // QEMU enters a program at the highest level that the CPU has.
+    let levels = match arguments.el {
+        1 => "",
+        2 => ",virtualization=on",
+        _ => ",virtualization=on,secure=on",
+    };
+    let mut qemu = Command::new("timeout");
+    qemu.args([SECONDS, "qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
+    qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting", "-kernel"]);
+    qemu.arg(elf);
+    let status = process::status(&mut qemu)?;
+    match status.code() {
+        Some(0) => Ok(ExitCode::SUCCESS),
+        Some(TIMED_OUT) => bail!("{} did not end within {SECONDS} s", arguments.name.package()),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Builds an example. Returns its ELF.
+fn built(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    let toolchain = setup::toolchain::ensure(workspace)?;
+    let mut cargo = build::cargo(workspace, &toolchain, "build");
+    cargo.args(["--package", package, "--bin", package, "--profile", "kernel"]);
+    let status = process::status(&mut cargo)?;
+    if !status.success() {
+        bail!("building {package} failed: {}", process::line(&cargo));
+    }
+    Ok(workspace
+        .target
+        .join(format!("kernel-{}", toolchain.name()))
+        .join(TARGET)
+        .join("kernel")
+        .join(package))
+}
