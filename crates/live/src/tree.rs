@@ -35,6 +35,7 @@ impl LiveTree {
     /// at least BBM level `bbm`.
     ///
     /// # Safety
+    /// - The regime of the geometry has user space: EL1&0, or EL2&0.
     /// - The root is in a TTBR with this geometry, or could be. From now on only this value changes
     ///   the tree.
     /// - From the plan of an edit until it is applied, hardware updates of the access flag and of

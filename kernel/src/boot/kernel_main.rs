@@ -147,7 +147,7 @@ fn boot(
         payloads: Payloads { crash_memory: found.crash, ..Payloads::default() },
     };
     let Owners { platform, memory, map, cpus, preserved, .. } = &mut owners;
-    start_all(cpus, platform, memory, devices, &found.topology)
+    start_all(cpus, platform, memory, devices, &found.topology, map.map.attributes().memory)
         .unwrap_or_else(|error| fail("cpus", &error, psci));
     live::rely_on(map, memory, platform, cpus.system(), choices)
         .unwrap_or_else(|error| fail("repaint", &error, psci));

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use linmap_platform::Affinity;
 use linmap_table::Reserved;
-use linmap_vmsa::{Granule, Pa, Va};
+use linmap_vmsa::{Granule, MemoryType, Pa, Va};
 use thiserror::Error;
 
 use crate::arch::affinities::NOBODY;
@@ -47,7 +47,9 @@ struct BootPage {
     image_offset: AtomicU64,
     /// TCR, with the most bits of physical address that any CPU uses.
     tcr: AtomicU64,
-    _rest: [u64; 246],
+    /// The least MTE field of ID_AA64PFR1_EL1: 2 where memory has tags.
+    mte: AtomicU64,
+    _rest: [u64; 245],
     /// 0, or the affinity of a CPU with its message in bits 63:56: a `REFUSED_` or [`COMING`].
     /// Written with the MMU off; the boot CPU writes it with the MMU on, only while no other CPU
     /// may.
@@ -76,7 +78,8 @@ static SECONDARY_BOOT: BootPage = BootPage {
     mark: AtomicU64::new(0),
     image_offset: AtomicU64::new(0),
     tcr: AtomicU64::new(0),
-    _rest: [0; 246],
+    mte: AtomicU64::new(0),
+    _rest: [0; 245],
     status: AtomicU64::new(0),
     answer: AtomicU64::new(0),
     _rest_of_page: [0; 254],
@@ -104,6 +107,8 @@ pub const MARK: usize = offset_of!(BootPage, mark);
 pub const IMAGE_OFFSET: usize = offset_of!(BootPage, image_offset);
 /// The offset of `tcr`.
 pub const TCR: usize = offset_of!(BootPage, tcr);
+/// The offset of `mte`.
+pub const MTE: usize = offset_of!(BootPage, mte);
 /// The lowest bit of a question's number, above all affinity fields.
 pub const ASKED_NUMBER_AT: u32 = 40;
 
@@ -117,6 +122,8 @@ pub const REFUSED_GRANULE: u64 = 2;
 pub const REFUSED_PA_RANGE: u64 = 3;
 /// Status: the CPU lacks the VA size or the descriptor format of the tables.
 pub const REFUSED_VA_SIZE: u64 = 4;
+/// Status: the CPU has no memory with allocation tags, and memory is mapped as such.
+pub const REFUSED_MTE: u64 = 5;
 /// Status: the CPU has seen the call and arrives.
 pub const COMING: u64 = 0x80;
 
@@ -136,20 +143,25 @@ pub enum Unfit {
         Granule::K64 => "ID_AA64MMFR2_EL1.VARange",
     })]
     VaSize,
+    /// It lacks memory with allocation tags.
+    #[error("ID_AA64PFR1_EL1.MTE: memory is mapped with allocation tags, which it does not have")]
+    Mte,
     /// It lacks bits of physical address that are in use.
     #[error("ID_AA64MMFR0_EL1.PARange: physical addresses in use are beyond its reach")]
     PaRange,
 }
 
 /// Writes what every CPU that starts needs: how the boot CPU was `entered`, the encoding of the
-/// least PARange, the boot CPU's values of TTBR0 and TCR, and VA − PA of the image.
-pub fn publish(entered: Entered, pa_range: u64, reserved: Reserved, image_offset: u64) {
+/// least PARange, the boot CPU's values of TTBR0 and TCR, VA − PA of the image, and the type of
+/// memory.
+pub fn publish(entered: Entered, pa_range: u64, reserved: Reserved, image_offset: u64, memory: MemoryType) {
     let page = &SECONDARY_BOOT;
     page.entered.store(entered.code(), Ordering::Relaxed);
     page.pa_range.store(pa_range, Ordering::Relaxed);
     page.ttbr0.store(reserved.ttbr0, Ordering::Relaxed);
     page.tcr.store(reserved.tcr, Ordering::Relaxed);
     page.image_offset.store(image_offset, Ordering::Relaxed);
+    page.mte.store(if memory == MemoryType::NormalTagged { 2 } else { 0 }, Ordering::Relaxed);
     // This also drops the line of the status, which CPUs without MMU write.
     cpu::clean_and_invalidate(address(0), size_of::<BootPage>() as u64);
 }
@@ -232,6 +244,7 @@ pub fn unfit(affinity: Affinity) -> Option<Unfit> {
         REFUSED_GRANULE => Some(Unfit::Granule),
         REFUSED_PA_RANGE => Some(Unfit::PaRange),
         REFUSED_VA_SIZE => Some(Unfit::VaSize),
+        REFUSED_MTE => Some(Unfit::Mte),
         _ => None,
     }
 }

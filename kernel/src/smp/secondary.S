@@ -67,6 +67,12 @@ wait_for_call:
     mov     x2, #{refused_pa_range}
     cmp     x0, x1
     b.lo    refused
+    mrs     x0, id_aa64pfr1_el1
+    ubfx    x0, x0, #8, #4              // MTE
+    ldr     x1, [x22, #{boot_mte}]
+    mov     x2, #{refused_mte}
+    cmp     x0, x1
+    b.lo    refused
     adr_l   x3, secondary_virtual_entry
     ldr     x0, [x22, #{boot_image_offset}]
     add     x3, x3, x0

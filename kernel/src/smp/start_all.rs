@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use linmap_platform::device::Device;
 use linmap_platform::gic::Version;
 use linmap_platform::{CpuNode, Devices, EnableMethod};
+use linmap_vmsa::MemoryType;
 use linmap_vmsa::id::Mmfr0;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -37,6 +38,7 @@ pub fn start_all(
     memory: &mut Memory,
     devices: &Devices<'_>,
     topology: &Topology,
+    memory_type: MemoryType,
 ) -> Result<(), CpuWordError> {
     let started = cpu::counter();
     warn_of_unusable(topology);
@@ -48,7 +50,7 @@ pub fn start_all(
         cpus.stacks = stacks::map(memory, present, &mut cpus.stack_memory).map(|()| present);
         let pa_range = Mmfr0::least_pa_range(cpus.system.pa_bits);
         let Platform { entered, reserved, image, .. } = *platform;
-        boot_page::publish(entered, pa_range, reserved, image.offset());
+        boot_page::publish(entered, pa_range, reserved, image.offset(), memory_type);
         // The boot CPU leaves too, when another CPU ends the kernel and a crash kernel waits.
         let way_off = psci::way_off(cpus.list[0].method, cpus.psci);
         per_cpu::of(0).conduit.store(way_off, Ordering::Release);
