@@ -41,7 +41,8 @@ fn a_thousand_regions_are_mapped_changed_and_left_for_linux() {
     let tree = many_regions(1000);
     let script = "verify; map; mem; reserve 0x50000000 2M; protect ro 0x50001000 4K; verify; \
                   protect rw 0x50001000 4K; free 0x50000000 2M; \
-                  memory remove 0xc0003000 4K; verify; memory add 0xc0003000 4K; verify";
+                  memory remove 0xc0003000 4K; stress 20 7; verify; \
+                  memory add 0xc0003000 4K; ng on; ng off; verify";
     let image_data = image_data();
     for cpu in ["max", "cortex-a72"] {
         let outcome = verified(&format!("--memory 4G --payload none --cpu {cpu}"), &tree, script);
@@ -50,6 +51,15 @@ fn a_thousand_regions_are_mapped_changed_and_left_for_linux() {
         assert_eq!(outcome.linear_map("bytes"), GIB + 1000 * PAGE - image_data);
     }
     reaches_linux("--memory 4G", &tree);
+}
+
+#[test]
+fn as_many_regions_as_the_fixmap_reaches_are_mapped_and_more_are_refused() {
+    let outcome = verified("--memory 4G --payload none", &many_regions(6000), "verify; map");
+    assert_eq!(number(outcome.phase("memblock"), "regions"), 6001);
+    let tree = many_regions(12_000).file();
+    let outcome = Boot::new("--memory 4G --payload none").with("--dtb", tree.path()).run();
+    outcome.expect_error("memory", &["no room for 0x", "in reach for a longer one"]);
 }
 
 #[test]

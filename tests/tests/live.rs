@@ -387,7 +387,7 @@ fn memory_has_tags_where_the_cpus_have_them_and_is_asked_to() {
     let commands = "verify; dump; reserve 0x80000000 2M; protect ro 0x80001000 4K; free 0x80000000 2M; \
                     memory remove 0xa0000000 2M; memory add 0xa0000000 2M; fold 0x80000000 1G; verify; dump";
     for (options, tagged) in [("--cpus 2 --mte", true), ("--cpus 2", false)] {
-        let outcome = script(options, "linmap.mte=on", commands);
+        let outcome = script(options, "linmap.mte=on linmap.kaslr=off", commands);
         outcome.expect_success();
         for dump in dumps(&outcome) {
             let memory = dump.iter().filter(|line| line.starts_with("0xffff0"));

@@ -23,6 +23,7 @@ use crate::arch::topology::Topology;
 use crate::boot::memory_words::{self, WordError};
 use crate::boot::pass::Pass;
 use crate::boot::reach;
+use crate::boot::reserved_outside::ReservedOutside;
 use crate::kexec::crash::memory::CrashMemory;
 use crate::memory::long_lists::{EarlyWindow, REGIONS, RangeList, with_scratch};
 use crate::memory::preserved::PreservedMemory;
@@ -82,6 +83,7 @@ pub fn find(
         reach: |storage| window.ranges(fixmap, storage),
     };
     let warnings = memblock.fill_from_fdt_of_any_length(fdt, early)?;
+    let outside = ReservedOutside::find(fdt, &memblock);
     memory_words::apply_maps(line, &mut memblock)?;
     let initrd = chosen::initrd(fdt);
     let in_use = [image.range(), dtb, initrd.unwrap_or_default()];
@@ -101,6 +103,10 @@ pub fn find(
     let crash = CrashMemory::reserve(line, &mut memblock);
     let ticks = cpu::ticks_since(started);
     warn(&warnings);
+    if let Some(outside) = outside {
+        say!("{outside}");
+        report!("warning=memory what={}", Quoted(&outside));
+    }
     reach::warn(left_out);
     let crash = crash.unwrap_or_else(|error| {
         say!("no memory is reserved for a crash kernel: {error}");

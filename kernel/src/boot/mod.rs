@@ -12,3 +12,4 @@ pub mod memory_words;
 pub mod pass;
 pub mod reach;
 pub mod refuse;
+pub mod reserved_outside;

@@ -4,12 +4,12 @@
 use linmap::{
     BuildError, Builder, BuiltMap, ConfigError, ImageParts, KaslrSeed, Layout, LayoutError, LeafPolicy,
     LinearMap, LinearMapConfig, MappingLists, MemblockFrames, PageRanges, Repaint, TooManyPageRanges,
-    leaves_name,
+    first_unmappable, leaves_name,
 };
 use linmap_memblock::{AllocError, Memblock, RegionError};
 use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
-use linmap_table::{Fixmap, Mapping};
+use linmap_table::{Fixmap, Mapping, Unmappable};
 use linmap_vmsa::id::Pfr1;
 use linmap_vmsa::{MemoryType, PaRange};
 use thiserror::Error;
@@ -46,10 +46,12 @@ pub enum LinearMapError {
     #[error("linmap.mte= is on or off")]
     UnknownMte,
     /// The image is not in mapped memory, where its tables are reached.
-    #[error("the kernel image at {image} does not lie in one mapped range of memory")]
+    #[error("the kernel image at {image} does not lie in one mapped range of memory{reason}")]
     ImageNotMapped {
         /// Its range.
         image: PaRange,
+        /// What of it is not memory, or must not be mapped.
+        reason: UnmappableReason,
     },
     /// This memory can't be mapped.
     #[error(transparent)]
@@ -66,6 +68,21 @@ pub enum LinearMapError {
     /// The builder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
+}
+
+/// Displays what of a range can't be mapped, if that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnmappableReason(Option<Unmappable>);
+
+impl core::fmt::Display for UnmappableReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(Unmappable::NoMap(pa)) => write!(f, ": {pa} is no-map"),
+            Some(Unmappable::NotMemory(pa)) => write!(f, ": {pa} is not memory"),
+            // Its ends share a page with something that can't be mapped.
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What the command line asks for.
@@ -101,7 +118,8 @@ pub fn build(
         Some(name) => Repaint::from_name(name).ok_or(LinearMapError::UnknownRepaint)?,
     };
     if !memblock.mappable(GRANULE.bytes()).any(|range| range.covers(image.range())) {
-        return Err(LinearMapError::ImageNotMapped { image: image.range() });
+        let reason = UnmappableReason(first_unmappable(memblock, image.range()));
+        return Err(LinearMapError::ImageNotMapped { image: image.range(), reason });
     }
     let data = PaRange::new(image.read_only().end, image.range().end);
     let config = LinearMapConfig {
