@@ -63,6 +63,22 @@ fn as_many_regions_as_the_fixmap_reaches_are_mapped_and_more_are_refused() {
 }
 
 #[test]
+fn long_lists_stay_with_an_image_that_lies_beyond_the_linear_region() {
+    // 39 bits have a linear region of 256 GiB. The image only fits the last region.
+    let mut tree = many_regions(300);
+    tree.memory.pop();
+    tree.memory.extend([(RAM, MIB), (RAM + 280 * GIB, GIB)]);
+    // Nothing is loaded there.
+    tree.reserved = vec![(RAM + 2 * GIB, GIB)];
+    let options = "--memory 282G --payload none --va-bits 39";
+    let outcome = verified(options, &tree, "verify; mem");
+    let left_out =
+        outcome.records.iter().find(|record| record.get("warning").is_some_and(|of| of == "memory-left-out"));
+    assert_eq!(number(left_out.expect("a warning"), "bytes"), MIB + 300 * PAGE);
+    assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB);
+}
+
+#[test]
 fn three_hundred_holes_are_in_no_leaf() {
     let holes =
         (0..300).map(|nth| (RAM + 64 * MIB + nth * 2 * MIB + nth % 7 * 36 * KIB, PAGE + nth % 5 * PAGE));
