@@ -36,8 +36,9 @@ pub struct EarlyStorage<'u, F> {
 
 impl<const N: usize> Memblock<N> {
     /// As [`fill_from_fdt`](Self::fill_from_fdt), for a tree with any number of ranges: if a list
-    /// is full, all move to RAM of the tree that it does not reserve and that is not in use. There is room for four times the tree's ranges then, as allocations and reservations
-    /// need it. The storage is reserved.
+    /// is full, all move to RAM of the tree that it does not reserve and that is not in use. There
+    /// is room for four times the tree's ranges then, as allocations and reservations need it. The
+    /// storage is reserved.
     ///
     /// [`allow_growth`](Self::allow_growth) lets the lists grow further, once everything that is in
     /// use is reserved; [`move_lists`](Self::move_lists) does too, and moves them to another
@@ -85,8 +86,8 @@ fn bytes_for(fdt: Fdt<'_>) -> u64 {
     ((count * 4 + MORE) * LISTS * size_of::<PaRange>()) as u64
 }
 
-/// Returns the place for `bytes` bytes in RAM that the tree does not reserve, as near as possible to
-/// the first range that is in use.
+/// Returns the place for `bytes` bytes in RAM that the tree does not reserve, as near as possible
+/// to the first range that is in use.
 fn place(fdt: Fdt<'_>, bytes: u64, in_use: &[PaRange], align: u64) -> Option<PaRange> {
     let near = in_use.first().copied().unwrap_or_default();
     let mut nearest: Option<(u64, PaRange)> = None;
