@@ -54,6 +54,13 @@ fn a_thousand_regions_are_mapped_changed_and_left_for_linux() {
 }
 
 #[test]
+fn a_thousand_regions_smaller_than_a_page_are_in_no_leaf() {
+    let outcome = verified("--memory 4G --payload none --granule 64k", &many_regions(1000), "verify; mem");
+    assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB + 1000 * PAGE);
+    assert!(outcome.linear_map("bytes") < GIB);
+}
+
+#[test]
 fn as_many_regions_as_the_fixmap_reaches_are_mapped_and_more_are_refused() {
     let outcome = verified("--memory 4G --payload none", &many_regions(6000), "verify; map");
     assert_eq!(number(outcome.phase("memblock"), "regions"), 6001);
