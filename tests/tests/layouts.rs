@@ -54,12 +54,35 @@ fn a_thousand_regions_are_mapped_changed_and_left_for_linux() {
 }
 
 #[test]
+fn a_thousand_regions_smaller_than_a_page_are_in_no_leaf() {
+    let outcome = verified("--memory 4G --payload none --granule 64k", &many_regions(1000), "verify; mem");
+    assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB + 1000 * PAGE);
+    assert!(outcome.linear_map("bytes") < GIB);
+}
+
+#[test]
 fn as_many_regions_as_the_fixmap_reaches_are_mapped_and_more_are_refused() {
     let outcome = verified("--memory 4G --payload none", &many_regions(6000), "verify; map");
     assert_eq!(number(outcome.phase("memblock"), "regions"), 6001);
     let tree = many_regions(12_000).file();
     let outcome = Boot::new("--memory 4G --payload none").with("--dtb", tree.path()).run();
     outcome.expect_error("memory", &["no room for 0x", "in reach for a longer one"]);
+}
+
+#[test]
+fn long_lists_stay_with_an_image_that_lies_beyond_the_linear_region() {
+    // 39 bits have a linear region of 256 GiB. The image only fits the last region.
+    let mut tree = many_regions(300);
+    tree.memory.pop();
+    tree.memory.extend([(RAM, MIB), (RAM + 280 * GIB, GIB)]);
+    // Nothing is loaded there.
+    tree.reserved = vec![(RAM + 2 * GIB, GIB)];
+    let options = "--memory 282G --payload none --va-bits 39";
+    let outcome = verified(options, &tree, "verify; mem");
+    let left_out =
+        outcome.records.iter().find(|record| record.get("warning").is_some_and(|of| of == "memory-left-out"));
+    assert_eq!(number(left_out.expect("a warning"), "bytes"), MIB + 300 * PAGE);
+    assert_eq!(number(outcome.phase("memblock"), "bytes"), GIB);
 }
 
 #[test]

@@ -22,7 +22,9 @@ const MORE: usize = 64;
 /// Where the lists of a memory map may lie while it is filled.
 #[derive(Debug)]
 pub struct EarlyStorage<'u, F> {
-    /// What is in use although the tree does not say so: the running image, the tree itself.
+    /// What is in use although the tree does not say so: the running image, the tree itself. The
+    /// storage lies as near as possible to the first of them, so that what limits memory but keeps
+    /// the image keeps both.
     pub in_use: &'u [PaRange],
     /// The bytes to which both ends of the storage are aligned, a power of two: the page by which
     /// `reach` maps it.
@@ -34,9 +36,9 @@ pub struct EarlyStorage<'u, F> {
 
 impl<const N: usize> Memblock<N> {
     /// As [`fill_from_fdt`](Self::fill_from_fdt), for a tree with any number of ranges: if a list
-    /// is full, all move to the lowest RAM of the tree that it does not reserve and that is not in
-    /// use. There is room for four times the tree's ranges then, as allocations and reservations
-    /// need it. The storage is reserved.
+    /// is full, all move to RAM of the tree that it does not reserve and that is not in use. There
+    /// is room for four times the tree's ranges then, as allocations and reservations need it. The
+    /// storage is reserved.
     ///
     /// [`allow_growth`](Self::allow_growth) lets the lists grow further, once everything that is in
     /// use is reserved; [`move_lists`](Self::move_lists) does too, and moves them to another
@@ -84,18 +86,26 @@ fn bytes_for(fdt: Fdt<'_>) -> u64 {
     ((count * 4 + MORE) * LISTS * size_of::<PaRange>()) as u64
 }
 
-/// Returns the lowest place for `bytes` bytes in RAM that the tree does not reserve.
+/// Returns the place for `bytes` bytes in RAM that the tree does not reserve, as near as possible
+/// to the first range that is in use.
 fn place(fdt: Fdt<'_>, bytes: u64, in_use: &[PaRange], align: u64) -> Option<PaRange> {
-    let mut lowest: Option<PaRange> = None;
+    let near = in_use.first().copied().unwrap_or_default();
+    let mut nearest: Option<(u64, PaRange)> = None;
     each_memory(fdt, &mut |ram| {
         each_usable(fdt, &mut |usable| {
             let part = ram.intersection(usable);
-            let part = PaRange::new(part.start.max(FIRST), part.end).align_inward(align);
-            let below = |place: &PaRange| lowest.is_none_or(|lowest| place.start < lowest.start);
-            lowest = first_free(fdt, part, bytes, in_use, align).filter(below).or(lowest);
+            let below = PaRange::new(part.start.max(FIRST), part.end.min(near.start)).align_inward(align);
+            let above = PaRange::new(part.start.max(FIRST).max(near.end), part.end).align_inward(align);
+            let below = last_free(fdt, below, bytes, in_use, align);
+            let above = first_free(fdt, above, bytes, in_use, align);
+            let found = [
+                below.map(|place| (near.start.0 - place.end.0, place)),
+                above.map(|place| (place.start.0 - near.end.0, place)),
+            ];
+            nearest = found.into_iter().flatten().chain(nearest).min_by_key(|(distance, _)| *distance);
         });
     });
-    lowest
+    nearest.map(|(_, place)| place)
 }
 
 /// Returns the lowest place for `bytes` bytes in `part`, aligned.
@@ -103,17 +113,34 @@ fn first_free(fdt: Fdt<'_>, part: PaRange, bytes: u64, in_use: &[PaRange], align
     let mut start = part.start;
     loop {
         let place = PaRange::from_len(start, bytes).filter(|place| part.covers(*place))?;
-        let mut end = None;
-        let mut see = |range: PaRange| {
-            if range.overlaps(place) {
-                end = end.max(Some(range.end));
-            }
-        };
-        each_reserved(fdt, &mut see);
-        in_use.iter().copied().for_each(see);
-        let Some(end) = end else { return Some(place) };
-        start = Pa(end.0.checked_next_multiple_of(align)?);
+        let Some(used) = use_of(fdt, place, in_use) else { return Some(place) };
+        start = Pa(used.end.0.checked_next_multiple_of(align)?);
     }
+}
+
+/// Returns the highest place for `bytes` bytes in `part`, aligned.
+fn last_free(fdt: Fdt<'_>, part: PaRange, bytes: u64, in_use: &[PaRange], align: u64) -> Option<PaRange> {
+    let mut end = part.end;
+    loop {
+        let start = Pa(end.0.checked_sub(bytes).filter(|start| *start >= part.start.0)?);
+        let place = PaRange::new(start, end);
+        let Some(used) = use_of(fdt, place, in_use) else { return Some(place) };
+        end = Pa(used.start.0 & !(align - 1));
+    }
+}
+
+/// Returns from the first to the last byte of all that is in use and overlaps `place`.
+fn use_of(fdt: Fdt<'_>, place: PaRange, in_use: &[PaRange]) -> Option<PaRange> {
+    let mut used: Option<PaRange> = None;
+    let mut see = |range: PaRange| {
+        if range.overlaps(place) {
+            let whole = used.unwrap_or(range);
+            used = Some(PaRange::new(whole.start.min(range.start), whole.end.max(range.end)));
+        }
+    };
+    each_reserved(fdt, &mut see);
+    in_use.iter().copied().for_each(see);
+    used
 }
 
 /// Calls `see` with the RAM of the tree, in its order. What can't be read is left out: reading the

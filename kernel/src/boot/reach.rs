@@ -25,9 +25,10 @@ pub fn leave_out(
     let start = memblock.regions().next().map_or(Pa(0), |region| region.range.start);
     let all = PaRange::new(start, memblock.memory_end());
     pass.reach(line, all);
+    let both = |a: PaRange, b: PaRange| PaRange::new(a.start.min(b.start), a.end.max(b.end));
     let image = pass.image.range();
-    let both =
-        initrd.map_or(image, |initrd| PaRange::new(image.start.min(initrd.start), image.end.max(initrd.end)));
+    let image = memblock.storage().map_or(image, |lists| both(image, lists));
+    let both = initrd.map_or(image, |initrd| both(image, initrd));
     let mut reach = Layout::reach(geometry(), all, both);
     if !reach.covers(both) {
         reach = Layout::reach(geometry(), all, image);

@@ -100,6 +100,25 @@ fn the_order_of_reservations_and_a_crash_kernels_memory_are_respected() {
 }
 
 #[test]
+fn the_storage_lies_as_near_to_the_image_as_there_is_room() {
+    let dtb = Tree::new(2, 2, &[(0x7ff0_0000, 15 * MIB)])
+        .memory("memory@40000000", wide(&[0x4000_0000, 1024 * MIB, 8 << 30, 1024 * MIB]))
+        .memory(
+            "memory@400000000",
+            wide(&(0..200).flat_map(|nth| [(16 << 30) + nth * 8 * PAGE, PAGE]).collect::<Vec<_>>()),
+        )
+        .blob();
+    let near = |image: PaRange| fill(&dtb, &[image]).unwrap().1.unwrap();
+    let low = range(0x5000_0000, 2 * MIB);
+    assert!([low.end, Pa(low.start.0 - near(low).len())].contains(&near(low).start));
+    // Right above it the tree has reserved memory, and then there is none.
+    let last = range(0x7fe0_0000, MIB);
+    assert_eq!(near(last).end, last.start);
+    let high = range((9 << 30) - 2 * MIB, 2 * MIB);
+    assert_eq!(near(high).end, high.start);
+}
+
+#[test]
 fn a_tree_that_fits_asks_for_no_storage() {
     let dtb = many(20).blob();
     assert_eq!(fill(&dtb, &[]).unwrap().1, None);
