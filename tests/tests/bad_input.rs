@@ -293,7 +293,7 @@ fn an_initrd_outside_the_payloads_window_is_copied_into_it() {
     let archive = archive(&[("Image", &image)]);
     let far = RAM + 40 * GIB;
     let tree = Tree {
-        memory: vec![(RAM, 0x400_0000), (far, 0x10_0000)],
+        memory: vec![(RAM, 0x400_0000), (far, 0x20_0000)],
         bootargs: "linmap.payload=self".to_owned(),
         initrd: Some((far, archive.len() as u64)),
         ..Tree::default()
