@@ -90,7 +90,8 @@ struct Boundary {
 /// What memory allows where that was changed: at most `N` boundaries between ranges that allow
 /// different things. Equal neighbours are one range.
 ///
-/// A change for which there is no room is refused before it is made, so the record is always exact.
+/// The record refuses a change that it has no room for before the change is made, so it is always
+/// exact.
 #[derive(Clone, Debug, Default)]
 pub struct ChangedRanges<const N: usize> {
     /// Ascending; each differs from the one before, the first from [`Allowed::DATA`].

@@ -26,7 +26,7 @@ pub struct LinearMapConfig {
     pub image: ImageParts,
     /// The leaves that the map may be made of.
     pub leaves: Leaves,
-    /// Memory that is made of pages all the same.
+    /// Memory to map by pages alone, whatever `leaves` allows.
     pub pages: PageRanges,
     /// The type of its memory: [`MemoryType::Normal`], or [`MemoryType::NormalTagged`] where every
     /// CPU has FEAT_MTE2.

@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(reach((1, 1025), (257, 258)), (257, 513));
         assert_eq!(reach((1, 1025), (1024, 1025)), (769, 1025));
         assert_eq!(reach((1, 1025), (700, 701)), (700, 956));
-        // Not a whole GiB: the region begins at one all the same.
+        // Memory begins within a GiB; the region begins with that GiB.
         let odd = Layout::reach(narrow, range(GIB / 2, 600 * GIB + 0x1000), range(599 * GIB, 600 * GIB));
         assert_eq!(odd, range(345 * GIB, 600 * GIB + 0x1000));
     }

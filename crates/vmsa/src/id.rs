@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn lpa2_is_told_by_the_field_of_the_granule() {
-        // QEMU's max: TGran4 1, TGran16 2. Without LPA2 both granules are there all the same.
+        // QEMU's max: TGran4 1, TGran16 2. A CPU without LPA2 has both granules too.
         let (max, without) = (Mmfr0(0x1 << 28 | 0x2 << 20), Mmfr0(0x1 << 20));
         for granule in [Granule::K4, Granule::K16] {
             assert!(max.lpa2(granule) && max.supports(granule));

@@ -20,7 +20,7 @@ pub struct LinearMap {
     pub(super) region: Region,
     pub(super) image: ImageParts,
     pub(super) leaves: Leaves,
-    /// What is made of pages all the same.
+    /// Memory that is mapped by pages alone.
     pub(super) pages: PageRanges,
     /// The type of memory.
     pub(super) memory: MemoryType,
@@ -83,7 +83,7 @@ impl LinearMap {
         self.leaves
     }
 
-    /// Returns the memory that is made of pages all the same.
+    /// Returns the memory that is mapped by pages alone, whatever [`leaves`](Self::leaves) allows.
     pub fn pages(&self) -> &PageRanges {
         &self.pages
     }

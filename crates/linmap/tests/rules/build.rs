@@ -27,7 +27,7 @@ pub struct Wanted<'w> {
     pub image: ImageParts,
     /// Chooses where the map begins.
     pub seed: Option<KaslrSeed>,
-    /// What is mapped by pages all the same. Ascending, disjoint.
+    /// What is mapped by pages alone. Ascending, disjoint.
     pub pages: &'w [PaRange],
 }
 
