@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use linmap_model::Trace;
+use linmap_model::trace::text;
 use serde_json::{Map, Value};
 
 /// The workspace's folder.
@@ -149,6 +151,25 @@ impl Outcome {
     pub fn expect_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}\n{}", self.console, self.errors);
         self
+    }
+
+    /// What was done to the tables, as the model reads it.
+    #[track_caller]
+    pub fn trace(&self) -> Trace {
+        let events = self.records.iter().filter_map(|record| record.get("event")?.as_str());
+        let text: String = events.flat_map(|event| [event, "\n"]).collect();
+        text::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns what was done to the tables. Panics with a minimal witness unless all of it was
+    /// legal.
+    #[track_caller]
+    pub fn expect_legal_trace(&self) -> Trace {
+        let trace = self.trace();
+        if let Err(violation) = trace.check().expect("a machine that can be") {
+            panic!("{violation}\n{}", trace.witness().unwrap().unwrap());
+        }
+        trace
     }
 
     /// Panics unless Linux was entered, and with its initrd unchanged if its user space was

@@ -1,7 +1,6 @@
 //! The kernel at every VA size and descriptor format of its granule, and memory beyond what the VA
 //! size reaches.
 
-use linmap_model::trace::text;
 use linmap_tests::{Boot, Outcome, RAM, RawBoot, Tree, archive, is_soak, number, soak_or_first};
 
 const GIB: u64 = 1 << 30;
@@ -140,12 +139,7 @@ fn random_changes_with_lpa2_and_with_a_root_at_level_2_are_legal() {
                 (calls, 0),
                 "{granule} {bits} {level}"
             );
-            let events = outcome.records.iter().filter_map(|record| record.get("event")?.as_str());
-            let events: String = events.flat_map(|event| [event, "\n"]).collect();
-            let trace = text::read(events.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            if let Err(violation) = trace.check().expect("a machine that can be") {
-                panic!("{granule} {bits} {level}: {violation}\n{}", trace.witness().unwrap().unwrap());
-            }
+            outcome.expect_legal_trace();
         }
     }
 }

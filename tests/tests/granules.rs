@@ -1,6 +1,5 @@
 //! The kernel with pages of 16K and 64K: an image of its own for each granule.
 
-use linmap_model::trace::text;
 use linmap_tests::{Boot, Outcome, RAM, Tree, is_soak, soak_or_first};
 
 /// Granules, each with a CPU that has it.
@@ -58,12 +57,7 @@ fn random_changes_at_every_granule_disturb_nobody_and_are_legal() {
             let workers = outcome.expect_success().with("workers").expect("a stress run");
             assert_eq!(workers["calls"], calls, "{granule} {level}");
             assert_eq!(workers["too_long"], 0, "{granule} {level}");
-            let events = outcome.records.iter().filter_map(|record| record.get("event")?.as_str());
-            let events: String = events.flat_map(|event| [event, "\n"]).collect();
-            let trace = text::read(events.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            if let Err(violation) = trace.check().expect("a machine that can be") {
-                panic!("{granule} {level}: {violation}\n{}", trace.witness().unwrap().unwrap());
-            }
+            outcome.expect_legal_trace();
         }
     }
 }

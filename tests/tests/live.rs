@@ -1,8 +1,7 @@
 //! Changes of the linear map on a running machine: one CPU changes it while three others read,
 //! write, checksum and execute.
 
-use linmap_model::trace::text;
-use linmap_model::{Event, Legal, Trace};
+use linmap_model::{Event, Legal};
 use linmap_tests::{Boot, Outcome, is_soak, soak_or_first};
 
 /// CPUs of BBM level 3 by the list of those that raise no conflict aborts, and of what level the
@@ -41,19 +40,9 @@ fn stress(level: &str) -> Outcome {
     // Every call succeeds, except those that would make memory writable and executable.
     assert_eq!(number(&outcome, "workers", "too_long"), 0);
     assert!(number(&outcome, "workers", "refused") < calls * 15 / 100);
-    let trace = trace(&outcome);
+    let trace = outcome.expect_legal_trace();
     assert!(trace.events.len() as u64 > calls * 5, "{} events", trace.events.len());
-    if let Err(violation) = trace.check().expect("a machine that can be") {
-        panic!("{level}: {violation}\n{}", trace.witness().unwrap().unwrap());
-    }
     outcome
-}
-
-/// What was done to the tables, as the model reads it.
-fn trace(outcome: &Outcome) -> Trace {
-    let events = outcome.records.iter().filter_map(|record| record.get("event")?.as_str());
-    let text: String = events.flat_map(|event| [event, "\n"]).collect();
-    text::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
@@ -78,7 +67,7 @@ fn a_change_without_its_invalidation_is_refused_by_the_model() {
         "linmap.trace=1",
         "reserve 0x80000000 2M; protect ro 0x80000000 4K",
     );
-    let whole = trace(outcome.expect_success());
+    let whole = outcome.expect_success().trace();
     assert!(matches!(whole.check(), Ok(Ok(Legal::Settled { .. }))));
     let tlbis = |event: &Event| matches!(event, Event::Tlbi { .. });
     let last = whole.events.iter().rposition(tlbis).expect("an invalidation");
