@@ -19,6 +19,7 @@ const fn room(folder: &'static str) -> Room {
 pub const ROOMS: &[Room] = &[
     room("crates/vmsa"),
     Room { folder: "crates/trace", only: Some(&[]) },
+    Room { folder: "crates/asid", only: Some(&[]) },
     room("crates/fdt"),
     room("crates/memblock"),
     room("crates/platform"),
