@@ -31,10 +31,10 @@ impl Machine {
     /// Checks that all of `cpus` read tables of `space` as TCR says now: another CPU may have
     /// changed TCR, or no ISB may have followed a change.
     pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
-        let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
+        let (at, shape) = (space.index(), self.shapes[space.index()]);
         let misreads = |cpu: &usize| {
             let state = &self.cpus[*cpu];
-            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.va_bits[at] != va_bits)
+            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.shapes[at] != shape)
         };
         match (0..self.cpus.len()).find(misreads) {
             Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),
@@ -65,10 +65,12 @@ impl Machine {
             return Err(violation(Rule::TranslationControl));
         }
         let ds = value >> 59 & 1 == 1;
-        for (space, size) in [(Space::Low, value & 0x3f), (Space::High, value >> 16 & 0x3f)] {
+        for (space, size, hpd) in
+            [(Space::Low, value & 0x3f, value >> 41), (Space::High, value >> 16 & 0x3f, value >> 42)]
+        {
             let va_bits = 64 - size as u32;
             let at = space.index();
-            let shape = Shape { va_bits, ..self.shapes[at] };
+            let shape = Shape { va_bits, hierarchical: hpd & 1 == 0, ..self.shapes[at] };
             // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
                 return Err(violation(Rule::Unmodelled));
@@ -80,8 +82,8 @@ impl Machine {
                 return Err(violation(Rule::TranslationControl));
             }
             let state = &mut self.cpus[cpu];
-            state.control_pending[at] |= state.va_bits[at] != va_bits || shared;
-            state.va_bits[at] = va_bits;
+            state.control_pending[at] |= state.shapes[at] != shape || shared;
+            state.shapes[at] = shape;
             if self.shapes[at] != shape {
                 self.reshape(space, shape, value)?;
             }

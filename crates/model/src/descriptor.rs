@@ -36,17 +36,10 @@ pub(crate) struct Leaf {
     pub no_translation: bool,
 }
 
-/// Table attributes (hierarchical permissions), bits 63:59.
-pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
-
 /// The contiguous bit.
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
-const UNPRIVILEGED: u8 = 0b01;
-const READ_ONLY: u8 = 0b10;
-const PXN: u8 = 0b0100;
-const XN: u8 = 0b1000;
 
 /// Reads `value`, found at `level` of a table of `space`.
 pub(crate) fn read(shape: Shape, space: Space, level: i8, value: u64) -> Entry {
@@ -96,6 +89,12 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
 }
 
 impl Leaf {
+    /// Bits of `permissions` at stage 1.
+    pub const UNPRIVILEGED: u8 = 0b01;
+    pub const READ_ONLY: u8 = 0b10;
+    pub const PXN: u8 = 0b0100;
+    pub const XN: u8 = 0b1000;
+
     /// Whether the kernel (or the guest, at stage 2) may read through it.
     pub fn readable(&self, space: Space) -> bool {
         space != Space::Stage2 || self.permissions & 1 != 0
@@ -104,19 +103,20 @@ impl Leaf {
     /// Whether the kernel may write through it.
     pub fn writable(&self, space: Space) -> bool {
         match space {
-            Space::Stage2 => self.permissions & READ_ONLY != 0,
-            Space::Low | Space::High | Space::El2 => self.permissions & READ_ONLY == 0,
+            Space::Stage2 => self.permissions & Self::READ_ONLY != 0,
+            Space::Low | Space::High | Space::El2 => self.permissions & Self::READ_ONLY == 0,
         }
     }
 
     /// Whether the kernel may execute through it.
     pub fn executable(&self, space: Space) -> bool {
         match space {
-            // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
+            // What EL0 may write EL1 never executes, whatever Self::PXN says (Arm ARM D8.4.1).
             Space::Low | Space::High => {
-                self.permissions & PXN == 0 && self.permissions & (UNPRIVILEGED | READ_ONLY) != UNPRIVILEGED
+                self.permissions & Self::PXN == 0
+                    && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED
             }
-            Space::El2 | Space::Stage2 => self.permissions & XN == 0,
+            Space::El2 | Space::Stage2 => self.permissions & Self::XN == 0,
         }
     }
 }

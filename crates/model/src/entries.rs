@@ -1,22 +1,38 @@
 //! Entries that are impossible by themselves.
 
-use crate::descriptor::{Entry, HIERARCHICAL};
+use crate::descriptor::Entry;
+use crate::limits::Limits;
 use crate::machine::{Check, EntryPlace, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
+/// Bits of a table descriptor that are not modelled: NSTable, and what is RES0 in a regime with one
+/// half (APTable[0], PXNTable) and at stage 2 (all of 63:59).
+fn reserved_in_table(space: Space) -> u64 {
+    match space {
+        Space::Low | Space::High => 1 << 63,
+        Space::El2 => 1 << 63 | 1 << 61 | 1 << 59,
+        Space::Stage2 => 0x1f << 59,
+    }
+}
+
 impl Machine {
     /// Refuses a descriptor that is not valid at its place or not modelled.
-    pub(crate) fn check_well_formed(&self, place: EntryPlace, entry: Entry, value: u64) -> Check {
+    pub(crate) fn check_well_formed(&mut self, place: EntryPlace, entry: Entry, value: u64) -> Check {
         let violation = |rule| Violation::new(rule).at_va(place.va).at_pa(place.pa);
         match entry {
             Entry::Invalid => Ok(()),
-            Entry::Table(_) if value & HIERARCHICAL != 0 => Err(violation(Rule::Unmodelled)),
+            Entry::Table(_) if value & reserved_in_table(self.roots[place.root as usize].space) != 0 => {
+                Err(violation(Rule::Unmodelled))
+            }
             Entry::Table(table) if !self.memory.holds(table, self.config.granule) => {
                 Err(violation(Rule::NotMemory).with_values(value, table))
             }
-            Entry::Table(_) => Ok(()),
+            Entry::Table(_) => {
+                self.hierarchical |= Limits::of(self.roots[place.root as usize].shape, value) != 0;
+                Ok(())
+            }
             Entry::Leaf(leaf) => {
                 if leaf.no_translation && self.config.bbm == 0 {
                     return Err(violation(Rule::NoTranslation));

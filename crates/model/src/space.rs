@@ -44,6 +44,8 @@ pub(crate) struct Shape {
     pub va_bits: u32,
     /// Bits of output address.
     pub pa_bits: u32,
+    /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
+    pub hierarchical: bool,
 }
 
 impl Shape {
@@ -52,6 +54,7 @@ impl Shape {
             granule: config.granule.trailing_zeros(),
             va_bits: u32::from(config.va_bits),
             pa_bits: u32::from(config.pa_bits),
+            hierarchical: true,
         }
     }
 

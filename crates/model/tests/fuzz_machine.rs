@@ -32,6 +32,8 @@ fn descriptor(granule: u64) -> impl Strategy<Value = u64> {
         Just(0x0060_0000_0000_0f83),
         Just(0x0060_0000_0001_0701),
         Just(3),
+        Just(0x4800_0000_0000_0003),
+        Just(0x3000_0000_0000_0003),
         Just(0),
     ];
     let address = prop_oneof![(0..FRAMES).prop_map(move |frame| RAM + frame * granule), 0..1u64 << 48];

@@ -23,6 +23,7 @@ pub const ROOMS: &[Room] = &[
     room("crates/memblock"),
     room("crates/platform"),
     room("crates/table"),
+    room("crates/cpu"),
     room("crates/live"),
     room("crates/linmap"),
     room("crates/park"),
