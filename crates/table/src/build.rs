@@ -42,8 +42,8 @@ pub(crate) struct WrittenTable {
     pub built: Built,
 }
 
-/// Writes the root of a tree that translates from `base`, one table or several consecutive ones, and
-/// everything below it, from the mappings at the cursor. On an error all frames are freed.
+/// Writes the root of a tree that translates from `base`, one table or several consecutive ones,
+/// and everything below it, from the mappings at the cursor. On an error all frames are freed.
 ///
 /// The entries of several tables are counted through.
 pub(crate) fn write_root<W: TableWindow, F: FrameSource>(

@@ -95,8 +95,8 @@ pub enum MappingError {
 }
 
 /// A list of mappings that ascends, does not overlap, consists of whole pages, fits the geometry,
-/// and at stage 1 makes nothing writable and executable. At stage 2 the guest decides what it writes
-/// and executes, by its own stage 1.
+/// and at stage 1 makes nothing writable and executable. At stage 2 the guest decides what it
+/// writes and executes, by its own stage 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings<'a> {
     geometry: Geometry,

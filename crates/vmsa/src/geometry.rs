@@ -180,7 +180,8 @@ impl Geometry {
         self.granule
     }
 
-    /// Bits of virtual address that the tables resolve; of intermediate physical address at stage 2.
+    /// Bits of virtual address that the tables resolve; of intermediate physical address at stage
+    /// 2.
     #[inline]
     pub const fn va_bits(self) -> u8 {
         self.va_bits
@@ -199,8 +200,8 @@ impl Geometry {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
     }
 
-    /// The level at which a walk starts (Arm ARM D8.2.2). At stage 2 the least number of levels with
-    /// which [`root_tables`](Self::root_tables) is at most 16.
+    /// The level at which a walk starts (Arm ARM D8.2.2). At stage 2 the least number of levels
+    /// with which [`root_tables`](Self::root_tables) is at most 16.
     #[inline]
     pub const fn start_level(self) -> Level {
         let resolved = self.va_bits as u32 - self.granule.shift();
@@ -226,9 +227,9 @@ impl Geometry {
         }
     }
 
-    /// Returns how many tables the root consists of: 1, and at stage 2 up to 16 that stand one after
-    /// the other, aligned to the size of all (Arm ARM D8.2.2, "Concatenated translation tables").
-    /// Each translates as many addresses as one table at the start level.
+    /// Returns how many tables the root consists of: 1, and at stage 2 up to 16 that stand one
+    /// after the other, aligned to the size of all (Arm ARM D8.2.2, "Concatenated translation
+    /// tables"). Each translates as many addresses as one table at the start level.
     #[inline]
     pub const fn root_tables(self) -> usize {
         match self.regime {

@@ -5,8 +5,8 @@ use crate::Stage2;
 /// `MemAttr[3:0]` of stage 2.
 pub(crate) const MEM_ATTR: u64 = 0b1111 << 2;
 
-/// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`]. At stage
-/// 2 the descriptor has the type itself, which combines with that of the guest's stage 1: the
+/// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`]. At
+/// stage 2 the descriptor has the type itself, which combines with that of the guest's stage 1: the
 /// stricter of both holds. With HCR_EL2.FWB normal memory is write-back cacheable, whatever the
 /// guest says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -36,8 +36,8 @@ impl MemoryType {
         }
     }
 
-    /// `MemAttr[3:0]` of stage 2 (Arm ARM D8.6.5; D8.6.6 with FWB). There is none with tags: it counts
-    /// as normal memory, and [`check`](Attributes::check) refuses it.
+    /// `MemAttr[3:0]` of stage 2 (Arm ARM D8.6.5; D8.6.6 with FWB). There is none with tags: it
+    /// counts as normal memory, and [`check`](Attributes::check) refuses it.
     pub(crate) const fn mem_attr(self, features: Stage2) -> u64 {
         match self {
             Self::Normal | Self::NormalTagged if features.has_fwb() => 0b0110,

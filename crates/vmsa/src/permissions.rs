@@ -85,8 +85,8 @@ impl Access {
 
 const _: () = assert!(USER == 1 << 6 && READ_ONLY == 1 << 7, "AP[2:1] are bits 7:6 (Arm ARM D8.3.1.2)");
 
-/// Who may execute: PXN and UXN of stage 1 (Arm ARM D8.4.1.2.3), XN of stage 2 (D8.4.2.2), where the
-/// kernel is the guest's EL1 and user space its EL0.
+/// Who may execute: PXN and UXN of stage 1 (Arm ARM D8.4.1.2.3), XN of stage 2 (D8.4.2.2), where
+/// the kernel is the guest's EL1 and user space its EL0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Execute {
     /// Neither kernel nor user space.
