@@ -208,8 +208,8 @@ impl Scope {
         self.range.is_none_or(|(from, to)| from <= last && start <= to)
     }
 
-    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in the upper
-    /// half has the ASID of either base register, whichever that was.
+    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in the
+    /// upper half has the ASID of either base register, whichever that was.
     pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
         if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && !space.is_upper()) }
     }

@@ -61,8 +61,8 @@ fn is(word: &[u8], name: &str) -> bool {
 }
 
 impl Tlbi {
-    /// The instruction called `name`, in either case. The OS forms are read as IS forms, and the nXS
-    /// forms as those without.
+    /// The instruction called `name`, in either case. The OS forms are read as IS forms, and the
+    /// nXS forms as those without.
     ///
     /// ```
     /// use linmap_trace::{Tlbi, TlbiScope};
