@@ -42,6 +42,30 @@ impl Machine {
         }
     }
 
+    /// Writes HCR_EL2, of which E2H decides what EL2's tables are. With TGE, EL1's names are those
+    /// of EL2&0, and a trace has EL1's tables for them.
+    pub(crate) fn write_hcr(&mut self, cpu: usize, value: u64) -> Check {
+        const TGE: u64 = 1 << 27;
+        let e2h = value >> 34 & 1 == 1;
+        if value & TGE != 0 {
+            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).with_values(0, value));
+        }
+        for space in [Space::El2, Space::El2High] {
+            let shape = Shape { has_el0: e2h, ..self.shapes[space.index()] };
+            self.set_shape(cpu, space, shape, value)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `cpu` read tables of `space` by another shape.
+    fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
+        let at = space.index();
+        let state = &mut self.cpus[cpu];
+        state.control_pending[at] |= state.shapes[at] != shape;
+        state.shapes[at] = shape;
+        if self.shapes[at] == shape { Ok(()) } else { self.reshape(space, shape, control) }
+    }
+
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
         // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
         const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
@@ -81,12 +105,8 @@ impl Machine {
             if shared && !self.has_nothing_in(cpu, space) {
                 return Err(violation(Rule::TranslationControl));
             }
-            let state = &mut self.cpus[cpu];
-            state.control_pending[at] |= state.shapes[at] != shape || shared;
-            state.shapes[at] = shape;
-            if self.shapes[at] != shape {
-                self.reshape(space, shape, value)?;
-            }
+            self.cpus[cpu].control_pending[at] |= shared;
+            self.set_shape(cpu, space, shape, value)?;
         }
         self.cpus[cpu].tcr = Some(value);
         Ok(())

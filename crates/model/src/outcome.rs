@@ -82,8 +82,8 @@ impl Outcomes {
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1
-    /// has no tables.
+    /// The space whose tables translate `va` for data and code of EL1; of EL2 while EL1 has no
+    /// tables, and so on in the order of the spaces.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         Space::ALL.into_iter().find(|space| {
@@ -209,11 +209,11 @@ impl Machine {
             })
     }
 
-    fn allows(leaf: &Leaf, space: Space, kind: Use) -> bool {
+    fn allows(&self, leaf: &Leaf, space: Space, kind: Use) -> bool {
         match kind {
             Use::Read => leaf.readable(space),
             Use::Write => leaf.writable(space),
-            Use::Execute => leaf.executable(space),
+            Use::Execute => leaf.executable(self.shapes[space.index()]),
         }
     }
 
@@ -229,7 +229,7 @@ impl Machine {
         if self.may_abort(&outcomes) {
             return Err(violation(Rule::MayAbort));
         }
-        match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| !self.allows(&found.leaf, space, kind)) {
             Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
             None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
             None => Ok((outcomes.shift, outcomes.found)),
@@ -273,7 +273,7 @@ impl Machine {
     pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
-        match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind)) {
             Some(found) => Err(Violation::new(Rule::MayPass)
                 .on_cpu(cpu)
                 .at_va(va)
