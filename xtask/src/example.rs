@@ -20,6 +20,8 @@ const SECONDS: &str = "60";
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// A kernel of the field's crates changes its linear map under load
+    SecondKernel,
 }
 
 impl Example {
@@ -27,6 +29,15 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::SecondKernel => "second-kernel",
+        }
+    }
+
+    /// What QEMU's machine has besides a CPU.
+    fn machine(self) -> &'static [&'static str] {
+        match self {
+            Self::FirstMap => &[],
+            Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
         }
     }
 }
@@ -63,6 +74,7 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     };
     let mut qemu = Command::new("timeout");
     qemu.args([SECONDS, "qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
+    qemu.args(arguments.name.machine());
     qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting", "-kernel"]);
     qemu.arg(elf);
     let status = process::status(&mut qemu)?;

@@ -32,6 +32,7 @@ pub const ROOMS: &[Room] = &[
     room("crates/board"),
     room("kernel"),
     room("examples/first-map"),
+    room("examples/second-kernel"),
     room("bench"),
     room("tests"),
     room("xtask"),
