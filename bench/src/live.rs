@@ -79,6 +79,8 @@ unsafe impl Cpu for HostCpu {
 
     fn tlbi(&mut self, _: Tlbi) {}
 
+    unsafe fn clean_and_invalidate(&mut self, _: Va, _: u64) {}
+
     unsafe fn write_ttbr0(&mut self, _: u64) {}
 
     unsafe fn write_ttbr1(&mut self, _: u64) {}

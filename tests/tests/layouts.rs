@@ -70,6 +70,19 @@ fn as_many_regions_as_the_fixmap_reaches_are_mapped_and_more_are_refused() {
 }
 
 #[test]
+fn a_crash_kernel_is_refused_where_its_core_file_can_not_list_all_memory() {
+    let tree = many_regions(300).file();
+    let outcome = Boot::new("--memory 4G --payload self")
+        .with("--dtb", tree.path())
+        .with("--append", "linmap.crashkernel=64M")
+        .with("--script", "!kexec load --crash; verify")
+        .run();
+    outcome.expect_success();
+    let refused = outcome.with("refused").unwrap()["what"].as_str().unwrap().to_owned();
+    assert!(refused.contains("all 256 ranges of the core file list are in use"), "{refused}");
+}
+
+#[test]
 fn long_lists_stay_with_an_image_that_lies_beyond_the_linear_region() {
     // 39 bits have a linear region of 256 GiB. The image only fits the last region.
     let mut tree = many_regions(300);

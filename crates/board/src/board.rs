@@ -7,6 +7,7 @@ use linmap_trace::Event;
 use linmap_vmsa::Pa;
 
 use crate::cpu::BoardCpu;
+use crate::regime::BoardRegime;
 use crate::state::{Shared, State};
 use crate::window::BoardWindow;
 
@@ -26,9 +27,14 @@ impl Board {
         Ok(Self { shared: Shared::new(State::new(config, record)?) })
     }
 
-    /// CPU number `number`.
+    /// CPU number `number` for the tables of EL1&0.
     pub fn cpu(&self, number: usize) -> BoardCpu {
-        BoardCpu::new(self.shared.clone(), number)
+        self.cpu_of(number, BoardRegime::El1And0)
+    }
+
+    /// CPU number `number` for the tables of `regime`.
+    pub fn cpu_of(&self, number: usize, regime: BoardRegime) -> BoardCpu {
+        BoardCpu::new(self.shared.clone(), number, regime)
     }
 
     /// Frames as `cpu` reaches them at VA = PA + `offset`, or unchecked with `None`, as with the

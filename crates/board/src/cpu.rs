@@ -3,25 +3,27 @@
 use std::ptr::NonNull;
 
 use linmap_table::cpu::{self, Cpu};
-use linmap_trace::{Access, Domain, Event, Register, Tlbi, TlbiScope, Use};
+use linmap_trace::{Access, Domain, Event, Register, Tlbi, Use};
 use linmap_vmsa::{Descriptor, Va};
 
+use crate::regime::BoardRegime;
 use crate::state::{OpenFrame, Shared, State};
 use crate::window::BoardWindow;
 
 /// Where stores of code under test go when their address has no certain translation.
 const NOWHERE: u64 = u64::MAX << 20;
 
-/// A CPU of the board.
+/// A CPU of the board, as one translation regime sees it.
 #[derive(Clone, Debug)]
 pub struct BoardCpu {
     shared: Shared,
     number: usize,
+    regime: BoardRegime,
 }
 
 impl BoardCpu {
-    pub(crate) fn new(shared: Shared, number: usize) -> Self {
-        Self { shared, number }
+    pub(crate) fn new(shared: Shared, number: usize, regime: BoardRegime) -> Self {
+        Self { shared, number, regime }
     }
 
     fn event(&self, event: Event) {
@@ -109,19 +111,28 @@ unsafe impl Cpu for BoardCpu {
     }
 
     fn tlbi(&mut self, tlbi: cpu::Tlbi) {
-        let (scope, broadcast, operand) = match tlbi {
-            cpu::Tlbi::ByVa(operand) => (TlbiScope::VaAnyAsid, true, operand.0),
-            cpu::Tlbi::LastLevelByVa(operand) => (TlbiScope::VaAnyAsidLast, true, operand.0),
-            cpu::Tlbi::ByRange(operand) => (TlbiScope::RangeAnyAsid, true, operand.0),
-            cpu::Tlbi::LastLevelByRange(operand) => (TlbiScope::RangeAnyAsidLast, true, operand.0),
-            cpu::Tlbi::All => (TlbiScope::AllEl1, true, 0),
-            cpu::Tlbi::AllLocal => (TlbiScope::AllEl1, false, 0),
-        };
-        self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
+        let shift = self.shared.state().granule().trailing_zeros();
+        for (scope, broadcast, operand) in self.regime.instructions(tlbi, shift) {
+            self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
+        }
+    }
+
+    unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64) {
+        // The model has no caches. It judges that the addresses are mapped, once a page.
+        let page = self.shared.state().granule();
+        let mut at = va.0 & !(page - 1);
+        while at.wrapping_sub(va.0 & !(page - 1)) < len + (va.0 & (page - 1)) {
+            let mut state = self.shared.synced();
+            match state.machine.translate(self.number, at, Use::Read) {
+                Ok(pa) => state.event(Event::Access { cpu: self.number, va: at, kind: Use::Read, pa }),
+                Err(violation) => state.violation = state.violation.or(Some(violation)),
+            }
+            at = at.wrapping_add(page);
+        }
     }
 
     unsafe fn write_ttbr0(&mut self, value: u64) {
-        self.write(Register::Ttbr0, value);
+        self.write(self.regime.root(), value);
     }
 
     unsafe fn write_ttbr1(&mut self, value: u64) {

@@ -29,6 +29,10 @@ unsafe impl<F: FrameSource> FrameSource for BoardFrames<F> {
         self.source.alloc()
     }
 
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        self.source.alloc_consecutive(bytes)
+    }
+
     unsafe fn free(&mut self, frame: Pa) {
         let mut state = self.shared.synced();
         let len = state.granule();

@@ -5,6 +5,7 @@ mod cpu;
 mod early_tables;
 mod frames;
 mod memory;
+mod regime;
 mod state;
 mod window;
 
@@ -12,4 +13,5 @@ pub use board::Board;
 pub use cpu::BoardCpu;
 pub use early_tables::EarlyTables;
 pub use frames::BoardFrames;
+pub use regime::BoardRegime;
 pub use window::BoardWindow;

@@ -77,6 +77,10 @@ unsafe impl<F: FrameSource, const N: usize> FrameSource for PooledFrames<'_, F, 
         }
     }
 
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        self.source.alloc_consecutive(bytes)
+    }
+
     #[inline]
     unsafe fn free(&mut self, frame: Pa) {
         if self.pool.try_push(frame).is_err() {

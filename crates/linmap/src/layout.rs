@@ -58,14 +58,14 @@ pub enum LayoutError {
 impl Layout {
     /// Returns the layout for memory that lies within `memory`.
     ///
-    /// The region starts at the first byte of memory, rounded down to the largest leaf, so that
-    /// blocks line up in VA and PA: 1 GiB with 4K and 16K (there a contiguous run of 32 MiB
-    /// blocks), 512 MiB with 64K.
+    /// The region starts at the first byte of memory, rounded down so that leaves line up in VA and
+    /// PA: to the largest block or contiguous run that lies in `memory`, if memory then still fits,
+    /// and to no less than 1 GiB with 4K and 16K (there a run of 32 MiB blocks), 512 MiB with 64K.
     ///
     /// # Errors
     /// [`LayoutError::TooWide`].
     pub fn new(geometry: Geometry, memory: PaRange) -> Result<Self, LayoutError> {
-        let memstart = Pa(memory.start.0 & !(alignment(geometry) - 1));
+        let memstart = Pa(memory.start.0 & !(alignment(geometry, memory) - 1));
         let region = Self::region_len(geometry);
         let span = memory.end.0.saturating_sub(memstart.0);
         if span > region {
@@ -94,7 +94,7 @@ impl Layout {
             _ => 0,
         };
         let unit = if span >> (entry + run) > 0 { entry + run } else { entry };
-        let step = unit.max(alignment(geometry).trailing_zeros());
+        let step = unit.max(alignment(geometry, memory).trailing_zeros());
         let region = Self::region_len(geometry);
         let table = (1 << (entry + index).max(step)).min(region);
         let steps = ((table - span) >> step) + 1;
@@ -108,7 +108,7 @@ impl Layout {
     /// `kept` is what must be mapped, the kernel image for example, and lies in `memory`. If it
     /// spans more than the region, its end is left out.
     pub fn reach(geometry: Geometry, memory: PaRange, kept: PaRange) -> PaRange {
-        let (align, region) = (alignment(geometry), Self::region_len(geometry));
+        let (align, region) = (least_alignment(geometry), Self::region_len(geometry));
         let down = |pa: u64| pa & !(align - 1);
         let first = down(memory.start.0);
         let start = match kept.end.0.saturating_sub(first) <= region {
@@ -179,12 +179,31 @@ impl Layout {
     }
 }
 
-/// What the start of the linear region is a multiple of, so that blocks line up in VA and PA.
-fn alignment(geometry: Geometry) -> u64 {
+/// What the start of the linear region is a multiple of at least.
+const fn least_alignment(geometry: Geometry) -> u64 {
     match geometry.granule() {
         Granule::K4 | Granule::K16 => 1 << 30,
         Granule::K64 => geometry.entry_bytes(Level::L2),
     }
+}
+
+/// What the start of the linear region is a multiple of, so that leaves in `memory` line up in VA
+/// and PA.
+fn alignment(geometry: Geometry, memory: PaRange) -> u64 {
+    let least = least_alignment(geometry);
+    let leaves = [Level::L0, Level::L1, Level::L2].into_iter().filter(|level| geometry.has_leaf(*level));
+    // The largest first.
+    let sizes = leaves.flat_map(|level| {
+        let block = geometry.entry_bytes(level);
+        [block * geometry.new_run_entries(level).unwrap_or(1) as u64, block]
+    });
+    let is_gain = |size: &u64| {
+        let first = memory.start.0.checked_next_multiple_of(*size);
+        let ends_in_memory =
+            first.and_then(|first| first.checked_add(*size)).is_some_and(|end| end <= memory.end.0);
+        ends_in_memory && memory.end.0 - (memory.start.0 & !(size - 1)) <= Layout::region_len(geometry)
+    };
+    sizes.take_while(|size| *size > least).find(is_gain).unwrap_or(least)
 }
 
 #[cfg(test)]
@@ -202,6 +221,33 @@ mod tests {
         let layout = Layout::new(G, range(0x4800_0000, 0x8_0000_0000)).unwrap();
         assert_eq!(layout.memstart(), Pa(0x4000_0000));
         assert_eq!(layout.linear(Pa(0x4800_0000)), Va(0xffff_0000_0800_0000));
+    }
+
+    #[test]
+    fn memory_that_holds_a_larger_leaf_lines_up_for_it_where_it_still_fits() {
+        const GIB: u64 = 1 << 30;
+        for (granule, va_bits, start, end, memstart) in [
+            // Blocks of 512 GiB, 64 GiB and 4 TiB.
+            (Granule::K4, 52, 513 * GIB, 1536 * GIB, 512),
+            (Granule::K4, 52, 513 * GIB, 1535 * GIB, 513),
+            (Granule::K16, 52, 65 * GIB, 192 * GIB, 64),
+            (Granule::K64, 52, 4097 * GIB, 12288 * GIB, 4096),
+            // Runs of 16 GiB.
+            (Granule::K64, 52, 17 * GIB, 48 * GIB, 16),
+            (Granule::K64, 42, 17 * GIB, 48 * GIB, 16),
+            (Granule::K64, 42, 17 * GIB, 47 * GIB, 17),
+            // The linear region has 2 TiB.
+            (Granule::K64, 42, 17 * GIB, 2064 * GIB, 16),
+            (Granule::K64, 42, 17 * GIB, 2065 * GIB, 17),
+            // 1 GiB is the largest.
+            (Granule::K4, 48, 513 * GIB, 1536 * GIB, 513),
+            (Granule::K16, 47, 65 * GIB, 192 * GIB, 65),
+        ] {
+            let pa_bits = if va_bits == 52 { 52 } else { 48 };
+            let geometry = Geometry::new(granule, va_bits, pa_bits).unwrap();
+            let layout = Layout::new(geometry, range(start, end)).unwrap();
+            assert_eq!(layout.memstart().0 / GIB, memstart, "{granule:?} {va_bits} {start:#x} {end:#x}");
+        }
     }
 
     #[test]
@@ -229,7 +275,7 @@ mod tests {
                 let layout = Layout::randomized(geometry, memory, seed).unwrap();
                 assert_eq!(layout, Layout::randomized(geometry, memory, seed).unwrap());
                 assert_eq!(layout.memstart(), fixed.memstart());
-                assert!(layout.start().0.is_multiple_of(alignment(geometry)));
+                assert!(layout.start().0.is_multiple_of(alignment(geometry, memory)));
                 assert!(layout.reachable().covers(memory), "{granule:?} {va_bits}");
                 let end = layout.linear(Pa(memory.end.0 - 1)).0;
                 assert!(fixed.start() <= layout.start() && end < u64::MAX << (va_bits - 1));

@@ -29,12 +29,13 @@ pub struct Run {
 impl Run {
     /// Returns whether the run can be written.
     pub fn writable(&self) -> bool {
-        self.permissions & READ_ONLY == 0
+        // `S2AP[1]` gives at stage 2 what `AP[2]` takes away at stage 1.
+        (self.permissions & READ_ONLY != 0) == self.geometry.regime().is_stage_2()
     }
 
     /// Returns whether the run can be executed, by the kernel or by user space.
     pub fn executable(&self) -> bool {
-        self.permissions & Execute::MASK != Execute::MASK
+        self.permissions & Execute::MASK != Execute::Never.bits_in(self.geometry.regime())
     }
 
     /// Returns whether the run can be both written and executed, at its own addresses. Memory may
@@ -66,6 +67,10 @@ impl fmt::Display for Run {
             Access::KernelReadOnly => "ro ",
             Access::UserReadWrite => "RW USR ",
             Access::UserReadOnly => "ro USR ",
+            Access::GuestNone => "-- GST ",
+            Access::GuestReadOnly => "ro GST ",
+            Access::GuestWriteOnly => "WO GST ",
+            Access::GuestReadWrite => "RW GST ",
         })?;
         f.write_str(match attributes.execute {
             Execute::Never => "NX ",

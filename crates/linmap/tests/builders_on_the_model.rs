@@ -259,6 +259,11 @@ unsafe impl<C: Cpu> Cpu for Forgetful<C> {
         }
     }
 
+    unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.clean_and_invalidate(va, len) };
+    }
+
     unsafe fn write_ttbr0(&mut self, value: u64) {
         // SAFETY: the caller's.
         unsafe { self.cpu.write_ttbr0(value) };

@@ -70,10 +70,11 @@ impl<'b> CheckedPlan<'b> {
     ///
     /// # Safety
     /// `window` reaches the tables that the plan was made for, at the same addresses or at others,
-    /// and nothing has written to them since. What becomes mapped is memory that may be accessed as
-    /// its attributes say. Accesses to what becomes unmapped or loses a permission do nothing but
-    /// fault. The promise of a [`Quiescent`](crate::Quiescent) target still holds, and that of a
-    /// [`Parked`](crate::Parked) one holds now.
+    /// and nothing has written to them since. `cpu` acts on the regime of the tree. What becomes
+    /// mapped is memory that may be accessed as its attributes say. Accesses to what becomes
+    /// unmapped or loses a permission do nothing but fault. The promise of a
+    /// [`Quiescent`](crate::Quiescent) target still holds, and that of a [`Parked`](crate::Parked)
+    /// one holds now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());

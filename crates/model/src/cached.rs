@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::space::{Shape, Space};
+use crate::limits::Limits;
+use crate::space::{SPACES, Shape, Space};
 
 /// Marks an overwritten descriptor that walkers may still see, so that no invalidation removes it
 /// yet.
@@ -17,8 +18,8 @@ pub(crate) const SEEN: u64 = u64::MAX;
 pub(crate) struct Held {
     /// The tree it was found in.
     pub root: u32,
-    /// ASID or VMID.
-    pub id: u16,
+    /// What the tables above it took away when it was cached.
+    pub limits: Limits,
     pub level: i8,
     /// The first address it translates, or that its table does.
     pub va: u64,
@@ -63,6 +64,7 @@ impl Cached {
             other.replaced = other.replaced.max(held.replaced);
             other.cpus |= held.cpus;
             other.runs |= held.runs;
+            other.limits = other.limits.or(held.limits);
             return true;
         }
         list.push(held);
@@ -168,7 +170,7 @@ pub(crate) fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool 
 
 /// The records of each space.
 #[derive(Debug, Default)]
-pub(crate) struct CachedSpaces([Cached; 4]);
+pub(crate) struct CachedSpaces([Cached; SPACES]);
 
 impl CachedSpaces {
     pub fn of(&self, space: Space) -> &Cached {

@@ -31,15 +31,39 @@ impl Machine {
     /// Checks that all of `cpus` read tables of `space` as TCR says now: another CPU may have
     /// changed TCR, or no ISB may have followed a change.
     pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
-        let (at, va_bits) = (space.index(), self.shapes[space.index()].va_bits);
+        let (at, shape) = (space.index(), self.shapes[space.index()]);
         let misreads = |cpu: &usize| {
             let state = &self.cpus[*cpu];
-            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.va_bits[at] != va_bits)
+            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.shapes[at] != shape)
         };
         match (0..self.cpus.len()).find(misreads) {
             Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),
             None => Ok(()),
         }
+    }
+
+    /// Writes HCR_EL2, of which E2H decides what EL2's tables are. With TGE, EL1's names are those
+    /// of EL2&0, and a trace has EL1's tables for them.
+    pub(crate) fn write_hcr(&mut self, cpu: usize, value: u64) -> Check {
+        const TGE: u64 = 1 << 27;
+        let e2h = value >> 34 & 1 == 1;
+        if value & TGE != 0 {
+            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).with_values(0, value));
+        }
+        for space in [Space::El2, Space::El2High] {
+            let shape = Shape { has_el0: e2h, ..self.shapes[space.index()] };
+            self.set_shape(cpu, space, shape, value)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `cpu` read tables of `space` by another shape.
+    fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
+        let at = space.index();
+        let state = &mut self.cpus[cpu];
+        state.control_pending[at] |= state.shapes[at] != shape;
+        state.shapes[at] = shape;
+        if self.shapes[at] == shape { Ok(()) } else { self.reshape(space, shape, control) }
     }
 
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
@@ -65,10 +89,12 @@ impl Machine {
             return Err(violation(Rule::TranslationControl));
         }
         let ds = value >> 59 & 1 == 1;
-        for (space, size) in [(Space::Low, value & 0x3f), (Space::High, value >> 16 & 0x3f)] {
+        for (space, size, hpd) in
+            [(Space::Low, value & 0x3f, value >> 41), (Space::High, value >> 16 & 0x3f, value >> 42)]
+        {
             let va_bits = 64 - size as u32;
             let at = space.index();
-            let shape = Shape { va_bits, ..self.shapes[at] };
+            let shape = Shape { va_bits, hierarchical: hpd & 1 == 0, ..self.shapes[at] };
             // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
                 return Err(violation(Rule::Unmodelled));
@@ -79,12 +105,8 @@ impl Machine {
             if shared && !self.has_nothing_in(cpu, space) {
                 return Err(violation(Rule::TranslationControl));
             }
-            let state = &mut self.cpus[cpu];
-            state.control_pending[at] |= state.va_bits[at] != va_bits || shared;
-            state.va_bits[at] = va_bits;
-            if self.shapes[at] != shape {
-                self.reshape(space, shape, value)?;
-            }
+            self.cpus[cpu].control_pending[at] |= shared;
+            self.set_shape(cpu, space, shape, value)?;
         }
         self.cpus[cpu].tcr = Some(value);
         Ok(())

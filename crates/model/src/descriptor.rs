@@ -36,17 +36,10 @@ pub(crate) struct Leaf {
     pub no_translation: bool,
 }
 
-/// Table attributes (hierarchical permissions), bits 63:59.
-pub(crate) const HIERARCHICAL: u64 = 0x1f << 59;
-
 /// The contiguous bit.
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
-const UNPRIVILEGED: u8 = 0b01;
-const READ_ONLY: u8 = 0b10;
-const PXN: u8 = 0b0100;
-const XN: u8 = 0b1000;
 
 /// Reads `value`, found at `level` of a table of `space`.
 pub(crate) fn read(shape: Shape, space: Space, level: i8, value: u64) -> Entry {
@@ -79,8 +72,7 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
     let execute = (value >> 53 & 3) as u8;
     let (memory, global) = match space {
         Space::Stage2 => (value >> 2 & 0xf, false),
-        Space::El2 => (value >> 2 & 7, true),
-        Space::Low | Space::High => (value >> 2 & 7, value >> 11 & 1 == 0),
+        _ => (value >> 2 & 7, !shape.has_el0 || value >> 11 & 1 == 0),
     };
     Leaf {
         pa: address(shape, value) & (u64::MAX << shift),
@@ -96,6 +88,12 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
 }
 
 impl Leaf {
+    /// Bits of `permissions` at stage 1.
+    pub const UNPRIVILEGED: u8 = 0b01;
+    pub const READ_ONLY: u8 = 0b10;
+    pub const PXN: u8 = 0b0100;
+    pub const XN: u8 = 0b1000;
+
     /// Whether the kernel (or the guest, at stage 2) may read through it.
     pub fn readable(&self, space: Space) -> bool {
         space != Space::Stage2 || self.permissions & 1 != 0
@@ -104,19 +102,19 @@ impl Leaf {
     /// Whether the kernel may write through it.
     pub fn writable(&self, space: Space) -> bool {
         match space {
-            Space::Stage2 => self.permissions & READ_ONLY != 0,
-            Space::Low | Space::High | Space::El2 => self.permissions & READ_ONLY == 0,
+            Space::Stage2 => self.permissions & Self::READ_ONLY != 0,
+            _ => self.permissions & Self::READ_ONLY == 0,
         }
     }
 
     /// Whether the kernel may execute through it.
-    pub fn executable(&self, space: Space) -> bool {
-        match space {
+    pub fn executable(&self, shape: Shape) -> bool {
+        if shape.has_el0 {
             // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
-            Space::Low | Space::High => {
-                self.permissions & PXN == 0 && self.permissions & (UNPRIVILEGED | READ_ONLY) != UNPRIVILEGED
-            }
-            Space::El2 | Space::Stage2 => self.permissions & XN == 0,
+            self.permissions & Self::PXN == 0
+                && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED
+        } else {
+            self.permissions & Self::XN == 0
         }
     }
 }
@@ -151,7 +149,7 @@ mod tests {
             value: u64,
         ) {
             let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
-            let shape = Shape::of(&config);
+            let shape = Shape::of(&config, Space::High);
             // Levels that a walk of this shape has.
             prop_assume!(level >= shape.start());
             let expected = match read(shape, Space::High, level, value) {

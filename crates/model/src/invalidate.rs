@@ -64,7 +64,7 @@ impl Machine {
             Entry::Invalid => return Ok(()),
             Entry::Leaf(leaf) => {
                 let hinted = scope.hint.is_none_or(|hint| hint == held.level);
-                if !hinted || !scope.is_of(space, held.id, leaf.global) {
+                if !hinted || !scope.is_of(space, root.id, leaf.global) {
                     held
                 } else if scope.stage2_alone {
                     if touched { alone } else { held }
@@ -80,7 +80,7 @@ impl Machine {
             }
             Entry::Table(table) => {
                 let hinted = scope.hint.is_none_or(|hint| hint > held.level);
-                if scope.last_level || !hinted || !scope.is_of(space, held.id, false) {
+                if scope.last_level || !hinted || !scope.is_of(space, root.id, false) {
                     held
                 } else {
                     let whole = scope.covers(held.va, last) && scope.hint.is_none() && !scope.spare_global;
@@ -110,6 +110,7 @@ impl Machine {
         let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(|(scope, _)| scope.last_level));
         let since = if leaves_pend { self.now } else { held.since };
         let run = (1u64 << run_shift(shape, level)) - 1;
+        let limits = held.limits.below(shape, held.value);
         for index in 0..shape.entries(level) as u64 {
             self.spend()?;
             let mut values = Vec::new();
@@ -122,7 +123,7 @@ impl Machine {
                 }
                 let in_run = self.leaf(held.root, level, value).is_some_and(|leaf| leaf.contiguous);
                 let runs = if in_run && shape.run(level) > 0 { cpus } else { 0 };
-                let part = Held { level, va, value, since, cpus, runs, ..*held };
+                let part = Held { level, va, value, since, cpus, runs, limits, ..*held };
                 let last = va + ((1u64 << shape.shift(level)) - 1);
                 self.dirty.of_mut(space).add(va & !run, va | run);
                 if scope.touches(va, last) || runs != 0 {
@@ -193,7 +194,10 @@ impl Machine {
     fn invalidate_combined(&mut self, vmid: Option<u16>, since: u64, reached: u64) -> Check {
         let shape = self.shapes[Space::Stage2.index()];
         let gone = self.cached.of_mut(Space::Stage2).take(shape, 0, u64::MAX, |held| {
-            held.combined && held.since <= since && held.cpus & !reached == 0 && Some(held.id) == vmid
+            held.combined
+                && held.since <= since
+                && held.cpus & !reached == 0
+                && Some(self.roots[held.root as usize].id) == vmid
         });
         for held in gone {
             self.release(held.root, held.level, held.va, held.value)?;

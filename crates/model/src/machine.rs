@@ -13,7 +13,7 @@ use crate::fresh::FreshEntries;
 use crate::memory::Memory;
 use crate::rules::Rule;
 use crate::scope::Scope;
-use crate::space::{Shape, Space};
+use crate::space::{SPACES, Shape, Space};
 use crate::violation::Violation;
 
 /// The outcome of a check.
@@ -75,19 +75,19 @@ pub(crate) struct InUse {
 }
 
 /// The state of one CPU.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cpu {
     /// Per space: the roots that a walk may start from; several until an ISB makes the last one
     /// certain.
-    pub walks: [Vec<u32>; 4],
+    pub walks: [Vec<u32>; SPACES],
     /// Per space: roots that the CPU left and may hold a part of.
-    pub left: [Vec<LeftRoot>; 4],
-    /// Per space: bits of input address by this CPU's TCR.
-    pub va_bits: [u32; 4],
+    pub left: [Vec<LeftRoot>; SPACES],
+    /// The shape of each space by this CPU's TCR.
+    pub shapes: [Shape; SPACES],
     /// TCR_EL1, if it was written.
     pub tcr: Option<u64>,
     /// Per space: TCR was changed and no ISB followed yet.
-    pub control_pending: [bool; 4],
+    pub control_pending: [bool; SPACES],
     /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
     pub mair_pending: u8,
     /// Ranges that it may access at any moment.
@@ -97,6 +97,22 @@ pub(crate) struct Cpu {
     /// What this CPU's own invalidations removed from it. Without FEAT_ETS2 the CPU may hold it
     /// until the ISB after the DSB (Arm ARM D8.17, RBLDZX).
     pub invalidated: Vec<Held>,
+}
+
+impl Cpu {
+    fn new(shapes: [Shape; SPACES]) -> Self {
+        Self {
+            shapes,
+            walks: Default::default(),
+            left: Default::default(),
+            tcr: None,
+            control_pending: [false; SPACES],
+            mair_pending: 0,
+            uses: Vec::new(),
+            tlbis: Vec::new(),
+            invalidated: Vec::new(),
+        }
+    }
 }
 
 /// The most uses of one table, and of all tables. Honest trees stay far below.
@@ -116,12 +132,14 @@ pub struct Machine {
     pub(crate) roots: Vec<Root>,
     pub(crate) cpus: Vec<Cpu>,
     /// The shape of each space by the present TCR.
-    pub(crate) shapes: [Shape; 4],
+    pub(crate) shapes: [Shape; SPACES],
     /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
     /// What changed since software relied on the tables last.
     pub(crate) dirty: DirtySpaces,
+    /// Whether a table descriptor that can be walked ever restricted what is below it.
+    pub(crate) hierarchical: bool,
     /// Contiguous runs to check when software relies on them: root, level, first entry, first
     /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
@@ -164,17 +182,17 @@ impl Machine {
     /// [`ConfigError`] of an impossible machine.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let shapes = Space::ALL.map(|space| Shape::of(config, space));
         Ok(Self {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
-            cpus: (0..config.cpus)
-                .map(|_| Cpu { va_bits: [u32::from(config.va_bits); 4], ..Cpu::default() })
-                .collect(),
-            shapes: [Shape::of(config); 4],
+            cpus: (0..config.cpus).map(|_| Cpu::new(shapes)).collect(),
+            shapes,
             mair: None,
             fresh: FreshEntries::new(config.cpus),
             dirty: DirtySpaces::default(),
+            hierarchical: false,
             runs: FxHashSet::default(),
             now: 0,
             work: 0,

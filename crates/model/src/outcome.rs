@@ -4,6 +4,7 @@ use linmap_trace::Use;
 
 use crate::cached::{Held, SEEN, touches};
 use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::limits::Limits;
 use crate::machine::{Check, InUse, LeftRoot, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
@@ -17,6 +18,24 @@ struct Found {
     value: u64,
     /// The first address that the leaf translates.
     va: u64,
+}
+
+/// Where a walk goes on, and what was taken away before.
+#[derive(Clone, Copy)]
+struct Step {
+    root: u32,
+    table: u64,
+    level: i8,
+    /// The first address that the table translates.
+    base: u64,
+    limits: Limits,
+}
+
+impl Step {
+    /// The first step from a root.
+    fn from(root: u32, Root { table, shape, space, .. }: Root) -> Self {
+        Self { root, table, level: shape.start(), base: shape.base(space), limits: Limits::NONE }
+    }
 }
 
 /// All outcomes of an access.
@@ -35,17 +54,25 @@ impl Outcomes {
         if leaf.no_translation {
             self.fault = self.fault.or(Some(Rule::MayAbort));
         }
-        self.run(leaf, held.level, held.value, held.va, va);
+        self.run(leaf, held.limits, held.level, held.value, held.va, va);
     }
 
     /// Adds the leaf for `start`, which may be cached as one entry for its contiguous run: that
     /// entry translates `va` at the same distance.
-    fn run(&mut self, leaf: Leaf, level: i8, value: u64, start: u64, va: u64) {
+    fn run(&mut self, leaf: Leaf, limits: Limits, level: i8, value: u64, start: u64, va: u64) {
         let at = va & (u64::MAX << leaf.shift);
         let leaf = Leaf { pa: leaf.pa.wrapping_add(at.wrapping_sub(start)), ..leaf };
         self.narrow(leaf.shift);
-        if self.found.last().is_none_or(|last| (last.leaf, last.level, last.va) != (leaf, level, at)) {
-            self.found.push(Found { leaf, level, value, va: at });
+        self.add(leaf, limits, level, value, at);
+    }
+
+    /// Adds a leaf for `va`, by every combination of what may have been taken away from it.
+    fn add(&mut self, leaf: Leaf, limits: Limits, level: i8, value: u64, va: u64) {
+        for limit in limits.each() {
+            let leaf = leaf.within(limit);
+            if self.found.last().is_none_or(|last| (last.leaf, last.level, last.va) != (leaf, level, va)) {
+                self.found.push(Found { leaf, level, value, va });
+            }
         }
     }
 
@@ -55,8 +82,8 @@ impl Outcomes {
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1
-    /// has no tables.
+    /// The space whose tables translate `va` for data and code of EL1; of EL2 while EL1 has no
+    /// tables, and so on in the order of the spaces.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         Space::ALL.into_iter().find(|space| {
@@ -71,15 +98,14 @@ impl Machine {
         let walks = self.cpus[cpu].walks[space.index()].clone();
         let ids: Vec<u16> = walks.iter().map(|root| self.roots[*root as usize].id).collect();
         for &root in &walks {
-            let Root { table, .. } = self.roots[root as usize];
-            self.walk(root, table, shape.start(), shape.base(space), va, &mut outcomes)?;
+            self.walk(Step::from(root, self.roots[root as usize]), va, &mut outcomes)?;
         }
         let left = self.cpus[cpu].left[space.index()].clone();
         for LeftRoot { root, .. } in left {
-            let Root { table, id, shape, .. } = self.roots[root as usize];
+            let Root { id, shape, .. } = self.roots[root as usize];
             let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
             if shape.holds(space, va) {
-                self.walk(root, table, shape.start(), shape.base(space), va, &mut others)?;
+                self.walk(Step::from(root, self.roots[root as usize]), va, &mut others)?;
             }
             outcomes.narrow(others.shift);
             outcomes
@@ -90,12 +116,14 @@ impl Machine {
             if held.cpus & own == 0 {
                 continue;
             }
-            let in_use = ids.contains(&held.id);
+            let in_use = ids.contains(&self.roots[held.root as usize].id);
             match read(shape, space, held.level, held.value) {
                 Entry::Leaf(leaf) if leaf.global || in_use => outcomes.held(leaf, &held, va),
                 Entry::Table(table) if held.since != SEEN => {
                     let mut others = Outcomes { shift: shape.shift(held.level), ..Outcomes::default() };
-                    self.walk(held.root, table, held.level + 1, held.va, va, &mut others)?;
+                    let limits = held.limits.below(shape, held.value);
+                    let step = Step { root: held.root, table, level: held.level + 1, base: held.va, limits };
+                    self.walk(step, va, &mut others)?;
                     outcomes.narrow(others.shift);
                     outcomes
                         .found
@@ -106,11 +134,16 @@ impl Machine {
         }
         for held in self.cpus[cpu].invalidated.iter().filter(|held| touches(shape, held, va, va)) {
             let root = self.roots[held.root as usize];
-            if let Some(leaf) = self.leaf(held.root, held.level, held.value)
-                && root.space == space
-                && (leaf.global || ids.contains(&held.id))
-            {
-                outcomes.held(leaf, held, va);
+            if root.space != space {
+                continue;
+            }
+            match self.leaf(held.root, held.level, held.value) {
+                Some(leaf) if leaf.global || ids.contains(&root.id) => outcomes.held(leaf, held, va),
+                // What it took away may still be taken away.
+                None if held.limits.below(root.shape, held.value) != Limits::NONE => {
+                    outcomes.fault = outcomes.fault.or(Some(Rule::NoIsb));
+                }
+                _ => {}
             }
         }
         // Other entries may begin at any page: the outcomes are certain for one page alone.
@@ -125,15 +158,8 @@ impl Machine {
     }
 
     /// Adds the outcomes of a walk from `table` on.
-    fn walk(
-        &mut self,
-        root: u32,
-        table: u64,
-        level: i8,
-        base: u64,
-        va: u64,
-        outcomes: &mut Outcomes,
-    ) -> Check {
+    fn walk(&mut self, step: Step, va: u64, outcomes: &mut Outcomes) -> Check {
+        let Step { root, table, level, base, limits } = step;
         self.spend()?;
         let Root { shape, space, .. } = self.roots[root as usize];
         let shift = shape.shift(level);
@@ -145,7 +171,7 @@ impl Machine {
             if let Some(leaf) = self.leaf(root, level, side.value)
                 && side.va != start
             {
-                outcomes.run(leaf, level, side.value, side.va, va);
+                outcomes.run(leaf, limits, level, side.value, side.va, va);
             }
         }
         let mut values = Vec::new();
@@ -154,12 +180,16 @@ impl Machine {
         for value in values {
             let entry = value.map_or(Entry::Invalid, |value| read(shape, space, level, value));
             match entry {
-                Entry::Table(next) => self.walk(root, next, level + 1, start, va, outcomes)?,
+                Entry::Table(next) => {
+                    let limits = limits.below(shape, value.unwrap_or(0));
+                    let step = Step { root, table: next, level: level + 1, base: start, limits };
+                    self.walk(step, va, outcomes)?;
+                }
                 Entry::Leaf(leaf) if leaf.accessed => {
                     if leaf.no_translation {
                         outcomes.fault = Some(Rule::MayAbort);
                     }
-                    outcomes.found.push(Found { leaf, level, value: value.unwrap_or(0), va: start });
+                    outcomes.add(leaf, limits, level, value.unwrap_or(0), start);
                 }
                 Entry::Leaf(_) | Entry::Invalid => {
                     let valid_now = newest.is_some_and(|newest| is_cacheable(shape, level, newest));
@@ -179,11 +209,11 @@ impl Machine {
             })
     }
 
-    fn allows(leaf: &Leaf, space: Space, kind: Use) -> bool {
+    fn allows(&self, leaf: &Leaf, space: Space, kind: Use) -> bool {
         match kind {
             Use::Read => leaf.readable(space),
             Use::Write => leaf.writable(space),
-            Use::Execute => leaf.executable(space),
+            Use::Execute => leaf.executable(self.shapes[space.index()]),
         }
     }
 
@@ -199,7 +229,7 @@ impl Machine {
         if self.may_abort(&outcomes) {
             return Err(violation(Rule::MayAbort));
         }
-        match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| !self.allows(&found.leaf, space, kind)) {
             Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
             None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
             None => Ok((outcomes.shift, outcomes.found)),
@@ -243,7 +273,7 @@ impl Machine {
     pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
-        match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind)) {
             Some(found) => Err(Violation::new(Rule::MayPass)
                 .on_cpu(cpu)
                 .at_va(va)

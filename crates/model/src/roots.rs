@@ -22,8 +22,12 @@ impl Machine {
         if value & 1 == 1 && self.cpus.len() > 1 {
             return Err(violation(Rule::Unmodelled));
         }
+        if space == Space::El2High && !shape.has_el0 {
+            // Without E2H the register is ignored.
+            return Err(violation(Rule::Unmodelled));
+        }
         let id = self.identifier(cpu, space, (value >> 48) as u16).ok_or(violation(Rule::Unmodelled))?;
-        if space == Space::El2 && id != 0 {
+        if matches!(space, Space::El2 | Space::El3) && !shape.has_el0 && id != 0 {
             return Err(violation(Rule::AsidInEl2));
         }
         // VTCR_EL2.SL0, which no event writes, may make such a root up to 16 tables of the next
@@ -45,8 +49,9 @@ impl Machine {
     fn identifier(&self, cpu: usize, space: Space, field: u16) -> Option<u16> {
         match (space, self.cpus[cpu].tcr) {
             // TCR.A1 = 0: the ASID is that of TTBR0.
-            (Space::High, _) => Some(0),
-            (Space::El2, _) => Some(field),
+            (Space::High | Space::El2High, _) => Some(0),
+            // TCR_EL2.AS is not known.
+            (Space::El2 | Space::El3, _) => (field <= 0xff).then_some(field),
             // TCR.AS = 0: 8 bits.
             (Space::Low, Some(tcr)) if tcr >> 36 & 1 == 0 => Some(field & 0xff),
             (Space::Low, Some(_)) => Some(field),

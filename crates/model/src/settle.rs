@@ -4,6 +4,7 @@ use crate::cached::{Held, SEEN, run_shift};
 use crate::compare::Side;
 use crate::descriptor::{Entry, Leaf, is_cacheable, read};
 use crate::dirty::Dirty;
+use crate::limits::Limits;
 use crate::machine::{Check, Machine, Root, first_cpu};
 use crate::rules::Rule;
 use crate::space::Space;
@@ -61,11 +62,17 @@ impl Machine {
 
     /// The contiguous run that CPUs may hold as one entry because of `held`: its first address, the
     /// leaf of that entry, the root and the CPUs.
-    fn whole_run(&self, held: &Held) -> Option<(u64, Leaf, u32, u64)> {
+    fn whole_run(&self, held: &Held) -> Option<(u64, Leaf, Limits, u32, u64)> {
         let leaf = self.leaf(held.root, held.level, held.value)?;
         let start = held.va & (u64::MAX << run_shift(self.roots[held.root as usize].shape, held.level));
         let leaf = Leaf { pa: leaf.pa.wrapping_sub(held.va - start), ..leaf };
-        (held.runs == held.cpus && held.since != SEEN).then_some((start, leaf, held.root, held.cpus))
+        (held.runs == held.cpus && held.since != SEEN).then_some((
+            start,
+            leaf,
+            held.limits,
+            held.root,
+            held.cpus,
+        ))
     }
 
     /// Checks a record against the present tables of each CPU that may hold it.
@@ -95,7 +102,7 @@ impl Machine {
                 run: held.runs >> cpu & 1 == 1,
                 again: false,
             };
-            self.check_agrees(root, side, within).map_err(|found| Violation {
+            self.check_agrees(root, side, held.limits, within).map_err(|found| Violation {
                 va: found.va.or(Some(held.va)),
                 ..violation(found.rule).on_cpu(cpu)
             })?;
@@ -113,13 +120,17 @@ impl Machine {
             if table == self.roots[root as usize].table {
                 continue;
             }
-            let base = shape.base(space);
-            self.check_agrees_below(root, other, table, (shape.start(), base), within).map_err(
-                |violation| {
-                    let rule = if invalidated { Rule::NoIsb } else { violation.rule };
-                    Violation { rule, ..violation }.on_cpu(cpu).at_pa(table)
-                },
-            )?;
+            let below = Below {
+                root: other,
+                table,
+                level: shape.start(),
+                va: shape.base(space),
+                limits: Limits::NONE,
+            };
+            self.check_agrees_below(root, below, within).map_err(|violation| {
+                let rule = if invalidated { Rule::NoIsb } else { violation.rule };
+                Violation { rule, ..violation }.on_cpu(cpu).at_pa(table)
+            })?;
         }
         Ok(())
     }
@@ -136,16 +147,18 @@ impl Machine {
         found.map_or(Ok(()), Err)
     }
 
-    /// Checks that `side` translates the addresses `within` as the tables of `root` do now, if a
-    /// CPU that walks those can use it.
-    fn check_agrees(&mut self, root: u32, side: Side, within: (u64, u64)) -> Check {
+    /// Checks that `side`, from which the tables above it took away what `limits` say, translates
+    /// the addresses `within` as the tables of `root` do now, if a CPU that walks those can use it.
+    fn check_agrees(&mut self, root: u32, side: Side, limits: Limits, within: (u64, u64)) -> Check {
         self.spend()?;
         let [own, now] = [side.root, root].map(|root| self.roots[root as usize]);
         let Root { shape, space, .. } = own;
         let leaf = match read(shape, space, side.level, side.value) {
             Entry::Invalid => return Ok(()),
             Entry::Table(table) => {
-                return self.check_agrees_below(root, side.root, table, (side.level + 1, side.va), within);
+                let limits = limits.below(shape, side.value);
+                let below = Below { root: side.root, table, level: side.level + 1, va: side.va, limits };
+                return self.check_agrees_below(root, below, within);
             }
             Entry::Leaf(leaf) => leaf,
         };
@@ -163,7 +176,7 @@ impl Machine {
             };
             let start = va & (u64::MAX << found.shift);
             let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
-                && found.permissions == leaf.permissions
+                && limits.each().all(|limit| leaf.within(limit).permissions == found.permissions)
                 && found.global == leaf.global
                 && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
                 && found.share == leaf.share;
@@ -183,16 +196,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Checks all entries of a table of the tree of `other`, at a level from an address on, in the
-    /// same way.
-    fn check_agrees_below(
-        &mut self,
-        root: u32,
-        other: u32,
-        table: u64,
-        (level, va): (i8, u64),
-        within: (u64, u64),
-    ) -> Check {
+    /// Checks all entries of a table in the same way.
+    fn check_agrees_below(&mut self, root: u32, below: Below, within: (u64, u64)) -> Check {
+        let Below { root: other, table, level, va, limits } = below;
         let Root { shape, .. } = self.roots[other as usize];
         if within.1 < va {
             return Ok(());
@@ -204,37 +210,52 @@ impl Machine {
             if is_cacheable(shape, level, value) {
                 let va = va + (index << shape.shift(level));
                 let side = Side { root: other, level, va, value, run: false, again: false };
-                self.check_agrees(root, side, within)?;
+                self.check_agrees(root, side, limits, within)?;
             }
         }
         Ok(())
     }
 
-    /// The leaf that the tables of `root` have for `va` now, and how far it stands for what
+    /// The leaf that the tables of `root` have for `va` now, with the permissions that the tables
+    /// above leave it, and how far it stands for what
     /// follows, of which `last` is the last address of interest.
     fn now_at(&self, root: u32, va: u64, last: u64) -> Option<Now> {
         let Root { shape, space, table, .. } = self.roots[root as usize];
         let (mut table, mut level) = (table, shape.start());
         let mut base = shape.base(space);
+        let mut limit = 0;
         loop {
             let shift = shape.shift(level);
             let index = (va - base) >> shift;
-            match read(shape, space, level, self.memory.newest(table + 8 * index)?) {
+            let value = self.memory.newest(table + 8 * index)?;
+            match read(shape, space, level, value) {
                 Entry::Invalid => return None,
                 Entry::Leaf(leaf) if !leaf.accessed => return None,
                 Entry::Leaf(leaf) => {
                     let to = ((last - base) >> shift).min(shape.entries(level) as u64 - 1);
                     let to = if self.is_in_step_between(root, table, level, index, to) { to } else { index };
                     let end = base + (to << shift) + ((1 << shift) - 1);
-                    return Some(Now { leaf, level, end });
+                    return Some(Now { leaf: leaf.within(limit), level, end });
                 }
                 Entry::Table(next) => {
                     base += index << shift;
+                    limit |= Limits::of(shape, value);
                     (table, level) = (next, level + 1);
                 }
             }
         }
     }
+}
+
+/// A table of a tree that may be held.
+struct Below {
+    root: u32,
+    table: u64,
+    level: i8,
+    /// The first address that it translates.
+    va: u64,
+    /// What the tables above it, and the pointer to it, took away.
+    limits: Limits,
 }
 
 /// What the tables have for an address now.

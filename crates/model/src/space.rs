@@ -2,22 +2,31 @@
 
 use crate::config::Config;
 
+/// The number of spaces.
+pub(crate) const SPACES: usize = 6;
+
 /// What one translation table base register translates.
+#[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Space {
     /// TTBR0_EL1's half.
     Low,
     /// TTBR1_EL1's half.
     High,
-    /// TTBR0_EL2's, of a regime with one half.
+    /// TTBR0_EL2's: all of EL2, or with HCR_EL2.E2H the first half of EL2&0.
     El2,
+    /// TTBR1_EL2's half of EL2&0.
+    El2High,
+    /// TTBR0_EL3's.
+    El3,
     /// Intermediate physical addresses: VTTBR_EL2's.
     Stage2,
 }
 
 impl Space {
     /// All spaces.
-    pub const ALL: [Self; 4] = [Self::Low, Self::High, Self::El2, Self::Stage2];
+    pub const ALL: [Self; SPACES] =
+        [Self::Low, Self::High, Self::El2, Self::El2High, Self::El3, Self::Stage2];
 
     /// The space's number, its place in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
@@ -30,8 +39,15 @@ impl Space {
             Self::Low => "ttbr0",
             Self::High => "ttbr1",
             Self::El2 => "ttbr0_el2",
+            Self::El2High => "ttbr1_el2",
+            Self::El3 => "ttbr0_el3",
             Self::Stage2 => "vttbr_el2",
         }
+    }
+
+    /// Whether it is the half at the top of a regime with two.
+    pub(crate) const fn is_upper(self) -> bool {
+        matches!(self, Self::High | Self::El2High)
     }
 }
 
@@ -44,14 +60,20 @@ pub(crate) struct Shape {
     pub va_bits: u32,
     /// Bits of output address.
     pub pa_bits: u32,
+    /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
+    pub hierarchical: bool,
+    /// The regime has an EL0, so that nG, AP[1], PXN and their hierarchical forms have a meaning.
+    pub has_el0: bool,
 }
 
 impl Shape {
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, space: Space) -> Self {
         Self {
             granule: config.granule.trailing_zeros(),
             va_bits: u32::from(config.va_bits),
             pa_bits: u32::from(config.pa_bits),
+            hierarchical: true,
+            has_el0: matches!(space, Space::Low | Space::High),
         }
     }
 
@@ -102,10 +124,7 @@ impl Shape {
 
     /// The first address of `space`.
     pub fn base(self, space: Space) -> u64 {
-        match space {
-            Space::High => u64::MAX << self.va_bits,
-            Space::Low | Space::El2 | Space::Stage2 => 0,
-        }
+        if space.is_upper() { u64::MAX << self.va_bits } else { 0 }
     }
 
     /// Whether `va` is one of `space`'s addresses.

@@ -87,7 +87,7 @@ impl Machine {
             };
             let held = Held {
                 root: place.root,
-                id: root.id,
+                limits: self.limits_at(place)?,
                 level: place.level,
                 va: place.va,
                 value: old,

@@ -84,7 +84,7 @@ impl Machine {
     /// and compares each with what the same CPUs may hold or walk.
     fn link_older(&mut self, place: EntryPlace, newest: u64) -> Check {
         let EntryPlace { root, level, va, pa } = place;
-        let Root { space, shape, cpus, id, .. } = self.roots[root as usize];
+        let Root { space, shape, cpus, .. } = self.roots[root as usize];
         let mut older = Vec::new();
         self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
         for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
@@ -95,8 +95,19 @@ impl Machine {
                 _ => 0,
             };
             let replaced = self.now;
-            let held =
-                Held { root, id, level, va, value: old, since: SEEN, cpus, runs, replaced, combined: false };
+            let limits = self.limits_at(place)?;
+            let held = Held {
+                root,
+                limits,
+                level,
+                va,
+                value: old,
+                since: SEEN,
+                cpus,
+                runs,
+                replaced,
+                combined: false,
+            };
             if let Entry::Table(next) = entry {
                 self.link(root, next, level + 1, va)?;
             }

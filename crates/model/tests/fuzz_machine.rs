@@ -32,6 +32,8 @@ fn descriptor(granule: u64) -> impl Strategy<Value = u64> {
         Just(0x0060_0000_0000_0f83),
         Just(0x0060_0000_0001_0701),
         Just(3),
+        Just(0x4800_0000_0000_0003),
+        Just(0x3000_0000_0000_0003),
         Just(0),
     ];
     let address = prop_oneof![(0..FRAMES).prop_map(move |frame| RAM + frame * granule), 0..1u64 << 48];
@@ -70,6 +72,16 @@ fn tlbi() -> impl Strategy<Value = Tlbi> {
         TlbiScope::AllStages,
         TlbiScope::AllStagesVmid,
         TlbiScope::Ipa,
+        TlbiScope::IpaLast,
+        TlbiScope::IpaRange,
+        TlbiScope::IpaRangeLast,
+        TlbiScope::RangeEl2,
+        TlbiScope::RangeEl2Last,
+        TlbiScope::AllEl3,
+        TlbiScope::VaEl3,
+        TlbiScope::VaEl3Last,
+        TlbiScope::RangeEl3,
+        TlbiScope::RangeEl3Last,
     ]);
     (scope, any::<bool>()).prop_map(|(scope, broadcast)| Tlbi { scope, broadcast })
 }
@@ -84,12 +96,18 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         Register::Tcr,
         Register::Mair,
         Register::Ttbr0El2,
+        Register::Ttbr1El2,
+        Register::Ttbr0El3,
+        Register::Vtcr,
+        Register::Hcr,
         Register::Vttbr,
     ]);
     let domain = prop::sample::select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
     let access = prop::sample::select(vec![Access::All, Access::Stores]);
     let value = prop_oneof![
         (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
+        // E2H, and what else HCR_EL2 and TCR_EL1 have.
+        prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
         any::<u64>()
     ];
     let operand = prop_oneof![va(va_bits).prop_map(|va| va >> 12 & 0xfff_ffff_ffff), any::<u64>()];

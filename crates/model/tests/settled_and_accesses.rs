@@ -1,6 +1,6 @@
 //! What `settled` accepts every access agrees with, whatever is cached, and what it accepts step by
 //! step it accepts as a whole: on random edits of a contiguous run, of the pages beside it, and of
-//! a block that is split and folded.
+//! a block that is split and folded, below tables that take permissions away.
 
 mod scene;
 
@@ -15,6 +15,12 @@ const PAGES: u64 = 32;
 
 const ACCESSED: u64 = 1 << 10;
 
+const PXN: u64 = 1 << 53;
+
+/// Table descriptors above the pages, from the root on, and where the bits 62:59 begin.
+const TABLES: [(u64, u64); 3] = [(ROOT, L1 | TABLE), (L1, L2 | TABLE), (L2, L3 | TABLE)];
+const HIERARCHICAL: u32 = 59;
+
 fn leaf() -> impl Strategy<Value = u64> {
     let run = PAGE | CONTIGUOUS;
     select(vec![
@@ -25,6 +31,7 @@ fn leaf() -> impl Strategy<Value = u64> {
         run | NON_GLOBAL,
         PAGE,
         PAGE | READ_ONLY,
+        PAGE & !PXN,
         PAGE & !ACCESSED,
         0,
     ])
@@ -48,6 +55,11 @@ fn step() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(vec![dsb(Access::Stores), isb]),
         2 => select(vec![SPARE | TABLE, BLOCK | 0x20_0000, BLOCK | READ_ONLY | 0x20_0000, 0])
             .prop_map(|value| vec![Event::Store { cpu: 0, pa: L2 + 8, value, via: None }]),
+        1 => (select(TABLES.to_vec()), select(vec![0, 0b1000, 0b0001, 0b1001])).prop_map(
+            |((pa, value), bits)| {
+                vec![Event::Store { cpu: 0, pa, value: value | bits << HIERARCHICAL, via: None }]
+            },
+        ),
         1 => (0..512_u64, select(vec![0, READ_ONLY])).prop_map(|(page, more)| {
             let value = PAGE | more | (0x20_0000 + (page << 12));
             vec![Event::Store { cpu: 0, pa: SPARE + 8 * page, value, via: None }]
@@ -78,10 +90,11 @@ fn expected(machine: &Machine, cpu: usize, page: u64, kind: Use) -> Event {
     let word = machine.word(L3 + 8 * page).unwrap();
     let va = VA + (page << 12);
     let valid = word & 1 == 1 && word & ACCESSED != 0;
+    let taken = TABLES.iter().fold(0, |taken, (pa, _)| taken | machine.word(*pa).unwrap() >> HIERARCHICAL);
     let allowed = match kind {
         Use::Read => true,
-        Use::Write => word & READ_ONLY == 0,
-        Use::Execute => false,
+        Use::Write => word & READ_ONLY == 0 && taken & 0b1000 == 0,
+        Use::Execute => word & PXN == 0 && taken & 0b0001 == 0,
     };
     if valid && allowed {
         Event::Access { cpu, va, kind, pa: page << 12 }

@@ -11,7 +11,7 @@ use crate::fill::{clear, fill_leaves};
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::{Cursor, Mapping, contiguous_part};
 use crate::reachable_frames::ReachableFrames;
-use crate::release::release_children;
+use crate::release::{release_below, release_children};
 use crate::window::TableWindow;
 
 /// How much was built.
@@ -40,6 +40,69 @@ pub(crate) struct WrittenTable {
     /// Its entries from the first to the last that translate something.
     pub used: Range<usize>,
     pub built: Built,
+}
+
+/// Writes the root of a tree that translates from `base`, one table or several consecutive ones,
+/// and everything below it, from the mappings at the cursor. On an error all frames are freed.
+///
+/// The entries of several tables are counted through.
+pub(crate) fn write_root<W: TableWindow, F: FrameSource>(
+    mappings: &mut Cursor<'_>,
+    base: Va,
+    memory: &mut ReachableFrames<'_, W, F>,
+) -> Result<WrittenTable, OutOfFrames> {
+    let geometry = mappings.geometry();
+    match geometry.root_tables() {
+        1 => write_table(mappings, geometry.start_level(), base, memory),
+        count => write_tables(mappings, base, count, memory),
+    }
+}
+
+/// Writes the `count` consecutive tables of a root of stage 2.
+#[cold]
+fn write_tables<W: TableWindow, F: FrameSource>(
+    mappings: &mut Cursor<'_>,
+    base: Va,
+    count: usize,
+    memory: &mut ReachableFrames<'_, W, F>,
+) -> Result<WrittenTable, OutOfFrames> {
+    let geometry = mappings.geometry();
+    let level = geometry.start_level();
+    let ReachableFrames { window, frames } = memory;
+    let bytes = geometry.granule().bytes();
+    let root = frames.alloc_consecutive(bytes * count as u64)?;
+    let first = mappings.peek().map_or(base, |mapping| mapping.va);
+    let mut builder = Builder {
+        geometry,
+        mappings,
+        window: &mut **window,
+        frames: &mut **frames,
+        last: first,
+        built: Built::default(),
+    };
+    let reach = (geometry.entries(level) as u64) << geometry.shift(level);
+    let table = |nth: usize| Pa(root.0 + nth as u64 * bytes);
+    let error = (0..count).find_map(|nth| {
+        builder.table(table(nth), level, Va(base.0 + nth as u64 * reach)).err().map(|e| (nth, e))
+    });
+    let (last, built) = (builder.last, builder.built);
+    let Some((failed, error)) = error else {
+        let entry = |va: Va| ((va.0 - base.0) >> geometry.shift(level)) as usize;
+        let end = if built.entries == 0 { 0 } else { entry(last) + 1 };
+        return Ok(WrittenTable { table: root, used: entry(first).min(end)..end, built });
+    };
+    // SAFETY: the tables before the one that failed are written, and what they lead to is in frames
+    // of this source, which the window reaches. The root's own frames were allocated above. Nothing
+    // leads to any of them.
+    unsafe {
+        for nth in 0..failed {
+            release_below(geometry, table(nth), level, *window, *frames);
+        }
+        for nth in (0..count).rev() {
+            frames.free(table(nth));
+        }
+    }
+    Err(error)
 }
 
 /// Writes the table at `level` that translates from `base`, and everything below it, from the

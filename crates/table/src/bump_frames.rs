@@ -11,6 +11,8 @@ use crate::frames::{FrameSource, OutOfFrames};
 #[derive(Debug)]
 pub struct BumpFrames {
     left: PaRange,
+    /// What was passed over to align consecutive frames, just below them.
+    passed_over: PaRange,
     frame: u64,
 }
 
@@ -26,7 +28,7 @@ impl BumpFrames {
         if left.start.0 == 0 && left.end.0 > 0 {
             left.start.0 = frame;
         }
-        Self { left, frame }
+        Self { left, passed_over: PaRange::new(left.start, left.start), frame }
     }
 
     /// Returns what is left.
@@ -39,7 +41,7 @@ impl BumpFrames {
 // aligned, unless it was given back.
 unsafe impl FrameSource for BumpFrames {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        let Self { left, frame } = self;
+        let Self { left, frame, .. } = self;
         if left.len() < *frame {
             return Err(OutOfFrames { wanted: *frame, largest_free: left.len() });
         }
@@ -48,9 +50,24 @@ unsafe impl FrameSource for BumpFrames {
         Ok(first)
     }
 
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        let left = self.left;
+        let first = left.start.0.checked_next_multiple_of(bytes).map(Pa);
+        let end = first.and_then(|first| first.0.checked_add(bytes)).filter(|end| *end <= left.end.0);
+        let (Some(first), Some(end)) = (first, end) else {
+            return Err(OutOfFrames { wanted: bytes, largest_free: left.len() });
+        };
+        self.passed_over = PaRange::new(left.start, first);
+        self.left.start = Pa(end);
+        Ok(first)
+    }
+
     unsafe fn free(&mut self, frame: Pa) {
         if frame.0.wrapping_add(self.frame) == self.left.start.0 {
             self.left.start = frame;
+            if frame == self.passed_over.end {
+                self.left.start = self.passed_over.start;
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
-//! What a CPU does to live tables: stores, barriers, TLB invalidations, writes of TTBRs and TCR.
+//! What a CPU does to live tables: stores, barriers, TLB invalidations, cache maintenance, writes
+//! of TTBRs and TCR.
 //!
-//! The kernel implements [`Cpu`] with instructions, the machine model with events; [`Counted`]
-//! counts around either.
+//! The crate `linmap-cpu` implements [`Cpu`] with the instructions of each regime, the machine
+//! model with events; [`Counted`] counts around either.
 
 use core::ptr::NonNull;
 
@@ -21,25 +22,62 @@ pub enum Dsb {
     Nsh,
 }
 
-/// A TLB invalidation of the translation regime that the kernel runs in.
+/// A TLB invalidation of the one translation regime that a [`Cpu`] acts on. All but
+/// [`AllLocal`](Self::AllLocal) reach every CPU of the inner domain.
+///
+/// | | EL1&0 | EL2 | EL3 | stage 2 |
+/// |---|---|---|---|---|
+/// | `ByVa` | VAAE1IS | VAE2IS | VAE3IS | IPAS2E1IS |
+/// | `LastLevelByVa` | VAALE1IS | VALE2IS | VALE3IS | IPAS2LE1IS |
+/// | `ByRange` | RVAAE1IS | RVAE2IS | RVAE3IS | RIPAS2E1IS |
+/// | `LastLevelByRange` | RVAALE1IS | RVALE2IS | RVALE3IS | RIPAS2LE1IS |
+/// | `All` | VMALLE1IS | ALLE2IS | ALLE3IS | VMALLS12E1IS |
+/// | `AllLocal` | VMALLE1 | ALLE2 | ALLE3 | VMALLS12E1 |
+/// | `ByVaInAsid` | VAE1IS | | | |
+/// | `LastLevelByVaInAsid` | VALE1IS | | | |
+/// | `ByRangeInAsid` | RVAE1IS | | | |
+/// | `LastLevelByRangeInAsid` | RVALE1IS | | | |
+/// | `Asid` | ASIDE1IS | | | |
+/// | `Stage1` | VMALLE1IS | | | VMALLE1IS |
+///
+/// EL2&0 of a host (`HCR_EL2.{E2H, TGE}` = {1, 1}) has the forms of EL1&0. Where a regime lacks a
+/// form, the CPU issues one that removes at least as much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
-    /// VAAE1IS: everything that translates one address, walk-cache entries too, every ASID, on
-    /// every CPU of the inner domain.
+    /// Everything that translates one input address, walk-cache entries too, in every ASID. At
+    /// stage 2 the input address is an IPA, and what combines both stages stays: see
+    /// [`Stage1`](Self::Stage1).
     ByVa(VaOperand),
-    /// VAALE1IS: leaf entries for one address, every ASID, on every CPU of the inner domain.
+    /// Leaf entries for one input address, in every ASID.
     LastLevelByVa(VaOperand),
-    /// RVAAE1IS: as [`ByVa`](Self::ByVa) for a range; FEAT_TLBIRANGE.
+    /// As [`ByVa`](Self::ByVa) for a range; FEAT_TLBIRANGE.
     ByRange(RangeOperand),
-    /// RVAALE1IS: as [`LastLevelByVa`](Self::LastLevelByVa) for a range; FEAT_TLBIRANGE.
+    /// As [`LastLevelByVa`](Self::LastLevelByVa) for a range; FEAT_TLBIRANGE.
     LastLevelByRange(RangeOperand),
-    /// VMALLE1IS: everything, on every CPU of the inner domain.
+    /// Everything of the regime; at stage 2, everything of the current VMID, both stages.
     All,
-    /// VMALLE1: everything, on this CPU alone.
+    /// As [`All`](Self::All), on this CPU alone.
     AllLocal,
+    /// Everything that translates one address in the operand's ASID, walk-cache entries too, and
+    /// global leaf entries for it.
+    ByVaInAsid(VaOperand),
+    /// Leaf entries for one address in the operand's ASID, and global ones.
+    LastLevelByVaInAsid(VaOperand),
+    /// As [`ByVaInAsid`](Self::ByVaInAsid) for a range; FEAT_TLBIRANGE.
+    ByRangeInAsid(RangeOperand),
+    /// As [`LastLevelByVaInAsid`](Self::LastLevelByVaInAsid) for a range; FEAT_TLBIRANGE.
+    LastLevelByRangeInAsid(RangeOperand),
+    /// Everything of one ASID but its global leaf entries.
+    Asid(u16),
+    /// Everything of stage 1 in the current VMID, and with it what combines both stages. A TLB may
+    /// keep such entries over an invalidation by IPA, so one of these follows it, after a DSB ISH
+    /// (Arm ARM D8.17).
+    Stage1,
 }
 
-/// The instructions that write live tables, and order and publish what was written.
+/// The instructions that write live tables, and order and publish what was written: one CPU as one
+/// translation regime sees it. A hypervisor has one such value for its own tables and another for
+/// those of its guests.
 ///
 /// # Safety
 /// Each function does what it says: what was stored is in memory, a barrier orders, an invalidation
@@ -92,7 +130,13 @@ pub unsafe trait Cpu {
     fn isb(&mut self);
     /// Starts an invalidation, which the next DSB of sufficient scope completes.
     fn tlbi(&mut self, tlbi: Tlbi);
-    /// Writes TTBR0.
+    /// Cleans and invalidates the data cache lines of `len` bytes from `va` on to the point of
+    /// coherency (DC CIVAC), and waits for it (DSB SY).
+    ///
+    /// # Safety
+    /// This CPU's own tables map the range.
+    unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64);
+    /// Writes TTBR0; VTTBR at stage 2.
     ///
     /// # Safety
     /// The value names a root table of the size that TCR asks for, and what the tables below it map
@@ -101,9 +145,10 @@ pub unsafe trait Cpu {
     /// Writes TTBR1.
     ///
     /// # Safety
-    /// As for [`write_ttbr0`](Self::write_ttbr0).
+    /// As for [`write_ttbr0`](Self::write_ttbr0). The regime has a TTBR1: EL2 with E2H clear, EL3
+    /// and stage 2 have none.
     unsafe fn write_ttbr1(&mut self, value: u64);
-    /// Writes TCR.
+    /// Writes TCR; VTCR at stage 2.
     ///
     /// # Safety
     /// The roots in both TTBRs are of the size and the format that the value asks for.
@@ -191,6 +236,12 @@ unsafe impl<C: Cpu> Cpu for Counted<C> {
     fn tlbi(&mut self, tlbi: Tlbi) {
         self.counts.tlbi += 1;
         self.cpu.tlbi(tlbi);
+    }
+
+    #[inline]
+    unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.clean_and_invalidate(va, len) };
     }
 
     #[inline]

@@ -7,10 +7,10 @@
 use core::ops::Range;
 
 use linmap_vmsa::registers::{RegisterError, Registers};
-use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Stage2Registers, Va, VmidSize};
 use thiserror::Error;
 
-use crate::build::{Built, write_table};
+use crate::build::{Built, write_root};
 use crate::cpu::{Cpu, Dsb};
 use crate::frames::{FrameSource, OutOfFrames};
 use crate::mapping::Mappings;
@@ -28,7 +28,8 @@ pub struct DetachedTree {
     geometry: Geometry,
     root: Pa,
     base: Va,
-    /// The root's entries from the first to the last that translate something.
+    /// The root's entries from the first to the last that translate something, counted through all
+    /// tables of the root.
     used: Range<usize>,
     built: Built,
 }
@@ -58,11 +59,12 @@ impl DetachedTree {
         memory: &mut ReachableFrames<'_, W, F>,
     ) -> Result<Self, OutOfFrames> {
         let (geometry, base) = (mappings.geometry(), mappings.base());
-        let written = write_table(&mut mappings.cursor(), geometry.start_level(), base, memory)?;
+        let written = write_root(&mut mappings.cursor(), base, memory)?;
         Ok(Self { geometry, root: written.table, base, used: written.used, built: written.built })
     }
 
-    /// The root table's frame.
+    /// The root table's frame; the first where the root has
+    /// [several tables](Geometry::root_tables).
     pub fn root(&self) -> Pa {
         self.root
     }
@@ -81,13 +83,25 @@ impl DetachedTree {
     /// it lies, and nothing walks the other half.
     ///
     /// # Errors
-    /// [`RegisterError`] for a tree in an upper half that the regime lacks.
+    /// [`RegisterError`] for a tree in an upper half that the regime lacks, and for one of stage 2.
     pub fn registers(&self) -> Result<Registers, RegisterError> {
         if self.base.0 == 0 {
             Registers::of_lower_half(self.geometry, self.root)
         } else {
             Registers::of_upper_half(self.geometry, self.root)
         }
+    }
+
+    /// Returns what the registers of stage 2 hold while the tree is in use for the guest `vmid`.
+    ///
+    /// # Errors
+    /// [`RegisterError`] for a tree of stage 1, and for a VMID of more bits than `vmid_size` has.
+    pub fn stage_2_registers(
+        &self,
+        vmid: u16,
+        vmid_size: VmidSize,
+    ) -> Result<Stage2Registers, RegisterError> {
+        Stage2Registers::new(self.geometry, self.root, vmid, vmid_size)
     }
 
     /// The level of the root table.
@@ -118,30 +132,51 @@ impl DetachedTree {
         cpu: &mut C,
     ) -> Result<Built, (Self, EntryInUse)> {
         let ReachableFrames { window, frames } = memory;
-        let level = self.level();
-        for index in self.used.clone() {
-            // SAFETY: the caller's; `used` are entries of a root table.
-            let found = unsafe { read(*window, level, live, index) };
+        let (level, geometry) = (self.level(), self.geometry);
+        let va = |entry: usize| Va(self.base.0 + ((entry as u64) << geometry.shift(level)));
+        for entry in self.used.clone() {
+            let va = va(entry);
+            let (table, index) = (geometry.root_table(live, va), geometry.index(va, level));
+            // SAFETY: the caller's; `used` are entries of a root.
+            let found = unsafe { read(*window, level, table, index) };
             if found.is_valid() {
-                let va = Va(self.base.0 + ((index as u64) << self.geometry.shift(level)));
-                return Err((self, EntryInUse { va, table: live, index, found }));
+                return Err((self, EntryInUse { va, table, index, found }));
             }
         }
         cpu.dsb(Dsb::Ishst);
-        for index in self.used {
-            // SAFETY: the window reaches both tables, `open` gives a whole one, and `used` are
+        for entry in self.used.clone() {
+            let va = va(entry);
+            let index = geometry.index(va, level);
+            // SAFETY: the window reaches both roots, `open` gives a whole table, and `used` are
             // entries of both; the caller promises what the tree maps.
             unsafe {
-                let link = read(*window, level, self.root, index);
-                cpu.store(window.open(level, live).add(index), link);
+                let link = read(*window, level, geometry.root_table(self.root, va), index);
+                cpu.store(window.open(level, geometry.root_table(live, va)).add(index), link);
             }
             window.close(level);
         }
         cpu.dsb(Dsb::Ishst);
         cpu.isb();
         // SAFETY: the builder allocated the root from this source, and no walker has ever read it.
-        unsafe { frames.free(self.root) };
-        Ok(Built { tables: self.built.tables - 1, ..self.built })
+        unsafe { self.free_root(*frames) };
+        Ok(Built { tables: self.built.tables - geometry.root_tables() as u64, ..self.built })
+    }
+
+    /// Frees the tables of the root.
+    ///
+    /// # Safety
+    /// No walker can reach them, and `frames` is their source.
+    unsafe fn free_root(&self, frames: &mut impl FrameSource) {
+        for table in self.root_frames().rev() {
+            // SAFETY: the caller's.
+            unsafe { frames.free(table) };
+        }
+    }
+
+    /// The frames of the root's tables.
+    fn root_frames(&self) -> impl DoubleEndedIterator<Item = Pa> + use<> {
+        let (root, bytes) = (self.root, self.geometry.granule().bytes());
+        (0..self.geometry.root_tables() as u64).map(move |nth| Pa(root.0 + nth * bytes))
     }
 
     /// Frees every table of the tree, depth first.
@@ -152,8 +187,10 @@ impl DetachedTree {
         // reach them. By the promise of `ReachableFrames::new` the window reaches them and the
         // source is theirs.
         unsafe {
-            release_below(self.geometry, self.root, level, *window, *frames);
-            frames.free(self.root);
+            for table in self.root_frames() {
+                release_below(self.geometry, table, level, *window, *frames);
+            }
+            self.free_root(*frames);
         }
     }
 }

@@ -40,6 +40,18 @@ pub unsafe trait FrameSource {
         frames.len()
     }
 
+    /// Hands out the frames of `bytes` bytes of memory, a power of two, aligned to `bytes`: the
+    /// tables of a root of stage 2
+    /// ([`Geometry::root_tables`](linmap_vmsa::Geometry::root_tables)). They are taken back one by
+    /// one. Returns the first.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] when there are none, and always from a source that leaves this function as
+    /// it is.
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        Err(OutOfFrames { wanted: bytes, largest_free: 0 })
+    }
+
     /// Takes back a frame.
     ///
     /// Safe code can't return a frame that hardware may still walk:
@@ -68,6 +80,10 @@ unsafe impl<F: FrameSource + ?Sized> FrameSource for &mut F {
     #[inline]
     fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
         (**self).alloc_many(frames)
+    }
+
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        (**self).alloc_consecutive(bytes)
     }
 
     #[inline]

@@ -86,7 +86,7 @@ pub enum MappingError {
         /// What they can't say.
         error: AttributeError,
     },
-    /// The mapping would be writable and executable.
+    /// The mapping would be writable and executable, at stage 1.
     #[error("the mapping of {va} would be writable and executable")]
     WritableAndExecutable {
         /// The mapping's virtual address.
@@ -95,7 +95,8 @@ pub enum MappingError {
 }
 
 /// A list of mappings that ascends, does not overlap, consists of whole pages, fits the geometry,
-/// and makes nothing writable and executable.
+/// and at stage 1 makes nothing writable and executable. At stage 2 the guest decides what it
+/// writes and executes, by its own stage 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings<'a> {
     geometry: Geometry,
@@ -104,7 +105,7 @@ pub struct Mappings<'a> {
 
 impl<'a> Mappings<'a> {
     /// Checks `list` against `geometry`. All of it must lie in one half of the VA space: that of
-    /// the first mapping.
+    /// the first mapping. At stage 2 a virtual address is a guest's IPA, from 0 up.
     ///
     /// # Errors
     /// The [`MappingError`] of the first mapping that breaks a rule.
@@ -121,7 +122,7 @@ impl<'a> Mappings<'a> {
                 // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends
                 // must agree.
                 let top = va.0 >> bits;
-                (top == 0 || top == u64::MAX >> bits)
+                (top == 0 || top == u64::MAX >> bits && !geometry.regime().is_stage_2())
                     && last >> bits == top
                     && *half.get_or_insert(top) == top
             });
@@ -133,7 +134,8 @@ impl<'a> Mappings<'a> {
             if let Err(error) = attributes.check(geometry.regime()) {
                 return Err(MappingError::Attributes { va, error });
             }
-            if attributes.writable_and_executable() {
+            // At stage 2 the guest's own stage 1 says what is code.
+            if attributes.writable_and_executable() && !geometry.regime().is_stage_2() {
                 return Err(MappingError::WritableAndExecutable { va });
             }
             if let Some(previous_end) = previous_end.filter(|end| va < *end) {

@@ -164,6 +164,9 @@ mod tests {
         fn tlbi(&mut self, tlbi: Tlbi) {
             self.0.push(Did::Tlbi(tlbi));
         }
+        unsafe fn clean_and_invalidate(&mut self, _va: Va, _len: u64) {
+            unreachable!("no memory type changes");
+        }
         unsafe fn write_ttbr0(&mut self, value: u64) {
             self.0.push(Did::Ttbr0(value));
         }

@@ -52,7 +52,7 @@ pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, inde
 /// `root` is the root table of a tree of this geometry, and `window` reaches all of its tables.
 pub unsafe fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
     let mut level = geometry.start_level();
-    let mut table = root;
+    let mut table = geometry.root_table(root, va);
     loop {
         // SAFETY: the caller's; the index is one of the entries at this level.
         let descriptor = unsafe { read(window, level, table, geometry.index(va, level)) };
@@ -88,16 +88,20 @@ const LEVELS: usize = 5;
 pub struct LeafIter<'w, W> {
     geometry: Geometry,
     window: &'w mut W,
-    /// The tables from the root to the current leaf, each with the next index to look at.
+    /// The tables from the root to the current leaf, each with the next index to look at, which
+    /// counts through all tables of a root.
     path: [(Pa, usize); LEVELS],
     depth: usize,
     start: Level,
+    /// How many tables stand one after the other at the start level.
+    roots: usize,
     base: Va,
     tables: u64,
 }
 
 impl<'w, W: TableWindow> LeafIter<'w, W> {
-    /// Starts at the table in frame `table`, which is at `level` and translates from `base`.
+    /// Starts at the table in frame `table`, which is at `level` and translates from `base`. At the
+    /// start level it is the root, with all its tables.
     ///
     /// # Safety
     /// `table` is a table of a tree of this geometry, and `window` reaches it and all tables below
@@ -105,10 +109,11 @@ impl<'w, W: TableWindow> LeafIter<'w, W> {
     pub unsafe fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
         let mut path = [(Pa(0), 0); LEVELS];
         path[0] = (table, 0);
-        Self { geometry, window, path, depth: 0, start: level, base, tables: 1 }
+        let roots = if level == geometry.start_level() { geometry.root_tables() } else { 1 };
+        Self { geometry, window, path, depth: 0, start: level, roots, base, tables: roots as u64 }
     }
 
-    /// Tables entered so far, the first one included.
+    /// Tables entered so far, the first one included, and all tables of a root.
     pub fn tables(&self) -> u64 {
         self.tables
     }
@@ -120,11 +125,17 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
     fn next(&mut self) -> Option<Leaf> {
         loop {
             let level = Level::new(self.start.number() + self.depth as i8)?;
-            let (table, index) = self.path[self.depth];
-            if index == self.geometry.entries(level) {
-                if self.depth == 0 {
+            let (mut table, mut index) = self.path[self.depth];
+            let entries = self.geometry.entries(level);
+            if self.depth == 0 {
+                if index == entries * self.roots {
                     return None;
                 }
+                if index >= entries {
+                    table.0 += (index / entries) as u64 * self.geometry.granule().bytes();
+                    index %= entries;
+                }
+            } else if index == entries {
                 self.depth -= 1;
                 continue;
             }

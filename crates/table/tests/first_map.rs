@@ -1,11 +1,32 @@
 //! First maps of any regime and geometry against a list of pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use linmap_table::{BumpFrames, FirstMap, FirstMapError, LeafIter, MappingError, OffsetWindow};
+use linmap_table::verify::{AccessFlag, Content, Expected, PortableLoop, Tree, Validity, verify_tree};
+use linmap_table::{
+    BumpFrames, DetachedTree, FirstMap, FirstMapError, FrameSource, LeafIter, Leaves, MappingError,
+    OffsetWindow, OutOfFrames, ReachableFrames, Walk, walk,
+};
 use linmap_vmsa::registers::RegisterError;
-use linmap_vmsa::{Attributes, Geometry, Granule, Level, MemoryType, Pa, PaRange, Regime, Va};
+use linmap_vmsa::{
+    Access, Attributes, Execute, Geometry, Granule, Level, MemoryType, Pa, PaRange, Regime, Stage2, Va,
+    VmidSize,
+};
 use proptest::prelude::*;
+
+/// Accesses and types of stage 2. With one bit for execution, EL1 and EL0 execute the same.
+const GUEST_KINDS: [Attributes; 4] = [
+    Attributes::GUEST_RAM,
+    Attributes { access: Access::GuestReadOnly, execute: Execute::Never, ..Attributes::GUEST_RAM },
+    Attributes::GUEST_DEVICE,
+    Attributes {
+        memory: MemoryType::NormalNonCacheable,
+        access: Access::GuestWriteOnly,
+        ..Attributes::GUEST_RAM
+    },
+];
+
+const FEATURES: [Stage2; 4] = [Stage2::Base, Stage2::Fwb, Stage2::Xnx, Stage2::FwbXnx];
 
 const REGIMES: [Regime; 4] = [Regime::El1And0, Regime::El2And0, Regime::El2, Regime::El3];
 
@@ -47,6 +68,64 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     prop::collection::vec((page, len, 0u64..2, 0..KINDS.len()), 1..10)
 }
 
+/// Every page that a tree translates from `base` on, with its address and attributes.
+fn translated(tree: &DetachedTree, base: u64) -> BTreeMap<u64, (u64, Attributes)> {
+    let geometry = tree.geometry();
+    let mut found = BTreeMap::new();
+    // SAFETY: the tables lie in a vector, reached at its own address.
+    let mut window = unsafe { OffsetWindow::new(0) };
+    // SAFETY: the window reaches all tables.
+    let leaves =
+        unsafe { LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(base), &mut window) };
+    for leaf in leaves {
+        let attributes = leaf.descriptor.attributes(geometry, leaf.level).unwrap();
+        let attributes = Attributes { contiguous: false, ..attributes };
+        for offset in (0..geometry.entry_bytes(leaf.level)).step_by(geometry.granule().bytes() as usize) {
+            found.insert(leaf.va.0 + offset, (leaf.pa.0 + offset, attributes));
+        }
+    }
+    found
+}
+
+/// A source that knows which of its frames are in use.
+struct Counted {
+    frames: BumpFrames,
+    page: u64,
+    out: BTreeSet<u64>,
+}
+
+// SAFETY: passes on what the source does.
+unsafe impl FrameSource for Counted {
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        let frame = self.frames.alloc()?;
+        self.out.insert(frame.0);
+        Ok(frame)
+    }
+
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        let first = self.frames.alloc_consecutive(bytes)?;
+        self.out.extend((0..bytes / self.page).map(|nth| first.0 + nth * self.page));
+        Ok(first)
+    }
+
+    unsafe fn free(&mut self, frame: Pa) {
+        assert!(self.out.remove(&frame.0), "{frame} was handed out");
+        // SAFETY: the caller's.
+        unsafe { self.frames.free(frame) };
+    }
+}
+
+/// IPA sizes that the PA size allows, of every start level and number of tables.
+fn stage_2_geometries() -> impl Strategy<Value = Geometry> {
+    let granule = prop_oneof![Just(Granule::K4), Just(Granule::K16), Just(Granule::K64)];
+    let pa = prop::sample::select(vec![32u8, 36, 40, 42, 44, 48, 52]);
+    (granule, pa, 0u8..28, prop::sample::select(FEATURES.to_vec())).prop_map(
+        |(granule, pa, less, features)| {
+            Geometry::stage_2(granule, pa.saturating_sub(less).max(32), pa, features).unwrap()
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..ProptestConfig::default() })]
 
@@ -75,21 +154,7 @@ proptest! {
         let tree = unsafe { map.build(0, &mut frames) }.unwrap();
         let used = (frames.left().start.0 - before.start.0) / page;
         prop_assert_eq!(used, tree.built().tables, "a frame for each table");
-        let mut found = BTreeMap::new();
-        // SAFETY: as above.
-        let mut window = unsafe { OffsetWindow::new(0) };
-        // SAFETY: the window reaches all tables.
-        let leaves = unsafe {
-            LeafIter::new(geometry, tree.root(), geometry.start_level(), Va(base), &mut window)
-        };
-        for leaf in leaves {
-            let attributes = leaf.descriptor.attributes(geometry, leaf.level).unwrap();
-            let attributes = Attributes { contiguous: false, ..attributes };
-            for offset in (0..geometry.entry_bytes(leaf.level)).step_by(page as usize) {
-                found.insert(leaf.va.0 + offset, (leaf.pa.0 + offset, attributes));
-            }
-        }
-        prop_assert_eq!(found, pages);
+        prop_assert_eq!(translated(&tree, base), pages);
         match tree.registers() {
             Ok(registers) => {
                 prop_assert_eq!(registers.ttbr0.is_some(), !upper);
@@ -101,6 +166,125 @@ proptest! {
             Err(error) => prop_assert!(false, "{}", error),
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 600, ..ProptestConfig::default() })]
+
+    /// Ranges lie about the ends of the tables of which the root consists.
+    #[test]
+    fn a_map_of_stage_2_translates_what_was_asked_whatever_its_root_consists_of(
+        geometry in stage_2_geometries(),
+        calls in prop::collection::vec((0u64..17, -3i64..3, 1u64..6, 0u64..2, 0..GUEST_KINDS.len()), 1..10),
+    ) {
+        let page = geometry.granule().bytes();
+        let level = geometry.start_level();
+        let (roots, reach) = (geometry.root_tables(), geometry.entries(level) as u64 * geometry.entry_bytes(level));
+        prop_assert!(roots <= 16 && reach * roots as u64 == 1 << geometry.va_bits());
+        let all = 1u64 << geometry.va_bits();
+        let mut map = FirstMap::<32>::new(geometry);
+        let mut pages = BTreeMap::new();
+        for (table, offset, count, shift, kind) in calls {
+            let near = reach * (table % (roots as u64 + 1));
+            let first = near.saturating_add_signed(offset * page as i64).min(all - page);
+            let count = count.min((all - first) / page);
+            let pa = Pa(first.saturating_sub(shift * page));
+            map.at(Va(first), PaRange::from_len(pa, count * page).unwrap(), GUEST_KINDS[kind]).unwrap();
+            for nth in 0..count {
+                pages.insert(first + nth * page, (pa.0 + nth * page, GUEST_KINDS[kind]));
+            }
+        }
+        let tables = Tables::new();
+        // SAFETY: the vector's memory is free, and reached at its own address.
+        let frames = unsafe { BumpFrames::new(tables.range(), geometry) };
+        let mut frames = Counted { frames, page, out: BTreeSet::new() };
+        // SAFETY: as above.
+        let tree = unsafe { map.build(0, &mut frames) }.unwrap();
+        prop_assert_eq!(tree.built().tables, frames.out.len() as u64, "a frame for each table");
+        prop_assert_eq!(translated(&tree, 0), pages.clone());
+        // Host memory lies higher than small PA sizes reach.
+        let registers = tree.stage_2_registers(3, VmidSize::Bits8);
+        prop_assert_eq!(registers.is_ok(), geometry.holds(tree.root()));
+        prop_assert_eq!(tree.root().0 % (roots as u64 * page), 0, "aligned to all tables");
+        // SAFETY: as above.
+        let mut window = unsafe { OffsetWindow::new(0) };
+        let expected = pages.iter().map(|(&va, &(pa, attributes))| {
+            let (validity, leaves) = (Validity::Valid, Leaves::ContiguousBlocks);
+            let content = Content::Leaves { pa: Pa(pa), attributes, validity, leaves };
+            Expected { va: Va(va), len: page, content }
+        });
+        let tree_to_verify =
+            Tree { geometry, root: tree.root(), base: Va(0), access_flag: AccessFlag::Software };
+        // SAFETY: the window reaches all tables.
+        let compared = unsafe {
+            verify_tree(&tree_to_verify, expected, &mut window, |_, _, _| true, &PortableLoop)
+        };
+        prop_assert_eq!(compared.map(|compared| compared.tables), Ok(tree.built().tables));
+        for (ipa, (pa, _)) in pages {
+            // SAFETY: the window reaches all tables.
+            let found = unsafe { walk(geometry, tree.root(), Va(ipa), &mut window) };
+            let found_pa = if let Walk::Leaf { pa, .. } = found { Some(pa.0) } else { None };
+            prop_assert_eq!(found_pa, Some(pa));
+        }
+        // SAFETY: the window reaches the frames of this source.
+        tree.release(&mut unsafe { ReachableFrames::new(&mut window, &mut frames) });
+        prop_assert_eq!(frames.out.len(), 0, "all frames came back");
+    }
+}
+
+#[test]
+fn a_root_of_several_tables_that_fails_gives_all_frames_back() {
+    let geometry = Geometry::stage_2(Granule::K4, 43, 44, Stage2::Base).unwrap();
+    let tables = Tables::new();
+    let start = tables.range().align_inward(0x1_0000).start;
+    for frames in 0..24 {
+        // A frame beyond a multiple of what the root is aligned to.
+        let memory = PaRange::from_len(Pa(start.0 + 0x1000), frames * 0x1000).unwrap();
+        let mut map = FirstMap::<8>::new(geometry);
+        for table in 0..5u64 {
+            let range = PaRange::from_len(Pa(table << 39 | 0x1000), 0x1000).unwrap();
+            map.identity(range, Attributes::GUEST_RAM).unwrap();
+        }
+        // SAFETY: the vector's memory is free, and reached at its own address.
+        let mut source = unsafe { BumpFrames::new(memory, geometry) };
+        // SAFETY: as above.
+        let tree = unsafe { map.build(0, &mut source) };
+        assert!(matches!(tree, Err(FirstMapError::OutOfFrames(_))), "{frames}");
+        assert_eq!(source.left(), memory, "{frames} frames");
+    }
+}
+
+#[test]
+fn what_stage_2_can_not_say_is_refused() {
+    let geometry = Geometry::stage_2(Granule::K4, 40, 40, Stage2::Base).unwrap();
+    let tables = Tables::new();
+    let built = |va: u64, attributes| {
+        let mut map = FirstMap::<1>::new(geometry);
+        map.at(Va(va), PaRange::new(Pa(0x1000), Pa(0x2000)), attributes)?;
+        // SAFETY: the vector's memory is free, and reached at its own address.
+        unsafe { map.build(0, &mut BumpFrames::new(tables.range(), geometry)) }
+    };
+    let tree = built(0x1000, Attributes::GUEST_RAM).unwrap();
+    assert_eq!(tree.registers(), Err(RegisterError::Stage2));
+    for (va, attributes) in [(0x1000, Attributes::KERNEL_DATA), (0x1000, Attributes::KERNEL_TEXT)] {
+        let error = built(va, attributes).unwrap_err();
+        assert!(matches!(error, FirstMapError::Mapping(MappingError::Attributes { .. })), "{error}");
+    }
+    // There is no upper half, and 2^40 is the first address beyond.
+    for va in [u64::MAX << 40, 1 << 40] {
+        let error = built(va, Attributes::GUEST_RAM).unwrap_err();
+        assert!(matches!(error, FirstMapError::Mapping(MappingError::OutsideVaSpace { .. })), "{error}");
+    }
+    assert_eq!(
+        DetachedTree::stage_2_registers(&first_map_at_el1(&tables), 0, VmidSize::Bits8),
+        Err(RegisterError::NotStage2 { regime: Regime::El1And0 })
+    );
+}
+
+fn first_map_at_el1(tables: &Tables) -> DetachedTree {
+    let geometry = Geometry::K4_48;
+    // SAFETY: the vector's memory is free, and reached at its own address.
+    unsafe { FirstMap::<1>::new(geometry).build(0, &mut BumpFrames::new(tables.range(), geometry)) }.unwrap()
 }
 
 #[test]

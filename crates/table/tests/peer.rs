@@ -1,17 +1,21 @@
-//! First maps beside those of aarch64-paging, in every stage 1 regime: each page's descriptor, bit
-//! for bit, but for the contiguous bit, which that crate does not set.
+//! First maps beside those of aarch64-paging, in every regime: each page's descriptor, bit for bit,
+//! but for the contiguous bit, which that crate does not set.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
-use aarch64_paging::descriptor::{El1Attributes, El23Attributes, PagingAttributes, PhysicalAddress};
+use aarch64_paging::descriptor::{
+    El1Attributes, El23Attributes, PagingAttributes, PhysicalAddress, Stage2Attributes,
+};
 use aarch64_paging::paging::{
-    Constraints, El1And0, El2, El2And0, El3, MemoryRegion, PageTable, RootTable, Translation,
-    TranslationRegime, VaRange,
+    Constraints, El1And0, El2, El2And0, El3, MemoryRegion, PageTable, RootTable, Stage2 as PeersStage2,
+    Translation, TranslationRegime, VaRange,
 };
 use linmap_table::{BumpFrames, FirstMap, LeafIter, OffsetWindow};
-use linmap_vmsa::{Attributes, Descriptor, Geometry, MemoryType, Pa, PaRange, Regime, Va};
+use linmap_vmsa::{
+    Access, Attributes, Descriptor, Execute, Geometry, MemoryType, Pa, PaRange, Regime, Stage2, Va,
+};
 use proptest::prelude::*;
 
 /// Maps of each regime.
@@ -41,6 +45,35 @@ const KINDS: [(Attributes, El1Attributes, El23Attributes); 4] = [
         Attributes { memory: MemoryType::DeviceNgnrne, ..Attributes::KERNEL_DATA },
         El1Attributes::from_bits_retain(1 << 10 | 3 << 8 | 4 << 2 | 1 << 53 | 1 << 54 | 1),
         El23Attributes::from_bits_retain(1 << 10 | 3 << 8 | 4 << 2 | 1 << 6 | 1 << 54 | 1),
+    ),
+];
+
+/// What is mapped at stage 2. The other crate names the values of MemAttr without FWB
+/// and one bit XN; beside them stands what its flags have to be with FWB.
+const GUEST_KINDS: [(Attributes, Stage2Attributes, Stage2Attributes); 4] = [
+    (
+        Attributes::GUEST_RAM,
+        Stage2Attributes::from_bits_retain(0xf << 2 | 0b11 << 6 | 3 << 8 | 1 << 10 | 1),
+        Stage2Attributes::from_bits_retain(6 << 2 | 0b11 << 6 | 3 << 8 | 1 << 10 | 1),
+    ),
+    (
+        Attributes { access: Access::GuestReadOnly, execute: Execute::Never, ..Attributes::GUEST_RAM },
+        Stage2Attributes::from_bits_retain(0xf << 2 | 0b01 << 6 | 3 << 8 | 1 << 10 | 1 << 54 | 1),
+        Stage2Attributes::from_bits_retain(6 << 2 | 0b01 << 6 | 3 << 8 | 1 << 10 | 1 << 54 | 1),
+    ),
+    (
+        Attributes {
+            memory: MemoryType::NormalNonCacheable,
+            access: Access::GuestWriteOnly,
+            ..Attributes::GUEST_RAM
+        },
+        Stage2Attributes::from_bits_retain(5 << 2 | 0b10 << 6 | 3 << 8 | 1 << 10 | 1),
+        Stage2Attributes::from_bits_retain(5 << 2 | 0b10 << 6 | 3 << 8 | 1 << 10 | 1),
+    ),
+    (
+        Attributes::GUEST_DEVICE,
+        Stage2Attributes::from_bits_retain(1 << 2 | 0b11 << 6 | 3 << 8 | 1 << 10 | 1 << 54 | 1),
+        Stage2Attributes::from_bits_retain(1 << 2 | 0b11 << 6 | 3 << 8 | 1 << 10 | 1 << 54 | 1),
     ),
 ];
 
@@ -92,10 +125,11 @@ fn note(found: &mut Found, va: u64, bits: u64, level: i8) {
 
 fn ours(regime: Regime, calls: &[Call]) -> Found {
     let geometry = Geometry::K4_48.in_regime(regime);
+    let attributes = |kind: usize| if regime.is_stage_2() { GUEST_KINDS[kind].0 } else { KINDS[kind].0 };
     let mut map = FirstMap::<32>::new(geometry);
     for &(first, len, shift, kind) in calls {
         let range = PaRange::from_len(Pa((first + shift) * PAGE), len * PAGE).expect("short");
-        map.at(Va(first * PAGE), range, KINDS[kind].0).expect("room");
+        map.at(Va(first * PAGE), range, attributes(kind)).expect("room");
     }
     let memory = vec![0u8; 1 << 16];
     let tables = PaRange::from_len(Pa(memory.as_ptr().expose_provenance() as u64), 1 << 16).expect("short");
@@ -187,5 +221,19 @@ fn every_descriptor_of_el2_is_the_peers() {
 fn every_descriptor_of_el3_is_the_peers() {
     compare(Regime::El3, |calls| {
         theirs(RootTable::new(Heap, 0, El3), calls, |kind| KINDS[kind].2, |flags| flags.bits())
+    });
+}
+
+#[test]
+fn every_descriptor_of_stage_2_is_the_peers() {
+    compare(Regime::Stage2(Stage2::Base), |calls| {
+        theirs(RootTable::new(Heap, 0, PeersStage2), calls, |kind| GUEST_KINDS[kind].1, |flags| flags.bits())
+    });
+}
+
+#[test]
+fn every_descriptor_of_stage_2_with_fwb_is_the_peers() {
+    compare(Regime::Stage2(Stage2::FwbXnx), |calls| {
+        theirs(RootTable::new(Heap, 0, PeersStage2), calls, |kind| GUEST_KINDS[kind].2, |flags| flags.bits())
     });
 }

@@ -2,109 +2,9 @@
 
 use thiserror::Error;
 
-use crate::{Geometry, Regime};
-
-/// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MemoryType {
-    /// Write-back cacheable memory.
-    Normal,
-    /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2:
-    /// elsewhere its MAIR encoding is reserved.
-    NormalTagged,
-    /// Memory that is not cached.
-    NormalNonCacheable,
-    /// Device-nGnRE: registers of a device; early write acknowledgement allowed.
-    DeviceNgnre,
-    /// Device-nGnRnE: the strictest type, also that of data accesses with the MMU off.
-    DeviceNgnrne,
-}
-
-impl MemoryType {
-    /// The type's MAIR slot, as `AttrIndx[2:0]` names it.
-    pub const fn mair_index(self) -> u64 {
-        match self {
-            Self::Normal => 0,
-            Self::NormalTagged => 1,
-            Self::NormalNonCacheable => 2,
-            Self::DeviceNgnre => 3,
-            Self::DeviceNgnrne => 4,
-        }
-    }
-
-    const fn from_mair_index(index: u64) -> Option<Self> {
-        match index {
-            0 => Some(Self::Normal),
-            1 => Some(Self::NormalTagged),
-            2 => Some(Self::NormalNonCacheable),
-            3 => Some(Self::DeviceNgnre),
-            4 => Some(Self::DeviceNgnrne),
-            _ => None,
-        }
-    }
-}
-
-/// Who may read and write: `AP[2:1]` (Arm ARM D8.4.1.2).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Access {
-    /// The kernel reads and writes; user space has no access.
-    KernelReadWrite = 0b00,
-    /// Kernel and user space read and write.
-    UserReadWrite = 0b01,
-    /// The kernel reads; user space has no access.
-    KernelReadOnly = 0b10,
-    /// Kernel and user space read.
-    UserReadOnly = 0b11,
-}
-
-impl Access {
-    /// Whether kernel or user space may write.
-    #[inline]
-    pub const fn writable(self) -> bool {
-        self.bits() & READ_ONLY == 0
-    }
-
-    /// The bits of a leaf that say who may read and write: `AP[2:1]`, and DBM, which lets hardware
-    /// clear `AP[2]` at the first write (Arm ARM D8.5.4). No [`Access`] sets DBM.
-    pub const MASK: u64 = USER | READ_ONLY | DIRTY_MODIFIER;
-
-    /// The value of the bits in [`MASK`](Self::MASK).
-    #[inline]
-    pub const fn bits(self) -> u64 {
-        (self as u64) << 6
-    }
-}
-
-const _: () = assert!(USER == 1 << 6 && READ_ONLY == 1 << 7, "AP[2:1] are bits 7:6 (Arm ARM D8.3.1.2)");
-
-/// Who may execute (PXN and UXN, Arm ARM D8.4.1.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Execute {
-    /// Neither kernel nor user space.
-    Never,
-    /// Only the kernel.
-    Kernel,
-    /// Only user space.
-    User,
-    /// Both.
-    Both,
-}
-
-impl Execute {
-    /// The bits of a leaf that say who may execute.
-    pub const MASK: u64 = PXN | UXN;
-
-    /// The value of the bits in [`MASK`](Self::MASK).
-    #[inline]
-    pub const fn bits(self) -> u64 {
-        match self {
-            Self::Never => PXN | UXN,
-            Self::Kernel => UXN,
-            Self::User => PXN,
-            Self::Both => 0,
-        }
-    }
-}
+use crate::memory_type::MEM_ATTR;
+use crate::permissions::{PXN, READ_ONLY, USER, UXN, XN};
+use crate::{Access, Execute, Geometry, MemoryType, Regime, Stage2};
 
 /// Who keeps the memory coherent (`SH[1:0]`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -163,20 +63,36 @@ pub enum AttributeError {
         /// The regime.
         regime: Regime,
     },
+    /// S2AP says what a guest does, and stage 1 has none.
+    #[error("{access:?} is an access of stage 2, and the tables are those of {regime}")]
+    GuestAccess {
+        /// The access asked for.
+        access: Access,
+        /// The regime.
+        regime: Regime,
+    },
+    /// AP says what kernel and user space do, and stage 2 knows the guest as a whole.
+    #[error("{access:?} is an access of stage 1, and the tables are those of stage 2")]
+    NotGuestAccess {
+        /// The access asked for.
+        access: Access,
+    },
+    /// One of EL1 and EL0 executes the memory, which stage 2 says only with FEAT_XNX.
+    #[error("EL1 and EL0 of the guest don't both execute the memory ({execute:?}), which takes FEAT_XNX")]
+    ExecuteOfOneLevel {
+        /// What was asked for.
+        execute: Execute,
+    },
+    /// The guest's stage 1 says which memory has allocation tags.
+    #[error("stage 2 has no memory type with allocation tags: the guest's stage 1 has")]
+    TaggedAtStage2,
 }
 
-pub(crate) const USER: u64 = 1 << 6;
-pub(crate) const READ_ONLY: u64 = 1 << 7;
 pub(crate) const SHAREABILITY_SHIFT: u32 = 8;
 pub(crate) const ACCESSED: u64 = 1 << 10;
 pub(crate) const NOT_GLOBAL: u64 = 1 << 11;
 pub(crate) const NO_TRANSLATION: u64 = 1 << 16;
-pub(crate) const DIRTY_MODIFIER: u64 = 1 << 51;
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
-pub(crate) const PXN: u64 = 1 << 53;
-pub(crate) const UXN: u64 = 1 << 54;
-/// Where there is no user space (Arm ARM D8.3.1.2).
-const XN: u64 = 1 << 54;
 
 impl Attributes {
     /// Kernel memory that is read and written: the linear map's own attributes.
@@ -200,7 +116,24 @@ impl Attributes {
     /// Registers of a device.
     pub const DEVICE: Self = Self { memory: MemoryType::DeviceNgnre, ..Self::KERNEL_DATA };
 
-    /// Whether the mapping is writable and executable, which linmap refuses.
+    /// Memory that a process and the kernel read and write, in one address space.
+    pub const USER_DATA: Self = Self { access: Access::UserReadWrite, global: false, ..Self::KERNEL_DATA };
+
+    /// Memory that a process and the kernel read, in one address space.
+    pub const USER_RODATA: Self = Self { access: Access::UserReadOnly, ..Self::USER_DATA };
+
+    /// Code of a process, in one address space.
+    pub const USER_TEXT: Self = Self { execute: Execute::User, ..Self::USER_RODATA };
+
+    /// A guest's memory at stage 2: it does there what it likes.
+    pub const GUEST_RAM: Self =
+        Self { access: Access::GuestReadWrite, execute: Execute::Both, ..Self::KERNEL_DATA };
+
+    /// Registers of a device that a guest uses itself.
+    pub const GUEST_DEVICE: Self = Self { access: Access::GuestReadWrite, ..Self::DEVICE };
+
+    /// Whether the mapping is writable and executable, which linmap refuses at stage 1. At stage 2
+    /// it is ordinary: the guest's own stage 1 says what is code.
     pub const fn writable_and_executable(self) -> bool {
         self.access.writable() && !matches!(self.execute, Execute::Never)
     }
@@ -210,6 +143,12 @@ impl Attributes {
     /// # Errors
     /// [`AttributeError`], for the first that they can't.
     pub const fn check(self, regime: Regime) -> Result<(), AttributeError> {
+        if let Regime::Stage2(features) = regime {
+            return self.check_stage_2(features);
+        }
+        if self.access.is_of_guest() {
+            return Err(AttributeError::GuestAccess { access: self.access, regime });
+        }
         if regime.has_user_space() {
             return Ok(());
         }
@@ -221,6 +160,24 @@ impl Attributes {
         }
         if !self.global {
             return Err(AttributeError::NotGlobal { regime });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    const fn check_stage_2(self, features: Stage2) -> Result<(), AttributeError> {
+        let Self { access, execute, .. } = self;
+        if !access.is_of_guest() {
+            return Err(AttributeError::NotGuestAccess { access });
+        }
+        if matches!(execute, Execute::Kernel | Execute::User) && !features.has_xnx() {
+            return Err(AttributeError::ExecuteOfOneLevel { execute });
+        }
+        if !self.global {
+            return Err(AttributeError::NotGlobal { regime: Regime::Stage2(features) });
+        }
+        if matches!(self.memory, MemoryType::NormalTagged) {
+            return Err(AttributeError::TaggedAtStage2);
         }
         Ok(())
     }
@@ -250,22 +207,30 @@ impl Attributes {
         if self.no_translation {
             bits |= NO_TRANSLATION;
         }
-        if geometry.regime().has_user_space() { bits } else { Self::without_user_space(bits) }
+        if geometry.regime().has_user_space() { bits } else { self.without_user_space(bits, geometry) }
     }
 
-    /// The bits where there is no user space: `AP[1]` is RES1, and XN takes the place of UXN. What
-    /// the kernel may not execute is what nobody may.
+    /// The bits where there is no user space, by those of EL1&0.
     #[cold]
-    const fn without_user_space(bits: u64) -> u64 {
-        let never = if bits & PXN != 0 { XN } else { 0 };
-        bits & !Execute::MASK | USER | never
+    const fn without_user_space(self, bits: u64, geometry: Geometry) -> u64 {
+        let regime = geometry.regime();
+        let rest = bits & !(Access::MASK | Execute::MASK | NOT_GLOBAL);
+        let permissions = self.access.bits_in(regime) | self.execute.bits_in(regime);
+        match regime {
+            Regime::Stage2(features) => rest & !MEM_ATTR | self.memory.mem_attr(features) << 2 | permissions,
+            _ => rest | permissions,
+        }
     }
 
     /// Returns the attributes in the bits of a leaf descriptor, or `None` for a memory type or
     /// shareability that linmap never writes. `block` is whether the leaf is above level 3.
     pub const fn from_bits(bits: u64, geometry: Geometry, block: bool) -> Option<Self> {
         let has_user_space = geometry.regime().has_user_space();
-        let Some(memory) = MemoryType::from_mair_index(bits >> 2 & 0b111) else { return None };
+        let memory = match geometry.regime() {
+            Regime::Stage2(features) => MemoryType::from_mem_attr(bits >> 2 & 0b1111, features),
+            _ => MemoryType::from_mair_index(bits >> 2 & 0b111),
+        };
+        let Some(memory) = memory else { return None };
         let shareability = if geometry.lpa2() {
             Shareability::Inner
         } else {
@@ -276,15 +241,34 @@ impl Attributes {
                 _ => return None,
             }
         };
+        let (access, execute) = match geometry.regime() {
+            Regime::Stage2(features) => {
+                (Access::from_bits_of_guest(bits), Execute::from_bits_of_guest(bits, features))
+            }
+            _ => Self::permissions_of_stage_1(bits, has_user_space),
+        };
         Some(Self {
             memory,
-            access: match (bits & USER != 0 && has_user_space, bits & READ_ONLY != 0) {
+            access,
+            execute,
+            shareability,
+            global: bits & NOT_GLOBAL == 0 || !has_user_space,
+            accessed: bits & ACCESSED != 0,
+            contiguous: bits & CONTIGUOUS != 0,
+            no_translation: block && bits & NO_TRANSLATION != 0,
+        })
+    }
+
+    #[inline(always)]
+    const fn permissions_of_stage_1(bits: u64, has_user_space: bool) -> (Access, Execute) {
+        (
+            match (bits & USER != 0 && has_user_space, bits & READ_ONLY != 0) {
                 (false, false) => Access::KernelReadWrite,
                 (false, true) => Access::KernelReadOnly,
                 (true, false) => Access::UserReadWrite,
                 (true, true) => Access::UserReadOnly,
             },
-            execute: match (bits & PXN != 0, bits & UXN != 0) {
+            match (bits & PXN != 0, bits & UXN != 0) {
                 _ if !has_user_space => {
                     if bits & XN != 0 {
                         Execute::Never
@@ -297,12 +281,7 @@ impl Attributes {
                 (true, false) => Execute::User,
                 (false, false) => Execute::Both,
             },
-            shareability,
-            global: bits & NOT_GLOBAL == 0 || !has_user_space,
-            accessed: bits & ACCESSED != 0,
-            contiguous: bits & CONTIGUOUS != 0,
-            no_translation: block && bits & NO_TRANSLATION != 0,
-        })
+        )
     }
 }
 
@@ -328,6 +307,109 @@ mod tests {
         }
         let (one, other) = (EL1, EL1.in_regime(Regime::El2And0));
         assert_eq!(Attributes::KERNEL_TEXT.bits(one), Attributes::KERNEL_TEXT.bits(other));
+    }
+
+    const STAGE_2: [Stage2; 4] = [Stage2::Base, Stage2::Fwb, Stage2::Xnx, Stage2::FwbXnx];
+
+    #[test]
+    fn a_leaf_of_stage_2_has_the_bits_of_the_architecture() {
+        let of = |attributes: Attributes, features| attributes.bits(EL1.in_regime(Regime::Stage2(features)));
+        let memory = Attributes::GUEST_RAM;
+        // AF, SH = inner, S2AP = read and write, MemAttr: MemAttr.
+        for (features, attributes, bits) in [
+            (Stage2::Base, memory, 0x400 | 0x300 | 0xc0 | 0b1111 << 2),
+            (Stage2::Fwb, memory, 0x400 | 0x300 | 0xc0 | 0b0110 << 2),
+            (Stage2::Base, Attributes::GUEST_DEVICE, 1 << 54 | 0x400 | 0x300 | 0xc0 | 0b0001 << 2),
+            (Stage2::FwbXnx, Attributes::GUEST_DEVICE, 1 << 54 | 0x400 | 0x300 | 0xc0 | 0b0001 << 2),
+            (
+                Stage2::FwbXnx,
+                Attributes {
+                    memory: MemoryType::NormalNonCacheable,
+                    access: Access::GuestReadOnly,
+                    ..memory
+                },
+                0x400 | 0x300 | 0x40 | 0b0101 << 2,
+            ),
+            (
+                Stage2::Xnx,
+                Attributes { execute: Execute::User, access: Access::GuestNone, ..memory },
+                1 << 53 | 0x400 | 0x300 | 0b1111 << 2,
+            ),
+            (
+                Stage2::Xnx,
+                Attributes { execute: Execute::Kernel, access: Access::GuestWriteOnly, ..memory },
+                0b11 << 53 | 0x400 | 0x300 | 0x80 | 0b1111 << 2,
+            ),
+            (
+                Stage2::Fwb,
+                Attributes { memory: MemoryType::DeviceNgnrne, accessed: false, contiguous: true, ..memory },
+                1 << 52 | 0x300 | 0xc0,
+            ),
+        ] {
+            assert_eq!(of(attributes, features), bits, "{features:?} {attributes:?}");
+        }
+        let lpa2 = Geometry::stage_2(crate::Granule::K4, 52, 52, Stage2::Base).unwrap();
+        assert_eq!(memory.bits(lpa2), 0x400 | 0xc0 | 0b1111 << 2, "VTCR_EL2 has the shareability");
+    }
+
+    #[test]
+    fn all_that_stage_2_can_say_is_read_back() {
+        let accesses =
+            [Access::GuestNone, Access::GuestReadOnly, Access::GuestWriteOnly, Access::GuestReadWrite];
+        let memories = [
+            MemoryType::Normal,
+            MemoryType::NormalNonCacheable,
+            MemoryType::DeviceNgnre,
+            MemoryType::DeviceNgnrne,
+        ];
+        for features in STAGE_2 {
+            let regime = Regime::Stage2(features);
+            let geometry = EL1.in_regime(regime);
+            for (access, memory) in accesses.into_iter().flat_map(|a| memories.map(|m| (a, m))) {
+                for execute in [Execute::Never, Execute::Kernel, Execute::User, Execute::Both] {
+                    let attributes = Attributes { access, memory, execute, ..Attributes::GUEST_RAM };
+                    let one_level = matches!(execute, Execute::Kernel | Execute::User);
+                    assert_eq!(attributes.check(regime).is_ok(), !one_level || features.has_xnx());
+                    if attributes.check(regime).is_ok() {
+                        let bits = attributes.bits(geometry);
+                        assert_eq!(Attributes::from_bits(bits, geometry, true), Some(attributes));
+                        assert_eq!(bits & Access::MASK, access.bits_in(regime));
+                        assert_eq!(bits & Execute::MASK, execute.bits_in(regime));
+                        assert_eq!(access.writable(), bits & 1 << 7 != 0);
+                    }
+                }
+            }
+            // Types that linmap never writes, and those that FWB redefines.
+            for mem_attr in 0..16u64 {
+                let known = if features.has_fwb() { [0, 1, 5, 6] } else { [0, 1, 5, 15] }.contains(&mem_attr);
+                let found = Attributes::from_bits(mem_attr << 2 | 0xc0, geometry, true);
+                assert_eq!(found.is_some(), known, "{features:?} {mem_attr:#b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_the_other_stage_can_say_is_an_error_that_names_it() {
+        let regime = Regime::Stage2(Stage2::Base);
+        let guest = Attributes::GUEST_RAM;
+        let access = Access::KernelReadWrite;
+        assert_eq!(
+            Attributes::KERNEL_DATA.check(regime),
+            Err(AttributeError::NotGuestAccess { access }),
+            "AP = kernel read-write would be no access"
+        );
+        for stage_1 in [Regime::El1And0, Regime::El2And0, Regime::El2, Regime::El3] {
+            let error = AttributeError::GuestAccess { access: guest.access, regime: stage_1 };
+            assert_eq!(guest.check(stage_1), Err(error));
+        }
+        let local = Attributes { global: false, ..guest };
+        assert_eq!(local.check(regime), Err(AttributeError::NotGlobal { regime }));
+        let tagged = Attributes { memory: MemoryType::NormalTagged, ..guest };
+        assert_eq!(tagged.check(regime), Err(AttributeError::TaggedAtStage2));
+        let execute = Execute::User;
+        let error = Err(AttributeError::ExecuteOfOneLevel { execute });
+        assert_eq!(Attributes { execute, ..guest }.check(regime), error);
+        assert_eq!(guest.check(regime), Ok(()));
     }
 
     #[test]

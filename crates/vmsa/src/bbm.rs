@@ -5,12 +5,11 @@
 //! levels of support ([`BbmLevel`]). The functions look at two descriptors and at nothing else:
 //! when a block and a table replace each other, both are assumed to translate identically.
 
-use crate::attributes::{
-    ACCESSED, CONTIGUOUS, DIRTY_MODIFIER, NO_TRANSLATION, NOT_GLOBAL, PXN, READ_ONLY, SHAREABILITY_SHIFT,
-    USER, UXN,
-};
+use crate::attributes::{ACCESSED, CONTIGUOUS, NO_TRANSLATION, NOT_GLOBAL, SHAREABILITY_SHIFT};
 use crate::descriptor::{TABLE_OR_PAGE, VALID};
 use crate::id::BbmLevel;
+use crate::memory_type::MEM_ATTR;
+use crate::permissions::{DIRTY_MODIFIER, PXN, READ_ONLY, USER, UXN};
 use crate::{Decoded, Descriptor, Geometry, Level};
 
 /// What a change needs, the weakest first.
@@ -92,6 +91,8 @@ impl core::fmt::Display for Requirement {
 const MEMORY_TYPE: u64 = 0b111 << 2;
 /// NS: which physical address space, so a part of the output address.
 const NON_SECURE: u64 = 1 << 5;
+/// FnXS of stage 2 (FEAT_XS): the XS attribute is one of the memory type. RES0 without.
+const NO_XS: u64 = 1 << 11;
 /// Bits 58:55 of a leaf, which the hardware ignores.
 const SOFTWARE: u64 = 0b1111 << 55;
 /// NSTable, APTable, UXNTable and PXNTable: what a table descriptor says about everything below it.
@@ -161,17 +162,22 @@ const fn attributes_change(
     bbm: BbmLevel,
 ) -> Requirement {
     let changed = old.0 ^ new.0;
-    if changed & NON_SECURE != 0 {
+    let stage_2 = geometry.regime().is_stage_2();
+    if stage_2 {
+        // Bit 5 is MemAttr[3] there, and bit 11 is not nG: translations belong to a VMID.
+        if changed & (MEM_ATTR | NO_XS) != 0 {
+            return Requirement::BreakBeforeMake(Reason::MemoryType);
+        }
+    } else if changed & NON_SECURE != 0 {
         return Requirement::BreakBeforeMake(Reason::OutputAddress);
-    }
-    if changed & MEMORY_TYPE != 0 {
+    } else if changed & MEMORY_TYPE != 0 {
         return Requirement::BreakBeforeMake(Reason::MemoryType);
     }
     // Under LPA2 these bits are part of the address, and TCR holds the shareability.
     if !geometry.lpa2() && changed & (0b11 << SHAREABILITY_SHIFT) != 0 {
         return Requirement::BreakBeforeMake(Reason::Shareability);
     }
-    if changed & old.0 & NOT_GLOBAL != 0 {
+    if !stage_2 && changed & old.0 & NOT_GLOBAL != 0 {
         return Requirement::BreakBeforeMake(Reason::Global);
     }
     // The entries of a run would differ between the stores. Below level 1 a lookup in such a run
@@ -318,6 +324,31 @@ mod tests {
             assert_eq!(change(G, Level::L2, table, read_only, bbm), Invalidate);
             let other = Descriptor::table(G, Pa(0x9000));
             assert_eq!(change(G, Level::L2, table, other, bbm), BreakBeforeMake(Reason::NextTable));
+        }
+    }
+
+    #[test]
+    fn the_memory_type_of_stage_2_has_four_bits_and_its_leaves_have_no_ng() {
+        use crate::{Regime, Stage2};
+        for features in [Stage2::Base, Stage2::FwbXnx] {
+            let g = G.in_regime(Regime::Stage2(features));
+            let old = Descriptor::leaf(g, Level::L2, Pa(0x4020_0000), Attributes::GUEST_RAM).unwrap();
+            for bbm in LEVELS {
+                for bit in [2, 3, 4, 5, 11] {
+                    let new = Descriptor(old.0 ^ 1 << bit);
+                    let found = change(g, Level::L2, old, new, bbm);
+                    assert_eq!(found, BreakBeforeMake(Reason::MemoryType), "bit {bit}");
+                    assert_eq!(change(g, Level::L2, new, old, bbm), found, "bit {bit}");
+                }
+                for bit in [8, 9] {
+                    let new = Descriptor(old.0 ^ 1 << bit);
+                    assert_eq!(change(g, Level::L2, old, new, bbm), BreakBeforeMake(Reason::Shareability));
+                }
+                // S2AP, XN[1:0], DBM; AF off.
+                for bit in [6, 7, 10, 51, 53, 54] {
+                    assert_eq!(change(g, Level::L2, old, Descriptor(old.0 ^ 1 << bit), bbm), Invalidate);
+                }
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 
 use thiserror::Error;
 
-use crate::id::{Mmfr0, Mmfr2};
-use crate::{Granule, Level, Pa, Regime, Va};
+use crate::id::{Mmfr0, Mmfr1, Mmfr2};
+use crate::{Granule, Level, Pa, Regime, Stage2, Va};
 
 /// The geometry of one half of a translation regime (what one TTBR translates), and which regime
 /// it is.
@@ -20,6 +20,9 @@ pub struct Geometry {
     pa_bits: u8,
     regime: Regime,
 }
+
+/// Concatenated tables resolve at most four address bits more than one (Arm ARM D8.2.2).
+const CONCATENATED_BITS: u32 = 4;
 
 /// Which physical addresses a geometry has to reach.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +42,20 @@ pub enum GeometryError {
     VaBits {
         /// The size asked for.
         bits: u8,
+    },
+    /// The CPU has no physical address that a guest could have at such an IPA (Arm ARM D8.2.2).
+    #[error("IPA size of {bits} bits is more than the {pa_bits} bits of physical address")]
+    IpaBits {
+        /// The size asked for.
+        bits: u8,
+        /// The PA size.
+        pa_bits: u8,
+    },
+    /// The CPU lacks the granule at stage 2.
+    #[error("the CPU has no tables of {} KiB at stage 2", granule.bytes() >> 10)]
+    Granule {
+        /// The granule asked for.
+        granule: Granule,
     },
     /// TCR.IPS has no encoding for this PA size.
     #[error("PA size of {bits} bits is not one of 32, 36, 40, 42, 44, 48, 52")]
@@ -66,6 +83,54 @@ impl Geometry {
             return Err(GeometryError::PaBits { bits: pa_bits });
         }
         Ok(Self { granule, va_bits, pa_bits, regime: Regime::El1And0 })
+    }
+
+    /// Returns the geometry of stage 2 with this granule, `ipa_bits` of intermediate physical
+    /// address and `pa_bits` of physical address, the PA size of the CPU at most.
+    ///
+    /// # Errors
+    /// [`GeometryError::VaBits`] unless `ipa_bits` is 25 to 52, [`GeometryError::PaBits`] as for
+    /// [`new`](Self::new), and [`GeometryError::IpaBits`] if `ipa_bits` is more than `pa_bits`:
+    /// the architecture has T0SZ and the start level fault then.
+    pub const fn stage_2(
+        granule: Granule,
+        ipa_bits: u8,
+        pa_bits: u8,
+        features: Stage2,
+    ) -> Result<Self, GeometryError> {
+        match Self::new(granule, ipa_bits, pa_bits) {
+            Ok(_) if ipa_bits > pa_bits => Err(GeometryError::IpaBits { bits: ipa_bits, pa_bits }),
+            Ok(geometry) => Ok(geometry.in_regime(Regime::Stage2(features))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the geometry of stage 2 with `granule` and `ipa_bits` of intermediate physical
+    /// address on this CPU, with its PA size and all that [`Stage2::of_cpu`] finds.
+    ///
+    /// As in [`of_cpu`](Self::of_cpu) the PA size is at most 48 bits unless `wide` asks for more or
+    /// the IPAs have more.
+    ///
+    /// # Errors
+    /// [`GeometryError::Granule`], and those of [`stage_2`](Self::stage_2).
+    pub const fn stage_2_of_cpu(
+        granule: Granule,
+        ipa_bits: u8,
+        wide: PaReach,
+        mmfr0: Mmfr0,
+        mmfr1: Mmfr1,
+        mmfr2: Mmfr2,
+    ) -> Result<Self, GeometryError> {
+        if !mmfr0.supports_at_stage_2(granule) {
+            return Err(GeometryError::Granule { granule });
+        }
+        let has_52_bits = matches!(granule, Granule::K64) || mmfr0.lpa2_at_stage_2(granule);
+        let wants_52_bits = ipa_bits > 48 || matches!(wide, PaReach::Whole);
+        let pa_bits = match mmfr0.pa_bits() {
+            52 if !(has_52_bits && wants_52_bits) => 48,
+            bits => bits,
+        };
+        Self::stage_2(granule, ipa_bits, pa_bits, Stage2::of_cpu(mmfr1, mmfr2))
     }
 
     /// Returns the same geometry in another regime.
@@ -115,7 +180,8 @@ impl Geometry {
         self.granule
     }
 
-    /// Bits of virtual address that the tables resolve.
+    /// Bits of virtual address that the tables resolve; of intermediate physical address at stage
+    /// 2.
     #[inline]
     pub const fn va_bits(self) -> u8 {
         self.va_bits
@@ -134,16 +200,62 @@ impl Geometry {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
     }
 
-    /// The level at which a walk starts (Arm ARM D8.2.2).
+    /// The level at which a walk starts (Arm ARM D8.2.2). At stage 2 the least number of levels
+    /// with which [`root_tables`](Self::root_tables) is at most 16.
     #[inline]
     pub const fn start_level(self) -> Level {
         let resolved = self.va_bits as u32 - self.granule.shift();
-        let levels = resolved.div_ceil(self.granule.index_bits());
+        let levels = match self.regime {
+            Regime::Stage2(_) => self.levels_of_stage_2(),
+            _ => resolved.div_ceil(self.granule.index_bits()),
+        };
         match Level::new(4 - levels as i8) {
             Some(level) => level,
             // 52 bits with the smallest granule (12 bits, and 9 a level) take five levels: −1 to 3.
             None => Level::MINUS_1,
         }
+    }
+
+    /// How many levels a walk of stage 2 has.
+    const fn levels_of_stage_2(self) -> u32 {
+        let resolved = self.va_bits as u32 - self.granule.shift() - CONCATENATED_BITS;
+        let levels = resolved.div_ceil(self.granule.index_bits());
+        // A walk of 4K tables starts at level 3 only with FEAT_TTST, which nothing here needs.
+        match self.granule {
+            Granule::K4 if levels < 2 => 2,
+            Granule::K4 | Granule::K16 | Granule::K64 => levels,
+        }
+    }
+
+    /// Returns how many tables the root consists of: 1, and at stage 2 up to 16 that stand one
+    /// after the other, aligned to the size of all (Arm ARM D8.2.2, "Concatenated translation
+    /// tables"). Each translates as many addresses as one table at the start level.
+    #[inline]
+    pub const fn root_tables(self) -> usize {
+        match self.regime {
+            Regime::Stage2(_) => 1 << self.root_table_bits(),
+            _ => 1,
+        }
+    }
+
+    /// Returns the table at the start level that translates `va`, where the root is at `root`: the
+    /// root itself, unless it consists of several tables.
+    #[inline]
+    pub const fn root_table(self, root: Pa, va: Va) -> Pa {
+        match self.regime {
+            Regime::Stage2(_) => {
+                let table_shift = self.shift(self.start_level()) + self.granule.index_bits();
+                let nth = va.0 >> table_shift & ((1 << self.root_table_bits()) - 1);
+                Pa(root.0 + nth * self.granule.bytes())
+            }
+            _ => root,
+        }
+    }
+
+    /// The address bits that choose one of the root's tables at stage 2.
+    const fn root_table_bits(self) -> u32 {
+        let table_shift = self.shift(self.start_level()) + self.granule.index_bits();
+        (self.va_bits as u32).saturating_sub(table_shift)
     }
 
     /// log2 of the bytes that one entry at `level` covers.
@@ -158,7 +270,7 @@ impl Geometry {
         1 << self.shift(level)
     }
 
-    /// Entries in a table at `level`: fewer than a full table at the start level when the VA size
+    /// Entries in one table at `level`: fewer than a full table at the start level when the VA size
     /// cuts it short.
     #[inline]
     pub const fn entries(self, level: Level) -> usize {

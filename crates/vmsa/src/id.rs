@@ -59,9 +59,52 @@ impl Mmfr0 {
         }
     }
 
+    /// Whether stage 2 can use `granule` (TGran4_2, TGran16_2, TGran64_2).
+    pub const fn supports_at_stage_2(self, granule: Granule) -> bool {
+        match self.stage_2_field(granule) {
+            // As at stage 1: TGran4, TGran16, TGran64.
+            0 => self.supports(granule),
+            field => field != 1,
+        }
+    }
+
+    /// Whether stage 2 has 52-bit addresses with `granule` and VTCR_EL2.DS = 1 (FEAT_LPA2).
+    pub const fn lpa2_at_stage_2(self, granule: Granule) -> bool {
+        match (granule, self.stage_2_field(granule)) {
+            (Granule::K64, _) => false,
+            (_, 0) => self.lpa2(granule),
+            (_, field) => field == 3,
+        }
+    }
+
+    const fn stage_2_field(self, granule: Granule) -> u64 {
+        match granule {
+            Granule::K4 => self.0 >> 40 & 0xf,
+            Granule::K16 => self.0 >> 32 & 0xf,
+            Granule::K64 => self.0 >> 36 & 0xf,
+        }
+    }
+
     /// Whether ASIDs have 16 bits (ASIDBits).
     pub const fn asid16(self) -> bool {
         self.0 >> 4 & 0xf == 0b0010
+    }
+}
+
+/// ID_AA64MMFR1_EL1: VMIDs, and what tables can say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Mmfr1(pub u64);
+
+impl Mmfr1 {
+    /// Whether VMIDs have 16 bits (VMIDBits, FEAT_VMID16).
+    pub const fn vmid16(self) -> bool {
+        self.0 >> 4 & 0xf == 0b0010
+    }
+
+    /// Whether EL1 and EL0 of a guest execute memory independently at stage 2 (XNX, FEAT_XNX).
+    pub const fn xnx(self) -> bool {
+        self.0 >> 28 & 0xf != 0
     }
 }
 
@@ -85,7 +128,7 @@ impl BbmLevel {
     }
 }
 
-/// ID_AA64MMFR2_EL1: the BBM level and the VA size.
+/// ID_AA64MMFR2_EL1: the BBM level, the VA size, and memory types of stage 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Mmfr2(pub u64);
@@ -104,6 +147,11 @@ impl Mmfr2 {
     /// Whether virtual addresses have 52 bits with the 64K granule (VARange, FEAT_LVA).
     pub const fn va52(self) -> bool {
         self.0 >> 16 & 0xf != 0
+    }
+
+    /// Whether stage 2 can force memory to be write-back cacheable (FWB, FEAT_S2FWB).
+    pub const fn fwb(self) -> bool {
+        self.0 >> 40 & 0xf != 0
     }
 }
 
@@ -267,6 +315,29 @@ mod tests {
         assert!(!max.lpa2(Granule::K64));
         assert!(!Mmfr0(0xf << 28).lpa2(Granule::K4), "no such granule");
         assert!(Mmfr2(1 << 16).va52() && !Mmfr2(!(0xf << 16)).va52());
+    }
+
+    #[test]
+    fn stage_2_has_its_own_fields_for_granules_which_may_defer_to_those_of_stage_1() {
+        // QEMU's max: TGran4 1, TGran16 2, and at stage 2 all of them 3, 3 and 2.
+        let max = Mmfr0(0x1 << 28 | 0x2 << 20 | 3 << 40 | 3 << 32 | 2 << 36);
+        assert!(max.lpa2_at_stage_2(Granule::K4) && max.lpa2_at_stage_2(Granule::K16));
+        assert!(max.supports_at_stage_2(Granule::K64) && !max.lpa2_at_stage_2(Granule::K64));
+        let deferring = Mmfr0(0x1 << 28);
+        assert!(deferring.lpa2_at_stage_2(Granule::K4), "as at stage 1");
+        assert!(deferring.supports_at_stage_2(Granule::K64));
+        assert!(!deferring.supports_at_stage_2(Granule::K16), "TGran16 is 0");
+        let none = Mmfr0(0x1 << 28 | 1 << 40 | 1 << 36);
+        assert!(!none.supports_at_stage_2(Granule::K4) && !none.lpa2_at_stage_2(Granule::K4));
+        assert!(!none.supports_at_stage_2(Granule::K64));
+        assert!(!Mmfr0(0x1 << 28 | 2 << 40).lpa2_at_stage_2(Granule::K4), "2 is without LPA2");
+    }
+
+    #[test]
+    fn features_of_stage_2_are_read_from_their_fields() {
+        assert!(Mmfr1(2 << 4).vmid16() && !Mmfr1(0).vmid16());
+        assert!(Mmfr1(1 << 28).xnx() && !Mmfr1(!(0xf << 28)).xnx());
+        assert!(Mmfr2(1 << 40).fwb() && !Mmfr2(!(0xf << 40)).fwb());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Translation regimes: whose addresses a tree of tables translates.
 
-/// A stage 1 translation regime (Arm ARM D8.1.2): whose addresses the tables translate, and which
-/// registers lead to them. It decides what the bits of descriptors mean.
+use crate::id::{Mmfr1, Mmfr2};
+
+/// A translation regime (Arm ARM D8.1.2), or stage 2 of one: whose addresses the tables translate,
+/// and which registers lead to them. It decides what the bits of descriptors mean.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Regime {
     /// A kernel at EL1 and its user space. Two halves: TTBR0_EL1 and TTBR1_EL1.
@@ -13,6 +15,47 @@ pub enum Regime {
     El2,
     /// Firmware at EL3. One range, in TTBR0_EL3.
     El3,
+    /// Stage 2 of EL1&0: a guest's intermediate physical addresses (IPAs). One range, in VTTBR_EL2,
+    /// whose root may be several [concatenated tables](crate::Geometry::root_tables).
+    Stage2(Stage2),
+}
+
+/// What the descriptors of stage 2 can say, by the features that are in use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stage2 {
+    /// The guest's memory type and that of stage 2 combine to the weaker cacheability or the
+    /// stricter device type, and one bit says whether the guest executes the memory.
+    Base,
+    /// HCR_EL2.FWB is set (FEAT_S2FWB): normal memory of stage 2 is write-back cacheable, whatever
+    /// the guest says.
+    Fwb,
+    /// FEAT_XNX: EL1 and EL0 of the guest execute memory independently.
+    Xnx,
+    /// HCR_EL2.FWB is set, and the CPU has FEAT_XNX.
+    FwbXnx,
+}
+
+impl Stage2 {
+    /// Returns the form of descriptors with all that the CPU has. With
+    /// [`has_fwb`](Self::has_fwb), HCR_EL2.FWB must be set.
+    pub const fn of_cpu(mmfr1: Mmfr1, mmfr2: Mmfr2) -> Self {
+        match (mmfr2.fwb(), mmfr1.xnx()) {
+            (false, false) => Self::Base,
+            (true, false) => Self::Fwb,
+            (false, true) => Self::Xnx,
+            (true, true) => Self::FwbXnx,
+        }
+    }
+
+    /// Returns whether MemAttr has the form that HCR_EL2.FWB selects.
+    pub const fn has_fwb(self) -> bool {
+        matches!(self, Self::Fwb | Self::FwbXnx)
+    }
+
+    /// Returns whether XN has two bits: EL1 and EL0 execute memory independently.
+    pub const fn has_xnx(self) -> bool {
+        matches!(self, Self::Xnx | Self::FwbXnx)
+    }
 }
 
 impl Regime {
@@ -24,6 +67,12 @@ impl Regime {
         matches!(self, Self::El1And0 | Self::El2And0)
     }
 
+    /// Returns whether the tables are those of stage 2.
+    #[inline]
+    pub const fn is_stage_2(self) -> bool {
+        matches!(self, Self::Stage2(_))
+    }
+
     /// Returns the name that the architecture uses.
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,6 +80,7 @@ impl Regime {
             Self::El2And0 => "EL2&0",
             Self::El2 => "EL2",
             Self::El3 => "EL3",
+            Self::Stage2(_) => "stage 2",
         }
     }
 }

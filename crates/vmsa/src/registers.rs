@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::{Geometry, Granule, MemoryType, Pa, Regime};
+use crate::{Geometry, GeometryError, Granule, MemoryType, Pa, Regime};
 
 /// The MAIR_ELx value that gives each [`MemoryType`] its slot (Arm ARM D24.2, MAIR_EL1).
 pub const MAIR: u64 = {
@@ -57,18 +57,37 @@ pub enum RegisterError {
         /// The geometry of the lower half.
         ttbr0: Geometry,
     },
+    /// VTCR_EL2 and VTTBR_EL2 describe stage 2: [`Stage2Registers`](crate::Stage2Registers).
+    #[error("TCR and TTBR describe stage 1, and the tables are those of stage 2")]
+    Stage2,
+    /// TCR and TTBR describe the tables of this regime: [`Registers`].
+    #[error("VTCR_EL2 and VTTBR_EL2 describe stage 2, and the tables are those of {regime}")]
+    NotStage2 {
+        /// The regime.
+        regime: Regime,
+    },
+    /// VTTBR_EL2 has 8 bits for the VMID where VTCR_EL2.VS is clear.
+    #[error("VMID {vmid:#x} has more than 8 bits, and VTCR_EL2.VS = 0 gives it no more")]
+    Vmid {
+        /// The VMID.
+        vmid: u16,
+    },
+    /// Stage 2 can't have this many bits of IPA.
+    #[error(transparent)]
+    Geometry(GeometryError),
     /// The regime has one range.
     #[error("the {regime} regime has one range of addresses, and no upper half")]
     NoUpperHalf {
         /// The regime.
         regime: Regime,
     },
-    /// The root table does not lie in a frame.
+    /// The root table does not lie in a frame, or a root of several tables is not aligned to their
+    /// size.
     #[error("the root table at {root} is not a frame of {bytes:#x} bytes below {} bits of PA", bits)]
     NotAFrame {
         /// The address of the root table.
         root: Pa,
-        /// The granule in bytes.
+        /// The granule in bytes, times the number of tables in the root.
         bytes: u64,
         /// The PA size in bits.
         bits: u8,
@@ -76,7 +95,7 @@ pub enum RegisterError {
 }
 
 /// TCR.TG0 for a granule.
-const fn tg0(granule: Granule) -> u64 {
+pub(crate) const fn tg0(granule: Granule) -> u64 {
     match granule {
         Granule::K4 => 0b00,
         Granule::K64 => 0b01,
@@ -85,7 +104,7 @@ const fn tg0(granule: Granule) -> u64 {
 }
 
 /// TCR.IRGN0, ORGN0 and SH0: walks are write-back, read and write allocate, inner shareable.
-const WALKS: u64 = 0b01 << 8 | 0b01 << 10 | 0b11 << 12;
+pub(crate) const WALKS: u64 = 0b01 << 8 | 0b01 << 10 | 0b11 << 12;
 
 /// TCR.DS: descriptors have the LPA2 form.
 const DS: u64 = 1 << 59;
@@ -156,14 +175,14 @@ pub const fn tcr_with_t0sz(tcr: u64, ttbr0: Geometry) -> Result<u64, RegisterErr
     Ok(tcr & !TCR_T0SZ_MASK | txsz(ttbr0))
 }
 
-/// The TTBR value for the root table in frame `root`, with ASID `asid`. A 52-bit PA keeps its bits
-/// 51:48 in bits 5:2.
+/// The TTBR value for the root table in frame `root`, with ASID `asid`; the VTTBR value at stage 2,
+/// with a VMID. A 52-bit PA keeps its bits 51:48 in bits 5:2.
 ///
 /// # Errors
-/// [`RegisterError::NotAFrame`] if `root` is not a multiple of the granule or has more bits than
-/// the PA size.
+/// [`RegisterError::NotAFrame`] if `root` is not a multiple of the granule, or of the size of all
+/// [tables of the root](Geometry::root_tables), or has more bits than the PA size.
 pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> Result<u64, RegisterError> {
-    let bytes = geometry.granule().bytes();
+    let bytes = geometry.granule().bytes() * geometry.root_tables() as u64;
     if root.0 & (bytes - 1) != 0 || !geometry.holds(root) {
         return Err(RegisterError::NotAFrame { root, bytes, bits: geometry.pa_bits() });
     }
@@ -173,7 +192,7 @@ pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> Result<u64, Regist
 }
 
 /// TCR.IPS, and the encoding of ID_AA64MMFR0_EL1.PARange, for a PA size in bits.
-const fn ips(pa_bits: u8) -> u64 {
+pub(crate) const fn ips(pa_bits: u8) -> u64 {
     match pa_bits {
         32 => 0,
         36 => 1,
@@ -215,7 +234,7 @@ impl Registers {
     /// only range where the regime has one. Nothing walks TTBR1.
     ///
     /// # Errors
-    /// [`RegisterError::NotAFrame`].
+    /// [`RegisterError::NotAFrame`], [`RegisterError::Stage2`].
     pub const fn of_lower_half(geometry: Geometry, root: Pa) -> Result<Self, RegisterError> {
         let tcr = match tcr_of_one_tree(geometry, EPD1) {
             Ok(tcr) => tcr,
@@ -253,6 +272,9 @@ impl Registers {
 
 /// The TCR value for one tree. `unused` is the EPD bit of the other half, if there is one.
 const fn tcr_of_one_tree(geometry: Geometry, unused: u64) -> Result<u64, RegisterError> {
+    if geometry.regime().is_stage_2() {
+        return Err(RegisterError::Stage2);
+    }
     if geometry.regime().has_user_space() {
         return match tcr(geometry, geometry, false) {
             Ok(tcr) => Ok(tcr | unused),

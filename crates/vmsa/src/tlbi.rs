@@ -2,6 +2,9 @@
 
 use crate::{Geometry, Granule, Level, Va};
 
+/// Bits 63:48 of an operand.
+const ASID_FIELD: u64 = 0xffff << 48;
+
 /// The argument of a TLBI by virtual address (VAE1, VAAE1, VALE1, VAALE1 and their broadcast forms;
 /// Arm ARM C5.5).
 ///
@@ -21,6 +24,11 @@ impl VaOperand {
     /// The operand for `va` in `asid`, without a level hint.
     pub const fn in_asid(va: Va, asid: u16) -> Self {
         Self(Self::any_asid(va).0 | (asid as u64) << 48)
+    }
+
+    /// The same operand for the forms without an ASID field, which is reserved there.
+    pub const fn without_asid(self) -> Self {
+        Self(self.0 & !ASID_FIELD)
     }
 
     /// The same operand with a hint that the leaf is at `level` (TTL, FEAT_TTL). A hint that
@@ -76,6 +84,16 @@ impl RangeOperand {
             }
             scale -= 1;
         }
+    }
+
+    /// The same operand in `asid`, for the forms RVAE1 and RVALE1.
+    pub const fn in_asid(self, asid: u16) -> Self {
+        Self(self.0 & !ASID_FIELD | (asid as u64) << 48)
+    }
+
+    /// The same operand for the forms without an ASID field, which is reserved there.
+    pub const fn without_asid(self) -> Self {
+        Self(self.0 & !ASID_FIELD)
     }
 }
 

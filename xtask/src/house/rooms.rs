@@ -19,10 +19,12 @@ const fn room(folder: &'static str) -> Room {
 pub const ROOMS: &[Room] = &[
     room("crates/vmsa"),
     Room { folder: "crates/trace", only: Some(&[]) },
+    Room { folder: "crates/asid", only: Some(&[]) },
     room("crates/fdt"),
     room("crates/memblock"),
     room("crates/platform"),
     room("crates/table"),
+    room("crates/cpu"),
     room("crates/live"),
     room("crates/linmap"),
     room("crates/park"),

@@ -31,13 +31,9 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
     // The builders call it once a table: a call would cost as much as what it does.
     #[inline(always)]
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        self.memblock.alloc(self.bytes, self.bytes, self.limit).map_err(|error| OutOfFrames {
-            wanted: self.bytes,
-            largest_free: match error {
-                AllocError::NoSpace { largest, .. } => largest,
-                _ => 0,
-            },
-        })
+        self.memblock
+            .alloc(self.bytes, self.bytes, self.limit)
+            .map_err(|error| out_of_frames(self.bytes, error))
     }
 
     fn alloc_many(&mut self, frames: &mut [Pa]) -> usize {
@@ -55,10 +51,22 @@ unsafe impl<const N: usize> FrameSource for MemblockFrames<'_, N> {
         frames.len()
     }
 
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        self.memblock.alloc(bytes, bytes, self.limit).map_err(|error| out_of_frames(bytes, error))
+    }
+
     unsafe fn free(&mut self, frame: Pa) {
         let range = PaRange::new(frame, Pa(frame.0 + self.bytes));
         // Memblock refuses a frame that it did not hand out, and one whose return needs one more
         // range than it has room for. Such a frame stays reserved: lost, and harmless.
         let _ = self.memblock.free(range);
     }
+}
+
+fn out_of_frames(wanted: u64, error: AllocError) -> OutOfFrames {
+    let largest_free = match error {
+        AllocError::NoSpace { largest, .. } => largest,
+        _ => 0,
+    };
+    OutOfFrames { wanted, largest_free }
 }

@@ -33,6 +33,7 @@ unsafe impl Cpu for HostCpu {
     fn dsb(&mut self, _dsb: Dsb) {}
     fn isb(&mut self) {}
     fn tlbi(&mut self, _tlbi: Tlbi) {}
+    unsafe fn clean_and_invalidate(&mut self, _: Va, _: u64) {}
     unsafe fn write_ttbr0(&mut self, _value: u64) {}
     unsafe fn write_ttbr1(&mut self, _value: u64) {}
     unsafe fn write_tcr(&mut self, _value: u64) {}

@@ -103,10 +103,18 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     };
     let memory = PaRange::new(first.start, last.end);
     config.layout = wanted.seed.and_then(|seed| Layout::randomized(geometry, memory, seed).ok());
-    // The linear region begins at a multiple of what the layout promises to align.
-    let align = if geometry.granule() == Granule::K64 { 1u64 << 29 } else { 1 << 30 };
-    let memstart = first.start.0 / align * align;
+    // The linear region begins at a multiple of the largest leaf that memory may hold, as long as
+    // memory fits then.
+    let least = if geometry.granule() == Granule::K64 { 1u64 << 29 } else { 1 << 30 };
+    let down = |align: u64| first.start.0 / align * align;
+    let mut memstart = down(least);
     let is_too_wide = last.end.0 - memstart > region(geometry);
+    for bytes in sizes(geometry).iter().flat_map(|size| [1 << size.shift, size.run.max(1) << size.shift]) {
+        let holds_one = first.start.0.next_multiple_of(bytes).saturating_add(bytes) <= last.end.0;
+        if bytes > least && holds_one && last.end.0 - down(bytes) <= region(geometry) {
+            memstart = memstart.min(down(bytes));
+        }
+    }
     // T0SZ has 48 bits, or the 52 that the kernel's half shows that the CPUs have.
     let reach = if geometry.lpa2() || geometry.va_bits() > 48 { 52 } else { 48 };
     let is_beyond_1_to_1 = wanted.builder == Builder::Identity && last.end.0 > 1u64 << reach;

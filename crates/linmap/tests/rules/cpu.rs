@@ -79,6 +79,7 @@ unsafe impl Cpu for HostCpu {
     fn dsb(&mut self, _dsb: Dsb) {}
     fn isb(&mut self) {}
     fn tlbi(&mut self, _tlbi: Tlbi) {}
+    unsafe fn clean_and_invalidate(&mut self, _: Va, _: u64) {}
     unsafe fn write_ttbr0(&mut self, value: u64) {
         self.ttbr0 = value;
     }

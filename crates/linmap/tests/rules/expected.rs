@@ -9,7 +9,7 @@ use linmap_vmsa::{Geometry, Granule, PaRange};
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub shift: u32,
-    run: u64,
+    pub run: u64,
 }
 
 const fn size(shift: u32, run: u64) -> Size {

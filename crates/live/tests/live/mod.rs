@@ -119,6 +119,7 @@ unsafe impl Cpu for HostCpu {
         self.tlbi.push(tlbi);
     }
 
+    unsafe fn clean_and_invalidate(&mut self, _: Va, _: u64) {}
     unsafe fn write_ttbr0(&mut self, _: u64) {}
     unsafe fn write_ttbr1(&mut self, _: u64) {}
     unsafe fn write_tcr(&mut self, _: u64) {}

@@ -39,7 +39,7 @@ pub enum AccessFlag {
 pub struct Tree {
     /// Its geometry.
     pub geometry: Geometry,
-    /// The frame of its root table.
+    /// The frame of its root table, the first of several.
     pub root: Pa,
     /// The first address that it translates: 0 in TTBR0, −2^va_bits in TTBR1.
     pub base: Va,
@@ -94,7 +94,7 @@ pub unsafe fn verify_tree<W: TableWindow>(
     let expected = Cursor::new(tree.geometry, tree.base, expected.into_iter())?;
     let compared = Compared::default();
     let mut verifier = Verifier { tree, expected, window, is_table, compare, compared, error: None };
-    let _ = verifier.table(tree.geometry.start_level(), tree.root, 0);
+    let _ = verifier.root();
     verifier.error.map_or(Ok(verifier.compared), Err)
 }
 
@@ -132,6 +132,17 @@ where
     T: FnMut(Va, Level, Pa) -> bool,
     C: CompareEntries,
 {
+    /// Compares the tables of the root, and all below.
+    fn root(&mut self) -> Result<(), Stop> {
+        let (geometry, level) = (self.tree.geometry, self.tree.geometry.start_level());
+        let reach = (geometry.entries(level) as u64) << geometry.shift(level);
+        for nth in 0..geometry.root_tables() as u64 {
+            let table = Pa(self.tree.root.0 + nth * geometry.granule().bytes());
+            self.table(level, table, nth * reach)?;
+        }
+        Ok(())
+    }
+
     /// Compares the table in frame `table` at `level`, which translates from `base` on, and all
     /// tables below it.
     fn table(&mut self, level: Level, table: Pa, base: u64) -> Result<(), Stop> {

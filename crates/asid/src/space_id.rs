@@ -1,0 +1,61 @@
+//! The identifier of one space, with the generation that it is of.
+
+use crate::atomic::{AtomicU64, Ordering};
+
+/// An identifier and its generation in one word, so that both change together. Generations count
+/// from 1 in the upper 48 bits: at a rollover a microsecond they last for nine years.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tag(pub u64);
+
+impl Tag {
+    /// No identifier.
+    pub const NONE: Self = Self(0);
+
+    pub const fn new(generation: u64, id: u16) -> Self {
+        Self(generation << 16 | id as u64)
+    }
+
+    pub const fn id(self) -> u16 {
+        self.0 as u16
+    }
+
+    pub const fn generation(self) -> u64 {
+        self.0 >> 16
+    }
+}
+
+/// The identifier of one space: of the tables of a process, or of a virtual machine. It lies beside
+/// the root of the tables, and is used with one [`IdAllocator`](crate::IdAllocator) alone.
+#[derive(Debug, Default)]
+pub struct SpaceId {
+    tag: AtomicU64,
+}
+
+impl SpaceId {
+    /// The identifier of a space that no CPU has run yet.
+    pub const fn new() -> Self {
+        Self { tag: AtomicU64::new(Tag::NONE.0) }
+    }
+
+    /// Returns the identifier to invalidate by after an edit of the space's tables. `None`: no CPU
+    /// has run the space, so no TLB holds anything of it.
+    ///
+    /// It may change while CPUs switch to the space. Either
+    /// - edit the space on a CPU that runs it, which keeps the identifier as it is, or
+    /// - read it again after the DSB that completes the invalidation. If it differs, invalidate by
+    ///   the new one too.
+    pub fn id(&self) -> Option<u16> {
+        match self.tag() {
+            Tag::NONE => None,
+            tag => Some(tag.id()),
+        }
+    }
+
+    pub(crate) fn tag(&self) -> Tag {
+        Tag(self.tag.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set(&self, tag: Tag) {
+        self.tag.store(tag.0, Ordering::Release);
+    }
+}

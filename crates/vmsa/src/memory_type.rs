@@ -1,0 +1,72 @@
+//! Memory types: an index into MAIR at stage 1, a type of its own at stage 2.
+
+use crate::Stage2;
+
+/// `MemAttr[3:0]` of stage 2.
+pub(crate) const MEM_ATTR: u64 = 0b1111 << 2;
+
+/// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`]. At
+/// stage 2 the descriptor has the type itself, which combines with that of the guest's stage 1: the
+/// stricter of both holds. With HCR_EL2.FWB normal memory is write-back cacheable, whatever the
+/// guest says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MemoryType {
+    /// Write-back cacheable memory.
+    Normal,
+    /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2:
+    /// elsewhere its MAIR encoding is reserved.
+    NormalTagged,
+    /// Memory that is not cached.
+    NormalNonCacheable,
+    /// Device-nGnRE: registers of a device; early write acknowledgement allowed.
+    DeviceNgnre,
+    /// Device-nGnRnE: the strictest type, also that of data accesses with the MMU off.
+    DeviceNgnrne,
+}
+
+impl MemoryType {
+    /// The type's MAIR slot, as `AttrIndx[2:0]` names it.
+    pub const fn mair_index(self) -> u64 {
+        match self {
+            Self::Normal => 0,
+            Self::NormalTagged => 1,
+            Self::NormalNonCacheable => 2,
+            Self::DeviceNgnre => 3,
+            Self::DeviceNgnrne => 4,
+        }
+    }
+
+    /// `MemAttr[3:0]` of stage 2 (Arm ARM D8.6.5; D8.6.6 with FWB). There is none with tags: it
+    /// counts as normal memory, and [`check`](Attributes::check) refuses it.
+    pub(crate) const fn mem_attr(self, features: Stage2) -> u64 {
+        match self {
+            Self::Normal | Self::NormalTagged if features.has_fwb() => 0b0110,
+            Self::Normal | Self::NormalTagged => 0b1111,
+            Self::NormalNonCacheable => 0b0101,
+            Self::DeviceNgnre => 0b0001,
+            Self::DeviceNgnrne => 0b0000,
+        }
+    }
+
+    pub(crate) const fn from_mem_attr(mem_attr: u64, features: Stage2) -> Option<Self> {
+        match mem_attr {
+            0b0110 if features.has_fwb() => Some(Self::Normal),
+            0b1111 if !features.has_fwb() => Some(Self::Normal),
+            0b0101 => Some(Self::NormalNonCacheable),
+            0b0001 => Some(Self::DeviceNgnre),
+            0b0000 => Some(Self::DeviceNgnrne),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn from_mair_index(index: u64) -> Option<Self> {
+        match index {
+            0 => Some(Self::Normal),
+            1 => Some(Self::NormalTagged),
+            2 => Some(Self::NormalNonCacheable),
+            3 => Some(Self::DeviceNgnre),
+            4 => Some(Self::DeviceNgnrne),
+            _ => None,
+        }
+    }
+}
