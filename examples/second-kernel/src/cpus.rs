@@ -11,12 +11,11 @@ use linmap::features::System;
 use linmap_park::{Cpus, IdentitySwitch, Rendezvous};
 use smccc::{Hvc, psci};
 
-use crate::Failure;
-use crate::layout::{GICD, GICR, OFFSET};
+use crate::failure::Failure;
+use crate::layout::{CPUS, GICD, GICR, OFFSET};
 use crate::load;
-use crate::machine::{features, register, this_cpu};
+use crate::machine::{features, listen, register, this_cpu, wait};
 
-pub const CPUS: usize = 4;
 /// The interrupt that asks a CPU to park.
 const PARK: IntId = IntId::sgi(0);
 
@@ -70,28 +69,6 @@ extern "C" fn run(start: u64) -> ! {
     STARTED.store(cpu, Ordering::Release);
     listen(true);
     load::run(cpu)
-}
-
-/// Unmasks interrupts, or masks them.
-pub fn listen(listens: bool) {
-    // SAFETY: the handlers are there, and the CPU may park at any time.
-    unsafe {
-        match listens {
-            true => asm!("msr daifclr, #2", options(nostack, preserves_flags)),
-            false => asm!("msr daifset, #2", options(nostack, preserves_flags)),
-        }
-    }
-}
-
-/// Waits until `done`, for at most half a second. Returns whether it is.
-pub fn wait(mut done: impl FnMut() -> bool) -> bool {
-    let end = register!("cntvct_el0") + register!("cntfrq_el0") / 2;
-    while !done() {
-        if register!("cntvct_el0") > end {
-            return false;
-        }
-    }
-    true
 }
 
 /// The other CPUs, as CPU 0 sees them.

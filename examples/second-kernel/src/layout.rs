@@ -18,6 +18,8 @@ pub const G: Geometry = match Geometry::new(Granule::K4, 39, 40) {
     Ok(geometry) => geometry,
     Err(_) => panic!("a size of the architecture"),
 };
+/// How many CPUs run.
+pub const CPUS: usize = 4;
 /// Memory of QEMU's `virt` machine, as much as `-m 128M` gives.
 pub const RAM: PaRange = PaRange { start: Pa(0x4000_0000), end: Pa(0x4800_0000) };
 /// VA − PA of the image and of the devices.

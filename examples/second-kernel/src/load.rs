@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use linmap::Layout;
 use linmap_vmsa::{Pa, PaRange};
 
-use crate::Failure;
-use crate::cpus::{CPUS, listen, wait};
-use crate::machine::this_cpu;
+use crate::failure::Failure;
+use crate::layout::CPUS;
+use crate::machine::{listen, this_cpu, wait};
 
 /// The memory under load: four 2M blocks.
 pub const ARENA: PaRange = PaRange { start: Pa(0x4200_0000), end: Pa(0x4280_0000) };

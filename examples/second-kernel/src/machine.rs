@@ -40,6 +40,28 @@ pub fn features() -> Features {
     )
 }
 
+/// Unmasks interrupts, or masks them.
+pub fn listen(listens: bool) {
+    // SAFETY: the handlers are there, and the CPU may park at any time.
+    unsafe {
+        match listens {
+            true => asm!("msr daifclr, #2", options(nostack, preserves_flags)),
+            false => asm!("msr daifset, #2", options(nostack, preserves_flags)),
+        }
+    }
+}
+
+/// Waits until `done`, for at most half a second. Returns whether it is.
+pub fn wait(mut done: impl FnMut() -> bool) -> bool {
+    let end = register!("cntvct_el0") + register!("cntfrq_el0") / 2;
+    while !done() {
+        if register!("cntvct_el0") > end {
+            return false;
+        }
+    }
+    true
+}
+
 /// Returns the console.
 pub fn console() -> Uart<'static> {
     let registers = NonNull::new(UART.0 as *mut _).expect("not 0");

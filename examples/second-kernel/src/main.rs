@@ -1,5 +1,6 @@
 //! A kernel that has nothing of linmap's: entry, vectors and stacks are `aarch64-rt`'s, the console
-//! `arm-pl011-uart`'s, interrupts `arm-gic`'s, PSCI `smccc`'s, the allocator and the layout its own.
+//! is `arm-pl011-uart`'s, interrupts are `arm-gic`'s, PSCI is `smccc`'s, the allocator and the
+//! layout are its own.
 //! `linmap` builds its linear map and changes it, `linmap-park` parks its CPUs, while three CPUs
 //! read and write through the map all the time.
 
@@ -7,8 +8,8 @@
 #![no_main]
 
 mod boot;
-mod cpu;
 mod cpus;
+mod failure;
 mod layout;
 mod load;
 mod machine;
@@ -18,23 +19,22 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
 use aarch64_rt::{entry, exception_handlers};
-use arm_gic::gicv3::GicError;
 use linmap::features::System;
 use linmap::{
-    BuildError, ChangeError, Changed, ChangedRanges, ConfigError, Editor, Layout, LinearMap, LinearMapConfig,
-    MappingLists, MemoryChange, ParkError, Protection, RecordFull,
+    ChangeError, Changed, ChangedRanges, Editor, Layout, LinearMap, LinearMapConfig, MappingLists,
+    MemoryChange, ParkError, Protection,
 };
+use linmap_cpu::El1And0;
 use linmap_live::{Global, PlanError, Step};
-use linmap_park::{IdentitySwitch, ParkingEditor, SurgeryError, SurgeryLayout, SurgeryRoot, SwitchValues};
+use linmap_park::{IdentitySwitch, ParkingEditor, SurgeryLayout, SurgeryRoot, SwitchValues};
 use linmap_table::verify::{AccessFlag, Compared, PortableLoop, Tree, TreeError, verify_tree};
 use linmap_table::{BumpFrames, Fixmap, FrameSource, Reserved};
 use linmap_vmsa::{Level, Pa, PaRange};
-use thiserror::Error;
 
 use boot::{IDENTITY_MAP, LIVE_ROOT, NOTHING_MAPPED, TCR};
-use cpu::ThisCpu;
-use cpus::{CPUS, Exceptions, OtherCpus, PARKING};
-use layout::{FIXMAP, G, IMAGE, OFFSET, RAM, ROOT, SLOTS, SURGERY, WINDOWS};
+use cpus::{Exceptions, OtherCpus, PARKING};
+use failure::Failure;
+use layout::{CPUS, FIXMAP, G, IMAGE, OFFSET, RAM, ROOT, SLOTS, SURGERY, WINDOWS};
 use load::ARENA;
 use machine::{console, end, features};
 use pages::Pages;
@@ -45,35 +45,6 @@ const ROUNDS: u64 = 32;
 const BLOCK: u64 = 2 << 20;
 /// The contiguous run of 2M blocks in which the arena lies.
 const RUN: PaRange = PaRange { start: ARENA.start, end: Pa(ARENA.start.0 + 16 * BLOCK) };
-
-/// What can go wrong.
-#[derive(Debug, Error)]
-enum Failure {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    #[error(transparent)]
-    Surgery(#[from] SurgeryError),
-    #[error(transparent)]
-    Gic(#[from] GicError),
-    #[error(transparent)]
-    Psci(#[from] smccc::psci::Error),
-    #[error("CPU {0} does not answer")]
-    Absent(usize),
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    #[error(transparent)]
-    Record(#[from] RecordFull),
-    #[error("the map is wrong: {0}")]
-    Tree(#[from] TreeError),
-    #[error("round {round}: {refused} of {CPUS} stores were refused")]
-    Stores { round: u64, refused: usize },
-    #[error("this should have failed otherwise: {0:?}")]
-    Expected(Result<Changed, ChangeError>),
-    #[error("{tables} tables, and {before} before the changes")]
-    NotFolded { tables: u64, before: u64 },
-}
 
 exception_handlers!(Exceptions);
 entry!(main);
@@ -92,13 +63,13 @@ fn main(_: u64, _: u64, _: u64, _: u64) -> ! {
 /// The map, and what changes it.
 struct Kernel {
     map: LinearMap,
-    editor: ParkingEditor<'static, ThisCpu, Pages, OtherCpus, IdentitySwitch, CPUS>,
+    editor: ParkingEditor<'static, El1And0, Pages, OtherCpus, IdentitySwitch, CPUS>,
     changed: ChangedRanges<8>,
     steps: [Step; 64],
 }
 
 fn run() -> Result<(), Failure> {
-    let mut cpu = ThisCpu;
+    let mut cpu = El1And0;
     let mut pages = Pages::all_except([PaRange::new(RAM.start, IMAGE.data.end), ARENA]);
     // SAFETY: the table of this fixmap, which is empty.
     let mut fixmap = unsafe { Fixmap::new(G, layout::slots(), FIXMAP) };
