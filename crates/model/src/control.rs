@@ -8,7 +8,7 @@ use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 /// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
-const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
+pub(crate) const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
 
 /// What TCR says of a half of the address space beside its size: SH0 or SH1.
 fn shareability(tcr: u64, space: Space) -> u64 {
@@ -17,7 +17,7 @@ fn shareability(tcr: u64, space: Space) -> u64 {
 
 impl Machine {
     /// Whether `cpu` can neither walk nor hold anything in `space`.
-    fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
+    pub(crate) fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
         let state = &self.cpus[cpu];
         let at = space.index();
         state.walks[at]
@@ -58,7 +58,7 @@ impl Machine {
     }
 
     /// Lets `cpu` read tables of `space` by another shape.
-    fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
+    pub(crate) fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
         let at = space.index();
         let state = &mut self.cpus[cpu];
         state.control_pending[at] |= state.shapes[at] != shape;
@@ -78,9 +78,8 @@ impl Machine {
             14 => [0b10, 0b01],
             _ => [0b01, 0b11],
         };
-        // Addresses beyond IPS would fault, and the PA size is that of the machine.
-        let short = OUTPUT_BITS[(value >> 32 & 7) as usize] < low.pa_bits;
-        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 || short {
+        let ips = OUTPUT_BITS[(value >> 32 & 7) as usize];
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
@@ -94,7 +93,8 @@ impl Machine {
         {
             let va_bits = 64 - size as u32;
             let at = space.index();
-            let shape = Shape { va_bits, hierarchical: hpd & 1 == 0, ..self.shapes[at] };
+            let shape = Shape { hierarchical: hpd & 1 == 0, ..self.shapes[at] };
+            let shape = shape.with_input(va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
             // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
                 return Err(violation(Rule::Unmodelled));

@@ -88,7 +88,7 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
 }
 
 impl Leaf {
-    /// Bits of `permissions` at stage 1.
+    /// Bits of `permissions` at stage 1. At stage 2 the last two are XN[0] and XN[1].
     pub const UNPRIVILEGED: u8 = 0b01;
     pub const READ_ONLY: u8 = 0b10;
     pub const PXN: u8 = 0b0100;
@@ -107,14 +107,17 @@ impl Leaf {
         }
     }
 
-    /// Whether the kernel may execute through it.
-    pub fn executable(&self, shape: Shape) -> bool {
-        if shape.has_el0 {
+    /// Whether the kernel may execute through it. `None` if that depends on FEAT_XNX: with it XN[0]
+    /// of stage 2 swaps EL0 and EL1, without it the bit means nothing.
+    pub fn executable(&self, shape: Shape, space: Space) -> Option<bool> {
+        match space {
+            Space::Stage2 if self.permissions & Self::PXN != 0 => None,
             // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
-            self.permissions & Self::PXN == 0
-                && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED
-        } else {
-            self.permissions & Self::XN == 0
+            _ if shape.has_el0 => Some(
+                self.permissions & Self::PXN == 0
+                    && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED,
+            ),
+            _ => Some(self.permissions & Self::XN == 0),
         }
     }
 }
@@ -151,7 +154,7 @@ mod tests {
             let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
             let shape = Shape::of(&config, Space::High);
             // Levels that a walk of this shape has.
-            prop_assume!(level >= shape.start());
+            prop_assume!(level >= shape.start);
             let expected = match read(shape, Space::High, level, value) {
                 Entry::Invalid => false,
                 Entry::Table(_) => true,

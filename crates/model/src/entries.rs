@@ -29,6 +29,9 @@ impl Machine {
             Entry::Table(table) if !self.memory.holds(table, self.config.granule) => {
                 Err(violation(Rule::NotMemory).with_values(value, table))
             }
+            Entry::Table(table) if table >> self.roots[place.root as usize].shape.out_bits != 0 => {
+                Err(violation(Rule::AddressSize).with_values(value, table))
+            }
             Entry::Table(_) => {
                 self.hierarchical |= Limits::of(self.roots[place.root as usize].shape, value) != 0;
                 Ok(())
@@ -37,13 +40,9 @@ impl Machine {
                 if leaf.no_translation && self.config.bbm == 0 {
                     return Err(violation(Rule::NoTranslation));
                 }
-                let Root { shape, space, .. } = self.roots[place.root as usize];
-                if leaf.pa >> shape.pa_bits != 0 {
+                let Root { shape, .. } = self.roots[place.root as usize];
+                if leaf.pa >> shape.out_bits != 0 {
                     return Err(violation(Rule::AddressSize).with_values(value, leaf.pa));
-                }
-                // XN[0], where FEAT_XNX decides what it means.
-                if space == Space::Stage2 && value >> 53 & 1 == 1 {
-                    return Err(violation(Rule::Unmodelled));
                 }
                 let entries = shape.run(place.level);
                 let run = (entries as u64) << leaf.shift;

@@ -86,6 +86,8 @@ pub(crate) struct Cpu {
     pub shapes: [Shape; SPACES],
     /// TCR_EL1, if it was written.
     pub tcr: Option<u64>,
+    /// VTCR_EL2, if it was written.
+    pub vtcr: Option<u64>,
     /// Per space: TCR was changed and no ISB followed yet.
     pub control_pending: [bool; SPACES],
     /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
@@ -106,6 +108,7 @@ impl Cpu {
             walks: Default::default(),
             left: Default::default(),
             tcr: None,
+            vtcr: None,
             control_pending: [false; SPACES],
             mair_pending: 0,
             uses: Vec::new(),
@@ -151,7 +154,7 @@ pub struct Machine {
     pub(crate) tables: FxHashMap<u64, Vec<TableUse>>,
     /// The number of uses of all tables.
     pub(crate) places: usize,
-    /// Root tables that begin at an address that is not a multiple of the granule.
+    /// Root tables that begin at an address that is not a multiple of the granule, or are larger.
     pub(crate) odd_roots: Vec<u64>,
     /// The last table of pages for which the comparison with its own tree was found to need no more
     /// than its entries.

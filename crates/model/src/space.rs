@@ -58,8 +58,12 @@ pub(crate) struct Shape {
     pub granule: u32,
     /// Bits of input address.
     pub va_bits: u32,
-    /// Bits of output address.
+    /// Bits of physical address of the machine.
     pub pa_bits: u32,
+    /// Bits of output address that do not fault: TCR.IPS or VTCR.PS.
+    pub out_bits: u32,
+    /// The first level of a walk.
+    pub start: i8,
     /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
     pub hierarchical: bool,
     /// The regime has an EL0, so that nG, AP[1], PXN and their hierarchical forms have a meaning.
@@ -70,11 +74,36 @@ impl Shape {
     pub fn of(config: &Config, space: Space) -> Self {
         Self {
             granule: config.granule.trailing_zeros(),
-            va_bits: u32::from(config.va_bits),
+            va_bits: 0,
+            start: 0,
             pa_bits: u32::from(config.pa_bits),
+            out_bits: u32::from(config.pa_bits),
             hierarchical: true,
             has_el0: matches!(space, Space::Low | Space::High),
         }
+        .with_input(u32::from(config.va_bits))
+    }
+
+    /// The same shape for input addresses of `va_bits`, with the fewest levels that a root of one
+    /// table allows.
+    pub fn with_input(self, va_bits: u32) -> Self {
+        let levels = va_bits.saturating_sub(self.granule).div_ceil(self.index_bits());
+        Self { va_bits, start: 4 - levels as i8, ..self }
+    }
+
+    /// The same shape with output addresses of `bits`, or of what the machine has if that is less.
+    /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
+    /// alone.
+    pub fn with_output(self, bits: u32) -> Option<Self> {
+        let out_bits = bits.min(self.pa_bits);
+        let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
+        known.then_some(Self { out_bits, ..self })
+    }
+
+    /// Whether the root has entries, and no more than 16 tables of its level have.
+    pub fn has_root(self) -> bool {
+        let bits = self.va_bits as i32 - self.shift(self.start) as i32;
+        (1..=self.index_bits() as i32 + 4).contains(&bits)
     }
 
     /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
@@ -91,14 +120,9 @@ impl Shape {
         self.granule + self.index_bits() * (3 - i32::from(level)) as u32
     }
 
-    /// The first level of a walk.
-    pub fn start(self) -> i8 {
-        4 - (self.va_bits - self.granule).div_ceil(self.index_bits()) as i8
-    }
-
-    /// The number of entries of a table at `level`.
+    /// The number of entries of a table at `level`; of all tables of a root of several.
     pub fn entries(self, level: i8) -> usize {
-        if level == self.start() { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
+        if level == self.start { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
     }
 
     /// The number of entries of a contiguous run at `level`; 0 if the bit has no meaning there.

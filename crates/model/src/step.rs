@@ -75,7 +75,7 @@ impl Machine {
                     Register::Ttbr1El2 => self.write_base(cpu, Space::El2High, value),
                     Register::Ttbr0El3 => self.write_base(cpu, Space::El3, value),
                     Register::Hcr => self.write_hcr(cpu, value),
-                    Register::Vtcr => Err(Violation::new(Rule::Unmodelled).on_cpu(cpu)),
+                    Register::Vtcr => self.write_vtcr(cpu, value),
                     Register::Vttbr => self.write_base(cpu, Space::Stage2, value),
                     Register::Tcr => self.write_tcr(cpu, value),
                     Register::Mair => self.write_mair(cpu, value),
