@@ -35,3 +35,23 @@ fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_
         }
     }
 }
+
+#[test]
+fn a_kernel_that_is_not_ours_changes_its_map_while_its_cpus_use_it() {
+    // Level 3 by the list of CPUs, and two CPUs of level 0.
+    for (cpu, bbm) in [("max,midr=0x410fd842", 3), ("neoverse-n1", 0), ("cortex-a72", 0)] {
+        let (code, console) = example("second-kernel", &format!("--cpu {cpu}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        let line = console.lines().find_map(|line| line.strip_prefix("second-kernel: "));
+        let line = line.unwrap_or_else(|| panic!("{cpu}: {console}"));
+        let value = |key: &str| -> u64 {
+            let found = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key}: {line}"))
+        };
+        assert_eq!((value("cpus"), value("bbm")), (4, bbm), "{cpu}: {line}");
+        // At level 0 each round parks to split and parks to fold; at level 3 none does.
+        let parked = if bbm == 3 { 0 } else { 2 * value("rounds") };
+        assert_eq!(value("parked"), parked, "{cpu}: {line}");
+        assert!(value("checked") > 0, "{cpu}: {line}");
+    }
+}

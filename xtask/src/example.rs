@@ -20,6 +20,8 @@ const SECONDS: u32 = 60;
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// A kernel of the field's crates changes its linear map under load
+    SecondKernel,
     /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
     UserSpace,
 }
@@ -29,15 +31,17 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::SecondKernel => "second-kernel",
             Self::UserSpace => "user-space",
         }
     }
 
-    /// The CPUs of its machine.
-    fn cpus(self) -> &'static str {
+    /// What QEMU's machine has besides a CPU.
+    fn machine(self) -> &'static [&'static str] {
         match self {
-            Self::FirstMap => "1",
-            Self::UserSpace => "4",
+            Self::FirstMap => &[],
+            Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
+            Self::UserSpace => &["-smp", "4"],
         }
     }
 }
@@ -82,9 +86,10 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let seconds = SECONDS.saturating_mul(arguments.rounds.max(1));
     qemu.arg(seconds.to_string());
     qemu.args(["qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
+    qemu.args(arguments.name.machine());
     qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting"]);
     // What semihosting gives a program for its command line.
-    qemu.args(["-smp", arguments.name.cpus(), "-append", &arguments.rounds.to_string()]);
+    qemu.args(["-append", &arguments.rounds.to_string()]);
     qemu.arg("-kernel").arg(elf);
     let status = process::status(&mut qemu)?;
     match status.code() {

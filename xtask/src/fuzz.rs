@@ -119,7 +119,7 @@ impl Round {
             ),
             (
                 LINMAP,
-                "live_on_the_model",
+                "changes",
                 [
                     // This test counts seeds up from its own, so the rounds' seeds are a round
                     // apart. Otherwise consecutive rounds would repeat most of each other.

@@ -6,7 +6,7 @@ use crate::descriptor::is_cacheable;
 use crate::machine::{Check, LeftRoot, Machine, Root};
 use crate::places::EntryPlaces;
 use crate::scope::Scope;
-use crate::space::Space;
+use crate::space::{SPACES, Space};
 
 impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
@@ -85,7 +85,7 @@ impl Machine {
 
     pub(crate) fn isb(&mut self, cpu: usize) -> Check {
         let now = self.now;
-        self.cpus[cpu].control_pending = [false; 4];
+        self.cpus[cpu].control_pending = [false; SPACES];
         self.cpus[cpu].mair_pending = 0;
         self.cpus[cpu].invalidated.clear();
         for space in Space::ALL.map(Space::index) {
@@ -114,7 +114,7 @@ impl Machine {
             self.cpus[cpu].walks[Space::Stage2.index()].iter().map(|root| self.roots[*root as usize].id);
         let first = vmids.next().unwrap_or(0);
         let vmid = vmids.all(|vmid| vmid == first).then_some(first);
-        let scope = Scope::of(tlbi, operand, self.shapes[Space::Low.index()], vmid);
+        let scope = Scope::of(tlbi, operand, &self.shapes, vmid);
         self.cpus[cpu].tlbis.push((scope, self.now));
     }
 }

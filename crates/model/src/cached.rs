@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::Limits;
-use crate::space::{Shape, Space};
+use crate::space::{SPACES, Shape, Space};
 
 /// Marks an overwritten descriptor that walkers may still see, so that no invalidation removes it
 /// yet.
@@ -170,7 +170,7 @@ pub(crate) fn touches(shape: Shape, held: &Held, start: u64, last: u64) -> bool 
 
 /// The records of each space.
 #[derive(Debug, Default)]
-pub(crate) struct CachedSpaces([Cached; 4]);
+pub(crate) struct CachedSpaces([Cached; SPACES]);
 
 impl CachedSpaces {
     pub fn of(&self, space: Space) -> &Cached {

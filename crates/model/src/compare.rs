@@ -75,7 +75,7 @@ impl Machine {
         // Walk caches have the ASID of their tree: only this tree's own pointers lead on beside
         // `new`.
         let again = other == new.root;
-        self.each_below(other, table, shape.start(), shape.base(space), new, |machine, old| {
+        self.each_below(other, table, shape.start, shape.base(space), new, |machine, old| {
             machine.check_pair(Side { again, ..old }, new)
         })
     }
@@ -86,7 +86,7 @@ impl Machine {
         if self.roots[old as usize].table == table {
             return Ok(());
         }
-        let level = shape.start();
+        let level = shape.start;
         for index in 0..shape.entries(level) as u64 {
             let Some(value) = self.memory.newest(table + 8 * index) else { continue };
             if is_cacheable(shape, level, value) {
@@ -127,7 +127,7 @@ impl Machine {
         let Root { shape, space, table, .. } = self.roots[place.root as usize];
         let mut table = table;
         let mut base = shape.base(space);
-        for level in shape.start()..3 {
+        for level in shape.start..3 {
             let index = (place.va - base) >> shape.shift(level);
             let run = (shape.run(level).max(1) as u64).min(shape.entries(level) as u64);
             let words = self.memory.words(table + 8 * (index & !(run - 1)), run as usize);

@@ -8,7 +8,7 @@ use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 /// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
-const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
+pub(crate) const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
 
 /// What TCR says of a half of the address space beside its size: SH0 or SH1.
 fn shareability(tcr: u64, space: Space) -> u64 {
@@ -17,7 +17,7 @@ fn shareability(tcr: u64, space: Space) -> u64 {
 
 impl Machine {
     /// Whether `cpu` can neither walk nor hold anything in `space`.
-    fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
+    pub(crate) fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
         let state = &self.cpus[cpu];
         let at = space.index();
         state.walks[at]
@@ -42,6 +42,30 @@ impl Machine {
         }
     }
 
+    /// Writes HCR_EL2, of which E2H decides what EL2's tables are. With TGE, EL1's names are those
+    /// of EL2&0, and a trace has EL1's tables for them.
+    pub(crate) fn write_hcr(&mut self, cpu: usize, value: u64) -> Check {
+        const TGE: u64 = 1 << 27;
+        let e2h = value >> 34 & 1 == 1;
+        if value & TGE != 0 {
+            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).with_values(0, value));
+        }
+        for space in [Space::El2, Space::El2High] {
+            let shape = Shape { has_el0: e2h, ..self.shapes[space.index()] };
+            self.set_shape(cpu, space, shape, value)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `cpu` read tables of `space` by another shape.
+    pub(crate) fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
+        let at = space.index();
+        let state = &mut self.cpus[cpu];
+        state.control_pending[at] |= state.shapes[at] != shape;
+        state.shapes[at] = shape;
+        if self.shapes[at] == shape { Ok(()) } else { self.reshape(space, shape, control) }
+    }
+
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
         // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
         const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
@@ -54,9 +78,8 @@ impl Machine {
             14 => [0b10, 0b01],
             _ => [0b01, 0b11],
         };
-        // Addresses beyond IPS would fault, and the PA size is that of the machine.
-        let short = OUTPUT_BITS[(value >> 32 & 7) as usize] < low.pa_bits;
-        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 || short {
+        let ips = OUTPUT_BITS[(value >> 32 & 7) as usize];
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
@@ -70,7 +93,8 @@ impl Machine {
         {
             let va_bits = 64 - size as u32;
             let at = space.index();
-            let shape = Shape { va_bits, hierarchical: hpd & 1 == 0, ..self.shapes[at] };
+            let shape = Shape { hierarchical: hpd & 1 == 0, ..self.shapes[at] };
+            let shape = shape.with_input(va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
             // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
                 return Err(violation(Rule::Unmodelled));
@@ -81,12 +105,8 @@ impl Machine {
             if shared && !self.has_nothing_in(cpu, space) {
                 return Err(violation(Rule::TranslationControl));
             }
-            let state = &mut self.cpus[cpu];
-            state.control_pending[at] |= state.shapes[at] != shape || shared;
-            state.shapes[at] = shape;
-            if self.shapes[at] != shape {
-                self.reshape(space, shape, value)?;
-            }
+            self.cpus[cpu].control_pending[at] |= shared;
+            self.set_shape(cpu, space, shape, value)?;
         }
         self.cpus[cpu].tcr = Some(value);
         Ok(())

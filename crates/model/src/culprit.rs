@@ -74,6 +74,8 @@ impl Culprit {
             Space::Low => Register::Ttbr0,
             Space::High => Register::Ttbr1,
             Space::El2 => Register::Ttbr0El2,
+            Space::El2High => Register::Ttbr1El2,
+            Space::El3 => Register::Ttbr0El3,
             Space::Stage2 => Register::Vttbr,
         };
         let leaves = |event: &Event| match *event {
@@ -97,7 +99,7 @@ impl Culprit {
         let of_id = |global| match scope.id {
             _ if scope.is_of(self.space, root.id, global) => None,
             _ if global => Some(Miss::Global),
-            Some(_) if self.space == Space::High => Some(Miss::IdOfLowHalf),
+            Some(_) if self.space.is_upper() => Some(Miss::IdOfLowHalf),
             Some(given) => Some(Miss::OtherId { given, held: root.id }),
             None => Some(Miss::Vmid),
         };

@@ -72,8 +72,7 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
     let execute = (value >> 53 & 3) as u8;
     let (memory, global) = match space {
         Space::Stage2 => (value >> 2 & 0xf, false),
-        Space::El2 => (value >> 2 & 7, true),
-        Space::Low | Space::High => (value >> 2 & 7, value >> 11 & 1 == 0),
+        _ => (value >> 2 & 7, !shape.has_el0 || value >> 11 & 1 == 0),
     };
     Leaf {
         pa: address(shape, value) & (u64::MAX << shift),
@@ -89,7 +88,7 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
 }
 
 impl Leaf {
-    /// Bits of `permissions` at stage 1.
+    /// Bits of `permissions` at stage 1. At stage 2 the last two are XN[0] and XN[1].
     pub const UNPRIVILEGED: u8 = 0b01;
     pub const READ_ONLY: u8 = 0b10;
     pub const PXN: u8 = 0b0100;
@@ -104,19 +103,21 @@ impl Leaf {
     pub fn writable(&self, space: Space) -> bool {
         match space {
             Space::Stage2 => self.permissions & Self::READ_ONLY != 0,
-            Space::Low | Space::High | Space::El2 => self.permissions & Self::READ_ONLY == 0,
+            _ => self.permissions & Self::READ_ONLY == 0,
         }
     }
 
-    /// Whether the kernel may execute through it.
-    pub fn executable(&self, space: Space) -> bool {
+    /// Whether the kernel may execute through it. `None` if that depends on FEAT_XNX: with it XN[0]
+    /// of stage 2 swaps EL0 and EL1, without it the bit means nothing.
+    pub fn executable(&self, shape: Shape, space: Space) -> Option<bool> {
         match space {
-            // What EL0 may write EL1 never executes, whatever Self::PXN says (Arm ARM D8.4.1).
-            Space::Low | Space::High => {
+            Space::Stage2 if self.permissions & Self::PXN != 0 => None,
+            // What EL0 may write EL1 never executes, whatever PXN says (Arm ARM D8.4.1).
+            _ if shape.has_el0 => Some(
                 self.permissions & Self::PXN == 0
-                    && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED
-            }
-            Space::El2 | Space::Stage2 => self.permissions & Self::XN == 0,
+                    && self.permissions & (Self::UNPRIVILEGED | Self::READ_ONLY) != Self::UNPRIVILEGED,
+            ),
+            _ => Some(self.permissions & Self::XN == 0),
         }
     }
 }
@@ -151,9 +152,9 @@ mod tests {
             value: u64,
         ) {
             let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
-            let shape = Shape::of(&config);
+            let shape = Shape::of(&config, Space::High);
             // Levels that a walk of this shape has.
-            prop_assume!(level >= shape.start());
+            prop_assume!(level >= shape.start);
             let expected = match read(shape, Space::High, level, value) {
                 Entry::Invalid => false,
                 Entry::Table(_) => true,

@@ -1,7 +1,7 @@
 //! What changed since software relied on the tables last: the addresses whose entries, or records
 //! of what may be cached, are not as the last `settled` found them.
 
-use crate::space::Space;
+use crate::space::{SPACES, Space};
 
 /// The most ranges of a space that are told apart.
 const MOST: usize = 256;
@@ -41,7 +41,7 @@ impl Dirty {
 
 /// Addresses of every space.
 #[derive(Debug, Default)]
-pub(crate) struct DirtySpaces([Dirty; 4]);
+pub(crate) struct DirtySpaces([Dirty; SPACES]);
 
 impl DirtySpaces {
     pub fn of_mut(&mut self, space: Space) -> &mut Dirty {
@@ -50,7 +50,7 @@ impl DirtySpaces {
 
     /// Adds all addresses: a register decides what they mean.
     pub fn everything(&mut self) {
-        self.0 = [const { Dirty::Everything }; 4];
+        self.0 = [const { Dirty::Everything }; SPACES];
     }
 
     /// What changed in `space`, which counts as settled from here on.

@@ -7,13 +7,13 @@ use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
-/// Bits of a table descriptor that are not modelled: NSTable, and what is RES0 in a regime with one
-/// half (APTable[0], PXNTable) and at stage 2 (all of 63:59).
-fn reserved_in_table(space: Space) -> u64 {
-    match space {
-        Space::Low | Space::High => 1 << 63,
-        Space::El2 => 1 << 63 | 1 << 61 | 1 << 59,
+/// Bits of a table descriptor that are not modelled: NSTable, and what is RES0 in a regime without
+/// EL0 (APTable[0], PXNTable) and at stage 2 (all of 63:59).
+fn reserved_in_table(root: Root) -> u64 {
+    match root.space {
         Space::Stage2 => 0x1f << 59,
+        _ if root.shape.has_el0 => 1 << 63,
+        _ => 1 << 63 | 1 << 61 | 1 << 59,
     }
 }
 
@@ -23,11 +23,14 @@ impl Machine {
         let violation = |rule| Violation::new(rule).at_va(place.va).at_pa(place.pa);
         match entry {
             Entry::Invalid => Ok(()),
-            Entry::Table(_) if value & reserved_in_table(self.roots[place.root as usize].space) != 0 => {
+            Entry::Table(_) if value & reserved_in_table(self.roots[place.root as usize]) != 0 => {
                 Err(violation(Rule::Unmodelled))
             }
             Entry::Table(table) if !self.memory.holds(table, self.config.granule) => {
                 Err(violation(Rule::NotMemory).with_values(value, table))
+            }
+            Entry::Table(table) if table >> self.roots[place.root as usize].shape.out_bits != 0 => {
+                Err(violation(Rule::AddressSize).with_values(value, table))
             }
             Entry::Table(_) => {
                 self.hierarchical |= Limits::of(self.roots[place.root as usize].shape, value) != 0;
@@ -37,13 +40,9 @@ impl Machine {
                 if leaf.no_translation && self.config.bbm == 0 {
                     return Err(violation(Rule::NoTranslation));
                 }
-                let Root { shape, space, .. } = self.roots[place.root as usize];
-                if leaf.pa >> shape.pa_bits != 0 {
+                let Root { shape, .. } = self.roots[place.root as usize];
+                if leaf.pa >> shape.out_bits != 0 {
                     return Err(violation(Rule::AddressSize).with_values(value, leaf.pa));
-                }
-                // XN[0], where FEAT_XNX decides what it means.
-                if space == Space::Stage2 && value >> 53 & 1 == 1 {
-                    return Err(violation(Rule::Unmodelled));
                 }
                 let entries = shape.run(place.level);
                 let run = (entries as u64) << leaf.shift;

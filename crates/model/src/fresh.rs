@@ -96,7 +96,7 @@ impl FreshEntries {
         if self.tables.is_empty() {
             return false;
         }
-        (shape.start()..=3).any(|level| {
+        (shape.start..=3).any(|level| {
             let shift = shape.shift(level);
             let start = va & (u64::MAX << shift);
             let list = self.tables.get(&(space, level, start >> shift >> TABLE));

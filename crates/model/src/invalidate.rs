@@ -172,7 +172,7 @@ impl Machine {
 
     fn has_global(&mut self, root: u32) -> Check<bool> {
         let Root { shape, table, .. } = self.roots[root as usize];
-        self.has_global_below(root, table, shape.start())
+        self.has_global_below(root, table, shape.start)
     }
 
     fn has_global_below(&mut self, root: u32, table: u64, level: i8) -> Check<bool> {

@@ -20,7 +20,7 @@ impl Machine {
             return ControlFlow::Continue(());
         };
         let Root { shape, table, .. } = self.roots[root as usize];
-        self.leaves_below(root, table, shape.start(), shape.base(space), &mut each)
+        self.leaves_below(root, table, shape.start, shape.base(space), &mut each)
     }
 
     /// The number of tables of the tree that `cpu` walks in `space` now, including the root.
@@ -29,7 +29,7 @@ impl Machine {
             return 0;
         };
         let Root { shape, table, .. } = self.roots[root as usize];
-        self.tables_below(root, table, shape.start())
+        self.tables_below(root, table, shape.start)
     }
 
     fn tables_below(&self, root: u32, table: u64, level: i8) -> u64 {

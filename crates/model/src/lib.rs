@@ -28,6 +28,7 @@ mod runs;
 mod scope;
 mod settle;
 mod space;
+mod stage_two;
 mod step;
 mod store;
 mod stretch;

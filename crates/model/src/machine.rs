@@ -13,7 +13,7 @@ use crate::fresh::FreshEntries;
 use crate::memory::Memory;
 use crate::rules::Rule;
 use crate::scope::Scope;
-use crate::space::{Shape, Space};
+use crate::space::{SPACES, Shape, Space};
 use crate::violation::Violation;
 
 /// The outcome of a check.
@@ -79,15 +79,17 @@ pub(crate) struct InUse {
 pub(crate) struct Cpu {
     /// Per space: the roots that a walk may start from; several until an ISB makes the last one
     /// certain.
-    pub walks: [Vec<u32>; 4],
+    pub walks: [Vec<u32>; SPACES],
     /// Per space: roots that the CPU left and may hold a part of.
-    pub left: [Vec<LeftRoot>; 4],
+    pub left: [Vec<LeftRoot>; SPACES],
     /// The shape of each space by this CPU's TCR.
-    pub shapes: [Shape; 4],
+    pub shapes: [Shape; SPACES],
     /// TCR_EL1, if it was written.
     pub tcr: Option<u64>,
+    /// VTCR_EL2, if it was written.
+    pub vtcr: Option<u64>,
     /// Per space: TCR was changed and no ISB followed yet.
-    pub control_pending: [bool; 4],
+    pub control_pending: [bool; SPACES],
     /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
     pub mair_pending: u8,
     /// Ranges that it may access at any moment.
@@ -100,13 +102,14 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    fn new(shapes: [Shape; 4]) -> Self {
+    fn new(shapes: [Shape; SPACES]) -> Self {
         Self {
             shapes,
             walks: Default::default(),
             left: Default::default(),
             tcr: None,
-            control_pending: [false; 4],
+            vtcr: None,
+            control_pending: [false; SPACES],
             mair_pending: 0,
             uses: Vec::new(),
             tlbis: Vec::new(),
@@ -132,7 +135,7 @@ pub struct Machine {
     pub(crate) roots: Vec<Root>,
     pub(crate) cpus: Vec<Cpu>,
     /// The shape of each space by the present TCR.
-    pub(crate) shapes: [Shape; 4],
+    pub(crate) shapes: [Shape; SPACES],
     /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
@@ -151,7 +154,7 @@ pub struct Machine {
     pub(crate) tables: FxHashMap<u64, Vec<TableUse>>,
     /// The number of uses of all tables.
     pub(crate) places: usize,
-    /// Root tables that begin at an address that is not a multiple of the granule.
+    /// Root tables that begin at an address that is not a multiple of the granule, or are larger.
     pub(crate) odd_roots: Vec<u64>,
     /// The last table of pages for which the comparison with its own tree was found to need no more
     /// than its entries.
@@ -182,7 +185,7 @@ impl Machine {
     /// [`ConfigError`] of an impossible machine.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let shapes = [Shape::of(config); 4];
+        let shapes = Space::ALL.map(|space| Shape::of(config, space));
         Ok(Self {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),

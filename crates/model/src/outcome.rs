@@ -34,7 +34,7 @@ struct Step {
 impl Step {
     /// The first step from a root.
     fn from(root: u32, Root { table, shape, space, .. }: Root) -> Self {
-        Self { root, table, level: shape.start(), base: shape.base(space), limits: Limits::NONE }
+        Self { root, table, level: shape.start, base: shape.base(space), limits: Limits::NONE }
     }
 }
 
@@ -82,8 +82,8 @@ impl Outcomes {
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; EL2 and stage 2 while EL1
-    /// has no tables.
+    /// The space whose tables translate `va` for data and code of EL1; of EL2 while EL1 has no
+    /// tables, and so on in the order of the spaces.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         Space::ALL.into_iter().find(|space| {
@@ -209,11 +209,12 @@ impl Machine {
             })
     }
 
-    fn allows(leaf: &Leaf, space: Space, kind: Use) -> bool {
+    /// Whether the access is allowed; `None` if that is not known.
+    fn allows(&self, leaf: &Leaf, space: Space, kind: Use) -> Option<bool> {
         match kind {
-            Use::Read => leaf.readable(space),
-            Use::Write => leaf.writable(space),
-            Use::Execute => leaf.executable(space),
+            Use::Read => Some(leaf.readable(space)),
+            Use::Write => Some(leaf.writable(space)),
+            Use::Execute => leaf.executable(self.shapes[space.index()], space),
         }
     }
 
@@ -229,7 +230,7 @@ impl Machine {
         if self.may_abort(&outcomes) {
             return Err(violation(Rule::MayAbort));
         }
-        match outcomes.found.iter().find(|found| !Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind) != Some(true)) {
             Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
             None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
             None => Ok((outcomes.shift, outcomes.found)),
@@ -273,7 +274,7 @@ impl Machine {
     pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
         let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
         let outcomes = self.outcomes(cpu, space, va)?;
-        match outcomes.found.iter().find(|found| Self::allows(&found.leaf, space, kind)) {
+        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind) != Some(false)) {
             Some(found) => Err(Violation::new(Rule::MayPass)
                 .on_cpu(cpu)
                 .at_va(va)

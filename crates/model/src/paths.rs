@@ -13,7 +13,7 @@ impl Machine {
             return Ok(Limits::NONE);
         }
         let Root { shape, space, table, .. } = self.roots[place.root as usize];
-        let mut found = self.limits_below(place, table, shape.start(), shape.base(space), Limits::NONE)?;
+        let mut found = self.limits_below(place, table, shape.start, shape.base(space), Limits::NONE)?;
         for held in self.cached.of(space).touching(shape, place.va, place.va) {
             if held.root == place.root
                 && held.level < place.level

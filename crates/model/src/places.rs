@@ -18,7 +18,8 @@ impl Machine {
         };
         of(pa & !(granule - 1));
         for &base in &self.odd_roots {
-            if base <= pa && pa - base < granule {
+            // At most 16 tables; the index decides.
+            if base <= pa && pa - base < 16 * granule && base != pa & !(granule - 1) {
                 of(base);
             }
         }

@@ -15,24 +15,30 @@ impl Machine {
         } else {
             value & 0xffff_ffff_fffe
         };
-        let entries = shape.entries(shape.start());
+        let entries = shape.entries(shape.start);
         let bytes = (8 * entries as u64).max(64);
         let violation = |rule| Violation::new(rule).on_cpu(cpu).at_pa(table);
         // CnP: translations of one CPU may be used by another.
         if value & 1 == 1 && self.cpus.len() > 1 {
             return Err(violation(Rule::Unmodelled));
         }
+        if space == Space::El2High && !shape.has_el0 {
+            // Without E2H the register is ignored.
+            return Err(violation(Rule::Unmodelled));
+        }
         let id = self.identifier(cpu, space, (value >> 48) as u16).ok_or(violation(Rule::Unmodelled))?;
-        if space == Space::El2 && id != 0 {
+        if matches!(space, Space::El2 | Space::El3) && !shape.has_el0 && id != 0 {
             return Err(violation(Rule::AsidInEl2));
         }
-        // VTCR_EL2.SL0, which no event writes, may make such a root up to 16 tables of the next
-        // level (Arm ARM D8.2.2).
-        if space == Space::Stage2 && entries <= 16 {
+        // VTCR_EL2.SL0 may make such a root up to 16 tables of the next level (Arm ARM D8.2.2).
+        if space == Space::Stage2 && entries <= 16 && self.cpus[cpu].vtcr.is_none() {
             return Err(violation(Rule::Unmodelled));
         }
         if !table.is_multiple_of(bytes) {
             return Err(violation(Rule::MisalignedTable));
+        }
+        if table >> shape.out_bits != 0 {
+            return Err(violation(Rule::AddressSize));
         }
         if !self.memory.holds(table, 8 * entries as u64) {
             return Err(violation(Rule::NotMemory));
@@ -45,13 +51,15 @@ impl Machine {
     fn identifier(&self, cpu: usize, space: Space, field: u16) -> Option<u16> {
         match (space, self.cpus[cpu].tcr) {
             // TCR.A1 = 0: the ASID is that of TTBR0.
-            (Space::High, _) => Some(0),
-            (Space::El2, _) => Some(field),
+            (Space::High | Space::El2High, _) => Some(0),
+            // TCR_EL2.AS is not known.
+            (Space::El2 | Space::El3, _) => (field <= 0xff).then_some(field),
             // TCR.AS = 0: 8 bits.
             (Space::Low, Some(tcr)) if tcr >> 36 & 1 == 0 => Some(field & 0xff),
             (Space::Low, Some(_)) => Some(field),
-            // Before TCR is written; and VTCR_EL2.VS is never.
-            (Space::Low, None) | (Space::Stage2, _) => (field <= 0xff).then_some(field),
+            // Before TCR is written.
+            (Space::Low, None) => (field <= 0xff).then_some(field),
+            (Space::Stage2, _) => self.vmid(cpu, field),
         }
     }
 
@@ -69,7 +77,7 @@ impl Machine {
         let Root { shape, cpus, .. } = self.roots[root as usize];
         self.roots[root as usize].cpus |= own;
         if cpus == 0 {
-            self.link(root, table, shape.start(), shape.base(space))?;
+            self.link(root, table, shape.start, shape.base(space))?;
         } else {
             self.join(root, cpu)?;
         }
@@ -83,7 +91,7 @@ impl Machine {
         state.walks[at].retain(|walked| *walked != root);
         state.walks[at].push(root);
         // CPUs may still hold parts of trees that they left before.
-        let level = shape.start();
+        let level = shape.start;
         for index in 0..shape.entries(level) as u64 {
             let pa = table + 8 * index;
             let Some(value) = self.memory.newest(pa) else { continue };
@@ -103,7 +111,7 @@ impl Machine {
     /// Whether no entry of the root table can be walked or cached.
     pub(crate) fn is_empty(&self, root: u32) -> bool {
         let Root { shape, table, .. } = self.roots[root as usize];
-        let level = shape.start();
+        let level = shape.start;
         (0..shape.entries(level) as u64).all(|index| {
             let mut empty = true;
             self.memory.seen(table + 8 * index, |value| {
@@ -118,7 +126,7 @@ impl Machine {
         let Root { table, shape, space, cpus, .. } = self.roots[root as usize];
         let rest = cpus & !(1 << cpu);
         if cpus != 0 && rest == 0 {
-            self.unlink(root, table, shape.start(), shape.base(space))?;
+            self.unlink(root, table, shape.start, shape.base(space))?;
         }
         self.roots[root as usize].cpus = rest;
         Ok(())

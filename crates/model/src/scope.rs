@@ -2,12 +2,13 @@
 
 use linmap_trace::{Tlbi, TlbiScope};
 
-use crate::space::{Shape, Space};
+use crate::space::{SPACES, Shape, Space};
 
 /// What a TLBI invalidates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Scope {
-    spaces: [bool; 4],
+    /// A set, by their numbers.
+    spaces: u8,
     /// First and last address; everything when `None`.
     pub range: Option<(u64, u64)>,
     /// The ASID or VMID; every one when `None`.
@@ -38,9 +39,10 @@ pub(crate) enum Void {
     Vmid,
 }
 
-const EL1: [bool; 4] = [true, true, false, false];
-const EL2: [bool; 4] = [false, false, true, false];
-const STAGE2: [bool; 4] = [false, false, false, true];
+const EL1: u8 = 1 << Space::Low.index() | 1 << Space::High.index();
+const EL2: u8 = 1 << Space::El2.index() | 1 << Space::El2High.index();
+const EL3: u8 = 1 << Space::El3.index();
+const STAGE2: u8 = 1 << Space::Stage2.index();
 
 /// log2 of the granule of a TG field, the low two bits of `field`; 0 if it has none.
 fn granule(field: u64) -> u32 {
@@ -56,10 +58,33 @@ fn sign_extend(value: u64, bits: u32) -> u64 {
     ((value << (64 - bits)) as i64 >> (64 - bits)) as u64
 }
 
+/// The first space of the regime that a TLBI is for.
+fn regime(scope: TlbiScope) -> Space {
+    match scope {
+        TlbiScope::AllEl2
+        | TlbiScope::VaEl2
+        | TlbiScope::VaEl2Last
+        | TlbiScope::RangeEl2
+        | TlbiScope::RangeEl2Last => Space::El2,
+        TlbiScope::AllEl3
+        | TlbiScope::VaEl3
+        | TlbiScope::VaEl3Last
+        | TlbiScope::RangeEl3
+        | TlbiScope::RangeEl3Last => Space::El3,
+        TlbiScope::AllStagesVmid
+        | TlbiScope::Ipa
+        | TlbiScope::IpaLast
+        | TlbiScope::IpaRange
+        | TlbiScope::IpaRangeLast => Space::Stage2,
+        _ => Space::Low,
+    }
+}
+
 impl Scope {
-    /// The scope of `tlbi` with `operand` on a machine of this shape, in the VMID `vmid`. Without
-    /// one, entries of a VMID need not be invalidated.
-    pub fn of(tlbi: Tlbi, operand: u64, shape: Shape, vmid: Option<u16>) -> Self {
+    /// The scope of `tlbi` with `operand` on a machine with spaces of these shapes, in the VMID
+    /// `vmid`. Without one, entries of a VMID need not be invalidated.
+    pub fn of(tlbi: Tlbi, operand: u64, shapes: &[Shape; SPACES], vmid: Option<u16>) -> Self {
+        let shape = shapes[regime(tlbi.scope).index()];
         let base = Self {
             spaces: EL1,
             range: None,
@@ -91,7 +116,9 @@ impl Scope {
         };
         let range = |scope: Self| {
             let (shift, bits) = if shape.ds() { (16, 37) } else { (shape.granule, 37) };
-            let start = sign_extend(operand & 0x1f_ffff_ffff, bits) << shift;
+            let start = operand & 0x1f_ffff_ffff;
+            // Intermediate physical addresses are not extended.
+            let start = if scope.spaces == STAGE2 { start } else { sign_extend(start, bits) } << shift;
             let (num, scale) = (operand >> 39 & 0x1f, operand >> 44 & 3);
             let bytes = ((num + 1) << (5 * scale + 1)) << shape.granule;
             let level = (operand >> 37 & 3) as i8;
@@ -111,11 +138,21 @@ impl Scope {
         };
         let last = |scope: Self| Self { last_level: true, ..scope };
         let of_asid = Self { id: asid, ..base };
+        // Without E2H the field is RES0.
+        let of_el2 = Self { spaces: EL2, id: asid.filter(|_| shape.has_el0), ..base };
+        let of_el3 = Self { spaces: EL3, ..base };
         let of_vmid = Self {
             spaces: STAGE2,
             id: vmid,
             void: if vmid.is_none() { Some(Void::Vmid) } else { None },
             ..base
+        };
+        let stage_2 = Self { stage2_alone: true, ..of_vmid };
+        let ipa = |scope: Self| {
+            // IPA[51:12] in bits 39:0.
+            let start = (operand & 0xff_ffff_ffff) << 12 & (u64::MAX << shape.granule);
+            let end = start | ((1u64 << shape.granule) - 1);
+            point(scope).over(start, end)
         };
         match tlbi.scope {
             TlbiScope::AllEl1 => base,
@@ -129,16 +166,21 @@ impl Scope {
             TlbiScope::RangeAnyAsid => range(base),
             TlbiScope::RangeAnyAsidLast => last(range(base)),
             TlbiScope::AllEl2 => Self { spaces: EL2, ..base },
-            TlbiScope::VaEl2 => point(Self { spaces: EL2, ..base }),
-            TlbiScope::VaEl2Last => last(point(Self { spaces: EL2, ..base })),
-            TlbiScope::AllStages => Self { spaces: [true, true, false, true], ..base },
+            TlbiScope::VaEl2 => point(of_el2),
+            TlbiScope::VaEl2Last => last(point(of_el2)),
+            TlbiScope::RangeEl2 => range(of_el2),
+            TlbiScope::RangeEl2Last => last(range(of_el2)),
+            TlbiScope::AllEl3 => of_el3,
+            TlbiScope::VaEl3 => point(of_el3),
+            TlbiScope::VaEl3Last => last(point(of_el3)),
+            TlbiScope::RangeEl3 => range(of_el3),
+            TlbiScope::RangeEl3Last => last(range(of_el3)),
+            TlbiScope::AllStages => Self { spaces: EL1 | STAGE2, ..base },
             TlbiScope::AllStagesVmid => of_vmid,
-            TlbiScope::Ipa => {
-                // IPA[51:12] in bits 39:0.
-                let start = (operand & 0xff_ffff_ffff) << 12 & (u64::MAX << shape.granule);
-                let last = start | ((1u64 << shape.granule) - 1);
-                point(Self { stage2_alone: true, ..of_vmid }).over(start, last)
-            }
+            TlbiScope::Ipa => ipa(stage_2),
+            TlbiScope::IpaLast => last(ipa(stage_2)),
+            TlbiScope::IpaRange => range(stage_2),
+            TlbiScope::IpaRangeLast => last(range(stage_2)),
         }
     }
 
@@ -148,7 +190,7 @@ impl Scope {
 
     /// Whether it invalidates entries of `space`.
     pub fn reaches(&self, space: Space) -> bool {
-        self.spaces[space.index()]
+        self.spaces >> space.index() & 1 == 1
     }
 
     /// Whether it invalidates all of EL1&0 on the CPUs that it reaches.
@@ -166,9 +208,9 @@ impl Scope {
         self.range.is_none_or(|(from, to)| from <= last && start <= to)
     }
 
-    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in TTBR1's
-    /// half has the ASID of TTBR0 (TCR.A1 = 0), whichever that was.
+    /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in the
+    /// upper half has the ASID of either base register, whichever that was.
     pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
-        if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && space != Space::High) }
+        if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && !space.is_upper()) }
     }
 }

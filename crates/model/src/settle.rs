@@ -120,13 +120,8 @@ impl Machine {
             if table == self.roots[root as usize].table {
                 continue;
             }
-            let below = Below {
-                root: other,
-                table,
-                level: shape.start(),
-                va: shape.base(space),
-                limits: Limits::NONE,
-            };
+            let below =
+                Below { root: other, table, level: shape.start, va: shape.base(space), limits: Limits::NONE };
             self.check_agrees_below(root, below, within).map_err(|violation| {
                 let rule = if invalidated { Rule::NoIsb } else { violation.rule };
                 Violation { rule, ..violation }.on_cpu(cpu).at_pa(table)
@@ -221,7 +216,7 @@ impl Machine {
     /// follows, of which `last` is the last address of interest.
     fn now_at(&self, root: u32, va: u64, last: u64) -> Option<Now> {
         let Root { shape, space, table, .. } = self.roots[root as usize];
-        let (mut table, mut level) = (table, shape.start());
+        let (mut table, mut level) = (table, shape.start);
         let mut base = shape.base(space);
         let mut limit = 0;
         loop {

@@ -2,22 +2,31 @@
 
 use crate::config::Config;
 
+/// The number of spaces.
+pub(crate) const SPACES: usize = 6;
+
 /// What one translation table base register translates.
+#[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Space {
     /// TTBR0_EL1's half.
     Low,
     /// TTBR1_EL1's half.
     High,
-    /// TTBR0_EL2's, of a regime with one half.
+    /// TTBR0_EL2's: all of EL2, or with HCR_EL2.E2H the first half of EL2&0.
     El2,
+    /// TTBR1_EL2's half of EL2&0.
+    El2High,
+    /// TTBR0_EL3's.
+    El3,
     /// Intermediate physical addresses: VTTBR_EL2's.
     Stage2,
 }
 
 impl Space {
     /// All spaces.
-    pub const ALL: [Self; 4] = [Self::Low, Self::High, Self::El2, Self::Stage2];
+    pub const ALL: [Self; SPACES] =
+        [Self::Low, Self::High, Self::El2, Self::El2High, Self::El3, Self::Stage2];
 
     /// The space's number, its place in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
@@ -30,8 +39,15 @@ impl Space {
             Self::Low => "ttbr0",
             Self::High => "ttbr1",
             Self::El2 => "ttbr0_el2",
+            Self::El2High => "ttbr1_el2",
+            Self::El3 => "ttbr0_el3",
             Self::Stage2 => "vttbr_el2",
         }
+    }
+
+    /// Whether it is the half at the top of a regime with two.
+    pub(crate) const fn is_upper(self) -> bool {
+        matches!(self, Self::High | Self::El2High)
     }
 }
 
@@ -42,20 +58,52 @@ pub(crate) struct Shape {
     pub granule: u32,
     /// Bits of input address.
     pub va_bits: u32,
-    /// Bits of output address.
+    /// Bits of physical address of the machine.
     pub pa_bits: u32,
+    /// Bits of output address that do not fault: TCR.IPS or VTCR.PS.
+    pub out_bits: u32,
+    /// The first level of a walk.
+    pub start: i8,
     /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
     pub hierarchical: bool,
+    /// The regime has an EL0, so that nG, AP[1], PXN and their hierarchical forms have a meaning.
+    pub has_el0: bool,
 }
 
 impl Shape {
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, space: Space) -> Self {
         Self {
             granule: config.granule.trailing_zeros(),
-            va_bits: u32::from(config.va_bits),
+            va_bits: 0,
+            start: 0,
             pa_bits: u32::from(config.pa_bits),
+            out_bits: u32::from(config.pa_bits),
             hierarchical: true,
+            has_el0: matches!(space, Space::Low | Space::High),
         }
+        .with_input(u32::from(config.va_bits))
+    }
+
+    /// The same shape for input addresses of `va_bits`, with the fewest levels that a root of one
+    /// table allows.
+    pub fn with_input(self, va_bits: u32) -> Self {
+        let levels = va_bits.saturating_sub(self.granule).div_ceil(self.index_bits());
+        Self { va_bits, start: 4 - levels as i8, ..self }
+    }
+
+    /// The same shape with output addresses of `bits`, or of what the machine has if that is less.
+    /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
+    /// alone.
+    pub fn with_output(self, bits: u32) -> Option<Self> {
+        let out_bits = bits.min(self.pa_bits);
+        let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
+        known.then_some(Self { out_bits, ..self })
+    }
+
+    /// Whether the root has entries, and no more than 16 tables of its level have.
+    pub fn has_root(self) -> bool {
+        let bits = self.va_bits as i32 - self.shift(self.start) as i32;
+        (1..=self.index_bits() as i32 + 4).contains(&bits)
     }
 
     /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
@@ -72,14 +120,9 @@ impl Shape {
         self.granule + self.index_bits() * (3 - i32::from(level)) as u32
     }
 
-    /// The first level of a walk.
-    pub fn start(self) -> i8 {
-        4 - (self.va_bits - self.granule).div_ceil(self.index_bits()) as i8
-    }
-
-    /// The number of entries of a table at `level`.
+    /// The number of entries of a table at `level`; of all tables of a root of several.
     pub fn entries(self, level: i8) -> usize {
-        if level == self.start() { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
+        if level == self.start { 1 << (self.va_bits - self.shift(level)) } else { 1 << self.index_bits() }
     }
 
     /// The number of entries of a contiguous run at `level`; 0 if the bit has no meaning there.
@@ -105,10 +148,7 @@ impl Shape {
 
     /// The first address of `space`.
     pub fn base(self, space: Space) -> u64 {
-        match space {
-            Space::High => u64::MAX << self.va_bits,
-            Space::Low | Space::El2 | Space::Stage2 => 0,
-        }
+        if space.is_upper() { u64::MAX << self.va_bits } else { 0 }
     }
 
     /// Whether `va` is one of `space`'s addresses.

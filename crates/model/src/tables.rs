@@ -209,9 +209,16 @@ impl Machine {
     pub(crate) fn shares_page(&self, page: u64, table: u64) -> bool {
         let page = page & !0xfff;
         let granule = self.config.granule;
-        self.odd_roots.iter().chain([&(page & !(granule - 1))]).any(|&base| {
-            base != table && base < page + 0x1000 && page < base + granule && self.tables.contains_key(&base)
-        })
+        self.odd_roots
+            .iter()
+            .chain([&(page & !(granule - 1))])
+            .any(|&base| base != table && base < page + 0x1000 && page < self.end_of(base))
+    }
+
+    /// The end of the table at `base`; 0 if there is none.
+    fn end_of(&self, base: u64) -> u64 {
+        let end = |at: &TableUse| base + 8 * self.roots[at.root as usize].shape.entries(at.level) as u64;
+        self.tables.get(&base).into_iter().flatten().map(end).max().unwrap_or(0)
     }
 
     /// The number of a root table. Roots are never forgotten: there are few, and records name them.
@@ -222,7 +229,9 @@ impl Machine {
         if let Some(nth) = self.roots.iter().position(same) {
             return nth as u32;
         }
-        if !table.is_multiple_of(self.config.granule) && !self.odd_roots.contains(&table) {
+        let granule = self.config.granule;
+        let odd = !table.is_multiple_of(granule) || 8 * shape.entries(shape.start) as u64 > granule;
+        if odd && !self.odd_roots.contains(&table) {
             self.odd_roots.push(table);
         }
         self.roots.push(Root { space, shape, table, id, cpus: 0 });

@@ -10,7 +10,6 @@ use crate::machine::Machine;
 use crate::minimise::minimise_keeping;
 use crate::miss::Miss;
 use crate::scope::Scope;
-use crate::space::Space;
 use crate::trace::Trace;
 use crate::violation::Violation;
 
@@ -128,13 +127,20 @@ fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
     for (note, event) in notes.iter_mut().zip(&trace.events) {
         *note = match *event {
             Event::Tlbi { tlbi, operand, .. } => {
-                let shape = machine.shapes[Space::Low.index()];
-                let range = Scope::of(tlbi, operand, shape, None).range;
+                let range = Scope::of(tlbi, operand, &machine.shapes, None).range;
                 range.map(|(from, last)| format!("{from:#x} to {last:#x}"))
             }
-            Event::Write { register: Register::Ttbr0 | Register::Ttbr1, value, .. } => {
-                Some(format!("root {:#x}", value & 0xffff_ffff_fffe))
-            }
+            Event::Write {
+                register:
+                    Register::Ttbr0
+                    | Register::Ttbr1
+                    | Register::Ttbr0El2
+                    | Register::Ttbr1El2
+                    | Register::Ttbr0El3
+                    | Register::Vttbr,
+                value,
+                ..
+            } => Some(format!("root {:#x}", value & 0xffff_ffff_fffe)),
             _ => note.take(),
         };
     }

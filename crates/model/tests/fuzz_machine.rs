@@ -72,6 +72,16 @@ fn tlbi() -> impl Strategy<Value = Tlbi> {
         TlbiScope::AllStages,
         TlbiScope::AllStagesVmid,
         TlbiScope::Ipa,
+        TlbiScope::IpaLast,
+        TlbiScope::IpaRange,
+        TlbiScope::IpaRangeLast,
+        TlbiScope::RangeEl2,
+        TlbiScope::RangeEl2Last,
+        TlbiScope::AllEl3,
+        TlbiScope::VaEl3,
+        TlbiScope::VaEl3Last,
+        TlbiScope::RangeEl3,
+        TlbiScope::RangeEl3Last,
     ]);
     (scope, any::<bool>()).prop_map(|(scope, broadcast)| Tlbi { scope, broadcast })
 }
@@ -86,12 +96,20 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         Register::Tcr,
         Register::Mair,
         Register::Ttbr0El2,
+        Register::Ttbr1El2,
+        Register::Ttbr0El3,
+        Register::Vtcr,
+        Register::Hcr,
         Register::Vttbr,
     ]);
     let domain = prop::sample::select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
     let access = prop::sample::select(vec![Access::All, Access::Stores]);
     let value = prop_oneof![
         (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
+        // E2H, and what else HCR_EL2, TCR_EL1 and VTCR_EL2 have.
+        prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
+        (16..40u64, 0..4u64, 0..3u64, 0..7u64)
+            .prop_map(|(t0sz, sl0, tg0, ps)| { 1 << 31 | t0sz | sl0 << 6 | tg0 << 14 | ps << 16 }),
         any::<u64>()
     ];
     let operand = prop_oneof![va(va_bits).prop_map(|va| va >> 12 & 0xfff_ffff_ffff), any::<u64>()];

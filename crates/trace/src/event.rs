@@ -23,6 +23,10 @@ pub enum Domain {
 }
 
 /// A TLBI instruction.
+///
+/// The OS forms are read as IS forms, because all CPUs of a machine are in one inner domain. The
+/// nXS forms are read as those without: they differ in which accesses they wait for, not in what
+/// they invalidate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tlbi {
     /// What it invalidates.
@@ -56,10 +60,24 @@ pub enum TlbiScope {
     RangeAnyAsidLast,
     /// ALLE2: all of EL2.
     AllEl2,
-    /// VAE2: one address of EL2.
+    /// VAE2: one address of EL2; with HCR_EL2.E2H in one ASID, and global entries for it.
     VaEl2,
     /// VALE2: as VAE2, leaf entries alone.
     VaEl2Last,
+    /// RVAE2: a range of addresses of EL2, in one ASID as VAE2.
+    RangeEl2,
+    /// RVALE2: as RVAE2, leaf entries alone.
+    RangeEl2Last,
+    /// ALLE3: all of EL3.
+    AllEl3,
+    /// VAE3: one address of EL3.
+    VaEl3,
+    /// VALE3: as VAE3, leaf entries alone.
+    VaEl3Last,
+    /// RVAE3: a range of addresses of EL3.
+    RangeEl3,
+    /// RVALE3: as RVAE3, leaf entries alone.
+    RangeEl3Last,
     /// ALLE1: all of EL1&0, both stages, every VMID.
     AllStages,
     /// VMALLS12E1: both stages of the current VMID.
@@ -67,6 +85,12 @@ pub enum TlbiScope {
     /// IPAS2E1: stage 2 of one intermediate physical address in the current VMID. Entries that
     /// combine both stages stay.
     Ipa,
+    /// IPAS2LE1: as IPAS2E1, leaf entries alone.
+    IpaLast,
+    /// RIPAS2E1: a range of intermediate physical addresses, as IPAS2E1.
+    IpaRange,
+    /// RIPAS2LE1: as RIPAS2E1, leaf entries alone.
+    IpaRangeLast,
 }
 
 /// The registers that say where tables are and how they are read.
@@ -80,10 +104,18 @@ pub enum Register {
     Tcr,
     /// MAIR_EL1.
     Mair,
-    /// TTBR0_EL2, of a regime with one half (E2H = 0).
+    /// TTBR0_EL2.
     Ttbr0El2,
+    /// TTBR1_EL2: the second half of EL2&0. Needs HCR_EL2.E2H.
+    Ttbr1El2,
+    /// TTBR0_EL3.
+    Ttbr0El3,
     /// VTTBR_EL2: stage 2.
     Vttbr,
+    /// VTCR_EL2: how stage 2 is read.
+    Vtcr,
+    /// HCR_EL2, of which E2H decides what EL2's tables are.
+    Hcr,
 }
 
 /// How memory is accessed through the MMU.

@@ -3,7 +3,7 @@
 use crate::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 
 /// The TLBI instructions without the `is` of the broadcast forms, and whether they take an operand.
-const TLBI: [(&str, TlbiScope, bool); 16] = [
+const TLBI: [(&str, TlbiScope, bool); 26] = [
     ("vmalle1", TlbiScope::AllEl1, false),
     ("aside1", TlbiScope::Asid, true),
     ("vae1", TlbiScope::Va, true),
@@ -17,18 +17,32 @@ const TLBI: [(&str, TlbiScope, bool); 16] = [
     ("alle2", TlbiScope::AllEl2, false),
     ("vae2", TlbiScope::VaEl2, true),
     ("vale2", TlbiScope::VaEl2Last, true),
+    ("rvae2", TlbiScope::RangeEl2, true),
+    ("rvale2", TlbiScope::RangeEl2Last, true),
+    ("alle3", TlbiScope::AllEl3, false),
+    ("vae3", TlbiScope::VaEl3, true),
+    ("vale3", TlbiScope::VaEl3Last, true),
+    ("rvae3", TlbiScope::RangeEl3, true),
+    ("rvale3", TlbiScope::RangeEl3Last, true),
     ("alle1", TlbiScope::AllStages, false),
     ("vmalls12e1", TlbiScope::AllStagesVmid, false),
     ("ipas2e1", TlbiScope::Ipa, true),
+    ("ipas2le1", TlbiScope::IpaLast, true),
+    ("ripas2e1", TlbiScope::IpaRange, true),
+    ("ripas2le1", TlbiScope::IpaRangeLast, true),
 ];
 
-const REGISTERS: [(&str, Register); 6] = [
+const REGISTERS: [(&str, Register); 10] = [
     ("ttbr0_el1", Register::Ttbr0),
     ("ttbr1_el1", Register::Ttbr1),
     ("tcr_el1", Register::Tcr),
     ("mair_el1", Register::Mair),
     ("ttbr0_el2", Register::Ttbr0El2),
+    ("ttbr1_el2", Register::Ttbr1El2),
+    ("ttbr0_el3", Register::Ttbr0El3),
     ("vttbr_el2", Register::Vttbr),
+    ("vtcr_el2", Register::Vtcr),
+    ("hcr_el2", Register::Hcr),
 ];
 
 const BARRIERS: [(&str, Domain, Access); 8] = [
@@ -47,23 +61,26 @@ fn is(word: &[u8], name: &str) -> bool {
 }
 
 impl Tlbi {
-    /// The instruction called `name`, in either case.
+    /// The instruction called `name`, in either case. The OS forms are read as IS forms, and the
+    /// nXS forms as those without.
     ///
     /// ```
     /// use linmap_trace::{Tlbi, TlbiScope};
     ///
     /// let broadcast = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: true };
     /// assert_eq!(Tlbi::named(b"VAAE1IS"), Some(broadcast));
-    /// assert_eq!(Tlbi::named(b"vaae1os"), None);
+    /// assert_eq!(Tlbi::named(b"vaae1osnxs"), Some(broadcast));
+    /// assert_eq!(Tlbi::named(b"vaae1ish"), None);
     /// ```
     pub fn named(name: &[u8]) -> Option<Self> {
         TLBI.iter().find_map(|&(stem, scope, _)| {
             let (start, rest) = name.split_at_checked(stem.len())?;
-            let broadcast = match rest {
-                [] => false,
-                [b'i' | b'I', b's' | b'S'] => true,
-                _ => return None,
+            let forms = [("", false), ("is", true), ("os", true)];
+            let rest = match rest.split_last_chunk() {
+                Some((rest, nxs @ [_, _, _])) if is(nxs, "nxs") => rest,
+                _ => rest,
             };
+            let (_, broadcast) = forms.into_iter().find(|(form, _)| is(rest, form))?;
             is(start, stem).then_some(Self { scope, broadcast })
         })
     }

@@ -7,7 +7,7 @@ use linmap_trace::{
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const SCOPES: [(TlbiScope, bool); 16] = [
+const SCOPES: [(TlbiScope, bool); 26] = [
     (TlbiScope::AllEl1, false),
     (TlbiScope::Asid, true),
     (TlbiScope::Va, true),
@@ -21,9 +21,19 @@ const SCOPES: [(TlbiScope, bool); 16] = [
     (TlbiScope::AllEl2, false),
     (TlbiScope::VaEl2, true),
     (TlbiScope::VaEl2Last, true),
+    (TlbiScope::RangeEl2, true),
+    (TlbiScope::RangeEl2Last, true),
+    (TlbiScope::AllEl3, false),
+    (TlbiScope::VaEl3, true),
+    (TlbiScope::VaEl3Last, true),
+    (TlbiScope::RangeEl3, true),
+    (TlbiScope::RangeEl3Last, true),
     (TlbiScope::AllStages, false),
     (TlbiScope::AllStagesVmid, false),
     (TlbiScope::Ipa, true),
+    (TlbiScope::IpaLast, true),
+    (TlbiScope::IpaRange, true),
+    (TlbiScope::IpaRangeLast, true),
 ];
 
 fn tlbi() -> impl Strategy<Value = Event> {
@@ -47,7 +57,11 @@ fn event() -> impl Strategy<Value = Event> {
         Register::Tcr,
         Register::Mair,
         Register::Ttbr0El2,
+        Register::Ttbr1El2,
+        Register::Ttbr0El3,
         Register::Vttbr,
+        Register::Vtcr,
+        Register::Hcr,
     ];
     prop_oneof![
         (cpu(), word(), any::<u64>(), any::<Option<u64>>()).prop_map(|(cpu, pa, value, via)| Event::Store {
@@ -128,6 +142,10 @@ fn lines_read_as_a_person_would_write_them() {
         event("0 tlbi VAAE1IS 0x8000_0001"),
         Event::Tlbi { cpu: 0, tlbi: by_va, operand: 0x8000_0001 }
     );
+    for os in ["vaae1os", "VAAE1ISNXS", "vaae1osnxs"] {
+        let line = format!("0 tlbi {os} 0x8000_0001");
+        assert_eq!(event(&line), Event::Tlbi { cpu: 0, tlbi: by_va, operand: 0x8000_0001 });
+    }
     assert_eq!(
         event("0 msr ttbr1_el1 1073745920"),
         Event::Write { cpu: 0, register: Register::Ttbr1, value: 0x4000_1000 }
@@ -162,7 +180,7 @@ fn words_that_name_nothing_are_said() {
     assert_eq!(bad_line("0 stroe 0x40000000 1"), (3, Malformed::UnknownEvent(quote("stroe"))));
     assert_eq!(bad_line("release"), (1, Malformed::UnknownEvent(quote("release"))));
     assert_eq!(bad_line("0 dsb isht"), (7, Malformed::UnknownBarrier(quote("isht"))));
-    assert_eq!(bad_line("0 tlbi vae1os 0"), (8, Malformed::UnknownTlbi(quote("vae1os"))));
+    assert_eq!(bad_line("0 tlbi vae1ish 0"), (8, Malformed::UnknownTlbi(quote("vae1ish"))));
     assert_eq!(bad_line("0 msr ttbr1 0"), (7, Malformed::UnknownRegister(quote("ttbr1"))));
     assert_eq!(bad_line("0 uses 0 len=1 look"), (16, expected("read, write or exec", "look")));
 }

@@ -5,7 +5,7 @@
 //! `LINMAP_SEED` where the random numbers begin; `LINMAP_SOAK` tries many.
 
 mod memory;
-#[path = "../machine/random.rs"]
+#[path = "../changes/machine/random.rs"]
 mod random;
 #[path = "../rules/mod.rs"]
 mod rules;

@@ -11,7 +11,7 @@ mod arena;
 mod edit;
 mod kernel;
 mod pages;
-#[path = "../machine/random.rs"]
+#[path = "../changes/machine/random.rs"]
 mod random;
 mod setting;
 mod world;

@@ -193,8 +193,19 @@ impl Writer {
     fn register(&mut self, cpu: usize, register: Register, mut value: u64) -> Result<(), WriteError> {
         let name = match (self.told, register) {
             (Told::Hypervisor, Register::Ttbr0El2 | Register::Vttbr) => register.name(),
+            (Told::Hypervisor, Register::Ttbr1El2 | Register::Ttbr0El3 | Register::Vtcr | Register::Hcr) => {
+                return Err(self.cannot("casemate has no such register"));
+            }
             (Told::Hypervisor, _) => return Err(self.cannot("casemate has no registers of EL1")),
-            (_, Register::Ttbr0El2 | Register::Vttbr) => {
+            (
+                _,
+                Register::Ttbr0El2
+                | Register::Ttbr1El2
+                | Register::Ttbr0El3
+                | Register::Vttbr
+                | Register::Vtcr
+                | Register::Hcr,
+            ) => {
                 return Err(self.cannot("a register of EL2, while EL1 is written as EL2"));
             }
             (Told::El1Lower, Register::Ttbr0) | (Told::El1Upper, Register::Ttbr1) => {

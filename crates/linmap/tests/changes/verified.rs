@@ -4,8 +4,6 @@
 //! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers
 //! begin.
 
-mod machine;
-
 use std::io::Write as _;
 use std::ptr::NonNull;
 
@@ -19,10 +17,10 @@ use linmap_table::{Leaves, TableWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Decoded, Descriptor, Execute, Level, Pa, PaRange, Va};
 
-use machine::op::Op;
-use machine::random::{Random, seed, sequences};
-use machine::setting::{Setting, range};
-use machine::{Frame, Running, frame};
+use crate::machine::op::Op;
+use crate::machine::random::{Random, seed, sequences};
+use crate::machine::setting::{Setting, range};
+use crate::machine::{Frame, Running, frame};
 
 /// Calls in a sequence.
 const CALLS: usize = 14;

@@ -6,8 +6,6 @@
 //! `LINMAP_SEQUENCES` sets how many sequences the test runs, `LINMAP_SEED` where the random numbers
 //! begin.
 
-mod machine;
-
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -17,11 +15,11 @@ use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
-use machine::Running;
-use machine::cpus::InUse;
-use machine::op::{Op, Wrong, address_in};
-use machine::random::{Random, seed, sequences};
-use machine::setting::Setting;
+use crate::machine::Running;
+use crate::machine::cpus::InUse;
+use crate::machine::op::{Op, Wrong, address_in};
+use crate::machine::random::{Random, seed, sequences};
+use crate::machine::setting::Setting;
 
 /// How many calls a sequence has.
 const CALLS: usize = 14;

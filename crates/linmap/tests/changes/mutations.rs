@@ -6,8 +6,6 @@
 //! the list has of break-before-make is tried on parked changes, which do the same for all CPUs at
 //! once: the linear map never breaks what is in use.
 
-mod machine;
-
 use linmap::Protection;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
 use linmap_model::trace::text;
@@ -16,9 +14,9 @@ use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
-use machine::Running;
-use machine::op::Op;
-use machine::setting::{Setting, range};
+use crate::machine::Running;
+use crate::machine::op::Op;
+use crate::machine::setting::{Setting, range};
 
 const MIB: u64 = 1 << 20;
 const CONTIGUOUS: u64 = 1 << 52;

@@ -1,8 +1,6 @@
 //! What the kernel prints of its changes: the model reads it, finds it legal, and ends with the
 //! tables that there are. With a line left out or out of place it is refused.
 
-mod machine;
-
 use std::ops::{ControlFlow, Range};
 
 use linmap::Protection;
@@ -13,10 +11,10 @@ use linmap_trace::Line;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
-use machine::Running;
-use machine::op::Op;
-use machine::random::{Random, seed, sequences};
-use machine::setting::{Setting, range};
+use crate::machine::Running;
+use crate::machine::op::Op;
+use crate::machine::random::{Random, seed, sequences};
+use crate::machine::setting::{Setting, range};
 
 const MIB: u64 = 1 << 20;
 

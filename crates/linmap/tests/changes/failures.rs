@@ -2,8 +2,6 @@
 //! frames left at any request, plans that are too long. Each leaves every entry of every table as
 //! it was, and every frame where it was.
 
-mod machine;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -14,9 +12,9 @@ use linmap_model::Space;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
-use machine::op::{Op, Wrong};
-use machine::setting::{Setting, range};
-use machine::{REGIONS, Running};
+use crate::machine::op::{Op, Wrong};
+use crate::machine::setting::{Setting, range};
+use crate::machine::{REGIONS, Running};
 
 const MIB: u64 = 1 << 20;
 

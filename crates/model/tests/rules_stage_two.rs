@@ -1,0 +1,166 @@
+//! Stage 2: VTCR_EL2, roots of several tables, VMIDs, and what the guest may execute.
+
+mod scene;
+
+use linmap_model::event::{Register, TlbiScope, Use};
+use linmap_model::{Config, Event, Rule};
+use scene::*;
+
+/// Valid, AF, inner shareable, write-back, read and write: a page, or a block without bit 1.
+const GUEST: u64 = 0x7ff;
+
+/// VTCR_EL2 with addresses of `bits`, SL0, 48 bits of output, 4K.
+fn vtcr(bits: u64, sl0: u64) -> u64 {
+    1 << 31 | (64 - bits) | sl0 << 6 | 0b101 << 16
+}
+
+fn machine(va_bits: u8) -> Config {
+    Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits, pa_bits: 48, ram: vec![(RAM, 0x10_0000)] }
+}
+
+fn bare(vtcr: u64) -> Scene {
+    let mut scene = Scene::bare(&machine(48));
+    scene.write(0, Register::Vtcr, vtcr).isb(0);
+    scene
+}
+
+/// `tables` consecutive empty tables at `A` as a root, of addresses of `bits` at the level by `sl0`.
+fn rooted(bits: u64, sl0: u64, tables: u64) -> Scene {
+    let mut scene = bare(vtcr(bits, sl0));
+    for table in 0..tables {
+        scene.zero(A + 0x1000 * table);
+    }
+    scene.ordered().write(0, Register::Vttbr, A | asid(1)).isb(0);
+    scene
+}
+
+/// Unmaps an IPA of both stages.
+fn unmapped(scene: &mut Scene, pa: u64, ipa: u64) -> &mut Scene {
+    scene.store(pa, 0).invalidated(broadcast(TlbiScope::Ipa), va(ipa)).invalidated(ALL, 0)
+}
+
+#[test]
+fn consecutive_tables_are_one_root() {
+    // 40 bits from level 1: two tables. The second begins with the block for 512 GiB.
+    let far = 1 << 39;
+    let second = A + 0x1000;
+    let mapped = || {
+        let mut scene = rooted(40, 1, 2);
+        scene.store(second, GUEST & !2).ordered().reaches(0, far, Use::Write, 0).settled();
+        scene
+    };
+    mapped().legal();
+    mapped().store(second, GUEST & !2 | 0x4000_0000).breaks(Rule::OutputAddress);
+    unmapped(&mut mapped(), second, far).faults(0, far).settled().legal();
+    mapped().store(second, 0).ordered().settled().breaks(Rule::StaleTranslation);
+    mapped().event(free(second)).breaks(Rule::TableReachable);
+    // A third table is something else.
+    mapped().store(second + 0x1000, GUEST).store(second + 0x1000, GUEST | 0x5000).legal();
+    // All of it is known, and begins at a multiple of its size.
+    rooted(40, 1, 1).breaks(Rule::UnknownEntry);
+    let mut scene = bare(vtcr(40, 1));
+    scene.zero(A + 0x1000).zero(A + 0x2000).ordered().write(0, Register::Vttbr, A + 0x1000);
+    scene.breaks(Rule::MisalignedTable);
+    // 16 tables are the most.
+    rooted(43, 1, 16).store(A + 0xf000, GUEST & !2).ordered().reaches(0, 15 << 39, Use::Read, 0).legal();
+    bare(vtcr(44, 1)).breaks(Rule::Unmodelled);
+}
+
+#[test]
+fn sl0_chooses_the_level_of_the_root() {
+    // Level 0 with two entries, or level 1 with 1024; 39 bits from level 1 or 2.
+    let mut scene = rooted(40, 2, 1);
+    scene.store(A + 16, GUEST).store(A + 16, GUEST | 0x1000).legal();
+    rooted(40, 2, 1).store(A + 8, GUEST & !2).ordered().faults(0, 1 << 39).legal();
+    rooted(39, 1, 1).store(A + 8, GUEST & !2).ordered().reaches(0, 1 << 30, Use::Read, 0).legal();
+    rooted(34, 0, 16).store(A + 0xf000, GUEST & !2).ordered().reaches(0, 15 << 30, Use::Read, 0).legal();
+    // No address is left for the level of the root, or too many for 16 tables.
+    for (bits, sl0) in [(39, 2), (48, 1), (30, 1), (35, 0), (40, 3)] {
+        bare(vtcr(bits, sl0)).breaks(Rule::Unmodelled);
+    }
+    // Without VTCR_EL2 a root that may be several tables is not known.
+    let unknown = |bits| {
+        let mut scene = Scene::bare(&machine(bits));
+        scene.tree(ROOT).write(0, Register::Vttbr, ROOT);
+        scene
+    };
+    unknown(44).legal();
+    unknown(39).legal();
+    unknown(43).breaks(Rule::Unmodelled);
+    unknown(40).breaks(Rule::Unmodelled);
+}
+
+#[test]
+fn vtcr_changes_while_nothing_is_walked_or_held() {
+    let mut scene = rooted(40, 1, 2);
+    scene.store(A, GUEST & !2).ordered().write(0, Register::Vtcr, vtcr(40, 1)).legal();
+    scene.write(0, Register::Vtcr, vtcr(39, 1)).breaks(Rule::TranslationControl);
+    rooted(40, 1, 2).write(0, Register::Vtcr, vtcr(39, 1)).isb(0).legal();
+    // Until the ISB a walk may use either.
+    rooted(40, 1, 2)
+        .write(0, Register::Vtcr, vtcr(39, 1))
+        .store(A, GUEST & !2)
+        .breaks(Rule::TranslationControl);
+    // The granule, HA and HD.
+    for bits in [0b01 << 14, 1 << 21, 1 << 22] {
+        bare(vtcr(40, 1) | bits).breaks(Rule::Unmodelled);
+    }
+    // PS.
+    let ps = vtcr(39, 1) & !(0b111 << 16) | 0b010 << 16;
+    let sized = |pa| {
+        let mut scene = bare(ps);
+        scene.zero(A).ordered().write(0, Register::Vttbr, A).isb(0).store(A, GUEST & !2 | pa);
+        scene
+    };
+    sized(0xff_c000_0000).legal();
+    sized(1 << 40).breaks(Rule::AddressSize);
+}
+
+#[test]
+fn vmids_have_the_bits_that_vtcr_says() {
+    let sixteen = 1 << 19;
+    let switched = |vtcr| {
+        let mut scene = bare(vtcr);
+        scene.zero(A).zero(B).store(A, GUEST & !2).store(B, GUEST & !2 | 0x4000_0000).ordered();
+        scene.write(0, Register::Vttbr, A | asid(1)).isb(0);
+        scene.write(0, Register::Vttbr, B | asid(0x101)).isb(0);
+        scene
+    };
+    switched(vtcr(39, 1)).breaks(Rule::OutputAddress);
+    switched(vtcr(39, 1) | sixteen).settled().legal();
+    switched(vtcr(39, 1) | sixteen).write(0, Register::Vtcr, vtcr(39, 1)).breaks(Rule::TranslationControl);
+    // Before VTCR_EL2 is written nobody knows.
+    Scene::new(0, 1).write(0, Register::Vttbr, ROOT | asid(0x101)).breaks(Rule::Unmodelled);
+    // A TLBI reaches the current VMID alone.
+    let mut scene = switched(vtcr(39, 1) | sixteen);
+    scene.store(A, 0).invalidated(broadcast(TlbiScope::AllStagesVmid), 0).event(Event::Settled).legal();
+    let mut scene = switched(vtcr(39, 1) | sixteen);
+    scene.store(A, 0).invalidated(broadcast(TlbiScope::AllStagesVmid), 0).store(A, GUEST & !2 | 1 << 31);
+    scene.breaks(Rule::OutputAddress);
+}
+
+#[test]
+fn what_the_guest_executes_is_certain_without_xn_0_alone() {
+    let (xn0, xn1) = (1 << 53, 1 << 54);
+    let executed = |bits| {
+        let mut scene = rooted(39, 1, 1);
+        scene.store(A, GUEST & !2 | bits).ordered().reaches(0, 0, Use::Execute, 0);
+        scene
+    };
+    let faulted = |bits| {
+        let mut scene = rooted(39, 1, 1);
+        scene.store(A, GUEST & !2 | bits).ordered();
+        scene.event(Event::Faults { cpu: 0, va: 0, kind: Use::Execute }).settled();
+        scene
+    };
+    executed(0).legal();
+    faulted(0).breaks(Rule::MayPass);
+    executed(xn1).breaks(Rule::MayFault);
+    faulted(xn1).legal();
+    // With FEAT_XNX one of EL0 and EL1 executes, without it the bit means nothing.
+    for bits in [xn0, xn0 | xn1] {
+        executed(bits).breaks(Rule::MayFault);
+        faulted(bits).breaks(Rule::MayPass);
+        rooted(39, 1, 1).store(A, GUEST & !2 | bits).ordered().reaches(0, 0, Use::Write, 0).legal();
+    }
+}
