@@ -1,6 +1,6 @@
 //! The programs in `examples/`, each booted as a reader would.
 
-use linmap_tests::example;
+use linmap_tests::{example, is_soak};
 
 #[test]
 fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() {
@@ -16,5 +16,42 @@ fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() 
         assert_eq!(code, Some(0), "{cpu}, EL{level}: {console}");
         assert!(console.contains(&format!("the MMU is on in the regime {regime}\n")), "{console}");
         assert!(console.contains("a store to text faults\n"), "{console}");
+    }
+}
+
+#[test]
+fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_rollovers() {
+    for cpu in ["max", "neoverse-n1", "cortex-a72"] {
+        let rounds = if is_soak() { 10 } else { 1 };
+        let (code, console) = example("user-space", &format!("--cpu {cpu} --rounds {rounds}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        for line in [
+            "a process can't write its code, execute its data, or reach the kernel\n",
+            "after a fork 8 pages were copied when they were written\n",
+            "50 frames went from one process to another while others read\n",
+            "12 processes shared 7 ASIDs: more than 10 rollovers\n",
+        ] {
+            assert_eq!(console.matches(line).count(), rounds, "{cpu}: {console}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_is_not_ours_changes_its_map_while_its_cpus_use_it() {
+    // Level 3 by the list of CPUs, and two CPUs of level 0.
+    for (cpu, bbm) in [("max,midr=0x410fd842", 3), ("neoverse-n1", 0), ("cortex-a72", 0)] {
+        let (code, console) = example("second-kernel", &format!("--cpu {cpu}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        let line = console.lines().find_map(|line| line.strip_prefix("second-kernel: "));
+        let line = line.unwrap_or_else(|| panic!("{cpu}: {console}"));
+        let value = |key: &str| -> u64 {
+            let found = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key}: {line}"))
+        };
+        assert_eq!((value("cpus"), value("bbm")), (4, bbm), "{cpu}: {line}");
+        // At level 0 each round parks to split and parks to fold; at level 3 none does.
+        let parked = if bbm == 3 { 0 } else { 2 * value("rounds") };
+        assert_eq!(value("parked"), parked, "{cpu}: {line}");
+        assert!(value("checked") > 0, "{cpu}: {line}");
     }
 }

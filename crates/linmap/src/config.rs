@@ -46,6 +46,32 @@ pub struct LinearMapConfig {
     pub layout: Option<Layout>,
 }
 
+impl LinearMapConfig {
+    /// Returns the usual choices: the identity builder, the largest leaves, Normal memory, the map
+    /// at the start of the kernel's half, and no reliance on a BBM level.
+    pub fn new(
+        geometry: Geometry,
+        image: ImageParts,
+        slots: BuilderSlots,
+        root: Pa,
+        reserved: Reserved,
+    ) -> Self {
+        Self {
+            geometry,
+            image,
+            leaves: Leaves::ContiguousBlocks,
+            pages: PageRanges::new(),
+            memory: MemoryType::Normal,
+            builder: Builder::Identity,
+            slots,
+            root,
+            reserved,
+            bbm: BbmLevel::L0,
+            layout: None,
+        }
+    }
+}
+
 /// Why memory can't be mapped as the configuration says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]

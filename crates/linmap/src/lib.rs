@@ -18,6 +18,7 @@ mod kaslr;
 mod layout;
 mod leaf_policy;
 pub mod listing;
+mod map_window;
 mod mapping_list;
 #[cfg(feature = "memblock")]
 mod memblock;
@@ -38,6 +39,7 @@ pub use image::ImageParts;
 pub use kaslr::{ImageRegion, KaslrSeed};
 pub use layout::{Layout, LayoutError};
 pub use leaf_policy::{LeafPolicy, leaves_name};
+pub use map_window::MapWindow;
 pub use mapping_list::{BeyondIdentityReach, MappingList, MappingLists, TooManyRanges, identity_geometry};
 #[cfg(feature = "memblock")]
 pub use memblock::{MemblockFrames, MemblockRecord, first_unmappable};

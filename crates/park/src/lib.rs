@@ -4,6 +4,7 @@
 mod cpus;
 #[cfg(target_arch = "aarch64")]
 mod identity_switch;
+mod parking_editor;
 mod rendezvous;
 mod root_switch;
 mod surgery_root;
@@ -12,6 +13,7 @@ mod surgery_window;
 pub use cpus::Cpus;
 #[cfg(target_arch = "aarch64")]
 pub use identity_switch::{IdentitySwitch, SwitchValues, WayOff, vectors};
+pub use parking_editor::ParkingEditor;
 pub use rendezvous::Rendezvous;
 pub use root_switch::RootSwitch;
 pub use surgery_root::{SurgeryError, SurgeryLayout, SurgeryRoot};

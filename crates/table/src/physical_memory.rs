@@ -45,15 +45,25 @@ pub enum RecordError {
 ///
 /// Every range passed in consists of whole pages of the map and is not empty. A change that fails
 /// changes nothing.
+///
+/// A kernel whose memory never changes implements [`first_unmappable`](Self::first_unmappable)
+/// alone. The other functions, by which memory is added and removed, are implemented together or
+/// not at all: as provided, they refuse.
 pub trait PhysicalMemory {
     /// Returns the lowest byte in `range` that is not mappable, or `None` when all of it is.
     fn first_unmappable(&self, range: PaRange) -> Option<Unmappable>;
 
     /// Returns the lowest range of memory that overlaps `range`, whole, or `None`.
-    fn overlapping_memory(&self, range: PaRange) -> Option<PaRange>;
+    fn overlapping_memory(&self, range: PaRange) -> Option<PaRange> {
+        let _ = range;
+        None
+    }
 
     /// Returns the lowest reserved range that overlaps `range`, whole, or `None`.
-    fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange>;
+    fn overlapping_reserved(&self, range: PaRange) -> Option<PaRange> {
+        let _ = range;
+        None
+    }
 
     /// Records that there is memory at `range`. It may be allocated from now on, unless it is
     /// reserved.
@@ -62,7 +72,9 @@ pub trait PhysicalMemory {
     ///
     /// # Errors
     /// [`RecordError`].
-    fn add(&mut self, range: PaRange) -> Result<(), RecordError>;
+    fn add(&mut self, range: PaRange) -> Result<(), RecordError> {
+        Err(never_changes(range))
+    }
 
     /// Records that there is no memory at `range`. It must not be allocated from now on.
     ///
@@ -70,16 +82,27 @@ pub trait PhysicalMemory {
     ///
     /// # Errors
     /// [`RecordError`].
-    fn remove(&mut self, range: PaRange) -> Result<(), RecordError>;
+    fn remove(&mut self, range: PaRange) -> Result<(), RecordError> {
+        Err(never_changes(range))
+    }
 
     /// Reserves `range`, which is entirely unreserved. There may be no memory at it yet.
     ///
     /// # Errors
     /// [`RecordError`].
-    fn reserve(&mut self, range: PaRange) -> Result<(), RecordError>;
+    fn reserve(&mut self, range: PaRange) -> Result<(), RecordError> {
+        Err(never_changes(range))
+    }
 
     /// Ends the reservation that [`reserve`](Self::reserve) made of the same range.
-    fn release(&mut self, range: PaRange);
+    fn release(&mut self, range: PaRange) {
+        let _ = range;
+    }
+}
+
+/// What a record without hotplug says to a change.
+fn never_changes(range: PaRange) -> RecordError {
+    RecordError::Refused { range, reason: "the kernel's memory never changes" }
 }
 
 impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &mut M {

@@ -34,6 +34,8 @@ pub const ROOMS: &[Room] = &[
     room("crates/board"),
     room("kernel"),
     room("examples/first-map"),
+    room("examples/second-kernel"),
+    room("examples/user-space"),
     room("bench"),
     room("tests"),
     room("xtask"),

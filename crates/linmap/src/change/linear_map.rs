@@ -78,6 +78,11 @@ impl LinearMap {
         self.layout
     }
 
+    /// Returns the kernel image, as the map has to know it.
+    pub fn image(&self) -> ImageParts {
+        self.image
+    }
+
     /// Returns the leaves that the map may be made of.
     pub fn leaves(&self) -> Leaves {
         self.leaves

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use linmap::{Builder, Editor, LinearMap, LinearMapConfig, MappingLists, PageRanges, ParkError, Pause};
+use linmap::{Builder, Editor, LinearMap, LinearMapConfig, MappingLists, ParkError, Pause};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow, EarlyTables};
 use linmap_model::event::Use;
 use linmap_model::{Config, Event, Space};
@@ -12,7 +12,7 @@ use linmap_table::{
 };
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Attributes, MemoryType, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Pa, PaRange, Va};
 
 use crate::layout::{CPUS, FIXMAP, G, IMAGE, RAM, SLOTS, UART, UART_SLOT};
 use crate::page_allocator::PageAllocator;
@@ -79,7 +79,7 @@ impl<'r> Kernel<'r> {
         let board = Board::new(&config, false).expect("a machine that can be");
         let mut cpu = board.cpu(0);
         let mut pages = PageAllocator::new(RAM);
-        pages.reserve(IMAGE.range()).expect("a range of RAM");
+        pages.note(IMAGE.range(), true);
 
         let high = [
             mapping(IMAGE.va, IMAGE.read_only, Attributes::KERNEL_TEXT),
@@ -105,19 +105,9 @@ impl<'r> Kernel<'r> {
 
         let root = |table| ttbr(G, table, 0).expect("a frame");
         let nothing = root(early.empty);
-        let config = LinearMapConfig {
-            geometry: G,
-            image: IMAGE,
-            leaves: Leaves::ContiguousBlocks,
-            pages: PageRanges::new(),
-            memory: MemoryType::Normal,
-            builder,
-            slots: SLOTS,
-            root: early.root,
-            reserved: Reserved { ttbr0: nothing, tcr: tcr(G, G, true).expect("one geometry") },
-            bbm,
-            layout: None,
-        };
+        let reserved = Reserved { ttbr0: nothing, tcr: tcr(G, G, true).expect("one geometry") };
+        let usual = LinearMapConfig::new(G, IMAGE, SLOTS, early.root, reserved);
+        let config = LinearMapConfig { builder, bbm, ..usual };
         let mut lists = MappingLists::<8>::new();
         let prepared = config.prepare([RAM], &mut lists).expect("memory in reach");
         // SAFETY: CPU 0 alone runs, on these tables; all of RAM is memory.

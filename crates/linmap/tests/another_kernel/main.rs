@@ -9,8 +9,9 @@ mod rendezvous;
 
 use std::thread;
 
-use linmap::{Builder, FixmapStep, Protection};
+use linmap::{Builder, FixmapStep, MemoryError, Protection};
 use linmap_live::Step;
+use linmap_table::RecordError;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Level, PaRange};
 
@@ -48,6 +49,26 @@ fn run(builder: Builder, bbm: BbmLevel) -> u64 {
         kernel.expect(BLOCK, true);
         split.and(protected).and(data).and(folded).parked
     })
+}
+
+#[test]
+fn memory_of_a_kernel_whose_memory_never_changes_is_neither_added_nor_removed() {
+    const ABSENT: PaRange = range(0x8800_0000, 0x20_0000);
+    const PRESENT: PaRange = range(0x8400_0000, 0x20_0000);
+    let rendezvous = Rendezvous::default();
+    let (mut kernel, mut map) = Kernel::boot(Builder::Identity, BbmLevel::L3, &rendezvous);
+    let mut steps = [Step::Isb; 64];
+    // SAFETY: the calls are refused.
+    let refused = unsafe {
+        let added = map.add_memory(&mut kernel, &mut steps, ABSENT);
+        [added, map.remove_memory(&mut kernel, &mut steps, PRESENT)]
+    };
+    for result in refused {
+        let is_refused = matches!(result, Err(MemoryError::Record(RecordError::Refused { .. })));
+        assert!(is_refused, "{result:?}");
+    }
+    kernel.expect(PRESENT, true);
+    kernel.expect_nothing(ABSENT);
 }
 
 #[test]
