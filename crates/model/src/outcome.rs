@@ -73,6 +73,18 @@ impl Outcomes {
         }
     }
 
+    /// Adds each leaf again with what `limits` take away.
+    fn limit(&mut self, limits: Limits) {
+        for nth in 0..self.found.len() {
+            let found = self.found[nth];
+            for leaf in limits.each().map(|limit| found.leaf.within(limit)) {
+                if leaf != found.leaf {
+                    self.found.push(Found { leaf, ..found });
+                }
+            }
+        }
+    }
+
     fn narrow(&mut self, shift: u32) {
         self.shift = self.shift.min(shift);
     }
@@ -129,9 +141,7 @@ impl Machine {
             match self.leaf(held.root, held.level, held.value) {
                 Some(leaf) if leaf.global || ids.contains(&root.id) => outcomes.held(leaf, held, va),
                 // What it took away may still be taken away.
-                None if held.limits.below(root.shape, held.value) != Limits::NONE => {
-                    outcomes.fault = outcomes.fault.or(Some(Rule::NoIsb));
-                }
+                None => outcomes.limit(held.limits.below(root.shape, held.value)),
                 _ => {}
             }
         }
