@@ -20,6 +20,8 @@ const SECONDS: &str = "60";
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// The same by the crate aarch64-paging, for a comparison
+    FirstMapPeer,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
 }
@@ -29,6 +31,7 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::FirstMapPeer => "first-map-peer",
             Self::SecondKernel => "second-kernel",
         }
     }
@@ -36,7 +39,7 @@ impl Example {
     /// What QEMU's machine has besides a CPU.
     fn machine(self) -> &'static [&'static str] {
         match self {
-            Self::FirstMap => &[],
+            Self::FirstMap | Self::FirstMapPeer => &[],
             Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
         }
     }

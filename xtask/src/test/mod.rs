@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::granule::Granule;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, house, setup, width};
+use crate::{build, house, quotes, setup, width};
 use package::{Published, Yard};
 use steps::Steps;
 
@@ -43,6 +43,7 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     if arguments.filter.is_none() {
         steps.own("house", || house::run(workspace));
+        steps.own("quotes", || quotes::run(workspace));
         steps.own("width of lines", || width::run(workspace));
         lints(workspace, &toolchain, &mut steps)?;
     }
