@@ -1,6 +1,9 @@
 //! The programs in `examples/`, each booted as a reader would.
 
-use linmap_tests::example;
+use std::fs;
+use std::path::Path;
+
+use linmap_tests::{example, is_soak};
 
 #[test]
 fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() {
@@ -26,9 +29,10 @@ fn the_first_map_of_another_crate_works_too_and_takes_more_lines() {
         assert_eq!(code, Some(0), "EL{level}: {console}");
         assert!(console.contains("a store to text faults\n"), "{console}");
     }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // Without what only shows that it works: the handler of the exception.
     let lines = |name: &str| {
-        let program = fs::read_to_string(workspace().join(format!("examples/{name}/src/main.rs")));
+        let program = fs::read_to_string(workspace.join(format!("examples/{name}/src/main.rs")));
         let program = program.expect("a file of the workspace");
         let (until_it_is_on, _) = program.split_once("/// Entered from the vectors").expect("the handler");
         let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
@@ -36,9 +40,26 @@ fn the_first_map_of_another_crate_works_too_and_takes_more_lines() {
     };
     let (ours, peer) = (lines("first-map"), lines("first-map-peer"));
     assert!(ours <= 35, "{ours} lines");
-    let guide = fs::read_to_string(workspace().join("docs/guide/first-maps.md")).expect("the comparison");
+    let guide = fs::read_to_string(workspace.join("docs/guide/first-maps.md")).expect("the comparison");
     let row = format!("| lines of code until the MMU is on | {ours} | {peer} |");
     assert!(guide.contains(&row), "the comparison should say: {row}");
+}
+
+#[test]
+fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_rollovers() {
+    for cpu in ["max", "neoverse-n1", "cortex-a72"] {
+        let rounds = if is_soak() { 10 } else { 1 };
+        let (code, console) = example("user-space", &format!("--cpu {cpu} --rounds {rounds}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        for line in [
+            "a process can't write its code, execute its data, or reach the kernel\n",
+            "after a fork 8 pages were copied when they were written\n",
+            "50 frames went from one process to another while others read\n",
+            "12 processes shared 7 ASIDs: more than 10 rollovers\n",
+        ] {
+            assert_eq!(console.matches(line).count(), rounds, "{cpu}: {console}");
+        }
+    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::{build, process};
 
 /// The exit code of an example whose QEMU had to be stopped.
 const TIMED_OUT: i32 = 124;
-/// How many seconds an example may take.
-const SECONDS: &str = "60";
+/// How many seconds an example may take, and each further round of it.
+const SECONDS: u32 = 60;
 
 /// A program in `examples/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +24,8 @@ enum Example {
     FirstMapPeer,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
+    /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
+    UserSpace,
 }
 
 impl Example {
@@ -33,6 +35,7 @@ impl Example {
             Self::FirstMap => "first-map",
             Self::FirstMapPeer => "first-map-peer",
             Self::SecondKernel => "second-kernel",
+            Self::UserSpace => "user-space",
         }
     }
 
@@ -41,6 +44,7 @@ impl Example {
         match self {
             Self::FirstMap | Self::FirstMapPeer => &[],
             Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
+            Self::UserSpace => &["-smp", "4"],
         }
     }
 }
@@ -57,6 +61,9 @@ pub struct ExampleArgs {
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "max")]
     cpu: String,
+    /// How many times to do it all, where an example is about races
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rounds: u32,
 }
 
 fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
@@ -66,6 +73,9 @@ fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
 /// `cargo xtask example`.
 pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let wanted = Wanted { qemu: setup::FOR_BOOT, lines: &[], tools: payload::Tools::None };
+    if arguments.name == Example::UserSpace && arguments.el != 1 {
+        bail!("user-space is a kernel at EL1: --el 1");
+    }
     setup::announce(workspace, &wanted)?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
     let elf = built(workspace, arguments.name.package())?;
@@ -76,14 +86,18 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
         _ => ",virtualization=on,secure=on",
     };
     let mut qemu = Command::new("timeout");
-    qemu.args([SECONDS, "qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
+    let seconds = SECONDS.saturating_mul(arguments.rounds.max(1));
+    qemu.arg(seconds.to_string());
+    qemu.args(["qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
     qemu.args(arguments.name.machine());
-    qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting", "-kernel"]);
-    qemu.arg(elf);
+    qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting"]);
+    // What semihosting gives a program for its command line.
+    qemu.args(["-append", &arguments.rounds.to_string()]);
+    qemu.arg("-kernel").arg(elf);
     let status = process::status(&mut qemu)?;
     match status.code() {
         Some(0) => Ok(ExitCode::SUCCESS),
-        Some(TIMED_OUT) => bail!("{} did not end within {SECONDS} s", arguments.name.package()),
+        Some(TIMED_OUT) => bail!("{} did not end within {seconds} s", arguments.name.package()),
         _ => Ok(ExitCode::FAILURE),
     }
 }
