@@ -20,6 +20,8 @@ const SECONDS: u32 = 60;
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// The same by the crate aarch64-paging, for a comparison
+    FirstMapPeer,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
     /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
@@ -31,6 +33,7 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::FirstMapPeer => "first-map-peer",
             Self::SecondKernel => "second-kernel",
             Self::UserSpace => "user-space",
         }
@@ -39,7 +42,7 @@ impl Example {
     /// What QEMU's machine has besides a CPU.
     fn machine(self) -> &'static [&'static str] {
         match self {
-            Self::FirstMap => &[],
+            Self::FirstMap | Self::FirstMapPeer => &[],
             Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
             Self::UserSpace => &["-smp", "4"],
         }
