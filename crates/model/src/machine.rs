@@ -149,6 +149,8 @@ pub struct Machine {
     pub(crate) dirty: DirtySpaces,
     /// Whether a table descriptor that can be walked ever restricted what is below it.
     pub(crate) hierarchical: bool,
+    /// Whether hardware updates leaves of any space, or ever did.
+    pub(crate) updates: bool,
     /// Contiguous runs to check when software relies on them: root, level, first entry, first
     /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
@@ -202,6 +204,7 @@ impl Machine {
             fresh: FreshEntries::new(config.cpus),
             dirty: DirtySpaces::default(),
             hierarchical: false,
+            updates: false,
             runs: FxHashSet::default(),
             now: 0,
             work: 0,
