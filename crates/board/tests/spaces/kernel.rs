@@ -106,7 +106,7 @@ impl<'a> Kernel<'a> {
     }
 
     /// Zeroes a table.
-    fn clear(&mut self, cpu: usize, table: Pa) {
+    fn clear(&self, cpu: usize, table: Pa) {
         self.board.event(Event::Fill { cpu, pa: table.0, count: 512, first: 0, step: 0 });
         self.board.cpu(cpu).dsb(Dsb::Ish);
     }
@@ -137,7 +137,7 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    fn write_ttbr0(&mut self, cpu: usize, root: Pa, asid: u16) {
+    fn write_ttbr0(&self, cpu: usize, root: Pa, asid: u16) {
         let mut processor = self.board.cpu(cpu);
         // SAFETY: on the model.
         unsafe { processor.write_ttbr0(ttbr(self.geometry, root, asid).unwrap()) };
@@ -253,9 +253,9 @@ impl<'a> Kernel<'a> {
     /// Invalidates what CPUs may hold by these identifiers.
     ///
     /// Before tables are freed the model wants it for all that a process had. CPUs that have not
-    /// switched since a rollover may hold entries by an earlier one. They can't use them, since they
-    /// invalidate before they are on that identifier again; but the model counts a root that was
-    /// left as walkable until it is invalidated.
+    /// switched since a rollover may hold entries by an earlier one. They can't use them, since
+    /// they invalidate before they are on that identifier again; but the model counts a root that
+    /// was left as walkable until it is invalidated.
     fn invalidate(processor: &mut BoardCpu, asids: &BTreeSet<u16>) {
         asids.iter().for_each(|asid| processor.tlbi(Tlbi::Asid(*asid)));
         processor.dsb(Dsb::Ish);

@@ -1,5 +1,5 @@
-//! The memory of processes: frames for tables, which the model knows, and frames for pages, of which
-//! it knows the addresses alone.
+//! The memory of processes: frames for tables, which the model knows, and frames for pages, of
+//! which it knows the addresses alone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
