@@ -4,3 +4,4 @@ mod asids;
 mod edits;
 mod kernel;
 mod pages;
+mod vmids;
