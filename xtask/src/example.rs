@@ -1,25 +1,27 @@
 //! `cargo xtask example`: boots one of the programs in `examples/` in QEMU.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
+use crate::handover::Files;
 use crate::setup::toolchain::TARGET;
 use crate::setup::{self, Wanted, payload};
 use crate::workspace::Workspace;
-use crate::{build, process};
+use crate::{build, guest, process};
 
 /// The exit code of an example whose QEMU had to be stopped.
 const TIMED_OUT: i32 = 124;
-/// How many seconds an example may take.
-const SECONDS: &str = "60";
 
 /// A program in `examples/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// Linux at EL1 under a stage 2 whose dirty pages are logged while it runs
+    Hypervisor,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
 }
@@ -29,16 +31,26 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::Hypervisor => "hypervisor",
             Self::SecondKernel => "second-kernel",
         }
     }
 
-    /// What QEMU's machine has besides a CPU.
-    fn machine(self) -> &'static [&'static str] {
+    /// How many seconds it may take, unless the user says otherwise.
+    fn seconds(self) -> u64 {
         match self {
-            Self::FirstMap => &[],
-            Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
+            Self::FirstMap | Self::SecondKernel => 60,
+            Self::Hypervisor => 240,
         }
+    }
+
+    /// What has to be there.
+    fn wanted(self) -> Wanted<'static> {
+        let (lines, tools): (&[_], _) = match self {
+            Self::FirstMap | Self::SecondKernel => (&[], payload::Tools::None),
+            Self::Hypervisor => (&[guest::LINE], payload::Tools::BusyBox),
+        };
+        Wanted { qemu: setup::FOR_BOOT, lines, tools }
     }
 }
 
@@ -48,12 +60,28 @@ pub struct ExampleArgs {
     /// Which one
     #[arg(value_enum)]
     name: Example,
-    /// The exception level to be entered at
+    /// first-map: the exception level to be entered at
     #[arg(long, value_name = "1|2|3", default_value_t = 1, value_parser = exception_level())]
     el: u8,
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "max")]
     cpu: String,
+    /// hypervisor: more words for its guest's command line, of which linmap_passes=N has two jobs
+    /// fill and sum memory N times, and linmap_reach=ADDRESS reads there
+    #[arg(
+        long,
+        value_name = "STR",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// hypervisor: boot the guest without it, to compare
+    #[arg(long)]
+    guest_alone: bool,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
 }
 
 fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
@@ -62,27 +90,43 @@ fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
 
 /// `cargo xtask example`.
 pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
-    let wanted = Wanted { qemu: setup::FOR_BOOT, lines: &[], tools: payload::Tools::None };
-    setup::announce(workspace, &wanted)?;
+    let example = arguments.name;
+    setup::announce(workspace, &example.wanted())?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
-    let elf = built(workspace, arguments.name.package())?;
-    // QEMU enters a program at the highest level that the CPU has.
-    let levels = match arguments.el {
-        1 => "",
-        2 => ",virtualization=on",
-        _ => ",virtualization=on,secure=on",
+    let elf = built(workspace, example.package())?;
+    let files = Files::new(workspace)?;
+    let machine = match example {
+        Example::FirstMap => alone(arguments.el, &[], &elf),
+        Example::SecondKernel => alone(arguments.el, &["-machine", "gic-version=3", "-smp", "4"], &elf),
+        Example::Hypervisor => {
+            let hypervisor = (!arguments.guest_alone).then_some(elf.as_path());
+            guest::arguments(workspace, &files, hypervisor, &arguments.append)?
+        }
     };
+    let seconds = arguments.timeout.unwrap_or(example.seconds());
     let mut qemu = Command::new("timeout");
-    qemu.args([SECONDS, "qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
-    qemu.args(arguments.name.machine());
-    qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting", "-kernel"]);
-    qemu.arg(elf);
+    qemu.args([&seconds.to_string(), "qemu-system-aarch64", "-cpu", &arguments.cpu]);
+    qemu.args(["-nographic", "-nic", "none", "-no-reboot", "-semihosting"]).args(machine);
     let status = process::status(&mut qemu)?;
     match status.code() {
         Some(0) => Ok(ExitCode::SUCCESS),
-        Some(TIMED_OUT) => bail!("{} did not end within {SECONDS} s", arguments.name.package()),
+        Some(TIMED_OUT) => bail!("{} did not end within {seconds} s", example.package()),
         _ => Ok(ExitCode::FAILURE),
     }
+}
+
+/// QEMU's arguments for a program that has the machine to itself, with `more` than one CPU in it.
+fn alone(exception_level: u8, more: &[&str], elf: &Path) -> Vec<OsString> {
+    // QEMU enters a program at the highest level that the CPU has.
+    let machine = match exception_level {
+        1 => "virt",
+        2 => "virt,virtualization=on",
+        _ => "virt,virtualization=on,secure=on",
+    };
+    let mut arguments: Vec<OsString> = ["-machine", machine, "-m", "128M"].map(OsString::from).into();
+    arguments.extend(more.iter().map(OsString::from));
+    arguments.extend(["-kernel".into(), elf.into()]);
+    arguments
 }
 
 /// Builds an example. Returns its ELF.

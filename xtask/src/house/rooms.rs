@@ -34,6 +34,7 @@ pub const ROOMS: &[Room] = &[
     room("crates/board"),
     room("kernel"),
     room("examples/first-map"),
+    room("examples/hypervisor"),
     room("examples/second-kernel"),
     room("bench"),
     room("tests"),

@@ -85,6 +85,8 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
                     "--package",
                     "first-map",
                     "--package",
+                    "hypervisor",
+                    "--package",
                     "second-kernel",
                 ]);
                 clippy.args(["--", "-D", "warnings"]);
