@@ -1,6 +1,6 @@
 //! The programs in `examples/`, each booted as a reader would.
 
-use linmap_tests::example;
+use linmap_tests::{example, is_soak};
 
 #[test]
 fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() {
@@ -16,6 +16,23 @@ fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() 
         assert_eq!(code, Some(0), "{cpu}, EL{level}: {console}");
         assert!(console.contains(&format!("the MMU is on in the regime {regime}\n")), "{console}");
         assert!(console.contains("a store to text faults\n"), "{console}");
+    }
+}
+
+#[test]
+fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_rollovers() {
+    for cpu in ["max", "neoverse-n1", "cortex-a72"] {
+        let rounds = if is_soak() { 10 } else { 1 };
+        let (code, console) = example("user-space", &format!("--cpu {cpu} --rounds {rounds}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        for line in [
+            "a process can't write its code, execute its data, or reach the kernel\n",
+            "after a fork 8 pages were copied when they were written\n",
+            "50 frames went from one process to another while others read\n",
+            "12 processes shared 7 ASIDs: more than 10 rollovers\n",
+        ] {
+            assert_eq!(console.matches(line).count(), rounds, "{cpu}: {console}");
+        }
     }
 }
 

@@ -24,6 +24,8 @@ enum Example {
     Hypervisor,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
+    /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
+    UserSpace,
 }
 
 impl Example {
@@ -33,13 +35,14 @@ impl Example {
             Self::FirstMap => "first-map",
             Self::Hypervisor => "hypervisor",
             Self::SecondKernel => "second-kernel",
+            Self::UserSpace => "user-space",
         }
     }
 
-    /// How many seconds it may take, unless the user says otherwise.
+    /// How many seconds it may take, each of its rounds.
     fn seconds(self) -> u64 {
         match self {
-            Self::FirstMap | Self::SecondKernel => 60,
+            Self::FirstMap | Self::SecondKernel | Self::UserSpace => 60,
             Self::Hypervisor => 240,
         }
     }
@@ -47,8 +50,8 @@ impl Example {
     /// What has to be there.
     fn wanted(self) -> Wanted<'static> {
         let (lines, tools): (&[_], _) = match self {
-            Self::FirstMap | Self::SecondKernel => (&[], payload::Tools::None),
             Self::Hypervisor => (&[guest::LINE], payload::Tools::BusyBox),
+            _ => (&[], payload::Tools::None),
         };
         Wanted { qemu: setup::FOR_BOOT, lines, tools }
     }
@@ -79,9 +82,9 @@ pub struct ExampleArgs {
     /// hypervisor: boot the guest without it, to compare
     #[arg(long)]
     guest_alone: bool,
-    /// Give up after this many seconds
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: Option<u64>,
+    /// How many times to do it all, where an example is about races
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rounds: u32,
 }
 
 fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
@@ -91,19 +94,23 @@ fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
 /// `cargo xtask example`.
 pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let example = arguments.name;
+    if example == Example::UserSpace && arguments.el != 1 {
+        bail!("user-space is a kernel at EL1: --el 1");
+    }
     setup::announce(workspace, &example.wanted())?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
     let elf = built(workspace, example.package())?;
     let files = Files::new(workspace)?;
     let machine = match example {
-        Example::FirstMap => alone(arguments.el, &[], &elf),
-        Example::SecondKernel => alone(arguments.el, &["-machine", "gic-version=3", "-smp", "4"], &elf),
+        Example::FirstMap => alone(arguments, &[], &elf),
+        Example::SecondKernel => alone(arguments, &["-machine", "gic-version=3", "-smp", "4"], &elf),
+        Example::UserSpace => alone(arguments, &["-smp", "4"], &elf),
         Example::Hypervisor => {
             let hypervisor = (!arguments.guest_alone).then_some(elf.as_path());
             guest::arguments(workspace, &files, hypervisor, &arguments.append)?
         }
     };
-    let seconds = arguments.timeout.unwrap_or(example.seconds());
+    let seconds = example.seconds().saturating_mul(arguments.rounds.max(1).into());
     let mut qemu = Command::new("timeout");
     qemu.args([&seconds.to_string(), "qemu-system-aarch64", "-cpu", &arguments.cpu]);
     qemu.args(["-nographic", "-nic", "none", "-no-reboot", "-semihosting"]).args(machine);
@@ -116,15 +123,17 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
 }
 
 /// QEMU's arguments for a program that has the machine to itself, with `more` than one CPU in it.
-fn alone(exception_level: u8, more: &[&str], elf: &Path) -> Vec<OsString> {
+fn alone(options: &ExampleArgs, more: &[&str], elf: &Path) -> Vec<OsString> {
     // QEMU enters a program at the highest level that the CPU has.
-    let machine = match exception_level {
+    let machine = match options.el {
         1 => "virt",
         2 => "virt,virtualization=on",
         _ => "virt,virtualization=on,secure=on",
     };
     let mut arguments: Vec<OsString> = ["-machine", machine, "-m", "128M"].map(OsString::from).into();
     arguments.extend(more.iter().map(OsString::from));
+    // What semihosting gives a program for its command line.
+    arguments.extend(["-append".into(), options.rounds.to_string().into()]);
     arguments.extend(["-kernel".into(), elf.into()]);
     arguments
 }

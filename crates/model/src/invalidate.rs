@@ -19,7 +19,8 @@ impl Machine {
             return Ok(());
         }
         for space in Space::ALL {
-            if scope.reaches(space) {
+            let el1 = matches!(space, Space::Low | Space::High);
+            if scope.reaches(space) && (!el1 || self.is_of_guest(scope)) {
                 self.invalidate_held(space, by, scope, since, reached)?;
                 self.invalidate_roots(space, by, scope, since, reached)?;
             }

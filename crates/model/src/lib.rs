@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod access;
 mod barriers;
 mod cached;
 mod compare;
@@ -12,6 +13,7 @@ mod descriptor;
 mod dirty;
 mod entries;
 mod fresh;
+mod guest;
 mod invalidate;
 mod leaves;
 mod limits;

@@ -1,23 +1,20 @@
-//! Accesses: every outcome that a legal caching allows, and whether all of them are right.
-
-use linmap_trace::Use;
+//! What an access finds in the tables of one stage: every outcome that a legal caching allows.
 
 use crate::cached::{Held, SEEN, touches};
 use crate::descriptor::{Entry, Leaf, is_cacheable, read};
 use crate::limits::Limits;
-use crate::machine::{Check, InUse, LeftRoot, Machine, Root};
+use crate::machine::{Check, LeftRoot, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
-use crate::violation::Violation;
 
 /// A leaf that an access may use.
 #[derive(Clone, Copy, Debug)]
-struct Found {
-    leaf: Leaf,
-    level: i8,
-    value: u64,
+pub(crate) struct Found {
+    pub leaf: Leaf,
+    pub level: i8,
+    pub value: u64,
     /// The first address that the leaf translates.
-    va: u64,
+    pub va: u64,
 }
 
 /// Where a walk goes on, and what was taken away before.
@@ -38,14 +35,14 @@ impl Step {
     }
 }
 
-/// All outcomes of an access.
+/// All outcomes of an access, as far as one stage decides.
 #[derive(Default)]
-struct Outcomes {
-    found: Vec<Found>,
+pub(crate) struct Outcomes {
+    pub found: Vec<Found>,
     /// The reason why it may fault, if it may.
-    fault: Option<Rule>,
+    pub fault: Option<Rule>,
     /// log2 of the bytes around the address with the same outcomes.
-    shift: u32,
+    pub shift: u32,
 }
 
 impl Outcomes {
@@ -76,22 +73,26 @@ impl Outcomes {
         }
     }
 
+    /// Adds each leaf again with what `limits` take away.
+    fn limit(&mut self, limits: Limits) {
+        for nth in 0..self.found.len() {
+            let found = self.found[nth];
+            for leaf in limits.each().map(|limit| found.leaf.within(limit)) {
+                if leaf != found.leaf {
+                    self.found.push(Found { leaf, ..found });
+                }
+            }
+        }
+    }
+
     fn narrow(&mut self, shift: u32) {
         self.shift = self.shift.min(shift);
     }
 }
 
 impl Machine {
-    /// The space whose tables translate `va` for data and code of EL1; of EL2 while EL1 has no
-    /// tables, and so on in the order of the spaces.
-    fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
-        let state = &self.cpus[cpu];
-        Space::ALL.into_iter().find(|space| {
-            self.shapes[space.index()].holds(*space, va) && !state.walks[space.index()].is_empty()
-        })
-    }
-
-    fn outcomes(&mut self, cpu: usize, space: Space, va: u64) -> Check<Outcomes> {
+    /// The outcomes for `va` by the tables of `space`.
+    pub(crate) fn outcomes(&mut self, cpu: usize, space: Space, va: u64) -> Check<Outcomes> {
         let shape = self.shapes[space.index()];
         let own = 1u64 << cpu;
         let mut outcomes = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
@@ -140,9 +141,7 @@ impl Machine {
             match self.leaf(held.root, held.level, held.value) {
                 Some(leaf) if leaf.global || ids.contains(&root.id) => outcomes.held(leaf, held, va),
                 // What it took away may still be taken away.
-                None if held.limits.below(root.shape, held.value) != Limits::NONE => {
-                    outcomes.fault = outcomes.fault.or(Some(Rule::NoIsb));
-                }
+                None => outcomes.limit(held.limits.below(root.shape, held.value)),
                 _ => {}
             }
         }
@@ -202,129 +201,10 @@ impl Machine {
 
     /// Whether the outcomes include a TLB conflict abort. At levels 1 and 2 two entries of
     /// different size raise one, or two entries of one run with and without the contiguous bit.
-    fn may_abort(&self, outcomes: &Outcomes) -> bool {
+    pub(crate) fn may_abort(&self, outcomes: &Outcomes) -> bool {
         matches!(self.config.bbm, 1 | 2)
             && outcomes.found.windows(2).any(|pair| {
                 pair[0].level != pair[1].level || pair[0].leaf.contiguous != pair[1].leaf.contiguous
             })
-    }
-
-    /// Whether the access is allowed; `None` if that is not known.
-    fn allows(&self, leaf: &Leaf, space: Space, kind: Use) -> Option<bool> {
-        match kind {
-            Use::Read => Some(leaf.readable(space)),
-            Use::Write => Some(leaf.writable(space)),
-            Use::Execute => leaf.executable(self.shapes[space.index()], space),
-        }
-    }
-
-    /// Checks that the access succeeds, whatever is cached. Returns log2 of the bytes around it for
-    /// which that was shown, and the outcomes.
-    fn succeeds(&mut self, cpu: usize, va: u64, kind: Use) -> Check<(u32, Vec<Found>)> {
-        let violation = |rule| Violation::new(rule).on_cpu(cpu).at_va(va);
-        let space = self.space_of(cpu, va).ok_or(violation(Rule::MayFault))?;
-        let outcomes = self.outcomes(cpu, space, va)?;
-        if let Some(rule) = outcomes.fault {
-            return Err(violation(rule));
-        }
-        if self.may_abort(&outcomes) {
-            return Err(violation(Rule::MayAbort));
-        }
-        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind) != Some(true)) {
-            Some(found) => Err(violation(Rule::MayFault).with_values(found.value, found.value)),
-            None if outcomes.found.is_empty() => Err(violation(Rule::MayFault)),
-            None => Ok((outcomes.shift, outcomes.found)),
-        }
-    }
-
-    /// Checks that the access reaches `pa`.
-    pub(crate) fn check_reaches(&mut self, cpu: usize, va: u64, kind: Use, pa: u64) -> Check {
-        let (_, found) = self.succeeds(cpu, va, kind)?;
-        match found.iter().find(|found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va)) != pa) {
-            Some(found) => Err(Violation::new(Rule::WrongAddress)
-                .on_cpu(cpu)
-                .at_va(va)
-                .at_pa(pa)
-                .with_values(found.value, pa)),
-            None => Ok(()),
-        }
-    }
-
-    /// The physical address of the access, if it succeeds and is the same whatever is cached.
-    ///
-    /// # Errors
-    /// The [`Violation`] that the access would be.
-    pub fn translate(&mut self, cpu: usize, va: u64, kind: Use) -> Check<u64> {
-        self.check_cpu(cpu)?;
-        self.work = 1 << 20;
-        let (_, found) = self.succeeds(cpu, va, kind)?;
-        let to = |found: &Found| found.leaf.pa.wrapping_add(va.wrapping_sub(found.va));
-        let pa = found.first().map_or(0, to);
-        match found.iter().find(|found| to(found) != pa) {
-            Some(found) => Err(Violation::new(Rule::WrongAddress)
-                .on_cpu(cpu)
-                .at_va(va)
-                .at_pa(pa)
-                .with_values(found.value, pa)),
-            None => Ok(pa),
-        }
-    }
-
-    /// Checks that the access faults.
-    pub(crate) fn check_faults(&mut self, cpu: usize, va: u64, kind: Use) -> Check {
-        let Some(space) = self.space_of(cpu, va) else { return Ok(()) };
-        let outcomes = self.outcomes(cpu, space, va)?;
-        match outcomes.found.iter().find(|found| self.allows(&found.leaf, space, kind) != Some(false)) {
-            Some(found) => Err(Violation::new(Rule::MayPass)
-                .on_cpu(cpu)
-                .at_va(va)
-                .with_values(found.value, found.leaf.pa)),
-            None => self.check_finished(cpu, space, va),
-        }
-    }
-
-    /// Checks that no invalidated pointer may still lead a walk for `va` because an ISB is missing.
-    fn check_finished(&self, cpu: usize, space: Space, va: u64) -> Check {
-        let leads = |held: &&Held| {
-            let Root { space: own, shape, .. } = self.roots[held.root as usize];
-            own == space
-                && touches(shape, held, va, va)
-                && self.leaf(held.root, held.level, held.value).is_none()
-        };
-        match self.cpus[cpu].invalidated.iter().find(leads) {
-            Some(held) => {
-                Err(Violation::new(Rule::NoIsb).on_cpu(cpu).at_va(va).with_values(held.value, held.value))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that every byte of a range in use is accessible.
-    pub(crate) fn check_in_use(&mut self, cpu: usize, in_use: InUse) -> Check {
-        let mut va = in_use.va;
-        loop {
-            let (shift, _) = self.succeeds(cpu, va, in_use.kind)?;
-            match (va | ((1u64 << shift) - 1)).checked_add(1) {
-                Some(next) if next <= in_use.last => va = next,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Checks that what `cpus` have in use of `start..=last` is accessible.
-    pub(crate) fn check_all_in_use(&mut self, space: Space, cpus: u64, start: u64, last: u64) -> Check {
-        for cpu in 0..self.cpus.len() {
-            if cpus >> cpu & 1 == 0 {
-                continue;
-            }
-            for nth in 0..self.cpus[cpu].uses.len() {
-                let in_use = self.cpus[cpu].uses[nth];
-                let part = InUse { va: in_use.va.max(start), last: in_use.last.min(last), ..in_use };
-                if part.va <= part.last && self.space_of(cpu, part.va) == Some(space) {
-                    self.check_in_use(cpu, part)?;
-                }
-            }
-        }
-        Ok(())
     }
 }

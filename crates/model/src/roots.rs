@@ -43,7 +43,16 @@ impl Machine {
         if !self.memory.holds(table, 8 * entries as u64) {
             return Err(violation(Rule::NotMemory));
         }
-        self.walk_from(cpu, space, table, id)
+        // EL1's entries were cached in another VMID, or in none.
+        let first = space == Space::Stage2 && self.cpus[cpu].walks[space.index()].is_empty();
+        if first && self.has_el1(cpu) {
+            return Err(violation(Rule::Unmodelled));
+        }
+        self.walk_from(cpu, space, table, id)?;
+        match space {
+            Space::Low | Space::High | Space::Stage2 => self.check_one_guest(),
+            _ => Ok(()),
+        }
     }
 
     /// The ASID or VMID that a base register with `field` in bits 63:48 names; `None` if that

@@ -11,7 +11,7 @@ pub(crate) struct Scope {
     spaces: u8,
     /// First and last address; everything when `None`.
     pub range: Option<(u64, u64)>,
-    /// The ASID or VMID; every one when `None`.
+    /// The ASID or, at stage 2, VMID; every one when `None`.
     pub id: Option<u16>,
     /// Leaf entries alone.
     pub last_level: bool,
@@ -23,6 +23,8 @@ pub(crate) struct Scope {
     pub stage2_alone: bool,
     /// The VMID it was issued in, where that is certain.
     pub vmid: Option<u16>,
+    /// It reaches every VMID.
+    pub all_vmids: bool,
     pub broadcast: bool,
     /// Why nothing need be invalidated, if so: the operand has no meaning on this machine.
     pub void: Option<Void>,
@@ -94,6 +96,7 @@ impl Scope {
             spare_global: false,
             stage2_alone: false,
             vmid,
+            all_vmids: false,
             broadcast: tlbi.broadcast,
             void: None,
         };
@@ -175,8 +178,8 @@ impl Scope {
             TlbiScope::VaEl3Last => last(point(of_el3)),
             TlbiScope::RangeEl3 => range(of_el3),
             TlbiScope::RangeEl3Last => last(range(of_el3)),
-            TlbiScope::AllStages => Self { spaces: EL1 | STAGE2, ..base },
-            TlbiScope::AllStagesVmid => of_vmid,
+            TlbiScope::AllStages => Self { spaces: EL1 | STAGE2, all_vmids: true, ..base },
+            TlbiScope::AllStagesVmid => Self { spaces: EL1 | STAGE2, ..of_vmid },
             TlbiScope::Ipa => ipa(stage_2),
             TlbiScope::IpaLast => last(ipa(stage_2)),
             TlbiScope::IpaRange => range(stage_2),
@@ -211,6 +214,11 @@ impl Scope {
     /// Whether it reaches what has the ASID or VMID `id` in `space`. What is not global in the
     /// upper half has the ASID of either base register, whichever that was.
     pub fn is_of(&self, space: Space, id: u16, global: bool) -> bool {
-        if global { !self.spare_global } else { self.id.is_none_or(|own| own == id && !space.is_upper()) }
+        if global {
+            return !self.spare_global;
+        }
+        // With both stages the identifier is a VMID, that of all of EL1.
+        let both = self.spaces == EL1 | STAGE2 && space != Space::Stage2;
+        both || self.id.is_none_or(|own| own == id && !space.is_upper())
     }
 }

@@ -2,7 +2,7 @@
 
 mod scene;
 
-use linmap_model::event::{Register, TlbiScope, Use};
+use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 use scene::*;
 
@@ -24,7 +24,7 @@ fn bare(vtcr: u64) -> Scene {
     scene
 }
 
-/// `tables` consecutive empty tables at `A` as a root, of addresses of `bits` at the level by `sl0`.
+/// `tables` consecutive empty tables at `A`: a root of addresses of `bits`, at the level by `sl0`.
 fn rooted(bits: u64, sl0: u64, tables: u64) -> Scene {
     let mut scene = bare(vtcr(bits, sl0));
     for table in 0..tables {
@@ -163,4 +163,141 @@ fn what_the_guest_executes_is_certain_without_xn_0_alone() {
         faulted(bits).breaks(Rule::MayPass);
         rooted(39, 1, 1).store(A, GUEST & !2 | bits).ordered().reaches(0, 0, Use::Write, 0).legal();
     }
+}
+
+/// IPAs of the guest's page, and where it lies.
+const IPA: u64 = 0x8000_0000;
+const FRAME: u64 = 0x9000_0000;
+/// The guest's page of stage 2, read-write or read-only.
+const GUEST_PAGE: u64 = GUEST | FRAME;
+const GUEST_READ_ONLY: u64 = GUEST_PAGE & !(1 << 7);
+
+/// A guest on `cpus` CPUs: a page at `VA` of its stage 1, with `leaf`, is a page of stage 2 in
+/// `A3`; and its tables are where it believes them to be.
+fn guest(leaf: u64, cpus: usize) -> Scene {
+    let mut scene = Scene::bare(&Config { cpus, ..machine(48) });
+    for table in [ROOT, L1, L2, L3, A, A + 0x1000, A + 0x2000, A3] {
+        scene.zero(table);
+    }
+    scene.store(ROOT, L1 | TABLE).store(L1, L2 | TABLE).store(L2, L3 | TABLE).store(L3, leaf | IPA);
+    scene.store(A + 8, (A + 0x1000) | TABLE).store(A + 0x1000, GUEST & !2 | RAM);
+    scene.store(A + 16, (A + 0x2000) | TABLE).store(A + 0x2000, A3 | TABLE).store(A3, GUEST_PAGE).ordered();
+    for cpu in 0..cpus {
+        scene
+            .write(cpu, Register::Vtcr, vtcr(39, 1))
+            .isb(cpu)
+            .write(cpu, Register::Vttbr, A | asid(1))
+            .isb(cpu);
+        scene.root(cpu, ROOT);
+    }
+    scene.settled();
+    scene
+}
+
+fn faults(kind: Use) -> Event {
+    Event::Faults { cpu: 0, va: VA, kind }
+}
+
+#[test]
+fn an_access_needs_the_permissions_of_both_stages() {
+    let xn = 0b11 << 53;
+    guest(PAGE, 1).reaches(0, VA, Use::Write, FRAME).event(faults(Use::Execute)).legal();
+    guest(PAGE | READ_ONLY, 1).reaches(0, VA, Use::Read, FRAME).event(faults(Use::Write)).legal();
+    guest(PAGE & !xn, 1).reaches(0, VA, Use::Execute, FRAME).legal();
+    let protected = |leaf: u64, guest_leaf| {
+        let mut scene = guest(leaf, 1);
+        scene.store(A3, guest_leaf).invalidated(broadcast(TlbiScope::Ipa), va(IPA)).invalidated(ALL, 0);
+        scene
+    };
+    protected(PAGE, GUEST_READ_ONLY)
+        .reaches(0, VA, Use::Read, FRAME)
+        .event(faults(Use::Write))
+        .settled()
+        .legal();
+    protected(PAGE & !xn, GUEST_PAGE | 1 << 54).event(faults(Use::Execute)).legal();
+    protected(PAGE, 0).event(faults(Use::Read)).settled().legal();
+    // A page that stage 1 maps outside the guest.
+    let mut scene = guest(PAGE, 1);
+    scene.store(L3 + 8, PAGE | 0x7000_0000).ordered().faults(0, VA + 0x1000).legal();
+    scene.reaches(0, VA + 0x1000, Use::Read, 0x7000_0000).breaks(Rule::MayFault);
+}
+
+#[test]
+fn a_change_of_stage_2_is_complete_when_entries_of_both_stages_are_invalidated() {
+    use TlbiScope::{AllEl1, AllStages, AllStagesVmid, Ipa, VaAnyAsid};
+    let protected = |tlbis: &[(TlbiScope, u64)]| {
+        let mut scene = guest(PAGE, 2);
+        scene.store(A3, GUEST_READ_ONLY);
+        for (tlbi, operand) in tlbis {
+            scene.invalidated(broadcast(*tlbi), *operand);
+        }
+        scene.event(Event::Faults { cpu: 1, va: VA, kind: Use::Write }).event(faults(Use::Write)).settled();
+        scene
+    };
+    protected(&[(Ipa, va(IPA)), (AllEl1, 0)]).legal();
+    protected(&[(AllStagesVmid, 0)]).legal();
+    protected(&[(AllStages, 0)]).legal();
+    protected(&[]).breaks(Rule::MayPass);
+    // Entries that combine both stages, or those of stage 2, stay.
+    protected(&[(Ipa, va(IPA))]).breaks(Rule::MayPass);
+    protected(&[(AllEl1, 0)]).breaks(Rule::MayPass);
+    // Those of stage 2 go first: they make new ones that combine both.
+    protected(&[(AllEl1, 0), (Ipa, va(IPA))]).breaks(Rule::MayPass);
+    // The model does not know which address of stage 1 leads there.
+    protected(&[(Ipa, va(IPA)), (VaAnyAsid, va(VA))]).breaks(Rule::MayPass);
+    // A local one.
+    let mut scene = guest(PAGE, 2);
+    scene.store(A3, GUEST_READ_ONLY).invalidated(broadcast(Ipa), va(IPA)).invalidated(ALL_LOCAL, 0);
+    scene.event(Event::Faults { cpu: 1, va: VA, kind: Use::Write }).breaks(Rule::MayPass);
+}
+
+#[test]
+fn what_a_guest_has_in_use_stays_accessible_by_both_stages() {
+    let used = |kind, leaf| {
+        let mut scene = guest(PAGE, 1);
+        scene.uses(VA, 0x1000, kind).store(A3, leaf);
+        scene
+    };
+    used(Use::Read, GUEST_READ_ONLY).legal();
+    used(Use::Write, GUEST_READ_ONLY).breaks(Rule::MayFault);
+    used(Use::Read, 0).breaks(Rule::MayFault);
+}
+
+#[test]
+fn tables_of_stage_1_are_where_stage_2_has_them() {
+    let mut scene = guest(PAGE, 1);
+    scene.store(A + 0x1000, 0).invalidated(broadcast(TlbiScope::AllStages), 0);
+    scene.reaches(0, VA, Use::Read, FRAME).breaks(Rule::Unmodelled);
+    let mut scene = guest(PAGE, 1);
+    scene.store(A + 0x1000, 0).invalidated(broadcast(TlbiScope::AllStages), 0);
+    scene.store(A + 0x1000, GUEST & !2 | RAM | 0x20_0000).ordered().event(faults(Use::Write));
+    scene.breaks(Rule::Unmodelled);
+}
+
+#[test]
+fn tables_of_el1_belong_to_one_vmid() {
+    let other = |guest: &mut Scene, cpu| {
+        guest.zero(B).ordered().write(cpu, Register::Vttbr, B | asid(2)).isb(cpu);
+    };
+    let mut scene = guest(PAGE, 1);
+    other(&mut scene, 0);
+    scene.breaks(Rule::Unmodelled);
+    // Tables of EL1 before stage 2 have no VMID.
+    let mut scene = Scene::new(0, 1);
+    scene.zero(A).ordered().write(0, Register::Vttbr, A).breaks(Rule::Unmodelled);
+    // Another CPU invalidates EL1's entries of its own VMID, or of all.
+    let unmapped = |tlbi| {
+        let mut scene = guest(PAGE, 2);
+        scene.zero(SPARE).ordered().root(1, SPARE);
+        scene.event(Event::Tlbi { cpu: 1, tlbi: ALL, operand: 0 });
+        scene.event(Event::Dsb { cpu: 1, domain: Domain::Ish, access: Access::All }).isb(1);
+        other(&mut scene, 1);
+        scene.store(L3, 0).ordered().event(Event::Tlbi { cpu: 1, tlbi: broadcast(tlbi), operand: 0 });
+        scene.event(Event::Dsb { cpu: 1, domain: Domain::Ish, access: Access::All }).isb(1);
+        scene.event(faults(Use::Read));
+        scene
+    };
+    unmapped(TlbiScope::AllStages).legal();
+    unmapped(TlbiScope::AllEl1).breaks(Rule::MayPass);
+    unmapped(TlbiScope::AllStagesVmid).breaks(Rule::MayPass);
 }

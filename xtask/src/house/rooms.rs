@@ -36,6 +36,7 @@ pub const ROOMS: &[Room] = &[
     room("examples/first-map"),
     room("examples/hypervisor"),
     room("examples/second-kernel"),
+    room("examples/user-space"),
     room("bench"),
     room("tests"),
     room("xtask"),

@@ -79,16 +79,9 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
         match toolchain {
             Toolchain::Rustup { .. } => {
                 let mut clippy = build::cargo(workspace, toolchain, "clippy");
-                clippy.args([
-                    "--package",
-                    "linmap-kernel",
-                    "--package",
-                    "first-map",
-                    "--package",
-                    "hypervisor",
-                    "--package",
-                    "second-kernel",
-                ]);
+                clippy.args(["--package", "linmap-kernel", "--package", "first-map"]);
+                clippy.args(["--package", "hypervisor"]);
+                clippy.args(["--package", "second-kernel", "--package", "user-space"]);
                 clippy.args(["--", "-D", "warnings"]);
                 steps.command("clippy, kernel", &mut clippy);
             }
