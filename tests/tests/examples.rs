@@ -1,5 +1,8 @@
 //! The programs in `examples/`, each booted as a reader would.
 
+use std::fs;
+use std::path::Path;
+
 use linmap_tests::{example, is_soak};
 
 #[test]
@@ -17,6 +20,29 @@ fn a_first_map_works_at_every_exception_level_and_its_text_can_not_be_written() 
         assert!(console.contains(&format!("the MMU is on in the regime {regime}\n")), "{console}");
         assert!(console.contains("a store to text faults\n"), "{console}");
     }
+}
+
+#[test]
+fn the_first_map_of_another_crate_works_too_and_takes_more_lines() {
+    for level in 1..=3 {
+        let (code, console) = example("first-map-peer", &format!("--cpu max --el {level}"));
+        assert_eq!(code, Some(0), "EL{level}: {console}");
+        assert!(console.contains("a store to text faults\n"), "{console}");
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Without what only shows that it works: the handler of the exception.
+    let lines = |name: &str| {
+        let program = fs::read_to_string(workspace.join(format!("examples/{name}/src/main.rs")));
+        let program = program.expect("a file of the workspace");
+        let (until_it_is_on, _) = program.split_once("/// Entered from the vectors").expect("the handler");
+        let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+        until_it_is_on.lines().filter(is_code).count()
+    };
+    let (ours, peer) = (lines("first-map"), lines("first-map-peer"));
+    assert!(ours <= 35, "{ours} lines");
+    let guide = fs::read_to_string(workspace.join("docs/guide/first-maps.md")).expect("the comparison");
+    let row = format!("| lines of code until the MMU is on | {ours} | {peer} |");
+    assert!(guide.contains(&row), "the comparison should say: {row}");
 }
 
 #[test]

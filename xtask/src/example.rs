@@ -20,6 +20,8 @@ const TIMED_OUT: i32 = 124;
 enum Example {
     /// The MMU on at EL1, EL2 or EL3; a store to text faults
     FirstMap,
+    /// The same by the crate aarch64-paging, for a comparison
+    FirstMapPeer,
     /// Linux at EL1 under a stage 2 whose dirty pages are logged while it runs
     Hypervisor,
     /// A kernel of the field's crates changes its linear map under load
@@ -33,6 +35,7 @@ impl Example {
     fn package(self) -> &'static str {
         match self {
             Self::FirstMap => "first-map",
+            Self::FirstMapPeer => "first-map-peer",
             Self::Hypervisor => "hypervisor",
             Self::SecondKernel => "second-kernel",
             Self::UserSpace => "user-space",
@@ -42,8 +45,8 @@ impl Example {
     /// How many seconds it may take, each of its rounds.
     fn seconds(self) -> u64 {
         match self {
-            Self::FirstMap | Self::SecondKernel | Self::UserSpace => 60,
             Self::Hypervisor => 240,
+            _ => 60,
         }
     }
 
@@ -102,7 +105,7 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let elf = built(workspace, example.package())?;
     let files = Files::new(workspace)?;
     let machine = match example {
-        Example::FirstMap => alone(arguments, &[], &elf),
+        Example::FirstMap | Example::FirstMapPeer => alone(arguments, &[], &elf),
         Example::SecondKernel => alone(arguments, &["-machine", "gic-version=3", "-smp", "4"], &elf),
         Example::UserSpace => alone(arguments, &["-smp", "4"], &elf),
         Example::Hypervisor => {

@@ -32,6 +32,7 @@ mod placement;
 mod process;
 mod progress;
 mod qemu;
+mod quotes;
 mod record;
 mod run;
 mod script;
@@ -81,6 +82,8 @@ enum Command {
     House,
     /// Package what is published and verify each package by a build
     Package,
+    /// Check that code quoted in Markdown equals the files that it names
+    Quotes,
     /// Check the length of lines: comments and Markdown 100 columns, code 110
     Width,
 }
@@ -110,6 +113,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::House => house::run(&workspace),
         Command::Package => test::package(&workspace),
+        Command::Quotes => quotes::run(&workspace),
         Command::Width => width::run(&workspace),
     }
 }

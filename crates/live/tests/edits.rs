@@ -2,6 +2,8 @@
 //! runs and tables are whole, every frame is accounted for, and a failure changes nothing.
 
 mod live;
+#[path = "edits/operations.rs"]
+mod operations;
 
 use linmap_live::{
     BrokenRule, Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step,

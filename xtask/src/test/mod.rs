@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::granule::Granule;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, house, setup, width};
+use crate::{build, house, quotes, setup, width};
 use package::{Published, Yard};
 use steps::Steps;
 
@@ -43,6 +43,7 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     if arguments.filter.is_none() {
         steps.own("house", || house::run(workspace));
+        steps.own("quotes", || quotes::run(workspace));
         steps.own("width of lines", || width::run(workspace));
         lints(workspace, &toolchain, &mut steps)?;
     }
@@ -70,6 +71,10 @@ pub fn package(workspace: &Workspace) -> Result<ExitCode> {
     Ok(steps.summary())
 }
 
+/// The packages that build for the bare-metal target alone.
+const CLIPPED: [&str; 6] =
+    ["linmap-kernel", "first-map", "first-map-peer", "hypervisor", "second-kernel", "user-space"];
+
 fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
     if setup::lints::ensure(&cargo())? {
         steps.command("format", &mut cargo_in(workspace, &["fmt", "--all", "--check"]));
@@ -79,9 +84,9 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
         match toolchain {
             Toolchain::Rustup { .. } => {
                 let mut clippy = build::cargo(workspace, toolchain, "clippy");
-                clippy.args(["--package", "linmap-kernel", "--package", "first-map"]);
-                clippy.args(["--package", "hypervisor"]);
-                clippy.args(["--package", "second-kernel", "--package", "user-space"]);
+                for package in CLIPPED {
+                    clippy.args(["--package", package]);
+                }
                 clippy.args(["--", "-D", "warnings"]);
                 steps.command("clippy, kernel", &mut clippy);
             }

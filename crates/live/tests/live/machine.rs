@@ -1,6 +1,7 @@
 //! A tree in host memory with a CPU that stores, and edits of it in one call.
 
 use linmap_live::{Change, EditCounts, Half, LiveTree, Parked, PlanError, Quiescent, Refused, Step, Target};
+use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
@@ -74,6 +75,16 @@ impl Machine {
         // SAFETY: no CPU walks the tree.
         let counts = unsafe { checked.apply(window, cpu) }.free(window, arena);
         Ok((steps, counts))
+    }
+
+    /// Plans `edit`, checks it and applies it on `cpu`.
+    pub fn edit_on<C: Cpu>(&mut self, cpu: &mut C, steps: &mut [Step], target: Target, edit: Edit) {
+        let Self { arena, window, tree, .. } = self;
+        let list = mapping(target, Leaves::Pages);
+        let plan = plan(tree, target, edit, &list, steps, window, arena).expect("a plan");
+        let checked = plan.check(window).unwrap_or_else(|(_, refused)| panic!("{refused}"));
+        // SAFETY: no CPU walks the tree.
+        unsafe { checked.apply(window, cpu) }.free(window, arena);
     }
 
     /// The steps of `edit`, which is abandoned.

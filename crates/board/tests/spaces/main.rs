@@ -1,0 +1,6 @@
+//! User spaces with identifiers of `linmap-asid` on the machine model.
+
+mod asids;
+mod edits;
+mod kernel;
+mod pages;
