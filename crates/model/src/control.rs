@@ -3,6 +3,7 @@
 use crate::cached::Held;
 use crate::descriptor::{Entry, Leaf, read};
 use crate::machine::{Check, Machine, Root, first_cpu};
+use crate::roots::A1;
 use crate::rules::Rule;
 use crate::space::{Shape, Space};
 use crate::violation::Violation;
@@ -67,8 +68,10 @@ impl Machine {
     }
 
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
-        // EPD0, A1, EPD1, HA and HD: walks that are off, ASIDs of TTBR1, updates by hardware.
-        const UNMODELLED: u64 = 1 << 7 | 1 << 22 | 1 << 23 | 1 << 39 | 1 << 40;
+        // HA and HD: updates by hardware.
+        const UNMODELLED: u64 = 1 << 39 | 1 << 40;
+        /// EPD0 and EPD1: walks that are off.
+        const OFF: u64 = 1 << 7 | 1 << 23;
         let before = self.cpus[cpu].tcr;
         let violation =
             |rule| Violation::new(rule).on_cpu(cpu).with_values(before.unwrap_or_default(), value);
@@ -83,9 +86,14 @@ impl Machine {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
-        // AS: the ASID in TTBR0 becomes another.
-        if changed(1 << 36) && !self.has_nothing_in(cpu, Space::Low) {
+        // AS, A1: the ASID becomes another.
+        let renamed = changed(1 << 36) || (before.unwrap_or(0) ^ value) & A1 != 0;
+        if renamed && !self.has_nothing_in(cpu, Space::Low) {
             return Err(violation(Rule::TranslationControl));
+        }
+        self.cpus[cpu].tcr = Some(value);
+        if renamed {
+            self.restart(cpu, Space::Low)?;
         }
         let ds = value >> 59 & 1 == 1;
         for (space, size, hpd) in
@@ -108,7 +116,10 @@ impl Machine {
             self.cpus[cpu].control_pending[at] |= shared;
             self.set_shape(cpu, space, shape, value)?;
         }
-        self.cpus[cpu].tcr = Some(value);
+        if (before.unwrap_or(0) ^ value) & OFF != 0 {
+            self.walk_from_base(cpu, Space::Low)?;
+            self.walk_from_base(cpu, Space::High)?;
+        }
         Ok(())
     }
 
@@ -122,18 +133,18 @@ impl Machine {
             }
         }
         self.shapes[at] = shape;
-        for other in 0..self.cpus.len() {
-            let walks = std::mem::take(&mut self.cpus[other].walks[at]);
-            let left = std::mem::take(&mut self.cpus[other].left[at]);
-            for &root in walks.iter().chain(left.iter().map(|left| &left.root)) {
-                self.leave(other, root)?;
-            }
-            if let Some(&root) = walks.last() {
-                let Root { table, id, .. } = self.roots[root as usize];
-                self.walk_from(other, space, table, id)?;
-            }
+        (0..self.cpus.len()).try_for_each(|other| self.restart(other, space))
+    }
+
+    /// Lets `cpu`, which has nothing in `space`, walk it by its registers as they are now.
+    fn restart(&mut self, cpu: usize, space: Space) -> Check {
+        let at = space.index();
+        let walks = std::mem::take(&mut self.cpus[cpu].walks[at]);
+        let left = std::mem::take(&mut self.cpus[cpu].left[at]);
+        for &root in walks.iter().chain(left.iter().map(|left| &left.root)) {
+            self.leave(cpu, root)?;
         }
-        Ok(())
+        self.walk_from_base(cpu, space)
     }
 
     /// Gives the slots of MAIR that differ in `value` another type, which no leaf may have that can

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::descriptor::{Entry, read};
-use crate::machine::{Machine, Root};
+use crate::machine::{Machine, NO_TABLE, Root};
 use crate::space::Space;
 
 impl Machine {
@@ -29,6 +29,9 @@ impl Machine {
             return 0;
         };
         let Root { shape, table, .. } = self.roots[root as usize];
+        if table == NO_TABLE {
+            return 0;
+        }
         self.tables_below(root, table, shape.start)
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct Cpu {
     pub left: [Vec<LeftRoot>; SPACES],
     /// The shape of each space by this CPU's TCR.
     pub shapes: [Shape; SPACES],
+    /// Per space: the base register, if it was written.
+    pub bases: [Option<u64>; SPACES],
     /// TCR_EL1, if it was written.
     pub tcr: Option<u64>,
     /// VTCR_EL2, if it was written.
@@ -107,6 +109,7 @@ impl Cpu {
             shapes,
             walks: Default::default(),
             left: Default::default(),
+            bases: [None; SPACES],
             tcr: None,
             vtcr: None,
             control_pending: [false; SPACES],
@@ -117,6 +120,9 @@ impl Cpu {
         }
     }
 }
+
+/// The root of a space without walks (TCR.EPD): no memory is there.
+pub(crate) const NO_TABLE: u64 = 1 << 60;
 
 /// The most uses of one table, and of all tables. Honest trees stay far below.
 pub(crate) const MAX_PLACES: (usize, usize) = (1 << 12, 1 << 22);

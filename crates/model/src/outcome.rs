@@ -78,7 +78,9 @@ impl Outcomes {
         for nth in 0..self.found.len() {
             let found = self.found[nth];
             for leaf in limits.each().map(|limit| found.leaf.within(limit)) {
-                if leaf != found.leaf {
+                let same =
+                    |other: &Found| (other.leaf, other.level, other.va) == (leaf, found.level, found.va);
+                if !self.found.iter().any(same) {
                     self.found.push(Found { leaf, ..found });
                 }
             }

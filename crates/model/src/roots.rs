@@ -1,14 +1,83 @@
 //! Writes of the registers that say where tables are.
 
 use crate::descriptor::is_cacheable;
-use crate::machine::{Check, EntryPlace, Machine, Root};
+use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
 
+/// TCR.A1: the ASID is that of TTBR1.
+pub(crate) const A1: u64 = 1 << 22;
+
+/// TCR.EPD0 or EPD1: no walks from the register.
+fn walks_off(space: Space) -> u64 {
+    match space {
+        Space::Low => 1 << 7,
+        Space::High => 1 << 23,
+        _ => 0,
+    }
+}
+
 impl Machine {
     /// Writes a base register. Until an ISB, walks may start at the old table or at the new one.
     pub(crate) fn write_base(&mut self, cpu: usize, space: Space, value: u64) -> Check {
+        // EL1's entries were cached in another VMID, or in none.
+        let first = space == Space::Stage2 && self.cpus[cpu].walks[space.index()].is_empty();
+        if first && self.has_el1(cpu) {
+            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).at_pa(value));
+        }
+        self.cpus[cpu].bases[space.index()] = Some(value);
+        if space == Space::High && self.tcr(cpu) & A1 != 0 {
+            self.change_asid(cpu)?;
+        }
+        self.walk_from_base(cpu, space)?;
+        match space {
+            Space::Low | Space::High | Space::Stage2 => self.check_one_guest(),
+            _ => Ok(()),
+        }
+    }
+
+    /// TCR_EL1, or what stands for it before it is written.
+    fn tcr(&self, cpu: usize) -> u64 {
+        self.cpus[cpu].tcr.unwrap_or(0)
+    }
+
+    /// Lets `cpu` walk `space` by its registers as they are now.
+    pub(crate) fn walk_from_base(&mut self, cpu: usize, space: Space) -> Check {
+        let Some(value) = self.cpus[cpu].bases[space.index()] else { return Ok(()) };
+        let table = self.base_table(cpu, space, value)?;
+        let id = self.base_id(cpu, space, value)?;
+        if space == Space::Low && self.tcr(cpu) & A1 != 0 {
+            // Until an ISB, an ASID from before may be the current one.
+            for before in self.ids_of(cpu, space).into_iter().filter(|before| *before != id) {
+                self.walk_from(cpu, space, table, before)?;
+            }
+        }
+        self.walk_from(cpu, space, table, id)
+    }
+
+    /// The identifiers of the trees that `cpu` may walk in `space`.
+    fn ids_of(&self, cpu: usize, space: Space) -> Vec<u16> {
+        self.cpus[cpu].walks[space.index()].iter().map(|root| self.roots[*root as usize].id).collect()
+    }
+
+    /// Gives the trees of TTBR0 the ASID of TTBR1.
+    fn change_asid(&mut self, cpu: usize) -> Check {
+        let Some(low) = self.cpus[cpu].bases[Space::Low.index()] else { return Ok(()) };
+        let id = self.base_id(cpu, Space::Low, low)?;
+        let walks = self.cpus[cpu].walks[Space::Low.index()].clone();
+        for root in walks {
+            let Root { table, .. } = self.roots[root as usize];
+            self.walk_from(cpu, Space::Low, table, id)?;
+        }
+        Ok(())
+    }
+
+    /// The table that a base register with `value` names.
+    fn base_table(&self, cpu: usize, space: Space, value: u64) -> Check<u64> {
+        if self.tcr(cpu) & walks_off(space) != 0 {
+            return Ok(NO_TABLE);
+        }
         let shape = self.shapes[space.index()];
         let table = if shape.pa_bits == 52 {
             value & 0xffff_ffff_ffc0 | (value >> 2 & 0xf) << 48
@@ -17,58 +86,52 @@ impl Machine {
         };
         let entries = shape.entries(shape.start);
         let bytes = (8 * entries as u64).max(64);
-        let violation = |rule| Violation::new(rule).on_cpu(cpu).at_pa(table);
+        let violation = |rule| Err(Violation::new(rule).on_cpu(cpu).at_pa(table));
         // CnP: translations of one CPU may be used by another.
         if value & 1 == 1 && self.cpus.len() > 1 {
-            return Err(violation(Rule::Unmodelled));
+            return violation(Rule::Unmodelled);
         }
+        // Without E2H the register is ignored.
         if space == Space::El2High && !shape.has_el0 {
-            // Without E2H the register is ignored.
-            return Err(violation(Rule::Unmodelled));
-        }
-        let id = self.identifier(cpu, space, (value >> 48) as u16).ok_or(violation(Rule::Unmodelled))?;
-        if matches!(space, Space::El2 | Space::El3) && !shape.has_el0 && id != 0 {
-            return Err(violation(Rule::AsidInEl2));
+            return violation(Rule::Unmodelled);
         }
         // VTCR_EL2.SL0 may make such a root up to 16 tables of the next level (Arm ARM D8.2.2).
         if space == Space::Stage2 && entries <= 16 && self.cpus[cpu].vtcr.is_none() {
-            return Err(violation(Rule::Unmodelled));
+            return violation(Rule::Unmodelled);
         }
         if !table.is_multiple_of(bytes) {
-            return Err(violation(Rule::MisalignedTable));
+            return violation(Rule::MisalignedTable);
         }
         if table >> shape.out_bits != 0 {
-            return Err(violation(Rule::AddressSize));
+            return violation(Rule::AddressSize);
         }
-        if !self.memory.holds(table, 8 * entries as u64) {
-            return Err(violation(Rule::NotMemory));
-        }
-        // EL1's entries were cached in another VMID, or in none.
-        let first = space == Space::Stage2 && self.cpus[cpu].walks[space.index()].is_empty();
-        if first && self.has_el1(cpu) {
-            return Err(violation(Rule::Unmodelled));
-        }
-        self.walk_from(cpu, space, table, id)?;
-        match space {
-            Space::Low | Space::High | Space::Stage2 => self.check_one_guest(),
-            _ => Ok(()),
-        }
+        if self.memory.holds(table, 8 * entries as u64) { Ok(table) } else { violation(Rule::NotMemory) }
     }
 
-    /// The ASID or VMID that a base register with `field` in bits 63:48 names; `None` if that
-    /// depends on a register that was not written.
-    fn identifier(&self, cpu: usize, space: Space, field: u16) -> Option<u16> {
-        match (space, self.cpus[cpu].tcr) {
-            // TCR.A1 = 0: the ASID is that of TTBR0.
-            (Space::High | Space::El2High, _) => Some(0),
+    /// The ASID or VMID of the trees of a base register with `value`.
+    fn base_id(&self, cpu: usize, space: Space, value: u64) -> Check<u16> {
+        let violation = |rule| Err(Violation::new(rule).on_cpu(cpu).at_pa(value));
+        let state = &self.cpus[cpu];
+        let field = (value >> 48) as u16;
+        let known = |field: u16| if field <= 0xff { Ok(field) } else { violation(Rule::Unmodelled) };
+        match space {
+            // What is not global in the upper half has the ASID of either register.
+            Space::High | Space::El2High => Ok(0),
+            Space::El2 | Space::El3 if !self.shapes[space.index()].has_el0 && field != 0 => {
+                violation(Rule::AsidInEl2)
+            }
             // TCR_EL2.AS is not known.
-            (Space::El2 | Space::El3, _) => (field <= 0xff).then_some(field),
-            // TCR.AS = 0: 8 bits.
-            (Space::Low, Some(tcr)) if tcr >> 36 & 1 == 0 => Some(field & 0xff),
-            (Space::Low, Some(_)) => Some(field),
-            // Before TCR is written.
-            (Space::Low, None) => (field <= 0xff).then_some(field),
-            (Space::Stage2, _) => self.vmid(cpu, field),
+            Space::El2 | Space::El3 => known(field),
+            Space::Stage2 => self.vmid(cpu, field).map_or_else(|| violation(Rule::Unmodelled), Ok),
+            Space::Low => match state.tcr {
+                None => known(field),
+                Some(tcr) => {
+                    let high = state.bases[Space::High.index()].map_or(0, |high| (high >> 48) as u16);
+                    let field = if tcr & A1 != 0 { high } else { field };
+                    // TCR.AS = 0: 8 bits.
+                    Ok(if tcr >> 36 & 1 == 0 { field & 0xff } else { field })
+                }
+            },
         }
     }
 
@@ -85,7 +148,9 @@ impl Machine {
         }
         let Root { shape, cpus, .. } = self.roots[root as usize];
         self.roots[root as usize].cpus |= own;
-        if cpus == 0 {
+        if table == NO_TABLE {
+            // Nothing is walked.
+        } else if cpus == 0 {
             self.link(root, table, shape.start, shape.base(space))?;
         } else {
             self.join(root, cpu)?;
@@ -121,13 +186,14 @@ impl Machine {
     pub(crate) fn is_empty(&self, root: u32) -> bool {
         let Root { shape, table, .. } = self.roots[root as usize];
         let level = shape.start;
-        (0..shape.entries(level) as u64).all(|index| {
-            let mut empty = true;
-            self.memory.seen(table + 8 * index, |value| {
-                empty &= value.is_some_and(|value| !is_cacheable(shape, level, value));
-            });
-            empty
-        })
+        table == NO_TABLE
+            || (0..shape.entries(level) as u64).all(|index| {
+                let mut empty = true;
+                self.memory.seen(table + 8 * index, |value| {
+                    empty &= value.is_some_and(|value| !is_cacheable(shape, level, value));
+                });
+                empty
+            })
     }
 
     /// Ends that `cpu` walks or holds `root`.

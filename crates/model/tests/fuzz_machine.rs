@@ -87,12 +87,13 @@ fn tlbi() -> impl Strategy<Value = Tlbi> {
 }
 
 fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
-    let (granule, va_bits, cpus) = (config.granule, config.va_bits, config.cpus);
+    let Config { granule, va_bits, pa_bits, cpus, .. } = *config;
     let cpu = 0..cpus + usize::from(va_bits == 25);
     let register = prop::sample::select(vec![
         Register::Ttbr0,
         Register::Ttbr1,
         Register::Ttbr1,
+        Register::Tcr,
         Register::Tcr,
         Register::Mair,
         Register::Ttbr0El2,
@@ -108,6 +109,15 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
         // E2H, and what else HCR_EL2, TCR_EL1 and VTCR_EL2 have.
         prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
+        // TCR_EL1 of this machine: EPD0, A1, EPD1, HPD0 and HPD1, or a part of them.
+        (any::<u64>(), any::<bool>()).prop_map(move |(bits, plain)| {
+            let size = 64 - u64::from(va_bits);
+            let (tg0, tg1) =
+                [(0b00, 0b10), (0b10, 0b01), (0b01, 0b11)][granule.trailing_zeros() as usize / 2 - 6];
+            let bits = if plain { 0 } else { bits } & (1 << 7 | 1 << 22 | 1 << 23 | 0b11 << 41);
+            let ds = u64::from(granule < 0x1_0000 && (va_bits > 48 || pa_bits > 48)) << 59;
+            size | size << 16 | tg0 << 14 | tg1 << 30 | 0b110 << 32 | 1 << 36 | ds | bits
+        }),
         (16..40u64, 0..4u64, 0..3u64, 0..7u64)
             .prop_map(|(t0sz, sl0, tg0, ps)| { 1 << 31 | t0sz | sl0 << 6 | tg0 << 14 | ps << 16 }),
         any::<u64>()

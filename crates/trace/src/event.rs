@@ -98,7 +98,7 @@ pub enum TlbiScope {
 pub enum Register {
     /// TTBR0_EL1.
     Ttbr0,
-    /// TTBR1_EL1. Its ASID field is ignored: TCR.A1 is 0.
+    /// TTBR1_EL1. Its ASID field counts with TCR.A1.
     Ttbr1,
     /// TCR_EL1.
     Tcr,
