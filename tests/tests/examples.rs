@@ -81,3 +81,34 @@ fn a_kernel_that_is_not_ours_changes_its_map_while_its_cpus_use_it() {
         assert!(value("checked") > 0, "{cpu}: {line}");
     }
 }
+
+/// The sums that the jobs of a guest of `examples/hypervisor` print.
+fn sums(console: &str) -> Vec<&str> {
+    let sums: Vec<_> = console.lines().filter(|line| line.starts_with("linmap-userspace: sum-")).collect();
+    assert_eq!(sums.len(), 2, "{console}");
+    sums
+}
+
+#[test]
+fn linux_under_a_hypervisor_computes_what_it_does_alone() {
+    const WORK: &str = "--append linmap_passes=2";
+    let (code, alone) = example("hypervisor", &format!("--guest-alone --cpu max {WORK}"));
+    assert_eq!(code, Some(0), "{alone}");
+    for cpu in ["max", "neoverse-n1", "cortex-a72"] {
+        let (code, console) = example("hypervisor", &format!("--cpu {cpu} {WORK}"));
+        assert_eq!(code, Some(0), "{cpu}: {console}");
+        for line in ["linmap-userspace: cpus=2", "linmap-userspace: initrd=ok", "linmap-userspace: ok"] {
+            assert!(console.lines().any(|found| found == line), "{cpu}: {line}: {console}");
+        }
+        assert!(console.contains("CPU: All CPU(s) started at EL1"), "{cpu}: {console}");
+        assert_eq!(sums(&console), sums(&alone), "{cpu}");
+    }
+}
+
+#[test]
+fn a_guest_that_reaches_outside_its_memory_is_reported_and_stopped() {
+    let (code, console) = example("hypervisor", "--cpu max --append linmap_reach=0x6f001238");
+    assert_eq!(code, Some(1), "{console}");
+    assert!(console.contains("reaches outside its memory: address 0x6f001238,"), "{console}");
+    assert!(!console.contains("linmap-userspace: ok"), "{console}");
+}

@@ -1,19 +1,19 @@
 //! `cargo xtask example`: boots one of the programs in `examples/` in QEMU.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
+use crate::handover::Files;
 use crate::setup::toolchain::TARGET;
 use crate::setup::{self, Wanted, payload};
 use crate::workspace::Workspace;
-use crate::{build, process};
+use crate::{build, guest, process};
 
 /// The exit code of an example whose QEMU had to be stopped.
 const TIMED_OUT: i32 = 124;
-/// How many seconds an example may take, and each further round of it.
-const SECONDS: u32 = 60;
 
 /// A program in `examples/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +22,8 @@ enum Example {
     FirstMap,
     /// The same by the crate aarch64-paging, for a comparison
     FirstMapPeer,
+    /// Linux at EL1 under a stage 2 whose dirty pages are logged while it runs
+    Hypervisor,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
     /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
@@ -34,18 +36,27 @@ impl Example {
         match self {
             Self::FirstMap => "first-map",
             Self::FirstMapPeer => "first-map-peer",
+            Self::Hypervisor => "hypervisor",
             Self::SecondKernel => "second-kernel",
             Self::UserSpace => "user-space",
         }
     }
 
-    /// What QEMU's machine has besides a CPU.
-    fn machine(self) -> &'static [&'static str] {
+    /// How many seconds it may take, each of its rounds.
+    fn seconds(self) -> u64 {
         match self {
-            Self::FirstMap | Self::FirstMapPeer => &[],
-            Self::SecondKernel => &["-machine", "gic-version=3", "-smp", "4"],
-            Self::UserSpace => &["-smp", "4"],
+            Self::Hypervisor => 240,
+            _ => 60,
         }
+    }
+
+    /// What has to be there.
+    fn wanted(self) -> Wanted<'static> {
+        let (lines, tools): (&[_], _) = match self {
+            Self::Hypervisor => (&[guest::LINE], payload::Tools::BusyBox),
+            _ => (&[], payload::Tools::None),
+        };
+        Wanted { qemu: setup::FOR_BOOT, lines, tools }
     }
 }
 
@@ -55,12 +66,25 @@ pub struct ExampleArgs {
     /// Which one
     #[arg(value_enum)]
     name: Example,
-    /// The exception level to be entered at
+    /// first-map: the exception level to be entered at
     #[arg(long, value_name = "1|2|3", default_value_t = 1, value_parser = exception_level())]
     el: u8,
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "max")]
     cpu: String,
+    /// hypervisor: more words for its guest's command line, of which linmap_passes=N has two jobs
+    /// fill and sum memory N times, and linmap_reach=ADDRESS reads there
+    #[arg(
+        long,
+        value_name = "STR",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// hypervisor: boot the guest without it, to compare
+    #[arg(long)]
+    guest_alone: bool,
     /// How many times to do it all, where an example is about races
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
@@ -72,34 +96,49 @@ fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
 
 /// `cargo xtask example`.
 pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
-    let wanted = Wanted { qemu: setup::FOR_BOOT, lines: &[], tools: payload::Tools::None };
-    if arguments.name == Example::UserSpace && arguments.el != 1 {
+    let example = arguments.name;
+    if example == Example::UserSpace && arguments.el != 1 {
         bail!("user-space is a kernel at EL1: --el 1");
     }
-    setup::announce(workspace, &wanted)?;
+    setup::announce(workspace, &example.wanted())?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
-    let elf = built(workspace, arguments.name.package())?;
-    // QEMU enters a program at the highest level that the CPU has.
-    let levels = match arguments.el {
-        1 => "",
-        2 => ",virtualization=on",
-        _ => ",virtualization=on,secure=on",
+    let elf = built(workspace, example.package())?;
+    let files = Files::new(workspace)?;
+    let machine = match example {
+        Example::FirstMap | Example::FirstMapPeer => alone(arguments, &[], &elf),
+        Example::SecondKernel => alone(arguments, &["-machine", "gic-version=3", "-smp", "4"], &elf),
+        Example::UserSpace => alone(arguments, &["-smp", "4"], &elf),
+        Example::Hypervisor => {
+            let hypervisor = (!arguments.guest_alone).then_some(elf.as_path());
+            guest::arguments(workspace, &files, hypervisor, &arguments.append)?
+        }
     };
+    let seconds = example.seconds().saturating_mul(arguments.rounds.max(1).into());
     let mut qemu = Command::new("timeout");
-    let seconds = SECONDS.saturating_mul(arguments.rounds.max(1));
-    qemu.arg(seconds.to_string());
-    qemu.args(["qemu-system-aarch64", "-machine", &format!("virt{levels}"), "-cpu", &arguments.cpu]);
-    qemu.args(arguments.name.machine());
-    qemu.args(["-m", "128M", "-nographic", "-nic", "none", "-no-reboot", "-semihosting"]);
-    // What semihosting gives a program for its command line.
-    qemu.args(["-append", &arguments.rounds.to_string()]);
-    qemu.arg("-kernel").arg(elf);
+    qemu.args([&seconds.to_string(), "qemu-system-aarch64", "-cpu", &arguments.cpu]);
+    qemu.args(["-nographic", "-nic", "none", "-no-reboot", "-semihosting"]).args(machine);
     let status = process::status(&mut qemu)?;
     match status.code() {
         Some(0) => Ok(ExitCode::SUCCESS),
-        Some(TIMED_OUT) => bail!("{} did not end within {seconds} s", arguments.name.package()),
+        Some(TIMED_OUT) => bail!("{} did not end within {seconds} s", example.package()),
         _ => Ok(ExitCode::FAILURE),
     }
+}
+
+/// QEMU's arguments for a program that has the machine to itself, with `more` than one CPU in it.
+fn alone(options: &ExampleArgs, more: &[&str], elf: &Path) -> Vec<OsString> {
+    // QEMU enters a program at the highest level that the CPU has.
+    let machine = match options.el {
+        1 => "virt",
+        2 => "virt,virtualization=on",
+        _ => "virt,virtualization=on,secure=on",
+    };
+    let mut arguments: Vec<OsString> = ["-machine", machine, "-m", "128M"].map(OsString::from).into();
+    arguments.extend(more.iter().map(OsString::from));
+    // What semihosting gives a program for its command line.
+    arguments.extend(["-append".into(), options.rounds.to_string().into()]);
+    arguments.extend(["-kernel".into(), elf.into()]);
+    arguments
 }
 
 /// Builds an example. Returns its ELF.

@@ -120,7 +120,8 @@ impl Files {
         Ok(Self(tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?))
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+    /// Writes a file and returns its path.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
         let path = self.0.path().join(name);
         std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)

@@ -77,6 +77,34 @@ if [ -r /proc/vmcore ]; then
 fi
 "#;
 
+/// /init under the hypervisor of `examples/hypervisor`. With `linmap_passes=N` on the command line,
+/// one job on each of two CPUs fills and sums 8 MiB of memory N times; the sum depends on nothing
+/// else. With `linmap_reach=ADDRESS` a word at that physical address is read.
+const MEMORY_WORK: &str = r#"
+mkdir /tmp
+mount -t tmpfs tmp /tmp
+word() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p"; }
+fill_and_sum() {
+    sum="$1"
+    for pass in $(seq "$(word linmap_passes)"); do
+        { echo "$sum"; for part in 1 2 3 4 5 6 7 8; do cat /check/pattern; done; } >"/tmp/$1"
+        sum=$(md5sum <"/tmp/$1")
+    done
+    echo "linmap-userspace: sum-$1=${sum%% *}"
+}
+if [ -n "$(word linmap_passes)" ]; then
+    for job in 1 2; do
+        fill_and_sum $job >"/tmp/out-$job" &
+        taskset -p $job $! >/dev/null
+    done
+    wait
+    cat /tmp/out-1 /tmp/out-2
+fi
+if [ -n "$(word linmap_reach)" ]; then
+    devmem "$(word linmap_reach)" 64
+fi
+"#;
+
 /// /init after the check.
 const GO_ON: &str = r#"
 echo "linmap-userspace: ok"
@@ -98,6 +126,15 @@ const PATTERN_BYTES: usize = 1 << 20;
 /// /init checks that Linux received the archive unchanged: a file of random-looking bytes, and the
 /// SHA-256 of each file.
 pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+    build_with(busybox, &init(VMCORE))
+}
+
+/// The same archive for a guest of `examples/hypervisor`, whose /init works on memory.
+pub fn build_for_guest(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+    build_with(busybox, &init(MEMORY_WORK))
+}
+
+fn build_with(busybox: &[u8], init: &str) -> Result<Vec<u8>, ArchiveError> {
     let mut archive = Archive::default();
     for folder in ["bin", "check", "dev", "proc", "sys"] {
         archive.directory(folder)?;
@@ -105,7 +142,6 @@ pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     // Where devtmpfs is not mounted yet, /init's own output goes through this node.
     archive.character_device("dev/console", 5, 1)?;
     let pattern = pattern();
-    let init = init();
     let sums: [_; FILES] = [("bin/busybox", busybox), ("init", init.as_bytes()), ("check/pattern", &pattern)]
         .map(|(name, data)| format!("{}  {name}\n", sha256(data)));
     archive.program("bin/busybox", busybox)?;
@@ -115,8 +151,8 @@ pub fn build(busybox: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     archive.finish()
 }
 
-fn init() -> String {
-    format!("{ARRIVE}files={FILES}{CHECK}{VMCORE}{GO_ON}")
+fn init(between: &str) -> String {
+    format!("{ARRIVE}files={FILES}{CHECK}{between}{GO_ON}")
 }
 
 /// The same bytes every time, without a repetition: the hashes of 0, 1, 2, ….
@@ -135,7 +171,7 @@ mod tests {
 
     #[test]
     fn init_uses_the_words_that_boot_looks_for() {
-        let init = init();
+        let init = init(VMCORE);
         assert!(init.contains(&format!("echo \"{USERSPACE_LINE}\"\n")));
         assert!(init.contains(&format!("*\" {POWER_OFF_WORD} \"*")));
         for verdict in ["ok", "corrupt "] {

@@ -19,6 +19,7 @@ mod devicetree;
 mod example;
 mod fuzz;
 mod granule;
+mod guest;
 mod handover;
 mod house;
 mod image;

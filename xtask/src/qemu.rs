@@ -158,8 +158,8 @@ fn machine_option(hardware: &Hardware) -> String {
     option
 }
 
-/// A comma within a value is written twice.
-fn loader(file: &Path, address: u64) -> OsString {
+/// The device that loads a file to an address. A comma within a value is written twice.
+pub fn loader(file: &Path, address: u64) -> OsString {
     let file = file.to_string_lossy().replace(',', ",,");
     format!("loader,file={file},addr={address:#x},force-raw=on").into()
 }

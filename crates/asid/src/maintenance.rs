@@ -9,6 +9,7 @@ pub enum Maintenance {
     /// walks the tables: either the editor sees it, or the walk sees the stores.
     Barrier,
     /// Invalidate the whole TLB of this CPU, then DSB ISH and ISB. The instruction is TLBI VMALLE1
-    /// for ASIDs, and TLBI ALLE1 at EL2 for VMIDs. The TLB may hold entries of the last generation.
+    /// for ASIDs, and TLBI ALLE1 at EL2 for VMIDs: VMALLS12E1 is that of one VMID alone. The TLB
+    /// may hold entries of the last generation.
     Invalidation,
 }

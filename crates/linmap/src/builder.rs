@@ -3,6 +3,14 @@
 use crate::step::FixmapStep;
 
 /// How the linear map is built.
+///
+/// ```
+/// use linmap::{Builder, FixmapStep};
+///
+/// let lazy = Builder::Fixmap(FixmapStep::LazyUnmap);
+/// assert_eq!(Builder::from_name(lazy.name()), Some(lazy));
+/// assert_eq!(Builder::default(), Builder::Identity);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Builder {
     /// Through fixmap slots, as one of the published steps.

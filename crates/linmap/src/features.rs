@@ -49,6 +49,15 @@ impl Features {
 /// A BBM level to assume in place of the reported one. Less than a CPU has is always safe.
 ///
 /// Parses from `N` and `N,force`.
+///
+/// ```
+/// use linmap::features::BbmOverride;
+/// use linmap_vmsa::id::BbmLevel;
+///
+/// let forced: BbmOverride = "2,force".parse()?;
+/// assert_eq!((forced.level, forced.force), (BbmLevel::L2, true));
+/// # Ok::<(), linmap::features::NotALevel>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BbmOverride {
     /// The level.
@@ -98,6 +107,17 @@ pub struct Overclaimed {
 }
 
 /// A feature that a CPU lacks and the system relies on.
+///
+/// ```
+/// use linmap::features::{Features, Lacks, System};
+/// use linmap_vmsa::id::{BbmLevel, Isar0, Midr, Mmfr0, Mmfr2};
+///
+/// // 48 bits of PA, and the BBM level in ID_AA64MMFR2_EL1.
+/// let cpu = |bbm: u64| Features::new(Midr(0), Mmfr0(0b0101), Mmfr2(bbm << 52), Isar0(0));
+/// let system = System::of_boot_cpu(&cpu(3), 48);
+/// let lacks = system.admits(&cpu(0)).unwrap_err();
+/// assert_eq!(lacks, Lacks::Bbm { has: BbmLevel::L0, needs: BbmLevel::L3 });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Lacks {

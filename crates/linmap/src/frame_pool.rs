@@ -6,6 +6,30 @@ use linmap_vmsa::Pa;
 
 /// Up to `N` frames in stock, for edits that come one at a time. To hand one out or take one back
 /// takes a few instructions. An empty pool allocates `N` / 2 frames at once.
+///
+/// ```
+/// use linmap::FramePool;
+/// use linmap_table::{FrameSource, OutOfFrames};
+/// use linmap_vmsa::Pa;
+///
+/// /// Frames of memory that nothing else uses.
+/// struct Frames(u64);
+/// // SAFETY: each frame is handed out once.
+/// unsafe impl FrameSource for Frames {
+///     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+///         self.0 += 0x1000;
+///         Ok(Pa(self.0))
+///     }
+///     unsafe fn free(&mut self, _frame: Pa) {}
+/// }
+///
+/// let (mut pool, mut frames) = (FramePool::<8>::new(), Frames(0x4000_0000));
+/// // SAFETY: there is one allocator.
+/// let frame = unsafe { pool.over(&mut frames) }.alloc()?;
+/// assert_eq!(pool.len(), 3, "half of the pool was filled, and one frame handed out");
+/// # let _ = frame;
+/// # Ok::<(), OutOfFrames>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct FramePool<const N: usize = 64> {
     frames: ArrayVec<Pa, N>,

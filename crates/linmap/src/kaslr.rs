@@ -47,6 +47,21 @@ impl KaslrSeed {
 }
 
 /// The addresses at which a kernel image may be mapped.
+///
+/// ```
+/// use linmap::{ImageRegion, KaslrSeed};
+/// use linmap_vmsa::Va;
+///
+/// let region = ImageRegion {
+///     start: Va(0xffff_fff8_0000_0000),
+///     len: 1 << 30,
+///     image_len: 16 << 20,
+///     align: 2 << 20,
+///     within: 1 << 30,
+/// };
+/// let seed = KaslrSeed::new(0x5eed).expect("a seed");
+/// assert!(region.offset(seed) + region.image_len <= region.len);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ImageRegion {
     /// Where the image is linked, the first of them.

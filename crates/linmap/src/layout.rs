@@ -18,6 +18,21 @@ use thiserror::Error;
 use crate::kaslr::{Choice, KaslrSeed};
 
 /// Where the linear map lies.
+///
+/// ```
+/// use linmap::{KaslrSeed, Layout};
+/// use linmap_vmsa::{Geometry, Pa, PaRange, Va};
+///
+/// let ram = PaRange::new(Pa(0x4000_0000), Pa(0x8000_0000));
+/// let layout = Layout::new(Geometry::K4_48, ram)?;
+/// assert_eq!(layout.linear(Pa(0x4020_0000)), Va(0xffff_0000_0020_0000));
+///
+/// // At a place that a random number chooses. 0 is none.
+/// let seed = KaslrSeed::new(0x5eed).expect("a seed");
+/// let random = Layout::randomized(Geometry::K4_48, ram, seed)?;
+/// assert!(random.reachable().covers(ram));
+/// # Ok::<(), linmap::LayoutError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     geometry: Geometry,

@@ -3,6 +3,15 @@
 use linmap_table::Leaves;
 
 /// Which leaves a kernel asks for.
+///
+/// ```
+/// use linmap::{LeafPolicy, Repaint};
+/// use linmap_table::Leaves;
+///
+/// // Two options of a command line.
+/// assert_eq!(LeafPolicy::from_name("page").map(LeafPolicy::leaves), Some(Leaves::Pages));
+/// assert_eq!(Repaint::from_name("keep-blocks"), Some(Repaint::KeepBlocks));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LeafPolicy {
     /// Blocks and contiguous runs on any CPU: a leaf that can't be split in use is split while all

@@ -118,6 +118,23 @@ impl fmt::Display for Size {
 }
 
 /// An iterator over the runs of a sequence of leaves.
+///
+/// ```
+/// use linmap::listing::{Run, Runs, Size};
+/// use linmap_table::Leaf;
+/// use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
+///
+/// let geometry = Geometry::K4_48;
+/// let page = |at| {
+///     let descriptor = Descriptor::page(geometry, Pa(at), Attributes::KERNEL_DATA);
+///     Leaf { va: Va(at), pa: Pa(at), level: Level::L3, descriptor }
+/// };
+/// // Any leaves that ascend: those of a `LeafIter`, for example.
+/// let leaves = [page(0x1000), page(0x2000), page(0x8000)];
+/// let runs: Vec<Run> = Runs::new(geometry, leaves.into_iter()).collect();
+/// let sizes: Vec<_> = runs.iter().map(|run| Size(run.len).to_string()).collect();
+/// assert_eq!(sizes, ["8K", "4K"]);
+/// ```
 #[derive(Debug)]
 pub struct Runs<I> {
     geometry: Geometry,

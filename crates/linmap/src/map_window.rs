@@ -13,6 +13,18 @@ use crate::layout::Layout;
 /// mapping, the only one that its data has, all others by the linear map.
 ///
 /// It is the window of an [`Editor`](crate::Editor) whose root lies in the image, and of any other.
+///
+/// ```
+/// use linmap::{LinearMap, MapWindow};
+/// use linmap_table::cpu::Cpu;
+///
+/// /// # Safety
+/// /// `map` is in use, and no Rust reference leads to its tables.
+/// unsafe fn window<C: Cpu>(map: &LinearMap, cpu: &mut C) -> MapWindow<C::Frames> {
+///     // SAFETY: the caller's.
+///     unsafe { MapWindow::new(map.layout(), map.image(), cpu) }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MapWindow<W> {
     linear: W,

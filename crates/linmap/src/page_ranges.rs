@@ -26,6 +26,20 @@ pub struct TooManyPageRanges {
 /// A kernel names memory here of which single pages change often, and perhaps where nothing may
 /// split a block or wait for other CPUs: the pool of a sampling memory checker such as KFENCE,
 /// which makes a page invalid for each object that it guards. No fold makes such pages larger.
+///
+/// ```
+/// use linmap::PageRanges;
+/// use linmap_vmsa::{Pa, PaRange};
+///
+/// let mut pages = PageRanges::new();
+/// pages.insert(PaRange::new(Pa(0x4000_0000), Pa(0x4010_0000)))?;
+/// // The ranges touch: they are one.
+/// pages.insert(PaRange::new(Pa(0x4010_0000), Pa(0x4020_0000)))?;
+/// let mut whole = PageRanges::new();
+/// whole.insert(PaRange::new(Pa(0x4000_0000), Pa(0x4020_0000)))?;
+/// assert_eq!(pages, whole);
+/// # Ok::<(), linmap::TooManyPageRanges>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PageRanges {
     /// Ascending; none overlaps or touches the next.

@@ -120,6 +120,26 @@ impl<'c> PreparedMap<'c, '_> {
 }
 
 /// A linear map that was built and translates.
+///
+/// ```
+/// use linmap::{BuildError, BuiltMap, LinearMap, PreparedMap};
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{Fixmap, FrameSource};
+///
+/// /// # Safety
+/// /// As [`PreparedMap::build`].
+/// unsafe fn build(
+///     prepared: PreparedMap<'_, '_>,
+///     fixmap: &mut Fixmap,
+///     cpu: &mut impl Cpu,
+///     frames: &mut impl FrameSource,
+/// ) -> Result<LinearMap, BuildError> {
+///     // SAFETY: the caller's.
+///     let built: BuiltMap<'_> = unsafe { prepared.build(fixmap, cpu, frames)? };
+///     assert!(built.built().tables > 0);
+///     Ok(built.into_map())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct BuiltMap<'c> {
     config: &'c LinearMapConfig,

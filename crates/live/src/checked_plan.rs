@@ -40,6 +40,27 @@ pub struct CheckedPlan<'b> {
 ///
 /// It keeps the tree borrowed. Dropping one leaks the tables that were removed:
 /// [`free`](Self::free) it.
+///
+/// ```
+/// use linmap_live::{Applied, CheckedPlan, EditCounts};
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{FrameSource, TableWindow};
+///
+/// /// Applies a plan, and frees the tables that it removed.
+/// ///
+/// /// # Safety
+/// /// As [`CheckedPlan::apply`].
+/// unsafe fn carry_out(
+///     plan: CheckedPlan<'_>,
+///     window: &mut impl TableWindow,
+///     frames: &mut impl FrameSource,
+///     cpu: &mut impl Cpu,
+/// ) -> EditCounts {
+///     // SAFETY: the caller's.
+///     let applied: Applied<'_> = unsafe { plan.apply(window, cpu) };
+///     applied.free(window, frames)
+/// }
+/// ```
 #[must_use = "a plan that was applied and not freed leaks the frames of the tables it removed"]
 #[derive(Debug)]
 pub struct Applied<'b> {

@@ -8,6 +8,29 @@ use thiserror::Error;
 use crate::step::{EveryLeaf, Invalidation};
 
 /// A plan that must not be applied, and the rule that it breaks.
+///
+/// ```
+/// use linmap_live::{BrokenRule, Plan, Refused};
+/// use linmap_table::{FrameSource, TableWindow};
+///
+/// /// Checks a plan of a planner of your own. A plan that was refused gives its new tables back.
+/// fn check(
+///     plan: Plan<'_>,
+///     window: &mut impl TableWindow,
+///     frames: &mut impl FrameSource,
+/// ) -> Result<(), Refused> {
+///     match plan.check(window) {
+///         Ok(checked) => checked.abandon(window, frames),
+///         Err((plan, refused)) => {
+///             let Refused { rule, .. } = refused;
+///             let _: BrokenRule = rule;
+///             plan.abandon(window, frames);
+///             return Err(refused);
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("step {step}: {rule}")]
 pub struct Refused {

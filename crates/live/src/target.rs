@@ -5,6 +5,18 @@ use linmap_vmsa::VaRange;
 use crate::exclusivity::Exclusivity;
 
 /// The caller's promise that no CPU accesses the range during the edit.
+///
+/// ```
+/// use linmap_live::{Quiescent, Target};
+/// use linmap_vmsa::{Va, VaRange};
+///
+/// /// A stack whose CPU is off: nobody accesses it, so its block may be split at any BBM level.
+/// fn stack_of_a_cpu_that_is_off(stack: VaRange) -> Target {
+///     // SAFETY: the CPU is off, and no other code, data or table lies in the stack's block.
+///     Target::Quiescent(unsafe { Quiescent::new(stack) })
+/// }
+/// # let _ = stack_of_a_cpu_that_is_off(VaRange::new(Va(0), 0x1000));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quiescent {
     range: VaRange,
@@ -26,6 +38,18 @@ impl Quiescent {
 ///
 /// CPUs may use the tree during planning and checking, which write only to new tables that nothing
 /// leads to. CPUs are parked only while the plan is applied.
+///
+/// ```
+/// use linmap_live::{Parked, Target};
+/// use linmap_vmsa::{Va, VaRange};
+///
+/// /// A range that is edited while all CPUs wait on another root.
+/// fn edited_parked(range: VaRange) -> Target {
+///     // SAFETY: the plan is applied after the rendezvous, and before the release of the CPUs.
+///     Target::Parked(unsafe { Parked::new(range) })
+/// }
+/// # let _ = edited_parked(VaRange::new(Va(0), 0x1000));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parked {
     range: VaRange,

@@ -19,6 +19,15 @@ use crate::region_error::RegionError;
 const PAGE: u64 = 0x1000;
 
 /// Why the text does not describe memory in which a kernel can run. `line` counts from 1.
+///
+/// ```
+/// use linmap_memblock::{IomemError, Memblock};
+///
+/// let mut memory = Memblock::<16>::new();
+/// memory.fill_from_iomem("40000000-7fffffff : System RAM\n  40200000-403fffff : Kernel code\n")?;
+/// assert_eq!(memory.mappable(0x1000).map(|range| range.len()).sum::<u64>(), 1 << 30);
+/// # Ok::<(), IomemError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IomemError {

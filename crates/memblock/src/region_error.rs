@@ -7,6 +7,20 @@ use thiserror::Error;
 pub const PA_LIMIT: Pa = Pa(1 << 52);
 
 /// Why the memory map refused a change. The map is unchanged.
+///
+/// ```
+/// use linmap_memblock::{AllocError, Memblock, PA_LIMIT, RegionError};
+/// use linmap_vmsa::{Pa, PaRange};
+///
+/// let range = |start, end| PaRange::new(Pa(start), Pa(end));
+/// let mut memory = Memblock::<1>::new();
+/// memory.add(range(0x4000_0000, 0x4001_0000))?;
+/// let full = memory.add(range(0x8000_0000, 0x8001_0000)).unwrap_err();
+/// assert!(matches!(full, RegionError::Full { capacity: 1, .. }));
+/// let none = memory.alloc(0x10_0000, 0x1000, range(0, PA_LIMIT.0)).unwrap_err();
+/// assert!(matches!(none, AllocError::NoSpace { .. }));
+/// # Ok::<(), RegionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegionError {

@@ -14,6 +14,26 @@ const PAGE: u64 = 0x1000;
 const DESCRIPTOR: usize = 40;
 
 /// A memory map as GetMemoryMap gives it (UEFI 2.10, 7.2.3).
+///
+/// ```
+/// use linmap_memblock::{Memblock, UefiAttributes, UefiMap, UefiType, UefiUse};
+/// use linmap_vmsa::Pa;
+///
+/// // One descriptor as GetMemoryMap gives it: type, padding, address, virtual address, pages,
+/// // attributes.
+/// let mut bytes = Vec::new();
+/// for word in [u64::from(UefiType::CONVENTIONAL.0), 0x4000_0000, 0, 0x100, UefiAttributes::WB.0] {
+///     bytes.extend(word.to_le_bytes());
+/// }
+/// let map = UefiMap::new(&bytes, 40)?;
+/// let found = map.at(Pa(0x4000_1000)).expect("memory");
+/// assert_eq!((found.kind, found.usage()), (UefiType::CONVENTIONAL, UefiUse::Free));
+///
+/// let mut memory = Memblock::<16>::new();
+/// memory.fill_from_uefi(map)?;
+/// assert_eq!(memory.mappable(0x1000).map(|range| range.len()).sum::<u64>(), 0x10_0000);
+/// # Ok::<(), linmap_memblock::UefiError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct UefiMap<'a> {
     bytes: &'a [u8],

@@ -54,6 +54,23 @@ pub struct SwitchValues {
 }
 
 /// What a CPU does after it has left the live root for good.
+///
+/// ```
+/// # #[cfg(target_arch = "aarch64")] {
+/// use linmap_park::{IdentitySwitch, Rendezvous, WayOff};
+///
+/// static PARKING: Rendezvous<IdentitySwitch, 4> = Rendezvous::new(IdentitySwitch::new());
+///
+/// /// Turns the CPU `cpu` off, which runs this with interrupts masked.
+/// ///
+/// /// # Safety
+/// /// As [`Rendezvous::leave_for_good`].
+/// unsafe fn turn_off(cpu: usize) -> ! {
+///     // SAFETY: the caller's.
+///     unsafe { PARKING.leave_for_good(cpu, WayOff::PsciHvc { cpu_off: 0x8400_0002 }) }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum WayOff {
     /// It calls PSCI CPU_OFF by HVC.

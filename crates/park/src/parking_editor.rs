@@ -13,6 +13,25 @@ use crate::surgery_window::SurgeryWindow;
 /// A kernel that reaches its tables through the linear map and the image, has one allocator for
 /// frames and as the record of memory, and parks its CPUs by a [`Rendezvous`] while it edits from a
 /// [`SurgeryRoot`].
+///
+/// ```
+/// use linmap::{Editor, LinearMap};
+/// use linmap_park::{Cpus, ParkingEditor, Rendezvous, RootSwitch, SurgeryRoot};
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{FrameSource, PhysicalMemory};
+///
+/// /// # Safety
+/// /// As [`ParkingEditor::new`].
+/// unsafe fn editor<C: Cpu, A: FrameSource + PhysicalMemory, P: Cpus, S: RootSwitch, const CPUS: usize>(
+///     map: &LinearMap,
+///     (cpu, pages, cpus): (C, A, P),
+///     rendezvous: &Rendezvous<S, CPUS>,
+///     surgery: SurgeryRoot<C>,
+/// ) -> impl Editor {
+///     // SAFETY: the caller's.
+///     unsafe { ParkingEditor::new(map, cpu, pages, cpus, rendezvous, surgery) }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ParkingEditor<'e, C, A, P, S, const CPUS: usize> {
     layout: Layout,

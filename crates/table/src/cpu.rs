@@ -184,6 +184,20 @@ pub struct InstructionCounts {
 }
 
 /// A CPU whose barriers and invalidations are counted.
+///
+/// ```
+/// use linmap_table::cpu::{Counted, Cpu, Dsb, InstructionCounts, Tlbi};
+///
+/// /// What an unmap executes after its store.
+/// fn invalidate<C: Cpu>(cpu: C) -> InstructionCounts {
+///     let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
+///     cpu.dsb(Dsb::Ishst);
+///     cpu.tlbi(Tlbi::All);
+///     cpu.dsb(Dsb::Ish);
+///     cpu.isb();
+///     cpu.counts
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Counted<C> {
     /// The CPU that executes them.

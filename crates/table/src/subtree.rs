@@ -13,6 +13,43 @@ use crate::window::TableWindow;
 /// A table below a root, and everything below it, that no walker can reach.
 ///
 /// Dropping one leaks its frames: link it or [`release`](Self::release) it.
+///
+/// ```
+/// use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow, ReachableFrames, Subtree};
+/// # use linmap_table::{FrameSource, OutOfFrames};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
+/// # #[repr(align(4096))]
+/// # struct Frame([u64; 512]);
+/// # struct HostFrames;
+/// # // SAFETY: every call allocates a frame of its own, which is aligned and not at address 0.
+/// # unsafe impl FrameSource for HostFrames {
+/// #     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+/// #         Ok(Pa(Box::leak(Box::new(Frame([0; 512]))).0.as_mut_ptr().expose_provenance() as u64))
+/// #     }
+/// #     unsafe fn free(&mut self, _frame: Pa) {}
+/// # }
+///
+/// let geometry = Geometry::K4_48;
+/// let page = Mapping {
+///     va: Va(0x20_0000),
+///     pa: Pa(0x4020_0000),
+///     len: 0x1000,
+///     attributes: Attributes::KERNEL_DATA,
+///     leaves: Leaves::Pages,
+/// };
+/// let list = [page];
+/// let mut frames = HostFrames;
+/// // SAFETY: each frame is mapped at its own address.
+/// let mut window = unsafe { OffsetWindow::new(0) };
+/// // SAFETY: as above.
+/// let mut memory = unsafe { ReachableFrames::new(&mut window, &mut frames) };
+///
+/// // The lowest table that has the page. An entry for its base at level 2 has to lead to it.
+/// let subtree = Subtree::lowest(&Mappings::new(geometry, &list)?, &mut memory)?;
+/// assert_eq!((subtree.level(), subtree.base()), (Level::L3, Va(0x20_0000)));
+/// subtree.release(&mut memory);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a subtree that is neither linked nor released leaks its frames"]
 #[derive(Debug)]
 pub struct Subtree {

@@ -84,6 +84,28 @@ pub struct Leaf {
 const LEVELS: usize = 5;
 
 /// All leaves of a tree in ascending order, and a count of its tables.
+///
+/// ```
+/// use linmap_table::{BumpFrames, FirstMap, LeafIter, OffsetWindow};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
+///
+/// # let host = vec![0u8; 1 << 16];
+/// # let host = Pa(host.as_ptr().expose_provenance() as u64);
+/// # let tables = PaRange::from_len(host, 1 << 16).unwrap();
+/// let geometry = Geometry::K4_48;
+/// let mut map = FirstMap::<4>::new(geometry);
+/// map.identity(PaRange::new(Pa(0x4000_0000), Pa(0x4060_1000)), Attributes::KERNEL_DATA)?;
+/// // SAFETY: `tables` is free memory, which the CPU reaches at its physical address.
+/// let tree = unsafe { map.build(0, &mut BumpFrames::new(tables, geometry)) }?;
+///
+/// // SAFETY: as above.
+/// let mut window = unsafe { OffsetWindow::new(0) };
+/// // SAFETY: the tree was built just now, in frames that the window reaches.
+/// let leaves = unsafe { LeafIter::new(geometry, tree.root(), Level::L0, Va(0), &mut window) };
+/// let levels: Vec<_> = leaves.map(|leaf| leaf.level).collect();
+/// assert_eq!(levels, [Level::L2, Level::L2, Level::L2, Level::L3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct LeafIter<'w, W> {
     geometry: Geometry,

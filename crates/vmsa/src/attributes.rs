@@ -20,6 +20,19 @@ pub enum Shareability {
 /// Everything in a leaf descriptor but its address.
 ///
 /// Two leaves with equal attributes at consecutive addresses can be one larger leaf.
+///
+/// ```
+/// use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, MemoryType, Pa, Shareability};
+///
+/// // A frame buffer: written past the caches, by this CPU alone.
+/// let buffer = Attributes {
+///     memory: MemoryType::NormalNonCacheable,
+///     shareability: Shareability::Non,
+///     ..Attributes::KERNEL_DATA
+/// };
+/// let page = Descriptor::page(Geometry::K4_48, Pa(0x8000_0000), buffer);
+/// assert_eq!(page.attributes(Geometry::K4_48, Level::L3), Some(buffer));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Attributes {
     /// Memory type: an index into MAIR.
@@ -42,6 +55,14 @@ pub struct Attributes {
 }
 
 /// Attributes that a regime's descriptors can't say.
+///
+/// ```
+/// use linmap_vmsa::{Access, AttributeError, Attributes, Regime};
+///
+/// let user = Attributes { access: Access::UserReadWrite, ..Attributes::KERNEL_DATA };
+/// assert_eq!(user.check(Regime::El1And0), Ok(()));
+/// assert_eq!(user.check(Regime::El2), Err(AttributeError::UserAccess { regime: Regime::El2 }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum AttributeError {

@@ -29,6 +29,17 @@ pub enum Requirement {
 }
 
 /// Why a change needs break-before-make.
+///
+/// ```
+/// use linmap_vmsa::bbm::{Reason, Requirement, change};
+/// use linmap_vmsa::id::BbmLevel;
+/// use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa};
+///
+/// let page = |pa| Descriptor::page(Geometry::K4_48, Pa(pa), Attributes::KERNEL_DATA);
+/// let (old, new) = (page(0x1000), page(0x2000));
+/// let needs = change(Geometry::K4_48, Level::L3, old, new, BbmLevel::L3);
+/// assert_eq!(needs, Requirement::BreakBeforeMake(Reason::OutputAddress));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
     /// The entry maps other memory.

@@ -25,6 +25,19 @@ pub struct Geometry {
 const CONCATENATED_BITS: u32 = 4;
 
 /// Which physical addresses a geometry has to reach.
+///
+/// ```
+/// use linmap_vmsa::id::{Mmfr0, Mmfr2};
+/// use linmap_vmsa::{Geometry, Granule, PaReach};
+///
+/// // 52 bits of PA, and LPA2 with 4K.
+/// let mmfr0 = Mmfr0(0b0001 << 28 | 0b0110);
+/// let usual = Geometry::of_cpu(Granule::K4, 48, PaReach::Bits48, mmfr0, Mmfr2(0))?;
+/// assert_eq!((usual.pa_bits(), usual.lpa2()), (48, false));
+/// let whole = Geometry::of_cpu(Granule::K4, 48, PaReach::Whole, mmfr0, Mmfr2(0))?;
+/// assert_eq!((whole.pa_bits(), whole.lpa2()), (52, true));
+/// # Ok::<(), linmap_vmsa::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PaReach {
     /// Those below 2^48.

@@ -10,6 +10,19 @@ const ASID_FIELD: u64 = 0xffff << 48;
 ///
 /// Bits 43:0 are `VA[55:12]` for **every** granule: shifting by the page size would be wrong for
 /// 16K and 64K.
+///
+/// ```
+/// use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
+/// use linmap_vmsa::{Geometry, Level, Va};
+///
+/// let geometry = Geometry::K4_48;
+/// // TLBI VAE1IS: one page of the space with ASID 7, whose leaf is at level 3.
+/// let page = VaOperand::in_asid(Va(0x40_3000), 7).with_level(geometry, Level::L3);
+/// assert_eq!(page.0, 7 << 48 | 0b0111 << 44 | 0x403);
+/// // TLBI RVAAE1IS: 512 pages at once.
+/// let (_, covered) = RangeOperand::any_asid(geometry, Va(0x40_0000), 512).expect("a range");
+/// assert_eq!(covered, 512);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct VaOperand(pub u64);

@@ -166,15 +166,16 @@ pub fn end(code: u64) -> ! {
     }
 }
 
-/// The number in the command line (`xtask example user-space --rounds`), or 1.
+/// The number behind the program's name in the command line (`cargo xtask example --rounds`), or 1.
 pub fn rounds() -> u32 {
-    let mut text = [0u8; 64];
-    let block = [text.as_mut_ptr() as u64, text.len() as u64];
-    // SAFETY: SYS_GET_CMDLINE fills the buffer.
-    unsafe { asm!("hlt #0xf000", inout("x0") 0x15u64 => _, in("x1") &raw const block) };
+    // The name is a path.
+    let mut text = [0u8; 4096];
+    let mut block = [text.as_mut_ptr() as u64, text.len() as u64];
+    // SAFETY: SYS_GET_CMDLINE fills the buffer and stores its length.
+    unsafe { asm!("hlt #0xf000", inout("x0") 0x15u64 => _, in("x1") &raw mut block) };
     let words = text.split(|byte| *byte == b' ' || *byte == 0);
-    let mut numbers = words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok());
-    numbers.next().unwrap_or(1)
+    let numbers = words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok());
+    numbers.last().unwrap_or(1)
 }
 
 /// Entered from the vectors, for every exception but those from EL0.

@@ -35,6 +35,7 @@ pub const ROOMS: &[Room] = &[
     room("kernel"),
     room("examples/first-map"),
     room("examples/first-map-peer"),
+    room("examples/hypervisor"),
     room("examples/second-kernel"),
     room("examples/user-space"),
     room("bench"),

@@ -5,6 +5,22 @@ use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::{Geometry, Pa, PaRange};
 
 /// Memblock as a source of table frames: one granule each, from the top of memory down.
+///
+/// ```
+/// use linmap::{MemblockFrames, MemblockRecord};
+/// use linmap_memblock::Memblock;
+/// use linmap_table::{FrameSource, PhysicalMemory};
+/// use linmap_vmsa::{Geometry, Pa, PaRange};
+///
+/// let ram = PaRange::new(Pa(0x4000_0000), Pa(0x8000_0000));
+/// let mut memblock = Memblock::<16>::new();
+/// memblock.add(ram)?;
+/// // SAFETY: nothing uses the memory, which this example has by name alone.
+/// let mut frames = unsafe { MemblockFrames::new(&mut memblock, Geometry::K4_48) };
+/// assert_eq!(frames.alloc()?, Pa(0x7fff_f000), "from the top");
+/// assert_eq!(MemblockRecord(&mut memblock).first_unmappable(ram), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MemblockFrames<'m, const N: usize> {
     memblock: &'m mut Memblock<N>,

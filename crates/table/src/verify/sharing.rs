@@ -7,6 +7,22 @@ use thiserror::Error;
 use super::expected::{Content, Expected, Validity};
 
 /// Memory that can be written at one address and executed at the same or another one.
+///
+/// ```
+/// use linmap_table::Leaves;
+/// use linmap_table::verify::{Content, Expected, Validity, check_writable_or_executable};
+/// use linmap_vmsa::{Attributes, Pa, Va};
+///
+/// let mapped = |va, attributes| {
+///     let (validity, leaves) = (Validity::Valid, Leaves::Pages);
+///     let content = Content::Leaves { pa: Pa(0x4000_0000), attributes, validity, leaves };
+///     Expected { va: Va(va), len: 0x1000, content }
+/// };
+/// // Text of a kernel, and a writable alias of it.
+/// let both = [mapped(0x1000, Attributes::KERNEL_DATA), mapped(0x9000, Attributes::KERNEL_TEXT)];
+/// let error = check_writable_or_executable(|| both.into_iter()).unwrap_err();
+/// assert_eq!((error.pa, error.writable, error.executable), (Pa(0x4000_0000), Va(0x1000), Va(0x9000)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("{pa} is writable at {writable} and executable at {executable}")]
 pub struct WritableAndExecutable {

@@ -1,0 +1,8 @@
+//! User spaces with identifiers of `linmap-asid` on the machine model.
+
+mod asids;
+mod edits;
+mod kernel;
+mod mistakes;
+mod pages;
+mod vmids;

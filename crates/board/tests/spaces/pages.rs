@@ -1,0 +1,64 @@
+//! The memory of processes: frames for tables, which the model knows, and frames for pages, of
+//! which it knows the addresses alone.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use linmap_table::{FrameSource, OutOfFrames};
+use linmap_vmsa::Pa;
+
+/// Where the frames for tables begin.
+pub const TABLES: u64 = 0x8000_0000;
+/// How many there are.
+pub const TABLE_COUNT: u64 = 96;
+/// Where the frames for pages begin.
+const PAGES: u64 = 0x10_0000;
+
+/// Frames for tables; the one that was freed last comes first.
+#[derive(Clone, Debug)]
+pub struct Tables(Rc<RefCell<Vec<Pa>>>);
+
+impl Tables {
+    pub fn new() -> Self {
+        let all = (0..TABLE_COUNT).rev().map(|nth| Pa(TABLES + nth * 0x1000));
+        Self(Rc::new(RefCell::new(all.collect())))
+    }
+
+    pub fn free_count(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+// SAFETY: a frame is in the list, or handed out.
+unsafe impl FrameSource for Tables {
+    fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
+        self.0.borrow_mut().pop().ok_or(OutOfFrames { wanted: 0x1000, largest_free: 0 })
+    }
+
+    unsafe fn free(&mut self, frame: Pa) {
+        self.0.borrow_mut().push(frame);
+    }
+}
+
+/// Frames for pages, by how many processes hold each; the lowest that is free comes first.
+#[derive(Debug, Default)]
+pub struct Pages(Vec<u32>);
+
+impl Pages {
+    pub fn take(&mut self) -> Pa {
+        let free = self.0.iter().position(|holders| *holders == 0).unwrap_or(self.0.len());
+        if free == self.0.len() {
+            self.0.push(0);
+        }
+        self.0[free] = 1;
+        Pa(PAGES + free as u64 * 0x1000)
+    }
+
+    pub fn holders(&mut self, page: Pa) -> &mut u32 {
+        &mut self.0[(page.0 - PAGES) as usize / 0x1000]
+    }
+
+    pub fn held(&self) -> usize {
+        self.0.iter().filter(|holders| **holders > 0).count()
+    }
+}

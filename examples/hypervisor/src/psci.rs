@@ -1,0 +1,52 @@
+//! PSCI: the guest's calls, and our own, which go to the firmware.
+
+use smccc::{Call, Smc, psci};
+
+use crate::cpu::{self, Start};
+use crate::machine::{EDITOR, end};
+use crate::{dirty, guest};
+
+/// What an unknown call returns.
+pub const NOT_SUPPORTED: u64 = u64::MAX;
+const INVALID_PARAMETERS: u64 = -2i64 as u64;
+
+/// How each CPU starts.
+pub static STARTS: [Start; EDITOR + 1] = [const { Start::none() }; EDITOR + 1];
+
+/// Starts CPU `number` at EL2, where it calls `main`.
+pub fn start(number: usize, main: extern "C" fn() -> !) -> u64 {
+    let start = STARTS[number].set_for(number, &STARTS[0], main);
+    firmware(psci::PSCI_CPU_ON_64, number as u64, cpu::entry().0, start.0)
+}
+
+/// What the guest gets for its call.
+pub fn call(registers: &[u64; 31]) -> u64 {
+    let [function, target, entry, context, ..] = *registers;
+    match function as u32 {
+        psci::PSCI_CPU_ON_32 | psci::PSCI_CPU_ON_64 => {
+            // The firmware would start it at EL2, outside of stage 2: it starts at our entry.
+            let number = target as usize;
+            if number >= EDITOR {
+                return INVALID_PARAMETERS;
+            }
+            guest::set_entry(number, entry, context);
+            start(number, guest::run)
+        }
+        psci::PSCI_SYSTEM_OFF => dirty::guest_is_done(),
+        psci::PSCI_SYSTEM_RESET => end(Some(format_args!("the guest resets its machine"))),
+        psci::PSCI_VERSION
+        | psci::PSCI_CPU_OFF
+        | psci::PSCI_AFFINITY_INFO_32
+        | psci::PSCI_AFFINITY_INFO_64
+        | psci::PSCI_MIGRATE_INFO_TYPE
+        | psci::PSCI_FEATURES => firmware(function as u32, target, entry, context),
+        // Power states that lose the registers of EL2 among them.
+        _ => NOT_SUPPORTED,
+    }
+}
+
+fn firmware(function: u32, first: u64, second: u64, third: u64) -> u64 {
+    let mut arguments = [0; 17];
+    arguments[..3].copy_from_slice(&[first, second, third]);
+    Smc::call64(function, arguments)[0]
+}
