@@ -9,7 +9,7 @@ use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 /// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
-pub(crate) const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
+pub(crate) const OUTPUT_BITS: [u8; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
 
 /// What TCR says of a half of the address space beside its size: SH0 or SH1.
 fn shareability(tcr: u64, space: Space) -> u64 {

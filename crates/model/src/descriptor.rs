@@ -71,6 +71,7 @@ fn address(shape: Shape, value: u64) -> u64 {
 
 /// `value`, a leaf, with the access flag and the permission to write that hardware may have set in
 /// it: AP[2] is cleared at stage 1, S2AP[1] set at stage 2 (Arm ARM D8.5).
+#[inline]
 pub(crate) fn updated(shape: Shape, space: Space, value: u64) -> u64 {
     const DBM: u64 = 1 << 51;
     const READ_ONLY: u64 = 1 << 7;
@@ -90,6 +91,7 @@ pub(crate) fn as_stored(shape: Shape, space: Space, level: i8, value: u64) -> Le
     leaf(Shape { sets_accessed: false, ..shape }, space, level, value)
 }
 
+#[inline]
 fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
     let value = updated(shape, space, value);
     let shift = shape.shift(level);

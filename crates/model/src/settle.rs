@@ -16,7 +16,7 @@ const EVERYWHERE: (u64, u64) = (0, u64::MAX);
 impl Machine {
     /// Checks that software may rely on the tables as they are in memory now.
     pub(crate) fn check_settled(&mut self) -> Check {
-        for space in Space::ALL {
+        for space in self.spaces() {
             match self.dirty.take(space) {
                 Dirty::Everything => {
                     let held = self.cached.of(space).all().copied().collect();
