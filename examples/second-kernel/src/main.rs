@@ -21,13 +21,13 @@ use core::sync::atomic::Ordering;
 use aarch64_rt::{entry, exception_handlers};
 use linmap::features::System;
 use linmap::{
-    ChangeError, Changed, ChangedRanges, Editor, Layout, LinearMap, LinearMapConfig, MappingLists,
-    MemoryChange, ParkError, Protection,
+    ChangeError, Changed, ChangedRanges, LinearMap, LinearMapConfig, MappingLists, MemoryChange, ParkError,
+    Protection,
 };
 use linmap_cpu::El1And0;
 use linmap_live::{Global, PlanError, Step};
 use linmap_park::{IdentitySwitch, ParkingEditor, SurgeryLayout, SurgeryRoot, SwitchValues};
-use linmap_table::verify::{AccessFlag, Compared, PortableLoop, Tree, TreeError, verify_tree};
+use linmap_table::verify::{Compared, TreeError};
 use linmap_table::{BumpFrames, Fixmap, FrameSource, Reserved};
 use linmap_vmsa::{Level, Pa, PaRange};
 
@@ -193,10 +193,8 @@ impl Kernel {
 
     /// Compares every entry of the tables with what the kernel knows of its memory.
     fn verify(&mut self) -> Result<Compared, TreeError> {
-        let tree = Tree { geometry: G, root: ROOT, base: Layout::base(G), access_flag: AccessFlag::Software };
-        let expected = self.map.expected([RAM].into_iter(), &self.changed).chain(layout::expected());
-        let mut window = self.editor.window();
+        let Self { map, editor, changed, .. } = self;
         // SAFETY: the window reaches all of RAM, and only this CPU changes tables.
-        unsafe { verify_tree(&tree, expected, &mut window, |_, _, _| true, &PortableLoop) }
+        unsafe { map.verify(editor, [RAM].into_iter(), changed, layout::expected()) }
     }
 }
