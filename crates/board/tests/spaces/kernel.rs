@@ -6,7 +6,7 @@ use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
 use linmap_live::{Change, Half, LiveTree, Plan, PlanError, Step, Target};
 use linmap_model::event::Use;
-use linmap_model::{Config, Event};
+use linmap_model::{Config, Event, Trace};
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings};
 use linmap_vmsa::id::BbmLevel;
@@ -321,6 +321,11 @@ impl<'a> Kernel<'a> {
 
     fn verdict(&self, what: &str) -> Result {
         self.board.verdict().map_err(|violation| format!("{what}: {violation}"))
+    }
+
+    /// All that happened.
+    pub fn trace(&self) -> Trace {
+        self.board.trace().unwrap()
     }
 
     /// Whether all frames are free when all processes have ended.

@@ -3,5 +3,6 @@
 mod asids;
 mod edits;
 mod kernel;
+mod mistakes;
 mod pages;
 mod vmids;
