@@ -142,14 +142,19 @@ impl Kernel {
             let block = PaRange::new(start, Pa(start.0 + BLOCK));
             changed = self.map.split(&mut self.editor, &mut self.steps, block, Level::L3)?;
         }
-        for (protection, wanted) in [(Protection::ReadOnly, CPUS), (Protection::ReadWrite, 0)] {
-            changed = changed.and(self.protect(held, protection)?);
-            let refused = load::refused(held.start)?;
-            if refused != wanted {
-                return Err(Failure::Stores { round, refused });
-            }
-        }
+        // All CPUs hold a translation that allows the store before one that refuses it.
+        Self::expect_refused(held, round, 0)?;
+        changed = changed.and(self.protect(held, Protection::ReadOnly)?);
+        Self::expect_refused(held, round, CPUS)?;
+        changed = changed.and(self.protect(held, Protection::ReadWrite)?);
+        Self::expect_refused(held, round, 0)?;
         Ok(changed.and(self.map.fold(&mut self.editor, &mut self.steps, RUN)?))
+    }
+
+    /// Has all CPUs write to `held`. As many as `wanted` must be refused.
+    fn expect_refused(held: PaRange, round: u64, wanted: usize) -> Result<(), Failure> {
+        let refused = load::refused(held.start)?;
+        if refused == wanted { Ok(()) } else { Err(Failure::Stores { round, refused }) }
     }
 
     fn protect(&mut self, range: PaRange, protection: Protection) -> Result<Changed, Failure> {
