@@ -31,11 +31,12 @@ impl Machine {
             return Ok(());
         }
         let side = self.side(place.root, place.level, place.va, new);
+        let holders = self.holders(place.root);
         if !self.cached.of(root.space).is_empty() {
             let mask = self.reach(&side) - 1;
             let (start, last) = (place.va & !mask, place.va | mask);
             for held in self.cached.of(root.space).touching(root.shape, start, last) {
-                if held.cpus & root.cpus == 0 {
+                if held.cpus & holders == 0 {
                     continue;
                 }
                 let own =
@@ -46,20 +47,20 @@ impl Machine {
                         level: held.level,
                         va: held.va,
                         value: held.value,
-                        run: held.runs & root.cpus != 0,
+                        run: held.runs & holders != 0,
                         // Leaves were overwritten. A pointer in a walk cache still leads on.
                         again: self.leaf(held.root, held.level, held.value).is_none(),
                     };
                     self.check_pair(old, side)
-                        .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & root.cpus)))?;
+                        .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & holders)))?;
                 }
             }
         }
         for other in 0..self.roots.len() as u32 {
-            let Root { space, cpus, .. } = self.roots[other as usize];
-            if other != place.root && space == root.space && cpus & root.cpus != 0 {
+            let cpus = self.holders(other) & holders;
+            if other != place.root && self.roots[other as usize].space == root.space && cpus != 0 {
                 self.check_against_root(other, side)
-                    .map_err(|violation| violation.on_cpu(first_cpu(cpus & root.cpus)))?;
+                    .map_err(|violation| violation.on_cpu(first_cpu(cpus)))?;
             }
         }
         Ok(())

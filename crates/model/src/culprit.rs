@@ -136,7 +136,20 @@ impl Culprit {
                 }
             }
         };
-        missed.or_else(|| (!scope.broadcast && by != self.cpu).then_some(Miss::Local { holder: self.cpu }))
+        let local = || {
+            let root = match self.what {
+                What::Entry(held) => held.root,
+                What::Tree(left) => left.root,
+            };
+            let others = machine.common[self.space.index()] & !(1 << by);
+            match scope.broadcast {
+                true => None,
+                false if by != self.cpu => Some(Miss::Local { holder: self.cpu }),
+                false if machine.outlives_local(by, root) => Some(Miss::Local { holder: first_cpu(others) }),
+                false => None,
+            }
+        };
+        missed.or_else(local)
     }
 
     /// Whether walkers may use it at this moment, so that a TLBI issued now is too early.

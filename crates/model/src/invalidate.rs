@@ -27,7 +27,7 @@ impl Machine {
         }
         // VMALLE1 also reaches what combines both stages, of the current VMID.
         if scope.is_all_of_el1() {
-            self.invalidate_combined(scope.vmid, since, reached)?;
+            self.invalidate_combined(by, scope, since, reached)?;
         }
         Ok(())
     }
@@ -38,14 +38,22 @@ impl Machine {
         }
         let shape = self.shapes[space.index()];
         let (start, last) = scope.range.unwrap_or((0, u64::MAX));
-        let taken = self
-            .cached
-            .of_mut(space)
-            .take(shape, start, last, |held| held.since <= since && held.cpus & reached != 0);
+        let lasting = self.lasting(by, scope);
+        let taken = self.cached.of_mut(space).take(shape, start, last, |held| {
+            held.since <= since && held.cpus & reached != 0 && !lasting.contains(&held.root)
+        });
         for held in taken {
             self.invalidate_one(space, by, scope, reached, held)?;
         }
         Ok(())
+    }
+
+    /// The roots of whose entries a TLBI by `by` proves nothing, because it is not broadcast.
+    fn lasting(&self, by: usize, scope: &Scope) -> Vec<u32> {
+        if scope.broadcast || self.common.iter().all(|cpus| *cpus == 0) {
+            return Vec::new();
+        }
+        (0..self.roots.len() as u32).filter(|root| self.outlives_local(by, *root)).collect()
     }
 
     /// Applies the TLBI to `held`, which was removed from the records, and records what is left of
@@ -158,6 +166,7 @@ impl Machine {
             for left in left {
                 let id = self.roots[left.root as usize].id;
                 let gone = left.since <= since
+                    && (scope.broadcast || !self.outlives_local(by, left.root))
                     && scope.is_of(space, id, false)
                     && !(scope.spare_global && self.has_global(left.root)?);
                 if gone && cpu != by {
@@ -192,13 +201,15 @@ impl Machine {
         Ok(false)
     }
 
-    fn invalidate_combined(&mut self, vmid: Option<u16>, since: u64, reached: u64) -> Check {
+    fn invalidate_combined(&mut self, by: usize, scope: &Scope, since: u64, reached: u64) -> Check {
         let shape = self.shapes[Space::Stage2.index()];
+        let lasting = self.lasting(by, scope);
         let gone = self.cached.of_mut(Space::Stage2).take(shape, 0, u64::MAX, |held| {
             held.combined
                 && held.since <= since
                 && held.cpus & !reached == 0
-                && Some(self.roots[held.root as usize].id) == vmid
+                && Some(self.roots[held.root as usize].id) == scope.vmid
+                && !lasting.contains(&held.root)
         });
         for held in gone {
             self.release(held.root, held.level, held.va, held.value)?;

@@ -4,6 +4,7 @@
 mod access;
 mod barriers;
 mod cached;
+mod common;
 mod compare;
 mod config;
 mod conflict;

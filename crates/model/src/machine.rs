@@ -39,8 +39,10 @@ pub(crate) struct Root {
     pub table: u64,
     /// ASID or VMID.
     pub id: u16,
-    /// CPUs that walk it or may hold a part of it.
+    /// CPUs that walk it or may hold a part of it, apart from those that share what others hold.
     pub cpus: u64,
+    /// Some CPU installed it with CnP.
+    pub common: bool,
 }
 
 /// A root that a CPU has left, but may hold a part of.
@@ -139,6 +141,8 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
+    /// Per space: the CPUs that set CnP.
+    pub(crate) common: [u64; SPACES],
     /// The spaces that ever had a root: a set, by their numbers.
     pub(crate) spaces: u8,
     pub(crate) cpus: Vec<Cpu>,
@@ -200,6 +204,7 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
+            common: [0; SPACES],
             spaces: 0,
             cpus: (0..config.cpus).map(|_| Cpu::new(shapes)).collect(),
             shapes,

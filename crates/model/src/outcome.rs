@@ -3,7 +3,7 @@
 use crate::cached::{Held, SEEN, touches};
 use crate::descriptor::{Entry, Leaf, is_cacheable, read};
 use crate::limits::Limits;
-use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::machine::{Check, Machine, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 
@@ -103,8 +103,9 @@ impl Machine {
         for &root in &walks {
             self.walk(Step::from(root, self.roots[root as usize]), va, &mut outcomes)?;
         }
-        let left = self.cpus[cpu].left[space.index()].clone();
-        for LeftRoot { root, .. } in left {
+        let mut left: Vec<u32> = self.cpus[cpu].left[space.index()].iter().map(|left| left.root).collect();
+        left.extend(self.borrowed(cpu, space).into_iter().filter(|root| !walks.contains(root)));
+        for root in left {
             let Root { id, shape, .. } = self.roots[root as usize];
             let mut others = Outcomes { shift: shape.va_bits, ..Outcomes::default() };
             if shape.holds(space, va) {

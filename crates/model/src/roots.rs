@@ -87,10 +87,6 @@ impl Machine {
         let entries = shape.entries(shape.start);
         let bytes = (8 * entries as u64).max(64);
         let violation = |rule| Err(Violation::new(rule).on_cpu(cpu).at_pa(table));
-        // CnP: translations of one CPU may be used by another.
-        if value & 1 == 1 && self.cpus.len() > 1 {
-            return violation(Rule::Unmodelled);
-        }
         // Without E2H the register is ignored.
         if space == Space::El2High && !shape.has_el0 {
             return violation(Rule::Unmodelled);
@@ -139,6 +135,10 @@ impl Machine {
         let own = 1u64 << cpu;
         let root = self.root(space, table, id);
         let at = space.index();
+        let common = self.cpus.len() > 1 && self.cpus[cpu].bases[at].is_some_and(|base| base & 1 == 1);
+        if common && table != NO_TABLE {
+            self.share(cpu, space, root)?;
+        }
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());
         }
@@ -155,9 +155,7 @@ impl Machine {
         } else {
             self.join(root, cpu)?;
         }
-        let mut others: Vec<u32> = self.cpus[cpu].walks[at].clone();
-        others.extend(self.cpus[cpu].left[at].iter().map(|left| left.root));
-        for other in others.into_iter().filter(|other| *other != root) {
+        for other in self.beside(cpu, space, root) {
             self.check_roots(other, root).map_err(|violation| violation.on_cpu(cpu).at_pa(table))?;
         }
         let state = &mut self.cpus[cpu];

@@ -115,7 +115,9 @@ impl Machine {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
         let left = state.left[space.index()].iter().map(|left| (left.root, left.invalidated));
-        for (other, invalidated) in before.iter().map(|root| (*root, false)).chain(left).collect::<Vec<_>>() {
+        let own = before.iter().map(|root| (*root, false)).chain(left);
+        let borrowed = self.borrowed(cpu, space).into_iter().map(|root| (root, false));
+        for (other, invalidated) in own.chain(borrowed).collect::<Vec<_>>() {
             let Root { table, shape, .. } = self.roots[other as usize];
             if table == self.roots[root as usize].table {
                 continue;

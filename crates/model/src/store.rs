@@ -84,8 +84,9 @@ impl Machine {
             }
         }
         if is_cacheable(shape, place.level, old) {
+            let holders = self.holders(place.root);
             let runs = match read(shape, space, place.level, old) {
-                Entry::Leaf(leaf) if leaf.contiguous && shape.run(place.level) > 0 => root.cpus,
+                Entry::Leaf(leaf) if leaf.contiguous && shape.run(place.level) > 0 => holders,
                 _ => 0,
             };
             let held = Held {
@@ -95,7 +96,7 @@ impl Machine {
                 va: place.va,
                 value: old,
                 since: SEEN,
-                cpus: root.cpus,
+                cpus: holders,
                 runs,
                 replaced: self.now,
                 combined: false,
@@ -132,6 +133,10 @@ impl Machine {
         // Level 3 has runs with every granule.
         let run = root.shape.run(3);
         let near = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
+        // CPUs with CnP may use several trees.
+        if self.common[root.space.index()] != 0 {
+            return false;
+        }
         let beside = |other: &&Root| other.space == root.space && other.cpus & root.cpus != 0;
         near.iter().fold(bits, |any, word| any | word) & CONTIGUOUS == 0
             && self.roots.iter().filter(beside).count() == 1

@@ -84,7 +84,8 @@ impl Machine {
     /// and compares each with what the same CPUs may hold or walk.
     fn link_older(&mut self, place: EntryPlace, newest: u64) -> Check {
         let EntryPlace { root, level, va, pa } = place;
-        let Root { space, shape, cpus, .. } = self.roots[root as usize];
+        let Root { space, shape, .. } = self.roots[root as usize];
+        let cpus = self.holders(root);
         let mut older = Vec::new();
         self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
         for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
@@ -130,7 +131,7 @@ impl Machine {
     /// Lets `cpu` walk a tree that other CPUs walk: it sees what they see, older values too.
     pub(crate) fn join(&mut self, root: u32, cpu: usize) -> Check {
         let Root { space, shape, .. } = self.roots[root as usize];
-        let own = 1u64 << cpu;
+        let own = 1u64 << cpu | self.holders(root);
         let mut seen = Vec::new();
         for held in self.cached.of_mut(space).all_mut() {
             if held.root == root && held.since == SEEN {
@@ -235,7 +236,7 @@ impl Machine {
             self.odd_roots.push(table);
         }
         self.spaces |= 1 << space.index();
-        self.roots.push(Root { space, shape, table, id, cpus: 0 });
+        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false });
         self.roots.len() as u32 - 1
     }
 

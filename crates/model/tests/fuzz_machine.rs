@@ -107,7 +107,8 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
     let domain = prop::sample::select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
     let access = prop::sample::select(vec![Access::All, Access::Stores]);
     let value = prop_oneof![
-        (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
+        (0..FRAMES, 0..3u64, 0..2u64)
+            .prop_map(move |(frame, id, cnp)| (RAM + frame * granule) | (id << 48) | cnp),
         // E2H, and what else HCR_EL2, TCR_EL1 and VTCR_EL2 have.
         prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
         // TCR_EL1 of this machine: EPD0, A1, EPD1, HA, HD, HPD0 and HPD1, or a part of them.

@@ -162,12 +162,6 @@ fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
 }
 
 #[test]
-fn common_translations_are_for_one_cpu_alone() {
-    Scene::new(0, 1).write(0, Register::Ttbr1, ROOT | 1).legal();
-    Scene::new(0, 2).write(0, Register::Ttbr1, ROOT | 1).breaks(Rule::Unmodelled);
-}
-
-#[test]
 fn a_short_root_shares_its_page_with_anything() {
     // A root of 8 entries in the middle of a page whose other words change as they like.
     let config = |pa_bits, ram| Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 33, pa_bits, ram };

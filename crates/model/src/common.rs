@@ -1,0 +1,95 @@
+//! Translations that CPUs have in common: TTBR.CnP and VTTBR.CnP.
+//!
+//! CPUs that set CnP in the base register of a space may use each other's entries of the roots that
+//! they installed with it (Arm ARM D8.15). So what one of them may hold all may hold, and a TLBI
+//! that is not broadcast proves nothing, not even for the CPU that issues it: it may take an entry
+//! from another. A CPU that set CnP once counts as one of them for good.
+
+use crate::machine::{Check, Machine};
+use crate::rules::Rule;
+use crate::space::Space;
+use crate::violation::Violation;
+
+impl Machine {
+    /// The CPUs that may hold parts of the tree of `root`.
+    pub(crate) fn holders(&self, root: u32) -> u64 {
+        let root = &self.roots[root as usize];
+        if root.common && root.cpus != 0 { root.cpus | self.common[root.space.index()] } else { root.cpus }
+    }
+
+    /// Whether a TLBI that is for CPU `by` alone proves nothing of the entries of `root`.
+    pub(crate) fn outlives_local(&self, by: usize, root: u32) -> bool {
+        let root = &self.roots[root as usize];
+        let group = self.common[root.space.index()];
+        root.common && group >> by & 1 == 1 && group & !(1 << by) != 0
+    }
+
+    /// The roots that `cpu` walks or left in `space`.
+    pub(crate) fn trees_of(&self, cpu: usize, space: Space) -> impl Iterator<Item = u32> {
+        let (state, at) = (&self.cpus[cpu], space.index());
+        state.walks[at].iter().copied().chain(state.left[at].iter().map(|left| left.root))
+    }
+
+    /// The roots of other CPUs that `cpu` may use entries of.
+    pub(crate) fn borrowed(&self, cpu: usize, space: Space) -> Vec<u32> {
+        let group = self.common[space.index()];
+        if group >> cpu & 1 == 0 {
+            return Vec::new();
+        }
+        let others = (0..self.cpus.len()).filter(|other| *other != cpu && group >> other & 1 == 1);
+        let trees = others.flat_map(|other| self.trees_of(other, space));
+        let mut roots: Vec<u32> = trees.filter(|root| self.roots[*root as usize].common).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
+    /// The roots whose entries one CPU may use together with those of `root`, which `cpu` installs.
+    pub(crate) fn beside(&self, cpu: usize, space: Space, root: u32) -> Vec<u32> {
+        let group = if self.roots[root as usize].common { self.common[space.index()] } else { 0 };
+        let cpus = (0..self.cpus.len()).filter(|other| *other == cpu || group >> other & 1 == 1);
+        let mut roots: Vec<u32> = cpus.flat_map(|other| self.trees_of(other, space)).collect();
+        roots.extend(self.borrowed(cpu, space));
+        roots.sort_unstable();
+        roots.dedup();
+        roots.retain(|other| *other != root);
+        roots
+    }
+
+    /// `cpu` installs `root` with CnP: it shares what it holds of the root from now on, and what
+    /// others share.
+    pub(crate) fn share(&mut self, cpu: usize, space: Space, root: u32) -> Check {
+        let at = space.index();
+        if self.roots[root as usize].common && self.common[at] >> cpu & 1 == 1 {
+            return Ok(());
+        }
+        self.dirty.everything();
+        self.roots[root as usize].common = true;
+        self.common[at] |= 1 << cpu;
+        let group = self.common[at];
+        let mut gained = false;
+        let roots = &self.roots;
+        for held in self.cached.of_mut(space).all_mut().filter(|held| roots[held.root as usize].common) {
+            if held.cpus & group != 0 && group & !held.cpus != 0 {
+                gained = true;
+                held.cpus |= group;
+                held.runs |= if held.runs != 0 { group } else { 0 };
+            }
+        }
+        let others = (0..self.cpus.len()).filter(|other| group >> other & 1 == 1);
+        let mut trees: Vec<u32> = others.flat_map(|other| self.trees_of(other, space)).collect();
+        trees.sort_unstable();
+        trees.dedup();
+        if gained && trees.iter().any(|other| *other != root && !self.is_empty(*other)) {
+            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu));
+        }
+        for &one in &trees {
+            for &other in &trees {
+                if one != other && self.roots[other as usize].common {
+                    self.check_roots(one, other).map_err(|violation| violation.on_cpu(cpu))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
