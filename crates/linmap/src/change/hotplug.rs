@@ -73,7 +73,7 @@ impl LinearMap {
                 leaves: if is_pages { Leaves::Pages } else { self.leaves },
             })
             .collect();
-        let mappings = Mappings::new(self.layout().geometry(), &list)?;
+        let mappings = Mappings::new(self.tree.geometry(), &list)?;
         record_added(&mut editor.memory(), range)?;
         let mappable = check_mappable(&editor.memory(), range);
         let result = mappable.and_then(|()| self.run(editor, steps, target, Request::Map(&mappings)));

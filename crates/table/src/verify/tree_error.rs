@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use linmap_vmsa::{Descriptor, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Level, Pa, TablePermissions, Va};
 use thiserror::Error;
 
 use crate::mapping::MappingError;
@@ -71,7 +71,8 @@ pub enum TreeError {
         /// What it is.
         found: Descriptor,
     },
-    /// The descriptor of a table has bits besides the address and the type.
+    /// The descriptor of a table has bits besides the address, the type and what it must take away,
+    /// or lacks one of these.
     #[error("{place} is {found:?}, a table descriptor that should be {wanted:?}")]
     TableBits {
         /// The entry.
@@ -80,6 +81,16 @@ pub enum TreeError {
         found: Descriptor,
         /// The descriptor of the same table.
         wanted: Descriptor,
+    },
+    /// The tables on the way to the entry take away what they must for another range below them.
+    #[error("the tables above {place} take away {found}, and for it they must take away {wanted}")]
+    Tables {
+        /// The entry.
+        place: EntryPlace,
+        /// What they take away.
+        found: TablePermissions,
+        /// What they must take away.
+        wanted: TablePermissions,
     },
     /// The descriptor of a table leads to a frame that is no table for these addresses.
     #[error("{place} is {found:?}, but {frame} is not a table for these addresses")]
