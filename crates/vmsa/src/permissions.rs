@@ -116,7 +116,7 @@ impl Execute {
 
     /// The value of the bits in [`MASK`](Self::MASK) in `regime`. Where one bit says who executes,
     /// memory that only one of two may execute counts as executable:
-    /// [`check`](Attributes::check) refuses it there.
+    /// [`check`](crate::Attributes::check) refuses it there.
     #[inline]
     pub const fn bits_in(self, regime: Regime) -> u64 {
         match regime {

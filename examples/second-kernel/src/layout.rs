@@ -6,6 +6,7 @@
 //! −4M          a fixmap
 //! ```
 
+use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use linmap::{BuilderSlots, ImageParts};
@@ -39,76 +40,110 @@ pub const SLOTS: BuilderSlots = BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tab
 pub const WINDOWS: Va = Va(FIXMAP.0 + 5 * 0x1000);
 
 /// Everything that the kernel has mapped beside the linear map, in 2M blocks at [`OFFSET`].
-const BLOCKS: [(PaRange, Attributes); 4] = [
-    (block(0x0800_0000), Attributes::DEVICE),
-    (block(0x0900_0000), Attributes::DEVICE),
-    (IMAGE.read_only, Attributes::KERNEL_TEXT),
-    (IMAGE.data, Attributes::KERNEL_DATA),
-];
+const DEVICE_BLOCKS: [(PaRange, Attributes); 2] =
+    [(block(0x0800_0000), Attributes::DEVICE), (block(0x0900_0000), Attributes::DEVICE)];
+const IMAGE_BLOCKS: [(PaRange, Attributes); 2] =
+    [(IMAGE.read_only, Attributes::KERNEL_TEXT), (IMAGE.data, Attributes::KERNEL_DATA)];
 
 const fn block(start: u64) -> PaRange {
     PaRange { start: Pa(start), end: Pa(start + (2 << 20)) }
 }
 
 /// One table.
-#[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-pub struct Table([u64; 512]);
+struct Table([u64; 512]);
 
-/// The tables at the start of the data, each by its index in [`TABLES`].
-pub const ROOT: Pa = table(0);
-const DEVICES: Pa = table(1);
-const HIGH: Pa = table(2);
-const SLOT_TABLE: Pa = table(3);
-/// The identity map, which has the image alone.
-pub const IDENTITY: Pa = table(4);
-const LOW: Pa = table(5);
-/// A root that translates nothing.
-pub const NOTHING: Pa = table(6);
-/// Frames for the surgery root.
-pub const SURGERY: PaRange = PaRange { start: table(7), end: table(11) };
+impl Table {
+    const EMPTY: Self = Self([0; 512]);
 
-const fn table(index: u64) -> Pa {
-    Pa(IMAGE.data.start.0 + index * 0x1000)
+    /// The same table with `descriptor` for `va`.
+    const fn with(mut self, level: Level, va: u64, descriptor: Descriptor) -> Self {
+        self.0[G.index(Va(va), level)] = descriptor.0;
+        self
+    }
+
+    /// The same table at level 2 with these blocks.
+    const fn with_blocks(mut self, blocks: &[(PaRange, Attributes)]) -> Self {
+        let mut nth = 0;
+        while nth < blocks.len() {
+            let (range, attributes) = blocks[nth];
+            let Ok(leaf) = Descriptor::leaf(G, Level::L2, range.start, attributes) else {
+                panic!("a block of 2M")
+            };
+            self = self.with(Level::L2, range.start.0, leaf);
+            nth += 1;
+        }
+        self
+    }
 }
+
+/// The tables at the start of the data: the kernel starts on them, and stays on them.
+#[repr(C)]
+struct Tables {
+    root: Table,
+    devices: Table,
+    image: Table,
+    slots: Table,
+    identity: Table,
+    identity_image: Table,
+    nothing: Table,
+    surgery: [Table; 4],
+}
+
+const fn at(offset: usize) -> Pa {
+    Pa(IMAGE.data.start.0 + offset as u64)
+}
+
+pub const ROOT: Pa = at(offset_of!(Tables, root));
+/// The identity map, which has the image alone.
+pub const IDENTITY: Pa = at(offset_of!(Tables, identity));
+/// A root that translates nothing.
+pub const NOTHING: Pa = at(offset_of!(Tables, nothing));
+/// Frames for the surgery root.
+pub const SURGERY: PaRange = PaRange { start: at(offset_of!(Tables, surgery)), end: at(size_of::<Tables>()) };
 
 #[unsafe(link_section = ".tables")]
 #[used]
-static mut TABLES: [Table; 11] = {
-    let mut tables = [Table([0; 512]); 11];
-    tables[0].0[510] = Descriptor::table(G, DEVICES).0;
-    tables[0].0[511] = Descriptor::table(G, HIGH).0;
-    tables[2].0[G.index(FIXMAP, Level::L2)] = Descriptor::table(G, SLOT_TABLE).0;
-    tables[4].0[1] = Descriptor::table(G, LOW).0;
-    let mut nth = 0;
-    while nth < BLOCKS.len() {
-        let (range, attributes) = BLOCKS[nth];
-        let Ok(leaf) = Descriptor::leaf(G, Level::L2, range.start, attributes) else { panic!() };
-        let index = G.index(Va(range.start.0), Level::L2);
-        if nth < 2 {
-            tables[1].0[index] = leaf.0;
-        } else {
-            tables[2].0[index] = leaf.0;
-            tables[5].0[index] = leaf.0;
-        }
-        nth += 1;
+static mut TABLES: Tables = {
+    const fn below(offset: usize) -> Descriptor {
+        Descriptor::table(G, at(offset))
     }
-    tables
+    Tables {
+        root: Table::EMPTY.with(Level::L1, OFFSET, below(offset_of!(Tables, devices))).with(
+            Level::L1,
+            IMAGE.va.0,
+            below(offset_of!(Tables, image)),
+        ),
+        devices: Table::EMPTY.with_blocks(&DEVICE_BLOCKS),
+        image: Table::EMPTY.with_blocks(&IMAGE_BLOCKS).with(
+            Level::L2,
+            FIXMAP.0,
+            below(offset_of!(Tables, slots)),
+        ),
+        slots: Table::EMPTY,
+        identity: Table::EMPTY.with(Level::L1, IMAGE.data.start.0, below(offset_of!(Tables, identity_image))),
+        identity_image: Table::EMPTY.with_blocks(&IMAGE_BLOCKS),
+        nothing: Table::EMPTY,
+        surgery: [const { Table::EMPTY }; 4],
+    }
 };
 
 /// The entries of the fixmap.
 pub fn slots() -> NonNull<u64> {
-    NonNull::new((SLOT_TABLE.0 + OFFSET) as *mut u64).expect("not 0")
+    let slots = at(offset_of!(Tables, slots)).0 + OFFSET;
+    NonNull::new(slots as *mut u64).expect("not 0")
 }
 
 /// Where the image and the devices are mapped: what the surgery root has too.
 pub fn mapped() -> [VaRange; 4] {
-    BLOCKS.map(|(range, _)| VaRange::new(Va(range.start.0 + OFFSET), range.len()))
+    let [gic, uart] = DEVICE_BLOCKS;
+    let [text, data] = IMAGE_BLOCKS;
+    [gic, uart, text, data].map(|(range, _)| VaRange::new(Va(range.start.0 + OFFSET), range.len()))
 }
 
 /// What the tables must say besides the linear map.
 pub fn expected() -> impl Iterator<Item = Expected> {
-    let blocks = BLOCKS.into_iter().map(|(range, attributes)| Expected {
+    let blocks = DEVICE_BLOCKS.into_iter().chain(IMAGE_BLOCKS).map(|(range, attributes)| Expected {
         va: Va(range.start.0 + OFFSET),
         len: range.len(),
         content: Content::Leaves {

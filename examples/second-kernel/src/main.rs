@@ -21,13 +21,13 @@ use core::sync::atomic::Ordering;
 use aarch64_rt::{entry, exception_handlers};
 use linmap::features::System;
 use linmap::{
-    ChangeError, Changed, ChangedRanges, Editor, Layout, LinearMap, LinearMapConfig, MappingLists,
-    MemoryChange, ParkError, Protection,
+    ChangeError, Changed, ChangedRanges, LinearMap, LinearMapConfig, MappingLists, MemoryChange, ParkError,
+    Protection,
 };
 use linmap_cpu::El1And0;
 use linmap_live::{Global, PlanError, Step};
 use linmap_park::{IdentitySwitch, ParkingEditor, SurgeryLayout, SurgeryRoot, SwitchValues};
-use linmap_table::verify::{AccessFlag, Compared, PortableLoop, Tree, TreeError, verify_tree};
+use linmap_table::verify::{Compared, TreeError};
 use linmap_table::{BumpFrames, Fixmap, FrameSource, Reserved};
 use linmap_vmsa::{Level, Pa, PaRange};
 
@@ -142,14 +142,19 @@ impl Kernel {
             let block = PaRange::new(start, Pa(start.0 + BLOCK));
             changed = self.map.split(&mut self.editor, &mut self.steps, block, Level::L3)?;
         }
-        for (protection, wanted) in [(Protection::ReadOnly, CPUS), (Protection::ReadWrite, 0)] {
-            changed = changed.and(self.protect(held, protection)?);
-            let refused = load::refused(held.start)?;
-            if refused != wanted {
-                return Err(Failure::Stores { round, refused });
-            }
-        }
+        // All CPUs hold a translation that allows the store before one that refuses it.
+        Self::expect_refused(held, round, 0)?;
+        changed = changed.and(self.protect(held, Protection::ReadOnly)?);
+        Self::expect_refused(held, round, CPUS)?;
+        changed = changed.and(self.protect(held, Protection::ReadWrite)?);
+        Self::expect_refused(held, round, 0)?;
         Ok(changed.and(self.map.fold(&mut self.editor, &mut self.steps, RUN)?))
+    }
+
+    /// Has all CPUs write to `held`. As many as `wanted` must be refused.
+    fn expect_refused(held: PaRange, round: u64, wanted: usize) -> Result<(), Failure> {
+        let refused = load::refused(held.start)?;
+        if refused == wanted { Ok(()) } else { Err(Failure::Stores { round, refused }) }
     }
 
     fn protect(&mut self, range: PaRange, protection: Protection) -> Result<Changed, Failure> {
@@ -193,10 +198,8 @@ impl Kernel {
 
     /// Compares every entry of the tables with what the kernel knows of its memory.
     fn verify(&mut self) -> Result<Compared, TreeError> {
-        let tree = Tree { geometry: G, root: ROOT, base: Layout::base(G), access_flag: AccessFlag::Software };
-        let expected = self.map.expected([RAM].into_iter(), &self.changed).chain(layout::expected());
-        let mut window = self.editor.window();
+        let Self { map, editor, changed, .. } = self;
         // SAFETY: the window reaches all of RAM, and only this CPU changes tables.
-        unsafe { verify_tree(&tree, expected, &mut window, |_, _, _| true, &PortableLoop) }
+        unsafe { map.verify(editor, [RAM].into_iter(), changed, layout::expected()) }
     }
 }

@@ -1,9 +1,10 @@
 //! What the linear region must translate, for its verification.
 
 use linmap_table::Leaves;
-use linmap_table::verify::Expected;
+use linmap_table::verify::{AccessFlag, Compared, Expected, PortableLoop, Tree, TreeError, verify_tree};
 use linmap_vmsa::{Access, PaRange};
 
+use super::editor::Editor;
 use super::linear_map::LinearMap;
 use crate::changed_ranges::{Allowed, ChangedRanges};
 
@@ -38,5 +39,34 @@ impl LinearMap {
             let alias = (!alias.is_empty()).then_some((alias, read_only));
             changed.parts(below).chain(alias).chain(changed.parts(above)).flat_map(expected)
         })
+    }
+
+    /// Compares every entry of the kernel's half with what it must be:
+    /// [`expected`](Self::expected) in the linear region, and `behind` in the rest of the half,
+    /// ascending. All frames count as tables: a kernel that knows which are calls
+    /// [`verify_tree`](linmap_table::verify::verify_tree) itself.
+    ///
+    /// # Errors
+    /// [`TreeError`], the first difference.
+    ///
+    /// # Safety
+    /// A wrong table descriptor leads to memory that `editor`'s window reaches. Nothing changes
+    /// tables during the call.
+    pub unsafe fn verify<E: Editor, const N: usize>(
+        &self,
+        editor: &mut E,
+        memory: impl Iterator<Item = PaRange>,
+        changed: &ChangedRanges<N>,
+        behind: impl Iterator<Item = Expected>,
+    ) -> Result<Compared, TreeError> {
+        let tree = Tree {
+            geometry: self.tree.geometry(),
+            root: self.tree.root(),
+            base: self.tree.base(),
+            access_flag: AccessFlag::Software,
+        };
+        let expected = self.expected(memory, changed).chain(behind);
+        // SAFETY: the window of an editor reaches the tables; the rest is the caller's.
+        unsafe { verify_tree(&tree, expected, &mut editor.window(), |_, _, _| true, &PortableLoop) }
     }
 }
