@@ -31,6 +31,21 @@ pub struct Mapping {
 }
 
 /// Why a list of mappings was refused.
+///
+/// ```
+/// use linmap_table::{Leaves, Mapping, MappingError, Mappings};
+/// use linmap_vmsa::{Attributes, Geometry, Pa, Va};
+///
+/// let half_a_page = Mapping {
+///     va: Va(0x1000),
+///     pa: Pa(0x4000_1000),
+///     len: 0x800,
+///     attributes: Attributes::KERNEL_DATA,
+///     leaves: Leaves::Pages,
+/// };
+/// let refused = Mappings::new(Geometry::K4_48, &[half_a_page]).unwrap_err();
+/// assert!(matches!(refused, MappingError::Unaligned { granule: 0x1000, .. }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum MappingError {

@@ -49,6 +49,44 @@ impl fmt::Display for WantedEntry {
 }
 
 /// The first difference between a tree and what it must be.
+///
+/// ```
+/// use linmap_table::verify::{
+///     AccessFlag, Content, EntryPlace, Expected, PortableLoop, Tree, TreeError, Validity, WantedEntry,
+///     verify_tree,
+/// };
+/// use linmap_table::{BumpFrames, FirstMap, Leaves, OffsetWindow};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
+///
+/// # let host = vec![0u8; 1 << 16];
+/// # let host = Pa(host.as_ptr().expose_provenance() as u64);
+/// # let tables = PaRange::from_len(host, 1 << 16).unwrap();
+/// let geometry = Geometry::K4_48;
+/// let mut map = FirstMap::<4>::new(geometry);
+/// map.identity(PaRange::new(Pa(0x4000_0000), Pa(0x4000_2000)), Attributes::KERNEL_DATA)?;
+/// // SAFETY: `tables` is free memory, which the CPU reaches at its physical address.
+/// let tree = unsafe { map.build(0, &mut BumpFrames::new(tables, geometry)) }?;
+///
+/// let (root, access_flag) = (tree.root(), AccessFlag::Software);
+/// let built = Tree { geometry, root, base: Va(0), access_flag };
+/// // One page alone should be mapped.
+/// let content = Content::Leaves {
+///     pa: Pa(0x4000_0000),
+///     attributes: Attributes::KERNEL_DATA,
+///     validity: Validity::Valid,
+///     leaves: Leaves::Pages,
+/// };
+/// let expected = Expected { va: Va(0x4000_0000), len: 0x1000, content };
+/// // SAFETY: as above.
+/// let mut window = unsafe { OffsetWindow::new(0) };
+/// // SAFETY: the window reaches all tables, and nothing changes them.
+/// let result =
+///     unsafe { verify_tree(&built, [expected], &mut window, |_, _, _| true, &PortableLoop) };
+/// let Err(TreeError::Entry { place, wanted, .. }) = result else { panic!("{result:?}") };
+/// let EntryPlace { va, level, index, .. } = place;
+/// assert_eq!((va, level, index, wanted), (Va(0x4000_1000), Level::L3, 1, WantedEntry::Unused));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TreeError {
