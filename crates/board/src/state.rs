@@ -67,7 +67,7 @@ impl State {
         self.sync();
         self.event(event);
         let (pa, count, first, step) = match event {
-            Event::Store { pa, value, .. } => (pa, 1, value, 0),
+            Event::Store { pa, value, .. } | Event::Update { pa, value, .. } => (pa, 1, value, 0),
             Event::Fill { pa, count, first, step, .. } => (pa, count, first, step),
             _ => return,
         };

@@ -39,7 +39,7 @@ impl Machine {
     /// tables, and so on in the order of the spaces.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
-        Space::ALL.into_iter().find(|space| {
+        self.spaces().find(|space| {
             self.shapes[space.index()].holds(*space, va) && !state.walks[space.index()].is_empty()
         })
     }

@@ -88,7 +88,7 @@ impl Machine {
         self.cpus[cpu].control_pending = [false; SPACES];
         self.cpus[cpu].mair_pending = 0;
         self.cpus[cpu].invalidated.clear();
-        for space in Space::ALL.map(Space::index) {
+        for space in self.spaces().map(Space::index) {
             let left = std::mem::take(&mut self.cpus[cpu].left[space]);
             let (gone, kept): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.invalidated);
             self.cpus[cpu].left[space] = kept;

@@ -9,7 +9,7 @@ use crate::space::{Shape, Space};
 use crate::violation::Violation;
 
 /// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
-pub(crate) const OUTPUT_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
+pub(crate) const OUTPUT_BITS: [u8; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
 
 /// What TCR says of a half of the address space beside its size: SH0 or SH1.
 fn shareability(tcr: u64, space: Space) -> u64 {
@@ -64,12 +64,11 @@ impl Machine {
         let state = &mut self.cpus[cpu];
         state.control_pending[at] |= state.shapes[at] != shape;
         state.shapes[at] = shape;
+        self.updates |= shape.sets_accessed;
         if self.shapes[at] == shape { Ok(()) } else { self.reshape(space, shape, control) }
     }
 
     pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
-        // HA and HD: updates by hardware.
-        const UNMODELLED: u64 = 1 << 39 | 1 << 40;
         /// EPD0 and EPD1: walks that are off.
         const OFF: u64 = 1 << 7 | 1 << 23;
         let before = self.cpus[cpu].tcr;
@@ -82,7 +81,7 @@ impl Machine {
             _ => [0b01, 0b11],
         };
         let ips = OUTPUT_BITS[(value >> 32 & 7) as usize];
-        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 || value & UNMODELLED != 0 {
+        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
@@ -102,6 +101,7 @@ impl Machine {
             let va_bits = 64 - size as u32;
             let at = space.index();
             let shape = Shape { hierarchical: hpd & 1 == 0, ..self.shapes[at] };
+            let shape = shape.with_updates(value >> 39 & 1 == 1, value >> 40 & 1 == 1);
             let shape = shape.with_input(va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
             // DS is one bit for both halves.
             if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {

@@ -40,8 +40,10 @@ pub(crate) struct Leaf {
 pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 
 const AP: u64 = 6;
+const ACCESSED: u64 = 1 << 10;
 
-/// Reads `value`, found at `level` of a table of `space`.
+/// Reads `value`, found at `level` of a table of `space`. A leaf is as hardware may have updated
+/// it, which is all that a walk may make of it.
 pub(crate) fn read(shape: Shape, space: Space, level: i8, value: u64) -> Entry {
     if value & 1 == 0 {
         return Entry::Invalid;
@@ -67,7 +69,31 @@ fn address(shape: Shape, value: u64) -> u64 {
     }
 }
 
+/// `value`, a leaf, with the access flag and the permission to write that hardware may have set in
+/// it: AP[2] is cleared at stage 1, S2AP[1] set at stage 2 (Arm ARM D8.5).
+#[inline]
+pub(crate) fn updated(shape: Shape, space: Space, value: u64) -> u64 {
+    const DBM: u64 = 1 << 51;
+    const READ_ONLY: u64 = 1 << 7;
+    if !shape.sets_accessed {
+        return value;
+    }
+    let value = value | ACCESSED;
+    match (shape.sets_dirty && value & DBM != 0, space) {
+        (true, Space::Stage2) => value | READ_ONLY,
+        (true, _) => value & !READ_ONLY,
+        (false, _) => value,
+    }
+}
+
+/// The leaf that `value` is without updates by hardware.
+pub(crate) fn as_stored(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
+    leaf(Shape { sets_accessed: false, ..shape }, space, level, value)
+}
+
+#[inline]
 fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
+    let value = updated(shape, space, value);
     let shift = shape.shift(level);
     let execute = (value >> 53 & 3) as u8;
     let (memory, global) = match space {
@@ -126,8 +152,7 @@ impl Leaf {
 /// the access flag. Almost every value is asked about more than once, so nothing else is decoded.
 #[inline]
 pub(crate) fn is_cacheable(shape: Shape, level: i8, value: u64) -> bool {
-    const ACCESSED: u64 = 1 << 10;
-    let (table_or_page, accessed) = (value & 2 != 0, value & ACCESSED != 0);
+    let (table_or_page, accessed) = (value & 2 != 0, value & ACCESSED != 0 || shape.sets_accessed);
     value & 1 != 0
         && if level == 3 {
             table_or_page && accessed
@@ -149,10 +174,12 @@ mod tests {
             granule in prop::sample::select(vec![0x1000_u64, 0x4000, 0x1_0000]),
             (va_bits, pa_bits) in prop::sample::select(vec![(48, 48), (52, 52), (39, 40)]),
             level in -1..=3_i8,
+            ha: bool,
+            hd: bool,
             value: u64,
         ) {
             let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
-            let shape = Shape::of(&config, Space::High);
+            let shape = Shape::of(&config, Space::High).with_updates(ha, hd);
             // Levels that a walk of this shape has.
             prop_assume!(level >= shape.start);
             let expected = match read(shape, Space::High, level, value) {

@@ -18,7 +18,7 @@ impl Machine {
         if scope.void.is_some() {
             return Ok(());
         }
-        for space in Space::ALL {
+        for space in self.spaces() {
             let el1 = matches!(space, Space::Low | Space::High);
             if scope.reaches(space) && (!el1 || self.is_of_guest(scope)) {
                 self.invalidate_held(space, by, scope, since, reached)?;

@@ -36,6 +36,7 @@ mod store;
 mod stretch;
 mod tables;
 pub mod trace;
+mod updates;
 mod verdict;
 mod violation;
 mod witness;

@@ -139,6 +139,8 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
+    /// The spaces that ever had a root: a set, by their numbers.
+    pub(crate) spaces: u8,
     pub(crate) cpus: Vec<Cpu>,
     /// The shape of each space by the present TCR.
     pub(crate) shapes: [Shape; SPACES],
@@ -149,6 +151,8 @@ pub struct Machine {
     pub(crate) dirty: DirtySpaces,
     /// Whether a table descriptor that can be walked ever restricted what is below it.
     pub(crate) hierarchical: bool,
+    /// Whether hardware updates leaves of any space, or ever did.
+    pub(crate) updates: bool,
     /// Contiguous runs to check when software relies on them: root, level, first entry, first
     /// address.
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
@@ -196,12 +200,14 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
+            spaces: 0,
             cpus: (0..config.cpus).map(|_| Cpu::new(shapes)).collect(),
             shapes,
             mair: None,
             fresh: FreshEntries::new(config.cpus),
             dirty: DirtySpaces::default(),
             hierarchical: false,
+            updates: false,
             runs: FxHashSet::default(),
             now: 0,
             work: 0,
@@ -258,6 +264,12 @@ impl Machine {
     /// All CPUs.
     pub(crate) fn everyone(&self) -> u64 {
         u64::MAX >> (64 - self.cpus.len())
+    }
+
+    /// The spaces that may have anything to walk or hold.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = Space> + use<> {
+        let set = self.spaces;
+        Space::ALL.into_iter().filter(move |space| set >> space.index() & 1 == 1)
     }
 
     /// What a walk makes of `value` at `place`.

@@ -186,6 +186,12 @@ impl Memory {
         Stored { before, table, older: older.len() }
     }
 
+    /// Gives the word at `pa`, which is known, the value that hardware made of it.
+    pub fn update(&mut self, pa: u64, value: u64) {
+        let at = self.page(pa);
+        self.pages[at as usize].words[Self::word(pa)] = value;
+    }
+
     /// Stores `first`, `first + step` and so on to `count` words from `pa` on, if none of them was
     /// stored to before, all lie in one page, and no walk can enter it. Returns whether it did.
     pub fn store_first(&mut self, cpu: usize, pa: u64, count: usize, first: u64, step: u64) -> bool {

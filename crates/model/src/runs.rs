@@ -2,8 +2,7 @@
 //!
 //! A TLB may hold a run as one entry made of any of its descriptors, so all of them have to say the
 //! same of the whole run (Arm ARM D8.7.1). The access flag, and AP[2] (S2AP[1] at stage 2) beside
-//! DBM, may differ only where hardware updates them, one descriptor at a time. The model refuses
-//! TCR.HA and TCR.HD, so here they may not.
+//! DBM, may differ only where hardware updates them, one descriptor at a time.
 
 use crate::descriptor::{CONTIGUOUS, Entry, Leaf, read};
 use crate::machine::{Check, EntryPlace, Machine};

@@ -2,7 +2,7 @@
 
 use crate::cached::{Held, SEEN, run_shift};
 use crate::compare::Side;
-use crate::descriptor::{Entry, Leaf, is_cacheable, read};
+use crate::descriptor::{Entry, Leaf, as_stored, is_cacheable, read};
 use crate::dirty::Dirty;
 use crate::limits::Limits;
 use crate::machine::{Check, Machine, Root, first_cpu};
@@ -16,7 +16,7 @@ const EVERYWHERE: (u64, u64) = (0, u64::MAX);
 impl Machine {
     /// Checks that software may rely on the tables as they are in memory now.
     pub(crate) fn check_settled(&mut self) -> Check {
-        for space in Space::ALL {
+        for space in self.spaces() {
             match self.dirty.take(space) {
                 Dirty::Everything => {
                     let held = self.cached.of(space).all().copied().collect();
@@ -155,6 +155,10 @@ impl Machine {
                 let below = Below { root: side.root, table, level: side.level + 1, va: side.va, limits };
                 return self.check_agrees_below(root, below, within);
             }
+            // What hardware updates in an entry of this tree it updates in memory, too. What was
+            // overwritten, or is another tree's, may say that an update was made which the present
+            // entry does not have.
+            Entry::Leaf(_) if side.root == root => as_stored(shape, space, side.level, side.value),
             Entry::Leaf(leaf) => leaf,
         };
         if !leaf.global && own.id != now.id {
@@ -173,6 +177,7 @@ impl Machine {
             let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
                 && limits.each().all(|limit| leaf.within(limit).permissions == found.permissions)
                 && found.global == leaf.global
+                && (found.accessed || !leaf.accessed)
                 && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
                 && found.share == leaf.share;
             if !same {
@@ -225,8 +230,11 @@ impl Machine {
             let value = self.memory.newest(table + 8 * index)?;
             match read(shape, space, level, value) {
                 Entry::Invalid => return None,
-                Entry::Leaf(leaf) if !leaf.accessed => return None,
-                Entry::Leaf(leaf) => {
+                Entry::Leaf(_) => {
+                    let leaf = as_stored(shape, space, level, value);
+                    if !leaf.accessed && !shape.sets_accessed {
+                        return None;
+                    }
                     let to = ((last - base) >> shift).min(shape.entries(level) as u64 - 1);
                     let to = if self.is_in_step_between(root, table, level, index, to) { to } else { index };
                     let end = base + (to << shift) + ((1 << shift) - 1);

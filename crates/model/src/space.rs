@@ -59,13 +59,17 @@ pub(crate) struct Shape {
     /// Bits of input address.
     pub va_bits: u32,
     /// Bits of physical address of the machine.
-    pub pa_bits: u32,
+    pub pa_bits: u8,
     /// Bits of output address that do not fault: TCR.IPS or VTCR.PS.
-    pub out_bits: u32,
+    pub out_bits: u8,
     /// The first level of a walk.
     pub start: i8,
     /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
     pub hierarchical: bool,
+    /// Hardware sets the access flag of leaves: TCR.HA or VTCR.HA is 1.
+    pub sets_accessed: bool,
+    /// Hardware makes leaves with DBM writable at a write: HD is 1, too.
+    pub sets_dirty: bool,
     /// The regime has an EL0, so that nG, AP[1], PXN and their hierarchical forms have a meaning.
     pub has_el0: bool,
 }
@@ -76,9 +80,11 @@ impl Shape {
             granule: config.granule.trailing_zeros(),
             va_bits: 0,
             start: 0,
-            pa_bits: u32::from(config.pa_bits),
-            out_bits: u32::from(config.pa_bits),
+            pa_bits: config.pa_bits,
+            out_bits: config.pa_bits,
             hierarchical: true,
+            sets_accessed: false,
+            sets_dirty: false,
             has_el0: matches!(space, Space::Low | Space::High),
         }
         .with_input(u32::from(config.va_bits))
@@ -94,10 +100,15 @@ impl Shape {
     /// The same shape with output addresses of `bits`, or of what the machine has if that is less.
     /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
     /// alone.
-    pub fn with_output(self, bits: u32) -> Option<Self> {
+    pub fn with_output(self, bits: u8) -> Option<Self> {
         let out_bits = bits.min(self.pa_bits);
         let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
         known.then_some(Self { out_bits, ..self })
+    }
+
+    /// The same shape with the updates by hardware that HA and HD say.
+    pub fn with_updates(self, ha: bool, hd: bool) -> Self {
+        Self { sets_accessed: ha, sets_dirty: ha && hd, ..self }
     }
 
     /// Whether the root has entries, and no more than 16 tables of its level have.

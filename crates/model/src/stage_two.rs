@@ -41,10 +41,11 @@ impl Machine {
         let va_bits = 64 - (value & 0x3f) as u32;
         let root = start(granule, value >> 33 & 1, value >> 6 & 3);
         let ps = OUTPUT_BITS[(value >> 16 & 7) as usize];
-        let Some(root) = root.filter(|_| granule == present.granule && value & (HA | HD) == 0) else {
+        let Some(root) = root.filter(|_| granule == present.granule) else {
             return Err(violation(Rule::Unmodelled));
         };
-        let shape = Shape { va_bits, start: root, ..present }.with_output(ps);
+        let shape = Shape { va_bits, start: root, ..present };
+        let shape = shape.with_updates(value & HA != 0, value & HD != 0).with_output(ps);
         let shape = shape.ok_or(violation(Rule::Unmodelled))?;
         let ds = value >> 32 & 1 == 1;
         if !(25..=52).contains(&va_bits) || !shape.has_root() || (granule < 16 && shape.ds() != ds) {

@@ -44,6 +44,15 @@ impl Machine {
                 }
                 self.store(cpu, pa, value)
             }
+            Event::Update { cpu, pa, value, via } => {
+                self.check_cpu(cpu)?;
+                self.check_memory(pa, 8)?;
+                if let Some(via) = via {
+                    self.check_reaches(cpu, via, Use::Write, pa)?;
+                }
+                self.hardware_updates(pa)?;
+                self.store(cpu, pa, value)
+            }
             Event::Fill { cpu, pa, count, first, step } => {
                 self.check_cpu(cpu)?;
                 let len = count.checked_mul(8).ok_or(Violation::new(Rule::NotMemory).at_pa(pa))?;

@@ -34,6 +34,9 @@ impl Machine {
     }
 
     pub(crate) fn store(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
+        if self.updates {
+            self.check_no_update_lost(pa)?;
+        }
         let stored = self.memory.store(cpu, pa, value);
         if self.memory.pages() > MAX_PAGES || stored.older > MAX_OLDER {
             return Err(Violation::new(Rule::TooComplex).at_pa(pa));

@@ -234,6 +234,7 @@ impl Machine {
         if odd && !self.odd_roots.contains(&table) {
             self.odd_roots.push(table);
         }
+        self.spaces |= 1 << space.index();
         self.roots.push(Root { space, shape, table, id, cpus: 0 });
         self.roots.len() as u32 - 1
     }

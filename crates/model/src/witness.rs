@@ -113,7 +113,9 @@ fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
         let stop = machine.step(event).is_err();
         // A later event may link the table that a store belongs to.
         for (note, event) in notes.iter_mut().zip(&trace.events) {
-            let (Event::Store { pa, .. } | Event::Fill { pa, .. }) = *event else { continue };
+            let (Event::Store { pa, .. } | Event::Update { pa, .. } | Event::Fill { pa, .. }) = *event else {
+                continue;
+            };
             if note.is_none() {
                 machine.each_place(pa, |place| {
                     *note = Some(format!("level {} entry for {:#x}", place.level, place.va));

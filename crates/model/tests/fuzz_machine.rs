@@ -31,6 +31,7 @@ fn descriptor(granule: u64) -> impl Strategy<Value = u64> {
         Just(0x0070_0000_0000_0703),
         Just(0x0060_0000_0000_0f83),
         Just(0x0060_0000_0001_0701),
+        Just(0x0068_0000_0000_0383),
         Just(3),
         Just(0x4800_0000_0000_0003),
         Just(0x3000_0000_0000_0003),
@@ -109,12 +110,12 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         (0..FRAMES, 0..3u64).prop_map(move |(frame, id)| (RAM + frame * granule) | (id << 48)),
         // E2H, and what else HCR_EL2, TCR_EL1 and VTCR_EL2 have.
         prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
-        // TCR_EL1 of this machine: EPD0, A1, EPD1, HPD0 and HPD1, or a part of them.
+        // TCR_EL1 of this machine: EPD0, A1, EPD1, HA, HD, HPD0 and HPD1, or a part of them.
         (any::<u64>(), any::<bool>()).prop_map(move |(bits, plain)| {
             let size = 64 - u64::from(va_bits);
             let (tg0, tg1) =
                 [(0b00, 0b10), (0b10, 0b01), (0b01, 0b11)][granule.trailing_zeros() as usize / 2 - 6];
-            let bits = if plain { 0 } else { bits } & (1 << 7 | 1 << 22 | 1 << 23 | 0b11 << 41);
+            let bits = if plain { 0 } else { bits } & (1 << 7 | 1 << 22 | 1 << 23 | 0b1111 << 39);
             let ds = u64::from(granule < 0x1_0000 && (va_bits > 48 || pa_bits > 48)) << 59;
             size | size << 16 | tg0 << 14 | tg1 << 30 | 0b110 << 32 | 1 << 36 | ds | bits
         }),
@@ -126,6 +127,8 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
     prop_oneof![
         12 => (cpu.clone(), pa(granule), descriptor(granule), prop::option::weighted(0.1, va(va_bits)))
             .prop_map(|(cpu, pa, value, via)| Event::Store { cpu, pa, value, via }),
+        3 => (cpu.clone(), pa(granule), descriptor(granule))
+            .prop_map(|(cpu, pa, value)| Event::Update { cpu, pa, value, via: None }),
         6 => (cpu.clone(), 0..FRAMES, descriptor(granule), prop_oneof![Just(0), Just(granule)])
             .prop_map(move |(cpu, frame, first, step)| Event::Fill {
                 cpu, pa: RAM + frame * granule, count: granule / 8, first, step }),

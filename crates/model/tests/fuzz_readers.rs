@@ -15,6 +15,7 @@ use proptest::sample::{Index, select};
 /// A trace with each kind of line.
 const LINES: &[u8] = b"# head\nmachine cpus=2 bbm=3 granule=4K va=48 pa=48\nram 0x4000_0000 0x1000_0000\n\
     ram 0x8000_0000 0x1000\n0 store 0x40001000 0x40002003 via=0xffff800000001000\n\
+    0 update 0x40001000 0x40002003 via=0xffff800000001000\n\
     0 fill 0x40002000 count=512 first=0x703 step=0x1000\n0 dsb ishst\n1 isb\n0 tlbi vaae1is 0x80000001\n\
     0 tlbi rvaale1 0x4000000000000\n1 tlbi vmalle1is\n0 msr ttbr1_el1 0x40001000\n\
     1 read 0xffff0000 pa=0x40002000\n\

@@ -101,8 +101,8 @@ fn vtcr_changes_while_nothing_is_walked_or_held() {
         .write(0, Register::Vtcr, vtcr(39, 1))
         .store(A, GUEST & !2)
         .breaks(Rule::TranslationControl);
-    // The granule, HA and HD.
-    for bits in [0b01 << 14, 1 << 21, 1 << 22] {
+    // The granule.
+    for bits in [0b01 << 14, 0b10 << 14, 0b11 << 14] {
         bare(vtcr(40, 1) | bits).breaks(Rule::Unmodelled);
     }
     // PS.

@@ -144,6 +144,18 @@ pub enum Event {
         /// the MMU off, or when it does not matter.
         via: Option<u64>,
     },
+    /// An atomic read-modify-write of an aligned 64-bit word (SWP, CAS, LDSET, LDCLR): what
+    /// hardware updated in the old value is not lost, and software learns of it.
+    Update {
+        /// The CPU.
+        cpu: usize,
+        /// The physical address, a multiple of 8.
+        pa: u64,
+        /// The value afterwards, apart from what hardware may have updated.
+        value: u64,
+        /// The virtual address that it goes through, as in [`Store`](Self::Store).
+        via: Option<u64>,
+    },
     /// `count` 64-bit stores to consecutive words, in no particular order: `first`,
     /// `first + step` and so on (wrapping).
     Fill {
@@ -252,6 +264,7 @@ impl Event {
     pub const fn cpu(&self) -> Option<usize> {
         match *self {
             Self::Store { cpu, .. }
+            | Self::Update { cpu, .. }
             | Self::Fill { cpu, .. }
             | Self::Dsb { cpu, .. }
             | Self::Isb { cpu }
@@ -269,7 +282,7 @@ impl Event {
     /// the length is `None` when it exceeds 64 bits. `None` for all other events.
     pub const fn memory(&self) -> Option<(u64, Option<u64>)> {
         match *self {
-            Self::Store { pa, .. } => Some((pa, Some(8))),
+            Self::Store { pa, .. } | Self::Update { pa, .. } => Some((pa, Some(8))),
             Self::Fill { pa, count, .. } => Some((pa, count.checked_mul(8))),
             Self::Free { pa, len } => Some((pa, Some(len))),
             _ => None,

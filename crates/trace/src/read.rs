@@ -51,10 +51,12 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
     let name = words.word();
     Ok(match name.bytes {
         b"store" => {
-            let pa = words.word().multiple(8)?;
-            let value = words.word().number()?;
-            let via = words.next().map(|word| word.after("via=")?.number()).transpose()?;
+            let (pa, value, via) = stored(words)?;
             Event::Store { cpu, pa, value, via }
+        }
+        b"update" => {
+            let (pa, value, via) = stored(words)?;
+            Event::Update { cpu, pa, value, via }
         }
         b"fill" => {
             let pa = words.word().multiple(8)?;
@@ -93,6 +95,14 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
         }
         _ => access(cpu, name, words)?,
     })
+}
+
+/// Reads an address, a value, and the virtual address that leads there.
+fn stored(words: &mut Words<'_>) -> Result<(u64, u64, Option<u64>), LineError> {
+    let pa = words.word().multiple(8)?;
+    let value = words.word().number()?;
+    let via = words.next().map(|word| word.after("via=")?.number()).transpose()?;
+    Ok((pa, value, via))
 }
 
 /// Reads a range of virtual addresses and how it is used.

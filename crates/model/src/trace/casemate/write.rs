@@ -109,7 +109,9 @@ struct Writer {
 impl Writer {
     fn event(&mut self, event: &Event) -> Result<(), WriteError> {
         match *event {
-            Event::Store { cpu, pa, value, .. } => self.fill(cpu, pa, 1, value, 0),
+            Event::Store { cpu, pa, value, .. } | Event::Update { cpu, pa, value, .. } => {
+                self.fill(cpu, pa, 1, value, 0)
+            }
             Event::Fill { cpu, pa, count, first, step } => self.fill(cpu, pa, count, first, step),
             Event::Dsb { cpu, domain, access } => {
                 let kind = match (domain, access) {
