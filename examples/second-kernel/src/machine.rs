@@ -69,8 +69,8 @@ pub fn console() -> Uart<'static> {
     Uart::new(unsafe { UniqueMmioPointer::new(registers) })
 }
 
-/// Returns the number behind the program's path in the command line (`cargo xtask example --rounds`),
-/// or 1.
+/// Returns the number behind the program's path in the command line, or 1: that of
+/// `cargo xtask example --rounds`.
 pub fn rounds() -> u64 {
     let mut text = [0u8; 4096];
     let mut block = [text.as_mut_ptr() as u64, text.len() as u64];
