@@ -51,7 +51,7 @@ pub fn check(contestant: &Contestant, case: Case, memory: &mut TableMemory<'_>) 
         let name = contestant.name;
         ensure!(window.stray.is_none(), "{name}: the walk of {va} leaves the frames: {:x?}", window.stray);
         let right = match found {
-            Walk::Leaf { pa: to, level, descriptor } => {
+            Walk::Leaf { pa: to, level, descriptor, .. } => {
                 let attributes = Attributes { contiguous: contestant.contiguous, ..case.attributes() };
                 to == pa
                     && level == case.leaf.level()

@@ -66,7 +66,8 @@ fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_
 fn a_kernel_that_is_not_ours_changes_its_map_while_its_cpus_use_it() {
     // Level 3 by the list of CPUs, and two CPUs of level 0.
     for (cpu, bbm) in [("max,midr=0x410fd842", 3), ("neoverse-n1", 0), ("cortex-a72", 0)] {
-        let (code, console) = example("second-kernel", &format!("--cpu {cpu}"));
+        let rounds = if is_soak() { 20 } else { 1 };
+        let (code, console) = example("second-kernel", &format!("--cpu {cpu} --rounds {rounds}"));
         assert_eq!(code, Some(0), "{cpu}: {console}");
         let line = console.lines().find_map(|line| line.strip_prefix("second-kernel: "));
         let line = line.unwrap_or_else(|| panic!("{cpu}: {console}"));

@@ -388,3 +388,24 @@ fn memory_has_tags_where_the_cpus_have_them_and_is_asked_to() {
     }
     Boot::new("--cpus 2 --mte --append linmap.mte=on").until_linux_starts().run().expect_linux();
 }
+
+#[test]
+fn memory_below_tables_that_take_execution_away_never_becomes_text() {
+    let commands = "verify; reserve 0x50000000 16M; protect ro 0x50000000 4K; !text 0x50000000 4K; verify; \
+                    fold 0x50000000 16M; split 3 0x50200000 4K; memory remove 0x7c000000 16M; \
+                    memory add 0x7c000000 16M; verify; stress 60 0x1a7; verify; dump";
+    for (cpu, builder) in [(LEVEL_3, "identity"), ("--cpu neoverse-n1", "lazy-unmap")] {
+        let append = format!("linmap.tables=nx linmap.build={builder} linmap.trace=1");
+        let outcome = script(&format!("--payload none --memory 1G {cpu}"), &append, commands);
+        let console = &outcome.expect_success().console;
+        let refused = outcome.with("refused").expect("the refusal");
+        let what = refused["what"].as_str().expect("a reason");
+        assert!(what.contains("take away: PXN,UXN (D8.4.1.2.5)"), "{what}");
+        let runs: Vec<_> = console.lines().filter(|line| line.contains(" ISH G ")).collect();
+        let (linear, image): (Vec<&str>, Vec<&str>) =
+            runs.iter().partition(|line| line.contains("(tables: PXN,UXN)"));
+        assert!(!linear.is_empty() && linear.iter().all(|line| line.contains(" NX ")), "{console}");
+        assert!(image.iter().any(|line| line.contains(" x ")), "the image is executed: {console}");
+        outcome.expect_legal_trace();
+    }
+}

@@ -12,7 +12,7 @@ use linmap_model::Event;
 use linmap_model::event::{Access, Domain, Register};
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Descriptor, Level, MemoryType, Pa, PaRange, Va};
+use linmap_vmsa::{Descriptor, Level, MemoryType, Pa, PaRange, TablePermissions, Va};
 
 use super::checked::Checked;
 use super::job::Job;
@@ -40,6 +40,7 @@ pub(super) fn run(job: Job) -> Result<Checked> {
         image: ImageParts::default(),
         leaves: Leaves::Pages,
         pages: PageRanges::new(),
+        tables: TablePermissions::ALL,
         memory: MemoryType::Normal,
         builder: Builder::Fixmap(FixmapStep::Base),
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },

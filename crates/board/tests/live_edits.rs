@@ -13,21 +13,24 @@ use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, TablePermissions};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
-/// The shapes of trees with one granule: the common ones, a short root, LPA2 or 52 bits.
+/// The shapes of trees with one granule: the common ones, a short root, LPA2 or 52 bits; one of
+/// them with tables under which nothing is executed.
 fn geometries(granule: Granule) -> Vec<Geometry> {
     let shapes: &[(u8, u8)] = match granule {
         Granule::K4 => &[(39, 48), (48, 48), (37, 40), (52, 52)],
         Granule::K16 => &[(47, 48), (36, 40), (48, 48), (52, 52)],
         Granule::K64 => &[(42, 48), (48, 52), (39, 40), (52, 52)],
     };
-    shapes.iter().map(|&(va, pa)| Geometry::new(granule, va, pa).unwrap()).collect()
+    let mut all: Vec<_> = shapes.iter().map(|&(va, pa)| Geometry::new(granule, va, pa).unwrap()).collect();
+    all.push(all[1].with_table_permissions(TablePermissions::NEVER_EXECUTE).unwrap());
+    all
 }
 
 fn setting(granule: Granule) -> impl Strategy<Value = Setting> {

@@ -142,7 +142,7 @@ fn check(
             continue;
         }
         match walk(geometry, both.linear.root(), linear(memstart, Pa(pa)), window) {
-            Walk::Leaf { pa: found, level, descriptor } => {
+            Walk::Leaf { pa: found, level, descriptor, .. } => {
                 assert!(mapped && !memblock.is_no_map(Pa(pa)), "{pa:#x} is mapped");
                 assert_eq!(found, Pa(pa));
                 let attributes = descriptor.attributes(geometry, level).unwrap();
@@ -153,7 +153,7 @@ fn check(
     }
     let shape = both.code.geometry();
     let page = walk(shape, both.code.root(), Va(code.0), window);
-    let Walk::Leaf { pa, level, descriptor } = page else { panic!("the code is not mapped") };
+    let Walk::Leaf { pa, level, descriptor, .. } = page else { panic!("the code is not mapped") };
     let attributes = descriptor.attributes(shape, level).unwrap();
     assert_eq!((pa, level, attributes), (code, Level::L3, Attributes::KERNEL_TEXT));
     for beside in [code.0.wrapping_sub(PAGE), code.0 + PAGE] {

@@ -2,7 +2,7 @@
 
 use linmap_table::{Leaves, MappingError, Reserved};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Geometry, MemoryType, Pa};
+use linmap_vmsa::{AttributeError, Geometry, MemoryType, Pa, TablePermissions};
 use thiserror::Error;
 
 use crate::builder::Builder;
@@ -28,6 +28,10 @@ pub struct LinearMapConfig {
     pub leaves: Leaves,
     /// Memory to map by pages alone, whatever `leaves` allows.
     pub pages: PageRanges,
+    /// What the map's own tables take away from all memory below them, where TCR.HPD1 is clear.
+    /// [`TablePermissions::NEVER_EXECUTE`] is what Linux writes: no memory can become text then.
+    /// [`TablePermissions::ALL`] takes nothing.
+    pub tables: TablePermissions,
     /// The type of its memory: [`MemoryType::Normal`], or [`MemoryType::NormalTagged`] where every
     /// CPU has FEAT_MTE2.
     pub memory: MemoryType,
@@ -47,8 +51,9 @@ pub struct LinearMapConfig {
 }
 
 impl LinearMapConfig {
-    /// Returns the usual choices: the identity builder, the largest leaves, Normal memory, the map
-    /// at the start of the kernel's half, and no reliance on a BBM level.
+    /// Returns the usual choices: the identity builder, the largest leaves, Normal memory, tables
+    /// that take nothing away, the map at the start of the kernel's half, and no reliance on a BBM
+    /// level.
     pub fn new(
         geometry: Geometry,
         image: ImageParts,
@@ -61,6 +66,7 @@ impl LinearMapConfig {
             image,
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
+            tables: TablePermissions::ALL,
             memory: MemoryType::Normal,
             builder: Builder::Identity,
             slots,
@@ -91,6 +97,9 @@ pub enum ConfigError {
     /// The ranges break a rule: whole pages, ascending, disjoint, within the physical address size.
     #[error(transparent)]
     Mapping(#[from] MappingError),
+    /// The regime's tables can't take away what is asked for.
+    #[error(transparent)]
+    Tables(#[from] AttributeError),
     /// Memory ends above what a 1:1 map reaches.
     #[error(transparent)]
     Identity(#[from] BeyondIdentityReach),

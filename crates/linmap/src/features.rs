@@ -91,6 +91,16 @@ impl core::str::FromStr for BbmOverride {
 }
 
 /// An override claims a BBM level that the CPU does not report.
+///
+/// ```
+/// use linmap::features::{BbmOverride, Features, Overclaimed};
+/// use linmap_vmsa::id::{BbmLevel, Isar0, Midr, Mmfr0, Mmfr2};
+///
+/// let cpu = Features::new(Midr(0), Mmfr0(0b0101), Mmfr2(0), Isar0(0));
+/// let claim = BbmOverride { level: BbmLevel::L3, force: false };
+/// let Overclaimed { wanted, reported, .. } = cpu.with_bbm(claim).unwrap_err();
+/// assert_eq!((wanted, reported), (BbmLevel::L3, BbmLevel::L0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
     "BBM level {} is asked for, but the CPU (MIDR_EL1 {:#x}) reports level {} \

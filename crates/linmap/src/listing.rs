@@ -3,10 +3,9 @@
 use core::fmt;
 
 use linmap_table::Leaf;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, PaRange, Shareability, Va};
-
-/// The bit of a leaf that makes it read-only (AP[2]).
-const READ_ONLY: u64 = Access::KernelReadOnly.bits();
+use linmap_vmsa::{
+    Access, Attributes, Execute, Geometry, Level, MemoryType, Pa, PaRange, Shareability, TablePermissions, Va,
+};
 
 /// Consecutive leaves of one level with equal attributes, at consecutive physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,22 +19,25 @@ pub struct Run {
     pub len: u64,
     /// The level of the leaves.
     pub level: Level,
-    /// Their attributes, or `None` if they are not attributes of this crate.
+    /// The attributes with which they translate: their own, less what the tables take away. `None`
+    /// if the leaves' are not attributes of this crate.
     pub attributes: Option<Attributes>,
-    /// The bits that say who may write and execute, known whatever the other attributes are.
-    permissions: u64,
+    /// What the tables that lead to the leaves take away.
+    pub tables: TablePermissions,
+    /// Who may read and write, and who may execute, less what the tables take away: known whatever
+    /// the other attributes are.
+    permissions: (Access, Execute),
 }
 
 impl Run {
     /// Returns whether the run can be written.
     pub fn writable(&self) -> bool {
-        // `S2AP[1]` gives at stage 2 what `AP[2]` takes away at stage 1.
-        (self.permissions & READ_ONLY != 0) == self.geometry.regime().is_stage_2()
+        self.permissions.0.writable()
     }
 
     /// Returns whether the run can be executed, by the kernel or by user space.
     pub fn executable(&self) -> bool {
-        self.permissions & Execute::MASK != Execute::Never.bits_in(self.geometry.regime())
+        self.permissions.1 != Execute::Never
     }
 
     /// Returns whether the run can be both written and executed, at its own addresses. Memory may
@@ -94,6 +96,9 @@ impl fmt::Display for Run {
         })?;
         if self.writable_and_executable() {
             f.write_str(" W+X")?;
+        }
+        if !self.tables.is_all() {
+            write!(f, " (tables: {})", self.tables)?;
         }
         Ok(())
     }
@@ -160,8 +165,9 @@ impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {
                 pa: leaf.pa,
                 len: self.geometry.entry_bytes(leaf.level),
                 level: leaf.level,
-                attributes: leaf.descriptor.attributes(self.geometry, leaf.level),
-                permissions: leaf.descriptor.0 & (READ_ONLY | Execute::MASK),
+                attributes: leaf.attributes(self.geometry),
+                tables: leaf.tables,
+                permissions: permissions(self.geometry, leaf),
             });
             match (&mut self.next, leaf) {
                 (Some(run), Some(leaf))
@@ -169,6 +175,7 @@ impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {
                         && run.pa.0 + run.len == leaf.pa.0
                         && run.level == leaf.level
                         && run.attributes == leaf.attributes
+                        && run.tables == leaf.tables
                         && run.permissions == leaf.permissions =>
                 {
                     run.len += leaf.len;
@@ -178,6 +185,13 @@ impl<I: Iterator<Item = Leaf>> Iterator for Runs<I> {
             }
         }
     }
+}
+
+/// Who may access and execute what a leaf maps.
+fn permissions(geometry: Geometry, leaf: Leaf) -> (Access, Execute) {
+    let (bits, regime) = (leaf.descriptor.0, geometry.regime());
+    let (access, execute) = (Access::from_bits(bits, regime), Execute::from_bits(bits, regime));
+    (leaf.tables.restrict_access(access), leaf.tables.restrict_execute(execute))
 }
 
 #[cfg(test)]
@@ -190,7 +204,7 @@ mod tests {
 
     fn page(va: u64, pa: u64, attributes: Attributes) -> Leaf {
         let descriptor = Descriptor::page(G, Pa(pa), attributes);
-        Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor }
+        Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor, tables: TablePermissions::ALL }
     }
 
     #[test]
@@ -216,6 +230,26 @@ mod tests {
         let expected = "0xffff000000001000-0xffff000000002000 0x000040001000     4K L3   4K     \
                         RW x   ISH G  AF MEM/NORMAL W+X";
         assert_eq!(run.to_string(), expected);
+    }
+
+    #[test]
+    fn a_run_has_what_the_tables_leave_it_and_says_so() {
+        let both = Attributes { execute: Execute::Kernel, ..Attributes::KERNEL_DATA };
+        let restricted = |va: u64, tables| Leaf { tables, ..page(va, 0x4000_0000 + va, both) };
+        let leaves = [
+            restricted(0x1000, TablePermissions::NEVER_EXECUTE),
+            restricted(0x2000, TablePermissions::NEVER_EXECUTE),
+            restricted(0x3000, TablePermissions::READ_ONLY),
+            restricted(0x4000, TablePermissions::ALL),
+        ];
+        let runs: Vec<_> = Runs::new(G, leaves.into_iter()).collect();
+        let [never, read_only, all] = &runs[..] else { panic!("{runs:x?}") };
+        assert_eq!(never.len, 0x2000);
+        assert!(never.writable() && !never.executable());
+        assert!(!read_only.writable() && read_only.executable());
+        assert!(all.writable_and_executable());
+        assert!(never.to_string().ends_with("RW NX  ISH G  AF MEM/NORMAL (tables: PXN,UXN)"), "{never}");
+        assert!(read_only.to_string().ends_with("ro x   ISH G  AF MEM/NORMAL (tables: ro)"), "{read_only}");
     }
 
     #[test]

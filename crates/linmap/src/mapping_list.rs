@@ -14,6 +14,25 @@ use crate::page_ranges::PageRanges;
 /// A list of mappings of fixed capacity: `N`, or that of memory that it is lent. It holds one for
 /// each range of memory, and two more in a linear map for what lies around the kernel
 /// image, and two for each range of [`PageRanges`].
+///
+/// ```
+/// use linmap::{MappingList, TooManyRanges};
+/// use linmap_table::{Leaves, Mapping};
+/// use linmap_vmsa::{Attributes, Pa, PaRange, Va};
+///
+/// let range = PaRange::new(Pa(0x4000_0000), Pa(0x4000_1000));
+/// let mapping = Mapping {
+///     va: Va(0x4000_0000),
+///     pa: range.start,
+///     len: range.len(),
+///     attributes: Attributes::KERNEL_DATA,
+///     leaves: Leaves::Pages,
+/// };
+/// let mut list = MappingList::<1>::new();
+/// list.push(range, mapping)?;
+/// assert_eq!(list.push(range, mapping), Err(TooManyRanges { range, capacity: 1 }));
+/// # Ok::<(), TooManyRanges>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct MappingList<'m, const N: usize = 512> {
     own: ArrayVec<Mapping, N>,

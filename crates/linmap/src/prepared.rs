@@ -3,7 +3,7 @@
 use linmap_live::{Half, LiveTree};
 use linmap_table::cpu::Cpu;
 use linmap_table::{Built, Fixmap, FrameSource, Mappings};
-use linmap_vmsa::{MemoryType, Pa, PaRange};
+use linmap_vmsa::{Geometry, MemoryType, Pa, PaRange};
 
 use crate::build_error::BuildError;
 use crate::builder::Builder;
@@ -60,7 +60,7 @@ impl LinearMapConfig {
             Some(layout) => return Err(LayoutError::Outside { memory, reach: layout.reachable() }.into()),
         };
         linear_mappings(&layout, identity, self.image, self.leaves, &self.pages, self.memory, linear)?;
-        let linear = Mappings::new(geometry, linear)?;
+        let linear = Mappings::new(geometry.with_table_permissions(self.tables)?, linear)?;
         let method = match self.builder {
             Builder::Fixmap(step) => Method::Fixmap(step),
             Builder::Identity => {
@@ -105,6 +105,7 @@ impl<'c> PreparedMap<'c, '_> {
         let Self { config, ref layout, ref linear, ref method } = self;
         let LinearMapConfig { builder, ref slots, root, reserved, .. } = *config;
         slots.check(builder, fixmap)?;
+        let geometry = linear.geometry();
         let built = match method {
             // SAFETY: the caller's; the slots were checked.
             Method::Fixmap(step) => unsafe {
@@ -115,7 +116,7 @@ impl<'c> PreparedMap<'c, '_> {
                 build_by_identity(layout, linear, identity, root, reserved, slots, fixmap, cpu, frames)
             },
         }?;
-        Ok(BuiltMap { config, layout: *layout, built })
+        Ok(BuiltMap { config, geometry, layout: *layout, built })
     }
 }
 
@@ -143,6 +144,8 @@ impl<'c> PreparedMap<'c, '_> {
 #[derive(Debug)]
 pub struct BuiltMap<'c> {
     config: &'c LinearMapConfig,
+    /// The configuration's, with what its tables take away.
+    geometry: Geometry,
     layout: Layout,
     built: Built,
 }
@@ -160,13 +163,13 @@ impl BuiltMap<'_> {
 
     /// Returns the map in use, through which it is changed.
     pub fn into_map(self) -> LinearMap {
-        let LinearMapConfig { geometry, image, leaves, root, bbm, .. } = *self.config;
+        let LinearMapConfig { image, leaves, root, bbm, .. } = *self.config;
         let pages = self.config.pages.clone();
         // SAFETY: by the promise of `build`'s caller, the root is in TTBR1 with this geometry, the
         // map alone changes the tree from then on, hardware updates are off, and every editor
         // reaches the tree's tables. The builder mapped all memory at the layout, global.
         unsafe {
-            let tree = LiveTree::new(geometry, root, Half::High, bbm);
+            let tree = LiveTree::new(self.geometry, root, Half::High, bbm);
             LinearMap::new(tree, self.layout, image, leaves).with_policy(pages, self.config.memory)
         }
     }
@@ -176,7 +179,7 @@ impl BuiltMap<'_> {
 mod tests {
     use linmap_table::{Leaves, Reserved};
     use linmap_vmsa::id::BbmLevel;
-    use linmap_vmsa::{Geometry, Granule};
+    use linmap_vmsa::{Granule, TablePermissions};
 
     use super::*;
     use crate::{BuilderSlots, ImageParts, PageRanges};
@@ -188,6 +191,7 @@ mod tests {
             image: ImageParts::default(),
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
+            tables: TablePermissions::ALL,
             memory: MemoryType::Normal,
             builder: Builder::Identity,
             slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },

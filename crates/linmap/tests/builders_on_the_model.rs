@@ -17,7 +17,7 @@ use linmap_table::cpu::{Counted, Cpu, Dsb, InstructionCounts, Tlbi};
 use linmap_table::{Built, Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, MemoryType, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, MemoryType, Pa, PaRange, TablePermissions, Va};
 
 const G: Geometry = Geometry::K4_48;
 const IMAGE: Va = Va(0xffff_8000_8000_0000);
@@ -112,6 +112,7 @@ impl Booted {
             },
             leaves,
             pages: PageRanges::new(),
+            tables: TablePermissions::ALL,
             memory: MemoryType::Normal,
             builder,
             slots: SLOTS,

@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::{Edit, Step};
-use crate::uniform::uniform;
+use crate::uniform::uniform_below;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -91,8 +91,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let found = self.read(node, index);
         let Some(table) = self.context.next_table(found) else { return Ok(()) };
         let below = self.context.below(node, index, table);
-        let whole =
-            if geometry.has_leaf(node.level) { uniform(geometry, self.window, table, level) } else { None };
+        let whole = if geometry.has_leaf(node.level) {
+            uniform_below(geometry, self.window, found, table, level)
+        } else {
+            None
+        };
         let Some((attributes, pa)) = whole else {
             return self.fold_inside(below, node.va(index), node.last(index));
         };
@@ -238,7 +241,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             group.folded.push(match (entry(geometry, node.level, found), node.level.next()) {
                 (Entry::Leaf(_), _) => found.0 & !CONTIGUOUS,
                 (Entry::Table(table), Some(next)) if geometry.has_leaf(node.level) => {
-                    match uniform(geometry, self.window, table, next) {
+                    match uniform_below(geometry, self.window, found, table, next) {
                         Some((attributes, pa)) => leaf(geometry, node.level, attributes, pa).0,
                         None => 0,
                     }

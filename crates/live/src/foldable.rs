@@ -6,7 +6,7 @@ use crate::entry::{Entry, attributes_of, entry};
 use crate::gather::gather;
 use crate::node::Node;
 use crate::tree_context::TreeContext;
-use crate::uniform::uniform;
+use crate::uniform::{uniform, uniform_below};
 use linmap_table::TableWindow;
 
 /// Returns `first..=last` extended to the largest leaves that could arise after its leaves changed,
@@ -146,7 +146,9 @@ impl Place {
         let expected = (self.attributes, Pa(self.node.va(index).wrapping_add(self.offset)));
         match (entry(geometry, level, found), level.next()) {
             (Entry::Leaf(pa), _) => (attributes(context, self.node, index, found, window), pa) == expected,
-            (Entry::Table(table), Some(next)) => uniform(geometry, window, table, next) == Some(expected),
+            (Entry::Table(table), Some(next)) => {
+                uniform_below(geometry, window, found, table, next) == Some(expected)
+            }
             _ => false,
         }
     }

@@ -2,7 +2,7 @@
 
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Descriptor, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Descriptor, Geometry, Level, Pa, TablePermissions, Va, VaRange};
 use thiserror::Error;
 
 use linmap_table::EntryInUse;
@@ -102,6 +102,15 @@ pub enum PlanError {
     WritableAndExecutable {
         /// First such address.
         va: Va,
+    },
+    /// The tree's tables take away what the leaf is to allow, or what a leaf allows that would be
+    /// split.
+    #[error("{va} can't allow what the tree's tables take away: {tables} (D8.4.1.2.5)")]
+    TakenByTables {
+        /// First such address.
+        va: Va,
+        /// What the tables take away.
+        tables: TablePermissions,
     },
     /// A contiguous run in use would have to change entry by entry.
     #[error(

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Execute, Level, Va};
+use linmap_vmsa::{Access, Execute, Level, TablePermissions, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
@@ -56,6 +56,21 @@ impl Change {
             (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
             _ => false,
         }
+    }
+
+    /// Returns whether all that the change allows is left by tables that take away `tables`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) const fn is_left_by(self, tables: TablePermissions) -> bool {
+        let access = match self.access {
+            Some(access) => tables.allows_access(access),
+            None => true,
+        };
+        let execute = match self.execute {
+            Some(execute) => tables.allows_execute(execute),
+            None => true,
+        };
+        access && execute
     }
 
     /// Whether a leaf may become writable and executable, depending on the permission that stays.

@@ -15,6 +15,7 @@ use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::Edit;
+use crate::uniform::allows;
 use linmap_table::TableWindow;
 use linmap_table::fill;
 use linmap_table::release_below;
@@ -328,6 +329,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         };
         let attributes = attributes_beside(self.context.address_bits, whole);
         let base = node.va(index);
+        let tables = geometry.table_permissions();
+        if !tables.is_all() && !allows(geometry, tables, attributes) {
+            return Err(PlanError::TakenByTables { va: Va(base), tables });
+        }
         let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
         if let Err(error) = self.link(node, index, table) {
             self.release(table, next);

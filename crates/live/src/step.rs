@@ -107,6 +107,29 @@ pub enum Invalidation {
 }
 
 /// One step of a plan.
+///
+/// ```
+/// use linmap_live::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
+///
+/// /// What steps cost: stores of entries, and invalidations by address that keep walk caches.
+/// fn cost(steps: &[Step]) -> (u32, u32) {
+///     let (mut stores, mut invalidations) = (0, 0);
+///     for step in steps {
+///         match *step {
+///             Step::Store(Store { count, edit: Edit::Write { .. } | Edit::Bits { .. }, .. }) => {
+///                 stores += u32::from(count);
+///             }
+///             Step::EveryLeaf(EveryLeaf { first, last, .. }) => println!("all leaves {first} to {last}"),
+///             Step::Invalidate(Invalidation::ByVa { count, reach: Reach::LastLevel, .. }) => {
+///                 invalidations += count;
+///             }
+///             _ => {}
+///         }
+///     }
+///     (stores, invalidations)
+/// }
+/// # assert_eq!(cost(&[Step::Isb]), (0, 0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Stores to a live table.

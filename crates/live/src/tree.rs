@@ -143,8 +143,9 @@ impl LiveTree {
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Hole`],
-    /// [`PlanError::WritableAndExecutable`], [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`],
-    /// [`PlanError::Foreign`], [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    /// [`PlanError::WritableAndExecutable`], [`PlanError::TakenByTables`],
+    /// [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`], [`PlanError::Foreign`],
+    /// [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
     #[inline(always)]
     pub fn plan_protect<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
@@ -157,6 +158,10 @@ impl LiveTree {
         let (first, last) = self.context.bounds(target.range())?;
         if change.writable_and_executable() {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
+        }
+        let tables = self.context.geometry.table_permissions();
+        if !tables.is_all() && !change.is_left_by(tables) {
+            return Err(PlanError::TakenByTables { va: Va(first), tables });
         }
         self.plan(target.exclusivity(), steps, window, frames, |planner| planner.protect(first, last, change))
     }

@@ -3,7 +3,7 @@
 
 use core::slice;
 
-use linmap_vmsa::{Descriptor, Geometry, Level, Pa};
+use linmap_vmsa::{Access, Descriptor, Execute, Geometry, Level, Pa, TablePermissions};
 
 use crate::entry::{CONTIGUOUS, Entry, attributes_of, entry, leaf};
 use crate::gather::gather;
@@ -37,6 +37,30 @@ pub(crate) fn uniform<W: TableWindow>(
     let whole = as_one_leaf(geometry, window, entries, level);
     window.close(level);
     whole
+}
+
+/// As [`uniform`], of the table in frame `table` that `link` leads to: `None` also if `link` takes
+/// away what the leaves below allow, since a leaf in its place would allow it.
+#[inline(always)]
+pub(crate) fn uniform_below<W: TableWindow>(
+    geometry: Geometry,
+    window: &mut W,
+    link: Descriptor,
+    table: Pa,
+    level: Level,
+) -> Option<(u64, Pa)> {
+    let (attributes, pa) = uniform(geometry, window, table, level)?;
+    let tables = link.table_permissions(geometry.regime());
+    (tables.is_all() || allows(geometry, tables, attributes)).then_some((attributes, pa))
+}
+
+/// Returns whether a leaf with these attributes loses nothing below tables that take away `tables`.
+#[cold]
+#[inline(never)]
+pub(crate) fn allows(geometry: Geometry, tables: TablePermissions, attributes: u64) -> bool {
+    let regime = geometry.regime();
+    tables.allows_access(Access::from_bits(attributes, regime))
+        && tables.allows_execute(Execute::from_bits(attributes, regime))
 }
 
 /// [`uniform`] of a table that is open.
@@ -108,7 +132,7 @@ fn part<W: TableWindow>(
             Some((attributes_of(geometry, gathered.lead), pa, count))
         }
         (Entry::Table(below), Some(next)) => {
-            uniform(geometry, window, below, next).map(|(attributes, pa)| (attributes, pa, 1))
+            uniform_below(geometry, window, found, below, next).map(|(attributes, pa)| (attributes, pa, 1))
         }
         _ => None,
     }

@@ -12,7 +12,9 @@ use linmap_live::{
 use linmap_table::cpu::Dsb;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Pa, Va, VaRange};
+use linmap_vmsa::{
+    Access, Attributes, Descriptor, Execute, Geometry, Granule, Level, Pa, TablePermissions, Va, VaRange,
+};
 use live::segments::{Segment, Segments, said};
 use live::{Arena, HostCpu, Tables, live, tables};
 use proptest::prelude::*;
@@ -137,6 +139,17 @@ impl Machine {
         tables(&self.arena, self.geometry, self.tree.root(), self.tree.base().0)
     }
 
+    /// The table at `level` on the way to `va`, and the index of its entry.
+    fn way_to(&self, va: u64, level: Level) -> (Pa, usize) {
+        let Self { geometry, ref arena, ref tree, .. } = *self;
+        let (mut table, mut at) = (tree.root(), geometry.start_level());
+        while at != level {
+            let entry = Descriptor(arena.entry(table, geometry.index(Va(va), at)));
+            (table, at) = (entry.next_table(geometry).unwrap(), at.next().unwrap());
+        }
+        (table, geometry.index(Va(va), level))
+    }
+
     /// First byte that edits are made in: at the end of the half.
     fn first(&self) -> u64 {
         let end = (1u64 << self.geometry.va_bits()).wrapping_add(self.tree.base().0);
@@ -249,6 +262,7 @@ impl Machine {
             Op::Unmap => model.changed(first, last, |_| None),
             Op::Protect(change) => {
                 assert!(model.covers(first, last), "a hole was protected");
+                assert!(is_left(change, self.geometry.table_permissions()), "the tables take it away");
                 model.changed(first, last, |segment| {
                     let access = change.access.unwrap_or(segment.access);
                     let execute = change.execute.unwrap_or(segment.execute);
@@ -307,6 +321,11 @@ impl Machine {
                 );
             }
             PlanError::WritableAndExecutable { .. } => assert!(matches!(edit.op, Op::Protect(_))),
+            PlanError::TakenByTables { tables, .. } => {
+                let Op::Protect(change) = edit.op else { panic!("{error}") };
+                assert_eq!(tables, self.geometry.table_permissions());
+                assert!(!is_left(change, tables), "{error}");
+            }
             PlanError::OutOfFrames(_) => assert!(self.arena.free.len() < 1024),
             other => panic!("{other}"),
         }
@@ -319,6 +338,17 @@ impl Machine {
         let len = unit[edit.len.0 as usize].checked_mul(edit.len.1)?.min(bytes - start);
         Some(VaRange::new(Va(self.first().wrapping_add(start)), len))
     }
+}
+
+/// Whether tables that take away `tables` leave all that `change` allows.
+fn is_left(change: Change, tables: TablePermissions) -> bool {
+    let Change { access, execute, .. } = change;
+    let attributes = Attributes::KERNEL_RODATA;
+    tables.allows(Attributes {
+        access: access.unwrap_or(attributes.access),
+        execute: execute.unwrap_or(attributes.execute),
+        ..attributes
+    })
 }
 
 /// Whether something is mapped in `first..=last` that `mapping` must not be mapped over: other
@@ -355,6 +385,12 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
         Just((Granule::K64, 52, 52)),
     ]
     .prop_map(|(granule, va, pa)| Geometry::new(granule, va, pa).unwrap());
+    let tables = prop_oneof![
+        2 => Just(TablePermissions::ALL),
+        1 => Just(TablePermissions::NEVER_EXECUTE.and(TablePermissions::NO_USER_ACCESS)),
+    ];
+    let geometry =
+        (geometry, tables).prop_map(|(geometry, tables)| geometry.with_table_permissions(tables).unwrap());
     let half = prop_oneof![Just(Half::Low), Just(Half::High)];
     let bbm = prop_oneof![
         1 => Just(BbmLevel::L0),
@@ -518,6 +554,37 @@ fn mutate(machine: &mut Machine, edit: Edit) {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// A foreign tree, whose tables take away more than the geometry says, is never folded to a leaf
+/// that allows it.
+#[test]
+fn a_fold_never_gives_back_what_a_table_takes_away() {
+    for (tables, folds) in [
+        (TablePermissions::ALL, true),
+        (TablePermissions::NEVER_EXECUTE, true),
+        (TablePermissions::READ_ONLY, false),
+        (TablePermissions::NO_USER_ACCESS, true),
+    ] {
+        for (bbm, who) in
+            [(BbmLevel::L3, Who::Anybody), (BbmLevel::L0, Who::Nobody), (BbmLevel::L0, Who::Parked)]
+        {
+            let mut machine = Machine::new(Geometry::K4_48, Half::High, bbm, false);
+            machine.quick = true;
+            let mut model = Segments::default();
+            let op = Op::Map { leaves: Leaves::Pages, shift: false };
+            machine.run(Edit { op, who: Who::Anybody, start: (0, 0), len: (2, 2) }, &mut model);
+            // The first entry of the table of level 2.
+            let (l2, index) = machine.way_to(machine.first(), Level::L2);
+            machine.arena.poke(l2, index, |bits| bits | tables.bits(Geometry::K4_48.regime()));
+            let range = VaRange::new(Va(machine.first()), 2 << 20);
+            let mut steps = vec![Step::Isb; 64];
+            let (plan, mut window, arena) = machine.plan(Op::Fold, range, who, &mut steps).unwrap();
+            let is_block = |step: &Step| matches!(step, Step::Store(store) if store.level == Level::L2);
+            assert_eq!(plan.steps().iter().any(is_block), folds, "{tables} {bbm:?} {who:?}");
+            plan.abandon(&mut window, arena);
         }
     }
 }

@@ -12,6 +12,23 @@ use crate::memblock::Memblock;
 use crate::region_error::{PA_LIMIT, RegionError};
 
 /// A node that asked for memory.
+///
+/// ```
+/// use linmap_fdt::Fdt;
+/// use linmap_memblock::{DynamicError, DynamicReservation, Memblock};
+///
+/// /// Places what `/reserved-memory` asks for. Returns how many bytes.
+/// fn place<const N: usize>(memory: &mut Memblock<N>, tree: Fdt<'_>) -> u64 {
+///     let mut bytes = 0;
+///     memory.place_dynamic(tree, 0x1000, &mut |placed| match placed {
+///         Ok(DynamicReservation { range, .. }) => bytes += range.len(),
+///         Err(error) => {
+///             let _: DynamicError<'_> = error;
+///         }
+///     });
+///     bytes
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DynamicReservation<'a> {
     /// Its name.

@@ -124,6 +124,24 @@ pub enum FdtWarning<'a> {
 }
 
 /// What was left out or merged when a memory map was filled.
+///
+/// ```
+/// use linmap_fdt::Fdt;
+/// use linmap_memblock::{FdtError, FdtWarnings, Memblock};
+///
+/// /// Fills `memory` from a tree, and reports what was left out.
+/// fn fill<'a, const N: usize>(
+///     memory: &mut Memblock<N>,
+///     tree: Fdt<'a>,
+///     report: impl Fn(&str),
+/// ) -> Result<(), FdtError<'a>> {
+///     let warnings: FdtWarnings<'_> = memory.fill_from_fdt(tree)?;
+///     for warning in &warnings.first {
+///         report(&warning.to_string());
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FdtWarnings<'a> {
     /// The first few.

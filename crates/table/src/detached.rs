@@ -35,6 +35,32 @@ pub struct DetachedTree {
 }
 
 /// An entry in which a tree was to be published is in use.
+///
+/// ```
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{Built, DetachedTree, EntryInUse, FrameSource, ReachableFrames, TableWindow};
+/// use linmap_vmsa::Pa;
+///
+/// /// Publishes a tree below the root in use, or frees it.
+/// ///
+/// /// # Safety
+/// /// As [`DetachedTree::publish`].
+/// unsafe fn publish<W: TableWindow, F: FrameSource>(
+///     tree: DetachedTree,
+///     root: Pa,
+///     memory: &mut ReachableFrames<'_, W, F>,
+///     cpu: &mut impl Cpu,
+/// ) -> Result<Built, EntryInUse> {
+///     // SAFETY: the caller's.
+///     match unsafe { tree.publish(root, memory, cpu) } {
+///         Ok(built) => Ok(built),
+///         Err((tree, in_use)) => {
+///             tree.release(memory);
+///             Err(in_use)
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("entry {index} of the live table at {table}, for {va}, is in use: {found:?}")]
 pub struct EntryInUse {

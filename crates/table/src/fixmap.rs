@@ -132,6 +132,24 @@ impl Fixmap {
 }
 
 /// Table frames reached through one fixmap slot a level, cleared after every use.
+///
+/// ```
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{Fixmap, FixmapWindow, read};
+/// use linmap_vmsa::{Descriptor, Level, Pa};
+///
+/// /// Reads the first entry of the table of pages in `frame`.
+/// ///
+/// /// # Safety
+/// /// There is a table in `frame`, and nothing else accesses it. The slots 0 to 4 are free.
+/// unsafe fn first_entry(fixmap: &mut Fixmap, cpu: &mut impl Cpu, frame: Pa) -> Descriptor {
+///     // SAFETY: the caller's.
+///     unsafe {
+///         let mut window = FixmapWindow::new(fixmap, cpu, [0, 1, 2, 3, 4]);
+///         read(&mut window, Level::L3, frame, 0)
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct FixmapWindow<'f, C> {
     fixmap: &'f mut Fixmap,

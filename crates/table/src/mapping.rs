@@ -1,6 +1,6 @@
 //! What a tree translates: a list of ranges, checked once.
 
-use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, Pa, Va};
+use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, Pa, TablePermissions, Va};
 use thiserror::Error;
 
 /// Which leaves a mapping may be made of.
@@ -31,6 +31,21 @@ pub struct Mapping {
 }
 
 /// Why a list of mappings was refused.
+///
+/// ```
+/// use linmap_table::{Leaves, Mapping, MappingError, Mappings};
+/// use linmap_vmsa::{Attributes, Geometry, Pa, Va};
+///
+/// let half_a_page = Mapping {
+///     va: Va(0x1000),
+///     pa: Pa(0x4000_1000),
+///     len: 0x800,
+///     attributes: Attributes::KERNEL_DATA,
+///     leaves: Leaves::Pages,
+/// };
+/// let refused = Mappings::new(Geometry::K4_48, &[half_a_page]).unwrap_err();
+/// assert!(matches!(refused, MappingError::Unaligned { granule: 0x1000, .. }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum MappingError {
@@ -86,6 +101,14 @@ pub enum MappingError {
         /// What they can't say.
         error: AttributeError,
     },
+    /// The mapping allows what all tables of the geometry take away.
+    #[error("the mapping of {va} allows what its tables take away: {tables} (D8.4.1.2.5)")]
+    TakenByTables {
+        /// The mapping's virtual address.
+        va: Va,
+        /// What the tables take away.
+        tables: TablePermissions,
+    },
     /// The mapping would be writable and executable, at stage 1.
     #[error("the mapping of {va} would be writable and executable")]
     WritableAndExecutable {
@@ -95,8 +118,9 @@ pub enum MappingError {
 }
 
 /// A list of mappings that ascends, does not overlap, consists of whole pages, fits the geometry,
-/// and at stage 1 makes nothing writable and executable. At stage 2 the guest decides what it
-/// writes and executes, by its own stage 1.
+/// allows no more than its [tables](Geometry::with_table_permissions) do, and at stage 1 makes
+/// nothing writable and executable. At stage 2 the guest decides what it writes and executes, by
+/// its own stage 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings<'a> {
     geometry: Geometry,
@@ -133,6 +157,10 @@ impl<'a> Mappings<'a> {
             }
             if let Err(error) = attributes.check(geometry.regime()) {
                 return Err(MappingError::Attributes { va, error });
+            }
+            let tables = geometry.table_permissions();
+            if !tables.allows(attributes) {
+                return Err(MappingError::TakenByTables { va, tables });
             }
             // At stage 2 the guest's own stage 1 says what is code.
             if attributes.writable_and_executable() && !geometry.regime().is_stage_2() {

@@ -49,6 +49,29 @@ pub enum RecordError {
 /// A kernel whose memory never changes implements [`first_unmappable`](Self::first_unmappable)
 /// alone. The other functions, by which memory is added and removed, are implemented together or
 /// not at all: as provided, they refuse.
+///
+/// ```
+/// use linmap_table::{PhysicalMemory, RecordError, Unmappable};
+/// use linmap_vmsa::{Pa, PaRange};
+///
+/// /// A kernel with one range of memory.
+/// struct Memory(PaRange);
+///
+/// impl PhysicalMemory for Memory {
+///     fn first_unmappable(&self, range: PaRange) -> Option<Unmappable> {
+///         if !self.0.contains(range.start) {
+///             return Some(Unmappable::NotMemory(range.start));
+///         }
+///         (range.end > self.0.end).then_some(Unmappable::NotMemory(self.0.end))
+///     }
+/// }
+///
+/// let ram = PaRange::new(Pa(0x4000_0000), Pa(0x8000_0000));
+/// let more = PaRange::new(Pa(0x8000_0000), Pa(0x8000_1000));
+/// let mut memory = Memory(ram);
+/// assert_eq!(memory.first_unmappable(more), Some(Unmappable::NotMemory(Pa(0x8000_0000))));
+/// assert!(matches!(memory.add(more), Err(RecordError::Refused { .. })));
+/// ```
 pub trait PhysicalMemory {
     /// Returns the lowest byte in `range` that is not mappable, or `None` when all of it is.
     fn first_unmappable(&self, range: PaRange) -> Option<Unmappable>;

@@ -24,6 +24,28 @@ pub struct Reserved {
 }
 
 /// A tree in TTBR0. Hardware walks it until [`remove`](Self::remove).
+///
+/// ```
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::{DetachedTree, Installed, Reserved};
+/// use linmap_vmsa::registers::RegisterError;
+///
+/// /// Runs `work` with `tree` in TTBR0.
+/// ///
+/// /// # Safety
+/// /// As [`Reserved::install`].
+/// unsafe fn during<C: Cpu>(
+///     tree: DetachedTree,
+///     reserved: Reserved,
+///     cpu: &mut C,
+///     work: impl FnOnce(&mut C),
+/// ) -> Result<DetachedTree, (DetachedTree, RegisterError)> {
+///     // SAFETY: the caller's.
+///     let installed: Installed = unsafe { reserved.install(tree, cpu)? };
+///     work(cpu);
+///     Ok(installed.remove(cpu))
+/// }
+/// ```
 #[must_use = "TTBR0 keeps translating until the map is removed"]
 #[derive(Debug)]
 pub struct Installed {

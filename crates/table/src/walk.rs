@@ -1,6 +1,6 @@
 //! Software walks: tables in memory, read through a window.
 
-use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, TablePermissions, Va};
 
 use crate::window::TableWindow;
 
@@ -15,12 +15,25 @@ pub enum Walk {
         level: Level,
         /// The leaf.
         descriptor: Descriptor,
+        /// What the tables on the way to it take away from what it allows.
+        tables: TablePermissions,
     },
     /// The walk ends at an invalid entry: a translation fault.
     Fault {
         /// The level of the invalid entry.
         level: Level,
     },
+}
+
+impl Walk {
+    /// Returns the attributes with which the address translates: those of the leaf, less what the
+    /// tables take away. `None` for a fault, and for attributes that linmap never writes.
+    pub const fn attributes(&self, geometry: Geometry) -> Option<Attributes> {
+        match *self {
+            Self::Leaf { level, descriptor, tables, .. } => restricted(geometry, level, descriptor, tables),
+            Self::Fault { .. } => None,
+        }
+    }
 }
 
 /// Reads one entry of the table in frame `table`, which may be live.
@@ -37,8 +50,9 @@ pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, inde
     descriptor
 }
 
-/// Walks from the table in frame `root` as the hardware does for `va`. The bits of `va` above the
-/// VA size are ignored.
+/// Walks from the table in frame `root` as the hardware does for `va`, with the hierarchical
+/// permissions of tables (TCR.HPD0 and HPD1 are clear). The bits of `va` above the VA size are
+/// ignored.
 ///
 /// ```compile_fail,E0133
 /// # use linmap_table::{TableWindow, walk};
@@ -53,14 +67,19 @@ pub unsafe fn read<W: TableWindow>(window: &mut W, level: Level, table: Pa, inde
 pub unsafe fn walk<W: TableWindow>(geometry: Geometry, root: Pa, va: Va, window: &mut W) -> Walk {
     let mut level = geometry.start_level();
     let mut table = geometry.root_table(root, va);
+    // The descriptors of all tables on the way.
+    let mut above = 0;
     loop {
         // SAFETY: the caller's; the index is one of the entries at this level.
         let descriptor = unsafe { read(window, level, table, geometry.index(va, level)) };
         match (descriptor.decode(geometry, level), level.next()) {
-            (Decoded::Table(next_table), Some(next)) => (table, level) = (next_table, next),
+            (Decoded::Table(next_table), Some(next)) => {
+                (table, level, above) = (next_table, next, above | descriptor.0);
+            }
             (Decoded::Leaf(pa), _) => {
                 let offset = va.0 & (geometry.entry_bytes(level) - 1);
-                return Walk::Leaf { pa: Pa(pa.0 + offset), level, descriptor };
+                let tables = TablePermissions::from_bits(above, geometry.regime());
+                return Walk::Leaf { pa: Pa(pa.0 + offset), level, descriptor, tables };
             }
             _ => return Walk::Fault { level },
         }
@@ -78,12 +97,45 @@ pub struct Leaf {
     pub level: Level,
     /// The entry itself.
     pub descriptor: Descriptor,
+    /// What the tables that lead to it take away from what it allows.
+    pub tables: TablePermissions,
+}
+
+impl Leaf {
+    /// Returns the attributes with which its addresses translate: its own, less what the tables
+    /// take away. `None` for attributes that linmap never writes.
+    pub const fn attributes(&self, geometry: Geometry) -> Option<Attributes> {
+        restricted(geometry, self.level, self.descriptor, self.tables)
+    }
+}
+
+const fn restricted(
+    geometry: Geometry,
+    level: Level,
+    descriptor: Descriptor,
+    tables: TablePermissions,
+) -> Option<Attributes> {
+    match descriptor.attributes(geometry, level) {
+        Some(attributes) => Some(tables.restrict(attributes)),
+        None => None,
+    }
 }
 
 /// The levels of the deepest tree, −1 to 3.
 const LEVELS: usize = 5;
 
-/// All leaves of a tree in ascending order, and a count of its tables.
+/// A table on the way to a leaf.
+#[derive(Clone, Copy, Debug)]
+struct OnPath {
+    table: Pa,
+    /// The next index to look at, which counts through all tables of a root.
+    next: usize,
+    /// What this table's descriptor and those above it take away.
+    permissions: TablePermissions,
+}
+
+/// All leaves of a tree in ascending order, and a count of its tables. A leaf says what the tables
+/// take away that lie between the first one and itself.
 ///
 /// ```
 /// use linmap_table::{BumpFrames, FirstMap, LeafIter, OffsetWindow};
@@ -110,9 +162,8 @@ const LEVELS: usize = 5;
 pub struct LeafIter<'w, W> {
     geometry: Geometry,
     window: &'w mut W,
-    /// The tables from the root to the current leaf, each with the next index to look at, which
-    /// counts through all tables of a root.
-    path: [(Pa, usize); LEVELS],
+    /// The tables from the root to the current leaf.
+    path: [OnPath; LEVELS],
     depth: usize,
     start: Level,
     /// How many tables stand one after the other at the start level.
@@ -129,8 +180,7 @@ impl<'w, W: TableWindow> LeafIter<'w, W> {
     /// `table` is a table of a tree of this geometry, and `window` reaches it and all tables below
     /// it.
     pub unsafe fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
-        let mut path = [(Pa(0), 0); LEVELS];
-        path[0] = (table, 0);
+        let path = [OnPath { table, next: 0, permissions: TablePermissions::ALL }; LEVELS];
         let roots = if level == geometry.start_level() { geometry.root_tables() } else { 1 };
         Self { geometry, window, path, depth: 0, start: level, roots, base, tables: roots as u64 }
     }
@@ -147,7 +197,7 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
     fn next(&mut self) -> Option<Leaf> {
         loop {
             let level = Level::new(self.start.number() + self.depth as i8)?;
-            let (mut table, mut index) = self.path[self.depth];
+            let OnPath { mut table, next: mut index, permissions } = self.path[self.depth];
             let entries = self.geometry.entries(level);
             if self.depth == 0 {
                 if index == entries * self.roots {
@@ -161,24 +211,26 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
                 self.depth -= 1;
                 continue;
             }
-            self.path[self.depth].1 += 1;
+            self.path[self.depth].next += 1;
             // SAFETY: the promise of `new`; the index has not reached the number of entries at this
             // level.
             let descriptor = unsafe { read(self.window, level, table, index) };
             match descriptor.decode(self.geometry, level) {
                 Decoded::Invalid => {}
                 Decoded::Table(next) => {
+                    let own = descriptor.table_permissions(self.geometry.regime());
                     self.depth += 1;
-                    self.path[self.depth] = (next, 0);
+                    self.path[self.depth] =
+                        OnPath { table: next, next: 0, permissions: permissions.and(own) };
                     self.tables += 1;
                 }
                 Decoded::Leaf(pa) => {
                     let mut va = self.base.0;
                     for above in 0..=self.depth {
                         let at = Level::new(self.start.number() + above as i8)?;
-                        va += (self.path[above].1 as u64 - 1) << self.geometry.shift(at);
+                        va += (self.path[above].next as u64 - 1) << self.geometry.shift(at);
                     }
-                    return Some(Leaf { va: Va(va), pa, level, descriptor });
+                    return Some(Leaf { va: Va(va), pa, level, descriptor, tables: permissions });
                 }
             }
         }

@@ -43,7 +43,7 @@ fn check(geometry: Geometry, list: &[Mapping], tree: &DetachedTree, window: &mut
             let va = Va(mapping.va.0 + offset);
             // SAFETY: the window reaches the arena, where all tables are.
             let found = unsafe { walk(geometry, tree.root(), va, window) };
-            let Walk::Leaf { pa, level, descriptor } = found else { panic!("{va} is not mapped") };
+            let Walk::Leaf { pa, level, descriptor, .. } = found else { panic!("{va} is not mapped") };
             assert_eq!(pa, Pa(mapping.pa.0 + offset), "{va}");
             let found = descriptor.attributes(geometry, level).expect("attributes that linmap writes");
             assert_eq!(Attributes { contiguous: false, ..found }, mapping.attributes);

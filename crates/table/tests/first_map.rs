@@ -9,8 +9,8 @@ use linmap_table::{
 };
 use linmap_vmsa::registers::RegisterError;
 use linmap_vmsa::{
-    Access, Attributes, Execute, Geometry, Granule, Level, MemoryType, Pa, PaRange, Regime, Stage2, Va,
-    VmidSize,
+    Access, Attributes, Execute, Geometry, Granule, Level, MemoryType, Pa, PaRange, Regime, Stage2,
+    TablePermissions, Va, VmidSize,
 };
 use proptest::prelude::*;
 
@@ -179,7 +179,8 @@ proptest! {
     ) {
         let page = geometry.granule().bytes();
         let level = geometry.start_level();
-        let (roots, reach) = (geometry.root_tables(), geometry.entries(level) as u64 * geometry.entry_bytes(level));
+        let roots = geometry.root_tables();
+        let reach = geometry.entries(level) as u64 * geometry.entry_bytes(level);
         prop_assert!(roots <= 16 && reach * roots as u64 == 1 << geometry.va_bits());
         let all = 1u64 << geometry.va_bits();
         let mut map = FirstMap::<32>::new(geometry);
@@ -211,7 +212,7 @@ proptest! {
         let expected = pages.iter().map(|(&va, &(pa, attributes))| {
             let (validity, leaves) = (Validity::Valid, Leaves::ContiguousBlocks);
             let content = Content::Leaves { pa: Pa(pa), attributes, validity, leaves };
-            Expected { va: Va(va), len: page, content }
+            Expected { va: Va(va), len: page, content, tables: TablePermissions::ALL }
         });
         let tree_to_verify =
             Tree { geometry, root: tree.root(), base: Va(0), access_flag: AccessFlag::Software };

@@ -8,7 +8,9 @@ use linmap_table::verify::{
     verify_tree,
 };
 use linmap_table::{DetachedTree, FrameSource, Leaves, Mapping, MappingError, Mappings, TableWindow, read};
-use linmap_vmsa::{Access, Attributes, Decoded, Descriptor, Execute, Geometry, Granule, Level, Pa, Va};
+use linmap_vmsa::{
+    Access, Attributes, Decoded, Descriptor, Execute, Geometry, Granule, Level, Pa, TablePermissions, Va,
+};
 use proptest::prelude::*;
 
 mod arena;
@@ -101,7 +103,12 @@ impl Built {
 
 fn expected(mapping: &Mapping) -> Expected {
     let Mapping { va, pa, len, attributes, leaves } = *mapping;
-    Expected { va, len, content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves } }
+    Expected {
+        va,
+        len,
+        content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
+        tables: TablePermissions::ALL,
+    }
 }
 
 const BASE: u64 = 0xffff_0000_0000_0000;
@@ -230,7 +237,10 @@ fn a_mapping_that_two_ranges_of_the_list_describe_may_be_one_leaf() {
     let half = whole.len / 2;
     let upper = Content::Leaves { pa: Pa(pa.0 + half), attributes, validity, leaves };
     built.list[5].len = half;
-    built.list.insert(6, Expected { va: Va(whole.va.0 + half), len: half, content: upper });
+    built.list.insert(
+        6,
+        Expected { va: Va(whole.va.0 + half), len: half, content: upper, tables: TablePermissions::ALL },
+    );
     assert!(built.verify().is_ok());
     // With other attributes it may not.
     let other = Attributes { access: Access::KernelReadOnly, ..attributes };
@@ -264,7 +274,12 @@ fn free_slots_have_a_table_of_unused_entries() {
         let value = built.read((at.0, at.1, index)).0;
         built.flip((at.0, at.1, index), value);
     }
-    let slots = Expected { va: Va(BASE + 0x8000_8000_0000), len: 2 << 20, content: Content::FreeSlots };
+    let slots = Expected {
+        va: Va(BASE + 0x8000_8000_0000),
+        len: 2 << 20,
+        content: Content::FreeSlots,
+        tables: TablePermissions::ALL,
+    };
     built.list.truncate(6);
     assert!(built.verify().is_err(), "nothing is mapped there, so no table is right");
     built.list.push(slots);

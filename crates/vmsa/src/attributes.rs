@@ -1,10 +1,8 @@
 //! The attributes of a leaf descriptor, by meaning.
 
-use thiserror::Error;
-
+use crate::attribute_error::AttributeError;
 use crate::memory_type::MEM_ATTR;
-use crate::permissions::{PXN, READ_ONLY, USER, UXN, XN};
-use crate::{Access, Execute, Geometry, MemoryType, Regime, Stage2};
+use crate::{Access, Execute, Geometry, MemoryType, Regime, Stage2, TablePermissions};
 
 /// Who keeps the memory coherent (`SH[1:0]`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -52,61 +50,6 @@ pub struct Attributes {
     /// nT: the block is being split or merged by the FEAT_BBM level 1 procedure, and accesses may
     /// fault. Blocks only.
     pub no_translation: bool,
-}
-
-/// Attributes that a regime's descriptors can't say.
-///
-/// ```
-/// use linmap_vmsa::{Access, AttributeError, Attributes, Regime};
-///
-/// let user = Attributes { access: Access::UserReadWrite, ..Attributes::KERNEL_DATA };
-/// assert_eq!(user.check(Regime::El1And0), Ok(()));
-/// assert_eq!(user.check(Regime::El2), Err(AttributeError::UserAccess { regime: Regime::El2 }));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[non_exhaustive]
-pub enum AttributeError {
-    /// There is no user space.
-    #[error("user space may access the memory, and the {regime} regime has none: its AP[1] is RES1")]
-    UserAccess {
-        /// The regime.
-        regime: Regime,
-    },
-    /// There is no user space.
-    #[error("user space may execute the memory, and the {regime} regime has none: bit 54 is XN there")]
-    UserExecute {
-        /// The regime.
-        regime: Regime,
-    },
-    /// There are no address space identifiers.
-    #[error("the translation is not global, and the {regime} regime has no ASIDs: its nG is RES0")]
-    NotGlobal {
-        /// The regime.
-        regime: Regime,
-    },
-    /// S2AP says what a guest does, and stage 1 has none.
-    #[error("{access:?} is an access of stage 2, and the tables are those of {regime}")]
-    GuestAccess {
-        /// The access asked for.
-        access: Access,
-        /// The regime.
-        regime: Regime,
-    },
-    /// AP says what kernel and user space do, and stage 2 knows the guest as a whole.
-    #[error("{access:?} is an access of stage 1, and the tables are those of stage 2")]
-    NotGuestAccess {
-        /// The access asked for.
-        access: Access,
-    },
-    /// One of EL1 and EL0 executes the memory, which stage 2 says only with FEAT_XNX.
-    #[error("EL1 and EL0 of the guest don't both execute the memory ({execute:?}), which takes FEAT_XNX")]
-    ExecuteOfOneLevel {
-        /// What was asked for.
-        execute: Execute,
-    },
-    /// The guest's stage 1 says which memory has allocation tags.
-    #[error("stage 2 has no memory type with allocation tags: the guest's stage 1 has")]
-    TaggedAtStage2,
 }
 
 pub(crate) const SHAREABILITY_SHIFT: u32 = 8;
@@ -262,16 +205,10 @@ impl Attributes {
                 _ => return None,
             }
         };
-        let (access, execute) = match geometry.regime() {
-            Regime::Stage2(features) => {
-                (Access::from_bits_of_guest(bits), Execute::from_bits_of_guest(bits, features))
-            }
-            _ => Self::permissions_of_stage_1(bits, has_user_space),
-        };
         Some(Self {
             memory,
-            access,
-            execute,
+            access: Access::from_bits(bits, geometry.regime()),
+            execute: Execute::from_bits(bits, geometry.regime()),
             shareability,
             global: bits & NOT_GLOBAL == 0 || !has_user_space,
             accessed: bits & ACCESSED != 0,
@@ -279,36 +216,29 @@ impl Attributes {
             no_translation: block && bits & NO_TRANSLATION != 0,
         })
     }
+}
 
-    #[inline(always)]
-    const fn permissions_of_stage_1(bits: u64, has_user_space: bool) -> (Access, Execute) {
-        (
-            match (bits & USER != 0 && has_user_space, bits & READ_ONLY != 0) {
-                (false, false) => Access::KernelReadWrite,
-                (false, true) => Access::KernelReadOnly,
-                (true, false) => Access::UserReadWrite,
-                (true, true) => Access::UserReadOnly,
-            },
-            match (bits & PXN != 0, bits & UXN != 0) {
-                _ if !has_user_space => {
-                    if bits & XN != 0 {
-                        Execute::Never
-                    } else {
-                        Execute::Kernel
-                    }
-                }
-                (true, true) => Execute::Never,
-                (false, true) => Execute::Kernel,
-                (true, false) => Execute::User,
-                (false, false) => Execute::Both,
-            },
-        )
+impl TablePermissions {
+    /// Returns what a leaf with `attributes` below such tables allows.
+    #[must_use]
+    pub const fn restrict(self, attributes: Attributes) -> Attributes {
+        Attributes {
+            access: self.restrict_access(attributes.access),
+            execute: self.restrict_execute(attributes.execute),
+            ..attributes
+        }
+    }
+
+    /// Returns whether a leaf with `attributes` loses nothing below such tables.
+    pub const fn allows(self, attributes: Attributes) -> bool {
+        self.is_all() || self.allows_access(attributes.access) && self.allows_execute(attributes.execute)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::permissions::{PXN, READ_ONLY, USER, XN};
 
     const EL1: Geometry = Geometry::K4_48;
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::attributes::{CONTIGUOUS, NO_TRANSLATION};
-use crate::{AttributeError, Attributes, Geometry, Granule, Level, Pa};
+use crate::{AttributeError, Attributes, Geometry, Granule, Level, Pa, Regime, TablePermissions};
 
 /// A raw translation table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -74,11 +74,18 @@ impl Descriptor {
     /// An entry that translates nothing.
     pub const INVALID: Self = Self(0);
 
-    /// The entry that leads to the table in frame `table`. Hierarchical attributes (APTable,
-    /// XNTable) stay zero: permissions are those of the leaf.
+    /// The entry that leads to the table in frame `table`, with the geometry's
+    /// [table permissions](Geometry::with_table_permissions).
     #[inline]
     pub const fn table(geometry: Geometry, table: Pa) -> Self {
-        Self(encode_address(geometry, table) | TABLE_OR_PAGE | VALID)
+        let permissions = geometry.table_permissions().bits(geometry.regime());
+        Self(encode_address(geometry, table) | permissions | TABLE_OR_PAGE | VALID)
+    }
+
+    /// What a table descriptor takes away from everything below it.
+    #[inline]
+    pub const fn table_permissions(self, regime: Regime) -> TablePermissions {
+        TablePermissions::from_bits(self.0, regime)
     }
 
     /// The page that maps the frame `pa` with `attributes`. nT has no meaning there and is dropped.

@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::id::{Mmfr0, Mmfr1, Mmfr2};
-use crate::{Granule, Level, Pa, Regime, Stage2, Va};
+use crate::{AttributeError, Granule, Level, Pa, Regime, Stage2, TablePermissions, Va};
 
 /// The geometry of one half of a translation regime (what one TTBR translates), and which regime
 /// it is.
@@ -13,12 +13,14 @@ use crate::{Granule, Level, Pa, Regime, Stage2, Va};
 /// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
 // Aligned, so that it is loaded and stored as one word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(align(4))]
+#[repr(align(8))]
 pub struct Geometry {
     granule: Granule,
     va_bits: u8,
     pa_bits: u8,
     regime: Regime,
+    /// What new table descriptors take away.
+    tables: TablePermissions,
 }
 
 /// Concatenated tables resolve at most four address bits more than one (Arm ARM D8.2.2).
@@ -80,7 +82,13 @@ pub enum GeometryError {
 
 impl Geometry {
     /// The 4K granule with 48 bits of VA and PA.
-    pub const K4_48: Self = Self { granule: Granule::K4, va_bits: 48, pa_bits: 48, regime: Regime::El1And0 };
+    pub const K4_48: Self = Self {
+        granule: Granule::K4,
+        va_bits: 48,
+        pa_bits: 48,
+        regime: Regime::El1And0,
+        tables: TablePermissions::ALL,
+    };
 
     /// Returns the geometry with this granule, `va_bits` of virtual and `pa_bits` of physical
     /// address, in the regime [`Regime::El1And0`].
@@ -95,7 +103,7 @@ impl Geometry {
         if !matches!(pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
             return Err(GeometryError::PaBits { bits: pa_bits });
         }
-        Ok(Self { granule, va_bits, pa_bits, regime: Regime::El1And0 })
+        Ok(Self { granule, va_bits, pa_bits, regime: Regime::El1And0, tables: TablePermissions::ALL })
     }
 
     /// Returns the geometry of stage 2 with this granule, `ipa_bits` of intermediate physical
@@ -146,10 +154,29 @@ impl Geometry {
         Self::stage_2(granule, ipa_bits, pa_bits, Stage2::of_cpu(mmfr1, mmfr2))
     }
 
-    /// Returns the same geometry in another regime.
+    /// Returns the same geometry in another regime, with tables that take away nothing.
     #[must_use]
     pub const fn in_regime(self, regime: Regime) -> Self {
-        Self { regime, ..self }
+        Self { regime, tables: TablePermissions::ALL, ..self }
+    }
+
+    /// Returns the same geometry for a tree whose table descriptors take away `tables` from what is
+    /// below them. All that writes tables by this geometry writes such descriptors, and refuses
+    /// mappings that they would restrict. Reading goes by the descriptors that are found.
+    ///
+    /// # Errors
+    /// [`AttributeError::TablesOfStage2`], [`AttributeError::TablesOfUser`].
+    pub const fn with_table_permissions(self, tables: TablePermissions) -> Result<Self, AttributeError> {
+        match tables.check(self.regime) {
+            Ok(()) => Ok(Self { tables, ..self }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What new table descriptors take away from what is below them.
+    #[inline]
+    pub const fn table_permissions(self) -> TablePermissions {
+        self.tables
     }
 
     /// The regime.

@@ -156,6 +156,13 @@ impl Mmfr2 {
 }
 
 /// ID_AA64PFR1_EL1: memory tagging.
+///
+/// ```
+/// use linmap_vmsa::id::{Mmfr1, Pfr1};
+///
+/// assert!(Pfr1(0b0010 << 8).tagged_memory(), "FEAT_MTE2");
+/// assert!(Mmfr1(0b0010 << 4).vmid16(), "FEAT_VMID16");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Pfr1(pub u64);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod attribute_error;
 mod attributes;
 pub mod bbm;
 mod descriptor;
@@ -15,10 +16,12 @@ mod permissions;
 mod regime;
 pub mod registers;
 mod stage_2_registers;
+mod table_permissions;
 pub mod tlbi;
 
 pub use address::{Pa, PaRange, Va, VaRange};
-pub use attributes::{AttributeError, Attributes, Shareability};
+pub use attribute_error::AttributeError;
+pub use attributes::{Attributes, Shareability};
 pub use descriptor::{Decoded, Descriptor, LINEAR_SPAN, LeafError, leaf_type};
 pub use geometry::{Geometry, GeometryError, PaReach};
 pub use granule::Granule;
@@ -27,3 +30,4 @@ pub use memory_type::MemoryType;
 pub use permissions::{Access, Execute};
 pub use regime::{Regime, Stage2};
 pub use stage_2_registers::{Stage2Registers, VmidSize};
+pub use table_permissions::TablePermissions;

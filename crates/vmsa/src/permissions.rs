@@ -73,7 +73,21 @@ impl Access {
         }
     }
 
-    pub(crate) const fn from_bits_of_guest(bits: u64) -> Self {
+    /// Returns the access that the bits of a leaf say.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64, regime: Regime) -> Self {
+        if regime.is_stage_2() {
+            return Self::from_bits_of_guest(bits);
+        }
+        match (bits & USER != 0 && regime.has_user_space(), bits & READ_ONLY != 0) {
+            (false, false) => Self::KernelReadWrite,
+            (false, true) => Self::KernelReadOnly,
+            (true, false) => Self::UserReadWrite,
+            (true, true) => Self::UserReadOnly,
+        }
+    }
+
+    const fn from_bits_of_guest(bits: u64) -> Self {
         match (bits & READ_ONLY != 0, bits & USER != 0) {
             (false, false) => Self::GuestNone,
             (false, true) => Self::GuestReadOnly,
@@ -136,8 +150,23 @@ impl Execute {
         }
     }
 
-    /// What the leaf of stage 2 says.
-    pub(crate) const fn from_bits_of_guest(bits: u64, features: Stage2) -> Self {
+    /// Returns who executes by the bits of a leaf.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64, regime: Regime) -> Self {
+        if let Regime::Stage2(features) = regime {
+            return Self::from_bits_of_guest(bits, features);
+        }
+        match (bits & PXN != 0, bits & UXN != 0) {
+            (_, true) if !regime.has_user_space() => Self::Never,
+            (_, false) if !regime.has_user_space() => Self::Kernel,
+            (true, true) => Self::Never,
+            (false, true) => Self::Kernel,
+            (true, false) => Self::User,
+            (false, false) => Self::Both,
+        }
+    }
+
+    const fn from_bits_of_guest(bits: u64, features: Stage2) -> Self {
         match (bits & XN != 0, bits & XN_OF_STAGE_2_LOW != 0 && features.has_xnx()) {
             (true, false) => Self::Never,
             (false, false) => Self::Both,

@@ -57,7 +57,7 @@ fn the_tables_of_a_root_divide_the_addresses_among_them() {
     assert_eq!(g.root_table(root, Va(1 << 39)), Pa(0x4000_3000));
     assert_eq!(g.index(Va(1 << 39 | 3 << 30), Level::L1), 3);
     assert_eq!(Geometry::K4_48.root_table(root, Va(u64::MAX)), root);
-    assert_eq!((Geometry::K4_48.root_tables(), size_of::<Geometry>()), (1, 4));
+    assert_eq!((Geometry::K4_48.root_tables(), size_of::<Geometry>()), (1, 8));
 }
 
 #[test]

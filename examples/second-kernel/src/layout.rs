@@ -12,7 +12,9 @@ use core::ptr::NonNull;
 use linmap::{BuilderSlots, ImageParts};
 use linmap_table::Leaves;
 use linmap_table::verify::{Content, Expected, Validity};
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Level, Pa, PaRange, Va, VaRange};
+use linmap_vmsa::{
+    Attributes, Descriptor, Geometry, Granule, Level, Pa, PaRange, TablePermissions, Va, VaRange,
+};
 
 /// 39 bits of VA in each half, 40 bits of PA.
 pub const G: Geometry = match Geometry::new(Granule::K4, 39, 40) {
@@ -152,6 +154,8 @@ pub fn expected() -> impl Iterator<Item = Expected> {
             validity: Validity::Valid,
             leaves: Leaves::Blocks,
         },
+        tables: TablePermissions::ALL,
     });
-    blocks.chain([Expected { va: FIXMAP, len: 2 << 20, content: Content::FreeSlots }])
+    let (content, tables) = (Content::FreeSlots, TablePermissions::ALL);
+    blocks.chain([Expected { va: FIXMAP, len: 2 << 20, content, tables }])
 }

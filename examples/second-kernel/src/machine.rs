@@ -51,9 +51,9 @@ pub fn listen(listens: bool) {
     }
 }
 
-/// Waits until `done`, for at most half a second. Returns whether it is.
+/// Waits until `done`, for at most two seconds. Returns whether it is.
 pub fn wait(mut done: impl FnMut() -> bool) -> bool {
-    let end = register!("cntvct_el0") + register!("cntfrq_el0") / 2;
+    let end = register!("cntvct_el0") + 2 * register!("cntfrq_el0");
     while !done() {
         if register!("cntvct_el0") > end {
             return false;
@@ -67,6 +67,18 @@ pub fn console() -> Uart<'static> {
     let registers = NonNull::new(UART.0 as *mut _).expect("not 0");
     // SAFETY: the PL011, mapped as a device. CPU 0 alone prints, and a CPU that panics.
     Uart::new(unsafe { UniqueMmioPointer::new(registers) })
+}
+
+/// Returns the number behind the program's path in the command line, or 1: that of
+/// `cargo xtask example --rounds`.
+pub fn rounds() -> u64 {
+    let mut text = [0u8; 4096];
+    let mut block = [text.as_mut_ptr() as u64, text.len() as u64];
+    // SAFETY: SYS_GET_CMDLINE fills the buffer and stores its length.
+    unsafe { asm!("hlt #0xf000", inout("x0") 0x15u64 => _, in("x1") &raw mut block) };
+    let words = text.split(|byte| *byte == b' ' || *byte == 0);
+    let mut numbers = words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok());
+    numbers.next_back().unwrap_or(1)
 }
 
 /// Ends the kernel, and QEMU, with the exit code `code`.

@@ -36,11 +36,11 @@ use cpus::{Exceptions, OtherCpus, PARKING};
 use failure::Failure;
 use layout::{CPUS, FIXMAP, G, IMAGE, OFFSET, RAM, ROOT, SLOTS, SURGERY, WINDOWS};
 use load::ARENA;
-use machine::{console, end, features};
+use machine::{console, end, features, rounds};
 use pages::Pages;
 
-/// How often the map is changed and changed back.
-const ROUNDS: u64 = 32;
+/// How often the map is changed and changed back, for each round that is asked for.
+const CHANGES: u64 = 32;
 /// The bytes of a block.
 const BLOCK: u64 = 2 << 20;
 /// The contiguous run of 2M blocks in which the arena lies.
@@ -105,7 +105,8 @@ fn run() -> Result<(), Failure> {
 
     let before = kernel.verify()?;
     let mut total = Changed::default();
-    for round in 0..ROUNDS {
+    let rounds = CHANGES * rounds();
+    for round in 0..rounds {
         total = total.and(kernel.change_and_change_back(round)?);
     }
     let after = kernel.verify()?;
@@ -120,7 +121,7 @@ fn run() -> Result<(), Failure> {
     let checked = load::ROUNDS[1..].iter().map(|rounds| rounds.load(Ordering::Relaxed)).min();
     let _ = writeln!(
         console(),
-        "second-kernel: bbm={} cpus={CPUS} rounds={ROUNDS} entries={} invalidations={} parked={} \
+        "second-kernel: bbm={} cpus={CPUS} rounds={rounds} entries={} invalidations={} parked={} \
          checked={} tables={tables} verified={entries}",
         kernel.map.tree().bbm().number(),
         total.entries,
@@ -132,13 +133,13 @@ fn run() -> Result<(), Failure> {
 }
 
 impl Kernel {
-    /// Splits a block, in the first half of the rounds by itself, has a part of it refuse stores
-    /// for a while, and folds it.
+    /// Splits a block, in every second turn through the blocks by itself, has a part of it refuse
+    /// stores for a while, and folds it.
     fn change_and_change_back(&mut self, round: u64) -> Result<Changed, Failure> {
         let start = Pa(ARENA.start.0 + round % 4 * BLOCK);
         let held = load::held(Pa(start.0 + round % 8 * (BLOCK / 8)));
         let mut changed = Changed::default();
-        if round < ROUNDS / 2 {
+        if round % 8 < 4 {
             let block = PaRange::new(start, Pa(start.0 + BLOCK));
             changed = self.map.split(&mut self.editor, &mut self.steps, block, Level::L3)?;
         }

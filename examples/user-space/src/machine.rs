@@ -174,8 +174,8 @@ pub fn rounds() -> u32 {
     // SAFETY: SYS_GET_CMDLINE fills the buffer and stores its length.
     unsafe { asm!("hlt #0xf000", inout("x0") 0x15u64 => _, in("x1") &raw mut block) };
     let words = text.split(|byte| *byte == b' ' || *byte == 0);
-    let numbers = words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok());
-    numbers.last().unwrap_or(1)
+    let mut numbers = words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok());
+    numbers.next_back().unwrap_or(1)
 }
 
 /// Entered from the vectors, for every exception but those from EL0.

@@ -60,7 +60,7 @@ impl Space {
     pub fn translate(&self, va: Va) -> Option<(Pa, Attributes)> {
         // SAFETY: a tree of this geometry, whose tables the window reaches.
         match unsafe { walk(GEOMETRY, self.root(), va, &mut window()) } {
-            Walk::Leaf { pa, level, descriptor } => Some((pa, descriptor.attributes(GEOMETRY, level)?)),
+            Walk::Leaf { pa, level, descriptor, .. } => Some((pa, descriptor.attributes(GEOMETRY, level)?)),
             Walk::Fault { .. } => None,
         }
     }

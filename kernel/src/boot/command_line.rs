@@ -51,6 +51,7 @@ const WORDS: &[&str] = &[
     "linmap.payload",
     "linmap.repaint",
     "linmap.shell",
+    "linmap.tables",
     "linmap.trace",
     VA_BITS,
 ];

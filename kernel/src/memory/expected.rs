@@ -8,7 +8,7 @@ use linmap_memblock::Memblock;
 use linmap_platform::gic::V2;
 use linmap_table::Leaves;
 use linmap_table::verify::{Content, Expected, Validity};
-use linmap_vmsa::{Attributes, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Level, Pa, PaRange, TablePermissions, Va};
 
 use crate::arch::image::{Image, guards};
 use crate::arch::layout::{DTB_LEVEL, DTB_WINDOW, FIXMAP, GRANULE, TABLE, WIDEST, slot};
@@ -85,7 +85,7 @@ impl KnownMappings<'_> {
 fn leaves(va: Va, memory: PaRange, attributes: Attributes, leaves: Leaves, global: Global) -> Expected {
     let attributes = Attributes { global: global == Global::Global, ..attributes };
     let content = Content::Leaves { pa: memory.start, attributes, validity: Validity::Valid, leaves };
-    Expected { va, len: memory.len(), content }
+    Expected { va, len: memory.len(), content, tables: TablePermissions::ALL }
 }
 
 /// The image's own mapping, in pages, with the guards of the boot CPU's stacks left out. `changed`
@@ -118,6 +118,7 @@ fn image_mapping<'c>(
         va: va(part.start),
         len: part.len(),
         content: allowed.content(part.start, Leaves::Pages, as_built),
+        tables: TablePermissions::ALL,
     }))
 }
 
@@ -139,5 +140,10 @@ fn fixmap(used: impl Iterator<Item = (usize, Pa)>, global: Global) -> impl Itera
 /// The free slots from `start` to below `end`.
 fn free_slots(start: Va, end: Va) -> Option<Expected> {
     let len = end.0 - start.0;
-    (len > 0).then_some(Expected { va: start, len, content: Content::FreeSlots })
+    (len > 0).then_some(Expected {
+        va: start,
+        len,
+        content: Content::FreeSlots,
+        tables: TablePermissions::ALL,
+    })
 }

@@ -11,7 +11,7 @@ use linmap_platform::{CommandLine, MemoryMap, MemoryMapEntry, MemoryWordError};
 use linmap_table::cpu::Counted;
 use linmap_table::{Fixmap, Mapping, Unmappable};
 use linmap_vmsa::id::Pfr1;
-use linmap_vmsa::{MemoryType, PaRange};
+use linmap_vmsa::{MemoryType, PaRange, TablePermissions};
 use thiserror::Error;
 
 use crate::arch::cpu::{self, ThisCpu};
@@ -30,6 +30,9 @@ pub enum LinearMapError {
     /// `linmap.leaf=` has an unknown value.
     #[error("linmap.leaf= is auto, block or page")]
     UnknownLeaf,
+    /// `linmap.tables=` has an unknown value.
+    #[error("linmap.tables= is nx or x")]
+    UnknownTables,
     /// `linmap.repaint=` has an unknown value.
     #[error("linmap.repaint= is pages or keep-blocks")]
     UnknownRepaint,
@@ -127,6 +130,7 @@ pub fn build(
         image: ImageParts { read_only: image.read_only(), data, va: image.va() },
         leaves: policy.leaves(),
         pages: pages(command_line)?,
+        tables: tables(command_line)?,
         memory: memory_type(command_line)?,
         builder,
         slots: BUILDER_SLOTS,
@@ -184,6 +188,16 @@ fn layout(memblock: &Memblock<REGIONS>, seed: Option<KaslrSeed>) -> Result<Optio
     let (Some(seed), Some(first)) = (seed, memory.next()) else { return Ok(None) };
     let end = memory.next_back().unwrap_or(first).end;
     Layout::randomized(geometry(), PaRange::new(first.start, end), seed).map(Some)
+}
+
+/// What the linear map's tables take away: with `linmap.tables=nx` nothing below them is ever
+/// executed, so no memory becomes text.
+fn tables(command_line: CommandLine<'_>) -> Result<TablePermissions, LinearMapError> {
+    match command_line.get("linmap.tables") {
+        None | Some("x") => Ok(TablePermissions::ALL),
+        Some("nx") => Ok(TablePermissions::NEVER_EXECUTE),
+        Some(_) => Err(LinearMapError::UnknownTables),
+    }
 }
 
 /// The type of memory: tagged with `linmap.mte=on`, if this CPU has memory with tags. CPUs without

@@ -184,7 +184,12 @@ pub fn translate(memory: &Memory, image: Image, word: &str) -> Result<(), Comman
     // SAFETY: as for `map`.
     match unsafe { walk(memory.geometry(), image.swapper(), va, &mut memory.tables()) } {
         _ if !in_ttbr1 => say!("  tables: not an address of TTBR1"),
-        Walk::Leaf { pa, level, descriptor } => say!("  tables: {pa}, level {level}, {descriptor:?}"),
+        Walk::Leaf { pa, level, descriptor, tables } if tables.is_all() => {
+            say!("  tables: {pa}, level {level}, {descriptor:?}");
+        }
+        Walk::Leaf { pa, level, descriptor, tables } => {
+            say!("  tables: {pa}, level {level}, {descriptor:?}, restricted by tables: {tables}");
+        }
         Walk::Fault { level } => say!("  tables: translation fault, level {level}"),
     }
     match cpu::translate(va) {

@@ -10,7 +10,7 @@ use linmap_memblock::AllocError;
 use linmap_table::cpu::{Cpu, Dsb, store_valid};
 use linmap_table::verify::{Content, Expected, Validity};
 use linmap_table::{Leaves, Mapping, MappingError, Mappings, ReachableFrames, Subtree, SubtreeError};
-use linmap_vmsa::{Attributes, Descriptor, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Pa, PaRange, TablePermissions, Va};
 use thiserror::Error;
 
 use crate::arch::cpu::ThisCpu;
@@ -53,6 +53,7 @@ impl StackMemory {
                 va,
                 len,
                 content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
+                tables: TablePermissions::ALL,
             }
         })
     }

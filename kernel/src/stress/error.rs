@@ -28,7 +28,7 @@ pub enum StressError {
         error: ChangeError,
     },
     /// A call succeeded that should be refused.
-    #[error("call {call}, {what}, made memory writable and executable")]
+    #[error("call {call}, {what}, made memory executable that is writable, or that must not be")]
     Allowed {
         /// Its number.
         call: u64,

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use linmap::{ChangeError, Changed, Protection};
 use linmap_live::{Global, PlanError};
 use linmap_table::OutOfFrames;
+use linmap_vmsa::Execute;
 
 use crate::arch::cpu_set::CpuSet;
 use crate::arch::image::Image;
@@ -227,6 +228,8 @@ impl Run<'_> {
         let Call { kind, first, count } = call;
         let makes_both = matches!(kind, Kind::Protect(Protection::ReadWrite))
             && arena.any(first, count, PageState::executable);
+        let tables = self.map.map.tree().geometry().table_permissions();
+        let is_taken = matches!(kind, Kind::Text) && !tables.allows_execute(Execute::Kernel);
         if call.changes_pages() {
             arena.begin(first, count);
         }
@@ -237,12 +240,16 @@ impl Run<'_> {
         }
         summary.calls += 1;
         match result {
-            Ok(_) if makes_both => Err(StressError::Allowed { call: summary.calls, what: call }),
+            Ok(_) if makes_both || is_taken => Err(StressError::Allowed { call: summary.calls, what: call }),
             Ok(changed) => {
                 summary.changed = summary.changed.and(changed);
                 Ok(())
             }
             Err(ChangeError::Plan(PlanError::WritableAndExecutable { .. })) if makes_both => {
+                summary.refused += 1;
+                Ok(())
+            }
+            Err(ChangeError::Plan(PlanError::TakenByTables { .. })) if is_taken => {
                 summary.refused += 1;
                 Ok(())
             }

@@ -193,7 +193,9 @@ impl World {
         };
         list.push(window);
         for op in initial {
-            let Op::Map { at, len, shift, attributes, leaves } = *op else { panic!("{op:?} maps nothing") };
+            let Op::Map { at, len, shift, attributes, leaves } = under_tables(*op, setting.geometry) else {
+                panic!("{op:?} maps nothing")
+            };
             let pa = AREA_PA + at + shift;
             list.push(Mapping { va: setting.va(at), pa: Pa(pa), len, attributes, leaves });
             plain.0.insert(at, Part { len, pa, attributes, valid: true });
@@ -251,6 +253,7 @@ impl World {
 
     /// Plans, checks and applies on `cpu`. On an error of the plan the tree must be as before.
     pub fn apply(&mut self, op: Op, who: Who, cpu: usize) -> Result<Done, String> {
+        let op = under_tables(op, self.setting.geometry);
         let expected = self.expected_error(op);
         let before = self.pool.0.borrow().taken;
         let root = self.tree.root();
@@ -351,6 +354,10 @@ impl World {
                 self.plain.parts(at, len).iter().any(in_the_way).then_some("something is mapped there")
             }
             Op::Protect { at, len, change } => {
+                let tables = self.setting.geometry.table_permissions();
+                if change.execute.is_some_and(|execute| !tables.allows_execute(execute)) {
+                    return Some("the tables take it away");
+                }
                 let both = |part: &Part| changed(part.attributes, change).writable_and_executable();
                 if self.plain.has_hole(at, len) {
                     return Some("there is a hole");
@@ -472,6 +479,17 @@ impl World {
             None => self.board.event(Event::Faults { cpu, va, kind: Use::Read }),
         }
         self.board.verdict().map_err(|violation| format!("probe of {va:#x} on {cpu}: {violation}"))
+    }
+}
+
+/// A mapping that allows no more than the tree's tables.
+fn under_tables(op: Op, geometry: Geometry) -> Op {
+    let tables = geometry.table_permissions();
+    match op {
+        Op::Map { at, len, shift, attributes, leaves } => {
+            Op::Map { at, len, shift, attributes: tables.restrict(attributes), leaves }
+        }
+        op => op,
     }
 }
 

@@ -23,12 +23,13 @@ impl LinearMap {
         // The alias of the image's text is built without contiguous runs, but a split of it may
         // make some. Its data has none.
         let (layout, image, leaves, as_built) = (self.layout(), self.image, self.leaves, self.attributes());
+        let tables = self.tree.geometry().table_permissions();
         let whole = image.range();
         let expected = move |(part, allowed): (PaRange, Allowed)| {
             pages.parts(part).map(move |(part, is_pages)| {
                 let leaves = if is_pages { Leaves::Pages } else { leaves };
                 let content = allowed.content(part.start, leaves, as_built);
-                Expected { va: layout.linear(part.start), len: part.len(), content }
+                Expected { va: layout.linear(part.start), len: part.len(), content, tables }
             })
         };
         memory.flat_map(move |range| {

@@ -15,6 +15,28 @@ use super::request::Request;
 use crate::page_ranges::MAX_PARTS;
 
 /// Why memory was neither added nor removed.
+///
+/// ```
+/// use linmap::{Changed, Editor, LinearMap, MemoryError};
+/// use linmap_live::Step;
+/// use linmap_vmsa::PaRange;
+///
+/// /// Takes a module out, unless it is in use.
+/// ///
+/// /// # Safety
+/// /// Nothing accesses `module`.
+/// unsafe fn take_out<E: Editor>(
+///     map: &mut LinearMap,
+///     editor: &mut E,
+///     module: PaRange,
+/// ) -> Result<Option<Changed>, MemoryError> {
+///     // SAFETY: the caller's.
+///     match unsafe { map.remove_memory(editor, &mut [Step::Isb; 64], module) } {
+///         Err(MemoryError::InUse { .. }) => Ok(None),
+///         removed => removed.map(Some),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -73,7 +95,7 @@ impl LinearMap {
                 leaves: if is_pages { Leaves::Pages } else { self.leaves },
             })
             .collect();
-        let mappings = Mappings::new(self.layout().geometry(), &list)?;
+        let mappings = Mappings::new(self.tree.geometry(), &list)?;
         record_added(&mut editor.memory(), range)?;
         let mappable = check_mappable(&editor.memory(), range);
         let result = mappable.and_then(|()| self.run(editor, steps, target, Request::Map(&mappings)));

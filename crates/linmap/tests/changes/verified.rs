@@ -15,7 +15,7 @@ use linmap_table::verify::{
 };
 use linmap_table::{Leaves, TableWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Decoded, Descriptor, Execute, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Decoded, Descriptor, Execute, Level, Pa, PaRange, TablePermissions, Va};
 
 use crate::machine::op::Op;
 use crate::machine::random::{Random, seed, sequences};
@@ -108,10 +108,16 @@ impl Verified {
                 va: Va(self.running.shadow.own(part.start)),
                 len: part.len(),
                 content: allowed.content(part.start, Leaves::Pages, own),
+                tables: TablePermissions::ALL,
             });
         }
         let len = setting.geometry.entry_bytes(Level::L2);
-        list.push(Expected { va: setting.fixmap_va(), len, content: Content::FreeSlots });
+        list.push(Expected {
+            va: setting.fixmap_va(),
+            len,
+            content: Content::FreeSlots,
+            tables: TablePermissions::ALL,
+        });
         list
     }
 

@@ -7,7 +7,7 @@ use linmap::{
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Geometry, Granule, MemoryType, PaRange, Va};
+use linmap_vmsa::{Geometry, Granule, MemoryType, PaRange, TablePermissions, Va};
 
 use super::cpu::{HostCpu, OneToOne};
 use super::expected::{Leaf, Part, Tables, leaves, parts, sizes};
@@ -86,6 +86,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         image: wanted.image,
         leaves: wanted.leaves,
         pages,
+        tables: TablePermissions::ALL,
         memory: MemoryType::Normal,
         builder: wanted.builder,
         slots: SLOTS,

@@ -13,7 +13,7 @@ use crate::run::Run;
 use crate::step::{Reach, Step, Store};
 use crate::tlbi_coverage::covers;
 use crate::tree_context::TreeContext;
-use crate::uniform::uniform;
+use crate::uniform::uniform_below;
 use linmap_table::TableWindow;
 
 /// How many values of one entry are distinguished, beginning with its value when everything was
@@ -208,12 +208,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         new: Descriptor,
     ) -> Result<(), BrokenRule> {
         let geometry = self.context.geometry;
-        let (table, block, pa) = match (old.decode(geometry, level), new.decode(geometry, level)) {
-            (Decoded::Leaf(pa), Decoded::Table(table)) => (table, old, pa),
-            (Decoded::Table(table), Decoded::Leaf(pa)) => (table, new, pa),
+        let (link, table, block, pa) = match (old.decode(geometry, level), new.decode(geometry, level)) {
+            (Decoded::Leaf(pa), Decoded::Table(table)) => (new, table, old, pa),
+            (Decoded::Table(table), Decoded::Leaf(pa)) => (old, table, new, pa),
             _ => return Ok(()),
         };
-        let said = level.next().and_then(|next| uniform(geometry, self.window, table, next));
+        let said = level.next().and_then(|next| uniform_below(geometry, self.window, link, table, next));
         if said == Some((attributes_of(geometry, block), pa)) {
             return Ok(());
         }

@@ -44,7 +44,7 @@ impl Arena {
         self.frames - self.free.len() as u64
     }
 
-    fn entry(&self, table: Pa, index: usize) -> u64 {
+    pub fn entry(&self, table: Pa, index: usize) -> u64 {
         let first = (table.0 - RAM) as usize / 8;
         // SAFETY: in bounds by the slice index; volatile, since windows write to the same memory.
         unsafe { ptr::from_ref(&self.memory[first + index]).read_volatile() }
@@ -161,6 +161,8 @@ fn collect(arena: &Arena, geometry: Geometry, table: Pa, level: Level, base: u64
             Decoded::Invalid => assert_eq!(*bits, 0, "{va:#x}"),
             Decoded::Table(next) => {
                 assert_eq!(bits & 1, 1, "{va:#x}");
+                let tables = Descriptor(*bits).table_permissions(geometry.regime());
+                assert_eq!(tables, geometry.table_permissions(), "{va:#x}: what new tables take away");
                 collect(arena, geometry, next, level.next().unwrap(), va, found);
             }
             Decoded::Leaf(pa) => found.leaves.push(Found { va, pa: pa.0, level, bits: *bits }),

@@ -1,6 +1,6 @@
 //! A place in the list of what a tree must translate.
 
-use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, TablePermissions, Va};
 
 use super::expected::{Content, Expected, Validity};
 use crate::mapping::{Leaves, MappingError};
@@ -31,13 +31,14 @@ struct Piece {
     /// The first physical address, 0 for free slots.
     pa: Pa,
     kind: Kind,
+    tables: TablePermissions,
 }
 
 impl Piece {
     /// Whether both are one mapping, which the same leaf may cover.
     fn joins(&self, next: &Self) -> bool {
         let follows = self.kind == Kind::FreeSlots || self.pa.0 + (self.end - self.start) == next.pa.0;
-        self.end == next.start && self.kind == next.kind && follows
+        self.end == next.start && (self.kind, self.tables) == (next.kind, next.tables) && follows
     }
 }
 
@@ -84,9 +85,15 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
 
     /// Reads the next range of the list and checks it. The previous one ends at `previous_end`.
     fn read(&mut self, previous_end: u64) -> Result<Option<Piece>, MappingError> {
-        let Some(Expected { va, len, content }) = self.list.next() else { return Ok(None) };
+        let Some(Expected { va, len, content, tables }) = self.list.next() else { return Ok(None) };
         let (pa, kind) = match content {
             Content::Leaves { pa, attributes, validity, leaves } => {
+                if let Err(error) = tables.check(self.geometry.regime()) {
+                    return Err(MappingError::Attributes { va, error });
+                }
+                if !tables.allows(attributes) {
+                    return Err(MappingError::TakenByTables { va, tables });
+                }
                 let attributes = Attributes { contiguous: false, no_translation: false, ..attributes };
                 let valid = if validity == Validity::Valid { VALID } else { 0 };
                 (pa, Kind::Leaves { bits: attributes.bits(self.geometry) | valid, leaves })
@@ -108,7 +115,7 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
             let previous_end = Va(self.base.wrapping_add(previous_end));
             return Err(MappingError::OutOfOrder { va, previous_end });
         }
-        Ok(Some(Piece { start, end, pa, kind }))
+        Ok(Some(Piece { start, end, pa, kind, tables }))
     }
 
     /// Moves to the next range, joined with those behind it that are one mapping with it.
@@ -125,6 +132,12 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
             }
         }
         Ok(())
+    }
+
+    /// Returns what a table must take away that leads to the range which the last entry asked for
+    /// lies in or begins with.
+    pub fn tables(&self) -> TablePermissions {
+        self.piece.map_or(TablePermissions::ALL, |piece| piece.tables)
     }
 
     /// Returns what the entry at `level` must be that begins `at` bytes behind the tree's base, no

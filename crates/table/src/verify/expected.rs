@@ -1,6 +1,6 @@
 //! What a range of virtual addresses must translate to.
 
-use linmap_vmsa::{Attributes, Pa, Va};
+use linmap_vmsa::{Attributes, Pa, TablePermissions, Va};
 
 use crate::mapping::Leaves;
 
@@ -41,4 +41,6 @@ pub struct Expected {
     pub len: u64,
     /// The entries.
     pub content: Content,
+    /// What every table below the root that leads there takes away, no more and no less.
+    pub tables: TablePermissions,
 }

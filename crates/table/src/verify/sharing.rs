@@ -11,12 +11,12 @@ use super::expected::{Content, Expected, Validity};
 /// ```
 /// use linmap_table::Leaves;
 /// use linmap_table::verify::{Content, Expected, Validity, check_writable_or_executable};
-/// use linmap_vmsa::{Attributes, Pa, Va};
+/// use linmap_vmsa::{Attributes, Pa, TablePermissions, Va};
 ///
 /// let mapped = |va, attributes| {
 ///     let (validity, leaves) = (Validity::Valid, Leaves::Pages);
 ///     let content = Content::Leaves { pa: Pa(0x4000_0000), attributes, validity, leaves };
-///     Expected { va: Va(va), len: 0x1000, content }
+///     Expected { va: Va(va), len: 0x1000, content, tables: TablePermissions::ALL }
 /// };
 /// // Text of a kernel, and a writable alias of it.
 /// let both = [mapped(0x1000, Attributes::KERNEL_DATA), mapped(0x9000, Attributes::KERNEL_TEXT)];
@@ -79,11 +79,11 @@ fn valid(expected: Expected) -> Option<(Va, PaRange, Allows)> {
 mod tests {
     use super::*;
     use crate::mapping::Leaves;
-    use linmap_vmsa::Attributes;
+    use linmap_vmsa::{Attributes, TablePermissions};
 
     fn mapping(va: u64, pa: u64, attributes: Attributes, validity: Validity) -> Expected {
         let content = Content::Leaves { pa: Pa(pa), attributes, validity, leaves: Leaves::Pages };
-        Expected { va: Va(va), len: 0x2000, content }
+        Expected { va: Va(va), len: 0x2000, content, tables: TablePermissions::ALL }
     }
 
     #[test]

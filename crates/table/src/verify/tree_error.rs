@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use linmap_vmsa::{Descriptor, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Level, Pa, TablePermissions, Va};
 use thiserror::Error;
 
 use crate::mapping::MappingError;
@@ -49,6 +49,44 @@ impl fmt::Display for WantedEntry {
 }
 
 /// The first difference between a tree and what it must be.
+///
+/// ```
+/// use linmap_table::verify::{
+///     AccessFlag, Content, EntryPlace, Expected, PortableLoop, Tree, TreeError, Validity, WantedEntry,
+///     verify_tree,
+/// };
+/// use linmap_table::{BumpFrames, FirstMap, Leaves, OffsetWindow};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
+///
+/// # let host = vec![0u8; 1 << 16];
+/// # let host = Pa(host.as_ptr().expose_provenance() as u64);
+/// # let tables = PaRange::from_len(host, 1 << 16).unwrap();
+/// let geometry = Geometry::K4_48;
+/// let mut map = FirstMap::<4>::new(geometry);
+/// map.identity(PaRange::new(Pa(0x4000_0000), Pa(0x4000_2000)), Attributes::KERNEL_DATA)?;
+/// // SAFETY: `tables` is free memory, which the CPU reaches at its physical address.
+/// let tree = unsafe { map.build(0, &mut BumpFrames::new(tables, geometry)) }?;
+///
+/// let (root, access_flag) = (tree.root(), AccessFlag::Software);
+/// let built = Tree { geometry, root, base: Va(0), access_flag };
+/// // One page alone should be mapped.
+/// let content = Content::Leaves {
+///     pa: Pa(0x4000_0000),
+///     attributes: Attributes::KERNEL_DATA,
+///     validity: Validity::Valid,
+///     leaves: Leaves::Pages,
+/// };
+/// let expected = Expected { va: Va(0x4000_0000), len: 0x1000, content };
+/// // SAFETY: as above.
+/// let mut window = unsafe { OffsetWindow::new(0) };
+/// // SAFETY: the window reaches all tables, and nothing changes them.
+/// let result =
+///     unsafe { verify_tree(&built, [expected], &mut window, |_, _, _| true, &PortableLoop) };
+/// let Err(TreeError::Entry { place, wanted, .. }) = result else { panic!("{result:?}") };
+/// let EntryPlace { va, level, index, .. } = place;
+/// assert_eq!((va, level, index, wanted), (Va(0x4000_1000), Level::L3, 1, WantedEntry::Unused));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TreeError {
@@ -71,7 +109,8 @@ pub enum TreeError {
         /// What it is.
         found: Descriptor,
     },
-    /// The descriptor of a table has bits besides the address and the type.
+    /// The descriptor of a table has bits besides the address, the type and what it must take away,
+    /// or lacks one of these.
     #[error("{place} is {found:?}, a table descriptor that should be {wanted:?}")]
     TableBits {
         /// The entry.
@@ -80,6 +119,16 @@ pub enum TreeError {
         found: Descriptor,
         /// The descriptor of the same table.
         wanted: Descriptor,
+    },
+    /// The tables on the way to the entry take away what they must for another range below them.
+    #[error("the tables above {place} take away {found}, and for it they must take away {wanted}")]
+    Tables {
+        /// The entry.
+        place: EntryPlace,
+        /// What they take away.
+        found: TablePermissions,
+        /// What they must take away.
+        wanted: TablePermissions,
     },
     /// The descriptor of a table leads to a frame that is no table for these addresses.
     #[error("{place} is {found:?}, but {frame} is not a table for these addresses")]

@@ -2,7 +2,7 @@
 
 use core::slice;
 
-use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va};
+use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, TablePermissions, Va};
 
 use super::compare::{CompareEntries, leading_one_by_one};
 use super::cursor::{Cursor, Kind, Wanted};
@@ -93,7 +93,8 @@ pub unsafe fn verify_tree<W: TableWindow>(
 ) -> Result<Compared, TreeError> {
     let expected = Cursor::new(tree.geometry, tree.base, expected.into_iter())?;
     let compared = Compared::default();
-    let mut verifier = Verifier { tree, expected, window, is_table, compare, compared, error: None };
+    let mut verifier =
+        Verifier { tree, expected, window, is_table, compare, compared, above: None, error: None };
     let _ = verifier.root();
     verifier.error.map_or(Ok(verifier.compared), Err)
 }
@@ -105,6 +106,8 @@ struct Verifier<'v, W, I, T, C> {
     is_table: T,
     compare: &'v C,
     compared: Compared,
+    /// What the tables on the way to the current one take away; `None` in the root.
+    above: Option<TablePermissions>,
     /// The first difference. The walk stops there.
     error: Option<TreeError>,
 }
@@ -174,6 +177,7 @@ where
             index += match wanted {
                 Wanted::Nothing { entries } => self.unused(here, entries)?,
                 Wanted::One { kind: Kind::FreeSlots, entries, .. } if level == Level::L3 => {
+                    self.tables(here)?;
                     self.unused(here, entries)?
                 }
                 Wanted::One { kind: Kind::FreeSlots, .. } | Wanted::Parts => self.below(here)?,
@@ -210,6 +214,7 @@ where
         if !is_pages && Descriptor(found).may_be_table() {
             return self.below(here);
         }
+        self.tables(here)?;
         let shift = geometry.shift(here.level);
         let size_is_allowed = is_pages || leaves != Leaves::Pages && geometry.has_leaf(here.level);
         if !size_is_allowed || pa.0 & ((1 << shift) - 1) != 0 {
@@ -256,13 +261,28 @@ where
         Err(self.stop(TreeError::Run { place, found }))
     }
 
+    /// Compares what the tables on the way to an entry take away. They lead to other ranges too,
+    /// by the first of which they were compared.
+    fn tables(&mut self, here: Here<'_>) -> Result<(), Stop> {
+        let wanted = self.expected.tables();
+        match self.above {
+            Some(found) if found != wanted => {
+                let place = self.place(here);
+                Err(self.stop(TreeError::Tables { place, found, wanted }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Compares the table that the entry must lead to. Returns one entry.
     fn below(&mut self, here: Here<'_>) -> Result<usize, Stop> {
         let (geometry, found) = (self.tree.geometry, Descriptor(here.entries[0]));
         let (Some(next), Some(frame)) = (here.level.next(), found.next_table(geometry)) else {
             return Err(self.differs(here, WantedEntry::Table));
         };
-        let table = Descriptor::table(geometry, frame);
+        let permissions = self.expected.tables();
+        let plain = geometry.in_regime(geometry.regime());
+        let table = Descriptor(Descriptor::table(plain, frame).0 | permissions.bits(geometry.regime()));
         if found != table {
             let place = self.place(here);
             return Err(self.stop(TreeError::TableBits { place, found, wanted: table }));
@@ -272,7 +292,9 @@ where
             let place = self.place(here);
             return Err(self.stop(TreeError::NotTable { place, found, frame }));
         }
+        let above = self.above.replace(permissions);
         self.table(next, frame, here.at)?;
+        self.above = above;
         Ok(1)
     }
 

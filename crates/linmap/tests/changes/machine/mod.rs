@@ -27,7 +27,7 @@ use linmap_model::{Config, Event, Space};
 use linmap_table::{Fixmap, Reserved};
 use linmap_trace::Line;
 use linmap_vmsa::registers::{tcr, ttbr};
-use linmap_vmsa::{Attributes, Descriptor, Level, MemoryType, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Descriptor, Level, MemoryType, Pa, PaRange, TablePermissions, Va};
 
 use cpus::{Bystanders, Cpus, EditingCpu, InUse, Ways};
 use editor::BoardEditor;
@@ -307,6 +307,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
         },
         leaves: setting.leaves,
         pages: PageRanges::new(),
+        tables: TablePermissions::ALL,
         memory: MemoryType::Normal,
         builder: Builder::Identity,
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
