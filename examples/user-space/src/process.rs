@@ -106,6 +106,9 @@ impl Process {
     pub fn end(self, cpu: &mut Cpu) -> Result<(), PlanError> {
         cpu.rest();
         let mut space = self.space.into_inner();
+        if let Some(asid) = self.asid.id() {
+            space.set_asid(asid);
+        }
         let frames: [Option<Pa>; PAGES] = array::from_fn(|nth| {
             let (frame, _) = space.translate(Va(DATA.0 + PAGE * nth as u64))?;
             Some(frame)
@@ -127,8 +130,11 @@ impl Process {
         cpu: &mut Cpu,
         edit: impl FnOnce(&mut Space) -> Result<R, PlanError>,
     ) -> Result<R, PlanError> {
-        let _asid = cpu.switch_to(self);
-        self.space.with(edit)
+        let asid = cpu.switch_to(self);
+        self.space.with(|space| {
+            space.set_asid(asid);
+            edit(space)
+        })
     }
 
     /// Makes right what a fault was about. `false`: the process may not do that.

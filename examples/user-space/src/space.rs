@@ -19,12 +19,21 @@ fn window() -> OffsetWindow {
     unsafe { OffsetWindow::new(OFFSET) }
 }
 
+fn tree(root: Pa, asid: u16) -> LiveTree {
+    // SAFETY: the root of one space, which has one value. No level is less than 0. All leaves of
+    // processes are non-global. By another ASID no CPU uses anything before it invalidates all.
+    unsafe { LiveTree::new(GEOMETRY, root, Half::Low, BbmLevel::L0).in_asid(asid) }
+}
+
 impl Space {
     /// Nothing is mapped.
     pub fn new() -> Result<Self, PlanError> {
-        let root = Frames::take()?;
-        // SAFETY: an empty root in a frame of its own. No level is less than 0.
-        Ok(Self { tree: unsafe { LiveTree::new(GEOMETRY, root, Half::Low, BbmLevel::L0) } })
+        Ok(Self { tree: tree(Frames::take()?, 0) })
+    }
+
+    /// What follows invalidates by `asid`, which the space has now.
+    pub fn set_asid(&mut self, asid: u16) {
+        self.tree = tree(self.root(), asid);
     }
 
     /// The frame of the root table.

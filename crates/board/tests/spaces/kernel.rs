@@ -1,6 +1,6 @@
 //! A small kernel on the machine model: processes that CPUs run, with their pages in a plain list.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
@@ -41,9 +41,7 @@ struct Page {
 /// A process.
 struct Process {
     id: SpaceId,
-    /// All identifiers that it had.
-    had: BTreeSet<u16>,
-    tree: LiveTree,
+    root: Pa,
     pages: BTreeMap<u64, Page>,
 }
 
@@ -97,10 +95,7 @@ impl<'a> Kernel<'a> {
         if self.processes[slot].is_none() {
             let root = self.tables.alloc().map_err(|error| error.to_string())?;
             self.clear(cpu, root);
-            // SAFETY: an empty root. No level is less than 0.
-            let tree = unsafe { LiveTree::new(self.geometry, root, Half::Low, BbmLevel::L0) };
-            let (id, had, pages) = (SpaceId::new(), BTreeSet::new(), BTreeMap::new());
-            self.processes[slot] = Some(Process { id, had, tree, pages });
+            self.processes[slot] = Some(Process { id: SpaceId::new(), root, pages: BTreeMap::new() });
         }
         Ok(())
     }
@@ -121,8 +116,9 @@ impl<'a> Kernel<'a> {
     /// The CPU runs a process, which is new if there was none.
     pub fn switch(&mut self, cpu: usize, slot: usize) -> Result {
         self.spawn(slot, cpu)?;
-        let process = self.processes[slot].as_mut().unwrap();
+        let process = self.processes[slot].as_ref().unwrap();
         let mut processor = self.board.cpu(cpu);
+        let before = process.id.id();
         let asid = self.ids[cpu].switch_to(&process.id, |maintenance| {
             if maintenance == Maintenance::Invalidation {
                 processor.tlbi(Tlbi::AllLocal);
@@ -130,8 +126,12 @@ impl<'a> Kernel<'a> {
             processor.dsb(Dsb::Ish);
             processor.isb();
         });
-        process.had.insert(asid);
-        let root = process.tree.root();
+        // CPUs that have not switched since the rollover may hold entries by the earlier ASID. They
+        // can't use them before they invalidate everything, but the model counts them.
+        if let Some(before) = before.filter(|before| *before != asid) {
+            invalidate(&mut self.board.cpu(cpu), before);
+        }
+        let root = process.root;
         self.write_ttbr0(cpu, root, asid);
         self.running[cpu] = Some(slot);
         Ok(())
@@ -241,25 +241,15 @@ impl<'a> Kernel<'a> {
             tree.plan_unmap(Target::InUse(all), steps, window, tables)
         })?;
         let Some(process) = self.processes[slot].take() else { return Ok(()) };
-        Self::invalidate(&mut self.board.cpu(cpu), &process.had);
+        if let Some(asid) = process.id.id() {
+            invalidate(&mut self.board.cpu(cpu), asid);
+        }
         // SAFETY: no CPU is on it, and no TLB holds anything of it.
-        unsafe { self.tables.free(process.tree.root()) };
+        unsafe { self.tables.free(process.root) };
         for page in process.pages.values() {
             *self.frames.holders(page.frame) -= 1;
         }
         self.verdict("exit")
-    }
-
-    /// Invalidates what CPUs may hold by these identifiers.
-    ///
-    /// Before tables are freed the model wants it for all that a process had. CPUs that have not
-    /// switched since a rollover may hold entries by an earlier one. They can't use them, since
-    /// they invalidate before they are on that identifier again; but the model counts a root that
-    /// was left as walkable until it is invalidated.
-    fn invalidate(processor: &mut BoardCpu, asids: &BTreeSet<u16>) {
-        asids.iter().for_each(|asid| processor.tlbi(Tlbi::Asid(*asid)));
-        processor.dsb(Dsb::Ish);
-        processor.isb();
     }
 
     /// Plan, check, apply, free.
@@ -272,18 +262,20 @@ impl<'a> Kernel<'a> {
             &mut BoardFrames<Tables>,
         ) -> std::result::Result<Plan<'b>, PlanError>,
     {
-        let Process { tree, had, .. } = self.processes[slot].as_mut().unwrap();
+        let Process { id, root, .. } = self.processes[slot].as_ref().unwrap();
+        // A process that no CPU has run has no entries by any ASID.
+        let asid = id.id().unwrap_or(0);
+        // SAFETY: on the model, where this function alone changes trees. No level is less than 0.
+        // No leaf is global. By an earlier ASID no CPU holds anything.
+        let mut tree = unsafe { LiveTree::new(self.geometry, *root, Half::Low, BbmLevel::L0).in_asid(asid) };
         let mut steps = [Step::Isb; 64];
         let mut window = self.board.window(cpu, None);
         let plan =
-            plan(tree, &mut steps, &mut window, &mut self.tables).map_err(|error| error.to_string())?;
+            plan(&mut tree, &mut steps, &mut window, &mut self.tables).map_err(|error| error.to_string())?;
         let plan = plan.check(&mut window).map_err(|(_, refused)| refused.to_string())?;
         let mut processor = self.board.cpu(cpu);
         // SAFETY: on the model; what is mapped is never accessed.
         let applied = unsafe { plan.apply(&mut window, &mut processor) };
-        if applied.removes_tables() {
-            Self::invalidate(&mut processor, had);
-        }
         applied.free(&mut window, &mut self.tables);
         drop(window);
         self.board.event(Event::Settled);
@@ -335,4 +327,11 @@ impl<'a> Kernel<'a> {
         }
         Ok(self.frames.held() == 0 && self.free_tables.free_count() == TABLE_COUNT as usize)
     }
+}
+
+/// Invalidates all that CPUs hold by an ASID.
+fn invalidate(processor: &mut BoardCpu, asid: u16) {
+    processor.tlbi(Tlbi::Asid(asid));
+    processor.dsb(Dsb::Ish);
+    processor.isb();
 }
