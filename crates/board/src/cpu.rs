@@ -111,10 +111,8 @@ unsafe impl Cpu for BoardCpu {
     }
 
     fn tlbi(&mut self, tlbi: cpu::Tlbi) {
-        let shift = self.shared.state().granule().trailing_zeros();
-        for (scope, broadcast, operand) in self.regime.instructions(tlbi, shift) {
-            self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
-        }
+        let (scope, broadcast, operand) = self.regime.instruction(tlbi);
+        self.event(Event::Tlbi { cpu: self.number, tlbi: Tlbi { scope, broadcast }, operand });
     }
 
     unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64) {

@@ -13,7 +13,7 @@ use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, TablePermissions};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Regime, Stage2, TablePermissions};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use world::{Done, Op, Setting, Who, World};
@@ -33,16 +33,61 @@ fn geometries(granule: Granule) -> Vec<Geometry> {
     all
 }
 
+/// A tree whose leaves hold in every ASID, or in one, or in none because the regime has none.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Kernel,
+    User,
+    El2,
+    El3,
+    Guest,
+}
+
+/// Guests whose roots are one table and several.
+fn guests(granule: Granule) -> Vec<Geometry> {
+    let shapes: &[(u8, u8)] = match granule {
+        Granule::K4 => &[(39, 40), (40, 40), (34, 40), (48, 48)],
+        Granule::K16 => &[(36, 40), (40, 40), (48, 48)],
+        Granule::K64 => &[(40, 40), (46, 48), (48, 48)],
+    };
+    let guest = |&(ipa, pa): &(u8, u8)| Geometry::stage_2(granule, ipa, pa, Stage2::Base).unwrap();
+    shapes.iter().map(guest).collect()
+}
+
+/// The geometry without permissions in tables.
+fn plain(geometry: Geometry) -> Geometry {
+    geometry.with_table_permissions(TablePermissions::ALL).unwrap()
+}
+
+/// A tree of a kind.
+fn kinds(granule: Granule) -> impl Strategy<Value = (Geometry, Half, Option<u16>)> {
+    let kind = prop_oneof![
+        4 => Just(Kind::Kernel),
+        2 => Just(Kind::User),
+        1 => Just(Kind::El2),
+        1 => Just(Kind::El3),
+        3 => Just(Kind::Guest),
+    ];
+    let half = prop::sample::select(vec![Half::Low, Half::High]);
+    let geometries = (prop::sample::select(geometries(granule)), prop::sample::select(guests(granule)));
+    (kind, half, geometries, 0..=255u16).prop_map(|(kind, half, (stage_1, stage_2), asid)| match kind {
+        Kind::Kernel => (stage_1, half, None),
+        Kind::User => (stage_1, Half::Low, Some(asid)),
+        Kind::El2 => (plain(stage_1).in_regime(Regime::El2), Half::Low, None),
+        Kind::El3 => (plain(stage_1).in_regime(Regime::El3), Half::Low, None),
+        Kind::Guest => (stage_2, Half::Low, None),
+    })
+}
+
 fn setting(granule: Granule) -> impl Strategy<Value = Setting> {
     let bbm =
         prop::sample::select(vec![BbmLevel::L0, BbmLevel::L1, BbmLevel::L2, BbmLevel::L3, BbmLevel::L3]);
-    let geometry = prop::sample::select(geometries(granule));
-    let half = prop::sample::select(vec![Half::Low, Half::High]);
     // In the middle of the half, or at its very end.
     let place = prop::bool::weighted(0.2);
     let large = prop::bool::weighted(0.15);
-    (bbm, geometry, 1..=4usize, half, place, large, prop::bool::weighted(0.3), any::<bool>()).prop_map(
-        move |(bbm, geometry, cpus, half, end, large, own_window, range_invalidation)| {
+    (bbm, kinds(granule), 1..=4usize, place, large, prop::bool::weighted(0.3), any::<bool>()).prop_map(
+        move |(bbm, (geometry, half, asid), cpus, end, large, own_window, range_invalidation)| {
+            let own_window = own_window && geometry.regime() == Regime::El1And0;
             // Large enough for a few of the largest blocks that the tests' own tables can hold.
             let area_len = match (large, granule) {
                 (false, _) => 64 * MIB,
@@ -63,6 +108,7 @@ fn setting(granule: Granule) -> impl Strategy<Value = Setting> {
                 own_window,
                 window_leaves: Leaves::Pages,
                 range_invalidation,
+                asid,
             }
         },
     )
@@ -189,12 +235,19 @@ struct Sequence {
 fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
     setting(granule).prop_flat_map(|setting| {
         let probe = 0..setting.area_len;
-        let who = prop::sample::select(vec![Who::Anybody, Who::Anybody, Who::Nobody, Who::Parked]);
-        let edit =
-            (op(setting), who, 0..setting.cpus, [probe.clone(), probe]).prop_map(|(op, who, cpu, probes)| {
-                let who = if matches!(op, Op::Global { .. }) { Who::Parked } else { who };
-                Edit { op, who, cpu, probes }
-            });
+        let who = vec![Who::Anybody, Who::Anybody, Who::Retrying, Who::Nobody, Who::Parked];
+        let who = prop::sample::select(who);
+        // Only the kernel's tree is ever parked.
+        let parks = setting.is_el1() && setting.asid.is_none();
+        let edit = (op(setting), who, 0..setting.cpus, [probe.clone(), probe]);
+        let edit = edit.prop_map(move |(op, who, cpu, probes)| match op {
+            Op::Global { at, len, .. } if !parks => {
+                Edit { op: Op::Split { at, len, to: Level::L3 }, who: Who::Retrying, cpu, probes }
+            }
+            Op::Global { .. } => Edit { op, who: Who::Parked, cpu, probes },
+            _ if who == Who::Parked && !parks => Edit { op, who: Who::Retrying, cpu, probes },
+            _ => Edit { op, who, cpu, probes },
+        });
         (Just(setting), initial(setting), prop::collection::vec(edit, 1..=20))
             .prop_map(|(setting, initial, edits)| Sequence { setting, initial, edits })
     })
@@ -215,7 +268,7 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
         // While the range is in use, what stays mapped may be read at any moment, by every CPU.
         let mut read = Vec::new();
         for (probe, cpu) in edit.probes.into_iter().zip((0..setting.cpus).cycle().skip(edit.cpu)) {
-            if edit.who == Who::Anybody && stays(&mut world, edit.op, probe) {
+            if setting.is_el1() && edit.who == Who::Anybody && stays(&mut world, edit.op, probe) {
                 let va = world.setting.va(probe & !0xfff).0;
                 read.push((cpu, va));
                 world.board.event(Event::Isb { cpu });

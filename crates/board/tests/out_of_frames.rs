@@ -78,6 +78,7 @@ fn frames_that_run_out_anywhere_leave_the_tree_as_it_was() {
                 own_window: false,
                 window_leaves: Leaves::Pages,
                 range_invalidation: true,
+                asid: None,
             };
             for op in edits(geometry.granule().bytes()) {
                 failures += exhaust(setting, op, who);
@@ -102,6 +103,7 @@ fn a_plan_longer_than_the_list_of_steps_changes_nothing() {
         own_window: false,
         window_leaves: Leaves::Pages,
         range_invalidation: false,
+        asid: None,
     };
     let attributes = Attributes::KERNEL_DATA;
     let initial = Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes, leaves: Leaves::ContiguousBlocks };

@@ -27,6 +27,7 @@ fn setting(bbm: BbmLevel) -> Setting {
         own_window: false,
         window_leaves: Leaves::Blocks,
         range_invalidation: false,
+        asid: None,
     }
 }
 

@@ -14,6 +14,17 @@ use crate::memory::{instruct, memory_methods, write_register};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stage2;
 
+impl Stage2 {
+    /// Removes what this CPU's TLB holds of EL1&0 and of stage 2 in every VMID: ALLE1, DSB NSH,
+    /// ISB. A rollover of VMIDs takes it; [`Tlbi::AllLocal`] means the current VMID alone.
+    #[inline(always)]
+    pub fn invalidate_every_vmid(&mut self) {
+        instruct!("tlbi alle1");
+        self.dsb(Dsb::Nsh);
+        self.isb();
+    }
+}
+
 // SAFETY: each function is the instruction that it is named for.
 unsafe impl Cpu for Stage2 {
     memory_methods!();

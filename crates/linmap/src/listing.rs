@@ -127,12 +127,13 @@ impl fmt::Display for Size {
 /// ```
 /// use linmap::listing::{Run, Runs, Size};
 /// use linmap_table::Leaf;
-/// use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va};
+/// use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, TablePermissions, Va};
 ///
 /// let geometry = Geometry::K4_48;
 /// let page = |at| {
 ///     let descriptor = Descriptor::page(geometry, Pa(at), Attributes::KERNEL_DATA);
-///     Leaf { va: Va(at), pa: Pa(at), level: Level::L3, descriptor }
+///     let tables = TablePermissions::ALL;
+///     Leaf { va: Va(at), pa: Pa(at), level: Level::L3, descriptor, tables }
 /// };
 /// // Any leaves that ascend: those of a `LeafIter`, for example.
 /// let leaves = [page(0x1000), page(0x2000), page(0x8000)];

@@ -132,6 +132,10 @@ fn invalidate<C: Cpu>(geometry: Geometry, invalidation: &Invalidation, cpu: &mut
             cpu.tlbi(Tlbi::All);
             1
         }
+        Invalidation::Stage1 => {
+            cpu.tlbi(Tlbi::Stage1);
+            1
+        }
     }
 }
 

@@ -5,8 +5,10 @@ use linmap_table::{FrameSource, TableWindow};
 
 use crate::apply::{EditCounts, apply_all, free_all};
 use crate::check::{Author, check};
+use crate::in_asid::InAsid;
 use crate::plan::Plan;
 use crate::refused::Refused;
+use crate::scope::Scope;
 use crate::step::Step;
 
 impl<'b> Plan<'b> {
@@ -99,9 +101,31 @@ impl<'b> CheckedPlan<'b> {
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
+        if let Scope::Asid(asid) = context.scope {
+            // SAFETY: the caller's.
+            return unsafe { self.apply_in_asid(asid, window, cpu) };
+        }
         // SAFETY: the caller's, and the check has accepted the plan.
         let counts = unsafe { apply_all(context, steps, window, cpu) };
         // Planners write these steps last.
+        let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
+        Applied { plan: self.plan, counts, removes_tables }
+    }
+
+    /// [`apply`](Self::apply) for the tree of one ASID.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn apply_in_asid<W: TableWindow, C: Cpu>(
+        self,
+        asid: u16,
+        window: &mut W,
+        cpu: &mut C,
+    ) -> Applied<'b> {
+        let (context, steps) = (self.plan.context(), self.plan.steps());
+        // SAFETY: the caller's, and the check has accepted the plan.
+        let counts = unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }) };
         let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }

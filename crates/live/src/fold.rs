@@ -69,8 +69,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             self.finish()?;
             return self.free_tables(removed);
         }
-        let breaks = self.exclusivity == Exclusivity::Quiescent
-            && matches!(self.context.bbm, BbmLevel::L0 | BbmLevel::L1);
+        let breaks = self.exclusivity.breaks_sizes(self.context.bbm);
         // The new blocks are in use by all CPUs before the second phase makes them runs.
         let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
         let mut runs = self.fold_below(top, first, last, phases[0])?;

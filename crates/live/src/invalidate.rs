@@ -281,7 +281,7 @@ mod tests {
                     let (va, covered) = match piece {
                         Invalidation::ByRange { va, pages, .. } => (va, pages),
                         Invalidation::ByVa { va, count, .. } => (va, u64::from(count)),
-                        Invalidation::All => panic!("{count} pages are few ranges"),
+                        Invalidation::All | Invalidation::Stage1 => panic!("{count} pages are few ranges"),
                     };
                     assert_eq!(va, Va(next));
                     next = next.wrapping_add(covered << shift);

@@ -29,8 +29,11 @@ struct Over {
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to map everything from the cursor on.
     pub fn map(&mut self, mut cursor: Cursor<'_>) -> Result<(), PlanError> {
-        let root = self.context.top;
-        self.map_below(root, &mut cursor)
+        while let Some(mapping) = cursor.peek() {
+            let root = self.context.root(mapping.va.0);
+            self.map_below(root, &mut cursor)?;
+        }
+        Ok(())
     }
 
     /// Plans to map what lies at the cursor and in the reach of `node`.

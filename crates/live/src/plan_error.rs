@@ -2,7 +2,7 @@
 
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Descriptor, Geometry, Level, Pa, TablePermissions, Va, VaRange};
+use linmap_vmsa::{AttributeError, Descriptor, Geometry, Level, Pa, TablePermissions, Va, VaRange};
 use thiserror::Error;
 
 use linmap_table::EntryInUse;
@@ -96,6 +96,15 @@ pub enum PlanError {
         index: usize,
         /// Its content.
         found: Descriptor,
+    },
+    /// The regime of the tree has no such attributes.
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
+    /// A leaf of a user space would be global, so that TLBs used it in every ASID.
+    #[error("the mapping for {va} is global, and the tree is a user space with an ASID of its own")]
+    GlobalLeaf {
+        /// First address of the mapping.
+        va: Va,
     },
     /// The change would make memory writable and executable.
     #[error("{va} would be writable and executable")]

@@ -7,6 +7,7 @@ use crate::exclusivity::Exclusivity;
 use crate::invalidate::{Span, Spans};
 use crate::node::Node;
 use crate::plan_error::PlanError;
+use crate::scope::Scope;
 use crate::script::{Script, store_of};
 use crate::step::{Edit, Invalidation, Step};
 use crate::tree_context::TreeContext;
@@ -32,6 +33,8 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     unfolded: bool,
     /// The end of the steps that change sizes. Later steps are planned on the result of these.
     split_end: usize,
+    /// The number of steps before the edit of the present root table.
+    pub root_start: usize,
     /// The lowest table known to translate the whole range of the edit.
     pub top: Node,
     /// Whether leaves in the range of the edit may become larger when their attributes have
@@ -60,6 +63,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             unsynchronised: false,
             unfolded: false,
             split_end: 0,
+            root_start: 0,
             top: context.top,
             may_fold: false,
         }
@@ -229,8 +233,23 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             let TreeContext { geometry, range_invalidation, .. } = *self.context;
             self.spans.drain(geometry, range_invalidation, self.script)?;
             self.script.push(Step::Dsb(Dsb::Ish))?;
+            if self.context.scope == Scope::Vmid {
+                return self.invalidate_combined();
+            }
         }
         Ok(())
+    }
+
+    /// Removes from TLBs what combines both stages, after invalidations by IPA.
+    #[cold]
+    #[inline(never)]
+    fn invalidate_combined(&mut self) -> Result<(), PlanError> {
+        let everything = Step::Invalidate(Invalidation::All);
+        if self.script.steps().iter().rev().nth(1) == Some(&everything) {
+            return Ok(());
+        }
+        self.script.push(Step::Invalidate(Invalidation::Stage1))?;
+        self.script.push(Step::Dsb(Dsb::Ish))
     }
 
     /// Later steps are planned on the result of the splits so far.
@@ -243,10 +262,11 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         if self.unfolded { self.order() } else { Ok(()) }
     }
 
-    /// Plans to free the tables that the stores among the first `count` steps remove.
+    /// Plans to free the tables that the stores among the first `count` steps remove, from those of
+    /// this root table on.
     pub fn free_tables(&mut self, count: usize) -> Result<(), PlanError> {
         let geometry = self.context.geometry;
-        for at in 0..count {
+        for at in self.root_start..count {
             let Some(Step::Store(store)) = self.script.steps().get(at).copied() else { continue };
             let (Edit::Write { .. }, Some(level)) = (store.edit, store.level.next()) else { continue };
             for nth in 0..usize::from(store.count) {
@@ -274,6 +294,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         // As after most edits.
         if let Some(invalidation) = self.spans.single()
             && self.unordered
+            && self.context.scope != Scope::Vmid
         {
             self.unordered = false;
             let [order, invalidate, complete, isb] = self.script.room()?;

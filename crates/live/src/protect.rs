@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Execute, Level, TablePermissions, Va};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, Regime, Va};
 
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
@@ -50,27 +50,33 @@ impl Change {
         (clear & !set, set)
     }
 
+    /// Whether it is about the access of a guest.
+    #[inline(always)]
+    pub(crate) const fn is_of_guest(self) -> bool {
+        matches!(self.access, Some(access) if access.is_of_guest())
+    }
+
+    /// Checks that leaves of this geometry can say this, the first of them for `va`, and that its
+    /// tables leave it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn check(self, geometry: Geometry, va: Va) -> Result<(), PlanError> {
+        let (regime, tables) = (geometry.regime(), geometry.table_permissions());
+        let plain = if regime.is_stage_2() { Attributes::GUEST_DEVICE } else { Attributes::DEVICE };
+        let access = self.access.unwrap_or(plain.access);
+        let execute = self.execute.unwrap_or(plain.execute);
+        Attributes { access, execute, ..plain }.check(regime)?;
+        let left = self.access.is_none_or(|access| tables.allows_access(access))
+            && self.execute.is_none_or(|execute| tables.allows_execute(execute));
+        if left { Ok(()) } else { Err(PlanError::TakenByTables { va, tables }) }
+    }
+
     /// Returns whether the change by itself makes memory writable and executable.
     pub(crate) const fn writable_and_executable(self) -> bool {
         match (self.access, self.execute) {
             (Some(access), Some(execute)) => access.writable() && !matches!(execute, Execute::Never),
             _ => false,
         }
-    }
-
-    /// Returns whether all that the change allows is left by tables that take away `tables`.
-    #[cold]
-    #[inline(never)]
-    pub(crate) const fn is_left_by(self, tables: TablePermissions) -> bool {
-        let access = match self.access {
-            Some(access) => tables.allows_access(access),
-            None => true,
-        };
-        let execute = match self.execute {
-            Some(execute) => tables.allows_execute(execute),
-            None => true,
-        };
-        access && execute
     }
 
     /// Whether a leaf may become writable and executable, depending on the permission that stays.
@@ -101,11 +107,31 @@ impl BitChange {
         let may_become_both = change.may_become_both();
         Self { clear, set, may_become_both, invalidates: clear & VALID_BIT != 0 }
     }
+
+    /// The same in any regime.
+    #[cold]
+    #[inline(never)]
+    fn in_regime(change: Change, regime: Regime) -> Self {
+        const PERMISSIONS: u64 = Access::MASK | Execute::MASK;
+        let Self { clear, set, may_become_both, invalidates } = Self::of(change);
+        let access = change.access.map_or(0, |access| access.bits_in(regime));
+        let execute = change.execute.map_or(0, |execute| execute.bits_in(regime));
+        let changed = if change.access.is_some() { Access::MASK } else { 0 }
+            | if change.execute.is_some() { Execute::MASK } else { 0 };
+        let permissions = access | execute;
+        Self {
+            clear: clear & !PERMISSIONS | changed & !permissions,
+            set: set & !PERMISSIONS | permissions,
+            may_become_both: may_become_both && !regime.is_stage_2(),
+            invalidates,
+        }
+    }
 }
 
-/// Returns whether a leaf is both writable and executable, at any exception level.
-const fn is_both(bits: u64) -> bool {
-    is_writable(bits) && bits & Execute::MASK != Execute::MASK
+/// Returns whether a leaf of stage 1 is both writable and executable, at any exception level.
+/// `never` are the bits of one that nobody executes.
+const fn is_both(bits: u64, never: u64) -> bool {
+    is_writable(bits) && bits & never != never
 }
 
 /// The shortest contiguous run of any granule.
@@ -144,17 +170,28 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// over them.
     #[inline(never)]
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        let change = BitChange::of(change);
+        self.protect_bits(first, last, &BitChange::of(change))
+    }
+
+    /// [`protect`](Self::protect) in any regime.
+    pub fn protect_in_regime(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
+        let regime = self.context.geometry.regime();
+        self.protect_bits(first, last, &BitChange::in_regime(change, regime))
+    }
+
+    #[inline(always)]
+    fn protect_bits(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         self.split(Cut::Ends { first, last, wanted: Some((change.clear, change.set)) })?;
         self.order_runs()?;
-        self.protect_leaves_in(first, last, &change)
+        self.protect_leaves_in(first, last, change)
     }
 
     /// Plans to change all leaves in `first..=last`. The leaves at its ends lie in the range or
     /// have the attributes already.
+    #[inline(always)]
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
-        if self.exclusivity == Exclusivity::Quiescent && self.context.bbm == BbmLevel::L0 {
+        if self.exclusivity.breaks_runs(self.context.bbm) {
             self.protect_below(top, first, last, change, Phase::Break)?;
             self.settle()?;
             return self.protect_below(top, first, last, change, Phase::Make);
@@ -294,9 +331,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let BitChange { clear, set, .. } = *change;
         if change.may_become_both {
             let writable = is_writable(seen.and & !clear | set) || is_writable(seen.or & !clear | set);
-            let executable = (seen.and & !clear | set) & Execute::MASK != Execute::MASK;
+            let never = Execute::Never.bits_in(self.context.geometry.regime());
+            let executable = (seen.and & !clear | set) & never != never;
             if writable && executable {
-                let both = |bits: &u64| is_both(bits & !clear | set);
+                let both = |bits: &u64| is_both(bits & !clear | set, never);
                 if let Some(nth) = self.look(node, from, to, |entries| entries.iter().position(both)) {
                     return Err(PlanError::WritableAndExecutable { va: Va(node.va(from + nth)) });
                 }

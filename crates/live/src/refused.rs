@@ -200,6 +200,22 @@ pub enum BrokenRule {
         /// An address for which TLBs may hold an old translation.
         va: Va,
     },
+    /// The plan ends while TLBs may hold entries of a guest that combine both stages: after the
+    /// invalidations by IPA and a DSB ISH, VMALLE1IS and a DSB ISH must follow.
+    #[error("the plan ends before what combines both stages for {va} is invalidated (D8.17)")]
+    CombinedHeld {
+        /// An address for which TLBs may hold an old translation.
+        va: Va,
+    },
+    /// A leaf of a user space would be global, so that TLBs used it in every ASID, and the
+    /// invalidation of its ASID left it.
+    #[error("the level {level} leaf for {va} is global, in the tree of one ASID")]
+    GlobalLeaf {
+        /// First address of the store.
+        va: Va,
+        /// The level of its table.
+        level: Level,
+    },
     /// The plan ends without an ISB.
     #[error("the plan ends without an ISB")]
     NoIsb,

@@ -50,6 +50,21 @@ impl<'b> Script<'b> {
         Ok(slots)
     }
 
+    /// Moves the steps that free tables behind all others. Later is always early enough.
+    pub fn frees_come_last(&mut self) {
+        let steps = self.steps.get_mut(..self.len).unwrap_or_default();
+        let mut others = 0;
+        for at in 0..steps.len() {
+            if matches!(steps.get(at), Some(Step::Free { .. })) {
+                continue;
+            }
+            if let Some(moved) = steps.get_mut(others..=at) {
+                moved.rotate_right(1);
+                others += 1;
+            }
+        }
+    }
+
     /// Adds `store` to the store that was pushed last, if one store can do both. Returns whether it
     /// did.
     #[inline(never)]

@@ -127,10 +127,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to make smaller all leaves in the table `top` and below that `cut` cuts.
     #[inline(never)]
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
-        let bbm = self.context.bbm;
-        if self.exclusivity == Exclusivity::Quiescent && matches!(bbm, BbmLevel::L0 | BbmLevel::L1) {
-            // Break-before-make is legal at every level. nT would only add rounds, since no CPU
-            // accesses the range.
+        if self.exclusivity.breaks_sizes(self.context.bbm) {
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
             self.walk_splits(top, cut, Phase::Make)?;

@@ -78,13 +78,28 @@ pub enum Reach {
     AllLevels,
 }
 
-/// An invalidation on all CPUs and in every ASID. It has no level hint, since a TLB may hold leaves
-/// of any size after a split without invalidation.
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LastLevel => "last level",
+            Self::AllLevels => "all levels",
+        })
+    }
+}
+
+/// An invalidation on all CPUs, by the instructions of the tree's regime: in every ASID, in the one
+/// ASID of a user space, or in the VMID of a guest. It has no level hint, since a TLB may hold
+/// leaves of any size after a split without invalidation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalidation {
-    /// Everything (VMALLE1IS).
+    /// Everything (VMALLE1IS, ALLE2IS, ALLE3IS); all of one ASID (ASIDE1IS); both stages of a VMID
+    /// (VMALLS12E1IS).
     All,
-    /// One invalidation by address for each of `count` addresses (VAAE1IS, VAALE1IS).
+    /// What combines both stages (VMALLE1IS), after invalidations by IPA (Arm ARM D8.17). Only in
+    /// plans for stage 2.
+    Stage1,
+    /// One invalidation by address for each of `count` addresses (VAAE1IS and VAALE1IS, VAE1IS and
+    /// VALE1IS, VAE2IS and VALE2IS, VAE3IS and VALE3IS, IPAS2E1IS and IPAS2LE1IS).
     ByVa {
         /// The first address.
         va: Va,
@@ -95,7 +110,7 @@ pub enum Invalidation {
         /// What is removed.
         reach: Reach,
     },
-    /// One invalidation by range (RVAAE1IS, RVAALE1IS).
+    /// One invalidation by range (RVAAE1IS and so on; FEAT_TLBIRANGE).
     ByRange {
         /// The first address.
         va: Va,
@@ -172,20 +187,13 @@ impl fmt::Display for Step {
             Self::Dsb(Dsb::Ish) => f.write_str("dsb    ish"),
             Self::Dsb(Dsb::Nsh) => f.write_str("dsb    nsh"),
             Self::Isb => f.write_str("isb"),
-            Self::Invalidate(Invalidation::All) => f.write_str("tlbi   vmalle1is"),
+            Self::Invalidate(Invalidation::All) => f.write_str("tlbi   everything"),
+            Self::Invalidate(Invalidation::Stage1) => f.write_str("tlbi   stage 1"),
             Self::Invalidate(Invalidation::ByVa { va, count, shift, reach }) => {
-                let name = match reach {
-                    Reach::LastLevel => "vaale1is",
-                    Reach::AllLevels => "vaae1is",
-                };
-                write!(f, "tlbi   {va} {name} x {count}, every {:#x}", 1u64 << shift)
+                write!(f, "tlbi   {va} {reach} x {count}, every {:#x}", 1u64 << shift)
             }
             Self::Invalidate(Invalidation::ByRange { va, pages, reach }) => {
-                let name = match reach {
-                    Reach::LastLevel => "rvaale1is",
-                    Reach::AllLevels => "rvaae1is",
-                };
-                write!(f, "tlbi   {va} {name}, {pages} pages")
+                write!(f, "tlbi   {va} {reach}, range of {pages} pages")
             }
             Self::Free { va, table, level } => write!(f, "free   {va} L{level} {:#014x}", table.0),
         }

@@ -34,6 +34,28 @@ impl Quiescent {
     }
 }
 
+/// The caller's promise that whoever accesses a range during an edit, and faults, tries again.
+///
+/// It is for the trees of users: a process or a guest, whose faults a kernel or a hypervisor
+/// handles with other tables. Then break-before-make is legal while all CPUs use the range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retried {
+    range: VaRange,
+}
+
+impl Retried {
+    /// Promises it for `range`.
+    ///
+    /// # Safety
+    /// From planning until the plan is applied, an access to the range, or to a block or a
+    /// contiguous run that reaches into it, that takes a translation fault is retried after the
+    /// edit. So the fault handler waits for the editor, and neither of them needs what lies there
+    /// to get on: no code, stack, vector, data or table window of theirs.
+    pub const unsafe fn new(range: VaRange) -> Self {
+        Self { range }
+    }
+}
+
 /// The caller's promise that no CPU walks the tree while the plan for a range is applied.
 ///
 /// CPUs may use the tree during planning and checking, which write only to new tables that nothing
@@ -78,6 +100,9 @@ pub enum Target {
     /// Any CPU may access any address that stays mapped, at any time. Leaves change their size only
     /// at BBM level 3.
     InUse(VaRange),
+    /// Any CPU may access any address at any time, and an access that faults during the edit is
+    /// retried. Leaves change at every BBM level, by break-before-make below level 3.
+    Retried(Retried),
     /// No CPU accesses the range during the edit. Leaves change their size at every BBM level, by
     /// the procedure of that level.
     Quiescent(Quiescent),
@@ -91,6 +116,7 @@ impl Target {
     pub const fn range(self) -> VaRange {
         match self {
             Self::InUse(range) => range,
+            Self::Retried(retried) => retried.range,
             Self::Quiescent(quiescent) => quiescent.range,
             Self::Parked(parked) => parked.range,
         }
@@ -99,6 +125,7 @@ impl Target {
     pub(crate) const fn exclusivity(self) -> Exclusivity {
         match self {
             Self::InUse(_) => Exclusivity::InUse,
+            Self::Retried(_) => Exclusivity::Retried,
             Self::Quiescent(_) => Exclusivity::Quiescent,
             Self::Parked(_) => Exclusivity::Parked,
         }

@@ -31,6 +31,7 @@ pub(crate) fn reaches(page_shift: u32, steps: &[Step], first: u64, last: u64) ->
         let Step::Invalidate(invalidation) = step else { return false };
         let (va, count, shift) = match *invalidation {
             Invalidation::All => return true,
+            Invalidation::Stage1 => return false,
             Invalidation::ByVa { va, count, shift, reach: Reach::AllLevels } => (va.0, count.into(), shift),
             Invalidation::ByRange { va, pages, reach: Reach::AllLevels } => (va.0, pages, page_shift),
             _ => return false,
@@ -48,6 +49,7 @@ pub(crate) fn reaches(page_shift: u32, steps: &[Step], first: u64, last: u64) ->
 fn removed(page_shift: u32, invalidation: Invalidation, span: Span) -> Option<(u64, u64)> {
     let (va, count, shift, reach) = match invalidation {
         Invalidation::All => return Some((0, u64::MAX)),
+        Invalidation::Stage1 => return None,
         Invalidation::ByVa { va, count, shift, reach } => (va, u64::from(count), shift, reach),
         Invalidation::ByRange { va, pages, reach } => (va, pages, page_shift, reach),
     };

@@ -1,7 +1,7 @@
 //! A live tree and the edits that can be planned for it.
 
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{AttributeError, Geometry, Level, Pa, Va, VaRange};
 
 use crate::check::{Author, check};
 use crate::every_leaf::Global;
@@ -12,6 +12,8 @@ use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::protect::Change;
 use crate::refused::Refused;
+use crate::root_edits::RootEdit;
+use crate::scope::Scope;
 use crate::script::Script;
 use crate::step::{EveryLeaf, Step};
 use crate::target::{Parked, Target};
@@ -32,12 +34,15 @@ pub struct LiveTree {
 
 impl LiveTree {
     /// Returns the tree whose root table is in frame `root`, in the TTBR of `half`. All CPUs have
-    /// at least BBM level `bbm`.
+    /// at least BBM level `bbm`. Regimes with one range of addresses, and stage 2, have the
+    /// [`Half::Low`] alone. A root of several tables is in the frames from `root` on.
+    ///
+    /// Invalidations name every ASID, or the VMID of a guest. A user space has them name its own
+    /// ASID: [`in_asid`](Self::in_asid).
     ///
     /// # Safety
-    /// - The regime of the geometry has user space: EL1&0, or EL2&0.
-    /// - The root is in a TTBR with this geometry, or could be. From now on only this value changes
-    ///   the tree.
+    /// - The root is in a TTBR of the geometry's regime, or could be. From now on only this value
+    ///   changes the tree.
     /// - From the plan of an edit until it is applied, hardware updates of the access flag and of
     ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them.
     /// - Every window that is passed to a method of this value, or of one of its plans, reaches all
@@ -53,6 +58,17 @@ impl LiveTree {
     /// They all have them. Elsewhere the instructions are undefined.
     pub const unsafe fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
+    }
+
+    /// Returns the same tree for a user space whose TTBR holds `asid`: its invalidations name this
+    /// ASID alone, and it maps no global leaf.
+    ///
+    /// # Safety
+    /// - No leaf of the tree is global.
+    /// - While the tree changes, no TLB holds anything of it in another ASID: it ran in none, or
+    ///   everything of that one was invalidated since.
+    pub const unsafe fn in_asid(self, asid: u16) -> Self {
+        Self { context: self.context.in_asid(asid) }
     }
 
     /// From now on splits and folds make these leaves. Otherwise they make blocks and contiguous
@@ -91,10 +107,10 @@ impl LiveTree {
     ///
     /// # Errors
     /// [`PlanError::OtherGeometry`], [`PlanError::OutsideHalf`], [`PlanError::TooLong`],
-    /// [`PlanError::OutOfFrames`]; where something is mapped, [`PlanError::MappedOver`] with the
-    /// rule if more than the permissions would change, [`PlanError::PartOfLeaf`] if they would
-    /// change in a part of a leaf, [`PlanError::RunInUse`], and [`PlanError::EntryInUse`] where an
-    /// entry is an invalidated leaf.
+    /// [`PlanError::OutOfFrames`], [`PlanError::GlobalLeaf`]; where something is mapped,
+    /// [`PlanError::MappedOver`] with the rule if more than the permissions would change,
+    /// [`PlanError::PartOfLeaf`] if they would change in a part of a leaf, [`PlanError::RunInUse`],
+    /// and [`PlanError::EntryInUse`] where an entry is an invalidated leaf.
     pub fn plan_map<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         mappings: &Mappings<'_>,
@@ -108,6 +124,9 @@ impl LiveTree {
         }
         for mapping in mappings.list() {
             context.bounds(VaRange::new(mapping.va, mapping.len))?;
+            if mapping.attributes.global && matches!(context.scope, Scope::Asid(_)) {
+                return Err(PlanError::GlobalLeaf { va: mapping.va });
+            }
         }
         self.plan(Exclusivity::InUse, steps, window, frames, |planner| planner.map(mappings.cursor()))
     }
@@ -128,9 +147,10 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            planner.split(Cut::Ends { first, last, wanted: None })?;
-            planner.order_runs()?;
-            planner.unmap(first, last)
+            if planner.context.concatenated {
+                return planner.each_root(first, last, RootEdit::Unmap);
+            }
+            planner.unmap_range(first, last)
         })
     }
 
@@ -143,9 +163,9 @@ impl LiveTree {
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Hole`],
-    /// [`PlanError::WritableAndExecutable`], [`PlanError::TakenByTables`],
-    /// [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`], [`PlanError::Foreign`],
-    /// [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    /// [`PlanError::Attributes`], [`PlanError::WritableAndExecutable`],
+    /// [`PlanError::TakenByTables`], [`PlanError::NeedsLevel3`], [`PlanError::RunInUse`],
+    /// [`PlanError::Foreign`], [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
     #[inline(always)]
     pub fn plan_protect<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
@@ -156,14 +176,19 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
-        if change.writable_and_executable() {
+        if !self.context.is_plain || change.is_of_guest() {
+            change.check(self.context.geometry, Va(first))?;
+        }
+        if change.writable_and_executable() && self.context.scope != Scope::Vmid {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
-        let tables = self.context.geometry.table_permissions();
-        if !tables.is_all() && !change.is_left_by(tables) {
-            return Err(PlanError::TakenByTables { va: Va(first), tables });
-        }
-        self.plan(target.exclusivity(), steps, window, frames, |planner| planner.protect(first, last, change))
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            if planner.context.is_plain {
+                planner.protect(first, last, change)
+            } else {
+                planner.each_root(first, last, RootEdit::Protect(change))
+            }
+        })
     }
 
     /// Plans to make the leaves in `target` no larger than one entry at `to`: smaller blocks, and
@@ -183,6 +208,9 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            if planner.context.concatenated {
+                return planner.each_root(first, last, RootEdit::Split(to));
+            }
             planner.split(Cut::Down { first, last, to })
         })
     }
@@ -205,6 +233,7 @@ impl LiveTree {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| match planner.context.leaves {
             Leaves::Pages => Ok(()),
+            _ if planner.context.concatenated => planner.each_root(first, last, RootEdit::Fold),
             Leaves::Blocks | Leaves::ContiguousBlocks => planner.fold(first, last),
         })
     }
@@ -213,13 +242,13 @@ impl LiveTree {
     /// reach over its ends are split into the largest leaves that do not, unless they are global or
     /// not as asked already. The range may be the whole half.
     ///
-    /// The tree must be parked, since a global leaf that replaces a non-global one always needs
-    /// break-before-make (Arm ARM D8.16.1, RWHZWS). The plan has one step for all leaves, whatever
-    /// their number.
+    /// The regime must have ASIDs. The tree must be parked, since a global leaf that replaces a
+    /// non-global one always needs break-before-make (Arm ARM D8.16.1, RWHZWS). The plan has one
+    /// step for all leaves, whatever their number.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::Foreign`],
-    /// [`PlanError::TooLong`], [`PlanError::OutOfFrames`].
+    /// [`PlanError::TooLong`], [`PlanError::OutOfFrames`], [`PlanError::Attributes`].
     pub fn plan_global<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         parked: Parked,
@@ -229,6 +258,10 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(parked.range())?;
+        let regime = self.context.geometry.regime();
+        if !regime.has_user_space() {
+            return Err(AttributeError::NotGlobal { regime }.into());
+        }
         let (clear, set) = scope.masks();
         self.plan(Exclusivity::Parked, steps, window, frames, |planner| {
             planner.split(Cut::Ends { first, last, wanted: Some((clear, set)) })?;

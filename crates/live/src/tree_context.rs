@@ -10,6 +10,7 @@ use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
 use crate::half::Half;
 use crate::node::Node;
 use crate::plan_error::PlanError;
+use crate::scope::Scope;
 use linmap_table::{Leaves, TableWindow};
 
 /// What all planners and the check need to know of a live tree.
@@ -31,9 +32,21 @@ pub(crate) struct TreeContext {
     table_bits: u64,
     /// All bits that can hold an address in a descriptor.
     pub address_bits: u64,
-    /// The root table.
+    /// Whose TLB entries belong to the tree.
+    pub scope: Scope,
+    /// The most entries of a store in a plan that the fast path of the check may accept: 0 where
+    /// plans have more steps, or where the table of a page may be shorter than others.
+    pub few: u16,
+    /// Whether the regime has user space, and no table takes a permission away.
+    pub is_plain: bool,
+    /// Whether the root consists of several tables.
+    pub concatenated: bool,
+    /// The root table, or the first one.
     pub top: Node,
 }
+
+/// A store to more entries goes through the check of all steps.
+const FEW: u16 = 16;
 
 /// The level with this number. No walk goes beyond the level of pages.
 #[inline(always)]
@@ -74,6 +87,10 @@ impl TreeContext {
             page_shift,
             table_bits,
             address_bits,
+            scope: if geometry.regime().is_stage_2() { Scope::Vmid } else { Scope::Every },
+            few: if geometry.regime().is_stage_2() || level.number() == 3 { 0 } else { FEW },
+            is_plain: geometry.regime().has_user_space() && geometry.table_permissions().is_all(),
+            concatenated: geometry.root_tables() > 1,
             top,
         }
     }
@@ -81,6 +98,32 @@ impl TreeContext {
     /// The same on CPUs that all have invalidations by range.
     pub const fn with_range_invalidation(self) -> Self {
         Self { range_invalidation: true, ..self }
+    }
+
+    /// The same for a user space of its own ASID.
+    pub const fn in_asid(self, asid: u16) -> Self {
+        Self { scope: Scope::Asid(asid), ..self }
+    }
+
+    /// The root table that translates `va`, an address of the half. Walks begin at
+    /// [`top`](Self::top), whichever that is.
+    #[inline]
+    pub const fn root(&self, va: u64) -> Node {
+        if self.concatenated { self.root_of_several(va) } else { self.top }
+    }
+
+    #[cold]
+    #[inline(never)]
+    const fn root_of_several(&self, va: u64) -> Node {
+        let table = self.geometry.root_table(self.top.table, Va(va));
+        let base = va & !(self.table_bytes(self.top.level).wrapping_sub(1));
+        Node { table, base, ..self.top }
+    }
+
+    /// The last address that the root table for `va` translates, where the root consists of
+    /// several.
+    pub const fn root_end(&self, va: u64) -> u64 {
+        va | self.table_bytes(self.top.level).wrapping_sub(1)
     }
 
     /// The table that entry `index` of `node`, a table above the level of pages, leads to.
@@ -179,6 +222,9 @@ impl TreeContext {
         // the end.
         let Node { mut table, mut shift, .. } = node;
         let offset = va.wrapping_sub(node.base);
+        // The number of the table in a root of several, which stand one after the other.
+        let nth = offset.wrapping_shr(shift.wrapping_add(self.index_bits));
+        table.0 = table.0.wrapping_add(nth.wrapping_shl(self.page_shift));
         let mut number = node.level.number();
         while shift > to {
             let index = offset.wrapping_shr(shift) as usize & self.last_index;
@@ -230,6 +276,12 @@ impl TreeContext {
     #[inline]
     pub const fn translates(&self, node: Node, va: u64) -> bool {
         (va ^ node.base).wrapping_shr(node.shift.wrapping_add(self.index_bits)) == 0
+    }
+
+    /// How many pages a table below the root has.
+    #[inline]
+    pub const fn page_entries(&self) -> usize {
+        self.last_index.wrapping_add(1)
     }
 
     /// How many entries a table at `level` has.

@@ -8,6 +8,7 @@ use crate::entry::{Entry, entry};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
+use crate::split::Cut;
 use crate::step::Edit;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
@@ -15,9 +16,17 @@ use linmap_table::TableWindow;
 const CLEARED: Edit = Edit::Write { first: Descriptor::INVALID, step: 0 };
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans to clear everything in `first..=last`, after splitting what reaches over its ends.
+    #[inline(always)]
+    pub fn unmap_range(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
+        self.split(Cut::Ends { first, last, wanted: None })?;
+        self.order_runs()?;
+        self.unmap(first, last)
+    }
+
     /// Plans to clear everything in `first..=last`. No leaf reaches over its ends.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
-        let root = self.context.top;
+        let root = self.context.root(first);
         self.unmap_below(root, first, last)?;
         let removed = self.script.len();
         self.finish()?;

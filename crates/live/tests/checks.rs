@@ -412,5 +412,5 @@ fn a_plan_prints_one_step_a_line() {
     assert_eq!(lines[0], "dsb    ishst");
     assert!(lines[1].starts_with("store  0xffff800000000000 L1 0x"), "{}", lines[1]);
     assert!(lines[2].ends_with("clear 0x0008000000000040 set 0x0000000000000080"), "{}", lines[2]);
-    assert_eq!(lines[4], "tlbi   0xffff800000005000 vaale1is x 1, every 0x1000");
+    assert_eq!(lines[4], "tlbi   0xffff800000005000 last level x 1, every 0x1000");
 }

@@ -43,6 +43,7 @@ pub fn setting(granule: Granule, bbm: BbmLevel) -> Setting {
         own_window: false,
         window_leaves: Leaves::Pages,
         range_invalidation: false,
+        asid: None,
     }
 }
 

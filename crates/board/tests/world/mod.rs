@@ -5,6 +5,7 @@
 mod parking;
 mod plain;
 mod pool;
+mod regimes;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,19 +13,19 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use linmap_board::{Board, BoardFrames};
-use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Step, Target};
-use linmap_model::event::{Access as Barrier, Domain, Register, Use};
-use linmap_model::{Config, Event, Space};
+use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Retried, Step, Target};
+use linmap_model::event::{Access as Barrier, Domain, Use};
+use linmap_model::{Config, Event};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
 
 pub use parking::Parking;
 use plain::join;
 pub use plain::{Part, Plain};
 use pool::{Pool, PoolHandle};
+use regimes::attributes_of;
 
 /// Where the frames for tables begin.
 const POOL: u64 = 0x1_0000_0000;
@@ -51,6 +52,8 @@ pub struct Setting {
     /// What that mapping is made of.
     pub window_leaves: Leaves,
     pub range_invalidation: bool,
+    /// The one ASID that the tree is used in, without global leaves.
+    pub asid: Option<u16>,
 }
 
 impl Setting {
@@ -73,20 +76,6 @@ impl Setting {
     /// What to add to a frame's address for that in the tree itself, if tables are reached there.
     fn window_offset(&self) -> Option<u64> {
         self.own_window.then_some(self.base().wrapping_sub(POOL))
-    }
-
-    fn register(&self) -> Register {
-        match self.half {
-            Half::Low => Register::Ttbr0,
-            Half::High => Register::Ttbr1,
-        }
-    }
-
-    fn space(&self) -> Space {
-        match self.half {
-            Half::Low => Space::Low,
-            Half::High => Space::High,
-        }
     }
 }
 
@@ -131,6 +120,8 @@ pub enum Op {
 pub enum Who {
     /// Every CPU, at any moment.
     Anybody,
+    /// Every CPU, at any moment, and accesses that fault are retried.
+    Retrying,
     /// No CPU uses the range.
     Nobody,
     /// No CPU walks the tree.
@@ -180,7 +171,7 @@ impl World {
         };
         let board = Board::new(&config, record).unwrap();
         let free = (0..setting.frames).rev().map(|nth| POOL + nth * granule).collect();
-        let pool = PoolHandle(Rc::new(RefCell::new(Pool { free, ..Pool::default() })));
+        let pool = PoolHandle(Rc::new(RefCell::new(Pool { free, granule, ..Pool::default() })));
         let mut plain = Plain::default();
         let mut list = Vec::new();
         // The window to the tables, at the beginning of the half.
@@ -188,14 +179,13 @@ impl World {
             va: Va(setting.base()),
             pa: Pa(POOL),
             len: setting.frames * granule,
-            attributes: Attributes::KERNEL_DATA,
+            attributes: setting.fitting(Attributes::KERNEL_DATA),
             leaves: setting.window_leaves,
         };
         list.push(window);
         for op in initial {
-            let Op::Map { at, len, shift, attributes, leaves } = under_tables(*op, setting.geometry) else {
-                panic!("{op:?} maps nothing")
-            };
+            let op = under_tables(setting.fitted(*op), setting.geometry);
+            let Op::Map { at, len, shift, attributes, leaves } = op else { panic!("{op:?} maps nothing") };
             let pa = AREA_PA + at + shift;
             list.push(Mapping { va: setting.va(at), pa: Pa(pa), len, attributes, leaves });
             plain.0.insert(at, Part { len, pa, attributes, valid: true });
@@ -215,14 +205,16 @@ impl World {
         window.close(level);
         // What the frame holds after a short root does not belong to the table.
         board.event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Barrier::All });
-        let register = setting.register();
         for cpu in 0..setting.cpus {
-            let value = ttbr(setting.geometry, root, 0).expect("a frame");
-            board.event(Event::Write { cpu, register, value });
-            board.event(Event::Isb { cpu });
+            setting.enter(&board, cpu, root);
         }
         // SAFETY: on the model; this value alone changes the tree.
         let mut tree = unsafe { LiveTree::new(setting.geometry, root, setting.half, setting.bbm) };
+        if let Some(asid) = setting.asid {
+            // SAFETY: no leaf is global, and the CPUs use the tree in this ASID alone.
+            tree = unsafe { tree.in_asid(asid) };
+        }
+        tree.set_leaves(setting.leaves_of(Leaves::ContiguousBlocks));
         if setting.range_invalidation {
             // SAFETY: the model's CPUs have them.
             tree = unsafe { tree.with_range_invalidation() };
@@ -245,6 +237,8 @@ impl World {
         match who {
             Who::Anybody => Target::InUse(range),
             // SAFETY: on the model no CPU accesses the range, except where a test states it.
+            Who::Retrying => Target::Retried(unsafe { Retried::new(range) }),
+            // SAFETY: likewise.
             Who::Nobody => Target::Quiescent(unsafe { Quiescent::new(range) }),
             // SAFETY: all CPUs leave before a plan for it is applied.
             Who::Parked => Target::Parked(unsafe { Parked::new(range) }),
@@ -253,7 +247,7 @@ impl World {
 
     /// Plans, checks and applies on `cpu`. On an error of the plan the tree must be as before.
     pub fn apply(&mut self, op: Op, who: Who, cpu: usize) -> Result<Done, String> {
-        let op = under_tables(op, self.setting.geometry);
+        let op = under_tables(self.setting.fitted(op), self.setting.geometry);
         let expected = self.expected_error(op);
         let before = self.pool.0.borrow().taken;
         let root = self.tree.root();
@@ -314,7 +308,7 @@ impl World {
                 return Err(format!("{op:?}: our own plan is refused: {refused}\n{}", printed.join("\n")));
             }
         };
-        let mut processor = self.board.cpu(cpu);
+        let mut processor = self.board.cpu_of(cpu, self.setting.board_regime());
         if who == Who::Parked {
             drop(window);
             let parking = Parking { board: &self.board, setting: self.setting, root };
@@ -358,7 +352,9 @@ impl World {
                 if change.execute.is_some_and(|execute| !tables.allows_execute(execute)) {
                     return Some("the tables take it away");
                 }
-                let both = |part: &Part| changed(part.attributes, change).writable_and_executable();
+                let stage_1 = !self.setting.geometry.regime().is_stage_2();
+                let both =
+                    |part: &Part| stage_1 && changed(part.attributes, change).writable_and_executable();
                 if self.plain.has_hole(at, len) {
                     return Some("there is a hole");
                 }
@@ -408,7 +404,7 @@ impl World {
         self.board.with_machine(|machine| {
             let _: ControlFlow<()> = machine.leaves(0, setting.space(), |va, pa, shift, value, _| {
                 if start <= va && va <= last {
-                    let attributes = attributes_of(value, setting.geometry.lpa2());
+                    let attributes = attributes_of(value, setting.geometry);
                     join(&mut found, va - start, Part { len: 1 << shift, pa, attributes, valid: true });
                 }
                 ControlFlow::Continue(())
@@ -455,7 +451,9 @@ impl World {
                 expected.get(at)
             ));
         }
-        let (tables, taken) = (self.tables(), self.pool.0.borrow().taken);
+        // The model counts a root as one table.
+        let more_roots = self.setting.geometry.root_tables() as u64 - 1;
+        let (tables, taken) = (self.tables() + more_roots, self.pool.0.borrow().taken);
         if tables != taken {
             return Err(format!("{tables} tables in the tree, {taken} frames taken"));
         }
@@ -464,6 +462,9 @@ impl World {
 
     /// Lets `cpu` read at `offset`: it must reach what the plain list says, or fault.
     pub fn probe(&self, cpu: usize, offset: u64) -> Result<(), String> {
+        if !self.setting.is_el1() {
+            return Ok(());
+        }
         let va = self.setting.va(offset).0;
         let part = self.plain.0.range(..=offset).next_back();
         let part = part.filter(|(at, part)| part.valid && offset - *at < part.len);
@@ -499,25 +500,4 @@ fn changed(attributes: Attributes, change: Change) -> Attributes {
         execute: change.execute.unwrap_or(attributes.execute),
         ..attributes
     }
-}
-
-/// What a leaf's bits say, read here by the layout of the architecture and not by the crate under
-/// test.
-fn attributes_of(value: u64, lpa2: bool) -> Attributes {
-    let access = match value >> 6 & 3 {
-        0b00 => Access::KernelReadWrite,
-        0b01 => Access::UserReadWrite,
-        0b10 => Access::KernelReadOnly,
-        _ => Access::UserReadOnly,
-    };
-    let execute = match value >> 53 & 3 {
-        0b00 => Execute::Both,
-        0b01 => Execute::User,
-        0b10 => Execute::Kernel,
-        _ => Execute::Never,
-    };
-    assert!(lpa2 || value >> 8 & 3 == 3, "inner shareable");
-    assert_eq!(value >> 2 & 7, 0, "normal memory");
-    assert_eq!(value >> 10 & 1, 1, "accessed");
-    Attributes { access, execute, global: value >> 11 & 1 == 0, ..Attributes::KERNEL_DATA }
 }

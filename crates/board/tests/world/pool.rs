@@ -11,6 +11,7 @@ use linmap_vmsa::Pa;
 pub struct Pool {
     pub free: Vec<u64>,
     pub taken: u64,
+    pub granule: u64,
     /// How many more requests succeed.
     pub left: Option<u64>,
 }
@@ -31,6 +32,20 @@ unsafe impl FrameSource for PoolHandle {
         let frame = pool.free.pop().ok_or(OutOfFrames { wanted: 0, largest_free: 0 })?;
         pool.taken += 1;
         Ok(Pa(frame))
+    }
+
+    fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
+        let mut pool = self.0.borrow_mut();
+        let granule = pool.granule;
+        let wanted = bytes / granule;
+        let frames = |first: u64| (0..wanted).map(move |nth| first + nth * granule);
+        let is_free = |frame: u64| pool.free.contains(&frame);
+        let all_free = |first: &u64| first.is_multiple_of(bytes) && frames(*first).all(is_free);
+        let first = pool.free.iter().copied().find(all_free);
+        let first = first.ok_or(OutOfFrames { wanted: bytes, largest_free: 0 })?;
+        pool.free.retain(|frame| !frames(first).any(|it| it == *frame));
+        pool.taken += wanted;
+        Ok(Pa(first))
     }
 
     unsafe fn free(&mut self, frame: Pa) {

@@ -5,9 +5,10 @@ use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
 use linmap_vmsa::{Level, Pa, Va};
 
-use super::checker::{Asked, Checker};
+use super::checker::{Asked, Checker, Combined};
 use crate::exclusivity::Exclusivity;
 use crate::refused::BrokenRule;
+use crate::scope::Scope;
 use crate::step::{Invalidation, Step};
 use crate::tlbi_coverage::covers;
 
@@ -39,6 +40,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::StoresUnordered);
         }
         if let Some(va) = self.stale {
+            if self.combined != Combined::Held {
+                return Err(BrokenRule::CombinedHeld { va });
+            }
             return Err(BrokenRule::NotInvalidated { va });
         }
         if self.unsynchronised {
@@ -56,6 +60,12 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             Invalidation::All => {
                 self.everything_issued = true;
                 true
+            }
+            Invalidation::Stage1 => {
+                if self.combined == Combined::Left {
+                    self.combined = Combined::Issued;
+                }
+                self.context.scope == Scope::Vmid
             }
             Invalidation::ByVa { count, shift, .. } => count > 0 && shift < 64,
             Invalidation::ByRange { va, pages, .. } => self.context.can_say(va, pages),
@@ -91,10 +101,23 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             self.stale = Some(open);
             return;
         }
+        if self.context.scope == Scope::Vmid && !self.everything_issued && !self.removes_combined() {
+            return;
+        }
         self.everything_issued = false;
         self.stale = None;
         self.pending = Asked::Nothing;
         self.clean_from = at;
+    }
+
+    /// Notes that a DSB completes the invalidations by IPA of all that changed, or the one for what
+    /// combines both stages after that. Returns whether TLBs hold nothing of it any more.
+    #[cold]
+    #[inline(never)]
+    fn removes_combined(&mut self) -> bool {
+        let removed = matches!(self.pending, Asked::Nothing) || self.combined == Combined::Issued;
+        self.combined = if removed { Combined::Held } else { Combined::Left };
+        removed
     }
 
     /// Returns the first address that has to be invalidated for a store since everything was clean,

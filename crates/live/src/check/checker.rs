@@ -34,6 +34,8 @@ pub(super) struct Checker<'c, 's, W> {
     pub everything_issued: bool,
     /// Whether an invalidation was issued since the last DSB ISH.
     pub issued: bool,
+    /// How far the invalidation of what combines both stages has come, at stage 2.
+    pub combined: Combined,
     /// Whether there is a store that no DSB has ordered.
     pub unordered: bool,
     /// Whether a DSB has ordered what new tables hold.
@@ -51,6 +53,17 @@ pub(super) struct Checker<'c, 's, W> {
     pub compared: usize,
     /// The table of the last store. The next walk starts there if the table translates its address.
     reached: Node,
+}
+
+/// What a TLB may hold of entries that combine both stages, where leaves of stage 2 changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Combined {
+    /// All of them.
+    Held,
+    /// All of them. Invalidations by IPA are complete, so none arises any more.
+    Left,
+    /// VMALLE1IS was issued after that.
+    Issued,
 }
 
 /// What has to be invalidated for stores.
@@ -112,6 +125,7 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
             pending_ordered: None,
             everything_issued: false,
             issued: false,
+            combined: Combined::Held,
             unordered: false,
             tables_ordered: false,
             ordered_to: 0,

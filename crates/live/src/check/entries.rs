@@ -6,11 +6,12 @@ use linmap_vmsa::{Decoded, Descriptor, Level, Va};
 
 use super::checker::{Asked, Checker};
 use crate::entry::{CONTIGUOUS, attributes_of};
-use crate::exclusivity::Exclusivity;
+use crate::every_leaf::NOT_GLOBAL;
 use crate::invalidate::Span;
 use crate::refused::BrokenRule;
 use crate::run::Run;
-use crate::step::{Reach, Step, Store};
+use crate::scope::Scope;
+use crate::step::{Edit, Reach, Step, Store};
 use crate::tlbi_coverage::covers;
 use crate::tree_context::TreeContext;
 use crate::uniform::uniform_below;
@@ -25,6 +26,9 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     /// invalidated.
     #[inline(always)]
     pub fn entries(&mut self, at: usize, store: &Store) -> Result<Asked, BrokenRule> {
+        if let Scope::Asid(_) = self.context.scope {
+            self.check_non_global(store)?;
+        }
         if store.count > 1
             && let Some(span) = self.together(at, store)
         {
@@ -32,6 +36,22 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         let touched = self.history.touches(at, store);
         self.one_by_one(at, store, touched)
+    }
+
+    /// Refuses a global leaf in the tree of a user space, which would be used in every ASID.
+    #[cold]
+    #[inline(never)]
+    fn check_non_global(&self, store: &Store) -> Result<(), BrokenRule> {
+        let Store { va, level, edit, .. } = *store;
+        let makes_global = match edit {
+            // The other leaves of the store differ in their addresses.
+            Edit::Write { first, .. } => {
+                first.0 & NOT_GLOBAL == 0
+                    && matches!(first.decode(self.context.geometry, level), Decoded::Leaf(_))
+            }
+            Edit::Bits { clear, .. } => clear & NOT_GLOBAL != 0,
+        };
+        if makes_global { Err(BrokenRule::GlobalLeaf { va, level }) } else { Ok(()) }
     }
 
     #[inline(never)]
@@ -120,7 +140,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         let new = edit.of(now, nth);
         self.stored(va, store, index, now, new, run)?;
-        if memory.is_valid() && !now.is_valid() && new.is_valid() && self.exclusivity == Exclusivity::InUse {
+        if memory.is_valid() && !now.is_valid() && new.is_valid() && !self.exclusivity.allows_breaks() {
             return Err(BrokenRule::InUse { va: Va(va), old: memory, new });
         }
         let mut result = None;
@@ -179,7 +199,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             let va = Va(va);
             return Err(BrokenRule::Forbidden { va, table, level, index, old, new, requirement, bbm });
         }
-        if self.exclusivity == Exclusivity::InUse
+        if !self.exclusivity.allows_resizes()
             && bbm != BbmLevel::L3
             && bbm::resizes(geometry, level, old, new)
         {

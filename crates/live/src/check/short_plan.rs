@@ -26,13 +26,11 @@ use crate::entry::CONTIGUOUS;
 use crate::exclusivity::Exclusivity;
 use crate::invalidate::Span;
 use crate::node::Node;
+use crate::scope::Scope;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
-
-/// A store to more entries goes through the check of all steps.
-const FEW: u16 = 16;
 
 /// The steps of a short plan by name, in this order. It has no others.
 #[derive(Clone, Copy, Debug)]
@@ -103,9 +101,9 @@ pub(super) fn is_accepted<W: TableWindow>(
     if plan.is_change_in_place() {
         let store = plan.store;
         return exclusivity != Exclusivity::Parked
-            && store.count <= FEW
+            && store.count <= context.few
             && context.holds(store.va.0)
-            && find(context, context.top, store, window)
+            && find_pages(context, store, window)
                 .is_some_and(|node| pages_accepted(context, node, store, plan.invalidation, window));
     }
     is_larger_accepted(context, exclusivity, plan, window)
@@ -120,7 +118,7 @@ fn is_larger_accepted<W: TableWindow>(
     window: &mut W,
 ) -> bool {
     let ShortPlan { order, store, pages, invalidation, frees } = plan;
-    if exclusivity == Exclusivity::Parked || store.count > FEW || !context.holds(store.va.0) {
+    if exclusivity == Exclusivity::Parked || store.count > context.few || !context.holds(store.va.0) {
         return false;
     }
     let Some(node) = find(context, context.top, store, window) else { return false };
@@ -128,7 +126,8 @@ fn is_larger_accepted<W: TableWindow>(
         (Edit::Bits { .. }, None) => {
             frees.is_empty() && pages_accepted(context, node, store, invalidation, window)
         }
-        (Edit::Write { first, .. }, _) if store.count == 1 => {
+        // The new leaves of a user space are looked at one by one.
+        (Edit::Write { first, .. }, _) if store.count == 1 && context.scope == Scope::Every => {
             let index = store.index.into();
             let old = context.read(window, node.level, node.table, index);
             let linked = if node.level == Level::L3 {
@@ -155,7 +154,7 @@ fn is_larger_accepted<W: TableWindow>(
             // The link needs no invalidation, so the one that follows is for the pages.
             let below = context.below(node, index, table);
             frees.is_empty()
-                && pages.count <= FEW
+                && pages.count <= context.few
                 && ![table, pages.table].contains(&node.table)
                 && pages.va.0.wrapping_sub(below.base) <= node.last(index).wrapping_sub(below.base)
                 && replacement_accepted(context, exclusivity, node, store, replaced, None, &[])
@@ -174,6 +173,22 @@ fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window:
     let end = usize::from(index).wrapping_add(count.into());
     let fits = node.table == table && end <= context.entries(level) && count > 0;
     (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(node.shift)).then_some(node)
+}
+
+/// [`find`] from the root for a store to pages, which a table of `1 << index_bits` entries has.
+#[inline(always)]
+fn find_pages<W: TableWindow>(context: &TreeContext, store: &Store, window: &mut W) -> Option<Node> {
+    let Store { va, table, level, index, count, .. } = *store;
+    if level != Level::L3 {
+        return None;
+    }
+    let node = context.descend_to(context.top, window, va.0, context.page_shift, |_, _, _, memory| memory);
+    let fits = node.shift == context.page_shift
+        && node.table == table
+        && usize::from(index).wrapping_add(count.into()) <= context.page_entries()
+        && count > 0;
+    (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(context.page_shift))
+        .then_some(Node { level, ..node })
 }
 
 /// Accepts a change of permissions of pages outside of runs.
@@ -214,7 +229,7 @@ fn replacement_accepted(
     }
     let requirement = bbm::change(geometry, node.level, old, new, bbm);
     let resizes = bbm != BbmLevel::L3 && bbm::resizes(geometry, node.level, old, new);
-    if requirement > Requirement::Invalidate || (exclusivity == Exclusivity::InUse && resizes) {
+    if requirement > Requirement::Invalidate || (!exclusivity.allows_resizes() && resizes) {
         return false;
     }
     let removed = if node.level == Level::L3 { None } else { context.next_table(old).filter(|_| new != old) };
@@ -264,7 +279,7 @@ fn covers_range(
 ) -> bool {
     match *invalidation {
         Invalidation::All => true,
-        Invalidation::ByVa { .. } => false,
+        Invalidation::ByVa { .. } | Invalidation::Stage1 => false,
         Invalidation::ByRange { va, pages, reach } => {
             va.0 == first
                 && shift == context.page_shift

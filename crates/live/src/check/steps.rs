@@ -4,7 +4,7 @@ use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
 use linmap_vmsa::Va;
 
-use super::checker::Checker;
+use super::checker::{Checker, Combined};
 use super::short_plan::is_accepted;
 use crate::exclusivity::Exclusivity;
 use crate::refused::{BrokenRule, Refused};
@@ -106,6 +106,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         self.stale = Some(va);
         self.stale_unordered = true;
         self.pending_ordered = None;
+        self.combined = Combined::Held;
         self.everything_issued = false;
     }
 }

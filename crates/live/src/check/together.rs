@@ -15,7 +15,6 @@ use linmap_vmsa::{Descriptor, Level};
 
 use super::checker::Checker;
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
-use crate::exclusivity::Exclusivity;
 use crate::gather::{are_consecutive, gather};
 use crate::invalidate::Span;
 use crate::step::{Edit, Store};
@@ -257,13 +256,13 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     fn held(&self, segment: &Segment<'_>) -> Option<Option<(usize, usize)>> {
         let Segment { entries, ref held, new, unfolding, broken, .. } = *segment;
         let bbm = self.context.bbm;
-        let in_use = self.exclusivity == Exclusivity::InUse;
+        let (breaks, resizes) = (self.exclusivity.allows_breaks(), self.exclusivity.allows_resizes());
         let or = entries.iter().fold(0, |or, entry| or | entry);
         if held.iter().all(|held| held.of_leaf(or) & VALID_BIT == 0) {
             // No TLB holds an invalid entry.
             return Some(None);
         }
-        if unfolding || (in_use && broken && new.set & VALID_BIT != 0) {
+        if unfolding || (!breaks && broken && new.set & VALID_BIT != 0) {
             return None;
         }
         let free = if bbm == BbmLevel::L3 { SOFTWARE | CONTIGUOUS } else { SOFTWARE };
@@ -271,7 +270,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         for held in held {
             let difference = held.difference(new);
             if difference & CONTIGUOUS != 0
-                && in_use
+                && !resizes
                 && bbm != BbmLevel::L3
                 && new.of_leaf(or) & VALID_BIT != 0
             {

@@ -162,7 +162,7 @@ fn invalidate(emit: &mut impl FnMut(Line), geometry: Geometry, invalidation: Inv
         emit(Event::Tlbi { cpu: EDITOR, tlbi: Tlbi { scope, broadcast: true }, operand }.into());
     };
     match invalidation {
-        Invalidation::All => tlbi(TlbiScope::AllEl1, 0),
+        Invalidation::All | Invalidation::Stage1 => tlbi(TlbiScope::AllEl1, 0),
         Invalidation::ByVa { va, count, shift, reach } => {
             let scope = match reach {
                 Reach::LastLevel => TlbiScope::VaAnyAsidLast,

@@ -56,7 +56,7 @@ impl fmt::Display for WantedEntry {
 ///     verify_tree,
 /// };
 /// use linmap_table::{BumpFrames, FirstMap, Leaves, OffsetWindow};
-/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, Va};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, PaRange, TablePermissions, Va};
 ///
 /// # let host = vec![0u8; 1 << 16];
 /// # let host = Pa(host.as_ptr().expose_provenance() as u64);
@@ -76,7 +76,8 @@ impl fmt::Display for WantedEntry {
 ///     validity: Validity::Valid,
 ///     leaves: Leaves::Pages,
 /// };
-/// let expected = Expected { va: Va(0x4000_0000), len: 0x1000, content };
+/// let tables = TablePermissions::ALL;
+/// let expected = Expected { va: Va(0x4000_0000), len: 0x1000, content, tables };
 /// // SAFETY: as above.
 /// let mut window = unsafe { OffsetWindow::new(0) };
 /// // SAFETY: the window reaches all tables, and nothing changes them.

@@ -1,0 +1,158 @@
+//! The same edits in every regime: which registers hold the root, and what attributes become there.
+
+use linmap_board::{Board, BoardRegime};
+use linmap_live::{Change, Half};
+use linmap_model::event::Register;
+use linmap_model::{Event, Space};
+use linmap_table::Leaves;
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::registers::ttbr;
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Pa, Regime, Stage2Registers, VmidSize};
+
+use super::{Op, Setting};
+
+impl Setting {
+    /// Whether CPUs of the board access what the tree maps.
+    pub fn is_el1(&self) -> bool {
+        matches!(self.geometry.regime(), Regime::El1And0)
+    }
+
+    pub fn board_regime(&self) -> BoardRegime {
+        match self.geometry.regime() {
+            Regime::El2 => BoardRegime::El2,
+            Regime::El3 => BoardRegime::El3,
+            Regime::Stage2(_) => BoardRegime::Stage2,
+            Regime::El1And0 | Regime::El2And0 => BoardRegime::El1And0,
+        }
+    }
+
+    pub fn register(&self) -> Register {
+        match (self.geometry.regime(), self.half) {
+            (Regime::El2, _) => Register::Ttbr0El2,
+            (Regime::El3, _) => Register::Ttbr0El3,
+            (Regime::Stage2(_), _) => Register::Vttbr,
+            (_, Half::Low) => Register::Ttbr0,
+            (_, Half::High) => Register::Ttbr1,
+        }
+    }
+
+    pub fn space(&self) -> Space {
+        match (self.geometry.regime(), self.half) {
+            (Regime::El2, _) => Space::El2,
+            (Regime::El3, _) => Space::El3,
+            (Regime::Stage2(_), _) => Space::Stage2,
+            (_, Half::Low) => Space::Low,
+            (_, Half::High) => Space::High,
+        }
+    }
+
+    /// Lets `cpu` walk the tree at `root`.
+    pub fn enter(&self, board: &Board, cpu: usize, root: Pa) {
+        let register = self.register();
+        let value = match self.geometry.regime() {
+            Regime::Stage2(_) => {
+                let values = Stage2Registers::new(self.geometry, root, 5, VmidSize::Bits8).expect("a root");
+                board.event(Event::Write { cpu, register: Register::Vtcr, value: values.vtcr });
+                board.event(Event::Isb { cpu });
+                values.vttbr
+            }
+            _ => ttbr(self.geometry, root, self.asid.unwrap_or(0)).expect("a frame"),
+        };
+        board.event(Event::Write { cpu, register, value });
+        board.event(Event::Isb { cpu });
+    }
+
+    /// The leaves that a map asked for with `leaves` may have. Without contiguous runs where the
+    /// model refuses edits of a part of one that are legal: at stage 2 and BBM level 3 it takes
+    /// what a TLB holds of a whole run as left over by an invalidation by IPA of one of its pages.
+    pub fn leaves_of(&self, leaves: Leaves) -> Leaves {
+        match (leaves, self.bbm) {
+            (Leaves::ContiguousBlocks, BbmLevel::L3) if self.geometry.regime().is_stage_2() => Leaves::Blocks,
+            _ => leaves,
+        }
+    }
+
+    /// What the regime makes of attributes of EL1&0.
+    pub fn fitting(&self, attributes: Attributes) -> Attributes {
+        let Attributes { access, execute, .. } = attributes;
+        match self.geometry.regime() {
+            Regime::Stage2(_) => Attributes {
+                access: guest(access),
+                execute: if execute == Execute::Never { execute } else { Execute::Both },
+                global: true,
+                ..attributes
+            },
+            Regime::El2 | Regime::El3 => Attributes { global: true, ..attributes },
+            _ if self.asid.is_some() => Attributes { global: false, ..attributes },
+            _ => attributes,
+        }
+    }
+
+    pub fn fitted(&self, op: Op) -> Op {
+        match op {
+            Op::Map { at, len, shift, attributes, leaves } => {
+                let leaves = self.leaves_of(leaves);
+                Op::Map { at, len, shift, attributes: self.fitting(attributes), leaves }
+            }
+            Op::Protect { at, len, change } if matches!(self.geometry.regime(), Regime::Stage2(_)) => {
+                let execute = change.execute.map(|execute| match execute {
+                    Execute::Never => execute,
+                    _ => Execute::Both,
+                });
+                let change = Change { access: change.access.map(guest), execute, ..change };
+                Op::Protect { at, len, change }
+            }
+            op => op,
+        }
+    }
+}
+
+fn guest(access: Access) -> Access {
+    if access.writable() { Access::GuestReadWrite } else { Access::GuestReadOnly }
+}
+
+/// What a leaf's bits say, read here by the layout of the architecture and not by the crate under
+/// test.
+pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
+    assert!(geometry.lpa2() || value >> 8 & 3 == 3, "inner shareable");
+    assert_eq!(value >> 10 & 1, 1, "accessed");
+    let (access, execute) = match geometry.regime() {
+        Regime::Stage2(_) => {
+            assert_eq!(value >> 2 & 15, 15, "normal memory");
+            assert_eq!((value >> 11 & 1, value >> 53 & 1), (0, 0), "FnXS and XN[0] are unused");
+            (
+                match value >> 6 & 3 {
+                    0b11 => Access::GuestReadWrite,
+                    0b01 => Access::GuestReadOnly,
+                    other => panic!("S2AP={other}"),
+                },
+                if value >> 54 & 1 == 1 { Execute::Never } else { Execute::Both },
+            )
+        }
+        Regime::El2 | Regime::El3 => {
+            assert_eq!((value >> 6 & 1, value >> 11 & 1, value >> 53 & 1), (1, 0, 0), "RES1 and RES0");
+            (
+                if value >> 7 & 1 == 1 { Access::KernelReadOnly } else { Access::KernelReadWrite },
+                if value >> 54 & 1 == 1 { Execute::Never } else { Execute::Kernel },
+            )
+        }
+        _ => (
+            match value >> 6 & 3 {
+                0b00 => Access::KernelReadWrite,
+                0b01 => Access::UserReadWrite,
+                0b10 => Access::KernelReadOnly,
+                _ => Access::UserReadOnly,
+            },
+            match value >> 53 & 3 {
+                0b00 => Execute::Both,
+                0b01 => Execute::User,
+                0b10 => Execute::Kernel,
+                _ => Execute::Never,
+            },
+        ),
+    };
+    if !matches!(geometry.regime(), Regime::Stage2(_)) {
+        assert_eq!(value >> 2 & 7, 0, "normal memory");
+    }
+    Attributes { access, execute, global: value >> 11 & 1 == 0, ..Attributes::KERNEL_DATA }
+}

@@ -1,0 +1,45 @@
+//! Edits of trees whose root may consist of several tables (stage 2).
+
+use linmap_table::{FrameSource, TableWindow};
+use linmap_vmsa::Level;
+
+use crate::plan_error::PlanError;
+use crate::planner::Planner;
+use crate::protect::Change;
+use crate::split::Cut;
+
+/// An edit of a range of addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RootEdit {
+    Unmap,
+    Protect(Change),
+    Split(Level),
+    Fold,
+}
+
+impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Plans the edit of `first..=last` in each root table by itself: no leaf, table or run reaches
+    /// from one into the next.
+    // Out of line, so that edits of other trees are as short as they were.
+    #[cold]
+    #[inline(never)]
+    pub fn each_root(&mut self, first: u64, last: u64, edit: RootEdit) -> Result<(), PlanError> {
+        let mut from = first;
+        loop {
+            let to = if self.context.concatenated { self.context.root_end(from).min(last) } else { last };
+            self.root_start = self.script.len();
+            match edit {
+                RootEdit::Unmap => self.unmap_range(from, to)?,
+                RootEdit::Protect(change) => self.protect_in_regime(from, to, change)?,
+                RootEdit::Split(level) => self.split(Cut::Down { first: from, last: to, to: level })?,
+                RootEdit::Fold => self.fold(from, to)?,
+            }
+            if to == last {
+                self.finish()?;
+                self.script.frees_come_last();
+                return Ok(());
+            }
+            from = to.wrapping_add(1);
+        }
+    }
+}
