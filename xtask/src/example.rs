@@ -72,8 +72,7 @@ pub struct ExampleArgs {
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "max")]
     cpu: String,
-    /// hypervisor: more words for its guest's command line, of which linmap_passes=N has two jobs
-    /// fill and sum memory N times, and linmap_reach=ADDRESS reads there
+    /// hypervisor: more words for its guest's command line; linmap_reach=ADDRESS reads there
     #[arg(
         long,
         value_name = "STR",
@@ -110,7 +109,7 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
         Example::UserSpace => alone(arguments, &["-smp", "4"], &elf),
         Example::Hypervisor => {
             let hypervisor = (!arguments.guest_alone).then_some(elf.as_path());
-            guest::arguments(workspace, &files, hypervisor, &arguments.append)?
+            guest::arguments(workspace, &files, hypervisor, arguments.rounds, &arguments.append)?
         }
     };
     let seconds = example.seconds().saturating_mul(arguments.rounds.max(1).into());

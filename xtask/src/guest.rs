@@ -19,14 +19,16 @@ const INITRD_AT: u64 = 0x4800_0000;
 /// As much memory as `examples/hypervisor` is linked for.
 const MEMORY: &str = "768M";
 
-/// QEMU's arguments for the guest with these words on its command line: under `hypervisor`, an ELF
-/// file, on the machine's third CPU, or alone on a machine with two.
+/// QEMU's arguments for the guest with these words on its command line, whose jobs fill memory
+/// `rounds` times: under `hypervisor`, an ELF file, on a machine with three CPUs, or alone on one
+/// with two.
 ///
 /// The GIC has no ITS, which writes to memory by itself as any other device with DMA.
 pub fn arguments(
     workspace: &Workspace,
     files: &Files,
     hypervisor: Option<&Path>,
+    rounds: u32,
     words: &str,
 ) -> Result<Vec<OsString>> {
     let image = payload::linux(workspace, LINE)?.path;
@@ -35,7 +37,7 @@ pub fn arguments(
     let initrd = initramfs::build_for_guest(&busybox)?;
     let initrd_len = initrd.len();
     let initrd = files.write("initrd", &initrd)?;
-    let line = format!("{} {words}", initramfs::POWER_OFF_WORD);
+    let line = format!("{} linmap_passes={rounds} {words}", initramfs::POWER_OFF_WORD);
     let mut arguments: Vec<OsString> = ["-m", MEMORY].map(OsString::from).into();
     let mut add = |words: &[OsString]| arguments.extend_from_slice(words);
     let machine = "virt,gic-version=3,its=off,dtb-randomness=off";

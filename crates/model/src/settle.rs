@@ -157,11 +157,14 @@ impl Machine {
                 let below = Below { root: side.root, table, level: side.level + 1, va: side.va, limits };
                 return self.check_agrees_below(root, below, within);
             }
-            // What hardware updates in an entry of this tree it updates in memory, too. What was
-            // overwritten, or is another tree's, may say that an update was made which the present
-            // entry does not have.
-            Entry::Leaf(_) if side.root == root => as_stored(shape, space, side.level, side.value),
             Entry::Leaf(leaf) => leaf,
+        };
+        // What hardware updates in an entry of this tree it updates in memory, too. What was
+        // overwritten, or is another tree's, may say that an update was made which the present
+        // entry does not have.
+        let stored = match side.root == root {
+            true => as_stored(shape, space, side.level, side.value),
+            false => leaf,
         };
         if !leaf.global && own.id != now.id {
             return Ok(());
@@ -172,14 +175,18 @@ impl Machine {
         while va <= last {
             self.spend()?;
             let violation = |rule| Err(Violation::new(rule).at_va(va));
-            let Some(Now { leaf: found, level, end }) = self.now_at(root, va, last) else {
+            let Some(Now { leaf: found, stored: now_stored, level, end }) = self.now_at(root, va, last)
+            else {
                 return violation(Rule::StaleTranslation);
             };
             let start = va & (u64::MAX << found.shift);
             let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
-                && limits.each().all(|limit| leaf.within(limit).permissions == found.permissions)
+                && limits.each().all(|limit| {
+                    leaf.within(limit).permissions == found.permissions
+                        && stored.within(limit).permissions == now_stored.permissions
+                })
                 && found.global == leaf.global
-                && (found.accessed || !leaf.accessed)
+                && (now_stored.accessed || !stored.accessed)
                 && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
                 && found.share == leaf.share;
             if !same {
@@ -232,15 +239,14 @@ impl Machine {
             let value = self.memory.newest(table + 8 * index)?;
             match read(shape, space, level, value) {
                 Entry::Invalid => return None,
-                Entry::Leaf(_) => {
-                    let leaf = as_stored(shape, space, level, value);
-                    if !leaf.accessed && !shape.sets_accessed {
-                        return None;
-                    }
+                Entry::Leaf(leaf) if !leaf.accessed => return None,
+                Entry::Leaf(leaf) => {
+                    let stored = as_stored(shape, space, level, value);
                     let to = ((last - base) >> shift).min(shape.entries(level) as u64 - 1);
                     let to = if self.is_in_step_between(root, table, level, index, to) { to } else { index };
                     let end = base + (to << shift) + ((1 << shift) - 1);
-                    return Some(Now { leaf: leaf.within(limit), level, end });
+                    let (leaf, stored) = (leaf.within(limit), stored.within(limit));
+                    return Some(Now { leaf, stored, level, end });
                 }
                 Entry::Table(next) => {
                     base += index << shift;
@@ -266,6 +272,8 @@ struct Below {
 /// What the tables have for an address now.
 struct Now {
     leaf: Leaf,
+    /// The same without updates by hardware.
+    stored: Leaf,
     level: i8,
     /// The last address up to which leaves in step with it follow.
     end: u64,

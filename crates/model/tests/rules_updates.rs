@@ -127,6 +127,20 @@ fn a_page_is_clean_again_after_an_invalidation() {
 }
 
 #[test]
+fn a_page_that_is_held_without_what_a_table_takes_away_is_written_behind_it() {
+    // The table becomes read-only. Its pointer and another page are invalidated, so the page stays,
+    // clean, and hardware makes it writable there.
+    let restricted = |tlbi, operand| {
+        let mut scene = mapped(HA | HD, CLEAN);
+        scene.store(A + 0x2000, A3 | TABLE | 1 << 62).invalidated(tlbi, operand).settled();
+        scene.event(write_faults());
+        scene
+    };
+    restricted(BY_VA, va(VA + 0x1000)).breaks(Rule::StaleTranslation);
+    restricted(BY_VA, va(VA)).legal();
+}
+
+#[test]
 fn neighbours_of_what_was_invalidated_are_as_they_were() {
     // The pointer goes, the neighbours stay in the TLB: updated there is updated in memory.
     let mut scene = mapped(HA | HD, CLEAN);

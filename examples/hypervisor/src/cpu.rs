@@ -64,6 +64,11 @@ fn hcr() -> u64 {
         | given(has_vhe(), 1 << 34)
 }
 
+/// The time, in ticks.
+pub fn now() -> u64 {
+    mrs!("cntpct_el0")
+}
+
 /// Has what was written to registers in force for the instructions that follow.
 pub fn synchronize() {
     // SAFETY: a barrier.

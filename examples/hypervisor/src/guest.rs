@@ -25,9 +25,7 @@ pub extern "C" fn run() -> ! {
     // it does with its own memory.
     unsafe {
         set_registers();
-        if let Some(stage2) = &*STAGE2.lock() {
-            stage2.enable();
-        }
+        STAGE2.lock().enable();
         enter_guest(context.load(Relaxed), entry.load(Relaxed), linked::stack_end(cpu::number()))
     }
 }

@@ -6,9 +6,11 @@
 
 mod cpu;
 mod dirty;
+mod frames;
 mod guest;
 mod lock;
 mod machine;
+mod pages;
 mod psci;
 mod stage2;
 mod trap;
@@ -23,7 +25,7 @@ use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Regime};
 use cpu::Start;
 use machine::{EDITOR, GUEST_IMAGE, GUEST_TREE, MACHINES_TREE, RAM, end, linked, say};
 use psci::STARTS;
-use stage2::{STAGE2, Stage2};
+use stage2::STAGE2;
 
 /// Builds the map of this program: all RAM where it is, and its text. Returns what to load.
 fn own_map() -> Result<Registers, &'static str> {
@@ -74,7 +76,7 @@ fn set_up() -> Result<(), &'static str> {
     }
     // The guest reads it with its MMU off.
     cpu::clean_and_invalidate(GUEST_TREE);
-    *STAGE2.lock() = Some(Stage2::new()?);
+    STAGE2.lock().build()?;
     guest::set_entry(0, GUEST_IMAGE.0, GUEST_TREE.start.0);
     match psci::start(EDITOR, dirty::edit) {
         0 => Ok(()),

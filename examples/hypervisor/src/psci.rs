@@ -19,10 +19,34 @@ pub fn start(number: usize, main: extern "C" fn() -> !) -> u64 {
     firmware(psci::PSCI_CPU_ON_64, number as u64, cpu::entry().0, start.0)
 }
 
+/// The calls that firmware may answer by itself. Those that lose the registers of EL2, such as
+/// CPU_SUSPEND, are not among them.
+const PASSED_ON: [u32; 5] = [
+    psci::PSCI_VERSION,
+    psci::PSCI_CPU_OFF,
+    psci::PSCI_AFFINITY_INFO_32,
+    psci::PSCI_AFFINITY_INFO_64,
+    psci::PSCI_MIGRATE_INFO_TYPE,
+];
+
+/// The calls that are answered here.
+const ANSWERED: [u32; 5] = [
+    psci::PSCI_FEATURES,
+    psci::PSCI_CPU_ON_32,
+    psci::PSCI_CPU_ON_64,
+    psci::PSCI_SYSTEM_OFF,
+    psci::PSCI_SYSTEM_RESET,
+];
+
 /// What the guest gets for its call.
 pub fn call(registers: &[u64; 31]) -> u64 {
-    let [function, target, entry, context, ..] = *registers;
-    match function as u32 {
+    let [function, mut target, mut entry, mut context, ..] = *registers;
+    let function = function as u32;
+    // Bit 30: the arguments have 64 bits (SMC Calling Convention).
+    if function & 1 << 30 == 0 {
+        [target, entry, context] = [target, entry, context].map(|argument| argument & 0xffff_ffff);
+    }
+    match function {
         psci::PSCI_CPU_ON_32 | psci::PSCI_CPU_ON_64 => {
             // The firmware would start it at EL2, outside of stage 2: it starts at our entry.
             let number = target as usize;
@@ -34,13 +58,9 @@ pub fn call(registers: &[u64; 31]) -> u64 {
         }
         psci::PSCI_SYSTEM_OFF => dirty::guest_is_done(),
         psci::PSCI_SYSTEM_RESET => end(Some(format_args!("the guest resets its machine"))),
-        psci::PSCI_VERSION
-        | psci::PSCI_CPU_OFF
-        | psci::PSCI_AFFINITY_INFO_32
-        | psci::PSCI_AFFINITY_INFO_64
-        | psci::PSCI_MIGRATE_INFO_TYPE
-        | psci::PSCI_FEATURES => firmware(function as u32, target, entry, context),
-        // Power states that lose the registers of EL2 among them.
+        psci::PSCI_FEATURES if ANSWERED.contains(&(target as u32)) => 0,
+        psci::PSCI_FEATURES if PASSED_ON.contains(&(target as u32)) => firmware(function, target, 0, 0),
+        function if PASSED_ON.contains(&function) => firmware(function, target, entry, context),
         _ => NOT_SUPPORTED,
     }
 }

@@ -1,33 +1,65 @@
-//! Stage 2: where the guest's addresses lead.
+//! Stage 2: where the guest's addresses lead, and which pages it writes to. One lock for the editor
+//! and for the guest CPUs that fault.
 
 use core::arch::asm;
 
-use linmap_table::{BumpFrames, FirstMap};
-use linmap_vmsa::id::{Mmfr0, Mmfr1, Mmfr2};
-use linmap_vmsa::{Attributes, Geometry, Granule, PaReach, Stage2Registers, VmidSize};
+use linmap_cpu::Stage2 as Cpu;
+use linmap_live::{Change, Half, LiveTree, Plan, PlanError, Retried, Step, Target};
+use linmap_table::{BumpFrames, FirstMap, OffsetWindow, Walk, walk};
+use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr1, Mmfr2};
+use linmap_vmsa::{
+    Access, Attributes, Geometry, Granule, Level, Pa, PaRange, PaReach, Stage2Registers, Va, VaRange,
+    VmidSize,
+};
 
 use crate::cpu::{self, mrs, msr};
+use crate::frames::Pool;
 use crate::lock::Lock;
 use crate::machine::{DEVICES, GUEST_RAM, end, linked};
+use crate::pages::{self, PAGE, PageSet};
 
 /// Bits of the guest's addresses: PCIe's memory ends at 1 TiB.
 const ADDRESS_BITS: u8 = 40;
 /// The guest's VMID.
 const VMID: u16 = 1;
-/// Bytes of a page.
-const PAGE: u64 = 4096;
 
-/// The guest's stage 2, once it is built.
-pub static STAGE2: Lock<Option<Stage2>> = Lock::new(None);
+/// The guest's stage 2.
+pub static STAGE2: Lock<Stage2> = Lock::new(Stage2 {
+    map: None,
+    steps: [Step::Isb; 512],
+    dirty: PageSet::EMPTY,
+    counts: Counts { logged: 0, retried: 0, edits: 0 },
+});
 
-/// A stage 2.
+/// A stage 2 that logs writes to RAM.
 pub struct Stage2 {
+    map: Option<Map>,
+    steps: [Step; 512],
+    /// The pages that were written to since they were write-protected.
+    dirty: PageSet,
+    counts: Counts,
+}
+
+struct Map {
     registers: Stage2Registers,
+    tree: LiveTree,
+    frames: Pool,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy)]
+pub struct Counts {
+    /// Writes that found their page write-protected.
+    pub logged: u64,
+    /// Accesses that met an entry in its break.
+    pub retried: u64,
+    /// Edits of the tree.
+    pub edits: u64,
 }
 
 impl Stage2 {
     /// Builds the map of the machine's devices and of the guest's RAM, each where it is.
-    pub fn new() -> Result<Self, &'static str> {
+    pub fn build(&mut self) -> Result<(), &'static str> {
         let (mmfr0, mmfr1) = (Mmfr0(mrs!("id_aa64mmfr0_el1")), Mmfr1(mrs!("id_aa64mmfr1_el1")));
         let mmfr2 = Mmfr2(mrs!("id_aa64mmfr2_el1"));
         let geometry =
@@ -39,34 +71,189 @@ impl Stage2 {
             map.identity(range, attributes).map_err(|_| "the guest's map is too long")?;
         }
         // SAFETY: the linker script sets the memory aside, which is mapped where it is.
-        let tree = unsafe { map.build(0, &mut BumpFrames::new(linked::guest_tables(), geometry)) };
-        let tree = tree.map_err(|_| "no memory for stage 2")?;
+        let (tree, frames) = unsafe {
+            let mut frames = Pool::new(BumpFrames::new(linked::guest_tables(), geometry));
+            (map.build(0, &mut frames).map_err(|_| "no memory for stage 2")?, frames)
+        };
         let registers = tree.stage_2_registers(VMID, VmidSize::of_cpu(mmfr1));
-        Ok(Self { registers: registers.map_err(|_| "stage 2 is out of reach")? })
+        let registers = registers.map_err(|_| "stage 2 is out of reach")?;
+        let bbm = Midr(mrs!("midr_el1")).bbm(mmfr2.bbm());
+        // SAFETY: all CPUs of the machine are alike. Only this value changes the tree from now on,
+        // through an identity map, and with these frames. VTCR_EL2 has HA and HD clear.
+        let tree = unsafe {
+            let tree = LiveTree::new(geometry, tree.root(), Half::Low, bbm);
+            if Isar0(mrs!("id_aa64isar0_el1")).tlbi_range() { tree.with_range_invalidation() } else { tree }
+        };
+        self.map = Some(Map { registers, tree, frames });
+        Ok(())
     }
 
-    /// Has this CPU use it for EL1 and EL0.
+    /// Has this CPU use it for EL1 and EL0, and for its invalidations.
     ///
     /// # Safety
-    /// They may use what it maps. The stores to its tables are complete.
+    /// EL1 and EL0 may use what it maps.
     pub unsafe fn enable(&self) {
+        let Some(Map { registers, .. }) = &self.map else { end(Some(format_args!("no stage 2"))) };
         // SAFETY: the caller's. EL2 itself is not concerned.
         unsafe {
-            msr!("vtcr_el2", self.registers.vtcr);
+            msr!("vtcr_el2", registers.vtcr);
             cpu::synchronize();
-            msr!("vttbr_el2", self.registers.vttbr);
-            msr!("hcr_el2", mrs!("hcr_el2") | self.registers.hcr);
+            msr!("vttbr_el2", registers.vttbr);
+            msr!("hcr_el2", mrs!("hcr_el2") | registers.hcr);
             asm!("isb", "tlbi vmalls12e1", "dsb nsh", "isb", options(nostack, preserves_flags));
+        }
+    }
+
+    /// Makes RAM read-only for the guest.
+    pub fn write_protect(&mut self, range: PaRange) {
+        self.protect(range, Access::GuestReadOnly);
+    }
+
+    /// Splits RAM to pages.
+    pub fn split(&mut self, range: PaRange) {
+        self.edit(range, |tree, target, steps, window, frames| {
+            tree.plan_split(target, Level::L3, steps, window, frames)
+        });
+    }
+
+    /// Moves the dirty pages of a range to `dirty`, and write-protects them again first: no write
+    /// is lost in between.
+    pub fn collect(&mut self, range: PaRange, dirty: &mut PageSet) {
+        if self.dirty.count(range) > 0 {
+            self.write_protect(range);
+            dirty.take(range, &mut self.dirty);
+        }
+    }
+
+    /// Makes RAM writable and its leaves as large as they were. What was dirty is forgotten.
+    pub fn restore(&mut self, range: PaRange) {
+        self.protect(range, Access::GuestReadWrite);
+        self.edit(range, |tree, target, steps, window, frames| tree.plan_fold(target, steps, window, frames));
+        self.dirty.clear(range);
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many tables there are.
+    pub fn tables(&self) -> usize {
+        self.map.as_ref().map_or(0, |map| map.frames.in_use())
+    }
+
+    fn protect(&mut self, range: PaRange, access: Access) {
+        let change = Change { access: Some(access), ..Change::default() };
+        self.edit(range, |tree, target, steps, window, frames| {
+            tree.plan_protect(target, change, steps, window, frames)
+        });
+    }
+
+    /// Plans an edit of a range, checks it, and applies it.
+    fn edit(
+        &mut self,
+        range: PaRange,
+        plan: impl for<'p> FnOnce(
+            &'p mut LiveTree,
+            Target,
+            &'p mut [Step],
+            &mut OffsetWindow,
+            &mut Pool,
+        ) -> Result<Plan<'p>, PlanError>,
+    ) {
+        let Some(Map { tree, frames, .. }) = &mut self.map else { return };
+        // SAFETY: tables are mapped where they are. A guest CPU that faults waits for the lock,
+        // which is held here, in code that stage 2 does not translate, and tries again.
+        let (mut window, target) =
+            unsafe { (OffsetWindow::new(0), Retried::new(VaRange::new(Va(range.start.0), range.len()))) };
+        let plan = plan(tree, Target::Retried(target), &mut self.steps, &mut window, frames)
+            .unwrap_or_else(|error| end(Some(format_args!("{error}"))));
+        match plan.check(&mut window) {
+            // SAFETY: the guest may use its RAM.
+            Ok(plan) => unsafe { plan.apply(&mut window, &mut Cpu).free(&mut window, frames) },
+            Err((_, refused)) => end(Some(format_args!("{refused}"))),
+        };
+        self.counts.edits += 1;
+    }
+
+    /// A guest access to `address` has faulted. When this returns, the guest tries again.
+    fn access(&mut self, address: u64, fault: Fault) {
+        let Some(Map { tree, .. }) = &self.map else { return };
+        // SAFETY: the root is the tree's; tables are mapped where they are.
+        let found = unsafe { walk(tree.geometry(), tree.root(), Va(address), &mut OffsetWindow::new(0)) };
+        match found {
+            Walk::Leaf { descriptor, level, .. } if address >> ADDRESS_BITS == 0 => {
+                let leaf = Attributes::from_bits(descriptor.0, tree.geometry(), level == Level::L3);
+                let is_writable = leaf.is_some_and(|leaf| leaf.access.writable());
+                match fault {
+                    Fault::Write if !is_writable => {
+                        let page = pages::number(Pa(address));
+                        self.protect(pages::page(page), Access::GuestReadWrite);
+                        self.dirty.insert(page);
+                        self.counts.logged += 1;
+                    }
+                    Fault::Write => {}
+                    Fault::Translation => self.counts.retried += 1,
+                    Fault::Other => stop("is refused", address),
+                }
+            }
+            _ => stop("reaches outside its memory", address),
         }
     }
 }
 
-/// A guest's access faulted at stage 2.
-pub fn fault(syndrome: u64) {
-    let (cpu, from) = (cpu::number(), mrs!("elr_el2"));
-    let address = mrs!("hpfar_el2") << 8 & !(PAGE - 1) | mrs!("far_el2") & (PAGE - 1);
+fn stop(what: &str, address: u64) -> ! {
+    let (cpu, from, syndrome) = (cpu::number(), mrs!("elr_el2"), mrs!("esr_el2"));
     end(Some(format_args!(
-        "guest CPU {cpu} reaches outside its memory: address {address:#x}, from {from:#x}, \
-         syndrome {syndrome:#x}"
+        "guest CPU {cpu} {what}: address {address:#x}, from {from:#x}, syndrome {syndrome:#x}"
     )));
+}
+
+/// Why an access faulted.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The entry is invalid, or was.
+    Translation,
+    /// It writes to what is read-only, or was.
+    Write,
+    /// Something else.
+    Other,
+}
+
+/// A guest's access faulted at stage 2, with this syndrome (Arm ARM D24.2, ESR_EL2, ISS of aborts).
+pub fn fault(syndrome: u64) {
+    let (is_data, is_write) = (syndrome >> 26 & 0x3f == 0x24, syndrome & 1 << 6 != 0);
+    // The access is the walk of the guest's own tables (S1PTW).
+    let is_walk = syndrome & 1 << 7 != 0;
+    let is_permission = syndrome & 0x3c == 0xc;
+    let fault = match syndrome & 0x3c {
+        0x4 => Fault::Translation,
+        // RAM can be read: a walk that has no permission was to set a flag in a table.
+        0xc if is_walk || is_data && is_write => Fault::Write,
+        _ => Fault::Other,
+    };
+    let far = mrs!("far_el2");
+    let address = if is_permission && !is_walk {
+        intermediate(far)
+    } else {
+        Some((mrs!("hpfar_el2") & 0xfff_ffff_fff0) << 8 | far & (PAGE - 1))
+    };
+    // Without an address the guest's own tables have changed: it faults for itself, or not at all.
+    if let Some(address) = address {
+        STAGE2.lock().access(address, fault);
+    }
+}
+
+/// Translates an address by the guest's own tables: HPFAR_EL2 is unknown after a permission fault
+/// (Arm ARM D24.2, HPFAR_EL2).
+fn intermediate(address: u64) -> Option<u64> {
+    let (guests, par): (u64, u64);
+    // SAFETY: AT only writes PAR_EL1, which is the guest's and gets its value back.
+    unsafe {
+        asm!("mrs {guests}, par_el1", "at s1e1r, {address}", "isb", "mrs {par}, par_el1",
+            "msr par_el1, {guests}", guests = out(reg) guests, par = out(reg) par,
+            address = in(reg) address, options(nostack, preserves_flags));
+    }
+    let _ = guests;
+    (par & 1 == 0).then_some(par & 0xf_ffff_ffff_f000 | address & (PAGE - 1))
 }
