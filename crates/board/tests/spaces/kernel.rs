@@ -176,6 +176,39 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
+    /// A CPU that does not run the process unmaps a page of it. `meanwhile` happens after the plan is
+    /// made. With `reads_again` the CPU reads the ASID again at the end, and invalidates by it.
+    pub fn unmap_from_afar(
+        &mut self,
+        cpu: usize,
+        slot: usize,
+        page: u64,
+        meanwhile: impl FnOnce(&mut Self) -> Result,
+        reads_again: bool,
+    ) -> Result {
+        let Process { id, root, .. } = self.processes[slot].as_ref().unwrap();
+        let asid = id.id().unwrap_or(0);
+        // SAFETY: as in `edit`.
+        let mut tree = unsafe { LiveTree::new(self.geometry, *root, Half::Low, BbmLevel::L0).in_asid(asid) };
+        let mut steps = [Step::Isb; 64];
+        let mut window = self.board.window(cpu, None);
+        let plan =
+            tree.plan_unmap(Target::InUse(range(page)), &mut steps, &mut window, &mut self.tables).unwrap();
+        meanwhile(self)?;
+        let mut processor = self.board.cpu(cpu);
+        // SAFETY: as in `edit`.
+        let applied = unsafe { plan.check(&mut window).unwrap().apply(&mut window, &mut processor) };
+        let process = self.processes[slot].as_mut().unwrap();
+        if let Some(now) = process.id.id().filter(|now| reads_again && *now != asid) {
+            invalidate(&mut processor, now);
+        }
+        applied.free(&mut window, &mut self.tables);
+        if let Some(old) = process.pages.remove(&page) {
+            *self.frames.holders(old.frame) -= 1;
+        }
+        Ok(())
+    }
+
     /// The process forks, into a slot without a process.
     pub fn fork(&mut self, cpu: usize, into: usize) -> Result {
         let Some(slot) = self.running[cpu] else { return Ok(()) };

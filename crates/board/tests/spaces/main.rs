@@ -1,5 +1,6 @@
 //! User spaces with identifiers of `linmap-asid` on the machine model.
 
+mod afar;
 mod asids;
 mod edits;
 mod kernel;
