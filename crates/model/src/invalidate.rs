@@ -75,9 +75,15 @@ impl Machine {
                 let hinted = scope.hint.is_none_or(|hint| hint == held.level);
                 if !hinted || !scope.is_of(space, root.id, leaf.global) {
                     held
-                } else if scope.stage2_alone {
-                    if touched { alone } else { held }
-                } else if held.combined && scope.range.is_some() {
+                } else if scope.stage2_alone && touched {
+                    alone
+                } else if scope.stage2_alone && !held.combined && held.runs & reached != 0 {
+                    // A neighbour, as below; what combines both stages for the whole run stays.
+                    let runs = held.runs & reached;
+                    let combined = Held { combined: true, since: self.now, cpus: runs, runs, ..held };
+                    self.cached.of_mut(space).add(combined);
+                    Held { runs: left.runs, ..held }
+                } else if scope.stage2_alone || held.combined && scope.range.is_some() {
                     held
                 } else if touched {
                     left

@@ -252,6 +252,37 @@ fn a_change_of_stage_2_is_complete_when_entries_of_both_stages_are_invalidated()
 }
 
 #[test]
+fn a_run_of_stage_2_is_dissolved_before_one_of_its_pages_changes() {
+    // The bit is cleared from all pages of the run, and the first is unmapped or becomes read-only.
+    let dissolved = |first: u64, tlbis: &[(TlbiScope, u64)]| {
+        let mut scene = Scene::bare(&Config { bbm: 3, ..machine(48) });
+        for table in [A, A + 0x1000, A + 0x2000] {
+            scene.zero(table);
+        }
+        scene.store(A, (A + 0x1000) | TABLE).store(A + 0x1000, (A + 0x2000) | TABLE);
+        let fill = |first| Event::Fill { cpu: 0, pa: A + 0x2000, count: 16, first, step: 0x1000 };
+        scene.event(fill(GUEST | CONTIGUOUS)).ordered().write(0, Register::Vtcr, vtcr(39, 1)).isb(0);
+        scene.write(0, Register::Vttbr, A | asid(1)).isb(0).settled();
+        scene.event(fill(GUEST)).ordered().store(A + 0x2000, first);
+        for (tlbi, operand) in tlbis {
+            scene.invalidated(broadcast(*tlbi), *operand);
+        }
+        scene.settled();
+        scene
+    };
+    use TlbiScope::{AllEl1, Ipa, IpaLast};
+    for first in [0, GUEST & !(1 << 7)] {
+        for tlbi in [Ipa, IpaLast] {
+            dissolved(first, &[(tlbi, va(0)), (AllEl1, 0)]).legal();
+            dissolved(first, &[(tlbi, va(0))]).breaks(Rule::StaleTranslation);
+            // The whole run may be one entry: that of any other page goes, that of the first stays.
+            dissolved(first, &[(tlbi, va(0x1000)), (AllEl1, 0)]).breaks(Rule::StaleTranslation);
+        }
+        dissolved(first, &[(AllEl1, 0)]).breaks(Rule::StaleTranslation);
+    }
+}
+
+#[test]
 fn what_a_guest_has_in_use_stays_accessible_by_both_stages() {
     let used = |kind, leaf| {
         let mut scene = guest(PAGE, 1);
