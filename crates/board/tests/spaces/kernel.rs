@@ -176,8 +176,8 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    /// A CPU that does not run the process unmaps a page of it. `meanwhile` happens after the plan is
-    /// made. With `reads_again` the CPU reads the ASID again at the end, and invalidates by it.
+    /// A CPU that does not run the process unmaps a page of it. `meanwhile` happens after the plan
+    /// is made. With `reads_again` the CPU reads the ASID again at the end, and invalidates by it.
     pub fn unmap_from_afar(
         &mut self,
         cpu: usize,
