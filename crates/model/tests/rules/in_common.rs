@@ -1,10 +1,8 @@
 //! CnP: CPUs that set it may use each other's entries.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 const CNP: u64 = 1;
 const LOCAL: u64 = PAGE | NON_GLOBAL;
