@@ -121,12 +121,6 @@ impl Machine {
         }
         self.arena.poke(table, G.index(Va(BASE + at), level), change);
     }
-
-    pub fn leaf(&self, at: u64) -> Descriptor {
-        let leaves = self.leaves();
-        let found = leaves.iter().rfind(|leaf| leaf.va <= BASE + at).expect("a leaf");
-        Descriptor(found.bits)
-    }
 }
 
 fn mapping(target: Target, leaves: Leaves) -> [Mapping; 1] {
