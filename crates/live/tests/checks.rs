@@ -107,6 +107,7 @@ fn kinds(steps: &[Step]) -> String {
         Step::Isb => "isb",
         Step::Invalidate(_) => "tlbi ",
         Step::EveryLeaf(_) => "leaves ",
+        Step::CleanInvalidate { .. } => " clean",
         Step::Free { .. } => " free",
     };
     steps.iter().map(kind).collect()

@@ -4,6 +4,8 @@
 mod live;
 #[path = "edits/operations.rs"]
 mod operations;
+#[path = "edits/spaces.rs"]
+mod spaces;
 
 use linmap_live::{
     BrokenRule, Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step,

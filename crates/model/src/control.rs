@@ -25,6 +25,7 @@ impl Machine {
             .iter()
             .chain(state.left[at].iter().map(|left| &left.root))
             .all(|root| self.is_empty(*root))
+            && self.borrowed(cpu, space).iter().all(|root| self.is_empty(*root))
             && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
             && state.invalidated.iter().all(|held| self.roots[held.root as usize].space != space)
     }

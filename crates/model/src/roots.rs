@@ -172,9 +172,10 @@ impl Machine {
                 self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
             }
         }
+        let concerned = if self.roots[root as usize].common { own | self.common[at] } else { own };
         self.check_all_in_use(
             space,
-            own,
+            concerned,
             shape.base(space),
             u64::MAX >> (64 - shape.va_bits) | shape.base(space),
         )

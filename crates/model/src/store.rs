@@ -116,7 +116,7 @@ impl Machine {
             self.check_against_tree(place, new).map_err(mark)?;
         }
         let last = place.va + ((1u64 << shape.shift(place.level)) - 1);
-        self.check_all_in_use(space, root.cpus, place.va, last).map_err(mark)
+        self.check_all_in_use(space, self.holders(place.root), place.va, last).map_err(mark)
     }
 
     /// Whether nothing but the entry itself, which has the `bits`, can translate the addresses of

@@ -1,11 +1,9 @@
 //! Hierarchical permissions: a table descriptor takes away from everything below it, and what it
 //! took away stays until the pointer and what was found through it is invalidated.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
-use scene::*;
 
 /// APTable[1], UXNTable and PXNTable.
 const TABLE_READ_ONLY: u64 = 1 << 62;

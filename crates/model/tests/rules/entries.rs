@@ -1,10 +1,8 @@
 //! What the machine accepts and what it refuses: each mistake beside the form that is right.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Event, Rule};
-use scene::*;
 
 #[test]
 fn an_entry_becomes_valid_with_a_dsb_and_an_isb_and_no_tlbi() {

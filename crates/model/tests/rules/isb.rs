@@ -1,11 +1,9 @@
 //! What is certain only with a context synchronization: an invalidation on the CPU that issued it,
 //! without FEAT_ETS2 (Arm ARM D8.17, RBLDZX). For other CPUs the DSB is enough (RYNJCP).
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
-use scene::*;
 
 /// Makes CPU `cpu` drop a tree that it left, except for the ISB at the end.
 fn forgets(scene: &mut Scene, cpu: usize) -> &mut Scene {

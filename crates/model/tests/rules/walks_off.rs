@@ -1,10 +1,8 @@
 //! TCR_EL1: walks that are off (EPD), and the ASID of TTBR1 (A1).
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
-use scene::*;
 
 /// T0SZ = T1SZ = 16, TG1 = 4K, IPS = 48 bits, AS: ASIDs of 16 bits.
 const TCR: u64 = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32 | 1 << 36;

@@ -1,10 +1,8 @@
 //! Contiguous runs: whole, even, and changed as one.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 #[test]
 fn contiguous_runs_are_whole_aligned_and_alike() {

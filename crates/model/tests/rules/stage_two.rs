@@ -1,10 +1,8 @@
 //! Stage 2: VTCR_EL2, roots of several tables, VMIDs, and what the guest may execute.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 /// Valid, AF, inner shareable, write-back, read and write: a page, or a block without bit 1.
 const GUEST: u64 = 0x7ff;

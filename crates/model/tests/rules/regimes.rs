@@ -1,10 +1,8 @@
 //! EL2 with one half and with two, EL3, and the TLBIs that are theirs.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Register, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 const E2H: u64 = 1 << 34;
 const TGE: u64 = 1 << 27;

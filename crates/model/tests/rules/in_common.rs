@@ -1,10 +1,8 @@
 //! CnP: CPUs that set it may use each other's entries.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 const CNP: u64 = 1;
 const LOCAL: u64 = PAGE | NON_GLOBAL;
@@ -91,6 +89,17 @@ fn trees_that_cpus_have_in_common_are_one_for_each_asid() {
     // What is global holds for every ASID.
     both([1, 2], [CNP, CNP], PAGE).breaks(Rule::OutputAddress);
     both([1, 2], [0, 0], PAGE).settled().legal();
+    // What the other CPU has in use.
+    let in_use = |bits| {
+        let mut scene = both([1, 2], bits, PAGE & !3);
+        scene.store(B3, 0).invalidated(ALL, 0);
+        scene.store(A3, PAGE | 0x5000).store(B3, PAGE | 0x5000).ordered().isb(1);
+        scene.event(Event::Uses { cpu: 1, va: 0, len: 0x1000, kind: Use::Write });
+        scene.store(A3, PAGE | READ_ONLY | 0x5000);
+        scene
+    };
+    in_use([0, 0]).legal();
+    in_use([CNP, CNP]).breaks(Rule::MayFault);
     // An edit of the one meets what the other may hold.
     let mut scene = both([1, 2], [CNP, CNP], LOCAL);
     scene.store(A3, PAGE).breaks(Rule::Global);

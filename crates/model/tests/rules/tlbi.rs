@@ -1,11 +1,9 @@
 //! What a TLBI reaches and when it is complete: operands, several CPUs, entries that walkers may
 //! still see.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 const LOCAL_BY_VA: Tlbi = Tlbi { scope: TlbiScope::VaAnyAsid, broadcast: false };
 const BLOCK_VA: u64 = VA + 0x20_0000;

@@ -1,10 +1,8 @@
 //! Updates by hardware: HA sets the access flag, HD makes a leaf with DBM writable, at any time.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Register, TlbiScope, Use};
 use linmap_model::{Event, Rule};
-use scene::*;
 
 /// T0SZ = T1SZ = 16, TG1 = 4K, IPS = 48 bits.
 const TCR: u64 = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32;

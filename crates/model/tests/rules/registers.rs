@@ -1,10 +1,8 @@
 //! Registers: trees that a TTBR left or leads to, ASIDs and VMIDs, TCR and MAIR.
 
-mod scene;
-
+use crate::scene::*;
 use linmap_model::event::{Access, Domain, Register, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
-use scene::*;
 
 #[test]
 fn a_tree_that_was_left_may_be_cached_when_software_relies_on_its_absence() {
