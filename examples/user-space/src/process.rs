@@ -2,7 +2,7 @@
 
 use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_cpu::El1And0;
-use linmap_live::{AddressSpace, Change, PlanError, SpaceError, Step, Tools};
+use linmap_live::{AddressSpace, Change, SpaceError, Step, Tools};
 use linmap_table::cpu::{Cpu as _, Dsb, Tlbi};
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
@@ -68,7 +68,7 @@ impl Process {
     }
 
     fn without_data() -> Result<Self, SpaceError> {
-        let root = Frames::take().map_err(PlanError::from)?;
+        let root = Frames::take()?;
         // SAFETY: an empty root. No BBM level is less than 0. The kernel is in the upper half, and
         // `resolve` retries what faults while another CPU changes a page.
         let space = unsafe { AddressSpace::user(GEOMETRY, root, 0, BbmLevel::L0) };
@@ -79,7 +79,7 @@ impl Process {
 
     /// Maps a frame of zeros at `va`.
     pub fn map(&self, va: Va) -> Result<(), SpaceError> {
-        self.map_frame(va, Frames::take().map_err(PlanError::from)?, Attributes::USER_DATA)
+        self.map_frame(va, Frames::take()?, Attributes::USER_DATA)
     }
 
     fn map_frame(&self, va: Va, pa: Pa, attributes: Attributes) -> Result<(), SpaceError> {
@@ -178,7 +178,7 @@ impl Process {
                 // SAFETY: the process holds the frame alone.
                 unsafe { space.protect(range, READ_WRITE, tools) }?;
             } else {
-                let own = Frames::copy(page.pa).map_err(PlanError::from)?;
+                let own = Frames::copy(page.pa)?;
                 // SAFETY: the same.
                 unsafe { space.remap(range, own, READ_WRITE, tools) }?;
                 Frames::release(page.pa);

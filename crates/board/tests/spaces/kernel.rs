@@ -306,7 +306,6 @@ impl<'a> Kernel<'a> {
         if pages != leaves {
             return Err(format!("the leaves of a process: {leaves:?}, not {pages:?}"));
         }
-        process.space.flush(&mut self.board.cpu(cpu));
         // SAFETY: no CPU is on it, and no TLB holds anything of it.
         unsafe { self.tables.free(process.space.root()) };
         for page in process.pages.values() {
