@@ -4,7 +4,7 @@ use linmap_live::{Change, EditCounts, Half, LiveTree, Parked, PlanError, Quiesce
 use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
 
 use super::{Arena, Found, HostCpu, live, tables};
 
