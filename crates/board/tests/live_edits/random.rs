@@ -4,10 +4,9 @@
 //! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the
 //! random numbers begin. Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
 
-mod world;
-
 use std::io::Write;
 
+use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Global, Half};
 use linmap_model::Event;
 use linmap_model::event::Use;
@@ -16,7 +15,6 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Regime, Stage2, TablePermissions};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,7 +1,5 @@
 //! A live tree on the machine model, beside a plain list of what it has to translate.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 mod parking;
 mod plain;
 mod pool;

@@ -1,7 +1,5 @@
 //! A machine of host memory for tests of live trees, and a reader of all that its tables say.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 pub mod machine;
 pub mod segments;
 
