@@ -2,6 +2,7 @@
 //! edit.
 
 use linmap_asid::IdAllocator;
+use linmap_vmsa::Geometry;
 
 use crate::kernel::{CPUS, Kernel};
 
@@ -9,7 +10,7 @@ use crate::kernel::{CPUS, Kernel};
 /// planned for.
 fn unmap_during_a_rollover(reads_again: bool) -> Result<(), String> {
     let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
-    let mut kernel = Kernel::new(&ids, 2, 12);
+    let mut kernel = Kernel::new(&ids, Geometry::K4_48, 2, 12);
     kernel.switch(1, 2)?;
     kernel.switch(1, 0)?;
     [0, 1].into_iter().try_for_each(|page| kernel.map(1, page))?;
