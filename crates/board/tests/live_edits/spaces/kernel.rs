@@ -15,7 +15,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Geometry, Level, Pa, Va, VaRange};
 
-use crate::pages::{FRAME, Pages, TABLE_COUNT, TABLES, Tables};
+use super::pages::{FRAME, Pages, TABLE_COUNT, TABLES, Tables};
 
 /// As many CPUs as there may be.
 pub const CPUS: usize = 4;

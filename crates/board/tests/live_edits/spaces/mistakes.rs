@@ -7,7 +7,7 @@ use linmap_model::event::{Tlbi, TlbiScope};
 use linmap_model::{Event, Trace};
 use linmap_vmsa::Geometry;
 
-use crate::kernel::{CPUS, Kernel};
+use super::kernel::{CPUS, Kernel};
 
 /// How many switches follow each other: enough for several rollovers, and for each space to run.
 const SWITCHES: usize = 120;
