@@ -22,6 +22,18 @@ pub struct EditCounts {
     pub freed: u64,
 }
 
+impl EditCounts {
+    /// What both did.
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self {
+            entries: self.entries + more.entries,
+            invalidations: self.invalidations + more.invalidations,
+            freed: self.freed + more.freed,
+        }
+    }
+}
+
 /// Executes the steps of a plan in order, except those that free tables.
 ///
 /// # Safety
@@ -52,6 +64,9 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
             Step::Invalidate(invalidation) => {
                 counts.invalidations += invalidate(context.geometry, invalidation, cpu);
             }
+            // SAFETY: the caller promises that this CPU reaches the range by the tree, or by the
+            // alias that it named.
+            Step::CleanInvalidate { va, len } => unsafe { cpu.clean_and_invalidate(*va, *len) },
             Step::Free { .. } => {}
         }
     }

@@ -86,6 +86,12 @@ impl Spans {
         self.everything |= self.list.try_push(span).is_err();
     }
 
+    /// Takes the list as overflowed. `va` is an address of the tree.
+    pub fn overflow(&mut self, va: u64) {
+        self.everything = true;
+        self.push(Span::leaves(va, 1, 0));
+    }
+
     /// Whether the list has overflowed.
     pub fn is_everything(&self) -> bool {
         self.everything

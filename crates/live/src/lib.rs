@@ -4,6 +4,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod address_space;
 mod apply;
 mod check;
 mod checked_plan;
@@ -18,6 +19,7 @@ mod half;
 mod history;
 mod in_asid;
 mod invalidate;
+mod maintenance;
 mod map;
 mod node;
 mod plan;
@@ -25,6 +27,7 @@ mod plan_error;
 mod planner;
 mod protect;
 mod refused;
+mod rewrite;
 mod root_edits;
 mod run;
 mod scope;
@@ -38,11 +41,13 @@ mod tree_context;
 mod uniform;
 mod unmap;
 
+pub use address_space::{AddressSpace, SpaceError, Tools, Translation};
 pub use apply::EditCounts;
 pub use checked_plan::{Applied, CheckedPlan};
 pub use every_leaf::Global;
 pub use half::Half;
 pub use invalidate::MAX_INVALIDATIONS;
+pub use maintenance::Maintenance;
 pub use plan::Plan;
 pub use plan_error::PlanError;
 pub use protect::Change;

@@ -121,6 +121,28 @@ pub enum PlanError {
         /// What the tables take away.
         tables: TablePermissions,
     },
+    /// A leaf in use would need break-before-make.
+    #[error("the leaf for {va} is in use and needs break-before-make: {} ({})", reason.what(), reason.rule())]
+    NeedsBreak {
+        /// First address of the leaf or run.
+        va: Va,
+        /// What would change.
+        reason: Reason,
+    },
+    /// The new memory is not made of whole pages, or lies beyond the PA size.
+    #[error(
+        "{len:#x} bytes from {to} are not whole pages of {granule:#x} bytes below the PA size of {bits} bits"
+    )]
+    NoSuchMemory {
+        /// First address of the memory.
+        to: Pa,
+        /// Its length.
+        len: u64,
+        /// The granule in bytes.
+        granule: u64,
+        /// The PA size.
+        bits: u8,
+    },
     /// A contiguous run in use would have to change entry by entry.
     #[error(
         "the contiguous run for {va} would change while it is in use, which needs BBM level 1: the CPUs \

@@ -50,6 +50,12 @@ impl Change {
         (clear & !set, set)
     }
 
+    /// [`masks`](Self::masks) in any regime.
+    pub(crate) fn masks_in(self, regime: Regime) -> (u64, u64) {
+        let BitChange { clear, set, .. } = BitChange::in_regime(self, regime);
+        (clear, set)
+    }
+
     /// Whether it is about the access of a guest.
     #[inline(always)]
     pub(crate) const fn is_of_guest(self) -> bool {

@@ -207,6 +207,18 @@ pub enum BrokenRule {
         /// An address for which TLBs may hold an old translation.
         va: Va,
     },
+    /// The memory type of a leaf changes, and no cache maintenance of as many bytes comes after it.
+    #[error("the plan ends without cache maintenance for {va}, whose memory type changed")]
+    NotCleaned {
+        /// First address that changed.
+        va: Va,
+    },
+    /// Cache maintenance before the new translation is in force: after the stores a DSB and an ISB.
+    #[error("cache maintenance by {va} comes before a DSB and an ISB after the stores")]
+    CleanedEarly {
+        /// The address that the step names.
+        va: Va,
+    },
     /// A leaf of a user space would be global, so that TLBs used it in every ASID, and the
     /// invalidation of its ASID left it.
     #[error("the level {level} leaf for {va} is global, in the tree of one ASID")]

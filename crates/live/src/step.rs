@@ -155,6 +155,13 @@ pub enum Step {
     Isb,
     /// TLB invalidations.
     Invalidate(Invalidation),
+    /// Cleans and invalidates the data cache for a range, by address, and waits.
+    CleanInvalidate {
+        /// The address by which the editing CPU reaches the memory.
+        va: Va,
+        /// The length in bytes.
+        len: u64,
+    },
     /// Stores to all leaves of a range. Only in plans for a parked tree.
     EveryLeaf(EveryLeaf),
     /// Frees a table that was removed, and all tables below it.
@@ -195,6 +202,7 @@ impl fmt::Display for Step {
             Self::Invalidate(Invalidation::ByRange { va, pages, reach }) => {
                 write!(f, "tlbi   {va} {reach}, range of {pages} pages")
             }
+            Self::CleanInvalidate { va, len } => write!(f, "dc     civac {va}, {len:#x} bytes"),
             Self::Free { va, table, level } => write!(f, "free   {va} L{level} {:#014x}", table.0),
         }
     }

@@ -1,17 +1,20 @@
 //! A live tree and the edits that can be planned for it.
 
+use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{AttributeError, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
 
 use crate::check::{Author, check};
 use crate::every_leaf::Global;
 use crate::foldable::foldable;
 use crate::half::Half;
+use crate::maintenance::Maintenance;
 use crate::plan::{Foldable, Plan, abandon};
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::protect::Change;
 use crate::refused::Refused;
+use crate::rewrite::Rewrite;
 use crate::root_edits::RootEdit;
 use crate::scope::Scope;
 use crate::script::Script;
@@ -65,10 +68,29 @@ impl LiveTree {
     ///
     /// # Safety
     /// - No leaf of the tree is global.
-    /// - While the tree changes, no TLB holds anything of it in another ASID: it ran in none, or
-    ///   everything of that one was invalidated since.
+    /// - No CPU may use what its TLB holds of the tree in another ASID: it ran in none, or a CPU
+    ///   invalidates everything before it uses that one again, as `linmap-asid` has it do after a
+    ///   rollover.
     pub const unsafe fn in_asid(self, asid: u16) -> Self {
         Self { context: self.context.in_asid(asid) }
+    }
+
+    /// From now on invalidations name `asid`, if the tree belongs to one ASID.
+    ///
+    /// # Safety
+    /// As for [`in_asid`](Self::in_asid).
+    pub const unsafe fn set_asid(&mut self, asid: u16) {
+        if let Scope::Asid(_) = self.context.scope {
+            self.context.scope = Scope::Asid(asid);
+        }
+    }
+
+    /// The ASID that the tree belongs to, if it is a user space with one.
+    pub const fn asid(&self) -> Option<u16> {
+        match self.context.scope {
+            Scope::Asid(asid) => Some(asid),
+            Scope::Every | Scope::Vmid => None,
+        }
     }
 
     /// From now on splits and folds make these leaves. Otherwise they make blocks and contiguous
@@ -188,6 +210,102 @@ impl LiveTree {
             } else {
                 planner.each_root(first, last, RootEdit::Protect(change))
             }
+        })
+    }
+
+    /// Plans to have all of `target` translate to the memory from `to` on, with the attributes that
+    /// `change` names: a page that was shared becomes one's own. Other attributes and the sizes of
+    /// leaves stay. The old leaves become invalid and are invalidated before the new ones are
+    /// stored, so nobody may rely on the range unless the tree is parked.
+    ///
+    /// # Errors
+    /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::NoSuchMemory`],
+    /// [`PlanError::Hole`], [`PlanError::NeedsBreak`] in use, [`PlanError::PartOfLeaf`] where a
+    /// leaf or a run reaches over an end of the range or is larger than the new memory's alignment,
+    /// [`PlanError::Attributes`], [`PlanError::TakenByTables`],
+    /// [`PlanError::WritableAndExecutable`], [`PlanError::Foreign`], [`PlanError::TooLong`].
+    pub fn plan_remap<'b, W: TableWindow, F: FrameSource>(
+        &'b mut self,
+        target: Target,
+        to: Pa,
+        change: Change,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        let (first, last) = self.context.bounds(target.range())?;
+        let TreeContext { geometry, .. } = self.context;
+        let (len, granule, bits) = (target.range().len, geometry.granule().bytes(), geometry.pa_bits());
+        let end = to.0.checked_add(len - 1).filter(|end| geometry.holds(Pa(*end)));
+        if to.0 & (granule - 1) != 0 || end.is_none() {
+            return Err(PlanError::NoSuchMemory { to, len, granule, bits });
+        }
+        change.check(geometry, Va(first))?;
+        let (clear, set) = change.masks_in(geometry.regime());
+        let rewrite = Rewrite { first, to: Some(to), clear, set, reason: Reason::OutputAddress };
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            planner.each_root(first, last, RootEdit::Rewrite(rewrite, None))
+        })
+    }
+
+    /// Plans to make all of `target` memory of the type `memory`. The old leaves become invalid and
+    /// are invalidated before the new ones are stored. Then caches are cleaned and invalidated for
+    /// the range, so that nothing of the old type is left there.
+    ///
+    /// # Errors
+    /// As for [`plan_remap`](Self::plan_remap); an invalidated leaf is a [`PlanError::Hole`].
+    ///
+    /// # Safety
+    /// - Nobody accesses the range until the plan is applied: what is written by one type need not
+    ///   be seen by the other.
+    /// - From then on nobody accesses the same memory by a mapping that is cacheable, unless the
+    ///   new type is: no such alias is left. One that [`Maintenance::ByAlias`] names may be
+    ///   cacheable if it is gone, or of the new type, before the first access.
+    /// - The CPU that applies the plan translates the addresses that `maintenance` says.
+    pub unsafe fn plan_memory_type<'b, W: TableWindow, F: FrameSource>(
+        &'b mut self,
+        target: Target,
+        memory: MemoryType,
+        maintenance: Maintenance,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        let (first, last) = self.context.bounds(target.range())?;
+        let geometry = self.context.geometry;
+        let regime = geometry.regime();
+        let plain = if regime.is_stage_2() { Attributes::GUEST_DEVICE } else { Attributes::DEVICE };
+        let attributes = Attributes { memory, ..plain };
+        attributes.check(regime)?;
+        let mask = if regime.is_stage_2() { 0b1111 << 2 } else { 0b111 << 2 };
+        let set = attributes.bits(geometry) & mask;
+        let (clear, reason) = (mask & !set, Reason::MemoryType);
+        let rewrite = Rewrite { first, to: None, clear, set, reason };
+        let by = match maintenance {
+            Maintenance::ByMapping => Va(first),
+            Maintenance::ByAlias(va) => va,
+        };
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            planner.each_root(first, last, RootEdit::Rewrite(rewrite, Some(by)))
+        })
+    }
+
+    /// Plans to unmap everything, by one invalidation of everything: of the whole ASID of a user
+    /// space, of the VMID of a guest. All tables below the root are freed, so they must come from
+    /// the frame source.
+    ///
+    /// # Errors
+    /// [`PlanError::Foreign`], [`PlanError::TooLong`].
+    pub fn plan_clear<'b, W: TableWindow, F: FrameSource>(
+        &'b mut self,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        let first = self.context.base();
+        let last = first.wrapping_add((1u64 << self.context.geometry.va_bits()).wrapping_sub(1));
+        self.plan(Exclusivity::InUse, steps, window, frames, |planner| {
+            planner.each_root(first, last, RootEdit::Clear)
         })
     }
 

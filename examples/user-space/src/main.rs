@@ -10,12 +10,11 @@ mod frames;
 mod lock;
 mod machine;
 mod process;
-mod space;
 mod user;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use linmap_live::PlanError;
+use linmap_live::SpaceError;
 use linmap_vmsa::Va;
 
 use crew::{all, wait};
@@ -51,7 +50,7 @@ extern "C" fn kernel_main(number: usize) -> ! {
 }
 
 /// What a process may not do.
-fn refused(cpu: &mut Cpu) -> Result<(), PlanError> {
+fn refused(cpu: &mut Cpu) -> Result<(), SpaceError> {
     let process = Process::new()?;
     let kernel = Va(linked::text().start.0 + OFFSET);
     for (what, at, access, mapped) in [
@@ -70,7 +69,7 @@ fn refused(cpu: &mut Cpu) -> Result<(), PlanError> {
 }
 
 /// A process forks. The child writes on one CPU while another reads for it, and two for the parent.
-fn copy_on_write(cpu: &mut Cpu) -> Result<(), PlanError> {
+fn copy_on_write(cpu: &mut Cpu) -> Result<(), SpaceError> {
     let parent = Process::new()?;
     assert_eq!(cpu.run(&parent, Do::Fill(1, DATA_LEN), DATA), Ok(1));
     let child = parent.fork(cpu)?;
@@ -101,7 +100,7 @@ fn copy_on_write(cpu: &mut Cpu) -> Result<(), PlanError> {
 }
 
 /// A page of one process is unmapped while two CPUs read it, and its frame goes to another process.
-fn reuse(cpu: &mut Cpu) -> Result<(), PlanError> {
+fn reuse(cpu: &mut Cpu) -> Result<(), SpaceError> {
     const TIMES: usize = 50;
     let [first, second] = [Process::new()?, Process::new()?];
     let gone = Err(Fault { at: SCRATCH, access: Access::Read, mapped: false });
@@ -140,7 +139,7 @@ fn reuse(cpu: &mut Cpu) -> Result<(), PlanError> {
 }
 
 /// More processes than ASIDs, on all CPUs at once.
-fn rollover(cpu: &mut Cpu, round: u32) -> Result<(), PlanError> {
+fn rollover(cpu: &mut Cpu, round: u32) -> Result<(), SpaceError> {
     const TIMES: usize = 400;
     let mut processes = [const { None }; 12];
     for (number, process) in processes.iter_mut().enumerate() {

@@ -1,18 +1,17 @@
 //! Processes: their memory, their faults, and the CPUs that run them.
 
-use core::array;
-
 use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_cpu::El1And0;
-use linmap_live::PlanError;
+use linmap_live::{AddressSpace, Change, SpaceError, Step, Tools};
 use linmap_table::cpu::{Cpu as _, Dsb, Tlbi};
+use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
+use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Access as Allowed, Attributes, Pa, Va, VaRange};
+use linmap_vmsa::{Access as Allowed, Attributes, Execute, Pa, Va, VaRange};
 
 use crate::frames::Frames;
 use crate::lock::Lock;
 use crate::machine::{GEOMETRY, OFFSET};
-use crate::space::Space;
 use crate::user::{self, Access, Do, Fault, Left, User};
 
 /// As many CPUs as there are.
@@ -52,12 +51,15 @@ pub fn rollovers() -> u64 {
 pub struct Process {
     root: Pa,
     asid: SpaceId,
-    space: Lock<Space>,
+    space: Lock<AddressSpace>,
 }
+
+/// What changes of tables work with.
+type With<'a> = Tools<'a, OffsetWindow, Frames, El1And0>;
 
 impl Process {
     /// A process with code, and with data that is all zero.
-    pub fn new() -> Result<Self, PlanError> {
+    pub fn new() -> Result<Self, SpaceError> {
         let process = Self::without_data()?;
         for va in data() {
             process.map(va)?;
@@ -65,106 +67,135 @@ impl Process {
         Ok(process)
     }
 
-    fn without_data() -> Result<Self, PlanError> {
-        let mut space = Space::new()?;
-        space.map(user::CODE, Pa(user::code() - OFFSET), Attributes::USER_TEXT)?;
-        Ok(Self { root: space.root(), asid: SpaceId::new(), space: Lock::new(space) })
+    fn without_data() -> Result<Self, SpaceError> {
+        let root = Frames::take()?;
+        // SAFETY: an empty root. No BBM level is less than 0. The kernel is in the upper half, and
+        // `resolve` retries what faults while another CPU changes a page.
+        let space = unsafe { AddressSpace::user(GEOMETRY, root, 0, BbmLevel::L0) };
+        let process = Self { root, asid: SpaceId::new(), space: Lock::new(space) };
+        process.map_frame(user::CODE, Pa(user::code() - OFFSET), Attributes::USER_TEXT)?;
+        Ok(process)
     }
 
     /// Maps a frame of zeros at `va`.
-    pub fn map(&self, va: Va) -> Result<(), PlanError> {
-        let frame = Frames::take()?;
-        self.space.with(|space| space.map(va, frame, Attributes::USER_DATA))
+    pub fn map(&self, va: Va) -> Result<(), SpaceError> {
+        self.map_frame(va, Frames::take()?, Attributes::USER_DATA)
+    }
+
+    fn map_frame(&self, va: Va, pa: Pa, attributes: Attributes) -> Result<(), SpaceError> {
+        let list = [Mapping { va, pa, len: PAGE, attributes, leaves: Leaves::Pages }];
+        let Ok(mappings) = Mappings::new(GEOMETRY, &list) else { panic!("{list:?} is no page") };
+        // SAFETY: a frame of the process, or the code. Where nothing was mapped nothing is
+        // invalidated, so it does not matter which ASID the process has.
+        self.space.with(|space| with_tools(|tools| unsafe { space.map(&mappings, tools) }))?;
+        Ok(())
     }
 
     /// Unmaps the page at `va`. When this returns no CPU reaches its frame by it. Returns the
     /// frame, which may have another owner by then.
-    pub fn unmap(&self, va: Va, cpu: &mut Cpu) -> Result<Option<Pa>, PlanError> {
-        self.edit(cpu, |space| {
-            let Some((frame, _)) = space.translate(va) else { return Ok(None) };
-            space.unmap(VaRange::new(va, PAGE))?;
-            Frames::release(frame);
-            Ok(Some(frame))
+    pub fn unmap(&self, va: Va, cpu: &mut Cpu) -> Result<Option<Pa>, SpaceError> {
+        self.edit(cpu, |space, tools| {
+            let Some(page) = space.translate(va, tools.window) else { return Ok(None) };
+            space.unmap(VaRange::new(va, PAGE), tools)?;
+            Frames::release(page.pa);
+            Ok(Some(page.pa))
         })
     }
 
     /// Returns a process with the same data. Neither writes a page before it has its own.
-    pub fn fork(&self, cpu: &mut Cpu) -> Result<Self, PlanError> {
+    pub fn fork(&self, cpu: &mut Cpu) -> Result<Self, SpaceError> {
         let child = Self::without_data()?;
-        self.edit(cpu, |space| {
-            space.protect(VaRange::new(DATA, DATA_LEN), Allowed::UserReadOnly)?;
+        self.edit(cpu, |space, tools| {
+            // SAFETY: nothing is allowed that was not.
+            unsafe { space.protect(VaRange::new(DATA, DATA_LEN), READ_ONLY, tools) }?;
             for va in data() {
-                let Some((frame, attributes)) = space.translate(va) else { continue };
-                Frames::share(frame);
-                child.space.with(|child| child.map(va, frame, attributes))?;
+                let Some(page) = space.translate(va, tools.window) else { continue };
+                Frames::share(page.pa);
+                child.map_frame(va, page.pa, page.attributes)?;
             }
             Ok(child)
         })
     }
 
     /// Ends the process, which no other CPU runs.
-    pub fn end(self, cpu: &mut Cpu) -> Result<(), PlanError> {
+    pub fn end(self, cpu: &mut Cpu) -> Result<(), SpaceError> {
         cpu.rest();
         let mut space = self.space.into_inner();
-        if let Some(asid) = self.asid.id() {
-            space.set_asid(asid);
-        }
-        let frames: [Option<Pa>; PAGES] = array::from_fn(|nth| {
-            let (frame, _) = space.translate(Va(DATA.0 + PAGE * nth as u64))?;
-            Some(frame)
-        });
-        space.unmap(VaRange::new(Va(0), 1 << GEOMETRY.va_bits()))?;
-        frames.into_iter().flatten().for_each(Frames::release);
+        // SAFETY: the ASID that the process had last, or any if no CPU has run it.
+        unsafe { space.set_asid(self.asid.id().unwrap_or(0)) };
+        with_tools(|tools| {
+            // After one invalidation, that of the ASID.
+            space.clear(tools, |leaf| {
+                if leaf.va != user::CODE {
+                    Frames::release(leaf.pa);
+                }
+            })
+        })?;
         Frames::release(self.root);
         Ok(())
     }
 
     /// The frame at `va`.
     pub fn frame(&self, va: Va) -> Option<Pa> {
-        self.space.with(|space| space.translate(va)).map(|(frame, _)| frame)
+        let page = self.space.with(|space| with_tools(|tools| space.translate(va, tools.window)))?;
+        Some(page.pa)
     }
 
     /// Edits the tables on a CPU that runs the process: its ASID stays what it is then.
     fn edit<R>(
         &self,
         cpu: &mut Cpu,
-        edit: impl FnOnce(&mut Space) -> Result<R, PlanError>,
-    ) -> Result<R, PlanError> {
+        edit: impl FnOnce(&mut AddressSpace, &mut With<'_>) -> Result<R, SpaceError>,
+    ) -> Result<R, SpaceError> {
         let asid = cpu.switch_to(self);
         self.space.with(|space| {
-            space.set_asid(asid);
-            edit(space)
+            // SAFETY: no leaf is global. By an earlier ASID no CPU uses anything before it
+            // invalidates everything.
+            unsafe { space.set_asid(asid) };
+            with_tools(|tools| edit(space, tools))
         })
     }
 
     /// Makes right what a fault was about. `false`: the process may not do that.
-    fn resolve(&self, fault: Fault, cpu: &mut Cpu) -> Result<bool, PlanError> {
-        self.edit(cpu, |space| {
-            let Some((frame, attributes)) = space.translate(fault.at) else { return Ok(false) };
-            let allowed = match fault.access {
-                Access::Read => attributes.access != Allowed::KernelReadOnly,
-                Access::Write => attributes.access.writable(),
-                Access::Execute => attributes.execute == linmap_vmsa::Execute::User,
+    fn resolve(&self, fault: Fault, cpu: &mut Cpu) -> Result<bool, SpaceError> {
+        let va = Va(fault.at.0 & !(PAGE - 1));
+        self.edit(cpu, |space, tools| {
+            let Some(page) = space.translate(va, tools.window) else { return Ok(false) };
+            let is_allowed = match fault.access {
+                Access::Read => true,
+                Access::Write => page.attributes.access.writable(),
+                Access::Execute => page.attributes.execute == Execute::User,
             };
-            if allowed {
+            if is_allowed {
                 // Another CPU has changed the page since, or was about to.
                 return Ok(true);
             }
-            let va = Va(fault.at.0 & !(PAGE - 1));
             if fault.access != Access::Write || !data().any(|page| page == va) {
                 return Ok(false);
             }
-            let frame = Pa(frame.0 & !(PAGE - 1));
-            if Frames::holders(frame) == 1 {
-                space.protect(VaRange::new(va, PAGE), Allowed::UserReadWrite)?;
+            let range = VaRange::new(va, PAGE);
+            if Frames::holders(page.pa) == 1 {
+                // SAFETY: the process holds the frame alone.
+                unsafe { space.protect(range, READ_WRITE, tools) }?;
             } else {
-                let own = Frames::copy(frame)?;
-                space.remap(va, own, Attributes::USER_DATA)?;
-                Frames::release(frame);
+                let own = Frames::copy(page.pa)?;
+                // SAFETY: the same.
+                unsafe { space.remap(range, own, READ_WRITE, tools) }?;
+                Frames::release(page.pa);
             }
             Ok(true)
         })
     }
+}
+
+const READ_ONLY: Change = Change { access: Some(Allowed::UserReadOnly), execute: None, valid: None };
+const READ_WRITE: Change = Change { access: Some(Allowed::UserReadWrite), execute: None, valid: None };
+
+fn with_tools<R>(work: impl FnOnce(&mut With<'_>) -> R) -> R {
+    // SAFETY: the kernel maps all memory there.
+    let mut window = unsafe { OffsetWindow::new(OFFSET) };
+    let mut steps = [Step::Isb; 64];
+    work(&mut Tools { window: &mut window, frames: &mut Frames, cpu: &mut El1And0, steps: &mut steps })
 }
 
 /// A CPU that runs processes.

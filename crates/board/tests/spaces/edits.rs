@@ -18,6 +18,8 @@ enum Op {
     Write(u64),
     Fork(usize),
     Exit(usize),
+    /// Only so many tables can be allocated from now on, or all.
+    Limit(Option<u64>),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -29,6 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..PAGES).prop_map(Op::Write),
         2 => (0..PROCESSES).prop_map(Op::Fork),
         1 => (0..PROCESSES).prop_map(Op::Exit),
+        1 => prop::option::weighted(0.3, 0..6u64).prop_map(Op::Limit),
     ]
 }
 
@@ -41,6 +44,7 @@ fn run(kernel: &mut Kernel<'_>, cpus: usize, cpu: usize, op: Op) -> Result<(), S
         Op::Write(page) => kernel.write(cpu, page)?,
         Op::Fork(into) => kernel.fork(cpu, into)?,
         Op::Exit(process) => kernel.exit(cpu, process)?,
+        Op::Limit(left) => kernel.limit_tables(left),
     }
     (0..cpus).try_for_each(|cpu| kernel.look(cpu))
 }
@@ -65,6 +69,8 @@ proptest! {
         for (cpu, op) in ops {
             run(&mut kernel, cpus, cpu % cpus, op).map_err(TestCaseError::fail)?;
         }
+        // A process ends without a new table.
+        kernel.limit_tables(Some(0));
         prop_assert_eq!(kernel.end(), Ok(true));
     }
 }

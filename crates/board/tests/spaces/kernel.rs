@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_board::{Board, BoardCpu, BoardFrames, BoardWindow};
-use linmap_live::{Change, Half, LiveTree, Plan, PlanError, Step, Target};
+use linmap_live::{
+    AddressSpace, Change, EditCounts, Half, LiveTree, PlanError, SpaceError, Step, Target, Tools,
+};
 use linmap_model::event::Use;
 use linmap_model::{Config, Event, Trace};
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
@@ -31,6 +33,11 @@ fn range(page: u64) -> VaRange {
     VaRange::new(va(page), 0x1000)
 }
 
+fn change(writable: bool) -> Change {
+    let access = if writable { Access::UserReadWrite } else { Access::UserReadOnly };
+    Change { access: Some(access), ..Change::default() }
+}
+
 /// A page of a process.
 #[derive(Clone, Copy, Debug)]
 struct Page {
@@ -41,7 +48,7 @@ struct Page {
 /// A process.
 struct Process {
     id: SpaceId,
-    root: Pa,
+    space: AddressSpace,
     pages: BTreeMap<u64, Page>,
 }
 
@@ -57,6 +64,9 @@ pub struct Kernel<'a> {
     /// The process that each CPU runs.
     running: Vec<Option<usize>>,
 }
+
+/// What edits work with.
+type With<'a> = Tools<'a, BoardWindow, BoardFrames<Tables>, BoardCpu>;
 
 /// What went wrong: a violation, or a plan that was refused.
 type Result<T = ()> = std::result::Result<T, String>;
@@ -90,14 +100,16 @@ impl<'a> Kernel<'a> {
         kernel
     }
 
-    /// Makes a process without pages, if there is none yet.
-    fn spawn(&mut self, slot: usize, cpu: usize) -> Result {
+    /// Makes a process without pages, if there is none yet. Returns whether there is one.
+    fn spawn(&mut self, slot: usize, cpu: usize) -> Result<bool> {
         if self.processes[slot].is_none() {
-            let root = self.tables.alloc().map_err(|error| error.to_string())?;
+            let Ok(root) = self.tables.alloc() else { return Ok(false) };
             self.clear(cpu, root);
-            self.processes[slot] = Some(Process { id: SpaceId::new(), root, pages: BTreeMap::new() });
+            // SAFETY: an empty root. No level is less than 0. On the model nobody relies on it.
+            let space = unsafe { AddressSpace::user(self.geometry, root, 0, BbmLevel::L0) };
+            self.processes[slot] = Some(Process { id: SpaceId::new(), space, pages: BTreeMap::new() });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Zeroes a table.
@@ -115,7 +127,9 @@ impl<'a> Kernel<'a> {
 
     /// The CPU runs a process, which is new if there was none.
     pub fn switch(&mut self, cpu: usize, slot: usize) -> Result {
-        self.spawn(slot, cpu)?;
+        if !self.spawn(slot, cpu)? {
+            return Ok(());
+        }
         let process = self.processes[slot].as_ref().unwrap();
         let mut processor = self.board.cpu(cpu);
         let before = process.id.id();
@@ -131,7 +145,7 @@ impl<'a> Kernel<'a> {
         if let Some(before) = before.filter(|before| *before != asid) {
             invalidate(&mut self.board.cpu(cpu), before);
         }
-        let root = process.root;
+        let root = process.space.root();
         self.write_ttbr0(cpu, root, asid);
         self.running[cpu] = Some(slot);
         Ok(())
@@ -151,26 +165,31 @@ impl<'a> Kernel<'a> {
             return Ok(());
         }
         let new = Page { frame: self.frames.take(), writable: true };
-        self.map_at(cpu, process, page, new)
+        if !self.map_at(cpu, process, page, new)? {
+            *self.frames.holders(new.frame) -= 1;
+        }
+        Ok(())
     }
 
-    fn map_at(&mut self, cpu: usize, slot: usize, page: u64, new: Page) -> Result {
+    fn map_at(&mut self, cpu: usize, slot: usize, page: u64, new: Page) -> Result<bool> {
         let attributes = if new.writable { Attributes::USER_DATA } else { Attributes::USER_RODATA };
         let mapping = Mapping { va: va(page), pa: new.frame, len: 0x1000, attributes, leaves: Leaves::Pages };
         let list = [mapping];
         let mappings = Mappings::new(self.geometry, &list).unwrap();
-        self.edit(cpu, slot, |tree, steps, window, tables| tree.plan_map(&mappings, steps, window, tables))?;
-        self.processes[slot].as_mut().unwrap().pages.insert(page, new);
-        Ok(())
+        // SAFETY: on the model; what is mapped is never accessed.
+        let is_mapped = self.edit(cpu, slot, |space, tools| unsafe { space.map(&mappings, tools) })?;
+        if is_mapped {
+            self.processes[slot].as_mut().unwrap().pages.insert(page, new);
+        }
+        Ok(is_mapped)
     }
 
     /// The process unmaps a page, whose frame may be used again at once.
     pub fn unmap(&mut self, cpu: usize, page: u64) -> Result {
         let Some(slot) = self.running[cpu] else { return Ok(()) };
-        self.edit(cpu, slot, |tree, steps, window, tables| {
-            tree.plan_unmap(Target::InUse(range(page)), steps, window, tables)
-        })?;
-        if let Some(old) = self.processes[slot].as_mut().unwrap().pages.remove(&page) {
+        if self.edit(cpu, slot, |space, tools| space.unmap(range(page), tools))?
+            && let Some(old) = self.processes[slot].as_mut().unwrap().pages.remove(&page)
+        {
             *self.frames.holders(old.frame) -= 1;
         }
         Ok(())
@@ -186,14 +205,14 @@ impl<'a> Kernel<'a> {
         meanwhile: impl FnOnce(&mut Self) -> Result,
         reads_again: bool,
     ) -> Result {
-        let Process { id, root, .. } = self.processes[slot].as_ref().unwrap();
-        let asid = id.id().unwrap_or(0);
-        // SAFETY: as in `edit`.
-        let mut tree = unsafe { LiveTree::new(self.geometry, *root, Half::Low, BbmLevel::L0).in_asid(asid) };
+        let Process { id, space, .. } = self.processes[slot].as_ref().unwrap();
+        let (asid, root) = (id.id().unwrap_or(0), space.root());
+        // SAFETY: as in `edit`, and nothing changes the tables meanwhile.
+        let mut tree = unsafe { LiveTree::new(self.geometry, root, Half::Low, BbmLevel::L0).in_asid(asid) };
         let mut steps = [Step::Isb; 64];
         let mut window = self.board.window(cpu, None);
-        let plan =
-            tree.plan_unmap(Target::InUse(range(page)), &mut steps, &mut window, &mut self.tables).unwrap();
+        let (target, tables) = (Target::InUse(range(page)), &mut self.tables);
+        let plan = tree.plan_unmap(target, &mut steps, &mut window, tables).unwrap();
         meanwhile(self)?;
         let mut processor = self.board.cpu(cpu);
         // SAFETY: as in `edit`.
@@ -212,28 +231,35 @@ impl<'a> Kernel<'a> {
     /// The process forks, into a slot without a process.
     pub fn fork(&mut self, cpu: usize, into: usize) -> Result {
         let Some(slot) = self.running[cpu] else { return Ok(()) };
-        if self.processes[into].is_some() {
+        if self.processes[into].is_some() || !self.spawn(into, cpu)? {
             return Ok(());
         }
         let pages: Vec<u64> = self.processes[slot].as_ref().unwrap().pages.keys().copied().collect();
-        self.spawn(into, cpu)?;
         for page in pages {
-            self.protect(cpu, slot, page, false)?;
+            let is_shared = self.protect(cpu, slot, page, false)? && {
+                let shared = self.processes[slot].as_ref().unwrap().pages[&page];
+                self.map_at(cpu, into, page, shared)?
+            };
+            if !is_shared {
+                return self.exit(cpu, into);
+            }
             let shared = self.processes[slot].as_ref().unwrap().pages[&page];
             *self.frames.holders(shared.frame) += 1;
-            self.map_at(cpu, into, page, shared)?;
         }
         Ok(())
     }
 
-    fn protect(&mut self, cpu: usize, slot: usize, page: u64, writable: bool) -> Result {
-        let access = if writable { Access::UserReadWrite } else { Access::UserReadOnly };
-        let change = Change { access: Some(access), ..Change::default() };
-        self.edit(cpu, slot, |tree, steps, window, tables| {
-            tree.plan_protect(Target::InUse(range(page)), change, steps, window, tables)
-        })?;
-        self.processes[slot].as_mut().unwrap().pages.get_mut(&page).unwrap().writable = writable;
-        Ok(())
+    fn protect(&mut self, cpu: usize, slot: usize, page: u64, writable: bool) -> Result<bool> {
+        let change = change(writable);
+        // SAFETY: on the model; what is mapped is never accessed.
+        let edit = |space: &mut AddressSpace, tools: &mut With<'_>| unsafe {
+            space.protect(range(page), change, tools)
+        };
+        let is_changed = self.edit(cpu, slot, edit)?;
+        if is_changed {
+            self.processes[slot].as_mut().unwrap().pages.get_mut(&page).unwrap().writable = writable;
+        }
+        Ok(is_changed)
     }
 
     /// The process writes to a page: what it shares becomes its own first.
@@ -249,11 +275,15 @@ impl<'a> Kernel<'a> {
                 self.protect(cpu, slot, page, true)?;
             } else {
                 let own = Page { frame: self.frames.take(), writable: true };
-                self.edit(cpu, slot, |tree, steps, window, tables| {
-                    tree.plan_unmap(Target::InUse(range(page)), steps, window, tables)
-                })?;
-                self.map_at(cpu, slot, page, own)?;
-                *self.frames.holders(old.frame) -= 1;
+                // SAFETY: on the model; what is mapped is never accessed.
+                let edit = |space: &mut AddressSpace, tools: &mut With<'_>| unsafe {
+                    space.remap(range(page), own.frame, change(true), tools)
+                };
+                let is_own = self.edit(cpu, slot, edit)?;
+                if is_own {
+                    self.processes[slot].as_mut().unwrap().pages.insert(page, own);
+                }
+                *self.frames.holders(if is_own { old.frame } else { own.frame }) -= 1;
             }
         }
         self.look(cpu)
@@ -269,50 +299,52 @@ impl<'a> Kernel<'a> {
                 self.rest(other);
             }
         }
-        let all = VaRange::new(Va(0), 1 << self.geometry.va_bits());
-        self.edit(cpu, slot, |tree, steps, window, tables| {
-            tree.plan_unmap(Target::InUse(all), steps, window, tables)
-        })?;
+        let mut leaves = Vec::new();
+        self.edit(cpu, slot, |space, tools| space.clear(tools, |leaf| leaves.push((leaf.va, leaf.pa))))?;
         let Some(process) = self.processes[slot].take() else { return Ok(()) };
-        if let Some(asid) = process.id.id() {
-            invalidate(&mut self.board.cpu(cpu), asid);
+        let pages: Vec<_> = process.pages.iter().map(|(page, held)| (va(*page), held.frame)).collect();
+        if pages != leaves {
+            return Err(format!("the leaves of a process: {leaves:?}, not {pages:?}"));
         }
         // SAFETY: no CPU is on it, and no TLB holds anything of it.
-        unsafe { self.tables.free(process.root) };
+        unsafe { self.tables.free(process.space.root()) };
         for page in process.pages.values() {
             *self.frames.holders(page.frame) -= 1;
         }
         self.verdict("exit")
     }
 
-    /// Plan, check, apply, free.
-    fn edit<P>(&mut self, cpu: usize, slot: usize, plan: P) -> Result
-    where
-        P: for<'b> FnOnce(
-            &'b mut LiveTree,
-            &'b mut [Step],
-            &mut BoardWindow,
-            &mut BoardFrames<Tables>,
-        ) -> std::result::Result<Plan<'b>, PlanError>,
-    {
-        let Process { id, root, .. } = self.processes[slot].as_ref().unwrap();
-        // A process that no CPU has run has no entries by any ASID.
-        let asid = id.id().unwrap_or(0);
-        // SAFETY: on the model, where this function alone changes trees. No level is less than 0.
-        // No leaf is global. By an earlier ASID no CPU holds anything.
-        let mut tree = unsafe { LiveTree::new(self.geometry, *root, Half::Low, BbmLevel::L0).in_asid(asid) };
-        let mut steps = [Step::Isb; 64];
+    /// Edits the tables of a process by the ASID that it has. Returns whether that was done: there
+    /// may be no frame for a table, and nothing has changed then.
+    fn edit(
+        &mut self,
+        cpu: usize,
+        slot: usize,
+        edit: impl FnOnce(&mut AddressSpace, &mut With<'_>) -> std::result::Result<EditCounts, SpaceError>,
+    ) -> Result<bool> {
+        let Process { id, space, .. } = self.processes[slot].as_mut().unwrap();
+        // SAFETY: no leaf is global. By an earlier ASID no CPU holds anything. A process that no
+        // CPU has run has no entries by any.
+        unsafe { space.set_asid(id.id().unwrap_or(0)) };
         let mut window = self.board.window(cpu, None);
-        let plan =
-            plan(&mut tree, &mut steps, &mut window, &mut self.tables).map_err(|error| error.to_string())?;
-        let plan = plan.check(&mut window).map_err(|(_, refused)| refused.to_string())?;
-        let mut processor = self.board.cpu(cpu);
-        // SAFETY: on the model; what is mapped is never accessed.
-        let applied = unsafe { plan.apply(&mut window, &mut processor) };
-        applied.free(&mut window, &mut self.tables);
+        let (frames, cpu, steps) = (&mut self.tables, &mut self.board.cpu(cpu), &mut [Step::Isb; 64]);
+        let free = self.free_tables.free_count();
+        let done = edit(space, &mut Tools { window: &mut window, frames, cpu, steps });
         drop(window);
         self.board.event(Event::Settled);
-        self.verdict("an edit")
+        self.verdict("an edit")?;
+        match done {
+            Ok(_) => Ok(true),
+            Err(SpaceError::Plan(PlanError::OutOfFrames(_))) if self.free_tables.free_count() == free => {
+                Ok(false)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// From now on this many tables can be allocated.
+    pub fn limit_tables(&self, left: Option<u64>) {
+        self.free_tables.limit(left);
     }
 
     /// The CPU reaches all pages of the process that it runs, and nothing else.

@@ -16,27 +16,43 @@ const PAGES: u64 = 0x10_0000;
 
 /// Frames for tables; the one that was freed last comes first.
 #[derive(Clone, Debug)]
-pub struct Tables(Rc<RefCell<Vec<Pa>>>);
+pub struct Tables(Rc<RefCell<List>>);
+
+#[derive(Debug)]
+struct List {
+    free: Vec<Pa>,
+    /// How many more can be allocated, if not all.
+    left: Option<u64>,
+}
 
 impl Tables {
     pub fn new() -> Self {
         let all = (0..TABLE_COUNT).rev().map(|nth| Pa(TABLES + nth * 0x1000));
-        Self(Rc::new(RefCell::new(all.collect())))
+        Self(Rc::new(RefCell::new(List { free: all.collect(), left: None })))
     }
 
     pub fn free_count(&self) -> usize {
-        self.0.borrow().len()
+        self.0.borrow().free.len()
+    }
+
+    pub fn limit(&self, left: Option<u64>) {
+        self.0.borrow_mut().left = left;
     }
 }
 
 // SAFETY: a frame is in the list, or handed out.
 unsafe impl FrameSource for Tables {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
-        self.0.borrow_mut().pop().ok_or(OutOfFrames { wanted: 0x1000, largest_free: 0 })
+        let List { free, left } = &mut *self.0.borrow_mut();
+        let none = OutOfFrames { wanted: 0x1000, largest_free: 0 };
+        if let Some(left) = left {
+            *left = left.checked_sub(1).ok_or(none)?;
+        }
+        free.pop().ok_or(none)
     }
 
     unsafe fn free(&mut self, frame: Pa) {
-        self.0.borrow_mut().push(frame);
+        self.0.borrow_mut().free.push(frame);
     }
 }
 

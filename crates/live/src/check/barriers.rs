@@ -48,6 +48,18 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if self.unsynchronised {
             return Err(BrokenRule::NoIsb);
         }
+        if let Some((va, _)) = self.uncleaned {
+            return Err(BrokenRule::NotCleaned { va });
+        }
+        Ok(())
+    }
+
+    /// Notes cache maintenance of `len` bytes, by an address that the caller answers for.
+    pub fn clean(&mut self, va: Va, len: u64) -> Result<(), BrokenRule> {
+        if self.unordered || self.stale.is_some() || self.unsynchronised {
+            return Err(BrokenRule::CleanedEarly { va });
+        }
+        self.uncleaned = self.uncleaned.filter(|(_, bytes)| *bytes > len);
         Ok(())
     }
 

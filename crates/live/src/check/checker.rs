@@ -34,6 +34,9 @@ pub(super) struct Checker<'c, 's, W> {
     pub everything_issued: bool,
     /// Whether an invalidation was issued since the last DSB ISH.
     pub issued: bool,
+    /// The first address whose memory type changed, and how many bytes did since the last cache
+    /// maintenance.
+    pub uncleaned: Option<(Va, u64)>,
     /// How far the invalidation of what combines both stages has come, at stage 2.
     pub combined: Combined,
     /// Whether there is a store that no DSB has ordered.
@@ -125,6 +128,7 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
             pending_ordered: None,
             everything_issued: false,
             issued: false,
+            uncleaned: None,
             combined: Combined::Held,
             unordered: false,
             tables_ordered: false,

@@ -5,7 +5,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Decoded, Descriptor, Level, Va};
 
 use super::checker::{Asked, Checker};
-use crate::entry::{CONTIGUOUS, attributes_of};
+use crate::entry::{CONTIGUOUS, VALID_BIT, attributes_of};
 use crate::every_leaf::NOT_GLOBAL;
 use crate::invalidate::Span;
 use crate::refused::BrokenRule;
@@ -29,13 +29,46 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if let Scope::Asid(_) = self.context.scope {
             self.check_non_global(store)?;
         }
+        let types = self.memory_type_bits();
+        let new_types = matches!(store.edit, Edit::Bits { clear, set } if (clear | set) & types != 0);
         if store.count > 1
+            && !new_types
             && let Some(span) = self.together(at, store)
         {
             return Ok(span.map_or(Asked::Nothing, Asked::One));
         }
         let touched = self.history.touches(at, store);
         self.one_by_one(at, store, touched)
+    }
+
+    /// The bits of a leaf that say its memory type: AttrIndx, or MemAttr of stage 2.
+    fn memory_type_bits(&self) -> u64 {
+        if self.context.scope == Scope::Vmid { 0b1111 << 2 } else { 0b111 << 2 }
+    }
+
+    /// Notes that the memory of a leaf in memory, valid or not, gets another type by `new`.
+    #[inline(always)]
+    fn note_memory_type(&mut self, at: usize, va: u64, level: Level, memory: Descriptor, new: Descriptor) {
+        if (memory.0 ^ new.0) & self.memory_type_bits() != 0
+            && memory.0 != 0
+            && new.is_valid()
+            && at >= self.compared
+        {
+            self.note_new_type(va, level, memory, new);
+        }
+    }
+
+    #[inline(never)]
+    fn note_new_type(&mut self, va: u64, level: Level, memory: Descriptor, new: Descriptor) {
+        let geometry = self.context.geometry;
+        let old = Descriptor(memory.0 | VALID_BIT).decode(geometry, level);
+        if let (Decoded::Leaf(old), Decoded::Leaf(new)) = (old, new.decode(geometry, level))
+            && old == new
+        {
+            let bytes = 1u64 << self.context.shift(level);
+            let (first, before) = self.uncleaned.unwrap_or((Va(va), 0));
+            self.uncleaned = Some((first, before + bytes));
+        }
     }
 
     /// Refuses a global leaf in the tree of a user space, which would be used in every ASID.
@@ -113,6 +146,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let memory = self.context.read(self.window, level, table, index);
         if !touched {
             let new = edit.of(memory, nth);
+            self.note_memory_type(at, va, level, memory, new);
             self.stored(va, store, index, memory, new, run)?;
             return self.replaced(at, va, store, index, [memory; 2], new);
         }
@@ -139,6 +173,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::RunUnordered { va: Va(va) });
         }
         let new = edit.of(now, nth);
+        self.note_memory_type(at, va, level, memory, new);
         self.stored(va, store, index, now, new, run)?;
         if memory.is_valid() && !now.is_valid() && new.is_valid() && !self.exclusivity.allows_breaks() {
             return Err(BrokenRule::InUse { va: Va(va), old: memory, new });

@@ -67,6 +67,7 @@ fn check_all<W: TableWindow>(
                 Ok(())
             }
             Step::Invalidate(invalidation) => checker.invalidate(*invalidation),
+            Step::CleanInvalidate { va, len } => checker.clean(*va, *len),
             Step::Free { va, table, level } => checker.free(at, *va, *table, *level),
         };
         if let Err(rule) = checked {

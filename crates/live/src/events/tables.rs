@@ -109,7 +109,8 @@ impl<W: TableWindow> Tables<'_, W> {
             Step::Dsb(Dsb::Nsh) => emit(dsb(Domain::Nsh, Access::All)),
             Step::Isb => emit(Event::Isb { cpu: EDITOR }.into()),
             Step::Invalidate(invalidation) => invalidate(emit, self.geometry, *invalidation),
-            Step::Free { .. } => {}
+            // The model has no caches.
+            Step::CleanInvalidate { .. } | Step::Free { .. } => {}
         }
     }
 

@@ -1,8 +1,6 @@
 //! A machine on the board whose CPUs run on the linear map, built by the crate itself, and a plain
 //! record of what the map has to say.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 pub mod cpus;
 pub mod editor;
 pub mod op;

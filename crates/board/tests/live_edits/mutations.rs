@@ -4,18 +4,15 @@
 //! with one change, and with what software does afterwards: it relies on the edit, and every CPU
 //! looks at both sides of it.
 
-mod recorded;
-mod world;
-
+use crate::recorded::{
+    MIB, Recorded, is_dsb, is_free, is_isb, is_tlbi, mapped, moved, read_only, record, setting, without,
+};
+use crate::world::{Op, Setting, Who};
 use linmap_model::Event;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Attributes, Geometry, Granule, Level};
-use recorded::{
-    MIB, Recorded, is_dsb, is_free, is_isb, is_tlbi, mapped, moved, read_only, record, setting, without,
-};
-use world::{Op, Setting, Who};
 
 const CONTIGUOUS: u64 = 1 << 52;
 

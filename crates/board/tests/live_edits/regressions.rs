@@ -1,8 +1,7 @@
 //! Mistakes that others have shipped: the machine refuses each, and accepts what linmap does
 //! instead.
 
-mod world;
-
+use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Edit, Half, PlanError, Step, Store};
 use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Machine, Rule, Violation};
@@ -10,7 +9,6 @@ use linmap_table::Leaves;
 use linmap_table::cpu::Dsb;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Level, Pa};
-use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -338,7 +336,7 @@ fn a_page_mapped_without_the_barriers_of_another_cpu() {
     let map = Op::Map { at: 0, len: 2 * MIB, shift: 0, attributes, leaves: Leaves::Blocks };
     assert_eq!(world.apply(map, Who::Anybody, 0), Ok(Done::Applied));
     world.probe(1, 0x1234).unwrap();
-    let (va, pa) = (world.setting.va(0).0, world::AREA_PA);
+    let (va, pa) = (world.setting.va(0).0, crate::world::AREA_PA);
     world.apply(Op::Unmap { at: 0, len: 2 * MIB }, Who::Anybody, 0).unwrap();
     assert_eq!(world.apply(map, Who::Anybody, 0), Ok(Done::Applied));
     world.board.event(Event::Access { cpu: 1, va, kind: Use::Read, pa });

@@ -1,10 +1,8 @@
 //! Random edits of live trees on host memory: the tree says what a plain list of segments says,
 //! runs and tables are whole, every frame is accounted for, and a failure changes nothing.
 
-mod live;
-#[path = "edits/operations.rs"]
-mod operations;
-
+use crate::live::segments::{Segment, Segments, said};
+use crate::live::{Arena, HostCpu, Tables, live, tables};
 use linmap_live::{
     BrokenRule, Change, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Quiescent, Step,
     Target,
@@ -15,8 +13,6 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{
     Access, Attributes, Descriptor, Execute, Geometry, Granule, Level, Pa, TablePermissions, Va, VaRange,
 };
-use live::segments::{Segment, Segments, said};
-use live::{Arena, HostCpu, Tables, live, tables};
 use proptest::prelude::*;
 
 const CONTIGUOUS: u64 = 1 << 52;

@@ -4,8 +4,6 @@ use linmap_board::{Board, BoardRegime};
 use linmap_live::{Change, Half};
 use linmap_model::event::Register;
 use linmap_model::{Event, Space};
-use linmap_table::Leaves;
-use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Pa, Regime, Stage2Registers, VmidSize};
 
@@ -62,16 +60,6 @@ impl Setting {
         board.event(Event::Isb { cpu });
     }
 
-    /// The leaves that a map asked for with `leaves` may have. Without contiguous runs where the
-    /// model refuses edits of a part of one that are legal: at stage 2 and BBM level 3 it takes
-    /// what a TLB holds of a whole run as left over by an invalidation by IPA of one of its pages.
-    pub fn leaves_of(&self, leaves: Leaves) -> Leaves {
-        match (leaves, self.bbm) {
-            (Leaves::ContiguousBlocks, BbmLevel::L3) if self.geometry.regime().is_stage_2() => Leaves::Blocks,
-            _ => leaves,
-        }
-    }
-
     /// What the regime makes of attributes of EL1&0.
     pub fn fitting(&self, attributes: Attributes) -> Attributes {
         let Attributes { access, execute, .. } = attributes;
@@ -88,19 +76,25 @@ impl Setting {
         }
     }
 
+    fn fitting_change(&self, change: Change) -> Change {
+        if !self.geometry.regime().is_stage_2() {
+            return change;
+        }
+        let execute = change.execute.map(|execute| match execute {
+            Execute::Never => execute,
+            _ => Execute::Both,
+        });
+        Change { access: change.access.map(guest), execute, ..change }
+    }
+
     pub fn fitted(&self, op: Op) -> Op {
         match op {
             Op::Map { at, len, shift, attributes, leaves } => {
-                let leaves = self.leaves_of(leaves);
                 Op::Map { at, len, shift, attributes: self.fitting(attributes), leaves }
             }
-            Op::Protect { at, len, change } if matches!(self.geometry.regime(), Regime::Stage2(_)) => {
-                let execute = change.execute.map(|execute| match execute {
-                    Execute::Never => execute,
-                    _ => Execute::Both,
-                });
-                let change = Change { access: change.access.map(guest), execute, ..change };
-                Op::Protect { at, len, change }
+            Op::Protect { at, len, change } => Op::Protect { at, len, change: self.fitting_change(change) },
+            Op::Remap { at, len, shift, change } => {
+                Op::Remap { at, len, shift, change: self.fitting_change(change) }
             }
             op => op,
         }

@@ -1,14 +1,12 @@
 //! What is invalidated when tables are removed: every leaf that was valid, and one address of each
 //! lowest table at all levels.
 
-mod live;
-
 use linmap_live::{BrokenRule, Change, Invalidation, Reach, Step};
 use linmap_table::Leaves;
 use linmap_vmsa::Va;
 use linmap_vmsa::id::BbmLevel;
 
-use live::machine::{BASE, Edit, GIB, MIB, Machine, PAGE, in_use};
+use crate::live::machine::{BASE, Edit, GIB, MIB, Machine, PAGE, in_use};
 
 const INVALID: Change = Change { access: None, execute: None, valid: Some(false) };
 

@@ -1,7 +1,6 @@
 //! Plans for parked trees, step by step, and what the check refuses of them.
 
-mod live;
-
+use crate::live::{Arena, HostCpu, live, tables};
 use linmap_live::{
     BrokenRule, Change, Edit, EveryLeaf, Global, Half, Invalidation, LiveTree, Parked, Plan, PlanError, Step,
     Store, Target,
@@ -10,7 +9,6 @@ use linmap_table::cpu::Dsb;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
-use live::{Arena, HostCpu, live, tables};
 
 const G: Geometry = Geometry::K4_48;
 const BASE: u64 = 0xffff_8000_0000_0000;

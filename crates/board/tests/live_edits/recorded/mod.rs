@@ -1,7 +1,5 @@
 //! Edits recorded on the machine, to be replayed with a mistake in them.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 use linmap_live::{Change, Half};
 use linmap_model::{Config, Event, Machine, Violation};
 use linmap_table::Leaves;

@@ -1,17 +1,14 @@
 //! Parked edits on the machine: legal at every BBM level when every CPU has left the tree, and
 //! found when one has not, or has left something in its TLB.
 
-mod recorded;
-mod world;
-
+use crate::recorded::{MIB, Recorded, is_tlbi, mapped, moved, record, setting, without};
+use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Global, Invalidation, Reach, Step, Target};
 use linmap_model::event::{Access as Barrier, Domain, Register};
 use linmap_model::{Event, Rule};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Granule, Level};
-use recorded::{MIB, Recorded, is_tlbi, mapped, moved, record, setting, without};
-use world::{Done, Op, Setting, Who, World};
 
 const LEVELS: [BbmLevel; 4] = [BbmLevel::L0, BbmLevel::L1, BbmLevel::L2, BbmLevel::L3];
 

@@ -1,8 +1,7 @@
 //! The check of plans on plans that must not be applied, and the plans of single edits step by
 //! step.
 
-mod live;
-
+use crate::live::{Arena, HostCpu, live, tables};
 use linmap_live::{
     BrokenRule, Change, Edit, Half, Invalidation, LiveTree, PlanError, Quiescent, Reach, Step, Store, Target,
 };
@@ -11,7 +10,6 @@ use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, TableWi
 use linmap_vmsa::bbm::{Reason, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
-use live::{Arena, HostCpu, live, tables};
 
 const G: Geometry = Geometry::K4_48;
 const BASE: u64 = 0xffff_8000_0000_0000;
@@ -107,6 +105,7 @@ fn kinds(steps: &[Step]) -> String {
         Step::Isb => "isb",
         Step::Invalidate(_) => "tlbi ",
         Step::EveryLeaf(_) => "leaves ",
+        Step::CleanInvalidate { .. } => " clean",
         Step::Free { .. } => " free",
     };
     steps.iter().map(kind).collect()

@@ -4,10 +4,9 @@
 //! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the
 //! random numbers begin. Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
 
-mod world;
-
 use std::io::Write;
 
+use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Global, Half};
 use linmap_model::Event;
 use linmap_model::event::Use;
@@ -16,7 +15,6 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Regime, Stage2, TablePermissions};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -182,12 +180,25 @@ fn map(setting: Setting) -> impl Strategy<Value = Op> {
     })
 }
 
+fn remap(setting: Setting) -> impl Strategy<Value = Op> {
+    let granule = setting.geometry.granule().bytes();
+    // As the area is mapped first, or by a page or a table of pages further on.
+    let shift = prop::sample::select(vec![0, granule, setting.geometry.entry_bytes(Level::L2)]);
+    (range(setting), shift, change()).prop_map(|((at, len), shift, change)| Op::Remap {
+        at,
+        len,
+        shift,
+        change,
+    })
+}
+
 fn op(setting: Setting) -> impl Strategy<Value = Op> {
     let levels = prop::sample::select(vec![Level::L3, Level::L3, Level::L2]);
     let global = prop::sample::select(vec![Global::Global, Global::NonGlobal]);
     prop_oneof![
         6 => (range(setting), change()).prop_map(|((at, len), change)| Op::Protect { at, len, change }),
         2 => map(setting),
+        2 => remap(setting),
         2 => range(setting).prop_map(|(at, len)| Op::Unmap { at, len }),
         2 => (range(setting), levels).prop_map(|((at, len), to)| Op::Split { at, len, to }),
         2 => range(setting).prop_map(|(at, len)| Op::Fold { at, len }),
@@ -294,7 +305,8 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
     let (at, len) = op.range();
     let touched = at <= offset && offset - at < len;
     let goes = match op {
-        Op::Unmap { .. } => true,
+        // Refused where anybody uses the range, unless all of it is invalid.
+        Op::Unmap { .. } | Op::Remap { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
         Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
     };

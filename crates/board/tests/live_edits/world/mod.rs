@@ -1,7 +1,5 @@
 //! A live tree on the machine model, beside a plain list of what it has to translate.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 mod parking;
 mod plain;
 mod pool;
@@ -107,6 +105,13 @@ pub enum Op {
         at: u64,
         len: u64,
     },
+    /// Other memory for what is mapped.
+    Remap {
+        at: u64,
+        len: u64,
+        shift: u64,
+        change: Change,
+    },
     /// Of parked trees alone.
     Global {
         at: u64,
@@ -136,6 +141,7 @@ impl Op {
             | Self::Protect { at, len, .. }
             | Self::Split { at, len, .. }
             | Self::Fold { at, len }
+            | Self::Remap { at, len, .. }
             | Self::Global { at, len, .. } => (at, len),
         }
     }
@@ -214,7 +220,6 @@ impl World {
             // SAFETY: no leaf is global, and the CPUs use the tree in this ASID alone.
             tree = unsafe { tree.in_asid(asid) };
         }
-        tree.set_leaves(setting.leaves_of(Leaves::ContiguousBlocks));
         if setting.range_invalidation {
             // SAFETY: the model's CPUs have them.
             tree = unsafe { tree.with_range_invalidation() };
@@ -269,6 +274,10 @@ impl World {
             }
             Op::Split { to, .. } => self.tree.plan_split(target, to, steps, &mut window, &mut frames),
             Op::Fold { .. } => self.tree.plan_fold(target, steps, &mut window, &mut frames),
+            Op::Remap { at, shift, change, .. } => {
+                let to = Pa(AREA_PA + at + shift);
+                self.tree.plan_remap(target, to, change, steps, &mut window, &mut frames)
+            }
             Op::Global { global, .. } => {
                 let Target::Parked(parked) = target else { panic!("{op:?} of a tree that is walked") };
                 self.tree.plan_global(parked, global, steps, &mut window, &mut frames)
@@ -288,6 +297,7 @@ impl World {
                         PlanError::OutOfFrames(_)
                             | PlanError::NeedsLevel3 { .. }
                             | PlanError::RunInUse { .. }
+                            | PlanError::NeedsBreak { .. }
                             | PlanError::PartOfLeaf { .. }
                             | PlanError::MappedOver { reason: Reason::Contiguous, .. }
                     );
@@ -347,7 +357,7 @@ impl World {
                 };
                 self.plain.parts(at, len).iter().any(in_the_way).then_some("something is mapped there")
             }
-            Op::Protect { at, len, change } => {
+            Op::Protect { at, len, change } | Op::Remap { at, len, change, .. } => {
                 let tables = self.setting.geometry.table_permissions();
                 if change.execute.is_some_and(|execute| !tables.allows_execute(execute)) {
                     return Some("the tables take it away");
@@ -390,6 +400,13 @@ impl World {
                 for (at, part) in self.plain.parts(at, len) {
                     let attributes = Attributes { global: global == Global::Global, ..part.attributes };
                     self.plain.0.insert(at, Part { attributes, ..part });
+                }
+            }
+            Op::Remap { at: start, len, shift, change } => {
+                for (at, part) in self.plain.parts(start, len) {
+                    let attributes = changed(part.attributes, change);
+                    let (valid, pa) = (change.valid.unwrap_or(part.valid), AREA_PA + at + shift);
+                    self.plain.0.insert(at, Part { attributes, valid, pa, ..part });
                 }
             }
             Op::Split { .. } | Op::Fold { .. } => {}

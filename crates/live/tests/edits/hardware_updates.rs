@@ -1,14 +1,12 @@
 //! Contiguous runs whose entries differ because hardware has updated one of them: the access flag,
 //! and with DBM dirty state, of one entry are those of the run.
 
-mod live;
-
 use linmap_live::{Change, PlanError, Target};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Execute, Level};
 
-use live::machine::{BASE, Edit, MIB, Machine, PAGE, in_use, parked, quiescent};
+use crate::live::machine::{BASE, Edit, MIB, Machine, PAGE, in_use, parked, quiescent};
 
 const ACCESSED: u64 = 1 << 10;
 const READ_ONLY: u64 = 1 << 7;

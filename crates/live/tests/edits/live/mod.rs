@@ -1,7 +1,5 @@
 //! A machine of host memory for tests of live trees, and a reader of all that its tables say.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 pub mod machine;
 pub mod segments;
 
@@ -87,6 +85,8 @@ pub struct HostCpu {
     pub dsb: u64,
     pub isb: u64,
     pub tlbi: Vec<Tlbi>,
+    /// Address and length of each cache maintenance.
+    pub cleaned: Vec<(u64, u64)>,
 }
 
 // SAFETY: a store is one to memory. Nothing walks the tables, so the rest has no effect.
@@ -119,7 +119,10 @@ unsafe impl Cpu for HostCpu {
         self.tlbi.push(tlbi);
     }
 
-    unsafe fn clean_and_invalidate(&mut self, _: Va, _: u64) {}
+    unsafe fn clean_and_invalidate(&mut self, va: Va, len: u64) {
+        self.cleaned.push((va.0, len));
+    }
+
     unsafe fn write_ttbr0(&mut self, _: u64) {}
     unsafe fn write_ttbr1(&mut self, _: u64) {}
     unsafe fn write_tcr(&mut self, _: u64) {}

@@ -1,13 +1,11 @@
 //! Frames run out at every request of every edit: a clean error, the tree unchanged bit for bit, no
 //! frame lost.
 
-mod world;
-
+use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Half, PlanError};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
-use world::{Done, Op, Setting, Who, World};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,13 +1,11 @@
 //! What `foldable` answers: never less than there is to fold, at once `None` where the neighbours
 //! differ.
 
-mod live;
-
+use crate::live::{Arena, HostCpu, live, tables};
 use linmap_live::{Change, Half, LiveTree, Parked, Step, Target};
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow, TableWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va, VaRange};
-use live::{Arena, HostCpu, live, tables};
 use proptest::prelude::*;
 use std::ptr::NonNull;
 

@@ -4,7 +4,7 @@ use linmap_live::{Change, EditCounts, Half, LiveTree, Parked, PlanError, Quiesce
 use linmap_table::cpu::Cpu;
 use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
 
 use super::{Arena, Found, HostCpu, live, tables};
 
@@ -120,12 +120,6 @@ impl Machine {
             above = above.next().expect("a level");
         }
         self.arena.poke(table, G.index(Va(BASE + at), level), change);
-    }
-
-    pub fn leaf(&self, at: u64) -> Descriptor {
-        let leaves = self.leaves();
-        let found = leaves.iter().rfind(|leaf| leaf.va <= BASE + at).expect("a leaf");
-        Descriptor(found.bits)
     }
 }
 

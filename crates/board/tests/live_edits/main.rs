@@ -1,0 +1,10 @@
+//! Edits of live trees on the machine model. One program, since each would compile the editing
+//! crates anew.
+
+mod mutations;
+mod out_of_frames;
+mod parked;
+mod random;
+mod recorded;
+mod regressions;
+mod world;

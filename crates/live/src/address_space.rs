@@ -1,0 +1,415 @@
+//! The short form for the owner of a user space or of a guest.
+
+use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::{FrameSource, Leaf, LeafIter, Mappings, OutOfFrames, TableWindow, Walk, walk};
+use linmap_vmsa::id::BbmLevel;
+use linmap_vmsa::{Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
+use thiserror::Error;
+
+use crate::apply::EditCounts;
+use crate::checked_plan::Applied;
+use crate::half::Half;
+use crate::maintenance::Maintenance;
+use crate::plan::Plan;
+use crate::plan_error::PlanError;
+use crate::protect::Change;
+use crate::refused::Refused;
+use crate::step::Step;
+use crate::target::{Retried, Target};
+use crate::tree::LiveTree;
+
+/// What a change of an [`AddressSpace`] works with.
+#[derive(Debug)]
+pub struct Tools<'t, W, F, C> {
+    /// Reaches the tables.
+    pub window: &'t mut W,
+    /// Where frames for tables come from.
+    pub frames: &'t mut F,
+    /// This CPU, as the space's regime sees it.
+    pub cpu: &'t mut C,
+    /// Room for a plan. 64 steps do for a few pages, 512 for most ranges.
+    pub steps: &'t mut [Step],
+}
+
+/// Why a change of an [`AddressSpace`] was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// It can't be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan breaks a rule. The tables are not what planners write.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl From<OutOfFrames> for SpaceError {
+    fn from(error: OutOfFrames) -> Self {
+        Self::Plan(error.into())
+    }
+}
+
+/// What an address translates to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// The physical address.
+    pub pa: Pa,
+    /// The level of the leaf.
+    pub level: Level,
+    /// What the leaf allows.
+    pub attributes: Attributes,
+}
+
+/// The tables of a user space, or those of stage 2 of a guest, which CPUs walk while they change.
+///
+/// Every call plans a change, checks the plan, applies it and frees the tables that it removed. On
+/// an error nothing has changed, with one exception: what takes several plans (a split, a fold or a
+/// change of permissions for which the list of steps is too short, a remap of a part of a leaf) may
+/// have changed a part of the range, or the sizes of leaves.
+///
+/// Where a change needs break-before-make, the range translates nothing for a moment, while other
+/// CPUs use it. Accesses that fault then have to be retried: the fault handler waits for the
+/// editor, walks the tables again ([`translate`](Self::translate)) and returns if the access is
+/// allowed now.
+///
+/// One editor at a time changes a space: the calls take `&mut self`.
+#[derive(Debug)]
+pub struct AddressSpace {
+    tree: LiveTree,
+}
+
+impl AddressSpace {
+    /// Returns the user space with this root, in TTBR0 with `asid`. All CPUs have at least BBM
+    /// level `bbm`. Its mappings are non-global.
+    ///
+    /// # Safety
+    /// - As for [`LiveTree::new`] with [`Half::Low`] and for [`LiveTree::in_asid`]. The windows and
+    ///   frame sources are those of [`Tools`], and `cpu` there acts on the regime of the geometry.
+    /// - Nobody relies on a translation of the space but user space: code, stacks and tables of the
+    ///   kernel lie elsewhere. Faults of user space, and of the kernel's own accesses to it, are
+    ///   retried as [`AddressSpace`] says.
+    pub const unsafe fn user(geometry: Geometry, root: Pa, asid: u16, bbm: BbmLevel) -> Self {
+        // SAFETY: the caller's.
+        Self { tree: unsafe { LiveTree::new(geometry, root, Half::Low, bbm).in_asid(asid) } }
+    }
+
+    /// Returns the guest with this root, in VTTBR. All CPUs have at least BBM level `bbm`. The root
+    /// may be several tables, in the frames from `root` on.
+    ///
+    /// # Safety
+    /// - As for [`LiveTree::new`], with a geometry of stage 2. While a call changes the space,
+    ///   VTTBR of the CPU holds the guest's VMID, and `cpu` in [`Tools`] acts on stage 2.
+    /// - The hypervisor reaches its own memory by other tables. Faults of the guest, and of devices
+    ///   that use the tables, are retried as [`AddressSpace`] says.
+    pub const unsafe fn guest(geometry: Geometry, root: Pa, bbm: BbmLevel) -> Self {
+        // SAFETY: the caller's.
+        Self { tree: unsafe { LiveTree::new(geometry, root, Half::Low, bbm) } }
+    }
+
+    /// Returns the same space for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
+    ///
+    /// # Safety
+    /// They all have them.
+    pub const unsafe fn with_range_invalidation(self) -> Self {
+        // SAFETY: the caller's.
+        Self { tree: unsafe { self.tree.with_range_invalidation() } }
+    }
+
+    /// From now on invalidations name `asid`. Where ASIDs are allocated with generations, call it
+    /// before every change, with the ASID that the space has now.
+    ///
+    /// # Safety
+    /// As for [`LiveTree::in_asid`].
+    pub const unsafe fn set_asid(&mut self, asid: u16) {
+        // SAFETY: the caller's.
+        unsafe { self.tree.set_asid(asid) };
+    }
+
+    /// The tree, for changes that this type has no call for.
+    pub const fn tree(&mut self) -> &mut LiveTree {
+        &mut self.tree
+    }
+
+    /// The frame of the root table, or the first one.
+    pub const fn root(&self) -> Pa {
+        self.tree.root()
+    }
+
+    /// The geometry.
+    pub const fn geometry(&self) -> Geometry {
+        self.tree.geometry()
+    }
+
+    /// Maps `mappings` where nothing is mapped, or gives what is mapped already their permissions.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_map`].
+    ///
+    /// # Safety
+    /// User space or guest may access the memory as the attributes say.
+    pub unsafe fn map<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        mappings: &Mappings<'_>,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        let Tools { window, frames, cpu, steps } = tools;
+        let plan = self.tree.plan_map(mappings, steps, *window, *frames)?;
+        finish(plan, *window, *frames, *cpu)
+    }
+
+    /// Unmaps a range, which may have holes.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_unmap`].
+    pub fn unmap<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        let Tools { window, frames, cpu, steps } = tools;
+        let plan = self.tree.plan_unmap(retried(range), steps, *window, *frames)?;
+        finish(plan, *window, *frames, *cpu)
+    }
+
+    /// Changes the attributes of a range, in pieces where the list of steps is too short for all of
+    /// it.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_protect`].
+    ///
+    /// # Safety
+    /// User space or guest may access the memory as the attributes say.
+    pub unsafe fn protect<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        self.in_pieces(range, tools, |tree, range, Tools { window, frames, cpu, steps }| {
+            let plan = tree.plan_protect(retried(range), change, steps, *window, *frames)?;
+            finish(plan, *window, *frames, *cpu)
+        })
+    }
+
+    /// Maps the memory from `to` on where a range is mapped to other memory, with the attributes
+    /// that `change` names: a page that was shared becomes the user's own. Leaves that are too
+    /// large for that become pages first.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_remap`].
+    ///
+    /// # Safety
+    /// User space or guest may access the memory as the attributes say.
+    pub unsafe fn remap<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Pa,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        self.of_whole_leaves(range, tools, |tree, Tools { window, frames, cpu, steps }| {
+            let plan = tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
+            finish(plan, *window, *frames, *cpu)
+        })
+    }
+
+    /// Makes a range memory of another type, and cleans and invalidates caches for it. Leaves that
+    /// reach over an end of the range become pages first.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_memory_type`].
+    ///
+    /// # Safety
+    /// As for [`LiveTree::plan_memory_type`].
+    pub unsafe fn set_memory_type<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        memory: MemoryType,
+        maintenance: Maintenance,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        self.of_whole_leaves(range, tools, |tree, Tools { window, frames, cpu, steps }| {
+            let target = retried(range);
+            // SAFETY: the caller's.
+            let plan =
+                unsafe { tree.plan_memory_type(target, memory, maintenance, steps, *window, *frames)? };
+            finish(plan, *window, *frames, *cpu)
+        })
+    }
+
+    /// Makes the leaves in a range no larger than one entry at `to`, in pieces where the list of
+    /// steps is too short for all of it.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_split`].
+    pub fn split<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Level,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        self.in_pieces(range, tools, |tree, range, Tools { window, frames, cpu, steps }| {
+            let plan = tree.plan_split(retried(range), to, steps, *window, *frames)?;
+            finish(plan, *window, *frames, *cpu)
+        })
+    }
+
+    /// Makes the leaves in a range as large as they can be, in pieces where the list of steps is
+    /// too short for all of it.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_fold`].
+    pub fn fold<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        self.in_pieces(range, tools, |tree, range, Tools { window, frames, cpu, steps }| {
+            let plan = tree.plan_fold(retried(range), steps, *window, *frames)?;
+            finish(plan, *window, *frames, *cpu)
+        })
+    }
+
+    /// Unmaps everything by one invalidation of the ASID or of the VMID. After it, and before the
+    /// tables are freed, `each` gets every leaf that lay below a table of the root: its frame can
+    /// be used for something else. Blocks in the root itself are unmapped without. The ASID or VMID
+    /// is invalidated even if nothing is mapped, so that the root can be freed once no register
+    /// holds it.
+    ///
+    /// # Errors
+    /// As for [`LiveTree::plan_clear`].
+    pub fn clear<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        tools: &mut Tools<'_, W, F, C>,
+        mut each: impl FnMut(Leaf),
+    ) -> Result<EditCounts, SpaceError> {
+        let geometry = self.geometry();
+        let Tools { window, frames, cpu, steps } = tools;
+        let plan = self.tree.plan_clear(steps, *window, *frames)?;
+        let applied = apply(plan, *window, *frames, *cpu)?;
+        for step in applied.steps() {
+            if let Step::Free { va, table, level } = *step {
+                // SAFETY: the plan removed the table from the tree and has not freed it. The window
+                // reaches it, by the promise of the constructor.
+                unsafe { LeafIter::new(geometry, table, level, va, *window) }.for_each(&mut each);
+            }
+        }
+        let was_empty = applied.steps().is_empty();
+        let mut counts = applied.free(*window, *frames);
+        if was_empty {
+            self.flush(*cpu);
+            counts.invalidations += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Invalidates everything that TLBs hold of the space.
+    pub fn flush<C: Cpu>(&self, cpu: &mut C) {
+        cpu.dsb(Dsb::Ishst);
+        cpu.tlbi(self.tree.asid().map_or(Tlbi::All, Tlbi::Asid));
+        cpu.dsb(Dsb::Ish);
+        cpu.isb();
+    }
+
+    /// Returns what `va` translates to. `None` where nothing is mapped, where a leaf is
+    /// invalidated, and for a memory type that linmap never writes.
+    pub fn translate<W: TableWindow>(&self, va: Va, window: &mut W) -> Option<Translation> {
+        let geometry = self.geometry();
+        // SAFETY: by the promise of the constructor the root is one of this geometry, and the
+        // window reaches its tables.
+        let found = unsafe { walk(geometry, self.root(), va, window) };
+        let Walk::Leaf { pa, level, .. } = found else { return None };
+        Some(Translation { pa, level, attributes: found.attributes(geometry)? })
+    }
+
+    /// All leaves, in the order of their addresses.
+    pub fn leaves<'w, W: TableWindow>(&'w self, window: &'w mut W) -> impl Iterator<Item = Leaf> + 'w {
+        let geometry = self.geometry();
+        // SAFETY: as for `translate`. The space is borrowed, so nothing changes the tables.
+        unsafe { LeafIter::new(geometry, self.root(), geometry.start_level(), Va(0), window) }
+    }
+
+    /// Runs `edit`, and once more after a split of the range to pages where it says that the range
+    /// holds a part of a leaf.
+    fn of_whole_leaves<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        tools: &mut Tools<'_, W, F, C>,
+        mut edit: impl FnMut(&mut LiveTree, &mut Tools<'_, W, F, C>) -> Result<EditCounts, SpaceError>,
+    ) -> Result<EditCounts, SpaceError> {
+        match edit(&mut self.tree, tools) {
+            Err(SpaceError::Plan(PlanError::PartOfLeaf { .. })) => {
+                let split = self.split(range, Level::L3, tools)?;
+                Ok(split.and(edit(&mut self.tree, tools)?))
+            }
+            result => result,
+        }
+    }
+
+    /// Runs `edit` on the range, or on aligned pieces of it, half as long each time that the list
+    /// of steps is too short.
+    fn in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        tools: &mut Tools<'_, W, F, C>,
+        mut edit: impl FnMut(&mut LiveTree, VaRange, &mut Tools<'_, W, F, C>) -> Edited,
+    ) -> Result<EditCounts, SpaceError> {
+        let mut counts = EditCounts::default();
+        let page = self.geometry().granule().bytes();
+        let mut piece = range.len.checked_next_power_of_two().unwrap_or(1 << 63);
+        let mut done = 0;
+        while done < range.len {
+            let start = range.start.0.wrapping_add(done);
+            let to_boundary = piece - (start & (piece - 1));
+            let len = if piece >= range.len { range.len } else { to_boundary.min(range.len - done) };
+            match edit(&mut self.tree, VaRange::new(Va(start), len), tools) {
+                Ok(more) => {
+                    counts = counts.and(more);
+                    done += len;
+                }
+                Err(SpaceError::Plan(PlanError::TooLong { .. })) if piece > page => piece /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        // An empty range is refused by the planner.
+        if range.len == 0 { edit(&mut self.tree, range, tools) } else { Ok(counts) }
+    }
+}
+
+/// What an edit did.
+type Edited = Result<EditCounts, SpaceError>;
+
+/// A range whose users retry accesses that fault.
+fn retried(range: VaRange) -> Target {
+    // SAFETY: the promise of the constructors.
+    Target::Retried(unsafe { Retried::new(range) })
+}
+
+/// Checks and applies a plan.
+fn apply<'b, W: TableWindow, F: FrameSource, C: Cpu>(
+    plan: Plan<'b>,
+    window: &mut W,
+    frames: &mut F,
+    cpu: &mut C,
+) -> Result<Applied<'b>, SpaceError> {
+    match plan.check(window) {
+        // SAFETY: the window reached the tables just now, nobody but user space or guest relies on
+        // what the space maps, and they may access the memory: the callers of `map` and its like
+        // promise that. The CPU acts on the tree's regime by the promise of the constructors.
+        Ok(checked) => Ok(unsafe { checked.apply(window, cpu) }),
+        Err((plan, refused)) => {
+            plan.abandon(window, frames);
+            Err(refused.into())
+        }
+    }
+}
+
+/// Checks and applies a plan, and frees the tables that it removed.
+fn finish<W: TableWindow, F: FrameSource, C: Cpu>(
+    plan: Plan<'_>,
+    window: &mut W,
+    frames: &mut F,
+    cpu: &mut C,
+) -> Result<EditCounts, SpaceError> {
+    Ok(apply(plan, window, frames, cpu)?.free(window, frames))
+}

@@ -1,0 +1,11 @@
+//! Edits of trees in host memory. One program, since each would compile the planners anew.
+
+mod changes;
+mod checks;
+mod foldable;
+mod hardware_updates;
+mod live;
+mod operations;
+mod parked;
+mod removed_tables;
+mod spaces;
