@@ -92,7 +92,7 @@ fn finds(trace: &Trace, at: &Range<usize>, mistake: impl Fn(&Event) -> Option<Ev
 
 /// Whether a switch made these invalidations, and not an edit.
 fn is_switch(event: &Event) -> bool {
-    matches!(event, Event::Tlbi { tlbi, .. } if matches!(tlbi.scope, TlbiScope::AllEl1 | TlbiScope::Asid))
+    matches!(event, Event::Tlbi { tlbi, .. } if tlbi.scope == TlbiScope::AllEl1)
 }
 
 #[test]
