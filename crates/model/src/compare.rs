@@ -83,7 +83,11 @@ impl Machine {
 
     /// Checks two trees that one CPU walks or may hold against each other.
     pub(crate) fn check_roots(&mut self, old: u32, new: u32) -> Check {
-        let Root { shape, table, space, .. } = self.roots[new as usize];
+        let Root { shape, table, space, id, .. } = self.roots[new as usize];
+        let Root { retired, id: old_id, .. } = self.roots[old as usize];
+        if retired && id == old_id {
+            return Err(Violation::new(Rule::StaleTranslation));
+        }
         if self.roots[old as usize].table == table {
             return Ok(());
         }

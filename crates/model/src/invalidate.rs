@@ -186,12 +186,12 @@ impl Machine {
         Ok(())
     }
 
-    fn has_global(&mut self, root: u32) -> Check<bool> {
+    pub(crate) fn has_global(&mut self, root: u32) -> Check<bool> {
         let Root { shape, table, .. } = self.roots[root as usize];
         self.has_global_below(root, table, shape.start)
     }
 
-    fn has_global_below(&mut self, root: u32, table: u64, level: i8) -> Check<bool> {
+    pub(crate) fn has_global_below(&mut self, root: u32, table: u64, level: i8) -> Check<bool> {
         let Root { shape, space, .. } = self.roots[root as usize];
         for index in 0..shape.entries(level) as u64 {
             self.spend()?;

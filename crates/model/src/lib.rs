@@ -12,6 +12,7 @@ mod control;
 mod culprit;
 mod descriptor;
 mod dirty;
+mod dormant;
 mod entries;
 mod fresh;
 mod guest;

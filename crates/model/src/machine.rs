@@ -43,6 +43,9 @@ pub(crate) struct Root {
     pub cpus: u64,
     /// Some CPU installed it with CnP.
     pub common: bool,
+    /// The tree was edited or freed while CPUs might hold it under an identifier that is not
+    /// current: what they hold is not known.
+    pub retired: bool,
 }
 
 /// A root that a CPU has left, but may hold a part of.

@@ -183,9 +183,9 @@ impl Machine {
 
     /// Whether no entry of the root table can be walked or cached.
     pub(crate) fn is_empty(&self, root: u32) -> bool {
-        let Root { shape, table, .. } = self.roots[root as usize];
+        let Root { shape, table, retired, .. } = self.roots[root as usize];
         let level = shape.start;
-        table == NO_TABLE
+        (table == NO_TABLE && !retired)
             || (0..shape.entries(level) as u64).all(|index| {
                 let mut empty = true;
                 self.memory.seen(table + 8 * index, |value| {

@@ -44,15 +44,31 @@ impl Machine {
         if !stored.table || stored.before == Some(value) {
             return Ok(());
         }
+        let before = stored.before.unwrap_or(0);
         if let Some(place) = self.only_place(pa) {
-            return self.changed(place, stored.before.unwrap_or(0), value);
+            return match self.changed(place, before, value) {
+                Ok(()) => Ok(()),
+                Err(violation) => self.excuse(place.root, violation),
+            };
         }
         let mut places = EntryPlaces::default();
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
-            self.changed(place, stored.before.unwrap_or(0), value)?;
+            // An entry before it may have retired the tree.
+            if self.roots[place.root as usize].retired {
+                continue;
+            }
+            if let Err(violation) = self.changed(place, before, value) {
+                self.excuse(place.root, violation)?;
+            }
         }
         Ok(())
+    }
+
+    /// Returns `violation`, of an entry of the tree of `root`, unless no CPU can use what it holds
+    /// of the tree.
+    fn excuse(&mut self, root: u32, violation: Violation) -> Check {
+        if self.is_excused(root, &violation)? { Ok(()) } else { Err(violation) }
     }
 
     /// Checks the change of an entry that can be walked, and records the old descriptor.

@@ -236,16 +236,12 @@ impl Machine {
             self.odd_roots.push(table);
         }
         self.spaces |= 1 << space.index();
-        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false });
+        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false, retired: false });
         self.roots.len() as u32 - 1
     }
 
-    pub(crate) fn free(&mut self, pa: u64, len: u64) -> Check {
-        if !(pa | len).is_multiple_of(0x1000) {
-            return Err(Violation::new(Rule::NotMemory).at_pa(pa));
-        }
-        self.check_memory(pa, len)?;
-        let end = pa + len;
+    /// A use of a table in memory from `pa` to `end`: the root, and the violation of freeing it.
+    fn use_of(&self, pa: u64, end: u64) -> Option<(u32, Violation)> {
         let granule = self.config.granule;
         let regular = (pa & !(granule - 1)..end).step_by(granule as usize);
         for base in regular.chain(self.odd_roots.iter().copied()) {
@@ -253,11 +249,22 @@ impl Machine {
                 let root = self.roots[at.root as usize];
                 let bytes = 8 * root.shape.entries(at.level) as u64;
                 if base < end && pa < base + bytes {
-                    return Err(Violation::new(Rule::TableReachable)
-                        .at_va(at.va)
-                        .at_pa(base)
-                        .on_cpu(first_cpu(root.cpus)));
+                    let violation = Violation::new(Rule::TableReachable).at_va(at.va).at_pa(base);
+                    return Some((at.root, violation.on_cpu(first_cpu(root.cpus))));
                 }
+            }
+        }
+        None
+    }
+
+    pub(crate) fn free(&mut self, pa: u64, len: u64) -> Check {
+        if !(pa | len).is_multiple_of(0x1000) {
+            return Err(Violation::new(Rule::NotMemory).at_pa(pa));
+        }
+        self.check_memory(pa, len)?;
+        while let Some((root, violation)) = self.use_of(pa, pa + len) {
+            if !self.is_excused(root, &violation)? {
+                return Err(violation);
             }
         }
         self.memory.forget(pa, len);

@@ -4,6 +4,7 @@
 #[path = "../scene/mod.rs"]
 mod scene;
 
+mod dormant;
 mod entries;
 mod hierarchy;
 mod in_common;

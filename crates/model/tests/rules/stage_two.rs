@@ -134,7 +134,7 @@ fn vmids_have_the_bits_that_vtcr_says() {
     scene.store(A, 0).invalidated(broadcast(TlbiScope::AllStagesVmid), 0).event(Event::Settled).legal();
     let mut scene = switched(vtcr(39, 1) | sixteen);
     scene.store(A, 0).invalidated(broadcast(TlbiScope::AllStagesVmid), 0).store(A, GUEST & !2 | 1 << 31);
-    scene.breaks(Rule::OutputAddress);
+    scene.ordered().write(0, Register::Vttbr, A | asid(1)).breaks(Rule::StaleTranslation);
 }
 
 #[test]

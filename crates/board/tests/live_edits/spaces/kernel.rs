@@ -15,7 +15,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
 use linmap_vmsa::{Access, Attributes, Geometry, Level, Pa, Va, VaRange};
 
-use crate::pages::{FRAME, Pages, TABLE_COUNT, TABLES, Tables};
+use super::pages::{FRAME, Pages, TABLE_COUNT, TABLES, Tables};
 
 /// As many CPUs as there may be.
 pub const CPUS: usize = 4;
@@ -133,7 +133,6 @@ impl<'a> Kernel<'a> {
         }
         let process = self.processes[slot].as_ref().unwrap();
         let mut processor = self.board.cpu(cpu);
-        let before = process.id.id();
         let asid = self.ids[cpu].switch_to(&process.id, |maintenance| {
             if maintenance == Maintenance::Invalidation {
                 processor.tlbi(Tlbi::AllLocal);
@@ -141,11 +140,6 @@ impl<'a> Kernel<'a> {
             processor.dsb(Dsb::Ish);
             processor.isb();
         });
-        // CPUs that have not switched since the rollover may hold entries by the earlier ASID. They
-        // can't use them before they invalidate everything, but the model counts them.
-        if let Some(before) = before.filter(|before| *before != asid) {
-            invalidate(&mut self.board.cpu(cpu), before);
-        }
         let root = process.space.root();
         self.write_ttbr0(cpu, root, asid);
         self.running[cpu] = Some(slot);
@@ -326,7 +320,7 @@ impl<'a> Kernel<'a> {
         edit: impl FnOnce(&mut AddressSpace, &mut With<'_>) -> std::result::Result<EditCounts, SpaceError>,
     ) -> Result<bool> {
         let Process { id, space, .. } = self.processes[slot].as_mut().unwrap();
-        // SAFETY: no leaf is global. By an earlier ASID no CPU holds anything. A process that no
+        // SAFETY: no leaf is global. By an earlier ASID no CPU uses anything. A process that no
         // CPU has run has no entries by any.
         unsafe { space.set_asid(id.id().unwrap_or(0)) };
         let mut window = self.board.window(cpu, None);

@@ -5,7 +5,7 @@ use linmap_asid::IdAllocator;
 use linmap_vmsa::{Geometry, Granule};
 use proptest::prelude::*;
 
-use crate::kernel::{CPUS, Kernel, PAGES};
+use super::kernel::{CPUS, Kernel, PAGES};
 
 /// How many processes there may be: more than the seven identifiers.
 const PROCESSES: usize = 9;

@@ -4,7 +4,7 @@
 use linmap_asid::IdAllocator;
 use linmap_vmsa::Geometry;
 
-use crate::kernel::{CPUS, Kernel};
+use super::kernel::{CPUS, Kernel};
 
 /// CPU 0 unmaps a page of a process that CPU 1 comes to meanwhile, by another ASID than CPU 0 has
 /// planned for.

@@ -7,7 +7,7 @@ use linmap_model::{Config, Event, Violation};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames};
 use linmap_vmsa::{Attributes, Geometry, Granule, Pa, Stage2, Stage2Registers, Va, VmidSize};
 
-use crate::pages::{FRAME, TABLE_COUNT, TABLES, Tables};
+use super::pages::{FRAME, TABLE_COUNT, TABLES, Tables};
 
 const CPUS: usize = 2;
 const GUESTS: usize = 12;

@@ -7,7 +7,7 @@ use linmap_model::event::{Tlbi, TlbiScope};
 use linmap_model::{Event, Trace};
 use linmap_vmsa::Geometry;
 
-use crate::kernel::{CPUS, Kernel};
+use super::kernel::{CPUS, Kernel};
 
 /// How many switches follow each other: enough for several rollovers, and for each space to run.
 const SWITCHES: usize = 120;
@@ -92,7 +92,7 @@ fn finds(trace: &Trace, at: &Range<usize>, mistake: impl Fn(&Event) -> Option<Ev
 
 /// Whether a switch made these invalidations, and not an edit.
 fn is_switch(event: &Event) -> bool {
-    matches!(event, Event::Tlbi { tlbi, .. } if matches!(tlbi.scope, TlbiScope::AllEl1 | TlbiScope::Asid))
+    matches!(event, Event::Tlbi { tlbi, .. } if tlbi.scope == TlbiScope::AllEl1)
 }
 
 #[test]
