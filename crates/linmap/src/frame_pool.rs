@@ -8,7 +8,7 @@ use linmap_vmsa::Pa;
 /// takes a few instructions. An empty pool allocates `N` / 2 frames at once.
 ///
 /// ```
-/// use linmap::FramePool;
+/// use linmap::{FramePool, PooledFrames};
 /// use linmap_table::{FrameSource, OutOfFrames};
 /// use linmap_vmsa::Pa;
 ///
@@ -25,7 +25,8 @@ use linmap_vmsa::Pa;
 ///
 /// let (mut pool, mut frames) = (FramePool::<8>::new(), Frames(0x4000_0000));
 /// // SAFETY: there is one allocator.
-/// let frame = unsafe { pool.over(&mut frames) }.alloc()?;
+/// let mut pooled: PooledFrames<'_, _, 8> = unsafe { pool.over(&mut frames) };
+/// let frame = pooled.alloc()?;
 /// assert_eq!(pool.len(), 3, "half of the pool was filled, and one frame handed out");
 /// # let _ = frame;
 /// # Ok::<(), OutOfFrames>(())

@@ -19,6 +19,16 @@ pub struct BuilderSlots {
 }
 
 /// Why a builder can't use the slots that it was given.
+///
+/// ```
+/// use linmap::{Builder, BuilderSlots, SlotError};
+/// use linmap_table::Fixmap;
+///
+/// /// Whether the identity builder can use the first five slots.
+/// fn check(fixmap: &Fixmap) -> Result<(), SlotError> {
+///     BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 }.check(Builder::Identity, fixmap)
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum SlotError {

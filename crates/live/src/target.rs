@@ -38,6 +38,18 @@ impl Quiescent {
 ///
 /// It is for the trees of users: a process or a guest, whose faults a kernel or a hypervisor
 /// handles with other tables. Then break-before-make is legal while all CPUs use the range.
+///
+/// ```
+/// use linmap_live::{Retried, Target};
+/// use linmap_vmsa::{Va, VaRange};
+///
+/// /// Memory of a process, whose page faults wait for the editor and try again.
+/// fn memory_of_a_process(range: VaRange) -> Target {
+///     // SAFETY: only user space uses the range, and its faults are retried.
+///     Target::Retried(unsafe { Retried::new(range) })
+/// }
+/// # let _ = memory_of_a_process(VaRange::new(Va(0), 0x1000));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retried {
     range: VaRange,

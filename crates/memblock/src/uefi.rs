@@ -16,7 +16,9 @@ const DESCRIPTOR: usize = 40;
 /// A memory map as GetMemoryMap gives it (UEFI 2.10, 7.2.3).
 ///
 /// ```
-/// use linmap_memblock::{Memblock, UefiAttributes, UefiMap, UefiType, UefiUse};
+/// use linmap_memblock::{
+///     Memblock, UefiAttributes, UefiDescriptor, UefiMap, UefiType, UefiUse,
+/// };
 /// use linmap_vmsa::Pa;
 ///
 /// // One descriptor as GetMemoryMap gives it: type, padding, address, virtual address, pages,
@@ -26,7 +28,7 @@ const DESCRIPTOR: usize = 40;
 ///     bytes.extend(word.to_le_bytes());
 /// }
 /// let map = UefiMap::new(&bytes, 40)?;
-/// let found = map.at(Pa(0x4000_1000)).expect("memory");
+/// let found: UefiDescriptor = map.at(Pa(0x4000_1000)).expect("memory");
 /// assert_eq!((found.kind, found.usage()), (UefiType::CONVENTIONAL, UefiUse::Free));
 ///
 /// let mut memory = Memblock::<16>::new();

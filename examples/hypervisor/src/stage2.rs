@@ -4,8 +4,8 @@
 use core::arch::asm;
 
 use linmap_cpu::Stage2 as Cpu;
-use linmap_live::{Change, Half, LiveTree, Plan, PlanError, Retried, Step, Target};
-use linmap_table::{BumpFrames, FirstMap, OffsetWindow, Walk, walk};
+use linmap_live::{AddressSpace, Change, EditCounts, SpaceError, Step, Tools};
+use linmap_table::{BumpFrames, FirstMap, OffsetWindow};
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr1, Mmfr2};
 use linmap_vmsa::{
     Access, Attributes, Geometry, Granule, Level, Pa, PaRange, PaReach, Stage2Registers, Va, VaRange,
@@ -42,7 +42,7 @@ pub struct Stage2 {
 
 struct Map {
     registers: Stage2Registers,
-    tree: LiveTree,
+    space: AddressSpace,
     frames: Pool,
 }
 
@@ -79,12 +79,15 @@ impl Stage2 {
         let registers = registers.map_err(|_| "stage 2 is out of reach")?;
         let bbm = Midr(mrs!("midr_el1")).bbm(mmfr2.bbm());
         // SAFETY: all CPUs of the machine are alike. Only this value changes the tree from now on,
-        // through an identity map, and with these frames. VTCR_EL2 has HA and HD clear.
-        let tree = unsafe {
-            let tree = LiveTree::new(geometry, tree.root(), Half::Low, bbm);
-            if Isar0(mrs!("id_aa64isar0_el1")).tlbi_range() { tree.with_range_invalidation() } else { tree }
+        // through an identity map of EL2, and with these frames. VTCR_EL2 has HA and HD clear.
+        // Every CPU holds the VMID before it changes something. A guest CPU that faults waits for
+        // the lock of this value and tries again.
+        let space = unsafe {
+            let space = AddressSpace::guest(geometry, tree.root(), bbm);
+            let has_ranges = Isar0(mrs!("id_aa64isar0_el1")).tlbi_range();
+            if has_ranges { space.with_range_invalidation() } else { space }
         };
-        self.map = Some(Map { registers, tree, frames });
+        self.map = Some(Map { registers, space, frames });
         Ok(())
     }
 
@@ -111,9 +114,7 @@ impl Stage2 {
 
     /// Splits RAM to pages.
     pub fn split(&mut self, range: PaRange) {
-        self.edit(range, |tree, target, steps, window, frames| {
-            tree.plan_split(target, Level::L3, steps, window, frames)
-        });
+        self.edit(|space, tools| space.split(addresses(range), Level::L3, tools));
     }
 
     /// Moves the dirty pages of a range to `dirty`, and write-protects them again first: no write
@@ -128,7 +129,7 @@ impl Stage2 {
     /// Makes RAM writable and its leaves as large as they were. What was dirty is forgotten.
     pub fn restore(&mut self, range: PaRange) {
         self.protect(range, Access::GuestReadWrite);
-        self.edit(range, |tree, target, steps, window, frames| tree.plan_fold(target, steps, window, frames));
+        self.edit(|space, tools| space.fold(addresses(range), tools));
         self.dirty.clear(range);
     }
 
@@ -144,62 +145,53 @@ impl Stage2 {
 
     fn protect(&mut self, range: PaRange, access: Access) {
         let change = Change { access: Some(access), ..Change::default() };
-        self.edit(range, |tree, target, steps, window, frames| {
-            tree.plan_protect(target, change, steps, window, frames)
-        });
+        // SAFETY: the guest may use its RAM.
+        self.edit(|space, tools| unsafe { space.protect(addresses(range), change, tools) });
     }
 
-    /// Plans an edit of a range, checks it, and applies it.
+    /// Makes one change.
     fn edit(
         &mut self,
-        range: PaRange,
-        plan: impl for<'p> FnOnce(
-            &'p mut LiveTree,
-            Target,
-            &'p mut [Step],
-            &mut OffsetWindow,
-            &mut Pool,
-        ) -> Result<Plan<'p>, PlanError>,
+        change: impl FnOnce(
+            &mut AddressSpace,
+            &mut Tools<'_, OffsetWindow, Pool, Cpu>,
+        ) -> Result<EditCounts, SpaceError>,
     ) {
-        let Some(Map { tree, frames, .. }) = &mut self.map else { return };
-        // SAFETY: tables are mapped where they are. A guest CPU that faults waits for the lock,
-        // which is held here, in code that stage 2 does not translate, and tries again.
-        let (mut window, target) =
-            unsafe { (OffsetWindow::new(0), Retried::new(VaRange::new(Va(range.start.0), range.len()))) };
-        let plan = plan(tree, Target::Retried(target), &mut self.steps, &mut window, frames)
-            .unwrap_or_else(|error| end(Some(format_args!("{error}"))));
-        match plan.check(&mut window) {
-            // SAFETY: the guest may use its RAM.
-            Ok(plan) => unsafe { plan.apply(&mut window, &mut Cpu).free(&mut window, frames) },
-            Err((_, refused)) => end(Some(format_args!("{refused}"))),
-        };
+        let Some(Map { space, frames, .. }) = &mut self.map else { return };
+        // SAFETY: tables are mapped where they are.
+        let mut window = unsafe { OffsetWindow::new(0) };
+        let mut tools = Tools { window: &mut window, frames, cpu: &mut Cpu, steps: &mut self.steps };
+        if let Err(error) = change(space, &mut tools) {
+            end(Some(format_args!("{error}")));
+        }
         self.counts.edits += 1;
     }
 
     /// A guest access to `address` has faulted. When this returns, the guest tries again.
     fn access(&mut self, address: u64, fault: Fault) {
-        let Some(Map { tree, .. }) = &self.map else { return };
-        // SAFETY: the root is the tree's; tables are mapped where they are.
-        let found = unsafe { walk(tree.geometry(), tree.root(), Va(address), &mut OffsetWindow::new(0)) };
-        match found {
-            Walk::Leaf { descriptor, level, .. } if address >> ADDRESS_BITS == 0 => {
-                let leaf = Attributes::from_bits(descriptor.0, tree.geometry(), level == Level::L3);
-                let is_writable = leaf.is_some_and(|leaf| leaf.access.writable());
-                match fault {
-                    Fault::Write if !is_writable => {
-                        let page = pages::number(Pa(address));
-                        self.protect(pages::page(page), Access::GuestReadWrite);
-                        self.dirty.insert(page);
-                        self.counts.logged += 1;
-                    }
-                    Fault::Write => {}
-                    Fault::Translation => self.counts.retried += 1,
-                    Fault::Other => stop("is refused", address),
-                }
+        let Some(Map { space, .. }) = &self.map else { return };
+        // SAFETY: tables are mapped where they are.
+        let leaf = space.translate(Va(address), &mut unsafe { OffsetWindow::new(0) });
+        let Some(leaf) = leaf.filter(|_| address >> ADDRESS_BITS == 0) else {
+            stop("reaches outside its memory", address)
+        };
+        match fault {
+            Fault::Write if !leaf.attributes.access.writable() => {
+                let page = pages::number(Pa(address));
+                self.protect(pages::page(page), Access::GuestReadWrite);
+                self.dirty.insert(page);
+                self.counts.logged += 1;
             }
-            _ => stop("reaches outside its memory", address),
+            Fault::Write => {}
+            Fault::Translation => self.counts.retried += 1,
+            Fault::Other => stop("is refused", address),
         }
     }
+}
+
+/// The guest's addresses of its RAM.
+fn addresses(range: PaRange) -> VaRange {
+    VaRange::new(Va(range.start.0), range.len())
 }
 
 fn stop(what: &str, address: u64) -> ! {

@@ -7,4 +7,5 @@ mod parked;
 mod random;
 mod recorded;
 mod regressions;
+mod spaces;
 mod world;

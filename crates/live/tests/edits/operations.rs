@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use linmap_live::{Change, Half, LiveTree, Step};
-use linmap_table::Leaves;
+use linmap_live::{AddressSpace, Change, EditCounts, Half, LiveTree, Maintenance, SpaceError, Step, Tools};
 use linmap_table::cpu::{Counted, InstructionCounts};
+use linmap_table::{Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Level};
+use linmap_vmsa::{Access, Attributes, Level, MemoryType, Pa, Va, VaRange};
 
-use crate::live::HostCpu;
-use crate::live::machine::{Edit, MIB, Machine, PAGE, in_use};
+use crate::live::machine::{Edit, G, GIB, MIB, Machine, PAGE, in_use};
+use crate::live::{Arena, HostCpu};
 
 /// Edits in the order of the table, each of the map that the ones before it left: the name, where,
 /// and what.
@@ -57,6 +57,57 @@ fn counts(has_ranges: bool) -> Vec<(&'static str, InstructionCounts)> {
     operations().into_iter().map(&mut counted).collect()
 }
 
+/// The counts of what happens to a process, by its ASID, at BBM level 0.
+fn counts_of_a_process() -> Vec<(&'static str, InstructionCounts)> {
+    let mut arena = Arena::new(G, 40);
+    let root = arena.empty_root(G);
+    let mut window = arena.window();
+    // SAFETY: no CPU walks the tree, whose tables are the arena's.
+    let mut space = unsafe { AddressSpace::user(G, root, 7, BbmLevel::L0) };
+    let (mut cpu, mut steps) = (Counted::<HostCpu>::default(), vec![Step::Isb; 64]);
+    let mut counts = Vec::new();
+    let mut count = |name, edit: &mut Edited<'_>| {
+        let mut tools = Tools { window: &mut window, frames: &mut arena, cpu: &mut cpu, steps: &mut steps };
+        edit(&mut space, &mut tools).unwrap_or_else(|error| panic!("{name}: {error}"));
+        counts.push((name, std::mem::take(&mut cpu.counts)));
+    };
+    let page = |at, pages| {
+        let (leaves, attributes) = (Leaves::Pages, Attributes::USER_DATA);
+        [Mapping { va: Va(at), pa: Pa(4 * GIB), len: pages * PAGE, attributes, leaves }]
+    };
+    let range = VaRange::new(Va(PAGE), PAGE);
+    let access = |access| Change { access: Some(access), ..Change::default() };
+    let (read_only, writable) = (access(Access::UserReadOnly), access(Access::UserReadWrite));
+    // SAFETY: no CPU walks the tree.
+    unsafe {
+        // What keeps the table of the page.
+        count("", &mut |space, tools| space.map(&Mappings::new(G, &page(0, 1)).unwrap(), tools));
+        count("map a page of a process", &mut |space, tools| {
+            space.map(&Mappings::new(G, &page(PAGE, 1)).unwrap(), tools)
+        });
+        count("write-protect it, as for a fork", &mut |space, tools| space.protect(range, read_only, tools));
+        count("copy it: another frame, writable", &mut |space, tools| {
+            space.remap(range, Pa(5 * GIB), writable, tools)
+        });
+        count("make it non-cacheable", &mut |space, tools| {
+            let (memory, by) = (MemoryType::NormalNonCacheable, Maintenance::ByAlias(Va(0)));
+            space.set_memory_type(range, memory, by, tools)
+        });
+        count("unmap a page of a process", &mut |space, tools| space.unmap(range, tools));
+        count("", &mut |space, tools| space.map(&Mappings::new(G, &page(4 * MIB, 4096)).unwrap(), tools));
+    }
+    count("tear down a space of 16 MiB in pages", &mut |space, tools| space.clear(tools, |_| {}));
+    counts.retain(|(name, _)| !name.is_empty());
+    counts
+}
+
+/// A change of an address space.
+type Edited<'e> = dyn FnMut(
+        &mut AddressSpace,
+        &mut Tools<'_, OffsetWindow, Arena, Counted<HostCpu>>,
+    ) -> Result<EditCounts, SpaceError>
+    + 'e;
+
 #[test]
 fn the_guide_has_the_counts_of_everyday_operations() {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/costs.md");
@@ -66,6 +117,10 @@ fn the_guide_has_the_counts_of_everyday_operations() {
     {
         let by_range = format!("{} / {} / {}", by_range.tlbi, by_range.dsb, by_range.isb);
         let row = format!("| {name} | {tlbi} / {dsb} / {isb} | {by_range} |");
+        assert!(guide.contains(&row), "the guide should say: {row}");
+    }
+    for (name, InstructionCounts { tlbi, dsb, isb }) in counts_of_a_process() {
+        let row = format!("| {name} | {tlbi} / {dsb} / {isb} |");
         assert!(guide.contains(&row), "the guide should say: {row}");
     }
 }

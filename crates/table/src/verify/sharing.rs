@@ -10,7 +10,9 @@ use super::expected::{Content, Expected, Validity};
 ///
 /// ```
 /// use linmap_table::Leaves;
-/// use linmap_table::verify::{Content, Expected, Validity, check_writable_or_executable};
+/// use linmap_table::verify::{
+///     Content, Expected, Validity, WritableAndExecutable, check_writable_or_executable,
+/// };
 /// use linmap_vmsa::{Attributes, Pa, TablePermissions, Va};
 ///
 /// let mapped = |va, attributes| {
@@ -20,8 +22,9 @@ use super::expected::{Content, Expected, Validity};
 /// };
 /// // Text of a kernel, and a writable alias of it.
 /// let both = [mapped(0x1000, Attributes::KERNEL_DATA), mapped(0x9000, Attributes::KERNEL_TEXT)];
-/// let error = check_writable_or_executable(|| both.into_iter()).unwrap_err();
-/// assert_eq!((error.pa, error.writable, error.executable), (Pa(0x4000_0000), Va(0x1000), Va(0x9000)));
+/// let found = check_writable_or_executable(|| both.into_iter());
+/// let (writable, executable) = (Va(0x1000), Va(0x9000));
+/// assert_eq!(found, Err(WritableAndExecutable { pa: Pa(0x4000_0000), writable, executable }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("{pa} is writable at {writable} and executable at {executable}")]

@@ -13,24 +13,25 @@ use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule, Pa, Va, VaRange};
+use linmap_vmsa::{Access, Attributes, Geometry, Level, Pa, Va, VaRange};
 
-use crate::pages::{Pages, TABLE_COUNT, TABLES, Tables};
+use super::pages::{FRAME, Pages, TABLE_COUNT, TABLES, Tables};
 
 /// As many CPUs as there may be.
 pub const CPUS: usize = 4;
 /// The root that CPUs are on while they run no process, behind the frames for tables.
-const EMPTY: u64 = TABLES + TABLE_COUNT * 0x1000;
+const EMPTY: u64 = TABLES + TABLE_COUNT * FRAME;
 /// How many pages a process may have.
 pub const PAGES: u64 = 8;
 
 /// The address of a page: four by four in two tables.
-fn va(page: u64) -> Va {
-    Va(0x40_0000 + page / 4 * 0x20_0000 + page % 4 * 0x1000)
+fn va(geometry: Geometry, page: u64) -> Va {
+    let table = geometry.entry_bytes(Level::L2);
+    Va((2 + page / 4) * table + page % 4 * geometry.granule().bytes())
 }
 
-fn range(page: u64) -> VaRange {
-    VaRange::new(va(page), 0x1000)
+fn range(geometry: Geometry, page: u64) -> VaRange {
+    VaRange::new(va(geometry, page), geometry.granule().bytes())
 }
 
 fn change(writable: bool) -> Change {
@@ -73,15 +74,14 @@ type Result<T = ()> = std::result::Result<T, String>;
 
 impl<'a> Kernel<'a> {
     /// A kernel on `cpus` CPUs with room for `processes`.
-    pub fn new(ids: &'a IdAllocator<CPUS>, cpus: usize, processes: usize) -> Self {
-        let geometry = Geometry::new(Granule::K4, 30, 40).unwrap();
+    pub fn new(ids: &'a IdAllocator<CPUS>, geometry: Geometry, cpus: usize, processes: usize) -> Self {
         let config = Config {
             cpus,
             bbm: 0,
-            granule: 0x1000,
+            granule: geometry.granule().bytes(),
             va_bits: geometry.va_bits(),
             pa_bits: geometry.pa_bits(),
-            ram: vec![(TABLES, (TABLE_COUNT + 1) * 0x1000)],
+            ram: vec![(TABLES, (TABLE_COUNT + 1) * FRAME)],
         };
         let board = Board::new(&config, true).unwrap();
         let free_tables = Tables::new();
@@ -114,7 +114,8 @@ impl<'a> Kernel<'a> {
 
     /// Zeroes a table.
     fn clear(&self, cpu: usize, table: Pa) {
-        self.board.event(Event::Fill { cpu, pa: table.0, count: 512, first: 0, step: 0 });
+        let count = self.geometry.granule().entries() as u64;
+        self.board.event(Event::Fill { cpu, pa: table.0, count, first: 0, step: 0 });
         self.board.cpu(cpu).dsb(Dsb::Ish);
     }
 
@@ -132,7 +133,6 @@ impl<'a> Kernel<'a> {
         }
         let process = self.processes[slot].as_ref().unwrap();
         let mut processor = self.board.cpu(cpu);
-        let before = process.id.id();
         let asid = self.ids[cpu].switch_to(&process.id, |maintenance| {
             if maintenance == Maintenance::Invalidation {
                 processor.tlbi(Tlbi::AllLocal);
@@ -140,11 +140,6 @@ impl<'a> Kernel<'a> {
             processor.dsb(Dsb::Ish);
             processor.isb();
         });
-        // CPUs that have not switched since the rollover may hold entries by the earlier ASID. They
-        // can't use them before they invalidate everything, but the model counts them.
-        if let Some(before) = before.filter(|before| *before != asid) {
-            invalidate(&mut self.board.cpu(cpu), before);
-        }
         let root = process.space.root();
         self.write_ttbr0(cpu, root, asid);
         self.running[cpu] = Some(slot);
@@ -173,8 +168,8 @@ impl<'a> Kernel<'a> {
 
     fn map_at(&mut self, cpu: usize, slot: usize, page: u64, new: Page) -> Result<bool> {
         let attributes = if new.writable { Attributes::USER_DATA } else { Attributes::USER_RODATA };
-        let mapping = Mapping { va: va(page), pa: new.frame, len: 0x1000, attributes, leaves: Leaves::Pages };
-        let list = [mapping];
+        let VaRange { start: va, len } = range(self.geometry, page);
+        let list = [Mapping { va, pa: new.frame, len, attributes, leaves: Leaves::Pages }];
         let mappings = Mappings::new(self.geometry, &list).unwrap();
         // SAFETY: on the model; what is mapped is never accessed.
         let is_mapped = self.edit(cpu, slot, |space, tools| unsafe { space.map(&mappings, tools) })?;
@@ -187,7 +182,8 @@ impl<'a> Kernel<'a> {
     /// The process unmaps a page, whose frame may be used again at once.
     pub fn unmap(&mut self, cpu: usize, page: u64) -> Result {
         let Some(slot) = self.running[cpu] else { return Ok(()) };
-        if self.edit(cpu, slot, |space, tools| space.unmap(range(page), tools))?
+        let range = range(self.geometry, page);
+        if self.edit(cpu, slot, |space, tools| space.unmap(range, tools))?
             && let Some(old) = self.processes[slot].as_mut().unwrap().pages.remove(&page)
         {
             *self.frames.holders(old.frame) -= 1;
@@ -211,7 +207,7 @@ impl<'a> Kernel<'a> {
         let mut tree = unsafe { LiveTree::new(self.geometry, root, Half::Low, BbmLevel::L0).in_asid(asid) };
         let mut steps = [Step::Isb; 64];
         let mut window = self.board.window(cpu, None);
-        let (target, tables) = (Target::InUse(range(page)), &mut self.tables);
+        let (target, tables) = (Target::InUse(range(self.geometry, page)), &mut self.tables);
         let plan = tree.plan_unmap(target, &mut steps, &mut window, tables).unwrap();
         meanwhile(self)?;
         let mut processor = self.board.cpu(cpu);
@@ -250,11 +246,10 @@ impl<'a> Kernel<'a> {
     }
 
     fn protect(&mut self, cpu: usize, slot: usize, page: u64, writable: bool) -> Result<bool> {
-        let change = change(writable);
+        let (range, change) = (range(self.geometry, page), change(writable));
         // SAFETY: on the model; what is mapped is never accessed.
-        let edit = |space: &mut AddressSpace, tools: &mut With<'_>| unsafe {
-            space.protect(range(page), change, tools)
-        };
+        let edit =
+            |space: &mut AddressSpace, tools: &mut With<'_>| unsafe { space.protect(range, change, tools) };
         let is_changed = self.edit(cpu, slot, edit)?;
         if is_changed {
             self.processes[slot].as_mut().unwrap().pages.get_mut(&page).unwrap().writable = writable;
@@ -266,18 +261,19 @@ impl<'a> Kernel<'a> {
     pub fn write(&mut self, cpu: usize, page: u64) -> Result {
         let Some(slot) = self.running[cpu] else { return Ok(()) };
         let Some(&old) = self.processes[slot].as_ref().unwrap().pages.get(&page) else {
-            self.board.event(Event::Faults { cpu, va: va(page).0, kind: Use::Write });
+            self.board.event(Event::Faults { cpu, va: va(self.geometry, page).0, kind: Use::Write });
             return self.verdict("a write where nothing is");
         };
         if !old.writable {
-            self.board.event(Event::Faults { cpu, va: va(page).0, kind: Use::Write });
+            self.board.event(Event::Faults { cpu, va: va(self.geometry, page).0, kind: Use::Write });
             if *self.frames.holders(old.frame) == 1 {
                 self.protect(cpu, slot, page, true)?;
             } else {
                 let own = Page { frame: self.frames.take(), writable: true };
+                let range = range(self.geometry, page);
                 // SAFETY: on the model; what is mapped is never accessed.
                 let edit = |space: &mut AddressSpace, tools: &mut With<'_>| unsafe {
-                    space.remap(range(page), own.frame, change(true), tools)
+                    space.remap(range, own.frame, change(true), tools)
                 };
                 let is_own = self.edit(cpu, slot, edit)?;
                 if is_own {
@@ -302,7 +298,8 @@ impl<'a> Kernel<'a> {
         let mut leaves = Vec::new();
         self.edit(cpu, slot, |space, tools| space.clear(tools, |leaf| leaves.push((leaf.va, leaf.pa))))?;
         let Some(process) = self.processes[slot].take() else { return Ok(()) };
-        let pages: Vec<_> = process.pages.iter().map(|(page, held)| (va(*page), held.frame)).collect();
+        let pages: Vec<_> =
+            process.pages.iter().map(|(page, held)| (va(self.geometry, *page), held.frame)).collect();
         if pages != leaves {
             return Err(format!("the leaves of a process: {leaves:?}, not {pages:?}"));
         }
@@ -323,7 +320,7 @@ impl<'a> Kernel<'a> {
         edit: impl FnOnce(&mut AddressSpace, &mut With<'_>) -> std::result::Result<EditCounts, SpaceError>,
     ) -> Result<bool> {
         let Process { id, space, .. } = self.processes[slot].as_mut().unwrap();
-        // SAFETY: no leaf is global. By an earlier ASID no CPU holds anything. A process that no
+        // SAFETY: no leaf is global. By an earlier ASID no CPU uses anything. A process that no
         // CPU has run has no entries by any.
         unsafe { space.set_asid(id.id().unwrap_or(0)) };
         let mut window = self.board.window(cpu, None);
@@ -352,7 +349,7 @@ impl<'a> Kernel<'a> {
         let Some(slot) = self.running[cpu] else { return Ok(()) };
         let pages = &self.processes[slot].as_ref().unwrap().pages;
         let access = |page: u64, kind, frame: Option<Pa>| {
-            let va = va(page).0;
+            let va = va(self.geometry, page).0;
             self.board.event(match frame {
                 Some(Pa(pa)) => Event::Access { cpu, va, kind, pa },
                 None => Event::Faults { cpu, va, kind },

@@ -2,9 +2,10 @@
 //! used again at once and identifiers that roll over.
 
 use linmap_asid::IdAllocator;
+use linmap_vmsa::{Geometry, Granule};
 use proptest::prelude::*;
 
-use crate::kernel::{CPUS, Kernel, PAGES};
+use super::kernel::{CPUS, Kernel, PAGES};
 
 /// How many processes there may be: more than the seven identifiers.
 const PROCESSES: usize = 9;
@@ -35,6 +36,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn geometry() -> impl Strategy<Value = Geometry> {
+    let sizes = [(Granule::K4, 39), (Granule::K4, 30), (Granule::K16, 36), (Granule::K64, 33)];
+    prop::sample::select(sizes.map(|(granule, bits)| Geometry::new(granule, bits, 48).unwrap()).to_vec())
+}
+
 fn run(kernel: &mut Kernel<'_>, cpus: usize, cpu: usize, op: Op) -> Result<(), String> {
     match op {
         Op::Switch(process) => kernel.switch(cpu, process)?,
@@ -53,7 +59,7 @@ fn run(kernel: &mut Kernel<'_>, cpus: usize, cpu: usize, op: Op) -> Result<(), S
 fn sequences() -> u32 {
     let given = std::env::var("LINMAP_SEQUENCES").ok().and_then(|given| given.parse().ok());
     let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
-    given.unwrap_or(if is_soak { 20_000 } else { 400 })
+    given.unwrap_or(if is_soak { 10_000 } else { 200 })
 }
 
 proptest! {
@@ -61,11 +67,12 @@ proptest! {
 
     #[test]
     fn processes_reach_their_own_pages_and_no_other_after_any_edit(
+        geometry in geometry(),
         cpus in 1..=CPUS,
         ops in prop::collection::vec((0..CPUS, op()), 1..120),
     ) {
         let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
-        let mut kernel = Kernel::new(&ids, cpus, PROCESSES);
+        let mut kernel = Kernel::new(&ids, geometry, cpus, PROCESSES);
         for (cpu, op) in ops {
             run(&mut kernel, cpus, cpu % cpus, op).map_err(TestCaseError::fail)?;
         }

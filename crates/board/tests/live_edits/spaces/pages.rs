@@ -7,6 +7,8 @@ use std::rc::Rc;
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::Pa;
 
+/// How far the frames are from each other: the largest granule.
+pub const FRAME: u64 = 0x1_0000;
 /// Where the frames for tables begin.
 pub const TABLES: u64 = 0x8000_0000;
 /// How many there are.
@@ -27,7 +29,7 @@ struct List {
 
 impl Tables {
     pub fn new() -> Self {
-        let all = (0..TABLE_COUNT).rev().map(|nth| Pa(TABLES + nth * 0x1000));
+        let all = (0..TABLE_COUNT).rev().map(|nth| Pa(TABLES + nth * FRAME));
         Self(Rc::new(RefCell::new(List { free: all.collect(), left: None })))
     }
 
@@ -44,7 +46,7 @@ impl Tables {
 unsafe impl FrameSource for Tables {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         let List { free, left } = &mut *self.0.borrow_mut();
-        let none = OutOfFrames { wanted: 0x1000, largest_free: 0 };
+        let none = OutOfFrames { wanted: FRAME, largest_free: 0 };
         if let Some(left) = left {
             *left = left.checked_sub(1).ok_or(none)?;
         }
@@ -67,11 +69,11 @@ impl Pages {
             self.0.push(0);
         }
         self.0[free] = 1;
-        Pa(PAGES + free as u64 * 0x1000)
+        Pa(PAGES + free as u64 * FRAME)
     }
 
     pub fn holders(&mut self, page: Pa) -> &mut u32 {
-        &mut self.0[(page.0 - PAGES) as usize / 0x1000]
+        &mut self.0[((page.0 - PAGES) / FRAME) as usize]
     }
 
     pub fn held(&self) -> usize {

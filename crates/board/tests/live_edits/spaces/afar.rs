@@ -2,14 +2,15 @@
 //! edit.
 
 use linmap_asid::IdAllocator;
+use linmap_vmsa::Geometry;
 
-use crate::kernel::{CPUS, Kernel};
+use super::kernel::{CPUS, Kernel};
 
 /// CPU 0 unmaps a page of a process that CPU 1 comes to meanwhile, by another ASID than CPU 0 has
 /// planned for.
 fn unmap_during_a_rollover(reads_again: bool) -> Result<(), String> {
     let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
-    let mut kernel = Kernel::new(&ids, 2, 12);
+    let mut kernel = Kernel::new(&ids, Geometry::K4_48, 2, 12);
     kernel.switch(1, 2)?;
     kernel.switch(1, 0)?;
     [0, 1].into_iter().try_for_each(|page| kernel.map(1, page))?;

@@ -7,7 +7,7 @@ use linmap_model::{Config, Event, Violation};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames};
 use linmap_vmsa::{Attributes, Geometry, Granule, Pa, Stage2, Stage2Registers, Va, VmidSize};
 
-use crate::pages::{TABLE_COUNT, TABLES, Tables};
+use super::pages::{FRAME, TABLE_COUNT, TABLES, Tables};
 
 const CPUS: usize = 2;
 const GUESTS: usize = 12;
@@ -22,7 +22,7 @@ fn rounds(invalidation: Option<TlbiScope>) -> (Result<(), Violation>, u64) {
         granule: 0x1000,
         va_bits: geometry.va_bits(),
         pa_bits: geometry.pa_bits(),
-        ram: vec![(TABLES, TABLE_COUNT * 0x1000)],
+        ram: vec![(TABLES, TABLE_COUNT * FRAME)],
     };
     let board = Board::new(&config, false).unwrap();
     let mut tables = Tables::new();

@@ -5,8 +5,9 @@ use std::ops::Range;
 use linmap_asid::IdAllocator;
 use linmap_model::event::{Tlbi, TlbiScope};
 use linmap_model::{Event, Trace};
+use linmap_vmsa::Geometry;
 
-use crate::kernel::{CPUS, Kernel};
+use super::kernel::{CPUS, Kernel};
 
 /// How many switches follow each other: enough for several rollovers, and for each space to run.
 const SWITCHES: usize = 120;
@@ -15,7 +16,7 @@ const SWITCHES: usize = 120;
 /// rollovers. Returns the events, and how many of them have been relied on before they end.
 fn story() -> (Trace, usize) {
     let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
-    let mut kernel = Kernel::new(&ids, 2, 9);
+    let mut kernel = Kernel::new(&ids, Geometry::K4_48, 2, 9);
     share(&mut kernel).unwrap();
     roll_over(&mut kernel).unwrap();
     let relied_on = kernel.trace().events.len();
@@ -91,7 +92,7 @@ fn finds(trace: &Trace, at: &Range<usize>, mistake: impl Fn(&Event) -> Option<Ev
 
 /// Whether a switch made these invalidations, and not an edit.
 fn is_switch(event: &Event) -> bool {
-    matches!(event, Event::Tlbi { tlbi, .. } if matches!(tlbi.scope, TlbiScope::AllEl1 | TlbiScope::Asid))
+    matches!(event, Event::Tlbi { tlbi, .. } if tlbi.scope == TlbiScope::AllEl1)
 }
 
 #[test]
