@@ -79,9 +79,9 @@ impl Stage2 {
         let registers = registers.map_err(|_| "stage 2 is out of reach")?;
         let bbm = Midr(mrs!("midr_el1")).bbm(mmfr2.bbm());
         // SAFETY: all CPUs of the machine are alike. Only this value changes the tree from now on,
-        // through an identity map of EL2, and with these frames. VTCR_EL2 has HA and HD clear. Every
-        // CPU holds the VMID before it changes something. A guest CPU that faults waits for the lock
-        // of this value and tries again.
+        // through an identity map of EL2, and with these frames. VTCR_EL2 has HA and HD clear.
+        // Every CPU holds the VMID before it changes something. A guest CPU that faults waits for
+        // the lock of this value and tries again.
         let space = unsafe {
             let space = AddressSpace::guest(geometry, tree.root(), bbm);
             let has_ranges = Isar0(mrs!("id_aa64isar0_el1")).tlbi_range();
