@@ -144,6 +144,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             return self.pages(table, frame, part);
         }
         let (run_start, run_len) = runs(self.geometry, level, part);
+        let single = Descriptor(part.attributes.bits(self.geometry) | leaf_type(level));
         let mut rest = part;
         while rest.len > 0 {
             let here = first(rest, size);
@@ -153,8 +154,7 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
             let aligned = here.len == size && here.pa.0 & (size - 1) == 0;
             if aligned && rest.leaves != Leaves::Pages && self.geometry.has_leaf(level) {
                 let contiguous = here.va.0.wrapping_sub(run_start.0) < run_len;
-                let attributes = Attributes { contiguous, ..rest.attributes };
-                let leaf = Descriptor(attributes.bits(self.geometry) | leaf_type(level));
+                let leaf = if contiguous { single.contiguous() } else { single };
                 // SAFETY: one entry, of the open table.
                 unsafe { check_vacant(entry, 1, frame, index, here.va, size) }?;
                 // SAFETY: as above.
@@ -240,12 +240,15 @@ impl<C: Cpu, F: FrameSource> Walk<'_, C, F> {
         // table.
         unsafe { check_vacant(entries, count, frame, index, part.va, size) }?;
         let (head, body) = contiguous_part(geometry, Level::L3, part, count).unwrap_or((count, 0));
+        let single = Descriptor::page(geometry, Pa(0), part.attributes);
         for (from, to, contiguous) in
             [(0, head, false), (head, head + body, true), (head + body, count, false)]
         {
-            let attributes = Attributes { contiguous, ..part.attributes };
+            if from == to {
+                continue;
+            }
             let pa = Pa(part.pa.0 + from as u64 * size);
-            let leaf = Descriptor::page(geometry, pa, attributes).0;
+            let leaf = if contiguous { single.contiguous() } else { single }.at(geometry, pa).0;
             // SAFETY: `from..to` lies within the `count` entries.
             let run = unsafe { entries.add(from) };
             if self.step < FixmapStep::BatchBarriers {

@@ -12,6 +12,7 @@ use crate::violation::Violation;
 
 impl Machine {
     /// The CPUs that may hold parts of the tree of `root`.
+    #[inline]
     pub(crate) fn holders(&self, root: u32) -> u64 {
         let root = &self.roots[root as usize];
         if root.common && root.cpus != 0 { root.cpus | self.common[root.space.index()] } else { root.cpus }

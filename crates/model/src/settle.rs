@@ -114,6 +114,10 @@ impl Machine {
     fn check_left(&mut self, space: Space, cpu: usize, within: (u64, u64)) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
+        // So it is almost always.
+        if before.is_empty() && state.left[space.index()].is_empty() && self.common[space.index()] == 0 {
+            return Ok(());
+        }
         let left = state.left[space.index()].iter().map(|left| (left.root, left.invalidated));
         let own = before.iter().map(|root| (*root, false)).chain(left);
         let borrowed = self.borrowed(cpu, space).into_iter().map(|root| (root, false));

@@ -4,7 +4,7 @@ use linmap_trace::PAGE;
 
 use crate::cached::{Held, SEEN, run_shift};
 use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
-use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine, Root};
+use crate::machine::{Check, EntryPlace, MAX_OLDER, MAX_PAGES, Machine};
 use crate::places::EntryPlaces;
 use crate::rules::Rule;
 use crate::violation::Violation;
@@ -139,22 +139,21 @@ impl Machine {
     /// `place`: nothing is held, no other tree is walked, no contiguous run is near. This is so for
     /// almost all pages while a map is built.
     fn is_alone(&self, place: EntryPlace, bits: u64) -> bool {
-        let root = self.roots[place.root as usize];
+        let root = &self.roots[place.root as usize];
         if place.level != 3
             || self.straight != Some((place.root, place.pa & !(self.config.granule - 1)))
             || !self.cached.of(root.space).is_empty()
+            // CPUs with CnP may use several trees.
+            || self.common[root.space.index()] != 0
         {
             return false;
         }
         // Level 3 has runs with every granule.
         let run = root.shape.run(3);
         let near = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
-        // CPUs with CnP may use several trees.
-        if self.common[root.space.index()] != 0 {
-            return false;
-        }
-        let beside = |other: &&Root| other.space == root.space && other.cpus & root.cpus != 0;
         near.iter().fold(bits, |any, word| any | word) & CONTIGUOUS == 0
-            && self.roots.iter().filter(beside).count() == 1
+            && self.roots.iter().enumerate().all(|(nth, other)| {
+                nth == place.root as usize || other.space != root.space || other.cpus & root.cpus == 0
+            })
     }
 }

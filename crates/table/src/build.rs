@@ -46,63 +46,64 @@ pub(crate) struct WrittenTable {
 /// and everything below it, from the mappings at the cursor. On an error all frames are freed.
 ///
 /// The entries of several tables are counted through.
+#[inline(always)]
 pub(crate) fn write_root<W: TableWindow, F: FrameSource>(
     mappings: &mut Cursor<'_>,
     base: Va,
     memory: &mut ReachableFrames<'_, W, F>,
 ) -> Result<WrittenTable, OutOfFrames> {
     let geometry = mappings.geometry();
-    match geometry.root_tables() {
-        1 => write_table(mappings, geometry.start_level(), base, memory),
-        count => write_tables(mappings, base, count, memory),
+    let level = geometry.start_level();
+    if geometry.regime().is_stage_2() && geometry.root_tables() > 1 {
+        return write_tables(mappings, level, base, memory);
     }
+    write_table(mappings, level, base, memory)
 }
 
-/// Writes the `count` consecutive tables of a root of stage 2.
+/// Writes the consecutive tables at `level` of a root of stage 2.
 #[cold]
+#[inline(never)]
 fn write_tables<W: TableWindow, F: FrameSource>(
     mappings: &mut Cursor<'_>,
+    level: Level,
     base: Va,
-    count: usize,
     memory: &mut ReachableFrames<'_, W, F>,
 ) -> Result<WrittenTable, OutOfFrames> {
     let geometry = mappings.geometry();
-    let level = geometry.start_level();
-    let ReachableFrames { window, frames } = memory;
-    let bytes = geometry.granule().bytes();
-    let root = frames.alloc_consecutive(bytes * count as u64)?;
-    let first = mappings.peek().map_or(base, |mapping| mapping.va);
-    let mut builder = Builder {
-        geometry,
-        mappings,
-        window: &mut **window,
-        frames: &mut **frames,
-        last: first,
-        built: Built::default(),
-    };
-    let reach = (geometry.entries(level) as u64) << geometry.shift(level);
-    let table = |nth: usize| Pa(root.0 + nth as u64 * bytes);
-    let error = (0..count).find_map(|nth| {
-        builder.table(table(nth), level, Va(base.0 + nth as u64 * reach)).err().map(|e| (nth, e))
-    });
-    let (last, built) = (builder.last, builder.built);
-    let Some((failed, error)) = error else {
-        let entry = |va: Va| ((va.0 - base.0) >> geometry.shift(level)) as usize;
-        let end = if built.entries == 0 { 0 } else { entry(last) + 1 };
-        return Ok(WrittenTable { table: root, used: entry(first).min(end)..end, built });
-    };
-    // SAFETY: the tables before the one that failed are written, and what they lead to is in frames
-    // of this source, which the window reaches. The root's own frames were allocated above. Nothing
-    // leads to any of them.
-    unsafe {
-        for nth in 0..failed {
-            release_below(geometry, table(nth), level, *window, *frames);
-        }
-        for nth in (0..count).rev() {
-            frames.free(table(nth));
+    let (count, bytes) = (geometry.root_tables(), geometry.granule().bytes());
+    let entries = geometry.entries(level);
+    let root = memory.frames.alloc_consecutive(bytes * count as u64)?;
+    let frame = |nth: usize| Pa(root.0 + nth as u64 * bytes);
+    let mut written = WrittenTable { table: root, used: 0..0, built: Built::default() };
+    for nth in 0..count {
+        let base = Va(base.0 + (((nth * entries) as u64) << geometry.shift(level)));
+        match write_table_in(frame(nth), mappings, level, base, memory) {
+            Ok((used, built)) => {
+                written.built += built;
+                if !used.is_empty() {
+                    let start =
+                        if written.used.is_empty() { nth * entries + used.start } else { written.used.start };
+                    written.used = start..nth * entries + used.end;
+                }
+            }
+            Err(error) => {
+                let ReachableFrames { window, frames } = memory;
+                // SAFETY: the tables before this one are written, and what they lead to is in
+                // frames of this source, which the window reaches. The root's own frames were
+                // allocated above. Nothing leads to any of them.
+                unsafe {
+                    for nth in 0..nth {
+                        release_below(geometry, frame(nth), level, *window, *frames);
+                    }
+                    for nth in (0..count).rev() {
+                        frames.free(frame(nth));
+                    }
+                }
+                return Err(error);
+            }
         }
     }
-    Err(error)
+    Ok(written)
 }
 
 /// Writes the table at `level` that translates from `base`, and everything below it, from the
@@ -114,9 +115,29 @@ pub(crate) fn write_table<W: TableWindow, F: FrameSource>(
     base: Va,
     memory: &mut ReachableFrames<'_, W, F>,
 ) -> Result<WrittenTable, OutOfFrames> {
+    let table = memory.frames.alloc()?;
+    match write_table_in(table, mappings, level, base, memory) {
+        Ok((used, built)) => Ok(WrittenTable { table, used, built }),
+        Err(error) => {
+            // SAFETY: the frame was allocated just above, and nothing leads to it.
+            unsafe { memory.frames.free(table) };
+            Err(error)
+        }
+    }
+}
+
+/// As [`write_table`], in the frame `table`, which is not freed on an error. Returns the entries
+/// from the first to the last that translate something, and how much was built.
+#[inline(always)]
+fn write_table_in<W: TableWindow, F: FrameSource>(
+    table: Pa,
+    mappings: &mut Cursor<'_>,
+    level: Level,
+    base: Va,
+    memory: &mut ReachableFrames<'_, W, F>,
+) -> Result<(Range<usize>, Built), OutOfFrames> {
     let geometry = mappings.geometry();
     let ReachableFrames { window, frames } = memory;
-    let table = frames.alloc()?;
     let first = mappings.peek().map_or(base, |mapping| mapping.va);
     let mut builder = Builder {
         geometry,
@@ -126,19 +147,10 @@ pub(crate) fn write_table<W: TableWindow, F: FrameSource>(
         last: first,
         built: Built::default(),
     };
-    match builder.table(table, level, base) {
-        Ok(()) => {
-            let built = builder.built;
-            let end = if built.entries == 0 { 0 } else { geometry.index(builder.last, level) + 1 };
-            let used = geometry.index(first, level).min(end)..end;
-            Ok(WrittenTable { table, used, built })
-        }
-        Err(error) => {
-            // SAFETY: the frame was allocated just above, and nothing leads to it.
-            unsafe { frames.free(table) };
-            Err(error)
-        }
-    }
+    builder.table(table, level, base)?;
+    let built = builder.built;
+    let end = if built.entries == 0 { 0 } else { geometry.index(builder.last, level) + 1 };
+    Ok((geometry.index(first, level).min(end)..end, built))
 }
 
 struct Builder<'b, 'm, W, F> {
@@ -378,8 +390,7 @@ impl<W: TableWindow, F: FrameSource> Builder<'_, '_, W, F> {
             Some((head, body)) => {
                 let (before, rest) = entries.split_at_mut(head);
                 let (run, after) = rest.split_at_mut(body);
-                let contiguous = Attributes { contiguous: true, ..mapping.attributes };
-                let contiguous = template(geometry, level, contiguous);
+                let contiguous = single.contiguous();
                 let run_pa = Pa(mapping.pa.0 + ((head as u64) << shift));
                 let after_pa = Pa(run_pa.0 + ((body as u64) << shift));
                 fill_leaves(geometry, shift, before, single, mapping.pa);

@@ -192,17 +192,22 @@ impl DetachedTree {
     ///
     /// # Safety
     /// No walker can reach them, and `frames` is their source.
+    #[inline(always)]
     unsafe fn free_root(&self, frames: &mut impl FrameSource) {
-        for table in self.root_frames().rev() {
-            // SAFETY: the caller's.
-            unsafe { frames.free(table) };
+        if self.geometry.regime().is_stage_2() {
+            for table in self.root_frames().skip(1).rev() {
+                // SAFETY: the caller's.
+                unsafe { frames.free(table) };
+            }
         }
+        // SAFETY: the caller's.
+        unsafe { frames.free(self.root) };
     }
 
     /// The frames of the root's tables.
-    fn root_frames(&self) -> impl DoubleEndedIterator<Item = Pa> + use<> {
+    fn root_frames(&self) -> impl DoubleEndedIterator<Item = Pa> + ExactSizeIterator + use<> {
         let (root, bytes) = (self.root, self.geometry.granule().bytes());
-        (0..self.geometry.root_tables() as u64).map(move |nth| Pa(root.0 + nth * bytes))
+        (0..self.geometry.root_tables()).map(move |nth| Pa(root.0 + nth as u64 * bytes))
     }
 
     /// Frees every table of the tree, depth first.
@@ -213,8 +218,11 @@ impl DetachedTree {
         // reach them. By the promise of `ReachableFrames::new` the window reaches them and the
         // source is theirs.
         unsafe {
-            for table in self.root_frames() {
-                release_below(self.geometry, table, level, *window, *frames);
+            release_below(self.geometry, self.root, level, *window, *frames);
+            if self.geometry.regime().is_stage_2() {
+                for table in self.root_frames().skip(1) {
+                    release_below(self.geometry, table, level, *window, *frames);
+                }
             }
             self.free_root(*frames);
         }

@@ -23,6 +23,16 @@ pub enum FirstMapError {
         /// How many ranges the map holds.
         capacity: usize,
     },
+    /// Tables can't stand there.
+    #[error("tables can't begin at {at}: not 0, a multiple of {align:#x}, and {bits} bits at most")]
+    Misplaced {
+        /// The address asked for.
+        at: Pa,
+        /// What it has to be a multiple of.
+        align: u64,
+        /// The PA size in bits.
+        bits: u8,
+    },
     /// A range breaks a rule.
     #[error(transparent)]
     Mapping(#[from] MappingError),
@@ -63,6 +73,11 @@ impl<const N: usize> FirstMap<N> {
     /// Returns a map of nothing.
     pub const fn new(geometry: Geometry) -> Self {
         Self { geometry, list: ArrayVec::new_const() }
+    }
+
+    /// The geometry of its tree.
+    pub const fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Maps `range` at its physical address.

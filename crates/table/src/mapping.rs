@@ -135,6 +135,9 @@ impl<'a> Mappings<'a> {
     /// The [`MappingError`] of the first mapping that breaks a rule.
     pub fn new(geometry: Geometry, list: &'a [Mapping]) -> Result<Self, MappingError> {
         let granule = geometry.granule().bytes();
+        let (stage_2, tables) = (geometry.regime().is_stage_2(), geometry.table_permissions());
+        // What a kernel asks most needs no look at each mapping.
+        let says_all = geometry.regime().has_user_space() && geometry.mair().has_every();
         let mut previous_end: Option<Va> = None;
         let mut half = None;
         for &Mapping { va, pa, len, attributes, .. } in list {
@@ -146,7 +149,7 @@ impl<'a> Mappings<'a> {
                 // TTBR0 addresses have zeros above the VA size, TTBR1 addresses ones; both ends
                 // must agree.
                 let top = va.0 >> bits;
-                (top == 0 || top == u64::MAX >> bits && !geometry.regime().is_stage_2())
+                (top == 0 || top == u64::MAX >> bits && !stage_2)
                     && last >> bits == top
                     && *half.get_or_insert(top) == top
             });
@@ -155,15 +158,16 @@ impl<'a> Mappings<'a> {
             if pa.0.checked_add(len - 1).is_none_or(|last| !geometry.holds(Pa(last))) {
                 return Err(MappingError::OutsidePaSpace { va, pa, len, bits });
             }
-            if let Err(error) = attributes.check(geometry.regime()) {
+            if (!says_all || attributes.access.is_of_guest())
+                && let Err(error) = attributes.check_in(geometry)
+            {
                 return Err(MappingError::Attributes { va, error });
             }
-            let tables = geometry.table_permissions();
-            if !tables.allows(attributes) {
+            if !tables.is_all() && !tables.allows(attributes) {
                 return Err(MappingError::TakenByTables { va, tables });
             }
             // At stage 2 the guest's own stage 1 says what is code.
-            if attributes.writable_and_executable() && !geometry.regime().is_stage_2() {
+            if attributes.writable_and_executable() && !stage_2 {
                 return Err(MappingError::WritableAndExecutable { va });
             }
             if let Some(previous_end) = previous_end.filter(|end| va < *end) {

@@ -282,6 +282,68 @@ fn what_stage_2_can_not_say_is_refused() {
     );
 }
 
+/// The end of a walk through the bytes of tables that stand at `at`, by the layout of the
+/// architecture for 4K and 48 bits.
+fn walk_bytes(bytes: &[u8], at: u64, root: u64, va: u64) -> Option<u64> {
+    let mut table = root;
+    for shift in [39, 30, 21, 12] {
+        let entry = (table - at + (va >> shift & 511) * 8) as usize;
+        let entry = u64::from_le_bytes(bytes[entry..entry + 8].try_into().unwrap());
+        let (address, span) = (entry & 0xffff_ffff_f000, 1u64 << shift);
+        match (entry & 0b11, shift) {
+            (0b11, 12) | (0b01, 21 | 30) => return Some((address & !(span - 1)) + (va & (span - 1))),
+            (0b11, _) => table = address,
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[test]
+fn tables_in_an_image_are_those_of_its_address() {
+    let range = |start, len| PaRange::from_len(Pa(start), len).unwrap();
+    let at = 0x8_0000_0000 - 0x2000;
+    for regime in [Regime::El1And0, Regime::El3, Regime::Stage2(Stage2::Base)] {
+        let guest = regime.is_stage_2();
+        let kind = |data, of_guest| if guest { of_guest } else { data };
+        let (data, device) = (
+            kind(Attributes::KERNEL_DATA, Attributes::GUEST_RAM),
+            kind(Attributes::DEVICE, Attributes::GUEST_DEVICE),
+        );
+        let mut map = FirstMap::<4>::new(Geometry::K4_48.in_regime(regime));
+        map.identity(range(0x4000_0000, 0x2000_3000), data).unwrap();
+        map.at(Va(0x1000), range(0x900_0000, 0x1000), device).unwrap();
+        // One frame more than the tables, however the vector is aligned.
+        let mut room = vec![u64::MAX; 7 * 512];
+        let image = map.image(Pa(at), &mut room).unwrap();
+        let tables = image.tree().built().tables;
+        assert_eq!((image.bytes().len() as u64, image.tree().root().0), (tables * 0x1000, at));
+        let walked = |va| walk_bytes(image.bytes(), at, at, va);
+        assert_eq!(walked(0x4000_1234), Some(0x4000_1234));
+        assert_eq!(walked(0x6000_2ff8), Some(0x6000_2ff8));
+        assert_eq!(walked(0x1008), Some(0x900_0008));
+        assert_eq!([walked(0), walked(0x6000_3000), walked(1 << 40)], [None; 3]);
+        // The same bytes wherever the room is.
+        let bytes = image.bytes().to_vec();
+        let mut other = vec![0; 8 * 512 + 3];
+        assert_eq!(map.image(Pa(at), &mut other[3..]).unwrap().bytes(), bytes);
+        let short = map.image(Pa(at), &mut other[..3 * 512]);
+        assert!(matches!(short, Err(FirstMapError::OutOfFrames(_))));
+        for at in [0, 0x1800, (1 << 48) - 0x1000] {
+            let misplaced = map.image(Pa(at), &mut other);
+            assert!(matches!(misplaced, Err(FirstMapError::Misplaced { .. })), "{at:#x}");
+        }
+    }
+    // A root of several tables has an alignment of its own.
+    let map = FirstMap::<1>::new(Geometry::stage_2(Granule::K4, 42, 44, Stage2::Base).unwrap());
+    let mut room = vec![0; 10 * 512];
+    assert!(matches!(
+        map.image(Pa(0x1_1000), &mut room),
+        Err(FirstMapError::Misplaced { align: 0x8000, .. })
+    ));
+    assert_eq!(map.image(Pa(0x1_8000), &mut room).unwrap().bytes().len(), 0x8000);
+}
+
 fn first_map_at_el1(tables: &Tables) -> DetachedTree {
     let geometry = Geometry::K4_48;
     // SAFETY: the vector's memory is free, and reached at its own address.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Access, Execute, Regime};
+use crate::{Access, Execute, MemoryType, Regime};
 
 /// Attributes that a regime's descriptors can't say.
 ///
@@ -62,6 +62,12 @@ pub enum AttributeError {
     TablesOfUser {
         /// The regime.
         regime: Regime,
+    },
+    /// The kernel's MAIR has no slot with the memory type.
+    #[error("memory can't be {memory:?}, which is in no slot of the kernel's MAIR")]
+    NoSlot {
+        /// The type asked for.
+        memory: MemoryType,
     },
     /// The guest's stage 1 says which memory has allocation tags.
     #[error("stage 2 has no memory type with allocation tags: the guest's stage 1 has")]

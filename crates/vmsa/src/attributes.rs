@@ -2,6 +2,7 @@
 
 use crate::attribute_error::AttributeError;
 use crate::memory_type::MEM_ATTR;
+use crate::permissions::USER;
 use crate::{Access, Execute, Geometry, MemoryType, Regime, Stage2, TablePermissions};
 
 /// Who keeps the memory coherent (`SH[1:0]`).
@@ -106,15 +107,23 @@ impl Attributes {
     ///
     /// # Errors
     /// [`AttributeError`], for the first that they can't.
+    #[inline(always)]
     pub const fn check(self, regime: Regime) -> Result<(), AttributeError> {
+        // What a kernel asks most.
+        if regime.has_user_space() && !self.access.is_of_guest() {
+            return Ok(());
+        }
+        self.check_unusual(regime)
+    }
+
+    #[cold]
+    #[inline(never)]
+    const fn check_unusual(self, regime: Regime) -> Result<(), AttributeError> {
         if let Regime::Stage2(features) = regime {
             return self.check_stage_2(features);
         }
         if self.access.is_of_guest() {
             return Err(AttributeError::GuestAccess { access: self.access, regime });
-        }
-        if regime.has_user_space() {
-            return Ok(());
         }
         if matches!(self.access, Access::UserReadWrite | Access::UserReadOnly) {
             return Err(AttributeError::UserAccess { regime });
@@ -128,7 +137,20 @@ impl Attributes {
         Ok(())
     }
 
-    #[cold]
+    /// Checks that the descriptors of `geometry` can say this: those of its regime, with the memory
+    /// types that its [`Mair`](crate::Mair) has.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and [`AttributeError::NoSlot`].
+    #[inline(always)]
+    pub const fn check_in(self, geometry: Geometry) -> Result<(), AttributeError> {
+        let memory = self.memory;
+        if !geometry.regime().is_stage_2() && geometry.mair().slot(memory).is_none() {
+            return Err(AttributeError::NoSlot { memory });
+        }
+        self.check(geometry.regime())
+    }
+
     const fn check_stage_2(self, features: Stage2) -> Result<(), AttributeError> {
         let Self { access, execute, .. } = self;
         if !access.is_of_guest() {
@@ -151,7 +173,7 @@ impl Attributes {
     /// the address, so it must be unset.
     #[inline]
     pub const fn bits(self, geometry: Geometry) -> u64 {
-        let mut bits = self.memory.mair_index() << 2 | self.access.bits() | self.execute.bits();
+        let mut bits = geometry.mair().index(self.memory) << 2 | self.access.bits() | self.execute.bits();
         if !geometry.lpa2() {
             bits |= match self.shareability {
                 Shareability::Non => 0,
@@ -171,18 +193,26 @@ impl Attributes {
         if self.no_translation {
             bits |= NO_TRANSLATION;
         }
-        if geometry.regime().has_user_space() { bits } else { self.without_user_space(bits, geometry) }
+        if geometry.regime().has_user_space() { bits } else { Self::without_user_space(bits, geometry) }
     }
 
     /// The bits where there is no user space, by those of EL1&0.
+    // It takes nothing else: what a cold call needs costs the other regimes instructions too.
     #[cold]
-    const fn without_user_space(self, bits: u64, geometry: Geometry) -> u64 {
-        let regime = geometry.regime();
+    #[inline(never)]
+    const fn without_user_space(bits: u64, geometry: Geometry) -> u64 {
         let rest = bits & !(Access::MASK | Execute::MASK | NOT_GLOBAL);
-        let permissions = self.access.bits_in(regime) | self.execute.bits_in(regime);
-        match regime {
-            Regime::Stage2(features) => rest & !MEM_ATTR | self.memory.mem_attr(features) << 2 | permissions,
-            _ => rest | permissions,
+        let execute = Execute::from_bits(bits, Regime::El1And0).bits_in(geometry.regime());
+        match geometry.regime() {
+            Regime::Stage2(features) => {
+                let memory = match geometry.mair().memory(bits >> 2 & 0b111) {
+                    Some(memory) => memory,
+                    // Every type is in a slot of a geometry of stage 2.
+                    None => MemoryType::Normal,
+                };
+                rest & !MEM_ATTR | memory.mem_attr(features) << 2 | bits & Access::MASK | execute
+            }
+            _ => rest | bits & Access::MASK | USER | execute,
         }
     }
 
@@ -192,7 +222,7 @@ impl Attributes {
         let has_user_space = geometry.regime().has_user_space();
         let memory = match geometry.regime() {
             Regime::Stage2(features) => MemoryType::from_mem_attr(bits >> 2 & 0b1111, features),
-            _ => MemoryType::from_mair_index(bits >> 2 & 0b111),
+            _ => geometry.mair().memory(bits >> 2 & 0b111),
         };
         let Some(memory) = memory else { return None };
         let shareability = if geometry.lpa2() {
@@ -238,7 +268,7 @@ impl TablePermissions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::permissions::{PXN, READ_ONLY, USER, XN};
+    use crate::permissions::{PXN, READ_ONLY, XN};
 
     const EL1: Geometry = Geometry::K4_48;
 

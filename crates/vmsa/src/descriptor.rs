@@ -88,7 +88,8 @@ impl Descriptor {
         TablePermissions::from_bits(self.0, regime)
     }
 
-    /// The page that maps the frame `pa` with `attributes`. nT has no meaning there and is dropped.
+    /// The page that maps the frame `pa` with `attributes`, which pass
+    /// [`check_in`](Attributes::check_in). nT has no meaning there and is dropped.
     #[inline]
     pub const fn page(geometry: Geometry, pa: Pa, attributes: Attributes) -> Self {
         let attributes = Attributes { no_translation: false, ..attributes };
@@ -120,7 +121,7 @@ impl Descriptor {
         if attributes.no_translation && level.number() == 3 {
             return Err(LeafError::NoTranslationOfPage);
         }
-        if let Err(error) = attributes.check(geometry.regime()) {
+        if let Err(error) = attributes.check_in(geometry) {
             return Err(LeafError::Attributes(error));
         }
         Ok(Self(encode_address(geometry, pa) | attributes.bits(geometry) | leaf_type(level)))
@@ -166,6 +167,13 @@ impl Descriptor {
     #[inline]
     pub const fn attributes(self, geometry: Geometry, level: Level) -> Option<Attributes> {
         Attributes::from_bits(self.0, geometry, level.number() != 3)
+    }
+
+    /// The same leaf with the contiguous bit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contiguous(self) -> Self {
+        Self(self.0 | CONTIGUOUS)
     }
 
     /// Whether the contiguous bit is set.

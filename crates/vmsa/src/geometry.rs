@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::id::{Mmfr0, Mmfr1, Mmfr2};
-use crate::{AttributeError, Granule, Level, Pa, Regime, Stage2, TablePermissions, Va};
+use crate::{AttributeError, Granule, Level, Mair, Pa, Regime, Stage2, TablePermissions, Va};
 
 /// The geometry of one half of a translation regime (what one TTBR translates), and which regime
 /// it is.
@@ -12,7 +12,7 @@ use crate::{AttributeError, Granule, Level, Pa, Regime, Stage2, TablePermissions
 /// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits;
 /// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
 // Aligned, so that it is loaded and stored as one word.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(align(8))]
 pub struct Geometry {
     granule: Granule,
@@ -21,6 +21,24 @@ pub struct Geometry {
     regime: Regime,
     /// What new table descriptors take away.
     tables: TablePermissions,
+    mair: Mair,
+}
+
+impl core::fmt::Debug for Geometry {
+    /// What is not usual comes last.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { granule, va_bits, pa_bits, regime, tables, mair } = self;
+        let mut shown = f.debug_struct("Geometry");
+        shown.field("granule", granule).field("va_bits", va_bits).field("pa_bits", pa_bits);
+        shown.field("regime", regime);
+        if !tables.is_all() {
+            shown.field("tables", &format_args!("{tables}"));
+        }
+        if *mair != Mair::DEFAULT {
+            shown.field("mair", &format_args!("{:#x}", mair.value()));
+        }
+        shown.finish()
+    }
 }
 
 /// Concatenated tables resolve at most four address bits more than one (Arm ARM D8.2.2).
@@ -88,6 +106,7 @@ impl Geometry {
         pa_bits: 48,
         regime: Regime::El1And0,
         tables: TablePermissions::ALL,
+        mair: Mair::DEFAULT,
     };
 
     /// Returns the geometry with this granule, `va_bits` of virtual and `pa_bits` of physical
@@ -103,7 +122,7 @@ impl Geometry {
         if !matches!(pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
             return Err(GeometryError::PaBits { bits: pa_bits });
         }
-        Ok(Self { granule, va_bits, pa_bits, regime: Regime::El1And0, tables: TablePermissions::ALL })
+        Ok(Self { granule, va_bits, pa_bits, ..Self::K4_48 })
     }
 
     /// Returns the geometry of stage 2 with this granule, `ipa_bits` of intermediate physical
@@ -157,7 +176,8 @@ impl Geometry {
     /// Returns the same geometry in another regime, with tables that take away nothing.
     #[must_use]
     pub const fn in_regime(self, regime: Regime) -> Self {
-        Self { regime, tables: TablePermissions::ALL, ..self }
+        let mair = if regime.is_stage_2() { Mair::DEFAULT } else { self.mair };
+        Self { regime, tables: TablePermissions::ALL, mair, ..self }
     }
 
     /// Returns the same geometry for a tree whose table descriptors take away `tables` from what is
@@ -171,6 +191,19 @@ impl Geometry {
             Ok(()) => Ok(Self { tables, ..self }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the same geometry for a tree whose leaves name memory types by the slots of `mair`.
+    /// Leaves of stage 2 have the types themselves, so its geometry stays as it is.
+    #[must_use]
+    pub const fn with_mair(self, mair: Mair) -> Self {
+        if self.regime.is_stage_2() { self } else { Self { mair, ..self } }
+    }
+
+    /// The slots in which leaves find their memory types; without meaning at stage 2.
+    #[inline]
+    pub const fn mair(self) -> Mair {
+        self.mair
     }
 
     /// What new table descriptors take away from what is below them.
@@ -257,6 +290,8 @@ impl Geometry {
     }
 
     /// How many levels a walk of stage 2 has.
+    #[cold]
+    #[inline(never)]
     const fn levels_of_stage_2(self) -> u32 {
         let resolved = self.va_bits as u32 - self.granule.shift() - CONCATENATED_BITS;
         let levels = resolved.div_ceil(self.granule.index_bits());
@@ -293,6 +328,8 @@ impl Geometry {
     }
 
     /// The address bits that choose one of the root's tables at stage 2.
+    #[cold]
+    #[inline(never)]
     const fn root_table_bits(self) -> u32 {
         let table_shift = self.shift(self.start_level()) + self.granule.index_bits();
         (self.va_bits as u32).saturating_sub(table_shift)

@@ -5,7 +5,7 @@ use crate::Stage2;
 /// `MemAttr[3:0]` of stage 2.
 pub(crate) const MEM_ATTR: u64 = 0b1111 << 2;
 
-/// The memory type of a mapping. Each has its own MAIR slot; see [`crate::registers::MAIR`]. At
+/// The memory type of a mapping. Each has its own MAIR slot: [`Mair`](crate::Mair) says which. At
 /// stage 2 the descriptor has the type itself, which combines with that of the guest's stage 1: the
 /// stricter of both holds. With HCR_EL2.FWB normal memory is write-back cacheable, whatever the
 /// guest says.
@@ -25,14 +25,26 @@ pub enum MemoryType {
 }
 
 impl MemoryType {
-    /// The type's MAIR slot, as `AttrIndx[2:0]` names it.
-    pub const fn mair_index(self) -> u64 {
+    /// Every type, in the order of their slots in [`Mair::DEFAULT`](crate::Mair::DEFAULT).
+    pub const EVERY: [Self; 5] =
+        [Self::Normal, Self::NormalTagged, Self::NormalNonCacheable, Self::DeviceNgnre, Self::DeviceNgnrne];
+
+    /// The type's place in [`EVERY`](Self::EVERY).
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The eight bits of the type in a slot of MAIR (Arm ARM D24.2, MAIR_EL1).
+    pub const fn encoding(self) -> u64 {
         match self {
-            Self::Normal => 0,
-            Self::NormalTagged => 1,
-            Self::NormalNonCacheable => 2,
-            Self::DeviceNgnre => 3,
-            Self::DeviceNgnrne => 4,
+            // Inner and outer write-back, non-transient, read and write allocate; the same with
+            // tags.
+            Self::Normal => 0xff,
+            Self::NormalTagged => 0xf0,
+            Self::NormalNonCacheable => 0x44,
+            Self::DeviceNgnre => 0x04,
+            Self::DeviceNgnrne => 0x00,
         }
     }
 
@@ -55,17 +67,6 @@ impl MemoryType {
             0b0101 => Some(Self::NormalNonCacheable),
             0b0001 => Some(Self::DeviceNgnre),
             0b0000 => Some(Self::DeviceNgnrne),
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn from_mair_index(index: u64) -> Option<Self> {
-        match index {
-            0 => Some(Self::Normal),
-            1 => Some(Self::NormalTagged),
-            2 => Some(Self::NormalNonCacheable),
-            3 => Some(Self::DeviceNgnre),
-            4 => Some(Self::DeviceNgnrne),
             _ => None,
         }
     }

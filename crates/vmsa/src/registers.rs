@@ -5,27 +5,11 @@
 
 use thiserror::Error;
 
-use crate::{Geometry, GeometryError, Granule, MemoryType, Pa, Regime};
+use crate::{Geometry, GeometryError, Granule, Mair, Pa, Regime};
 
-/// The MAIR_ELx value that gives each [`MemoryType`] its slot (Arm ARM D24.2, MAIR_EL1).
-pub const MAIR: u64 = {
-    // Normal: inner and outer write-back, non-transient, read and write allocate. Tagged: the same
-    // with tags.
-    let slots = [
-        (MemoryType::Normal, 0xffu64),
-        (MemoryType::NormalTagged, 0xf0),
-        (MemoryType::NormalNonCacheable, 0x44),
-        (MemoryType::DeviceNgnre, 0x04),
-        (MemoryType::DeviceNgnrne, 0x00),
-    ];
-    let mut value = 0;
-    let mut i = 0;
-    while i < slots.len() {
-        value |= slots[i].1 << (8 * slots[i].0.mair_index());
-        i += 1;
-    }
-    value
-};
+/// The MAIR_ELx value that gives each [`MemoryType`](crate::MemoryType) its slot in
+/// [`Mair::DEFAULT`].
+pub const MAIR: u64 = Mair::DEFAULT.value();
 
 /// The TxSZ value for a VA size: 64 minus its bits.
 pub const fn txsz(geometry: Geometry) -> u64 {
@@ -181,6 +165,7 @@ pub const fn tcr_with_t0sz(tcr: u64, ttbr0: Geometry) -> Result<u64, RegisterErr
 /// # Errors
 /// [`RegisterError::NotAFrame`] if `root` is not a multiple of the granule, or of the size of all
 /// [tables of the root](Geometry::root_tables), or has more bits than the PA size.
+#[inline]
 pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> Result<u64, RegisterError> {
     let bytes = geometry.granule().bytes() * geometry.root_tables() as u64;
     if root.0 & (bytes - 1) != 0 || !geometry.holds(root) {
@@ -216,7 +201,8 @@ pub const SCTLR_MMU_AND_CACHES: u64 = 1 | 1 << 2 | 1 << 12;
 /// _EL1, _EL2 or _EL3, as the regime says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Registers {
-    /// MAIR: the memory types of [`Attributes`](crate::Attributes).
+    /// MAIR: the memory types of [`Attributes`](crate::Attributes) in the slots of the geometry's
+    /// [`Mair`]. A kernel whose own value has other types as well keeps that one.
     pub mair: u64,
     /// TCR.
     pub tcr: u64,
@@ -241,9 +227,13 @@ impl Registers {
             Err(error) => return Err(error),
         };
         match ttbr(geometry, root, 0) {
-            Ok(ttbr0) => {
-                Ok(Self { mair: MAIR, tcr, ttbr0: Some(ttbr0), ttbr1: None, sctlr: SCTLR_MMU_AND_CACHES })
-            }
+            Ok(ttbr0) => Ok(Self {
+                mair: geometry.mair().value(),
+                tcr,
+                ttbr0: Some(ttbr0),
+                ttbr1: None,
+                sctlr: SCTLR_MMU_AND_CACHES,
+            }),
             Err(error) => Err(error),
         }
     }
@@ -262,9 +252,13 @@ impl Registers {
             Err(error) => return Err(error),
         };
         match ttbr(geometry, root, 0) {
-            Ok(ttbr1) => {
-                Ok(Self { mair: MAIR, tcr, ttbr0: None, ttbr1: Some(ttbr1), sctlr: SCTLR_MMU_AND_CACHES })
-            }
+            Ok(ttbr1) => Ok(Self {
+                mair: geometry.mair().value(),
+                tcr,
+                ttbr0: None,
+                ttbr1: Some(ttbr1),
+                sctlr: SCTLR_MMU_AND_CACHES,
+            }),
             Err(error) => Err(error),
         }
     }
@@ -380,13 +374,6 @@ mod tests {
         assert_eq!(ttbr(Geometry::K4_48, Pa(0x8_4020_3000), 7).unwrap(), 0x0007_0008_4020_3000);
         let k64 = Geometry::new(Granule::K64, 52, 52).unwrap();
         assert_eq!(ttbr(k64, Pa(0x000f_0000_4001_0000), 1).unwrap(), 0x0001_0000_4001_003c);
-    }
-
-    #[test]
-    fn mair_gives_each_memory_type_its_encoding() {
-        assert_eq!(MAIR >> (8 * MemoryType::Normal.mair_index()) & 0xff, 0xff);
-        assert_eq!(MAIR >> (8 * MemoryType::DeviceNgnre.mair_index()) & 0xff, 0x04);
-        assert_eq!(MAIR >> (8 * MemoryType::NormalNonCacheable.mair_index()) & 0xff, 0x44);
     }
 
     #[test]

@@ -9,7 +9,8 @@ const ASID_FIELD: u64 = 0xffff << 48;
 /// Arm ARM C5.5).
 ///
 /// Bits 43:0 are `VA[55:12]` for **every** granule: shifting by the page size would be wrong for
-/// 16K and 64K.
+/// 16K and 64K. The argument of IPAS2E1 and IPAS2LE1 is the same for an IPA in place of the VA:
+/// `IPA[51:12]` in bits 39:0, zeros above, and the level hint.
 ///
 /// ```
 /// use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
@@ -62,7 +63,8 @@ impl VaOperand {
     }
 }
 
-/// The argument of a TLBI by range (RVAE1, RVAAE1 and so on, FEAT_TLBIRANGE; Arm ARM C5.5).
+/// The argument of a TLBI by range (RVAE1, RVAAE1 and so on, FEAT_TLBIRANGE; Arm ARM C5.5), and,
+/// with an IPA in place of the VA and no ASID, of RIPAS2E1 and RIPAS2LE1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct RangeOperand(pub u64);
@@ -138,6 +140,17 @@ mod tests {
         assert_eq!(va.with_level(Geometry::K4_48, Level::L3).0 >> 44, 0b0111);
         assert_eq!(va.with_level(K64, Level::L2).0 >> 44, 0b1110);
         assert_eq!(va.with_level(Geometry::K4_48, Level::L0).0 >> 44, 0, "no such hint without LPA2");
+    }
+
+    #[test]
+    fn an_ipa_of_any_size_stays_within_its_field() {
+        let ipa = Va(0x000f_ffff_ffff_f000);
+        let guest = Geometry::stage_2(Granule::K64, 52, 52, crate::Stage2::Base).unwrap();
+        let operand = VaOperand::any_asid(ipa).with_level(guest, Level::L3);
+        assert_eq!(operand.0, 0b1111 << 44 | 0xff_ffff_ffff, "IPA[51:12], TTL; NS and 43:40 are 0");
+        let (operand, covered) = RangeOperand::any_asid(guest, Va(0x000f_ffff_0000_0000), 2).unwrap();
+        assert_eq!((operand.0 & 0x1f_ffff_ffff, covered), (0xf_ffff_0000, 2), "64 KiB units");
+        assert_eq!(operand.0 >> 48, 0, "no ASID, no NS");
     }
 
     #[test]

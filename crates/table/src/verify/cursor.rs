@@ -88,7 +88,8 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
         let Some(Expected { va, len, content, tables }) = self.list.next() else { return Ok(None) };
         let (pa, kind) = match content {
             Content::Leaves { pa, attributes, validity, leaves } => {
-                if let Err(error) = tables.check(self.geometry.regime()) {
+                let regime = self.geometry.regime();
+                if let Err(error) = attributes.check_in(self.geometry).and(tables.check(regime)) {
                     return Err(MappingError::Attributes { va, error });
                 }
                 if !tables.allows(attributes) {

@@ -1,0 +1,85 @@
+//! Tables as bytes, for the build script of a kernel that has them in its image.
+
+use core::slice;
+
+use linmap_vmsa::{Pa, PaRange};
+
+use crate::bump_frames::BumpFrames;
+use crate::detached::DetachedTree;
+use crate::first_map::{FirstMap, FirstMapError};
+
+/// The tables of a tree as the bytes that the image of a kernel holds from an address on.
+///
+/// ```
+/// use linmap_table::FirstMap;
+/// use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Regime};
+///
+/// let range = |start, len| PaRange::from_len(Pa(start), len).unwrap();
+/// let geometry = Geometry::K4_48.in_regime(Regime::El3);
+/// let mut map = FirstMap::<4>::new(geometry);
+/// map.identity(range(0x4000_0000, 0x1_0000), Attributes::KERNEL_TEXT)?;
+/// map.identity(range(0x4001_0000, 0x2_0000), Attributes::KERNEL_DATA)?;
+///
+/// // In build.rs: the linker script places the bytes at 0x4001_0000.
+/// let mut room = vec![0u64; 0x8000 / 8];
+/// let image = map.image(Pa(0x4001_0000), &mut room)?;
+/// assert_eq!(image.bytes().len(), 4 * 0x1000);
+/// let registers = image.tree().registers()?;
+/// assert_eq!(registers.ttbr0, Some(0x4001_0000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct TableImage<'r> {
+    tree: DetachedTree,
+    bytes: &'r [u8],
+}
+
+impl TableImage<'_> {
+    /// The bytes, little-endian as the CPU reads them: whole tables, of which the root is the
+    /// first.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The tree, which says what the registers hold.
+    pub fn tree(&self) -> &DetachedTree {
+        &self.tree
+    }
+}
+
+impl<const N: usize> FirstMap<N> {
+    /// Builds the tree in `room`, as it is when its bytes stand in memory from `at` on. `room`
+    /// needs space for one table more than the tree has, since tables are aligned.
+    ///
+    /// # Errors
+    /// [`FirstMapError::Misplaced`] unless `at` is a multiple of the granule, and of the size of
+    /// all [tables of a root](linmap_vmsa::Geometry::root_tables), and not 0; otherwise as
+    /// [`build`](Self::build).
+    pub fn image<'r>(&self, at: Pa, room: &'r mut [u64]) -> Result<TableImage<'r>, FirstMapError> {
+        let geometry = self.geometry();
+        let granule = geometry.granule().bytes();
+        let align = granule * geometry.root_tables() as u64;
+        room.fill(0);
+        let first = room.as_mut_ptr().expose_provenance() as u64;
+        let skipped = first.wrapping_neg() & (granule - 1);
+        let len = (size_of_val(room) as u64).saturating_sub(skipped) & !(granule - 1);
+        let Some(memory) = PaRange::from_len(at, len)
+            .filter(|memory| at.0 != 0 && at.0 & (align - 1) == 0 && geometry.holds(memory.end))
+        else {
+            return Err(FirstMapError::Misplaced { at, align, bits: geometry.pa_bits() });
+        };
+        // SAFETY: the range stands for `room`, which nothing else uses until this function returns.
+        let mut frames = unsafe { BumpFrames::new(memory, geometry) };
+        // SAFETY: as above: the frame at `at + n` is `n` bytes behind the first whole frame of
+        // `room`.
+        let tree = unsafe { self.build(first.wrapping_add(skipped).wrapping_sub(at.0), &mut frames) }?;
+        let used = frames.left().start.0 - at.0;
+        let words = &mut room[skipped as usize / 8..(skipped + used) as usize / 8];
+        for word in words.iter_mut() {
+            *word = word.to_le();
+        }
+        // SAFETY: the words are initialised, borrowed for `'r`, and bytes have no alignment.
+        let bytes = unsafe { slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) };
+        Ok(TableImage { tree, bytes })
+    }
+}
