@@ -197,6 +197,28 @@ impl AddressSpace {
         change: Change,
         tools: &mut Tools<'_, W, F, C>,
     ) -> Result<EditCounts, SpaceError> {
+        let Tools { window, frames, cpu, steps } = tools;
+        match self.tree.plan_protect(retried(range), change, steps, *window, *frames) {
+            Ok(plan) => finish(plan, *window, *frames, *cpu),
+            // SAFETY: the caller's.
+            Err(PlanError::TooLong { .. }) => unsafe { self.protect_in_pieces(range, change, tools) },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`protect`](Self::protect) by several plans.
+    ///
+    /// # Safety
+    /// As there.
+    // Out of line, so that a change of one page is as short as it can be.
+    #[cold]
+    #[inline(never)]
+    unsafe fn protect_in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
         self.in_pieces(range, tools, |tree, range, Tools { window, frames, cpu, steps }| {
             let plan = tree.plan_protect(retried(range), change, steps, *window, *frames)?;
             finish(plan, *window, *frames, *cpu)
@@ -219,10 +241,32 @@ impl AddressSpace {
         change: Change,
         tools: &mut Tools<'_, W, F, C>,
     ) -> Result<EditCounts, SpaceError> {
-        self.of_whole_leaves(range, tools, |tree, Tools { window, frames, cpu, steps }| {
-            let plan = tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
-            finish(plan, *window, *frames, *cpu)
-        })
+        let Tools { window, frames, cpu, steps } = tools;
+        match self.tree.plan_remap(retried(range), to, change, steps, *window, *frames) {
+            Ok(plan) => finish(plan, *window, *frames, *cpu),
+            // SAFETY: the caller's.
+            Err(PlanError::PartOfLeaf { .. }) => unsafe { self.remap_pages(range, to, change, tools) },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`remap`](Self::remap) after a split to pages.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    #[inline(never)]
+    unsafe fn remap_pages<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Pa,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        let split = self.split(range, Level::L3, tools)?;
+        let Tools { window, frames, cpu, steps } = tools;
+        let plan = self.tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
+        Ok(split.and(finish(plan, *window, *frames, *cpu)?))
     }
 
     /// Makes a range memory of another type, and cleans and invalidates caches for it. Leaves that
@@ -363,8 +407,8 @@ impl AddressSpace {
         }
     }
 
-    /// Runs `edit` on the range, or on aligned pieces of it, half as long each time that the list
-    /// of steps is too short.
+    /// Runs `edit` on the range, or on aligned pieces of it where the list of steps is too short.
+    #[inline(always)]
     fn in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         range: VaRange,
@@ -372,25 +416,37 @@ impl AddressSpace {
         mut edit: impl FnMut(&mut LiveTree, VaRange, &mut Tools<'_, W, F, C>) -> Edited,
     ) -> Result<EditCounts, SpaceError> {
         let mut counts = EditCounts::default();
-        let page = self.geometry().granule().bytes();
-        let mut piece = range.len.checked_next_power_of_two().unwrap_or(1 << 63);
+        let mut piece = u64::MAX;
         let mut done = 0;
-        while done < range.len {
+        loop {
             let start = range.start.0.wrapping_add(done);
-            let to_boundary = piece - (start & (piece - 1));
-            let len = if piece >= range.len { range.len } else { to_boundary.min(range.len - done) };
+            let rest = range.len.wrapping_sub(done);
+            let to_boundary = if piece == u64::MAX { rest } else { piece - (start & (piece - 1)) };
+            let len = to_boundary.min(rest);
             match edit(&mut self.tree, VaRange::new(Va(start), len), tools) {
                 Ok(more) => {
                     counts = counts.and(more);
-                    done += len;
+                    done = done.wrapping_add(len);
+                    if done == range.len {
+                        return Ok(counts);
+                    }
                 }
-                Err(SpaceError::Plan(PlanError::TooLong { .. })) if piece > page => piece /= 2,
+                Err(SpaceError::Plan(error @ PlanError::TooLong { .. })) => {
+                    piece = smaller(piece, range.len);
+                    if piece < self.geometry().granule().bytes() {
+                        return Err(error.into());
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
-        // An empty range is refused by the planner.
-        if range.len == 0 { edit(&mut self.tree, range, tools) } else { Ok(counts) }
     }
+}
+
+/// The next smaller piece of a range of `len` bytes, a power of two.
+#[cold]
+fn smaller(piece: u64, len: u64) -> u64 {
+    if piece == u64::MAX { len.checked_next_power_of_two().unwrap_or(1 << 63) / 2 } else { piece / 2 }
 }
 
 /// What an edit did.

@@ -245,11 +245,18 @@ impl LiveTree {
         if to.0 & (granule - 1) != 0 || end.is_none() {
             return Err(PlanError::NoSuchMemory { to, len, granule, bits });
         }
-        change.check(geometry, Va(first))?;
-        let (clear, set) = change.masks_in(geometry.regime());
+        let (clear, set) = if self.context.is_plain && !change.is_of_guest() {
+            change.masks()
+        } else {
+            change.check(geometry, Va(first))?;
+            change.masks_in(geometry.regime())
+        };
         let rewrite = Rewrite { first, to: Some(to), clear, set, reason: Reason::OutputAddress };
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            planner.each_root(first, last, RootEdit::Rewrite(rewrite, None))
+            if planner.context.concatenated {
+                return planner.each_root(first, last, RootEdit::Rewrite(rewrite, None));
+            }
+            planner.rewrite(first, last, &rewrite)
         })
     }
 
