@@ -48,7 +48,8 @@ impl Machine {
         let list = [Mapping { va: DATA, pa: MEMORY, len, attributes, leaves }];
         let mappings = Mappings::new(geometry, &list).unwrap();
         let Self { arena, window, space, steps } = &mut machine;
-        let plan = space.tree().plan_map(&mappings, steps, window, arena).unwrap();
+        // SAFETY: it stays the tree of the space.
+        let plan = unsafe { space.tree() }.plan_map(&mappings, steps, window, arena).unwrap();
         let tlbis = plan.steps().iter().filter(|step| matches!(step, Step::Invalidate(_))).count();
         assert_eq!(tlbis, 0, "no TLB holds invalid entries");
         let checked = plan.check(window).unwrap();
@@ -67,7 +68,8 @@ impl Machine {
     }
 
     fn tree(&mut self) -> (&mut LiveTree, &mut [Step], &mut OffsetWindow, &mut Arena) {
-        (self.space.tree(), &mut self.steps, &mut self.window, &mut self.arena)
+        // SAFETY: it stays the tree of the space.
+        (unsafe { self.space.tree() }, &mut self.steps, &mut self.window, &mut self.arena)
     }
 
     fn check(&mut self, steps: &[Step]) -> Result<(), BrokenRule> {
