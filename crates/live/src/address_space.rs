@@ -126,7 +126,17 @@ impl AddressSpace {
     }
 
     /// The tree, for changes that this type has no call for.
-    pub const fn tree(&mut self) -> &mut LiveTree {
+    ///
+    /// # Safety
+    /// It stays the same tree: no other [`LiveTree`] is put in its place, for which nobody has
+    /// promised what [`user`](Self::user) and [`guest`](Self::guest) ask for.
+    ///
+    /// ```compile_fail,E0133
+    /// fn unmap_the_kernel(space: &mut linmap_live::AddressSpace, kernel: &mut linmap_live::LiveTree) {
+    ///     core::mem::swap(space.tree(), kernel);
+    /// }
+    /// ```
+    pub const unsafe fn tree(&mut self) -> &mut LiveTree {
         &mut self.tree
     }
 
@@ -146,7 +156,9 @@ impl AddressSpace {
     /// As for [`LiveTree::plan_map`].
     ///
     /// # Safety
-    /// User space or guest may access the memory as the attributes say.
+    /// User space or guest may access the memory as the attributes say. What the caller has written
+    /// to it comes before the new leaves: a DMB ISHST or DSB ISHST has followed. Without one
+    /// another CPU may find the leaf, and then what an earlier owner left there.
     pub unsafe fn map<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         mappings: &Mappings<'_>,
@@ -356,9 +368,14 @@ impl AddressSpace {
     }
 
     /// Returns what `va` translates to. `None` where nothing is mapped, where a leaf is
-    /// invalidated, and for a memory type that linmap never writes.
+    /// invalidated, for a memory type that linmap never writes, and for an address that is not one
+    /// of the space: the kernel's, or an IPA that is too large.
     pub fn translate<W: TableWindow>(&self, va: Va, window: &mut W) -> Option<Translation> {
         let geometry = self.geometry();
+        // The walk looks at the bits of the index alone.
+        if !self.tree.holds(va) {
+            return None;
+        }
         // SAFETY: by the promise of the constructor the root is one of this geometry, and the
         // window reaches its tables.
         let found = unsafe { walk(geometry, self.root(), va, window) };

@@ -115,6 +115,11 @@ impl LiveTree {
         Va(self.context.base())
     }
 
+    /// Returns whether `va` is an address of this half.
+    pub(crate) const fn holds(&self, va: Va) -> bool {
+        self.context.holds(va.0)
+    }
+
     /// The BBM level that plans rely on.
     pub const fn bbm(&self) -> BbmLevel {
         self.context.bbm
@@ -283,7 +288,7 @@ impl LiveTree {
         let regime = geometry.regime();
         let plain = if regime.is_stage_2() { Attributes::GUEST_DEVICE } else { Attributes::DEVICE };
         let attributes = Attributes { memory, ..plain };
-        attributes.check(regime)?;
+        attributes.check_in(geometry)?;
         let mask = if regime.is_stage_2() { 0b1111 << 2 } else { 0b111 << 2 };
         let set = attributes.bits(geometry) & mask;
         let (clear, reason) = (mask & !set, Reason::MemoryType);
