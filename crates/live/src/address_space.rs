@@ -126,7 +126,17 @@ impl AddressSpace {
     }
 
     /// Returns the tree, for changes that this type does not offer.
-    pub const fn tree(&mut self) -> &mut LiveTree {
+    ///
+    /// # Safety
+    /// The caller must not replace the tree by another [`LiveTree`]: the promises of
+    /// [`user`](Self::user) and [`guest`](Self::guest) hold for this tree only.
+    ///
+    /// ```compile_fail,E0133
+    /// fn unmap_the_kernel(space: &mut linmap_live::AddressSpace, kernel: &mut linmap_live::LiveTree) {
+    ///     core::mem::swap(space.tree(), kernel);
+    /// }
+    /// ```
+    pub const unsafe fn tree(&mut self) -> &mut LiveTree {
         &mut self.tree
     }
 
@@ -146,7 +156,9 @@ impl AddressSpace {
     /// As for [`LiveTree::plan_map`].
     ///
     /// # Safety
-    /// User space or guest may access the memory as the attributes say.
+    /// User space or guest may access the memory as the attributes say. What the caller has written
+    /// to it comes before the new leaves: a DMB ISHST or DSB ISHST has followed. Without one
+    /// another CPU may find the leaf, and then what an earlier owner left there.
     pub unsafe fn map<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         mappings: &Mappings<'_>,
@@ -184,6 +196,28 @@ impl AddressSpace {
         change: Change,
         tools: &mut Tools<'_, W, F, C>,
     ) -> Result<EditCounts, SpaceError> {
+        let Tools { window, frames, cpu, steps } = tools;
+        match self.tree.plan_protect(retried(range), change, steps, *window, *frames) {
+            Ok(plan) => finish(plan, *window, *frames, *cpu),
+            // SAFETY: the caller's.
+            Err(PlanError::TooLong { .. }) => unsafe { self.protect_in_pieces(range, change, tools) },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`protect`](Self::protect) by several plans.
+    ///
+    /// # Safety
+    /// As there.
+    // Out of line, so that a change of one page is as short as it can be.
+    #[cold]
+    #[inline(never)]
+    unsafe fn protect_in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
         self.in_pieces(range, tools, |tree, range, Tools { window, frames, cpu, steps }| {
             let plan = tree.plan_protect(retried(range), change, steps, *window, *frames)?;
             finish(plan, *window, *frames, *cpu)
@@ -206,10 +240,32 @@ impl AddressSpace {
         change: Change,
         tools: &mut Tools<'_, W, F, C>,
     ) -> Result<EditCounts, SpaceError> {
-        self.of_whole_leaves(range, tools, |tree, Tools { window, frames, cpu, steps }| {
-            let plan = tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
-            finish(plan, *window, *frames, *cpu)
-        })
+        let Tools { window, frames, cpu, steps } = tools;
+        match self.tree.plan_remap(retried(range), to, change, steps, *window, *frames) {
+            Ok(plan) => finish(plan, *window, *frames, *cpu),
+            // SAFETY: the caller's.
+            Err(PlanError::PartOfLeaf { .. }) => unsafe { self.remap_pages(range, to, change, tools) },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`remap`](Self::remap) after a split to pages.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    #[inline(never)]
+    unsafe fn remap_pages<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Pa,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+    ) -> Result<EditCounts, SpaceError> {
+        let split = self.split(range, Level::L3, tools)?;
+        let Tools { window, frames, cpu, steps } = tools;
+        let plan = self.tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
+        Ok(split.and(finish(plan, *window, *frames, *cpu)?))
     }
 
     /// Changes the memory type of a range, and cleans and invalidates the caches for it. Splits
@@ -310,9 +366,14 @@ impl AddressSpace {
     }
 
     /// Returns what `va` translates to, or `None` if nothing is mapped there, if the leaf is
-    /// invalidated, or if it has a memory type that linmap never writes.
+    /// invalidated or has a memory type that linmap never writes, or if the space can't contain the
+    /// address: one of the kernel's half, or an IPA that is too large.
     pub fn translate<W: TableWindow>(&self, va: Va, window: &mut W) -> Option<Translation> {
         let geometry = self.geometry();
+        // The walk looks at the bits of the index alone.
+        if !self.tree.holds(va) {
+            return None;
+        }
         // SAFETY: by the promise of the constructor the root is one of this geometry, and the
         // window reaches its tables.
         let found = unsafe { walk(geometry, self.root(), va, window) };
@@ -344,8 +405,8 @@ impl AddressSpace {
         }
     }
 
-    /// Runs `edit` on the range, or on aligned pieces of it, half as long each time that the list
-    /// of steps is too short.
+    /// Runs `edit` on the range, or on aligned pieces of it where the list of steps is too short.
+    #[inline(always)]
     fn in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         range: VaRange,
@@ -353,25 +414,37 @@ impl AddressSpace {
         mut edit: impl FnMut(&mut LiveTree, VaRange, &mut Tools<'_, W, F, C>) -> Edited,
     ) -> Result<EditCounts, SpaceError> {
         let mut counts = EditCounts::default();
-        let page = self.geometry().granule().bytes();
-        let mut piece = range.len.checked_next_power_of_two().unwrap_or(1 << 63);
+        let mut piece = u64::MAX;
         let mut done = 0;
-        while done < range.len {
+        loop {
             let start = range.start.0.wrapping_add(done);
-            let to_boundary = piece - (start & (piece - 1));
-            let len = if piece >= range.len { range.len } else { to_boundary.min(range.len - done) };
+            let rest = range.len.wrapping_sub(done);
+            let to_boundary = if piece == u64::MAX { rest } else { piece - (start & (piece - 1)) };
+            let len = to_boundary.min(rest);
             match edit(&mut self.tree, VaRange::new(Va(start), len), tools) {
                 Ok(more) => {
                     counts = counts.and(more);
-                    done += len;
+                    done = done.wrapping_add(len);
+                    if done == range.len {
+                        return Ok(counts);
+                    }
                 }
-                Err(SpaceError::Plan(PlanError::TooLong { .. })) if piece > page => piece /= 2,
+                Err(SpaceError::Plan(error @ PlanError::TooLong { .. })) => {
+                    piece = smaller(piece, range.len);
+                    if piece < self.geometry().granule().bytes() {
+                        return Err(error.into());
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
-        // An empty range is refused by the planner.
-        if range.len == 0 { edit(&mut self.tree, range, tools) } else { Ok(counts) }
     }
+}
+
+/// The next smaller piece of a range of `len` bytes, a power of two.
+#[cold]
+fn smaller(piece: u64, len: u64) -> u64 {
+    if piece == u64::MAX { len.checked_next_power_of_two().unwrap_or(1 << 63) / 2 } else { piece / 2 }
 }
 
 /// What an edit did.

@@ -174,7 +174,7 @@ fn push_many(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'
 
 /// One invalidation for each entry of `span`; for spans of few entries.
 #[inline(always)]
-fn by_va(span: Span) -> Invalidation {
+pub(crate) fn by_va(span: Span) -> Invalidation {
     let count = span.entries().min(u64::from(u32::MAX)) as u32;
     Invalidation::ByVa { va: Va(span.first), count, shift: span.shift, reach: span.reach }
 }

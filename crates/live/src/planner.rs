@@ -127,6 +127,13 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.push_store(node, index, count, edit)
     }
 
+    /// Notes that a store was pushed.
+    #[inline(always)]
+    pub fn stored(&mut self) {
+        self.unordered = true;
+        self.unsynchronised = true;
+    }
+
     /// Pushes stores to the entries from `index` on as a step of their own.
     #[inline(always)]
     fn push_store(&mut self, node: Node, index: usize, count: usize, edit: Edit) -> Result<(), PlanError> {

@@ -197,12 +197,21 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(always)]
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
-        if self.exclusivity.breaks_runs(self.context.bbm) {
+        if self.exclusivity.breaks_runs(self.context.bbm) && !self.is_page_outside_runs(first, last) {
             self.protect_below(top, first, last, change, Phase::Break)?;
             self.settle()?;
             return self.protect_below(top, first, last, change, Phase::Make);
         }
         self.protect_below(top, first, last, change, Phase::InPlace)
+    }
+
+    /// Returns whether the range is one page that is not part of a run: it changes in place.
+    #[inline(always)]
+    fn is_page_outside_runs(&mut self, first: u64, last: u64) -> bool {
+        let top = self.top;
+        top.level == Level::L3
+            && first ^ last == (1 << self.context.page_shift) - 1
+            && !self.read(top, top.index(first)).is_contiguous()
     }
 
     /// Plans to change what lies in `first..=last` in the table `node` and below.

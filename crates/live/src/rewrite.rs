@@ -1,15 +1,19 @@
 //! Changes of a leaf that always need break-before-make: another frame, another memory type.
 
+use linmap_table::cpu::Dsb;
 use linmap_table::{FrameSource, TableWindow};
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::{Descriptor, Execute, Level, Pa, Va};
 
-use crate::entry::{CONTIGUOUS, Entry, VALID_BIT, attributes_beside, entry, leaf};
+use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, attributes_beside, entry, leaf};
 use crate::exclusivity::Exclusivity;
 use crate::gather::{gather, is_writable};
+use crate::invalidate::{Span, by_va};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
+use crate::scope::Scope;
+use crate::script::store_of;
 use crate::step::{Edit, Step};
 
 /// What all leaves of a range become.
@@ -48,11 +52,62 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(never)]
     pub fn rewrite(&mut self, first: u64, last: u64, rewrite: &Rewrite) -> Result<(), PlanError> {
         let top = self.lowest(first, last);
+        if let Some(to) = rewrite.to
+            && top.level == Level::L3
+            && first ^ last == (1 << self.context.page_shift) - 1
+            && self.context.scope != Scope::Vmid
+            && matches!(self.exclusivity, Exclusivity::Retried | Exclusivity::Quiescent)
+        {
+            let index = top.index(first);
+            let lead = self.read(top, index);
+            if lead.0 & (CONTIGUOUS | PAGE_BIT | VALID_BIT) == PAGE_BIT | VALID_BIT {
+                return self.rewrite_page(top, index, lead, to, rewrite);
+            }
+        }
         if self.exclusivity != Exclusivity::Parked {
             self.rewrite_below(top, first, last, rewrite, Phase::Break)?;
             self.settle()?;
         }
         self.rewrite_below(top, first, last, rewrite, Phase::Make)
+    }
+
+    /// Plans to have one page, valid and outside of runs, translate to `to`. The plan is the one
+    /// that [`rewrite`](Self::rewrite) makes of it otherwise.
+    // The reason is the cost of copy-on-write.
+    #[inline(always)]
+    fn rewrite_page(
+        &mut self,
+        node: Node,
+        index: usize,
+        lead: Descriptor,
+        to: Pa,
+        rewrite: &Rewrite,
+    ) -> Result<(), PlanError> {
+        let attributes = attributes_beside(self.context.address_bits, lead) & !rewrite.clear | rewrite.set;
+        let new = leaf(self.context.geometry, Level::L3, attributes, to);
+        if new == lead {
+            return Ok(());
+        }
+        if is_writable(new.0) && self.is_executable(new) {
+            return Err(PlanError::WritableAndExecutable { va: Va(node.va(index)) });
+        }
+        let broken = Edit::Bits { clear: VALID_BIT, set: 0 };
+        let made = Edit::Write { first: new, step: 1 << node.shift };
+        let span = Span::leaves(node.va(index), 1, node.shift);
+        let [first, order, invalidate, complete, second] = self.script.room()?;
+        *first = Step::Store(store_of(node, index, 1, broken));
+        *order = Step::Dsb(Dsb::Ishst);
+        *invalidate = Step::Invalidate(by_va(span));
+        *complete = Step::Dsb(Dsb::Ish);
+        *second = Step::Store(store_of(node, index, 1, made));
+        self.stored();
+        Ok(())
+    }
+
+    /// Whether anybody executes a leaf of stage 1.
+    fn is_executable(&self, leaf: Descriptor) -> bool {
+        let never = Execute::Never.bits_in(self.context.geometry.regime());
+        leaf.0 & never != never
     }
 
     /// Plans to clean and invalidate caches for `len` bytes, by the address `va`, once all stores
@@ -118,7 +173,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
     }
 
-    #[inline(always)]
     fn rewrite_leaf(
         &mut self,
         node: Node,
@@ -126,6 +180,33 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         rewrite: &Rewrite,
         phase: Phase,
     ) -> Result<(), PlanError> {
+        let Whole { index, count, lead } = whole;
+        let Some(first) = self.rewritten(node, whole, rewrite)? else { return Ok(()) };
+        match phase {
+            Phase::Break if !lead.is_valid() => Ok(()),
+            Phase::Break if self.exclusivity == Exclusivity::InUse => {
+                Err(PlanError::NeedsBreak { va: Va(node.va(index)), reason: rewrite.reason })
+            }
+            Phase::Break => {
+                self.store(node, index, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.invalidate_leaves(node, index, count);
+                Ok(())
+            }
+            Phase::Make => {
+                let step = if node.level == Level::L3 || count > 1 { 1 << node.shift } else { 0 };
+                self.store(node, index, count, Edit::Write { first, step })
+            }
+        }
+    }
+
+    /// Returns what the leaf, or the first of the run, becomes; `None` if it stays.
+    #[inline(always)]
+    fn rewritten(
+        &self,
+        node: Node,
+        whole: Whole,
+        rewrite: &Rewrite,
+    ) -> Result<Option<Descriptor>, PlanError> {
         let geometry = self.context.geometry;
         let Whole { index, count, lead } = whole;
         let va = node.va(index);
@@ -142,28 +223,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let attributes = attributes_beside(self.context.address_bits, lead) & !rewrite.clear | rewrite.set;
         let new = leaf(geometry, node.level, attributes, pa).0 | lead.0 & CONTIGUOUS;
         if new == lead.0 {
-            return Ok(());
+            return Ok(None);
         }
-        if !geometry.regime().is_stage_2() {
-            let never = Execute::Never.bits_in(geometry.regime());
-            if is_writable(new) && new & never != never {
-                return Err(PlanError::WritableAndExecutable { va: Va(va) });
-            }
+        if self.context.scope != Scope::Vmid && is_writable(new) && self.is_executable(Descriptor(new)) {
+            return Err(PlanError::WritableAndExecutable { va: Va(va) });
         }
-        match phase {
-            Phase::Break if !lead.is_valid() => Ok(()),
-            Phase::Break if self.exclusivity == Exclusivity::InUse => {
-                Err(PlanError::NeedsBreak { va: Va(va), reason: rewrite.reason })
-            }
-            Phase::Break => {
-                self.store(node, index, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
-                self.invalidate_leaves(node, index, count);
-                Ok(())
-            }
-            Phase::Make => {
-                let step = if node.level == Level::L3 || count > 1 { 1 << node.shift } else { 0 };
-                self.store(node, index, count, Edit::Write { first: Descriptor(new), step })
-            }
-        }
+        Ok(Some(Descriptor(new)))
     }
 }

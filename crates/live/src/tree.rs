@@ -115,6 +115,11 @@ impl LiveTree {
         Va(self.context.base())
     }
 
+    /// Returns whether `va` is an address of this half.
+    pub(crate) const fn holds(&self, va: Va) -> bool {
+        self.context.holds(va.0)
+    }
+
     /// The BBM level that plans rely on.
     pub const fn bbm(&self) -> BbmLevel {
         self.context.bbm
@@ -240,11 +245,18 @@ impl LiveTree {
         if to.0 & (granule - 1) != 0 || end.is_none() {
             return Err(PlanError::NoSuchMemory { to, len, granule, bits });
         }
-        change.check(geometry, Va(first))?;
-        let (clear, set) = change.masks_in(geometry.regime());
+        let (clear, set) = if self.context.is_plain && !change.is_of_guest() {
+            change.masks()
+        } else {
+            change.check(geometry, Va(first))?;
+            change.masks_in(geometry.regime())
+        };
         let rewrite = Rewrite { first, to: Some(to), clear, set, reason: Reason::OutputAddress };
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            planner.each_root(first, last, RootEdit::Rewrite(rewrite, None))
+            if planner.context.concatenated {
+                return planner.each_root(first, last, RootEdit::Rewrite(rewrite, None));
+            }
+            planner.rewrite(first, last, &rewrite)
         })
     }
 
@@ -276,7 +288,7 @@ impl LiveTree {
         let regime = geometry.regime();
         let plain = if regime.is_stage_2() { Attributes::GUEST_DEVICE } else { Attributes::DEVICE };
         let attributes = Attributes { memory, ..plain };
-        attributes.check(regime)?;
+        attributes.check_in(geometry)?;
         let mask = if regime.is_stage_2() { 0b1111 << 2 } else { 0b111 << 2 };
         let set = attributes.bits(geometry) & mask;
         let (clear, reason) = (mask & !set, Reason::MemoryType);

@@ -27,10 +27,27 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to clear everything in `first..=last`. No leaf reaches over its ends.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
         let root = self.context.root(first);
+        let lowest = self.lowest(first, last);
+        // A few pages of a table, others of which stay: the tables above it stay too.
+        if lowest.level == Level::L3
+            && lowest.level != root.level
+            && self.keeps_neighbour(lowest, first, last)
+        {
+            let (from, to) = self.indices(lowest, first, last);
+            return self.unmap_pages(lowest, from, to).and_then(|()| self.finish());
+        }
         self.unmap_below(root, first, last)?;
         let removed = self.script.len();
         self.finish()?;
         self.free_tables(removed)
+    }
+
+    /// Returns whether the page before or behind the range is mapped in the table `node`.
+    fn keeps_neighbour(&mut self, node: Node, first: u64, last: u64) -> bool {
+        let (from, to) = self.indices(node, first, last);
+        let before = from.checked_sub(1);
+        let behind = Some(to + 1).filter(|behind| *behind < self.context.entries(node.level));
+        [before, behind].into_iter().flatten().any(|index| self.read(node, index).0 != 0)
     }
 
     fn unmap_below(&mut self, node: Node, first: u64, last: u64) -> Result<(), PlanError> {

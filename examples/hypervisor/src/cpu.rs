@@ -138,6 +138,9 @@ pub fn clean_and_invalidate(range: PaRange) {
 /// Drops what caches hold of `range`, which was written with the MMU off.
 pub fn invalidate(range: PaRange) {
     let line = 4 << (mrs!("ctr_el0") >> 16 & 0xf);
+    // Stores with the MMU off are to Device memory, against which DC is not ordered (Arm ARM D7.5).
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
     for address in (range.start.0..range.end.0).step_by(line) {
         // SAFETY: memory holds what was stored: no store since the reset went through a cache.
         unsafe { asm!("dc ivac, {}", in(reg) address, options(nostack, preserves_flags)) };

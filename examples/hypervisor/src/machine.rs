@@ -38,6 +38,8 @@ pub mod linked {
     unsafe extern "C" {
         static __text_start: u8;
         static __text_end: u8;
+        static __bss_start: u8;
+        static __bss_end: u8;
         static __stacks_end: u8;
         static __own_tables: u8;
         static __guest_tables: u8;
@@ -47,6 +49,11 @@ pub mod linked {
     /// Text and read-only data, whole pages.
     pub fn text() -> PaRange {
         PaRange { start: Pa(&raw const __text_start as u64), end: Pa(&raw const __text_end as u64) }
+    }
+
+    /// Statics that begin as zeros.
+    pub fn cleared() -> PaRange {
+        PaRange { start: Pa(&raw const __bss_start as u64), end: Pa(&raw const __bss_end as u64) }
     }
 
     /// The end of the stack of a CPU, 64 KiB each.

@@ -20,7 +20,7 @@ use core::slice;
 
 use linmap_table::{BumpFrames, FirstMap};
 use linmap_vmsa::registers::Registers;
-use linmap_vmsa::{Attributes, Geometry, Pa, PaRange, Regime};
+use linmap_vmsa::{Attributes, Geometry, Regime};
 
 use cpu::Start;
 use machine::{EDITOR, GUEST_IMAGE, GUEST_TREE, MACHINES_TREE, RAM, end, linked, say};
@@ -45,9 +45,8 @@ fn own_map() -> Result<Registers, &'static str> {
 extern "C" fn prepare() -> &'static Start {
     let registers = own_map().unwrap_or_else(|error| end(Some(format_args!("{error}"))));
     STARTS[0].set(0, &registers, boot);
-    // From now on they are read through caches.
-    let starts = Pa(&raw const STARTS as u64);
-    cpu::invalidate(PaRange { start: starts, end: Pa(starts.0 + size_of_val(&STARTS) as u64) });
+    // From now on they are read through caches, and so are the statics that `entry.S` cleared.
+    cpu::invalidate(linked::cleared());
     cpu::invalidate(linked::own_tables());
     &STARTS[0]
 }

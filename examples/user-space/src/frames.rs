@@ -1,5 +1,7 @@
 //! The frames of processes and of their tables, each with the number of its holders.
 
+use linmap_cpu::El1And0;
+use linmap_table::cpu::{Cpu as _, Dsb};
 use linmap_table::{FrameSource, OutOfFrames};
 use linmap_vmsa::Pa;
 
@@ -26,6 +28,8 @@ impl Frames {
         let frame = free.ok_or(OutOfFrames { wanted: 4096, largest_free: 0 })?;
         // SAFETY: nobody else holds the frame.
         unsafe { ((frame.0 + OFFSET) as *mut u8).write_bytes(0, 4096) };
+        // A CPU that finds the frame in a leaf finds the zeros, too (DMB ISHST).
+        El1And0.dsb(Dsb::Ishst);
         Ok(frame)
     }
 

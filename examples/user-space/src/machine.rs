@@ -111,6 +111,9 @@ fn invalidate(range: PaRange) {
     // SAFETY: reading the register has no effect.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
     let line = 4 << (ctr >> 16 & 0xf);
+    // Stores with the MMU off are to Device memory, against which DC is not ordered (Arm ARM D7.5).
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
     for address in (range.start.0..range.end.0).step_by(line) {
         // SAFETY: memory holds what was stored: no store since the reset went through a cache.
         unsafe { asm!("dc ivac, {}", in(reg) address, options(nostack, preserves_flags)) };

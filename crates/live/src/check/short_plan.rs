@@ -22,7 +22,8 @@ use linmap_vmsa::bbm::{self, Requirement};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Descriptor, Level};
 
-use crate::entry::CONTIGUOUS;
+use crate::entry::{CONTIGUOUS, PAGE_BIT, VALID_BIT};
+use crate::every_leaf::NOT_GLOBAL;
 use crate::exclusivity::Exclusivity;
 use crate::invalidate::Span;
 use crate::node::Node;
@@ -31,6 +32,9 @@ use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::TableWindow;
 use linmap_table::cpu::Dsb;
+
+/// `AttrIndx[2:0]` of stage 1.
+const MEMORY_TYPE: u64 = 0b111 << 2;
 
 /// The steps of a short plan by name, in this order. It has no others.
 #[derive(Clone, Copy, Debug)]
@@ -96,17 +100,62 @@ pub(super) fn is_accepted<W: TableWindow>(
     steps: &[Step],
     window: &mut W,
 ) -> bool {
-    let Some(plan) = ShortPlan::of(steps) else { return false };
+    let Some(plan) = ShortPlan::of(steps) else {
+        return is_remap_accepted(context, exclusivity, steps, window);
+    };
     // The plan for a change of one page has this form.
     if plan.is_change_in_place() {
         let store = plan.store;
         return exclusivity != Exclusivity::Parked
             && store.count <= context.few
             && context.holds(store.va.0)
-            && find_pages(context, store, window)
+            && find_pages(context, context.top, store, window)
                 .is_some_and(|node| pages_accepted(context, node, store, plan.invalidation, window));
     }
     is_larger_accepted(context, exclusivity, plan, window)
+}
+
+/// Accepts the plan that gives a page outside of runs another frame: it is made invalid, that is
+/// invalidated, and the new page is stored.
+#[inline(never)]
+fn is_remap_accepted<W: TableWindow>(
+    context: &TreeContext,
+    exclusivity: Exclusivity,
+    steps: &[Step],
+    window: &mut W,
+) -> bool {
+    let [
+        Step::Store(broken),
+        Step::Dsb(Dsb::Ishst),
+        Step::Invalidate(invalidation),
+        Step::Dsb(Dsb::Ish),
+        Step::Store(made),
+        Step::Dsb(Dsb::Ishst),
+        Step::Isb,
+    ] = steps
+    else {
+        return false;
+    };
+    let breaks = matches!(exclusivity, Exclusivity::Retried | Exclusivity::Quiescent);
+    let same = broken.table == made.table
+        && (broken.va, broken.level, broken.index, broken.count, 1)
+            == (made.va, made.level, made.index, made.count, made.count);
+    let (Edit::Bits { clear: VALID_BIT, set: 0 }, Edit::Write { first, .. }) = (broken.edit, made.edit)
+    else {
+        return false;
+    };
+    if !breaks || !same || broken.count > context.few || !context.holds(broken.va.0) {
+        return false;
+    }
+    let Some(node) = find_pages(context, context.top, broken, window) else { return false };
+    let old = context.read(window, node.level, node.table, broken.index.into());
+    // A new memory type takes more steps, and so does a global leaf in the tree of one ASID.
+    let is_page = |bits: u64| bits & (CONTIGUOUS | PAGE_BIT | VALID_BIT) == PAGE_BIT | VALID_BIT;
+    let keeps = MEMORY_TYPE | if matches!(context.scope, Scope::Asid(_)) { NOT_GLOBAL } else { 0 };
+    is_page(old.0)
+        && is_page(first.0)
+        && (old.0 ^ first.0) & keeps == 0
+        && covers(context, invalidation, Span::leaves(broken.va.0, 1, node.shift))
 }
 
 /// [`is_accepted`] for plans of other shapes.
@@ -158,7 +207,7 @@ fn is_larger_accepted<W: TableWindow>(
                 && ![table, pages.table].contains(&node.table)
                 && pages.va.0.wrapping_sub(below.base) <= node.last(index).wrapping_sub(below.base)
                 && replacement_accepted(context, exclusivity, node, store, replaced, None, &[])
-                && find(context, below, pages, window)
+                && find_pages(context, below, pages, window)
                     .is_some_and(|node| pages_accepted(context, node, pages, invalidation, window))
         }
         _ => false,
@@ -175,14 +224,19 @@ fn find<W: TableWindow>(context: &TreeContext, top: Node, store: &Store, window:
     (fits && va.0.wrapping_sub(node.base) == u64::from(index).wrapping_shl(node.shift)).then_some(node)
 }
 
-/// [`find`] from the root for a store to pages, which a table of `1 << index_bits` entries has.
+/// [`find`] for a store to pages, which a table of `1 << index_bits` entries has.
 #[inline(always)]
-fn find_pages<W: TableWindow>(context: &TreeContext, store: &Store, window: &mut W) -> Option<Node> {
+fn find_pages<W: TableWindow>(
+    context: &TreeContext,
+    top: Node,
+    store: &Store,
+    window: &mut W,
+) -> Option<Node> {
     let Store { va, table, level, index, count, .. } = *store;
     if level != Level::L3 {
         return None;
     }
-    let node = context.descend_to(context.top, window, va.0, context.page_shift, |_, _, _, memory| memory);
+    let node = context.descend_to(top, window, va.0, context.page_shift, |_, _, _, memory| memory);
     let fits = node.shift == context.page_shift
         && node.table == table
         && usize::from(index).wrapping_add(count.into()) <= context.page_entries()

@@ -7,5 +7,6 @@ mod hardware_updates;
 mod live;
 mod operations;
 mod parked;
+mod regimes;
 mod removed_tables;
 mod spaces;

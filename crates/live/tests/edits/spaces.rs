@@ -5,7 +5,9 @@ use linmap_table::cpu::Tlbi;
 use linmap_table::{FrameSource, Leaf, Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::VaOperand;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, MemoryType, Pa, Stage2, Va, VaRange};
+use linmap_vmsa::{
+    Access, AttributeError, Attributes, Geometry, Granule, Level, Mair, MemoryType, Pa, Stage2, Va, VaRange,
+};
 
 use crate::live::{Arena, HostCpu};
 
@@ -150,6 +152,48 @@ fn a_new_memory_type_is_in_force_before_caches_are_cleaned() {
     assert_eq!((now.pa, now.attributes), (MEMORY, Attributes { memory, ..Attributes::USER_DATA }));
     let kept = space.translate(Va(range.start.0 + range.len), &mut machine.window).unwrap();
     assert_eq!(kept.attributes, Attributes::USER_DATA);
+}
+
+#[test]
+fn a_memory_type_that_is_in_no_slot_of_mair_is_refused() {
+    // Device-nGnRE in slot 0, write-back memory in slot 1.
+    let geometry = G.with_mair(Mair::new(0x0404_0404_0404_ff04));
+    let mut machine = Machine::new(geometry);
+    let root = machine.arena.empty_root(geometry);
+    // SAFETY: as for `user`.
+    let mut space = unsafe { AddressSpace::user(geometry, root, ASID, BbmLevel::L0) };
+    map(&mut space, &mut machine, DATA, MEMORY, PAGE, Attributes::USER_DATA).unwrap();
+    let memory = MemoryType::NormalNonCacheable;
+    let range = VaRange::new(DATA, PAGE);
+    // SAFETY: nobody accesses the memory.
+    let result =
+        unsafe { space.set_memory_type(range, memory, Maintenance::ByMapping, &mut machine.tools()) };
+    let error = AttributeError::NoSlot { memory };
+    assert_eq!(result, Err(SpaceError::Plan(PlanError::Attributes(error))));
+    let kept = space.translate(DATA, &mut machine.window).unwrap();
+    assert_eq!(kept.attributes, Attributes::USER_DATA);
+}
+
+/// A fault handler asks about any address: one of the kernel has the same index bits.
+#[test]
+fn an_address_outside_of_the_space_translates_to_nothing() {
+    let (mut machine, mut space) = user(BbmLevel::L0);
+    map(&mut space, &mut machine, DATA, MEMORY, PAGE, Attributes::USER_DATA).unwrap();
+    for va in [Va(DATA.0 | 0xffff << 48), Va(DATA.0 | 1 << 48), Va(DATA.0 | 1 << 56)] {
+        assert_eq!(space.translate(va, &mut machine.window), None, "{va}");
+    }
+    let geometry = Geometry::stage_2(Granule::K4, 40, 40, Stage2::Base).unwrap();
+    let mut machine = Machine::new(geometry);
+    let root = Pa(crate::live::RAM);
+    for nth in 0..geometry.root_tables() as u64 {
+        machine.arena.free.remove(&(root.0 + nth * PAGE));
+        (0..512).for_each(|index| machine.arena.poke(Pa(root.0 + nth * PAGE), index, |_| 0));
+    }
+    // SAFETY: as for `user`.
+    let mut guest = unsafe { AddressSpace::guest(geometry, root, BbmLevel::L0) };
+    map(&mut guest, &mut machine, DATA, MEMORY, PAGE, Attributes::GUEST_RAM).unwrap();
+    assert!(guest.translate(DATA, &mut machine.window).is_some());
+    assert_eq!(guest.translate(Va(DATA.0 | 1 << 40), &mut machine.window), None);
 }
 
 #[test]
