@@ -7,12 +7,12 @@ use linmap_vmsa::{Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
 use thiserror::Error;
 
 use crate::apply::EditCounts;
+use crate::change::Change;
 use crate::checked_plan::Applied;
 use crate::half::Half;
 use crate::maintenance::Maintenance;
 use crate::plan::Plan;
 use crate::plan_error::PlanError;
-use crate::protect::Change;
 use crate::refused::Refused;
 use crate::step::Step;
 use crate::target::{Retried, Target};

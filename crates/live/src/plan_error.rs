@@ -128,6 +128,12 @@ pub enum PlanError {
         /// What would change.
         reason: Reason,
     },
+    /// A leaf has four bits for software.
+    #[error("{software:#x} does not fit the four software bits of a leaf (58:55)")]
+    NoSuchSoftwareBits {
+        /// The value asked for.
+        software: u8,
+    },
     /// The new memory is not made of whole pages, or lies beyond the PA size.
     #[error(
         "{len:#x} bytes from {to} are not whole pages of {granule:#x} bytes below the PA size of {bits} bits"

@@ -4,15 +4,16 @@ use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
 
+use crate::change::Change;
 use crate::check::{Author, check};
 use crate::every_leaf::Global;
 use crate::foldable::foldable;
 use crate::half::Half;
 use crate::maintenance::Maintenance;
+use crate::marks::Marks;
 use crate::plan::{Foldable, Plan, abandon};
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
-use crate::protect::Change;
 use crate::refused::Refused;
 use crate::rewrite::Rewrite;
 use crate::root_edits::RootEdit;
@@ -215,6 +216,26 @@ impl LiveTree {
             } else {
                 planner.each_root(first, last, RootEdit::Protect(change))
             }
+        })
+    }
+
+    /// Plans to set the access flag and the software bits of all leaves of `target` as `marks`
+    /// says. Splits leaves that reach beyond the range, unless they have these values already.
+    ///
+    /// # Errors
+    /// As for [`plan_protect`](Self::plan_protect), and [`PlanError::NoSuchSoftwareBits`].
+    pub fn plan_mark<'b, W: TableWindow, F: FrameSource>(
+        &'b mut self,
+        target: Target,
+        marks: Marks,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        let (first, last) = self.context.bounds(target.range())?;
+        let (clear, set) = marks.masks()?;
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            planner.each_root(first, last, RootEdit::Mark(clear, set))
         })
     }
 
