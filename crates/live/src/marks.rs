@@ -1,4 +1,4 @@
-//! What software notes in leaves.
+//! The access flag and the software bits of leaves.
 
 use crate::entry::SOFTWARE;
 use crate::plan_error::PlanError;
@@ -6,13 +6,13 @@ use crate::plan_error::PlanError;
 /// The access flag of a leaf (Arm ARM D8.3.1.2).
 const ACCESSED: u64 = 1 << 10;
 
-/// Notes in leaves to change. `None` keeps one. Splits, folds and changes of attributes keep both;
-/// leaves with different notes never become one.
+/// A change of the access flag and the software bits of leaves. `None` preserves the value. Splits,
+/// folds and changes of attributes preserve both; leaves that differ in one are never folded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
-    /// The access flag. Without it the next access faults, unless hardware sets it.
+    /// The access flag. If it is clear, the next access faults, unless hardware sets the flag.
     pub accessed: Option<bool>,
-    /// The four bits that hardware ignores (58:55).
+    /// The four software bits, 58:55, which hardware ignores.
     pub software: Option<u8>,
 }
 

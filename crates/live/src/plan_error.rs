@@ -128,7 +128,7 @@ pub enum PlanError {
         /// What would change.
         reason: Reason,
     },
-    /// A leaf has four bits for software.
+    /// The value does not fit the four software bits of a leaf.
     #[error("{software:#x} does not fit the four software bits of a leaf (58:55)")]
     NoSuchSoftwareBits {
         /// The value asked for.
