@@ -8,9 +8,8 @@ use crate::space_id::{SpaceId, Tag};
 
 /// The identifiers of one kind, ASIDs or VMIDs, for `CPUS` CPUs.
 ///
-/// It takes 8 KiB, so it is best a static. Where the width is known at boot alone
-/// (ID_AA64MMFR0_EL1.ASIDBits, ID_AA64MMFR1_EL1.VMIDBits), it lies in the kernel's cell for values
-/// that are set once.
+/// It takes 8 KiB, so make it a static. If the width is known only at boot
+/// (ID_AA64MMFR0_EL1.ASIDBits, ID_AA64MMFR1_EL1.VMIDBits), put it in a cell that is set once.
 #[derive(Debug)]
 pub struct IdAllocator<const CPUS: usize> {
     generation: AtomicU64,
@@ -20,10 +19,10 @@ pub struct IdAllocator<const CPUS: usize> {
 }
 
 impl<const CPUS: usize> IdAllocator<CPUS> {
-    /// Returns an allocator of identifiers of `bits` bits, 8 or 16 by the architecture. Fewer force
-    /// rollovers in tests. No space gets one of `reserved`.
+    /// Returns an allocator of identifiers of `bits` bits: 8 or 16 on real CPUs, fewer to force
+    /// rollovers in tests. No space gets an identifier of `reserved`.
     ///
-    /// Reserve the identifier of the root that a CPU is on while it runs no space: 0 by habit.
+    /// Reserve the identifier of the root that a CPU uses while it runs no space, usually 0.
     ///
     /// # Errors
     /// [`IdError::Width`], [`IdError::NoSuchId`], and [`IdError::TooFew`] unless there are more
@@ -40,7 +39,7 @@ impl<const CPUS: usize> IdAllocator<CPUS> {
         }
     }
 
-    /// The present generation, which each rollover increments, from 1.
+    /// Returns the present generation. The first is 1, and each rollover increments it.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! One CPU's part of an allocator: what it runs with, and the switch to another space.
+//! One CPU's handle to an allocator: what the CPU runs by, and the switch to another space.
 
 use crate::allocator::IdAllocator;
 use crate::claims::Claim;
@@ -6,7 +6,7 @@ use crate::id_error::CpuError;
 use crate::maintenance::Maintenance;
 use crate::space_id::{SpaceId, Tag};
 
-/// One CPU's part of an [`IdAllocator`]. Dropping it gives it back.
+/// One CPU's handle to an [`IdAllocator`]. Dropping it allows a new one for the CPU.
 #[derive(Debug)]
 pub struct CpuIds<'a, const CPUS: usize> {
     ids: &'a IdAllocator<CPUS>,
@@ -14,10 +14,10 @@ pub struct CpuIds<'a, const CPUS: usize> {
 }
 
 impl<'a, const CPUS: usize> CpuIds<'a, CPUS> {
-    /// Returns the part of CPU `cpu`, which only that CPU uses.
+    /// Returns the handle of CPU `cpu`. Only that CPU may use it.
     ///
     /// # Errors
-    /// [`CpuError::NoSuchCpu`], and [`CpuError::Claimed`] while the part is in use.
+    /// [`CpuError::NoSuchCpu`], and [`CpuError::Claimed`] while the CPU's handle exists.
     pub fn new(ids: &'a IdAllocator<CPUS>, cpu: usize) -> Result<Self, CpuError> {
         Ok(Self { ids, claim: ids.claim(cpu)? })
     }
@@ -25,11 +25,12 @@ impl<'a, const CPUS: usize> CpuIds<'a, CPUS> {
     /// Returns the identifier by which this CPU runs `space` from now on: write it to TTBR or VTTBR
     /// together with the root, with CnP = 0, then execute an ISB.
     ///
-    /// `execute` executes what it is asked to, on this CPU, before this function returns. It is not
-    /// called if the generation still holds, which costs one compare-and-swap and takes no lock.
+    /// `execute` must execute the requested maintenance on this CPU before it returns. While the
+    /// generation holds, the switch does not call it: it takes no lock and costs one
+    /// compare-and-swap.
     ///
-    /// Nothing else that switches may run on this CPU from this call until the register is written:
-    /// mask interrupts.
+    /// Mask interrupts from this call until the register is written: no other switch may run on
+    /// this CPU in between.
     #[must_use = "the CPU counts as running by this identifier"]
     pub fn switch_to(&mut self, space: &SpaceId, execute: impl FnOnce(Maintenance)) -> u16 {
         let (active, tag) = (self.claim.active(), space.tag());
@@ -48,11 +49,12 @@ impl<'a, const CPUS: usize> CpuIds<'a, CPUS> {
         tag.id()
     }
 
-    /// This CPU has left its space: TTBR or VTTBR names a root with a reserved identifier, and an
-    /// ISB has followed. From the next rollover on another space may have the identifier.
+    /// Records that this CPU has left its space. Call it after TTBR or VTTBR names a root with a
+    /// reserved identifier, and after an ISB. From the next rollover on, another space may get the
+    /// identifier of the space that the CPU left.
     ///
-    /// Without it the CPU keeps the identifier of the space that it ran last, which costs nothing
-    /// but that identifier. A CPU that goes offline leaves.
+    /// Without this call the CPU reserves the identifier of the space that it ran last. Call it
+    /// before a CPU goes offline.
     pub fn leave(&mut self) {
         self.ids.leave(self.claim);
     }

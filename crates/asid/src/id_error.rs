@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-/// Why there can't be an allocator.
+/// Why [`IdAllocator::new`](crate::IdAllocator::new) failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum IdError {
-    /// No identifier has this many bits.
+    /// Identifiers can't have this width.
     #[error("an identifier of {bits} bits: ASIDs and VMIDs have 8 or 16, and tests may use 1 to 16")]
     Width {
         /// The width asked for.
@@ -20,29 +20,30 @@ pub enum IdError {
         /// The width in bits.
         bits: u32,
     },
-    /// At a rollover each CPU keeps the identifier that it runs with, and one more must be left.
+    /// There are too few identifiers: at a rollover each CPU keeps the one that it runs by, and one
+    /// more must be free.
     #[error("{usable} identifiers are not reserved, and {cpus} CPUs need one more than their number")]
     TooFew {
-        /// Identifiers that are not reserved.
+        /// The number of identifiers that are not reserved.
         usable: usize,
         /// The number of CPUs.
         cpus: usize,
     },
 }
 
-/// Why a CPU can't use an allocator.
+/// Why [`CpuIds::new`](crate::CpuIds::new) failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// There is no such CPU.
+    /// The allocator has no such CPU.
     #[error("CPU {cpu} of an allocator for {cpus} CPUs")]
     NoSuchCpu {
         /// The CPU's number.
         cpu: usize,
-        /// How many CPUs there are.
+        /// The number of CPUs.
         cpus: usize,
     },
-    /// The CPU has its part already.
+    /// A handle for this CPU exists.
     #[error("CPU {cpu} has its part of the allocator already")]
     Claimed {
         /// The CPU's number.

@@ -24,26 +24,26 @@ impl Tag {
     }
 }
 
-/// The identifier of one space: of the tables of a process, or of a virtual machine. It lies beside
-/// the root of the tables, and is used with one [`IdAllocator`](crate::IdAllocator) alone.
+/// The identifier of one space: of a process's tables (ASID), or of a guest's (VMID). Store it
+/// beside the root of the tables, and use it with one [`IdAllocator`](crate::IdAllocator) only.
 #[derive(Debug, Default)]
 pub struct SpaceId {
     tag: AtomicU64,
 }
 
 impl SpaceId {
-    /// The identifier of a space that no CPU has run yet.
+    /// Returns the `SpaceId` of a space that no CPU has run yet.
     pub const fn new() -> Self {
         Self { tag: AtomicU64::new(Tag::NONE.0) }
     }
 
-    /// Returns the identifier to invalidate by after an edit of the space's tables. `None`: no CPU
-    /// has run the space, so no TLB holds anything of it.
+    /// Returns the identifier to invalidate by after an edit of the space's tables, or `None` if no
+    /// CPU has run the space, so no TLB holds entries of it.
     ///
-    /// It may change while CPUs switch to the space. Either
-    /// - edit the space on a CPU that runs it, which keeps the identifier as it is, or
-    /// - read it again after the DSB that completes the invalidation. If it differs, invalidate by
-    ///   the new one too.
+    /// The identifier may change when a CPU switches to the space. Either
+    /// - edit the space on a CPU that runs it: the identifier can't change there, or
+    /// - read the identifier again after the DSB that completes the invalidation, and if it
+    ///   differs, invalidate by the new one too.
     pub fn id(&self) -> Option<u16> {
         match self.tag() {
             Tag::NONE => None,

@@ -27,12 +27,12 @@ impl Board {
         Ok(Self { shared: Shared::new(State::new(config, record)?) })
     }
 
-    /// CPU number `number` for the tables of EL1&0.
+    /// Returns CPU number `number`, for the tables of EL1&0.
     pub fn cpu(&self, number: usize) -> BoardCpu {
         self.cpu_of(number, BoardRegime::El1And0)
     }
 
-    /// CPU number `number` for the tables of `regime`.
+    /// Returns CPU number `number`, for the tables of `regime`.
     pub fn cpu_of(&self, number: usize, regime: BoardRegime) -> BoardCpu {
         BoardCpu::new(self.shared.clone(), number, regime)
     }

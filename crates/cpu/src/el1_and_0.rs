@@ -7,8 +7,8 @@ use linmap_vmsa::{Descriptor, Va};
 
 use crate::memory::{instruct, memory_methods, write_register};
 
-/// The CPU this code runs on, for the tables of EL1&0; and for those of EL2&0 while the code runs
-/// at EL2 with `HCR_EL2.{E2H, TGE}` = {1, 1}, where the same instructions mean that regime.
+/// The CPU this code runs on, for the tables of EL1&0. At EL2 with `HCR_EL2.{E2H, TGE}` = {1, 1}
+/// the same instructions act on EL2&0, so there it is for the tables of EL2&0.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct El1And0;
 

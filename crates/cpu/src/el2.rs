@@ -7,11 +7,11 @@ use linmap_vmsa::{Descriptor, Va};
 
 use crate::memory::{instruct, memory_methods, write_register};
 
-/// The CPU this code runs on at EL2, for the tables of EL2; and for those of EL2&0 while
-/// `HCR_EL2.{E2H, TGE}` = {1, 0}, where the instructions of EL1&0 mean the guest.
+/// The CPU this code runs on at EL2, for the tables of EL2. With `HCR_EL2.{E2H, TGE}` = {1, 0} it
+/// is for the tables of EL2&0; the instructions of EL1&0 act on the guest then.
 ///
-/// EL2&0 has no instruction for one address in every ASID. There VAE2IS means the operand's ASID
-/// and global entries, so the tree must have global leaves alone, or be edited in its ASID.
+/// EL2&0 has no TLBI by address for every ASID: VAE2IS removes entries of the operand's ASID and
+/// global entries. So a tree of EL2&0 must have global leaves only, or be edited in its ASID.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct El2;
 
@@ -19,8 +19,8 @@ pub struct El2;
 unsafe impl Cpu for El2 {
     memory_methods!();
 
-    /// VAE2IS, VALE2IS, RVAE2IS, RVALE2IS, ALLE2IS, ALLE2. A whole ASID has no form of its own:
-    /// ALLE2IS.
+    /// VAE2IS, VALE2IS, RVAE2IS, RVALE2IS, ALLE2IS, ALLE2. No form removes one ASID: ALLE2IS is
+    /// issued instead.
     #[inline(always)]
     fn tlbi(&mut self, tlbi: Tlbi) {
         match tlbi {
@@ -46,7 +46,7 @@ unsafe impl Cpu for El2 {
         write_register!("ttbr0_el2", value);
     }
 
-    /// TTBR1_EL2, which is there with FEAT_VHE.
+    /// TTBR1_EL2, which exists with FEAT_VHE.
     #[inline(always)]
     unsafe fn write_ttbr1(&mut self, value: u64) {
         // The assembler knows the name only with FEAT_VHE on.

@@ -15,7 +15,7 @@ pub struct El3;
 unsafe impl Cpu for El3 {
     memory_methods!();
 
-    /// VAE3IS, VALE3IS, RVAE3IS, RVALE3IS, ALLE3IS, ALLE3. There are no ASIDs.
+    /// VAE3IS, VALE3IS, RVAE3IS, RVALE3IS, ALLE3IS, ALLE3. EL3 has no ASIDs.
     #[inline(always)]
     fn tlbi(&mut self, tlbi: Tlbi) {
         match tlbi {
@@ -43,7 +43,7 @@ unsafe impl Cpu for El3 {
         write_register!("ttbr0_el3", value);
     }
 
-    /// EL3 has no TTBR1, so nobody can make the promise of this call. It does nothing.
+    /// Does nothing: EL3 has no TTBR1, so no caller can make the promise of this function.
     #[inline(always)]
     unsafe fn write_ttbr1(&mut self, _value: u64) {}
 

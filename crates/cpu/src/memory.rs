@@ -1,4 +1,4 @@
-//! What is the same in every regime: stores, barriers, cache maintenance.
+//! The instructions that are the same in every regime: stores, barriers, cache maintenance.
 
 use core::arch::asm;
 
@@ -104,11 +104,11 @@ pub(crate) fn dsb(dsb: Dsb) {
     }
 }
 
-/// Cleans and invalidates the data cache lines of `len` bytes from `va` on to the point of
-/// coherency (DC CIVAC), and waits for it (DSB SY).
+/// Cleans and invalidates the data cache lines of `len` bytes from `va` on, to the point of
+/// coherency (DC CIVAC), and waits for completion (DSB SY).
 ///
 /// # Safety
-/// The range is mapped. A line that another agent writes without caches must not be dirty.
+/// The range is mapped. No dirty line holds memory that another agent writes past the caches.
 pub unsafe fn clean_and_invalidate(va: Va, len: u64) {
     let ctr: u64;
     // SAFETY: reading this register has no effect besides its value.

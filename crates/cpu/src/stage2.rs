@@ -9,14 +9,17 @@ use crate::memory::{instruct, memory_methods, write_register};
 
 /// The CPU this code runs on at EL2, for the stage 2 tables of a guest.
 ///
-/// The invalidations are those of the current VMID: VTTBR_EL2 holds the guest's, synchronised by an
-/// ISB. `HCR_EL2.TGE` is 0: with E2H and TGE set, VMALLE1IS would mean the host.
+/// Invalidations act on the current VMID, so VTTBR_EL2 must hold the guest's, synchronized by an
+/// ISB. `HCR_EL2.TGE` must be 0: with E2H and TGE set, VMALLE1IS would act on the host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stage2;
 
 impl Stage2 {
-    /// Removes what this CPU's TLB holds of EL1&0 and of stage 2 in every VMID: ALLE1, DSB NSH,
-    /// ISB. A rollover of VMIDs takes it; [`Tlbi::AllLocal`] means the current VMID alone.
+    /// Removes all entries of EL1&0 and stage 2 from this CPU's TLB, of every VMID: ALLE1, DSB NSH,
+    /// ISB. [`Tlbi::AllLocal`] removes the current VMID only.
+    ///
+    /// It is the TLBI of a rollover of VMIDs. `linmap-asid` also asks for a DSB ISH then, before
+    /// the guest runs.
     #[inline(always)]
     pub fn invalidate_every_vmid(&mut self) {
         instruct!("tlbi alle1");
@@ -29,8 +32,8 @@ impl Stage2 {
 unsafe impl Cpu for Stage2 {
     memory_methods!();
 
-    /// IPAS2E1IS, IPAS2LE1IS, RIPAS2E1IS, RIPAS2LE1IS, VMALLS12E1IS, VMALLS12E1, VMALLE1IS. There
-    /// are no ASIDs.
+    /// IPAS2E1IS, IPAS2LE1IS, RIPAS2E1IS, RIPAS2LE1IS, VMALLS12E1IS, VMALLS12E1, VMALLE1IS. Stage 2
+    /// has no ASIDs.
     #[inline(always)]
     fn tlbi(&mut self, tlbi: Tlbi) {
         match tlbi {
@@ -59,8 +62,8 @@ unsafe impl Cpu for Stage2 {
         write_register!("vttbr_el2", value);
     }
 
-    /// Stage 2 has one register for roots, so nobody can make the promise of this call. It does
-    /// nothing.
+    /// Does nothing: stage 2 has one base register, so no caller can make the promise of this
+    /// function.
     #[inline(always)]
     unsafe fn write_ttbr1(&mut self, _value: u64) {}
 

@@ -26,11 +26,11 @@ pub struct LinearMapConfig {
     pub image: ImageParts,
     /// The leaves that the map may be made of.
     pub leaves: Leaves,
-    /// Memory to map by pages alone, whatever `leaves` allows.
+    /// Memory to map by pages only, whatever `leaves` allows.
     pub pages: PageRanges,
-    /// What the map's own tables take away from all memory below them, where TCR.HPD1 is clear.
-    /// [`TablePermissions::NEVER_EXECUTE`] is what Linux writes: no memory can become text then.
-    /// [`TablePermissions::ALL`] takes nothing.
+    /// What the map's own tables take away from all memory below them; TCR.HPD1 must be clear.
+    /// [`TablePermissions::ALL`] takes nothing away. Linux writes
+    /// [`TablePermissions::NEVER_EXECUTE`]; no memory can become text then.
     pub tables: TablePermissions,
     /// The type of its memory: [`MemoryType::Normal`], or [`MemoryType::NormalTagged`] where every
     /// CPU has FEAT_MTE2.
@@ -45,8 +45,8 @@ pub struct LinearMapConfig {
     pub reserved: Reserved,
     /// The least BBM level of the CPUs that use the map: at boot, the boot CPU's.
     pub bbm: BbmLevel,
-    /// Where the map lies, in the same geometry. Without it the map begins where the kernel's half
-    /// does.
+    /// Where the map lies, in the same geometry. With `None` it begins at the start of the kernel's
+    /// half.
     pub layout: Option<Layout>,
 }
 
@@ -97,7 +97,7 @@ pub enum ConfigError {
     /// The ranges break a rule: whole pages, ascending, disjoint, within the physical address size.
     #[error(transparent)]
     Mapping(#[from] MappingError),
-    /// The regime's tables can't take away what is asked for.
+    /// Tables of the regime can't take away `tables`.
     #[error(transparent)]
     Tables(#[from] AttributeError),
     /// Memory ends above what a 1:1 map reaches.

@@ -19,8 +19,8 @@ pub struct Run {
     pub len: u64,
     /// The level of the leaves.
     pub level: Level,
-    /// The attributes with which they translate: their own, less what the tables take away. `None`
-    /// if the leaves' are not attributes of this crate.
+    /// The effective attributes: those of the leaves, less what the tables take away. `None` if the
+    /// leaves have attributes that linmap never writes.
     pub attributes: Option<Attributes>,
     /// What the tables that lead to the leaves take away.
     pub tables: TablePermissions,

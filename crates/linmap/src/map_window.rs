@@ -1,4 +1,4 @@
-//! How a kernel reaches the tables of its linear map.
+//! The window through which a kernel reaches the tables of its linear map.
 
 use core::ptr::NonNull;
 
@@ -9,10 +9,10 @@ use linmap_vmsa::{Level, Pa, PaRange};
 use crate::image::ImageParts;
 use crate::layout::Layout;
 
-/// Tables at the addresses at which they are writable: those in the image by the image's own
-/// mapping, the only one that its data has, all others by the linear map.
+/// Reaches tables in the image's data by the image's own mapping, since the linear map has no alias
+/// of it, and all other tables by the linear map.
 ///
-/// It is the window of an [`Editor`](crate::Editor) whose root lies in the image, and of any other.
+/// Use it as the window of an [`Editor`](crate::Editor).
 ///
 /// ```
 /// use linmap::{LinearMap, MapWindow};
@@ -33,12 +33,12 @@ pub struct MapWindow<W> {
 }
 
 impl<W> MapWindow<W> {
-    /// Returns the window of a kernel whose memory is mapped at `layout`, and whose image is
-    /// `image`, as `cpu` reaches it.
+    /// Returns the window of a kernel with the linear map at `layout` and the image `image`. `cpu`
+    /// reaches the addresses.
     ///
     /// # Safety
-    /// It is so while the window is used, and every table that is opened through it is mapped
-    /// there, writable. No Rust reference leads to one.
+    /// While the window is used, memory and image are mapped there, and every table that it opens
+    /// is mapped writable. No Rust reference leads to a table.
     #[inline]
     pub unsafe fn new<C: Cpu<Frames = W>>(layout: Layout, image: ImageParts, cpu: &mut C) -> Self {
         let own = image.va.0.wrapping_sub(image.read_only.start.0);

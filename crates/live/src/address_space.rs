@@ -1,4 +1,4 @@
-//! The short form for the owner of a user space or of a guest.
+//! The short form of live edits for a user space or a guest.
 
 use linmap_table::cpu::{Cpu, Dsb, Tlbi};
 use linmap_table::{FrameSource, Leaf, LeafIter, Mappings, OutOfFrames, TableWindow, Walk, walk};
@@ -7,27 +7,27 @@ use linmap_vmsa::{Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
 use thiserror::Error;
 
 use crate::apply::EditCounts;
+use crate::change::Change;
 use crate::checked_plan::Applied;
 use crate::half::Half;
 use crate::maintenance::Maintenance;
 use crate::plan::Plan;
 use crate::plan_error::PlanError;
-use crate::protect::Change;
 use crate::refused::Refused;
 use crate::step::Step;
 use crate::target::{Retried, Target};
 use crate::tree::LiveTree;
 
-/// What a change of an [`AddressSpace`] works with.
+/// What a change of an [`AddressSpace`] needs.
 #[derive(Debug)]
 pub struct Tools<'t, W, F, C> {
     /// Reaches the tables.
     pub window: &'t mut W,
-    /// Where frames for tables come from.
+    /// Allocates and frees frames for tables.
     pub frames: &'t mut F,
     /// This CPU, as the space's regime sees it.
     pub cpu: &'t mut C,
-    /// Room for a plan. 64 steps do for a few pages, 512 for most ranges.
+    /// Room for the steps of a plan. 64 are enough for a few pages, 512 for most ranges.
     pub steps: &'t mut [Step],
 }
 
@@ -35,10 +35,10 @@ pub struct Tools<'t, W, F, C> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum SpaceError {
-    /// It can't be planned.
+    /// The change can't be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The plan breaks a rule. The tables are not what planners write.
+    /// The plan breaks a rule: other code wrote tables that planners never write.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
@@ -60,17 +60,17 @@ pub struct Translation {
     pub attributes: Attributes,
 }
 
-/// The tables of a user space, or those of stage 2 of a guest, which CPUs walk while they change.
+/// The tables of a user space, or the stage 2 of a guest, which CPUs walk while they change.
 ///
-/// Every call plans a change, checks the plan, applies it and frees the tables that it removed. On
-/// an error nothing has changed, with one exception: what takes several plans (a split, a fold or a
-/// change of permissions for which the list of steps is too short, a remap of a part of a leaf) may
-/// have changed a part of the range, or the sizes of leaves.
+/// Every call plans a change, checks the plan, applies it and frees the tables that it removed. If
+/// a call returns an error, nothing has changed, with one exception: a change that takes several
+/// plans may have changed a part of the range, or the sizes of leaves. These are a split, a fold or
+/// a change of permissions for which the list of steps is too short, and a change of a part of a
+/// leaf.
 ///
-/// Where a change needs break-before-make, the range translates nothing for a moment, while other
-/// CPUs use it. Accesses that fault then have to be retried: the fault handler waits for the
-/// editor, walks the tables again ([`translate`](Self::translate)) and returns if the access is
-/// allowed now.
+/// A change that needs break-before-make makes the range invalid for a short time, while other CPUs
+/// use it. Accesses that fault then must be retried: the fault handler waits for the editor, walks
+/// the tables again ([`translate`](Self::translate)) and returns if the access is allowed now.
 ///
 /// One editor at a time changes a space: the calls take `&mut self`.
 #[derive(Debug)]
@@ -85,9 +85,9 @@ impl AddressSpace {
     /// # Safety
     /// - As for [`LiveTree::new`] with [`Half::Low`] and for [`LiveTree::in_asid`]. The windows and
     ///   frame sources are those of [`Tools`], and `cpu` there acts on the regime of the geometry.
-    /// - Nobody relies on a translation of the space but user space: code, stacks and tables of the
-    ///   kernel lie elsewhere. Faults of user space, and of the kernel's own accesses to it, are
-    ///   retried as [`AddressSpace`] says.
+    /// - Only user space relies on translations of the space: code, stacks and tables of the kernel
+    ///   lie elsewhere. Accesses of user space that fault, and accesses of the kernel to user
+    ///   space, are retried as [`AddressSpace`] says.
     pub const unsafe fn user(geometry: Geometry, root: Pa, asid: u16, bbm: BbmLevel) -> Self {
         // SAFETY: the caller's.
         Self { tree: unsafe { LiveTree::new(geometry, root, Half::Low, bbm).in_asid(asid) } }
@@ -99,24 +99,24 @@ impl AddressSpace {
     /// # Safety
     /// - As for [`LiveTree::new`], with a geometry of stage 2. While a call changes the space,
     ///   VTTBR of the CPU holds the guest's VMID, and `cpu` in [`Tools`] acts on stage 2.
-    /// - The hypervisor reaches its own memory by other tables. Faults of the guest, and of devices
-    ///   that use the tables, are retried as [`AddressSpace`] says.
+    /// - The hypervisor reaches its own memory by other tables. Accesses of the guest that fault,
+    ///   and accesses of devices that use the tables, are retried as [`AddressSpace`] says.
     pub const unsafe fn guest(geometry: Geometry, root: Pa, bbm: BbmLevel) -> Self {
         // SAFETY: the caller's.
         Self { tree: unsafe { LiveTree::new(geometry, root, Half::Low, bbm) } }
     }
 
-    /// Returns the same space for CPUs that all have invalidations by range (FEAT_TLBIRANGE).
+    /// Returns the same space, with invalidations by range (FEAT_TLBIRANGE).
     ///
     /// # Safety
-    /// They all have them.
+    /// All CPUs have FEAT_TLBIRANGE.
     pub const unsafe fn with_range_invalidation(self) -> Self {
         // SAFETY: the caller's.
         Self { tree: unsafe { self.tree.with_range_invalidation() } }
     }
 
-    /// From now on invalidations name `asid`. Where ASIDs are allocated with generations, call it
-    /// before every change, with the ASID that the space has now.
+    /// Makes invalidations name `asid` from now on. If ASIDs have generations, call this before
+    /// every change, with the space's present ASID.
     ///
     /// # Safety
     /// As for [`LiveTree::in_asid`].
@@ -125,11 +125,11 @@ impl AddressSpace {
         unsafe { self.tree.set_asid(asid) };
     }
 
-    /// The tree, for changes that this type has no call for.
+    /// Returns the tree, for changes that this type does not offer.
     ///
     /// # Safety
-    /// It stays the same tree: no other [`LiveTree`] is put in its place, for which nobody has
-    /// promised what [`user`](Self::user) and [`guest`](Self::guest) ask for.
+    /// The caller must not replace the tree by another [`LiveTree`]: the promises of
+    /// [`user`](Self::user) and [`guest`](Self::guest) hold for this tree only.
     ///
     /// ```compile_fail,E0133
     /// fn unmap_the_kernel(space: &mut linmap_live::AddressSpace, kernel: &mut linmap_live::LiveTree) {
@@ -140,17 +140,17 @@ impl AddressSpace {
         &mut self.tree
     }
 
-    /// The frame of the root table, or the first one.
+    /// Returns the frame of the root table, the first of several.
     pub const fn root(&self) -> Pa {
         self.tree.root()
     }
 
-    /// The geometry.
+    /// Returns the geometry.
     pub const fn geometry(&self) -> Geometry {
         self.tree.geometry()
     }
 
-    /// Maps `mappings` where nothing is mapped, or gives what is mapped already their permissions.
+    /// Maps `mappings`. Where the same memory is mapped already, changes its permissions to theirs.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_map`].
@@ -185,8 +185,7 @@ impl AddressSpace {
         finish(plan, *window, *frames, *cpu)
     }
 
-    /// Changes the attributes of a range, in pieces where the list of steps is too short for all of
-    /// it.
+    /// Changes the attributes of a range, in pieces if the list of steps is too short.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_protect`].
@@ -227,9 +226,9 @@ impl AddressSpace {
         })
     }
 
-    /// Maps the memory from `to` on where a range is mapped to other memory, with the attributes
-    /// that `change` names: a page that was shared becomes the user's own. Leaves that are too
-    /// large for that become pages first.
+    /// Makes a mapped range translate to the memory from `to` on, and changes the attributes that
+    /// `change` names: for copy-on-write, for example. Splits leaves that are too large to pages
+    /// first.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_remap`].
@@ -271,8 +270,8 @@ impl AddressSpace {
         Ok(split.and(finish(plan, *window, *frames, *cpu)?))
     }
 
-    /// Makes a range memory of another type, and cleans and invalidates caches for it. Leaves that
-    /// reach over an end of the range become pages first.
+    /// Changes the memory type of a range, and cleans and invalidates the caches for it. Splits
+    /// leaves that cross an end of the range to pages first.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_memory_type`].
@@ -295,8 +294,8 @@ impl AddressSpace {
         })
     }
 
-    /// Makes the leaves in a range no larger than one entry at `to`, in pieces where the list of
-    /// steps is too short for all of it.
+    /// Splits the leaves in a range to at most the size of one entry at level `to`, in pieces if
+    /// the list of steps is too short.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_split`].
@@ -312,8 +311,8 @@ impl AddressSpace {
         })
     }
 
-    /// Makes the leaves in a range as large as they can be, in pieces where the list of steps is
-    /// too short for all of it.
+    /// Folds the leaves in a range to the largest possible ones, in pieces if the list of steps is
+    /// too short.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_fold`].
@@ -328,11 +327,10 @@ impl AddressSpace {
         })
     }
 
-    /// Unmaps everything by one invalidation of the ASID or of the VMID. After it, and before the
-    /// tables are freed, `each` gets every leaf that lay below a table of the root: its frame can
-    /// be used for something else. Blocks in the root itself are unmapped without. The ASID or VMID
-    /// is invalidated even if nothing is mapped, so that the root can be freed once no register
-    /// holds it.
+    /// Unmaps everything with one invalidation of the ASID or VMID. After the invalidation, and
+    /// before the tables are freed, calls `each` for every leaf below the root's entries: its frame
+    /// can be reused. It is not called for blocks in the root itself. The ASID or VMID is
+    /// invalidated even if nothing is mapped, so the root can be freed once no register holds it.
     ///
     /// # Errors
     /// As for [`LiveTree::plan_clear`].
@@ -361,7 +359,7 @@ impl AddressSpace {
         Ok(counts)
     }
 
-    /// Invalidates everything that TLBs hold of the space.
+    /// Removes all entries of the space from TLBs.
     pub fn flush<C: Cpu>(&self, cpu: &mut C) {
         cpu.dsb(Dsb::Ishst);
         cpu.tlbi(self.tree.asid().map_or(Tlbi::All, Tlbi::Asid));
@@ -369,9 +367,9 @@ impl AddressSpace {
         cpu.isb();
     }
 
-    /// Returns what `va` translates to. `None` where nothing is mapped, where a leaf is
-    /// invalidated, for a memory type that linmap never writes, and for an address that is not one
-    /// of the space: the kernel's, or an IPA that is too large.
+    /// Returns what `va` translates to, or `None` if nothing is mapped there, if the leaf is
+    /// invalidated or has a memory type that linmap never writes, or if the space can't contain the
+    /// address: one of the kernel's half, or an IPA that is too large.
     pub fn translate<W: TableWindow>(&self, va: Va, window: &mut W) -> Option<Translation> {
         let geometry = self.geometry();
         // The walk looks at the bits of the index alone.
@@ -385,7 +383,7 @@ impl AddressSpace {
         Some(Translation { pa, level, attributes: found.attributes(geometry)? })
     }
 
-    /// All leaves, in the order of their addresses.
+    /// Returns all leaves, in the order of their addresses.
     pub fn leaves<'w, W: TableWindow>(&'w self, window: &'w mut W) -> impl Iterator<Item = Leaf> + 'w {
         let geometry = self.geometry();
         // SAFETY: as for `translate`. The space is borrowed, so nothing changes the tables.

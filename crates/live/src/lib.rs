@@ -6,6 +6,7 @@ extern crate std;
 
 mod address_space;
 mod apply;
+mod change;
 mod check;
 mod checked_plan;
 mod entry;
@@ -21,6 +22,7 @@ mod in_asid;
 mod invalidate;
 mod maintenance;
 mod map;
+mod marks;
 mod node;
 mod plan;
 mod plan_error;
@@ -43,14 +45,16 @@ mod unmap;
 
 pub use address_space::{AddressSpace, SpaceError, Tools, Translation};
 pub use apply::EditCounts;
+pub use change::Change;
 pub use checked_plan::{Applied, CheckedPlan};
 pub use every_leaf::Global;
 pub use half::Half;
 pub use invalidate::MAX_INVALIDATIONS;
 pub use maintenance::Maintenance;
+pub use marks::Marks;
 pub use plan::Plan;
 pub use plan_error::PlanError;
-pub use protect::Change;
+
 pub use refused::{BrokenRule, Refused};
 pub use step::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
 pub use target::{Parked, Quiescent, Retried, Target};

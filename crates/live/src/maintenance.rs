@@ -1,13 +1,13 @@
-//! Which address cache maintenance goes by.
+//! The address that cache maintenance uses.
 
 use linmap_vmsa::Va;
 
-/// The address by which caches are cleaned and invalidated after a change of memory type.
+/// The address that cache maintenance after a change of memory type uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Maintenance {
-    /// By the new translation itself: the editing CPU has the tree in a TTBR.
+    /// The range's own address: the editing CPU has the tree in a TTBR.
     ByMapping,
-    /// By another mapping of the same memory from this address on, which the editing CPU
-    /// translates: for a guest, or for a user space that does not run there.
+    /// The first address of another mapping of the same memory, which the editing CPU translates:
+    /// for a guest, or for a user space that does not run on that CPU.
     ByAlias(Va),
 }

@@ -97,10 +97,10 @@ pub enum PlanError {
         /// Its content.
         found: Descriptor,
     },
-    /// The regime of the tree has no such attributes.
+    /// The tree's regime can't encode the attributes.
     #[error(transparent)]
     Attributes(#[from] AttributeError),
-    /// A leaf of a user space would be global, so that TLBs used it in every ASID.
+    /// A leaf of a user space would be global: TLBs would use it in every ASID.
     #[error("the mapping for {va} is global, and the tree is a user space with an ASID of its own")]
     GlobalLeaf {
         /// First address of the mapping.
@@ -112,8 +112,7 @@ pub enum PlanError {
         /// First such address.
         va: Va,
     },
-    /// The tree's tables take away what the leaf is to allow, or what a leaf allows that would be
-    /// split.
+    /// The tree's tables take away what the new leaf allows, or what a leaf to be split allows.
     #[error("{va} can't allow what the tree's tables take away: {tables} (D8.4.1.2.5)")]
     TakenByTables {
         /// First such address.
@@ -121,13 +120,19 @@ pub enum PlanError {
         /// What the tables take away.
         tables: TablePermissions,
     },
-    /// A leaf in use would need break-before-make.
+    /// The change of a leaf in use needs break-before-make.
     #[error("the leaf for {va} is in use and needs break-before-make: {} ({})", reason.what(), reason.rule())]
     NeedsBreak {
         /// First address of the leaf or run.
         va: Va,
         /// What would change.
         reason: Reason,
+    },
+    /// A leaf has four bits for software.
+    #[error("{software:#x} does not fit the four software bits of a leaf (58:55)")]
+    NoSuchSoftwareBits {
+        /// The value asked for.
+        software: u8,
     },
     /// The new memory is not made of whole pages, or lies beyond the PA size.
     #[error(

@@ -3,9 +3,9 @@
 use linmap_table::{FrameSource, TableWindow};
 use linmap_vmsa::{Level, Va};
 
+use crate::change::Change;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
-use crate::protect::Change;
 use crate::rewrite::Rewrite;
 use crate::split::Cut;
 
@@ -19,6 +19,8 @@ pub(crate) enum RootEdit {
     Clear,
     Unmap,
     Protect(Change),
+    /// Clears the first bits and sets the second in every leaf.
+    Mark(u64, u64),
     Split(Level),
     Fold,
 }
@@ -48,6 +50,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
                 RootEdit::Unmap => self.unmap_range(from, to)?,
                 RootEdit::Protect(change) => self.protect_in_regime(from, to, change)?,
+                RootEdit::Mark(clear, set) => self.mark(from, to, clear, set)?,
                 RootEdit::Split(level) => self.split(Cut::Down { first: from, last: to, to: level })?,
                 RootEdit::Fold => self.fold(from, to)?,
             }

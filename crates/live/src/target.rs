@@ -34,10 +34,10 @@ impl Quiescent {
     }
 }
 
-/// The caller's promise that whoever accesses a range during an edit, and faults, tries again.
+/// The caller's promise that accesses to a range that fault during an edit are retried.
 ///
-/// It is for the trees of users: a process or a guest, whose faults a kernel or a hypervisor
-/// handles with other tables. Then break-before-make is legal while all CPUs use the range.
+/// It is for the tree of a process or a guest: the kernel or hypervisor that handles the faults
+/// uses other tables. So break-before-make is legal while all CPUs use the range.
 ///
 /// ```
 /// use linmap_live::{Retried, Target};
@@ -59,10 +59,10 @@ impl Retried {
     /// Promises it for `range`.
     ///
     /// # Safety
-    /// From planning until the plan is applied, an access to the range, or to a block or a
-    /// contiguous run that reaches into it, that takes a translation fault is retried after the
-    /// edit. So the fault handler waits for the editor, and neither of them needs what lies there
-    /// to get on: no code, stack, vector, data or table window of theirs.
+    /// From planning until the plan is applied, if an access to the range, or to a block or a
+    /// contiguous run that reaches into it, takes a translation fault, it is retried after the
+    /// edit. So the fault handler waits for the editor, and no code, stack, vector, data or table
+    /// window of either lies in the range.
     pub const unsafe fn new(range: VaRange) -> Self {
         Self { range }
     }

@@ -4,15 +4,16 @@ use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
 
+use crate::change::Change;
 use crate::check::{Author, check};
 use crate::every_leaf::Global;
 use crate::foldable::foldable;
 use crate::half::Half;
 use crate::maintenance::Maintenance;
+use crate::marks::Marks;
 use crate::plan::{Foldable, Plan, abandon};
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
-use crate::protect::Change;
 use crate::refused::Refused;
 use crate::rewrite::Rewrite;
 use crate::root_edits::RootEdit;
@@ -64,18 +65,18 @@ impl LiveTree {
     }
 
     /// Returns the same tree for a user space whose TTBR holds `asid`: its invalidations name this
-    /// ASID alone, and it maps no global leaf.
+    /// ASID only, and it maps no global leaf.
     ///
     /// # Safety
     /// - No leaf of the tree is global.
-    /// - No CPU may use what its TLB holds of the tree in another ASID: it ran in none, or a CPU
-    ///   invalidates everything before it uses that one again, as `linmap-asid` has it do after a
+    /// - No CPU uses TLB entries of the tree of another ASID: the tree never had another, or each
+    ///   CPU invalidates its TLB before it uses that ASID again, as `linmap-asid` requires after a
     ///   rollover.
     pub const unsafe fn in_asid(self, asid: u16) -> Self {
         Self { context: self.context.in_asid(asid) }
     }
 
-    /// From now on invalidations name `asid`, if the tree belongs to one ASID.
+    /// Makes invalidations name `asid` from now on, if the tree belongs to one ASID.
     ///
     /// # Safety
     /// As for [`in_asid`](Self::in_asid).
@@ -85,7 +86,7 @@ impl LiveTree {
         }
     }
 
-    /// The ASID that the tree belongs to, if it is a user space with one.
+    /// Returns the ASID of the tree, if it belongs to one.
     pub const fn asid(&self) -> Option<u16> {
         match self.context.scope {
             Scope::Asid(asid) => Some(asid),
@@ -218,10 +219,30 @@ impl LiveTree {
         })
     }
 
-    /// Plans to have all of `target` translate to the memory from `to` on, with the attributes that
-    /// `change` names: a page that was shared becomes one's own. Other attributes and the sizes of
-    /// leaves stay. The old leaves become invalid and are invalidated before the new ones are
-    /// stored, so nobody may rely on the range unless the tree is parked.
+    /// Plans to set the access flag and the software bits of all leaves of `target` as `marks`
+    /// says. Splits leaves that reach beyond the range, unless they have these values already.
+    ///
+    /// # Errors
+    /// As for [`plan_protect`](Self::plan_protect), and [`PlanError::NoSuchSoftwareBits`].
+    pub fn plan_mark<'b, W: TableWindow, F: FrameSource>(
+        &'b mut self,
+        target: Target,
+        marks: Marks,
+        steps: &'b mut [Step],
+        window: &mut W,
+        frames: &mut F,
+    ) -> Result<Plan<'b>, PlanError> {
+        let (first, last) = self.context.bounds(target.range())?;
+        let (clear, set) = marks.masks()?;
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
+            planner.each_root(first, last, RootEdit::Mark(clear, set))
+        })
+    }
+
+    /// Plans to make all of `target` translate to the memory from `to` on, and to change the
+    /// attributes that `change` names: for copy-on-write, for example. Other attributes and the
+    /// sizes of leaves stay. Unless the tree is parked, it does so by break-before-make: the range
+    /// is invalid for a short time.
     ///
     /// # Errors
     /// [`PlanError::Unaligned`], [`PlanError::OutsideHalf`], [`PlanError::NoSuchMemory`],
@@ -260,20 +281,20 @@ impl LiveTree {
         })
     }
 
-    /// Plans to make all of `target` memory of the type `memory`. The old leaves become invalid and
-    /// are invalidated before the new ones are stored. Then caches are cleaned and invalidated for
-    /// the range, so that nothing of the old type is left there.
+    /// Plans to change the memory type of all of `target` to `memory`: unless the tree is parked,
+    /// by break-before-make. Then the plan cleans and invalidates the caches for the range, so no
+    /// line of the old type is left.
     ///
     /// # Errors
     /// As for [`plan_remap`](Self::plan_remap); an invalidated leaf is a [`PlanError::Hole`].
     ///
     /// # Safety
-    /// - Nobody accesses the range until the plan is applied: what is written by one type need not
-    ///   be seen by the other.
-    /// - From then on nobody accesses the same memory by a mapping that is cacheable, unless the
-    ///   new type is: no such alias is left. One that [`Maintenance::ByAlias`] names may be
-    ///   cacheable if it is gone, or of the new type, before the first access.
-    /// - The CPU that applies the plan translates the addresses that `maintenance` says.
+    /// - No CPU accesses the range until the plan is applied: a store by one type may not be
+    ///   visible to a load by the other.
+    /// - After that, unless the new type is cacheable, no CPU accesses the same memory by a
+    ///   cacheable mapping. The alias of [`Maintenance::ByAlias`] may be cacheable if it is
+    ///   unmapped, or has the new type, before the first access.
+    /// - The CPU that applies the plan translates the addresses of `maintenance`.
     pub unsafe fn plan_memory_type<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
         target: Target,
@@ -302,9 +323,8 @@ impl LiveTree {
         })
     }
 
-    /// Plans to unmap everything, by one invalidation of everything: of the whole ASID of a user
-    /// space, of the VMID of a guest. All tables below the root are freed, so they must come from
-    /// the frame source.
+    /// Plans to unmap everything with one invalidation: of the ASID of a user space, of the VMID of
+    /// a guest. The plan frees all tables below the root, so they must come from the frame source.
     ///
     /// # Errors
     /// [`PlanError::Foreign`], [`PlanError::TooLong`].

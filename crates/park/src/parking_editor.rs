@@ -10,9 +10,9 @@ use crate::root_switch::RootSwitch;
 use crate::surgery_root::SurgeryRoot;
 use crate::surgery_window::SurgeryWindow;
 
-/// A kernel that reaches its tables through the linear map and the image, has one allocator for
-/// frames and as the record of memory, and parks its CPUs by a [`Rendezvous`] while it edits from a
-/// [`SurgeryRoot`].
+/// The [`Editor`] of a kernel that reaches its tables through the linear map and the image, has one
+/// allocator that is also its record of memory, and parks its CPUs by a [`Rendezvous`] while it
+/// edits from a [`SurgeryRoot`].
 ///
 /// ```
 /// use linmap::{Editor, LinearMap};

@@ -40,12 +40,12 @@ pub enum Dsb {
 /// | `Asid` | ASIDE1IS | | | |
 /// | `Stage1` | VMALLE1IS | | | VMALLE1IS |
 ///
-/// EL2&0 of a host (`HCR_EL2.{E2H, TGE}` = {1, 1}) has the forms of EL1&0. Where a regime lacks a
+/// EL2&0 of a host (`HCR_EL2.{E2H, TGE}` = {1, 1}) has the forms of EL1&0. If a regime lacks a
 /// form, the CPU issues one that removes at least as much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
-    /// Everything that translates one input address, walk-cache entries too, in every ASID. At
-    /// stage 2 the input address is an IPA, and what combines both stages stays: see
+    /// All entries that translate one input address, walk-cache entries too, in every ASID. At
+    /// stage 2 the input address is an IPA, and entries that combine both stages remain: see
     /// [`Stage1`](Self::Stage1).
     ByVa(VaOperand),
     /// Leaf entries for one input address, in every ASID.
@@ -54,12 +54,12 @@ pub enum Tlbi {
     ByRange(RangeOperand),
     /// As [`LastLevelByVa`](Self::LastLevelByVa) for a range; FEAT_TLBIRANGE.
     LastLevelByRange(RangeOperand),
-    /// Everything of the regime; at stage 2, everything of the current VMID, both stages.
+    /// All entries of the regime; at stage 2, all of both stages in the current VMID.
     All,
-    /// As [`All`](Self::All), on this CPU alone.
+    /// As [`All`](Self::All), on this CPU only.
     AllLocal,
-    /// Everything that translates one address in the operand's ASID, walk-cache entries too, and
-    /// global leaf entries for it.
+    /// All entries that translate one address in the operand's ASID, walk-cache entries too, and
+    /// global leaf entries for the address.
     ByVaInAsid(VaOperand),
     /// Leaf entries for one address in the operand's ASID, and global ones.
     LastLevelByVaInAsid(VaOperand),
@@ -67,17 +67,16 @@ pub enum Tlbi {
     ByRangeInAsid(RangeOperand),
     /// As [`LastLevelByVaInAsid`](Self::LastLevelByVaInAsid) for a range; FEAT_TLBIRANGE.
     LastLevelByRangeInAsid(RangeOperand),
-    /// Everything of one ASID but its global leaf entries.
+    /// All entries of one ASID. Global leaf entries remain.
     Asid(u16),
-    /// Everything of stage 1 in the current VMID, and with it what combines both stages. A TLB may
-    /// keep such entries over an invalidation by IPA, so one of these follows it, after a DSB ISH
-    /// (Arm ARM D8.17).
+    /// All entries of stage 1 in the current VMID, and those that combine both stages. An
+    /// invalidation by IPA does not remove the latter, so this invalidation must follow it, after a
+    /// DSB ISH (Arm ARM D8.17).
     Stage1,
 }
 
-/// The instructions that write live tables, and order and publish what was written: one CPU as one
-/// translation regime sees it. A hypervisor has one such value for its own tables and another for
-/// those of its guests.
+/// The instructions that write live tables and order the writes: one CPU as one translation regime
+/// sees it. A hypervisor has one such value for its own tables and another for its guests'.
 ///
 /// # Safety
 /// Each function does what it says: what was stored is in memory, a barrier orders, an invalidation
@@ -131,7 +130,7 @@ pub unsafe trait Cpu {
     /// Starts an invalidation, which the next DSB of sufficient scope completes.
     fn tlbi(&mut self, tlbi: Tlbi);
     /// Cleans and invalidates the data cache lines of `len` bytes from `va` on to the point of
-    /// coherency (DC CIVAC), and waits for it (DSB SY).
+    /// coherency (DC CIVAC), and waits for completion (DSB SY).
     ///
     /// # Safety
     /// This CPU's own tables map the range.

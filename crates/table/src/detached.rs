@@ -89,8 +89,7 @@ impl DetachedTree {
         Ok(Self { geometry, root: written.table, base, used: written.used, built: written.built })
     }
 
-    /// The root table's frame; the first where the root has
-    /// [several tables](Geometry::root_tables).
+    /// Returns the root table's frame, the first of [several](Geometry::root_tables).
     pub fn root(&self) -> Pa {
         self.root
     }
@@ -118,10 +117,10 @@ impl DetachedTree {
         }
     }
 
-    /// Returns what the registers of stage 2 hold while the tree is in use for the guest `vmid`.
+    /// Returns the values of the stage 2 registers for the tree, with the VMID `vmid`.
     ///
     /// # Errors
-    /// [`RegisterError`] for a tree of stage 1, and for a VMID of more bits than `vmid_size` has.
+    /// [`RegisterError`] for a tree of stage 1, and for a VMID that does not fit `vmid_size`.
     pub fn stage_2_registers(
         &self,
         vmid: u16,

@@ -23,12 +23,12 @@ pub enum FirstMapError {
         /// How many ranges the map holds.
         capacity: usize,
     },
-    /// Tables can't stand there.
+    /// The address of the tables is 0 or not aligned, or exceeds the PA size.
     #[error("tables can't begin at {at}: not 0, a multiple of {align:#x}, and {bits} bits at most")]
     Misplaced {
         /// The address asked for.
         at: Pa,
-        /// What it has to be a multiple of.
+        /// The required alignment.
         align: u64,
         /// The PA size in bits.
         bits: u8,

@@ -40,14 +40,12 @@ pub unsafe trait FrameSource {
         frames.len()
     }
 
-    /// Hands out the frames of `bytes` bytes of memory, a power of two, aligned to `bytes`: the
-    /// tables of a root of stage 2
-    /// ([`Geometry::root_tables`](linmap_vmsa::Geometry::root_tables)). They are taken back one by
-    /// one. Returns the first.
+    /// Allocates consecutive frames, `bytes` in all, a power of two, aligned to `bytes`: the tables
+    /// of a root of stage 2 ([`Geometry::root_tables`](linmap_vmsa::Geometry::root_tables)).
+    /// Returns the first. [`free`](Self::free) takes them back one by one.
     ///
     /// # Errors
-    /// [`OutOfFrames`] when there are none, and always from a source that leaves this function as
-    /// it is.
+    /// [`OutOfFrames`] if no such frames are free. The provided body always returns it.
     fn alloc_consecutive(&mut self, bytes: u64) -> Result<Pa, OutOfFrames> {
         Err(OutOfFrames { wanted: bytes, largest_free: 0 })
     }

@@ -101,7 +101,7 @@ pub enum MappingError {
         /// What they can't say.
         error: AttributeError,
     },
-    /// The mapping allows what all tables of the geometry take away.
+    /// The mapping allows what the geometry's tables take away.
     #[error("the mapping of {va} allows what its tables take away: {tables} (D8.4.1.2.5)")]
     TakenByTables {
         /// The mapping's virtual address.

@@ -46,9 +46,9 @@ pub enum RecordError {
 /// Every range passed in consists of whole pages of the map and is not empty. A change that fails
 /// changes nothing.
 ///
-/// A kernel whose memory never changes implements [`first_unmappable`](Self::first_unmappable)
-/// alone. The other functions, by which memory is added and removed, are implemented together or
-/// not at all: as provided, they refuse.
+/// A kernel whose memory never changes implements only
+/// [`first_unmappable`](Self::first_unmappable). The other functions add and remove memory.
+/// Implement all of them or none: the provided bodies refuse.
 ///
 /// ```
 /// use linmap_table::{PhysicalMemory, RecordError, Unmappable};
@@ -123,7 +123,7 @@ pub trait PhysicalMemory {
     }
 }
 
-/// What a record without hotplug says to a change.
+/// The error of a record without hotplug.
 fn never_changes(range: PaRange) -> RecordError {
     RecordError::Refused { range, reason: "the kernel's memory never changes" }
 }

@@ -1,4 +1,4 @@
-//! Tables as bytes, for the build script of a kernel that has them in its image.
+//! Tables as bytes, for a build script that puts them into a kernel's image.
 
 use core::slice;
 
@@ -8,7 +8,7 @@ use crate::bump_frames::BumpFrames;
 use crate::detached::DetachedTree;
 use crate::first_map::{FirstMap, FirstMapError};
 
-/// The tables of a tree as the bytes that the image of a kernel holds from an address on.
+/// The tables of a tree as bytes, for the part of a kernel image that is loaded at a fixed address.
 ///
 /// ```
 /// use linmap_table::FirstMap;
@@ -35,25 +35,24 @@ pub struct TableImage<'r> {
 }
 
 impl TableImage<'_> {
-    /// The bytes, little-endian as the CPU reads them: whole tables, of which the root is the
-    /// first.
+    /// Returns the bytes, little-endian as the CPU reads them: whole tables, the root first.
     pub fn bytes(&self) -> &[u8] {
         self.bytes
     }
 
-    /// The tree, which says what the registers hold.
+    /// Returns the tree, which has the register values.
     pub fn tree(&self) -> &DetachedTree {
         &self.tree
     }
 }
 
 impl<const N: usize> FirstMap<N> {
-    /// Builds the tree in `room`, as it is when its bytes stand in memory from `at` on. `room`
-    /// needs space for one table more than the tree has, since tables are aligned.
+    /// Builds the tree in `room`, for loading at `at`. `room` needs space for one table more than
+    /// the tree has, because the tables in it are aligned.
     ///
     /// # Errors
-    /// [`FirstMapError::Misplaced`] unless `at` is a multiple of the granule, and of the size of
-    /// all [tables of a root](linmap_vmsa::Geometry::root_tables), and not 0; otherwise as
+    /// [`FirstMapError::Misplaced`] if `at` is 0, or not a multiple of the granule and of the size
+    /// of all [root tables](linmap_vmsa::Geometry::root_tables); otherwise as
     /// [`build`](Self::build).
     pub fn image<'r>(&self, at: Pa, room: &'r mut [u64]) -> Result<TableImage<'r>, FirstMapError> {
         let geometry = self.geometry();

@@ -15,7 +15,7 @@ pub enum Walk {
         level: Level,
         /// The leaf.
         descriptor: Descriptor,
-        /// What the tables on the way to it take away from what it allows.
+        /// What the tables on the way to the leaf take away.
         tables: TablePermissions,
     },
     /// The walk ends at an invalid entry: a translation fault.
@@ -26,8 +26,8 @@ pub enum Walk {
 }
 
 impl Walk {
-    /// Returns the attributes with which the address translates: those of the leaf, less what the
-    /// tables take away. `None` for a fault, and for attributes that linmap never writes.
+    /// Returns the effective attributes of the address: those of the leaf, less what the tables
+    /// take away. Returns `None` for a fault, and for attributes that linmap never writes.
     pub const fn attributes(&self, geometry: Geometry) -> Option<Attributes> {
         match *self {
             Self::Leaf { level, descriptor, tables, .. } => restricted(geometry, level, descriptor, tables),
@@ -97,13 +97,13 @@ pub struct Leaf {
     pub level: Level,
     /// The entry itself.
     pub descriptor: Descriptor,
-    /// What the tables that lead to it take away from what it allows.
+    /// What the tables on the way to the leaf take away.
     pub tables: TablePermissions,
 }
 
 impl Leaf {
-    /// Returns the attributes with which its addresses translate: its own, less what the tables
-    /// take away. `None` for attributes that linmap never writes.
+    /// Returns the effective attributes: those of the leaf, less what the tables take away. Returns
+    /// `None` for attributes that linmap never writes.
     pub const fn attributes(&self, geometry: Geometry) -> Option<Attributes> {
         restricted(geometry, self.level, self.descriptor, self.tables)
     }
@@ -134,8 +134,8 @@ struct OnPath {
     permissions: TablePermissions,
 }
 
-/// All leaves of a tree in ascending order, and a count of its tables. A leaf says what the tables
-/// take away that lie between the first one and itself.
+/// All leaves of a tree in ascending order, and a count of its tables. Each leaf states what the
+/// tables between the first one and the leaf take away.
 ///
 /// ```
 /// use linmap_table::{BumpFrames, FirstMap, LeafIter, OffsetWindow};

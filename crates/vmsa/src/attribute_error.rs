@@ -1,10 +1,10 @@
-//! Why descriptors can't say what attributes do.
+//! Why descriptors can't encode attributes.
 
 use thiserror::Error;
 
 use crate::{Access, Execute, MemoryType, Regime};
 
-/// Attributes that a regime's descriptors can't say.
+/// Attributes that a regime's descriptors can't encode.
 ///
 /// ```
 /// use linmap_vmsa::{Access, AttributeError, Attributes, Regime};
@@ -28,13 +28,13 @@ pub enum AttributeError {
         /// The regime.
         regime: Regime,
     },
-    /// There are no address space identifiers.
+    /// The leaf is non-global in a regime without ASIDs.
     #[error("the translation is not global, and the {regime} regime has no ASIDs: its nG is RES0")]
     NotGlobal {
         /// The regime.
         regime: Regime,
     },
-    /// S2AP says what a guest does, and stage 1 has none.
+    /// Access of a guest (S2AP) in a regime of stage 1.
     #[error("{access:?} is an access of stage 2, and the tables are those of {regime}")]
     GuestAccess {
         /// The access asked for.
@@ -42,22 +42,22 @@ pub enum AttributeError {
         /// The regime.
         regime: Regime,
     },
-    /// AP says what kernel and user space do, and stage 2 knows the guest as a whole.
+    /// Access of kernel and user space (AP) at stage 2.
     #[error("{access:?} is an access of stage 1, and the tables are those of stage 2")]
     NotGuestAccess {
         /// The access asked for.
         access: Access,
     },
-    /// One of EL1 and EL0 executes the memory, which stage 2 says only with FEAT_XNX.
+    /// Only one of EL1 and EL0 may execute the memory, which stage 2 encodes only with FEAT_XNX.
     #[error("EL1 and EL0 of the guest don't both execute the memory ({execute:?}), which takes FEAT_XNX")]
     ExecuteOfOneLevel {
         /// What was asked for.
         execute: Execute,
     },
-    /// Stage 2 has no hierarchical permissions: the bits are ignored.
+    /// Stage 2 has no hierarchical permissions: hardware ignores the bits.
     #[error("tables of stage 2 take away no permissions: the bits of their descriptors are ignored")]
     TablesOfStage2,
-    /// There is no user space from which tables could take something away.
+    /// Tables would take permissions from user space, which the regime does not have.
     #[error("tables can't restrict user space alone, since the {regime} regime has none")]
     TablesOfUser {
         /// The regime.

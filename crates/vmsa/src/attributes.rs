@@ -81,24 +81,24 @@ impl Attributes {
     /// Registers of a device.
     pub const DEVICE: Self = Self { memory: MemoryType::DeviceNgnre, ..Self::KERNEL_DATA };
 
-    /// Memory that a process and the kernel read and write, in one address space.
+    /// Memory that a process and the kernel read and write; non-global.
     pub const USER_DATA: Self = Self { access: Access::UserReadWrite, global: false, ..Self::KERNEL_DATA };
 
-    /// Memory that a process and the kernel read, in one address space.
+    /// Memory that a process and the kernel read; non-global.
     pub const USER_RODATA: Self = Self { access: Access::UserReadOnly, ..Self::USER_DATA };
 
-    /// Code of a process, in one address space.
+    /// Code of a process; non-global.
     pub const USER_TEXT: Self = Self { execute: Execute::User, ..Self::USER_RODATA };
 
-    /// A guest's memory at stage 2: it does there what it likes.
+    /// A guest's memory at stage 2: the guest reads, writes and executes it.
     pub const GUEST_RAM: Self =
         Self { access: Access::GuestReadWrite, execute: Execute::Both, ..Self::KERNEL_DATA };
 
-    /// Registers of a device that a guest uses itself.
+    /// Registers of a device that is passed to a guest.
     pub const GUEST_DEVICE: Self = Self { access: Access::GuestReadWrite, ..Self::DEVICE };
 
-    /// Whether the mapping is writable and executable, which linmap refuses at stage 1. At stage 2
-    /// it is ordinary: the guest's own stage 1 says what is code.
+    /// Returns whether the mapping is writable and executable, which linmap refuses at stage 1. At
+    /// stage 2 it is allowed: the guest's own stage 1 decides what is code.
     pub const fn writable_and_executable(self) -> bool {
         self.access.writable() && !matches!(self.execute, Execute::Never)
     }
@@ -137,8 +137,8 @@ impl Attributes {
         Ok(())
     }
 
-    /// Checks that the descriptors of `geometry` can say this: those of its regime, with the memory
-    /// types that its [`Mair`](crate::Mair) has.
+    /// Checks that descriptors of `geometry` can encode these attributes: in its regime, with the
+    /// memory types of its [`Mair`](crate::Mair).
     ///
     /// # Errors
     /// As [`check`](Self::check), and [`AttributeError::NoSlot`].

@@ -76,7 +76,7 @@ pub enum GeometryError {
         /// The size asked for.
         bits: u8,
     },
-    /// The CPU has no physical address that a guest could have at such an IPA (Arm ARM D8.2.2).
+    /// The IPA size exceeds the PA size (Arm ARM D8.2.2).
     #[error("IPA size of {bits} bits is more than the {pa_bits} bits of physical address")]
     IpaBits {
         /// The size asked for.
@@ -126,12 +126,12 @@ impl Geometry {
     }
 
     /// Returns the geometry of stage 2 with this granule, `ipa_bits` of intermediate physical
-    /// address and `pa_bits` of physical address, the PA size of the CPU at most.
+    /// address and `pa_bits` of physical address, at most the CPU's PA size.
     ///
     /// # Errors
     /// [`GeometryError::VaBits`] unless `ipa_bits` is 25 to 52, [`GeometryError::PaBits`] as for
     /// [`new`](Self::new), and [`GeometryError::IpaBits`] if `ipa_bits` is more than `pa_bits`:
-    /// the architecture has T0SZ and the start level fault then.
+    /// such a T0SZ or start level faults.
     pub const fn stage_2(
         granule: Granule,
         ipa_bits: u8,
@@ -146,7 +146,7 @@ impl Geometry {
     }
 
     /// Returns the geometry of stage 2 with `granule` and `ipa_bits` of intermediate physical
-    /// address on this CPU, with its PA size and all that [`Stage2::of_cpu`] finds.
+    /// address on this CPU, with its PA size and the features that [`Stage2::of_cpu`] finds.
     ///
     /// As in [`of_cpu`](Self::of_cpu) the PA size is at most 48 bits unless `wide` asks for more or
     /// the IPAs have more.
@@ -173,16 +173,16 @@ impl Geometry {
         Self::stage_2(granule, ipa_bits, pa_bits, Stage2::of_cpu(mmfr1, mmfr2))
     }
 
-    /// Returns the same geometry in another regime, with tables that take away nothing.
+    /// Returns the same geometry in another regime. Its tables take away nothing.
     #[must_use]
     pub const fn in_regime(self, regime: Regime) -> Self {
         let mair = if regime.is_stage_2() { Mair::DEFAULT } else { self.mair };
         Self { regime, tables: TablePermissions::ALL, mair, ..self }
     }
 
-    /// Returns the same geometry for a tree whose table descriptors take away `tables` from what is
-    /// below them. All that writes tables by this geometry writes such descriptors, and refuses
-    /// mappings that they would restrict. Reading goes by the descriptors that are found.
+    /// Returns the same geometry for a tree whose table descriptors take away `tables` from
+    /// everything below them. All code that writes tables by this geometry writes such descriptors,
+    /// and refuses mappings that they would restrict. Readers use the descriptors that they find.
     ///
     /// # Errors
     /// [`AttributeError::TablesOfStage2`], [`AttributeError::TablesOfUser`].
@@ -194,19 +194,19 @@ impl Geometry {
     }
 
     /// Returns the same geometry for a tree whose leaves name memory types by the slots of `mair`.
-    /// Leaves of stage 2 have the types themselves, so its geometry stays as it is.
+    /// A geometry of stage 2 does not change: its leaves contain the memory type itself.
     #[must_use]
     pub const fn with_mair(self, mair: Mair) -> Self {
         if self.regime.is_stage_2() { self } else { Self { mair, ..self } }
     }
 
-    /// The slots in which leaves find their memory types; without meaning at stage 2.
+    /// Returns the MAIR slots of the memory types, which stage 2 does not use.
     #[inline]
     pub const fn mair(self) -> Mair {
         self.mair
     }
 
-    /// What new table descriptors take away from what is below them.
+    /// Returns what new table descriptors take away from everything below them.
     #[inline]
     pub const fn table_permissions(self) -> TablePermissions {
         self.tables
@@ -273,8 +273,8 @@ impl Geometry {
         !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
     }
 
-    /// The level at which a walk starts (Arm ARM D8.2.2). At stage 2 the least number of levels
-    /// with which [`root_tables`](Self::root_tables) is at most 16.
+    /// Returns the level at which a walk starts (Arm ARM D8.2.2). At stage 2 a walk has the fewest
+    /// levels for which [`root_tables`](Self::root_tables) is at most 16.
     #[inline]
     pub const fn start_level(self) -> Level {
         let resolved = self.va_bits as u32 - self.granule.shift();
@@ -302,9 +302,9 @@ impl Geometry {
         }
     }
 
-    /// Returns how many tables the root consists of: 1, and at stage 2 up to 16 that stand one
-    /// after the other, aligned to the size of all (Arm ARM D8.2.2, "Concatenated translation
-    /// tables"). Each translates as many addresses as one table at the start level.
+    /// Returns the number of tables in the root: 1, or at stage 2 up to 16 consecutive ones,
+    /// aligned to their total size (Arm ARM D8.2.2, "Concatenated translation tables"). Each
+    /// translates as many addresses as one table at the start level.
     #[inline]
     pub const fn root_tables(self) -> usize {
         match self.regime {

@@ -1,11 +1,10 @@
-//! MAIR: which memory types a kernel's eight slots hold.
+//! MAIR: the memory types in its eight slots.
 
 use crate::memory_type::MemoryType;
 
-/// The memory types in a value of MAIR_ELx (Arm ARM D24.2, MAIR_EL1): in which slot each
-/// [`MemoryType`] is, if it is in one.
+/// A value of MAIR_ELx (Arm ARM D24.2, MAIR_EL1): the slot of each [`MemoryType`], if it has one.
 ///
-/// [`Mair::DEFAULT`] has them all. A kernel with an order of its own gives a tree its slots with
+/// [`Mair::DEFAULT`] has a slot for each. A kernel with its own MAIR value passes it to
 /// [`Geometry::with_mair`](crate::Geometry::with_mair).
 ///
 /// ```
@@ -39,8 +38,8 @@ impl Mair {
         Self::new(value)
     };
 
-    /// Returns the slots of the register value `value`. A type that several slots have is used from
-    /// the first of them.
+    /// Returns the slots of the register value `value`. If several slots have a type, uses the
+    /// first.
     pub const fn new(value: u64) -> Self {
         let (mut slots, mut present) = (0u16, 0);
         let mut nth = 0;
@@ -59,8 +58,8 @@ impl Mair {
         Self { slots: slots.to_le_bytes(), present }
     }
 
-    /// Returns the register value with these slots. A slot that has none of the types is that of
-    /// Device-nGnRnE, 0: a kernel whose own value has more in it loads that one.
+    /// Returns the register value with these slots. Slots with none of the types are 0
+    /// (Device-nGnRnE). A kernel whose value has other types too loads its own value.
     pub const fn value(self) -> u64 {
         let mut value = 0;
         let mut nth = 0;
@@ -74,7 +73,7 @@ impl Mair {
         value
     }
 
-    /// Returns whether every type is in a slot.
+    /// Returns whether every type has a slot.
     #[inline(always)]
     pub const fn has_every(self) -> bool {
         self.present == (1 << MemoryType::EVERY.len()) - 1

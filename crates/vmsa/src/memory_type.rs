@@ -5,10 +5,10 @@ use crate::Stage2;
 /// `MemAttr[3:0]` of stage 2.
 pub(crate) const MEM_ATTR: u64 = 0b1111 << 2;
 
-/// The memory type of a mapping. Each has its own MAIR slot: [`Mair`](crate::Mair) says which. At
-/// stage 2 the descriptor has the type itself, which combines with that of the guest's stage 1: the
-/// stricter of both holds. With HCR_EL2.FWB normal memory is write-back cacheable, whatever the
-/// guest says.
+/// The memory type of a mapping. At stage 1 a leaf names its MAIR slot ([`Mair`](crate::Mair)). At
+/// stage 2 the leaf contains the type itself, and hardware combines it with the type of the guest's
+/// stage 1: the stricter one applies. With HCR_EL2.FWB, normal memory of stage 2 is write-back
+/// cacheable whatever the guest's type.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MemoryType {
     /// Write-back cacheable memory.
@@ -16,7 +16,7 @@ pub enum MemoryType {
     /// Write-back cacheable memory with MTE allocation tags. Only for CPUs with FEAT_MTE2:
     /// elsewhere its MAIR encoding is reserved.
     NormalTagged,
-    /// Memory that is not cached.
+    /// Normal non-cacheable memory.
     NormalNonCacheable,
     /// Device-nGnRE: registers of a device; early write acknowledgement allowed.
     DeviceNgnre,

@@ -20,14 +20,14 @@ pub enum Regime {
     Stage2(Stage2),
 }
 
-/// What the descriptors of stage 2 can say, by the features that are in use.
+/// The form of stage 2 descriptors, by the features in use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Stage2 {
     /// The guest's memory type and that of stage 2 combine to the weaker cacheability or the
     /// stricter device type, and one bit says whether the guest executes the memory.
     Base,
-    /// HCR_EL2.FWB is set (FEAT_S2FWB): normal memory of stage 2 is write-back cacheable, whatever
-    /// the guest says.
+    /// HCR_EL2.FWB is set (FEAT_S2FWB): normal memory of stage 2 is write-back cacheable whatever
+    /// the guest's memory type.
     Fwb,
     /// FEAT_XNX: EL1 and EL0 of the guest execute memory independently.
     Xnx,
@@ -36,8 +36,8 @@ pub enum Stage2 {
 }
 
 impl Stage2 {
-    /// Returns the form of descriptors with all that the CPU has. With
-    /// [`has_fwb`](Self::has_fwb), HCR_EL2.FWB must be set.
+    /// Returns the form with all features of the CPU. If [`has_fwb`](Self::has_fwb) is true,
+    /// HCR_EL2.FWB must be set.
     pub const fn of_cpu(mmfr1: Mmfr1, mmfr2: Mmfr2) -> Self {
         match (mmfr2.fwb(), mmfr1.xnx()) {
             (false, false) => Self::Base,

@@ -5,12 +5,12 @@ use crate::id::Mmfr1;
 use crate::registers::{RegisterError, WALKS, ips, tg0, ttbr, txsz};
 use crate::{Geometry, Granule, Pa, Regime};
 
-/// How many bits a VMID has.
+/// The size of VMIDs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum VmidSize {
-    /// 8: VTCR_EL2.VS is clear.
+    /// 8 bits: VTCR_EL2.VS is clear.
     Bits8,
-    /// 16: VTCR_EL2.VS is set, which takes FEAT_VMID16.
+    /// 16 bits: VTCR_EL2.VS is set, which needs FEAT_VMID16.
     Bits16,
 }
 
@@ -32,7 +32,7 @@ const VM: u64 = 1;
 /// HCR_EL2.FWB: MemAttr has the form of [`Stage2::has_fwb`](crate::Stage2::has_fwb).
 const FWB: u64 = 1 << 46;
 
-/// What the registers of EL2 hold while one tree of stage 2 is in use (Arm ARM D24.2).
+/// The values of the EL2 registers for one tree of stage 2 (Arm ARM D24.2).
 ///
 /// ```
 /// use linmap_vmsa::{Geometry, Granule, Pa, Stage2, Stage2Registers, VmidSize};
@@ -53,16 +53,16 @@ pub struct Stage2Registers {
     pub vtcr: u64,
     /// VTTBR_EL2: the root in BADDR, and the VMID. CnP is 0.
     pub vttbr: u64,
-    /// The bits to set in HCR_EL2: VM, and FWB if the descriptors are made for it. Its other bits
-    /// are the hypervisor's; without [`Stage2::has_fwb`](crate::Stage2::has_fwb) FWB stays clear.
+    /// The bits to set in HCR_EL2: VM, and FWB if [`Stage2::has_fwb`](crate::Stage2::has_fwb) is
+    /// true. Otherwise FWB must be clear. The hypervisor chooses the other bits.
     pub hcr: u64,
 }
 
 impl Stage2Registers {
     /// Returns the values for a tree with its root in the frames from `root` on.
     ///
-    /// The CPU must have the PA size, the granule and, for [`VmidSize::Bits16`], FEAT_VMID16:
-    /// [`Geometry::stage_2_of_cpu`] and [`VmidSize::of_cpu`] ask for nothing else.
+    /// The CPU must have the PA size, the granule and, for [`VmidSize::Bits16`], FEAT_VMID16, as it
+    /// does for values from [`Geometry::stage_2_of_cpu`] and [`VmidSize::of_cpu`].
     ///
     /// # Errors
     /// [`RegisterError::NotStage2`], [`RegisterError::NotAFrame`] unless the root is aligned to the

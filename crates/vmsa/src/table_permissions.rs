@@ -5,10 +5,10 @@ use crate::permissions::{Access, Execute};
 use crate::regime::Regime;
 
 /// What a table descriptor takes away from all leaves below it: APTable, UXNTable and PXNTable (Arm
-/// ARM D8.4.1.2.5), or APTable and XNTable where there is no user space. They add up: a leaf allows
-/// what it says itself, less what each table on the way to it takes away.
+/// ARM D8.4.1.2.5), or APTable and XNTable where there is no user space. They accumulate: a leaf
+/// allows what its own bits allow, less what each table on the way to it takes away.
 ///
-/// They count only while TCR_ELx.HPD0 or HPD1, by the half, is clear, as in all values of
+/// They apply only while TCR_ELx.HPD0 or HPD1 (by the half) is clear, as in all values of
 /// [`registers`](crate::registers). Stage 2 has none.
 ///
 /// ```
@@ -28,7 +28,7 @@ const SHIFT: u32 = 59;
 const XN_TABLE: u8 = 0b0010;
 
 impl TablePermissions {
-    /// Takes nothing away.
+    /// The tables take nothing away.
     pub const ALL: Self = Self(0);
     /// The kernel does not execute what is below (PXNTable).
     pub const NO_KERNEL_EXECUTE: Self = Self(0b0001);
@@ -47,7 +47,7 @@ impl TablePermissions {
         Self(self.0 | other.0)
     }
 
-    /// Returns whether all that `other` takes away is taken away here too.
+    /// Returns whether these tables take away everything that `other` does.
     pub const fn takes(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -58,7 +58,7 @@ impl TablePermissions {
         self.0 == 0
     }
 
-    /// Checks that the table descriptors of `regime` can say this.
+    /// Checks that table descriptors of `regime` can encode this.
     ///
     /// # Errors
     /// [`AttributeError::TablesOfStage2`], and [`AttributeError::TablesOfUser`] for what is taken
@@ -73,7 +73,7 @@ impl TablePermissions {
         }
     }
 
-    /// The bits of a table descriptor, 62:59. What `regime` can't say is left out.
+    /// Returns bits 62:59 of a table descriptor, without those that `regime` does not have.
     #[inline]
     pub const fn bits(self, regime: Regime) -> u64 {
         let value = match regime {
@@ -87,8 +87,8 @@ impl TablePermissions {
         (value as u64) << SHIFT
     }
 
-    /// Returns what the table descriptor `bits` takes away in `regime`: bits that are ignored there
-    /// count for nothing. The descriptors of several levels may be combined by OR before.
+    /// Returns what the table descriptor `bits` takes away in `regime`, without bits that hardware
+    /// ignores there. `bits` may be the OR of the descriptors of several levels.
     #[inline]
     pub const fn from_bits(bits: u64, regime: Regime) -> Self {
         let value = (bits >> SHIFT) as u8 & 0b1111;

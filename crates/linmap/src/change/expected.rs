@@ -42,9 +42,9 @@ impl LinearMap {
         })
     }
 
-    /// Compares every entry of the kernel's half with what it must be:
-    /// [`expected`](Self::expected) in the linear region, and `behind` in the rest of the half,
-    /// ascending. All frames count as tables: a kernel that knows which are calls
+    /// Compares every entry of the kernel's half with what it must be: [`expected`](Self::expected)
+    /// in the linear region, and `behind` in the rest of the half, ascending. It accepts any frame
+    /// as a table. A kernel that knows which frames are tables calls
     /// [`verify_tree`](linmap_table::verify::verify_tree) itself.
     ///
     /// # Errors

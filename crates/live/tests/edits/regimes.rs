@@ -2,8 +2,8 @@
 //! go wrong, refused or done right.
 
 use linmap_live::{
-    AddressSpace, BrokenRule, Change, Edit, Invalidation, LiveTree, Maintenance, PlanError, Retried, Step,
-    Target,
+    AddressSpace, BrokenRule, Change, Edit, Invalidation, LiveTree, Maintenance, Marks, PlanError, Retried,
+    Step, Target,
 };
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow, TableWindow};
 use linmap_vmsa::bbm::Requirement;
@@ -226,6 +226,47 @@ fn a_global_leaf_in_the_tree_of_one_asid_is_refused_by_the_check_too() {
     let Some(Step::Store(store)) = steps.get_mut(4) else { panic!("the new page") };
     store.edit = Edit::Write { first: global, step: 0 };
     assert_eq!(machine.check(&steps), Err(BrokenRule::GlobalLeaf { va: DATA, level: Level::L3 }));
+}
+
+#[test]
+fn software_bits_and_the_access_flag_survive_split_protect_and_fold() {
+    for regime in [Regime::El1And0, Regime::Stage2(Stage2::Base)] {
+        let (attributes, read_only) = match regime {
+            Regime::El1And0 => (Attributes::USER_DATA, Access::UserReadOnly),
+            _ => (Attributes::GUEST_RAM, Access::GuestReadOnly),
+        };
+        let leaves = Leaves::ContiguousBlocks;
+        let mut machine = Machine::new(regime, BbmLevel::L3, 2 * BLOCK, attributes, leaves);
+        let block = VaRange::new(DATA, BLOCK);
+        // SAFETY: no CPU accesses the range.
+        let target = |range| Target::Retried(unsafe { Retried::new(range) });
+        let marks = Marks { accessed: Some(false), software: Some(0b1010) };
+        let page = VaRange::new(Va(DATA.0 + 3 * PAGE), PAGE);
+        for round in 0..4 {
+            let (tree, steps, window, arena) = machine.tree();
+            let plan = match round {
+                0 => tree.plan_mark(target(block), marks, steps, window, arena),
+                1 => tree.plan_protect(target(page), access(read_only), steps, window, arena),
+                2 => tree.plan_protect(target(page), access(attributes.access), steps, window, arena),
+                _ => tree.plan_fold(target(block), steps, window, arena),
+            };
+            let checked = plan.unwrap().check(window).unwrap();
+            // SAFETY: no CPU walks the tree.
+            unsafe { checked.apply(window, &mut HostCpu::default()) }.free(window, arena);
+            let geometry = machine.space.geometry();
+            for leaf in machine.space.leaves(&mut machine.window) {
+                let marked = leaf.va.0 < DATA.0 + BLOCK;
+                let software = if marked { 0b1010 } else { 0 };
+                assert_eq!(leaf.descriptor.0 >> 55 & 15, software, "{regime} {round} {}", leaf.va);
+                assert_eq!(leaf.attributes(geometry).unwrap().accessed, !marked);
+            }
+        }
+        assert_eq!(machine.space.leaves(&mut machine.window).count(), 2, "unlike neighbours stay apart");
+        let (tree, steps, window, arena) = machine.tree();
+        let too_many = Marks { software: Some(16), ..Marks::default() };
+        let error = tree.plan_mark(target(block), too_many, steps, window, arena).map(drop);
+        assert_eq!(error, Err(PlanError::NoSuchSoftwareBits { software: 16 }));
+    }
 }
 
 #[test]

@@ -41,6 +41,6 @@ pub struct Expected {
     pub len: u64,
     /// The entries.
     pub content: Content,
-    /// What every table below the root that leads there takes away, no more and no less.
+    /// Exactly what every table below the root that leads there must take away.
     pub tables: TablePermissions,
 }

@@ -121,7 +121,8 @@ pub enum TreeError {
         /// The descriptor of the same table.
         wanted: Descriptor,
     },
-    /// The tables on the way to the entry take away what they must for another range below them.
+    /// The tables on the way to the entry do not take away what this range requires. They match
+    /// another range below them.
     #[error("the tables above {place} take away {found}, and for it they must take away {wanted}")]
     Tables {
         /// The entry.
