@@ -158,7 +158,9 @@ impl AddressSpace {
     /// # Safety
     /// User space or guest may access the memory as the attributes say. What the caller has written
     /// to it comes before the new leaves: a DMB ISHST or DSB ISHST has followed. Without one
-    /// another CPU may find the leaf, and then what an earlier owner left there.
+    /// another CPU may find the leaf, and then what an earlier owner left there. Without
+    /// HCR_EL2.FWB a guest whose caches are off finds only what was cleaned to the point of
+    /// coherency.
     pub unsafe fn map<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         mappings: &Mappings<'_>,

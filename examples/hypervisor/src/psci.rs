@@ -3,12 +3,17 @@
 use smccc::{Call, Smc, psci};
 
 use crate::cpu::{self, Start};
+use crate::lock::Lock;
 use crate::machine::{EDITOR, end};
 use crate::{dirty, guest};
 
 /// What an unknown call returns.
 pub const NOT_SUPPORTED: u64 = u64::MAX;
 const INVALID_PARAMETERS: u64 = -2i64 as u64;
+const ALREADY_ON: u64 = -4i64 as u64;
+const ON_PENDING: u64 = -5i64 as u64;
+/// Held while a guest CPU starts another.
+static STARTING: Lock<()> = Lock::new(());
 
 /// How each CPU starts.
 pub static STARTS: [Start; EDITOR + 1] = [const { Start::none() }; EDITOR + 1];
@@ -53,8 +58,17 @@ pub fn call(registers: &[u64; 31]) -> u64 {
             if number >= EDITOR {
                 return INVALID_PARAMETERS;
             }
-            guest::set_entry(number, entry, context);
-            start(number, guest::run)
+            // One call at a time: the entry of a CPU that is on, or about to be, stays.
+            let _turn = STARTING.lock();
+            match firmware(psci::PSCI_AFFINITY_INFO_64, target, 0, 0) {
+                0 => ALREADY_ON,
+                1 => {
+                    guest::set_entry(number, entry, context);
+                    start(number, guest::run)
+                }
+                2 => ON_PENDING,
+                error => error,
+            }
         }
         psci::PSCI_SYSTEM_OFF => dirty::guest_is_done(),
         psci::PSCI_SYSTEM_RESET => end(Some(format_args!("the guest resets its machine"))),
