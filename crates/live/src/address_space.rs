@@ -119,7 +119,10 @@ impl AddressSpace {
     /// every change, with the space's present ASID.
     ///
     /// # Safety
-    /// As for [`LiveTree::in_asid`].
+    /// As for [`LiveTree::in_asid`]. The space keeps the ASID until a change has returned, unless
+    /// the change only maps what was not mapped: the CPU that makes it runs the space, or no CPU
+    /// switches to it meanwhile. To invalidate by another ASID afterwards is too late: the change
+    /// has stored new leaves after a break, and has freed tables.
     pub const unsafe fn set_asid(&mut self, asid: u16) {
         // SAFETY: the caller's.
         unsafe { self.tree.set_asid(asid) };
@@ -234,7 +237,8 @@ impl AddressSpace {
     /// As for [`LiveTree::plan_remap`].
     ///
     /// # Safety
-    /// User space or guest may access the memory as the attributes say.
+    /// User space or guest may access the memory as the attributes say. What the caller has written
+    /// to it comes first, as for [`map`](Self::map).
     pub unsafe fn remap<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         range: VaRange,
