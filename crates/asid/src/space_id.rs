@@ -42,8 +42,10 @@ impl SpaceId {
     ///
     /// The identifier may change when a CPU switches to the space. Either
     /// - edit the space on a CPU that runs it: the identifier can't change there, or
-    /// - read the identifier again after the DSB that completes the invalidation, and if it
-    ///   differs, invalidate by the new one too.
+    /// - read the identifier again after the DSB that completes the invalidation, before new
+    ///   descriptors replace broken ones and before frames or tables are reused, and if it differs,
+    ///   invalidate by the new one too. An edit that does all of that in one call needs the first
+    ///   way.
     pub fn id(&self) -> Option<u16> {
         match self.tag() {
             Tag::NONE => None,
