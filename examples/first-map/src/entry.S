@@ -14,6 +14,8 @@ _start:
     msr     vbar_el1, x9
     b       4f
 2:  msr     vbar_el2, x9
+    mov     x10, #(1 << 31)             // RW; E2H is UNKNOWN after a reset, and the regime is EL2
+    msr     hcr_el2, x10
     b       4f
 3:  msr     vbar_el3, x9
 4:  isb
