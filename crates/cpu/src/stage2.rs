@@ -15,15 +15,15 @@ use crate::memory::{instruct, memory_methods, write_register};
 pub struct Stage2;
 
 impl Stage2 {
-    /// Removes all entries of EL1&0 and stage 2 from this CPU's TLB, of every VMID: ALLE1, DSB NSH,
+    /// Removes all entries of EL1&0 and stage 2 from this CPU's TLB, of every VMID: ALLE1, DSB ISH,
     /// ISB. [`Tlbi::AllLocal`] removes the current VMID only.
     ///
-    /// It is the TLBI of a rollover of VMIDs. `linmap-asid` also asks for a DSB ISH then, before
-    /// the guest runs.
+    /// It is what `linmap-asid` asks for in a rollover of VMIDs, with the DSB that it asks for
+    /// before the guest runs.
     #[inline(always)]
     pub fn invalidate_every_vmid(&mut self) {
         instruct!("tlbi alle1");
-        self.dsb(Dsb::Nsh);
+        self.dsb(Dsb::Ish);
         self.isb();
     }
 }

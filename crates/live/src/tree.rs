@@ -68,6 +68,7 @@ impl LiveTree {
     /// ASID only, and it maps no global leaf.
     ///
     /// # Safety
+    /// - The regime has ASIDs: it is EL1&0 or EL2&0.
     /// - No leaf of the tree is global.
     /// - No CPU uses TLB entries of the tree of another ASID: the tree never had another, or each
     ///   CPU invalidates its TLB before it uses that ASID again, as `linmap-asid` requires after a
