@@ -7,5 +7,6 @@ mod parked;
 mod random;
 mod recorded;
 mod regressions;
+mod runs_of_gigabytes;
 mod spaces;
 mod world;
