@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::refused::Refused;
 use crate::scope::Scope;
 use crate::step::Step;
+use crate::tree_context::TreeContext;
 
 impl<'b> Plan<'b> {
     /// Checks that every step is legal on the tree as it is, on CPUs with its BBM level.
@@ -101,34 +102,33 @@ impl<'b> CheckedPlan<'b> {
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
-        if let Scope::Asid(asid) = context.scope {
-            // SAFETY: the caller's.
-            return unsafe { self.apply_in_asid(asid, window, cpu) };
-        }
         // SAFETY: the caller's, and the check has accepted the plan.
-        let counts = unsafe { apply_all(context, steps, window, cpu) };
+        let counts = unsafe {
+            match context.scope {
+                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu),
+                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu),
+            }
+        };
         // Planners write these steps last.
         let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }
+}
 
-    /// [`apply`](Self::apply) for the tree of one ASID.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(never)]
-    unsafe fn apply_in_asid<W: TableWindow, C: Cpu>(
-        self,
-        asid: u16,
-        window: &mut W,
-        cpu: &mut C,
-    ) -> Applied<'b> {
-        let (context, steps) = (self.plan.context(), self.plan.steps());
-        // SAFETY: the caller's, and the check has accepted the plan.
-        let counts = unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }) };
-        let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
-        Applied { plan: self.plan, counts, removes_tables }
-    }
+/// Executes the steps for the tree of one ASID.
+///
+/// # Safety
+/// As for [`apply_all`].
+#[inline(never)]
+unsafe fn apply_in_asid<W: TableWindow, C: Cpu>(
+    context: &TreeContext,
+    steps: &[Step],
+    asid: u16,
+    window: &mut W,
+    cpu: &mut C,
+) -> EditCounts {
+    // SAFETY: the caller's.
+    unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }) }
 }
 
 impl Applied<'_> {

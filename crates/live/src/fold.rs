@@ -48,6 +48,8 @@ struct Group {
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to fold what lies in `first..=last`.
+    // Inlined into the one caller that every kernel has.
+    #[inline(always)]
     pub fn fold(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
         let top = self.lowest(first, last);
         let index = top.index(first);
@@ -58,6 +60,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         {
             return self.fold_one(top, index, level);
         }
+        self.fold_inside(top, first, last)
+    }
+
+    /// [`fold`](Self::fold) without a short way for one table.
+    pub fn fold_any(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
+        let top = self.lowest(first, last);
         self.fold_inside(top, first, last)
     }
 

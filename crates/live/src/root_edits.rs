@@ -52,7 +52,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 RootEdit::Protect(change) => self.protect_in_regime(from, to, change)?,
                 RootEdit::Mark(clear, set) => self.mark(from, to, clear, set)?,
                 RootEdit::Split(level) => self.split(Cut::Down { first: from, last: to, to: level })?,
-                RootEdit::Fold => self.fold(from, to)?,
+                RootEdit::Fold => self.fold_any(from, to)?,
             }
             if to == last {
                 self.finish()?;

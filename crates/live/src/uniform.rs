@@ -17,7 +17,7 @@ const CHUNK: usize = 32;
 const RUN: usize = 16;
 
 /// Chunks that are compared before a difference ends the comparison.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 8;
 
 /// Returns the attributes and the address of the one leaf that translates what the table in frame
 /// `table` at `level`, below a root, does with all tables below it, or `None`.
@@ -49,14 +49,22 @@ pub(crate) fn uniform_below<W: TableWindow>(
     table: Pa,
     level: Level,
 ) -> Option<(u64, Pa)> {
-    let (attributes, pa) = uniform(geometry, window, table, level)?;
-    let tables = link.table_permissions(geometry.regime());
-    (tables.is_all() || allows(geometry, tables, attributes)).then_some((attributes, pa))
+    let whole = uniform(geometry, window, table, level)?;
+    (link.0 & HIERARCHICAL == 0 || allows_below(geometry, link, whole.0)).then_some(whole)
+}
+
+/// What a table descriptor says about all below it: bits 63:59 (Arm ARM D8.3.1.2).
+const HIERARCHICAL: u64 = 0b1_1111 << 59;
+
+/// Returns whether a leaf with these attributes loses nothing below the table that `link` leads to.
+#[cold]
+#[inline(never)]
+fn allows_below(geometry: Geometry, link: Descriptor, attributes: u64) -> bool {
+    allows(geometry, link.table_permissions(geometry.regime()), attributes)
 }
 
 /// Returns whether a leaf with these attributes loses nothing below tables that take away `tables`.
 #[cold]
-#[inline(never)]
 pub(crate) fn allows(geometry: Geometry, tables: TablePermissions, attributes: u64) -> bool {
     let regime = geometry.regime();
     tables.allows_access(Access::from_bits(attributes, regime))
@@ -99,7 +107,7 @@ fn parts_match<W: TableWindow>(
         let address = Pa(start.0.wrapping_add((index as u64) << shift));
         if index.is_multiple_of(RUN)
             && let Some(run) = entries.get(index..).and_then(|rest| rest.first_chunk())
-            && run_matches(run, leaf(geometry, level, attributes, address).0, 1 << shift)
+            && run_matches(true, run, leaf(geometry, level, attributes, address).0, 1 << shift)
         {
             index += RUN;
             continue;
@@ -153,7 +161,7 @@ fn chunks_match(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
             let (runs, _) = chunk.as_chunks::<RUN>();
             let mut chunk_matches = true;
             for run in runs {
-                chunk_matches &= run_matches(run, expected, step);
+                chunk_matches = run_matches(chunk_matches, run, expected, step);
                 expected = expected.wrapping_add(step.wrapping_mul(RUN as u64));
             }
             all_match &= chunk_matches;
@@ -165,10 +173,12 @@ fn chunks_match(chunks: &[[u64; CHUNK]], expected: u64, step: u64) -> bool {
     true
 }
 
+/// Returns whether the entries of the run are `expected` and so on, if all before it `matched`.
+// One chain of comparisons over all runs of a chunk.
 #[inline(always)]
-fn run_matches(run: &[u64; RUN], expected: u64, step: u64) -> bool {
+fn run_matches(matched: bool, run: &[u64; RUN], expected: u64, step: u64) -> bool {
     let mut next = expected | run[0] & CONTIGUOUS;
-    let mut all_match = true;
+    let mut all_match = matched;
     for found in run {
         all_match &= *found == next;
         next = next.wrapping_add(step);
