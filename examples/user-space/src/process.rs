@@ -38,7 +38,6 @@ static ASIDS: IdAllocator<CPUS> = match IdAllocator::new(3, &[0]) {
 
 /// The root of no process.
 #[repr(align(4096))]
-#[allow(dead_code, reason = "hardware reads it")]
 struct Empty([u64; 512]);
 static EMPTY: Empty = Empty([0; 512]);
 
@@ -217,7 +216,7 @@ impl Cpu {
 
     /// Leaves the process.
     pub fn rest(&mut self) {
-        write_ttbr0(Pa(&raw const EMPTY as u64 - OFFSET), 0);
+        write_ttbr0(Pa(EMPTY.0.as_ptr() as u64 - OFFSET), 0);
         self.ids.leave();
     }
 

@@ -6,7 +6,7 @@ use linmap_vmsa::Geometry;
 
 use super::kernel::{CPUS, Kernel};
 
-/// CPU 0 unmaps a page of a process that CPU 1 comes to meanwhile, by another ASID than CPU 0 has
+/// CPU 0 unmaps a page of a process while CPU 1 switches to it, by another ASID than CPU 0 has
 /// planned for.
 fn unmap_during_a_rollover(reads_again: bool) -> Result<(), String> {
     let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
@@ -15,13 +15,13 @@ fn unmap_during_a_rollover(reads_again: bool) -> Result<(), String> {
     kernel.switch(1, 0)?;
     [0, 1].into_iter().try_for_each(|page| kernel.map(1, page))?;
     kernel.switch(0, 1)?;
-    let meanwhile = |kernel: &mut Kernel<'_>| {
+    let between = |kernel: &mut Kernel<'_>| {
         // Seven ASIDs: of the next generation the process gets another one than it had.
         (3..10).try_for_each(|process| kernel.switch(1, process))?;
         kernel.switch(1, 0)?;
         kernel.look(1)
     };
-    kernel.unmap_from_afar(0, 0, 0, meanwhile, reads_again)?;
+    kernel.unmap_from_afar(0, 0, 0, between, reads_again)?;
     assert_eq!(ids.generation(), 2);
     kernel.look(1)
 }

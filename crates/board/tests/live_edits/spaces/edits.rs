@@ -19,7 +19,7 @@ enum Op {
     Write(u64),
     Fork(usize),
     Exit(usize),
-    /// Only so many tables can be allocated from now on, or all.
+    /// Limits how many tables can still be allocated; `None` is no limit.
     Limit(Option<u64>),
 }
 

@@ -191,25 +191,25 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    /// A CPU that does not run the process unmaps a page of it. `meanwhile` happens after the plan
+    /// A CPU that does not run the process unmaps a page of it. `between` runs after the plan
     /// is made. With `reads_again` the CPU reads the ASID again at the end, and invalidates by it.
     pub fn unmap_from_afar(
         &mut self,
         cpu: usize,
         slot: usize,
         page: u64,
-        meanwhile: impl FnOnce(&mut Self) -> Result,
+        between: impl FnOnce(&mut Self) -> Result,
         reads_again: bool,
     ) -> Result {
         let Process { id, space, .. } = self.processes[slot].as_ref().unwrap();
         let (asid, root) = (id.id().unwrap_or(0), space.root());
-        // SAFETY: as in `edit`, and nothing changes the tables meanwhile.
+        // SAFETY: as in `edit`, and nothing changes the tables between plan and apply.
         let mut tree = unsafe { LiveTree::new(self.geometry, root, Half::Low, BbmLevel::L0).in_asid(asid) };
         let mut steps = [Step::Isb; 64];
         let mut window = self.board.window(cpu, None);
         let (target, tables) = (Target::InUse(range(self.geometry, page)), &mut self.tables);
         let plan = tree.plan_unmap(target, &mut steps, &mut window, tables).unwrap();
-        meanwhile(self)?;
+        between(self)?;
         let mut processor = self.board.cpu(cpu);
         // SAFETY: as in `edit`.
         let applied = unsafe { plan.check(&mut window).unwrap().apply(&mut window, &mut processor) };
