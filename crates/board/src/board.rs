@@ -9,6 +9,7 @@ use linmap_vmsa::Pa;
 use crate::cpu::BoardCpu;
 use crate::regime::BoardRegime;
 use crate::state::{Shared, State};
+use crate::walkers::Walkers;
 use crate::window::BoardWindow;
 
 /// A machine with memory. Clones are the same board.
@@ -46,6 +47,26 @@ impl Board {
     /// Lets an event happen that no code under test causes. Its stores reach memory too.
     pub fn event(&self, event: Event) {
         self.shared.state().event_in_memory(event);
+    }
+
+    /// From now on CPUs access memory through a tree between the instructions of code under test,
+    /// and update its leaves.
+    pub fn set_walkers(&self, walkers: Walkers) {
+        self.shared.state().walkers = Some(walkers);
+    }
+
+    /// Lets the walkers access memory now.
+    pub fn accesses(&self) {
+        self.shared.state().accesses();
+    }
+
+    /// Calls `look` with the walkers.
+    ///
+    /// # Panics
+    /// Without [`set_walkers`](Self::set_walkers).
+    pub fn with_walkers<R>(&self, look: impl FnOnce(&mut Walkers) -> R) -> R {
+        let mut state = self.shared.state();
+        look(state.walkers.as_mut().expect("the board has walkers"))
     }
 
     /// The memory of the word at `pa`, a multiple of 8.

@@ -27,7 +27,9 @@ impl BoardCpu {
     }
 
     fn event(&self, event: Event) {
-        self.shared.state().event_in_memory(event);
+        let mut state = self.shared.state();
+        state.event_in_memory(event);
+        state.accesses();
     }
 
     fn write(&self, register: Register, value: u64) {
@@ -73,6 +75,29 @@ unsafe impl Cpu for BoardCpu {
         }
         let (cpu, count) = (self.number, count as u64);
         state.event(Event::Fill { cpu, pa, count, first: first.0, step });
+    }
+
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        let mut state = self.shared.synced();
+        // Hardware updates the entry between the read of it and this.
+        state.accesses();
+        // SAFETY: the caller's promise: an entry of a table, which lies in one of the board's
+        // frames.
+        let found = Descriptor(unsafe { entry.read() });
+        if found != expected {
+            return Err(found);
+        }
+        let pa = state.memory.address(entry);
+        // SAFETY: likewise.
+        unsafe { entry.write(new.0) };
+        state.event(Event::Update { cpu: self.number, pa, value: new.0, old: Some(expected.0), via: None });
+        state.accesses();
+        Ok(())
     }
 
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {

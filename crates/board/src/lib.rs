@@ -7,6 +7,7 @@ mod frames;
 mod memory;
 mod regime;
 mod state;
+mod walkers;
 mod window;
 
 pub use board::Board;
@@ -14,4 +15,5 @@ pub use cpu::BoardCpu;
 pub use early_tables::EarlyTables;
 pub use frames::BoardFrames;
 pub use regime::BoardRegime;
+pub use walkers::{Accesses, Walk, Walkers};
 pub use window::BoardWindow;

@@ -76,6 +76,12 @@ impl Memory {
         }
     }
 
+    /// Reads the word at `pa`, a multiple of 8.
+    pub fn read(&mut self, pa: u64) -> u64 {
+        // SAFETY: a word of one of the board's frames; code under test does not run now.
+        unsafe { self.word(pa).read() }
+    }
+
     /// Writes `value` to the word at `pa`, a multiple of 8.
     pub fn write(&mut self, pa: u64, value: u64) {
         // SAFETY: a word of one of the board's frames; code under test does not run now.

@@ -8,6 +8,7 @@ use linmap_model::{Config, ConfigError, Machine, Rule, Violation};
 use linmap_trace::{Event, Use};
 
 use crate::memory::{Memory, garbage};
+use crate::walkers::Walkers;
 
 /// A frame that code under test may be writing to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub events: Option<Vec<Event>>,
     /// The first violation.
     pub violation: Option<Violation>,
+    /// CPUs that access memory all the time.
+    pub walkers: Option<Walkers>,
 }
 
 impl State {
@@ -43,6 +46,7 @@ impl State {
             open: Vec::new(),
             events: record.then(Vec::new),
             violation: None,
+            walkers: None,
         })
     }
 
@@ -60,6 +64,17 @@ impl State {
             events.push(event);
         }
         self.violation = self.machine.step(&event).err();
+        if let Some(walkers) = &mut self.walkers {
+            walkers.note(&event);
+        }
+    }
+
+    /// Lets the walkers access memory, if there are any.
+    pub fn accesses(&mut self) {
+        let Some(mut walkers) = self.walkers.take() else { return };
+        self.sync();
+        walkers.access(&mut self.machine, &mut self.memory);
+        self.walkers = Some(walkers);
     }
 
     /// Lets an event happen, and stores what it stores to memory as well.

@@ -65,14 +65,18 @@ impl fmt::Display for Run {
         let leaf = self.geometry.entry_bytes(self.level);
         write!(f, "{:>4} {} ", Size(leaf), if attributes.contiguous { "CON" } else { "   " })?;
         f.write_str(match attributes.access {
-            Access::KernelReadWrite => "RW ",
+            Access::KernelReadWrite | Access::KernelReadWriteDirty => "RW ",
+            // Writable, and not written yet.
+            Access::KernelReadWriteClean => "Rw ",
             Access::KernelReadOnly => "ro ",
-            Access::UserReadWrite => "RW USR ",
+            Access::UserReadWrite | Access::UserReadWriteDirty => "RW USR ",
+            Access::UserReadWriteClean => "Rw USR ",
             Access::UserReadOnly => "ro USR ",
             Access::GuestNone => "-- GST ",
             Access::GuestReadOnly => "ro GST ",
             Access::GuestWriteOnly => "WO GST ",
-            Access::GuestReadWrite => "RW GST ",
+            Access::GuestReadWrite | Access::GuestReadWriteDirty => "RW GST ",
+            Access::GuestReadWriteClean => "Rw GST ",
         })?;
         f.write_str(match attributes.execute {
             Execute::Never => "NX ",

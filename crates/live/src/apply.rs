@@ -3,7 +3,9 @@
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Geometry, Va};
 
+use crate::apply_update::apply_update;
 use crate::every_leaf::store_every_leaf;
+use crate::report::Report;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
@@ -39,11 +41,12 @@ impl EditCounts {
 /// # Safety
 /// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted the plan.
 #[inline(always)]
-pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
+pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, R: Report>(
     context: &TreeContext,
     steps: &[Step],
     window: &mut W,
     cpu: &mut C,
+    report: &mut R,
 ) -> EditCounts {
     let mut counts = EditCounts::default();
     for step in steps {
@@ -51,7 +54,7 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu>(
             Step::Store(store) => {
                 // SAFETY: the check found that `store` names entries of a table of this tree; the
                 // caller promises what they map.
-                unsafe { apply_store(store, window, cpu) };
+                unsafe { apply_store(context, store, window, cpu, report) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
@@ -102,7 +105,13 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
 /// `store` must name entries of a table that `window` reaches, and what they map must be memory
 /// that may be accessed as their attributes say.
 #[inline]
-unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu: &mut C) {
+unsafe fn apply_store<W: TableWindow, C: Cpu, R: Report>(
+    context: &TreeContext,
+    store: &Store,
+    window: &mut W,
+    cpu: &mut C,
+    report: &mut R,
+) {
     let count = usize::from(store.count);
     // SAFETY: the caller's: the window reaches the table, in which the run lies.
     let entries = unsafe { window.open(store.level, store.table).add(usize::from(store.index)) };
@@ -114,13 +123,19 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
         Edit::Bits { clear, set } => {
             for nth in 0..count {
                 // SAFETY: as above. No other code writes between the read and the store: only
-                // this tree's one `LiveTree` changes it, and hardware updates are off.
+                // this tree's one `LiveTree` changes it, and hardware updates nothing that a plan
+                // changes by this edit.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));
                 }
             }
         }
+        // SAFETY: as above. `LiveTree::with_hardware_updates` has the promise of how entries are
+        // reached.
+        Edit::Update(update) => unsafe {
+            apply_update(context, store, update, entries, window, cpu, report);
+        },
     }
     window.close(store.level);
 }

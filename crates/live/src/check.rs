@@ -16,5 +16,6 @@ mod removed;
 mod short_plan;
 mod steps;
 mod together;
+mod updates;
 
 pub(crate) use steps::{Author, check};

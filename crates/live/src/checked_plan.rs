@@ -2,12 +2,15 @@
 
 use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, TableWindow};
+use linmap_vmsa::VaRange;
 
 use crate::apply::{EditCounts, apply_all, free_all};
+use crate::apply_update::report_removed;
 use crate::check::{Author, check};
 use crate::in_asid::InAsid;
 use crate::plan::Plan;
 use crate::refused::Refused;
+use crate::report::{Report, Reported, Unreported};
 use crate::scope::Scope;
 use crate::step::Step;
 use crate::tree_context::TreeContext;
@@ -105,11 +108,45 @@ impl<'b> CheckedPlan<'b> {
         // SAFETY: the caller's, and the check has accepted the plan.
         let counts = unsafe {
             match context.scope {
-                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu),
-                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu),
+                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu, &mut Unreported),
+                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu, &mut Unreported),
             }
         };
         // Planners write these steps last.
+        let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
+        Applied { plan: self.plan, counts, removes_tables }
+    }
+
+    /// As [`apply`](Self::apply), for a tree
+    /// [with hardware updates](crate::LiveTree::with_hardware_updates): calls `written` for each
+    /// leaf, or contiguous run, that may have been written and that the plan makes clean,
+    /// read-only or unmapped. It may be called more than once for a range. What a CPU writes by a
+    /// translation that is not invalidated yet is covered: read the memory after this call returns.
+    ///
+    /// What stays mapped and may be written, tracked or not, is not reported. Of other trees nothing
+    /// is.
+    ///
+    /// # Safety
+    /// As for [`apply`](Self::apply).
+    pub unsafe fn apply_reporting<W: TableWindow, C: Cpu>(
+        self,
+        window: &mut W,
+        cpu: &mut C,
+        written: impl FnMut(VaRange),
+    ) -> Applied<'b> {
+        let (context, steps) = (self.plan.context(), self.plan.steps());
+        let mut report = Reported(written);
+        // SAFETY: the caller's, and the check has accepted the plan.
+        let counts = unsafe {
+            match context.scope {
+                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu, &mut report),
+                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu, &mut report),
+            }
+        };
+        if context.updates.is_on() {
+            // SAFETY: the plan is applied, and nothing is freed.
+            unsafe { report_removed(context, steps, window, &mut report) };
+        }
         let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }
@@ -120,15 +157,16 @@ impl<'b> CheckedPlan<'b> {
 /// # Safety
 /// As for [`apply_all`].
 #[inline(never)]
-unsafe fn apply_in_asid<W: TableWindow, C: Cpu>(
+unsafe fn apply_in_asid<W: TableWindow, C: Cpu, R: Report>(
     context: &TreeContext,
     steps: &[Step],
     asid: u16,
     window: &mut W,
     cpu: &mut C,
+    report: &mut R,
 ) -> EditCounts {
     // SAFETY: the caller's.
-    unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }) }
+    unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }, report) }
 }
 
 impl Applied<'_> {

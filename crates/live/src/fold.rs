@@ -54,6 +54,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let top = self.lowest(first, last);
         let index = top.index(first);
         if self.context.bbm == BbmLevel::L3
+            && !self.context.updates.is_on()
             && self.exclusivity != Exclusivity::Parked
             && (top.va(index), top.last(index)) == (first, last)
             && let Some(level) = top.level.next()
@@ -74,6 +75,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if self.exclusivity == Exclusivity::Parked {
             self.fold_below(top, first, last, Phase::Make)?;
             let removed = self.script.len();
+            self.collect_removed()?;
             self.finish()?;
             return self.free_tables(removed);
         }
@@ -87,6 +89,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if runs {
             self.fold_below(top, first, last, phases[1])?;
         }
+        self.collect_removed()?;
         self.finish()?;
         self.free_tables(removed)
     }
@@ -99,7 +102,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let Some(table) = self.context.next_table(found) else { return Ok(()) };
         let below = self.context.below(node, index, table);
         let whole = if geometry.has_leaf(node.level) {
-            uniform_below(geometry, self.window, found, table, level)
+            uniform_below(self.context, self.window, found, table, level)
         } else {
             None
         };
@@ -248,7 +251,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             group.folded.push(match (entry(geometry, node.level, found), node.level.next()) {
                 (Entry::Leaf(_), _) => found.0 & !CONTIGUOUS,
                 (Entry::Table(table), Some(next)) if geometry.has_leaf(node.level) => {
-                    match uniform_below(geometry, self.window, found, table, next) {
+                    match uniform_below(self.context, self.window, found, table, next) {
                         Some((attributes, pa)) => leaf(geometry, node.level, attributes, pa).0,
                         None => 0,
                     }

@@ -130,7 +130,7 @@ impl Place {
             return None;
         }
         let whole = Some((self.attributes, Pa(base.wrapping_add(self.offset))));
-        if uniform(geometry, window, table, level) != whole {
+        if uniform(context, window, table, level) != whole {
             return None;
         }
         let node = context.lowest_to(window, va, above);
@@ -147,7 +147,7 @@ impl Place {
         match (entry(geometry, level, found), level.next()) {
             (Entry::Leaf(pa), _) => (attributes(context, self.node, index, found, window), pa) == expected,
             (Entry::Table(table), Some(next)) => {
-                uniform_below(geometry, window, found, table, next) == Some(expected)
+                uniform_below(context, window, found, table, next) == Some(expected)
             }
             _ => false,
         }
@@ -163,10 +163,12 @@ fn attributes<W: TableWindow>(
     found: Descriptor,
     window: &mut W,
 ) -> u64 {
+    let regime = context.geometry.regime();
     let run = context.run(node.level).filter(|_| found.is_contiguous());
     let gathered = run.and_then(|run| {
         let start = index & !(run - 1);
-        let gathered = context.look(window, node, start, start + run - 1, |run| gather(run, node.shift));
+        let gathered =
+            context.look(window, node, start, start + run - 1, |run| gather(run, node.shift, regime));
         gathered.ok()
     });
     attributes_of(context.geometry, gathered.map_or(found, |gathered| gathered.lead))

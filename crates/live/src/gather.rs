@@ -4,27 +4,28 @@
 //! run on behalf of all (Arm ARM D8.5, D8.7.1). Software has to take the run as accessed when one
 //! of its entries is, and as dirty when one of them is.
 
-use linmap_vmsa::{Access, Descriptor};
+use linmap_vmsa::{Access, Descriptor, Regime};
 
 use crate::entry::CONTIGUOUS;
 
 /// The access flag of a leaf (Arm ARM D8.3.1.2).
-const ACCESSED: u64 = 1 << 10;
+pub(crate) const ACCESSED: u64 = 1 << 10;
 
-/// AP[2]: clear in a leaf that may be written, and in a dirty one.
+/// AP[2]: clear in a leaf that may be written, and in a dirty one. S2AP[1] of stage 2, set in such
+/// leaves, has the same place.
 pub(crate) const READ_ONLY: u64 = Access::KernelReadOnly.bits();
 
-/// DBM: hardware clears AP[2] at the first write (Arm ARM D8.5.4).
-const DIRTY_MODIFIER: u64 = 1 << 51;
+/// DBM: hardware clears AP[2], or sets S2AP[1], at the first write (Arm ARM D8.5.4).
+pub(crate) const DIRTY_MODIFIER: u64 = 1 << 51;
 
 /// The bits in which a leaf may differ from the others of its run.
 #[inline(always)]
 pub(crate) const fn updated_bits(leaf: u64) -> u64 {
-    // AP[2] where DBM is set.
+    // AP[2] or S2AP[1] where DBM is set.
     ACCESSED | (leaf & DIRTY_MODIFIER) >> (DIRTY_MODIFIER.trailing_zeros() - READ_ONLY.trailing_zeros())
 }
 
-/// Whether a leaf may be written: now, or once hardware has marked it dirty.
+/// Whether a leaf of stage 1 may be written: now, or once hardware has marked it dirty.
 #[inline(always)]
 pub(crate) const fn is_writable(leaf: u64) -> bool {
     leaf & (READ_ONLY | DIRTY_MODIFIER) != READ_ONLY
@@ -44,7 +45,7 @@ pub(crate) struct Gathered {
 /// Returns what the entries of a run are together, or the number of the first that does not
 /// continue those before it by `1 << shift` bytes.
 #[inline]
-pub(crate) fn gather(run: &[u64], shift: u32) -> Result<Gathered, usize> {
+pub(crate) fn gather(run: &[u64], shift: u32, regime: Regime) -> Result<Gathered, usize> {
     let Some(first) = run.first().copied() else { return Err(0) };
     let updated = updated_bits(first);
     let (mut and, mut or) = (u64::MAX, 0);
@@ -58,7 +59,9 @@ pub(crate) fn gather(run: &[u64], shift: u32) -> Result<Gathered, usize> {
         expected = expected.wrapping_add(1 << shift);
     }
     let uneven = (or ^ and) & updated;
-    let (clear, set) = (uneven & READ_ONLY, uneven & ACCESSED);
+    // A dirty entry has AP[2] clear, and S2AP[1] set.
+    let (clear, set) =
+        if regime.is_stage_2() { (0, uneven) } else { (uneven & READ_ONLY, uneven & ACCESSED) };
     Ok(Gathered { lead: Descriptor(first & !clear | set), clear, set })
 }
 
@@ -88,10 +91,10 @@ mod tests {
     #[test]
     fn one_accessed_entry_makes_all_of_the_run_accessed() {
         let entries = run(|_| 0).map(|entry| entry & !ACCESSED);
-        assert_eq!(gather(&entries, SHIFT).unwrap().lead.0, entries[0]);
+        assert_eq!(gather(&entries, SHIFT, Regime::El1And0).unwrap().lead.0, entries[0]);
         let mut one = entries;
         one[7] |= ACCESSED;
-        let gathered = gather(&one, SHIFT).unwrap();
+        let gathered = gather(&one, SHIFT, Regime::El1And0).unwrap();
         assert_eq!((gathered.clear, gathered.set), (0, ACCESSED));
         assert_eq!(gathered.lead.0, entries[0] | ACCESSED);
     }
@@ -99,20 +102,30 @@ mod tests {
     #[test]
     fn one_dirty_entry_makes_all_of_the_run_dirty_where_hardware_marks_it() {
         let mut entries = run(|_| DIRTY_MODIFIER | READ_ONLY);
-        assert_eq!(gather(&entries, SHIFT).unwrap().lead.0, entries[0]);
+        assert_eq!(gather(&entries, SHIFT, Regime::El1And0).unwrap().lead.0, entries[0]);
         entries[3] &= !READ_ONLY;
-        let gathered = gather(&entries, SHIFT).unwrap();
+        let gathered = gather(&entries, SHIFT, Regime::El1And0).unwrap();
         assert_eq!((gathered.clear, gathered.set), (READ_ONLY, 0));
         assert_eq!(gathered.lead.0, (PAGE | DIRTY_MODIFIER) & !READ_ONLY);
+    }
+
+    #[test]
+    fn one_dirty_entry_of_a_guest_has_the_permission_that_the_others_lack() {
+        let regime = Regime::Stage2(linmap_vmsa::Stage2::Base);
+        let mut entries = run(|_| DIRTY_MODIFIER);
+        entries[3] |= READ_ONLY;
+        let gathered = gather(&entries, SHIFT, regime).unwrap();
+        assert_eq!((gathered.clear, gathered.set), (0, READ_ONLY));
+        assert_eq!(gathered.lead.0, entries[0] | READ_ONLY);
     }
 
     #[test]
     fn entries_that_differ_in_more_are_not_a_run() {
         let mut entries = run(|_| 0);
         entries[5] |= READ_ONLY;
-        assert_eq!(gather(&entries, SHIFT), Err(5));
+        assert_eq!(gather(&entries, SHIFT, Regime::El1And0), Err(5));
         let mut entries = run(|_| DIRTY_MODIFIER);
         entries[9] += 1 << SHIFT;
-        assert_eq!(gather(&entries, SHIFT), Err(9));
+        assert_eq!(gather(&entries, SHIFT, Regime::El1And0), Err(9));
     }
 }

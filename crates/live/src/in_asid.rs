@@ -44,6 +44,17 @@ unsafe impl<C: Cpu> Cpu for InAsid<'_, C> {
         unsafe { self.cpu.store_run(entries, count, first, step) };
     }
 
+    #[inline]
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.compare_exchange(entry, expected, new) }
+    }
+
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         // SAFETY: the caller's contract is the same.
         unsafe { self.cpu.reach(va) }

@@ -3,15 +3,17 @@
 //! memory, and nothing else.
 
 use linmap_vmsa::bbm::{Reason, Requirement, change};
-use linmap_vmsa::{Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
+use linmap_vmsa::{Access, Attributes, Descriptor, LINEAR_SPAN, Pa, Va};
 
 use crate::entry::{Entry, SOFTWARE, VALID_BIT, entry, leaf};
 use crate::every_leaf::NOT_GLOBAL;
+use crate::gather::{DIRTY_MODIFIER, READ_ONLY};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::Edit;
 use crate::tree_context::TreeContext;
+use crate::update::carried;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::{Cursor, Mapping};
@@ -89,7 +91,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let attributes = Attributes { contiguous: found.is_contiguous(), ..mapping.attributes };
         let wanted = leaf(geometry, node.level, attributes.bits(geometry) | VALID_BIT, pa);
-        let wanted = Descriptor(wanted.0 | found.0 & SOFTWARE);
+        let mut wanted = Descriptor(wanted.0 | found.0 & SOFTWARE);
+        if self.context.updates.is_on() {
+            wanted.0 = carried(geometry.regime(), wanted.0, found.0);
+        }
         if wanted == found {
             return Ok(((1 << node.shift) - offset).min(mapping.len));
         }
@@ -109,7 +114,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if offset != 0 || !index.is_multiple_of(count) || mapping.len < bytes {
             return Err(PlanError::PartOfLeaf { va });
         }
-        let (clear, set) = (found.0 & !wanted.0, wanted.0 & !found.0);
+        let (mut clear, mut set) = (found.0 & !wanted.0, wanted.0 & !found.0);
+        if self.context.updates.is_on() {
+            // Not only those in which they differ now: hardware may make the leaf dirty before.
+            let both_tracked = wanted.0 & found.0 & DIRTY_MODIFIER != 0;
+            let access = if both_tracked { Access::MASK & !READ_ONLY } else { Access::MASK };
+            (clear, set) = (clear | access & !wanted.0, set | access & wanted.0);
+        }
         self.store(node, index, count, Edit::Bits { clear, set })?;
         if requirement == Requirement::Invalidate {
             self.invalidate_leaves(node, index, count);

@@ -5,6 +5,7 @@ use linmap_vmsa::{Decoded, Descriptor, Geometry};
 use crate::exclusivity::Exclusivity;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
+use crate::update::Update;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::release_below;
@@ -85,9 +86,10 @@ pub(crate) fn abandon<W: TableWindow, F: FrameSource>(
     frames: &mut F,
 ) {
     for step in steps {
-        let Step::Store(Store { level, count, edit: edit @ Edit::Write { .. }, .. }) = step else {
+        let Step::Store(Store { level, count, edit, .. }) = step else { continue };
+        if !matches!(edit, Edit::Write { .. } | Edit::Update(Update::Link { .. })) {
             continue;
-        };
+        }
         let Some(next) = level.next() else { continue };
         for nth in 0..usize::from(*count) {
             if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(geometry, *level) {

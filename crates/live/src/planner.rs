@@ -145,14 +145,20 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Pushes the store that links a new table, after the DSB that orders the table's entries.
     #[inline(always)]
     pub fn link(&mut self, node: Node, index: usize, table: Pa) -> Result<(), PlanError> {
-        // No walker follows a link of a parked tree before the plan ends.
         let first = Descriptor::table(self.context.geometry, table);
         let edit = Edit::Write { first, step: 0 };
+        // No walker follows a link of a parked tree before the plan ends.
         if self.exclusivity != Exclusivity::Parked && (!self.tables_ordered || self.unfolded) {
             self.order()?;
             return self.push_store(node, index, 1, edit);
         }
         self.store(node, index, 1, edit)
+    }
+
+    /// Orders the entries of new tables, and the stores that cleared contiguous bits, before a link.
+    pub fn order_tables(&mut self) -> Result<(), PlanError> {
+        let is_ordered = self.tables_ordered && !self.unfolded;
+        if self.exclusivity == Exclusivity::Parked || is_ordered { Ok(()) } else { self.order() }
     }
 
     /// Notes that `count` leaves of `node` from `index` on have to be invalidated.

@@ -341,7 +341,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     ) -> Result<(), PlanError> {
         let count = last - first + 1;
         match phase {
-            Phase::InPlace => Err(PlanError::RunInUse { va: Va(node.va(first)) }),
+            Phase::InPlace | Phase::Unfold | Phase::Gather => {
+                Err(PlanError::RunInUse { va: Va(node.va(first)) })
+            }
             Phase::Break => {
                 self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
                 self.invalidate_leaves(node, first, count);

@@ -115,6 +115,42 @@ pub enum BrokenRule {
         /// The block.
         block: Descriptor,
     },
+    /// A plain store over a leaf that hardware may update, or a link over another block than the
+    /// new table was written for.
+    #[error(
+        "entry {index} of the level {level} table at {table}, for {va}, changes by a store that may lose \
+         an update by hardware (D8.5)"
+    )]
+    UpdateLost {
+        /// First address that the entry translates.
+        va: Va,
+        /// The table.
+        table: Pa,
+        /// The table's level.
+        level: Level,
+        /// The entry's index.
+        index: usize,
+    },
+    /// What hardware updates in the entries of a former run is never given to all of them.
+    #[error("the run for {va} is split, and what hardware updates in one entry is not given to all (D8.5)")]
+    NotGathered {
+        /// First address of the entry.
+        va: Va,
+    },
+    /// What hardware updates is gathered while TLBs may hold what was there.
+    #[error("updates by hardware are gathered for {va} before the invalidation is complete (D8.5)")]
+    GatheredEarly {
+        /// First address of the entry.
+        va: Va,
+    },
+    /// A table is freed whose leaves hardware may have updated for the block in its place.
+    #[error("the table at {table} for {va} is freed, and the block in its place lacks its updates (D8.5)")]
+    NotCollected {
+        /// First address.
+        va: Va,
+        /// The table.
+        table: Pa,
+    },
     /// Only a part of a contiguous run changes, or its entries would differ (D8.7.1).
     #[error(
         "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run \

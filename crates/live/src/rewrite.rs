@@ -163,8 +163,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Err(self.foreign(node, index, found));
         };
         let start = index & !(count - 1);
-        let shift = node.shift;
-        match self.look(node, start, start + count - 1, |entries| gather(entries, shift)) {
+        let (shift, regime) = (node.shift, self.context.geometry.regime());
+        match self.look(node, start, start + count - 1, |entries| gather(entries, shift, regime)) {
             Ok(gathered) => Ok(Whole { index: start, count, lead: gathered.lead }),
             Err(nth) => {
                 let found = self.read(node, start + nth);

@@ -22,6 +22,10 @@ impl<'b> Script<'b> {
         self.len
     }
 
+    pub fn steps_mut(&mut self) -> &mut [Step] {
+        self.steps.get_mut(..self.len).unwrap_or_default()
+    }
+
     /// Returns the steps written, for the lifetime of the list.
     pub fn written(self) -> &'b [Step] {
         let Self { steps, len } = self;

@@ -93,6 +93,10 @@ pub(crate) enum Phase {
     Break,
     /// Stores the new entry where the old one was made invalid.
     Make,
+    /// Clears the contiguous bits of runs, where hardware updates leaves.
+    Unfold,
+    /// Gathers what hardware has updated in runs, which no TLB holds any more.
+    Gather,
 }
 
 /// A contiguous run in a table.
@@ -127,7 +131,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to make smaller all leaves in the table `top` and below that `cut` cuts.
     #[inline(never)]
     fn split_all(&mut self, top: Node, cut: Cut) -> Result<(), PlanError> {
-        if self.exclusivity.breaks_sizes(self.context.bbm) {
+        if self.context.updates.is_on() {
+            self.split_updated(top, cut)?;
+        } else if self.exclusivity.breaks_sizes(self.context.bbm) {
             self.walk_splits(top, cut, Phase::Break)?;
             self.settle()?;
             self.walk_splits(top, cut, Phase::Make)?;
@@ -138,7 +144,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
+    pub(crate) fn walk_splits(&mut self, top: Node, cut: Cut, phase: Phase) -> Result<(), PlanError> {
         match cut {
             Cut::Ends { first, last, .. } => {
                 let handled = self.split_at(top, first, cut, phase)?;
@@ -223,8 +229,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Err(self.foreign(node, index, descriptor));
         };
         let start = index & !(count - 1);
-        let shift = node.shift;
-        match self.look(node, start, start + count - 1, |entries| gather(entries, shift)) {
+        let (shift, regime) = (node.shift, self.context.geometry.regime());
+        match self.look(node, start, start + count - 1, |entries| gather(entries, shift, regime)) {
             Ok(gathered) => Ok(Run { node, index: start, count, gathered }),
             Err(nth) => {
                 let found = self.read(node, start + nth);
@@ -259,6 +265,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let valid = whole.is_valid();
         self.may_split(valid, va)?;
+        if matches!(phase, Phase::Unfold | Phase::Gather) {
+            return Ok(());
+        }
         if phase == Phase::Break {
             if valid {
                 self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
@@ -291,6 +300,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
                 return Ok(());
             }
+            Phase::Gather => return self.gather_run(node, index, count),
+            Phase::Unfold => {
+                // A TLB that keeps the run would let a CPU write to an entry that says it is clean.
+                if valid {
+                    self.invalidate_leaves(node, index, count);
+                }
+                return self.unfold(node, index, count, (clear, set));
+            }
+            Phase::InPlace if self.context.updates.is_on() => {}
             Phase::InPlace => {
                 // At level 3 a TLB may keep the run, which translates identically, unless hardware
                 // has updated some of its entries.
@@ -308,6 +326,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         for nth in index..index + count {
             if cut.cuts(node.level, false, node.va(nth), node.last(nth)) {
+                // Without hardware updates the whole run is invalidated already.
+                let unfolded = self.context.updates.is_on() && phase == Phase::InPlace;
+                if unfolded && valid && self.context.bbm != BbmLevel::L3 {
+                    self.invalidate_leaves(node, nth, 1);
+                }
                 let whole = Descriptor(self.read(node, nth).0 & !clear | set);
                 self.replace(node, nth, whole, cut)?;
             } else if phase == Phase::Make {
@@ -331,7 +354,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Err(PlanError::TakenByTables { va: Va(base), tables });
         }
         let table = self.table_of_leaves(next, base, attributes, pa, cut)?;
-        if let Err(error) = self.link(node, index, table) {
+        let linked = if self.context.updates.is_on() {
+            self.link_updated(node, index, table, whole)
+        } else {
+            self.link(node, index, table)
+        };
+        if let Err(error) = linked {
             self.release(table, next);
             return Err(error);
         }

@@ -6,6 +6,8 @@ use linmap_vmsa::{Descriptor, Level, Pa, Va};
 
 use linmap_table::cpu::Dsb;
 
+use crate::update::Update;
+
 /// What a store does to its entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edit {
@@ -24,6 +26,9 @@ pub enum Edit {
         /// Bits to set.
         set: u64,
     },
+    /// Each entry is updated atomically. Only in plans for a tree with
+    /// [`HardwareUpdates`](linmap_vmsa::HardwareUpdates).
+    Update(Update),
 }
 
 impl Edit {
@@ -33,6 +38,7 @@ impl Edit {
         match self {
             Self::Write { first, step } => Descriptor(first.0.wrapping_add(step.wrapping_mul(nth as u64))),
             Self::Bits { clear, set } => Descriptor(old.0 & !clear | set),
+            Self::Update(update) => update.of(old, nth),
         }
     }
 }
@@ -131,7 +137,7 @@ pub enum Invalidation {
 ///     let (mut stores, mut invalidations) = (0, 0);
 ///     for step in steps {
 ///         match *step {
-///             Step::Store(Store { count, edit: Edit::Write { .. } | Edit::Bits { .. }, .. }) => {
+///             Step::Store(Store { count, edit: Edit::Write { .. } | Edit::Bits { .. } | Edit::Update(_), .. }) => {
 ///                 stores += u32::from(count);
 ///             }
 ///             Step::EveryLeaf(EveryLeaf { first, last, .. }) => println!("all leaves {first} to {last}"),
@@ -185,6 +191,7 @@ impl fmt::Display for Step {
                     Edit::Write { first, step } if *count > 1 => write!(f, "{first:?} + {step:#x}"),
                     Edit::Write { first, .. } => write!(f, "{first:?}"),
                     Edit::Bits { clear, set } => write!(f, "clear {clear:#018x} set {set:#018x}"),
+                    Edit::Update(update) => write!(f, "{update}"),
                 }
             }
             Self::EveryLeaf(EveryLeaf { first, last, clear, set }) => {

@@ -2,7 +2,9 @@
 
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{AttributeError, Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
+use linmap_vmsa::{
+    AttributeError, Attributes, Geometry, HardwareUpdates, Level, MemoryType, Pa, Va, VaRange,
+};
 
 use crate::change::Change;
 use crate::check::{Author, check};
@@ -22,6 +24,7 @@ use crate::script::Script;
 use crate::step::{EveryLeaf, Step};
 use crate::target::{Parked, Target};
 use crate::tree_context::TreeContext;
+use crate::updating::update_atomically;
 use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};
 
 use crate::exclusivity::Exclusivity;
@@ -48,7 +51,8 @@ impl LiveTree {
     /// - The root is in a TTBR of the geometry's regime, or could be. From now on only this value
     ///   changes the tree.
     /// - From the plan of an edit until it is applied, hardware updates of the access flag and of
-    ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them.
+    ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them. Where they
+    ///   are on, the tree is one [`with_hardware_updates`](Self::with_hardware_updates).
     /// - Every window that is passed to a method of this value, or of one of its plans, reaches all
     ///   tables of the tree, and every frame of the frame source that is passed with it. The same
     ///   source is passed each time. The tables that an edit frees are in frames of it.
@@ -62,6 +66,21 @@ impl LiveTree {
     /// They all have them. Elsewhere the instructions are undefined.
     pub const unsafe fn with_range_invalidation(self) -> Self {
         Self { context: self.context.with_range_invalidation() }
+    }
+
+    /// Returns the same tree for CPUs that update its leaves. Plans then change leaves by atomic
+    /// updates, and what hardware has updated until a plan is applied stays or is
+    /// [reported](crate::CheckedPlan::apply_reporting). [`HardwareUpdates::Off`] changes nothing.
+    ///
+    /// Such a plan copies up to a table to the stack: 4 KiB with the granule of 4 KiB, 64 KiB with
+    /// that of 64 KiB.
+    ///
+    /// # Safety
+    /// - `updates` is at least what TCR or VTCR of any CPU that walks the tree has: HA and HD.
+    /// - Every window that a plan is applied through reaches tables as
+    ///   [`Cpu::compare_exchange`](linmap_table::cpu::Cpu::compare_exchange) asks.
+    pub const unsafe fn with_hardware_updates(self, updates: HardwareUpdates) -> Self {
+        Self { context: self.context.with_hardware_updates(updates) }
     }
 
     /// Returns the same tree for a user space whose TTBR holds `asid`: its invalidations name this
@@ -449,6 +468,10 @@ impl LiveTree {
         let planned = edit(&mut planner).and_then(|()| planner.finish());
         let foldable = if planner.may_fold { Foldable::Perhaps } else { Foldable::No };
         match planned {
+            Ok(()) if self.context.updates.is_on() => {
+                update_atomically(&self.context, script.steps_mut(), window);
+                Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written()))
+            }
             Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written())),
             Err(error) => {
                 abandon(self.context.geometry, script.written(), window, frames);

@@ -5,7 +5,7 @@ use core::slice;
 
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
-use linmap_vmsa::{Descriptor, Geometry, LINEAR_SPAN, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Descriptor, Geometry, HardwareUpdates, LINEAR_SPAN, Level, Pa, Va, VaRange};
 
 use crate::half::Half;
 use crate::node::Node;
@@ -19,6 +19,8 @@ pub(crate) struct TreeContext {
     pub geometry: Geometry,
     pub bbm: BbmLevel,
     pub range_invalidation: bool,
+    /// What hardware updates in the leaves.
+    pub updates: HardwareUpdates,
     /// The leaves that plans make.
     pub leaves: Leaves,
     /// Bits of an address that a full table resolves.
@@ -37,7 +39,8 @@ pub(crate) struct TreeContext {
     /// The most entries of a store in a plan that the fast path of the check may accept: 0 where
     /// plans have more steps, or where the table of a page may be shorter than others.
     pub few: u16,
-    /// Whether the regime has user space, and no table takes a permission away.
+    /// Whether the regime has user space, no table takes a permission away, and hardware updates
+    /// nothing.
     pub is_plain: bool,
     /// Whether the root consists of several tables.
     pub concatenated: bool,
@@ -81,6 +84,7 @@ impl TreeContext {
             geometry,
             bbm,
             range_invalidation: false,
+            updates: HardwareUpdates::Off,
             leaves: Leaves::ContiguousBlocks,
             index_bits,
             last_index: (1 << index_bits) - 1,
@@ -98,6 +102,11 @@ impl TreeContext {
     /// The same on CPUs that all have invalidations by range.
     pub const fn with_range_invalidation(self) -> Self {
         Self { range_invalidation: true, ..self }
+    }
+
+    /// The same where hardware updates leaves.
+    pub const fn with_hardware_updates(self, updates: HardwareUpdates) -> Self {
+        if updates.is_on() { Self { updates, few: 0, is_plain: false, ..self } } else { self }
     }
 
     /// The same for a user space of its own ASID.
@@ -151,7 +160,8 @@ impl TreeContext {
         unsafe { linmap_table::read(window, level, table, index & self.last_index) }
     }
 
-    /// Runs `look` on the entries `from..=to` of `node`, which it has, as they are in memory.
+    /// Runs `look` on the entries `from..=to` of `node`, which it has, as they are in memory; on a
+    /// copy of them where hardware updates them.
     // Inlined: the loops in `look` are specialised for where they are used.
     #[inline(always)]
     pub fn look<W: TableWindow, T>(
@@ -162,16 +172,61 @@ impl TreeContext {
         to: usize,
         look: impl FnOnce(&[u64]) -> T,
     ) -> T {
+        if self.updates.is_on() {
+            return self.look_at_copy(window, node, from, to, look);
+        }
         // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
         let pointer = unsafe { window.open(node.level, node.table) };
         // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
         // its entries, initialised by whoever built the tree. Nothing writes to them during the
         // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates
-        // are off.
+        // nothing.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
         let result = look(entries);
         window.close(node.level);
         result
+    }
+
+    /// [`look`](Self::look) on a copy of the entries: no slice may lead to what hardware updates.
+    #[cold]
+    #[inline(never)]
+    fn look_at_copy<W: TableWindow, T>(
+        &self,
+        window: &mut W,
+        node: Node,
+        from: usize,
+        to: usize,
+        look: impl FnOnce(&[u64]) -> T,
+    ) -> T {
+        // Most looks are at a few entries. A table of 4 KiB has 512, of 64 KiB 8192.
+        match to - from + 1 {
+            ..=32 => self.look_at_part::<32, _, _>(window, node, from, to, look),
+            ..=512 => self.look_at_part::<512, _, _>(window, node, from, to, look),
+            ..=2048 => self.look_at_part::<2048, _, _>(window, node, from, to, look),
+            _ => self.look_at_part::<8192, _, _>(window, node, from, to, look),
+        }
+    }
+
+    // Out of line, so that a small copy takes little stack.
+    #[inline(never)]
+    fn look_at_part<const N: usize, W: TableWindow, T>(
+        &self,
+        window: &mut W,
+        node: Node,
+        from: usize,
+        to: usize,
+        look: impl FnOnce(&[u64]) -> T,
+    ) -> T {
+        let mut copy = [0; N];
+        // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
+        let pointer = unsafe { window.open(node.level, node.table) };
+        for (nth, entry) in copy.iter_mut().take(to - from + 1).enumerate() {
+            // SAFETY: an open table is valid for reads of a whole granule, and this is one of its
+            // entries. Hardware may update it, so the read is volatile.
+            *entry = unsafe { pointer.add(from + nth).read_volatile() };
+        }
+        window.close(node.level);
+        look(copy.get(..to - from + 1).unwrap_or_default())
     }
 
     /// Walks in memory from `node` for `va`, an address that `node` translates. Returns the table

@@ -5,6 +5,9 @@ use core::slice;
 
 use linmap_vmsa::{Access, Descriptor, Execute, Geometry, Level, Pa, TablePermissions};
 
+use crate::tree_context::TreeContext;
+use crate::uniform_updated::uniform_updated;
+
 use crate::entry::{CONTIGUOUS, Entry, attributes_of, entry, leaf};
 use crate::gather::gather;
 use linmap_table::TableWindow;
@@ -22,19 +25,23 @@ const CHUNKS: usize = 8;
 /// Returns the attributes and the address of the one leaf that translates what the table in frame
 /// `table` at `level`, below a root, does with all tables below it, or `None`.
 pub(crate) fn uniform<W: TableWindow>(
-    geometry: Geometry,
+    context: &TreeContext,
     window: &mut W,
     table: Pa,
     level: Level,
 ) -> Option<(u64, Pa)> {
+    let geometry = context.geometry;
+    if context.updates.is_on() {
+        return uniform_updated(context, window, table, level, |found| found);
+    }
     let count = geometry.entries(level);
     // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
     let pointer = unsafe { window.open(level, table) };
     // SAFETY: an open table has `count` entries, which are initialised in every tree, and stays
     // open while deeper levels are. Nothing writes to them during the call: only its one `LiveTree`
-    // changes a live tree, and new tables are complete.
+    // changes a live tree, hardware updates nothing, and new tables are complete.
     let entries = unsafe { slice::from_raw_parts(pointer.as_ptr(), count) };
-    let whole = as_one_leaf(geometry, window, entries, level);
+    let whole = as_one_leaf(context, window, entries, level);
     window.close(level);
     whole
 }
@@ -43,14 +50,21 @@ pub(crate) fn uniform<W: TableWindow>(
 /// away what the leaves below allow, since a leaf in its place would allow it.
 #[inline(always)]
 pub(crate) fn uniform_below<W: TableWindow>(
-    geometry: Geometry,
+    context: &TreeContext,
     window: &mut W,
     link: Descriptor,
     table: Pa,
     level: Level,
 ) -> Option<(u64, Pa)> {
-    let whole = uniform(geometry, window, table, level)?;
-    (link.0 & HIERARCHICAL == 0 || allows_below(geometry, link, whole.0)).then_some(whole)
+    let whole = uniform(context, window, table, level)?;
+    loses_nothing(context.geometry, link, whole.0).then_some(whole)
+}
+
+/// Returns whether a leaf with these attributes in place of the table that `link` leads to allows
+/// no more than that.
+#[inline(always)]
+pub(crate) fn loses_nothing(geometry: Geometry, link: Descriptor, attributes: u64) -> bool {
+    link.0 & HIERARCHICAL == 0 || allows_below(geometry, link, attributes)
 }
 
 /// What a table descriptor says about all below it: bits 63:59 (Arm ARM D8.3.1.2).
@@ -74,20 +88,21 @@ pub(crate) fn allows(geometry: Geometry, tables: TablePermissions, attributes: u
 /// [`uniform`] of a table that is open.
 #[inline(always)]
 fn as_one_leaf<W: TableWindow>(
-    geometry: Geometry,
+    context: &TreeContext,
     window: &mut W,
     entries: &[u64],
     level: Level,
 ) -> Option<(u64, Pa)> {
+    let geometry = context.geometry;
     let shift = geometry.shift(level);
-    let (attributes, start, _) = part(geometry, window, entries, 0, level)?;
+    let (attributes, start, _) = part(context, window, entries, 0, level)?;
     if start.0 & ((entries.len() as u64).wrapping_shl(shift).wrapping_sub(1)) != 0 {
         return None;
     }
     let lead = leaf(geometry, level, attributes, start).0;
     let (chunks, _) = entries.as_chunks::<CHUNK>();
     let all_match = chunks_match(chunks, lead, 1 << shift)
-        || parts_match(geometry, window, entries, level, (attributes, start));
+        || parts_match(context, window, entries, level, (attributes, start));
     all_match.then_some((attributes, start))
 }
 
@@ -95,12 +110,13 @@ fn as_one_leaf<W: TableWindow>(
 /// one leaf with these attributes and this address would.
 #[inline(never)]
 fn parts_match<W: TableWindow>(
-    geometry: Geometry,
+    context: &TreeContext,
     window: &mut W,
     entries: &[u64],
     level: Level,
     (attributes, start): (u64, Pa),
 ) -> bool {
+    let geometry = context.geometry;
     let shift = geometry.shift(level);
     let mut index = 0;
     while index < entries.len() {
@@ -112,7 +128,7 @@ fn parts_match<W: TableWindow>(
             index += RUN;
             continue;
         }
-        match part(geometry, window, entries, index, level) {
+        match part(context, window, entries, index, level) {
             Some((found, pa, count)) if (found, pa) == (attributes, address) => index += count,
             _ => return false,
         }
@@ -124,23 +140,24 @@ fn parts_match<W: TableWindow>(
 /// that begins there, or of the leaf that could replace the table that the entry leads to.
 #[inline(always)]
 fn part<W: TableWindow>(
-    geometry: Geometry,
+    context: &TreeContext,
     window: &mut W,
     entries: &[u64],
     index: usize,
     level: Level,
 ) -> Option<(u64, Pa, usize)> {
+    let geometry = context.geometry;
     let found = Descriptor(*entries.get(index)?);
     match (entry(geometry, level, found), level.next()) {
         (Entry::Leaf(pa), _) if !found.is_contiguous() => Some((attributes_of(geometry, found), pa, 1)),
         (Entry::Leaf(pa), _) => {
             let count = geometry.contiguous_entries(level)?;
             let run = entries.get(index..index + count).filter(|_| index.is_multiple_of(count))?;
-            let gathered = gather(run, geometry.shift(level)).ok()?;
+            let gathered = gather(run, geometry.shift(level), geometry.regime()).ok()?;
             Some((attributes_of(geometry, gathered.lead), pa, count))
         }
         (Entry::Table(below), Some(next)) => {
-            uniform_below(geometry, window, found, below, next).map(|(attributes, pa)| (attributes, pa, 1))
+            uniform_below(context, window, found, below, next).map(|(attributes, pa)| (attributes, pa, 1))
         }
         _ => None,
     }

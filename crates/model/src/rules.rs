@@ -67,6 +67,8 @@ pub enum Rule {
     /// A plain store over an entry that hardware may have updated: the access flag or the dirty
     /// state is lost.
     LostUpdate,
+    /// A compare-exchange found what neither a store nor hardware made of the entry.
+    OtherValue,
     /// An address outside the machine's memory, or not a multiple of 8.
     NotMemory,
     /// Memory was written through a window that is closed.
@@ -92,7 +94,7 @@ impl Rule {
             Self::NoTranslation => Some("D8.3.1.2"),
             Self::Contiguous | Self::MixedRun | Self::MisalignedRun | Self::IncompleteRun => Some("D8.7.1"),
             Self::StaleTranslation | Self::TableReachable => Some("D8.16"),
-            Self::LostUpdate => Some("D8.5"),
+            Self::LostUpdate | Self::OtherValue => Some("D8.5"),
             Self::Unordered | Self::NoIsb => Some("D8.2.6"),
             _ => None,
         }
@@ -132,6 +134,7 @@ impl Rule {
             Self::MemoryAttributes => "a slot of MAIR changes while a leaf has its type from it",
             Self::AddressSize => "the output address exceeds the PA size",
             Self::MisalignedTable => "the table base is not a multiple of the table's size",
+            Self::OtherValue => "a compare-exchange found what nothing has made of the entry",
             Self::LostUpdate => "a plain store loses what hardware may have updated in the entry",
             Self::NotMemory => "the address is not a multiple of 8 in the machine's memory",
             Self::ClosedWindow => "memory was written through a window that is closed",

@@ -186,8 +186,12 @@ impl Machine {
             let start = va & (u64::MAX << found.shift);
             let same = found.pa.wrapping_add(va - start) == leaf.pa.wrapping_add(va.wrapping_sub(side.va))
                 && limits.each().all(|limit| {
-                    leaf.within(limit).permissions == found.permissions
-                        && stored.within(limit).permissions == now_stored.permissions
+                    let may_be = leaf.within(limit).permissions;
+                    // Held as dirty, a page that is clean now would be written unmarked. Held as
+                    // clean, one that is dirty now is only marked again.
+                    let is_dirty = stored.within(limit).permissions == may_be;
+                    may_be == found.permissions
+                        && (!is_dirty || now_stored.permissions == found.permissions)
                 })
                 && found.global == leaf.global
                 && (now_stored.accessed || !stored.accessed)

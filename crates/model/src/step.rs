@@ -44,14 +44,14 @@ impl Machine {
                 }
                 self.store(cpu, pa, value)
             }
-            Event::Update { cpu, pa, value, via } => {
+            Event::Update { cpu, pa, value, old, via } => {
                 self.check_cpu(cpu)?;
                 self.check_memory(pa, 8)?;
                 if let Some(via) = via {
                     self.check_reaches(cpu, via, Use::Write, pa)?;
                 }
-                self.hardware_updates(pa)?;
-                self.store(cpu, pa, value)
+                self.hardware_updates(pa, old)?;
+                self.store_updated(cpu, pa, value)
             }
             Event::Fill { cpu, pa, count, first, step } => {
                 self.check_cpu(cpu)?;

@@ -37,6 +37,11 @@ impl Machine {
         if self.updates {
             self.check_no_update_lost(pa)?;
         }
+        self.store_updated(cpu, pa, value)
+    }
+
+    /// Stores a word that has what hardware updated, or that software has seen without.
+    pub(crate) fn store_updated(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
         let stored = self.memory.store(cpu, pa, value);
         if self.memory.pages() > MAX_PAGES || stored.older > MAX_OLDER {
             return Err(Violation::new(Rule::TooComplex).at_pa(pa));

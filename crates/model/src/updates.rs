@@ -3,9 +3,10 @@
 //! With TCR.HA a walker may set the access flag of a leaf at any time, and with HD make a leaf with
 //! DBM writable. So such a leaf is walked and held as updated. An atomic read-modify-write learns
 //! of the update; a plain store would lose it. The model takes the update as done when the entry is
-//! overwritten: an older TLB entry that says so is the one that may be held.
+//! overwritten: an older TLB entry that says so is the one that may be held. A compare-exchange
+//! that found the leaf as it was proves that no TLB holds it as updated.
 
-use crate::descriptor::{Entry, updated};
+use crate::descriptor::{CONTIGUOUS, Entry, updated};
 use crate::machine::{Check, Machine, Root};
 use crate::rules::Rule;
 use crate::violation::Violation;
@@ -41,12 +42,39 @@ impl Machine {
         }
     }
 
-    /// Takes the update of the entry at `pa` as done.
-    pub(crate) fn hardware_updates(&mut self, pa: u64) -> Check {
-        if self.updates
-            && let Some((_, updated)) = self.hardware_updated(pa)?
-        {
-            self.memory.update(pa, updated);
+    /// Notes that hardware has made `value` of the entry at `pa`: it has set the access flag, has
+    /// made the leaf dirty, or both. It is no event, since the machine assumes all the time that
+    /// hardware may have done so. Returns `false`, and notes nothing, if hardware would not do this.
+    pub fn note_update(&mut self, pa: u64, value: u64) -> bool {
+        const ACCESSED: u64 = 1 << 10;
+        const WRITABLE: u64 = 1 << 7;
+        const DBM: u64 = 1 << 51;
+        let Some(old) = self.memory.newest(pa) else { return false };
+        let dirty = if value & DBM == 0 { 0 } else { WRITABLE };
+        if (old ^ value) & !(ACCESSED | dirty) != 0 || old & !value & ACCESSED != 0 {
+            return false;
+        }
+        self.memory.update(pa, value);
+        true
+    }
+
+    /// Takes the update of the entry at `pa` as done, before software changes it. If software found
+    /// `old` there, hardware has made that of it and no more: a TLB holds a leaf as updated only
+    /// once its entry in memory is. Another entry of a contiguous run may have been updated instead.
+    pub(crate) fn hardware_updates(&mut self, pa: u64, old: Option<u64>) -> Check {
+        let found = if self.updates { self.hardware_updated(pa)? } else { None };
+        let updated = found.map(|(_, updated)| updated);
+        let newest = self.memory.newest(pa);
+        if let (Some(old), Some(newest)) = (old, newest) {
+            // Every bit is as it was, or as hardware makes it.
+            if (old ^ newest) & !(updated.unwrap_or(newest) ^ newest) != 0 {
+                return Err(Violation::new(Rule::OtherValue).at_pa(pa).with_values(newest, old));
+            }
+        }
+        match (old, updated) {
+            (Some(old), _) if old & CONTIGUOUS == 0 => self.memory.update(pa, old),
+            (_, Some(updated)) => self.memory.update(pa, updated),
+            _ => {}
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         12 => (cpu.clone(), pa(granule), descriptor(granule), prop::option::weighted(0.1, va(va_bits)))
             .prop_map(|(cpu, pa, value, via)| Event::Store { cpu, pa, value, via }),
         3 => (cpu.clone(), pa(granule), descriptor(granule))
-            .prop_map(|(cpu, pa, value)| Event::Update { cpu, pa, value, via: None }),
+            .prop_map(|(cpu, pa, value)| Event::Update { cpu, pa, value, old: None, via: None }),
         6 => (cpu.clone(), 0..FRAMES, descriptor(granule), prop_oneof![Just(0), Just(granule)])
             .prop_map(move |(cpu, frame, first, step)| Event::Fill {
                 cpu, pa: RAM + frame * granule, count: granule / 8, first, step }),

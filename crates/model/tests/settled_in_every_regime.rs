@@ -133,7 +133,7 @@ fn step(regime: Regime) -> impl Strategy<Value = Vec<Event>> {
             if plain {
                 vec![Event::Store { cpu: 0, pa, value, via: None }]
             } else {
-                vec![Event::Update { cpu: 0, pa, value, via: None }]
+                vec![Event::Update { cpu: 0, pa, value, old: None, via: None }]
             }
         }),
         2 => (roots(), 1..3_u64, select(bits)).prop_map(|((root, _), level, bits)| {

@@ -5,6 +5,7 @@
 //! model with events; [`Counted`] counts around either.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Va};
@@ -104,6 +105,30 @@ pub unsafe trait Cpu {
             // SAFETY: the caller's.
             unsafe { self.store(entries.add(i), descriptor) };
         }
+    }
+    /// Replaces an entry that hardware may update at the same time, if it still is `expected`: one
+    /// atomic compare-exchange, which orders what it makes visible after all stores before it.
+    ///
+    /// # Errors
+    /// What the entry is instead. It stays as it is.
+    ///
+    /// # Safety
+    /// As for [`store`](Self::store). The entry is reached through a mapping that is Normal,
+    /// write-back cacheable and inner shareable, with the MMU on, as walks are: elsewhere an
+    /// exclusive access may not be atomic with an update by hardware (Arm ARM B2.12).
+    // CAS with FEAT_LSE, LDAXR and STLXR without.
+    #[inline]
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller promises an aligned entry that is valid for reads and writes. No Rust
+        // reference leads to entries that hardware updates.
+        let entry = unsafe { AtomicU64::from_ptr(entry.as_ptr()) };
+        let exchanged = entry.compare_exchange(expected.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+        exchanged.map(|_| ()).map_err(Descriptor)
     }
     /// Returns the address by which this CPU reaches what is mapped at `va`.
     ///
@@ -219,6 +244,17 @@ unsafe impl<C: Cpu> Cpu for Counted<C> {
     unsafe fn store_run(&mut self, entries: NonNull<u64>, count: usize, first: Descriptor, step: u64) {
         // SAFETY: the caller's contract is the same.
         unsafe { self.cpu.store_run(entries, count, first, step) };
+    }
+
+    #[inline]
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's contract is the same.
+        unsafe { self.cpu.compare_exchange(entry, expected, new) }
     }
 
     #[inline]

@@ -153,6 +153,8 @@ pub enum Event {
         pa: u64,
         /// The value afterwards, apart from what hardware may have updated.
         value: u64,
+        /// The value before, if a compare-exchange found it: hardware had updated no more of it.
+        old: Option<u64>,
         /// The virtual address that it goes through, as in [`Store`](Self::Store).
         via: Option<u64>,
     },

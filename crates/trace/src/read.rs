@@ -55,8 +55,15 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
             Event::Store { cpu, pa, value, via }
         }
         b"update" => {
-            let (pa, value, via) = stored(words)?;
-            Event::Update { cpu, pa, value, via }
+            let (pa, value) = (words.word().multiple(8)?, words.word().number()?);
+            let mut next = words.next();
+            let old = next.filter(|word| word.bytes.starts_with(b"old="));
+            if old.is_some() {
+                next = words.next();
+            }
+            let old = old.map(|word| word.after("old=")?.number()).transpose()?;
+            let via = next.map(|word| word.after("via=")?.number()).transpose()?;
+            Event::Update { cpu, pa, value, old, via }
         }
         b"fill" => {
             let pa = words.word().multiple(8)?;

@@ -28,9 +28,13 @@ impl Display for Tlbi {
 impl Display for Event {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match *self {
-            Self::Store { cpu, pa, value, via } | Self::Update { cpu, pa, value, via } => {
-                let name = if matches!(self, Self::Store { .. }) { "store" } else { "update" };
-                write!(f, "{cpu} {name} {pa:#x} {value:#x}")?;
+            Self::Store { cpu, pa, value, via } => {
+                write!(f, "{cpu} store {pa:#x} {value:#x}")?;
+                via.map_or(Ok(()), |via| write!(f, " via={via:#x}"))
+            }
+            Self::Update { cpu, pa, value, old, via } => {
+                write!(f, "{cpu} update {pa:#x} {value:#x}")?;
+                old.map_or(Ok(()), |old| write!(f, " old={old:#x}"))?;
                 via.map_or(Ok(()), |via| write!(f, " via={via:#x}"))
             }
             Self::Fill { cpu, pa, count, first, step } => {

@@ -125,7 +125,7 @@ impl Attributes {
         if self.access.is_of_guest() {
             return Err(AttributeError::GuestAccess { access: self.access, regime });
         }
-        if matches!(self.access, Access::UserReadWrite | Access::UserReadOnly) {
+        if self.access.bits() & USER != 0 {
             return Err(AttributeError::UserAccess { regime });
         }
         if matches!(self.execute, Execute::User | Execute::Both) {

@@ -24,6 +24,17 @@ pub enum Access {
     KernelReadOnly = 0b10,
     /// Kernel and user space read.
     UserReadOnly = 0b11,
+    /// As [`KernelReadWrite`](Self::KernelReadWrite), and hardware tracks writes (DBM): nobody has
+    /// written since the leaf was clean. With [`HardwareUpdates`](crate::HardwareUpdates) the first
+    /// write makes it [dirty](Self::KernelReadWriteDirty); without them it faults.
+    KernelReadWriteClean = TRACKED | 0b10,
+    /// As [`KernelReadWrite`](Self::KernelReadWrite), and hardware tracks writes: somebody has
+    /// written.
+    KernelReadWriteDirty = TRACKED,
+    /// [`UserReadWrite`](Self::UserReadWrite), tracked and clean.
+    UserReadWriteClean = TRACKED | 0b11,
+    /// [`UserReadWrite`](Self::UserReadWrite), tracked and dirty.
+    UserReadWriteDirty = TRACKED | 0b01,
     /// Stage 2: the guest has no access.
     GuestNone = GUEST,
     /// Stage 2: the guest reads.
@@ -32,17 +43,31 @@ pub enum Access {
     GuestWriteOnly = GUEST | 0b10,
     /// Stage 2: the guest reads and writes.
     GuestReadWrite = GUEST | 0b11,
+    /// Stage 2: the guest reads and writes; tracked and clean.
+    GuestReadWriteClean = GUEST | TRACKED | 0b01,
+    /// Stage 2: the guest reads and writes; tracked and dirty.
+    GuestReadWriteDirty = GUEST | TRACKED | 0b11,
 }
 
 /// Tells the values of stage 2 from those of stage 1. No bit of a descriptor.
 const GUEST: isize = 0b100;
 
+/// Hardware tracks writes: DBM.
+const TRACKED: isize = 0b1000;
+
 impl Access {
     /// Whether kernel, user space or guest may write.
     #[inline]
     pub const fn writable(self) -> bool {
-        // Bit 7 takes the right away at stage 1, and gives it at stage 2.
-        (self.bits() & READ_ONLY != 0) == self.is_of_guest()
+        // Bit 7 takes the right away at stage 1, and gives it at stage 2. Hardware makes what is
+        // tracked writable.
+        (self.bits() & READ_ONLY != 0) == self.is_of_guest() || self.is_tracked()
+    }
+
+    /// Returns whether hardware tracks writes: the leaf is writable, and clean or dirty.
+    #[inline]
+    pub const fn is_tracked(self) -> bool {
+        self as isize & TRACKED != 0
     }
 
     /// Returns whether stage 2 alone can say it.
@@ -53,14 +78,14 @@ impl Access {
 
     /// The bits of a leaf that say who may read and write: `AP[2:1]`, or `S2AP[1:0]` of stage 2 in
     /// the same place, and DBM, which lets hardware make the leaf writable at the first write (Arm
-    /// ARM D8.5.4). No [`Access`] sets DBM.
+    /// ARM D8.5.4).
     pub const MASK: u64 = USER | READ_ONLY | DIRTY_MODIFIER;
 
     /// The value of the bits in [`MASK`](Self::MASK), in the regimes with user space and at stage
     /// 2.
     #[inline]
     pub const fn bits(self) -> u64 {
-        (self as u64 & 0b11) << 6
+        (self as u64 & 0b11) << 6 | (self as u64 & TRACKED as u64) << (DIRTY_MODIFIER.trailing_zeros() - 3)
     }
 
     /// The value of the bits in [`MASK`](Self::MASK) in `regime`: `AP[1]` is RES1 where there is no
@@ -79,6 +104,9 @@ impl Access {
         if regime.is_stage_2() {
             return Self::from_bits_of_guest(bits);
         }
+        if bits & DIRTY_MODIFIER != 0 {
+            return Self::from_tracked(bits, regime);
+        }
         match (bits & USER != 0 && regime.has_user_space(), bits & READ_ONLY != 0) {
             (false, false) => Self::KernelReadWrite,
             (false, true) => Self::KernelReadOnly,
@@ -87,8 +115,20 @@ impl Access {
         }
     }
 
+    #[cold]
+    const fn from_tracked(bits: u64, regime: Regime) -> Self {
+        match (bits & USER != 0 && regime.has_user_space(), bits & READ_ONLY != 0) {
+            (false, false) => Self::KernelReadWriteDirty,
+            (false, true) => Self::KernelReadWriteClean,
+            (true, false) => Self::UserReadWriteDirty,
+            (true, true) => Self::UserReadWriteClean,
+        }
+    }
+
     const fn from_bits_of_guest(bits: u64) -> Self {
         match (bits & READ_ONLY != 0, bits & USER != 0) {
+            (true, true) if bits & DIRTY_MODIFIER != 0 => Self::GuestReadWriteDirty,
+            (false, true) if bits & DIRTY_MODIFIER != 0 => Self::GuestReadWriteClean,
             (false, false) => Self::GuestNone,
             (false, true) => Self::GuestReadOnly,
             (true, false) => Self::GuestWriteOnly,

@@ -94,8 +94,9 @@ pub(crate) const WALKS: u64 = 0b01 << 8 | 0b01 << 10 | 0b11 << 12;
 const DS: u64 = 1 << 59;
 
 /// The TCR value for a TTBR0 half of geometry `ttbr0` and a TTBR1 half of geometry `ttbr1`: inner
-/// shareable write-back walks, 16-bit ASIDs if `asid16`, no top-byte-ignore, hardware updates of
-/// the access flag and dirty state off. The CPU must have the PA size.
+/// shareable write-back walks, 16-bit ASIDs if `asid16`, no top-byte-ignore, hardware updates off.
+/// A tree that has them takes the bits of [`HardwareUpdates::tcr`](crate::HardwareUpdates::tcr),
+/// too. The CPU must have the PA size.
 ///
 /// # Errors
 /// [`RegisterError::HalvesDiffer`] unless both halves agree on LPA2 and on the PA size.

@@ -49,7 +49,8 @@ const FWB: u64 = 1 << 46;
 pub struct Stage2Registers {
     /// VTCR_EL2: T0SZ and SL0 by the IPA size, TG0, inner shareable write-back walks (IRGN0, ORGN0,
     /// SH0), PS, VS, bit 31 RES1, and DS under LPA2. SL2 stays 0, since concatenated roots make
-    /// level −1 unnecessary. Hardware updates of access flag and dirty state (HA, HD) are off.
+    /// level −1 unnecessary. HA and HD are 0: a tree with hardware updates takes the bits of
+    /// [`HardwareUpdates::tcr`](crate::HardwareUpdates::tcr).
     pub vtcr: u64,
     /// VTTBR_EL2: the root in BADDR, and the VMID. CnP is 0.
     pub vttbr: u64,

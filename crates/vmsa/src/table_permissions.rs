@@ -117,10 +117,21 @@ impl TablePermissions {
     pub const fn restrict_access(self, access: Access) -> Access {
         let (read_only, no_user) = (self.takes(Self::READ_ONLY), self.takes(Self::NO_USER_ACCESS));
         match access {
-            Access::KernelReadWrite if read_only => Access::KernelReadOnly,
-            Access::UserReadWrite if read_only && no_user => Access::KernelReadOnly,
-            Access::UserReadWrite if read_only => Access::UserReadOnly,
+            Access::KernelReadWrite | Access::KernelReadWriteClean | Access::KernelReadWriteDirty
+                if read_only =>
+            {
+                Access::KernelReadOnly
+            }
+            Access::UserReadWrite | Access::UserReadWriteClean | Access::UserReadWriteDirty if read_only => {
+                if no_user {
+                    Access::KernelReadOnly
+                } else {
+                    Access::UserReadOnly
+                }
+            }
             Access::UserReadWrite if no_user => Access::KernelReadWrite,
+            Access::UserReadWriteClean if no_user => Access::KernelReadWriteClean,
+            Access::UserReadWriteDirty if no_user => Access::KernelReadWriteDirty,
             Access::UserReadOnly if no_user => Access::KernelReadOnly,
             _ => access,
         }

@@ -5,7 +5,7 @@ use crate::world::{Done, Op, Setting, Who, World};
 use linmap_live::{Change, Half, PlanError};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, HardwareUpdates, Level};
 
 const MIB: u64 = 1 << 20;
 
@@ -77,6 +77,8 @@ fn frames_that_run_out_anywhere_leave_the_tree_as_it_was() {
                 window_leaves: Leaves::Pages,
                 range_invalidation: true,
                 asid: None,
+                updates: HardwareUpdates::Off,
+                seed: 0,
             };
             for op in edits(geometry.granule().bytes()) {
                 failures += exhaust(setting, op, who);
@@ -102,6 +104,8 @@ fn a_plan_longer_than_the_list_of_steps_changes_nothing() {
         window_leaves: Leaves::Pages,
         range_invalidation: false,
         asid: None,
+        updates: HardwareUpdates::Off,
+        seed: 0,
     };
     let attributes = Attributes::KERNEL_DATA;
     let initial = Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes, leaves: Leaves::ContiguousBlocks };

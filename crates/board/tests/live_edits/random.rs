@@ -12,7 +12,9 @@ use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Regime, Stage2, TablePermissions};
+use linmap_vmsa::{
+    Access, Attributes, Execute, Geometry, Granule, HardwareUpdates, Level, Regime, Stage2, TablePermissions,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -83,8 +85,21 @@ fn setting(granule: Granule) -> impl Strategy<Value = Setting> {
     // In the middle of the half, or at its very end.
     let place = prop::bool::weighted(0.2);
     let large = prop::bool::weighted(0.15);
-    (bbm, kinds(granule), 1..=4usize, place, large, prop::bool::weighted(0.3), any::<bool>()).prop_map(
-        move |(bbm, (geometry, half, asid), cpus, end, large, own_window, range_invalidation)| {
+    let updates = prop::sample::select(vec![
+        HardwareUpdates::Off,
+        HardwareUpdates::Off,
+        HardwareUpdates::Accessed,
+        HardwareUpdates::AccessedAndDirty,
+        HardwareUpdates::AccessedAndDirty,
+    ]);
+    let updates = (updates, any::<u64>());
+    let ways = (prop::bool::weighted(0.3), any::<bool>());
+    (bbm, kinds(granule), 1..=4usize, place, large, ways, updates).prop_map(
+        move |(bbm, (geometry, half, asid), cpus, end, large, (own_window, range_invalidation), updates)| {
+            let (updates, seed) = updates;
+            // The model knows no TCR of EL2 or EL3.
+            let is_modelled = !matches!(geometry.regime(), Regime::El2 | Regime::El3);
+            let updates = if is_modelled { updates } else { HardwareUpdates::Off };
             let own_window = own_window && geometry.regime() == Regime::El1And0;
             // Large enough for a few of the largest blocks that the tests' own tables can hold.
             let area_len = match (large, granule) {
@@ -107,6 +122,8 @@ fn setting(granule: Granule) -> impl Strategy<Value = Setting> {
                 window_leaves: Leaves::Pages,
                 range_invalidation,
                 asid,
+                updates,
+                seed,
             }
         },
     )
@@ -146,6 +163,8 @@ fn attributes() -> impl Strategy<Value = Attributes> {
         Attributes::KERNEL_RODATA,
         Attributes::KERNEL_TEXT,
         Attributes { global: false, ..Attributes::KERNEL_DATA },
+        Attributes { access: Access::KernelReadWriteClean, ..Attributes::KERNEL_DATA },
+        Attributes { access: Access::KernelReadWriteClean, ..Attributes::KERNEL_DATA },
     ])
 }
 
@@ -163,6 +182,8 @@ fn change() -> impl Strategy<Value = Change> {
         Access::KernelReadOnly,
         Access::KernelReadOnly,
         Access::KernelReadWrite,
+        Access::KernelReadWriteClean,
+        Access::KernelReadWriteClean,
     ]));
     let execute = prop::option::weighted(0.2, prop::sample::select(vec![Execute::Never, Execute::Kernel]));
     let valid = prop::option::weighted(0.3, any::<bool>());

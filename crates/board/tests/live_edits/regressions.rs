@@ -8,7 +8,7 @@ use linmap_model::{Config, Event, Machine, Rule, Violation};
 use linmap_table::Leaves;
 use linmap_table::cpu::Dsb;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Level, Pa};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, HardwareUpdates, Level, Pa};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,6 +26,8 @@ fn setting(bbm: BbmLevel) -> Setting {
         window_leaves: Leaves::Blocks,
         range_invalidation: false,
         asid: None,
+        updates: HardwareUpdates::Off,
+        seed: 0,
     }
 }
 

@@ -6,7 +6,7 @@ use linmap_model::Event;
 use linmap_model::event::{Access as Barrier, Domain, Tlbi, TlbiScope};
 use linmap_table::{Leaves, TableWindow};
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level};
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, HardwareUpdates, Level};
 
 use crate::world::{Done, Op, Setting, Who, World};
 
@@ -28,6 +28,8 @@ fn world(bbm: BbmLevel) -> World {
         window_leaves: Leaves::Pages,
         range_invalidation: false,
         asid: None,
+        updates: HardwareUpdates::Off,
+        seed: 0,
     };
     let attributes = Attributes::KERNEL_DATA;
     let all = Op::Map { at: 0, len: setting.area_len, shift: 0, attributes, leaves: Leaves::Blocks };

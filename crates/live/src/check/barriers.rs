@@ -171,6 +171,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         if !is_removed {
             return Err(BrokenRule::NotRemoved { va, table });
         }
+        if context.updates.is_on() {
+            let parent = self.walk(at, context.top, va.0, level);
+            self.check_collected(at, va, (parent.table, parent.level), table)?;
+        }
         self.freed_to = Some(last);
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::step::{Edit, Reach, Step, Store};
 use crate::tlbi_coverage::covers;
 use crate::tree_context::TreeContext;
 use crate::uniform::uniform_below;
+use crate::update::Update;
 use linmap_table::TableWindow;
 
 /// How many values of one entry are distinguished, beginning with its value when everything was
@@ -78,11 +79,14 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let Store { va, level, edit, .. } = *store;
         let makes_global = match edit {
             // The other leaves of the store differ in their addresses.
-            Edit::Write { first, .. } => {
+            Edit::Write { first, .. } | Edit::Update(Update::Leaf { first, .. }) => {
                 first.0 & NOT_GLOBAL == 0
                     && matches!(first.decode(self.context.geometry, level), Decoded::Leaf(_))
             }
-            Edit::Bits { clear, .. } => clear & NOT_GLOBAL != 0,
+            Edit::Bits { clear, .. } | Edit::Update(Update::Bits { clear, .. }) => {
+                clear & NOT_GLOBAL != 0 && clear & VALID_BIT == 0
+            }
+            Edit::Update(Update::Link { .. } | Update::Gather | Update::Collect { .. }) => false,
         };
         if makes_global { Err(BrokenRule::GlobalLeaf { va, level }) } else { Ok(()) }
     }
@@ -146,6 +150,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         let memory = self.context.read(self.window, level, table, index);
         if !touched {
             let new = edit.of(memory, nth);
+            self.check_update(at, (va, index, store), memory, new)?;
             self.note_memory_type(at, va, level, memory, new);
             self.stored(va, store, index, memory, new, run)?;
             return self.replaced(at, va, store, index, [memory; 2], new);
@@ -173,6 +178,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::RunUnordered { va: Va(va) });
         }
         let new = edit.of(now, nth);
+        self.check_update(at, (va, index, store), now, new)?;
         self.note_memory_type(at, va, level, memory, new);
         self.stored(va, store, index, now, new, run)?;
         if memory.is_valid() && !now.is_valid() && new.is_valid() && !self.exclusivity.allows_breaks() {
@@ -198,7 +204,11 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         new: Descriptor,
         run: &mut Run,
     ) -> Result<(), BrokenRule> {
-        run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
+        // As hardware, these may change one entry of a run.
+        if !matches!(store.edit, Edit::Update(Update::Gather | Update::Collect { .. })) {
+            run.check(self.context, store, index, now, new)
+                .ok_or_else(|| self.part_of_run(store, index))?;
+        }
         if !self.tables_ordered
             && new != now
             && let Decoded::Table(next) = new.decode(self.context.geometry, store.level)
@@ -229,7 +239,10 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             && matches!(held.decode(geometry, level), Decoded::Leaf(_))
             && matches!(new.decode(geometry, level), Decoded::Table(_));
         let old = if unfolded { Descriptor(held.0 & !CONTIGUOUS) } else { held };
-        let requirement = bbm::change(geometry, level, old, new, bbm);
+        let mut requirement = bbm::change(geometry, level, old, new, bbm);
+        if self.context.updates.is_on() {
+            requirement = requirement.max(self.updated_requirement(store, old, now, new));
+        }
         if requirement > Requirement::Invalidate {
             let va = Va(va);
             return Err(BrokenRule::Forbidden { va, table, level, index, old, new, requirement, bbm });
@@ -262,13 +275,16 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         old: Descriptor,
         new: Descriptor,
     ) -> Result<(), BrokenRule> {
+        if self.context.updates.is_on() {
+            return self.check_identical_updated(va, level, old, new);
+        }
         let geometry = self.context.geometry;
         let (link, table, block, pa) = match (old.decode(geometry, level), new.decode(geometry, level)) {
             (Decoded::Leaf(pa), Decoded::Table(table)) => (new, table, old, pa),
             (Decoded::Table(table), Decoded::Leaf(pa)) => (old, table, new, pa),
             _ => return Ok(()),
         };
-        let said = level.next().and_then(|next| uniform_below(geometry, self.window, link, table, next));
+        let said = level.next().and_then(|next| uniform_below(self.context, self.window, link, table, next));
         if said == Some((attributes_of(geometry, block), pa)) {
             return Ok(());
         }

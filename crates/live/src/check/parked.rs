@@ -8,7 +8,8 @@ use crate::every_leaf::NOT_GLOBAL;
 use crate::exclusivity::Exclusivity;
 use crate::refused::BrokenRule;
 use crate::run::Run;
-use crate::step::{EveryLeaf, Store};
+use crate::step::{Edit, EveryLeaf, Store};
+use crate::update::Update;
 use linmap_table::TableWindow;
 
 impl<W: TableWindow> Checker<'_, '_, W> {
@@ -30,7 +31,11 @@ impl<W: TableWindow> Checker<'_, '_, W> {
                 now = self.history.values(at, (table, index, va), now, |_, _| {});
             }
             let new = edit.of(now, nth);
-            run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
+            self.check_update(at, (va, index, store), now, new)?;
+            if !matches!(edit, Edit::Update(Update::Gather | Update::Collect { .. })) {
+                run.check(self.context, store, index, now, new)
+                    .ok_or_else(|| self.part_of_run(store, index))?;
+            }
             if self.compares {
                 self.check_identical(va, level, now, new)?;
             }

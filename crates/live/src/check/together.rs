@@ -47,7 +47,7 @@ impl Masks {
                     bbm::never_breaks(clear & !CONTIGUOUS, set & !(CONTIGUOUS | VALID_BIT | ACCESSED));
                 never_breaks.then_some(Self { clear, set })
             }
-            Edit::Write { .. } => None,
+            Edit::Write { .. } | Edit::Update(_) => None,
         }
     }
 
@@ -137,13 +137,16 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         store: &Store,
         mut each: impl FnMut(&Self, &Segment<'_>) -> Option<()>,
     ) -> Option<()> {
+        if self.context.updates.is_on() {
+            return None;
+        }
         let (start, count) = (usize::from(store.index), usize::from(store.count));
         // SAFETY: the walk for the store's address reaches the table. By the promise of
         // `LiveTree::new` the window reaches every table of the tree.
         let pointer = unsafe { self.window.open(store.level, store.table) };
         // SAFETY: an open table is valid for reads of a whole granule, the store was found to lie
         // in it, and nothing writes to it during the check: the tree's one `LiveTree` is borrowed,
-        // and hardware updates are off.
+        // and hardware updates nothing.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(start), count) };
         let earlier = self.earlier(at, store);
         let result = match (Masks::of(store.edit), earlier) {
@@ -235,7 +238,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         }
         // Runs that were whole stay so, whatever attributes change.
         let makes_runs = now.difference(new) & new.set & (CONTIGUOUS | VALID_BIT) != 0;
-        let shift = self.context.shift(store.level);
+        let (shift, regime) = (self.context.shift(store.level), self.context.geometry.regime());
         let is_run = |run: &[u64]| {
             let lead = Descriptor(run.first().map_or(0, |first| new.of_leaf(*first)));
             let Entry::Leaf(pa) = entry(self.context.geometry, store.level, lead) else { return false };
@@ -243,7 +246,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             let consecutive = if new.set & CONTIGUOUS != 0 {
                 are_consecutive(run, shift)
             } else {
-                gather(run, shift).is_ok()
+                gather(run, shift, regime).is_ok()
             };
             !lead.is_contiguous() || (aligned && consecutive)
         };

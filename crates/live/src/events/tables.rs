@@ -8,6 +8,7 @@ use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
 
 use super::fills::{EDITOR, Fills};
 use crate::step::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
+use crate::update::Update;
 
 /// Tables as they are when the steps in `before` have been applied to them.
 pub(super) struct Tables<'t, W> {
@@ -63,9 +64,10 @@ impl<W: TableWindow> Tables<'_, W> {
     /// Emits the content of every table that a store of `steps` links, and of all tables below it.
     pub fn new_tables(&mut self, emit: &mut impl FnMut(Line), steps: &[Step]) {
         for step in steps {
-            let Step::Store(Store { level, count, edit: edit @ Edit::Write { .. }, .. }) = step else {
+            let Step::Store(Store { level, count, edit, .. }) = step else { continue };
+            if !matches!(edit, Edit::Write { .. } | Edit::Update(Update::Link { .. })) {
                 continue;
-            };
+            }
             let Some(next) = level.next() else { continue };
             for nth in 0..usize::from(*count) {
                 if let Decoded::Table(table) = edit.of(Descriptor::INVALID, nth).decode(self.geometry, *level)
@@ -115,16 +117,32 @@ impl<W: TableWindow> Tables<'_, W> {
     }
 
     fn store(&mut self, emit: &mut impl FnMut(Line), store: &Store) {
+        if let Edit::Update(_) = store.edit {
+            return self.update(emit, store);
+        }
         let mut fills = Fills::new(emit);
         for nth in 0..usize::from(store.count) {
             let index = usize::from(store.index) + nth;
             let value = match store.edit {
                 Edit::Write { .. } => store.edit.of(Descriptor::INVALID, nth),
-                Edit::Bits { .. } => store.edit.of(self.entry(store.level, store.table, index), nth),
+                Edit::Bits { .. } | Edit::Update(_) => {
+                    store.edit.of(self.entry(store.level, store.table, index), nth)
+                }
             };
             fills.store(store.table.0 + 8 * index as u64, value.0);
         }
         fills.end();
+    }
+
+    /// Emits atomic updates, with the values that entries get if hardware updates nothing.
+    fn update(&mut self, emit: &mut impl FnMut(Line), store: &Store) {
+        for nth in 0..usize::from(store.count) {
+            let index = usize::from(store.index) + nth;
+            let old = self.entry(store.level, store.table, index);
+            let (value, old) = (store.edit.of(old, nth).0, Some(old.0));
+            let pa = store.table.0 + 8 * index as u64;
+            emit(Event::Update { cpu: EDITOR, pa, value, old, via: None }.into());
+        }
     }
 
     /// Emits stores to the leaves, valid or invalidated, that `leaves` names in `table` and below.

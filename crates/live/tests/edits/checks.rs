@@ -99,6 +99,7 @@ fn kinds(steps: &[Step]) -> String {
         Step::Store(store) => match store.edit {
             Edit::Write { .. } => "write ",
             Edit::Bits { .. } => "bits ",
+            Edit::Update(_) => "update ",
         },
         Step::Dsb(Dsb::Ishst) => "ishst ",
         Step::Dsb(_) => "ish ",

@@ -29,7 +29,7 @@ fn mapped(bits: u64, leaf: u64) -> Scene {
 }
 
 fn update(value: u64) -> Event {
-    Event::Update { cpu: 0, pa: A3, value, via: None }
+    Event::Update { cpu: 0, pa: A3, value, old: None, via: None }
 }
 
 fn write_faults() -> Event {
@@ -187,7 +187,7 @@ fn stage_2_is_updated_by_vtcr() {
         scene.write(0, Register::Vttbr, A).isb(0).settled();
         scene
     };
-    let update = |value| Event::Update { cpu: 0, pa: A, value, via: None };
+    let update = |value| Event::Update { cpu: 0, pa: A, value, old: None, via: None };
     let faults = Event::Faults { cpu: 0, va: 0, kind: Use::Write };
     rooted(ha | hd, clean).reaches(0, 0, Use::Write, 0).settled().legal();
     rooted(ha, clean).event(faults).settled().legal();

@@ -4,7 +4,7 @@ use linmap_live::{Change, Half};
 use linmap_model::{Config, Event, Machine, Violation};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Geometry, Granule};
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, HardwareUpdates};
 
 use crate::world::{Done, Op, Setting, Who, World};
 
@@ -42,6 +42,8 @@ pub fn setting(granule: Granule, bbm: BbmLevel) -> Setting {
         window_leaves: Leaves::Pages,
         range_invalidation: false,
         asid: None,
+        updates: HardwareUpdates::Off,
+        seed: 0,
     }
 }
 

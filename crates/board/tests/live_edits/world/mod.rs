@@ -4,20 +4,21 @@ mod parking;
 mod plain;
 mod pool;
 mod regimes;
+mod updates;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use linmap_board::{Board, BoardFrames};
+use linmap_board::{Accesses, Board, BoardFrames, Walkers};
 use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Retried, Step, Target};
 use linmap_model::event::{Access as Barrier, Domain, Use};
 use linmap_model::{Config, Event};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, HardwareUpdates, Level, Pa, Va, VaRange};
 
 pub use parking::Parking;
 use plain::join;
@@ -52,6 +53,10 @@ pub struct Setting {
     pub range_invalidation: bool,
     /// The one ASID that the tree is used in, without global leaves.
     pub asid: Option<u16>,
+    /// What hardware updates in the leaves, while CPUs access the area at random.
+    pub updates: HardwareUpdates,
+    /// Where the random numbers of these accesses begin.
+    pub seed: u64,
 }
 
 impl Setting {
@@ -194,6 +199,7 @@ impl World {
             let Op::Map { at, len, shift, attributes, leaves } = op else { panic!("{op:?} maps nothing") };
             let pa = AREA_PA + at + shift;
             list.push(Mapping { va: setting.va(at), pa: Pa(pa), len, attributes, leaves });
+            let attributes = setting.as_updated(attributes);
             plain.0.insert(at, Part { len, pa, attributes, valid: true });
         }
         list.sort_by_key(|mapping| mapping.va);
@@ -223,6 +229,11 @@ impl World {
         if setting.range_invalidation {
             // SAFETY: the model's CPUs have them.
             tree = unsafe { tree.with_range_invalidation() };
+        }
+        if setting.updates.is_on() {
+            // SAFETY: TCR and VTCR say so. The board's `compare_exchange` is atomic.
+            tree = unsafe { tree.with_hardware_updates(setting.updates) };
+            board.set_walkers(Walkers::new(setting.walk(root), setting.cpus, setting.seed));
         }
         Self { setting, board, tree, pool, plain, steps: vec![Step::Isb; 4096] }
     }
@@ -257,6 +268,11 @@ impl World {
         let before = self.pool.0.borrow().taken;
         let root = self.tree.root();
         let target = self.target(op, who);
+        if self.setting.updates.is_on() {
+            // Nobody accesses the range of a quiescent target, but CPUs may walk for it.
+            let accesses = if who == Who::Nobody { Accesses::Speculative } else { Accesses::All };
+            self.board.with_walkers(|walkers| walkers.set_accesses(accesses));
+        }
         let mut window = self.window(cpu);
         let mut frames = self.frames();
         let steps = &mut self.steps;
@@ -283,6 +299,7 @@ impl World {
                 self.tree.plan_global(parked, global, steps, &mut window, &mut frames)
             }
         };
+        self.board.accesses();
         let plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
@@ -318,7 +335,9 @@ impl World {
                 return Err(format!("{op:?}: our own plan is refused: {refused}\n{}", printed.join("\n")));
             }
         };
+        self.board.accesses();
         let mut processor = self.board.cpu_of(cpu, self.setting.board_regime());
+        let mut reported = Vec::new();
         if who == Who::Parked {
             drop(window);
             let parking = Parking { board: &self.board, setting: self.setting, root };
@@ -326,20 +345,23 @@ impl World {
             // Not through the map itself, which no CPU walks now.
             let mut window = self.board.window(cpu, None);
             // SAFETY: on the model, where all CPUs have left.
-            let applied = unsafe { checked.apply(&mut window, &mut processor) };
+            let applied =
+                unsafe { checked.apply_reporting(&mut window, &mut processor, |range| reported.push(range)) };
             drop(window);
             (0..self.setting.cpus).for_each(|cpu| parking.come_back(cpu));
             let mut window = self.board.window(cpu, self.setting.window_offset());
             applied.free(&mut window, &mut frames);
         } else {
             // SAFETY: on the model; what is mapped is never accessed.
-            let applied = unsafe { checked.apply(&mut window, &mut processor) };
+            let applied =
+                unsafe { checked.apply_reporting(&mut window, &mut processor, |range| reported.push(range)) };
             applied.free(&mut window, &mut frames);
             drop(window);
         }
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| format!("{op:?}: {violation}\n{}", printed.join("\n")))?;
         self.note(op);
+        self.loses_no_update(&reported).map_err(|lost| format!("{op:?}: {lost}\n{}", printed.join("\n")))?;
         Ok(Done::Applied)
     }
 
@@ -381,6 +403,7 @@ impl World {
                 for (at, _) in self.plain.parts(at, len) {
                     self.plain.0.remove(&at);
                 }
+                let attributes = self.setting.as_updated(attributes);
                 let part = Part { len, pa: AREA_PA + at + shift, attributes, valid: true };
                 self.plain.0.insert(at, part);
             }
@@ -391,7 +414,7 @@ impl World {
             }
             Op::Protect { at, len, change } => {
                 for (at, part) in self.plain.parts(at, len) {
-                    let attributes = changed(part.attributes, change);
+                    let attributes = self.setting.as_updated(changed(part.attributes, change));
                     let valid = change.valid.unwrap_or(part.valid);
                     self.plain.0.insert(at, Part { attributes, valid, ..part });
                 }
@@ -404,7 +427,7 @@ impl World {
             }
             Op::Remap { at: start, len, shift, change } => {
                 for (at, part) in self.plain.parts(start, len) {
-                    let attributes = changed(part.attributes, change);
+                    let attributes = self.setting.as_updated(changed(part.attributes, change));
                     let (valid, pa) = (change.valid.unwrap_or(part.valid), AREA_PA + at + shift);
                     self.plain.0.insert(at, Part { attributes, valid, pa, ..part });
                 }
@@ -421,6 +444,8 @@ impl World {
         self.board.with_machine(|machine| {
             let _: ControlFlow<()> = machine.leaves(0, setting.space(), |va, pa, shift, value, _| {
                 if start <= va && va <= last {
+                    // What hardware may make of it.
+                    let value = setting.updates.of_leaf(setting.geometry.regime(), Descriptor(value)).0;
                     let attributes = attributes_of(value, setting.geometry);
                     join(&mut found, va - start, Part { len: 1 << shift, pa, attributes, valid: true });
                 }

@@ -50,9 +50,18 @@ impl Setting {
         let value = match self.geometry.regime() {
             Regime::Stage2(_) => {
                 let values = Stage2Registers::new(self.geometry, root, 5, VmidSize::Bits8).expect("a root");
-                board.event(Event::Write { cpu, register: Register::Vtcr, value: values.vtcr });
+                board.event(Event::Write {
+                    cpu,
+                    register: Register::Vtcr,
+                    value: values.vtcr | self.updates.tcr(self.geometry.regime()),
+                });
                 board.event(Event::Isb { cpu });
                 values.vttbr
+            }
+            Regime::El1And0 if self.updates.is_on() => {
+                board.event(Event::Write { cpu, register: Register::Tcr, value: self.tcr() });
+                board.event(Event::Isb { cpu });
+                ttbr(self.geometry, root, self.asid.unwrap_or(0)).expect("a frame")
             }
             _ => ttbr(self.geometry, root, self.asid.unwrap_or(0)).expect("a frame"),
         };
@@ -102,7 +111,12 @@ impl Setting {
 }
 
 fn guest(access: Access) -> Access {
-    if access.writable() { Access::GuestReadWrite } else { Access::GuestReadOnly }
+    match access {
+        Access::KernelReadWriteClean => Access::GuestReadWriteClean,
+        Access::KernelReadWriteDirty => Access::GuestReadWriteDirty,
+        _ if access.writable() => Access::GuestReadWrite,
+        _ => Access::GuestReadOnly,
+    }
 }
 
 /// What a leaf's bits say, read here by the layout of the architecture and not by the crate under
@@ -110,12 +124,15 @@ fn guest(access: Access) -> Access {
 pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
     assert!(geometry.lpa2() || value >> 8 & 3 == 3, "inner shareable");
     assert_eq!(value >> 10 & 1, 1, "accessed");
+    let tracked = value >> 51 & 1 == 1;
     let (access, execute) = match geometry.regime() {
         Regime::Stage2(_) => {
             assert_eq!(value >> 2 & 15, 15, "normal memory");
             assert_eq!((value >> 11 & 1, value >> 53 & 1), (0, 0), "FnXS and XN[0] are unused");
             (
                 match value >> 6 & 3 {
+                    0b11 if tracked => Access::GuestReadWriteDirty,
+                    0b01 if tracked => Access::GuestReadWriteClean,
                     0b11 => Access::GuestReadWrite,
                     0b01 => Access::GuestReadOnly,
                     other => panic!("S2AP={other}"),
@@ -126,12 +143,19 @@ pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
         Regime::El2 | Regime::El3 => {
             assert_eq!((value >> 6 & 1, value >> 11 & 1, value >> 53 & 1), (1, 0, 0), "RES1 and RES0");
             (
-                if value >> 7 & 1 == 1 { Access::KernelReadOnly } else { Access::KernelReadWrite },
+                match (value >> 7 & 1, tracked) {
+                    (1, true) => Access::KernelReadWriteClean,
+                    (_, true) => Access::KernelReadWriteDirty,
+                    (1, false) => Access::KernelReadOnly,
+                    _ => Access::KernelReadWrite,
+                },
                 if value >> 54 & 1 == 1 { Execute::Never } else { Execute::Kernel },
             )
         }
         _ => (
             match value >> 6 & 3 {
+                0b00 if tracked => Access::KernelReadWriteDirty,
+                0b10 if tracked => Access::KernelReadWriteClean,
                 0b00 => Access::KernelReadWrite,
                 0b01 => Access::UserReadWrite,
                 0b10 => Access::KernelReadOnly,

@@ -1,0 +1,141 @@
+//! What hardware updates in leaves: the access flag and dirty state (Arm ARM D8.5, FEAT_HAFDBS).
+
+use crate::attributes::ACCESSED;
+use crate::id::Mmfr1;
+use crate::permissions::{DIRTY_MODIFIER, READ_ONLY};
+use crate::{Descriptor, Regime};
+
+/// Which updates hardware makes in the leaves of a tree.
+///
+/// A CPU updates a leaf by an atomic read-modify-write, at any moment. The access flag only becomes
+/// set, and a leaf only becomes dirty; software alone undoes either.
+///
+/// ```
+/// use linmap_vmsa::id::Mmfr1;
+/// use linmap_vmsa::{Geometry, HardwareUpdates, Pa, Stage2, Stage2Registers, VmidSize};
+///
+/// // ID_AA64MMFR1_EL1.HAFDBS = 2: both.
+/// let updates = HardwareUpdates::of_cpu(Mmfr1(2));
+/// assert_eq!(updates, HardwareUpdates::AccessedAndDirty);
+/// let geometry = Geometry::stage_2(linmap_vmsa::Granule::K4, 40, 40, Stage2::Fwb)?;
+/// let registers = Stage2Registers::new(geometry, Pa(0x4000_2000), 7, VmidSize::Bits8)?;
+/// let vtcr = registers.vtcr | updates.tcr(geometry.regime());
+/// assert_eq!(vtcr >> 21 & 0b11, 0b11, "HA and HD");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum HardwareUpdates {
+    /// None: an access without the access flag, and a write to a clean leaf, fault.
+    Off,
+    /// An access sets the access flag (HA).
+    Accessed,
+    /// An access sets the access flag, and a write makes a clean leaf dirty (HA and HD). A leaf is
+    /// clean or dirty if DBM says that hardware tracks it, as in
+    /// [`Access::KernelReadWriteClean`](crate::Access::KernelReadWriteClean).
+    AccessedAndDirty,
+}
+
+impl HardwareUpdates {
+    /// Returns the most that the CPU can do (ID_AA64MMFR1_EL1.HAFDBS).
+    pub const fn of_cpu(mmfr1: Mmfr1) -> Self {
+        match mmfr1.0 & 0xf {
+            0 => Self::Off,
+            1 => Self::Accessed,
+            _ => Self::AccessedAndDirty,
+        }
+    }
+
+    /// Returns whether hardware changes leaves at all.
+    #[inline]
+    pub const fn is_on(self) -> bool {
+        !matches!(self, Self::Off)
+    }
+
+    /// Returns the bits to set in the regime's TCR, or in VTCR_EL2 for stage 2: HA and HD. Every
+    /// TCR value of this crate has them clear. Each stage has its own.
+    pub const fn tcr(self, regime: Regime) -> u64 {
+        let ha = match regime {
+            Regime::El1And0 | Regime::El2And0 => 39,
+            Regime::El2 | Regime::El3 | Regime::Stage2(_) => 21,
+        };
+        match self {
+            Self::Off => 0,
+            Self::Accessed => 1 << ha,
+            Self::AccessedAndDirty => 0b11 << ha,
+        }
+    }
+
+    /// Returns what `leaf`, valid in `regime`, is after every update that hardware may make.
+    #[inline]
+    pub const fn of_leaf(self, regime: Regime, leaf: Descriptor) -> Descriptor {
+        match self {
+            Self::Off => leaf,
+            Self::Accessed => Descriptor(leaf.0 | ACCESSED),
+            Self::AccessedAndDirty if leaf.0 & DIRTY_MODIFIER == 0 => Descriptor(leaf.0 | ACCESSED),
+            // S2AP[1] gives the permission that AP[2] takes.
+            Self::AccessedAndDirty if regime.is_stage_2() => Descriptor(leaf.0 | ACCESSED | READ_ONLY),
+            Self::AccessedAndDirty => Descriptor((leaf.0 | ACCESSED) & !READ_ONLY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Access, Attributes, Geometry, Level, Pa, Stage2};
+
+    #[test]
+    fn ha_and_hd_have_their_own_places_in_each_layout_of_tcr() {
+        let both = HardwareUpdates::AccessedAndDirty;
+        for (regime, ha) in [
+            (Regime::El1And0, 39),
+            (Regime::El2And0, 39),
+            (Regime::El2, 21),
+            (Regime::El3, 21),
+            (Regime::Stage2(Stage2::Base), 21),
+        ] {
+            assert_eq!(both.tcr(regime), 0b11u64 << ha, "{regime}");
+            assert_eq!(HardwareUpdates::Accessed.tcr(regime), 1 << ha, "{regime}");
+            assert_eq!(HardwareUpdates::Off.tcr(regime), 0);
+        }
+    }
+
+    #[test]
+    fn the_field_of_the_cpu_says_what_it_can() {
+        let of = |field: u64| HardwareUpdates::of_cpu(Mmfr1(field | 0xff0));
+        assert_eq!(of(0), HardwareUpdates::Off);
+        assert_eq!(of(1), HardwareUpdates::Accessed);
+        // 3: the access flag of tables too (FEAT_HAFT), which TCR2 turns on.
+        assert_eq!((of(2), of(3)), (HardwareUpdates::AccessedAndDirty, HardwareUpdates::AccessedAndDirty));
+    }
+
+    #[test]
+    fn hardware_makes_a_clean_leaf_dirty_and_no_other_writable() {
+        let stage_2 = Geometry::stage_2(crate::Granule::K4, 40, 40, Stage2::Base).unwrap();
+        for (geometry, kind, [clean, dirty, read_only]) in [
+            (
+                Geometry::K4_48,
+                Attributes::KERNEL_DATA,
+                [Access::KernelReadWriteClean, Access::KernelReadWriteDirty, Access::KernelReadOnly],
+            ),
+            (
+                stage_2,
+                Attributes::GUEST_RAM,
+                [Access::GuestReadWriteClean, Access::GuestReadWriteDirty, Access::GuestReadOnly],
+            ),
+        ] {
+            let leaf = |access, accessed| {
+                Descriptor::page(geometry, Pa(0x4000_0000), Attributes { access, accessed, ..kind })
+            };
+            let regime = geometry.regime();
+            let both = |found| HardwareUpdates::AccessedAndDirty.of_leaf(regime, found);
+            assert_eq!(both(leaf(clean, false)), leaf(dirty, true));
+            assert_eq!(both(leaf(dirty, true)), leaf(dirty, true));
+            assert_eq!(both(leaf(read_only, false)), leaf(read_only, true));
+            assert_eq!(HardwareUpdates::Accessed.of_leaf(regime, leaf(clean, false)), leaf(clean, true));
+            assert_eq!(HardwareUpdates::Off.of_leaf(regime, leaf(clean, false)), leaf(clean, false));
+            let found = leaf(clean, true).attributes(geometry, Level::L3).unwrap();
+            assert_eq!((found.access, found.access.writable()), (clean, true));
+        }
+    }
+}
