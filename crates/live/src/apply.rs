@@ -123,8 +123,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu, R: Report>(
         Edit::Bits { clear, set } => {
             for nth in 0..count {
                 // SAFETY: as above. No other code writes between the read and the store: only
-                // this tree's one `LiveTree` changes it, and hardware updates nothing that a plan
-                // changes by this edit.
+                // this tree's one `LiveTree`, or the one editor of a part, changes the entry, and
+                // hardware updates nothing that a plan changes by this edit.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));
