@@ -414,7 +414,7 @@ impl AddressSpace {
 
     /// Runs `edit` on the range, or on aligned pieces of it where the list of steps is too short.
     #[inline(always)]
-    fn in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
+    pub(crate) fn in_pieces<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         range: VaRange,
         tools: &mut Tools<'_, W, F, C>,
@@ -458,7 +458,7 @@ fn smaller(piece: u64, len: u64) -> u64 {
 type Edited = Result<EditCounts, SpaceError>;
 
 /// A range whose users retry accesses that fault.
-fn retried(range: VaRange) -> Target {
+pub(crate) fn retried(range: VaRange) -> Target {
     // SAFETY: the promise of the constructors.
     Target::Retried(unsafe { Retried::new(range) })
 }

@@ -48,6 +48,7 @@ mod uniform_updated;
 mod unmap;
 mod update;
 mod updating;
+mod written_pages;
 
 pub use address_space::{AddressSpace, SpaceError, Tools, Translation};
 pub use apply::EditCounts;

@@ -190,8 +190,7 @@ impl Machine {
                     // Held as dirty, a page that is clean now would be written unmarked. Held as
                     // clean, one that is dirty now is only marked again.
                     let is_dirty = stored.within(limit).permissions == may_be;
-                    may_be == found.permissions
-                        && (!is_dirty || now_stored.permissions == found.permissions)
+                    may_be == found.permissions && (!is_dirty || now_stored.permissions == found.permissions)
                 })
                 && found.global == leaf.global
                 && (now_stored.accessed || !stored.accessed)

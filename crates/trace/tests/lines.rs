@@ -70,9 +70,8 @@ fn event() -> impl Strategy<Value = Event> {
             value,
             via
         }),
-        (cpu(), word(), any::<u64>(), any::<Option<u64>>(), any::<Option<u64>>()).prop_map(
-            |(cpu, pa, value, old, via)| Event::Update { cpu, pa, value, old, via }
-        ),
+        (cpu(), word(), any::<u64>(), any::<Option<u64>>(), any::<Option<u64>>())
+            .prop_map(|(cpu, pa, value, old, via)| Event::Update { cpu, pa, value, old, via }),
         (cpu(), word(), 1..=u64::MAX, any::<u64>(), any::<u64>())
             .prop_map(|(cpu, pa, count, first, step)| Event::Fill { cpu, pa, count, first, step }),
         (cpu(), domain, select(vec![Access::All, Access::Stores]))

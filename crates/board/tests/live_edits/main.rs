@@ -1,6 +1,7 @@
 //! Edits of live trees on the machine model. One program, since each would compile the editing
 //! crates anew.
 
+mod hardware_updates;
 mod mutations;
 mod out_of_frames;
 mod parked;

@@ -12,7 +12,7 @@ use linmap_model::Event;
 use linmap_model::event::{Access as Barrier, Domain, TlbiScope};
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Geometry, Granule, Level};
+use linmap_vmsa::{Access, Attributes, Geometry, Granule, HardwareUpdates, Level};
 
 const CONTIGUOUS: u64 = 1 << 52;
 
@@ -98,6 +98,41 @@ fn map_pages() -> Recorded {
     let attributes = Attributes::KERNEL_DATA;
     let map = Op::Map { at: 4 * MIB, len: 0x1_0000, shift: 0x1000, attributes, leaves: Leaves::Pages };
     record(setting(Granule::K4, BbmLevel::L0), mapped(Leaves::Pages), &[unmap, map], Who::Anybody)
+}
+
+/// Edits of a tree whose leaves hardware updates.
+fn updated(initial: Leaves, ops: &[Op], who: Who) -> Recorded {
+    let setting =
+        Setting { updates: HardwareUpdates::AccessedAndDirty, ..setting(Granule::K4, BbmLevel::L3) };
+    let access = Access::KernelReadWriteClean;
+    let attributes = Attributes { access, ..Attributes::KERNEL_DATA };
+    let mapped = Op::Map { at: 0, len: 64 * MIB, shift: 0, attributes, leaves: initial };
+    record(setting, mapped, ops, who)
+}
+
+/// Clean pages become read-only.
+fn updated_protect() -> Recorded {
+    updated(Leaves::Pages, &[read_only(7 << 12, 3 << 12)], Who::Anybody)
+}
+
+/// A clean block becomes a table.
+fn updated_split() -> Recorded {
+    let split = Op::Split { at: 2 * MIB, len: 2 * MIB, to: Level::L3 };
+    updated(Leaves::Blocks, &[split], Who::Anybody)
+}
+
+/// A clean page goes.
+fn updated_unmap() -> Recorded {
+    updated(Leaves::Pages, &[Op::Unmap { at: 4 * MIB, len: 0x1000 }], Who::Anybody)
+}
+
+/// Atomic updates as plain stores.
+fn stored_plainly(events: &[Event]) -> Vec<Event> {
+    let plain = |event: &Event| match *event {
+        Event::Update { cpu, pa, value, via, .. } => Event::Store { cpu, pa, value, via },
+        event => event,
+    };
+    events.iter().map(plain).collect()
 }
 
 /// The index of the first, or the last, event of a kind.
@@ -319,6 +354,10 @@ const MISTAKES: &[Mistake] = &[
         let nth = events.iter().rposition(|event| matches!(event, Event::Store { .. })).unwrap();
         without(&events, nth)
     }),
+    // Updates by hardware.
+    ("protect what hardware updates: plain stores", updated_protect, stored_plainly),
+    ("split what hardware updates: a plain store", updated_split, stored_plainly),
+    ("unmap what hardware updates: a plain store", updated_unmap, stored_plainly),
     // Contiguous runs.
     ("unfold: one entry keeps the bit", unfold, |e| {
         let events = e.to_vec();

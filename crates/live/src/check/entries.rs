@@ -206,8 +206,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     ) -> Result<(), BrokenRule> {
         // As hardware, these may change one entry of a run.
         if !matches!(store.edit, Edit::Update(Update::Gather | Update::Collect { .. })) {
-            run.check(self.context, store, index, now, new)
-                .ok_or_else(|| self.part_of_run(store, index))?;
+            run.check(self.context, store, index, now, new).ok_or_else(|| self.part_of_run(store, index))?;
         }
         if !self.tables_ordered
             && new != now

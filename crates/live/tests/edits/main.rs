@@ -1,5 +1,6 @@
 //! Edits of trees in host memory. One program, since each would compile the planners anew.
 
+mod atomic_updates;
 mod changes;
 mod checks;
 mod foldable;

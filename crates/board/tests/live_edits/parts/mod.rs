@@ -44,6 +44,8 @@ fn setting(geometry: Geometry, bbm: BbmLevel, level: Level) -> Setting {
         window_leaves: Leaves::Pages,
         range_invalidation: false,
         asid: (!geometry.regime().is_stage_2()).then_some(7),
+        updates: HardwareUpdates::Off,
+        seed: 0,
     }
 }
 
