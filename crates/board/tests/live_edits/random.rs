@@ -2,7 +2,7 @@
 //! tree translates exactly as a plain list of mappings says.
 //!
 //! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the
-//! random numbers begin. Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
+//! random numbers begin. Without the former each runs 6 500, or 34 000 with `LINMAP_SOAK=1`.
 
 use std::io::Write;
 
@@ -294,9 +294,13 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
             world.board.event(Event::Unuses { cpu, va, len: 0x1000, kind: Use::Read });
         }
         for (probe, cpu) in edit.probes.into_iter().zip(0..) {
-            world.probe(cpu % setting.cpus, probe)?;
+            world.read(cpu % setting.cpus, probe);
+        }
+        if let Some(violation) = world.board.violation() {
+            return Err(format!("after {:?}: {violation}", edit.op));
         }
     }
+    world.board.verdict().map_err(|violation| violation.to_string())?;
     world.agree()
 }
 
@@ -316,7 +320,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
 
 fn sequences() -> u32 {
     let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
-    let unset = if is_soak { 34_000 } else { 800 };
+    let unset = if is_soak { 34_000 } else { 6_500 };
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 
