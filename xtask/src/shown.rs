@@ -157,7 +157,7 @@ mod tests {
     fn a_type_is_shown_by_its_own_block_or_by_name_in_another() {
         let own =
             "/// ```\n/// f();\n/// ```\n#[derive(Debug)]\npub struct Own;\n\n/// One.\npub struct Bare;\n";
-        let other = "/// Of Named:\n/// ```\n/// let x: Named = g();\n/// ```\nfn g() {}\n/// Bare\npub enum Named {}";
+        let other = "/// ```\n/// let x: Named = g();\n/// ```\nfn g() {}\n/// Bare\npub enum Named {}";
         let files = files(&[("a", own), ("b", other)]);
         let public = ["Own", "Bare", "Named", "Program"];
         assert_eq!(not_shown(&files, &public, &["Program"]), ["Bare"]);
