@@ -13,7 +13,8 @@ use linmap_model::event::Use;
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{
-    Access, Attributes, Execute, Geometry, Granule, HardwareUpdates, Level, Regime, Stage2, TablePermissions,
+    Access, Attributes, Execute, Geometry, Granule, HardwareUpdates, Level, MemoryType, Regime, Stage2,
+    TablePermissions,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -213,6 +214,11 @@ fn remap(setting: Setting) -> impl Strategy<Value = Op> {
     })
 }
 
+fn memory_type(setting: Setting) -> impl Strategy<Value = Op> {
+    let types = prop::sample::select(MemoryType::EVERY.to_vec());
+    (range(setting), types).prop_map(|((at, len), memory)| Op::MemoryType { at, len, memory })
+}
+
 fn op(setting: Setting) -> impl Strategy<Value = Op> {
     let levels = prop::sample::select(vec![Level::L3, Level::L3, Level::L2]);
     let global = prop::sample::select(vec![Global::Global, Global::NonGlobal]);
@@ -220,6 +226,7 @@ fn op(setting: Setting) -> impl Strategy<Value = Op> {
         6 => (range(setting), change()).prop_map(|((at, len), change)| Op::Protect { at, len, change }),
         2 => map(setting),
         2 => remap(setting),
+        2 => memory_type(setting),
         2 => range(setting).prop_map(|(at, len)| Op::Unmap { at, len }),
         2 => (range(setting), levels).prop_map(|((at, len), to)| Op::Split { at, len, to }),
         2 => range(setting).prop_map(|(at, len)| Op::Fold { at, len }),
@@ -277,6 +284,8 @@ fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
                 Edit { op: Op::Split { at, len, to: Level::L3 }, who: Who::Retrying, cpu, probes }
             }
             Op::Global { .. } => Edit { op, who: Who::Parked, cpu, probes },
+            // Caches are cleaned by the range, which no CPU translates while parked.
+            Op::MemoryType { .. } if who == Who::Parked => Edit { op, who: Who::Retrying, cpu, probes },
             _ if who == Who::Parked && !parks => Edit { op, who: Who::Retrying, cpu, probes },
             _ => Edit { op, who, cpu, probes },
         });
@@ -285,10 +294,12 @@ fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
     })
 }
 
-/// How many edits were applied, and how many plans refused.
+/// How many edits were applied, how many of them changed memory types, and how many plans were
+/// refused.
 #[derive(Default)]
 struct Tally {
     applied: u64,
+    retyped: u64,
     refused: u64,
 }
 
@@ -308,7 +319,10 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
             }
         }
         match world.apply(edit.op, edit.who, edit.cpu)? {
-            Done::Applied => tally.applied += 1,
+            Done::Applied => {
+                tally.applied += 1;
+                tally.retyped += u64::from(matches!(edit.op, Op::MemoryType { .. }));
+            }
             Done::Refused(_) => tally.refused += 1,
         }
         for (cpu, va) in read {
@@ -331,7 +345,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
     let touched = at <= offset && offset - at < len;
     let goes = match op {
         // Refused where anybody uses the range, unless all of it is invalid.
-        Op::Unmap { .. } | Op::Remap { .. } => true,
+        Op::Unmap { .. } | Op::Remap { .. } | Op::MemoryType { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
         Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
     };
@@ -370,10 +384,14 @@ fn check(granule: Granule) {
     let result = runner.run(&sequence(granule), |sequence| {
         run(&sequence, &mut tally.borrow_mut()).map_err(TestCaseError::fail)
     });
-    let Tally { applied, refused } = tally.into_inner();
+    let Tally { applied, retyped, refused } = tally.into_inner();
     say(format_args!("{granule:?}: {applied} edits applied, {refused} plans refused"));
+    say(format_args!("{granule:?}: {retyped} of those applied changed memory types"));
     match result {
-        Ok(()) => assert!(applied > refused, "most edits have to be ones that can be made"),
+        Ok(()) => {
+            assert!(applied > refused, "most edits have to be ones that can be made");
+            assert!(sequences() < 100 || retyped > applied / 200, "too few new memory types: {retyped}");
+        }
         Err(TestError::Fail(reason, sequence)) => {
             panic!("LINMAP_SEED={seed}: {reason}\n{sequence:#x?}")
         }
