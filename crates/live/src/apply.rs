@@ -1,13 +1,14 @@
 //! Applying a checked plan: the only code that changes live tables.
 
+use core::ptr::NonNull;
+
 use linmap_vmsa::tlbi::{RangeOperand, VaOperand};
 use linmap_vmsa::{Descriptor, Geometry, Va};
 
-use crate::apply_update::apply_update;
 use crate::every_leaf::store_every_leaf;
-use crate::report::Report;
 use crate::step::{Edit, Invalidation, Reach, Step, Store};
 use crate::tree_context::TreeContext;
+use crate::update::Update;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::cpu::{Cpu, Tlbi};
@@ -36,17 +37,43 @@ impl EditCounts {
     }
 }
 
+/// How the atomic updates of a plan are made.
+pub(crate) trait Updates<W, C> {
+    /// Makes one update.
+    ///
+    /// # Safety
+    /// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted `store`,
+    /// whose edit is `update`. Its table is open, and `entries` is the first entry there. Entries
+    /// are reached as [`Cpu::compare_exchange`] asks.
+    unsafe fn apply(
+        &mut self,
+        store: &Store,
+        update: Update,
+        entries: NonNull<u64>,
+        window: &mut W,
+        cpu: &mut C,
+    );
+}
+
+/// Of a tree that hardware leaves alone, no plan has any.
+pub(crate) struct NoUpdates;
+
+impl<W, C> Updates<W, C> for NoUpdates {
+    #[inline(always)]
+    unsafe fn apply(&mut self, _: &Store, _: Update, _: NonNull<u64>, _: &mut W, _: &mut C) {}
+}
+
 /// Executes the steps of a plan in order, except those that free tables.
 ///
 /// # Safety
 /// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted the plan.
 #[inline(always)]
-pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, R: Report>(
+pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, U: Updates<W, C>>(
     context: &TreeContext,
     steps: &[Step],
     window: &mut W,
     cpu: &mut C,
-    report: &mut R,
+    updates: &mut U,
 ) -> EditCounts {
     let mut counts = EditCounts::default();
     for step in steps {
@@ -54,7 +81,7 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, R: Report>(
             Step::Store(store) => {
                 // SAFETY: the check found that `store` names entries of a table of this tree; the
                 // caller promises what they map.
-                unsafe { apply_store(context, store, window, cpu, report) };
+                unsafe { apply_store(store, window, cpu, updates) };
                 counts.entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
@@ -105,12 +132,11 @@ pub(crate) fn free_all<W: TableWindow, F: FrameSource>(
 /// `store` must name entries of a table that `window` reaches, and what they map must be memory
 /// that may be accessed as their attributes say.
 #[inline]
-unsafe fn apply_store<W: TableWindow, C: Cpu, R: Report>(
-    context: &TreeContext,
+unsafe fn apply_store<W: TableWindow, C: Cpu, U: Updates<W, C>>(
     store: &Store,
     window: &mut W,
     cpu: &mut C,
-    report: &mut R,
+    updates: &mut U,
 ) {
     let count = usize::from(store.count);
     // SAFETY: the caller's: the window reaches the table, in which the run lies.
@@ -133,9 +159,7 @@ unsafe fn apply_store<W: TableWindow, C: Cpu, R: Report>(
         }
         // SAFETY: as above. `LiveTree::with_hardware_updates` has the promise of how entries are
         // reached.
-        Edit::Update(update) => unsafe {
-            apply_update(context, store, update, entries, window, cpu, report);
-        },
+        Edit::Update(update) => unsafe { updates.apply(store, update, entries, window, cpu) },
     }
     window.close(store.level);
 }

@@ -6,19 +6,38 @@ use linmap_table::TableWindow;
 use linmap_table::cpu::{Cpu, Dsb};
 use linmap_vmsa::{Descriptor, Level, Pa, Va, VaRange};
 
+use crate::apply::Updates;
 use crate::report::Report;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
 use crate::update::{Update, carried, is_written};
 
+/// Makes the atomic updates of plans for one tree, and reports what was written.
+pub(crate) struct Atomically<'t, R> {
+    pub context: &'t TreeContext,
+    pub report: R,
+}
+
+impl<W: TableWindow, C: Cpu, R: Report> Updates<W, C> for Atomically<'_, R> {
+    unsafe fn apply(
+        &mut self,
+        store: &Store,
+        update: Update,
+        entries: NonNull<u64>,
+        window: &mut W,
+        cpu: &mut C,
+    ) {
+        let Self { context, report } = self;
+        // SAFETY: the caller's.
+        unsafe { apply_update(context, store, update, entries, window, cpu, report) }
+    }
+}
+
 /// Makes one update of a live tree.
 ///
 /// # Safety
-/// As for [`CheckedPlan::apply`](crate::CheckedPlan::apply), and the check has accepted `store`,
-/// whose edit is `update`. Its table is open, and `entries` is the first entry there. Entries are reached as [`Cpu::compare_exchange`] asks.
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn apply_update<W: TableWindow, C: Cpu, R: Report>(
+/// As for [`Updates::apply`].
+unsafe fn apply_update<W: TableWindow, C: Cpu, R: Report>(
     context: &TreeContext,
     store: &Store,
     update: Update,

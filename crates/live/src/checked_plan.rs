@@ -4,8 +4,8 @@ use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, TableWindow};
 use linmap_vmsa::VaRange;
 
-use crate::apply::{EditCounts, apply_all, free_all};
-use crate::apply_update::report_removed;
+use crate::apply::{EditCounts, NoUpdates, apply_all, free_all};
+use crate::apply_update::{Atomically, report_removed};
 use crate::check::{Author, check};
 use crate::in_asid::InAsid;
 use crate::plan::Plan;
@@ -97,7 +97,7 @@ impl<'b> CheckedPlan<'b> {
     ///
     /// # Safety
     /// `window` reaches the tables that the plan was made for, at the same addresses or at others,
-    /// and nothing has written to them since. `cpu` acts on the regime of the tree. What becomes
+    /// and nothing but hardware, as the tree says, has written to them since. `cpu` acts on the regime of the tree. What becomes
     /// mapped is memory that may be accessed as its attributes say. Accesses to what becomes
     /// unmapped or loses a permission do nothing but fault. The promise of a
     /// [`Quiescent`](crate::Quiescent) target still holds, and that of a [`Parked`](crate::Parked)
@@ -107,9 +107,10 @@ impl<'b> CheckedPlan<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
         // SAFETY: the caller's, and the check has accepted the plan.
         let counts = unsafe {
-            match context.scope {
-                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu, &mut Unreported),
-                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu, &mut Unreported),
+            if context.is_applied_plainly {
+                apply_all(context, steps, window, cpu, &mut NoUpdates)
+            } else {
+                apply_unusual(context, steps, window, cpu)
             }
         };
         // Planners write these steps last.
@@ -135,38 +136,63 @@ impl<'b> CheckedPlan<'b> {
         written: impl FnMut(VaRange),
     ) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
-        let mut report = Reported(written);
+        let mut updates = Atomically { context, report: Reported(written) };
         // SAFETY: the caller's, and the check has accepted the plan.
-        let counts = unsafe {
-            match context.scope {
-                Scope::Asid(asid) => apply_in_asid(context, steps, asid, window, cpu, &mut report),
-                Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu, &mut report),
-            }
-        };
+        let counts = unsafe { apply_updating(context, steps, window, cpu, &mut updates) };
         if context.updates.is_on() {
             // SAFETY: the plan is applied, and nothing is freed.
-            unsafe { report_removed(context, steps, window, &mut report) };
+            unsafe { report_removed(context, steps, window, &mut updates.report) };
         }
         let removes_tables = matches!(steps.last(), Some(Step::Free { .. }));
         Applied { plan: self.plan, counts, removes_tables }
     }
 }
 
-/// Executes the steps for the tree of one ASID.
+/// Executes the steps for the tree of one ASID, or one that hardware updates.
 ///
 /// # Safety
 /// As for [`apply_all`].
 #[inline(never)]
-unsafe fn apply_in_asid<W: TableWindow, C: Cpu, R: Report>(
+unsafe fn apply_unusual<W: TableWindow, C: Cpu>(
     context: &TreeContext,
     steps: &[Step],
-    asid: u16,
     window: &mut W,
     cpu: &mut C,
-    report: &mut R,
 ) -> EditCounts {
     // SAFETY: the caller's.
-    unsafe { apply_all(context, steps, window, &mut InAsid { cpu, asid }, report) }
+    unsafe {
+        match context.scope {
+            Scope::Asid(asid) if !context.updates.is_on() => {
+                apply_all(context, steps, window, &mut InAsid { cpu, asid }, &mut NoUpdates)
+            }
+            _ => {
+                let mut updates = Atomically { context, report: Unreported };
+                apply_updating(context, steps, window, cpu, &mut updates)
+            }
+        }
+    }
+}
+
+/// Executes the steps for a tree that hardware updates.
+///
+/// # Safety
+/// As for [`apply_all`].
+#[cold]
+#[inline(never)]
+unsafe fn apply_updating<W: TableWindow, C: Cpu, R: Report>(
+    context: &TreeContext,
+    steps: &[Step],
+    window: &mut W,
+    cpu: &mut C,
+    updates: &mut Atomically<'_, R>,
+) -> EditCounts {
+    // SAFETY: the caller's.
+    unsafe {
+        match context.scope {
+            Scope::Asid(asid) => apply_all(context, steps, window, &mut InAsid { cpu, asid }, updates),
+            Scope::Every | Scope::Vmid => apply_all(context, steps, window, cpu, updates),
+        }
+    }
 }
 
 impl Applied<'_> {

@@ -54,7 +54,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let top = self.lowest(first, last);
         let index = top.index(first);
         if self.context.bbm == BbmLevel::L3
-            && !self.context.updates.is_on()
             && self.exclusivity != Exclusivity::Parked
             && (top.va(index), top.last(index)) == (first, last)
             && let Some(level) = top.level.next()

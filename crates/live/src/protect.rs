@@ -203,7 +203,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     ) -> Result<(), PlanError> {
         let (from, to) = self.indices(node, first, last);
         // Every page has bit 1 set, valid or invalidated. An entry without it is a hole or foreign.
-        let seen = self.look(node, from, to, Seen::of);
+        let seen = if from == to {
+            // As for most changes.
+            let found = self.read(node, from).0;
+            Seen { and: found, or: found }
+        } else {
+            self.look(node, from, to, Seen::of)
+        };
         if seen.and & PAGE_BIT == 0 {
             for index in from..=to {
                 let found = self.read(node, index);

@@ -56,6 +56,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
             if to == last {
                 self.finish()?;
+                self.update_atomically();
                 self.script.frees_come_last();
                 return Ok(());
             }

@@ -24,7 +24,6 @@ use crate::script::Script;
 use crate::step::{EveryLeaf, Step};
 use crate::target::{Parked, Target};
 use crate::tree_context::TreeContext;
-use crate::updating::update_atomically;
 use linmap_table::{FrameSource, Leaves, Mappings, TableWindow};
 
 use crate::exclusivity::Exclusivity;
@@ -176,7 +175,11 @@ impl LiveTree {
                 return Err(PlanError::GlobalLeaf { va: mapping.va });
             }
         }
-        self.plan(Exclusivity::InUse, steps, window, frames, |planner| planner.map(mappings.cursor()))
+        self.plan(Exclusivity::InUse, steps, window, frames, |planner| {
+            planner.map(mappings.cursor())?;
+            planner.update_atomically();
+            Ok(())
+        })
     }
 
     /// Plans to unmap `target`, invalidated leaves included. It may have holes. Leaves that reach
@@ -195,7 +198,7 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            if planner.context.concatenated {
+            if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Unmap);
             }
             planner.unmap_range(first, last)
@@ -294,7 +297,7 @@ impl LiveTree {
         };
         let rewrite = Rewrite { first, to: Some(to), clear, set, reason: Reason::OutputAddress };
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            if planner.context.concatenated {
+            if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Rewrite(rewrite, None));
             }
             planner.rewrite(first, last, &rewrite)
@@ -377,7 +380,7 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| {
-            if planner.context.concatenated {
+            if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Split(to));
             }
             planner.split(Cut::Down { first, last, to })
@@ -402,7 +405,7 @@ impl LiveTree {
         let (first, last) = self.context.bounds(target.range())?;
         self.plan(target.exclusivity(), steps, window, frames, |planner| match planner.context.leaves {
             Leaves::Pages => Ok(()),
-            _ if planner.context.concatenated => planner.each_root(first, last, RootEdit::Fold),
+            _ if planner.context.by_root => planner.each_root(first, last, RootEdit::Fold),
             Leaves::Blocks | Leaves::ContiguousBlocks => planner.fold(first, last),
         })
     }
@@ -434,6 +437,7 @@ impl LiveTree {
         let (clear, set) = scope.masks();
         self.plan(Exclusivity::Parked, steps, window, frames, |planner| {
             planner.split(Cut::Ends { first, last, wanted: Some((clear, set)) })?;
+            planner.update_atomically();
             planner.every_leaf(EveryLeaf { first: Va(first), last: Va(last), clear, set })
         })
     }
@@ -467,10 +471,6 @@ impl LiveTree {
         let planned = edit(&mut planner).and_then(|()| planner.finish());
         let foldable = if planner.may_fold { Foldable::Perhaps } else { Foldable::No };
         match planned {
-            Ok(()) if self.context.updates.is_on() => {
-                update_atomically(&self.context, script.steps_mut(), window);
-                Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written()))
-            }
             Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written())),
             Err(error) => {
                 abandon(self.context.geometry, script.written(), window, frames);

@@ -42,6 +42,11 @@ pub(crate) struct TreeContext {
     /// Whether the regime has user space, no table takes a permission away, and hardware updates
     /// nothing.
     pub is_plain: bool,
+    /// Whether hardware updates nothing, and invalidations name every ASID or the VMID.
+    pub is_applied_plainly: bool,
+    /// Whether every edit is planned by [`each_root`](crate::planner::Planner::each_root): the root
+    /// consists of several tables, or hardware updates leaves.
+    pub by_root: bool,
     /// Whether the root consists of several tables.
     pub concatenated: bool,
     /// The root table, or the first one. For a part of a space: the lowest table that translates
@@ -101,6 +106,8 @@ impl TreeContext {
             scope: if geometry.regime().is_stage_2() { Scope::Vmid } else { Scope::Every },
             few: if geometry.regime().is_stage_2() || level.number() == 3 { 0 } else { FEW },
             is_plain: geometry.regime().has_user_space() && geometry.table_permissions().is_all(),
+            is_applied_plainly: true,
+            by_root: geometry.root_tables() > 1,
             concatenated: geometry.root_tables() > 1,
             top,
             root,
@@ -114,7 +121,9 @@ impl TreeContext {
     pub const fn part(self, top: Node, first: u64, last: u64) -> Self {
         let is_top = top.table.0 == self.top.table.0;
         let few = if top.level.number() == 3 { 0 } else { self.few };
-        Self { top, first, last, few, concatenated: self.concatenated && is_top, ..self }
+        let concatenated = self.concatenated && is_top;
+        let by_root = concatenated || self.updates.is_on();
+        Self { top, first, last, few, by_root, concatenated, ..self }
     }
 
     /// The same on CPUs that all have invalidations by range.
@@ -124,12 +133,15 @@ impl TreeContext {
 
     /// The same where hardware updates leaves.
     pub const fn with_hardware_updates(self, updates: HardwareUpdates) -> Self {
-        if updates.is_on() { Self { updates, few: 0, is_plain: false, ..self } } else { self }
+        if !updates.is_on() {
+            return self;
+        }
+        Self { updates, few: 0, is_plain: false, is_applied_plainly: false, by_root: true, ..self }
     }
 
     /// The same for a user space of its own ASID.
     pub const fn in_asid(self, asid: u16) -> Self {
-        Self { scope: Scope::Asid(asid), ..self }
+        Self { scope: Scope::Asid(asid), is_applied_plainly: false, ..self }
     }
 
     /// The root table that translates `va`, an address of the half. Walks begin at

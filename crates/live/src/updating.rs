@@ -12,26 +12,6 @@ use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
 use crate::update::Update;
 
-/// Makes atomic updates of all stores to leaves among `steps`. Other plans stay as they are: a store
-/// to an empty entry, and to one that leads to a table, loses no update.
-#[cold]
-#[inline(never)]
-pub(crate) fn update_atomically<W: TableWindow>(context: &TreeContext, steps: &mut [Step], window: &mut W) {
-    for step in steps {
-        let Step::Store(store) = step else { continue };
-        store.edit = match store.edit {
-            Edit::Bits { clear, set } => Edit::Update(Update::Bits { clear, set }),
-            Edit::Write { first: Descriptor::INVALID, .. } => {
-                Edit::Update(Update::Bits { clear: u64::MAX, set: 0 })
-            }
-            Edit::Write { first, step } if is_over_leaf(context, store, window) => {
-                Edit::Update(Update::Leaf { first, step })
-            }
-            edit => edit,
-        };
-    }
-}
-
 /// Whether one of the entries of `store` is a leaf in memory, valid or not. Hardware changes no leaf
 /// to anything else.
 fn is_over_leaf<W: TableWindow>(context: &TreeContext, store: &Store, window: &mut W) -> bool {
@@ -42,6 +22,27 @@ fn is_over_leaf<W: TableWindow>(context: &TreeContext, store: &Store, window: &m
 }
 
 impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
+    /// Where hardware updates leaves, makes atomic updates of all stores to leaves. Others stay: a
+    /// store to an empty entry, and to one that leads to a table, loses no update.
+    pub fn update_atomically(&mut self) {
+        if !self.context.updates.is_on() {
+            return;
+        }
+        for step in self.script.steps_mut() {
+            let Step::Store(store) = step else { continue };
+            store.edit = match store.edit {
+                Edit::Bits { clear, set } => Edit::Update(Update::Bits { clear, set }),
+                Edit::Write { first: Descriptor::INVALID, .. } => {
+                    Edit::Update(Update::Bits { clear: u64::MAX, set: 0 })
+                }
+                Edit::Write { first, step } if is_over_leaf(self.context, store, self.window) => {
+                    Edit::Update(Update::Leaf { first, step })
+                }
+                edit => edit,
+            };
+        }
+    }
+
     /// Plans to split what `cut` cuts where hardware updates leaves. It may update any entry of a
     /// run for all, until no TLB holds the run: so runs lose their contiguous bits, or become
     /// invalid, and what hardware has updated is gathered after the invalidation. Only then does an
