@@ -283,7 +283,6 @@ pub(crate) unsafe fn report_removed<W: TableWindow, R: Report>(
 
 /// Returns whether a block has what hardware updated in the leaves of `table`.
 pub(crate) fn is_collected(steps: &[Step], table: Pa) -> bool {
-    steps.iter().any(|step| {
-        matches!(step, Step::Store(Store { edit: Edit::Update(Update::Collect { from }), .. }) if *from == table)
-    })
+    let collect = Edit::Update(Update::Collect { from: table });
+    steps.iter().any(|step| matches!(step, Step::Store(Store { edit, .. }) if *edit == collect))
 }

@@ -97,11 +97,11 @@ impl<'b> CheckedPlan<'b> {
     ///
     /// # Safety
     /// `window` reaches the tables that the plan was made for, at the same addresses or at others,
-    /// and nothing but hardware, as the tree says, has written to them since. `cpu` acts on the regime of the tree. What becomes
-    /// mapped is memory that may be accessed as its attributes say. Accesses to what becomes
-    /// unmapped or loses a permission do nothing but fault. The promise of a
-    /// [`Quiescent`](crate::Quiescent) target still holds, and that of a [`Parked`](crate::Parked)
-    /// one holds now.
+    /// and nothing but hardware, as the tree says, has written to them since. `cpu` acts on the
+    /// regime of the tree. What becomes mapped is memory that may be accessed as its attributes
+    /// say. Accesses to what becomes unmapped or loses a permission do nothing but fault. The
+    /// promise of a [`Quiescent`](crate::Quiescent) target still holds, and that of a
+    /// [`Parked`](crate::Parked) one holds now.
     #[inline(always)]
     pub unsafe fn apply<W: TableWindow, C: Cpu>(self, window: &mut W, cpu: &mut C) -> Applied<'b> {
         let (context, steps) = (self.plan.context(), self.plan.steps());
@@ -124,8 +124,8 @@ impl<'b> CheckedPlan<'b> {
     /// read-only or unmapped. It may be called more than once for a range. What a CPU writes by a
     /// translation that is not invalidated yet is covered: read the memory after this call returns.
     ///
-    /// What stays mapped and may be written, tracked or not, is not reported. Of other trees nothing
-    /// is.
+    /// What stays mapped and may be written, tracked or not, is not reported. Nothing is reported
+    /// of other trees.
     ///
     /// # Safety
     /// As for [`apply`](Self::apply).

@@ -18,6 +18,7 @@ mod fold;
 mod foldable;
 mod gather;
 mod half;
+mod hierarchy;
 mod history;
 mod in_asid;
 mod invalidate;

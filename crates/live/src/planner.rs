@@ -155,7 +155,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         self.store(node, index, 1, edit)
     }
 
-    /// Orders the entries of new tables, and the stores that cleared contiguous bits, before a link.
+    /// Orders the entries of new tables, and stores that cleared contiguous bits, before a link.
     pub fn order_tables(&mut self) -> Result<(), PlanError> {
         let is_ordered = self.tables_ordered && !self.unfolded;
         if self.exclusivity == Exclusivity::Parked || is_ordered { Ok(()) } else { self.order() }

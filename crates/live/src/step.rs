@@ -181,6 +181,8 @@ pub enum Step {
     },
 }
 
+const _: () = assert!(size_of::<Step>() <= 56, "plans are written and copied step by step");
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -50,8 +50,8 @@ impl LiveTree {
     /// - The root is in a TTBR of the geometry's regime, or could be. From now on only this value
     ///   changes the tree.
     /// - From the plan of an edit until it is applied, hardware updates of the access flag and of
-    ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them. Where they
-    ///   are on, the tree is one [`with_hardware_updates`](Self::with_hardware_updates).
+    ///   dirty state are off on all CPUs, as [`linmap_vmsa::registers::tcr`] leaves them, or the
+    ///   tree is one [`with_hardware_updates`](Self::with_hardware_updates).
     /// - Every window that is passed to a method of this value, or of one of its plans, reaches all
     ///   tables of the tree, and every frame of the frame source that is passed with it. The same
     ///   source is passed each time. The tables that an edit frees are in frames of it.

@@ -230,9 +230,9 @@ impl TreeContext {
     ) -> T {
         // Most looks are at a few entries. A table of 4 KiB has 512, of 64 KiB 8192.
         match to - from + 1 {
-            ..=32 => self.look_at_part::<32, _, _>(window, node, from, to, look),
-            ..=512 => self.look_at_part::<512, _, _>(window, node, from, to, look),
-            ..=2048 => self.look_at_part::<2048, _, _>(window, node, from, to, look),
+            0..=32 => self.look_at_part::<32, _, _>(window, node, from, to, look),
+            33..=512 => self.look_at_part::<512, _, _>(window, node, from, to, look),
+            513..=2048 => self.look_at_part::<2048, _, _>(window, node, from, to, look),
             _ => self.look_at_part::<8192, _, _>(window, node, from, to, look),
         }
     }

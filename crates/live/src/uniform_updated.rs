@@ -9,8 +9,8 @@ use linmap_vmsa::{Descriptor, Level, Pa};
 
 use crate::entry::{Entry, attributes_of, entry};
 use crate::gather::updated_bits;
+use crate::hierarchy::loses_nothing;
 use crate::tree_context::TreeContext;
-use crate::uniform::loses_nothing;
 use crate::update::carried;
 
 /// Returns the attributes and the address of the one leaf that translates what the table in frame

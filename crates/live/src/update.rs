@@ -93,5 +93,3 @@ pub(crate) const fn carried(regime: Regime, leaf: u64, other: u64) -> u64 {
         leaf & !READ_ONLY
     }
 }
-
-const _: () = assert!(size_of::<crate::step::Step>() <= 56, "plans are copied and joined step by step");

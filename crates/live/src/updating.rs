@@ -12,8 +12,8 @@ use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
 use crate::update::Update;
 
-/// Whether one of the entries of `store` is a leaf in memory, valid or not. Hardware changes no leaf
-/// to anything else.
+/// Whether one of the entries of `store` is a leaf in memory, valid or not. Hardware makes nothing
+/// else of a leaf.
 fn is_over_leaf<W: TableWindow>(context: &TreeContext, store: &Store, window: &mut W) -> bool {
     (0..usize::from(store.count)).any(|nth| {
         let found = context.read(window, store.level, store.table, usize::from(store.index) + nth);
@@ -80,8 +80,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         self.push_update(node, index, 1, Update::Link { table, over })
     }
 
-    /// Plans to collect what hardware updated in the tables that blocks have replaced, from those of
-    /// this root table on. All of it is invalidated.
+    /// Plans to collect what hardware updated in the tables that blocks have replaced, from those
+    /// of this root table on. First all of it is invalidated.
     pub fn collect_removed(&mut self) -> Result<(), PlanError> {
         if !self.context.updates.is_on() {
             return Ok(());

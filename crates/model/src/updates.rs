@@ -44,7 +44,7 @@ impl Machine {
 
     /// Notes that hardware has made `value` of the entry at `pa`: it has set the access flag, has
     /// made the leaf dirty, or both. It is no event, since the machine assumes all the time that
-    /// hardware may have done so. Returns `false`, and notes nothing, if hardware would not do this.
+    /// hardware may have done so. Returns `false` and notes nothing if hardware does not do this.
     pub fn note_update(&mut self, pa: u64, value: u64) -> bool {
         const ACCESSED: u64 = 1 << 10;
         const WRITABLE: u64 = 1 << 7;
@@ -60,7 +60,7 @@ impl Machine {
 
     /// Takes the update of the entry at `pa` as done, before software changes it. If software found
     /// `old` there, hardware has made that of it and no more: a TLB holds a leaf as updated only
-    /// once its entry in memory is. Another entry of a contiguous run may have been updated instead.
+    /// once its entry in memory is. In a contiguous run another entry may have been updated.
     pub(crate) fn hardware_updates(&mut self, pa: u64, old: Option<u64>) -> Check {
         let found = if self.updates { self.hardware_updated(pa)? } else { None };
         let updated = found.map(|(_, updated)| updated);

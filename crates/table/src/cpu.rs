@@ -107,7 +107,8 @@ pub unsafe trait Cpu {
         }
     }
     /// Replaces an entry that hardware may update at the same time, if it still is `expected`: one
-    /// atomic compare-exchange, which orders what it makes visible after all stores before it.
+    /// atomic compare-exchange, which orders what it makes visible after all stores before it. A
+    /// value that wraps another CPU passes it on.
     ///
     /// # Errors
     /// What the entry is instead. It stays as it is.

@@ -11,9 +11,9 @@ use super::checker::Checker;
 use crate::apply_update::is_collected;
 use crate::entry::{CONTIGUOUS, VALID_BIT, attributes_of};
 use crate::exclusivity::Exclusivity;
+use crate::hierarchy::loses_nothing;
 use crate::refused::BrokenRule;
 use crate::step::{Edit, Step, Store};
-use crate::uniform::loses_nothing;
 use crate::uniform_updated::uniform_updated;
 use crate::update::Update;
 
@@ -163,8 +163,8 @@ impl<W: TableWindow> Checker<'_, '_, W> {
         Err(BrokenRule::Differs { va: Va(va), table, block })
     }
 
-    /// Refuses to free `table`, step `at`, which the entry at `index` of `parent` at `level` led to,
-    /// while a block there lacks what hardware updated in the table.
+    /// Refuses to free `table`, step `at`, to which an entry of `parent` at `level` led, while a
+    /// block in that entry lacks what hardware updated in the table.
     #[cold]
     #[inline(never)]
     pub fn check_collected(

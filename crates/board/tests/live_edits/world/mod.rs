@@ -202,8 +202,8 @@ impl World {
         let root = self.tree.root();
         let target = self.target(op, who);
         if self.setting.updates.is_on() {
-            // Nobody accesses the range of a quiescent target, or memory whose type changes, but CPUs
-            // may walk for it.
+            // Nobody accesses the range of a quiescent target, or memory whose type changes, but
+            // CPUs may walk for it.
             let is_quiet = who == Who::Nobody || matches!(op, Op::MemoryType { .. });
             let accesses = if is_quiet { Accesses::Speculative } else { Accesses::All };
             self.board.with_walkers(|walkers| walkers.set_accesses(accesses));

@@ -50,7 +50,7 @@ struct Marks {
 impl World {
     /// Checks that each page that a CPU accessed has the access flag, and that each page that a CPU
     /// wrote may be written as it is, and so counts as dirty, unless it was `reported`.
-    pub fn loses_no_update(&mut self, reported: &[VaRange]) -> Result<(), String> {
+    pub fn loses_no_update(&self, reported: &[VaRange]) -> Result<(), String> {
         if !self.setting.updates.is_on() {
             return Ok(());
         }

@@ -146,6 +146,16 @@ unsafe impl Cpu for EditingCpu {
         unsafe { self.cpu.store_run(entries, count, first, step) };
     }
 
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's.
+        unsafe { self.cpu.compare_exchange(entry, expected, new) }
+    }
+
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         // SAFETY: the caller's.
         unsafe { self.cpu.reach(va) }
