@@ -141,10 +141,11 @@ impl Log {
     fn report(&self) {
         let counts = STAGE2.lock().counts();
         say!(
-            "rounds={} edits={} logged={} retried={} dirty={} changed={}",
+            "rounds={} edits={} logged={} marked={} retried={} dirty={} changed={}",
             self.rounds,
             counts.edits,
             counts.logged,
+            counts.marked,
             counts.retried,
             self.dirty_pages,
             self.changed_pages

@@ -8,8 +8,8 @@ use linmap_live::{AddressSpace, Change, EditCounts, SpaceError, Step, Tools};
 use linmap_table::{BumpFrames, FirstMap, OffsetWindow};
 use linmap_vmsa::id::{Isar0, Midr, Mmfr0, Mmfr1, Mmfr2};
 use linmap_vmsa::{
-    Access, Attributes, Geometry, Granule, Level, Pa, PaRange, PaReach, Stage2Registers, Va, VaRange,
-    VmidSize,
+    Access, Attributes, Geometry, Granule, HardwareUpdates, Level, Pa, PaRange, PaReach, Stage2Registers, Va,
+    VaRange, VmidSize,
 };
 
 use crate::cpu::{self, mrs, msr};
@@ -28,14 +28,14 @@ pub static STAGE2: Lock<Stage2> = Lock::new(Stage2 {
     map: None,
     steps: [Step::Isb; 512],
     dirty: PageSet::EMPTY,
-    counts: Counts { logged: 0, retried: 0, edits: 0 },
+    counts: Counts { logged: 0, marked: 0, retried: 0, edits: 0 },
 });
 
 /// A stage 2 that logs writes to RAM.
 pub struct Stage2 {
     map: Option<Map>,
     steps: [Step; 512],
-    /// The pages that were written to since they were write-protected.
+    /// The pages whose writes faulted since they were write-protected.
     dirty: PageSet,
     counts: Counts,
 }
@@ -44,6 +44,8 @@ struct Map {
     registers: Stage2Registers,
     space: AddressSpace,
     frames: Pool,
+    /// What the CPUs update in leaves. If they mark dirty pages, no write faults.
+    updates: HardwareUpdates,
 }
 
 /// What happened so far.
@@ -51,6 +53,8 @@ struct Map {
 pub struct Counts {
     /// Writes that found their page write-protected.
     pub logged: u64,
+    /// Pages that hardware had marked dirty when they were collected.
+    pub marked: u64,
     /// Accesses that met an entry in its break.
     pub retried: u64,
     /// Edits of the tree.
@@ -78,16 +82,19 @@ impl Stage2 {
         let registers = tree.stage_2_registers(VMID, VmidSize::of_cpu(mmfr1));
         let registers = registers.map_err(|_| "stage 2 is out of reach")?;
         let bbm = Midr(mrs!("midr_el1")).bbm(mmfr2.bbm());
+        let updates = HardwareUpdates::of_cpu(mmfr1);
         // SAFETY: all CPUs of the machine are alike. Only this value changes the tree from now on,
-        // through an identity map of EL2, and with these frames. VTCR_EL2 has HA and HD clear.
-        // Every CPU holds the VMID before it changes something. A guest CPU that faults waits for
-        // the lock of this value and tries again.
+        // through an identity map of EL2, write-back and inner shareable, and with these frames.
+        // VTCR_EL2 has HA and HD as `updates` says. Every CPU holds the VMID before it changes
+        // something. A guest CPU that faults waits for the lock of this value and tries again.
         let space = unsafe {
-            let space = AddressSpace::guest(geometry, tree.root(), bbm);
+            let space = AddressSpace::guest(geometry, tree.root(), bbm).with_hardware_updates(updates);
             let has_ranges = Isar0(mrs!("id_aa64isar0_el1")).tlbi_range();
             if has_ranges { space.with_range_invalidation() } else { space }
         };
-        self.map = Some(Map { registers, space, frames });
+        let vtcr = registers.vtcr | updates.tcr(geometry.regime());
+        let registers = Stage2Registers { vtcr, ..registers };
+        self.map = Some(Map { registers, space, frames, updates });
         Ok(())
     }
 
@@ -107,9 +114,16 @@ impl Stage2 {
         }
     }
 
-    /// Makes RAM read-only for the guest.
+    /// Whether hardware marks dirty pages.
+    fn is_marked(&self) -> bool {
+        self.map.as_ref().is_some_and(|map| map.updates == HardwareUpdates::AccessedAndDirty)
+    }
+
+    /// Has the next write to each page of RAM logged: RAM becomes clean, or read-only for the
+    /// guest.
     pub fn write_protect(&mut self, range: PaRange) {
-        self.protect(range, Access::GuestReadOnly);
+        let access = if self.is_marked() { Access::GuestReadWriteClean } else { Access::GuestReadOnly };
+        self.protect(range, access);
     }
 
     /// Splits RAM to pages.
@@ -117,13 +131,39 @@ impl Stage2 {
         self.edit(|space, tools| space.split(addresses(range), Level::L3, tools));
     }
 
-    /// Moves the dirty pages of a range to `dirty`, and write-protects them again first: no write
-    /// is lost in between.
+    /// Adds the dirty pages of a range to `dirty`, and has their next writes logged again.
     pub fn collect(&mut self, range: PaRange, dirty: &mut PageSet) {
+        if self.is_marked() {
+            self.collect_marked(range, dirty);
+        } else {
+            self.collect_logged(range, dirty);
+        }
+    }
+
+    /// Moves the pages whose writes faulted to `dirty`, and write-protects them again first: no
+    /// write is lost in between.
+    fn collect_logged(&mut self, range: PaRange, dirty: &mut PageSet) {
         if self.dirty.count(range) > 0 {
             self.write_protect(range);
             dirty.take(range, &mut self.dirty);
         }
+    }
+
+    /// Makes pages clean, and adds those to `dirty` that hardware has marked since.
+    fn collect_marked(&mut self, range: PaRange, dirty: &mut PageSet) {
+        let change = Change { access: Some(Access::GuestReadWriteClean), ..Change::default() };
+        let mut marked = 0;
+        let written = |written: VaRange| {
+            for page in (written.start.0..written.start.0 + written.len).step_by(PAGE as usize) {
+                dirty.insert(pages::number(Pa(page)));
+                marked += 1;
+            }
+        };
+        // SAFETY: the guest may use its RAM.
+        self.edit(|space, tools| unsafe {
+            space.protect_reporting(addresses(range), change, tools, written)
+        });
+        self.counts.marked += marked;
     }
 
     /// Makes RAM writable and its leaves as large as they were. What was dirty is forgotten.
