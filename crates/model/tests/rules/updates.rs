@@ -206,3 +206,37 @@ fn stage_2_is_updated_by_vtcr() {
     cleaned(true).legal();
     cleaned(false).breaks(Rule::StaleTranslation);
 }
+
+#[test]
+fn a_compare_exchange_that_found_a_page_clean_proves_that_no_tlb_holds_it_as_dirty() {
+    let exchange = |old: u64, value| Event::Update { cpu: 0, pa: A3, value, old: Some(old), via: None };
+    // The new page is clean like the old one: only a page that was dirty needs an invalidation.
+    let marked = CLEAN | 1 << 55;
+    mapped(HA | HD, CLEAN).event(exchange(CLEAN, marked)).ordered().settled().legal();
+    mapped(HA | HD, CLEAN).event(update(marked)).ordered().settled().breaks(Rule::StaleTranslation);
+    let mut scene = mapped(HA | HD, CLEAN);
+    scene.event(exchange(DIRTY, marked)).ordered().settled().breaks(Rule::StaleTranslation);
+    // Hardware may still update what software stored.
+    let mut scene = mapped(HA | HD, CLEAN);
+    scene.event(exchange(CLEAN, marked)).ordered().store(A3, 0).breaks(Rule::LostUpdate);
+    // It makes nothing else of an entry.
+    mapped(HA | HD, CLEAN).event(exchange(CLEAN | 0x1000, 0)).breaks(Rule::OtherValue);
+    mapped(HA, CLEAN).event(exchange(DIRTY, 0)).breaks(Rule::OtherValue);
+    // One of a run may be clean, while a TLB holds the run as dirty for another.
+    let mut scene = mapped(HA | HD, 0);
+    let fill = Event::Fill { cpu: 0, pa: A3, count: 16, first: CLEAN | CONTIGUOUS, step: 0x1000 };
+    let next = Event::Update {
+        cpu: 0,
+        pa: A3,
+        value: CLEAN | CONTIGUOUS | 1 << 55,
+        old: Some(CLEAN | CONTIGUOUS),
+        via: None,
+    };
+    scene.event(fill).ordered().isb(1).event(next).ordered().settled().breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn a_page_that_software_makes_dirty_needs_no_invalidation() {
+    let dirtied = Event::Update { cpu: 0, pa: A3, value: DIRTY, old: Some(CLEAN), via: None };
+    mapped(HA | HD, CLEAN).event(dirtied).ordered().settled().legal();
+}
