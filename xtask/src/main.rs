@@ -37,6 +37,7 @@ mod record;
 mod run;
 mod script;
 mod setup;
+mod shown;
 mod shutdown;
 mod size;
 mod test;
@@ -84,6 +85,8 @@ enum Command {
     Package,
     /// Check that code quoted in Markdown equals the files that it names
     Quotes,
+    /// Check that every public type of the crates for tables is in an example
+    Shown,
     /// Check the length of lines: comments and Markdown 100 columns, code 110
     Width,
 }
@@ -114,6 +117,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::House => house::run(&workspace),
         Command::Package => test::package(&workspace),
         Command::Quotes => quotes::run(&workspace),
+        Command::Shown => shown::run(&workspace),
         Command::Width => width::run(&workspace),
     }
 }

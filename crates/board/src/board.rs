@@ -61,6 +61,12 @@ impl Board {
         self.shared.state().verdict()
     }
 
+    /// The first violation so far among events. Unlike [`verdict`](Self::verdict), which compares all
+    /// memory, this does not find memory that was written through no open window.
+    pub fn violation(&self) -> Option<Violation> {
+        self.shared.synced().violation
+    }
+
     /// All events so far, if the board records them.
     pub fn trace(&self) -> Option<Trace> {
         let state = self.shared.state();

@@ -40,13 +40,21 @@ unsafe impl Cpu for BoardCpu {
     type Frames = BoardWindow;
 
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
-        let mut state = self.shared.synced();
+        let mut state = self.shared.state();
         let pa = state.memory.address(entry);
+        // If this is the entry of a fixmap slot, the slot is closed.
+        let closes_slot = state.is_entry_of_open(self.number, pa);
+        match closes_slot {
+            true => state.sync(),
+            false => state.sync_words(pa, 1),
+        }
         // SAFETY: the caller's promise: an entry of a table, which lies in one of the board's
         // frames.
         unsafe { entry.write(descriptor.0) };
         state.event(Event::Store { cpu: self.number, pa, value: descriptor.0, via: None });
-        // If this was the entry of a fixmap slot, the slot is closed.
+        if !closes_slot {
+            return;
+        }
         let State { machine, open, .. } = &mut *state;
         let cpu = self.number;
         open.retain(|open| {
@@ -63,8 +71,9 @@ unsafe impl Cpu for BoardCpu {
         if count == 0 {
             return;
         }
-        let mut state = self.shared.synced();
+        let mut state = self.shared.state();
         let pa = state.memory.address(entries);
+        state.sync_words(pa, count as u64);
         let value = |index| first.0.wrapping_add(step.wrapping_mul(index));
         for index in 0..count {
             // SAFETY: the caller's promise: entries of one table, which lies in one of the board's

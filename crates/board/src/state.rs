@@ -93,6 +93,28 @@ impl State {
         self.open = open;
     }
 
+    /// Turns what changed in `count` words from `pa` on into stores, if their frames are open.
+    ///
+    /// Enough before a store: until a barrier or a walk, walkers see stores in any order, and what
+    /// changed elsewhere in open frames becomes a store before the next event of another kind.
+    pub fn sync_words(&mut self, pa: u64, count: u64) {
+        let frame = pa & !(self.granule() - 1);
+        let Some(&OpenFrame { cpu, .. }) = self.open.iter().find(|open| open.frame == frame) else { return };
+        for pa in (pa..).step_by(8).take(count as usize) {
+            // SAFETY: a word of one of the board's frames; code under test does not run now.
+            let value = unsafe { self.memory.word(pa).read() };
+            if self.is_change(pa, value) {
+                self.event(Event::Store { cpu, pa, value, via: None });
+            }
+        }
+    }
+
+    /// Whether the word at `pa` is an entry by which `cpu` reaches an open frame.
+    pub fn is_entry_of_open(&self, cpu: usize, pa: u64) -> bool {
+        let mut reached = self.open.iter().filter(|open| open.cpu == cpu).filter_map(|open| open.va);
+        reached.any(|va| self.machine.is_entry_for(pa, va))
+    }
+
     /// Whether the word at `pa`, which holds `value`, was stored to since it was compared last.
     fn is_change(&self, pa: u64, value: u64) -> bool {
         match self.machine.word(pa) {
@@ -104,20 +126,55 @@ impl State {
     /// The words of the frame at `base` that were stored to since they were compared last, with
     /// their values.
     fn changes(&self, base: u64) -> impl Iterator<Item = (u64, u64)> {
-        // Whole pages first: most are as the machine knows them.
-        let pages = self.memory.pages(base).filter(|(pa, page)| self.machine.known_page(*pa) != Some(page));
-        pages.flat_map(|(pa, page)| {
-            let words = page.iter().enumerate().map(move |(nth, &value)| (pa + 8 * nth as u64, value));
-            words.filter(|&(pa, value)| self.is_change(pa, value))
+        self.memory.pages(base).flat_map(|(pa, page)| {
+            let stored = self.machine.stored_page(pa);
+            // Whole pages first: most are as the machine knows them.
+            let all = |known: &[u64]| known.iter().all(|word| *word == u64::MAX);
+            let same = stored.is_some_and(|(words, known)| all(known) && words == page);
+            let page = if same { &[] } else { page };
+            let words = page.iter().enumerate().map(move |(nth, &value)| (nth, pa + 8 * nth as u64, value));
+            let changed = words.filter(move |&(nth, pa, value)| match stored {
+                Some((words, known)) if known[nth / 64] >> (nth % 64) & 1 == 1 => words[nth] != value,
+                _ => value != garbage(pa),
+            });
+            changed.map(|(_, pa, value)| (pa, value))
         })
     }
 
     /// Emits the stores that `cpu` made to the frame at `base` since it was compared last.
     fn stores(&mut self, cpu: usize, base: u64) {
         let stored: Vec<(u64, u64)> = self.changes(base).collect();
-        for (pa, value) in stored {
-            self.event(Event::Store { cpu, pa, value, via: None });
+        let mut events = Vec::new();
+        let mut rest = &stored[..];
+        while let Some(&(pa, value)) = rest.first() {
+            let count = self.len_of_fill(rest);
+            events.push(if count > 1 {
+                let step = rest[1].1.wrapping_sub(value);
+                Event::Fill { cpu, pa, count: count as u64, first: value, step }
+            } else {
+                Event::Store { cpu, pa, value, via: None }
+            });
+            rest = &rest[count..];
         }
+        events.into_iter().for_each(|event| self.event(event));
+    }
+
+    /// How many of the first `words` one event can store: neighbours in a page to which nothing was
+    /// stored before, with values that increase by one step.
+    fn len_of_fill(&self, words: &[(u64, u64)]) -> usize {
+        let [(first, value), (_, next), ..] = *words else { return 1 };
+        let page = |pa: u64| pa & !0xfff;
+        let is_fresh =
+            self.machine.stored_page(first).is_none_or(|(_, known)| known.iter().all(|it| *it == 0));
+        if !is_fresh {
+            return 1;
+        }
+        let step = next.wrapping_sub(value);
+        let follows = |pair: &[(u64, u64)]| {
+            let [(pa, value), (next, other)] = *pair else { return false };
+            next == pa + 8 && page(next) == page(first) && other.wrapping_sub(value) == step
+        };
+        1 + words.windows(2).take_while(|pair| follows(pair)).count()
     }
 
     /// The first violation. Memory that was written through no open window is one.
@@ -171,5 +228,84 @@ impl Shared {
         let mut state = self.state();
         state.sync();
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linmap_table::TableWindow;
+    use linmap_table::cpu::{Cpu, Dsb};
+    use linmap_trace::Event;
+    use linmap_vmsa::{Descriptor, Level, Pa};
+
+    use super::*;
+    use crate::Board;
+
+    const TABLE: u64 = 0x8000_0000;
+
+    fn board() -> Board {
+        let (ram, granule) = (vec![(TABLE, 0x1000)], 0x1000);
+        Board::new(&Config { cpus: 1, bbm: 0, granule, va_bits: 39, pa_bits: 40, ram }, true).unwrap()
+    }
+
+    fn stored(board: &Board) -> Vec<(u64, u64)> {
+        let events = board.trace().unwrap().events.into_iter();
+        let stores = events.filter_map(|event| match event {
+            Event::Store { pa, value, .. } => Some(vec![(pa - TABLE, value)]),
+            Event::Fill { pa, count, first, step, .. } => {
+                Some((0..count).map(|nth| (pa - TABLE + 8 * nth, first + step * nth)).collect())
+            }
+            _ => None,
+        });
+        stores.flatten().collect()
+    }
+
+    #[test]
+    fn writes_through_a_pointer_are_stores_before_the_next_barrier() {
+        let board = board();
+        let (mut cpu, mut window) = (board.cpu(0), board.window(0, None));
+        // SAFETY: the board's memory; both words lie in the frame.
+        unsafe {
+            let entry = window.open(Level::L3, Pa(TABLE));
+            entry.write(2);
+            entry.add(5).write(4);
+            // Of the same word, both values.
+            cpu.store(entry, Descriptor(6));
+        }
+        assert_eq!(stored(&board), [(0, 2), (0, 6)]);
+        cpu.dsb(Dsb::Ish);
+        assert_eq!(stored(&board), [(0, 2), (0, 6), (40, 4)]);
+        window.close(Level::L3);
+        assert_eq!(board.verdict(), Ok(()));
+    }
+
+    #[test]
+    fn a_write_through_no_window_is_found_in_all_memory() {
+        let board = board();
+        let mut window = board.window(0, None);
+        // SAFETY: the board's memory.
+        let entry = unsafe { window.open(Level::L3, Pa(TABLE)) };
+        window.close(Level::L3);
+        // SAFETY: as above, but the frame is closed.
+        unsafe { entry.write(2) };
+        assert_eq!(board.violation(), None);
+        assert_eq!(board.verdict().map_err(|violation| violation.rule), Err(Rule::ClosedWindow));
+    }
+
+    #[test]
+    fn a_new_table_is_stored_in_runs_of_equal_steps() {
+        let board = board();
+        let mut window = board.window(0, None);
+        // SAFETY: the board's memory.
+        let entries = unsafe { window.open(Level::L3, Pa(TABLE)) };
+        let expected: Vec<_> =
+            (0..512).map(|nth| (8 * nth, if nth < 100 { 0 } else { 0x1000 * nth + 3 })).collect();
+        for &(offset, value) in &expected {
+            // SAFETY: within the frame.
+            unsafe { entries.byte_add(offset as usize).write(value) };
+        }
+        window.close(Level::L3);
+        assert_eq!(stored(&board), expected);
+        assert_eq!(board.trace().unwrap().events.len(), 2);
     }
 }

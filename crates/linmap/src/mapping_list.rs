@@ -196,6 +196,17 @@ fn push<const N: usize>(list: &mut MappingList<'_, N>, mapping: Mapping) -> Resu
 }
 
 /// No 1:1 map reaches the end of memory.
+///
+/// ```
+/// use linmap::{BeyondIdentityReach, identity_geometry};
+/// use linmap_vmsa::{Geometry, Pa};
+///
+/// // 4 GiB of memory take 32 bits. What ends above 2^48 is out of reach without LPA2.
+/// assert_eq!(identity_geometry(Geometry::K4_48, Pa(4 << 30)).unwrap().va_bits(), 32);
+/// let BeyondIdentityReach { bits, reach, .. } =
+///     identity_geometry(Geometry::K4_48, Pa(3 << 48)).unwrap_err();
+/// assert_eq!((bits, reach), (50, 48));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
     "a 1:1 map of memory up to {end} needs {bits} bits of VA: T0SZ reaches {reach} bits with this granule \

@@ -72,10 +72,11 @@ pub struct Translation {
 /// use it. Accesses that fault then must be retried: the fault handler waits for the editor, walks
 /// the tables again ([`translate`](Self::translate)) and returns if the access is allowed now.
 ///
-/// One editor at a time changes a space: the calls take `&mut self`.
+/// One editor at a time changes a space: the calls take `&mut self`. Editors that change it at the
+/// same time have parts of it that share no table: [`divide`](Self::divide).
 #[derive(Debug)]
 pub struct AddressSpace {
-    tree: LiveTree,
+    pub(crate) tree: LiveTree,
 }
 
 impl AddressSpace {

@@ -114,7 +114,8 @@ unsafe fn apply_store<W: TableWindow, C: Cpu>(store: &Store, window: &mut W, cpu
         Edit::Bits { clear, set } => {
             for nth in 0..count {
                 // SAFETY: as above. No other code writes between the read and the store: only
-                // this tree's one `LiveTree` changes it, and hardware updates are off.
+                // this tree's one `LiveTree`, or the one editor of a part, changes the entry, and
+                // hardware updates are off.
                 unsafe {
                     let entry = entries.add(nth);
                     cpu.store(entry, Descriptor(entry.read() & !clear | set));

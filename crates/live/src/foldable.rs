@@ -122,7 +122,7 @@ impl Place {
             return None;
         }
         let above = Level::new(level.number() - 1)?;
-        if above < geometry.start_level() || !geometry.has_leaf(above) {
+        if above < context.top.level || !geometry.has_leaf(above) {
             return None;
         }
         let beside = if self.start > 0 { self.start - 1 } else { self.start + self.count };

@@ -34,6 +34,7 @@ mod root_edits;
 mod run;
 mod scope;
 mod script;
+mod space_part;
 mod split;
 mod step;
 mod target;
@@ -56,6 +57,7 @@ pub use plan::Plan;
 pub use plan_error::PlanError;
 
 pub use refused::{BrokenRule, Refused};
+pub use space_part::{PartError, SpacePart};
 pub use step::{Edit, EveryLeaf, Invalidation, Reach, Step, Store};
 pub use target::{Parked, Quiescent, Retried, Target};
 pub use tree::LiveTree;

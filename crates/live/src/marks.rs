@@ -8,6 +8,23 @@ const ACCESSED: u64 = 1 << 10;
 
 /// A change of the access flag and the software bits of leaves. `None` preserves the value. Splits,
 /// folds and changes of attributes preserve both; leaves that differ in one are never folded.
+///
+/// ```
+/// use linmap_live::{LiveTree, Marks, Plan, PlanError, Step, Target};
+/// use linmap_table::{FrameSource, TableWindow};
+///
+/// /// Plans to find out which leaves are in use: the next access to each faults, or sets its flag.
+/// fn age<'b>(
+///     tree: &'b mut LiveTree,
+///     target: Target,
+///     steps: &'b mut [Step],
+///     window: &mut impl TableWindow,
+///     frames: &mut impl FrameSource,
+/// ) -> Result<Plan<'b>, PlanError> {
+///     let old = Marks { accessed: Some(false), ..Marks::default() };
+///     tree.plan_mark(target, old, steps, window, frames)
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
     /// The access flag. If it is clear, the next access faults, unless hardware sets the flag.

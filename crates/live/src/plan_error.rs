@@ -30,6 +30,14 @@ pub enum PlanError {
         /// The VA size in bits.
         bits: u8,
     },
+    /// The range leaves the part of the space that this editor may change.
+    #[error("{range} is not inside {part}, the part of the space that this editor may change")]
+    OutsidePart {
+        /// The range asked for.
+        range: VaRange,
+        /// The part.
+        part: VaRange,
+    },
     /// The mappings were checked against another geometry.
     #[error("the mappings are for {mappings:?}, the tree has {tree:?}")]
     OtherGeometry {

@@ -33,7 +33,7 @@ use crate::split::Cut;
 /// plan is applied or abandoned, so the tree never changes under a plan.
 #[derive(Debug)]
 pub struct LiveTree {
-    context: TreeContext,
+    pub(crate) context: TreeContext,
 }
 
 impl LiveTree {
@@ -109,7 +109,7 @@ impl LiveTree {
 
     /// The frame of the root table.
     pub const fn root(&self) -> Pa {
-        self.context.top.table
+        self.context.root
     }
 
     /// First address that the tree translates.
@@ -335,8 +335,7 @@ impl LiveTree {
         window: &mut W,
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
-        let first = self.context.base();
-        let last = first.wrapping_add((1u64 << self.context.geometry.va_bits()).wrapping_sub(1));
+        let TreeContext { first, last, .. } = self.context;
         self.plan(Exclusivity::InUse, steps, window, frames, |planner| {
             planner.each_root(first, last, RootEdit::Clear)
         })

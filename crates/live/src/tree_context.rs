@@ -41,8 +41,15 @@ pub(crate) struct TreeContext {
     pub is_plain: bool,
     /// Whether the root consists of several tables.
     pub concatenated: bool,
-    /// The root table, or the first one.
+    /// The root table, or the first one. For a part of a space: the lowest table that translates
+    /// all of it.
     pub top: Node,
+    /// The frame of the root table.
+    pub root: Pa,
+    /// The first address that plans may change.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
 }
 
 /// A store to more entries goes through the check of all steps.
@@ -92,7 +99,18 @@ impl TreeContext {
             is_plain: geometry.regime().has_user_space() && geometry.table_permissions().is_all(),
             concatenated: geometry.root_tables() > 1,
             top,
+            root,
+            first: base,
+            last: base.wrapping_add(1u64.wrapping_shl(geometry.va_bits() as u32).wrapping_sub(1)),
         }
+    }
+
+    /// The same for plans that change `first..=last` alone, addresses of this context. Their walks
+    /// begin at `top`, a table that translates all of them.
+    pub const fn part(self, top: Node, first: u64, last: u64) -> Self {
+        let is_top = top.table.0 == self.top.table.0;
+        let few = if top.level.number() == 3 { 0 } else { self.few };
+        Self { top, first, last, few, concatenated: self.concatenated && is_top, ..self }
     }
 
     /// The same on CPUs that all have invalidations by range.
@@ -165,8 +183,8 @@ impl TreeContext {
         let pointer = unsafe { window.open(node.level, node.table) };
         // SAFETY: an open table is valid for reads of a whole granule, and `from..=to` are some of
         // its entries, initialised by whoever built the tree. Nothing writes to them during the
-        // call: only the tree's one `LiveTree` changes it, which is borrowed, and hardware updates
-        // are off.
+        // call: only the tree's one `LiveTree` changes it, which is borrowed, hardware updates are
+        // off, and the editors of other parts write to no entry that plans of this part read.
         let entries = unsafe { slice::from_raw_parts(pointer.as_ptr().add(from), to - from + 1) };
         let result = look(entries);
         window.close(node.level);
@@ -231,6 +249,17 @@ impl TreeContext {
         }
         let within = 1u64.wrapping_shl(shift.wrapping_add(self.index_bits)).wrapping_sub(1);
         Node { table, base: va.wrapping_sub(offset & within), shift, level: level(number) }
+    }
+
+    /// The lowest table in memory that translates all of `first..=last`, or [`top`](Self::top) where
+    /// several tables of the root do together.
+    pub fn lowest_of_all<W: TableWindow>(&self, window: &mut W, first: u64, last: u64) -> Node {
+        // The number of low bits in which the addresses may differ. No entry of fewer bits
+        // translates both.
+        let bits = u64::BITS - (first ^ last).leading_zeros();
+        let to = bits.saturating_sub(1).max(self.page_shift);
+        let lowest = self.descend_to(self.top, window, first, to, |_, _, _, memory| memory);
+        if self.translates(lowest, last) { lowest } else { self.top }
     }
 
     /// The lowest table in memory for `va`, an address of the half.
@@ -304,20 +333,27 @@ impl TreeContext {
         self.top.base
     }
 
-    /// Whether `va` lies in the half.
+    /// Whether `va` lies in the half, or in the part of it.
     #[inline]
     pub const fn holds(&self, va: u64) -> bool {
-        va.wrapping_sub(self.top.base).wrapping_shr(self.geometry.va_bits() as u32) == 0
+        self.first <= va && va <= self.last
     }
 
-    /// The first and the last address of `range`, if it is made of whole pages of this half.
+    /// Whether plans may change a part of the half alone.
+    const fn is_part(&self) -> bool {
+        self.last.wrapping_sub(self.first).wrapping_add(1)
+            != 1u64.wrapping_shl(self.geometry.va_bits() as u32)
+    }
+
+    /// The first and the last address of `range`, if it is made of whole pages of this half, or of
+    /// the part of it.
     #[inline]
     pub fn bounds(&self, range: VaRange) -> Result<(u64, u64), PlanError> {
         let (first, last) = (range.start.0, range.start.0.wrapping_add(range.len).wrapping_sub(1));
         let page = 1u64.wrapping_shl(self.page_shift).wrapping_sub(1);
         let is_pages = range.len != 0 && (range.start.0 | range.len) & page == 0;
         // The half has no gap: a range that begins and ends in it and does not wrap lies in it.
-        if is_pages && first <= last && self.holds(first) && self.holds(last) {
+        if is_pages && self.first <= first && first <= last && last <= self.last {
             return Ok((first, last));
         }
         Err(self.no_bounds(range, is_pages))
@@ -328,6 +364,10 @@ impl TreeContext {
     fn no_bounds(&self, range: VaRange, is_pages: bool) -> PlanError {
         if !is_pages {
             return PlanError::Unaligned { range, granule: 1 << self.page_shift };
+        }
+        if self.is_part() {
+            let part = VaRange::new(Va(self.first), self.last.wrapping_sub(self.first).wrapping_add(1));
+            return PlanError::OutsidePart { range, part };
         }
         PlanError::OutsideHalf { range, base: Va(self.base()), bits: self.geometry.va_bits() }
     }

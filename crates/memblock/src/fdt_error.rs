@@ -97,6 +97,16 @@ pub enum FdtError<'a> {
 }
 
 /// A part of a device tree that says nothing, or says it twice. Linux accepts it too.
+///
+/// ```
+/// use linmap_memblock::{FdtWarning, FdtWarnings};
+///
+/// /// Whether firmware describes memory twice. An empty bank is common.
+/// fn describes_twice(warnings: &FdtWarnings<'_>) -> bool {
+///     warnings.first.iter().any(|warning| matches!(warning, FdtWarning::Overlap { .. }))
+/// }
+/// # assert!(!describes_twice(&FdtWarnings::default()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FdtWarning<'a> {

@@ -20,6 +20,28 @@ const FIRST: Pa = Pa(0x1000);
 const MORE: usize = 64;
 
 /// Where the lists of a memory map may lie while it is filled.
+///
+/// ```
+/// use linmap_fdt::Fdt;
+/// use linmap_memblock::{EarlyStorage, FdtError, Memblock};
+/// use linmap_vmsa::PaRange;
+///
+/// /// Fills `memory` from a tree of any length, with the MMU off.
+/// fn fill<'a, const N: usize>(
+///     memory: &mut Memblock<N>,
+///     tree: Fdt<'a>,
+///     in_use: &[PaRange],
+/// ) -> Result<(), FdtError<'a>> {
+///     let reach = |storage: PaRange| {
+///         let first = core::ptr::with_exposed_provenance_mut(storage.start.0 as usize);
+///         let count = storage.len() as usize / size_of::<PaRange>();
+///         // SAFETY: RAM that nobody uses, at its physical address.
+///         Some(unsafe { core::slice::from_raw_parts_mut(first, count) })
+///     };
+///     memory.fill_from_fdt_of_any_length(tree, EarlyStorage { in_use, align: 4096, reach })?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct EarlyStorage<'u, F> {
     /// What is in use although the tree does not say so: the running image, the tree itself. The

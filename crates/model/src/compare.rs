@@ -35,6 +35,7 @@ impl Machine {
         if !self.cached.of(root.space).is_empty() {
             let mask = self.reach(&side) - 1;
             let (start, last) = (place.va & !mask, place.va | mask);
+            let mut compared: Option<Side> = None;
             for held in self.cached.of(root.space).touching(root.shape, start, last) {
                 if held.cpus & holders == 0 {
                     continue;
@@ -51,8 +52,13 @@ impl Machine {
                         // Leaves were overwritten. A pointer in a walk cache still leads on.
                         again: self.leaf(held.root, held.level, held.value).is_none(),
                     };
+                    // As one entry for their run, leaves in step are the same.
+                    if compared.is_some_and(|other| self.is_same_run(&old, &other)) {
+                        continue;
+                    }
                     self.check_pair(old, side)
                         .map_err(|violation| violation.on_cpu(first_cpu(held.cpus & holders)))?;
+                    compared = Some(old);
                 }
             }
         }
@@ -92,12 +98,11 @@ impl Machine {
             return Ok(());
         }
         let level = shape.start;
-        for index in 0..shape.entries(level) as u64 {
-            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
-            if is_cacheable(shape, level, value) {
-                let va = shape.base(space) + (index << shape.shift(level));
-                self.check_against_root(old, Side { root: new, level, va, value, run: false, again: true })?;
-            }
+        let entries = self.memory.known(table, shape.entries(level));
+        let cacheable: Vec<_> = entries.filter(|(_, value)| is_cacheable(shape, level, *value)).collect();
+        for (index, value) in cacheable {
+            let va = shape.base(space) + (index << shape.shift(level));
+            self.check_against_root(old, Side { root: new, level, va, value, run: false, again: true })?;
         }
         Ok(())
     }
@@ -256,6 +261,17 @@ impl Machine {
     pub(crate) fn reach(&self, side: &Side) -> u64 {
         let shape = self.roots[side.root as usize].shape;
         1 << if side.run { run_shift(shape, side.level) } else { shape.shift(side.level) }
+    }
+
+    /// Whether a TLB may hold both as the same entry for their contiguous run.
+    fn is_same_run(&self, one: &Side, other: &Side) -> bool {
+        let run = |side: &Side| side.va & !(self.reach(side) - 1);
+        one.run
+            && other.run
+            && one.again == other.again
+            && one.value & CONTIGUOUS == other.value & CONTIGUOUS
+            && self.is_in_step(one, other)
+            && run(one) == run(other)
     }
 
     /// Whether both are leaves of one level that differ in the address alone, by the distance of

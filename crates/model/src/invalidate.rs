@@ -122,7 +122,9 @@ impl Machine {
         let level = held.level + 1;
         // If another CPU has issued an invalidation of leaves alone without a DSB since, a walk
         // through the pointer may have cached such leaves again.
-        let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(|(scope, _)| scope.last_level));
+        let last = held.va + ((1u64 << shape.shift(held.level)) - 1);
+        let pends = |(scope, _): &(Scope, _)| scope.last_level && scope.touches(held.va, last);
+        let leaves_pend = self.cpus.iter().any(|cpu| cpu.tlbis.iter().any(pends));
         let since = if leaves_pend { self.now } else { held.since };
         let run = (1u64 << run_shift(shape, level)) - 1;
         let limits = held.limits.below(shape, held.value);

@@ -40,9 +40,8 @@ impl Machine {
         if level == 3 {
             return 1;
         }
-        let entries =
-            (0..shape.entries(level) as u64).filter_map(|index| self.memory.newest(table + 8 * index));
-        let below = entries.map(|value| match read(shape, space, level, value) {
+        let entries = self.memory.known(table, shape.entries(level));
+        let below = entries.map(|(_, value)| match read(shape, space, level, value) {
             Entry::Table(next) => self.tables_below(root, next, level + 1),
             Entry::Invalid | Entry::Leaf(_) => 0,
         });
@@ -58,8 +57,7 @@ impl Machine {
         each: &mut impl FnMut(u64, u64, u32, u64, i8) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let Root { shape, space, .. } = self.roots[root as usize];
-        for index in 0..shape.entries(level) as u64 {
-            let Some(value) = self.memory.newest(table + 8 * index) else { continue };
+        for (index, value) in self.memory.known(table, shape.entries(level)) {
             let va = va + (index << shape.shift(level));
             match read(shape, space, level, value) {
                 Entry::Invalid => {}

@@ -235,9 +235,10 @@ impl Machine {
         self.memory.newest(pa)
     }
 
-    /// The 512 words of the 4 KiB page of `pa`, or `None` unless every one of them was stored to.
-    pub fn known_page(&self, pa: u64) -> Option<&[u64]> {
-        self.memory.known_page(pa)
+    /// The 512 words of the 4 KiB page of `pa`, and a bit for each that was stored to, 64 bits to a
+    /// word; `None` if none was.
+    pub fn stored_page(&self, pa: u64) -> Option<(&[u64], &[u64])> {
+        self.memory.stored_page(pa)
     }
 
     /// Whether `va` lies in a range that `cpu` may access at any moment, by a

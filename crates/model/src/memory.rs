@@ -293,10 +293,22 @@ impl Memory {
         self.existing(pa).map_or(&[], |page| &page.words[first..(first + count).min(WORDS)])
     }
 
-    /// The words of the page of `pa`, when all are known.
-    pub fn known_page(&self, pa: u64) -> Option<&[u64]> {
-        let page = self.existing(pa).filter(|page| page.known == [u64::MAX; WORDS / 64])?;
-        Some(&page.words[..])
+    /// Those of `count` words from `pa` on that are known: their numbers and newest values.
+    pub fn known(&self, pa: u64, count: usize) -> impl Iterator<Item = (u64, u64)> {
+        let end = pa + 8 * count as u64;
+        let next = move |at: &u64| Some((at / PAGE + 1) * PAGE).filter(|next| *next < end);
+        let pages = std::iter::successors(Some(pa), next);
+        pages.filter_map(|at| Some((at, self.existing(at)?))).flat_map(move |(at, page)| {
+            let first = Self::word(at);
+            let last = (first + ((end - at) / 8) as usize).min(WORDS);
+            let known = (first..last).filter(|word| bit(&page.known, *word));
+            known.map(move |word| ((at - pa) / 8 + (word - first) as u64, page.words[word]))
+        })
+    }
+
+    /// The words of the page of `pa`, and which of them are known.
+    pub fn stored_page(&self, pa: u64) -> Option<(&[u64], &[u64])> {
+        self.existing(pa).map(|page| (&page.words[..], &page.known[..]))
     }
 
     /// Whether any word of the page of `pa` has older values that a walker may see.

@@ -164,13 +164,11 @@ impl Machine {
         state.walks[at].push(root);
         // CPUs may still hold parts of trees that they left before.
         let level = shape.start;
-        for index in 0..shape.entries(level) as u64 {
-            let pa = table + 8 * index;
-            let Some(value) = self.memory.newest(pa) else { continue };
-            if is_cacheable(shape, level, value) {
-                let va = shape.base(space) + (index << shape.shift(level));
-                self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
-            }
+        let entries = self.memory.known(table, shape.entries(level));
+        let cacheable: Vec<_> = entries.filter(|(_, value)| is_cacheable(shape, level, *value)).collect();
+        for (index, value) in cacheable {
+            let (va, pa) = (shape.base(space) + (index << shape.shift(level)), table + 8 * index);
+            self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
         }
         let concerned = if self.roots[root as usize].common { own | self.common[at] } else { own };
         self.check_all_in_use(

@@ -22,6 +22,29 @@ enum Unevenness {
     Flags,
 }
 
+/// The entry of a run that was compared last. What it was found to agree with, the entries in step
+/// with it agree with as well; almost all are.
+#[derive(Default)]
+struct Compared(Option<(usize, u64)>);
+
+impl Compared {
+    /// Whether the entry number `nth`, `word`, differs from the one compared last in the output
+    /// address alone, by the distance between them in entries of `size` bytes. If not, it is the
+    /// one that is compared now.
+    fn stands_for(&mut self, nth: usize, word: u64, size: u64) -> bool {
+        // Bits of the address that lie where every format of descriptors has them.
+        const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+        let in_step = self.0.is_some_and(|(before, other)| {
+            (word ^ other) & !ADDRESS == 0
+                && word.wrapping_sub(other) == ((nth - before) as u64).wrapping_mul(size)
+        });
+        if !in_step {
+            self.0 = Some((nth, word));
+        }
+        in_step
+    }
+}
+
 impl Machine {
     /// What `one` and `other`, which lies `apart` bytes further, disagree about as entries of one
     /// run.
@@ -62,7 +85,11 @@ impl Machine {
         let size = 1u64 << root.shape.shift(place.level);
         if let Entry::Leaf(mine) = entry {
             let own = (place.pa - first) / 8;
+            let mut compared = Compared::default();
             for (nth, &word) in words.iter().enumerate() {
+                if compared.stands_for(nth, word, size) {
+                    continue;
+                }
                 let Some(other) = leaf(word).filter(|other| other.contiguous || mine.contiguous) else {
                     continue;
                 };
@@ -115,7 +142,11 @@ impl Machine {
             return Ok(());
         };
         let size = 1u64 << shape.shift(level);
+        let mut compared = Compared::default();
         for (nth, word) in words.iter().enumerate() {
+            if compared.stands_for(nth, *word, size) {
+                continue;
+            }
             let apart = (nth as u64).wrapping_sub(at as u64).wrapping_mul(size);
             let even = leaf(word).is_some_and(|leaf| self.unevenness(space, &model, &leaf, apart).is_none());
             if !even {

@@ -184,11 +184,10 @@ impl Machine {
             self.tables.remove(&table);
         }
         if level < 3 {
-            for index in 0..entries {
-                let value = self.memory.newest(table + 8 * index).unwrap_or(0);
-                if value & 1 != 0 {
-                    self.release(root, level, va + (index << shape.shift(level)), value)?;
-                }
+            let known = self.memory.known(table, entries as usize);
+            let valid: Vec<_> = known.filter(|(_, value)| value & 1 != 0).collect();
+            for (index, value) in valid {
+                self.release(root, level, va + (index << shape.shift(level)), value)?;
             }
         }
         if older {

@@ -14,6 +14,25 @@ pub(crate) const LEVELS: usize = 5;
 ///
 /// A window stays on its frame until another frame is opened at its level. Only the CPU that edits
 /// walks the surgery root, so that no invalidation is broadcast.
+///
+/// ```
+/// use linmap_park::{SurgeryRoot, SurgeryWindow};
+/// use linmap_table::cpu::Cpu;
+/// use linmap_table::read;
+/// use linmap_vmsa::{Descriptor, Level, Pa};
+///
+/// /// Reads an entry of a table of pages of the live tree.
+/// ///
+/// /// # Safety
+/// /// This CPU is on the surgery root, and `table` is a table of the live tree.
+/// unsafe fn page<C: Cpu>(surgery: &mut SurgeryRoot<C>, table: Pa, index: usize) -> Descriptor {
+///     let window: &mut SurgeryWindow<C> = &mut surgery.window;
+///     // SAFETY: the caller's. The window reaches every frame.
+///     let entry = unsafe { read(window, Level::L3, table, index) };
+///     window.close_all();
+///     entry
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SurgeryWindow<C> {
     geometry: Geometry,

@@ -210,6 +210,23 @@ impl<'a> Mappings<'a> {
 }
 
 /// A position in a list of mappings: a builder has written everything before it.
+///
+/// ```
+/// use linmap_table::{Cursor, Leaves, Mapping, Mappings};
+/// use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va};
+///
+/// // A page, and 2 MiB behind it that can be one block.
+/// let (va, pa, len) = (Va(0x1f_f000), Pa(0x401f_f000), 0x20_1000);
+/// let list = [Mapping { va, pa, len, attributes: Attributes::KERNEL_DATA, leaves: Leaves::Blocks }];
+/// let mappings = Mappings::new(Geometry::K4_48, &list)?;
+///
+/// let mut cursor: Cursor<'_> = mappings.cursor();
+/// let blocks = |cursor: Cursor<'_>| cursor.peek().map(|rest| cursor.leaves_at(&rest, Level::L2));
+/// assert_eq!(blocks(cursor), Some(0));
+/// cursor.advance(0x1000);
+/// assert_eq!(blocks(cursor), Some(1));
+/// # Ok::<(), linmap_table::MappingError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'a> {
     geometry: Geometry,

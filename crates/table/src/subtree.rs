@@ -61,6 +61,21 @@ pub struct Subtree {
 }
 
 /// Why there is no subtree.
+///
+/// ```
+/// use linmap_table::{FrameSource, Mappings, ReachableFrames, Subtree, SubtreeError, TableWindow};
+///
+/// /// Builds the lowest table for `mappings`; `None` if only a root translates all of them.
+/// fn below_the_root<W: TableWindow, F: FrameSource>(
+///     mappings: &Mappings<'_>,
+///     memory: &mut ReachableFrames<'_, W, F>,
+/// ) -> Result<Option<Subtree>, SubtreeError> {
+///     match Subtree::lowest(mappings, memory) {
+///         Err(SubtreeError::TooFarApart { .. }) => Ok(None),
+///         result => result.map(Some),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum SubtreeError {

@@ -1,5 +1,7 @@
 //! Software walks: tables in memory, read through a window.
 
+use core::ops::Range;
+
 use linmap_vmsa::{Attributes, Decoded, Descriptor, Geometry, Level, Pa, TablePermissions, Va};
 
 use crate::window::TableWindow;
@@ -185,6 +187,28 @@ impl<'w, W: TableWindow> LeafIter<'w, W> {
         Self { geometry, window, path, depth: 0, start: level, roots, base, tables: roots as u64 }
     }
 
+    /// Reads the entries `indices` of a table, which stays open meanwhile, until one is valid.
+    /// Returns how many it read, and the last.
+    ///
+    /// # Safety
+    /// The window reaches the frame `table`, which has such entries at `level`.
+    unsafe fn read_valid(&mut self, level: Level, table: Pa, indices: Range<usize>) -> (usize, Descriptor) {
+        // SAFETY: the caller's promise.
+        let entries = unsafe { self.window.open(level, table) };
+        let (mut count, mut descriptor) = (0, Descriptor::INVALID);
+        for index in indices {
+            // SAFETY: `open` gives a whole granule, and the index is one of its entries. The table
+            // may be live: hardware may set access flags, so the read is volatile.
+            descriptor = Descriptor(unsafe { entries.add(index).read_volatile() });
+            count += 1;
+            if descriptor.decode(self.geometry, level) != Decoded::Invalid {
+                break;
+            }
+        }
+        self.window.close(level);
+        (count, descriptor)
+    }
+
     /// Tables entered so far, the first one included, and all tables of a root.
     pub fn tables(&self) -> u64 {
         self.tables
@@ -211,10 +235,9 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
                 self.depth -= 1;
                 continue;
             }
-            self.path[self.depth].next += 1;
-            // SAFETY: the promise of `new`; the index has not reached the number of entries at this
-            // level.
-            let descriptor = unsafe { read(self.window, level, table, index) };
+            // SAFETY: the promise of `new`.
+            let (count, descriptor) = unsafe { self.read_valid(level, table, index..entries) };
+            self.path[self.depth].next += count;
             match descriptor.decode(self.geometry, level) {
                 Decoded::Invalid => {}
                 Decoded::Table(next) => {

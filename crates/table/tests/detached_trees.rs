@@ -2,10 +2,11 @@
 //! that the architecture allows, and every frame is freed.
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 
 use linmap_table::{
     DetachedTree, LeafIter, Leaves, Mapping, MappingError, Mappings, OffsetWindow, Subtree, SubtreeError,
-    Walk, walk,
+    TableWindow, Walk, walk,
 };
 use linmap_vmsa::{Access, Attributes, Geometry, Granule, Level, Pa, Va};
 use proptest::prelude::*;
@@ -168,6 +169,42 @@ fn the_largest_leaves_that_alignment_allows_are_used() {
         [(3, false, 1), (3, true, 16), (2, true, 16), (1, false, 1), (2, false, 1), (3, false, 2)],
         "a page, a contiguous 64K, a contiguous 32M, a 1G block, a 2M block, two pages"
     );
+    tree.release(&mut reachable(&mut window, &mut arena));
+}
+
+/// A window that counts how often it opens a table.
+struct Counting<'w>(&'w mut OffsetWindow, usize);
+
+// SAFETY: that of the window it passes everything on to.
+unsafe impl TableWindow for Counting<'_> {
+    unsafe fn open(&mut self, level: Level, table: Pa) -> NonNull<u64> {
+        self.1 += 1;
+        // SAFETY: the caller's promise.
+        unsafe { self.0.open(level, table) }
+    }
+
+    fn close(&mut self, level: Level) {
+        self.0.close(level);
+    }
+}
+
+/// An open may cost a store to a fixmap slot and a TLBI.
+#[test]
+fn the_invalid_entries_between_two_leaves_are_read_in_one_opening() {
+    let geometry = Geometry::K4_48;
+    let list = [mapping(0x1000, 0x1000), mapping(0x1f_f000, 0x1000), mapping(1 << 40, 0x1000)];
+    let mappings = Mappings::new(geometry, &list).unwrap();
+    let mut arena = Arena::new(Granule::K4, 16);
+    let mut window = arena.window();
+    let tree = DetachedTree::build(&mappings, &mut reachable(&mut window, &mut arena)).unwrap();
+    let mut counting = Counting(&mut window, 0);
+    // SAFETY: the window reaches the arena, where all tables are.
+    let mut leaves = unsafe { LeafIter::new(geometry, tree.root(), Level::L0, Va(0), &mut counting) };
+    assert_eq!(leaves.by_ref().map(|leaf| leaf.va.0).collect::<Vec<_>>(), [0x1000, 0x1f_f000, 1 << 40]);
+    let tables = leaves.tables() as usize;
+    assert_eq!(tables, 7);
+    // Each table once, and again after each leaf or table in it that is not its last entry.
+    assert_eq!(counting.1, tables + list.len() + tables - 1 - 1);
     tree.release(&mut reachable(&mut window, &mut arena));
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::granule::Granule;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, house, quotes, setup, width};
+use crate::{build, house, quotes, setup, shown, width};
 use package::{Published, Yard};
 use steps::Steps;
 
@@ -44,6 +44,7 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
     if arguments.filter.is_none() {
         steps.own("house", || house::run(workspace));
         steps.own("quotes", || quotes::run(workspace));
+        steps.own("shown", || shown::run(workspace));
         steps.own("width of lines", || width::run(workspace));
         lints(workspace, &toolchain, &mut steps)?;
     }

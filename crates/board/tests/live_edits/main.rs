@@ -4,6 +4,7 @@
 mod mutations;
 mod out_of_frames;
 mod parked;
+mod parts;
 mod random;
 mod recorded;
 mod regressions;

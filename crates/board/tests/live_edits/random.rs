@@ -2,7 +2,7 @@
 //! tree translates exactly as a plain list of mappings says.
 //!
 //! `LINMAP_SEQUENCES` sets how many sequences each test runs, `LINMAP_SEED` (a number) where the
-//! random numbers begin. Without the former each runs 800, or 34 000 with `LINMAP_SOAK=1`.
+//! random numbers begin. Without the former each runs 6 500, or 34 000 with `LINMAP_SOAK=1`.
 
 use std::io::Write;
 
@@ -12,7 +12,9 @@ use linmap_model::Event;
 use linmap_model::event::Use;
 use linmap_table::Leaves;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Level, Regime, Stage2, TablePermissions};
+use linmap_vmsa::{
+    Access, Attributes, Execute, Geometry, Granule, Level, MemoryType, Regime, Stage2, TablePermissions,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -192,6 +194,11 @@ fn remap(setting: Setting) -> impl Strategy<Value = Op> {
     })
 }
 
+fn memory_type(setting: Setting) -> impl Strategy<Value = Op> {
+    let types = prop::sample::select(MemoryType::EVERY.to_vec());
+    (range(setting), types).prop_map(|((at, len), memory)| Op::MemoryType { at, len, memory })
+}
+
 fn op(setting: Setting) -> impl Strategy<Value = Op> {
     let levels = prop::sample::select(vec![Level::L3, Level::L3, Level::L2]);
     let global = prop::sample::select(vec![Global::Global, Global::NonGlobal]);
@@ -199,6 +206,7 @@ fn op(setting: Setting) -> impl Strategy<Value = Op> {
         6 => (range(setting), change()).prop_map(|((at, len), change)| Op::Protect { at, len, change }),
         2 => map(setting),
         2 => remap(setting),
+        2 => memory_type(setting),
         2 => range(setting).prop_map(|(at, len)| Op::Unmap { at, len }),
         2 => (range(setting), levels).prop_map(|((at, len), to)| Op::Split { at, len, to }),
         2 => range(setting).prop_map(|(at, len)| Op::Fold { at, len }),
@@ -256,6 +264,8 @@ fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
                 Edit { op: Op::Split { at, len, to: Level::L3 }, who: Who::Retrying, cpu, probes }
             }
             Op::Global { .. } => Edit { op, who: Who::Parked, cpu, probes },
+            // Caches are cleaned by the range, which no CPU translates while parked.
+            Op::MemoryType { .. } if who == Who::Parked => Edit { op, who: Who::Retrying, cpu, probes },
             _ if who == Who::Parked && !parks => Edit { op, who: Who::Retrying, cpu, probes },
             _ => Edit { op, who, cpu, probes },
         });
@@ -264,10 +274,12 @@ fn sequence(granule: Granule) -> impl Strategy<Value = Sequence> {
     })
 }
 
-/// How many edits were applied, and how many plans refused.
+/// How many edits were applied, how many of them changed memory types, and how many plans were
+/// refused.
 #[derive(Default)]
 struct Tally {
     applied: u64,
+    retyped: u64,
     refused: u64,
 }
 
@@ -287,16 +299,23 @@ fn run(sequence: &Sequence, tally: &mut Tally) -> Result<(), String> {
             }
         }
         match world.apply(edit.op, edit.who, edit.cpu)? {
-            Done::Applied => tally.applied += 1,
+            Done::Applied => {
+                tally.applied += 1;
+                tally.retyped += u64::from(matches!(edit.op, Op::MemoryType { .. }));
+            }
             Done::Refused(_) => tally.refused += 1,
         }
         for (cpu, va) in read {
             world.board.event(Event::Unuses { cpu, va, len: 0x1000, kind: Use::Read });
         }
         for (probe, cpu) in edit.probes.into_iter().zip(0..) {
-            world.probe(cpu % setting.cpus, probe)?;
+            world.read(cpu % setting.cpus, probe);
+        }
+        if let Some(violation) = world.board.violation() {
+            return Err(format!("after {:?}: {violation}", edit.op));
         }
     }
+    world.board.verdict().map_err(|violation| violation.to_string())?;
     world.agree()
 }
 
@@ -306,7 +325,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
     let touched = at <= offset && offset - at < len;
     let goes = match op {
         // Refused where anybody uses the range, unless all of it is invalid.
-        Op::Unmap { .. } | Op::Remap { .. } => true,
+        Op::Unmap { .. } | Op::Remap { .. } | Op::MemoryType { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
         Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
     };
@@ -316,7 +335,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
 
 fn sequences() -> u32 {
     let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
-    let unset = if is_soak { 34_000 } else { 800 };
+    let unset = if is_soak { 34_000 } else { 6_500 };
     std::env::var("LINMAP_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(unset)
 }
 
@@ -345,10 +364,14 @@ fn check(granule: Granule) {
     let result = runner.run(&sequence(granule), |sequence| {
         run(&sequence, &mut tally.borrow_mut()).map_err(TestCaseError::fail)
     });
-    let Tally { applied, refused } = tally.into_inner();
+    let Tally { applied, retyped, refused } = tally.into_inner();
     say(format_args!("{granule:?}: {applied} edits applied, {refused} plans refused"));
+    say(format_args!("{granule:?}: {retyped} of those applied changed memory types"));
     match result {
-        Ok(()) => assert!(applied > refused, "most edits have to be ones that can be made"),
+        Ok(()) => {
+            assert!(applied > refused, "most edits have to be ones that can be made");
+            assert!(sequences() < 100 || retyped > applied / 200, "too few new memory types: {retyped}");
+        }
         Err(TestError::Fail(reason, sequence)) => {
             panic!("LINMAP_SEED={seed}: {reason}\n{sequence:#x?}")
         }

@@ -190,7 +190,7 @@ fn a_dry_run_that_an_updater_slips_past() {
             });
             let link = edit[link.unwrap()];
             edit.retain(|event| match event {
-                Event::Store { .. } => true,
+                Event::Store { .. } | Event::Fill { .. } => true,
                 event => *event == link || matches!(event, Event::Dsb { .. }),
             });
             edit.retain(|event| !matches!(event, Event::Tlbi { .. }));
@@ -269,7 +269,7 @@ fn a_misaligned_contiguous_run() {
         if shift != 0 {
             let verdict = spoilt(&world, from, |edit| {
                 for event in edit {
-                    if let Event::Store { value, .. } = event
+                    if let Event::Store { value, .. } | Event::Fill { first: value, .. } = event
                         && *value & 0x403 == 0x403
                     {
                         *value |= 1 << 52;

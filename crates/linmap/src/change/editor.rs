@@ -19,6 +19,16 @@ pub struct ParkError {
 }
 
 /// How long all CPUs were parked.
+///
+/// ```
+/// use linmap::{Editor, ParkError, Pause};
+///
+/// /// Measures the shortest pause: CPUs park and return, and nothing is edited.
+/// fn shortest_pause(editor: &mut impl Editor) -> Result<u64, ParkError> {
+///     let ((), Pause { ticks }) = editor.park(|_window, _cpu| ())?;
+///     Ok(ticks)
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pause {
     /// From the request to the CPUs to their release, in ticks of the virtual counter.

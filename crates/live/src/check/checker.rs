@@ -159,6 +159,10 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         if count == 0 || end > self.context.entries(level) || !begins {
             return Err(no_such_entries(store));
         }
+        // The entries behind may be those of another part.
+        if !self.context.holds(node.last(end.wrapping_sub(1))) {
+            return Err(no_such_entries(store));
+        }
         self.reached = node;
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::fills::EDITOR;
 use super::tables::Tables;
 use crate::step::Step;
 
-/// The root tables that TTBR1 ever holds.
+/// The root tables that TTBR1 ever holds. [`TracedTree`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Roots {
     /// The live tree.
@@ -22,6 +22,27 @@ pub struct Roots {
 }
 
 /// A live tree in TTBR1 whose changes are traced. CPU 0 is the CPU that edits it.
+///
+/// ```
+/// use linmap_live::CheckedPlan;
+/// use linmap_live::events::{Roots, TracedTree};
+/// use linmap_table::TableWindow;
+/// use linmap_vmsa::registers::RegisterError;
+/// use linmap_vmsa::{Geometry, Pa};
+///
+/// /// Prints what a plan is about to do, for `linmap check`.
+/// fn print(tree: &TracedTree, plan: &CheckedPlan<'_>, window: &mut impl TableWindow) {
+///     tree.plan(&mut |line| println!("{line}"), plan.steps(), window);
+/// }
+///
+/// /// A kernel that parks CPUs on an empty root, in the frame behind that of the live root.
+/// fn traced(geometry: Geometry, live: Pa, surgery: Pa) -> Result<TracedTree, RegisterError> {
+///     let nothing = Pa(live.0 + geometry.granule().bytes());
+///     // SAFETY: these are the kernel's roots, and its window reaches all tables.
+///     unsafe { TracedTree::new(geometry, Roots { live, nothing, surgery }) }
+/// }
+/// # assert!(traced(Geometry::K4_48, Pa(0x4000_0000), Pa(0x4000_2000)).is_ok());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TracedTree {
     geometry: Geometry,

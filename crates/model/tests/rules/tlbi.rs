@@ -32,6 +32,20 @@ fn an_invalidation_by_address_and_asid_reaches_global_leaves_and_no_other_asid()
 }
 
 #[test]
+fn an_invalidation_of_other_leaves_that_pends_keeps_none_of_a_removed_table() {
+    let mut scene = user(PAGE | NON_GLOBAL, 2);
+    scene.store(A3 + 8, PAGE | NON_GLOBAL | 0x1000).ordered();
+    let tlbi =
+        |cpu, scope, address| Event::Tlbi { cpu, tlbi: broadcast(scope), operand: asid(1) | va(address) };
+    // One CPU removes a table; another edits elsewhere at the same time.
+    scene.store(A + 0x2000, 0).dsb(Access::Stores);
+    scene.event(tlbi(0, TlbiScope::Va, 0)).event(tlbi(0, TlbiScope::Va, 0x1000));
+    scene.event(tlbi(1, TlbiScope::VaLast, 0x20_0000));
+    scene.dsb(Access::All).isb(0).event(free(A3));
+    scene.faults(1, 0).faults(1, 0x1000).legal();
+}
+
+#[test]
 fn what_is_not_global_in_ttbr1s_half_has_the_asid_of_ttbr0() {
     let unmapped = |tlbi| {
         let mut scene = Scene::new(0, 1);

@@ -8,6 +8,25 @@ const LANES: usize = 4;
 const TURN: usize = 64;
 
 /// The loop that compares entries of tables, nearly all of the work of a verification.
+///
+/// ```
+/// use linmap_table::verify::{CompareEntries, PortableLoop};
+///
+/// /// One entry a turn: less code than [`PortableLoop`], and slower.
+/// struct OneByOne;
+///
+/// impl CompareEntries for OneByOne {
+///     fn leading(&self, entries: &[u64], first: u64, step: u64) -> usize {
+///         let wanted = (0..).map(|nth| first.wrapping_add(step.wrapping_mul(nth)));
+///         entries.iter().zip(wanted).take_while(|(entry, wanted)| **entry == *wanted).count()
+///     }
+/// }
+///
+/// // Three pages, the last of them read-only.
+/// let entries = [0x4000_0703, 0x4000_1703, 0x4000_2783];
+/// assert_eq!(OneByOne.leading(&entries, 0x4000_0703, 0x1000), 2);
+/// assert_eq!(PortableLoop.leading(&entries, 0x4000_0703, 0x1000), 2);
+/// ```
 pub trait CompareEntries {
     /// Returns how many of `entries`, from the first on, are `first`, `first + step`, `first + 2 ×
     /// step` and so on, wrapping.

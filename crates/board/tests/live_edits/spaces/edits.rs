@@ -52,6 +52,7 @@ fn run(kernel: &mut Kernel<'_>, cpus: usize, cpu: usize, op: Op) -> Result<(), S
         Op::Exit(process) => kernel.exit(cpu, process)?,
         Op::Limit(left) => kernel.limit_tables(left),
     }
+    kernel.memory("an operation")?;
     (0..cpus).try_for_each(|cpu| kernel.look(cpu))
 }
 
@@ -59,7 +60,7 @@ fn run(kernel: &mut Kernel<'_>, cpus: usize, cpu: usize, op: Op) -> Result<(), S
 fn sequences() -> u32 {
     let given = std::env::var("LINMAP_SEQUENCES").ok().and_then(|given| given.parse().ok());
     let is_soak = std::env::var_os("LINMAP_SOAK").is_some_and(|value| !value.is_empty() && value != "0");
-    given.unwrap_or(if is_soak { 10_000 } else { 200 })
+    given.unwrap_or(if is_soak { 10_000 } else { 600 })
 }
 
 proptest! {

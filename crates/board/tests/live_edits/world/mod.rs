@@ -1,5 +1,6 @@
 //! A live tree on the machine model, beside a plain list of what it has to translate.
 
+mod op;
 mod parking;
 mod plain;
 mod pool;
@@ -11,14 +12,16 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use linmap_board::{Board, BoardFrames};
-use linmap_live::{Change, Global, Half, LiveTree, Parked, PlanError, Quiescent, Retried, Step, Target};
+use linmap_live::{Global, Half, LiveTree, Maintenance, Parked, PlanError, Quiescent, Retried, Step, Target};
 use linmap_model::event::{Access as Barrier, Domain, Use};
 use linmap_model::{Config, Event};
 use linmap_table::{DetachedTree, Leaves, Mapping, Mappings, ReachableFrames, TableWindow};
 use linmap_vmsa::bbm::Reason;
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Attributes, Geometry, Level, Pa, Va, VaRange};
+use linmap_vmsa::{Attributes, Geometry, Pa, Va, VaRange};
 
+pub use op::{Op, Who};
+use op::{changed, under_tables};
 pub use parking::Parking;
 use plain::join;
 pub use plain::{Part, Plain};
@@ -74,76 +77,6 @@ impl Setting {
     /// What to add to a frame's address for that in the tree itself, if tables are reached there.
     fn window_offset(&self) -> Option<u64> {
         self.own_window.then_some(self.base().wrapping_sub(POOL))
-    }
-}
-
-/// One edit. Offsets and lengths are in bytes, in the area.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op {
-    Map {
-        at: u64,
-        len: u64,
-        shift: u64,
-        attributes: Attributes,
-        leaves: Leaves,
-    },
-    Unmap {
-        at: u64,
-        len: u64,
-    },
-    Protect {
-        at: u64,
-        len: u64,
-        change: Change,
-    },
-    Split {
-        at: u64,
-        len: u64,
-        to: Level,
-    },
-    Fold {
-        at: u64,
-        len: u64,
-    },
-    /// Other memory for what is mapped.
-    Remap {
-        at: u64,
-        len: u64,
-        shift: u64,
-        change: Change,
-    },
-    /// Of parked trees alone.
-    Global {
-        at: u64,
-        len: u64,
-        global: Global,
-    },
-}
-
-/// Who uses the addresses of an edit while it is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Who {
-    /// Every CPU, at any moment.
-    Anybody,
-    /// Every CPU, at any moment, and accesses that fault are retried.
-    Retrying,
-    /// No CPU uses the range.
-    Nobody,
-    /// No CPU walks the tree.
-    Parked,
-}
-
-impl Op {
-    pub fn range(self) -> (u64, u64) {
-        match self {
-            Self::Map { at, len, .. }
-            | Self::Unmap { at, len }
-            | Self::Protect { at, len, .. }
-            | Self::Split { at, len, .. }
-            | Self::Fold { at, len }
-            | Self::Remap { at, len, .. }
-            | Self::Global { at, len, .. } => (at, len),
-        }
     }
 }
 
@@ -278,6 +211,11 @@ impl World {
                 let to = Pa(AREA_PA + at + shift);
                 self.tree.plan_remap(target, to, change, steps, &mut window, &mut frames)
             }
+            Op::MemoryType { memory, .. } => {
+                let by = Maintenance::ByMapping;
+                // SAFETY: on the model; what is mapped is never accessed but to clean it.
+                unsafe { self.tree.plan_memory_type(target, memory, by, steps, &mut window, &mut frames) }
+            }
             Op::Global { global, .. } => {
                 let Target::Parked(parked) = target else { panic!("{op:?} of a tree that is walked") };
                 self.tree.plan_global(parked, global, steps, &mut window, &mut frames)
@@ -371,6 +309,11 @@ impl World {
                 let parts = self.plain.parts(at, len);
                 parts.iter().any(|(_, part)| both(part)).then_some("writable and executable")
             }
+            Op::MemoryType { at, len, .. } => {
+                let parts = self.plain.parts(at, len);
+                let has_hole = self.plain.has_hole(at, len) || parts.iter().any(|(_, part)| !part.valid);
+                has_hole.then_some("there is a hole")
+            }
             Op::Unmap { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => None,
         }
     }
@@ -399,6 +342,12 @@ impl World {
             Op::Global { at, len, global } => {
                 for (at, part) in self.plain.parts(at, len) {
                     let attributes = Attributes { global: global == Global::Global, ..part.attributes };
+                    self.plain.0.insert(at, Part { attributes, ..part });
+                }
+            }
+            Op::MemoryType { at, len, memory } => {
+                for (at, part) in self.plain.parts(at, len) {
+                    let attributes = Attributes { memory, ..part.attributes };
                     self.plain.0.insert(at, Part { attributes, ..part });
                 }
             }
@@ -479,8 +428,15 @@ impl World {
 
     /// Lets `cpu` read at `offset`: it must reach what the plain list says, or fault.
     pub fn probe(&self, cpu: usize, offset: u64) -> Result<(), String> {
+        self.read(cpu, offset);
+        let va = self.setting.va(offset).0;
+        self.board.verdict().map_err(|violation| format!("probe of {va:#x} on {cpu}: {violation}"))
+    }
+
+    /// Lets `cpu` read at `offset`, for a later verdict.
+    pub fn read(&self, cpu: usize, offset: u64) {
         if !self.setting.is_el1() {
-            return Ok(());
+            return;
         }
         let va = self.setting.va(offset).0;
         let part = self.plain.0.range(..=offset).next_back();
@@ -496,25 +452,5 @@ impl World {
             }
             None => self.board.event(Event::Faults { cpu, va, kind: Use::Read }),
         }
-        self.board.verdict().map_err(|violation| format!("probe of {va:#x} on {cpu}: {violation}"))
-    }
-}
-
-/// A mapping that allows no more than the tree's tables.
-fn under_tables(op: Op, geometry: Geometry) -> Op {
-    let tables = geometry.table_permissions();
-    match op {
-        Op::Map { at, len, shift, attributes, leaves } => {
-            Op::Map { at, len, shift, attributes: tables.restrict(attributes), leaves }
-        }
-        op => op,
-    }
-}
-
-fn changed(attributes: Attributes, change: Change) -> Attributes {
-    Attributes {
-        access: change.access.unwrap_or(attributes.access),
-        execute: change.execute.unwrap_or(attributes.execute),
-        ..attributes
     }
 }

@@ -5,7 +5,7 @@ use linmap_live::{Change, Half};
 use linmap_model::event::Register;
 use linmap_model::{Event, Space};
 use linmap_vmsa::registers::ttbr;
-use linmap_vmsa::{Access, Attributes, Execute, Geometry, Pa, Regime, Stage2Registers, VmidSize};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, MemoryType, Pa, Regime, Stage2Registers, VmidSize};
 
 use super::{Op, Setting};
 
@@ -96,6 +96,12 @@ impl Setting {
             Op::Remap { at, len, shift, change } => {
                 Op::Remap { at, len, shift, change: self.fitting_change(change) }
             }
+            // A guest's tags are stage 1's.
+            Op::MemoryType { at, len, memory: MemoryType::NormalTagged }
+                if self.geometry.regime().is_stage_2() =>
+            {
+                Op::MemoryType { at, len, memory: MemoryType::Normal }
+            }
             op => op,
         }
     }
@@ -112,7 +118,6 @@ pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
     assert_eq!(value >> 10 & 1, 1, "accessed");
     let (access, execute) = match geometry.regime() {
         Regime::Stage2(_) => {
-            assert_eq!(value >> 2 & 15, 15, "normal memory");
             assert_eq!((value >> 11 & 1, value >> 53 & 1), (0, 0), "FnXS and XN[0] are unused");
             (
                 match value >> 6 & 3 {
@@ -145,8 +150,18 @@ pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
             },
         ),
     };
-    if !matches!(geometry.regime(), Regime::Stage2(_)) {
-        assert_eq!(value >> 2 & 7, 0, "normal memory");
+    let global = value >> 11 & 1 == 0;
+    Attributes { access, execute, global, memory: memory_of(value, geometry), ..Attributes::KERNEL_DATA }
+}
+
+/// The memory type of a leaf: at stage 1 by its slot of MAIR, at stage 2 by MemAttr itself.
+fn memory_of(value: u64, geometry: Geometry) -> MemoryType {
+    match (matches!(geometry.regime(), Regime::Stage2(_)), value >> 2 & 15) {
+        (true, 0b1111) => MemoryType::Normal,
+        (true, 0b0101) => MemoryType::NormalNonCacheable,
+        (true, 0b0001) => MemoryType::DeviceNgnre,
+        (true, 0b0000) => MemoryType::DeviceNgnrne,
+        (true, other) => panic!("MemAttr={other:#b}"),
+        (false, bits) => MemoryType::EVERY[(bits & 7) as usize],
     }
-    Attributes { access, execute, global: value >> 11 & 1 == 0, ..Attributes::KERNEL_DATA }
 }
