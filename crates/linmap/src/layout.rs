@@ -99,7 +99,7 @@ impl Layout {
         let span = memory.end.0.saturating_sub(layout.memstart.0).max(1);
         // One table translates all of the memory, and more than one of its entries. Within this
         // table all that is below an entry stays as it is, and above it there is one table a level.
-        let (page, index) = (geometry.granule().shift(), geometry.granule().index_bits());
+        let (page, index) = (geometry.page_shift(), geometry.granule().index_bits());
         let above_pages = span.ilog2().saturating_sub(page) / index;
         let entry = page + above_pages * index;
         let run = match Level::new(3 - above_pages as i8) {

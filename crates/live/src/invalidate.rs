@@ -43,7 +43,7 @@ impl Span {
     #[inline]
     pub fn table(geometry: Geometry, level: Level, va: u64) -> Self {
         let last = va + (geometry.entry_bytes(level) - 1);
-        Self { first: va, last, shift: geometry.granule().shift(), reach: Reach::AllLevels }
+        Self { first: va, last, shift: geometry.page_shift(), reach: Reach::AllLevels }
     }
 
     /// Returns `self` and `next` as one span, if they touch and have the same kind.
@@ -156,7 +156,7 @@ fn push_one(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_
 #[inline(never)]
 fn push_many(geometry: Geometry, ranges: bool, span: Span, script: &mut Script<'_>) -> Result<(), PlanError> {
     // As after a fold, one range covers all of it.
-    let pages = (span.last.wrapping_sub(span.first) >> geometry.granule().shift()).wrapping_add(1);
+    let pages = (span.last.wrapping_sub(span.first) >> geometry.page_shift()).wrapping_add(1);
     if ranges
         && matches!(RangeOperand::any_asid(geometry, Va(span.first), pages), Some((_, all)) if all == pages)
     {
@@ -203,7 +203,7 @@ fn pieces(
     span: Span,
     mut push: impl FnMut(Invalidation) -> Result<(), PlanError>,
 ) -> Result<(), PlanError> {
-    let shift = geometry.granule().shift();
+    let shift = geometry.page_shift();
     let mut pages = ((span.last - span.first) >> shift) + 1;
     let mut va = span.first;
     while pages > 0 {
@@ -278,7 +278,7 @@ mod tests {
     fn ranges_cover_a_span_exactly_up_to_the_last_page_of_the_address_space() {
         let lpa2 = Geometry::new(Granule::K4, 52, 52).unwrap();
         for geometry in [Geometry::K4_48, lpa2] {
-            let shift = geometry.granule().shift();
+            let shift = geometry.page_shift();
             for count in [2u64, 3, 17, 512, 513, 0x1_0001, (1 << 21) + 5] {
                 let first = 0u64.wrapping_sub(count << shift);
                 let span = Span { first, last: u64::MAX, shift, reach: Reach::AllLevels };

@@ -79,7 +79,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
         let is_whole = (first | !last).trailing_zeros() >= bits;
         let to = if is_whole { bits } else { bits.wrapping_sub(1) };
         let to = to.max(self.context.page_shift);
-        self.context.descend_to(self.context.top, self.window, first, to, |_, _, _, memory| memory)
+        self.context.descend_to(self.context.root(first), self.window, first, to, |_, _, _, memory| memory)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into

@@ -22,8 +22,9 @@ use linmap_table::TableWindow;
 pub(crate) struct BitChange {
     clear: u64,
     set: u64,
-    /// Whether a leaf may become writable and executable, depending on the permission that stays.
-    may_become_both: bool,
+    /// If a leaf may become writable and executable, depending on the permission that stays: the
+    /// bits of a leaf that nobody executes. Otherwise 0.
+    never: u64,
     /// Whether the change makes leaves invalid.
     invalidates: bool,
 }
@@ -32,8 +33,8 @@ impl BitChange {
     #[inline(always)]
     fn of(change: Change) -> Self {
         let (clear, set) = change.masks();
-        let may_become_both = change.may_become_both();
-        Self { clear, set, may_become_both, invalidates: clear & VALID_BIT != 0 }
+        let never = if change.may_become_both() { Execute::Never.bits() } else { 0 };
+        Self { clear, set, never, invalidates: clear & VALID_BIT != 0 }
     }
 
     /// The same in any regime.
@@ -42,7 +43,8 @@ impl BitChange {
     fn in_regime(change: Change, regime: Regime) -> Self {
         let (clear, set) = change.masks_in(regime);
         let may_become_both = change.may_become_both() && !regime.is_stage_2();
-        Self { clear, set, may_become_both, invalidates: clear & VALID_BIT != 0 }
+        let never = if may_become_both { Execute::Never.bits_in(regime) } else { 0 };
+        Self { clear, set, never, invalidates: clear & VALID_BIT != 0 }
     }
 }
 
@@ -100,7 +102,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans to clear and set bits of all leaves in `first..=last` that are no permissions, after
     /// splitting those at the ends that reach over them.
     pub fn mark(&mut self, first: u64, last: u64, clear: u64, set: u64) -> Result<(), PlanError> {
-        let change = BitChange { clear, set, may_become_both: false, invalidates: false };
+        let change = BitChange { clear, set, never: 0, invalidates: false };
         self.protect_bits(first, last, &change)
     }
 
@@ -268,10 +270,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         phase: Phase,
     ) -> Result<(), PlanError> {
         let (from, to) = (leaves.start, leaves.end - 1);
-        let BitChange { clear, set, .. } = *change;
-        if change.may_become_both {
+        let BitChange { clear, set, never, .. } = *change;
+        if never != 0 {
             let writable = is_writable(seen.and & !clear | set) || is_writable(seen.or & !clear | set);
-            let never = Execute::Never.bits_in(self.context.geometry.regime());
             let executable = (seen.and & !clear | set) & never != never;
             if writable && executable {
                 let both = |bits: &u64| is_both(bits & !clear | set, never);

@@ -284,7 +284,7 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         let TreeContext { geometry, .. } = self.context;
-        let (len, granule, bits) = (target.range().len, geometry.granule().bytes(), geometry.pa_bits());
+        let (len, granule, bits) = (target.range().len, geometry.page_bytes(), geometry.pa_bits());
         let end = to.0.checked_add(len - 1).filter(|end| geometry.holds(Pa(*end)));
         if to.0 & (granule - 1) != 0 || end.is_none() {
             return Err(PlanError::NoSuchMemory { to, len, granule, bits });

@@ -144,8 +144,7 @@ impl TreeContext {
         Self { scope: Scope::Asid(asid), is_applied_plainly: false, ..self }
     }
 
-    /// The root table that translates `va`, an address of the half. Walks begin at
-    /// [`top`](Self::top), whichever that is.
+    /// The root table that translates `va`, an address of the half: where a walk begins.
     #[inline]
     pub const fn root(&self, va: u64) -> Node {
         if self.concatenated { self.root_of_several(va) } else { self.top }
@@ -307,9 +306,6 @@ impl TreeContext {
         // the end.
         let Node { mut table, mut shift, .. } = node;
         let offset = va.wrapping_sub(node.base);
-        // The number of the table in a root of several, which stand one after the other.
-        let nth = offset.wrapping_shr(shift.wrapping_add(self.index_bits));
-        table.0 = table.0.wrapping_add(nth.wrapping_shl(self.page_shift));
         let mut number = node.level.number();
         while shift > to {
             let index = offset.wrapping_shr(shift) as usize & self.last_index;
@@ -336,13 +332,13 @@ impl TreeContext {
     /// The lowest table in memory for `va`, an address of the half.
     #[inline]
     pub fn lowest<W: TableWindow>(&self, window: &mut W, va: u64) -> Node {
-        self.descend(self.top, window, va, Level::L3)
+        self.descend(self.root(va), window, va, Level::L3)
     }
 
     /// The table in memory at `level`, or the lowest above it, for `va`, an address of the half.
     #[inline]
     pub fn lowest_to<W: TableWindow>(&self, window: &mut W, va: u64, level: Level) -> Node {
-        self.descend(self.top, window, va, level)
+        self.descend(self.root(va), window, va, level)
     }
 
     /// The entries of `node` that translate anything in `first..=last`, a range that reaches into

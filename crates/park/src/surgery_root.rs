@@ -74,9 +74,9 @@ impl<C: Cpu> SurgeryRoot<C> {
     ) -> Result<Self, SurgeryError> {
         let SurgeryLayout { geometry, windows, .. } = *layout;
         let outside = SurgeryError::Windows { windows };
-        let pages = VaRange::new(windows, LEVELS as u64 * geometry.granule().bytes());
+        let pages = VaRange::new(windows, LEVELS as u64 * geometry.page_bytes());
         let first = geometry.index(windows, Level::L3);
-        if !windows.0.is_multiple_of(geometry.granule().bytes())
+        if !windows.0.is_multiple_of(geometry.page_bytes())
             || first + LEVELS > geometry.entries(Level::L3)
             || layout.mapped_as_live.iter().any(|range| overlap(*range, pages))
         {

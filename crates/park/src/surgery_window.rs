@@ -57,7 +57,7 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// pages of the surgery root. They are invalid, writable while that root is in use, and nothing
     /// else accesses them or uses the pages.
     pub(crate) unsafe fn new(geometry: Geometry, cpu: C, entries: NonNull<u64>, base: Va) -> Self {
-        let page_len = geometry.granule().bytes();
+        let page_len = geometry.page_bytes();
         let pages = from_fn(|above| Va(base.0 + above as u64 * page_len));
         let page = Descriptor::page(geometry, Pa(0), Attributes::KERNEL_DATA);
         Self { geometry, cpu, entries, pages, page, open: [None; LEVELS] }

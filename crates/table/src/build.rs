@@ -70,7 +70,7 @@ fn write_tables<W: TableWindow, F: FrameSource>(
     memory: &mut ReachableFrames<'_, W, F>,
 ) -> Result<WrittenTable, OutOfFrames> {
     let geometry = mappings.geometry();
-    let (count, bytes) = (geometry.root_tables(), geometry.granule().bytes());
+    let (count, bytes) = (geometry.root_tables(), geometry.page_bytes());
     let entries = geometry.entries(level);
     let root = memory.frames.alloc_consecutive(bytes * count as u64)?;
     let frame = |nth: usize| Pa(root.0 + nth as u64 * bytes);

@@ -22,7 +22,7 @@ impl BumpFrames {
     /// # Safety
     /// The memory is free, and only this value hands it out.
     pub const unsafe fn new(memory: PaRange, geometry: Geometry) -> Self {
-        let frame = geometry.granule().bytes();
+        let frame = geometry.page_bytes();
         let mut left = memory.align_inward(frame);
         // No table is in frame 0: by an identity map its address is the null pointer.
         if left.start.0 == 0 && left.end.0 > 0 {

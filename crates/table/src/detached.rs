@@ -205,7 +205,7 @@ impl DetachedTree {
 
     /// The frames of the root's tables.
     fn root_frames(&self) -> impl DoubleEndedIterator<Item = Pa> + ExactSizeIterator + use<> {
-        let (root, bytes) = (self.root, self.geometry.granule().bytes());
+        let (root, bytes) = (self.root, self.geometry.page_bytes());
         (0..self.geometry.root_tables()).map(move |nth| Pa(root.0 + nth as u64 * bytes))
     }
 

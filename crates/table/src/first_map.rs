@@ -98,7 +98,7 @@ impl<const N: usize> FirstMap<N> {
         let new =
             Mapping { va, pa: range.start, len: range.len(), attributes, leaves: Leaves::ContiguousBlocks };
         let Some(length_less_1) = new.len.checked_sub(1) else {
-            let granule = self.geometry.granule().bytes();
+            let granule = self.geometry.page_bytes();
             return Err(MappingError::Unaligned { va, pa: range.start, len: 0, granule }.into());
         };
         // The last address, since a range may end with the address space.

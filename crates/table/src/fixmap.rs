@@ -69,7 +69,7 @@ impl Fixmap {
 
     /// The address at which `slot` is mapped.
     pub fn address(&self, slot: usize) -> Va {
-        Va(self.base.0 + (slot as u64 * self.geometry.granule().bytes()))
+        Va(self.base.0 + (slot as u64 * self.geometry.page_bytes()))
     }
 
     /// Maps the frame `pa` in the free slot `slot`: one store, DSB ISHST, ISB.

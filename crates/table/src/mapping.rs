@@ -134,7 +134,7 @@ impl<'a> Mappings<'a> {
     /// # Errors
     /// The [`MappingError`] of the first mapping that breaks a rule.
     pub fn new(geometry: Geometry, list: &'a [Mapping]) -> Result<Self, MappingError> {
-        let granule = geometry.granule().bytes();
+        let granule = geometry.page_bytes();
         let (stage_2, tables) = (geometry.regime().is_stage_2(), geometry.table_permissions());
         // What a kernel asks most needs no look at each mapping.
         let says_all = geometry.regime().has_user_space() && geometry.mair().has_every();
@@ -257,7 +257,7 @@ impl Cursor<'_> {
     /// Parts of a page and what is beyond are left out.
     #[inline]
     pub fn advance(&mut self, bytes: u64) {
-        let page = self.geometry.granule().bytes() - 1;
+        let page = self.geometry.page_bytes() - 1;
         let left = self.list.first().map_or(0, |first| first.len - self.done);
         self.done += (bytes & !page).min(left);
         if let Some((first, rest)) = self.list.split_first()

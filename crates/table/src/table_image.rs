@@ -56,7 +56,7 @@ impl<const N: usize> FirstMap<N> {
     /// [`build`](Self::build).
     pub fn image<'r>(&self, at: Pa, room: &'r mut [u64]) -> Result<TableImage<'r>, FirstMapError> {
         let geometry = self.geometry();
-        let granule = geometry.granule().bytes();
+        let granule = geometry.page_bytes();
         let align = granule * geometry.root_tables() as u64;
         room.fill(0);
         let first = room.as_mut_ptr().expose_provenance() as u64;

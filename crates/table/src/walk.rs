@@ -228,7 +228,7 @@ impl<W: TableWindow> Iterator for LeafIter<'_, W> {
                     return None;
                 }
                 if index >= entries {
-                    table.0 += (index / entries) as u64 * self.geometry.granule().bytes();
+                    table.0 += (index / entries) as u64 * self.geometry.page_bytes();
                     index %= entries;
                 }
             } else if index == entries {

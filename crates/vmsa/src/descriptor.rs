@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::address_form::AddressForm;
 use crate::attributes::{CONTIGUOUS, NO_TRANSLATION};
 use crate::{AttributeError, Attributes, Geometry, Granule, Level, Pa, Regime, TablePermissions};
 
@@ -93,7 +94,7 @@ impl Descriptor {
     #[inline]
     pub const fn page(geometry: Geometry, pa: Pa, attributes: Attributes) -> Self {
         let attributes = Attributes { no_translation: false, ..attributes };
-        let frame = Pa(pa.0 & !(geometry.granule().bytes() - 1));
+        let frame = Pa(pa.0 & !(geometry.page_bytes() - 1));
         Self(encode_address(geometry, frame) | attributes.bits(geometry) | leaf_type(Level::L3))
     }
 
@@ -142,9 +143,7 @@ impl Descriptor {
         }
         let is_pages = level.number() == 3;
         match (self.0 & TABLE_OR_PAGE != 0, is_pages) {
-            (true, false) => {
-                Decoded::Table(decode_address(geometry, self.0, Granule::bytes(geometry.granule())))
-            }
+            (true, false) => Decoded::Table(decode_address(geometry, self.0, geometry.page_bytes())),
             (true, true) => Decoded::Leaf(decode_address(geometry, self.0, geometry.entry_bytes(level))),
             (false, false) if geometry.has_leaf(level) => {
                 Decoded::Leaf(decode_address(geometry, self.0, geometry.entry_bytes(level)))
@@ -156,11 +155,7 @@ impl Descriptor {
     /// The table that the entry leads to when it is above the level of pages.
     #[inline]
     pub const fn next_table(self, geometry: Geometry) -> Option<Pa> {
-        if self.may_be_table() {
-            Some(decode_address(geometry, self.0, geometry.granule().bytes()))
-        } else {
-            None
-        }
+        if self.may_be_table() { Some(decode_address(geometry, self.0, geometry.page_bytes())) } else { None }
     }
 
     /// The attributes of a leaf at `level`; `None` when they are ones linmap never writes.
@@ -215,17 +210,11 @@ pub const fn leaf_type(level: Level) -> u64 {
 /// `OA[51:48]` in bits 15:12; under LPA2, `OA[49:48]` in place and `OA[51:50]` in bits 9:8.
 #[inline(always)]
 const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
-    if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
-        return pa.0 & (LINEAR_SPAN - 1) & !0xfff;
-    }
-    if geometry.lpa2() {
-        pa.0 & ADDRESS_FIELD | (pa.0 >> 50 & 0b11) << 8
-    } else {
-        let low = pa.0 & (LINEAR_SPAN - 1) & !0xfff;
-        match geometry.granule() {
-            Granule::K64 => low | (pa.0 >> 48 & 0xf) << 12,
-            Granule::K4 | Granule::K16 => low,
-        }
+    let low = pa.0 & (LINEAR_SPAN - 1) & !0xfff;
+    match geometry.address_form() {
+        AddressForm::Bits48 => low,
+        AddressForm::Lpa => low | (pa.0 >> 48 & 0xf) << 12,
+        AddressForm::Lpa2 => pa.0 & ADDRESS_FIELD | (pa.0 >> 50 & 0b11) << 8,
     }
 }
 
@@ -233,17 +222,11 @@ const fn encode_address(geometry: Geometry, pa: Pa) -> u64 {
 /// other fields drop out.
 #[inline(always)]
 const fn decode_address(geometry: Geometry, bits: u64, align: u64) -> Pa {
-    if geometry.va_bits() <= 48 && geometry.pa_bits() <= 48 {
-        return Pa(bits & (LINEAR_SPAN - 1) & !(align - 1));
-    }
-    let pa = if geometry.lpa2() {
-        bits & ADDRESS_FIELD | (bits >> 8 & 0b11) << 50
-    } else {
-        let low = bits & (LINEAR_SPAN - 1) & !0xfff;
-        match geometry.granule() {
-            Granule::K64 if geometry.pa_bits() == 52 => low & !0xffff | (bits >> 12 & 0xf) << 48,
-            _ => low,
-        }
+    let low = bits & (LINEAR_SPAN - 1) & !0xfff;
+    let pa = match geometry.address_form() {
+        AddressForm::Bits48 => low,
+        AddressForm::Lpa => low & !0xffff | (bits >> 12 & 0xf) << 48,
+        AddressForm::Lpa2 => bits & ADDRESS_FIELD | (bits >> 8 & 0b11) << 50,
     };
     Pa(pa & !(align - 1))
 }

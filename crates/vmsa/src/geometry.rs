@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use crate::address_form::AddressForm;
+use crate::geometry_word as word;
 use crate::id::{Mmfr0, Mmfr1, Mmfr2};
 use crate::{AttributeError, Granule, Level, Mair, Pa, Regime, Stage2, TablePermissions, Va};
 
@@ -11,30 +13,23 @@ use crate::{AttributeError, Granule, Level, Mair, Pa, Regime, Stage2, TablePermi
 ///
 /// LPA2 (TCR.DS = 1) is in use exactly when the 4K or 16K granule has more than 48 VA or PA bits;
 /// the 64K granule reaches 52 bits without it (FEAT_LVA, FEAT_LPA).
-// Aligned, so that it is loaded and stored as one word.
+// One word, which goes from function to function in a register. What many functions ask for (the
+// level at which a walk starts, the form of descriptors) is computed once, here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(align(8))]
-pub struct Geometry {
-    granule: Granule,
-    va_bits: u8,
-    pa_bits: u8,
-    regime: Regime,
-    /// What new table descriptors take away.
-    tables: TablePermissions,
-    mair: Mair,
-}
+pub struct Geometry(u64);
 
 impl core::fmt::Debug for Geometry {
     /// What is not usual comes last.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { granule, va_bits, pa_bits, regime, tables, mair } = self;
+        let (tables, mair) = (self.table_permissions(), self.mair());
         let mut shown = f.debug_struct("Geometry");
-        shown.field("granule", granule).field("va_bits", va_bits).field("pa_bits", pa_bits);
-        shown.field("regime", regime);
+        shown.field("granule", &self.granule());
+        shown.field("va_bits", &self.va_bits()).field("pa_bits", &self.pa_bits());
+        shown.field("regime", &self.regime());
         if !tables.is_all() {
             shown.field("tables", &format_args!("{tables}"));
         }
-        if *mair != Mair::DEFAULT {
+        if mair != Mair::DEFAULT {
             shown.field("mair", &format_args!("{:#x}", mair.value()));
         }
         shown.finish()
@@ -98,16 +93,40 @@ pub enum GeometryError {
     },
 }
 
+/// How many levels a walk has (Arm ARM D8.2.2).
+const fn levels(granule: Granule, va_bits: u8, regime: Regime) -> u32 {
+    let resolved = va_bits as u32 - granule.shift();
+    if !regime.is_stage_2() {
+        return resolved.div_ceil(granule.index_bits());
+    }
+    let levels = (resolved - CONCATENATED_BITS).div_ceil(granule.index_bits());
+    // A walk of 4K tables starts at level 3 only with FEAT_TTST, which nothing here needs.
+    match granule {
+        Granule::K4 if levels < 2 => 2,
+        Granule::K4 | Granule::K16 | Granule::K64 => levels,
+    }
+}
+
 impl Geometry {
     /// The 4K granule with 48 bits of VA and PA.
-    pub const K4_48: Self = Self {
-        granule: Granule::K4,
-        va_bits: 48,
-        pa_bits: 48,
-        regime: Regime::El1And0,
-        tables: TablePermissions::ALL,
-        mair: Mair::DEFAULT,
-    };
+    pub const K4_48: Self = Self::of(Granule::K4, 48, 48, Regime::El1And0);
+
+    /// The geometry with these sizes, whose tables take away nothing.
+    const fn of(granule: Granule, va_bits: u8, pa_bits: u8, regime: Regime) -> Self {
+        let form = match granule {
+            Granule::K4 | Granule::K16 if va_bits > 48 || pa_bits > 48 => AddressForm::Lpa2,
+            Granule::K64 if pa_bits > 48 => AddressForm::Lpa,
+            Granule::K4 | Granule::K16 | Granule::K64 => AddressForm::Bits48,
+        };
+        let levels = levels(granule, va_bits, regime);
+        let word = word::PAGE_SHIFT.set(0, granule.shift() as u64);
+        let word = word::VA_BITS.set(word, va_bits as u64);
+        let word = word::PA_BITS.set(word, pa_bits as u64);
+        let word = word::LEVELS.set(word, levels as u64);
+        let word = word::REGIME.set(word, regime.number());
+        let word = word::ADDRESS_FORM.set(word, form as u64);
+        Self(word::MAIR.set(word, Mair::DEFAULT.number()))
+    }
 
     /// Returns the geometry with this granule, `va_bits` of virtual and `pa_bits` of physical
     /// address, in the regime [`Regime::El1And0`].
@@ -122,7 +141,7 @@ impl Geometry {
         if !matches!(pa_bits, 32 | 36 | 40 | 42 | 44 | 48 | 52) {
             return Err(GeometryError::PaBits { bits: pa_bits });
         }
-        Ok(Self { granule, va_bits, pa_bits, ..Self::K4_48 })
+        Ok(Self::of(granule, va_bits, pa_bits, Regime::El1And0))
     }
 
     /// Returns the geometry of stage 2 with this granule, `ipa_bits` of intermediate physical
@@ -176,8 +195,8 @@ impl Geometry {
     /// Returns the same geometry in another regime. Its tables take away nothing.
     #[must_use]
     pub const fn in_regime(self, regime: Regime) -> Self {
-        let mair = if regime.is_stage_2() { Mair::DEFAULT } else { self.mair };
-        Self { regime, tables: TablePermissions::ALL, mair, ..self }
+        let geometry = Self::of(self.granule(), self.va_bits(), self.pa_bits(), regime);
+        geometry.with_mair(self.mair())
     }
 
     /// Returns the same geometry for a tree whose table descriptors take away `tables` from
@@ -187,8 +206,8 @@ impl Geometry {
     /// # Errors
     /// [`AttributeError::TablesOfStage2`], [`AttributeError::TablesOfUser`].
     pub const fn with_table_permissions(self, tables: TablePermissions) -> Result<Self, AttributeError> {
-        match tables.check(self.regime) {
-            Ok(()) => Ok(Self { tables, ..self }),
+        match tables.check(self.regime()) {
+            Ok(()) => Ok(Self(word::TABLES.set(self.0, tables.number()))),
             Err(error) => Err(error),
         }
     }
@@ -197,25 +216,25 @@ impl Geometry {
     /// A geometry of stage 2 does not change: its leaves contain the memory type itself.
     #[must_use]
     pub const fn with_mair(self, mair: Mair) -> Self {
-        if self.regime.is_stage_2() { self } else { Self { mair, ..self } }
+        if self.regime().is_stage_2() { self } else { Self(word::MAIR.set(self.0, mair.number())) }
     }
 
     /// Returns the MAIR slots of the memory types, which stage 2 does not use.
     #[inline]
     pub const fn mair(self) -> Mair {
-        self.mair
+        Mair::from_number(word::MAIR.of(self.0))
     }
 
     /// Returns what new table descriptors take away from everything below them.
     #[inline]
     pub const fn table_permissions(self) -> TablePermissions {
-        self.tables
+        TablePermissions::from_number(word::TABLES.of(self.0))
     }
 
     /// The regime.
     #[inline]
     pub const fn regime(self) -> Regime {
-        self.regime
+        Regime::from_number(word::REGIME.of(self.0))
     }
 
     /// Returns the geometry with `granule` that has `va_bits` of virtual address, or as many below
@@ -250,55 +269,65 @@ impl Geometry {
     /// Page and table size.
     #[inline]
     pub const fn granule(self) -> Granule {
-        self.granule
+        match self.page_shift() {
+            12 => Granule::K4,
+            14 => Granule::K16,
+            _ => Granule::K64,
+        }
+    }
+
+    /// log2 of the bytes in a page.
+    #[inline(always)]
+    pub const fn page_shift(self) -> u32 {
+        word::PAGE_SHIFT.of(self.0) as u32
+    }
+
+    /// Bytes in a page and in a full table, those of the [granule](Self::granule).
+    #[inline(always)]
+    pub const fn page_bytes(self) -> u64 {
+        1 << self.page_shift()
+    }
+
+    /// Address bits that one full table resolves.
+    #[inline(always)]
+    const fn index_bits(self) -> u32 {
+        self.page_shift() - 3
     }
 
     /// Bits of virtual address that the tables resolve; of intermediate physical address at stage
     /// 2.
     #[inline]
     pub const fn va_bits(self) -> u8 {
-        self.va_bits
+        word::VA_BITS.of(self.0) as u8
     }
 
     /// Bits of physical address that descriptors can hold.
     #[inline]
     pub const fn pa_bits(self) -> u8 {
-        self.pa_bits
+        word::PA_BITS.of(self.0) as u8
     }
 
     /// Whether descriptors have the LPA2 form (TCR.DS = 1): `OA[51:50]` in bits 9:8 and
     /// shareability in TCR.
     #[inline]
     pub const fn lpa2(self) -> bool {
-        !matches!(self.granule, Granule::K64) && (self.va_bits > 48 || self.pa_bits > 48)
+        word::ADDRESS_FORM.of(self.0) == AddressForm::Lpa2 as u64
+    }
+
+    /// How descriptors hold an address.
+    #[inline(always)]
+    pub(crate) const fn address_form(self) -> AddressForm {
+        AddressForm::from_number(word::ADDRESS_FORM.of(self.0))
     }
 
     /// Returns the level at which a walk starts (Arm ARM D8.2.2). At stage 2 a walk has the fewest
     /// levels for which [`root_tables`](Self::root_tables) is at most 16.
     #[inline]
     pub const fn start_level(self) -> Level {
-        let resolved = self.va_bits as u32 - self.granule.shift();
-        let levels = match self.regime {
-            Regime::Stage2(_) => self.levels_of_stage_2(),
-            _ => resolved.div_ceil(self.granule.index_bits()),
-        };
-        match Level::new(4 - levels as i8) {
+        // At most five levels: 52 bits with the smallest granule take 12 bits, and 9 a level.
+        match Level::new(4 - word::LEVELS.of(self.0) as i8) {
             Some(level) => level,
-            // 52 bits with the smallest granule (12 bits, and 9 a level) take five levels: −1 to 3.
             None => Level::MINUS_1,
-        }
-    }
-
-    /// How many levels a walk of stage 2 has.
-    #[cold]
-    #[inline(never)]
-    const fn levels_of_stage_2(self) -> u32 {
-        let resolved = self.va_bits as u32 - self.granule.shift() - CONCATENATED_BITS;
-        let levels = resolved.div_ceil(self.granule.index_bits());
-        // A walk of 4K tables starts at level 3 only with FEAT_TTST, which nothing here needs.
-        match self.granule {
-            Granule::K4 if levels < 2 => 2,
-            Granule::K4 | Granule::K16 | Granule::K64 => levels,
         }
     }
 
@@ -307,7 +336,7 @@ impl Geometry {
     /// translates as many addresses as one table at the start level.
     #[inline]
     pub const fn root_tables(self) -> usize {
-        match self.regime {
+        match self.regime() {
             Regime::Stage2(_) => 1 << self.root_table_bits(),
             _ => 1,
         }
@@ -317,11 +346,11 @@ impl Geometry {
     /// root itself, unless it consists of several tables.
     #[inline]
     pub const fn root_table(self, root: Pa, va: Va) -> Pa {
-        match self.regime {
+        match self.regime() {
             Regime::Stage2(_) => {
-                let table_shift = self.shift(self.start_level()) + self.granule.index_bits();
+                let table_shift = self.shift(self.start_level()) + self.index_bits();
                 let nth = va.0 >> table_shift & ((1 << self.root_table_bits()) - 1);
-                Pa(root.0 + nth * self.granule.bytes())
+                Pa(root.0 + nth * self.page_bytes())
             }
             _ => root,
         }
@@ -331,14 +360,14 @@ impl Geometry {
     #[cold]
     #[inline(never)]
     const fn root_table_bits(self) -> u32 {
-        let table_shift = self.shift(self.start_level()) + self.granule.index_bits();
-        (self.va_bits as u32).saturating_sub(table_shift)
+        let table_shift = self.shift(self.start_level()) + self.index_bits();
+        (self.va_bits() as u32).saturating_sub(table_shift)
     }
 
     /// log2 of the bytes that one entry at `level` covers.
     #[inline(always)]
     pub const fn shift(self, level: Level) -> u32 {
-        self.granule.shift() + self.granule.index_bits() * level.above_pages()
+        self.page_shift() + self.index_bits() * level.above_pages()
     }
 
     /// Bytes that one entry at `level` covers.
@@ -352,8 +381,8 @@ impl Geometry {
     #[inline]
     pub const fn entries(self, level: Level) -> usize {
         // Only at the start level a full table would resolve more bits than are left.
-        let left = (self.va_bits as u32).saturating_sub(self.shift(level));
-        let full = self.granule.index_bits();
+        let left = (self.va_bits() as u32).saturating_sub(self.shift(level));
+        let full = self.index_bits();
         1 << if left < full { left } else { full }
     }
 
@@ -370,12 +399,12 @@ impl Geometry {
     pub const fn has_leaf(self, level: Level) -> bool {
         match level.number() {
             3 | 2 => true,
-            1 => match self.granule {
+            1 => match self.granule() {
                 Granule::K4 => true,
                 Granule::K16 => self.lpa2(),
-                Granule::K64 => self.pa_bits == 52,
+                Granule::K64 => self.pa_bits() == 52,
             },
-            0 => matches!(self.granule, Granule::K4) && self.lpa2(),
+            0 => matches!(self.granule(), Granule::K4) && self.lpa2(),
             _ => false,
         }
     }
@@ -385,7 +414,7 @@ impl Geometry {
     /// RES0.
     #[inline]
     pub const fn contiguous_entries(self, level: Level) -> Option<usize> {
-        match (self.granule, level.number()) {
+        match (self.granule(), level.number()) {
             (Granule::K4, 1..=3) => Some(16),
             (Granule::K16, 3) => Some(128),
             (Granule::K16, 2) | (Granule::K64, 2 | 3) => Some(32),
@@ -409,7 +438,7 @@ impl Geometry {
     /// Whether a descriptor can hold `pa`.
     #[inline]
     pub const fn holds(self, pa: Pa) -> bool {
-        pa.0 >> self.pa_bits == 0
+        pa.0 >> self.pa_bits() == 0
     }
 }
 

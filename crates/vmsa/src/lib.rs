@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod address_form;
 mod attribute_error;
 mod attributes;
 pub mod bbm;
 mod descriptor;
 mod geometry;
+mod geometry_word;
 mod granule;
 mod hardware_updates;
 pub mod id;

@@ -20,8 +20,8 @@ use crate::memory_type::MemoryType;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Mair {
-    /// Three bits for each type, by its number. Bytes, so that a geometry stays one word.
-    slots: [u8; 2],
+    /// Three bits for each type, by its number.
+    slots: u16,
     /// A bit for each type that is in a slot.
     present: u8,
 }
@@ -55,7 +55,7 @@ impl Mair {
             }
             nth += 1;
         }
-        Self { slots: slots.to_le_bytes(), present }
+        Self { slots, present }
     }
 
     /// Returns the register value with these slots. Slots with none of the types are 0
@@ -73,6 +73,18 @@ impl Mair {
         value
     }
 
+    /// The slots in 24 bits.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u64 {
+        (self.present as u64) << 16 | self.slots as u64
+    }
+
+    /// The slots with this number.
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u64) -> Self {
+        Self { slots: number as u16, present: (number >> 16) as u8 }
+    }
+
     /// Returns whether every type has a slot.
     #[inline(always)]
     pub const fn has_every(self) -> bool {
@@ -87,7 +99,7 @@ impl Mair {
     /// [`slot`](Self::slot), and 0 for a type that is in none.
     #[inline(always)]
     pub(crate) const fn index(self, memory: MemoryType) -> u64 {
-        (u16::from_le_bytes(self.slots) >> (3 * memory.number()) & 0b111) as u64
+        (self.slots >> (3 * memory.number()) & 0b111) as u64
     }
 
     /// Returns the type in `slot`, if it is one that linmap writes.

@@ -59,6 +59,37 @@ impl Stage2 {
 }
 
 impl Regime {
+    /// The regime's number, in three bits.
+    // Those without user space are the last ones, and stage 2 lies beyond them.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u64 {
+        match self {
+            Self::El1And0 => 0,
+            Self::El2And0 => 1,
+            Self::El2 => 2,
+            Self::El3 => 3,
+            Self::Stage2(Stage2::Base) => 4,
+            Self::Stage2(Stage2::Fwb) => 5,
+            Self::Stage2(Stage2::Xnx) => 6,
+            Self::Stage2(Stage2::FwbXnx) => 7,
+        }
+    }
+
+    /// The regime with this number.
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u64) -> Self {
+        match number & 0b111 {
+            0 => Self::El1And0,
+            1 => Self::El2And0,
+            2 => Self::El2,
+            3 => Self::El3,
+            4 => Self::Stage2(Stage2::Base),
+            5 => Self::Stage2(Stage2::Fwb),
+            6 => Self::Stage2(Stage2::Xnx),
+            _ => Self::Stage2(Stage2::FwbXnx),
+        }
+    }
+
     /// Returns whether the regime has a lower exception level, EL0: user space, address space
     /// identifiers, and an upper half. Without it bit 54 of a leaf is XN and not UXN, `AP[1]` is 1
     /// and nG is 0 (Arm ARM D8.3.1.2).

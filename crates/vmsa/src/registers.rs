@@ -168,7 +168,7 @@ pub const fn tcr_with_t0sz(tcr: u64, ttbr0: Geometry) -> Result<u64, RegisterErr
 /// [tables of the root](Geometry::root_tables), or has more bits than the PA size.
 #[inline]
 pub const fn ttbr(geometry: Geometry, root: Pa, asid: u16) -> Result<u64, RegisterError> {
-    let bytes = geometry.granule().bytes() * geometry.root_tables() as u64;
+    let bytes = geometry.page_bytes() * geometry.root_tables() as u64;
     if root.0 & (bytes - 1) != 0 || !geometry.holds(root) {
         return Err(RegisterError::NotAFrame { root, bytes, bits: geometry.pa_bits() });
     }

@@ -41,6 +41,18 @@ impl TablePermissions {
     /// Nobody writes to what is below (`APTable[1]`).
     pub const READ_ONLY: Self = Self(0b1000);
 
+    /// What is taken away, in four bits.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// What the lowest four bits of `number` take away.
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u64) -> Self {
+        Self((number & 0b1111) as u8)
+    }
+
     /// Returns what both take away together.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {

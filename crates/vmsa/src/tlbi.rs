@@ -85,7 +85,7 @@ impl RangeOperand {
             if pages >= unit {
                 let units = pages / unit;
                 let num = if units > 32 { 31 } else { units - 1 };
-                let base_shift = if geometry.lpa2() { 16 } else { geometry.granule().shift() };
+                let base_shift = if geometry.lpa2() { 16 } else { geometry.page_shift() };
                 let tg: u64 = match geometry.granule() {
                     Granule::K4 => 0b01,
                     Granule::K16 => 0b10,

@@ -231,7 +231,7 @@ fn paint<'c>(
     if let Some(room) = room {
         lists.lend(room);
     }
-    let prepared = config.prepare(memblock.mappable(config.geometry.granule().bytes()), &mut lists)?;
+    let prepared = config.prepare(memblock.mappable(config.geometry.page_bytes()), &mut lists)?;
     // SAFETY: memblock knows all memory that is in use.
     let mut frames = unsafe { MemblockFrames::new(memblock, config.geometry) };
     // SAFETY: TTBR1 leads to the swapper table. From here on the map alone changes its tree, except

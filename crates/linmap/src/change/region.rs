@@ -25,7 +25,7 @@ impl Region {
             memstart: layout.memstart().0,
             offset: layout.offset(),
             len: layout.reachable().len(),
-            within_page: geometry.granule().bytes() - 1,
+            within_page: geometry.page_bytes() - 1,
         }
     }
 

@@ -38,7 +38,7 @@ impl<'m, const N: usize> MemblockFrames<'m, N> {
     #[inline]
     pub unsafe fn new(memblock: &'m mut Memblock<N>, geometry: Geometry) -> Self {
         let limit = PaRange::new(Pa(0), memblock.memory_end());
-        Self { memblock, bytes: geometry.granule().bytes(), limit }
+        Self { memblock, bytes: geometry.page_bytes(), limit }
     }
 }
 

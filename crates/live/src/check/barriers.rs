@@ -185,7 +185,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
     fn is_unlinked(&mut self, at: usize, va: u64, level: Level, table: Pa) -> bool {
         let near = self.near(va, level);
         // If no store changes a table above `near`, the walk in memory reaches it as well.
-        let from = if self.history.is_at_or_below(near.level) { near } else { self.context.top };
+        let from = if self.history.is_at_or_below(near.level) { near } else { self.context.root(va) };
         let was = self.context.descend(from, self.window, va, level);
         if was.level != level || was.table != table {
             return false;

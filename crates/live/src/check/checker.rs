@@ -175,7 +175,7 @@ impl<'c, 's, W: TableWindow> Checker<'c, 's, W> {
         if reached.level <= level && self.context.translates(reached, va) {
             reached
         } else {
-            self.context.top
+            self.context.root(va)
         }
     }
 

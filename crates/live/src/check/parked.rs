@@ -62,7 +62,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::NoSuchLeaves(*leaves));
         }
         for va in [first, last] {
-            let node = self.walk(at, self.context.top, va.0, Level::L3);
+            let node = self.walk(at, self.context.root(va.0), va.0, Level::L3);
             let index = self.context.geometry.index(va, node.level);
             let memory = self.context.read(self.window, node.level, node.table, index);
             let found = self.history.values(at, (node.table, index, va.0), memory, |_, _| {});

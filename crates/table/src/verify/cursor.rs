@@ -101,7 +101,7 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
             }
             Content::FreeSlots => (Pa(0), Kind::FreeSlots),
         };
-        let granule = self.geometry.granule().bytes();
+        let granule = self.geometry.page_bytes();
         if len == 0 || (va.0 | pa.0 | len) & (granule - 1) != 0 {
             return Err(MappingError::Unaligned { va, pa, len, granule });
         }

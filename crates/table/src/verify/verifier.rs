@@ -92,15 +92,25 @@ pub unsafe fn verify_tree<W: TableWindow>(
     compare: &impl CompareEntries,
 ) -> Result<Compared, TreeError> {
     let expected = Cursor::new(tree.geometry, tree.base, expected.into_iter())?;
-    let compared = Compared::default();
-    let mut verifier =
-        Verifier { tree, expected, window, is_table, compare, compared, above: None, error: None };
+    let mut verifier = Verifier {
+        tree,
+        link: Descriptor::table(tree.geometry.in_regime(tree.geometry.regime()), Pa(0)),
+        expected,
+        window,
+        is_table,
+        compare,
+        compared: Compared::default(),
+        above: None,
+        error: None,
+    };
     let _ = verifier.root();
     verifier.error.map_or(Ok(verifier.compared), Err)
 }
 
 struct Verifier<'v, W, I, T, C> {
     tree: &'v Tree,
+    /// A table descriptor for address 0 that takes nothing away.
+    link: Descriptor,
     expected: Cursor<I>,
     window: &'v mut W,
     is_table: T,
@@ -140,7 +150,7 @@ where
         let (geometry, level) = (self.tree.geometry, self.tree.geometry.start_level());
         let reach = (geometry.entries(level) as u64) << geometry.shift(level);
         for nth in 0..geometry.root_tables() as u64 {
-            let table = Pa(self.tree.root.0 + nth * geometry.granule().bytes());
+            let table = Pa(self.tree.root.0 + nth * geometry.page_bytes());
             self.table(level, table, nth * reach)?;
         }
         Ok(())
@@ -281,8 +291,8 @@ where
             return Err(self.differs(here, WantedEntry::Table));
         };
         let permissions = self.expected.tables();
-        let plain = geometry.in_regime(geometry.regime());
-        let table = Descriptor(Descriptor::table(plain, frame).0 | permissions.bits(geometry.regime()));
+        let link = self.link.at(geometry, frame);
+        let table = Descriptor(link.0 | permissions.bits(geometry.regime()));
         if found != table {
             let place = self.place(here);
             return Err(self.stop(TreeError::TableBits { place, found, wanted: table }));
