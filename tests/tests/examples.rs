@@ -63,6 +63,18 @@ fn processes_reach_their_own_memory_and_no_other_over_forks_reuse_of_frames_and_
 }
 
 #[test]
+fn an_edit_of_a_page_of_a_process_takes_few_instructions() {
+    // A tick is an instruction, so the counts are the same in each run.
+    let (code, console) = example("user-space", "--icount --rounds 0");
+    assert_eq!(code, Some(0), "{console}");
+    for (edit, most) in [("protect", 1_000), ("remap", 1_000), ("unmap", 1_700)] {
+        let word = console.split_whitespace().find_map(|word| word.strip_prefix(&format!("{edit}=")));
+        let count: u64 = word.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{console}"));
+        assert!((100..=most).contains(&count), "{edit}: {count} instructions, at most {most} are allowed");
+    }
+}
+
+#[test]
 fn a_kernel_that_is_not_ours_changes_its_map_while_its_cpus_use_it() {
     // Level 3 by the list of CPUs, and two CPUs of level 0.
     for (cpu, bbm) in [("max,midr=0x410fd842", 3), ("neoverse-n1", 0), ("cortex-a72", 0)] {

@@ -84,6 +84,10 @@ pub struct ExampleArgs {
     /// hypervisor: boot the guest without it, to compare
     #[arg(long)]
     guest_alone: bool,
+    /// Count instructions as time: a tick of the virtual counter is one instruction on CPUs of type
+    /// max
+    #[arg(long)]
+    icount: bool,
     /// How many times to do it all, where an example is about races
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
@@ -115,6 +119,9 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let seconds = example.seconds().saturating_mul(arguments.rounds.max(1).into());
     let mut qemu = Command::new("timeout");
     qemu.args([&seconds.to_string(), "qemu-system-aarch64", "-cpu", &arguments.cpu]);
+    if arguments.icount {
+        qemu.args(["-icount", "shift=0"]);
+    }
     qemu.args(["-nographic", "-nic", "none", "-no-reboot", "-semihosting"]).args(machine);
     let status = process::status(&mut qemu)?;
     match status.code() {

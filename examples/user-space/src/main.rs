@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod costs;
 mod crew;
 mod frames;
 mod lock;
@@ -34,6 +35,9 @@ extern "C" fn kernel_main(number: usize) -> ! {
     let mut cpu = Cpu::new(number);
     if number > 0 {
         crew::serve(&mut cpu);
+    }
+    if let Err(error) = costs::measure(&mut cpu) {
+        fail(format_args!("{error}"));
     }
     crew::start();
     for round in 0..rounds() {

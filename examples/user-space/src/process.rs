@@ -54,7 +54,7 @@ pub struct Process {
 }
 
 /// What changes of tables work with.
-type With<'a> = Tools<'a, OffsetWindow, Frames, El1And0>;
+pub type With<'a> = Tools<'a, OffsetWindow, Frames, El1And0>;
 
 impl Process {
     /// A process with code, and with data that is all zero.
@@ -141,7 +141,7 @@ impl Process {
     }
 
     /// Edits the tables on a CPU that runs the process: its ASID stays what it is then.
-    fn edit<R>(
+    pub fn edit<R>(
         &self,
         cpu: &mut Cpu,
         edit: impl FnOnce(&mut AddressSpace, &mut With<'_>) -> Result<R, SpaceError>,
@@ -187,8 +187,10 @@ impl Process {
     }
 }
 
-const READ_ONLY: Change = Change { access: Some(Allowed::UserReadOnly), execute: None, valid: None };
-const READ_WRITE: Change = Change { access: Some(Allowed::UserReadWrite), execute: None, valid: None };
+/// What a fork does to pages of data.
+pub const READ_ONLY: Change = Change { access: Some(Allowed::UserReadOnly), execute: None, valid: None };
+/// What a write does to a page of its own.
+pub const READ_WRITE: Change = Change { access: Some(Allowed::UserReadWrite), execute: None, valid: None };
 
 fn with_tools<R>(work: impl FnOnce(&mut With<'_>) -> R) -> R {
     // SAFETY: the kernel maps all memory there.
