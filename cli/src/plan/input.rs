@@ -105,6 +105,11 @@ impl Input {
             let kind = FileKind::of(head);
             return Err(Failure::new(format_args!("{kind} of more than {} MiB", LIMIT >> 20)).hint(KINDS));
         }
+        Self::new(name, bytes)
+    }
+
+    /// An input that was read.
+    pub fn new(name: String, bytes: Vec<u8>) -> Result<Self, Failure> {
         let kind = InputKind::of(&bytes)?;
         Ok(Self { name, bytes, kind })
     }

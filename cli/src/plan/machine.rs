@@ -125,11 +125,9 @@ impl Machine {
                     None => Err(Failure::new("all memory is no-map")),
                 }
             }
-            Err(error @ (FdtError::NoMemoryNode | FdtError::NothingMappable { memory: 0 })) => {
-                Err(Failure::from(error).hint(
-                    "its boot loader fills memory in: give it by --memory SIZE@START, or plan \
-                     /sys/firmware/fdt of the running machine",
-                ))
+            Err(FdtError::NoMemoryNode | FdtError::NothingMappable { memory: 0 }) => {
+                Err(Failure::new("the device tree says nothing of memory, which its boot loader fills in")
+                    .hint("give it by --memory SIZE@START, or plan /sys/firmware/fdt of the running machine"))
             }
             Err(error) => Err(error.into()),
         }

@@ -11,6 +11,9 @@ mod size;
 mod text;
 mod uefi_text;
 
+#[cfg(test)]
+mod hostile;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -108,7 +111,10 @@ pub fn run(arguments: &PlanArgs, output: &mut Output) -> Result<Outcome, Failure
 }
 
 fn plan(path: &Path, given: &Given) -> Planned {
-    let input = Input::read(path)?;
+    plan_of(Input::read(path)?, given)
+}
+
+fn plan_of(input: Input, given: &Given) -> Planned {
     let planned = Machine::read(&input, given).and_then(|machine| {
         let plan = MachinePlan::new(&machine)?;
         Ok((machine, plan))

@@ -53,12 +53,8 @@ fn heading(output: &mut Output, name: &str, rest: impl std::fmt::Display) -> Res
 }
 
 fn row(output: &mut Output, range: PaRange, what: &str) -> Result<(), Failure> {
-    output.line(format_args!(
-        "  {:#014x}..{:#014x}  {:>10}  {what}",
-        range.start.0,
-        range.end.0,
-        Bytes(range.len()).to_string()
-    ))
+    let (start, end, bytes) = (range.start.0, range.end.0, Bytes(range.len()));
+    output.line(format!("  {start:#014x}..{end:#014x}  {bytes:>10}  {what}").trim_end())
 }
 
 fn memory(output: &mut Output, machine: &Machine) -> Result<(), Failure> {
@@ -75,7 +71,7 @@ fn memory(output: &mut Output, machine: &Machine) -> Result<(), Failure> {
         heading(output, "reserved", format_args!("{}, mapped all the same", Bytes(bytes)))?;
         for &range in reserved {
             let is_image = machine.image.is_some_and(|image| range.covers(image.parts.range()));
-            row(output, range, if is_image { "with the kernel image" } else { "" }.trim_end())?;
+            row(output, range, if is_image { "with the kernel image" } else { "" })?;
         }
     }
     Ok(())
@@ -175,7 +171,7 @@ fn builders(output: &mut Output, plan: &MachinePlan) -> Result<(), Failure> {
 
 fn rodata(output: &mut Output, plan: &MachinePlan) -> Result<(), Failure> {
     let (blocks, pages) = (plan.blocks.built(), plan.pages.built());
-    heading(output, "rodata=full", "")?;
+    output.line(format_args!("{HEADING}rodata=full{HEADING:#}"))?;
     let line = |built: linmap_table::Built, cost| {
         format!("{:>12} leaves{:>10} tables, {}", built.entries, built.tables, Bytes(plan.table_bytes(cost)))
     };
