@@ -3,8 +3,8 @@
 mod guest;
 mod source;
 
-use crate::Outcome;
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 pub const HELP: &str = "\

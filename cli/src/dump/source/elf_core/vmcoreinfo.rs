@@ -99,7 +99,7 @@ mod tests {
 
     /// Of Linux 6.12, shortened.
     const LINUX: &str = "OSRELEASE=6.12.95\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffb1a2c2c4d0c8\n\
-        SYMBOL(swapper_pg_dir)=ffffb1a2c1f8c000\nNUMBER(VA_BITS)=48\nNUMBER(MODULES_VADDR)=0xffff800000000000\n\
+        SYMBOL(swapper_pg_dir)=ffffb1a2c1f8c000\nNUMBER(VA_BITS)=48\nNUMBER(MODULES_VADDR)=0xffff8000\n\
         NUMBER(kimage_voffset)=0xffffb1a280000000\nNUMBER(PHYS_OFFSET)=0xffffd63b00000000\n\
         NUMBER(TCR_EL1_T1SZ)=0x10\nKERNELOFFSET=31a240000000\n";
 

@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn registers_are_numbered_from_the_one_before_unless_they_say_a_number() {
         let mut numbers = Numbers::default();
-        numbers.add("<feature name=\"core\"><!-- <reg name=\"no\"/> --><reg name=\"x0\" bitsize=\"64\"/><reg name='pc'/>");
+        numbers.add(
+            r#"<feature name="core"><!-- <reg name="no"/> --><reg name="x0" bitsize="64"/><reg name='pc'/>"#,
+        );
         numbers
             .add("<reg name=\"TTBR0_EL1\" bitsize=\"64\" regnum=\"93\" type=\"int\"/><reg name=\"next\"/>");
         let of = |name| numbers.of(name);
@@ -95,14 +97,17 @@ mod tests {
     #[test]
     fn included_files_and_the_architecture_are_named() {
         let file = "<?xml version=\"1.0\"?><target><architecture>aarch64</architecture>\
-                    <xi:include href=\"aarch64-core.xml\"/><xi:include href=\"system-registers.xml\"/></target>";
+                    <xi:include href=\"aarch64-core.xml\"/>\
+                    <xi:include href=\"system-registers.xml\"/></target>";
         assert_eq!(includes(file), ["aarch64-core.xml", "system-registers.xml"]);
         assert_eq!(architecture(file), Some("aarch64"));
     }
 
     proptest! {
         #[test]
-        fn any_text_ends(text in "(<|>|reg |name|=|\"|'|regnum|99999999999999999999|!--|-->|xi:include |href|.){0,60}") {
+        fn any_text_ends(
+            text in "(<|>|reg |name|=|\"|'|regnum|99999999999999999999|!--|-->|xi:include |href|.){0,60}",
+        ) {
             let mut numbers = Numbers::default();
             numbers.add(&text);
             let _ = (includes(&text), architecture(&text));

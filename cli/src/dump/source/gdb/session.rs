@@ -116,7 +116,9 @@ impl Session {
                     return Ok(String::from_utf8_lossy(&file).into_owned());
                 }
                 _ => {
-                    return Err(self.failure(format_args!("the stub does not describe its registers: {name}")));
+                    return Err(
+                        self.failure(format_args!("the stub does not describe its registers: {name}"))
+                    );
                 }
             }
         }
