@@ -23,8 +23,8 @@ use std::thread;
 use linmap::Builder;
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::{Output, Verbosity};
 use crate::progress;
 use image::ImageOption;
