@@ -55,7 +55,7 @@ fn zboot(payload: &[u8]) -> Vec<u8> {
     file[8..12].copy_from_slice(&0x200u32.to_le_bytes());
     file[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     file[24..28].copy_from_slice(b"gzip");
-    file[56..60].copy_from_slice(&0x818223cdu32.to_le_bytes());
+    file[56..60].copy_from_slice(&0x8182_23cd_u32.to_le_bytes());
     file.extend_from_slice(payload);
     file
 }
