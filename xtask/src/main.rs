@@ -41,6 +41,7 @@ mod shown;
 mod shutdown;
 mod size;
 mod test;
+mod tool;
 mod usage;
 mod verdict;
 mod width;
@@ -87,6 +88,11 @@ enum Command {
     Quotes,
     /// Check that every public type of the crates for tables is in an example
     Shown,
+    /// Run linmap, the host tool, from the workspace
+    Linmap(tool::ToolArgs),
+    /// Install linmap, its completions and its manual pages
+    #[command(after_help = tool::INSTALL_HELP)]
+    Install(tool::InstallArgs),
     /// Check the length of lines: comments and Markdown 100 columns, code 110
     Width,
 }
@@ -118,6 +124,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Package => test::package(&workspace),
         Command::Quotes => quotes::run(&workspace),
         Command::Shown => shown::run(&workspace),
+        Command::Linmap(arguments) => tool::run(&workspace, &arguments),
+        Command::Install(arguments) => tool::install(&workspace, &arguments),
         Command::Width => width::run(&workspace),
     }
 }

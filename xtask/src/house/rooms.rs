@@ -38,6 +38,7 @@ pub const ROOMS: &[Room] = &[
     room("examples/hypervisor"),
     room("examples/second-kernel"),
     room("examples/user-space"),
+    room("cli"),
     room("bench"),
     room("tests"),
     room("xtask"),
@@ -47,5 +48,20 @@ pub const ROOMS: &[Room] = &[
 /// root itself stands above them all. A package that is not listed has no order of parts.
 pub const WINGS: &[(&str, &[&str])] = &[
     ("crates/kexec", &["payload", "tree", "place", "moves", "crash"]),
+    (
+        "cli",
+        &[
+            "failure",
+            "file_kind",
+            "outcome",
+            "output",
+            "progress",
+            "check",
+            "dump",
+            "plan",
+            "kexec",
+            "complete",
+        ],
+    ),
     ("kernel", &["arch", "gic", "memory", "smp", "kexec", "end", "stress", "shell", "boot"]),
 ];

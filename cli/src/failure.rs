@@ -1,0 +1,74 @@
+//! Why a command failed: one line, with a hint.
+
+use std::error::Error;
+use std::fmt;
+
+/// The style of the word that begins an error.
+const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
+
+/// Why a command failed. It is shown in one line, so control characters of a hostile file or of a
+/// nested message become spaces.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure that says `what` is wrong.
+    pub fn new(what: impl fmt::Display) -> Self {
+        Self { what: what.to_string(), hint: None }
+    }
+
+    /// The failure with what the user may do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Prints the failure to standard error.
+    pub fn print(&self) {
+        anstream::eprintln!("{ERROR}error:{ERROR:#} {self}");
+    }
+
+    /// The failure with the file or the guest that it is about in front.
+    #[must_use]
+    pub fn of(self, subject: impl fmt::Display) -> Self {
+        Self { what: format!("{subject}: {}", self.what), ..self }
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    /// The error with all its sources.
+    fn from(error: E) -> Self {
+        let mut what = error.to_string();
+        let mut next = error.source();
+        while let Some(source) = next {
+            what = format!("{what}: {source}");
+            next = source.source();
+        }
+        Self { what, hint: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |text: &str| text.replace(char::is_control, " ");
+        f.write_str(&line(&self.what))?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {}", line(hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_with_its_hint() {
+        let failure = Failure::new("no\nmap").hint("try --all").of("a\u{1b}[31mfile");
+        assert_eq!(failure.to_string(), "a [31mfile: no map; try --all");
+    }
+}
