@@ -1,7 +1,7 @@
 //! `linmap check`.
 
-use crate::Outcome;
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 pub const HELP: &str = "";

@@ -68,7 +68,10 @@ mod tests {
     #[test]
     fn a_range_is_two_addresses_or_one_and_a_size() {
         let range = |text: &str| text.parse::<AddressRange>().map(|range| (range.first, range.last));
-        assert_eq!(range("0xffff000000000000-0xffff000040000000"), Ok((0xffff << 48, (0xffff << 48) + 0x3fff_ffff)));
+        assert_eq!(
+            range("0xffff000000000000-0xffff000040000000"),
+            Ok((0xffff << 48, (0xffff << 48) + 0x3fff_ffff))
+        );
         assert_eq!(range("0x1000+8K"), Ok((0x1000, 0x2fff)));
         assert_eq!(range("0xffffffff00000000+4G"), Ok((0xffff_ffff_0000_0000, u64::MAX)));
         assert_eq!(range("4096"), Ok((4096, 4096)));

@@ -167,10 +167,8 @@ impl<'t> Pass<'t> {
             self.traits.clear();
         }
         let (_, bits, level, tables) = key;
-        let traits = *self
-            .traits
-            .entry(key)
-            .or_insert_with(|| Traits::of(&decoder.meaning(bits, level, tables)));
+        let traits =
+            *self.traits.entry(key).or_insert_with(|| Traits::of(&decoder.meaning(bits, level, tables)));
         self.last = Some((key, traits));
         traits
     }
@@ -271,7 +269,8 @@ impl<'t> Pass<'t> {
     }
 
     fn distance(&self, mapped: Mapped) -> u64 {
-        let row = self.trees.get(mapped.tree as usize).and_then(|(_, _, tree)| tree.rows.get(mapped.row as usize));
+        let row =
+            self.trees.get(mapped.tree as usize).and_then(|(_, _, tree)| tree.rows.get(mapped.row as usize));
         match row {
             Some(Row::Leaves { va, pa, .. }) => va.wrapping_sub(*pa),
             _ => 0,

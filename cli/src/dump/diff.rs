@@ -114,8 +114,12 @@ pub fn diff<E>(
             (None, None) => break,
             (Some(was), None) => removed(&mut one, was, was.last),
             (None, Some(is)) => added(&mut other, is, is.last),
-            (Some(was), Some(is)) if was.first < is.first => removed(&mut one, was, was.last.min(is.first - 1)),
-            (Some(was), Some(is)) if is.first < was.first => added(&mut other, is, is.last.min(was.first - 1)),
+            (Some(was), Some(is)) if was.first < is.first => {
+                removed(&mut one, was, was.last.min(is.first - 1))
+            }
+            (Some(was), Some(is)) if is.first < was.first => {
+                added(&mut other, is, is.last.min(was.first - 1))
+            }
             (Some(was), Some(is)) => {
                 let last = was.last.min(is.last);
                 let (first, before_here, after_here) = (was.first, one.take(last), other.take(last));

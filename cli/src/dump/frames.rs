@@ -95,7 +95,9 @@ impl<'m> Frames<'m> {
         let mut at = pa;
         while !bytes.is_empty() {
             let nth = self.ranges.partition_point(|range| range.end <= at);
-            let Some(range) = self.ranges.get(nth).filter(|range| range.start <= at) else { return Ok(false) };
+            let Some(range) = self.ranges.get(nth).filter(|range| range.start <= at) else {
+                return Ok(false);
+            };
             let part = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(bytes.len());
             let (now, rest) = bytes.split_at_mut(part);
             self.memory.read(at, now)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use linmap_vmsa::{Geometry, Pa, Shareability, Va};
+use linmap_vmsa::{Geometry, HardwareUpdates, Pa, Shareability, Va};
 
 use crate::failure::Failure;
 
@@ -59,7 +59,8 @@ pub struct Root {
     pub register: RootRegister,
     /// Granule, sizes, regime and start level of its walks.
     pub geometry: Geometry,
-    /// The first root table.
+    /// The root table, or the first of several. It is aligned to its own size, which is less than a
+    /// frame where the start level resolves few bits: nothing may be read beyond its entries.
     pub table: Pa,
     /// The first address that it translates: that of the upper half for TTBR1.
     pub first: Va,
@@ -88,18 +89,6 @@ pub enum AddressSpace {
     /// Intermediate physical ones, which stage 2 translates: HCR_EL2.VM is set, and the regime is
     /// EL1&0.
     Intermediate,
-}
-
-/// What hardware changes in leaves: FEAT_HAFDBS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum HardwareUpdates {
-    /// Nothing.
-    #[default]
-    None,
-    /// The access flag (HA).
-    AccessFlag,
-    /// The access flag and the dirty state (HA and HD).
-    AccessFlagAndDirtyState,
 }
 
 /// A stopped machine.

@@ -1,11 +1,11 @@
 //! Dumps as JSON, a run a line, written while the tree is folded.
 
-use linmap_vmsa::Geometry;
+use linmap_vmsa::{Geometry, HardwareUpdates};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dump::finding::Findings;
-use crate::dump::guest::{HardwareUpdates, Root};
+use crate::dump::guest::Root;
 use crate::dump::listing::Columns;
 use crate::dump::runs;
 use crate::dump::saved::{FORMAT, VERSION};
@@ -74,7 +74,13 @@ pub enum Runs {
 ///
 /// # Errors
 /// Those of standard output.
-pub fn write(root: &Root, tree: &Tree, runs: Runs, is_first: bool, output: &mut Output) -> Result<(), Failure> {
+pub fn write(
+    root: &Root,
+    tree: &Tree,
+    runs: Runs,
+    is_first: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let comma = if is_first { "" } else { "," };
     let summary = text(&Summary::of(root, tree));
     output.write(format_args!("{comma}{{{},\"summary\":{summary}", root_members(root)))?;

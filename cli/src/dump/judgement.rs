@@ -9,7 +9,7 @@ use crate::dump::aliases::{self, Clash, Clashes, Mapped};
 use crate::dump::finding::{Finding, Findings, Place, Severity};
 use crate::dump::frames::bytes_inside;
 use crate::dump::guest::{AddressSpace, Root};
-use crate::dump::meaning::{AP2, ACCESSED, CONTIGUOUS, Decoder, Sharing};
+use crate::dump::meaning::{ACCESSED, AP2, CONTIGUOUS, Decoder, Sharing};
 use crate::dump::runs;
 use crate::dump::tree::{Contiguity, Entry, FLAWS_HELD, Flaw, Row, Tree};
 
@@ -156,7 +156,9 @@ fn flaw_finding(read: &ReadTree, flaw: &Flaw) -> Finding {
                 Contiguity::Incomplete { without } => {
                     format!("is incomplete: {without} of them don't have the bit")
                 }
-                Contiguity::Differs { bits } => format!("is uneven: its entries differ in {}", BitNames(*bits)),
+                Contiguity::Differs { bits } => {
+                    format!("is uneven: its entries differ in {}", BitNames(*bits))
+                }
             };
             (entry, format!("{run} {what}"))
         }
@@ -207,8 +209,10 @@ fn shared_tables(trees: &[ReadTree], all: &mut Vec<Findings>) {
             let named: Vec<_> = places.iter().map(Place::to_string).collect();
             let ways = used.times - u64::from(used.first.is_none());
             let more = if ways > named.len() as u64 { ", …" } else { "" };
-            let text =
-                format!("table {frame:#x} is reached {root}through {ways} entries: {}{more}", named.join(", "));
+            let text = format!(
+                "table {frame:#x} is reached {root}through {ways} entries: {}{more}",
+                named.join(", ")
+            );
             findings.push(Finding { text, places });
         }
         for other in trees.iter().skip(nth + 1).filter(|other| other.root.addresses == read.root.addresses) {
@@ -224,7 +228,8 @@ fn shared_tables(trees: &[ReadTree], all: &mut Vec<Findings>) {
                     Some(entry) => place(read, &entry).to_string(),
                     None => format!("{} as its root", read.root.register),
                 });
-                let places = ways.into_iter().filter_map(|(read, entry)| Some(place(read, &entry?))).collect();
+                let places =
+                    ways.into_iter().filter_map(|(read, entry)| Some(place(read, &entry?))).collect();
                 let text = format!("table {frame:#x} is reached from {} and from {}", named[0], named[1]);
                 findings.push(Finding { text, places });
             }
@@ -285,8 +290,10 @@ fn outside_memory(trees: &[ReadTree], ranges: &[Range<u64>], all: &mut Vec<Findi
             {
                 let place = place(read, &entry);
                 let end = pa.saturating_add(run.bytes);
-                let text =
-                    format!("{place} maps {pa:#x}-{end:#x} as normal memory; {} of it are none", Size(outside));
+                let text = format!(
+                    "{place} maps {pa:#x}-{end:#x} as normal memory; {} of it are none",
+                    Size(outside)
+                );
                 findings.push(Finding { text, places: vec![place] });
             }
         }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use linmap::listing::Size;
-use linmap_vmsa::{Level, TablePermissions};
+use linmap_vmsa::{HardwareUpdates, Level, TablePermissions};
 
 use crate::dump::described::Described;
-use crate::dump::guest::{HardwareUpdates, Root};
+use crate::dump::guest::Root;
 use crate::dump::meaning::Decoder;
 use crate::dump::runs::{self, Run};
 use crate::dump::tree::{Row, Tree};
@@ -91,7 +91,8 @@ pub fn line(run: &Run, tree: &Tree, columns: &mut Columns) -> String {
             format!("{range} {pa:#014x} {size:>6} {columns}")
         }
         Row::Again { table, level, .. } => {
-            let (frame, first) = tree.tables.get(table as usize).map_or((0, 0), |table| (table.frame, table.va));
+            let (frame, first) =
+                tree.tables.get(table as usize).map_or((0, 0), |table| (table.frame, table.va));
             format!("{range} {frame:#014x} {size:>6} L{level} table again, as at {first:#018x}")
         }
         Row::Reserved { entry, level, .. } => {

@@ -1,8 +1,10 @@
 //! What the bits of a leaf say: attributes by meaning, less what the tables above take away.
 
-use linmap_vmsa::{Access, Descriptor, Execute, Geometry, Level, Pa, Regime, Shareability, TablePermissions};
+use linmap_vmsa::{
+    Access, Descriptor, Execute, Geometry, HardwareUpdates, Level, Pa, Regime, Shareability, TablePermissions,
+};
 
-use crate::dump::guest::{HardwareUpdates, Root};
+use crate::dump::guest::Root;
 use crate::dump::memory_attribute::MemoryAttribute;
 
 /// NS of a leaf, in Secure state and at EL3.

@@ -71,9 +71,10 @@ impl MemoryAttribute {
             Self::Mair(byte) => kind_of_mair(byte),
             Self::Stage2(attr) => match (attr >> 2 & 0b11, attr & 0b11) {
                 (0, device) => Some(Kind::Device(Device::of(device))),
-                (outer, inner) => {
-                    Some(Kind::Normal { inner: Caching::of_stage_2(inner)?, outer: Caching::of_stage_2(outer)? })
-                }
+                (outer, inner) => Some(Kind::Normal {
+                    inner: Caching::of_stage_2(inner)?,
+                    outer: Caching::of_stage_2(outer)?,
+                }),
             },
             Self::Stage2Fwb(attr) => match attr {
                 0..=0b11 => Some(Kind::Device(Device::of(attr))),

@@ -332,7 +332,15 @@ impl Reader<'_, '_> {
     }
 
     /// Judges the contiguous runs of a table, as far as they lie `within` what was asked for.
-    fn runs(&mut self, frame: u64, level: Level, va: u64, words: &[u64], within: (usize, usize), mark: usize) {
+    fn runs(
+        &mut self,
+        frame: u64,
+        level: Level,
+        va: u64,
+        words: &[u64],
+        within: (usize, usize),
+        mark: usize,
+    ) {
         let Some(entries) = self.geometry.contiguous_entries(level).filter(|_| self.geometry.has_leaf(level))
         else {
             return;

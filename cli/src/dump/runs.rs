@@ -26,9 +26,7 @@ impl Run {
             (
                 Row::Leaves { pa, bits, level, tables, .. },
                 Row::Leaves { pa: at, bits: other, level: here, tables: above, .. },
-            ) => {
-                pa.wrapping_add(self.bytes) == at && (bits, level, tables) == (other, here, above)
-            }
+            ) => pa.wrapping_add(self.bytes) == at && (bits, level, tables) == (other, here, above),
             (Row::Again { table, level, .. }, Row::Again { table: other, level: here, .. }) => {
                 (table, level) == (other, here)
             }

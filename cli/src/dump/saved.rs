@@ -45,7 +45,9 @@ fn parse(from: impl Read) -> Result<Vec<SavedRoot>, Failure> {
         .map_err(|error| Failure::new(format_args!("no dump as JSON: {error}")).hint(hint))?;
     if dump.format != FORMAT || dump.version != VERSION {
         let (format, version) = (dump.format, dump.version);
-        return Err(Failure::new(format_args!("{format:?} version {version}, not {FORMAT} version {VERSION}")));
+        return Err(Failure::new(format_args!(
+            "{format:?} version {version}, not {FORMAT} version {VERSION}"
+        )));
     }
     Ok(dump.roots)
 }

@@ -130,7 +130,8 @@ impl<'de> Visitor<'de> for Runs {
         while let Some(SavedRun { va, bytes, pa, attributes, other }) = runs.next_element::<SavedRun>()? {
             let (first, pa) = (address(&va)?, pa.as_deref().map_or(Ok(0), address)?);
             let last = bytes.checked_sub(1).and_then(|less| first.checked_add(less));
-            let last = last.ok_or_else(|| de::Error::custom(format_args!("a run of {bytes} bytes at {va}")))?;
+            let last =
+                last.ok_or_else(|| de::Error::custom(format_args!("a run of {bytes} bytes at {va}")))?;
             if segments.list.last().is_some_and(|before| before.last >= first) {
                 return Err(de::Error::custom(format_args!("the run at {va} does not ascend")));
             }

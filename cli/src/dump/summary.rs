@@ -198,7 +198,9 @@ impl Summary {
             let share = percent(size.bytes, self.mapped);
             let (leaf, bytes, count) = (Size(size.leaf), Rounded(size.bytes), size.count);
             let level = size.level;
-            output.line(format_args!("    {leaf:>4} {kind}  {bytes:>9} {share:>7}  {count} leaves of L{level}"))?;
+            output.line(format_args!(
+                "    {leaf:>4} {kind}  {bytes:>9} {share:>7}  {count} leaves of L{level}"
+            ))?;
         }
         for (name, bytes) in [
             ("in blocks", self.blocks),

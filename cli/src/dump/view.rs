@@ -6,7 +6,6 @@ use linmap::listing::Size;
 use linmap_vmsa::Va;
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::dump::address_range::AddressRange;
 use crate::dump::diff::{self, Change};
 use crate::dump::finding::{Findings, Severity};
@@ -22,6 +21,7 @@ use crate::dump::summary::Summary;
 use crate::dump::tree::Tree;
 use crate::dump::walk::{self, End, Walk};
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::{Output, Verbosity};
 use crate::progress;
 
@@ -161,7 +161,9 @@ fn stage_2_of(
     if selected.iter().all(|root| root.addresses == AddressSpace::Physical) {
         return Ok(None);
     }
-    let Some(root) = roots.iter().find(|root| root.register == RootRegister::VttbrEl2) else { return Ok(None) };
+    let Some(root) = roots.iter().find(|root| root.register == RootRegister::VttbrEl2) else {
+        return Ok(None);
+    };
     let bounds = Bounds { range: (0, u64::MAX), rows };
     reading::read(root, frames, Through::Nothing, bounds, &indicatif::ProgressBar::hidden())
 }
@@ -214,7 +216,12 @@ fn untranslated(va: u64, roots: &[Root]) -> Failure {
         .hint(format_args!("they translate {}", ranges.join(", ")))
 }
 
-fn show_walks(guest: &mut Guest, va: u64, arguments: &ViewArgs, output: &mut Output) -> Result<Outcome, Failure> {
+fn show_walks(
+    guest: &mut Guest,
+    va: u64,
+    arguments: &ViewArgs,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
     let notes = guest.notes.clone();
     let roots = selected(&guest.roots, &arguments.root)?;
     let roots: Vec<_> = roots.into_iter().filter(|root| walk::translates(root, va)).collect();
@@ -266,7 +273,10 @@ fn end_text(end: &End) -> String {
 fn write_walk(va: u64, walk: &Walk, output: &mut Output) -> Result<(), Failure> {
     for step in &walk.steps {
         let value = step.value.map_or("no memory".to_owned(), |value| format!("{value:#018x}"));
-        output.line(format_args!("  L{} entry {:4} of {:#014x}: {value}", step.level, step.index, step.table))?;
+        output.line(format_args!(
+            "  L{} entry {:4} of {:#014x}: {value}",
+            step.level, step.index, step.table
+        ))?;
     }
     output.line(format_args!("{} {}", Va(va), end_text(&walk.end)))
 }
@@ -340,7 +350,8 @@ fn show_differences(
     }
     for ReadTree { root, tree } in &read.trees {
         let name = root.register.to_string();
-        let before = before.iter().find(|(register, _)| *register == name).map_or(&none, |(_, before)| before);
+        let before =
+            before.iter().find(|(register, _)| *register == name).map_or(&none, |(_, before)| before);
         let after = Segments::of(root, tree);
         let mut has_heading = false;
         diff::diff(before, &after, |change| {
@@ -363,7 +374,9 @@ fn show_differences(
         if !is_there && is_asked && !segments.list.is_empty() {
             total += 1;
             match arguments.json {
-                true => output.line(format_args!("{comma}{}", json!({"root": name, "change": "root removed"})))?,
+                true => {
+                    output.line(format_args!("{comma}{}", json!({"root": name, "change": "root removed"})))?
+                }
                 false => output.line(format_args!("- {name} is no longer there"))?,
             }
             comma = ",";

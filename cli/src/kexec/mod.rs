@@ -1,7 +1,7 @@
 //! `linmap kexec`.
 
-use crate::Outcome;
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 #[derive(Debug, clap::Subcommand)]

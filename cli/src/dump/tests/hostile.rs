@@ -1,10 +1,10 @@
 //! Memory that leads anywhere.
 
-use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, Level, Pa, Regime, Stage2};
+use linmap_vmsa::{Attributes, Descriptor, Geometry, Granule, HardwareUpdates, Level, Pa, Regime, Stage2};
 use proptest::prelude::*;
 
 use super::machine::{Machine, RAM, geometries, root};
-use crate::dump::guest::HardwareUpdates;
+
 use crate::dump::judgement::{self, ReadTree};
 use crate::dump::reading::Bounds;
 use crate::dump::segments::Segments;
@@ -78,7 +78,8 @@ fn a_root_of_several_tables_may_be_led_to_as_well() {
 fn reading_ends_where_the_rows_end() {
     let mut machine = Machine::new(2 << 12);
     for index in 0..512 {
-        machine.set(RAM + 8 * index, Descriptor::page(G, Pa(RAM + ((index * 7) << 12)), Attributes::DEVICE).0);
+        machine
+            .set(RAM + 8 * index, Descriptor::page(G, Pa(RAM + ((index * 7) << 12)), Attributes::DEVICE).0);
     }
     let g = Geometry::new(Granule::K4, 30, 48).unwrap();
     machine.set(RAM + 0x1000, Descriptor::table(g, Pa(RAM)).0);
@@ -156,7 +157,13 @@ fn a_root_outside_memory_is_no_tree() {
     let bar = indicatif::ProgressBar::hidden();
     for at in [0, RAM + 0x1000, RAM - 0x1000, 0xffff_ffff_f000] {
         let root = root(G.in_regime(Regime::El2), Pa(at));
-        let read = super::super::reading::read(&root, &mut Frames::new(&mut machine), Through::Nothing, bounds, &bar);
+        let read = super::super::reading::read(
+            &root,
+            &mut Frames::new(&mut machine),
+            Through::Nothing,
+            bounds,
+            &bar,
+        );
         assert!(read.unwrap().is_none());
     }
 }

@@ -1,12 +1,12 @@
 //! Findings, each with a tree that has it and one that just does not.
 
 use linmap_vmsa::{
-    Access, Attributes, Descriptor, Execute, Geometry, Granule, Level, MemoryType, Pa, Regime, Shareability,
-    Stage2, TablePermissions,
+    Access, Attributes, Descriptor, Execute, Geometry, Granule, HardwareUpdates, Level, MemoryType, Pa,
+    Regime, Shareability, Stage2, TablePermissions,
 };
 
 use super::machine::{Machine, RAM, root};
-use crate::dump::guest::{HardwareUpdates, Root, RootRegister};
+use crate::dump::guest::{Root, RootRegister};
 use crate::dump::meaning::{ACCESSED, AP2, CONTIGUOUS, DIRTY_MODIFIER};
 
 /// 1 GiB of addresses: a root at level 2.
@@ -42,8 +42,10 @@ fn a_page_that_one_alias_writes_and_another_executes_is_found() {
     page(&mut machine, 3, DATA, DATA_PAGE);
     page(&mut machine, 9, DATA, Attributes::KERNEL_TEXT);
     let found = machine.findings(std::slice::from_ref(&root));
-    let expected = "0x40200000-0x40201000 is writable by EL1 at TTBR0_EL1 0x0000000000003000 (L3 entry 3 of \
-                    table 0x40001000), executable by EL1 at TTBR0_EL1 0x0000000000009000 (L3 entry 9 of table \
+    let expected = "0x40200000-0x40201000 is writable by EL1 at TTBR0_EL1 0x0000000000003000 (L3 entry 3 \
+                    of \
+                    table 0x40001000), executable by EL1 at TTBR0_EL1 0x0000000000009000 (L3 entry 9 of \
+                    table \
                     0x40001000)";
     assert_eq!(found, [("w+x", expected.to_owned())]);
     // The next page, or read-only: nothing.
@@ -243,8 +245,8 @@ fn a_table_that_two_entries_lead_to_is_named_with_both() {
     let (mut machine, root) = machine();
     page(&mut machine, 3, DATA, DATA_PAGE);
     machine.set(RAM + 8 * 7, machine.get(RAM));
-    let expected = "table 0x40001000 is reached through 2 entries: TTBR0_EL1 0x0000000000000000 (L2 entry 0 of \
-                    table 0x40000000), TTBR0_EL1 0x0000000000e00000 (L2 entry 7 of table 0x40000000)";
+    let expected = "table 0x40001000 is reached through 2 entries: TTBR0_EL1 0x0000000000000000 (L2 entry 0 \
+                    of table 0x40000000), TTBR0_EL1 0x0000000000e00000 (L2 entry 7 of table 0x40000000)";
     assert_eq!(machine.findings(std::slice::from_ref(&root)), [("shared-table", expected.to_owned())]);
     machine.set(RAM + 8 * 7, Descriptor::table(small(), Pa(SECOND)).0);
     assert_eq!(machine.findings(&[root]), []);
@@ -269,8 +271,8 @@ fn a_table_outside_memory_is_named() {
     let (mut machine, root) = machine();
     let roots = [root];
     machine.set(RAM + 8, Descriptor::table(small(), Pa(RAM + (8 << 20))).0);
-    let expected = "TTBR0_EL1 0x0000000000200000 (L2 entry 1 of table 0x40000000) leads to 0x40800000, which is \
-                    no memory";
+    let expected = "TTBR0_EL1 0x0000000000200000 (L2 entry 1 of table 0x40000000) leads to 0x40800000, which \
+                    is no memory";
     assert_eq!(machine.findings(&roots), [("table-outside-memory", expected.to_owned())]);
     machine.set(RAM + 8, Descriptor::table(small(), Pa(RAM + (8 << 20) - 0x1000)).0);
     assert_eq!(machine.findings(&roots), []);
@@ -322,8 +324,8 @@ fn pages_that_a_block_could_replace_are_noted_with_what_it_saves() {
     for index in 0..512 {
         page(&mut machine, index, DATA + (index << 12), DATA_PAGE);
     }
-    let expected = "TTBR0_EL1 0x0000000000000000-0x0000000000200000: 512 leaves could be 1 of 2M, which frees 1 \
-                    tables (4K) and 511 entries";
+    let expected = "TTBR0_EL1 0x0000000000000000-0x0000000000200000: 512 leaves could be 1 of 2M, which \
+                    frees 1 tables (4K) and 511 entries";
     assert_eq!(machine.findings(&roots), [("larger-leaves", expected.to_owned())]);
     // What the table takes away, the block would allow.
     let table = machine.get(RAM);
@@ -335,7 +337,8 @@ fn pages_that_a_block_could_replace_are_noted_with_what_it_saves() {
     // One page is another: runs of the rest could be contiguous.
     page(&mut machine, 100, DATA + (100 << 12), Attributes::KERNEL_RODATA);
     let found = machine.findings(&roots);
-    let all: Vec<_> = found.iter().map(|(kind, text)| (*kind, text.contains("leaves of 4K could be"))).collect();
+    let all: Vec<_> =
+        found.iter().map(|(kind, text)| (*kind, text.contains("leaves of 4K could be"))).collect();
     assert_eq!(all, [("contiguous-runs", true), ("contiguous-runs", true)]);
     // Not aligned: neither.
     for index in 0..512 {

@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use indicatif::ProgressBar;
 use linmap_table::FirstMap;
-use linmap_vmsa::{Attributes, Geometry, Granule, Mair, Pa, PaRange, Regime, Shareability, Stage2, Va};
+use linmap_vmsa::{
+    Attributes, Geometry, Granule, HardwareUpdates, Mair, Pa, PaRange, Regime, Shareability, Stage2, Va,
+};
 
 use crate::dump::frames::{Frames, Through};
-use crate::dump::guest::{AddressSpace, GuestMemory, HardwareUpdates, Root, RootRegister};
+use crate::dump::guest::{AddressSpace, GuestMemory, Root, RootRegister};
 use crate::dump::judgement::ReadTree;
 use crate::dump::reading::{self, Bounds};
 use crate::dump::tree::Tree;

@@ -49,7 +49,10 @@ fn check(machine: &mut Machine, root: &Root, tree: &Tree, addresses: impl Iterat
         let walk = walk::walk(root, va, &mut Frames::new(machine), Through::Nothing).unwrap();
         let found = tree.find(va);
         match (&walk.end, found) {
-            (End::Leaf(pa, described), Some((&Row::Leaves { va: first, pa: to, bits, level, tables, .. }, at))) => {
+            (
+                End::Leaf(pa, described),
+                Some((&Row::Leaves { va: first, pa: to, bits, level, tables, .. }, at)),
+            ) => {
                 assert_eq!(pa.0, to + (at - first), "{va:#x}");
                 assert_eq!(**described, Described::of(&decoder.meaning(bits, level, tables)), "{va:#x}");
             }
