@@ -32,7 +32,7 @@ pub fn end(findings: &[Findings], output: &mut Output) -> Result<(), Failure> {
     output.line(format_args!("],\"findings\":{}}}", text(&findings)))
 }
 
-fn text(value: &impl Serialize) -> String {
+fn text<T: Serialize>(value: &T) -> String {
     // Nothing here has keys that are no strings, or writes to what may fail.
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -100,7 +100,7 @@ pub fn write(
         comma = ",";
         match run.row {
             Row::Leaves { pa, bits, level, tables, .. } => {
-                let attributes = columns.of(bits, level, tables, |described| text(described));
+                let attributes = columns.of(bits, level, tables, text);
                 output.line(format_args!("\"pa\":\"{pa:#x}\",\"attributes\":{attributes}}}"))?;
             }
             _ => output.line(format_args!("\"other\":{}}}", Value::from(other(&run.row, tree))))?,

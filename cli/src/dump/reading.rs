@@ -93,6 +93,20 @@ struct Reader<'r, 'm> {
     buffers: Vec<Vec<u64>>,
 }
 
+/// What of a table is read.
+struct Part {
+    frame: u64,
+    level: Level,
+    /// What the tables on the way take away.
+    tables: TablePermissions,
+    /// The first address that the table translates.
+    va: u64,
+    /// The first entry that is read.
+    from: usize,
+    /// What is foldable from here on is of this table.
+    mark: usize,
+}
+
 /// The last row, while the next entry may belong to it.
 struct Open {
     /// The entry that would.
@@ -160,7 +174,8 @@ impl Reader<'_, '_> {
             let from = (first.saturating_sub(va) >> shift) as usize;
             let to = ((last.min(last_of_table) - va) >> shift) as usize;
             let within = words.get(from..=to).unwrap_or_default();
-            self.entries(frame, level, tables, va + ((from as u64) << shift), from as u32, within, mark)?;
+            let part = Part { frame, level, tables, va, from, mark };
+            self.entries(&part, within)?;
             self.runs(frame, level, va, &words, (from, to), mark);
             if is_whole && !self.tree.is_cut {
                 leaf = self.would_be_leaf(this, level, words.len());
@@ -183,17 +198,9 @@ impl Reader<'_, '_> {
         Ok(leaf)
     }
 
-    /// Entries `words` of a table, the first of which has number `index` and translates from `va`.
-    fn entries(
-        &mut self,
-        table: u64,
-        level: Level,
-        tables: TablePermissions,
-        va: u64,
-        index: u32,
-        words: &[u64],
-        mark: usize,
-    ) -> Result<(), Failure> {
+    /// The entries `words` of a table.
+    fn entries(&mut self, part: &Part, words: &[u64]) -> Result<(), Failure> {
+        let Part { frame: table, level, tables, from, .. } = *part;
         let (start, shift) = (self.tree.rows.len(), self.geometry.shift(level));
         let mut open: Option<Open> = None;
         for (nth, &word) in words.iter().enumerate() {
@@ -212,8 +219,9 @@ impl Reader<'_, '_> {
                 self.tree.is_cut = true;
                 return Ok(());
             }
-            let va = va.wrapping_add((nth as u64) << shift);
-            let entry = Entry { table, index: index + nth as u32, va, level };
+            let index = from + nth;
+            let va = part.va.wrapping_add((index as u64) << shift);
+            let entry = Entry { table, index: index as u32, va, level };
             match Descriptor(word).decode(self.geometry, level) {
                 Decoded::Leaf(pa) => {
                     let bits = self.decoder.attribute_bits(Descriptor(word), pa);
@@ -221,7 +229,7 @@ impl Reader<'_, '_> {
                     let left = (LINEAR_SPAN - (pa.0 & (LINEAR_SPAN - 1))).wrapping_sub(1) >> shift;
                     open = Some(Open { next: word.wrapping_add(1 << shift), left });
                 }
-                Decoded::Table(frame) => self.link(word, frame.0, entry, tables, start, mark)?,
+                Decoded::Table(frame) => self.link(word, frame.0, entry, part, start)?,
                 Decoded::Invalid if Descriptor(word).is_valid() => {
                     self.tree.flaws.add(Flaw::Reserved { entry, value: word });
                     self.extend(start, Row::Reserved { va, entry: word, count: 1, level });
@@ -241,11 +249,11 @@ impl Reader<'_, '_> {
         word: u64,
         frame: u64,
         entry: Entry,
-        tables: TablePermissions,
+        part: &Part,
         start: usize,
-        mark: usize,
     ) -> Result<(), Failure> {
         let Entry { va, level, .. } = entry;
+        let Part { tables, mark, .. } = *part;
         let Some(next) = level.next() else { return Ok(()) };
         let below = match self.has_table_permissions {
             true => tables.and(Descriptor(word).table_permissions(self.geometry.regime())),

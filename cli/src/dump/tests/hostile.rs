@@ -141,7 +141,7 @@ proptest! {
         prop_assert_eq!(segments.list.len(), runs::of(&tree).count());
         diff::diff(&segments, &segments, |change| Err(format!("{change:?}"))).unwrap();
         let trees = [ReadTree { root: root.clone(), tree: tree.clone() }, ReadTree { root, tree }];
-        let found = judgement::findings(&trees, &[RAM..RAM + 0x4000]);
+        let found = judgement::findings(&trees, std::slice::from_ref(&(RAM..RAM + 0x4000)));
         for findings in found {
             prop_assert!(findings.total > 0, "{findings:?}");
             prop_assert!(findings.findings.len() <= 2 * 3 * 256);

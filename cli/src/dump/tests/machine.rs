@@ -21,14 +21,14 @@ pub const RAM: u64 = 0x4000_0000;
 /// A range of memory from [`RAM`] on.
 pub struct Machine {
     pub bytes: Vec<u8>,
-    ranges: [Range<u64>; 1],
+    ranges: Vec<Range<u64>>,
     /// How many times memory was read.
     pub reads: u64,
 }
 
 impl Machine {
     pub fn new(len: usize) -> Self {
-        Self { bytes: vec![0; len], ranges: [RAM..RAM + len as u64], reads: 0 }
+        Self { bytes: vec![0; len], ranges: std::iter::once(RAM..RAM + len as u64).collect(), reads: 0 }
     }
 
     pub fn set(&mut self, at: u64, word: u64) {

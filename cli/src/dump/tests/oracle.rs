@@ -35,7 +35,7 @@ fn map_of(geometry: Geometry, parts: &[Part]) -> FirstMap<48> {
         let start = if kind % 2 == 0 { start & !0x1ff } else { start };
         let pa = (start + (target << 9)) * page;
         let (va, pa) = (Va(start * page), range(pa, len * page));
-        if va.0 + len * page >> geometry.va_bits() == 0 && pa.end.0 >> geometry.pa_bits() == 0 {
+        if (va.0 + len * page) >> geometry.va_bits() == 0 && pa.end.0 >> geometry.pa_bits() == 0 {
             map.at(va, pa, kinds[kind % kinds.len()]).unwrap();
         }
     }
