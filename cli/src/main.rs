@@ -93,14 +93,11 @@ fn main() -> ExitCode {
         Err(failure) => {
             // What was printed before the failure stands before it.
             drop(output);
-            anstream::eprintln!("{ERROR}error:{ERROR:#} {failure}");
+            failure.print();
             ExitCode::from(2)
         }
     }
 }
-
-/// The style of the word that begins an error.
-const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
 
 fn run(command: Command, output: &mut Output) -> Result<Outcome, Failure> {
     match command {

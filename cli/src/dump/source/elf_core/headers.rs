@@ -162,3 +162,126 @@ fn read(file: &dyn Bytes, offset: u64, bytes: &mut [u8]) -> Result<(), HeaderErr
         end => Err(HeaderError::Truncated { end: end.unwrap_or(u64::MAX), len }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl Bytes for Vec<u8> {
+        fn len(&self) -> u64 {
+            self.as_slice().len() as u64
+        }
+
+        fn read(&self, offset: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+            let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
+            match from.and_then(|from| from.get(..bytes.len())) {
+                Some(found) => bytes.copy_from_slice(found),
+                None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            }
+            Ok(())
+        }
+    }
+
+    /// A core of arm64 whose program headers have these types, offsets, physical addresses and
+    /// sizes, in a file of 8 KiB.
+    fn core(segments: &[(u32, u64, u64, u64)]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([4, 0, 183, 0, 1, 0, 0, 0]);
+        for word in [0, 64, 0u64] {
+            file.extend(word.to_le_bytes());
+        }
+        for half in [0, 0, 64, 56, segments.len() as u16, 0, 0, 0] {
+            file.extend(half.to_le_bytes());
+        }
+        for &(kind, offset, start, size) in segments {
+            file.extend(kind.to_le_bytes());
+            file.extend(0u32.to_le_bytes());
+            for word in [offset, !0, start, size, size, 0] {
+                file.extend(word.to_le_bytes());
+            }
+        }
+        file.resize(8192, 0);
+        file
+    }
+
+    fn good() -> Vec<u8> {
+        core(&[
+            (4, 0x200, 0, 0x80),
+            (1, 0x400, 0x4000_0000, 0x1000),
+            (1, 0x1400, 0x8000_0000, 0x400),
+            (7, 0, 0, 9),
+        ])
+    }
+
+    #[test]
+    fn memory_and_notes_are_where_the_headers_say() {
+        let headers = Headers::read(&good()).unwrap();
+        assert_eq!(headers.notes, [0x200..0x280]);
+        let loads = [
+            Load { memory: 0x4000_0000..0x4000_1000, offset: 0x400 },
+            Load { memory: 0x8000_0000..0x8000_0400, offset: 0x1400 },
+        ];
+        assert_eq!((headers.loads, headers.missing), (loads.to_vec(), 0));
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_of_the_file_is_missing() {
+        let headers =
+            Headers::read(&core(&[(1, 0x1000, 0, 0x1800), (1, u64::MAX, 0, 1), (1, 0, u64::MAX, 9)]));
+        let headers = headers.unwrap();
+        assert_eq!(headers.missing, 0x801);
+        assert_eq!(headers.loads[0], Load { memory: 0..0x1000, offset: 0x1000 });
+        assert_eq!(headers.loads.len(), 2, "memory without a physical address is none");
+    }
+
+    #[test]
+    fn headers_that_are_wrong_are_said_to_be() {
+        let with = |at: usize, byte| {
+            let mut file = good();
+            file[at] = byte;
+            Headers::read(&file).unwrap_err().to_string()
+        };
+        assert!(with(4, 1).contains("64-bit"));
+        assert!(with(18, 62).contains("ELF machine 62"));
+        assert!(with(54, 55).contains("55 bytes"));
+        assert!(with(37, 0xff).contains("truncated"));
+        let cut = good()[..100].to_vec();
+        assert!(Headers::read(&cut).unwrap_err().to_string().contains("truncated"));
+        assert!(Headers::read(&Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_number_of_segments_that_does_not_fit_is_in_section_0_and_has_a_limit() {
+        let mut file = good();
+        file[56..58].copy_from_slice(&[0xff; 2]);
+        file[40..48].copy_from_slice(&0x1000u64.to_le_bytes());
+        file[0x1000 + 44] = 3;
+        assert_eq!(Headers::read(&file).unwrap().loads.len(), 2);
+        file[0x1000 + 47] = 0xff;
+        assert!(matches!(Headers::read(&file), Err(HeaderError::Segments { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        #[test]
+        fn any_headers_end(
+            changes in prop::collection::vec((0_usize..300, any::<u8>()), 0..24),
+            len in 0_usize..8192,
+        ) {
+            let mut file = good();
+            for (at, byte) in changes {
+                file[at] = byte;
+            }
+            if let Ok(headers) = Headers::read(&file) {
+                let len = file.len() as u64;
+                prop_assert!(headers.notes.iter().all(|note| note.start >= len || note.end <= len));
+                prop_assert!(headers.loads.iter().all(|load| load.memory.start <= load.memory.end));
+            }
+            file.truncate(len);
+            let _ = Headers::read(&file);
+        }
+    }
+}

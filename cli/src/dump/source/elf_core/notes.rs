@@ -20,3 +20,49 @@ pub fn vmcoreinfo(notes: &[u8]) -> Option<String> {
         rest = rest.get(content_at.checked_add(content_len.checked_next_multiple_of(4)?)?..)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn note(name: &str, content: &[u8]) -> Vec<u8> {
+        let mut note: Vec<u8> =
+            [name.len() as u32, content.len() as u32, 1].into_iter().flat_map(u32::to_le_bytes).collect();
+        for part in [name.as_bytes(), content] {
+            note.extend_from_slice(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    fn notes() -> Vec<u8> {
+        [note("CORE\0", &[1; 393]), note("VMCOREINFO\0", b"PAGESIZE=4096\n")].concat()
+    }
+
+    #[test]
+    fn vmcoreinfo_is_found_among_other_notes_and_without_what_aligns_it() {
+        assert_eq!(vmcoreinfo(&notes()).unwrap(), "PAGESIZE=4096\n");
+        assert_eq!(vmcoreinfo(&notes()[..notes().len() - 2]).unwrap(), "PAGESIZE=4096\n");
+        assert_eq!(vmcoreinfo(&note("CORE\0", &[])), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn any_notes_end(
+            changes in prop::collection::vec((0_usize..440, any::<u8>()), 0..8),
+            len in 0_usize..440,
+        ) {
+            let mut notes = notes();
+            for (at, byte) in changes {
+                if let Some(there) = notes.get_mut(at) {
+                    *there = byte;
+                }
+            }
+            notes.truncate(len);
+            let _ = vmcoreinfo(&notes);
+        }
+    }
+}
