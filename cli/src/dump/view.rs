@@ -373,12 +373,11 @@ fn show_differences(
         let is_asked = arguments.root.is_empty() && arguments.va.is_none();
         if !is_there && is_asked && !segments.list.is_empty() {
             total += 1;
-            match arguments.json {
-                true => {
-                    output.line(format_args!("{comma}{}", json!({"root": name, "change": "root removed"})))?
-                }
-                false => output.line(format_args!("- {name} is no longer there"))?,
-            }
+            let text = match arguments.json {
+                true => format!("{comma}{}", json!({"root": name, "change": "root removed"})),
+                false => format!("- {name} is no longer there"),
+            };
+            output.line(text)?;
             comma = ",";
         }
     }
