@@ -6,8 +6,6 @@
 
 use std::collections::HashMap;
 
-use linmap_vmsa::{Level, TablePermissions};
-
 use crate::dump::meaning::{Decoder, Meaning, Rights, Sharing};
 use crate::dump::memory_attribute::Kind;
 use crate::dump::tree::{FLAWS_HELD, Row, Tree};
@@ -77,7 +75,7 @@ pub struct Clashes {
 type Class = (Kind, Option<Sharing>);
 
 /// What counts of a leaf here.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Traits {
     rights: Rights,
     class: Option<Class>,
@@ -104,29 +102,31 @@ struct Reaching {
     mapped: Mapped,
 }
 
+/// A leaf in the order of the pass. All that the pass needs, so that it runs through memory once.
+struct Leaf {
+    start: u64,
+    end: u64,
+    row: u32,
+    /// The tree's place among those that are judged.
+    tree: u16,
+    /// The place of its traits.
+    traits: u16,
+}
+
 /// Finds what clashes in `trees`, whose output addresses are of one space.
 pub fn clashes(trees: &[(u32, Decoder, &Tree)]) -> Clashes {
-    let count = trees.iter().map(|(_, _, tree)| tree.rows.len()).sum();
-    let mut leaves: Vec<(u64, Mapped)> = Vec::with_capacity(count);
-    for (place, (_, _, tree)) in trees.iter().enumerate() {
-        for (row, leaf) in tree.rows.iter().enumerate() {
-            if let Row::Leaves { pa, .. } = leaf {
-                leaves.push((*pa, Mapped { tree: place as u32, row: row as u32 }));
-            }
-        }
-    }
-    leaves.sort_unstable_by_key(|(pa, mapped)| (*pa, mapped.tree, mapped.row));
     let mut pass = Pass::new(trees);
-    for (pa, mapped) in leaves {
-        pass.leaf(pa, mapped);
+    let mut leaves = pass.leaves();
+    leaves.sort_unstable_by_key(|leaf| (leaf.start, leaf.tree, leaf.row));
+    for leaf in &leaves {
+        pass.leaf(leaf);
     }
     pass.found
 }
 
 struct Pass<'t> {
     trees: &'t [(u32, Decoder, &'t Tree)],
-    traits: HashMap<(u32, u64, Level, TablePermissions), Traits>,
-    last: Option<((u32, u64, Level, TablePermissions), Traits)>,
+    traits: Vec<Traits>,
     writers: [Option<Reaching>; LEVELS],
     executors: [Option<Reaching>; LEVELS],
     classes: Vec<(Class, Reaching)>,
@@ -138,15 +138,11 @@ struct Pass<'t> {
     counted: HashMap<Clash, u64>,
 }
 
-/// Trees of a machine use few combinations of attributes; hostile ones are decoded again.
-const TRAITS_HELD: usize = 1 << 12;
-
 impl<'t> Pass<'t> {
     fn new(trees: &'t [(u32, Decoder, &'t Tree)]) -> Self {
         Self {
             trees,
-            traits: HashMap::new(),
-            last: None,
+            traits: Vec::new(),
             writers: [None; LEVELS],
             executors: [None; LEVELS],
             classes: Vec::new(),
@@ -157,55 +153,75 @@ impl<'t> Pass<'t> {
         }
     }
 
-    fn traits(&mut self, key: (u32, u64, Level, TablePermissions), decoder: &Decoder) -> Traits {
-        if let Some((last, traits)) = self.last
-            && last == key
-        {
-            return traits;
+    /// All leaves, as the trees have them.
+    fn leaves(&mut self) -> Vec<Leaf> {
+        let count = self.trees.iter().map(|(_, _, tree)| tree.rows.len()).sum();
+        let mut leaves = Vec::with_capacity(count);
+        let mut places: HashMap<Traits, u16> = HashMap::new();
+        for (place, (_, decoder, tree)) in self.trees.iter().enumerate() {
+            let mut last = None;
+            for (nth, row) in tree.rows.iter().enumerate() {
+                let Row::Leaves { pa, bits, level, tables, .. } = *row else { continue };
+                let key = (bits, level, tables);
+                let traits = match last {
+                    Some((known, traits)) if known == key => traits,
+                    _ => {
+                        let traits = Traits::of(&decoder.meaning(bits, level, tables));
+                        // There are few: rights of four levels, and kinds of memory.
+                        let next = self.traits.len() as u16;
+                        *places.entry(traits).or_insert_with(|| {
+                            self.traits.push(traits);
+                            next
+                        })
+                    }
+                };
+                last = Some((key, traits));
+                let end = pa.saturating_add(tree.bytes(row));
+                leaves.push(Leaf { start: pa, end, row: nth as u32, tree: place as u16, traits });
+            }
         }
-        if self.traits.len() > TRAITS_HELD {
-            self.traits.clear();
-        }
-        let (_, bits, level, tables) = key;
-        let traits =
-            *self.traits.entry(key).or_insert_with(|| Traits::of(&decoder.meaning(bits, level, tables)));
-        self.last = Some((key, traits));
-        traits
+        leaves
     }
 
-    fn leaf(&mut self, start: u64, mapped: Mapped) {
-        let trees = self.trees;
-        let Some((_, decoder, tree)) = trees.get(mapped.tree as usize) else { return };
-        let Some(row) = tree.rows.get(mapped.row as usize) else { return };
-        let Row::Leaves { bits, level, tables, .. } = *row else { return };
-        let end = start.saturating_add(tree.bytes(row));
-        let Traits { rights, class } = self.traits((mapped.tree, bits, level, tables), decoder);
-        let this = Reaching { end, mapped };
-        for (level, reaching) in (0..LEVELS).map(|level| (level, 1u8 << level)) {
-            if rights.writers & reaching != 0 {
-                further(&mut self.writers[level], this);
+    fn leaf(&mut self, leaf: &Leaf) {
+        let Some(&Traits { rights, class }) = self.traits.get(leaf.traits as usize) else { return };
+        let (start, end) = (leaf.start, leaf.end);
+        let this = Reaching { end, mapped: Mapped { tree: u32::from(leaf.tree), row: leaf.row } };
+        for (level, (writer, executor)) in self.writers.iter_mut().zip(&mut self.executors).enumerate() {
+            if rights.writers >> level & 1 != 0 {
+                further(writer, this);
             }
-            if rights.executors & reaching != 0 {
-                further(&mut self.executors[level], this);
+            if rights.executors >> level & 1 != 0 {
+                further(executor, this);
             }
         }
-        // After both are entered a leaf that is both meets itself.
+        self.rights(rights, start, this);
+        if let Some(class) = class {
+            self.class(class, start, this);
+        }
+    }
+
+    /// Who executes what someone writes. Both are entered, so that a leaf that is both meets itself.
+    fn rights(&mut self, rights: Rights, start: u64, this: Reaching) {
         let mut met: Vec<(Clash, Reaching, Reaching)> = Vec::new();
-        for (writer, executor) in (0..LEVELS).flat_map(|w| (0..LEVELS).map(move |x| (w, x))) {
-            let is_writer = rights.writers >> writer & 1 != 0;
+        for (executor, at) in self.executors.iter().enumerate() {
             let is_executor = rights.executors >> executor & 1 != 0;
-            let (Some(by), Some(at)) = (self.writers[writer], self.executors[executor]) else { continue };
-            let by = if is_writer { this } else { by };
+            let Some(at) = at.filter(|at| at.end > start || is_executor) else { continue };
             let at = if is_executor { this } else { at };
-            if !is_writer && !is_executor || by.end <= start || at.end <= start {
-                continue;
+            for (writer, by) in self.writers.iter().enumerate() {
+                let is_writer = rights.writers >> writer & 1 != 0;
+                let Some(by) = by.filter(|by| by.end > start || is_writer) else { continue };
+                if !is_writer && !is_executor {
+                    continue;
+                }
+                let by = if is_writer { this } else { by };
+                let (writer, executor) = (writer as u8, executor as u8);
+                let clash = match writer <= executor {
+                    true => Clash::WritableAndExecutable { writer, executor },
+                    false => Clash::WritableFromAbove { writer, executor },
+                };
+                met.push((clash, by, at));
             }
-            let (writer, executor) = (writer as u8, executor as u8);
-            let clash = match writer <= executor {
-                true => Clash::WritableAndExecutable { writer, executor },
-                false => Clash::WritableFromAbove { writer, executor },
-            };
-            met.push((clash, by, at));
         }
         // Of the same two leaves the worst is enough.
         met.sort_by_key(|(clash, ..)| std::cmp::Reverse(rank(*clash)));
@@ -215,12 +231,18 @@ impl<'t> Pass<'t> {
                 self.add(*clash, start, *by, *at);
             }
         }
-        if let Some(class) = class {
-            self.class(class, start, this);
-        }
     }
 
     fn class(&mut self, class: Class, start: u64, this: Reaching) {
+        if let [(one, reaching)] = &mut self.classes[..]
+            && *one == class
+        {
+            // The usual case: there is only one kind.
+            if reaching.end < this.end {
+                *reaching = this;
+            }
+            return;
+        }
         self.classes.retain(|(_, reaching)| reaching.end > start);
         let others: Vec<_> = self.classes.iter().filter(|(other, _)| *other != class).copied().collect();
         for ((kind, _), reaching) in others {

@@ -1,6 +1,7 @@
 //! Trees as text: a line for each run.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use linmap::listing::Size;
 use linmap_vmsa::{HardwareUpdates, Level, TablePermissions};
@@ -48,6 +49,7 @@ pub fn heading(root: &Root) -> String {
 }
 
 /// The columns of leaves, each made once.
+#[derive(Debug)]
 pub struct Columns {
     decoder: Decoder,
     made: HashMap<(u64, Level, TablePermissions), String>,
@@ -80,26 +82,29 @@ impl Columns {
     }
 }
 
-/// The line of a run.
-pub fn line(run: &Run, tree: &Tree, columns: &mut Columns) -> String {
+/// Writes the line of a run to `to`.
+///
+/// # Errors
+/// Those of `to`.
+pub fn line(to: &mut impl fmt::Write, run: &Run, tree: &Tree, columns: &mut Columns) -> fmt::Result {
     let (va, end) = (run.row.va(), run.row.va().wrapping_add(run.bytes));
-    let range = format!("{va:#018x}-{end:#018x}");
+    write!(to, "{va:#018x}-{end:#018x} ")?;
     let size = Size(run.bytes);
     match run.row {
         Row::Leaves { pa, bits, level, tables, .. } => {
-            let columns = columns.of(bits, level, tables, Described::to_string);
-            format!("{range} {pa:#014x} {size:>6} {columns}")
+            write!(to, "{pa:#014x} {size:>6} ")?;
+            to.write_str(columns.of(bits, level, tables, Described::to_string))
         }
         Row::Again { table, level, .. } => {
             let (frame, first) =
                 tree.tables.get(table as usize).map_or((0, 0), |table| (table.frame, table.va));
-            format!("{range} {frame:#014x} {size:>6} L{level} table again, as at {first:#018x}")
+            write!(to, "{frame:#014x} {size:>6} L{level} table again, as at {first:#018x}")
         }
         Row::Reserved { entry, level, .. } => {
-            format!("{range} {:14} {size:>6} L{level} RESERVED encoding {entry:#018x}", "")
+            write!(to, "{:14} {size:>6} L{level} RESERVED encoding {entry:#018x}", "")
         }
         Row::Outside { frame, level, .. } => {
-            format!("{range} {frame:#014x} {size:>6} L{level} table OUTSIDE memory")
+            write!(to, "{frame:#014x} {size:>6} L{level} table OUTSIDE memory")
         }
     }
 }
@@ -110,12 +115,15 @@ pub fn line(run: &Run, tree: &Tree, columns: &mut Columns) -> String {
 /// Those of standard output.
 pub fn write(root: &Root, tree: &Tree, output: &mut Output) -> Result<(), Failure> {
     output.line(heading(root))?;
-    let mut columns = Columns::new(root);
+    let (mut columns, mut text) = (Columns::new(root), String::new());
     for run in runs::of(tree) {
         if !output.has_reader() {
             return Ok(());
         }
-        output.line(line(&run, tree, &mut columns))?;
+        text.clear();
+        if line(&mut text, &run, tree, &mut columns).is_ok() {
+            output.line(&text)?;
+        }
     }
     if tree.is_cut {
         output.line("the tree has more rows; read them with --rows or in parts with --va")?;

@@ -32,7 +32,7 @@ const SHAREABILITY: u64 = 0b11 << 8;
 const ADDRESSES: u64 = ((1 << 50) - 1) & !0xfff;
 
 /// What one level of privilege may do.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Rights {
     /// Exception levels that may write: bit n is ELn. A guest counts as EL1.
     pub writers: u8,
@@ -41,7 +41,7 @@ pub struct Rights {
 }
 
 /// The SH field, or what stands for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sharing {
     /// By the field, or by TCR under LPA2.
     Known(Shareability),

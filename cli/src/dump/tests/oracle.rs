@@ -96,7 +96,13 @@ proptest! {
         let tree = machine.read_tree(&root);
         if !geometry.regime().has_user_space() || tree.rows.len() < 100 {
             let mut columns = Columns::new(&root);
-            let ours: Vec<_> = runs::of(&tree).map(|run| listing::line(&run, &tree, &mut columns)).collect();
+            let ours: Vec<_> = runs::of(&tree)
+                .map(|run| {
+                    let mut line = String::new();
+                    listing::line(&mut line, &run, &tree, &mut columns).unwrap();
+                    line
+                })
+                .collect();
             let mut kernels = lines_of_the_kernel(geometry, &tree);
             if geometry.regime().is_stage_2() {
                 // What of it is code the guest's own tables say.
