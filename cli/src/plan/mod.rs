@@ -1,14 +1,14 @@
 //! `linmap plan`: what the linear map of a machine takes, derived from its memory.
 
-mod image;
-mod input;
-mod json;
+pub mod image;
+pub mod input;
+pub mod json;
 mod layout_file;
-mod machine;
+pub mod machine;
 mod machine_plan;
-mod settings;
-mod size;
-mod text;
+pub mod settings;
+pub mod size;
+pub mod text;
 mod uefi_text;
 
 #[cfg(test)]
