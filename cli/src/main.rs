@@ -68,7 +68,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Show the translation tables of a running guest, a core or a memory image
     #[command(after_long_help = dump::HELP)]
-    Dump(dump::DumpArgs),
+    Dump(Box<dump::DumpArgs>),
     /// Derive what the linear map of a machine costs: tables, entries, TLBIs, barriers
     #[command(after_long_help = plan::HELP)]
     Plan(plan::PlanArgs),

@@ -447,6 +447,7 @@ proptest! {
             release: &release,
             granule: Granule::K4,
             va_bits: 48,
+            root: Va(offset),
             memstart: Pa(offset),
             image_offset: offset,
             kaslr_offset: offset,

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use linmap_kexec::{CoreNotes, ElfCore, SEGMENT_ALIGN, VmcoreInfo};
 use linmap_memblock::RegionError;
-use linmap_vmsa::{Pa, PaRange};
+use linmap_vmsa::{Pa, PaRange, Va};
 
 use crate::arch::cpu;
 use crate::arch::geometry::geometry;
@@ -107,6 +107,7 @@ pub fn info(memory: &Memory, image: Image) -> VmcoreInfo<'static> {
         release: concat!("linmap-", env!("CARGO_PKG_VERSION")),
         granule: geometry().granule(),
         va_bits: geometry().va_bits().into(),
+        root: Va(image.swapper().0.wrapping_add(image.offset())),
         memstart: memory.layout.region_memstart(),
         image_offset: image.offset(),
         kaslr_offset: image::offset_from_link(),

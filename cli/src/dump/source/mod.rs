@@ -8,7 +8,7 @@ mod ranges;
 mod raw_memory;
 mod registers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::guest::{AddressSpace, Guest};
 use crate::failure::Failure;
@@ -36,6 +36,13 @@ pub struct SourceArgs {
     memory: Vec<MemoryFile>,
     #[command(flatten)]
     given: GivenRegisters,
+}
+
+impl SourceArgs {
+    /// The core at `path`, with the registers that were given.
+    pub fn of_core(&self, path: &Path) -> Self {
+        Self { core: Some(path.to_owned()), gdb: None, cpu: None, memory: Vec::new(), ..self.clone() }
+    }
 }
 
 /// Opens the guest.

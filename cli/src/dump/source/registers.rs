@@ -175,7 +175,7 @@ impl Registers {
             }),
             Ok(None) => found.unused.push(format!("TCR_EL{el} turns walks of {register} off")),
             Err(error) => {
-                found.notes.push(format!("{register} is not shown: TCR_EL{el} is {tcr:#x}: {error}"))
+                found.notes.push(format!("{register} is not shown: TCR_EL{el} is {tcr:#x}: {error}"));
             }
         };
         if is_wanted(lower) {

@@ -5,7 +5,7 @@
 use core::fmt::{self, Write};
 
 use linmap_fdt::MeasuredBuffer;
-use linmap_vmsa::{Granule, Pa};
+use linmap_vmsa::{Granule, Pa, Va};
 use thiserror::Error;
 
 const NT_PRSTATUS: u32 = 1;
@@ -28,6 +28,8 @@ pub struct VmcoreInfo<'a> {
     pub granule: Granule,
     /// Bits of a virtual address, 36 to 52.
     pub va_bits: u32,
+    /// Where the root table of the kernel's half is mapped.
+    pub root: Va,
     /// The physical address at the start of the linear region. It wraps if the map begins further
     /// on than memory.
     pub memstart: Pa,
@@ -41,9 +43,11 @@ impl fmt::Display for VmcoreInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "OSRELEASE={}", self.release)?;
         writeln!(f, "PAGESIZE={}", self.granule.bytes())?;
+        writeln!(f, "SYMBOL(swapper_pg_dir)={:x}", self.root.0)?;
         writeln!(f, "NUMBER(VA_BITS)={}", self.va_bits)?;
         writeln!(f, "NUMBER(PHYS_OFFSET)={:#x}", self.memstart.0)?;
         writeln!(f, "NUMBER(kimage_voffset)={:#x}", self.image_offset)?;
+        writeln!(f, "NUMBER(TCR_EL1_T1SZ)={:#x}", 64 - self.va_bits.min(64))?;
         writeln!(f, "KERNELOFFSET={:x}", self.kaslr_offset)
     }
 }
@@ -172,13 +176,15 @@ mod tests {
         release: "linmap-0.1.0",
         granule: Granule::K16,
         va_bits: 47,
+        root: Va(0xffff_c000_0123_4000),
         memstart: Pa(0x4000_0000),
         image_offset: 0xffff_7fff_c000_0000,
         kaslr_offset: 0x1_2340_0000,
     };
-    const TEXT: &str = "OSRELEASE=linmap-0.1.0\nPAGESIZE=16384\nNUMBER(VA_BITS)=47\n\
+    const TEXT: &str = "OSRELEASE=linmap-0.1.0\nPAGESIZE=16384\n\
+        SYMBOL(swapper_pg_dir)=ffffc00001234000\nNUMBER(VA_BITS)=47\n\
         NUMBER(PHYS_OFFSET)=0x40000000\nNUMBER(kimage_voffset)=0xffff7fffc0000000\n\
-        KERNELOFFSET=123400000\n";
+        NUMBER(TCR_EL1_T1SZ)=0x11\nKERNELOFFSET=123400000\n";
     /// Where the notes are in a memory that is also the core file.
     const NOTES: usize = 0x1000;
 

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn memory_and_notes_are_where_the_headers_say() {
         let headers = Headers::read(&good()).unwrap();
-        assert_eq!(headers.notes, [0x200..0x280]);
+        assert_eq!(headers.notes, std::slice::from_ref(&(0x200..0x280)));
         let loads = [
             Load { memory: 0x4000_0000..0x4000_1000, offset: 0x400 },
             Load { memory: 0x8000_0000..0x8000_0400, offset: 0x1400 },

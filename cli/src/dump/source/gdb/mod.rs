@@ -39,9 +39,8 @@ pub fn open(
     let mut notes = Vec::new();
     let numbers = session.registers()?;
     let status = session.monitor("info status")?;
-    match session.note_status(&status, keep_stopped) {
-        Some(note) => notes.push(note),
-        None => {}
+    if let Some(note) = session.note_status(&status, keep_stopped) {
+        notes.push(note);
     }
     let memory = mtree::memory(&session.monitor("info mtree -f")?);
     if memory.is_empty() {
