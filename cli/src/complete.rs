@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::{Cli, Outcome};
 
 /// An example of `linmap completions`.
 pub const COMPLETIONS_HELP: &str = "Example:
@@ -30,19 +30,23 @@ pub struct ManArgs {
     folder: PathBuf,
 }
 
-/// `linmap completions`.
-pub fn completions(arguments: &CompletionsArgs, output: &mut Output) -> Result<Outcome, Failure> {
+/// `linmap completions`: those of `command`.
+pub fn completions(
+    arguments: &CompletionsArgs,
+    command: &mut Command,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "linmap", &mut script);
+    clap_complete::generate(arguments.shell, command, "linmap", &mut script);
     output.write(format_args!("{}", String::from_utf8_lossy(&script)))?;
     Ok(Outcome::Good)
 }
 
-/// `linmap man`.
-pub fn man(arguments: &ManArgs) -> Result<Outcome, Failure> {
+/// `linmap man`: the pages of `command`.
+pub fn man(arguments: &ManArgs, command: Command) -> Result<Outcome, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
+        .and_then(|()| clap_mangen::generate_to(command, folder))
         .map_err(|error| Failure::from(error).of(folder.display()))?;
     Ok(Outcome::Good)
 }

@@ -3,6 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
+/// The style of the word that begins an error.
+const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
+
 /// Why a command failed. It is shown in one line, so control characters of a hostile file or of a
 /// nested message become spaces.
 #[derive(Debug)]
@@ -21,6 +24,11 @@ impl Failure {
     #[must_use]
     pub fn hint(self, hint: impl fmt::Display) -> Self {
         Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Prints the failure to standard error.
+    pub fn print(&self) {
+        anstream::eprintln!("{ERROR}error:{ERROR:#} {self}");
     }
 
     /// The failure with the file or the guest that it is about in front.

@@ -18,15 +18,17 @@ mod dump;
 mod failure;
 mod file_kind;
 mod kexec;
+mod outcome;
 mod output;
 mod plan;
 mod progress;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::{Output, Verbosity};
 
 /// Check edits of arm64 translation tables, dump the tables of a guest, plan a machine's linear map
@@ -81,15 +83,6 @@ enum Command {
     Man(complete::ManArgs),
 }
 
-/// What a command ended with, as its exit code says it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
-    /// Done; the trace is legal, the dumps are equal.
-    Good,
-    /// Done; the trace is illegal, or the dumps differ.
-    Bad,
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut output = Output::new(cli.saying.verbosity());
@@ -100,14 +93,11 @@ fn main() -> ExitCode {
         Err(failure) => {
             // What was printed before the failure stands before it.
             drop(output);
-            anstream::eprintln!("{ERROR}error:{ERROR:#} {failure}");
+            failure.print();
             ExitCode::from(2)
         }
     }
 }
-
-/// The style of the word that begins an error.
-const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
 
 fn run(command: Command, output: &mut Output) -> Result<Outcome, Failure> {
     match command {
@@ -115,7 +105,7 @@ fn run(command: Command, output: &mut Output) -> Result<Outcome, Failure> {
         Command::Dump(arguments) => dump::run(&arguments, output),
         Command::Plan(arguments) => plan::run(&arguments, output),
         Command::Kexec(kexec::KexecCommand::Plan(arguments)) => kexec::run(&arguments, output),
-        Command::Completions(arguments) => complete::completions(&arguments, output),
-        Command::Man(arguments) => complete::man(&arguments),
+        Command::Completions(arguments) => complete::completions(&arguments, &mut Cli::command(), output),
+        Command::Man(arguments) => complete::man(&arguments, Cli::command()),
     }
 }

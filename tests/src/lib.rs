@@ -14,6 +14,7 @@ mod pattern;
 mod raw;
 mod soak;
 mod tiny;
+mod tool;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
@@ -23,4 +24,5 @@ pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
+pub use tool::tool;
 pub use tree::{Dynamic, RAM, Tree, file, virt_tree};

@@ -40,6 +40,7 @@ mod setup;
 mod shutdown;
 mod size;
 mod test;
+mod tool;
 mod usage;
 mod verdict;
 mod width;
@@ -84,6 +85,11 @@ enum Command {
     Package,
     /// Check that code quoted in Markdown equals the files that it names
     Quotes,
+    /// Run linmap, the host tool, from the workspace
+    Linmap(tool::ToolArgs),
+    /// Install linmap, its completions and its manual pages
+    #[command(after_help = tool::INSTALL_HELP)]
+    Install(tool::InstallArgs),
     /// Check the length of lines: comments and Markdown 100 columns, code 110
     Width,
 }
@@ -114,6 +120,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::House => house::run(&workspace),
         Command::Package => test::package(&workspace),
         Command::Quotes => quotes::run(&workspace),
+        Command::Linmap(arguments) => tool::run(&workspace, &arguments),
+        Command::Install(arguments) => tool::install(&workspace, &arguments),
         Command::Width => width::run(&workspace),
     }
 }

@@ -14,8 +14,8 @@ mod report;
 
 use std::path::PathBuf;
 
-use crate::Outcome;
 use crate::failure::Failure;
+use crate::outcome::Outcome;
 use crate::output::Output;
 use input::Input;
 use judge::Options;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use linmap_vmsa::{Geometry, Pa, Va};
+use linmap_vmsa::{Geometry, HardwareUpdates, Pa, Shareability, Va};
 
 use crate::failure::Failure;
 
@@ -59,7 +59,8 @@ pub struct Root {
     pub register: RootRegister,
     /// Granule, sizes, regime and start level of its walks.
     pub geometry: Geometry,
-    /// The first root table.
+    /// The root table, or the first of several. It is aligned to its own size, which is less than a
+    /// frame where the start level resolves few bits: nothing may be read beyond its entries.
     pub table: Pa,
     /// The first address that it translates: that of the upper half for TTBR1.
     pub first: Va,
@@ -67,22 +68,27 @@ pub struct Root {
     pub id: u16,
     /// The regime's MAIR_ELx, if it is known. Without it attributes are shown by index.
     pub mair: Option<u64>,
+    /// Whether stage 2 translates the tree's addresses, those of its tables included: the guest's
+    /// [`Guest::roots`] have [`RootRegister::VttbrEl2`] then.
+    pub addresses: AddressSpace,
+    /// Under LPA2 the shareability of all that the tree maps: TCR_ELx.SHn, if it is known.
+    pub shareability: Option<Shareability>,
+    /// SCTLR_ELx.WXN: nobody executes what is writable.
+    pub writable_never_executes: bool,
     /// Whether hierarchical permissions of tables count: TCR.HPD is clear.
     pub has_table_permissions: bool,
     /// Whether hardware sets access flags (TCR.HA) and dirty state (TCR.HD).
     pub updates: HardwareUpdates,
 }
 
-/// What hardware changes in leaves: FEAT_HAFDBS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum HardwareUpdates {
-    /// Nothing.
-    #[default]
-    None,
-    /// The access flag (HA).
-    AccessFlag,
-    /// The access flag and the dirty state (HA and HD).
-    AccessFlagAndDirtyState,
+/// Which addresses the descriptors of a tree hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AddressSpace {
+    /// Physical ones.
+    Physical,
+    /// Intermediate physical ones, which stage 2 translates: HCR_EL2.VM is set, and the regime is
+    /// EL1&0.
+    Intermediate,
 }
 
 /// A stopped machine.

@@ -298,7 +298,7 @@ fn first(mapping: Mapping, size: u64) -> Mapping {
 }
 
 /// Returns `mapping` without its first `bytes`.
-fn advance(mapping: Mapping, bytes: u64) -> Mapping {
+pub(crate) fn advance(mapping: Mapping, bytes: u64) -> Mapping {
     Mapping {
         va: Va(mapping.va.0.wrapping_add(bytes)),
         pa: Pa(mapping.pa.0 + bytes),

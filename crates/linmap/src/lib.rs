@@ -4,6 +4,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod build_cost;
 mod build_error;
 mod builder;
 mod change;
@@ -26,7 +27,9 @@ mod page_ranges;
 mod prepared;
 mod slots;
 mod step;
+mod tree_counts;
 
+pub use build_cost::BuildCost;
 pub use build_error::BuildError;
 pub use builder::Builder;
 pub use change::{
@@ -47,3 +50,4 @@ pub use page_ranges::{PageRanges, TooManyPageRanges};
 pub use prepared::{BuiltMap, PreparedMap};
 pub use slots::{BuilderSlots, SlotError};
 pub use step::FixmapStep;
+pub use tree_counts::LevelCounts;

@@ -5,6 +5,7 @@ use linmap_table::cpu::Cpu;
 use linmap_table::{Built, Fixmap, FrameSource, Mappings};
 use linmap_vmsa::{Geometry, MemoryType, Pa, PaRange};
 
+use crate::build_cost::BuildCost;
 use crate::build_error::BuildError;
 use crate::builder::Builder;
 use crate::change::LinearMap;
@@ -14,6 +15,7 @@ use crate::identity_build::build_by_identity;
 use crate::layout::{Layout, LayoutError};
 use crate::mapping_list::{MappingLists, identity_geometry, identity_mappings, linear_mappings};
 use crate::step::FixmapStep;
+use crate::tree_counts::TreeCounts;
 
 /// A linear map that is ready to be built: its layout, and what it maps.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,17 @@ impl<'c> PreparedMap<'c, '_> {
     /// Returns where the linear map will be.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Returns what the build will cost, without building.
+    pub fn cost(&self) -> BuildCost {
+        let (geometry, slots) = (self.linear.geometry(), &self.config.slots);
+        let count = |mappings| TreeCounts::of(mappings, slots.leaf_tables.len() as u64);
+        let linear = count(&self.linear);
+        match &self.method {
+            Method::Fixmap(step) => BuildCost::by_fixmap(*step, geometry, linear),
+            Method::Identity(identity) => BuildCost::by_identity(geometry, linear, count(identity)),
+        }
     }
 
     /// Builds the map. It translates from here on.

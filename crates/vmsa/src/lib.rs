@@ -19,6 +19,7 @@ pub mod registers;
 mod stage_2_registers;
 mod table_permissions;
 pub mod tlbi;
+mod walk;
 
 pub use address::{Pa, PaRange, Va, VaRange};
 pub use attribute_error::AttributeError;
@@ -33,3 +34,4 @@ pub use permissions::{Access, Execute};
 pub use regime::{Regime, Stage2};
 pub use stage_2_registers::{Stage2Registers, VmidSize};
 pub use table_permissions::TablePermissions;
+pub use walk::{HardwareUpdates, TableRegisters, Walk, WalkError};

@@ -50,7 +50,18 @@ pub const WINGS: &[(&str, &[&str])] = &[
     ("crates/kexec", &["payload", "tree", "place", "moves", "crash"]),
     (
         "cli",
-        &["failure", "file_kind", "output", "progress", "check", "dump", "plan", "kexec", "complete"],
+        &[
+            "failure",
+            "file_kind",
+            "outcome",
+            "output",
+            "progress",
+            "check",
+            "dump",
+            "plan",
+            "kexec",
+            "complete",
+        ],
     ),
     ("kernel", &["arch", "gic", "memory", "smp", "kexec", "end", "stress", "shell", "boot"]),
 ];

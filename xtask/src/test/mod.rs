@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::granule::Granule;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, house, quotes, setup, width};
+use crate::{build, house, quotes, setup, tool, width};
 use package::{Published, Yard};
 use steps::Steps;
 
@@ -138,10 +138,14 @@ fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &Test
         programs = executables::build(&mut cargo_in(workspace, words))?;
         Ok(true)
     });
-    if programs.is_empty() {
+    let has_tool = steps.command("linmap", &mut tool::build(workspace));
+    if programs.is_empty() || !has_tool {
         return;
     }
-    let mut variables = vec![("LINMAP_XTASK", xtask.as_os_str().to_owned())];
+    let mut variables = vec![
+        ("LINMAP_XTASK", xtask.as_os_str().to_owned()),
+        ("LINMAP_TOOL", tool::of_tests(workspace).into_os_string()),
+    ];
     variables.extend(arguments.soak.then(|| (SOAK, OsString::from("1"))));
     let (end_to_end, host): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.name.starts_with(END_TO_END));

@@ -19,7 +19,8 @@ use linmap_vmsa::{Geometry, Granule, Pa, PaRange};
 
 use memory::Setting;
 use random::{Random, seed, sequences};
-use rules::build::{Outcome, build};
+use rules::build::{Outcome, Wanted, build};
+use rules::geometries::GEOMETRIES;
 use rules::host::Host;
 
 #[test]
@@ -50,6 +51,32 @@ fn any_layout_is_mapped_once_by_the_largest_leaves_and_the_fewest_tables() {
     }
     let _ = writeln!(std::io::stderr(), "{built} built, {leaves} leaves, {table_bytes} bytes of tables");
     assert!(built * 2 > count, "most layouts have to be ones that can be built");
+}
+
+#[test]
+fn what_each_builder_costs_is_derived_without_building() {
+    let seed = seed();
+    let count = sequences(500, 20_000);
+    let _ = writeln!(std::io::stderr(), "LINMAP_SEED={seed} LINMAP_SEQUENCES={count}");
+    let (mut host, mut lists) = (Host::new(), Box::new(MappingLists::new()));
+    let mut built = std::collections::BTreeMap::new();
+    for nth in 0..count {
+        let own = seed.wrapping_add(nth);
+        let setting = Setting::random(&mut Random::new(own));
+        for builder in Builder::ALL {
+            let wanted = Wanted { builder, ..setting.wanted() };
+            // It compares tables, leaves, TLBIs, barriers and frames with what was derived.
+            match build(&wanted, &mut host, &mut lists) {
+                Ok(Outcome::Built(_)) => {
+                    let nth = GEOMETRIES.iter().position(|geometry| *geometry == setting.geometry);
+                    *built.entry((nth, builder.name())).or_insert(0) += 1;
+                }
+                Ok(Outcome::TooWide) => {}
+                Err(reason) => panic!("LINMAP_SEED={own} LINMAP_SEQUENCES=1: {reason}\n{setting:#x?}"),
+            }
+        }
+    }
+    assert!(count < 500 || built.len() == GEOMETRIES.len() * Builder::ALL.len(), "{built:?}");
 }
 
 #[test]

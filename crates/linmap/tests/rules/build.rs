@@ -4,11 +4,13 @@ use linmap::{
     Builder, BuilderSlots, ConfigError, ImageParts, KaslrSeed, Layout, LayoutError, LinearMapConfig,
     MappingLists, PageRanges,
 };
+use linmap_table::cpu::{Counted, InstructionCounts};
 use linmap_table::{Fixmap, Leaves, Reserved};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::registers::{tcr, ttbr};
 use linmap_vmsa::{Geometry, Granule, MemoryType, PaRange, TablePermissions, Va};
 
+use super::cost::Counts;
 use super::cpu::{HostCpu, OneToOne};
 use super::expected::{Leaf, Part, Tables, leaves, parts, sizes};
 use super::host::Host;
@@ -128,9 +130,12 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     };
     let base = u64::MAX << geometry.va_bits();
     let fixmap_base = Va(u64::MAX << 29);
-    let mut cpu = HostCpu::new(geometry, host.frames, fixmap, fixmap_base);
+    let cpu = HostCpu::new(geometry, host.frames, fixmap, fixmap_base);
+    let mut cpu = Counted { cpu, counts: InstructionCounts::default() };
     // SAFETY: a table of empty entries that nothing else changes.
     let mut slots = unsafe { Fixmap::new(geometry, host.frames.pointer(fixmap), fixmap_base) };
+    let cost = prepared.cost();
+    host.forget_most();
     // SAFETY: nothing walks the tables, and all frames are host memory.
     let map = unsafe { prepared.build(&mut slots, &mut cpu, host) }.map_err(|error| error.to_string())?;
     let (built, offset) = (map.built(), map.layout().offset());
@@ -140,13 +145,13 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     if moved > if wanted.seed.is_some() { room } else { 0 } {
         return Err(format!("memstart is {}, not {memstart:#x} + {moved:#x}", map.layout().memstart()));
     }
-    match (wanted.builder, cpu.one_to_one) {
+    match (wanted.builder, cpu.cpu.one_to_one) {
         (Builder::Identity, Some(found)) => check_one_to_one(&found?, wanted.memory)?,
         (Builder::Fixmap(_), None) => {}
         (builder, _) => return Err(format!("{} with or without TTBR0", builder.name())),
     }
     let found = read(host.frames, geometry, root, base)?;
-    let mut tables = Tables::new(geometry);
+    let (mut tables, mut leaves_by_level) = (Tables::new(geometry), [[0; 2]; 5]);
     let (mut nth, mut wrong, mut of) = (0, None, Built::default());
     let parts = parts(wanted.memory, wanted.image, wanted.pages, wanted.leaves);
     leaves(&sizes(geometry), &parts, offset, |leaf| {
@@ -157,6 +162,8 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         of.bytes += 1 << leaf.shift;
         of.leaves.add(leaf, page);
         tables.add(leaf);
+        let level = (leaf.shift - page.trailing_zeros()) / geometry.granule().index_bits();
+        leaves_by_level[level as usize][usize::from(leaf.contiguous)] += 1;
     });
     if let Some((found, leaf)) = wrong {
         return Err(format!("found {found:x?}, should be {leaf:x?}"));
@@ -169,6 +176,14 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
     if counted != least {
         return Err(format!("tables, entries, bytes, frames: {counted:?}, should be {least:?}"));
     }
+    let counts = Counts {
+        built,
+        instructions: cpu.counts,
+        tables: tables.by_level,
+        leaves: leaves_by_level,
+        frames: host.most() - fixed,
+    };
+    counts.check(&cost)?;
     let memory: u64 = wanted.memory.iter().map(|range| range.len()).sum();
     let memory = memory - wanted.image.data.len();
     if of.bytes != memory {

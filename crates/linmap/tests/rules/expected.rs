@@ -107,6 +107,8 @@ pub struct Tables {
     shifts: Vec<u32>,
     last: Vec<Option<u64>>,
     pub count: u64,
+    /// At each level, from pages up.
+    pub by_level: [u64; 5],
 }
 
 impl Tables {
@@ -118,7 +120,7 @@ impl Tables {
             .take_while(|s| *s < u32::from(geometry.va_bits()))
             .collect();
         let last = vec![None; shifts.len()];
-        Self { shifts, last, count: 0 }
+        Self { shifts, last, count: 0, by_level: [0; 5] }
     }
 
     pub fn add(&mut self, leaf: Leaf) {
@@ -129,6 +131,7 @@ impl Tables {
             if self.shifts[nth - 1] >= leaf.shift && self.last[nth] != Some(table) {
                 self.last[nth] = Some(table);
                 self.count += 1;
+                self.by_level[nth - 1] += 1;
             }
         }
     }

@@ -11,11 +11,13 @@ pub struct Host {
     granule: u64,
     free: Vec<Pa>,
     next: u64,
+    /// How many frames were handed out at once since they were counted anew.
+    most: u64,
 }
 
 impl Host {
     pub fn new() -> Self {
-        Self { frames: Frames::new(), granule: 0, free: Vec::new(), next: 0 }
+        Self { frames: Frames::new(), granule: 0, free: Vec::new(), next: 0, most: 0 }
     }
 
     /// Takes all frames back. From now on they have the size of `geometry`, and lie as high as its
@@ -35,6 +37,16 @@ impl Host {
         frame
     }
 
+    /// Begins to count anew how many frames are handed out at once.
+    pub fn forget_most(&mut self) {
+        self.most = self.out();
+    }
+
+    /// How many frames were handed out at once since then.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// How many frames are handed out.
     pub fn out(&self) -> u64 {
         (self.next - self.frames.first) / self.granule - self.free.len() as u64
@@ -45,6 +57,7 @@ impl Host {
 unsafe impl FrameSource for Host {
     fn alloc(&mut self) -> Result<Pa, OutOfFrames> {
         if let Some(frame) = self.free.pop() {
+            self.most = self.most.max(self.out());
             return Ok(frame);
         }
         let frame = Pa(self.next);
@@ -52,6 +65,7 @@ unsafe impl FrameSource for Host {
             return Err(OutOfFrames { wanted: self.granule, largest_free: 0 });
         }
         self.next += self.granule;
+        self.most = self.most.max(self.out());
         Ok(frame)
     }
 

@@ -5,6 +5,7 @@
 //! The tables are read by their bits. Neither `linmap-table` nor `linmap-vmsa` takes part in that.
 
 pub mod build;
+mod cost;
 mod cpu;
 pub mod expected;
 mod frames;

@@ -1,0 +1,207 @@
+//! A conversation with a gdb stub, over TCP or a Unix socket.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::packet::{Decoder, Received, encode};
+use crate::failure::Failure;
+
+/// How long to wait for a connection, and for an answer. A stub serves one debugger; a second
+/// connects and waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the answers to the last packets.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How often an interruption is looked for.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// A connection to a stub.
+pub struct Link {
+    stream: Box<dyn Stream>,
+    decoder: Decoder,
+    /// Where the stub is, for errors.
+    place: String,
+    interrupted: Arc<AtomicBool>,
+}
+
+trait Stream: Read + Write {}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+impl Link {
+    /// Connects to a stub at `place`: the path of a Unix socket, or `HOST:PORT`. Without a host it
+    /// is this one.
+    ///
+    /// # Errors
+    /// There is no such place, or nobody listens.
+    pub fn connect(place: &str) -> Result<Self, Failure> {
+        let of = |failure: Failure| {
+            failure
+                .of(place)
+                .hint("QEMU listens if it runs with -gdb tcp::PORT or -gdb unix:PATH,server,wait=off")
+        };
+        let stream: Box<dyn Stream> = if is_path(place) {
+            let stream = UnixStream::connect(place).map_err(|error| of(error.into()))?;
+            stream.set_read_timeout(Some(MOMENT))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Box::new(stream)
+        } else {
+            let stream = tcp(place).map_err(of)?;
+            stream.set_read_timeout(Some(MOMENT))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            // Requests are small, and each waits for its answer.
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        };
+        Ok(Self { stream, decoder: Decoder::default(), place: place.to_owned(), interrupted: interruption() })
+    }
+
+    /// Sends `packet` and returns the answer.
+    ///
+    /// # Errors
+    /// The stub has gone away, doesn't answer, or says what is not of the protocol.
+    pub fn ask(&mut self, packet: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.send(&[packet.to_vec()])?;
+        self.answer()
+    }
+
+    /// Sends `packets` at once. There are as many [answers](Self::answer).
+    ///
+    /// # Errors
+    /// The stub has gone away.
+    pub fn send(&mut self, packets: &[Vec<u8>]) -> Result<(), Failure> {
+        let bytes: Vec<u8> = packets.iter().flat_map(|packet| encode(packet)).collect();
+        self.write(&bytes)
+    }
+
+    /// The next packet.
+    ///
+    /// # Errors
+    /// As of [`ask`](Self::ask).
+    pub fn answer(&mut self) -> Result<Vec<u8>, Failure> {
+        let started = Instant::now();
+        let mut buffer = [0; 1 << 14];
+        loop {
+            match self.decoder.next() {
+                Ok(Some(Received::Packet(packet))) => {
+                    self.write(b"+")?;
+                    return Ok(packet);
+                }
+                Ok(Some(Received::Acknowledged)) => continue,
+                // On a connection that loses nothing this is another protocol.
+                Ok(Some(Received::Refused)) => return Err(self.other_protocol("it refuses a packet")),
+                Ok(None) => {}
+                Err(error) => return Err(self.other_protocol(&error.to_string())),
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Failure::new("interrupted").of(&self.place));
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(self.gone()),
+                Ok(len) => self.decoder.push(&buffer[..len]),
+                Err(error) if is_wait(&error) => {
+                    if started.elapsed() > PATIENCE {
+                        let what = format!("no answer within {} seconds", PATIENCE.as_secs());
+                        let failure = Failure::new(what).of(&self.place);
+                        return Err(failure.hint("is another debugger connected, or is it not a gdb stub?"));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.gone()),
+                Err(error) => return Err(Failure::from(error).of(&self.place)),
+            }
+        }
+    }
+
+    /// Sends `packets`, and waits for a moment until the stub has answered them. Whether it does is
+    /// all the same: there is nothing else to be done.
+    pub fn farewell(&mut self, packets: &[Vec<u8>]) {
+        if self.send(packets).is_err() {
+            return;
+        }
+        let (started, mut left) = (Instant::now(), packets.len());
+        let mut buffer = [0; 1 << 14];
+        while left > 0 && started.elapsed() < FAREWELL {
+            match self.decoder.next() {
+                Ok(Some(Received::Packet(packet))) if packet == b"OK" => left -= 1,
+                Ok(Some(_)) | Err(_) => {}
+                Ok(None) => match self.stream.read(&mut buffer) {
+                    Ok(len @ 1..) => self.decoder.push(&buffer[..len]),
+                    Err(error) if is_wait(&error) => {}
+                    Ok(_) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// A failure about the stub.
+    pub fn failure(&self, what: impl std::fmt::Display) -> Failure {
+        Failure::new(what).of(&self.place)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self.stream.write_all(bytes) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.gone()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(self.gone()),
+            Err(error) => Err(Failure::from(error).of(&self.place)),
+        }
+    }
+
+    fn gone(&self) -> Failure {
+        self.failure("the guest has gone away")
+    }
+
+    fn other_protocol(&self, why: &str) -> Failure {
+        self.failure(format_args!("this is not a gdb stub: {why}"))
+            .hint("--gdb takes what QEMU's -gdb listens on, not its monitor or console")
+    }
+}
+
+fn is_wait(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// Whether the place is a path and not a host and a port.
+fn is_path(place: &str) -> bool {
+    match place.rsplit_once(':') {
+        Some((_, port)) => port.parse::<u16>().is_err(),
+        None => place.parse::<u16>().is_err(),
+    }
+}
+
+fn tcp(place: &str) -> Result<TcpStream, Failure> {
+    let (host, port) = place.rsplit_once(':').unwrap_or(("", place));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = if host.is_empty() { "localhost" } else { host };
+    let port: u16 = port.parse().map_err(|_| Failure::new("the port is not a number below 65536"))?;
+    let mut last = Failure::new("the host has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Whether the user wants to stop. The guest is put back as it was found all the same; a second
+/// wish ends the tool at once.
+fn interruption() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let flag = FLAG.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(false));
+        let of_handler = Arc::clone(&flag);
+        // Without a handler the guest stays stopped if the tool is interrupted, and nothing else.
+        let _ = ctrlc::set_handler(move || {
+            if of_handler.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        });
+        flag
+    });
+    Arc::clone(flag)
+}

@@ -1,0 +1,122 @@
+//! `linmap`, the host tool: running it from the workspace, and installing it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::workspace::{Workspace, cargo, write_atomically};
+
+/// The options of `linmap`.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub struct ToolArgs {
+    /// What linmap is given: try --help
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// For `install --help`.
+pub const INSTALL_HELP: &str = "\
+Without --prefix the program goes where `cargo install` puts programs, and the rest below
+XDG_DATA_HOME, which is ~/.local/share unless set. With it they go to DIR/bin and DIR/share.";
+
+/// The options of `install`.
+#[derive(Debug, clap::Args)]
+pub struct InstallArgs {
+    /// Install below this folder
+    #[arg(long, value_name = "DIR")]
+    prefix: Option<PathBuf>,
+}
+
+/// The run of cargo that builds the tool for tests. Its profile is that of the tests, so that the
+/// crates are compiled once.
+pub fn build(workspace: &Workspace) -> Command {
+    let mut build = Command::new(cargo());
+    build.args(["build", "--profile", "test", "--package", "linmap-cli", "--bin", "linmap"]);
+    build.current_dir(&workspace.root);
+    build
+}
+
+/// The program that [`build`] makes.
+pub fn of_tests(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debug/linmap")
+}
+
+/// `cargo xtask linmap`: builds the tool as it is released, and runs it here.
+pub fn run(workspace: &Workspace, arguments: &ToolArgs) -> Result<ExitCode> {
+    let manifest = workspace.root.join("Cargo.toml");
+    let mut build = Command::new(cargo());
+    build.args(["build", "--quiet", "--release", "--package", "linmap-cli", "--bin", "linmap"]);
+    build.arg("--manifest-path").arg(manifest);
+    if !process::status(&mut build)?.success() {
+        bail!("building linmap failed: {}", process::line(&build));
+    }
+    let mut linmap = Command::new(workspace.target.join("release/linmap"));
+    let status = process::start(linmap.args(&arguments.arguments))?.wait().context("waiting for linmap")?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => Ok(ExitCode::from(code)),
+        None => bail!("linmap ended with {status}"),
+    }
+}
+
+/// `cargo xtask install`.
+pub fn install(workspace: &Workspace, arguments: &InstallArgs) -> Result<ExitCode> {
+    let mut install = Command::new(cargo());
+    install.args(["install", "--locked", "--path"]).arg(workspace.root.join("cli"));
+    let (program, data) = match &arguments.prefix {
+        Some(prefix) => {
+            install.arg("--root").arg(prefix);
+            (prefix.join("bin/linmap"), prefix.join("share"))
+        }
+        None => (cargo_root()?.join("bin/linmap"), data_home()?),
+    };
+    if !process::status(&mut install)?.success() {
+        bail!("installing linmap failed: {}", process::line(&install));
+    }
+    println!("{}", program.display());
+    for (shell, place) in COMPLETIONS {
+        let path = data.join(place);
+        let script = process::capture(Command::new(&program).args(["completions", shell]))?;
+        write_atomically(&path, script.as_bytes())?;
+        println!("{} (completions of {shell})", path.display());
+    }
+    let pages = data.join("man/man1");
+    process::capture(Command::new(&program).arg("man").arg(&pages))?;
+    println!("{} (manual pages)", pages.join("linmap*.1").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where shells look for the completions of a program, below the folder for data.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "bash-completion/completions/linmap"),
+    ("zsh", "zsh/site-functions/_linmap"),
+    ("fish", "fish/vendor_completions.d/linmap.fish"),
+];
+
+/// Where `cargo install` puts programs, as its manual says, apart from what a configuration file of
+/// cargo's may say.
+fn cargo_root() -> Result<PathBuf> {
+    match folder("CARGO_INSTALL_ROOT").or_else(|| folder("CARGO_HOME")) {
+        Some(root) => Ok(root),
+        None => Ok(home()?.join(".cargo")),
+    }
+}
+
+fn data_home() -> Result<PathBuf> {
+    match folder("XDG_DATA_HOME") {
+        Some(data) => Ok(data),
+        None => Ok(home()?.join(".local/share")),
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    folder("HOME").context("HOME is not set; say where with --prefix DIR")
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(variable)?;
+    Path::new(&value).is_absolute().then(|| value.into())
+}
