@@ -125,14 +125,14 @@ fn geometries() -> Vec<(Geometry, bool)> {
 
 fn access_name(access: Access) -> &'static str {
     match access {
-        Access::KernelReadWrite => "RW",
-        Access::KernelReadOnly => "ro",
-        Access::UserReadWrite => "RW USR",
-        Access::UserReadOnly => "ro USR",
+        Access::KernelReadWrite | Access::KernelReadWriteDirty => "RW",
+        Access::KernelReadOnly | Access::KernelReadWriteClean => "ro",
+        Access::UserReadWrite | Access::UserReadWriteDirty => "RW USR",
+        Access::UserReadOnly | Access::UserReadWriteClean => "ro USR",
         Access::GuestNone => "-- GST",
-        Access::GuestReadOnly => "ro GST",
+        Access::GuestReadOnly | Access::GuestReadWriteClean => "ro GST",
         Access::GuestWriteOnly => "WO GST",
-        Access::GuestReadWrite => "RW GST",
+        Access::GuestReadWrite | Access::GuestReadWriteDirty => "RW GST",
     }
 }
 

@@ -1,15 +1,77 @@
-//! `linmap check`.
+//! `linmap check`: the model's verdict on a trace of table edits.
+//!
+//! The events are parsed by one thread and judged by another, a batch at a time, so that a trace
+//! may have any length. A violation is shown by the fewest events that make it: those that may take
+//! part are gathered in a second pass over a file, or from the last events of a pipe.
+
+mod events;
+mod explain;
+mod history;
+mod input;
+mod json;
+mod judge;
+mod report;
+
+use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use input::Input;
+use judge::Options;
 
-pub const HELP: &str = "";
+/// Examples of `linmap check`.
+pub const HELP: &str = "\
+A trace is lines of events, described in crates/trace/README.md: the machine, its memory, and the \
+stores, barriers, TLBIs and register writes of each CPU. casemate's traces are read, too.
+
+Examples:
+  linmap check edit.trace
+  linmap check --all --json edit.trace
+  zstd -dc long.trace.zst | linmap check --history 1000000 -
+
+Exit codes: 0 legal, 1 illegal, 2 the trace can't be read.";
 
 #[derive(Debug, clap::Args)]
-pub struct CheckArgs {}
+pub struct CheckArgs {
+    /// The trace; - for standard input
+    trace: PathBuf,
+    /// Go on behind a violation, and count them by rule and place
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// How many of the last events of a pipe are kept to show a violation by
+    #[arg(long, value_name = "EVENTS", default_value_t = 1 << 18, value_parser = parse_history)]
+    history: usize,
+}
+
+/// The most violations that are shown by their events.
+const SHOWN: usize = 16;
+
+fn parse_history(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(events @ 1..=0x1000_0000) => Ok(events),
+        _ => Err(format!("must be 1 to {}", 0x1000_0000)),
+    }
+}
 
 /// `linmap check`.
-pub fn run(_arguments: &CheckArgs, _output: &mut Output) -> Result<Outcome, Failure> {
-    Err(Failure::new("being built"))
+pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failure> {
+    let input = Input::open(&arguments.trace)?;
+    let options = Options {
+        all: arguments.all,
+        history: arguments.history,
+        shown: SHOWN,
+        verbosity: output.verbosity(),
+    };
+    let judged = judge::judge(input, &options)?;
+    let place = |pc: u64| format!("{pc:#x}");
+    if arguments.json {
+        output.line(format_args!("{:#}", json::value(&judged, &place)))?;
+    } else {
+        report::print(&judged, arguments.all, &place, output)?;
+    }
+    Ok(if judged.legal.is_some() { Outcome::Good } else { Outcome::Bad })
 }

@@ -52,8 +52,8 @@ pub fn root_members(root: &Root) -> String {
         "first": hex(first.0),
         "id": id,
         "mair": mair.map(hex),
-        "hardware_access_flag": root.updates != HardwareUpdates::None,
-        "hardware_dirty_state": root.updates == HardwareUpdates::AccessFlagAndDirtyState,
+        "hardware_access_flag": root.updates != HardwareUpdates::Off,
+        "hardware_dirty_state": root.updates == HardwareUpdates::AccessedAndDirty,
         "table_permissions": root.has_table_permissions,
         "writable_never_executes": root.writable_never_executes,
     });

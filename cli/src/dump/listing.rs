@@ -35,9 +35,9 @@ pub fn heading(root: &Root) -> String {
         (false, None) => text += ", MAIR unknown: memory types by index",
     }
     match root.updates {
-        HardwareUpdates::None => {}
-        HardwareUpdates::AccessFlag => text += ", HA",
-        HardwareUpdates::AccessFlagAndDirtyState => text += ", HA, HD",
+        HardwareUpdates::Off => {}
+        HardwareUpdates::Accessed => text += ", HA",
+        HardwareUpdates::AccessedAndDirty => text += ", HA, HD",
     }
     if !root.has_table_permissions {
         text += ", HPD";

@@ -131,10 +131,10 @@ impl Decoder {
     /// where DBM is set.
     pub fn updated_bits(&self, bits: u64) -> u64 {
         match self.updates {
-            HardwareUpdates::None => 0,
-            HardwareUpdates::AccessFlag => ACCESSED,
-            HardwareUpdates::AccessFlagAndDirtyState if bits & DIRTY_MODIFIER != 0 => ACCESSED | AP2,
-            HardwareUpdates::AccessFlagAndDirtyState => ACCESSED,
+            HardwareUpdates::Off => 0,
+            HardwareUpdates::Accessed => ACCESSED,
+            HardwareUpdates::AccessedAndDirty if bits & DIRTY_MODIFIER != 0 => ACCESSED | AP2,
+            HardwareUpdates::AccessedAndDirty => ACCESSED,
         }
     }
 
@@ -142,10 +142,11 @@ impl Decoder {
     /// tables that take `tables` away.
     pub fn meaning(&self, bits: u64, level: Level, tables: TablePermissions) -> Meaning {
         let regime = self.geometry.regime();
-        let own = (Access::from_bits(bits, regime), Execute::from_bits(bits, regime));
+        // DBM stands among the flags, and counts where hardware manages the dirty state.
+        let own = (Access::from_bits(bits & !DIRTY_MODIFIER, regime), Execute::from_bits(bits, regime));
         let (access, execute) = (tables.restrict_access(own.0), tables.restrict_execute(own.1));
         let dirty_state = bits & DIRTY_MODIFIER != 0
-            && self.updates == HardwareUpdates::AccessFlagAndDirtyState
+            && self.updates == HardwareUpdates::AccessedAndDirty
             && !tables.takes(TablePermissions::READ_ONLY);
         let (execute, rights) = self.rights(access, execute, dirty_state);
         Meaning {
@@ -177,12 +178,13 @@ impl Decoder {
             Regime::El3 => (1 << 3, 0),
         };
         let writers = match access {
-            Access::KernelReadWrite => kernel,
-            Access::UserReadWrite => kernel | user,
+            Access::KernelReadWrite | Access::KernelReadWriteDirty | Access::KernelReadWriteClean => kernel,
+            Access::UserReadWrite | Access::UserReadWriteDirty | Access::UserReadWriteClean => kernel | user,
             Access::KernelReadOnly if has_dirty_state => kernel,
             Access::UserReadOnly if has_dirty_state => kernel | user,
             Access::KernelReadOnly | Access::UserReadOnly => 0,
             Access::GuestReadWrite | Access::GuestWriteOnly => kernel | user,
+            Access::GuestReadWriteDirty | Access::GuestReadWriteClean => kernel | user,
             Access::GuestReadOnly if has_dirty_state => kernel | user,
             Access::GuestReadOnly | Access::GuestNone => 0,
         };
@@ -281,7 +283,7 @@ mod tests {
             shareability: Some(Shareability::Inner),
             writable_never_executes: false,
             has_table_permissions: true,
-            updates: HardwareUpdates::None,
+            updates: HardwareUpdates::Off,
         }
     }
 
@@ -314,9 +316,9 @@ mod tests {
     fn a_clean_leaf_is_writable_where_hardware_manages_the_dirty_state() {
         let clean = Attributes::KERNEL_TEXT.bits(Geometry::K4_48) | DIRTY_MODIFIER;
         for (updates, writers) in [
-            (HardwareUpdates::None, 0),
-            (HardwareUpdates::AccessFlag, 0),
-            (HardwareUpdates::AccessFlagAndDirtyState, 0b10),
+            (HardwareUpdates::Off, 0),
+            (HardwareUpdates::Accessed, 0),
+            (HardwareUpdates::AccessedAndDirty, 0b10),
         ] {
             let root = Root { updates, ..root(Geometry::K4_48) };
             let found = Decoder::new(&root).meaning(clean, Level::L3, TablePermissions::ALL);

@@ -3,6 +3,7 @@
 use linmap_trace::{Access, Domain, Tlbi};
 
 use crate::descriptor::is_cacheable;
+use crate::forget::RECENT;
 use crate::machine::{Check, LeftRoot, Machine, Root};
 use crate::places::EntryPlaces;
 use crate::scope::Scope;
@@ -29,6 +30,7 @@ impl Machine {
             }
         }
         if access == Access::All {
+            self.edit += 1;
             let mut issued = std::mem::take(&mut self.cpus[cpu].tlbis);
             // Invalidations that one DSB completes may have executed in any order. A leaf that was
             // invalidated alone is cached again while a walk cache leads to it, so the worst order
@@ -39,6 +41,10 @@ impl Machine {
                 if scope.broadcast && domain == Domain::Nsh {
                     self.cpus[cpu].tlbis.push((scope, since));
                 } else {
+                    if self.recent.len() == RECENT {
+                        self.recent.pop_front();
+                    }
+                    self.recent.push_back((scope, since));
                     self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { own })?;
                 }
             }

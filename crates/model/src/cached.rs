@@ -32,6 +32,8 @@ pub(crate) struct Held {
     pub runs: u64,
     /// When it was overwritten last.
     pub replaced: u64,
+    /// The number of DSBs of reads and writes before that.
+    pub edit: u64,
     /// At stage 2: only translations that combine both stages may still be cached.
     pub combined: bool,
 }
@@ -62,6 +64,7 @@ impl Cached {
         if let Some(other) = list.iter_mut().find(same) {
             other.since = other.since.max(held.since);
             other.replaced = other.replaced.max(held.replaced);
+            other.edit = other.edit.max(held.edit);
             other.cpus |= held.cpus;
             other.runs |= held.runs;
             other.limits = other.limits.or(held.limits);

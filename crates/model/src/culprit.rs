@@ -38,32 +38,52 @@ impl Culprit {
     /// What `violation`, which ended the run of `events` on `machine`, is about.
     pub fn of(machine: &Machine, events: &[Event], violation: &Violation) -> Option<Self> {
         let va = violation.va?;
-        Space::ALL.into_iter().find_map(|space| {
-            let shape = machine.shapes[space.index()];
-            let concerned = |held: &&Held| {
-                machine.roots[held.root as usize].space == space
-                    && touches(shape, held, va, va)
-                    && violation.cpu.is_none_or(|cpu| held.cpus >> cpu & 1 == 1)
-            };
-            let all = || {
-                let unfinished = machine.cpus.iter().flat_map(|cpu| &cpu.invalidated);
-                machine.cached.of(space).all().chain(unfinished).filter(concerned)
-            };
-            let pointer = |held: &&Held| machine.leaf(held.root, held.level, held.value).is_none();
-            let entry = all()
-                .find(|held| Some(held.value) == violation.old)
-                .or_else(|| all().filter(pointer).max_by_key(|held| held.level));
-            match entry {
-                Some(held) => Some(Self {
-                    what: What::Entry(*held),
-                    space,
-                    cpu: violation.cpu.unwrap_or_else(|| first_cpu(held.cpus)),
-                    since: held.replaced as usize,
-                }),
-                None if shape.holds(space, va) => Self::tree(machine, events, violation, space),
-                None => None,
+        Space::ALL.into_iter().find_map(|space| match Self::entry(machine, violation, space) {
+            Some(held) => Some(Self {
+                what: What::Entry(held),
+                space,
+                cpu: violation.cpu.unwrap_or_else(|| first_cpu(held.cpus)),
+                since: held.replaced as usize,
+            }),
+            None if machine.shapes[space.index()].holds(space, va) => {
+                Self::tree(machine, events, violation, space)
             }
+            None => None,
         })
+    }
+
+    /// The first event that can have removed what `violation` is about, as far as it is known
+    /// without the events. A tree counts from when it was left for certain.
+    pub fn since(machine: &Machine, violation: &Violation) -> Option<usize> {
+        let va = violation.va?;
+        Space::ALL.into_iter().find_map(|space| match Self::entry(machine, violation, space) {
+            Some(held) => Some(held.replaced as usize),
+            None if machine.shapes[space.index()].holds(space, va) => {
+                let left = machine.cpus.get(violation.cpu?)?.left[space.index()].first()?;
+                Some(left.since as usize)
+            }
+            None => None,
+        })
+    }
+
+    /// The overwritten descriptor of `space` that `violation` is about.
+    pub fn entry(machine: &Machine, violation: &Violation, space: Space) -> Option<Held> {
+        let va = violation.va?;
+        let shape = machine.shapes[space.index()];
+        let concerned = |held: &&Held| {
+            machine.roots[held.root as usize].space == space
+                && touches(shape, held, va, va)
+                && violation.cpu.is_none_or(|cpu| held.cpus >> cpu & 1 == 1)
+        };
+        let all = || {
+            let unfinished = machine.cpus.iter().flat_map(|cpu| &cpu.invalidated);
+            machine.cached.of(space).all().chain(unfinished).filter(concerned)
+        };
+        let pointer = |held: &&Held| machine.leaf(held.root, held.level, held.value).is_none();
+        all()
+            .find(|held| Some(held.value) == violation.old)
+            .or_else(|| all().filter(pointer).max_by_key(|held| held.level))
+            .copied()
     }
 
     fn tree(machine: &Machine, events: &[Event], violation: &Violation, space: Space) -> Option<Self> {

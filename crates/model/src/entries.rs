@@ -48,7 +48,10 @@ impl Machine {
                 let run = (entries as u64) << leaf.shift;
                 // A root may be shorter than a run.
                 let fits = entries <= shape.entries(place.level);
-                if leaf.contiguous && run > 0 && (!fits || (leaf.pa ^ place.va) & (run - 1) != 0) {
+                let first = place.pa & !(8 * entries.max(1) as u64 - 1);
+                let excused = self.is_excused_run(place.root, place.level, first);
+                if leaf.contiguous && run > 0 && !excused && (!fits || (leaf.pa ^ place.va) & (run - 1) != 0)
+                {
                     return Err(violation(Rule::MisalignedRun));
                 }
                 Ok(())

@@ -14,6 +14,8 @@ mod descriptor;
 mod dirty;
 mod dormant;
 mod entries;
+mod excerpt;
+mod forget;
 mod fresh;
 mod guest;
 mod invalidate;
@@ -49,6 +51,8 @@ pub mod event {
 }
 
 pub use config::{Config, ConfigError};
+pub use excerpt::{Breadth, Chosen, Excerpt};
+pub use forget::Resumed;
 pub use linmap_trace::Event;
 pub use machine::Machine;
 pub use miss::Miss;

@@ -1,5 +1,6 @@
 //! The state of the machine, and look-ups in it.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use linmap_trace::Use;
@@ -165,6 +166,17 @@ pub struct Machine {
     pub(crate) runs: FxHashSet<(u32, i8, u64, u64)>,
     /// The time: the number of the present event, from 1.
     pub(crate) now: u64,
+    /// The number of DSBs of reads and writes so far: what was overwritten between two of them is
+    /// one edit.
+    pub(crate) edit: u64,
+    /// TLBIs that were complete last, with the time at which each was issued.
+    pub(crate) recent: VecDeque<(Scope, u64)>,
+    /// What was reported of the present event.
+    pub(crate) reported: Vec<Violation>,
+    /// Contiguous runs that were reported, until they are even again: root, level, first entry.
+    pub(crate) excused: FxHashSet<(u32, i8, u64)>,
+    /// Pages that were freed though walks reach them.
+    pub(crate) freed: FxHashSet<u64>,
     /// Steps of a search that the present event may still take.
     pub(crate) work: u64,
     /// The uses of each table.
@@ -218,6 +230,11 @@ impl Machine {
             updates: false,
             runs: FxHashSet::default(),
             now: 0,
+            edit: 0,
+            recent: VecDeque::new(),
+            reported: Vec::new(),
+            excused: FxHashSet::default(),
+            freed: FxHashSet::default(),
             work: 0,
             tables: FxHashMap::default(),
             places: 0,
@@ -228,6 +245,11 @@ impl Machine {
             broken: None,
             config: config.clone(),
         })
+    }
+
+    /// The machine as it was described.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The newest value of the word at `pa`, a multiple of 8; `None` when nothing was stored there.

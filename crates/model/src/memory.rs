@@ -316,6 +316,37 @@ impl Memory {
         self.existing(pa).is_some_and(|page| page.older != [0; WORDS / 64])
     }
 
+    /// Whether the page of `pa` holds a part of a table that can be walked.
+    pub fn is_table(&self, pa: u64) -> bool {
+        self.existing(pa).is_some_and(|page| page.table)
+    }
+
+    /// The CPU that made first stores to the page of `pa` which are not ordered: a set.
+    pub fn first_by(&self, pa: u64) -> u64 {
+        self.existing(pa).filter(|page| page.first_by != u8::MAX).map_or(0, |page| 1 << page.first_by)
+    }
+
+    /// The CPUs whose stores to the word at `pa` are not ordered: a set.
+    pub fn storing(&self, pa: u64) -> u64 {
+        self.older.get(&pa).into_iter().flatten().fold(0, |cpus, older| cpus | 1 << older.by)
+    }
+
+    /// Takes every word of the page of `pa` that is unknown as 0, and as seen by every walker.
+    pub fn make_known(&mut self, pa: u64) {
+        let at = self.page(pa);
+        let page = &mut self.pages[at as usize];
+        for word in 0..WORDS {
+            if !bit(&page.known, word) {
+                page.words[word] = 0;
+            }
+        }
+        page.known = [u64::MAX; WORDS / 64];
+        page.unknown_seen = [0; WORDS / 64];
+        for older in self.older.values_mut() {
+            older.retain(|older| older.value.is_some());
+        }
+    }
+
     /// Sets whether the page of `pa` holds a part of a table that can be walked.
     pub fn mark_table(&mut self, pa: u64, table: bool) {
         let at = self.page(pa);

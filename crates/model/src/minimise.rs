@@ -16,18 +16,20 @@ pub fn minimise<F>(trace: &Trace, mut fails: F) -> Trace
 where
     F: FnMut(&Trace) -> bool,
 {
-    minimise_keeping(trace, &[], |trace, _| fails(trace))
+    minimise_keeping(trace, &[], |trace, _| fails(trace)).0
 }
 
 /// As [`minimise`], but the events with the numbers `kept`, in ascending order, are not dropped.
-/// `fails` is called with their numbers in the shorter trace.
-pub(crate) fn minimise_keeping<F>(trace: &Trace, kept: &[usize], mut fails: F) -> Trace
+/// `fails` is called with their numbers in the shorter trace. Returns also which events of `trace`
+/// are left.
+pub(crate) fn minimise_keeping<F>(trace: &Trace, kept: &[usize], mut fails: F) -> (Trace, Vec<usize>)
 where
     F: FnMut(&Trace, &[usize]) -> bool,
 {
     let mut candidate = trace.clone();
     if !fails(&candidate, kept) {
-        return candidate;
+        let all = (0..candidate.events.len()).collect();
+        return (candidate, all);
     }
     let mut numbers = Vec::new();
     let mut fails = |events: &[Candidate]| {
@@ -42,7 +44,7 @@ where
         .events
         .iter()
         .enumerate()
-        .map(|(nth, &event)| Candidate { event, kept: is_kept(nth) })
+        .map(|(nth, &event)| Candidate { event, kept: is_kept(nth), nth })
         .collect();
     cut_tail(&mut events, &mut fails);
     let mut chunk = events.len().div_ceil(2);
@@ -56,7 +58,9 @@ where
             break;
         }
     }
-    Trace { config: trace.config.clone(), events: events.iter().map(|candidate| candidate.event).collect() }
+    let left = events.iter().map(|candidate| candidate.event).collect();
+    let numbers = events.iter().map(|candidate| candidate.nth).collect();
+    (Trace { config: trace.config.clone(), events: left }, numbers)
 }
 
 /// An event that may be dropped, unless it is kept.
@@ -64,6 +68,8 @@ where
 struct Candidate {
     event: Event,
     kept: bool,
+    /// Its number in the whole trace.
+    nth: usize,
 }
 
 /// Cuts off what follows the shortest failing prefix that halving finds.

@@ -74,7 +74,7 @@ impl Machine {
     }
 
     /// The table that a base register with `value` names.
-    fn base_table(&self, cpu: usize, space: Space, value: u64) -> Check<u64> {
+    pub(crate) fn base_table(&self, cpu: usize, space: Space, value: u64) -> Check<u64> {
         if self.tcr(cpu) & walks_off(space) != 0 {
             return Ok(NO_TABLE);
         }
@@ -105,7 +105,7 @@ impl Machine {
     }
 
     /// The ASID or VMID of the trees of a base register with `value`.
-    fn base_id(&self, cpu: usize, space: Space, value: u64) -> Check<u16> {
+    pub(crate) fn base_id(&self, cpu: usize, space: Space, value: u64) -> Check<u16> {
         let violation = |rule| Err(Violation::new(rule).on_cpu(cpu).at_pa(value));
         let state = &self.cpus[cpu];
         let field = (value >> 48) as u16;

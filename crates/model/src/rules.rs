@@ -100,6 +100,17 @@ impl Rule {
         }
     }
 
+    /// The section of the Arm ARM (DDI 0487) that the rule is from, where it is from one alone.
+    pub const fn section(self) -> Option<&'static str> {
+        match self {
+            Self::OutputAddress | Self::MemoryType | Self::Shareability | Self::Global | Self::NextTable => {
+                Some("D8.16.1")
+            }
+            Self::Size => Some("D8.16.2"),
+            _ => self.id(),
+        }
+    }
+
     /// The rule in a sentence.
     pub const fn text(self) -> &'static str {
         match self {

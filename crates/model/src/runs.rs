@@ -73,6 +73,9 @@ impl Machine {
             return Ok(());
         }
         let first = place.pa & !(8 * run as u64 - 1);
+        if self.is_excused_run(place.root, place.level, first) {
+            return Ok(());
+        }
         let words = self.memory.words(first, run);
         let any = words.iter().fold(old | new, |any, word| any | word) & CONTIGUOUS;
         if any == 0 || words.len() < run {
@@ -119,12 +122,24 @@ impl Machine {
         let runs = std::mem::take(&mut self.runs);
         let mut runs: Vec<_> = runs.into_iter().collect();
         runs.sort_unstable();
-        for (root, level, first, va) in runs {
+        for (nth, &(root, level, first, va)) in runs.iter().enumerate() {
             if self.is_table(first, root, level) {
-                self.check_whole(root, level, first, va)?;
+                let judged = self.check_whole(root, level, first, va);
+                if judged.is_ok() {
+                    self.excused.remove(&(root, level, first));
+                } else if !self.is_excused_run(root, level, first) {
+                    // What was not looked at is due the next time.
+                    self.runs.extend(&runs[nth + 1..]);
+                    return judged;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether the contiguous run whose first entry is at `first` was reported already.
+    pub(crate) fn is_excused_run(&self, root: u32, level: i8, first: u64) -> bool {
+        !self.excused.is_empty() && self.excused.contains(&(root, level, first))
     }
 
     /// Checks the run of `root` at `level` whose first entry is at `first` and translates `va`.

@@ -138,14 +138,17 @@ impl Machine {
 
     /// Checks that a DSB has ordered every store to an entry that can be walked.
     fn check_ordered(&self) -> Check {
-        let found = self.memory.unordered().find_map(|pa| {
-            let mut found = None;
-            self.each_place(pa, |place| {
-                found = Some(Violation::new(Rule::Unordered).at_va(place.va).at_pa(pa));
-            });
-            found
-        });
-        found.map_or(Ok(()), Err)
+        let mut first: Option<(u64, u64)> = None;
+        for pa in self.memory.unordered() {
+            if first.is_some_and(|(first, _)| first < pa) {
+                continue;
+            }
+            self.each_place(pa, |place| first = Some((pa, place.va)));
+        }
+        match first {
+            Some((pa, va)) => Err(Violation::new(Rule::Unordered).at_va(va).at_pa(pa)),
+            None => Ok(()),
+        }
     }
 
     /// Checks that `side`, from which the tables above it took away what `limits` say, translates

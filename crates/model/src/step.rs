@@ -8,7 +8,7 @@ use crate::space::Space;
 use crate::violation::Violation;
 
 /// The most entries that one event may make the model compare.
-const MAX_WORK: u64 = 1 << 28;
+pub(crate) const MAX_WORK: u64 = 1 << 28;
 
 /// The most words that one event stores: more than any table has.
 const MAX_FILL: u64 = 1 << 20;
@@ -34,7 +34,7 @@ impl Machine {
         })
     }
 
-    fn run(&mut self, event: &Event) -> Check {
+    pub(crate) fn run(&mut self, event: &Event) -> Check {
         match *event {
             Event::Store { cpu, pa, value, via } => {
                 self.check_cpu(cpu)?;

@@ -120,6 +120,7 @@ impl Machine {
                 cpus: holders,
                 runs,
                 replaced: self.now,
+                edit: self.edit,
                 combined: false,
             };
             let known = self.cached.of_mut(space).add(held);

@@ -95,7 +95,7 @@ impl Machine {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
                 _ => 0,
             };
-            let replaced = self.now;
+            let (replaced, edit) = (self.now, self.edit);
             let limits = self.limits_at(place)?;
             let held = Held {
                 root,
@@ -107,6 +107,7 @@ impl Machine {
                 cpus,
                 runs,
                 replaced,
+                edit,
                 combined: false,
             };
             if let Entry::Table(next) = entry {

@@ -22,13 +22,15 @@ pub struct Witness {
     pub trace: Trace,
     /// What they break; its event is one of theirs.
     pub violation: Violation,
+    /// The number of each event in the trace that the witness is of.
+    pub numbers: Vec<usize>,
     /// The TLBIs and DSBs since the entry in question was overwritten, or its tree left, that did
     /// not do away with it, in order.
     pub missed: Vec<Missed>,
     /// The number of TLBIs that are left out because they name addresses further away.
     pub left_out: usize,
     /// A note on each event, such as the level and address of the entry that it stores.
-    notes: Vec<Option<String>>,
+    pub notes: Vec<Option<String>>,
 }
 
 /// A TLBI or DSB that did not do away with what is still held.
@@ -50,20 +52,32 @@ impl Trace {
     /// # Errors
     /// [`ConfigError`] of an impossible machine.
     pub fn witness(&self) -> Result<Option<Witness>, ConfigError> {
+        self.witness_with(&[])
+    }
+
+    /// As [`witness`](Self::witness), but the events with the numbers `shown`, in ascending order,
+    /// are never left out.
+    ///
+    /// # Errors
+    /// [`ConfigError`] of an impossible machine.
+    pub fn witness_with(&self, shown: &[usize]) -> Result<Option<Witness>, ConfigError> {
         let Err(found) = self.check()? else { return Ok(None) };
         let (all, culprit) = self.misses()?;
-        let kept = kept(&all, culprit.as_ref());
+        let mut kept = kept(&all, culprit.as_ref());
+        kept.extend(shown.iter().filter(|event| **event <= found.event));
+        kept.sort_unstable();
+        kept.dedup();
         let addresses = |events: &mut dyn Iterator<Item = usize>| {
             events.filter(|event| matches!(self.events.get(*event), Some(Event::Tlbi { .. }))).count()
         };
         let left_out =
-            addresses(&mut all.iter().map(|(event, _)| *event)) - addresses(&mut kept.iter().copied());
+            addresses(&mut all.iter().map(|(event, _)| *event).filter(|event| !kept.contains(event)));
         let reasons = |misses: &[(usize, Option<Miss>)], kept: &[usize]| -> Vec<_> {
             let of = |event: &usize| misses.iter().find(|(other, _)| other == event);
             kept.iter().map(|event| of(event).map(|(_, why)| *why)).collect()
         };
         let expected = reasons(&all, &kept);
-        let trace = minimise_keeping(self, &kept, |trace, kept| {
+        let (trace, numbers) = minimise_keeping(self, &kept, |trace, kept| {
             // What was kept has to miss the same for the same reasons.
             matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found))
                 && (kept.is_empty()
@@ -74,7 +88,7 @@ impl Trace {
         let missed =
             misses.into_iter().filter_map(|(event, why)| Some(Missed { event, why: why? })).collect();
         let notes = notes(&trace)?;
-        Ok(Some(Witness { trace, violation, missed, left_out, notes }))
+        Ok(Some(Witness { trace, violation, numbers, missed, left_out, notes }))
     }
 
     /// Every TLBI and DSB since what is held was overwritten or left, and what is held.

@@ -10,6 +10,7 @@ mod names;
 mod number;
 mod quote;
 mod read;
+mod recorded;
 mod words;
 mod write;
 
@@ -20,4 +21,5 @@ pub use malformed::{Found, LineError, Malformed};
 pub use names::{barrier_name, barrier_named};
 pub use number::{NumberError, number};
 pub use quote::Quote;
+pub use recorded::Recorded;
 pub use words::Word;

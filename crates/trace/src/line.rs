@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::head::{Head, Ram};
+use crate::recorded::Recorded;
 
 /// A line of a trace: a [`Head`], then [`Ram`], then [`Event`]s.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -11,11 +12,11 @@ pub enum Line {
     /// Memory of the machine.
     Ram(Ram),
     /// What happens.
-    Event(Event),
+    Event(Recorded),
 }
 
 impl From<Event> for Line {
     fn from(event: Event) -> Self {
-        Self::Event(event)
+        Self::Event(event.into())
     }
 }

@@ -5,6 +5,7 @@ use crate::head::{GRANULES, Head, PAGE, Ram};
 use crate::line::Line;
 use crate::malformed::{LineError, Malformed};
 use crate::names::barrier_named;
+use crate::recorded::Recorded;
 use crate::words::{Word, Words};
 
 impl Line {
@@ -18,20 +19,29 @@ impl Line {
     pub fn read(line: &[u8]) -> Result<Option<Self>, LineError> {
         let mut words = Words::of(line);
         let Some(first) = words.next() else { return Ok(None) };
-        let line = match first.bytes {
-            b"machine" => Self::Machine(head(&mut words)?),
-            b"ram" => Self::Ram(Ram { start: words.word().number()?, len: words.word().number()? }),
+        let event = match first.bytes {
+            [b'0'..=b'9', ..] => on_cpu(first.small()?, &mut words)?,
+            b"settled" => Event::Settled,
             b"free" => {
                 let pa = words.word().multiple(PAGE)?;
                 let len = words.word();
-                Self::Event(Event::Free { pa, len: len.length().and(len.multiple(PAGE))? })
+                Event::Free { pa, len: len.length().and(len.multiple(PAGE))? }
             }
-            b"settled" => Self::Event(Event::Settled),
-            [b'0'..=b'9', ..] => Self::Event(on_cpu(first.small()?, &mut words)?),
+            b"machine" => {
+                let head = head(&mut words)?;
+                words.end()?;
+                return Ok(Some(Self::Machine(head)));
+            }
+            b"ram" => {
+                let ram = Ram { start: words.word().number()?, len: words.word().number()? };
+                words.end()?;
+                return Ok(Some(Self::Ram(ram)));
+            }
             _ => return Err(first.unknown("an event", Malformed::UnknownEvent)),
         };
+        let pc = words.optional("pc=")?;
         words.end()?;
-        Ok(Some(line))
+        Ok(Some(Self::Event(Recorded { event, pc })))
     }
 }
 
@@ -56,13 +66,7 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
         }
         b"update" => {
             let (pa, value) = (words.word().multiple(8)?, words.word().number()?);
-            let mut next = words.next();
-            let old = next.filter(|word| word.bytes.starts_with(b"old="));
-            if old.is_some() {
-                next = words.next();
-            }
-            let old = old.map(|word| word.after("old=")?.number()).transpose()?;
-            let via = next.map(|word| word.after("via=")?.number()).transpose()?;
+            let (old, via) = (words.optional("old=")?, words.optional("via=")?);
             Event::Update { cpu, pa, value, old, via }
         }
         b"fill" => {
@@ -108,7 +112,7 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
 fn stored(words: &mut Words<'_>) -> Result<(u64, u64, Option<u64>), LineError> {
     let pa = words.word().multiple(8)?;
     let value = words.word().number()?;
-    let via = words.next().map(|word| word.after("via=")?.number()).transpose()?;
+    let via = words.optional("via=")?;
     Ok((pa, value, via))
 }
 

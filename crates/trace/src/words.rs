@@ -106,29 +106,53 @@ pub(crate) struct Words<'a> {
     at: usize,
 }
 
+/// Whether a word ends before `byte`. Words follow each other by the million, so a byte is looked at
+/// once.
+fn is_space(byte: u8) -> bool {
+    byte <= b' ' && byte.is_ascii_whitespace()
+}
+
 impl<'a> Words<'a> {
     pub fn of(line: &'a [u8]) -> Self {
-        Self { text: line.split(|&byte| byte == b'#').next().unwrap_or_default(), at: 0 }
+        Self { text: line, at: 0 }
     }
 
     /// The next word; an empty one after the last.
+    #[inline]
     pub fn word(&mut self) -> Word<'a> {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace());
-        let rest = start.and_then(|start| rest.get(start..)).unwrap_or_default();
-        let len = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+        let start = rest.iter().position(|byte| !is_space(*byte)).unwrap_or(rest.len());
+        let rest = rest.get(start..).unwrap_or_default();
+        let len = rest.iter().position(|&byte| is_space(byte) || byte == b'#').unwrap_or(rest.len());
         let bytes = rest.get(..len).unwrap_or_default();
-        let column = match start {
-            Some(start) => self.at + start + 1,
-            None => self.text.trim_ascii_end().len() + 1,
+        let column = match len {
+            // After the last word, however much space or comment follows.
+            0 => self.text.get(..self.at).unwrap_or_default().trim_ascii_end().len() + 1,
+            _ => self.at + start + 1,
         };
-        self.at = column - 1 + len;
+        self.at += start + len;
+        if len == 0 {
+            self.text = self.text.get(..self.at).unwrap_or_default();
+        }
         Word { column, bytes }
     }
 
     /// The next word; `None` after the last.
     pub fn next(&mut self) -> Option<Word<'a>> {
         Some(self.word()).filter(|word| !word.bytes.is_empty())
+    }
+
+    /// The number behind `key`, if the next word begins with it.
+    pub fn optional(&mut self, key: &'static str) -> Result<Option<u64>, LineError> {
+        let before = self.at;
+        match self.next() {
+            Some(word) if word.bytes.starts_with(key.as_bytes()) => Ok(Some(word.after(key)?.number()?)),
+            Some(_) => {
+                self.at = before;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
     }
 
     /// What follows `key` in the next word.

@@ -1,8 +1,8 @@
 //! Lines of a trace: each is read as it was written, and an error says what is wrong and where.
 
 use linmap_trace::{
-    Access, Domain, Event, Found, Head, Line, LineError, Malformed, Quote, Ram, Register, Tlbi, TlbiScope,
-    Use,
+    Access, Domain, Event, Found, Head, Line, LineError, Malformed, Quote, Ram, Recorded, Register, Tlbi,
+    TlbiScope, Use,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -105,7 +105,8 @@ fn line() -> impl Strategy<Value = Line> {
             Line::Machine(Head { cpus, bbm, granule, va_bits, pa_bits })
         }),
         1 => any::<(u64, u64)>().prop_map(|(start, len)| Line::Ram(Ram { start, len })),
-        12 => event().prop_map(Line::Event),
+        12 => (event(), any::<Option<u64>>())
+            .prop_map(|(event, pc)| Line::Event(Recorded { event, pc })),
     ]
 }
 
@@ -127,7 +128,7 @@ proptest! {
 #[test]
 fn lines_read_as_a_person_would_write_them() {
     let event = |text: &str| match Line::read(text.as_bytes()) {
-        Ok(Some(Line::Event(event))) => event,
+        Ok(Some(Line::Event(Recorded { event, pc: None }))) => event,
         other => panic!("{text}: {other:?}"),
     };
     let via = Some(0xffff_8000_0000_1000);
@@ -154,6 +155,8 @@ fn lines_read_as_a_person_would_write_them() {
     );
     assert_eq!(event("1 read 0 faults"), Event::Faults { cpu: 1, va: 0, kind: Use::Read });
     assert_eq!(event("free 0x40002000 4096"), Event::Free { pa: 0x4000_2000, len: 0x1000 });
+    let at = Recorded { event: Event::Isb { cpu: 2 }, pc: Some(0xffff_8000_8001_0040) };
+    assert_eq!(Line::read(b"2 isb pc=0xffff_8000_8001_0040"), Ok(Some(Line::Event(at))));
     for blank in ["", " \t\r", "# a comment", "  # another"] {
         assert_eq!(Line::read(blank.as_bytes()), Ok(None));
     }

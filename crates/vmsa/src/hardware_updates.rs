@@ -45,6 +45,16 @@ impl HardwareUpdates {
         }
     }
 
+    /// Returns the updates that TCR.HA and HD turn on. Without HA, HD has no effect (Arm ARM
+    /// D8.5.2).
+    pub(crate) const fn of_tcr_bits(ha: bool, hd: bool) -> Self {
+        match (ha, hd) {
+            (false, _) => Self::Off,
+            (true, false) => Self::Accessed,
+            (true, true) => Self::AccessedAndDirty,
+        }
+    }
+
     /// Returns whether hardware changes leaves at all.
     #[inline]
     pub const fn is_on(self) -> bool {

@@ -38,4 +38,4 @@ pub use permissions::{Access, Execute};
 pub use regime::{Regime, Stage2};
 pub use stage_2_registers::{Stage2Registers, VmidSize};
 pub use table_permissions::TablePermissions;
-pub use walk::{HardwareUpdates, TableRegisters, Walk, WalkError};
+pub use walk::{TableRegisters, Walk, WalkError};

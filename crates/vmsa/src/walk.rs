@@ -4,30 +4,7 @@
 use thiserror::Error;
 
 use crate::id::Mmfr0;
-use crate::{Geometry, GeometryError, Granule, Level, Pa, Regime, Shareability, Stage2, Va};
-
-/// What hardware changes in leaves (FEAT_HAFDBS).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum HardwareUpdates {
-    /// Nothing.
-    #[default]
-    None,
-    /// The access flag: TCR.HA.
-    AccessFlag,
-    /// The access flag and the dirty state: TCR.HA and TCR.HD.
-    AccessFlagAndDirtyState,
-}
-
-impl HardwareUpdates {
-    /// Without HA, HD has no effect (Arm ARM D8.5.2).
-    const fn new(ha: bool, hd: bool) -> Self {
-        match (ha, hd) {
-            (false, _) => Self::None,
-            (true, false) => Self::AccessFlag,
-            (true, true) => Self::AccessFlagAndDirtyState,
-        }
-    }
-}
+use crate::{Geometry, GeometryError, Granule, HardwareUpdates, Level, Pa, Regime, Shareability, Stage2, Va};
 
 /// The values of the registers that lead to the tables of stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -237,7 +214,7 @@ impl Walk {
             id,
             shareability: shareability(geometry, half.sh),
             has_table_permissions: !half.hpd,
-            updates: HardwareUpdates::new(ha, hd),
+            updates: HardwareUpdates::of_tcr_bits(ha, hd),
         }))
     }
 
@@ -273,7 +250,7 @@ impl Walk {
             id: if bit(19) { vmid } else { vmid & 0xff },
             shareability: shareability(geometry, vtcr >> 12),
             has_table_permissions: false,
-            updates: HardwareUpdates::new(bit(21), bit(22)),
+            updates: HardwareUpdates::of_tcr_bits(bit(21), bit(22)),
         })
     }
 }

@@ -49,7 +49,7 @@ fn both_halves_read_back_from_their_registers() {
             assert_eq!(upper.geometry, lower.geometry);
             let first = Va(u64::MAX << geometry.va_bits());
             assert_eq!((upper.root, upper.first, upper.id), (other, first, 0x1234), "{geometry:?}");
-            assert!(upper.has_table_permissions && upper.updates == HardwareUpdates::None);
+            assert!(upper.has_table_permissions && upper.updates == HardwareUpdates::Off);
         }
         seen += 1;
     }
@@ -145,11 +145,11 @@ fn hardware_updates_and_hierarchical_permissions_follow_tcr() {
         let upper = Walk::upper(BOTH_HALVES, registers, ALL_BITS).unwrap().unwrap();
         (lower.updates, lower.has_table_permissions, upper.has_table_permissions)
     };
-    assert_eq!(of(base | 1 << 39), (HardwareUpdates::AccessFlag, true, true));
-    assert_eq!(of(base | 3 << 39), (HardwareUpdates::AccessFlagAndDirtyState, true, true));
-    assert_eq!(of(base | 1 << 40), (HardwareUpdates::None, true, true), "HD alone does nothing");
-    assert_eq!(of(base | 1 << 41), (HardwareUpdates::None, false, true));
-    assert_eq!(of(base | 1 << 42), (HardwareUpdates::None, true, false));
+    assert_eq!(of(base | 1 << 39), (HardwareUpdates::Accessed, true, true));
+    assert_eq!(of(base | 3 << 39), (HardwareUpdates::AccessedAndDirty, true, true));
+    assert_eq!(of(base | 1 << 40), (HardwareUpdates::Off, true, true), "HD alone does nothing");
+    assert_eq!(of(base | 1 << 41), (HardwareUpdates::Off, false, true));
+    assert_eq!(of(base | 1 << 42), (HardwareUpdates::Off, true, false));
 }
 
 #[test]

@@ -127,9 +127,9 @@ proptest! {
         prop_assume!(align <= frames << 12);
         let mut root = root(geometry, Pa(RAM));
         root.updates = match updates {
-            0 => HardwareUpdates::None,
-            1 => HardwareUpdates::AccessFlag,
-            _ => HardwareUpdates::AccessFlagAndDirtyState,
+            0 => HardwareUpdates::Off,
+            1 => HardwareUpdates::Accessed,
+            _ => HardwareUpdates::AccessedAndDirty,
         };
         let tree = machine.read_tree(&root);
         // Each frame once at each level below each combination of permissions.

@@ -80,7 +80,7 @@ fn a_clean_page_counts_as_writable_where_hardware_makes_it_so() {
     page(&mut machine, 3, DATA, Attributes::KERNEL_TEXT);
     machine.set(LEAVES + 24, machine.get(LEAVES + 24) | DIRTY_MODIFIER);
     assert_eq!(kinds(&mut machine, std::slice::from_ref(&root)), [""; 0]);
-    let with = Root { updates: HardwareUpdates::AccessFlagAndDirtyState, ..root };
+    let with = Root { updates: HardwareUpdates::AccessedAndDirty, ..root };
     assert_eq!(kinds(&mut machine, &[with]), ["w+x"]);
 }
 
@@ -223,8 +223,8 @@ fn flags_that_hardware_updates_may_differ_within_a_run() {
     run(&mut machine, DATA);
     change(&mut machine, 5, ACCESSED);
     let with = |updates| [Root { updates, ..root.clone() }];
-    let (none, ha) = (with(HardwareUpdates::None), with(HardwareUpdates::AccessFlag));
-    let hd = with(HardwareUpdates::AccessFlagAndDirtyState);
+    let (none, ha) = (with(HardwareUpdates::Off), with(HardwareUpdates::Accessed));
+    let hd = with(HardwareUpdates::AccessedAndDirty);
     assert_eq!(kinds(&mut machine, &none), ["uneven-run"]);
     assert_eq!(kinds(&mut machine, &ha), [""; 0]);
     for index in 0..16 {

@@ -105,7 +105,7 @@ pub fn root(geometry: Geometry, table: Pa) -> Root {
         shareability: Some(Shareability::Inner),
         writable_never_executes: false,
         has_table_permissions: true,
-        updates: HardwareUpdates::None,
+        updates: HardwareUpdates::Off,
     }
 }
 

@@ -40,9 +40,10 @@ impl Ranges {
         removed
     }
 
-    /// Whether all of a range is in the set.
-    pub fn cover(&self, start: u64, end: u64) -> bool {
-        self.0.range(..=start).next_back().is_some_and(|(_, &other_end)| end <= other_end)
+    /// The range of the set that `address` lies in.
+    pub fn around(&self, address: u64) -> Option<(u64, u64)> {
+        let (&start, &end) = self.0.range(..=address).next_back()?;
+        (address < end).then_some((start, end))
     }
 
     /// Whether any of a range is in the set.
@@ -104,10 +105,11 @@ mod tests {
             let ordered: Vec<_> = ranges.iter().flat_map(|(start, end)| [start, end]).collect();
             prop_assert!(ordered.is_sorted_by(|a, b| a < b));
             for (at, &single) in singles.iter().enumerate() {
-                prop_assert_eq!(ranges.cover(at as u64, at as u64 + 1), single);
+                prop_assert_eq!(ranges.around(at as u64).is_some(), single);
             }
             let span = &singles[start as usize..(start + len) as usize];
-            prop_assert_eq!(ranges.cover(start, start + len), span.iter().all(|single| *single));
+            let covered = ranges.around(start).is_some_and(|(_, end)| start + len <= end);
+            prop_assert_eq!(covered, span.iter().all(|single| *single));
             prop_assert_eq!(ranges.meet(start, start + len), span.iter().any(|single| *single));
             let gaps = ranges.gaps(start, start + len);
             for (at, &single) in (start..).zip(span) {

@@ -109,7 +109,7 @@ fn roots(
         shareability: None,
         writable_never_executes: false,
         has_table_permissions: true,
-        updates: HardwareUpdates::None,
+        updates: HardwareUpdates::Off,
     };
     Ok((vec![root], notes))
 }

@@ -1,0 +1,242 @@
+//! `linmap check`, as a user runs it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn linmap() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_linmap"))
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/model/tests").join(name)
+}
+
+fn check(path: &Path, options: &[&str]) -> Output {
+    linmap().arg("check").args(options).arg(path).output().unwrap()
+}
+
+/// What it prints when the trace comes through a pipe.
+fn piped(bytes: &[u8], options: &[&str]) -> Output {
+    let mut child = linmap()
+        .args(["check", "-"])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    // It may stop reading at the first violation.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn refused(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(output));
+    assert_eq!(stdout(output), "");
+    let errors = stderr(output);
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    errors.trim_end().to_owned()
+}
+
+#[test]
+fn the_exit_code_is_the_verdict_on_each_pair_of_the_model() {
+    let mut pairs = 0;
+    for entry in fs::read_dir(model("traces")).unwrap() {
+        let path = entry.unwrap().path();
+        let legal = path.to_str().unwrap().ends_with(".ok.trace");
+        for output in [check(&path, &[]), check(&path, &["--all"]), piped(&fs::read(&path).unwrap(), &[])] {
+            assert_eq!(output.status.code(), Some(i32::from(!legal)), "{}", stdout(&output));
+        }
+        pairs += 1;
+    }
+    assert!(pairs > 10);
+}
+
+#[test]
+fn an_illegal_trace_is_shown_by_its_fewest_events() {
+    let path = example("protect-page-without-tlbi.trace");
+    let output = linmap()
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["check", "examples/protect-page-without-tlbi.trace"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = fs::read_to_string(example("protect-page-without-tlbi.out")).unwrap();
+    if std::env::var_os("LINMAP_WRITE_GOLDEN").is_some() {
+        fs::write(example("protect-page-without-tlbi.out"), &output.stdout).unwrap();
+        return;
+    }
+    assert_eq!(stdout(&output), expected);
+    // The verdict alone.
+    let quiet = stdout(&check(&path, &["-q"]));
+    assert_eq!(quiet.lines().count(), 3, "{quiet}");
+}
+
+#[test]
+fn json_has_the_rule_the_sentence_and_the_witness() {
+    let output = check(&example("protect-page-without-tlbi.trace"), &["--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["verdict"], "illegal");
+    let violation = &json["violations"][0];
+    assert_eq!(violation["rule"], "stale-translation");
+    assert_eq!(violation["address"], "0xffff501000000000");
+    let events = violation["witness"]["events"].as_array().unwrap();
+    assert_eq!(events.last().unwrap()["text"], "settled");
+    assert_eq!(events.last().unwrap()["breaks"], true);
+    assert_eq!(json["counts"][0]["count"], 1);
+    let legal = check(&example("protect-page.trace"), &["--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&legal.stdout).unwrap();
+    assert_eq!((&json["verdict"], &json["covers"]["events_after"]), (&"legal".into(), &0.into()));
+    assert_eq!(json["events"], 87);
+}
+
+#[test]
+fn traces_of_casemate_are_judged_as_casemate_names_them() {
+    for (name, code) in
+        [("good_bbm", 0), ("bad_no_bbm_stage1", 1), ("good_free_page", 0), ("bad_EL2_ASID", 1)]
+    {
+        let path = model(&format!("casemate/{name}.sexp"));
+        let output = check(&path, &["--json"]);
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", stdout(&output));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["form"], "casemate");
+        assert_eq!(piped(&fs::read(&path).unwrap(), &[]).status.code(), Some(code));
+    }
+}
+
+#[test]
+fn what_is_no_trace_is_named_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let cases: [(&str, &[u8], &str); 6] = [
+        ("empty", b"", "empty, not a trace; a trace begins with a line `machine cpus=…`"),
+        ("binary", b"\0\x01\x02", "a binary file of unknown kind, not a trace"),
+        ("tree", b"\xd0\x0d\xfe\xed\0\0\0\x48", "a device tree, not a trace"),
+        ("packed", b"\x1f\x8b\x08", "a gzip file, not a trace; unpack it into a pipe: gzip -dc FILE"),
+        ("text", b"hello\n", "line 1, column 1: the trace has to begin with the line `machine`"),
+        ("head", b"machine cpus=0 bbm=0 granule=4K va=48 pa=48\n", "line 1, column 1: cpus=0"),
+    ];
+    for (name, bytes, says) in cases {
+        let path = file(name, bytes);
+        let errors = refused(&check(&path, &[]));
+        assert!(errors.contains(says) && errors.contains(name), "{errors}");
+        let errors = refused(&piped(bytes, &[]));
+        assert!(errors.contains(says) && errors.contains("standard input"), "{errors}");
+    }
+    assert!(
+        refused(&check(Path::new(env!("CARGO_BIN_EXE_linmap")), &[])).contains("an ELF file, not a trace")
+    );
+    assert!(refused(&check(folder.path(), &[])).contains("is a directory"));
+    assert!(refused(&check(&folder.path().join("missing"), &[])).contains("No such file"));
+    // A good trace that is cut within a word.
+    let whole = fs::read(example("protect-page.trace")).unwrap();
+    let errors = refused(&check(&file("cut", &whole[..whole.len() - 4]), &[]));
+    assert!(errors.contains("unknown event `sett`"), "{errors}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = linmap()
+        .arg("check")
+        .arg(example("protect-page-without-tlbi.trace"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), String::new()));
+}
+
+/// Tables of 2 MiB of pages, and `edits` edits of one page after the other. Edit number `bad` has
+/// no TLBI.
+fn long(edits: u64, bad: &[u64]) -> String {
+    let mut trace = "machine cpus=2 bbm=0 granule=4K va=39 pa=48\nram 0x40000000 0x10000\n".to_owned();
+    for pa in ["0x40000000", "0x40001000", "0x40003000"] {
+        let _ = writeln!(trace, "0 fill {pa} count=512 first=0 step=0");
+    }
+    trace += "0 fill 0x40002000 count=512 first=0x80000703 step=0x1000
+0 store 0x40001000 0x40002003
+0 store 0x40000000 0x40001003
+0 dsb ishst
+0 msr ttbr1_el1 0x40000000
+0 isb
+1 msr ttbr1_el1 0x40000000
+1 isb
+";
+    for nth in 0..edits {
+        let page = nth % 512;
+        let read_only = nth / 512 % 2 == 0;
+        let value = 0x8000_0703 + page * 0x1000 + u64::from(read_only) * 0x80;
+        let _ = writeln!(
+            trace,
+            "0 store {:#x} {value:#x} pc={:#x}",
+            0x4000_2000 + 8 * page,
+            0xffff_8000_8000_1000_u64 + 4
+        );
+        trace += "0 dsb ishst\n";
+        if !bad.contains(&nth) {
+            let _ = writeln!(trace, "0 tlbi vaale1is {:#x}", 0xfff_f800_0000_u64 | page);
+        }
+        trace += "0 dsb ish\n0 isb\nsettled pc=0xffff800080001040\n";
+    }
+    trace
+}
+
+#[test]
+fn a_long_trace_is_shown_by_few_events_with_their_lines() {
+    let trace = long(20_000, &[15_003]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long");
+    fs::write(&path, &trace).unwrap();
+    let output = stdout(&check(&path, &[]));
+    let line =
+        trace.lines().enumerate().filter(|(_, line)| *line == "settled pc=0xffff800080001040").nth(15_003);
+    let number = line.map(|(nth, _)| nth + 1).unwrap();
+    assert!(output.contains(&format!("line {number}, at 0xffff800080001040: stale-translation")), "{output}");
+    assert!(output.lines().count() < 25, "{output}");
+    assert!(output.contains(" pc=0xffff800080001004") || output.contains(" 0xffff800080001004"), "{output}");
+    // The same through a pipe, by its last events.
+    let short = stdout(&piped(trace.as_bytes(), &["--history", "1000"]));
+    assert!(short.contains("the history begins at event"), "{short}");
+    assert!(short.contains("> 90") && short.contains("settled"), "{short}");
+    // What made it lies before them.
+    let late = long(500, &[3]).replace("\nsettled pc=0xffff800080001040", "") + "settled\n";
+    let cut = stdout(&piped(late.as_bytes(), &["--history", "1000"]));
+    assert!(cut.contains("not shown by events: the events from"), "{cut}");
+    assert!(cut.contains("--history"), "{cut}");
+}
+
+#[test]
+fn each_mistake_is_counted_once_at_its_place() {
+    let trace = long(3_000, &[7, 600, 601, 2_000]);
+    let output = piped(trace.as_bytes(), &["--all", "-q"]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = stdout(&output);
+    assert!(output.starts_with("standard input: illegal: 4 mistakes"), "{output}");
+    assert!(output.ends_with("     4  stale-translation  0xffff800080001040\n"), "{output}");
+}
