@@ -177,7 +177,7 @@ fn runs_as_json_translate_every_address_as_the_walk_of_the_crate_does() {
         for &(start, len, kind, is_aligned) in &parts {
             let start = if is_aligned { start & !0x1ff } else { start };
             let pa = PaRange::from_len(Pa(start * page), len * page).expect("a range");
-            if (start + len) * page >> geometry.va_bits() == 0 && pa.end.0 >> geometry.pa_bits() == 0 {
+            if ((start + len) * page) >> geometry.va_bits() == 0 && pa.end.0 >> geometry.pa_bits() == 0 {
                 map.at(Va(base + start * page), pa, kinds[kind % kinds.len()]).expect("a mapping");
             }
         }
@@ -322,7 +322,8 @@ fn a_dump_that_was_saved_is_compared_by_attribute() {
     let output = machine.dump(&["--diff", &saved]);
     let expected = "\
 - 0xffffff8000200000-0xffffff8000400000     2M 0x000040200000 L2   2M     RW NX  ISH G  AF MEM/NORMAL
-~ 0xffffff8080000000-0xffffff8080001000     4K access RW -> ro, execute NX -> x, memory DEVICE/nGnRE -> MEM/NORMAL
+~ 0xffffff8080000000-0xffffff8080001000     4K access RW -> ro, execute NX -> x, \
+memory DEVICE/nGnRE -> MEM/NORMAL
 2 differences
 ";
     let found = text(&output.stdout);

@@ -6,6 +6,7 @@
 
 mod board;
 mod boot;
+mod device_trees;
 pub mod ind_list;
 mod layout_boot;
 pub mod listing;
@@ -19,6 +20,7 @@ mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
 pub use boot::{Boot, Outcome, Record, example, number, own_elf, own_image};
+pub use device_trees::{DeviceTrees, device_trees};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};

@@ -68,7 +68,7 @@ impl Events {
     }
 
     /// The next batch; `None` at the end.
-    pub fn next(&mut self) -> Option<Batch> {
+    pub fn next(&self) -> Option<Batch> {
         self.batches.recv().ok()
     }
 
@@ -265,13 +265,14 @@ mod tests {
             count in 0_u64..9000,
             lengths in proptest::collection::vec(1_usize..70_000, 1..5),
         ) {
-            let mut file = "machine cpus=2 bbm=0 granule=4K va=48 pa=48\nram 0x40000000 0x100000\n".to_owned();
+            let mut file =
+                "machine cpus=2 bbm=0 granule=4K va=48 pa=48\nram 0x40000000 0x100000\n".to_owned();
             for nth in 0..count {
                 file += &format!("1 store {:#x} {nth:#x} pc={nth:#x}\n", 0x4000_0000 + nth % 512 * 8);
             }
             let expected = text::read(file.as_bytes()).unwrap();
             let pieces = Pieces { bytes: Cursor::new(file.into_bytes()), lengths, nth: 0 };
-            let mut events = Events::of(Form::Lines, Box::new(pieces));
+            let events = Events::of(Form::Lines, Box::new(pieces));
             let mut found = Vec::new();
             while let Some(batch) = events.next() {
                 match batch {
@@ -292,7 +293,7 @@ mod tests {
     fn a_line_without_end_is_refused() {
         let file = b"machine cpus=2 bbm=0 granule=4K va=48 pa=48\n# ".iter().copied();
         let file: Vec<u8> = file.chain(std::iter::repeat_n(b'x', 1 << 20)).collect();
-        let mut events = Events::of(Form::Lines, Box::new(Cursor::new(file)));
+        let events = Events::of(Form::Lines, Box::new(Cursor::new(file)));
         let Some(Batch::Failed(failure)) = events.next() else { panic!("it is refused") };
         assert_eq!(failure.to_string(), "line 2: longer than 65536 bytes, not a line of a trace");
     }

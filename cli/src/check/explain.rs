@@ -64,7 +64,8 @@ pub fn sentence(violation: &Violation, event: &Event) -> String {
         }
         Rule::UnknownEntry => {
             format!(
-                "{by}, from where on a walk for {address} may read {entry}, whose content is unknown or unordered"
+                "{by}, from where on a walk for {address} may read {entry}, whose content is \
+                unknown or unordered"
             )
         }
         Rule::TableReachable => {
@@ -87,7 +88,8 @@ pub fn sentence(violation: &Violation, event: &Event) -> String {
         Rule::MayPass => format!("{by}: the access of {cpu} to {address} may succeed, by {held}"),
         Rule::LostUpdate => {
             format!(
-                "{by}, which loses what hardware may have updated in {entry} for {address}: {held} may be {now}"
+                "{by}, which loses what hardware may have updated in {entry} for {address}: \
+                {held} may be {now}"
             )
         }
         Rule::TranslationControl => {

@@ -92,7 +92,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     let (name, form, again) = (input.name(), input.form(), input.again());
     let bar = progress::of("judging", "bytes", input.len(), options.verbosity);
     let mut history = again.is_none().then(|| History::new(options.history));
-    let mut events = Events::of(form, input.into_bytes());
+    let events = Events::of(form, input.into_bytes());
     let mut judged =
         Judged { name, form, events: 0, legal: None, found: Vec::new(), count: 0, notes: Vec::new() };
     let mut machine = None;
@@ -101,7 +101,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     while let Some(batch) = events.next() {
         match batch {
             Batch::Machine(config) => {
-                machine = Some(Machine::new(&config).map_err(|error| named(error.into()))?)
+                machine = Some(Machine::new(&config).map_err(|error| named(error.into()))?);
             }
             Batch::Note(note) if judged.notes.len() < MOST_NOTES => judged.notes.push(note),
             Batch::Note(_) => {}
@@ -234,7 +234,7 @@ fn gather(
     let bar = progress::of("finding the events that show it", "bytes", len, options.verbosity);
     let last = open.iter().filter(|open| !open.excerpts.is_empty()).map(|open| open.violation.event).max();
     let last = last.unwrap_or(0);
-    let mut events = Events::of(form, Box::new(file));
+    let events = Events::of(form, Box::new(file));
     let mut located: Vec<HashMap<usize, Located>> = open.iter().map(|_| HashMap::new()).collect();
     let mut whole = Vec::new();
     let mut number = 0;

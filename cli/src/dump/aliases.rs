@@ -201,7 +201,8 @@ impl<'t> Pass<'t> {
         }
     }
 
-    /// Who executes what someone writes. Both are entered, so that a leaf that is both meets itself.
+    /// Who executes what someone writes. Both are entered, so that a leaf that is both meets
+    /// itself.
     fn rights(&mut self, rights: Rights, start: u64, this: Reaching) {
         let mut met: Vec<(Clash, Reaching, Reaching)> = Vec::new();
         for (executor, at) in self.executors.iter().enumerate() {

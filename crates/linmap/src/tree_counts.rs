@@ -15,7 +15,14 @@ use crate::fixmap_build::advance;
 /// The levels that a tree can have, from pages up.
 const LEVELS: usize = 5;
 
-/// What a tree has at one level.
+/// What a tree has at one level, as [`BuildCost::at`](crate::BuildCost::at) returns it.
+///
+/// ```
+/// use linmap::LevelCounts;
+///
+/// let level = LevelCounts { tables: 1, single: 2, contiguous: 16 };
+/// assert_eq!(level.leaves(), 18);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LevelCounts {
     /// Tables. The root is not counted: it exists before the map does.

@@ -195,7 +195,7 @@ impl Excerpt {
     pub fn is_entry(&self, pa: u64) -> bool {
         self.table_of(pa).is_some_and(|(base, uses)| {
             uses.iter().any(|at| {
-                let first = at.va + ((pa - base) / 8 << at.shape.shift(at.level));
+                let first = at.va + (((pa - base) / 8) << at.shape.shift(at.level));
                 let shift =
                     if self.has_runs(at) { run_shift(at.shape, at.level) } else { at.shape.shift(at.level) };
                 self.violation.va.is_some_and(|va| first >> shift == va >> shift)
@@ -219,7 +219,7 @@ impl Excerpt {
                 let shift = at.shape.shift(at.level);
                 self.violation
                     .va
-                    .is_some_and(|va| va >> shift == (at.va + ((pa - base) / 8 << shift)) >> shift)
+                    .is_some_and(|va| va >> shift == (at.va + (((pa - base) / 8) << shift)) >> shift)
             })
         })
     }

@@ -1,8 +1,8 @@
 //! Going on behind a violation.
 //!
-//! One mistake must not be reported twice, and must not hide another. So the model forgets what took
-//! part in the violation: the overwritten descriptors that one invalidation or barrier would have
-//! removed, the stores that one DSB would have ordered, the context that one ISB would have
+//! One mistake must not be reported twice, and must not hide another. So the model forgets what
+//! took part in the violation: the overwritten descriptors that one invalidation or barrier would
+//! have removed, the stores that one DSB would have ordered, the context that one ISB would have
 //! synchronized. All else stays as it is, and the event is carried out.
 
 use linmap_trace::{Access, Domain, Event, Register};

@@ -134,7 +134,8 @@ proptest! {
             let from = events.len();
             events.extend(edit(what, first, 2 * half, mistake));
             if mistake != Mistake::None {
-                expected.push((mistake, from..events.len(), VA + 0x1000 * first..VA + 0x1000 * (first + 2 * half)));
+                let addresses = VA + 0x1000 * first..VA + 0x1000 * (first + 2 * half);
+                expected.push((mistake, from..events.len(), addresses));
             }
             first += 2 * half;
         }

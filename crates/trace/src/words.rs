@@ -106,8 +106,8 @@ pub(crate) struct Words<'a> {
     at: usize,
 }
 
-/// Whether a word ends before `byte`. Words follow each other by the million, so a byte is looked at
-/// once.
+/// Whether a word ends before `byte`. Words follow each other by the million, so a byte is looked
+/// at once.
 fn is_space(byte: u8) -> bool {
     byte <= b' ' && byte.is_ascii_whitespace()
 }

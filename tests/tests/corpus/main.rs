@@ -13,7 +13,6 @@ mod other_reader;
 #[path = "../../../crates/linmap/tests/rules/mod.rs"]
 mod rules;
 mod survey;
-mod trees;
 
 use std::fs;
 
@@ -131,7 +130,7 @@ fn check_short_lists(blob: &[u8], whole: &Map, theirs: &Memory) -> Result<(), St
 /// When a tree is not read as another reader reads it, when a map is not as the rules say, and when
 /// a part of a tree can't be used without a reason in [`CASES`].
 fn survey() -> (Survey, String) {
-    let trees = trees::read();
+    let trees = linmap_tests::device_trees();
     let (mut host, mut lists) = (Host::new(), Box::new(MappingLists::new()));
     let (mut survey, mut faults) = (Survey::default(), Vec::new());
     for (name, blob) in &trees.trees {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use linmap_kexec::Archive;
 
 /// A package's device trees.
-pub struct Trees {
+#[derive(Debug)]
+pub struct DeviceTrees {
     /// The package's name and version.
     pub package: String,
     /// Name and blob of each, in the order of their names.
@@ -16,7 +17,7 @@ pub struct Trees {
 ///
 /// # Panics
 /// When they are missing.
-pub fn read() -> Trees {
+pub fn device_trees() -> DeviceTrees {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from);
     let path = target.join("payload/linux-6.18/device-trees.cpio.zst");
@@ -26,7 +27,7 @@ pub fn read() -> Trees {
     let archive = Archive::parse(&bytes).expect("an archive that setup has made");
     let package = archive.find("package").expect("the package's name").data;
     let trees = archive.members().filter(|member| member.name.ends_with(".dtb"));
-    Trees {
+    DeviceTrees {
         package: String::from_utf8_lossy(package).into_owned(),
         trees: trees.map(|tree| (tree.name.to_owned(), tree.data.to_vec())).collect(),
     }
