@@ -18,6 +18,7 @@ mod running_guest;
 mod soak;
 mod tiny;
 mod tool;
+mod translations;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
@@ -31,4 +32,5 @@ pub use running_guest::RunningGuest;
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
 pub use tool::tool;
+pub use translations::{Translations, address, agree_with_qemu};
 pub use tree::{Dynamic, RAM, Tree, file, virt_tree};
