@@ -22,6 +22,7 @@ mod outcome;
 mod output;
 mod plan;
 mod progress;
+mod symbols;
 
 use std::process::ExitCode;
 
