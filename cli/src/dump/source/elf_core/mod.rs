@@ -104,6 +104,7 @@ fn roots(
         table: root.table,
         first: root.first,
         id: 0,
+        tcr: None,
         mair: given.mair(),
         addresses: AddressSpace::Physical,
         shareability: None,
