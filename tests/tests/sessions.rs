@@ -1,4 +1,4 @@
-//! The sessions of the README and of the guides: every command that they show prints what they show.
+//! The README and the guides: every command that they show prints what they show.
 
 use linmap_tests::check_session;
 
