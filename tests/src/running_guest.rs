@@ -89,6 +89,14 @@ impl RunningGuest {
         self.text.get(from..).unwrap_or_default()
     }
 
+    /// Types `keys`.
+    ///
+    /// # Panics
+    /// When the machine has ended.
+    pub fn send(&mut self, keys: &str) {
+        self.stdin.write_all(keys.as_bytes()).expect("the console reads");
+    }
+
     /// Types `command` into linmap's shell, and returns what it says.
     ///
     /// # Panics
@@ -96,7 +104,7 @@ impl RunningGuest {
     #[track_caller]
     pub fn type_in(&mut self, command: &str) -> String {
         let from = self.text.len();
-        write!(self.stdin, "{command}\r").expect("the shell reads");
+        self.send(&format!("{command}\r"));
         let said = self.wait_for(from, |text| {
             let end = text.find("linmap: done=").or_else(|| text.find("linmap: refused="));
             end.is_some_and(|end| text.get(end..).is_some_and(|rest| rest.contains("linmap> ")))
