@@ -190,7 +190,8 @@ impl RunningGuest {
         answers
     }
 
-    /// Stops the machine with its first CPU at exception level `el`, which it has to come to by itself.
+    /// Stops the machine with its first CPU at exception level `el`, which it has to come to by
+    /// itself.
     ///
     /// # Panics
     /// When it does not.

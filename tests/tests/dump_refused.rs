@@ -104,8 +104,8 @@ fn roots_and_tables_that_lead_nowhere_are_named() {
         &["TTBR0_EL1 is not shown: TCR_EL1 is 0x", "TTBR1_EL1 is not shown"],
     );
 
-    // An identity map of RAM by one read-only block; then a root that is its own table at each level, by
-    // three entries, and one to a table that is no memory.
+    // An identity map of RAM by one read-only block; then a root that is its own table at each
+    // level, by three entries, and one to a table that is no memory.
     let mut words = vec![0; 0x600];
     words[0] = TABLES + 0x1003;
     words[0x200 + 1] = 0x4000_0781;
