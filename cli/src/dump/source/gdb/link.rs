@@ -13,6 +13,9 @@ use crate::failure::Failure;
 /// How long to wait for a connection, and for an answer. A stub serves one debugger; a second
 /// connects and waits.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many more acknowledgements than packets are taken: those that a debugger before this one has
+/// left behind.
+const LEFT_BEHIND: usize = 64;
 /// How long to wait for the answers to the last packets.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often an interruption is looked for.
@@ -25,6 +28,10 @@ pub struct Link {
     /// Where the stub is, for errors.
     place: String,
     interrupted: Arc<AtomicBool>,
+    /// How many more acknowledgements may come.
+    acknowledgements: usize,
+    /// How long to wait for an answer.
+    patience: Duration,
 }
 
 trait Stream: Read + Write {}
@@ -57,7 +64,14 @@ impl Link {
             stream.set_nodelay(true)?;
             Box::new(stream)
         };
-        Ok(Self { stream, decoder: Decoder::default(), place: place.to_owned(), interrupted: interruption() })
+        Ok(Self {
+            stream,
+            decoder: Decoder::default(),
+            place: place.to_owned(),
+            interrupted: interruption(),
+            acknowledgements: LEFT_BEHIND,
+            patience: PATIENCE,
+        })
     }
 
     /// Sends `packet` and returns the answer.
@@ -75,6 +89,7 @@ impl Link {
     /// The stub has gone away.
     pub fn send(&mut self, packets: &[Vec<u8>]) -> Result<(), Failure> {
         let bytes: Vec<u8> = packets.iter().flat_map(|packet| encode(packet)).collect();
+        self.acknowledgements = self.acknowledgements.saturating_add(packets.len());
         self.write(&bytes)
     }
 
@@ -91,7 +106,12 @@ impl Link {
                     self.write(b"+")?;
                     return Ok(packet);
                 }
-                Ok(Some(Received::Acknowledged)) => continue,
+                Ok(Some(Received::Acknowledged)) => {
+                    let left = self.acknowledgements.checked_sub(1);
+                    let none = || self.other_protocol("it acknowledges what was not sent");
+                    self.acknowledgements = left.ok_or_else(none)?;
+                    continue;
+                }
                 // On a connection that loses nothing this is another protocol.
                 Ok(Some(Received::Refused)) => return Err(self.other_protocol("it refuses a packet")),
                 Ok(None) => {}
@@ -100,16 +120,16 @@ impl Link {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Failure::new("interrupted").of(&self.place));
             }
+            // Bytes that are no whole packet are no answer, however many come.
+            if started.elapsed() > self.patience {
+                let what = format!("no answer within {} seconds", self.patience.as_secs());
+                let failure = Failure::new(what).of(&self.place);
+                return Err(failure.hint("is another debugger connected, or is it not a gdb stub?"));
+            }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(self.gone()),
                 Ok(len) => self.decoder.push(&buffer[..len]),
-                Err(error) if is_wait(&error) => {
-                    if started.elapsed() > PATIENCE {
-                        let what = format!("no answer within {} seconds", PATIENCE.as_secs());
-                        let failure = Failure::new(what).of(&self.place);
-                        return Err(failure.hint("is another debugger connected, or is it not a gdb stub?"));
-                    }
-                }
+                Err(error) if is_wait(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.gone()),
                 Err(error) => return Err(Failure::from(error).of(&self.place)),
             }
@@ -207,4 +227,44 @@ fn interruption() -> Arc<AtomicBool> {
         flag
     });
     Arc::clone(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A link to a peer that connects and then sends `piece` again and again, at intervals of
+    /// `pause`, until nobody listens.
+    fn link_to(piece: &'static [u8], pause: Duration) -> (Link, std::thread::JoinHandle<()>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stub");
+        let listener = UnixListener::bind(&path).unwrap();
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(piece).is_ok() {
+                std::thread::sleep(pause);
+            }
+        });
+        let mut link = Link::connect(path.to_str().unwrap()).unwrap();
+        link.patience = Duration::from_millis(300);
+        (link, peer)
+    }
+
+    #[test]
+    fn a_peer_that_sends_no_packet_is_given_up_in_time() {
+        for (piece, pause, what) in [
+            (&b"++++++++"[..], Duration::ZERO, "it acknowledges what was not sent"),
+            (b"$", Duration::from_millis(10), "no answer within"),
+            (b"+", Duration::from_millis(50), "no answer within"),
+        ] {
+            let (mut link, peer) = link_to(piece, pause);
+            let started = Instant::now();
+            let error = link.ask(b"?").unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+            assert!(started.elapsed() < Duration::from_secs(5));
+            drop(link);
+            peer.join().unwrap();
+        }
+    }
 }
