@@ -26,6 +26,13 @@ impl Failure {
         Self { hint: Some(hint.to_string()), ..self }
     }
 
+    /// The failure with `notes` that explain it in front of its hint.
+    #[must_use]
+    pub fn explained_by(self, notes: &[String]) -> Self {
+        let all: Vec<_> = notes.iter().cloned().chain(self.hint).collect();
+        Self { what: self.what, hint: (!all.is_empty()).then(|| all.join("; ")) }
+    }
+
     /// Prints the failure to standard error.
     pub fn print(&self) {
         anstream::eprintln!("{ERROR}error:{ERROR:#} {self}");
@@ -70,5 +77,7 @@ mod tests {
     fn a_failure_is_one_line_with_its_hint() {
         let failure = Failure::new("no\nmap").hint("try --all").of("a\u{1b}[31mfile");
         assert_eq!(failure.to_string(), "a [31mfile: no map; try --all");
+        let failure = failure.explained_by(&["it is cut".to_owned()]);
+        assert_eq!(failure.to_string(), "a [31mfile: no map; it is cut; try --all");
     }
 }

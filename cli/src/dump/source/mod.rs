@@ -28,7 +28,9 @@ pub struct SourceArgs {
     /// The guest's CPU [default: the first that is not in user space]
     #[arg(long, value_name = "N", requires = "gdb")]
     cpu: Option<usize>,
-    /// Leave the guest stopped. Without this it goes on, unless QEMU says that it was not running
+    /// Leave the guest stopped. Without this it goes on, even if it was paused before: connecting
+    /// pauses a guest, and QEMU does not tell whether it was. One that has not started, has ended
+    /// or has crashed stays as it is
     #[arg(long, requires = "gdb")]
     keep_stopped: bool,
     /// Raw memory that begins at this physical address; may be repeated
@@ -56,8 +58,12 @@ pub fn open(arguments: &SourceArgs) -> Result<Guest, Failure> {
         (None, Some(core)) => elf_core::open(core, given)?,
         (None, None) => raw_memory::open(&arguments.memory, given)?,
     };
-    drop_roots_outside(&mut guest)?;
-    Ok(guest)
+    match drop_roots_outside(&mut guest) {
+        // What is said of a running guest is how it was stopped, which explains nothing.
+        Err(failure) if arguments.gdb.is_none() => Err(failure.explained_by(&guest.notes)),
+        Err(failure) => Err(failure),
+        Ok(()) => Ok(guest),
+    }
 }
 
 /// Leaves roots out that are not in memory: what would be read there is nobody's.

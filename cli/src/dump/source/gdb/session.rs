@@ -135,7 +135,8 @@ impl Session {
         loop {
             match answer.split_first() {
                 Some((b'O', _)) if answer == b"OK" => return Ok(String::from_utf8_lossy(&said).into_owned()),
-                Some((b'O', digits))
+                // Each piece says something, so this ends.
+                Some((b'O', digits @ [_, ..]))
                     if said.len() < LONGEST_TEXT && from_hex(digits, &mut said).is_some() => {}
                 _ => {
                     let failure = self.failure(format_args!("the stub has no monitor for {command:?}"));
@@ -149,8 +150,9 @@ impl Session {
     /// What has to be said of a guest that is stopped with this status, which decides whether it
     /// goes on.
     ///
-    /// Connecting stops a guest that ran, and then the status is that of one which someone had
-    /// stopped before. All others did not run.
+    /// Connecting stops a guest that ran, and then QEMU says `paused`, as of one that someone had
+    /// stopped before: no packet of its stub and no command of its monitor tells them apart. All
+    /// other states are those of guests that did not run.
     pub fn note_status(&mut self, status: &str, keep_stopped: bool) -> Option<String> {
         let status = status.trim();
         let status = status.strip_prefix("VM status: ").unwrap_or(status);
@@ -158,7 +160,11 @@ impl Session {
             return Some("the guest stays stopped".to_owned());
         }
         if status == "paused" || status == "running" {
-            return Some("the guest is stopped while its tables are read, and goes on then".to_owned());
+            return Some(
+                "the guest is stopped while its tables are read, and goes on then; use --keep-stopped if \
+                 it was stopped before"
+                    .to_owned(),
+            );
         }
         self.at_end = AtEnd::StayStopped;
         Some(format!("the guest did not run and stays as it is: {status}"))
