@@ -81,6 +81,38 @@ pub struct Root {
     pub has_table_permissions: bool,
     /// Whether hardware sets access flags (TCR.HA) and dirty state (TCR.HD).
     pub updates: HardwareUpdates,
+    /// Whether the top byte of an address is a tag that translation ignores (TBI), at least for
+    /// data.
+    pub ignores_top_byte: bool,
+}
+
+/// The bits of an address that may be a tag.
+const TAG: u64 = 0xff << 56;
+
+impl Root {
+    /// The last address that it translates.
+    pub fn last(&self) -> Va {
+        Va(self.first.0.wrapping_add((1u64 << self.geometry.va_bits()).wrapping_sub(1)))
+    }
+
+    /// Whether the tree translates `va`, with or without a tag.
+    pub fn translates(&self, va: u64) -> bool {
+        let (va, _) = self.untagged((va, va));
+        va.wrapping_sub(self.first.0) >> self.geometry.va_bits() == 0
+    }
+
+    /// The addresses from `first` to `last` without their tag, if they have one and TBI is set.
+    ///
+    /// Bit 55 selects the half, so a tree has the addresses whose top byte is that of its first
+    /// (Arm ARM, D8.8 "Address tagging").
+    pub fn untagged(&self, (first, last): (u64, u64)) -> (u64, u64) {
+        // A range over several tags is one without: no tag is that of all its addresses.
+        if !self.ignores_top_byte || (first ^ last) & TAG != 0 {
+            return (first, last);
+        }
+        let own = |va: u64| va & !TAG | self.first.0 & TAG;
+        (own(first), own(last))
+    }
 }
 
 /// Which addresses the descriptors of a tree hold.

@@ -4,6 +4,7 @@ use linmap_vmsa::{Geometry, HardwareUpdates};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::dump::asked::Asked;
 use crate::dump::finding::Findings;
 use crate::dump::guest::Root;
 use crate::dump::listing::Columns;
@@ -19,9 +20,11 @@ use crate::output::Output;
 ///
 /// # Errors
 /// Those of standard output.
-pub fn begin(notes: &[String], output: &mut Output) -> Result<(), Failure> {
-    let notes = Value::from(notes);
-    output.line(format_args!("{{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"notes\":{notes},\"roots\":["))
+pub fn begin(notes: &[String], asked: &Asked, output: &mut Output) -> Result<(), Failure> {
+    let (notes, asked) = (Value::from(notes), asked.to_json());
+    output.line(format_args!(
+        "{{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"notes\":{notes},\"asked\":{asked},\"roots\":["
+    ))
 }
 
 /// What ends it.
@@ -55,6 +58,7 @@ pub fn root_members(root: &Root) -> String {
         "mair": mair.map(hex),
         "hardware_access_flag": root.updates != HardwareUpdates::Off,
         "hardware_dirty_state": root.updates == HardwareUpdates::AccessedAndDirty,
+        "top_byte_ignored": root.ignores_top_byte,
         "table_permissions": root.has_table_permissions,
         "writable_never_executes": root.writable_never_executes,
     });

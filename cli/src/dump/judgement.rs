@@ -6,6 +6,7 @@ use linmap::listing::Size;
 use linmap_vmsa::Level;
 
 use crate::dump::aliases::{self, Clash, Clashes, Mapped};
+use crate::dump::counted::Counted;
 use crate::dump::finding::{Finding, Findings, Place, Severity};
 use crate::dump::frames::bytes_inside;
 use crate::dump::guest::{AddressSpace, Root};
@@ -154,7 +155,7 @@ fn flaw_finding(read: &ReadTree, flaw: &Flaw) -> Finding {
                     format!("is misaligned: it starts at no multiple of {} of memory", Size(bytes))
                 }
                 Contiguity::Incomplete { without } => {
-                    format!("is incomplete: {without} of them don't have the bit")
+                    format!("is incomplete: the bit is missing in {without} of them")
                 }
                 Contiguity::Differs { bits } => {
                     format!("is uneven: its entries differ in {}", BitNames(*bits))
@@ -210,7 +211,8 @@ fn shared_tables(trees: &[ReadTree], all: &mut Vec<Findings>) {
             let ways = used.times - u64::from(used.first.is_none());
             let more = if ways > named.len() as u64 { ", …" } else { "" };
             let text = format!(
-                "table {frame:#x} is reached {root}through {ways} entries: {}{more}",
+                "table {frame:#x} is reached {root}through {}: {}{more}",
+                Counted(ways, "entry"),
                 named.join(", ")
             );
             findings.push(Finding { text, places });
@@ -324,20 +326,20 @@ fn foldable(trees: &[ReadTree], all: &mut Vec<Findings>) {
                 let (root, va) = (read.root.register, fold.va);
                 let end = va.wrapping_add(fold.bytes);
                 let size = Size(read.root.geometry.entry_bytes(fold.level));
-                let now = fold.entries;
+                let now = Counted(fold.entries, "leaf");
                 let text = if is_run {
                     format!(
-                        "{root} {va:#018x}-{end:#018x}: {now} leaves of {size} could be {} contiguous runs",
-                        fold.leaves
+                        "{root} {va:#018x}-{end:#018x}: {now} of {size} could be {}",
+                        Counted(fold.leaves, "contiguous run")
                     )
                 } else {
                     format!(
-                        "{root} {va:#018x}-{end:#018x}: {now} leaves could be {} of {size}, which frees {} \
-                         tables ({}) and {} entries",
+                        "{root} {va:#018x}-{end:#018x}: {now} could be {} of {size}, which frees {} ({}) \
+                         and {}",
                         fold.leaves,
-                        fold.tables,
+                        Counted(fold.tables, "table"),
                         Size(fold.tables * granule),
-                        now.saturating_sub(fold.leaves)
+                        Counted(fold.entries.saturating_sub(fold.leaves), "entry")
                     )
                 };
                 let entry = entry_at(read, va, fold.level);
@@ -346,9 +348,10 @@ fn foldable(trees: &[ReadTree], all: &mut Vec<Findings>) {
             }
         }
         let sum = Some(if is_run {
-            format!("{entries} leaves in {leaves} runs")
+            format!("{} in {}", Counted(entries, "leaf"), Counted(leaves, "run"))
         } else {
-            format!("saves {tables} tables ({}), {} entries", Size(table_bytes), entries - leaves)
+            let (tables, entries) = (Counted(tables, "table"), Counted(entries - leaves, "entry"));
+            format!("saves {tables} ({}), {entries}", Size(table_bytes))
         });
         if total > 0 {
             all.push(Findings { kind, severity: Severity::Note, total, sum, findings });

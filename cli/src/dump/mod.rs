@@ -1,8 +1,13 @@
 //! `linmap dump`.
 
+mod address;
 mod address_range;
 mod aliases;
+mod arguments;
+mod asked;
+mod comparison;
 mod contiguity;
+mod counted;
 mod described;
 mod diff;
 mod finding;
@@ -13,6 +18,7 @@ mod judgement;
 mod listing;
 mod meaning;
 mod memory_attribute;
+mod read_trees;
 mod reading;
 mod runs;
 mod saved;
@@ -49,7 +55,7 @@ pub struct DumpArgs {
     #[command(flatten)]
     source: source::SourceArgs,
     #[command(flatten)]
-    view: view::ViewArgs,
+    view: arguments::ViewArgs,
 }
 
 /// `linmap dump`.
@@ -57,18 +63,21 @@ pub fn run(arguments: &DumpArgs, output: &mut Output) -> Result<Outcome, Failure
     // What is compared with comes first: a guest is stopped no longer than it has to be.
     let other = arguments.view.diff.as_deref().map(|path| open_other(path, &arguments.source)).transpose()?;
     let guest = source::open(&arguments.source)?;
-    view::show(guest, other, &arguments.view, output)
+    match other {
+        Some(other) => comparison::show(guest, other, &arguments.view, output),
+        None => view::show(guest, &arguments.view, output),
+    }
 }
 
 /// A dump to compare with: JSON, or a core with the same registers where it holds none.
-fn open_other(path: &Path, source: &source::SourceArgs) -> Result<view::Other, Failure> {
+fn open_other(path: &Path, source: &source::SourceArgs) -> Result<comparison::Other, Failure> {
     let of = |failure: Failure| failure.of(path.display());
     let file = File::open(path).map_err(|error| of(error.into()))?;
     let mut head = Vec::new();
     file.take(FileKind::HEAD as u64).read_to_end(&mut head).map_err(|error| of(error.into()))?;
     match FileKind::of(&head) {
-        FileKind::ElfCore => Ok(view::Other::Guest(Box::new(source::open(&source.of_core(path))?))),
-        FileKind::Text => view::Other::saved(path),
+        FileKind::ElfCore => Ok(comparison::Other::Guest(Box::new(source::open(&source.of_core(path))?))),
+        FileKind::Text => comparison::Other::saved(path),
         kind => Err(of(Failure::new(format_args!("{kind}, not a dump"))
             .hint("--diff takes what --json wrote, or an ELF core"))),
     }

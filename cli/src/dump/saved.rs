@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::dump::asked::Asked;
 use crate::dump::segments::Segments;
 use crate::failure::Failure;
 
@@ -15,10 +16,20 @@ pub const FORMAT: &str = "linmap-dump";
 pub const VERSION: u32 = 1;
 
 #[derive(Deserialize)]
-struct SavedDump {
+struct Saved {
     format: String,
     version: u32,
+    asked: Asked,
     roots: Vec<SavedRoot>,
+}
+
+/// A dump that was saved.
+#[derive(Debug)]
+pub struct SavedDump {
+    /// What was asked for: it tells nothing about the rest.
+    pub asked: Asked,
+    /// Its trees.
+    pub roots: Vec<SavedRoot>,
 }
 
 /// A tree of a saved dump.
@@ -26,6 +37,8 @@ struct SavedDump {
 pub struct SavedRoot {
     /// The name of its register.
     pub register: String,
+    /// Whether all that was asked for is there: `--rows` may have ended the reading.
+    pub complete: bool,
     /// What it maps.
     pub runs: Segments,
 }
@@ -34,14 +47,14 @@ pub struct SavedRoot {
 ///
 /// # Errors
 /// The file can't be read, or is no dump with runs.
-pub fn read(path: &Path) -> Result<Vec<SavedRoot>, Failure> {
+pub fn read(path: &Path) -> Result<SavedDump, Failure> {
     let file = File::open(path).map_err(|error| Failure::from(error).of(path.display()))?;
     parse(BufReader::with_capacity(1 << 16, file)).map_err(|failure| failure.of(path.display()))
 }
 
-fn parse(from: impl Read) -> Result<Vec<SavedRoot>, Failure> {
+fn parse(from: impl Read) -> Result<SavedDump, Failure> {
     let hint = "save one with linmap dump --json, without --summary";
-    let dump: SavedDump = serde_json::from_reader(from)
+    let dump: Saved = serde_json::from_reader(from)
         .map_err(|error| Failure::new(format_args!("no dump as JSON: {error}")).hint(hint))?;
     if dump.format != FORMAT || dump.version != VERSION {
         let (format, version) = (dump.format, dump.version);
@@ -49,7 +62,7 @@ fn parse(from: impl Read) -> Result<Vec<SavedRoot>, Failure> {
             "{format:?} version {version}, not {FORMAT} version {VERSION}"
         )));
     }
-    Ok(dump.roots)
+    Ok(SavedDump { asked: dump.asked, roots: dump.roots })
 }
 
 #[cfg(test)]
@@ -57,15 +70,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GOOD: &str = r#"{"format":"linmap-dump","version":1,"notes":[],"roots":[{"register":"TTBR1_EL1",
+    const GOOD: &str = r#"{"format":"linmap-dump","version":1,"notes":[],
+        "asked":{"roots":[],"range":{"first":"0x1000","last":"0x2fff"}},
+        "roots":[{"register":"TTBR1_EL1","complete":true,
         "runs":[{"va":"0x1000","bytes":4096,"pa":"0x40000000","attributes":{"level":3,"leaf":4096,
         "contiguous":false,"access":"RW","execute":"NX","shareability":"ISH","global":true,
         "accessed":true,"memory":"MEM/NORMAL"}},{"va":"0x2000","bytes":4096,"other":"x"}]}]}"#;
 
     #[test]
     fn a_dump_is_read_back_and_what_is_none_is_refused() {
-        let roots = parse(GOOD.as_bytes()).unwrap();
+        let SavedDump { asked, roots } = parse(GOOD.as_bytes()).unwrap();
         assert_eq!((roots.len(), roots[0].runs.list.len()), (1, 2));
+        assert_eq!(asked.range, (0x1000, 0x2fff));
         for (what, with) in [
             ("\"0x2000\"", "\"0x1800\""),
             ("\"0x2000\"", "\"2000\""),
@@ -73,6 +89,10 @@ mod tests {
             ("\"version\":1", "\"version\":2"),
             ("linmap-dump", "else"),
             ("\"runs\"", "\"summary\""),
+            ("\"asked\"", "\"other\""),
+            ("\"complete\"", "\"other\""),
+            ("\"0x2fff\"", "\"0xfff\""),
+            ("\"0x2fff\"", "\"2fff\""),
         ] {
             assert!(parse(GOOD.replace(what, with).as_bytes()).is_err(), "{what} -> {with}");
         }

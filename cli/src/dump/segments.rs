@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::dump::address::address;
 use crate::dump::described::Described;
 use crate::dump::guest::Root;
 use crate::dump::meaning::Decoder;
@@ -141,8 +142,9 @@ impl<'de> Visitor<'de> for Runs {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut runs: A) -> Result<Segments, A::Error> {
         let mut segments = Segments::default();
+        let at = |text: &str| address(text).map_err(<A::Error as de::Error>::custom);
         while let Some(SavedRun { va, bytes, pa, attributes, other }) = runs.next_element::<SavedRun>()? {
-            let (first, pa) = (address(&va)?, pa.as_deref().map_or(Ok(0), address)?);
+            let (first, pa) = (at(&va)?, pa.as_deref().map_or(Ok(0), at)?);
             let last = bytes.checked_sub(1).and_then(|less| first.checked_add(less));
             let last =
                 last.ok_or_else(|| de::Error::custom(format_args!("a run of {bytes} bytes at {va}")))?;
@@ -158,10 +160,4 @@ impl<'de> Visitor<'de> for Runs {
         }
         Ok(segments)
     }
-}
-
-fn address<E: de::Error>(text: &str) -> Result<u64, E> {
-    let digits = text.strip_prefix("0x");
-    let value = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    value.ok_or_else(|| E::custom(format_args!("{text:?} is no address: it begins with 0x")))
 }

@@ -7,6 +7,7 @@ use linmap::listing::Size;
 use linmap_vmsa::Level;
 use serde::Serialize;
 
+use crate::dump::counted::Counted;
 use crate::dump::guest::Root;
 use crate::dump::listing::heading;
 use crate::dump::meaning::Decoder;
@@ -196,11 +197,9 @@ impl Summary {
         for size in &self.leaves {
             let kind = if size.contiguous { "CON" } else { "   " };
             let share = percent(size.bytes, self.mapped);
-            let (leaf, bytes, count) = (Size(size.leaf), Rounded(size.bytes), size.count);
+            let (leaf, bytes, count) = (Size(size.leaf), Rounded(size.bytes), Counted(size.count, "leaf"));
             let level = size.level;
-            output.line(format_args!(
-                "    {leaf:>4} {kind}  {bytes:>9} {share:>7}  {count} leaves of L{level}"
-            ))?;
+            output.line(format_args!("    {leaf:>4} {kind}  {bytes:>9} {share:>7}  {count} of L{level}"))?;
         }
         for (name, bytes) in [
             ("in blocks", self.blocks),
@@ -218,7 +217,8 @@ impl Summary {
         output.line(format_args!("  tables      {bytes:>9}          {count}: {}", levels.join(", ")))?;
         if self.invalid_not_zero > 0 {
             let count = self.invalid_not_zero;
-            output.line(format_args!("  {count} entries are invalid and not zero"))?;
+            let are = if count == 1 { "is" } else { "are" };
+            output.line(format_args!("  {} {are} invalid and not zero", Counted(count, "entry")))?;
         }
         Ok(())
     }

@@ -45,17 +45,13 @@ pub struct Walk {
     pub end: End,
 }
 
-/// Whether `root` translates `va`.
-pub fn translates(root: &Root, va: u64) -> bool {
-    va.wrapping_sub(root.first.0) >> root.geometry.va_bits() == 0
-}
-
 /// Walks from `root` for `va`, reading one entry a level.
 ///
 /// # Errors
 /// Those of the guest's memory.
 pub fn walk(root: &Root, va: u64, frames: &mut Frames<'_>, through: Through<'_>) -> Result<Walk, Failure> {
     let geometry = root.geometry;
+    let (va, _) = root.untagged((va, va));
     let mut level = geometry.start_level();
     let mut table = geometry.root_table(root.table, Va(va)).0;
     let mut tables = TablePermissions::UNRESTRICTED;

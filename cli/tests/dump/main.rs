@@ -1,111 +1,19 @@
 //! `linmap dump` of raw memory, as a person runs it.
 
+mod compared;
+mod machine;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use linmap_table::{FirstMap, OffsetWindow, Walk, walk};
-use linmap_vmsa::{
-    Access, Attributes, Descriptor, Execute, Geometry, Granule, Pa, PaRange, Regime, Stage2, Va, VmidSize,
-};
+use linmap_vmsa::{Access, Attributes, Execute, Geometry, Granule, Pa, PaRange, Regime, Stage2, Va};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-const RAM: u64 = 0x4000_0000;
-
-fn run(arguments: &[String]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_linmap"));
-    command.arg("dump").args(arguments).env_remove("CLICOLOR_FORCE").output().expect("linmap runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-/// A machine in a file: its memory, and the options that name it and its registers.
-struct Machine {
-    folder: tempfile::TempDir,
-    /// Aligned like the frames that it stands for.
-    words: Vec<u64>,
-    options: Vec<String>,
-}
-
-impl Machine {
-    fn new(map: &FirstMap<32>, len: usize) -> (Self, Pa) {
-        let geometry = map.geometry();
-        let mut room = vec![0; len / 8 + geometry.granule().entries()];
-        let image = map.image(Pa(RAM), &mut room).expect("the map fits");
-        let mut words: Vec<u64> = image
-            .bytes()
-            .chunks_exact(8)
-            .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
-            .collect();
-        words.resize(len / 8, 0);
-        let folder = tempfile::tempdir().expect("a folder");
-        let memory = format!("{}@{RAM:#x}", folder.path().join("memory").display());
-        let mut options = vec!["--memory".to_owned(), memory];
-        let mut add = |name: &str, value: u64| options.extend([format!("--{name}"), format!("{value:#x}")]);
-        if geometry.regime().is_stage_2() {
-            let registers = image.tree().stage_2_registers(7, VmidSize::Bits8).expect("registers");
-            add("vttbr", registers.vttbr);
-            add("vtcr", registers.vtcr);
-            add("hcr", registers.hcr);
-        } else {
-            let registers = image.tree().registers().expect("registers");
-            for (name, value) in [("ttbr0", registers.ttbr0), ("ttbr1", registers.ttbr1)] {
-                if let Some(value) = value {
-                    add(name, value);
-                }
-            }
-            add("tcr", registers.tcr);
-            add("mair", registers.mair);
-            let regime = match geometry.regime() {
-                Regime::El2 => "el2",
-                Regime::El3 => "el3",
-                _ => "el1",
-            };
-            options.extend(["--regime".to_owned(), regime.to_owned()]);
-        }
-        let root = image.tree().root();
-        let machine = Self { folder, words, options };
-        machine.write();
-        (machine, root)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self) {
-        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        fs::write(self.path("memory"), bytes).expect("the file is written");
-    }
-
-    fn set(&mut self, at: u64, word: u64) {
-        self.words[((at - RAM) / 8) as usize] = word;
-        self.write();
-    }
-
-    fn dump(&self, arguments: &[&str]) -> Output {
-        let mut all = self.options.clone();
-        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        run(&all)
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.dump(&[&["--json"], arguments].concat());
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
-    }
-}
-
-fn number(value: &Value) -> u64 {
-    match value {
-        Value::String(text) => u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number"),
-        value => value.as_u64().expect("a number"),
-    }
-}
+use machine::{Machine, RAM, number, run, text, usual};
 
 /// Trees of each regime: granule, VA and PA bits, regime, whether in the upper half.
 fn geometries() -> Vec<(Geometry, bool)> {
@@ -219,19 +127,6 @@ fn runs_as_json_translate_every_address_as_the_walk_of_the_crate_does() {
     }
 }
 
-/// 2 MiB of data by pages that a block could replace, text, and a device, from the upper base on.
-fn usual() -> (Machine, Pa) {
-    let geometry = Geometry::new(Granule::K4, 39, 48).expect("a geometry");
-    let base = 0u64.wrapping_sub(1 << 39);
-    let mut map = FirstMap::<32>::new(geometry);
-    let range = |start, len| PaRange::from_len(Pa(start), len).expect("a range");
-    map.at(Va(base), range(RAM, 4 << 20), Attributes::KERNEL_DATA).expect("data");
-    map.at(Va(base + 0x1000), range(RAM + 0x1000, 0x2000), Attributes::KERNEL_RODATA).expect("data");
-    map.at(Va(base + (1 << 30)), range(RAM + 0x1000, 0x2000), Attributes::KERNEL_TEXT).expect("text");
-    map.at(Va(base + (2 << 30)), range(0x900_0000, 0x1000), Attributes::DEVICE).expect("a device");
-    Machine::new(&map, 4 << 20)
-}
-
 #[test]
 fn a_listing_has_a_line_for_each_run_and_its_findings() {
     let (machine, _) = usual();
@@ -258,7 +153,7 @@ fn a_summary_adds_up() {
     let expected = "\
 TTBR1_EL1 0x40000000: EL1&0, 4K pages, 39-bit VA, 48-bit PA, ASID 0, MAIR 0x000000000444f0ff
   mapped           4.0M
-      2M             2M  49.9 %  1 leaves of L2
+      2M             2M  49.9 %  1 leaf of L2
       4K CON       1.9M  48.3 %  496 leaves of L3
       4K            76K   1.9 %  19 leaves of L3
   in blocks          2M  49.9 %
@@ -303,43 +198,58 @@ fn a_range_shows_what_it_touches() {
 }
 
 #[test]
-fn a_dump_that_was_saved_is_compared_by_attribute() {
-    let (mut machine, root) = usual();
-    let saved = machine.path("saved.json");
-    fs::write(&saved, machine.dump(&["--json"]).stdout).expect("the file is written");
-    let saved = saved.to_str().expect("UTF-8").to_owned();
-    let output = machine.dump(&["--diff", &saved]);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "0 differences\n".to_owned()));
-    // The device becomes normal memory and is executed; the block vanishes.
-    let json = machine.json(&["--va", "0xffffff8080000000"]);
-    let step = &json["roots"][0]["walk"]["steps"][2];
-    let entry = number(&step["table"]) + 8 * number(&step["index"]);
+fn tagged_addresses_are_translated_where_tbi_is_set() {
     let geometry = Geometry::new(Granule::K4, 39, 48).expect("a geometry");
-    machine.set(entry, Descriptor::page(geometry, Pa(0x900_0000), Attributes::KERNEL_TEXT).0);
-    let json = machine.json(&["--va", "0xffffff8000200000"]);
-    let step = &json["roots"][0]["walk"]["steps"][1];
-    machine.set(number(&step["table"]) + 8 * number(&step["index"]), 0);
-    let output = machine.dump(&["--diff", &saved]);
-    let expected = "\
-- 0xffffff8000200000-0xffffff8000400000     2M 0x000040200000 L2   2M     RW NX  ISH G  AF MEM/NORMAL
-~ 0xffffff8080000000-0xffffff8080001000     4K access RW -> ro, execute NX -> x, \
-memory DEVICE/nGnRE -> MEM/NORMAL
-2 differences
-";
-    let found = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(found.split_once('\n').map(|(_, rest)| rest), Some(expected), "{root}");
-    // Of a saved dump only the range that was asked for counts, here half of the block.
-    let part = machine.dump(&["--diff", &saved, "--va", "0xffffff8000300000+1M"]);
-    let expected = "\
-- 0xffffff8000300000-0xffffff8000400000     1M 0x000040300000 L2   2M     RW NX  ISH G  AF MEM/NORMAL
-1 differences
-";
-    assert_eq!(text(&part.stdout).split_once('\n').map(|(_, rest)| rest), Some(expected));
-    let json = machine.dump(&["--diff", &saved, "--json"]);
-    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    assert_eq!(json["count"], 2);
-    assert_eq!(json["differences"][1]["fields"][0]["field"], "access");
+    for (upper, bit, tagged) in [(0, 37, 0xab00_u64), (0x1ff_ffff << 39, 38, 0xabff)] {
+        let mut map = FirstMap::<32>::new(geometry);
+        let range = PaRange::from_len(Pa(RAM), 0x3000).expect("a range");
+        map.at(Va(upper + 0x1000), range, Attributes::KERNEL_DATA).expect("data");
+        let (mut machine, _) = Machine::new(&map, 2 << 20);
+        let tagged = tagged << 48 | (upper + 0x1abc) & ((1 << 48) - 1);
+        let (va, range) = (format!("{tagged:#x}"), format!("{:#x}+4K", tagged & !0xfff));
+        let refused = machine.dump(&["--va", &va]);
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(error.contains("-0x0000007fffffffff") || error.contains("-0xffffffffffffffff"), "{error}");
+        let at = machine.options.iter().position(|option| option == "--tcr").expect("TCR is given") + 1;
+        let tcr = number(&Value::from(machine.options[at].as_str())) | 1 << bit;
+        machine.options[at] = format!("{tcr:#x}");
+        let walk = text(&machine.dump(&["--va", &va]).stdout);
+        assert!(walk.contains(&format!("\n{tagged:#018x} 0x000040000abc L3   4K")), "{walk}");
+        let listed = text(&machine.dump(&["--va", &range]).stdout);
+        let first = upper + 0x1000;
+        assert!(
+            listed.contains(&format!("\n{first:#018x}-{:#018x} 0x000040000000", first + 0x1000)),
+            "{listed}"
+        );
+        // Bit 55 is no part of the tag: it selects the half.
+        let other = machine.dump(&["--va", &format!("{:#x}", tagged ^ 1 << 55)]);
+        assert_eq!(other.status.code(), Some(2), "{}", text(&other.stdout));
+    }
+}
+
+#[test]
+fn a_root_that_a_truncated_core_has_lost_is_told_with_the_truncation() {
+    let (machine, _) = usual();
+    let mut core = b"\x7fELF\x02\x01\x01".to_vec();
+    core.resize(16, 0);
+    // A core of AArch64 with one program header behind this one.
+    core.extend([4, 0, 183, 0, 1, 0, 0, 0]);
+    core.extend([0u64, 64, 0].into_iter().flat_map(u64::to_le_bytes));
+    core.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // PT_LOAD, R: 2 MiB from RAM on, of which the file has a page.
+    core.extend([1, 0, 0, 0, 4, 0, 0, 0]);
+    let load = [0x1000, 0, RAM, 2 << 20, 2 << 20, 0];
+    core.extend(load.into_iter().flat_map(u64::to_le_bytes));
+    core.resize(0x2000, 0);
+    let path = machine.path("core").display().to_string();
+    fs::write(&path, core).expect("the file is written");
+    let options = [&path, "--ttbr0", "0x40100000", "--tcr", "0x200803510"].map(str::to_owned);
+    let output = run(&options);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("TTBR0_EL1 is 0x40100000, where no memory is"), "{error}");
+    assert!(error.contains("the core is truncated: 0x1ff000 bytes of memory are missing"), "{error}");
 }
 
 #[test]

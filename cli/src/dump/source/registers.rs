@@ -173,6 +173,7 @@ impl Registers {
                 writable_never_executes: self.bit(&name("SCTLR"), 19),
                 has_table_permissions: walk.has_table_permissions,
                 updates: walk.updates,
+                ignores_top_byte: ignores_top_byte(register, regime, tcr),
             }),
             Ok(None) => found.unused.push(format!("TCR_EL{el} turns walks of {register} off")),
             Err(error) => {
@@ -220,6 +221,7 @@ impl Registers {
                 writable_never_executes: false,
                 has_table_permissions: walk.has_table_permissions,
                 updates: walk.updates,
+                ignores_top_byte: false,
             }),
             Err(error) => found.notes.push(format!("stage 2 is not shown: VTCR_EL2 is {vtcr:#x}: {error}")),
         }
@@ -240,6 +242,20 @@ impl Found {
         Err(Failure::new(format_args!("no translation tables are in use: {why}"))
             .hint("let the guest run until it has them, or name others with --cpu or --regime"))
     }
+}
+
+/// Whether the top byte of the addresses that `register` translates is a tag: TCR_ELx.TBI0 and TBI1
+/// of two halves, TBI of one range. TBID, which takes instruction fetches out, changes nothing: data
+/// has tags all the same.
+pub fn ignores_top_byte(register: RootRegister, regime: Regime, tcr: u64) -> bool {
+    let bit = match register {
+        RootRegister::Ttbr1El1 | RootRegister::Ttbr1El2 => 38,
+        RootRegister::Ttbr0El1 | RootRegister::Ttbr0El2 | RootRegister::Ttbr0El3 => {
+            if regime.has_user_space() { 37 } else { 20 }
+        }
+        RootRegister::VttbrEl2 => return false,
+    };
+    tcr >> bit & 1 != 0
 }
 
 /// What TCR2 turns on that gives descriptors another meaning.
@@ -372,5 +388,19 @@ mod tests {
         let found = at_el1().roots(&[], &[RootRegister::Ttbr1El1]);
         assert_eq!(found.roots[0].table, Pa(0x4200_0000));
         assert_eq!(found.roots.len(), 1);
+    }
+
+    #[test]
+    fn the_top_byte_is_a_tag_where_tcr_says_so() {
+        let ignored = |mut registers: Registers, name, bit: u32| {
+            registers.set(name, registers.get(name).unwrap() | 1 << bit);
+            let roots = registers.roots(&[], &[]).roots.into_iter();
+            let tagged = roots.filter(|root| root.ignores_top_byte);
+            tagged.map(|root| root.register).collect::<Vec<_>>()
+        };
+        assert_eq!(ignored(at_el1(), "TCR_EL1", 37), [RootRegister::Ttbr0El1]);
+        assert_eq!(ignored(at_el1(), "TCR_EL1", 38), [RootRegister::Ttbr1El1]);
+        assert_eq!(ignored(with_el2(1), "TCR_EL2", 20), [RootRegister::Ttbr0El2]);
+        assert_eq!(ignored(with_el2(E2H | TGE), "TCR_EL2", 38), [RootRegister::Ttbr1El2]);
     }
 }

@@ -198,8 +198,8 @@ fn contiguous_runs_that_are_uneven_or_misaligned_are_found() {
         (AP2, "uneven: its entries differ in AP"),
         (0b100, "uneven: its entries differ in memory type"),
         (1 << 53, "uneven: its entries differ in XN"),
-        (CONTIGUOUS, "incomplete: 1 of them don't have the bit"),
-        (1, "incomplete: 1 of them don't have the bit"),
+        (CONTIGUOUS, "incomplete: the bit is missing in 1 of them"),
+        (1, "incomplete: the bit is missing in 1 of them"),
         (1 << 13, "maps addresses that are not consecutive"),
     ] {
         change(&mut machine, 5, bits);
@@ -325,7 +325,7 @@ fn pages_that_a_block_could_replace_are_noted_with_what_it_saves() {
         page(&mut machine, index, DATA + (index << 12), DATA_PAGE);
     }
     let expected = "TTBR0_EL1 0x0000000000000000-0x0000000000200000: 512 leaves could be 1 of 2M, which \
-                    frees 1 tables (4K) and 511 entries";
+                    frees 1 table (4K) and 511 entries";
     assert_eq!(machine.findings(&roots), [("larger-leaves", expected.to_owned())]);
     // What the table takes away, the block would allow.
     let table = machine.get(RAM);

@@ -107,6 +107,7 @@ pub fn root(geometry: Geometry, table: Pa) -> Root {
         writable_never_executes: false,
         has_table_permissions: true,
         updates: HardwareUpdates::Off,
+        ignores_top_byte: false,
     }
 }
 

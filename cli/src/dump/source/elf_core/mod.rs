@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::file_memory::{self, FileMemory, Piece};
 use super::given::GivenRegisters;
-use super::registers::Registers;
+use super::registers::{Registers, ignores_top_byte};
 use crate::dump::guest::{AddressSpace, Guest, Root, RootRegister};
 use crate::failure::Failure;
 use crate::file_kind::FileKind;
@@ -70,7 +70,8 @@ pub fn open(path: &Path, given: &GivenRegisters) -> Result<Guest, Failure> {
     if headers.missing != 0 {
         notes.push(format!("the core is truncated: {:#x} bytes of memory are missing", headers.missing));
     }
-    let (roots, of_roots) = roots(&core, &headers, given).map_err(of)?;
+    let roots = roots(&core, &headers, given);
+    let (roots, of_roots) = roots.map_err(|failure| of(failure.explained_by(&notes)))?;
     notes.extend(of_roots);
     let pieces = headers.loads.into_iter();
     let pieces = pieces.map(|load| Piece { memory: load.memory, offset: load.offset, file: 0 }).collect();
@@ -126,6 +127,9 @@ fn roots(
         writable_never_executes: false,
         has_table_permissions: walk.is_none_or(|walk| walk.has_table_permissions),
         updates: walk.map_or(HardwareUpdates::Off, |walk| walk.updates),
+        ignores_top_byte: given
+            .tcr()
+            .is_some_and(|tcr| ignores_top_byte(RootRegister::Ttbr1El1, Regime::El1And0, tcr)),
     };
     Ok((vec![root], notes))
 }
