@@ -12,10 +12,14 @@ mod layout_boot;
 pub mod listing;
 mod loader;
 mod pattern;
+mod payload;
 mod raw;
+mod running_guest;
+mod session;
 mod soak;
 mod tiny;
 mod tool;
+mod translations;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
@@ -23,8 +27,12 @@ pub use boot::{Boot, Outcome, Record, example, number, own_elf, own_image, works
 pub use device_trees::{DeviceTrees, device_trees};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
+pub use payload::payload;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
+pub use running_guest::RunningGuest;
+pub use session::check_session;
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
 pub use tool::tool;
+pub use translations::{Translations, address, agree_with_qemu};
 pub use tree::{Dynamic, RAM, Tree, file, virt_tree};

@@ -57,7 +57,7 @@ fn guests(granule: Granule) -> Vec<Geometry> {
 
 /// The geometry without permissions in tables.
 fn plain(geometry: Geometry) -> Geometry {
-    geometry.with_table_permissions(TablePermissions::ALL).unwrap()
+    geometry.with_table_permissions(TablePermissions::UNRESTRICTED).unwrap()
 }
 
 /// A tree of a kind.
