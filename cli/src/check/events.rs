@@ -151,7 +151,7 @@ impl Parser {
             }
             let got = match bytes.read(&mut buffer[start..]) {
                 Ok(got) => got,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return self.fail(error.into()),
             };
             let end = start + got;
