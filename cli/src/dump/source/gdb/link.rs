@@ -152,7 +152,7 @@ impl Link {
     }
 
     fn gone(&self) -> Failure {
-        self.failure("the guest has gone away")
+        self.failure("the guest has gone away").hint("QEMU ended, or another debugger has its stub")
     }
 
     fn other_protocol(&self, why: &str) -> Failure {

@@ -89,7 +89,8 @@ impl Session {
             Some("aarch64") => {}
             other => {
                 let of = other.unwrap_or("an unknown architecture");
-                return Err(self.failure(format_args!("the guest is {of}, not aarch64")));
+                let failure = self.failure(format_args!("the guest is {of}, not aarch64"));
+                return Err(failure.hint("its CPU has to be an arm64 one: -cpu cortex-a72 or -cpu max"));
             }
         }
         let mut numbers = Numbers::default();
