@@ -90,17 +90,23 @@ impl Recorder {
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
         self.cpus[cpu].zeroed = None;
-        if tlbi.scope == TlbiScope::Asid {
-            self.leave_trees((operand >> 48) as u16);
+        match tlbi.scope {
+            TlbiScope::Asid => self.leave_trees(Some((operand >> 48) as u16)),
+            TlbiScope::AllEl1 => self.leave_trees(None),
+            _ => {}
         }
     }
 
-    /// A whole ASID is invalidated: trees of it that no CPU walks may be freed, and are followed
-    /// again if some CPU walks them.
-    fn leave_trees(&mut self, asid: u16) {
+    /// A whole ASID is invalidated, or all of them: trees of it that no CPU walks may be freed, and
+    /// are followed again if some CPU walks them.
+    fn leave_trees(&mut self, asid: Option<u16>) {
         let walked = |root: &(u64, u16)| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*root)));
-        let left: Vec<_> =
-            self.trees.keys().filter(|root| root.1 == asid && !walked(root)).copied().collect();
+        let left: Vec<_> = self
+            .trees
+            .keys()
+            .filter(|root| asid.is_none_or(|asid| root.1 == asid) && !walked(root))
+            .copied()
+            .collect();
         for root in left {
             self.trees.remove(&root);
             self.frames.unrefer(root.0);
@@ -184,8 +190,12 @@ impl Recorder {
             let named = if registers.tcr >> 22 & 1 == 1 { registers.ttbr1 } else { registers.ttbr0 };
             let asid = if upper { 0 } else { (named >> 48) as u16 };
             let root = (shape.root(ttbr), asid);
-            if self.trees.get(&root) != Some(&shape.start) {
-                self.trees.insert(root, shape.start);
+            let before = self.trees.insert(root, shape.start);
+            if before != Some(shape.start) {
+                if before.is_some() {
+                    // By another size: what it leads to is read as tables of other levels.
+                    self.give_up(self.frames.of(root.0));
+                }
                 self.link(root.0, shape.start, shape.root_entries());
             }
             root

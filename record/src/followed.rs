@@ -115,12 +115,15 @@ impl Frames {
             skipped: BTreeSet::new(),
         });
         if at.standing == Standing::Gone {
-            at.levels = 0;
-            at.entries = 0;
             at.references = 0;
             self.followed += 1;
             self.most = self.most.max(self.followed);
             FILTER.set(frame, 1 << self.granule, true);
+        }
+        if at.references == 0 {
+            // A new life, perhaps at another level.
+            at.levels = 0;
+            at.entries = 0;
         }
         at.standing = Standing::Linked;
         at.references += 1;

@@ -138,7 +138,7 @@ impl Recorder {
     }
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
-    fn give_up(&mut self, frame: u64) {
+    pub(crate) fn give_up(&mut self, frame: u64) {
         let Some((shape, state)) = self.shape().zip(self.frames.get_mut(frame)) else { return };
         let levels = state.levels;
         let entries = state.recorded.iter().take(state.entries).enumerate();
@@ -268,10 +268,15 @@ impl Recorder {
         for &(pa, value) in &known {
             self.set_recorded(frame, pa, value);
         }
-        let is_recorded = !known.is_empty();
+        let is_recorded = !known.is_empty() || !later.is_empty();
         for (cpu, stores) in stores {
             for store in stores {
                 self.pending.push((cpu, frame, store));
+                // Smaller stores and DC ZVA are not kept: the word as they left it.
+                let now = self
+                    .word(store.pa)
+                    .filter(|now| later.get(&store.pa) == Some(&store.value) && *now != store.value);
+                self.pending.extend(now.map(|value| (cpu, frame, Candidate { value, ..store })));
             }
         }
         is_recorded

@@ -43,7 +43,7 @@ impl Monitor {
             if self.from.read_line(&mut line)? == 0 {
                 return Err(Failure::new("QEMU ended before it was asked"));
             }
-            let mut said: Value = serde_json::from_str(&line).map_err(|error| Failure::new(error))?;
+            let mut said: Value = serde_json::from_str(&line).map_err(Failure::new)?;
             if let Some(error) = said.get("error") {
                 return Err(Failure::new(format_args!("QEMU's monitor: {error}")));
             }
