@@ -60,8 +60,8 @@ fn a_plan_at_the_desk_is_the_plan_of_the_kernel() {
     ] {
         assert_eq!(moves[key].as_u64(), Some(number(last, own)), "{key}: {moves}");
     }
-    // The kernel has its payload in an archive in memory. An initrd on whole pages stays there, while
-    // at the desk it is loaded behind the kernel.
+    // The kernel has its payload in an archive in memory, where an initrd on whole pages stays. At
+    // the desk it is loaded behind the kernel.
     let mut planned = segments_of(&plan(&[]));
     assert_ne!(planned[1].1, in_place[1].1);
     planned[1].1 = in_place[1].1;
