@@ -163,8 +163,11 @@ struct Site {
     instruction: Option<Instruction>,
 }
 
+/// Sites by PC, word, and whether the word is what matters.
+type Sites = HashMap<(u64, u32, bool), &'static Site>;
+
 /// The sites so far: code is translated again and again.
-static SITES: Mutex<Option<HashMap<(u64, u32, bool), &'static Site>>> = Mutex::new(None);
+static SITES: Mutex<Option<Sites>> = Mutex::new(None);
 
 fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);

@@ -155,7 +155,7 @@ impl Recorder {
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
         let at = ((pa - frame) / 8) as usize;
         let Some(state) = self.frames.get_mut(frame) else { return };
-        let before = std::mem::replace(&mut state.recorded[at], Some(value));
+        let before = state.recorded[at].replace(value);
         let levels = state.levels;
         if at < state.entries && before != Some(value) {
             // The next owner of a frame that is no table any more may store anything there.
