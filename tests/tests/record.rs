@@ -46,7 +46,11 @@ fn what_cannot_be_recorded_is_said_in_one_line() {
         assert!(errors.starts_with(why), "{errors}");
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
-    // A guest without memory that can be shared: QEMU says why, and so do we.
-    let (code, _, errors) = record(&["--check"], "qemu-system-aarch64 -machine none -display none");
+    // QEMU says itself what it does not take.
+    let (code, _, errors) = record(&["--check"], "qemu-system-aarch64 -machine no-such -display none");
     assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.lines().last().is_some_and(|line| line.starts_with("error: QEMU did not start")),
+        "{errors}"
+    );
 }
