@@ -22,6 +22,7 @@ mod outcome;
 mod output;
 mod plan;
 mod progress;
+mod symbols;
 
 use std::process::ExitCode;
 
@@ -44,10 +45,10 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Saying {
     /// Print the result alone
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
     quiet: bool,
     /// Print also how the result was found
-    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, display_order = 101)]
     verbose: bool,
 }
 

@@ -9,7 +9,7 @@ use linmap_model::trace::text;
 use serde_json::{Map, Value};
 
 /// The workspace's folder.
-pub(crate) fn workspace() -> &'static Path {
+pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 

@@ -1,8 +1,8 @@
 //! The device trees of Debian's kernel package, as `cargo xtask setup` left them.
 
-use std::path::{Path, PathBuf};
-
 use linmap_kexec::Archive;
+
+use crate::payload::payload;
 
 /// A package's device trees.
 #[derive(Debug)]
@@ -18,11 +18,7 @@ pub struct DeviceTrees {
 /// # Panics
 /// When they are missing.
 pub fn device_trees() -> DeviceTrees {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from);
-    let path = target.join("payload/linux-6.18/device-trees.cpio.zst");
-    let file = std::fs::File::open(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}: `cargo xtask setup` fetches it", path.display()));
+    let file = std::fs::File::open(payload("linux-6.18/device-trees.cpio.zst")).expect("a file");
     let bytes = zstd::decode_all(file).expect("a file that setup has compressed");
     let archive = Archive::parse(&bytes).expect("an archive that setup has made");
     let package = archive.find("package").expect("the package's name").data;

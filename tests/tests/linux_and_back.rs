@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use linmap_tests::{Boot, Outcome, archive, file, own_image};
+use linmap_tests::{Boot, Outcome, archive, file, own_image, payload};
 
 /// The first program of every Linux here. With `stage=` on the command line it starts linmap;
 /// without, it says what it found.
@@ -47,12 +46,8 @@ poweroff -f
 "#;
 
 /// What `cargo xtask setup` has downloaded.
-fn payload(path: &str) -> Vec<u8> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from);
-    let path = target.join("payload").join(path);
-    fs::read(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}: `cargo xtask setup` fetches it", path.display()))
+fn downloaded(path: &str) -> Vec<u8> {
+    fs::read(payload(path)).expect("a file")
 }
 
 /// kexec and its libraries.
@@ -79,16 +74,16 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 
 /// Boots Linux with linmap and an archive for it among its files, and with these words.
 fn boot_by_linux(options: &str, words: &str, script: &str) -> Outcome {
-    let user_space = archive(&[("busybox", &payload("busybox/busybox")), ("init", INIT.as_bytes())]);
+    let user_space = archive(&[("busybox", &downloaded("busybox/busybox")), ("init", INIT.as_bytes())]);
     let for_linmap = archive(&[
         ("cmdline", b"earlycon panic=-1"),
         ("script", script.as_bytes()),
         // Packed: before kexec's code starts linmap, it reads all of this with the caches off, for
         // a digest.
-        ("Image", &gzip(&payload("linux-6.12/Image"))),
+        ("Image", &gzip(&downloaded("linux-6.12/Image"))),
         ("initrd", &user_space),
     ]);
-    let kexec = KEXEC.map(|name| (name, payload(&format!("kexec-tools/{name}"))));
+    let kexec = KEXEC.map(|name| (name, downloaded(&format!("kexec-tools/{name}"))));
     let mut files: Vec<_> = kexec.iter().map(|(name, data)| (*name, &data[..])).collect();
     let own_image = own_image();
     files.extend([("linmap", &own_image[..]), ("archive", &for_linmap)]);

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::symbols;
 use input::Input;
 use judge::Options;
 
@@ -42,6 +43,13 @@ pub struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Name the instructions by the kernel's ELF file, System.map or Image
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
+    /// Where the kernel's first byte (`_text`) lies when it runs, if not at its link address:
+    /// shifted by KASLR, or its physical address while it runs 1:1. May be given several times
+    #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = parse_address)]
+    symbols_base: Vec<u64>,
     /// How many of the last events of a pipe are kept to show a violation by
     #[arg(long, value_name = "EVENTS", default_value_t = 1 << 18, value_parser = parse_history)]
     history: usize,
@@ -57,6 +65,14 @@ fn parse_history(text: &str) -> Result<usize, String> {
     }
 }
 
+fn parse_address(text: &str) -> Result<u64, String> {
+    let value = match text.strip_prefix("0x") {
+        Some(digits) => linmap_trace::number(digits.as_bytes(), 16),
+        None => linmap_trace::number(text.as_bytes(), 10),
+    };
+    value.map_err(|error| error.to_string())
+}
+
 /// `linmap check`.
 pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let input = Input::open(&arguments.trace)?;
@@ -66,8 +82,13 @@ pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failur
         shown: SHOWN,
         verbosity: output.verbosity(),
     };
+    let names = arguments.symbols.as_ref().map(|file| symbols::open(file, &arguments.symbols_base));
+    let names = names.transpose()?;
     let judged = judge::judge(input, &options)?;
-    let place = |pc: u64| format!("{pc:#x}");
+    let place = |pc: u64| match &names {
+        Some(names) => names.place(pc),
+        None => format!("{pc:#x}"),
+    };
     if arguments.json {
         output.line(format_args!("{:#}", json::value(&judged, &place)))?;
     } else {

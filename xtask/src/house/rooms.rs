@@ -56,6 +56,7 @@ pub const WINGS: &[(&str, &[&str])] = &[
             "outcome",
             "output",
             "progress",
+            "symbols",
             "check",
             "dump",
             "plan",
