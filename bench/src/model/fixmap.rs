@@ -40,7 +40,7 @@ pub(super) fn run(job: Job) -> Result<Checked> {
         image: ImageParts::default(),
         leaves: Leaves::Pages,
         pages: PageRanges::new(),
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
         memory: MemoryType::Normal,
         builder: Builder::Fixmap(FixmapStep::Base),
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },

@@ -278,6 +278,7 @@ mod tests {
             table: Pa(0x4000_0000),
             first: Va(0),
             id: 0,
+            tcr: None,
             mair: Some(Mair::DEFAULT.value()),
             addresses: AddressSpace::Physical,
             shareability: Some(Shareability::Inner),
@@ -294,7 +295,7 @@ mod tests {
     #[test]
     fn el1_never_executes_what_el0_may_write() {
         let both = Attributes { execute: Execute::Both, ..Attributes::USER_DATA };
-        let found = meaning(&root(Geometry::K4_48), both, TablePermissions::ALL);
+        let found = meaning(&root(Geometry::K4_48), both, TablePermissions::UNRESTRICTED);
         assert_eq!((found.execute, found.own.1), (Execute::User, Execute::Both));
         assert_eq!(found.rights, Rights { writers: 0b11, executors: 0b01 });
         // Without the right of user space, which a table takes, the kernel executes it.
@@ -306,10 +307,10 @@ mod tests {
     fn wxn_takes_execution_from_what_is_writable() {
         let both = Attributes { execute: Execute::Kernel, ..Attributes::KERNEL_DATA };
         let plain = root(Geometry::K4_48);
-        assert!(meaning(&plain, both, TablePermissions::ALL).is_writable_and_executable());
+        assert!(meaning(&plain, both, TablePermissions::UNRESTRICTED).is_writable_and_executable());
         let wxn = Root { writable_never_executes: true, ..plain };
-        assert!(!meaning(&wxn, both, TablePermissions::ALL).is_writable_and_executable());
-        assert!(meaning(&wxn, Attributes::KERNEL_TEXT, TablePermissions::ALL).rights.executors != 0);
+        assert!(!meaning(&wxn, both, TablePermissions::UNRESTRICTED).is_writable_and_executable());
+        assert!(meaning(&wxn, Attributes::KERNEL_TEXT, TablePermissions::UNRESTRICTED).rights.executors != 0);
     }
 
     #[test]
@@ -321,7 +322,7 @@ mod tests {
             (HardwareUpdates::AccessedAndDirty, 0b10),
         ] {
             let root = Root { updates, ..root(Geometry::K4_48) };
-            let found = Decoder::new(&root).meaning(clean, Level::L3, TablePermissions::ALL);
+            let found = Decoder::new(&root).meaning(clean, Level::L3, TablePermissions::UNRESTRICTED);
             assert_eq!(found.rights.writers, writers, "{updates:?}");
             assert_eq!(found.access, Access::KernelReadOnly);
         }
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn bits_that_are_res0_are_named() {
         let of = |geometry: Geometry, bits: u64, level| {
-            Decoder::new(&root(geometry)).meaning(bits, level, TablePermissions::ALL).reserved
+            Decoder::new(&root(geometry)).meaning(bits, level, TablePermissions::UNRESTRICTED).reserved
         };
         let data = Attributes::KERNEL_DATA.bits(Geometry::K4_48);
         assert_eq!(of(Geometry::K4_48, data | 1 << 48, Level::L3), 1 << 48);

@@ -70,7 +70,7 @@ pub fn read(
     }
     let words = reader.words(root.table, entries)?;
     let Some(words) = words else { return Ok(None) };
-    reader.table(root.table.0, level, TablePermissions::ALL, root.first.0, words)?;
+    reader.table(root.table.0, level, TablePermissions::UNRESTRICTED, root.first.0, words)?;
     let mut tree = reader.tree;
     tree.foldable = merged(&tree.foldable);
     Ok(Some(tree))
@@ -257,7 +257,7 @@ impl Reader<'_, '_> {
         let Some(next) = level.next() else { return Ok(()) };
         let below = match self.has_table_permissions {
             true => tables.and(Descriptor(word).table_permissions(self.geometry.regime())),
-            false => TablePermissions::ALL,
+            false => TablePermissions::UNRESTRICTED,
         };
         let above = self.path.iter().find(|(from, len, _)| frame.wrapping_sub(*from) < *len);
         if let Some(&(_, _, above)) = above {

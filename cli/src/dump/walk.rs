@@ -58,7 +58,7 @@ pub fn walk(root: &Root, va: u64, frames: &mut Frames<'_>, through: Through<'_>)
     let geometry = root.geometry;
     let mut level = geometry.start_level();
     let mut table = geometry.root_table(root.table, Va(va)).0;
-    let mut tables = TablePermissions::ALL;
+    let mut tables = TablePermissions::UNRESTRICTED;
     let mut steps = Vec::new();
     loop {
         let index = geometry.index(Va(va), level);

@@ -60,7 +60,8 @@ pub struct KexecPlanArgs {
     /// Its command line [default: that of the device tree]
     #[arg(long, value_name = "LINE")]
     append: Option<String>,
-    /// The running kernel: READONLY+DATA[@START], or none [default: as of `linmap plan`]
+    /// The running kernel: READONLY+DATA, READONLY+DATA@START or none [default: as of
+    /// `linmap plan`]
     #[arg(long, value_name = "IMAGE")]
     running: Option<ImageOption>,
     /// RAM for a device tree that leaves it to its boot loader; once for each bank

@@ -66,8 +66,8 @@ pub struct PlanArgs {
     input: Vec<PathBuf>,
     #[command(flatten)]
     options: MapOptions,
-    /// The kernel image: READONLY+DATA[@START], or none [default: 24M+16M where a boot loader would
-    /// place it, or what the input says]
+    /// The kernel image: READONLY+DATA, READONLY+DATA@START or none [default: 24M+16M where a boot
+    /// loader would place it, or what the input says]
     #[arg(long, value_name = "IMAGE")]
     image: Option<ImageOption>,
     /// RAM for device trees that leave it to their boot loader; once for each bank

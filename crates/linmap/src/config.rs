@@ -29,7 +29,7 @@ pub struct LinearMapConfig {
     /// Memory to map by pages only, whatever `leaves` allows.
     pub pages: PageRanges,
     /// What the map's own tables take away from all memory below them; TCR.HPD1 must be clear.
-    /// [`TablePermissions::ALL`] takes nothing away. Linux writes
+    /// [`TablePermissions::UNRESTRICTED`] takes nothing away. Linux writes
     /// [`TablePermissions::NEVER_EXECUTE`]; no memory can become text then.
     pub tables: TablePermissions,
     /// The type of its memory: [`MemoryType::Normal`], or [`MemoryType::NormalTagged`] where every
@@ -66,7 +66,7 @@ impl LinearMapConfig {
             image,
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
-            tables: TablePermissions::ALL,
+            tables: TablePermissions::UNRESTRICTED,
             memory: MemoryType::Normal,
             builder: Builder::Identity,
             slots,

@@ -136,7 +136,7 @@ impl fmt::Display for Size {
 /// let geometry = Geometry::K4_48;
 /// let page = |at| {
 ///     let descriptor = Descriptor::page(geometry, Pa(at), Attributes::KERNEL_DATA);
-///     let tables = TablePermissions::ALL;
+///     let tables = TablePermissions::UNRESTRICTED;
 ///     Leaf { va: Va(at), pa: Pa(at), level: Level::L3, descriptor, tables }
 /// };
 /// // Any leaves that ascend: those of a `LeafIter`, for example.
@@ -209,7 +209,7 @@ mod tests {
 
     fn page(va: u64, pa: u64, attributes: Attributes) -> Leaf {
         let descriptor = Descriptor::page(G, Pa(pa), attributes);
-        Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor, tables: TablePermissions::ALL }
+        Leaf { va: Va(va), pa: Pa(pa), level: Level::L3, descriptor, tables: TablePermissions::UNRESTRICTED }
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
             restricted(0x1000, TablePermissions::NEVER_EXECUTE),
             restricted(0x2000, TablePermissions::NEVER_EXECUTE),
             restricted(0x3000, TablePermissions::READ_ONLY),
-            restricted(0x4000, TablePermissions::ALL),
+            restricted(0x4000, TablePermissions::UNRESTRICTED),
         ];
         let runs: Vec<_> = Runs::new(G, leaves.into_iter()).collect();
         let [never, read_only, all] = &runs[..] else { panic!("{runs:x?}") };

@@ -204,7 +204,7 @@ mod tests {
             image: ImageParts::default(),
             leaves: Leaves::ContiguousBlocks,
             pages: PageRanges::new(),
-            tables: TablePermissions::ALL,
+            tables: TablePermissions::UNRESTRICTED,
             memory: MemoryType::Normal,
             builder: Builder::Identity,
             slots: BuilderSlots { tables: [0, 1, 2, 3, 4], leaf_tables: 0..0 },

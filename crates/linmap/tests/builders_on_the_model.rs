@@ -112,7 +112,7 @@ impl Booted {
             },
             leaves,
             pages: PageRanges::new(),
-            tables: TablePermissions::ALL,
+            tables: TablePermissions::UNRESTRICTED,
             memory: MemoryType::Normal,
             builder,
             slots: SLOTS,

@@ -75,24 +75,24 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, U: Updates<W, C>>(
     cpu: &mut C,
     updates: &mut U,
 ) -> EditCounts {
-    let mut counts = EditCounts::default();
+    let (mut entries, mut invalidations) = (0, 0);
     for step in steps {
         match step {
             Step::Store(store) => {
                 // SAFETY: the check found that `store` names entries of a table of this tree; the
                 // caller promises what they map.
                 unsafe { apply_store(store, window, cpu, updates) };
-                counts.entries += u64::from(store.count);
+                entries += u64::from(store.count);
             }
             Step::EveryLeaf(leaves) => {
                 // SAFETY: the check found that the range lies in this tree and that no leaf that
                 // changes reaches over its ends; the caller promises that no CPU walks it.
-                counts.entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
+                entries += unsafe { store_every_leaf(context, leaves, window, cpu) };
             }
             Step::Dsb(dsb) => cpu.dsb(*dsb),
             Step::Isb => cpu.isb(),
             Step::Invalidate(invalidation) => {
-                counts.invalidations += invalidate(context.geometry, invalidation, cpu);
+                invalidations += invalidate(context.geometry, invalidation, cpu);
             }
             // SAFETY: the caller promises that this CPU reaches the range by the tree, or by the
             // alias that it named.
@@ -100,7 +100,7 @@ pub(crate) unsafe fn apply_all<W: TableWindow, C: Cpu, U: Updates<W, C>>(
             Step::Free { .. } => {}
         }
     }
-    counts
+    EditCounts { entries, invalidations, freed: 0 }
 }
 
 /// Frees the tables that the last of `steps` name, and returns how many steps those are.

@@ -83,7 +83,9 @@ impl Spans {
             *last = joined;
             return;
         }
-        self.everything |= self.list.try_push(span).is_err();
+        if self.list.try_push(span).is_err() {
+            self.everything = true;
+        }
     }
 
     /// Takes the list as overflowed. `va` is an address of the tree.

@@ -222,7 +222,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 }
             }
         }
-        self.may_fold |= self.can_grow(node, from, to, seen);
+        if self.can_grow(node, from, to, seen) {
+            self.may_fold = true;
+        }
         self.protect_seen(node, from..to + 1, seen, change, phase)
     }
 

@@ -144,6 +144,9 @@ impl IdentitySwitch {
         own: *const AtomicU64,
         value: u64,
     ) {
+        // Read once: it is part of the pause.
+        let offset = self.image_offset.load(Ordering::Acquire);
+        let physical = |va: usize| (va as u64).wrapping_sub(offset);
         // SAFETY: the identity map has the routine, the vectors and the words at their physical
         // addresses, as `set` asks; the rest is the caller's.
         unsafe {
@@ -151,10 +154,10 @@ impl IdentitySwitch {
                 to,
                 self.nothing.load(Ordering::Relaxed),
                 self.identity.load(Ordering::Relaxed),
-                self.physical(there as usize),
-                self.physical((&raw const linmap_park_vectors).expose_provenance()),
-                self.physical(word.expose_provenance()),
-                self.physical(own.expose_provenance()),
+                physical(there as usize),
+                physical((&raw const linmap_park_vectors).expose_provenance()),
+                physical(word.expose_provenance()),
+                physical(own.expose_provenance()),
                 value,
             );
         }

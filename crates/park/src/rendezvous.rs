@@ -150,7 +150,8 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
         if let Some(cpu) = cpus.in_transit().find(on_live_root) {
             return Err(ParkError { cpu, ticks: 0 });
         }
-        let request = self.request.load(Ordering::Relaxed) + 1;
+        // 64 bits never wrap around.
+        let request = self.request.load(Ordering::Relaxed).wrapping_add(1);
         self.request.store(request, Ordering::Release);
         let others = cpus.others();
         cpus.interrupt(others.clone());
@@ -193,7 +194,7 @@ impl<S: RootSwitch, const CPUS: usize> Rendezvous<S, CPUS> {
 
     /// Releases the CPUs that have parked for `request`.
     fn release(&self, request: u64) {
-        self.request.store(request + 1, Ordering::Release);
+        self.request.store(request.wrapping_add(1), Ordering::Release);
         self.switch.wake();
     }
 }

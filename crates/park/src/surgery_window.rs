@@ -91,7 +91,8 @@ impl<C: Cpu> SurgeryWindow<C> {
     /// all it holds of it.
     pub fn close_all(&mut self) {
         for above in 0..LEVELS {
-            if self.open[above].take().is_some() {
+            if self.open[above].is_some() {
+                self.open[above] = None;
                 self.set(above, Descriptor::INVALID);
             }
         }

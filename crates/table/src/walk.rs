@@ -182,7 +182,7 @@ impl<'w, W: TableWindow> LeafIter<'w, W> {
     /// `table` is a table of a tree of this geometry, and `window` reaches it and all tables below
     /// it.
     pub unsafe fn new(geometry: Geometry, table: Pa, level: Level, base: Va, window: &'w mut W) -> Self {
-        let path = [OnPath { table, next: 0, permissions: TablePermissions::ALL }; LEVELS];
+        let path = [OnPath { table, next: 0, permissions: TablePermissions::UNRESTRICTED }; LEVELS];
         let roots = if level == geometry.start_level() { geometry.root_tables() } else { 1 };
         Self { geometry, window, path, depth: 0, start: level, roots, base, tables: roots as u64 }
     }

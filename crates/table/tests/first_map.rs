@@ -212,7 +212,7 @@ proptest! {
         let expected = pages.iter().map(|(&va, &(pa, attributes))| {
             let (validity, leaves) = (Validity::Valid, Leaves::ContiguousBlocks);
             let content = Content::Leaves { pa: Pa(pa), attributes, validity, leaves };
-            Expected { va: Va(va), len: page, content, tables: TablePermissions::ALL }
+            Expected { va: Va(va), len: page, content, tables: TablePermissions::UNRESTRICTED }
         });
         let tree_to_verify =
             Tree { geometry, root: tree.root(), base: Va(0), access_flag: AccessFlag::Software };

@@ -83,7 +83,7 @@ fn all_new_tables_take_away_what_the_geometry_says() {
     for (granule, va, pa) in [(Granule::K4, 48, 48), (Granule::K4, 52, 52)] {
         for regime in [Regime::El1And0, Regime::El2, Regime::El3] {
             let plain = Geometry::new(granule, va, pa).unwrap().in_regime(regime);
-            for tables in [TablePermissions::ALL, TablePermissions::NEVER_EXECUTE] {
+            for tables in [TablePermissions::UNRESTRICTED, TablePermissions::NEVER_EXECUTE] {
                 let geometry = plain.with_table_permissions(tables).unwrap();
                 let mut arena = Arena::new();
                 let tree = build(geometry, &data(), &mut arena);
@@ -187,7 +187,7 @@ fn a_tree_is_verified_against_what_its_tables_must_take_away_for_each_range() {
     let list = data().map(|mapping| expected(&mapping, never));
     assert_eq!(verify(plain, tree.root(), &list, &arena), Ok(()));
     assert_eq!(verify(geometry, tree.root(), &list, &arena), Ok(()), "the list alone counts");
-    let unaware = data().map(|mapping| expected(&mapping, TablePermissions::ALL));
+    let unaware = data().map(|mapping| expected(&mapping, TablePermissions::UNRESTRICTED));
     let error = verify(geometry, tree.root(), &unaware, &arena).unwrap_err();
     assert!(matches!(error, TreeError::TableBits { .. }), "{error}");
     // Every bit of every table descriptor counts.
@@ -210,7 +210,7 @@ fn ranges_below_one_table_that_want_different_tables_are_noticed() {
     let list = [mapping(0, PAGE, Attributes::KERNEL_DATA), mapping(0x4000, PAGE, Attributes::KERNEL_TEXT)];
     let mut arena = Arena::new();
     let tree = build(Geometry::K4_48, &list, &mut arena);
-    let mut wanted = [expected(&list[0], never), expected(&list[1], TablePermissions::ALL)];
+    let mut wanted = [expected(&list[0], never), expected(&list[1], TablePermissions::UNRESTRICTED)];
     let error = verify(Geometry::K4_48, tree.root(), &wanted, &arena).unwrap_err();
     assert!(matches!(error, TreeError::TableBits { .. }), "{error}");
     for_each_link(Geometry::K4_48, &arena, (Level::L0, tree.root()), &mut |level, table, index, _| {

@@ -107,7 +107,7 @@ fn expected(mapping: &Mapping) -> Expected {
         va,
         len,
         content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
     }
 }
 
@@ -239,7 +239,12 @@ fn a_mapping_that_two_ranges_of_the_list_describe_may_be_one_leaf() {
     built.list[5].len = half;
     built.list.insert(
         6,
-        Expected { va: Va(whole.va.0 + half), len: half, content: upper, tables: TablePermissions::ALL },
+        Expected {
+            va: Va(whole.va.0 + half),
+            len: half,
+            content: upper,
+            tables: TablePermissions::UNRESTRICTED,
+        },
     );
     assert!(built.verify().is_ok());
     // With other attributes it may not.
@@ -278,7 +283,7 @@ fn free_slots_have_a_table_of_unused_entries() {
         va: Va(BASE + 0x8000_8000_0000),
         len: 2 << 20,
         content: Content::FreeSlots,
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
     };
     built.list.truncate(6);
     assert!(built.verify().is_err(), "nothing is mapped there, so no table is right");

@@ -72,7 +72,9 @@ mod tests {
                         assert_eq!((g.granule(), g.va_bits(), g.regime()), (granule, va_bits, regime));
                         assert_eq!(
                             g.with_mair(Mair::DEFAULT).in_regime(regime),
-                            g.with_mair(Mair::DEFAULT).with_table_permissions(TablePermissions::ALL).unwrap()
+                            g.with_mair(Mair::DEFAULT)
+                                .with_table_permissions(TablePermissions::UNRESTRICTED)
+                                .unwrap()
                         );
                     }
                 }

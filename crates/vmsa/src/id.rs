@@ -287,6 +287,16 @@ impl Midr {
 
     /// The BBM level to rely on, given what the ID register reports: level 3 for the CPUs known
     /// never to raise conflict aborts, what is reported for all others.
+    ///
+    /// ```
+    /// use linmap_vmsa::id::{BbmLevel, Midr, Mmfr2};
+    ///
+    /// // Both registers of one CPU. A system has the lowest level of its CPUs.
+    /// let level = |midr_el1: u64, mmfr2_el1: u64| Midr(midr_el1).bbm(Mmfr2(mmfr2_el1).bbm());
+    /// assert_eq!(level(0x410f_d4f0, 2 << 52), BbmLevel::L2, "Neoverse-V2");
+    /// assert_eq!(level(0x410f_d842, 2 << 52), BbmLevel::L3, "Neoverse-V3 r0p2, which is listed");
+    /// assert_eq!(level(0x410f_d4f0, 3 << 52), BbmLevel::L3, "what reports level 3");
+    /// ```
     pub fn bbm(self, reported: BbmLevel) -> BbmLevel {
         let revision = (self.0 >> 16 & 0xf0 | self.0 & 0xf) as u8;
         let listed = NO_CONFLICT_ABORT.iter().any(|cpu| {

@@ -18,6 +18,9 @@ use crate::regime::Regime;
 /// let tables = TablePermissions::NEVER_EXECUTE;
 /// assert_eq!(tables.restrict(Attributes::KERNEL_TEXT).execute, Execute::Never);
 /// assert!(tables.allows(Attributes::KERNEL_DATA) && !tables.allows(Attributes::KERNEL_TEXT));
+///
+/// assert!(TablePermissions::UNRESTRICTED.allows(Attributes::KERNEL_TEXT));
+/// assert_eq!(TablePermissions::UNRESTRICTED, TablePermissions::default());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TablePermissions(u8);
@@ -28,8 +31,8 @@ const SHIFT: u32 = 59;
 const XN_TABLE: u8 = 0b0010;
 
 impl TablePermissions {
-    /// The tables take nothing away.
-    pub const ALL: Self = Self(0);
+    /// The tables take nothing away: every leaf allows what its own bits allow. It is the default.
+    pub const UNRESTRICTED: Self = Self(0);
     /// The kernel does not execute what is below (PXNTable).
     pub const NO_KERNEL_EXECUTE: Self = Self(0b0001);
     /// User space does not execute what is below (UXNTable).
@@ -110,7 +113,7 @@ impl TablePermissions {
                 let never = if value & XN_TABLE != 0 { Self::NEVER_EXECUTE.0 } else { 0 };
                 Self(value & Self::READ_ONLY.0 | never)
             }
-            Regime::Stage2(_) => Self::ALL,
+            Regime::Stage2(_) => Self::UNRESTRICTED,
         }
     }
 
@@ -211,11 +214,14 @@ mod tests {
             assert_eq!(TablePermissions::NO_KERNEL_EXECUTE.bits(regime), 1 << 60);
             let found = TablePermissions::from_bits(0b1111 << 59, regime);
             assert_eq!(found, TablePermissions::READ_ONLY.and(TablePermissions::NEVER_EXECUTE));
-            assert_eq!(TablePermissions::from_bits(1 << 59 | 1 << 61, regime), TablePermissions::ALL);
+            assert_eq!(
+                TablePermissions::from_bits(1 << 59 | 1 << 61, regime),
+                TablePermissions::UNRESTRICTED
+            );
         }
-        assert_eq!(TablePermissions::from_bits(u64::MAX, REGIMES[4]), TablePermissions::ALL);
+        assert_eq!(TablePermissions::from_bits(u64::MAX, REGIMES[4]), TablePermissions::UNRESTRICTED);
         // NSTable is bit 63, and belongs to the address space.
-        assert_eq!(TablePermissions::from_bits(1 << 63, Regime::El1And0), TablePermissions::ALL);
+        assert_eq!(TablePermissions::from_bits(1 << 63, Regime::El1And0), TablePermissions::UNRESTRICTED);
     }
 
     #[test]
@@ -271,7 +277,7 @@ mod tests {
         let both = TablePermissions::from_bits(upper | lower, Regime::El1And0);
         assert_eq!(both, TablePermissions::NEVER_EXECUTE);
         assert_eq!(both.to_string(), "PXN,UXN");
-        assert_eq!(TablePermissions::ALL.to_string(), "all");
+        assert_eq!(TablePermissions::UNRESTRICTED.to_string(), "all");
     }
 
     #[test]

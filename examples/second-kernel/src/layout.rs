@@ -154,8 +154,8 @@ pub fn expected() -> impl Iterator<Item = Expected> {
             validity: Validity::Valid,
             leaves: Leaves::Blocks,
         },
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
     });
-    let (content, tables) = (Content::FreeSlots, TablePermissions::ALL);
+    let (content, tables) = (Content::FreeSlots, TablePermissions::UNRESTRICTED);
     blocks.chain([Expected { va: FIXMAP, len: 2 << 20, content, tables }])
 }

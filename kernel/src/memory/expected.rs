@@ -85,7 +85,7 @@ impl KnownMappings<'_> {
 fn leaves(va: Va, memory: PaRange, attributes: Attributes, leaves: Leaves, global: Global) -> Expected {
     let attributes = Attributes { global: global == Global::Global, ..attributes };
     let content = Content::Leaves { pa: memory.start, attributes, validity: Validity::Valid, leaves };
-    Expected { va, len: memory.len(), content, tables: TablePermissions::ALL }
+    Expected { va, len: memory.len(), content, tables: TablePermissions::UNRESTRICTED }
 }
 
 /// The image's own mapping, in pages, with the guards of the boot CPU's stacks left out. `changed`
@@ -118,7 +118,7 @@ fn image_mapping<'c>(
         va: va(part.start),
         len: part.len(),
         content: allowed.content(part.start, Leaves::Pages, as_built),
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
     }))
 }
 
@@ -144,6 +144,6 @@ fn free_slots(start: Va, end: Va) -> Option<Expected> {
         va: start,
         len,
         content: Content::FreeSlots,
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
     })
 }

@@ -194,7 +194,7 @@ fn layout(memblock: &Memblock<REGIONS>, seed: Option<KaslrSeed>) -> Result<Optio
 /// executed, so no memory becomes text.
 fn tables(command_line: CommandLine<'_>) -> Result<TablePermissions, LinearMapError> {
     match command_line.get("linmap.tables") {
-        None | Some("x") => Ok(TablePermissions::ALL),
+        None | Some("x") => Ok(TablePermissions::UNRESTRICTED),
         Some("nx") => Ok(TablePermissions::NEVER_EXECUTE),
         Some(_) => Err(LinearMapError::UnknownTables),
     }

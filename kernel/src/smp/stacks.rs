@@ -53,7 +53,7 @@ impl StackMemory {
                 va,
                 len,
                 content: Content::Leaves { pa, attributes, validity: Validity::Valid, leaves },
-                tables: TablePermissions::ALL,
+                tables: TablePermissions::UNRESTRICTED,
             }
         })
     }

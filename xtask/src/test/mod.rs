@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use crate::granule::Granule;
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{Workspace, cargo};
-use crate::{build, house, quotes, setup, shown, tool, width};
+use crate::{build, house, process, quotes, setup, shown, tool, width};
 use package::{Published, Yard};
 use steps::Steps;
 
@@ -101,8 +101,15 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
     // A kernel with an allocator of its own.
     let words = ["check", "--package", "linmap", "--no-default-features", "--test", "another_kernel"];
     steps.command("without memblock", &mut cargo_in(workspace, &words));
-    let mut doc = cargo_in(workspace, &["doc", "--no-deps"]);
-    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
+    // The tool's pages lie where those of the crate `linmap` go, which therefore come last.
+    let (tool, crates) = (&["rustdoc", "--package", "linmap-cli", "--bin", "linmap"], &["doc", "--no-deps"]);
+    steps.run("documentation", || {
+        let passes = |words: &[&str]| -> Result<bool> {
+            let mut doc = cargo_in(workspace, words);
+            Ok(process::status(doc.env("RUSTDOCFLAGS", "-D warnings"))?.success())
+        };
+        Ok(passes(tool)? && passes(crates)?)
+    });
     Ok(())
 }
 

@@ -57,7 +57,7 @@ fn guests(granule: Granule) -> Vec<Geometry> {
 
 /// The geometry without permissions in tables.
 fn plain(geometry: Geometry) -> Geometry {
-    geometry.with_table_permissions(TablePermissions::ALL).unwrap()
+    geometry.with_table_permissions(TablePermissions::UNRESTRICTED).unwrap()
 }
 
 /// A tree of a kind.
@@ -347,7 +347,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
         // Refused where anybody uses the range, unless all of it is invalid.
         Op::Unmap { .. } | Op::Remap { .. } | Op::MemoryType { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
-        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
+        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Clear { .. } | Op::Global { .. } => false,
     };
     let valid = world.plain.parts(offset & !0xfff, 0x1000).first().is_some_and(|(_, part)| part.valid);
     valid && !(touched && goes)

@@ -108,7 +108,7 @@ impl Verified {
                 va: Va(self.running.shadow.own(part.start)),
                 len: part.len(),
                 content: allowed.content(part.start, Leaves::Pages, own),
-                tables: TablePermissions::ALL,
+                tables: TablePermissions::UNRESTRICTED,
             });
         }
         let len = setting.geometry.entry_bytes(Level::L2);
@@ -116,7 +116,7 @@ impl Verified {
             va: setting.fixmap_va(),
             len,
             content: Content::FreeSlots,
-            tables: TablePermissions::ALL,
+            tables: TablePermissions::UNRESTRICTED,
         });
         list
     }

@@ -88,7 +88,7 @@ pub fn build(wanted: &Wanted<'_>, host: &mut Host, lists: &mut MappingLists) -> 
         image: wanted.image,
         leaves: wanted.leaves,
         pages,
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
         memory: MemoryType::Normal,
         builder: wanted.builder,
         slots: SLOTS,

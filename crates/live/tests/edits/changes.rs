@@ -382,7 +382,7 @@ fn machines() -> impl Strategy<Value = (Geometry, Half, BbmLevel, bool)> {
     ]
     .prop_map(|(granule, va, pa)| Geometry::new(granule, va, pa).unwrap());
     let tables = prop_oneof![
-        2 => Just(TablePermissions::ALL),
+        2 => Just(TablePermissions::UNRESTRICTED),
         1 => Just(TablePermissions::NEVER_EXECUTE.and(TablePermissions::NO_USER_ACCESS)),
     ];
     let geometry =
@@ -559,7 +559,7 @@ fn mutate(machine: &mut Machine, edit: Edit) {
 #[test]
 fn a_fold_never_gives_back_what_a_table_takes_away() {
     for (tables, folds) in [
-        (TablePermissions::ALL, true),
+        (TablePermissions::UNRESTRICTED, true),
         (TablePermissions::NEVER_EXECUTE, true),
         (TablePermissions::READ_ONLY, false),
         (TablePermissions::NO_USER_ACCESS, true),

@@ -138,7 +138,7 @@ impl<I: Iterator<Item = Expected>> Cursor<I> {
     /// Returns what a table must take away that leads to the range which the last entry asked for
     /// lies in or begins with.
     pub fn tables(&self) -> TablePermissions {
-        self.piece.map_or(TablePermissions::ALL, |piece| piece.tables)
+        self.piece.map_or(TablePermissions::UNRESTRICTED, |piece| piece.tables)
     }
 
     /// Returns what the entry at `level` must be that begins `at` bytes behind the tree's base, no

@@ -18,7 +18,7 @@ use super::expected::{Content, Expected, Validity};
 /// let mapped = |va, attributes| {
 ///     let (validity, leaves) = (Validity::Valid, Leaves::Pages);
 ///     let content = Content::Leaves { pa: Pa(0x4000_0000), attributes, validity, leaves };
-///     Expected { va: Va(va), len: 0x1000, content, tables: TablePermissions::ALL }
+///     Expected { va: Va(va), len: 0x1000, content, tables: TablePermissions::UNRESTRICTED }
 /// };
 /// // Text of a kernel, and a writable alias of it.
 /// let both = [mapped(0x1000, Attributes::KERNEL_DATA), mapped(0x9000, Attributes::KERNEL_TEXT)];
@@ -86,7 +86,7 @@ mod tests {
 
     fn mapping(va: u64, pa: u64, attributes: Attributes, validity: Validity) -> Expected {
         let content = Content::Leaves { pa: Pa(pa), attributes, validity, leaves: Leaves::Pages };
-        Expected { va: Va(va), len: 0x2000, content, tables: TablePermissions::ALL }
+        Expected { va: Va(va), len: 0x2000, content, tables: TablePermissions::UNRESTRICTED }
     }
 
     #[test]

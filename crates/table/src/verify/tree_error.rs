@@ -76,7 +76,7 @@ impl fmt::Display for WantedEntry {
 ///     validity: Validity::Valid,
 ///     leaves: Leaves::Pages,
 /// };
-/// let tables = TablePermissions::ALL;
+/// let tables = TablePermissions::UNRESTRICTED;
 /// let expected = Expected { va: Va(0x4000_0000), len: 0x1000, content, tables };
 /// // SAFETY: as above.
 /// let mut window = unsafe { OffsetWindow::new(0) };

@@ -305,7 +305,7 @@ fn build(setting: &Setting, board: &Board, memblock: &mut Memblock<REGIONS>) -> 
         },
         leaves: setting.leaves,
         pages: PageRanges::new(),
-        tables: TablePermissions::ALL,
+        tables: TablePermissions::UNRESTRICTED,
         memory: MemoryType::Normal,
         builder: Builder::Identity,
         slots: BuilderSlots { tables: [1, 2, 3, 4, 5], leaf_tables: 0..0 },
