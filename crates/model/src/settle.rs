@@ -224,7 +224,11 @@ impl Machine {
                 && limits.each().all(|limit| {
                     let may_be = leaf.within(limit).permissions;
                     // Held as dirty, a page that is clean now would be written unmarked. Held as
-                    // clean, one that is dirty now is only marked again.
+                    // clean, one that is dirty now agrees: a write through such an entry makes
+                    // hardware update the descriptor in memory, by an atomic read-modify-write
+                    // which finds it dirty and leaves it so (Arm ARM D8.5, FEAT_HAFDBS). Hardware
+                    // brings this about by itself, when another CPU's write marks the page, and
+                    // no software invalidates anything then.
                     let is_dirty = stored.within(limit).permissions == may_be;
                     may_be == found.permissions && (!is_dirty || now_stored.permissions == found.permissions)
                 })
