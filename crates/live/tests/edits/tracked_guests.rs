@@ -1,5 +1,8 @@
 //! Guests whose pages hardware marks, and whose root is more than one table.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
 use linmap_live::{AddressSpace, Change, EditCounts, SpaceError, Step, Tools};
 use linmap_table::{FrameSource, Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
@@ -102,7 +105,6 @@ fn a_part_beyond_the_first_root_table_changes_what_lies_there() {
     let mappings = Mappings::new(geometry, &mapping).unwrap();
     // SAFETY: no CPU walks the tree.
     unsafe { part.map(&mappings, &mut Tools { window, frames: arena, cpu, steps }) }.unwrap();
-    drop(part);
     assert_eq!(guest.translated(high + 7 * BLOCK), Some(Pa(0x5000)));
     assert_eq!(guest.translated(low + 7 * BLOCK), None);
     assert_eq!(guest.translated(low), Some(Pa(0)));
@@ -151,4 +153,26 @@ fn a_page_is_clean_where_asked_unless_hardware_makes_pages_dirty() {
         let is_dirty = guest.mark(0, 0).0 & DIRTY != 0;
         assert_eq!(is_dirty, updates == HardwareUpdates::AccessedAndDirty, "{updates:?}");
     }
+}
+
+/// In a program of its own: the edit is half done when the report panics, so nobody may go on.
+#[test]
+fn a_report_that_panics_aborts() {
+    const HERE: &str = "LINMAP_TEST_PANICKING_REPORT";
+    if std::env::var_os(HERE).is_none() {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "tracked_guests::a_report_that_panics_aborts", "--nocapture"]);
+        let output = test.env(HERE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.status.code().is_none(), "{said}");
+        assert!(said.contains("in the middle of an edit"), "{said}");
+        return;
+    }
+    let updates = HardwareUpdates::AccessedAndDirty;
+    let mut guest = Guest::new(BbmLevel::L0, updates, &[(0, 4 * PAGE, Leaves::Pages)]);
+    guest.mark(PAGE, DIRTY);
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        let page = VaRange::new(Va(PAGE), PAGE);
+        guest.edit(|space, tools| space.unmap_reporting(page, tools, |_| panic!("by the caller")))
+    }));
 }
