@@ -285,6 +285,7 @@ mod tests {
             writable_never_executes: false,
             has_table_permissions: true,
             updates: HardwareUpdates::Off,
+            ignores_top_byte: false,
         }
     }
 
