@@ -329,6 +329,13 @@ memory DEVICE/nGnRE -> MEM/NORMAL
     let found = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(found.split_once('\n').map(|(_, rest)| rest), Some(expected), "{root}");
+    // Of a saved dump only the range that was asked for counts, here half of the block.
+    let part = machine.dump(&["--diff", &saved, "--va", "0xffffff8000300000+1M"]);
+    let expected = "\
+- 0xffffff8000300000-0xffffff8000400000     1M 0x000040300000 L2   2M     RW NX  ISH G  AF MEM/NORMAL
+1 differences
+";
+    assert_eq!(text(&part.stdout).split_once('\n').map(|(_, rest)| rest), Some(expected));
     let json = machine.dump(&["--diff", &saved, "--json"]);
     let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json["count"], 2);

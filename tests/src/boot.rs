@@ -227,7 +227,10 @@ impl Outcome {
 }
 
 /// The flat Image of the kernel, built by `cargo xtask build`.
-pub(crate) fn image() -> PathBuf {
+///
+/// # Panics
+/// When it can't be built.
+pub fn own_image_path() -> PathBuf {
     static BUILD: std::sync::Once = std::sync::Once::new();
     BUILD.call_once(|| {
         let status = xtask().arg("build").status().expect("xtask starts");
@@ -237,12 +240,22 @@ pub(crate) fn image() -> PathBuf {
     target.join("linmap/Image")
 }
 
+/// linmap's own Image for pages of this size: `16k` or `64k`.
+///
+/// # Panics
+/// When it can't be built.
+pub fn own_image_of(granule: &str) -> PathBuf {
+    let status = xtask().args(["build", "--granule", granule]).status().expect("xtask starts");
+    assert!(status.success(), "the kernel is built");
+    own_image_path().with_file_name(format!("Image-{granule}"))
+}
+
 /// The ELF file that linmap's own Image was made from.
 ///
 /// # Panics
 /// When it can't be built or read.
 pub fn own_elf() -> Vec<u8> {
-    std::fs::read(image().with_file_name("linmap-kernel.elf")).expect("the ELF file")
+    std::fs::read(own_image_path().with_file_name("linmap-kernel.elf")).expect("the ELF file")
 }
 
 /// linmap's own Image.
@@ -250,5 +263,5 @@ pub fn own_elf() -> Vec<u8> {
 /// # Panics
 /// When it can't be built or read.
 pub fn own_image() -> Vec<u8> {
-    std::fs::read(image()).expect("the Image")
+    std::fs::read(own_image_path()).expect("the Image")
 }

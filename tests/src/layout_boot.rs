@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::boot::{image, workspace};
+use crate::boot::{own_image_path, workspace};
 use crate::loader::{loaded, stub};
 use crate::raw::console_until;
 use crate::tree::{Tree, file};
@@ -42,7 +42,7 @@ impl LayoutBoot<'_> {
         qemu.args(["-M", "virt,memory-backend=ram", "-m", self.ram, "-serial", "stdio"]);
         qemu.args(self.cpu.split_whitespace());
         for (path, at) in [
-            (image().as_path(), self.image),
+            (own_image_path().as_path(), self.image),
             (tree.path(), self.dtb),
             (initrd, initrd_at),
             (stub.path(), self.stub),

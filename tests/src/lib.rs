@@ -23,14 +23,16 @@ mod translations;
 mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
-pub use boot::{Boot, Outcome, Record, example, number, own_elf, own_image, workspace};
+pub use boot::{
+    Boot, Outcome, Record, example, number, own_elf, own_image, own_image_of, own_image_path, workspace,
+};
 pub use device_trees::{DeviceTrees, device_trees};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use payload::payload;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use running_guest::RunningGuest;
-pub use session::check_session;
+pub use session::{check_session, check_session_with};
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
 pub use tool::tool;

@@ -8,7 +8,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::boot::image;
+use crate::boot::own_image_path;
 use crate::loader::{loaded, stub};
 use crate::tree::{RAM, Tree, file};
 
@@ -51,7 +51,7 @@ impl RawBoot<'_> {
         let archive = file(self.initrd);
         let mut qemu = Command::new("qemu-system-aarch64");
         qemu.args(["-M", machine]).args(options);
-        qemu.arg("-kernel").arg(image()).arg("-initrd").arg(archive.path());
+        qemu.arg("-kernel").arg(own_image_path()).arg("-initrd").arg(archive.path());
         qemu.args(["-append", self.command_line]);
         console(qemu, cpu)
     }
@@ -95,7 +95,7 @@ impl PlacedBoot<'_> {
         qemu.args(["-object", &format!("memory-backend-ram,id=ram,size={memory},reserve=off")]);
         qemu.args(["-M", "virt,memory-backend=ram", "-m", memory]);
         for (path, at) in [
-            (image().as_path(), image_at),
+            (own_image_path().as_path(), image_at),
             (tree.path(), Self::DTB_AT),
             (initrd.path(), initrd_at),
             (stub.path(), STUB_AT),
@@ -191,7 +191,7 @@ impl SpinTableBoot<'_> {
         qemu.arg("-M").arg(format!("virt,gic-version=2,virtualization={virtualization}"));
         qemu.args(["-m", "1G", "-smp", "4", "-no-reboot"]);
         for (path, at) in [
-            (image().as_path(), IMAGE_AT),
+            (own_image_path().as_path(), IMAGE_AT),
             (tree.path(), DTB_AT),
             (initrd.path(), Self::INITRD_AT),
             (firmware.path(), Self::FIRMWARE),

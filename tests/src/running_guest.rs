@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -15,6 +16,9 @@ use crate::tool::tool;
 /// Longest that a machine may take for what a test waits for.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Longest that QEMU itself may take to start.
+const START: Duration = Duration::from_secs(20);
+
 /// The machine. Dropping it ends it.
 #[derive(Debug)]
 pub struct RunningGuest {
@@ -23,7 +27,7 @@ pub struct RunningGuest {
     console: Receiver<Vec<u8>>,
     text: String,
     folder: tempfile::TempDir,
-    monitor: Option<BufReader<UnixStream>>,
+    monitor: BufReader<UnixStream>,
 }
 
 impl RunningGuest {
@@ -53,7 +57,11 @@ impl RunningGuest {
                 && sender.send(piece[..len].to_vec()).is_ok()
             {}
         });
-        Self { qemu, stdin, console, text: String::new(), folder, monitor: None }
+        let monitor = connect(&folder.path().join("qmp"));
+        let mut guest = Self { qemu, stdin, console, text: String::new(), folder, monitor };
+        // Its answer means that QEMU listens everywhere.
+        guest.qmp_all(&[json!({"execute": "qmp_capabilities"})]);
+        guest
     }
 
     /// Where the gdb stub listens.
@@ -81,6 +89,14 @@ impl RunningGuest {
         self.text.get(from..).unwrap_or_default()
     }
 
+    /// Types `keys`.
+    ///
+    /// # Panics
+    /// When the machine has ended.
+    pub fn send(&mut self, keys: &str) {
+        self.stdin.write_all(keys.as_bytes()).expect("the console reads");
+    }
+
     /// Types `command` into linmap's shell, and returns what it says.
     ///
     /// # Panics
@@ -88,7 +104,7 @@ impl RunningGuest {
     #[track_caller]
     pub fn type_in(&mut self, command: &str) -> String {
         let from = self.text.len();
-        write!(self.stdin, "{command}\r").expect("the shell reads");
+        self.send(&format!("{command}\r"));
         let said = self.wait_for(from, |text| {
             let end = text.find("linmap: done=").or_else(|| text.find("linmap: refused="));
             end.is_some_and(|end| text.get(end..).is_some_and(|rest| rest.contains("linmap> ")))
@@ -156,21 +172,14 @@ impl RunningGuest {
     }
 
     fn qmp_all(&mut self, requests: &[Value]) -> Vec<Value> {
-        if self.monitor.is_none() {
-            let socket = UnixStream::connect(self.folder.path().join("qmp")).expect("QEMU listens");
-            socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-            self.monitor = Some(BufReader::new(socket));
-            self.qmp_all(&[json!({"execute": "qmp_capabilities"})]);
-        }
-        let monitor = self.monitor.as_mut().expect("it was connected");
         for request in requests {
-            writeln!(monitor.get_mut(), "{request}").expect("QEMU reads");
+            writeln!(self.monitor.get_mut(), "{request}").expect("QEMU reads");
         }
         let mut answers = Vec::new();
         let mut line = String::new();
         while answers.len() < requests.len() {
             line.clear();
-            assert_ne!(monitor.read_line(&mut line).expect("QEMU answers"), 0, "{requests:?}");
+            assert_ne!(self.monitor.read_line(&mut line).expect("QEMU answers"), 0, "{requests:?}");
             let said: Value = serde_json::from_str(&line).expect("JSON");
             // The others are events, and the greeting.
             match said.get("return") {
@@ -181,22 +190,38 @@ impl RunningGuest {
         answers
     }
 
-    /// Stops the machine with its first CPU at `level`, which it has to come to by itself.
+    /// Stops the machine with its first CPU at exception level `el`, which it has to come to by
+    /// itself.
     ///
     /// # Panics
     /// When it does not.
     #[track_caller]
-    pub fn stop_at(&mut self, level: &str) {
+    pub fn stop_at(&mut self, el: u8) {
         for _ in 0..1000 {
             self.qmp("stop", json!({}));
             let registers = self.monitor(["info registers".to_owned()]).remove(0);
-            if registers.contains(level) {
+            if registers.contains(&format!(" EL{el}")) {
                 return;
             }
             self.qmp("cont", json!({}));
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("the CPU does not come to {level}: {}", self.text);
+        panic!("the CPU does not come to EL{el}: {}", self.text);
+    }
+}
+
+/// The monitor of a machine that starts.
+fn connect(path: &Path) -> BufReader<UnixStream> {
+    let started = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Ok(socket) => {
+                socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                return BufReader::new(socket);
+            }
+            Err(error) => assert!(started.elapsed() < START, "QEMU does not start: {error}"),
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -29,11 +29,21 @@ const ANYTHING: char = '…';
 /// # Panics
 /// When a command prints anything else than the document shows.
 pub fn check_session(document: &str) {
+    check_session_with(document, |_| {});
+}
+
+/// The same, after `prepare` has put into the folder what the document says is there.
+///
+/// # Panics
+/// When a command prints anything else than the document shows.
+pub fn check_session_with(document: &str, prepare: impl FnOnce(&Path)) {
     let path = workspace().join(document);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));
     let steps = steps(&text);
     assert!(!steps.is_empty(), "{document} has no `console` block with a command");
-    let printed = Folder::new().run(&steps);
+    let folder = Folder::new();
+    prepare(folder.0.path());
+    let printed = folder.run(&steps);
     let wrong: Vec<_> = steps.iter().zip(&printed).filter(|(step, printed)| !step.shows(printed)).collect();
     if env::var_os("LINMAP_WRITE_SESSIONS").is_some_and(|value| value == "1") {
         fs::write(&path, with_output(&text, &wrong)).expect("the document can be written");

@@ -1,23 +1,23 @@
 //! `linmap dump` beside linmap's own kernel, which is stopped through QEMU's gdb stub.
 
-use linmap_tests::{RunningGuest, file, own_image};
+use std::path::Path;
+
+use linmap_tests::{RunningGuest, address, agree_with_qemu, is_soak, own_image_of, own_image_path};
 use serde_json::Value;
 
 /// The kernel at its shell's prompt, with this CPU and these words.
 struct Shell {
     guest: RunningGuest,
-    _image: tempfile::NamedTempFile,
 }
 
 impl Shell {
-    fn start(cpu: &str, words: &str) -> Self {
-        let image = file(&own_image());
-        let path = image.path().display().to_string();
+    fn start(image: &Path, cpu: &str, words: &str) -> Self {
+        let path = image.display().to_string();
         let append = format!("linmap.shell {words}");
         let options = format!("-M virt -m 1G -cpu {cpu}");
         let mut guest = RunningGuest::start(&options, &["-kernel", &path, "-append", &append]);
         guest.wait_for(0, |text| text.contains("linmap> "));
-        Self { guest, _image: image }
+        Self { guest }
     }
 
     #[track_caller]
@@ -31,11 +31,8 @@ impl Shell {
             serde_json::from_str(&self.dump(&["--json", "--va", &format!("{va:#x}")])).expect("JSON");
         let steps = dump["roots"][0]["walk"]["steps"].as_array().expect("steps").clone();
         let step = steps.iter().find(|step| step["level"] == level).unwrap_or_else(|| panic!("{steps:?}"));
-        let number = |text: &Value| {
-            u64::from_str_radix(text.as_str().expect("text").trim_start_matches("0x"), 16).expect("a number")
-        };
         let index = step["index"].as_u64().expect("an index");
-        (number(&step["table"]) + 8 * index, number(&step["entry"]))
+        (address(&step["table"]) + 8 * index, address(&step["entry"]))
     }
 
     /// Changes the entry at the physical address `at`.
@@ -51,17 +48,35 @@ fn runs(text: &str) -> Vec<&str> {
     text.lines().map(str::trim_end).filter(|line| line.starts_with("0xff")).collect()
 }
 
+/// Compares the dumps of both, and the tool's with QEMU's walker.
+#[track_caller]
+fn compare(image: &Path, cpu: &str, words: &str) {
+    let mut shell = Shell::start(image, cpu, words);
+    let own = shell.guest.type_in("dump");
+    let ours = shell.dump(&[]);
+    assert!(runs(&own).len() >= 8, "{own}");
+    assert_eq!(runs(&ours), runs(&own), "{cpu} {words}");
+    assert!(!ours.contains("problem:"), "{ours}");
+    // The guest goes on.
+    shell.guest.type_in("verify");
+    shell.guest.stop_at(1);
+    agree_with_qemu(&mut shell.guest, 1, if is_soak() { 10_000 } else { 2_000 });
+}
+
 #[test]
 fn a_dump_through_the_stub_has_the_lines_of_the_kernels_own() {
-    for words in ["", "linmap.va_bits=52 linmap.leaf=page linmap.tables=nx"] {
-        let mut shell = Shell::start("max,midr=0x410fd842", words);
-        let own = shell.guest.type_in("dump");
-        let ours = shell.dump(&[]);
-        assert!(runs(&own).len() >= 8, "{own}");
-        assert_eq!(runs(&ours), runs(&own), "{words}");
-        assert!(!ours.contains("problem:"), "{ours}");
-        // The guest goes on.
-        shell.guest.type_in("translate 0xffff000000600000");
+    let k4 = own_image_path();
+    compare(&k4, "max,midr=0x410fd842", "");
+    compare(&k4, "max", "linmap.va_bits=52 linmap.leaf=page linmap.tables=nx");
+    let [k16, k64] = ["16k", "64k"].map(own_image_of);
+    compare(&k16, "max", "linmap.va_bits=52");
+    compare(&k64, "max", "linmap.va_bits=52");
+    if is_soak() {
+        compare(&k4, "cortex-a72", "linmap.va_bits=39 linmap.leaf=page");
+        compare(&k16, "neoverse-n1", "linmap.va_bits=36");
+        compare(&k16, "max", "linmap.leaf=page");
+        compare(&k64, "cortex-a72", "linmap.va_bits=42");
+        compare(&k64, "neoverse-n1", "linmap.leaf=page");
     }
 }
 
@@ -69,7 +84,7 @@ fn a_dump_through_the_stub_has_the_lines_of_the_kernels_own() {
 fn what_is_poked_into_tables_is_found_by_name() {
     const MEMORY: u64 = 0x6000_0000;
     const LINEAR: u64 = 0xffff_0000_2000_0000;
-    let mut shell = Shell::start("max,midr=0x410fd842", "linmap.kaslr=off");
+    let mut shell = Shell::start(&own_image_path(), "max,midr=0x410fd842", "linmap.kaslr=off");
     shell.guest.type_in(&format!("reserve {MEMORY:#x} 6M"));
     shell.guest.type_in(&format!("split 3 {MEMORY:#x} 2M"));
     shell.guest.type_in(&format!("split 3 {:#x} 4K", MEMORY + 0x20_0000));

@@ -66,6 +66,8 @@ pub struct Root {
     pub first: Va,
     /// The ASID or VMID that goes with it.
     pub id: u16,
+    /// The regime's TCR_ELx, or VTCR_EL2, if it is known.
+    pub tcr: Option<u64>,
     /// The regime's MAIR_ELx, if it is known. Without it attributes are shown by index.
     pub mair: Option<u64>,
     /// Whether stage 2 translates the tree's addresses, those of its tables included: the guest's

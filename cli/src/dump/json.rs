@@ -39,7 +39,7 @@ fn text<T: Serialize>(value: &T) -> String {
 
 /// The members of a root that say how its addresses are translated, without braces.
 pub fn root_members(root: &Root) -> String {
-    let Root { register, geometry, table, first, id, mair, .. } = root;
+    let Root { register, geometry, table, first, id, tcr, mair, .. } = root;
     let hex = |value: u64| format!("{value:#x}");
     let members = json!({
         "register": register.to_string(),
@@ -51,6 +51,7 @@ pub fn root_members(root: &Root) -> String {
         "table": hex(table.0),
         "first": hex(first.0),
         "id": id,
+        "tcr": tcr.map(hex),
         "mair": mair.map(hex),
         "hardware_access_flag": root.updates != HardwareUpdates::Off,
         "hardware_dirty_state": root.updates == HardwareUpdates::AccessedAndDirty,

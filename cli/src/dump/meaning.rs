@@ -278,6 +278,7 @@ mod tests {
             table: Pa(0x4000_0000),
             first: Va(0),
             id: 0,
+            tcr: None,
             mair: Some(Mair::DEFAULT.value()),
             addresses: AddressSpace::Physical,
             shareability: Some(Shareability::Inner),

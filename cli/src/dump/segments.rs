@@ -68,6 +68,20 @@ impl Segments {
         segments
     }
 
+    /// What of these lies in the range from `first` to `last`.
+    #[must_use]
+    pub fn within(mut self, (first, last): (u64, u64)) -> Self {
+        self.list.retain_mut(|segment| {
+            let cut = first.saturating_sub(segment.first);
+            let is_inside = segment.first <= last && first <= segment.last;
+            segment.first = segment.first.saturating_add(cut);
+            segment.pa = segment.pa.wrapping_add(cut);
+            segment.last = segment.last.min(last);
+            is_inside
+        });
+        self
+    }
+
     fn place(&mut self, what: What) -> u32 {
         let next = self.what.len() as u32;
         let what = match self.places.entry(what) {

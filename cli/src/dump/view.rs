@@ -342,7 +342,10 @@ fn show_differences(
     arguments: &ViewArgs,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let before = compared(other, arguments, output)?;
+    let range = arguments.va.map_or((0, u64::MAX), |range| (range.first, range.last));
+    let before = compared(other, arguments, output)?.into_iter();
+    // A saved dump may have more than was read now.
+    let before: Vec<_> = before.map(|(register, segments)| (register, segments.within(range))).collect();
     let none = Segments::default();
     let (mut total, mut comma) = (0u64, "");
     if arguments.json {
@@ -352,7 +355,7 @@ fn show_differences(
         let name = root.register.to_string();
         let before =
             before.iter().find(|(register, _)| *register == name).map_or(&none, |(_, before)| before);
-        let after = Segments::of(root, tree);
+        let after = Segments::of(root, tree).within(range);
         let mut has_heading = false;
         diff::diff(before, &after, |change| {
             total += 1;

@@ -42,6 +42,11 @@ impl GivenRegisters {
         self.ttbr0.is_some() || self.ttbr1.is_some() || self.vttbr.is_some()
     }
 
+    /// TCR, if it is given.
+    pub fn tcr(&self) -> Option<u64> {
+        self.tcr
+    }
+
     /// MAIR, if it is given.
     pub fn mair(&self) -> Option<u64> {
         self.mair

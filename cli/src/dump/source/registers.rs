@@ -166,6 +166,7 @@ impl Registers {
                 table: walk.root,
                 first: walk.first,
                 id: walk.id,
+                tcr: Some(tcr),
                 mair: self.get(&name("MAIR")),
                 addresses,
                 shareability: walk.shareability,
@@ -212,6 +213,7 @@ impl Registers {
                 table: walk.root,
                 first: walk.first,
                 id: walk.id,
+                tcr: Some(vtcr),
                 mair: None,
                 addresses: AddressSpace::Physical,
                 shareability: walk.shareability,
@@ -235,7 +237,8 @@ impl Found {
         }
         let why: Vec<_> = self.notes.into_iter().chain(self.unused).collect();
         let why = if why.is_empty() { "no such regime is known".to_owned() } else { why.join("; ") };
-        Err(Failure::new(format_args!("no translation tables are in use: {why}")))
+        Err(Failure::new(format_args!("no translation tables are in use: {why}"))
+            .hint("let the guest run until it has them, or name others with --cpu or --regime"))
     }
 }
 

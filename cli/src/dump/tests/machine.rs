@@ -100,6 +100,7 @@ pub fn root(geometry: Geometry, table: Pa) -> Root {
         table,
         first: Va(0),
         id: 0,
+        tcr: None,
         mair: (!geometry.regime().is_stage_2()).then(|| Mair::DEFAULT.value()),
         addresses: AddressSpace::Physical,
         shareability: Some(Shareability::Inner),

@@ -15,11 +15,15 @@ use crate::dump::guest::{AddressSpace, Guest, Root, RootRegister};
 use crate::failure::Failure;
 use crate::file_kind::FileKind;
 use headers::{Bytes, Headers};
-use linmap_vmsa::HardwareUpdates;
+use linmap_vmsa::id::Mmfr0;
+use linmap_vmsa::{HardwareUpdates, Regime, TableRegisters, Walk};
 use vmcoreinfo::KernelRoot;
 
 /// Most bytes of notes that are read: those of a thousand CPUs.
 const NOTES: u64 = 16 << 20;
+
+/// ID_AA64MMFR0_EL1 of a CPU with 52 bits of PA, which take nothing away from what TCR says.
+const MMFR0_52_BITS: u64 = 0x6;
 
 /// A core file and its length.
 struct Core {
@@ -98,18 +102,30 @@ fn roots(
             "VMCOREINFO has no MAIR: memory types are shown by index; --mair VALUE names them".to_owned(),
         );
     }
+    // VMCOREINFO knows nothing else of TCR than its sizes.
+    let registers = |tcr| TableRegisters { tcr, ttbr0: 0, ttbr1: root.table.0 };
+    let walk = match given.tcr() {
+        Some(tcr) => Walk::upper(Regime::El1And0, registers(tcr), Mmfr0(MMFR0_52_BITS)).map_err(|error| {
+            Failure::new(format_args!("TTBR1_EL1 is not shown: TCR_EL1 is {tcr:#x}: {error}"))
+        })?,
+        None => None,
+    };
+    if root.geometry.lpa2() && walk.is_none() {
+        notes.push("under LPA2 the shareability is in TCR_EL1: --tcr VALUE names it".to_owned());
+    }
     let root = Root {
         register: RootRegister::Ttbr1El1,
         geometry: root.geometry,
         table: root.table,
         first: root.first,
         id: 0,
+        tcr: given.tcr(),
         mair: given.mair(),
         addresses: AddressSpace::Physical,
-        shareability: None,
+        shareability: walk.and_then(|walk| walk.shareability),
         writable_never_executes: false,
-        has_table_permissions: true,
-        updates: HardwareUpdates::Off,
+        has_table_permissions: walk.is_none_or(|walk| walk.has_table_permissions),
+        updates: walk.map_or(HardwareUpdates::Off, |walk| walk.updates),
     };
     Ok((vec![root], notes))
 }

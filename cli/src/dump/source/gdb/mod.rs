@@ -44,7 +44,8 @@ pub fn open(
     }
     let memory = mtree::memory(&session.monitor("info mtree -f")?);
     if memory.is_empty() {
-        return Err(session.failure("QEMU's monitor does not tell where memory is"));
+        let failure = session.failure("QEMU's monitor does not tell where memory is");
+        return Err(failure.hint("`info mtree -f` in the monitor should; QEMU's does, from version 4.1 on"));
     }
     let cpus = session.cpus()?;
     let found = match cpu {
@@ -116,7 +117,8 @@ fn of_cpu(
     };
     // M[4] is set in AArch32, whose EL1 has other tables.
     if cpsr.is_some_and(|cpsr| cpsr >> 4 & 1 != 0) && cpsr.is_some_and(|cpsr| cpsr & 0xf != 0) {
-        return Err(session.failure("the CPU is in AArch32, whose tables have another form"));
+        let failure = session.failure("the CPU is in AArch32, whose tables have another form");
+        return Err(failure.hint("--cpu N names another CPU"));
     }
     let el = cpsr.map(|cpsr| if cpsr >> 4 & 1 != 0 { 0 } else { cpsr >> 2 & 0b11 });
     let given_roots = given.apply(&mut registers)?;

@@ -89,7 +89,8 @@ impl Session {
             Some("aarch64") => {}
             other => {
                 let of = other.unwrap_or("an unknown architecture");
-                return Err(self.failure(format_args!("the guest is {of}, not aarch64")));
+                let failure = self.failure(format_args!("the guest is {of}, not aarch64"));
+                return Err(failure.hint("its CPU has to be an arm64 one: -cpu cortex-a72 or -cpu max"));
             }
         }
         let mut numbers = Numbers::default();
@@ -228,13 +229,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut packets = Vec::new();
         if let Some(mode) = self.mode_before {
-            packets.push(format!("Qqemu.PhyMemMode:{}", char::from(mode)).into_bytes());
+            self.link.farewell(format!("Qqemu.PhyMemMode:{}", char::from(mode)).as_bytes());
         }
-        if self.at_end == AtEnd::GoesOn {
-            packets.push(b"D".to_vec());
+        // A debugger before this one may have left the stub in the mode of several processes, where
+        // it has to be told which. QEMU's first CPUs are process 1.
+        if self.at_end == AtEnd::GoesOn && self.link.farewell(b"D") {
+            self.link.farewell(b"D;1");
         }
-        self.link.farewell(&packets);
     }
 }
