@@ -334,8 +334,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Plans to clear the contiguous bits of `run`, and to invalidate it: a TLB that kept it would let
-    /// a CPU write to an entry that says it is clean.
+    /// Plans to clear the contiguous bits of `run`, and to invalidate it: a TLB that kept it would
+    /// let a CPU write to an entry that says it is clean.
     #[cold]
     #[inline(never)]
     fn unfold_updated(&mut self, run: &Run) -> Result<(), PlanError> {
