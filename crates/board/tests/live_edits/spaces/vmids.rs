@@ -1,5 +1,5 @@
-//! Guests with VMIDs of the same allocator: each with its tables of stage 2, which change while CPUs
-//! walk them.
+//! Guests with VMIDs of the same allocator: each with its tables of stage 2, which change while
+//! CPUs walk them.
 
 use linmap_asid::{CpuIds, IdAllocator, Maintenance, SpaceId};
 use linmap_board::{Board, BoardRegime};
@@ -20,7 +20,7 @@ const PAGE: VaRange = VaRange::new(Va(0x40_0000), 0x1000);
 const MEMORY: u64 = 0x10_0000;
 
 /// All CPUs run all guests in turn, and each time the guest's page moves to a frame that no guest
-/// had. Whoever has the guest's VMID in a TLB from an earlier generation would reach another guest's
+/// had. A CPU whose TLB has the guest's VMID from an earlier generation would reach another guest's
 /// frame. Returns the first violation, and how many rollovers there were.
 fn rounds(invalidation: Option<TlbiScope>) -> (Result<(), Violation>, u64) {
     let ids = IdAllocator::<CPUS>::new(3, &[0]).unwrap();
