@@ -24,7 +24,8 @@ use judge::Options;
 /// Examples of `linmap check`.
 pub const HELP: &str = "\
 A trace is lines of events, described in crates/trace/README.md: the machine, its memory, and the \
-stores, barriers, TLBIs and register writes of each CPU. casemate's traces are read, too.
+stores, barriers, TLBIs and register writes of each CPU. The binary form of such traces is read, \
+too, and so are casemate's traces.
 
 Examples:
   linmap check edit.trace
@@ -47,7 +48,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
     /// Where the kernel's first byte (`_text`) lies when it runs, if not at its link address:
-    /// shifted by KASLR, or its physical address while it runs 1:1. May be given several times
+    /// shifted by KASLR, or its physical address while it runs 1:1. May be given several times.
+    /// What `linmap record` recorded says where Linux runs after KASLR
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = parse_address)]
     symbols_base: Vec<u64>,
     /// How many of the last events of a pipe are kept to show a violation by
@@ -82,9 +84,9 @@ pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failur
         shown: SHOWN,
         verbosity: output.verbosity(),
     };
-    let names = arguments.symbols.as_ref().map(|file| symbols::open(file, &arguments.symbols_base));
-    let names = names.transpose()?;
+    let names = arguments.symbols.as_ref().map(|file| symbols::open(file)).transpose()?;
     let judged = judge::judge(input, &options)?;
+    let names = names.map(|names| names.run_at(&arguments.symbols_base, judged.vectors)).transpose()?;
     let place = |pc: u64| match &names {
         Some(names) => names.place(pc),
         None => format!("{pc:#x}"),
