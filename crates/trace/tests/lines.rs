@@ -1,8 +1,7 @@
 //! Lines of a trace: each is read as it was written, and an error says what is wrong and where.
 
 use linmap_trace::{
-    Access, Domain, Event, Found, Head, Line, LineError, Malformed, Quote, Ram, Recorded, Register, Tlbi,
-    TlbiScope, Use,
+    Event, Found, Head, Line, LineError, Malformed, Quote, Ram, Recorded, Register, Tlbi, TlbiScope, Use,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
