@@ -31,6 +31,8 @@ pub enum FileKind {
     KdumpCompressed,
     /// QEMU's disk image.
     Qcow2,
+    /// Text in UTF-16, by its byte order mark and a first character of ASCII.
+    Utf16,
     /// A trace of linmap in binary form.
     Trace,
     /// Lines of text: no NUL byte and valid UTF-8, as far as it was read.
@@ -73,6 +75,8 @@ impl FileKind {
             Self::KdumpCompressed
         } else if at(0, b"QFI\xfb") {
             Self::Qcow2
+        } else if at(0, b"\xff\xfe") && at(3, b"\0") || at(0, b"\xfe\xff\0") {
+            Self::Utf16
         } else if at(0, &MAGIC) {
             Self::Trace
         } else if is_text(head) {
@@ -107,6 +111,7 @@ impl fmt::Display for FileKind {
             Self::Xz => "an xz file",
             Self::KdumpCompressed => "a compressed dump of makedumpfile",
             Self::Qcow2 => "a qcow2 disk image",
+            Self::Utf16 => "text in UTF-16",
             Self::Trace => "a trace of linmap",
             Self::Text => "a text file",
             Self::Binary => "a binary file of unknown kind",

@@ -116,6 +116,9 @@ fn form(head: &[u8]) -> Result<Form, Failure> {
                 Failure::new("empty, not a trace").hint("a trace begins with a line `machine cpus=…`")
             );
         }
+        FileKind::Utf16 => {
+            return Err(wrong.hint("convert it: iconv -f UTF-16 -t UTF-8 FILE | linmap check -"));
+        }
         FileKind::Gzip => return Err(wrong.hint(format_args!("{UNPACK} gzip -dc FILE | linmap check -"))),
         FileKind::Zstd => return Err(wrong.hint(format_args!("{UNPACK} zstd -dc FILE | linmap check -"))),
         FileKind::Xz => return Err(wrong.hint(format_args!("{UNPACK} xz -dc FILE | linmap check -"))),

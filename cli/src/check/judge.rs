@@ -246,7 +246,13 @@ fn gather(
     let last = open.iter().filter(|open| !open.excerpts.is_empty()).map(|open| open.violation.event).max();
     let last = last.unwrap_or(0);
     let events = Events::of(form, Box::new(file));
-    let mut located: Vec<HashMap<usize, Located>> = open.iter().map(|_| HashMap::new()).collect();
+    // There may be many more that are not shown: they cost nothing here.
+    let mut wanted: Vec<_> = open
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, open)| !open.excerpts.is_empty())
+        .map(|(nth, open)| (nth, open, HashMap::new()))
+        .collect();
     let mut whole = Vec::new();
     let mut number = 0;
     'file: while let Some(batch) = events.next() {
@@ -255,7 +261,7 @@ fn gather(
             if number > last {
                 break 'file;
             }
-            for (open, located) in open.iter_mut().zip(&mut located) {
+            for (_, open, located) in &mut wanted {
                 for excerpt in &mut open.excerpts {
                     if number <= open.violation.event && excerpt.add(number, &at.recorded.event) {
                         located.insert(number, at);
@@ -271,10 +277,7 @@ fn gather(
         events.emptied(batch);
     }
     bar.finish_and_clear();
-    for (nth, (open, located)) in open.iter_mut().zip(located).enumerate() {
-        if open.excerpts.is_empty() {
-            continue;
-        }
+    for (nth, open, located) in wanted {
         let excerpts = std::mem::take(&mut open.excerpts).into_iter();
         let chosen = excerpts
             .into_iter()

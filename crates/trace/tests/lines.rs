@@ -146,3 +146,28 @@ fn a_long_word_is_cut_in_the_message_and_one_that_is_not_text_is_escaped() {
     let error = Line::read(b"0 \xff\x1b[31m").unwrap_err();
     assert!(error.to_string().ends_with("`\u{fffd}\\u{1b}[31m`"), "{error}");
 }
+
+/// Words as lines have them, right and almost right.
+fn words() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        4 => any::<u64>().prop_map(|value| format!("{value:#x}")),
+        2 => (0_u64..0x1000).prop_map(|value| format!("{:#x}", 8 * value)),
+        1 => "0x[0-9a-fA-F_g]{0,20}",
+        1 => "[0-9]{0,22}",
+        1 => "(via|old|pc|pa|len|count|first|step)=0x[0-9a-f]{1,17}",
+        1 => "(#|store|isb|ishst|faults|read|vale1is|ttbr1_el1)",
+    ];
+    let event = "[01] (store|update|fill|tlbi vae1is|msr ttbr1_el1|read|uses|dsb)|free";
+    (event, proptest::collection::vec(word, 0..5))
+        .prop_map(|(event, words)| [vec![event], words].concat().join(" "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
+
+    /// Single spaces are how lines are written, and read fastest.
+    #[test]
+    fn a_line_says_the_same_with_any_space(line in words()) {
+        prop_assert_eq!(Line::read(line.as_bytes()), Line::read(line.replace(' ', "\t").as_bytes()));
+    }
+}
