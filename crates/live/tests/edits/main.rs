@@ -11,3 +11,4 @@ mod parked;
 mod regimes;
 mod removed_tables;
 mod spaces;
+mod tracked_guests;
