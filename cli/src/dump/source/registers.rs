@@ -245,8 +245,8 @@ impl Found {
 }
 
 /// Whether the top byte of the addresses that `register` translates is a tag: TCR_ELx.TBI0 and TBI1
-/// of two halves, TBI of one range. TBID, which takes instruction fetches out, changes nothing: data
-/// has tags all the same.
+/// of two halves, TBI of one range. TBID, which takes instruction fetches out, changes nothing:
+/// data has tags all the same.
 pub fn ignores_top_byte(register: RootRegister, regime: Regime, tcr: u64) -> bool {
     let bit = match register {
         RootRegister::Ttbr1El1 | RootRegister::Ttbr1El2 => 38,
