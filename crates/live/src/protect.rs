@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Execute, Level, Regime, Va};
+use linmap_vmsa::{Descriptor, Execute, Level, Regime, Va};
 
 use crate::change::Change;
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
@@ -13,7 +13,8 @@ use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::split::{Cut, Phase};
-use crate::step::Edit;
+use crate::step::{Edit, Step};
+use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -54,6 +55,9 @@ const fn is_both(bits: u64, never: u64) -> bool {
     is_writable(bits) && bits & never != never
 }
 
+/// Makes a run invalid until it is stored again.
+const BREAK: Edit = Edit::Bits { clear: VALID_BIT, set: 0 };
+
 /// The shortest contiguous run of any granule.
 const SHORTEST_RUN: usize = 16;
 
@@ -90,25 +94,45 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// over them.
     #[inline(never)]
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        self.protect_bits(first, last, &BitChange::of(change))
+        let change = BitChange::of(change);
+        self.protect_bits(first, last, &change, Some((change.clear, change.set)))
     }
 
     /// [`protect`](Self::protect) in any regime.
     pub fn protect_in_regime(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let regime = self.context.geometry.regime();
-        self.protect_bits(first, last, &BitChange::in_regime(change, regime))
+        self.protect_once(first, last, &BitChange::in_regime(change, regime))
     }
 
     /// Plans to clear and set bits of all leaves in `first..=last` that are no permissions, after
     /// splitting those at the ends that reach over them.
     pub fn mark(&mut self, first: u64, last: u64, clear: u64, set: u64) -> Result<(), PlanError> {
         let change = BitChange { clear, set, never: 0, invalidates: false };
-        self.protect_bits(first, last, &change)
+        self.protect_once(first, last, &change)
+    }
+
+    /// Plans a change in any regime. Where hardware updates leaves, it decides first which of those
+    /// that reach over the ends of the range stay as they are.
+    fn protect_once(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
+        let wanted = (change.clear, change.set);
+        if !self.context.updates.is_on() {
+            return self.protect_bits(first, last, change, Some(wanted));
+        }
+        match self.without_spared(first, last, wanted)? {
+            Some((first, last)) => self.protect_bits(first, last, change, None),
+            None => Ok(()),
+        }
     }
 
     #[inline(always)]
-    fn protect_bits(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
-        self.split(Cut::Ends { first, last, wanted: Some((change.clear, change.set)) })?;
+    fn protect_bits(
+        &mut self,
+        first: u64,
+        last: u64,
+        change: &BitChange,
+        wanted: Option<(u64, u64)>,
+    ) -> Result<(), PlanError> {
+        self.split(Cut::Ends { first, last, wanted })?;
         self.order_runs()?;
         self.protect_leaves_in(first, last, change)
     }
@@ -118,10 +142,14 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(always)]
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
-        if self.exclusivity.breaks_runs(self.context.bbm) && !self.is_page_outside_runs(first, last) {
+        // A run that becomes invalid changes in place.
+        let breaks = self.exclusivity.breaks_runs(self.context.bbm) && !change.invalidates;
+        if breaks && !self.is_page_outside_runs(first, last) {
+            let from = self.script.len();
             self.protect_below(top, first, last, change, Phase::Break)?;
+            let broken = from..self.script.len();
             self.settle()?;
-            return self.protect_below(top, first, last, change, Phase::Make);
+            return self.remake_runs(broken, change);
         }
         self.protect_below(top, first, last, change, Phase::InPlace)
     }
@@ -306,7 +334,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         {
             return self.protect_runs(node, lead, end, (clear, set), seen, phase);
         }
-        self.protect_stretch(node, lead, end, (clear, set), seen, phase)
+        self.protect_stretch(node, lead, end, (clear, set), seen)
     }
 
     /// Plans to change the leaves `lead..=end` at BBM level 0, run by run. A valid run that changes
@@ -328,10 +356,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             let found = self.after_split(node, index);
             if found.is_contiguous() && found.is_valid() {
                 if found.0 & !masks.0 | masks.1 != found.0 {
-                    self.remake_run(node, index, last, masks, phase)?;
+                    self.remake_run(node, index, last, phase)?;
                 }
             } else if self.look(node, index, last, |entries| entries.iter().any(changes)) {
-                self.protect_stretch(node, index, last, masks, seen, phase)?;
+                self.protect_stretch(node, index, last, masks, seen)?;
             }
             index = last + 1;
         }
@@ -340,26 +368,34 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to change a valid contiguous run at BBM level 0, where its entries must not differ
     /// while they are valid (Arm ARM D8.7.1).
-    fn remake_run(
-        &mut self,
-        node: Node,
-        first: usize,
-        last: usize,
-        (clear, set): (u64, u64),
-        phase: Phase,
-    ) -> Result<(), PlanError> {
+    fn remake_run(&mut self, node: Node, first: usize, last: usize, phase: Phase) -> Result<(), PlanError> {
         let count = last - first + 1;
         match phase {
-            Phase::InPlace | Phase::Unfold | Phase::Gather => {
+            Phase::InPlace | Phase::Make | Phase::Unfold | Phase::Gather => {
                 Err(PlanError::RunInUse { va: Va(node.va(first)) })
             }
             Phase::Break => {
-                self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.store(node, first, count, BREAK)?;
                 self.invalidate_leaves(node, first, count);
                 Ok(())
             }
-            Phase::Make => self.store(node, first, count, Edit::Bits { clear, set: set | VALID_BIT }),
         }
+    }
+
+    /// Plans to make the runs valid again, with the change, that the steps `broken` make invalid.
+    fn remake_runs(&mut self, broken: Range<usize>, change: &BitChange) -> Result<(), PlanError> {
+        let edit = Edit::Bits { clear: change.clear, set: change.set | VALID_BIT };
+        for at in broken {
+            if let Some(Step::Store(store)) = self.script.steps().get(at).copied()
+                && store.edit == BREAK
+            {
+                let shift = self.context.shift(store.level);
+                let base = store.va.0.wrapping_sub(u64::from(store.index) << shift);
+                let node = Node { table: store.table, base, shift, level: store.level };
+                self.store(node, store.index.into(), store.count.into(), edit)?;
+            }
+        }
+        Ok(())
     }
 
     /// Plans to change some of the leaves `lead..=end` in place.
@@ -371,18 +407,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         end: usize,
         (clear, set): (u64, u64),
         seen: Seen,
-        phase: Phase,
     ) -> Result<(), PlanError> {
-        if phase == Phase::Make {
-            return Ok(());
-        }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
         if self.exclusivity == Exclusivity::Parked {
             return Ok(());
         }
         // No TLB holds an invalid entry, and an unchanged one may stay there.
-        let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
+        let TreeContext { geometry, updates, .. } = *self.context;
+        let held = |bits: &u64| {
+            let bits = updates.of_leaf(geometry.regime(), Descriptor(*bits)).0;
+            bits & VALID_BIT != 0 && bits & !clear | set != bits
+        };
         if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
             self.invalidate_leaves(node, lead, count);
         }

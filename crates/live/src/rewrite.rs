@@ -222,7 +222,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let attributes = attributes_beside(self.context.address_bits, lead) & !rewrite.clear | rewrite.set;
         let new = leaf(geometry, node.level, attributes, pa).0 | lead.0 & CONTIGUOUS;
-        if new == lead.0 {
+        // The decision must be the same in both rounds, whatever hardware updates between them.
+        let is_updated = (rewrite.clear | rewrite.set) & self.context.updatable(lead) != 0;
+        if new == lead.0 && !is_updated {
             return Ok(None);
         }
         if self.context.scope != Scope::Vmid && is_writable(new) && self.is_executable(Descriptor(new)) {
