@@ -24,6 +24,7 @@ mod run;
 mod table;
 mod wanted;
 
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +56,9 @@ struct Arguments {
     /// Its GiB
     #[arg(long, hide = true, requires = "model_job")]
     model_gib: Option<u64>,
+    /// Write the job's events as a trace instead
+    #[arg(long, hide = true, requires = "model_job")]
+    model_trace: bool,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +73,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     if let (Some(source), Some(gib)) = (arguments.model_job, arguments.model_gib) {
-        println!("{}", Job { source, gib }.run()?);
+        let job = Job { source, gib };
+        if arguments.model_trace {
+            return job.write(BufWriter::with_capacity(1 << 18, std::io::stdout().lock()));
+        }
+        println!("{}", job.run()?);
         return Ok(());
     }
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use linmap_trace::binary::MAGIC;
+
 /// The kind of a file, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
@@ -29,6 +31,10 @@ pub enum FileKind {
     KdumpCompressed,
     /// QEMU's disk image.
     Qcow2,
+    /// Text in UTF-16, by its byte order mark and a first character of ASCII.
+    Utf16,
+    /// A trace of linmap in binary form.
+    Trace,
     /// Lines of text: no NUL byte and valid UTF-8, as far as it was read.
     Text,
     /// None of them.
@@ -69,6 +75,10 @@ impl FileKind {
             Self::KdumpCompressed
         } else if at(0, b"QFI\xfb") {
             Self::Qcow2
+        } else if at(0, b"\xff\xfe") && at(3, b"\0") || at(0, b"\xfe\xff\0") {
+            Self::Utf16
+        } else if at(0, &MAGIC) {
+            Self::Trace
         } else if is_text(head) {
             Self::Text
         } else {
@@ -101,6 +111,8 @@ impl fmt::Display for FileKind {
             Self::Xz => "an xz file",
             Self::KdumpCompressed => "a compressed dump of makedumpfile",
             Self::Qcow2 => "a qcow2 disk image",
+            Self::Utf16 => "text in UTF-16",
+            Self::Trace => "a trace of linmap",
             Self::Text => "a text file",
             Self::Binary => "a binary file of unknown kind",
         })
@@ -116,6 +128,7 @@ mod tests {
         assert_eq!(FileKind::of(b""), FileKind::Empty);
         assert_eq!(FileKind::of(b"machine cpus=1\n"), FileKind::Text);
         assert_eq!(FileKind::of(b"\xd0\x0d\xfe\xed\0\0\0\x48"), FileKind::DeviceTree);
+        assert_eq!(FileKind::of(b"\x93LMTRACE\x01"), FileKind::Trace);
         assert_eq!(FileKind::of(b"\0\0\0\0"), FileKind::Binary);
         let mut elf = [0; 64];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");

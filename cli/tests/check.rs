@@ -87,6 +87,8 @@ fn an_illegal_trace_is_shown_by_its_fewest_events() {
         return;
     }
     assert_eq!(stdout(&output), expected);
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    assert!(readme.contains(&expected));
     // The verdict alone.
     let quiet = stdout(&check(&path, &["-q"]));
     assert_eq!(quiet.lines().count(), 3, "{quiet}");
@@ -132,7 +134,13 @@ fn what_is_no_trace_is_named_as_what_it_is() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    let cases: [(&str, &[u8], &str); 6] = [
+    let wide: Vec<u8> = "\u{feff}machine cpus=1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let endless = [&b"machine cpus=1 bbm=0 granule=4K va=48 pa=48 # "[..], &[b'x'; 1 << 20]].concat();
+    let nul = [&b"machine cpus=1 bbm=0 granule=4K va=48 pa=48\n"[..], &[b'#'; 5000], b"\n0 is\0b\n"].concat();
+    let cases: [(&str, &[u8], &str); 9] = [
+        ("wide", &wide, "text in UTF-16, not a trace; convert it: iconv"),
+        ("endless", &endless, "line 1: longer than 65536 bytes, not a line of a trace"),
+        ("nul", &nul, "line 3, column 3: unknown event"),
         ("empty", b"", "empty, not a trace; a trace begins with a line `machine cpus=…`"),
         ("binary", b"\0\x01\x02", "a binary file of unknown kind, not a trace"),
         ("tree", b"\xd0\x0d\xfe\xed\0\0\0\x48", "a device tree, not a trace"),
@@ -239,4 +247,50 @@ fn each_mistake_is_counted_once_at_its_place() {
     let output = stdout(&output);
     assert!(output.starts_with("standard input: illegal: 4 mistakes"), "{output}");
     assert!(output.ends_with("     4  stale-translation  0xffff800080001040\n"), "{output}");
+}
+
+#[test]
+fn lines_may_end_with_a_carriage_return() {
+    for (name, code) in [("protect-page.trace", 0), ("protect-page-without-tlbi.trace", 1)] {
+        let trace = fs::read_to_string(example(name)).unwrap().replace('\n', "\r\n");
+        let output = piped(trace.as_bytes(), &[]);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    }
+}
+
+/// The number of mistakes that `--all` counts in a file.
+fn mistakes(trace: &str) -> usize {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(trace.as_bytes()).unwrap();
+    let output = check(file.path(), &["--all", "--json", "-q"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    json["violations"].as_array().unwrap().len()
+}
+
+#[test]
+fn each_event_left_out_of_a_real_edit_is_one_mistake() {
+    let good = fs::read_to_string(example("protect-page.trace")).unwrap();
+    assert_eq!(mistakes(&good), 0);
+    // An edit of another page behind it, with nothing left out or with one event.
+    let second = [
+        "0 store 0x13ffd7008 0x60000080001783\n",
+        "0 dsb ishst\n",
+        "0 tlbi vaale1is 0xff501000001\n",
+        "0 dsb ish\n",
+        "0 isb\n",
+        "settled\n",
+    ];
+    let without = |nth: Option<usize>| {
+        let kept = second.iter().enumerate().filter(|(at, _)| Some(*at) != nth);
+        kept.map(|(_, line)| *line).collect::<String>()
+    };
+    let tlbi = "0 tlbi vaale1is 0xff501000000\n";
+    assert!(good.contains(tlbi));
+    for (first, made) in [(good.clone(), 0), (good.replace(tlbi, ""), 1)] {
+        assert_eq!(mistakes(&(first.clone() + &without(None))), made);
+        // The TLBI, or the DSB behind it.
+        for nth in [2, 3] {
+            assert_eq!(mistakes(&(first.clone() + &without(Some(nth)))), made + 1, "without {}", second[nth]);
+        }
+    }
 }

@@ -37,6 +37,16 @@ pub fn example(name: &str, options: &str) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
+/// Installs the tool below `prefix`. Returns what was printed.
+///
+/// # Panics
+/// When it fails.
+pub fn install(prefix: &Path) -> String {
+    let output = xtask().args(["install", "--prefix"]).arg(prefix).output().expect("xtask runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// A boot to be made.
 #[derive(Debug)]
 pub struct Boot {

@@ -24,7 +24,8 @@ mod tree;
 
 pub use board::{BoardBoot, UartNode, console_of_image_at, console_with_tree_at};
 pub use boot::{
-    Boot, Outcome, Record, example, number, own_elf, own_image, own_image_of, own_image_path, workspace,
+    Boot, Outcome, Record, example, install, number, own_elf, own_image, own_image_of, own_image_path,
+    workspace,
 };
 pub use device_trees::{DeviceTrees, device_trees};
 pub use layout_boot::{LayoutBoot, linux_image};

@@ -16,7 +16,7 @@ use crate::boot::workspace;
 use crate::tool::tool;
 
 /// Longest that a session may take, in seconds.
-const PATIENCE: &str = "240";
+const PATIENCE: &str = "600";
 
 /// What differs from session to session.
 const ANYTHING: char = '…';

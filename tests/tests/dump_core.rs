@@ -96,14 +96,14 @@ fn a_core_of_the_crash_kernel_has_the_tables_of_the_kernel_that_crashed() {
     let [image, initrd] =
         [own_image_path().as_path(), for_linmap.path()].map(|path| path.display().to_string());
     let mut guest = RunningGuest::start(
-        "-M virt -m 768M -cpu max -semihosting-config enable=on,target=native,userspace=on",
+        "-M virt -m 512M -cpu max -semihosting-config enable=on,target=native,userspace=on",
         &[
             "-kernel",
             &image,
             "-initrd",
             &initrd,
             "-append",
-            "linmap.shell linmap.crashkernel=320M linmap.payload=linux linmap.va_bits=52",
+            "linmap.shell linmap.crashkernel=256M linmap.payload=linux linmap.va_bits=52",
         ],
     );
     guest.wait_for(0, |text| text.contains("linmap> "));

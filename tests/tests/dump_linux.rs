@@ -1,7 +1,7 @@
 //! `linmap dump` of Debian's kernels while they run.
 
 use linmap_tests::{RunningGuest, address, agree_with_qemu, archive, file, payload, soak_or_first, tool};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The first program: it sleeps, so that the CPU is idle in the kernel.
 const INIT: &str = "#!/busybox sh
@@ -91,5 +91,46 @@ fn addresses_of_xen_translate_as_qemu_says() {
         agree_with_qemu(&mut guest, 2, 10_000);
         let dump = guest.dump(&["--regime", "el2", "--keep-stopped"]);
         assert!(dump.starts_with("TTBR0_EL2 0x") && dump.contains(": EL2, 4K pages, 48-bit VA"), "{dump}");
+    }
+}
+
+/// A row of the table in docs/figures.md: MiB by leaf size, tables, and the tables that larger
+/// leaves would save.
+fn leaf_mix(image: &str, cpu: &str) -> (String, Value) {
+    let mut linux = Linux::start(image, &format!("-M virt -m 4G -cpu {cpu}"), "quiet nokaslr");
+    linux.guest.stop_at(1);
+    let dump = linux.guest.dump_json(&["--root", "ttbr1_el1", "--summary"]);
+    let summary = dump["roots"][0]["summary"].clone();
+    let mut row = format!("| {} | `{cpu}` ", image.trim_start_matches("linux-"));
+    for (leaf, contiguous) in
+        [(1 << 30, false), (2 << 20, true), (2 << 20, false), (4 << 10, true), (4 << 10, false)]
+    {
+        let leaves = summary["leaves"].as_array().expect("leaves");
+        let found = leaves.iter().find(|of| of["leaf"] == leaf && of["contiguous"] == contiguous);
+        let number = |key: &str| found.map_or(0, |of| of[key].as_u64().expect("a number"));
+        row += &format!("| {} in {} ", number("bytes") >> 20, number("count"));
+    }
+    let saved =
+        dump["findings"].as_array().expect("findings").iter().find(|of| of["kind"] == "larger-leaves");
+    let saved = saved.and_then(|of| of["sum"].as_str()).unwrap_or("nothing");
+    (format!("{row}| {} | {saved} |", summary["table_bytes"].as_u64().expect("a number") >> 10), summary)
+}
+
+#[test]
+fn debians_kernels_map_memory_by_blocks_where_the_cpu_may_split_them() {
+    let all = [
+        ("linux-6.18", "max,midr=0x410fd842"),
+        ("linux-6.18", "cortex-a72"),
+        ("linux-6.12", "max,midr=0x410fd842"),
+        ("linux-6.12", "cortex-a72"),
+        ("linux-6.1", "max,midr=0x410fd842"),
+        ("linux-6.1", "cortex-a72"),
+    ];
+    for (image, cpu) in soak_or_first(1, &all) {
+        let (row, summary) = leaf_mix(image, cpu);
+        println!("{row}");
+        let [blocks, mapped] = ["blocks", "mapped"].map(|key| summary[key].as_u64().expect("a number"));
+        let is_split_live = *image == "linux-6.18" && cpu.starts_with("max");
+        assert_eq!(blocks > mapped / 2, is_split_live, "{row}");
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Output;
 use std::thread;
 
-use linmap_tests::{RunningGuest, file, own_image, tool};
+use linmap_tests::{RunningGuest, file, own_image_path, tool};
 
 /// Where the program and its tables lie: QEMU's tree begins RAM.
 const CODE: u64 = 0x4020_0000;
@@ -123,6 +123,31 @@ fn roots_and_tables_that_lead_nowhere_are_named() {
     assert!(!found.contains("TTBR0_EL1"), "the map of RAM has no flaw: {found}");
 }
 
+/// Talks to the stub as gdb does, which then expects the number of a process wherever one is meant.
+fn use_as_gdb_does(at: &str) {
+    let mut stub = UnixStream::connect(at).expect("QEMU listens");
+    for packet in ["qSupported:multiprocess+;xmlRegisters=aarch64", "D;1"] {
+        let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+        write!(stub, "+${packet}#{sum:02x}").expect("QEMU reads");
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        while !said.contains(&b'#') {
+            stub.read_exact(&mut byte).expect("QEMU answers");
+            said.extend(byte);
+        }
+    }
+}
+
+#[test]
+fn a_guest_goes_on_after_gdb_has_used_its_stub() {
+    let path = own_image_path().display().to_string();
+    let more = ["-kernel", &path, "-append", "linmap.shell"];
+    let mut guest = RunningGuest::start("-M virt -m 256M -cpu max", &more);
+    guest.wait_for(0, |text| text.contains("linmap> "));
+    use_as_gdb_does(&guest.gdb());
+    guest.dump(&["--summary"]);
+    guest.type_in("verify");
+}
+
 /// Forwards between a debugger and the stub at `to`, until the stub has said `limit` bytes.
 fn cut_after(limit: usize, at: &str, to: &str) -> thread::JoinHandle<usize> {
     let listener = UnixListener::bind(at).expect("a socket");
@@ -151,8 +176,7 @@ fn cut_after(limit: usize, at: &str, to: &str) -> thread::JoinHandle<usize> {
 
 #[test]
 fn a_guest_that_goes_away_is_one_line_whenever_it_does() {
-    let image = file(&own_image());
-    let path = image.path().display().to_string();
+    let path = own_image_path().display().to_string();
     let options = "-M virt -m 1G -cpu max";
     let more = ["-kernel", &path, "-append", "linmap.shell linmap.leaf=page"];
     let mut guest = RunningGuest::start(options, &more);

@@ -18,6 +18,9 @@ pub enum Source {
     Protect,
     /// Blocks of a live map that are split into pages and folded again, at BBM level 3.
     Resize,
+    /// Blocks of a live map that four CPUs in turn fold, split and make read-only in part, at BBM
+    /// level 3.
+    Mixed,
     /// The builder `base`, as it runs on the model's board: every store to a live table, every
     /// barrier and invalidation.
     Base,
@@ -31,6 +34,7 @@ impl Source {
             Self::Live => "one store an entry, live tables",
             Self::Protect => "pages made read-only, live",
             Self::Resize => "blocks split and folded, live",
+            Self::Mixed => "split, protected, folded by four",
             Self::Base => "the builder base, on the board",
         }
     }
@@ -42,6 +46,7 @@ impl Source {
             Self::Live => "live",
             Self::Protect => "protect",
             Self::Resize => "resize",
+            Self::Mixed => "mixed",
             Self::Base => "base",
         }
     }
@@ -70,6 +75,7 @@ impl Job {
             Self { source: Source::Live, gib: 64 },
             Self { source: Source::Protect, gib: 4 },
             Self { source: Source::Resize, gib: 4 },
+            Self { source: Source::Mixed, gib: 4 },
             Self { source: Source::Base, gib: base },
         ]
     }
@@ -85,7 +91,7 @@ impl Job {
         let (cpus, bbm) = match self.source {
             Source::Straight | Source::Live | Source::Base => (1, 0),
             Source::Protect => (4, 0),
-            Source::Resize => (4, 3),
+            Source::Resize | Source::Mixed => (4, 3),
         };
         Config { cpus, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(ram.start.0, ram.len())] }
     }

@@ -8,6 +8,7 @@ mod edits;
 mod fixmap;
 mod job;
 mod trace;
+mod written;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Job {
             Source::Live => trace::run(self, trace::live)?,
             Source::Protect => edits::run(self, edits::protect)?,
             Source::Resize => edits::run(self, edits::resize)?,
+            Source::Mixed => edits::run(self, edits::mixed)?,
             Source::Base => fixmap::run(self)?,
         };
         let Checked { events, time, table_bytes } = checked;
@@ -134,6 +136,7 @@ mod tests {
         assert_eq!(run(Source::Protect).0, 6 * entries);
         // Seven events for a fold, six for a split.
         assert_eq!(run(Source::Resize).0, 13 * entries / 512);
+        assert_eq!(run(Source::Mixed).0, (13 + 32 * 6) * entries / 512);
     }
 
     #[test]

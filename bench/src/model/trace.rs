@@ -17,6 +17,18 @@ use crate::geometry::GEOMETRY;
 pub(super) const TABLE: u64 = GEOMETRY.granule().bytes();
 pub(super) const ENTRIES: u64 = GEOMETRY.granule().entries() as u64;
 
+/// Who takes the events of a trace, one by one.
+pub(super) trait Takes {
+    /// Takes the next event.
+    fn step(&mut self, event: &Event) -> Result<(), Violation>;
+}
+
+impl Takes for Machine {
+    fn step(&mut self, event: &Event) -> Result<(), Violation> {
+        Self::step(self, event)
+    }
+}
+
 /// Makes a trace event by event.
 type Trace = fn(Case, &mut Machine) -> Result<(), Violation>;
 
@@ -44,7 +56,7 @@ fn reaches_the_ends(case: Case, machine: &mut Machine) -> Result<(), Violation> 
 
 /// In the order of the raw stores: all leaf tables, then the tables above, the root last; then the
 /// barriers.
-pub(super) fn straight(case: Case, machine: &mut Machine) -> Result<(), Violation> {
+pub(super) fn straight(case: Case, machine: &mut impl Takes) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let mut first = Descriptor::page(GEOMETRY, mapping.pa, mapping.attributes).0;
     let mut apart = TABLE;
@@ -71,10 +83,10 @@ pub(super) fn straight(case: Case, machine: &mut Machine) -> Result<(), Violatio
 
 /// From the root down: every table is zeroed, ordered and linked, and filled when it is walked
 /// already.
-pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
+pub(super) fn live<T: Takes>(case: Case, machine: &mut T) -> Result<(), Violation> {
     let mapping = case.mapping(Leaves::Pages);
     let mut free = (case.ram().end.0 - case.table_bytes()..).step_by(TABLE as usize);
-    let mut empty = |machine: &mut Machine| {
+    let mut empty = |machine: &mut T| {
         let table = free.next().unwrap_or_else(|| unreachable!("the range of addresses is open"));
         machine.step(&Event::Fill { cpu: 0, pa: table, count: ENTRIES, first: 0, step: 0 })?;
         machine.step(&ORDER)?;
@@ -105,14 +117,23 @@ pub(super) fn live(case: Case, machine: &mut Machine) -> Result<(), Violation> {
 }
 
 /// DSB ISHST.
-pub(super) const ORDER: Event = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Stores };
+const ORDER: Event = order_by(0);
 
-pub(super) fn store(pa: u64, value: u64) -> Event {
-    Event::Store { cpu: 0, pa, value, via: None }
+/// DSB ISHST of `cpu`.
+pub(super) const fn order_by(cpu: usize) -> Event {
+    Event::Dsb { cpu, domain: Domain::Ish, access: Access::Stores }
+}
+
+fn store(pa: u64, value: u64) -> Event {
+    store_by(0, pa, value)
+}
+
+pub(super) const fn store_by(cpu: usize, pa: u64, value: u64) -> Event {
+    Event::Store { cpu, pa, value, via: None }
 }
 
 /// TTBR1 on `root`.
-pub(super) fn turn_on(root: u64, machine: &mut Machine) -> Result<(), Violation> {
+fn turn_on(root: u64, machine: &mut impl Takes) -> Result<(), Violation> {
     machine.step(&Event::Write { cpu: 0, register: Register::Ttbr1, value: root })?;
     machine.step(&Event::Isb { cpu: 0 })
 }

@@ -1,6 +1,6 @@
 //! The events of a trace, parsed by a thread of its own while the model judges those before.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,7 +9,8 @@ use std::thread;
 use linmap_model::Config;
 use linmap_model::trace::casemate;
 use linmap_model::trace::text::Reader;
-use linmap_trace::Recorded;
+use linmap_trace::binary::{Decoder, MAGIC, Record, VERSION};
+use linmap_trace::{Line, Recorded};
 
 use super::input::Form;
 use crate::failure::Failure;
@@ -31,6 +32,8 @@ pub enum Batch {
     Events(Vec<Located>),
     /// What a reader of the verdict should know.
     Note(String),
+    /// Where a CPU's vectors lie.
+    Vectors(u64),
     /// The trace can't be read from here on.
     Failed(Failure),
 }
@@ -62,7 +65,8 @@ impl Events {
         let parser = Parser { batches, spare, read: Arc::clone(&read), events: Vec::new() };
         thread::spawn(move || match form {
             Form::Lines => parser.lines(bytes),
-            Form::Casemate => parser.records(bytes),
+            Form::Binary => parser.binary(bytes),
+            Form::Casemate => parser.casemate(bytes),
         });
         Self { batches: receiver, emptied, read }
     }
@@ -84,6 +88,24 @@ impl Events {
         self.read.load(Ordering::Relaxed)
     }
 }
+
+/// The state of parsing records in binary form.
+struct Records {
+    reader: Reader,
+    decoder: Decoder,
+    /// The number of records read.
+    number: u64,
+}
+
+/// How far bytes were parsed.
+enum Parsed {
+    /// The record that begins there is not whole.
+    Until(usize),
+    /// The last record was read.
+    End,
+}
+
+const CUT: Option<&str> = Some("the trace ends without its last record: it has been cut off");
 
 /// What parses. It ends when nobody takes its batches any longer.
 struct Parser {
@@ -129,7 +151,7 @@ impl Parser {
             }
             let got = match bytes.read(&mut buffer[start..]) {
                 Ok(got) => got,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return self.fail(error.into()),
             };
             let end = start + got;
@@ -201,8 +223,113 @@ impl Parser {
         }
     }
 
+    /// Parses records of `linmap-trace` in binary form.
+    fn binary(mut self, mut bytes: impl Read) {
+        let mut start = [0; MAGIC.len() + 1];
+        if let Err(error) = bytes.read_exact(&mut start) {
+            return self.fail(match error.kind() {
+                ErrorKind::UnexpectedEof => Failure::new("a trace that ends within its first bytes"),
+                _ => error.into(),
+            });
+        }
+        if start[MAGIC.len()] != VERSION {
+            let version = start[MAGIC.len()];
+            return self.fail(
+                Failure::new(format_args!("a trace in version {version} of the binary form"))
+                    .hint(format_args!("this linmap reads version {VERSION}")),
+            );
+        }
+        self.read.store(start.len() as u64, Ordering::Relaxed);
+        let mut records = Records { reader: Reader::default(), decoder: Decoder::default(), number: 0 };
+        let mut buffer = vec![0; CHUNK];
+        // The bytes of the buffer that belong to a record which is not whole: less than LONGEST.
+        let mut kept = 0;
+        loop {
+            let got = match bytes.read(&mut buffer[kept..]) {
+                Ok(got) => got,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return self.fail(error.into()),
+            };
+            if got == 0 {
+                return self.end_of_binary(&records, CUT);
+            }
+            let end = kept + got;
+            match self.records(&mut records, &buffer[..end]) {
+                Err(Unwanted) => return,
+                Ok(Parsed::End) => return self.end_of_binary(&records, None),
+                Ok(Parsed::Until(at)) => {
+                    buffer.copy_within(at..end, 0);
+                    kept = end - at;
+                }
+            }
+            self.read.fetch_add(got as u64, Ordering::Relaxed);
+            if got < CHUNK / 2 && self.hand_on().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Parses the records in `bytes`, as far as they are whole.
+    fn records(&mut self, records: &mut Records, bytes: &[u8]) -> Result<Parsed, Unwanted> {
+        let mut at = 0;
+        loop {
+            let (record, len) = match records.decoder.decode(&bytes[at..]) {
+                Ok(Some(decoded)) => decoded,
+                Ok(None) => return Ok(Parsed::Until(at)),
+                Err(error) => {
+                    self.fail(Failure::new(format_args!("record {}: {error}", records.number + 1)));
+                    return Err(Unwanted);
+                }
+            };
+            records.number += 1;
+            at += len;
+            match record {
+                Record::End => return Ok(Parsed::End),
+                Record::Note(text) => self.say(Batch::Note(text.to_owned()))?,
+                Record::Vectors(va) => self.say(Batch::Vectors(va))?,
+                Record::Line(line) => self.recorded(records, line)?,
+            }
+        }
+    }
+
+    fn recorded(&mut self, records: &mut Records, line: Line) -> Result<(), Unwanted> {
+        let had_events = records.reader.has_events();
+        match records.reader.record(line) {
+            Ok(None) => Ok(()),
+            Ok(Some(recorded)) => {
+                if !had_events && let Ok(config) = records.reader.machine() {
+                    self.say(Batch::Machine(config.clone()))?;
+                }
+                self.events.push(Located { recorded, line: 0 });
+                if self.events.len() == BATCH { self.hand_on() } else { Ok(()) }
+            }
+            Err(problem) => {
+                self.fail(Failure::new(format_args!("record {}: {problem}", records.number)));
+                Err(Unwanted)
+            }
+        }
+    }
+
+    fn end_of_binary(mut self, records: &Records, note: Option<&str>) {
+        if self.hand_on().is_err() {
+            return;
+        }
+        if let Some(note) = note
+            && self.say(Batch::Note(note.to_owned())).is_err()
+        {
+            return;
+        }
+        match records.reader.machine() {
+            Ok(config) if !records.reader.has_events() => {
+                let _ = self.say(Batch::Machine(config.clone()));
+            }
+            Ok(_) => {}
+            Err(_) => self.fail(Failure::new("a trace without a machine")),
+        }
+    }
+
     /// Parses casemate's records, which say only all together what the machine's memory is.
-    fn records(mut self, bytes: impl Read) {
+    fn casemate(mut self, bytes: impl Read) {
         let mut file = Vec::new();
         if let Err(error) = bytes.take(MOST_RECORDS + 1).read_to_end(&mut file) {
             return self.fail(error.into());
@@ -279,6 +406,7 @@ mod tests {
                     Batch::Machine(config) => prop_assert_eq!(&config, &expected.config),
                     Batch::Events(batch) => found.extend(batch),
                     Batch::Note(note) => panic!("{note}"),
+                    Batch::Vectors(va) => panic!("{va:#x}"),
                     Batch::Failed(failure) => panic!("{failure}"),
                 }
             }
@@ -287,6 +415,34 @@ mod tests {
                 prop_assert_eq!((at.recorded.pc, at.line), (Some(nth), nth + 3));
             }
         }
+    }
+
+    /// What the reading thread says of a binary trace with these bytes behind its head.
+    fn binary(rest: &[u8]) -> Vec<String> {
+        let bytes = [&MAGIC[..], &[VERSION], rest].concat();
+        let events = Events::of(Form::Binary, Box::new(Cursor::new(bytes)));
+        std::iter::from_fn(|| events.next())
+            .map(|batch| match batch {
+                Batch::Machine(config) => format!("{} CPUs", config.cpus),
+                Batch::Events(events) => format!("{} events", events.len()),
+                Batch::Note(note) => note,
+                Batch::Vectors(va) => format!("vectors at {va:#x}"),
+                Batch::Failed(failure) => failure.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_binary_trace_says_where_it_is_wrong_or_cut_off() {
+        let machine = [1, 2, 0, 0x80, 0x20, 48, 48, 2, 0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x20];
+        let with = |rest: &[u8]| binary(&[&machine[..], rest].concat());
+        assert_eq!(with(&[8, 8, 0]), ["2 CPUs", "2 events"]);
+        assert_eq!(with(&[8, 18, 8]), ["2 CPUs", "vectors at 0x8", "1 events", CUT.unwrap()]);
+        assert_eq!(with(&[8, 0x48]), ["2 CPUs", "1 events", CUT.unwrap()]);
+        assert_eq!(with(&[8, 0x93]), ["2 CPUs", "1 events", "record 4: 0x93 begins no record"]);
+        assert_eq!(with(&[0x48, 2]), ["record 3: CPU 2: the machine has 2, numbered from 0"]);
+        assert_eq!(binary(&[0]), ["a trace without a machine"]);
+        assert_eq!(binary(&[8]), ["record 1: the trace has to begin with the line `machine`"]);
     }
 
     #[test]

@@ -75,24 +75,34 @@ impl History {
             Event::Store { pa, .. } | Event::Update { pa, .. } => machine.word(pa),
             _ => None,
         };
-        self.kept.push_back(Kept { located, before });
-        if self.kept.len() > self.limit
+        // Room first, so that the queue never grows beyond the limit.
+        if self.kept.len() == self.limit
             && let Some(dropped) = self.kept.pop_front()
         {
             self.first += 1;
-            match dropped.located.recorded.event {
-                Event::Write { cpu, register, value } => {
-                    self.registers.insert((cpu, Order(register)), value);
-                }
-                event @ Event::Uses { .. } => self.uses.push(event),
-                Event::Unuses { cpu, va, len, kind } => {
-                    let ended = Event::Uses { cpu, va, len, kind };
-                    if let Some(nth) = self.uses.iter().position(|uses| *uses == ended) {
-                        self.uses.swap_remove(nth);
-                    }
-                }
-                _ => {}
+            self.sum_up_one(dropped.located.recorded.event);
+        }
+        if self.kept.len() == self.kept.capacity() {
+            let more = self.kept.len().max(1 << 10).min(self.limit - self.kept.len());
+            self.kept.reserve_exact(more);
+        }
+        self.kept.push_back(Kept { located, before });
+    }
+
+    /// Takes over what an event that is no longer kept leaves to those after it.
+    fn sum_up_one(&mut self, event: Event) {
+        match event {
+            Event::Write { cpu, register, value } => {
+                self.registers.insert((cpu, Order(register)), value);
             }
+            Event::Uses { .. } => self.uses.push(event),
+            Event::Unuses { cpu, va, len, kind } => {
+                let ended = Event::Uses { cpu, va, len, kind };
+                if let Some(nth) = self.uses.iter().position(|uses| *uses == ended) {
+                    self.uses.swap_remove(nth);
+                }
+            }
+            _ => {}
         }
     }
 

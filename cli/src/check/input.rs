@@ -22,6 +22,8 @@ pub struct Input {
 pub enum Form {
     /// Lines of `linmap-trace`.
     Lines,
+    /// Records of `linmap-trace` in binary form.
+    Binary,
     /// casemate's records.
     Casemate,
 }
@@ -31,6 +33,7 @@ impl Form {
     pub fn name(self) -> &'static str {
         match self {
             Self::Lines => "linmap",
+            Self::Binary => "linmap-binary",
             Self::Casemate => "casemate",
         }
     }
@@ -107,10 +110,14 @@ fn form(head: &[u8]) -> Result<Form, Failure> {
     let wrong = Failure::new(format_args!("{kind}, not a trace"));
     match kind {
         FileKind::Text => {}
+        FileKind::Trace => return Ok(Form::Binary),
         FileKind::Empty => {
             return Err(
                 Failure::new("empty, not a trace").hint("a trace begins with a line `machine cpus=…`")
             );
+        }
+        FileKind::Utf16 => {
+            return Err(wrong.hint("convert it: iconv -f UTF-16 -t UTF-8 FILE | linmap check -"));
         }
         FileKind::Gzip => return Err(wrong.hint(format_args!("{UNPACK} gzip -dc FILE | linmap check -"))),
         FileKind::Zstd => return Err(wrong.hint(format_args!("{UNPACK} zstd -dc FILE | linmap check -"))),
@@ -134,6 +141,7 @@ mod tests {
         assert_eq!(form(b"# a comment\n\nmachine cpus=1\n").unwrap(), Form::Lines);
         assert_eq!(form(b"\n (mem-init (id 0) (tid 0)").unwrap(), Form::Casemate);
         assert_eq!(form(b"; casemate\n").unwrap(), Form::Casemate);
+        assert_eq!(form(b"\x93LMTRACE\x01").unwrap(), Form::Binary);
         let failure = |head: &[u8]| form(head).unwrap_err().to_string();
         assert!(failure(b"").starts_with("empty, not a trace"));
         assert!(failure(b"\x28\xb5\x2f\xfd\x00").starts_with("a zstd file, not a trace; unpack"));

@@ -31,6 +31,8 @@ pub struct Judged {
     pub count: usize,
     /// What a reader of the verdict should know.
     pub notes: Vec<String>,
+    /// Where the vectors of a CPU lay last, if a recorder said so.
+    pub vectors: Option<u64>,
 }
 
 /// A violation, and what shows it.
@@ -93,8 +95,16 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     let bar = progress::of("judging", "bytes", input.len(), options.verbosity);
     let mut history = again.is_none().then(|| History::new(options.history));
     let events = Events::of(form, input.into_bytes());
-    let mut judged =
-        Judged { name, form, events: 0, legal: None, found: Vec::new(), count: 0, notes: Vec::new() };
+    let mut judged = Judged {
+        name,
+        form,
+        events: 0,
+        legal: None,
+        found: Vec::new(),
+        count: 0,
+        notes: Vec::new(),
+        vectors: None,
+    };
     let mut machine = None;
     let mut open = Vec::new();
     let named = |failure: Failure| failure.of(&judged.name);
@@ -105,6 +115,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
             }
             Batch::Note(note) if judged.notes.len() < MOST_NOTES => judged.notes.push(note),
             Batch::Note(_) => {}
+            Batch::Vectors(va) => judged.vectors = Some(va),
             Batch::Failed(failure) => return Err(named(failure)),
             Batch::Events(batch) => {
                 let Some(machine) = &mut machine else { continue };
@@ -235,7 +246,13 @@ fn gather(
     let last = open.iter().filter(|open| !open.excerpts.is_empty()).map(|open| open.violation.event).max();
     let last = last.unwrap_or(0);
     let events = Events::of(form, Box::new(file));
-    let mut located: Vec<HashMap<usize, Located>> = open.iter().map(|_| HashMap::new()).collect();
+    // There may be many more that are not shown: they cost nothing here.
+    let mut wanted: Vec<_> = open
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, open)| !open.excerpts.is_empty())
+        .map(|(nth, open)| (nth, open, HashMap::new()))
+        .collect();
     let mut whole = Vec::new();
     let mut number = 0;
     'file: while let Some(batch) = events.next() {
@@ -244,7 +261,7 @@ fn gather(
             if number > last {
                 break 'file;
             }
-            for (open, located) in open.iter_mut().zip(&mut located) {
+            for (_, open, located) in &mut wanted {
                 for excerpt in &mut open.excerpts {
                     if number <= open.violation.event && excerpt.add(number, &at.recorded.event) {
                         located.insert(number, at);
@@ -260,10 +277,7 @@ fn gather(
         events.emptied(batch);
     }
     bar.finish_and_clear();
-    for (nth, (open, located)) in open.iter_mut().zip(located).enumerate() {
-        if open.excerpts.is_empty() {
-            continue;
-        }
+    for (nth, open, located) in wanted {
         let excerpts = std::mem::take(&mut open.excerpts).into_iter();
         let chosen = excerpts
             .into_iter()
@@ -317,6 +331,8 @@ fn shown(
 mod tests {
     use std::io::Cursor;
 
+    use linmap_trace::Line;
+    use linmap_trace::binary::{Encoder, LONGEST, MAGIC, Record, VERSION};
     use proptest::prelude::*;
 
     use super::*;
@@ -324,6 +340,20 @@ mod tests {
     const GOOD: &[u8] = include_bytes!("../../examples/protect-page.trace");
     const BAD: &[u8] = include_bytes!("../../examples/protect-page-without-tlbi.trace");
     const CASEMATE: &[u8] = include_bytes!("../../../crates/model/tests/casemate/bad_no_bbm_stage1.sexp");
+
+    /// The text trace in binary form.
+    fn binary(text: &[u8]) -> Vec<u8> {
+        let mut bytes = [&MAGIC[..], &[VERSION]].concat();
+        let mut encoder = Encoder::default();
+        let mut buffer = [0; LONGEST];
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Some(line) = Line::read(line).unwrap() {
+                bytes.extend_from_slice(encoder.encode(&Record::Line(line), &mut buffer));
+            }
+        }
+        bytes.extend_from_slice(encoder.encode(&Record::End, &mut buffer));
+        bytes
+    }
 
     fn piped(bytes: &[u8], history: usize) -> Result<Judged, Failure> {
         let options = Options { all: true, history, shown: 4, verbosity: Verbosity::Quiet };
@@ -335,13 +365,13 @@ mod tests {
 
         #[test]
         fn damaged_traces_are_judged_or_refused(
-            which in 0..3_usize,
+            which in 0..4_usize,
             cut in any::<prop::sample::Index>(),
             flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             is_cut: bool,
             history in 1_usize..200,
         ) {
-            let mut bytes = [GOOD, BAD, CASEMATE][which].to_vec();
+            let mut bytes = [GOOD, BAD, CASEMATE, &binary(BAD)][which].to_vec();
             for (at, to) in flips {
                 let at = at.index(bytes.len());
                 bytes[at] = to;
@@ -358,6 +388,21 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = piped(&bytes, 16);
+        }
+    }
+
+    #[test]
+    fn the_verdict_on_the_binary_form_is_that_on_the_text() {
+        for text in [GOOD, BAD] {
+            let [of_text, of_binary] = [text, &binary(text)].map(|bytes| piped(bytes, 1 << 18).unwrap());
+            assert_eq!(of_binary.form, Form::Binary);
+            assert_eq!(of_binary.legal, of_text.legal);
+            assert_eq!(of_binary.events, of_text.events);
+            assert_eq!(of_binary.notes, of_text.notes);
+            let violations = |judged: &Judged| {
+                judged.found.iter().map(|found| (found.violation, found.at.recorded)).collect::<Vec<_>>()
+            };
+            assert_eq!(violations(&of_binary), violations(&of_text));
         }
     }
 

@@ -21,19 +21,18 @@ use table::LIMIT;
 
 pub use table::Symbols;
 
-/// Reads the symbols in the file at `path`. The kernel's first byte is at any of `places`, or where
-/// it is linked.
+/// Reads the symbols in the file at `path`. Where the kernel runs is for [`Symbols::run_at`].
 ///
 /// # Errors
-/// The file can't be read, has no symbols, or does not say where the kernel is and nor do `places`.
-pub fn open(path: &Path, places: &[u64]) -> Result<Symbols, Failure> {
+/// The file can't be read, or has no symbols.
+pub fn open(path: &Path) -> Result<Symbols, Failure> {
     let read = || -> Result<Symbols, Failure> {
         let mut file = Vec::new();
         File::open(path)?.take(LIMIT + 1).read_to_end(&mut file)?;
         if file.len() as u64 > LIMIT {
             return Err(Failure::new(format_args!("a file of more than {} MiB", LIMIT >> 20)));
         }
-        of(&file)?.run_at(places)
+        of(&file)
     };
     read().map_err(|failure| failure.of(path.display()))
 }

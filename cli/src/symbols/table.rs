@@ -23,6 +23,8 @@ pub struct Symbols {
 
 /// The symbol of the kernel's first byte.
 const FIRST: &str = "_text";
+/// The symbol of Linux's exception vectors, which VBAR_EL1 or VBAR_EL2 has.
+const VECTORS: &str = "vectors";
 
 impl Default for Symbols {
     fn default() -> Self {
@@ -31,16 +33,18 @@ impl Default for Symbols {
 }
 
 impl Symbols {
-    /// Says that the kernel's first byte is at any of `places`, tried in this order, or last where
-    /// it is linked.
+    /// Says that the kernel's first byte is at any of `places`, tried in this order, or where its
+    /// `vectors` being at this address puts it, or last where it is linked.
     ///
     /// # Errors
     /// There is no place, and the file does not say where the kernel is linked.
-    pub fn run_at(mut self, places: &[u64]) -> Result<Self, Failure> {
+    pub fn run_at(mut self, places: &[u64], vectors: Option<u64>) -> Result<Self, Failure> {
         self.places = places.to_vec();
+        let own = vectors.zip(self.address(VECTORS));
+        self.places.extend(own.map(|(run, linked)| run.wrapping_sub(linked).wrapping_add(self.first)));
         if self.is_linked {
             self.places.push(self.first);
-        } else if places.is_empty() {
+        } else if self.places.is_empty() {
             return Err(Failure::new("does not say where the kernel is linked")
                 .hint("give --symbols-base, the address of _text when it runs"));
         }
@@ -123,6 +127,15 @@ mod tests {
             symbols.add(address, name);
         }
         symbols.finish(None).unwrap()
+    }
+
+    #[test]
+    fn the_vectors_say_where_the_kernel_runs() {
+        let mut symbols = symbols();
+        symbols.add(0x8_0c00, "vectors");
+        let symbols = symbols.finish(None).unwrap().run_at(&[0x4020_0000], Some(0xffff_0c00)).unwrap();
+        assert_eq!(symbols.place(0xffff_0804), "map+0x4");
+        assert_eq!(symbols.place(0x4020_0804), "map+0x4");
     }
 
     #[test]

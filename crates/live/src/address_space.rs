@@ -1,6 +1,6 @@
 //! The short form of live edits for a user space or a guest.
 
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, Leaf, LeafIter, Mappings, OutOfFrames, TableWindow, Walk, walk};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Attributes, Geometry, Level, MemoryType, Pa, Va, VaRange};
@@ -332,46 +332,6 @@ impl AddressSpace {
         })
     }
 
-    /// Unmaps everything with one invalidation of the ASID or VMID. After the invalidation, and
-    /// before the tables are freed, calls `each` for every leaf below the root's entries: its frame
-    /// can be reused. It is not called for blocks in the root itself. The ASID or VMID is
-    /// invalidated even if nothing is mapped, so the root can be freed once no register holds it.
-    ///
-    /// # Errors
-    /// As for [`LiveTree::plan_clear`].
-    pub fn clear<W: TableWindow, F: FrameSource, C: Cpu>(
-        &mut self,
-        tools: &mut Tools<'_, W, F, C>,
-        mut each: impl FnMut(Leaf),
-    ) -> Result<EditCounts, SpaceError> {
-        let geometry = self.geometry();
-        let Tools { window, frames, cpu, steps } = tools;
-        let plan = self.tree.plan_clear(steps, *window, *frames)?;
-        let applied = apply(plan, *window, *frames, *cpu)?;
-        for step in applied.steps() {
-            if let Step::Free { va, table, level } = *step {
-                // SAFETY: the plan removed the table from the tree and has not freed it. The window
-                // reaches it, by the promise of the constructor.
-                unsafe { LeafIter::new(geometry, table, level, va, *window) }.for_each(&mut each);
-            }
-        }
-        let was_empty = applied.steps().is_empty();
-        let mut counts = applied.free(*window, *frames);
-        if was_empty {
-            self.flush(*cpu);
-            counts.invalidations += 1;
-        }
-        Ok(counts)
-    }
-
-    /// Removes all entries of the space from TLBs.
-    pub fn flush<C: Cpu>(&self, cpu: &mut C) {
-        cpu.dsb(Dsb::Ishst);
-        cpu.tlbi(self.tree.asid().map_or(Tlbi::All, Tlbi::Asid));
-        cpu.dsb(Dsb::Ish);
-        cpu.isb();
-    }
-
     /// Returns what `va` translates to, or `None` if nothing is mapped there, if the leaf is
     /// invalidated or has a memory type that linmap never writes, or if the space can't contain the
     /// address: one of the kernel's half, or an IPA that is too large.
@@ -397,7 +357,7 @@ impl AddressSpace {
 
     /// Runs `edit`, and once more after a split of the range to pages where it says that the range
     /// holds a part of a leaf.
-    fn of_whole_leaves<W: TableWindow, F: FrameSource, C: Cpu>(
+    pub(crate) fn of_whole_leaves<W: TableWindow, F: FrameSource, C: Cpu>(
         &mut self,
         range: VaRange,
         tools: &mut Tools<'_, W, F, C>,
@@ -464,7 +424,7 @@ pub(crate) fn retried(range: VaRange) -> Target {
 }
 
 /// Checks and applies a plan.
-fn apply<'b, W: TableWindow, F: FrameSource, C: Cpu>(
+pub(crate) fn apply<'b, W: TableWindow, F: FrameSource, C: Cpu>(
     plan: Plan<'b>,
     window: &mut W,
     frames: &mut F,

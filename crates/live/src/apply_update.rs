@@ -10,7 +10,7 @@ use crate::apply::Updates;
 use crate::report::Report;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
-use crate::update::{Update, carried, is_written};
+use crate::update::{Update, carried, is_written, kept};
 
 /// Makes the atomic updates of plans for one tree, and reports what was written.
 pub(crate) struct Atomically<'t, R> {
@@ -58,7 +58,8 @@ unsafe fn apply_update<W: TableWindow, C: Cpu, R: Report>(
         }
         Update::Leaf { .. } => {
             for nth in 0..count {
-                let leaf = |old: Descriptor| Descriptor(carried(regime, update.of(old, nth).0, old.0));
+                let leaf =
+                    |old: Descriptor| Descriptor(kept(context.updates, regime, update.of(old, nth).0, old.0));
                 // SAFETY: as above.
                 let (old, new) = unsafe { exchange(cpu, entries.add(nth), leaf) };
                 note(context, store, nth, (old, new), report);

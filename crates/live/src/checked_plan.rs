@@ -128,6 +128,11 @@ impl<'b> CheckedPlan<'b> {
     /// What stays mapped and may be written, tracked or not, is not reported. Nothing is reported
     /// of other trees.
     ///
+    /// `written` runs in the middle of the edit, on a parked target while the other CPUs stand
+    /// still: it should note the range and nothing else. It must not wait for what a CPU that
+    /// faults in the range holds. If it panics, the program aborts: TLBs may still hold what the
+    /// edit has removed.
+    ///
     /// # Safety
     /// As for [`apply`](Self::apply).
     pub unsafe fn apply_reporting<W: TableWindow, C: Cpu>(

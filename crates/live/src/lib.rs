@@ -10,6 +10,7 @@ mod apply_update;
 mod change;
 mod check;
 mod checked_plan;
+mod clear;
 mod entry;
 pub mod events;
 mod every_leaf;

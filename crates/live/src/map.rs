@@ -13,7 +13,7 @@ use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::Edit;
 use crate::tree_context::TreeContext;
-use crate::update::carried;
+use crate::update::kept;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 use linmap_table::{Cursor, Mapping};
@@ -92,9 +92,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let attributes = Attributes { contiguous: found.is_contiguous(), ..mapping.attributes };
         let wanted = leaf(geometry, node.level, attributes.bits(geometry) | VALID_BIT, pa);
         let mut wanted = Descriptor(wanted.0 | found.0 & SOFTWARE);
-        if self.context.updates.is_on() {
-            wanted.0 = carried(geometry.regime(), wanted.0, found.0);
-        }
+        wanted.0 = kept(self.context.updates, geometry.regime(), wanted.0, found.0);
         if wanted == found {
             return Ok(((1 << node.shift) - offset).min(mapping.len));
         }

@@ -354,12 +354,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         while index <= end {
             let last = (index | (run - 1)).min(end);
             let found = self.after_split(node, index);
-            if found.is_contiguous() && found.is_valid() {
-                if found.0 & !masks.0 | masks.1 != found.0 {
+            // Hardware updates any entry for the run: one that changes is enough.
+            if self.look(node, index, last, |entries| entries.iter().any(changes)) {
+                if found.is_contiguous() && found.is_valid() {
                     self.remake_run(node, index, last, phase)?;
+                } else {
+                    self.protect_stretch(node, index, last, masks, seen)?;
                 }
-            } else if self.look(node, index, last, |entries| entries.iter().any(changes)) {
-                self.protect_stretch(node, index, last, masks, seen)?;
             }
             index = last + 1;
         }

@@ -138,7 +138,7 @@ use crate::tree_context::TreeContext;
 /// ```
 #[derive(Debug)]
 pub struct SpacePart<'s> {
-    space: AddressSpace,
+    pub(crate) space: AddressSpace,
     /// While there are parts nobody edits the whole space.
     borrowed: PhantomData<&'s mut AddressSpace>,
 }

@@ -326,7 +326,11 @@ impl TreeContext {
         // translates both.
         let bits = u64::BITS - (first ^ last).leading_zeros();
         let to = bits.saturating_sub(1).max(self.page_shift);
-        let lowest = self.descend_to(self.top, window, first, to, |_, _, _, memory| memory);
+        let root = self.root(first);
+        if !self.translates(root, last) {
+            return self.top;
+        }
+        let lowest = self.descend_to(root, window, first, to, |_, _, _, memory| memory);
         if self.translates(lowest, last) { lowest } else { self.top }
     }
 

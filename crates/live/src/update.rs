@@ -2,14 +2,14 @@
 
 use core::fmt;
 
-use linmap_vmsa::{Descriptor, Pa, Regime};
+use linmap_vmsa::{Descriptor, HardwareUpdates, Pa, Regime};
 
 use crate::gather::{ACCESSED, DIRTY_MODIFIER, READ_ONLY};
 
 /// An edit of entries that hardware may update at the same time. Each entry changes by an atomic
 /// read-modify-write, so nothing that hardware updates before it is lost.
 ///
-/// Plans for a tree with [`HardwareUpdates`](linmap_vmsa::HardwareUpdates) have these edits where
+/// Plans for a tree with [`HardwareUpdates`] have these edits where
 /// other plans have plain stores to leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Update {
@@ -22,7 +22,8 @@ pub enum Update {
         set: u64,
     },
     /// Each leaf becomes another one: `first`, `first` + `step` and so on (wrapping), with the
-    /// access flag of the old one. If both are tracked and the old one is dirty, so is the new one.
+    /// access flag of the old one. Where hardware makes leaves dirty, both are tracked and the old
+    /// one is dirty, so is the new one.
     Leaf {
         /// The first entry's new value.
         first: Descriptor,
@@ -91,5 +92,17 @@ pub(crate) const fn carried(regime: Regime, leaf: u64, other: u64) -> u64 {
         leaf | READ_ONLY
     } else {
         leaf & !READ_ONLY
+    }
+}
+
+/// Returns `leaf`, which replaces `old`, with what hardware has updated in that under `updates`.
+///
+/// Where hardware makes nothing dirty, whether a leaf is read-only is for software to say.
+#[inline(always)]
+pub(crate) const fn kept(updates: HardwareUpdates, regime: Regime, leaf: u64, old: u64) -> u64 {
+    match updates {
+        HardwareUpdates::Off => leaf,
+        HardwareUpdates::Accessed => leaf | old & ACCESSED,
+        HardwareUpdates::AccessedAndDirty => carried(regime, leaf, old),
     }
 }

@@ -2,12 +2,14 @@
 
 use linmap_table::cpu::Cpu;
 use linmap_table::{FrameSource, TableWindow};
-use linmap_vmsa::{HardwareUpdates, VaRange};
+use linmap_vmsa::{HardwareUpdates, Pa, VaRange};
 
 use crate::address_space::{AddressSpace, SpaceError, Tools, retried};
 use crate::apply::EditCounts;
 use crate::change::Change;
+use crate::checked_plan::Applied;
 use crate::plan::Plan;
+use crate::space_part::SpacePart;
 
 impl AddressSpace {
     /// Returns the same space for CPUs that update its leaves.
@@ -63,9 +65,104 @@ impl AddressSpace {
         let plan = self.tree.plan_unmap(retried(range), steps, *window, *frames)?;
         finish_reporting(plan, *window, *frames, *cpu, &mut written)
     }
+
+    /// As [`remap`](Self::remap), in a space [with hardware updates](Self::with_hardware_updates),
+    /// and calls `written` for what may have been written to the old memory and is read-only now.
+    ///
+    /// A tracked leaf that stays tracked keeps its dirty state, as the state of its addresses, and
+    /// is not reported: [`protect_reporting`](Self::protect_reporting) reports it later.
+    ///
+    /// # Errors
+    /// As for [`remap`](Self::remap).
+    ///
+    /// # Safety
+    /// As for [`remap`](Self::remap).
+    pub unsafe fn remap_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Pa,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+        mut written: impl FnMut(VaRange),
+    ) -> Result<EditCounts, SpaceError> {
+        self.of_whole_leaves(range, tools, |tree, Tools { window, frames, cpu, steps }| {
+            let plan = tree.plan_remap(retried(range), to, change, steps, *window, *frames)?;
+            finish_reporting(plan, *window, *frames, *cpu, &mut written)
+        })
+    }
 }
 
-/// Checks and applies a plan, reports what was written, and frees the tables that it removed.
+impl SpacePart<'_> {
+    /// Changes the attributes of a range, as [`AddressSpace::protect_reporting`] does.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn protect_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+        written: impl FnMut(VaRange),
+    ) -> Result<EditCounts, SpaceError> {
+        // SAFETY: the caller's.
+        unsafe { self.space.protect_reporting(range, change, tools, written) }
+    }
+
+    /// Unmaps a range, as [`AddressSpace::unmap_reporting`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unmap_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        tools: &mut Tools<'_, W, F, C>,
+        written: impl FnMut(VaRange),
+    ) -> Result<EditCounts, SpaceError> {
+        self.space.unmap_reporting(range, tools, written)
+    }
+
+    /// Makes a mapped range translate to other memory, as [`AddressSpace::remap_reporting`] does.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn remap_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
+        &mut self,
+        range: VaRange,
+        to: Pa,
+        change: Change,
+        tools: &mut Tools<'_, W, F, C>,
+        written: impl FnMut(VaRange),
+    ) -> Result<EditCounts, SpaceError> {
+        // SAFETY: the caller's.
+        unsafe { self.space.remap_reporting(range, to, change, tools, written) }
+    }
+}
+
+/// Checks and applies a plan, and reports what was written.
+pub(crate) fn apply_reporting<'b, W: TableWindow, F: FrameSource, C: Cpu>(
+    plan: Plan<'b>,
+    window: &mut W,
+    frames: &mut F,
+    cpu: &mut C,
+    written: &mut impl FnMut(VaRange),
+) -> Result<Applied<'b>, SpaceError> {
+    match plan.check(window) {
+        // SAFETY: as in `address_space::apply`.
+        Ok(checked) => Ok(unsafe { checked.apply_reporting(window, cpu, written) }),
+        Err((plan, refused)) => {
+            plan.abandon(window, frames);
+            Err(refused.into())
+        }
+    }
+}
+
+/// As [`apply_reporting`], and frees the tables that the plan removed.
 fn finish_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
     plan: Plan<'_>,
     window: &mut W,
@@ -73,15 +170,5 @@ fn finish_reporting<W: TableWindow, F: FrameSource, C: Cpu>(
     cpu: &mut C,
     written: &mut impl FnMut(VaRange),
 ) -> Result<EditCounts, SpaceError> {
-    match plan.check(window) {
-        Ok(checked) => {
-            // SAFETY: as in `address_space::apply`.
-            let applied = unsafe { checked.apply_reporting(window, cpu, written) };
-            Ok(applied.free(window, frames))
-        }
-        Err((plan, refused)) => {
-            plan.abandon(window, frames);
-            Err(refused.into())
-        }
-    }
+    Ok(apply_reporting(plan, window, frames, cpu, written)?.free(window, frames))
 }

@@ -132,6 +132,35 @@ impl Cached {
         found
     }
 
+    /// The first of the records that [`touching`](Self::touching) returns, from level and address
+    /// `from` on: those of one address together, and few beyond `most`.
+    pub fn touching_from(
+        &self,
+        shape: Shape,
+        (start, last): (u64, u64),
+        from: (i8, u64),
+        most: usize,
+    ) -> Vec<Held> {
+        let mut found = Vec::new();
+        if self.count == 0 {
+            return found;
+        }
+        for level in from.0..=3 {
+            let Some((first, to)) = bounds(shape, level, start, last) else { continue };
+            let first = if level == from.0 { first.max(from.1) } else { first };
+            if first > to {
+                continue;
+            }
+            for list in self.levels[slot(level)].range(first..=to).map(|(_, list)| list) {
+                if found.len() >= most {
+                    return found;
+                }
+                found.extend(list.iter().filter(|held| touches(shape, held, start, last)));
+            }
+        }
+        found
+    }
+
     /// All records.
     pub fn all(&self) -> impl Iterator<Item = &Held> {
         self.levels.iter().flat_map(|level| level.values().flatten())

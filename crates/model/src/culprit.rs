@@ -75,9 +75,10 @@ impl Culprit {
                 && touches(shape, held, va, va)
                 && violation.cpu.is_none_or(|cpu| held.cpus >> cpu & 1 == 1)
         };
+        let near = machine.cached.of(space).touching(shape, va, va);
         let all = || {
             let unfinished = machine.cpus.iter().flat_map(|cpu| &cpu.invalidated);
-            machine.cached.of(space).all().chain(unfinished).filter(concerned)
+            near.iter().chain(unfinished).filter(concerned)
         };
         let pointer = |held: &&Held| machine.leaf(held.root, held.level, held.value).is_none();
         all()

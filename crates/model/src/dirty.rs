@@ -39,22 +39,40 @@ impl Dirty {
     }
 }
 
+/// How far what is dirty in a space was found to agree with the tables: the number of the range,
+/// and the level and address of the record that does not.
+pub(crate) type Progress = (usize, i8, u64);
+
 /// Addresses of every space.
 #[derive(Debug, Default)]
-pub(crate) struct DirtySpaces([Dirty; SPACES]);
+pub(crate) struct DirtySpaces {
+    spaces: [Dirty; SPACES],
+    /// How far a check came that found a violation, as long as nothing changed since.
+    progress: Option<(Space, Progress)>,
+}
 
 impl DirtySpaces {
     pub fn of_mut(&mut self, space: Space) -> &mut Dirty {
-        &mut self.0[space.index()]
+        self.progress = None;
+        &mut self.spaces[space.index()]
     }
 
     /// Adds all addresses: a register decides what they mean.
     pub fn everything(&mut self) {
-        self.0 = [const { Dirty::Everything }; SPACES];
+        *self = Self { spaces: [const { Dirty::Everything }; SPACES], progress: None };
     }
 
-    /// What changed in `space`, which counts as settled from here on.
-    pub fn take(&mut self, space: Space) -> Dirty {
-        std::mem::take(&mut self.0[space.index()])
+    /// What changed in `space`, which counts as settled from here on, and how far it was checked
+    /// before.
+    pub fn take(&mut self, space: Space) -> (Dirty, Option<Progress>) {
+        let progress = self.progress.take_if(|(of, _)| *of == space);
+        (std::mem::take(&mut self.spaces[space.index()]), progress.map(|(_, progress)| progress))
+    }
+
+    /// Adds `dirty` again, all that was taken of `space`: it agrees with the tables as far as
+    /// `progress`.
+    pub fn put_back(&mut self, space: Space, dirty: Dirty, progress: Option<Progress>) {
+        self.spaces[space.index()] = dirty;
+        self.progress = progress.map(|progress| (space, progress));
     }
 }

@@ -21,6 +21,9 @@ use crate::violation::Violation;
 /// The TLBIs of other addresses that are kept: those nearest to the violation.
 const MOST: usize = 64;
 
+/// The kept events up to which a DSB is kept because it may have been meant for what is held.
+const FEW: usize = 1 << 10;
+
 /// The events before a tree was left that may be misplaced invalidations of it.
 const BEFORE: usize = 256;
 
@@ -392,7 +395,7 @@ impl Excerpt {
         let pending = self.pending[cpu];
         let orders = domain != Domain::Nsh || self.cpus == 1;
         // Every DSB that may have been meant for what is held is kept, as long as there are few.
-        let meant = number >= self.since && self.kept.len() < 1 << 16;
+        let meant = number >= self.since && self.kept.len() < FEW;
         if !(pending.stores || pending.tlbis || meant) {
             return;
         }

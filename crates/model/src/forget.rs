@@ -6,6 +6,7 @@
 //! synchronized. All else stays as it is, and the event is carried out.
 
 use linmap_trace::{Access, Domain, Event, Register};
+use rustc_hash::FxHashSet;
 
 use crate::cached::{Held, SEEN, run_shift};
 use crate::culprit::Culprit;
@@ -31,6 +32,11 @@ pub enum Resumed {
     Stuck,
 }
 
+/// What tells records apart.
+fn key(held: &Held) -> (u32, i8, u64, u64, bool) {
+    (held.root, held.level, held.va, held.value, held.combined)
+}
+
 impl Machine {
     /// Forgets what took part in the violation that [`step`](Self::step) has just reported, or this
     /// function, and carries out the rest of its `event`.
@@ -46,14 +52,14 @@ impl Machine {
         self.work = MAX_WORK;
         self.reported.push(violation);
         self.forget(&violation, event);
-        if self.link_all().is_err() {
+        if self.mend_links().is_err() {
             return self.stuck(violation);
         }
         match self.again(event) {
             Ok(()) => self.done(),
             Err(found) if self.reported.iter().any(|other| other.same_mistake(&found)) => {
                 self.force(event);
-                if self.link_all().is_err() { self.stuck(violation) } else { self.done() }
+                if self.mend_links().is_err() { self.stuck(violation) } else { self.done() }
             }
             Err(found) => {
                 let found = Violation { event: violation.event, ..found };
@@ -75,13 +81,12 @@ impl Machine {
 
     /// Forgets what took part in `violation`.
     fn forget(&mut self, violation: &Violation, event: &Event) {
-        self.dirty.everything();
         match violation.rule {
             Rule::NoIsb => {
                 let cpus = violation.cpu.map_or(0..self.cpus.len(), |cpu| cpu..cpu + 1);
                 for cpu in cpus {
                     // Nothing is left to be checked: the ISB counts as executed.
-                    let _ = self.isb(cpu);
+                    self.links_whole &= self.isb(cpu).is_ok();
                 }
             }
             Rule::Unordered => self.order_near(violation),
@@ -93,6 +98,7 @@ impl Machine {
                         words.fold(self.memory.first_by(pa), |cpus, pa| cpus | self.memory.storing(pa));
                     self.order(storing);
                     self.memory.make_known(pa);
+                    self.links_whole = false;
                 }
             }
             Rule::LostUpdate => {
@@ -101,6 +107,8 @@ impl Machine {
             Rule::OtherValue => {
                 if let (Some(pa), Some(found)) = (violation.pa, violation.new) {
                     self.memory.update(pa, found);
+                    self.links_whole = false;
+                    self.dirty.everything();
                 }
             }
             Rule::MixedRun | Rule::IncompleteRun | Rule::MisalignedRun => self.excuse_run(violation),
@@ -135,7 +143,7 @@ impl Machine {
         }
         for cpu in (0..self.cpus.len()).filter(|cpu| cpus >> cpu & 1 == 1) {
             // Stores are ordered without a check.
-            let _ = self.dsb(cpu, Domain::Ish, Access::Stores);
+            self.links_whole &= self.dsb(cpu, Domain::Ish, Access::Stores).is_ok();
         }
         // Every ISB since comes after it.
         for cpu in 0..self.cpus.len() {
@@ -144,10 +152,11 @@ impl Machine {
         for (space, Held { root, level, va, value, replaced, .. }) in late {
             let shape = self.shapes[space.index()];
             if replaced < now {
-                self.cached.of_mut(space).take(shape, va, va, |held| {
+                let taken = self.cached.of_mut(space).take(shape, va, va, |held| {
                     (held.root, held.level, held.va, held.value) == (root, level, va, value)
                         && held.since == now
                 });
+                self.release_all(taken);
             } else if let Some(held) = self.cached.of_mut(space).find(root, level, va, value) {
                 held.since = now;
             }
@@ -192,6 +201,8 @@ impl Machine {
 
     /// Forgets the trees that CPUs left.
     fn forget_trees(&mut self, violation: &Violation) {
+        self.links_whole = false;
+        self.dirty.everything();
         let cpus = violation.cpu.map_or(0..self.cpus.len(), |cpu| cpu..cpu + 1);
         for cpu in cpus {
             for space in 0..self.cpus[cpu].left.len() {
@@ -220,8 +231,8 @@ impl Machine {
         if let Some(cpu) = waiting {
             let everyone = self.everyone();
             for (scope, since) in std::mem::take(&mut self.cpus[cpu].tlbis) {
-                let _ =
-                    self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { 1 << cpu });
+                let reached = if scope.broadcast { everyone } else { 1 << cpu };
+                self.links_whole &= self.invalidate(cpu, &scope, since, reached).is_ok();
             }
             self.cpus[cpu].invalidated.clear();
         }
@@ -233,10 +244,11 @@ impl Machine {
             })
         };
         if held.since != SEEN && is_early(self, &held) {
-            let early: Vec<Held> =
-                self.cached.of(space).all().filter(|other| other.since == held.since).copied().collect();
-            let early: Vec<Held> = early.into_iter().filter(|other| is_early(self, other)).collect();
-            self.cached.of_mut(space).take(shape, 0, u64::MAX, |other| early.contains(other));
+            let early = self.cached.of(space).all().filter(|other| other.since == held.since);
+            let early: FxHashSet<_> = early.filter(|other| is_early(self, other)).map(key).collect();
+            let taken =
+                self.cached.of_mut(space).take(shape, 0, u64::MAX, |other| early.contains(&key(other)));
+            self.release_all(taken);
         }
         // What the same edit left behind beside it, up to the next TLBI of that edit.
         let last_of = |held: &Held| held.va + ((1u64 << shape.shift(held.level)) - 1);
@@ -256,9 +268,17 @@ impl Machine {
         // All entries of a run are held as one.
         let run = (1u64 << run_shift(shape, held.level)) - 1;
         let (first, last) = if held.runs != 0 { (first & !run, last | run) } else { (first, last) };
-        self.cached.of_mut(space).take(shape, first, last, |other| other.edit == held.edit);
+        let taken = self.cached.of_mut(space).take(shape, first, last, |other| other.edit == held.edit);
+        self.release_all(taken);
         for cpu in &mut self.cpus {
             cpu.invalidated.retain(|other| other.edit != held.edit || other.va < first || last < other.va);
+        }
+    }
+
+    /// Ends that the pointers among `taken`, which are no longer held, lead to tables.
+    fn release_all(&mut self, taken: Vec<Held>) {
+        for Held { root, level, va, value, .. } in taken {
+            self.links_whole &= self.release(root, level, va, value).is_ok();
         }
     }
 
@@ -306,15 +326,23 @@ impl Machine {
                 {
                     let root = self.root(space, table, id);
                     self.cpus[cpu].walks[space.index()] = vec![root];
+                    self.links_whole = false;
+                    self.dirty.everything();
                 }
             }
             Event::Free { pa, len } => {
                 self.memory.forget(pa, len);
+                self.links_whole = false;
                 self.freed.extend((pa..pa.saturating_add(len)).step_by(0x1000).take(1 << 20));
             }
             Event::Settled => self.settled = Some(self.events - 1),
             _ => {}
         }
+    }
+
+    /// Records anew which tables walks can reach, if that is not known exactly.
+    fn mend_links(&mut self) -> Result<(), Violation> {
+        if self.links_whole { Ok(()) } else { self.link_all() }
     }
 
     /// Records anew which tables walks can reach, without judging them.
@@ -353,6 +381,7 @@ impl Machine {
                 }
             }
         }
+        self.links_whole = true;
         Ok(())
     }
 

@@ -179,10 +179,15 @@ pub struct Machine {
     pub(crate) freed: FxHashSet<u64>,
     /// Steps of a search that the present event may still take.
     pub(crate) work: u64,
+    /// Steps of searches so far.
+    pub(crate) steps: u64,
     /// The uses of each table.
     pub(crate) tables: FxHashMap<u64, Vec<TableUse>>,
     /// The number of uses of all tables.
     pub(crate) places: usize,
+    /// Whether `tables` has exactly the tables that pointers lead to. It has not where a violation
+    /// was found amid a change of them.
+    pub(crate) links_whole: bool,
     /// Root tables that begin at an address that is not a multiple of the granule, or are larger.
     pub(crate) odd_roots: Vec<u64>,
     /// The last table of pages for which the comparison with its own tree was found to need no more
@@ -236,8 +241,10 @@ impl Machine {
             excused: FxHashSet::default(),
             freed: FxHashSet::default(),
             work: 0,
+            steps: 0,
             tables: FxHashMap::default(),
             places: 0,
+            links_whole: true,
             odd_roots: Vec::new(),
             straight: None,
             events: 0,
@@ -269,6 +276,12 @@ impl Machine {
         self.cpus[cpu].uses.iter().any(|in_use| in_use.va <= va && va <= in_use.last)
     }
 
+    /// The steps that searches have taken so far, each of about the same cost: of tables for what
+    /// can be walked, and of what may be cached for what disagrees.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     pub(crate) fn check_cpu(&self, cpu: usize) -> Check {
         if cpu < self.cpus.len() { Ok(()) } else { Err(Violation::new(Rule::NoSuchCpu).on_cpu(cpu)) }
     }
@@ -289,6 +302,7 @@ impl Machine {
     /// Counts `steps` at once.
     pub(crate) fn spend_all(&mut self, steps: u64) -> Check {
         self.work = self.work.saturating_sub(steps);
+        self.steps += steps;
         if self.work == 0 { Err(Violation::new(Rule::TooComplex)) } else { Ok(()) }
     }
 

@@ -29,6 +29,17 @@ fn set(bits: &mut Bits, word: usize, value: bool) {
     }
 }
 
+/// Sets the bits of `count` words from `first` on.
+fn set_range(bits: &mut Bits, first: usize, count: usize) {
+    let end = first + count;
+    let mut word = first;
+    while word < end {
+        let stop = (word / 64 * 64 + 64).min(end);
+        bits[word / 64] |= (u64::MAX >> (64 - (stop - word))) << (word % 64);
+        word = stop;
+    }
+}
+
 struct Page {
     words: Box<[u64; WORDS]>,
     /// Words whose newest value is known: something was stored.
@@ -208,9 +219,7 @@ impl Memory {
             *word = value;
             value = value.wrapping_add(step);
         }
-        for word in word..word + count {
-            set(&mut page.known, word, true);
-        }
+        set_range(&mut page.known, word, count);
         if page.first_by == u8::MAX {
             page.first_by = by;
             self.unordered_first[cpu].push(at);

@@ -3,12 +3,18 @@
 use crate::cached::{Held, SEEN, run_shift};
 use crate::compare::Side;
 use crate::descriptor::{Entry, Leaf, as_stored, is_cacheable, read};
-use crate::dirty::Dirty;
+use crate::dirty::{Dirty, Progress};
 use crate::limits::Limits;
 use crate::machine::{Check, Machine, Root, first_cpu};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
+
+/// Level and address before those of all records.
+const FIRST: (i8, u64) = (-1, 0);
+
+/// The records that are taken from the set at once.
+const AT_ONCE: usize = 256;
 
 /// All addresses.
 const EVERYWHERE: (u64, u64) = (0, u64::MAX);
@@ -17,17 +23,11 @@ impl Machine {
     /// Checks that software may rely on the tables as they are in memory now.
     pub(crate) fn check_settled(&mut self) -> Check {
         for space in self.spaces() {
-            match self.dirty.take(space) {
-                Dirty::Everything => {
-                    let held = self.cached.of(space).all().copied().collect();
-                    self.check_dirty(space, held, EVERYWHERE)?;
-                }
-                Dirty::Ranges(ranges) => {
-                    for (start, last) in ranges {
-                        let held = self.cached.of(space).touching(self.shapes[space.index()], start, last);
-                        self.check_dirty(space, held, (start, last))?;
-                    }
-                }
+            let (dirty, mut progress) = self.dirty.take(space);
+            if let Err(violation) = self.check_space(space, &dirty, &mut progress) {
+                // It is due when this event is carried out again.
+                self.dirty.put_back(space, dirty, progress);
+                return Err(violation);
             }
         }
         for cpu in 0..self.cpus.len() {
@@ -44,20 +44,53 @@ impl Machine {
         self.check_runs()
     }
 
-    /// Checks `held` and trees that were left for the addresses `within`. Elsewhere nothing changed
-    /// since they agreed with the tables.
-    fn check_dirty(&mut self, space: Space, held: Vec<Held>, within: (u64, u64)) -> Check {
-        let mut run = None;
-        for held in held {
-            // The leaves of one run mostly translate the whole run in one way, which is checked
-            // once.
-            let says = self.whole_run(&held);
-            if says.is_none() || says != run {
-                self.check_held(held, within)?;
-                run = says;
-            }
+    /// Checks what is `dirty` in `space`, from `progress` on, which is where it stops.
+    fn check_space(&mut self, space: Space, dirty: &Dirty, progress: &mut Option<Progress>) -> Check {
+        let everywhere = [EVERYWHERE];
+        let ranges = match dirty {
+            Dirty::Everything => &everywhere[..],
+            Dirty::Ranges(ranges) => ranges,
+        };
+        let (first, mut from) = progress.take().map_or((0, FIRST), |(nth, level, va)| (nth, (level, va)));
+        for (nth, &within) in ranges.iter().enumerate().skip(first) {
+            self.check_records(space, from, within).map_err(|(level, va, violation)| {
+                *progress = Some((nth, level, va));
+                violation
+            })?;
+            from = FIRST;
+            (0..self.cpus.len()).try_for_each(|cpu| self.check_left(space, cpu, within))?;
         }
-        (0..self.cpus.len()).try_for_each(|cpu| self.check_left(space, cpu, within))
+        Ok(())
+    }
+
+    /// Checks the records for the addresses `within`, from level and address `from` on. A
+    /// violation comes with the level and address of its record.
+    fn check_records(
+        &mut self,
+        space: Space,
+        mut from: (i8, u64),
+        within: (u64, u64),
+    ) -> Result<(), (i8, u64, Violation)> {
+        let shape = self.shapes[space.index()];
+        let mut run = None;
+        loop {
+            // Some at a time: behind a violation the check begins again where it was.
+            let held = self.cached.of(space).touching_from(shape, within, from, AT_ONCE);
+            let Some(Held { level, va, .. }) = held.last().copied() else { return Ok(()) };
+            for held in held {
+                // The leaves of one run mostly translate the whole run in one way, which is checked
+                // once.
+                let says = self.whole_run(&held);
+                if says.is_none() || says != run {
+                    self.check_held(held, within).map_err(|found| (held.level, held.va, found))?;
+                    run = says;
+                }
+            }
+            from = match va.checked_add(1) {
+                Some(next) => (level, next),
+                None => (level + 1, 0),
+            };
+        }
     }
 
     /// The contiguous run that CPUs may hold as one entry because of `held`: its first address, the
@@ -191,7 +224,11 @@ impl Machine {
                 && limits.each().all(|limit| {
                     let may_be = leaf.within(limit).permissions;
                     // Held as dirty, a page that is clean now would be written unmarked. Held as
-                    // clean, one that is dirty now is only marked again.
+                    // clean, one that is dirty now agrees: a write through such an entry makes
+                    // hardware update the descriptor in memory, by an atomic read-modify-write
+                    // which finds it dirty and leaves it so (Arm ARM D8.5, FEAT_HAFDBS). Hardware
+                    // brings this about by itself, when another CPU's write marks the page, and
+                    // no software invalidates anything then.
                     let is_dirty = stored.within(limit).permissions == may_be;
                     may_be == found.permissions && (!is_dirty || now_stored.permissions == found.permissions)
                 })

@@ -28,6 +28,8 @@ impl Machine {
         let number = self.events;
         self.events += 1;
         self.run(event).map_err(|violation| {
+            // What these change is half done.
+            self.links_whole &= !matches!(event, Event::Dsb { .. } | Event::Isb { .. } | Event::Write { .. });
             let violation = Violation { event: number, ..violation };
             self.broken = Some(violation);
             violation

@@ -63,8 +63,12 @@ impl Machine {
             if self.roots[place.root as usize].retired {
                 continue;
             }
-            if let Err(violation) = self.changed(place, before, value) {
-                self.excuse(place.root, violation)?;
+            if let Err(violation) = self.changed(place, before, value)
+                && let Err(violation) = self.excuse(place.root, violation)
+            {
+                // The other places are still to be changed.
+                self.links_whole = false;
+                return Err(violation);
             }
         }
         Ok(())
@@ -97,6 +101,8 @@ impl Machine {
             violation
         };
         let entry = read(shape, space, place.level, new);
+        let was_whole = self.links_whole;
+        self.links_whole &= place.level == 3;
         self.check_well_formed(place, entry, new)?;
         if is_cacheable(shape, place.level, new) {
             self.check_well_read(space, root.cpus).map_err(mark)?;
@@ -132,6 +138,7 @@ impl Machine {
         if let Entry::Table(table) = entry {
             self.link(place.root, table, place.level + 1, place.va)?;
         }
+        self.links_whole = was_whole;
         if !self.is_alone(place, old | new) {
             self.check_against_cached(place, new).map_err(mark)?;
             self.check_run(place, old, new, entry)?;

@@ -18,6 +18,10 @@ impl Machine {
         }
         list.push(TableUse { root, level, va, references: 1 });
         self.places += 1;
+        if !self.freed.is_empty() {
+            // It was allocated again.
+            self.freed.remove(&(table & !0xfff));
+        }
         if list.len() > MAX_PLACES.0 || self.places > MAX_PLACES.1 {
             return Err(Violation::new(Rule::TooComplex).at_va(va).at_pa(table));
         }

@@ -23,6 +23,11 @@ fn tlbi(scope: TlbiScope, operand: u64) -> Event {
 
 /// All violations of `events`.
 fn all(config: &Config, events: &[Event]) -> Vec<Violation> {
+    all_and_steps(config, events).0
+}
+
+/// All violations of `events`, and the steps of the model's searches.
+fn all_and_steps(config: &Config, events: &[Event]) -> (Vec<Violation>, u64) {
     let mut machine = Machine::new(config).unwrap();
     let mut found = Vec::new();
     for event in events {
@@ -36,7 +41,61 @@ fn all(config: &Config, events: &[Event]) -> Vec<Violation> {
             };
         }
     }
-    found
+    (found, machine.steps())
+}
+
+/// `tables` tables of pages that two CPUs walk, and an edit of one page in every table, over and
+/// over: `edits` of them, every third without its TLBI. Software relies on the tables after each,
+/// or on all of them `at_once`.
+fn many_edits(tables: u64, edits: u64, at_once: bool) -> (Config, Vec<Event>) {
+    let first = RAM + 0x10_0000;
+    let ram = vec![(RAM, 0x10_0000 + tables * 0x1000)];
+    let config = Config { cpus: 2, bbm: 3, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let leaf = |table: u64, page: u64| (PAGE & 0xfff) + 0x8000_0000 + (512 * table + page) * 0x1000;
+    let fill = |pa, first, step| Event::Fill { cpu: 0, pa, count: 512, first, step };
+    let mut events = vec![fill(ROOT, 0, 0), fill(L1, 0, 0), fill(L2, 0, 0)];
+    for table in 0..tables {
+        events.push(fill(first + table * 0x1000, leaf(table, 0), 0x1000));
+        events.push(store(L2 + 8 * table, (first + table * 0x1000) | TABLE));
+    }
+    events.extend([store(L1, L2 | TABLE), store(ROOT, L1 | TABLE), ORDER]);
+    for cpu in 0..2 {
+        events.extend([Event::Write { cpu, register: Register::Ttbr1, value: ROOT }, Event::Isb { cpu }]);
+    }
+    for nth in 0..edits {
+        let (table, page) = (nth % tables, nth / tables);
+        let va = VA + (512 * table + page) * 0x1000;
+        events.extend([store(first + table * 0x1000 + 8 * page, leaf(table, page) | READ_ONLY), ORDER]);
+        if nth % 3 != 0 {
+            events.push(tlbi(TlbiScope::VaAnyAsidLast, va >> 12 & 0xfff_ffff_ffff));
+        }
+        events.extend([WAIT, ISB]);
+        if !at_once {
+            events.push(Event::Settled);
+        }
+    }
+    events.push(Event::Settled);
+    (config, events)
+}
+
+#[test]
+fn the_work_follows_from_the_events_and_the_mistakes_not_from_the_tables() {
+    for at_once in [false, true] {
+        let steps = |tables, edits| {
+            let (config, events) = many_edits(tables, edits, at_once);
+            let (found, steps) = all_and_steps(&config, &events);
+            assert_eq!(found.len() as u64, edits.div_ceil(3));
+            (steps, events.len() as u64)
+        };
+        let (few, _) = steps(256, 1_500);
+        let (many, events) = steps(256, 3_000);
+        println!("at once {at_once}: {few} and {many} steps, {events} events");
+        assert!(many < 3 * few, "{few} and {many} steps");
+        // The tables are read once, when they are linked.
+        assert!(many < 6 * events, "{many} steps for {events} events");
+        let (larger, _) = steps(512, 1_500);
+        assert!(larger < few + 2_000, "{few} and {larger} steps");
+    }
 }
 
 /// 512 pages at the first addresses of TTBR1's half, walked by two CPUs.

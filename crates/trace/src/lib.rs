@@ -2,6 +2,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod binary;
 mod event;
 mod head;
 mod line;

@@ -141,3 +141,33 @@ pub fn barrier_named(name: &[u8]) -> Option<(Domain, Access)> {
 pub fn barrier_name(domain: Domain, access: Access) -> &'static str {
     BARRIERS.iter().find(|(_, d, a)| (*d, *a) == (domain, access)).map_or("", |(name, ..)| name)
 }
+
+/// The number of a TLBI in the binary form: its place in the list, which only ever grows.
+pub(crate) fn tlbi_number(scope: TlbiScope) -> u8 {
+    TLBI.iter().position(|(_, own, _)| *own == scope).unwrap_or(0) as u8
+}
+
+/// The TLBI with this number.
+pub(crate) fn tlbi_numbered(number: u8) -> Option<TlbiScope> {
+    TLBI.get(usize::from(number)).map(|(_, scope, _)| *scope)
+}
+
+/// The number of a register in the binary form, as [`tlbi_number`].
+pub(crate) fn register_number(register: Register) -> u8 {
+    REGISTERS.iter().position(|(_, own)| *own == register).unwrap_or(0) as u8
+}
+
+/// The register with this number.
+pub(crate) fn register_numbered(number: u8) -> Option<Register> {
+    REGISTERS.get(usize::from(number)).map(|(_, register)| *register)
+}
+
+/// The number of a DSB's option in the binary form, as [`tlbi_number`].
+pub(crate) fn barrier_number(domain: Domain, access: Access) -> u8 {
+    BARRIERS.iter().position(|(_, d, a)| (*d, *a) == (domain, access)).unwrap_or(0) as u8
+}
+
+/// What the DSB with this number waits for.
+pub(crate) fn barrier_numbered(number: u8) -> Option<(Domain, Access)> {
+    BARRIERS.get(usize::from(number)).map(|&(_, domain, access)| (domain, access))
+}

@@ -55,6 +55,23 @@ const VALUES: [u8; 256] = {
     values
 };
 
+/// The value of the hexadecimal digits that `bytes` begin with, of which the last 16 count, and
+/// their number.
+#[inline]
+pub(crate) fn leading_hex(bytes: &[u8]) -> (u64, usize) {
+    let mut value = 0_u64;
+    let mut len = 0;
+    for &byte in bytes {
+        let digit = VALUES[usize::from(byte)];
+        if digit >= 16 {
+            break;
+        }
+        value = value << 4 | u64::from(digit);
+        len += 1;
+    }
+    (value, len)
+}
+
 /// As [`number`], for digits with `_`, too many of them, or none.
 #[cold]
 fn slow(digits: &[u8], radix: u32) -> Result<u64, NumberError> {

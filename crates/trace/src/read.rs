@@ -23,7 +23,7 @@ impl Line {
             [b'0'..=b'9', ..] => on_cpu(first.small()?, &mut words)?,
             b"settled" => Event::Settled,
             b"free" => {
-                let pa = words.word().multiple(PAGE)?;
+                let pa = words.multiple(PAGE)?;
                 let len = words.word();
                 Event::Free { pa, len: len.length().and(len.multiple(PAGE))? }
             }
@@ -33,7 +33,7 @@ impl Line {
                 return Ok(Some(Self::Machine(head)));
             }
             b"ram" => {
-                let ram = Ram { start: words.word().number()?, len: words.word().number()? };
+                let ram = Ram { start: words.number()?, len: words.number()? };
                 words.end()?;
                 return Ok(Some(Self::Ram(ram)));
             }
@@ -65,12 +65,12 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
             Event::Store { cpu, pa, value, via }
         }
         b"update" => {
-            let (pa, value) = (words.word().multiple(8)?, words.word().number()?);
+            let (pa, value) = (words.multiple(8)?, words.number()?);
             let (old, via) = (words.optional("old=")?, words.optional("via=")?);
             Event::Update { cpu, pa, value, old, via }
         }
         b"fill" => {
-            let pa = words.word().multiple(8)?;
+            let pa = words.multiple(8)?;
             let count = words.field("count=")?.length()?;
             let first = words.field("first=")?.number()?;
             let step = words.field("step=")?.number()?;
@@ -87,14 +87,14 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
             let word = words.word();
             let tlbi = Tlbi::named(word.bytes)
                 .ok_or_else(|| word.unknown("the name of a TLBI", Malformed::UnknownTlbi))?;
-            let operand = if tlbi.scope.takes_operand() { words.word().number()? } else { 0 };
+            let operand = if tlbi.scope.takes_operand() { words.number()? } else { 0 };
             Event::Tlbi { cpu, tlbi, operand }
         }
         b"msr" => {
             let word = words.word();
             let register = Register::named(word.bytes)
                 .ok_or_else(|| word.unknown("a register", Malformed::UnknownRegister))?;
-            Event::Write { cpu, register, value: words.word().number()? }
+            Event::Write { cpu, register, value: words.number()? }
         }
         b"uses" => {
             let (va, len, kind) = in_use(words)?;
@@ -110,8 +110,8 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
 
 /// Reads an address, a value, and the virtual address that leads there.
 fn stored(words: &mut Words<'_>) -> Result<(u64, u64, Option<u64>), LineError> {
-    let pa = words.word().multiple(8)?;
-    let value = words.word().number()?;
+    let pa = words.multiple(8)?;
+    let value = words.number()?;
     let via = words.optional("via=")?;
     Ok((pa, value, via))
 }
@@ -130,7 +130,7 @@ fn in_use(words: &mut Words<'_>) -> Result<(u64, u64, Use), LineError> {
 /// Reads an access of the kind called `name`, and how it has to end.
 fn access(cpu: usize, name: Word<'_>, words: &mut Words<'_>) -> Result<Event, LineError> {
     let kind = Use::named(name.bytes).ok_or_else(|| name.unknown("an event", Malformed::UnknownEvent))?;
-    let va = words.word().number()?;
+    let va = words.number()?;
     let outcome = words.word();
     match outcome.bytes {
         b"faults" => Ok(Event::Faults { cpu, va, kind }),

@@ -2,7 +2,7 @@
 
 use crate::event::Use;
 use crate::malformed::{Found, LineError, Malformed};
-use crate::number::{NumberError, number};
+use crate::number::{NumberError, leading_hex, number};
 use crate::quote::Quote;
 
 /// A word of a line.
@@ -121,7 +121,11 @@ impl<'a> Words<'a> {
     #[inline]
     pub fn word(&mut self) -> Word<'a> {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let start = rest.iter().position(|byte| !is_space(*byte)).unwrap_or(rest.len());
+        let start = match rest {
+            // One space, almost always.
+            [b' ', byte, ..] if *byte > b' ' => 1,
+            _ => rest.iter().position(|byte| !is_space(*byte)).unwrap_or(rest.len()),
+        };
         let rest = rest.get(start..).unwrap_or_default();
         let len = rest.iter().position(|&byte| is_space(byte) || byte == b'#').unwrap_or(rest.len());
         let bytes = rest.get(..len).unwrap_or_default();
@@ -142,8 +146,51 @@ impl<'a> Words<'a> {
         Some(self.word()).filter(|word| !word.bytes.is_empty())
     }
 
+    /// The next word, which has to be a number.
+    #[inline]
+    pub fn number(&mut self) -> Result<u64, LineError> {
+        match self.plain() {
+            Some((value, end)) => {
+                self.at = end;
+                Ok(value)
+            }
+            None => self.word().number(),
+        }
+    }
+
+    /// The next word, which has to be a multiple of `multiple`.
+    #[inline]
+    pub fn multiple(&mut self, multiple: u64) -> Result<u64, LineError> {
+        match self.plain() {
+            Some((value, end)) if value.is_multiple_of(multiple) => {
+                self.at = end;
+                Ok(value)
+            }
+            _ => self.word().multiple(multiple),
+        }
+    }
+
+    /// The next word and its end, if it is a number as [`Line`](crate::Line) writes an address or a
+    /// value. Almost all bytes of a long trace belong to such words.
+    #[inline]
+    fn plain(&self) -> Option<(u64, usize)> {
+        let digits = self.text.get(self.at..)?.strip_prefix(b" 0x")?;
+        let (value, len) = leading_hex(digits);
+        let whole = (1..=16).contains(&len) && digits.get(len).is_none_or(|&byte| byte == b' ');
+        whole.then_some((value, self.at + 3 + len))
+    }
+
+    /// Whether nothing follows, not even space.
+    #[inline]
+    fn is_at_end(&self) -> bool {
+        self.at == self.text.len()
+    }
+
     /// The number behind `key`, if the next word begins with it.
     pub fn optional(&mut self, key: &'static str) -> Result<Option<u64>, LineError> {
+        if self.is_at_end() {
+            return Ok(None);
+        }
         let before = self.at;
         match self.next() {
             Some(word) if word.bytes.starts_with(key.as_bytes()) => Ok(Some(word.after(key)?.number()?)),
@@ -162,6 +209,9 @@ impl<'a> Words<'a> {
 
     /// Refuses a further word.
     pub fn end(&mut self) -> Result<(), LineError> {
+        if self.is_at_end() {
+            return Ok(());
+        }
         match self.next() {
             None => Ok(()),
             Some(word) => Err(word.error(Malformed::Trailing(Quote::of(word.bytes)))),

@@ -1,7 +1,9 @@
 //! What hardware updates in leaves: the access flag and dirty state (Arm ARM D8.5, FEAT_HAFDBS).
 
+use core::ops::RangeInclusive;
+
 use crate::attributes::ACCESSED;
-use crate::id::Mmfr1;
+use crate::id::{Midr, Mmfr1};
 use crate::permissions::{DIRTY_MODIFIER, READ_ONLY};
 use crate::{Descriptor, Regime};
 
@@ -11,11 +13,11 @@ use crate::{Descriptor, Regime};
 /// set, and a leaf only becomes dirty; software alone undoes either.
 ///
 /// ```
-/// use linmap_vmsa::id::Mmfr1;
+/// use linmap_vmsa::id::{Midr, Mmfr1};
 /// use linmap_vmsa::{Geometry, HardwareUpdates, Pa, Stage2, Stage2Registers, VmidSize};
 ///
-/// // ID_AA64MMFR1_EL1.HAFDBS = 2: both.
-/// let updates = HardwareUpdates::of_cpu(Mmfr1(2));
+/// // ID_AA64MMFR1_EL1.HAFDBS = 2: both, on a Neoverse-V2.
+/// let updates = HardwareUpdates::of_cpu(Mmfr1(2), Midr(0x410f_d4f0));
 /// assert_eq!(updates, HardwareUpdates::AccessedAndDirty);
 /// let geometry = Geometry::stage_2(linmap_vmsa::Granule::K4, 40, 40, Stage2::Fwb)?;
 /// let registers = Stage2Registers::new(geometry, Pa(0x4000_2000), 7, VmidSize::Bits8)?;
@@ -35,13 +37,36 @@ pub enum HardwareUpdates {
     AccessedAndDirty,
 }
 
+/// The CPUs, by implementer, part number and revisions (rNpM is 0xNM), that may get dirty state
+/// wrong where permissions of a live leaf change: Cortex-A55 (erratum 1024718), Cortex-A510 before
+/// r0p3 (2051678), and Kryo 4xx Silver, which is a Cortex-A55. AmpereOne (AC03_CPU_38) reports no
+/// updates at all.
+const BROKEN_DIRTY_STATE: [(u8, u16, RangeInclusive<u8>); 3] = [
+    (0x41, 0xd05, 0x00..=0xff), // Cortex-A55
+    (0x41, 0xd46, 0x00..=0x02), // Cortex-A510
+    (0x51, 0x805, 0xde..=0xde), // Kryo 4xx Silver
+];
+
 impl HardwareUpdates {
-    /// Returns the most that the CPU can do (ID_AA64MMFR1_EL1.HAFDBS).
-    pub const fn of_cpu(mmfr1: Mmfr1) -> Self {
+    /// Returns the most that the CPU can do (ID_AA64MMFR1_EL1.HAFDBS), without dirty state where an
+    /// erratum affects it. A system has the least of its CPUs.
+    ///
+    /// ```
+    /// use linmap_vmsa::HardwareUpdates;
+    /// use linmap_vmsa::id::{Midr, Mmfr1};
+    ///
+    /// let updates = |midr_el1, mmfr1_el1| HardwareUpdates::of_cpu(Mmfr1(mmfr1_el1), Midr(midr_el1));
+    /// assert_eq!(updates(0x410f_d4f0, 2), HardwareUpdates::AccessedAndDirty, "Neoverse-V2");
+    /// assert_eq!(updates(0x412f_d050, 2), HardwareUpdates::Accessed, "Cortex-A55");
+    /// ```
+    pub fn of_cpu(mmfr1: Mmfr1, midr: Midr) -> Self {
+        let is_broken = BROKEN_DIRTY_STATE.iter().any(|(implementer, part, revisions)| {
+            *implementer == midr.implementer() && *part == midr.part() && revisions.contains(&midr.revision())
+        });
         match mmfr1.0 & 0xf {
             0 => Self::Off,
-            1 => Self::Accessed,
-            _ => Self::AccessedAndDirty,
+            2.. if !is_broken => Self::AccessedAndDirty,
+            _ => Self::Accessed,
         }
     }
 
@@ -112,11 +137,23 @@ mod tests {
 
     #[test]
     fn the_field_of_the_cpu_says_what_it_can() {
-        let of = |field: u64| HardwareUpdates::of_cpu(Mmfr1(field | 0xff0));
+        let of = |field: u64| HardwareUpdates::of_cpu(Mmfr1(field | 0xff0), Midr(0x410f_d4f0));
         assert_eq!(of(0), HardwareUpdates::Off);
         assert_eq!(of(1), HardwareUpdates::Accessed);
         // 3: the access flag of tables too (FEAT_HAFT), which TCR2 turns on.
         assert_eq!((of(2), of(3)), (HardwareUpdates::AccessedAndDirty, HardwareUpdates::AccessedAndDirty));
+    }
+
+    #[test]
+    fn a_cpu_with_an_erratum_in_dirty_state_has_the_access_flag_alone() {
+        let of = |midr: u64| HardwareUpdates::of_cpu(Mmfr1(2), Midr(midr));
+        for broken in [0x410f_d050, 0x412f_d051, 0x410f_d460, 0x410f_d462, 0x51df_805e] {
+            assert_eq!(of(broken), HardwareUpdates::Accessed, "{broken:#x}");
+        }
+        for sound in [0x410f_d463, 0x411f_d461, 0x51df_805f, 0x510f_d050] {
+            assert_eq!(of(sound), HardwareUpdates::AccessedAndDirty, "{sound:#x}");
+        }
+        assert_eq!(HardwareUpdates::of_cpu(Mmfr1(0), Midr(0x412f_d050)), HardwareUpdates::Off);
     }
 
     #[test]

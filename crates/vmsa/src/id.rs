@@ -269,12 +269,17 @@ const NAMES: [(u8, u16, &str); 29] = [
 ];
 
 impl Midr {
-    const fn implementer(self) -> u8 {
+    pub(crate) const fn implementer(self) -> u8 {
         (self.0 >> 24) as u8
     }
 
-    const fn part(self) -> u16 {
+    pub(crate) const fn part(self) -> u16 {
         (self.0 >> 4 & 0xfff) as u16
+    }
+
+    /// rNpM as 0xNM.
+    pub(crate) const fn revision(self) -> u8 {
+        (self.0 >> 16 & 0xf0 | self.0 & 0xf) as u8
     }
 
     /// What the CPU is called, if it is a common one.
@@ -298,9 +303,8 @@ impl Midr {
     /// assert_eq!(level(0x410f_d4f0, 3 << 52), BbmLevel::L3, "what reports level 3");
     /// ```
     pub fn bbm(self, reported: BbmLevel) -> BbmLevel {
-        let revision = (self.0 >> 16 & 0xf0 | self.0 & 0xf) as u8;
         let listed = NO_CONFLICT_ABORT.iter().any(|cpu| {
-            cpu.implementer == self.implementer() && cpu.part == self.part() && revision >= cpu.since
+            cpu.implementer == self.implementer() && cpu.part == self.part() && self.revision() >= cpu.since
         });
         if listed { BbmLevel::L3 } else { reported }
     }

@@ -81,8 +81,9 @@ impl Stage2 {
         };
         let registers = tree.stage_2_registers(VMID, VmidSize::of_cpu(mmfr1));
         let registers = registers.map_err(|_| "stage 2 is out of reach")?;
-        let bbm = Midr(mrs!("midr_el1")).bbm(mmfr2.bbm());
-        let updates = HardwareUpdates::of_cpu(mmfr1);
+        let midr = Midr(mrs!("midr_el1"));
+        let bbm = midr.bbm(mmfr2.bbm());
+        let updates = HardwareUpdates::of_cpu(mmfr1, midr);
         // SAFETY: all CPUs of the machine are alike. Only this value changes the tree from now on,
         // through an identity map of EL2, write-back and inner shareable, and with these frames.
         // VTCR_EL2 has HA and HD as `updates` says. Every CPU holds the VMID before it changes

@@ -347,7 +347,7 @@ fn stays(world: &mut World, op: Op, offset: u64) -> bool {
         // Refused where anybody uses the range, unless all of it is invalid.
         Op::Unmap { .. } | Op::Remap { .. } | Op::MemoryType { .. } => true,
         Op::Protect { change, .. } => change.valid == Some(false),
-        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => false,
+        Op::Map { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Clear { .. } | Op::Global { .. } => false,
     };
     let valid = world.plain.parts(offset & !0xfff, 0x1000).first().is_some_and(|(_, part)| part.valid);
     valid && !(touched && goes)

@@ -172,7 +172,7 @@ impl<W: TableWindow> Checker<'_, '_, W> {
             return Err(BrokenRule::NotRemoved { va, table });
         }
         if context.updates.is_on() {
-            let parent = self.walk(at, context.top, va.0, level);
+            let parent = self.walk(at, context.root(va.0), va.0, level);
             self.check_collected(at, va, (parent.table, parent.level), table)?;
         }
         self.freed_to = Some(last);

@@ -12,3 +12,4 @@ mod races;
 mod regimes;
 mod removed_tables;
 mod spaces;
+mod tracked_guests;

@@ -6,7 +6,8 @@ use linmap_table::{FrameSource, Leaf, Leaves, Mapping, Mappings, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::VaOperand;
 use linmap_vmsa::{
-    Access, AttributeError, Attributes, Geometry, Granule, Level, Mair, MemoryType, Pa, Stage2, Va, VaRange,
+    Access, AttributeError, Attributes, Geometry, Granule, HardwareUpdates, Level, Mair, MemoryType, Pa,
+    Stage2, Va, VaRange,
 };
 
 use crate::live::{Arena, HostCpu};
@@ -300,4 +301,69 @@ fn a_frame_source_that_runs_dry_leaves_the_space_as_it_was() {
     assert_eq!(machine.arena.used(), used);
     machine.arena.allowed = usize::MAX;
     assert!(machine.arena.alloc().is_ok());
+}
+
+#[test]
+fn what_was_written_is_reported_when_pages_are_replaced_or_a_space_ends() {
+    let (mut machine, space) = user(BbmLevel::L0);
+    // SAFETY: no CPU walks the tables.
+    let mut space = unsafe { space.with_hardware_updates(HardwareUpdates::AccessedAndDirty) };
+    let tracked = |access| Attributes { access, ..Attributes::USER_DATA };
+    let [clean, dirty] = [Access::UserReadWriteClean, Access::UserReadWriteDirty].map(tracked);
+    let page = |nth: u64| VaRange::new(Va(DATA.0 + nth * PAGE), PAGE);
+    // Every second of eight pages was written, and a block in the middle of nowhere.
+    for nth in 0..8 {
+        let attributes = if nth % 2 == 0 { clean } else { dirty };
+        map(&mut space, &mut machine, page(nth).start, Pa(MEMORY.0 + nth * PAGE), PAGE, attributes).unwrap();
+    }
+    let block = VaRange::new(Va(1 << 30), BLOCK);
+    map(&mut space, &mut machine, block.start, Pa(1 << 30), BLOCK, dirty).unwrap();
+
+    let read_only = Change { access: Some(Access::UserReadOnly), ..Change::default() };
+    let copy = Pa(0x9000_0000);
+    let mut written = Vec::new();
+    // SAFETY: nobody accesses the memory.
+    unsafe {
+        let range = VaRange::new(DATA, 2 * PAGE);
+        let tools = &mut machine.tools();
+        space.remap_reporting(range, copy, read_only, tools, |range| written.push(range)).unwrap();
+    }
+    assert_eq!(written, [page(1)]);
+    let found = space.translate(page(1).start, &mut machine.window).unwrap();
+    assert_eq!((found.pa, found.attributes.access), (Pa(copy.0 + PAGE), Access::UserReadOnly));
+    // What stays tracked keeps its dirty state.
+    // SAFETY: likewise.
+    unsafe {
+        let tools = &mut machine.tools();
+        let quiet = |range| panic!("{range:?} is dirty still");
+        space.remap_reporting(page(3), copy, Change::default(), tools, quiet).unwrap();
+    }
+    let found = space.translate(page(3).start, &mut machine.window).unwrap();
+    assert_eq!(found.attributes.access, Access::UserReadWriteDirty);
+
+    // A part of a space reports as the space does.
+    written.clear();
+    {
+        let (mut part, _) = space.divide(Va(1 << 39)).unwrap();
+        let tools = &mut machine.tools();
+        // SAFETY: likewise.
+        unsafe {
+            let range = VaRange::new(page(2).start, 2 * PAGE);
+            let made_clean = Change { access: Some(Access::UserReadWriteClean), ..Change::default() };
+            part.protect_reporting(range, made_clean, tools, |range| written.push(range)).unwrap();
+            part.remap_reporting(page(5), copy, read_only, tools, |range| written.push(range)).unwrap();
+        }
+        let range = VaRange::new(page(6).start, 2 * PAGE);
+        part.unmap_reporting(range, tools, |range| written.push(range)).unwrap();
+    }
+    assert_eq!(written, [page(3), page(5), page(7)]);
+
+    written.clear();
+    let mut leaves = 0;
+    machine.tlbis();
+    let tools = &mut machine.tools();
+    space.clear_reporting(tools, |_| leaves += 1, |range| written.push(range)).unwrap();
+    assert_eq!((written, leaves), (vec![block], 7));
+    assert_eq!(machine.tlbis(), [Tlbi::Asid(ASID)]);
+    assert_eq!(machine.arena.used(), 1, "the root alone is left");
 }

@@ -64,6 +64,13 @@ pub struct Reader {
     has_events: bool,
 }
 
+/// A line that is not one of this trace.
+struct Refused {
+    /// The word that says so.
+    nth: usize,
+    problem: Problem,
+}
+
 impl Reader {
     /// Reads the next line, which does not include its line feed. Returns the event, if it is one.
     ///
@@ -80,33 +87,47 @@ impl Reader {
         let Some(line) = Line::read(text).map_err(|error| ReadError::of_line(number, error))? else {
             return Ok(None);
         };
+        self.accept(line).map_err(|Refused { nth, problem }| at(nth, problem))
+    }
+
+    /// Takes the next record of a trace in binary form. Returns the event, if it is one.
+    ///
+    /// # Errors
+    /// What is wrong with the record. The reader counts it all the same.
+    pub fn record(&mut self, line: Line) -> Result<Option<Recorded>, Problem> {
+        self.lines += 1;
+        self.accept(line).map_err(|Refused { problem, .. }| problem)
+    }
+
+    fn accept(&mut self, line: Line) -> Result<Option<Recorded>, Refused> {
+        let refused = |nth, problem| Refused { nth, problem };
         match (line, &mut self.machine) {
             (Line::Event(recorded), Some(config)) => {
                 let (event, cpus) = (recorded.event, config.cpus);
                 if let Some(cpu) = event.cpu().filter(|cpu| *cpu >= cpus) {
-                    return Err(at(0, Problem::NoSuchCpu { cpu: cpu as u64, cpus }));
+                    return Err(refused(0, Problem::NoSuchCpu { cpu: cpu as u64, cpus }));
                 }
                 if let Some((start, len)) = event.memory()
                     && !self.holds(start, len)
                 {
                     // The address is the word after the event's name.
                     let nth = if event.cpu().is_some() { 2 } else { 1 };
-                    return Err(at(nth, Problem::OutsideRam { start, len: len.unwrap_or(u64::MAX) }));
+                    return Err(refused(nth, Problem::OutsideRam { start, len: len.unwrap_or(u64::MAX) }));
                 }
                 self.has_events = true;
                 Ok(Some(recorded))
             }
             (Line::Machine(head), None) => {
                 let config = Config::from(head);
-                config.check().map_err(|error| at(0, Problem::Config(error)))?;
+                config.check().map_err(|error| refused(0, Problem::Config(error)))?;
                 self.machine = Some(config);
                 Ok(None)
             }
-            (Line::Machine(_), Some(_)) => Err(at(0, Problem::SecondHead)),
-            (_, None) => Err(at(0, Problem::NoHead)),
-            (Line::Ram(_), Some(_)) if self.has_events => Err(at(0, Problem::LateRam)),
+            (Line::Machine(_), Some(_)) => Err(refused(0, Problem::SecondHead)),
+            (_, None) => Err(refused(0, Problem::NoHead)),
+            (Line::Ram(_), Some(_)) if self.has_events => Err(refused(0, Problem::LateRam)),
             (Line::Ram(ram), Some(config)) => {
-                declare(config, &mut self.ram, ram).map_err(|error| at(1, Problem::Config(error)))?;
+                declare(config, &mut self.ram, ram).map_err(|error| refused(1, Problem::Config(error)))?;
                 Ok(None)
             }
         }

@@ -208,6 +208,19 @@ fn stage_2_is_updated_by_vtcr() {
 }
 
 #[test]
+fn a_page_held_as_clean_is_dirty_without_an_invalidation_and_not_the_other_way() {
+    let exchange = |old: u64, value| Event::Update { cpu: 0, pa: A3, value, old: Some(old), via: None };
+    // Hardware marks it again at the next write, and finds it marked.
+    mapped(HA | HD, CLEAN).event(exchange(CLEAN, DIRTY)).ordered().settled().legal();
+    let mut scene = mapped(HA | HD, CLEAN);
+    scene.event(exchange(CLEAN, DIRTY)).ordered().reaches(1, VA, Use::Write, 0).settled().legal();
+    mapped(HA | HD, DIRTY).event(update(CLEAN)).ordered().settled().breaks(Rule::StaleTranslation);
+    // Without DBM, or without HD, a write through what is held faults.
+    mapped(HA | HD, PAGE | READ_ONLY).event(update(PAGE)).ordered().settled().breaks(Rule::StaleTranslation);
+    mapped(HA, CLEAN).event(update(DIRTY)).ordered().settled().breaks(Rule::StaleTranslation);
+}
+
+#[test]
 fn a_compare_exchange_that_found_a_page_clean_proves_that_no_tlb_holds_it_as_dirty() {
     let exchange = |old: u64, value| Event::Update { cpu: 0, pa: A3, value, old: Some(old), via: None };
     // The new page is clean like the old one: only a page that was dirty needs an invalidation.

@@ -116,25 +116,28 @@ impl Link {
         }
     }
 
-    /// Sends `packets`, and waits for a moment until the stub has answered them. Whether it does is
-    /// all the same: there is nothing else to be done.
-    pub fn farewell(&mut self, packets: &[Vec<u8>]) {
-        if self.send(packets).is_err() {
-            return;
+    /// Sends `packet` as one of the last, and waits for a moment until the stub has answered it.
+    /// Returns whether it refuses the packet for its form (EINVAL): nothing else can be helped.
+    pub fn farewell(&mut self, packet: &[u8]) -> bool {
+        if self.send(&[packet.to_vec()]).is_err() {
+            return false;
         }
-        let (started, mut left) = (Instant::now(), packets.len());
+        let started = Instant::now();
         let mut buffer = [0; 1 << 14];
-        while left > 0 && started.elapsed() < FAREWELL {
+        while started.elapsed() < FAREWELL {
             match self.decoder.next() {
-                Ok(Some(Received::Packet(packet))) if packet == b"OK" => left -= 1,
+                Ok(Some(Received::Packet(packet))) if packet == b"OK" => return false,
+                Ok(Some(Received::Packet(packet))) if packet == b"E22" => return true,
+                // Answers to what was asked before.
                 Ok(Some(_)) | Err(_) => {}
                 Ok(None) => match self.stream.read(&mut buffer) {
                     Ok(len @ 1..) => self.decoder.push(&buffer[..len]),
                     Err(error) if is_wait(&error) => {}
-                    Ok(_) | Err(_) => return,
+                    Ok(_) | Err(_) => return false,
                 },
             }
         }
+        false
     }
 
     /// A failure about the stub.

@@ -229,13 +229,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut packets = Vec::new();
         if let Some(mode) = self.mode_before {
-            packets.push(format!("Qqemu.PhyMemMode:{}", char::from(mode)).into_bytes());
+            self.link.farewell(format!("Qqemu.PhyMemMode:{}", char::from(mode)).as_bytes());
         }
-        if self.at_end == AtEnd::GoesOn {
-            packets.push(b"D".to_vec());
+        // A debugger before this one may have left the stub in the mode of several processes, where
+        // it has to be told which. QEMU's first CPUs are process 1.
+        if self.at_end == AtEnd::GoesOn && self.link.farewell(b"D") {
+            self.link.farewell(b"D;1");
         }
-        self.link.farewell(&packets);
     }
 }

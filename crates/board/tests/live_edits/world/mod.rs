@@ -99,6 +99,8 @@ pub struct World {
     pub pool: PoolHandle,
     pub plain: Plain,
     pub steps: Vec<Step>,
+    /// A deliberate mistake: nobody learns what was written.
+    pub drops_reports: bool,
 }
 
 impl World {
@@ -168,7 +170,7 @@ impl World {
             tree = unsafe { tree.with_hardware_updates(setting.updates) };
             board.set_walkers(Walkers::new(setting.walk(root), setting.cpus, setting.seed));
         }
-        Self { setting, board, tree, pool, plain, steps: vec![Step::Isb; 4096] }
+        Self { setting, board, tree, pool, plain, steps: vec![Step::Isb; 4096], drops_reports: false }
     }
 
     pub fn frames(&self) -> BoardFrames<PoolHandle> {
@@ -219,6 +221,7 @@ impl World {
                     Mappings::new(self.setting.geometry, &list).map_err(|error| error.to_string())?;
                 self.tree.plan_map(&mappings, steps, &mut window, &mut frames)
             }
+            Op::Clear { .. } => self.tree.plan_clear(steps, &mut window, &mut frames),
             Op::Unmap { .. } => self.tree.plan_unmap(target, steps, &mut window, &mut frames),
             Op::Protect { change, .. } => {
                 self.tree.plan_protect(target, change, steps, &mut window, &mut frames)
@@ -301,6 +304,9 @@ impl World {
         self.board.event(Event::Settled);
         self.board.verdict().map_err(|violation| format!("{op:?}: {violation}\n{}", printed.join("\n")))?;
         self.note(op);
+        if self.drops_reports {
+            reported.clear();
+        }
         self.loses_no_update(&reported).map_err(|lost| format!("{op:?}: {lost}\n{}", printed.join("\n")))?;
         Ok(Done::Applied)
     }
@@ -338,6 +344,7 @@ impl World {
                 let has_hole = self.plain.has_hole(at, len) || parts.iter().any(|(_, part)| !part.valid);
                 has_hole.then_some("there is a hole")
             }
+            Op::Clear { .. } => None,
             Op::Unmap { .. } | Op::Split { .. } | Op::Fold { .. } | Op::Global { .. } => None,
         }
     }
@@ -352,7 +359,8 @@ impl World {
                 let part = Part { len, pa: AREA_PA + at + shift, attributes, valid: true };
                 self.plain.0.insert(at, part);
             }
-            Op::Unmap { at, len } => {
+            Op::Unmap { .. } | Op::Clear { .. } => {
+                let (at, len) = op.range();
                 for (at, _) in self.plain.parts(at, len) {
                     self.plain.0.remove(&at);
                 }

@@ -45,6 +45,10 @@ pub enum Op {
         len: u64,
         memory: MemoryType,
     },
+    /// All of the tree, also what lies outside of the area.
+    Clear {
+        area_len: u64,
+    },
     /// Of parked trees alone.
     Global {
         at: u64,
@@ -77,6 +81,7 @@ impl Op {
             | Self::Remap { at, len, .. }
             | Self::MemoryType { at, len, .. }
             | Self::Global { at, len, .. } => (at, len),
+            Self::Clear { area_len } => (0, area_len),
         }
     }
 }
