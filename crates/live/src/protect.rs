@@ -14,7 +14,6 @@ use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::split::{Cut, Phase};
 use crate::step::{Edit, Step};
-use crate::tree_context::TreeContext;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -384,6 +383,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// Plans to make the runs valid again, with the change, that the steps `broken` make invalid.
+    #[cold]
+    #[inline(never)]
     fn remake_runs(&mut self, broken: Range<usize>, change: &BitChange) -> Result<(), PlanError> {
         let edit = Edit::Bits { clear: change.clear, set: change.set | VALID_BIT };
         for at in broken {
@@ -415,9 +416,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             return Ok(());
         }
         // No TLB holds an invalid entry, and an unchanged one may stay there.
-        let TreeContext { geometry, updates, .. } = *self.context;
+        let context = self.context;
         let held = |bits: &u64| {
-            let bits = updates.of_leaf(geometry.regime(), Descriptor(*bits)).0;
+            let bits = context.updates.of_leaf(context.geometry.regime(), Descriptor(*bits)).0;
             bits & VALID_BIT != 0 && bits & !clear | set != bits
         };
         if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
