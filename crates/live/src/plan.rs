@@ -2,7 +2,6 @@
 
 use linmap_vmsa::{Decoded, Descriptor, Geometry};
 
-use crate::change::Change;
 use crate::exclusivity::Exclusivity;
 use crate::step::{Edit, Step, Store};
 use crate::tree_context::TreeContext;
@@ -44,14 +43,6 @@ pub(crate) enum Outcome {
     Mapped,
     /// Entries may be invalid at the end.
     Unmapped,
-}
-
-impl Outcome {
-    /// The outcome of a change of attributes.
-    #[inline(always)]
-    pub(crate) fn of(change: Change) -> Self {
-        if change.valid == Some(false) { Self::Unmapped } else { Self::Mapped }
-    }
 }
 
 impl<'b> Plan<'b> {

@@ -10,6 +10,7 @@ use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
 use crate::gather::is_writable;
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::split::{Cut, Phase};
@@ -94,6 +95,10 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(never)]
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let change = BitChange::of(change);
+        // The check asks in debug builds alone, since hardware updates nothing here.
+        if cfg!(debug_assertions) && change.invalidates {
+            self.outcome = Outcome::Unmapped;
+        }
         self.protect_bits(first, last, &change, Some((change.clear, change.set)))
     }
 
@@ -113,6 +118,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// Plans a change in any regime. Where hardware updates leaves, it decides first which of those
     /// that reach over the ends of the range stay as they are.
     fn protect_once(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
+        if change.invalidates {
+            self.outcome = Outcome::Unmapped;
+        }
         let wanted = (change.clear, change.set);
         if !self.context.updates.is_on() {
             return self.protect_bits(first, last, change, Some(wanted));
@@ -141,16 +149,27 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     #[inline(always)]
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
-        // A run that becomes invalid changes in place.
-        let breaks = self.exclusivity.breaks_runs(self.context.bbm) && !change.invalidates;
-        if breaks && !self.is_page_outside_runs(first, last) {
-            let from = self.script.len();
-            self.protect_below(top, first, last, change, Phase::Break)?;
-            let broken = from..self.script.len();
-            self.settle()?;
-            return self.remake_runs(broken, change);
+        if self.exclusivity.breaks_runs(self.context.bbm) && !self.is_page_outside_runs(first, last) {
+            return self.protect_by_breaks(top, first, last, change);
         }
         self.protect_below(top, first, last, change, Phase::InPlace)
+    }
+
+    /// As [`protect_below`](Self::protect_below), where valid runs change by break-before-make.
+    #[inline(never)]
+    fn protect_by_breaks(
+        &mut self,
+        top: Node,
+        first: u64,
+        last: u64,
+        change: &BitChange,
+    ) -> Result<(), PlanError> {
+        let from = self.script.len();
+        self.protect_below(top, first, last, change, Phase::Break)?;
+        let broken = from..self.script.len();
+        self.settle()?;
+        // A run that becomes invalid stays so.
+        if change.invalidates { Ok(()) } else { self.remake_runs(broken, change) }
     }
 
     /// Returns whether the range is one page that is not part of a run: it changes in place.
@@ -338,6 +357,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to change the leaves `lead..=end` at BBM level 0, run by run. A valid run that changes
     /// is made invalid first; other runs may be invalid, or have the attributes already.
+    #[inline(never)]
     fn protect_runs(
         &mut self,
         node: Node,
@@ -383,8 +403,6 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     }
 
     /// Plans to make the runs valid again, with the change, that the steps `broken` make invalid.
-    #[cold]
-    #[inline(never)]
     fn remake_runs(&mut self, broken: Range<usize>, change: &BitChange) -> Result<(), PlanError> {
         let edit = Edit::Bits { clear: change.clear, set: change.set | VALID_BIT };
         for at in broken {
@@ -415,16 +433,22 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         if self.exclusivity == Exclusivity::Parked {
             return Ok(());
         }
-        // No TLB holds an invalid entry, and an unchanged one may stay there.
-        let context = self.context;
-        let held = |bits: &u64| {
-            let bits = context.updates.of_leaf(context.geometry.regime(), Descriptor(*bits)).0;
-            bits & VALID_BIT != 0 && bits & !clear | set != bits
-        };
-        if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
+        if seen.and & VALID_BIT != 0 || self.changes_valid(node, lead, end, (clear, set)) {
             self.invalidate_leaves(node, lead, count);
         }
         Ok(())
+    }
+
+    /// Returns whether a valid leaf of `lead..=end` changes, as hardware may have updated it. No TLB
+    /// holds an invalid entry, and an unchanged one may stay there.
+    #[inline(never)]
+    fn changes_valid(&mut self, node: Node, lead: usize, end: usize, (clear, set): (u64, u64)) -> bool {
+        let context = self.context;
+        let changes = |bits: &u64| {
+            let bits = context.updates.of_leaf(context.geometry.regime(), Descriptor(*bits)).0;
+            bits & VALID_BIT != 0 && bits & !clear | set != bits
+        };
+        self.look(node, lead, end, |entries| entries.iter().any(changes))
     }
 
     /// Returns `lead..=end` extended to whole contiguous runs within `from..=to`, since the entries

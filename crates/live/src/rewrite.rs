@@ -10,6 +10,7 @@ use crate::exclusivity::Exclusivity;
 use crate::gather::{gather, is_writable};
 use crate::invalidate::{Span, by_va};
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::scope::Scope;
@@ -51,6 +52,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// their invalidation, the new ones are stored.
     #[inline(never)]
     pub fn rewrite(&mut self, first: u64, last: u64, rewrite: &Rewrite) -> Result<(), PlanError> {
+        if rewrite.clear & VALID_BIT != 0 {
+            self.outcome = Outcome::Unmapped;
+        }
         let top = self.lowest(first, last);
         if let Some(to) = rewrite.to
             && top.level == Level::L3

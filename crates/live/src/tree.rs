@@ -13,7 +13,7 @@ use crate::foldable::foldable;
 use crate::half::Half;
 use crate::maintenance::Maintenance;
 use crate::marks::Marks;
-use crate::plan::{Foldable, Outcome, Plan, abandon};
+use crate::plan::{Foldable, Plan, abandon};
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::refused::Refused;
@@ -175,7 +175,7 @@ impl LiveTree {
                 return Err(PlanError::GlobalLeaf { va: mapping.va });
             }
         }
-        self.plan((Exclusivity::InUse, Outcome::Mapped), steps, window, frames, |planner| {
+        self.plan(Exclusivity::InUse, steps, window, frames, |planner| {
             planner.map(mappings.cursor())?;
             planner.update_atomically();
             Ok(())
@@ -197,7 +197,7 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
-        self.plan((target.exclusivity(), Outcome::Unmapped), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Unmap);
             }
@@ -233,7 +233,7 @@ impl LiveTree {
         if change.writable_and_executable() && self.context.scope != Scope::Vmid {
             return Err(PlanError::WritableAndExecutable { va: Va(first) });
         }
-        self.plan((target.exclusivity(), Outcome::of(change)), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             if planner.context.is_plain {
                 planner.protect(first, last, change)
             } else {
@@ -257,7 +257,7 @@ impl LiveTree {
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
         let (clear, set) = marks.masks()?;
-        self.plan((target.exclusivity(), Outcome::Mapped), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             planner.each_root(first, last, RootEdit::Mark(clear, set))
         })
     }
@@ -296,7 +296,7 @@ impl LiveTree {
             change.masks_in(geometry.regime())
         };
         let rewrite = Rewrite { first, to: Some(to), clear, set, reason: Reason::OutputAddress };
-        self.plan((target.exclusivity(), Outcome::of(change)), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Rewrite(rewrite, None));
             }
@@ -341,7 +341,7 @@ impl LiveTree {
             Maintenance::ByMapping => Va(first),
             Maintenance::ByAlias(va) => va,
         };
-        self.plan((target.exclusivity(), Outcome::Mapped), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             planner.each_root(first, last, RootEdit::Rewrite(rewrite, Some(by)))
         })
     }
@@ -358,7 +358,7 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let TreeContext { first, last, .. } = self.context;
-        self.plan((Exclusivity::InUse, Outcome::Unmapped), steps, window, frames, |planner| {
+        self.plan(Exclusivity::InUse, steps, window, frames, |planner| {
             planner.each_root(first, last, RootEdit::Clear)
         })
     }
@@ -379,7 +379,7 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
-        self.plan((target.exclusivity(), Outcome::Mapped), steps, window, frames, |planner| {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| {
             if planner.context.by_root {
                 return planner.each_root(first, last, RootEdit::Split(to));
             }
@@ -403,8 +403,7 @@ impl LiveTree {
         frames: &mut F,
     ) -> Result<Plan<'b>, PlanError> {
         let (first, last) = self.context.bounds(target.range())?;
-        let end = (target.exclusivity(), Outcome::Mapped);
-        self.plan(end, steps, window, frames, |planner| match planner.context.leaves {
+        self.plan(target.exclusivity(), steps, window, frames, |planner| match planner.context.leaves {
             Leaves::Pages => Ok(()),
             _ if planner.context.by_root => planner.each_root(first, last, RootEdit::Fold),
             Leaves::Blocks | Leaves::ContiguousBlocks => planner.fold(first, last),
@@ -436,7 +435,7 @@ impl LiveTree {
             return Err(AttributeError::NotGlobal { regime }.into());
         }
         let (clear, set) = scope.masks();
-        self.plan((Exclusivity::Parked, Outcome::Mapped), steps, window, frames, |planner| {
+        self.plan(Exclusivity::Parked, steps, window, frames, |planner| {
             planner.split(Cut::Ends { first, last, wanted: Some((clear, set)) })?;
             planner.update_atomically();
             planner.every_leaf(EveryLeaf { first: Va(first), last: Va(last), clear, set })
@@ -461,7 +460,7 @@ impl LiveTree {
     #[inline(always)]
     fn plan<'b, W: TableWindow, F: FrameSource>(
         &'b mut self,
-        (exclusivity, outcome): (Exclusivity, Outcome),
+        exclusivity: Exclusivity,
         steps: &'b mut [Step],
         window: &mut W,
         frames: &mut F,
@@ -471,6 +470,7 @@ impl LiveTree {
         let mut planner = Planner::new(&self.context, exclusivity, &mut script, window, frames);
         let planned = edit(&mut planner).and_then(|()| planner.finish());
         let foldable = if planner.may_fold { Foldable::Perhaps } else { Foldable::No };
+        let outcome = planner.outcome;
         match planned {
             Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, outcome, script.written())),
             Err(error) => {
