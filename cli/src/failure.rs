@@ -39,12 +39,15 @@ impl Failure {
 }
 
 impl<E: Error> From<E> for Failure {
-    /// The error with all its sources.
+    /// The error with all its sources that it does not name itself.
     fn from(error: E) -> Self {
         let mut what = error.to_string();
         let mut next = error.source();
         while let Some(source) = next {
-            what = format!("{what}: {source}");
+            let said = source.to_string();
+            if !what.contains(&said) {
+                what = format!("{what}: {said}");
+            }
             next = source.source();
         }
         Self { what, hint: None }
@@ -65,6 +68,23 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Nested {
+        #[error("no map")]
+        Cause,
+        #[error("line 1: {0}")]
+        Named(#[source] Box<Nested>),
+        #[error("unreadable")]
+        Unnamed(#[source] Box<Nested>),
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let said = |error: Nested| Failure::from(error).to_string();
+        assert_eq!(said(Nested::Named(Box::new(Nested::Cause))), "line 1: no map");
+        assert_eq!(said(Nested::Unnamed(Box::new(Nested::Cause))), "unreadable: no map");
+    }
 
     #[test]
     fn a_failure_is_one_line_with_its_hint() {

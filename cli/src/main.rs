@@ -85,7 +85,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Also help and the version, which a full disk may refuse.
+        Err(error) => {
+            let is_printed = error.print().is_ok();
+            return ExitCode::from(if error.use_stderr() || !is_printed { 2 } else { 0 });
+        }
+    };
     let mut output = Output::new(cli.saying.verbosity());
     let result = run(cli.command, &mut output).and_then(|outcome| output.flush().map(|()| outcome));
     match result {
