@@ -3,6 +3,7 @@
 //! | command | does |
 //! |---|---|
 //! | `check` | judges a trace of table edits by the machine model |
+//! | `record` | records what a guest does to its tables, and judges it |
 //! | `dump` | shows the translation tables of a guest or of a core |
 //! | `plan` | derives what the linear map of a machine costs |
 //! | `kexec plan` | shows what a kexec would move, and where |
@@ -22,6 +23,7 @@ mod outcome;
 mod output;
 mod plan;
 mod progress;
+mod record;
 mod symbols;
 
 use std::process::ExitCode;
@@ -67,6 +69,9 @@ enum Command {
     /// Judge a trace of table edits: legal, or the rule that it breaks and why
     #[command(after_long_help = check::HELP)]
     Check(check::CheckArgs),
+    /// Record what an unmodified guest of QEMU does to its tables, and judge it
+    #[command(after_long_help = record::HELP)]
+    Record(record::RecordArgs),
     /// Show the translation tables of a running guest, a core or a memory image
     #[command(after_long_help = dump::HELP)]
     Dump(Box<dump::DumpArgs>),
@@ -110,6 +115,7 @@ fn main() -> ExitCode {
 fn run(command: Command, output: &mut Output) -> Result<Outcome, Failure> {
     match command {
         Command::Check(arguments) => check::run(&arguments, output),
+        Command::Record(arguments) => record::run(&arguments, output),
         Command::Dump(arguments) => dump::run(&arguments, output),
         Command::Plan(arguments) => plan::run(&arguments, output),
         Command::Kexec(kexec::KexecCommand::Plan(arguments)) => kexec::run(&arguments, output),

@@ -21,6 +21,8 @@ pub fn tool() -> Command {
     BUILD.call_once(|| {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(["build", "--quiet", "--profile", "test", "--package", "linmap-cli", "--bin", "linmap"]);
+        // The plugin of `linmap record` is found beside the tool.
+        cargo.args(["--package", "linmap-record", "--lib"]);
         let status = cargo.current_dir(workspace()).status().expect("cargo starts");
         assert!(status.success(), "linmap is built");
     });

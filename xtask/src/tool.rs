@@ -1,6 +1,7 @@
 //! `linmap`, the host tool: running it from the workspace, and installing it.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -20,8 +21,9 @@ pub struct ToolArgs {
 
 /// For `install --help`.
 pub const INSTALL_HELP: &str = "\
-Without --prefix the program goes where `cargo install` puts programs, and the rest below
-XDG_DATA_HOME, which is ~/.local/share unless set. With it they go to DIR/bin and DIR/share.";
+Without --prefix the program goes where `cargo install` puts programs, the plugin of `linmap record`
+into the folder lib beside that, and the rest below XDG_DATA_HOME, which is ~/.local/share unless
+set. With it they go to DIR/bin, DIR/lib and DIR/share.";
 
 /// The options of `install`.
 #[derive(Debug, clap::Args)]
@@ -36,9 +38,16 @@ pub struct InstallArgs {
 pub fn build(workspace: &Workspace) -> Command {
     let mut build = Command::new(cargo());
     build.args(["build", "--profile", "test", "--package", "linmap-cli", "--bin", "linmap"]);
+    build.args(["--package", RECORDER, "--lib"]);
     build.current_dir(&workspace.root);
     build
 }
+
+/// The package of the plugin that `linmap record` loads. It is found beside the program.
+const RECORDER: &str = "linmap-record";
+
+/// The plugin's file.
+const PLUGIN: &str = "liblinmap_record.so";
 
 /// The program that [`build`] makes.
 pub fn of_tests(workspace: &Workspace) -> PathBuf {
@@ -50,6 +59,7 @@ pub fn run(workspace: &Workspace, arguments: &ToolArgs) -> Result<ExitCode> {
     let manifest = workspace.root.join("Cargo.toml");
     let mut build = Command::new(cargo());
     build.args(["build", "--quiet", "--release", "--package", "linmap-cli", "--bin", "linmap"]);
+    build.args(["--package", RECORDER, "--lib"]);
     build.arg("--manifest-path").arg(manifest);
     if !process::status(&mut build)?.success() {
         bail!("building linmap failed: {}", process::line(&build));
@@ -77,6 +87,8 @@ pub fn install(workspace: &Workspace, arguments: &InstallArgs) -> Result<ExitCod
         bail!("installing linmap failed: {}", process::line(&install));
     }
     println!("{}", program.display());
+    let plugin = install_plugin(workspace, &program)?;
+    println!("{} (the plugin of linmap record)", plugin.display());
     for (shell, place) in COMPLETIONS {
         let path = data.join(place);
         let script = process::capture(Command::new(&program).args(["completions", shell]))?;
@@ -87,6 +99,22 @@ pub fn install(workspace: &Workspace, arguments: &InstallArgs) -> Result<ExitCod
     process::capture(Command::new(&program).arg("man").arg(&pages))?;
     println!("{} (manual pages)", pages.join("linmap*.1").display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the plugin and puts it where `program` looks for it: cargo installs programs alone.
+fn install_plugin(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
+    let mut build = Command::new(cargo());
+    build.args(["build", "--locked", "--release", "--package", RECORDER, "--lib"]);
+    build.current_dir(&workspace.root);
+    if !process::status(&mut build)?.success() {
+        bail!("building the plugin failed: {}", process::line(&build));
+    }
+    let built = workspace.target.join("release").join(PLUGIN);
+    let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+    let prefix = program.parent().and_then(Path::parent).context("the program has no folder")?;
+    let path = prefix.join("lib").join(PLUGIN);
+    write_atomically(&path, &bytes)?;
+    Ok(path)
 }
 
 /// Where shells look for the completions of a program, below the folder for data.

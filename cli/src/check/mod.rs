@@ -12,14 +12,15 @@ mod json;
 mod judge;
 mod report;
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::symbols;
+use crate::symbols::{self, Symbols};
 use input::Input;
-use judge::Options;
+use judge::{Judged, Options};
 
 /// Examples of `linmap check`.
 pub const HELP: &str = "\
@@ -53,9 +54,12 @@ pub struct CheckArgs {
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = parse_address)]
     symbols_base: Vec<u64>,
     /// How many of the last events of a pipe are kept to show a violation by
-    #[arg(long, value_name = "EVENTS", default_value_t = 1 << 18, value_parser = parse_history)]
+    #[arg(long, value_name = "EVENTS", default_value_t = HISTORY, value_parser = parse_history)]
     history: usize,
 }
+
+/// How many of the last events of a pipe are kept, unless another number is given.
+const HISTORY: usize = 1 << 18;
 
 /// The most violations that are shown by their events.
 const SHOWN: usize = 16;
@@ -67,12 +71,63 @@ fn parse_history(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_address(text: &str) -> Result<u64, String> {
+/// An address as the command line has it.
+pub fn parse_address(text: &str) -> Result<u64, String> {
     let value = match text.strip_prefix("0x") {
         Some(digits) => linmap_trace::number(digits.as_bytes(), 16),
         None => linmap_trace::number(text.as_bytes(), 10),
     };
     value.map_err(|error| error.to_string())
+}
+
+/// A trace that is judged while it is recorded.
+pub struct Judging<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// Goes on behind a violation.
+    pub all: bool,
+    /// The file that names instructions.
+    pub symbols: Option<&'a Path>,
+    /// Where the kernel's first byte lies.
+    pub symbols_base: &'a [u64],
+}
+
+/// Judges `trace` as it comes.
+pub fn live(
+    judging: &Judging<'_>,
+    trace: Box<dyn Read + Send>,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let names = judging.symbols.map(symbols::open).transpose()?;
+    let input = Input::of(Some(judging.name.into()), None, trace)?;
+    let options = Options { all: judging.all, history: HISTORY, shown: SHOWN, verbosity: output.verbosity() };
+    let judged = judge::judge(input, &options)?;
+    let names = names.map(|names| names.run_at(judging.symbols_base, judged.vectors)).transpose()?;
+    say(&judged, names.as_ref(), Form::Text { all: judging.all }, output)
+}
+
+/// How a verdict is printed.
+enum Form {
+    Text { all: bool },
+    Json,
+}
+
+/// Prints the verdict.
+fn say(
+    judged: &Judged,
+    names: Option<&Symbols>,
+    form: Form,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let place = |pc: u64| match names {
+        Some(names) => names.place(pc),
+        None => format!("{pc:#x}"),
+    };
+    match form {
+        Form::Json => output.line(format_args!("{:#}", json::value(judged, &place)))?,
+        Form::Text { all } => report::print(judged, all, &place, output)?,
+    }
+    Ok(if judged.legal.is_some() { Outcome::Good } else { Outcome::Bad })
 }
 
 /// `linmap check`.
@@ -87,14 +142,6 @@ pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failur
     let names = arguments.symbols.as_ref().map(|file| symbols::open(file)).transpose()?;
     let judged = judge::judge(input, &options)?;
     let names = names.map(|names| names.run_at(&arguments.symbols_base, judged.vectors)).transpose()?;
-    let place = |pc: u64| match &names {
-        Some(names) => names.place(pc),
-        None => format!("{pc:#x}"),
-    };
-    if arguments.json {
-        output.line(format_args!("{:#}", json::value(&judged, &place)))?;
-    } else {
-        report::print(&judged, arguments.all, &place, output)?;
-    }
-    Ok(if judged.legal.is_some() { Outcome::Good } else { Outcome::Bad })
+    let form = if arguments.json { Form::Json } else { Form::Text { all: arguments.all } };
+    say(&judged, names.as_ref(), form, output)
 }

@@ -47,18 +47,31 @@ pub(crate) struct Gathered {
 #[inline]
 pub(crate) fn gather(run: &[u64], shift: u32, regime: Regime) -> Result<Gathered, usize> {
     let Some(first) = run.first().copied() else { return Err(0) };
-    let updated = updated_bits(first);
-    let (mut and, mut or) = (u64::MAX, 0);
+    // The bits in which any entry differs from what continues the first.
+    let mut differs = 0;
     let mut expected = first;
-    for (nth, entry) in run.iter().enumerate() {
-        if (*entry ^ expected) & !updated != 0 {
-            return Err(nth);
-        }
-        and &= *entry;
-        or |= *entry;
+    for entry in run {
+        differs |= *entry ^ expected;
         expected = expected.wrapping_add(1 << shift);
     }
-    let uneven = (or ^ and) & updated;
+    if differs == 0 {
+        return Ok(Gathered { lead: Descriptor(first), clear: 0, set: 0 });
+    }
+    gather_uneven(run, shift, regime, differs)
+}
+
+/// [`gather`] where the entries differ in the bits `differs`.
+#[cold]
+#[inline(never)]
+fn gather_uneven(run: &[u64], shift: u32, regime: Regime, differs: u64) -> Result<Gathered, usize> {
+    let first = run.first().copied().unwrap_or_default();
+    let updated = updated_bits(first);
+    if differs & !updated != 0 {
+        let continues = |nth: usize| first.wrapping_add((nth as u64) << shift);
+        let breaks = |(nth, entry): (usize, &u64)| (*entry ^ continues(nth)) & !updated != 0;
+        return Err(run.iter().enumerate().position(breaks).unwrap_or_default());
+    }
+    let uneven = differs & updated;
     // A dirty entry has AP[2] clear, and S2AP[1] set.
     let (clear, set) =
         if regime.is_stage_2() { (0, uneven) } else { (uneven & READ_ONLY, uneven & ACCESSED) };

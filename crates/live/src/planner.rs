@@ -213,6 +213,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
     /// Clears the contiguous bit of the run of `count` entries from `index` on, and gives all of
     /// them the `updates` that hardware made to some: the bits to clear and to set. Every walker
     /// must see all of these stores before an entry changes in another way (Arm ARM D8.7.1).
+    #[inline(always)]
     pub fn unfold(
         &mut self,
         node: Node,

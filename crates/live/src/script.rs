@@ -77,11 +77,20 @@ impl<'b> Script<'b> {
             && last.table == store.table
             && last.level == store.level
             && usize::from(last.index) + usize::from(last.count) == usize::from(store.index)
-            && let Some(edit) = joined(last, store)
         {
-            last.edit = edit;
-            last.count += store.count;
-            return true;
+            // As for runs that are split: nothing but the number of entries changes.
+            if matches!(last.edit, Edit::Bits { .. }) {
+                let joins = last.edit == store.edit;
+                if joins {
+                    last.count += store.count;
+                }
+                return joins;
+            }
+            if let Some(edit) = joined(last, store) {
+                last.edit = edit;
+                last.count += store.count;
+                return true;
+            }
         }
         false
     }
@@ -104,10 +113,10 @@ pub(crate) const fn store_of(node: Node, index: usize, count: usize, edit: Edit)
 /// Bits of descriptors in which the entries of one run may differ.
 const ADDRESS: u64 = 0xffff_ffff_f000;
 
-/// Returns one edit for the store `last` and the store `next` to the entries after it, or `None`.
+/// Returns one edit that writes what the store `last` and the store `next` to the entries after it
+/// write, or `None`.
 fn joined(last: &Store, next: &Store) -> Option<Edit> {
     match (last.edit, next.edit) {
-        (Edit::Bits { .. }, Edit::Bits { .. }) => (last.edit == next.edit).then_some(last.edit),
         (Edit::Write { first, step }, Edit::Write { first: next_first, step: next_step })
             if (first.0 ^ next_first.0) & !ADDRESS == 0 =>
         {

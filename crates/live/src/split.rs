@@ -301,13 +301,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 return Ok(());
             }
             Phase::Gather => return self.gather_run(node, index, count),
-            Phase::Unfold => {
-                // A TLB that keeps the run would let a CPU write to an entry that says it is clean.
-                if valid {
-                    self.invalidate_leaves(node, index, count);
-                }
-                return self.unfold(node, index, count, (clear, set));
-            }
+            Phase::Unfold => return self.unfold_updated(run),
             Phase::InPlace if self.context.updates.is_on() => {}
             Phase::InPlace => {
                 // At level 3 a TLB may keep the run, which translates identically, unless hardware
@@ -338,6 +332,18 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
         }
         Ok(())
+    }
+
+    /// Plans to clear the contiguous bits of `run`, and to invalidate it: a TLB that kept it would
+    /// let a CPU write to an entry that says it is clean.
+    #[cold]
+    #[inline(never)]
+    fn unfold_updated(&mut self, run: &Run) -> Result<(), PlanError> {
+        let Run { node, index, count, gathered: Gathered { lead, clear, set } } = *run;
+        if lead.is_valid() {
+            self.invalidate_leaves(node, index, count);
+        }
+        self.unfold(node, index, count, (clear, set))
     }
 
     /// Plans to link a new table over the block `whole`.

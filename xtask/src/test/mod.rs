@@ -48,13 +48,7 @@ pub fn run(workspace: &Workspace, arguments: &TestArgs) -> Result<ExitCode> {
         steps.own("width of lines", || width::run(workspace));
         lints(workspace, &toolchain, &mut steps)?;
     }
-    // A few tests build what else they need.
-    let granules = if arguments.filter.is_none() { &Granule::ALL[..] } else { &[Granule::K4] };
-    let has_kernel = steps.run("kernel", || {
-        granules.iter().try_for_each(|&granule| build::kernel(workspace, &toolchain, granule).map(drop))?;
-        Ok(true)
-    });
-    tests(workspace, &xtask, has_kernel, arguments, &mut steps);
+    tests(workspace, &toolchain, &xtask, arguments, &mut steps);
     if arguments.filter.is_none() {
         packages(workspace, &toolchain, &mut steps)?;
         match licences::command(workspace) {
@@ -81,17 +75,20 @@ fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Res
         steps.command("format", &mut cargo_in(workspace, &["fmt", "--all", "--check"]));
         // Of the packages that build for the host.
         let words = ["clippy", "--all-targets", "--", "-D", "warnings"];
-        steps.command("clippy, host", &mut cargo_in(workspace, &words));
+        let mut host = cargo_in(workspace, &words);
         match toolchain {
             Toolchain::Rustup { .. } => {
-                let mut clippy = build::cargo(workspace, toolchain, "clippy");
+                let mut kernel = build::cargo(workspace, toolchain, "clippy");
                 for package in CLIPPED {
-                    clippy.args(["--package", package]);
+                    kernel.args(["--package", package]);
                 }
-                clippy.args(["--", "-D", "warnings"]);
-                steps.command("clippy, kernel", &mut clippy);
+                kernel.args(["--", "-D", "warnings"]);
+                let passes = |clippy: &mut Command| Ok(process::status(clippy)?.success());
+                let kernel = ("clippy, kernel", || passes(&mut kernel));
+                steps.both(kernel, ("clippy, host", || passes(&mut host)));
             }
             Toolchain::Debian { .. } => {
+                steps.command("clippy, host", &mut host);
                 steps.skip("clippy, kernel", "Debian's compiler comes without clippy");
             }
         }
@@ -133,19 +130,38 @@ fn packages(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> 
     Ok(())
 }
 
-/// Builds and runs the tests of all packages; those in `tests/` start machines with our own `boot`.
-fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &TestArgs, steps: &mut Steps) {
+/// The programs with the longest tests. They start first: a long test that starts last runs alone.
+const LONGEST: [&str; 4] =
+    ["linmap-tests examples", "linmap-tests granules", "linmap-tests kexec_low_memory", "linmap-tests live"];
+
+/// Builds the kernel, and builds and runs the tests of all packages; those in `tests/` start
+/// machines with our own `boot`.
+fn tests(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    xtask: &Path,
+    arguments: &TestArgs,
+    steps: &mut Steps,
+) {
     const END_TO_END: &str = "linmap-tests";
     let filter = arguments.filter.as_deref();
     let words: &[&str] = match filter {
         Some(_) => &["test", "--package", END_TO_END],
         None => &["test"],
     };
+    // A few tests build what else they need.
+    let granules = if filter.is_none() { &Granule::ALL[..] } else { &[Granule::K4] };
+    let kernels = || {
+        granules.iter().try_for_each(|&granule| build::kernel(workspace, toolchain, granule).map(drop))?;
+        Ok(true)
+    };
     let mut programs = Vec::new();
-    steps.run("building tests", || {
+    let building = || {
         programs = executables::build(&mut cargo_in(workspace, words))?;
         Ok(true)
-    });
+    };
+    // The two have target folders of their own.
+    let (has_kernel, _) = steps.both(("kernel", kernels), ("building tests", building));
     let has_tool = steps.command("linmap", &mut tool::build(workspace));
     if programs.is_empty() || !has_tool {
         return;
@@ -155,8 +171,9 @@ fn tests(workspace: &Workspace, xtask: &Path, has_kernel: bool, arguments: &Test
         ("LINMAP_TOOL", tool::of_tests(workspace).into_os_string()),
     ];
     variables.extend(arguments.soak.then(|| (SOAK, OsString::from("1"))));
-    let (end_to_end, host): (Vec<_>, Vec<_>) =
+    let (mut end_to_end, host): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.name.starts_with(END_TO_END));
+    end_to_end.sort_by_key(|program| !LONGEST.contains(&program.name.as_str()));
     let mut ran = Vec::new();
     let mut run = |name, programs: &[_], steps: &mut Steps| {
         steps.run(name, || {

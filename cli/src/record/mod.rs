@@ -1,0 +1,197 @@
+//! `linmap record`: records what an unmodified guest of QEMU does to its tables, and judges it.
+//!
+//! The user's QEMU is started with the plugin `linmap-record` and with memory in a file that the
+//! plugin maps. QEMU waits until it has told by QMP where RAM lies. The plugin sends the trace
+//! through a socket while the guest runs.
+
+mod command_line;
+mod layout;
+mod monitor;
+mod tee;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use crate::check::{self, Judging};
+use crate::failure::Failure;
+use crate::outcome::Outcome;
+use crate::output::Output;
+use command_line::CommandLine;
+use monitor::Monitor;
+use tee::Tee;
+
+/// Examples of `linmap record`.
+pub const HELP: &str = "\
+QEMU is started as given, with what the recorder needs added: the plugin, memory in a shared file, \
+and one thread for all CPUs. QEMU 10 is needed.
+
+Examples:
+  linmap record --check --symbols Image -- qemu-system-aarch64 -machine virt -cpu cortex-a72 \\
+      -m 1G -nographic -kernel Image
+  linmap record --out boot.trace -- qemu-system-aarch64 -machine virt -m 1G -kernel Image
+  linmap check --all boot.trace
+
+Exit codes: 0 recorded, and legal if it was judged; 1 illegal; 2 it could not be recorded.";
+
+#[derive(Debug, clap::Args)]
+pub struct RecordArgs {
+    /// Write the trace to this file
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    out: Option<PathBuf>,
+    /// Judge the trace while the guest runs
+    #[arg(long)]
+    check: bool,
+    /// Go on behind a violation, and count them by rule and place
+    #[arg(long, requires = "check")]
+    all: bool,
+    /// Name the instructions by the kernel's ELF file, System.map or Image
+    #[arg(long, value_name = "FILE", requires = "check")]
+    symbols: Option<PathBuf>,
+    /// Where the kernel's first byte lies while it runs 1:1; behind KASLR it is found
+    #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = check::parse_address)]
+    symbols_base: Vec<u64>,
+    /// The recorder's plugin [default: beside this program, or in ../lib]
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// QEMU's command line
+    #[arg(last = true, required = true, value_name = "QEMU")]
+    qemu: Vec<OsString>,
+}
+
+/// The plugin's file.
+const PLUGIN: &str = "liblinmap_record.so";
+
+/// `linmap record`.
+pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failure> {
+    let plugin = plugin(arguments.plugin.as_deref())?;
+    let line = CommandLine::of(&arguments.qemu)?;
+    let out = arguments.out.as_ref().map(|path| {
+        File::create(path)
+            .map(|file| (path.clone(), file))
+            .map_err(|error| Failure::from(error).of(path.display()))
+    });
+    let out = out.transpose()?;
+    let folder = Folder::new()?;
+    let place = |name: &str| folder.0.join(name);
+    let (trace, control) = (place("trace"), place("control"));
+    let listener = UnixListener::bind(&trace)?;
+    listener.set_nonblocking(true)?;
+    // Ctrl-C ends QEMU, which belongs to the same terminal; what it recorded is still to be read.
+    let _ = ctrlc::set_handler(|| {});
+    let mut qemu = Command::new(&line.program);
+    qemu.args(line.with(&plugin, &folder.0));
+    let mut qemu =
+        Qemu(qemu.spawn().map_err(|error| Failure::from(error).of(Path::new(&line.program).display()))?);
+    let stream = qemu.accept(&listener)?;
+    let mut monitor = Monitor::connect(&control)?;
+    fs::write(place("layout"), layout::of(&monitor.human("info mtree -f")?)?)?;
+    if !line.is_stopped {
+        monitor.run("cont")?;
+    }
+    let mut bytes = Tee::new(stream, out);
+    let outcome = if arguments.check {
+        let judging = Judging {
+            name: "the guest",
+            all: arguments.all,
+            symbols: arguments.symbols.as_deref(),
+            symbols_base: &arguments.symbols_base,
+        };
+        check::live(&judging, Box::new(bytes.reader()?), output)
+    } else {
+        Ok(Outcome::Good)
+    };
+    let is_wanted = bytes.has_file() || outcome.is_err();
+    if !is_wanted && matches!(outcome, Ok(Outcome::Bad)) && !arguments.all {
+        // The first violation is all that is wanted.
+        let _ = monitor.run("quit");
+    }
+    bytes.drain()?;
+    let status = qemu.0.wait()?;
+    if !status.success() && status.code() != Some(0) {
+        output.line(format_args!("note: QEMU ended with {status}"))?;
+    }
+    outcome
+}
+
+/// The plugin's file: the one that is given, or the one that was installed with this program.
+fn plugin(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let found = match given {
+        Some(path) => Some(path.to_owned()),
+        None => {
+            let program = std::env::current_exe()?;
+            let folder = program.parent().unwrap_or(Path::new("."));
+            let places = [folder.join(PLUGIN), folder.join("../lib").join(PLUGIN)];
+            places.into_iter().find(|path| path.is_file())
+        }
+    };
+    let missing = || {
+        Failure::new(format_args!("the plugin {PLUGIN} is not beside this program"))
+            .hint("`cargo xtask install` installs it; or give --plugin FILE")
+    };
+    let path = found.ok_or_else(missing)?;
+    // QEMU would take a name without a folder for one of the system's libraries.
+    fs::canonicalize(&path).map_err(|error| Failure::from(error).of(path.display()))
+}
+
+/// A folder for sockets and memory, which is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Failure> {
+        // Memory as large as the guest's: not in a /tmp on disk, if it can be helped.
+        let shared = Path::new("/dev/shm");
+        let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+        for nth in 0..1000 {
+            let path = parent.join(format!("linmap-record-{}-{nth}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Failure::from(error).of(path.display())),
+            }
+        }
+        Err(Failure::new(format_args!("{}: no name is free for a folder", parent.display())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// QEMU, which ends with us.
+struct Qemu(Child);
+
+impl Qemu {
+    /// Waits for the plugin, or for QEMU's end without it.
+    fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream, Failure> {
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    return Ok(stream);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(status) = self.0.try_wait()? {
+                return Err(Failure::new(format_args!("QEMU did not start: {status}"))
+                    .hint("its own message is above; the recorder needs QEMU 10 with plugins"));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

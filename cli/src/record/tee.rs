@@ -1,0 +1,64 @@
+//! The trace on its way: into a file, and to who judges it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use crate::failure::Failure;
+
+/// The trace that comes through a socket, and the file that keeps it.
+pub struct Tee {
+    from: UnixStream,
+    out: Option<(PathBuf, File)>,
+}
+
+impl Tee {
+    pub fn new(from: UnixStream, out: Option<(PathBuf, File)>) -> Self {
+        Self { from, out }
+    }
+
+    /// Whether a file keeps the trace.
+    pub fn has_file(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// Reads the trace, and keeps what was read.
+    pub fn reader(&self) -> Result<impl Read + Send + use<>, Failure> {
+        let out = match &self.out {
+            Some((path, file)) => {
+                Some(file.try_clone().map_err(|error| Failure::from(error).of(path.display()))?)
+            }
+            None => None,
+        };
+        Ok(Keeping { from: self.from.try_clone()?, out })
+    }
+
+    /// Keeps what nobody has read.
+    pub fn drain(&mut self) -> Result<(), Failure> {
+        match &mut self.out {
+            Some((path, file)) => {
+                io::copy(&mut self.from, file).map_err(|error| Failure::from(error).of(path.display()))?;
+            }
+            None => {
+                io::copy(&mut self.from, &mut io::sink())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Keeping {
+    from: UnixStream,
+    out: Option<File>,
+}
+
+impl Read for Keeping {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(buffer)?;
+        if let (Some(out), Some(read)) = (&mut self.out, buffer.get(..len)) {
+            out.write_all(read)?;
+        }
+        Ok(len)
+    }
+}

@@ -1,0 +1,180 @@
+//! Frames that are followed because a walk may reach them, and what was recorded of each.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bits of physical address that the filter covers: 64 GiB from 0, in pages of 4 KiB. What lies
+/// above is looked up.
+const FILTER_PAGES: usize = 1 << 24;
+
+/// Which pages are followed, one bit each: read at every store, by any thread.
+pub static FILTER: Filter = Filter([const { AtomicU64::new(0) }; FILTER_PAGES / 64]);
+
+/// A set of pages.
+pub struct Filter([AtomicU64; FILTER_PAGES / 64]);
+
+impl Filter {
+    /// Whether the page of `pa` may be followed.
+    pub fn may_hold(&self, pa: u64) -> bool {
+        let page = (pa >> 12) as usize;
+        match self.0.get(page / 64) {
+            Some(bits) => bits.load(Ordering::Relaxed) >> (page % 64) & 1 == 1,
+            None => true,
+        }
+    }
+
+    fn set(&self, pa: u64, len: u64, is_in: bool) {
+        for page in (pa >> 12)..(pa + len).div_ceil(1 << 12) {
+            if let Some(bits) = self.0.get(page as usize / 64) {
+                let bit = 1 << (page % 64);
+                if is_in {
+                    bits.fetch_or(bit, Ordering::Relaxed);
+                } else {
+                    bits.fetch_and(!bit, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// How a frame stands to the trees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// A root or a descriptor leads to it.
+    Linked,
+    /// Nothing leads to it any more, but walk caches may: it is followed until an invalidation is
+    /// complete.
+    Unlinked,
+    /// An invalidation is complete. As many stores are recorded still, which are the owner's
+    /// mistake if the invalidation was of something else.
+    Grace(u8),
+    /// Not followed.
+    Gone,
+}
+
+/// A frame that is or was followed.
+pub struct Frame {
+    /// What was recorded of each word; `None` if nothing was.
+    pub recorded: Vec<Option<u64>>,
+    /// The levels at which it is a table, one bit each.
+    pub levels: u8,
+    /// How many entries are descriptors: less than the frame has for a small root.
+    pub entries: usize,
+    /// How many roots and descriptors lead to it.
+    pub references: u32,
+    pub standing: Standing,
+    /// Entries that were stored to while nothing led here: what they lead to is not followed.
+    pub skipped: BTreeSet<usize>,
+}
+
+/// All frames that are or were followed. A frame is as large as the granule.
+#[derive(Default)]
+pub struct Frames {
+    frames: HashMap<u64, Frame>,
+    /// Frames to which nothing leads.
+    unlinked: Vec<u64>,
+    granule: u32,
+    /// The most frames that were followed at a time.
+    pub followed: usize,
+    pub most: usize,
+}
+
+impl Frames {
+    /// Fixes the size of frames.
+    pub fn set_granule(&mut self, granule: u32) {
+        self.granule = granule;
+    }
+
+    pub fn len(&self) -> u64 {
+        1 << self.granule
+    }
+
+    pub fn of(&self, pa: u64) -> u64 {
+        pa >> self.granule << self.granule
+    }
+
+    pub fn get_mut(&mut self, frame: u64) -> Option<&mut Frame> {
+        self.frames.get_mut(&frame).filter(|at| at.standing != Standing::Gone)
+    }
+
+    /// All frames that are followed.
+    pub fn followed(&self) -> Vec<u64> {
+        let followed = self.frames.iter().filter(|(_, frame)| frame.standing != Standing::Gone);
+        followed.map(|(at, _)| *at).collect()
+    }
+
+    /// Adds a reference to `frame` as a table at `level`. Says whether it was not followed as such.
+    pub fn refer(&mut self, frame: u64, level: i8, entries: usize) -> bool {
+        let words = 1 << (self.granule - 3);
+        let at = self.frames.entry(frame).or_insert_with(|| Frame {
+            recorded: vec![None; words],
+            levels: 0,
+            entries: 0,
+            references: 0,
+            standing: Standing::Gone,
+            skipped: BTreeSet::new(),
+        });
+        if at.standing == Standing::Gone {
+            at.references = 0;
+            self.followed += 1;
+            self.most = self.most.max(self.followed);
+            FILTER.set(frame, 1 << self.granule, true);
+        }
+        if at.references == 0 {
+            // A new life, perhaps at another level.
+            at.levels = 0;
+            at.entries = 0;
+        }
+        at.standing = Standing::Linked;
+        at.references += 1;
+        let bit = 1 << (level + 1);
+        let is_new = at.levels & bit == 0 || at.entries < entries || !at.skipped.is_empty();
+        at.skipped.clear();
+        at.levels |= bit;
+        at.entries = at.entries.max(entries);
+        is_new
+    }
+
+    /// Takes a reference away.
+    pub fn unrefer(&mut self, frame: u64) {
+        if let Some(at) = self.get_mut(frame) {
+            at.references = at.references.saturating_sub(1);
+            if at.references == 0 {
+                at.standing = Standing::Unlinked;
+                self.unlinked.push(frame);
+            }
+        }
+    }
+
+    /// An invalidation is complete.
+    pub fn invalidated(&mut self) {
+        /// Stores that are recorded still.
+        const GRACE: u8 = 8;
+        for frame in std::mem::take(&mut self.unlinked) {
+            if let Some(at) = self.frames.get_mut(&frame).filter(|at| at.standing == Standing::Unlinked) {
+                at.standing = Standing::Grace(GRACE);
+            }
+        }
+    }
+
+    /// A store to `frame` was recorded. Says whether the frame has to be given up.
+    pub fn is_over(&mut self, frame: u64) -> bool {
+        match self.frames.get_mut(&frame).map(|at| &mut at.standing) {
+            Some(Standing::Grace(left)) => {
+                *left -= 1;
+                *left == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends that `frame` is followed.
+    pub fn give_up(&mut self, frame: u64) {
+        if let Some(at) = self.get_mut(frame) {
+            at.standing = Standing::Gone;
+            at.skipped.clear();
+            self.followed -= 1;
+            FILTER.set(frame, 1 << self.granule, false);
+        }
+    }
+}

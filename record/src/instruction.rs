@@ -1,0 +1,209 @@
+//! Instructions that a recorder has to see, by their encoding.
+
+use linmap_trace::{Access, Domain, Tlbi, TlbiScope};
+
+/// What an instruction does, with the number of its operand register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Instruction {
+    Dsb(Domain, Access),
+    Isb,
+    Eret,
+    Tlbi(Tlbi, u8),
+    /// MSR of a register of EL1's translation, or its vectors.
+    Write(System, u8),
+    /// DC ZVA or DC GZVA, which raise no callback for what they store.
+    Zero(u8),
+}
+
+/// A system register whose writes matter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum System {
+    Sctlr,
+    Ttbr0,
+    Ttbr1,
+    Tcr,
+    Mair,
+    Vbar,
+}
+
+impl Instruction {
+    /// What `word` does, if it matters.
+    pub fn of(word: u32) -> Option<Self> {
+        if matches!(word, 0xd69f_03e0 | 0xd69f_0bff | 0xd69f_0fff) {
+            return Some(Self::Eret);
+        }
+        if word & 0xffc0_0000 != 0xd500_0000 {
+            return None;
+        }
+        let field = |shift: u32, bits: u32| (word >> shift & ((1 << bits) - 1)) as u8;
+        let [read, op0, op1, crn, crm, op2, rt] =
+            [(21, 1), (19, 2), (16, 3), (12, 4), (8, 4), (5, 3), (0, 5)]
+                .map(|(shift, bits)| field(shift, bits));
+        if read == 1 {
+            return None;
+        }
+        match (op0, op1, crn, op2) {
+            (0, 3, 3, 4) => barrier(crm),
+            // DSB with nXS: the domain in CRm<3:2>.
+            (0, 3, 3, 1) => barrier(crm | 0b11),
+            (0, 3, 3, 6) => Some(Self::Isb),
+            (1, 3, 7, 1 | 4) if crm == 4 => Some(Self::Zero(rt)),
+            (1, _, 8 | 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
+            (3, 0, _, _) => {
+                let system = match (crn, crm, op2) {
+                    (1, 0, 0) => System::Sctlr,
+                    (2, 0, 0) => System::Ttbr0,
+                    (2, 0, 1) => System::Ttbr1,
+                    (2, 0, 2) => System::Tcr,
+                    (10, 2, 0) => System::Mair,
+                    (12, 0, 0) => System::Vbar,
+                    _ => return None,
+                };
+                Some(Self::Write(system, rt))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn barrier(crm: u8) -> Option<Instruction> {
+    // SSBB and PSSBB.
+    if matches!(crm, 0b0000 | 0b0100) {
+        return None;
+    }
+    let domain = match crm >> 2 {
+        0 => Domain::Osh,
+        1 => Domain::Nsh,
+        2 => Domain::Ish,
+        _ => Domain::Sy,
+    };
+    let access = match crm & 3 {
+        // Loads alone: nothing of a table waits for them.
+        1 => return None,
+        2 => Access::Stores,
+        _ => Access::All,
+    };
+    // Reserved values of the option are SY.
+    let domain = if crm & 3 == 0 { Domain::Sy } else { domain };
+    Some(Instruction::Dsb(domain, access))
+}
+
+/// The TLBI of SYS op1, C8 or C9, CRm, op2 (Arm ARM C5.5).
+fn tlbi(op1: u8, crm: u8, op2: u8) -> Option<Tlbi> {
+    use TlbiScope as Is;
+    // CRm without what tells local, inner and outer forms apart, and whether it is broadcast.
+    let (form, broadcast) = match (op1, crm) {
+        (_, 7) => (Form::Plain, false),
+        (_, 1 | 3) => (Form::Plain, true),
+        (_, 6) => (Form::Range, false),
+        (_, 2 | 5) => (Form::Range, true),
+        (4, 4) => (Form::Stage2, matches!(op2, 0 | 4 | 3 | 7)),
+        (4, 0) => (Form::Stage2, true),
+        _ => return None,
+    };
+    let scope = match (op1, form, op2) {
+        (0, Form::Plain, 0) => Is::AllEl1,
+        (0, Form::Plain, 1) => Is::Va,
+        (0, Form::Plain, 2) => Is::Asid,
+        (0, Form::Plain, 3) => Is::VaAnyAsid,
+        (0, Form::Plain, 5) => Is::VaLast,
+        (0, Form::Plain, 7) => Is::VaAnyAsidLast,
+        (0, Form::Range, 1) => Is::Range,
+        (0, Form::Range, 3) => Is::RangeAnyAsid,
+        (0, Form::Range, 5) => Is::RangeLast,
+        (0, Form::Range, 7) => Is::RangeAnyAsidLast,
+        (4, Form::Plain, 0) => Is::AllEl2,
+        (4, Form::Plain, 1) => Is::VaEl2,
+        (4, Form::Plain, 4) => Is::AllStages,
+        (4, Form::Plain, 5) => Is::VaEl2Last,
+        (4, Form::Plain, 6) => Is::AllStagesVmid,
+        (4, Form::Range, 1) => Is::RangeEl2,
+        (4, Form::Range, 5) => Is::RangeEl2Last,
+        (6, Form::Plain, 0) => Is::AllEl3,
+        (6, Form::Plain, 1) => Is::VaEl3,
+        (6, Form::Plain, 5) => Is::VaEl3Last,
+        (6, Form::Range, 1) => Is::RangeEl3,
+        (6, Form::Range, 5) => Is::RangeEl3Last,
+        (4, Form::Stage2, 0 | 1) => Is::Ipa,
+        (4, Form::Stage2, 4 | 5) => Is::IpaLast,
+        (4, Form::Stage2, 2 | 3) => Is::IpaRange,
+        (4, Form::Stage2, 6 | 7) => Is::IpaRangeLast,
+        _ => return None,
+    };
+    Some(Tlbi { scope, broadcast })
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Plain,
+    Range,
+    Stage2,
+}
+
+/// Whether `word` reads and writes memory at once, so that it loses nothing that hardware updates:
+/// atomics, compare-and-swap, and the store of an exclusive pair.
+pub fn is_atomic(word: u32) -> bool {
+    // LDXR/STXR and CAS, CASP: size 001000; atomic memory operations: size 111000 A R 1 … 00.
+    let exclusive = word & 0x3f00_0000 == 0x0800_0000 && word & 1 << 23 == 0;
+    let compare = word & 0x3fa0_0000 == 0x08a0_0000 && word & 0x7c00 == 0x7c00;
+    let operation = word & 0x3f20_0c00 == 0x3820_0000;
+    exclusive || compare || operation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_are_known_by_their_encoding() {
+        let tlbi = |name: &str, rt| Some(Instruction::Tlbi(Tlbi::named(name.as_bytes()).unwrap(), rt));
+        for (word, expected) in [
+            (0xd503_3b9f, Some(Instruction::Dsb(Domain::Ish, Access::All))),
+            (0xd503_3a9f, Some(Instruction::Dsb(Domain::Ish, Access::Stores))),
+            (0xd503_379f, Some(Instruction::Dsb(Domain::Nsh, Access::All))),
+            (0xd503_3f9f, Some(Instruction::Dsb(Domain::Sy, Access::All))),
+            (0xd503_399f, None),
+            (0xd503_3fdf, Some(Instruction::Isb)),
+            (0xd69f_03e0, Some(Instruction::Eret)),
+            (0xd508_831f, tlbi("vmalle1is", 31)),
+            (0xd508_871f, tlbi("vmalle1", 31)),
+            (0xd508_8320, tlbi("vae1is", 0)),
+            (0xd508_8362, tlbi("vaae1is", 2)),
+            (0xd508_83a1, tlbi("vale1is", 1)),
+            (0xd508_83e3, tlbi("vaale1is", 3)),
+            (0xd508_8345, tlbi("aside1is", 5)),
+            (0xd508_8222, tlbi("rvae1is", 2)),
+            (0xd508_82e2, tlbi("rvaale1is", 2)),
+            (0xd50c_831f, tlbi("alle2is", 31)),
+            (0xd50c_83df, tlbi("vmalls12e1is", 31)),
+            (0xd50c_839f, tlbi("alle1is", 31)),
+            (0xd50c_8020, tlbi("ipas2e1is", 0)),
+            (0xd50c_8420, tlbi("ipas2e1", 0)),
+            (0xd518_1000, Some(Instruction::Write(System::Sctlr, 0))),
+            (0xd518_2001, Some(Instruction::Write(System::Ttbr0, 1))),
+            (0xd518_2021, Some(Instruction::Write(System::Ttbr1, 1))),
+            (0xd518_2042, Some(Instruction::Write(System::Tcr, 2))),
+            (0xd518_a203, Some(Instruction::Write(System::Mair, 3))),
+            (0xd518_c008, Some(Instruction::Write(System::Vbar, 8))),
+            (0xd50b_7427, Some(Instruction::Zero(7))),
+            // MRS x0, TTBR0_EL1; NOP; RET.
+            (0xd538_2000, None),
+            (0xd503_201f, None),
+            (0xd65f_03c0, None),
+        ] {
+            assert_eq!(Instruction::of(word), expected, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn stores_that_lose_nothing_are_told_from_plain_ones() {
+        // stxr w1, x0, [x2]; cas x0, x1, [x2]; swp x0, x1, [x2]; ldset x0, x1, [x2].
+        for word in [0xc801_7c40, 0xc8a0_7c41, 0xf820_8041, 0xf820_3041] {
+            assert!(is_atomic(word), "{word:#x}");
+        }
+        // str x0, [x1]; stp x0, x1, [x2]; stlr x0, [x1]; str x0, [x1, x2].
+        for word in [0xf900_0020, 0xa900_0440, 0xc89f_fc20, 0xf822_6820] {
+            assert!(!is_atomic(word), "{word:#x}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What QEMU calls.
+//!
+//! All CPUs run in one thread of QEMU's, which `thread=single` promises, so the lock around the
+//! recorder is free but for the end of the guest.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::followed::FILTER;
+use crate::instruction::{Instruction, is_atomic};
+use crate::qemu::{self, Array, Block, Descriptor, Info, PluginId};
+use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
+use crate::stream::Stream;
+
+/// The interface's version, which QEMU reads before it installs a plugin.
+#[unsafe(no_mangle)]
+pub static qemu_plugin_version: c_int = qemu::INTERFACE;
+
+static RECORDER: OnceLock<Mutex<Recorder>> = OnceLock::new();
+static REGISTERS: OnceLock<RegisterFile> = OnceLock::new();
+
+fn recorder() -> Option<MutexGuard<'static, Recorder>> {
+    Some(RECORDER.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Installs the plugin: QEMU calls it once, before there are CPUs.
+///
+/// # Safety
+/// `info` and the `count` strings at `arguments` are QEMU's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_plugin_install(
+    id: PluginId,
+    info: *const Info,
+    count: c_int,
+    arguments: *const *const c_char,
+) -> c_int {
+    // SAFETY: QEMU gives a valid description of itself.
+    let info = unsafe { &*info };
+    let arguments = (0..count.max(0) as usize).map(|nth| {
+        // SAFETY: QEMU gives as many strings as it says.
+        unsafe { CStr::from_ptr(*arguments.add(nth)) }.to_string_lossy().into_owned()
+    });
+    match install(info, arguments) {
+        Ok(recorder) => {
+            let _ = RECORDER.set(Mutex::new(recorder));
+            // SAFETY: The callbacks have the types that QEMU calls, and `id` is ours.
+            unsafe {
+                qemu::qemu_plugin_register_vcpu_init_cb(id, on_cpu);
+                qemu::qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
+                qemu::qemu_plugin_register_atexit_cb(id, on_exit, ptr::null_mut());
+            }
+            0
+        }
+        Err(why) => {
+            eprintln!("linmap-record: {why}");
+            -1
+        }
+    }
+}
+
+fn install(info: &Info, arguments: impl Iterator<Item = String>) -> Result<Recorder, String> {
+    // SAFETY: QEMU gives a string.
+    let target = unsafe { CStr::from_ptr(info.target_name) };
+    if !info.is_system || target.to_bytes() != b"aarch64" {
+        return Err(format!("records whole systems of aarch64, not {}", target.to_string_lossy()));
+    }
+    let (mut to, mut memory, mut layout) = (None, None, None);
+    for argument in arguments {
+        let (name, value) = argument.split_once('=').ok_or("an argument is not NAME=PATH")?;
+        match name {
+            "to" => to = Some(PathBuf::from(value)),
+            "memory" => memory = Some(PathBuf::from(value)),
+            "layout" => layout = Some(PathBuf::from(value)),
+            _ => return Err(format!("unknown argument {name}")),
+        }
+    }
+    let [Some(to), Some(memory), Some(layout)] = [to, memory, layout] else {
+        return Err("needs to=SOCKET, memory=FILE and layout=FILE: start it by `linmap record`".into());
+    };
+    let stream = UnixStream::connect(&to).map_err(|error| format!("{}: {error}", to.display()))?;
+    let cpus = usize::try_from(info.most_cpus).unwrap_or(1).max(1);
+    Ok(Recorder::new(Stream::new(stream), memory, layout, cpus))
+}
+
+/// The registers by QEMU's names. All CPUs have the same.
+struct RegisterFile {
+    handles: HashMap<String, *mut c_void>,
+    x: Vec<*mut c_void>,
+    /// Where QEMU puts values.
+    value: *mut Array,
+}
+
+// SAFETY: The handles are numbers to QEMU, and the array is used under the recorder's lock.
+unsafe impl Send for RegisterFile {}
+// SAFETY: As above.
+unsafe impl Sync for RegisterFile {}
+
+impl RegisterFile {
+    /// The registers of the CPU that this thread is about to run.
+    fn read() -> Self {
+        // SAFETY: QEMU allows the call when a CPU is new, and returns an array of descriptors.
+        let descriptors: &[Descriptor] = unsafe {
+            match qemu::qemu_plugin_get_registers().as_ref() {
+                Some(array) if !array.data.is_null() => {
+                    std::slice::from_raw_parts(array.data.cast(), array.len as usize)
+                }
+                _ => &[],
+            }
+        };
+        let mut handles = HashMap::new();
+        for descriptor in descriptors {
+            // SAFETY: Names are strings.
+            let name = unsafe { CStr::from_ptr(descriptor.name) }.to_string_lossy().to_ascii_uppercase();
+            handles.insert(name, descriptor.handle);
+        }
+        let x = (0..31).filter_map(|nth| handles.get(&format!("X{nth}")).copied()).collect();
+        // SAFETY: A new array of GLib's.
+        Self { handles, x, value: unsafe { qemu::g_byte_array_new() } }
+    }
+
+    fn get(&self, handle: *mut c_void) -> u64 {
+        // SAFETY: The handle is one of QEMU's, in a callback that reads registers, and the array
+        // is GLib's and used by one thread at a time.
+        unsafe {
+            qemu::g_byte_array_set_size(self.value, 0);
+            qemu::qemu_plugin_read_register(handle, self.value);
+            let array = &*self.value;
+            let bytes = std::slice::from_raw_parts(array.data, array.len as usize);
+            bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+        }
+    }
+}
+
+impl CurrentCpu for RegisterFile {
+    fn x(&self, number: u8) -> u64 {
+        self.x.get(usize::from(number)).map_or(0, |handle| self.get(*handle))
+    }
+
+    fn system(&self, name: &str) -> Option<u64> {
+        self.handles.get(name).map(|handle| self.get(*handle))
+    }
+}
+
+extern "C" fn on_cpu(_: PluginId, _: c_uint) {
+    let registers = REGISTERS.get_or_init(RegisterFile::read);
+    if registers.x.len() < 31
+        && let Some(mut recorder) = recorder()
+    {
+        recorder.note("QEMU shows no X registers: nothing is recorded");
+    }
+}
+
+/// An instruction that is executed: where, and what. They live as long as QEMU, which keeps them in
+/// translated code.
+struct Site {
+    pc: u64,
+    /// `None`: it may be the first instruction of a vector.
+    instruction: Option<Instruction>,
+}
+
+/// Sites by PC, word, and whether the word is what matters.
+type Sites = HashMap<(u64, u32, bool), &'static Site>;
+
+/// The sites so far: code is translated again and again.
+static SITES: Mutex<Option<Sites>> = Mutex::new(None);
+
+fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
+    let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (pc, word, instruction.is_some());
+    let new = || -> &'static Site { Box::leak(Box::new(Site { pc, instruction })) };
+    let site: *const Site = *sites.get_or_insert_default().entry(key).or_insert_with(new);
+    site.cast_mut().cast()
+}
+
+extern "C" fn on_block(_: PluginId, block: *mut Block) {
+    // SAFETY: QEMU gives a block, whose instructions are as many as it says, and callbacks may be
+    // registered while it is translated.
+    unsafe {
+        for nth in 0..qemu::qemu_plugin_tb_n_insns(block) {
+            let instruction = qemu::qemu_plugin_tb_get_insn(block, nth);
+            let mut word = [0; 4];
+            if qemu::qemu_plugin_insn_data(instruction, word.as_mut_ptr().cast(), 4) != 4 {
+                continue;
+            }
+            let word = u32::from_le_bytes(word);
+            let pc = qemu::qemu_plugin_insn_vaddr(instruction);
+            if nth == 0 && pc & 0x7f == 0 && recorder().is_some_and(|recorder| recorder.is_vector(pc)) {
+                let site = site(pc, word, None);
+                qemu::qemu_plugin_register_vcpu_insn_exec_cb(
+                    instruction,
+                    on_instruction,
+                    qemu::READS_REGISTERS,
+                    site,
+                );
+            }
+            if let Some(known) = Instruction::of(word) {
+                let site = site(pc, word, Some(known));
+                qemu::qemu_plugin_register_vcpu_insn_exec_cb(
+                    instruction,
+                    on_instruction,
+                    qemu::READS_REGISTERS,
+                    site,
+                );
+            } else if word & 0x0a00_0000 == 0x0800_0000 {
+                // A load or store (Arm ARM C4.1). Instructions are at multiples of 4.
+                let pc = (pc & !3 | u64::from(is_atomic(word))) as usize;
+                let data = ptr::without_provenance_mut(pc);
+                qemu::qemu_plugin_register_vcpu_mem_cb(
+                    instruction,
+                    on_store,
+                    qemu::NO_REGISTERS,
+                    qemu::WRITES,
+                    data,
+                );
+            }
+        }
+    }
+}
+
+extern "C" fn on_instruction(cpu: c_uint, site: *mut c_void) {
+    // SAFETY: The data is a site, which lives for ever.
+    let site = unsafe { &*site.cast::<Site>() };
+    let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
+    match site.instruction {
+        Some(instruction) => recorder.execute(cpu as usize, site.pc, instruction, registers),
+        None => recorder.at_vector(cpu as usize, site.pc, registers),
+    }
+}
+
+extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
+    if !IS_STARTED.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: QEMU allows the calls within a callback of an access. The address lives until it
+    // returns.
+    let (pa, len) = unsafe {
+        let address = qemu::qemu_plugin_get_hwaddr(access, va);
+        if address.is_null() || qemu::qemu_plugin_hwaddr_is_io(address) {
+            return;
+        }
+        (qemu::qemu_plugin_hwaddr_phys_addr(address), 1 << qemu::qemu_plugin_mem_size_shift(access))
+    };
+    let is_followed = FILTER.may_hold(pa);
+    if !is_followed && len < 8 {
+        return;
+    }
+    let Some(mut recorder) = recorder() else { return };
+    let (pc, is_atomic) = (data.addr() as u64 & !3, data.addr() & 1 == 1);
+    if is_followed {
+        recorder.store(cpu as usize, pc, pa, len, is_atomic);
+    } else {
+        recorder.keep(cpu as usize, pc, pa, len);
+    }
+}
+
+extern "C" fn on_exit(_: PluginId, _: *mut c_void) {
+    if let Some(mut recorder) = recorder() {
+        recorder.end();
+    }
+}

@@ -1,0 +1,329 @@
+//! What becomes of what the guest does: events of the trace.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use linmap_trace::binary::Record;
+use linmap_trace::{Access, Domain, Event, Line, Recorded};
+
+use crate::cpu::{Candidate, Cpu};
+use crate::followed::{Frames, Standing};
+use crate::memory::Memory;
+use crate::shape::Shape;
+use crate::stream::Stream;
+
+/// What the recorder reads of the CPU that executes.
+pub trait CurrentCpu {
+    /// X register `number`; 0 for 31.
+    fn x(&self, number: u8) -> u64;
+    /// A system register, by QEMU's name.
+    fn system(&self, name: &str) -> Option<u64>;
+}
+
+/// What the recorder has once the trace has begun.
+pub(crate) struct Started {
+    pub memory: Memory,
+}
+
+/// The recorder.
+pub struct Recorder {
+    pub(crate) stream: Stream,
+    pub(crate) memory_file: PathBuf,
+    pub(crate) layout_file: PathBuf,
+    /// `None` until the first CPU turns its MMU on.
+    pub(crate) started: Option<Started>,
+    /// The trace can't be begun.
+    pub(crate) has_failed: bool,
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) frames: Frames,
+    /// Trees by root and ASID, with the level of the root, whether some CPU walks them or not.
+    pub(crate) trees: HashMap<(u64, u16), i8>,
+    /// Frames with stores since they were compared with memory.
+    pub(crate) touched: Vec<u64>,
+    /// Unordered stores to frames that are being linked: by whom, where.
+    pub(crate) pending: Vec<(usize, u64, Candidate)>,
+    /// A frame that DC ZVA stored to, by whom, and where.
+    pub(crate) cleared: Option<(u64, usize, u64)>,
+    /// The number of events.
+    pub(crate) events: u64,
+    /// Differences between what was recorded and memory.
+    pub(crate) differences: u64,
+    pub(crate) idle_barriers: u64,
+    pub(crate) notes: usize,
+    /// Registers of EL1 were written elsewhere.
+    pub(crate) has_other_levels: bool,
+}
+
+/// Whether the trace has begun: until then no store matters.
+pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The most notes.
+const MOST_NOTES: usize = 64;
+
+impl Recorder {
+    pub fn new(stream: Stream, memory_file: PathBuf, layout_file: PathBuf, cpus: usize) -> Self {
+        Self {
+            stream,
+            memory_file,
+            layout_file,
+            started: None,
+            has_failed: false,
+            cpus: (0..cpus).map(|_| Cpu::default()).collect(),
+            frames: Frames::default(),
+            trees: HashMap::new(),
+            touched: Vec::new(),
+            pending: Vec::new(),
+            cleared: None,
+            events: 0,
+            differences: 0,
+            idle_barriers: 0,
+            notes: 0,
+            has_other_levels: false,
+        }
+    }
+
+    pub fn note(&mut self, text: &str) {
+        self.notes += 1;
+        if self.notes <= MOST_NOTES {
+            self.stream.put(&Record::Note(text));
+        }
+    }
+
+    pub(crate) fn put(&mut self, event: Event, pc: Option<u64>) {
+        self.events += 1;
+        self.stream.put(&Record::Line(Line::Event(Recorded { event, pc })));
+    }
+
+    /// The CPU of the trace that stands for memory as it was before the recorder looked.
+    pub(crate) fn observer(&self) -> usize {
+        self.cpus.len()
+    }
+
+    pub(crate) fn word(&self, pa: u64) -> Option<u64> {
+        self.started.as_ref()?.memory.word(pa)
+    }
+
+    /// A store of `len` bytes at `pa`, which memory has now.
+    pub fn store(&mut self, cpu: usize, pc: u64, pa: u64, len: u64, is_atomic: bool) {
+        self.settle_cleared();
+        let frame = self.frames.of(pa);
+        let mut word = pa & !7;
+        let end = pa.saturating_add(len);
+        while word < end && self.frames.of(word) == frame {
+            if let Some(value) = self.word(word) {
+                self.store_word(cpu, pc, frame, word, value, is_atomic);
+            }
+            word += 8;
+        }
+        if self.frames.is_over(frame) {
+            self.give_up(frame);
+        }
+    }
+
+    /// A store to a frame that is not followed.
+    pub fn keep(&mut self, cpu: usize, pc: u64, pa: u64, len: u64) {
+        for pa in (pa & !7..pa + len).step_by(8) {
+            if let Some(value) = self.word(pa)
+                && let Some(cpu) = self.cpus.get_mut(cpu)
+            {
+                cpu.keep(Candidate { pa, value, pc });
+            }
+        }
+    }
+
+    /// Whether some CPU has a vector at `pc`.
+    pub fn is_vector(&self, pc: u64) -> bool {
+        self.cpus.iter().any(|cpu| pc.wrapping_sub(cpu.registers.vbar) < 0x800)
+    }
+
+    /// Ends that `frame` is followed. What it leads to has one reference less.
+    pub(crate) fn give_up(&mut self, frame: u64) {
+        let Some((shape, state)) = self.shape().zip(self.frames.get_mut(frame)) else { return };
+        let levels = state.levels;
+        let entries = state.recorded.iter().take(state.entries).enumerate();
+        let linked = entries.filter(|(at, _)| !state.skipped.contains(at));
+        let values: Vec<u64> = linked.filter_map(|(_, value)| *value).collect();
+        self.frames.give_up(frame);
+        for level in levels_of(levels) {
+            for table in values.iter().filter_map(|value| shape.table(level, *value)) {
+                self.frames.unrefer(self.frames.of(table));
+            }
+        }
+    }
+
+    fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
+        let at = ((pa - frame) / 8) as usize;
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let before = state.recorded[at].replace(value);
+        let levels = state.levels;
+        if at < state.entries && before != Some(value) {
+            // The next owner of a frame that is no table any more may store anything there.
+            let was_linked = !state.skipped.contains(&at);
+            let is_linked = state.standing == Standing::Linked;
+            if !is_linked {
+                state.skipped.insert(at);
+            }
+            self.relink(frame, levels, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+        }
+        let event = if is_atomic {
+            Event::Update { cpu, pa, value, old: None, via: None }
+        } else {
+            Event::Store { cpu, pa, value, via: None }
+        };
+        self.put(event, Some(pc));
+        if let Some(cpu) = self.cpus.get_mut(cpu) {
+            cpu.has_stores = true;
+        }
+        if self.touched.last() != Some(&frame) {
+            self.touched.push(frame);
+        }
+    }
+
+    /// Follows what the new value of an entry leads to, and leaves what the old one did.
+    pub(crate) fn relink(&mut self, frame: u64, levels: u8, before: Option<u64>, now: Option<u64>) {
+        let Some(shape) = self.shape() else { return };
+        for level in levels_of(levels) {
+            let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+            if old == new {
+                continue;
+            }
+            if let Some(new) = new.filter(|new| *new != frame) {
+                self.link(new, level + 1, shape.entries());
+            }
+            if let Some(old) = old {
+                self.frames.unrefer(self.frames.of(old));
+            }
+        }
+    }
+
+    /// The shape that tables below a root have. Both halves have one granule in the model.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        self.cpus.iter().filter(|cpu| cpu.registers.has_mmu()).find_map(|cpu| {
+            Shape::of(cpu.registers.tcr, true).or_else(|| Shape::of(cpu.registers.tcr, false))
+        })
+    }
+
+    /// Follows the table at `pa` and those below, and records what they hold.
+    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize) {
+        let Some(shape) = self.shape() else { return };
+        let mut open = vec![(pa, level, entries)];
+        let mut is_recorded = false;
+        while let Some((pa, level, entries)) = open.pop() {
+            let frame = self.frames.of(pa);
+            let len = self.frames.len();
+            let is_ram = self.started.as_ref().is_some_and(|started| started.memory.holds(frame, len));
+            if !is_ram {
+                self.note(&format!("the table at {pa:#x} is not in RAM: it is not followed"));
+                continue;
+            }
+            if frame != pa {
+                self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
+                continue;
+            }
+            if !self.frames.refer(frame, level, entries) {
+                continue;
+            }
+            is_recorded |= self.record_content(frame);
+            let Some(state) = self.frames.get_mut(frame) else { continue };
+            let below = state.recorded.iter().take(entries).flatten();
+            open.extend(
+                below
+                    .filter_map(|value| shape.table(level, *value))
+                    .filter(|table| *table != frame)
+                    .map(|table| (table, level + 1, shape.entries())),
+            );
+        }
+        if is_recorded {
+            let cpu = self.observer();
+            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
+            self.put_candidates();
+        }
+    }
+
+    /// Records what `frame` holds apart from what was recorded before: what was stored since its
+    /// CPU's last DSB as stores, in their order, and all else as content that was there.
+    fn record_content(&mut self, frame: u64) -> bool {
+        let len = self.frames.len();
+        let stores: Vec<(usize, Vec<Candidate>)> =
+            self.cpus.iter().map(|cpu| cpu.candidates_in(frame, len)).enumerate().collect();
+        let mut later: HashMap<u64, u64> = HashMap::new();
+        for (_, stores) in &stores {
+            later.extend(stores.iter().map(|store| (store.pa, store.value)));
+        }
+        let Some(state) = self.frames.get_mut(frame) else { return false };
+        let recorded = state.recorded.clone();
+        let Some(started) = &self.started else { return false };
+        let mut known: Vec<(u64, u64)> = Vec::new();
+        for (pa, before) in (frame..).step_by(8).zip(&recorded) {
+            let Some(now) = started.memory.word(pa) else { continue };
+            // What an unordered store replaced is not known; an invalid entry is what it is least
+            // likely to be held against.
+            let value = if later.contains_key(&pa) { before.unwrap_or(0) } else { now };
+            if *before != Some(value) {
+                known.push((pa, value));
+            }
+        }
+        self.put_words(self.observer(), None, &known);
+        for &(pa, value) in &known {
+            self.set_recorded(frame, pa, value);
+        }
+        let is_recorded = !known.is_empty() || !later.is_empty();
+        for (cpu, stores) in stores {
+            for store in stores {
+                self.pending.push((cpu, frame, store));
+                // Smaller stores and DC ZVA are not kept: the word as they left it.
+                let now = self
+                    .word(store.pa)
+                    .filter(|now| later.get(&store.pa) == Some(&store.value) && *now != store.value);
+                self.pending.extend(now.map(|value| (cpu, frame, Candidate { value, ..store })));
+            }
+        }
+        is_recorded
+    }
+
+    /// Records stores that were found while tables were linked, after the content around them.
+    fn put_candidates(&mut self) {
+        for (cpu, frame, store) in std::mem::take(&mut self.pending) {
+            self.set_recorded(frame, store.pa, store.value);
+            self.put(Event::Store { cpu, pa: store.pa, value: store.value, via: None }, Some(store.pc));
+            if let Some(cpu) = self.cpus.get_mut(cpu) {
+                cpu.has_stores = true;
+            }
+        }
+    }
+
+    pub(crate) fn set_recorded(&mut self, frame: u64, pa: u64, value: u64) {
+        if let Some(state) = self.frames.get_mut(frame)
+            && let Some(word) = state.recorded.get_mut(((pa - frame) / 8) as usize)
+        {
+            *word = Some(value);
+        }
+    }
+
+    /// Records words in ascending order, runs of them in one event.
+    pub(crate) fn put_words(&mut self, cpu: usize, pc: Option<u64>, words: &[(u64, u64)]) {
+        let mut rest = words;
+        while let [(pa, first), ..] = *rest {
+            let step = match rest {
+                [_, (next, value), ..] if *next == pa + 8 => value.wrapping_sub(first),
+                _ => 0,
+            };
+            let fits = |&(nth, &(at, value)): &(usize, &(u64, u64))| {
+                at == pa + 8 * nth as u64 && value == first.wrapping_add(step.wrapping_mul(nth as u64))
+            };
+            let count = rest.iter().enumerate().take_while(fits).count().max(1);
+            if count == 1 {
+                self.put(Event::Store { cpu, pa, value: first, via: None }, pc);
+            } else {
+                self.put(Event::Fill { cpu, pa, count: count as u64, first, step }, pc);
+            }
+            rest = &rest[count..];
+        }
+    }
+}
+
+/// The levels of a set.
+pub(crate) fn levels_of(levels: u8) -> impl Iterator<Item = i8> {
+    (-1..=3).filter(move |level| levels >> (level + 1) & 1 == 1)
+}
