@@ -26,6 +26,12 @@ impl Failure {
         Self { hint: Some(hint.to_string()), ..self }
     }
 
+    /// The failure with this hint, if it has none.
+    #[must_use]
+    pub fn or_hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: self.hint.or_else(|| Some(hint.to_string())), ..self }
+    }
+
     /// Prints the failure to standard error.
     pub fn print(&self) {
         anstream::eprintln!("{ERROR}error:{ERROR:#} {self}");
