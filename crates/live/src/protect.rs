@@ -439,8 +439,8 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         Ok(())
     }
 
-    /// Returns whether a valid leaf of `lead..=end` changes, as hardware may have updated it. No TLB
-    /// holds an invalid entry, and an unchanged one may stay there.
+    /// Returns whether a valid leaf of `lead..=end` changes, as hardware may have updated it. No
+    /// TLB holds an invalid entry, and an unchanged one may stay there.
     #[inline(never)]
     fn changes_valid(&mut self, node: Node, lead: usize, end: usize, (clear, set): (u64, u64)) -> bool {
         let context = self.context;
