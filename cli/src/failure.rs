@@ -33,6 +33,12 @@ impl Failure {
         Self { what: self.what, hint: (!all.is_empty()).then(|| all.join("; ")) }
     }
 
+    /// The failure with this hint, if it has none.
+    #[must_use]
+    pub fn or_hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: self.hint.or_else(|| Some(hint.to_string())), ..self }
+    }
+
     /// Prints the failure to standard error.
     pub fn print(&self) {
         anstream::eprintln!("{ERROR}error:{ERROR:#} {self}");
@@ -46,12 +52,15 @@ impl Failure {
 }
 
 impl<E: Error> From<E> for Failure {
-    /// The error with all its sources.
+    /// The error with all its sources that it does not name itself.
     fn from(error: E) -> Self {
         let mut what = error.to_string();
         let mut next = error.source();
         while let Some(source) = next {
-            what = format!("{what}: {source}");
+            let said = source.to_string();
+            if !what.contains(&said) {
+                what = format!("{what}: {said}");
+            }
             next = source.source();
         }
         Self { what, hint: None }
@@ -72,6 +81,23 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Nested {
+        #[error("no map")]
+        Cause,
+        #[error("line 1: {0}")]
+        Named(#[source] Box<Nested>),
+        #[error("unreadable")]
+        Unnamed(#[source] Box<Nested>),
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let said = |error: Nested| Failure::from(error).to_string();
+        assert_eq!(said(Nested::Named(Box::new(Nested::Cause))), "line 1: no map");
+        assert_eq!(said(Nested::Unnamed(Box::new(Nested::Cause))), "unreadable: no map");
+    }
 
     #[test]
     fn a_failure_is_one_line_with_its_hint() {

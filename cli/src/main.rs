@@ -89,9 +89,31 @@ enum Command {
     Man(complete::ManArgs),
 }
 
+impl Command {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Record(_) => "record",
+            Self::Dump(_) => "dump",
+            Self::Plan(_) => "plan",
+            Self::Kexec(_) => "kexec plan",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Also help and the version, which a full disk may refuse.
+        Err(error) => {
+            let is_printed = error.print().is_ok();
+            return ExitCode::from(if error.use_stderr() || !is_printed { 2 } else { 0 });
+        }
+    };
     let mut output = Output::new(cli.saying.verbosity());
+    let name = cli.command.name();
     let result = run(cli.command, &mut output).and_then(|outcome| output.flush().map(|()| outcome));
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -99,7 +121,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // What was printed before the failure stands before it.
             drop(output);
-            failure.print();
+            failure.or_hint(format_args!("linmap {name} --help says what it takes")).print();
             ExitCode::from(2)
         }
     }

@@ -180,3 +180,12 @@ fn a_reader_that_leaves_early_is_no_error() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
+
+#[test]
+fn help_that_can_not_be_written_is_an_error() {
+    for option in ["--help", "--version"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let status = Command::new(env!("CARGO_BIN_EXE_linmap")).arg(option).stdout(full).status();
+        assert_eq!(status.expect("linmap runs").code(), Some(2), "{option}");
+    }
+}

@@ -1,6 +1,7 @@
 //! `linmap kexec plan`: what goes where before anything is loaded.
 
 mod payload;
+mod pe;
 mod report;
 mod staging;
 mod tree;

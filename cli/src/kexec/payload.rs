@@ -6,6 +6,7 @@ use std::path::Path;
 
 use linmap_kexec::{Image, KernelFile, KernelFileError, Packing, PlacementFlag, UnpackError};
 
+use super::pe;
 use crate::failure::Failure;
 use crate::file_kind::FileKind;
 use crate::plan::size::Bytes;
@@ -53,6 +54,10 @@ impl Kernel {
             Unpacking::TooLong => {
                 Failure::new(format_args!("the kernel has more than {} MiB unpacked", LIMIT >> 20))
             }
+            Unpacking::CutShort { len, whole } => Failure::new(format_args!(
+                "the kernel is cut short: it has {len} bytes, and {whole} by its PE header"
+            ))
+            .hint("copy or build it again"),
         })
     }
 
@@ -68,6 +73,9 @@ impl Kernel {
             if bytes.len() as u64 > LIMIT {
                 return Err(Unpacking::TooLong);
             }
+        }
+        if let Some(whole) = pe::file_len(&bytes).filter(|whole| *whole > bytes.len() as u64) {
+            return Err(Unpacking::CutShort { len: bytes.len() as u64, whole });
         }
         Ok(Self { image, bytes, packing: kind.packing(), is_zboot: kind.is_zboot() })
     }
@@ -103,6 +111,7 @@ impl Kernel {
 enum Unpacking {
     Crate(UnpackError),
     TooLong,
+    CutShort { len: u64, whole: u64 },
 }
 
 impl From<UnpackError> for Unpacking {

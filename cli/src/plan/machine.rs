@@ -89,7 +89,7 @@ impl Machine {
                 Ok(None)
             }
             InputKind::UefiText => {
-                let (bytes, lines) = uefi_text::descriptors(input.text());
+                let (bytes, lines) = uefi_text::descriptors(input.text())?;
                 let map = UefiMap::new(&bytes, uefi_text::DESCRIPTOR);
                 self.fill_from_uefi(map.map_err(|error| uefi_failure(&error, &lines))?, &lines)?;
                 Ok(None)

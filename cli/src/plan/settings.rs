@@ -13,7 +13,7 @@ use crate::failure::Failure;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MapOptions {
     /// The granule [default: 4k]
-    #[arg(long)]
+    #[arg(long, ignore_case = true)]
     pub granule: Option<GranuleName>,
     /// Bits of virtual address of the kernel's half [default: 48]
     #[arg(long, value_name = "BITS")]

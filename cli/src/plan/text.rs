@@ -26,7 +26,7 @@ pub fn write(
     let model = machine.model.as_ref().map_or(String::new(), |model| format!(", {model}"));
     output.line(format_args!(
         "{HEADING}{}{HEADING:#}: {}{}",
-        input.name,
+        printable(&input.name),
         input.kind.name(),
         printable(&model)
     ))?;

@@ -94,6 +94,9 @@ const ATTRIBUTES: [(&str, u64); 6] = [
     ("RUN", 1 << 63),
 ];
 
+/// What begins a line of Linux's log, behind the time.
+const LOG: &str = "efi: ";
+
 /// A line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Descriptor {
@@ -109,16 +112,24 @@ pub fn is_descriptor(line: &str) -> bool {
 }
 
 /// Returns the descriptors of `text` as bytes of 40 each, and the number of the line of each.
-pub fn descriptors(text: &str) -> (Vec<u8>, Vec<usize>) {
+///
+/// # Errors
+/// A line has a range, but is no descriptor. In a log such lines may be others' than UEFI's.
+pub fn descriptors(text: &str) -> Result<(Vec<u8>, Vec<usize>), Failure> {
     let (mut bytes, mut lines) = (Vec::new(), Vec::new());
+    let is_log = text.lines().find(|line| is_descriptor(line)).is_some_and(|line| line.contains(LOG));
     for (number, line) in (1..).zip(text.lines()) {
+        let has_range = line.split(is_separator).any(looks_like_range);
         if let Some(Descriptor { kind, start, pages, attributes }) = parse(line) {
             let words = [u64::from(kind), start, 0, pages, attributes];
             bytes.extend(words.into_iter().flat_map(u64::to_le_bytes));
             lines.push(number);
+        } else if has_range && line.contains(LOG) == is_log {
+            return Err(Failure::new(format_args!("line {number}: a range that is no descriptor"))
+                .hint("it needs a type, its first and last address in order, and as many pages"));
         }
     }
-    (bytes, lines)
+    Ok((bytes, lines))
 }
 
 /// Returns the map that `bytes` hold.
@@ -129,12 +140,11 @@ pub fn map_of(bytes: &[u8]) -> Result<UefiMap<'_>, Failure> {
 
 fn parse(line: &str) -> Option<Descriptor> {
     // Of Linux's log: what follows `efi:`, behind the time.
-    let (line, is_log) = match line.split_once("efi: ") {
+    let (line, is_log) = match line.split_once(LOG) {
         Some((_, rest)) => (rest, true),
         None => (line, false),
     };
-    let words = line.split(|at: char| at.is_whitespace() || "[]=()*".contains(at));
-    let range = words.clone().find_map(range)?;
+    let range = line.split(is_separator).find_map(range)?;
     let in_brackets = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     match in_brackets.filter(|_| is_log) {
         Some((fields, _)) => {
@@ -173,6 +183,16 @@ fn parse(line: &str) -> Option<Descriptor> {
 fn of_range(kind: u32, start: u64, end: u64, attributes: u64) -> Option<Descriptor> {
     let len = end.checked_sub(start)?;
     Some(Descriptor { kind, start, pages: len.div_ceil(PAGE), attributes })
+}
+
+fn is_separator(at: char) -> bool {
+    at.is_whitespace() || "[]=()*".contains(at)
+}
+
+/// Whether `word` is `START-END`, also one that can't be read.
+fn looks_like_range(word: &str) -> bool {
+    let begins = |text: &str| text.len() >= 8 && text.starts_with(|at: char| at.is_ascii_hexdigit());
+    word.split_once('-').is_some_and(|(start, end)| begins(start) && begins(end))
 }
 
 /// Reads `START-END`, each at least 8 hexadecimal digits.
@@ -237,6 +257,26 @@ mod tests {
         ] {
             assert_eq!(parse(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_with_a_range_that_is_no_descriptor_is_an_error_by_its_number() {
+        let good = "Available  0000000040000000-000000007FFFFFFF 0000000000040000 000000000000000F";
+        for bad in [
+            "Available  0000000080000000-00000000BFFFFFFF 0000000000000001 000000000000000F",
+            "Available  00000000BFFFFFFF-0000000080000000 0000000000040000 000000000000000F",
+            "Available  00000000800000zz-00000000BFFFFFFF 0000000000040000 000000000000000F",
+            "Bogus_Typ  0000000080000000-00000000BFFFFFFF 0000000000040000 000000000000000F",
+            "Available  0000000080000000-00000000BFFFFFFF 00000000000040000 000000000000000F",
+            "Available  0000000080000000-FFFFFFFFFFFFFFFF 0000000000040000 000000000000000F",
+        ] {
+            let error = descriptors(&format!("{good}\n\n{bad}\n")).unwrap_err().to_string();
+            assert!(error.starts_with("line 3: "), "{bad}: {error}");
+        }
+        // Others' lines in Linux's log.
+        let log = "[    0.0] efi:   0x000040000000-0x00007fffffff [Conventional|   |WB|WT|WC|UC]\n\
+                   [    0.0]   node   0: [mem 0x0000000040000000-0x00000000bfffffff]\n";
+        assert_eq!(descriptors(log).unwrap().1, [1]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Board {
     }
 
     /// From now on CPUs access memory through a tree between the instructions of code under test,
-    /// and update its leaves.
+    /// and before it opens a table, and update leaves of the tree.
     pub fn set_walkers(&self, walkers: Walkers) {
         self.shared.state().walkers = Some(walkers);
     }

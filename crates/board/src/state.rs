@@ -77,6 +77,15 @@ impl State {
         self.walkers = Some(walkers);
     }
 
+    /// Lets the walkers access memory before code under test reads a table, some of the times.
+    // Without `sync`, which compares whole tables: an entry that walkers reach has no store that
+    // the machine lacks, but for those of an event that is under way.
+    fn accesses_to_read(&mut self) {
+        if let Some(walkers) = &mut self.walkers {
+            walkers.access_at_times(&mut self.machine, &mut self.memory);
+        }
+    }
+
     /// Lets an event happen, and stores what it stores to memory as well.
     pub fn event_in_memory(&mut self, event: Event) {
         self.sync();
@@ -202,6 +211,7 @@ impl State {
 
     /// Opens a frame, which the CPU uses from now on if it reaches it through the MMU.
     pub fn open(&mut self, open: OpenFrame) -> NonNull<u64> {
+        self.accesses_to_read();
         if let Some(va) = open.va {
             let len = self.granule();
             self.event(Event::Access { cpu: open.cpu, va, kind: Use::Write, pa: open.frame });

@@ -149,6 +149,13 @@ impl Walkers {
         }
     }
 
+    /// As [`access`](Self::access), one time in eight.
+    pub(crate) fn access_at_times(&mut self, machine: &mut Machine, memory: &mut Memory) {
+        if self.below(8) == 0 {
+            self.access(machine, memory);
+        }
+    }
+
     fn access_page(&mut self, machine: &mut Machine, memory: &mut Memory, cpu: usize, va: Va, writes: bool) {
         let held = self.walkers[cpu].held.iter().position(|held| held.first <= va.0 && va.0 <= held.last);
         if let Some(nth) = held {

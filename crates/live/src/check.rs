@@ -17,5 +17,6 @@ mod short_plan;
 mod steps;
 mod together;
 mod updates;
+mod valid_again;
 
 pub(crate) use steps::{Author, check};

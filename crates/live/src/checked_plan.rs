@@ -26,7 +26,8 @@ impl<'b> Plan<'b> {
     /// The plan and the first rule that it breaks. Such a plan can only be abandoned.
     #[inline(always)]
     pub fn check<W: TableWindow>(self, window: &mut W) -> Result<CheckedPlan<'b>, (Self, Refused)> {
-        match check(self.context(), self.exclusivity(), Author::Planner, self.steps(), window) {
+        let author = Author::Planner(self.outcome());
+        match check(self.context(), self.exclusivity(), author, self.steps(), window) {
             Ok(()) => Ok(CheckedPlan::new(self)),
             Err(refused) => Err((self, refused)),
         }

@@ -16,6 +16,7 @@ use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::step::{Edit, Step};
 use crate::uniform::uniform_below;
+use crate::uniform_updated::uniform_or_updated;
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -30,6 +31,8 @@ enum Phase {
     Break,
     /// Stores the larger leaves where the smaller ones are invalid, or on a parked tree.
     Make,
+    /// As `Make`, where hardware may have updated the smaller leaves since they were looked at.
+    Remake,
 }
 
 /// The longest contiguous run above the level of pages: 32 blocks of 32 or 512 MiB.
@@ -80,7 +83,11 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let breaks = self.exclusivity.breaks_sizes(self.context.bbm);
         // The new blocks are in use by all CPUs before the second phase makes them runs.
-        let phases = if breaks { [Phase::Break, Phase::Make] } else { [Phase::Blocks, Phase::Runs] };
+        let phases = match (breaks, self.context.updates.is_on()) {
+            (true, false) => [Phase::Break, Phase::Make],
+            (true, true) => [Phase::Break, Phase::Remake],
+            (false, _) => [Phase::Blocks, Phase::Runs],
+        };
         let mut runs = self.fold_below(top, first, last, phases[0])?;
         let removed = self.script.len();
         self.settle()?;
@@ -141,7 +148,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     runs |= self.fold_leaves(node, start, step, phase)?;
                 }
             } else {
-                self.look_at_group(node, step, entries.clone(), &mut group, first, last);
+                self.look_at_group(node, step, entries.clone(), &mut group, (first, last), phase);
                 self.fold_group(node, &group, phase)?;
                 runs |= group.becomes_run;
                 for index in entries {
@@ -174,6 +181,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// be one and are not. Returns whether they can.
     #[inline(always)]
     fn fold_leaves(&mut self, node: Node, start: usize, run: usize, phase: Phase) -> Result<bool, PlanError> {
+        if phase == Phase::Remake && self.read(node, start).is_valid() {
+            return self.remake_leaves(node, start, run);
+        }
         let shift = node.shift;
         let lead = self.look(node, start, start + run - 1, |entries| {
             let first = *entries.first()?;
@@ -193,12 +203,24 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                 self.invalidate_leaves(node, start, run);
             }
             Phase::Break => {}
-            Phase::Make => {
+            // No hardware updates an invalidated leaf.
+            Phase::Make | Phase::Remake => {
                 let set = CONTIGUOUS | lead.0 & VALID_BIT;
                 self.store(node, start, run, Edit::Bits { clear: 0, set })?;
             }
         }
         Ok(true)
+    }
+
+    /// Makes a run of leaves that are valid in memory, if the plan makes them invalid before.
+    #[cold]
+    #[inline(never)]
+    fn remake_leaves(&mut self, node: Node, start: usize, run: usize) -> Result<bool, PlanError> {
+        let broken = self.is_broken(node, start);
+        if broken {
+            self.store(node, start, run, Edit::Bits { clear: 0, set: CONTIGUOUS | VALID_BIT })?;
+        }
+        Ok(broken)
     }
 
     /// Folds below a table that stays.
@@ -233,12 +255,13 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         run: usize,
         entries: RangeInclusive<usize>,
         group: &mut Group,
-        first: u64,
-        last: u64,
+        (first, last): (u64, u64),
+        phase: Phase,
     ) {
         let geometry = self.context.geometry;
         group.folded.clear();
         group.becomes_run = false;
+        let mut leaves_broken = None;
         for index in entries {
             if node.va(index) < first || node.last(index) > last {
                 continue;
@@ -246,14 +269,26 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             if group.folded.is_empty() {
                 group.index = index;
             }
-            let found = self.read(node, index);
+            let is_second = phase == Phase::Runs && self.context.updates.is_on();
+            let found = if is_second { self.planned(node, index) } else { self.read(node, index) };
             group.folded.push(match (entry(geometry, node.level, found), node.level.next()) {
-                (Entry::Leaf(_), _) => found.0 & !CONTIGUOUS,
-                (Entry::Table(table), Some(next)) if geometry.has_leaf(node.level) => {
-                    match uniform_below(self.context, self.window, found, table, next) {
-                        Some((attributes, pa)) => leaf(geometry, node.level, attributes, pa).0,
-                        None => 0,
+                (Entry::Leaf(_), _) => {
+                    if phase == Phase::Remake && found.is_valid() {
+                        leaves_broken = Some(self.is_broken(node, index));
                     }
+                    found.0 & !CONTIGUOUS
+                }
+                (Entry::Table(table), Some(next)) if geometry.has_leaf(node.level) => {
+                    let whole = match phase {
+                        Phase::Remake if self.is_broken(node, index) => {
+                            uniform_or_updated(self.context, self.window, table, next)
+                        }
+                        Phase::Remake => None,
+                        // The first round found leaves in it that differ.
+                        Phase::Runs if is_second => None,
+                        _ => uniform_below(self.context, self.window, found, table, next),
+                    };
+                    whole.map_or(0, |(attributes, pa)| leaf(geometry, node.level, attributes, pa).0)
                 }
                 _ => 0,
             });
@@ -264,7 +299,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         let lead = Descriptor(group.folded[0]);
         if let Entry::Leaf(pa) = entry(geometry, node.level, lead) {
             let aligned = pa.0 & (((run as u64) << node.shift) - 1) == 0;
-            group.becomes_run = aligned && are_consecutive(&group.folded, node.shift);
+            // Valid leaves of the group are broken if it becomes a run, and only then.
+            group.becomes_run =
+                leaves_broken.unwrap_or_else(|| aligned && are_consecutive(&group.folded, node.shift));
         }
     }
 
@@ -278,6 +315,15 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             };
         }
         let geometry = self.context.geometry;
+        if phase == Phase::Remake
+            && group.becomes_run
+            && let Some(lead) = group.folded.first()
+        {
+            // As one store: hardware may have updated single entries.
+            let first = Descriptor(lead | CONTIGUOUS);
+            let write = Edit::Write { first, step: 1 << node.shift };
+            return self.store(node, group.index, group.folded.len(), write);
+        }
         for (nth, folded) in group.folded.iter().enumerate() {
             let (index, folded) = (group.index + nth, Descriptor(*folded));
             if folded.0 == 0 {
@@ -303,7 +349,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
                     self.store(node, index, 1, Edit::Bits { clear: VALID_BIT, set: 0 })?;
                     self.invalidate_leaves(node, index, 1);
                 }
-                (Phase::Make, _) => {
+                (Phase::Make | Phase::Remake, _) => {
                     let first = Descriptor(folded.0 | common);
                     self.store(node, index, 1, Edit::Write { first, step: 0 })?;
                 }

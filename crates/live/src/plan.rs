@@ -20,18 +20,29 @@ pub struct Plan<'b> {
     context: &'b mut TreeContext,
     exclusivity: Exclusivity,
     foldable: Foldable,
+    outcome: Outcome,
     steps: &'b [Step],
 }
 
 /// Whether leaves may become larger where a plan changes attributes.
-// Four bytes, like `Exclusivity`.
+// Two bytes, like `Outcome`, so that a plan has no padding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
+#[repr(u16)]
 pub(crate) enum Foldable {
     /// No larger leaf could lie in the plan's range.
     No,
     /// Unknown.
     Perhaps,
+}
+
+/// What a plan leaves of what its range translates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub(crate) enum Outcome {
+    /// Everything that was valid is valid again at the end.
+    Mapped,
+    /// Entries may be invalid at the end.
+    Unmapped,
 }
 
 impl<'b> Plan<'b> {
@@ -40,9 +51,10 @@ impl<'b> Plan<'b> {
         context: &'b mut TreeContext,
         exclusivity: Exclusivity,
         foldable: Foldable,
+        outcome: Outcome,
         steps: &'b [Step],
     ) -> Self {
-        Self { context, exclusivity, foldable, steps }
+        Self { context, exclusivity, foldable, outcome, steps }
     }
 
     /// Returns whether leaves in the plan's range may become larger when the plan, which changes
@@ -62,6 +74,11 @@ impl<'b> Plan<'b> {
     #[inline(always)]
     pub(crate) fn exclusivity(&self) -> Exclusivity {
         self.exclusivity
+    }
+
+    #[inline(always)]
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use crate::entry::CONTIGUOUS;
 use crate::exclusivity::Exclusivity;
 use crate::invalidate::{Span, Spans};
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::scope::Scope;
 use crate::script::{Script, store_of};
@@ -40,6 +41,8 @@ pub(crate) struct Planner<'p, 'b, W, F> {
     /// Whether leaves in the range of the edit may become larger when their attributes have
     /// changed.
     pub may_fold: bool,
+    /// What the plan leaves of what its range translates.
+    pub outcome: Outcome,
 }
 
 impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
@@ -66,6 +69,7 @@ impl<'p, 'b, W: TableWindow, F: FrameSource> Planner<'p, 'b, W, F> {
             root_start: 0,
             top: context.top,
             may_fold: false,
+            outcome: Outcome::Mapped,
         }
     }
 

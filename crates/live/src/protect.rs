@@ -3,17 +3,18 @@
 use core::ops::Range;
 
 use linmap_vmsa::id::BbmLevel;
-use linmap_vmsa::{Execute, Level, Regime, Va};
+use linmap_vmsa::{Descriptor, Execute, Level, Regime, Va};
 
 use crate::change::Change;
 use crate::entry::{CONTIGUOUS, Entry, PAGE_BIT, VALID_BIT, entry};
 use crate::exclusivity::Exclusivity;
 use crate::gather::is_writable;
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::split::{Cut, Phase};
-use crate::step::Edit;
+use crate::step::{Edit, Step};
 use linmap_table::FrameSource;
 use linmap_table::TableWindow;
 
@@ -54,6 +55,9 @@ const fn is_both(bits: u64, never: u64) -> bool {
     is_writable(bits) && bits & never != never
 }
 
+/// Makes a run invalid until it is stored again.
+const BREAK: Edit = Edit::Bits { clear: VALID_BIT, set: 0 };
+
 /// The shortest contiguous run of any granule.
 const SHORTEST_RUN: usize = 16;
 
@@ -90,25 +94,52 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// over them.
     #[inline(never)]
     pub fn protect(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
-        self.protect_bits(first, last, &BitChange::of(change))
+        let change = BitChange::of(change);
+        // The check asks in debug builds alone, since hardware updates nothing here.
+        if cfg!(debug_assertions) && change.invalidates {
+            self.outcome = Outcome::Unmapped;
+        }
+        self.protect_bits(first, last, &change, Some((change.clear, change.set)))
     }
 
     /// [`protect`](Self::protect) in any regime.
     pub fn protect_in_regime(&mut self, first: u64, last: u64, change: Change) -> Result<(), PlanError> {
         let regime = self.context.geometry.regime();
-        self.protect_bits(first, last, &BitChange::in_regime(change, regime))
+        self.protect_once(first, last, &BitChange::in_regime(change, regime))
     }
 
     /// Plans to clear and set bits of all leaves in `first..=last` that are no permissions, after
     /// splitting those at the ends that reach over them.
     pub fn mark(&mut self, first: u64, last: u64, clear: u64, set: u64) -> Result<(), PlanError> {
         let change = BitChange { clear, set, never: 0, invalidates: false };
-        self.protect_bits(first, last, &change)
+        self.protect_once(first, last, &change)
+    }
+
+    /// Plans a change in any regime. Where hardware updates leaves, it decides first which of those
+    /// that reach over the ends of the range stay as they are.
+    fn protect_once(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
+        if change.invalidates {
+            self.outcome = Outcome::Unmapped;
+        }
+        let wanted = (change.clear, change.set);
+        if !self.context.updates.is_on() {
+            return self.protect_bits(first, last, change, Some(wanted));
+        }
+        match self.without_spared(first, last, wanted)? {
+            Some((first, last)) => self.protect_bits(first, last, change, None),
+            None => Ok(()),
+        }
     }
 
     #[inline(always)]
-    fn protect_bits(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
-        self.split(Cut::Ends { first, last, wanted: Some((change.clear, change.set)) })?;
+    fn protect_bits(
+        &mut self,
+        first: u64,
+        last: u64,
+        change: &BitChange,
+        wanted: Option<(u64, u64)>,
+    ) -> Result<(), PlanError> {
+        self.split(Cut::Ends { first, last, wanted })?;
         self.order_runs()?;
         self.protect_leaves_in(first, last, change)
     }
@@ -119,11 +150,26 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     fn protect_leaves_in(&mut self, first: u64, last: u64, change: &BitChange) -> Result<(), PlanError> {
         let top = self.top;
         if self.exclusivity.breaks_runs(self.context.bbm) && !self.is_page_outside_runs(first, last) {
-            self.protect_below(top, first, last, change, Phase::Break)?;
-            self.settle()?;
-            return self.protect_below(top, first, last, change, Phase::Make);
+            return self.protect_by_breaks(top, first, last, change);
         }
         self.protect_below(top, first, last, change, Phase::InPlace)
+    }
+
+    /// As [`protect_below`](Self::protect_below), where valid runs change by break-before-make.
+    #[inline(never)]
+    fn protect_by_breaks(
+        &mut self,
+        top: Node,
+        first: u64,
+        last: u64,
+        change: &BitChange,
+    ) -> Result<(), PlanError> {
+        let from = self.script.len();
+        self.protect_below(top, first, last, change, Phase::Break)?;
+        let broken = from..self.script.len();
+        self.settle()?;
+        // A run that becomes invalid stays so.
+        if change.invalidates { Ok(()) } else { self.remake_runs(broken, change) }
     }
 
     /// Returns whether the range is one page that is not part of a run: it changes in place.
@@ -306,11 +352,12 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         {
             return self.protect_runs(node, lead, end, (clear, set), seen, phase);
         }
-        self.protect_stretch(node, lead, end, (clear, set), seen, phase)
+        self.protect_stretch(node, lead, end, (clear, set), seen)
     }
 
     /// Plans to change the leaves `lead..=end` at BBM level 0, run by run. A valid run that changes
     /// is made invalid first; other runs may be invalid, or have the attributes already.
+    #[inline(never)]
     fn protect_runs(
         &mut self,
         node: Node,
@@ -329,9 +376,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             // Hardware updates any entry for the run: one that changes is enough.
             if self.look(node, index, last, |entries| entries.iter().any(changes)) {
                 if found.is_contiguous() && found.is_valid() {
-                    self.remake_run(node, index, last, masks, phase)?;
+                    self.remake_run(node, index, last, phase)?;
                 } else {
-                    self.protect_stretch(node, index, last, masks, seen, phase)?;
+                    self.protect_stretch(node, index, last, masks, seen)?;
                 }
             }
             index = last + 1;
@@ -341,26 +388,34 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to change a valid contiguous run at BBM level 0, where its entries must not differ
     /// while they are valid (Arm ARM D8.7.1).
-    fn remake_run(
-        &mut self,
-        node: Node,
-        first: usize,
-        last: usize,
-        (clear, set): (u64, u64),
-        phase: Phase,
-    ) -> Result<(), PlanError> {
+    fn remake_run(&mut self, node: Node, first: usize, last: usize, phase: Phase) -> Result<(), PlanError> {
         let count = last - first + 1;
         match phase {
-            Phase::InPlace | Phase::Unfold | Phase::Gather => {
+            Phase::InPlace | Phase::Make | Phase::Unfold | Phase::Gather => {
                 Err(PlanError::RunInUse { va: Va(node.va(first)) })
             }
             Phase::Break => {
-                self.store(node, first, count, Edit::Bits { clear: VALID_BIT, set: 0 })?;
+                self.store(node, first, count, BREAK)?;
                 self.invalidate_leaves(node, first, count);
                 Ok(())
             }
-            Phase::Make => self.store(node, first, count, Edit::Bits { clear, set: set | VALID_BIT }),
         }
+    }
+
+    /// Plans to make the runs valid again, with the change, that the steps `broken` make invalid.
+    fn remake_runs(&mut self, broken: Range<usize>, change: &BitChange) -> Result<(), PlanError> {
+        let edit = Edit::Bits { clear: change.clear, set: change.set | VALID_BIT };
+        for at in broken {
+            if let Some(Step::Store(store)) = self.script.steps().get(at).copied()
+                && store.edit == BREAK
+            {
+                let shift = self.context.shift(store.level);
+                let base = store.va.0.wrapping_sub(u64::from(store.index) << shift);
+                let node = Node { table: store.table, base, shift, level: store.level };
+                self.store(node, store.index.into(), store.count.into(), edit)?;
+            }
+        }
+        Ok(())
     }
 
     /// Plans to change some of the leaves `lead..=end` in place.
@@ -372,22 +427,28 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         end: usize,
         (clear, set): (u64, u64),
         seen: Seen,
-        phase: Phase,
     ) -> Result<(), PlanError> {
-        if phase == Phase::Make {
-            return Ok(());
-        }
         let count = end - lead + 1;
         self.store(node, lead, count, Edit::Bits { clear, set })?;
         if self.exclusivity == Exclusivity::Parked {
             return Ok(());
         }
-        // No TLB holds an invalid entry, and an unchanged one may stay there.
-        let held = |bits: &u64| bits & VALID_BIT != 0 && bits & !clear | set != *bits;
-        if seen.and & VALID_BIT != 0 || self.look(node, lead, end, |entries| entries.iter().any(held)) {
+        if seen.and & VALID_BIT != 0 || self.changes_valid(node, lead, end, (clear, set)) {
             self.invalidate_leaves(node, lead, count);
         }
         Ok(())
+    }
+
+    /// Returns whether a valid leaf of `lead..=end` changes, as hardware may have updated it. No
+    /// TLB holds an invalid entry, and an unchanged one may stay there.
+    #[inline(never)]
+    fn changes_valid(&mut self, node: Node, lead: usize, end: usize, (clear, set): (u64, u64)) -> bool {
+        let context = self.context;
+        let changes = |bits: &u64| {
+            let bits = context.updates.of_leaf(context.geometry.regime(), Descriptor(*bits)).0;
+            bits & VALID_BIT != 0 && bits & !clear | set != bits
+        };
+        self.look(node, lead, end, |entries| entries.iter().any(changes))
     }
 
     /// Returns `lead..=end` extended to whole contiguous runs within `from..=to`, since the entries

@@ -151,6 +151,21 @@ pub enum BrokenRule {
         /// The table.
         table: Pa,
     },
+    /// The plan makes an entry invalid and never valid again, and is not asked to.
+    #[error(
+        "entry {index} of the level {level} table at {table}, for {va}, becomes invalid and is never made \
+         valid again"
+    )]
+    LeftInvalid {
+        /// First address that the entry translates.
+        va: Va,
+        /// The table.
+        table: Pa,
+        /// The table's level.
+        level: Level,
+        /// The entry's index.
+        index: usize,
+    },
     /// Only a part of a contiguous run changes, or its entries would differ (D8.7.1).
     #[error(
         "entry {index} of the level {level} table at {table}, for {va}: only a part of a contiguous run \

@@ -10,6 +10,7 @@ use crate::exclusivity::Exclusivity;
 use crate::gather::{gather, is_writable};
 use crate::invalidate::{Span, by_va};
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::scope::Scope;
@@ -51,6 +52,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     /// their invalidation, the new ones are stored.
     #[inline(never)]
     pub fn rewrite(&mut self, first: u64, last: u64, rewrite: &Rewrite) -> Result<(), PlanError> {
+        if rewrite.clear & VALID_BIT != 0 {
+            self.outcome = Outcome::Unmapped;
+        }
         let top = self.lowest(first, last);
         if let Some(to) = rewrite.to
             && top.level == Level::L3
@@ -222,7 +226,9 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
         }
         let attributes = attributes_beside(self.context.address_bits, lead) & !rewrite.clear | rewrite.set;
         let new = leaf(geometry, node.level, attributes, pa).0 | lead.0 & CONTIGUOUS;
-        if new == lead.0 {
+        // The decision must be the same in both rounds, whatever hardware updates between them.
+        let is_updated = (rewrite.clear | rewrite.set) & self.context.updatable(lead) != 0;
+        if new == lead.0 && !is_updated {
             return Ok(None);
         }
         if self.context.scope != Scope::Vmid && is_writable(new) && self.is_executable(Descriptor(new)) {

@@ -34,7 +34,7 @@ pub(crate) enum Cut {
 impl Cut {
     /// Whether a leaf at `level`, or a run of them, for `start..=end` is cut.
     #[inline(always)]
-    fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
+    pub(crate) fn cuts(self, level: Level, is_run: bool, start: u64, end: u64) -> bool {
         match self {
             Self::Ends { first, last, .. } => {
                 (start < first && first <= end) || (start <= last && last < end)
@@ -74,7 +74,7 @@ impl Cut {
 
     /// Returns whether a leaf needs no cut because it has the attributes already.
     #[inline(always)]
-    fn spares(self, descriptor: Descriptor) -> bool {
+    pub(crate) fn spares(self, descriptor: Descriptor) -> bool {
         match self {
             Self::Ends { wanted: Some((clear, set)), .. } => {
                 descriptor.0 & clear == 0 && descriptor.0 & set == set
@@ -221,6 +221,21 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
     pub(crate) fn foreign(&self, node: Node, index: usize, found: Descriptor) -> PlanError {
         let Node { table, level, .. } = node;
         PlanError::Foreign { va: Va(node.va(index)), table, level, index, found }
+    }
+
+    /// Returns the first entry and the number of entries of the leaf `found` at `index`, or of the
+    /// run that it is part of, and what they are together.
+    pub(crate) fn leaf_around(
+        &mut self,
+        node: Node,
+        index: usize,
+        found: Descriptor,
+    ) -> Result<(usize, usize, Descriptor), PlanError> {
+        if !found.is_contiguous() {
+            return Ok((index, 1, found));
+        }
+        let run = self.run_around(node, index, found)?;
+        Ok((run.index, run.count, run.gathered.lead))
     }
 
     /// Returns the run that the leaf at `index` is part of, whose entries must be consecutive.

@@ -470,8 +470,9 @@ impl LiveTree {
         let mut planner = Planner::new(&self.context, exclusivity, &mut script, window, frames);
         let planned = edit(&mut planner).and_then(|()| planner.finish());
         let foldable = if planner.may_fold { Foldable::Perhaps } else { Foldable::No };
+        let outcome = planner.outcome;
         match planned {
-            Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, script.written())),
+            Ok(()) => Ok(Plan::new(&mut self.context, exclusivity, foldable, outcome, script.written())),
             Err(error) => {
                 abandon(self.context.geometry, script.written(), window, frames);
                 Err(error)

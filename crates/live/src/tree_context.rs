@@ -7,6 +7,7 @@ use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::tlbi::RangeOperand;
 use linmap_vmsa::{Descriptor, Geometry, HardwareUpdates, LINEAR_SPAN, Level, Pa, Va, VaRange};
 
+use crate::gather::{ACCESSED, updated_bits};
 use crate::half::Half;
 use crate::node::Node;
 use crate::plan_error::PlanError;
@@ -441,6 +442,15 @@ impl TreeContext {
             return PlanError::OutsidePart { range, part };
         }
         PlanError::OutsideHalf { range, base: Va(self.base()), bits: self.geometry.va_bits() }
+    }
+
+    /// The bits that hardware may change in `leaf`.
+    pub const fn updatable(&self, leaf: Descriptor) -> u64 {
+        match self.updates {
+            HardwareUpdates::Off => 0,
+            HardwareUpdates::Accessed => ACCESSED,
+            HardwareUpdates::AccessedAndDirty => updated_bits(leaf.0),
+        }
     }
 
     /// How many entries at `level` make a contiguous run, where the table is long enough for one.

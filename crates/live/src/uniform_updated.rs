@@ -25,12 +25,46 @@ pub(crate) fn uniform_updated<W: TableWindow>(
     level: Level,
     value: impl Fn(Descriptor) -> Descriptor + Copy,
 ) -> Option<(u64, Pa)> {
+    let (whole, _) = whole(context, window, table, level, value)?;
+    Some(whole)
+}
+
+/// As [`uniform_updated`], whatever hardware has updated: returns the attributes of the first leaf.
+#[cold]
+#[inline(never)]
+pub(crate) fn uniform_or_updated<W: TableWindow>(
+    context: &TreeContext,
+    window: &mut W,
+    table: Pa,
+    level: Level,
+) -> Option<(u64, Pa)> {
+    let regime = context.geometry.regime();
+    let updated = |leaf: Descriptor| {
+        if leaf.is_valid() { context.updates.of_leaf(regime, leaf) } else { leaf }
+    };
+    let ((_, pa), first) = whole(context, window, table, level, updated)?;
+    Some((first, pa))
+}
+
+/// Returns the one leaf that translates what the table does, and the attributes of its first leaf
+/// as they are in memory.
+fn whole<W: TableWindow>(
+    context: &TreeContext,
+    window: &mut W,
+    table: Pa,
+    level: Level,
+    value: impl Fn(Descriptor) -> Descriptor + Copy,
+) -> Option<((u64, Pa), u64)> {
     // SAFETY: by the promise of `LiveTree::new` the window reaches every table of the tree.
     let entries = unsafe { window.open(level, table) };
     let whole = as_one_leaf(context, window, entries, level, value);
     window.close(level);
     whole
 }
+
+/// What is at an entry: the attributes and the address that are compared, the attributes of the
+/// first leaf in memory, and the number of entries.
+type Part = ((u64, Pa), u64, usize);
 
 /// [`uniform_updated`] of a table that is open at `entries`.
 fn as_one_leaf<W: TableWindow>(
@@ -39,21 +73,21 @@ fn as_one_leaf<W: TableWindow>(
     entries: NonNull<u64>,
     level: Level,
     value: impl Fn(Descriptor) -> Descriptor + Copy,
-) -> Option<(u64, Pa)> {
+) -> Option<((u64, Pa), u64)> {
     let shift = context.shift(level);
     let count = context.entries(level);
-    let (attributes, start, mut index) = part(context, window, entries, level, 0, value)?;
+    let ((attributes, start), first, mut index) = part(context, window, entries, level, 0, value)?;
     if start.0 & ((count as u64) << shift).wrapping_sub(1) != 0 {
         return None;
     }
     while index < count {
-        let (found, pa, more) = part(context, window, entries, level, index, value)?;
-        if (found, pa) != (attributes, Pa(start.0.wrapping_add((index as u64) << shift))) {
+        let (found, _, more) = part(context, window, entries, level, index, value)?;
+        if found != (attributes, Pa(start.0.wrapping_add((index as u64) << shift))) {
             return None;
         }
         index += more;
     }
-    Some((attributes, start))
+    Some(((attributes, start), first))
 }
 
 /// Returns the attributes, the address and the number of entries of the leaf at `index`, of the run
@@ -65,21 +99,24 @@ fn part<W: TableWindow>(
     level: Level,
     index: usize,
     value: impl Fn(Descriptor) -> Descriptor + Copy,
-) -> Option<(u64, Pa, usize)> {
+) -> Option<Part> {
     let geometry = context.geometry;
+    let said = |leaf| (attributes_of(geometry, value(leaf)), attributes_of(geometry, leaf));
     let found = read(entries, index);
     match (entry(geometry, level, found), level.next()) {
         (Entry::Leaf(pa), _) if !found.is_contiguous() => {
-            Some((attributes_of(geometry, value(found)), pa, 1))
+            let (compared, first) = said(found);
+            Some(((compared, pa), first, 1))
         }
         (Entry::Leaf(pa), _) => {
             let count = context.run(level).filter(|count| index.is_multiple_of(*count))?;
             let lead = run_lead(context, entries, level, (index, count))?;
-            Some((attributes_of(geometry, value(lead)), pa, count))
+            let (compared, first) = said(lead);
+            Some(((compared, pa), first, count))
         }
         (Entry::Table(below), Some(next)) => {
-            let (attributes, pa) = uniform_updated(context, window, below, next, value)?;
-            loses_nothing(geometry, found, attributes).then_some((attributes, pa, 1))
+            let (below, first) = whole(context, window, below, next, value)?;
+            loses_nothing(geometry, found, below.0).then_some((below, first, 1))
         }
         _ => None,
     }

@@ -6,6 +6,7 @@ use linmap_vmsa::{Descriptor, Level};
 
 use crate::entry::{Entry, entry};
 use crate::node::Node;
+use crate::plan::Outcome;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
 use crate::split::Cut;
@@ -26,6 +27,7 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
 
     /// Plans to clear everything in `first..=last`. No leaf reaches over its ends.
     pub fn unmap(&mut self, first: u64, last: u64) -> Result<(), PlanError> {
+        self.outcome = Outcome::Unmapped;
         let root = self.context.root(first);
         let lowest = self.lowest(first, last);
         // A few pages of a table, others of which stay: the tables above it stay too.

@@ -1,8 +1,13 @@
 //! Plans for trees that hardware updates: stores to leaves become atomic updates.
+//!
+//! A leaf may change between two reads of it. So a planner decides once what an entry becomes, and
+//! later rounds ask the plan so far what was decided: a second decision may differ from the first,
+//! and leave an entry that was made invalid as it is.
 
 use linmap_table::{FrameSource, TableWindow};
 use linmap_vmsa::{Descriptor, Level, Pa};
 
+use crate::entry::{Entry, VALID_BIT, entry};
 use crate::node::Node;
 use crate::plan_error::PlanError;
 use crate::planner::Planner;
@@ -107,6 +112,78 @@ impl<W: TableWindow, F: FrameSource> Planner<'_, '_, W, F> {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the plan, from this root table on, makes entry `index` of `node` invalid.
+    pub fn is_broken(&self, node: Node, index: usize) -> bool {
+        let steps = self.script.steps().get(self.root_start..).unwrap_or_default();
+        steps.iter().any(|step| match step {
+            Step::Store(store) => {
+                let breaks = matches!(
+                    store.edit,
+                    Edit::Bits { clear: VALID_BIT, set: 0 } | Edit::Write { first: Descriptor::INVALID, .. }
+                );
+                breaks
+                    && store.table == node.table
+                    && index.wrapping_sub(store.index.into()) < store.count.into()
+            }
+            _ => false,
+        })
+    }
+
+    /// Returns entry `index` of `node` as the plan, from this root table on, leaves it.
+    pub fn planned(&mut self, node: Node, index: usize) -> Descriptor {
+        let mut value = self.read(node, index);
+        for step in self.script.steps().get(self.root_start..).unwrap_or_default() {
+            if let Step::Store(store) = step
+                && store.table == node.table
+                && let nth = index.wrapping_sub(store.index.into())
+                && nth < store.count.into()
+            {
+                value = store.edit.of(value, nth);
+            }
+        }
+        value
+    }
+
+    /// Returns `first..=last` without the leaves or runs that reach over its ends and that `wanted`
+    /// changes nothing of: all bits of its first mask are clear, all bits of its second are set.
+    /// `None` if nothing is left.
+    pub fn without_spared(
+        &mut self,
+        first: u64,
+        last: u64,
+        wanted: (u64, u64),
+    ) -> Result<Option<(u64, u64)>, PlanError> {
+        let cut = Cut::Ends { first, last, wanted: Some(wanted) };
+        let mut rest = (first, last);
+        if let Some((_, end)) = self.spared(first, cut)? {
+            if end >= last {
+                return Ok(None);
+            }
+            rest.0 = end.wrapping_add(1);
+        }
+        if let Some((start, _)) = self.spared(last, cut)? {
+            if start <= rest.0 {
+                return Ok(None);
+            }
+            rest.1 = start.wrapping_sub(1);
+        }
+        Ok(Some(rest))
+    }
+
+    /// Returns the first and the last address of the leaf or run for `va`, if `cut` would cut it
+    /// but spares it.
+    fn spared(&mut self, va: u64, cut: Cut) -> Result<Option<(u64, u64)>, PlanError> {
+        let node = self.context.lowest(self.window, va);
+        let index = node.index(va);
+        let found = self.read(node, index);
+        if !matches!(entry(self.context.geometry, node.level, found), Entry::Leaf(_)) {
+            return Ok(None);
+        }
+        let (start, count, leaf) = self.leaf_around(node, index, found)?;
+        let (start, end) = (node.va(start), node.last(start + count - 1));
+        Ok((cut.cuts(node.level, count > 1, start, end) && cut.spares(leaf)).then_some((start, end)))
     }
 
     fn push_update(

@@ -98,7 +98,7 @@ pub enum UnpackError {
         needed: u64,
     },
     /// The unpacked file is not a usable image.
-    #[error("the unpacked file: {0}")]
+    #[error("the kernel: {0}")]
     Image(#[from] ImageError),
     /// An earlier call failed, so the rest of the stream is meaningless.
     #[error("unpacking failed before")]

@@ -8,6 +8,7 @@ mod hardware_updates;
 mod live;
 mod operations;
 mod parked;
+mod races;
 mod regimes;
 mod removed_tables;
 mod spaces;

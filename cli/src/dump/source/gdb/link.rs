@@ -190,9 +190,11 @@ fn is_wait(error: &io::Error) -> bool {
 
 /// Whether the place is a path and not a host and a port.
 fn is_path(place: &str) -> bool {
+    // A number that is no port is told so, and not looked for as a file.
+    let is_number = |port: &str| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
     match place.rsplit_once(':') {
-        Some((_, port)) => port.parse::<u16>().is_err(),
-        None => place.parse::<u16>().is_err(),
+        Some((_, port)) => !is_number(port),
+        None => !is_number(place),
     }
 }
 

@@ -23,7 +23,7 @@ const MIB: u64 = 1 << 20;
 const COPIES: u64 = 1 << 34;
 
 /// The setting whose area has its middle in a table at `level`, which the parts share.
-fn setting(geometry: Geometry, bbm: BbmLevel, level: Level) -> Setting {
+fn setting(geometry: Geometry, bbm: BbmLevel, level: Level, updates: HardwareUpdates) -> Setting {
     let level = level.max(geometry.start_level());
     let entries = geometry.entries(level) as u64;
     let table = entries * geometry.entry_bytes(level);
@@ -44,8 +44,19 @@ fn setting(geometry: Geometry, bbm: BbmLevel, level: Level) -> Setting {
         window_leaves: Leaves::Pages,
         range_invalidation: false,
         asid: (!geometry.regime().is_stage_2()).then_some(7),
-        updates: HardwareUpdates::Off,
-        seed: 0,
+        updates,
+        seed: 1,
+    }
+}
+
+/// The access of memory that is written: clean at first where hardware marks the first write.
+fn writable(setting: Setting) -> Access {
+    let tracks = setting.updates == HardwareUpdates::AccessedAndDirty;
+    match (setting.geometry.regime().is_stage_2(), tracks) {
+        (false, true) => Access::UserReadWriteClean,
+        (false, false) => Access::UserReadWrite,
+        (true, true) => Access::GuestReadWriteClean,
+        (true, false) => Access::GuestReadWrite,
     }
 }
 
@@ -53,7 +64,8 @@ fn setting(geometry: Geometry, bbm: BbmLevel, level: Level) -> Setting {
 fn initial(setting: Setting, pages: [u64; EDITORS], leaves: Leaves) -> [Op; EDITORS] {
     let half = setting.area_len / 2;
     let granule = setting.geometry.granule().bytes();
-    let map = |at, len| Op::Map { at, len, shift: 0, attributes: Attributes::USER_DATA, leaves };
+    let attributes = Attributes { access: writable(setting), ..setting.fitting(Attributes::USER_DATA) };
+    let map = |at, len| Op::Map { at, len, shift: 0, attributes, leaves };
     let [below, above] = pages.map(|pages| (pages * granule).min(half));
     [map(half - below, below), map(half, above)]
 }
@@ -152,11 +164,10 @@ editor!(SpacePart<'_>);
 editor!(AddressSpace);
 
 impl Side {
-    fn access(&self, writable: bool) -> Access {
-        match (self.setting.geometry.regime().is_stage_2(), writable) {
-            (false, true) => Access::UserReadWrite,
+    fn access(&self, is_writable: bool) -> Access {
+        match (self.setting.geometry.regime().is_stage_2(), is_writable) {
+            (_, true) => writable(self.setting),
             (false, false) => Access::UserReadOnly,
-            (true, true) => Access::GuestReadWrite,
             (true, false) => Access::GuestReadOnly,
         }
     }
@@ -217,6 +228,7 @@ impl Side {
         };
         for (start, mut part) in self.plain.parts(at, len) {
             part.attributes.access = access.unwrap_or(part.attributes.access);
+            part.attributes = self.setting.as_updated(part.attributes);
             if let Edit::Remap(_) = edited.edit {
                 part.pa = AREA_PA + COPIES + start;
             }
@@ -226,7 +238,7 @@ impl Side {
             }
         }
         if let Edit::Map(_, writable) = edited.edit {
-            let attributes = self.attributes(writable);
+            let attributes = self.setting.as_updated(self.attributes(writable));
             self.plain.0.insert(at, Part { len, pa: AREA_PA + at, attributes, valid: true });
         }
     }
@@ -284,13 +296,14 @@ fn edit<E: Editor + Send>(
 
 /// The space of a world, whose own value changes the tree no more.
 fn space(world: &World) -> AddressSpace {
-    let Setting { geometry, bbm, asid, .. } = world.setting;
-    // SAFETY: on the model. No leaf is global.
+    let Setting { geometry, bbm, asid, updates, .. } = world.setting;
+    // SAFETY: on the model. No leaf is global. TCR and VTCR say what is updated.
     unsafe {
         match asid {
             Some(asid) => AddressSpace::user(geometry, world.tree.root(), asid, bbm),
             None => AddressSpace::guest(geometry, world.tree.root(), bbm),
         }
+        .with_hardware_updates(updates)
     }
 }
 
@@ -353,9 +366,12 @@ proptest! {
         pages in [1..700u64, 1..700u64],
         leaves in prop::sample::select(vec![Leaves::Pages, Leaves::ContiguousBlocks]),
         edits in [prop::collection::vec(edited(), 1..12), prop::collection::vec(edited(), 1..12)],
+        updates in prop::sample::select(vec![
+            HardwareUpdates::Off, HardwareUpdates::Accessed, HardwareUpdates::AccessedAndDirty,
+        ]),
         seed in any::<u64>(),
     ) {
-        let setting = setting(geometry, bbm, level);
+        let setting = Setting { seed, ..setting(geometry, bbm, level, updates) };
         let mut world = World::new(setting, &initial(setting, pages, leaves), false);
         edit_parts(&mut world, level, &edits, seed).map_err(TestCaseError::fail)?;
     }
@@ -366,7 +382,7 @@ proptest! {
 fn last_and_first(
     run: impl Fn(&mut World, &[Vec<Edited>; EDITORS], u64) -> std::result::Result<usize, String>,
 ) -> Vec<String> {
-    let setting = setting(Geometry::K4_48, BbmLevel::L0, Level::L3);
+    let setting = setting(Geometry::K4_48, BbmLevel::L0, Level::L3, HardwareUpdates::Off);
     let [below, _] = initial(setting, [4, 0], Leaves::Pages);
     let unmap = Edited { edit: Edit::Unmap, at: 0, len: 4 };
     let map = Edited { edit: Edit::Map(Leaves::Pages, true), at: 3, len: 1 };
@@ -391,7 +407,7 @@ fn two_editors_of_the_whole_space_break_rules_where_those_of_parts_do_not() {
 #[test]
 fn a_part_refuses_other_addresses_and_boundaries_inside_of_an_entry_or_run() {
     let geometry = Geometry::K4_48;
-    let setting = setting(geometry, BbmLevel::L0, Level::L3);
+    let setting = setting(geometry, BbmLevel::L0, Level::L3, HardwareUpdates::Off);
     let world = World::new(setting, &initial(setting, [512, 512], Leaves::Pages), false);
     let mut space = space(&world);
     let middle = setting.va(setting.area_len / 2);

@@ -153,6 +153,17 @@ unsafe impl<T: Cpu> Cpu for ByTurns<'_, T> {
         unsafe { self.tool.store_run(entries, count, first, step) };
     }
 
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        self.pass();
+        // SAFETY: the caller's.
+        unsafe { self.tool.compare_exchange(entry, expected, new) }
+    }
+
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
         // SAFETY: the caller's.
         unsafe { self.tool.reach(va) }

@@ -118,7 +118,7 @@ impl Setting {
 
 fn guest(access: Access) -> Access {
     match access {
-        Access::KernelReadWriteClean => Access::GuestReadWriteClean,
+        Access::KernelReadWriteClean | Access::GuestReadWriteClean => Access::GuestReadWriteClean,
         Access::KernelReadWriteDirty => Access::GuestReadWriteDirty,
         _ if access.writable() => Access::GuestReadWrite,
         _ => Access::GuestReadOnly,
@@ -161,6 +161,8 @@ pub fn attributes_of(value: u64, geometry: Geometry) -> Attributes {
             match value >> 6 & 3 {
                 0b00 if tracked => Access::KernelReadWriteDirty,
                 0b10 if tracked => Access::KernelReadWriteClean,
+                0b01 if tracked => Access::UserReadWriteDirty,
+                0b11 if tracked => Access::UserReadWriteClean,
                 0b00 => Access::KernelReadWrite,
                 0b01 => Access::UserReadWrite,
                 0b10 => Access::KernelReadOnly,
