@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Result, anyhow};
 use linmap_live::{Change, Half, LiveTree, Step, Target};
-use linmap_table::cpu::{Counted, Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Counted, Cpu, Dsb, Tlbi, exchange_entry};
 use linmap_table::{Leaves, OffsetWindow};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Access, Descriptor, Va, VaRange};
@@ -62,6 +62,16 @@ unsafe impl Cpu for HostCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's promise. Volatile, as where a walker may read the entry.
         unsafe { entry.write_volatile(descriptor.0) };
+    }
+
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's.
+        unsafe { exchange_entry(entry, expected, new) }
     }
 
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {

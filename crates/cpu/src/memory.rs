@@ -61,6 +61,18 @@ macro_rules! memory_methods {
             linmap_table::fill(entries, first.0, step);
         }
 
+        /// CAS, or LDAXR and STLXR.
+        #[inline(always)]
+        unsafe fn compare_exchange(
+            &mut self,
+            entry: NonNull<u64>,
+            expected: Descriptor,
+            new: Descriptor,
+        ) -> Result<(), Descriptor> {
+            // SAFETY: the caller's.
+            unsafe { linmap_table::cpu::exchange_entry(entry, expected, new) }
+        }
+
         #[inline(always)]
         unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
             // SAFETY: the caller promises that the address is not 0.

@@ -113,6 +113,14 @@ use crate::tree_context::TreeContext;
 /// #     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
 /// #         unsafe { entry.write_volatile(descriptor.0) }
 /// #     }
+/// #     unsafe fn compare_exchange(
+/// #         &mut self,
+/// #         entry: NonNull<u64>,
+/// #         expected: Descriptor,
+/// #         new: Descriptor,
+/// #     ) -> Result<(), Descriptor> {
+/// #         unsafe { linmap_table::cpu::exchange_entry(entry, expected, new) }
+/// #     }
 /// #     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
 /// #         NonNull::new(va.0 as *mut u64).unwrap()
 /// #     }

@@ -107,8 +107,9 @@ pub unsafe trait Cpu {
         }
     }
     /// Replaces an entry that hardware may update at the same time, if it still is `expected`: one
-    /// atomic compare-exchange, which orders what it makes visible after all stores before it. A
-    /// value that wraps another CPU passes it on.
+    /// atomic compare-exchange, which orders what it makes visible after all stores before it. The
+    /// CPU that this code runs on does so by [`exchange_entry`]; a value that wraps another CPU
+    /// passes it on.
     ///
     /// # Errors
     /// What the entry is instead. It stays as it is.
@@ -117,20 +118,12 @@ pub unsafe trait Cpu {
     /// As for [`store`](Self::store). The entry is reached through a mapping that is Normal,
     /// write-back cacheable and inner shareable, with the MMU on, as walks are: elsewhere an
     /// exclusive access may not be atomic with an update by hardware (Arm ARM B2.12).
-    // CAS with FEAT_LSE, LDAXR and STLXR without.
-    #[inline]
     unsafe fn compare_exchange(
         &mut self,
         entry: NonNull<u64>,
         expected: Descriptor,
         new: Descriptor,
-    ) -> Result<(), Descriptor> {
-        // SAFETY: the caller promises an aligned entry that is valid for reads and writes. No Rust
-        // reference leads to entries that hardware updates.
-        let entry = unsafe { AtomicU64::from_ptr(entry.as_ptr()) };
-        let exchanged = entry.compare_exchange(expected.0, new.0, Ordering::AcqRel, Ordering::Acquire);
-        exchanged.map(|_| ()).map_err(Descriptor)
-    }
+    ) -> Result<(), Descriptor>;
     /// Returns the address by which this CPU reaches what is mapped at `va`.
     ///
     /// ```compile_fail,E0133
@@ -178,6 +171,27 @@ pub unsafe trait Cpu {
     /// # Safety
     /// The roots in both TTBRs are of the size and the format that the value asks for.
     unsafe fn write_tcr(&mut self, value: u64);
+}
+
+/// [`Cpu::compare_exchange`] of the CPU that this code runs on.
+///
+/// # Errors
+/// What the entry is instead.
+///
+/// # Safety
+/// As for [`Cpu::compare_exchange`].
+// CAS with FEAT_LSE, LDAXR and STLXR without.
+#[inline]
+pub unsafe fn exchange_entry(
+    entry: NonNull<u64>,
+    expected: Descriptor,
+    new: Descriptor,
+) -> Result<(), Descriptor> {
+    // SAFETY: the caller promises an aligned entry that is valid for reads and writes. No Rust
+    // reference leads to entries that hardware updates.
+    let entry = unsafe { AtomicU64::from_ptr(entry.as_ptr()) };
+    let exchanged = entry.compare_exchange(expected.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+    exchanged.map(|_| ()).map_err(Descriptor)
 }
 
 /// Makes an invalid entry of a live table valid: the store, DSB ISHST, ISB.

@@ -171,6 +171,14 @@ mod tests {
         unsafe fn store(&mut self, _entry: NonNull<u64>, _descriptor: Descriptor) {
             unreachable!("no live table changes");
         }
+        unsafe fn compare_exchange(
+            &mut self,
+            _entry: NonNull<u64>,
+            _expected: Descriptor,
+            _new: Descriptor,
+        ) -> Result<(), Descriptor> {
+            unreachable!("no live table changes");
+        }
         unsafe fn reach(&mut self, _va: Va) -> NonNull<u64> {
             unreachable!("nothing is accessed");
         }

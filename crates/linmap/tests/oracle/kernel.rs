@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use linmap::{Editor, MemblockRecord, ParkError, Pause};
 use linmap_memblock::Memblock;
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Cpu, Dsb, Tlbi, exchange_entry};
 use linmap_table::{FrameSource, OffsetWindow, PhysicalMemory};
 use linmap_vmsa::{Descriptor, Va};
 
@@ -23,6 +23,15 @@ unsafe impl Cpu for HostCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's.
         unsafe { entry.write(descriptor.0) };
+    }
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's.
+        unsafe { exchange_entry(entry, expected, new) }
     }
     unsafe fn reach(&mut self, _va: Va) -> NonNull<u64> {
         unreachable!("changes reach tables by their window");

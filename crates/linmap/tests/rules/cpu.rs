@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use linmap_table::OffsetWindow;
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Cpu, Dsb, Tlbi, exchange_entry};
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
 
 use super::expected::Leaf;
@@ -57,6 +57,16 @@ unsafe impl Cpu for HostCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's.
         unsafe { entry.write(descriptor.0) };
+    }
+
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's.
+        unsafe { exchange_entry(entry, expected, new) }
     }
 
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {

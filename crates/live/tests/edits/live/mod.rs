@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 
 use linmap_live::{Half, LiveTree};
-use linmap_table::cpu::{Cpu, Dsb, Tlbi};
+use linmap_table::cpu::{Cpu, Dsb, Tlbi, exchange_entry};
 use linmap_table::{FrameSource, OffsetWindow, OutOfFrames};
 use linmap_vmsa::id::BbmLevel;
 use linmap_vmsa::{Decoded, Descriptor, Geometry, Level, Pa, Va};
@@ -96,6 +96,16 @@ unsafe impl Cpu for HostCpu {
     unsafe fn store(&mut self, entry: NonNull<u64>, descriptor: Descriptor) {
         // SAFETY: the caller's.
         unsafe { entry.write_volatile(descriptor.0) };
+    }
+
+    unsafe fn compare_exchange(
+        &mut self,
+        entry: NonNull<u64>,
+        expected: Descriptor,
+        new: Descriptor,
+    ) -> Result<(), Descriptor> {
+        // SAFETY: the caller's.
+        unsafe { exchange_entry(entry, expected, new) }
     }
 
     unsafe fn reach(&mut self, va: Va) -> NonNull<u64> {
