@@ -7,7 +7,7 @@ use std::process::Command;
 use linmap_tests::{install, is_soak, tool};
 
 /// The commands that have a manual page.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "linmap",
     "linmap-check",
     "linmap-completions",
@@ -16,6 +16,7 @@ const PAGES: [&str; 8] = [
     "linmap-kexec-plan",
     "linmap-man",
     "linmap-plan",
+    "linmap-record",
 ];
 
 #[test]
@@ -60,7 +61,7 @@ fn what_is_installed_below_a_prefix_is_complete() {
 }
 
 fn assert_completes(script: &str) {
-    for word in ["check", "dump", "plan", "kexec", "--summary", "--granule", "--scattered", "--symbols"] {
+    for word in ["check", "record", "dump", "plan", "kexec", "--summary", "--granule", "--scattered", "--symbols"] {
         // fish writes options without their hyphens.
         assert!(script.contains(word.trim_start_matches('-')), "{word} is not completed: {script}");
     }
