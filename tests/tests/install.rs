@@ -61,7 +61,9 @@ fn what_is_installed_below_a_prefix_is_complete() {
 }
 
 fn assert_completes(script: &str) {
-    for word in ["check", "record", "dump", "plan", "kexec", "--summary", "--granule", "--scattered", "--symbols"] {
+    for word in
+        ["check", "record", "dump", "plan", "kexec", "--summary", "--granule", "--scattered", "--symbols"]
+    {
         // fish writes options without their hyphens.
         assert!(script.contains(word.trim_start_matches('-')), "{word} is not completed: {script}");
     }
