@@ -12,11 +12,11 @@
 //!
 //! | change | instructions |
 //! |---|--:|
-//! | a 2M block split | 2 235 |
+//! | a 2M block split | 2 239 |
 //! | one page of a table of pages | 888 |
 //! | one page of a 2M block | 2 820 |
-//! | one page of a 1G block | 5 305 |
-//! | a table of pages folded back to a 2M block | 2 921 |
+//! | one page of a 1G block | 5 374 |
+//! | a table of pages folded back to a 2M block | 2 922 |
 //! | one page of a user space protected | 853 |
 //! | one page of a user space remapped to a copy | 919 |
 //! | one page of a user space unmapped | 1 002 |
