@@ -89,7 +89,7 @@ impl History {
         self.kept.push_back(Kept { located, before });
     }
 
-    /// Takes over what an event that is no longer kept leaves to those after it.
+    /// Keeps what later events need of an event that is dropped.
     fn sum_up_one(&mut self, event: Event) {
         match event {
             Event::Write { cpu, register, value } => {

@@ -7,5 +7,5 @@
 pub fn address(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x");
     let value = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    value.ok_or_else(|| format!("{text:?} is no address: it begins with 0x"))
+    value.ok_or_else(|| format!("{text:?} is not an address: it must begin with 0x"))
 }

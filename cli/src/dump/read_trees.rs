@@ -44,7 +44,7 @@ impl ReadTrees {
             match reading::read(root, &mut frames, through, Bounds { range: *range, rows }, &bar)? {
                 Some(tree) => trees.push(ReadTree { root: root.clone(), tree }),
                 None => {
-                    let what = format!("{} {}: the root table is no memory", root.register, root.table);
+                    let what = format!("{} {}: no memory at the root table", root.register, root.table);
                     outside = Some(what.clone());
                     notes.push(what);
                 }

@@ -28,7 +28,7 @@ pub struct Bounds {
     pub rows: usize,
 }
 
-/// Reads the tree of `root`. Returns `None` if the root table is no memory.
+/// Reads the tree of `root`. Returns `None` if the root table lies outside memory.
 ///
 /// # Errors
 /// Those of the guest's memory.

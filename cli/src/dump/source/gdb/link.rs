@@ -120,7 +120,7 @@ impl Link {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Failure::new("interrupted").of(&self.place));
             }
-            // Bytes that are no whole packet are no answer, however many come.
+            // Patience ends without a whole packet, however many bytes come.
             if started.elapsed() > self.patience {
                 let what = format!("no answer within {} seconds", self.patience.as_secs());
                 let failure = Failure::new(what).of(&self.place);
@@ -190,7 +190,7 @@ fn is_wait(error: &io::Error) -> bool {
 
 /// Whether the place is a path and not a host and a port.
 fn is_path(place: &str) -> bool {
-    // A number that is no port is told so, and not looked for as a file.
+    // A number above 65535 is a wrong port, not a path.
     let is_number = |port: &str| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
     match place.rsplit_once(':') {
         Some((_, port)) => !is_number(port),
