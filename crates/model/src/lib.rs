@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod asids;
 mod barriers;
 mod cached;
 mod common;

@@ -139,6 +139,11 @@ impl Machine {
         if common && table != NO_TABLE {
             self.share(cpu, space, root)?;
         }
+        match space {
+            Space::High => self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?,
+            Space::Low => self.rename_upper(cpu)?,
+            _ => {}
+        }
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());
         }
