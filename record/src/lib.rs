@@ -2,6 +2,7 @@
 
 mod cpu;
 mod executed;
+mod executing;
 mod followed;
 mod instruction;
 mod memory;
