@@ -51,7 +51,7 @@ pub mod event {
     pub use linmap_trace::{Access, Domain, Event, Register, Tlbi, TlbiScope, Use};
 }
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Leniency};
 pub use excerpt::{Breadth, Chosen, Excerpt};
 pub use forget::Resumed;
 pub use linmap_trace::Event;
