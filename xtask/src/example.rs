@@ -148,7 +148,7 @@ fn alone(options: &ExampleArgs, more: &[&str], elf: &Path) -> Vec<OsString> {
 }
 
 /// Builds an example. Returns its ELF.
-fn built(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+pub fn built(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     let mut cargo = build::cargo(workspace, &toolchain, "build");
     cargo.args(["--package", package, "--bin", package, "--profile", "kernel"]);

@@ -38,6 +38,7 @@ pub const ROOMS: &[Room] = &[
     room("examples/hypervisor"),
     room("examples/second-kernel"),
     room("examples/user-space"),
+    Room { folder: "tests/workload", only: Some(&[]) },
     Room { folder: "record", only: Some(&["crates/trace"]) },
     room("cli"),
     room("bench"),
