@@ -54,6 +54,18 @@ pub fn of_tests(workspace: &Workspace) -> PathBuf {
     workspace.target.join("debug/linmap")
 }
 
+/// The tool for another command: what `LINMAP_TOOL` names, as in tests, or a new build.
+pub fn for_others(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LINMAP_TOOL") {
+        return Ok(path.into());
+    }
+    let mut build = build(workspace);
+    if !process::status(build.arg("--quiet"))?.success() {
+        bail!("building linmap failed: {}", process::line(&build));
+    }
+    Ok(of_tests(workspace))
+}
+
 /// `cargo xtask linmap`: builds the tool as it is released, and runs it here.
 pub fn run(workspace: &Workspace, arguments: &ToolArgs) -> Result<ExitCode> {
     let mut linmap = Command::new(build_released(workspace)?);

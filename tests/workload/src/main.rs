@@ -29,8 +29,8 @@ impl Start {
     /// Reads the stack.
     ///
     /// # Safety
-    /// `stack` is as Linux made it: the number of arguments, the arguments, a null, the environment,
-    /// a null, and pairs, of which the first of 0 is the last.
+    /// `stack` is as Linux made it: the number of arguments, the arguments, a null, the
+    /// environment, a null, and pairs, of which the first of 0 is the last.
     unsafe fn read(stack: *const usize) -> Self {
         // SAFETY: the caller's promise.
         unsafe {

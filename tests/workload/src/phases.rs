@@ -273,8 +273,8 @@ fn secret(page: usize) -> Result<()> {
 
 /// A filter that the kernel compiles: loads of the packet's length, and the return of all of it.
 fn filter(_: usize) -> Result<()> {
-    // struct sock_filter has the code in the lowest 16 bits: BPF_LD | BPF_W | BPF_LEN, and at the end
-    // BPF_RET | BPF_A.
+    // struct sock_filter has the code in the lowest 16 bits: BPF_LD | BPF_W | BPF_LEN, and at the
+    // end BPF_RET | BPF_A.
     let mut program = [0x80_u64; 64];
     program[63] = 0x16;
     let sockets = [system::filtered_socket(&program)?, system::filtered_socket(&program[60..])?];

@@ -36,6 +36,7 @@ pub const ROOMS: &[Room] = &[
     room("examples/first-map"),
     room("examples/first-map-peer"),
     room("examples/hypervisor"),
+    room("examples/mistakes"),
     room("examples/second-kernel"),
     room("examples/user-space"),
     Room { folder: "tests/workload", only: Some(&[]) },
