@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod cpu;
+mod current;
 mod executed;
-mod executing;
 mod followed;
 mod instruction;
 mod memory;

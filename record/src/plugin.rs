@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::executing;
+use crate::current::{self, in_generated_code};
 use crate::followed::FILTER;
 use crate::instruction::{Instruction, is_atomic};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
@@ -248,45 +248,23 @@ fn on_block(block: *mut Block) {
     }
 }
 
-/// Hands `$register`, which holds the state of the CPU that executes, to `$to` as its last argument.
-macro_rules! with_state {
-    ($(#[$meta:meta])* fn $name:ident($($kind:ty),*) => $to:path, $host:literal: $($line:literal),+) => {
-        $(#[$meta])*
-        #[cfg(target_arch = $host)]
-        #[unsafe(naked)]
-        extern "C" fn $name($(_: $kind),*) {
-            std::arch::naked_asm!($($line),+, to = sym $to)
-        }
-    };
-}
+in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
+in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
 
-with_state!(fn on_instruction(c_uint, *mut c_void) => instruction, "x86_64": "mov rdx, rbp", "jmp {to}");
-with_state!(fn on_instruction(c_uint, *mut c_void) => instruction, "aarch64": "mov x2, x19", "b {to}");
-with_state!(fn on_store(c_uint, u32, u64, *mut c_void) => store, "x86_64": "mov r8, rbp", "jmp {to}");
-with_state!(fn on_store(c_uint, u32, u64, *mut c_void) => store, "aarch64": "mov x4, x19", "b {to}");
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-extern "C" fn on_instruction(cpu: c_uint, site: *mut c_void) {
-    instruction(cpu, site, 0);
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
-    store(cpu, access, va, data, 0);
-}
-
-extern "C" fn instruction(given: c_uint, site: *mut c_void, state: usize) {
+/// An instruction that is recorded, or may be the first of a vector.
+extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     // SAFETY: The data is a site, which lives for ever.
     let site = unsafe { &*site.cast::<Site>() };
     let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
-    let cpu = executing::of_instruction(given, state);
+    let cpu = current::number(state, recorder.cpus.len(), true).unwrap_or(cpu as usize);
     match site.instruction {
         Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
         None => recorder.at_vector(cpu, site.pc, registers),
     }
 }
 
-extern "C" fn store(given: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+/// A store, which was made.
+extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
@@ -304,7 +282,7 @@ extern "C" fn store(given: c_uint, access: u32, va: u64, data: *mut c_void, stat
         return;
     }
     let Some(mut recorder) = recorder() else { return };
-    let cpu = executing::of_store(given, state);
+    let cpu = current::number(state, recorder.cpus.len(), false).unwrap_or(cpu as usize);
     let (pc, is_atomic) = (data.addr() as u64 & !3, data.addr() & 1 == 1);
     if is_followed {
         recorder.store(cpu, pc, pa, len, is_atomic);
