@@ -359,7 +359,8 @@ mod tests {
     }
 
     fn piped(bytes: &[u8], history: usize) -> Result<Judged, Failure> {
-        let options = Options { all: true, history, shown: 4, verbosity: Verbosity::Quiet };
+        let options =
+            Options { leniency: Leniency::Strict, all: true, history, shown: 4, verbosity: Verbosity::Quiet };
         judge(Input::of(None, None, Box::new(Cursor::new(bytes.to_vec())))?, &options)
     }
 

@@ -11,6 +11,7 @@ mod config;
 mod conflict;
 mod control;
 mod culprit;
+mod current_asid;
 mod descriptor;
 mod dirty;
 mod dormant;

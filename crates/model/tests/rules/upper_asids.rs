@@ -9,7 +9,7 @@ use crate::scene::*;
 /// T0SZ = T1SZ = 16, TG1 = 4K, IPS = 48 bits, AS: ASIDs of 16 bits, A1.
 const TCR: u64 = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32 | 1 << 36 | 1 << 22;
 
-/// The upper tree of `ROOT` maps a page of the kernel with `leaf`, that of `OTHER` another one at the
+/// `ROOT` maps a page of the kernel with `leaf`, and `OTHER` another one at the
 /// same address. CPU 0 leaves `ROOT` under ASID 2 for `OTHER` under ASID `other`.
 fn unmapped(leaf: u64, other: u64) -> Scene {
     let mut scene = Scene::new(0, 2);
