@@ -176,13 +176,16 @@ impl Recorder {
             return false;
         };
         self.frames.set_granule(shape.granule);
+        // LPA2 may be turned on later. A CPU has 52 bits for 64K only where TCR says so first.
+        let range = own.system("ID_AA64MMFR0_EL1").map_or(0, |mmfr0| mmfr0 & 0xf);
+        let has_52_bits = shape.granule < 16 && range >= 6;
         let bbm = own.system("ID_AA64MMFR2_EL1").map_or(0, |mmfr2| (mmfr2 >> 52 & 0xf) as u8);
         self.stream.put(&Record::Line(Line::Machine(Head {
             cpus: self.cpus.len() + 1,
             bbm: bbm.min(3),
             granule: 1 << shape.granule,
             va_bits: shape.va_bits as u8,
-            pa_bits: if bits >= 6 { 52 } else { 48 },
+            pa_bits: if bits >= 6 || has_52_bits { 52 } else { 48 },
         })));
         for (start, len) in memory.ranges() {
             self.stream.put(&Record::Line(Line::Ram(Ram { start, len })));
@@ -247,15 +250,16 @@ impl Recorder {
     pub fn settle_cleared(&mut self) {
         let Some((frame, cpu, pc)) = self.cleared.take() else { return };
         let differing = self.differing(frame);
-        for &(pa, before, now) in &differing {
+        for &(pa, before, _) in &differing {
             let Some(state) = self.frames.get_mut(frame) else { return };
             let (levels, shape) = (state.levels, state.shape);
-            self.set_recorded(frame, pa, now);
+            // The store that is about to be recorded may have put another value there since.
+            self.set_recorded(frame, pa, 0);
             for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
                 self.frames.unrefer(self.frames.of(old));
             }
         }
-        let words: Vec<_> = differing.iter().map(|&(pa, _, now)| (pa, now)).collect();
+        let words: Vec<_> = differing.iter().map(|&(pa, ..)| (pa, 0)).collect();
         if !words.is_empty() {
             self.put_words(cpu, Some(pc), &words);
             self.cpus[cpu].has_stores = true;

@@ -8,6 +8,7 @@ mod command_line;
 mod layout;
 mod monitor;
 mod tee;
+mod version;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -29,7 +30,7 @@ use tee::Tee;
 /// Examples of `linmap record`.
 pub const HELP: &str = "\
 QEMU is started as given, with what the recorder needs added: the plugin, memory in a shared file, \
-and one thread for all CPUs. QEMU 10 is needed.
+and one thread for all CPUs. QEMU 10 or 11 is needed.
 
 Examples:
   linmap record --check --symbols Image -- qemu-system-aarch64 -machine virt -cpu cortex-a72 \\
@@ -50,6 +51,9 @@ pub struct RecordArgs {
     /// Go on behind a violation, and count them by rule and place
     #[arg(long, requires = "check")]
     all: bool,
+    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    #[arg(long, requires = "check")]
+    strict: bool,
     /// Name the instructions by the kernel's ELF file, System.map or Image
     #[arg(long, value_name = "FILE", requires = "check")]
     symbols: Option<PathBuf>,
@@ -71,6 +75,7 @@ const PLUGIN: &str = "liblinmap_record.so";
 pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let plugin = plugin(arguments.plugin.as_deref())?;
     let line = CommandLine::of(&arguments.qemu)?;
+    let interface = version::interface(&line.program)?;
     let out = arguments.out.as_ref().map(|path| {
         File::create(path)
             .map(|file| (path.clone(), file))
@@ -85,20 +90,25 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     // Ctrl-C ends QEMU, which belongs to the same terminal; what it recorded is still to be read.
     let _ = ctrlc::set_handler(|| {});
     let mut qemu = Command::new(&line.program);
-    qemu.args(line.with(&plugin, &folder.0));
+    qemu.args(line.with(&plugin, &folder.0)).env(version::INTERFACE, interface.to_string());
     let mut qemu =
         Qemu(qemu.spawn().map_err(|error| Failure::from(error).of(Path::new(&line.program).display()))?);
     let stream = qemu.accept(&listener)?;
     let mut monitor = Monitor::connect(&control)?;
     fs::write(place("layout"), layout::of(&monitor.human("info mtree -f")?)?)?;
-    if !line.is_stopped {
-        monitor.run("cont")?;
+    // A guest may end before QEMU has answered: the trace says what it did.
+    if !line.is_stopped
+        && let Err(error) = monitor.run("cont")
+        && !qemu.ends()?
+    {
+        return Err(error);
     }
     let mut bytes = Tee::new(stream, out);
     let outcome = if arguments.check {
         let judging = Judging {
             name: "the guest",
             all: arguments.all,
+            leniency: check::leniency(arguments.strict),
             symbols: arguments.symbols.as_deref(),
             symbols_base: &arguments.symbols_base,
         };
@@ -182,10 +192,23 @@ impl Qemu {
             }
             if let Some(status) = self.0.try_wait()? {
                 return Err(Failure::new(format_args!("QEMU did not start: {status}"))
-                    .hint("its own message is above; the recorder needs QEMU 10 with plugins"));
+                    .hint("its own message is above; the recorder needs QEMU 10 or 11 with plugins"));
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Qemu {
+    /// Whether it ends within a second.
+    fn ends(&mut self) -> Result<bool, Failure> {
+        for _ in 0..100 {
+            if self.0.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(false)
     }
 }
 
