@@ -3,6 +3,7 @@
 mod cpu;
 mod executed;
 mod followed;
+mod idle;
 mod instruction;
 mod memory;
 mod qemu;
