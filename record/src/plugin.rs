@@ -4,22 +4,43 @@
 //! recorder is free but for the end of the guest.
 
 use std::collections::HashMap;
+use std::env;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::followed::FILTER;
 use crate::instruction::{Instruction, is_atomic};
-use crate::qemu::{self, Array, Block, Descriptor, Info, PluginId};
+use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
 use crate::stream::Stream;
 
 /// The interface's version, which QEMU reads before it installs a plugin.
 #[unsafe(no_mangle)]
-pub static qemu_plugin_version: c_int = qemu::INTERFACE;
+pub static qemu_plugin_version: AtomicI32 = AtomicI32::new(Interface::Four.number());
+
+/// Has the version set when the plugin is loaded, before QEMU reads it.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = set_version;
+
+/// The tool says which QEMU it starts: nothing else tells before the version is read.
+const INTERFACE: &str = "LINMAP_RECORD_INTERFACE";
+
+extern "C" fn set_version() {
+    if env::var_os(INTERFACE).is_some_and(|number| number == "7") {
+        qemu_plugin_version.store(Interface::Seven.number(), Ordering::Relaxed);
+    }
+}
+
+/// The interface that QEMU took.
+fn interface() -> Interface {
+    let is_seven = qemu_plugin_version.load(Ordering::Relaxed) == Interface::Seven.number();
+    if is_seven { Interface::Seven } else { Interface::Four }
+}
 
 static RECORDER: OnceLock<Mutex<Recorder>> = OnceLock::new();
 static REGISTERS: OnceLock<RegisterFile> = OnceLock::new();
@@ -48,12 +69,8 @@ pub unsafe extern "C" fn qemu_plugin_install(
     match install(info, arguments) {
         Ok(recorder) => {
             let _ = RECORDER.set(Mutex::new(recorder));
-            // SAFETY: The callbacks have the types that QEMU calls, and `id` is ours.
-            unsafe {
-                qemu::qemu_plugin_register_vcpu_init_cb(id, on_cpu);
-                qemu::qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
-                qemu::qemu_plugin_register_atexit_cb(id, on_exit, ptr::null_mut());
-            }
+            // SAFETY: `id` is ours.
+            unsafe { qemu::register::<Machine>(interface(), id) };
             0
         }
         Err(why) => {
@@ -103,21 +120,10 @@ unsafe impl Sync for RegisterFile {}
 impl RegisterFile {
     /// The registers of the CPU that this thread is about to run.
     fn read() -> Self {
-        // SAFETY: QEMU allows the call when a CPU is new, and returns an array of descriptors.
-        let descriptors: &[Descriptor] = unsafe {
-            match qemu::qemu_plugin_get_registers().as_ref() {
-                Some(array) if !array.data.is_null() => {
-                    std::slice::from_raw_parts(array.data.cast(), array.len as usize)
-                }
-                _ => &[],
-            }
-        };
-        let mut handles = HashMap::new();
-        for descriptor in descriptors {
-            // SAFETY: Names are strings.
-            let name = unsafe { CStr::from_ptr(descriptor.name) }.to_string_lossy().to_ascii_uppercase();
-            handles.insert(name, descriptor.handle);
-        }
+        // SAFETY: It is called when a CPU is new.
+        let registers = unsafe { qemu::registers(interface()) };
+        let handles: HashMap<_, _> =
+            registers.into_iter().map(|(name, handle)| (name.to_ascii_uppercase(), handle)).collect();
         let x = (0..31).filter_map(|nth| handles.get(&format!("X{nth}")).copied()).collect();
         // SAFETY: A new array of GLib's.
         Self { handles, x, value: unsafe { qemu::g_byte_array_new() } }
@@ -146,7 +152,26 @@ impl CurrentCpu for RegisterFile {
     }
 }
 
-extern "C" fn on_cpu(_: PluginId, _: c_uint) {
+/// What QEMU calls once for the whole machine.
+struct Machine;
+
+impl qemu::Machine for Machine {
+    fn on_cpu() {
+        on_cpu();
+    }
+
+    fn on_block(block: *mut Block) {
+        on_block(block);
+    }
+
+    fn on_exit() {
+        if let Some(mut recorder) = recorder() {
+            recorder.end();
+        }
+    }
+}
+
+fn on_cpu() {
     let registers = REGISTERS.get_or_init(RegisterFile::read);
     if registers.x.len() < 31
         && let Some(mut recorder) = recorder()
@@ -177,7 +202,7 @@ fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
     site.cast_mut().cast()
 }
 
-extern "C" fn on_block(_: PluginId, block: *mut Block) {
+fn on_block(block: *mut Block) {
     // SAFETY: QEMU gives a block, whose instructions are as many as it says, and callbacks may be
     // registered while it is translated.
     unsafe {
@@ -255,11 +280,5 @@ extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
         recorder.store(cpu as usize, pc, pa, len, is_atomic);
     } else {
         recorder.keep(cpu as usize, pc, pa, len);
-    }
-}
-
-extern "C" fn on_exit(_: PluginId, _: *mut c_void) {
-    if let Some(mut recorder) = recorder() {
-        recorder.end();
     }
 }

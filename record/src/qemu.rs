@@ -3,10 +3,27 @@
 //! These are declarations of our own, made from the interface's documentation: nothing here is
 //! taken from QEMU's header.
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ptr;
 
-/// The version of the interface that the recorder is written for: QEMU 10.
-pub const INTERFACE: c_int = 4;
+/// A version of the interface that the recorder is written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interface {
+    /// QEMU 10.
+    Four,
+    /// QEMU 11: callbacks have data of the plugin's, and no name of the plugin.
+    Seven,
+}
+
+impl Interface {
+    /// The number that QEMU compares with its own.
+    pub const fn number(self) -> c_int {
+        match self {
+            Self::Four => 4,
+            Self::Seven => 7,
+        }
+    }
+}
 
 /// What QEMU knows this plugin by.
 pub type PluginId = u64;
@@ -54,25 +71,139 @@ pub struct Array {
     pub len: c_uint,
 }
 
-/// A register.
+/// A register, as version 4 describes it.
 #[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Descriptor {
-    pub handle: *mut c_void,
-    pub name: *const c_char,
-    pub feature: *const c_char,
+struct Descriptor {
+    handle: *mut c_void,
+    name: *const c_char,
+    feature: *const c_char,
 }
 
-pub type OnCpu = extern "C" fn(PluginId, c_uint);
-pub type OnBlock = extern "C" fn(PluginId, *mut Block);
+/// A register, as version 7 describes it.
+#[repr(C)]
+struct LongDescriptor {
+    register: Descriptor,
+    is_readonly: bool,
+}
+
+/// The registers of the CPU that this thread is about to run, by their names.
+///
+/// # Safety
+/// A CPU is new, and `interface` is what QEMU took.
+pub unsafe fn registers(interface: Interface) -> Vec<(String, *mut c_void)> {
+    // SAFETY: QEMU allows the call, and returns an array of its descriptors, whose names are
+    // strings.
+    unsafe {
+        let Some(array) = qemu_plugin_get_registers().as_ref() else { return Vec::new() };
+        let stride = match interface {
+            Interface::Four => size_of::<Descriptor>(),
+            Interface::Seven => size_of::<LongDescriptor>(),
+        };
+        let all = (0..array.len as usize).map(|nth| &*array.data.add(nth * stride).cast::<Descriptor>());
+        all.map(|at| (CStr::from_ptr(at.name).to_string_lossy().into_owned(), at.handle)).collect()
+    }
+}
+
 pub type OnInstruction = extern "C" fn(c_uint, *mut c_void);
 pub type OnAccess = extern "C" fn(c_uint, u32, u64, *mut c_void);
-pub type OnExit = extern "C" fn(PluginId, *mut c_void);
+pub type OnExit = extern "C" fn(*mut c_void);
+
+/// What is called once for the whole machine.
+pub trait Machine {
+    /// A CPU is new, and is the one that this thread is about to run.
+    fn on_cpu();
+    /// A block is translated.
+    fn on_block(block: *mut Block);
+    /// The guest has ended.
+    fn on_exit();
+}
+
+/// Registers the callbacks of `M`.
+///
+/// # Safety
+/// `id` is what QEMU gave, and `interface` is what it took.
+pub unsafe fn register<M: Machine>(interface: Interface, id: PluginId) {
+    // SAFETY: The callbacks have the types that this version of the interface calls.
+    unsafe {
+        match interface {
+            Interface::Four => {
+                four::qemu_plugin_register_vcpu_init_cb(id, four::on_cpu::<M>);
+                four::qemu_plugin_register_vcpu_tb_trans_cb(id, four::on_block::<M>);
+                four::qemu_plugin_register_atexit_cb(id, four::on_exit::<M>, ptr::null_mut());
+            }
+            Interface::Seven => {
+                let none = ptr::null_mut();
+                seven::qemu_plugin_register_vcpu_init_cb(id, seven::on_cpu::<M>, none);
+                seven::qemu_plugin_register_vcpu_tb_trans_cb(id, seven::on_block::<M>, none);
+                seven::qemu_plugin_register_atexit_cb(id, seven::on_exit::<M>, none);
+            }
+        }
+    }
+}
+
+/// What version 4 has otherwise.
+mod four {
+    use super::*;
+
+    pub extern "C" fn on_cpu<M: Machine>(_: PluginId, _: c_uint) {
+        M::on_cpu();
+    }
+
+    pub extern "C" fn on_block<M: Machine>(_: PluginId, block: *mut Block) {
+        M::on_block(block);
+    }
+
+    pub extern "C" fn on_exit<M: Machine>(_: PluginId, _: *mut c_void) {
+        M::on_exit();
+    }
+
+    unsafe extern "C" {
+        pub fn qemu_plugin_register_vcpu_init_cb(id: PluginId, callback: extern "C" fn(PluginId, c_uint));
+        pub fn qemu_plugin_register_vcpu_tb_trans_cb(
+            id: PluginId,
+            callback: extern "C" fn(PluginId, *mut Block),
+        );
+        pub fn qemu_plugin_register_atexit_cb(
+            id: PluginId,
+            callback: extern "C" fn(PluginId, *mut c_void),
+            data: *mut c_void,
+        );
+    }
+}
+
+/// What version 7 has otherwise.
+#[expect(clashing_extern_declarations, reason = "one of the two is called, by QEMU's version")]
+mod seven {
+    use super::*;
+
+    pub extern "C" fn on_cpu<M: Machine>(_: c_uint, _: *mut c_void) {
+        M::on_cpu();
+    }
+
+    pub extern "C" fn on_block<M: Machine>(block: *mut Block, _: *mut c_void) {
+        M::on_block(block);
+    }
+
+    pub extern "C" fn on_exit<M: Machine>(_: *mut c_void) {
+        M::on_exit();
+    }
+
+    unsafe extern "C" {
+        pub fn qemu_plugin_register_vcpu_init_cb(
+            id: PluginId,
+            callback: extern "C" fn(c_uint, *mut c_void),
+            data: *mut c_void,
+        );
+        pub fn qemu_plugin_register_vcpu_tb_trans_cb(
+            id: PluginId,
+            callback: extern "C" fn(*mut Block, *mut c_void),
+            data: *mut c_void,
+        );
+        pub fn qemu_plugin_register_atexit_cb(id: PluginId, callback: OnExit, data: *mut c_void);
+    }
+}
 
 unsafe extern "C" {
-    pub fn qemu_plugin_register_vcpu_init_cb(id: PluginId, callback: OnCpu);
-    pub fn qemu_plugin_register_vcpu_tb_trans_cb(id: PluginId, callback: OnBlock);
-    pub fn qemu_plugin_register_atexit_cb(id: PluginId, callback: OnExit, data: *mut c_void);
     pub fn qemu_plugin_tb_n_insns(block: *const Block) -> usize;
     pub fn qemu_plugin_tb_get_insn(block: *const Block, nth: usize) -> *mut Instruction;
     pub fn qemu_plugin_insn_data(instruction: *const Instruction, to: *mut c_void, len: usize) -> usize;
@@ -94,8 +225,9 @@ unsafe extern "C" {
     pub fn qemu_plugin_get_hwaddr(access: u32, va: u64) -> *mut Physical;
     pub fn qemu_plugin_hwaddr_is_io(address: *const Physical) -> bool;
     pub fn qemu_plugin_hwaddr_phys_addr(address: *const Physical) -> u64;
-    pub fn qemu_plugin_get_registers() -> *mut Array;
-    pub fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array) -> c_int;
+    fn qemu_plugin_get_registers() -> *mut Array;
+    /// What it returns differs by version, and is not read: the array shows it.
+    pub fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array);
     pub fn g_byte_array_new() -> *mut Array;
     pub fn g_byte_array_set_size(array: *mut Array, len: c_uint) -> *mut Array;
     pub fn mmap(

@@ -443,7 +443,7 @@ mod tests {
         let with = |rest: &[u8]| binary(&[&machine[..], rest].concat());
         assert_eq!(with(&[8, 8, 0]), ["2 CPUs", "2 events"]);
         assert_eq!(with(&[8, 18, 8]), ["2 CPUs", "vectors at 0x8", "1 events", CUT.unwrap()]);
-        assert_eq!(with(&[8, 19, 128, 4, 9]), ["2 CPUs", "9 idle at 0x4", "1 events", CUT.unwrap()]);
+        assert_eq!(with(&[8, 22, 128, 4, 9]), ["2 CPUs", "9 idle at 0x4", "1 events", CUT.unwrap()]);
         assert_eq!(with(&[8, 0x48]), ["2 CPUs", "1 events", CUT.unwrap()]);
         assert_eq!(with(&[8, 0x93]), ["2 CPUs", "1 events", "record 4: 0x93 begins no record"]);
         assert_eq!(with(&[0x48, 2]), ["record 3: CPU 2: the machine has 2, numbered from 0"]);

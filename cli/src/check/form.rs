@@ -22,6 +22,12 @@ pub enum Form {
     Fill,
     /// DSB.
     Dsb(Domain, Access),
+    /// DMB.
+    Dmb(Domain, Access),
+    /// A store-release.
+    Release,
+    /// A load-acquire.
+    Acquire,
     /// ISB, or another context synchronization.
     Isb,
     /// TLBI.
@@ -43,6 +49,9 @@ impl Form {
             Event::Update { .. } => Self::Update,
             Event::Fill { .. } => Self::Fill,
             Event::Dsb { domain, access, .. } => Self::Dsb(domain, access),
+            Event::Dmb { domain, access, .. } => Self::Dmb(domain, access),
+            Event::Release { .. } => Self::Release,
+            Event::Acquire { .. } => Self::Acquire,
             Event::Isb { .. } => Self::Isb,
             Event::Tlbi { tlbi, .. } => Self::Tlbi(tlbi),
             Event::Write { register, .. } => Self::Write(register),
@@ -91,6 +100,9 @@ impl fmt::Display for Form {
             Self::Update => f.write_str("update"),
             Self::Fill => f.write_str("fill"),
             Self::Dsb(domain, access) => write!(f, "dsb {}", barrier_name(domain, access)),
+            Self::Dmb(domain, access) => write!(f, "dmb {}", barrier_name(domain, access)),
+            Self::Release => f.write_str("release"),
+            Self::Acquire => f.write_str("acquire"),
             Self::Isb => f.write_str("isb"),
             Self::Tlbi(tlbi) => write!(f, "tlbi {tlbi}"),
             Self::Write(register) => write!(f, "msr {}", register.name()),

@@ -9,6 +9,7 @@ mod kernel;
 mod layout;
 mod monitor;
 mod tee;
+mod version;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -30,7 +31,7 @@ use tee::Tee;
 /// Examples of `linmap record`.
 pub const HELP: &str = "\
 QEMU is started as given, with what the recorder needs added: the plugin, memory in a shared file, \
-and one thread for all CPUs. QEMU 10 is needed.
+and one thread for all CPUs. QEMU 10 or 11 is needed.
 
 Examples:
   linmap record --check -- qemu-system-aarch64 -machine virt -cpu cortex-a72 -m 1G -nographic \\
@@ -78,6 +79,7 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let line = CommandLine::of(&arguments.qemu)?;
     let symbols =
         if arguments.check { kernel::symbols(arguments.symbols.as_deref(), &arguments.qemu)? } else { None };
+    let interface = version::interface(&line.program)?;
     let out = arguments.out.as_ref().map(|path| {
         File::create(path)
             .map(|file| (path.clone(), file))
@@ -92,7 +94,7 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     // Ctrl-C ends QEMU, which belongs to the same terminal; what it recorded is still to be read.
     let _ = ctrlc::set_handler(|| {});
     let mut qemu = Command::new(&line.program);
-    qemu.args(line.with(&plugin, &folder.0));
+    qemu.args(line.with(&plugin, &folder.0)).env(version::INTERFACE, interface.to_string());
     let mut qemu =
         Qemu(qemu.spawn().map_err(|error| Failure::from(error).of(Path::new(&line.program).display()))?);
     let stream = qemu.accept(&listener)?;
@@ -191,7 +193,7 @@ impl Qemu {
             }
             if let Some(status) = self.0.try_wait()? {
                 return Err(Failure::new(format_args!("QEMU did not start: {status}"))
-                    .hint("its own message is above; the recorder needs QEMU 10 with plugins"));
+                    .hint("its own message is above; the recorder needs QEMU 10 or 11 with plugins"));
             }
             thread::sleep(Duration::from_millis(10));
         }

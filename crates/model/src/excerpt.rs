@@ -310,7 +310,12 @@ impl Excerpt {
                 }
             }
             // They leave everything as it is.
-            Event::Access { .. } | Event::Faults { .. } | Event::Settled => {}
+            Event::Dmb { .. }
+            | Event::Release { .. }
+            | Event::Acquire { .. }
+            | Event::Access { .. }
+            | Event::Faults { .. }
+            | Event::Settled => {}
         }
     }
 

@@ -68,6 +68,10 @@ impl Machine {
                 self.check_cpu(cpu)?;
                 self.dsb(cpu, domain, access)
             }
+            // The model orders by DSBs alone.
+            Event::Dmb { cpu, .. } | Event::Release { cpu, .. } | Event::Acquire { cpu, .. } => {
+                self.check_cpu(cpu)
+            }
             Event::Isb { cpu } => {
                 self.check_cpu(cpu)?;
                 self.isb(cpu)

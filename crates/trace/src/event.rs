@@ -1,15 +1,17 @@
 //! Events: what CPUs do to translation tables and rely on, one event per instruction.
 
-/// What a DSB waits for.
+/// The accesses that a barrier orders.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
     /// Reads and writes: the plain forms.
     All,
     /// Writes alone: the ST forms. They order stores but complete no TLBI.
     Stores,
+    /// Reads, before all that follows: the LD forms. They order no stores and complete no TLBI.
+    Loads,
 }
 
-/// The observers that a DSB waits for.
+/// The observers of a barrier.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Domain {
     /// NSH: the CPU itself.
@@ -181,6 +183,32 @@ pub enum Event {
         /// The accesses it waits for.
         access: Access,
     },
+    /// A data memory barrier. What the CPU accessed before is ordered before what it accesses
+    /// behind. No walk waits for it.
+    Dmb {
+        /// The CPU whose accesses are ordered.
+        cpu: usize,
+        /// The observers for whom.
+        domain: Domain,
+        /// The accesses that are ordered.
+        access: Access,
+    },
+    /// A store-release (STLR, STLXR, an atomic with release): what the CPU accessed before is
+    /// ordered before it. The word is any memory, such as a lock; its value does not matter.
+    Release {
+        /// The CPU that stores.
+        cpu: usize,
+        /// The physical address of the aligned 64-bit word that it stores to.
+        pa: u64,
+    },
+    /// A load-acquire (LDAR, LDAPR, LDAXR, an atomic with acquire): it is ordered before what the
+    /// CPU accesses behind.
+    Acquire {
+        /// The CPU that loads.
+        cpu: usize,
+        /// The physical address of the aligned 64-bit word that it loads from.
+        pa: u64,
+    },
     /// An instruction synchronization barrier, or another context synchronization event: exception
     /// entry and return.
     Isb {
@@ -269,6 +297,9 @@ impl Event {
             | Self::Update { cpu, .. }
             | Self::Fill { cpu, .. }
             | Self::Dsb { cpu, .. }
+            | Self::Dmb { cpu, .. }
+            | Self::Release { cpu, .. }
+            | Self::Acquire { cpu, .. }
             | Self::Isb { cpu }
             | Self::Tlbi { cpu, .. }
             | Self::Write { cpu, .. }

@@ -45,7 +45,7 @@ const REGISTERS: [(&str, Register); 10] = [
     ("hcr_el2", Register::Hcr),
 ];
 
-const BARRIERS: [(&str, Domain, Access); 8] = [
+const BARRIERS: [(&str, Domain, Access); 12] = [
     ("nsh", Domain::Nsh, Access::All),
     ("nshst", Domain::Nsh, Access::Stores),
     ("ish", Domain::Ish, Access::All),
@@ -54,6 +54,10 @@ const BARRIERS: [(&str, Domain, Access); 8] = [
     ("oshst", Domain::Osh, Access::Stores),
     ("sy", Domain::Sy, Access::All),
     ("st", Domain::Sy, Access::Stores),
+    ("nshld", Domain::Nsh, Access::Loads),
+    ("ishld", Domain::Ish, Access::Loads),
+    ("oshld", Domain::Osh, Access::Loads),
+    ("ld", Domain::Sy, Access::Loads),
 ];
 
 fn is(word: &[u8], name: &str) -> bool {
@@ -126,7 +130,7 @@ impl Use {
     }
 }
 
-/// What the DSB with the option `name`, in either case, waits for.
+/// What the DSB or DMB with the option `name`, in either case, orders.
 ///
 /// ```
 /// use linmap_trace::{Access, Domain, barrier_named};
@@ -137,7 +141,7 @@ pub fn barrier_named(name: &[u8]) -> Option<(Domain, Access)> {
     BARRIERS.iter().find(|(own, ..)| is(name, own)).map(|&(_, domain, access)| (domain, access))
 }
 
-/// The option of the DSB that waits for `domain` and `access`.
+/// The option of the DSB or DMB that orders `access` for `domain`.
 pub fn barrier_name(domain: Domain, access: Access) -> &'static str {
     BARRIERS.iter().find(|(_, d, a)| (*d, *a) == (domain, access)).map_or("", |(name, ..)| name)
 }
@@ -162,12 +166,12 @@ pub(crate) fn register_numbered(number: u8) -> Option<Register> {
     REGISTERS.get(usize::from(number)).map(|(_, register)| *register)
 }
 
-/// The number of a DSB's option in the binary form, as [`tlbi_number`].
+/// The number of a barrier's option in the binary form, as [`tlbi_number`].
 pub(crate) fn barrier_number(domain: Domain, access: Access) -> u8 {
     BARRIERS.iter().position(|(_, d, a)| (*d, *a) == (domain, access)).unwrap_or(0) as u8
 }
 
-/// What the DSB with this number waits for.
+/// What the barrier with this number orders.
 pub(crate) fn barrier_numbered(number: u8) -> Option<(Domain, Access)> {
     BARRIERS.get(usize::from(number)).map(|&(_, domain, access)| (domain, access))
 }

@@ -82,6 +82,14 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
                 .ok_or_else(|| word.unknown("the option of a DSB", Malformed::UnknownBarrier))?;
             Event::Dsb { cpu, domain, access }
         }
+        b"dmb" => {
+            let word = words.word();
+            let (domain, access) = barrier_named(word.bytes)
+                .ok_or_else(|| word.unknown("the option of a DMB", Malformed::UnknownBarrier))?;
+            Event::Dmb { cpu, domain, access }
+        }
+        b"release" => Event::Release { cpu, pa: words.multiple(8)? },
+        b"acquire" => Event::Acquire { cpu, pa: words.multiple(8)? },
         b"isb" => Event::Isb { cpu },
         b"tlbi" => {
             let word = words.word();

@@ -41,6 +41,9 @@ impl Display for Event {
                 write!(f, "{cpu} fill {pa:#x} count={count} first={first:#x} step={step:#x}")
             }
             Self::Dsb { cpu, domain, access } => write!(f, "{cpu} dsb {}", barrier_name(domain, access)),
+            Self::Dmb { cpu, domain, access } => write!(f, "{cpu} dmb {}", barrier_name(domain, access)),
+            Self::Release { cpu, pa } => write!(f, "{cpu} release {pa:#x}"),
+            Self::Acquire { cpu, pa } => write!(f, "{cpu} acquire {pa:#x}"),
             Self::Isb { cpu } => write!(f, "{cpu} isb"),
             Self::Tlbi { cpu, tlbi, operand } => {
                 write!(f, "{cpu} tlbi {tlbi}")?;

@@ -110,7 +110,7 @@ fn what_is_wrong_with_a_record_is_said() {
     let decode = |bytes: &[u8]| Decoder::default().decode(bytes).map(|record| record.is_some());
     assert_eq!(decode(&[0x93]), Err(DecodeError::UnknownRecord(0x93)));
     assert_eq!(decode(&[0x50, 1]), Err(DecodeError::UnknownRecord(0x50)), "settled has no CPU");
-    assert_eq!(decode(&[7, 8]), Err(DecodeError::Unknown { number: 8, expected: "a DSB's option" }));
+    assert_eq!(decode(&[7, 12]), Err(DecodeError::Unknown { number: 12, expected: "a barrier's option" }));
     assert_eq!(
         decode(&[18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]),
         Err(DecodeError::TooLarge)

@@ -56,7 +56,7 @@ pub enum DecodeError {
     Malformed(#[from] Malformed),
 }
 
-const BARRIER: &str = "a DSB's option";
+const BARRIER: &str = "a barrier's option";
 
 /// What ended the reading of a record.
 enum Stop {
@@ -137,7 +137,8 @@ fn record<'b>(context: &mut Context, from: &mut Reader<'b>) -> Result<Record<'b>
 fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Recorded, Stop> {
     let unknown = Stop::Error(DecodeError::UnknownRecord(first));
     let kind = first & KIND;
-    if first & !(KIND | HAS_PC | OTHER_CPU) != 0 || !(kind::STORE..=kind::SETTLED).contains(&kind) {
+    let is_event = matches!(kind, kind::STORE..=kind::SETTLED | kind::DMB..=kind::ACQUIRE);
+    if first & !(KIND | HAS_PC | OTHER_CPU) != 0 || !is_event {
         return Err(unknown);
     }
     if first & OTHER_CPU != 0 {
@@ -150,13 +151,13 @@ fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Reco
     let pc = if first & HAS_PC != 0 { Some(from.relative(&mut context.pc)?) } else { None };
     let event = match kind {
         kind::STORE | kind::STORE_VIA => {
-            let pa = word(context, from)?;
+            let pa = word(&mut context.pa, from)?;
             let value = from.relative(&mut context.value)?;
             let via = if kind == kind::STORE_VIA { Some(from.number()?) } else { None };
             Event::Store { cpu, pa, value, via }
         }
         kind::UPDATE => {
-            let pa = word(context, from)?;
+            let pa = word(&mut context.pa, from)?;
             let value = from.relative(&mut context.value)?;
             let has = choice(from.byte()?, 4, "which numbers an update has")?;
             let old = if has & 1 != 0 { Some(from.number()?) } else { None };
@@ -164,15 +165,21 @@ fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Reco
             Event::Update { cpu, pa, value, old, via }
         }
         kind::FILL => {
-            let pa = word(context, from)?;
+            let pa = word(&mut context.pa, from)?;
             let count = length(from.number()?)?;
             let first = from.relative(&mut context.value)?;
             Event::Fill { cpu, pa, count, first, step: from.number()? }
         }
-        kind::DSB => {
+        kind::DSB | kind::DMB => {
             let (domain, access) = named(from.byte()?, barrier_numbered, BARRIER)?;
-            Event::Dsb { cpu, domain, access }
+            if kind == kind::DSB {
+                Event::Dsb { cpu, domain, access }
+            } else {
+                Event::Dmb { cpu, domain, access }
+            }
         }
+        kind::RELEASE => Event::Release { cpu, pa: word(&mut context.word, from)? },
+        kind::ACQUIRE => Event::Acquire { cpu, pa: word(&mut context.word, from)? },
         kind::ISB => Event::Isb { cpu },
         kind::TLBI => {
             let number = from.byte()?;
@@ -219,8 +226,8 @@ fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Reco
 }
 
 /// The address of a word, which is relative to that of the word before.
-fn word(context: &mut Context, from: &mut Reader<'_>) -> Result<u64, Stop> {
-    let word = from.relative(&mut context.pa)?;
+fn word(before: &mut u64, from: &mut Reader<'_>) -> Result<u64, Stop> {
+    let word = from.relative(before)?;
     word.checked_mul(8).ok_or(Stop::Error(DecodeError::TooLarge))
 }
 

@@ -74,7 +74,7 @@ impl Encoder {
     }
 
     fn event(&mut self, recorded: &Recorded, out: &mut Writer<'_>) {
-        let Context { cpu: before, pc, pa: last, value: last_value, operand: last_operand } =
+        let Context { cpu: before, pc, pa: last, value: last_value, operand: last_operand, word: last_word } =
             &mut self.context;
         let kind = match recorded.event {
             Event::Store { via: None, .. } => kind::STORE,
@@ -82,6 +82,9 @@ impl Encoder {
             Event::Update { .. } => kind::UPDATE,
             Event::Fill { .. } => kind::FILL,
             Event::Dsb { .. } => kind::DSB,
+            Event::Dmb { .. } => kind::DMB,
+            Event::Release { .. } => kind::RELEASE,
+            Event::Acquire { .. } => kind::ACQUIRE,
             Event::Isb { .. } => kind::ISB,
             Event::Tlbi { .. } => kind::TLBI,
             Event::Write { .. } => kind::MSR,
@@ -124,7 +127,10 @@ impl Encoder {
                 out.relative(first, last_value);
                 out.number(step);
             }
-            Event::Dsb { domain, access, .. } => out.byte(barrier_number(domain, access)),
+            Event::Dsb { domain, access, .. } | Event::Dmb { domain, access, .. } => {
+                out.byte(barrier_number(domain, access));
+            }
+            Event::Release { pa, .. } | Event::Acquire { pa, .. } => out.relative(pa / 8, last_word),
             Event::Isb { .. } | Event::Settled => {}
             Event::Tlbi { tlbi, operand, .. } => {
                 out.byte(tlbi_number(tlbi.scope) << 1 | u8::from(tlbi.broadcast));

@@ -71,6 +71,8 @@ struct Context {
     pa: u64,
     value: u64,
     operand: u64,
+    /// Of releases and acquires.
+    word: u64,
 }
 
 /// The kinds of records, the low five bits of their first byte.
@@ -94,7 +96,10 @@ mod kind {
     pub const SETTLED: u8 = 16;
     pub const NOTE: u8 = 17;
     pub const VECTORS: u8 = 18;
-    pub const IDLE: u8 = 19;
+    pub const DMB: u8 = 19;
+    pub const RELEASE: u8 = 20;
+    pub const ACQUIRE: u8 = 21;
+    pub const IDLE: u8 = 22;
 }
 
 /// What an idle ISB has in place of a DSB's option.

@@ -48,6 +48,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     let range = || any::<u64>().prop_flat_map(|va| (Just(va), 1..=(u64::MAX - va).saturating_add(1).max(1)));
     let word = || (0..=u64::MAX / 8).prop_map(|word| 8 * word);
     let domain = select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
+    let accesses = vec![Access::All, Access::Stores, Access::Loads];
     let registers = vec![
         Register::Ttbr0,
         Register::Ttbr1,
@@ -71,8 +72,18 @@ pub fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(cpu, pa, value, old, via)| Event::Update { cpu, pa, value, old, via }),
         (cpu(), word(), 1..=u64::MAX, any::<u64>(), any::<u64>())
             .prop_map(|(cpu, pa, count, first, step)| Event::Fill { cpu, pa, count, first, step }),
-        (cpu(), domain, select(vec![Access::All, Access::Stores]))
-            .prop_map(|(cpu, domain, access)| Event::Dsb { cpu, domain, access }),
+        (cpu(), domain.clone(), select(accesses.clone())).prop_map(|(cpu, domain, access)| Event::Dsb {
+            cpu,
+            domain,
+            access
+        }),
+        (cpu(), domain, select(accesses)).prop_map(|(cpu, domain, access)| Event::Dmb {
+            cpu,
+            domain,
+            access
+        }),
+        (cpu(), word()).prop_map(|(cpu, pa)| Event::Release { cpu, pa }),
+        (cpu(), word()).prop_map(|(cpu, pa)| Event::Acquire { cpu, pa }),
         cpu().prop_map(|cpu| Event::Isb { cpu }),
         tlbi(),
         (cpu(), select(registers), any::<u64>()).prop_map(|(cpu, register, value)| Event::Write {

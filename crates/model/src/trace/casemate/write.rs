@@ -119,10 +119,13 @@ impl Writer {
                     (Domain::Nsh, Access::Stores) => return Err(self.cannot("casemate has no DSB NSHST")),
                     (_, Access::All) => "ish",
                     (_, Access::Stores) => "ishst",
+                    (_, Access::Loads) => return Ok(()),
                 };
                 self.record("barrier", cpu, format_args!("dsb (kind {kind})"))
             }
             Event::Isb { cpu } => self.record("barrier", cpu, format_args!("isb")),
+            // The model has no order weaker than a DSB there.
+            Event::Dmb { .. } | Event::Release { .. } | Event::Acquire { .. } => Ok(()),
             Event::Tlbi { cpu, tlbi, operand } => self.tlbi(cpu, tlbi, operand),
             Event::Write { cpu, register, value } => self.register(cpu, register, value),
             Event::Free { pa, len } => self.free(pa, len),
