@@ -71,7 +71,10 @@ pub fn from_history(history: &History, machine: &Machine, wanted: Wanted) -> Res
     })
 }
 
-/// Reads the file again, up to the last violation to be shown. Returns what shows each by its place.
+/// The place of a violation among all that were found, and the events that show it.
+pub type Gathered = (usize, Result<Shown, String>);
+
+/// Reads the file again, up to the last violation to be shown.
 ///
 /// # Errors
 /// The file can't be read any more.
@@ -81,7 +84,7 @@ pub fn gather(
     config: &Config,
     wanted: Vec<Wanted>,
     verbosity: Verbosity,
-) -> Result<Vec<(usize, Result<Shown, String>)>, Failure> {
+) -> Result<Vec<Gathered>, Failure> {
     let Some(last) = wanted.iter().map(|wanted| wanted.violation.event).max() else { return Ok(Vec::new()) };
     let file = File::open(path).map_err(|error| Failure::from(error).of(path.display()))?;
     let len = file.metadata().ok().map(|metadata| metadata.len());

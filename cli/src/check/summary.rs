@@ -89,8 +89,8 @@ impl Kind {
     pub fn text(self) -> &'static str {
         match self {
             Self::Tlbi => "TLBIs that reach nothing that differs from the tables",
-            Self::Dsb => "DSBs that order no store to a table and complete no TLBI",
-            Self::Isb => "ISBs with no edit since the last one",
+            Self::Dsb => "DSBs that order no store to a live table and complete no TLBI",
+            Self::Isb => "ISBs with no edit of a live table since the last one",
         }
     }
 }

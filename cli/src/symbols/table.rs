@@ -28,8 +28,8 @@ pub struct Symbols {
     places: Vec<u64>,
 }
 
-/// Which of several symbols of one address is the function's own name, best first: an alias is seen
-/// by other files, and labels around sections are no functions.
+/// Which of several symbols of one address is the function's own name, best first: an alias is
+/// seen by other files, and labels around sections are no functions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rank {
     /// A function of one file.
