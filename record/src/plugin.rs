@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::current::{self, in_generated_code};
 use crate::followed::FILTER;
 use crate::instruction::{Instruction, is_atomic};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
@@ -247,17 +248,23 @@ fn on_block(block: *mut Block) {
     }
 }
 
-extern "C" fn on_instruction(cpu: c_uint, site: *mut c_void) {
+in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
+in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
+
+/// An instruction that is recorded, or may be the first of a vector.
+extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     // SAFETY: The data is a site, which lives for ever.
     let site = unsafe { &*site.cast::<Site>() };
     let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
+    let cpu = current::number(state, recorder.cpus.len(), true).unwrap_or(cpu as usize);
     match site.instruction {
-        Some(instruction) => recorder.execute(cpu as usize, site.pc, instruction, registers),
-        None => recorder.at_vector(cpu as usize, site.pc, registers),
+        Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
+        None => recorder.at_vector(cpu, site.pc, registers),
     }
 }
 
-extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
+/// A store, which was made.
+extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
@@ -275,10 +282,11 @@ extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
         return;
     }
     let Some(mut recorder) = recorder() else { return };
+    let cpu = current::number(state, recorder.cpus.len(), false).unwrap_or(cpu as usize);
     let (pc, is_atomic) = (data.addr() as u64 & !3, data.addr() & 1 == 1);
     if is_followed {
-        recorder.store(cpu as usize, pc, pa, len, is_atomic);
+        recorder.store(cpu, pc, pa, len, is_atomic);
     } else {
-        recorder.keep(cpu as usize, pc, pa, len);
+        recorder.keep(cpu, pc, pa, len);
     }
 }

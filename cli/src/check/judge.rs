@@ -1,7 +1,7 @@
 //! The verdict: every event run on the model, and each violation with the events that show it.
 
 use indicatif::ProgressBar;
-use linmap_model::{Legal, Machine, Resumed, Violation};
+use linmap_model::{Config, Legal, Leniency, Machine, Resumed, Violation};
 
 use super::events::{Batch, Events, Located};
 use super::found::{Counts, Found, Spot};
@@ -38,6 +38,8 @@ pub struct Judged {
 
 /// How to judge.
 pub struct Options {
+    /// What is taken beyond the architecture's text.
+    pub leniency: Leniency,
     /// Goes on behind a violation.
     pub all: bool,
     /// The events of a pipe that are kept.
@@ -105,6 +107,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     while let Some(batch) = events.next() {
         match batch {
             Batch::Machine(config) => {
+                let config = Config { leniency: options.leniency, ..config };
                 machine = Some(Machine::new(&config).map_err(|error| named(error.into()))?);
             }
             Batch::Note(note) if notes.len() < MOST_NOTES => notes.push(note),
@@ -263,7 +266,14 @@ mod tests {
     }
 
     fn piped(bytes: &[u8], history: usize) -> Result<Judged, Failure> {
-        let options = Options { all: true, history, shown: 4, verbosity: Verbosity::Quiet, is_live: false };
+        let options = Options {
+            leniency: Leniency::Strict,
+            all: true,
+            history,
+            shown: 4,
+            verbosity: Verbosity::Quiet,
+            is_live: false,
+        };
         judge(Input::of(None, None, Box::new(Cursor::new(bytes.to_vec())))?, &options)
     }
 

@@ -22,6 +22,8 @@ mod trail;
 use std::io::Read;
 use std::path::PathBuf;
 
+use linmap_model::Leniency;
+
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::{Output, Verbosity};
@@ -50,6 +52,9 @@ pub struct CheckArgs {
     /// Go on behind a violation, and count them by rule and place
     #[arg(long)]
     all: bool,
+    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    #[arg(long)]
+    strict: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -88,12 +93,19 @@ pub fn parse_address(text: &str) -> Result<u64, String> {
     value.map_err(|error| error.to_string())
 }
 
+/// What is taken beyond the architecture's text.
+pub fn leniency(strict: bool) -> Leniency {
+    if strict { Leniency::Strict } else { Leniency::Kernels }
+}
+
 /// A trace that is judged while it is recorded.
 pub struct Judging<'a> {
     /// What it is called.
     pub name: &'a str,
     /// Goes on behind a violation.
     pub all: bool,
+    /// What is taken beyond the architecture's text.
+    pub leniency: Leniency,
     /// Prints JSON.
     pub json: bool,
     /// Shows progress while the guest runs.
@@ -113,6 +125,7 @@ pub fn live(
     let input = Input::of(Some(judging.name.into()), None, trace)?;
     let verbosity = output.verbosity();
     let options = Options {
+        leniency: judging.leniency,
         all: judging.all,
         history: HISTORY,
         shown: shown(verbosity),
@@ -162,6 +175,7 @@ pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failur
     let input = Input::open(&arguments.trace)?;
     let verbosity = output.verbosity();
     let options = Options {
+        leniency: leniency(arguments.strict),
         all: arguments.all,
         history: arguments.history,
         shown: shown(verbosity),

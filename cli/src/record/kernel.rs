@@ -22,7 +22,7 @@ pub fn symbols(given: Option<&Path>, qemu: &[OsString]) -> Result<Option<Symbols
 /// The file behind `-kernel`, the last one as QEMU takes it.
 fn kernel(qemu: &[OsString]) -> Option<PathBuf> {
     let is_kernel = |pair: &&[OsString]| matches!(pair[0].to_str(), Some("-kernel" | "--kernel"));
-    qemu.windows(2).filter(is_kernel).next_back().map(|pair| PathBuf::from(&pair[1]))
+    qemu.windows(2).rfind(is_kernel).map(|pair| PathBuf::from(&pair[1]))
 }
 
 /// Whether the guest writes to the terminal itself, so that nothing else should.

@@ -52,6 +52,9 @@ pub struct RecordArgs {
     /// Go on behind a violation, and count them by rule and place
     #[arg(long, requires = "check")]
     all: bool,
+    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    #[arg(long, requires = "check")]
+    strict: bool,
     /// Print JSON
     #[arg(long, requires = "check")]
     json: bool,
@@ -100,14 +103,19 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let stream = qemu.accept(&listener)?;
     let mut monitor = Monitor::connect(&control)?;
     fs::write(place("layout"), layout::of(&monitor.human("info mtree -f")?)?)?;
-    if !line.is_stopped {
-        monitor.run("cont")?;
+    // A guest may end before QEMU has answered: the trace says what it did.
+    if !line.is_stopped
+        && let Err(error) = monitor.run("cont")
+        && !qemu.ends()?
+    {
+        return Err(error);
     }
     let mut bytes = Tee::new(stream, out);
     let outcome = if arguments.check {
         let judging = Judging {
             name: "the guest",
             all: arguments.all,
+            leniency: check::leniency(arguments.strict),
             json: arguments.json,
             has_progress: !kernel::has_terminal(&arguments.qemu),
             symbols,
@@ -197,6 +205,19 @@ impl Qemu {
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Qemu {
+    /// Whether it ends within a second.
+    fn ends(&mut self) -> Result<bool, Failure> {
+        for _ in 0..100 {
+            if self.0.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(false)
     }
 }
 
