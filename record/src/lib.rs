@@ -10,5 +10,6 @@ mod qemu;
 mod recorder;
 mod shape;
 mod stream;
+mod trees;
 
 mod plugin;
