@@ -199,13 +199,14 @@ impl Recorder {
             let named = if registers.tcr >> 22 & 1 == 1 { registers.ttbr1 } else { registers.ttbr0 };
             let asid = if upper { 0 } else { (named >> 48) as u16 };
             let root = (shape.root(ttbr), asid);
-            let before = self.trees.insert(root, shape.start);
+            let before = self.trees.get(&root).copied();
             if before != Some(shape.start) {
                 if before.is_some() {
                     // By another size: what it leads to is read as tables of other levels.
                     self.give_up(self.frames.of(root.0));
                 }
                 self.link(root.0, shape.start, shape.root_entries());
+                self.trees.insert(root, shape.start);
             }
             root
         });

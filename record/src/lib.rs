@@ -11,5 +11,6 @@ mod qemu;
 mod recorder;
 mod shape;
 mod stream;
+mod trees;
 
 mod plugin;
