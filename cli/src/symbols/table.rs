@@ -86,7 +86,7 @@ impl Default for Symbols {
 impl Symbols {
     /// Says that the kernel's first byte is at any of `places`, tried in this order, or where what
     /// ran shows it: by its instructions, or if the file has none by its `vectors`. Where nothing
-    /// shows it, it is where it is linked. If the file does not say where that is, nothing is named.
+    /// shows it, it is where it is linked. If the file does not say where, nothing is named.
     pub fn run_at(mut self, places: &[u64], ran: Ran) -> Self {
         self.places = places.to_vec();
         let last = self.symbols.last().map_or(self.first, |&(address, ..)| address);
