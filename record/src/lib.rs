@@ -4,6 +4,7 @@ mod cpu;
 mod current;
 mod executed;
 mod followed;
+mod idle;
 mod instruction;
 mod memory;
 mod qemu;
@@ -12,6 +13,6 @@ mod regime;
 mod registers;
 mod shape;
 mod stream;
-mod tree;
+mod trees;
 
 mod plugin;

@@ -12,7 +12,7 @@ pub const REGIMES: usize = 3;
 pub const SPACES: usize = 6;
 
 /// The regime of a stage 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Regime {
     /// EL1&0.
     El1,
@@ -49,7 +49,7 @@ impl Regime {
 }
 
 /// What one base register translates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Space {
     /// A half of stage 1: TTBR1's if `upper`.
     Half { regime: Regime, upper: bool },
@@ -58,6 +58,9 @@ pub enum Space {
 }
 
 impl Space {
+    /// The least.
+    pub const FIRST: Self = Self::Half { regime: Regime::El1, upper: false };
+
     pub const fn index(self) -> usize {
         match self {
             Self::Half { regime, upper } => 2 * regime as usize + upper as usize,
