@@ -62,8 +62,8 @@ impl Recorder {
         if pc.wrapping_sub(self.cpus[cpu].registers.of(*regime).vbar) >= 0x800 {
             return;
         }
-        let [elr, spsr] = [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]]
-            [*regime as usize];
+        let [elr, spsr] =
+            [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]][*regime as usize];
         // A branch into the vectors changes neither.
         let Some(now) = own.system(elr).zip(own.system(spsr)) else { return };
         if self.cpus[cpu].exceptions[*regime as usize] != Some(now) {

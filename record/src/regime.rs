@@ -37,13 +37,7 @@ impl Regime {
                 Some(Is::Ttbr1El2),
                 Some(Is::SctlrEl2),
             ],
-            Self::El3 => [
-                Some(Is::TcrEl3),
-                Some(Is::MairEl3),
-                Some(Is::Ttbr0El3),
-                None,
-                Some(Is::SctlrEl3),
-            ],
+            Self::El3 => [Some(Is::TcrEl3), Some(Is::MairEl3), Some(Is::Ttbr0El3), None, Some(Is::SctlrEl3)],
         }
     }
 }
