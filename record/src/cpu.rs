@@ -2,7 +2,7 @@
 
 use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
 use crate::shape::Shape;
-use crate::trees::Tree;
+use crate::tree::Tree;
 
 /// A store since a CPU's last DSB to a frame that is not followed: it may be linked before it is
 /// ordered.

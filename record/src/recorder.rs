@@ -13,7 +13,7 @@ use crate::idle::IdleBarriers;
 use crate::memory::Memory;
 use crate::shape::Shape;
 use crate::stream::Stream;
-use crate::trees::Tree;
+use crate::tree::Tree;
 
 /// What the recorder reads of the CPU that executes.
 pub trait CurrentCpu {
