@@ -4,6 +4,7 @@ mod cpu;
 mod current;
 mod executed;
 mod followed;
+mod idle;
 mod instruction;
 mod memory;
 mod qemu;

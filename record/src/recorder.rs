@@ -9,6 +9,7 @@ use linmap_trace::{Access, Domain, Event, Line, Recorded};
 
 use crate::cpu::{Candidate, Cpu};
 use crate::followed::{Frames, Standing};
+use crate::idle::IdleBarriers;
 use crate::memory::Memory;
 use crate::shape::Shape;
 use crate::stream::Stream;
@@ -49,7 +50,8 @@ pub struct Recorder {
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
     pub(crate) differences: u64,
-    pub(crate) idle_barriers: u64,
+    /// Barriers without effect.
+    pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
     /// Registers of EL1 were written elsewhere.
     pub(crate) has_other_levels: bool,
@@ -77,7 +79,7 @@ impl Recorder {
             cleared: None,
             events: 0,
             differences: 0,
-            idle_barriers: 0,
+            idle: IdleBarriers::default(),
             notes: 0,
             has_other_levels: false,
         }
