@@ -163,6 +163,8 @@ pub struct Machine {
     /// MAIR_EL1, if it was written.
     pub(crate) mair: Option<u64>,
     pub(crate) fresh: FreshEntries,
+    /// Words that a CPU ordered its stores to for its own walks alone, by DSB NSH.
+    pub(crate) alone: FxHashSet<(usize, u64)>,
     /// What changed since software relied on the tables last.
     pub(crate) dirty: DirtySpaces,
     /// Whether a table descriptor that can be walked ever restricted what is below it.
@@ -241,6 +243,7 @@ impl Machine {
             shapes,
             mair: None,
             fresh: FreshEntries::new(config.cpus),
+            alone: FxHashSet::default(),
             dirty: DirtySpaces::default(),
             hierarchical: false,
             updates: false,

@@ -170,6 +170,7 @@ impl Machine {
         } else if cpus == 0 {
             self.link(root, table, shape.start, shape.base(space))?;
         } else {
+            self.check_ordered_for(cpu, root)?;
             self.join(root, cpu)?;
         }
         for other in self.beside(cpu, space, root) {
