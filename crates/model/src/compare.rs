@@ -91,7 +91,7 @@ impl Machine {
         })
     }
 
-    /// Checks that `old`, which a CPU may hold, was not retired under the identifier of `new`, which
+    /// Checks that `old`, which a CPU may hold, was not retired under the identifier of `new`, that
     /// the CPU walks.
     pub(crate) fn check_not_retired(&self, old: u32, new: u32) -> Check {
         let [old, new] = [old, new].map(|root| &self.roots[root as usize]);
