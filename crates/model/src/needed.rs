@@ -16,7 +16,7 @@ impl Machine {
     /// use linmap_model::{Config, Event, Machine};
     ///
     /// let ram = vec![(0x4000_0000, 0x10000)];
-    /// let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+    /// let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram, leniency: Default::default() };
     /// let mut machine = Machine::new(&config).unwrap();
     /// let root = 0x4000_0000;
     /// let register = linmap_model::event::Register::Ttbr1;
