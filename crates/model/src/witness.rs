@@ -43,8 +43,8 @@ pub struct Missed {
     pub why: Miss,
 }
 
-/// What a reduction may cost: this, and so often what the whole trace does. Behind that, which takes
-/// a second or two, the events stay that are left.
+/// What a reduction may cost: this, and so often what the whole trace does. Behind that, which
+/// takes a second or two, the events stay that are left.
 const MOST_SPENT: u64 = 1 << 24;
 const TIMES_SPENT: u64 = 64;
 
