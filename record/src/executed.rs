@@ -293,17 +293,18 @@ impl Recorder {
         let Some((frame, cpu, pc)) = self.cleared.take() else { return };
         let differing = self.differing(frame);
         let shape = self.shape();
-        for &(pa, before, now) in &differing {
+        for &(pa, before, _) in &differing {
             let Some(state) = self.frames.get_mut(frame) else { return };
             let levels = state.levels;
-            self.set_recorded(frame, pa, now);
+            // The store that is about to be recorded may have put another value there since.
+            self.set_recorded(frame, pa, 0);
             if let Some(shape) = shape {
                 for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
                     self.frames.unrefer(self.frames.of(old));
                 }
             }
         }
-        let words: Vec<_> = differing.iter().map(|&(pa, _, now)| (pa, now)).collect();
+        let words: Vec<_> = differing.iter().map(|&(pa, ..)| (pa, 0)).collect();
         if !words.is_empty() {
             self.put_words(cpu, Some(pc), &words);
             self.cpus[cpu].has_stores = true;

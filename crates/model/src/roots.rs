@@ -1,5 +1,6 @@
 //! Writes of the registers that say where tables are.
 
+use crate::config::Leniency;
 use crate::descriptor::is_cacheable;
 use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
 use crate::rules::Rule;
@@ -47,7 +48,7 @@ impl Machine {
         let Some(value) = self.cpus[cpu].bases[space.index()] else { return Ok(()) };
         let table = self.base_table(cpu, space, value)?;
         let id = self.base_id(cpu, space, value)?;
-        if space == Space::Low && self.tcr(cpu) & A1 != 0 {
+        if space == Space::Low && self.tcr(cpu) & A1 != 0 && self.config.leniency == Leniency::Strict {
             // Until an ISB, an ASID from before may be the current one.
             for before in self.ids_of(cpu, space).into_iter().filter(|before| *before != id) {
                 self.walk_from(cpu, space, table, before)?;
@@ -66,7 +67,11 @@ impl Machine {
         let Some(low) = self.cpus[cpu].bases[Space::Low.index()] else { return Ok(()) };
         let id = self.base_id(cpu, Space::Low, low)?;
         let walks = self.cpus[cpu].walks[Space::Low.index()].clone();
-        for root in walks {
+        let first = match self.config.leniency {
+            Leniency::Strict => 0,
+            Leniency::Kernels => walks.len().saturating_sub(1),
+        };
+        for root in walks.into_iter().skip(first) {
             let Root { table, .. } = self.roots[root as usize];
             self.walk_from(cpu, Space::Low, table, id)?;
         }
@@ -138,6 +143,11 @@ impl Machine {
         let common = self.cpus.len() > 1 && self.cpus[cpu].bases[at].is_some_and(|base| base & 1 == 1);
         if common && table != NO_TABLE {
             self.share(cpu, space, root)?;
+        }
+        match space {
+            Space::High => self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?,
+            Space::Low => self.rename_upper(cpu)?,
+            _ => {}
         }
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());
