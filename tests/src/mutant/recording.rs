@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use linmap_trace::binary::{Decoder, MAGIC, Record};
 use linmap_trace::Line;
+use linmap_trace::binary::{Decoder, MAGIC, Record};
 use serde_json::Value;
 
 use super::image::Kernel;
@@ -74,8 +74,14 @@ impl Recording {
     /// How many events are of instructions in the function of `pc`, apart from that at `pc`.
     pub fn around(&self, kernel: &Kernel, pc: u64) -> usize {
         let function = kernel.function(pc);
-        let others = self.counts.iter().filter(|(other, _)| **other != pc && kernel.function(**other) == function);
+        let others =
+            self.counts.iter().filter(|(other, _)| **other != pc && kernel.function(**other) == function);
         others.map(|(_, count)| count).sum()
+    }
+
+    /// Whether the instruction at `pc` was recorded.
+    pub fn has(&self, pc: u64) -> bool {
+        self.counts.contains_key(&pc)
     }
 
     /// All that a mutant may lose: the function, the kind, which of them it is, and the site.
@@ -83,7 +89,9 @@ impl Recording {
         let mut seen: BTreeMap<(String, Instruction), usize> = BTreeMap::new();
         let mut all = Vec::new();
         for (&pc, &count) in &self.counts {
-            let Some((instruction, function)) = kernel.instruction(pc).zip(kernel.function(pc)) else { continue };
+            let Some((instruction, function)) = kernel.instruction(pc).zip(kernel.function(pc)) else {
+                continue;
+            };
             let nth = seen.entry((function.to_owned(), instruction)).or_insert(0);
             all.push((function.to_owned(), instruction, *nth, Site { pc, count }));
             *nth += 1;
