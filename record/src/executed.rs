@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use linmap_trace::binary::Record;
+use linmap_trace::binary::{Barrier, Record};
 use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Register, Tlbi, TlbiScope};
 
 use crate::instruction::{Instruction, System};
@@ -15,10 +15,14 @@ impl Recorder {
     pub fn execute(&mut self, cpu: usize, pc: u64, instruction: Instruction, own: &dyn CurrentCpu) {
         match instruction {
             Instruction::Dsb(domain, access) => self.dsb(cpu, pc, domain, access),
-            Instruction::Isb => self.synchronize(cpu, pc),
+            Instruction::Isb => {
+                if !self.synchronize(cpu, pc) {
+                    self.idle.count(pc, Barrier::Isb);
+                }
+            }
             Instruction::Eret => {
                 self.cpus[cpu].exception = None;
-                self.synchronize(cpu, pc);
+                let _ = self.synchronize(cpu, pc);
             }
             Instruction::Tlbi(tlbi, rt) => self.tlbi(cpu, pc, tlbi, own.x(rt)),
             Instruction::Write(system, rt) => self.write(cpu, pc, system, own.x(rt), own),
@@ -35,19 +39,24 @@ impl Recorder {
         let Some(now) = own.system("ELR_EL1").zip(own.system("SPSR_EL1")) else { return };
         if self.cpus[cpu].exception != Some(now) {
             self.cpus[cpu].exception = Some(now);
-            self.synchronize(cpu, pc);
+            let _ = self.synchronize(cpu, pc);
         }
     }
 
-    /// Context synchronization. It matters once after each change.
-    fn synchronize(&mut self, cpu: usize, pc: u64) {
+    /// Context synchronization. It matters once after each change. Returns whether it may have had
+    /// an effect.
+    fn synchronize(&mut self, cpu: usize, pc: u64) -> bool {
         self.cpus[cpu].is_unsynchronized = false;
-        if self.started.is_none() || self.cpus[cpu].synchronized == self.events {
-            return;
+        if self.started.is_none() {
+            return true;
+        }
+        if self.cpus[cpu].synchronized == self.events {
+            return false;
         }
         self.settle_cleared();
         self.put(Event::Isb { cpu }, Some(pc));
         self.cpus[cpu].synchronized = self.events;
+        true
     }
 
     fn dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
@@ -64,7 +73,7 @@ impl Recorder {
             return;
         }
         if !completes && !state.has_stores {
-            self.idle_barriers += 1;
+            self.idle.count(pc, Barrier::Dsb(domain, access));
             return;
         }
         if orders {
@@ -190,13 +199,14 @@ impl Recorder {
             let named = if registers.tcr >> 22 & 1 == 1 { registers.ttbr1 } else { registers.ttbr0 };
             let asid = if upper { 0 } else { (named >> 48) as u16 };
             let root = (shape.root(ttbr), asid);
-            let before = self.trees.insert(root, shape.start);
+            let before = self.trees.get(&root).copied();
             if before != Some(shape.start) {
                 if before.is_some() {
                     // By another size: what it leads to is read as tables of other levels.
                     self.give_up(self.frames.of(root.0));
                 }
                 self.link(root.0, shape.start, shape.root_entries());
+                self.trees.insert(root, shape.start);
             }
             root
         });
@@ -361,9 +371,12 @@ impl Recorder {
             self.compare(frame);
         }
         let summary = format!(
-            "recorded: {} events, at most {} tables at a time, {} DSBs without effect, {} stores missed",
-            self.events, self.frames.most, self.idle_barriers, self.differences
+            "recorded: {} events, at most {} tables at a time, {} stores missed",
+            self.events, self.frames.most, self.differences
         );
+        for idle in self.idle.take() {
+            self.stream.put(&Record::Idle(idle));
+        }
         self.stream.put(&Record::Note(&summary));
         if self.started.is_some() {
             self.stream.put(&Record::End);

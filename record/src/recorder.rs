@@ -1,6 +1,6 @@
 //! What becomes of what the guest does: events of the trace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +9,7 @@ use linmap_trace::{Access, Domain, Event, Line, Recorded};
 
 use crate::cpu::{Candidate, Cpu};
 use crate::followed::{Frames, Standing};
+use crate::idle::IdleBarriers;
 use crate::memory::Memory;
 use crate::shape::Shape;
 use crate::stream::Stream;
@@ -38,7 +39,7 @@ pub struct Recorder {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) frames: Frames,
     /// Trees by root and ASID, with the level of the root, whether some CPU walks them or not.
-    pub(crate) trees: HashMap<(u64, u16), i8>,
+    pub(crate) trees: BTreeMap<(u64, u16), i8>,
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
@@ -49,7 +50,8 @@ pub struct Recorder {
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
     pub(crate) differences: u64,
-    pub(crate) idle_barriers: u64,
+    /// Barriers without effect.
+    pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
     /// Registers of EL1 were written elsewhere.
     pub(crate) has_other_levels: bool,
@@ -71,13 +73,13 @@ impl Recorder {
             has_failed: false,
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
             frames: Frames::default(),
-            trees: HashMap::new(),
+            trees: BTreeMap::new(),
             touched: Vec::new(),
             pending: Vec::new(),
             cleared: None,
             events: 0,
             differences: 0,
-            idle_barriers: 0,
+            idle: IdleBarriers::default(),
             notes: 0,
             has_other_levels: false,
         }
@@ -154,6 +156,9 @@ impl Recorder {
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
         let at = ((pa - frame) / 8) as usize;
+        if value & 1 == 1 {
+            self.leave_empty_trees(frame);
+        }
         let Some(state) = self.frames.get_mut(frame) else { return };
         let before = state.recorded[at].replace(value);
         let levels = state.levels;
@@ -221,6 +226,7 @@ impl Recorder {
                 self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
                 continue;
             }
+            self.leave_empty_trees(frame);
             if !self.frames.refer(frame, level, entries) {
                 continue;
             }

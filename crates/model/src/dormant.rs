@@ -5,8 +5,8 @@
 //! when identifiers roll over. The tree is retired then: a CPU that may hold a part of it must
 //! invalidate all of the identifier before it walks anything under it again.
 
-use crate::descriptor::{Entry, read};
-use crate::machine::{Check, Machine, NO_TABLE, Root};
+use crate::descriptor::{Entry, is_cacheable, read};
+use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
 use crate::rules::Rule;
 use crate::violation::Violation;
 
@@ -57,6 +57,59 @@ impl Machine {
         let retired = &mut self.roots[root as usize];
         (retired.table, retired.retired) = (NO_TABLE, true);
         Ok(true)
+    }
+
+    /// Ends the tree of `place`, which gets `value`, if it is empty and no CPU walks it: what is
+    /// invalid no TLB holds, so the root's frame is as good as free. Returns whether it did.
+    pub(crate) fn ends_with(&mut self, place: EntryPlace, value: u64) -> Check<bool> {
+        let is_root = place.level == self.roots[place.root as usize].shape.start;
+        Ok(is_root && value & 1 != 0 && self.end(place.root, Some(place.pa))?)
+    }
+
+    /// Ends the tree of `root`, which a CPU has left, if it is empty and no other CPU walks it.
+    pub(crate) fn end_if_empty(&mut self, root: u32) -> Check {
+        let Root { table, common, retired, cpus, .. } = self.roots[root as usize];
+        if table != NO_TABLE && !common && !retired && cpus != 0 {
+            self.end(root, None)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the tree of `root` if no CPU walks it and all of it is invalid, apart from the newest
+    /// value at `but`. Returns whether it did.
+    fn end(&mut self, root: u32, but: Option<u64>) -> Check<bool> {
+        let Root { space, shape, table, .. } = self.roots[root as usize];
+        let at = space.index();
+        if self.cpus.iter().any(|cpu| cpu.walks[at].contains(&root))
+            || !self.is_empty_but(root, but)
+            || self.cached.of(space).all().any(|held| held.root == root)
+            || self.cpus.iter().any(|cpu| cpu.invalidated.iter().any(|held| held.root == root))
+        {
+            return Ok(false);
+        }
+        for cpu in 0..self.cpus.len() {
+            self.cpus[cpu].left[at].retain(|left| left.root != root);
+        }
+        self.roots[root as usize].cpus = 0;
+        self.alive.retain(|other| *other != root);
+        self.unlink(root, table, shape.start, shape.base(space))?;
+        Ok(true)
+    }
+
+    /// Whether no entry of the root table can be walked or cached, apart from the newest value at
+    /// `but`.
+    fn is_empty_but(&self, root: u32, but: Option<u64>) -> bool {
+        let Root { shape, table, .. } = self.roots[root as usize];
+        (0..shape.entries(shape.start) as u64).all(|index| {
+            let pa = table + 8 * index;
+            let (mut is_newest, mut is_empty) = (but == Some(pa), true);
+            self.memory.seen(pa, |value| {
+                let is_invalid = value.is_some_and(|value| !is_cacheable(shape, shape.start, value));
+                is_empty &= is_invalid || std::mem::take(&mut is_newest);
+                is_newest = false;
+            });
+            is_empty
+        })
     }
 
     /// Whether `violation`, found for an entry of the tree of `root`, is none because no CPU can

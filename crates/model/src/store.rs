@@ -51,6 +51,9 @@ impl Machine {
         }
         let before = stored.before.unwrap_or(0);
         if let Some(place) = self.only_place(pa) {
+            if self.ends_with(place, value)? {
+                return Ok(());
+            }
             return match self.changed(place, before, value) {
                 Ok(()) => Ok(()),
                 Err(violation) => self.excuse(place.root, violation),
@@ -60,7 +63,7 @@ impl Machine {
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             // An entry before it may have retired the tree.
-            if self.roots[place.root as usize].retired {
+            if self.roots[place.root as usize].retired || self.ends_with(place, value)? {
                 continue;
             }
             if let Err(violation) = self.changed(place, before, value)
@@ -101,6 +104,7 @@ impl Machine {
             violation
         };
         let entry = read(shape, space, place.level, new);
+        self.note_global(place.root, place.level, new);
         let was_whole = self.links_whole;
         self.links_whole &= place.level == 3;
         self.check_well_formed(place, entry, new)?;
@@ -165,8 +169,9 @@ impl Machine {
         let run = root.shape.run(3);
         let near = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
         near.iter().fold(bits, |any, word| any | word) & CONTIGUOUS == 0
-            && self.roots.iter().enumerate().all(|(nth, other)| {
-                nth == place.root as usize || other.space != root.space || other.cpus & root.cpus == 0
+            && self.alive.iter().all(|&nth| {
+                let other = &self.roots[nth as usize];
+                nth == place.root || other.space != root.space || other.cpus & root.cpus == 0
             })
     }
 }

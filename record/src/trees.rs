@@ -1,0 +1,33 @@
+//! Trees that end without an invalidation.
+//!
+//! A kernel invalidates what a process used while the process still runs, or another CPU lazily
+//! walks its tables. It frees the tables below the root then, and the root last, behind no further
+//! invalidation. An empty root that no CPU walks leads nowhere, and no TLB holds anything of an
+//! entry that is invalid: its frame is as good as free. It is followed again if a CPU walks it.
+
+use crate::recorder::Recorder;
+
+impl Recorder {
+    /// `frame` is about to be stored to, or linked as another table: ends the trees of which it is
+    /// an empty root that no CPU walks.
+    pub(crate) fn leave_empty_trees(&mut self, frame: u64) {
+        let mut roots = self.trees.range((frame, 0)..=(frame, u16::MAX)).map(|(root, _)| *root);
+        let Some(first) = roots.next() else { return };
+        let roots: Vec<_> = std::iter::once(first).chain(roots).collect();
+        let is_walked = |root: &(u64, u16)| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*root)));
+        if roots.iter().any(is_walked) {
+            return;
+        }
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        if state.recorded.iter().take(state.entries).any(|value| value.is_none_or(|value| value & 1 == 1)) {
+            return;
+        }
+        for root in roots {
+            self.trees.remove(&root);
+            self.frames.unrefer(frame);
+        }
+        if self.frames.get_mut(frame).is_some_and(|state| state.references == 0) {
+            self.give_up(frame);
+        }
+    }
+}
