@@ -11,6 +11,7 @@ pub mod ind_list;
 mod layout_boot;
 pub mod listing;
 mod loader;
+pub mod mutant;
 mod pattern;
 mod payload;
 mod raw;
