@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use linmap_tests::{own_image_path, tool, xtask};
+use linmap_tests::{example, own_image_path, tool};
 
 /// A guest recorded and judged: what is said, and the lines of its trace in text form.
 fn judged(qemu: &str) -> (String, Vec<String>) {
@@ -59,11 +59,8 @@ fn the_recorder_sees_our_own_boot_at_el2_with_vhe() {
 #[test]
 fn the_recorder_sees_el2_and_el3() {
     for (el, regime) in [("2", "EL2"), ("3", "EL3")] {
-        let mut example = xtask();
-        example.args(["example", "first-map", "--el", el, "--record"]);
-        let Output { status, stdout, stderr } = example.output().expect("xtask runs");
-        let said = String::from_utf8_lossy(&stdout);
-        assert!(status.success(), "{said}{}", String::from_utf8_lossy(&stderr));
+        let (code, said) = example("first-map", &format!("--el {el} --record"));
+        assert_eq!(code, Some(0), "{said}");
         assert!(said.contains(&format!("the MMU is on in the regime {regime}")), "{said}");
         assert!(said.contains("the guest: legal") && said.contains(" 0 stores missed"), "{said}");
     }
