@@ -37,6 +37,16 @@ pub fn example(name: &str, options: &str) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
+/// Judges `guest` with these options, separated by white space, by the tool that the tests use.
+/// Returns the exit code and what was printed.
+pub fn judge(guest: &str, options: &str) -> (Option<i32>, String) {
+    let mut command = xtask();
+    command.args(["judge", guest, "--linmap"]).arg(tool_path()).args(options.split_whitespace());
+    let output = command.output().expect("xtask runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
 /// Installs the tool below `prefix`. Returns what was printed.
 ///
 /// # Panics
