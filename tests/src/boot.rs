@@ -14,7 +14,7 @@ pub fn workspace() -> &'static Path {
 }
 
 /// `cargo xtask`, without a second build when it is xtask that runs the tests.
-fn xtask() -> Command {
+pub(crate) fn xtask() -> Command {
     let mut command = match env::var_os("LINMAP_XTASK") {
         Some(xtask) => Command::new(xtask),
         None => {
@@ -32,16 +32,6 @@ fn xtask() -> Command {
 pub fn example(name: &str, options: &str) -> (Option<i32>, String) {
     let mut command = xtask();
     command.args(["example", name]).args(options.split_whitespace());
-    let output = command.output().expect("xtask runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
-    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
-}
-
-/// Judges `guest` with these options, separated by white space, by the tool that the tests use.
-/// Returns the exit code and what was printed.
-pub fn judge(guest: &str, options: &str) -> (Option<i32>, String) {
-    let mut command = xtask();
-    command.args(["judge", guest, "--linmap"]).arg(tool_path()).args(options.split_whitespace());
     let output = command.output().expect("xtask runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
