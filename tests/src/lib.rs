@@ -12,6 +12,7 @@ mod judged;
 mod layout_boot;
 pub mod listing;
 mod loader;
+pub mod mutant;
 mod pattern;
 mod payload;
 mod raw;

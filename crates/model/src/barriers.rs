@@ -137,10 +137,15 @@ impl Machine {
             let state = &mut self.cpus[cpu];
             let certain = state.walks[space].len().saturating_sub(1);
             let kept = state.walks[space].last().copied();
+            let mut gone = Vec::new();
             for root in state.walks[space].drain(..certain) {
                 if Some(root) != kept && !state.left[space].iter().any(|left| left.root == root) {
                     state.left[space].push(LeftRoot { root, since: now, invalidated: false });
+                    gone.push(root);
                 }
+            }
+            for root in gone {
+                self.end_if_empty(root)?;
             }
         }
         self.fresh.synchronized(cpu, now);

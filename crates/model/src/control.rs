@@ -103,9 +103,8 @@ impl Machine {
             let at = space.index();
             let shape = Shape { hierarchical: hpd & 1 == 0, ..self.shapes[at] };
             let shape = shape.with_updates(value >> 39 & 1 == 1, value >> 40 & 1 == 1);
-            let shape = shape.with_input(va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
-            // DS is one bit for both halves.
-            if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
+            let shape = shape.with_ds(ds, va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
+            if !(25..=52).contains(&va_bits) {
                 return Err(violation(Rule::Unmodelled));
             }
             // Under DS the shareability of every leaf is in TCR.

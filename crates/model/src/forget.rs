@@ -270,9 +270,27 @@ impl Machine {
         let (first, last) = if held.runs != 0 { (first & !run, last | run) } else { (first, last) };
         let taken = self.cached.of_mut(space).take(shape, first, last, |other| other.edit == held.edit);
         self.release_all(taken);
+        self.forget_beside(space, held);
         for cpu in &mut self.cpus {
             cpu.invalidated.retain(|other| other.edit != held.edit || other.va < first || last < other.va);
         }
+    }
+
+    /// Forgets what else may be held for the address of `held`, as a block that was split before:
+    /// the invalidation that is missing would have removed it, too. One of leaves would not have
+    /// removed a pointer.
+    fn forget_beside(&mut self, space: Space, held: Held) {
+        if held.since == SEEN {
+            return;
+        }
+        let shape = self.shapes[space.index()];
+        let last = held.va + ((1u64 << shape.shift(held.level)) - 1);
+        let is_leaf = |held: &Held| matches!(read(shape, space, held.level, held.value), Entry::Leaf(_));
+        let all = !is_leaf(&held);
+        let taken = self.cached.of_mut(space).take(shape, held.va, last, |other| {
+            other.since != SEEN && other.root == held.root && (all || is_leaf(other))
+        });
+        self.release_all(taken);
     }
 
     /// Ends that the pointers among `taken`, which are no longer held, lead to tables.
@@ -359,6 +377,7 @@ impl Machine {
                 }
             }
         }
+        self.alive.clear();
         for nth in 0..self.roots.len() as u32 {
             let Root { space, table, shape, .. } = self.roots[nth as usize];
             let at = space.index();
@@ -368,6 +387,9 @@ impl Machine {
             let cpus = self.cpus.iter().enumerate().filter(|(_, cpu)| holds(cpu));
             let cpus = cpus.fold(0, |set, (cpu, _)| set | 1 << cpu);
             self.roots[nth as usize].cpus = cpus;
+            if cpus != 0 {
+                self.alive.push(nth);
+            }
             if cpus != 0 && table != NO_TABLE {
                 self.link_unjudged(nth, table, shape.start, shape.base(space))?;
             }
@@ -402,11 +424,12 @@ impl Machine {
         for page in (table..table + bytes).step_by(0x1000) {
             self.memory.mark_table(page, true);
         }
-        if level == 3 {
+        if level == 3 && self.roots[root as usize].global {
             return Ok(());
         }
         for index in 0..shape.entries(level) as u64 {
             let value = self.memory.newest(table + 8 * index).unwrap_or(0);
+            self.note_global(root, level, value);
             if let Entry::Table(next) = read(shape, space, level, value) {
                 self.link_unjudged(root, next, level + 1, va + (index << shape.shift(level)))?;
             }

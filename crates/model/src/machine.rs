@@ -45,6 +45,8 @@ pub(crate) struct Root {
     pub cpus: u64,
     /// Some CPU installed it with CnP.
     pub common: bool,
+    /// Some leaf that could be walked was global, ever.
+    pub global: bool,
     /// The tree was edited or freed while CPUs might hold it under an identifier that is not
     /// current: what they hold is not known.
     pub retired: bool,
@@ -146,6 +148,10 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
+    /// The last root of each space, table and identifier.
+    pub(crate) root_numbers: FxHashMap<(Space, u64, u16), u32>,
+    /// The roots that some CPU walks or may hold a part of.
+    pub(crate) alive: Vec<u32>,
     pub(crate) upper_asids: UpperAsids,
     /// Per space: the CPUs that set CnP.
     pub(crate) common: [u64; SPACES],
@@ -228,6 +234,8 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
+            root_numbers: FxHashMap::default(),
+            alive: Vec::new(),
             upper_asids: UpperAsids::default(),
             common: [0; SPACES],
             spaces: 0,

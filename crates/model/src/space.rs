@@ -64,6 +64,9 @@ pub(crate) struct Shape {
     pub out_bits: u8,
     /// The first level of a walk.
     pub start: i8,
+    /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it. Before TCR is written,
+    /// what the machine's sizes need.
+    pub has_ds: bool,
     /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
     pub hierarchical: bool,
     /// Hardware sets the access flag of leaves: TCR.HA or VTCR.HA is 1.
@@ -80,6 +83,7 @@ impl Shape {
             granule: config.granule.trailing_zeros(),
             va_bits: 0,
             start: 0,
+            has_ds: config.granule < 0x1_0000 && (config.va_bits > 48 || config.pa_bits > 48),
             pa_bits: config.pa_bits,
             out_bits: config.pa_bits,
             hierarchical: true,
@@ -117,9 +121,18 @@ impl Shape {
         (1..=self.index_bits() as i32 + 4).contains(&bits)
     }
 
-    /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
+    /// Whether descriptors have the LPA2 form.
     pub fn ds(self) -> bool {
-        self.granule < 16 && (self.va_bits > 48 || self.pa_bits > 48)
+        self.has_ds
+    }
+
+    /// The same shape with TCR.DS, for input addresses of `va_bits`. Without DS, 4K and 16K have 48
+    /// bits: a larger size counts as 48, or no walk succeeds (Arm ARM D8.2.4), and the model takes
+    /// the tables as walked.
+    pub fn with_ds(self, ds: bool, va_bits: u32) -> Self {
+        let has_ds = ds && self.granule < 16;
+        let most = if has_ds || self.granule == 16 { 52 } else { 48 };
+        Self { has_ds, ..self }.with_input(va_bits.min(most))
     }
 
     fn index_bits(self) -> u32 {
