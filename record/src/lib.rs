@@ -7,10 +7,14 @@ mod followed;
 mod idle;
 mod instruction;
 mod memory;
+mod place;
 mod qemu;
 mod recorder;
+mod regime;
+mod registers;
 mod shape;
 mod stream;
+mod tree;
 mod trees;
 
 mod plugin;

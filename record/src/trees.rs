@@ -6,15 +6,18 @@
 //! entry that is invalid: its frame is as good as free. It is followed again if a CPU walks it.
 
 use crate::recorder::Recorder;
+use crate::regime::Space;
+use crate::tree::Tree;
 
 impl Recorder {
     /// `frame` is about to be stored to, or linked as another table: ends the trees of which it is
     /// an empty root that no CPU walks.
     pub(crate) fn leave_empty_trees(&mut self, frame: u64) {
-        let mut roots = self.trees.range((frame, 0)..=(frame, u16::MAX)).map(|(root, _)| *root);
+        let first = Tree { root: frame, space: Space::FIRST, id: 0 };
+        let mut roots = self.trees.range(first..).map(|(tree, _)| *tree).take_while(|it| it.root == frame);
         let Some(first) = roots.next() else { return };
         let roots: Vec<_> = std::iter::once(first).chain(roots).collect();
-        let is_walked = |root: &(u64, u16)| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*root)));
+        let is_walked = |root: &Tree| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*root)));
         if roots.iter().any(is_walked) {
             return;
         }

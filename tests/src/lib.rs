@@ -36,7 +36,7 @@ pub use pattern::pattern;
 pub use payload::payload;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
 pub use running_guest::RunningGuest;
-pub use session::{check_session, check_session_with};
+pub use session::{check_sections, check_session, check_session_with};
 pub use soak::{is_soak, soak_or_first};
 pub use tiny::{PsciEnd, tiny_payload};
 pub use tool::tool;

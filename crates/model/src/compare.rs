@@ -4,7 +4,7 @@
 use crate::cached::run_shift;
 use crate::conflict::{PlacedLeaf, conflict};
 use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
-use crate::machine::{Check, EntryPlace, Machine, Root, first_cpu};
+use crate::machine::{Check, EntryPlace, Machine, Retired, Root, first_cpu};
 use crate::rules::Rule;
 use crate::violation::Violation;
 
@@ -95,7 +95,11 @@ impl Machine {
     /// the CPU walks.
     pub(crate) fn check_not_retired(&self, old: u32, new: u32) -> Check {
         let [old, new] = [old, new].map(|root| &self.roots[root as usize]);
-        if old.retired && old.id == new.id { Err(Violation::new(Rule::StaleTranslation)) } else { Ok(()) }
+        match old.retired {
+            Some(Retired::Identifier) if old.id != new.id => Ok(()),
+            None => Ok(()),
+            Some(_) => Err(Violation::new(Rule::StaleTranslation)),
+        }
     }
 
     /// Checks two trees that one CPU walks or may hold against each other.

@@ -55,7 +55,7 @@ impl Machine {
                 self.cpus.iter().enumerate().filter(|(nth, _)| reached >> nth & 1 == 1).map(|(_, cpu)| cpu);
             let is_of = |root: u32| scope.is_of(space, self.roots[root as usize].id, false);
             cached.all().any(|held| is_reached(space, held))
-                || self.roots.iter().any(|root| root.space == space && root.retired)
+                || self.roots.iter().any(|root| root.space == space && root.retired.is_some())
                 || cpus.any(|cpu| cpu.walks[at].len() > 1 || cpu.left[at].iter().any(|left| is_of(left.root)))
         })
     }

@@ -105,7 +105,8 @@ impl Shape {
     /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
     /// alone.
     pub fn with_output(self, bits: u8) -> Option<Self> {
-        let out_bits = bits.min(self.pa_bits);
+        let narrow = self.granule < 16 && !self.has_ds;
+        let out_bits = bits.min(self.pa_bits).min(if narrow { 48 } else { 52 });
         let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
         known.then_some(Self { out_bits, ..self })
     }
@@ -113,6 +114,11 @@ impl Shape {
     /// The same shape with the updates by hardware that HA and HD say.
     pub fn with_updates(self, ha: bool, hd: bool) -> Self {
         Self { sets_accessed: ha, sets_dirty: ha && hd, ..self }
+    }
+
+    /// Whether tables are read in the same way, apart from what hardware updates in them.
+    pub fn is_read_as(self, other: Self) -> bool {
+        self == other.with_updates(self.sets_accessed, self.sets_dirty)
     }
 
     /// Whether the root has entries, and no more than 16 tables of its level have.
@@ -164,8 +170,8 @@ impl Shape {
     /// Whether `level`, which is not 3, has blocks.
     pub fn has_block(self, level: i8) -> bool {
         match self.granule {
-            12 => level >= 1 || (level == 0 && self.ds()),
-            14 => level == 2 || (level == 1 && self.ds()),
+            12 => level >= 1 || (level == 0 && self.has_ds),
+            14 => level == 2 || (level == 1 && self.has_ds),
             _ => level == 2 || (level == 1 && self.pa_bits == 52),
         }
     }

@@ -63,7 +63,7 @@ impl Machine {
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             // An entry before it may have retired the tree.
-            if self.roots[place.root as usize].retired || self.ends_with(place, value)? {
+            if self.roots[place.root as usize].retired.is_some() || self.ends_with(place, value)? {
                 continue;
             }
             if let Err(violation) = self.changed(place, before, value)

@@ -247,8 +247,10 @@ impl Machine {
     /// The number of a root table. Roots are never forgotten: there are few, and records name them.
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
-        let same =
-            |root: &Root| root.space == space && root.shape == shape && root.table == table && root.id == id;
+        let same = |root: &Root| {
+            (root.space, root.shape, root.table, root.id) == (space, shape, table, id)
+                && root.retired.is_none()
+        };
         let known = self.root_numbers.get(&(space, table, id)).copied();
         if let Some(nth) = known.filter(|nth| same(&self.roots[*nth as usize])) {
             return nth;
@@ -264,7 +266,7 @@ impl Machine {
             self.odd_roots.push(table);
         }
         self.spaces |= 1 << space.index();
-        let root = Root { space, shape, table, id, cpus: 0, common: false, global: false, retired: false };
+        let root = Root { space, shape, table, id, cpus: 0, common: false, global: false, retired: None };
         self.roots.push(root);
         let nth = self.roots.len() as u32 - 1;
         self.root_numbers.insert((space, table, id), nth);
