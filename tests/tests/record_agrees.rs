@@ -167,7 +167,7 @@ fn agree(log: &mut BTreeMap<u64, u64>, recording: &BTreeMap<u64, u64>, table: u6
 
 #[test]
 fn the_recorder_agrees_with_the_kernels_own_log_of_a_stress_run() {
-    let (calls, levels): (u32, &[u8]) = if is_soak() { (300, &[3, 0]) } else { (30, &[3]) };
+    let (calls, levels): (u32, &[u8]) = if is_soak() { (100, &[3, 0]) } else { (30, &[3]) };
     for level in levels {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
