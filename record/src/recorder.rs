@@ -54,6 +54,8 @@ pub struct Recorder {
     /// Barriers without effect.
     pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
+    /// Tables of a second granule were noted.
+    pub(crate) has_other_granule: bool,
 }
 
 /// Whether the trace has begun: until then no store matters.
@@ -80,6 +82,7 @@ impl Recorder {
             differences: 0,
             idle: IdleBarriers::default(),
             notes: 0,
+            has_other_granule: false,
         }
     }
 

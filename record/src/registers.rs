@@ -217,7 +217,12 @@ impl Recorder {
     /// Follows the tree of `space`.
     fn walk(&mut self, cpu: usize, space: Space) {
         let registers = self.cpus[cpu].registers;
-        let tree = registers.shape(space).map(|shape| {
+        let shape = registers.shape(space);
+        let followed = shape.filter(|shape| self.frames.len() == 1 << shape.granule);
+        if followed != shape && !std::mem::replace(&mut self.has_other_granule, true) {
+            self.note("tables of another granule than the first MMU's are not followed");
+        }
+        let tree = followed.map(|shape| {
             let tree = Tree { space, root: shape.root(registers.base(space)), id: registers.id(space) };
             let before = self.trees.get(&tree).copied();
             if before != Some(shape) {
