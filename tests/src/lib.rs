@@ -8,6 +8,7 @@ mod board;
 mod boot;
 mod device_trees;
 pub mod ind_list;
+mod judged;
 mod layout_boot;
 pub mod listing;
 mod loader;
@@ -15,6 +16,7 @@ pub mod mutant;
 mod pattern;
 mod payload;
 mod raw;
+mod recorded;
 mod running_guest;
 mod session;
 mod soak;
@@ -29,10 +31,12 @@ pub use boot::{
     workspace,
 };
 pub use device_trees::{DeviceTrees, device_trees};
+pub use judged::{Judged, judge};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use payload::payload;
 pub use raw::{Conduit, PlacedBoot, RawBoot, SpinTableBoot, archive};
+pub use recorded::recorded_events;
 pub use running_guest::RunningGuest;
 pub use session::{check_sections, check_session, check_session_with};
 pub use soak::{is_soak, soak_or_first};
