@@ -1,6 +1,6 @@
 //! What becomes of what the guest does: events of the trace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -51,6 +51,8 @@ pub struct Recorder {
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
     pub(crate) differences: u64,
+    /// Where vectors lie, as the trace has it.
+    pub(crate) vectors: BTreeSet<u64>,
     /// Barriers without effect.
     pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
@@ -60,6 +62,9 @@ pub struct Recorder {
 
 /// Whether the trace has begun: until then no store matters.
 pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The most places of vectors that the trace has.
+pub(crate) const MOST_VECTORS: usize = 64;
 
 /// The most notes.
 const MOST_NOTES: usize = 64;
@@ -80,6 +85,7 @@ impl Recorder {
             cleared: None,
             events: 0,
             differences: 0,
+            vectors: BTreeSet::new(),
             idle: IdleBarriers::default(),
             notes: 0,
             has_other_granule: false,

@@ -6,7 +6,7 @@ use linmap_trace::{Event, Register};
 use crate::cpu::Registers;
 use crate::instruction::{Name, System};
 use crate::place::Place;
-use crate::recorder::{CurrentCpu, Recorder};
+use crate::recorder::{CurrentCpu, MOST_VECTORS, Recorder};
 use crate::regime::{Regime, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
@@ -65,7 +65,9 @@ impl Recorder {
             Name::Mair => own_registers.mair = value,
             Name::Vbar => {
                 own_registers.vbar = value;
-                if self.started.is_some() && value >> 63 == 1 {
+                // A kernel with KPTI writes it twice for each system call.
+                let is_wanted = self.started.is_some() && value >> 63 == 1;
+                if is_wanted && self.vectors.len() < MOST_VECTORS && self.vectors.insert(value) {
                     self.stream.put(&Record::Vectors(value));
                 }
                 return;
