@@ -29,6 +29,7 @@ impl Machine {
         let entries = shape.entries(level);
         let shift = shape.shift(level);
         let end = table + 8 * entries as u64;
+        self.check_ordered_in(root, table, end).map_err(|violation| violation.at_va(va))?;
         let mut page = table;
         while page < end {
             let words = ((0x1000 - page % 0x1000).min(end - page) / 8) as usize;
