@@ -32,6 +32,9 @@ impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
         // It orders no stores and completes no TLBI.
         if access == Access::Loads {
+            if self.passed.any {
+                self.dmb(cpu, domain, access);
+            }
             return Ok(());
         }
         let own = 1u64 << cpu;
@@ -45,6 +48,7 @@ impl Machine {
                 self.order_others(cpu, access)?;
             }
             self.memory.order(cpu, note);
+            self.passed.linked[cpu].clear();
             self.alone.retain(|(by, _)| *by != cpu);
         } else {
             // The CPU's own walks are in the domain too.
@@ -81,6 +85,7 @@ impl Machine {
     /// Orders the stores of other CPUs that `cpu` knows of.
     fn order_others(&mut self, cpu: usize, access: Access) -> Check {
         for (other, until) in self.ordered_for_others(cpu, access) {
+            self.passed.linked[other].retain(|_, epoch| *epoch >= until);
             let mut ordered = Vec::new();
             self.memory
                 .order_until(other, until, |memory, pa, gone| note_gone(&mut ordered, memory, pa, gone));
