@@ -111,6 +111,8 @@ pub struct Cpu {
     pub next: usize,
     /// It has recorded stores that no DSB of its own has ordered.
     pub has_stores: bool,
+    /// Entries that it has made invalid since its last DSB: their addresses.
+    pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.
     pub has_tlbis: bool,
     /// Registers of translation were written since its last context synchronization.

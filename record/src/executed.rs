@@ -24,7 +24,10 @@ impl Recorder {
                 let upgrades = Place::of(own).upgrades_barriers();
                 self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
             }
-            Instruction::Dsb(domain, access) => self.dsb(cpu, pc, domain, access),
+            Instruction::Dsb(domain, access) => {
+                self.dsb(cpu, pc, domain, access);
+                self.rely_on_own(cpu, pc, own);
+            }
             Instruction::Isb => {
                 if !self.synchronize(cpu, pc) {
                     self.idle.count(pc, Barrier::Isb);
@@ -307,7 +310,9 @@ impl Recorder {
         let has_updates = self.cpus.iter().any(|cpu| cpu.registers.has_updates());
         for (pa, before, now) in self.differing(frame) {
             self.set_recorded(frame, pa, now);
-            if has_updates && before.is_some_and(|before| is_updated(before, now)) {
+            let shape = self.frames.get_mut(frame).map(|state| state.shape);
+            let is_updated = |before| shape.is_some_and(|shape| shape.is_updated(before, now));
+            if has_updates && before.is_some_and(is_updated) {
                 continue;
             }
             self.differences += 1;
@@ -337,14 +342,4 @@ impl Recorder {
         }
         self.stream.flush();
     }
-}
-
-/// Whether `now` is `before` with what hardware sets: the access flag, or with DBM the right to
-/// write.
-fn is_updated(before: u64, now: u64) -> bool {
-    const AF: u64 = 1 << 10;
-    const READ_ONLY: u64 = 1 << 7;
-    const DBM: u64 = 1 << 51;
-    let af = before | now & AF;
-    af == now || before & DBM != 0 && af & !READ_ONLY == now
 }

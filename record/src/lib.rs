@@ -7,6 +7,7 @@ mod followed;
 mod idle;
 mod instruction;
 mod memory;
+mod own;
 mod place;
 mod qemu;
 mod recorder;

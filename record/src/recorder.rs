@@ -168,6 +168,9 @@ impl Recorder {
                 state.skipped.insert(at);
             }
             self.relink(frame, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+            if is_linked && value & 1 == 0 && before.is_some_and(|before| before & 1 == 1) {
+                self.note_broken(cpu, pa);
+            }
         }
         let event = if is_atomic {
             Event::Update { cpu, pa, value, old: None, via: None }

