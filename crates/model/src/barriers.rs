@@ -9,7 +9,7 @@ use crate::memory::Memory;
 use crate::places::EntryPlaces;
 use crate::regime::REGIMES;
 use crate::rules::Rule;
-use crate::scope::{Context, Scope};
+use crate::scope::{Context, Scope, Void, depends_on_host};
 use crate::space::{SPACES, Space};
 use crate::violation::Violation;
 
@@ -30,6 +30,13 @@ fn note_gone(ordered: &mut Vec<Gone>, memory: &Memory, pa: u64, gone: &[Option<u
 
 impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
+        // It orders no stores and completes no TLBI.
+        if access == Access::Loads {
+            if self.passed.any {
+                self.dmb(cpu, domain, access);
+            }
+            return Ok(());
+        }
         let own = 1u64 << cpu;
         let everyone = self.everyone();
         let mut ordered = Vec::new();
@@ -41,6 +48,7 @@ impl Machine {
                 self.order_others(cpu, access)?;
             }
             self.memory.order(cpu, note);
+            self.passed.linked[cpu].clear();
             self.alone.retain(|(by, _)| *by != cpu);
         } else {
             // The CPU's own walks are in the domain too.
@@ -77,6 +85,7 @@ impl Machine {
     /// Orders the stores of other CPUs that `cpu` knows of.
     fn order_others(&mut self, cpu: usize, access: Access) -> Check {
         for (other, until) in self.ordered_for_others(cpu, access) {
+            self.passed.linked[other].retain(|_, epoch| *epoch >= until);
             let mut ordered = Vec::new();
             self.memory
                 .order_until(other, until, |memory, pa, gone| note_gone(&mut ordered, memory, pa, gone));
@@ -108,6 +117,17 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the CPUs that walk the tree of `root` may read the table from `table` to `end`,
+    /// as [`check_ordered_for`](Self::check_ordered_for).
+    pub(crate) fn check_ordered_in(&self, root: u32, table: u64, end: u64) -> Check {
+        let walkers = self.roots[root as usize].cpus;
+        let is_unordered = |(by, pa): &&(usize, u64)| (table..end).contains(pa) && walkers & !(1 << *by) != 0;
+        match self.alone.iter().find(is_unordered) {
+            Some(&(by, pa)) => Err(Violation::new(Rule::Unordered).on_cpu(by).at_pa(pa)),
+            None => Ok(()),
+        }
     }
 
     /// Records that no walker sees `old` at `pa` as an older value, unless it is still `visible`.
@@ -151,6 +171,8 @@ impl Machine {
         let now = self.now;
         self.cpus[cpu].control_pending = [false; SPACES];
         self.cpus[cpu].mair_pending = [0; REGIMES];
+        self.cpus[cpu].asid_pending = [false; REGIMES];
+        self.cpus[cpu].host_pending = false;
         self.cpus[cpu].invalidated.clear();
         for space in self.spaces().map(Space::index) {
             let left = std::mem::take(&mut self.cpus[cpu].left[space]);
@@ -190,6 +212,9 @@ impl Machine {
         let first = vmids.next().unwrap_or(0);
         let vmid = vmids.all(|vmid| vmid == first).then_some(first);
         let context = Context { is_host: self.is_host(cpu), vmid };
-        Scope::of(tlbi, operand, &self.shapes, context)
+        let mut scope = Scope::of(tlbi, operand, &self.shapes, context);
+        let is_uncertain = self.cpus[cpu].host_pending && depends_on_host(tlbi.scope);
+        scope.void = scope.void.or(is_uncertain.then_some(Void::Regime));
+        scope
     }
 }

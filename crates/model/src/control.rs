@@ -41,8 +41,9 @@ impl Machine {
     /// Writes HCR_EL2. E2H decides what EL2's tables are, and with TGE which regime EL1's TLBIs are
     /// for; VM turns stage 2 on.
     pub(crate) fn write_hcr(&mut self, cpu: usize, value: u64) -> Check {
-        let was_off = self.is_off(cpu, Space::Stage2);
-        self.cpus[cpu].hcr = Some(value);
+        let (was_off, was_host) = (self.is_off(cpu, Space::Stage2), self.is_host(cpu));
+        let was_known = self.cpus[cpu].hcr.replace(value).is_some();
+        self.cpus[cpu].host_pending |= was_known && self.is_host(cpu) != was_host;
         let has_el0 = value & hcr::E2H != 0;
         if self.cpus[cpu].shapes[Space::El2.index()].has_el0 != has_el0 {
             // TCR_EL2 has another form.

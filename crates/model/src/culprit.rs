@@ -141,6 +141,7 @@ impl Culprit {
                         Void::Granule => Miss::Granule,
                         Void::Start => Miss::RangeStart,
                         Void::Vmid => Miss::Vmid,
+                        Void::Regime => Miss::Regime,
                     })
                 } else if let Some((first, last)) = elsewhere {
                     Some(Miss::OtherAddress { first, last })

@@ -33,6 +33,10 @@ impl Machine {
             for other in self.beside(cpu, space, root) {
                 self.check_roots(other, root).map_err(|violation| violation.on_cpu(cpu))?;
             }
+            // A tree that is new to the CPU is compared with what it holds as it is linked.
+            if self.roots[root as usize].cpus >> cpu & 1 == 1 {
+                self.check_tree_against_cached(root)?;
+            }
         }
         Ok(())
     }
@@ -57,7 +61,11 @@ impl Machine {
                 || self.roots[root as usize].cpus & !reached != 0
                 || self.cpus.iter().any(|cpu| {
                     let before = cpu.walks[at].split_last().map_or(&[][..], |(_, before)| before);
-                    before.contains(&root) || cpu.left[at].iter().any(|left| left.root == root)
+                    // Until an ISB the ASID from before may be the current one.
+                    let is_uncertain = cpu.asid_pending[regime.index()] && cpu.walks[at].contains(&root);
+                    is_uncertain
+                        || before.contains(&root)
+                        || cpu.left[at].iter().any(|left| left.root == root)
                 })
         };
         self.upper_asids.retain(is_kept);

@@ -121,6 +121,10 @@ pub(crate) struct Cpu {
     pub control_pending: [bool; SPACES],
     /// Per regime: the slots of MAIR that were changed without an ISB since, one bit each.
     pub mair_pending: [u8; REGIMES],
+    /// Per regime: a base register got another ASID, and no ISB followed yet.
+    pub asid_pending: [bool; REGIMES],
+    /// HCR_EL2 changed which regime EL1's TLBIs are for, and no ISB followed yet.
+    pub host_pending: bool,
     /// Ranges that it may access at any moment.
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
@@ -144,6 +148,8 @@ impl Cpu {
             adopts: [false; SPACES],
             control_pending: [false; SPACES],
             mair_pending: [0; REGIMES],
+            asid_pending: [false; REGIMES],
+            host_pending: false,
             uses: Vec::new(),
             tlbis: Vec::new(),
             invalidated: Vec::new(),

@@ -20,6 +20,8 @@ pub enum Miss {
     RangeStart,
     /// The current VMID is not certain before an ISB.
     Vmid,
+    /// HCR_EL2 has changed which regime EL1's TLBIs are for, and no ISB followed.
+    Regime,
     /// The operand names another ASID, or the instruction another VMID.
     OtherId {
         /// The ASID or VMID that it reaches.
@@ -79,6 +81,7 @@ impl fmt::Display for Miss {
             Self::Granule => f.write_str("TG is not the granule"),
             Self::RangeStart => f.write_str("the range begins where no leaf of its TTL may"),
             Self::Vmid => f.write_str("the current VMID is not certain"),
+            Self::Regime => f.write_str("issued before the ISB after HCR_EL2 was written"),
             Self::OtherId { given, held } => {
                 write!(f, "reaches ASID or VMID {given:#x}, the entry has {held:#x}")
             }

@@ -31,6 +31,9 @@ pub(crate) struct Passed {
     released: FxHashMap<u64, Known>,
     /// Per CPU: the epoch before which a DSB of another CPU has ordered its stores.
     pub done: Known,
+    /// Per CPU: pages of tables with stores of its that are ordered before a pointer alone, and the
+    /// epoch of the last of them.
+    pub linked: Vec<FxHashMap<u64, u32>>,
     /// The CPU that stores a pointer to a table now.
     pub linker: Option<usize>,
     /// Whether the trace has such order at all.
@@ -45,6 +48,7 @@ impl Passed {
             offered: vec![nothing.clone(); cpus],
             released: FxHashMap::default(),
             done: nothing,
+            linked: vec![FxHashMap::default(); cpus],
             linker: None,
             any: false,
         }
@@ -75,6 +79,14 @@ impl Passed {
             Some(before) => join(before, &all),
             None => drop(self.released.insert(pa, all)),
         }
+    }
+
+    /// Whether who leads to the page at `page` now, by a pointer or a base register, does not know
+    /// of stores that were ordered before another pointer to it alone. Returns who made them.
+    pub fn unknown_to_linker(&self, page: u64) -> Option<usize> {
+        let is_known = |by: usize, epoch: u32| self.linker.is_some_and(|own| self.known[own][by] > epoch);
+        let mut all = self.linked.iter().enumerate();
+        all.find_map(|(by, linked)| linked.get(&page).filter(|epoch| !is_known(by, **epoch)).map(|_| by))
     }
 
     /// `cpu` knows what was released to the word at `pa`.

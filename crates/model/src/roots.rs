@@ -20,7 +20,10 @@ impl Machine {
         if first && !is_none && self.has_el1(cpu) {
             return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).at_pa(value));
         }
-        self.cpus[cpu].bases[space.index()] = Some(value);
+        let before = self.cpus[cpu].bases[space.index()].replace(value);
+        if let (Some(before), Some(regime)) = (before, Regime::of(space)) {
+            self.cpus[cpu].asid_pending[regime.index()] |= (before ^ value) >> 48 != 0;
+        }
         if space.is_upper() && self.names_by_ttbr1(cpu, space) {
             self.change_asid(cpu, space)?;
         }
@@ -201,15 +204,8 @@ impl Machine {
         state.left[at].retain(|left| left.root != root);
         state.walks[at].retain(|walked| *walked != root);
         state.walks[at].push(root);
-        // CPUs may still hold parts of trees that they left before.
-        let level = shape.start;
-        let is_foreign = |held: &Held| held.root != root && self.may_meet(held.root, root);
-        let meets = is_new && (self.meets_others(root) || self.cached.of(space).all().any(is_foreign));
-        let entries = self.memory.known(table, if meets { shape.entries(level) } else { 0 });
-        let cacheable: Vec<_> = entries.filter(|(_, value)| is_cacheable(shape, level, *value)).collect();
-        for (index, value) in cacheable {
-            let (va, pa) = (shape.base(space) + (index << shape.shift(level)), table + 8 * index);
-            self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
+        if is_new {
+            self.check_tree_against_cached(root)?;
         }
         let concerned = if self.roots[root as usize].common { own | self.common[at] } else { own };
         self.check_all_in_use(
@@ -218,6 +214,21 @@ impl Machine {
             shape.base(space),
             u64::MAX >> (64 - shape.va_bits) | shape.base(space),
         )
+    }
+
+    /// Checks all of the tree of `root` against what its CPUs may hold of trees that they left.
+    pub(crate) fn check_tree_against_cached(&mut self, root: u32) -> Check {
+        let Root { space, shape, table, .. } = self.roots[root as usize];
+        let level = shape.start;
+        let is_foreign = |held: &Held| held.root != root && self.may_meet(held.root, root);
+        let meets = self.meets_others(root) || self.cached.of(space).all().any(is_foreign);
+        let entries = self.memory.known(table, if meets { shape.entries(level) } else { 0 });
+        let cacheable: Vec<_> = entries.filter(|(_, value)| is_cacheable(shape, level, *value)).collect();
+        for (index, value) in cacheable {
+            let (va, pa) = (shape.base(space) + (index << shape.shift(level)), table + 8 * index);
+            self.check_against_cached(EntryPlace { root, level, va, pa }, value)?;
+        }
+        Ok(())
     }
 
     /// Whether another tree of the space may be used on the same CPUs, for the same addresses.

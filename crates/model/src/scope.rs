@@ -48,6 +48,8 @@ pub(crate) enum Void {
     Start,
     /// The current VMID is not certain.
     Vmid,
+    /// It is not certain which regime EL1's forms are for.
+    Regime,
 }
 
 const EL1: u8 = 1 << Space::Low.index() | 1 << Space::High.index();
@@ -89,6 +91,11 @@ fn regime(scope: TlbiScope) -> Space {
         | TlbiScope::IpaRangeLast => Space::Stage2,
         _ => Space::Low,
     }
+}
+
+/// Whether HCR_EL2.{E2H, TGE} decide which regime a TLBI is for.
+pub(crate) fn depends_on_host(scope: TlbiScope) -> bool {
+    regime(scope) == Space::Low && scope != TlbiScope::AllStages
 }
 
 impl Scope {

@@ -29,11 +29,20 @@ impl Machine {
         let entries = shape.entries(level);
         let shift = shape.shift(level);
         let end = table + 8 * entries as u64;
+        self.check_ordered_in(root, table, end).map_err(|violation| violation.at_va(va))?;
         let mut page = table;
         while page < end {
             let words = ((0x1000 - page % 0x1000).min(end - page) / 8) as usize;
-            if let Some(linker) = self.passed.linker {
-                self.memory.order_page(page, &self.passed.known[linker]);
+            if self.passed.any {
+                let number = page / 0x1000;
+                if let Some(by) = self.passed.unknown_to_linker(number) {
+                    return Err(Violation::new(Rule::Unordered).on_cpu(by).at_va(va).at_pa(page));
+                }
+                if let Some(linker) = self.passed.linker {
+                    for (by, epoch) in self.memory.order_page(page, &self.passed.known[linker]) {
+                        self.passed.linked[by].insert(number, epoch);
+                    }
+                }
             }
             if let Some(unknown) = self.memory.first_unknown(page, words) {
                 let index = (unknown - table) / 8;

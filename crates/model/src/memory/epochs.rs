@@ -3,6 +3,8 @@
 //! A CPU's stores are counted in epochs. A DMB or a store-release ends an epoch: what was stored in
 //! it is ordered before what follows. Whoever knows of the end of an epoch knows of its stores.
 
+use rustc_hash::FxHashMap;
+
 use super::{Memory, PAGE, WORDS, bit, set};
 
 /// The last epoch: stores in it wait for a DSB.
@@ -39,15 +41,21 @@ impl Memory {
     }
 
     /// Orders what was stored to the page of `pa`, which no walk can enter yet, before the epochs
-    /// `known` of each CPU.
-    pub fn order_page(&mut self, pa: u64, known: &[u32]) {
-        let Some(&at) = self.index.get(&(pa / PAGE)) else { return };
+    /// `known` of each CPU. Returns whose stores those were, each with the epoch of the last.
+    pub fn order_page(&mut self, pa: u64, known: &[u32]) -> FxHashMap<usize, u32> {
+        let mut ordered = FxHashMap::default();
+        let Some(&at) = self.index.get(&(pa / PAGE)) else { return ordered };
         let page = &mut self.pages[at as usize];
         let is_known = |by: u8, epoch: u32| known.get(usize::from(by)).is_some_and(|until| epoch < *until);
         if page.table {
-            return;
+            return ordered;
         }
+        let mut note = |by: u8, epoch: u32| {
+            let last: &mut u32 = ordered.entry(usize::from(by)).or_default();
+            *last = epoch.max(*last);
+        };
         if is_known(page.first_by, page.first_epoch) {
+            note(page.first_by, page.first_epoch);
             page.unknown_seen = [0; WORDS / 64];
             page.first_by = u8::MAX;
         }
@@ -58,12 +66,13 @@ impl Memory {
             let pa = pa / PAGE * PAGE + 8 * word as u64;
             let Some(older) = self.older.get_mut(&pa) else { continue };
             if let Some(last) = older.iter().rposition(|older| is_known(older.by, older.epoch)) {
-                older.drain(..=last);
+                older.drain(..=last).for_each(|older| note(older.by, older.epoch));
             }
             if older.is_empty() {
                 self.older.remove(&pa);
                 set(&mut page.older, word, false);
             }
         }
+        ordered
     }
 }

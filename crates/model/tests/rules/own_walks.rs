@@ -1,7 +1,7 @@
 //! DSB NSH orders a CPU's stores for its own walks: its domain is the CPU with its table walker.
 
 use crate::scene::*;
-use linmap_model::event::{Access, Domain};
+use linmap_model::event::{Access, Domain, Register};
 use linmap_model::{Config, Event, Leniency, Rule};
 
 /// Two CPUs, of which CPU 0 walks the tree `A`.
@@ -54,4 +54,40 @@ fn it_orders_nothing_for_another_cpu_that_walks_the_tree() {
     let mut scene = walked_by_one();
     replaced(&mut scene);
     scene.ordered().isb(0).root(1, A).isb(1).settled().legal();
+}
+
+#[test]
+fn a_barrier_of_loads_orders_no_store() {
+    let mut scene = walked_by_one();
+    scene.store(A3, 0).event(Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::Loads });
+    scene.tlbi(ALL, 0).dsb(Access::All).isb(0).store(A3, PAGE | 0x1000).breaks(Rule::OutputAddress);
+}
+
+#[test]
+fn it_orders_nothing_for_trees_that_come_to_share_the_table() {
+    // The same root under another ASID is another tree.
+    let mut scene = walked_by_one();
+    replaced(&mut scene);
+    nsh(&mut scene).isb(0);
+    scene.write(1, Register::Ttbr0, A | asid(2)).breaks(Rule::Unordered);
+    // A pointer to the last table.
+    let shared = |is_ordered: bool| {
+        let mut scene = walked_by_one();
+        scene.zero(B).zero(B + 0x1000).zero(B + 0x2000).ordered().root(1, B).isb(1);
+        replaced(&mut scene);
+        nsh(&mut scene).isb(0);
+        if is_ordered {
+            scene.ordered();
+        }
+        scene.store(B + 0x2000, A3 | TABLE).store(B + 0x1000, (B + 0x2000) | TABLE).ordered();
+        scene.store(B, (B + 0x1000) | TABLE).ordered();
+        scene
+    };
+    shared(true).legal();
+    let mut scene = walked_by_one();
+    scene.zero(B).zero(B + 0x1000).zero(B + 0x2000);
+    scene.store(B, (B + 0x1000) | TABLE).store(B + 0x1000, (B + 0x2000) | TABLE).ordered();
+    scene.root(1, B).isb(1);
+    replaced(&mut scene);
+    nsh(&mut scene).isb(0).store(B + 0x2000, A3 | TABLE).breaks(Rule::Unordered);
 }

@@ -149,3 +149,23 @@ fn an_acquire_passes_on_what_others_passed_before() {
     let register = Register::Ttbr1;
     chained(LOCK + 8).event(Event::Write { cpu: 0, register, value: ROOT }).legal();
 }
+
+#[test]
+fn what_is_ordered_before_one_pointer_is_not_before_another_way_to_the_table() {
+    let led = |events: &[Event]| {
+        let mut scene = walked(Leniency::Strict);
+        scene.zero(SPARE).event(dmb(0, Domain::Ish, STORES)).event(store(0, L2 + 8, SPARE | TABLE));
+        for event in events {
+            scene.event(*event);
+        }
+        scene
+    };
+    let root = Event::Write { cpu: 0, register: Register::Ttbr0, value: SPARE };
+    led(&[root]).breaks(Rule::Unordered);
+    led(&[dsb(0, STORES), root]).legal();
+    // Another CPU's pointer, without and with what it has to know.
+    let other = store(1, L2 + 16, SPARE | TABLE);
+    led(&[other]).breaks(Rule::Unordered);
+    led(&[Event::Release { cpu: 0, pa: LOCK }, Event::Acquire { cpu: 1, pa: LOCK }, other]).legal();
+    led(&[store(0, L2 + 16, SPARE | TABLE), dsb(0, STORES)]).legal();
+}

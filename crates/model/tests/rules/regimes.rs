@@ -316,3 +316,19 @@ fn ha_and_hd_are_turned_on_under_a_tree() {
     }
     scene.settled().store(L3, 0).breaks(Rule::LostUpdate);
 }
+
+#[test]
+fn el1_s_tlbis_are_for_neither_regime_until_an_isb_has_changed_it() {
+    let unmapped = |isb: bool| {
+        let mut scene = other(E2H, Register::Ttbr0El2, PAGE);
+        scene.write(0, Register::Hcr, E2H | TGE);
+        if isb {
+            scene.isb(0);
+        }
+        scene.store(L3, 0).invalidated(broadcast(TlbiScope::AllEl1), 0);
+        scene.event(Event::Faults { cpu: 1, va: 0, kind: Use::Read }).settled();
+        scene
+    };
+    unmapped(true).legal();
+    unmapped(false).breaks(Rule::MayPass);
+}

@@ -91,3 +91,36 @@ fn kernels_rely_on_the_order_of_writes_to_base_registers() {
     switched(Leniency::Kernels, false, true).breaks(Rule::NextTable);
     switched(Leniency::Kernels, false, false).breaks(Rule::NextTable);
 }
+
+#[test]
+fn what_a_tree_left_under_an_asid_is_held_against_a_tree_that_gets_the_asid() {
+    let other = |invalidates: bool| {
+        let mut scene = unmapped(PAGE | NON_GLOBAL, 3);
+        scene.write(0, Register::Ttbr1, ROOT | asid(2)).isb(0);
+        scene.store(L3, 0).store(ROOT, 0).ordered();
+        if invalidates {
+            scene.tlbi(ALL, 0).dsb(linmap_model::event::Access::All).isb(0).isb(1);
+        }
+        scene.write(0, Register::Ttbr1, OTHER | asid(3)).isb(0);
+        scene.write(0, Register::Ttbr1, OTHER | asid(2)).isb(0);
+        scene
+    };
+    other(true).legal();
+    other(false).breaks(Rule::NextTable);
+}
+
+#[test]
+fn an_asid_that_no_isb_has_replaced_may_be_used_again_after_an_invalidation() {
+    let renamed = |isb: bool| {
+        let mut scene = unmapped(PAGE | NON_GLOBAL, 3);
+        scene.write(0, Register::Ttbr1, OTHER | asid(4));
+        if isb {
+            scene.isb(0);
+        }
+        scene.tlbi(ALL, 0).dsb(linmap_model::event::Access::All).isb(0).isb(1);
+        scene.write(0, Register::Ttbr1, ROOT | asid(3)).isb(0);
+        scene
+    };
+    renamed(true).legal();
+    renamed(false).breaks(Rule::NextTable);
+}
