@@ -1,6 +1,8 @@
 //! What the recorder knows of a guest's CPU.
 
-use linmap_trace::Register;
+use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
+use crate::shape::Shape;
+use crate::tree::Tree;
 
 /// A store since a CPU's last DSB to a frame that is not followed: it may be linked before it is
 /// ordered.
@@ -14,30 +16,82 @@ pub struct Candidate {
 /// The most stores that are kept. Earlier ones count as ordered.
 pub const MOST_CANDIDATES: usize = 1 << 14;
 
-/// The registers of EL1 as they are.
+/// The registers of a regime as they are.
 #[derive(Clone, Copy, Default)]
-pub struct Registers {
+pub struct Stage1 {
     pub sctlr: u64,
-    pub ttbr0: u64,
-    pub ttbr1: u64,
+    pub ttbr: [u64; 2],
     pub tcr: u64,
     pub mair: u64,
     pub vbar: u64,
 }
 
-impl Registers {
+impl Stage1 {
     pub fn has_mmu(&self) -> bool {
         self.sctlr & 1 == 1
     }
 
-    /// Those of translation, in the order in which a trace has them.
-    pub fn of_translation(&self) -> [(Register, u64); 4] {
-        [
-            (Register::Tcr, self.tcr),
-            (Register::Mair, self.mair),
-            (Register::Ttbr0, self.ttbr0),
-            (Register::Ttbr1, self.ttbr1),
-        ]
+    /// TCR, MAIR, TTBR0, TTBR1 and SCTLR.
+    pub fn values(&self) -> [u64; 5] {
+        [self.tcr, self.mair, self.ttbr[0], self.ttbr[1], self.sctlr]
+    }
+}
+
+/// The registers of translation as they are.
+#[derive(Clone, Copy, Default)]
+pub struct Registers {
+    pub stage1: [Stage1; REGIMES],
+    pub hcr: u64,
+    pub vtcr: u64,
+    pub vttbr: u64,
+}
+
+impl Registers {
+    pub fn of(&self, regime: Regime) -> &Stage1 {
+        &self.stage1[regime as usize]
+    }
+
+    /// Whether `regime` has two halves.
+    pub fn has_halves(&self, regime: Regime) -> bool {
+        regime == Regime::El1 || regime == Regime::El2 && self.hcr & hcr::E2H != 0
+    }
+
+    /// How the tables of `space` are read. `None` while they are not walked.
+    pub fn shape(&self, space: Space) -> Option<Shape> {
+        match space {
+            Space::Half { regime, upper } => {
+                let own = self.of(regime);
+                let shape = match (self.has_halves(regime), upper) {
+                    (true, upper) => Shape::of(own.tcr, upper),
+                    (false, false) => Shape::of_single(own.tcr),
+                    (false, true) => None,
+                };
+                shape.filter(|_| own.has_mmu())
+            }
+            Space::Stage2 => Shape::of_stage2(self.vtcr).filter(|_| self.hcr & hcr::VM != 0),
+        }
+    }
+
+    /// The value of the base register of `space`.
+    pub fn base(&self, space: Space) -> u64 {
+        match space {
+            Space::Half { regime, upper } => self.of(regime).ttbr[usize::from(upper)],
+            Space::Stage2 => self.vttbr,
+        }
+    }
+
+    /// The ASID or VMID of the tree of `space`; 0 where it has none of its own.
+    pub fn id(&self, space: Space) -> u16 {
+        let field = |value: u64| (value >> 48) as u16;
+        match space {
+            Space::Stage2 => field(self.vttbr),
+            Space::Half { upper: true, .. } => 0,
+            Space::Half { regime, .. } if !self.has_halves(regime) => 0,
+            Space::Half { regime, .. } => {
+                let own = self.of(regime);
+                field(own.ttbr[(own.tcr >> 22 & 1) as usize])
+            }
+        }
     }
 }
 
@@ -45,10 +99,12 @@ impl Registers {
 #[derive(Default)]
 pub struct Cpu {
     pub registers: Registers,
-    /// What the trace has for TCR, MAIR, TTBR0 and TTBR1.
-    pub recorded: [Option<u64>; 4],
-    /// The roots that it walks: of TTBR0 and TTBR1.
-    pub roots: [Option<(u64, u16)>; 2],
+    /// What the trace has for TCR, MAIR, TTBR0, TTBR1 and SCTLR of each regime.
+    pub recorded: [[Option<u64>; 5]; REGIMES],
+    /// What the trace has for HCR_EL2, VTCR_EL2 and VTTBR_EL2.
+    pub recorded_el2: [Option<u64>; 3],
+    /// The trees that it walks, by space.
+    pub roots: [Option<Tree>; SPACES],
     /// Stores since its last DSB.
     pub candidates: Vec<Candidate>,
     /// Where the next one goes, if there are as many as are kept.
@@ -61,10 +117,12 @@ pub struct Cpu {
     pub is_unsynchronized: bool,
     /// How many events the trace had at its last context synchronization.
     pub synchronized: u64,
-    /// ELR and SPSR at its last exception, until it returned.
-    pub exception: Option<(u64, u64)>,
+    /// ELR and SPSR of EL1, EL2 and EL3 at its last exception to there, until it returned.
+    pub exceptions: [Option<(u64, u64)>; REGIMES],
     /// The page that its last DC ZVA cleared, virtual and physical.
     pub zeroed: Option<(u64, u64)>,
+    /// It asked to be turned off, and was taken as off.
+    pub is_leaving: bool,
 }
 
 impl Cpu {

@@ -3,38 +3,67 @@
 use std::sync::atomic::Ordering;
 
 use linmap_trace::binary::Record;
-use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Register, Tlbi, TlbiScope};
+use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiScope};
 
-use crate::instruction::{Instruction, System};
+use crate::instruction::Instruction;
 use crate::memory::Memory;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started, levels_of};
-use crate::shape::Shape;
+use crate::regime::{Place, Regime, Space};
+use crate::registers::{halves, root_tables};
+use crate::tree::Tree;
 
 impl Recorder {
     /// `cpu` is about to execute `instruction` at `pc`.
     pub fn execute(&mut self, cpu: usize, pc: u64, instruction: Instruction, own: &dyn CurrentCpu) {
+        if self.cpus[cpu].is_leaving {
+            self.is_still_there(cpu, pc, own);
+        }
         match instruction {
+            Instruction::Dsb(Domain::Nsh, access) => {
+                let upgrades = Place::of(own).upgrades_barriers();
+                self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
+            }
             Instruction::Dsb(domain, access) => self.dsb(cpu, pc, domain, access),
             Instruction::Isb => self.synchronize(cpu, pc),
             Instruction::Eret => {
-                self.cpus[cpu].exception = None;
+                let el = Place::of(own).el;
+                if let Some(exception) = self.cpus[cpu].exceptions.get_mut(usize::from(el).wrapping_sub(1)) {
+                    *exception = None;
+                }
                 self.synchronize(cpu, pc);
             }
-            Instruction::Tlbi(tlbi, rt) => self.tlbi(cpu, pc, tlbi, own.x(rt)),
+            Instruction::Tlbi(tlbi, rt) => {
+                let place = Place::of(own);
+                if !place.traps_tlbi(tlbi.broadcast) {
+                    let broadcast = tlbi.broadcast || place.broadcasts();
+                    self.tlbi(cpu, pc, Tlbi { broadcast, ..tlbi }, own.x(rt), place);
+                }
+            }
             Instruction::Write(system, rt) => self.write(cpu, pc, system, own.x(rt), own),
-            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt)),
+            Instruction::Call { is_smc } => {
+                /// PSCI's CPU_OFF.
+                const CPU_OFF: u32 = 0x8400_0002;
+                if own.x(0) as u32 == CPU_OFF && Place::of(own).calls_firmware(is_smc) {
+                    self.left(cpu, pc);
+                }
+            }
+            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt), Place::of(own).regime()),
         }
     }
 
     /// `cpu` is about to execute the instruction at `pc`, which may be the first of a vector.
     pub fn at_vector(&mut self, cpu: usize, pc: u64, own: &dyn CurrentCpu) {
-        if pc.wrapping_sub(self.cpus[cpu].registers.vbar) >= 0x800 {
+        let el = Place::of(own).el;
+        let Some(regime) = Regime::ALL.get(usize::from(el).wrapping_sub(1)) else { return };
+        if pc.wrapping_sub(self.cpus[cpu].registers.of(*regime).vbar) >= 0x800 {
             return;
         }
+        let [elr, spsr] = [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]]
+            [*regime as usize];
         // A branch into the vectors changes neither.
-        let Some(now) = own.system("ELR_EL1").zip(own.system("SPSR_EL1")) else { return };
-        if self.cpus[cpu].exception != Some(now) {
-            self.cpus[cpu].exception = Some(now);
+        let Some(now) = own.system(elr).zip(own.system(spsr)) else { return };
+        if self.cpus[cpu].exceptions[*regime as usize] != Some(now) {
+            self.cpus[cpu].exceptions[*regime as usize] = Some(now);
             self.synchronize(cpu, pc);
         }
     }
@@ -80,7 +109,7 @@ impl Recorder {
         }
     }
 
-    fn tlbi(&mut self, cpu: usize, pc: u64, tlbi: Tlbi, operand: u64) {
+    fn tlbi(&mut self, cpu: usize, pc: u64, tlbi: Tlbi, operand: u64, place: Place) {
         if self.started.is_none() {
             return;
         }
@@ -90,121 +119,44 @@ impl Recorder {
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
         self.cpus[cpu].zeroed = None;
+        let of = |regime| [false, true].map(|upper| Space::Half { regime, upper }).to_vec();
+        let el1 = of(if place.is_host() { Regime::El2 } else { Regime::El1 });
+        let vmid = (self.cpus[cpu].registers.vttbr >> 48) as u16;
         match tlbi.scope {
-            TlbiScope::Asid => self.leave_trees(Some((operand >> 48) as u16)),
-            TlbiScope::AllEl1 => self.leave_trees(None),
+            TlbiScope::Asid => self.leave_trees(&el1, Some((operand >> 48) as u16)),
+            TlbiScope::AllEl1 => self.leave_trees(&el1, None),
+            TlbiScope::AllEl2 => self.leave_trees(&of(Regime::El2), None),
+            TlbiScope::AllEl3 => self.leave_trees(&of(Regime::El3), None),
+            TlbiScope::AllStages => {
+                self.leave_trees(&of(Regime::El1), None);
+                self.leave_trees(&[Space::Stage2], None);
+            }
+            TlbiScope::AllStagesVmid => {
+                self.leave_trees(&of(Regime::El1), None);
+                self.leave_trees(&[Space::Stage2], Some(vmid));
+            }
             _ => {}
         }
     }
 
-    /// A whole ASID is invalidated, or all of them: trees of it that no CPU walks may be freed, and
-    /// are followed again if some CPU walks them.
-    fn leave_trees(&mut self, asid: Option<u16>) {
-        let walked = |root: &(u64, u16)| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*root)));
-        let left: Vec<_> = self
-            .trees
-            .keys()
-            .filter(|root| asid.is_none_or(|asid| root.1 == asid) && !walked(root))
-            .copied()
-            .collect();
-        for root in left {
-            self.trees.remove(&root);
-            self.frames.unrefer(root.0);
-        }
-    }
-
-    fn write(&mut self, cpu: usize, pc: u64, system: System, value: u64, own: &dyn CurrentCpu) {
-        // Under HCR_EL2.E2H these names are EL2's registers.
-        if own.system("CPSR").is_some_and(|pstate| pstate >> 2 & 3 != 1) {
-            if !std::mem::replace(&mut self.has_other_levels, true) {
-                self.note("registers of EL1 are written at EL2 or EL3: what happens there is not recorded");
-            }
-            return;
-        }
-        self.settle_cleared();
-        let registers = &mut self.cpus[cpu].registers;
-        let had_mmu = registers.has_mmu();
-        match system {
-            System::Sctlr => registers.sctlr = value,
-            System::Ttbr0 => registers.ttbr0 = value,
-            System::Ttbr1 => registers.ttbr1 = value,
-            System::Tcr => registers.tcr = value,
-            System::Mair => registers.mair = value,
-            System::Vbar => {
-                registers.vbar = value;
-                if self.started.is_some() && value >> 63 == 1 {
-                    self.stream.put(&Record::Vectors(value));
+    /// A whole identifier is invalidated, or all of `spaces`: trees of it that no CPU walks may be
+    /// freed, and are followed again if some CPU walks them.
+    fn leave_trees(&mut self, spaces: &[Space], id: Option<u16>) {
+        let walked = |tree: &Tree| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*tree)));
+        let is_left =
+            |tree: &Tree| spaces.contains(&tree.space) && id.is_none_or(|id| tree.id == id) && !walked(tree);
+        let left: Vec<_> = self.trees.keys().filter(|tree| is_left(tree)).copied().collect();
+        for tree in left {
+            if let Some(shape) = self.trees.remove(&tree) {
+                for (frame, _) in root_tables(tree.root, shape) {
+                    self.frames.unrefer(frame);
                 }
-                return;
             }
         }
-        let has_mmu = registers.has_mmu();
-        self.cpus[cpu].zeroed = None;
-        // With the MMU off what counts is whether the guest synchronized before it turned it on.
-        let was_synchronized = !self.cpus[cpu].is_unsynchronized;
-        self.cpus[cpu].is_unsynchronized = true;
-        if !has_mmu {
-            if had_mmu {
-                self.note(&format!("CPU {cpu} turned its MMU off; the model takes it as on"));
-            }
-            return;
-        }
-        if self.started.is_none() && !self.start(own) {
-            return;
-        }
-        self.compare_touched();
-        self.installed(cpu, pc, !had_mmu && was_synchronized);
-    }
-
-    /// Records the registers of translation that differ from what was recorded, as they take
-    /// effect: with the MMU on. If `is_synchronized`, an ISB was executed with the MMU off behind
-    /// those that were written then.
-    fn installed(&mut self, cpu: usize, pc: u64, is_synchronized: bool) {
-        for (nth, (register, value)) in self.cpus[cpu].registers.of_translation().into_iter().enumerate() {
-            if self.cpus[cpu].recorded[nth] == Some(value) {
-                continue;
-            }
-            self.cpus[cpu].recorded[nth] = Some(value);
-            match register {
-                Register::Ttbr0 => self.walk(cpu, false),
-                Register::Ttbr1 => self.walk(cpu, true),
-                // What the halves are read as may have changed.
-                Register::Tcr if self.cpus[cpu].roots != [None; 2] => {
-                    self.walk(cpu, false);
-                    self.walk(cpu, true);
-                }
-                _ => {}
-            }
-            self.put(Event::Write { cpu, register, value }, Some(pc));
-            if is_synchronized {
-                self.put(Event::Isb { cpu }, Some(pc));
-            }
-        }
-    }
-
-    /// Follows the tree of a half.
-    fn walk(&mut self, cpu: usize, upper: bool) {
-        let registers = self.cpus[cpu].registers;
-        let ttbr = if upper { registers.ttbr1 } else { registers.ttbr0 };
-        let root = Shape::of(registers.tcr, upper).map(|shape| {
-            let named = if registers.tcr >> 22 & 1 == 1 { registers.ttbr1 } else { registers.ttbr0 };
-            let asid = if upper { 0 } else { (named >> 48) as u16 };
-            let root = (shape.root(ttbr), asid);
-            let before = self.trees.insert(root, shape.start);
-            if before != Some(shape.start) {
-                if before.is_some() {
-                    // By another size: what it leads to is read as tables of other levels.
-                    self.give_up(self.frames.of(root.0));
-                }
-                self.link(root.0, shape.start, shape.root_entries());
-            }
-            root
-        });
-        self.cpus[cpu].roots[usize::from(upper)] = root;
     }
 
     /// Begins the trace, as the first CPU turns its MMU on.
-    fn start(&mut self, own: &dyn CurrentCpu) -> bool {
+    pub(crate) fn start(&mut self, own: &dyn CurrentCpu) -> bool {
         if self.has_failed {
             return false;
         }
@@ -216,19 +168,22 @@ impl Recorder {
                 return false;
             }
         };
-        let Some(shape) = self.shape() else {
+        let shapes = self.cpus.iter().flat_map(|cpu| {
+            let spaces = Regime::ALL.into_iter().flat_map(halves);
+            spaces.filter_map(|space| Some((cpu.registers.shape(space)?, cpu.registers.output_bits(space))))
+        });
+        let Some((shape, bits)) = shapes.max_by_key(|(_, bits)| *bits) else {
             self.note("the MMU is on with both halves off");
             return false;
         };
         self.frames.set_granule(shape.granule);
-        let tcr = self.cpus.iter().find(|cpu| cpu.registers.has_mmu()).map_or(0, |cpu| cpu.registers.tcr);
         let bbm = own.system("ID_AA64MMFR2_EL1").map_or(0, |mmfr2| (mmfr2 >> 52 & 0xf) as u8);
         self.stream.put(&Record::Line(Line::Machine(Head {
             cpus: self.cpus.len() + 1,
             bbm: bbm.min(3),
             granule: 1 << shape.granule,
             va_bits: shape.va_bits as u8,
-            pa_bits: if tcr >> 32 & 7 >= 6 { 52 } else { 48 },
+            pa_bits: if bits >= 6 { 52 } else { 48 },
         })));
         for (start, len) in memory.ranges() {
             self.stream.put(&Record::Line(Line::Ram(Ram { start, len })));
@@ -242,14 +197,14 @@ impl Recorder {
     }
 
     /// DC ZVA of the block of `va`: it is in memory by the next event.
-    fn zero(&mut self, cpu: usize, pc: u64, va: u64) {
+    fn zero(&mut self, cpu: usize, pc: u64, va: u64, regime: Regime) {
         if self.started.is_none() {
             return;
         }
         let page = va >> 12;
         let pa = match self.cpus[cpu].zeroed {
             Some((last, pa)) if last == page => Some(pa),
-            _ => self.translate(cpu, va),
+            _ => self.translate(cpu, va, regime),
         };
         let Some(pa) = pa else { return };
         self.cpus[cpu].zeroed = Some((page, pa));
@@ -264,14 +219,15 @@ impl Recorder {
     }
 
     /// The page that `va` is on, by a walk of the tables in memory.
-    fn translate(&self, cpu: usize, va: u64) -> Option<u64> {
+    fn translate(&self, cpu: usize, va: u64, regime: Regime) -> Option<u64> {
         let registers = self.cpus[cpu].registers;
-        if !registers.has_mmu() {
+        if !registers.of(regime).has_mmu() {
             return Some(va & !0xfff);
         }
-        let upper = va >> 55 & 1 == 1;
-        let shape = Shape::of(registers.tcr, upper)?;
-        let mut table = shape.root(if upper { registers.ttbr1 } else { registers.ttbr0 });
+        let upper = registers.has_halves(regime) && va >> 55 & 1 == 1;
+        let space = Space::Half { regime, upper };
+        let shape = registers.shape(space)?;
+        let mut table = shape.root(registers.base(space));
         let mut entries = shape.root_entries() as u64;
         for level in shape.start..=3 {
             let shift = shape.shift(level);
@@ -292,15 +248,12 @@ impl Recorder {
     pub fn settle_cleared(&mut self) {
         let Some((frame, cpu, pc)) = self.cleared.take() else { return };
         let differing = self.differing(frame);
-        let shape = self.shape();
         for &(pa, before, now) in &differing {
             let Some(state) = self.frames.get_mut(frame) else { return };
-            let levels = state.levels;
+            let (levels, shape) = (state.levels, state.shape);
             self.set_recorded(frame, pa, now);
-            if let Some(shape) = shape {
-                for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
-                    self.frames.unrefer(self.frames.of(old));
-                }
+            for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
+                self.frames.unrefer(self.frames.of(old));
             }
         }
         let words: Vec<_> = differing.iter().map(|&(pa, _, now)| (pa, now)).collect();
@@ -324,7 +277,7 @@ impl Recorder {
     }
 
     /// Compares the frames that were stored to with memory.
-    fn compare_touched(&mut self) {
+    pub(crate) fn compare_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
@@ -338,7 +291,7 @@ impl Recorder {
     /// Compares `frame` with memory. Hardware updates apart, a difference is an error of the
     /// recorder, and is made good.
     fn compare(&mut self, frame: u64) {
-        let has_updates = self.cpus.iter().any(|cpu| cpu.registers.tcr >> 39 & 1 == 1);
+        let has_updates = self.cpus.iter().any(|cpu| cpu.registers.has_updates());
         for (pa, before, now) in self.differing(frame) {
             self.set_recorded(frame, pa, now);
             if has_updates && before.is_some_and(|before| is_updated(before, now)) {
@@ -347,8 +300,7 @@ impl Recorder {
             self.differences += 1;
             let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
             self.note(&format!("the recorder missed a store: {pa:#x} holds {now:#x}, recorded was {before}"));
-            let levels = self.frames.get_mut(frame).map_or(0, |state| state.levels);
-            self.relink(frame, levels, None, Some(now));
+            self.relink(frame, None, Some(now));
             self.put(Event::Store { cpu: self.observer(), pa, value: now, via: None }, None);
         }
     }

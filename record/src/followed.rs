@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::shape::Shape;
+
 /// Bits of physical address that the filter covers: 64 GiB from 0, in pages of 4 KiB. What lies
 /// above is looked up.
 const FILTER_PAGES: usize = 1 << 24;
@@ -56,6 +58,8 @@ pub enum Standing {
 pub struct Frame {
     /// What was recorded of each word; `None` if nothing was.
     pub recorded: Vec<Option<u64>>,
+    /// How its descriptors are read.
+    pub shape: Shape,
     /// The levels at which it is a table, one bit each.
     pub levels: u8,
     /// How many entries are descriptors: less than the frame has for a small root.
@@ -104,10 +108,11 @@ impl Frames {
     }
 
     /// Adds a reference to `frame` as a table at `level`. Says whether it was not followed as such.
-    pub fn refer(&mut self, frame: u64, level: i8, entries: usize) -> bool {
+    pub fn refer(&mut self, frame: u64, level: i8, entries: usize, shape: Shape) -> bool {
         let words = 1 << (self.granule - 3);
         let at = self.frames.entry(frame).or_insert_with(|| Frame {
             recorded: vec![None; words],
+            shape,
             levels: 0,
             entries: 0,
             references: 0,
@@ -124,6 +129,7 @@ impl Frames {
             // A new life, perhaps at another level.
             at.levels = 0;
             at.entries = 0;
+            at.shape = shape;
         }
         at.standing = Standing::Linked;
         at.references += 1;

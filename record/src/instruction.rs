@@ -9,21 +9,44 @@ pub enum Instruction {
     Isb,
     Eret,
     Tlbi(Tlbi, u8),
-    /// MSR of a register of EL1's translation, or its vectors.
+    /// MSR of a register of translation, or of vectors.
     Write(System, u8),
+    /// A call of firmware or a hypervisor: SMC or HVC.
+    Call {
+        is_smc: bool,
+    },
     /// DC ZVA or DC GZVA, which raise no callback for what they store.
     Zero(u8),
 }
 
-/// A system register whose writes matter.
+/// A system register whose writes matter, as the instruction calls it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum System {
+pub struct System {
+    pub name: Name,
+    pub suffix: Suffix,
+}
+
+/// A register without its suffix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Name {
     Sctlr,
     Ttbr0,
     Ttbr1,
     Tcr,
     Mair,
     Vbar,
+    Hcr,
+    Vtcr,
+    Vttbr,
+}
+
+/// The suffix of a register's name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Suffix {
+    El1,
+    El2,
+    El12,
+    El3,
 }
 
 impl Instruction {
@@ -31,6 +54,9 @@ impl Instruction {
     pub fn of(word: u32) -> Option<Self> {
         if matches!(word, 0xd69f_03e0 | 0xd69f_0bff | 0xd69f_0fff) {
             return Some(Self::Eret);
+        }
+        if matches!(word & 0xffe0_001f, 0xd400_0002 | 0xd400_0003) {
+            return Some(Self::Call { is_smc: word & 1 == 1 });
         }
         if word & 0xffc0_0000 != 0xd500_0000 {
             return None;
@@ -49,17 +75,27 @@ impl Instruction {
             (0, 3, 3, 6) => Some(Self::Isb),
             (1, 3, 7, 1 | 4) if crm == 4 => Some(Self::Zero(rt)),
             (1, _, 8 | 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
-            (3, 0, _, _) => {
-                let system = match (crn, crm, op2) {
-                    (1, 0, 0) => System::Sctlr,
-                    (2, 0, 0) => System::Ttbr0,
-                    (2, 0, 1) => System::Ttbr1,
-                    (2, 0, 2) => System::Tcr,
-                    (10, 2, 0) => System::Mair,
-                    (12, 0, 0) => System::Vbar,
+            (3, _, _, _) => {
+                let suffix = match op1 {
+                    0 => Suffix::El1,
+                    4 => Suffix::El2,
+                    5 => Suffix::El12,
+                    6 => Suffix::El3,
                     _ => return None,
                 };
-                Some(Self::Write(system, rt))
+                let name = match (crn, crm, op2) {
+                    (1, 0, 0) => Name::Sctlr,
+                    (2, 0, 0) => Name::Ttbr0,
+                    (2, 0, 1) => Name::Ttbr1,
+                    (2, 0, 2) => Name::Tcr,
+                    (10, 2, 0) => Name::Mair,
+                    (12, 0, 0) => Name::Vbar,
+                    (1, 1, 0) if suffix == Suffix::El2 => Name::Hcr,
+                    (2, 1, 0) if suffix == Suffix::El2 => Name::Vttbr,
+                    (2, 1, 2) if suffix == Suffix::El2 => Name::Vtcr,
+                    _ => return None,
+                };
+                Some(Self::Write(System { name, suffix }, rt))
             }
             _ => None,
         }
@@ -156,6 +192,8 @@ mod tests {
 
     #[test]
     fn instructions_are_known_by_their_encoding() {
+        use Suffix::{El1, El2, El3, El12};
+        let write = |name, suffix, rt| Some(Instruction::Write(System { name, suffix }, rt));
         let tlbi = |name: &str, rt| Some(Instruction::Tlbi(Tlbi::named(name.as_bytes()).unwrap(), rt));
         for (word, expected) in [
             (0xd503_3b9f, Some(Instruction::Dsb(Domain::Ish, Access::All))),
@@ -179,12 +217,26 @@ mod tests {
             (0xd50c_839f, tlbi("alle1is", 31)),
             (0xd50c_8020, tlbi("ipas2e1is", 0)),
             (0xd50c_8420, tlbi("ipas2e1", 0)),
-            (0xd518_1000, Some(Instruction::Write(System::Sctlr, 0))),
-            (0xd518_2001, Some(Instruction::Write(System::Ttbr0, 1))),
-            (0xd518_2021, Some(Instruction::Write(System::Ttbr1, 1))),
-            (0xd518_2042, Some(Instruction::Write(System::Tcr, 2))),
-            (0xd518_a203, Some(Instruction::Write(System::Mair, 3))),
-            (0xd518_c008, Some(Instruction::Write(System::Vbar, 8))),
+            (0xd518_1000, write(Name::Sctlr, El1, 0)),
+            (0xd518_2001, write(Name::Ttbr0, El1, 1)),
+            (0xd518_2021, write(Name::Ttbr1, El1, 1)),
+            (0xd518_2042, write(Name::Tcr, El1, 2)),
+            (0xd518_a203, write(Name::Mair, El1, 3)),
+            (0xd518_c008, write(Name::Vbar, El1, 8)),
+            (0xd51c_1000, write(Name::Sctlr, El2, 0)),
+            (0xd51c_1101, write(Name::Hcr, El2, 1)),
+            (0xd51c_2102, write(Name::Vttbr, El2, 2)),
+            (0xd51c_2143, write(Name::Vtcr, El2, 3)),
+            (0xd51c_2024, write(Name::Ttbr1, El2, 4)),
+            (0xd51d_1000, write(Name::Sctlr, El12, 0)),
+            (0xd51d_2041, write(Name::Tcr, El12, 1)),
+            (0xd51e_2000, write(Name::Ttbr0, El3, 0)),
+            (0xd51e_c002, write(Name::Vbar, El3, 2)),
+            // VTTBR_EL2 and HCR_EL2 have no other suffix.
+            (0xd518_2100, None),
+            (0xd51e_1101, None),
+            (0xd400_0002, Some(Instruction::Call { is_smc: false })),
+            (0xd400_0003, Some(Instruction::Call { is_smc: true })),
             (0xd50b_7427, Some(Instruction::Zero(7))),
             // MRS x0, TTBR0_EL1; NOP; RET.
             (0xd538_2000, None),

@@ -7,7 +7,10 @@ mod instruction;
 mod memory;
 mod qemu;
 mod recorder;
+mod regime;
+mod registers;
 mod shape;
 mod stream;
+mod tree;
 
 mod plugin;

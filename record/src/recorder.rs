@@ -12,6 +12,7 @@ use crate::followed::{Frames, Standing};
 use crate::memory::Memory;
 use crate::shape::Shape;
 use crate::stream::Stream;
+use crate::tree::Tree;
 
 /// What the recorder reads of the CPU that executes.
 pub trait CurrentCpu {
@@ -37,8 +38,8 @@ pub struct Recorder {
     pub(crate) has_failed: bool,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) frames: Frames,
-    /// Trees by root and ASID, with the level of the root, whether some CPU walks them or not.
-    pub(crate) trees: HashMap<(u64, u16), i8>,
+    /// Trees, and how they are read, whether some CPU walks them or not.
+    pub(crate) trees: HashMap<Tree, Shape>,
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
@@ -51,8 +52,6 @@ pub struct Recorder {
     pub(crate) differences: u64,
     pub(crate) idle_barriers: u64,
     pub(crate) notes: usize,
-    /// Registers of EL1 were written elsewhere.
-    pub(crate) has_other_levels: bool,
 }
 
 /// Whether the trace has begun: until then no store matters.
@@ -79,7 +78,6 @@ impl Recorder {
             differences: 0,
             idle_barriers: 0,
             notes: 0,
-            has_other_levels: false,
         }
     }
 
@@ -134,13 +132,14 @@ impl Recorder {
 
     /// Whether some CPU has a vector at `pc`.
     pub fn is_vector(&self, pc: u64) -> bool {
-        self.cpus.iter().any(|cpu| pc.wrapping_sub(cpu.registers.vbar) < 0x800)
+        let stage1 = self.cpus.iter().flat_map(|cpu| &cpu.registers.stage1);
+        stage1.into_iter().any(|own| pc.wrapping_sub(own.vbar) < 0x800)
     }
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
-        let Some((shape, state)) = self.shape().zip(self.frames.get_mut(frame)) else { return };
-        let levels = state.levels;
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let (levels, shape) = (state.levels, state.shape);
         let entries = state.recorded.iter().take(state.entries).enumerate();
         let linked = entries.filter(|(at, _)| !state.skipped.contains(at));
         let values: Vec<u64> = linked.filter_map(|(_, value)| *value).collect();
@@ -156,7 +155,6 @@ impl Recorder {
         let at = ((pa - frame) / 8) as usize;
         let Some(state) = self.frames.get_mut(frame) else { return };
         let before = state.recorded[at].replace(value);
-        let levels = state.levels;
         if at < state.entries && before != Some(value) {
             // The next owner of a frame that is no table any more may store anything there.
             let was_linked = !state.skipped.contains(&at);
@@ -164,7 +162,7 @@ impl Recorder {
             if !is_linked {
                 state.skipped.insert(at);
             }
-            self.relink(frame, levels, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+            self.relink(frame, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
         }
         let event = if is_atomic {
             Event::Update { cpu, pa, value, old: None, via: None }
@@ -181,15 +179,16 @@ impl Recorder {
     }
 
     /// Follows what the new value of an entry leads to, and leaves what the old one did.
-    pub(crate) fn relink(&mut self, frame: u64, levels: u8, before: Option<u64>, now: Option<u64>) {
-        let Some(shape) = self.shape() else { return };
+    pub(crate) fn relink(&mut self, frame: u64, before: Option<u64>, now: Option<u64>) {
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let (levels, shape) = (state.levels, state.shape);
         for level in levels_of(levels) {
             let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
             if old == new {
                 continue;
             }
             if let Some(new) = new.filter(|new| *new != frame) {
-                self.link(new, level + 1, shape.entries());
+                self.link(new, level + 1, shape.entries(), shape);
             }
             if let Some(old) = old {
                 self.frames.unrefer(self.frames.of(old));
@@ -197,16 +196,8 @@ impl Recorder {
         }
     }
 
-    /// The shape that tables below a root have. Both halves have one granule in the model.
-    pub(crate) fn shape(&self) -> Option<Shape> {
-        self.cpus.iter().filter(|cpu| cpu.registers.has_mmu()).find_map(|cpu| {
-            Shape::of(cpu.registers.tcr, true).or_else(|| Shape::of(cpu.registers.tcr, false))
-        })
-    }
-
     /// Follows the table at `pa` and those below, and records what they hold.
-    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize) {
-        let Some(shape) = self.shape() else { return };
+    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) {
         let mut open = vec![(pa, level, entries)];
         let mut is_recorded = false;
         while let Some((pa, level, entries)) = open.pop() {
@@ -221,7 +212,7 @@ impl Recorder {
                 self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
                 continue;
             }
-            if !self.frames.refer(frame, level, entries) {
+            if !self.frames.refer(frame, level, entries, shape) {
                 continue;
             }
             is_recorded |= self.record_content(frame);

@@ -1,6 +1,6 @@
-//! How tables of EL1&0 are read, by TCR_EL1.
+//! How tables are read, by TCR and VTCR_EL2.
 
-/// How the tables of one half of the address space are read.
+/// How the tables of one half of the address space, or of stage 2, are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
     /// Bits of an address that a page leaves: 12, 14 or 16.
@@ -22,9 +22,38 @@ impl Shape {
             (tcr & 0x3f, tcr >> 7 & 1, [Some(12), Some(16), Some(14), None][(tcr >> 14 & 3) as usize])
         };
         let granule = tg.filter(|_| off == 0 && (12..=39).contains(&size))?;
-        let va_bits = 64 - size as u32;
+        Some(Self::with(granule, 64 - size as u32, tcr >> 59 & 1 == 1))
+    }
+
+    /// The shape by the TCR of a regime with one range.
+    pub fn of_single(tcr: u64) -> Option<Self> {
+        let size = tcr & 0x3f;
+        let granule = [Some(12), Some(16), Some(14), None][(tcr >> 14 & 3) as usize];
+        let granule = granule.filter(|_| (12..=39).contains(&size))?;
+        Some(Self::with(granule, 64 - size as u32, tcr >> 32 & 1 == 1))
+    }
+
+    /// The shape of stage 2. SL0 and SL2 choose the level of the root, which may be up to 16 tables
+    /// (Arm ARM D8.2.2).
+    pub fn of_stage2(vtcr: u64) -> Option<Self> {
+        let granule = [Some(12), Some(16), Some(14), None][(vtcr >> 14 & 3) as usize]?;
+        let start = match (granule, vtcr >> 33 & 1, (vtcr >> 6 & 3) as i8) {
+            (12, 1, 0) => -1,
+            (12, 0, sl0 @ 0..=2) => 2 - sl0,
+            (12, 0, 3) => 3,
+            (14, 0, sl0) | (16, 0, sl0 @ 0..=2) => 3 - sl0,
+            _ => return None,
+        };
+        let size = vtcr & 0x3f;
+        let shape = Self { start, ..Self::with(granule, 64 - size.min(40) as u32, vtcr >> 32 & 1 == 1) };
+        let bits = shape.va_bits as i32 - shape.shift(start) as i32;
+        (1..=granule as i32 + 1).contains(&bits).then_some(shape)
+    }
+
+    /// The shape with the fewest levels.
+    fn with(granule: u32, va_bits: u32, has_ds: bool) -> Self {
         let levels = (va_bits - granule).div_ceil(granule - 3);
-        Some(Self { granule, va_bits, start: 4 - levels as i8, has_ds: tcr >> 59 & 1 == 1 })
+        Self { granule, va_bits, start: 4 - levels as i8, has_ds }
     }
 
     /// The bits of address below an entry at `level`.
@@ -84,5 +113,21 @@ mod tests {
         assert_eq!(shape(0b11, 12), Some((1, 1024)));
         assert_eq!(shape(0, 16), None);
         assert_eq!(Shape::of(1 << 7 | 16, false), None, "EPD0");
+        // One range: bit 7 is RES0.
+        let single = Shape::of_single(1 << 7 | 16).map(|shape| (shape.start, shape.va_bits));
+        assert_eq!(single, Some((0, 48)));
+    }
+
+    #[test]
+    fn the_root_of_stage_2_has_the_level_of_sl0_and_up_to_16_tables() {
+        let shape = |vtcr| Shape::of_stage2(vtcr).map(|shape| (shape.start, shape.root_entries()));
+        // 4K: 40 bits from level 1 (two tables), 44 bits (16 tables), 48 bits from level 0.
+        assert_eq!(shape(24 | 1 << 6), Some((1, 1024)));
+        assert_eq!(shape(20 | 1 << 6), Some((1, 8192)));
+        assert_eq!(shape(16 | 2 << 6), Some((0, 512)));
+        assert_eq!(shape(16 | 1 << 6), None, "32 tables and more");
+        // 64K: 40 bits from level 2.
+        assert_eq!(shape(24 | 1 << 14), Some((3, 1 << 24)).filter(|_| false), "from level 3");
+        assert_eq!(shape(24 | 1 << 14 | 1 << 6), Some((2, 2048)));
     }
 }

@@ -8,8 +8,9 @@ use linmap_trace::Use;
 
 use crate::cached::{Held, touches};
 use crate::descriptor::{Entry, Leaf, read};
-use crate::machine::{Check, InUse, Machine, Root};
+use crate::machine::{Check, InUse, Machine, NO_TABLE, Root};
 use crate::outcome::Outcomes;
+use crate::regime::Regime;
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
@@ -36,17 +37,20 @@ struct Accesses {
 
 impl Machine {
     /// The space whose tables translate `va` for data and code of EL1; of EL2 while EL1 has no
-    /// tables, and so on in the order of the spaces.
+    /// tables, and so on in the order of the spaces. Under HCR_EL2.{E2H, TGE} it is EL2&0.
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
-        self.spaces().find(|space| {
+        let is_other = |space: &Space| self.is_host(cpu) && Regime::of(*space) == Some(Regime::El1);
+        self.spaces().filter(|space| !is_other(space)).find(|space| {
             self.shapes[space.index()].holds(*space, va) && !state.walks[space.index()].is_empty()
         })
     }
 
     /// Whether stage 2 translates what `space` of `cpu` translates to.
     fn has_stage_2(&self, cpu: usize, space: Space) -> bool {
-        matches!(space, Space::Low | Space::High) && !self.cpus[cpu].walks[Space::Stage2.index()].is_empty()
+        let walks = &self.cpus[cpu].walks[Space::Stage2.index()];
+        let is_walked = |root: &u32| self.roots[*root as usize].table != NO_TABLE;
+        matches!(space, Space::Low | Space::High) && walks.iter().any(is_walked)
     }
 
     /// Whether the access is allowed; `None` if that is not known.
@@ -71,12 +75,21 @@ impl Machine {
 
     /// All outcomes of the access.
     fn accesses(&mut self, cpu: usize, space: Space, va: u64, kind: Use) -> Check<Accesses> {
-        let outcomes = self.outcomes(cpu, space, va)?;
-        let first = self.reached(&outcomes, space, va, kind);
+        let is_flat = space != Space::Stage2 && self.is_off(cpu, space);
+        let first = if is_flat {
+            let flat = Reached { allowed: Some(true), pa: va, value: 0 };
+            let shift = self.shapes[space.index()].granule;
+            Accesses { reached: vec![flat], fault: None, shift }
+        } else {
+            let outcomes = self.outcomes(cpu, space, va)?;
+            self.reached(&outcomes, space, va, kind)
+        };
         if !self.has_stage_2(cpu, space) {
             return Ok(first);
         }
-        self.check_tables_in_place(cpu, space, va)?;
+        if !is_flat {
+            self.check_tables_in_place(cpu, space, va)?;
+        }
         let mut both = Accesses { reached: Vec::new(), ..first };
         for one in first.reached {
             if one.allowed == Some(false) {

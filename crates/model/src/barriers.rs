@@ -6,7 +6,8 @@ use crate::descriptor::is_cacheable;
 use crate::forget::RECENT;
 use crate::machine::{Check, LeftRoot, Machine, Root};
 use crate::places::EntryPlaces;
-use crate::scope::Scope;
+use crate::regime::REGIMES;
+use crate::scope::{Context, Scope};
 use crate::space::{SPACES, Space};
 
 impl Machine {
@@ -92,7 +93,7 @@ impl Machine {
     pub(crate) fn isb(&mut self, cpu: usize) -> Check {
         let now = self.now;
         self.cpus[cpu].control_pending = [false; SPACES];
-        self.cpus[cpu].mair_pending = 0;
+        self.cpus[cpu].mair_pending = [0; REGIMES];
         self.cpus[cpu].invalidated.clear();
         for space in self.spaces().map(Space::index) {
             let left = std::mem::take(&mut self.cpus[cpu].left[space]);
@@ -120,7 +121,8 @@ impl Machine {
             self.cpus[cpu].walks[Space::Stage2.index()].iter().map(|root| self.roots[*root as usize].id);
         let first = vmids.next().unwrap_or(0);
         let vmid = vmids.all(|vmid| vmid == first).then_some(first);
-        let scope = Scope::of(tlbi, operand, &self.shapes, vmid);
+        let context = Context { is_host: self.is_host(cpu), vmid };
+        let scope = Scope::of(tlbi, operand, &self.shapes, context);
         self.cpus[cpu].tlbis.push((scope, self.now));
     }
 }

@@ -22,7 +22,9 @@ impl Machine {
     pub(crate) fn outlives_local(&self, by: usize, root: u32) -> bool {
         let root = &self.roots[root as usize];
         let group = self.common[root.space.index()];
-        root.common && group >> by & 1 == 1 && group & !(1 << by) != 0
+        // A CPU whose MMU is off caches nothing that another could take.
+        let gives = |cpu: usize| group >> cpu & 1 == 1 && cpu != by && !self.is_asleep(cpu, root.space);
+        root.common && group >> by & 1 == 1 && (0..self.cpus.len()).any(gives)
     }
 
     /// The roots that `cpu` walks or left in `space`.

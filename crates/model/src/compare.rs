@@ -4,7 +4,7 @@
 use crate::cached::run_shift;
 use crate::conflict::{PlacedLeaf, conflict};
 use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
-use crate::machine::{Check, EntryPlace, Machine, Root, first_cpu};
+use crate::machine::{Check, EntryPlace, Machine, Retired, Root, first_cpu};
 use crate::rules::Rule;
 use crate::violation::Violation;
 
@@ -91,8 +91,12 @@ impl Machine {
     pub(crate) fn check_roots(&mut self, old: u32, new: u32) -> Check {
         let Root { shape, table, space, id, .. } = self.roots[new as usize];
         let Root { retired, id: old_id, .. } = self.roots[old as usize];
-        if retired && id == old_id {
-            return Err(Violation::new(Rule::StaleTranslation));
+        match retired {
+            Some(Retired::All) => return Err(Violation::new(Rule::StaleTranslation)),
+            Some(Retired::Identifier) if id == old_id => {
+                return Err(Violation::new(Rule::StaleTranslation));
+            }
+            _ => {}
         }
         if self.roots[old as usize].table == table {
             return Ok(());

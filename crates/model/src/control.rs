@@ -1,31 +1,25 @@
-//! Writes of the registers that say how tables are read: TCR_EL1 and MAIR_EL1.
+//! Writes of the registers that say how tables are read: TCR, MAIR, SCTLR and HCR.
 
 use crate::cached::Held;
 use crate::descriptor::{Entry, Leaf, read};
-use crate::machine::{Check, Machine, Root, first_cpu};
-use crate::roots::A1;
+use crate::machine::{Check, LeftRoot, Machine, Retired, Root, first_cpu};
+use crate::regime::{Regime, hcr};
 use crate::rules::Rule;
 use crate::space::{Shape, Space};
+use crate::tcr::Tcr;
 use crate::violation::Violation;
 
-/// TCR.IPS: bits of physical address. The last value is reserved or above all that are modelled.
-pub(crate) const OUTPUT_BITS: [u8; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
-
-/// What TCR says of a half of the address space beside its size: SH0 or SH1.
-fn shareability(tcr: u64, space: Space) -> u64 {
-    tcr >> if space == Space::Low { 12 } else { 28 } & 3
-}
-
 impl Machine {
-    /// Whether `cpu` can neither walk nor hold anything in `space`.
+    /// Whether `cpu` can neither walk nor hold anything in `space` that it can use.
     pub(crate) fn has_nothing_in(&self, cpu: usize, space: Space) -> bool {
         let state = &self.cpus[cpu];
         let at = space.index();
-        state.walks[at]
-            .iter()
-            .chain(state.left[at].iter().map(|left| &left.root))
-            .all(|root| self.is_empty(*root))
-            && self.borrowed(cpu, space).iter().all(|root| self.is_empty(*root))
+        let is_asleep = self.is_asleep(cpu, space);
+        let is_none = |root: &u32| {
+            self.is_empty(*root) || is_asleep && self.roots[*root as usize].retired == Some(Retired::All)
+        };
+        state.walks[at].iter().chain(state.left[at].iter().map(|left| &left.root)).all(is_none)
+            && self.borrowed(cpu, space).iter().all(is_none)
             && self.cached.of(space).all().all(|held| held.cpus >> cpu & 1 == 0)
             && state.invalidated.iter().all(|held| self.roots[held.root as usize].space != space)
     }
@@ -44,19 +38,34 @@ impl Machine {
         }
     }
 
-    /// Writes HCR_EL2, of which E2H decides what EL2's tables are. With TGE, EL1's names are those
-    /// of EL2&0, and a trace has EL1's tables for them.
+    /// Writes HCR_EL2. E2H decides what EL2's tables are, and with TGE which regime EL1's TLBIs are
+    /// for; VM turns stage 2 on.
     pub(crate) fn write_hcr(&mut self, cpu: usize, value: u64) -> Check {
-        const TGE: u64 = 1 << 27;
-        let e2h = value >> 34 & 1 == 1;
-        if value & TGE != 0 {
-            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).with_values(0, value));
+        let was_off = self.is_off(cpu, Space::Stage2);
+        self.cpus[cpu].hcr = Some(value);
+        let has_el0 = value & hcr::E2H != 0;
+        if self.cpus[cpu].shapes[Space::El2.index()].has_el0 != has_el0 {
+            // TCR_EL2 has another form.
+            self.cpus[cpu].tcr[Regime::El2.index()] = None;
         }
-        for space in [Space::El2, Space::El2High] {
-            let shape = Shape { has_el0: e2h, ..self.shapes[space.index()] };
+        for &space in Regime::El2.spaces() {
+            let shape = Shape { has_el0, ..self.cpus[cpu].shapes[space.index()] };
             self.set_shape(cpu, space, shape, value)?;
         }
+        if self.is_off(cpu, Space::Stage2) != was_off {
+            self.walk_from_base(cpu, Space::Stage2)?;
+        }
         Ok(())
+    }
+
+    /// Writes SCTLR: M turns the MMU of `regime` on. With it off nothing is walked; what the CPU
+    /// holds stays.
+    pub(crate) fn write_sctlr(&mut self, cpu: usize, regime: Regime, value: u64) -> Check {
+        let is_off = value & 1 == 0;
+        if std::mem::replace(&mut self.cpus[cpu].mmu_off[regime.index()], is_off) == is_off {
+            return Ok(());
+        }
+        regime.spaces().iter().try_for_each(|space| self.walk_from_base(cpu, *space))
     }
 
     /// Lets `cpu` read tables of `space` by another shape.
@@ -66,60 +75,77 @@ impl Machine {
         state.control_pending[at] |= state.shapes[at] != shape;
         state.shapes[at] = shape;
         self.updates |= shape.sets_accessed;
-        if self.shapes[at] == shape { Ok(()) } else { self.reshape(space, shape, control) }
+        if self.shapes[at] == shape {
+            return Ok(());
+        }
+        let is_idle = self.is_off(cpu, space) || self.cpus[cpu].bases[at].is_none();
+        match self.reshape(space, shape, control) {
+            // Others may read the space in their way until this CPU walks.
+            Err(violation) if is_idle && violation.rule == Rule::TranslationControl => {
+                self.cpus[cpu].adopts[at] = true;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
-    pub(crate) fn write_tcr(&mut self, cpu: usize, value: u64) -> Check {
-        /// EPD0 and EPD1: walks that are off.
-        const OFF: u64 = 1 << 7 | 1 << 23;
-        let before = self.cpus[cpu].tcr;
-        let violation =
-            |rule| Violation::new(rule).on_cpu(cpu).with_values(before.unwrap_or_default(), value);
-        let low = self.shapes[Space::Low.index()];
-        let [tg0, tg1] = match low.granule {
-            12 => [0b00, 0b10],
-            14 => [0b10, 0b01],
-            _ => [0b01, 0b11],
-        };
-        let ips = OUTPUT_BITS[(value >> 32 & 7) as usize];
-        if value >> 14 & 3 != tg0 || value >> 30 & 3 != tg1 {
+    /// Gives `space` the shape by which `cpu`, which begins to walk it, reads tables.
+    pub(crate) fn adopt_shape(&mut self, cpu: usize, space: Space) -> Check {
+        if self.is_off(cpu, space) || !std::mem::take(&mut self.cpus[cpu].adopts[space.index()]) {
+            return Ok(());
+        }
+        let shape = self.cpus[cpu].shapes[space.index()];
+        if self.shapes[space.index()] == shape { Ok(()) } else { self.reshape(space, shape, 0) }
+    }
+
+    pub(crate) fn write_tcr(&mut self, cpu: usize, regime: Regime, value: u64) -> Check {
+        let before = self.cpus[cpu].tcr[regime.index()];
+        let old = before.map_or(0, |before| before.value);
+        let violation = |rule| Violation::new(rule).on_cpu(cpu).with_values(old, value);
+        let first = regime.spaces()[0];
+        let shape = self.cpus[cpu].shapes[first.index()];
+        let has_halves = regime == Regime::El1 || (regime == Regime::El2 && shape.has_el0);
+        let tcr = Tcr::new(regime, has_halves, value);
+        let halves = tcr.halves();
+        if halves.iter().any(|half| half.granule != Some(shape.granule)) {
             return Err(violation(Rule::Unmodelled));
         }
-        let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);
-        // AS, A1: the ASID becomes another.
-        let renamed = changed(1 << 36) || (before.unwrap_or(0) ^ value) & A1 != 0;
-        if renamed && !self.has_nothing_in(cpu, Space::Low) {
-            return Err(violation(Rule::TranslationControl));
-        }
-        self.cpus[cpu].tcr = Some(value);
-        if renamed {
-            self.restart(cpu, Space::Low)?;
-        }
-        let ds = value >> 59 & 1 == 1;
-        for (space, size, hpd) in
-            [(Space::Low, value & 0x3f, value >> 41), (Space::High, value >> 16 & 0x3f, value >> 42)]
-        {
-            let va_bits = 64 - size as u32;
-            let at = space.index();
-            let shape = Shape { hierarchical: hpd & 1 == 0, ..self.shapes[at] };
-            let shape = shape.with_updates(value >> 39 & 1 == 1, value >> 40 & 1 == 1);
-            let shape = shape.with_input(va_bits).with_output(ips).ok_or(violation(Rule::Unmodelled))?;
-            // DS is one bit for both halves.
-            if !(25..=52).contains(&va_bits) || (low.granule < 16 && shape.ds() != ds) {
-                return Err(violation(Rule::Unmodelled));
-            }
-            // Under DS the shareability of every leaf is in TCR.
-            let shared =
-                ds && before.is_some_and(|before| shareability(before, space) != shareability(value, space));
-            if shared && !self.has_nothing_in(cpu, space) {
+        // The ASID becomes another.
+        let id = |tcr: Option<Tcr>| tcr.map(|tcr| (tcr.names_by_ttbr1(), tcr.has_wide_ids()));
+        let is_renamed = id(before).unwrap_or((false, tcr.has_wide_ids())) != id(Some(tcr)).unwrap_or_default();
+        if is_renamed {
+            self.retire_asleep(first)?;
+            if !self.has_nothing_in(cpu, first) {
                 return Err(violation(Rule::TranslationControl));
             }
-            self.cpus[cpu].control_pending[at] |= shared;
+        }
+        self.cpus[cpu].tcr[regime.index()] = Some(tcr);
+        if is_renamed {
+            self.restart(cpu, first)?;
+        }
+        let mut is_switched = before.is_none() && halves.iter().any(|half| half.is_off);
+        for (nth, half) in halves.iter().enumerate() {
+            let (space, at) = (half.space, half.space.index());
+            let shape = Shape { hierarchical: half.hierarchical, ..self.cpus[cpu].shapes[at] };
+            let shape = shape.with_updates(tcr.sets_accessed(), tcr.sets_dirty());
+            let shape = shape.with_input(half.va_bits).with_output(tcr.output_bits());
+            let shape = shape.ok_or(violation(Rule::Unmodelled))?;
+            // DS is one bit for both halves.
+            if !(25..=52).contains(&half.va_bits) || (shape.granule < 16 && shape.ds() != tcr.ds()) {
+                return Err(violation(Rule::Unmodelled));
+            }
+            let was = before.and_then(|before| before.halves().get(nth).copied());
+            // Under DS the shareability of every leaf is in TCR.
+            let is_shared = tcr.ds() && was.is_some_and(|was| was.shareability != half.shareability);
+            if is_shared && !self.has_nothing_in(cpu, space) {
+                return Err(violation(Rule::TranslationControl));
+            }
+            is_switched |= was.is_some_and(|was| was.is_off != half.is_off);
+            self.cpus[cpu].control_pending[at] |= is_shared;
             self.set_shape(cpu, space, shape, value)?;
         }
-        if (before.unwrap_or(0) ^ value) & OFF != 0 {
-            self.walk_from_base(cpu, Space::Low)?;
-            self.walk_from_base(cpu, Space::High)?;
+        if is_switched {
+            regime.spaces().iter().try_for_each(|space| self.walk_from_base(cpu, *space))?;
         }
         Ok(())
     }
@@ -128,6 +154,7 @@ impl Machine {
     /// no CPU may walk or hold anything there.
     fn reshape(&mut self, space: Space, shape: Shape, tcr: u64) -> Check {
         let at = space.index();
+        self.retire_asleep(space)?;
         for other in 0..self.cpus.len() {
             if !self.has_nothing_in(other, space) {
                 return Err(Violation::new(Rule::TranslationControl).on_cpu(other).with_values(0, tcr));
@@ -141,52 +168,56 @@ impl Machine {
     fn restart(&mut self, cpu: usize, space: Space) -> Check {
         let at = space.index();
         let walks = std::mem::take(&mut self.cpus[cpu].walks[at]);
-        let left = std::mem::take(&mut self.cpus[cpu].left[at]);
+        // What is not known of a tree is not known by another shape either.
+        let is_retired = |left: &LeftRoot| self.roots[left.root as usize].retired.is_some();
+        let (kept, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.cpus[cpu].left[at]).into_iter().partition(is_retired);
+        self.cpus[cpu].left[at] = kept;
         for &root in walks.iter().chain(left.iter().map(|left| &left.root)) {
             self.leave(cpu, root)?;
         }
-        self.walk_from_base(cpu, space)
+        self.walk_as_read(cpu, space)
     }
 
-    /// Gives the slots of MAIR that differ in `value` another type, which no leaf may have that can
-    /// be walked or may be cached.
-    pub(crate) fn write_mair(&mut self, cpu: usize, value: u64) -> Check {
-        let before = self.mair;
+    /// Gives the slots of the MAIR of `regime` that differ in `value` another type, which no leaf
+    /// may have that can be walked or may be cached.
+    pub(crate) fn write_mair(&mut self, cpu: usize, regime: Regime, value: u64) -> Check {
+        let before = self.mair[regime.index()];
         let changed = |slot: u8| before.is_none_or(|mair| (mair ^ value) >> (8 * slot) & 0xff != 0);
         let slots = (0..8).filter(|slot| changed(*slot)).fold(0, |slots, slot| slots | 1 << slot);
         if slots == 0 {
             return Ok(());
         }
-        if let Some((va, cpus)) = self.uses_of_slots(slots)? {
+        regime.spaces().iter().try_for_each(|space| self.retire_asleep(*space))?;
+        if let Some((va, cpus)) = self.uses_of_slots(regime, slots)? {
             return Err(Violation::new(Rule::MemoryAttributes)
                 .on_cpu(first_cpu(cpus))
                 .at_va(va)
                 .with_values(before.unwrap_or(0), value));
         }
         if before.is_some() {
-            self.cpus[cpu].mair_pending |= slots;
+            self.cpus[cpu].mair_pending[regime.index()] |= slots;
         }
-        self.mair = Some(value);
+        self.mair[regime.index()] = Some(value);
         self.dirty.everything();
         Ok(())
     }
 
     /// Checks that no CPU of `cpus` may still read the slot of `leaf` as it was before a change.
     pub(crate) fn check_slot(&self, space: Space, leaf: &Leaf, cpus: u64) -> Check {
-        if !matches!(space, Space::Low | Space::High) {
-            return Ok(());
-        }
-        let pending =
-            |cpu: &usize| cpus >> cpu & 1 == 1 && self.cpus[*cpu].mair_pending >> leaf.memory & 1 == 1;
+        let Some(regime) = Regime::of(space) else { return Ok(()) };
+        let pending = |cpu: &usize| {
+            cpus >> cpu & 1 == 1 && self.cpus[*cpu].mair_pending[regime.index()] >> leaf.memory & 1 == 1
+        };
         match (0..self.cpus.len()).find(pending) {
             Some(cpu) => Err(Violation::new(Rule::MemoryAttributes).on_cpu(cpu)),
             None => Ok(()),
         }
     }
 
-    /// A leaf of EL1&0 that can be walked or may be cached and has its type from one of `slots`:
+    /// A leaf of `regime` that can be walked or may be cached and has its type from one of `slots`:
     /// the address it translates, and the CPUs.
-    fn uses_of_slots(&mut self, slots: u8) -> Check<Option<(u64, u64)>> {
+    fn uses_of_slots(&mut self, regime: Regime, slots: u8) -> Check<Option<(u64, u64)>> {
         let used = |leaf: Leaf| slots >> leaf.memory & 1 == 1;
         // A walk through an invalidated pointer may reach any leaf. The tables of other pointers
         // are searched below.
@@ -195,7 +226,7 @@ impl Machine {
             Entry::Table(_) => pointers,
             Entry::Invalid => false,
         };
-        for space in [Space::Low, Space::High] {
+        for &space in regime.spaces() {
             let found = self.cached.of(space).all().find(|held| is_use(held, false));
             let own = |held: &&Held| self.roots[held.root as usize].space == space && is_use(held, true);
             let unfinished = self.cpus.iter().flat_map(|cpu| &cpu.invalidated).find(own);
@@ -208,7 +239,7 @@ impl Machine {
         for (&table, uses) in &self.tables {
             for at in uses {
                 let Root { space, shape, cpus, .. } = self.roots[at.root as usize];
-                if !matches!(space, Space::Low | Space::High) {
+                if Regime::of(space) != Some(regime) {
                     continue;
                 }
                 for index in 0..shape.entries(at.level) as u64 {

@@ -1,27 +1,40 @@
-//! Trees that CPUs left under an ASID or VMID that is not current on any of them.
+//! Trees of which no CPU can use what it may hold: the CPUs left them under an ASID or VMID that is
+//! not current on any of them, or their MMU is off.
 //!
 //! A CPU uses what it holds under an identifier only while that is the current one, so such a tree
 //! may be edited and freed without an invalidation, if it has no global leaf. Software relies on it
 //! when identifiers roll over. The tree is retired then: a CPU that may hold a part of it must
 //! invalidate all of the identifier before it walks anything under it again.
+//!
+//! With the MMU off a CPU makes no use of its TLB for stage 1, which keeps what it holds (Arm ARM
+//! D8.2). Before the MMU is on again, all of the regime must be invalidated if the tree was edited.
 
 use crate::descriptor::{Entry, read};
-use crate::machine::{Check, Machine, NO_TABLE, Root};
+use crate::machine::{Check, Machine, NO_TABLE, Retired, Root};
 use crate::rules::Rule;
+use crate::space::Space;
 use crate::violation::Violation;
 
 impl Machine {
-    /// Whether every CPU that may hold a part of the tree of `root` left it, under an identifier
-    /// that is not current there.
-    fn is_dormant(&mut self, root: u32) -> Check<bool> {
+    /// Whether no CPU can use what it may hold of the tree of `root`, and what that is.
+    fn is_dormant(&mut self, root: u32) -> Check<Option<Retired>> {
         let Root { space, shape, id, cpus, common, .. } = self.roots[root as usize];
         let is_unused = |cpu: usize| {
             let walks = &self.cpus[cpu].walks[space.index()];
             !walks.is_empty() && walks.iter().all(|walked| self.roots[*walked as usize].id != id)
         };
-        let mut holders = (0..self.cpus.len()).filter(|cpu| cpus >> cpu & 1 == 1);
-        if cpus == 0 || common || !holders.all(is_unused) || self.has_global(root)? {
-            return Ok(false);
+        let holders = self.holders(root);
+        let holders = || (0..self.cpus.len()).filter(move |cpu| holders >> cpu & 1 == 1);
+        let asleep = holders().filter(|cpu| self.is_asleep(*cpu, space)).count();
+        if cpus == 0 {
+            return Ok(None);
+        }
+        if asleep == holders().count() {
+            return Ok(Some(Retired::All));
+        }
+        let is_used = |cpu: usize| !self.is_asleep(cpu, space) && !is_unused(cpu);
+        if common || holders().any(is_used) || self.has_global(root)? {
+            return Ok(None);
         }
         // Global leaves behind a pointer that was overwritten are not recorded one by one.
         let held: Vec<_> = self.cached.of(space).all().filter(|held| held.root == root).copied().collect();
@@ -29,17 +42,15 @@ impl Machine {
             if let Entry::Table(table) = read(shape, space, held.level, held.value)
                 && self.has_global_below(root, table, held.level + 1)?
             {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(if asleep > 0 { Retired::All } else { Retired::Identifier }))
     }
 
     /// Retires the tree of `root` if no CPU can use what it holds of it. Returns whether it did.
     pub(crate) fn retire(&mut self, root: u32) -> Check<bool> {
-        if !self.is_dormant(root)? {
-            return Ok(false);
-        }
+        let Some(what) = self.is_dormant(root)? else { return Ok(false) };
         let Root { space, shape, table, .. } = self.roots[root as usize];
         let is_global = |value, level| match read(shape, space, level, value) {
             Entry::Leaf(leaf) => leaf.global,
@@ -48,15 +59,32 @@ impl Machine {
         let gone = self
             .cached
             .of_mut(space)
-            .take(shape, 0, u64::MAX, |held| held.root == root && !is_global(held.value, held.level));
+            .take(shape, 0, u64::MAX, |held| {
+                held.root == root && (what == Retired::All || !is_global(held.value, held.level))
+            });
         for held in gone {
             self.release(root, held.level, held.va, held.value)?;
         }
         self.unlink(root, table, shape.start, shape.base(space))?;
         self.straight = None;
         let retired = &mut self.roots[root as usize];
-        (retired.table, retired.retired) = (NO_TABLE, true);
+        (retired.table, retired.retired) = (NO_TABLE, Some(what));
         Ok(true)
+    }
+
+    /// Retires the trees of `space` that CPUs hold which all have their MMU off there.
+    pub(crate) fn retire_asleep(&mut self, space: Space) -> Check {
+        if !(0..self.cpus.len()).any(|cpu| self.is_asleep(cpu, space)) {
+            return Ok(());
+        }
+        for root in 0..self.roots.len() as u32 {
+            let Root { space: own, table, cpus, .. } = self.roots[root as usize];
+            if own == space && table != NO_TABLE && cpus != 0 && self.is_dormant(root)? == Some(Retired::All)
+            {
+                self.retire(root)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether `violation`, found for an entry of the tree of `root`, is none because no CPU can

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::culprit::Culprit;
 use crate::descriptor::{Entry, read};
 use crate::machine::{Machine, NO_TABLE, Root};
-use crate::scope::Scope;
+use crate::scope::{Context, Scope};
 use crate::space::{SPACES, Shape, Space};
 use crate::trace::Trace;
 use crate::violation::Violation;
@@ -78,6 +78,8 @@ pub struct Excerpt {
     /// The addresses whose invalidations take part.
     near: (u64, u64),
     shapes: [Shape; SPACES],
+    /// Per CPU: whether EL1's TLBIs are for EL2&0.
+    hosts: Vec<bool>,
     granule: u64,
     cpus: usize,
     /// The tables that a walk for the violation's address may read, by their first bytes.
@@ -145,6 +147,7 @@ impl Machine {
             deepest,
             near: (va & !around, va | around),
             shapes: self.shapes,
+            hosts: (0..self.cpus.len()).map(|cpu| self.is_host(cpu)).collect(),
             granule: self.config.granule,
             cpus: self.cpus.len(),
             tables,
@@ -271,7 +274,8 @@ impl Excerpt {
                 }
             }
             Event::Tlbi { cpu, tlbi, operand } => {
-                let scope = Scope::of(tlbi, operand, &self.shapes, None);
+                let is_host = self.hosts.get(cpu).copied().unwrap_or(false);
+                let scope = Scope::of(tlbi, operand, &self.shapes, Context { is_host, vmid: None });
                 match (scope.range, self.violation.va) {
                     (Some((first, last)), Some(va)) if !scope.touches(self.near.0, self.near.1) => {
                         if number >= self.since {
@@ -439,7 +443,17 @@ impl Excerpt {
     fn is_needed(&self, register: Register, value: u64) -> bool {
         let (plain, wide) = (value & 0xffff_ffff_fffe, value & 0xffff_ffff_ffc0 | (value >> 2 & 0xf) << 48);
         match register {
-            Register::Tcr | Register::Mair | Register::Vtcr | Register::Hcr => true,
+            Register::Tcr
+            | Register::Mair
+            | Register::Vtcr
+            | Register::Hcr
+            | Register::TcrEl2
+            | Register::MairEl2
+            | Register::TcrEl3
+            | Register::MairEl3
+            | Register::Sctlr
+            | Register::SctlrEl2
+            | Register::SctlrEl3 => true,
             Register::Ttbr0
             | Register::Ttbr1
             | Register::Ttbr0El2

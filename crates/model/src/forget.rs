@@ -12,6 +12,7 @@ use crate::cached::{Held, SEEN, run_shift};
 use crate::culprit::Culprit;
 use crate::descriptor::{Entry, read};
 use crate::machine::{Machine, NO_TABLE, Root, TableUse};
+use crate::regime::Regime;
 use crate::rules::Rule;
 use crate::scope::Scope;
 use crate::space::Space;
@@ -213,7 +214,7 @@ impl Machine {
             }
         }
         for root in &mut self.roots {
-            root.retired = false;
+            root.retired = None;
         }
     }
 
@@ -315,11 +316,17 @@ impl Machine {
                     Register::Ttbr1El2 => Space::El2High,
                     Register::Ttbr0El3 => Space::El3,
                     Register::Vttbr => Space::Stage2,
-                    Register::Mair => {
-                        self.mair = Some(value);
-                        return;
-                    }
-                    Register::Tcr | Register::Vtcr | Register::Hcr => return,
+                    Register::Mair => return self.force_mair(Regime::El1, value),
+                    Register::MairEl2 => return self.force_mair(Regime::El2, value),
+                    Register::MairEl3 => return self.force_mair(Regime::El3, value),
+                    Register::Tcr
+                    | Register::TcrEl2
+                    | Register::TcrEl3
+                    | Register::Vtcr
+                    | Register::Hcr
+                    | Register::Sctlr
+                    | Register::SctlrEl2
+                    | Register::SctlrEl3 => return,
                 };
                 if let (Ok(table), Ok(id)) =
                     (self.base_table(cpu, space, value), self.base_id(cpu, space, value))
@@ -338,6 +345,10 @@ impl Machine {
             Event::Settled => self.settled = Some(self.events - 1),
             _ => {}
         }
+    }
+
+    fn force_mair(&mut self, regime: Regime, value: u64) {
+        self.mair[regime.index()] = Some(value);
     }
 
     /// Records anew which tables walks can reach, if that is not known exactly.

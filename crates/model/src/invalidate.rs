@@ -8,7 +8,7 @@
 
 use crate::cached::{Held, run_shift};
 use crate::descriptor::{Entry, is_cacheable, read};
-use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::machine::{Check, LeftRoot, Machine, Retired, Root};
 use crate::scope::Scope;
 use crate::space::Space;
 
@@ -176,7 +176,7 @@ impl Machine {
                 let gone = left.since <= since
                     && (scope.broadcast || !self.outlives_local(by, left.root))
                     && scope.is_of(space, id, false)
-                    && !(scope.spare_global && self.has_global(left.root)?);
+                    && !(scope.spare_global && self.may_have_global(left.root)?);
                 if gone && cpu != by {
                     self.leave(cpu, left.root)?;
                 } else {
@@ -186,6 +186,11 @@ impl Machine {
             self.cpus[cpu].left[space.index()] = kept;
         }
         Ok(())
+    }
+
+    /// Whether what CPUs may hold of a tree that they left may be global.
+    fn may_have_global(&mut self, root: u32) -> Check<bool> {
+        Ok(self.roots[root as usize].retired == Some(Retired::All) || self.has_global(root)?)
     }
 
     pub(crate) fn has_global(&mut self, root: u32) -> Check<bool> {

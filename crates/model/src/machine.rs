@@ -12,9 +12,11 @@ use crate::descriptor::{Entry, Leaf, read};
 use crate::dirty::DirtySpaces;
 use crate::fresh::FreshEntries;
 use crate::memory::Memory;
+use crate::regime::{REGIMES, Regime};
 use crate::rules::Rule;
 use crate::scope::Scope;
 use crate::space::{SPACES, Shape, Space};
+use crate::tcr::Tcr;
 use crate::violation::Violation;
 
 /// The outcome of a check.
@@ -44,9 +46,18 @@ pub(crate) struct Root {
     pub cpus: u64,
     /// Some CPU installed it with CnP.
     pub common: bool,
-    /// The tree was edited or freed while CPUs might hold it under an identifier that is not
-    /// current: what they hold is not known.
-    pub retired: bool,
+    /// The tree was edited or freed while no CPU could use what it might hold of it, which is not
+    /// known since.
+    pub retired: Option<Retired>,
+}
+
+/// What CPUs may hold of a tree that is retired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Retired {
+    /// Entries of its identifier.
+    Identifier,
+    /// Anything: their MMU was off.
+    All,
 }
 
 /// A root that a CPU has left, but may hold a part of.
@@ -92,14 +103,20 @@ pub(crate) struct Cpu {
     pub shapes: [Shape; SPACES],
     /// Per space: the base register, if it was written.
     pub bases: [Option<u64>; SPACES],
-    /// TCR_EL1, if it was written.
-    pub tcr: Option<u64>,
+    /// TCR of each regime, if it was written.
+    pub tcr: [Option<Tcr>; REGIMES],
+    /// HCR_EL2, if it was written.
+    pub hcr: Option<u64>,
+    /// Per regime: SCTLR.M was written as 0.
+    pub mmu_off: [bool; REGIMES],
     /// VTCR_EL2, if it was written.
     pub vtcr: Option<u64>,
+    /// Per space: its shape is to become that of all CPUs once it walks.
+    pub adopts: [bool; SPACES],
     /// Per space: TCR was changed and no ISB followed yet.
     pub control_pending: [bool; SPACES],
-    /// The slots of MAIR_EL1 that were changed without an ISB since, one bit each.
-    pub mair_pending: u8,
+    /// Per regime: the slots of MAIR that were changed without an ISB since, one bit each.
+    pub mair_pending: [u8; REGIMES],
     /// Ranges that it may access at any moment.
     pub uses: Vec<InUse>,
     /// Invalidations that no DSB has completed, with the time of each.
@@ -116,10 +133,13 @@ impl Cpu {
             walks: Default::default(),
             left: Default::default(),
             bases: [None; SPACES],
-            tcr: None,
+            tcr: [None; REGIMES],
+            hcr: None,
+            mmu_off: [false; REGIMES],
             vtcr: None,
+            adopts: [false; SPACES],
             control_pending: [false; SPACES],
-            mair_pending: 0,
+            mair_pending: [0; REGIMES],
             uses: Vec::new(),
             tlbis: Vec::new(),
             invalidated: Vec::new(),
@@ -152,8 +172,8 @@ pub struct Machine {
     pub(crate) cpus: Vec<Cpu>,
     /// The shape of each space by the present TCR.
     pub(crate) shapes: [Shape; SPACES],
-    /// MAIR_EL1, if it was written.
-    pub(crate) mair: Option<u64>,
+    /// MAIR of each regime, if it was written.
+    pub(crate) mair: [Option<u64>; REGIMES],
     pub(crate) fresh: FreshEntries,
     /// What changed since software relied on the tables last.
     pub(crate) dirty: DirtySpaces,
@@ -228,7 +248,7 @@ impl Machine {
             spaces: 0,
             cpus: (0..config.cpus).map(|_| Cpu::new(shapes)).collect(),
             shapes,
-            mair: None,
+            mair: [None; REGIMES],
             fresh: FreshEntries::new(config.cpus),
             dirty: DirtySpaces::default(),
             hierarchical: false,
@@ -332,12 +352,12 @@ impl Machine {
         }
     }
 
-    /// The memory type that MAIR_EL1 has for the attribute index of a leaf of `space`. Returns the
-    /// index itself before MAIR is written, and where another register or none has the types.
+    /// The memory type that MAIR has for the attribute index of a leaf of `space`. Returns the
+    /// index itself before MAIR is written, and at stage 2, whose descriptors have the types.
     pub(crate) fn memory_type(&self, space: Space, index: u8) -> u8 {
-        match (space, self.mair) {
-            (Space::Low | Space::High, Some(mair)) => (mair >> (8 * index)) as u8,
-            _ => index,
+        match Regime::of(space).and_then(|regime| self.mair[regime.index()]) {
+            Some(mair) => (mair >> (8 * index)) as u8,
+            None => index,
         }
     }
 }

@@ -2,33 +2,25 @@
 
 use crate::descriptor::is_cacheable;
 use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
+use crate::regime::Regime;
 use crate::rules::Rule;
 use crate::space::Space;
+use crate::tcr::Tcr;
 use crate::violation::Violation;
-
-/// TCR.A1: the ASID is that of TTBR1.
-pub(crate) const A1: u64 = 1 << 22;
-
-/// TCR.EPD0 or EPD1: no walks from the register.
-fn walks_off(space: Space) -> u64 {
-    match space {
-        Space::Low => 1 << 7,
-        Space::High => 1 << 23,
-        _ => 0,
-    }
-}
 
 impl Machine {
     /// Writes a base register. Until an ISB, walks may start at the old table or at the new one.
     pub(crate) fn write_base(&mut self, cpu: usize, space: Space, value: u64) -> Check {
         // EL1's entries were cached in another VMID, or in none.
         let first = space == Space::Stage2 && self.cpus[cpu].walks[space.index()].is_empty();
-        if first && self.has_el1(cpu) {
+        // With stage 2 off the VMID is 0, as it was after a reset.
+        let is_none = self.is_off(cpu, space) && value >> 48 == 0;
+        if first && !is_none && self.has_el1(cpu) {
             return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu).at_pa(value));
         }
         self.cpus[cpu].bases[space.index()] = Some(value);
-        if space == Space::High && self.tcr(cpu) & A1 != 0 {
-            self.change_asid(cpu)?;
+        if space.is_upper() && self.names_by_ttbr1(cpu, space) {
+            self.change_asid(cpu, space)?;
         }
         self.walk_from_base(cpu, space)?;
         match space {
@@ -37,17 +29,37 @@ impl Machine {
         }
     }
 
-    /// TCR_EL1, or what stands for it before it is written.
-    fn tcr(&self, cpu: usize) -> u64 {
-        self.cpus[cpu].tcr.unwrap_or(0)
+    /// What TCR says of `space` on `cpu`, if it was written.
+    fn tcr(&self, cpu: usize, space: Space) -> Option<Tcr> {
+        Regime::of(space).and_then(|regime| self.cpus[cpu].tcr[regime.index()])
+    }
+
+    /// TCR.A1.
+    fn names_by_ttbr1(&self, cpu: usize, space: Space) -> bool {
+        self.tcr(cpu, space).is_some_and(Tcr::names_by_ttbr1)
+    }
+
+    /// Whether `cpu` walks nothing in `space`, whatever the base register has: the MMU is off, or
+    /// TCR.EPD is set.
+    fn walks_off(&self, cpu: usize, space: Space) -> bool {
+        let is_off = |tcr: Tcr| tcr.halves().iter().any(|half| half.space == space && half.is_off);
+        self.is_off(cpu, space) || self.tcr(cpu, space).is_some_and(is_off)
     }
 
     /// Lets `cpu` walk `space` by its registers as they are now.
     pub(crate) fn walk_from_base(&mut self, cpu: usize, space: Space) -> Check {
+        if self.cpus[cpu].bases[space.index()].is_some() {
+            self.adopt_shape(cpu, space)?;
+        }
+        self.walk_as_read(cpu, space)
+    }
+
+    /// The same, by the shape that `space` has.
+    pub(crate) fn walk_as_read(&mut self, cpu: usize, space: Space) -> Check {
         let Some(value) = self.cpus[cpu].bases[space.index()] else { return Ok(()) };
         let table = self.base_table(cpu, space, value)?;
         let id = self.base_id(cpu, space, value)?;
-        if space == Space::Low && self.tcr(cpu) & A1 != 0 {
+        if !space.is_upper() && self.names_by_ttbr1(cpu, space) {
             // Until an ISB, an ASID from before may be the current one.
             for before in self.ids_of(cpu, space).into_iter().filter(|before| *before != id) {
                 self.walk_from(cpu, space, table, before)?;
@@ -62,20 +74,21 @@ impl Machine {
     }
 
     /// Gives the trees of TTBR0 the ASID of TTBR1.
-    fn change_asid(&mut self, cpu: usize) -> Check {
-        let Some(low) = self.cpus[cpu].bases[Space::Low.index()] else { return Ok(()) };
-        let id = self.base_id(cpu, Space::Low, low)?;
-        let walks = self.cpus[cpu].walks[Space::Low.index()].clone();
+    fn change_asid(&mut self, cpu: usize, upper: Space) -> Check {
+        let lower = if upper == Space::High { Space::Low } else { Space::El2 };
+        let Some(low) = self.cpus[cpu].bases[lower.index()] else { return Ok(()) };
+        let id = self.base_id(cpu, lower, low)?;
+        let walks = self.cpus[cpu].walks[lower.index()].clone();
         for root in walks {
             let Root { table, .. } = self.roots[root as usize];
-            self.walk_from(cpu, Space::Low, table, id)?;
+            self.walk_from(cpu, lower, table, id)?;
         }
         Ok(())
     }
 
     /// The table that a base register with `value` names.
     pub(crate) fn base_table(&self, cpu: usize, space: Space, value: u64) -> Check<u64> {
-        if self.tcr(cpu) & walks_off(space) != 0 {
+        if self.walks_off(cpu, space) {
             return Ok(NO_TABLE);
         }
         let shape = self.shapes[space.index()];
@@ -116,16 +129,16 @@ impl Machine {
             Space::El2 | Space::El3 if !self.shapes[space.index()].has_el0 && field != 0 => {
                 violation(Rule::AsidInEl2)
             }
-            // TCR_EL2.AS is not known.
-            Space::El2 | Space::El3 => known(field),
+            Space::El3 => known(field),
             Space::Stage2 => self.vmid(cpu, field).map_or_else(|| violation(Rule::Unmodelled), Ok),
-            Space::Low => match state.tcr {
+            Space::Low | Space::El2 => match self.tcr(cpu, space) {
                 None => known(field),
                 Some(tcr) => {
-                    let high = state.bases[Space::High.index()].map_or(0, |high| (high >> 48) as u16);
-                    let field = if tcr & A1 != 0 { high } else { field };
+                    let upper = if space == Space::Low { Space::High } else { Space::El2High };
+                    let high = state.bases[upper.index()].map_or(0, |high| (high >> 48) as u16);
+                    let field = if tcr.names_by_ttbr1() { high } else { field };
                     // TCR.AS = 0: 8 bits.
-                    Ok(if tcr >> 36 & 1 == 0 { field & 0xff } else { field })
+                    Ok(if tcr.has_wide_ids() { field } else { field & 0xff })
                 }
             },
         }
@@ -183,7 +196,7 @@ impl Machine {
     pub(crate) fn is_empty(&self, root: u32) -> bool {
         let Root { shape, table, retired, .. } = self.roots[root as usize];
         let level = shape.start;
-        (table == NO_TABLE && !retired)
+        (table == NO_TABLE && retired.is_none())
             || (0..shape.entries(level) as u64).all(|index| {
                 let mut empty = true;
                 self.memory.seen(table + 8 * index, |value| {

@@ -30,6 +30,15 @@ pub(crate) struct Scope {
     pub void: Option<Void>,
 }
 
+/// What the CPU that issues a TLBI was doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Context {
+    /// HCR_EL2.{E2H, TGE} = {1, 1}: EL1's forms by address, ASID or for all are for EL2&0.
+    pub is_host: bool,
+    /// The current VMID, where that is certain.
+    pub vmid: Option<u16>,
+}
+
 /// Why an operand has no meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Void {
@@ -83,12 +92,17 @@ fn regime(scope: TlbiScope) -> Space {
 }
 
 impl Scope {
-    /// The scope of `tlbi` with `operand` on a machine with spaces of these shapes, in the VMID
-    /// `vmid`. Without one, entries of a VMID need not be invalidated.
-    pub fn of(tlbi: Tlbi, operand: u64, shapes: &[Shape; SPACES], vmid: Option<u16>) -> Self {
-        let shape = shapes[regime(tlbi.scope).index()];
+    /// The scope of `tlbi` with `operand` on a machine with spaces of these shapes. Without a
+    /// VMID, entries of one need not be invalidated.
+    pub fn of(tlbi: Tlbi, operand: u64, shapes: &[Shape; SPACES], context: Context) -> Self {
+        let Context { is_host, vmid } = context;
+        let shape = shapes[match regime(tlbi.scope) {
+            Space::Low if is_host => Space::El2,
+            other => other,
+        }
+        .index()];
         let base = Self {
-            spaces: EL1,
+            spaces: if is_host { EL2 } else { EL1 },
             range: None,
             id: None,
             last_level: false,

@@ -123,7 +123,7 @@ impl Machine {
         let mut roots = Vec::new();
         for cpu in 0..self.cpus.len() {
             let Some(&root) = self.cpus[cpu].walks[space.index()].last() else { continue };
-            if held.cpus >> cpu & 1 == 0 || roots.contains(&root) {
+            if held.cpus >> cpu & 1 == 0 || roots.contains(&root) || self.is_asleep(cpu, space) {
                 continue;
             }
             roots.push(root);
@@ -147,6 +147,9 @@ impl Machine {
     fn check_left(&mut self, space: Space, cpu: usize, within: (u64, u64)) -> Check {
         let state = &self.cpus[cpu];
         let Some((&root, before)) = state.walks[space.index()].split_last() else { return Ok(()) };
+        if self.is_asleep(cpu, space) {
+            return Ok(());
+        }
         // So it is almost always.
         if before.is_empty() && state.left[space.index()].is_empty() && self.common[space.index()] == 0 {
             return Ok(());

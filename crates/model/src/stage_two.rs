@@ -3,10 +3,10 @@
 //! SL0 and SL2 choose the level of the root. If the input addresses need more entries than a table
 //! of that level has, up to 16 consecutive tables are one root (Arm ARM D8.2.2).
 
-use crate::control::OUTPUT_BITS;
 use crate::machine::{Check, Machine};
 use crate::rules::Rule;
 use crate::space::{Shape, Space};
+use crate::tcr::OUTPUT_BITS;
 use crate::violation::Violation;
 
 const VS: u64 = 1 << 19;

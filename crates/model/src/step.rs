@@ -3,6 +3,7 @@
 use linmap_trace::{Event, Register, Use};
 
 use crate::machine::{Check, InUse, Machine};
+use crate::regime::Regime;
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
@@ -92,8 +93,15 @@ impl Machine {
                     Register::Hcr => self.write_hcr(cpu, value),
                     Register::Vtcr => self.write_vtcr(cpu, value),
                     Register::Vttbr => self.write_base(cpu, Space::Stage2, value),
-                    Register::Tcr => self.write_tcr(cpu, value),
-                    Register::Mair => self.write_mair(cpu, value),
+                    Register::Tcr => self.write_tcr(cpu, Regime::El1, value),
+                    Register::TcrEl2 => self.write_tcr(cpu, Regime::El2, value),
+                    Register::TcrEl3 => self.write_tcr(cpu, Regime::El3, value),
+                    Register::Mair => self.write_mair(cpu, Regime::El1, value),
+                    Register::MairEl2 => self.write_mair(cpu, Regime::El2, value),
+                    Register::MairEl3 => self.write_mair(cpu, Regime::El3, value),
+                    Register::Sctlr => self.write_sctlr(cpu, Regime::El1, value),
+                    Register::SctlrEl2 => self.write_sctlr(cpu, Regime::El2, value),
+                    Register::SctlrEl3 => self.write_sctlr(cpu, Regime::El3, value),
                 }
             }
             Event::Access { cpu, va, kind, pa } => {

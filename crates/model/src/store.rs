@@ -60,7 +60,7 @@ impl Machine {
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             // An entry before it may have retired the tree.
-            if self.roots[place.root as usize].retired {
+            if self.roots[place.root as usize].retired.is_some() {
                 continue;
             }
             if let Err(violation) = self.changed(place, before, value)

@@ -230,7 +230,10 @@ impl Machine {
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
         let same =
-            |root: &Root| root.space == space && root.shape == shape && root.table == table && root.id == id;
+            |root: &Root| {
+                (root.space, root.shape, root.table, root.id) == (space, shape, table, id)
+                    && root.retired.is_none()
+            };
         if let Some(nth) = self.roots.iter().position(same) {
             return nth as u32;
         }
@@ -240,7 +243,7 @@ impl Machine {
             self.odd_roots.push(table);
         }
         self.spaces |= 1 << space.index();
-        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false, retired: false });
+        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false, retired: None });
         self.roots.len() as u32 - 1
     }
 

@@ -9,7 +9,7 @@ use crate::culprit::{Culprit, Misses};
 use crate::machine::Machine;
 use crate::minimise::minimise_keeping;
 use crate::miss::Miss;
-use crate::scope::Scope;
+use crate::scope::{Context, Scope};
 use crate::trace::Trace;
 use crate::violation::Violation;
 
@@ -142,8 +142,9 @@ fn notes(trace: &Trace) -> Result<Vec<Option<String>>, ConfigError> {
     }
     for (note, event) in notes.iter_mut().zip(&trace.events) {
         *note = match *event {
-            Event::Tlbi { tlbi, operand, .. } => {
-                let range = Scope::of(tlbi, operand, &machine.shapes, None).range;
+            Event::Tlbi { cpu, tlbi, operand } => {
+                let context = Context { is_host: machine.is_host(cpu), vmid: None };
+                let range = Scope::of(tlbi, operand, &machine.shapes, context).range;
                 range.map(|(from, last)| format!("{from:#x} to {last:#x}"))
             }
             Event::Write {

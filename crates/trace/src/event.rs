@@ -116,8 +116,24 @@ pub enum Register {
     Vttbr,
     /// VTCR_EL2: how stage 2 is read.
     Vtcr,
-    /// HCR_EL2, of which E2H decides what EL2's tables are.
+    /// HCR_EL2, of which E2H decides what EL2's tables are, and with TGE which regime EL1's TLBIs
+    /// are for; VM turns stage 2 on.
     Hcr,
+    /// TCR_EL2: with HCR_EL2.E2H in the form of TCR_EL1.
+    TcrEl2,
+    /// MAIR_EL2.
+    MairEl2,
+    /// TCR_EL3.
+    TcrEl3,
+    /// MAIR_EL3.
+    MairEl3,
+    /// SCTLR_EL1, of which M turns stage 1 of EL1&0 on. A regime whose register was never written
+    /// counts as on.
+    Sctlr,
+    /// SCTLR_EL2, for EL2 or EL2&0.
+    SctlrEl2,
+    /// SCTLR_EL3.
+    SctlrEl3,
 }
 
 /// How memory is accessed through the MMU.

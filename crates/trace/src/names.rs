@@ -32,7 +32,7 @@ const TLBI: [(&str, TlbiScope, bool); 26] = [
     ("ripas2le1", TlbiScope::IpaRangeLast, true),
 ];
 
-const REGISTERS: [(&str, Register); 10] = [
+const REGISTERS: [(&str, Register); 17] = [
     ("ttbr0_el1", Register::Ttbr0),
     ("ttbr1_el1", Register::Ttbr1),
     ("tcr_el1", Register::Tcr),
@@ -43,6 +43,13 @@ const REGISTERS: [(&str, Register); 10] = [
     ("vttbr_el2", Register::Vttbr),
     ("vtcr_el2", Register::Vtcr),
     ("hcr_el2", Register::Hcr),
+    ("tcr_el2", Register::TcrEl2),
+    ("mair_el2", Register::MairEl2),
+    ("tcr_el3", Register::TcrEl3),
+    ("mair_el3", Register::MairEl3),
+    ("sctlr_el1", Register::Sctlr),
+    ("sctlr_el2", Register::SctlrEl2),
+    ("sctlr_el3", Register::SctlrEl3),
 ];
 
 const BARRIERS: [(&str, Domain, Access); 12] = [

@@ -102,8 +102,6 @@ fn el2_with_two_halves_is_chosen_by_e2h_before_its_tables() {
         .write(0, Register::Hcr, E2H)
         .write(0, Register::Ttbr1El2, ROOT)
         .breaks(Rule::TranslationControl);
-    // EL1's names are those of EL2&0 then.
-    Scene::new(0, 1).write(0, Register::Hcr, E2H | TGE).breaks(Rule::Unmodelled);
     let mut scene = other(E2H, Register::Ttbr0El2, PAGE);
     scene.write(0, Register::Hcr, 0).breaks(Rule::TranslationControl);
     // PXN and AP[1] have a meaning then.
