@@ -7,7 +7,7 @@ use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiS
 
 use crate::instruction::Instruction;
 use crate::memory::Memory;
-use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started, levels_of};
+use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
 use crate::regime::{Place, Regime, Space};
 use crate::registers::{halves, root_tables};
 use crate::tree::Tree;
@@ -18,6 +18,7 @@ impl Recorder {
         if self.cpus[cpu].is_leaving {
             self.is_still_there(cpu, pc, own);
         }
+        self.actor = cpu;
         match instruction {
             Instruction::Dsb(Domain::Nsh, access) => {
                 let upgrades = Place::of(own).upgrades_barriers();
@@ -30,6 +31,7 @@ impl Recorder {
                 if let Some(exception) = self.cpus[cpu].exceptions.get_mut(usize::from(el).wrapping_sub(1)) {
                     *exception = None;
                 }
+                self.returns(cpu, el, own);
                 self.synchronize(cpu, pc);
             }
             Instruction::Tlbi(tlbi, rt) => {
@@ -47,7 +49,14 @@ impl Recorder {
                     self.left(cpu, pc);
                 }
             }
-            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt), Place::of(own).regime()),
+            Instruction::Dmb(domain, access) => self.dmb(cpu, pc, domain, access),
+            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt), own),
+            Instruction::Set { stage, to, left, value } => {
+                self.set(cpu, pc, stage, [own.x(to), own.x(left), own.x(value)], own);
+            }
+            Instruction::Copy { stage, to, left } => {
+                self.copy(cpu, pc, stage, [own.x(to), own.x(left)], own);
+            }
         }
     }
 
@@ -58,6 +67,7 @@ impl Recorder {
         if pc.wrapping_sub(self.cpus[cpu].registers.of(*regime).vbar) >= 0x800 {
             return;
         }
+        self.is_privileged(cpu);
         let [elr, spsr] = [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]]
             [*regime as usize];
         // A branch into the vectors changes neither.
@@ -74,19 +84,20 @@ impl Recorder {
         if self.started.is_none() || self.cpus[cpu].synchronized == self.events {
             return;
         }
-        self.settle_cleared();
+        self.settle_unseen(None);
         self.put(Event::Isb { cpu }, Some(pc));
         self.cpus[cpu].synchronized = self.events;
     }
 
     fn dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
-        self.settle_cleared();
+        self.settle_unseen(None);
         // One CPU is all that NSH has to reach.
         let domain = if domain == Domain::Nsh && self.cpus.len() == 1 { Domain::Ish } else { domain };
         let state = &mut self.cpus[cpu];
         let orders = domain != Domain::Nsh;
         if orders {
-            state.ordered();
+            state.dsbs += 1;
+            self.log.dsb(cpu);
         }
         let completes = access == Access::All && state.has_tlbis;
         if self.started.is_none() {
@@ -98,6 +109,7 @@ impl Recorder {
         }
         if orders {
             state.has_stores = false;
+            state.has_stores_since_dmb = false;
         }
         if completes {
             state.has_tlbis = false;
@@ -113,7 +125,7 @@ impl Recorder {
         if self.started.is_none() {
             return;
         }
-        self.settle_cleared();
+        self.settle_unseen(None);
         self.compare_touched();
         let operand = if tlbi.scope.takes_operand() { operand } else { 0 };
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
@@ -196,73 +208,6 @@ impl Recorder {
         true
     }
 
-    /// DC ZVA of the block of `va`: it is in memory by the next event.
-    fn zero(&mut self, cpu: usize, pc: u64, va: u64, regime: Regime) {
-        if self.started.is_none() {
-            return;
-        }
-        let page = va >> 12;
-        let pa = match self.cpus[cpu].zeroed {
-            Some((last, pa)) if last == page => Some(pa),
-            _ => self.translate(cpu, va, regime),
-        };
-        let Some(pa) = pa else { return };
-        self.cpus[cpu].zeroed = Some((page, pa));
-        let frame = self.frames.of(pa);
-        if self.frames.get_mut(frame).is_none() {
-            return;
-        }
-        if self.cleared.is_some_and(|(other, ..)| other != frame) {
-            self.settle_cleared();
-        }
-        self.cleared = Some((frame, cpu, pc));
-    }
-
-    /// The page that `va` is on, by a walk of the tables in memory.
-    fn translate(&self, cpu: usize, va: u64, regime: Regime) -> Option<u64> {
-        let registers = self.cpus[cpu].registers;
-        if !registers.of(regime).has_mmu() {
-            return Some(va & !0xfff);
-        }
-        let upper = registers.has_halves(regime) && va >> 55 & 1 == 1;
-        let space = Space::Half { regime, upper };
-        let shape = registers.shape(space)?;
-        let mut table = shape.root(registers.base(space));
-        let mut entries = shape.root_entries() as u64;
-        for level in shape.start..=3 {
-            let shift = shape.shift(level);
-            let descriptor = self.word(table + 8 * (va >> shift & (entries - 1)))?;
-            match shape.table(level, descriptor) {
-                Some(next) => (table, entries) = (next, shape.entries() as u64),
-                None if descriptor & 1 == 0 => return None,
-                None => {
-                    let below = (1 << shift) - 1;
-                    return Some((shape.address(descriptor) & !below | va & below) & !0xfff);
-                }
-            }
-        }
-        None
-    }
-
-    /// Records what DC ZVA has stored by now.
-    pub fn settle_cleared(&mut self) {
-        let Some((frame, cpu, pc)) = self.cleared.take() else { return };
-        let differing = self.differing(frame);
-        for &(pa, before, now) in &differing {
-            let Some(state) = self.frames.get_mut(frame) else { return };
-            let (levels, shape) = (state.levels, state.shape);
-            self.set_recorded(frame, pa, now);
-            for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
-                self.frames.unrefer(self.frames.of(old));
-            }
-        }
-        let words: Vec<_> = differing.iter().map(|&(pa, _, now)| (pa, now)).collect();
-        if !words.is_empty() {
-            self.put_words(cpu, Some(pc), &words);
-            self.cpus[cpu].has_stores = true;
-        }
-    }
-
     /// The words of `frame` that memory has otherwise than they were recorded.
     fn differing(&mut self, frame: u64) -> Vec<(u64, Option<u64>, u64)> {
         let Some(started) = &self.started else { return Vec::new() };
@@ -307,7 +252,7 @@ impl Recorder {
 
     /// The guest has ended.
     pub fn end(&mut self) {
-        self.settle_cleared();
+        self.settle_unseen(None);
         for frame in self.frames.followed() {
             self.compare(frame);
         }

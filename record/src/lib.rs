@@ -4,13 +4,18 @@ mod cpu;
 mod executed;
 mod followed;
 mod instruction;
+mod linked;
+mod log;
 mod memory;
+mod order;
 mod qemu;
 mod recorder;
 mod regime;
 mod registers;
 mod shape;
 mod stream;
+mod translate;
 mod tree;
+mod unseen;
 
 mod plugin;

@@ -43,7 +43,8 @@ pub struct Info {
 /// Whether a callback reads registers.
 pub const NO_REGISTERS: c_int = 0;
 pub const READS_REGISTERS: c_int = 1;
-/// Accesses that write.
+/// Accesses that read, or that write.
+pub const READS: c_int = 1;
 pub const WRITES: c_int = 2;
 
 /// A translation block.

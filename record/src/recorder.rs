@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use linmap_trace::binary::Record;
-use linmap_trace::{Access, Domain, Event, Line, Recorded};
+use linmap_trace::{Event, Line, Recorded};
 
-use crate::cpu::{Candidate, Cpu};
+use crate::cpu::Cpu;
 use crate::followed::{Frames, Standing};
+use crate::linked::Pending;
+use crate::log::Log;
 use crate::memory::Memory;
+use crate::order::Released;
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
+use crate::unseen::Unseen;
 
 /// What the recorder reads of the CPU that executes.
 pub trait CurrentCpu {
@@ -43,9 +47,15 @@ pub struct Recorder {
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
-    pub(crate) pending: Vec<(usize, u64, Candidate)>,
-    /// A frame that DC ZVA stored to, by whom, and where.
-    pub(crate) cleared: Option<(u64, usize, u64)>,
+    pub(crate) pending: Vec<Pending>,
+    /// Unordered stores to frames that are not followed.
+    pub(crate) log: Log,
+    /// Stores that raised no callback and are not read back yet.
+    pub(crate) unseen: Option<Unseen>,
+    /// Who released a word last.
+    pub(crate) released: HashMap<u64, Released>,
+    /// The CPU that does what is being recorded.
+    pub(crate) actor: usize,
     /// The number of events.
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
@@ -73,7 +83,10 @@ impl Recorder {
             trees: HashMap::new(),
             touched: Vec::new(),
             pending: Vec::new(),
-            cleared: None,
+            log: Log::new(cpus),
+            unseen: None,
+            released: HashMap::new(),
+            actor: 0,
             events: 0,
             differences: 0,
             idle_barriers: 0,
@@ -104,8 +117,13 @@ impl Recorder {
 
     /// A store of `len` bytes at `pa`, which memory has now.
     pub fn store(&mut self, cpu: usize, pc: u64, pa: u64, len: u64, is_atomic: bool) {
-        self.settle_cleared();
+        self.settle_unseen(Some((pa, len)));
+        self.actor = cpu;
         let frame = self.frames.of(pa);
+        if self.frames.get_mut(frame).is_none() {
+            self.keep(cpu, pc, pa, len);
+            return;
+        }
         let mut word = pa & !7;
         let end = pa.saturating_add(len);
         while word < end && self.frames.of(word) == frame {
@@ -121,11 +139,10 @@ impl Recorder {
 
     /// A store to a frame that is not followed.
     pub fn keep(&mut self, cpu: usize, pc: u64, pa: u64, len: u64) {
+        self.settle_unseen(Some((pa, len)));
         for pa in (pa & !7..pa + len).step_by(8) {
-            if let Some(value) = self.word(pa)
-                && let Some(cpu) = self.cpus.get_mut(cpu)
-            {
-                cpu.keep(Candidate { pa, value, pc });
+            if let Some(value) = self.word(pa) {
+                self.log.store(cpu, pc, pa, value);
             }
         }
     }
@@ -152,8 +169,23 @@ impl Recorder {
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
+        self.stored(frame, pa, value);
+        let event = if is_atomic {
+            Event::Update { cpu, pa, value, old: None, via: None }
+        } else {
+            Event::Store { cpu, pa, value, via: None }
+        };
+        self.put(event, Some(pc));
+        self.has_stored(cpu);
+        if self.touched.last() != Some(&frame) {
+            self.touched.push(frame);
+        }
+    }
+
+    /// A word of a followed frame holds `value` from now on. Says whether it held another before.
+    pub(crate) fn stored(&mut self, frame: u64, pa: u64, value: u64) -> bool {
         let at = ((pa - frame) / 8) as usize;
-        let Some(state) = self.frames.get_mut(frame) else { return };
+        let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
         if at < state.entries && before != Some(value) {
             // The next owner of a frame that is no table any more may store anything there.
@@ -164,17 +196,15 @@ impl Recorder {
             }
             self.relink(frame, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
         }
-        let event = if is_atomic {
-            Event::Update { cpu, pa, value, old: None, via: None }
-        } else {
-            Event::Store { cpu, pa, value, via: None }
-        };
-        self.put(event, Some(pc));
+        before != Some(value)
+    }
+
+    /// `cpu` has stores in the trace that nothing has ordered.
+    pub(crate) fn has_stored(&mut self, cpu: usize) {
         if let Some(cpu) = self.cpus.get_mut(cpu) {
             cpu.has_stores = true;
-        }
-        if self.touched.last() != Some(&frame) {
-            self.touched.push(frame);
+            cpu.has_stores_since_dmb = true;
+            cpu.stores += 1;
         }
     }
 
@@ -192,94 +222,6 @@ impl Recorder {
             }
             if let Some(old) = old {
                 self.frames.unrefer(self.frames.of(old));
-            }
-        }
-    }
-
-    /// Follows the table at `pa` and those below, and records what they hold.
-    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) {
-        let mut open = vec![(pa, level, entries)];
-        let mut is_recorded = false;
-        while let Some((pa, level, entries)) = open.pop() {
-            let frame = self.frames.of(pa);
-            let len = self.frames.len();
-            let is_ram = self.started.as_ref().is_some_and(|started| started.memory.holds(frame, len));
-            if !is_ram {
-                self.note(&format!("the table at {pa:#x} is not in RAM: it is not followed"));
-                continue;
-            }
-            if frame != pa {
-                self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
-                continue;
-            }
-            if !self.frames.refer(frame, level, entries, shape) {
-                continue;
-            }
-            is_recorded |= self.record_content(frame);
-            let Some(state) = self.frames.get_mut(frame) else { continue };
-            let below = state.recorded.iter().take(entries).flatten();
-            open.extend(
-                below
-                    .filter_map(|value| shape.table(level, *value))
-                    .filter(|table| *table != frame)
-                    .map(|table| (table, level + 1, shape.entries())),
-            );
-        }
-        if is_recorded {
-            let cpu = self.observer();
-            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
-            self.put_candidates();
-        }
-    }
-
-    /// Records what `frame` holds apart from what was recorded before: what was stored since its
-    /// CPU's last DSB as stores, in their order, and all else as content that was there.
-    fn record_content(&mut self, frame: u64) -> bool {
-        let len = self.frames.len();
-        let stores: Vec<(usize, Vec<Candidate>)> =
-            self.cpus.iter().map(|cpu| cpu.candidates_in(frame, len)).enumerate().collect();
-        let mut later: HashMap<u64, u64> = HashMap::new();
-        for (_, stores) in &stores {
-            later.extend(stores.iter().map(|store| (store.pa, store.value)));
-        }
-        let Some(state) = self.frames.get_mut(frame) else { return false };
-        let recorded = state.recorded.clone();
-        let Some(started) = &self.started else { return false };
-        let mut known: Vec<(u64, u64)> = Vec::new();
-        for (pa, before) in (frame..).step_by(8).zip(&recorded) {
-            let Some(now) = started.memory.word(pa) else { continue };
-            // What an unordered store replaced is not known; an invalid entry is what it is least
-            // likely to be held against.
-            let value = if later.contains_key(&pa) { before.unwrap_or(0) } else { now };
-            if *before != Some(value) {
-                known.push((pa, value));
-            }
-        }
-        self.put_words(self.observer(), None, &known);
-        for &(pa, value) in &known {
-            self.set_recorded(frame, pa, value);
-        }
-        let is_recorded = !known.is_empty() || !later.is_empty();
-        for (cpu, stores) in stores {
-            for store in stores {
-                self.pending.push((cpu, frame, store));
-                // Smaller stores and DC ZVA are not kept: the word as they left it.
-                let now = self
-                    .word(store.pa)
-                    .filter(|now| later.get(&store.pa) == Some(&store.value) && *now != store.value);
-                self.pending.extend(now.map(|value| (cpu, frame, Candidate { value, ..store })));
-            }
-        }
-        is_recorded
-    }
-
-    /// Records stores that were found while tables were linked, after the content around them.
-    fn put_candidates(&mut self) {
-        for (cpu, frame, store) in std::mem::take(&mut self.pending) {
-            self.set_recorded(frame, store.pa, store.value);
-            self.put(Event::Store { cpu, pa: store.pa, value: store.value, via: None }, Some(store.pc));
-            if let Some(cpu) = self.cpus.get_mut(cpu) {
-                cpu.has_stores = true;
             }
         }
     }

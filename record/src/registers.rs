@@ -53,7 +53,7 @@ impl Recorder {
             return;
         }
         let Some(regime) = place.written(system) else { return };
-        self.settle_cleared();
+        self.settle_unseen(None);
         let own_registers = &mut self.cpus[cpu].registers.stage1[regime as usize];
         let had_mmu = own_registers.has_mmu();
         match system.name {
@@ -146,7 +146,7 @@ impl Recorder {
 
     /// `cpu` is about to write HCR_EL2, VTCR_EL2 or VTTBR_EL2.
     fn write_el2(&mut self, cpu: usize, pc: u64, name: Name, value: u64) {
-        self.settle_cleared();
+        self.settle_unseen(None);
         let registers = &mut self.cpus[cpu].registers;
         let before = registers.hcr;
         match name {

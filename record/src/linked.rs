@@ -1,0 +1,165 @@
+//! Frames that are linked: what they hold is read and recorded.
+
+use std::collections::HashMap;
+
+use linmap_trace::{Access, Domain, Event};
+
+use crate::log::{Did, Entry};
+use crate::recorder::Recorder;
+use crate::shape::Shape;
+
+/// What a CPU did to a frame that is being linked, and nothing has ordered.
+pub struct Pending {
+    entry: Entry,
+    /// A lock has passed its order on to the CPU that links.
+    is_passed: bool,
+}
+
+impl Recorder {
+    /// Follows the table at `pa` and those below, and records what they hold.
+    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) {
+        let mut open = vec![(pa, level, entries)];
+        let mut is_recorded = false;
+        while let Some((pa, level, entries)) = open.pop() {
+            let frame = self.frames.of(pa);
+            let len = self.frames.len();
+            let is_ram = self.started.as_ref().is_some_and(|started| started.memory.holds(frame, len));
+            if !is_ram {
+                self.note(&format!("the table at {pa:#x} is not in RAM: it is not followed"));
+                continue;
+            }
+            if frame != pa {
+                self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
+                continue;
+            }
+            if !self.frames.refer(frame, level, entries, shape) {
+                continue;
+            }
+            is_recorded |= self.record_content(frame);
+            let Some(state) = self.frames.get_mut(frame) else { continue };
+            // What unordered stores left leads on as well.
+            let content: Vec<u64> = state.recorded.iter().take(entries).flatten().copied().collect();
+            let below = content.iter().filter_map(|value| shape.table(level, *value));
+            open.extend(below.filter(|table| *table != frame).map(|table| (table, level + 1, shape.entries())));
+        }
+        if is_recorded {
+            let cpu = self.observer();
+            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
+            self.put_pending();
+        }
+    }
+
+    /// Records what `frame` holds apart from what was recorded before: what nothing has ordered yet
+    /// as stores, in their order, and all else as content that was there.
+    fn record_content(&mut self, frame: u64) -> bool {
+        let len = self.frames.len();
+        let unordered = self.log.unordered(frame, len, self.actor);
+        let mut replaced: HashMap<u64, u64> = HashMap::new();
+        let mut later: HashMap<u64, u64> = HashMap::new();
+        for (entry, _) in &unordered {
+            match entry.did {
+                Did::Store { pa, count, first, step } => {
+                    for nth in 0..u64::from(count) {
+                        later.insert(pa + 8 * nth, first.wrapping_add(step.wrapping_mul(nth)));
+                    }
+                }
+                Did::Replaced { pa, value } if !later.contains_key(&pa) => {
+                    replaced.entry(pa).or_insert(value);
+                }
+                Did::Replaced { .. } | Did::Dmb(..) => {}
+            }
+        }
+        let Some(state) = self.frames.get_mut(frame) else { return false };
+        let recorded = state.recorded.clone();
+        let Some(started) = &self.started else { return false };
+        let mut known: Vec<(u64, u64)> = Vec::new();
+        // What is to come: the words as they are.
+        let mut result: Vec<(u64, u64)> = Vec::new();
+        for (pa, before) in (frame..).step_by(8).zip(&recorded) {
+            let Some(now) = started.memory.word(pa) else { continue };
+            let value = match later.get(&pa) {
+                // An invalid entry is what a store is least likely to be held against.
+                Some(last) if *last == now => {
+                    result.push((pa, now));
+                    replaced.get(&pa).copied().or(*before).unwrap_or(0)
+                }
+                // A device has stored there since.
+                Some(_) => {
+                    later.remove(&pa);
+                    now
+                }
+                None => now,
+            };
+            if *before != Some(value) {
+                known.push((pa, value));
+            }
+        }
+        self.put_words(self.observer(), None, &known);
+        for &(pa, value) in known.iter().chain(&result) {
+            self.set_recorded(frame, pa, value);
+        }
+        let is_recorded = !known.is_empty() || !later.is_empty();
+        for (entry, is_passed) in unordered {
+            let mut keep = |did| self.pending.push(Pending { entry: Entry { did, ..entry }, is_passed });
+            match entry.did {
+                // As one, unless a device has stored to part of it.
+                Did::Store { pa, count, first, step } => {
+                    let words = (0..u64::from(count)).map(|nth| pa + 8 * nth);
+                    if words.clone().all(|pa| later.contains_key(&pa)) {
+                        keep(entry.did);
+                        continue;
+                    }
+                    for (nth, pa) in words.enumerate().filter(|(_, pa)| later.contains_key(pa)) {
+                        let first = first.wrapping_add(step.wrapping_mul(nth as u64));
+                        keep(Did::Store { pa, count: 1, first, step: 0 });
+                    }
+                }
+                Did::Dmb(..) => keep(entry.did),
+                Did::Replaced { .. } => {}
+            }
+        }
+        is_recorded
+    }
+
+    /// Records stores that were found while tables were linked, after the content around them, and
+    /// what ordered them.
+    fn put_pending(&mut self) {
+        let actor = self.actor;
+        let pending = std::mem::take(&mut self.pending);
+        // What was passed on comes before what was not.
+        let (passed, rest): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|at| at.is_passed && at.entry.cpu != actor);
+        let mut from: Vec<usize> = passed.iter().map(|at| at.entry.cpu).collect();
+        from.sort_unstable();
+        from.dedup();
+        for at in passed {
+            self.put_entry(at.entry);
+        }
+        for from in from {
+            // The last such word stands for all of them.
+            let (_, pa) = self.cpus[actor].passed_by.unwrap_or((from, 0));
+            self.put(Event::Release { cpu: from, pa }, None);
+            self.put(Event::Acquire { cpu: actor, pa }, None);
+            self.has_stored(actor);
+        }
+        for at in rest {
+            self.put_entry(at.entry);
+        }
+    }
+
+    fn put_entry(&mut self, entry: Entry) {
+        let Entry { cpu, pc, did } = entry;
+        match did {
+            Did::Store { pa, count: 1, first, .. } => {
+                self.put(Event::Store { cpu, pa, value: first, via: None }, Some(pc));
+                self.has_stored(cpu);
+            }
+            Did::Store { pa, count, first, step } => {
+                self.put(Event::Fill { cpu, pa, count: count.into(), first, step }, Some(pc));
+                self.has_stored(cpu);
+            }
+            Did::Dmb(domain, access) => self.put(Event::Dmb { cpu, domain, access }, Some(pc)),
+            Did::Replaced { .. } => {}
+        }
+    }
+}
