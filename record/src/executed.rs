@@ -131,20 +131,19 @@ impl Recorder {
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
         self.cpus[cpu].zeroed = None;
-        let of = |regime| [false, true].map(|upper| Space::Half { regime, upper }).to_vec();
-        let el1 = of(if place.is_host() { Regime::El2 } else { Regime::El1 });
+        let el1 = halves(if place.is_host() { Regime::El2 } else { Regime::El1 });
         let vmid = (self.cpus[cpu].registers.vttbr >> 48) as u16;
         match tlbi.scope {
             TlbiScope::Asid => self.leave_trees(&el1, Some((operand >> 48) as u16)),
             TlbiScope::AllEl1 => self.leave_trees(&el1, None),
-            TlbiScope::AllEl2 => self.leave_trees(&of(Regime::El2), None),
-            TlbiScope::AllEl3 => self.leave_trees(&of(Regime::El3), None),
+            TlbiScope::AllEl2 => self.leave_trees(&halves(Regime::El2), None),
+            TlbiScope::AllEl3 => self.leave_trees(&halves(Regime::El3), None),
             TlbiScope::AllStages => {
-                self.leave_trees(&of(Regime::El1), None);
+                self.leave_trees(&halves(Regime::El1), None);
                 self.leave_trees(&[Space::Stage2], None);
             }
             TlbiScope::AllStagesVmid => {
-                self.leave_trees(&of(Regime::El1), None);
+                self.leave_trees(&halves(Regime::El1), None);
                 self.leave_trees(&[Space::Stage2], Some(vmid));
             }
             _ => {}
@@ -153,7 +152,7 @@ impl Recorder {
 
     /// A whole identifier is invalidated, or all of `spaces`: trees of it that no CPU walks may be
     /// freed, and are followed again if some CPU walks them.
-    fn leave_trees(&mut self, spaces: &[Space], id: Option<u16>) {
+    pub(crate) fn leave_trees(&mut self, spaces: &[Space], id: Option<u16>) {
         let walked = |tree: &Tree| self.cpus.iter().any(|cpu| cpu.roots.contains(&Some(*tree)));
         let is_left =
             |tree: &Tree| spaces.contains(&tree.space) && id.is_none_or(|id| tree.id == id) && !walked(tree);

@@ -142,6 +142,10 @@ impl Recorder {
         if let Some(register) = regime.registers()[4] {
             self.put(Event::Write { cpu, register, value }, pc);
         }
+        if !self.cpus.iter().any(|cpu| cpu.registers.of(regime).has_mmu()) {
+            // What CPUs hold of them is of no use to any: they are memory like other.
+            self.leave_trees(&halves(regime), None);
+        }
     }
 
     /// `cpu` is about to write HCR_EL2, VTCR_EL2 or VTTBR_EL2.

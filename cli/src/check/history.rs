@@ -33,15 +33,22 @@ impl Order {
     fn rank(self) -> u8 {
         match self.0 {
             Register::Hcr => 0,
-            Register::Tcr => 1,
-            Register::Vtcr => 2,
-            Register::Mair => 3,
-            Register::Ttbr0 => 4,
-            Register::Ttbr1 => 5,
-            Register::Ttbr0El2 => 6,
-            Register::Ttbr1El2 => 7,
-            Register::Ttbr0El3 => 8,
-            Register::Vttbr => 9,
+            Register::Sctlr => 1,
+            Register::SctlrEl2 => 2,
+            Register::SctlrEl3 => 3,
+            Register::Tcr => 4,
+            Register::TcrEl2 => 5,
+            Register::TcrEl3 => 6,
+            Register::Vtcr => 7,
+            Register::Mair => 8,
+            Register::MairEl2 => 9,
+            Register::MairEl3 => 10,
+            Register::Ttbr0 => 11,
+            Register::Ttbr1 => 12,
+            Register::Ttbr0El2 => 13,
+            Register::Ttbr1El2 => 14,
+            Register::Ttbr0El3 => 15,
+            Register::Vttbr => 16,
         }
     }
 }

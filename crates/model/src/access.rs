@@ -41,9 +41,10 @@ impl Machine {
     fn space_of(&self, cpu: usize, va: u64) -> Option<Space> {
         let state = &self.cpus[cpu];
         let is_other = |space: &Space| self.is_host(cpu) && Regime::of(*space) == Some(Regime::El1);
-        self.spaces().filter(|space| !is_other(space)).find(|space| {
-            self.shapes[space.index()].holds(*space, va) && !state.walks[space.index()].is_empty()
-        })
+        let has_walks = |space: &Space| !is_other(space) && !state.walks[space.index()].is_empty();
+        let mut spaces = self.spaces().filter(has_walks);
+        // With the MMU off every address is one of the regime's.
+        spaces.find(|space| self.shapes[space.index()].holds(*space, va) || self.is_off(cpu, *space))
     }
 
     /// Whether stage 2 translates what `space` of `cpu` translates to.

@@ -30,7 +30,7 @@ impl Machine {
         let (at, shape) = (space.index(), self.shapes[space.index()]);
         let misreads = |cpu: &usize| {
             let state = &self.cpus[*cpu];
-            cpus >> cpu & 1 == 1 && (state.control_pending[at] || state.shapes[at] != shape)
+            cpus >> cpu & 1 == 1 && (state.control_pending[at] || !state.shapes[at].is_read_as(shape))
         };
         match (0..self.cpus.len()).find(misreads) {
             Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),
@@ -72,10 +72,25 @@ impl Machine {
     pub(crate) fn set_shape(&mut self, cpu: usize, space: Space, shape: Shape, control: u64) -> Check {
         let at = space.index();
         let state = &mut self.cpus[cpu];
-        state.control_pending[at] |= state.shapes[at] != shape;
+        state.control_pending[at] |= !state.shapes[at].is_read_as(shape);
         state.shapes[at] = shape;
         self.updates |= shape.sets_accessed;
-        if self.shapes[at] == shape {
+        let present = self.shapes[at];
+        if present == shape {
+            return Ok(());
+        }
+        if present.is_read_as(shape) && (0..self.cpus.len()).any(|other| !self.has_nothing_in(other, space)) {
+            // TLBs may hold what HA and HD were, and other CPUs may have other values: hardware may
+            // make the updates of either (Arm ARM D8.5).
+            let either = present.with_updates(
+                present.sets_accessed || shape.sets_accessed,
+                present.sets_dirty || shape.sets_dirty,
+            );
+            self.shapes[at] = either;
+            for root in self.roots.iter_mut().filter(|root| root.space == space && root.shape == present) {
+                root.shape = either;
+            }
+            self.dirty.everything();
             return Ok(());
         }
         let is_idle = self.is_off(cpu, space) || self.cpus[cpu].bases[at].is_none();

@@ -168,7 +168,9 @@ impl Machine {
         } else {
             self.join(root, cpu)?;
         }
-        for other in self.beside(cpu, space, root) {
+        // With the MMU off nothing that is held is used.
+        let beside = if self.is_off(cpu, space) { Vec::new() } else { self.beside(cpu, space, root) };
+        for other in beside {
             self.check_roots(other, root).map_err(|violation| violation.on_cpu(cpu).at_pa(table))?;
         }
         let state = &mut self.cpus[cpu];

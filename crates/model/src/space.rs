@@ -111,6 +111,11 @@ impl Shape {
         Self { sets_accessed: ha, sets_dirty: ha && hd, ..self }
     }
 
+    /// Whether tables are read in the same way, apart from what hardware updates in them.
+    pub fn is_read_as(self, other: Self) -> bool {
+        self == other.with_updates(self.sets_accessed, self.sets_dirty)
+    }
+
     /// Whether the root has entries, and no more than 16 tables of its level have.
     pub fn has_root(self) -> bool {
         let bits = self.va_bits as i32 - self.shift(self.start) as i32;

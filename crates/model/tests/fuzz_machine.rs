@@ -102,6 +102,13 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         Register::Ttbr0El3,
         Register::Vtcr,
         Register::Hcr,
+        Register::TcrEl2,
+        Register::MairEl2,
+        Register::TcrEl3,
+        Register::MairEl3,
+        Register::Sctlr,
+        Register::SctlrEl2,
+        Register::SctlrEl3,
         Register::Vttbr,
     ]);
     let domain = prop::sample::select(vec![Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
@@ -110,7 +117,7 @@ fn event(config: &Config) -> impl Strategy<Value = Event> + use<> {
         (0..FRAMES, 0..3u64, 0..2u64)
             .prop_map(move |(frame, id, cnp)| (RAM + frame * granule) | (id << 48) | cnp),
         // E2H, and what else HCR_EL2, TCR_EL1 and VTCR_EL2 have.
-        prop::sample::select(vec![0, 1 << 34, 0x5_b510_3510]),
+        prop::sample::select(vec![0, 1, 1 << 34, 1 << 34 | 1 << 27, 0x5_b510_3510]),
         // TCR_EL1 of this machine: EPD0, A1, EPD1, HA, HD, HPD0 and HPD1, or a part of them.
         (any::<u64>(), any::<bool>()).prop_map(move |(bits, plain)| {
             let size = 64 - u64::from(va_bits);

@@ -1,7 +1,7 @@
 //! EL2 with one half and with two, EL3, and the TLBIs that are theirs.
 
 use crate::scene::*;
-use linmap_model::event::{Register, TlbiScope, Use};
+use linmap_model::event::{Access, Register, Tlbi, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 
 const E2H: u64 = 1 << 34;
@@ -153,4 +153,158 @@ fn a_range_of_ipas_is_stage_2_alone() {
     unlinked(IpaRange, range(0, 7, 1)).legal();
     unlinked(IpaLast, 0).breaks(Rule::TableReachable);
     unlinked(IpaRangeLast, range(0, 7, 1)).breaks(Rule::TableReachable);
+}
+
+#[test]
+fn el1_s_invalidations_are_for_el2_0_where_the_cpu_is_its_host() {
+    use TlbiScope::{AllEl1, AllStages, Asid, RangeAnyAsid, Va, VaAnyAsid, VaAnyAsidLast};
+    let local = PAGE | NON_GLOBAL;
+    let unmapped = |hcr, leaf, scope, operand| {
+        let mut scene = other(hcr, Register::Ttbr0El2, leaf);
+        scene.store(L3, 0).invalidated(broadcast(scope), operand);
+        scene.event(Event::Faults { cpu: 1, va: 0, kind: Use::Read }).settled();
+        scene
+    };
+    let host = E2H | TGE;
+    for (scope, operand) in [
+        (AllEl1, 0),
+        (VaAnyAsid, va(0)),
+        (VaAnyAsidLast, va(0)),
+        (RangeAnyAsid, range(0, 0, 0)),
+        (Va, va(0)),
+        (Asid, asid(0)),
+    ] {
+        unmapped(host, local, scope, operand).legal();
+        for hcr in [0, E2H, TGE] {
+            unmapped(hcr, local, scope, operand).breaks(Rule::MayPass);
+        }
+    }
+    unmapped(host, local, Va, va(0) | asid(1)).breaks(Rule::MayPass);
+    unmapped(host, PAGE, Asid, asid(0)).breaks(Rule::MayPass);
+    unmapped(host, PAGE, AllStages, 0).breaks(Rule::MayPass);
+    // Its own accesses are through EL2&0.
+    let mut scene = Scene::new(0, 1);
+    scene.zero(SPARE).ordered().write(0, Register::Hcr, host).isb(0);
+    scene.write(0, Register::Ttbr1El2, SPARE).isb(0).store(L3, PAGE).ordered();
+    scene.event(Event::Faults { cpu: 0, va: VA, kind: Use::Read }).legal();
+    // Each CPU by its own HCR.
+    let mut scene = other(host, Register::Ttbr0El2, PAGE);
+    scene.write(0, Register::Hcr, E2H).isb(0).store(L3, 0).invalidated(ALL, 0).isb(1);
+    scene.settled().breaks(Rule::StaleTranslation);
+}
+
+#[test]
+fn el2_and_el3_have_a_tcr_and_a_mair() {
+    // TCR_EL1's form: 48 bits, 4K, 48 bits out. TCR_EL2's without E2H and TCR_EL3's.
+    let halves = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32;
+    let single = |size: u64| size | 0b101 << 16;
+    for (hcr, tcr, mair, base, value, other_value) in [
+        (E2H, Register::TcrEl2, Register::MairEl2, Register::Ttbr0El2, halves, halves + 9),
+        (0, Register::TcrEl2, Register::MairEl2, Register::Ttbr0El2, single(16), single(25)),
+        (0, Register::TcrEl3, Register::MairEl3, Register::Ttbr0El3, single(16), single(25)),
+    ] {
+        other(hcr, base, PAGE).write(0, tcr, value).isb(0).settled().legal();
+        // The size changes under a tree.
+        other(hcr, base, PAGE).write(0, tcr, other_value).breaks(Rule::TranslationControl);
+        // Another granule than the tables'.
+        other(hcr, base, PAGE).write(0, tcr, value | 0b01 << 14).breaks(Rule::Unmodelled);
+        // Types by MAIR: slots 0 and 1 are the same.
+        let retyped = |slots| {
+            let mut scene = other(hcr, base, 0);
+            scene.write(0, mair, slots).isb(0).write(1, mair, slots).isb(1);
+            scene.store(L3, PAGE).ordered().store(L3, PAGE | DEVICE);
+            scene
+        };
+        retyped(0xffff).legal();
+        retyped(0x00ff).breaks(Rule::MemoryType);
+        other(hcr, base, PAGE).write(0, mair, 0xff).breaks(Rule::MemoryAttributes);
+    }
+}
+
+/// `Scene::new` with a page at `VA`; then CPU 0 turns its MMU off.
+fn off(cpus: usize) -> Scene {
+    let mut scene = Scene::new(0, cpus);
+    scene.store(L3, PAGE).ordered().settled().write(0, Register::Sctlr, 0).isb(0);
+    scene
+}
+
+#[test]
+fn with_the_mmu_off_tables_are_memory_and_what_is_held_waits() {
+    // Another page in the place of one: against break-before-make if any CPU could use either.
+    off(1).store(L3, PAGE | 0x1000).ordered().legal();
+    off(1).event(free(L3)).legal();
+    let mut unsynchronized = Scene::new(0, 1);
+    unsynchronized.store(L3, PAGE).ordered().write(0, Register::Sctlr, 0);
+    unsynchronized.store(L3, PAGE | 0x1000).breaks(Rule::OutputAddress);
+    // The other CPU walks on.
+    off(2).store(L3, PAGE | 0x1000).breaks(Rule::OutputAddress);
+    // On again: what was edited has to be invalidated first.
+    let on = |edited, tlbi: Option<Tlbi>| {
+        let mut scene = off(1);
+        if edited {
+            scene.store(L3, PAGE | 0x1000).ordered();
+        }
+        if let Some(tlbi) = tlbi {
+            scene.tlbi(tlbi, 0).dsb(Access::All).isb(0);
+        }
+        scene.write(0, Register::Sctlr, 1).isb(0);
+        scene
+    };
+    on(true, None).breaks(Rule::StaleTranslation);
+    on(true, Some(broadcast(TlbiScope::AllEl2))).breaks(Rule::StaleTranslation);
+    on(true, Some(ALL_LOCAL)).reaches(0, VA, Use::Read, 0x1000).settled().legal();
+    on(false, None).reaches(0, VA, Use::Read, 0).settled().legal();
+    // Of an identifier alone: what is global stays.
+    let mut scene = off(1);
+    scene.store(L3, PAGE | 0x1000).ordered().tlbi(broadcast(TlbiScope::Asid), 0).dsb(Access::All).isb(0);
+    scene.write(0, Register::Sctlr, 1).breaks(Rule::StaleTranslation);
+    // With it off an address is physical.
+    off(1).reaches(0, RAM, Use::Write, RAM).legal();
+}
+
+#[test]
+fn registers_change_while_the_mmu_is_off() {
+    // T1SZ = 25, another MAIR and another root: a second kernel.
+    let tcr = 25 | 25 << 16 | 0b10 << 30 | 0b101 << 32;
+    let next = |tlbi: Option<Tlbi>| {
+        let mut scene = off(2);
+        // CPU 1 has left for good.
+        scene.write(1, Register::Sctlr, 0).isb(1);
+        scene.zero(SPARE).ordered();
+        if let Some(tlbi) = tlbi {
+            scene.tlbi(tlbi, 0).dsb(Access::All).isb(0);
+        }
+        scene.write(0, Register::Tcr, tcr).write(0, Register::Mair, 0xff44).write(0, Register::Ttbr1, SPARE);
+        scene.isb(0).write(0, Register::Sctlr, 1).isb(0).settled();
+        scene
+    };
+    next(Some(ALL_LOCAL)).legal();
+    next(None).breaks(Rule::StaleTranslation);
+    let mut scene = Scene::new(0, 1);
+    scene.write(0, Register::Tcr, tcr).breaks(Rule::TranslationControl);
+}
+
+#[test]
+fn a_cpu_may_come_without_e2h_while_another_has_it() {
+    let mut scene = other(E2H, Register::Ttbr1El2, PAGE);
+    scene.write(0, Register::SctlrEl2, 0).isb(0).write(0, Register::Hcr, 0).isb(0);
+    scene.write(0, Register::Hcr, E2H).isb(0).write(0, Register::SctlrEl2, 1).isb(0).settled().legal();
+    let mut scene = other(E2H, Register::Ttbr1El2, PAGE);
+    scene.write(0, Register::SctlrEl2, 0).isb(0).write(0, Register::Hcr, 0).isb(0);
+    scene.write(0, Register::SctlrEl2, 1).breaks(Rule::TranslationControl);
+}
+
+#[test]
+fn ha_and_hd_are_turned_on_under_a_tree() {
+    let halves = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32;
+    const DBM: u64 = 1 << 51;
+    let (ha, hd) = (1 << 39, 1 << 40);
+    let mut scene = other(E2H, Register::Ttbr0El2, PAGE | READ_ONLY | DBM);
+    for cpu in 0..2 {
+        scene.write(cpu, Register::TcrEl2, halves | ha).isb(cpu);
+    }
+    for cpu in 0..2 {
+        scene.write(cpu, Register::TcrEl2, halves | ha | hd).isb(cpu);
+    }
+    scene.settled().store(L3, 0).breaks(Rule::LostUpdate);
 }

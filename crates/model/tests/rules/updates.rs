@@ -165,10 +165,15 @@ fn entries_of_a_run_differ_where_hardware_updates_one_of_them() {
 }
 
 #[test]
-fn ha_and_hd_change_while_nothing_is_walked_or_held() {
-    for bits in [HA, HA | HD] {
-        mapped(0, PAGE).write(0, Register::Tcr, TCR | bits).breaks(Rule::TranslationControl);
-        mapped(bits, PAGE).write(0, Register::Tcr, TCR).breaks(Rule::TranslationControl);
+fn while_ha_and_hd_change_hardware_may_make_the_updates_of_either() {
+    let clean = PAGE | READ_ONLY | DBM;
+    for (bits, leaf) in [(HA, PAGE & !ACCESSED), (HA | HD, clean)] {
+        for (from, to) in [(0, bits), (bits, 0)] {
+            let mut scene = mapped(from, leaf);
+            scene.write(0, Register::Tcr, TCR | to).isb(0).settled().legal();
+            scene.store(A3, 0).breaks(Rule::LostUpdate);
+        }
+        mapped(0, leaf).store(A3, 0).legal();
     }
 }
 

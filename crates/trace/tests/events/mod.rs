@@ -60,6 +60,13 @@ pub fn event() -> impl Strategy<Value = Event> {
         Register::Vttbr,
         Register::Vtcr,
         Register::Hcr,
+        Register::TcrEl2,
+        Register::MairEl2,
+        Register::TcrEl3,
+        Register::MairEl3,
+        Register::Sctlr,
+        Register::SctlrEl2,
+        Register::SctlrEl3,
     ];
     prop_oneof![
         (cpu(), word(), any::<u64>(), any::<Option<u64>>()).prop_map(|(cpu, pa, value, via)| Event::Store {
