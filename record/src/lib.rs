@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cpu;
+mod current;
 mod executed;
 mod followed;
 mod instruction;

@@ -9,9 +9,10 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::current::{self, in_generated_code};
 use crate::followed::FILTER;
 use crate::instruction::{Accesses, Instruction};
 use crate::order::{AT_EL0, bit};
@@ -102,7 +103,7 @@ fn install(info: &Info, arguments: impl Iterator<Item = String>) -> Result<Recor
     };
     let stream = UnixStream::connect(&to).map_err(|error| format!("{}: {error}", to.display()))?;
     let cpus = usize::try_from(info.most_cpus).unwrap_or(1).max(1);
-    HAS_CPUS.store(cpus > 1, Ordering::Relaxed);
+    CPUS.store(cpus, Ordering::Relaxed);
     Ok(Recorder::new(Stream::new(stream), memory, layout, cpus))
 }
 
@@ -243,7 +244,7 @@ fn on_block(block: *mut Block) {
                     qemu::qemu_plugin_register_vcpu_mem_cb(instruction, callback, none, accesses, data);
                 };
                 // One CPU's order is its own.
-                let is_shared = HAS_CPUS.load(Ordering::Relaxed);
+                let is_shared = CPUS.load(Ordering::Relaxed) > 1;
                 let releases = u64::from(accesses.releases && is_shared);
                 register(on_store, qemu::WRITES, at(u64::from(accesses.is_atomic) | releases << 1));
                 if accesses.acquires && is_shared {
@@ -254,16 +255,22 @@ fn on_block(block: *mut Block) {
     }
 }
 
-/// Whether there are several CPUs.
-static HAS_CPUS: AtomicBool = AtomicBool::new(false);
+/// How many CPUs there are.
+static CPUS: AtomicUsize = AtomicUsize::new(1);
 
-extern "C" fn on_instruction(cpu: c_uint, site: *mut c_void) {
+in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
+in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
+in_generated_code!(on_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", acquire);
+
+/// An instruction that is recorded, or may be the first of a vector.
+extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     // SAFETY: The data is a site, which lives for ever.
     let site = unsafe { &*site.cast::<Site>() };
     let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), true).unwrap_or(cpu as usize);
     match site.instruction {
-        Some(instruction) => recorder.execute(cpu as usize, site.pc, instruction, registers),
-        None => recorder.at_vector(cpu as usize, site.pc, registers),
+        Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
+        None => recorder.at_vector(cpu, site.pc, registers),
     }
 }
 
@@ -282,13 +289,15 @@ unsafe fn physical(access: u32, va: u64) -> Option<u64> {
     }
 }
 
-extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
+/// A store, which was made.
+extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
     // SAFETY: It is a callback of an access.
     let Some(pa) = (unsafe { physical(access, va) }) else { return };
-    let (cpu, pc, kind) = (cpu as usize, data.addr() as u64 & !3, data.addr() & 3);
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    let (pc, kind) = (data.addr() as u64 & !3, data.addr() & 3);
     let is_followed = FILTER.may_hold(pa);
     let releases = kind & 2 != 0;
     // A page that user space stores to is cleared before it is a table. The kernel of a user space
@@ -310,13 +319,15 @@ extern "C" fn on_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
     }
 }
 
-extern "C" fn on_acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void) {
+/// A load-acquire, which was made.
+extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
     // SAFETY: It is a callback of an access.
     let Some(pa) = (unsafe { physical(access, va) }) else { return };
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
     if let Some(mut recorder) = recorder() {
-        recorder.acquire(cpu as usize, data.addr() as u64, pa);
+        recorder.acquire(cpu, data.addr() as u64, pa);
     }
 }

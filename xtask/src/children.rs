@@ -66,6 +66,15 @@ impl Running {
         status.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// How it has ended, if it has.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        if status.is_some() {
+            self.is_over();
+        }
+        Ok(status)
+    }
+
     /// Waits for its end, and gives what it said through pipes.
     pub fn output(mut self) -> io::Result<Output> {
         let output = self.child.take().map(Child::wait_with_output).transpose()?;

@@ -10,7 +10,7 @@ use crate::handover::Files;
 use crate::setup::toolchain::TARGET;
 use crate::setup::{self, Wanted, payload};
 use crate::workspace::Workspace;
-use crate::{build, guest, process};
+use crate::{build, guest, process, tool};
 
 /// The exit code of an example whose QEMU had to be stopped.
 const TIMED_OUT: i32 = 124;
@@ -24,6 +24,8 @@ enum Example {
     FirstMapPeer,
     /// Linux at EL1 under a stage 2 whose dirty pages are logged while it runs
     Hypervisor,
+    /// Edits that were found wrong in kernels, and the same done right; --append names one
+    Mistakes,
     /// A kernel of the field's crates changes its linear map under load
     SecondKernel,
     /// Processes at EL0 on four CPUs: ASIDs and their rollover, copy-on-write, frames used again
@@ -37,6 +39,7 @@ impl Example {
             Self::FirstMap => "first-map",
             Self::FirstMapPeer => "first-map-peer",
             Self::Hypervisor => "hypervisor",
+            Self::Mistakes => "mistakes",
             Self::SecondKernel => "second-kernel",
             Self::UserSpace => "user-space",
         }
@@ -72,7 +75,8 @@ pub struct ExampleArgs {
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "max")]
     cpu: String,
-    /// hypervisor: more words for its guest's command line; linmap_reach=ADDRESS reads there
+    /// hypervisor: more words for its guest's command line; linmap_reach=ADDRESS reads there.
+    /// mistakes: the function to run, and 64k for pages of 64 KiB
     #[arg(
         long,
         value_name = "STR",
@@ -88,6 +92,9 @@ pub struct ExampleArgs {
     /// max
     #[arg(long)]
     icount: bool,
+    /// Record what it does to its tables, and judge it: `linmap record --check --all`
+    #[arg(long)]
+    record: bool,
     /// How many times to do it all, where an example is about races
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
@@ -100,8 +107,8 @@ fn exception_level() -> clap::builder::RangedI64ValueParser<u8> {
 /// `cargo xtask example`.
 pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let example = arguments.name;
-    if example == Example::UserSpace && arguments.el != 1 {
-        bail!("user-space is a kernel at EL1: --el 1");
+    if matches!(example, Example::UserSpace | Example::Mistakes) && arguments.el != 1 {
+        bail!("{} is a kernel at EL1: --el 1", example.package());
     }
     setup::announce(workspace, &example.wanted())?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
@@ -110,7 +117,7 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     let machine = match example {
         Example::FirstMap | Example::FirstMapPeer => alone(arguments, &[], &elf),
         Example::SecondKernel => alone(arguments, &["-machine", "gic-version=3", "-smp", "4"], &elf),
-        Example::UserSpace => alone(arguments, &["-smp", "4"], &elf),
+        Example::UserSpace | Example::Mistakes => alone(arguments, &["-smp", "4"], &elf),
         Example::Hypervisor => {
             let hypervisor = (!arguments.guest_alone).then_some(elf.as_path());
             guest::arguments(workspace, &files, hypervisor, arguments.rounds, &arguments.append)?
@@ -118,7 +125,12 @@ pub fn run(workspace: &Workspace, arguments: &ExampleArgs) -> Result<ExitCode> {
     };
     let seconds = example.seconds().saturating_mul(arguments.rounds.max(1).into());
     let mut qemu = Command::new("timeout");
-    qemu.args([&seconds.to_string(), "qemu-system-aarch64", "-cpu", &arguments.cpu]);
+    qemu.arg(seconds.to_string());
+    if arguments.record {
+        qemu.arg(tool::for_others(workspace)?).args(["record", "--check", "--all", "--symbols"]);
+        qemu.arg(&elf).arg("--");
+    }
+    qemu.args(["qemu-system-aarch64", "-cpu", &arguments.cpu]);
     if arguments.icount {
         qemu.args(["-icount", "shift=0"]);
     }
@@ -142,13 +154,17 @@ fn alone(options: &ExampleArgs, more: &[&str], elf: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["-machine", machine, "-m", "128M"].map(OsString::from).into();
     arguments.extend(more.iter().map(OsString::from));
     // What semihosting gives a program for its command line.
-    arguments.extend(["-append".into(), options.rounds.to_string().into()]);
+    let words = match options.name {
+        Example::Mistakes => options.append.clone(),
+        _ => options.rounds.to_string(),
+    };
+    arguments.extend(["-append".into(), words.into()]);
     arguments.extend(["-kernel".into(), elf.into()]);
     arguments
 }
 
 /// Builds an example. Returns its ELF.
-fn built(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+pub fn built(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     let toolchain = setup::toolchain::ensure(workspace)?;
     let mut cargo = build::cargo(workspace, &toolchain, "build");
     cargo.args(["--package", package, "--bin", package, "--profile", "kernel"]);

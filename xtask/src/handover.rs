@@ -120,9 +120,21 @@ impl Files {
         Ok(Self(tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?))
     }
 
+    /// The path of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Makes a folder and returns its path.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
     /// Writes a file and returns its path.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let path = self.0.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }

@@ -17,7 +17,7 @@ pub const INITRD_LINE: &str = "linmap-userspace: initrd=";
 
 /// /init up to the check. The kernel's own messages are off the console while /init prints, so that
 /// they do not end up inside its lines.
-const ARRIVE: &str = r#"#!/bin/busybox sh
+pub const ARRIVE: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/ TERM="${TERM:-vt100}"
 mount -t proc proc /proc

@@ -26,6 +26,7 @@ mod image;
 mod initramfs;
 mod input_file;
 mod interruption;
+mod judge;
 mod machine;
 mod packing;
 mod placement;
@@ -45,6 +46,7 @@ mod tool;
 mod usage;
 mod verdict;
 mod width;
+mod workload;
 mod workspace;
 
 use std::process::ExitCode;
@@ -68,6 +70,9 @@ enum Command {
     Boot(boot::BootArgs),
     /// Boot one of the examples in QEMU
     Example(example::ExampleArgs),
+    /// Boot a guest and check that its edits of its translation tables are legal
+    #[command(after_help = judge::HELP)]
+    Judge(judge::JudgeArgs),
     /// Run every test: host, kernel build, end-to-end in QEMU
     Test(test::TestArgs),
     /// Run every benchmark
@@ -115,6 +120,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Boot(arguments) => boot::run(&workspace, &arguments),
         Command::Example(arguments) => example::run(&workspace, &arguments),
+        Command::Judge(arguments) => judge::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),

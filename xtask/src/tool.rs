@@ -54,8 +54,30 @@ pub fn of_tests(workspace: &Workspace) -> PathBuf {
     workspace.target.join("debug/linmap")
 }
 
+/// The tool for another command: what `LINMAP_TOOL` names, as in tests, or a new build.
+pub fn for_others(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LINMAP_TOOL") {
+        return Ok(path.into());
+    }
+    let mut build = build(workspace);
+    if !process::status(build.arg("--quiet"))?.success() {
+        bail!("building linmap failed: {}", process::line(&build));
+    }
+    Ok(of_tests(workspace))
+}
+
 /// `cargo xtask linmap`: builds the tool as it is released, and runs it here.
 pub fn run(workspace: &Workspace, arguments: &ToolArgs) -> Result<ExitCode> {
+    let mut linmap = Command::new(build_released(workspace)?);
+    let status = process::start(linmap.args(&arguments.arguments))?.wait().context("waiting for linmap")?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => Ok(ExitCode::from(code)),
+        None => bail!("linmap ended with {status}"),
+    }
+}
+
+/// Builds the tool and its plugin as they are released. Returns the program.
+pub fn build_released(workspace: &Workspace) -> Result<PathBuf> {
     let manifest = workspace.root.join("Cargo.toml");
     let mut build = Command::new(cargo());
     build.args(["build", "--quiet", "--release", "--package", "linmap-cli", "--bin", "linmap"]);
@@ -64,12 +86,7 @@ pub fn run(workspace: &Workspace, arguments: &ToolArgs) -> Result<ExitCode> {
     if !process::status(&mut build)?.success() {
         bail!("building linmap failed: {}", process::line(&build));
     }
-    let mut linmap = Command::new(workspace.target.join("release/linmap"));
-    let status = process::start(linmap.args(&arguments.arguments))?.wait().context("waiting for linmap")?;
-    match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(code) => Ok(ExitCode::from(code)),
-        None => bail!("linmap ended with {status}"),
-    }
+    Ok(workspace.target.join("release/linmap"))
 }
 
 /// `cargo xtask install`.

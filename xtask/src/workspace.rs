@@ -13,6 +13,10 @@
 //!                              linux-6.18, linux-newest
 //!   payload/linux-6.18/device-trees.cpio.zst
 //!                              the device trees of that line's package
+//!   payload/linux-6.12/modules.cpio
+//!                              modules of each line's package, as an initramfs
+//!   payload/edk2/QEMU_EFI.fd   Debian's EDK2, and
+//!   payload/u-boot/u-boot.bin  its U-Boot, for QEMU's virt machine
 //!   payload/busybox/busybox    Debian's static BusyBox for arm64
 //!   payload/kexec-tools/       Debian's kexec for arm64, and its libraries
 //!   payload/apt/               the private apt root they were downloaded with

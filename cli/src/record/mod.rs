@@ -93,8 +93,12 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let stream = qemu.accept(&listener)?;
     let mut monitor = Monitor::connect(&control)?;
     fs::write(place("layout"), layout::of(&monitor.human("info mtree -f")?)?)?;
-    if !line.is_stopped {
-        monitor.run("cont")?;
+    // A guest may end before QEMU has answered: the trace says what it did.
+    if !line.is_stopped
+        && let Err(error) = monitor.run("cont")
+        && !qemu.ends()?
+    {
+        return Err(error);
     }
     let mut bytes = Tee::new(stream, out);
     let outcome = if arguments.check {
@@ -188,6 +192,19 @@ impl Qemu {
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Qemu {
+    /// Whether it ends within a second.
+    fn ends(&mut self) -> Result<bool, Failure> {
+        for _ in 0..100 {
+            if self.0.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(false)
     }
 }
 

@@ -30,13 +30,13 @@ impl Deb {
         Ok(content)
     }
 
-    /// Unpacks the members that `pattern` matches into a folder beside the file.
-    pub fn unpack(&self, pattern: &str) -> Result<TempDir> {
+    /// Unpacks the members that `patterns` match into a folder beside the file. Each has to match.
+    pub fn unpack(&self, patterns: &[&str]) -> Result<TempDir> {
         let beside = self.path.parent().context("a file needs a folder")?;
         let folder = tempfile::tempdir_in(beside)?;
         let mut tar = Command::new("tar");
         // The folder counts for the patterns behind it.
-        tar.arg("--directory").arg(folder.path()).args(["--no-same-owner", "--wildcards", pattern]);
+        tar.arg("--directory").arg(folder.path()).args(["--no-same-owner", "--wildcards"]).args(patterns);
         self.extract(&mut tar)?;
         Ok(folder)
     }

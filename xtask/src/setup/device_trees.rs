@@ -21,7 +21,7 @@ const COMPRESSION: i32 = 3;
 /// The device trees in the package `deb`, which is called `package`: each is a member named
 /// `VENDOR/BOARD.dtb`, in the order of their names.
 pub fn archive(deb: &Deb, package: &str) -> Result<Vec<u8>> {
-    let folder = deb.unpack("*.dtb")?;
+    let folder = deb.unpack(&["*.dtb"])?;
     let mut trees = Vec::new();
     find(folder.path(), &mut trees)?;
     if trees.is_empty() {

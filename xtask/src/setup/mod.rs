@@ -8,9 +8,11 @@ mod announce;
 mod apt;
 mod deb;
 mod device_trees;
+pub mod guests;
 mod host;
 pub mod lints;
 pub mod lock;
+mod modules;
 pub mod payload;
 mod qemu;
 mod sources;
@@ -36,6 +38,12 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     println!("bare-metal target: {}", toolchain::ensure(workspace)?);
     for line in payload::Line::ALL {
         println!("payload: {}", payload::linux(workspace, line)?);
+    }
+    for firmware in guests::Firmware::ALL {
+        println!("firmware: {}", guests::firmware(workspace, firmware)?);
+    }
+    for line in payload::Line::LINUX {
+        println!("modules: {}", guests::modules(workspace, line)?);
     }
     println!("device trees: {}", payload::device_trees(workspace)?);
     println!("payload: {}", payload::busybox(workspace)?);

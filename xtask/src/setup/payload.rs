@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::apt::PrivateApt;
 use super::deb::Deb;
-use super::device_trees;
+use super::{device_trees, modules};
 use crate::checksum::sha256;
 use crate::progress;
 use crate::workspace::{Workspace, write_atomically};
@@ -39,11 +39,15 @@ impl Line {
     pub const ALL: [Self; 6] =
         [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest, Self::Xen];
 
+    /// Those of Linux.
+    pub const LINUX: [Self; 5] =
+        [Self::Linux6_1, Self::Linux6_12, Self::Linux16K, Self::Linux6_18, Self::Newest];
+
     /// The line whose package has the device trees.
     const WITH_DEVICE_TREES: Self = Self::Linux6_18;
 
     /// The folder below target/payload, and what messages call the line.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Linux6_1 => "linux-6.1",
             Self::Linux6_12 => "linux-6.12",
@@ -120,7 +124,7 @@ impl Packages {
 pub struct Payload {
     /// Where it is.
     pub path: PathBuf,
-    package: String,
+    pub(super) package: String,
     version: String,
 }
 
@@ -224,7 +228,7 @@ pub fn kexec_tools(workspace: &Workspace) -> Result<PathBuf> {
         let name = format!("{KEXEC_FOLDER}/{}", part.file);
         let content = Content::Member(part.member);
         let file = CachedFile { name: &name, of: KEXEC_FOLDER, file: part.file, content };
-        fetch(workspace, file, None, |apt| part.package(apt)).with_context(|| hint("kexec"))?;
+        fetch(workspace, file, None, None, |apt| part.package(apt)).with_context(|| hint("kexec"))?;
     }
     Ok(workspace.folder("payload")?.join(KEXEC_FOLDER))
 }
@@ -245,13 +249,13 @@ pub fn linux(workspace: &Workspace, line: Line) -> Result<Payload> {
     let content = Content::Member(line.packages().member);
     let image = CachedFile { name: line.name(), of: line.name(), file: "Image", content };
     let trees = (line == Line::WITH_DEVICE_TREES).then_some(DEVICE_TREES);
-    fetch(workspace, image, trees, |apt| newest_package(apt, line))
+    fetch(workspace, image, trees, None, |apt| newest_package(apt, line))
         .with_context(|| hint(&format!("the payload {}", line.name())))
 }
 
 /// The device trees of arm64 boards: an archive for the tests.
 pub fn device_trees(workspace: &Workspace) -> Result<Payload> {
-    fetch(workspace, DEVICE_TREES, None, |apt| newest_package(apt, Line::WITH_DEVICE_TREES))
+    fetch(workspace, DEVICE_TREES, None, None, |apt| newest_package(apt, Line::WITH_DEVICE_TREES))
         .context("the device trees, which the tests need, can't be downloaded")
 }
 
@@ -259,10 +263,10 @@ pub fn device_trees(workspace: &Workspace) -> Result<Payload> {
 pub fn busybox(workspace: &Workspace) -> Result<Payload> {
     let content = Content::Member("*/bin/busybox");
     let busybox = CachedFile { name: "busybox", of: "busybox", file: "busybox", content };
-    fetch(workspace, busybox, None, |_| Ok(BUSYBOX.to_owned())).with_context(|| hint("BusyBox"))
+    fetch(workspace, busybox, None, None, |_| Ok(BUSYBOX.to_owned())).with_context(|| hint("BusyBox"))
 }
 
-fn hint(what: &str) -> String {
+pub(super) fn hint(what: &str) -> String {
     format!(
         "{what} can't be downloaded; `boot --payload self` needs no download, `--kernel` and `--initrd` take \
          your own"
@@ -271,22 +275,26 @@ fn hint(what: &str) -> String {
 
 /// A file below target/payload.
 #[derive(Debug, Clone, Copy)]
-struct CachedFile<'n> {
+pub(super) struct CachedFile<'n> {
     /// Its name in the manifest.
-    name: &'n str,
+    pub name: &'n str,
     /// Its folder.
-    of: &'static str,
-    file: &'static str,
-    content: Content,
+    pub of: &'static str,
+    /// Its name in the folder.
+    pub file: &'static str,
+    /// What it holds.
+    pub content: Content,
 }
 
 /// What of a package a file holds.
 #[derive(Debug, Clone, Copy)]
-enum Content {
+pub(super) enum Content {
     /// The one member that this pattern matches.
     Member(&'static str),
     /// All device trees, in an archive.
     DeviceTrees,
+    /// The modules that the workload loads, in an archive.
+    Modules,
 }
 
 const DEVICE_TREES: CachedFile<'static> = CachedFile {
@@ -301,28 +309,35 @@ impl CachedFile<'_> {
         match self.content {
             Content::Member(pattern) => deb.member(pattern),
             Content::DeviceTrees => device_trees::archive(deb, &format!("{package} {version}")),
+            Content::Modules => modules::archive(deb),
         }
     }
 }
 
-/// The cached `file`, downloaded if it is missing or differs from what was downloaded before. A
-/// download also gives the file `beside`, which is of the same package.
-fn fetch(
+/// The cached `file`, downloaded if it is missing or differs from what was downloaded before, or is
+/// of another package than `package`. A download also gives the file `beside`, which is of the same
+/// package.
+pub(super) fn fetch(
     workspace: &Workspace,
     file: CachedFile<'_>,
     beside: Option<CachedFile<'_>>,
+    package: Option<&str>,
     find: impl Fn(&PrivateApt) -> Result<String>,
 ) -> Result<Payload> {
     let folder = workspace.folder("payload")?;
     let path = |of: CachedFile<'_>| folder.join(of.of).join(of.file);
     let manifest = folder.join("manifest.json");
-    if let Some(payload) = cached(&manifest, file.name, &path(file)) {
+    let cached = || {
+        let payload = cached(&manifest, file.name, &path(file))?;
+        package.is_none_or(|package| package == payload.package).then_some(payload)
+    };
+    if let Some(payload) = cached() {
         return Ok(payload);
     }
     // Two runs at the same time: the second waits and finds what the first has fetched.
     let lock = fs::File::create(folder.join("lock"))?;
     progress::during("waiting for another download", || flock(&lock, FlockOperation::LockExclusive))?;
-    if let Some(payload) = cached(&manifest, file.name, &path(file)) {
+    if let Some(payload) = cached() {
         return Ok(payload);
     }
     let apt = PrivateApt::update(workspace)?;

@@ -67,8 +67,16 @@ pub fn package(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// The packages that build for the bare-metal target alone.
-const CLIPPED: [&str; 6] =
-    ["linmap-kernel", "first-map", "first-map-peer", "hypervisor", "second-kernel", "user-space"];
+const CLIPPED: [&str; 8] = [
+    "linmap-kernel",
+    "first-map",
+    "first-map-peer",
+    "hypervisor",
+    "mistakes",
+    "second-kernel",
+    "user-space",
+    "workload",
+];
 
 fn lints(workspace: &Workspace, toolchain: &Toolchain, steps: &mut Steps) -> Result<()> {
     if setup::lints::ensure(&cargo())? {
