@@ -46,8 +46,15 @@ struct Loaded {
 }
 
 fn loaded() -> Loaded {
-    let config =
-        Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(RAM, RAM_LEN)] };
+    let config = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram: vec![(RAM, RAM_LEN)],
+        leniency: linmap_model::Leniency::Strict,
+    };
     let board = Board::new(&config, true).unwrap();
     let memory = PaRange::new(Pa(RAM), Pa(RAM + RAM_LEN));
     let layout = Layout::new(GEOMETRY, memory).unwrap();

@@ -69,7 +69,15 @@ struct Running {
 
 fn running() -> Running {
     let ram = vec![(RAM, RAM_LEN)];
-    let config = Config { cpus: CPUS, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = Config {
+        cpus: CPUS,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let board = Board::new(&config, true).unwrap();
     let mut frames = BoardFrames::new(&board, Pool { next: RAM + RAM_LEN });
     let mut build = |list: &[Mapping]| {

@@ -93,6 +93,14 @@ impl Job {
             Source::Protect => (4, 0),
             Source::Resize | Source::Mixed => (4, 3),
         };
-        Config { cpus, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(ram.start.0, ram.len())] }
+        Config {
+            cpus,
+            bbm,
+            granule: 0x1000,
+            va_bits: 48,
+            pa_bits: 48,
+            ram: vec![(ram.start.0, ram.len())],
+            leniency: linmap_model::Leniency::Strict,
+        }
     }
 }

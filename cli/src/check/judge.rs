@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use linmap_model::{
-    Breadth, Chosen, Config, Event, Excerpt, Legal, Machine, Resumed, Trace, Violation, Witness,
+    Breadth, Chosen, Config, Event, Excerpt, Legal, Leniency, Machine, Resumed, Trace, Violation, Witness,
 };
 
 use super::events::{Batch, Events, Located};
@@ -61,6 +61,8 @@ pub struct Shown {
 
 /// How to judge.
 pub struct Options {
+    /// What is taken beyond the architecture's text.
+    pub leniency: Leniency,
     /// Goes on behind a violation.
     pub all: bool,
     /// The events of a pipe that are kept.
@@ -111,6 +113,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     while let Some(batch) = events.next() {
         match batch {
             Batch::Machine(config) => {
+                let config = Config { leniency: options.leniency, ..config };
                 machine = Some(Machine::new(&config).map_err(|error| named(error.into()))?);
             }
             Batch::Note(note) if judged.notes.len() < MOST_NOTES => judged.notes.push(note),
@@ -356,7 +359,8 @@ mod tests {
     }
 
     fn piped(bytes: &[u8], history: usize) -> Result<Judged, Failure> {
-        let options = Options { all: true, history, shown: 4, verbosity: Verbosity::Quiet };
+        let options =
+            Options { leniency: Leniency::Strict, all: true, history, shown: 4, verbosity: Verbosity::Quiet };
         judge(Input::of(None, None, Box::new(Cursor::new(bytes.to_vec())))?, &options)
     }
 

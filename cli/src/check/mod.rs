@@ -15,6 +15,8 @@ mod report;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use linmap_model::Leniency;
+
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -42,6 +44,9 @@ pub struct CheckArgs {
     /// Go on behind a violation, and count them by rule and place
     #[arg(long)]
     all: bool,
+    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    #[arg(long)]
+    strict: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,12 +85,19 @@ pub fn parse_address(text: &str) -> Result<u64, String> {
     value.map_err(|error| error.to_string())
 }
 
+/// What is taken beyond the architecture's text.
+pub fn leniency(strict: bool) -> Leniency {
+    if strict { Leniency::Strict } else { Leniency::Kernels }
+}
+
 /// A trace that is judged while it is recorded.
 pub struct Judging<'a> {
     /// What it is called.
     pub name: &'a str,
     /// Goes on behind a violation.
     pub all: bool,
+    /// What is taken beyond the architecture's text.
+    pub leniency: Leniency,
     /// The file that names instructions.
     pub symbols: Option<&'a Path>,
     /// Where the kernel's first byte lies.
@@ -100,7 +112,13 @@ pub fn live(
 ) -> Result<Outcome, Failure> {
     let names = judging.symbols.map(symbols::open).transpose()?;
     let input = Input::of(Some(judging.name.into()), None, trace)?;
-    let options = Options { all: judging.all, history: HISTORY, shown: SHOWN, verbosity: output.verbosity() };
+    let options = Options {
+        leniency: judging.leniency,
+        all: judging.all,
+        history: HISTORY,
+        shown: SHOWN,
+        verbosity: output.verbosity(),
+    };
     let judged = judge::judge(input, &options)?;
     let names = names.map(|names| names.run_at(judging.symbols_base, judged.vectors)).transpose()?;
     say(&judged, names.as_ref(), Form::Text { all: judging.all }, output)
@@ -134,6 +152,7 @@ fn say(
 pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let input = Input::open(&arguments.trace)?;
     let options = Options {
+        leniency: leniency(arguments.strict),
         all: arguments.all,
         history: arguments.history,
         shown: SHOWN,

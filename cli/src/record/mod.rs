@@ -51,6 +51,9 @@ pub struct RecordArgs {
     /// Go on behind a violation, and count them by rule and place
     #[arg(long, requires = "check")]
     all: bool,
+    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    #[arg(long, requires = "check")]
+    strict: bool,
     /// Name the instructions by the kernel's ELF file, System.map or Image
     #[arg(long, value_name = "FILE", requires = "check")]
     symbols: Option<PathBuf>,
@@ -105,6 +108,7 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
         let judging = Judging {
             name: "the guest",
             all: arguments.all,
+            leniency: check::leniency(arguments.strict),
             symbols: arguments.symbols.as_deref(),
             symbols_base: &arguments.symbols_base,
         };

@@ -270,7 +270,19 @@ mod tests {
 
     fn board() -> Board {
         let (ram, granule) = (vec![(TABLE, 0x1000)], 0x1000);
-        Board::new(&Config { cpus: 1, bbm: 0, granule, va_bits: 39, pa_bits: 40, ram }, true).unwrap()
+        Board::new(
+            &Config {
+                cpus: 1,
+                bbm: 0,
+                granule,
+                va_bits: 39,
+                pa_bits: 40,
+                ram,
+                leniency: linmap_model::Leniency::Strict,
+            },
+            true,
+        )
+        .unwrap()
     }
 
     fn stored(board: &Board) -> Vec<(u64, u64)> {

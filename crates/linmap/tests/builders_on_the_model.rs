@@ -44,7 +44,15 @@ struct Booted {
 
 impl Booted {
     fn new(ram: &[(u64, u64)], image: u64) -> Self {
-        let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: ram.to_vec() };
+        let config = Config {
+            cpus: 1,
+            bbm: 0,
+            granule: 0x1000,
+            va_bits: 48,
+            pa_bits: 48,
+            ram: ram.to_vec(),
+            leniency: linmap_model::Leniency::Strict,
+        };
         let board = Board::new(&config, false).expect("a machine that can be");
         let image = PaRange::new(Pa(image), Pa(image + IMAGE_LEN));
         let mut memblock = Box::new(Memblock::new());

@@ -307,21 +307,22 @@ impl Machine {
         match entries {
             [Entry::Invalid, _] | [_, Entry::Invalid] => Ok(()),
             [Entry::Leaf(leaf), Entry::Leaf(other)] => {
-                let placed = |leaf, side: &Side, root: &Root| PlacedLeaf {
+                let apart = !self.share_id(old.root, new.root);
+                let placed = |leaf, side: &Side, root: &Root, apart: bool| PlacedLeaf {
                     leaf,
                     level: side.level,
                     va: side.va,
-                    id: root.id,
+                    id: if apart { !root.id } else { root.id },
                     reach: self.reach(side),
                 };
-                let old_placed = placed(leaf, &old, &old_root);
-                let new_placed = placed(other, &new, &new_root);
+                let old_placed = placed(leaf, &old, &old_root, false);
+                let new_placed = placed(other, &new, &new_root, apart && old_root.id == new_root.id);
                 let memory = |index| self.memory_type(new_root.space, index);
                 let found = conflict(self.config.bbm, &old_placed, old.again, &new_placed, memory);
                 found.map_or(Ok(()), |rule| Err(violation(rule)))
             }
             [Entry::Leaf(leaf), Entry::Table(table)] => {
-                let forbidden = old_root.id == new_root.id || leaf.global;
+                let forbidden = self.share_id(old.root, new.root) || leaf.global;
                 if old.level <= new.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
@@ -330,7 +331,7 @@ impl Machine {
                 })
             }
             [Entry::Table(table), Entry::Leaf(leaf)] => {
-                let forbidden = old_root.id == new_root.id || leaf.global;
+                let forbidden = self.share_id(old.root, new.root) || leaf.global;
                 if new.level <= old.level && forbidden && !self.may_resize(leaf.no_translation) {
                     return Err(violation(Rule::Size));
                 }
@@ -344,7 +345,7 @@ impl Machine {
                     if table == other || old.va != new.va {
                         return Ok(());
                     }
-                    if old_root.id == new_root.id {
+                    if self.share_id(old.root, new.root) {
                         return Err(violation(Rule::NextTable));
                     }
                 }

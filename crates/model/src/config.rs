@@ -3,6 +3,19 @@
 use linmap_trace::{Head, MAX_CPUS};
 use thiserror::Error;
 
+/// What the model takes that the architecture's text does not promise.
+///
+/// ARCHITECTURE.md lists each leniency with the sentence that it rests on.
+#[non_exhaustive]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Leniency {
+    /// Nothing.
+    #[default]
+    Strict,
+    /// What kernels rely on and every CPU is known to do: for traces of kernels as they are.
+    Kernels,
+}
+
 /// A machine and its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -20,6 +33,8 @@ pub struct Config {
     /// Memory as (first byte, length in bytes), in whole pages. Its content is unknown until it is
     /// stored to.
     pub ram: Vec<(u64, u64)>,
+    /// What is taken beyond the architecture's text.
+    pub leniency: Leniency,
 }
 
 /// An impossible machine.
@@ -96,9 +111,9 @@ impl Config {
 }
 
 impl From<Head> for Config {
-    /// The machine without memory.
+    /// The machine without memory, judged strictly.
     fn from(head: Head) -> Self {
         let Head { cpus, bbm, granule, va_bits, pa_bits } = head;
-        Self { cpus, bbm, granule, va_bits, pa_bits, ram: Vec::new() }
+        Self { cpus, bbm, granule, va_bits, pa_bits, ram: Vec::new(), leniency: Leniency::Strict }
     }
 }

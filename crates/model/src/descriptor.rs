@@ -178,7 +178,8 @@ mod tests {
             hd: bool,
             value: u64,
         ) {
-            let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new() };
+            let leniency = crate::config::Leniency::Strict;
+            let config = Config { cpus: 1, bbm: 0, granule, va_bits, pa_bits, ram: Vec::new(), leniency };
             let shape = Shape::of(&config, Space::High).with_updates(ha, hd);
             // Levels that a walk of this shape has.
             prop_assume!(level >= shape.start);

@@ -28,6 +28,7 @@ impl Machine {
         // VMALLE1 also reaches what combines both stages, of the current VMID.
         if scope.is_all_of_el1() {
             self.invalidate_combined(by, scope, since, reached)?;
+            self.forget_asids(reached);
         }
         Ok(())
     }

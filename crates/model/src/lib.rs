@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod asids;
 mod barriers;
 mod cached;
 mod common;
@@ -10,6 +11,7 @@ mod config;
 mod conflict;
 mod control;
 mod culprit;
+mod current_asid;
 mod descriptor;
 mod dirty;
 mod dormant;
@@ -52,7 +54,7 @@ pub mod event {
     pub use linmap_trace::{Access, Domain, Event, Register, Tlbi, TlbiScope, Use};
 }
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Leniency};
 pub use excerpt::{Breadth, Chosen, Excerpt};
 pub use forget::Resumed;
 pub use linmap_trace::Event;

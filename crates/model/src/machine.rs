@@ -6,6 +6,7 @@ use std::fmt;
 use linmap_trace::Use;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::asids::UpperAsids;
 use crate::cached::{CachedSpaces, Held};
 use crate::config::{Config, ConfigError};
 use crate::descriptor::{Entry, Leaf, read};
@@ -165,6 +166,7 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
+    pub(crate) upper_asids: UpperAsids,
     /// Per space: the CPUs that set CnP.
     pub(crate) common: [u64; SPACES],
     /// The spaces that ever had a root: a set, by their numbers.
@@ -244,6 +246,7 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
+            upper_asids: UpperAsids::default(),
             common: [0; SPACES],
             spaces: 0,
             cpus: (0..config.cpus).map(|_| Cpu::new(shapes)).collect(),

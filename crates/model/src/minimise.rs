@@ -175,8 +175,15 @@ mod tests {
 
     /// A trace of numbered events.
     fn numbered(count: usize) -> Trace {
-        let config =
-            Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(0, 1 << 40)] };
+        let config = Config {
+            cpus: 1,
+            bbm: 0,
+            granule: 0x1000,
+            va_bits: 48,
+            pa_bits: 48,
+            ram: vec![(0, 1 << 40)],
+            leniency: crate::config::Leniency::Strict,
+        };
         let events =
             (0..count as u64).map(|value| Event::Store { cpu: 0, pa: 8 * value, value, via: None }).collect();
         Trace { config, events }

@@ -1,5 +1,6 @@
 //! Writes of the registers that say where tables are.
 
+use crate::config::Leniency;
 use crate::descriptor::is_cacheable;
 use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
 use crate::regime::Regime;
@@ -59,7 +60,8 @@ impl Machine {
         let Some(value) = self.cpus[cpu].bases[space.index()] else { return Ok(()) };
         let table = self.base_table(cpu, space, value)?;
         let id = self.base_id(cpu, space, value)?;
-        if !space.is_upper() && self.names_by_ttbr1(cpu, space) {
+        let is_strict = self.config.leniency == Leniency::Strict;
+        if !space.is_upper() && self.names_by_ttbr1(cpu, space) && is_strict {
             // Until an ISB, an ASID from before may be the current one.
             for before in self.ids_of(cpu, space).into_iter().filter(|before| *before != id) {
                 self.walk_from(cpu, space, table, before)?;
@@ -79,7 +81,11 @@ impl Machine {
         let Some(low) = self.cpus[cpu].bases[lower.index()] else { return Ok(()) };
         let id = self.base_id(cpu, lower, low)?;
         let walks = self.cpus[cpu].walks[lower.index()].clone();
-        for root in walks {
+        let first = match self.config.leniency {
+            Leniency::Strict => 0,
+            Leniency::Kernels => walks.len().saturating_sub(1),
+        };
+        for root in walks.into_iter().skip(first) {
             let Root { table, .. } = self.roots[root as usize];
             self.walk_from(cpu, lower, table, id)?;
         }
@@ -151,6 +157,11 @@ impl Machine {
         let common = self.cpus.len() > 1 && self.cpus[cpu].bases[at].is_some_and(|base| base & 1 == 1);
         if common && table != NO_TABLE {
             self.share(cpu, space, root)?;
+        }
+        match space {
+            Space::High => self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?,
+            Space::Low => self.rename_upper(cpu)?,
+            _ => {}
         }
         if self.cpus[cpu].walks[at].last() == Some(&root) {
             return Ok(());

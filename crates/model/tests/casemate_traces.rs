@@ -170,7 +170,15 @@ fn what_is_wrong_is_said_where_it_stands() {
 
 fn trace(events: &[Event]) -> Trace {
     let ram = vec![(0x4000_0000, 0x10_0000)];
-    let config = Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 2,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     Trace { config, events: events.to_vec() }
 }
 

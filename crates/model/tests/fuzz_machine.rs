@@ -14,7 +14,15 @@ fn config() -> impl Strategy<Value = Config> {
     let granule = prop_oneof![Just(0x1000u64), Just(0x4000), Just(0x1_0000)];
     let pa_bits = prop_oneof![Just(36u8), Just(48), Just(52)];
     (1..=4usize, 0..=3u8, granule, 25..=52u8, pa_bits).prop_map(|(cpus, bbm, granule, va_bits, pa_bits)| {
-        Config { cpus, bbm, granule, va_bits, pa_bits, ram: vec![(RAM, FRAMES * granule)] }
+        Config {
+            cpus,
+            bbm,
+            granule,
+            va_bits,
+            pa_bits,
+            ram: vec![(RAM, FRAMES * granule)],
+            leniency: linmap_model::Leniency::Strict,
+        }
     })
 }
 

@@ -50,7 +50,15 @@ fn all_and_steps(config: &Config, events: &[Event]) -> (Vec<Violation>, u64) {
 fn many_edits(tables: u64, edits: u64, at_once: bool) -> (Config, Vec<Event>) {
     let first = RAM + 0x10_0000;
     let ram = vec![(RAM, 0x10_0000 + tables * 0x1000)];
-    let config = Config { cpus: 2, bbm: 3, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 2,
+        bbm: 3,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let leaf = |table: u64, page: u64| (PAGE & 0xfff) + 0x8000_0000 + (512 * table + page) * 0x1000;
     let fill = |pa, first, step| Event::Fill { cpu: 0, pa, count: 512, first, step };
     let mut events = vec![fill(ROOT, 0, 0), fill(L1, 0, 0), fill(L2, 0, 0)];
@@ -100,8 +108,15 @@ fn the_work_follows_from_the_events_and_the_mistakes_not_from_the_tables() {
 
 /// 512 pages at the first addresses of TTBR1's half, walked by two CPUs.
 fn start(bbm: u8) -> (Config, Vec<Event>) {
-    let config =
-        Config { cpus: 2, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(RAM, 0x10_0000)] };
+    let config = Config {
+        cpus: 2,
+        bbm,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram: vec![(RAM, 0x10_0000)],
+        leniency: linmap_model::Leniency::Strict,
+    };
     let zeros = |pa| Event::Fill { cpu: 0, pa, count: 512, first: 0, step: 0 };
     let mut events = vec![zeros(ROOT), zeros(L1), zeros(L2)];
     events.push(Event::Fill { cpu: 0, pa: L3, count: 512, first: PAGE, step: 0x1000 });

@@ -70,7 +70,15 @@ fn step() -> impl Strategy<Value = Vec<Event>> {
 /// A machine whose TTBR1 tree has the table `L3` at level 3, and what was done to it.
 fn machine(bbm: u8, events: &[Event]) -> Machine {
     let ram = vec![(RAM, 0x10_0000)];
-    let config = Config { cpus: 2, bbm, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 2,
+        bbm,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut scene = Scene::bare(&config);
     for table in [ROOT, L1, L2, L3] {
         scene.zero(table);

@@ -156,7 +156,15 @@ fn step(regime: Regime) -> impl Strategy<Value = Vec<Event>> {
 /// A machine whose CPUs walk `A`, and what was done to it.
 fn machine(regime: Regime, bbm: u8, events: &[Event]) -> Machine {
     let ram = vec![(RAM, 0x10_0000)];
-    let config = Config { cpus: 2, bbm, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 2,
+        bbm,
+        granule: 0x1000,
+        va_bits: 39,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut machine = Machine::new(&config).unwrap();
     let mut start = Vec::new();
     for root in [A, B] {

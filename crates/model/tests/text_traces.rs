@@ -36,7 +36,15 @@ fn trace() -> impl Strategy<Value = Trace> {
     let pa_bits = select(vec![32, 36, 40, 42, 44, 48, 52]);
     let config = (1_usize..=64, 0_u8..=3, granule, 25_u8..=52, pa_bits);
     config.prop_flat_map(|(cpus, bbm, granule, va_bits, pa_bits)| {
-        let config = Config { cpus, bbm, granule, va_bits, pa_bits, ram: RAM.to_vec() };
+        let config = Config {
+            cpus,
+            bbm,
+            granule,
+            va_bits,
+            pa_bits,
+            ram: RAM.to_vec(),
+            leniency: linmap_model::Leniency::Strict,
+        };
         let events = proptest::collection::vec(event(cpus), 0..40);
         (Just(config), events).prop_map(|(config, events)| Trace { config, events })
     })

@@ -28,8 +28,15 @@ fn tlbi(scope: TlbiScope, operand: u64) -> Event {
 
 /// A page at the first address of `register`'s half on two CPUs, after `more`.
 fn trace(register: Register, leaf: u64, more: &[Event]) -> Trace {
-    let config =
-        Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(RAM, 0x10_0000)] };
+    let config = Config {
+        cpus: 2,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram: vec![(RAM, 0x10_0000)],
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut events: Vec<Event> =
         [ROOT, L1, L2, L3, SPARE].map(|pa| Event::Fill { cpu: 0, pa, count: 512, first: 0, step: 0 }).into();
     events.extend([store(ROOT, L1 | TABLE), store(L1, L2 | TABLE), store(L2, L3 | TABLE), store(L3, leaf)]);

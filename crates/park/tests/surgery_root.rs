@@ -55,7 +55,15 @@ fn mapping(va: u64, pa: u64, len: u64, attributes: Attributes) -> Mapping {
 
 fn kernel() -> Kernel {
     let ram = vec![(RAM, RAM_LEN)];
-    let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let board = Board::new(&config, true).unwrap();
     let pool = Pool { next: IMAGE_PA + 2 * PART, left: 200 };
     let mut frames = BoardFrames::new(&board, pool);

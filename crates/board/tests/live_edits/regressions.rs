@@ -233,7 +233,15 @@ fn only_the_ipa_is_invalidated_at_stage_2() {
     // aarch64-paging 0.12.3: TLBI IPAS2E1IS without the VMALLE1IS that removes what combines both
     // stages. linmap has no stage 2; the model has it for kernels that do.
     let ram = vec![(0x4000_0000, 0x1_0000)];
-    let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 39,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let dsb = Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All };
     let store = |pa, value| Event::Store { cpu: 0, pa, value, via: None };
     let tlbi = |scope| Event::Tlbi { cpu: 0, tlbi: Tlbi { scope, broadcast: true }, operand: 0 };

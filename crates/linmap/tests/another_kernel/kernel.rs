@@ -75,7 +75,15 @@ unsafe impl Editor for Kernel<'_> {
 impl<'r> Kernel<'r> {
     pub fn boot(builder: Builder, bbm: BbmLevel, rendezvous: &'r Rendezvous) -> (Self, LinearMap) {
         let ram = vec![(RAM.start.0, RAM.len())];
-        let config = Config { cpus: CPUS, bbm: bbm.number(), granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+        let config = Config {
+            cpus: CPUS,
+            bbm: bbm.number(),
+            granule: 0x1000,
+            va_bits: 48,
+            pa_bits: 48,
+            ram,
+            leniency: linmap_model::Leniency::Strict,
+        };
         let board = Board::new(&config, false).expect("a machine that can be");
         let mut cpu = board.cpu(0);
         let mut pages = PageAllocator::new(RAM);

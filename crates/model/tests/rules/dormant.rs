@@ -99,7 +99,15 @@ fn how_many_bits_an_asid_has_does_not_change_before_the_invalidation() {
 fn vmids_roll_over_in_the_same_way() {
     let remapped = |current| {
         let ram = vec![(RAM, 0x10_0000)];
-        let config = Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+        let config = Config {
+            cpus: 2,
+            bbm: 0,
+            granule: 0x1000,
+            va_bits: 39,
+            pa_bits: 48,
+            ram,
+            leniency: linmap_model::Leniency::Strict,
+        };
         let mut scene = Scene::bare(&config);
         scene.zero(A).zero(B).store(A, 0x7fd).ordered();
         for cpu in 0..2 {

@@ -161,6 +161,7 @@ fn tcr_hpd_makes_a_table_take_nothing_away() {
             va_bits: 48,
             pa_bits: 48,
             ram: vec![(RAM, 0x10_0000)],
+            leniency: linmap_model::Leniency::Strict,
         });
         scene.tree(A).store(A3, PAGE).store(A + 0x2000, A3 | TABLE | TABLE_READ_ONLY).ordered();
         scene.write(0, Register::Tcr, tcr).isb(0).root(0, A);

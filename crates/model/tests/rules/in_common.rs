@@ -9,8 +9,15 @@ const LOCAL: u64 = PAGE | NON_GLOBAL;
 
 /// Two CPUs with the tree `A` in TTBR1, with CnP where `common` says.
 fn mapped(common: [u64; 2]) -> Scene {
-    let config =
-        Config { cpus: 2, bbm: 3, granule: 0x1000, va_bits: 48, pa_bits: 48, ram: vec![(RAM, 0x10_0000)] };
+    let config = Config {
+        cpus: 2,
+        bbm: 3,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram: vec![(RAM, 0x10_0000)],
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut scene = Scene::bare(&config);
     scene.tree(A).tree(B).zero(SPARE).store(A3, PAGE).store(B3, LOCAL | 0x1000).ordered();
     for (cpu, bits) in common.into_iter().enumerate() {
@@ -128,7 +135,15 @@ fn a_cpu_that_sets_cnp_shares_what_others_held_before() {
 fn guests_have_entries_in_common_too() {
     let unmapped = |bits, tlbi: Tlbi| {
         let ram = vec![(RAM, 0x10_0000)];
-        let config = Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+        let config = Config {
+            cpus: 2,
+            bbm: 0,
+            granule: 0x1000,
+            va_bits: 39,
+            pa_bits: 48,
+            ram,
+            leniency: linmap_model::Leniency::Strict,
+        };
         let mut scene = Scene::bare(&config);
         scene.zero(A).store(A, 0x7fd).ordered();
         for cpu in 0..2 {

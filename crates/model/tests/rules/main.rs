@@ -15,4 +15,5 @@ mod runs;
 mod stage_two;
 mod tlbi;
 mod updates;
+mod upper_asids;
 mod walks_off;

@@ -10,7 +10,15 @@ const TGE: u64 = 1 << 27;
 /// A tree in `register` of two CPUs without tables of EL1, with a page at its start.
 fn other(hcr: u64, register: Register, leaf: u64) -> Scene {
     let ram = vec![(RAM, 0x10_0000)];
-    let mut scene = Scene::bare(&Config { cpus: 2, bbm: 3, granule: 0x1000, va_bits: 48, pa_bits: 48, ram });
+    let mut scene = Scene::bare(&Config {
+        cpus: 2,
+        bbm: 3,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    });
     for table in [ROOT, L1, L2, L3, SPARE] {
         scene.zero(table);
     }

@@ -162,7 +162,15 @@ fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
 #[test]
 fn a_short_root_shares_its_page_with_anything() {
     // A root of 8 entries in the middle of a page whose other words change as they like.
-    let config = |pa_bits, ram| Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 33, pa_bits, ram };
+    let config = |pa_bits, ram| Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 33,
+        pa_bits,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let base = 0u64.wrapping_sub(1 << 33);
     let scene = |ram: u64, pa_bits, root: u64| {
         let mut scene = Scene::bare(&config(pa_bits, vec![(ram, 0x1_0000)]));
@@ -242,7 +250,15 @@ const LPA2: u64 = 12 | 12 << 16 | 0b10 << 30 | 0b110 << 32 | 1 << 59;
 #[test]
 fn shareability_in_tcr_changes_only_while_its_half_is_empty() {
     let ram = vec![(RAM, 0x10_0000)];
-    let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 52, pa_bits: 52, ram };
+    let config = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 52,
+        pa_bits: 52,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mapped = |register| {
         let mut scene = Scene::bare(&config);
         scene.zero(SPARE).tree(ROOT).store(SPARE, ROOT | TABLE).ordered();
@@ -304,6 +320,7 @@ fn output_addresses_end_with_the_pa_size() {
         va_bits: 48,
         pa_bits,
         ram: vec![(RAM, 0x10_0000)],
+        leniency: linmap_model::Leniency::Strict,
     };
     let mapped = |pa_bits, pa| {
         let mut scene = Scene::bare(&config(pa_bits));
@@ -328,7 +345,15 @@ fn output_addresses_end_with_the_pa_size() {
     limited(1 << 40).breaks(Rule::AddressSize);
     // 64K has blocks at level 1 with 52 bits alone.
     let ram = vec![(RAM, 0x10_0000)];
-    let wide = Config { cpus: 1, bbm: 0, granule: 0x1_0000, va_bits: 48, pa_bits: 52, ram };
+    let wide = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1_0000,
+        va_bits: 48,
+        pa_bits: 52,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let tcr = |ips: u64| 16 | 16 << 16 | 0b01 << 14 | 0b11 << 30 | ips << 32;
     Scene::bare(&wide).write(0, Register::Tcr, tcr(0b110)).legal();
     Scene::bare(&wide).write(0, Register::Tcr, tcr(0b101)).breaks(Rule::Unmodelled);

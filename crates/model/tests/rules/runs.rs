@@ -117,7 +117,15 @@ fn a_block_inside_a_run_is_not_split_alone() {
 #[test]
 fn a_run_never_stands_in_a_root_that_is_shorter() {
     let ram = vec![(RAM, 0x1_0000)];
-    let config = Config { cpus: 1, bbm: 3, granule: 0x1000, va_bits: 31, pa_bits: 48, ram };
+    let config = Config {
+        cpus: 1,
+        bbm: 3,
+        granule: 0x1000,
+        va_bits: 31,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut scene = Scene::bare(&config);
     scene.zero(ROOT).ordered().root(0, ROOT).store(ROOT, BLOCK | CONTIGUOUS).breaks(Rule::MisalignedRun);
     let mut scene = Scene::bare(&config);

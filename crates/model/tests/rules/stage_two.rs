@@ -13,7 +13,15 @@ fn vtcr(bits: u64, sl0: u64) -> u64 {
 }
 
 fn machine(va_bits: u8) -> Config {
-    Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits, pa_bits: 48, ram: vec![(RAM, 0x10_0000)] }
+    Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits,
+        pa_bits: 48,
+        ram: vec![(RAM, 0x10_0000)],
+        leniency: linmap_model::Leniency::Strict,
+    }
 }
 
 fn bare(vtcr: u64) -> Scene {

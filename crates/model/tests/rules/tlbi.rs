@@ -203,7 +203,15 @@ fn a_hinted_range_begins_where_a_leaf_may() {
 #[test]
 fn a_range_under_lpa2_begins_at_a_multiple_of_64_kib() {
     let ram = vec![(RAM, 0x10_0000)];
-    let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 52, pa_bits: 52, ram };
+    let config = Config {
+        cpus: 1,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 52,
+        pa_bits: 52,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let high = 0u64.wrapping_sub(1 << 52);
     let leaf = PAGE & !0x300;
     let unmapped = |operand| {

@@ -18,7 +18,15 @@ const DIRTY: u64 = PAGE | DBM;
 /// `leaf` in the tree of CPUs with the `bits` of TCR.
 fn mapped(bits: u64, leaf: u64) -> Scene {
     let ram = vec![(RAM, 0x10_0000)];
-    let config = linmap_model::Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+    let config = linmap_model::Config {
+        cpus: 2,
+        bbm: 0,
+        granule: 0x1000,
+        va_bits: 48,
+        pa_bits: 48,
+        ram,
+        leniency: linmap_model::Leniency::Strict,
+    };
     let mut scene = Scene::bare(&config);
     scene.tree(A).store(A3, leaf).ordered();
     for cpu in 0..2 {
@@ -184,7 +192,15 @@ fn stage_2_is_updated_by_vtcr() {
     let clean = GUEST & !write | DBM;
     let rooted = |bits: u64, leaf| {
         let ram = vec![(RAM, 0x10_0000)];
-        let config = linmap_model::Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram };
+        let config = linmap_model::Config {
+            cpus: 1,
+            bbm: 0,
+            granule: 0x1000,
+            va_bits: 48,
+            pa_bits: 48,
+            ram,
+            leniency: linmap_model::Leniency::Strict,
+        };
         let mut scene = Scene::bare(&config);
         // 39 bits from level 1.
         let vtcr = 1 << 31 | 25 | 1 << 6 | 0b101 << 16 | bits;

@@ -49,7 +49,15 @@ impl Scene {
 
     pub fn with_granule(bbm: u8, cpus: usize, granule: u64) -> Self {
         let ram = vec![(RAM, 0x10_0000)];
-        let config = Config { cpus, bbm, granule, va_bits: 48, pa_bits: 48, ram };
+        let config = Config {
+            cpus,
+            bbm,
+            granule,
+            va_bits: 48,
+            pa_bits: 48,
+            ram,
+            leniency: linmap_model::Leniency::Strict,
+        };
         let mut scene = Self::bare(&config);
         for table in [ROOT, L1, L2, L3] {
             scene.zero(table);

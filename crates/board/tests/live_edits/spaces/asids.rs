@@ -66,6 +66,7 @@ impl<'a> World<'a> {
             va_bits: geometry.va_bits(),
             pa_bits: geometry.pa_bits(),
             ram: vec![(TABLES, 0x1000 * 4 * SPACES as u64)],
+            leniency: linmap_model::Leniency::Strict,
         };
         let board = Board::new(&config, false).unwrap();
         let mut frames = Frames(TABLES);

@@ -82,6 +82,7 @@ impl<'a> Kernel<'a> {
             va_bits: geometry.va_bits(),
             pa_bits: geometry.pa_bits(),
             ram: vec![(TABLES, (TABLE_COUNT + 1) * FRAME)],
+            leniency: linmap_model::Leniency::Strict,
         };
         let board = Board::new(&config, true).unwrap();
         let free_tables = Tables::new();

@@ -32,6 +32,7 @@ fn rounds(invalidation: Option<TlbiScope>) -> (Result<(), Violation>, u64) {
         va_bits: geometry.va_bits(),
         pa_bits: geometry.pa_bits(),
         ram: vec![(TABLES, TABLE_COUNT * FRAME)],
+        leniency: linmap_model::Leniency::Strict,
     };
     let board = Board::new(&config, false).unwrap();
     let mut tables = Tables::new();

@@ -114,6 +114,7 @@ impl World {
             va_bits: setting.geometry.va_bits(),
             pa_bits: setting.geometry.pa_bits(),
             ram: vec![(RESERVED, granule), (POOL, setting.frames * granule)],
+            leniency: linmap_model::Leniency::Strict,
         };
         let board = Board::new(&config, record).unwrap();
         let free = (0..setting.frames).rev().map(|nth| POOL + nth * granule).collect();

@@ -109,6 +109,7 @@ impl Running {
             va_bits: setting.geometry.va_bits(),
             pa_bits: setting.geometry.pa_bits(),
             ram,
+            leniency: linmap_model::Leniency::Strict,
         };
         let board = Board::new(&config, record).expect("a machine that can be");
         let mut memblock = Box::new(Memblock::<REGIONS>::new());

@@ -72,8 +72,15 @@ pub fn read(file: &[u8]) -> Result<CasemateTrace, ReadError> {
         }
     }
     let ram = reader.ram.iter().map(|(start, end)| (start, end - start)).collect();
-    let config =
-        Config { cpus: reader.cpus.max(1), bbm: 0, granule: PAGE, va_bits: 48, pa_bits: PA_BITS, ram };
+    let config = Config {
+        cpus: reader.cpus.max(1),
+        bbm: 0,
+        granule: PAGE,
+        va_bits: 48,
+        pa_bits: PA_BITS,
+        ram,
+        leniency: crate::config::Leniency::Strict,
+    };
     Ok(CasemateTrace {
         trace: Trace { config, events: reader.events },
         verdict,
