@@ -171,7 +171,7 @@ impl Recorder {
         if self.has_failed {
             return false;
         }
-        let memory = match Memory::map(&self.memory_file, &self.layout_file) {
+        let memory = match Memory::map(&self.memory_file, &self.layout_file, self.read_rom) {
             Ok(memory) => memory,
             Err(error) => {
                 self.has_failed = true;
@@ -244,7 +244,7 @@ impl Recorder {
             self.differences += 1;
             let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
             self.note(&format!("the recorder missed a store: {pa:#x} holds {now:#x}, recorded was {before}"));
-            self.relink(frame, None, Some(now));
+            self.relink(pa, None, Some(now));
             self.put(Event::Store { cpu: self.observer(), pa, value: now, via: None }, None);
         }
     }

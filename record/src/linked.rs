@@ -6,6 +6,7 @@ use linmap_trace::{Access, Domain, Event};
 
 use crate::log::{Did, Entry};
 use crate::recorder::Recorder;
+use crate::regime::Regime;
 use crate::shape::Shape;
 
 /// What a CPU did to a frame that is being linked, and nothing has ordered.
@@ -23,22 +24,18 @@ impl Recorder {
         while let Some((pa, level, entries)) = open.pop() {
             let frame = self.frames.of(pa);
             let len = self.frames.len();
-            let is_ram = self.started.as_ref().is_some_and(|started| started.memory.holds(frame, len));
-            if !is_ram {
-                self.note(&format!("the table at {pa:#x} is not in RAM: it is not followed"));
+            if !self.has_memory(frame, len) {
+                self.note(&format!("the table at {pa:#x} is in no memory that can be read: it is not followed"));
                 continue;
             }
-            if frame != pa {
-                self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
-                continue;
-            }
-            if !self.frames.refer(frame, level, entries, shape) {
+            if !self.frames.refer(pa, level, entries, shape) {
                 continue;
             }
             is_recorded |= self.record_content(frame);
             let Some(state) = self.frames.get_mut(frame) else { continue };
             // What unordered stores left leads on as well.
-            let content: Vec<u64> = state.recorded.iter().take(entries).flatten().copied().collect();
+            let first = ((pa - frame) / 8) as usize;
+            let content: Vec<u64> = state.recorded.iter().skip(first).take(entries).flatten().copied().collect();
             let below = content.iter().filter_map(|value| shape.table(level, *value));
             open.extend(below.filter(|table| *table != frame).map(|table| (table, level + 1, shape.entries())));
         }
@@ -46,6 +43,23 @@ impl Recorder {
             let cpu = self.observer();
             self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
             self.put_pending();
+        }
+    }
+
+    /// Whether the content of a frame can be read: it is RAM, or QEMU reads it.
+    fn has_memory(&mut self, frame: u64, len: u64) -> bool {
+        let Some(started) = &mut self.started else { return false };
+        if started.memory.holds(frame, len) {
+            return true;
+        }
+        // By its virtual address, which is this if all is mapped 1:1, as firmware does, or the MMU
+        // is off still.
+        let regimes = Regime::ALL.into_iter();
+        let is_elsewhere = |regime| self.translate(self.actor, frame, regime).is_some_and(|pa| pa != frame);
+        let is_elsewhere = regimes.map(is_elsewhere).any(|is_elsewhere| is_elsewhere);
+        match &mut self.started {
+            Some(started) if !is_elsewhere => started.memory.read_rom(frame, len),
+            _ => false,
         }
     }
 

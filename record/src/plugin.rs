@@ -104,7 +104,13 @@ fn install(info: &Info, arguments: impl Iterator<Item = String>) -> Result<Recor
     let stream = UnixStream::connect(&to).map_err(|error| format!("{}: {error}", to.display()))?;
     let cpus = usize::try_from(info.most_cpus).unwrap_or(1).max(1);
     CPUS.store(cpus, Ordering::Relaxed);
-    Ok(Recorder::new(Stream::new(stream), memory, layout, cpus))
+    Ok(Recorder::new(Stream::new(stream), [memory, layout], read_rom, cpus))
+}
+
+/// Reads memory that is not RAM.
+fn read_rom(pa: u64, len: u64) -> Option<Vec<u8>> {
+    // SAFETY: It is called within a callback of an instruction, and the array is new.
+    unsafe { qemu::read_memory(interface(), pa, len as usize) }
 }
 
 /// The registers by QEMU's names. All CPUs have the same.

@@ -8,10 +8,10 @@ use linmap_trace::binary::Record;
 use linmap_trace::{Event, Line, Recorded};
 
 use crate::cpu::Cpu;
-use crate::followed::{Frames, Standing};
+use crate::followed::{Frames, Standing, Table};
 use crate::linked::Pending;
 use crate::log::Log;
-use crate::memory::Memory;
+use crate::memory::{Memory, ReadRom};
 use crate::order::Released;
 use crate::shape::Shape;
 use crate::stream::Stream;
@@ -36,6 +36,7 @@ pub struct Recorder {
     pub(crate) stream: Stream,
     pub(crate) memory_file: PathBuf,
     pub(crate) layout_file: PathBuf,
+    pub(crate) read_rom: ReadRom,
     /// `None` until the first CPU turns its MMU on.
     pub(crate) started: Option<Started>,
     /// The trace can't be begun.
@@ -71,11 +72,14 @@ pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
 const MOST_NOTES: usize = 64;
 
 impl Recorder {
-    pub fn new(stream: Stream, memory_file: PathBuf, layout_file: PathBuf, cpus: usize) -> Self {
+    /// A recorder that has the guest's RAM in the first of `files`, as the second says.
+    pub fn new(stream: Stream, files: [PathBuf; 2], read_rom: ReadRom, cpus: usize) -> Self {
+        let [memory_file, layout_file] = files;
         Self {
             stream,
             memory_file,
             layout_file,
+            read_rom,
             started: None,
             has_failed: false,
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
@@ -156,14 +160,30 @@ impl Recorder {
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
-        let (levels, shape) = (state.levels, state.shape);
-        let entries = state.recorded.iter().take(state.entries).enumerate();
-        let linked = entries.filter(|(at, _)| !state.skipped.contains(at));
-        let values: Vec<u64> = linked.filter_map(|(_, value)| *value).collect();
+        for table in std::mem::take(&mut state.tables) {
+            self.leave(frame, &table);
+        }
         self.frames.give_up(frame);
-        for level in levels_of(levels) {
-            for table in values.iter().filter_map(|value| shape.table(level, *value)) {
-                self.frames.unrefer(self.frames.of(table));
+    }
+
+    /// Ends that the table at `pa` is followed.
+    pub(crate) fn give_up_table(&mut self, pa: u64) {
+        let frame = self.frames.of(pa);
+        let Some(table) = self.frames.remove(pa) else { return };
+        self.leave(frame, &table);
+        if self.frames.get_mut(frame).is_some_and(|state| state.tables.is_empty()) {
+            self.frames.give_up(frame);
+        }
+    }
+
+    /// What a table of `frame` leads to has one reference less.
+    fn leave(&mut self, frame: u64, table: &Table) {
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let linked = table.words().filter(|at| !state.skipped.contains(at));
+        let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
+        for level in levels_of(table.levels) {
+            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
+                self.frames.unrefer(below);
             }
         }
     }
@@ -187,14 +207,14 @@ impl Recorder {
         let at = ((pa - frame) / 8) as usize;
         let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
-        if at < state.entries && before != Some(value) {
+        if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {
             // The next owner of a frame that is no table any more may store anything there.
             let was_linked = !state.skipped.contains(&at);
             let is_linked = state.standing == Standing::Linked;
             if !is_linked {
                 state.skipped.insert(at);
             }
-            self.relink(frame, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+            self.relink(pa, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
         }
         before != Some(value)
     }
@@ -208,20 +228,25 @@ impl Recorder {
         }
     }
 
-    /// Follows what the new value of an entry leads to, and leaves what the old one did.
-    pub(crate) fn relink(&mut self, frame: u64, before: Option<u64>, now: Option<u64>) {
+    /// Follows what the new value of the entry at `pa` leads to, and leaves what the old one did.
+    pub(crate) fn relink(&mut self, pa: u64, before: Option<u64>, now: Option<u64>) {
+        let frame = self.frames.of(pa);
+        let at = ((pa - frame) / 8) as usize;
         let Some(state) = self.frames.get_mut(frame) else { return };
-        let (levels, shape) = (state.levels, state.shape);
-        for level in levels_of(levels) {
-            let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
-            if old == new {
-                continue;
-            }
-            if let Some(new) = new.filter(|new| *new != frame) {
-                self.link(new, level + 1, shape.entries(), shape);
-            }
-            if let Some(old) = old {
-                self.frames.unrefer(self.frames.of(old));
+        let own = state.tables.iter().filter(|table| table.words().contains(&at));
+        let own: Vec<_> = own.map(|table| (table.levels, table.shape)).collect();
+        for (levels, shape) in own {
+            for level in levels_of(levels) {
+                let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+                if old == new {
+                    continue;
+                }
+                if let Some(new) = new.filter(|new| *new != frame) {
+                    self.link(new, level + 1, shape.entries(), shape);
+                }
+                if let Some(old) = old {
+                    self.frames.unrefer(old);
+                }
             }
         }
     }

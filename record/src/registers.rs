@@ -217,7 +217,7 @@ impl Recorder {
                 if let Some(before) = before {
                     // By another size: what it leads to is read as tables of other levels.
                     for (frame, _) in root_tables(tree.root, before) {
-                        self.give_up(self.frames.of(frame));
+                        self.give_up_table(frame);
                     }
                 }
                 for (table, entries) in root_tables(tree.root, shape) {

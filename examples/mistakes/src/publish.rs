@@ -26,16 +26,19 @@ fn used_frame() -> u64 {
     frame
 }
 
-/// Links the frame behind the page's table, where nothing was.
+/// Links the frame behind the page's table, where nothing was, and then maps a page by it.
 #[inline(always)]
-fn link(frame: u64) {
-    let entry = page::entry(VA + 0x20_0000, Level::L2);
-    // SAFETY: nothing is mapped there.
-    unsafe {
-        asm!(
-            "str {table}, [{entry}]", "dsb ishst", "isb",
-            entry = in(reg) entry, table = in(reg) frame | 0b11, options(nostack, preserves_flags)
-        );
+fn link(frame: u64, page: &Page) {
+    let above = page::entry(VA + 0x20_0000, Level::L2);
+    let last = frame + LEN - 8;
+    for (entry, value) in [(above as u64, frame | 0b11), (last, page.other)] {
+        // SAFETY: nothing is mapped there, and what is mapped then is ours.
+        unsafe {
+            asm!(
+                "str {value}, [{entry}]", "dsb ishst", "isb",
+                entry = in(reg) entry, value = in(reg) value, options(nostack, preserves_flags)
+            );
+        }
     }
 }
 
@@ -43,20 +46,20 @@ macro_rules! publish {
     ($(#[$about:meta])* $how:ident, $ordered:ident, $unordered:ident) => {
         $(#[$about])*
         #[inline(never)]
-        pub fn $ordered(_: &Page) {
+        pub fn $ordered(page: &Page) {
             let frame = used_frame();
             $how(frame);
             // SAFETY: a barrier.
             unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
-            link(frame);
+            link(frame, page);
         }
 
         /// The same without the DSB.
         #[inline(never)]
-        pub fn $unordered(_: &Page) {
+        pub fn $unordered(page: &Page) {
             let frame = used_frame();
             $how(frame);
-            link(frame);
+            link(frame, page);
         }
     };
 }
@@ -74,7 +77,7 @@ publish! {
     copy, publish_copied, publish_copied_before_dsb
 }
 publish! {
-    /// Clears it by stores of bytes.
+    /// Clears it by stores of bytes, from its end on, so that its words are descriptors for long.
     zero_by_byte, publish_zeroed_bytes, publish_zeroed_bytes_before_dsb
 }
 
@@ -117,7 +120,7 @@ fn copy(frame: u64) {
 
 #[inline(always)]
 fn zero_by_byte(frame: u64) {
-    for byte in frame..frame + LEN {
+    for byte in (frame..frame + LEN).rev() {
         // SAFETY: as above.
         unsafe { (byte as *mut u8).write_volatile(0) };
     }
