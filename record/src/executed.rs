@@ -188,13 +188,16 @@ impl Recorder {
             return false;
         };
         self.frames.set_granule(shape.granule);
+        // LPA2 may be turned on later. A CPU has 52 bits for 64K only where TCR says so first.
+        let range = own.system("ID_AA64MMFR0_EL1").map_or(0, |mmfr0| mmfr0 & 0xf);
+        let has_52_bits = shape.granule < 16 && range >= 6;
         let bbm = own.system("ID_AA64MMFR2_EL1").map_or(0, |mmfr2| (mmfr2 >> 52 & 0xf) as u8);
         self.stream.put(&Record::Line(Line::Machine(Head {
             cpus: self.cpus.len() + 1,
             bbm: bbm.min(3),
             granule: 1 << shape.granule,
             va_bits: shape.va_bits as u8,
-            pa_bits: if bits >= 6 { 52 } else { 48 },
+            pa_bits: if bits >= 6 || has_52_bits { 52 } else { 48 },
         })));
         for (start, len) in memory.ranges() {
             self.stream.put(&Record::Line(Line::Ram(Ram { start, len })));

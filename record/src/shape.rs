@@ -52,6 +52,8 @@ impl Shape {
 
     /// The shape with the fewest levels.
     fn with(granule: u32, va_bits: u32, has_ds: bool) -> Self {
+        // Without DS more count as 48 (Arm ARM D8.2).
+        let va_bits = if granule < 16 && !has_ds { va_bits.min(48) } else { va_bits };
         let levels = (va_bits - granule).div_ceil(granule - 3);
         Self { granule, va_bits, start: 4 - levels as i8, has_ds }
     }

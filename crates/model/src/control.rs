@@ -142,11 +142,10 @@ impl Machine {
         for (nth, half) in halves.iter().enumerate() {
             let (space, at) = (half.space, half.space.index());
             let shape = Shape { hierarchical: half.hierarchical, ..self.cpus[cpu].shapes[at] };
-            let shape = shape.with_updates(tcr.sets_accessed(), tcr.sets_dirty());
+            let shape = shape.with_ds(tcr.ds()).with_updates(tcr.sets_accessed(), tcr.sets_dirty());
             let shape = shape.with_input(half.va_bits).with_output(tcr.output_bits());
             let shape = shape.ok_or(violation(Rule::Unmodelled))?;
-            // DS is one bit for both halves.
-            if !(25..=52).contains(&half.va_bits) || (shape.granule < 16 && shape.ds() != tcr.ds()) {
+            if !(25..=52).contains(&half.va_bits) {
                 return Err(violation(Rule::Unmodelled));
             }
             let was = before.and_then(|before| before.halves().get(nth).copied());

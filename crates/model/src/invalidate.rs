@@ -9,6 +9,7 @@
 use crate::cached::{Held, run_shift};
 use crate::descriptor::{Entry, is_cacheable, read};
 use crate::machine::{Check, LeftRoot, Machine, Retired, Root};
+use crate::regime::Regime;
 use crate::scope::Scope;
 use crate::space::Space;
 
@@ -28,7 +29,10 @@ impl Machine {
         // VMALLE1 also reaches what combines both stages, of the current VMID.
         if scope.is_all_of_el1() {
             self.invalidate_combined(by, scope, since, reached)?;
-            self.forget_asids(reached);
+            self.forget_asids(Regime::El1, reached);
+        }
+        if scope.is_all_of_el2() {
+            self.forget_asids(Regime::El2, reached);
         }
         Ok(())
     }

@@ -32,6 +32,11 @@ impl Regime {
         self as usize
     }
 
+    /// Its half at the top, if it may have one.
+    pub fn upper(self) -> Option<Space> {
+        self.spaces().get(1).copied()
+    }
+
     /// Its halves.
     pub const fn spaces(self) -> &'static [Space] {
         match self {

@@ -60,8 +60,8 @@ impl Machine {
         let Some(value) = self.cpus[cpu].bases[space.index()] else { return Ok(()) };
         let table = self.base_table(cpu, space, value)?;
         let id = self.base_id(cpu, space, value)?;
-        let is_strict = self.config.leniency == Leniency::Strict;
-        if !space.is_upper() && self.names_by_ttbr1(cpu, space) && is_strict {
+        let is_certain = self.config.leniency == Leniency::Kernels;
+        if !space.is_upper() && self.names_by_ttbr1(cpu, space) && !is_certain {
             // Until an ISB, an ASID from before may be the current one.
             for before in self.ids_of(cpu, space).into_iter().filter(|before| *before != id) {
                 self.walk_from(cpu, space, table, before)?;
@@ -98,7 +98,7 @@ impl Machine {
             return Ok(NO_TABLE);
         }
         let shape = self.shapes[space.index()];
-        let table = if shape.pa_bits == 52 {
+        let table = if shape.out_bits == 52 {
             value & 0xffff_ffff_ffc0 | (value >> 2 & 0xf) << 48
         } else {
             value & 0xffff_ffff_fffe
@@ -159,8 +159,11 @@ impl Machine {
             self.share(cpu, space, root)?;
         }
         match space {
-            Space::High => self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?,
-            Space::Low => self.rename_upper(cpu)?,
+            Space::High | Space::El2High => {
+                self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?;
+            }
+            Space::Low => self.rename_upper(cpu, Regime::El1)?,
+            Space::El2 => self.rename_upper(cpu, Regime::El2)?,
             _ => {}
         }
         if self.cpus[cpu].walks[at].last() == Some(&root) {

@@ -132,7 +132,7 @@ impl Scope {
             }
         };
         let range = |scope: Self| {
-            let (shift, bits) = if shape.ds() { (16, 37) } else { (shape.granule, 37) };
+            let (shift, bits) = if shape.ds { (16, 37) } else { (shape.granule, 37) };
             let start = operand & 0x1f_ffff_ffff;
             // Intermediate physical addresses are not extended.
             let start = if scope.spaces == STAGE2 { start } else { sign_extend(start, bits) } << shift;
@@ -213,6 +213,11 @@ impl Scope {
     /// Whether it invalidates all of EL1&0 on the CPUs that it reaches.
     pub fn is_all_of_el1(&self) -> bool {
         self.spaces == EL1 && self.range.is_none() && self.id.is_none()
+    }
+
+    /// Whether it invalidates all of EL2 on the CPUs that it reaches.
+    pub fn is_all_of_el2(&self) -> bool {
+        self.spaces == EL2 && self.range.is_none() && self.id.is_none()
     }
 
     /// Whether all of `start..=last` is in its range.

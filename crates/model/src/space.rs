@@ -56,6 +56,8 @@ impl Space {
 pub(crate) struct Shape {
     /// log2 of the granule.
     pub granule: u32,
+    /// TCR.DS or VTCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
+    pub ds: bool,
     /// Bits of input address.
     pub va_bits: u32,
     /// Bits of physical address of the machine.
@@ -77,6 +79,7 @@ pub(crate) struct Shape {
 impl Shape {
     pub fn of(config: &Config, space: Space) -> Self {
         Self {
+            ds: config.granule < 0x1_0000 && (config.va_bits > 48 || config.pa_bits > 48),
             granule: config.granule.trailing_zeros(),
             va_bits: 0,
             start: 0,
@@ -91,8 +94,10 @@ impl Shape {
     }
 
     /// The same shape for input addresses of `va_bits`, with the fewest levels that a root of one
-    /// table allows.
+    /// table allows. Without DS more than 48 bits count as 48, or have no walks at all (Arm ARM
+    /// D8.2).
     pub fn with_input(self, va_bits: u32) -> Self {
+        let va_bits = if self.granule < 16 && !self.ds { va_bits.min(48) } else { va_bits };
         let levels = va_bits.saturating_sub(self.granule).div_ceil(self.index_bits());
         Self { va_bits, start: 4 - levels as i8, ..self }
     }
@@ -101,7 +106,8 @@ impl Shape {
     /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
     /// alone.
     pub fn with_output(self, bits: u8) -> Option<Self> {
-        let out_bits = bits.min(self.pa_bits);
+        let narrow = self.granule < 16 && !self.ds;
+        let out_bits = bits.min(self.pa_bits).min(if narrow { 48 } else { 52 });
         let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
         known.then_some(Self { out_bits, ..self })
     }
@@ -122,9 +128,9 @@ impl Shape {
         (1..=self.index_bits() as i32 + 4).contains(&bits)
     }
 
-    /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
-    pub fn ds(self) -> bool {
-        self.granule < 16 && (self.va_bits > 48 || self.pa_bits > 48)
+    /// The same shape with descriptors as DS says. 64K has one form.
+    pub fn with_ds(self, ds: bool) -> Self {
+        Self { ds: ds && self.granule < 16, ..self }
     }
 
     fn index_bits(self) -> u32 {
@@ -156,8 +162,8 @@ impl Shape {
     /// Whether `level`, which is not 3, has blocks.
     pub fn has_block(self, level: i8) -> bool {
         match self.granule {
-            12 => level >= 1 || (level == 0 && self.ds()),
-            14 => level == 2 || (level == 1 && self.ds()),
+            12 => level >= 1 || (level == 0 && self.ds),
+            14 => level == 2 || (level == 1 && self.ds),
             _ => level == 2 || (level == 1 && self.pa_bits == 52),
         }
     }

@@ -44,11 +44,11 @@ impl Machine {
         let Some(root) = root.filter(|_| granule == present.granule) else {
             return Err(violation(Rule::Unmodelled));
         };
-        let shape = Shape { va_bits, start: root, ..present };
+        let ds = value >> 32 & 1 == 1;
+        let shape = Shape { va_bits, start: root, ..present }.with_ds(ds);
         let shape = shape.with_updates(value & HA != 0, value & HD != 0).with_output(ps);
         let shape = shape.ok_or(violation(Rule::Unmodelled))?;
-        let ds = value >> 32 & 1 == 1;
-        if !(25..=52).contains(&va_bits) || !shape.has_root() || (granule < 16 && shape.ds() != ds) {
+        if !(25..=52).contains(&va_bits) || !shape.has_root() {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);

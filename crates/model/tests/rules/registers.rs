@@ -156,7 +156,10 @@ fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
     scene.zero(SPARE).ordered().write(0, Register::Ttbr0, SPARE).isb(0);
     scene
         .write(0, Register::Tcr, 12 | 16 << 16 | 0b10 << 30 | 0b101 << 32 | 1 << 59)
-        .breaks(Rule::Unmodelled);
+        .breaks(Rule::TranslationControl);
+    // Without DS 52 bits count as 48.
+    let mut scene = Scene::new(0, 1);
+    scene.write(0, Register::Tcr, 16 | 12 << 16 | 0b10 << 30 | 0b101 << 32).isb(0).settled().legal();
 }
 
 #[test]
