@@ -235,20 +235,41 @@ impl Recorder {
         self.touched = touched;
     }
 
-    /// Compares `frame` with memory. Hardware updates apart, a difference is an error of the
-    /// recorder, and is made good.
+    /// Compares `frame` with memory. What differs is made good. It was updated by hardware, written by
+    /// a device, or is an error of the recorder.
     fn compare(&mut self, frame: u64) {
+        /// What no instruction stores at once is a device's. The recorder sees what stores more: see
+        /// `unseen`.
+        const OF_DEVICE: usize = 64;
         let has_updates = self.cpus.iter().any(|cpu| cpu.registers.has_updates());
-        for (pa, before, now) in self.differing(frame) {
+        let mut differing = self.differing(frame);
+        for &(pa, _, now) in &differing {
             self.set_recorded(frame, pa, now);
-            if has_updates && before.is_some_and(|before| is_updated(before, now)) {
-                continue;
+        }
+        differing.retain(|&(_, before, now)| {
+            !(has_updates && before.is_some_and(|before| is_updated(before, now)))
+        });
+        for run in differing.chunk_by(|(pa, ..), (next, ..)| pa + 8 == *next) {
+            let [(first, before, now), ..] = *run else { continue };
+            if run.len() >= OF_DEVICE {
+                let len = 8 * run.len();
+                self.device_words += run.len();
+                self.note(&format!("a device wrote {len} bytes at {first:#x}, which is a table"));
+            } else {
+                self.differences += run.len() as u64;
+                let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
+                self.note(&format!(
+                    "the recorder missed a store: {first:#x} holds {now:#x}, recorded was {before}"
+                ));
             }
-            self.differences += 1;
-            let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
-            self.note(&format!("the recorder missed a store: {pa:#x} holds {now:#x}, recorded was {before}"));
-            self.relink(pa, None, Some(now));
-            self.put(Event::Store { cpu: self.observer(), pa, value: now, via: None }, None);
+            for &(pa, before, now) in run {
+                self.relink(pa, before, Some(now));
+            }
+            let words: Vec<_> = run.iter().map(|&(pa, _, now)| (pa, now)).collect();
+            let cpu = self.observer();
+            self.put_words(cpu, None, &words);
+            // Whoever waits for the device finds it there.
+            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
         }
     }
 
@@ -258,10 +279,13 @@ impl Recorder {
         for frame in self.frames.followed() {
             self.compare(frame);
         }
-        let summary = format!(
+        let mut summary = format!(
             "recorded: {} events, at most {} tables at a time, {} DSBs without effect, {} stores missed",
             self.events, self.frames.most, self.idle_barriers, self.differences
         );
+        if self.device_words > 0 {
+            summary += &format!(", {} words of tables written by devices", self.device_words);
+        }
         self.stream.put(&Record::Note(&summary));
         if self.started.is_some() {
             self.stream.put(&Record::End);

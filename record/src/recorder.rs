@@ -61,6 +61,8 @@ pub struct Recorder {
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
     pub(crate) differences: u64,
+    /// Words of tables that devices wrote.
+    pub(crate) device_words: usize,
     pub(crate) idle_barriers: u64,
     pub(crate) notes: usize,
 }
@@ -93,6 +95,7 @@ impl Recorder {
             actor: 0,
             events: 0,
             differences: 0,
+            device_words: 0,
             idle_barriers: 0,
             notes: 0,
         }
