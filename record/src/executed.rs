@@ -18,6 +18,9 @@ impl Recorder {
         if self.cpus[cpu].is_leaving {
             self.is_still_there(cpu, pc, own);
         }
+        if self.is_reset(cpu, own) {
+            self.reset(cpu, pc);
+        }
         self.actor = cpu;
         match instruction {
             Instruction::Dsb(Domain::Nsh, access) => {
@@ -43,10 +46,18 @@ impl Recorder {
             }
             Instruction::Write(system, rt) => self.write(cpu, pc, system, own.x(rt), own),
             Instruction::Call { is_smc } => {
-                /// PSCI's CPU_OFF.
+                /// PSCI's functions.
                 const CPU_OFF: u32 = 0x8400_0002;
-                if own.x(0) as u32 == CPU_OFF && Place::of(own).calls_firmware(is_smc) {
-                    self.left(cpu, pc);
+                const SYSTEM_RESET: u32 = 0x8400_0009;
+                const SYSTEM_RESET2: u32 = 0x8400_0012;
+                let function = own.x(0) as u32;
+                if Place::of(own).calls_firmware(is_smc) {
+                    // SYSTEM_RESET2 has a form with 64-bit arguments.
+                    match function & !(1 << 30) {
+                        CPU_OFF if function == CPU_OFF => self.left(cpu, pc),
+                        SYSTEM_RESET | SYSTEM_RESET2 if self.started.is_some() => self.reset(cpu, pc),
+                        _ => {}
+                    }
                 }
             }
             Instruction::Dmb(domain, access) => self.dmb(cpu, pc, domain, access),
@@ -68,8 +79,8 @@ impl Recorder {
             return;
         }
         self.is_privileged(cpu);
-        let [elr, spsr] = [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]]
-            [*regime as usize];
+        let [elr, spsr] =
+            [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]][*regime as usize];
         // A branch into the vectors changes neither.
         let Some(now) = own.system(elr).zip(own.system(spsr)) else { return };
         if self.cpus[cpu].exceptions[*regime as usize] != Some(now) {

@@ -13,6 +13,7 @@ mod qemu;
 mod recorder;
 mod regime;
 mod registers;
+mod reset;
 mod shape;
 mod stream;
 mod translate;

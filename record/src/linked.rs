@@ -25,7 +25,9 @@ impl Recorder {
             let frame = self.frames.of(pa);
             let len = self.frames.len();
             if !self.has_memory(frame, len) {
-                self.note(&format!("the table at {pa:#x} is in no memory that can be read: it is not followed"));
+                self.note(&format!(
+                    "the table at {pa:#x} is in no memory that can be read: it is not followed"
+                ));
                 continue;
             }
             if !self.frames.refer(pa, level, entries, shape) {
@@ -35,9 +37,12 @@ impl Recorder {
             let Some(state) = self.frames.get_mut(frame) else { continue };
             // What unordered stores left leads on as well.
             let first = ((pa - frame) / 8) as usize;
-            let content: Vec<u64> = state.recorded.iter().skip(first).take(entries).flatten().copied().collect();
+            let content: Vec<u64> =
+                state.recorded.iter().skip(first).take(entries).flatten().copied().collect();
             let below = content.iter().filter_map(|value| shape.table(level, *value));
-            open.extend(below.filter(|table| *table != frame).map(|table| (table, level + 1, shape.entries())));
+            open.extend(
+                below.filter(|table| *table != frame).map(|table| (table, level + 1, shape.entries())),
+            );
         }
         if is_recorded {
             let cpu = self.observer();

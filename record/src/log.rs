@@ -70,7 +70,7 @@ impl Log {
     pub fn store(&mut self, cpu: usize, pc: u64, pa: u64, value: u64) {
         if self.end() > self.fence
             && let Some(Entry { cpu: same, pc: at, did: Did::Store { pa: start, count, first, step } }) =
-            self.entries.last_mut()
+                self.entries.last_mut()
             && *same == cpu
             && *at == pc
             && pa == *start + 8 * u64::from(*count)
@@ -97,7 +97,8 @@ impl Log {
 
     /// Adds a DMB, if there is something that it orders.
     pub fn dmb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
-        let is_same = self.entries.last().is_some_and(|last| last.cpu == cpu && matches!(last.did, Did::Dmb(..)));
+        let is_same =
+            self.entries.last().is_some_and(|last| last.cpu == cpu && matches!(last.did, Did::Dmb(..)));
         if self.earliest[cpu].is_some() && !is_same {
             self.push(cpu, pc, Did::Dmb(domain, access));
             self.dmbs.push(self.end() - 1);
@@ -174,7 +175,9 @@ impl Log {
     /// with whether its order was passed on to `to`.
     pub fn unordered(&mut self, start: u64, len: u64, to: usize) -> Vec<(Entry, bool)> {
         for at in self.indexed.max(self.base)..self.end() {
-            if let Did::Store { pa, .. } | Did::Replaced { pa, .. } = self.entries[(at - self.base) as usize].did {
+            if let Did::Store { pa, .. } | Did::Replaced { pa, .. } =
+                self.entries[(at - self.base) as usize].did
+            {
                 self.pages.entry(pa >> 12).or_default().push(at);
             }
         }
@@ -207,7 +210,10 @@ mod tests {
     const FRAME: u64 = 0x4000_0000;
 
     fn stores(log: &mut Log, to: usize) -> Vec<(usize, bool)> {
-        log.unordered(FRAME, 0x1000, to).into_iter().map(|(entry, is_passed)| (entry.cpu, is_passed)).collect()
+        log.unordered(FRAME, 0x1000, to)
+            .into_iter()
+            .map(|(entry, is_passed)| (entry.cpu, is_passed))
+            .collect()
     }
 
     #[test]
@@ -237,7 +243,8 @@ mod tests {
             log.dmb(0, 0, Domain::Ish, Access::Stores);
             log.store(0, 4, pa, 1);
         }
-        let found: Vec<Did> = log.unordered(FRAME, 0x1000, 0).into_iter().map(|(entry, _)| entry.did).collect();
+        let found: Vec<Did> =
+            log.unordered(FRAME, 0x1000, 0).into_iter().map(|(entry, _)| entry.did).collect();
         let store = Did::Store { pa: FRAME, count: 1, first: 1, step: 0 };
         assert_eq!(found, [store, Did::Dmb(Domain::Ish, Access::Stores)]);
     }

@@ -46,7 +46,8 @@ impl Memory {
         for line in text.lines() {
             if let Some((start, len)) = line.strip_suffix(" rom").and_then(|rest| rest.split_once(' ')) {
                 let number = |digits| u64::from_str_radix(digits, 16).ok();
-                let range = number(start).zip(number(len)).filter(|(start, len)| start.checked_add(*len).is_some());
+                let range =
+                    number(start).zip(number(len)).filter(|(start, len)| start.checked_add(*len).is_some());
                 roms.push(range.ok_or_else(|| of(layout, &"not the lines that linmap writes"))?);
                 continue;
             }
@@ -93,8 +94,12 @@ impl Memory {
         if !self.roms.iter().any(is_rom) {
             return false;
         }
-        let Some(bytes) = (self.read)(pa, len).filter(|bytes| bytes.len() as u64 == len) else { return false };
-        let words = bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+        let Some(bytes) = (self.read)(pa, len).filter(|bytes| bytes.len() as u64 == len) else {
+            return false;
+        };
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| word.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
         self.rom.extend((pa..).step_by(8).zip(words));
         true
     }

@@ -158,7 +158,8 @@ pub unsafe fn read_memory(interface: Interface, pa: u64, len: usize) -> Option<V
                 None => false,
             },
         };
-        let bytes = is_read.then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize).to_vec());
+        let bytes =
+            is_read.then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize).to_vec());
         g_byte_array_unref(array);
         bytes
     }

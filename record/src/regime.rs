@@ -11,6 +11,10 @@ pub const REGIMES: usize = 3;
 /// The number of spaces.
 pub const SPACES: usize = 6;
 
+/// QEMU's names of SCTLR of each regime, of which a CPU has one.
+pub const SCTLR: [[&str; 2]; REGIMES] =
+    [["SCTLR_EL1", "SCTLR"], ["SCTLR_EL2", "SCTLR_EL2"], ["SCTLR_EL3", "SCTLR_EL3"]];
+
 /// The regime of a stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Regime {
@@ -37,13 +41,7 @@ impl Regime {
                 Some(Is::Ttbr1El2),
                 Some(Is::SctlrEl2),
             ],
-            Self::El3 => [
-                Some(Is::TcrEl3),
-                Some(Is::MairEl3),
-                Some(Is::Ttbr0El3),
-                None,
-                Some(Is::SctlrEl3),
-            ],
+            Self::El3 => [Some(Is::TcrEl3), Some(Is::MairEl3), Some(Is::Ttbr0El3), None, Some(Is::SctlrEl3)],
         }
     }
 }

@@ -6,7 +6,7 @@ use linmap_trace::{Event, Register};
 use crate::cpu::Registers;
 use crate::instruction::{Name, System};
 use crate::recorder::{CurrentCpu, Recorder};
-use crate::regime::{Place, Regime, Space, hcr};
+use crate::regime::{Place, Regime, SCTLR, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
 
@@ -251,8 +251,8 @@ impl Recorder {
     pub(crate) fn is_still_there(&mut self, cpu: usize, pc: u64, own: &dyn CurrentCpu) {
         self.cpus[cpu].is_leaving = false;
         self.cpus[cpu].registers.hcr = Place::of(own).hcr;
-        for (regime, name) in Regime::ALL.into_iter().zip(["SCTLR_EL1", "SCTLR_EL2", "SCTLR_EL3"]) {
-            let sctlr = own.system(name).unwrap_or(0);
+        for (regime, name) in Regime::ALL.into_iter().zip(SCTLR) {
+            let sctlr = name.iter().find_map(|name| own.system(name)).unwrap_or(0);
             self.cpus[cpu].registers.stage1[regime as usize].sctlr = sctlr;
             if sctlr & 1 == 1 && self.started.is_some() {
                 self.installed(cpu, pc, regime, false);

@@ -72,6 +72,17 @@ impl Code {
         self.store(0x0902_0010, REQUEST.to_be()).dsb()
     }
 
+    /// SYSTEM_RESET of PSCI, but not the second time.
+    fn reset_once(&mut self) -> &mut Self {
+        const IS_RESET: u64 = 0x4010_3000;
+        let mut reset = Self::default();
+        reset.store(IS_RESET, 1).set(0, 0x8400_0009).raw(0xd400_0002);
+        // LDR x1, [x2]; CBNZ x1, behind all that.
+        self.set(2, IS_RESET).raw(0xf940_0041).raw(0xb500_0001 | (reset.0.len() as u32 + 1) << 5);
+        self.0.extend(reset.0);
+        self
+    }
+
     /// SYSTEM_OFF of PSCI.
     fn off(&mut self) -> &mut Self {
         self.set(0, 0x8400_0008).raw(0xd400_0002).raw(0x1400_0000)
@@ -98,7 +109,7 @@ impl Code {
         let mut command = tool();
         command.args(["record", "--check", "--all", "--", "qemu-system-aarch64", "-display", "none"]);
         command.args("-monitor none -serial null -nic none -machine virt -cpu cortex-a72".split(' '));
-        command.arg("-no-reboot").arg("-bios").arg(file("flash", &self.flash()));
+        command.arg("-bios").arg(file("flash", &self.flash()));
         command.arg("-kernel").arg(file("kernel", kernel));
         let Output { status, stdout, stderr } = command.output().expect("linmap runs");
         (status.code(), [stdout, stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat())
@@ -136,4 +147,21 @@ fn what_a_device_writes_is_read_when_it_is_linked_and_is_no_missed_store() {
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("a device wrote 4096 bytes at 0x40101000, which is a table"), "{said}");
     assert!(said.contains(" 0 stores missed"), "{said}");
+}
+
+#[test]
+fn a_guest_that_resets_starts_anew_and_is_judged_on() {
+    let block = |nth: u64| 0x4000_0000 + (nth << 21) | LEAF;
+    // The first time ends with another block than the second begins with.
+    let mut code = Code::default();
+    code.store(LEVEL2 + 16, block(2)).mmu_on().store(LEVEL2 + 16, 0).dsb();
+    // TLBI VMALLE1.
+    code.raw(0xd508_871f).dsb().store(LEVEL2 + 16, block(1)).published().reset_once();
+    let (status, said) = Code(code.0.clone()).off().record(&[]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("note: the guest was reset"), "{said}");
+    assert!(said.contains(" 0 stores missed"), "{said}");
+    let (status, said) = code.store(LEVEL2 + 16, block(2)).published().off().record(&[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("output-address"), "{said}");
 }

@@ -51,7 +51,9 @@ fn rom(line: &str) -> Option<(u64, u64)> {
     let (range, rest) = line.split_once(" (prio ")?;
     let (_, kind) = rest.split_once(", ")?;
     let is_whole = |&(start, len): &(u64, u64)| (start | len) & 0xfff == 0;
-    (kind.starts_with("romd): ") || kind.starts_with("rom): ")).then(|| start_and_len(range))?.filter(is_whole)
+    (kind.starts_with("romd): ") || kind.starts_with("rom): "))
+        .then(|| start_and_len(range))?
+        .filter(is_whole)
 }
 
 fn hex(digits: &str) -> Option<u64> {

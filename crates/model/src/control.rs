@@ -127,7 +127,8 @@ impl Machine {
         }
         // The ASID becomes another.
         let id = |tcr: Option<Tcr>| tcr.map(|tcr| (tcr.names_by_ttbr1(), tcr.has_wide_ids()));
-        let is_renamed = id(before).unwrap_or((false, tcr.has_wide_ids())) != id(Some(tcr)).unwrap_or_default();
+        let is_renamed =
+            id(before).unwrap_or((false, tcr.has_wide_ids())) != id(Some(tcr)).unwrap_or_default();
         if is_renamed {
             self.retire_asleep(first)?;
             if !self.has_nothing_in(cpu, first) {

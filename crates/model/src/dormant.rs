@@ -56,12 +56,9 @@ impl Machine {
             Entry::Leaf(leaf) => leaf.global,
             Entry::Table(_) | Entry::Invalid => false,
         };
-        let gone = self
-            .cached
-            .of_mut(space)
-            .take(shape, 0, u64::MAX, |held| {
-                held.root == root && (what == Retired::All || !is_global(held.value, held.level))
-            });
+        let gone = self.cached.of_mut(space).take(shape, 0, u64::MAX, |held| {
+            held.root == root && (what == Retired::All || !is_global(held.value, held.level))
+        });
         for held in gone {
             self.release(root, held.level, held.va, held.value)?;
         }

@@ -229,11 +229,10 @@ impl Machine {
     /// The number of a root table. Roots are never forgotten: there are few, and records name them.
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
-        let same =
-            |root: &Root| {
-                (root.space, root.shape, root.table, root.id) == (space, shape, table, id)
-                    && root.retired.is_none()
-            };
+        let same = |root: &Root| {
+            (root.space, root.shape, root.table, root.id) == (space, shape, table, id)
+                && root.retired.is_none()
+        };
         if let Some(nth) = self.roots.iter().position(same) {
             return nth as u32;
         }
