@@ -79,8 +79,7 @@ impl Machine {
         let is_flat = space != Space::Stage2 && self.is_off(cpu, space);
         let first = if is_flat {
             let flat = Reached { allowed: Some(true), pa: va, value: 0 };
-            let shift = self.shapes[space.index()].granule;
-            Accesses { reached: vec![flat], fault: None, shift }
+            Accesses { reached: vec![flat], fault: None, shift: u64::BITS - 1 }
         } else {
             let outcomes = self.outcomes(cpu, space, va)?;
             self.reached(&outcomes, space, va, kind)
