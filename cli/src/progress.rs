@@ -29,3 +29,15 @@ pub fn of(what: &'static str, unit: &str, total: Option<u64>, verbosity: Verbosi
     bar.set_message(what);
     bar.with_elapsed(Duration::ZERO)
 }
+
+/// The progress of events that come from a running guest: how many, and how many a second. It is
+/// hidden as that of [`of`] is.
+pub fn live(what: &'static str, verbosity: Verbosity) -> ProgressBar {
+    let bar = of(what, "events", None, verbosity);
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} {human_pos} events {msg}, {per_sec}, {elapsed}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}

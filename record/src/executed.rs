@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use linmap_trace::binary::Record;
+use linmap_trace::binary::{Barrier, Record};
 use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiScope};
 
 use crate::instruction::Instruction;
@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
 use crate::regime::{Place, Regime, Space};
 use crate::registers::{halves, root_tables};
-use crate::tree::Tree;
+use crate::trees::Tree;
 
 impl Recorder {
     /// `cpu` is about to execute `instruction` at `pc`.
@@ -28,14 +28,18 @@ impl Recorder {
                 self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
             }
             Instruction::Dsb(domain, access) => self.dsb(cpu, pc, domain, access),
-            Instruction::Isb => self.synchronize(cpu, pc),
+            Instruction::Isb => {
+                if !self.synchronize(cpu, pc) {
+                    self.idle.count(pc, Barrier::Isb);
+                }
+            }
             Instruction::Eret => {
                 let el = Place::of(own).el;
                 if let Some(exception) = self.cpus[cpu].exceptions.get_mut(usize::from(el).wrapping_sub(1)) {
                     *exception = None;
                 }
                 self.returns(cpu, el, own);
-                self.synchronize(cpu, pc);
+                let _ = self.synchronize(cpu, pc);
             }
             Instruction::Tlbi(tlbi, rt) => {
                 let place = Place::of(own);
@@ -85,19 +89,24 @@ impl Recorder {
         let Some(now) = own.system(elr).zip(own.system(spsr)) else { return };
         if self.cpus[cpu].exceptions[*regime as usize] != Some(now) {
             self.cpus[cpu].exceptions[*regime as usize] = Some(now);
-            self.synchronize(cpu, pc);
+            let _ = self.synchronize(cpu, pc);
         }
     }
 
-    /// Context synchronization. It matters once after each change.
-    fn synchronize(&mut self, cpu: usize, pc: u64) {
+    /// Context synchronization. It matters once after each change. Returns whether it may have had
+    /// an effect.
+    fn synchronize(&mut self, cpu: usize, pc: u64) -> bool {
         self.cpus[cpu].is_unsynchronized = false;
-        if self.started.is_none() || self.cpus[cpu].synchronized == self.events {
-            return;
+        if self.started.is_none() {
+            return true;
+        }
+        if self.cpus[cpu].synchronized == self.events {
+            return false;
         }
         self.settle_unseen(None);
         self.put(Event::Isb { cpu }, Some(pc));
         self.cpus[cpu].synchronized = self.events;
+        true
     }
 
     fn dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
@@ -115,7 +124,7 @@ impl Recorder {
             return;
         }
         if !completes && !state.has_stores {
-            self.idle_barriers += 1;
+            self.idle.count(pc, Barrier::Dsb(domain, access));
             return;
         }
         if orders {
@@ -291,11 +300,14 @@ impl Recorder {
             self.compare(frame);
         }
         let mut summary = format!(
-            "recorded: {} events, at most {} tables at a time, {} DSBs without effect, {} stores missed",
-            self.events, self.frames.most, self.idle_barriers, self.differences
+            "recorded: {} events, at most {} tables at a time, {} stores missed",
+            self.events, self.frames.most, self.differences
         );
         if self.device_words > 0 {
             summary += &format!(", {} words of tables written by devices", self.device_words);
+        }
+        for idle in self.idle.take() {
+            self.stream.put(&Record::Idle(idle));
         }
         self.stream.put(&Record::Note(&summary));
         if self.started.is_some() {

@@ -4,6 +4,7 @@ mod cpu;
 mod current;
 mod executed;
 mod followed;
+mod idle;
 mod instruction;
 mod linked;
 mod log;
@@ -17,7 +18,7 @@ mod reset;
 mod shape;
 mod stream;
 mod translate;
-mod tree;
+mod trees;
 mod unseen;
 
 mod plugin;

@@ -30,6 +30,7 @@ impl Recorder {
                 ));
                 continue;
             }
+            self.leave_empty_trees(frame);
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;
             }

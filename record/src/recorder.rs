@@ -1,6 +1,6 @@
 //! What becomes of what the guest does: events of the trace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -9,13 +9,14 @@ use linmap_trace::{Event, Line, Recorded};
 
 use crate::cpu::Cpu;
 use crate::followed::{Frames, Standing, Table};
+use crate::idle::IdleBarriers;
 use crate::linked::Pending;
 use crate::log::Log;
 use crate::memory::{Memory, ReadRom};
 use crate::order::Released;
 use crate::shape::Shape;
 use crate::stream::Stream;
-use crate::tree::Tree;
+use crate::trees::Tree;
 use crate::unseen::Unseen;
 
 /// What the recorder reads of the CPU that executes.
@@ -44,7 +45,7 @@ pub struct Recorder {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) frames: Frames,
     /// Trees, and how they are read, whether some CPU walks them or not.
-    pub(crate) trees: HashMap<Tree, Shape>,
+    pub(crate) trees: BTreeMap<Tree, Shape>,
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
@@ -63,7 +64,8 @@ pub struct Recorder {
     pub(crate) differences: u64,
     /// Words of tables that devices wrote.
     pub(crate) device_words: usize,
-    pub(crate) idle_barriers: u64,
+    /// Barriers without effect.
+    pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
 }
 
@@ -86,7 +88,7 @@ impl Recorder {
             has_failed: false,
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
             frames: Frames::default(),
-            trees: HashMap::new(),
+            trees: BTreeMap::new(),
             touched: Vec::new(),
             pending: Vec::new(),
             log: Log::new(cpus),
@@ -96,7 +98,7 @@ impl Recorder {
             events: 0,
             differences: 0,
             device_words: 0,
-            idle_barriers: 0,
+            idle: IdleBarriers::default(),
             notes: 0,
         }
     }
@@ -208,6 +210,9 @@ impl Recorder {
     /// A word of a followed frame holds `value` from now on. Says whether it held another before.
     pub(crate) fn stored(&mut self, frame: u64, pa: u64, value: u64) -> bool {
         let at = ((pa - frame) / 8) as usize;
+        if value & 1 == 1 {
+            self.leave_empty_trees(frame);
+        }
         let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
         if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {

@@ -16,7 +16,7 @@ pub const SCTLR: [[&str; 2]; REGIMES] =
     [["SCTLR_EL1", "SCTLR"], ["SCTLR_EL2", "SCTLR_EL2"], ["SCTLR_EL3", "SCTLR_EL3"]];
 
 /// The regime of a stage 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Regime {
     /// EL1&0.
     El1,
@@ -47,7 +47,7 @@ impl Regime {
 }
 
 /// What one base register translates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Space {
     /// A half of stage 1: TTBR1's if `upper`.
     Half { regime: Regime, upper: bool },
@@ -56,6 +56,9 @@ pub enum Space {
 }
 
 impl Space {
+    /// The least.
+    pub const FIRST: Self = Self::Half { regime: Regime::El1, upper: false };
+
     pub const fn index(self) -> usize {
         match self {
             Self::Half { regime, upper } => 2 * regime as usize + upper as usize,

@@ -8,7 +8,7 @@ use crate::instruction::{Name, System};
 use crate::recorder::{CurrentCpu, Recorder};
 use crate::regime::{Place, Regime, SCTLR, Space, hcr};
 use crate::shape::Shape;
-use crate::tree::Tree;
+use crate::trees::Tree;
 
 /// The spaces of `regime`.
 pub(crate) fn halves(regime: Regime) -> [Space; 2] {
@@ -212,7 +212,7 @@ impl Recorder {
         let registers = self.cpus[cpu].registers;
         let tree = registers.shape(space).map(|shape| {
             let tree = Tree { space, root: shape.root(registers.base(space)), id: registers.id(space) };
-            let before = self.trees.insert(tree, shape);
+            let before = self.trees.get(&tree).copied();
             if before != Some(shape) {
                 if let Some(before) = before {
                     // By another size: what it leads to is read as tables of other levels.
@@ -223,6 +223,7 @@ impl Recorder {
                 for (table, entries) in root_tables(tree.root, shape) {
                     self.link(table, shape.start, entries, shape);
                 }
+                self.trees.insert(tree, shape);
             }
             tree
         });

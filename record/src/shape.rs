@@ -123,13 +123,13 @@ mod tests {
     #[test]
     fn the_root_of_stage_2_has_the_level_of_sl0_and_up_to_16_tables() {
         let shape = |vtcr| Shape::of_stage2(vtcr).map(|shape| (shape.start, shape.root_entries()));
-        // 4K: 40 bits from level 1 (two tables), 44 bits (16 tables), 48 bits from level 0.
+        // 4K: 40 bits from level 1 (two tables), 43 bits (16 tables), 48 bits from level 0.
         assert_eq!(shape(24 | 1 << 6), Some((1, 1024)));
-        assert_eq!(shape(20 | 1 << 6), Some((1, 8192)));
+        assert_eq!(shape(21 | 1 << 6), Some((1, 8192)));
         assert_eq!(shape(16 | 2 << 6), Some((0, 512)));
         assert_eq!(shape(16 | 1 << 6), None, "32 tables and more");
-        // 64K: 40 bits from level 2.
-        assert_eq!(shape(24 | 1 << 14), Some((3, 1 << 24)).filter(|_| false), "from level 3");
+        // 64K: 40 bits from level 2, and not from level 3.
+        assert_eq!(shape(24 | 1 << 14), None);
         assert_eq!(shape(24 | 1 << 14 | 1 << 6), Some((2, 2048)));
     }
 }

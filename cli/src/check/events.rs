@@ -9,7 +9,7 @@ use std::thread;
 use linmap_model::Config;
 use linmap_model::trace::casemate;
 use linmap_model::trace::text::Reader;
-use linmap_trace::binary::{Decoder, MAGIC, Record, VERSION};
+use linmap_trace::binary::{Decoder, Idle, MAGIC, Record, VERSION};
 use linmap_trace::{Line, Recorded};
 
 use super::input::Form;
@@ -34,6 +34,8 @@ pub enum Batch {
     Note(String),
     /// Where a CPU's vectors lie.
     Vectors(u64),
+    /// Barriers that were left out.
+    Idle(Idle),
     /// The trace can't be read from here on.
     Failed(Failure),
 }
@@ -287,6 +289,7 @@ impl Parser {
                 Record::End => return Ok(Parsed::End),
                 Record::Note(text) => self.say(Batch::Note(text.to_owned()))?,
                 Record::Vectors(va) => self.say(Batch::Vectors(va))?,
+                Record::Idle(idle) => self.say(Batch::Idle(idle))?,
                 Record::Line(line) => self.recorded(records, line)?,
             }
         }
@@ -407,6 +410,7 @@ mod tests {
                     Batch::Events(batch) => found.extend(batch),
                     Batch::Note(note) => panic!("{note}"),
                     Batch::Vectors(va) => panic!("{va:#x}"),
+                    Batch::Idle(idle) => panic!("{idle:?}"),
                     Batch::Failed(failure) => panic!("{failure}"),
                 }
             }
@@ -427,6 +431,7 @@ mod tests {
                 Batch::Events(events) => format!("{} events", events.len()),
                 Batch::Note(note) => note,
                 Batch::Vectors(va) => format!("vectors at {va:#x}"),
+                Batch::Idle(idle) => format!("{} idle at {:#x}", idle.count, idle.pc),
                 Batch::Failed(failure) => failure.to_string(),
             })
             .collect()
@@ -438,6 +443,7 @@ mod tests {
         let with = |rest: &[u8]| binary(&[&machine[..], rest].concat());
         assert_eq!(with(&[8, 8, 0]), ["2 CPUs", "2 events"]);
         assert_eq!(with(&[8, 18, 8]), ["2 CPUs", "vectors at 0x8", "1 events", CUT.unwrap()]);
+        assert_eq!(with(&[8, 22, 128, 4, 9]), ["2 CPUs", "9 idle at 0x4", "1 events", CUT.unwrap()]);
         assert_eq!(with(&[8, 0x48]), ["2 CPUs", "1 events", CUT.unwrap()]);
         assert_eq!(with(&[8, 0x93]), ["2 CPUs", "1 events", "record 4: 0x93 begins no record"]);
         assert_eq!(with(&[0x48, 2]), ["record 3: CPU 2: the machine has 2, numbered from 0"]);

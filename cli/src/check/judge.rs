@@ -1,16 +1,15 @@
 //! The verdict: every event run on the model, and each violation with the events that show it.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::path::Path;
-
-use linmap_model::{
-    Breadth, Chosen, Config, Event, Excerpt, Legal, Leniency, Machine, Resumed, Trace, Violation, Witness,
-};
+use indicatif::ProgressBar;
+use linmap_model::{Config, Legal, Leniency, Machine, Resumed, Violation};
 
 use super::events::{Batch, Events, Located};
+use super::found::{Counts, Found, Spot};
 use super::history::History;
 use super::input::{Form, Input};
+use super::shown::{self, Shown, Wanted};
+use super::tally::Tally;
+use super::trail::{Step, Trails};
 use crate::failure::Failure;
 use crate::output::Verbosity;
 use crate::progress;
@@ -29,34 +28,12 @@ pub struct Judged {
     pub found: Vec<Found>,
     /// The number of violations, of which not all may be in `found`.
     pub count: usize,
+    /// Where they are.
+    pub counts: Counts,
     /// What a reader of the verdict should know.
     pub notes: Vec<String>,
-    /// Where the vectors of a CPU lay last, if a recorder said so.
-    pub vectors: Option<u64>,
-}
-
-/// A violation, and what shows it.
-pub struct Found {
-    /// The violation.
-    pub violation: Violation,
-    /// The event that it is found at.
-    pub at: Located,
-    /// The events that show it, or why they are not to be had.
-    pub shown: Result<Shown, String>,
-}
-
-/// The fewest events that show a violation.
-pub struct Shown {
-    /// The events, in short.
-    pub witness: Witness,
-    /// The number of each in the trace; `None` for one that stands for others.
-    pub numbers: Vec<Option<usize>>,
-    /// Where each number is.
-    pub located: HashMap<usize, Located>,
-    /// TLBIs of other addresses that are left out.
-    pub left_out: usize,
-    /// The first event of the history, if earlier ones are summed up.
-    pub cut: Option<usize>,
+    /// What the trace has.
+    pub tally: Tally,
 }
 
 /// How to judge.
@@ -67,24 +44,38 @@ pub struct Options {
     pub all: bool,
     /// The events of a pipe that are kept.
     pub history: usize,
-    /// The most violations that are shown by their events.
+    /// The most violations that are shown by their events: of each rule at each instruction the
+    /// first.
     pub shown: usize,
     /// How much is said.
     pub verbosity: Verbosity,
+    /// The trace comes while it is recorded, which its user waits for.
+    pub is_live: bool,
 }
-
-/// The longest trace that is minimised as it is. In a longer one the events that may take part are
-/// chosen first, which shows the same by fewer events unless zeros have to stand for many.
-const WHOLE: usize = 1 << 10;
 
 /// The most notes that are kept.
 const MOST_NOTES: usize = 1000;
+/// The most violations that are kept one by one. All are counted.
+const MOST_FOUND: usize = 10_000;
 
-/// A violation whose events are still to be gathered.
+/// What was found so far.
+struct Judging<'a> {
+    options: &'a Options,
+    history: Option<History>,
+    trails: Trails,
+    tally: Tally,
+    found: Vec<Open>,
+    count: usize,
+    counts: Counts,
+    /// The violations whose events are still to be gathered.
+    wanted: Vec<Wanted>,
+}
+
+/// A violation that may still have to be shown.
 struct Open {
     violation: Violation,
     at: Located,
-    excerpts: Vec<Excerpt>,
+    trail: Vec<Step>,
     shown: Option<Result<Shown, String>>,
 }
 
@@ -94,42 +85,46 @@ struct Open {
 /// It can't be read, or isn't a trace.
 pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     let (name, form, again) = (input.name(), input.form(), input.again());
-    let bar = progress::of("judging", "bytes", input.len(), options.verbosity);
-    let mut history = again.is_none().then(|| History::new(options.history));
-    let events = Events::of(form, input.into_bytes());
-    let mut judged = Judged {
-        name,
-        form,
-        events: 0,
-        legal: None,
+    let bar = if options.is_live {
+        progress::live("recorded", options.verbosity)
+    } else {
+        progress::of("judging", "bytes", input.len(), options.verbosity)
+    };
+    let mut judging = Judging {
+        options,
+        history: again.is_none().then(|| History::new(options.history)),
+        trails: Trails::default(),
+        tally: Tally::default(),
         found: Vec::new(),
         count: 0,
-        notes: Vec::new(),
-        vectors: None,
+        counts: Counts::default(),
+        wanted: Vec::new(),
     };
+    let events = Events::of(form, input.into_bytes());
+    let mut notes = Vec::new();
     let mut machine = None;
-    let mut open = Vec::new();
-    let named = |failure: Failure| failure.of(&judged.name);
+    let named = |failure: Failure| failure.of(&name);
     while let Some(batch) = events.next() {
         match batch {
             Batch::Machine(config) => {
                 let config = Config { leniency: options.leniency, ..config };
                 machine = Some(Machine::new(&config).map_err(|error| named(error.into()))?);
             }
-            Batch::Note(note) if judged.notes.len() < MOST_NOTES => judged.notes.push(note),
+            Batch::Note(note) if notes.len() < MOST_NOTES => notes.push(note),
             Batch::Note(_) => {}
-            Batch::Vectors(va) => judged.vectors = Some(va),
+            Batch::Vectors(va) => judging.tally.vectors = Some(va),
+            Batch::Idle(idle) => judging.tally.add_idle(idle),
             Batch::Failed(failure) => return Err(named(failure)),
             Batch::Events(batch) => {
                 let Some(machine) = &mut machine else { continue };
-                let end = run(machine, &batch, &mut open, history.as_mut(), &mut judged.count, options);
-                bar.set_position(events.bytes());
+                let end = judging.run(machine, &batch);
+                judging.show(&bar, machine, &events);
                 events.emptied(batch);
                 match end {
                     None => {}
                     Some(End::First) => break,
                     Some(End::Stuck) => {
-                        judged.notes.insert(0, STUCK.to_owned());
+                        notes.insert(0, STUCK.to_owned());
                         break;
                     }
                 }
@@ -139,24 +134,27 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     drop(events);
     bar.finish_and_clear();
     let Some(machine) = machine else { return Err(named(Failure::new("no machine"))) };
-    judged.events = machine.events();
-    judged.legal = machine.verdict().ok().filter(|_| judged.count == 0);
-    let config = machine.config().clone();
+    let Judging { mut tally, mut found, count, counts, wanted, .. } = judging;
+    tally.settle();
+    let legal = machine.verdict().ok().filter(|_| count == 0);
+    let (events, config) = (machine.events(), machine.config().clone());
     // The tables are as large as all that follows.
     drop(machine);
-    if let Some(path) = again
-        && open.iter().any(|open| !open.excerpts.is_empty())
-    {
-        gather(&path, form, &config, &mut open, options)?;
+    if let Some(path) = again {
+        for (nth, shown) in shown::gather(&path, form, &config, wanted, options.verbosity)? {
+            if let Some(open) = found.get_mut(nth) {
+                open.shown = Some(shown);
+            }
+        }
     }
-    judged.found = open
+    let found = found
         .into_iter()
-        .map(|Open { violation, at, shown, .. }| {
-            let shown = shown.unwrap_or_else(|| Err("only the first violations are shown by events".into()));
-            Found { violation, at, shown }
+        .map(|Open { violation, at, trail, shown }| {
+            let shown = shown.unwrap_or_else(|| Err(NOT_FIRST.to_owned()));
+            Found { violation, at, shown, trail }
         })
         .collect();
-    Ok(judged)
+    Ok(Judged { name, form, events, legal, found, count, counts, notes, tally })
 }
 
 /// Why the rest of a trace is not judged.
@@ -167,168 +165,77 @@ enum End {
     Stuck,
 }
 
-/// Runs a batch. Returns why the rest is not to be judged, if so.
-fn run(
-    machine: &mut Machine,
-    batch: &[Located],
-    open: &mut Vec<Open>,
-    mut history: Option<&mut History>,
-    count: &mut usize,
-    options: &Options,
-) -> Option<End> {
-    for &located in batch {
-        if let Some(history) = &mut history {
-            history.push(located, machine);
-        }
-        let event = &located.recorded.event;
-        let mut judged = machine.step(event);
-        while let Err(violation) = judged {
-            *count += 1;
-            let mut found = Open { violation, at: located, excerpts: Vec::new(), shown: None };
-            if open.len() < options.shown {
-                let excerpts = Breadth::ALL.map(|breadth| machine.excerpt(&violation, breadth));
-                match &history {
-                    Some(history) => found.shown = Some(from_history(history, machine, excerpts, &violation)),
-                    None => found.excerpts.extend(excerpts),
+impl Judging<'_> {
+    /// Runs a batch. Returns why the rest is not to be judged, if so.
+    fn run(&mut self, machine: &mut Machine, batch: &[Located]) -> Option<End> {
+        for located in batch {
+            if let Some(history) = &mut self.history {
+                history.push(*located, machine);
+            }
+            self.tally.add(located, machine);
+            let event = &located.recorded.event;
+            let number = machine.events();
+            let mut judged = machine.step(event);
+            while let Err(violation) = judged {
+                self.violated(machine, violation, *located);
+                if !self.options.all {
+                    return Some(End::First);
                 }
+                judged = match machine.resume(event) {
+                    Resumed::Done => Ok(()),
+                    Resumed::Broken(violation) => Err(violation),
+                    Resumed::Stuck => return Some(End::Stuck),
+                };
             }
-            open.push(found);
-            if !options.all {
-                return Some(End::First);
+            self.trails.add(number, located);
+            self.tally.tables = self.tally.tables.max(machine.reachable_tables());
+        }
+        None
+    }
+
+    /// `machine` has found `violation` at an event.
+    fn violated(&mut self, machine: &Machine, violation: Violation, at: Located) {
+        self.count += 1;
+        let is_first = self.counts.add(violation.rule, Spot::of(&violation, &at));
+        if !is_first && self.found.len() >= MOST_FOUND {
+            return;
+        }
+        let nth = self.found.len();
+        let mut open = Open { violation, at, trail: Vec::new(), shown: None };
+        if is_first {
+            open.trail = self.trails.of(at.recorded.event.cpu());
+        }
+        let has_room = |made: usize| made < self.options.shown;
+        if is_first
+            && has_room(self.found.iter().filter(|open| open.shown.is_some()).count() + self.wanted.len())
+        {
+            let wanted = Wanted::of(nth, violation, machine);
+            match &self.history {
+                Some(history) => open.shown = Some(shown::from_history(history, machine, wanted)),
+                None => self.wanted.push(wanted),
             }
-            judged = match machine.resume(event) {
-                Resumed::Done => Ok(()),
-                Resumed::Broken(violation) => Err(violation),
-                Resumed::Stuck => return Some(End::Stuck),
-            };
+        }
+        self.found.push(open);
+    }
+
+    /// Shows how far the trace was judged.
+    fn show(&self, bar: &ProgressBar, machine: &Machine, events: &Events) {
+        if !self.options.is_live {
+            bar.set_position(events.bytes());
+            return;
+        }
+        bar.set_position(machine.events() as u64);
+        if self.count > 0 {
+            let plural = if self.count == 1 { "" } else { "s" };
+            bar.set_message(format!("recorded, {} violation{plural}", self.count));
         }
     }
-    None
-}
-
-/// What shows `violation` by the events of a pipe that are kept.
-fn from_history(
-    history: &History,
-    machine: &Machine,
-    excerpts: [Excerpt; 3],
-    violation: &Violation,
-) -> Result<Shown, String> {
-    let cut = Some(history.first()).filter(|first| *first > 0);
-    let found = excerpts.into_iter().find_map(|mut excerpt| {
-        let mut located = HashMap::new();
-        history.fill(&mut excerpt, machine, |number, at| {
-            located.insert(number, at);
-        });
-        shown(excerpt, machine.config(), violation, located, cut)
-    });
-    found.ok_or_else(|| match cut {
-        Some(first) => format!(
-            "the events from {first} on, which the history holds, do not show it by themselves: judge the \
-             trace as a file, or with a longer --history"
-        ),
-        None => UNSHOWN.to_owned(),
-    })
 }
 
 const STUCK: &str =
     "behind the last violation the trace is not judged: what that event means for the tables is not known";
 
-const UNSHOWN: &str = "the events that may take part do not show it by themselves";
-
-/// Reads the file again, up to the last violation to be shown, and gathers the events of each.
-fn gather(
-    path: &Path,
-    form: Form,
-    config: &Config,
-    open: &mut [Open],
-    options: &Options,
-) -> Result<(), Failure> {
-    let file = File::open(path).map_err(|error| Failure::from(error).of(path.display()))?;
-    let len = file.metadata().ok().map(|metadata| metadata.len());
-    let bar = progress::of("finding the events that show it", "bytes", len, options.verbosity);
-    let last = open.iter().filter(|open| !open.excerpts.is_empty()).map(|open| open.violation.event).max();
-    let last = last.unwrap_or(0);
-    let events = Events::of(form, Box::new(file));
-    // There may be many more that are not shown: they cost nothing here.
-    let mut wanted: Vec<_> = open
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, open)| !open.excerpts.is_empty())
-        .map(|(nth, open)| (nth, open, HashMap::new()))
-        .collect();
-    let mut whole = Vec::new();
-    let mut number = 0;
-    'file: while let Some(batch) = events.next() {
-        let Batch::Events(batch) = batch else { continue };
-        for &at in &batch {
-            if number > last {
-                break 'file;
-            }
-            for (_, open, located) in &mut wanted {
-                for excerpt in &mut open.excerpts {
-                    if number <= open.violation.event && excerpt.add(number, &at.recorded.event) {
-                        located.insert(number, at);
-                    }
-                }
-            }
-            if number < WHOLE {
-                whole.push(at);
-            }
-            number += 1;
-        }
-        bar.set_position(events.bytes());
-        events.emptied(batch);
-    }
-    bar.finish_and_clear();
-    for (nth, open, located) in wanted {
-        let excerpts = std::mem::take(&mut open.excerpts).into_iter();
-        let chosen = excerpts
-            .into_iter()
-            .find_map(|excerpt| shown(excerpt, config, &open.violation, located.clone(), None));
-        // What came before the first violation is legal, so that it shows it by itself.
-        let entire = (nth == 0 && open.violation.event < whole.len())
-            .then(|| entire(config, &whole[..=open.violation.event], &open.violation))
-            .flatten();
-        let found = match (entire, chosen) {
-            (Some(entire), Some(chosen)) if chosen.numbers.len() < entire.numbers.len() => Some(chosen),
-            (entire, chosen) => entire.or(chosen),
-        };
-        open.shown = Some(found.ok_or_else(|| UNSHOWN.to_owned()));
-    }
-    Ok(())
-}
-
-/// What shows `violation` by all events up to it.
-fn entire(config: &Config, events: &[Located], violation: &Violation) -> Option<Shown> {
-    let trace = Trace {
-        config: config.clone(),
-        events: events.iter().map(|located| located.recorded.event).collect::<Vec<Event>>(),
-    };
-    let witness = trace.witness().ok()??;
-    if !witness.violation.same_mistake(violation) {
-        return None;
-    }
-    let numbers: Vec<_> = witness.numbers.iter().copied().map(Some).collect();
-    let located = numbers.iter().flatten().map(|&number| (number, events[number])).collect();
-    Some(Shown { witness, numbers, located, left_out: 0, cut: None })
-}
-
-/// What shows `violation` by the events of `excerpt`, if they do.
-fn shown(
-    excerpt: Excerpt,
-    config: &Config,
-    violation: &Violation,
-    located: HashMap<usize, Located>,
-    cut: Option<usize>,
-) -> Option<Shown> {
-    let Chosen { trace, numbers, shown, left_out } = excerpt.finish(config);
-    let witness = trace.witness_with(&shown).ok()??;
-    if !witness.violation.same_mistake(violation) {
-        return None;
-    }
-    let numbers = witness.numbers.iter().map(|&nth| numbers.get(nth).copied().flatten()).collect();
-    Some(Shown { witness, numbers, located, left_out, cut })
-}
+const NOT_FIRST: &str = "of each rule the first at an instruction is shown by events, and 16 in all";
 
 #[cfg(test)]
 mod tests {
@@ -359,8 +266,14 @@ mod tests {
     }
 
     fn piped(bytes: &[u8], history: usize) -> Result<Judged, Failure> {
-        let options =
-            Options { leniency: Leniency::Strict, all: true, history, shown: 4, verbosity: Verbosity::Quiet };
+        let options = Options {
+            leniency: Leniency::Strict,
+            all: true,
+            history,
+            shown: 4,
+            verbosity: Verbosity::Quiet,
+            is_live: false,
+        };
         judge(Input::of(None, None, Box::new(Cursor::new(bytes.to_vec())))?, &options)
     }
 

@@ -6,23 +6,31 @@
 
 mod events;
 mod explain;
+mod form;
+mod found;
 mod history;
 mod input;
 mod json;
 mod judge;
+mod names;
 mod report;
+mod shown;
+mod summary;
+mod tally;
+mod trail;
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use linmap_model::Leniency;
 
 use crate::failure::Failure;
 use crate::outcome::Outcome;
-use crate::output::Output;
+use crate::output::{Output, Verbosity};
 use crate::symbols::{self, Symbols};
 use input::Input;
 use judge::{Judged, Options};
+use names::Names;
 
 /// Examples of `linmap check`.
 pub const HELP: &str = "\
@@ -53,9 +61,9 @@ pub struct CheckArgs {
     /// Name the instructions by the kernel's ELF file, System.map or Image
     #[arg(long, value_name = "FILE")]
     symbols: Option<PathBuf>,
-    /// Where the kernel's first byte (`_text`) lies when it runs, if not at its link address:
-    /// shifted by KASLR, or its physical address while it runs 1:1. May be given several times.
-    /// What `linmap record` recorded says where Linux runs after KASLR
+    /// Where the kernel's first byte (`_text`) lies when it runs: needed where it is not found by
+    /// its instructions, as with a System.map or in a trace of a few events. May be given several
+    /// times: behind KASLR, and at its physical address while it runs 1:1
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = parse_address)]
     symbols_base: Vec<u64>,
     /// How many of the last events of a pipe are kept to show a violation by
@@ -98,31 +106,54 @@ pub struct Judging<'a> {
     pub all: bool,
     /// What is taken beyond the architecture's text.
     pub leniency: Leniency,
-    /// The file that names instructions.
-    pub symbols: Option<&'a Path>,
-    /// Where the kernel's first byte lies.
+    /// Prints JSON.
+    pub json: bool,
+    /// Shows progress while the guest runs.
+    pub has_progress: bool,
+    /// What names instructions.
+    pub symbols: Option<Symbols>,
+    /// Where the kernel's first byte lies, beside where it is found.
     pub symbols_base: &'a [u64],
 }
 
 /// Judges `trace` as it comes.
 pub fn live(
-    judging: &Judging<'_>,
+    judging: Judging<'_>,
     trace: Box<dyn Read + Send>,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let names = judging.symbols.map(symbols::open).transpose()?;
     let input = Input::of(Some(judging.name.into()), None, trace)?;
+    let verbosity = output.verbosity();
     let options = Options {
         leniency: judging.leniency,
         all: judging.all,
         history: HISTORY,
-        shown: SHOWN,
-        verbosity: output.verbosity(),
+        shown: shown(verbosity),
+        verbosity: if judging.has_progress { verbosity } else { Verbosity::Quiet },
+        is_live: true,
     };
-    let judged = judge::judge(input, &options)?;
-    let names = names.map(|names| names.run_at(judging.symbols_base, judged.vectors)).transpose()?;
-    say(&judged, names.as_ref(), Form::Text { all: judging.all }, output)
+    let mut judged = judge::judge(input, &options)?;
+    let names = names(judging.symbols, judging.symbols_base, &mut judged);
+    let form = if judging.json { Form::Json } else { Form::Text { all: judging.all } };
+    say(&judged, &names, form, output)
 }
+
+/// How many violations are shown by their events: finding these takes a moment each.
+fn shown(verbosity: Verbosity) -> usize {
+    if verbosity == Verbosity::Quiet { 0 } else { SHOWN }
+}
+
+/// The names of instructions by `symbols`, where the kernel ran.
+fn names(symbols: Option<Symbols>, places: &[u64], judged: &mut Judged) -> Names {
+    let names = Names::from(symbols.map(|symbols| symbols.run_at(places, judged.tally.ran())));
+    if names.has_functions() && names.places().is_empty() {
+        judged.notes.insert(0, UNPLACED.to_owned());
+    }
+    names
+}
+
+const UNPLACED: &str = "no instruction is named: where the kernel ran is not found by its instructions, and \
+     its file does not say where it is linked; give --symbols-base, the address of _text when it runs";
 
 /// How a verdict is printed.
 enum Form {
@@ -131,19 +162,10 @@ enum Form {
 }
 
 /// Prints the verdict.
-fn say(
-    judged: &Judged,
-    names: Option<&Symbols>,
-    form: Form,
-    output: &mut Output,
-) -> Result<Outcome, Failure> {
-    let place = |pc: u64| match names {
-        Some(names) => names.place(pc),
-        None => format!("{pc:#x}"),
-    };
+fn say(judged: &Judged, names: &Names, form: Form, output: &mut Output) -> Result<Outcome, Failure> {
     match form {
-        Form::Json => output.line(format_args!("{:#}", json::value(judged, &place)))?,
-        Form::Text { all } => report::print(judged, all, &place, output)?,
+        Form::Json => output.line(format_args!("{:#}", json::value(judged, names)))?,
+        Form::Text { all } => report::print(judged, all, names, output)?,
     }
     Ok(if judged.legal.is_some() { Outcome::Good } else { Outcome::Bad })
 }
@@ -151,16 +173,18 @@ fn say(
 /// `linmap check`.
 pub fn run(arguments: &CheckArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let input = Input::open(&arguments.trace)?;
+    let verbosity = output.verbosity();
     let options = Options {
         leniency: leniency(arguments.strict),
         all: arguments.all,
         history: arguments.history,
-        shown: SHOWN,
-        verbosity: output.verbosity(),
+        shown: shown(verbosity),
+        verbosity,
+        is_live: false,
     };
-    let names = arguments.symbols.as_ref().map(|file| symbols::open(file)).transpose()?;
-    let judged = judge::judge(input, &options)?;
-    let names = names.map(|names| names.run_at(&arguments.symbols_base, judged.vectors)).transpose()?;
+    let symbols = arguments.symbols.as_ref().map(|file| symbols::open(file)).transpose()?;
+    let mut judged = judge::judge(input, &options)?;
+    let names = names(symbols, &arguments.symbols_base, &mut judged);
     let form = if arguments.json { Form::Json } else { Form::Text { all: arguments.all } };
-    say(&judged, names.as_ref(), form, output)
+    say(&judged, &names, form, output)
 }

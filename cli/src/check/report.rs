@@ -1,12 +1,17 @@
 //! The verdict as text.
 
-use std::collections::BTreeMap;
-
 use anstyle::{AnsiColor, Style};
 use linmap_model::Missed;
 
 use super::explain::{arm, rule_name, sentence};
-use super::judge::{Found, Judged, Shown};
+use super::form;
+use super::found::{Found, Group, groups};
+use super::input::Form;
+use super::judge::Judged;
+use super::names::Names;
+use super::shown::Shown;
+use super::summary::{Summary, Unneeded};
+use super::trail::runs;
 use crate::failure::Failure;
 use crate::output::{Output, Verbosity};
 
@@ -15,13 +20,20 @@ const ILLEGAL: Style = AnsiColor::Red.on_default().bold();
 const MARK: Style = Style::new().bold();
 const WHY: Style = AnsiColor::Yellow.on_default();
 
-/// Prints `judged`. `place` says where the instruction at an address is.
-pub fn print(
-    judged: &Judged,
-    all: bool,
-    place: &dyn Fn(u64) -> String,
-    output: &mut Output,
-) -> Result<(), Failure> {
+/// The most notes, runs before a violation, and functions of a kind that are printed; all with -v.
+const MOST_NOTES: usize = 8;
+const MOST_RUNS: usize = 8;
+const MOST_ROWS: usize = 8;
+/// The most events that are named of a group.
+const MOST_NEXT: usize = 6;
+
+/// `most`, or all if the user wants to know everything.
+fn at_most(most: usize, output: &Output) -> usize {
+    if output.verbosity() == Verbosity::Verbose { usize::MAX } else { most }
+}
+
+/// Prints `judged`.
+pub fn print(judged: &Judged, all: bool, names: &Names, output: &mut Output) -> Result<(), Failure> {
     let Judged { name, events, legal, found, .. } = judged;
     match legal {
         Some(legal) => {
@@ -38,28 +50,43 @@ pub fn print(
         }
         None => output.line(format_args!("{name}: {ILLEGAL}illegal{ILLEGAL:#}"))?,
     }
-    for found in found {
-        one(found, place, output)?;
+    for group in groups(found, &judged.counts, names) {
+        one(group.first, names, output)?;
+        next(&group, output)?;
+    }
+    // A recorded trace is of a whole guest, whose user wants to know what it did.
+    let is_whole = judged.form == Form::Binary && (all || legal.is_some());
+    if output.verbosity() == Verbosity::Verbose || output.verbosity() == Verbosity::Normal && is_whole {
+        summary(judged, names, output)?;
     }
     if all && !found.is_empty() {
-        counts(found, place, output)?;
+        counts(judged, names, output)?;
     }
     if output.verbosity() >= Verbosity::Normal {
-        let most = if output.verbosity() == Verbosity::Verbose { usize::MAX } else { 8 };
-        for note in judged.notes.iter().take(most) {
-            output.line(format_args!("note: {note}"))?;
-        }
-        if judged.notes.len() > most {
-            output.line(format_args!("note: {} more notes, shown with -v", judged.notes.len() - most))?;
-        }
+        notes(judged, names, output)?;
     }
     Ok(())
 }
 
-fn one(found: &Found, place: &dyn Fn(u64) -> String, output: &mut Output) -> Result<(), Failure> {
-    let Found { violation, at, shown } = found;
+fn notes(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let most = at_most(MOST_NOTES, output);
+    for note in judged.notes.iter().take(most) {
+        output.line(format_args!("note: {note}"))?;
+    }
+    if judged.notes.len() > most {
+        output.line(format_args!("note: {} more notes, shown with -v", judged.notes.len() - most))?;
+    }
+    if output.verbosity() == Verbosity::Verbose && !names.places().is_empty() {
+        let places: Vec<String> = names.places().iter().map(|place| format!("{place:#x}")).collect();
+        output.line(format_args!("note: the kernel's first byte is at {}", places.join(" and ")))?;
+    }
+    Ok(())
+}
+
+fn one(found: &Found, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let Found { violation, at, shown, .. } = found;
     let line = if at.line > 0 { format!(", line {}", at.line) } else { String::new() };
-    let pc = at.recorded.pc.map_or(String::new(), |pc| format!(", at {}", place(pc)));
+    let pc = at.recorded.pc.map_or(String::new(), |pc| format!(", at {}", names.place(pc)));
     let arm = arm(violation.rule).map_or(String::new(), |arm| format!(" ({arm})"));
     output.line(format_args!("event {}{line}{pc}: {}{arm}", violation.event, rule_name(violation.rule)))?;
     output.line(format_args!("  {}", sentence(violation, &at.recorded.event)))?;
@@ -67,12 +94,55 @@ fn one(found: &Found, place: &dyn Fn(u64) -> String, output: &mut Output) -> Res
         return Ok(());
     }
     match shown {
-        Ok(shown) => witness(shown, place, output),
-        Err(why) => output.line(format_args!("  not shown by events: {why}")),
+        Ok(shown) => witness(shown, names, output)?,
+        Err(why) => output.line(format_args!("  not shown by events: {why}"))?,
     }
+    trail(found, names, output)
 }
 
-fn witness(shown: &Shown, place: &dyn Fn(u64) -> String, output: &mut Output) -> Result<(), Failure> {
+/// What the CPU did last, by function. Where no instruction is known the events above say as much.
+fn trail(found: &Found, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let Some(pc) = found.at.recorded.pc else { return Ok(()) };
+    let function = |pc| names.function(pc);
+    let before = runs(&found.trail, &function, at_most(MOST_RUNS, output));
+    if before.is_empty() {
+        return Ok(());
+    }
+    let cpu = found.at.recorded.event.cpu().unwrap_or(0);
+    output.line(format_args!("  what CPU {cpu} did before, by function:"))?;
+    let own = names.function(pc);
+    let width = before.iter().map(|run| run.function.len()).max().unwrap_or(0).max(own.len()).min(48);
+    let digits = 2 * found.violation.event.to_string().len() + 1;
+    for run in &before {
+        let (first, last) = run.events;
+        let events = if first == last { format!("{last}") } else { format!("{first}-{last}") };
+        output.line(format_args!("    {events:>digits$}  {:width$}  {}", run.function, run.did))?;
+    }
+    let (event, did) = (found.violation.event, form::Form::of(&found.at.recorded.event));
+    output.line(format_args!("  {MARK}> {event:>digits$}  {own:width$}  {did}{MARK:#}"))
+}
+
+/// The other violations of a group.
+fn next(group: &Group<'_>, output: &mut Output) -> Result<(), Failure> {
+    let more = group.count.saturating_sub(1);
+    if more == 0 {
+        return Ok(());
+    }
+    let most = at_most(MOST_NEXT, output);
+    let mut events: Vec<String> = group.next.iter().take(most).map(ToString::to_string).collect();
+    if (events.len() as u64) < more {
+        events.push("…".to_owned());
+    }
+    let plural = if events.len() == 1 { "event" } else { "events" };
+    output.line(format_args!(
+        "  and {more} more of {} in {}: {plural} {}",
+        group.rule,
+        group.function,
+        events.join(", ")
+    ))
+}
+
+fn witness(shown: &Shown, names: &Names, output: &mut Output) -> Result<(), Failure> {
     let Shown { witness, numbers, located, cut, .. } = shown;
     if let Some(first) = cut {
         output.line(format_args!(
@@ -86,7 +156,7 @@ fn witness(shown: &Shown, place: &dyn Fn(u64) -> String, output: &mut Output) ->
     for (nth, line) in lines.iter().enumerate() {
         let number = numbers.get(nth).copied().flatten();
         let pc = number.and_then(|number| located.get(&number)?.recorded.pc);
-        let pc = pc.map_or(String::new(), |pc| format!(" {}", place(pc)));
+        let pc = pc.map_or(String::new(), |pc| format!(" {}", names.place(pc)));
         let note = witness.notes.get(nth).cloned().flatten();
         let missed = witness.missed.iter().find(|Missed { event, .. }| *event == nth);
         let missed = missed.map(|missed| format!("{WHY}misses: {}{WHY:#}", missed.why));
@@ -109,25 +179,53 @@ fn witness(shown: &Shown, place: &dyn Fn(u64) -> String, output: &mut Output) ->
 }
 
 /// The number of violations of each rule at each place.
-pub fn by_place(found: &[Found], place: &dyn Fn(u64) -> String) -> BTreeMap<(String, String), usize> {
-    let mut counts = BTreeMap::new();
-    for Found { violation, at, .. } in found {
-        let place = match (at.recorded.pc, violation.va, violation.pa) {
-            (Some(pc), ..) => place(pc),
-            (None, Some(va), _) => format!("{va:#x}"),
-            (None, None, Some(pa)) => format!("physical {pa:#x}"),
-            (None, None, None) => "no address".to_owned(),
-        };
-        *counts.entry((rule_name(violation.rule), place)).or_insert(0) += 1;
-    }
-    counts
-}
-
-fn counts(found: &[Found], place: &dyn Fn(u64) -> String, output: &mut Output) -> Result<(), Failure> {
-    let counts = by_place(found, place);
+fn counts(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let counts = judged.counts.by_place(names);
     let width = counts.keys().map(|(rule, _)| rule.len()).max().unwrap_or(0);
     for ((rule, place), count) in counts {
         output.line(format_args!("{count:>6}  {rule:width$}  {place}"))?;
+    }
+    Ok(())
+}
+
+fn summary(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let Summary { tables, stores, found, tlbis, dsbs, isbs, writes, unneeded } =
+        Summary::of(&judged.tally, names);
+    output.line("summary:")?;
+    let mut line = |what: &str, count: u64, forms: &[(String, u64)]| {
+        let forms: Vec<String> = forms.iter().map(|(form, count)| format!("{form} {count}")).collect();
+        let text = format!("  {what:<15} {count:>9}  {}", forms.join(", "));
+        output.line(text.trim_end())
+    };
+    let sum = |forms: &[(String, u64)]| forms.iter().map(|(_, count)| count).sum();
+    line("events", judged.events as u64, &[])?;
+    line("tables", tables as u64, &[])?;
+    line("stores", stores, &[])?;
+    if found > 0 {
+        line("found in tables", found, &[])?;
+    }
+    line("TLBIs", sum(&tlbis), &tlbis)?;
+    line("DSBs", sum(&dsbs), &dsbs)?;
+    line("ISBs", isbs, &[])?;
+    line("register writes", sum(&writes), &writes)?;
+    for Unneeded { kind, count, of, rows, elsewhere } in &unneeded {
+        output.line(format_args!("{}: {count} of {of}", kind.text()))?;
+        let most = at_most(MOST_ROWS, output);
+        let width = rows.iter().take(most).map(|row| row.form.len()).max().unwrap_or(0);
+        for row in rows.iter().take(most) {
+            output.line(format_args!(
+                "  {:>9} of {:<9}  {:width$}  {}",
+                row.count, row.of, row.form, row.function
+            ))?;
+        }
+        if rows.len() > most {
+            let (functions, count) =
+                (rows.len() - most, rows.iter().skip(most).map(|row| row.count).sum::<u64>());
+            output.line(format_args!("  {count:>9}  in {functions} more functions, shown with -v"))?;
+        }
+        if *elsewhere > 0 {
+            output.line(format_args!("  {elsewhere:>9}  in functions that edit no table"))?;
+        }
     }
     Ok(())
 }

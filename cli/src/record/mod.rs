@@ -5,6 +5,7 @@
 //! through a socket while the guest runs.
 
 mod command_line;
+mod kernel;
 mod layout;
 mod monitor;
 mod tee;
@@ -33,8 +34,8 @@ QEMU is started as given, with what the recorder needs added: the plugin, memory
 and one thread for all CPUs. QEMU 10 or 11 is needed.
 
 Examples:
-  linmap record --check --symbols Image -- qemu-system-aarch64 -machine virt -cpu cortex-a72 \\
-      -m 1G -nographic -kernel Image
+  linmap record --check -- qemu-system-aarch64 -machine virt -cpu cortex-a72 -m 1G -nographic \\
+      -no-reboot -kernel Image -append 'panic=-1 console=ttyAMA0'
   linmap record --out boot.trace -- qemu-system-aarch64 -machine virt -m 1G -kernel Image
   linmap check --all boot.trace
 
@@ -54,10 +55,14 @@ pub struct RecordArgs {
     /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
     #[arg(long, requires = "check")]
     strict: bool,
-    /// Name the instructions by the kernel's ELF file, System.map or Image
+    /// Print JSON
+    #[arg(long, requires = "check")]
+    json: bool,
+    /// Name the instructions by this ELF file, System.map or Image [default: what -kernel names]
     #[arg(long, value_name = "FILE", requires = "check")]
     symbols: Option<PathBuf>,
-    /// Where the kernel's first byte lies while it runs 1:1; behind KASLR it is found
+    /// Where the kernel's first byte lies when it runs: needed where it is not found by its
+    /// instructions, as with a System.map
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = check::parse_address)]
     symbols_base: Vec<u64>,
     /// The recorder's plugin [default: beside this program, or in ../lib]
@@ -75,6 +80,8 @@ const PLUGIN: &str = "liblinmap_record.so";
 pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failure> {
     let plugin = plugin(arguments.plugin.as_deref())?;
     let line = CommandLine::of(&arguments.qemu)?;
+    let symbols =
+        if arguments.check { kernel::symbols(arguments.symbols.as_deref(), &arguments.qemu)? } else { None };
     let interface = version::interface(&line.program)?;
     let out = arguments.out.as_ref().map(|path| {
         File::create(path)
@@ -109,10 +116,12 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
             name: "the guest",
             all: arguments.all,
             leniency: check::leniency(arguments.strict),
-            symbols: arguments.symbols.as_deref(),
+            json: arguments.json,
+            has_progress: !kernel::has_terminal(&arguments.qemu),
+            symbols,
             symbols_base: &arguments.symbols_base,
         };
-        check::live(&judging, Box::new(bytes.reader()?), output)
+        check::live(judging, Box::new(bytes.reader()?), output)
     } else {
         Ok(Outcome::Good)
     };

@@ -1,10 +1,10 @@
 //! Symbols of an ELF file.
 
 use object::read::elf::ElfFile64;
-use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{LittleEndian, Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SymbolKind};
 use rustc_demangle::demangle;
 
-use super::table::Symbols;
+use super::table::{Rank, Symbols};
 use crate::failure::Failure;
 
 /// The code symbols of the ELF file `file`, with Rust's names as they are written.
@@ -19,7 +19,7 @@ pub fn symbols(file: &[u8]) -> Result<Symbols, Failure> {
             && symbol.is_definition() | (symbol.kind() == SymbolKind::Label || is_label(&symbol))
             && !matches!(symbol.kind(), SymbolKind::File | SymbolKind::Section | SymbolKind::Tls)
         {
-            symbols.add(symbol.address(), &format!("{:#}", demangle(name)));
+            symbols.add(symbol.address(), rank(&symbol), &format!("{:#}", demangle(name)));
         }
     }
     if symbols.len() == 0 {
@@ -27,8 +27,23 @@ pub fn symbols(file: &[u8]) -> Result<Symbols, Failure> {
             Failure::new("an ELF file without symbols").hint("it was stripped: give the one with symbols")
         );
     }
+    for section in elf.sections().filter(|section| section.kind() == SectionKind::Text) {
+        // A section that can't be read names nothing, and the symbols are there all the same.
+        if let Ok(bytes) = section.data() {
+            symbols.code.add(section.address(), bytes);
+        }
+    }
     let first = elf.segments().map(|segment| segment.address()).min();
     symbols.finish(first)
+}
+
+fn rank<'a>(symbol: &impl ObjectSymbol<'a>) -> Rank {
+    match symbol.kind() {
+        SymbolKind::Text if symbol.is_weak() => Rank::Weak,
+        SymbolKind::Text if symbol.is_local() => Rank::Local,
+        SymbolKind::Text => Rank::Global,
+        _ => Rank::Other,
+    }
 }
 
 /// Whether an assembler's label, which has no type.

@@ -3,7 +3,7 @@
 use linmap_kexec::{KernelFile, UnpackError};
 
 use super::kallsyms::Kallsyms;
-use super::table::{LIMIT, Symbols};
+use super::table::{LIMIT, Rank, Symbols};
 use crate::failure::Failure;
 
 /// The symbols of the kernel in `file`.
@@ -25,10 +25,11 @@ pub fn symbols(file: &[u8]) -> Result<Symbols, Failure> {
     let mut symbols = Symbols::default();
     kallsyms.each(|offset, kind, name| {
         if !kind.eq_ignore_ascii_case(&'a') {
-            symbols.add(first.unwrap_or(0).wrapping_add(offset), name);
+            symbols.add(first.unwrap_or(0).wrapping_add(offset), Rank::of(kind), name);
         }
     });
     symbols.is_linked = first.is_some();
+    symbols.code.add(first.unwrap_or(0), &image);
     symbols.finish(first)
 }
 

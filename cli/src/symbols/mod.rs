@@ -2,11 +2,12 @@
 //! its Image.
 //!
 //! A kernel may run elsewhere than it is linked: shifted by KASLR, and at physical addresses while
-//! it is mapped 1:1. So each place of its first byte that the user gives is tried, in order, and
-//! the link address last.
+//! it is mapped 1:1. Where it ran is found by its instructions; the user may name more places.
 
+mod code;
 mod elf;
 mod image;
+mod instruction;
 mod kallsyms;
 mod system_map;
 mod table;
@@ -19,7 +20,8 @@ use crate::failure::Failure;
 use crate::file_kind::FileKind;
 use table::LIMIT;
 
-pub use table::Symbols;
+pub use instruction::Instruction;
+pub use table::{Place, Ran, Symbols};
 
 /// Reads the symbols in the file at `path`. Where the kernel runs is for [`Symbols::run_at`].
 ///

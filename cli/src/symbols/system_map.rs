@@ -1,6 +1,6 @@
 //! Symbols of a System.map: lines of address, type and name.
 
-use super::table::Symbols;
+use super::table::{Rank, Symbols};
 use crate::failure::Failure;
 
 /// The symbols in the lines of `file`.
@@ -24,7 +24,7 @@ pub fn symbols(file: &[u8]) -> Result<Symbols, Failure> {
         }
         // Absolute values are no addresses.
         if !kind.eq_ignore_ascii_case("a") {
-            symbols.add(address, name);
+            symbols.add(address, Rank::of(kind.chars().next().unwrap_or(' ')), name);
         }
     }
     symbols.finish(None)

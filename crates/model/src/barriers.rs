@@ -116,13 +116,18 @@ impl Machine {
     }
 
     pub(crate) fn tlbi(&mut self, cpu: usize, tlbi: Tlbi, operand: u64) {
+        let scope = self.scope_of(cpu, tlbi, operand);
+        self.cpus[cpu].tlbis.push((scope, self.now));
+    }
+
+    /// What `tlbi` reaches when `cpu` issues it.
+    pub(crate) fn scope_of(&self, cpu: usize, tlbi: Tlbi, operand: u64) -> Scope {
         // Until an ISB a VTTBR that was just written may not be the current one.
         let mut vmids =
             self.cpus[cpu].walks[Space::Stage2.index()].iter().map(|root| self.roots[*root as usize].id);
         let first = vmids.next().unwrap_or(0);
         let vmid = vmids.all(|vmid| vmid == first).then_some(first);
         let context = Context { is_host: self.is_host(cpu), vmid };
-        let scope = Scope::of(tlbi, operand, &self.shapes, context);
-        self.cpus[cpu].tlbis.push((scope, self.now));
+        Scope::of(tlbi, operand, &self.shapes, context)
     }
 }

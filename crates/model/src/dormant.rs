@@ -9,8 +9,8 @@
 //! With the MMU off a CPU makes no use of its TLB for stage 1, which keeps what it holds (Arm ARM
 //! D8.2). Before the MMU is on again, all of the regime must be invalidated if the tree was edited.
 
-use crate::descriptor::{Entry, read};
-use crate::machine::{Check, Machine, NO_TABLE, Retired, Root};
+use crate::descriptor::{Entry, is_cacheable, read};
+use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Retired, Root};
 use crate::rules::Rule;
 use crate::space::Space;
 use crate::violation::Violation;
@@ -82,6 +82,44 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Ends the tree of `place`, which gets `value`, if it is empty and no CPU walks it: what is
+    /// invalid no TLB holds, so the root's frame is as good as free. Returns whether it did.
+    pub(crate) fn ends_with(&mut self, place: EntryPlace, value: u64) -> Check<bool> {
+        let Root { space, shape, table, .. } = self.roots[place.root as usize];
+        let at = space.index();
+        if place.level != shape.start
+            || value & 1 == 0
+            || self.cpus.iter().any(|cpu| cpu.walks[at].contains(&place.root))
+            || !self.is_empty_but(place)
+            || self.cached.of(space).all().any(|held| held.root == place.root)
+            || self.cpus.iter().any(|cpu| cpu.invalidated.iter().any(|held| held.root == place.root))
+        {
+            return Ok(false);
+        }
+        for cpu in 0..self.cpus.len() {
+            self.cpus[cpu].left[at].retain(|left| left.root != place.root);
+        }
+        self.roots[place.root as usize].cpus = 0;
+        self.unlink(place.root, table, shape.start, shape.base(space))?;
+        Ok(true)
+    }
+
+    /// Whether no entry of the root table can be walked or cached, apart from the newest value at
+    /// `place`.
+    fn is_empty_but(&self, place: EntryPlace) -> bool {
+        let Root { shape, table, .. } = self.roots[place.root as usize];
+        (0..shape.entries(shape.start) as u64).all(|index| {
+            let pa = table + 8 * index;
+            let (mut is_newest, mut is_empty) = (pa == place.pa, true);
+            self.memory.seen(pa, |value| {
+                let is_invalid = value.is_some_and(|value| !is_cacheable(shape, shape.start, value));
+                is_empty &= is_invalid || std::mem::take(&mut is_newest);
+                is_newest = false;
+            });
+            is_empty
+        })
     }
 
     /// Whether `violation`, found for an entry of the tree of `root`, is none because no CPU can

@@ -27,6 +27,7 @@ mod machine;
 mod memory;
 pub mod minimise;
 mod miss;
+mod needed;
 mod outcome;
 mod paths;
 mod places;

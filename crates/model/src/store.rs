@@ -51,6 +51,9 @@ impl Machine {
         }
         let before = stored.before.unwrap_or(0);
         if let Some(place) = self.only_place(pa) {
+            if self.ends_with(place, value)? {
+                return Ok(());
+            }
             return match self.changed(place, before, value) {
                 Ok(()) => Ok(()),
                 Err(violation) => self.excuse(place.root, violation),
@@ -60,7 +63,7 @@ impl Machine {
         self.each_place(pa, |place| places.push(place));
         for place in places.iter() {
             // An entry before it may have retired the tree.
-            if self.roots[place.root as usize].retired.is_some() {
+            if self.roots[place.root as usize].retired.is_some() || self.ends_with(place, value)? {
                 continue;
             }
             if let Err(violation) = self.changed(place, before, value)

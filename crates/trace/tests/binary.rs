@@ -1,7 +1,7 @@
 //! Traces in binary form: records come back as they were, from pieces too, and no bytes panic.
 
-use linmap_trace::binary::{DecodeError, Decoder, Encoder, LONGEST, LONGEST_NOTE, Record};
-use linmap_trace::{Event, Head, Line, Malformed, Ram, Recorded, Use};
+use linmap_trace::binary::{Barrier, DecodeError, Decoder, Encoder, Idle, LONGEST, LONGEST_NOTE, Record};
+use linmap_trace::{Access, Domain, Event, Head, Line, Malformed, Ram, Recorded, Use};
 use proptest::prelude::*;
 
 mod events;
@@ -12,6 +12,7 @@ enum Owned {
     Line(Line),
     Note(String),
     Vectors(u64),
+    Idle(Idle),
     End,
 }
 
@@ -21,6 +22,7 @@ impl Owned {
             Self::Line(line) => Record::Line(*line),
             Self::Note(text) => Record::Note(text),
             Self::Vectors(va) => Record::Vectors(*va),
+            Self::Idle(idle) => Record::Idle(*idle),
             Self::End => Record::End,
         }
     }
@@ -36,8 +38,17 @@ fn owned() -> impl Strategy<Value = Owned> {
         1 => any::<(u64, u64)>().prop_map(|(start, len)| Owned::Line(Line::Ram(Ram { start, len }))),
         1 => "\\PC{0,100}".prop_map(Owned::Note),
         1 => any::<u64>().prop_map(Owned::Vectors),
+        1 => (any::<u64>(), barrier(), any::<u64>())
+            .prop_map(|(pc, barrier, count)| Owned::Idle(Idle { pc, barrier, count })),
         1 => Just(Owned::End),
     ]
+}
+
+fn barrier() -> impl Strategy<Value = Barrier> {
+    let domains = prop::sample::select(&[Domain::Nsh, Domain::Ish, Domain::Osh, Domain::Sy]);
+    let dsb = (domains, prop::sample::select(&[Access::All, Access::Stores]))
+        .prop_map(|(domain, access)| Barrier::Dsb(domain, access));
+    prop_oneof![dsb, Just(Barrier::Isb)]
 }
 
 fn encoded(records: &[Owned]) -> Vec<u8> {

@@ -123,3 +123,40 @@ fn vmids_roll_over_in_the_same_way() {
     remapped(2).write(1, Register::Vttbr, B | asid(1)).breaks(Rule::StaleTranslation);
     remapped(2).write(1, Register::Vttbr, A | asid(3)).isb(1).settled().legal();
 }
+
+#[test]
+fn the_root_of_a_dead_process_is_reused_without_an_invalidation() {
+    const DATA: u64 = 0x0009_0000_0003;
+    // The process ends: its table is cleared and its ASID invalidated while a CPU still walks it.
+    let ended = |empties: &[u64], tlbi| {
+        let mut scene = user(LOCAL, 2);
+        for entry in empties {
+            scene.store(*entry, 0);
+        }
+        scene.invalidated(tlbi, asid(1));
+        scene.write(0, Register::Ttbr0, B | asid(2)).isb(0).write(1, Register::Ttbr0, B | asid(2)).isb(1);
+        scene
+    };
+    let of_asid = broadcast(TlbiScope::Asid);
+    // A page of data; then a table of the other process.
+    let reused = |scene: &mut Scene| {
+        scene.store(A, DATA).store(A + 8, !0).store(A, 0).store(A + 8, 0).ordered();
+        scene.store(B3 + 8, LOCAL | 0x2000).store(B + 0x2008, A | TABLE).ordered();
+        scene.store(A, LOCAL | 0x5000).store(A + 8, LOCAL | 0x6000).ordered().settled();
+    };
+    let mut scene = ended(&[A], of_asid);
+    reused(&mut scene);
+    scene.legal();
+    // Not while a CPU walks it, nor before what was there is invalidated.
+    let mut scene = user(LOCAL, 2);
+    scene.store(A, 0).invalidated(of_asid, asid(1)).write(1, Register::Ttbr0, B | asid(2)).isb(1);
+    scene.store(A, DATA).breaks(Rule::NotMemory);
+    let mut scene = user(LOCAL, 2);
+    scene.store(A, 0).ordered();
+    scene.write(0, Register::Ttbr0, B | asid(2)).isb(0).write(1, Register::Ttbr0, B | asid(2)).isb(1);
+    scene.store(A, DATA).store(A, 0).ordered();
+    scene.write(0, Register::Ttbr0, A | asid(1)).breaks(Rule::StaleTranslation);
+    // A tree that holds something is not dead.
+    let mut scene = ended(&[], of_asid);
+    scene.write(0, Register::Ttbr0, A | asid(1)).isb(0).reaches(0, 0, Use::Read, 0).settled().legal();
+}

@@ -5,7 +5,7 @@ use core::str;
 use thiserror::Error;
 
 use super::bytes::{Missing, Reader};
-use super::{Context, HAS_PC, KIND, LONGEST_NOTE, OTHER_CPU, Record, kind};
+use super::{Barrier, Context, HAS_PC, ISB, Idle, KIND, LONGEST_NOTE, OTHER_CPU, Record, kind};
 use crate::event::{Event, Tlbi, Use};
 use crate::head::{Head, PAGE, Ram};
 use crate::line::Line;
@@ -56,6 +56,8 @@ pub enum DecodeError {
     Malformed(#[from] Malformed),
 }
 
+const BARRIER: &str = "a barrier's option";
+
 /// What ended the reading of a record.
 enum Stop {
     /// The record is longer than the bytes.
@@ -105,6 +107,16 @@ fn record<'b>(context: &mut Context, from: &mut Reader<'b>) -> Result<Record<'b>
     Ok(match first {
         kind::END => Record::End,
         kind::VECTORS => Record::Vectors(from.number()?),
+        kind::IDLE => {
+            let barrier = match from.byte()? {
+                ISB => Barrier::Isb,
+                number => {
+                    let (domain, access) = named(number, barrier_numbered, BARRIER)?;
+                    Barrier::Dsb(domain, access)
+                }
+            };
+            Record::Idle(Idle { barrier, pc: from.number()?, count: from.number()? })
+        }
         kind::NOTE => {
             let len = usize::try_from(from.number()?).ok().filter(|len| *len <= LONGEST_NOTE);
             let text = from.take(len.ok_or(Stop::Error(DecodeError::Note))?)?;
@@ -159,7 +171,7 @@ fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Reco
             Event::Fill { cpu, pa, count, first, step: from.number()? }
         }
         kind::DSB | kind::DMB => {
-            let (domain, access) = named(from.byte()?, barrier_numbered, "a barrier's option")?;
+            let (domain, access) = named(from.byte()?, barrier_numbered, BARRIER)?;
             if kind == kind::DSB {
                 Event::Dsb { cpu, domain, access }
             } else {

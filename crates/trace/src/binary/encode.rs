@@ -1,7 +1,7 @@
 //! The binary form, written.
 
 use super::bytes::Writer;
-use super::{Context, HAS_PC, LONGEST, LONGEST_NOTE, OTHER_CPU, Record, kind};
+use super::{Barrier, Context, HAS_PC, ISB, LONGEST, LONGEST_NOTE, OTHER_CPU, Record, kind};
 use crate::event::{Event, Use};
 use crate::line::Line;
 use crate::names::{barrier_number, register_number, tlbi_number};
@@ -35,6 +35,15 @@ impl Encoder {
             Record::Vectors(va) => {
                 out.byte(kind::VECTORS);
                 out.number(*va);
+            }
+            Record::Idle(idle) => {
+                out.byte(kind::IDLE);
+                out.byte(match idle.barrier {
+                    Barrier::Dsb(domain, access) => barrier_number(domain, access),
+                    Barrier::Isb => ISB,
+                });
+                out.number(idle.pc);
+                out.number(idle.count);
             }
             Record::Note(text) => {
                 let mut len = text.len().min(LONGEST_NOTE);

@@ -10,6 +10,7 @@ mod encode;
 pub use decode::{DecodeError, Decoder};
 pub use encode::Encoder;
 
+use crate::event::{Access, Domain};
 use crate::line::Line;
 
 /// What a trace in binary form begins with: a byte that no text begins with, a name, the version.
@@ -34,8 +35,32 @@ pub enum Record<'a> {
     /// The vectors of a CPU lie here (VBAR_ELx): by their symbol a reader finds where a kernel
     /// runs.
     Vectors(u64),
+    /// How often a barrier was left out of the events.
+    Idle(Idle),
     /// The recorder ended in order. Without this record the trace was cut short.
     End,
+}
+
+/// A barrier that had no effect on any table when it was executed: no store to one waited to be
+/// ordered, no TLBI to be completed, no change to be synchronized. A recorder leaves such barriers
+/// out of the events and counts them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Idle {
+    /// Where the instruction lies.
+    pub pc: u64,
+    /// Which barrier it is.
+    pub barrier: Barrier,
+    /// How often it had no effect.
+    pub count: u64,
+}
+
+/// A barrier instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Barrier {
+    /// DSB of this option.
+    Dsb(Domain, Access),
+    /// ISB.
+    Isb,
 }
 
 /// What numbers are relative to: those of the record before that had such a number.
@@ -74,7 +99,11 @@ mod kind {
     pub const DMB: u8 = 19;
     pub const RELEASE: u8 = 20;
     pub const ACQUIRE: u8 = 21;
+    pub const IDLE: u8 = 22;
 }
+
+/// What an idle ISB has in place of a DSB's option.
+const ISB: u8 = 0x80;
 
 /// The low bits of a record's first byte: its kind.
 const KIND: u8 = 0x1f;
