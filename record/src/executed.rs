@@ -10,6 +10,7 @@ use crate::memory::Memory;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
 use crate::regime::{Place, Regime, Space};
 use crate::registers::{halves, root_tables};
+use crate::reset::has_no_mmu;
 use crate::trees::Tree;
 
 impl Recorder {
@@ -18,7 +19,7 @@ impl Recorder {
         if self.cpus[cpu].is_leaving {
             self.is_still_there(cpu, pc, own);
         }
-        if self.is_reset(cpu, own) {
+        if self.asked_for_reset.take().is_some() && has_no_mmu(own) || self.is_reset(cpu, own) {
             self.reset(cpu, pc);
         }
         self.actor = cpu;
@@ -59,7 +60,7 @@ impl Recorder {
                     // SYSTEM_RESET2 has a form with 64-bit arguments.
                     match function & !(1 << 30) {
                         CPU_OFF if function == CPU_OFF => self.left(cpu, pc),
-                        SYSTEM_RESET | SYSTEM_RESET2 if self.started.is_some() => self.reset(cpu, pc),
+                        SYSTEM_RESET | SYSTEM_RESET2 if self.started.is_some() => self.asks_for_reset(pc),
                         _ => {}
                     }
                 }
@@ -293,12 +294,17 @@ impl Recorder {
         }
     }
 
-    /// The guest has ended.
-    pub fn end(&mut self) {
+    /// Compares all that is followed with memory.
+    pub(crate) fn compare_all(&mut self) {
         self.settle_unseen(None);
         for frame in self.frames.followed() {
             self.compare(frame);
         }
+    }
+
+    /// The guest has ended.
+    pub fn end(&mut self) {
+        self.compare_all();
         let mut summary = format!(
             "recorded: {} events, at most {} tables at a time, {} stores missed",
             self.events, self.frames.most, self.differences

@@ -56,6 +56,8 @@ pub struct Recorder {
     pub(crate) unseen: Option<Unseen>,
     /// Who released a word last.
     pub(crate) released: HashMap<u64, Released>,
+    /// Firmware was asked to reset the machine, there.
+    pub(crate) asked_for_reset: Option<u64>,
     /// The CPU that does what is being recorded.
     pub(crate) actor: usize,
     /// The number of events.
@@ -94,6 +96,7 @@ impl Recorder {
             log: Log::new(cpus),
             unseen: None,
             released: HashMap::new(),
+            asked_for_reset: None,
             actor: 0,
             events: 0,
             differences: 0,
@@ -126,6 +129,9 @@ impl Recorder {
 
     /// A store of `len` bytes at `pa`, which memory has now.
     pub fn store(&mut self, cpu: usize, pc: u64, pa: u64, len: u64, is_atomic: bool) {
+        if let Some(asked) = self.asked_for_reset.take() {
+            self.reset(cpu, asked);
+        }
         self.settle_unseen(Some((pa, len)));
         self.actor = cpu;
         let frame = self.frames.of(pa);

@@ -6,7 +6,21 @@ use crate::cpu::Registers;
 use crate::recorder::{CurrentCpu, Recorder};
 use crate::regime::{Regime, SCTLR};
 
+/// Whether all of a CPU's MMUs are off.
+pub(crate) fn has_no_mmu(own: &dyn CurrentCpu) -> bool {
+    let is_off =
+        |names: [&str; 2]| names.iter().find_map(|name| own.system(name)).is_none_or(|now| now & 1 == 0);
+    SCTLR.into_iter().all(is_off)
+}
+
 impl Recorder {
+    /// A CPU asks its firmware to reset the machine. Until anything is executed behind that, nothing
+    /// has changed: QEMU may end instead.
+    pub(crate) fn asks_for_reset(&mut self, pc: u64) {
+        self.compare_all();
+        self.asked_for_reset = Some(pc);
+    }
+
     /// Whether `cpu` was reset: its MMU is off, and no instruction turned it off.
     pub(crate) fn is_reset(&self, cpu: usize, own: &dyn CurrentCpu) -> bool {
         let is_off = |(regime, names): (Regime, [&str; 2])| {
