@@ -196,7 +196,7 @@ impl Recorder {
             Ok(memory) => memory,
             Err(error) => {
                 self.has_failed = true;
-                self.note(&format!("nothing is recorded: {error}"));
+                eprintln!("linmap-record: {error}");
                 return false;
             }
         };
@@ -304,6 +304,11 @@ impl Recorder {
 
     /// The guest has ended.
     pub fn end(&mut self) {
+        if self.started.is_none() {
+            // A trace of no machine is none.
+            self.stream.end_empty();
+            return;
+        }
         self.compare_all();
         let mut summary = format!(
             "recorded: {} events, at most {} tables at a time, {} stores missed",
