@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::thread;
+use std::time::Duration;
 
 use anstream::AutoStream;
 
@@ -18,12 +20,39 @@ pub enum Verbosity {
     Verbose,
 }
 
+/// A writer that waits where another program made it non-blocking: QEMU does so with a console that
+/// it shares with `linmap record`.
+struct Patient<W>(W);
+
+impl<W: Write> Patient<W> {
+    fn insist<T>(&mut self, attempt: impl Fn(&mut W) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match attempt(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Patient<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.insist(|to| to.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.insist(W::flush)
+    }
+}
+
 /// Standard output.
 ///
 /// When its reader has left, what is written vanishes: `linmap dump … | head` ends with the exit
 /// code that the whole output would have had.
 pub struct Output {
-    to: BufWriter<AutoStream<StdoutLock<'static>>>,
+    to: BufWriter<Patient<AutoStream<StdoutLock<'static>>>>,
     verbosity: Verbosity,
     has_reader: bool,
 }
@@ -31,7 +60,7 @@ pub struct Output {
 impl Output {
     /// The output of a command that says as much as `verbosity` asks for.
     pub fn new(verbosity: Verbosity) -> Self {
-        let to = BufWriter::with_capacity(1 << 16, AutoStream::auto(io::stdout().lock()));
+        let to = BufWriter::with_capacity(1 << 16, Patient(AutoStream::auto(io::stdout().lock())));
         Self { to, verbosity, has_reader: true }
     }
 
@@ -86,5 +115,40 @@ impl Output {
             Err(error) => Err(Failure::from(error).of("standard output")),
             Ok(()) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe that is full every second time, and takes three bytes at a time.
+    #[derive(Default)]
+    struct Full {
+        taken: Vec<u8>,
+        is_full: bool,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.is_full = !self.is_full;
+            if self.is_full {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let count = bytes.len().min(3);
+            self.taken.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_is_full_for_a_moment_receives_everything() {
+        let mut patient = Patient(Full::default());
+        patient.write_all(b"the guest: legal").and_then(|()| patient.flush()).unwrap();
+        assert_eq!(patient.0.taken, b"the guest: legal");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
 use crate::shape::Shape;
-use crate::trees::Tree;
+use crate::tree::Tree;
 
 /// The registers of a regime as they are.
 #[derive(Clone, Copy, Default)]

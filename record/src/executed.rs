@@ -7,11 +7,12 @@ use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiS
 
 use crate::instruction::Instruction;
 use crate::memory::Memory;
+use crate::place::Place;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
-use crate::regime::{Place, Regime, Space};
+use crate::regime::{Regime, Space};
 use crate::registers::{halves, root_tables};
 use crate::reset::has_no_mmu;
-use crate::trees::Tree;
+use crate::tree::Tree;
 
 impl Recorder {
     /// `cpu` is about to execute `instruction` at `pc`.

@@ -10,6 +10,7 @@ mod linked;
 mod log;
 mod memory;
 mod order;
+mod place;
 mod qemu;
 mod recorder;
 mod regime;
@@ -18,6 +19,7 @@ mod reset;
 mod shape;
 mod stream;
 mod translate;
+mod tree;
 mod trees;
 mod unseen;
 

@@ -16,7 +16,7 @@ use crate::memory::{Memory, ReadRom};
 use crate::order::Released;
 use crate::shape::Shape;
 use crate::stream::Stream;
-use crate::trees::Tree;
+use crate::tree::Tree;
 use crate::unseen::Unseen;
 
 /// What the recorder reads of the CPU that executes.

@@ -5,10 +5,11 @@ use linmap_trace::{Event, Register};
 
 use crate::cpu::Registers;
 use crate::instruction::{Name, System};
+use crate::place::Place;
 use crate::recorder::{CurrentCpu, Recorder};
-use crate::regime::{Place, Regime, SCTLR, Space, hcr};
+use crate::regime::{Regime, SCTLR, Space, hcr};
 use crate::shape::Shape;
-use crate::trees::Tree;
+use crate::tree::Tree;
 
 /// The spaces of `regime`.
 pub(crate) fn halves(regime: Regime) -> [Space; 2] {

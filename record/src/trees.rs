@@ -8,16 +8,7 @@
 use crate::followed::{Standing, Table};
 use crate::recorder::Recorder;
 use crate::regime::Space;
-
-/// A tree.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Tree {
-    /// The first byte of its root.
-    pub root: u64,
-    pub space: Space,
-    /// ASID or VMID.
-    pub id: u16,
-}
+use crate::tree::Tree;
 
 impl Recorder {
     /// `frame` is about to be stored to, or linked as another table: ends the trees of which it is

@@ -4,8 +4,8 @@
 //! back before the next event.
 
 use crate::instruction::Stage;
+use crate::place::Place;
 use crate::recorder::{CurrentCpu, Recorder};
-use crate::regime::Place;
 
 /// An instruction's stores, until they are read back.
 pub struct Unseen {

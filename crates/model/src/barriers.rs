@@ -5,30 +5,40 @@ use linmap_trace::{Access, Domain, Tlbi};
 use crate::descriptor::is_cacheable;
 use crate::forget::RECENT;
 use crate::machine::{Check, LeftRoot, Machine, Root};
+use crate::memory::Memory;
 use crate::places::EntryPlaces;
 use crate::regime::REGIMES;
+use crate::rules::Rule;
 use crate::scope::{Context, Scope};
 use crate::space::{SPACES, Space};
+use crate::violation::Violation;
 
 impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
         let own = 1u64 << cpu;
         let everyone = self.everyone();
+        let mut ordered = Vec::new();
+        let note = |memory: &Memory, pa: u64, gone: &[Option<u64>]| {
+            let newest = memory.newest(pa);
+            for &old in gone {
+                // A store of another CPU may leave the value visible.
+                let mut visible = false;
+                memory.seen(pa, |seen| visible |= seen == old);
+                ordered.push((pa, old, newest, visible && newest != old));
+            }
+        };
         // NSH reaches the CPU itself, which is the whole machine if it has one CPU.
         if domain != Domain::Nsh || everyone == own {
-            let mut ordered = Vec::new();
-            self.memory.order(cpu, |memory, pa, gone| {
-                let newest = memory.newest(pa);
-                for &old in gone {
-                    // A store of another CPU may leave the value visible.
-                    let mut visible = false;
-                    memory.seen(pa, |seen| visible |= seen == old);
-                    ordered.push((pa, old, newest, visible && newest != old));
-                }
-            });
-            for (pa, old, newest, visible) in ordered {
-                self.ordered(cpu, pa, old, newest, visible)?;
-            }
+            self.memory.order(cpu, note);
+            self.alone.retain(|(by, _)| *by != cpu);
+        } else {
+            // The CPU's own walks are in the domain too.
+            let words = self.walked_alone(cpu);
+            self.memory.order_some(cpu, &words, note);
+            self.alone.extend(words.into_iter().map(|pa| (cpu, pa)));
+        }
+        for (pa, old, newest, visible) in ordered {
+            self.ordered(cpu, pa, old, newest, visible)?;
         }
         if access == Access::All {
             self.edit += 1;
@@ -48,6 +58,29 @@ impl Machine {
                     self.recent.push_back((scope, since));
                     self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { own })?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The words with unordered stores of `cpu` that no other CPU's walk can read.
+    fn walked_alone(&self, cpu: usize) -> Vec<u64> {
+        let is_alone = |pa: u64| {
+            let mut cpus = 0;
+            self.each_place(pa, |place| cpus |= self.roots[place.root as usize].cpus);
+            cpus == 1 << cpu
+        };
+        self.memory.unordered_by(cpu).iter().copied().filter(|pa| is_alone(*pa)).collect()
+    }
+
+    /// Checks that `cpu` may begin to walk the tree of `root`: other CPUs may have ordered stores to
+    /// it for themselves alone.
+    pub(crate) fn check_ordered_for(&self, cpu: usize, root: u32) -> Check {
+        for &(by, pa) in self.alone.iter().filter(|(by, _)| *by != cpu) {
+            let mut is_in = false;
+            self.each_place(pa, |place| is_in |= place.root == root);
+            if is_in {
+                return Err(Violation::new(Rule::Unordered).on_cpu(by).at_pa(pa));
             }
         }
         Ok(())
@@ -105,10 +138,15 @@ impl Machine {
             let state = &mut self.cpus[cpu];
             let certain = state.walks[space].len().saturating_sub(1);
             let kept = state.walks[space].last().copied();
+            let mut gone = Vec::new();
             for root in state.walks[space].drain(..certain) {
                 if Some(root) != kept && !state.left[space].iter().any(|left| left.root == root) {
                     state.left[space].push(LeftRoot { root, since: now, invalidated: false });
+                    gone.push(root);
                 }
+            }
+            for root in gone {
+                self.end_if_empty(root)?;
             }
         }
         self.fresh.synchronized(cpu, now);

@@ -37,7 +37,7 @@ impl Machine {
             let (start, last) = (place.va & !mask, place.va | mask);
             let mut compared: Option<Side> = None;
             for held in self.cached.of(root.space).touching(root.shape, start, last) {
-                if held.cpus & holders == 0 {
+                if held.cpus & holders == 0 || !self.may_meet(held.root, place.root) {
                     continue;
                 }
                 let own =
@@ -62,9 +62,13 @@ impl Machine {
                 }
             }
         }
-        for other in 0..self.roots.len() as u32 {
+        for nth in 0..self.alive.len() {
+            let other = self.alive[nth];
+            if other == place.root || self.roots[other as usize].space != root.space {
+                continue;
+            }
             let cpus = self.holders(other) & holders;
-            if other != place.root && self.roots[other as usize].space == root.space && cpus != 0 {
+            if cpus != 0 && self.may_meet(other, place.root) {
                 self.check_against_root(other, side)
                     .map_err(|violation| violation.on_cpu(first_cpu(cpus)))?;
             }
@@ -87,18 +91,22 @@ impl Machine {
         })
     }
 
+    /// Checks that `old`, which a CPU may hold, was not retired under the identifier of `new`, that
+    /// the CPU walks.
+    pub(crate) fn check_not_retired(&self, old: u32, new: u32) -> Check {
+        let [old, new] = [old, new].map(|root| &self.roots[root as usize]);
+        match old.retired {
+            Some(Retired::Identifier) if old.id != new.id => Ok(()),
+            None => Ok(()),
+            Some(_) => Err(Violation::new(Rule::StaleTranslation)),
+        }
+    }
+
     /// Checks two trees that one CPU walks or may hold against each other.
     pub(crate) fn check_roots(&mut self, old: u32, new: u32) -> Check {
-        let Root { shape, table, space, id, .. } = self.roots[new as usize];
-        let Root { retired, id: old_id, .. } = self.roots[old as usize];
-        match retired {
-            Some(Retired::All) => return Err(Violation::new(Rule::StaleTranslation)),
-            Some(Retired::Identifier) if id == old_id => {
-                return Err(Violation::new(Rule::StaleTranslation));
-            }
-            _ => {}
-        }
-        if self.roots[old as usize].table == table {
+        let Root { shape, table, space, .. } = self.roots[new as usize];
+        self.check_not_retired(old, new)?;
+        if self.roots[old as usize].table == table || !self.may_meet(old, new) {
             return Ok(());
         }
         let level = shape.start;

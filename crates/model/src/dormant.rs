@@ -87,32 +87,47 @@ impl Machine {
     /// Ends the tree of `place`, which gets `value`, if it is empty and no CPU walks it: what is
     /// invalid no TLB holds, so the root's frame is as good as free. Returns whether it did.
     pub(crate) fn ends_with(&mut self, place: EntryPlace, value: u64) -> Check<bool> {
-        let Root { space, shape, table, .. } = self.roots[place.root as usize];
+        let is_root = place.level == self.roots[place.root as usize].shape.start;
+        Ok(is_root && value & 1 != 0 && self.end(place.root, Some(place.pa))?)
+    }
+
+    /// Ends the tree of `root`, which a CPU has left, if it is empty and no other CPU walks it.
+    pub(crate) fn end_if_empty(&mut self, root: u32) -> Check {
+        let Root { table, common, retired, cpus, .. } = self.roots[root as usize];
+        if table != NO_TABLE && !common && retired.is_none() && cpus != 0 {
+            self.end(root, None)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the tree of `root` if no CPU walks it and all of it is invalid, apart from the newest
+    /// value at `but`. Returns whether it did.
+    fn end(&mut self, root: u32, but: Option<u64>) -> Check<bool> {
+        let Root { space, shape, table, .. } = self.roots[root as usize];
         let at = space.index();
-        if place.level != shape.start
-            || value & 1 == 0
-            || self.cpus.iter().any(|cpu| cpu.walks[at].contains(&place.root))
-            || !self.is_empty_but(place)
-            || self.cached.of(space).all().any(|held| held.root == place.root)
-            || self.cpus.iter().any(|cpu| cpu.invalidated.iter().any(|held| held.root == place.root))
+        if self.cpus.iter().any(|cpu| cpu.walks[at].contains(&root))
+            || !self.is_empty_but(root, but)
+            || self.cached.of(space).all().any(|held| held.root == root)
+            || self.cpus.iter().any(|cpu| cpu.invalidated.iter().any(|held| held.root == root))
         {
             return Ok(false);
         }
         for cpu in 0..self.cpus.len() {
-            self.cpus[cpu].left[at].retain(|left| left.root != place.root);
+            self.cpus[cpu].left[at].retain(|left| left.root != root);
         }
-        self.roots[place.root as usize].cpus = 0;
-        self.unlink(place.root, table, shape.start, shape.base(space))?;
+        self.roots[root as usize].cpus = 0;
+        self.alive.retain(|other| *other != root);
+        self.unlink(root, table, shape.start, shape.base(space))?;
         Ok(true)
     }
 
     /// Whether no entry of the root table can be walked or cached, apart from the newest value at
-    /// `place`.
-    fn is_empty_but(&self, place: EntryPlace) -> bool {
-        let Root { shape, table, .. } = self.roots[place.root as usize];
+    /// `but`.
+    fn is_empty_but(&self, root: u32, but: Option<u64>) -> bool {
+        let Root { shape, table, .. } = self.roots[root as usize];
         (0..shape.entries(shape.start) as u64).all(|index| {
             let pa = table + 8 * index;
-            let (mut is_newest, mut is_empty) = (pa == place.pa, true);
+            let (mut is_newest, mut is_empty) = (but == Some(pa), true);
             self.memory.seen(pa, |value| {
                 let is_invalid = value.is_some_and(|value| !is_cacheable(shape, shape.start, value));
                 is_empty &= is_invalid || std::mem::take(&mut is_newest);

@@ -370,6 +370,7 @@ impl Machine {
                 }
             }
         }
+        self.alive.clear();
         for nth in 0..self.roots.len() as u32 {
             let Root { space, table, shape, .. } = self.roots[nth as usize];
             let at = space.index();
@@ -379,6 +380,9 @@ impl Machine {
             let cpus = self.cpus.iter().enumerate().filter(|(_, cpu)| holds(cpu));
             let cpus = cpus.fold(0, |set, (cpu, _)| set | 1 << cpu);
             self.roots[nth as usize].cpus = cpus;
+            if cpus != 0 {
+                self.alive.push(nth);
+            }
             if cpus != 0 && table != NO_TABLE {
                 self.link_unjudged(nth, table, shape.start, shape.base(space))?;
             }
@@ -413,11 +417,12 @@ impl Machine {
         for page in (table..table + bytes).step_by(0x1000) {
             self.memory.mark_table(page, true);
         }
-        if level == 3 {
+        if level == 3 && self.roots[root as usize].global {
             return Ok(());
         }
         for index in 0..shape.entries(level) as u64 {
             let value = self.memory.newest(table + 8 * index).unwrap_or(0);
+            self.note_global(root, level, value);
             if let Entry::Table(next) = read(shape, space, level, value) {
                 self.link_unjudged(root, next, level + 1, va + (index << shape.shift(level)))?;
             }

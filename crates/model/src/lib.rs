@@ -27,6 +27,7 @@ mod machine;
 mod memory;
 pub mod minimise;
 mod miss;
+mod mmu_off;
 mod needed;
 mod outcome;
 mod paths;

@@ -47,6 +47,8 @@ pub(crate) struct Root {
     pub cpus: u64,
     /// Some CPU installed it with CnP.
     pub common: bool,
+    /// Some leaf that could be walked was global, ever.
+    pub global: bool,
     /// The tree was edited or freed while no CPU could use what it might hold of it, which is not
     /// known since.
     pub retired: Option<Retired>,
@@ -166,6 +168,10 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
+    /// The last root of each space, table and identifier.
+    pub(crate) root_numbers: FxHashMap<(Space, u64, u16), u32>,
+    /// The roots that some CPU walks or may hold a part of.
+    pub(crate) alive: Vec<u32>,
     pub(crate) upper_asids: UpperAsids,
     /// Per space: the CPUs that set CnP.
     pub(crate) common: [u64; SPACES],
@@ -177,6 +183,8 @@ pub struct Machine {
     /// MAIR of each regime, if it was written.
     pub(crate) mair: [Option<u64>; REGIMES],
     pub(crate) fresh: FreshEntries,
+    /// Words that a CPU ordered its stores to for its own walks alone, by DSB NSH.
+    pub(crate) alone: FxHashSet<(usize, u64)>,
     /// What changed since software relied on the tables last.
     pub(crate) dirty: DirtySpaces,
     /// Whether a table descriptor that can be walked ever restricted what is below it.
@@ -246,6 +254,8 @@ impl Machine {
             memory: Memory::new(config),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
+            root_numbers: FxHashMap::default(),
+            alive: Vec::new(),
             upper_asids: UpperAsids::default(),
             common: [0; SPACES],
             spaces: 0,
@@ -253,6 +263,7 @@ impl Machine {
             shapes,
             mair: [None; REGIMES],
             fresh: FreshEntries::new(config.cpus),
+            alone: FxHashSet::default(),
             dirty: DirtySpaces::default(),
             hierarchical: false,
             updates: false,

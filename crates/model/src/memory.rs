@@ -377,8 +377,34 @@ impl Memory {
             page.first_by = u8::MAX;
         }
         let words = std::mem::take(&mut self.unordered[cpu]);
+        self.order_words(cpu, &words, &mut gone);
+        // Reuses the buffer.
+        if self.unordered[cpu].is_empty() {
+            let mut words = words;
+            words.clear();
+            self.unordered[cpu] = words;
+        }
+    }
+
+    /// The words whose older values the next DSB of `cpu` rules out.
+    pub fn unordered_by(&self, cpu: usize) -> &[u64] {
+        &self.unordered[cpu]
+    }
+
+    /// Does what [`Self::order`] does, for these words alone.
+    pub fn order_some(
+        &mut self,
+        cpu: usize,
+        words: &[u64],
+        mut gone: impl FnMut(&Self, u64, &[Option<u64>]),
+    ) {
+        self.unordered[cpu].retain(|pa| !words.contains(pa));
+        self.order_words(cpu, words, &mut gone);
+    }
+
+    fn order_words(&mut self, cpu: usize, words: &[u64], gone: &mut impl FnMut(&Self, u64, &[Option<u64>])) {
         let mut dropped = std::mem::take(&mut self.dropped);
-        for &pa in &words {
+        for &pa in words {
             let Entry::Occupied(mut entry) = self.older.entry(pa) else { continue };
             // In the order of coherence: no value from before this CPU's last store to the word is
             // visible.
@@ -401,12 +427,6 @@ impl Memory {
             }
         }
         self.dropped = dropped;
-        // Reuses the buffer.
-        if self.unordered[cpu].is_empty() {
-            let mut words = words;
-            words.clear();
-            self.unordered[cpu] = words;
-        }
     }
 
     /// Makes the content of `len` bytes from `pa` unknown.

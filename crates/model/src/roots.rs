@@ -1,5 +1,6 @@
 //! Writes of the registers that say where tables are.
 
+use crate::cached::Held;
 use crate::config::Leniency;
 use crate::descriptor::is_cacheable;
 use crate::machine::{Check, EntryPlace, Machine, NO_TABLE, Root};
@@ -174,18 +175,27 @@ impl Machine {
             self.check_well_read(space, own).map_err(|violation| violation.at_pa(table))?;
         }
         let Root { shape, cpus, .. } = self.roots[root as usize];
+        // While a CPU may hold a part of a tree, every change is compared with all else that it may
+        // hold. So a tree that it walks again has been compared.
+        let is_new = cpus & own == 0;
         self.roots[root as usize].cpus |= own;
-        if table == NO_TABLE {
-            // Nothing is walked.
+        if cpus == 0 {
+            self.alive.push(root);
+        }
+        if table == NO_TABLE || !is_new {
+            // Nothing is walked, or nothing that was not before.
         } else if cpus == 0 {
             self.link(root, table, shape.start, shape.base(space))?;
         } else {
+            self.check_ordered_for(cpu, root)?;
             self.join(root, cpu)?;
         }
         // With the MMU off nothing that is held is used.
         let beside = if self.is_off(cpu, space) { Vec::new() } else { self.beside(cpu, space, root) };
         for other in beside {
-            self.check_roots(other, root).map_err(|violation| violation.on_cpu(cpu).at_pa(table))?;
+            let found =
+                if is_new { self.check_roots(other, root) } else { self.check_not_retired(other, root) };
+            found.map_err(|violation| violation.on_cpu(cpu).at_pa(table))?;
         }
         let state = &mut self.cpus[cpu];
         state.left[at].retain(|left| left.root != root);
@@ -193,7 +203,9 @@ impl Machine {
         state.walks[at].push(root);
         // CPUs may still hold parts of trees that they left before.
         let level = shape.start;
-        let entries = self.memory.known(table, shape.entries(level));
+        let is_foreign = |held: &Held| held.root != root && self.may_meet(held.root, root);
+        let meets = is_new && (self.meets_others(root) || self.cached.of(space).all().any(is_foreign));
+        let entries = self.memory.known(table, if meets { shape.entries(level) } else { 0 });
         let cacheable: Vec<_> = entries.filter(|(_, value)| is_cacheable(shape, level, *value)).collect();
         for (index, value) in cacheable {
             let (va, pa) = (shape.base(space) + (index << shape.shift(level)), table + 8 * index);
@@ -206,6 +218,13 @@ impl Machine {
             shape.base(space),
             u64::MAX >> (64 - shape.va_bits) | shape.base(space),
         )
+    }
+
+    /// Whether another tree of the space may be used on the same CPUs, for the same addresses.
+    fn meets_others(&self, root: u32) -> bool {
+        let space = self.roots[root as usize].space;
+        let mut others = self.alive.iter().filter(|other| **other != root);
+        others.any(|other| self.roots[*other as usize].space == space && self.may_meet(*other, root))
     }
 
     /// Whether no entry of the root table can be walked or cached.
@@ -230,6 +249,9 @@ impl Machine {
             self.unlink(root, table, shape.start, shape.base(space))?;
         }
         self.roots[root as usize].cpus = rest;
+        if rest == 0 {
+            self.alive.retain(|other| *other != root);
+        }
         Ok(())
     }
 }

@@ -104,6 +104,7 @@ impl Machine {
             violation
         };
         let entry = read(shape, space, place.level, new);
+        self.note_global(place.root, place.level, new);
         let was_whole = self.links_whole;
         self.links_whole &= place.level == 3;
         self.check_well_formed(place, entry, new)?;
@@ -168,8 +169,9 @@ impl Machine {
         let run = root.shape.run(3);
         let near = self.memory.words(place.pa & !(8 * run as u64 - 1), run);
         near.iter().fold(bits, |any, word| any | word) & CONTIGUOUS == 0
-            && self.roots.iter().enumerate().all(|(nth, other)| {
-                nth == place.root as usize || other.space != root.space || other.cpus & root.cpus == 0
+            && self.alive.iter().all(|&nth| {
+                let other = &self.roots[nth as usize];
+                nth == place.root || other.space != root.space || other.cpus & root.cpus == 0
             })
     }
 }

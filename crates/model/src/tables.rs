@@ -47,6 +47,7 @@ impl Machine {
                 let at = |nth: u64| EntryPlace { root, level, va: va + (nth << shift), pa: table + 8 * nth };
                 let in_step = self.is_page_in_step(root, level, pa);
                 if in_step {
+                    self.note_global(root, level, self.memory.newest(pa).unwrap_or(0));
                     for nth in [index, index + 511] {
                         let value = self.memory.newest(table + 8 * nth).unwrap_or(0);
                         self.check_well_formed(at(nth), read(shape, space, level, value), value)?;
@@ -71,6 +72,7 @@ impl Machine {
             return Ok(());
         }
         let entry = self.entry(place, value);
+        self.note_global(root, level, value);
         self.check_well_formed(place, entry, value)?;
         match entry {
             Entry::Table(next) => self.link(root, next, level + 1, place.va)?,
@@ -94,6 +96,7 @@ impl Machine {
         self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
         for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
             let entry = read(shape, space, level, old);
+            self.note_global(root, level, old);
             self.check_well_formed(place, entry, old)?;
             let runs = match entry {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
@@ -226,6 +229,21 @@ impl Machine {
         self.tables.get(&base).into_iter().flatten().map(end).max().unwrap_or(0)
     }
 
+    /// Notes that a leaf of the tree of `root` is global, if `value` is one.
+    #[inline]
+    pub(crate) fn note_global(&mut self, root: u32, level: i8, value: u64) {
+        if !self.roots[root as usize].global && value & 1 != 0 {
+            let is_global = self.leaf(root, level, value).is_some_and(|leaf| leaf.global);
+            self.roots[root as usize].global = is_global;
+        }
+    }
+
+    /// Whether an address may be translated by either tree on a CPU that holds parts of both: they
+    /// are used with one identifier, or one has global leaves.
+    pub(crate) fn may_meet(&self, one: u32, other: u32) -> bool {
+        self.roots[one as usize].global || self.roots[other as usize].global || self.share_id(one, other)
+    }
+
     /// The number of a root table. Roots are never forgotten: there are few, and records name them.
     pub(crate) fn root(&mut self, space: Space, table: u64, id: u16) -> u32 {
         let shape = self.shapes[space.index()];
@@ -233,7 +251,13 @@ impl Machine {
             (root.space, root.shape, root.table, root.id) == (space, shape, table, id)
                 && root.retired.is_none()
         };
-        if let Some(nth) = self.roots.iter().position(same) {
+        let known = self.root_numbers.get(&(space, table, id)).copied();
+        if let Some(nth) = known.filter(|nth| same(&self.roots[*nth as usize])) {
+            return nth;
+        }
+        // By another shape, it may have been known before that.
+        if let Some(nth) = known.and_then(|_| self.roots.iter().position(same)) {
+            self.root_numbers.insert((space, table, id), nth as u32);
             return nth as u32;
         }
         let granule = self.config.granule;
@@ -242,8 +266,11 @@ impl Machine {
             self.odd_roots.push(table);
         }
         self.spaces |= 1 << space.index();
-        self.roots.push(Root { space, shape, table, id, cpus: 0, common: false, retired: None });
-        self.roots.len() as u32 - 1
+        let root = Root { space, shape, table, id, cpus: 0, common: false, global: false, retired: None };
+        self.roots.push(root);
+        let nth = self.roots.len() as u32 - 1;
+        self.root_numbers.insert((space, table, id), nth);
+        nth
     }
 
     /// A use of a table in memory from `pa` to `end`: the root, and the violation of freeing it.

@@ -26,7 +26,10 @@ pub fn run(workspace: &Workspace, arguments: &JudgeArgs) -> Result<ExitCode> {
     let (lines, tools) = arguments.guest.payloads();
     setup::announce(workspace, &Wanted { qemu: setup::FOR_BOOT, lines, tools })?;
     setup::ensure_qemu(workspace, setup::FOR_BOOT)?;
-    let linmap = tool::build_released(workspace)?;
+    let linmap = match &arguments.linmap {
+        Some(linmap) => linmap.clone(),
+        None => tool::build_released(workspace)?,
+    };
     let files = Files::new(workspace)?;
     let boot = Boot::of(workspace, &files, arguments)?;
     let mut record = Command::new(linmap);

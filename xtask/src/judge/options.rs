@@ -51,6 +51,9 @@ pub struct JudgeArgs {
     /// Keep the trace in this file
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// The linmap to judge with [default: built from the workspace as it is released]
+    #[arg(long, value_name = "FILE")]
+    pub linmap: Option<PathBuf>,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECS", default_value_t = 1800)]
     pub timeout: u64,

@@ -9,6 +9,7 @@ mod entries;
 mod hierarchy;
 mod in_common;
 mod isb;
+mod own_walks;
 mod regimes;
 mod registers;
 mod runs;
