@@ -250,6 +250,49 @@ fn each_mistake_is_counted_once_at_its_place() {
 }
 
 #[test]
+fn violations_of_one_kind_at_one_place_are_one_group() {
+    let trace = long(3_000, &[7, 600, 601, 2_000]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long");
+    fs::write(&path, &trace).unwrap();
+    let text = stdout(&check(&path, &["--all"]));
+    // The first is shown, the others are counted.
+    assert_eq!(text.matches("the fewest events that show it").count(), 1, "{text}");
+    assert!(text.contains("  and 3 more of stale-translation in 0xffff800080001040: events "), "{text}");
+    // What every CPU did is summed up when it is asked for.
+    assert!(!text.contains("summary:"), "{text}");
+    let text = stdout(&check(&path, &["--all", "-v"]));
+    for line in [
+        "  TLBIs                2996  vaale1is 2996",
+        "  DSBs                 6001  ishst 3001, ish 3000",
+        "  register writes         2  ttbr1_el1 2",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&stdout(&check(&path, &["--all", "--json"]))).unwrap();
+    assert_eq!(json["count"], 4);
+    let group = &json["groups"][0];
+    assert_eq!((&group["rule"], &group["count"]), (&"stale-translation".into(), &4.into()));
+    assert_eq!(group["first_event"], json["violations"][0]["event"]);
+    assert_eq!(json["summary"]["tlbis"][0]["count"], 2996);
+    assert_eq!(json["violations"][0]["function"], "0xffff800080001040");
+}
+
+#[test]
+fn a_tlbi_that_has_nothing_to_remove_is_counted() {
+    // A page that appears where nothing was, with the TLBI that only a change needs.
+    let more = "0 store 0x40001008 0xc0000701\n0 dsb ishst\n0 tlbi vaale1is 0xfff_f800_0200 \
+                pc=0x9000\n0 dsb ish\n0 isb\nsettled\n";
+    let trace = long(5, &[]) + more;
+    let json = stdout(&piped(trace.as_bytes(), &["--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verdict"], "legal");
+    let tlbis = &json["summary"]["unneeded"][0];
+    assert_eq!((&tlbis["kind"], &tlbis["count"], &tlbis["of"]), (&"tlbi".into(), &1.into(), &6.into()));
+    assert_eq!(tlbis["functions"][0]["function"], "0x9000");
+}
+
+#[test]
 fn lines_may_end_with_a_carriage_return() {
     for (name, code) in [("protect-page.trace", 0), ("protect-page-without-tlbi.trace", 1)] {
         let trace = fs::read_to_string(example(name)).unwrap().replace('\n', "\r\n");

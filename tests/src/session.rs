@@ -37,9 +37,23 @@ pub fn check_session(document: &str) {
 /// # Panics
 /// When a command prints anything else than the document shows.
 pub fn check_session_with(document: &str, prepare: impl FnOnce(&Path)) {
+    check_steps(document, prepare, |_| true);
+}
+
+/// The same with the blocks below these headings alone, where a document has others that need more
+/// than a shell.
+///
+/// # Panics
+/// When a command prints anything else than the document shows.
+pub fn check_sections(document: &str, headings: &[&str], prepare: impl FnOnce(&Path)) {
+    check_steps(document, prepare, |heading| headings.contains(&heading));
+}
+
+fn check_steps(document: &str, prepare: impl FnOnce(&Path), is_run: impl Fn(&str) -> bool) {
     let path = workspace().join(document);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{document}: {error}"));
-    let steps = steps(&text);
+    let mut steps = steps(&text);
+    steps.retain(|step| is_run(step.heading));
     assert!(!steps.is_empty(), "{document} has no `console` block with a command");
     let folder = Folder::new();
     prepare(folder.0.path());
@@ -62,6 +76,8 @@ pub fn check_session_with(document: &str, prepare: impl FnOnce(&Path)) {
 struct Step<'t> {
     /// The line of the document where it begins, from 1 on.
     line: usize,
+    /// The heading that it is below.
+    heading: &'t str,
     command: String,
     /// How many lines the command takes.
     command_lines: usize,
@@ -78,13 +94,15 @@ impl Step<'_> {
 /// The commands of all `console` blocks.
 fn steps(text: &str) -> Vec<Step<'_>> {
     let mut steps: Vec<Step<'_>> = Vec::new();
-    let mut is_inside = false;
+    let (mut is_inside, mut heading) = (false, "");
     for (index, line) in text.lines().enumerate() {
-        if line.starts_with("```") {
+        if let (false, Some(title)) = (is_inside, line.strip_prefix("## ")) {
+            heading = title;
+        } else if line.starts_with("```") {
             is_inside = line == "```console";
         } else if let (true, Some(command)) = (is_inside, line.strip_prefix("$ ")) {
             let command = command.to_owned();
-            steps.push(Step { line: index + 1, command, command_lines: 1, shown: Vec::new() });
+            steps.push(Step { line: index + 1, heading, command, command_lines: 1, shown: Vec::new() });
         } else if let (true, Some(step)) = (is_inside, steps.last_mut()) {
             match line.strip_prefix("> ") {
                 Some(more) if step.shown.is_empty() => {

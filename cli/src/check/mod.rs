@@ -12,6 +12,8 @@ mod history;
 mod input;
 mod json;
 mod judge;
+#[cfg(test)]
+mod left_out;
 mod names;
 mod report;
 mod shown;

@@ -73,8 +73,8 @@ impl Machine {
         self.memory.unordered_by(cpu).iter().copied().filter(|pa| is_alone(*pa)).collect()
     }
 
-    /// Checks that `cpu` may begin to walk the tree of `root`: other CPUs may have ordered stores to
-    /// it for themselves alone.
+    /// Checks that `cpu` may begin to walk the tree of `root`: other CPUs may have ordered stores
+    /// to it for themselves alone.
     pub(crate) fn check_ordered_for(&self, cpu: usize, root: u32) -> Check {
         for &(by, pa) in self.alone.iter().filter(|(by, _)| *by != cpu) {
             let mut is_in = false;

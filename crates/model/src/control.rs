@@ -143,8 +143,8 @@ impl Machine {
         for (nth, half) in halves.iter().enumerate() {
             let (space, at) = (half.space, half.space.index());
             let shape = Shape { hierarchical: half.hierarchical, ..self.cpus[cpu].shapes[at] };
-            let shape = shape.with_ds(tcr.ds()).with_updates(tcr.sets_accessed(), tcr.sets_dirty());
-            let shape = shape.with_input(half.va_bits).with_output(tcr.output_bits());
+            let shape = shape.with_updates(tcr.sets_accessed(), tcr.sets_dirty());
+            let shape = shape.with_ds(tcr.ds(), half.va_bits).with_output(tcr.output_bits());
             let shape = shape.ok_or(violation(Rule::Unmodelled))?;
             if !(25..=52).contains(&half.va_bits) {
                 return Err(violation(Rule::Unmodelled));

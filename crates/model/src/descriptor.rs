@@ -60,7 +60,7 @@ pub(crate) fn read(shape: Shape, space: Space, level: i8, value: u64) -> Entry {
 
 fn address(shape: Shape, value: u64) -> u64 {
     const IN_PLACE: u64 = 0x0000_ffff_ffff_f000;
-    if shape.ds {
+    if shape.has_ds {
         value & 0x0003_ffff_ffff_f000 | (value >> 8 & 3) << 50
     } else if shape.granule == 16 && shape.pa_bits == 52 {
         value & IN_PLACE & !0xffff | (value >> 12 & 0xf) << 48
@@ -104,7 +104,7 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
         pa: address(shape, value) & (u64::MAX << shift),
         shift,
         memory: memory as u8,
-        share: if shape.ds { 0 } else { (value >> 8 & 3) as u8 },
+        share: if shape.has_ds { 0 } else { (value >> 8 & 3) as u8 },
         permissions: (value >> AP & 3) as u8 | execute << 2 | ((value >> 50 & 3) as u8) << 4,
         global,
         accessed: value >> 10 & 1 == 1,

@@ -271,9 +271,27 @@ impl Machine {
         let (first, last) = if held.runs != 0 { (first & !run, last | run) } else { (first, last) };
         let taken = self.cached.of_mut(space).take(shape, first, last, |other| other.edit == held.edit);
         self.release_all(taken);
+        self.forget_beside(space, held);
         for cpu in &mut self.cpus {
             cpu.invalidated.retain(|other| other.edit != held.edit || other.va < first || last < other.va);
         }
+    }
+
+    /// Forgets what else may be held for the address of `held`, as a block that was split before:
+    /// the invalidation that is missing would have removed it, too. One of leaves would not have
+    /// removed a pointer.
+    fn forget_beside(&mut self, space: Space, held: Held) {
+        if held.since == SEEN {
+            return;
+        }
+        let shape = self.shapes[space.index()];
+        let last = held.va + ((1u64 << shape.shift(held.level)) - 1);
+        let is_leaf = |held: &Held| matches!(read(shape, space, held.level, held.value), Entry::Leaf(_));
+        let all = !is_leaf(&held);
+        let taken = self.cached.of_mut(space).take(shape, held.va, last, |other| {
+            other.since != SEEN && other.root == held.root && (all || is_leaf(other))
+        });
+        self.release_all(taken);
     }
 
     /// Ends that the pointers among `taken`, which are no longer held, lead to tables.

@@ -12,15 +12,17 @@ impl Machine {
     /// left. Returns true where it is not known, as before `cpu` walks any tree.
     ///
     /// ```
-    /// use linmap_model::event::{Tlbi, TlbiScope};
-    /// use linmap_model::{Config, Event, Machine};
+    /// use linmap_model::event::{Access, Domain, Register, Tlbi, TlbiScope};
+    /// use linmap_model::{Config, Event, Leniency, Machine};
     ///
     /// let ram = vec![(0x4000_0000, 0x10000)];
-    /// let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram };
+    /// let leniency = Leniency::Strict;
+    /// let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 39, pa_bits: 48, ram, leniency };
     /// let mut machine = Machine::new(&config).unwrap();
     /// let root = 0x4000_0000;
-    /// let register = linmap_model::event::Register::Ttbr1;
+    /// let register = Register::Ttbr1;
     /// machine.step(&Event::Fill { cpu: 0, pa: root, count: 512, first: 0, step: 0 }).unwrap();
+    /// machine.step(&Event::Dsb { cpu: 0, domain: Domain::Ish, access: Access::All }).unwrap();
     /// machine.step(&Event::Write { cpu: 0, register, value: root }).unwrap();
     /// machine.step(&Event::Isb { cpu: 0 }).unwrap();
     /// // A block appears where nothing was: nothing of it can be held.

@@ -99,7 +99,7 @@ impl Machine {
             return Ok(NO_TABLE);
         }
         let shape = self.shapes[space.index()];
-        let table = if shape.out_bits == 52 {
+        let table = if shape.ds() || (shape.granule == 16 && shape.pa_bits == 52) {
             value & 0xffff_ffff_ffc0 | (value >> 2 & 0xf) << 48
         } else {
             value & 0xffff_ffff_fffe

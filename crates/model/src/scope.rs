@@ -132,7 +132,7 @@ impl Scope {
             }
         };
         let range = |scope: Self| {
-            let (shift, bits) = if shape.ds { (16, 37) } else { (shape.granule, 37) };
+            let (shift, bits) = if shape.has_ds { (16, 37) } else { (shape.granule, 37) };
             let start = operand & 0x1f_ffff_ffff;
             // Intermediate physical addresses are not extended.
             let start = if scope.spaces == STAGE2 { start } else { sign_extend(start, bits) } << shift;

@@ -56,8 +56,6 @@ impl Space {
 pub(crate) struct Shape {
     /// log2 of the granule.
     pub granule: u32,
-    /// TCR.DS or VTCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it.
-    pub ds: bool,
     /// Bits of input address.
     pub va_bits: u32,
     /// Bits of physical address of the machine.
@@ -66,6 +64,9 @@ pub(crate) struct Shape {
     pub out_bits: u8,
     /// The first level of a walk.
     pub start: i8,
+    /// TCR.DS: descriptors of the LPA2 form. 64K reaches 52 bits without it. Before TCR is written,
+    /// what the machine's sizes need.
+    pub has_ds: bool,
     /// Table descriptors restrict what is below them: TCR.HPD0 or HPD1 is 0.
     pub hierarchical: bool,
     /// Hardware sets the access flag of leaves: TCR.HA or VTCR.HA is 1.
@@ -79,10 +80,10 @@ pub(crate) struct Shape {
 impl Shape {
     pub fn of(config: &Config, space: Space) -> Self {
         Self {
-            ds: config.granule < 0x1_0000 && (config.va_bits > 48 || config.pa_bits > 48),
             granule: config.granule.trailing_zeros(),
             va_bits: 0,
             start: 0,
+            has_ds: config.granule < 0x1_0000 && (config.va_bits > 48 || config.pa_bits > 48),
             pa_bits: config.pa_bits,
             out_bits: config.pa_bits,
             hierarchical: true,
@@ -94,10 +95,8 @@ impl Shape {
     }
 
     /// The same shape for input addresses of `va_bits`, with the fewest levels that a root of one
-    /// table allows. Without DS more than 48 bits count as 48, or have no walks at all (Arm ARM
-    /// D8.2).
+    /// table allows.
     pub fn with_input(self, va_bits: u32) -> Self {
-        let va_bits = if self.granule < 16 && !self.ds { va_bits.min(48) } else { va_bits };
         let levels = va_bits.saturating_sub(self.granule).div_ceil(self.index_bits());
         Self { va_bits, start: 4 - levels as i8, ..self }
     }
@@ -106,7 +105,7 @@ impl Shape {
     /// `None` where fewer change what a descriptor means: 64K has blocks at level 1 with 52 bits
     /// alone.
     pub fn with_output(self, bits: u8) -> Option<Self> {
-        let narrow = self.granule < 16 && !self.ds;
+        let narrow = self.granule < 16 && !self.has_ds;
         let out_bits = bits.min(self.pa_bits).min(if narrow { 48 } else { 52 });
         let known = self.granule < 16 || self.pa_bits < 52 || out_bits == 52;
         known.then_some(Self { out_bits, ..self })
@@ -128,9 +127,18 @@ impl Shape {
         (1..=self.index_bits() as i32 + 4).contains(&bits)
     }
 
-    /// The same shape with descriptors as DS says. 64K has one form.
-    pub fn with_ds(self, ds: bool) -> Self {
-        Self { ds: ds && self.granule < 16, ..self }
+    /// Whether descriptors have the LPA2 form.
+    pub fn ds(self) -> bool {
+        self.has_ds
+    }
+
+    /// The same shape with TCR.DS, for input addresses of `va_bits`. Without DS, 4K and 16K have 48
+    /// bits: a larger size counts as 48, or no walk succeeds (Arm ARM D8.2.4), and the model takes
+    /// the tables as walked.
+    pub fn with_ds(self, ds: bool, va_bits: u32) -> Self {
+        let has_ds = ds && self.granule < 16;
+        let most = if has_ds || self.granule == 16 { 52 } else { 48 };
+        Self { has_ds, ..self }.with_input(va_bits.min(most))
     }
 
     fn index_bits(self) -> u32 {
@@ -162,8 +170,8 @@ impl Shape {
     /// Whether `level`, which is not 3, has blocks.
     pub fn has_block(self, level: i8) -> bool {
         match self.granule {
-            12 => level >= 1 || (level == 0 && self.ds),
-            14 => level == 2 || (level == 1 && self.ds),
+            12 => level >= 1 || (level == 0 && self.has_ds),
+            14 => level == 2 || (level == 1 && self.has_ds),
             _ => level == 2 || (level == 1 && self.pa_bits == 52),
         }
     }

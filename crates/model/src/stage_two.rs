@@ -45,10 +45,11 @@ impl Machine {
             return Err(violation(Rule::Unmodelled));
         };
         let ds = value >> 32 & 1 == 1;
-        let shape = Shape { va_bits, start: root, ..present }.with_ds(ds);
+        let shape = Shape { va_bits, start: root, has_ds: ds && granule < 16, ..present };
         let shape = shape.with_updates(value & HA != 0, value & HD != 0).with_output(ps);
         let shape = shape.ok_or(violation(Rule::Unmodelled))?;
-        if !(25..=52).contains(&va_bits) || !shape.has_root() {
+        let is_too_large = granule < 16 && va_bits > 48 && !ds;
+        if !(25..=52).contains(&va_bits) || !shape.has_root() || is_too_large {
             return Err(violation(Rule::Unmodelled));
         }
         let changed = |bits: u64| before.is_some_and(|before| (before ^ value) & bits != 0);

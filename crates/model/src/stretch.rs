@@ -9,7 +9,7 @@ use crate::space::{Shape, Space};
 fn are_in_step(shape: Shape, space: Space, level: i8, words: &[u64]) -> bool {
     let (Some(&first), Some(&last)) = (words.first(), words.last()) else { return false };
     // Bits of the address that lie where the address has them.
-    let address = if shape.ds { 0x0003_ffff_ffff_f000 } else { 0x0000_ffff_ffff_f000_u64 };
+    let address = if shape.has_ds { 0x0003_ffff_ffff_f000 } else { 0x0000_ffff_ffff_f000_u64 };
     let size = 1u64 << shape.shift(level);
     if !matches!(read(shape, space, level, first), Entry::Leaf(_)) || (first ^ last) & !address != 0 {
         return false;

@@ -14,8 +14,9 @@ use crate::trace::Trace;
 use crate::violation::Violation;
 
 /// A trace that breaks a rule and from which no event can be dropped: without any one of them the
-/// same rule is not broken at the same place. The exceptions are invalidations and barriers that
-/// missed, and the store that they should have followed, which are kept to be explained.
+/// same rule is not broken at the same place, unless it would take too long to find out. The
+/// exceptions are invalidations and barriers that missed, and the store that they should have
+/// followed, which are kept to be explained.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Witness {
     /// The events that matter, on the same machine.
@@ -40,6 +41,20 @@ pub struct Missed {
     pub event: usize,
     /// The reason.
     pub why: Miss,
+}
+
+/// What a reduction may cost: this, and so often what the whole trace does. Behind that, which
+/// takes a second or two, the events stay that are left.
+const MOST_SPENT: u64 = 1 << 24;
+const TIMES_SPENT: u64 = 64;
+
+/// What it costs to run a trace, in events. Words of a fill cost less than stores.
+fn cost(trace: &Trace) -> u64 {
+    let of = |event: &Event| match event {
+        Event::Fill { count, .. } => 1 + count / 16,
+        _ => 1,
+    };
+    trace.events.iter().map(of).fold(0, u64::saturating_add)
 }
 
 /// The most TLBIs of other addresses, and the most other events, that a witness keeps.
@@ -77,9 +92,12 @@ impl Trace {
             kept.iter().map(|event| of(event).map(|(_, why)| *why)).collect()
         };
         let expected = reasons(&all, &kept);
+        let (mut spent, most) = (0_u64, cost(self).saturating_mul(TIMES_SPENT).saturating_add(MOST_SPENT));
         let (trace, numbers) = minimise_keeping(self, &kept, |trace, kept| {
+            spent = spent.saturating_add(cost(trace));
             // What was kept has to miss the same for the same reasons.
-            matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found))
+            spent <= most
+                && matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found))
                 && (kept.is_empty()
                     || trace.misses().is_ok_and(|(misses, _)| reasons(&misses, kept) == expected))
         });

@@ -157,9 +157,34 @@ fn what_tcr_says_beyond_sizes_is_refused_where_it_would_matter() {
     scene
         .write(0, Register::Tcr, 12 | 16 << 16 | 0b10 << 30 | 0b101 << 32 | 1 << 59)
         .breaks(Rule::TranslationControl);
-    // Without DS 52 bits count as 48.
-    let mut scene = Scene::new(0, 1);
-    scene.write(0, Register::Tcr, 16 | 12 << 16 | 0b10 << 30 | 0b101 << 32).isb(0).settled().legal();
+}
+
+#[test]
+fn descriptors_get_the_lpa2_form_by_tcr_alone() {
+    // As Linux turns LPA2 on: T1SZ first, DS and IPS while nothing is mapped.
+    let tcr = |ds: u64, ips: u64| 16 | 12 << 16 | 0b10 << 30 | ips << 32 | ds << 59;
+    let turned = |ds| {
+        let ram = vec![(RAM, 0x10_0000)];
+        let leniency = linmap_model::Leniency::Strict;
+        let config = Config { cpus: 1, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram, leniency };
+        let mut scene = Scene::bare(&config);
+        scene.zero(OTHER).zero(SPARE).ordered();
+        scene.write(0, Register::Tcr, 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32).isb(0);
+        scene.write(0, Register::Ttbr0, OTHER).write(0, Register::Ttbr1, OTHER).isb(0);
+        scene.write(0, Register::Tcr, tcr(0, 0b101)).isb(0).write(0, Register::Tcr, tcr(ds, 0b110)).isb(0);
+        // Level −1, and a page whose bits 9:8 are an address under DS.
+        for table in [ROOT, L1, L2, L3, A] {
+            scene.zero(table);
+        }
+        scene.store(ROOT, A | TABLE).store(A, L1 | TABLE).store(L1, L2 | TABLE);
+        scene.store(L2, L3 | TABLE).store(L3, PAGE & !0x300).ordered();
+        scene.write(0, Register::Ttbr1, ROOT).isb(0);
+        scene
+    };
+    let first = u64::MAX << 52;
+    turned(1).reaches(0, first, Use::Read, 0).settled().legal();
+    turned(0).reaches(0, first, Use::Read, 0).breaks(Rule::MayFault);
+    turned(1).store(L3, PAGE & !0x300 | 0x1000).breaks(Rule::OutputAddress);
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! Kernels of which one instruction is another: found by its function and its place in it among
+//! those that a recording has, replaced in the Image.
+
+mod image;
+mod instruction;
+#[path = "../../../cli/src/symbols/kallsyms.rs"]
+mod kallsyms;
+mod recording;
+
+pub use image::Kernel;
+pub use instruction::{Change, Instruction};
+pub use recording::{Mistake, Recording, Site};

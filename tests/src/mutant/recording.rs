@@ -1,0 +1,115 @@
+//! What the recorder has of a boot, and the verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use linmap_trace::Line;
+use linmap_trace::binary::{Decoder, MAGIC, Record};
+use serde_json::Value;
+
+use super::image::Kernel;
+use super::instruction::Instruction;
+use crate::tool::tool;
+
+/// A mistake: its rule, and the function.
+pub type Mistake = (String, String);
+
+/// An instruction that was executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// Where.
+    pub pc: u64,
+    /// How often it was recorded.
+    pub count: usize,
+}
+
+/// A recorded boot.
+#[derive(Debug)]
+pub struct Recording {
+    /// How often each instruction was recorded.
+    counts: BTreeMap<u64, usize>,
+    /// How many events there are.
+    pub events: usize,
+    /// What is illegal, up to the first.
+    pub mistakes: BTreeSet<Mistake>,
+}
+
+impl Recording {
+    /// Reads and judges the trace at `path`, of a guest that ran `kernel`.
+    ///
+    /// # Panics
+    /// When it is not a whole trace.
+    #[track_caller]
+    pub fn read(path: &Path, kernel: &Kernel) -> Self {
+        let bytes = fs::read(path).expect("the trace");
+        // Behind the name and the version of the form.
+        let mut rest = bytes.strip_prefix(&MAGIC).and_then(|rest| rest.get(1..)).expect("a binary trace");
+        let mut decoder = Decoder::default();
+        let (mut counts, mut events) = (BTreeMap::new(), 0);
+        while let Some((record, len)) = decoder.decode(rest).expect("a record") {
+            rest = &rest[len..];
+            match record {
+                Record::Line(Line::Event(recorded)) => {
+                    events += 1;
+                    if let Some(pc) = recorded.pc {
+                        *counts.entry(pc).or_insert(0) += 1;
+                    }
+                }
+                Record::End => break,
+                _ => {}
+            }
+        }
+        Self { counts, events, mistakes: mistakes(path, kernel) }
+    }
+
+    /// The instructions of this kind in `function` that were executed, in ascending order.
+    pub fn sites(&self, kernel: &Kernel, function: &str, instruction: Instruction) -> Vec<Site> {
+        let is_one = |(pc, _): &(&u64, &usize)| {
+            kernel.instruction(**pc) == Some(instruction) && kernel.function(**pc) == Some(function)
+        };
+        self.counts.iter().filter(is_one).map(|(pc, count)| Site { pc: *pc, count: *count }).collect()
+    }
+
+    /// How many events are of instructions in the function of `pc`, apart from that at `pc`.
+    pub fn around(&self, kernel: &Kernel, pc: u64) -> usize {
+        let function = kernel.function(pc);
+        let others =
+            self.counts.iter().filter(|(other, _)| **other != pc && kernel.function(**other) == function);
+        others.map(|(_, count)| count).sum()
+    }
+
+    /// Whether the instruction at `pc` was recorded.
+    pub fn has(&self, pc: u64) -> bool {
+        self.counts.contains_key(&pc)
+    }
+
+    /// All that a mutant may lose: the function, the kind, which of them it is, and the site.
+    pub fn candidates(&self, kernel: &Kernel) -> Vec<(String, Instruction, usize, Site)> {
+        let mut seen: BTreeMap<(String, Instruction), usize> = BTreeMap::new();
+        let mut all = Vec::new();
+        for (&pc, &count) in &self.counts {
+            let Some((instruction, function)) = kernel.instruction(pc).zip(kernel.function(pc)) else {
+                continue;
+            };
+            let nth = seen.entry((function.to_owned(), instruction)).or_insert(0);
+            all.push((function.to_owned(), instruction, *nth, Site { pc, count }));
+            *nth += 1;
+        }
+        all
+    }
+}
+
+/// The first mistake that `linmap check` finds: a mutant may make one at each edit.
+fn mistakes(path: &Path, kernel: &Kernel) -> BTreeSet<Mistake> {
+    let mut check = tool();
+    check.args(["check", "--json", "--symbols"]).arg(&kernel.symbols).arg(path);
+    let output = check.output().expect("linmap runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let verdict: Value = serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr)));
+    let text = |count: &Value, key: &str| count[key].as_str().unwrap_or_default().to_owned();
+    let counts = verdict["counts"].as_array().expect("counts");
+    let function = |place: String| place.split('+').next().unwrap_or_default().to_owned();
+    counts.iter().map(|count| (text(count, "rule"), function(text(count, "place")))).collect()
+}
