@@ -105,8 +105,6 @@ pub struct Cpu {
     pub dsbs: u64,
     /// How many stores of other CPUs are ordered before what it does.
     pub known: BTreeMap<usize, u64>,
-    /// Who passed order on to it last, by which word.
-    pub passed_by: Option<(usize, u64)>,
     /// It has issued TLBIs that no DSB has completed.
     pub has_tlbis: bool,
     /// Registers of translation were written since its last context synchronization.

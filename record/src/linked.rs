@@ -9,13 +9,6 @@ use crate::recorder::Recorder;
 use crate::regime::Regime;
 use crate::shape::Shape;
 
-/// What a CPU did to a frame that is being linked, and nothing has ordered.
-pub struct Pending {
-    entry: Entry,
-    /// A lock has passed its order on to the CPU that links.
-    is_passed: bool,
-}
-
 impl Recorder {
     /// Follows the table at `pa` and those below, and records what they hold.
     pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) {
@@ -73,10 +66,10 @@ impl Recorder {
     /// as stores, in their order, and all else as content that was there.
     fn record_content(&mut self, frame: u64) -> bool {
         let len = self.frames.len();
-        let unordered = self.log.unordered(frame, len, self.actor);
+        let unordered = self.log.unordered(frame, len, self.linked_by);
         let mut replaced: HashMap<u64, u64> = HashMap::new();
         let mut later: HashMap<u64, u64> = HashMap::new();
-        for (entry, _) in &unordered {
+        for entry in &unordered {
             match entry.did {
                 Did::Store { pa, count, first, step } => {
                     for nth in 0..u64::from(count) {
@@ -86,7 +79,7 @@ impl Recorder {
                 Did::Replaced { pa, value } if !later.contains_key(&pa) => {
                     replaced.entry(pa).or_insert(value);
                 }
-                Did::Replaced { .. } | Did::Dmb(..) => {}
+                Did::Replaced { .. } => {}
             }
         }
         let Some(state) = self.frames.get_mut(frame) else { return false };
@@ -119,8 +112,8 @@ impl Recorder {
             self.set_recorded(frame, pa, value);
         }
         let is_recorded = !known.is_empty() || !later.is_empty();
-        for (entry, is_passed) in unordered {
-            let mut keep = |did| self.pending.push(Pending { entry: Entry { did, ..entry }, is_passed });
+        for entry in unordered {
+            let mut keep = |did| self.pending.push(Entry { did, ..entry });
             match entry.did {
                 // As one, unless a device has stored to part of it.
                 Did::Store { pa, count, first, step } => {
@@ -134,36 +127,16 @@ impl Recorder {
                         keep(Did::Store { pa, count: 1, first, step: 0 });
                     }
                 }
-                Did::Dmb(..) => keep(entry.did),
                 Did::Replaced { .. } => {}
             }
         }
         is_recorded
     }
 
-    /// Records stores that were found while tables were linked, after the content around them, and
-    /// what ordered them.
+    /// Records stores that were found while tables were linked, after the content around them.
     fn put_pending(&mut self) {
-        let actor = self.actor;
-        let pending = std::mem::take(&mut self.pending);
-        // What was passed on comes before what was not.
-        let (passed, rest): (Vec<_>, Vec<_>) =
-            pending.into_iter().partition(|at| at.is_passed && at.entry.cpu != actor);
-        let mut from: Vec<usize> = passed.iter().map(|at| at.entry.cpu).collect();
-        from.sort_unstable();
-        from.dedup();
-        for at in passed {
-            self.put_entry(at.entry);
-        }
-        for from in from {
-            // The last such word stands for all of them.
-            let (_, pa) = self.cpus[actor].passed_by.unwrap_or((from, 0));
-            self.put(Event::Release { cpu: from, pa }, None);
-            self.put(Event::Acquire { cpu: actor, pa }, None);
-            self.has_stored(actor);
-        }
-        for at in rest {
-            self.put_entry(at.entry);
+        for entry in std::mem::take(&mut self.pending) {
+            self.put_entry(entry);
         }
     }
 
@@ -178,7 +151,6 @@ impl Recorder {
                 self.put(Event::Fill { cpu, pa, count: count.into(), first, step }, Some(pc));
                 self.has_stored(cpu);
             }
-            Did::Dmb(domain, access) => self.put(Event::Dmb { cpu, domain, access }, Some(pc)),
             Did::Replaced { .. } => {}
         }
     }

@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 
-use linmap_trace::{Access, Domain};
-
 /// What a CPU did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Did {
@@ -12,8 +10,6 @@ pub enum Did {
     Store { pa: u64, count: u16, first: u64, step: u64 },
     /// A word held this before a store that raised no callback.
     Replaced { pa: u64, value: u64 },
-    /// A DMB.
-    Dmb(Domain, Access),
 }
 
 /// What a CPU did, and where.
@@ -40,7 +36,7 @@ pub struct Log {
     inherited: Vec<Vec<u64>>,
     /// Later stores are not part of entries before this one.
     fence: u64,
-    /// The entries of DMBs.
+    /// For each CPU, the number of the first entry behind its last DMB.
     dmbs: Vec<u64>,
     /// The entries with stores by page, of those before `indexed`.
     pages: HashMap<u64, Vec<u64>>,
@@ -56,7 +52,7 @@ impl Log {
             earliest: vec![None; cpus],
             inherited: vec![vec![0; cpus]; cpus],
             fence: 0,
-            dmbs: Vec::new(),
+            dmbs: vec![0; cpus],
             pages: HashMap::new(),
             indexed: 0,
         }
@@ -95,14 +91,10 @@ impl Log {
         self.push(cpu, pc, Did::Replaced { pa, value });
     }
 
-    /// Adds a DMB, if there is something that it orders.
-    pub fn dmb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
-        let is_same =
-            self.entries.last().is_some_and(|last| last.cpu == cpu && matches!(last.did, Did::Dmb(..)));
-        if self.earliest[cpu].is_some() && !is_same {
-            self.push(cpu, pc, Did::Dmb(domain, access));
-            self.dmbs.push(self.end() - 1);
-        }
+    /// A DMB orders what the CPU stored before what it stores from now on.
+    pub fn dmb(&mut self, cpu: usize) {
+        self.fence = self.end();
+        self.dmbs[cpu] = self.fence;
     }
 
     fn push(&mut self, cpu: usize, pc: u64, did: Did) {
@@ -156,10 +148,8 @@ impl Log {
         let count = ((first - self.base) as usize).min(self.entries.len());
         if count == self.entries.len() {
             self.entries.clear();
-            self.dmbs.clear();
         } else {
             self.entries.drain(..count);
-            self.dmbs.retain(|at| *at >= first);
         }
         self.base = first;
         for earliest in self.earliest.iter_mut().flatten() {
@@ -171,36 +161,40 @@ impl Log {
         }
     }
 
-    /// What was done to a range of memory and may be unordered, with the DMBs of who did it, each
-    /// with whether its order was passed on to `to`.
-    pub fn unordered(&mut self, start: u64, len: u64, to: usize) -> Vec<(Entry, bool)> {
+    /// What was stored to a range of memory and may be unordered when `by` links it.
+    ///
+    /// A descriptor that is stored behind a DMB, or behind a lock that was taken over, is ordered
+    /// behind what was stored before (Arm ARM B2.3, barrier-ordered-before), and a walk reads a table
+    /// after the descriptor that leads to it. For a base register a DSB is needed.
+    pub fn unordered(&mut self, start: u64, len: u64, by: Linked) -> Vec<Entry> {
         for at in self.indexed.max(self.base)..self.end() {
-            if let Did::Store { pa, .. } | Did::Replaced { pa, .. } =
-                self.entries[(at - self.base) as usize].did
-            {
-                self.pages.entry(pa >> 12).or_default().push(at);
-            }
+            let (Did::Store { pa, .. } | Did::Replaced { pa, .. }) =
+                self.entries[(at - self.base) as usize].did;
+            self.pages.entry(pa >> 12).or_default().push(at);
         }
         self.indexed = self.end();
         let pages = start >> 12..(start + len) >> 12;
         let mut found: Vec<u64> = pages.filter_map(|page| self.pages.get(&page)).flatten().copied().collect();
         found.retain(|at| *at >= self.floors[self.entries[(at - self.base) as usize].cpu]);
-        let Some(first) = found.iter().min().copied() else { return Vec::new() };
-        let dmbs = self.dmbs.get(self.dmbs.partition_point(|at| *at < first)..).unwrap_or_default();
-        let mut numbers: Vec<u64> = found.into_iter().chain(dmbs.iter().copied()).collect();
-        numbers.sort_unstable();
-        let mut all = Vec::new();
-        // A DMB matters once behind stores.
-        let mut has_stores = vec![false; self.floors.len()];
-        for at in numbers {
-            let entry = self.entries[(at - self.base) as usize];
-            let is_dmb = matches!(entry.did, Did::Dmb(..));
-            if std::mem::replace(&mut has_stores[entry.cpu], !is_dmb) || !is_dmb {
-                all.push((entry, self.inherited[to][entry.cpu] > at));
-            }
-        }
-        all
+        found.sort_unstable();
+        let all = found.into_iter().map(|at| (at, self.entries[(at - self.base) as usize]));
+        all.filter(|(at, entry)| match by {
+            Linked::ByStore(cpu) if cpu == entry.cpu => self.dmbs[cpu] <= *at,
+            Linked::ByStore(cpu) => self.inherited[cpu][entry.cpu] <= *at,
+            Linked::ByRegister => true,
+        })
+        .map(|(_, entry)| entry)
+        .collect()
     }
+}
+
+/// How a frame is linked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Linked {
+    /// A CPU stores a descriptor that leads to it.
+    ByStore(usize),
+    /// A base register names it.
+    ByRegister,
 }
 
 #[cfg(test)]
@@ -209,11 +203,11 @@ mod tests {
 
     const FRAME: u64 = 0x4000_0000;
 
-    fn stores(log: &mut Log, to: usize) -> Vec<(usize, bool)> {
-        log.unordered(FRAME, 0x1000, to)
-            .into_iter()
-            .map(|(entry, is_passed)| (entry.cpu, is_passed))
-            .collect()
+    fn stores(log: &mut Log, by: Linked) -> Vec<u64> {
+        let of = |entry: Entry| match entry.did {
+            Did::Store { first, .. } | Did::Replaced { value: first, .. } => first,
+        };
+        log.unordered(FRAME, 0x1000, by).into_iter().map(of).collect()
     }
 
     #[test]
@@ -223,30 +217,24 @@ mod tests {
             log.store(0, 0x100, FRAME + 8 * nth, 0x703 + 0x1000 * nth);
         }
         log.store(0, 0x104, FRAME + 0x10, 0);
-        let found = log.unordered(FRAME, 0x1000, 0);
+        let found = log.unordered(FRAME, 0x1000, Linked::ByRegister);
         let run = Did::Store { pa: FRAME, count: 512, first: 0x703, step: 0x1000 };
         let zero = Did::Store { pa: FRAME + 0x10, count: 1, first: 0, step: 0 };
-        let entries = [(0x100, run), (0x104, zero)].map(|(pc, did)| (Entry { cpu: 0, pc, did }, false));
-        assert_eq!(found, entries);
-        assert!(log.unordered(FRAME + 0x1000, 0x1000, 0).is_empty());
+        assert_eq!(found, [(0x100, run), (0x104, zero)].map(|(pc, did)| Entry { cpu: 0, pc, did }));
+        assert!(log.unordered(FRAME + 0x1000, 0x1000, Linked::ByRegister).is_empty());
         log.dsb(0);
-        assert!(log.unordered(FRAME, 0x1000, 0).is_empty());
+        assert!(stores(&mut log, Linked::ByRegister).is_empty());
     }
 
     #[test]
-    fn a_dmb_counts_once_behind_the_stores_that_it_orders() {
-        let mut log = Log::new(1);
-        log.dmb(0, 0, Domain::Ish, Access::Stores);
+    fn a_dmb_orders_before_a_store_that_links_and_not_before_a_base_register() {
+        let mut log = Log::new(2);
         log.store(0, 0, FRAME, 1);
-        log.store(0, 0, FRAME + 0x1000, 1);
-        for pa in [FRAME + 0x2000, FRAME + 0x2008] {
-            log.dmb(0, 0, Domain::Ish, Access::Stores);
-            log.store(0, 4, pa, 1);
-        }
-        let found: Vec<Did> =
-            log.unordered(FRAME, 0x1000, 0).into_iter().map(|(entry, _)| entry.did).collect();
-        let store = Did::Store { pa: FRAME, count: 1, first: 1, step: 0 };
-        assert_eq!(found, [store, Did::Dmb(Domain::Ish, Access::Stores)]);
+        log.dmb(0);
+        log.store(0, 0, FRAME + 8, 2);
+        assert_eq!(stores(&mut log, Linked::ByStore(0)), [2]);
+        assert_eq!(stores(&mut log, Linked::ByStore(1)), [1, 2]);
+        assert_eq!(stores(&mut log, Linked::ByRegister), [1, 2]);
     }
 
     #[test]
@@ -254,13 +242,15 @@ mod tests {
         let mut log = Log::new(3);
         log.store(0, 0, FRAME, 1);
         log.pass(0, 1);
-        log.store(0, 0, FRAME + 8, 1);
-        assert_eq!(stores(&mut log, 1), [(0, true), (0, false)]);
-        assert_eq!(stores(&mut log, 2), [(0, false); 2]);
+        log.store(0, 0, FRAME + 8, 2);
+        assert_eq!(stores(&mut log, Linked::ByStore(0)), [1, 2], "a release orders before itself alone");
+        assert_eq!(stores(&mut log, Linked::ByStore(1)), [2]);
+        assert_eq!(stores(&mut log, Linked::ByStore(2)), [1, 2]);
         log.pass(1, 2);
-        assert_eq!(stores(&mut log, 2), [(0, true), (0, false)]);
+        assert_eq!(stores(&mut log, Linked::ByStore(2)), [2]);
+        assert_eq!(stores(&mut log, Linked::ByRegister), [1, 2]);
         log.dsb(2);
-        assert_eq!(stores(&mut log, 1), [(0, false)]);
+        assert_eq!(stores(&mut log, Linked::ByRegister), [2]);
     }
 
     #[test]
@@ -271,10 +261,10 @@ mod tests {
             log.store(0, 0, 0x8000_0000 + 16 * nth, nth);
         }
         assert!(log.entries.len() <= MOST);
-        assert!(stores(&mut log, 0).is_empty());
+        assert!(stores(&mut log, Linked::ByRegister).is_empty());
         log.store(1, 0, FRAME, 2);
         log.dsb(0);
-        assert_eq!(stores(&mut log, 0), [(1, false)]);
+        assert_eq!(stores(&mut log, Linked::ByRegister), [2]);
         log.dsb(1);
         assert!(log.entries.is_empty());
     }

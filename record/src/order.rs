@@ -32,7 +32,9 @@ impl Recorder {
             return;
         }
         self.settle_unseen(None);
-        self.log.dmb(cpu, pc, domain, access);
+        if domain != Domain::Nsh || self.cpus.len() == 1 {
+            self.log.dmb(cpu);
+        }
         if std::mem::take(&mut self.cpus[cpu].has_stores_since_dmb) {
             self.put(Event::Dmb { cpu, domain, access }, Some(pc));
         }
@@ -60,7 +62,6 @@ impl Recorder {
             return;
         }
         self.log.pass(from, cpu);
-        self.cpus[cpu].passed_by = Some((from, pa));
         let stores = self.cpus[from].stores;
         if self.cpus[from].has_stores && self.cpus[cpu].known.insert(from, stores) != Some(stores) {
             self.put(Event::Release { cpu: from, pa }, None);

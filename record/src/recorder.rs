@@ -10,8 +10,7 @@ use linmap_trace::{Event, Line, Recorded};
 use crate::cpu::Cpu;
 use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
-use crate::linked::Pending;
-use crate::log::Log;
+use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
 use crate::order::Released;
 use crate::shape::Shape;
@@ -49,7 +48,7 @@ pub struct Recorder {
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
-    pub(crate) pending: Vec<Pending>,
+    pub(crate) pending: Vec<Entry>,
     /// Unordered stores to frames that are not followed.
     pub(crate) log: Log,
     /// Stores that raised no callback and are not read back yet.
@@ -60,6 +59,8 @@ pub struct Recorder {
     pub(crate) asked_for_reset: Option<u64>,
     /// The CPU that does what is being recorded.
     pub(crate) actor: usize,
+    /// How a frame is linked now, if one is.
+    pub(crate) linked_by: Linked,
     /// The number of events.
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
@@ -98,6 +99,7 @@ impl Recorder {
             released: HashMap::new(),
             asked_for_reset: None,
             actor: 0,
+            linked_by: Linked::ByRegister,
             events: 0,
             differences: 0,
             device_words: 0,
@@ -228,7 +230,9 @@ impl Recorder {
             if !is_linked {
                 state.skipped.insert(at);
             }
+            self.linked_by = Linked::ByStore(self.actor);
             self.relink(pa, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+            self.linked_by = Linked::ByRegister;
         }
         before != Some(value)
     }

@@ -109,6 +109,7 @@ impl Recorder {
     /// was seen behind it covers `covered`, first byte and length.
     pub fn settle_unseen(&mut self, covered: Option<(u64, u64)>) {
         let Some(Unseen { cpu, pc, value, pieces, replaced }) = self.unseen.take() else { return };
+        let actor = std::mem::replace(&mut self.actor, cpu);
         let is_covered = |pa: u64| covered.is_some_and(|(at, len)| at < pa + 8 && pa < at + len);
         let mut replaced = replaced.into_iter().peekable();
         for (start, len) in pieces {
@@ -143,6 +144,7 @@ impl Recorder {
                 self.touched.push(frame);
             }
         }
+        self.actor = actor;
     }
 }
 
