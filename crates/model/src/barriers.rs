@@ -13,22 +13,33 @@ use crate::scope::{Context, Scope};
 use crate::space::{SPACES, Space};
 use crate::violation::Violation;
 
+/// A word, a value that walkers saw there, the newest one, and whether a walker may see the former
+/// still.
+type Gone = (u64, Option<u64>, Option<u64>, bool);
+
+/// Adds to `ordered` the values of the word at `pa` that an order has ruled out.
+fn note_gone(ordered: &mut Vec<Gone>, memory: &Memory, pa: u64, gone: &[Option<u64>]) {
+    let newest = memory.newest(pa);
+    for &old in gone {
+        // A store of another CPU may leave the value visible.
+        let mut visible = false;
+        memory.seen(pa, |seen| visible |= seen == old);
+        ordered.push((pa, old, newest, visible && newest != old));
+    }
+}
+
 impl Machine {
     pub(crate) fn dsb(&mut self, cpu: usize, domain: Domain, access: Access) -> Check {
         let own = 1u64 << cpu;
         let everyone = self.everyone();
         let mut ordered = Vec::new();
-        let note = |memory: &Memory, pa: u64, gone: &[Option<u64>]| {
-            let newest = memory.newest(pa);
-            for &old in gone {
-                // A store of another CPU may leave the value visible.
-                let mut visible = false;
-                memory.seen(pa, |seen| visible |= seen == old);
-                ordered.push((pa, old, newest, visible && newest != old));
-            }
-        };
+        let note = |memory: &Memory, pa: u64, gone: &[Option<u64>]| note_gone(&mut ordered, memory, pa, gone);
         // NSH reaches the CPU itself, which is the whole machine if it has one CPU.
         if domain != Domain::Nsh || everyone == own {
+            if self.passed.any {
+                self.dmb(cpu, domain, access);
+                self.order_others(cpu, access)?;
+            }
             self.memory.order(cpu, note);
             self.alone.retain(|(by, _)| *by != cpu);
         } else {
@@ -58,6 +69,19 @@ impl Machine {
                     self.recent.push_back((scope, since));
                     self.invalidate(cpu, &scope, since, if scope.broadcast { everyone } else { own })?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Orders the stores of other CPUs that `cpu` knows of.
+    fn order_others(&mut self, cpu: usize, access: Access) -> Check {
+        for (other, until) in self.ordered_for_others(cpu, access) {
+            let mut ordered = Vec::new();
+            self.memory
+                .order_until(other, until, |memory, pa, gone| note_gone(&mut ordered, memory, pa, gone));
+            for (pa, old, newest, visible) in ordered {
+                self.ordered(other, pa, old, newest, visible)?;
             }
         }
         Ok(())

@@ -313,13 +313,13 @@ impl Excerpt {
                     self.kept.push((Some(number), *event));
                 }
             }
+            Event::Dmb { .. } | Event::Release { .. } | Event::Acquire { .. } => {
+                if self.kept.len() < FEW {
+                    self.kept.push((Some(number), *event));
+                }
+            }
             // They leave everything as it is.
-            Event::Dmb { .. }
-            | Event::Release { .. }
-            | Event::Acquire { .. }
-            | Event::Access { .. }
-            | Event::Faults { .. }
-            | Event::Settled => {}
+            Event::Access { .. } | Event::Faults { .. } | Event::Settled => {}
         }
     }
 

@@ -13,6 +13,7 @@ use crate::descriptor::{Entry, Leaf, read};
 use crate::dirty::DirtySpaces;
 use crate::fresh::FreshEntries;
 use crate::memory::Memory;
+use crate::passed::Passed;
 use crate::regime::{REGIMES, Regime};
 use crate::rules::Rule;
 use crate::scope::Scope;
@@ -166,6 +167,7 @@ pub(crate) const MAX_PAGES: usize = 1 << 21;
 pub struct Machine {
     pub(crate) config: Config,
     pub(crate) memory: Memory,
+    pub(crate) passed: Passed,
     pub(crate) cached: CachedSpaces,
     pub(crate) roots: Vec<Root>,
     /// The last root of each space, table and identifier.
@@ -252,6 +254,7 @@ impl Machine {
         let shapes = Space::ALL.map(|space| Shape::of(config, space));
         Ok(Self {
             memory: Memory::new(config),
+            passed: Passed::new(config.cpus),
             cached: CachedSpaces::default(),
             roots: Vec::new(),
             root_numbers: FxHashMap::default(),

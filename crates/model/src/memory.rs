@@ -4,6 +4,8 @@
 //! stored orders it. Until then a walker may see the new value or any older one that was not ruled
 //! out before.
 
+mod epochs;
+
 use std::collections::hash_map::Entry;
 
 use linmap_trace::PAGE;
@@ -50,6 +52,8 @@ struct Page {
     older: Bits,
     /// The CPU whose first stores are not ordered yet: all of `unknown_seen` are its own.
     first_by: u8,
+    /// The epoch of that CPU's last such store.
+    first_epoch: u32,
     /// Whether the page holds a part of a table that can be walked.
     pub table: bool,
 }
@@ -61,6 +65,8 @@ struct Older {
     value: Option<u64>,
     /// The CPU that stored what came after it.
     by: u8,
+    /// In which of its epochs.
+    epoch: u32,
 }
 
 /// All of memory.
@@ -76,6 +82,8 @@ pub(crate) struct Memory {
     dropped: Vec<Option<u64>>,
     /// Per CPU: words with older values that its next DSB rules out, in the order of its stores.
     unordered: Vec<Vec<u64>>,
+    /// Per CPU: its present epoch, of those that DMBs and store-releases end.
+    epochs: Vec<u32>,
     /// Per CPU: pages whose `unknown_seen` its next DSB clears.
     unordered_first: Vec<Vec<u32>>,
 }
@@ -104,6 +112,7 @@ impl Memory {
             spare: Vec::new(),
             dropped: Vec::new(),
             unordered: vec![Vec::new(); config.cpus],
+            epochs: vec![0; config.cpus],
             unordered_first: vec![Vec::new(); config.cpus],
         }
     }
@@ -145,6 +154,7 @@ impl Memory {
                 unknown_seen: [0; WORDS / 64],
                 older: [0; WORDS / 64],
                 first_by: u8::MAX,
+                first_epoch: 0,
                 table: false,
             });
         }
@@ -179,6 +189,7 @@ impl Memory {
                 self.unordered_first[cpu].push(at);
             }
             if page.first_by == by {
+                page.first_epoch = self.epochs[cpu];
                 set(&mut page.unknown_seen, word, true);
                 return Stored { before, table, older: 0 };
             }
@@ -190,8 +201,8 @@ impl Memory {
         // Of two equal values, the later one stays visible longer.
         let spare = &mut self.spare;
         let older = self.older.entry(pa).or_insert_with(|| spare.pop().unwrap_or_default());
-        let replaced = Older { value: before, by: cpu as u8 };
-        older.retain(|older| *older != replaced);
+        let replaced = Older { value: before, by: cpu as u8, epoch: self.epochs[cpu] };
+        older.retain(|older| (older.value, older.by) != (replaced.value, replaced.by));
         older.push(replaced);
         self.unordered[cpu].push(pa);
         Stored { before, table, older: older.len() }
@@ -224,6 +235,7 @@ impl Memory {
             page.first_by = by;
             self.unordered_first[cpu].push(at);
         }
+        page.first_epoch = self.epochs[cpu];
         page.unknown_seen = page.known;
         true
     }
@@ -373,11 +385,14 @@ impl Memory {
     pub fn order(&mut self, cpu: usize, mut gone: impl FnMut(&Self, u64, &[Option<u64>])) {
         for at in std::mem::take(&mut self.unordered_first[cpu]) {
             let page = &mut self.pages[at as usize];
-            page.unknown_seen = [0; WORDS / 64];
-            page.first_by = u8::MAX;
+            // It may have been ordered when it was linked, and stored to by another CPU since.
+            if usize::from(page.first_by) == cpu {
+                page.unknown_seen = [0; WORDS / 64];
+                page.first_by = u8::MAX;
+            }
         }
         let words = std::mem::take(&mut self.unordered[cpu]);
-        self.order_words(cpu, &words, &mut gone);
+        self.order_words(cpu, &words, u32::MAX, &mut gone);
         // Reuses the buffer.
         if self.unordered[cpu].is_empty() {
             let mut words = words;
@@ -399,17 +414,25 @@ impl Memory {
         mut gone: impl FnMut(&Self, u64, &[Option<u64>]),
     ) {
         self.unordered[cpu].retain(|pa| !words.contains(pa));
-        self.order_words(cpu, words, &mut gone);
+        self.order_words(cpu, words, u32::MAX, &mut gone);
     }
 
-    fn order_words(&mut self, cpu: usize, words: &[u64], gone: &mut impl FnMut(&Self, u64, &[Option<u64>])) {
+    /// Orders stores of `cpu` to `words` before the epoch `until`.
+    fn order_words(
+        &mut self,
+        cpu: usize,
+        words: &[u64],
+        until: u32,
+        gone: &mut impl FnMut(&Self, u64, &[Option<u64>]),
+    ) {
+        let is_ordered = |older: &Older| usize::from(older.by) == cpu && older.epoch < until;
         let mut dropped = std::mem::take(&mut self.dropped);
         for &pa in words {
             let Entry::Occupied(mut entry) = self.older.entry(pa) else { continue };
             // In the order of coherence: no value from before this CPU's last store to the word is
             // visible.
             let older = entry.get_mut();
-            let Some(last) = older.iter().rposition(|older| usize::from(older.by) == cpu) else { continue };
+            let Some(last) = older.iter().rposition(is_ordered) else { continue };
             dropped.clear();
             dropped.extend(older.drain(..=last).map(|older| older.value));
             let ruled_out = older.is_empty();

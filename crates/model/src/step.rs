@@ -69,9 +69,21 @@ impl Machine {
                 self.check_cpu(cpu)?;
                 self.dsb(cpu, domain, access)
             }
-            // The model orders by DSBs alone.
-            Event::Dmb { cpu, .. } | Event::Release { cpu, .. } | Event::Acquire { cpu, .. } => {
-                self.check_cpu(cpu)
+            Event::Dmb { cpu, domain, access } => {
+                self.check_cpu(cpu)?;
+                self.passed.any = true;
+                self.dmb(cpu, domain, access);
+                Ok(())
+            }
+            Event::Release { cpu, pa } => {
+                self.check_cpu(cpu)?;
+                self.store_release(cpu, pa);
+                Ok(())
+            }
+            Event::Acquire { cpu, pa } => {
+                self.check_cpu(cpu)?;
+                self.load_acquire(cpu, pa);
+                Ok(())
             }
             Event::Isb { cpu } => {
                 self.check_cpu(cpu)?;

@@ -32,6 +32,9 @@ impl Machine {
         let mut page = table;
         while page < end {
             let words = ((0x1000 - page % 0x1000).min(end - page) / 8) as usize;
+            if let Some(linker) = self.passed.linker {
+                self.memory.order_page(page, &self.passed.known[linker]);
+            }
             if let Some(unknown) = self.memory.first_unknown(page, words) {
                 let index = (unknown - table) / 8;
                 return Err(Violation::new(Rule::UnknownEntry).at_va(va + (index << shift)).at_pa(unknown));

@@ -1,15 +1,13 @@
 //! What the recorder has of a boot, and the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
-use linmap_trace::Line;
-use linmap_trace::binary::{Decoder, MAGIC, Record};
 use serde_json::Value;
 
 use super::image::Kernel;
 use super::instruction::Instruction;
+use crate::recorded::recorded_events;
 use crate::tool::tool;
 
 /// A mistake: its rule, and the function.
@@ -42,25 +40,12 @@ impl Recording {
     /// When it is not a whole trace.
     #[track_caller]
     pub fn read(path: &Path, kernel: &Kernel) -> Self {
-        let bytes = fs::read(path).expect("the trace");
-        // Behind the name and the version of the form.
-        let mut rest = bytes.strip_prefix(&MAGIC).and_then(|rest| rest.get(1..)).expect("a binary trace");
-        let mut decoder = Decoder::default();
-        let (mut counts, mut events) = (BTreeMap::new(), 0);
-        while let Some((record, len)) = decoder.decode(rest).expect("a record") {
-            rest = &rest[len..];
-            match record {
-                Record::Line(Line::Event(recorded)) => {
-                    events += 1;
-                    if let Some(pc) = recorded.pc {
-                        *counts.entry(pc).or_insert(0) += 1;
-                    }
-                }
-                Record::End => break,
-                _ => {}
-            }
+        let recorded = recorded_events(path);
+        let mut counts = BTreeMap::new();
+        for pc in recorded.iter().filter_map(|recorded| recorded.pc) {
+            *counts.entry(pc).or_insert(0) += 1;
         }
-        Self { counts, events, mistakes: mistakes(path, kernel) }
+        Self { counts, events: recorded.len(), mistakes: mistakes(path, kernel) }
     }
 
     /// The instructions of this kind in `function` that were executed, in ascending order.

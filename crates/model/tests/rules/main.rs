@@ -10,6 +10,7 @@ mod hierarchy;
 mod in_common;
 mod isb;
 mod own_walks;
+mod passed;
 mod regimes;
 mod registers;
 mod runs;

@@ -1,0 +1,151 @@
+//! Order without a DSB of the CPU that stores: DMB, store-release and load-acquire.
+
+use linmap_model::event::{Access, Domain, Register};
+use linmap_model::{Config, Event, Leniency, Rule};
+
+use crate::scene::*;
+
+const LOCK: u64 = 0x9000_0000;
+const STORES: Access = Access::Stores;
+
+fn dmb(cpu: usize, domain: Domain, access: Access) -> Event {
+    Event::Dmb { cpu, domain, access }
+}
+
+fn dsb(cpu: usize, access: Access) -> Event {
+    Event::Dsb { cpu, domain: Domain::Ish, access }
+}
+
+fn store(cpu: usize, pa: u64, value: u64) -> Event {
+    Event::Store { cpu, pa, value, via: None }
+}
+
+/// Two CPUs that walk one tree, whose table of pages maps a page at `VA`.
+fn walked(leniency: Leniency) -> Scene {
+    let ram = vec![(RAM, 0x10_0000)];
+    let config = Config { cpus: 2, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram, leniency };
+    let mut scene = Scene::bare(&config);
+    for table in [ROOT, L1, L2, L3] {
+        scene.zero(table);
+    }
+    scene.store(ROOT, L1 | TABLE).store(L1, L2 | TABLE).store(L2, L3 | TABLE).store(L3, PAGE).ordered();
+    scene.root(0, ROOT).root(1, ROOT);
+    scene
+}
+
+/// CPU 0 fills a table, then `events` happen, and CPU `linker` links it.
+fn linked(leniency: Leniency, events: &[Event], linker: usize) -> Scene {
+    let mut scene = walked(leniency);
+    scene.zero(SPARE).store(SPARE, PAGE | 0x2000);
+    for event in events {
+        scene.event(*event);
+    }
+    scene.event(store(linker, L2 + 8, SPARE | TABLE)).event(dsb(linker, STORES)).isb(linker);
+    scene
+}
+
+#[test]
+fn a_dmb_orders_what_is_in_a_table_before_the_pointer_to_it() {
+    for (event, is_ordered) in [
+        (dmb(0, Domain::Ish, STORES), true),
+        (dmb(0, Domain::Sy, Access::All), true),
+        (dmb(0, Domain::Ish, Access::Loads), false),
+        (dmb(0, Domain::Nsh, STORES), false),
+        (dmb(1, Domain::Ish, Access::All), false),
+    ] {
+        let scene = linked(Leniency::Strict, &[event], 0);
+        if is_ordered {
+            scene.legal();
+        } else {
+            scene.breaks(Rule::UnknownEntry);
+        }
+    }
+    linked(Leniency::Strict, &[], 0).breaks(Rule::UnknownEntry);
+    // A store behind the DMB.
+    let mut scene = walked(Leniency::Strict);
+    scene.store(SPARE, PAGE).event(dmb(0, Domain::Ish, STORES)).zero(SPARE);
+    scene.event(store(0, L2 + 8, SPARE | TABLE)).breaks(Rule::UnknownEntry);
+}
+
+#[test]
+fn a_dmb_completes_no_store_for_walks_that_a_register_begins() {
+    let begun = |event| {
+        let mut scene = walked(Leniency::Kernels);
+        scene.zero(OTHER).event(event).root(0, OTHER);
+        scene
+    };
+    begun(dsb(0, STORES)).legal();
+    begun(dmb(0, Domain::Ish, Access::All)).breaks(Rule::UnknownEntry);
+}
+
+#[test]
+fn a_table_is_linked_by_the_cpu_that_acquired_what_another_released() {
+    let release = Event::Release { cpu: 0, pa: LOCK };
+    let acquire = |pa| Event::Acquire { cpu: 1, pa };
+    linked(Leniency::Strict, &[release, acquire(LOCK)], 1).legal();
+    for events in [&[release][..], &[acquire(LOCK), release], &[release, acquire(LOCK + 8)], &[acquire(LOCK)]]
+    {
+        linked(Leniency::Strict, events, 1).breaks(Rule::UnknownEntry);
+    }
+    // A plain store between the barriers, which the trace does not have.
+    let barriers = [dmb(0, Domain::Ish, STORES), dmb(1, Domain::Ish, Access::Loads)];
+    linked(Leniency::Kernels, &barriers, 1).legal();
+    linked(Leniency::Strict, &barriers, 1).breaks(Rule::UnknownEntry);
+    for events in [[barriers[1], barriers[0]], [barriers[0], dmb(1, Domain::Ish, STORES)]] {
+        linked(Leniency::Kernels, &events, 1).breaks(Rule::UnknownEntry);
+    }
+}
+
+/// CPU 0 makes the page invalid, then `events` happen, CPU 1 invalidates it behind a DSB of
+/// `access`, and another page takes its place.
+fn unmapped(leniency: Leniency, events: &[Event], access: Access) -> Scene {
+    let mut scene = walked(leniency);
+    scene.store(L3, 0);
+    for event in events {
+        scene.event(*event);
+    }
+    scene.event(dsb(1, access)).event(Event::Tlbi {
+        cpu: 1,
+        tlbi: BY_VA,
+        operand: VA >> 12 & 0xfff_ffff_ffff,
+    });
+    scene.event(dsb(1, Access::All)).isb(1).event(store(1, L3, PAGE | 0x5000));
+    scene
+}
+
+#[test]
+fn a_dsb_orders_the_stores_that_its_cpu_has_acquired() {
+    let passed = [Event::Release { cpu: 0, pa: LOCK }, Event::Acquire { cpu: 1, pa: LOCK }];
+    unmapped(Leniency::Strict, &passed, Access::All).legal();
+    unmapped(Leniency::Strict, &[], Access::All).breaks(Rule::OutputAddress);
+    unmapped(Leniency::Kernels, &passed[..1], STORES).breaks(Rule::OutputAddress);
+    unmapped(Leniency::Kernels, &passed[1..], Access::All).breaks(Rule::OutputAddress);
+    // DSB ISHST behind the acquire, as of a flush.
+    unmapped(Leniency::Kernels, &passed, STORES).legal();
+    unmapped(Leniency::Strict, &passed, STORES).breaks(Rule::OutputAddress);
+    // What is stored behind the release is not known.
+    let late = [passed[0], store(0, L3, PAGE), store(0, L3, 0), passed[1]];
+    unmapped(Leniency::Kernels, &late, STORES).breaks(Rule::OutputAddress);
+}
+
+#[test]
+fn an_acquire_passes_on_what_others_passed_before() {
+    let ram = vec![(RAM, 0x10_0000)];
+    let leniency = Leniency::Strict;
+    let config = Config { cpus: 3, bbm: 0, granule: 0x1000, va_bits: 48, pa_bits: 48, ram, leniency };
+    let chained = |second: u64| {
+        let mut scene = Scene::bare(&config);
+        for table in [ROOT, L1, L2] {
+            scene.zero(table);
+        }
+        scene.store(ROOT, L1 | TABLE).store(L1, L2 | TABLE).ordered().root(2, ROOT);
+        scene.zero(L3).event(Event::Release { cpu: 0, pa: LOCK }).event(Event::Acquire { cpu: 1, pa: LOCK });
+        scene.event(Event::Release { cpu: 1, pa: LOCK + 8 }).event(Event::Acquire { cpu: 2, pa: second });
+        scene.event(store(2, L2, L3 | TABLE)).event(dsb(2, STORES)).isb(2);
+        scene
+    };
+    chained(LOCK + 8).legal();
+    chained(LOCK + 16).breaks(Rule::UnknownEntry);
+    let register = Register::Ttbr1;
+    chained(LOCK + 8).event(Event::Write { cpu: 0, register, value: ROOT }).legal();
+}
