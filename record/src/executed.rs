@@ -257,11 +257,10 @@ impl Recorder {
         self.touched = touched;
     }
 
-    /// Compares `frame` with memory. What differs is made good. It was updated by hardware, written by
-    /// a device, or is an error of the recorder.
+    /// Compares `frame` with memory. What differs is made good. It was updated by hardware, written
+    /// by a device, or is an error of the recorder.
     fn compare(&mut self, frame: u64) {
-        /// What no instruction stores at once is a device's. The recorder sees what stores more: see
-        /// `unseen`.
+        /// Words that no instruction stores at once are a device's, but for those of `unseen`.
         const OF_DEVICE: usize = 64;
         let has_updates = self.cpus.iter().any(|cpu| cpu.registers.has_updates());
         let mut differing = self.differing(frame);

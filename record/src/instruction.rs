@@ -229,8 +229,8 @@ enum Form {
 /// What an access to memory has to be told apart by.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Accesses {
-    /// It reads and writes memory at once, so that it loses nothing that hardware updates: an atomic,
-    /// a compare-and-swap, or the store of an exclusive pair.
+    /// It reads and writes memory at once, so that it loses nothing that hardware updates: an
+    /// atomic, a compare-and-swap, or the store of an exclusive pair.
     pub is_atomic: bool,
     /// It is a load-acquire.
     pub acquires: bool,

@@ -22,5 +22,6 @@ mod translate;
 mod tree;
 mod trees;
 mod unseen;
+mod waiting;
 
 mod plugin;

@@ -53,9 +53,8 @@ impl Recorder {
         }
         // By its virtual address, which is this if all is mapped 1:1, as firmware does, or the MMU
         // is off still.
-        let regimes = Regime::ALL.into_iter();
         let is_elsewhere = |regime| self.translate(self.actor, frame, regime).is_some_and(|pa| pa != frame);
-        let is_elsewhere = regimes.map(is_elsewhere).any(|is_elsewhere| is_elsewhere);
+        let is_elsewhere = Regime::ALL.into_iter().any(is_elsewhere);
         match &mut self.started {
             Some(started) if !is_elsewhere => started.memory.read_rom(frame, len),
             _ => false,

@@ -164,8 +164,8 @@ impl Log {
     /// What was stored to a range of memory and may be unordered when `by` links it.
     ///
     /// A descriptor that is stored behind a DMB, or behind a lock that was taken over, is ordered
-    /// behind what was stored before (Arm ARM B2.3, barrier-ordered-before), and a walk reads a table
-    /// after the descriptor that leads to it. For a base register a DSB is needed.
+    /// behind what was stored before (Arm ARM B2.3, barrier-ordered-before), and a walk reads a
+    /// table after the descriptor that leads to it. For a base register a DSB is needed.
     pub fn unordered(&mut self, start: u64, len: u64, by: Linked) -> Vec<Entry> {
         for at in self.indexed.max(self.base)..self.end() {
             let (Did::Store { pa, .. } | Did::Replaced { pa, .. }) =

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use linmap_trace::{Access, Domain, Event};
 
 use crate::recorder::{CurrentCpu, Recorder};
+use crate::waiting::Released;
 
 /// The CPUs of the first 64 that execute at EL0, by an ERET, until something shows that they don't.
 pub static AT_EL0: AtomicU64 = AtomicU64::new(0);
@@ -12,14 +13,6 @@ pub static AT_EL0: AtomicU64 = AtomicU64::new(0);
 /// The bit of a CPU in [`AT_EL0`].
 pub fn bit(cpu: usize) -> u64 {
     1_u64.checked_shl(cpu as u32).unwrap_or(0)
-}
-
-/// A word that a CPU released.
-#[derive(Clone, Copy)]
-pub struct Released {
-    cpu: usize,
-    /// How many DSBs the CPU had executed.
-    dsbs: u64,
 }
 
 /// The most words of which is known who released them.
@@ -72,7 +65,7 @@ impl Recorder {
     }
 
     /// An ERET is about to be executed at exception level `el`.
-    pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
+    pub(crate) fn returns(&self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
         let name = match el {
             2 => "SPSR_EL2",
             3 => "SPSR_EL3",

@@ -241,8 +241,8 @@ fn on_block(block: *mut Block) {
                     site,
                 );
             } else if word & 0x0a00_0000 == 0x0800_0000 {
-                // A load or store (Arm ARM C4.1). Instructions are at multiples of 4, so two bits of
-                // the address tell more.
+                // A load or store (Arm ARM C4.1). Instructions are at multiples of 4, so two bits
+                // of the address tell more.
                 let accesses = Accesses::of(word);
                 let at = |bits: u64| ptr::without_provenance_mut((pc & !3 | bits) as usize);
                 let register = |callback, accesses, data| {

@@ -12,11 +12,10 @@ use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
 use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
-use crate::order::Released;
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
-use crate::unseen::Unseen;
+use crate::waiting::{Released, Unseen};
 
 /// What the recorder reads of the CPU that executes.
 pub trait CurrentCpu {

@@ -14,8 +14,8 @@ pub(crate) fn has_no_mmu(own: &dyn CurrentCpu) -> bool {
 }
 
 impl Recorder {
-    /// A CPU asks its firmware to reset the machine. Until anything is executed behind that, nothing
-    /// has changed: QEMU may end instead.
+    /// A CPU asks its firmware to reset the machine. Until anything is executed behind that,
+    /// nothing has changed: QEMU may end instead.
     pub(crate) fn asks_for_reset(&mut self, pc: u64) {
         self.compare_all();
         self.asked_for_reset = Some(pc);

@@ -6,26 +6,15 @@
 use crate::instruction::Stage;
 use crate::place::Place;
 use crate::recorder::{CurrentCpu, Recorder};
-
-/// An instruction's stores, until they are read back.
-pub struct Unseen {
-    cpu: usize,
-    pc: u64,
-    /// What every word holds behind it, if that is known.
-    value: Option<u64>,
-    /// Physical ranges of words, first byte and length, each within a page of 4 KiB.
-    pieces: Vec<(u64, u64)>,
-    /// What words of frames that are not followed held, if it looks like a valid descriptor.
-    replaced: Vec<(u64, u64)>,
-}
+use crate::waiting::Unseen;
 
 /// The most pages of one instruction.
 const MOST_PAGES: u64 = 1 << 12;
 /// The most pages whose content before is kept. Tables are cleared and copied one at a time.
 const MOST_REPLACED: usize = 1 << 6;
 
-/// The bytes that an instruction of FEAT_MOPS stores to, as start and length, by its registers before
-/// it executes: the destination, what is left, and PSTATE. Which of the two options an
+/// The bytes that an instruction of FEAT_MOPS stores to, as start and length, by its registers
+/// before it executes: the destination, what is left, and PSTATE. Which of the two options an
 /// implementation takes shows in PSTATE.C behind the first stage (Arm ARM C6.2, CPYP and SETP).
 fn range(stage: Stage, is_copy: bool, to: u64, left: u64, pstate: u64) -> (u64, u64) {
     /// A copy is of 55 bits at most.
