@@ -105,6 +105,8 @@ pub struct Cpu {
     pub dsbs: u64,
     /// How many stores of other CPUs are ordered before what it does.
     pub known: BTreeMap<usize, u64>,
+    /// Entries that it has made invalid since its last DSB: their addresses.
+    pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.
     pub has_tlbis: bool,
     /// Registers of translation were written since its last context synchronization.

@@ -29,7 +29,10 @@ impl Recorder {
                 let upgrades = Place::of(own).upgrades_barriers();
                 self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
             }
-            Instruction::Dsb(domain, access) => self.dsb(cpu, pc, domain, access),
+            Instruction::Dsb(domain, access) => {
+                self.dsb(cpu, pc, domain, access);
+                self.rely_on_own(cpu, pc, own);
+            }
             Instruction::Isb => {
                 if !self.synchronize(cpu, pc) {
                     self.idle.count(pc, Barrier::Isb);

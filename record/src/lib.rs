@@ -10,6 +10,7 @@ mod linked;
 mod log;
 mod memory;
 mod order;
+mod own;
 mod place;
 mod qemu;
 mod recorder;

@@ -232,6 +232,9 @@ impl Recorder {
             self.linked_by = Linked::ByStore(self.actor);
             self.relink(pa, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
             self.linked_by = Linked::ByRegister;
+            if is_linked && value & 1 == 0 && before.is_some_and(|before| before & 1 == 1) {
+                self.note_broken(self.actor, pa);
+            }
         }
         before != Some(value)
     }

@@ -14,7 +14,7 @@ pub fn workspace() -> &'static Path {
 }
 
 /// `cargo xtask`, without a second build when it is xtask that runs the tests.
-fn xtask() -> Command {
+pub(crate) fn xtask() -> Command {
     let mut command = match env::var_os("LINMAP_XTASK") {
         Some(xtask) => Command::new(xtask),
         None => {

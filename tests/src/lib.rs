@@ -8,6 +8,7 @@ mod board;
 mod boot;
 mod device_trees;
 pub mod ind_list;
+mod judged;
 mod layout_boot;
 pub mod listing;
 mod loader;
@@ -30,6 +31,7 @@ pub use boot::{
     workspace,
 };
 pub use device_trees::{DeviceTrees, device_trees};
+pub use judged::{Judged, judge};
 pub use layout_boot::{LayoutBoot, linux_image};
 pub use pattern::pattern;
 pub use payload::payload;

@@ -50,6 +50,12 @@ fn a_ttl_of_another_level_invalidates_nothing() {
 }
 
 #[test]
+fn a_split_of_the_block_under_the_stack_unmaps_it_for_exceptions() {
+    is_legal("cortex-a72", "split_another_block");
+    breaks("cortex-a72", "split_own_stack", "may-fault");
+}
+
+#[test]
 fn the_frame_of_a_table_is_used_again_before_a_dsb_has_completed_its_invalidation() {
     is_legal("cortex-a72", "reuse_table");
     breaks("cortex-a72", "reuse_table_before_dsb", "address-size");

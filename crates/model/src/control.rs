@@ -144,9 +144,12 @@ impl Machine {
             let (space, at) = (half.space, half.space.index());
             let shape = Shape { hierarchical: half.hierarchical, ..self.cpus[cpu].shapes[at] };
             let shape = shape.with_updates(tcr.sets_accessed(), tcr.sets_dirty());
-            let shape = shape.with_ds(tcr.ds(), half.va_bits).with_output(tcr.output_bits());
+            // Firmware leaves the size of a half at 0 that it does not walk.
+            let is_size = (25..=52).contains(&half.va_bits);
+            let va_bits = if half.is_off && !is_size { shape.va_bits } else { half.va_bits };
+            let shape = shape.with_ds(tcr.ds(), va_bits).with_output(tcr.output_bits());
             let shape = shape.ok_or(violation(Rule::Unmodelled))?;
-            if !(25..=52).contains(&half.va_bits) {
+            if !(25..=52).contains(&va_bits) {
                 return Err(violation(Rule::Unmodelled));
             }
             let was = before.and_then(|before| before.halves().get(nth).copied());

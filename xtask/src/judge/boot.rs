@@ -128,7 +128,7 @@ impl Making<'_> {
         std::fs::write(disk.join("startup.nsh"), "memmap\r\nreset -s\r\n")?;
         let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-bios".into(), firmware.into(), "-drive".into()]);
-        arguments.push(format!("if=virtio,format=raw,file=fat:{}", disk.display()).into());
+        arguments.push(format!("if=virtio,format=raw,readonly=on,file=fat:{}", disk.display()).into());
         let script = Script::ends_with("ConventionalMemory");
         Ok(Boot { arguments, symbols: None, symbols_base: None, script })
     }

@@ -129,3 +129,17 @@ fn with_a1_an_asid_is_that_of_ttbr1() {
     switched(eight).breaks(Rule::NextTable);
     switched(TCR | A1).settled().legal();
 }
+
+#[test]
+fn a_half_without_walks_may_have_any_size() {
+    // As firmware leaves TCR: T1SZ = 0 and EPD1.
+    let unsized_half = |epd| {
+        let mut scene = Scene::new(3, 1);
+        scene.tree(A).store(A3, LOCAL).ordered();
+        scene.write(0, Register::Tcr, TCR & !(0x3f << 16) | epd);
+        scene
+    };
+    let mut scene = unsized_half(EPD1);
+    scene.isb(0).write(0, Register::Ttbr0, A).isb(0).reaches(0, 0, Use::Read, 0).legal();
+    unsized_half(0).breaks(Rule::Unmodelled);
+}

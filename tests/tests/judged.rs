@@ -1,0 +1,48 @@
+//! Guests that are not ours, judged by `cargo xtask judge` as docs/judged.md says.
+
+use linmap_tests::{judge, soak_or_first};
+
+#[test]
+fn linux_6_1_starts_processes_and_every_edit_of_its_tables_is_legal() {
+    let judged = judge("linux-6.1", "--work exec");
+    assert_eq!(judged.code, Some(0), "{}{}", judged.console, judged.verdict);
+    assert!(judged.verdict.starts_with("the guest: legal"), "{}", judged.verdict);
+    assert!(judged.verdict.contains(", 0 stores missed"), "{}", judged.verdict);
+    assert!(judged.console.contains("linmap-workload: ok exec\n"), "{}", judged.console);
+}
+
+/// What is known of Linux since 6.12: see docs/judged.md.
+const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
+
+/// Guests, options, and the functions with findings.
+const ROWS: [(&str, &str, &[&str]); 6] = [
+    ("u-boot", "", &[]),
+    ("linux-6.1", "--cpus 4", &[]),
+    ("linux-6.12", "", SINCE_6_12),
+    ("linux-6.18", "", SINCE_6_12),
+    ("linux-newest", "", SINCE_6_12),
+    ("linmap", "--cpus 2", &[]),
+];
+
+/// The places of the violations, from the lines `COUNT RULE PLACE` at the verdict's end.
+fn places(verdict: &str) -> Vec<&str> {
+    let lines = verdict.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let counts = lines.filter(|words| words.len() == 3 && words[0].parse::<u64>().is_ok());
+    counts.map(|words| words[2]).collect()
+}
+
+#[test]
+fn guests_have_the_findings_that_are_known_and_no_other() {
+    for (guest, options, known) in soak_or_first(1, &ROWS) {
+        let judged = judge(guest, options);
+        let found = places(&judged.verdict);
+        let said = format!("{guest} {options}: {}{}", judged.console, judged.verdict);
+        assert_eq!(judged.code, Some(i32::from(!known.is_empty())), "{said}");
+        assert_eq!(found.is_empty(), known.is_empty(), "{said}");
+        for place in found {
+            let is_known = known.iter().any(|function| place.starts_with(function));
+            assert!(is_known, "{place}: {said}");
+        }
+        assert!(!judged.console.contains("linmap-workload: failed"), "{said}");
+    }
+}
