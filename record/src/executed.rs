@@ -270,8 +270,11 @@ impl Recorder {
         for &(pa, _, now) in &differing {
             self.set_recorded(frame, pa, now);
         }
+        let shapes = self.frames.get_mut(frame).map(|state| state.tables.iter().map(|table| table.shape));
+        let shapes: Vec<_> = shapes.into_iter().flatten().collect();
         differing.retain(|&(_, before, now)| {
-            !(has_updates && before.is_some_and(|before| is_updated(before, now)))
+            let is_updated = |before| shapes.iter().any(|shape| shape.is_updated(before, now));
+            !(has_updates && before.is_some_and(is_updated))
         });
         for run in differing.chunk_by(|(pa, ..), (next, ..)| pa + 8 == *next) {
             let [(first, before, now), ..] = *run else { continue };
@@ -329,14 +332,4 @@ impl Recorder {
         }
         self.stream.flush();
     }
-}
-
-/// Whether `now` is `before` with what hardware sets: the access flag, or with DBM the right to
-/// write.
-fn is_updated(before: u64, now: u64) -> bool {
-    const AF: u64 = 1 << 10;
-    const READ_ONLY: u64 = 1 << 7;
-    const DBM: u64 = 1 << 51;
-    let af = before | now & AF;
-    af == now || before & DBM != 0 && af & !READ_ONLY == now
 }

@@ -178,21 +178,27 @@ impl Recorder {
     }
 
     /// Records HCR_EL2, VTCR_EL2 and VTTBR_EL2 where they differ from what was recorded. The last
-    /// two have no meaning while stage 2 is off.
+    /// two have no meaning while VTCR_EL2 says nothing that a walk could go by.
     fn put_el2(&mut self, cpu: usize, pc: u64) {
         let registers = self.cpus[cpu].registers;
         let is_on = registers.hcr & hcr::VM != 0;
         let [hcr_before, vtcr, vttbr] = self.cpus[cpu].recorded_el2;
+        let is_set = is_on || Shape::of_stage2(registers.vtcr).is_some();
         let is_known = hcr_before.unwrap_or(0) & hcr::RECORDED == registers.hcr & hcr::RECORDED;
         let mut events = Vec::new();
-        if is_on && vtcr != Some(registers.vtcr) {
+        if is_set && vtcr != Some(registers.vtcr) {
             events.push((1, Register::Vtcr, registers.vtcr));
         }
-        if is_on && vttbr != Some(registers.vttbr) {
+        if is_set && vttbr != Some(registers.vttbr) {
             events.push((2, Register::Vttbr, registers.vttbr));
         }
-        if !is_known {
-            events.push((0, Register::Hcr, registers.hcr));
+        match (is_known, hcr_before) {
+            // What was never recorded counts as on.
+            (true, None) if !events.is_empty() => events.insert(0, (0, Register::Hcr, registers.hcr)),
+            (true, _) => {}
+            // Before stage 2 is on its registers are set, and after it is off.
+            (false, _) if is_on => events.push((0, Register::Hcr, registers.hcr)),
+            (false, _) => events.insert(0, (0, Register::Hcr, registers.hcr)),
         }
         if events.is_empty() {
             return;

@@ -11,6 +11,7 @@ pub struct Shape {
     pub start: i8,
     /// TCR.DS.
     has_ds: bool,
+    is_stage2: bool,
 }
 
 impl Shape {
@@ -45,7 +46,8 @@ impl Shape {
             _ => return None,
         };
         let size = vtcr & 0x3f;
-        let shape = Self { start, ..Self::with(granule, 64 - size.min(40) as u32, vtcr >> 32 & 1 == 1) };
+        let shape = Self::with(granule, 64 - size.min(40) as u32, vtcr >> 32 & 1 == 1);
+        let shape = Self { start, is_stage2: true, ..shape };
         let bits = shape.va_bits as i32 - shape.shift(start) as i32;
         (1..=granule as i32 + 1).contains(&bits).then_some(shape)
     }
@@ -55,7 +57,19 @@ impl Shape {
         // Without DS more count as 48 (Arm ARM D8.2).
         let va_bits = if granule < 16 && !has_ds { va_bits.min(48) } else { va_bits };
         let levels = (va_bits - granule).div_ceil(granule - 3);
-        Self { granule, va_bits, start: 4 - levels as i8, has_ds }
+        Self { granule, va_bits, start: 4 - levels as i8, has_ds, is_stage2: false }
+    }
+
+    /// Whether `now` is `before` with what hardware sets: the access flag, or with DBM the right to
+    /// write.
+    pub fn is_updated(self, before: u64, now: u64) -> bool {
+        const AF: u64 = 1 << 10;
+        /// AP[2], which is cleared; S2AP[1], which is set.
+        const WRITE: u64 = 1 << 7;
+        const DBM: u64 = 1 << 51;
+        let af = before | now & AF;
+        let written = if self.is_stage2 { af | WRITE } else { af & !WRITE };
+        af == now || before & DBM != 0 && written == now
     }
 
     /// The bits of address below an entry at `level`.
@@ -118,6 +132,20 @@ mod tests {
         // One range: bit 7 is RES0.
         let single = Shape::of_single(1 << 7 | 16).map(|shape| (shape.start, shape.va_bits));
         assert_eq!(single, Some((0, 48)));
+    }
+
+    #[test]
+    fn hardware_updates_differ_between_the_stages() {
+        let stage1 = Shape::of_single(16).expect("48 bits");
+        let stage2 = Shape::of_stage2(24 | 1 << 6).expect("40 bits");
+        let (dbm, write, af) = (1 << 51, 1 << 7, 1 << 10);
+        for shape in [stage1, stage2] {
+            assert!(shape.is_updated(3, 3 | af));
+            assert!(!shape.is_updated(3 | af, 3));
+            assert!(!shape.is_updated(3, 3 | write) && !shape.is_updated(3 | write, 3), "without DBM");
+        }
+        assert!(stage1.is_updated(3 | dbm | write, 3 | dbm) && !stage1.is_updated(3 | dbm, 3 | dbm | write));
+        assert!(stage2.is_updated(3 | dbm, 3 | dbm | write) && !stage2.is_updated(3 | dbm | write, 3 | dbm));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use linmap_tests::{own_image_path, tool};
+use linmap_tests::{example, own_image_path, tool};
 
 /// A guest recorded and judged: what is said, and the lines of its trace in text form.
 fn judged(qemu: &str) -> (String, Vec<String>) {
@@ -54,4 +54,14 @@ fn the_recorder_sees_our_own_boot_at_el2_with_vhe() {
     assert_eq!(count(&lines, "msr ttbr1_el1"), 0);
     assert!(count(&lines, "tlbi vmalle1") > 0);
     assert_eq!(count(&lines, "msr sctlr_el2"), 2, "each CPU turns its MMU on once");
+}
+
+#[test]
+fn the_recorder_sees_el2_and_el3() {
+    for (el, regime) in [("2", "EL2"), ("3", "EL3")] {
+        let (code, said) = example("first-map", &format!("--el {el} --record"));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(&format!("the MMU is on in the regime {regime}")), "{said}");
+        assert!(said.contains("the guest: legal") && said.contains(" 0 stores missed"), "{said}");
+    }
 }
