@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::output::Verbosity;
 
@@ -30,14 +30,20 @@ pub fn of(what: &'static str, unit: &str, total: Option<u64>, verbosity: Verbosi
     bar.with_elapsed(Duration::ZERO)
 }
 
-/// The progress of events that come from a running guest: how many, and how many a second. It is
-/// hidden as that of [`of`] is.
-pub fn live(what: &'static str, verbosity: Verbosity) -> ProgressBar {
-    let bar = of(what, "events", None, verbosity);
-    if let Ok(style) =
-        ProgressStyle::with_template("{spinner} {human_pos} events {msg}, {per_sec}, {elapsed}")
-    {
+/// The progress of events that come from a running guest: how many, how many a second, and how many
+/// violations. It is hidden as that of [`of`] is.
+pub fn live(verbosity: Verbosity) -> ProgressBar {
+    let bar = of("recorded", "events", None, verbosity);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} events {msg}, {elapsed}") {
         bar.set_style(style);
     }
     bar
+}
+
+/// Shows on a bar of [`live`] that there are so many events and violations.
+pub fn show_events(bar: &ProgressBar, events: u64, violations: u64) {
+    bar.set_position(events);
+    let rate = HumanCount(bar.per_sec() as u64);
+    let plural = if violations == 1 { "" } else { "s" };
+    bar.set_message(format!("recorded, {rate} a second, {} violation{plural}", HumanCount(violations)));
 }

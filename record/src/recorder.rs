@@ -1,6 +1,6 @@
 //! What becomes of what the guest does: events of the trace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -66,13 +66,20 @@ pub struct Recorder {
     pub(crate) differences: u64,
     /// Words of tables that devices wrote.
     pub(crate) device_words: usize,
+    /// Where vectors lie, as the trace has it.
+    pub(crate) vectors: BTreeSet<u64>,
     /// Barriers without effect.
     pub(crate) idle: IdleBarriers,
     pub(crate) notes: usize,
+    /// Tables of a second granule were noted.
+    pub(crate) has_other_granule: bool,
 }
 
 /// Whether the trace has begun: until then no store matters.
 pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The most places of vectors that the trace has.
+pub(crate) const MOST_VECTORS: usize = 64;
 
 /// The most notes.
 const MOST_NOTES: usize = 64;
@@ -102,8 +109,10 @@ impl Recorder {
             events: 0,
             differences: 0,
             device_words: 0,
+            vectors: BTreeSet::new(),
             idle: IdleBarriers::default(),
             notes: 0,
+            has_other_granule: false,
         }
     }
 

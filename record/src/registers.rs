@@ -6,7 +6,7 @@ use linmap_trace::{Event, Register};
 use crate::cpu::Registers;
 use crate::instruction::{Name, System};
 use crate::place::Place;
-use crate::recorder::{CurrentCpu, Recorder};
+use crate::recorder::{CurrentCpu, MOST_VECTORS, Recorder};
 use crate::regime::{Regime, SCTLR, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
@@ -65,7 +65,9 @@ impl Recorder {
             Name::Mair => own_registers.mair = value,
             Name::Vbar => {
                 own_registers.vbar = value;
-                if self.started.is_some() && value >> 63 == 1 {
+                // A kernel with KPTI writes it twice for each system call.
+                let is_wanted = self.started.is_some() && value >> 63 == 1;
+                if is_wanted && self.vectors.len() < MOST_VECTORS && self.vectors.insert(value) {
                     self.stream.put(&Record::Vectors(value));
                 }
                 return;
@@ -217,7 +219,12 @@ impl Recorder {
     /// Follows the tree of `space`.
     fn walk(&mut self, cpu: usize, space: Space) {
         let registers = self.cpus[cpu].registers;
-        let tree = registers.shape(space).map(|shape| {
+        let shape = registers.shape(space);
+        let followed = shape.filter(|shape| self.frames.len() == 1 << shape.granule);
+        if followed != shape && !std::mem::replace(&mut self.has_other_granule, true) {
+            self.note("tables of another granule than the first MMU's are not followed");
+        }
+        let tree = followed.map(|shape| {
             let tree = Tree { space, root: shape.root(registers.base(space)), id: registers.id(space) };
             let before = self.trees.get(&tree).copied();
             if before != Some(shape) {

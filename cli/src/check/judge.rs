@@ -86,7 +86,7 @@ struct Open {
 pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     let (name, form, again) = (input.name(), input.form(), input.again());
     let bar = if options.is_live {
-        progress::live("recorded", options.verbosity)
+        progress::live(options.verbosity)
     } else {
         progress::of("judging", "bytes", input.len(), options.verbosity)
     };
@@ -112,7 +112,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
             }
             Batch::Note(note) if notes.len() < MOST_NOTES => notes.push(note),
             Batch::Note(_) => {}
-            Batch::Vectors(va) => judging.tally.vectors = Some(va),
+            Batch::Vectors(va) => judging.tally.add_vectors(va),
             Batch::Idle(idle) => judging.tally.add_idle(idle),
             Batch::Failed(failure) => return Err(named(failure)),
             Batch::Events(batch) => {
@@ -220,14 +220,10 @@ impl Judging<'_> {
 
     /// Shows how far the trace was judged.
     fn show(&self, bar: &ProgressBar, machine: &Machine, events: &Events) {
-        if !self.options.is_live {
+        if self.options.is_live {
+            progress::show_events(bar, machine.events() as u64, self.count as u64);
+        } else {
             bar.set_position(events.bytes());
-            return;
-        }
-        bar.set_position(machine.events() as u64);
-        if self.count > 0 {
-            let plural = if self.count == 1 { "" } else { "s" };
-            bar.set_message(format!("recorded, {} violation{plural}", self.count));
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::symbols::{Instruction, Ran};
 /// The most instructions that are told apart: kernels have some thousands.
 const MOST: usize = 1 << 18;
 
+/// The most places of vectors.
+const MOST_VECTORS: usize = 64;
+
 /// What an instruction did.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counted {
@@ -34,8 +37,8 @@ pub struct Tally {
     pub idle: Vec<Idle>,
     /// The most tables at a time.
     pub tables: usize,
-    /// Where a CPU's vectors lie.
-    pub vectors: Option<u64>,
+    /// Where CPUs' vectors lie.
+    vectors: Vec<u64>,
 }
 
 impl Tally {
@@ -78,6 +81,13 @@ impl Tally {
         all.unneeded += counted.unneeded;
     }
 
+    /// A CPU's vectors lie at `va`. A kernel has few of them.
+    pub fn add_vectors(&mut self, va: u64) {
+        if self.vectors.len() < MOST_VECTORS && !self.vectors.contains(&va) {
+            self.vectors.push(va);
+        }
+    }
+
     /// A barrier that a recorder left out.
     pub fn add_idle(&mut self, idle: Idle) {
         if self.idle.len() < MOST {
@@ -103,6 +113,6 @@ impl Tally {
         let mut instructions: Vec<(u64, Instruction)> = executed.chain(idle).collect();
         instructions.sort_unstable();
         instructions.dedup_by_key(|(pc, _)| *pc);
-        Ran { instructions, vectors: self.vectors }
+        Ran { instructions, vectors: self.vectors.clone() }
     }
 }

@@ -59,8 +59,8 @@ impl Rank {
 pub struct Ran {
     /// The address of each instruction, once.
     pub instructions: Vec<(u64, Instruction)>,
-    /// Where a CPU's vectors lay last, if a recorder said so.
-    pub vectors: Option<u64>,
+    /// Where CPUs' vectors lay, if a recorder said so.
+    pub vectors: Vec<u64>,
 }
 
 /// The symbol of the kernel's first byte.
@@ -93,8 +93,9 @@ impl Symbols {
         let distances = self.code.distances(ran.instructions, self.first, last);
         self.places.extend(distances.iter().map(|distance| distance.wrapping_add(self.first)));
         if distances.is_empty() {
-            let own = ran.vectors.zip(self.address(VECTORS));
-            self.places.extend(own.map(|(run, linked)| run.wrapping_sub(linked).wrapping_add(self.first)));
+            let linked = self.address(VECTORS).into_iter();
+            let own = linked.flat_map(|linked| ran.vectors.iter().map(move |run| run.wrapping_sub(linked)));
+            self.places.extend(own.map(|distance| distance.wrapping_add(self.first)));
         }
         if self.is_linked && distances.is_empty() {
             self.places.push(self.first);
@@ -235,7 +236,7 @@ mod tests {
     fn the_vectors_say_where_the_kernel_runs() {
         let mut symbols = symbols();
         symbols.add(0x8_0c00, Rank::Global, "vectors");
-        let ran = Ran { vectors: Some(0xffff_0c00), ..Ran::default() };
+        let ran = Ran { vectors: vec![0xffff_0c00], ..Ran::default() };
         let symbols = symbols.finish(None).unwrap().run_at(&[0x4020_0000], ran);
         assert_eq!(symbols.place(0xffff_0804).to_string(), "map+0x4");
         assert_eq!(symbols.place(0x4020_0804).to_string(), "map+0x4");
@@ -279,7 +280,7 @@ mod tests {
     fn modules_lie_near_the_kernel() {
         let mut symbols = symbols();
         symbols.add(0x8_0c00, Rank::Global, "vectors");
-        let ran = Ran { vectors: Some(0xffff_8000_8000_0c00), ..Ran::default() };
+        let ran = Ran { vectors: vec![0xffff_8000_8000_0c00], ..Ran::default() };
         let symbols = symbols.finish(None).unwrap().run_at(&[], ran);
         assert_eq!(symbols.place(0xffff_8000_7a00_0010).to_string(), "0xffff80007a000010 (module text)");
         assert_eq!(symbols.place(0x7a00_0010).to_string(), "0x7a000010");
