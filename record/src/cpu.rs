@@ -1,20 +1,10 @@
 //! What the recorder knows of a guest's CPU.
 
+use std::collections::BTreeMap;
+
 use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
-
-/// A store since a CPU's last DSB to a frame that is not followed: it may be linked before it is
-/// ordered.
-#[derive(Clone, Copy)]
-pub struct Candidate {
-    pub pa: u64,
-    pub value: u64,
-    pub pc: u64,
-}
-
-/// The most stores that are kept. Earlier ones count as ordered.
-pub const MOST_CANDIDATES: usize = 1 << 14;
 
 /// The registers of a regime as they are.
 #[derive(Clone, Copy, Default)]
@@ -105,12 +95,16 @@ pub struct Cpu {
     pub recorded_el2: [Option<u64>; 3],
     /// The trees that it walks, by space.
     pub roots: [Option<Tree>; SPACES],
-    /// Stores since its last DSB.
-    pub candidates: Vec<Candidate>,
-    /// Where the next one goes, if there are as many as are kept.
-    pub next: usize,
     /// It has recorded stores that no DSB of its own has ordered.
     pub has_stores: bool,
+    /// None of its own DMBs either.
+    pub has_stores_since_dmb: bool,
+    /// How many recorded stores it had, of its own or passed on to it.
+    pub stores: u64,
+    /// How many DSBs it executed.
+    pub dsbs: u64,
+    /// How many stores of other CPUs are ordered before what it does.
+    pub known: BTreeMap<usize, u64>,
     /// Entries that it has made invalid since its last DSB: their addresses.
     pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.
@@ -121,33 +115,8 @@ pub struct Cpu {
     pub synchronized: u64,
     /// ELR and SPSR of EL1, EL2 and EL3 at its last exception to there, until it returned.
     pub exceptions: [Option<(u64, u64)>; REGIMES],
-    /// The page that its last DC ZVA cleared, virtual and physical.
+    /// The page that it stored to last without a callback, virtual and physical.
     pub zeroed: Option<(u64, u64)>,
     /// It asked to be turned off, and was taken as off.
     pub is_leaving: bool,
-}
-
-impl Cpu {
-    /// Keeps a store.
-    pub fn keep(&mut self, candidate: Candidate) {
-        if self.candidates.len() < MOST_CANDIDATES {
-            self.candidates.push(candidate);
-        } else {
-            self.candidates[self.next] = candidate;
-            self.next = (self.next + 1) % MOST_CANDIDATES;
-        }
-    }
-
-    /// A DSB has ordered its stores.
-    pub fn ordered(&mut self) {
-        self.candidates.clear();
-        self.next = 0;
-    }
-
-    /// Its stores to the words of a frame, oldest first.
-    pub fn candidates_in(&self, frame: u64, len: u64) -> Vec<Candidate> {
-        let (newer, older) = self.candidates.split_at(self.next.min(self.candidates.len()));
-        let in_frame = |at: &&Candidate| at.pa >= frame && at.pa - frame < len;
-        older.iter().chain(newer).filter(in_frame).copied().collect()
-    }
 }

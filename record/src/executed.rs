@@ -8,9 +8,10 @@ use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiS
 use crate::instruction::Instruction;
 use crate::memory::Memory;
 use crate::place::Place;
-use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started, levels_of};
+use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
 use crate::regime::{Regime, Space};
 use crate::registers::{halves, root_tables};
+use crate::reset::has_no_mmu;
 use crate::tree::Tree;
 
 impl Recorder {
@@ -19,6 +20,10 @@ impl Recorder {
         if self.cpus[cpu].is_leaving {
             self.is_still_there(cpu, pc, own);
         }
+        if self.asked_for_reset.take().is_some() && has_no_mmu(own) || self.is_reset(cpu, own) {
+            self.reset(cpu, pc);
+        }
+        self.actor = cpu;
         match instruction {
             Instruction::Dsb(Domain::Nsh, access) => {
                 let upgrades = Place::of(own).upgrades_barriers();
@@ -38,6 +43,7 @@ impl Recorder {
                 if let Some(exception) = self.cpus[cpu].exceptions.get_mut(usize::from(el).wrapping_sub(1)) {
                     *exception = None;
                 }
+                self.returns(cpu, el, own);
                 let _ = self.synchronize(cpu, pc);
             }
             Instruction::Tlbi(tlbi, rt) => {
@@ -49,13 +55,28 @@ impl Recorder {
             }
             Instruction::Write(system, rt) => self.write(cpu, pc, system, own.x(rt), own),
             Instruction::Call { is_smc } => {
-                /// PSCI's CPU_OFF.
+                /// PSCI's functions.
                 const CPU_OFF: u32 = 0x8400_0002;
-                if own.x(0) as u32 == CPU_OFF && Place::of(own).calls_firmware(is_smc) {
-                    self.left(cpu, pc);
+                const SYSTEM_RESET: u32 = 0x8400_0009;
+                const SYSTEM_RESET2: u32 = 0x8400_0012;
+                let function = own.x(0) as u32;
+                if Place::of(own).calls_firmware(is_smc) {
+                    // SYSTEM_RESET2 has a form with 64-bit arguments.
+                    match function & !(1 << 30) {
+                        CPU_OFF if function == CPU_OFF => self.left(cpu, pc),
+                        SYSTEM_RESET | SYSTEM_RESET2 if self.started.is_some() => self.asks_for_reset(pc),
+                        _ => {}
+                    }
                 }
             }
-            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt), Place::of(own).regime()),
+            Instruction::Dmb(domain, access) => self.dmb(cpu, pc, domain, access),
+            Instruction::Zero(rt) => self.zero(cpu, pc, own.x(rt), own),
+            Instruction::Set { stage, to, left, value } => {
+                self.set(cpu, pc, stage, [own.x(to), own.x(left), own.x(value)], own);
+            }
+            Instruction::Copy { stage, to, left } => {
+                self.copy(cpu, pc, stage, [own.x(to), own.x(left)], own);
+            }
         }
     }
 
@@ -66,6 +87,7 @@ impl Recorder {
         if pc.wrapping_sub(self.cpus[cpu].registers.of(*regime).vbar) >= 0x800 {
             return;
         }
+        self.is_privileged(cpu);
         let [elr, spsr] =
             [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]][*regime as usize];
         // A branch into the vectors changes neither.
@@ -86,20 +108,21 @@ impl Recorder {
         if self.cpus[cpu].synchronized == self.events {
             return false;
         }
-        self.settle_cleared();
+        self.settle_unseen(None);
         self.put(Event::Isb { cpu }, Some(pc));
         self.cpus[cpu].synchronized = self.events;
         true
     }
 
     fn dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
-        self.settle_cleared();
+        self.settle_unseen(None);
         // One CPU is all that NSH has to reach.
         let domain = if domain == Domain::Nsh && self.cpus.len() == 1 { Domain::Ish } else { domain };
         let state = &mut self.cpus[cpu];
         let orders = domain != Domain::Nsh;
         if orders {
-            state.ordered();
+            state.dsbs += 1;
+            self.log.dsb(cpu);
         }
         let completes = access == Access::All && state.has_tlbis;
         if self.started.is_none() {
@@ -111,6 +134,7 @@ impl Recorder {
         }
         if orders {
             state.has_stores = false;
+            state.has_stores_since_dmb = false;
         }
         if completes {
             state.has_tlbis = false;
@@ -126,7 +150,7 @@ impl Recorder {
         if self.started.is_none() {
             return;
         }
-        self.settle_cleared();
+        self.settle_unseen(None);
         self.compare_touched();
         let operand = if tlbi.scope.takes_operand() { operand } else { 0 };
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
@@ -172,11 +196,11 @@ impl Recorder {
         if self.has_failed {
             return false;
         }
-        let memory = match Memory::map(&self.memory_file, &self.layout_file) {
+        let memory = match Memory::map(&self.memory_file, &self.layout_file, self.read_rom) {
             Ok(memory) => memory,
             Err(error) => {
                 self.has_failed = true;
-                self.note(&format!("nothing is recorded: {error}"));
+                eprintln!("linmap-record: {error}");
                 return false;
             }
         };
@@ -211,74 +235,6 @@ impl Recorder {
         true
     }
 
-    /// DC ZVA of the block of `va`: it is in memory by the next event.
-    fn zero(&mut self, cpu: usize, pc: u64, va: u64, regime: Regime) {
-        if self.started.is_none() {
-            return;
-        }
-        let page = va >> 12;
-        let pa = match self.cpus[cpu].zeroed {
-            Some((last, pa)) if last == page => Some(pa),
-            _ => self.translate(cpu, va, regime),
-        };
-        let Some(pa) = pa else { return };
-        self.cpus[cpu].zeroed = Some((page, pa));
-        let frame = self.frames.of(pa);
-        if self.frames.get_mut(frame).is_none() {
-            return;
-        }
-        if self.cleared.is_some_and(|(other, ..)| other != frame) {
-            self.settle_cleared();
-        }
-        self.cleared = Some((frame, cpu, pc));
-    }
-
-    /// The page that `va` is on, by a walk of the tables in memory.
-    fn translate(&self, cpu: usize, va: u64, regime: Regime) -> Option<u64> {
-        let registers = self.cpus[cpu].registers;
-        if !registers.of(regime).has_mmu() {
-            return Some(va & !0xfff);
-        }
-        let upper = registers.has_halves(regime) && va >> 55 & 1 == 1;
-        let space = Space::Half { regime, upper };
-        let shape = registers.shape(space)?;
-        let mut table = shape.root(registers.base(space));
-        let mut entries = shape.root_entries() as u64;
-        for level in shape.start..=3 {
-            let shift = shape.shift(level);
-            let descriptor = self.word(table + 8 * (va >> shift & (entries - 1)))?;
-            match shape.table(level, descriptor) {
-                Some(next) => (table, entries) = (next, shape.entries() as u64),
-                None if descriptor & 1 == 0 => return None,
-                None => {
-                    let below = (1 << shift) - 1;
-                    return Some((shape.address(descriptor) & !below | va & below) & !0xfff);
-                }
-            }
-        }
-        None
-    }
-
-    /// Records what DC ZVA has stored by now.
-    pub fn settle_cleared(&mut self) {
-        let Some((frame, cpu, pc)) = self.cleared.take() else { return };
-        let differing = self.differing(frame);
-        for &(pa, before, _) in &differing {
-            let Some(state) = self.frames.get_mut(frame) else { return };
-            let (levels, shape) = (state.levels, state.shape);
-            // The store that is about to be recorded may have put another value there since.
-            self.set_recorded(frame, pa, 0);
-            for old in levels_of(levels).filter_map(|level| shape.table(level, before?)) {
-                self.frames.unrefer(self.frames.of(old));
-            }
-        }
-        let words: Vec<_> = differing.iter().map(|&(pa, ..)| (pa, 0)).collect();
-        if !words.is_empty() {
-            self.put_words(cpu, Some(pc), &words);
-            self.cpus[cpu].has_stores = true;
-        }
-    }
-
     /// The words of `frame` that memory has otherwise than they were recorded.
     fn differing(&mut self, frame: u64) -> Vec<(u64, Option<u64>, u64)> {
         let Some(started) = &self.started else { return Vec::new() };
@@ -304,35 +260,69 @@ impl Recorder {
         self.touched = touched;
     }
 
-    /// Compares `frame` with memory. Hardware updates apart, a difference is an error of the
-    /// recorder, and is made good.
+    /// Compares `frame` with memory. What differs is made good. It was updated by hardware, written
+    /// by a device, or is an error of the recorder.
     fn compare(&mut self, frame: u64) {
+        /// Words that no instruction stores at once are a device's, but for those of `unseen`.
+        const OF_DEVICE: usize = 64;
         let has_updates = self.cpus.iter().any(|cpu| cpu.registers.has_updates());
-        for (pa, before, now) in self.differing(frame) {
+        let mut differing = self.differing(frame);
+        for &(pa, _, now) in &differing {
             self.set_recorded(frame, pa, now);
-            let shape = self.frames.get_mut(frame).map(|state| state.shape);
-            let is_updated = |before| shape.is_some_and(|shape| shape.is_updated(before, now));
-            if has_updates && before.is_some_and(is_updated) {
-                continue;
+        }
+        let shapes = self.frames.get_mut(frame).map(|state| state.tables.iter().map(|table| table.shape));
+        let shapes: Vec<_> = shapes.into_iter().flatten().collect();
+        differing.retain(|&(_, before, now)| {
+            let is_updated = |before| shapes.iter().any(|shape| shape.is_updated(before, now));
+            !(has_updates && before.is_some_and(is_updated))
+        });
+        for run in differing.chunk_by(|(pa, ..), (next, ..)| pa + 8 == *next) {
+            let [(first, before, now), ..] = *run else { continue };
+            if run.len() >= OF_DEVICE {
+                let len = 8 * run.len();
+                self.device_words += run.len();
+                self.note(&format!("a device wrote {len} bytes at {first:#x}, which is a table"));
+            } else {
+                self.differences += run.len() as u64;
+                let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
+                self.note(&format!(
+                    "the recorder missed a store: {first:#x} holds {now:#x}, recorded was {before}"
+                ));
             }
-            self.differences += 1;
-            let before = before.map_or("nothing".to_owned(), |before| format!("{before:#x}"));
-            self.note(&format!("the recorder missed a store: {pa:#x} holds {now:#x}, recorded was {before}"));
-            self.relink(frame, None, Some(now));
-            self.put(Event::Store { cpu: self.observer(), pa, value: now, via: None }, None);
+            for &(pa, before, now) in run {
+                self.relink(pa, before, Some(now));
+            }
+            let words: Vec<_> = run.iter().map(|&(pa, _, now)| (pa, now)).collect();
+            let cpu = self.observer();
+            self.put_words(cpu, None, &words);
+            // Whoever waits for the device finds it there.
+            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
+        }
+    }
+
+    /// Compares all that is followed with memory.
+    pub(crate) fn compare_all(&mut self) {
+        self.settle_unseen(None);
+        for frame in self.frames.followed() {
+            self.compare(frame);
         }
     }
 
     /// The guest has ended.
     pub fn end(&mut self) {
-        self.settle_cleared();
-        for frame in self.frames.followed() {
-            self.compare(frame);
+        if self.started.is_none() {
+            // A trace of no machine is none.
+            self.stream.end_empty();
+            return;
         }
-        let summary = format!(
+        self.compare_all();
+        let mut summary = format!(
             "recorded: {} events, at most {} tables at a time, {} stores missed",
             self.events, self.frames.most, self.differences
         );
+        if self.device_words > 0 {
+            summary += &format!(", {} words of tables written by devices", self.device_words);
+        }
         for idle in self.idle.take() {
             self.stream.put(&Record::Idle(idle));
         }

@@ -1,6 +1,7 @@
 //! Frames that are followed because a walk may reach them, and what was recorded of each.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shape::Shape;
@@ -54,18 +55,33 @@ pub enum Standing {
     Gone,
 }
 
-/// A frame that is or was followed.
-pub struct Frame {
-    /// What was recorded of each word; `None` if nothing was.
-    pub recorded: Vec<Option<u64>>,
+/// A table in a frame. A root may be smaller than a page, and at any multiple of its size.
+pub struct Table {
+    /// Its first word in the frame.
+    pub first: usize,
+    /// How many words are its entries.
+    pub entries: usize,
     /// How its descriptors are read.
     pub shape: Shape,
     /// The levels at which it is a table, one bit each.
     pub levels: u8,
-    /// How many entries are descriptors: less than the frame has for a small root.
-    pub entries: usize,
     /// How many roots and descriptors lead to it.
-    pub references: u32,
+    references: u32,
+}
+
+impl Table {
+    /// Its words in the frame.
+    pub fn words(&self) -> Range<usize> {
+        self.first..self.first + self.entries
+    }
+}
+
+/// A frame that is or was followed.
+pub struct Frame {
+    /// What was recorded of each word; `None` if nothing was.
+    pub recorded: Vec<Option<u64>>,
+    /// The tables in it: one, but for small roots.
+    pub tables: Vec<Table>,
     pub standing: Standing,
     /// Entries that were stored to while nothing led here: what they lead to is not followed.
     pub skipped: BTreeSet<usize>,
@@ -107,49 +123,69 @@ impl Frames {
         followed.map(|(at, _)| *at).collect()
     }
 
-    /// Adds a reference to `frame` as a table at `level`. Says whether it was not followed as such.
-    pub fn refer(&mut self, frame: u64, level: i8, entries: usize, shape: Shape) -> bool {
+    /// Adds a reference to the table at `pa`, which is one at `level`. Says whether it was not
+    /// followed as such.
+    pub fn refer(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) -> bool {
         let words = 1 << (self.granule - 3);
+        let frame = self.of(pa);
         let at = self.frames.entry(frame).or_insert_with(|| Frame {
             recorded: vec![None; words],
-            shape,
-            levels: 0,
-            entries: 0,
-            references: 0,
+            tables: Vec::new(),
             standing: Standing::Gone,
             skipped: BTreeSet::new(),
         });
         if at.standing == Standing::Gone {
-            at.references = 0;
+            at.tables.clear();
             self.followed += 1;
             self.most = self.most.max(self.followed);
             FILTER.set(frame, 1 << self.granule, true);
         }
-        if at.references == 0 {
-            // A new life, perhaps at another level.
-            at.levels = 0;
-            at.entries = 0;
-            at.shape = shape;
+        if at.standing != Standing::Linked {
+            // A new life, perhaps at other levels.
+            at.tables.clear();
         }
         at.standing = Standing::Linked;
-        at.references += 1;
+        let first = ((pa - frame) / 8) as usize;
+        let entries = entries.min(words - first);
         let bit = 1 << (level + 1);
-        let is_new = at.levels & bit == 0 || at.entries < entries || !at.skipped.is_empty();
+        let is_stale = !at.skipped.is_empty();
         at.skipped.clear();
-        at.levels |= bit;
-        at.entries = at.entries.max(entries);
-        is_new
+        match at.tables.iter_mut().find(|table| table.first == first) {
+            Some(table) => {
+                table.references += 1;
+                let is_new = table.levels & bit == 0 || table.entries < entries || is_stale;
+                table.levels |= bit;
+                table.entries = table.entries.max(entries);
+                is_new
+            }
+            None => {
+                at.tables.push(Table { first, entries, shape, levels: bit, references: 1 });
+                true
+            }
+        }
     }
 
-    /// Takes a reference away.
-    pub fn unrefer(&mut self, frame: u64) {
-        if let Some(at) = self.get_mut(frame) {
-            at.references = at.references.saturating_sub(1);
-            if at.references == 0 {
+    /// Takes a reference to the table at `pa` away.
+    pub fn unrefer(&mut self, pa: u64) {
+        let frame = self.of(pa);
+        let first = ((pa - frame) / 8) as usize;
+        let Some(at) = self.get_mut(frame) else { return };
+        if let Some(table) = at.tables.iter_mut().find(|table| table.first == first) {
+            table.references = table.references.saturating_sub(1);
+            if at.tables.iter().all(|table| table.references == 0) && at.standing == Standing::Linked {
                 at.standing = Standing::Unlinked;
                 self.unlinked.push(frame);
             }
         }
+    }
+
+    /// Takes the table at `pa` away.
+    pub fn remove(&mut self, pa: u64) -> Option<Table> {
+        let frame = self.of(pa);
+        let first = ((pa - frame) / 8) as usize;
+        let at = self.get_mut(frame)?;
+        let nth = at.tables.iter().position(|table| table.first == first)?;
+        Some(at.tables.remove(nth))
     }
 
     /// An invalidation is complete.

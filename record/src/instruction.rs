@@ -15,8 +15,29 @@ pub enum Instruction {
     Call {
         is_smc: bool,
     },
-    /// DC ZVA or DC GZVA, which raise no callback for what they store.
+    Dmb(Domain, Access),
+    /// DC ZVA, DC GZVA or STZGM, which raise no callback for what they store. Nor do the next.
     Zero(u8),
+    /// SETP, SETM, SETE, and those that store tags as well.
+    Set {
+        stage: Stage,
+        to: u8,
+        left: u8,
+        value: u8,
+    },
+    /// CPYP, CPYM, CPYE, and those that copy forward alone.
+    Copy {
+        stage: Stage,
+        to: u8,
+        left: u8,
+    },
+}
+
+/// A stage of a memory copy or set. The main one and the last read their registers alike.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stage {
+    Prologue,
+    Other,
 }
 
 /// A system register whose writes matter, as the instruction calls it.
@@ -58,6 +79,12 @@ impl Instruction {
         if matches!(word & 0xffe0_001f, 0xd400_0002 | 0xd400_0003) {
             return Some(Self::Call { is_smc: word & 1 == 1 });
         }
+        if word & 0xffff_fc00 == 0xd920_0000 {
+            return Some(Self::Zero((word >> 5 & 0x1f) as u8));
+        }
+        if word & 0xfb20_0c00 == 0x1900_0400 {
+            return copy_or_set(word);
+        }
         if word & 0xffc0_0000 != 0xd500_0000 {
             return None;
         }
@@ -69,9 +96,10 @@ impl Instruction {
             return None;
         }
         match (op0, op1, crn, op2) {
-            (0, 3, 3, 4) => barrier(crm),
+            (0, 3, 3, 4) => barrier(crm).map(|(domain, access)| Self::Dsb(domain, access)),
+            (0, 3, 3, 5) => barrier(crm).map(|(domain, access)| Self::Dmb(domain, access)),
             // DSB with nXS: the domain in CRm<3:2>.
-            (0, 3, 3, 1) => barrier(crm | 0b11),
+            (0, 3, 3, 1) => barrier(crm | 0b11).map(|(domain, access)| Self::Dsb(domain, access)),
             (0, 3, 3, 6) => Some(Self::Isb),
             (1, 3, 7, 1 | 4) if crm == 4 => Some(Self::Zero(rt)),
             (1, _, 8 | 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
@@ -102,7 +130,30 @@ impl Instruction {
     }
 }
 
-fn barrier(crm: u8) -> Option<Instruction> {
+/// A memory copy or set (Arm ARM C4.1, "Memory Copy and Memory Set").
+fn copy_or_set(word: u32) -> Option<Instruction> {
+    let field = |shift: u32| (word >> shift & 0x1f) as u8;
+    let (to, left, other) = (field(0), field(5), field(16));
+    // SET's stage is in op2<3:2>; there is no fourth.
+    let (is_set, stage) = match word >> 22 & 3 {
+        3 => (true, word >> 14 & 3),
+        stage => (false, stage),
+    };
+    let stage = match stage {
+        0 => Stage::Prologue,
+        1 | 2 => Stage::Other,
+        _ => return None,
+    };
+    Some(if is_set {
+        Instruction::Set { stage, to, left, value: other }
+    } else {
+        Instruction::Copy { stage, to, left }
+    })
+}
+
+/// What a DSB or DMB orders. One of loads alone is none that matters: nothing of a table waits for
+/// it.
+fn barrier(crm: u8) -> Option<(Domain, Access)> {
     // SSBB and PSSBB.
     if matches!(crm, 0b0000 | 0b0100) {
         return None;
@@ -114,14 +165,13 @@ fn barrier(crm: u8) -> Option<Instruction> {
         _ => Domain::Sy,
     };
     let access = match crm & 3 {
-        // Loads alone: nothing of a table waits for them.
         1 => return None,
         2 => Access::Stores,
         _ => Access::All,
     };
     // Reserved values of the option are SY.
     let domain = if crm & 3 == 0 { Domain::Sy } else { domain };
-    Some(Instruction::Dsb(domain, access))
+    Some((domain, access))
 }
 
 /// The TLBI of SYS op1, C8 or C9, CRm, op2 (Arm ARM C5.5).
@@ -176,14 +226,42 @@ enum Form {
     Stage2,
 }
 
-/// Whether `word` reads and writes memory at once, so that it loses nothing that hardware updates:
-/// atomics, compare-and-swap, and the store of an exclusive pair.
-pub fn is_atomic(word: u32) -> bool {
-    // LDXR/STXR and CAS, CASP: size 001000; atomic memory operations: size 111000 A R 1 … 00.
-    let exclusive = word & 0x3f00_0000 == 0x0800_0000 && word & 1 << 23 == 0;
-    let compare = word & 0x3fa0_0000 == 0x08a0_0000 && word & 0x7c00 == 0x7c00;
-    let operation = word & 0x3f20_0c00 == 0x3820_0000;
-    exclusive || compare || operation
+/// What an access to memory has to be told apart by.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Accesses {
+    /// It reads and writes memory at once, so that it loses nothing that hardware updates: an
+    /// atomic, a compare-and-swap, or the store of an exclusive pair.
+    pub is_atomic: bool,
+    /// It is a load-acquire.
+    pub acquires: bool,
+    /// It is a store-release.
+    pub releases: bool,
+}
+
+impl Accesses {
+    /// What the load or store `word` does.
+    pub fn of(word: u32) -> Self {
+        let bit = |at: u32| word >> at & 1 == 1;
+        // Loads and stores of exclusives, ordered ones, and compare-and-swap: size 001000 o2 L o1.
+        if word & 0x3f00_0000 == 0x0800_0000 {
+            let (is_ordered, is_load, is_pair, o0) = (bit(23), bit(22), bit(21), bit(15));
+            // CASP has the place of pairs of bytes and halfwords.
+            if is_pair && (is_ordered || !bit(31)) {
+                return Self { is_atomic: true, acquires: is_load, releases: o0 };
+            }
+            return Self { is_atomic: !is_ordered, acquires: o0 && is_load, releases: o0 && !is_load };
+        }
+        // Atomic memory operations, and LDAPR among them: size 111000 A R 1.
+        if word & 0x3f20_0c00 == 0x3820_0000 {
+            return Self { is_atomic: true, acquires: bit(23), releases: bit(22) };
+        }
+        // LDAPUR and STLUR: size 011001 opc 0.
+        if word & 0x3f20_0c00 == 0x1900_0000 {
+            let is_load = word >> 22 & 3 != 0;
+            return Self { is_atomic: false, acquires: is_load, releases: !is_load };
+        }
+        Self::default()
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +271,8 @@ mod tests {
     #[test]
     fn instructions_are_known_by_their_encoding() {
         use Suffix::{El1, El2, El3, El12};
+        let set = |stage| Some(Instruction::Set { stage, to: 0, left: 1, value: 2 });
+        let copy = |stage| Some(Instruction::Copy { stage, to: 0, left: 1 });
         let write = |name, suffix, rt| Some(Instruction::Write(System { name, suffix }, rt));
         let tlbi = |name: &str, rt| Some(Instruction::Tlbi(Tlbi::named(name.as_bytes()).unwrap(), rt));
         for (word, expected) in [
@@ -238,6 +318,25 @@ mod tests {
             (0xd400_0002, Some(Instruction::Call { is_smc: false })),
             (0xd400_0003, Some(Instruction::Call { is_smc: true })),
             (0xd50b_7427, Some(Instruction::Zero(7))),
+            (0xd50b_7487, Some(Instruction::Zero(7))),
+            // STZGM x1, [x2]; STGM x1, [x2], which stores tags alone.
+            (0xd920_0041, Some(Instruction::Zero(2))),
+            (0xd9a0_0041, None),
+            (0xd503_3abf, Some(Instruction::Dmb(Domain::Ish, Access::Stores))),
+            (0xd503_3bbf, Some(Instruction::Dmb(Domain::Ish, Access::All))),
+            (0xd503_39bf, None),
+            // SETP, SETM, SETE [x0]!, x1!, x2; SETGE; SETPTN.
+            (0x19c2_0420, set(Stage::Prologue)),
+            (0x19c2_4420, set(Stage::Other)),
+            (0x19c2_8420, set(Stage::Other)),
+            (0x1dc2_8420, set(Stage::Other)),
+            (0x19c2_3420, set(Stage::Prologue)),
+            // CPYP, CPYM, CPYE [x0]!, [x2]!, x1!; CPYFP; CPYEWTN.
+            (0x1d02_0420, copy(Stage::Prologue)),
+            (0x1d42_0420, copy(Stage::Other)),
+            (0x1d82_0420, copy(Stage::Other)),
+            (0x1902_0420, copy(Stage::Prologue)),
+            (0x1d82_4420, copy(Stage::Other)),
             // MRS x0, TTBR0_EL1; NOP; RET.
             (0xd538_2000, None),
             (0xd503_201f, None),
@@ -248,14 +347,37 @@ mod tests {
     }
 
     #[test]
-    fn stores_that_lose_nothing_are_told_from_plain_ones() {
-        // stxr w1, x0, [x2]; cas x0, x1, [x2]; swp x0, x1, [x2]; ldset x0, x1, [x2].
-        for word in [0xc801_7c40, 0xc8a0_7c41, 0xf820_8041, 0xf820_3041] {
-            assert!(is_atomic(word), "{word:#x}");
-        }
-        // str x0, [x1]; stp x0, x1, [x2]; stlr x0, [x1]; str x0, [x1, x2].
-        for word in [0xf900_0020, 0xa900_0440, 0xc89f_fc20, 0xf822_6820] {
-            assert!(!is_atomic(word), "{word:#x}");
+    fn accesses_are_told_apart_by_what_they_order_and_whether_they_are_atomic() {
+        for (word, is_atomic, acquires, releases) in [
+            // ldxr x0, [x2]; stxr w1, x0, [x2]; ldaxr; stlxr; ldaxp; stlxp.
+            (0xc85f_7c40, true, false, false),
+            (0xc801_7c40, true, false, false),
+            (0xc85f_fc40, true, true, false),
+            (0xc801_fc40, true, false, true),
+            (0xc87f_8440, true, true, false),
+            (0xc821_8440, true, false, true),
+            // cas x0, x1, [x2]; casa; casl; casal; caspal x0, x1, x2, x3, [x4].
+            (0xc8a0_7c41, true, false, false),
+            (0xc8e0_7c41, true, true, false),
+            (0xc8a0_fc41, true, false, true),
+            (0xc8e0_fc41, true, true, true),
+            (0x4860_fc82, true, true, true),
+            // swp x0, x1, [x2]; ldset; ldaddal; ldapr x0, [x1].
+            (0xf820_8041, true, false, false),
+            (0xf820_3041, true, false, false),
+            (0xf8e0_0041, true, true, true),
+            (0xf8bf_c020, true, true, false),
+            // stlr x0, [x1]; ldar; stlur x0, [x1]; ldapur.
+            (0xc89f_fc20, false, false, true),
+            (0xc8df_fc20, false, true, false),
+            (0xd900_0020, false, false, true),
+            (0xd940_0020, false, true, false),
+            // str x0, [x1]; stp x0, x1, [x2]; str x0, [x1, x2].
+            (0xf900_0020, false, false, false),
+            (0xa900_0440, false, false, false),
+            (0xf822_6820, false, false, false),
+        ] {
+            assert_eq!(Accesses::of(word), Accesses { is_atomic, acquires, releases }, "{word:#x}");
         }
     }
 }

@@ -9,12 +9,13 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::current::{self, in_generated_code};
 use crate::followed::FILTER;
-use crate::instruction::{Instruction, is_atomic};
+use crate::instruction::{Accesses, Instruction};
+use crate::order::{AT_EL0, bit};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
 use crate::stream::Stream;
@@ -102,7 +103,14 @@ fn install(info: &Info, arguments: impl Iterator<Item = String>) -> Result<Recor
     };
     let stream = UnixStream::connect(&to).map_err(|error| format!("{}: {error}", to.display()))?;
     let cpus = usize::try_from(info.most_cpus).unwrap_or(1).max(1);
-    Ok(Recorder::new(Stream::new(stream), memory, layout, cpus))
+    CPUS.store(cpus, Ordering::Relaxed);
+    Ok(Recorder::new(Stream::new(stream), [memory, layout], read_rom, cpus))
+}
+
+/// Reads memory that is not RAM.
+fn read_rom(pa: u64, len: u64) -> Option<Vec<u8>> {
+    // SAFETY: It is called within a callback of an instruction, and the array is new.
+    unsafe { qemu::read_memory(interface(), pa, len as usize) }
 }
 
 /// The registers by QEMU's names. All CPUs have the same.
@@ -233,33 +241,57 @@ fn on_block(block: *mut Block) {
                     site,
                 );
             } else if word & 0x0a00_0000 == 0x0800_0000 {
-                // A load or store (Arm ARM C4.1). Instructions are at multiples of 4.
-                let pc = (pc & !3 | u64::from(is_atomic(word))) as usize;
-                let data = ptr::without_provenance_mut(pc);
-                qemu::qemu_plugin_register_vcpu_mem_cb(
-                    instruction,
-                    on_store,
-                    qemu::NO_REGISTERS,
-                    qemu::WRITES,
-                    data,
-                );
+                // A load or store (Arm ARM C4.1). Instructions are at multiples of 4, so two bits
+                // of the address tell more.
+                let accesses = Accesses::of(word);
+                let at = |bits: u64| ptr::without_provenance_mut((pc & !3 | bits) as usize);
+                let register = |callback, accesses, data| {
+                    let none = qemu::NO_REGISTERS;
+                    qemu::qemu_plugin_register_vcpu_mem_cb(instruction, callback, none, accesses, data);
+                };
+                // One CPU's order is its own.
+                let is_shared = CPUS.load(Ordering::Relaxed) > 1;
+                let releases = u64::from(accesses.releases && is_shared);
+                register(on_store, qemu::WRITES, at(u64::from(accesses.is_atomic) | releases << 1));
+                if accesses.acquires && is_shared {
+                    register(on_acquire, qemu::READS, at(0));
+                }
             }
         }
     }
 }
 
+/// How many CPUs there are.
+static CPUS: AtomicUsize = AtomicUsize::new(1);
+
 in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
 in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
+in_generated_code!(on_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", acquire);
 
 /// An instruction that is recorded, or may be the first of a vector.
 extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     // SAFETY: The data is a site, which lives for ever.
     let site = unsafe { &*site.cast::<Site>() };
     let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
-    let cpu = current::number(state, recorder.cpus.len(), true).unwrap_or(cpu as usize);
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), true).unwrap_or(cpu as usize);
     match site.instruction {
         Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
         None => recorder.at_vector(cpu, site.pc, registers),
+    }
+}
+
+/// The physical address of an access; `None` if it is to a device.
+///
+/// # Safety
+/// It is called within a callback of an access.
+unsafe fn physical(access: u32, va: u64) -> Option<u64> {
+    // SAFETY: QEMU allows the calls. The address lives until the callback returns.
+    unsafe {
+        let address = qemu::qemu_plugin_get_hwaddr(access, va);
+        if address.is_null() || qemu::qemu_plugin_hwaddr_is_io(address) {
+            return None;
+        }
+        Some(qemu::qemu_plugin_hwaddr_phys_addr(address))
     }
 }
 
@@ -268,25 +300,40 @@ extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state:
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
-    // SAFETY: QEMU allows the calls within a callback of an access. The address lives until it
-    // returns.
-    let (pa, len) = unsafe {
-        let address = qemu::qemu_plugin_get_hwaddr(access, va);
-        if address.is_null() || qemu::qemu_plugin_hwaddr_is_io(address) {
-            return;
-        }
-        (qemu::qemu_plugin_hwaddr_phys_addr(address), 1 << qemu::qemu_plugin_mem_size_shift(access))
-    };
+    // SAFETY: It is a callback of an access.
+    let Some(pa) = (unsafe { physical(access, va) }) else { return };
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    let (pc, kind) = (data.addr() as u64 & !3, data.addr() & 3);
     let is_followed = FILTER.may_hold(pa);
-    if !is_followed && len < 8 {
+    let releases = kind & 2 != 0;
+    // A page that user space stores to is cleared before it is a table. The kernel of a user space
+    // runs in the upper half, whatever the last exception was.
+    let is_user = AT_EL0.load(Ordering::Relaxed) & bit(cpu) != 0 && pc >> 55 & 1 == 0;
+    if is_user && !is_followed && !releases {
         return;
     }
     let Some(mut recorder) = recorder() else { return };
-    let cpu = current::number(state, recorder.cpus.len(), false).unwrap_or(cpu as usize);
-    let (pc, is_atomic) = (data.addr() as u64 & !3, data.addr() & 1 == 1);
+    if releases {
+        recorder.release(cpu, pa);
+    }
+    // SAFETY: It is a callback of an access.
+    let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
     if is_followed {
-        recorder.store(cpu, pc, pa, len, is_atomic);
-    } else {
+        recorder.store(cpu, pc, pa, len, kind & 1 != 0);
+    } else if !is_user {
         recorder.keep(cpu, pc, pa, len);
+    }
+}
+
+/// A load-acquire, which was made.
+extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+    if !IS_STARTED.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: It is a callback of an access.
+    let Some(pa) = (unsafe { physical(access, va) }) else { return };
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    if let Some(mut recorder) = recorder() {
+        recorder.acquire(cpu, data.addr() as u64, pa);
     }
 }

@@ -43,7 +43,8 @@ pub struct Info {
 /// Whether a callback reads registers.
 pub const NO_REGISTERS: c_int = 0;
 pub const READS_REGISTERS: c_int = 1;
-/// Accesses that write.
+/// Accesses that read, or that write.
+pub const READS: c_int = 1;
 pub const WRITES: c_int = 2;
 
 /// A translation block.
@@ -141,6 +142,47 @@ pub unsafe fn register<M: Machine>(interface: Interface, id: PluginId) {
     }
 }
 
+/// Reads memory at a physical address. Version 4 reads by virtual addresses alone: the caller knows
+/// that it is the same.
+///
+/// # Safety
+/// This is a callback of an instruction, and `interface` is what QEMU took.
+pub unsafe fn read_memory(interface: Interface, pa: u64, len: usize) -> Option<Vec<u8>> {
+    // SAFETY: QEMU allows the calls, and the array is ours.
+    unsafe {
+        let array = g_byte_array_new();
+        let is_read = match interface {
+            Interface::Four => qemu_plugin_read_memory_vaddr(pa, array, len),
+            Interface::Seven => match symbol(c"qemu_plugin_read_memory_hwaddr") {
+                Some(read) => read(pa, array, len) == 0,
+                None => false,
+            },
+        };
+        let bytes =
+            is_read.then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize).to_vec());
+        g_byte_array_unref(array);
+        bytes
+    }
+}
+
+/// A function of version 7, which version 4 does not have.
+fn symbol(name: &CStr) -> Option<ReadPhysical> {
+    // SAFETY: The name is a string; no handle means all that is loaded.
+    let found = unsafe { dlsym(ptr::null_mut(), name.as_ptr()) };
+    // SAFETY: A function by that name has this type.
+    (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, ReadPhysical>(found) })
+}
+
+/// Says 0 if it has read.
+type ReadPhysical = unsafe extern "C" fn(u64, *mut Array, usize) -> c_int;
+
+/// Ends QEMU as SIGTERM does: its main loop ends the guest.
+pub fn end() {
+    const SIGTERM: c_int = 15;
+    // SAFETY: QEMU handles the signal.
+    unsafe { raise(SIGTERM) };
+}
+
 /// What version 4 has otherwise.
 mod four {
     use super::*;
@@ -228,6 +270,10 @@ unsafe extern "C" {
     fn qemu_plugin_get_registers() -> *mut Array;
     /// What it returns differs by version, and is not read: the array shows it.
     pub fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array);
+    fn qemu_plugin_read_memory_vaddr(va: u64, to: *mut Array, len: usize) -> bool;
+    fn raise(signal: c_int) -> c_int;
+    fn dlsym(of: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn g_byte_array_unref(array: *mut Array);
     pub fn g_byte_array_new() -> *mut Array;
     pub fn g_byte_array_set_size(array: *mut Array, len: c_uint) -> *mut Array;
     pub fn mmap(

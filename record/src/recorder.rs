@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use linmap_trace::binary::Record;
-use linmap_trace::{Access, Domain, Event, Line, Recorded};
+use linmap_trace::{Event, Line, Recorded};
 
-use crate::cpu::{Candidate, Cpu};
-use crate::followed::{Frames, Standing};
+use crate::cpu::Cpu;
+use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
-use crate::memory::Memory;
+use crate::log::{Entry, Linked, Log};
+use crate::memory::{Memory, ReadRom};
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
+use crate::waiting::{Released, Unseen};
 
 /// What the recorder reads of the CPU that executes.
 pub trait CurrentCpu {
@@ -33,6 +35,7 @@ pub struct Recorder {
     pub(crate) stream: Stream,
     pub(crate) memory_file: PathBuf,
     pub(crate) layout_file: PathBuf,
+    pub(crate) read_rom: ReadRom,
     /// `None` until the first CPU turns its MMU on.
     pub(crate) started: Option<Started>,
     /// The trace can't be begun.
@@ -44,13 +47,25 @@ pub struct Recorder {
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
     /// Unordered stores to frames that are being linked: by whom, where.
-    pub(crate) pending: Vec<(usize, u64, Candidate)>,
-    /// A frame that DC ZVA stored to, by whom, and where.
-    pub(crate) cleared: Option<(u64, usize, u64)>,
+    pub(crate) pending: Vec<Entry>,
+    /// Unordered stores to frames that are not followed.
+    pub(crate) log: Log,
+    /// Stores that raised no callback and are not read back yet.
+    pub(crate) unseen: Option<Unseen>,
+    /// Who released a word last.
+    pub(crate) released: HashMap<u64, Released>,
+    /// Firmware was asked to reset the machine, there.
+    pub(crate) asked_for_reset: Option<u64>,
+    /// The CPU that does what is being recorded.
+    pub(crate) actor: usize,
+    /// How a frame is linked now, if one is.
+    pub(crate) linked_by: Linked,
     /// The number of events.
     pub(crate) events: u64,
     /// Differences between what was recorded and memory.
     pub(crate) differences: u64,
+    /// Words of tables that devices wrote.
+    pub(crate) device_words: usize,
     /// Where vectors lie, as the trace has it.
     pub(crate) vectors: BTreeSet<u64>,
     /// Barriers without effect.
@@ -70,11 +85,14 @@ pub(crate) const MOST_VECTORS: usize = 64;
 const MOST_NOTES: usize = 64;
 
 impl Recorder {
-    pub fn new(stream: Stream, memory_file: PathBuf, layout_file: PathBuf, cpus: usize) -> Self {
+    /// A recorder that has the guest's RAM in the first of `files`, as the second says.
+    pub fn new(stream: Stream, files: [PathBuf; 2], read_rom: ReadRom, cpus: usize) -> Self {
+        let [memory_file, layout_file] = files;
         Self {
             stream,
             memory_file,
             layout_file,
+            read_rom,
             started: None,
             has_failed: false,
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
@@ -82,9 +100,15 @@ impl Recorder {
             trees: BTreeMap::new(),
             touched: Vec::new(),
             pending: Vec::new(),
-            cleared: None,
+            log: Log::new(cpus),
+            unseen: None,
+            released: HashMap::new(),
+            asked_for_reset: None,
+            actor: 0,
+            linked_by: Linked::ByRegister,
             events: 0,
             differences: 0,
+            device_words: 0,
             vectors: BTreeSet::new(),
             idle: IdleBarriers::default(),
             notes: 0,
@@ -115,8 +139,16 @@ impl Recorder {
 
     /// A store of `len` bytes at `pa`, which memory has now.
     pub fn store(&mut self, cpu: usize, pc: u64, pa: u64, len: u64, is_atomic: bool) {
-        self.settle_cleared();
+        if let Some(asked) = self.asked_for_reset.take() {
+            self.reset(cpu, asked);
+        }
+        self.settle_unseen(Some((pa, len)));
+        self.actor = cpu;
         let frame = self.frames.of(pa);
+        if self.frames.get_mut(frame).is_none() {
+            self.keep(cpu, pc, pa, len);
+            return;
+        }
         let mut word = pa & !7;
         let end = pa.saturating_add(len);
         while word < end && self.frames.of(word) == frame {
@@ -132,11 +164,10 @@ impl Recorder {
 
     /// A store to a frame that is not followed.
     pub fn keep(&mut self, cpu: usize, pc: u64, pa: u64, len: u64) {
+        self.settle_unseen(Some((pa, len)));
         for pa in (pa & !7..pa + len).step_by(8) {
-            if let Some(value) = self.word(pa)
-                && let Some(cpu) = self.cpus.get_mut(cpu)
-            {
-                cpu.keep(Candidate { pa, value, pc });
+            if let Some(value) = self.word(pa) {
+                self.log.store(cpu, pc, pa, value);
             }
         }
     }
@@ -150,154 +181,101 @@ impl Recorder {
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
-        let (levels, shape) = (state.levels, state.shape);
-        let entries = state.recorded.iter().take(state.entries).enumerate();
-        let linked = entries.filter(|(at, _)| !state.skipped.contains(at));
-        let values: Vec<u64> = linked.filter_map(|(_, value)| *value).collect();
+        for table in std::mem::take(&mut state.tables) {
+            self.leave(frame, &table);
+        }
         self.frames.give_up(frame);
-        for level in levels_of(levels) {
-            for table in values.iter().filter_map(|value| shape.table(level, *value)) {
-                self.frames.unrefer(self.frames.of(table));
+    }
+
+    /// Ends that the table at `pa` is followed.
+    pub(crate) fn give_up_table(&mut self, pa: u64) {
+        let frame = self.frames.of(pa);
+        let Some(table) = self.frames.remove(pa) else { return };
+        self.leave(frame, &table);
+        if self.frames.get_mut(frame).is_some_and(|state| state.tables.is_empty()) {
+            self.frames.give_up(frame);
+        }
+    }
+
+    /// What a table of `frame` leads to has one reference less.
+    fn leave(&mut self, frame: u64, table: &Table) {
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let linked = table.words().filter(|at| !state.skipped.contains(at));
+        let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
+        for level in levels_of(table.levels) {
+            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
+                self.frames.unrefer(below);
             }
         }
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
-        let at = ((pa - frame) / 8) as usize;
-        if value & 1 == 1 {
-            self.leave_empty_trees(frame);
-        }
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let before = state.recorded[at].replace(value);
-        if at < state.entries && before != Some(value) {
-            // The next owner of a frame that is no table any more may store anything there.
-            let was_linked = !state.skipped.contains(&at);
-            let is_linked = state.standing == Standing::Linked;
-            if !is_linked {
-                state.skipped.insert(at);
-            }
-            self.relink(frame, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
-            if is_linked && value & 1 == 0 && before.is_some_and(|before| before & 1 == 1) {
-                self.note_broken(cpu, pa);
-            }
-        }
+        self.stored(frame, pa, value);
         let event = if is_atomic {
             Event::Update { cpu, pa, value, old: None, via: None }
         } else {
             Event::Store { cpu, pa, value, via: None }
         };
         self.put(event, Some(pc));
-        if let Some(cpu) = self.cpus.get_mut(cpu) {
-            cpu.has_stores = true;
-        }
+        self.has_stored(cpu);
         if self.touched.last() != Some(&frame) {
             self.touched.push(frame);
         }
     }
 
-    /// Follows what the new value of an entry leads to, and leaves what the old one did.
-    pub(crate) fn relink(&mut self, frame: u64, before: Option<u64>, now: Option<u64>) {
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let (levels, shape) = (state.levels, state.shape);
-        for level in levels_of(levels) {
-            let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
-            if old == new {
-                continue;
-            }
-            if let Some(new) = new.filter(|new| *new != frame) {
-                self.link(new, level + 1, shape.entries(), shape);
-            }
-            if let Some(old) = old {
-                self.frames.unrefer(self.frames.of(old));
-            }
-        }
-    }
-
-    /// Follows the table at `pa` and those below, and records what they hold.
-    pub(crate) fn link(&mut self, pa: u64, level: i8, entries: usize, shape: Shape) {
-        let mut open = vec![(pa, level, entries)];
-        let mut is_recorded = false;
-        while let Some((pa, level, entries)) = open.pop() {
-            let frame = self.frames.of(pa);
-            let len = self.frames.len();
-            let is_ram = self.started.as_ref().is_some_and(|started| started.memory.holds(frame, len));
-            if !is_ram {
-                self.note(&format!("the table at {pa:#x} is not in RAM: it is not followed"));
-                continue;
-            }
-            if frame != pa {
-                self.note(&format!("the table at {pa:#x} is smaller than a page: it is not followed"));
-                continue;
-            }
+    /// A word of a followed frame holds `value` from now on. Says whether it held another before.
+    pub(crate) fn stored(&mut self, frame: u64, pa: u64, value: u64) -> bool {
+        let at = ((pa - frame) / 8) as usize;
+        if value & 1 == 1 {
             self.leave_empty_trees(frame);
-            if !self.frames.refer(frame, level, entries, shape) {
-                continue;
-            }
-            is_recorded |= self.record_content(frame);
-            let Some(state) = self.frames.get_mut(frame) else { continue };
-            let below = state.recorded.iter().take(entries).flatten();
-            open.extend(
-                below
-                    .filter_map(|value| shape.table(level, *value))
-                    .filter(|table| *table != frame)
-                    .map(|table| (table, level + 1, shape.entries())),
-            );
-        }
-        if is_recorded {
-            let cpu = self.observer();
-            self.put(Event::Dsb { cpu, domain: Domain::Ish, access: Access::All }, None);
-            self.put_candidates();
-        }
-    }
-
-    /// Records what `frame` holds apart from what was recorded before: what was stored since its
-    /// CPU's last DSB as stores, in their order, and all else as content that was there.
-    fn record_content(&mut self, frame: u64) -> bool {
-        let len = self.frames.len();
-        let stores: Vec<(usize, Vec<Candidate>)> =
-            self.cpus.iter().map(|cpu| cpu.candidates_in(frame, len)).enumerate().collect();
-        let mut later: HashMap<u64, u64> = HashMap::new();
-        for (_, stores) in &stores {
-            later.extend(stores.iter().map(|store| (store.pa, store.value)));
         }
         let Some(state) = self.frames.get_mut(frame) else { return false };
-        let recorded = state.recorded.clone();
-        let Some(started) = &self.started else { return false };
-        let mut known: Vec<(u64, u64)> = Vec::new();
-        for (pa, before) in (frame..).step_by(8).zip(&recorded) {
-            let Some(now) = started.memory.word(pa) else { continue };
-            // What an unordered store replaced is not known; an invalid entry is what it is least
-            // likely to be held against.
-            let value = if later.contains_key(&pa) { before.unwrap_or(0) } else { now };
-            if *before != Some(value) {
-                known.push((pa, value));
+        let before = state.recorded[at].replace(value);
+        if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {
+            // The next owner of a frame that is no table any more may store anything there.
+            let was_linked = !state.skipped.contains(&at);
+            let is_linked = state.standing == Standing::Linked;
+            if !is_linked {
+                state.skipped.insert(at);
+            }
+            self.linked_by = Linked::ByStore(self.actor);
+            self.relink(pa, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
+            self.linked_by = Linked::ByRegister;
+            if is_linked && value & 1 == 0 && before.is_some_and(|before| before & 1 == 1) {
+                self.note_broken(self.actor, pa);
             }
         }
-        self.put_words(self.observer(), None, &known);
-        for &(pa, value) in &known {
-            self.set_recorded(frame, pa, value);
-        }
-        let is_recorded = !known.is_empty() || !later.is_empty();
-        for (cpu, stores) in stores {
-            for store in stores {
-                self.pending.push((cpu, frame, store));
-                // Smaller stores and DC ZVA are not kept: the word as they left it.
-                let now = self
-                    .word(store.pa)
-                    .filter(|now| later.get(&store.pa) == Some(&store.value) && *now != store.value);
-                self.pending.extend(now.map(|value| (cpu, frame, Candidate { value, ..store })));
-            }
-        }
-        is_recorded
+        before != Some(value)
     }
 
-    /// Records stores that were found while tables were linked, after the content around them.
-    fn put_candidates(&mut self) {
-        for (cpu, frame, store) in std::mem::take(&mut self.pending) {
-            self.set_recorded(frame, store.pa, store.value);
-            self.put(Event::Store { cpu, pa: store.pa, value: store.value, via: None }, Some(store.pc));
-            if let Some(cpu) = self.cpus.get_mut(cpu) {
-                cpu.has_stores = true;
+    /// `cpu` has stores in the trace that nothing has ordered.
+    pub(crate) fn has_stored(&mut self, cpu: usize) {
+        if let Some(cpu) = self.cpus.get_mut(cpu) {
+            cpu.has_stores = true;
+            cpu.has_stores_since_dmb = true;
+            cpu.stores += 1;
+        }
+    }
+
+    /// Follows what the new value of the entry at `pa` leads to, and leaves what the old one did.
+    pub(crate) fn relink(&mut self, pa: u64, before: Option<u64>, now: Option<u64>) {
+        let frame = self.frames.of(pa);
+        let at = ((pa - frame) / 8) as usize;
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let own = state.tables.iter().filter(|table| table.words().contains(&at));
+        let own: Vec<_> = own.map(|table| (table.levels, table.shape)).collect();
+        for (levels, shape) in own {
+            for level in levels_of(levels) {
+                let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+                if old == new {
+                    continue;
+                }
+                if let Some(new) = new.filter(|new| *new != frame) {
+                    self.link(new, level + 1, shape.entries(), shape);
+                }
+                if let Some(old) = old {
+                    self.frames.unrefer(old);
+                }
             }
         }
     }

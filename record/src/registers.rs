@@ -7,7 +7,7 @@ use crate::cpu::Registers;
 use crate::instruction::{Name, System};
 use crate::place::Place;
 use crate::recorder::{CurrentCpu, MOST_VECTORS, Recorder};
-use crate::regime::{Regime, Space, hcr};
+use crate::regime::{Regime, SCTLR, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
 
@@ -54,7 +54,7 @@ impl Recorder {
             return;
         }
         let Some(regime) = place.written(system) else { return };
-        self.settle_cleared();
+        self.settle_unseen(None);
         let own_registers = &mut self.cpus[cpu].registers.stage1[regime as usize];
         let had_mmu = own_registers.has_mmu();
         match system.name {
@@ -153,7 +153,7 @@ impl Recorder {
 
     /// `cpu` is about to write HCR_EL2, VTCR_EL2 or VTTBR_EL2.
     fn write_el2(&mut self, cpu: usize, pc: u64, name: Name, value: u64) {
-        self.settle_cleared();
+        self.settle_unseen(None);
         let registers = &mut self.cpus[cpu].registers;
         let before = registers.hcr;
         match name {
@@ -231,7 +231,7 @@ impl Recorder {
                 if let Some(before) = before {
                     // By another size: what it leads to is read as tables of other levels.
                     for (frame, _) in root_tables(tree.root, before) {
-                        self.give_up(self.frames.of(frame));
+                        self.give_up_table(frame);
                     }
                 }
                 for (table, entries) in root_tables(tree.root, shape) {
@@ -266,8 +266,8 @@ impl Recorder {
     pub(crate) fn is_still_there(&mut self, cpu: usize, pc: u64, own: &dyn CurrentCpu) {
         self.cpus[cpu].is_leaving = false;
         self.cpus[cpu].registers.hcr = Place::of(own).hcr;
-        for (regime, name) in Regime::ALL.into_iter().zip(["SCTLR_EL1", "SCTLR_EL2", "SCTLR_EL3"]) {
-            let sctlr = own.system(name).unwrap_or(0);
+        for (regime, name) in Regime::ALL.into_iter().zip(SCTLR) {
+            let sctlr = name.iter().find_map(|name| own.system(name)).unwrap_or(0);
             self.cpus[cpu].registers.stage1[regime as usize].sctlr = sctlr;
             if sctlr & 1 == 1 && self.started.is_some() {
                 self.installed(cpu, pc, regime, false);

@@ -2,18 +2,28 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use crate::qemu;
+use linmap_trace::Line;
 use linmap_trace::binary::{Encoder, LONGEST, MAGIC, Record, VERSION};
 
 /// Bytes that are sent at once.
 const CHUNK: usize = 1 << 16;
+
+/// How long bytes wait, as long as others come: what was sent survives QEMU.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// The trace on its way to the tool.
 pub struct Stream {
     to: UnixStream,
     encoder: Encoder,
     bytes: Vec<u8>,
-    /// The tool has gone: nothing is sent any more, and the guest goes on.
+    /// The machine is among what was added: without it there is no trace.
+    has_begun: bool,
+    /// When bytes were sent last.
+    sent: Instant,
+    /// The tool has gone: nothing is sent any more, and QEMU ends.
     is_gone: bool,
 }
 
@@ -23,23 +33,38 @@ impl Stream {
         let mut bytes = Vec::with_capacity(CHUNK + LONGEST);
         bytes.extend_from_slice(&MAGIC);
         bytes.push(VERSION);
-        Self { to, encoder: Encoder::default(), bytes, is_gone: false }
+        Self {
+            to,
+            encoder: Encoder::default(),
+            bytes,
+            has_begun: false,
+            sent: Instant::now(),
+            is_gone: false,
+        }
     }
 
     /// Adds `record`.
     pub fn put(&mut self, record: &Record<'_>) {
         let mut buffer = [0; LONGEST];
         self.bytes.extend_from_slice(self.encoder.encode(record, &mut buffer));
-        if self.bytes.len() >= CHUNK {
+        self.has_begun |= matches!(record, Record::Line(Line::Machine(_)));
+        if self.has_begun && (self.bytes.len() >= CHUNK || self.sent.elapsed() >= WAIT) {
             self.flush();
         }
     }
 
+    /// Sends nothing of what was added.
+    pub fn end_empty(&mut self) {
+        self.bytes.clear();
+    }
+
     /// Sends what was added.
     pub fn flush(&mut self) {
-        if !self.is_gone {
-            self.is_gone = self.to.write_all(&self.bytes).is_err();
+        if !self.is_gone && self.to.write_all(&self.bytes).is_err() {
+            self.is_gone = true;
+            qemu::end();
         }
         self.bytes.clear();
+        self.sent = Instant::now();
     }
 }

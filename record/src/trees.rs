@@ -5,6 +5,7 @@
 //! invalidation. An empty root that no CPU walks leads nowhere, and no TLB holds anything of an
 //! entry that is invalid: its frame is as good as free. It is followed again if a CPU walks it.
 
+use crate::followed::{Standing, Table};
 use crate::recorder::Recorder;
 use crate::regime::Space;
 use crate::tree::Tree;
@@ -22,14 +23,15 @@ impl Recorder {
             return;
         }
         let Some(state) = self.frames.get_mut(frame) else { return };
-        if state.recorded.iter().take(state.entries).any(|value| value.is_none_or(|value| value & 1 == 1)) {
+        let is_valid = |at: usize| state.recorded[at].is_none_or(|value| value & 1 == 1);
+        if state.tables.iter().flat_map(Table::words).any(is_valid) {
             return;
         }
         for root in roots {
             self.trees.remove(&root);
             self.frames.unrefer(frame);
         }
-        if self.frames.get_mut(frame).is_some_and(|state| state.references == 0) {
+        if self.frames.get_mut(frame).is_some_and(|state| state.standing != Standing::Linked) {
             self.give_up(frame);
         }
     }

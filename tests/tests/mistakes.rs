@@ -60,3 +60,16 @@ fn the_frame_of_a_table_is_used_again_before_a_dsb_has_completed_its_invalidatio
     is_legal("cortex-a72", "reuse_table");
     breaks("cortex-a72", "reuse_table_before_dsb", "address-size");
 }
+
+#[test]
+fn a_table_is_linked_before_what_cleared_or_copied_it_is_ordered() {
+    for (cpu, name) in [
+        ("cortex-a72", "publish_zeroed"),
+        ("max", "publish_set"),
+        ("max", "publish_copied"),
+        ("cortex-a72", "publish_zeroed_bytes"),
+    ] {
+        is_legal(cpu, name);
+        breaks(cpu, &format!("{name}_before_dsb"), "output-address");
+    }
+}

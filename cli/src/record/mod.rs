@@ -8,24 +8,24 @@ mod command_line;
 mod kernel;
 mod layout;
 mod monitor;
+mod process;
 mod tee;
 mod version;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
 
 use crate::check::{self, Judging};
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use command_line::CommandLine;
-use monitor::Monitor;
+use process::Qemu;
 use tee::Tee;
 
 /// Examples of `linmap record`.
@@ -94,18 +94,16 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let (trace, control) = (place("trace"), place("control"));
     let listener = UnixListener::bind(&trace)?;
     listener.set_nonblocking(true)?;
-    // Ctrl-C ends QEMU, which belongs to the same terminal; what it recorded is still to be read.
-    let _ = ctrlc::set_handler(|| {});
-    let mut qemu = Command::new(&line.program);
-    qemu.args(line.with(&plugin, &folder.0)).env(version::INTERFACE, interface.to_string());
-    let mut qemu =
-        Qemu(qemu.spawn().map_err(|error| Failure::from(error).of(Path::new(&line.program).display()))?);
+    let mut command = Command::new(&line.program);
+    command.args(line.with(&plugin, &folder.0)).env(version::INTERFACE, interface.to_string());
+    let mut qemu = Qemu::start(&mut command)?;
     let stream = qemu.accept(&listener)?;
-    let mut monitor = Monitor::connect(&control)?;
-    fs::write(place("layout"), layout::of(&monitor.human("info mtree -f")?)?)?;
+    qemu.connect(&control)?;
+    let layout = qemu.asked(|monitor| monitor.human("info mtree -f"))?;
+    fs::write(place("layout"), layout::of(&layout)?)?;
     // A guest may end before QEMU has answered: the trace says what it did.
     if !line.is_stopped
-        && let Err(error) = monitor.run("cont")
+        && let Err(error) = qemu.asked(|monitor| monitor.run("cont"))
         && !qemu.ends()?
     {
         return Err(error);
@@ -128,11 +126,19 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let is_wanted = bytes.has_file() || outcome.is_err();
     if !is_wanted && matches!(outcome, Ok(Outcome::Bad)) && !arguments.all {
         // The first violation is all that is wanted.
-        let _ = monitor.run("quit");
+        let _ = qemu.asked(|monitor| monitor.run("quit"));
     }
     bytes.drain()?;
-    let status = qemu.0.wait()?;
-    if !status.success() && status.code() != Some(0) {
+    let status = qemu.wait()?;
+    if bytes.is_empty() {
+        return Err(process::recorded_nothing(status));
+    }
+    if process::was_interrupted() {
+        output.line(format_args!("note: interrupted: the guest was ended"))?;
+    } else if status.signal().is_some() && matches!(outcome, Ok(Outcome::Good)) {
+        return Err(Failure::new(format_args!("QEMU ended with {status}"))
+            .hint("what the guest did last is not in the trace"));
+    } else if !status.success() {
         output.line(format_args!("note: QEMU ended with {status}"))?;
     }
     outcome
@@ -181,49 +187,5 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// QEMU, which ends with us.
-struct Qemu(Child);
-
-impl Qemu {
-    /// Waits for the plugin, or for QEMU's end without it.
-    fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream, Failure> {
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(status) = self.0.try_wait()? {
-                return Err(Failure::new(format_args!("QEMU did not start: {status}"))
-                    .hint("its own message is above; the recorder needs QEMU 10 or 11 with plugins"));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Qemu {
-    /// Whether it ends within a second.
-    fn ends(&mut self) -> Result<bool, Failure> {
-        for _ in 0..100 {
-            if self.0.try_wait()?.is_some() {
-                return Ok(true);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(false)
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::failure::Failure;
 
@@ -11,11 +13,18 @@ use crate::failure::Failure;
 pub struct Tee {
     from: UnixStream,
     out: Option<(PathBuf, File)>,
+    /// Bytes that came.
+    len: Arc<AtomicU64>,
 }
 
 impl Tee {
     pub fn new(from: UnixStream, out: Option<(PathBuf, File)>) -> Self {
-        Self { from, out }
+        Self { from, out, len: Arc::default() }
+    }
+
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Relaxed) == 0
     }
 
     /// Whether a file keeps the trace.
@@ -31,19 +40,18 @@ impl Tee {
             }
             None => None,
         };
-        Ok(Keeping { from: self.from.try_clone()?, out })
+        Ok(Keeping { from: self.from.try_clone()?, out, len: Arc::clone(&self.len) })
     }
 
     /// Keeps what nobody has read.
     pub fn drain(&mut self) -> Result<(), Failure> {
-        match &mut self.out {
+        let len = match &mut self.out {
             Some((path, file)) => {
-                io::copy(&mut self.from, file).map_err(|error| Failure::from(error).of(path.display()))?;
+                io::copy(&mut self.from, file).map_err(|error| Failure::from(error).of(path.display()))?
             }
-            None => {
-                io::copy(&mut self.from, &mut io::sink())?;
-            }
-        }
+            None => io::copy(&mut self.from, &mut io::sink())?,
+        };
+        self.len.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -51,11 +59,13 @@ impl Tee {
 struct Keeping {
     from: UnixStream,
     out: Option<File>,
+    len: Arc<AtomicU64>,
 }
 
 impl Read for Keeping {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = self.from.read(buffer)?;
+        self.len.fetch_add(len as u64, Ordering::Relaxed);
         if let (Some(out), Some(read)) = (&mut self.out, buffer.get(..len)) {
             out.write_all(read)?;
         }

@@ -7,6 +7,10 @@ use linmap_vmsa::Level;
 
 use crate::machine::linked;
 use crate::page::{self, Page, VA};
+use crate::publish::{
+    publish_copied, publish_copied_before_dsb, publish_set, publish_set_before_dsb, publish_zeroed,
+    publish_zeroed_before_dsb, publish_zeroed_bytes, publish_zeroed_bytes_before_dsb,
+};
 
 /// An edit.
 pub struct Edit {
@@ -33,6 +37,14 @@ edits! {
     split_own_stack,
     reuse_table,
     reuse_table_before_dsb,
+    publish_zeroed,
+    publish_zeroed_before_dsb,
+    publish_set,
+    publish_set_before_dsb,
+    publish_copied,
+    publish_copied_before_dsb,
+    publish_zeroed_bytes,
+    publish_zeroed_bytes_before_dsb,
 }
 
 /// Stores to a table.

@@ -10,6 +10,7 @@ mod edits;
 mod machine;
 mod map;
 mod page;
+mod publish;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
