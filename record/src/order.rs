@@ -21,13 +21,13 @@ const MOST_RELEASED: usize = 1 << 16;
 impl Recorder {
     /// A DMB. It is recorded if it orders recorded stores.
     pub(crate) fn dmb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
-        if self.started.is_none() || access == Access::Loads {
+        // One for the CPU itself orders nothing for another, so the next still has to.
+        let is_alone = domain == Domain::Nsh && self.cpus.len() > 1;
+        if self.started.is_none() || access == Access::Loads || is_alone {
             return;
         }
         self.settle_unseen(None);
-        if domain != Domain::Nsh || self.cpus.len() == 1 {
-            self.log.dmb(cpu);
-        }
+        self.log.dmb(cpu);
         if std::mem::take(&mut self.cpus[cpu].has_stores_since_dmb) {
             self.put(Event::Dmb { cpu, domain, access }, Some(pc));
         }

@@ -145,6 +145,9 @@ impl RegisterFile {
             qemu::g_byte_array_set_size(self.value, 0);
             qemu::qemu_plugin_read_register(handle, self.value);
             let array = &*self.value;
+            if array.data.is_null() {
+                return 0;
+            }
             let bytes = std::slice::from_raw_parts(array.data, array.len as usize);
             bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
         }

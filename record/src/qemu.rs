@@ -179,8 +179,8 @@ type ReadPhysical = unsafe extern "C" fn(u64, *mut Array, usize) -> c_int;
 /// Ends QEMU as SIGTERM does: its main loop ends the guest.
 pub fn end() {
     const SIGTERM: c_int = 15;
-    // SAFETY: QEMU handles the signal.
-    unsafe { raise(SIGTERM) };
+    // SAFETY: QEMU handles the signal, in its main thread: those of CPUs block it.
+    unsafe { kill(getpid(), SIGTERM) };
 }
 
 /// What version 4 has otherwise.
@@ -271,7 +271,8 @@ unsafe extern "C" {
     /// What it returns differs by version, and is not read: the array shows it.
     pub fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array);
     fn qemu_plugin_read_memory_vaddr(va: u64, to: *mut Array, len: usize) -> bool;
-    fn raise(signal: c_int) -> c_int;
+    fn getpid() -> c_int;
+    fn kill(process: c_int, signal: c_int) -> c_int;
     fn dlsym(of: *mut c_void, name: *const c_char) -> *mut c_void;
     fn g_byte_array_unref(array: *mut Array);
     pub fn g_byte_array_new() -> *mut Array;
