@@ -1,6 +1,9 @@
 //! A run of `cargo xtask judge`.
 
+use std::collections::BTreeSet;
+
 use crate::boot::xtask;
+use crate::mutant::Mistake;
 use crate::tool::tool;
 
 /// A guest that was judged.
@@ -12,6 +15,16 @@ pub struct Judged {
     pub verdict: String,
     /// The guest's console, and what else was said.
     pub console: String,
+}
+
+impl Judged {
+    /// The mistakes, of which the verdict has a line `COUNT RULE PLACE` each at its end.
+    pub fn mistakes(&self) -> BTreeSet<Mistake> {
+        let lines = self.verdict.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let counts = lines.filter(|words| words.len() == 3 && words[0].parse::<u64>().is_ok());
+        let function = |place: &str| place.split('+').next().unwrap_or_default().to_owned();
+        counts.map(|words| (words[1].to_owned(), function(words[2]))).collect()
+    }
 }
 
 /// Judges `guest` with these options, separated by white space, by the tool that the tests use.

@@ -24,24 +24,17 @@ const ROWS: [(&str, &str, &[&str]); 6] = [
     ("linmap", "--cpus 2", &[]),
 ];
 
-/// The places of the violations, from the lines `COUNT RULE PLACE` at the verdict's end.
-fn places(verdict: &str) -> Vec<&str> {
-    let lines = verdict.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let counts = lines.filter(|words| words.len() == 3 && words[0].parse::<u64>().is_ok());
-    counts.map(|words| words[2]).collect()
-}
-
 #[test]
 fn guests_have_the_findings_that_are_known_and_no_other() {
     for (guest, options, known) in soak_or_first(1, &ROWS) {
         let judged = judge(guest, options);
-        let found = places(&judged.verdict);
+        let found = judged.mistakes();
         let said = format!("{guest} {options}: {}{}", judged.console, judged.verdict);
         assert_eq!(judged.code, Some(i32::from(!known.is_empty())), "{said}");
         assert_eq!(found.is_empty(), known.is_empty(), "{said}");
-        for place in found {
+        for (rule, place) in found {
             let is_known = known.iter().any(|function| place.starts_with(function));
-            assert!(is_known, "{place}: {said}");
+            assert!(is_known, "{rule} {place}: {said}");
         }
         assert!(!judged.console.contains("linmap-workload: failed"), "{said}");
     }

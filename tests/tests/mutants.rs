@@ -7,15 +7,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use linmap_tests::mutant::{Change, Instruction, Kernel, Recording, Site};
+use linmap_tests::mutant::{Change, Instruction, Kernel, Mutant, Recording, judge_mutants};
 use linmap_tests::{archive, is_soak, soak_or_first, tool};
 
 use Change::{Local, Nop};
 use Instruction::{DsbAll, DsbStores, Isb, TlbiLocal, TlbiShared};
-
-/// A mutant: which instruction of a kind in a function, counted from 0 among those of the
-/// recording, is what instead, and which rule is broken then.
-type Mutant = (&'static str, Instruction, usize, Change, Option<&'static str>);
 
 /// linmap's kernel at level 3, which verifies its map. The first three are tested always.
 const OWN: &[Mutant] = &[
@@ -58,44 +54,19 @@ const LINUX_6_1: &[Mutant] = &[
     ("__set_fixmap", Isb, 1, Nop, None),
 ];
 
-/// Records a boot of the Image `image` by QEMU with these options more. A mutant may not come to an
-/// end.
-fn record(image: &Path, out: &Path, options: &[&str]) {
+/// Records a boot of `kernel`'s Image `image` by QEMU with these options more, and judges it. A
+/// mutant may not come to an end.
+fn record(kernel: &Kernel, image: &Path, options: &[&str]) -> Recording {
+    let out = image.with_file_name("trace");
     let mut record = Command::new("timeout");
     record.args(["--signal=INT", "60"]).arg(tool().get_program());
-    record.args(["record", "--out"]).arg(out).args(["--", "qemu-system-aarch64"]);
+    record.args(["record", "--out"]).arg(&out).args(["--", "qemu-system-aarch64"]);
     record.args(["-display", "none", "-monitor", "none", "-serial", "null", "-nic", "none", "-no-reboot"]);
     record.args(["-machine", "virt"]).args(options).arg("-kernel").arg(image);
     let output = record.output().expect("linmap runs");
     let is_over = output.status.code() == Some(124);
     assert!(output.status.success() || is_over, "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Records the control and the mutants. Each mutant breaks its rule, and the control none.
-fn judge(kernel: &Kernel, mutants: &[Mutant], boot: impl Fn(&Path, &Path)) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (image, trace) = (folder.path().join("Image"), folder.path().join("trace"));
-    kernel.write(&image, &[]);
-    boot(&image, &trace);
-    let control = Recording::read(&trace, kernel);
-    assert!(control.mistakes.is_empty(), "the control: {:?}", control.mistakes);
-    for &(function, instruction, nth, change, rule) in mutants {
-        let name = format!("{function}, {instruction:?} {nth}, {change:?}");
-        let sites = control.sites(kernel, function, instruction);
-        let Some(&Site { pc, count }) = sites.get(nth) else { panic!("{name}: no such site: {sites:x?}") };
-        kernel.write_mutant(&image, pc, change);
-        boot(&image, &trace);
-        let mutant = Recording::read(&trace, kernel);
-        // It came by there, and the instruction was not what it had been.
-        assert!(mutant.around(kernel, pc) > 0, "{name}: not executed");
-        assert_eq!(mutant.has(pc), change == Local, "{name}: is as before");
-        let found: Vec<_> = mutant.mistakes.iter().map(|(rule, _)| rule.as_str()).collect();
-        println!("{name}: executed {count} times in the control, found {:?}", mutant.mistakes);
-        match rule {
-            Some(rule) => assert!(found.contains(&rule), "{name}: {:?}", mutant.mistakes),
-            None => assert!(found.is_empty(), "{name} is found now: {:?}", mutant.mistakes),
-        }
-    }
+    Recording::read(&out, kernel)
 }
 
 /// Records and judges mutants of linmap's kernel, which executes `script` on `cpus` CPUs.
@@ -107,7 +78,8 @@ fn judge_own(mutants: &[Mutant], script: &str, cpus: &str) {
     let line = "linmap.bbm=3 nokaslr linmap.payload=none";
     let options = ["-smp", cpus, "-cpu", "max,midr=0x410fd842", "-m", "512M"];
     let options = [&options[..], &["-initrd", initrd, "-append", line]].concat();
-    judge(&Kernel::own(), mutants, |image, out| record(image, out, &options));
+    let kernel = Kernel::own();
+    judge_mutants(&kernel, &[], mutants, |image| record(&kernel, image, &options));
 }
 
 #[test]
@@ -124,5 +96,6 @@ fn mutants_of_linux_are_found_and_linux_is_legal() {
         return;
     }
     let options = ["-smp", "4", "-cpu", "cortex-a72", "-m", "1G", "-append", "nokaslr panic=-1"];
-    judge(&Kernel::linux("linux-6.1"), LINUX_6_1, |image, out| record(image, out, &options));
+    let kernel = Kernel::linux("linux-6.1");
+    judge_mutants(&kernel, &[], LINUX_6_1, |image| record(&kernel, image, &options));
 }

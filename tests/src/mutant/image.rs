@@ -81,6 +81,24 @@ impl Kernel {
         Instruction::of(self.word(pc)?)
     }
 
+    /// The kernel with a word of `function` replaced: that whose bits of `mask` are `word`.
+    ///
+    /// # Panics
+    /// When the function does not have such a word, or has two.
+    #[must_use]
+    pub fn with(mut self, function: &str, mask: u32, word: u32, instead: u32) -> Self {
+        let start = self.functions.iter().position(|(_, name)| name == function).expect(function);
+        let (from, _) = self.functions[start];
+        let (to, _) =
+            *self.functions[start..].iter().find(|(at, _)| *at > from).expect("a function behind it");
+        let is_it = |pc: &u64| self.word(*pc).is_some_and(|of| of & mask == word);
+        let pcs: Vec<_> = (from..to).step_by(4).filter(is_it).collect();
+        let [pc] = pcs[..] else { panic!("{function} has {word:#x} at {pcs:x?}") };
+        let at = (pc - self.first) as usize;
+        self.image[at..at + 4].copy_from_slice(&instead.to_le_bytes());
+        self
+    }
+
     /// Writes the Image to `path`, with the words at these addresses replaced.
     ///
     /// # Panics

@@ -3,10 +3,12 @@
 
 mod image;
 mod instruction;
+mod judging;
 #[path = "../../../cli/src/symbols/kallsyms.rs"]
 mod kallsyms;
 mod recording;
 
 pub use image::Kernel;
 pub use instruction::{Change, Instruction};
+pub use judging::{Mutant, judge_mutants};
 pub use recording::{Mistake, Recording, Site};

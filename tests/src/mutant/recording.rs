@@ -29,23 +29,33 @@ pub struct Recording {
     counts: BTreeMap<u64, usize>,
     /// How many events there are.
     pub events: usize,
-    /// What is illegal, up to the first.
+    /// What is illegal.
     pub mistakes: BTreeSet<Mistake>,
 }
 
 impl Recording {
-    /// Reads and judges the trace at `path`, of a guest that ran `kernel`.
+    /// Reads the trace at `path`, of a guest that ran `kernel`, and judges it up to the first
+    /// mistake.
     ///
     /// # Panics
     /// When it is not a whole trace.
     #[track_caller]
     pub fn read(path: &Path, kernel: &Kernel) -> Self {
+        Self::with(path, mistakes(path, kernel))
+    }
+
+    /// Reads the trace at `path`, which was judged.
+    ///
+    /// # Panics
+    /// As [`Self::read`].
+    #[track_caller]
+    pub fn with(path: &Path, mistakes: BTreeSet<Mistake>) -> Self {
         let recorded = recorded_events(path);
         let mut counts = BTreeMap::new();
         for pc in recorded.iter().filter_map(|recorded| recorded.pc) {
             *counts.entry(pc).or_insert(0) += 1;
         }
-        Self { counts, events: recorded.len(), mistakes: mistakes(path, kernel) }
+        Self { counts, events: recorded.len(), mistakes }
     }
 
     /// The instructions of this kind in `function` that were executed, in ascending order.
