@@ -316,11 +316,11 @@ extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state:
         return;
     }
     let Some(mut recorder) = recorder() else { return };
-    if releases {
-        recorder.release(cpu, pa);
-    }
     // SAFETY: It is a callback of an access.
     let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
+    if releases {
+        recorder.release(cpu, pa, len);
+    }
     if is_followed {
         recorder.store(cpu, pc, pa, len, kind & 1 != 0);
     } else if !is_user {
@@ -336,7 +336,9 @@ extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, stat
     // SAFETY: It is a callback of an access.
     let Some(pa) = (unsafe { physical(access, va) }) else { return };
     let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    // SAFETY: It is a callback of an access.
+    let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
     if let Some(mut recorder) = recorder() {
-        recorder.acquire(cpu, data.addr() as u64, pa);
+        recorder.acquire(cpu, data.addr() as u64, pa, len);
     }
 }
