@@ -212,6 +212,10 @@ impl Recorder {
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
+        if !self.stays_followed(frame, value) {
+            self.log.store(cpu, pc, pa, value);
+            return;
+        }
         self.stored(frame, pa, value);
         let event = if is_atomic {
             Event::Update { cpu, pa, value, old: None, via: None }
@@ -228,9 +232,6 @@ impl Recorder {
     /// A word of a followed frame holds `value` from now on. Says whether it held another before.
     pub(crate) fn stored(&mut self, frame: u64, pa: u64, value: u64) -> bool {
         let at = ((pa - frame) / 8) as usize;
-        if value & 1 == 1 {
-            self.leave_empty_trees(frame);
-        }
         let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
         if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {

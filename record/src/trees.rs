@@ -11,6 +11,14 @@ use crate::regime::Space;
 use crate::tree::Tree;
 
 impl Recorder {
+    /// Whether `frame` is followed still when `value` is stored to a word of it.
+    pub(crate) fn stays_followed(&mut self, frame: u64, value: u64) -> bool {
+        if value & 1 == 1 {
+            self.leave_empty_trees(frame);
+        }
+        self.frames.get_mut(frame).is_some()
+    }
+
     /// `frame` is about to be stored to, or linked as another table: ends the trees of which it is
     /// an empty root that no CPU walks.
     pub(crate) fn leave_empty_trees(&mut self, frame: u64) {
@@ -34,5 +42,77 @@ impl Recorder {
         if self.frames.get_mut(frame).is_some_and(|state| state.standing != Standing::Linked) {
             self.give_up(frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
+
+    use linmap_trace::binary::{Decoder, MAGIC, Record};
+    use linmap_trace::{Event, Line};
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::recorder::Started;
+    use crate::regime::Regime;
+    use crate::shape::Shape;
+    use crate::stream::Stream;
+
+    const ROOT: u64 = 0x4000_0000;
+
+    /// The value that the trace has for a word behind all events, if it has one.
+    fn recorded(trace: &[u8], word: u64) -> Option<u64> {
+        let mut rest = &trace[MAGIC.len() + 1..];
+        let mut decoder = Decoder::default();
+        let mut last = None;
+        while let Ok(Some((record, len))) = decoder.decode(rest) {
+            rest = &rest[len..];
+            let Record::Line(Line::Event(event)) = record else { continue };
+            last = match event.event {
+                Event::Store { pa, value, .. } if pa == word => Some(value),
+                Event::Fill { pa, count, first, step, .. } if (pa..pa + 8 * count).contains(&word) => {
+                    Some(first.wrapping_add(step.wrapping_mul((word - pa) / 8)))
+                }
+                _ => last,
+            };
+        }
+        last
+    }
+
+    #[test]
+    fn data_in_the_frame_of_an_empty_root_is_no_content_of_the_next_table_there() {
+        let folder = std::env::temp_dir().join(format!("linmap-record-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let files = ["memory", "layout"].map(|name| folder.join(name));
+        fs::write(&files[0], [0; 0x2000]).unwrap();
+        fs::write(&files[1], "40000000 2000 0").unwrap();
+        let memory = fs::File::options().write(true).open(&files[0]).unwrap();
+        let (to, mut from) = UnixStream::pair().unwrap();
+        let mapped = Memory::map(&files[0], &files[1], |_, _| None).unwrap();
+        let mut recorder = Recorder::new(Stream::new(to), files, |_, _| None, 1);
+        recorder.started = Some(Started { memory: mapped });
+        recorder.frames.set_granule(12);
+        let shape = Shape::of(16, false).unwrap();
+        let space = Space::Half { regime: Regime::El1, upper: false };
+        recorder.trees.insert(Tree { root: ROOT, space, id: 1 }, shape);
+        recorder.link(ROOT, 0, 512, shape);
+        // The process is dead, and the next owner of the frame stores what looks valid, then zeros,
+        // before the frame is a table again.
+        memory.write_all_at(b"\x7fELF\x02\x01\x01", 0).unwrap();
+        recorder.store(0, 0x100, ROOT, 16, false);
+        memory.write_all_at(&[0; 16], 0).unwrap();
+        recorder.store(0, 0x104, ROOT, 16, false);
+        recorder.log.dsb(0);
+        recorder.link(ROOT, 3, 512, shape);
+        recorder.stream.flush();
+        drop(recorder);
+        let mut trace = Vec::new();
+        from.read_to_end(&mut trace).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(recorded(&trace, ROOT), Some(0));
     }
 }

@@ -116,7 +116,7 @@ impl Recorder {
                     Some(_) if is_whole => continue,
                     _ => now,
                 };
-                if is_followed {
+                if is_followed && self.stays_followed(frame, value) {
                     if self.stored(frame, pa, value) {
                         words.push((pa, value));
                     }

@@ -118,7 +118,7 @@ impl Code {
 
 #[test]
 fn a_root_in_flash_that_is_smaller_than_a_page_is_followed() {
-    let block = |nth: u64| 0x4000_0000 + (nth << 21) | LEAF;
+    let block = |nth: u64| (0x4000_0000 + (nth << 21)) | LEAF;
     let mut code = Code::default();
     code.mmu_on().store(LEVEL2 + 16, block(1)).published();
     let (status, said) = Code(code.0.clone()).off().record(&[]);
@@ -135,7 +135,7 @@ fn a_root_in_flash_that_is_smaller_than_a_page_is_followed() {
 #[test]
 fn what_a_device_writes_is_read_when_it_is_linked_and_is_no_missed_store() {
     // A table of pages, and then one of nothing.
-    let pages = (0..512_u64).map(|nth| 0x4000_0000 + (nth << 12) | LEAF | 0b10);
+    let pages = (0..512_u64).map(|nth| (0x4000_0000 + (nth << 12)) | LEAF | 0b10);
     let content: Vec<u8> = pages.chain([0; 512]).flat_map(u64::to_le_bytes).collect();
     let mut code = Code::default();
     code.mmu_on().dma(true, LEVEL3).store(LEVEL2 + 8, LEVEL3 | 0b11).published();
@@ -151,7 +151,7 @@ fn what_a_device_writes_is_read_when_it_is_linked_and_is_no_missed_store() {
 
 #[test]
 fn a_guest_that_resets_starts_anew_and_is_judged_on() {
-    let block = |nth: u64| 0x4000_0000 + (nth << 21) | LEAF;
+    let block = |nth: u64| (0x4000_0000 + (nth << 21)) | LEAF;
     // The first time ends with another block than the second begins with.
     let mut code = Code::default();
     code.store(LEVEL2 + 16, block(2)).mmu_on().store(LEVEL2 + 16, 0).dsb();
