@@ -17,7 +17,7 @@ use crate::followed::FILTER;
 use crate::instruction::{Accesses, Instruction};
 use crate::order::{AT_EL0, bit};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
-use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
+use crate::recorder::{CurrentCpu, IS_STARTED, NO_PC, Recorder};
 use crate::stream::Stream;
 
 /// The interface's version, which QEMU reads before it installs a plugin.
@@ -206,9 +206,16 @@ type Sites = HashMap<(u64, u32, bool), &'static Site>;
 /// The sites so far: code is translated again and again.
 static SITES: Mutex<Option<Sites>> = Mutex::new(None);
 
+/// The most sites in the lower half with a PC of their own: code at EL0 can be anywhere.
+const MOST_SITES: usize = 1 << 18;
+
 fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (pc, word, instruction.is_some());
+    let of = |pc: u64| (pc, word, instruction.is_some());
+    let known = sites.get_or_insert_default();
+    let is_full = known.len() >= MOST_SITES && pc >> 55 & 1 == 0 && !known.contains_key(&of(pc));
+    let pc = if is_full { NO_PC } else { pc };
+    let key = of(pc);
     let new = || -> &'static Site { Box::leak(Box::new(Site { pc, instruction })) };
     let site: *const Site = *sites.get_or_insert_default().entry(key).or_insert_with(new);
     site.cast_mut().cast()

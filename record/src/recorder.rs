@@ -78,6 +78,9 @@ pub struct Recorder {
 /// Whether the trace has begun: until then no store matters.
 pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
 
+/// The PC of an instruction whose own is not kept.
+pub(crate) const NO_PC: u64 = 0;
+
 /// The most places of vectors that the trace has.
 pub(crate) const MOST_VECTORS: usize = 64;
 
@@ -124,6 +127,7 @@ impl Recorder {
     }
 
     pub(crate) fn put(&mut self, event: Event, pc: Option<u64>) {
+        let pc = pc.filter(|pc| *pc != NO_PC);
         self.put_release_before(&event);
         self.events += 1;
         self.frames.now = self.events;
