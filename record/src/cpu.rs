@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
+use crate::waiting::Releases;
 
 /// The registers of a regime as they are.
 #[derive(Clone, Copy, Default)]
@@ -99,16 +100,21 @@ pub struct Cpu {
     pub has_stores: bool,
     /// None of its own DMBs either.
     pub has_stores_since_dmb: bool,
-    /// How many recorded stores it had, of its own or passed on to it.
-    pub stores: u64,
+    /// What it released.
+    pub releases: Releases,
     /// How many DSBs it executed.
     pub dsbs: u64,
-    /// How many stores of other CPUs are ordered before what it does.
+    /// How many groups of releases of other CPUs it knows.
     pub known: BTreeMap<usize, u64>,
     /// Entries that it has made invalid since its last DSB: their addresses.
     pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.
     pub has_tlbis: bool,
+    /// When it issued the last TLBI that may take tables from walk caches, and whether it was
+    /// broadcast, by the number of events; until a DSB completes it.
+    pub taking: Option<(u64, bool)>,
+    /// When it issued the last of those that is complete for this CPU.
+    pub taken: u64,
     /// Registers of translation were written since its last context synchronization.
     pub is_unsynchronized: bool,
     /// How many events the trace had at its last context synchronization.
@@ -119,4 +125,11 @@ pub struct Cpu {
     pub zeroed: Option<(u64, u64)>,
     /// It asked to be turned off, and was taken as off.
     pub is_leaving: bool,
+}
+
+impl Cpu {
+    /// Whether it may have walked tables: some MMU of its was on.
+    pub fn has_walked(&self) -> bool {
+        self.recorded.iter().flatten().chain(&self.recorded_el2).any(Option::is_some)
+    }
 }

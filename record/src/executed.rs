@@ -122,6 +122,7 @@ impl Recorder {
         let orders = domain != Domain::Nsh;
         if orders {
             state.dsbs += 1;
+            state.releases.dsb();
             self.log.dsb(cpu);
         }
         let completes = access == Access::All && state.has_tlbis;
@@ -142,7 +143,7 @@ impl Recorder {
         self.compare_touched();
         self.put(Event::Dsb { cpu, domain, access }, Some(pc));
         if completes {
-            self.frames.invalidated();
+            self.complete(cpu, orders);
         }
     }
 
@@ -153,13 +154,23 @@ impl Recorder {
         self.settle_unseen(None);
         self.compare_touched();
         let operand = if tlbi.scope.takes_operand() { operand } else { 0 };
+        // One that is not broadcast says nothing of what other CPUs hold.
+        if tlbi.broadcast || self.is_alone(cpu) {
+            self.leave_invalidated(cpu, tlbi.scope, operand, place);
+        }
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
         self.cpus[cpu].zeroed = None;
+        self.issued(cpu, tlbi);
+    }
+
+    /// `cpu` issues a TLBI of all of `scope` that every CPU obeys.
+    pub(crate) fn leave_invalidated(&mut self, cpu: usize, scope: TlbiScope, operand: u64, place: Place) {
         let el1 = halves(if place.is_host() { Regime::El2 } else { Regime::El1 });
         let vmid = (self.cpus[cpu].registers.vttbr >> 48) as u16;
-        match tlbi.scope {
-            TlbiScope::Asid => self.leave_trees(&el1, Some((operand >> 48) as u16)),
+        match scope {
+            // What an upper half has is of every ASID, for all that the recorder knows.
+            TlbiScope::Asid => self.leave_trees(&el1[..1], Some((operand >> 48) as u16)),
             TlbiScope::AllEl1 => self.leave_trees(&el1, None),
             TlbiScope::AllEl2 => self.leave_trees(&halves(Regime::El2), None),
             TlbiScope::AllEl3 => self.leave_trees(&halves(Regime::El3), None),

@@ -80,19 +80,43 @@ impl Table {
 pub struct Frame {
     /// What was recorded of each word; `None` if nothing was.
     pub recorded: Vec<Option<u64>>,
+    /// While it is not followed: its words that were not recorded as 0, by number, instead.
+    kept: Box<[(u16, Option<u64>)]>,
     /// The tables in it: one, but for small roots.
     pub tables: Vec<Table>,
     pub standing: Standing,
+    /// When nothing led to it last, by the number of events.
+    unlinked: u64,
     /// Entries that were stored to while nothing led here: what they lead to is not followed.
     pub skipped: BTreeSet<usize>,
+}
+
+impl Frame {
+    /// Keeps what was recorded in less memory: most tables are empty in the end.
+    fn compact(&mut self) {
+        let recorded = (0..).zip(std::mem::take(&mut self.recorded));
+        self.kept = recorded.filter(|(_, word)| *word != Some(0)).collect();
+    }
+
+    /// Undoes it.
+    fn expand(&mut self, words: usize) {
+        if self.recorded.is_empty() {
+            self.recorded = vec![Some(0); words];
+            for (at, word) in std::mem::take(&mut self.kept) {
+                self.recorded[usize::from(at)] = word;
+            }
+        }
+    }
 }
 
 /// All frames that are or were followed. A frame is as large as the granule.
 #[derive(Default)]
 pub struct Frames {
     frames: HashMap<u64, Frame>,
-    /// Frames to which nothing leads.
-    unlinked: Vec<u64>,
+    /// Frames to which nothing leads, each with when that began, in order.
+    unlinked: Vec<(u64, u64)>,
+    /// How many events the trace has.
+    pub now: u64,
     granule: u32,
     /// The most frames that were followed at a time.
     pub followed: usize,
@@ -130,12 +154,15 @@ impl Frames {
         let frame = self.of(pa);
         let at = self.frames.entry(frame).or_insert_with(|| Frame {
             recorded: vec![None; words],
+            kept: Box::default(),
             tables: Vec::new(),
             standing: Standing::Gone,
+            unlinked: 0,
             skipped: BTreeSet::new(),
         });
         if at.standing == Standing::Gone {
             at.tables.clear();
+            at.expand(words);
             self.followed += 1;
             self.most = self.most.max(self.followed);
             FILTER.set(frame, 1 << self.granule, true);
@@ -167,14 +194,15 @@ impl Frames {
 
     /// Takes a reference to the table at `pa` away.
     pub fn unrefer(&mut self, pa: u64) {
-        let frame = self.of(pa);
+        let (frame, now) = (self.of(pa), self.now);
         let first = ((pa - frame) / 8) as usize;
         let Some(at) = self.get_mut(frame) else { return };
         if let Some(table) = at.tables.iter_mut().find(|table| table.first == first) {
             table.references = table.references.saturating_sub(1);
             if at.tables.iter().all(|table| table.references == 0) && at.standing == Standing::Linked {
                 at.standing = Standing::Unlinked;
-                self.unlinked.push(frame);
+                at.unlinked = now;
+                self.unlinked.push((frame, now));
             }
         }
     }
@@ -188,12 +216,15 @@ impl Frames {
         Some(at.tables.remove(nth))
     }
 
-    /// An invalidation is complete.
-    pub fn invalidated(&mut self) {
+    /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
+    pub fn invalidated(&mut self, by: u64) {
         /// Stores that are recorded still.
         const GRACE: u8 = 8;
-        for frame in std::mem::take(&mut self.unlinked) {
-            if let Some(at) = self.frames.get_mut(&frame).filter(|at| at.standing == Standing::Unlinked) {
+        let reached = self.unlinked.partition_point(|(_, since)| *since < by);
+        for (frame, since) in self.unlinked.drain(..reached) {
+            // Something may have led to it again since.
+            let is_same = |at: &&mut Frame| at.standing == Standing::Unlinked && at.unlinked == since;
+            if let Some(at) = self.frames.get_mut(&frame).filter(is_same) {
                 at.standing = Standing::Grace(GRACE);
             }
         }
@@ -215,8 +246,54 @@ impl Frames {
         if let Some(at) = self.get_mut(frame) {
             at.standing = Standing::Gone;
             at.skipped.clear();
+            at.compact();
             self.followed -= 1;
             FILTER.set(frame, 1 << self.granule, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: u64 = 0x4000_0000;
+
+    fn shape() -> Shape {
+        Shape::of(16, false).expect("it is walked")
+    }
+
+    fn frames() -> Frames {
+        let mut frames = Frames::default();
+        frames.set_granule(12);
+        frames
+    }
+
+    #[test]
+    fn an_invalidation_from_before_a_frame_was_unlinked_leaves_it_followed() {
+        let mut frames = frames();
+        frames.refer(FRAME, 3, 512, shape());
+        frames.now = 10;
+        frames.unrefer(FRAME);
+        let mut standing = |by| {
+            frames.invalidated(by);
+            frames.get_mut(FRAME).map(|at| at.standing)
+        };
+        assert_eq!(standing(10), Some(Standing::Unlinked));
+        assert!(matches!(standing(11), Some(Standing::Grace(_))));
+    }
+
+    #[test]
+    fn a_frame_that_is_gone_keeps_what_was_recorded_in_little_memory() {
+        let mut frames = frames();
+        frames.refer(FRAME, 3, 512, shape());
+        let mut expected = vec![Some(0); 512];
+        (expected[3], expected[511]) = (Some(7), None);
+        frames.get_mut(FRAME).expect("it is followed").recorded.clone_from(&expected);
+        frames.give_up(FRAME);
+        let gone = &frames.frames[&FRAME];
+        assert_eq!((gone.recorded.capacity(), gone.kept.len()), (0, 2));
+        frames.refer(FRAME, 3, 512, shape());
+        assert_eq!(frames.get_mut(FRAME).expect("it is followed").recorded, expected);
     }
 }

@@ -6,6 +6,7 @@ mod executed;
 mod followed;
 mod idle;
 mod instruction;
+mod invalidated;
 mod linked;
 mod log;
 mod memory;

@@ -68,7 +68,7 @@ impl Recorder {
         let unordered = self.log.unordered(frame, len, self.linked_by);
         let mut replaced: HashMap<u64, u64> = HashMap::new();
         let mut later: HashMap<u64, u64> = HashMap::new();
-        for entry in &unordered {
+        for (_, entry) in &unordered {
             match entry.did {
                 Did::Store { pa, count, first, step } => {
                     for nth in 0..u64::from(count) {
@@ -111,8 +111,8 @@ impl Recorder {
             self.set_recorded(frame, pa, value);
         }
         let is_recorded = !known.is_empty() || !later.is_empty();
-        for entry in unordered {
-            let mut keep = |did| self.pending.push(Entry { did, ..entry });
+        for (nth, entry) in unordered {
+            let mut keep = |did| self.pending.push((nth, Entry { did, ..entry }));
             match entry.did {
                 // As one, unless a device has stored to part of it.
                 Did::Store { pa, count, first, step } => {
@@ -134,13 +134,19 @@ impl Recorder {
 
     /// Records stores that were found while tables were linked, after the content around them.
     fn put_pending(&mut self) {
-        for entry in std::mem::take(&mut self.pending) {
-            self.put_entry(entry);
+        for (nth, entry) in std::mem::take(&mut self.pending) {
+            self.put_entry(nth, entry);
         }
     }
 
-    fn put_entry(&mut self, entry: Entry) {
+    pub(crate) fn put_entry(&mut self, nth: u64, entry: Entry) {
         let Entry { cpu, pc, did } = entry;
+        // A release behind it that is no event yet is to be an event behind it.
+        let releases = self.cpus[cpu].releases;
+        let later = releases.first.filter(|first| nth < *first && !releases.is_recorded);
+        if later.is_some() {
+            self.cpus[cpu].releases.first = None;
+        }
         match did {
             Did::Store { pa, count: 1, first, .. } => {
                 self.put(Event::Store { cpu, pa, value: first, via: None }, Some(pc));
@@ -151,6 +157,9 @@ impl Recorder {
                 self.has_stored(cpu);
             }
             Did::Replaced { .. } => {}
+        }
+        if later.is_some() {
+            self.cpus[cpu].releases.first = later;
         }
     }
 }

@@ -2,6 +2,7 @@
 //! before they are ordered.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What a CPU did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +21,16 @@ pub struct Entry {
     pub did: Did,
 }
 
+/// What was ordered before a store-release of a CPU.
+#[derive(Clone)]
+pub struct Order {
+    cpu: usize,
+    /// The first entry that comes later.
+    end: u64,
+    /// How far each other CPU's stores were.
+    inherited: Arc<[u64]>,
+}
+
 /// The most entries. Earlier ones count as ordered.
 const MOST: usize = 1 << 19;
 
@@ -33,7 +44,7 @@ pub struct Log {
     /// For each CPU, the number of its first unordered store.
     earliest: Vec<Option<u64>>,
     /// For each CPU, how far each CPU's stores are ordered before what it does now.
-    inherited: Vec<Vec<u64>>,
+    inherited: Vec<Arc<[u64]>>,
     /// Later stores are not part of entries before this one.
     fence: u64,
     /// For each CPU, the number of the first entry behind its last DMB.
@@ -50,7 +61,7 @@ impl Log {
             base: 0,
             floors: vec![0; cpus],
             earliest: vec![None; cpus],
-            inherited: vec![vec![0; cpus]; cpus],
+            inherited: vec![vec![0; cpus].into(); cpus],
             fence: 0,
             dmbs: vec![0; cpus],
             pages: HashMap::new(),
@@ -58,7 +69,8 @@ impl Log {
         }
     }
 
-    fn end(&self) -> u64 {
+    /// The number of the next entry.
+    pub fn end(&self) -> u64 {
         self.base + self.entries.len() as u64
     }
 
@@ -111,9 +123,9 @@ impl Log {
     pub fn dsb(&mut self, cpu: usize) {
         let end = self.end();
         self.fence = end;
-        self.inherited[cpu][cpu] = end;
         for other in 0..self.floors.len() {
-            let floor = self.inherited[cpu][other].max(self.floors[other]);
+            let own = if other == cpu { end } else { self.inherited[cpu][other] };
+            let floor = own.max(self.floors[other]);
             self.floors[other] = floor;
             self.earliest[other] = self.earliest[other].map(|at| at.max(floor)).filter(|at| *at < end);
         }
@@ -127,12 +139,19 @@ impl Log {
         }
     }
 
-    /// What `from` did so far is ordered before what `to` does from now on.
-    pub fn pass(&mut self, from: usize, to: usize) {
+    /// The CPU stores with release: what it did so far is ordered before.
+    pub fn release(&mut self, cpu: usize) -> Order {
         self.fence = self.end();
-        self.inherited[from][from] = self.fence;
-        for other in 0..self.floors.len() {
-            self.inherited[to][other] = self.inherited[to][other].max(self.inherited[from][other]);
+        Order { cpu, end: self.fence, inherited: Arc::clone(&self.inherited[cpu]) }
+    }
+
+    /// What was ordered before a store-release is ordered before what `to` does from now on.
+    pub fn pass(&mut self, order: &Order, to: usize) {
+        let passed = |cpu: usize| if cpu == order.cpu { order.end } else { order.inherited[cpu] };
+        if (0..self.floors.len()).any(|cpu| passed(cpu) > self.inherited[to][cpu]) {
+            for (cpu, known) in Arc::make_mut(&mut self.inherited[to]).iter_mut().enumerate() {
+                *known = passed(cpu).max(*known);
+            }
         }
     }
 
@@ -161,12 +180,13 @@ impl Log {
         }
     }
 
-    /// What was stored to a range of memory and may be unordered when `by` links it.
+    /// What was stored to a range of memory and may be unordered when `by` links it, with the
+    /// numbers of the entries.
     ///
     /// A descriptor that is stored behind a DMB, or behind a lock that was taken over, is ordered
     /// behind what was stored before (Arm ARM B2.3, barrier-ordered-before), and a walk reads a
     /// table after the descriptor that leads to it. For a base register a DSB is needed.
-    pub fn unordered(&mut self, start: u64, len: u64, by: Linked) -> Vec<Entry> {
+    pub fn unordered(&mut self, start: u64, len: u64, by: Linked) -> Vec<(u64, Entry)> {
         for at in self.indexed.max(self.base)..self.end() {
             let (Did::Store { pa, .. } | Did::Replaced { pa, .. }) =
                 self.entries[(at - self.base) as usize].did;
@@ -183,7 +203,6 @@ impl Log {
             Linked::ByStore(cpu) => self.inherited[cpu][entry.cpu] <= *at,
             Linked::ByRegister => true,
         })
-        .map(|(_, entry)| entry)
         .collect()
     }
 }
@@ -204,7 +223,7 @@ mod tests {
     const FRAME: u64 = 0x4000_0000;
 
     fn stores(log: &mut Log, by: Linked) -> Vec<u64> {
-        let of = |entry: Entry| match entry.did {
+        let of = |(_, entry): (u64, Entry)| match entry.did {
             Did::Store { first, .. } | Did::Replaced { value: first, .. } => first,
         };
         log.unordered(FRAME, 0x1000, by).into_iter().map(of).collect()
@@ -220,7 +239,8 @@ mod tests {
         let found = log.unordered(FRAME, 0x1000, Linked::ByRegister);
         let run = Did::Store { pa: FRAME, count: 512, first: 0x703, step: 0x1000 };
         let zero = Did::Store { pa: FRAME + 0x10, count: 1, first: 0, step: 0 };
-        assert_eq!(found, [(0x100, run), (0x104, zero)].map(|(pc, did)| Entry { cpu: 0, pc, did }));
+        let expected = [(0, 0x100, run), (1, 0x104, zero)];
+        assert_eq!(found, expected.map(|(nth, pc, did)| (nth, Entry { cpu: 0, pc, did })));
         assert!(log.unordered(FRAME + 0x1000, 0x1000, Linked::ByRegister).is_empty());
         log.dsb(0);
         assert!(stores(&mut log, Linked::ByRegister).is_empty());
@@ -241,12 +261,18 @@ mod tests {
     fn a_lock_passes_order_on_and_the_other_s_dsb_orders_what_it_passed() {
         let mut log = Log::new(3);
         log.store(0, 0, FRAME, 1);
-        log.pass(0, 1);
+        let first = log.release(0);
         log.store(0, 0, FRAME + 8, 2);
+        log.pass(&first, 1);
         assert_eq!(stores(&mut log, Linked::ByStore(0)), [1, 2], "a release orders before itself alone");
         assert_eq!(stores(&mut log, Linked::ByStore(1)), [2]);
         assert_eq!(stores(&mut log, Linked::ByStore(2)), [1, 2]);
-        log.pass(1, 2);
+        let second = log.release(1);
+        // What its CPU takes over behind a release is none of it.
+        let third = log.release(0);
+        log.pass(&third, 1);
+        log.pass(&second, 2);
+        assert_eq!(stores(&mut log, Linked::ByStore(1)), [0; 0]);
         assert_eq!(stores(&mut log, Linked::ByStore(2)), [2]);
         assert_eq!(stores(&mut log, Linked::ByRegister), [1, 2]);
         log.dsb(2);

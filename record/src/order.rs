@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use linmap_trace::{Access, Domain, Event};
 
+use crate::cpu::Cpu;
 use crate::recorder::{CurrentCpu, Recorder};
 use crate::waiting::Released;
 
@@ -17,6 +18,21 @@ pub fn bit(cpu: usize) -> u64 {
 
 /// The most words of which is known who released them.
 const MOST_RELEASED: usize = 1 << 16;
+
+/// How many groups of releases of a CPU can be acquired: the last ones.
+const GROUPS: u64 = 1 << 9;
+
+/// The word that stands for a group of releases of `cpu` in the trace. The lock itself would not
+/// do: a later release of it passes more on.
+fn name(cpu: usize, group: u64) -> u64 {
+    8 * (GROUPS * cpu as u64 + group % GROUPS)
+}
+
+/// The words of 4 bytes that an access is to. A part of one may be a lock, too, but some are taken
+/// as a whole and released in part.
+fn locks(pa: u64, len: u64) -> impl Iterator<Item = u64> {
+    (pa & !3..pa.saturating_add(len)).step_by(4)
+}
 
 impl Recorder {
     /// A DMB. It is recorded if it orders recorded stores.
@@ -33,8 +49,8 @@ impl Recorder {
         }
     }
 
-    /// `cpu` stores to a word with release.
-    pub fn release(&mut self, cpu: usize, pa: u64) {
+    /// `cpu` stores `len` bytes with release.
+    pub fn release(&mut self, cpu: usize, pa: u64, len: u64) {
         if self.released.len() >= MOST_RELEASED {
             let cpus = &self.cpus;
             self.released.retain(|_, of| of.dsbs == cpus[of.cpu].dsbs);
@@ -43,25 +59,77 @@ impl Recorder {
             }
         }
         self.settle_unseen(None);
-        self.released.insert(pa & !7, Released { cpu, dsbs: self.cpus[cpu].dsbs });
+        let order = self.log.release(cpu);
+        let end = self.log.end();
+        let Cpu { dsbs, releases, .. } = &mut self.cpus[cpu];
+        let (dsbs, group) = (*dsbs, releases.group);
+        releases.first.get_or_insert(end);
+        for lock in locks(pa, len) {
+            self.released.insert(lock, Released { cpu, dsbs, group, order: order.clone() });
+        }
     }
 
-    /// `cpu` loads from a word with acquire. If another CPU released it and has stores that no DSB
-    /// has ordered, both are recorded, the release as late as this.
-    pub fn acquire(&mut self, cpu: usize, pc: u64, pa: u64) {
-        let pa = pa & !7;
-        let Some(Released { cpu: from, dsbs }) = self.released.get(&pa).copied() else { return };
-        if from == cpu || dsbs != self.cpus[from].dsbs {
-            return;
-        }
-        self.log.pass(from, cpu);
-        let stores = self.cpus[from].stores;
-        if self.cpus[from].has_stores && self.cpus[cpu].known.insert(from, stores) != Some(stores) {
-            self.put(Event::Release { cpu: from, pa }, None);
-            self.put(Event::Acquire { cpu, pa }, Some(pc));
+    /// `cpu` loads `len` bytes with acquire. If another CPU released them and had stores by then
+    /// that no DSB has ordered, both are recorded.
+    pub fn acquire(&mut self, cpu: usize, pc: u64, pa: u64, len: u64) {
+        for lock in locks(pa, len) {
+            let Some(released) = self.released.get(&lock) else { continue };
+            let (from, group) = (released.cpu, released.group);
+            let releases = self.cpus[from].releases;
+            if from == cpu || released.dsbs != self.cpus[from].dsbs {
+                continue;
+            }
+            self.log.pass(&released.order, cpu);
+            if group < releases.floor || group + GROUPS <= releases.group {
+                continue;
+            }
+            if group == releases.group && !releases.is_recorded {
+                if !self.cpus[from].has_stores {
+                    continue;
+                }
+                self.put_release(from);
+            }
+            let known = self.cpus[cpu].known.entry(from).or_insert(0);
+            if *known > group {
+                continue;
+            }
+            *known = group + 1;
+            self.put(Event::Acquire { cpu, pa: name(from, group) }, Some(pc));
             // What it passes on and what its DSB orders has grown.
             self.has_stored(cpu);
         }
+    }
+
+    /// What `event` adds is none of what its CPU released before: that is recorded first.
+    pub(crate) fn put_release_before(&mut self, event: &Event) {
+        let (Event::Store { cpu, .. }
+        | Event::Fill { cpu, .. }
+        | Event::Update { cpu, .. }
+        | Event::Acquire { cpu, .. }) = *event
+        else {
+            return;
+        };
+        let Some(Cpu { releases, has_stores, .. }) = self.cpus.get_mut(cpu) else { return };
+        if releases.first.is_none() {
+            return;
+        }
+        if !*has_stores {
+            // Nothing that is recorded was before them.
+            releases.dsb();
+            return;
+        }
+        if !releases.is_recorded {
+            self.put_release(cpu);
+        }
+        self.cpus[cpu].releases.end_group();
+    }
+
+    /// Records the present group of releases of `cpu`.
+    fn put_release(&mut self, cpu: usize) {
+        let releases = &mut self.cpus[cpu].releases;
+        releases.is_recorded = true;
+        let pa = name(cpu, releases.group);
+        self.put(Event::Release { cpu, pa }, None);
     }
 
     /// An ERET is about to be executed at exception level `el`.
@@ -81,5 +149,84 @@ impl Recorder {
     /// `cpu` executes what EL0 can't.
     pub(crate) fn is_privileged(&self, cpu: usize) {
         AT_EL0.fetch_and(!bit(cpu), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Linked;
+
+    const LOCK: u64 = 0x4000_1000;
+    const FRAME: u64 = 0x5000_0000;
+
+    impl Recorder {
+        fn put_store(&mut self, cpu: usize) {
+            self.put(Event::Store { cpu, pa: FRAME, value: 0, via: None }, None);
+            self.has_stored(cpu);
+        }
+
+        /// The groups of CPU 0's releases that the trace has, and that CPU 1 knows.
+        fn groups(&self) -> (u64, Option<u64>) {
+            let releases = self.cpus[0].releases;
+            (releases.group + u64::from(releases.is_recorded), self.cpus[1].known.get(&0).copied())
+        }
+    }
+
+    #[test]
+    fn a_store_behind_a_release_is_not_passed_on() {
+        let mut recorder = Recorder::unread(2);
+        recorder.put_store(0);
+        recorder.release(0, LOCK, 4);
+        assert_eq!((recorder.events, recorder.groups()), (1, (0, None)));
+        recorder.put_store(0);
+        assert_eq!((recorder.events, recorder.groups()), (3, (1, None)), "the release is before the store");
+        recorder.acquire(1, 0, LOCK, 4);
+        assert_eq!((recorder.events, recorder.groups()), (4, (1, Some(1))), "it has no second release");
+        recorder.acquire(1, 0, LOCK, 4);
+        recorder.acquire(1, 0, LOCK, 4);
+        assert_eq!(recorder.events, 4);
+        // The next passes the second store on.
+        recorder.release(0, LOCK, 4);
+        recorder.release(0, LOCK + 4, 4);
+        recorder.acquire(1, 0, LOCK + 4, 4);
+        assert_eq!((recorder.events, recorder.groups()), (6, (2, Some(2))));
+    }
+
+    #[test]
+    fn a_store_behind_a_release_to_a_frame_that_is_linked_later_is_not_passed_on() {
+        let mut recorder = Recorder::unread(2);
+        recorder.log.store(0, 0, FRAME, 1);
+        recorder.release(0, LOCK, 4);
+        recorder.log.store(0, 0, FRAME + 8, 2);
+        recorder.acquire(1, 0, LOCK, 4);
+        let left = recorder.log.unordered(FRAME, 0x1000, Linked::ByStore(1));
+        assert_eq!(left.len(), 1);
+        for (nth, entry) in recorder.log.unordered(FRAME, 0x1000, Linked::ByRegister) {
+            recorder.put_entry(nth, entry);
+        }
+        assert_eq!((recorder.events, recorder.groups()), (3, (1, None)), "the release is between them");
+    }
+
+    #[test]
+    fn a_dsb_ends_what_a_release_passes_on() {
+        let mut recorder = Recorder::unread(2);
+        recorder.put_store(0);
+        recorder.release(0, LOCK, 4);
+        recorder.cpus[0].dsbs += 1;
+        recorder.cpus[0].releases.dsb();
+        recorder.acquire(1, 0, LOCK, 4);
+        assert_eq!(recorder.events, 1);
+    }
+
+    #[test]
+    fn two_locks_of_one_word_of_eight_bytes_are_told_apart() {
+        let mut recorder = Recorder::unread(2);
+        recorder.put_store(0);
+        recorder.release(0, LOCK, 1);
+        recorder.acquire(1, 0, LOCK + 4, 4);
+        assert_eq!(recorder.events, 1);
+        recorder.acquire(1, 0, LOCK, 8);
+        assert_eq!(recorder.events, 3);
     }
 }

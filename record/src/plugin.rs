@@ -17,7 +17,7 @@ use crate::followed::FILTER;
 use crate::instruction::{Accesses, Instruction};
 use crate::order::{AT_EL0, bit};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
-use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
+use crate::recorder::{CurrentCpu, IS_STARTED, NO_PC, Recorder};
 use crate::stream::Stream;
 
 /// The interface's version, which QEMU reads before it installs a plugin.
@@ -206,9 +206,16 @@ type Sites = HashMap<(u64, u32, bool), &'static Site>;
 /// The sites so far: code is translated again and again.
 static SITES: Mutex<Option<Sites>> = Mutex::new(None);
 
+/// The most sites in the lower half with a PC of their own: code at EL0 can be anywhere.
+const MOST_SITES: usize = 1 << 18;
+
 fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (pc, word, instruction.is_some());
+    let of = |pc: u64| (pc, word, instruction.is_some());
+    let known = sites.get_or_insert_default();
+    let is_full = known.len() >= MOST_SITES && pc >> 55 & 1 == 0 && !known.contains_key(&of(pc));
+    let pc = if is_full { NO_PC } else { pc };
+    let key = of(pc);
     let new = || -> &'static Site { Box::leak(Box::new(Site { pc, instruction })) };
     let site: *const Site = *sites.get_or_insert_default().entry(key).or_insert_with(new);
     site.cast_mut().cast()
@@ -316,11 +323,11 @@ extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state:
         return;
     }
     let Some(mut recorder) = recorder() else { return };
-    if releases {
-        recorder.release(cpu, pa);
-    }
     // SAFETY: It is a callback of an access.
     let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
+    if releases {
+        recorder.release(cpu, pa, len);
+    }
     if is_followed {
         recorder.store(cpu, pc, pa, len, kind & 1 != 0);
     } else if !is_user {
@@ -336,7 +343,9 @@ extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, stat
     // SAFETY: It is a callback of an access.
     let Some(pa) = (unsafe { physical(access, va) }) else { return };
     let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    // SAFETY: It is a callback of an access.
+    let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
     if let Some(mut recorder) = recorder() {
-        recorder.acquire(cpu, data.addr() as u64, pa);
+        recorder.acquire(cpu, data.addr() as u64, pa, len);
     }
 }

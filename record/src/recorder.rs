@@ -46,8 +46,8 @@ pub struct Recorder {
     pub(crate) trees: BTreeMap<Tree, Shape>,
     /// Frames with stores since they were compared with memory.
     pub(crate) touched: Vec<u64>,
-    /// Unordered stores to frames that are being linked: by whom, where.
-    pub(crate) pending: Vec<Entry>,
+    /// Unordered stores to frames that are being linked: their numbers in the log, by whom, where.
+    pub(crate) pending: Vec<(u64, Entry)>,
     /// Unordered stores to frames that are not followed.
     pub(crate) log: Log,
     /// Stores that raised no callback and are not read back yet.
@@ -77,6 +77,9 @@ pub struct Recorder {
 
 /// Whether the trace has begun: until then no store matters.
 pub static IS_STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The PC of an instruction whose own is not kept.
+pub(crate) const NO_PC: u64 = 0;
 
 /// The most places of vectors that the trace has.
 pub(crate) const MOST_VECTORS: usize = 64;
@@ -124,7 +127,10 @@ impl Recorder {
     }
 
     pub(crate) fn put(&mut self, event: Event, pc: Option<u64>) {
+        let pc = pc.filter(|pc| *pc != NO_PC);
+        self.put_release_before(&event);
         self.events += 1;
+        self.frames.now = self.events;
         self.stream.put(&Record::Line(Line::Event(Recorded { event, pc })));
     }
 
@@ -254,7 +260,6 @@ impl Recorder {
         if let Some(cpu) = self.cpus.get_mut(cpu) {
             cpu.has_stores = true;
             cpu.has_stores_since_dmb = true;
-            cpu.stores += 1;
         }
     }
 
@@ -314,4 +319,14 @@ impl Recorder {
 /// The levels of a set.
 pub(crate) fn levels_of(levels: u8) -> impl Iterator<Item = i8> {
     (-1..=3).filter(move |level| levels >> (level + 1) & 1 == 1)
+}
+
+#[cfg(test)]
+impl Recorder {
+    /// A recorder of `cpus` CPUs, whose trace nobody reads.
+    pub(crate) fn unread(cpus: usize) -> Self {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        std::mem::forget(theirs);
+        Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
+    }
 }

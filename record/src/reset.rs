@@ -56,6 +56,7 @@ impl Recorder {
             // Should it execute with its MMU on after all, it was not reset.
             state.is_leaving = true;
             state.dsbs += 1;
+            state.releases.dsb();
             self.is_privileged(other);
         }
         for scope in [TlbiScope::AllStages, TlbiScope::AllEl2, TlbiScope::AllEl3] {
@@ -63,6 +64,6 @@ impl Recorder {
         }
         self.put(Event::Dsb { cpu, domain: Domain::Sy, access: Access::All }, None);
         self.put(Event::Isb { cpu }, None);
-        self.frames.invalidated();
+        self.frames.invalidated(self.events);
     }
 }

@@ -19,11 +19,15 @@ impl Machine {
     }
 
     /// Whether a TLBI that is for CPU `by` alone proves nothing of the entries of `root`.
-    pub(crate) fn outlives_local(&self, by: usize, root: u32) -> bool {
-        let root = &self.roots[root as usize];
+    pub(crate) fn outlives_local(&self, by: usize, number: u32) -> bool {
+        let root = &self.roots[number as usize];
         let group = self.common[root.space.index()];
-        // A CPU whose MMU is off caches nothing that another could take.
-        let gives = |cpu: usize| group >> cpu & 1 == 1 && cpu != by && !self.is_asleep(cpu, root.space);
+        // A CPU whose MMU is off caches nothing more that another could take, but what it walked
+        // before, it holds until an invalidation reaches it.
+        let has_none = |cpu: usize| {
+            self.is_asleep(cpu, root.space) && self.trees_of(cpu, root.space).all(|held| held != number)
+        };
+        let gives = |cpu: usize| group >> cpu & 1 == 1 && cpu != by && !has_none(cpu);
         root.common && group >> by & 1 == 1 && (0..self.cpus.len()).any(gives)
     }
 

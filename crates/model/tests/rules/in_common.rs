@@ -57,6 +57,24 @@ fn a_local_tlbi_proves_nothing_of_what_cpus_have_in_common() {
 }
 
 #[test]
+fn a_cpu_whose_mmu_is_off_gives_what_it_held_until_it_is_invalidated() {
+    let unmapped = |broadcast: bool| {
+        let mut scene = mapped([CNP, CNP]);
+        scene.write(1, Register::Sctlr, 0).isb(1);
+        if broadcast {
+            scene.tlbi(ALL, 0).dsb(Access::All).isb(0);
+        }
+        scene.store(A3, 0).ordered();
+        invalidated_locally(&mut scene, &[0]);
+        scene.settled();
+        scene
+    };
+    unmapped(false).breaks(Rule::StaleTranslation);
+    // It holds nothing, and takes nothing more.
+    unmapped(true).legal();
+}
+
+#[test]
 fn a_tree_that_one_cpu_left_is_used_by_another() {
     // CPU 1 goes to a reserved table. What it held is gone from it, if it is its own.
     let left = |common: [u64; 2]| {
