@@ -18,9 +18,10 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// The mistakes, of which the verdict has a line `COUNT RULE PLACE` each at its end.
+    /// The mistakes, of which the verdict has a line `COUNT RULE PLACE` each behind the summary.
     pub fn mistakes(&self) -> BTreeSet<Mistake> {
-        let lines = self.verdict.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let (_, end) = self.verdict.split_once("\nsummary:\n").unwrap_or_default();
+        let lines = end.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let counts = lines.filter(|words| words.len() == 3 && words[0].parse::<u64>().is_ok());
         let function = |place: &str| place.split('+').next().unwrap_or_default().to_owned();
         counts.map(|words| (words[1].to_owned(), function(words[2]))).collect()
@@ -37,4 +38,17 @@ pub fn judge(guest: &str, options: &str) -> Judged {
     let output = command.args(options.split_whitespace()).output().expect("xtask runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
     Judged { code: output.status.code(), verdict: text(&output.stdout), console: text(&output.stderr) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_told_from_the_events_before_them() {
+        let verdict = "the guest: illegal: 2 mistakes (9 events)\n          7  ret_to_user  isb\n\
+             summary:\n  events  9\n     2  size  split_pmd+0x14c\nnote: recorded: 9 events\n";
+        let judged = Judged { code: Some(1), verdict: verdict.to_owned(), console: String::new() };
+        assert_eq!(judged.mistakes(), BTreeSet::from([("size".to_owned(), "split_pmd".to_owned())]));
+    }
 }
