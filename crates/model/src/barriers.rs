@@ -1,6 +1,7 @@
 //! Barriers: what they order, complete and synchronize.
 
 use linmap_trace::{Access, Domain, Tlbi};
+use rustc_hash::FxHashSet;
 
 use crate::descriptor::is_cacheable;
 use crate::forget::RECENT;
@@ -47,9 +48,12 @@ impl Machine {
                 self.dmb(cpu, domain, access);
                 self.order_others(cpu, access)?;
             }
+            if !self.alone.is_empty() {
+                let words: FxHashSet<u64> = self.memory.unordered_by(cpu).collect();
+                self.alone.retain(|(by, pa)| *by != cpu && !words.contains(pa));
+            }
             self.memory.order(cpu, note);
             self.passed.linked[cpu].clear();
-            self.alone.retain(|(by, _)| *by != cpu);
         } else {
             // The CPU's own walks are in the domain too.
             let words = self.walked_alone(cpu);
@@ -103,7 +107,7 @@ impl Machine {
             self.each_place(pa, |place| cpus |= self.roots[place.root as usize].cpus);
             cpus == 1 << cpu
         };
-        self.memory.unordered_by(cpu).iter().copied().filter(|pa| is_alone(*pa)).collect()
+        self.memory.unordered_by(cpu).filter(|pa| is_alone(*pa)).collect()
     }
 
     /// Checks that `cpu` may begin to walk the tree of `root`: other CPUs may have ordered stores

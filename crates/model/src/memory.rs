@@ -401,9 +401,12 @@ impl Memory {
         }
     }
 
-    /// The words whose older values the next DSB of `cpu` rules out.
-    pub fn unordered_by(&self, cpu: usize) -> &[u64] {
-        &self.unordered[cpu]
+    /// The words whose older values the next DSB of `cpu` rules out. Another CPU may have stored
+    /// over them since and ordered that.
+    pub fn unordered_by(&self, cpu: usize) -> impl Iterator<Item = u64> {
+        let is_own = move |older: &Older| usize::from(older.by) == cpu;
+        let words = self.unordered[cpu].iter().copied();
+        words.filter(move |pa| self.older.get(pa).is_some_and(|older| older.iter().any(is_own)))
     }
 
     /// Does what [`Self::order`] does, for these words alone.

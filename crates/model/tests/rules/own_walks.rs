@@ -91,3 +91,17 @@ fn it_orders_nothing_for_trees_that_come_to_share_the_table() {
     replaced(&mut scene);
     nsh(&mut scene).isb(0).store(B + 0x2000, A3 | TABLE).breaks(Rule::Unordered);
 }
+
+#[test]
+fn what_another_cpu_stored_over_and_ordered_is_no_store_of_the_first_any_more() {
+    // CPU 1 fills a table that it never links; CPU 0 gets the frame, fills it, and orders that.
+    let mut scene = walked_by_one();
+    let last = B + 0x3000;
+    scene.zero(B).zero(B + 0x1000).zero(B + 0x2000).zero(last).ordered();
+    scene.event(Event::Store { cpu: 1, pa: last, value: PAGE, via: None });
+    scene.store(last, PAGE | 0x1000).store(B + 0x2000, last | TABLE);
+    scene.store(B + 0x1000, (B + 0x2000) | TABLE).store(B, (B + 0x1000) | TABLE).ordered().root(1, B);
+    scene.event(Event::Dsb { cpu: 1, domain: Domain::Nsh, access: Access::All });
+    scene.isb(1).root(0, SPARE).isb(0).tlbi(ALL, 0).dsb(Access::All).isb(0);
+    scene.root(0, B).isb(0).settled().legal();
+}
