@@ -1,7 +1,7 @@
 //! What QEMU calls.
 //!
 //! All CPUs run in one thread of QEMU's, which `thread=single` promises, so the lock around the
-//! recorder is free but for the end of the guest.
+//! recorder is free but for the thread that sends, and the end of the guest.
 
 use std::collections::HashMap;
 use std::env;
@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::current::{self, in_generated_code};
 use crate::followed::FILTER;
@@ -287,6 +289,34 @@ extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     match site.instruction {
         Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
         None => recorder.at_vector(cpu, site.pc, registers),
+    }
+    drop(recorder);
+    if IS_STARTED.load(Ordering::Relaxed) {
+        SENDER.call_once(start_to_send);
+    }
+}
+
+/// Sends what waits while the guest does nothing that is recorded.
+static SENDER: Once = Once::new();
+
+/// How long what was recorded waits: what was sent survives QEMU.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// Starts the thread that sends. It is started by a thread of CPUs, in which QEMU blocks all
+/// signals, so it takes none from QEMU.
+fn start_to_send() {
+    let send = || {
+        loop {
+            thread::sleep(WAIT);
+            if let Some(mut recorder) = recorder() {
+                recorder.send_what_waits();
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("linmap-record".into()).spawn(send)
+        && let Some(mut recorder) = recorder()
+    {
+        recorder.note(&format!("the trace comes in large parts: no thread sends what waits: {error}"));
     }
 }
 

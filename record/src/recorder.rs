@@ -126,6 +126,11 @@ impl Recorder {
         }
     }
 
+    /// Sends what waits to be sent.
+    pub fn send_what_waits(&mut self) {
+        self.stream.send_what_waits();
+    }
+
     pub(crate) fn put(&mut self, event: Event, pc: Option<u64>) {
         let pc = pc.filter(|pc| *pc != NO_PC);
         self.put_release_before(&event);

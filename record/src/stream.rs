@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
 use crate::qemu;
 use linmap_trace::Line;
@@ -11,9 +10,6 @@ use linmap_trace::binary::{Encoder, LONGEST, MAGIC, Record, VERSION};
 /// Bytes that are sent at once.
 const CHUNK: usize = 1 << 16;
 
-/// How long bytes wait, as long as others come: what was sent survives QEMU.
-const WAIT: Duration = Duration::from_millis(50);
-
 /// The trace on its way to the tool.
 pub struct Stream {
     to: UnixStream,
@@ -21,8 +17,6 @@ pub struct Stream {
     bytes: Vec<u8>,
     /// The machine is among what was added: without it there is no trace.
     has_begun: bool,
-    /// When bytes were sent last.
-    sent: Instant,
     /// The tool has gone: nothing is sent any more, and QEMU ends.
     is_gone: bool,
 }
@@ -33,14 +27,7 @@ impl Stream {
         let mut bytes = Vec::with_capacity(CHUNK + LONGEST);
         bytes.extend_from_slice(&MAGIC);
         bytes.push(VERSION);
-        Self {
-            to,
-            encoder: Encoder::default(),
-            bytes,
-            has_begun: false,
-            sent: Instant::now(),
-            is_gone: false,
-        }
+        Self { to, encoder: Encoder::default(), bytes, has_begun: false, is_gone: false }
     }
 
     /// Adds `record`.
@@ -48,7 +35,14 @@ impl Stream {
         let mut buffer = [0; LONGEST];
         self.bytes.extend_from_slice(self.encoder.encode(record, &mut buffer));
         self.has_begun |= matches!(record, Record::Line(Line::Machine(_)));
-        if self.has_begun && (self.bytes.len() >= CHUNK || self.sent.elapsed() >= WAIT) {
+        if self.bytes.len() >= CHUNK {
+            self.send_what_waits();
+        }
+    }
+
+    /// Sends what was added, once there is a trace.
+    pub fn send_what_waits(&mut self) {
+        if self.has_begun && !self.bytes.is_empty() {
             self.flush();
         }
     }
@@ -65,6 +59,5 @@ impl Stream {
             qemu::end();
         }
         self.bytes.clear();
-        self.sent = Instant::now();
     }
 }
