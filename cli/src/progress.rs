@@ -40,7 +40,7 @@ pub fn live(verbosity: Verbosity) -> ProgressBar {
     bar
 }
 
-/// Shows on a bar of [`live`] that there are so many events and violations.
+/// Shows the numbers of events and of violations on a bar of [`live`].
 pub fn show_events(bar: &ProgressBar, events: u64, violations: u64) {
     bar.set_position(events);
     let rate = HumanCount(bar.per_sec() as u64);

@@ -28,7 +28,7 @@ pub fn symbols(file: &[u8]) -> Result<Symbols, Failure> {
         );
     }
     for section in elf.sections().filter(|section| section.kind() == SectionKind::Text) {
-        // A section that can't be read names nothing, and the symbols are there all the same.
+        // The symbols do not depend on a section's content: one that can't be read is left out.
         if let Ok(bytes) = section.data() {
             symbols.code.add(section.address(), bytes);
         }

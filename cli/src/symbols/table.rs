@@ -29,7 +29,7 @@ pub struct Symbols {
 }
 
 /// Which of several symbols of one address is the function's own name, best first: an alias is
-/// seen by other files, and labels around sections are no functions.
+/// seen by other files, and labels that bound sections are not functions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rank {
     /// A function of one file.
@@ -183,7 +183,7 @@ impl Symbols {
 /// Where an instruction is.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
-    /// So many bytes into a function.
+    /// Within a function.
     In {
         /// The function's name.
         name: &'a str,
