@@ -92,6 +92,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Whether the word `at` is one of a table that a root or a descriptor leads to.
+    pub fn is_linked(&self, at: usize) -> bool {
+        let is_linked = |table: &Table| table.references > 0 && table.words().contains(&at);
+        self.standing == Standing::Linked && self.tables.iter().any(is_linked)
+    }
+
     /// Keeps what was recorded in less memory: most tables are empty in the end.
     fn compact(&mut self) {
         let recorded = (0..).zip(std::mem::take(&mut self.recorded));
@@ -170,13 +176,15 @@ impl Frames {
         if at.standing != Standing::Linked {
             // A new life, perhaps at other levels.
             at.tables.clear();
+            at.skipped.clear();
         }
         at.standing = Standing::Linked;
         let first = ((pa - frame) / 8) as usize;
         let entries = entries.min(words - first);
         let bit = 1 << (level + 1);
-        let is_stale = !at.skipped.is_empty();
-        at.skipped.clear();
+        let before = at.skipped.len();
+        at.skipped.retain(|word| !(first..first + entries).contains(word));
+        let is_stale = at.skipped.len() < before;
         match at.tables.iter_mut().find(|table| table.first == first) {
             Some(table) => {
                 table.references += 1;
@@ -205,6 +213,13 @@ impl Frames {
                 self.unlinked.push((frame, now));
             }
         }
+    }
+
+    /// Whether a root or a descriptor leads to the table at `pa`.
+    pub fn is_referred(&self, pa: u64) -> bool {
+        let (frame, first) = (self.of(pa), ((pa - self.of(pa)) / 8) as usize);
+        let is_referred = |table: &Table| table.first == first && table.references > 0;
+        self.frames.get(&frame).is_some_and(|at| at.tables.iter().any(is_referred))
     }
 
     /// Takes the table at `pa` away.

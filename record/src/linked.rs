@@ -23,7 +23,7 @@ impl Recorder {
                 ));
                 continue;
             }
-            self.leave_empty_trees(frame);
+            self.leave_empty_trees(pa, entries);
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;
             }

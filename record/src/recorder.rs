@@ -8,7 +8,7 @@ use linmap_trace::binary::Record;
 use linmap_trace::{Event, Line, Recorded};
 
 use crate::cpu::Cpu;
-use crate::followed::{Frames, Standing, Table};
+use crate::followed::{Frames, Table};
 use crate::idle::IdleBarriers;
 use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
@@ -221,7 +221,7 @@ impl Recorder {
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
-        if !self.stays_followed(frame, value) {
+        if !self.stays_followed(pa, value) {
             self.log.store(cpu, pc, pa, value);
             return;
         }
@@ -244,9 +244,9 @@ impl Recorder {
         let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
         if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {
-            // The next owner of a frame that is no table any more may store anything there.
+            // The next owner of what is no table any more may store anything there.
             let was_linked = !state.skipped.contains(&at);
-            let is_linked = state.standing == Standing::Linked;
+            let is_linked = state.is_linked(at);
             if !is_linked {
                 state.skipped.insert(at);
             }
