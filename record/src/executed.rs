@@ -138,7 +138,9 @@ impl Recorder {
             state.has_stores_since_dmb = false;
         }
         if completes {
-            state.has_tlbis = false;
+            // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
+            state.has_broadcast_tlbis &= !orders;
+            state.has_tlbis = state.has_broadcast_tlbis;
         }
         self.compare_touched();
         self.put(Event::Dsb { cpu, domain, access }, Some(pc));
@@ -160,6 +162,7 @@ impl Recorder {
         }
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
+        self.cpus[cpu].has_broadcast_tlbis |= tlbi.broadcast;
         self.cpus[cpu].zeroed = None;
         self.issued(cpu, tlbi);
     }
@@ -342,5 +345,57 @@ impl Recorder {
             self.stream.put(&Record::End);
         }
         self.stream.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CPU at an exception level, with the SPSR of an ERET to come.
+    struct Now {
+        el: u64,
+        spsr: u64,
+    }
+
+    impl CurrentCpu for Now {
+        fn x(&self, _: u8) -> u64 {
+            0
+        }
+
+        fn system(&self, name: &str) -> Option<u64> {
+            match name {
+                "CPSR" => Some(self.el << 2),
+                "SPSR_EL1" => Some(self.spsr),
+                _ => None,
+            }
+        }
+    }
+
+    const PC: u64 = 0xffff_8000_0000_1000;
+    const AT_EL1: Now = Now { el: 1, spsr: 0 };
+
+    fn is_recorded(recorder: &mut Recorder, pc: u64, word: u32, own: &Now) -> bool {
+        let before = recorder.events;
+        recorder.execute(0, pc, Instruction::of(word).expect("it matters"), own);
+        recorder.events > before
+    }
+
+    const DSB_NSH: u32 = 0xd503_379f;
+    const DSB_ISH: u32 = 0xd503_3b9f;
+    const TLBI_VMALLE1: u32 = 0xd508_871f;
+    const TLBI_VMALLE1IS: u32 = 0xd508_831f;
+
+    #[test]
+    fn a_broadcast_tlbi_waits_for_a_dsb_behind_one_of_this_cpu_alone() {
+        let mut recorder = Recorder::begun(2);
+        for word in [TLBI_VMALLE1IS, TLBI_VMALLE1, DSB_NSH, DSB_ISH] {
+            assert!(is_recorded(&mut recorder, PC, word, &AT_EL1), "{word:#x}");
+        }
+        assert!(!is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1), "nothing is left to complete");
+        for word in [TLBI_VMALLE1, DSB_NSH] {
+            assert!(is_recorded(&mut recorder, PC, word, &AT_EL1), "{word:#x}");
+        }
+        assert!(!is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1), "nothing is left to complete");
     }
 }
