@@ -123,6 +123,8 @@ pub struct Cpu {
     pub synchronized: u64,
     /// ELR and SPSR of EL1, EL2 and EL3 at its last exception to there, until it returned.
     pub exceptions: [Option<(u64, u64)>; REGIMES],
+    /// Its last ERET was to AArch32, and no exception was taken since.
+    pub is_aarch32: bool,
     /// The page that it stored to last without a callback, virtual and physical.
     pub zeroed: Option<(u64, u64)>,
     /// It asked to be turned off, and was taken as off.

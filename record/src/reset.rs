@@ -48,6 +48,7 @@ impl Recorder {
             state.registers = Registers::default();
             state.roots = Default::default();
             state.exceptions = Default::default();
+            state.is_aarch32 = false;
             state.zeroed = None;
             state.has_stores = false;
             state.has_stores_since_dmb = false;
