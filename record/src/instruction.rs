@@ -255,8 +255,8 @@ impl Accesses {
         if word & 0x3fff_fc00 == 0x38bf_c000 {
             return Self { is_atomic: false, acquires: true, releases: false };
         }
-        // Atomic memory operations: size 111000 A R 1. One that drops what it loads acquires nothing
-        // (Arm ARM C6.2, LDADD and SWP).
+        // Atomic memory operations: size 111000 A R 1. One that drops what it loads acquires
+        // nothing (Arm ARM C6.2, LDADD and SWP).
         if word & 0x3f20_0c00 == 0x3820_0000 {
             let is_dropped = word & 0x1f == 31;
             return Self { is_atomic: true, acquires: bit(23) && !is_dropped, releases: bit(22) };
