@@ -31,7 +31,7 @@ impl Recorder {
         match instruction {
             Instruction::Dsb(domain, access) => self.execute_dsb(cpu, pc, domain, access, own),
             Instruction::DsbNxs(domain) => {
-                // It completes TLBIs with nXS alone (Arm ARM B2.3, DSB). The stores of tables are to
+                // It completes TLBIs with nXS alone (Arm ARM B2.3, DSB). Stores of tables are to
                 // memory with XS clear.
                 let completes = !self.cpus[cpu].has_full_tlbis;
                 let access = if completes { Access::All } else { Access::Stores };
