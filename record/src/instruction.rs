@@ -6,9 +6,13 @@ use linmap_trace::{Access, Domain, Tlbi, TlbiScope};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Instruction {
     Dsb(Domain, Access),
+    /// DSB with nXS, of loads and stores.
+    DsbNxs(Domain),
     Isb,
     Eret,
     Tlbi(Tlbi, u8),
+    /// A TLBI with nXS.
+    TlbiNxs(Tlbi, u8),
     /// MSR of a register of translation, or of vectors.
     Write(System, u8),
     /// A call of firmware or a hypervisor: SMC or HVC.
@@ -98,11 +102,12 @@ impl Instruction {
         match (op0, op1, crn, op2) {
             (0, 3, 3, 4) => barrier(crm).map(|(domain, access)| Self::Dsb(domain, access)),
             (0, 3, 3, 5) => barrier(crm).map(|(domain, access)| Self::Dmb(domain, access)),
-            // DSB with nXS: the domain in CRm<3:2>.
-            (0, 3, 3, 1) => barrier(crm | 0b11).map(|(domain, access)| Self::Dsb(domain, access)),
+            // The domain in CRm<3:2>.
+            (0, 3, 3, 1) => barrier(crm | 0b11).map(|(domain, _)| Self::DsbNxs(domain)),
             (0, 3, 3, 6) => Some(Self::Isb),
             (1, 3, 7, 1 | 4) if crm == 4 => Some(Self::Zero(rt)),
-            (1, _, 8 | 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
+            (1, _, 8, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
+            (1, _, 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::TlbiNxs(tlbi, rt)),
             (3, _, _, _) => {
                 let suffix = match op1 {
                     0 => Suffix::El1,
@@ -251,9 +256,15 @@ impl Accesses {
             }
             return Self { is_atomic: !is_ordered, acquires: o0 && is_load, releases: o0 && !is_load };
         }
-        // Atomic memory operations, and LDAPR among them: size 111000 A R 1.
+        // LDAPR, which has a place among them.
+        if word & 0x3fff_fc00 == 0x38bf_c000 {
+            return Self { is_atomic: false, acquires: true, releases: false };
+        }
+        // Atomic memory operations: size 111000 A R 1. One that drops what it loads acquires
+        // nothing (Arm ARM C6.2, LDADD and SWP).
         if word & 0x3f20_0c00 == 0x3820_0000 {
-            return Self { is_atomic: true, acquires: bit(23), releases: bit(22) };
+            let is_dropped = word & 0x1f == 31;
+            return Self { is_atomic: true, acquires: bit(23) && !is_dropped, releases: bit(22) };
         }
         // LDAPUR and STLUR: size 011001 opc 0.
         if word & 0x3f20_0c00 == 0x1900_0000 {
@@ -281,6 +292,10 @@ mod tests {
             (0xd503_379f, Some(Instruction::Dsb(Domain::Nsh, Access::All))),
             (0xd503_3f9f, Some(Instruction::Dsb(Domain::Sy, Access::All))),
             (0xd503_399f, None),
+            // DSB ISHnXS, DSB NSHnXS.
+            (0xd503_3a3f, Some(Instruction::DsbNxs(Domain::Ish))),
+            (0xd503_363f, Some(Instruction::DsbNxs(Domain::Nsh))),
+            (0xd508_931f, Some(Instruction::TlbiNxs(Tlbi::named(b"vmalle1is").unwrap(), 31))),
             (0xd503_3fdf, Some(Instruction::Isb)),
             (0xd69f_03e0, Some(Instruction::Eret)),
             (0xd508_831f, tlbi("vmalle1is", 31)),
@@ -366,7 +381,11 @@ mod tests {
             (0xf820_8041, true, false, false),
             (0xf820_3041, true, false, false),
             (0xf8e0_0041, true, true, true),
-            (0xf8bf_c020, true, true, false),
+            (0xf8bf_c020, false, true, false),
+            // ldaddal x0, xzr, [x1]; swpa x0, xzr, [x1]; ldapr xzr, [x1].
+            (0xf8e0_003f, true, false, true),
+            (0xf8a0_803f, true, false, false),
+            (0xf8bf_c03f, false, true, false),
             // stlr x0, [x1]; ldar; stlur x0, [x1]; ldapur.
             (0xc89f_fc20, false, false, true),
             (0xc8df_fc20, false, true, false),
