@@ -19,6 +19,8 @@ mod regime;
 mod registers;
 mod reset;
 mod shape;
+mod sites;
+mod slice;
 mod stream;
 mod translate;
 mod tree;

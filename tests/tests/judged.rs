@@ -11,17 +11,31 @@ fn linux_6_1_starts_processes_and_every_edit_of_its_tables_is_legal() {
     assert!(judged.console.contains("linmap-workload: ok exec\n"), "{}", judged.console);
 }
 
+#[test]
+fn a_cpu_that_waits_by_isb_does_not_keep_the_others_from_running() {
+    let judged = judge("user-space", "--cpus 4");
+    assert_eq!(judged.code, Some(0), "{}{}", judged.console, judged.verdict);
+    let line = judged.verdict.lines().find_map(|line| line.strip_prefix("ISBs with no edit"));
+    let words = || line.into_iter().flat_map(str::split_whitespace);
+    let count = words().find_map(|word| word.parse::<u64>().ok());
+    // In slices of QEMU's length it is more than a hundred million.
+    assert!(count.is_some_and(|count| count < 10_000_000), "{}", judged.verdict);
+}
+
 /// What is known of Linux since 6.12: see docs/judged.md.
 const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
 
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 6] = [
+const ROWS: [(&str, &str, &[&str]); 9] = [
     ("u-boot", "", &[]),
     ("linux-6.1", "--cpus 4", &[]),
     ("linux-6.12", "", SINCE_6_12),
     ("linux-6.18", "", SINCE_6_12),
     ("linux-newest", "", SINCE_6_12),
     ("linmap", "--cpus 2", &[]),
+    ("linmap", "--cpus 4", &[]),
+    ("second-kernel", "--cpus 4", &[]),
+    ("user-space", "--cpus 4", &[]),
 ];
 
 #[test]
