@@ -184,12 +184,11 @@ impl Frames {
         let first = ((pa - frame) / 8) as usize;
         let entries = entries.min(words - first);
         let bit = 1 << (level + 1);
-        let is_stale = !at.skipped.is_empty();
         at.skipped.clear();
         match at.tables.iter_mut().find(|table| table.first == first) {
             Some(table) => {
                 table.references += 1;
-                let is_new = table.levels & bit == 0 || table.entries < entries || is_stale;
+                let is_new = table.levels & bit == 0 || table.entries < entries;
                 table.levels |= bit;
                 table.entries = table.entries.max(entries);
                 is_new

@@ -191,11 +191,16 @@ impl Recorder {
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
+        self.leave_all(frame);
+        self.frames.give_up(frame);
+    }
+
+    /// The tables of `frame` are none any more: what they lead to has one reference less.
+    pub(crate) fn leave_all(&mut self, frame: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
         for table in std::mem::take(&mut state.tables) {
             self.leave(frame, &table);
         }
-        self.frames.give_up(frame);
     }
 
     /// Ends that the table at `pa` is followed.
@@ -214,7 +219,8 @@ impl Recorder {
         let linked = table.words().filter(|at| !state.skipped.contains(at));
         let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
         for level in levels_of(table.levels) {
-            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
+            let below = values.iter().filter_map(|value| table.shape.table(level, *value));
+            for below in below.filter(|below| *below != frame) {
                 self.frames.unrefer(below);
             }
         }
@@ -277,11 +283,13 @@ impl Recorder {
         let own: Vec<_> = own.map(|table| (table.levels, table.shape)).collect();
         for (levels, shape) in own {
             for level in levels_of(levels) {
-                let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+                // A table that leads to itself would be followed for ever.
+                let below = |it: u64| shape.table(level, it).filter(|below| *below != frame);
+                let [old, new] = [before, now].map(|it| it.and_then(below));
                 if old == new {
                     continue;
                 }
-                if let Some(new) = new.filter(|new| *new != frame) {
+                if let Some(new) = new {
                     self.link(new, level + 1, shape.entries(), shape);
                 }
                 if let Some(old) = old {
@@ -333,5 +341,30 @@ impl Recorder {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
         std::mem::forget(theirs);
         Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
+    }
+
+    /// A recorder of one CPU whose trace has begun and goes to `to`. Its memory is the file, `len`
+    /// bytes from `start`.
+    pub(crate) fn with_memory(
+        to: std::os::unix::net::UnixStream,
+        start: u64,
+        len: u64,
+    ) -> (Self, std::fs::File) {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("linmap-record-{}-{nth}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let files = ["memory", "layout"].map(|name| folder.join(name));
+        let open = std::fs::File::options().write(true).create(true).truncate(true).open(&files[0]);
+        let file = open.expect("a file");
+        file.set_len(len).expect("its length");
+        std::fs::write(&files[1], format!("{start:x} {len:x} 0")).expect("a file");
+        let memory = Memory::map(&files[0], &files[1], |_, _| None).expect("memory");
+        std::fs::remove_dir_all(&folder).expect("the folder");
+        let mut recorder = Self::new(Stream::new(to), files, |_, _| None, 1);
+        recorder.started = Some(Started { memory });
+        recorder.frames.set_granule(12);
+        (recorder, file)
     }
 }
