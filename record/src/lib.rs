@@ -14,6 +14,7 @@ mod order;
 mod own;
 mod place;
 mod qemu;
+mod readable;
 mod recorder;
 mod regime;
 mod registers;

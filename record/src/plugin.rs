@@ -19,6 +19,7 @@ use crate::followed::FILTER;
 use crate::instruction::{Accesses, Instruction};
 use crate::order::{AT_EL0, bit};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
 use crate::sites::{Site, Sites};
 use crate::slice::{self, Spent};
@@ -120,10 +121,10 @@ fn read_rom(pa: u64, len: u64) -> Option<Vec<u8>> {
     unsafe { qemu::read_memory(interface(), pa, len as usize) }
 }
 
-/// The registers by QEMU's names. All CPUs have the same.
+/// The registers. All CPUs have the same.
 struct RegisterFile {
-    handles: HashMap<String, *mut c_void>,
     x: Vec<*mut c_void>,
+    system: [Option<*mut c_void>; Readable::COUNT],
     /// Where QEMU puts values.
     value: *mut Array,
 }
@@ -141,8 +142,9 @@ impl RegisterFile {
         let handles: HashMap<_, _> =
             registers.into_iter().map(|(name, handle)| (name.to_ascii_uppercase(), handle)).collect();
         let x = (0..31).filter_map(|nth| handles.get(&format!("X{nth}")).copied()).collect();
+        let system = Readable::ALL.map(|of| of.names().iter().find_map(|name| handles.get(*name)).copied());
         // SAFETY: A new array of GLib's.
-        Self { handles, x, value: unsafe { qemu::g_byte_array_new() } }
+        Self { x, system, value: unsafe { qemu::g_byte_array_new() } }
     }
 
     fn get(&self, handle: *mut c_void) -> u64 {
@@ -166,8 +168,8 @@ impl CurrentCpu for RegisterFile {
         self.x.get(usize::from(number)).map_or(0, |handle| self.get(*handle))
     }
 
-    fn system(&self, name: &str) -> Option<u64> {
-        self.handles.get(name).map(|handle| self.get(*handle))
+    fn system(&self, register: Readable) -> Option<u64> {
+        self.system[register.number()].map(|handle| self.get(handle))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
 use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
+use crate::readable::Readable;
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
@@ -21,8 +22,8 @@ use crate::waiting::{Released, Unseen};
 pub trait CurrentCpu {
     /// X register `number`; 0 for 31.
     fn x(&self, number: u8) -> u64;
-    /// A system register, by QEMU's name.
-    fn system(&self, name: &str) -> Option<u64>;
+    /// A system register, if the CPU has it.
+    fn system(&self, register: Readable) -> Option<u64>;
 }
 
 /// What the recorder has once the trace has begun.
