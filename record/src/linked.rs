@@ -191,7 +191,7 @@ mod tests {
     impl Guest {
         fn new() -> Self {
             let (to, trace) = UnixStream::pair().expect("sockets");
-            let (mut recorder, memory) = Recorder::with_memory(to, ROOT, 0x3000);
+            let (mut recorder, memory) = Recorder::with_memory(to, 1, ROOT, 0x3000);
             recorder.link(ROOT, 0, 512, Shape::of(16, false).expect("it is walked"));
             Self { recorder, memory, _trace: trace }
         }

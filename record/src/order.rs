@@ -135,13 +135,15 @@ impl Recorder {
     }
 
     /// An ERET is about to be executed at exception level `el`.
-    pub(crate) fn returns(&self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
+    pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
         let regime = match el {
             2 => Regime::El2,
             3 => Regime::El3,
             _ => Regime::El1,
         };
-        if own.system(Readable::Spsr(regime)).is_some_and(|spsr| spsr & 0xf == 0) {
+        let spsr = own.system(Readable::Spsr(regime));
+        self.cpus[cpu].is_aarch32 = spsr.is_some_and(|spsr| spsr >> 4 & 1 == 1);
+        if spsr.is_some_and(|spsr| spsr & 0xf == 0) {
             AT_EL0.fetch_or(bit(cpu), Ordering::Relaxed);
         } else {
             self.is_privileged(cpu);

@@ -344,10 +344,11 @@ impl Recorder {
         Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
     }
 
-    /// A recorder of one CPU whose trace has begun and goes to `to`. Its memory is the file, `len`
-    /// bytes from `start`.
+    /// A recorder whose trace has begun and goes to `to`. Its memory is the file, `len` bytes from
+    /// `start`.
     pub(crate) fn with_memory(
         to: std::os::unix::net::UnixStream,
+        cpus: usize,
         start: u64,
         len: u64,
     ) -> (Self, std::fs::File) {
@@ -363,9 +364,16 @@ impl Recorder {
         std::fs::write(&files[1], format!("{start:x} {len:x} 0")).expect("a file");
         let memory = Memory::map(&files[0], &files[1], |_, _| None).expect("memory");
         std::fs::remove_dir_all(&folder).expect("the folder");
-        let mut recorder = Self::new(Stream::new(to), files, |_, _| None, 1);
+        let mut recorder = Self::new(Stream::new(to), files, |_, _| None, cpus);
         recorder.started = Some(Started { memory });
         recorder.frames.set_granule(12);
         (recorder, file)
+    }
+
+    /// The same of `cpus` CPUs, whose trace nobody reads, with a page of zeros at 1 GiB.
+    pub(crate) fn begun(cpus: usize) -> Self {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        std::mem::forget(theirs);
+        Self::with_memory(ours, cpus, 1 << 30, 0x1000).0
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn data_in_the_frame_of_an_empty_root_is_no_content_of_the_next_table_there() {
         let (to, mut from) = UnixStream::pair().unwrap();
-        let (mut recorder, memory) = Recorder::with_memory(to, ROOT, 0x2000);
+        let (mut recorder, memory) = Recorder::with_memory(to, 1, ROOT, 0x2000);
         let shape = Shape::of(16, false).unwrap();
         let space = Space::Half { regime: Regime::El1, upper: false };
         recorder.trees.insert(Tree { root: ROOT, space, id: 1 }, shape);
