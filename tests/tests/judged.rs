@@ -26,7 +26,7 @@ fn a_cpu_that_waits_by_isb_does_not_keep_the_others_from_running() {
 const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
 
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 10] = [
+const ROWS: [(&str, &str, &[&str]); 11] = [
     ("u-boot", "", &[]),
     // ArmSetTTBR0.
     ("edk2", "", &["0x17818"]),
@@ -38,6 +38,8 @@ const ROWS: [(&str, &str, &[&str]); 10] = [
     ("linmap", "--cpus 4", &[]),
     ("second-kernel", "--cpus 4", &[]),
     ("user-space", "--cpus 4", &[]),
+    // map_range() of its guest, Linux 6.12.
+    ("hypervisor", "", &["0x41f080a8"]),
 ];
 
 #[test]
