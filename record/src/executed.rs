@@ -382,10 +382,10 @@ mod tests {
             0
         }
 
-        fn system(&self, name: &str) -> Option<u64> {
-            match name {
-                "CPSR" => Some(self.el << 2),
-                "SPSR_EL1" => Some(self.spsr),
+        fn system(&self, register: Readable) -> Option<u64> {
+            match register {
+                Readable::Pstate => Some(self.el << 2),
+                Readable::Spsr(Regime::El1) => Some(self.spsr),
                 _ => None,
             }
         }
