@@ -10,6 +10,7 @@ mod layout;
 mod monitor;
 mod process;
 mod tee;
+mod used_ram;
 mod version;
 
 use std::ffi::OsString;
@@ -65,6 +66,11 @@ pub struct RecordArgs {
     /// instructions, as with a System.map
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = check::parse_address)]
     symbols_base: Vec<u64>,
+    /// Fill RAM before the guest starts with what walks take for descriptors, as if another system
+    /// had used it: a table that is linked before it is cleared shows. Takes as much memory as the
+    /// guest has
+    #[arg(long)]
+    used_ram: bool,
     /// The recorder's plugin [default: beside this program, or in ../lib]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -101,6 +107,9 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     qemu.connect(&control)?;
     let layout = qemu.asked(|monitor| monitor.human("info mtree -f"))?;
     fs::write(place("layout"), layout::of(&layout)?)?;
+    if arguments.used_ram {
+        used_ram::fill(&place("memory")).map_err(|error| Failure::from(error).of("filling the guest's RAM"))?;
+    }
     // A guest may end before QEMU has answered: the trace says what it did.
     if !line.is_stopped
         && let Err(error) = qemu.asked(|monitor| monitor.run("cont"))
