@@ -227,7 +227,8 @@ fn on_block(block: *mut Block) {
     // SAFETY: QEMU gives a block, whose instructions are as many as it says, and callbacks may be
     // registered while it is translated.
     unsafe {
-        for nth in 0..qemu::qemu_plugin_tb_n_insns(block) {
+        let count = qemu::qemu_plugin_tb_n_insns(block);
+        for nth in 0..count {
             let instruction = qemu::qemu_plugin_tb_get_insn(block, nth);
             let mut word = [0; 4];
             if qemu::qemu_plugin_insn_data(instruction, word.as_mut_ptr().cast(), 4) != 4 {
@@ -257,16 +258,20 @@ fn on_block(block: *mut Block) {
                 // of the address tell more.
                 let accesses = Accesses::of(word);
                 let at = |bits: u64| ptr::without_provenance_mut((pc & !3 | bits) as usize);
-                let register = |callback, accesses, data| {
-                    let none = qemu::NO_REGISTERS;
-                    qemu::qemu_plugin_register_vcpu_mem_cb(instruction, callback, none, accesses, data);
+                let register = |[callback, last]: [qemu::OnAccess; 2], accesses, data| {
+                    let (callback, registers) = match nth + 1 == count {
+                        true => (last, qemu::READS_REGISTERS),
+                        false => (callback, qemu::NO_REGISTERS),
+                    };
+                    qemu::qemu_plugin_register_vcpu_mem_cb(instruction, callback, registers, accesses, data);
                 };
                 // One CPU's order is its own.
                 let is_shared = CPUS.load(Ordering::Relaxed) > 1;
                 let releases = u64::from(accesses.releases && is_shared);
-                register(on_store, qemu::WRITES, at(u64::from(accesses.is_atomic) | releases << 1));
+                let data = at(u64::from(accesses.is_atomic) | releases << 1);
+                register([on_store, on_last_store], qemu::WRITES, data);
                 if accesses.acquires && is_shared {
-                    register(on_acquire, qemu::READS, at(0));
+                    register([on_acquire, on_last_acquire], qemu::READS, at(0));
                 }
             }
         }
@@ -279,6 +284,8 @@ static CPUS: AtomicUsize = AtomicUsize::new(1);
 in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
 in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
 in_generated_code!(on_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", acquire);
+in_generated_code!(on_last_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", last_store);
+in_generated_code!(on_last_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", last_acquire);
 
 /// An instruction that is recorded, or may be the first of a vector.
 extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
@@ -332,6 +339,34 @@ unsafe fn physical(access: u32, va: u64) -> Option<u64> {
             return None;
         }
         Some(qemu::qemu_plugin_hwaddr_phys_addr(address))
+    }
+}
+
+/// Whether an access by the last instruction of a block is to a device, by the guest's own tables.
+///
+/// QEMU 10 must not be asked then. A device may change the map of memory when it is accessed, as a
+/// BAR of PCI or flash does. QEMU looks for what the TLB has in the new map before it invalidates
+/// the TLB, and aborts. It has every access to a device made by the last instruction of a block.
+fn is_to_device(cpu: c_uint, va: u64, state: usize) -> bool {
+    if !IS_STARTED.load(Ordering::Relaxed) {
+        return true;
+    }
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
+    let (Some(recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return true };
+    recorder.leaves_ram(cpu, va, registers)
+}
+
+/// A store by the last instruction of a block.
+extern "C" fn last_store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+    if !is_to_device(cpu, va, state) {
+        store(cpu, access, va, data, state);
+    }
+}
+
+/// A load-acquire by the last instruction of a block.
+extern "C" fn last_acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+    if !is_to_device(cpu, va, state) {
+        acquire(cpu, access, va, data, state);
     }
 }
 

@@ -1,9 +1,18 @@
-//! Addresses by the tables in memory: for instructions that raise no callback for what they store.
+//! Addresses by the tables in memory: for instructions that raise no callback for what they store,
+//! and for accesses of which QEMU can't be asked.
 
-use crate::recorder::Recorder;
+use crate::place::Place;
+use crate::recorder::{CurrentCpu, Recorder};
 use crate::regime::{Regime, Space};
 
 impl Recorder {
+    /// Whether `va` leads to something that is not RAM.
+    pub fn leaves_ram(&self, cpu: usize, va: u64, own: &dyn CurrentCpu) -> bool {
+        let Some(started) = &self.started else { return false };
+        let page = self.translate(cpu, va, Place::of(own).regime());
+        page.is_some_and(|page| !started.memory.holds(page, 0x1000))
+    }
+
     /// The page of 4 KiB that `va` is on. `None` if no walk leads to one.
     pub(crate) fn translate(&self, cpu: usize, va: u64, regime: Regime) -> Option<u64> {
         let registers = &self.cpus[cpu].registers;

@@ -5,10 +5,9 @@
 //! that is not broadcast proves nothing, not even for the CPU that issues it: it may take an entry
 //! from another. A CPU that set CnP once counts as one of them for good.
 
-use crate::machine::{Check, Machine};
-use crate::rules::Rule;
+use crate::cached::Held;
+use crate::machine::{Check, Machine, Root};
 use crate::space::Space;
-use crate::violation::Violation;
 
 impl Machine {
     /// The CPUs that may hold parts of the tree of `root`.
@@ -64,37 +63,59 @@ impl Machine {
     }
 
     /// `cpu` installs `root` with CnP: it shares what it holds of the root from now on, and what
-    /// others share.
-    pub(crate) fn share(&mut self, cpu: usize, space: Space, root: u32) -> Check {
+    /// others share. Returns whether a CPU may hold more than before.
+    pub(crate) fn share(&mut self, cpu: usize, space: Space, root: u32) -> Check<bool> {
         let at = space.index();
         if self.roots[root as usize].common && self.common[at] >> cpu & 1 == 1 {
-            return Ok(());
+            return Ok(false);
         }
         self.dirty.everything();
         self.roots[root as usize].common = true;
         self.common[at] |= 1 << cpu;
         let group = self.common[at];
-        let mut gained = false;
+        let mut gained = Vec::new();
         let roots = &self.roots;
         for held in self.cached.of_mut(space).all_mut().filter(|held| roots[held.root as usize].common) {
             if held.cpus & group != 0 && group & !held.cpus != 0 {
-                gained = true;
                 held.cpus |= group;
                 held.runs |= if held.runs != 0 { group } else { 0 };
+                gained.push(*held);
             }
         }
         let others = (0..self.cpus.len()).filter(|other| group >> other & 1 == 1);
         let mut trees: Vec<u32> = others.flat_map(|other| self.trees_of(other, space)).collect();
         trees.sort_unstable();
         trees.dedup();
-        if gained && trees.iter().any(|other| *other != root && !self.is_empty(*other)) {
-            return Err(Violation::new(Rule::Unmodelled).on_cpu(cpu));
-        }
         for &one in &trees {
             for &other in &trees {
                 if one != other && self.roots[other as usize].common {
                     self.check_roots(one, other).map_err(|violation| violation.on_cpu(cpu))?;
                 }
+            }
+        }
+        if !gained.is_empty() {
+            for &tree in &trees {
+                self.check_tree_against_cached(tree)?;
+            }
+        }
+        for &held in &gained {
+            self.check_gained(held).map_err(|violation| violation.on_cpu(cpu))?;
+        }
+        Ok(!gained.is_empty())
+    }
+
+    /// Checks `gained`, which more CPUs may hold than before, against what they may hold of other
+    /// trees. Either may be cached first.
+    fn check_gained(&mut self, gained: Held) -> Check {
+        let Root { space, shape, .. } = self.roots[gained.root as usize];
+        let one = self.held_side(&gained, gained.cpus);
+        let mask = self.reach(&one) - 1;
+        for held in self.cached.of(space).touching(shape, gained.va & !mask, gained.va | mask) {
+            let cpus = held.cpus & gained.cpus;
+            if cpus != 0 && held.root != gained.root && self.may_meet(held.root, gained.root) {
+                let other = self.held_side(&held, cpus);
+                self.check_pair(one, other)?;
+                self.check_pair(other, one)?;
             }
         }
         Ok(())

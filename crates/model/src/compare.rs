@@ -1,7 +1,7 @@
 //! Whether two descriptors may be used at the same time: the one in the tables, and the one that
 //! may be cached.
 
-use crate::cached::run_shift;
+use crate::cached::{Held, run_shift};
 use crate::conflict::{PlacedLeaf, conflict};
 use crate::descriptor::{CONTIGUOUS, Entry, is_cacheable, read};
 use crate::machine::{Check, EntryPlace, Machine, Retired, Root, first_cpu};
@@ -43,15 +43,7 @@ impl Machine {
                 let own =
                     (held.root, held.level, held.va, held.value) == (place.root, place.level, place.va, new);
                 if !own {
-                    let old = Side {
-                        root: held.root,
-                        level: held.level,
-                        va: held.va,
-                        value: held.value,
-                        run: held.runs & holders != 0,
-                        // Leaves were overwritten. A pointer in a walk cache still leads on.
-                        again: self.leaf(held.root, held.level, held.value).is_none(),
-                    };
+                    let old = self.held_side(&held, holders);
                     // As one entry for their run, leaves in step are the same.
                     if compared.is_some_and(|other| self.is_same_run(&old, &other)) {
                         continue;
@@ -168,6 +160,19 @@ impl Machine {
         }
         self.straight = Some(target);
         true
+    }
+
+    /// What `cpus` may hold, which was overwritten.
+    pub(crate) fn held_side(&self, held: &Held, cpus: u64) -> Side {
+        Side {
+            root: held.root,
+            level: held.level,
+            va: held.va,
+            value: held.value,
+            run: held.runs & cpus != 0,
+            // Leaves are in no table any more. A pointer in a walk cache still leads on.
+            again: self.leaf(held.root, held.level, held.value).is_none(),
+        }
     }
 
     /// The descriptor `value` at a place of a tree.

@@ -159,9 +159,7 @@ impl Machine {
         let root = self.root(space, table, id);
         let at = space.index();
         let common = self.cpus.len() > 1 && self.cpus[cpu].bases[at].is_some_and(|base| base & 1 == 1);
-        if common && table != NO_TABLE {
-            self.share(cpu, space, root)?;
-        }
+        let gains = common && table != NO_TABLE && self.share(cpu, space, root)?;
         match space {
             Space::High | Space::El2High => {
                 self.use_with_asid(cpu, root).map_err(|violation| violation.at_pa(table))?;
@@ -170,7 +168,8 @@ impl Machine {
             Space::El2 => self.rename_upper(cpu, Regime::El2)?,
             _ => {}
         }
-        if self.cpus[cpu].walks[at].last() == Some(&root) {
+        let is_walked = self.cpus[cpu].walks[at].last() == Some(&root);
+        if is_walked && !gains {
             return Ok(());
         }
         self.dirty.everything();

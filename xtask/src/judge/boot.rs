@@ -129,7 +129,7 @@ impl Making<'_> {
         let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-bios".into(), firmware.into(), "-drive".into()]);
         arguments.push(format!("if=virtio,format=raw,readonly=on,file=fat:{}", disk.display()).into());
-        let script = Script::ends_with("ConventionalMemory");
+        let script = Script::ends_with("Total Memory:");
         Ok(Boot { arguments, symbols: None, symbols_base: None, script })
     }
 

@@ -149,6 +149,77 @@ fn a_cpu_that_sets_cnp_shares_what_others_held_before() {
     scene.root(1, A | CNP).store(A3, 0).invalidated(BY_VA, va(VA)).settled().legal();
 }
 
+/// CPU 0 walks `A` with CnP, CPU 1 `B` without, each under its ASID. CPU 0 has unlinked all of `A`.
+fn apart(ids: [u64; 2]) -> Scene {
+    let mut scene = mapped([0, 0]);
+    scene.root(0, SPARE).root(1, SPARE).tlbi(ALL, 0).dsb(Access::All).isb(0);
+    scene.store(A3, LOCAL).ordered().isb(1);
+    scene.write(0, Register::Ttbr0, A | asid(ids[0]) | CNP).isb(0);
+    scene.write(1, Register::Ttbr0, B | asid(ids[1])).isb(1);
+    scene.store(A, 0).ordered();
+    scene
+}
+
+#[test]
+fn a_cpu_that_sets_cnp_uses_what_others_held_beside_its_own_trees() {
+    let join = |scene: &mut Scene, root: u64, id: u64| {
+        scene.write(1, Register::Ttbr0, root | asid(id) | CNP).isb(1);
+    };
+    // CPU 0 may hold the pointer to the table below `A`, where CPU 1 walks `B`.
+    for (ids, is_legal) in [([1, 2], true), ([1, 1], false)] {
+        let mut scene = apart(ids);
+        scene.legal();
+        join(&mut scene, B, ids[1]);
+        match is_legal {
+            true => scene.reaches(1, 0, Use::Read, 0x1000).invalidated(ALL, 0).settled().legal(),
+            false => scene.breaks(Rule::NextTable),
+        }
+    }
+    // It left `B` for another, and holds parts of it.
+    for (ids, is_legal) in [([1, 2], true), ([1, 1], false)] {
+        let mut scene = apart(ids);
+        join(&mut scene, SPARE, 3);
+        match is_legal {
+            true => scene.invalidated(ALL, 0).settled().legal(),
+            false => scene.breaks(Rule::NextTable),
+        }
+    }
+    // Nothing is held any more.
+    let mut scene = apart([1, 1]);
+    scene.tlbi(ALL, 0).dsb(Access::All).isb(0);
+    join(&mut scene, B, 1);
+    scene.reaches(1, 0, Use::Read, 0x1000).legal();
+}
+
+#[test]
+fn overwritten_entries_of_two_cpus_meet_when_they_have_them_in_common() {
+    let both = |ids: [u64; 2]| {
+        let mut scene = apart(ids);
+        // `B` is unlinked as well: each CPU may hold a pointer that no table has.
+        scene.store(B, 0).ordered().legal();
+        scene.write(1, Register::Ttbr0, B | asid(ids[1]) | CNP).isb(1);
+        scene
+    };
+    both([1, 2]).invalidated(ALL, 0).settled().legal();
+    both([1, 1]).breaks(Rule::NextTable);
+}
+
+#[test]
+fn what_a_cpu_has_in_use_may_be_translated_by_what_others_held_before() {
+    let joined = |bits| {
+        let mut scene = mapped([CNP, 0]);
+        scene.store(A3, PAGE | READ_ONLY).ordered();
+        invalidated_locally(&mut scene, &[1]);
+        scene.store(A3, PAGE).ordered();
+        invalidated_locally(&mut scene, &[1]);
+        scene.event(Event::Uses { cpu: 1, va: VA, len: 0x1000, kind: Use::Write }).legal();
+        scene.root(1, A | bits);
+        scene
+    };
+    joined(0).legal();
+    joined(CNP).breaks(Rule::MayFault);
+}
+
 #[test]
 fn guests_have_entries_in_common_too() {
     let unmapped = |bits, tlbi: Tlbi| {
