@@ -108,7 +108,8 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     let layout = qemu.asked(|monitor| monitor.human("info mtree -f"))?;
     fs::write(place("layout"), layout::of(&layout)?)?;
     if arguments.used_ram {
-        used_ram::fill(&place("memory")).map_err(|error| Failure::from(error).of("filling the guest's RAM"))?;
+        used_ram::fill(&place("memory"))
+            .map_err(|error| Failure::from(error).of("filling the guest's RAM"))?;
     }
     // A guest may end before QEMU has answered: the trace says what it did.
     if !line.is_stopped
