@@ -66,8 +66,8 @@ impl Recorder {
     }
 
     /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
-    /// The tables below it are unlinked in turn: another invalidation has to follow for those, since
-    /// something else may have led to them until now.
+    /// The tables below it are unlinked in turn. Those need another invalidation, since something
+    /// else may have led to them until now.
     pub(crate) fn leave_unlinked(&mut self, by: u64) {
         for frame in self.frames.invalidated(by) {
             let Some(state) = self.frames.get_mut(frame) else { continue };

@@ -33,7 +33,8 @@ fn walked(leniency: Leniency) -> Scene {
     scene
 }
 
-/// `SPARE` holds what another system left there. CPU 0 clears it, `events` happen, and CPU 0 links it.
+/// `SPARE` holds what another system left there. CPU 0 clears it, `events` happen, and CPU 0 links
+/// it.
 fn cleared(left: u64, events: &[Event]) -> Scene {
     let mut scene = walked(Leniency::Strict);
     for pa in (SPARE..SPARE + 0x1000).step_by(8) {
