@@ -87,24 +87,25 @@ pub struct Frame {
     pub standing: Standing,
     /// When nothing led to it last, by the number of events.
     unlinked: u64,
-    /// Entries that were stored to while nothing led here: what they lead to is not followed.
+    /// Entries whose tables have no reference from here: they were stored to while nothing led
+    /// here, or walk caches don't lead here any more.
     pub skipped: BTreeSet<usize>,
 }
 
 impl Frame {
-    /// Whether the word `at` is one of a table that a root or a descriptor leads to.
-    pub fn is_linked(&self, at: usize) -> bool {
-        let is_linked = |table: &Table| table.references > 0 && table.words().contains(&at);
-        self.standing == Standing::Linked && self.tables.iter().any(is_linked)
-    }
-
     /// Keeps what was recorded in less memory: most tables are empty in the end.
     fn compact(&mut self) {
         let recorded = (0..).zip(std::mem::take(&mut self.recorded));
         self.kept = recorded.filter(|(_, word)| *word != Some(0)).collect();
+        self.tables = Vec::new();
     }
 
-    /// Undoes it.
+    /// The bytes that a frame which is not followed takes.
+    fn kept_bytes(&self) -> usize {
+        if self.recorded.is_empty() { size_of::<(u64, Self)>() + size_of_val(&*self.kept) } else { 0 }
+    }
+
+    /// Undoes [`compact`](Self::compact).
     fn expand(&mut self, words: usize) {
         if self.recorded.is_empty() {
             self.recorded = vec![Some(0); words];
@@ -124,6 +125,8 @@ pub struct Frames {
     /// How many events the trace has.
     pub now: u64,
     granule: u32,
+    /// The bytes that frames take which are not followed.
+    kept_bytes: usize,
     /// The most frames that were followed at a time.
     pub followed: usize,
     pub most: usize,
@@ -167,6 +170,7 @@ impl Frames {
             skipped: BTreeSet::new(),
         });
         if at.standing == Standing::Gone {
+            self.kept_bytes -= at.kept_bytes();
             at.tables.clear();
             at.expand(words);
             self.followed += 1;
@@ -176,19 +180,16 @@ impl Frames {
         if at.standing != Standing::Linked {
             // A new life, perhaps at other levels.
             at.tables.clear();
-            at.skipped.clear();
         }
         at.standing = Standing::Linked;
         let first = ((pa - frame) / 8) as usize;
         let entries = entries.min(words - first);
         let bit = 1 << (level + 1);
-        let before = at.skipped.len();
-        at.skipped.retain(|word| !(first..first + entries).contains(word));
-        let is_stale = at.skipped.len() < before;
+        at.skipped.clear();
         match at.tables.iter_mut().find(|table| table.first == first) {
             Some(table) => {
                 table.references += 1;
-                let is_new = table.levels & bit == 0 || table.entries < entries || is_stale;
+                let is_new = table.levels & bit == 0 || table.entries < entries;
                 table.levels |= bit;
                 table.entries = table.entries.max(entries);
                 is_new
@@ -211,15 +212,20 @@ impl Frames {
                 at.standing = Standing::Unlinked;
                 at.unlinked = now;
                 self.unlinked.push((frame, now));
+                self.forget_relinked();
             }
         }
     }
 
-    /// Whether a root or a descriptor leads to the table at `pa`.
-    pub fn is_referred(&self, pa: u64) -> bool {
-        let (frame, first) = (self.of(pa), ((pa - self.of(pa)) / 8) as usize);
-        let is_referred = |table: &Table| table.first == first && table.references > 0;
-        self.frames.get(&frame).is_some_and(|at| at.tables.iter().any(is_referred))
+    /// Forgets when frames were unlinked to which something leads again, if those are most.
+    fn forget_relinked(&mut self) {
+        if self.unlinked.len() > 2 * self.followed + 64 {
+            let frames = &self.frames;
+            self.unlinked.retain(|(frame, since)| {
+                let is_same = |at: &Frame| at.standing == Standing::Unlinked && at.unlinked == *since;
+                frames.get(frame).is_some_and(is_same)
+            });
+        }
     }
 
     /// Takes the table at `pa` away.
@@ -232,17 +238,22 @@ impl Frames {
     }
 
     /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
-    pub fn invalidated(&mut self, by: u64) {
+    /// Returns the frames to which walk caches don't lead any more.
+    #[must_use]
+    pub fn invalidated(&mut self, by: u64) -> Vec<u64> {
         /// Stores that are recorded still.
         const GRACE: u8 = 8;
+        let mut invalidated = Vec::new();
         let reached = self.unlinked.partition_point(|(_, since)| *since < by);
         for (frame, since) in self.unlinked.drain(..reached) {
             // Something may have led to it again since.
             let is_same = |at: &&mut Frame| at.standing == Standing::Unlinked && at.unlinked == since;
             if let Some(at) = self.frames.get_mut(&frame).filter(is_same) {
                 at.standing = Standing::Grace(GRACE);
+                invalidated.push(frame);
             }
         }
+        invalidated
     }
 
     /// A store to `frame` was recorded. Says whether the frame has to be given up.
@@ -256,14 +267,21 @@ impl Frames {
         }
     }
 
-    /// Ends that `frame` is followed.
+    /// Ends that `frame` is followed. What was recorded of it is kept: if it is a table again, that
+    /// is not recorded again.
     pub fn give_up(&mut self, frame: u64) {
-        if let Some(at) = self.get_mut(frame) {
-            at.standing = Standing::Gone;
-            at.skipped.clear();
-            at.compact();
-            self.followed -= 1;
-            FILTER.set(frame, 1 << self.granule, false);
+        /// The most bytes for it. A guest of any size may use all of its memory for tables in turn.
+        const MOST_KEPT: usize = 1 << 25;
+        let Some(at) = self.get_mut(frame) else { return };
+        at.standing = Standing::Gone;
+        at.skipped.clear();
+        at.compact();
+        self.kept_bytes += at.kept_bytes();
+        self.followed -= 1;
+        FILTER.set(frame, 1 << self.granule, false);
+        if self.kept_bytes > MOST_KEPT {
+            self.frames.retain(|_, at| at.standing != Standing::Gone);
+            self.kept_bytes = 0;
         }
     }
 }
@@ -291,7 +309,7 @@ mod tests {
         frames.now = 10;
         frames.unrefer(FRAME);
         let mut standing = |by| {
-            frames.invalidated(by);
+            let _ = frames.invalidated(by);
             frames.get_mut(FRAME).map(|at| at.standing)
         };
         assert_eq!(standing(10), Some(Standing::Unlinked));
@@ -308,7 +326,41 @@ mod tests {
         frames.give_up(FRAME);
         let gone = &frames.frames[&FRAME];
         assert_eq!((gone.recorded.capacity(), gone.kept.len()), (0, 2));
+        assert_eq!(frames.kept_bytes, gone.kept_bytes());
         frames.refer(FRAME, 3, 512, shape());
         assert_eq!(frames.get_mut(FRAME).expect("it is followed").recorded, expected);
+    }
+    #[test]
+    fn frames_that_are_gone_take_bounded_memory_and_are_forgotten_not_mistaken() {
+        let mut frames = frames();
+        let at = |nth: u64| FRAME + 0x1000 * nth;
+        for nth in 0..4000 {
+            frames.refer(at(nth), 3, 512, shape());
+            frames.get_mut(at(nth)).expect("it is followed").recorded.fill(Some(7));
+            frames.give_up(at(nth));
+        }
+        let bytes: usize = frames.frames.values().map(Frame::kept_bytes).sum();
+        assert_eq!(bytes, frames.kept_bytes);
+        assert!((1..1 << 25).contains(&bytes), "{bytes}");
+        for (nth, expected) in [(0, None), (3999, Some(7))] {
+            frames.refer(at(nth), 3, 512, shape());
+            assert_eq!(frames.get_mut(at(nth)).expect("it is followed").recorded[1], expected);
+        }
+        assert_eq!(frames.followed, 2);
+    }
+
+    #[test]
+    fn a_frame_that_is_unlinked_and_linked_without_any_invalidation_takes_bounded_memory() {
+        let mut frames = frames();
+        frames.refer(FRAME, 3, 512, shape());
+        for now in 1..1000 {
+            frames.now = now;
+            frames.unrefer(FRAME);
+            frames.refer(FRAME, 3, 512, shape());
+        }
+        frames.unrefer(FRAME);
+        assert!(frames.unlinked.len() < 128, "{}", frames.unlinked.len());
+        assert_eq!(frames.invalidated(1000), [FRAME]);
+        assert!(matches!(frames.get_mut(FRAME).map(|at| at.standing), Some(Standing::Grace(_))));
     }
 }

@@ -8,10 +8,11 @@ use linmap_trace::binary::Record;
 use linmap_trace::{Event, Line, Recorded};
 
 use crate::cpu::Cpu;
-use crate::followed::{Frames, Table};
+use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
 use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
+use crate::readable::Readable;
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
@@ -21,8 +22,8 @@ use crate::waiting::{Released, Unseen};
 pub trait CurrentCpu {
     /// X register `number`; 0 for 31.
     fn x(&self, number: u8) -> u64;
-    /// A system register, by QEMU's name.
-    fn system(&self, name: &str) -> Option<u64>;
+    /// A system register, if the CPU has it.
+    fn system(&self, register: Readable) -> Option<u64>;
 }
 
 /// What the recorder has once the trace has begun.
@@ -191,11 +192,16 @@ impl Recorder {
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
+        self.leave_all(frame);
+        self.frames.give_up(frame);
+    }
+
+    /// The tables of `frame` are none any more: what they lead to has one reference less.
+    pub(crate) fn leave_all(&mut self, frame: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
         for table in std::mem::take(&mut state.tables) {
             self.leave(frame, &table);
         }
-        self.frames.give_up(frame);
     }
 
     /// Ends that the table at `pa` is followed.
@@ -208,20 +214,33 @@ impl Recorder {
         }
     }
 
-    /// What a table of `frame` leads to has one reference less.
-    fn leave(&mut self, frame: u64, table: &Table) {
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let linked = table.words().filter(|at| !state.skipped.contains(at));
-        let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
-        for level in levels_of(table.levels) {
-            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
-                self.frames.unrefer(below);
-            }
+    /// Ends that anything is followed.
+    pub(crate) fn give_up_all(&mut self) {
+        for frame in self.frames.followed() {
+            self.give_up(frame);
         }
+        self.trees.clear();
+    }
+
+    /// What a table of `frame` leads to has one reference less. Returns the words that led there.
+    pub(crate) fn leave(&mut self, frame: u64, table: &Table) -> Vec<usize> {
+        let Some(state) = self.frames.get_mut(frame) else { return Vec::new() };
+        let linked = table.words().filter(|at| !state.skipped.contains(at));
+        let leads = |at| {
+            let value = state.recorded[at]?;
+            let below = levels_of(table.levels).filter_map(|level| table.shape.table(level, value));
+            let below: Vec<u64> = below.filter(|below| *below != frame).collect();
+            (!below.is_empty()).then_some((at, below))
+        };
+        let led: Vec<_> = linked.filter_map(leads).collect();
+        for below in led.iter().flat_map(|(_, below)| below) {
+            self.frames.unrefer(*below);
+        }
+        led.into_iter().map(|(at, _)| at).collect()
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {
-        if !self.stays_followed(pa, value) {
+        if !self.stays_followed(frame, value) {
             self.log.store(cpu, pc, pa, value);
             return;
         }
@@ -244,9 +263,9 @@ impl Recorder {
         let Some(state) = self.frames.get_mut(frame) else { return false };
         let before = state.recorded[at].replace(value);
         if before != Some(value) && state.tables.iter().any(|table| table.words().contains(&at)) {
-            // The next owner of what is no table any more may store anything there.
+            // The next owner of a frame that is no table any more may store anything there.
             let was_linked = !state.skipped.contains(&at);
-            let is_linked = state.is_linked(at);
+            let is_linked = state.standing == Standing::Linked;
             if !is_linked {
                 state.skipped.insert(at);
             }
@@ -277,11 +296,13 @@ impl Recorder {
         let own: Vec<_> = own.map(|table| (table.levels, table.shape)).collect();
         for (levels, shape) in own {
             for level in levels_of(levels) {
-                let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+                // A table that leads to itself would be followed for ever.
+                let below = |it: u64| shape.table(level, it).filter(|below| *below != frame);
+                let [old, new] = [before, now].map(|it| it.and_then(below));
                 if old == new {
                     continue;
                 }
-                if let Some(new) = new.filter(|new| *new != frame) {
+                if let Some(new) = new {
                     self.link(new, level + 1, shape.entries(), shape);
                 }
                 if let Some(old) = old {
@@ -335,22 +356,36 @@ impl Recorder {
         Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
     }
 
-    /// The same, whose trace has begun, with a page of zeros at 1 GiB.
-    pub(crate) fn begun(cpus: usize) -> Self {
-        use std::sync::atomic::AtomicUsize;
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("linmap-record-{}-{number}", std::process::id());
-        let files = ["memory", "layout"].map(|file| std::env::temp_dir().join(format!("{name}-{file}")));
-        std::fs::write(&files[0], [0; 0x1000]).expect("a file of memory");
-        std::fs::write(&files[1], "40000000 1000 0").expect("a file of its layout");
+    /// A recorder whose trace has begun and goes to `to`. Its memory is the file, `len` bytes from
+    /// `start`.
+    pub(crate) fn with_memory(
+        to: std::os::unix::net::UnixStream,
+        cpus: usize,
+        start: u64,
+        len: u64,
+    ) -> (Self, std::fs::File) {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("linmap-record-{}-{nth}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let files = ["memory", "layout"].map(|name| folder.join(name));
+        let open = std::fs::File::options().write(true).create(true).truncate(true).open(&files[0]);
+        let file = open.expect("a file");
+        file.set_len(len).expect("its length");
+        std::fs::write(&files[1], format!("{start:x} {len:x} 0")).expect("a file");
         let memory = Memory::map(&files[0], &files[1], |_, _| None).expect("memory");
-        for file in &files {
-            std::fs::remove_file(file).expect("it is there");
-        }
-        let mut recorder = Self::unread(cpus);
+        std::fs::remove_dir_all(&folder).expect("the folder");
+        let mut recorder = Self::new(Stream::new(to), files, |_, _| None, cpus);
         recorder.started = Some(Started { memory });
         recorder.frames.set_granule(12);
-        recorder
+        (recorder, file)
+    }
+
+    /// The same of `cpus` CPUs, whose trace nobody reads, with a page of zeros at 1 GiB.
+    pub(crate) fn begun(cpus: usize) -> Self {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        std::mem::forget(theirs);
+        Self::with_memory(ours, cpus, 1 << 30, 0x1000).0
     }
 }

@@ -3,14 +3,14 @@
 use linmap_trace::{Access, Domain, Event, Tlbi, TlbiScope};
 
 use crate::cpu::Registers;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, Recorder};
-use crate::regime::{Regime, SCTLR};
+use crate::regime::Regime;
 
 /// Whether all of a CPU's MMUs are off.
 pub(crate) fn has_no_mmu(own: &dyn CurrentCpu) -> bool {
-    let is_off =
-        |names: [&str; 2]| names.iter().find_map(|name| own.system(name)).is_none_or(|now| now & 1 == 0);
-    SCTLR.into_iter().all(is_off)
+    let is_off = |regime| own.system(Readable::Sctlr(regime)).is_none_or(|now| now & 1 == 0);
+    Regime::ALL.into_iter().all(is_off)
 }
 
 impl Recorder {
@@ -23,11 +23,11 @@ impl Recorder {
 
     /// Whether `cpu` was reset: its MMU is off, and no instruction turned it off.
     pub(crate) fn is_reset(&self, cpu: usize, own: &dyn CurrentCpu) -> bool {
-        let is_off = |(regime, names): (Regime, [&str; 2])| {
-            let now = names.iter().find_map(|name| own.system(name));
-            self.cpus[cpu].registers.of(regime).has_mmu() && now.is_some_and(|now| now & 1 == 0)
+        let is_off = |regime| {
+            self.cpus[cpu].registers.of(regime).has_mmu()
+                && own.system(Readable::Sctlr(regime)).is_some_and(|now| now & 1 == 0)
         };
-        self.started.is_some() && Regime::ALL.into_iter().zip(SCTLR).any(is_off)
+        self.started.is_some() && Regime::ALL.into_iter().any(is_off)
     }
 
     /// The machine was reset, as `cpu` shows before it executes the instruction at `pc`. Every MMU
@@ -38,10 +38,7 @@ impl Recorder {
         self.touched.clear();
         self.log.clear();
         self.released.clear();
-        for frame in self.frames.followed() {
-            self.give_up(frame);
-        }
-        self.trees.clear();
+        self.give_up_all();
         for other in 0..self.cpus.len() {
             self.left(other, pc);
             let state = &mut self.cpus[other];
@@ -56,6 +53,7 @@ impl Recorder {
             state.has_broadcast_tlbis = false;
             state.has_full_tlbis = false;
             state.broken.clear();
+            state.loaded.clear();
             // Should it execute with its MMU on after all, it was not reset.
             state.is_leaving = true;
             state.dsbs += 1;
@@ -67,6 +65,6 @@ impl Recorder {
         }
         self.put(Event::Dsb { cpu, domain: Domain::Sy, access: Access::All }, None);
         self.put(Event::Isb { cpu }, None);
-        self.frames.invalidated(self.events);
+        self.leave_unlinked(self.events);
     }
 }
