@@ -85,7 +85,7 @@ pub struct Frame {
     /// The tables in it: one, but for small roots.
     pub tables: Vec<Table>,
     pub standing: Standing,
-    /// When nothing led to it last, by the number of events.
+    /// When something led to it last, by the number of events.
     unlinked: u64,
     /// Entries that were stored to while nothing led here: what they lead to is not followed.
     pub skipped: BTreeSet<usize>,
@@ -194,15 +194,22 @@ impl Frames {
 
     /// Takes a reference to the table at `pa` away.
     pub fn unrefer(&mut self, pa: u64) {
-        let (frame, now) = (self.of(pa), self.now);
+        self.unrefer_since(pa, self.now);
+    }
+
+    /// Takes a reference away that was none any more when the trace had `since` events.
+    pub fn unrefer_since(&mut self, pa: u64, since: u64) {
+        let frame = self.of(pa);
         let first = ((pa - frame) / 8) as usize;
         let Some(at) = self.get_mut(frame) else { return };
+        at.unlinked = at.unlinked.max(since);
         if let Some(table) = at.tables.iter_mut().find(|table| table.first == first) {
             table.references = table.references.saturating_sub(1);
             if at.tables.iter().all(|table| table.references == 0) && at.standing == Standing::Linked {
                 at.standing = Standing::Unlinked;
-                at.unlinked = now;
-                self.unlinked.push((frame, now));
+                let since = at.unlinked;
+                let later = self.unlinked.partition_point(|(_, at)| *at <= since);
+                self.unlinked.insert(later, (frame, since));
             }
         }
     }
@@ -217,17 +224,19 @@ impl Frames {
     }
 
     /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
-    pub fn invalidated(&mut self, by: u64) {
+    /// Returns the frames that it takes from walk caches, each with when it was unlinked.
+    pub fn invalidated(&mut self, by: u64) -> Vec<(u64, u64)> {
         /// Stores that are recorded still.
         const GRACE: u8 = 8;
         let reached = self.unlinked.partition_point(|(_, since)| *since < by);
-        for (frame, since) in self.unlinked.drain(..reached) {
+        let mut reached: Vec<_> = self.unlinked.drain(..reached).collect();
+        reached.retain(|&(frame, since)| {
             // Something may have led to it again since.
             let is_same = |at: &&mut Frame| at.standing == Standing::Unlinked && at.unlinked == since;
-            if let Some(at) = self.frames.get_mut(&frame).filter(is_same) {
-                at.standing = Standing::Grace(GRACE);
-            }
-        }
+            let at = self.frames.get_mut(&frame).filter(is_same);
+            at.map(|at| at.standing = Standing::Grace(GRACE)).is_some()
+        });
+        reached
     }
 
     /// A store to `frame` was recorded. Says whether the frame has to be given up.

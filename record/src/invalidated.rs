@@ -51,13 +51,27 @@ impl Recorder {
         let Some((at, is_broadcast)) = self.cpus[cpu].taking.take() else { return };
         self.cpus[cpu].taken = at;
         if is_broadcast && reaches {
-            self.frames.invalidated(at);
+            self.invalidated(at);
             return;
         }
         // Each CPU may do it for itself.
         let walking = self.cpus.iter().filter(|state| state.has_walked());
         if let Some(by) = walking.map(|state| state.taken).min() {
-            self.frames.invalidated(by);
+            self.invalidated(by);
+        }
+    }
+
+    /// No walk cache leads to what was unlinked when the trace had fewer events than `by`. So no
+    /// walk goes on from there, either.
+    pub(crate) fn invalidated(&mut self, by: u64) {
+        loop {
+            let reached = self.frames.invalidated(by);
+            if reached.is_empty() {
+                break;
+            }
+            for (frame, since) in reached {
+                self.leave_below(frame, since);
+            }
         }
     }
 }
@@ -106,6 +120,42 @@ mod tests {
         issue(&mut recorder, 1, TlbiScope::AllEl1, false);
         recorder.complete(1, false);
         assert!(!is_followed(&mut recorder), "each has done it");
+    }
+
+    const BELOW: u64 = 0x4000_1000;
+
+    /// The same, and it leads to another.
+    fn unlinked_above() -> Recorder {
+        let mut recorder = unlinked();
+        let shape = Shape::of(16, false).expect("it is walked");
+        recorder.frames.refer(FRAME, 2, 512, shape);
+        recorder.frames.get_mut(FRAME).expect("it is followed").recorded[1] = Some(BELOW | 0b11);
+        recorder.frames.refer(BELOW, 3, 512, shape);
+        recorder.frames.unrefer(FRAME);
+        recorder
+    }
+
+    fn standing(recorder: &mut Recorder, frame: u64) -> Option<Standing> {
+        recorder.frames.get_mut(frame).map(|at| at.standing)
+    }
+
+    #[test]
+    fn what_a_table_leads_to_is_left_with_it() {
+        let mut recorder = unlinked_above();
+        assert_eq!(standing(&mut recorder, BELOW), Some(Standing::Linked));
+        issue(&mut recorder, 0, TlbiScope::AllEl1, true);
+        recorder.complete(0, true);
+        assert!(matches!(standing(&mut recorder, BELOW), Some(Standing::Grace(_))));
+
+        // Something else led to it until behind the TLBI.
+        let mut recorder = unlinked_above();
+        let shape = Shape::of(16, false).expect("it is walked");
+        recorder.frames.refer(BELOW, 3, 512, shape);
+        issue(&mut recorder, 0, TlbiScope::AllEl1, true);
+        recorder.frames.unrefer(BELOW);
+        recorder.complete(0, true);
+        assert!(matches!(standing(&mut recorder, FRAME), Some(Standing::Grace(_))));
+        assert_eq!(standing(&mut recorder, BELOW), Some(Standing::Unlinked));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use linmap_trace::{Access, Domain, Event};
 
+use crate::followed::Standing;
 use crate::log::{Did, Entry};
 use crate::recorder::Recorder;
 use crate::regime::Regime;
@@ -24,6 +25,10 @@ impl Recorder {
                 continue;
             }
             self.leave_empty_trees(frame);
+            // It begins a new life, whose tables are linked below.
+            if self.frames.get_mut(frame).is_some_and(|at| at.standing == Standing::Unlinked) {
+                self.leave_below(frame, self.frames.now);
+            }
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;
             }
@@ -161,5 +166,43 @@ impl Recorder {
         if later.is_some() {
             self.cpus[cpu].releases.first = later;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::recorder::Started;
+
+    const FRAME: u64 = 0x4000_0000;
+    const BELOW: u64 = 0x4000_1000;
+
+    #[test]
+    fn a_table_that_is_linked_again_leads_on_once() {
+        let folder = std::env::temp_dir().join(format!("linmap-linked-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let files = ["memory", "layout"].map(|name| folder.join(name));
+        fs::write(&files[0], [0; 0x2000]).unwrap();
+        fs::write(&files[1], "40000000 2000 0").unwrap();
+        let memory = fs::File::options().write(true).open(&files[0]).unwrap();
+        memory.write_all_at(&(BELOW | 0b11).to_le_bytes(), 8).unwrap();
+        let mut recorder = Recorder::unread(1);
+        let mapped = Memory::map(&files[0], &files[1], |_, _| None).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        recorder.started = Some(Started { memory: mapped });
+        recorder.frames.set_granule(12);
+        let shape = Shape::of(16, false).unwrap();
+        recorder.link(FRAME, 2, 512, shape);
+        recorder.frames.unrefer(FRAME);
+        recorder.link(FRAME, 2, 512, shape);
+        let mut standing = || recorder.frames.get_mut(BELOW).map(|at| at.standing);
+        assert_eq!(standing(), Some(Standing::Linked));
+        memory.write_all_at(&[0; 8], 8).unwrap();
+        recorder.store(0, 0, FRAME + 8, 8, false);
+        assert_eq!(recorder.frames.get_mut(BELOW).map(|at| at.standing), Some(Standing::Unlinked));
     }
 }

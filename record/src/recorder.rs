@@ -191,9 +191,10 @@ impl Recorder {
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
+        let now = self.frames.now;
         let Some(state) = self.frames.get_mut(frame) else { return };
         for table in std::mem::take(&mut state.tables) {
-            self.leave(frame, &table);
+            self.leave(frame, &table, now);
         }
         self.frames.give_up(frame);
     }
@@ -202,22 +203,39 @@ impl Recorder {
     pub(crate) fn give_up_table(&mut self, pa: u64) {
         let frame = self.frames.of(pa);
         let Some(table) = self.frames.remove(pa) else { return };
-        self.leave(frame, &table);
+        self.leave(frame, &table, self.frames.now);
         if self.frames.get_mut(frame).is_some_and(|state| state.tables.is_empty()) {
             self.frames.give_up(frame);
         }
     }
 
-    /// What a table of `frame` leads to has one reference less.
-    fn leave(&mut self, frame: u64, table: &Table) {
+    /// No walk goes on from `frame` since the trace had `since` events. It is still followed.
+    pub(crate) fn leave_below(&mut self, frame: u64, since: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
+        let tables = std::mem::take(&mut state.tables);
+        let left: Vec<_> = tables.iter().flat_map(|table| self.leave(frame, table, since)).collect();
+        if let Some(state) = self.frames.get_mut(frame) {
+            state.tables = tables;
+            state.skipped.extend(left);
+        }
+    }
+
+    /// What a table of `frame` leads to has one reference less, as of `since`. Returns the words
+    /// that lead to it.
+    fn leave(&mut self, frame: u64, table: &Table, since: u64) -> Vec<usize> {
+        let Some(state) = self.frames.get_mut(frame) else { return Vec::new() };
         let linked = table.words().filter(|at| !state.skipped.contains(at));
-        let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
+        let words: Vec<(usize, u64)> = linked.filter_map(|at| Some((at, state.recorded[at]?))).collect();
+        let mut left = Vec::new();
         for level in levels_of(table.levels) {
-            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
-                self.frames.unrefer(below);
+            for &(at, value) in &words {
+                if let Some(below) = table.shape.table(level, value) {
+                    self.frames.unrefer_since(below, since);
+                    left.push(at);
+                }
             }
         }
+        left
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {

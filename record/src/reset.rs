@@ -64,6 +64,6 @@ impl Recorder {
         }
         self.put(Event::Dsb { cpu, domain: Domain::Sy, access: Access::All }, None);
         self.put(Event::Isb { cpu }, None);
-        self.frames.invalidated(self.events);
+        self.invalidated(self.events);
     }
 }
