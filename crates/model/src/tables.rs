@@ -109,7 +109,9 @@ impl Machine {
         for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
             let entry = read(shape, space, level, old);
             self.note_global(root, level, old);
-            self.check_well_formed(place, entry, old)?;
+            // What the frame held before the stores that filled it are ordered need not make sense.
+            self.check_well_formed(place, entry, old)
+                .map_err(|_| Violation::new(Rule::UnknownEntry).at_va(va).at_pa(pa))?;
             let runs = match entry {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
                 _ => 0,
