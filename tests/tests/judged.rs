@@ -14,11 +14,17 @@ fn linux_6_1_starts_processes_and_every_edit_of_its_tables_is_legal() {
 /// What is known of Linux since 6.12: see docs/judged.md.
 const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
 
+/// EDK2's function, which has no symbol.
+const ARM_SET_TTBR0: &str = "0x17818";
+
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 7] = [
+const ROWS: [(&str, &str, &[&str]); 11] = [
     ("u-boot", "", &[]),
-    // ArmSetTTBR0.
-    ("edk2", "", &["0x17818"]),
+    ("edk2", "", &[ARM_SET_TTBR0]),
+    ("u-boot", "--el2", &[]),
+    ("edk2", "--el2", &[]),
+    ("linux-6.1", "--work exec --firmware u-boot --el2", &[]),
+    ("linux-6.1", "--work exec --firmware edk2", &[ARM_SET_TTBR0, "vmemmap_pud_populate", "pud_set_huge"]),
     ("linux-6.1", "--cpus 4", &[]),
     ("linux-6.12", "", SINCE_6_12),
     ("linux-6.18", "", SINCE_6_12),

@@ -69,7 +69,9 @@ impl Making<'_> {
         let memory = self.options.memory.map_or_else(|| default.to_owned(), |size| size.to_string());
         let mut arguments: Vec<OsString> =
             words(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]).collect();
-        arguments.extend(words(["-machine", machine, "-cpu", &self.options.cpu, "-m", &memory]));
+        let el2 = if self.options.el2 { ",virtualization=on" } else { "" };
+        let machine = format!("{machine}{el2}");
+        arguments.extend(words(["-machine", &machine, "-cpu", &self.options.cpu, "-m", &memory]));
         arguments.extend(words(["-smp", &self.options.cpus.to_string()]));
         arguments
     }
@@ -89,8 +91,13 @@ impl Making<'_> {
         let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-kernel".into(), image.clone().into(), "-initrd".into(), initrd.into()]);
         arguments.extend(["-append".into(), line.into()]);
+        if let Some(of) = options.firmware {
+            arguments.extend(["-bios".into(), firmware(workspace, of)?.path.into()]);
+        }
+        // Firmware puts it where it likes.
+        let symbols_base = options.firmware.is_none().then_some(IMAGE_AT);
         let script = Script::ends_with(initramfs::USERSPACE_LINE);
-        Ok(Boot { arguments, symbols: Some(image), symbols_base: Some(IMAGE_AT), script })
+        Ok(Boot { arguments, symbols: Some(image), symbols_base, script })
     }
 
     fn linmap(&self) -> Result<Boot> {
