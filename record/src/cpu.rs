@@ -110,6 +110,8 @@ pub struct Cpu {
     pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.
     pub has_tlbis: bool,
+    /// Some of them are broadcast.
+    pub has_broadcast_tlbis: bool,
     /// When it issued the last TLBI that may take tables from walk caches, and whether it was
     /// broadcast, by the number of events; until a DSB completes it.
     pub taking: Option<(u64, bool)>,
@@ -121,6 +123,8 @@ pub struct Cpu {
     pub synchronized: u64,
     /// ELR and SPSR of EL1, EL2 and EL3 at its last exception to there, until it returned.
     pub exceptions: [Option<(u64, u64)>; REGIMES],
+    /// Its last ERET was to AArch32, and no exception was taken since.
+    pub is_aarch32: bool,
     /// The page that it stored to last without a callback, virtual and physical.
     pub zeroed: Option<(u64, u64)>,
     /// It asked to be turned off, and was taken as off.

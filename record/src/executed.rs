@@ -17,6 +17,10 @@ use crate::tree::Tree;
 impl Recorder {
     /// `cpu` is about to execute `instruction` at `pc`.
     pub fn execute(&mut self, cpu: usize, pc: u64, instruction: Instruction, own: &dyn CurrentCpu) {
+        // What looks like one of A64 is another of A32, at addresses of 32 bits.
+        if self.cpus[cpu].is_aarch32 && pc >> 32 == 0 {
+            return;
+        }
         if self.cpus[cpu].is_leaving {
             self.is_still_there(cpu, pc, own);
         }
@@ -48,7 +52,7 @@ impl Recorder {
             }
             Instruction::Tlbi(tlbi, rt) => {
                 let place = Place::of(own);
-                if !place.traps_tlbi(tlbi.broadcast) {
+                if place.executes_tlbi(tlbi) {
                     let broadcast = tlbi.broadcast || place.broadcasts();
                     self.tlbi(cpu, pc, Tlbi { broadcast, ..tlbi }, own.x(rt), place);
                 }
@@ -88,6 +92,7 @@ impl Recorder {
             return;
         }
         self.is_privileged(cpu);
+        self.cpus[cpu].is_aarch32 = false;
         let [elr, spsr] =
             [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]][*regime as usize];
         // A branch into the vectors changes neither.
@@ -138,7 +143,9 @@ impl Recorder {
             state.has_stores_since_dmb = false;
         }
         if completes {
-            state.has_tlbis = false;
+            // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
+            state.has_broadcast_tlbis &= !orders;
+            state.has_tlbis = state.has_broadcast_tlbis;
         }
         self.compare_touched();
         self.put(Event::Dsb { cpu, domain, access }, Some(pc));
@@ -160,6 +167,7 @@ impl Recorder {
         }
         self.put(Event::Tlbi { cpu, tlbi, operand }, Some(pc));
         self.cpus[cpu].has_tlbis = true;
+        self.cpus[cpu].has_broadcast_tlbis |= tlbi.broadcast;
         self.cpus[cpu].zeroed = None;
         self.issued(cpu, tlbi);
     }
@@ -342,5 +350,79 @@ impl Recorder {
             self.stream.put(&Record::End);
         }
         self.stream.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CPU at an exception level, with the SPSR of an ERET to come.
+    struct Now {
+        el: u64,
+        spsr: u64,
+    }
+
+    impl CurrentCpu for Now {
+        fn x(&self, _: u8) -> u64 {
+            0
+        }
+
+        fn system(&self, name: &str) -> Option<u64> {
+            match name {
+                "CPSR" => Some(self.el << 2),
+                "SPSR_EL1" => Some(self.spsr),
+                _ => None,
+            }
+        }
+    }
+
+    const PC: u64 = 0xffff_8000_0000_1000;
+    const AT_EL1: Now = Now { el: 1, spsr: 0 };
+
+    fn is_recorded(recorder: &mut Recorder, pc: u64, word: u32, own: &Now) -> bool {
+        let before = recorder.events;
+        recorder.execute(0, pc, Instruction::of(word).expect("it matters"), own);
+        recorder.events > before
+    }
+
+    const DSB_NSH: u32 = 0xd503_379f;
+    const DSB_ISH: u32 = 0xd503_3b9f;
+    const TLBI_VMALLE1: u32 = 0xd508_871f;
+    const TLBI_VMALLE1IS: u32 = 0xd508_831f;
+    const ERET: u32 = 0xd69f_03e0;
+
+    #[test]
+    fn a_broadcast_tlbi_waits_for_a_dsb_behind_one_of_this_cpu_alone() {
+        let mut recorder = Recorder::begun(2);
+        for word in [TLBI_VMALLE1IS, TLBI_VMALLE1, DSB_NSH, DSB_ISH] {
+            assert!(is_recorded(&mut recorder, PC, word, &AT_EL1), "{word:#x}");
+        }
+        assert!(!is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1), "nothing is left to complete");
+        for word in [TLBI_VMALLE1, DSB_NSH] {
+            assert!(is_recorded(&mut recorder, PC, word, &AT_EL1), "{word:#x}");
+        }
+        assert!(!is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1), "nothing is left to complete");
+    }
+
+    #[test]
+    fn what_el0_can_not_execute_is_not_recorded() {
+        let mut recorder = Recorder::begun(1);
+        assert!(!is_recorded(&mut recorder, 0x1000, TLBI_VMALLE1IS, &Now { el: 0, spsr: 0 }));
+        assert!(is_recorded(&mut recorder, PC, TLBI_VMALLE1IS, &AT_EL1));
+    }
+
+    #[test]
+    fn words_of_a32_are_no_instructions_of_a64() {
+        let mut recorder = Recorder::begun(1);
+        assert!(is_recorded(&mut recorder, PC, TLBI_VMALLE1IS, &AT_EL1));
+        // To EL0 in AArch32.
+        assert!(is_recorded(&mut recorder, PC, ERET, &Now { el: 1, spsr: 0x10 }));
+        // The CPSR that QEMU shows need not be that of AArch32.
+        for word in [DSB_ISH, TLBI_VMALLE1IS, ERET] {
+            assert!(!is_recorded(&mut recorder, 0x1_0000, word, &AT_EL1), "{word:#x}");
+        }
+        // An exception to a kernel in the upper half.
+        assert!(is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1));
     }
 }

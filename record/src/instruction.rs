@@ -251,9 +251,15 @@ impl Accesses {
             }
             return Self { is_atomic: !is_ordered, acquires: o0 && is_load, releases: o0 && !is_load };
         }
-        // Atomic memory operations, and LDAPR among them: size 111000 A R 1.
+        // LDAPR, which has a place among them.
+        if word & 0x3fff_fc00 == 0x38bf_c000 {
+            return Self { is_atomic: false, acquires: true, releases: false };
+        }
+        // Atomic memory operations: size 111000 A R 1. One that drops what it loads acquires
+        // nothing (Arm ARM C6.2, LDADD and SWP).
         if word & 0x3f20_0c00 == 0x3820_0000 {
-            return Self { is_atomic: true, acquires: bit(23), releases: bit(22) };
+            let is_dropped = word & 0x1f == 31;
+            return Self { is_atomic: true, acquires: bit(23) && !is_dropped, releases: bit(22) };
         }
         // LDAPUR and STLUR: size 011001 opc 0.
         if word & 0x3f20_0c00 == 0x1900_0000 {
@@ -366,7 +372,11 @@ mod tests {
             (0xf820_8041, true, false, false),
             (0xf820_3041, true, false, false),
             (0xf8e0_0041, true, true, true),
-            (0xf8bf_c020, true, true, false),
+            (0xf8bf_c020, false, true, false),
+            // ldaddal x0, xzr, [x1]; swpa x0, xzr, [x1]; ldapr xzr, [x1].
+            (0xf8e0_003f, true, false, true),
+            (0xf8a0_803f, true, false, false),
+            (0xf8bf_c03f, false, true, false),
             // stlr x0, [x1]; ldar; stlur x0, [x1]; ldapur.
             (0xc89f_fc20, false, false, true),
             (0xc8df_fc20, false, true, false),

@@ -48,9 +48,13 @@ impl Recorder {
     /// A DSB of `cpu` has completed the TLBIs that it issued: on all CPUs those that are broadcast,
     /// if it `reaches` them.
     pub(crate) fn complete(&mut self, cpu: usize, reaches: bool) {
-        let Some((at, is_broadcast)) = self.cpus[cpu].taking.take() else { return };
+        let Some((at, is_broadcast)) = self.cpus[cpu].taking else { return };
+        if is_broadcast && !reaches {
+            return;
+        }
+        self.cpus[cpu].taking = None;
         self.cpus[cpu].taken = at;
-        if is_broadcast && reaches {
+        if is_broadcast {
             self.invalidated(at);
             return;
         }

@@ -133,13 +133,15 @@ impl Recorder {
     }
 
     /// An ERET is about to be executed at exception level `el`.
-    pub(crate) fn returns(&self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
+    pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
         let name = match el {
             2 => "SPSR_EL2",
             3 => "SPSR_EL3",
             _ => "SPSR_EL1",
         };
-        if own.system(name).is_some_and(|spsr| spsr & 0xf == 0) {
+        let spsr = own.system(name);
+        self.cpus[cpu].is_aarch32 = spsr.is_some_and(|spsr| spsr >> 4 & 1 == 1);
+        if spsr.is_some_and(|spsr| spsr & 0xf == 0) {
             AT_EL0.fetch_or(bit(cpu), Ordering::Relaxed);
         } else {
             self.is_privileged(cpu);

@@ -1,5 +1,7 @@
 //! Where a CPU executes, and so which regime an instruction concerns.
 
+use linmap_trace::{Tlbi, TlbiScope};
+
 use crate::instruction::{Name, Suffix, System};
 use crate::recorder::CurrentCpu;
 use crate::regime::{Regime, hcr};
@@ -12,6 +14,35 @@ pub struct Place {
     /// HCR_EL2; 0 without EL2.
     pub hcr: u64,
     pub has_el2: bool,
+}
+
+/// The lowest exception level at which a TLBI of `scope` is not UNDEFINED (Arm ARM C5.5).
+fn lowest_el(scope: TlbiScope) -> u8 {
+    use TlbiScope as Is;
+    match scope {
+        Is::AllEl1
+        | Is::Asid
+        | Is::Va
+        | Is::VaLast
+        | Is::VaAnyAsid
+        | Is::VaAnyAsidLast
+        | Is::Range
+        | Is::RangeLast
+        | Is::RangeAnyAsid
+        | Is::RangeAnyAsidLast => 1,
+        Is::AllEl3 | Is::VaEl3 | Is::VaEl3Last | Is::RangeEl3 | Is::RangeEl3Last => 3,
+        Is::AllEl2
+        | Is::VaEl2
+        | Is::VaEl2Last
+        | Is::RangeEl2
+        | Is::RangeEl2Last
+        | Is::AllStages
+        | Is::AllStagesVmid
+        | Is::Ipa
+        | Is::IpaLast
+        | Is::IpaRange
+        | Is::IpaRangeLast => 2,
+    }
 }
 
 impl Place {
@@ -54,9 +85,10 @@ impl Place {
         }
     }
 
-    /// Whether a TLBI is trapped here.
-    pub fn traps_tlbi(self, broadcast: bool) -> bool {
-        self.el == 1 && (self.has(hcr::TTLB) || broadcast && self.has(hcr::TTLBIS))
+    /// Whether a TLBI is executed here: it is neither trapped nor UNDEFINED.
+    pub fn executes_tlbi(self, tlbi: Tlbi) -> bool {
+        let is_trapped = self.has(hcr::TTLB) || tlbi.broadcast && self.has(hcr::TTLBIS);
+        self.el >= lowest_el(tlbi.scope) && !(self.el == 1 && is_trapped)
     }
 
     /// Whether a local TLBI is broadcast here.
@@ -72,5 +104,27 @@ impl Place {
     /// Whether an SMC or HVC reaches QEMU's firmware, or EL3.
     pub fn calls_firmware(self, is_smc: bool) -> bool {
         if is_smc { self.el != 1 || !self.has(hcr::TSC) } else { !self.has_el2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tlbi_below_its_exception_level_is_not_executed() {
+        let executes = |el, hcr, name: &str| {
+            let tlbi = Tlbi::named(name.as_bytes()).expect("a TLBI");
+            Place { el, hcr, has_el2: true }.executes_tlbi(tlbi)
+        };
+        for (name, lowest) in
+            [("vmalle1is", 1), ("rvale1", 1), ("alle1is", 2), ("ipas2e1", 2), ("vae2is", 2), ("vae3", 3)]
+        {
+            for el in 0..=3 {
+                assert_eq!(executes(el, 0, name), el >= lowest, "{name} at EL{el}");
+            }
+        }
+        assert!(!executes(1, hcr::TTLB, "vmalle1") && executes(2, hcr::TTLB, "vmalle1"));
+        assert!(!executes(1, hcr::TTLBIS, "vmalle1is") && executes(1, hcr::TTLBIS, "vmalle1"));
     }
 }

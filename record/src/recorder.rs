@@ -352,4 +352,23 @@ impl Recorder {
         std::mem::forget(theirs);
         Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
     }
+
+    /// The same, whose trace has begun, with a page of zeros at 1 GiB.
+    pub(crate) fn begun(cpus: usize) -> Self {
+        use std::sync::atomic::AtomicUsize;
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("linmap-record-{}-{number}", std::process::id());
+        let files = ["memory", "layout"].map(|file| std::env::temp_dir().join(format!("{name}-{file}")));
+        std::fs::write(&files[0], [0; 0x1000]).expect("a file of memory");
+        std::fs::write(&files[1], "40000000 1000 0").expect("a file of its layout");
+        let memory = Memory::map(&files[0], &files[1], |_, _| None).expect("memory");
+        for file in &files {
+            std::fs::remove_file(file).expect("it is there");
+        }
+        let mut recorder = Self::unread(cpus);
+        recorder.started = Some(Started { memory });
+        recorder.frames.set_granule(12);
+        recorder
+    }
 }

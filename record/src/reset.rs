@@ -48,10 +48,12 @@ impl Recorder {
             state.registers = Registers::default();
             state.roots = Default::default();
             state.exceptions = Default::default();
+            state.is_aarch32 = false;
             state.zeroed = None;
             state.has_stores = false;
             state.has_stores_since_dmb = false;
             state.has_tlbis = false;
+            state.has_broadcast_tlbis = false;
             state.broken.clear();
             // Should it execute with its MMU on after all, it was not reset.
             state.is_leaving = true;

@@ -11,13 +11,8 @@ impl Machine {
         if domain == Domain::Nsh && self.cpus.len() > 1 {
             return;
         }
-        if access != Access::Stores && self.config.leniency == Leniency::Kernels {
-            // What it loaded is not known: it may have read what any CPU has offered.
-            self.passed.take_all(cpu);
-        }
         if access != Access::Loads {
             self.passed.known[cpu][cpu] = self.memory.end_epoch(cpu);
-            self.passed.offer(cpu);
         }
     }
 

@@ -25,8 +25,6 @@ fn join(known: &mut Known, more: &Known) {
 pub(crate) struct Passed {
     /// Per CPU: what is ordered before all that it does from now on.
     pub known: Vec<Known>,
-    /// Per CPU: what it has ordered before some store that others may have read.
-    offered: Vec<Known>,
     /// Per word: what was released to it.
     released: FxHashMap<u64, Known>,
     /// Per CPU: the epoch before which a DSB of another CPU has ordered its stores.
@@ -45,7 +43,6 @@ impl Passed {
         let nothing: Known = vec![0; cpus].into();
         Self {
             known: vec![nothing.clone(); cpus],
-            offered: vec![nothing.clone(); cpus],
             released: FxHashMap::default(),
             done: nothing,
             linked: vec![FxHashMap::default(); cpus],
@@ -54,23 +51,10 @@ impl Passed {
         }
     }
 
-    /// What `cpu` has ordered by a DMB so far may be read by others.
-    pub fn offer(&mut self, cpu: usize) {
-        join(&mut self.offered[cpu], &self.known[cpu]);
-    }
-
-    /// `cpu` has read what every other CPU has offered.
-    pub fn take_all(&mut self, cpu: usize) {
-        for other in (0..self.known.len()).filter(|other| *other != cpu) {
-            join(&mut self.known[cpu], &self.offered[other]);
-        }
-    }
-
     /// `cpu` releases what it knows, and its stores before `epoch`, to the word at `pa`.
     pub fn release(&mut self, cpu: usize, epoch: u32, pa: u64) {
         let mut all = self.known[cpu].clone();
         all[cpu] = epoch;
-        join(&mut self.offered[cpu], &all);
         if self.released.len() == MOST {
             self.released.clear();
         }

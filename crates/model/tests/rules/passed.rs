@@ -87,12 +87,29 @@ fn a_table_is_linked_by_the_cpu_that_acquired_what_another_released() {
     {
         linked(Leniency::Strict, events, 1).breaks(Rule::UnknownEntry);
     }
-    // A plain store between the barriers, which the trace does not have.
-    let barriers = [dmb(0, Domain::Ish, STORES), dmb(1, Domain::Ish, Access::Loads)];
-    linked(Leniency::Kernels, &barriers, 1).legal();
-    linked(Leniency::Strict, &barriers, 1).breaks(Rule::UnknownEntry);
-    for events in [[barriers[1], barriers[0]], [barriers[0], dmb(1, Domain::Ish, STORES)]] {
-        linked(Leniency::Kernels, &events, 1).breaks(Rule::UnknownEntry);
+}
+
+#[test]
+fn a_barrier_takes_nothing_over_from_a_cpu_that_it_did_not_read_of() {
+    let release = Event::Release { cpu: 0, pa: LOCK };
+    for offered in [dmb(0, Domain::Ish, STORES), dmb(0, Domain::Sy, Access::All), release] {
+        for barrier in [
+            dmb(1, Domain::Ish, Access::Loads),
+            dmb(1, Domain::Ish, Access::All),
+            dsb(1, Access::Loads),
+            dsb(1, Access::All),
+        ] {
+            linked(Leniency::Kernels, &[offered, barrier], 1).breaks(Rule::UnknownEntry);
+            // The invalidation is of the CPU that stored: the other's barrier is an unrelated one.
+            let mut scene = walked(Leniency::Kernels);
+            scene.store(L3, 0).event(offered).event(barrier).tlbi(ALL, 0).dsb(Access::All).isb(0);
+            scene.store(L3, PAGE | 0x5000).breaks(Rule::OutputAddress);
+            // A lock that the other took over is related.
+            let taken = Event::Acquire { cpu: 1, pa: LOCK };
+            let mut scene = walked(Leniency::Kernels);
+            scene.store(L3, 0).event(release).event(taken).event(dsb(1, Access::All));
+            scene.tlbi(ALL, 0).dsb(Access::All).isb(0).store(L3, PAGE | 0x5000).legal();
+        }
     }
 }
 
