@@ -112,6 +112,8 @@ pub struct Cpu {
     pub has_tlbis: bool,
     /// Some of them are broadcast.
     pub has_broadcast_tlbis: bool,
+    /// Some of them are without nXS.
+    pub has_full_tlbis: bool,
     /// When it issued the last TLBI that may take tables from walk caches, and whether it was
     /// broadcast, by the number of events; until a DSB completes it.
     pub taking: Option<(u64, bool)>,

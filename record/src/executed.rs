@@ -29,13 +29,13 @@ impl Recorder {
         }
         self.actor = cpu;
         match instruction {
-            Instruction::Dsb(Domain::Nsh, access) => {
-                let upgrades = Place::of(own).upgrades_barriers();
-                self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
-            }
-            Instruction::Dsb(domain, access) => {
-                self.dsb(cpu, pc, domain, access);
-                self.rely_on_own(cpu, pc, own);
+            Instruction::Dsb(domain, access) => self.execute_dsb(cpu, pc, domain, access, own),
+            Instruction::DsbNxs(domain) => {
+                // It completes TLBIs with nXS alone (Arm ARM B2.3, DSB). Stores of tables are to
+                // memory with XS clear.
+                let completes = !self.cpus[cpu].has_full_tlbis;
+                let access = if completes { Access::All } else { Access::Stores };
+                self.execute_dsb(cpu, pc, domain, access, own);
             }
             Instruction::Isb => {
                 if !self.synchronize(cpu, pc) {
@@ -50,11 +50,13 @@ impl Recorder {
                 self.returns(cpu, el, own);
                 let _ = self.synchronize(cpu, pc);
             }
-            Instruction::Tlbi(tlbi, rt) => {
+            Instruction::Tlbi(tlbi, rt) | Instruction::TlbiNxs(tlbi, rt) => {
                 let place = Place::of(own);
                 if place.executes_tlbi(tlbi) {
                     let broadcast = tlbi.broadcast || place.broadcasts();
                     self.tlbi(cpu, pc, Tlbi { broadcast, ..tlbi }, own.x(rt), place);
+                    let is_full = matches!(instruction, Instruction::Tlbi(..));
+                    self.cpus[cpu].has_full_tlbis |= is_full && self.cpus[cpu].has_tlbis;
                 }
             }
             Instruction::Write(system, rt) => self.write(cpu, pc, system, own.x(rt), own),
@@ -119,6 +121,16 @@ impl Recorder {
         true
     }
 
+    fn execute_dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access, own: &dyn CurrentCpu) {
+        if domain == Domain::Nsh {
+            let upgrades = Place::of(own).upgrades_barriers();
+            self.dsb(cpu, pc, if upgrades { Domain::Ish } else { Domain::Nsh }, access);
+        } else {
+            self.dsb(cpu, pc, domain, access);
+            self.rely_on_own(cpu, pc, own);
+        }
+    }
+
     fn dsb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
         self.settle_unseen(None);
         // One CPU is all that NSH has to reach.
@@ -146,6 +158,7 @@ impl Recorder {
             // NSH completes what is for this CPU alone (Arm ARM D8.17, RPSMWS).
             state.has_broadcast_tlbis &= !orders;
             state.has_tlbis = state.has_broadcast_tlbis;
+            state.has_full_tlbis &= state.has_tlbis;
         }
         self.compare_touched();
         self.put(Event::Dsb { cpu, domain, access }, Some(pc));
@@ -336,7 +349,7 @@ impl Recorder {
         }
         self.compare_all();
         let mut summary = format!(
-            "recorded: {} events, at most {} tables at a time, {} stores missed",
+            "recorded: {} events, at most {} frames followed, {} stores missed",
             self.events, self.frames.most, self.differences
         );
         if self.device_words > 0 {
@@ -403,6 +416,23 @@ mod tests {
             assert!(is_recorded(&mut recorder, PC, word, &AT_EL1), "{word:#x}");
         }
         assert!(!is_recorded(&mut recorder, PC, DSB_ISH, &AT_EL1), "nothing is left to complete");
+    }
+
+    #[test]
+    fn a_dsb_with_nxs_completes_tlbis_with_nxs_alone() {
+        const DSB_ISH_NXS: u32 = 0xd503_3a3f;
+        const TLBI_VMALLE1IS_NXS: u32 = 0xd508_931f;
+        let is_complete = |words: &[u32]| {
+            let mut recorder = Recorder::begun(1);
+            for word in words {
+                let _ = is_recorded(&mut recorder, PC, *word, &AT_EL1);
+            }
+            !recorder.cpus[0].has_tlbis
+        };
+        assert!(is_complete(&[TLBI_VMALLE1IS_NXS, DSB_ISH_NXS]));
+        assert!(is_complete(&[TLBI_VMALLE1IS_NXS, DSB_ISH]));
+        assert!(is_complete(&[TLBI_VMALLE1IS, DSB_ISH, TLBI_VMALLE1IS_NXS, DSB_ISH_NXS]));
+        assert!(!is_complete(&[TLBI_VMALLE1IS, DSB_ISH_NXS]));
     }
 
     #[test]

@@ -6,9 +6,13 @@ use linmap_trace::{Access, Domain, Tlbi, TlbiScope};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Instruction {
     Dsb(Domain, Access),
+    /// DSB with nXS, of loads and stores.
+    DsbNxs(Domain),
     Isb,
     Eret,
     Tlbi(Tlbi, u8),
+    /// A TLBI with nXS.
+    TlbiNxs(Tlbi, u8),
     /// MSR of a register of translation, or of vectors.
     Write(System, u8),
     /// A call of firmware or a hypervisor: SMC or HVC.
@@ -98,11 +102,12 @@ impl Instruction {
         match (op0, op1, crn, op2) {
             (0, 3, 3, 4) => barrier(crm).map(|(domain, access)| Self::Dsb(domain, access)),
             (0, 3, 3, 5) => barrier(crm).map(|(domain, access)| Self::Dmb(domain, access)),
-            // DSB with nXS: the domain in CRm<3:2>.
-            (0, 3, 3, 1) => barrier(crm | 0b11).map(|(domain, access)| Self::Dsb(domain, access)),
+            // The domain in CRm<3:2>.
+            (0, 3, 3, 1) => barrier(crm | 0b11).map(|(domain, _)| Self::DsbNxs(domain)),
             (0, 3, 3, 6) => Some(Self::Isb),
             (1, 3, 7, 1 | 4) if crm == 4 => Some(Self::Zero(rt)),
-            (1, _, 8 | 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
+            (1, _, 8, _) => tlbi(op1, crm, op2).map(|tlbi| Self::Tlbi(tlbi, rt)),
+            (1, _, 9, _) => tlbi(op1, crm, op2).map(|tlbi| Self::TlbiNxs(tlbi, rt)),
             (3, _, _, _) => {
                 let suffix = match op1 {
                     0 => Suffix::El1,
@@ -287,6 +292,10 @@ mod tests {
             (0xd503_379f, Some(Instruction::Dsb(Domain::Nsh, Access::All))),
             (0xd503_3f9f, Some(Instruction::Dsb(Domain::Sy, Access::All))),
             (0xd503_399f, None),
+            // DSB ISHnXS, DSB NSHnXS.
+            (0xd503_3a3f, Some(Instruction::DsbNxs(Domain::Ish))),
+            (0xd503_363f, Some(Instruction::DsbNxs(Domain::Nsh))),
+            (0xd508_931f, Some(Instruction::TlbiNxs(Tlbi::named(b"vmalle1is").unwrap(), 31))),
             (0xd503_3fdf, Some(Instruction::Isb)),
             (0xd69f_03e0, Some(Instruction::Eret)),
             (0xd508_831f, tlbi("vmalle1is", 31)),

@@ -54,6 +54,7 @@ impl Recorder {
             state.has_stores_since_dmb = false;
             state.has_tlbis = false;
             state.has_broadcast_tlbis = false;
+            state.has_full_tlbis = false;
             state.broken.clear();
             // Should it execute with its MMU on after all, it was not reset.
             state.is_leaving = true;

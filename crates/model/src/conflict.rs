@@ -50,7 +50,7 @@ pub(crate) fn conflict(
         return None;
     }
     let at = old.start().max(new.start());
-    if old.output(at) != new.output(at) {
+    if old.output(at) != new.output(at) || old.leaf.pa_space != new.leaf.pa_space {
         return Some(Rule::OutputAddress);
     }
     if memory(old.leaf.memory) != memory(new.leaf.memory) {

@@ -18,6 +18,8 @@ pub(crate) enum Entry {
 pub(crate) struct Leaf {
     /// First output address.
     pub pa: u64,
+    /// The physical address space of the output address: NS, at EL3 NSE as well.
+    pub pa_space: u8,
     /// log2 of the bytes translated.
     pub shift: u32,
     /// The field that selects the memory type: AttrIndx, or MemAttr at stage 2.
@@ -102,6 +104,11 @@ fn leaf(shape: Shape, space: Space, level: i8, value: u64) -> Leaf {
     };
     Leaf {
         pa: address(shape, value) & (u64::MAX << shift),
+        pa_space: match space {
+            Space::Stage2 => 0,
+            Space::El3 => (value >> 5 & 1 | value >> 10 & 2) as u8,
+            _ => (value >> 5 & 1) as u8,
+        },
         shift,
         memory: memory as u8,
         share: if shape.has_ds { 0 } else { (value >> 8 & 3) as u8 },

@@ -51,6 +51,7 @@ impl Machine {
     fn unevenness(&self, space: Space, one: &Leaf, other: &Leaf, apart: u64) -> Option<Unevenness> {
         let memory = |leaf: &Leaf| self.memory_type(space, leaf.memory);
         if other.pa != one.pa.wrapping_add(apart)
+            || one.pa_space != other.pa_space
             || memory(one) != memory(other)
             || one.share != other.share
             || one.global != other.global

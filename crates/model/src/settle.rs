@@ -238,7 +238,8 @@ impl Machine {
                 && found.global == leaf.global
                 && (now_stored.accessed || !stored.accessed)
                 && self.memory_type(space, found.memory) == self.memory_type(space, leaf.memory)
-                && found.share == leaf.share;
+                && found.share == leaf.share
+                && found.pa_space == leaf.pa_space;
             if !same {
                 return violation(Rule::StaleTranslation);
             }

@@ -105,6 +105,21 @@ fn a_new_output_address_needs_break_before_make() {
 }
 
 #[test]
+fn another_physical_address_space_is_another_output_address() {
+    const NON_SECURE: u64 = 1 << 5;
+    for bbm in 0..=3 {
+        let mut scene = Scene::new(bbm, 1);
+        scene.store(L3, PAGE).ordered().store(L3, PAGE | NON_SECURE).breaks(Rule::OutputAddress);
+        let mut scene = Scene::new(bbm, 1);
+        scene.store(L3, PAGE).ordered().store(L3, 0).invalidated(BY_VA_LAST, va(VA));
+        scene.store(L3, PAGE | NON_SECURE).ordered().settled().legal();
+    }
+    let mut scene = Scene::new(3, 1);
+    scene.store(L3, PAGE | CONTIGUOUS).store(L3 + 8, PAGE | CONTIGUOUS | NON_SECURE | 0x1000);
+    scene.breaks(Rule::MixedRun);
+}
+
+#[test]
 fn memory_type_and_shareability_need_break_before_make() {
     let mut scene = Scene::new(3, 1);
     scene.store(L3, PAGE).ordered().store(L3, PAGE | DEVICE).breaks(Rule::MemoryType);

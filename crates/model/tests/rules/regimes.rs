@@ -229,6 +229,18 @@ fn el2_and_el3_have_a_tcr_and_a_mair() {
     }
 }
 
+#[test]
+fn at_el3_a_second_bit_names_the_physical_address_space() {
+    let changed = |base| {
+        let mut scene = other(0, base, PAGE);
+        scene.store(L3, PAGE | NON_GLOBAL);
+        scene
+    };
+    changed(Register::Ttbr0El3).breaks(Rule::OutputAddress);
+    // In EL2's regime without EL0 it has no meaning.
+    changed(Register::Ttbr0El2).legal();
+}
+
 /// `Scene::new` with a page at `VA`; then CPU 0 turns its MMU off.
 fn off(cpus: usize) -> Scene {
     let mut scene = Scene::new(0, cpus);
