@@ -240,6 +240,23 @@ fn a_long_trace_is_shown_by_few_events_with_their_lines() {
 }
 
 #[test]
+fn zeros_that_nothing_orders_are_shown_with_what_they_hide() {
+    // A table is cleared and linked. What was there before leads out of memory.
+    let mut trace = String::from("machine cpus=2 bbm=0 granule=4K va=48 pa=48\nram 0x40000000 0x40000000\n");
+    for table in ["0x40000000", "0x40001000"] {
+        trace += &format!("1 fill {table} count=512 first=0 step=0\n");
+    }
+    trace += "1 store 0x40000000 0x40001003\n1 dsb ish\n0 msr ttbr1_el1 0x40000000\n0 isb\n";
+    trace += "1 fill 0x40002000 count=512 first=0xffffffff0703 step=0\n1 dsb ish\n";
+    trace += "0 fill 0x40002000 count=512 first=0 step=0\n0 store 0x40001000 0x40002003\n";
+    let shown = stdout(&piped(trace.as_bytes(), &[]));
+    assert!(shown.contains("unordered"), "{shown}");
+    for word in ["1 store 0x40002000 0xffffffff0703", "0 fill 0x40002000", ">", "0 store 0x40001000"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
 fn each_mistake_is_counted_once_at_its_place() {
     let trace = long(3_000, &[7, 600, 601, 2_000]);
     let output = piped(trace.as_bytes(), &["--all", "-q"]);

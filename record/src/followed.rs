@@ -85,9 +85,10 @@ pub struct Frame {
     /// The tables in it: one, but for small roots.
     pub tables: Vec<Table>,
     pub standing: Standing,
-    /// When something led to it last, by the number of events.
+    /// When nothing led to it last, by the number of events.
     unlinked: u64,
-    /// Entries that were stored to while nothing led here: what they lead to is not followed.
+    /// Entries whose tables have no reference from here: they were stored to while nothing led
+    /// here, or walk caches don't lead here any more.
     pub skipped: BTreeSet<usize>,
 }
 
@@ -194,22 +195,15 @@ impl Frames {
 
     /// Takes a reference to the table at `pa` away.
     pub fn unrefer(&mut self, pa: u64) {
-        self.unrefer_since(pa, self.now);
-    }
-
-    /// Takes a reference away that was none any more when the trace had `since` events.
-    pub fn unrefer_since(&mut self, pa: u64, since: u64) {
-        let frame = self.of(pa);
+        let (frame, now) = (self.of(pa), self.now);
         let first = ((pa - frame) / 8) as usize;
         let Some(at) = self.get_mut(frame) else { return };
-        at.unlinked = at.unlinked.max(since);
         if let Some(table) = at.tables.iter_mut().find(|table| table.first == first) {
             table.references = table.references.saturating_sub(1);
             if at.tables.iter().all(|table| table.references == 0) && at.standing == Standing::Linked {
                 at.standing = Standing::Unlinked;
-                let since = at.unlinked;
-                let later = self.unlinked.partition_point(|(_, at)| *at <= since);
-                self.unlinked.insert(later, (frame, since));
+                at.unlinked = now;
+                self.unlinked.push((frame, now));
             }
         }
     }
@@ -224,19 +218,22 @@ impl Frames {
     }
 
     /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
-    /// Returns the frames that it takes from walk caches, each with when it was unlinked.
-    pub fn invalidated(&mut self, by: u64) -> Vec<(u64, u64)> {
+    /// Returns the frames to which walk caches don't lead any more.
+    #[must_use]
+    pub fn invalidated(&mut self, by: u64) -> Vec<u64> {
         /// Stores that are recorded still.
         const GRACE: u8 = 8;
+        let mut invalidated = Vec::new();
         let reached = self.unlinked.partition_point(|(_, since)| *since < by);
-        let mut reached: Vec<_> = self.unlinked.drain(..reached).collect();
-        reached.retain(|&(frame, since)| {
+        for (frame, since) in self.unlinked.drain(..reached) {
             // Something may have led to it again since.
             let is_same = |at: &&mut Frame| at.standing == Standing::Unlinked && at.unlinked == since;
-            let at = self.frames.get_mut(&frame).filter(is_same);
-            at.map(|at| at.standing = Standing::Grace(GRACE)).is_some()
-        });
-        reached
+            if let Some(at) = self.frames.get_mut(&frame).filter(is_same) {
+                at.standing = Standing::Grace(GRACE);
+                invalidated.push(frame);
+            }
+        }
+        invalidated
     }
 
     /// A store to `frame` was recorded. Says whether the frame has to be given up.
@@ -285,7 +282,7 @@ mod tests {
         frames.now = 10;
         frames.unrefer(FRAME);
         let mut standing = |by| {
-            frames.invalidated(by);
+            let _ = frames.invalidated(by);
             frames.get_mut(FRAME).map(|at| at.standing)
         };
         assert_eq!(standing(10), Some(Standing::Unlinked));

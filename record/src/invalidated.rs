@@ -1,4 +1,4 @@
-//! Which TLBIs take tables that nothing leads to from all walk caches.
+//! Which TLBIs take tables that nothing leads to from all walk caches, and what follows.
 
 use linmap_trace::{Tlbi, TlbiScope};
 
@@ -55,27 +55,37 @@ impl Recorder {
         self.cpus[cpu].taking = None;
         self.cpus[cpu].taken = at;
         if is_broadcast {
-            self.invalidated(at);
+            self.leave_unlinked(at);
             return;
         }
         // Each CPU may do it for itself.
         let walking = self.cpus.iter().filter(|state| state.has_walked());
         if let Some(by) = walking.map(|state| state.taken).min() {
-            self.invalidated(by);
+            self.leave_unlinked(by);
         }
     }
 
-    /// No walk cache leads to what was unlinked when the trace had fewer events than `by`. So no
-    /// walk goes on from there, either.
-    pub(crate) fn invalidated(&mut self, by: u64) {
-        loop {
-            let reached = self.frames.invalidated(by);
-            if reached.is_empty() {
-                break;
+    /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
+    /// The tables below it are unlinked in turn. Those need another invalidation, since something
+    /// else may have led to them until now.
+    pub(crate) fn leave_unlinked(&mut self, by: u64) {
+        for frame in self.frames.invalidated(by) {
+            self.leave_below(frame);
+        }
+    }
+
+    /// No walk goes on from `frame` any more: what it leads to has one reference less.
+    pub(crate) fn leave_below(&mut self, frame: u64) {
+        let Some(state) = self.frames.get_mut(frame) else { return };
+        let tables = std::mem::take(&mut state.tables);
+        for table in &tables {
+            let left = self.leave(frame, table);
+            if let Some(state) = self.frames.get_mut(frame) {
+                state.skipped.extend(left);
             }
-            for (frame, since) in reached {
-                self.leave_below(frame, since);
-            }
+        }
+        if let Some(state) = self.frames.get_mut(frame) {
+            state.tables = tables;
         }
     }
 }
@@ -126,42 +136,6 @@ mod tests {
         assert!(!is_followed(&mut recorder), "each has done it");
     }
 
-    const BELOW: u64 = 0x4000_1000;
-
-    /// The same, and it leads to another.
-    fn unlinked_above() -> Recorder {
-        let mut recorder = unlinked();
-        let shape = Shape::of(16, false).expect("it is walked");
-        recorder.frames.refer(FRAME, 2, 512, shape);
-        recorder.frames.get_mut(FRAME).expect("it is followed").recorded[1] = Some(BELOW | 0b11);
-        recorder.frames.refer(BELOW, 3, 512, shape);
-        recorder.frames.unrefer(FRAME);
-        recorder
-    }
-
-    fn standing(recorder: &mut Recorder, frame: u64) -> Option<Standing> {
-        recorder.frames.get_mut(frame).map(|at| at.standing)
-    }
-
-    #[test]
-    fn what_a_table_leads_to_is_left_with_it() {
-        let mut recorder = unlinked_above();
-        assert_eq!(standing(&mut recorder, BELOW), Some(Standing::Linked));
-        issue(&mut recorder, 0, TlbiScope::AllEl1, true);
-        recorder.complete(0, true);
-        assert!(matches!(standing(&mut recorder, BELOW), Some(Standing::Grace(_))));
-
-        // Something else led to it until behind the TLBI.
-        let mut recorder = unlinked_above();
-        let shape = Shape::of(16, false).expect("it is walked");
-        recorder.frames.refer(BELOW, 3, 512, shape);
-        issue(&mut recorder, 0, TlbiScope::AllEl1, true);
-        recorder.frames.unrefer(BELOW);
-        recorder.complete(0, true);
-        assert!(matches!(standing(&mut recorder, FRAME), Some(Standing::Grace(_))));
-        assert_eq!(standing(&mut recorder, BELOW), Some(Standing::Unlinked));
-    }
-
     #[test]
     fn a_tlbi_of_leaves_or_from_before_takes_no_table() {
         let mut recorder = unlinked();
@@ -181,6 +155,30 @@ mod tests {
         recorder.frames.unrefer(FRAME);
         recorder.complete(0, true);
         assert!(is_followed(&mut recorder), "it was unlinked behind the TLBI");
+    }
+
+    #[test]
+    fn tables_below_one_that_was_left_are_followed_up_to_the_next_tlbi() {
+        let mut recorder = unlinked();
+        let (below, shape) = (FRAME + 0x1000, Shape::of(16, false).expect("it is walked"));
+        recorder.frames.refer(FRAME, 2, 512, shape);
+        recorder.set_recorded(FRAME, FRAME + 8, below | 3);
+        recorder.frames.refer(below, 3, 512, shape);
+        recorder.frames.unrefer(FRAME);
+        let mut standing = |is_invalidated| {
+            if is_invalidated {
+                issue(&mut recorder, 0, TlbiScope::AllEl1, true);
+                recorder.complete(0, true);
+            }
+            recorder.frames.get_mut(below).map(|at| at.standing)
+        };
+        assert_eq!(standing(false), Some(Standing::Linked));
+        assert_eq!(standing(true), Some(Standing::Unlinked));
+        assert!(matches!(standing(true), Some(Standing::Grace(_))));
+        // The word that led to it does not count twice.
+        recorder.frames.refer(below, 3, 512, shape);
+        recorder.give_up(FRAME);
+        assert_eq!(recorder.frames.get_mut(below).map(|at| at.standing), Some(Standing::Linked));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Recorder {
             self.leave_empty_trees(frame);
             // It begins a new life, whose tables are linked below.
             if self.frames.get_mut(frame).is_some_and(|at| at.standing == Standing::Unlinked) {
-                self.leave_below(frame, self.frames.now);
+                self.leave_below(frame);
             }
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;

@@ -191,10 +191,9 @@ impl Recorder {
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
-        let now = self.frames.now;
         let Some(state) = self.frames.get_mut(frame) else { return };
         for table in std::mem::take(&mut state.tables) {
-            self.leave(frame, &table, now);
+            self.leave(frame, &table);
         }
         self.frames.give_up(frame);
     }
@@ -203,39 +202,35 @@ impl Recorder {
     pub(crate) fn give_up_table(&mut self, pa: u64) {
         let frame = self.frames.of(pa);
         let Some(table) = self.frames.remove(pa) else { return };
-        self.leave(frame, &table, self.frames.now);
+        self.leave(frame, &table);
         if self.frames.get_mut(frame).is_some_and(|state| state.tables.is_empty()) {
             self.frames.give_up(frame);
         }
     }
 
-    /// No walk goes on from `frame` since the trace had `since` events. It is still followed.
-    pub(crate) fn leave_below(&mut self, frame: u64, since: u64) {
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let tables = std::mem::take(&mut state.tables);
-        let left: Vec<_> = tables.iter().flat_map(|table| self.leave(frame, table, since)).collect();
-        if let Some(state) = self.frames.get_mut(frame) {
-            state.tables = tables;
-            state.skipped.extend(left);
+    /// Ends that anything is followed.
+    pub(crate) fn give_up_all(&mut self) {
+        for frame in self.frames.followed() {
+            self.give_up(frame);
         }
+        self.trees.clear();
     }
 
-    /// What a table of `frame` leads to has one reference less, as of `since`. Returns the words
-    /// that lead to it.
-    fn leave(&mut self, frame: u64, table: &Table, since: u64) -> Vec<usize> {
+    /// What a table of `frame` leads to has one reference less. Returns the words that led there.
+    pub(crate) fn leave(&mut self, frame: u64, table: &Table) -> Vec<usize> {
         let Some(state) = self.frames.get_mut(frame) else { return Vec::new() };
         let linked = table.words().filter(|at| !state.skipped.contains(at));
-        let words: Vec<(usize, u64)> = linked.filter_map(|at| Some((at, state.recorded[at]?))).collect();
-        let mut left = Vec::new();
-        for level in levels_of(table.levels) {
-            for &(at, value) in &words {
-                if let Some(below) = table.shape.table(level, value) {
-                    self.frames.unrefer_since(below, since);
-                    left.push(at);
-                }
-            }
+        let leads = |at| {
+            let value = state.recorded[at]?;
+            let below = levels_of(table.levels).filter_map(|level| table.shape.table(level, value));
+            let below: Vec<u64> = below.collect();
+            (!below.is_empty()).then_some((at, below))
+        };
+        let led: Vec<_> = linked.filter_map(leads).collect();
+        for below in led.iter().flat_map(|(_, below)| below) {
+            self.frames.unrefer(*below);
         }
-        left
+        led.into_iter().map(|(at, _)| at).collect()
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {

@@ -268,19 +268,6 @@ fn a_table_is_filled_and_ordered_before_it_is_linked() {
 }
 
 #[test]
-fn a_table_is_cleared_and_ordered_before_it_is_linked_whatever_it_held() {
-    // NSTable, an address outside memory, and what the frame may have held as something else.
-    for before in [1 << 63 | L3 | TABLE, 1 << 45 | TABLE, 0xd503_201f_17ff_ffdf] {
-        let mut scene = Scene::new(3, 1);
-        scene.zero(SPARE).store(SPARE + 0x70, before).ordered().store(SPARE + 0x70, 0);
-        scene.store(L1 + 8, SPARE | TABLE).breaks(Rule::UnknownEntry);
-        let mut scene = Scene::new(3, 1);
-        scene.zero(SPARE).store(SPARE + 0x70, before).ordered().store(SPARE + 0x70, 0);
-        scene.dsb(Access::Stores).store(L1 + 8, SPARE | TABLE).ordered().settled().legal();
-    }
-}
-
-#[test]
 fn a_pointer_to_another_table_needs_break_before_make() {
     let mut scene = Scene::new(3, 1);
     scene.pages(L3, 0).pages(OTHER, 0).ordered().store(L2, OTHER | TABLE).breaks(Rule::NextTable);
