@@ -70,22 +70,17 @@ impl Recorder {
     /// else may have led to them until now.
     pub(crate) fn leave_unlinked(&mut self, by: u64) {
         for frame in self.frames.invalidated(by) {
-            self.leave_below(frame);
-        }
-    }
-
-    /// No walk goes on from `frame` any more: what it leads to has one reference less.
-    pub(crate) fn leave_below(&mut self, frame: u64) {
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let tables = std::mem::take(&mut state.tables);
-        for table in &tables {
-            let left = self.leave(frame, table);
-            if let Some(state) = self.frames.get_mut(frame) {
-                state.skipped.extend(left);
+            let Some(state) = self.frames.get_mut(frame) else { continue };
+            let tables = std::mem::take(&mut state.tables);
+            for table in &tables {
+                let left = self.leave(frame, table);
+                if let Some(state) = self.frames.get_mut(frame) {
+                    state.skipped.extend(left);
+                }
             }
-        }
-        if let Some(state) = self.frames.get_mut(frame) {
-            state.tables = tables;
+            if let Some(state) = self.frames.get_mut(frame) {
+                state.tables = tables;
+            }
         }
     }
 }

@@ -25,9 +25,9 @@ impl Recorder {
                 continue;
             }
             self.leave_empty_trees(frame);
-            // It begins a new life, whose tables are linked below.
-            if self.frames.get_mut(frame).is_some_and(|at| at.standing == Standing::Unlinked) {
-                self.leave_below(frame);
+            // Linked again before it was given up: what it leads to is referred to anew.
+            if self.frames.get_mut(frame).is_some_and(|state| state.standing != Standing::Linked) {
+                self.leave_all(frame);
             }
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;
@@ -171,38 +171,59 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::File;
     use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::memory::Memory;
-    use crate::recorder::Started;
 
-    const FRAME: u64 = 0x4000_0000;
-    const BELOW: u64 = 0x4000_1000;
+    const ROOT: u64 = 0x4000_0000;
+    const TABLE: u64 = ROOT + 0x1000;
+    const BELOW: u64 = ROOT + 0x2000;
+
+    /// A guest whose root is followed.
+    struct Guest {
+        recorder: Recorder,
+        memory: File,
+        _trace: UnixStream,
+    }
+
+    impl Guest {
+        fn new() -> Self {
+            let (to, trace) = UnixStream::pair().expect("sockets");
+            let (mut recorder, memory) = Recorder::with_memory(to, 1, ROOT, 0x3000);
+            recorder.link(ROOT, 0, 512, Shape::of(16, false).expect("it is walked"));
+            Self { recorder, memory, _trace: trace }
+        }
+
+        fn store(&mut self, pa: u64, value: u64) {
+            self.memory.write_all_at(&value.to_le_bytes(), pa - ROOT).expect("memory");
+            self.recorder.store(0, 0x100, pa, 8, false);
+        }
+
+        fn standing(&mut self, frame: u64) -> Option<Standing> {
+            self.recorder.frames.get_mut(frame).map(|state| state.standing)
+        }
+    }
 
     #[test]
-    fn a_table_that_is_linked_again_leads_on_once() {
-        let folder = std::env::temp_dir().join(format!("linmap-linked-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let files = ["memory", "layout"].map(|name| folder.join(name));
-        fs::write(&files[0], [0; 0x2000]).unwrap();
-        fs::write(&files[1], "40000000 2000 0").unwrap();
-        let memory = fs::File::options().write(true).open(&files[0]).unwrap();
-        memory.write_all_at(&(BELOW | 0b11).to_le_bytes(), 8).unwrap();
-        let mut recorder = Recorder::unread(1);
-        let mapped = Memory::map(&files[0], &files[1], |_, _| None).unwrap();
-        fs::remove_dir_all(&folder).unwrap();
-        recorder.started = Some(Started { memory: mapped });
-        recorder.frames.set_granule(12);
-        let shape = Shape::of(16, false).unwrap();
-        recorder.link(FRAME, 2, 512, shape);
-        recorder.frames.unrefer(FRAME);
-        recorder.link(FRAME, 2, 512, shape);
-        let mut standing = || recorder.frames.get_mut(BELOW).map(|at| at.standing);
-        assert_eq!(standing(), Some(Standing::Linked));
-        memory.write_all_at(&[0; 8], 8).unwrap();
-        recorder.store(0, 0, FRAME + 8, 8, false);
-        assert_eq!(recorder.frames.get_mut(BELOW).map(|at| at.standing), Some(Standing::Unlinked));
+    fn a_table_that_is_linked_again_refers_once_to_what_it_leads_to() {
+        let mut guest = Guest::new();
+        guest.store(ROOT, TABLE | 3);
+        guest.store(TABLE, BELOW | 3);
+        guest.store(ROOT, 0);
+        assert_eq!(guest.standing(TABLE), Some(Standing::Unlinked));
+        guest.store(ROOT, TABLE | 3);
+        assert_eq!(guest.standing(BELOW), Some(Standing::Linked));
+        guest.store(TABLE, 0);
+        assert_eq!(guest.standing(BELOW), Some(Standing::Unlinked));
+    }
+
+    #[test]
+    fn a_root_that_leads_to_itself_stays_followed_when_it_no_longer_does() {
+        let mut guest = Guest::new();
+        guest.store(ROOT + 0xff8, ROOT | 3);
+        guest.store(ROOT + 0xff8, 0);
+        assert_eq!(guest.standing(ROOT), Some(Standing::Linked));
     }
 }
