@@ -1,4 +1,4 @@
-//! Why a command failed: one line, with a hint.
+//! Why a command failed: one line, with a hint if there is something to do.
 
 use std::error::Error;
 use std::fmt;
@@ -31,12 +31,6 @@ impl Failure {
     pub fn explained_by(self, notes: &[String]) -> Self {
         let all: Vec<_> = notes.iter().cloned().chain(self.hint).collect();
         Self { what: self.what, hint: (!all.is_empty()).then(|| all.join("; ")) }
-    }
-
-    /// The failure with this hint, if it has none.
-    #[must_use]
-    pub fn or_hint(self, hint: impl fmt::Display) -> Self {
-        Self { hint: self.hint.or_else(|| Some(hint.to_string())), ..self }
     }
 
     /// Prints the failure to standard error.

@@ -89,23 +89,13 @@ enum Command {
     Man(complete::ManArgs),
 }
 
-impl Command {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Check(_) => "check",
-            Self::Record(_) => "record",
-            Self::Dump(_) => "dump",
-            Self::Plan(_) => "plan",
-            Self::Kexec(_) => "kexec plan",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if record::lacks_dashes(&error, std::env::args_os()) => {
+            record::without_dashes().print();
+            return ExitCode::from(2);
+        }
         // Also help and the version, which a full disk may refuse.
         Err(error) => {
             let is_printed = error.print().is_ok();
@@ -113,7 +103,6 @@ fn main() -> ExitCode {
         }
     };
     let mut output = Output::new(cli.saying.verbosity());
-    let name = cli.command.name();
     let result = run(cli.command, &mut output).and_then(|outcome| output.flush().map(|()| outcome));
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -121,7 +110,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // What was printed before the failure stands before it.
             drop(output);
-            failure.or_hint(format_args!("linmap {name} --help says what it takes")).print();
+            failure.print();
             ExitCode::from(2)
         }
     }

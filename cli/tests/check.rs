@@ -240,13 +240,30 @@ fn a_long_trace_is_shown_by_few_events_with_their_lines() {
 }
 
 #[test]
+fn zeros_that_nothing_orders_are_shown_with_what_they_hide() {
+    // A table is cleared and linked. What was there before leads out of memory.
+    let mut trace = String::from("machine cpus=2 bbm=0 granule=4K va=48 pa=48\nram 0x40000000 0x40000000\n");
+    for table in ["0x40000000", "0x40001000"] {
+        trace += &format!("1 fill {table} count=512 first=0 step=0\n");
+    }
+    trace += "1 store 0x40000000 0x40001003\n1 dsb ish\n0 msr ttbr1_el1 0x40000000\n0 isb\n";
+    trace += "1 fill 0x40002000 count=512 first=0xffffffff0703 step=0\n1 dsb ish\n";
+    trace += "0 fill 0x40002000 count=512 first=0 step=0\n0 store 0x40001000 0x40002003\n";
+    let shown = stdout(&piped(trace.as_bytes(), &[]));
+    assert!(shown.contains("unordered"), "{shown}");
+    for word in ["1 store 0x40002000 0xffffffff0703", "0 fill 0x40002000", ">", "0 store 0x40001000"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
 fn each_mistake_is_counted_once_at_its_place() {
     let trace = long(3_000, &[7, 600, 601, 2_000]);
     let output = piped(trace.as_bytes(), &["--all", "-q"]);
     assert_eq!(output.status.code(), Some(1));
     let output = stdout(&output);
     assert!(output.starts_with("standard input: illegal: 4 mistakes"), "{output}");
-    assert!(output.ends_with("     4  stale-translation  0xffff800080001040\n"), "{output}");
+    assert!(output.ends_with("         4  stale-translation  0xffff800080001040\n"), "{output}");
 }
 
 #[test]
@@ -276,6 +293,80 @@ fn violations_of_one_kind_at_one_place_are_one_group() {
     assert_eq!(group["first_event"], json["violations"][0]["event"]);
     assert_eq!(json["summary"]["tlbis"][0]["count"], 2996);
     assert_eq!(json["violations"][0]["function"], "0xffff800080001040");
+}
+
+/// Tables of 2 MiB of pages each. Every page of the first half is mapped elsewhere without
+/// break-before-make, then every page of the second half is made read-only without a TLBI.
+fn tens_of_thousands_of_mistakes(tables: u64) -> String {
+    let first = 0x4001_0000;
+    let mut trace = "machine cpus=2 bbm=0 granule=4K va=39 pa=48\nram 0x40000000 0x1000000\n".to_owned();
+    trace += "0 fill 0x40000000 count=512 first=0 step=0\n0 fill 0x40001000 count=512 first=0 step=0\n";
+    for nth in 0..tables {
+        let (table, pages) = (first + nth * 0x1000, 0x8000_0703 + nth * 0x20_0000);
+        let _ = writeln!(trace, "0 fill {table:#x} count=512 first={pages:#x} step=0x1000");
+        let _ = writeln!(trace, "0 store {:#x} {:#x}", 0x4000_1000 + 8 * nth, table + 3);
+    }
+    trace += "0 store 0x40000000 0x40001003\n0 dsb ishst\n0 msr ttbr1_el1 0x40000000\n0 isb\n";
+    let half = 256 * tables;
+    for page in 0..half {
+        let _ = writeln!(trace, "0 store {:#x} {:#x}", first + 8 * page, 0x10_8000_0703 + page * 0x1000);
+    }
+    trace += "0 dsb ish\n0 tlbi vmalle1is\n0 dsb ish\n0 isb\n";
+    for page in half..2 * half {
+        let (entry, value) = (first + 8 * page, 0x8000_0783 + page * 0x1000);
+        let _ = writeln!(trace, "0 store {entry:#x} {value:#x}\n0 dsb ish");
+    }
+    trace + "settled\n"
+}
+
+#[test]
+fn many_mistakes_take_little_memory_and_few_lines() {
+    let tables = 80;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(tens_of_thousands_of_mistakes(tables).as_bytes()).unwrap();
+    let check = |options: &[&str]| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -v 1000000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_linmap")]);
+        limited.args(["check", "--all"]).args(options).arg(file.path()).output().unwrap()
+    };
+    let output = check(&[]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let mistakes = 512 * tables;
+    assert!(text.lines().next().unwrap().contains(&format!(": illegal: {mistakes} mistakes (")), "{text}");
+    assert!(text.lines().count() < 200, "{text}");
+    // The first of each rule are shown, the others are counted.
+    assert_eq!(text.matches("the fewest events that show it").count(), 8, "{text}");
+    let more = mistakes / 2 - 4;
+    for rule in ["output-address", "stale-translation"] {
+        assert!(text.contains(&format!("  and {more} more of {rule}: event")), "{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&stdout(&check(&["--json"]))).unwrap();
+    assert_eq!((&json["count"], &json["groups"][1]["count"]), (&mistakes.into(), &(mistakes / 2).into()));
+    assert_eq!(json["groups"][1]["function"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_recorded_trace_that_was_cut_off_is_not_legal() {
+    let machine: [u8; 15] = [1, 2, 0, 0x80, 0x20, 48, 48, 2, 0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x20];
+    let recorded = |rest: &[u8]| [&b"\x93LMTRACE\x01"[..], &machine, rest].concat();
+    assert_eq!(piped(&recorded(&[8, 8, 0]), &["-q"]).status.code(), Some(0));
+    let output = piped(&recorded(&[8, 8]), &["-q"]);
+    assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(2), 1));
+    assert!(stderr(&output).contains("standard input: cut off behind 2 events"), "{}", stderr(&output));
+    let json = stdout(&piped(&recorded(&[8, 8]), &["--json"]));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["complete"], false);
+}
+
+#[test]
+fn a_command_line_of_qemu_without_dashes_is_told_so() {
+    let record = |words: &[&str]| linmap().arg("record").args(words).output().unwrap();
+    let errors = refused(&record(&["--check", "qemu-system-aarch64", "-M", "virt"]));
+    assert!(errors.contains("no `--` before it; write linmap record"), "{errors}");
+    let errors = stderr(&record(&[]));
+    assert!(errors.contains("linmap record <--check|--out <FILE>> -- <QEMU>..."), "{errors}");
+    let errors = refused(&record(&["--plugin", "/dev/null", "--check", "--", "/nonesuch/qemu"]));
+    assert!(errors.contains("/nonesuch/qemu: not found; install QEMU 10 or 11"), "{errors}");
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn what_can_not_be_planned_is_one_line_with_a_hint() {
         (vec!["layout.toml", layout[0], layout[1]], "a text file is not an arm64 kernel"),
         (vec!["empty", layout[0], layout[1]], "empty: an empty file"),
         (vec!["cut", layout[0], layout[1]], "cut: "),
-        (vec!["missing", layout[0], layout[1]], "missing: No such file or directory (os error 2); linmap"),
+        (vec!["missing", layout[0], layout[1]], "missing: No such file or directory (os error 2)"),
         (vec!["Image", "--dtb", "layout.toml"], "layout.toml: a layout is not a device tree"),
         (vec!["Image", "--layout", "Image"], "Image: an arm64 Image does not describe memory"),
         (vec!["Image", layout[0], layout[1], "--initrd", "empty"], "empty: an empty file"),

@@ -354,7 +354,7 @@ impl Recorder {
         }
         self.compare_all();
         let mut summary = format!(
-            "recorded: {} events, at most {} tables at a time, {} stores missed",
+            "recorded: {} events, at most {} frames followed, {} stores missed",
             self.events, self.frames.most, self.differences
         );
         if self.device_words > 0 {

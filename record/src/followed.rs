@@ -87,7 +87,8 @@ pub struct Frame {
     pub standing: Standing,
     /// When nothing led to it last, by the number of events.
     unlinked: u64,
-    /// Entries that were stored to while nothing led here: what they lead to is not followed.
+    /// Entries whose tables have no reference from here: they were stored to while nothing led
+    /// here, or walk caches don't lead here any more.
     pub skipped: BTreeSet<usize>,
 }
 
@@ -217,17 +218,22 @@ impl Frames {
     }
 
     /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
-    pub fn invalidated(&mut self, by: u64) {
+    /// Returns the frames to which walk caches don't lead any more.
+    #[must_use]
+    pub fn invalidated(&mut self, by: u64) -> Vec<u64> {
         /// Stores that are recorded still.
         const GRACE: u8 = 8;
+        let mut invalidated = Vec::new();
         let reached = self.unlinked.partition_point(|(_, since)| *since < by);
         for (frame, since) in self.unlinked.drain(..reached) {
             // Something may have led to it again since.
             let is_same = |at: &&mut Frame| at.standing == Standing::Unlinked && at.unlinked == since;
             if let Some(at) = self.frames.get_mut(&frame).filter(is_same) {
                 at.standing = Standing::Grace(GRACE);
+                invalidated.push(frame);
             }
         }
+        invalidated
     }
 
     /// A store to `frame` was recorded. Says whether the frame has to be given up.
@@ -276,7 +282,7 @@ mod tests {
         frames.now = 10;
         frames.unrefer(FRAME);
         let mut standing = |by| {
-            frames.invalidated(by);
+            let _ = frames.invalidated(by);
             frames.get_mut(FRAME).map(|at| at.standing)
         };
         assert_eq!(standing(10), Some(Standing::Unlinked));

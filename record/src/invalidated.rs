@@ -1,4 +1,4 @@
-//! Which TLBIs take tables that nothing leads to from all walk caches.
+//! Which TLBIs take tables that nothing leads to from all walk caches, and what follows.
 
 use linmap_trace::{Tlbi, TlbiScope};
 
@@ -55,13 +55,32 @@ impl Recorder {
         self.cpus[cpu].taking = None;
         self.cpus[cpu].taken = at;
         if is_broadcast {
-            self.frames.invalidated(at);
+            self.leave_unlinked(at);
             return;
         }
         // Each CPU may do it for itself.
         let walking = self.cpus.iter().filter(|state| state.has_walked());
         if let Some(by) = walking.map(|state| state.taken).min() {
-            self.frames.invalidated(by);
+            self.leave_unlinked(by);
+        }
+    }
+
+    /// An invalidation is complete of what was unlinked when the trace had fewer events than `by`.
+    /// The tables below it are unlinked in turn. Those need another invalidation, since something
+    /// else may have led to them until now.
+    pub(crate) fn leave_unlinked(&mut self, by: u64) {
+        for frame in self.frames.invalidated(by) {
+            let Some(state) = self.frames.get_mut(frame) else { continue };
+            let tables = std::mem::take(&mut state.tables);
+            for table in &tables {
+                let left = self.leave(frame, table);
+                if let Some(state) = self.frames.get_mut(frame) {
+                    state.skipped.extend(left);
+                }
+            }
+            if let Some(state) = self.frames.get_mut(frame) {
+                state.tables = tables;
+            }
         }
     }
 }
@@ -131,6 +150,30 @@ mod tests {
         recorder.frames.unrefer(FRAME);
         recorder.complete(0, true);
         assert!(is_followed(&mut recorder), "it was unlinked behind the TLBI");
+    }
+
+    #[test]
+    fn tables_below_one_that_was_left_are_followed_up_to_the_next_tlbi() {
+        let mut recorder = unlinked();
+        let (below, shape) = (FRAME + 0x1000, Shape::of(16, false).expect("it is walked"));
+        recorder.frames.refer(FRAME, 2, 512, shape);
+        recorder.set_recorded(FRAME, FRAME + 8, below | 3);
+        recorder.frames.refer(below, 3, 512, shape);
+        recorder.frames.unrefer(FRAME);
+        let mut standing = |is_invalidated| {
+            if is_invalidated {
+                issue(&mut recorder, 0, TlbiScope::AllEl1, true);
+                recorder.complete(0, true);
+            }
+            recorder.frames.get_mut(below).map(|at| at.standing)
+        };
+        assert_eq!(standing(false), Some(Standing::Linked));
+        assert_eq!(standing(true), Some(Standing::Unlinked));
+        assert!(matches!(standing(true), Some(Standing::Grace(_))));
+        // The word that led to it does not count twice.
+        recorder.frames.refer(below, 3, 512, shape);
+        recorder.give_up(FRAME);
+        assert_eq!(recorder.frames.get_mut(below).map(|at| at.standing), Some(Standing::Linked));
     }
 
     #[test]

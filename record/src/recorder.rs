@@ -208,16 +208,29 @@ impl Recorder {
         }
     }
 
-    /// What a table of `frame` leads to has one reference less.
-    fn leave(&mut self, frame: u64, table: &Table) {
-        let Some(state) = self.frames.get_mut(frame) else { return };
-        let linked = table.words().filter(|at| !state.skipped.contains(at));
-        let values: Vec<u64> = linked.filter_map(|at| state.recorded[at]).collect();
-        for level in levels_of(table.levels) {
-            for below in values.iter().filter_map(|value| table.shape.table(level, *value)) {
-                self.frames.unrefer(below);
-            }
+    /// Ends that anything is followed.
+    pub(crate) fn give_up_all(&mut self) {
+        for frame in self.frames.followed() {
+            self.give_up(frame);
         }
+        self.trees.clear();
+    }
+
+    /// What a table of `frame` leads to has one reference less. Returns the words that led there.
+    pub(crate) fn leave(&mut self, frame: u64, table: &Table) -> Vec<usize> {
+        let Some(state) = self.frames.get_mut(frame) else { return Vec::new() };
+        let linked = table.words().filter(|at| !state.skipped.contains(at));
+        let leads = |at| {
+            let value = state.recorded[at]?;
+            let below = levels_of(table.levels).filter_map(|level| table.shape.table(level, value));
+            let below: Vec<u64> = below.collect();
+            (!below.is_empty()).then_some((at, below))
+        };
+        let led: Vec<_> = linked.filter_map(leads).collect();
+        for below in led.iter().flat_map(|(_, below)| below) {
+            self.frames.unrefer(*below);
+        }
+        led.into_iter().map(|(at, _)| at).collect()
     }
 
     fn store_word(&mut self, cpu: usize, pc: u64, frame: u64, pa: u64, value: u64, is_atomic: bool) {

@@ -149,6 +149,11 @@ impl Recorder {
             // What CPUs hold of them is of no use to any: they are memory like other.
             self.leave_trees(&halves(regime), None);
         }
+        // A kernel that hands over to the next has all MMUs off in between. The next one uses the
+        // memory before it invalidates anything more.
+        if self.cpus.iter().all(|cpu| cpu.roots.iter().all(Option::is_none)) {
+            self.give_up_all();
+        }
     }
 
     /// `cpu` is about to write HCR_EL2, VTCR_EL2 or VTTBR_EL2.

@@ -38,10 +38,7 @@ impl Recorder {
         self.touched.clear();
         self.log.clear();
         self.released.clear();
-        for frame in self.frames.followed() {
-            self.give_up(frame);
-        }
-        self.trees.clear();
+        self.give_up_all();
         for other in 0..self.cpus.len() {
             self.left(other, pc);
             let state = &mut self.cpus[other];
@@ -68,6 +65,6 @@ impl Recorder {
         }
         self.put(Event::Dsb { cpu, domain: Domain::Sy, access: Access::All }, None);
         self.put(Event::Isb { cpu }, None);
-        self.frames.invalidated(self.events);
+        self.leave_unlinked(self.events);
     }
 }

@@ -11,11 +11,24 @@ fn linux_6_1_starts_processes_and_every_edit_of_its_tables_is_legal() {
     assert!(judged.console.contains("linmap-workload: ok exec\n"), "{}", judged.console);
 }
 
+#[test]
+fn our_kernel_moves_linux_with_its_mmu_on_and_no_edit_of_either_is_illegal_but_what_is_known() {
+    let judged = judge("handover", "--work exec");
+    let said = format!("{}{}", judged.console, judged.verdict);
+    let found: Vec<_> = judged.mistakes().into_iter().map(|(_, function)| function).collect();
+    assert_eq!(found, ["vmemmap_pud_populate"], "{said}");
+    assert!(judged.verdict.contains(", 0 stores missed"), "{said}");
+    assert!(judged.console.contains("linmap-workload: ok exec\n"), "{said}");
+}
+
 /// What is known of Linux since 6.12: see docs/judged.md.
 const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
 
+/// The same in RAM that was used before.
+const SINCE_6_12_IN_USED_RAM: &[&str] = &["__pi_map_range", "set_swapper_pgd", "vmemmap_pud_populate"];
+
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 7] = [
+const ROWS: [(&str, &str, &[&str]); 10] = [
     ("u-boot", "", &[]),
     // ArmSetTTBR0.
     ("edk2", "", &["0x17818"]),
@@ -24,6 +37,9 @@ const ROWS: [(&str, &str, &[&str]); 7] = [
     ("linux-6.18", "", SINCE_6_12),
     ("linux-newest", "", SINCE_6_12),
     ("linmap", "--cpus 2", &[]),
+    ("linmap", "--cpus 2 --used-ram", &[]),
+    ("linux-6.18", "--work exec --used-ram", SINCE_6_12_IN_USED_RAM),
+    ("handover-el2", "--work exec", &["vmemmap_pud_populate"]),
 ];
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Batch {
     Events(Vec<Located>),
     /// What a reader of the verdict should know.
     Note(String),
+    /// The trace of a recorder ends without its last record.
+    Cut,
     /// Where a CPU's vectors lie.
     Vectors(u64),
     /// Barriers that were left out.
@@ -106,8 +108,6 @@ enum Parsed {
     /// The last record was read.
     End,
 }
-
-const CUT: Option<&str> = Some("the trace ends without its last record: it has been cut off");
 
 /// What parses. It ends when nobody takes its batches any longer.
 struct Parser {
@@ -253,12 +253,12 @@ impl Parser {
                 Err(error) => return self.fail(error.into()),
             };
             if got == 0 {
-                return self.end_of_binary(&records, CUT);
+                return self.end_of_binary(&records, true);
             }
             let end = kept + got;
             match self.records(&mut records, &buffer[..end]) {
                 Err(Unwanted) => return,
-                Ok(Parsed::End) => return self.end_of_binary(&records, None),
+                Ok(Parsed::End) => return self.end_of_binary(&records, false),
                 Ok(Parsed::Until(at)) => {
                     buffer.copy_within(at..end, 0);
                     kept = end - at;
@@ -313,13 +313,11 @@ impl Parser {
         }
     }
 
-    fn end_of_binary(mut self, records: &Records, note: Option<&str>) {
+    fn end_of_binary(mut self, records: &Records, is_cut: bool) {
         if self.hand_on().is_err() {
             return;
         }
-        if let Some(note) = note
-            && self.say(Batch::Note(note.to_owned())).is_err()
-        {
+        if is_cut && self.say(Batch::Cut).is_err() {
             return;
         }
         match records.reader.machine() {
@@ -409,6 +407,7 @@ mod tests {
                     Batch::Machine(config) => prop_assert_eq!(&config, &expected.config),
                     Batch::Events(batch) => found.extend(batch),
                     Batch::Note(note) => panic!("{note}"),
+                    Batch::Cut => panic!("a cut of lines is a note"),
                     Batch::Vectors(va) => panic!("{va:#x}"),
                     Batch::Idle(idle) => panic!("{idle:?}"),
                     Batch::Failed(failure) => panic!("{failure}"),
@@ -430,6 +429,7 @@ mod tests {
                 Batch::Machine(config) => format!("{} CPUs", config.cpus),
                 Batch::Events(events) => format!("{} events", events.len()),
                 Batch::Note(note) => note,
+                Batch::Cut => "cut".to_owned(),
                 Batch::Vectors(va) => format!("vectors at {va:#x}"),
                 Batch::Idle(idle) => format!("{} idle at {:#x}", idle.count, idle.pc),
                 Batch::Failed(failure) => failure.to_string(),
@@ -442,9 +442,9 @@ mod tests {
         let machine = [1, 2, 0, 0x80, 0x20, 48, 48, 2, 0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x20];
         let with = |rest: &[u8]| binary(&[&machine[..], rest].concat());
         assert_eq!(with(&[8, 8, 0]), ["2 CPUs", "2 events"]);
-        assert_eq!(with(&[8, 18, 8]), ["2 CPUs", "vectors at 0x8", "1 events", CUT.unwrap()]);
-        assert_eq!(with(&[8, 22, 128, 4, 9]), ["2 CPUs", "9 idle at 0x4", "1 events", CUT.unwrap()]);
-        assert_eq!(with(&[8, 0x48]), ["2 CPUs", "1 events", CUT.unwrap()]);
+        assert_eq!(with(&[8, 18, 8]), ["2 CPUs", "vectors at 0x8", "1 events", "cut"]);
+        assert_eq!(with(&[8, 22, 128, 4, 9]), ["2 CPUs", "9 idle at 0x4", "1 events", "cut"]);
+        assert_eq!(with(&[8, 0x48]), ["2 CPUs", "1 events", "cut"]);
         assert_eq!(with(&[8, 0x93]), ["2 CPUs", "1 events", "record 4: 0x93 begins no record"]);
         assert_eq!(with(&[0x48, 2]), ["record 3: CPU 2: the machine has 2, numbered from 0"]);
         assert_eq!(binary(&[0]), ["a trace without a machine"]);

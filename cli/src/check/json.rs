@@ -28,7 +28,7 @@ pub fn value(judged: &Judged, names: &Names) -> Value {
         .counts
         .by_place(names)
         .into_iter()
-        .map(|((rule, place), count)| json!({"rule": rule, "place": place, "count": count}))
+        .map(|(rule, place, count)| json!({"rule": rule, "place": place, "count": count}))
         .collect();
     let groups: Vec<Value> = groups(&judged.found, &judged.counts, names)
         .into_iter()
@@ -46,6 +46,7 @@ pub fn value(judged: &Judged, names: &Names) -> Value {
         "form": judged.form.name(),
         "verdict": if judged.legal.is_some() { "legal" } else { "illegal" },
         "events": judged.events,
+        "complete": !judged.is_cut,
         "covers": covers,
         "count": judged.count,
         "violations": judged.found.iter().map(|found| one(found, names)).collect::<Vec<_>>(),

@@ -4,7 +4,7 @@ use indicatif::ProgressBar;
 use linmap_model::{Config, Legal, Leniency, Machine, Resumed, Violation};
 
 use super::events::{Batch, Events, Located};
-use super::found::{Counts, Found, Spot};
+use super::found::{Counts, Found, Place};
 use super::history::History;
 use super::input::{Form, Input};
 use super::shown::{self, Shown, Wanted};
@@ -32,8 +32,17 @@ pub struct Judged {
     pub counts: Counts,
     /// What a reader of the verdict should know.
     pub notes: Vec<String>,
+    /// The recorder's last record is missing, and perhaps more.
+    pub is_cut: bool,
     /// What the trace has.
     pub tally: Tally,
+}
+
+impl Judged {
+    /// Whether it is what a recorder has of a whole guest.
+    pub fn is_guest(&self) -> bool {
+        self.form == Form::Binary
+    }
 }
 
 /// How to judge.
@@ -57,6 +66,8 @@ pub struct Options {
 const MOST_NOTES: usize = 1000;
 /// The most violations that are kept one by one. All are counted.
 const MOST_FOUND: usize = 10_000;
+/// The most violations that are kept with what their CPU did before.
+const MOST_TRAILS: usize = 64;
 
 /// What was found so far.
 struct Judging<'a> {
@@ -67,6 +78,10 @@ struct Judging<'a> {
     found: Vec<Open>,
     count: usize,
     counts: Counts,
+    /// The violations that are kept with what their CPU did before.
+    trails_kept: usize,
+    /// The violations whose events are shown, or looked for.
+    shown: usize,
     /// The violations whose events are still to be gathered.
     wanted: Vec<Wanted>,
 }
@@ -98,10 +113,13 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
         found: Vec::new(),
         count: 0,
         counts: Counts::default(),
+        trails_kept: 0,
+        shown: 0,
         wanted: Vec::new(),
     };
     let events = Events::of(form, input.into_bytes());
     let mut notes = Vec::new();
+    let mut is_cut = false;
     let mut machine = None;
     let named = |failure: Failure| failure.of(&name);
     while let Some(batch) = events.next() {
@@ -112,6 +130,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
             }
             Batch::Note(note) if notes.len() < MOST_NOTES => notes.push(note),
             Batch::Note(_) => {}
+            Batch::Cut => is_cut = true,
             Batch::Vectors(va) => judging.tally.add_vectors(va),
             Batch::Idle(idle) => judging.tally.add_idle(idle),
             Batch::Failed(failure) => return Err(named(failure)),
@@ -154,7 +173,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
             Found { violation, at, shown, trail }
         })
         .collect();
-    Ok(Judged { name, form, events, legal, found, count, counts, notes, tally })
+    Ok(Judged { name, form, events, legal, found, count, counts, notes, is_cut, tally })
 }
 
 /// Why the rest of a trace is not judged.
@@ -196,19 +215,18 @@ impl Judging<'_> {
     /// `machine` has found `violation` at an event.
     fn violated(&mut self, machine: &Machine, violation: Violation, at: Located) {
         self.count += 1;
-        let is_first = self.counts.add(violation.rule, Spot::of(&violation, &at));
+        let is_first = self.counts.add(violation.rule, Place::of(&violation, &at));
         if !is_first && self.found.len() >= MOST_FOUND {
             return;
         }
         let nth = self.found.len();
         let mut open = Open { violation, at, trail: Vec::new(), shown: None };
-        if is_first {
+        if is_first && self.trails_kept < MOST_TRAILS {
+            self.trails_kept += 1;
             open.trail = self.trails.of(at.recorded.event.cpu());
         }
-        let has_room = |made: usize| made < self.options.shown;
-        if is_first
-            && has_room(self.found.iter().filter(|open| open.shown.is_some()).count() + self.wanted.len())
-        {
+        if is_first && self.shown < self.options.shown {
+            self.shown += 1;
             let wanted = Wanted::of(nth, violation, machine);
             match &self.history {
                 Some(history) => open.shown = Some(shown::from_history(history, machine, wanted)),
@@ -231,7 +249,7 @@ impl Judging<'_> {
 const STUCK: &str =
     "behind the last violation the trace is not judged: what that event means for the tables is not known";
 
-const NOT_FIRST: &str = "of each rule the first at an instruction is shown by events, and 16 in all";
+const NOT_FIRST: &str = "of each rule the first at an instruction is shown by events, at most 16 in all";
 
 #[cfg(test)]
 mod tests {

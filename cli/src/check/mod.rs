@@ -164,12 +164,22 @@ enum Form {
 }
 
 /// Prints the verdict.
+///
+/// # Errors
+/// The trace is legal as far as it goes, but was cut off.
 fn say(judged: &Judged, names: &Names, form: Form, output: &mut Output) -> Result<Outcome, Failure> {
     match form {
         Form::Json => output.line(format_args!("{:#}", json::value(judged, names)))?,
         Form::Text { all } => report::print(judged, all, names, output)?,
     }
-    Ok(if judged.legal.is_some() { Outcome::Good } else { Outcome::Bad })
+    match judged.legal {
+        None => Ok(Outcome::Bad),
+        Some(_) if judged.is_cut => {
+            let what = format!("{}: cut off behind {} events", judged.name, judged.events);
+            Err(Failure::new(what).hint("what followed is not judged: record it again"))
+        }
+        Some(_) => Ok(Outcome::Good),
+    }
 }
 
 /// `linmap check`.

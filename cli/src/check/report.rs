@@ -1,12 +1,11 @@
 //! The verdict as text.
 
 use anstyle::{AnsiColor, Style};
-use linmap_model::Missed;
+use linmap_model::{Legal, Missed};
 
 use super::explain::{arm, rule_name, sentence};
 use super::form;
 use super::found::{Found, Group, groups};
-use super::input::Form;
 use super::judge::Judged;
 use super::names::Names;
 use super::shown::Shown;
@@ -20,10 +19,13 @@ const ILLEGAL: Style = AnsiColor::Red.on_default().bold();
 const MARK: Style = Style::new().bold();
 const WHY: Style = AnsiColor::Yellow.on_default();
 
-/// The most notes, runs before a violation, and functions of a kind that are printed; all with -v.
+/// The most notes, runs before a violation, functions of a kind, groups of violations and places
+/// that are printed; all with -v.
 const MOST_NOTES: usize = 8;
 const MOST_RUNS: usize = 8;
 const MOST_ROWS: usize = 8;
+const MOST_GROUPS: usize = 16;
+const MOST_PLACES: usize = 16;
 /// The most events that are named of a group.
 const MOST_NEXT: usize = 6;
 
@@ -32,10 +34,16 @@ fn at_most(most: usize, output: &Output) -> usize {
     if output.verbosity() == Verbosity::Verbose { usize::MAX } else { most }
 }
 
+const UNSETTLED: &str = "a guest does not say by when old translations have to be gone: a missing \
+     invalidation is found only where a later event depends on it";
+
 /// Prints `judged`.
 pub fn print(judged: &Judged, all: bool, names: &Names, output: &mut Output) -> Result<(), Failure> {
     let Judged { name, events, legal, found, .. } = judged;
     match legal {
+        Some(_) if judged.is_guest() => {
+            output.line(format_args!("{name}: {LEGAL}legal{LEGAL:#} ({events} events)"))?;
+        }
         Some(legal) => {
             let said = legal.to_string();
             let (word, rest) = said.split_at("legal".len().min(said.len()));
@@ -50,12 +58,9 @@ pub fn print(judged: &Judged, all: bool, names: &Names, output: &mut Output) -> 
         }
         None => output.line(format_args!("{name}: {ILLEGAL}illegal{ILLEGAL:#}"))?,
     }
-    for group in groups(found, &judged.counts, names) {
-        one(group.first, names, output)?;
-        next(&group, output)?;
-    }
+    violations(judged, names, output)?;
     // A recorded trace is of a whole guest, whose user wants to know what it did.
-    let is_whole = judged.form == Form::Binary && (all || legal.is_some());
+    let is_whole = judged.is_guest() && (all || legal.is_some());
     if output.verbosity() == Verbosity::Verbose || output.verbosity() == Verbosity::Normal && is_whole {
         summary(judged, names, output)?;
     }
@@ -68,7 +73,34 @@ pub fn print(judged: &Judged, all: bool, names: &Names, output: &mut Output) -> 
     Ok(())
 }
 
+/// The violations, by rule and function.
+fn violations(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let groups = groups(&judged.found, &judged.counts, names);
+    let most = at_most(MOST_GROUPS, output);
+    for group in groups.iter().take(most) {
+        one(group.first, names, output)?;
+        for found in &group.few {
+            one(found, names, output)?;
+        }
+        next(group, output)?;
+    }
+    if groups.len() > most {
+        let mistakes: u64 = groups.iter().skip(most).map(|group| group.count).sum();
+        let functions = groups.len() - most;
+        output.line(format_args!(
+            "and {mistakes} more mistakes in {functions} more functions, shown with -v"
+        ))?;
+    }
+    Ok(())
+}
+
 fn notes(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    if judged.is_guest() && judged.legal == Some(Legal::NeverSettled) {
+        output.line(format_args!("note: {UNSETTLED}"))?;
+    }
+    if judged.is_cut && judged.legal.is_none() {
+        output.line("note: the trace has been cut off: what followed is not judged")?;
+    }
     let most = at_most(MOST_NOTES, output);
     for note in judged.notes.iter().take(most) {
         output.line(format_args!("note: {note}"))?;
@@ -124,7 +156,7 @@ fn trail(found: &Found, names: &Names, output: &mut Output) -> Result<(), Failur
 
 /// The other violations of a group.
 fn next(group: &Group<'_>, output: &mut Output) -> Result<(), Failure> {
-    let more = group.count.saturating_sub(1);
+    let more = group.count.saturating_sub(1 + group.few.len() as u64);
     if more == 0 {
         return Ok(());
     }
@@ -134,12 +166,8 @@ fn next(group: &Group<'_>, output: &mut Output) -> Result<(), Failure> {
         events.push("…".to_owned());
     }
     let plural = if events.len() == 1 { "event" } else { "events" };
-    output.line(format_args!(
-        "  and {more} more of {} in {}: {plural} {}",
-        group.rule,
-        group.function,
-        events.join(", ")
-    ))
+    let place = group.function.as_ref().map_or(String::new(), |function| format!(" in {function}"));
+    output.line(format_args!("  and {more} more of {}{place}: {plural} {}", group.rule, events.join(", ")))
 }
 
 fn witness(shown: &Shown, names: &Names, output: &mut Output) -> Result<(), Failure> {
@@ -181,9 +209,19 @@ fn witness(shown: &Shown, names: &Names, output: &mut Output) -> Result<(), Fail
 /// The number of violations of each rule at each place.
 fn counts(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
     let counts = judged.counts.by_place(names);
-    let width = counts.keys().map(|(rule, _)| rule.len()).max().unwrap_or(0);
-    for ((rule, place), count) in counts {
-        output.line(format_args!("{count:>6}  {rule:width$}  {place}"))?;
+    let most = at_most(MOST_PLACES, output);
+    let shown = || counts.iter().take(most);
+    let width = shown().map(|(rule, ..)| rule.len()).max().unwrap_or(0);
+    if output.verbosity() >= Verbosity::Normal {
+        output.line("mistakes by rule and place:")?;
+    }
+    for (rule, place, count) in shown() {
+        output.line(format_args!("  {count:>9}  {rule:width$}  {place}"))?;
+    }
+    if counts.len() > most {
+        let (places, count) =
+            (counts.len() - most, counts.iter().skip(most).map(|(.., count)| count).sum::<u64>());
+        output.line(format_args!("  {count:>9}  at {places} more places, shown with -v"))?;
     }
     Ok(())
 }

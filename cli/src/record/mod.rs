@@ -10,6 +10,7 @@ mod layout;
 mod monitor;
 mod process;
 mod tee;
+mod used_ram;
 mod version;
 
 use std::ffi::OsString;
@@ -19,6 +20,8 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use clap::error::ErrorKind;
 
 use crate::check::{self, Judging};
 use crate::failure::Failure;
@@ -34,17 +37,19 @@ QEMU is started as given, with what the recorder needs added: the plugin, memory
 and one thread for all CPUs. QEMU 10 or 11 is needed.
 
 Examples:
-  linmap record --check -- qemu-system-aarch64 -machine virt -cpu cortex-a72 -m 1G -nographic \\
-      -no-reboot -kernel Image -append 'panic=-1 console=ttyAMA0'
-  linmap record --out boot.trace -- qemu-system-aarch64 -machine virt -m 1G -kernel Image
+  linmap record --check -- qemu-system-aarch64 -machine virt -cpu cortex-a72 -m 1G -nic none \\
+      -nographic -no-reboot -kernel Image -append 'panic=-1 console=ttyAMA0'
+  linmap record --out boot.trace -- qemu-system-aarch64 -machine virt -cpu cortex-a72 -m 1G \\
+      -nic none -nographic -no-reboot -kernel Image -append 'panic=-1 console=ttyAMA0'
   linmap check --all boot.trace
 
 Exit codes: 0 recorded, and legal if it was judged; 1 illegal; 2 it could not be recorded.";
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("wanted").args(["check", "out"]).required(true).multiple(true)))]
 pub struct RecordArgs {
     /// Write the trace to this file
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Judge the trace while the guest runs
     #[arg(long)]
@@ -65,12 +70,32 @@ pub struct RecordArgs {
     /// instructions, as with a System.map
     #[arg(long, value_name = "ADDR", requires = "symbols", value_parser = check::parse_address)]
     symbols_base: Vec<u64>,
+    /// Fill RAM before the guest starts with what walks take for descriptors, as if another system
+    /// had used it: a table that is linked before it is cleared shows. Takes as much memory as the
+    /// guest has
+    #[arg(long)]
+    used_ram: bool,
     /// The recorder's plugin [default: beside this program, or in ../lib]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// QEMU's command line
+    /// QEMU's command line, behind `--`
     #[arg(last = true, required = true, value_name = "QEMU")]
     qemu: Vec<OsString>,
+}
+
+/// Whether `error` says that a command line of `linmap record` has QEMU's without `--` before it.
+pub fn lacks_dashes(error: &clap::Error, mut words: impl Iterator<Item = OsString>) -> bool {
+    let is_record = words.by_ref().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    error.kind() == ErrorKind::UnknownArgument
+        && is_record.is_some_and(|word| word == "record")
+        && words.all(|word| word != "--")
+        && error.to_string().contains("qemu")
+}
+
+/// What to do about that.
+pub fn without_dashes() -> Failure {
+    Failure::new("QEMU's command line has no `--` before it")
+        .hint("write linmap record --check -- qemu-system-aarch64 …")
 }
 
 /// The plugin's file.
@@ -101,6 +126,10 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     qemu.connect(&control)?;
     let layout = qemu.asked(|monitor| monitor.human("info mtree -f"))?;
     fs::write(place("layout"), layout::of(&layout)?)?;
+    if arguments.used_ram {
+        used_ram::fill(&place("memory"))
+            .map_err(|error| Failure::from(error).of("filling the guest's RAM"))?;
+    }
     // A guest may end before QEMU has answered: the trace says what it did.
     if !line.is_stopped
         && let Err(error) = qemu.asked(|monitor| monitor.run("cont"))
@@ -135,7 +164,7 @@ pub fn run(arguments: &RecordArgs, output: &mut Output) -> Result<Outcome, Failu
     }
     if process::was_interrupted() {
         output.line(format_args!("note: interrupted: the guest was ended"))?;
-    } else if status.signal().is_some() && matches!(outcome, Ok(Outcome::Good)) {
+    } else if status.signal().is_some() && !matches!(outcome, Ok(Outcome::Bad)) {
         return Err(Failure::new(format_args!("QEMU ended with {status}"))
             .hint("what the guest did last is not in the trace"));
     } else if !status.success() {

@@ -135,8 +135,10 @@ impl Drop for Qemu {
 }
 
 fn did_not_start(status: ExitStatus) -> Failure {
-    Failure::new(format_args!("QEMU did not start: {status}"))
-        .hint("its own message is above; the recorder needs QEMU 10 or 11 with plugins")
+    if was_interrupted() {
+        return Failure::new("interrupted before the guest ran");
+    }
+    Failure::new(format_args!("QEMU did not start: {status}")).hint("its own message is above")
 }
 
 /// The trace is empty.

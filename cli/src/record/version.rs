@@ -1,6 +1,7 @@
 //! Which QEMU is started: the recorder knows the plugin interface of two versions.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,9 +18,14 @@ pub fn interface(program: &OsStr) -> Result<u32, Failure> {
     let name = Path::new(program).display();
     // The help begins with the version, and names the options that this QEMU was built with.
     let help = Command::new(program).arg("--help").output();
-    let help = help.map_err(|error| Failure::from(error).of(&name))?;
+    let help = help.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::new(format_args!("{name}: not found")).hint(MISSING),
+        _ => Failure::from(error).of(&name),
+    })?;
     of_help(&String::from_utf8_lossy(&help.stdout)).map_err(|failure| failure.of(name))
 }
+
+const MISSING: &str = "install QEMU 10 or 11 (Debian: qemu-system-arm), or give its path behind --";
 
 fn of_help(help: &str) -> Result<u32, Failure> {
     const NEEDED: &str = "the recorder needs QEMU 10 or 11, built with plugins";

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use crate::limits::Limits;
 use crate::space::{SPACES, Shape, Space};
 
@@ -44,6 +46,21 @@ pub(crate) struct Cached {
     /// By level (−1 first) and address.
     levels: [BTreeMap<u64, Vec<Held>>; 5],
     count: usize,
+    /// By the number of an edit: what it left.
+    edits: FxHashMap<u64, Left>,
+}
+
+/// The records that one edit left.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    count: usize,
+    /// The first address of the lowest record and of the highest, of all that there were.
+    first: u64,
+    last: u64,
+}
+
+impl Left {
+    const NONE: Self = Self { count: 0, first: u64::MAX, last: 0 };
 }
 
 fn slot(level: i8) -> usize {
@@ -64,15 +81,35 @@ impl Cached {
         if let Some(other) = list.iter_mut().find(same) {
             other.since = other.since.max(held.since);
             other.replaced = other.replaced.max(held.replaced);
-            other.edit = other.edit.max(held.edit);
             other.cpus |= held.cpus;
             other.runs |= held.runs;
             other.limits = other.limits.or(held.limits);
+            let before = other.edit;
+            other.edit = before.max(held.edit);
+            if before < held.edit {
+                self.is_gone(before);
+                self.is_left(held.edit, held.va);
+            }
             return true;
         }
         list.push(held);
         self.count += 1;
+        self.is_left(held.edit, held.va);
         false
+    }
+
+    fn is_left(&mut self, edit: u64, va: u64) {
+        let left = self.edits.entry(edit).or_insert(Left::NONE);
+        *left = Left { count: left.count + 1, first: left.first.min(va), last: left.last.max(va) };
+    }
+
+    fn is_gone(&mut self, edit: u64) {
+        if let Some(left) = self.edits.get_mut(&edit) {
+            left.count -= 1;
+            if left.count == 0 {
+                self.edits.remove(&edit);
+            }
+        }
     }
 
     /// The record of this place and value.
@@ -114,6 +151,9 @@ impl Cached {
             }
         }
         self.count -= taken.len();
+        for held in &taken {
+            self.is_gone(held.edit);
+        }
         taken
     }
 
@@ -130,6 +170,15 @@ impl Cached {
             }
         }
         found
+    }
+
+    /// The records that the edit left.
+    pub fn of_edit(&self, edit: u64) -> impl Iterator<Item = &Held> {
+        let within = self.edits.get(&edit).map(|left| left.first..=left.last);
+        within.into_iter().flat_map(move |within| {
+            let lists = self.levels.iter().flat_map(move |level| level.range(within.clone()));
+            lists.flat_map(|(_, list)| list).filter(move |held| held.edit == edit)
+        })
     }
 
     /// The first of the records that [`touching`](Self::touching) returns, from level and address
@@ -211,5 +260,58 @@ impl CachedSpaces {
 
     pub fn of_mut(&mut self, space: Space) -> &mut Cached {
         &mut self.0[space.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_records_of_an_edit_are_those_that_say_so() {
+        let shape = Shape {
+            granule: 12,
+            va_bits: 48,
+            pa_bits: 48,
+            out_bits: 48,
+            start: 0,
+            has_ds: false,
+            hierarchical: true,
+            sets_accessed: false,
+            sets_dirty: false,
+            has_el0: true,
+        };
+        let mut cached = Cached::default();
+        let mut seed = 1_u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        for _ in 0..2000 {
+            if random(4) > 0 {
+                let level = 2 + random(2) as i8;
+                cached.add(Held {
+                    root: 0,
+                    limits: Limits::NONE,
+                    level,
+                    va: random(20) << shape.shift(level),
+                    value: random(2),
+                    since: 0,
+                    cpus: 1,
+                    runs: 0,
+                    replaced: 0,
+                    edit: random(6),
+                    combined: false,
+                });
+            } else {
+                let (edit, va) = (random(6), random(20) << shape.shift(3));
+                cached.take(shape, va, va << 1, |held| held.edit == edit);
+            }
+            for edit in 0..6 {
+                let said: Vec<Held> = cached.all().filter(|held| held.edit == edit).copied().collect();
+                assert_eq!(cached.of_edit(edit).copied().collect::<Vec<_>>(), said);
+                assert_eq!(cached.edits.get(&edit).map_or(0, |left| left.count), said.len());
+            }
+        }
     }
 }

@@ -82,6 +82,8 @@ pub struct Excerpt {
     hosts: Vec<bool>,
     granule: u64,
     cpus: usize,
+    /// The machine's memory: start and length of each range.
+    ram: Vec<(u64, u64)>,
     /// The tables that a walk for the violation's address may read, by their first bytes.
     tables: FxHashMap<u64, Vec<Table>>,
     /// Pages with content that is known: it was filled, with zeros if need be.
@@ -150,6 +152,7 @@ impl Machine {
             hosts: (0..self.cpus.len()).map(|cpu| self.is_host(cpu)).collect(),
             granule: self.config.granule,
             cpus: self.cpus.len(),
+            ram: self.config.ram.clone(),
             tables,
             known: FxHashSet::default(),
             since,
@@ -345,8 +348,10 @@ impl Excerpt {
             return;
         }
         let on_walk = self.is_on_walk(pa);
+        // A table outside memory is a mistake by itself.
+        let is_ram = |pa: u64| self.ram.iter().any(|(start, len)| pa.wrapping_sub(*start) < *len);
         let leads_away = |at: &Table| match read(at.shape, at.space, at.level, value) {
-            Entry::Table(next) => !on_walk || !self.tables.contains_key(&next),
+            Entry::Table(next) => !on_walk || is_ram(next) && !self.tables.contains_key(&next),
             Entry::Leaf(_) | Entry::Invalid => false,
         };
         if self.table_of(pa).is_some_and(|(_, uses)| uses.iter().any(leads_away)) {

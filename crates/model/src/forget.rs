@@ -6,7 +6,6 @@
 //! synchronized. All else stays as it is, and the event is carried out.
 
 use linmap_trace::{Access, Domain, Event, Register};
-use rustc_hash::FxHashSet;
 
 use crate::cached::{Held, SEEN, run_shift};
 use crate::culprit::Culprit;
@@ -51,14 +50,14 @@ impl Machine {
         }
         self.broken = None;
         self.work = MAX_WORK;
-        self.reported.push(violation);
+        self.reported.insert(violation.mistake());
         self.forget(&violation, event);
         if self.mend_links().is_err() {
             return self.stuck(violation);
         }
         match self.again(event) {
             Ok(()) => self.done(),
-            Err(found) if self.reported.iter().any(|other| other.same_mistake(&found)) => {
+            Err(found) if self.reported.contains(&found.mistake()) => {
                 self.force(event);
                 if self.mend_links().is_err() { self.stuck(violation) } else { self.done() }
             }
@@ -239,28 +238,22 @@ impl Machine {
         }
         // A TLBI that reaches it came before the DSB that ordered the store: so did all that were
         // ordered with it.
-        let is_early = |machine: &Self, held: &Held| {
-            machine.recent.iter().any(|(scope, issued)| {
-                *issued < held.since && *issued > held.replaced && machine.is_in_scope(scope, held)
-            })
-        };
-        if held.since != SEEN && is_early(self, &held) {
-            let early = self.cached.of(space).all().filter(|other| other.since == held.since);
-            let early: FxHashSet<_> = early.filter(|other| is_early(self, other)).map(key).collect();
-            let taken =
-                self.cached.of_mut(space).take(shape, 0, u64::MAX, |other| early.contains(&key(other)));
-            self.release_all(taken);
+        if self.is_early(&held) {
+            for early in self.early_as(space, &held) {
+                let same = |other: &Held| key(other) == key(&early);
+                let taken = self.cached.of_mut(space).take(shape, early.va, early.va, same);
+                self.release_all(taken);
+            }
         }
         // What the same edit left behind beside it, up to the next TLBI of that edit.
         let last_of = |held: &Held| held.va + ((1u64 << shape.shift(held.level)) - 1);
-        let same = |other: &&Held| other.edit == held.edit && other.root == held.root;
         let tlbis =
             self.recent.iter().filter(|(scope, issued)| *issued > held.replaced && scope.reaches(space));
         let ranges: Vec<(u64, u64)> = tlbis.filter_map(|(scope, _)| scope.range).collect();
         let after = ranges.iter().map(|(from, _)| *from).filter(|from| *from > held.va).min();
         let before = ranges.iter().map(|(_, to)| *to).filter(|to| *to < held.va).max();
         let (mut first, mut last) = (held.va, last_of(&held));
-        for other in self.cached.of(space).all().filter(same) {
+        for other in self.cached.of(space).of_edit(held.edit).filter(|other| other.root == held.root) {
             let (from, to) = (other.va, last_of(other));
             if before.is_none_or(|before| before < from) && after.is_none_or(|after| to < after) {
                 (first, last) = (first.min(from), last.max(to));
@@ -275,6 +268,30 @@ impl Machine {
         for cpu in &mut self.cpus {
             cpu.invalidated.retain(|other| other.edit != held.edit || other.va < first || last < other.va);
         }
+    }
+
+    /// Whether a completed TLBI reaches `held`, but was issued before the store that replaced it
+    /// was ordered.
+    fn is_early(&self, held: &Held) -> bool {
+        held.since != SEEN
+            && self.recent.iter().any(|(scope, issued)| {
+                *issued < held.since && *issued > held.replaced && self.is_in_scope(scope, held)
+            })
+    }
+
+    /// The records that were ordered with `held`, and that a TLBI reached as early.
+    fn early_as(&self, space: Space, held: &Held) -> Vec<Held> {
+        let shape = self.shapes[space.index()];
+        let scopes =
+            self.recent.iter().filter(|(scope, issued)| *issued < held.since && scope.reaches(space));
+        // The addresses that the TLBIs name: all, if one names none.
+        let ranges: Option<Vec<_>> = scopes.map(|(scope, _)| scope.range).collect();
+        let mut ranges = ranges.unwrap_or_else(|| vec![(0, u64::MAX)]);
+        ranges.sort_unstable();
+        ranges.dedup();
+        let near =
+            ranges.iter().flat_map(|(first, last)| self.cached.of(space).touching(shape, *first, *last));
+        near.filter(|other| other.since == held.since && self.is_early(other)).collect()
     }
 
     /// Forgets what else may be held for the address of `held`, as a block that was split before:

@@ -210,7 +210,7 @@ pub struct Machine {
     /// TLBIs that were complete last, with the time at which each was issued.
     pub(crate) recent: VecDeque<(Scope, u64)>,
     /// What was reported of the present event.
-    pub(crate) reported: Vec<Violation>,
+    pub(crate) reported: FxHashSet<(Rule, Option<u64>, Option<u64>)>,
     /// Contiguous runs that were reported, until they are even again: root, level, first entry.
     pub(crate) excused: FxHashSet<(u32, i8, u64)>,
     /// Pages that were freed though walks reach them.
@@ -280,7 +280,7 @@ impl Machine {
             now: 0,
             edit: 0,
             recent: VecDeque::new(),
-            reported: Vec::new(),
+            reported: FxHashSet::default(),
             excused: FxHashSet::default(),
             freed: FxHashSet::default(),
             work: 0,

@@ -104,12 +104,17 @@ impl Machine {
         let EntryPlace { root, level, va, pa } = place;
         let Root { space, shape, .. } = self.roots[root as usize];
         let cpus = self.holders(root);
+        // What is wrong with an older value would be right if the newest were ordered before.
+        let unordered = |violation: Violation| match violation.rule {
+            Rule::TooComplex => violation,
+            _ => Violation::new(Rule::Unordered).at_va(va).at_pa(pa),
+        };
         let mut older = Vec::new();
         self.memory.seen(pa, |seen| older.extend(seen.filter(|seen| *seen != newest)));
         for old in older.into_iter().filter(|old| is_cacheable(shape, level, *old)) {
             let entry = read(shape, space, level, old);
             self.note_global(root, level, old);
-            self.check_well_formed(place, entry, old)?;
+            self.check_well_formed(place, entry, old).map_err(unordered)?;
             let runs = match entry {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(level) > 0 => cpus,
                 _ => 0,
@@ -130,7 +135,7 @@ impl Machine {
                 combined: false,
             };
             if let Entry::Table(next) = entry {
-                self.link(root, next, level + 1, va)?;
+                self.link(root, next, level + 1, va).map_err(unordered)?;
             }
             if self.cached.of_mut(space).add(held) {
                 self.release(root, level, va, old)?;

@@ -56,7 +56,12 @@ impl Violation {
     /// Whether both break the same rule at the same place. If so, their traces have the same
     /// mistake.
     pub fn same_mistake(&self, other: &Self) -> bool {
-        self.rule == other.rule && self.va == other.va && self.pa == other.pa
+        self.mistake() == other.mistake()
+    }
+
+    /// What tells mistakes apart: the rule and the place.
+    pub(crate) fn mistake(&self) -> (Rule, Option<u64>, Option<u64>) {
+        (self.rule, self.va, self.pa)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::guest::Guest;
 use super::options::JudgeArgs;
@@ -46,6 +46,8 @@ impl Boot {
         match (options.guest, options.guest.line()) {
             (Guest::Xen, _) => making.xen(),
             (Guest::Hypervisor, _) => making.hypervisor(),
+            (Guest::Handover, Some(line)) => making.handover("virt", line),
+            (Guest::HandoverEl2, Some(line)) => making.handover("virt,virtualization=on", line),
             (_, Some(line)) => making.linux(line),
             (Guest::Edk2, _) => making.edk2(),
             (Guest::UBoot, _) => making.u_boot(),
@@ -74,23 +76,51 @@ impl Making<'_> {
         arguments
     }
 
-    fn linux(&self, line: Line) -> Result<Boot> {
-        let Self { workspace, files, options } = self;
-        let image = match &options.kernel {
-            Some(image) => image.clone(),
-            None => payload::linux(workspace, line)?.path,
-        };
-        let initrd = files.write("initrd", &workload::initrd(workspace, line)?)?;
+    /// The Image of a Linux.
+    fn image(&self, line: Line) -> Result<PathBuf> {
+        match &self.options.kernel {
+            Some(image) => Ok(image.clone()),
+            None => Ok(payload::linux(self.workspace, line)?.path),
+        }
+    }
+
+    /// A Linux's command line.
+    fn command_line(&self) -> String {
+        let options = self.options;
         let mut line = format!("console=ttyAMA0 panic=-1 linmap_times={}", options.times);
         if !options.work.is_empty() {
             line += &format!(" linmap_work={}", options.work.join(","));
         }
-        let line = format!("{line} {}", options.append);
+        format!("{line} {}", options.append)
+    }
+
+    fn linux(&self, line: Line) -> Result<Boot> {
+        let image = self.image(line)?;
+        let initrd = self.files.write("initrd", &workload::initrd(self.workspace, line)?)?;
         let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-kernel".into(), image.clone().into(), "-initrd".into(), initrd.into()]);
-        arguments.extend(["-append".into(), line.into()]);
+        arguments.extend(["-append".into(), self.command_line().into()]);
         let script = Script::ends_with(initramfs::USERSPACE_LINE);
         Ok(Boot { arguments, symbols: Some(image), symbols_base: Some(IMAGE_AT), script })
+    }
+
+    /// Linux is entered where our kernel has put it, so that its functions are found by the trace.
+    fn handover(&self, machine: &str, line: Line) -> Result<Boot> {
+        let Self { workspace, files, .. } = self;
+        let kernel = build::kernel(workspace, &toolchain::ensure(workspace)?, Granule::K4)?;
+        let image = self.image(line)?;
+        let payload = std::fs::read(&image).with_context(|| format!("reading {}", image.display()))?;
+        let mut archive = Archive::default();
+        archive.file("cmdline", self.command_line().as_bytes())?;
+        archive.file("script", b"kexec load --scattered; kexec exec")?;
+        archive.file_on_a_page("Image", &payload)?;
+        archive.file_on_a_page("initrd", &workload::initrd(workspace, line)?)?;
+        let initrd = files.write("initrd", &archive.finish()?)?;
+        let mut arguments = self.machine(machine, "1G");
+        arguments.extend(["-kernel".into(), kernel.image_path.into(), "-initrd".into(), initrd.into()]);
+        arguments.extend(words(["-append", "linmap.payload=linux"]));
+        let script = Script::ends_with(initramfs::USERSPACE_LINE);
+        Ok(Boot { arguments, symbols: Some(image), symbols_base: None, script })
     }
 
     fn linmap(&self) -> Result<Boot> {

@@ -34,6 +34,9 @@ pub fn run(workspace: &Workspace, arguments: &JudgeArgs) -> Result<ExitCode> {
     let boot = Boot::of(workspace, &files, arguments)?;
     let mut record = Command::new(linmap);
     record.args(["record", "--check", "--all"]);
+    if arguments.used_ram {
+        record.arg("--used-ram");
+    }
     if let Some(path) = &arguments.out {
         record.arg("--out").arg(path);
     }

@@ -36,6 +36,9 @@ pub struct JudgeArgs {
     /// Linux: how often to do the work
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub times: u32,
+    /// Fill RAM before with what walks take for descriptors, as if another system had used it
+    #[arg(long)]
+    pub used_ram: bool,
     /// More words for the guest's command line
     #[arg(
         long,

@@ -33,6 +33,37 @@ fn walked(leniency: Leniency) -> Scene {
     scene
 }
 
+/// `SPARE` holds what another system left there. CPU 0 clears it, `events` happen, and CPU 0 links
+/// it.
+fn cleared(left: u64, events: &[Event]) -> Scene {
+    let mut scene = walked(Leniency::Strict);
+    for pa in (SPARE..SPARE + 0x1000).step_by(8) {
+        scene.store(pa, left);
+    }
+    scene.ordered();
+    scene.zero(SPARE);
+    for event in events {
+        scene.event(*event);
+    }
+    scene.event(store(0, L1 + 8, SPARE | TABLE)).event(dsb(0, STORES)).isb(0);
+    scene
+}
+
+#[test]
+fn zeros_are_ordered_before_the_pointer_to_them_if_memory_held_what_walks_can_use() {
+    // An output address that is too large, and nothing valid.
+    for (left, is_usable) in [(0xffff_ffff_f703, true), (0xffff_ffff_f700, false)] {
+        let scene = cleared(left, &[]);
+        if is_usable {
+            scene.breaks(Rule::Unordered);
+        } else {
+            scene.legal();
+        }
+        cleared(left, &[dmb(0, Domain::Ish, STORES)]).legal();
+        cleared(left, &[dsb(0, STORES)]).legal();
+    }
+}
+
 /// CPU 0 fills a table, then `events` happen, and CPU `linker` links it.
 fn linked(leniency: Leniency, events: &[Event], linker: usize) -> Scene {
     let mut scene = walked(leniency);
