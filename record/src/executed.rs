@@ -8,6 +8,7 @@ use linmap_trace::{Access, Domain, Event, Head, Line, MAX_CPUS, Ram, Tlbi, TlbiS
 use crate::instruction::Instruction;
 use crate::memory::Memory;
 use crate::place::Place;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, IS_STARTED, Recorder, Started};
 use crate::regime::{Regime, Space};
 use crate::registers::{halves, root_tables};
@@ -97,10 +98,10 @@ impl Recorder {
         }
         self.is_privileged(cpu);
         self.cpus[cpu].is_aarch32 = false;
-        let [elr, spsr] =
-            [["ELR_EL1", "SPSR_EL1"], ["ELR_EL2", "SPSR_EL2"], ["ELR_EL3", "SPSR_EL3"]][*regime as usize];
         // A branch into the vectors changes neither.
-        let Some(now) = own.system(elr).zip(own.system(spsr)) else { return };
+        let Some(now) = own.system(Readable::Elr(*regime)).zip(own.system(Readable::Spsr(*regime))) else {
+            return;
+        };
         if self.cpus[cpu].exceptions[*regime as usize] != Some(now) {
             self.cpus[cpu].exceptions[*regime as usize] = Some(now);
             let _ = self.synchronize(cpu, pc);
@@ -251,9 +252,9 @@ impl Recorder {
         };
         self.frames.set_granule(shape.granule);
         // LPA2 may be turned on later. A CPU has 52 bits for 64K only where TCR says so first.
-        let range = own.system("ID_AA64MMFR0_EL1").map_or(0, |mmfr0| mmfr0 & 0xf);
+        let range = own.system(Readable::Mmfr0).map_or(0, |mmfr0| mmfr0 & 0xf);
         let has_52_bits = shape.granule < 16 && range >= 6;
-        let bbm = own.system("ID_AA64MMFR2_EL1").map_or(0, |mmfr2| (mmfr2 >> 52 & 0xf) as u8);
+        let bbm = own.system(Readable::Mmfr2).map_or(0, |mmfr2| (mmfr2 >> 52 & 0xf) as u8);
         self.stream.put(&Record::Line(Line::Machine(Head {
             cpus: self.cpus.len() + 1,
             bbm: bbm.min(3),
@@ -386,10 +387,10 @@ mod tests {
             0
         }
 
-        fn system(&self, name: &str) -> Option<u64> {
-            match name {
-                "CPSR" => Some(self.el << 2),
-                "SPSR_EL1" => Some(self.spsr),
+        fn system(&self, register: Readable) -> Option<u64> {
+            match register {
+                Readable::Pstate => Some(self.el << 2),
+                Readable::Spsr(Regime::El1) => Some(self.spsr),
                 _ => None,
             }
         }

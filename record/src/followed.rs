@@ -97,9 +97,15 @@ impl Frame {
     fn compact(&mut self) {
         let recorded = (0..).zip(std::mem::take(&mut self.recorded));
         self.kept = recorded.filter(|(_, word)| *word != Some(0)).collect();
+        self.tables = Vec::new();
     }
 
-    /// Undoes it.
+    /// The bytes that a frame which is not followed takes.
+    fn kept_bytes(&self) -> usize {
+        if self.recorded.is_empty() { size_of::<(u64, Self)>() + size_of_val(&*self.kept) } else { 0 }
+    }
+
+    /// Undoes [`compact`](Self::compact).
     fn expand(&mut self, words: usize) {
         if self.recorded.is_empty() {
             self.recorded = vec![Some(0); words];
@@ -119,6 +125,8 @@ pub struct Frames {
     /// How many events the trace has.
     pub now: u64,
     granule: u32,
+    /// The bytes that frames take which are not followed.
+    kept_bytes: usize,
     /// The most frames that were followed at a time.
     pub followed: usize,
     pub most: usize,
@@ -162,6 +170,7 @@ impl Frames {
             skipped: BTreeSet::new(),
         });
         if at.standing == Standing::Gone {
+            self.kept_bytes -= at.kept_bytes();
             at.tables.clear();
             at.expand(words);
             self.followed += 1;
@@ -176,12 +185,11 @@ impl Frames {
         let first = ((pa - frame) / 8) as usize;
         let entries = entries.min(words - first);
         let bit = 1 << (level + 1);
-        let is_stale = !at.skipped.is_empty();
         at.skipped.clear();
         match at.tables.iter_mut().find(|table| table.first == first) {
             Some(table) => {
                 table.references += 1;
-                let is_new = table.levels & bit == 0 || table.entries < entries || is_stale;
+                let is_new = table.levels & bit == 0 || table.entries < entries;
                 table.levels |= bit;
                 table.entries = table.entries.max(entries);
                 is_new
@@ -204,7 +212,19 @@ impl Frames {
                 at.standing = Standing::Unlinked;
                 at.unlinked = now;
                 self.unlinked.push((frame, now));
+                self.forget_relinked();
             }
+        }
+    }
+
+    /// Forgets when frames were unlinked to which something leads again, if those are most.
+    fn forget_relinked(&mut self) {
+        if self.unlinked.len() > 2 * self.followed + 64 {
+            let frames = &self.frames;
+            self.unlinked.retain(|(frame, since)| {
+                let is_same = |at: &Frame| at.standing == Standing::Unlinked && at.unlinked == *since;
+                frames.get(frame).is_some_and(is_same)
+            });
         }
     }
 
@@ -247,14 +267,21 @@ impl Frames {
         }
     }
 
-    /// Ends that `frame` is followed.
+    /// Ends that `frame` is followed. What was recorded of it is kept: if it is a table again, that
+    /// is not recorded again.
     pub fn give_up(&mut self, frame: u64) {
-        if let Some(at) = self.get_mut(frame) {
-            at.standing = Standing::Gone;
-            at.skipped.clear();
-            at.compact();
-            self.followed -= 1;
-            FILTER.set(frame, 1 << self.granule, false);
+        /// The most bytes for it. A guest of any size may use all of its memory for tables in turn.
+        const MOST_KEPT: usize = 1 << 25;
+        let Some(at) = self.get_mut(frame) else { return };
+        at.standing = Standing::Gone;
+        at.skipped.clear();
+        at.compact();
+        self.kept_bytes += at.kept_bytes();
+        self.followed -= 1;
+        FILTER.set(frame, 1 << self.granule, false);
+        if self.kept_bytes > MOST_KEPT {
+            self.frames.retain(|_, at| at.standing != Standing::Gone);
+            self.kept_bytes = 0;
         }
     }
 }
@@ -299,7 +326,41 @@ mod tests {
         frames.give_up(FRAME);
         let gone = &frames.frames[&FRAME];
         assert_eq!((gone.recorded.capacity(), gone.kept.len()), (0, 2));
+        assert_eq!(frames.kept_bytes, gone.kept_bytes());
         frames.refer(FRAME, 3, 512, shape());
         assert_eq!(frames.get_mut(FRAME).expect("it is followed").recorded, expected);
+    }
+    #[test]
+    fn frames_that_are_gone_take_bounded_memory_and_are_forgotten_not_mistaken() {
+        let mut frames = frames();
+        let at = |nth: u64| FRAME + 0x1000 * nth;
+        for nth in 0..4000 {
+            frames.refer(at(nth), 3, 512, shape());
+            frames.get_mut(at(nth)).expect("it is followed").recorded.fill(Some(7));
+            frames.give_up(at(nth));
+        }
+        let bytes: usize = frames.frames.values().map(Frame::kept_bytes).sum();
+        assert_eq!(bytes, frames.kept_bytes);
+        assert!((1..1 << 25).contains(&bytes), "{bytes}");
+        for (nth, expected) in [(0, None), (3999, Some(7))] {
+            frames.refer(at(nth), 3, 512, shape());
+            assert_eq!(frames.get_mut(at(nth)).expect("it is followed").recorded[1], expected);
+        }
+        assert_eq!(frames.followed, 2);
+    }
+
+    #[test]
+    fn a_frame_that_is_unlinked_and_linked_without_any_invalidation_takes_bounded_memory() {
+        let mut frames = frames();
+        frames.refer(FRAME, 3, 512, shape());
+        for now in 1..1000 {
+            frames.now = now;
+            frames.unrefer(FRAME);
+            frames.refer(FRAME, 3, 512, shape());
+        }
+        frames.unrefer(FRAME);
+        assert!(frames.unlinked.len() < 128, "{}", frames.unlinked.len());
+        assert_eq!(frames.invalidated(1000), [FRAME]);
+        assert!(matches!(frames.get_mut(FRAME).map(|at| at.standing), Some(Standing::Grace(_))));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use linmap_trace::{Access, Domain, Event};
 
+use crate::followed::Standing;
 use crate::log::{Did, Entry};
 use crate::recorder::Recorder;
 use crate::regime::Regime;
@@ -24,6 +25,10 @@ impl Recorder {
                 continue;
             }
             self.leave_empty_trees(frame);
+            // Linked again before it was given up: what it leads to is referred to anew.
+            if self.frames.get_mut(frame).is_some_and(|state| state.standing != Standing::Linked) {
+                self.leave_all(frame);
+            }
             if !self.frames.refer(pa, level, entries, shape) {
                 continue;
             }
@@ -161,5 +166,64 @@ impl Recorder {
         if later.is_some() {
             self.cpus[cpu].releases.first = later;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const ROOT: u64 = 0x4000_0000;
+    const TABLE: u64 = ROOT + 0x1000;
+    const BELOW: u64 = ROOT + 0x2000;
+
+    /// A guest whose root is followed.
+    struct Guest {
+        recorder: Recorder,
+        memory: File,
+        _trace: UnixStream,
+    }
+
+    impl Guest {
+        fn new() -> Self {
+            let (to, trace) = UnixStream::pair().expect("sockets");
+            let (mut recorder, memory) = Recorder::with_memory(to, 1, ROOT, 0x3000);
+            recorder.link(ROOT, 0, 512, Shape::of(16, false).expect("it is walked"));
+            Self { recorder, memory, _trace: trace }
+        }
+
+        fn store(&mut self, pa: u64, value: u64) {
+            self.memory.write_all_at(&value.to_le_bytes(), pa - ROOT).expect("memory");
+            self.recorder.store(0, 0x100, pa, 8, false);
+        }
+
+        fn standing(&mut self, frame: u64) -> Option<Standing> {
+            self.recorder.frames.get_mut(frame).map(|state| state.standing)
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_linked_again_refers_once_to_what_it_leads_to() {
+        let mut guest = Guest::new();
+        guest.store(ROOT, TABLE | 3);
+        guest.store(TABLE, BELOW | 3);
+        guest.store(ROOT, 0);
+        assert_eq!(guest.standing(TABLE), Some(Standing::Unlinked));
+        guest.store(ROOT, TABLE | 3);
+        assert_eq!(guest.standing(BELOW), Some(Standing::Linked));
+        guest.store(TABLE, 0);
+        assert_eq!(guest.standing(BELOW), Some(Standing::Unlinked));
+    }
+
+    #[test]
+    fn a_root_that_leads_to_itself_stays_followed_when_it_no_longer_does() {
+        let mut guest = Guest::new();
+        guest.store(ROOT + 0xff8, ROOT | 3);
+        guest.store(ROOT + 0xff8, 0);
+        assert_eq!(guest.standing(ROOT), Some(Standing::Linked));
     }
 }

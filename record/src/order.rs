@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use linmap_trace::{Access, Domain, Event};
 
 use crate::cpu::Cpu;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, Recorder};
+use crate::regime::Regime;
 use crate::waiting::Released;
 
 /// The CPUs of the first 64 that execute at EL0, by an ERET, until something shows that they don't.
@@ -176,12 +178,12 @@ impl Recorder {
 
     /// An ERET is about to be executed at exception level `el`.
     pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
-        let name = match el {
-            2 => "SPSR_EL2",
-            3 => "SPSR_EL3",
-            _ => "SPSR_EL1",
+        let regime = match el {
+            2 => Regime::El2,
+            3 => Regime::El3,
+            _ => Regime::El1,
         };
-        let spsr = own.system(name);
+        let spsr = own.system(Readable::Spsr(regime));
         self.cpus[cpu].is_aarch32 = spsr.is_some_and(|spsr| spsr >> 4 & 1 == 1);
         if spsr.is_some_and(|spsr| spsr & 0xf == 0) {
             AT_EL0.fetch_or(bit(cpu), Ordering::Relaxed);

@@ -8,6 +8,7 @@
 use linmap_trace::{Event, Use};
 
 use crate::place::Place;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, Recorder};
 use crate::regime::{Regime, Space};
 
@@ -33,7 +34,7 @@ impl Recorder {
         }
         let el = Place::of(own).el;
         let Some(&regime) = Regime::ALL.get(usize::from(el).wrapping_sub(1)) else { return };
-        let needs = [(Some(pc), Use::Execute), (own.system("SP"), Use::Write)];
+        let needs = [(Some(pc), Use::Execute), (own.system(Readable::Sp), Use::Write)];
         for (va, kind) in needs.into_iter().filter_map(|(va, kind)| Some((va?, kind))) {
             if self.invalid_entry(cpu, va, regime).is_some_and(|pa| broken.contains(&pa)) {
                 self.put(Event::Access { cpu, va, kind, pa: 0 }, Some(pc));

@@ -3,6 +3,7 @@
 use linmap_trace::{Tlbi, TlbiScope};
 
 use crate::instruction::{Name, Suffix, System};
+use crate::readable::Readable;
 use crate::recorder::CurrentCpu;
 use crate::regime::{Regime, hcr};
 
@@ -47,8 +48,8 @@ fn lowest_el(scope: TlbiScope) -> u8 {
 
 impl Place {
     pub fn of(own: &dyn CurrentCpu) -> Self {
-        let el = own.system("CPSR").map_or(1, |pstate| (pstate >> 2 & 3) as u8);
-        let hcr = own.system("HCR_EL2");
+        let el = own.system(Readable::Pstate).map_or(1, |pstate| (pstate >> 2 & 3) as u8);
+        let hcr = own.system(Readable::Hcr);
         Self { el, hcr: hcr.unwrap_or(0), has_el2: hcr.is_some() }
     }
 

@@ -19,7 +19,10 @@ use crate::followed::FILTER;
 use crate::instruction::{Accesses, Instruction};
 use crate::order::{AT_EL0, bit};
 use crate::qemu::{self, Array, Block, Info, Interface, PluginId};
-use crate::recorder::{CurrentCpu, IS_STARTED, NO_PC, Recorder};
+use crate::readable::Readable;
+use crate::recorder::{CurrentCpu, IS_STARTED, Recorder};
+use crate::sites::{Site, Sites};
+use crate::slice::{self, Spent};
 use crate::stream::Stream;
 
 /// The interface's version, which QEMU reads before it installs a plugin.
@@ -47,6 +50,7 @@ fn interface() -> Interface {
 }
 
 static RECORDER: OnceLock<Mutex<Recorder>> = OnceLock::new();
+static SCHEDULER: OnceLock<qemu::Scheduler> = OnceLock::new();
 static REGISTERS: OnceLock<RegisterFile> = OnceLock::new();
 
 fn recorder() -> Option<MutexGuard<'static, Recorder>> {
@@ -73,6 +77,8 @@ pub unsafe extern "C" fn qemu_plugin_install(
     match install(info, arguments) {
         Ok(recorder) => {
             let _ = RECORDER.set(Mutex::new(recorder));
+            // SAFETY: It is being installed.
+            let _ = SCHEDULER.set(unsafe { qemu::Scheduler::request() });
             // SAFETY: `id` is ours.
             unsafe { qemu::register::<Machine>(interface(), id) };
             0
@@ -115,10 +121,10 @@ fn read_rom(pa: u64, len: u64) -> Option<Vec<u8>> {
     unsafe { qemu::read_memory(interface(), pa, len as usize) }
 }
 
-/// The registers by QEMU's names. All CPUs have the same.
+/// The registers. All CPUs have the same.
 struct RegisterFile {
-    handles: HashMap<String, *mut c_void>,
     x: Vec<*mut c_void>,
+    system: [Option<*mut c_void>; Readable::COUNT],
     /// Where QEMU puts values.
     value: *mut Array,
 }
@@ -136,8 +142,9 @@ impl RegisterFile {
         let handles: HashMap<_, _> =
             registers.into_iter().map(|(name, handle)| (name.to_ascii_uppercase(), handle)).collect();
         let x = (0..31).filter_map(|nth| handles.get(&format!("X{nth}")).copied()).collect();
+        let system = Readable::ALL.map(|of| of.names().iter().find_map(|name| handles.get(*name)).copied());
         // SAFETY: A new array of GLib's.
-        Self { handles, x, value: unsafe { qemu::g_byte_array_new() } }
+        Self { x, system, value: unsafe { qemu::g_byte_array_new() } }
     }
 
     fn get(&self, handle: *mut c_void) -> u64 {
@@ -161,8 +168,8 @@ impl CurrentCpu for RegisterFile {
         self.x.get(usize::from(number)).map_or(0, |handle| self.get(*handle))
     }
 
-    fn system(&self, name: &str) -> Option<u64> {
-        self.handles.get(name).map(|handle| self.get(*handle))
+    fn system(&self, register: Readable) -> Option<u64> {
+        self.system[register.number()].map(|handle| self.get(handle))
     }
 }
 
@@ -194,32 +201,12 @@ fn on_cpu() {
     }
 }
 
-/// An instruction that is executed: where, and what. They live as long as QEMU, which keeps them in
-/// translated code.
-struct Site {
-    pc: u64,
-    /// `None`: it may be the first instruction of a vector.
-    instruction: Option<Instruction>,
-}
-
-/// Sites by PC, word, and whether the word is what matters.
-type Sites = HashMap<(u64, u32, bool), &'static Site>;
-
-/// The sites so far: code is translated again and again.
+/// The sites so far.
 static SITES: Mutex<Option<Sites>> = Mutex::new(None);
 
-/// The most sites in the lower half with a PC of their own: code at EL0 can be anywhere.
-const MOST_SITES: usize = 1 << 18;
-
-fn site(pc: u64, word: u32, instruction: Option<Instruction>) -> *mut c_void {
+fn site(pc: u64, word: u32, instruction: Instruction) -> *mut c_void {
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |pc: u64| (pc, word, instruction.is_some());
-    let known = sites.get_or_insert_default();
-    let is_full = known.len() >= MOST_SITES && pc >> 55 & 1 == 0 && !known.contains_key(&of(pc));
-    let pc = if is_full { NO_PC } else { pc };
-    let key = of(pc);
-    let new = || -> &'static Site { Box::leak(Box::new(Site { pc, instruction })) };
-    let site: *const Site = *sites.get_or_insert_default().entry(key).or_insert_with(new);
+    let site: *const Site = sites.get_or_insert_default().of(pc, word, instruction);
     site.cast_mut().cast()
 }
 
@@ -237,18 +224,17 @@ fn on_block(block: *mut Block) {
             let word = u32::from_le_bytes(word);
             let pc = qemu::qemu_plugin_insn_vaddr(instruction);
             if nth == 0 && pc & 0x7f == 0 && recorder().is_some_and(|recorder| recorder.is_vector(pc)) {
-                let site = site(pc, word, None);
                 qemu::qemu_plugin_register_vcpu_insn_exec_cb(
                     instruction,
-                    on_instruction,
+                    on_vector,
                     qemu::READS_REGISTERS,
-                    site,
+                    ptr::without_provenance_mut(pc as usize),
                 );
             }
             // One CPU's order is its own.
             let is_shared = CPUS.load(Ordering::Relaxed) > 1;
             if let Some(known) = Instruction::of(word).filter(|known| is_shared || !known.is_of_loads()) {
-                let site = site(pc, word, Some(known));
+                let site = site(pc, word, known);
                 qemu::qemu_plugin_register_vcpu_insn_exec_cb(
                     instruction,
                     on_instruction,
@@ -283,25 +269,44 @@ fn on_block(block: *mut Block) {
 static CPUS: AtomicUsize = AtomicUsize::new(1);
 
 in_generated_code!(on_instruction, (c_uint, *mut c_void), "rdx", "x2", execute);
+in_generated_code!(on_vector, (c_uint, *mut c_void), "rdx", "x2", at_vector);
 in_generated_code!(on_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", store);
 in_generated_code!(on_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", acquire);
 in_generated_code!(on_last_store, (c_uint, u32, u64, *mut c_void), "r8", "x4", last_store);
 in_generated_code!(on_last_acquire, (c_uint, u32, u64, *mut c_void), "r8", "x4", last_acquire);
 
-/// An instruction that is recorded, or may be the first of a vector.
+/// An instruction that is recorded.
 extern "C" fn execute(cpu: c_uint, site: *mut c_void, state: usize) {
     // SAFETY: The data is a site, which lives for ever.
     let site = unsafe { &*site.cast::<Site>() };
     let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
     let cpu = current::number(state, CPUS.load(Ordering::Relaxed), true).unwrap_or(cpu as usize);
-    match site.instruction {
-        Some(instruction) => recorder.execute(cpu, site.pc, instruction, registers),
-        None => recorder.at_vector(cpu, site.pc, registers),
-    }
+    let events = recorder.events;
+    recorder.execute(cpu, site.pc, site.instruction, registers);
+    let is_idle = site.instruction == Instruction::Isb && recorder.events == events;
     drop(recorder);
+    spend(if is_idle { Spent::IdleIsb } else { Spent::Other });
     if IS_STARTED.load(Ordering::Relaxed) {
         SENDER.call_once(start_to_send);
     }
+}
+
+/// Ends the slice of the CPU that executes if it is over, in a callback.
+fn spend(spent: Spent) {
+    if CPUS.load(Ordering::Relaxed) > 1
+        && slice::is_over(spent)
+        && let Some(scheduler) = SCHEDULER.get()
+    {
+        // SAFETY: It is a callback of an instruction or of an access.
+        unsafe { scheduler.end_slice() };
+    }
+}
+
+/// The instruction at the address `pc`, which may be the first of a vector.
+extern "C" fn at_vector(cpu: c_uint, pc: *mut c_void, state: usize) {
+    let (Some(mut recorder), Some(registers)) = (recorder(), REGISTERS.get()) else { return };
+    let cpu = current::number(state, CPUS.load(Ordering::Relaxed), true).unwrap_or(cpu as usize);
+    recorder.at_vector(cpu, pc.addr() as u64, registers);
 }
 
 /// Sends what waits while the guest does nothing that is recorded.
@@ -373,6 +378,7 @@ extern "C" fn last_acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void,
 
 /// A store, which was made.
 extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+    spend(Spent::Other);
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }
@@ -403,6 +409,7 @@ extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state:
 
 /// A load-acquire, or the load of an exclusive or atomic, which was made.
 extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
+    spend(Spent::Acquire);
     if !IS_STARTED.load(Ordering::Relaxed) {
         return;
     }

@@ -183,6 +183,39 @@ pub fn end() {
     unsafe { kill(getpid(), SIGTERM) };
 }
 
+/// By which QEMU ends a CPU's slice.
+pub struct Scheduler(*const c_void);
+
+// SAFETY: It is a number to QEMU, used by the thread of CPUs alone.
+unsafe impl Send for Scheduler {}
+// SAFETY: As above.
+unsafe impl Sync for Scheduler {}
+
+impl Scheduler {
+    /// Asks QEMU for it. It gives it to one plugin.
+    ///
+    /// # Safety
+    /// The plugin is being installed.
+    pub unsafe fn request() -> Self {
+        // SAFETY: QEMU allows the call then.
+        Self(unsafe { qemu_plugin_request_time_control() })
+    }
+
+    /// The CPU that executes leaves the rest of its slice to the next, behind this block of code.
+    ///
+    /// QEMU sets its time between two CPUs, so it ends the slice. A time of 0, where it started,
+    /// changes nothing: it is never set back.
+    ///
+    /// # Safety
+    /// This is a callback of an instruction or of an access.
+    pub unsafe fn end_slice(&self) {
+        if !self.0.is_null() {
+            // SAFETY: The handle is QEMU's.
+            unsafe { qemu_plugin_update_ns(self.0, 0) };
+        }
+    }
+}
+
 /// What version 4 has otherwise.
 mod four {
     use super::*;
@@ -263,6 +296,8 @@ unsafe extern "C" {
         accesses: c_int,
         data: *mut c_void,
     );
+    fn qemu_plugin_request_time_control() -> *const c_void;
+    fn qemu_plugin_update_ns(handle: *const c_void, time: i64);
     pub fn qemu_plugin_mem_size_shift(access: u32) -> c_uint;
     pub fn qemu_plugin_get_hwaddr(access: u32, va: u64) -> *mut Physical;
     pub fn qemu_plugin_hwaddr_is_io(address: *const Physical) -> bool;

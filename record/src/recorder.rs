@@ -12,6 +12,7 @@ use crate::followed::{Frames, Standing, Table};
 use crate::idle::IdleBarriers;
 use crate::log::{Entry, Linked, Log};
 use crate::memory::{Memory, ReadRom};
+use crate::readable::Readable;
 use crate::shape::Shape;
 use crate::stream::Stream;
 use crate::tree::Tree;
@@ -21,8 +22,8 @@ use crate::waiting::{Released, Unseen};
 pub trait CurrentCpu {
     /// X register `number`; 0 for 31.
     fn x(&self, number: u8) -> u64;
-    /// A system register, by QEMU's name.
-    fn system(&self, name: &str) -> Option<u64>;
+    /// A system register, if the CPU has it.
+    fn system(&self, register: Readable) -> Option<u64>;
 }
 
 /// What the recorder has once the trace has begun.
@@ -191,11 +192,16 @@ impl Recorder {
 
     /// Ends that `frame` is followed. What it leads to has one reference less.
     pub(crate) fn give_up(&mut self, frame: u64) {
+        self.leave_all(frame);
+        self.frames.give_up(frame);
+    }
+
+    /// The tables of `frame` are none any more: what they lead to has one reference less.
+    pub(crate) fn leave_all(&mut self, frame: u64) {
         let Some(state) = self.frames.get_mut(frame) else { return };
         for table in std::mem::take(&mut state.tables) {
             self.leave(frame, &table);
         }
-        self.frames.give_up(frame);
     }
 
     /// Ends that the table at `pa` is followed.
@@ -223,7 +229,7 @@ impl Recorder {
         let leads = |at| {
             let value = state.recorded[at]?;
             let below = levels_of(table.levels).filter_map(|level| table.shape.table(level, value));
-            let below: Vec<u64> = below.collect();
+            let below: Vec<u64> = below.filter(|below| *below != frame).collect();
             (!below.is_empty()).then_some((at, below))
         };
         let led: Vec<_> = linked.filter_map(leads).collect();
@@ -290,11 +296,13 @@ impl Recorder {
         let own: Vec<_> = own.map(|table| (table.levels, table.shape)).collect();
         for (levels, shape) in own {
             for level in levels_of(levels) {
-                let [old, new] = [before, now].map(|it| it.and_then(|it| shape.table(level, it)));
+                // A table that leads to itself would be followed for ever.
+                let below = |it: u64| shape.table(level, it).filter(|below| *below != frame);
+                let [old, new] = [before, now].map(|it| it.and_then(below));
                 if old == new {
                     continue;
                 }
-                if let Some(new) = new.filter(|new| *new != frame) {
+                if let Some(new) = new {
                     self.link(new, level + 1, shape.entries(), shape);
                 }
                 if let Some(old) = old {
@@ -348,22 +356,36 @@ impl Recorder {
         Self::new(Stream::new(ours), [PathBuf::new(), PathBuf::new()], |_, _| None, cpus)
     }
 
-    /// The same, whose trace has begun, with a page of zeros at 1 GiB.
-    pub(crate) fn begun(cpus: usize) -> Self {
-        use std::sync::atomic::AtomicUsize;
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("linmap-record-{}-{number}", std::process::id());
-        let files = ["memory", "layout"].map(|file| std::env::temp_dir().join(format!("{name}-{file}")));
-        std::fs::write(&files[0], [0; 0x1000]).expect("a file of memory");
-        std::fs::write(&files[1], "40000000 1000 0").expect("a file of its layout");
+    /// A recorder whose trace has begun and goes to `to`. Its memory is the file, `len` bytes from
+    /// `start`.
+    pub(crate) fn with_memory(
+        to: std::os::unix::net::UnixStream,
+        cpus: usize,
+        start: u64,
+        len: u64,
+    ) -> (Self, std::fs::File) {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("linmap-record-{}-{nth}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let files = ["memory", "layout"].map(|name| folder.join(name));
+        let open = std::fs::File::options().write(true).create(true).truncate(true).open(&files[0]);
+        let file = open.expect("a file");
+        file.set_len(len).expect("its length");
+        std::fs::write(&files[1], format!("{start:x} {len:x} 0")).expect("a file");
         let memory = Memory::map(&files[0], &files[1], |_, _| None).expect("memory");
-        for file in &files {
-            std::fs::remove_file(file).expect("it is there");
-        }
-        let mut recorder = Self::unread(cpus);
+        std::fs::remove_dir_all(&folder).expect("the folder");
+        let mut recorder = Self::new(Stream::new(to), files, |_, _| None, cpus);
         recorder.started = Some(Started { memory });
         recorder.frames.set_granule(12);
-        recorder
+        (recorder, file)
+    }
+
+    /// The same of `cpus` CPUs, whose trace nobody reads, with a page of zeros at 1 GiB.
+    pub(crate) fn begun(cpus: usize) -> Self {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        std::mem::forget(theirs);
+        Self::with_memory(ours, cpus, 1 << 30, 0x1000).0
     }
 }

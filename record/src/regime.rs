@@ -8,10 +8,6 @@ pub const REGIMES: usize = 3;
 /// The number of spaces.
 pub const SPACES: usize = 6;
 
-/// QEMU's names of SCTLR of each regime, of which a CPU has one.
-pub const SCTLR: [[&str; 2]; REGIMES] =
-    [["SCTLR_EL1", "SCTLR"], ["SCTLR_EL2", "SCTLR_EL2"], ["SCTLR_EL3", "SCTLR_EL3"]];
-
 /// The regime of a stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Regime {

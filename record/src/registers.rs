@@ -6,8 +6,9 @@ use linmap_trace::{Event, Register};
 use crate::cpu::Registers;
 use crate::instruction::{Name, System};
 use crate::place::Place;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, MOST_VECTORS, Recorder};
-use crate::regime::{Regime, SCTLR, Space, hcr};
+use crate::regime::{Regime, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
 
@@ -271,8 +272,8 @@ impl Recorder {
     pub(crate) fn is_still_there(&mut self, cpu: usize, pc: u64, own: &dyn CurrentCpu) {
         self.cpus[cpu].is_leaving = false;
         self.cpus[cpu].registers.hcr = Place::of(own).hcr;
-        for (regime, name) in Regime::ALL.into_iter().zip(SCTLR) {
-            let sctlr = name.iter().find_map(|name| own.system(name)).unwrap_or(0);
+        for regime in Regime::ALL {
+            let sctlr = own.system(Readable::Sctlr(regime)).unwrap_or(0);
             self.cpus[cpu].registers.stage1[regime as usize].sctlr = sctlr;
             if sctlr & 1 == 1 && self.started.is_some() {
                 self.installed(cpu, pc, regime, false);

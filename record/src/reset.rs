@@ -3,14 +3,14 @@
 use linmap_trace::{Access, Domain, Event, Tlbi, TlbiScope};
 
 use crate::cpu::Registers;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, Recorder};
-use crate::regime::{Regime, SCTLR};
+use crate::regime::Regime;
 
 /// Whether all of a CPU's MMUs are off.
 pub(crate) fn has_no_mmu(own: &dyn CurrentCpu) -> bool {
-    let is_off =
-        |names: [&str; 2]| names.iter().find_map(|name| own.system(name)).is_none_or(|now| now & 1 == 0);
-    SCTLR.into_iter().all(is_off)
+    let is_off = |regime| own.system(Readable::Sctlr(regime)).is_none_or(|now| now & 1 == 0);
+    Regime::ALL.into_iter().all(is_off)
 }
 
 impl Recorder {
@@ -23,11 +23,11 @@ impl Recorder {
 
     /// Whether `cpu` was reset: its MMU is off, and no instruction turned it off.
     pub(crate) fn is_reset(&self, cpu: usize, own: &dyn CurrentCpu) -> bool {
-        let is_off = |(regime, names): (Regime, [&str; 2])| {
-            let now = names.iter().find_map(|name| own.system(name));
-            self.cpus[cpu].registers.of(regime).has_mmu() && now.is_some_and(|now| now & 1 == 0)
+        let is_off = |regime| {
+            self.cpus[cpu].registers.of(regime).has_mmu()
+                && own.system(Readable::Sctlr(regime)).is_some_and(|now| now & 1 == 0)
         };
-        self.started.is_some() && Regime::ALL.into_iter().zip(SCTLR).any(is_off)
+        self.started.is_some() && Regime::ALL.into_iter().any(is_off)
     }
 
     /// The machine was reset, as `cpu` shows before it executes the instruction at `pc`. Every MMU

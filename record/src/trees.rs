@@ -47,7 +47,6 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::Read;
     use std::os::unix::fs::FileExt;
     use std::os::unix::net::UnixStream;
@@ -56,11 +55,8 @@ mod tests {
     use linmap_trace::{Event, Line};
 
     use super::*;
-    use crate::memory::Memory;
-    use crate::recorder::Started;
     use crate::regime::Regime;
     use crate::shape::Shape;
-    use crate::stream::Stream;
 
     const ROOT: u64 = 0x4000_0000;
 
@@ -85,17 +81,8 @@ mod tests {
 
     #[test]
     fn data_in_the_frame_of_an_empty_root_is_no_content_of_the_next_table_there() {
-        let folder = std::env::temp_dir().join(format!("linmap-record-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let files = ["memory", "layout"].map(|name| folder.join(name));
-        fs::write(&files[0], [0; 0x2000]).unwrap();
-        fs::write(&files[1], "40000000 2000 0").unwrap();
-        let memory = fs::File::options().write(true).open(&files[0]).unwrap();
         let (to, mut from) = UnixStream::pair().unwrap();
-        let mapped = Memory::map(&files[0], &files[1], |_, _| None).unwrap();
-        let mut recorder = Recorder::new(Stream::new(to), files, |_, _| None, 1);
-        recorder.started = Some(Started { memory: mapped });
-        recorder.frames.set_granule(12);
+        let (mut recorder, memory) = Recorder::with_memory(to, 1, ROOT, 0x2000);
         let shape = Shape::of(16, false).unwrap();
         let space = Space::Half { regime: Regime::El1, upper: false };
         recorder.trees.insert(Tree { root: ROOT, space, id: 1 }, shape);
@@ -112,7 +99,6 @@ mod tests {
         drop(recorder);
         let mut trace = Vec::new();
         from.read_to_end(&mut trace).unwrap();
-        fs::remove_dir_all(&folder).unwrap();
         assert_eq!(recorded(&trace, ROOT), Some(0));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::instruction::Stage;
 use crate::place::Place;
+use crate::readable::Readable;
 use crate::recorder::{CurrentCpu, Recorder};
 use crate::waiting::Unseen;
 
@@ -36,21 +37,21 @@ fn range(stage: Stage, is_copy: bool, to: u64, left: u64, pstate: u64) -> (u64, 
 impl Recorder {
     /// `cpu` is about to clear the block of `va`, as large as DCZID_EL0 says.
     pub(crate) fn zero(&mut self, cpu: usize, pc: u64, va: u64, own: &dyn CurrentCpu) {
-        let block = 4 << own.system("DCZID_EL0").map_or(4, |dczid| dczid & 0xf);
+        let block = 4 << own.system(Readable::Dczid).map_or(4, |dczid| dczid & 0xf);
         self.unseen(cpu, pc, (va & !(block - 1), block), Some(0), own);
     }
 
     /// `cpu` is about to execute a memory set.
     pub(crate) fn set(&mut self, cpu: usize, pc: u64, stage: Stage, of: [u64; 3], own: &dyn CurrentCpu) {
         let [to, left, value] = of;
-        let range = range(stage, false, to, left, own.system("CPSR").unwrap_or(0));
+        let range = range(stage, false, to, left, own.system(Readable::Pstate).unwrap_or(0));
         self.unseen(cpu, pc, range, Some((value & 0xff) * 0x0101_0101_0101_0101), own);
     }
 
     /// `cpu` is about to execute a memory copy.
     pub(crate) fn copy(&mut self, cpu: usize, pc: u64, stage: Stage, of: [u64; 2], own: &dyn CurrentCpu) {
         let [to, left] = of;
-        let range = range(stage, true, to, left, own.system("CPSR").unwrap_or(0));
+        let range = range(stage, true, to, left, own.system(Readable::Pstate).unwrap_or(0));
         self.unseen(cpu, pc, range, None, own);
     }
 

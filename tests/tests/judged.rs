@@ -12,6 +12,17 @@ fn linux_6_1_starts_processes_and_every_edit_of_its_tables_is_legal() {
 }
 
 #[test]
+fn a_cpu_that_waits_by_isb_does_not_keep_the_others_from_running() {
+    let judged = judge("user-space", "--cpus 4");
+    assert_eq!(judged.code, Some(0), "{}{}", judged.console, judged.verdict);
+    let line = judged.verdict.lines().find_map(|line| line.strip_prefix("ISBs with no edit"));
+    let words = || line.into_iter().flat_map(str::split_whitespace);
+    let count = words().find_map(|word| word.parse::<u64>().ok());
+    // In slices of QEMU's length it is more than a hundred million.
+    assert!(count.is_some_and(|count| count < 10_000_000), "{}", judged.verdict);
+}
+
+#[test]
 fn our_kernel_moves_linux_with_its_mmu_on_and_no_edit_of_either_is_illegal_but_what_is_known() {
     let judged = judge("handover", "--work exec");
     let said = format!("{}{}", judged.console, judged.verdict);
@@ -28,7 +39,7 @@ const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set
 const SINCE_6_12_IN_USED_RAM: &[&str] = &["__pi_map_range", "set_swapper_pgd", "vmemmap_pud_populate"];
 
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 10] = [
+const ROWS: [(&str, &str, &[&str]); 14] = [
     ("u-boot", "", &[]),
     // ArmSetTTBR0.
     ("edk2", "", &["0x17818"]),
@@ -37,6 +48,11 @@ const ROWS: [(&str, &str, &[&str]); 10] = [
     ("linux-6.18", "", SINCE_6_12),
     ("linux-newest", "", SINCE_6_12),
     ("linmap", "--cpus 2", &[]),
+    ("linmap", "--cpus 4", &[]),
+    ("second-kernel", "--cpus 4", &[]),
+    ("user-space", "--cpus 4", &[]),
+    // map_range() of its guest, Linux 6.12.
+    ("hypervisor", "", &["0x41f080a8"]),
     ("linmap", "--cpus 2 --used-ram", &[]),
     ("linux-6.18", "--work exec --used-ram", SINCE_6_12_IN_USED_RAM),
     ("handover-el2", "--work exec", &["vmemmap_pud_populate"]),
