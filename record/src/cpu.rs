@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::regime::{REGIMES, Regime, SPACES, Space, hcr};
 use crate::shape::Shape;
 use crate::tree::Tree;
-use crate::waiting::Releases;
+use crate::waiting::{Released, Releases};
 
 /// The registers of a regime as they are.
 #[derive(Clone, Copy, Default)]
@@ -104,6 +104,8 @@ pub struct Cpu {
     pub releases: Releases,
     /// How many DSBs it executed.
     pub dsbs: u64,
+    /// What it loaded of other CPUs' releases, without acquire, since its last barrier of loads.
+    pub loaded: Vec<Released>,
     /// How many groups of releases of other CPUs it knows.
     pub known: BTreeMap<usize, u64>,
     /// Entries that it has made invalid since its last DSB: their addresses.

@@ -30,6 +30,8 @@ impl Recorder {
         }
         self.actor = cpu;
         match instruction {
+            // It completes nothing that matters.
+            Instruction::Dsb(domain, Access::Loads) => self.dmb(cpu, pc, domain, Access::Loads),
             Instruction::Dsb(domain, access) => self.execute_dsb(cpu, pc, domain, access, own),
             Instruction::DsbNxs(domain) => {
                 // It completes TLBIs with nXS alone (Arm ARM B2.3, DSB). Stores of tables are to
@@ -136,8 +138,11 @@ impl Recorder {
         self.settle_unseen(None);
         // One CPU is all that NSH has to reach.
         let domain = if domain == Domain::Nsh && self.cpus.len() == 1 { Domain::Ish } else { domain };
-        let state = &mut self.cpus[cpu];
         let orders = domain != Domain::Nsh;
+        if orders && access == Access::All && self.started.is_some() {
+            self.take_over_loaded(cpu, pc);
+        }
+        let state = &mut self.cpus[cpu];
         if orders {
             state.dsbs += 1;
             state.releases.dsb();

@@ -75,6 +75,11 @@ pub enum Suffix {
 }
 
 impl Instruction {
+    /// Whether it is a barrier of loads alone.
+    pub fn is_of_loads(self) -> bool {
+        matches!(self, Self::Dsb(_, Access::Loads) | Self::Dmb(_, Access::Loads))
+    }
+
     /// What `word` does, if it matters.
     pub fn of(word: u32) -> Option<Self> {
         if matches!(word, 0xd69f_03e0 | 0xd69f_0bff | 0xd69f_0fff) {
@@ -156,8 +161,7 @@ fn copy_or_set(word: u32) -> Option<Instruction> {
     })
 }
 
-/// What a DSB or DMB orders. One of loads alone is none that matters: nothing of a table waits for
-/// it.
+/// What a DSB or DMB orders.
 fn barrier(crm: u8) -> Option<(Domain, Access)> {
     // SSBB and PSSBB.
     if matches!(crm, 0b0000 | 0b0100) {
@@ -170,7 +174,7 @@ fn barrier(crm: u8) -> Option<(Domain, Access)> {
         _ => Domain::Sy,
     };
     let access = match crm & 3 {
-        1 => return None,
+        1 => Access::Loads,
         2 => Access::Stores,
         _ => Access::All,
     };
@@ -291,7 +295,7 @@ mod tests {
             (0xd503_3a9f, Some(Instruction::Dsb(Domain::Ish, Access::Stores))),
             (0xd503_379f, Some(Instruction::Dsb(Domain::Nsh, Access::All))),
             (0xd503_3f9f, Some(Instruction::Dsb(Domain::Sy, Access::All))),
-            (0xd503_399f, None),
+            (0xd503_399f, Some(Instruction::Dsb(Domain::Ish, Access::Loads))),
             // DSB ISHnXS, DSB NSHnXS.
             (0xd503_3a3f, Some(Instruction::DsbNxs(Domain::Ish))),
             (0xd503_363f, Some(Instruction::DsbNxs(Domain::Nsh))),
@@ -339,7 +343,7 @@ mod tests {
             (0xd9a0_0041, None),
             (0xd503_3abf, Some(Instruction::Dmb(Domain::Ish, Access::Stores))),
             (0xd503_3bbf, Some(Instruction::Dmb(Domain::Ish, Access::All))),
-            (0xd503_39bf, None),
+            (0xd503_39bf, Some(Instruction::Dmb(Domain::Ish, Access::Loads))),
             // SETP, SETM, SETE [x0]!, x1!, x2; SETGE; SETPTN.
             (0x19c2_0420, set(Stage::Prologue)),
             (0x19c2_4420, set(Stage::Other)),

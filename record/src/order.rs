@@ -21,6 +21,9 @@ pub fn bit(cpu: usize) -> u64 {
 /// The most words of which is known who released them.
 const MOST_RELEASED: usize = 1 << 16;
 
+/// The most releases that a CPU has loaded and no barrier has ordered: the last ones.
+const MOST_LOADED: usize = 8;
+
 /// How many groups of releases of a CPU can be acquired: the last ones.
 const GROUPS: u64 = 1 << 9;
 
@@ -41,7 +44,13 @@ impl Recorder {
     pub(crate) fn dmb(&mut self, cpu: usize, pc: u64, domain: Domain, access: Access) {
         // One for the CPU itself orders nothing for another, so the next still has to.
         let is_alone = domain == Domain::Nsh && self.cpus.len() > 1;
-        if self.started.is_none() || access == Access::Loads || is_alone {
+        if self.started.is_none() || is_alone {
+            return;
+        }
+        if access != Access::Stores {
+            self.take_over_loaded(cpu, pc);
+        }
+        if access == Access::Loads {
             return;
         }
         self.settle_unseen(None);
@@ -71,35 +80,68 @@ impl Recorder {
         }
     }
 
-    /// `cpu` loads `len` bytes with acquire. If another CPU released them and had stores by then
-    /// that no DSB has ordered, both are recorded.
+    /// `cpu` loads `len` bytes with acquire.
     pub fn acquire(&mut self, cpu: usize, pc: u64, pa: u64, len: u64) {
         for lock in locks(pa, len) {
-            let Some(released) = self.released.get(&lock) else { continue };
-            let (from, group) = (released.cpu, released.group);
-            let releases = self.cpus[from].releases;
-            if from == cpu || released.dsbs != self.cpus[from].dsbs {
-                continue;
+            if let Some(released) = self.released_to(cpu, lock) {
+                self.take_over(cpu, pc, &released);
             }
-            self.log.pass(&released.order, cpu);
-            if group < releases.floor || group + GROUPS <= releases.group {
-                continue;
-            }
-            if group == releases.group && !releases.is_recorded {
-                if !self.cpus[from].has_stores {
-                    continue;
-                }
-                self.put_release(from);
-            }
-            let known = self.cpus[cpu].known.entry(from).or_insert(0);
-            if *known > group {
-                continue;
-            }
-            *known = group + 1;
-            self.put(Event::Acquire { cpu, pa: name(from, group) }, Some(pc));
-            // What it passes on and what its DSB orders has grown.
-            self.has_stored(cpu);
         }
+    }
+
+    /// `cpu` loads `len` bytes by an exclusive or an atomic without acquire. A barrier of loads
+    /// behind it orders as much (Arm ARM B2.3, barrier-ordered-before).
+    pub fn load(&mut self, cpu: usize, pa: u64, len: u64) {
+        for lock in locks(pa, len) {
+            if let Some(released) = self.released_to(cpu, lock) {
+                let loaded = &mut self.cpus[cpu].loaded;
+                if loaded.len() == MOST_LOADED {
+                    loaded.remove(0);
+                }
+                loaded.push(released);
+            }
+        }
+    }
+
+    /// What another CPU than `cpu` released to `lock` that no DSB of it has ordered since.
+    fn released_to(&self, cpu: usize, lock: u64) -> Option<Released> {
+        let released = self.released.get(&lock)?;
+        (released.cpu != cpu && released.dsbs == self.cpus[released.cpu].dsbs).then(|| released.clone())
+    }
+
+    /// A barrier of loads orders what `cpu` has loaded.
+    pub(crate) fn take_over_loaded(&mut self, cpu: usize, pc: u64) {
+        for released in std::mem::take(&mut self.cpus[cpu].loaded) {
+            self.take_over(cpu, pc, &released);
+        }
+    }
+
+    /// What was `released` is ordered before what `cpu` does from now on. If its CPU had stores by
+    /// then that no DSB has ordered, both are recorded.
+    fn take_over(&mut self, cpu: usize, pc: u64, released: &Released) {
+        let (from, group) = (released.cpu, released.group);
+        let releases = self.cpus[from].releases;
+        if released.dsbs != self.cpus[from].dsbs {
+            return;
+        }
+        self.log.pass(&released.order, cpu);
+        if group < releases.floor || group + GROUPS <= releases.group {
+            return;
+        }
+        if group == releases.group && !releases.is_recorded {
+            if !self.cpus[from].has_stores {
+                return;
+            }
+            self.put_release(from);
+        }
+        let known = self.cpus[cpu].known.entry(from).or_insert(0);
+        if *known > group {
+            return;
+        }
+        *known = group + 1;
+        self.put(Event::Acquire { cpu, pa: name(from, group) }, Some(pc));
+        // What it passes on and what its DSB orders has grown.
+        self.has_stored(cpu);
     }
 
     /// What `event` adds is none of what its CPU released before: that is recorded first.
@@ -210,6 +252,24 @@ mod tests {
             recorder.put_entry(nth, entry);
         }
         assert_eq!((recorder.events, recorder.groups()), (3, (1, None)), "the release is between them");
+    }
+
+    #[test]
+    fn a_barrier_of_loads_takes_over_what_an_exclusive_has_loaded() {
+        let taken = |early: u64, barrier: Access, late: u64| {
+            let mut recorder = Recorder::begun(2);
+            recorder.put_store(0);
+            recorder.load(1, early, 4);
+            recorder.release(0, LOCK, 4);
+            recorder.load(1, late, 4);
+            recorder.dmb(1, 0, Domain::Ish, barrier);
+            recorder.groups().1
+        };
+        for barrier in [Access::All, Access::Loads] {
+            assert_eq!(taken(LOCK + 4, barrier, LOCK), Some(1));
+            assert_eq!(taken(LOCK, barrier, LOCK + 4), None, "it was released later");
+        }
+        assert_eq!(taken(LOCK + 4, Access::Stores, LOCK), None);
     }
 
     #[test]

@@ -231,7 +231,9 @@ fn on_block(block: *mut Block) {
                     ptr::without_provenance_mut(pc as usize),
                 );
             }
-            if let Some(known) = Instruction::of(word) {
+            // One CPU's order is its own.
+            let is_shared = CPUS.load(Ordering::Relaxed) > 1;
+            if let Some(known) = Instruction::of(word).filter(|known| is_shared || !known.is_of_loads()) {
                 let site = site(pc, word, known);
                 qemu::qemu_plugin_register_vcpu_insn_exec_cb(
                     instruction,
@@ -251,13 +253,12 @@ fn on_block(block: *mut Block) {
                     };
                     qemu::qemu_plugin_register_vcpu_mem_cb(instruction, callback, registers, accesses, data);
                 };
-                // One CPU's order is its own.
-                let is_shared = CPUS.load(Ordering::Relaxed) > 1;
                 let releases = u64::from(accesses.releases && is_shared);
                 let data = at(u64::from(accesses.is_atomic) | releases << 1);
                 register([on_store, on_last_store], qemu::WRITES, data);
-                if accesses.acquires && is_shared {
-                    register([on_acquire, on_last_acquire], qemu::READS, at(0));
+                if (accesses.acquires || accesses.is_atomic) && is_shared {
+                    let data = at(u64::from(accesses.acquires));
+                    register([on_acquire, on_last_acquire], qemu::READS, data);
                 }
             }
         }
@@ -406,7 +407,7 @@ extern "C" fn store(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state:
     }
 }
 
-/// A load-acquire, which was made.
+/// A load-acquire, or the load of an exclusive or atomic, which was made.
 extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, state: usize) {
     spend(Spent::Acquire);
     if !IS_STARTED.load(Ordering::Relaxed) {
@@ -417,7 +418,11 @@ extern "C" fn acquire(cpu: c_uint, access: u32, va: u64, data: *mut c_void, stat
     let cpu = current::number(state, CPUS.load(Ordering::Relaxed), false).unwrap_or(cpu as usize);
     // SAFETY: It is a callback of an access.
     let len = 1 << unsafe { qemu::qemu_plugin_mem_size_shift(access) };
-    if let Some(mut recorder) = recorder() {
-        recorder.acquire(cpu, data.addr() as u64, pa, len);
+    let Some(mut recorder) = recorder() else { return };
+    let (pc, acquires) = (data.addr() as u64 & !3, data.addr() & 1 == 1);
+    if acquires {
+        recorder.acquire(cpu, pc, pa, len);
+    } else {
+        recorder.load(cpu, pa, len);
     }
 }

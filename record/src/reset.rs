@@ -53,6 +53,7 @@ impl Recorder {
             state.has_broadcast_tlbis = false;
             state.has_full_tlbis = false;
             state.broken.clear();
+            state.loaded.clear();
             // Should it execute with its MMU on after all, it was not reset.
             state.is_leaving = true;
             state.dsbs += 1;
