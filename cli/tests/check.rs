@@ -347,6 +347,38 @@ fn many_mistakes_take_little_memory_and_few_lines() {
 }
 
 #[test]
+fn events_are_shown_of_the_violation_and_not_of_an_event_before() {
+    // The ASID is TTBR1's (TCR.A1). A page is mapped elsewhere by break-before-make with a TLBI of
+    // that ASID, then once more without.
+    let tcr = 16_u64 | 16 << 16 | 1 << 22 | 2 << 30 | 5 << 32 | 1 << 36;
+    let mut trace = "machine cpus=1 bbm=0 granule=4K va=48 pa=48\nram 0x40000000 0x10000\n".to_owned();
+    for table in 0..5 {
+        let _ = writeln!(trace, "0 fill {:#x} count=512 first=0 step=0", 0x4000_0000 + 0x1000 * table);
+    }
+    for (entry, value) in
+        [(0x4000_0000, 0x4000_1003), (0x4000_1000, 0x4000_2003), (0x4000_2000_u64, 0x4000_3003_u64)]
+    {
+        let _ = writeln!(trace, "0 store {entry:#x} {value:#x}");
+    }
+    let _ = writeln!(trace, "0 store 0x40003008 0x80000f43\n0 dsb ish\n0 msr tcr_el1 {tcr:#x}\n0 isb");
+    trace += "0 msr ttbr1_el1 0x4e000040004000\n0 msr ttbr0_el1 0x40000000\n0 isb\n";
+    trace += "0 store 0x40003008 0\n0 dsb ish\n0 tlbi vale1is 0x4e000000000001\n0 dsb ish\n0 isb\n";
+    trace += "0 store 0x40003008 0x90000f43\n0 dsb ish\n0 store 0x40003008 0xa0000f43\n";
+    for output in [piped(trace.as_bytes(), &["--json"]), {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(trace.as_bytes()).unwrap();
+        check(file.path(), &["--json"])
+    }] {
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let violation = &json["violations"][0];
+        assert_eq!(violation["rule"], "output-address", "{json:#}");
+        let events = violation["witness"]["events"].as_array().into_iter().flatten();
+        let breaks: Vec<_> = events.filter(|event| event["breaks"] == true).collect();
+        assert!(breaks.iter().all(|breaks| breaks["event"] == violation["event"]), "{json:#}");
+    }
+}
+
+#[test]
 fn a_recorded_trace_that_was_cut_off_is_not_legal() {
     let machine: [u8; 15] = [1, 2, 0, 0x80, 0x20, 48, 48, 2, 0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x20];
     let recorded = |rest: &[u8]| [&b"\x93LMTRACE\x01"[..], &machine, rest].concat();

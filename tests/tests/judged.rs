@@ -38,11 +38,17 @@ const SINCE_6_12: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set
 /// The same in RAM that was used before.
 const SINCE_6_12_IN_USED_RAM: &[&str] = &["__pi_map_range", "set_swapper_pgd", "vmemmap_pud_populate"];
 
+/// EDK2's function, which has no symbol.
+const ARM_SET_TTBR0: &str = "0x17818";
+
 /// Guests, options, and the functions with findings.
-const ROWS: [(&str, &str, &[&str]); 14] = [
+const ROWS: [(&str, &str, &[&str]); 18] = [
     ("u-boot", "", &[]),
-    // ArmSetTTBR0.
-    ("edk2", "", &["0x17818"]),
+    ("edk2", "", &[ARM_SET_TTBR0]),
+    ("u-boot", "--el2", &[]),
+    ("edk2", "--el2", &[]),
+    ("linux-6.1", "--work exec --firmware u-boot --el2", &[]),
+    ("linux-6.1", "--work exec --firmware edk2", &[ARM_SET_TTBR0, "vmemmap_pud_populate", "pud_set_huge"]),
     ("linux-6.1", "--cpus 4", &[]),
     ("linux-6.12", "", SINCE_6_12),
     ("linux-6.18", "", SINCE_6_12),
@@ -55,7 +61,7 @@ const ROWS: [(&str, &str, &[&str]); 14] = [
     ("hypervisor", "", &["0x41f080a8"]),
     ("linmap", "--cpus 2 --used-ram", &[]),
     ("linux-6.18", "--work exec --used-ram", SINCE_6_12_IN_USED_RAM),
-    ("handover-el2", "--work exec", &["vmemmap_pud_populate"]),
+    ("handover", "--work exec --el2", &["vmemmap_pud_populate"]),
 ];
 
 #[test]

@@ -131,7 +131,7 @@ fn a_root_in_flash_that_is_smaller_than_a_page_is_followed() {
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("the guest: legal"), "{said}");
     assert!(!said.contains("not followed"), "{said}");
-    assert!(said.contains("at most 2 tables") && said.contains(" 0 stores missed"), "{said}");
+    assert!(said.contains("at most 2 frames") && said.contains(" 0 stores missed"), "{said}");
     // Another block where one is.
     let (status, said) = code.store(LEVEL2 + 16, block(2)).published().off().record(&[]);
     assert_eq!(status, Some(1), "{said}");
@@ -148,7 +148,7 @@ fn what_a_device_writes_is_read_when_it_is_linked_and_is_no_missed_store() {
     let (status, said) = Code(code.0.clone()).off().record(&content);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("the guest: legal"), "{said}");
-    assert!(said.contains("at most 3 tables") && said.contains(" 0 stores missed"), "{said}");
+    assert!(said.contains("at most 3 frames") && said.contains(" 0 stores missed"), "{said}");
     let (status, said) = code.dma(false, LEVEL3).off().record(&content);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("a device wrote 4096 bytes at 0x40101000, which is a table"), "{said}");

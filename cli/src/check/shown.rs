@@ -139,12 +139,17 @@ fn entire(config: &Config, events: &[Located], violation: &Violation) -> Option<
         events: events.iter().map(|located| located.recorded.event).collect::<Vec<Event>>(),
     };
     let witness = trace.witness().ok()??;
-    if !witness.violation.same_mistake(violation) {
+    let numbers: Vec<_> = witness.numbers.iter().copied().map(Some).collect();
+    if !is_of(violation, &witness.violation, &numbers) {
         return None;
     }
-    let numbers: Vec<_> = witness.numbers.iter().copied().map(Some).collect();
     let located = numbers.iter().flatten().map(|&number| (number, events[number])).collect();
     Some(Shown { witness, numbers, located, left_out: 0, cut: None })
+}
+
+/// Whether `found`, among events with these numbers, is `violation` and not one of an event before.
+fn is_of(violation: &Violation, found: &Violation, numbers: &[Option<usize>]) -> bool {
+    found.same_mistake(violation) && numbers.get(found.event) == Some(&Some(violation.event))
 }
 
 /// What shows `violation` by the events of `excerpt`, if they do.
@@ -156,10 +161,18 @@ fn shown(
     cut: Option<usize>,
 ) -> Option<Shown> {
     let Chosen { trace, numbers, shown, left_out } = excerpt.finish(config);
-    let witness = trace.witness_with(&shown).ok()??;
-    if !witness.violation.same_mistake(violation) {
+    // Events that are left out may make a mistake of an event before.
+    let first = trace.check().ok()?.err()?;
+    if !is_of(violation, &first, &numbers) {
         return None;
     }
-    let numbers = witness.numbers.iter().map(|&nth| numbers.get(nth).copied().flatten()).collect();
-    Some(Shown { witness, numbers, located, left_out, cut })
+    let witness = trace.witness_with(&shown).ok()??;
+    let numbers: Vec<_> = witness.numbers.iter().map(|&nth| numbers.get(nth).copied().flatten()).collect();
+    is_of(violation, &witness.violation, &numbers).then_some(Shown {
+        witness,
+        numbers,
+        located,
+        left_out,
+        cut,
+    })
 }

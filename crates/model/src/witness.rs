@@ -80,6 +80,8 @@ impl Trace {
         let (all, culprit) = self.misses()?;
         let mut kept = kept(&all, culprit.as_ref());
         kept.extend(shown.iter().filter(|event| **event <= found.event));
+        // The event that breaks the rule: without others an earlier one may break it, too.
+        kept.push(found.event);
         kept.sort_unstable();
         kept.dedup();
         let addresses = |events: &mut dyn Iterator<Item = usize>| {
@@ -97,8 +99,9 @@ impl Trace {
             spent = spent.saturating_add(cost(trace));
             // What was kept has to miss the same for the same reasons.
             spent <= most
-                && matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found))
-                && (kept.is_empty()
+                && matches!(trace.check(), Ok(Err(violation)) if violation.same_mistake(&found)
+                    && kept.last() == Some(&violation.event))
+                && (kept.len() == 1
                     || trace.misses().is_ok_and(|(misses, _)| reasons(&misses, kept) == expected))
         });
         let violation = trace.check()?.err().unwrap_or(found);

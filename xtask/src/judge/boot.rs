@@ -46,8 +46,7 @@ impl Boot {
         match (options.guest, options.guest.line()) {
             (Guest::Xen, _) => making.xen(),
             (Guest::Hypervisor, _) => making.hypervisor(),
-            (Guest::Handover, Some(line)) => making.handover("virt", line),
-            (Guest::HandoverEl2, Some(line)) => making.handover("virt,virtualization=on", line),
+            (Guest::Handover, Some(line)) => making.handover(line),
             (_, Some(line)) => making.linux(line),
             (Guest::Edk2, _) => making.edk2(),
             (Guest::UBoot, _) => making.u_boot(),
@@ -71,7 +70,9 @@ impl Making<'_> {
         let memory = self.options.memory.map_or_else(|| default.to_owned(), |size| size.to_string());
         let mut arguments: Vec<OsString> =
             words(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]).collect();
-        arguments.extend(words(["-machine", machine, "-cpu", &self.options.cpu, "-m", &memory]));
+        let el2 = if self.options.el2 { ",virtualization=on" } else { "" };
+        let machine = format!("{machine}{el2}");
+        arguments.extend(words(["-machine", &machine, "-cpu", &self.options.cpu, "-m", &memory]));
         arguments.extend(words(["-smp", &self.options.cpus.to_string()]));
         arguments
     }
@@ -100,12 +101,17 @@ impl Making<'_> {
         let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-kernel".into(), image.clone().into(), "-initrd".into(), initrd.into()]);
         arguments.extend(["-append".into(), self.command_line().into()]);
+        if let Some(of) = self.options.firmware {
+            arguments.extend(["-bios".into(), firmware(self.workspace, of)?.path.into()]);
+        }
+        // Firmware puts it where it likes.
+        let symbols_base = self.options.firmware.is_none().then_some(IMAGE_AT);
         let script = Script::ends_with(initramfs::USERSPACE_LINE);
-        Ok(Boot { arguments, symbols: Some(image), symbols_base: Some(IMAGE_AT), script })
+        Ok(Boot { arguments, symbols: Some(image), symbols_base, script })
     }
 
     /// Linux is entered where our kernel has put it, so that its functions are found by the trace.
-    fn handover(&self, machine: &str, line: Line) -> Result<Boot> {
+    fn handover(&self, line: Line) -> Result<Boot> {
         let Self { workspace, files, .. } = self;
         let kernel = build::kernel(workspace, &toolchain::ensure(workspace)?, Granule::K4)?;
         let image = self.image(line)?;
@@ -116,7 +122,7 @@ impl Making<'_> {
         archive.file_on_a_page("Image", &payload)?;
         archive.file_on_a_page("initrd", &workload::initrd(workspace, line)?)?;
         let initrd = files.write("initrd", &archive.finish()?)?;
-        let mut arguments = self.machine(machine, "1G");
+        let mut arguments = self.machine("virt", "1G");
         arguments.extend(["-kernel".into(), kernel.image_path.into(), "-initrd".into(), initrd.into()]);
         arguments.extend(words(["-append", "linmap.payload=linux"]));
         let script = Script::ends_with(initramfs::USERSPACE_LINE);

@@ -29,8 +29,6 @@ pub enum Guest {
     Linmap,
     /// linmap's kernel, which moves Linux 6.1 into place with the MMU on: both kernels
     Handover,
-    /// The same at EL2
-    HandoverEl2,
     /// examples/second-kernel
     SecondKernel,
     /// examples/user-space
@@ -43,7 +41,7 @@ impl Guest {
     /// The kernel that is booted, alone or under it.
     pub fn line(self) -> Option<Line> {
         match self {
-            Self::Linux6_1 | Self::Handover | Self::HandoverEl2 => Some(Line::Linux6_1),
+            Self::Linux6_1 | Self::Handover => Some(Line::Linux6_1),
             Self::Linux6_12 | Self::Hypervisor => Some(Line::Linux6_12),
             Self::Linux16K => Some(Line::Linux16K),
             Self::Linux6_18 => Some(Line::Linux6_18),

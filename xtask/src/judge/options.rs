@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::guest::Guest;
+use crate::setup::guests::Firmware;
 use crate::size::MemorySize;
 
 /// For `judge --help`.
@@ -27,6 +28,9 @@ pub struct JudgeArgs {
     /// QEMU's CPU type
     #[arg(long, value_name = "TYPE", default_value = "cortex-a72")]
     pub cpu: String,
+    /// The machine has EL2, and starts there
+    #[arg(long)]
+    pub el2: bool,
     /// RAM: a number and M, G or T [default: 1G; 128M for examples]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<MemorySize>,
@@ -51,6 +55,9 @@ pub struct JudgeArgs {
     /// Linux: this Image instead of Debian's
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
+    /// Linux: Debian's firmware starts it, not QEMU
+    #[arg(long, value_name = "NAME")]
+    pub firmware: Option<Firmware>,
     /// Keep the trace in this file
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

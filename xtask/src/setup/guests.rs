@@ -7,7 +7,7 @@ use super::{modules, payload::fetch};
 use crate::workspace::Workspace;
 
 /// Firmware for QEMU's `virt` machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Firmware {
     /// EDK2, which is UEFI.
     Edk2,
