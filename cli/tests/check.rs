@@ -460,3 +460,32 @@ fn each_event_left_out_of_a_real_edit_is_one_mistake() {
         }
     }
 }
+
+#[test]
+fn access_that_was_taken_back_and_is_cached_when_its_thread_returns_is_counted_by_function() {
+    let good = fs::read_to_string(example("protect-page.trace")).unwrap();
+    let edit = "0 store 0x13ffd7000 0x60000080000783\n";
+    assert!(good.contains(edit));
+    let good = good.replace("settled\n", "").replace(edit, &edit.replace('\n', " pc=0x9000\n"));
+    let overdue = |trace: &str| {
+        let json = stdout(&piped(trace.as_bytes(), &["--json"]));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["verdict"], "legal");
+        let overdue = json["summary"]["overdue"].clone();
+        (overdue["returns"].as_u64(), overdue["count"].as_u64(), overdue["functions"].clone())
+    };
+    let returned = "0 user 0xffff800080014000\n";
+    assert_eq!(overdue(&(good.clone() + returned)), (Some(1), Some(0), serde_json::json!([])));
+    let without: String =
+        good.split_inclusive('\n').filter(|line| !line.starts_with("0 tlbi vaale1is")).collect();
+    assert_eq!(overdue(&without).0, Some(0));
+    let (returns, count, functions) = overdue(&(without.clone() + returned));
+    assert_eq!((returns, count), (Some(1), Some(1)));
+    assert_eq!((&functions[0]["function"], &functions[0]["of"]), (&"0x9000".into(), &1.into()));
+    // It is no violation.
+    let output = piped((without + returned).as_bytes(), &["-v"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    assert!(text.contains("still cached when its thread returned to EL0: 1 of "), "{text}");
+    assert!(text.contains("          1 of 1          0x9000  first event "), "{text}");
+}

@@ -108,6 +108,8 @@ pub struct Cpu {
     pub loaded: Vec<Released>,
     /// How many groups of releases of other CPUs it knows.
     pub known: BTreeMap<usize, u64>,
+    /// It may have taken access back, and of which thread that was is not recorded yet.
+    pub has_edits: bool,
     /// Entries that it has made invalid since its last DSB: their addresses.
     pub broken: Vec<u64>,
     /// It has issued TLBIs that no DSB has completed.

@@ -29,6 +29,9 @@ impl Recorder {
             self.reset(cpu, pc);
         }
         self.actor = cpu;
+        if matches!(instruction, Instruction::Dsb(..)) {
+            self.note_thread(cpu, own);
+        }
         match instruction {
             // It completes nothing that matters.
             Instruction::Dsb(domain, Access::Loads) => self.dmb(cpu, pc, domain, Access::Loads),
@@ -50,8 +53,11 @@ impl Recorder {
                 if let Some(exception) = self.cpus[cpu].exceptions.get_mut(usize::from(el).wrapping_sub(1)) {
                     *exception = None;
                 }
-                self.returns(cpu, el, own);
+                let is_to_el0 = self.returns(cpu, el, own);
                 let _ = self.synchronize(cpu, pc);
+                if is_to_el0 {
+                    self.thread_returns(cpu, pc, own);
+                }
             }
             Instruction::Tlbi(tlbi, rt) | Instruction::TlbiNxs(tlbi, rt) => {
                 let place = Place::of(own);
@@ -97,6 +103,7 @@ impl Recorder {
             return;
         }
         self.is_privileged(cpu);
+        self.note_thread(cpu, own);
         self.cpus[cpu].is_aarch32 = false;
         // A branch into the vectors changes neither.
         let Some(now) = own.system(Readable::Elr(*regime)).zip(own.system(Readable::Spsr(*regime))) else {

@@ -23,6 +23,7 @@ mod shape;
 mod sites;
 mod slice;
 mod stream;
+mod threads;
 mod translate;
 mod tree;
 mod trees;

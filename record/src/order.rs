@@ -176,8 +176,8 @@ impl Recorder {
         self.put(Event::Release { cpu, pa }, None);
     }
 
-    /// An ERET is about to be executed at exception level `el`.
-    pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) {
+    /// An ERET is about to be executed at exception level `el`. Returns whether it is one to EL0.
+    pub(crate) fn returns(&mut self, cpu: usize, el: u8, own: &dyn CurrentCpu) -> bool {
         let regime = match el {
             2 => Regime::El2,
             3 => Regime::El3,
@@ -185,11 +185,13 @@ impl Recorder {
         };
         let spsr = own.system(Readable::Spsr(regime));
         self.cpus[cpu].is_aarch32 = spsr.is_some_and(|spsr| spsr >> 4 & 1 == 1);
-        if spsr.is_some_and(|spsr| spsr & 0xf == 0) {
+        let is_to_el0 = spsr.is_some_and(|spsr| spsr & 0xf == 0);
+        if is_to_el0 {
             AT_EL0.fetch_or(bit(cpu), Ordering::Relaxed);
         } else {
             self.is_privileged(cpu);
         }
+        is_to_el0
     }
 
     /// `cpu` executes what EL0 can't.

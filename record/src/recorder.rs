@@ -57,6 +57,8 @@ pub struct Recorder {
     pub(crate) released: HashMap<u64, Released>,
     /// Firmware was asked to reset the machine, there.
     pub(crate) asked_for_reset: Option<u64>,
+    /// Threads that may have taken access back and not returned to EL0 since.
+    pub(crate) editing: BTreeSet<u64>,
     /// The CPU that does what is being recorded.
     pub(crate) actor: usize,
     /// How a frame is linked now, if one is.
@@ -108,6 +110,7 @@ impl Recorder {
             unseen: None,
             released: HashMap::new(),
             asked_for_reset: None,
+            editing: BTreeSet::new(),
             actor: 0,
             linked_by: Linked::ByRegister,
             events: 0,
@@ -272,6 +275,9 @@ impl Recorder {
             self.linked_by = Linked::ByStore(self.actor);
             self.relink(pa, before.filter(|_| was_linked), Some(value).filter(|_| is_linked));
             self.linked_by = Linked::ByRegister;
+            if is_linked {
+                self.note_edit(before.unwrap_or(0), value);
+            }
             if is_linked && value & 1 == 0 && before.is_some_and(|before| before & 1 == 1) {
                 self.note_broken(self.actor, pa);
             }

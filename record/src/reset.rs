@@ -38,6 +38,7 @@ impl Recorder {
         self.touched.clear();
         self.log.clear();
         self.released.clear();
+        self.editing.clear();
         self.give_up_all();
         for other in 0..self.cpus.len() {
             self.left(other, pc);
@@ -50,6 +51,7 @@ impl Recorder {
             state.has_stores = false;
             state.has_stores_since_dmb = false;
             state.has_tlbis = false;
+            state.has_edits = false;
             state.has_broadcast_tlbis = false;
             state.has_full_tlbis = false;
             state.broken.clear();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::boot::xtask;
-use crate::mutant::Mistake;
+use crate::mutant::{Mistake, OVERDUE};
 use crate::tool::tool;
 
 /// A guest that was judged.
@@ -24,7 +24,17 @@ impl Judged {
         let lines = end.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let counts = lines.filter(|words| words.len() == 3 && words[0].parse::<u64>().is_ok());
         let function = |place: &str| place.split('+').next().unwrap_or_default().to_owned();
-        counts.map(|words| (words[1].to_owned(), function(words[2]))).collect()
+        let mistakes = counts.map(|words| (words[1].to_owned(), function(words[2])));
+        mistakes.chain(self.overdue()).collect()
+    }
+
+    /// What the summary has of access that was taken back and cached for too long: lines
+    /// `COUNT of COUNT FUNCTION`.
+    fn overdue(&self) -> Vec<Mistake> {
+        let (_, end) = self.verdict.split_once("\nAccess taken back").unwrap_or_default();
+        let rows = end.lines().skip(1).take_while(|line| line.starts_with("   "));
+        let functions = rows.filter_map(|row| row.split_whitespace().nth(3).map(str::to_owned));
+        functions.map(|function| (OVERDUE.to_owned(), function)).collect()
     }
 }
 
@@ -47,8 +57,12 @@ mod tests {
     #[test]
     fn mistakes_are_told_from_the_events_before_them() {
         let verdict = "the guest: illegal: 2 mistakes (9 events)\n          7  ret_to_user  isb\n\
-             summary:\n  events  9\n     2  size  split_pmd+0x14c\nnote: recorded: 9 events\n";
+             summary:\n  events  9\nAccess taken back and still cached at its return: 5 of 7\n\
+             \u{20}         5 of 6          change_page_range  first event 7, of 0x1000\n     \
+             2  size  split_pmd+0x14c\nnote: recorded: 9 events\n";
         let judged = Judged { code: Some(1), verdict: verdict.to_owned(), console: String::new() };
-        assert_eq!(judged.mistakes(), BTreeSet::from([("size".to_owned(), "split_pmd".to_owned())]));
+        let expected = [("size", "split_pmd"), (OVERDUE, "change_page_range")];
+        let expected = expected.map(|(rule, function)| (rule.to_owned(), function.to_owned()));
+        assert_eq!(judged.mistakes(), BTreeSet::from(expected));
     }
 }

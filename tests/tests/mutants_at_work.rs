@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use linmap_tests::mutant::{Change, Instruction, Kernel, Mutant, Recording, judge_mutants};
+use linmap_tests::mutant::{Change, Instruction, Kernel, Mutant, OVERDUE, Recording, judge_mutants};
 use linmap_tests::{is_soak, judge};
 
 use Change::Nop;
@@ -28,7 +28,14 @@ const FOLIOS: &[Mutant] = &[
 const PAGES: &[Mutant] = &[
     // A copied page takes the place of another.
     ("ptep_clear_flush", TlbiShared, 0, Nop, Some("output-address")),
+    // Pages that fork shares become read-only.
+    ("dup_mmap", TlbiShared, 0, Nop, Some(OVERDUE)),
+    // mremap.
+    ("__flush_tlb_range.constprop.0", TlbiShared, 0, Nop, Some(OVERDUE)),
 ];
+
+/// 6.1 that loads modules and compiles BPF: memory becomes read-only, or text.
+const TEXT: &[Mutant] = &[("__change_memory_common", TlbiShared, 0, Nop, Some(OVERDUE))];
 
 /// What docs/judged.md knows of Linux since 6.12.
 const KNOWN: &[&str] = &["__pi_map_range", "contpte_wrprotect_ptes", "__set_ptes_anysz"];
@@ -49,6 +56,7 @@ fn mutants_of_linux_at_work_are_found() {
     }
     let six_1 = Kernel::linux("linux-6.1");
     judge_mutants(&six_1, &[], PAGES, |image| work("linux-6.1", image, "--work pages"));
+    judge_mutants(&six_1, &[], TEXT, |image| work("linux-6.1", image, "--work modules,filter"));
     let six_12 = Kernel::linux("linux-6.12");
     judge_mutants(&six_12, KNOWN, FOLIOS, |image| work("linux-6.12", image, "--work folios"));
 }

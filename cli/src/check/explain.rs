@@ -125,6 +125,8 @@ fn does(event: &Event) -> String {
         Event::Release { cpu, pa } => format!("CPU {cpu} executes a store-release to {pa:#x}"),
         Event::Acquire { cpu, pa } => format!("CPU {cpu} executes a load-acquire from {pa:#x}"),
         Event::Isb { cpu } => format!("CPU {cpu} executes an ISB"),
+        Event::Thread { cpu, .. } => format!("a thread on CPU {cpu} has stored"),
+        Event::User { cpu, .. } => format!("CPU {cpu} returns to EL0"),
         Event::Tlbi { cpu, tlbi, .. } => format!("CPU {cpu} executes TLBI {tlbi}"),
         Event::Write { cpu, register, value } => format!("CPU {cpu} writes {value:#x} to {register}"),
         Event::Access { cpu, va, kind, .. } | Event::Faults { cpu, va, kind } => {

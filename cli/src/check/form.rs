@@ -34,6 +34,10 @@ pub enum Form {
     Tlbi(Tlbi),
     /// A write of a register.
     Write(Register),
+    /// Whose stores those before were.
+    Thread,
+    /// A return to EL0.
+    User,
     /// What software relies on.
     Relies,
     /// Frames are freed.
@@ -60,6 +64,8 @@ impl Form {
             | Event::Uses { .. }
             | Event::Unuses { .. }
             | Event::Settled => Self::Relies,
+            Event::Thread { .. } => Self::Thread,
+            Event::User { .. } => Self::User,
             Event::Free { .. } => Self::Free,
         }
     }
@@ -106,6 +112,8 @@ impl fmt::Display for Form {
             Self::Isb => f.write_str("isb"),
             Self::Tlbi(tlbi) => write!(f, "tlbi {tlbi}"),
             Self::Write(register) => write!(f, "msr {}", register.name()),
+            Self::Thread => f.write_str("thread"),
+            Self::User => f.write_str("user"),
             Self::Relies => f.write_str("relies"),
             Self::Free => f.write_str("free"),
         }

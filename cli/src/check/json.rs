@@ -7,6 +7,7 @@ use super::explain::{arm, rule_name, sentence};
 use super::found::{Found, groups};
 use super::judge::Judged;
 use super::names::Names;
+use super::overdue::{self, Overdue, Row};
 use super::shown::Shown;
 use super::summary::{Summary, Unneeded};
 use super::trail::runs;
@@ -73,6 +74,22 @@ fn summary(judged: &Judged, names: &Names) -> Value {
         "isbs": isbs,
         "register_writes": forms("register", &writes),
         "unneeded": unneeded.iter().map(more_than_needed).collect::<Vec<_>>(),
+        "overdue": still_cached(judged, names),
+    })
+}
+
+fn still_cached(judged: &Judged, names: &Names) -> Value {
+    let Overdue { count, of, rows } = Overdue::of(&judged.taken_back, names);
+    let row = |row: &Row| {
+        let Row { function, count, of, first: (event, va) } = row;
+        json!({"function": function, "count": count, "of": of, "first_event": event, "address": hex(*va)})
+    };
+    json!({
+        "text": overdue::TEXT,
+        "returns": judged.returns,
+        "count": count,
+        "of": of,
+        "functions": rows.iter().map(row).collect::<Vec<_>>(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The verdict: every event run on the model, and each violation with the events that show it.
 
 use indicatif::ProgressBar;
-use linmap_model::{Config, Legal, Leniency, Machine, Resumed, Violation};
+use linmap_model::{Config, Legal, Leniency, Machine, Resumed, TakenBack, Violation};
 
 use super::events::{Batch, Events, Located};
 use super::found::{Counts, Found, Place};
@@ -36,6 +36,10 @@ pub struct Judged {
     pub is_cut: bool,
     /// What the trace has.
     pub tally: Tally,
+    /// Access that was taken back, by instruction.
+    pub taken_back: Vec<TakenBack>,
+    /// How often a thread that may have taken access back has returned to EL0.
+    pub returns: u64,
 }
 
 impl Judged {
@@ -157,6 +161,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
     tally.settle();
     let legal = machine.verdict().ok().filter(|_| count == 0);
     let (events, config) = (machine.events(), machine.config().clone());
+    let (taken_back, returns) = (machine.taken_back().copied().collect(), machine.returns());
     // The tables are as large as all that follows.
     drop(machine);
     if let Some(path) = again {
@@ -173,7 +178,7 @@ pub fn judge(input: Input, options: &Options) -> Result<Judged, Failure> {
             Found { violation, at, shown, trail }
         })
         .collect();
-    Ok(Judged { name, form, events, legal, found, count, counts, notes, is_cut, tally })
+    Ok(Judged { name, form, events, legal, found, count, counts, notes, is_cut, tally, taken_back, returns })
 }
 
 /// Why the rest of a trace is not judged.
@@ -194,7 +199,7 @@ impl Judging<'_> {
             self.tally.add(located, machine);
             let event = &located.recorded.event;
             let number = machine.events();
-            let mut judged = machine.step(event);
+            let mut judged = machine.step_recorded(&located.recorded);
             while let Err(violation) = judged {
                 self.violated(machine, violation, *located);
                 if !self.options.all {

@@ -15,6 +15,7 @@ mod judge;
 #[cfg(test)]
 mod left_out;
 mod names;
+mod overdue;
 mod report;
 mod shown;
 mod summary;

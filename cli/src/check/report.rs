@@ -8,6 +8,7 @@ use super::form;
 use super::found::{Found, Group, groups};
 use super::judge::Judged;
 use super::names::Names;
+use super::overdue::{self, Overdue, Row};
 use super::shown::Shown;
 use super::summary::{Summary, Unneeded};
 use super::trail::runs;
@@ -264,6 +265,25 @@ fn summary(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Fa
         if *elsewhere > 0 {
             output.line(format_args!("  {elsewhere:>9}  in functions that edit no table"))?;
         }
+    }
+    still_cached(judged, names, output)
+}
+
+fn still_cached(judged: &Judged, names: &Names, output: &mut Output) -> Result<(), Failure> {
+    let Overdue { count, of, rows } = Overdue::of(&judged.taken_back, names);
+    if judged.returns == 0 {
+        return Ok(());
+    }
+    output.line(format_args!("{}: {count} of {of}", overdue::TEXT))?;
+    let most = at_most(MOST_ROWS, output);
+    let width = rows.iter().take(most).map(|row| row.function.len()).max().unwrap_or(0);
+    for Row { function, count, of, first: (event, va) } in rows.iter().take(most) {
+        output.line(format_args!(
+            "  {count:>9} of {of:<9}  {function:width$}  first event {event}, of {va:#x}"
+        ))?;
+    }
+    if rows.len() > most {
+        output.line(format_args!("  in {} more functions, shown with -v", rows.len() - most))?;
     }
     Ok(())
 }

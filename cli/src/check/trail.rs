@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use linmap_trace::Event;
+
 use super::events::Located;
 use super::form::Form;
 
@@ -26,6 +28,10 @@ pub struct Trails(Vec<VecDeque<Step>>);
 impl Trails {
     /// Adds the next event, which has this number.
     pub fn add(&mut self, event: usize, at: &Located) {
+        // No instruction of the kernel's edits.
+        if matches!(at.recorded.event, Event::Thread { .. } | Event::User { .. }) {
+            return;
+        }
         let Some(cpu) = at.recorded.event.cpu() else { return };
         if cpu >= self.0.len() {
             self.0.resize_with(cpu + 1, VecDeque::new);

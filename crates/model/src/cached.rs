@@ -118,6 +118,15 @@ impl Cached {
         list.iter_mut().find(|held| held.root == root && held.value == value && !held.combined)
     }
 
+    /// The record of what was at this place before the change that was made at `replaced`.
+    pub fn replaced_at(&self, (root, level, va): (u32, i8, u64), value: u64, replaced: u64) -> Option<&Held> {
+        let list = self.levels[slot(level)].get(&va)?;
+        let is_it = |held: &&Held| {
+            held.root == root && held.value == value && !held.combined && held.replaced == replaced
+        };
+        list.iter().find(is_it)
+    }
+
     /// Removes and returns the records that may concern `start..=last` and for which `take` is
     /// true.
     pub fn take(

@@ -322,7 +322,11 @@ impl Excerpt {
                 }
             }
             // They leave everything as it is.
-            Event::Access { .. } | Event::Faults { .. } | Event::Settled => {}
+            Event::Access { .. }
+            | Event::Faults { .. }
+            | Event::Thread { .. }
+            | Event::User { .. }
+            | Event::Settled => {}
         }
     }
 

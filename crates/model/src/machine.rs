@@ -18,6 +18,7 @@ use crate::regime::{REGIMES, Regime};
 use crate::rules::Rule;
 use crate::scope::Scope;
 use crate::space::{SPACES, Shape, Space};
+use crate::taken::PendingEdits;
 use crate::tcr::Tcr;
 use crate::violation::Violation;
 
@@ -207,6 +208,10 @@ pub struct Machine {
     /// The number of DSBs of reads and writes so far: what was overwritten between two of them is
     /// one edit.
     pub(crate) edit: u64,
+    /// Access that was taken back, until its thread returns to EL0.
+    pub(crate) pending: PendingEdits,
+    /// Where the instruction of the present event lies.
+    pub(crate) pc: Option<u64>,
     /// TLBIs that were complete last, with the time at which each was issued.
     pub(crate) recent: VecDeque<(Scope, u64)>,
     /// What was reported of the present event.
@@ -279,6 +284,8 @@ impl Machine {
             runs: FxHashSet::default(),
             now: 0,
             edit: 0,
+            pending: PendingEdits::new(config.cpus),
+            pc: None,
             recent: VecDeque::new(),
             reported: FxHashSet::default(),
             excused: FxHashSet::default(),

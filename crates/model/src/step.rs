@@ -1,6 +1,6 @@
 //! Events, each carried out by the part of the machine that it concerns.
 
-use linmap_trace::{Event, Register, Use};
+use linmap_trace::{Event, Recorded, Register, Use};
 
 use crate::machine::{Check, InUse, Machine};
 use crate::regime::Regime;
@@ -35,6 +35,15 @@ impl Machine {
             self.broken = Some(violation);
             violation
         })
+    }
+
+    /// Carries out an event of which the place is known.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_recorded(&mut self, recorded: &Recorded) -> Check {
+        self.pc = recorded.pc;
+        self.step(&recorded.event)
     }
 
     pub(crate) fn run(&mut self, event: &Event) -> Check {
@@ -88,6 +97,16 @@ impl Machine {
             Event::Isb { cpu } => {
                 self.check_cpu(cpu)?;
                 self.isb(cpu)
+            }
+            Event::Thread { cpu, thread } => {
+                self.check_cpu(cpu)?;
+                self.pending.stored_by(cpu, thread);
+                Ok(())
+            }
+            Event::User { cpu, thread } => {
+                self.check_cpu(cpu)?;
+                self.thread_returns(cpu, thread);
+                Ok(())
             }
             Event::Tlbi { cpu, tlbi, operand } => {
                 self.check_cpu(cpu)?;

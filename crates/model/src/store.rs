@@ -42,6 +42,7 @@ impl Machine {
 
     /// Stores a word that has what hardware updated, or that software has seen without.
     pub(crate) fn store_updated(&mut self, cpu: usize, pa: u64, value: u64) -> Check {
+        self.pending.cpu = cpu;
         if self.passed.any {
             self.passed.linker = Some(cpu);
             let done = self.store_changed(cpu, pa, value);
@@ -126,7 +127,8 @@ impl Machine {
         }
         if is_cacheable(shape, place.level, old) {
             let holders = self.holders(place.root);
-            let runs = match read(shape, space, place.level, old) {
+            let before = read(shape, space, place.level, old);
+            let runs = match before {
                 Entry::Leaf(leaf) if leaf.contiguous && shape.run(place.level) > 0 => holders,
                 _ => 0,
             };
@@ -143,6 +145,9 @@ impl Machine {
                 edit: self.edit,
                 combined: false,
             };
+            if let Entry::Leaf(before) = before {
+                self.note_taken(&held, place.pa, before, entry);
+            }
             let known = self.cached.of_mut(space).add(held);
             if known {
                 // The record has its own reference to the table.

@@ -231,6 +231,22 @@ pub enum Event {
         /// The CPU whose context is synchronized.
         cpu: usize,
     },
+    /// Which thread made the stores of the CPU since its last [`Thread`](Self::Thread) or
+    /// [`User`](Self::User).
+    Thread {
+        /// The CPU that stored.
+        cpu: usize,
+        /// A number that tells threads apart: where its stack is, for example.
+        thread: u64,
+    },
+    /// A thread returns to EL0. Stores of the CPU that no [`Thread`](Self::Thread) came after are
+    /// of this thread, too.
+    User {
+        /// The CPU that executes the ERET.
+        cpu: usize,
+        /// The thread, as in [`Thread`](Self::Thread).
+        thread: u64,
+    },
     /// A TLB invalidation.
     Tlbi {
         /// The CPU that issues it.
@@ -317,6 +333,8 @@ impl Event {
             | Self::Release { cpu, .. }
             | Self::Acquire { cpu, .. }
             | Self::Isb { cpu }
+            | Self::Thread { cpu, .. }
+            | Self::User { cpu, .. }
             | Self::Tlbi { cpu, .. }
             | Self::Write { cpu, .. }
             | Self::Access { cpu, .. }

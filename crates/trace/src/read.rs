@@ -91,6 +91,8 @@ fn on_cpu(cpu: usize, words: &mut Words<'_>) -> Result<Event, LineError> {
         b"release" => Event::Release { cpu, pa: words.multiple(8)? },
         b"acquire" => Event::Acquire { cpu, pa: words.multiple(8)? },
         b"isb" => Event::Isb { cpu },
+        b"thread" => Event::Thread { cpu, thread: words.number()? },
+        b"user" => Event::User { cpu, thread: words.number()? },
         b"tlbi" => {
             let word = words.word();
             let tlbi = Tlbi::named(word.bytes)

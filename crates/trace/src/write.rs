@@ -45,6 +45,8 @@ impl Display for Event {
             Self::Release { cpu, pa } => write!(f, "{cpu} release {pa:#x}"),
             Self::Acquire { cpu, pa } => write!(f, "{cpu} acquire {pa:#x}"),
             Self::Isb { cpu } => write!(f, "{cpu} isb"),
+            Self::Thread { cpu, thread } => write!(f, "{cpu} thread {thread:#x}"),
+            Self::User { cpu, thread } => write!(f, "{cpu} user {thread:#x}"),
             Self::Tlbi { cpu, tlbi, operand } => {
                 write!(f, "{cpu} tlbi {tlbi}")?;
                 if tlbi.scope.takes_operand() { write!(f, " {operand:#x}") } else { Ok(()) }

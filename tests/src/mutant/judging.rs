@@ -33,11 +33,12 @@ pub fn judge_mutants(kernel: &Kernel, known: &[&str], mutants: &[Mutant], boot: 
         let Some(&Site { pc, count }) = sites.get(nth) else { panic!("{name}: no such site: {sites:x?}") };
         kernel.write_mutant(&image, pc, change);
         let mutant = boot(&image);
-        // It came by there, and the instruction was not what it had been.
-        assert!(mutant.around(kernel, pc) > 0, "{name}: not executed");
-        assert_eq!(mutant.has(pc), change == Change::Local, "{name}: is as before");
         // In the functions of `known` too, a rule that the control keeps is found.
         let found: Vec<_> = mutant.mistakes.difference(&control.mistakes).collect();
+        // It came by there, where a barrier around may be none of an edit's without the
+        // instruction, and that was not what it had been.
+        assert!(mutant.around(kernel, pc) > 0 || !found.is_empty(), "{name}: not executed");
+        assert_eq!(mutant.has(pc), change == Change::Local, "{name}: is as before");
         println!("{name}: executed {count} times in the control, found {found:?}");
         match rule {
             Some(rule) => assert!(found.iter().any(|(of, _)| of == rule), "{name}: {:?}", mutant.mistakes),

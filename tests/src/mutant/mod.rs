@@ -11,4 +11,4 @@ mod recording;
 pub use image::Kernel;
 pub use instruction::{Change, Instruction};
 pub use judging::{Mutant, judge_mutants};
-pub use recording::{Mistake, Recording, Site};
+pub use recording::{Mistake, OVERDUE, Recording, Site};

@@ -10,8 +10,12 @@ use super::instruction::Instruction;
 use crate::recorded::recorded_events;
 use crate::tool::tool;
 
-/// A mistake: its rule, and the function.
+/// A mistake: its rule, or [`OVERDUE`], and the function.
 pub type Mistake = (String, String);
+
+/// The rule of a [`Mistake`] that is none of the architecture's: access was taken back, and was
+/// still cached when its thread returned to EL0.
+pub const OVERDUE: &str = "overdue";
 
 /// An instruction that was executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,5 +110,7 @@ fn mistakes(path: &Path, kernel: &Kernel) -> BTreeSet<Mistake> {
     let text = |count: &Value, key: &str| count[key].as_str().unwrap_or_default().to_owned();
     let counts = verdict["counts"].as_array().expect("counts");
     let function = |place: String| place.split('+').next().unwrap_or_default().to_owned();
-    counts.iter().map(|count| (text(count, "rule"), function(text(count, "place")))).collect()
+    let broken = counts.iter().map(|count| (text(count, "rule"), function(text(count, "place"))));
+    let overdue = verdict["summary"]["overdue"]["functions"].as_array().expect("what is overdue");
+    broken.chain(overdue.iter().map(|row| (OVERDUE.to_owned(), text(row, "function")))).collect()
 }

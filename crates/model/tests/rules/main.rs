@@ -9,6 +9,7 @@ mod entries;
 mod hierarchy;
 mod in_common;
 mod isb;
+mod overdue;
 mod own_walks;
 mod passed;
 mod regimes;

@@ -137,7 +137,8 @@ fn record<'b>(context: &mut Context, from: &mut Reader<'b>) -> Result<Record<'b>
 fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Recorded, Stop> {
     let unknown = Stop::Error(DecodeError::UnknownRecord(first));
     let kind = first & KIND;
-    let is_event = matches!(kind, kind::STORE..=kind::SETTLED | kind::DMB..=kind::ACQUIRE);
+    let is_event =
+        matches!(kind, kind::STORE..=kind::SETTLED | kind::DMB..=kind::ACQUIRE | kind::THREAD | kind::USER);
     if first & !(KIND | HAS_PC | OTHER_CPU) != 0 || !is_event {
         return Err(unknown);
     }
@@ -181,6 +182,8 @@ fn event(context: &mut Context, first: u8, from: &mut Reader<'_>) -> Result<Reco
         kind::RELEASE => Event::Release { cpu, pa: word(&mut context.word, from)? },
         kind::ACQUIRE => Event::Acquire { cpu, pa: word(&mut context.word, from)? },
         kind::ISB => Event::Isb { cpu },
+        kind::THREAD => Event::Thread { cpu, thread: from.relative(&mut context.thread)? },
+        kind::USER => Event::User { cpu, thread: from.relative(&mut context.thread)? },
         kind::TLBI => {
             let number = from.byte()?;
             let scope = named(number >> 1, tlbi_numbered, "a TLBI")?;

@@ -74,8 +74,15 @@ impl Encoder {
     }
 
     fn event(&mut self, recorded: &Recorded, out: &mut Writer<'_>) {
-        let Context { cpu: before, pc, pa: last, value: last_value, operand: last_operand, word: last_word } =
-            &mut self.context;
+        let Context {
+            cpu: before,
+            pc,
+            pa: last,
+            value: last_value,
+            operand: last_operand,
+            word: last_word,
+            thread: last_thread,
+        } = &mut self.context;
         let kind = match recorded.event {
             Event::Store { via: None, .. } => kind::STORE,
             Event::Store { via: Some(_), .. } => kind::STORE_VIA,
@@ -86,6 +93,8 @@ impl Encoder {
             Event::Release { .. } => kind::RELEASE,
             Event::Acquire { .. } => kind::ACQUIRE,
             Event::Isb { .. } => kind::ISB,
+            Event::Thread { .. } => kind::THREAD,
+            Event::User { .. } => kind::USER,
             Event::Tlbi { .. } => kind::TLBI,
             Event::Write { .. } => kind::MSR,
             Event::Access { .. } => kind::ACCESS,
@@ -131,6 +140,7 @@ impl Encoder {
                 out.byte(barrier_number(domain, access));
             }
             Event::Release { pa, .. } | Event::Acquire { pa, .. } => out.relative(pa / 8, last_word),
+            Event::Thread { thread, .. } | Event::User { thread, .. } => out.relative(thread, last_thread),
             Event::Isb { .. } | Event::Settled => {}
             Event::Tlbi { tlbi, operand, .. } => {
                 out.byte(tlbi_number(tlbi.scope) << 1 | u8::from(tlbi.broadcast));

@@ -73,6 +73,7 @@ struct Context {
     operand: u64,
     /// Of releases and acquires.
     word: u64,
+    thread: u64,
 }
 
 /// The kinds of records, the low five bits of their first byte.
@@ -100,6 +101,8 @@ mod kind {
     pub const RELEASE: u8 = 20;
     pub const ACQUIRE: u8 = 21;
     pub const IDLE: u8 = 22;
+    pub const THREAD: u8 = 23;
+    pub const USER: u8 = 24;
 }
 
 /// What an idle ISB has in place of a DSB's option.

@@ -91,6 +91,8 @@ pub fn event() -> impl Strategy<Value = Event> {
         }),
         (cpu(), word()).prop_map(|(cpu, pa)| Event::Release { cpu, pa }),
         (cpu(), word()).prop_map(|(cpu, pa)| Event::Acquire { cpu, pa }),
+        (cpu(), any::<u64>()).prop_map(|(cpu, thread)| Event::Thread { cpu, thread }),
+        (cpu(), any::<u64>()).prop_map(|(cpu, thread)| Event::User { cpu, thread }),
         cpu().prop_map(|cpu| Event::Isb { cpu }),
         tlbi(),
         (cpu(), select(registers), any::<u64>()).prop_map(|(cpu, register, value)| Event::Write {

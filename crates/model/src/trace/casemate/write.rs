@@ -133,6 +133,8 @@ impl Writer {
             | Event::Faults { .. }
             | Event::Uses { .. }
             | Event::Unuses { .. }
+            | Event::Thread { .. }
+            | Event::User { .. }
             | Event::Settled => Ok(()),
         }
     }
