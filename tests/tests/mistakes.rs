@@ -73,3 +73,10 @@ fn a_table_is_linked_before_what_cleared_or_copied_it_is_ordered() {
         breaks(cpu, &format!("{name}_before_dsb"), "output-address");
     }
 }
+
+#[test]
+fn a_plain_store_loses_that_another_cpu_wrote_to_the_page() {
+    is_legal("max", "clean_by_exclusives,updates");
+    is_legal("max", "clean_by_cas,updates");
+    breaks("max", "clean_by_store,updates", "lost-update");
+}

@@ -5,6 +5,7 @@ use core::arch::asm;
 
 use linmap_vmsa::Level;
 
+use crate::clean::{clean_by_cas, clean_by_exclusives, clean_by_store};
 use crate::machine::linked;
 use crate::page::{self, Page, VA};
 use crate::publish::{
@@ -45,6 +46,9 @@ edits! {
     publish_copied_before_dsb,
     publish_zeroed_bytes,
     publish_zeroed_bytes_before_dsb,
+    clean_by_exclusives,
+    clean_by_cas,
+    clean_by_store,
 }
 
 /// Stores to a table.

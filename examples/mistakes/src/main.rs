@@ -1,11 +1,12 @@
 //! Mistakes that other kernels made when they edited their tables, and the same edits done right.
 //! Most of them have no effect in QEMU: `linmap record --check` sees them. The command line says
-//! which edit, and `64k` for pages of 64 KiB:
+//! which edit, `64k` for pages of 64 KiB, and `updates` for leaves that hardware updates:
 //! `cargo xtask example mistakes --record --append remap_by_shifted_operand,64k`.
 
 #![no_std]
 #![no_main]
 
+mod clean;
 mod edits;
 mod machine;
 mod map;

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use linmap_table::{BumpFrames, DetachedTree, FirstMap, FirstMapError};
 use linmap_vmsa::registers::Registers;
-use linmap_vmsa::{Attributes, Pa, PaRange, Va};
+use linmap_vmsa::{Attributes, Pa, PaRange, Regime, Va};
 
 use crate::machine::{RAM, UART, end, linked};
 use crate::page;
@@ -23,6 +23,7 @@ static REGISTERS: BootRegisters = BootRegisters([const { AtomicU64::new(0) }; 25
 extern "C" fn first_map() {
     let registers = build_map().map(|tree| tree.registers());
     let Ok(Ok(Registers { mair, tcr, ttbr0: Some(ttbr0), sctlr, .. })) = registers else { end(2) };
+    let tcr = tcr | page::updates().tcr(Regime::El1And0);
     for (register, value) in REGISTERS.0.iter().zip([mair, tcr, ttbr0, sctlr]) {
         register.store(value, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! The page that is edited: two frames, of which one is mapped, and the entries that map it.
 
-use linmap_vmsa::{Geometry, Granule, Level, Pa, PaRange, Va};
+use linmap_vmsa::{Geometry, Granule, HardwareUpdates, Level, Pa, PaRange, Va};
 
 use crate::machine;
 
@@ -46,6 +46,13 @@ pub fn geometry() -> Geometry {
     } else {
         const { of(Granule::K4, 39) }
     }
+}
+
+/// What hardware updates in leaves, if the command line says so.
+pub fn updates() -> HardwareUpdates {
+    let (text, len) = machine::command_line();
+    let is_on = machine::words(&text[..len]).any(|word| word == b"updates");
+    if is_on { HardwareUpdates::AccessedAndDirty } else { HardwareUpdates::Off }
 }
 
 /// The page, by the entries that lead to it.
