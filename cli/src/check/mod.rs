@@ -52,10 +52,10 @@ Exit codes: 0 legal, 1 illegal, 2 the trace can't be read.";
 pub struct CheckArgs {
     /// The trace; - for standard input
     trace: PathBuf,
-    /// Go on behind a violation, and count them by rule and place
+    /// Continue after a violation, and count all by rule and place
     #[arg(long)]
     all: bool,
-    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    /// Refuse what kernels rely on beyond the architecture's text: ARCHITECTURE.md lists it
     #[arg(long)]
     strict: bool,
     /// Print JSON

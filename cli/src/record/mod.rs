@@ -54,10 +54,10 @@ pub struct RecordArgs {
     /// Judge the trace while the guest runs
     #[arg(long)]
     check: bool,
-    /// Go on behind a violation, and count them by rule and place
+    /// Continue after a violation, and count all by rule and place
     #[arg(long, requires = "check")]
     all: bool,
-    /// Take nothing beyond the architecture's text: ARCHITECTURE.md lists what kernels rely on
+    /// Refuse what kernels rely on beyond the architecture's text: ARCHITECTURE.md lists it
     #[arg(long, requires = "check")]
     strict: bool,
     /// Print JSON
