@@ -509,6 +509,13 @@ fn mutate(machine: &mut Machine, edit: Edit) {
     };
     // Several invalidations may cover each other where an entry changed twice.
     let single = steps.iter().filter(|step| matches!(step, Step::Invalidate(_))).count() == 1;
+    // What a map protects was ordered before its links of new tables. Those are ordered by the DSB
+    // behind the invalidation, too.
+    let is_spare = |at: usize| {
+        matches!(edit.op, Op::Map { .. })
+            && steps[..at].contains(&Step::Dsb(Dsb::Ishst))
+            && matches!(steps[at..], [Step::Dsb(Dsb::Ishst), Step::Invalidate(_), ..])
+    };
     for at in 0..steps.len().min(40) {
         let mut without = steps.clone();
         let removed = without.remove(at);
@@ -521,6 +528,7 @@ fn mutate(machine: &mut Machine, edit: Edit) {
                     && matches!(edit.op, Op::Split(_))
                     && at > 0
                     && matches!(without[at], Step::Store(_)) => {}
+            Step::Dsb(Dsb::Ishst) if is_spare(at) => {}
             // Above level 0 rounds may become one: what the first invalidates, the second
             // completes.
             Step::Dsb(Dsb::Ish)
@@ -545,6 +553,7 @@ fn mutate(machine: &mut Machine, edit: Edit) {
             swapped.swap(at - 1, at);
             match (steps[at - 1], steps[at]) {
                 (Step::Dsb(_), Step::Invalidate(_)) | (Step::Invalidate(_), Step::Dsb(_)) if !single => {}
+                (Step::Dsb(_), Step::Invalidate(_)) if is_spare(at - 1) => {}
                 (Step::Dsb(_), Step::Invalidate(_) | Step::Isb) | (Step::Invalidate(_), Step::Dsb(_)) => {
                     refused(&swapped, "a swap", &mut window);
                 }
