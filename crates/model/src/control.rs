@@ -101,7 +101,7 @@ impl Machine {
                 self.cpus[cpu].adopts[at] = true;
                 Ok(())
             }
-            other => other,
+            other => other.map_err(|violation| of_another(cpu, violation)),
         }
     }
 
@@ -111,7 +111,10 @@ impl Machine {
             return Ok(());
         }
         let shape = self.cpus[cpu].shapes[space.index()];
-        if self.shapes[space.index()] == shape { Ok(()) } else { self.reshape(space, shape, 0) }
+        if self.shapes[space.index()] == shape {
+            return Ok(());
+        }
+        self.reshape(space, shape, 0).map_err(|violation| of_another(cpu, violation))
     }
 
     pub(crate) fn write_tcr(&mut self, cpu: usize, regime: Regime, value: u64) -> Check {
@@ -277,6 +280,13 @@ impl Machine {
         self.spend_all(steps)?;
         Ok(found)
     }
+}
+
+/// `violation` of a change that `cpu` makes to how it reads tables. Each CPU has registers of its
+/// own, so another one that reads them otherwise does no harm, but the model has one shape for all.
+fn of_another(cpu: usize, violation: Violation) -> Violation {
+    let is_of_another = violation.rule == Rule::TranslationControl && violation.cpu != Some(cpu);
+    if is_of_another { Violation { rule: Rule::Unmodelled, ..violation } } else { violation }
 }
 
 /// What a walk made of the descriptor `held`.

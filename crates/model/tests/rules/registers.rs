@@ -139,6 +139,13 @@ fn every_cpu_writes_its_own_tcr_before_it_walks_tables_of_another_size() {
     reserved().store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
     reserved().write(1, Register::Tcr, tcr).store(SPARE, L2 | TABLE).breaks(Rule::TranslationControl);
     reserved().write(1, Register::Tcr, tcr).isb(1).store(SPARE, L2 | TABLE).ordered().legal();
+    // Two CPUs may read a half by different sizes, which the model can't.
+    let mut scene = reserved();
+    scene
+        .write(0, Register::Ttbr0, L1)
+        .isb(0)
+        .write(1, Register::Tcr, tcr ^ 25 ^ 16)
+        .breaks(Rule::Unmodelled);
 }
 
 #[test]
