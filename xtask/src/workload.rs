@@ -27,7 +27,8 @@ word() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p" | tail -n 1; }
 times=$(word linmap_times)
 times=${times:-1}
 phases=$(word linmap_work | tr , ' ')
-phases=${phases:-exec modules pages huge folios reserved shared sharers processes secret filter compact exec}
+phases=${phases:-exec modules pages huge folios reserved shared sharers processes secret filter
+    compact hotplug exec}
 
 # The size of a contiguous run: 2M but for pages of 4K, of which 512 are 2M.
 run=2048
@@ -58,10 +59,18 @@ load_modules() {
     done
 }
 
+cpus_go_and_come() {
+    for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
+        [ -e "$cpu/online" ] || continue
+        echo 0 >"$cpu/online" && exec_storm && echo 1 >"$cpu/online" && exec_storm || return 1
+    done
+}
+
 phase() {
     case $1 in
     exec) exec_storm ;;
     modules) load_modules ;;
+    hotplug) cpus_go_and_come ;;
     compact)
         may_have 3 /proc/sys/vm/drop_caches
         may_have 1 /proc/sys/vm/compact_memory

@@ -9,7 +9,8 @@ use crate::size::MemorySize;
 /// For `judge --help`.
 pub const HELP: &str = "\
 Each Linux boots to BusyBox, does the work of tests/workload, and powers off. Its phases are exec,
-modules, pages, huge, folios, reserved, shared, sharers, processes, secret, filter and compact.
+modules, pages, huge, folios, reserved, shared, sharers, processes, secret, filter, compact and
+hotplug.
 
 Exit code:
   0  the guest did all its work, and every edit of its tables is legal
