@@ -25,12 +25,13 @@ impl Machine {
     }
 
     /// Checks that all of `cpus` read tables of `space` as TCR says now: another CPU may have
-    /// changed TCR, or no ISB may have followed a change.
+    /// changed TCR, or no ISB may have followed a change. One whose MMU is off reads none.
     pub(crate) fn check_well_read(&self, space: Space, cpus: u64) -> Check {
         let (at, shape) = (space.index(), self.shapes[space.index()]);
         let misreads = |cpu: &usize| {
             let state = &self.cpus[*cpu];
-            cpus >> cpu & 1 == 1 && (state.control_pending[at] || !state.shapes[at].is_read_as(shape))
+            let is_otherwise = state.control_pending[at] || !state.shapes[at].is_read_as(shape);
+            cpus >> cpu & 1 == 1 && is_otherwise && !self.is_asleep(*cpu, space)
         };
         match (0..self.cpus.len()).find(misreads) {
             Some(cpu) => Err(Violation::new(Rule::TranslationControl).on_cpu(cpu)),

@@ -202,6 +202,21 @@ fn el1_s_invalidations_are_for_el2_0_where_the_cpu_is_its_host() {
 }
 
 #[test]
+fn a_cpu_whose_mmu_is_off_may_read_tables_otherwise_until_it_is_on() {
+    let offline = || {
+        let mut scene = other(E2H, Register::Ttbr0El2, PAGE);
+        scene.write(1, Register::Ttbr0El2, ROOT).isb(1);
+        scene.write(1, Register::SctlrEl2, 0).isb(1).write(1, Register::Hcr, 0).isb(1);
+        scene.store(L3 + 8, PAGE | 0x1000).ordered();
+        scene
+    };
+    offline().legal();
+    offline().write(1, Register::SctlrEl2, 1).breaks(Rule::Unmodelled);
+    let mut scene = offline();
+    scene.write(1, Register::Hcr, E2H).isb(1).write(1, Register::SctlrEl2, 1).isb(1).settled().legal();
+}
+
+#[test]
 fn el2_and_el3_have_a_tcr_and_a_mair() {
     // TCR_EL1's form: 48 bits, 4K, 48 bits out. TCR_EL2's without E2H and TCR_EL3's.
     let halves = 16 | 16 << 16 | 0b10 << 30 | 0b101 << 32;
