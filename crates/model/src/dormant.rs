@@ -103,12 +103,16 @@ impl Machine {
     /// Ends the tree of `root` if no CPU walks it and all of it is invalid, apart from the newest
     /// value at `but`. Returns whether it did.
     fn end(&mut self, root: u32, but: Option<u64>) -> Check<bool> {
-        let Root { space, shape, table, .. } = self.roots[root as usize];
+        let Root { space, shape, table, id, .. } = self.roots[root as usize];
         let at = space.index();
         if self.cpus.iter().any(|cpu| cpu.walks[at].contains(&root))
             || !self.is_empty_but(root, but)
             || self.cached.of(space).all().any(|held| held.root == root)
-            || self.cpus.iter().any(|cpu| cpu.invalidated.iter().any(|held| held.root == root))
+            || self.cpus.iter().any(|cpu| {
+                // A CPU uses nothing of an identifier that is not current.
+                cpu.invalidated.iter().any(|held| held.root == root)
+                    && cpu.walks[at].iter().any(|walked| self.roots[*walked as usize].id == id)
+            })
         {
             return Ok(false);
         }

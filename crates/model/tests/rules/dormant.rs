@@ -1,7 +1,7 @@
 //! Trees that CPUs left under an ASID or VMID that is not current: edited and freed at will, and
 //! invalidated before anything is walked under it again.
 
-use linmap_model::event::{Register, TlbiScope, Use};
+use linmap_model::event::{Access, Register, TlbiScope, Use};
 use linmap_model::{Config, Event, Rule};
 
 use crate::scene::*;
@@ -147,6 +147,16 @@ fn the_root_of_a_dead_process_is_reused_without_an_invalidation() {
     let mut scene = ended(&[A], of_asid);
     reused(&mut scene);
     scene.legal();
+    // Before the ISB behind the DSB, too, since no CPU uses the ASID; also where CPUs share TLBs.
+    for common in [0, 1] {
+        let mut scene = user(LOCAL, 2);
+        for root in [A | asid(1), B | asid(2)] {
+            scene.write(0, Register::Ttbr0, root | common).isb(0);
+            scene.write(1, Register::Ttbr0, root | common).isb(1);
+        }
+        scene.store(A, 0).dsb(Access::All).tlbi(of_asid, asid(1)).dsb(Access::All);
+        scene.store(A, DATA).store(A, 0).ordered().settled().legal();
+    }
     // Not while a CPU walks it, nor before what was there is invalidated.
     let mut scene = user(LOCAL, 2);
     scene.store(A, 0).invalidated(of_asid, asid(1)).write(1, Register::Ttbr0, B | asid(2)).isb(1);
