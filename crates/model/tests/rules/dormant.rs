@@ -35,7 +35,7 @@ fn a_tree_is_edited_under_its_new_asid_alone() {
     for table in [A, B] {
         let again = |tlbi, operand| {
             let mut scene = remapped(LOCAL, 2);
-            scene.tlbi(tlbi, operand).dsb(linmap_model::event::Access::All).isb(0);
+            scene.tlbi(tlbi, operand).dsb(Access::All).isb(0);
             scene.write(1, Register::Ttbr0, table | asid(1)).isb(1);
             scene
         };
