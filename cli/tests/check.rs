@@ -482,7 +482,7 @@ fn access_that_was_taken_back_and_is_cached_when_its_thread_returns_is_counted_b
     let (returns, count, functions) = overdue(&(without.clone() + returned));
     assert_eq!((returns, count), (Some(1), Some(1)));
     assert_eq!((&functions[0]["function"], &functions[0]["of"]), (&"0x9000".into(), &1.into()));
-    // It is no violation.
+    // The verdict does not depend on it.
     let output = piped((without + returned).as_bytes(), &["-v"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);

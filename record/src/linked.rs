@@ -146,7 +146,7 @@ impl Recorder {
 
     pub(crate) fn put_entry(&mut self, nth: u64, entry: Entry) {
         let Entry { cpu, pc, did } = entry;
-        // A release behind it that is no event yet is to be an event behind it.
+        // A release behind this store that was not recorded yet has to be recorded behind it.
         let releases = self.cpus[cpu].releases;
         let later = releases.first.filter(|first| nth < *first && !releases.is_recorded);
         if later.is_some() {

@@ -28,7 +28,7 @@ pub fn fill(path: &Path) -> io::Result<()> {
     let mut is_filled = false;
     while at < len {
         let hole = seek(&file, SeekFrom::Hole(at))?.min(len);
-        // Behind the last data is no more.
+        // NXIO: nothing was loaded behind the hole.
         let end = match seek(&file, SeekFrom::Data(hole)) {
             Ok(end) => end,
             Err(rustix::io::Errno::NXIO) => len,

@@ -3,8 +3,8 @@
 //!
 //! No rule says by when a TLBI has to follow. But a kernel that returns to the program which asked
 //! it to take access back, as by mprotect or munmap, has nothing left to do for it. So what is
-//! cached then was forgotten, or is meant to be invalidated by somebody else. This is counted by
-//! instruction, and is no violation.
+//! cached then was forgotten, or is meant to be invalidated by somebody else. The model counts it
+//! by instruction, and reports no violation.
 //!
 //! Counted are leaves that allowed EL0 something and are invalid or allow less, and leaves of the
 //! kernel that stay valid and allow less. A leaf of the kernel that is invalid is not: nobody uses
